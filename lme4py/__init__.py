@@ -1,0 +1,102 @@
+"""Mixed-effects models for Python, written in the formula language of R's lme4.
+
+>>> import lme4py
+>>> result = lme4py.lmer("Reaction ~ Days + (Days | Subject)", lme4py.load_dataset("sleepstudy"))
+>>> result.params.round(3).to_dict()
+{'Intercept': 251.405, 'Days': 10.467}
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it.  The module is imported when the name is first used, so that
+# `import lme4py` does not pay for the scientific stack.
+_HOME = {
+    "Certificate": "lme4py.engine.certificate",
+    "Control": "lme4py.engine.optimize",
+    "ConvergenceWarning": "lme4py.errors",
+    "DataError": "lme4py.errors",
+    "Design": "lme4py.design.design",
+    "DesignError": "lme4py.errors",
+    "Fit": "lme4py.fit",
+    "FormulaError": "lme4py.errors",
+    "Lme4Error": "lme4py.errors",
+    "Lme4Warning": "lme4py.errors",
+    "LmmCriterion": "lme4py.fit",
+    "MixedResult": "lme4py.results",
+    "Optimum": "lme4py.engine.optimize",
+    "OptionError": "lme4py.errors",
+    "lformula": "lme4py.design.build",
+    "list_datasets": "lme4py.data.datasets",
+    "lmer": "lme4py.api",
+    "lmm_criterion": "lme4py.fit",
+    "lmm_fit": "lme4py.fit",
+    "load_dataset": "lme4py.data.datasets",
+    "make_fit": "lme4py.fit",
+    "optimize_criterion": "lme4py.fit",
+}
+
+__all__ = [
+    "Certificate",
+    "Control",
+    "ConvergenceWarning",
+    "DataError",
+    "Design",
+    "DesignError",
+    "Fit",
+    "FormulaError",
+    "Lme4Error",
+    "Lme4Warning",
+    "LmmCriterion",
+    "MixedResult",
+    "Optimum",
+    "OptionError",
+    "__version__",
+    "lformula",
+    "list_datasets",
+    "lmer",
+    "lmm_criterion",
+    "lmm_fit",
+    "load_dataset",
+    "make_fit",
+    "optimize_criterion",
+]
+
+if TYPE_CHECKING:
+    from lme4py.api import lmer
+    from lme4py.data.datasets import list_datasets, load_dataset
+    from lme4py.design.build import lformula
+    from lme4py.design.design import Design
+    from lme4py.engine.certificate import Certificate
+    from lme4py.engine.optimize import Control, Optimum
+    from lme4py.errors import (
+        ConvergenceWarning,
+        DataError,
+        DesignError,
+        FormulaError,
+        Lme4Error,
+        Lme4Warning,
+        OptionError,
+    )
+    from lme4py.fit import Fit, LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
+    from lme4py.results import MixedResult
+else:
+
+    def __getattr__(name):
+        """Import a public name, or a submodule, when it is first asked for."""
+        import importlib
+
+        if name in _HOME:
+            value = getattr(importlib.import_module(_HOME[name]), name)
+            globals()[name] = value
+            return value
+        if name == "errors":
+            return importlib.import_module("lme4py.errors")
+        raise AttributeError(f"module 'lme4py' has no attribute {name!r}")
+
+    def __dir__():
+        """List the public names, imported or not."""
+        return sorted({*globals(), *__all__})

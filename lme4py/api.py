@@ -1,0 +1,157 @@
+"""The front door: fit a model from a formula and data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from numpy.typing import ArrayLike
+
+from lme4py.design.build import NaAction, lformula
+from lme4py.design.design import Design
+from lme4py.engine.optimize import Control
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.fit import Fit, lmm_criterion, make_fit, optimize_criterion
+from lme4py.results import MixedResult
+
+__all__ = ["lmer"]
+
+
+def lmer(
+    formula: str,
+    data: Any,
+    *,
+    reml: bool = True,
+    weights: str | ArrayLike | None = None,
+    offset: str | ArrayLike | None = None,
+    contrasts: Mapping[str, Any] | None = None,
+    start: ArrayLike | None = None,
+    control: Control | Mapping[str, Any] | None = None,
+    progress: bool | None = None,
+    na_action: NaAction = "omit",
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> MixedResult:
+    """Fit a linear mixed model.
+
+    Parameters
+    ----------
+    formula : str
+        A formula as in lme4, such as ``"y ~ x + (x | g)"``.
+    data : data frame
+        pandas, polars (eager or lazy), pyarrow, a dict of arrays, or anything else that narwhals reads.
+    reml : bool
+        True for restricted maximum likelihood, False for maximum likelihood.
+    weights : str or array of shape (n,), optional
+        Prior weights: the residual variance of row i is ``sigma**2 / weights[i]``. A column name or values.
+    offset : str or array of shape (n,), optional
+        Known part of the linear predictor, added to the ``offset()`` terms of the formula.
+    contrasts : dict, optional
+        Variable name -> ``"contr.treatment"``, ``"contr.sum"``, ``"contr.helmert"``, ``"contr.poly"``,
+        ``"contr.SAS"`` or a matrix with one row per level.
+    start : array of shape (n_theta,), optional
+        Starting values of theta, the relative covariance parameters.
+    control : Control or dict, optional
+        Settings of the optimiser, such as ``{"max_evaluations": 500}``.
+    progress : bool, optional
+        True shows a progress bar of the steps on standard error.
+    na_action : {"omit", "exclude", "raise"}
+        What to do with rows that have a missing value in a variable of the model: leave them out; leave
+        them out but give them NaN in residuals and fitted values; or refuse.
+    functions : dict, optional
+        Functions of your own that the formula may call: name -> callable from arrays to an array.
+
+    Returns
+    -------
+    MixedResult
+
+    Raises
+    ------
+    Lme4Error
+        Or one of its children, before any fitting, when the formula, the data or an option is at fault.
+
+    Examples
+    --------
+    >>> from lme4py import lmer, load_dataset
+    >>> result = lmer("Reaction ~ Days + (Days | Subject)", load_dataset("sleepstudy"))
+    >>> result.coef_table()[["estimate", "std_error"]].round(3)
+               estimate  std_error
+    term
+    Intercept   251.405      6.825
+    Days         10.467      1.546
+    >>> round(result.variance_components["var(Days)"], 2)
+    35.07
+    >>> result.converged
+    True
+    """
+    _check_options(formula, data, reml, progress, na_action)
+    _check_mappings(contrasts, functions)
+    design = lformula(
+        formula,
+        data,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        na_action=na_action,
+        functions=functions,
+    )
+    return MixedResult(_fit(design, reml, start, control, bool(progress)))
+
+
+def _fit(design: Design, reml: bool, start: Any, control: Any, progress: bool) -> Fit:
+    """The modular steps after the first one, with a bar that counts them when `progress` is true."""
+    from tqdm import tqdm
+
+    with tqdm(total=3, disable=not progress, desc="cross-products", leave=False) as bar:
+        criterion = lmm_criterion(design, reml=reml)
+        _advance(bar, "optimisation")
+        optimum = optimize_criterion(criterion, start=start, control=control)
+        _advance(bar, f"certificate ({len(optimum.log)} evaluations)")
+        return make_fit(design, criterion, optimum)
+
+
+def _advance(bar: Any, following: str) -> None:
+    bar.update()
+    bar.set_description(following)
+
+
+def _check_options(formula: object, data: object, reml: object, progress: object, na_action: object) -> None:
+    if not isinstance(formula, str):
+        hint = " The formula comes first, then the data." if isinstance(data, str) else ""
+        raise OptionError(
+            f'`formula` is of type {type(formula).__name__}; give text such as "y ~ x + (x | g)".{hint}'
+        )
+    if isinstance(data, str):
+        raise OptionError(
+            f"`data` is the text {data!r}; give a data frame, such as `load_dataset({data!r})`."
+        )
+    _check_bool("reml", reml)
+    if progress is not None:
+        _check_bool("progress", progress)
+    allowed = get_args(NaAction)
+    if na_action not in allowed:
+        hint = did_you_mean(str(na_action), allowed)
+        raise OptionError(f"na_action={na_action!r} is not known.{hint} Use one of {', '.join(allowed)}.")
+
+
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise OptionError(f"`{name}` is {value!r}; give True or False.")
+
+
+def _check_mappings(contrasts: object, functions: object) -> None:
+    for name, value, example in (
+        ("contrasts", contrasts, '{"treatment": "contr.sum"}'),
+        ("functions", functions, '{"halve": lambda x: x / 2}'),
+    ):
+        if value is not None and not isinstance(value, Mapping):
+            raise OptionError(f"`{name}` is of type {type(value).__name__}; give a dict such as {example}.")
+    if isinstance(functions, Mapping):
+        _check_functions(functions)
+
+
+def _check_functions(functions: Mapping[Any, Any]) -> None:
+    for name, function in functions.items():
+        if not isinstance(name, str) or not callable(function):
+            raise OptionError(
+                f"`functions` holds {name!r}: {function!r}; each name must be text and each value a function."
+            )

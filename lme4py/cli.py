@@ -1,0 +1,273 @@
+"""The command line: fit a formula to a file and print or save the result."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+from lme4py.errors import DataError, FormulaError, Lme4Error, OptionError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lme4py.results import MixedResult
+
+__all__ = ["main"]
+
+BAD_INPUT = 2
+_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+_EPILOG = """\
+examples:
+  lme4py fit "Reaction ~ Days + (Days | Subject)" sleepstudy
+  lme4py fit "score ~ age + (1 | school)" pupils.csv --ml --json fit.json
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the program's name; ``sys.argv[1:]`` when not given.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 2 on bad input, which is described on standard error.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            arguments.run(arguments)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; give Python's own flush at exit somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Lme4Error as error:
+        print(f"lme4py: {_message(error)}", file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"lme4py: {message} (see `{self.prog} --help`)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="lme4py",
+        description="Fit mixed-effects models written as in R's lme4.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_fit(commands)
+    datasets = commands.add_parser("datasets", help="list the data sets that come with the package")
+    datasets.set_defaults(run=_datasets)
+    return parser
+
+
+def _add_fit(commands: Any) -> None:
+    fit = commands.add_parser("fit", help="fit a model and print its summary")
+    fit.add_argument("formula", metavar="FORMULA", help='such as "y ~ x + (x | g)"')
+    fit.add_argument(
+        "data", metavar="DATA", help="a CSV, TSV or Parquet file, or the name of a shipped data set"
+    )
+    fit.add_argument("--family", metavar="F", default="gaussian", help="response distribution (gaussian)")
+    fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
+    fit.add_argument("--nagq", metavar="N", help="quadrature points (generalised models)")
+    fit.add_argument("--ddf", metavar="M", help="add p-values; degrees of freedom: normal or residual")
+    fit.add_argument("--weights", metavar="C", help="column of prior weights")
+    fit.add_argument("--offset", metavar="C", help="column of the offset")
+    fit.add_argument("--json", metavar="FILE", help="write the result as JSON")
+    fit.add_argument("--latex", metavar="FILE", help="write the summary as LaTeX tables")
+    fit.add_argument(
+        "--plot", metavar="FILE", help="draw the random effects (PNG, PDF or SVG; needs matplotlib)"
+    )
+    fit.set_defaults(run=_fit)
+
+
+class _Version(argparse.Action):
+    """Print the version without importing more than the package itself."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import lme4py
+
+        print(f"lme4py {lme4py.__version__}")
+        parser.exit(0)
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    _check_available(arguments)
+    for option in ("json", "latex", "plot"):
+        _check_writable(option, getattr(arguments, option))
+    data = _read(arguments.data)
+
+    from lme4py.api import lmer
+
+    result = lmer(
+        arguments.formula,
+        data,
+        reml=not arguments.ml,
+        weights=arguments.weights,
+        offset=arguments.offset,
+    )
+    print(result.summary(arguments.ddf))
+    _save(result, arguments)
+
+
+def _check_available(arguments: argparse.Namespace) -> None:
+    if arguments.family != "gaussian":
+        raise OptionError(f"--family {arguments.family} is not available in this version; use gaussian.")
+    if arguments.nagq is not None:
+        raise OptionError("--nagq is not available in this version; it is for generalised models.")
+    if arguments.ddf not in (None, "normal", "residual"):
+        raise OptionError(
+            f"--ddf {arguments.ddf} is not available in this version; use normal or residual, or omit it."
+        )
+
+
+def _check_writable(option: str, name: str | None) -> None:
+    """Find out before the fit whether the output can be written after it."""
+    if name is None:
+        return
+    path = Path(name)
+    folder = path.parent
+    if path.is_dir():
+        raise OptionError(f"--{option} {name} is a directory; give the name of a file.")
+    if not folder.is_dir():
+        raise OptionError(f"--{option} {name}: there is no directory {folder}; create it first.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise OptionError(f"--{option} {name} cannot be written: permission denied; choose another place.")
+
+
+def _save(result: MixedResult, arguments: argparse.Namespace) -> None:
+    if arguments.json is not None:
+        _write("json", arguments.json, result.to_json(random_effects=True) + "\n")
+    if arguments.latex is not None:
+        _write("latex", arguments.latex, result.to_latex(arguments.ddf))
+    if arguments.plot is not None:
+        _write_plot(result, arguments.plot)
+
+
+def _write(option: str, name: str, text: str) -> None:
+    try:
+        Path(name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"--{option} {name} cannot be written: {_reason(error)}.") from None
+
+
+def _write_plot(result: MixedResult, name: str) -> None:
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise OptionError(
+            '--plot needs matplotlib, which is not installed; run `python -m pip install "lme4py[plot]"`.'
+        ) from None
+    # A machine without a screen must be able to draw into a file.
+    mpl.use("agg")
+    drawn = result.plot()
+    first: Any = drawn.flat[0] if hasattr(drawn, "flat") else drawn
+    try:
+        first.figure.savefig(name, dpi=150)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--plot {name} cannot be written: {_reason(error)}.") from None
+
+
+def _datasets(arguments: argparse.Namespace) -> None:
+    from lme4py.data.datasets import list_datasets
+    from lme4py.report.table import Table
+    from lme4py.report.text import render_text
+
+    listed = list_datasets()[["name", "rows", "columns", "title"]]
+    rows = tuple(tuple(str(cell) for cell in row) for row in listed.itertuples(index=False))
+    print(
+        render_text(
+            [Table("", ("name", "rows", "columns", "title"), rows, ("left", "right", "right", "left"))]
+        )
+    )
+
+
+def _read(name: str) -> pd.DataFrame:
+    """Read the file `name`, or load the shipped data set of that name."""
+    from lme4py.data.datasets import dataset_names, load_dataset
+
+    path = Path(name)
+    if name.lower().endswith(_SUFFIXES):
+        return _read_file(path)
+    if path.exists():
+        raise DataError(f"{name} is no file that can be read; its name must end in {', '.join(_SUFFIXES)}.")
+    known = dataset_names()
+    if name in known:
+        return load_dataset(name)
+    raise DataError(
+        f"There is no file and no shipped data set {name!r}.{did_you_mean(name, known)} "
+        "`lme4py datasets` lists the data sets."
+    )
+
+
+def _read_file(path: Path) -> pd.DataFrame:
+    if path.is_dir():
+        raise DataError(f"{path} is a directory; give the name of a file.")
+    try:
+        frame = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
+    except FileNotFoundError:
+        raise DataError(f"The file {path} does not exist; check its name and directory.") from None
+    except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, Lme4Error):
+            raise
+        raise DataError(f"The file {path} cannot be read: {_reason(error)}.") from None
+    if frame.empty:
+        raise DataError(f"The file {path} holds no rows of data; give a line of names, then values.")
+    return frame
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    separator = "\t" if ".tsv" in path.name.lower() else ","
+    return pd.read_csv(path, sep=separator)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except ImportError:
+        raise DataError(
+            f"Reading {path} needs pyarrow, which is not installed; run `python -m pip install pyarrow`."
+        ) from None
+
+
+def _message(error: Lme4Error) -> str:
+    """The message on one line; a formula with its caret keeps its lines."""
+    text = str(error)
+    return text if isinstance(error, FormulaError) else " ".join(text.split())
+
+
+def _reason(error: BaseException) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(text.split()).rstrip(".")
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(f"lme4py: warning: {' '.join(str(message).split())}", file=sys.stderr)

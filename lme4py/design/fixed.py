@@ -1,0 +1,197 @@
+"""The fixed-effects part: X with its rank check, the response, and the `contrasts` argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lme4py.design.coding import Variable, make_variable, model_columns, model_matrix
+from lme4py.design.rank import dependent_columns
+from lme4py.errors import DataError, OptionError, did_you_mean
+from lme4py.formula.deparse import deparse
+from lme4py.formula.nodes import Node, Terms
+from lme4py.formula.values import Value
+
+__all__ = [
+    "FixedPart",
+    "check_finite",
+    "fixed_part",
+    "make_variables",
+    "name_of",
+    "response_values",
+    "used_variables",
+    "user_contrasts",
+]
+
+FloatArray = NDArray[np.float64]
+Contrasts = Mapping[str, str | NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPart:
+    """X and what describes it.
+
+    Attributes
+    ----------
+    X : ndarray, shape (n, p)
+    names : tuple of str
+    assign : tuple of int
+    labels : tuple of str
+        Of the terms.
+    dropped : tuple of str
+    kept : tuple of int
+        Positions of the columns of X in the model matrix before the rank check.
+    """
+
+    X: FloatArray
+    names: tuple[str, ...]
+    assign: tuple[int, ...]
+    labels: tuple[str, ...]
+    dropped: tuple[str, ...]
+    kept: tuple[int, ...]
+
+
+def name_of(node: Node) -> str:
+    """Text of a variable; a column keeps its own name, without backquotes."""
+    name = getattr(node, "name", None)
+    return name if isinstance(name, str) else deparse(node)
+
+
+def used_variables(terms: Terms) -> tuple[Node, ...]:
+    """The variables that occur in a term (one removed by ``- x`` does not), in order."""
+    used = sorted({v for term in terms.terms for v in term.variables})
+    return tuple(terms.variables[v] for v in used)
+
+
+def make_variables(
+    nodes: Sequence[Node], values: Mapping[Node, Value], contrasts: Contrasts | None = None
+) -> dict[Node, Variable]:
+    """How each variable becomes columns, with the user's contrasts where there are any."""
+    chosen = contrasts or {}
+    variables = {}
+    for node in nodes:
+        name = name_of(node)
+        variables[node] = make_variable(name, values[node], chosen.get(name))
+    return variables
+
+
+def fixed_part(
+    terms: Terms, variables: Mapping[Node, Variable], values: Mapping[Node, Value], n: int
+) -> FixedPart:
+    """The model matrix of the fixed effects, of full column rank.
+
+    Parameters
+    ----------
+    terms : Terms
+    variables : mapping of Node to Variable
+    values : mapping of Node to Value
+        On the n rows that are used.
+    n : int
+    """
+    names, assign = model_columns(terms, variables)
+    X = model_matrix(terms, variables, {node: values[node].values for node in variables}, n)
+    check_finite(X, names, "column {name} of the fixed effects")
+    dropped = dependent_columns(X, terms.intercept)
+    kept = tuple(j for j in range(len(names)) if j not in dropped)
+    if dropped:
+        X = np.asfortranarray(X[:, kept])
+    labels = tuple(":".join(name_of(terms.variables[v]) for v in term.variables) for term in terms.terms)
+    return FixedPart(
+        X,
+        tuple(names[j] for j in kept),
+        tuple(assign[j] for j in kept),
+        labels,
+        tuple(names[j] for j in dropped),
+        kept,
+    )
+
+
+def check_finite(columns: FloatArray, names: Sequence[str], what: str) -> None:
+    """Refuse infinite values and results that are not numbers; `what` has a place for the column's {name}."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # An infinite or undefined entry survives in the sum; a finite matrix is done after this one pass.
+        if np.isfinite(columns.sum()):
+            return
+    for j, name in enumerate(names):
+        column = columns if columns.ndim == 1 else columns[:, j]
+        infinite = int(np.isinf(column).sum())
+        undefined = int(np.isnan(column).sum())
+        if infinite or undefined:
+            counts = [f"{infinite} infinite value(s)"] * bool(infinite)
+            counts += [f"{undefined} value(s) that are not a number"] * bool(undefined)
+            raise DataError(
+                f"{what.format(name=repr(name))} has {' and '.join(counts)}; correct the data, or remove "
+                "these rows, or set them to missing"
+            )
+
+
+def response_values(value: Value, name: str) -> FloatArray:
+    """The response as numbers: shape (n,), or (n, 2) for ``cbind(successes, failures)``."""
+    if value.is_factor:
+        raise DataError(
+            f"the response '{name}' is not numeric: it is text or a factor with {len(value.levels)} levels "
+            f"({', '.join(map(repr, value.levels[:5]))}{', ...' * (len(value.levels) > 5)}); use a numeric "
+            "column, or make one, for example with ifelse()"
+        )
+    y: FloatArray = np.ascontiguousarray(value.values, dtype=np.float64)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim == 2 and (y.shape[1] != 2 or not name.startswith("cbind(")):
+        raise DataError(
+            f"the response '{name}' has {y.shape[1]} columns; give one, or cbind(successes, failures)"
+        )
+    check_finite(y, [name] if y.ndim == 1 else [name, name], "the response {name}")
+    return y
+
+
+def user_contrasts(
+    contrasts: Contrasts | None,
+    fixed: Sequence[Node],
+    others: Sequence[Node],
+    values: Mapping[Node, Value],
+) -> tuple[dict[str, str | NDArray[Any]], list[str]]:
+    """Check the `contrasts` argument against the variables of the formula.
+
+    Parameters
+    ----------
+    contrasts : dict of variable to name or matrix, or None
+    fixed, others : sequence of Node
+        Variables of the fixed effects, and those of the random-effects terms.
+    values : mapping of Node to Value
+
+    Returns
+    -------
+    dict
+    list of str
+        Notes: the argument has no effect on random-effects terms (as in lme4).
+    """
+    if contrasts is None:
+        return {}, []
+    if not isinstance(contrasts, Mapping):
+        raise OptionError(
+            f"`contrasts` is of type {type(contrasts).__name__}; give a dict such as {{'x': 'contr.sum'}}"
+        )
+    fixed_kinds = {name_of(node): _is_coded(values[node]) for node in fixed}
+    other_kinds = {name_of(node): _is_coded(values[node]) for node in others}
+    factors = [name for name, coded in {**other_kinds, **fixed_kinds}.items() if coded]
+    notes = []
+    for name in contrasts:
+        if fixed_kinds.get(name, False):
+            continue
+        if not other_kinds.get(name, False):
+            why = "is not a factor" if name in fixed_kinds or name in other_kinds else "is not in the formula"
+            known = f"its factors are {', '.join(factors)}" if factors else "it has no factors"
+            raise OptionError(
+                f"`contrasts` names {name!r}, which {why}.{did_you_mean(str(name), factors)} Use a factor of "
+                f"the formula ({known})"
+            )
+        notes.append(f"The contrasts for '{name}' have no effect: the argument is for fixed effects only.")
+    return dict(contrasts), notes
+
+
+def _is_coded(value: Value) -> bool:
+    return value.is_factor or value.kind == "boolean"

@@ -1,0 +1,204 @@
+"""Proof that a point is the optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lme4py.engine.types import FloatArray
+
+if TYPE_CHECKING:
+    from lme4py.engine.lmm import Criterion
+    from lme4py.engine.optimize import Optimum
+
+TermNames = Sequence[tuple[str, tuple[str, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What is known about the optimum, from analytic gradients and a Hessian made of them.
+
+    Attributes
+    ----------
+    gradient_norm : float
+        sqrt(g' H^-1 g) on the scale of the criterion (-2 log-likelihood): free of units.
+    min_eigenvalue : float
+        Smallest eigenvalue of the Hessian of the criterion in the scaled relative covariance parameters;
+        not below zero at a minimum, zero along a direction that the model does not identify.
+    bound : float
+        The criterion could still fall by at most about this much (half the squared `gradient_norm`).
+    boundary_derivative : float or None
+        At a singular fit the smallest one-sided derivative of the criterion in a variance that is zero
+        (not negative at a minimum); None when no variance is zero.
+    converged : bool
+        ``bound < 1e-6`` and neither a direction of descent nor a boundary derivative below zero.
+    is_singular : bool
+        True when a covariance matrix of random effects has no full rank.
+    singular : tuple of str
+        A plain description of each variance or direction that is zero.
+    verdict : str
+        One sentence for people.
+    """
+
+    gradient_norm: float
+    min_eigenvalue: float
+    bound: float
+    boundary_derivative: float | None
+    converged: bool
+    is_singular: bool
+    singular: tuple[str, ...]
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluation of the criterion during optimisation.
+
+    Attributes
+    ----------
+    number : int
+        1, 2, ...
+    criterion : float
+        -2 log-likelihood (ML) or REML criterion on the user's scale.
+    gradient_norm : float
+        Largest absolute element of the gradient in the scaled parameters.
+    radius : float
+        Trust-region radius at this point.
+    accepted : bool
+    theta : tuple of float
+        Internal (scaled) relative covariance parameters.
+    """
+
+    number: int
+    criterion: float
+    gradient_norm: float
+    radius: float
+    accepted: bool
+    theta: tuple[float, ...]
+
+
+# The fit counts as converged when the criterion could fall by less than this.
+CONVERGED = 1e-6
+# Relative standard deviations below this make a fit singular (the tolerance users know from lme4).
+SINGULAR = 1e-4
+# Models with more random effects than this are certified with the optimiser's Hessian.
+LARGE = 2000
+
+
+def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certificate:
+    """Test the first- and second-order conditions of a minimum.
+
+    Parameters
+    ----------
+    criterion : Criterion
+    optimum : Optimum
+        As `lme4py.engine.solve.solve` returns it.
+    names : sequence of (label, column names), one per term
+        For the words.
+    """
+    theta = optimum.theta
+    point, G = optimum.source
+    gradient = criterion.theta_gradient(point, G)
+    # On a large model m more gradients would cost as much as the fit; the optimiser's Hessian has learnt from those
+    # that it saw.
+    large = sum(factor.size for factor in criterion.problem.factors) > LARGE
+    hessian = optimum.hessian if large else difference_hessian(criterion, theta, gradient)
+    values, vectors = np.linalg.eigh(hessian)
+    largest = max(float(np.abs(values).max(initial=0.0)), 1.0)
+    along = vectors.T @ gradient
+    # A direction that the model does not identify has no curvature; its gradient is rounding.
+    bound = 0.5 * float(np.sum(along**2 / np.maximum(np.abs(values), 1e-9 * largest)))
+    boundary = _boundary_derivative(criterion, theta, G)
+    singular = _describe_singular(criterion, theta, names)
+    descends = float(values[0]) < -1e-5 * largest or (boundary is not None and boundary < -1e-5 * largest)
+    converged = bound < CONVERGED and not descends
+    return Certificate(
+        gradient_norm=float(np.sqrt(2.0 * bound)),
+        min_eigenvalue=float(values[0]),
+        bound=bound,
+        boundary_derivative=boundary,
+        converged=converged,
+        is_singular=bool(singular),
+        singular=tuple(singular),
+        verdict=_verdict(converged, bound, descends, singular, criterion.reml),
+    )
+
+
+def difference_hessian(criterion: Criterion, theta: FloatArray, gradient: FloatArray) -> FloatArray:
+    """Hessian from one difference of analytic gradients per parameter, shape (m, m)."""
+    rows = []
+    for i in range(theta.size):
+        # The criterion is even in a zero standard deviation, so one-sided steps lose nothing there.
+        h = 1e-5 * max(abs(float(theta[i])), 0.1)
+        moved = theta.copy()
+        moved[i] += h
+        rows.append((criterion.gradient(moved) - gradient) / h)
+    hessian = np.array(rows)
+    symmetric: FloatArray = 0.5 * (hessian + hessian.T)
+    return symmetric
+
+
+def _null_space(T: FloatArray) -> FloatArray:
+    """Directions in which a term with factor T has no variance, shape (k, d)."""
+    vectors, sizes, _ = np.linalg.svd(T)
+    return vectors[:, sizes < SINGULAR * 1e-3]
+
+
+def _boundary_derivative(criterion: Criterion, theta: FloatArray, G: Sequence[FloatArray]) -> float | None:
+    """Smallest one-sided derivative of the criterion in a variance that is zero."""
+    templates = criterion.problem.templates
+    found = []
+    for template, T, g in zip(templates.templates, templates.factors(theta), G, strict=True):
+        if template.structure == "unstructured":
+            N = _null_space(T)
+            if N.shape[1]:
+                found.append(float(np.linalg.eigvalsh(N.T @ g @ N)[0]))
+        elif template.structure == "identity":
+            if abs(T[0, 0]) < SINGULAR * 1e-3:
+                found.append(float(np.trace(g)))
+        else:
+            found.extend(float(g[i, i]) for i in range(template.size) if abs(T[i, i]) < SINGULAR * 1e-3)
+    return min(found) if found else None
+
+
+def _describe_singular(criterion: Criterion, theta: FloatArray, names: TermNames) -> list[str]:
+    templates = criterion.problem.templates
+    out = []
+    for T, S, (label, columns) in zip(templates.factors(theta), criterion.problem.scaling.S, names, strict=True):
+        sizes = np.linalg.svd(T, compute_uv=False)
+        zero = int((sizes < SINGULAR).sum())
+        k = T.shape[0]
+        if not zero:
+            continue
+        sd = np.sqrt(((S @ T) ** 2).sum(axis=1)) / np.sqrt((S**2).sum(axis=1))
+        gone = [name for name, value in zip(columns, sd, strict=True) if value < SINGULAR]
+        if zero == k:
+            out.append(f"the variance of {label} is zero" if k == 1 else f"all variances of {label} are zero")
+        elif len(gone) == zero:
+            out.append(f"the variance of {', '.join(gone)} in {label} is zero")
+        elif k == 2:
+            user = S @ T
+            sign = "-1" if float(user[0] @ user[1]) < 0 else "+1"
+            out.append(f"the correlation of {columns[0]} and {columns[1]} in {label} is {sign}")
+        else:
+            out.append(f"the covariance matrix of {label} has rank {k - zero}, not {k}")
+    return out
+
+
+def _verdict(converged: bool, bound: float, descends: bool, singular: list[str], reml: bool) -> str:
+    what = "REML criterion" if reml else "deviance"
+    if not converged:
+        why = "it still falls in some direction" if descends else f"it could still fall by about {bound:.1g}"
+        return (
+            f"Not converged: the {what} is not at its minimum ({why}); do not use these estimates. Simplify the random "
+            "effects, or give other starting values (`start=`) or more evaluations (`control={'max_evaluations': 1000}`)."
+        )
+    if not singular:
+        return f"Converged: the {what} could fall by at most {bound:.0e}."
+    return (
+        f"Converged to a singular fit ({'; '.join(singular)}): the {what} could fall by at most {bound:.0e}. The data do "
+        "not support this part of the random effects; a model without it fits as well."
+    )

@@ -1,0 +1,291 @@
+"""The profiled criterion of a linear mixed model, its gradient and an approximate Hessian.
+
+    -2 log L(theta)   = log|M| + n   (1 + log(2 pi r2 / n))     - sum(log w)                    (ML)
+    REML criterion    = log|M| + log|X'V^-1X| + (n-p) (1 + log(2 pi r2 / (n-p))) - sum(log w)   (REML)
+
+with M = I + Lambda'Z'WZ Lambda and r2 the penalised residual sum of squares (Bates et al. 2015, JSS 67(1),
+eqs. 34 and 41). Everything happens in the scaled columns of `lme4py.engine.scaling`; the value is on the
+user's scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log, pi
+
+import numpy as np
+import scipy.linalg
+import scipy.linalg.lapack as lapack
+
+from lme4py.design.design import Design
+from lme4py.engine import small
+from lme4py.engine.covariance import Template, Templates
+from lme4py.engine.crossproducts import CrossProducts, Factor, RowBlock, accumulate
+from lme4py.engine.scaling import ScaledColumns, Scaling, scale_columns
+from lme4py.engine.structure import Structure, analyse
+from lme4py.engine.sweep import BaseValues, Swept, SweptBorder, Sweeper, base_values
+from lme4py.engine.types import FloatArray, sparse
+from lme4py.errors import DesignError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A linear mixed model in the engine's columns; nothing in it grows with the number of rows.
+
+    Attributes
+    ----------
+    factors : tuple of Factor
+    templates : Templates
+    scaling : Scaling
+    cross : CrossProducts
+    structure : Structure
+    base : BaseValues
+    """
+
+    factors: tuple[Factor, ...]
+    templates: Templates
+    scaling: Scaling
+    cross: CrossProducts
+    structure: Structure
+    base: BaseValues
+
+    @property
+    def n_fixed(self) -> int:
+        return self.cross.corner.shape[0] - 1
+
+    def factor_T(self, theta: FloatArray) -> list[FloatArray]:
+        """T of every grouping factor: block diagonal in its terms."""
+        by_term = self.templates.factors(theta)
+        return [
+            by_term[factor.terms[0]]
+            if len(factor.terms) == 1
+            else scipy.linalg.block_diag(*[by_term[t] for t in factor.terms])
+            for factor in self.factors
+        ]
+
+
+def group_terms(design: Design) -> tuple[Factor, ...]:
+    """Grouping factors of a design with the terms of each."""
+    names: dict[str, list[int]] = {}
+    for position, term in enumerate(design.terms):
+        names.setdefault(term.group, []).append(position)
+    factors = []
+    for name, terms in names.items():
+        ends = np.cumsum([design.terms[t].n_columns for t in terms])
+        columns = tuple(slice(int(e) - design.terms[t].n_columns, int(e)) for t, e in zip(terms, ends, strict=True))
+        factors.append(Factor(name, design.terms[terms[0]].n_levels, int(ends[-1]), tuple(terms), columns))
+    return tuple(factors)
+
+
+def make_problem(design: Design) -> Problem:
+    """Scale the columns, form the cross-products and do the symbolic step."""
+    if design.y.ndim != 1:
+        raise DesignError(
+            "a linear mixed model needs one response column, not cbind(); fit one model for each, or reshape the data."
+        )
+    scaling, columns = scale_columns(design)
+    factors = group_terms(design)
+    cross = accumulate([_row_block(design, columns, factors)], factors)
+    structure = analyse(factors, cross)
+    templates = Templates(tuple(Template(term.n_columns, term.structure) for term in design.terms))
+    return Problem(factors, templates, scaling, cross, structure, base_values(structure, factors, cross))
+
+
+def _row_block(design: Design, columns: ScaledColumns, factors: tuple[Factor, ...]) -> RowBlock:
+    codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
+    Z = tuple(
+        columns.Z[factor.terms[0]] if len(factor.terms) == 1 else np.hstack([columns.Z[t] for t in factor.terms])
+        for factor in factors
+    )
+    return RowBlock(columns.XY, codes, Z, columns.weights)
+
+
+@dataclass(frozen=True)
+class Point:
+    """The criterion at one theta, with what is needed for derivatives and solutions.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (m,)
+    value : float
+    r2 : float
+        Penalised residual sum of squares, inside.
+    RX : ndarray, shape (p, p)
+        Upper triangular, RX'RX = X'V^-1X, inside.
+    beta : ndarray, shape (p,)
+        Inside.
+    """
+
+    theta: FloatArray
+    value: float
+    r2: float
+    RX: FloatArray
+    beta: FloatArray
+    swept: Swept
+    border: SweptBorder
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """Gradient and approximate Hessian of the criterion in theta."""
+
+    gradient: FloatArray
+    hessian: FloatArray
+    G: tuple[FloatArray, ...]  # per term: derivative in Sigma
+
+
+class Criterion:
+    """-2 log-likelihood (ML) or REML criterion as a function of theta in the engine's columns.
+
+    Parameters
+    ----------
+    problem : Problem
+    reml : bool
+    """
+
+    def __init__(self, problem: Problem, reml: bool) -> None:
+        self.problem = problem
+        self.reml = reml
+        self.sweeper = Sweeper(problem.structure, problem.factors, problem.base)
+        n, p = problem.cross.n_obs, problem.n_fixed
+        self.df = n - p if reml else n
+        scaling = problem.scaling
+        self.constant = self.df * (1.0 + log(2.0 * pi / self.df) + 2.0 * log(scaling.y_scale))
+        self.constant -= problem.cross.sum_log_weights
+        if reml:
+            self.constant -= 2.0 * scaling.log_det_C
+        self.ZZ = _ZZ(problem)
+
+    def __call__(self, theta: FloatArray) -> float:
+        """Value at theta (engine's columns)."""
+        return self.evaluate(theta).value
+
+    def evaluate(self, theta: FloatArray) -> Point:
+        """Value at theta with the factor that made it."""
+        problem = self.problem
+        swept = self.sweeper.factorize(problem.factor_T(theta))
+        border = swept.sweep_border(problem.base.border)
+        corner = problem.base.corner - border.cross(border)
+        p = problem.n_fixed
+        # The factor of the bordered matrix holds RX, the right-hand side and r in its last column.
+        R, info = lapack.dpotrf(corner, lower=0, clean=1)
+        if info != 0:
+            raise np.linalg.LinAlgError("the residual sum of squares is not positive")
+        RX = R[:p, :p]
+        beta = lapack.dtrtrs(RX, R[:p, p])[0] if p else np.zeros(0)
+        r2 = float(R[p, p]) ** 2
+        value = swept.log_det + self.df * log(r2) + self.constant
+        if self.reml:
+            value += 2.0 * float(np.log(RX.diagonal()).sum())
+        return Point(theta, value, r2, RX, beta, swept, border)
+
+    def gradient(self, theta: FloatArray) -> FloatArray:
+        """Gradient at theta (engine's columns), shape (m,)."""
+        point = self.evaluate(theta)
+        return self.theta_gradient(point, self.sigma_gradient(point))
+
+    def sigma_gradient(self, point: Point) -> list[FloatArray]:
+        """Derivative in the covariance of each term (k, k), relative to sigma^2."""
+        p = self.problem.n_fixed
+        combination = np.append(-point.beta, 1.0)
+        corner = self.df / point.r2 * np.outer(combination, combination)
+        if self.reml and p:
+            inverse = lapack.dtrtri(point.RX)[0]
+            corner[:p, :p] += inverse @ inverse.T
+        by_factor = point.swept.adjoint(point.border, corner).sigma
+        out: list[FloatArray] = [np.empty(0)] * len(self.problem.templates.templates)
+        for factor, G in zip(self.problem.factors, by_factor, strict=True):
+            for term, columns in zip(factor.terms, factor.columns, strict=True):
+                out[term] = G[columns, columns]
+        return out
+
+    def theta_gradient(self, point: Point, G: list[FloatArray]) -> FloatArray:
+        """Chain rule: d/dT = 2 G T."""
+        templates = self.problem.templates
+        T = templates.factors(point.theta)
+        return np.concatenate(
+            [t.gradient(2.0 * g @ factor) for t, g, factor in zip(templates.templates, G, T, strict=True)]
+        )
+
+    def derivatives(self, point: Point) -> Derivatives:
+        """Gradient and Hessian of the criterion with the average information (Gilmour et al. 1995).
+
+        The average of observed and expected information replaces the traces tr(P V_i P V_j) by quadratic forms, exact
+        in expectation; the part from the curvature of Sigma = T T' is exact.
+        """
+        problem = self.problem
+        templates = problem.templates
+        G = self.sigma_gradient(point)
+        gradient = self.theta_gradient(point, G)
+        q, slope = self._average_information(point)
+        hessian = self.df / point.r2 * (q - np.outer(slope, slope) / point.r2)
+        for template, place, g in zip(templates.templates, templates.slices, G, strict=True):
+            hessian[place, place] += template.curvature(g)
+        return Derivatives(gradient, 0.5 * (hessian + hessian.T), tuple(G))
+
+    def _average_information(self, point: Point) -> tuple[FloatArray, FloatArray]:
+        """y'P V_i P V_j P y and y'P V_i P y for all pairs of theta."""
+        problem = self.problem
+        combination = np.append(-point.beta, 1.0)[:, None]
+        _, g = point.swept.back_substitute(point.border, combination)
+        directions = self._directions(point, g)
+        slope = np.zeros(problem.templates.n_theta)
+        for f, h in enumerate(directions):
+            slope += h.T @ g[f][:, 0]
+        border, inner = self.ZZ.apply(directions)
+        swept_border = point.swept.sweep_border(border)
+        XY = np.zeros((problem.n_fixed + 1, slope.size))
+        for f, h in enumerate(directions):
+            XY += problem.base.border[f].T @ h
+        XY -= point.border.cross(swept_border)
+        q = inner - swept_border.cross(swept_border)
+        p = problem.n_fixed
+        if p:
+            half = lapack.dtrtrs(point.RX, XY[:p], trans=1)[0]
+            q -= half.T @ half
+        return q, slope
+
+    def _directions(self, point: Point, g: list[FloatArray]) -> list[FloatArray]:
+        """(dLambda Lambda' + Lambda dLambda') g for each theta, by grouping factor: (k J, m)."""
+        problem = self.problem
+        T = problem.templates.factors(point.theta)
+        out = []
+        for f, factor in enumerate(problem.factors):
+            J = factor.n_levels
+            h = np.zeros((factor.n_columns, J, problem.templates.n_theta))
+            values = g[f].reshape(factor.n_columns, J)
+            for term, columns in zip(factor.terms, factor.columns, strict=True):
+                start = problem.templates.slices[term].start
+                for i, dT in enumerate(problem.templates.templates[term].directions()):
+                    half = dT @ T[term].T
+                    h[columns, :, start + i] = (half + half.T) @ values[columns]
+            out.append(h.reshape(factor.size, -1))
+        return out
+
+
+class _ZZ:
+    """Products with Z'WZ, from its blocks."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.factors = problem.factors
+        self.diagonal = problem.cross.diagonal
+        self.tables = {}
+        for (s, t), edges in problem.cross.edges.items():
+            J_s, J_t = problem.factors[s].n_levels, problem.factors[t].n_levels
+            k_s, k_t, _ = edges.values.shape
+            rows = np.concatenate([a * J_s + edges.rows for a in range(k_s) for _ in range(k_t)])
+            columns = np.concatenate([b * J_t + edges.columns for _ in range(k_s) for b in range(k_t)])
+            shape = (problem.factors[s].size, problem.factors[t].size)
+            self.tables[s, t] = sparse.coo_array((edges.values.ravel(), (rows, columns)), shape=shape).tocsr()
+
+    def apply(self, h: list[FloatArray]) -> tuple[list[FloatArray], FloatArray]:
+        """Z'WZ h by factor, and h'Z'WZ h."""
+        out = []
+        for f, factor in enumerate(self.factors):
+            k, J = factor.n_columns, factor.n_levels
+            out.append(small.apply(self.diagonal[f], h[f].reshape(k, J, -1)).reshape(k * J, -1))
+        for (s, t), table in self.tables.items():
+            out[s] = out[s] + table @ h[t]
+            out[t] = out[t] + table.T @ h[s]
+        inner = sum((a.T @ b for a, b in zip(h, out, strict=True)), np.zeros((h[0].shape[1], h[0].shape[1])))
+        return out, inner

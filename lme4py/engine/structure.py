@@ -1,0 +1,364 @@
+"""Which blocks of the factor can be non-zero: found once, used by every evaluation.
+
+Grouping factors are eliminated one by one, the one with most random effects first, for as long as the matrix of
+what is left stays block diagonal in the next one (the next one is nested outside all before it). What remains
+after these *stages* is one dense block. For every stage the positions that its elimination changes are listed
+once, so that an evaluation only does arithmetic: `changes = P @ vec(E)` (see `lme4py.engine.sweep`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lme4py.engine.crossproducts import CrossProducts, Edges, Factor
+from lme4py.engine.types import BoolArray, IntArray, SparseMatrix, sparse
+from lme4py.errors import DesignError
+
+# Above this many products per evaluation the prepared list would not fit into memory.
+MAX_PRODUCTS = 60_000_000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Elimination of one grouping factor.
+
+    Attributes
+    ----------
+    factor : int
+        Position of the grouping factor.
+    coupling : csr_array, shape (k J, R)
+        C: rows are the random effects of this factor (column of the term, then level), columns all random effects
+        that remain. The values are those of A, before any elimination.
+    first, second : ndarray of int
+        Elements of C whose products make up the changes.
+    products : csr_array, shape (n_targets, k k J)
+        P; its values are ``C.data[first] * C.data[second]``.
+    targets : ndarray of int
+        Positions in the value vector (see `Structure`) that the first rows of `products` change.
+    dense_targets, dense_mirror : ndarray of int
+        Flat positions in the dense block that the remaining rows change, below and above its diagonal.
+    """
+
+    factor: int
+    n_levels: int
+    n_columns: int
+    coupling: SparseMatrix
+    first: IntArray
+    second: IntArray
+    products: SparseMatrix
+    targets: IntArray
+    dense_targets: IntArray
+    dense_mirror: IntArray
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The order of elimination and the layout of the values.
+
+    Attributes
+    ----------
+    stages : tuple of Stage
+    dense : tuple of int
+        Grouping factors in the dense block, in the order of its rows.
+    dense_offsets : tuple of int
+        First row of each of them.
+    dense_size : int
+    diagonal_slices, coupling_slices : dict
+        Where the diagonal blocks and couplings of the later stages stand in the value vector.
+    remaining_slices : tuple of dict
+        For each stage the columns of `coupling` that belong to each remaining factor.
+    """
+
+    stages: tuple[Stage, ...]
+    dense: tuple[int, ...]
+    dense_offsets: tuple[int, ...]
+    dense_size: int
+    diagonal_slices: dict[int, slice]
+    coupling_slices: dict[int, slice]
+    n_values: int
+    remaining_slices: tuple[dict[int, slice], ...]
+
+
+def elimination_order(factors: tuple[Factor, ...]) -> list[int]:
+    """Positions of the factors, the one with most random effects first."""
+    return sorted(range(len(factors)), key=lambda f: -factors[f].size)
+
+
+def _pairs(cross: CrossProducts, s: int, t: int) -> tuple[IntArray, IntArray]:
+    """Levels of s and t that occur together."""
+    edges = cross.edges[min(s, t), max(s, t)]
+    return (edges.rows, edges.columns) if s < t else (edges.columns, edges.rows)
+
+
+def cross_block(cross: CrossProducts, s: int, t: int) -> Edges:
+    """Z_s'W Z_t for any order of s and t."""
+    edges = cross.edges[min(s, t), max(s, t)]
+    if s < t:
+        return edges
+    return Edges(edges.columns, edges.rows, edges.values.swapaxes(0, 1))
+
+
+def _is_function(rows: IntArray, columns: IntArray) -> bool:
+    """Does every row occur with one column only?  (pairs are distinct)"""
+    return np.unique(rows).size == rows.size
+
+
+class _Pattern:
+    """Pairs of levels that can be non-zero between any two remaining factors, growing as factors are eliminated."""
+
+    def __init__(self, factors: tuple[Factor, ...], cross: CrossProducts) -> None:
+        self.factors = factors
+        self.keys: dict[tuple[int, int], IntArray] = {}
+        for s, t in cross.edges:
+            for a, b in ((s, t), (t, s)):
+                rows, columns = _pairs(cross, a, b)
+                self.keys[a, b] = np.sort(rows * factors[b].n_levels + columns)
+
+    def pairs(self, s: int, t: int) -> tuple[IntArray, IntArray]:
+        width = self.factors[t].n_levels
+        keys = self.keys[s, t]
+        return keys // width, keys % width
+
+    def function(self, s: int, t: int) -> IntArray | None:
+        """Level of t for every level of s when s is nested in t, otherwise None."""
+        rows, columns = self.pairs(s, t)
+        if rows.size != self.factors[s].n_levels or not _is_function(rows, columns):
+            return None
+        parent = np.empty(self.factors[s].n_levels, dtype=np.intp)
+        parent[rows] = columns
+        return parent
+
+    def fill(self, parent: IntArray, s: int, t: int, others: list[int]) -> None:
+        """Add the pairs between t and `others` that the elimination of s (nested in t) makes."""
+        for u in others:
+            if u == t:
+                continue
+            rows, columns = self.pairs(s, u)
+            new = np.unique(parent[rows] * self.factors[u].n_levels + columns)
+            keys = np.union1d(self.keys[t, u], new)
+            self.keys[t, u] = keys
+            width = self.factors[u].n_levels
+            self.keys[u, t] = np.sort((keys % width) * self.factors[t].n_levels + keys // width)
+
+
+def choose_stages(factors: tuple[Factor, ...], cross: CrossProducts) -> tuple[list[int], list[int], _Pattern]:
+    """Factors eliminated by stages, factors left for the dense block, and the pattern of what is left."""
+    remaining = elimination_order(factors)
+    pattern = _Pattern(factors, cross)
+    stages = [remaining.pop(0)]
+    while remaining:
+        found = None
+        for t in remaining:
+            parents = [pattern.function(s, t) for s in stages]
+            if all(parent is not None for parent in parents):
+                found = t, parents
+                break
+        if found is None:
+            break
+        t, parents = found
+        for s, parent in zip(stages, parents, strict=True):
+            if parent is not None:
+                pattern.fill(parent, s, t, remaining)
+        remaining.remove(t)
+        stages.append(t)
+    return stages, remaining, pattern
+
+
+def analyse(factors: tuple[Factor, ...], cross: CrossProducts) -> Structure:
+    """The symbolic step.
+
+    Parameters
+    ----------
+    factors : tuple of Factor
+    cross : CrossProducts
+
+    Raises
+    ------
+    DesignError
+        When the dense block would not fit into memory.
+    """
+    order, dense, pattern = choose_stages(factors, cross)
+    offsets = np.concatenate([[0], np.cumsum([factors[f].size for f in dense])]).astype(int)
+    dense_size = int(offsets[-1])
+    _check_memory(dense_size, dense, factors)
+    layout = _Layout(factors, order, dense, pattern, cross)
+    stages = tuple(layout.stage(position) for position in range(len(order)))
+    return Structure(
+        stages,
+        tuple(dense),
+        tuple(int(o) for o in offsets[:-1]),
+        dense_size,
+        layout.diagonal_slices,
+        layout.coupling_slices,
+        layout.n_values,
+        tuple(layout.remaining),
+    )
+
+
+def _check_memory(dense_size: int, dense: list[int], factors: tuple[Factor, ...]) -> None:
+    import os
+
+    need = 4 * 8 * dense_size**2
+    try:
+        available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        available = 8 * 2**30
+    if need > available:
+        names = ", ".join(f"{factors[f].name} ({factors[f].size:,})" for f in dense)
+        raise DesignError(
+            f"the crossed random effects {names} need a dense block of {dense_size:,} x {dense_size:,} numbers, about "
+            f"{need / 2**30:.1f} GB, and {available / 2**30:.1f} GB are free; leave one of these terms out, or make it fixed."
+        )
+
+
+class _Layout:
+    """Positions of all values that change during elimination in one long vector."""
+
+    def __init__(
+        self, factors: tuple[Factor, ...], order: list[int], dense: list[int], pattern: _Pattern, cross: CrossProducts
+    ) -> None:
+        self.factors, self.order, self.dense, self.cross = factors, order, dense, cross
+        self.diagonal_slices: dict[int, slice] = {}
+        self.coupling_slices: dict[int, slice] = {}
+        self.remaining: list[dict[int, slice]] = []
+        self.couplings: list[SparseMatrix] = []
+        self.dense_size = sum(factors[f].size for f in dense)
+        self.n_values = 0
+        for position, f in enumerate(order):
+            later = order[position + 1 :] + dense
+            slices, start = {}, 0
+            for g in later:
+                slices[g] = slice(start, start + factors[g].size)
+                start += factors[g].size
+            self.remaining.append(slices)
+            self.couplings.append(self._coupling(f, slices, start, pattern))
+            if position:
+                self.diagonal_slices[f] = self._reserve(factors[f].size * factors[f].n_columns)
+                self.coupling_slices[f] = self._reserve(self.couplings[-1].nnz)
+
+    def _reserve(self, count: int) -> slice:
+        place = slice(self.n_values, self.n_values + count)
+        self.n_values += count
+        return place
+
+    def _coupling(self, s: int, slices: dict[int, slice], width: int, pattern: _Pattern) -> SparseMatrix:
+        """Values of A between s and all that remain, on the pattern with fill."""
+        rows, columns, values = [], [], []
+        J = self.factors[s].n_levels
+        for t, place in slices.items():
+            block = cross_block(self.cross, s, t)
+            J_t = self.factors[t].n_levels
+            full_rows, full_columns = pattern.pairs(s, t)
+            # Pairs made by fill start as explicit zeros.
+            where = np.searchsorted(full_rows * J_t + full_columns, block.rows * J_t + block.columns)
+            for a in range(self.factors[s].n_columns):
+                for b in range(self.factors[t].n_columns):
+                    data = np.zeros(full_rows.size)
+                    data[where] = block.values[a, b]
+                    rows.append(a * J + full_rows)
+                    columns.append(place.start + b * J_t + full_columns)
+                    values.append(data)
+        shape = (self.factors[s].size, width)
+        if not rows:
+            return sparse.csr_array(shape)
+        index = (np.concatenate(rows), np.concatenate(columns))
+        return sparse.coo_array((np.concatenate(values), index), shape=shape).tocsr()
+
+    def stage(self, position: int) -> Stage:
+        f = self.order[position]
+        factor = self.factors[f]
+        C = self.couplings[position]
+        J, k = factor.n_levels, factor.n_columns
+        first, second = self._products(C, J, position)
+        targets = self._targets(C, first, second, position)
+        row_of = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
+        level = row_of[first] % J
+        columns = (row_of[first] // J * k + row_of[second] // J) * J + level
+        used = np.zeros(self.n_values + self.dense_size**2, dtype=bool)
+        used[targets] = True
+        distinct = np.flatnonzero(used)
+        place = np.empty(used.size, dtype=np.int32 if distinct.size < 2**31 else np.int64)
+        place[distinct] = np.arange(distinct.size)
+        # No two products share target and column, so the conversion to CSR only sorts: its data are the new order.
+        shape = (distinct.size, k * k * J)
+        sorter = sparse.coo_array((np.arange(targets.size), (place[targets], columns)), shape=shape).tocsr()
+        first, second = first[sorter.data], second[sorter.data]
+        P = sparse.csr_array((C.data[first] * C.data[second], sorter.indices, sorter.indptr), shape=shape)
+        flat = distinct[distinct >= self.n_values] - self.n_values
+        mirror = flat % self.dense_size * self.dense_size + flat // self.dense_size if flat.size else flat
+        own = distinct[: distinct.size - flat.size]
+        return Stage(f, J, k, C, first, second, P, own, flat, mirror)
+
+    def _products(self, C: SparseMatrix, J: int, position: int) -> tuple[IntArray, IntArray]:
+        """All pairs of elements of C in the same level, each unordered pair of remaining effects once."""
+        row_of = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
+        by_level = np.argsort(row_of % J, kind="stable")
+        level = row_of[by_level] % J
+        counts = np.bincount(level, minlength=J)
+        total = int((counts.astype(float) ** 2).sum())
+        if total > MAX_PRODUCTS:
+            raise DesignError(
+                f"the random effects of {self.factors[self.order[position]].name} meet the others in {total:,} pairs, "
+                f"more than this version can hold ({MAX_PRODUCTS:,})."
+            )
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        repeats = counts[level]
+        left = np.repeat(np.arange(level.size), repeats)
+        within = np.arange(left.size) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+        right = starts[level[left]] + within
+        first, second = by_level[left], by_level[right]
+        keep = self._kept(C, first, second, position)
+        return first[keep], second[keep]
+
+    def _kept(self, C: SparseMatrix, first: IntArray, second: IntArray, position: int) -> BoolArray:
+        kind = self._kind_of_columns(position)
+        a, b = C.indices[first], C.indices[second]
+        ka, kb = kind[a], kind[b]
+        n_stages = len(self.order)
+        both_dense = (ka == n_stages) & (kb == n_stages)
+        keep: BoolArray = np.where(both_dense, a >= b, ka <= kb)
+        return keep
+
+    def _kind_of_columns(self, position: int) -> IntArray:
+        """For each remaining effect the stage that eliminates it, or the number of stages if it is dense."""
+        slices = self.remaining[position]
+        width = sum(place.stop - place.start for place in slices.values())
+        kind = np.full(width, len(self.order), dtype=np.intp)
+        for later in range(position + 1, len(self.order)):
+            kind[slices[self.order[later]]] = later
+        return kind
+
+    def _targets(self, C: SparseMatrix, first: IntArray, second: IntArray, position: int) -> IntArray:
+        """Position in the value vector that each product changes; dense elements follow all others."""
+        slices = self.remaining[position]
+        kind = self._kind_of_columns(position)
+        a, b = C.indices[first].astype(np.intp), C.indices[second].astype(np.intp)
+        out = np.empty(a.size, dtype=np.intp)
+        for later in range(position + 1, len(self.order)):
+            t = self.order[later]
+            start = slices[t].start
+            J, k = self.factors[t].n_levels, self.factors[t].n_columns
+            inside = (kind[a] == later) & (kind[b] == later)
+            row, column = a[inside] - start, b[inside] - start
+            out[inside] = self.diagonal_slices[t].start + (row // J * k + column // J) * J + row % J
+            across = (kind[a] == later) & (kind[b] > later)
+            # Columns keep their order when factors before them are eliminated.
+            shift = slices[t].stop
+            out[across] = self.coupling_slices[t].start + _positions(
+                self.couplings[later], a[across] - start, b[across] - shift
+            )
+        n_stages = len(self.order)
+        both = (kind[a] == n_stages) & (kind[b] == n_stages)
+        if both.any():
+            start = slices[self.dense[0]].start
+            out[both] = self.n_values + (a[both] - start) * self.dense_size + (b[both] - start)
+        return out
+
+
+def _positions(table: SparseMatrix, rows: IntArray, columns: IntArray) -> IntArray:
+    """Where the elements (rows, columns) stand in ``table.data``."""
+    width = table.shape[1]
+    row_of = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
+    return np.searchsorted(row_of * width + table.indices, rows * width + columns)

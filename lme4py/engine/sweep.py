@@ -1,0 +1,553 @@
+"""The blocked factor: elimination of grouping factors by sweeps, and its adjoint.
+
+With V_s = W^-1 + sum over i <= s of Z_i Sigma_i Z_i', the sweep of factor s turns the cross-products
+[Z X y]' V_{s-1}^-1 [Z X y] of all that remains into [Z X y]' V_s^-1 [Z X y]:
+
+    A  <-  A - A_{.s} E A_{s.},      E = T (I + T' A_ss T)^-1 T' = (Sigma^-1 + A_ss)^-1,
+
+which is the blocked Cholesky factorisation of Bates, Alday & Kokandakar (2025, arXiv 2505.11674) kept in
+terms that stay finite when T is singular. The adjoint runs the same sweeps backwards and gives the derivative of
+any function of the swept cross-products with respect to every Sigma_s and every block of A at about twice the cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg.blas as blas
+import scipy.linalg.lapack as lapack
+
+from lme4py.engine import small
+from lme4py.engine.crossproducts import CrossProducts, Factor
+from lme4py.engine.structure import Stage, Structure, cross_block
+from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
+
+# Below this ratio of the smallest to the largest diagonal element of T its inverse would lose digits.
+_INVERTIBLE = 1e-6
+
+
+@dataclass(frozen=True)
+class BaseValues:
+    """Values before any elimination, in the layout of a `Structure`.
+
+    Attributes
+    ----------
+    vector : ndarray, shape (n_values,)
+    dense : ndarray, shape (q, q)
+    diagonal : tuple of ndarray, each (k, k, J)
+    border : tuple of ndarray, each (k J, c)
+    corner : ndarray, shape (c, c)
+    """
+
+    vector: FloatArray
+    dense: FloatArray
+    diagonal: tuple[FloatArray, ...]
+    border: tuple[FloatArray, ...]
+    corner: FloatArray
+
+
+def base_values(structure: Structure, factors: tuple[Factor, ...], cross: CrossProducts) -> BaseValues:
+    """Lay out the cross-products for elimination."""
+    vector = np.zeros(structure.n_values)
+    for stage in structure.stages[1:]:
+        f = stage.factor
+        vector[structure.diagonal_slices[f]] = cross.diagonal[f].ravel()
+        vector[structure.coupling_slices[f]] = stage.coupling.data
+    dense = np.zeros((structure.dense_size, structure.dense_size))
+    _fill_dense(structure, factors, cross, dense)
+    border = tuple(B.reshape(-1, B.shape[2]) for B in cross.border)
+    return BaseValues(vector, dense, cross.diagonal, border, cross.corner)
+
+
+def _fill_dense(structure: Structure, factors: tuple[Factor, ...], cross: CrossProducts, K: FloatArray) -> None:
+    for f, start in zip(structure.dense, structure.dense_offsets, strict=True):
+        J, k = factors[f].n_levels, factors[f].n_columns
+        levels = np.arange(J)
+        for a in range(k):
+            for b in range(k):
+                K[start + a * J + levels, start + b * J + levels] = cross.diagonal[f][a, b]
+        for g, other in zip(structure.dense, structure.dense_offsets, strict=True):
+            if f == g:
+                continue
+            edges = cross_block(cross, f, g)
+            for a in range(k):
+                for b in range(factors[g].n_columns):
+                    columns = other + b * factors[g].n_levels + edges.columns
+                    K[start + a * J + edges.rows, columns] = edges.values[a, b]
+
+
+@dataclass(frozen=True)
+class SweptStage:
+    """One eliminated factor at given T."""
+
+    stage: Stage
+    T: FloatArray
+    A: FloatArray  # (k, k, J), before its own elimination
+    coupling: SparseMatrix  # C, before its own elimination
+    inverse: FloatArray  # (I + T'AT)^-1
+    E: FloatArray  # (k, k, J)
+    invertible: bool
+
+    def residual_map(self) -> FloatArray:
+        """(I + A Sigma)^-1, shape (k, k, J): turns A_s. V_{s-1} products into V_s products."""
+        if self.T.shape[0] == 1:
+            return self.inverse
+        if self.invertible:
+            # T^-T M^-1 T' has no cancellation.
+            return small.left(np.linalg.inv(self.T).T, small.right(self.inverse, self.T.T))
+        return np.eye(self.T.shape[0])[:, :, None] - small.product(self.A, self.E)
+
+    def apply_E(self, B: FloatArray) -> FloatArray:
+        """E B for rows B of shape (k J, c)."""
+        k, J = self.E.shape[0], self.E.shape[2]
+        return small.apply(self.E, B.reshape(k, J, -1)).reshape(k * J, -1)
+
+
+@dataclass(frozen=True)
+class SweptDense:
+    """The dense block at given T.
+
+    Attributes
+    ----------
+    K : ndarray, shape (q, q)
+        Before its elimination.
+    chol : ndarray, shape (q, q), Fortran order
+        U upper triangular, U'U = I + Lambda'K Lambda.
+    lam : ndarray, shape (q,), or None
+        Diagonal of Lambda when every grouping factor of the block has one column.
+    """
+
+    K: FloatArray
+    chol: FloatArray
+    lam: FloatArray | None
+
+
+class Sweeper:
+    """Elimination for one structure.
+
+    Parameters
+    ----------
+    structure : Structure
+    factors : tuple of Factor
+    base : BaseValues
+    """
+
+    def __init__(self, structure: Structure, factors: tuple[Factor, ...], base: BaseValues) -> None:
+        self.structure = structure
+        self.factors = factors
+        self.base = base
+        self.scalar = all(factors[f].n_columns == 1 for f in structure.dense)
+
+    def factorize(self, T: list[FloatArray]) -> Swept:
+        """Numeric step: eliminate all factors at T (one matrix per grouping factor)."""
+        structure, base = self.structure, self.base
+        values = base.vector.copy()
+        K = base.dense.copy()
+        flat = K.reshape(-1)
+        log_det = 0.0
+        stages = []
+        for position, stage in enumerate(structure.stages):
+            f = stage.factor
+            if position == 0:
+                A, C, P = base.diagonal[f], stage.coupling, stage.products
+            else:
+                A = values[structure.diagonal_slices[f]].reshape(base.diagonal[f].shape)
+                data = values[structure.coupling_slices[f]]
+                C = _with_data(stage.coupling, data)
+                P = _with_data(stage.products, data[stage.first] * data[stage.second])
+            swept, part = _sweep(stage, A, C, T[f])
+            log_det += part
+            stages.append(swept)
+            if P.shape[0]:
+                change = P @ swept.E.ravel()
+                values[stage.targets] -= change[: stage.targets.size]
+                change = change[stage.targets.size :]
+                flat[stage.dense_targets] -= change
+                # The mirror repeats the diagonal, so values are copied, not subtracted again.
+                flat[stage.dense_mirror] = flat[stage.dense_targets]
+        dense = None
+        if structure.dense_size:
+            dense, part = self._factorize_dense(K, T)
+            log_det += part
+        return Swept(self, T, stages, dense, log_det)
+
+    def _factorize_dense(self, K: FloatArray, T: list[FloatArray]) -> tuple[SweptDense, float]:
+        lam = None
+        if self.scalar:
+            sizes = [self.factors[f].n_levels for f in self.structure.dense]
+            lam = np.repeat([T[f][0, 0] for f in self.structure.dense], sizes)
+            S = K * lam
+            S *= lam[:, None]
+        else:
+            S = self.scale_rows(self.scale_rows(K, T).T, T)
+        S.reshape(-1)[:: S.shape[0] + 1] += 1.0
+        chol, info = lapack.dpotrf(S.T, lower=0, overwrite_a=1, clean=0)
+        if info != 0:
+            raise np.linalg.LinAlgError("the factor is not positive definite")
+        return SweptDense(K, chol, lam), 2.0 * float(np.log(chol.diagonal()).sum())
+
+    def scale_rows(self, M: FloatArray, T: list[FloatArray], transpose: bool = True) -> FloatArray:
+        """Lambda' M (or Lambda M) for the rows of the dense block."""
+        out = np.empty_like(M, order="C")
+        for f, start in zip(self.structure.dense, self.structure.dense_offsets, strict=True):
+            J, k = self.factors[f].n_levels, self.factors[f].n_columns
+            rows = slice(start, start + k * J)
+            t = T[f].T if transpose else T[f]
+            if k == 1:
+                np.multiply(M[rows], t[0, 0], out=out[rows])
+            else:
+                out[rows] = small.left(t, M[rows].reshape(k, J, -1)).reshape(k * J, -1)
+        return out
+
+    def dense_border(self, border: list[FloatArray]) -> FloatArray:
+        """Rows of the dense block taken out of the borders of all factors, (q, c)."""
+        return np.concatenate([border[f] for f in self.structure.dense])
+
+
+def _with_data(table: SparseMatrix, data: FloatArray) -> SparseMatrix:
+    return sparse.csr_array((data, table.indices, table.indptr), shape=table.shape)
+
+
+def _sweep(stage: Stage, A: FloatArray, C: SparseMatrix, T: FloatArray) -> tuple[SweptStage, float]:
+    k = T.shape[0]
+    M = small.congruence(T, A)
+    for a in range(k):
+        M[a, a] += 1.0
+    log_det, inverse = small.spd_inverse(M)
+    E = small.right(small.left(T, inverse), T.T) if k > 1 else inverse * T[0, 0] ** 2
+    return SweptStage(stage, T, A, C, inverse, E, _is_invertible(T)), log_det
+
+
+def _is_invertible(T: FloatArray) -> bool:
+    size = np.abs(T.diagonal())
+    return bool(size.min() > _INVERTIBLE * max(1.0, float(np.abs(T).max())))
+
+
+@dataclass(frozen=True)
+class SweptBorder:
+    """Columns (such as X and y) carried through the elimination.
+
+    Attributes
+    ----------
+    before : list of ndarray, each (k J, c)
+        Cross-products of each stage's effects with the columns just before that stage is eliminated.
+    scaled : list of ndarray
+        E times `before`.
+    dense : ndarray, shape (q, c), or None
+    dense_scaled : ndarray, shape (q, c), or None
+    """
+
+    before: list[FloatArray]
+    scaled: list[FloatArray]
+    dense: FloatArray | None
+    dense_scaled: FloatArray | None
+
+    def cross(self, other: SweptBorder) -> FloatArray:
+        """What elimination takes from the products of these columns with other ones, (c, d)."""
+        pairs = zip(self.before, other.scaled, strict=True)
+        total: FloatArray = sum((a.T @ b for a, b in pairs), np.zeros((self.width, other.width)))
+        if self.dense is not None and other.dense_scaled is not None:
+            total = total + self.dense.T @ other.dense_scaled
+        return total
+
+    @property
+    def width(self) -> int:
+        return int(self.before[0].shape[1])
+
+
+class Swept:
+    """The factor at one point: solves, and the adjoint.
+
+    Parameters
+    ----------
+    sweeper : Sweeper
+    T : list of ndarray
+    stages : list of SweptStage
+    dense : SweptDense or None
+    log_det : float
+        log|I + Lambda'Z'WZ Lambda|.
+    """
+
+    def __init__(
+        self, sweeper: Sweeper, T: list[FloatArray], stages: list[SweptStage], dense: SweptDense | None, log_det: float
+    ) -> None:
+        self.sweeper = sweeper
+        self.T = T
+        self.stages = stages
+        self.dense = dense
+        self.log_det = log_det
+        self._inverse: FloatArray | None = None
+
+    # -- columns -------------------------------------------------------------------------------------------------
+
+    def sweep_border(self, border: tuple[FloatArray, ...] | list[FloatArray]) -> SweptBorder:
+        """Carry columns through the elimination.
+
+        Parameters
+        ----------
+        border : sequence of ndarray, each (k J, c)
+            Z_f'W times the columns, one per grouping factor.
+        """
+        structure = self.sweeper.structure
+        current = list(border)
+        before, scaled = [], []
+        for position, swept in enumerate(self.stages):
+            B = current[swept.stage.factor]
+            EB = swept.apply_E(B)
+            before.append(B)
+            scaled.append(EB)
+            slices = structure.remaining_slices[position]
+            if slices:
+                change = swept.coupling.T @ EB
+                for f, place in slices.items():
+                    current[f] = current[f] - change[place]
+        if self.dense is None:
+            return SweptBorder(before, scaled, None, None)
+        B = self.sweeper.dense_border(current)
+        return SweptBorder(before, scaled, B, self.apply_dense_E(B))
+
+    def apply_dense_E(self, B: FloatArray) -> FloatArray:
+        """Lambda (I + Lambda'K Lambda)^-1 Lambda' B."""
+        right = np.asfortranarray(self.sweeper.scale_rows(B, self.T))
+        if self._inverse is not None:
+            solved = blas.dsymm(1.0, self._inverse.T, right, lower=0)
+        else:
+            solved, _ = lapack.dpotrs(self._dense.chol, right, lower=0, overwrite_b=1)
+        return self.sweeper.scale_rows(solved, self.T, transpose=False)
+
+    @property
+    def _dense(self) -> SweptDense:
+        if self.dense is None:
+            raise ValueError("there is no dense block")
+        return self.dense
+
+    def back_substitute(self, border: SweptBorder, weights: FloatArray) -> tuple[list[FloatArray], list[FloatArray]]:
+        """Conditional modes b and g = Z'V^-1 r of the combination ``columns @ weights``.
+
+        Parameters
+        ----------
+        border : SweptBorder
+        weights : ndarray, shape (c, d)
+            For the residual y - X beta: (-beta, 1).
+
+        Returns
+        -------
+        b, g : list of ndarray, each (k J, d), one per grouping factor
+            b = Sigma g.
+        """
+        structure = self.sweeper.structure
+        b: dict[int, FloatArray] = {}
+        g: dict[int, FloatArray] = {}
+        if self.dense is not None and border.dense is not None and border.dense_scaled is not None:
+            all_b = border.dense_scaled @ weights
+            all_g = self.dense_residual(border.dense @ weights, all_b)
+            for f, start in zip(structure.dense, structure.dense_offsets, strict=True):
+                rows = slice(start, start + self.sweeper.factors[f].size)
+                b[f], g[f] = all_b[rows], all_g[rows]
+        for position in range(len(self.stages) - 1, -1, -1):
+            swept = self.stages[position]
+            rest = border.before[position] @ weights
+            slices = structure.remaining_slices[position]
+            if slices:
+                rest = rest - swept.coupling @ np.concatenate([b[f] for f in slices])
+            k, J = swept.E.shape[0], swept.E.shape[2]
+            f = swept.stage.factor
+            b[f] = swept.apply_E(rest)
+            g[f] = small.apply(swept.residual_map(), rest.reshape(k, J, -1)).reshape(k * J, -1)
+        order = range(len(self.sweeper.factors))
+        return [b[f] for f in order], [g[f] for f in order]
+
+    def dense_residual(self, B: FloatArray, EB: FloatArray) -> FloatArray:
+        """(I + K Sigma)^-1 B = B - K E B, by division with Lambda where that has no cancellation."""
+        dense = self._dense
+        if dense.lam is not None and np.abs(dense.lam).min() > _INVERTIBLE * max(1.0, np.abs(dense.lam).max()):
+            return EB / (dense.lam**2)[:, None]
+        return B - dense.K @ EB
+
+    # -- adjoint -------------------------------------------------------------------------------------------------
+
+    def dense_inverse(self) -> FloatArray:
+        """(I + Lambda'K Lambda)^-1: the lower triangle, and the upper one too unless all factors are scalar."""
+        if self._inverse is None:
+            inverse, info = lapack.dpotri(self._dense.chol, lower=0)
+            if info != 0:
+                raise np.linalg.LinAlgError("the factor is not positive definite")
+            lower = inverse.T
+            if not self.sweeper.scalar:
+                strict = np.tril(lower, -1)
+                full = strict + strict.T
+                full.reshape(-1)[:: full.shape[0] + 1] = lower.diagonal()
+                lower = full
+            self._inverse = lower
+        return self._inverse
+
+    def adjoint(self, border: SweptBorder, corner: FloatArray) -> Adjoint:
+        """Derivatives of log|M| + F, where F depends on the swept corner with derivative `corner`.
+
+        Parameters
+        ----------
+        border : SweptBorder
+            Of the columns whose products form the corner.
+        corner : ndarray, shape (c, c)
+            dF / d corner (symmetric); zeros give the derivatives of log|M| alone.
+        """
+        return _adjoint(self, border, corner)
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """Derivatives by grouping factor.
+
+    Attributes
+    ----------
+    sigma : list of ndarray, each (k, k)
+        G with df = tr(G dSigma).
+    diagonal : list of ndarray, each (k, k, J)
+        D with df = sum over levels of tr(D_j dA_jj); for F = 0 the diagonal blocks of Lambda M^-1 Lambda'.
+    """
+
+    sigma: list[FloatArray]
+    diagonal: list[FloatArray]
+
+
+def _adjoint(swept: Swept, border: SweptBorder, corner: FloatArray) -> Adjoint:
+    structure = swept.sweeper.structure
+    state = _AdjointState(np.zeros(structure.n_values), {}, {}, {}, None)
+    if swept.dense is not None:
+        _adjoint_dense(swept, border, corner, state)
+    for position in range(len(swept.stages) - 1, -1, -1):
+        s = swept.stages[position]
+        f = s.stage.factor
+        k, J = s.E.shape[0], s.E.shape[2]
+        B = border.before[position]
+        Y = B @ corner
+        slices = structure.remaining_slices[position]
+        lower = np.concatenate([state.border[g] for g in slices]) if slices else None
+        if lower is not None:
+            Y = Y + s.coupling @ lower
+        d_E = -small.outer(Y.reshape(k, J, -1), B.reshape(k, J, -1))
+        change = None
+        if s.stage.products.shape[0]:
+            change = state.change(s.stage)
+            P = s.stage.products
+            if position:
+                P = _with_data(P, s.coupling.data[s.stage.first] * s.coupling.data[s.stage.second])
+            d_E -= (P.T @ change).reshape(k, k, J)
+        d_E = small.symmetrize(d_E)
+        d_A = s.E - small.product(small.product(s.E, d_E), s.E)
+        state.diagonal[f] = d_A
+        N = s.residual_map()
+        NE = small.product(N, d_E)
+        state.sigma[f] = (small.product(N, s.A) + small.product(NE, small.transpose(N))).sum(axis=2)
+        if position:
+            # What earlier stages changed of this stage's own values.
+            state.values[structure.diagonal_slices[f]] += d_A.ravel()
+            state.border[f] = -s.apply_E(Y + B @ corner)
+            part = _adjoint_coupling(s, border.scaled[position], lower, change)
+            state.values[structure.coupling_slices[f]] += part
+    order = range(len(swept.sweeper.factors))
+    return Adjoint([state.sigma[f] for f in order], [state.diagonal[f] for f in order])
+
+
+@dataclass
+class _AdjointState:
+    """Derivatives gathered while the sweeps run backwards."""
+
+    values: FloatArray
+    border: dict[int, FloatArray]
+    sigma: dict[int, FloatArray]
+    diagonal: dict[int, FloatArray]
+    dense: _DenseDerivative | None
+
+    def change(self, stage: Stage) -> FloatArray:
+        """Derivatives in the targets of a stage."""
+        own = self.values[stage.targets]
+        if self.dense is None or not stage.dense_targets.size:
+            return own
+        return np.concatenate([own, self.dense.at(stage.dense_targets, stage.dense_mirror)])
+
+
+@dataclass
+class _DenseDerivative:
+    """Derivative in the dense block: Lambda S^-1 Lambda' + F F', elements made where they are needed."""
+
+    inverse: FloatArray
+    lam: FloatArray | None
+    low_rank: FloatArray
+
+    def at(self, below: IntArray, above: IntArray) -> FloatArray:
+        """Derivative in the elements at flat positions; one off the diagonal stands for both of its kind."""
+        q = self.inverse.shape[0]
+        values = self.inverse.reshape(-1)[below]
+        if self.lam is not None:
+            values *= self.lam[below // q]
+            values *= self.lam[below % q]
+        values += self.low_rank.reshape(-1)[below]
+        values *= np.where(below == above, 1.0, 2.0)
+        return values
+
+
+def _adjoint_coupling(
+    s: SweptStage, EB: FloatArray, lower: FloatArray | None, change: FloatArray | None
+) -> FloatArray:
+    """Derivative in the stored elements of C of a later stage."""
+    C = s.coupling
+    out = np.zeros(C.nnz)
+    if change is None or lower is None:
+        return out
+    P = s.stage.products
+    weight = np.repeat(change, np.diff(P.indptr)) * s.E.ravel()[P.indices]
+    out -= np.bincount(s.stage.first, weights=weight * C.data[s.stage.second], minlength=C.nnz)
+    out -= np.bincount(s.stage.second, weights=weight * C.data[s.stage.first], minlength=C.nnz)
+    rows = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
+    out -= np.einsum("ec,ec->e", EB[rows], lower[C.indices])
+    return out
+
+
+def _adjoint_dense(swept: Swept, border: SweptBorder, corner: FloatArray, state: _AdjointState) -> None:
+    sweeper = swept.sweeper
+    structure, factors = sweeper.structure, sweeper.factors
+    dense = swept.dense
+    if dense is None or border.dense is None or border.dense_scaled is None:
+        return
+    B, EB = border.dense, border.dense_scaled
+    inverse = swept.dense_inverse()
+    NB = swept.dense_residual(B, EB)
+    weighted = EB @ corner
+    d_B = -2.0 * weighted
+    low_rank = weighted @ EB.T
+    E = inverse
+    if dense.lam is None:
+        half = sweeper.scale_rows(inverse, swept.T, transpose=False)
+        E = sweeper.scale_rows(half.T, swept.T, transpose=False)
+    for f, start in zip(structure.dense, structure.dense_offsets, strict=True):
+        J, k = factors[f].n_levels, factors[f].n_columns
+        rows = slice(start, start + k * J)
+        state.border[f] = d_B[rows]
+        own_E = _diagonal_blocks(E[rows, rows], k, J)
+        if dense.lam is not None:
+            own_E = own_E * swept.T[f][0, 0] ** 2
+        state.diagonal[f] = own_E + _diagonal_blocks(low_rank[rows, rows], k, J)
+        T = swept.T[f]
+        if _is_invertible(T):
+            Q = _diagonal_blocks(inverse[rows, rows], k, J).sum(axis=2)
+            T_inverse = np.linalg.inv(T)
+            own = T_inverse.T @ (J * np.eye(k) - Q) @ T_inverse
+        else:
+            K_rows = dense.K[rows]
+            EK = swept.apply_dense_E(np.ascontiguousarray(K_rows.T)).T
+            own = (_diagonal_blocks(dense.K[rows, rows], k, J) - _block_products(K_rows, EK, k, J)).sum(axis=2)
+        part = NB[rows].reshape(k, J, -1)
+        state.sigma[f] = own - small.outer((NB[rows] @ corner).reshape(k, J, -1), part).sum(axis=2)
+    state.dense = _DenseDerivative(E, dense.lam, low_rank)
+
+
+def _diagonal_blocks(M: FloatArray, k: int, J: int) -> FloatArray:
+    """The J diagonal blocks of a matrix whose rows run over columns of the term, then levels; shape (k, k, J)."""
+    return np.array([[M[a * J : (a + 1) * J, b * J : (b + 1) * J].diagonal() for b in range(k)] for a in range(k)])
+
+
+def _block_products(left: FloatArray, right: FloatArray, k: int, J: int) -> FloatArray:
+    """Diagonal blocks of left right'."""
+    return small.outer(left.reshape(k, J, -1), right.reshape(k, J, -1))

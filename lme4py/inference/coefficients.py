@@ -1,0 +1,262 @@
+"""Fixed effects: estimates, standard errors, tests and intervals, all from the numbers of a frozen fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import linalg, special
+
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.fit import Fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Ddf",
+    "coef_table",
+    "confidence_intervals",
+    "covariance_frame",
+    "estimates",
+    "standard_errors",
+    "wald_test",
+]
+
+FloatArray = NDArray[np.float64]
+Ddf: TypeAlias = Literal["normal", "residual"]
+Restrictions: TypeAlias = str | Sequence[str] | ArrayLike
+
+_DDF = ("normal", "residual")
+_DDF_LATER = ("satterthwaite", "kenward-roger")
+
+
+def estimates(fit: Fit) -> pd.Series[float]:
+    """Fixed-effects estimates, shape (p,), indexed by the columns of X."""
+    import pandas as pd
+
+    return pd.Series(fit.beta, index=_names(fit), name="estimate")
+
+
+def standard_errors(fit: Fit) -> pd.Series[float]:
+    """Square roots of the diagonal of ``fit.vcov``, shape (p,)."""
+    import pandas as pd
+
+    return pd.Series(_std_errors(fit), index=_names(fit), name="std_error")
+
+
+def covariance_frame(fit: Fit) -> pd.DataFrame:
+    """Covariance matrix of the fixed effects, shape (p, p), with names on both sides."""
+    import pandas as pd
+
+    return pd.DataFrame(fit.vcov, index=_names(fit), columns=_names(fit))
+
+
+def coef_table(fit: Fit, ddf: str | None = None) -> pd.DataFrame:
+    """Estimates with tests of each coefficient against zero.
+
+    Parameters
+    ----------
+    fit : Fit
+    ddf : {None, "normal", "residual"}
+        Denominator degrees of freedom: infinite ("normal", the default), or n - p ("residual").
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns estimate, std_error, df, statistic, p_value; one row per fixed effect.
+    """
+    import pandas as pd
+
+    df = _degrees_of_freedom(fit, ddf)
+    se = _std_errors(fit)
+    statistic = fit.beta / se
+    columns = {
+        "estimate": fit.beta,
+        "std_error": se,
+        "df": np.full(se.size, df),
+        "statistic": statistic,
+        "p_value": 2.0 * _lower_tail(-np.abs(statistic), df),
+    }
+    return pd.DataFrame(columns, index=_names(fit))
+
+
+def confidence_intervals(
+    fit: Fit, alpha: float | None = None, method: str = "wald", parm: str | Sequence[str] = "fixed"
+) -> pd.DataFrame:
+    """Confidence limits of the fixed effects.
+
+    Parameters
+    ----------
+    fit : Fit
+    alpha : float, optional
+        One minus the confidence level; 0.05 when not given.
+    method : {"wald"}
+        Estimate plus and minus a normal quantile times the standard error.
+    parm : "fixed" or sequence of str
+        Every fixed effect, or the names of some.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns lower, upper; one row per parameter.
+    """
+    import pandas as pd
+
+    names = _wanted_names(fit, method, parm)
+    half = -special.ndtri(check_alpha(alpha) / 2.0) * _std_errors(fit)
+    table = pd.DataFrame({"lower": fit.beta - half, "upper": fit.beta + half}, index=_names(fit))
+    return table.loc[names]
+
+
+def wald_test(fit: Fit, restrictions: Restrictions, value: float | ArrayLike = 0.0) -> dict[str, float]:
+    """Wald chi-square test of linear restrictions ``R beta = value``.
+
+    Parameters
+    ----------
+    fit : Fit
+    restrictions : str, sequence of str, or array of shape (p,) or (r, p)
+        Names of coefficients that are tested jointly, or the matrix R in the order of the fixed effects.
+    value : float or array of shape (r,)
+        Right-hand side.
+
+    Returns
+    -------
+    dict
+        chi2, df (the rank of R), p_value.
+    """
+    R = _restriction_matrix(fit, restrictions)
+    target = np.asarray(value, dtype=np.float64)
+    if target.ndim > 0 and target.shape != (R.shape[0],):
+        raise OptionError(
+            f"`value` has shape {target.shape} but there are {R.shape[0]} restrictions; "
+            "give one number, or one per restriction."
+        )
+    rank = int(np.linalg.matrix_rank(R))
+    if rank < R.shape[0]:
+        raise OptionError(
+            f"The {R.shape[0]} restrictions have rank {rank}: at least one follows from the others; "
+            "leave out the redundant ones."
+        )
+    gap = R @ fit.beta - target
+    # A Cholesky solve keeps the quadratic form positive where an explicit inverse may not.
+    chi2 = float(gap @ linalg.cho_solve(linalg.cho_factor(R @ fit.vcov @ R.T), gap))
+    return {"chi2": chi2, "df": float(rank), "p_value": float(special.chdtrc(rank, chi2))}
+
+
+def check_alpha(alpha: float | None) -> float:
+    """Return `alpha` (0.05 when None) after checking that it lies strictly between 0 and 1."""
+    if alpha is None:
+        return 0.05
+    number = isinstance(alpha, (int, float, np.number)) and not isinstance(alpha, bool)
+    if not number or not 0.0 < float(alpha) < 1.0:
+        raise OptionError(f"`alpha` is {alpha!r}; give a number between 0 and 1, such as 0.05.")
+    return float(alpha)
+
+
+def check_ddf(ddf: str | None) -> Ddf:
+    """Return the degrees-of-freedom method, "normal" when None, or raise OptionError."""
+    if ddf is None or ddf == "normal":
+        return "normal"
+    if ddf == "residual":
+        return "residual"
+    if ddf in _DDF_LATER:
+        raise OptionError(f"ddf={ddf!r} is not available in this version; use 'normal' or 'residual'.")
+    hint = did_you_mean(str(ddf), (*_DDF, *_DDF_LATER))
+    raise OptionError(f"ddf={ddf!r} is not known.{hint} Use 'normal' or 'residual'.")
+
+
+def check_no_interval(interval: str | None, alpha: float) -> None:
+    """Refuse prediction intervals, which this version does not have."""
+    check_alpha(alpha)
+    if interval is not None:
+        raise OptionError(
+            f"interval={interval!r} is not available in this version; leave it out to get predictions alone."
+        )
+
+
+def _names(fit: Fit) -> pd.Index[str]:
+    import pandas as pd
+
+    return pd.Index(list(fit.design.x_names), name="term")
+
+
+def _std_errors(fit: Fit) -> FloatArray:
+    return np.sqrt(np.diag(fit.vcov))
+
+
+def _degrees_of_freedom(fit: Fit, ddf: str | None) -> float:
+    if check_ddf(ddf) == "normal":
+        return float(np.inf)
+    return float(fit.design.n_obs - fit.beta.size)
+
+
+def _lower_tail(x: FloatArray, df: float) -> FloatArray:
+    """P(T <= x) of the t distribution, or of the normal one when df is infinite."""
+    tail = special.ndtr(x) if np.isinf(df) else special.stdtr(df, x)
+    return np.asarray(tail, dtype=np.float64)
+
+
+def _wanted_names(fit: Fit, method: str, parm: str | Sequence[str]) -> list[str]:
+    if method in ("profile", "boot"):
+        raise OptionError(f"method={method!r} is not available in this version; use 'wald'.")
+    if method != "wald":
+        raise OptionError(f"method={method!r} is not known; use 'wald'.")
+    if isinstance(parm, str):
+        if parm == "fixed":
+            return list(fit.design.x_names)
+        if parm in ("random", "all") and parm not in fit.design.x_names:
+            raise OptionError(
+                f"parm={parm!r} is not available with method='wald', which covers fixed effects only; "
+                "use parm='fixed' or their names."
+            )
+        return [_known_name(fit, parm)]
+    return [_known_name(fit, name) for name in parm]
+
+
+def _known_name(fit: Fit, name: object) -> str:
+    names = fit.design.x_names
+    if isinstance(name, str) and name in names:
+        return name
+    hint = did_you_mean(str(name), names)
+    raise OptionError(f"There is no fixed effect {name!r}.{hint} The fixed effects are {', '.join(names)}.")
+
+
+def _restriction_matrix(fit: Fit, restrictions: Restrictions) -> FloatArray:
+    if isinstance(restrictions, Mapping):
+        raise OptionError(
+            "`restrictions` must be names or a matrix, not a dict; give the right-hand sides as `value`."
+        )
+    if isinstance(restrictions, str):
+        return _unit_rows(fit, [restrictions])
+    if _all_text(restrictions):
+        return _unit_rows(fit, restrictions)
+    return _checked_matrix(fit, restrictions)
+
+
+def _all_text(values: Any) -> bool:
+    return len(values) > 0 and all(isinstance(value, str) for value in values)
+
+
+def _unit_rows(fit: Fit, names: Any) -> FloatArray:
+    columns = list(fit.design.x_names)
+    return np.eye(len(columns))[[columns.index(_known_name(fit, name)) for name in names]]
+
+
+def _checked_matrix(fit: Fit, restrictions: Any) -> FloatArray:
+    try:
+        R = np.atleast_2d(np.asarray(restrictions, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise OptionError(
+            "`restrictions` must be names of fixed effects or a matrix with one column per fixed effect."
+        ) from None
+    if R.ndim != 2 or R.shape[1] != fit.beta.size or R.shape[0] == 0:
+        raise OptionError(
+            f"`restrictions` has shape {R.shape}; give one column for each of the {fit.beta.size} fixed "
+            f"effects ({', '.join(fit.design.x_names)})."
+        )
+    if not np.isfinite(R).all():
+        raise OptionError("`restrictions` holds a value that is not finite; use finite numbers only.")
+    return R

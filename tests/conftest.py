@@ -1,0 +1,47 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import hand_made
+import pytest
+
+import lme4py
+
+
+@pytest.fixture(scope="session")
+def slopes():
+    """A hand-made result with a correlated intercept and slope."""
+    from lme4py.results import MixedResult
+
+    return MixedResult(hand_made.slopes_fit())
+
+
+@pytest.fixture(scope="session")
+def crossed():
+    """A hand-made result with two factors and three terms."""
+    from lme4py.results import MixedResult
+
+    return MixedResult(hand_made.crossed_fit())
+
+
+@pytest.fixture(scope="session")
+def sleepstudy():
+    """The sleepstudy data; tests must not change them."""
+    return lme4py.load_dataset("sleepstudy")
+
+
+@pytest.fixture(scope="session")
+def sleep(sleepstudy):
+    """The classic model of the sleepstudy data, fitted once."""
+    return lme4py.lmer("Reaction ~ Days + (Days | Subject)", sleepstudy)
+
+
+@pytest.fixture
+def agg():
+    """Matplotlib without a screen; every figure is closed afterwards."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg", force=True)
+    import matplotlib.pyplot as plt
+
+    yield plt
+    plt.close("all")
