@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from lme4py.errors import DataError, FormulaError, Lme4Error, OptionError, did_you_mean
+from lme4py.errors import DataError, Lme4Error, OptionError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,9 +252,10 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _message(error: Lme4Error) -> str:
-    """The message on one line; a formula with its caret keeps its lines."""
+    """The message on one line; a formula with a caret under it keeps its lines."""
     text = str(error)
-    return text if isinstance(error, FormulaError) else " ".join(text.split())
+    marked = set(text.splitlines()[-1].strip()) == {"^"}
+    return text if marked else " ".join(text.split())
 
 
 def _reason(error: BaseException) -> str:

@@ -421,13 +421,22 @@ def test_double_bar_with_a_factor_has_a_note(sleep: pd.DataFrame) -> None:
     [
         ("y ~ x + (1 | one)", r"'one' of \(1 \| one\) has only one level \('only'\).*at least 2 levels"),
         ("y ~ x + (1 | id)", "'id' .* has 12 levels for 12 observations"),
-        ("y ~ x + (x | pair)", r"\(=12\) <= number of random effects \(=12\) for term \(x \| pair\)"),
+        ("y ~ x + (time | pair)", r"\(=12\) <= number of random effects \(=12\) for term \(time \| pair\)"),
     ],
 )
 def test_terms_that_cannot_be_identified(formula: str, message: str, small: pd.DataFrame) -> None:
-    data = small.assign(one="only", id=range(12), pair=np.arange(12) // 2)
+    data = small.assign(one="only", id=range(12), pair=np.arange(12) // 2, time=np.arange(12) % 2)
     with pytest.raises(DesignError, match=message):
         lformula(formula, data)
+
+
+def test_as_many_random_effects_as_rows_can_be_identified(small: pd.DataFrame) -> None:
+    # Slopes of a covariate that differs between the pairs, and an effect for every row beside unequal weights.
+    data = small.assign(id=range(12), pair=np.arange(12) // 2, time=np.arange(12.0) ** 2)
+    assert lformula("y ~ x + (time | pair)", data).terms[0].n_levels == 6
+    assert lformula("y ~ x + (1 | id)", data, weights=np.arange(1.0, 13.0)).terms[0].n_levels == 12
+    with pytest.raises(DesignError, match="12 levels for 12 observations"):
+        lformula("y ~ x + (1 | id)", data, weights=np.full(12, 3.0))
 
 
 def test_checks_for_gaussian_models_can_be_left_out(small: pd.DataFrame) -> None:

@@ -264,7 +264,7 @@ def _assemble(
             f"the model has {len(fixed.names)} fixed-effects coefficients and one residual variance but only "
             f"{rows.n} observations; take terms out of the formula"
         )
-    terms, bars = _random_terms(parsed.bars, values, rows.n, identifiable)
+    terms, bars = _random_terms(parsed.bars, values, rows, identifiable)
     columns = {name: (column.kind, column.levels) for name, column in rows.columns.items()}
     notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *notes]
     return Design(
@@ -324,7 +324,7 @@ def _total_offset(parsed: Formula, rows: _Rows, values: Mapping[Node, Value]) ->
 
 
 def _random_terms(
-    bars: Iterable[Bar], values: Mapping[Node, Value], n: int, identifiable: bool
+    bars: Iterable[Bar], values: Mapping[Node, Value], rows: _Rows, identifiable: bool
 ) -> tuple[tuple[RandomTerm, ...], tuple[BarRecipe, ...]]:
     """The terms in lme4's order, checked, and how to replay them."""
     groups: dict[tuple[Node, ...], tuple[Grouping, NDArray[np.intp]]] = {}
@@ -334,12 +334,12 @@ def _random_terms(
             groups[bar.group] = grouping_factor(
                 [name_of(v) for v in bar.group], [values[v] for v in bar.group]
             )
-        built.append(_random_term(bar, *groups[bar.group], values, n))
+        built.append(_random_term(bar, *groups[bar.group], values, rows.n))
     order = term_order([term.n_levels for term, _ in built])
     for term, recipe in (built[i] for i in order):
         check_levels(recipe.grouping, term.label)
         if identifiable:
-            refuse_unidentifiable(term, n)
+            refuse_unidentifiable(term, rows.n, rows.weights)
     return tuple(built[i][0] for i in order), tuple(built[i][1] for i in order)
 
 

@@ -68,6 +68,8 @@ def criterion_table(fit: Fit) -> Table:
 def residual_table(fit: Fit) -> Table:
     """Minimum, quartiles and maximum of the scaled residuals."""
     values = np.quantile(residual_values(fit, "scaled"), [0.0, 0.25, 0.5, 0.75, 1.0])
+    # These are of the order of one: what is left at the tenth decimal is rounding, and is shown as zero.
+    values = np.round(values, 10)
     cells = tuple(format_value(float(value), 3, 2, least=1) for value in values)
     return Table("Scaled residuals", ("Min", "1Q", "Median", "3Q", "Max"), (cells,), _right(5))
 
