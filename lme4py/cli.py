@@ -254,7 +254,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 def _message(error: Lme4Error) -> str:
     """The message on one line; a formula with a caret under it keeps its lines."""
     text = str(error)
-    marked = set(text.splitlines()[-1].strip()) == {"^"}
+    marked = set(text.rpartition("\n")[2].strip()) == {"^"}
     return text if marked else " ".join(text.split())
 
 

@@ -146,7 +146,7 @@ class Criterion:
     def __init__(self, problem: Problem, reml: bool) -> None:
         self.problem = problem
         self.reml = reml
-        self.sweeper = Sweeper(problem.structure, problem.factors, problem.base)
+        self.sweeper = Sweeper(problem.structure, problem.factors)
         n, p = problem.cross.n_obs, problem.n_fixed
         self.df = n - p if reml else n
         scaling = problem.scaling
@@ -163,7 +163,7 @@ class Criterion:
     def evaluate(self, theta: FloatArray) -> Point:
         """Value at theta with the factor that made it."""
         problem = self.problem
-        swept = self.sweeper.factorize(problem.factor_T(theta))
+        swept = self.sweeper.factorize(problem.factor_T(theta), problem.base)
         border = swept.sweep_border(problem.base.border)
         corner = problem.base.corner - border.cross(border)
         p = problem.n_fixed

@@ -34,6 +34,10 @@ class BaseValues:
     Attributes
     ----------
     vector : ndarray, shape (n_values,)
+    coupling : csr_array
+        C of the first stage.
+    products : csr_array
+        P of the first stage, for this `coupling`.
     dense : ndarray, shape (q, q)
     diagonal : tuple of ndarray, each (k, k, J)
     border : tuple of ndarray, each (k J, c)
@@ -41,6 +45,8 @@ class BaseValues:
     """
 
     vector: FloatArray
+    coupling: SparseMatrix
+    products: SparseMatrix
     dense: FloatArray
     diagonal: tuple[FloatArray, ...]
     border: tuple[FloatArray, ...]
@@ -57,7 +63,8 @@ def base_values(structure: Structure, factors: tuple[Factor, ...], cross: CrossP
     dense = np.zeros((structure.dense_size, structure.dense_size))
     _fill_dense(structure, factors, cross, dense)
     border = tuple(B.reshape(-1, B.shape[2]) for B in cross.border)
-    return BaseValues(vector, dense, cross.diagonal, border, cross.corner)
+    first = structure.stages[0]
+    return BaseValues(vector, first.coupling, first.products, dense, cross.diagonal, border, cross.corner)
 
 
 def _fill_dense(structure: Structure, factors: tuple[Factor, ...], cross: CrossProducts, K: FloatArray) -> None:
@@ -130,18 +137,24 @@ class Sweeper:
     ----------
     structure : Structure
     factors : tuple of Factor
-    base : BaseValues
     """
 
-    def __init__(self, structure: Structure, factors: tuple[Factor, ...], base: BaseValues) -> None:
+    def __init__(self, structure: Structure, factors: tuple[Factor, ...]) -> None:
         self.structure = structure
         self.factors = factors
-        self.base = base
         self.scalar = all(factors[f].n_columns == 1 for f in structure.dense)
 
-    def factorize(self, T: list[FloatArray]) -> Swept:
-        """Numeric step: eliminate all factors at T (one matrix per grouping factor)."""
-        structure, base = self.structure, self.base
+    def factorize(self, T: list[FloatArray], base: BaseValues) -> Swept:
+        """Numeric step: eliminate all factors.
+
+        Parameters
+        ----------
+        T : list of ndarray, each (k, k)
+            One per grouping factor.
+        base : BaseValues
+            Constant in a linear model; new for every set of weights in a generalised one.
+        """
+        structure = self.structure
         values = base.vector.copy()
         K = base.dense.copy()
         flat = K.reshape(-1)
@@ -150,7 +163,7 @@ class Sweeper:
         for position, stage in enumerate(structure.stages):
             f = stage.factor
             if position == 0:
-                A, C, P = base.diagonal[f], stage.coupling, stage.products
+                A, C, P = base.diagonal[f], base.coupling, base.products
             else:
                 A = values[structure.diagonal_slices[f]].reshape(base.diagonal[f].shape)
                 data = values[structure.coupling_slices[f]]
@@ -170,7 +183,7 @@ class Sweeper:
         if structure.dense_size:
             dense, part = self._factorize_dense(K, T)
             log_det += part
-        return Swept(self, T, stages, dense, log_det)
+        return Swept(self, T, base, stages, dense, log_det)
 
     def _factorize_dense(self, K: FloatArray, T: list[FloatArray]) -> tuple[SweptDense, float]:
         lam = None
@@ -263,6 +276,7 @@ class Swept:
     ----------
     sweeper : Sweeper
     T : list of ndarray
+    base : BaseValues
     stages : list of SweptStage
     dense : SweptDense or None
     log_det : float
@@ -270,10 +284,17 @@ class Swept:
     """
 
     def __init__(
-        self, sweeper: Sweeper, T: list[FloatArray], stages: list[SweptStage], dense: SweptDense | None, log_det: float
+        self,
+        sweeper: Sweeper,
+        T: list[FloatArray],
+        base: BaseValues,
+        stages: list[SweptStage],
+        dense: SweptDense | None,
+        log_det: float,
     ) -> None:
         self.sweeper = sweeper
         self.T = T
+        self.base = base
         self.stages = stages
         self.dense = dense
         self.log_det = log_det
@@ -430,9 +451,9 @@ def _adjoint(swept: Swept, border: SweptBorder, corner: FloatArray) -> Adjoint:
         change = None
         if s.stage.products.shape[0]:
             change = state.change(s.stage)
-            P = s.stage.products
+            P = swept.base.products
             if position:
-                P = _with_data(P, s.coupling.data[s.stage.first] * s.coupling.data[s.stage.second])
+                P = _with_data(s.stage.products, s.coupling.data[s.stage.first] * s.coupling.data[s.stage.second])
             d_E -= (P.T @ change).reshape(k, k, J)
         d_E = small.symmetrize(d_E)
         d_A = s.E - small.product(small.product(s.E, d_E), s.E)
