@@ -3,7 +3,7 @@
 Grouping factors are eliminated one by one, the one with most random effects first, for as long as the matrix of
 what is left stays block diagonal in the next one (the next one is nested outside all before it). What remains
 after these *stages* is one dense block. For every stage the positions that its elimination changes are listed
-once, so that an evaluation only does arithmetic: `changes = P @ vec(E)` (see `lme4py.engine.sweep`).
+once, so that an evaluation only does arithmetic: `changes = P' vec(E)` (see `lme4py.engine.sweep`).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Stage:
         that remain. The values are those of A, before any elimination.
     first, second : ndarray of int
         Elements of C whose products make up the changes.
-    products : csr_array, shape (n_targets, k k J)
+    products : csr_array, shape (k k J, n_targets)
         P; its values are ``C.data[first] * C.data[second]``.
     targets : ndarray of int
-        Positions in the value vector (see `Structure`) that the first rows of `products` change.
+        Positions in the value vector (see `Structure`) that the first columns of `products` change.
     dense_targets, dense_mirror : ndarray of int
-        Flat positions in the dense block that the remaining rows change, below and above its diagonal.
+        Flat positions in the dense block that the remaining columns change, below and above its diagonal.
     """
 
     factor: int
@@ -270,39 +270,73 @@ class _Layout:
         f = self.order[position]
         factor = self.factors[f]
         C = self.couplings[position]
-        J, k = factor.n_levels, factor.n_columns
-        first, second = self._products(C, J, position)
-        targets = self._targets(C, first, second, position)
-        row_of = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
-        level = row_of[first] % J
-        columns = (row_of[first] // J * k + row_of[second] // J) * J + level
+        if position == len(self.order) - 1:
+            first, second, targets, rows = self._products_of_dense(C, factor)
+        else:
+            first, second, targets, rows = self._products(C, factor, position)
         used = np.zeros(self.n_values + self.dense_size**2, dtype=bool)
         used[targets] = True
         distinct = np.flatnonzero(used)
         place = np.empty(used.size, dtype=np.int32 if distinct.size < 2**31 else np.int64)
         place[distinct] = np.arange(distinct.size)
-        # No two products share target and column, so the conversion to CSR only sorts: its data are the new order.
-        shape = (distinct.size, k * k * J)
-        sorter = sparse.coo_array((np.arange(targets.size), (place[targets], columns)), shape=shape).tocsr()
-        first, second = first[sorter.data], second[sorter.data]
-        P = sparse.csr_array((C.data[first] * C.data[second], sorter.indices, sorter.indptr), shape=shape)
+        shape = (factor.n_columns**2 * factor.n_levels, distinct.size)
+        P = sparse.csr_array((C.data[first] * C.data[second], place[targets], rows), shape=shape)
         flat = distinct[distinct >= self.n_values] - self.n_values
         mirror = flat % self.dense_size * self.dense_size + flat // self.dense_size if flat.size else flat
         own = distinct[: distinct.size - flat.size]
-        return Stage(f, J, k, C, first, second, P, own, flat, mirror)
+        return Stage(f, factor.n_levels, factor.n_columns, C, first, second, P, own, flat, mirror)
 
-    def _products(self, C: SparseMatrix, J: int, position: int) -> tuple[IntArray, IntArray]:
-        """All pairs of elements of C in the same level, each unordered pair of remaining effects once."""
+    def _products_of_dense(
+        self, C: SparseMatrix, factor: Factor
+    ) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """Products of the last stage: all of them change the lower triangle of the dense block.
+
+        Returns
+        -------
+        first, second : elements of C, in the order of the rows of P
+        targets : position in the value vector of each product
+        rows : row pointer of P
+        """
+        J, k = factor.n_levels, factor.n_columns
+        counts = np.diff(C.indptr[: J + 1])
+        self._check_products(counts, factor)
+        per_block = int(C.indptr[J])
+        index_type = np.int32 if k * k * per_block < 2**31 else np.int64
+        starts = C.indptr[:J].astype(index_type)
+        rank = np.arange(per_block, dtype=index_type) - np.repeat(starts, counts)
+        repeats = rank + 1
+        left = np.repeat(np.arange(per_block, dtype=index_type), repeats)
+        ends = np.cumsum(repeats, dtype=np.int64)
+        total = int(ends[-1]) if per_block else 0
+        # Partners of an element are the elements of its level up to itself.
+        right = np.arange(total) - np.repeat(ends - repeats - np.repeat(starts, counts), repeats)
+        columns = C.indices[:per_block].astype(np.intp)
+        targets = self.n_values + columns[left] * self.dense_size + columns[right]
+        per_level = counts.astype(np.int64) * (counts + 1) // 2
+        # Every column of the term has the same pattern, so the other blocks repeat the first.
+        first = np.concatenate([left + a * per_block for a in range(k) for _ in range(k)])
+        second = np.concatenate([right + b * per_block for _ in range(k) for b in range(k)])
+        rows = np.concatenate([[0], np.cumsum(np.tile(per_level, k * k))])
+        return first, second, np.tile(targets, k * k), rows
+
+    def _check_products(self, counts: IntArray, factor: Factor) -> None:
+        total = int((counts.astype(float) ** 2).sum() * factor.n_columns**2 / 2)
+        if total > MAX_PRODUCTS:
+            raise DesignError(
+                f"the random effects of {factor.name} meet the others in {total:,} pairs, "
+                f"more than this version can hold ({MAX_PRODUCTS:,})."
+            )
+
+    def _products(
+        self, C: SparseMatrix, factor: Factor, position: int
+    ) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """Products of a stage that others follow; see `_products_of_dense`."""
+        J, k = factor.n_levels, factor.n_columns
         row_of = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
         by_level = np.argsort(row_of % J, kind="stable")
         level = row_of[by_level] % J
         counts = np.bincount(level, minlength=J)
-        total = int((counts.astype(float) ** 2).sum())
-        if total > MAX_PRODUCTS:
-            raise DesignError(
-                f"the random effects of {self.factors[self.order[position]].name} meet the others in {total:,} pairs, "
-                f"more than this version can hold ({MAX_PRODUCTS:,})."
-            )
+        self._check_products(counts, factor)
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         repeats = counts[level]
         left = np.repeat(np.arange(level.size), repeats)
@@ -310,9 +344,15 @@ class _Layout:
         right = starts[level[left]] + within
         first, second = by_level[left], by_level[right]
         keep = self._kept(C, first, second, position)
-        return first[keep], second[keep]
+        first, second = first[keep], second[keep]
+        targets = self._targets(C, first, second, position)
+        rows = (row_of[first] // J * k + row_of[second] // J) * J + row_of[first] % J
+        order = np.argsort(rows, kind="stable")
+        pointer = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=k * k * J))])
+        return first[order], second[order], targets[order], pointer
 
     def _kept(self, C: SparseMatrix, first: IntArray, second: IntArray, position: int) -> BoolArray:
+        """Each unordered pair of remaining effects once, but both orders inside a diagonal block."""
         kind = self._kind_of_columns(position)
         a, b = C.indices[first], C.indices[second]
         ka, kb = kind[a], kind[b]

@@ -172,8 +172,8 @@ class Sweeper:
             swept, part = _sweep(stage, A, C, T[f])
             log_det += part
             stages.append(swept)
-            if P.shape[0]:
-                change = P @ swept.E.ravel()
+            if P.shape[1]:
+                change = P.T @ swept.E.ravel()
                 values[stage.targets] -= change[: stage.targets.size]
                 change = change[stage.targets.size :]
                 flat[stage.dense_targets] -= change
@@ -449,12 +449,12 @@ def _adjoint(swept: Swept, border: SweptBorder, corner: FloatArray) -> Adjoint:
             Y = Y + s.coupling @ lower
         d_E = -small.outer(Y.reshape(k, J, -1), B.reshape(k, J, -1))
         change = None
-        if s.stage.products.shape[0]:
+        if s.stage.products.shape[1]:
             change = state.change(s.stage)
             P = swept.base.products
             if position:
                 P = _with_data(s.stage.products, s.coupling.data[s.stage.first] * s.coupling.data[s.stage.second])
-            d_E -= (P.T @ change).reshape(k, k, J)
+            d_E -= (P @ change).reshape(k, k, J)
         d_E = small.symmetrize(d_E)
         d_A = s.E - small.product(small.product(s.E, d_E), s.E)
         state.diagonal[f] = d_A
@@ -518,7 +518,7 @@ def _adjoint_coupling(
     if change is None or lower is None:
         return out
     P = s.stage.products
-    weight = np.repeat(change, np.diff(P.indptr)) * s.E.ravel()[P.indices]
+    weight = change[P.indices] * np.repeat(s.E.ravel(), np.diff(P.indptr))
     out -= np.bincount(s.stage.first, weights=weight * C.data[s.stage.second], minlength=C.nnz)
     out -= np.bincount(s.stage.second, weights=weight * C.data[s.stage.first], minlength=C.nnz)
     rows = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))

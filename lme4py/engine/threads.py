@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lme4py.design.design import Design
 
-# Dense blocks from this size on are faster with all threads.
-_LARGE = 400
+# Dense blocks from this size on are faster with all threads; below, threads of several BLAS libraries in one
+# process get in each other's way (NumPy and SciPy each bring their own).
+_LARGE = 2500
 
 
 @cache

@@ -1,1 +1,1 @@
-"""."""
+"""Tables, renderers, tidy data frames and plots of a fit."""
