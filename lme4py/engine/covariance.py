@@ -71,6 +71,7 @@ class Template:
         values = derivative[self.rows, self.columns]
         return np.array([values.sum()]) if self.structure == "identity" else values
 
+    @cached_property
     def directions(self) -> list[FloatArray]:
         """dT/dtheta for each theta."""
         if self.structure == "identity":
@@ -82,12 +83,27 @@ class Template:
             out.append(direction)
         return out
 
+    @cached_property
+    def covariance_directions(self) -> list[FloatArray]:
+        """A basis of the covariance matrices that the term can have; they are linear in these."""
+        if self.structure == "identity":
+            return [np.eye(self.size)]
+        out = []
+        for row, column in zip(self.rows, self.columns, strict=True):
+            direction = np.zeros((self.size, self.size))
+            direction[row, column] = direction[column, row] = 1.0
+            out.append(direction)
+        return out
+
     def curvature(self, G: FloatArray) -> FloatArray:
         """Second derivative in theta of tr(G T T'), shape (n_theta, n_theta): 2 tr(dT_i' G dT_j)."""
         if self.structure == "identity":
             return np.array([[2.0 * np.trace(G)]])
-        same_column = self.columns[:, None] == self.columns[None, :]
-        return 2.0 * np.where(same_column, G[np.ix_(self.rows, self.rows)], 0.0)
+        return self._same_column * G[self.rows[:, None], self.rows]
+
+    @cached_property
+    def _same_column(self) -> FloatArray:
+        return 2.0 * (self.columns[:, None] == self.columns)
 
     def diagonal(self) -> BoolArray:
         """Which theta are diagonal elements of T."""

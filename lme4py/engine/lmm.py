@@ -53,9 +53,8 @@ class Problem:
     def n_fixed(self) -> int:
         return self.cross.corner.shape[0] - 1
 
-    def factor_T(self, theta: FloatArray) -> list[FloatArray]:
-        """T of every grouping factor: block diagonal in its terms."""
-        by_term = self.templates.factors(theta)
+    def factor_T(self, by_term: list[FloatArray]) -> list[FloatArray]:
+        """T of every grouping factor, block diagonal in its terms, from those of the terms."""
         return [
             by_term[factor.terms[0]]
             if len(factor.terms) == 1
@@ -107,6 +106,8 @@ class Point:
     Attributes
     ----------
     theta : ndarray, shape (m,)
+    T : list of ndarray, each (k, k)
+        One per term.
     value : float
     r2 : float
         Penalised residual sum of squares, inside.
@@ -117,6 +118,7 @@ class Point:
     """
 
     theta: FloatArray
+    T: list[FloatArray]
     value: float
     r2: float
     RX: FloatArray
@@ -163,7 +165,8 @@ class Criterion:
     def evaluate(self, theta: FloatArray) -> Point:
         """Value at theta with the factor that made it."""
         problem = self.problem
-        swept = self.sweeper.factorize(problem.factor_T(theta), problem.base)
+        T = problem.templates.factors(theta)
+        swept = self.sweeper.factorize(problem.factor_T(T), problem.base)
         border = swept.sweep_border(problem.base.border)
         corner = problem.base.corner - border.cross(border)
         p = problem.n_fixed
@@ -177,7 +180,7 @@ class Criterion:
         value = swept.log_det + self.df * log(r2) + self.constant
         if self.reml:
             value += 2.0 * float(np.log(RX.diagonal()).sum())
-        return Point(theta, value, r2, RX, beta, swept, border)
+        return Point(theta, T, value, r2, RX, beta, swept, border)
 
     def gradient(self, theta: FloatArray) -> FloatArray:
         """Gradient at theta (engine's columns), shape (m,)."""
@@ -202,10 +205,8 @@ class Criterion:
     def theta_gradient(self, point: Point, G: list[FloatArray]) -> FloatArray:
         """Chain rule: d/dT = 2 G T."""
         templates = self.problem.templates
-        T = templates.factors(point.theta)
-        return np.concatenate(
-            [t.gradient(2.0 * g @ factor) for t, g, factor in zip(templates.templates, G, T, strict=True)]
-        )
+        parts = zip(templates.templates, G, point.T, strict=True)
+        return np.concatenate([t.gradient(2.0 * g @ T) for t, g, T in parts])
 
     def derivatives(self, point: Point) -> Derivatives:
         """Gradient and Hessian of the criterion with the average information (Gilmour et al. 1995).
@@ -248,7 +249,6 @@ class Criterion:
     def _directions(self, point: Point, g: list[FloatArray]) -> list[FloatArray]:
         """(dLambda Lambda' + Lambda dLambda') g for each theta, by grouping factor: (k J, m)."""
         problem = self.problem
-        T = problem.templates.factors(point.theta)
         out = []
         for f, factor in enumerate(problem.factors):
             J = factor.n_levels
@@ -256,8 +256,8 @@ class Criterion:
             values = g[f].reshape(factor.n_columns, J)
             for term, columns in zip(factor.terms, factor.columns, strict=True):
                 start = problem.templates.slices[term].start
-                for i, dT in enumerate(problem.templates.templates[term].directions()):
-                    half = dT @ T[term].T
+                for i, dT in enumerate(problem.templates.templates[term].directions):
+                    half = dT @ point.T[term].T
                     h[columns, :, start + i] = (half + half.T) @ values[columns]
             out.append(h.reshape(factor.size, -1))
         return out

@@ -107,7 +107,7 @@ def minimise(local: Callable[[FloatArray], Local | None], start: FloatArray, con
     stalled = 0
     while len(state.log) < control.max_evaluations:
         step, predicted = trust_region_step(state.here.gradient, state.hessian, state.radius)
-        if predicted <= control.tolerance:
+        if predicted <= control.tolerance or _is_negligible(step, state.here.theta, predicted):
             message = "predicted decrease below tolerance"
             break
         trial = local(state.here.theta + step)
@@ -130,6 +130,11 @@ def minimise(local: Callable[[FloatArray], Local | None], start: FloatArray, con
             break
     here = state.here
     return Optimum(here.theta, here.value, tuple(state.log), message, state.hessian, here.source)
+
+
+def _is_negligible(step: FloatArray, theta: FloatArray, predicted: float) -> bool:
+    """A step that would change neither the criterion nor any digit that is reported."""
+    return predicted < 1e-9 and bool((np.abs(step) <= 3e-8 * np.maximum(np.abs(theta), 1e-2)).all())
 
 
 def trust_region_step(gradient: FloatArray, hessian: FloatArray, radius: float) -> tuple[FloatArray, float]:

@@ -57,7 +57,7 @@ def _canonical(templates: Templates, optimum: Optimum) -> Optimum:
     theta = templates.theta_of_factors(templates.factors(optimum.theta))
     point, G = optimum.source
     # The factor depends on the covariances only, so it stays.
-    return replace(optimum, theta=theta, source=(replace(point, theta=theta), G))
+    return replace(optimum, theta=theta, source=(replace(point, theta=theta, T=templates.factors(theta)), G))
 
 
 def _snap(criterion: Criterion, templates: Templates, optimum: Optimum) -> FloatArray | None:

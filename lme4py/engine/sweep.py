@@ -13,6 +13,7 @@ any function of the swept cross-products with respect to every Sigma_s and every
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg.blas as blas
@@ -96,13 +97,14 @@ class SweptStage:
     E: FloatArray  # (k, k, J)
     invertible: bool
 
+    @cached_property
     def residual_map(self) -> FloatArray:
         """(I + A Sigma)^-1, shape (k, k, J): turns A_s. V_{s-1} products into V_s products."""
         if self.T.shape[0] == 1:
             return self.inverse
         if self.invertible:
             # T^-T M^-1 T' has no cancellation.
-            return small.left(np.linalg.inv(self.T).T, small.right(self.inverse, self.T.T))
+            return small.left(lower_inverse(self.T).T, small.right(self.inverse, self.T.T))
         return np.eye(self.T.shape[0])[:, :, None] - small.product(self.A, self.E)
 
     def apply_E(self, B: FloatArray) -> FloatArray:
@@ -230,6 +232,12 @@ def _sweep(stage: Stage, A: FloatArray, C: SparseMatrix, T: FloatArray) -> tuple
     log_det, inverse = small.spd_inverse(M)
     E = small.right(small.left(T, inverse), T.T) if k > 1 else inverse * T[0, 0] ** 2
     return SweptStage(stage, T, A, C, inverse, E, _is_invertible(T)), log_det
+
+
+def lower_inverse(T: FloatArray) -> FloatArray:
+    """Inverse of a lower triangular matrix."""
+    inverse: FloatArray = lapack.dtrtri(T, lower=1)[0]
+    return inverse
 
 
 def _is_invertible(T: FloatArray) -> bool:
@@ -375,7 +383,7 @@ class Swept:
             k, J = swept.E.shape[0], swept.E.shape[2]
             f = swept.stage.factor
             b[f] = swept.apply_E(rest)
-            g[f] = small.apply(swept.residual_map(), rest.reshape(k, J, -1)).reshape(k * J, -1)
+            g[f] = small.apply(swept.residual_map, rest.reshape(k, J, -1)).reshape(k * J, -1)
         order = range(len(self.sweeper.factors))
         return [b[f] for f in order], [g[f] for f in order]
 
@@ -403,7 +411,7 @@ class Swept:
             self._inverse = lower
         return self._inverse
 
-    def adjoint(self, border: SweptBorder, corner: FloatArray) -> Adjoint:
+    def adjoint(self, border: SweptBorder, corner: FloatArray, blocks: bool = False) -> Adjoint:
         """Derivatives of log|M| + F, where F depends on the swept corner with derivative `corner`.
 
         Parameters
@@ -412,8 +420,10 @@ class Swept:
             Of the columns whose products form the corner.
         corner : ndarray, shape (c, c)
             dF / d corner (symmetric); zeros give the derivatives of log|M| alone.
+        blocks : bool
+            Also the derivatives in the base values outside the diagonal blocks.
         """
-        return _adjoint(self, border, corner)
+        return _adjoint(self, border, corner, blocks)
 
 
 @dataclass(frozen=True)
@@ -426,14 +436,24 @@ class Adjoint:
         G with df = tr(G dSigma).
     diagonal : list of ndarray, each (k, k, J)
         D with df = sum over levels of tr(D_j dA_jj); for F = 0 the diagonal blocks of Lambda M^-1 Lambda'.
+    values : ndarray, shape (n_values,), or None
+        Derivatives in `BaseValues.vector`.
+    coupling : ndarray, or None
+        Derivatives in the stored elements of `BaseValues.coupling`; each stands for both of its kind.
+    dense : object with `at`, or None
+        Derivatives in the dense block.
     """
 
     sigma: list[FloatArray]
     diagonal: list[FloatArray]
+    values: FloatArray | None = None
+    coupling: FloatArray | None = None
+    dense: _DenseDerivative | None = None
 
 
-def _adjoint(swept: Swept, border: SweptBorder, corner: FloatArray) -> Adjoint:
+def _adjoint(swept: Swept, border: SweptBorder, corner: FloatArray, blocks: bool) -> Adjoint:
     structure = swept.sweeper.structure
+    first_coupling = None
     state = _AdjointState(np.zeros(structure.n_values), {}, {}, {}, None)
     if swept.dense is not None:
         _adjoint_dense(swept, border, corner, state)
@@ -458,7 +478,7 @@ def _adjoint(swept: Swept, border: SweptBorder, corner: FloatArray) -> Adjoint:
         d_E = small.symmetrize(d_E)
         d_A = s.E - small.product(small.product(s.E, d_E), s.E)
         state.diagonal[f] = d_A
-        N = s.residual_map()
+        N = s.residual_map
         NE = small.product(N, d_E)
         state.sigma[f] = (small.product(N, s.A) + small.product(NE, small.transpose(N))).sum(axis=2)
         if position:
@@ -467,8 +487,11 @@ def _adjoint(swept: Swept, border: SweptBorder, corner: FloatArray) -> Adjoint:
             state.border[f] = -s.apply_E(Y + B @ corner)
             part = _adjoint_coupling(s, border.scaled[position], lower, change)
             state.values[structure.coupling_slices[f]] += part
+        elif blocks:
+            first_coupling = _adjoint_coupling(s, border.scaled[0], lower, change)
     order = range(len(swept.sweeper.factors))
-    return Adjoint([state.sigma[f] for f in order], [state.diagonal[f] for f in order])
+    sigma, diagonal = [state.sigma[f] for f in order], [state.diagonal[f] for f in order]
+    return Adjoint(sigma, diagonal, state.values, first_coupling, state.dense)
 
 
 @dataclass
@@ -512,7 +535,7 @@ class _DenseDerivative:
 def _adjoint_coupling(
     s: SweptStage, EB: FloatArray, lower: FloatArray | None, change: FloatArray | None
 ) -> FloatArray:
-    """Derivative in the stored elements of C of a later stage."""
+    """Derivative in the stored elements of C of a stage."""
     C = s.coupling
     out = np.zeros(C.nnz)
     if change is None or lower is None:
@@ -553,7 +576,7 @@ def _adjoint_dense(swept: Swept, border: SweptBorder, corner: FloatArray, state:
         T = swept.T[f]
         if _is_invertible(T):
             Q = _diagonal_blocks(inverse[rows, rows], k, J).sum(axis=2)
-            T_inverse = np.linalg.inv(T)
+            T_inverse = lower_inverse(T)
             own = T_inverse.T @ (J * np.eye(k) - Q) @ T_inverse
         else:
             K_rows = dense.K[rows]
