@@ -16,7 +16,9 @@ from scipy import linalg
 from lme4py.design.design import Design, RandomTerm
 
 
-def make_term(group: str, codes: np.ndarray, values: np.ndarray, structure: str = "unstructured") -> RandomTerm:
+def make_term(
+    group: str, codes: np.ndarray, values: np.ndarray, structure: str = "unstructured"
+) -> RandomTerm:
     """A term with columns c0, c1, ... over the levels 0, 1, ... of `group`."""
     values = np.asarray(values, dtype=float).reshape(codes.size, -1)
     columns = tuple(f"c{i}" for i in range(values.shape[1]))
@@ -125,7 +127,9 @@ def _factors_and_directions(
         if term.structure == "identity":
             directions = [np.eye(k)]
         else:
-            columns, rows = np.triu_indices(k) if term.structure == "unstructured" else (np.arange(k), np.arange(k))
+            columns, rows = (
+                np.triu_indices(k) if term.structure == "unstructured" else (np.arange(k), np.arange(k))
+            )
             directions = []
             for row, column in zip(rows, columns, strict=True):
                 direction = np.zeros((k, k))
@@ -159,7 +163,9 @@ def dense(design: Design, theta: np.ndarray, reml: bool = True) -> Dense:
     y = design.y if design.offset is None else design.y - design.offset
     w = np.ones(n) if design.weights is None else design.weights
     pairs = _factors_and_directions(design.terms, np.asarray(theta, dtype=float))
-    Lambda = linalg.block_diag(*[np.kron(np.eye(t.n_levels), T) for t, (T, _) in zip(design.terms, pairs, strict=True)])
+    Lambda = linalg.block_diag(
+        *[np.kron(np.eye(t.n_levels), T) for t, (T, _) in zip(design.terms, pairs, strict=True)]
+    )
     Sigma = Lambda @ Lambda.T
     V = np.diag(1 / w) + Z @ Sigma @ Z.T
     V_inverse = np.linalg.inv(V)

@@ -6,12 +6,12 @@ import warnings
 
 import numpy as np
 import pytest
+from dense_models import DESIGNS, make_design, make_term
+from reference_data import load_reference
 
 import lme4py
-from dense_models import DESIGNS, make_design, make_term
 from lme4py.design.design import Design
 from lme4py.engine.certificate import difference_hessian
-from reference_data import load_reference
 
 
 def stay(design: Design, theta, reml: bool = True) -> lme4py.Fit:
@@ -67,13 +67,11 @@ def test_bound_is_what_the_criterion_can_still_fall(sleep):
 
 
 def test_away_from_the_optimum(sleep):
+    design = sleep.fit.design
+    criterion = lme4py.lmm_criterion(design)
+    optimum = lme4py.optimize_criterion(criterion, 1.1 * sleep.theta, {"max_evaluations": 1})
     with pytest.warns(lme4py.ConvergenceWarning, match=r"Not converged.*could still fall") as caught:
-        criterion = lme4py.lmm_criterion(sleep.fit.design)
-        fit = lme4py.make_fit(
-            sleep.fit.design,
-            criterion,
-            lme4py.optimize_criterion(criterion, 1.1 * sleep.theta, {"max_evaluations": 1}),
-        )
+        fit = lme4py.make_fit(design, criterion, optimum)
     assert len(caught) == 1
     assert not fit.certificate.converged
     assert str(caught[0].message) == fit.certificate.verdict
@@ -82,7 +80,7 @@ def test_away_from_the_optimum(sleep):
 
 
 def test_zero_variance_that_should_be_positive(sleep):
-    """All gradients in theta vanish at zero; only the one-sided derivative in the variance shows the descent."""
+    """All gradients in theta vanish at zero; the one-sided derivative in the variance shows the descent."""
     fit = stay(sleep.fit.design, [0.0, 0.0, 0.0])
     assert fit.certificate.is_singular
     assert fit.certificate.boundary_derivative < 0
@@ -160,8 +158,8 @@ def test_singular_fits_are_exact_and_described(design, words, reml):
     covariance = fit.covariances[0]
     if "zero" in words:
         zero = [0, 1] if "all" in words else [int(words[len("the variance of c")])]
-        # Exact where the zero is an element of theta. One zero variance of an unstructured term is a direction that
-        # the optimiser finds like any other (it may have any correlation), to 1e-12 of the residual SD or so.
+        # Exact where the zero is an element of theta. One zero variance of an unstructured term is a
+        # direction that the optimiser finds like any other, to 1e-12 of the residual SD or so.
         exact = "all" in words or fit.design.terms[0].structure == "diagonal"
         size = 0.0 if exact else 1e-10 * fit.sigma
         assert (np.sqrt(covariance[zero, zero]) <= size).all()
@@ -203,14 +201,16 @@ def test_singular_fit_is_the_best_of_its_neighbourhood():
 
 
 def test_not_identified_direction_does_not_stop_the_certificate():
-    """(f || g) with a factor f has a direction along which nothing changes: the Hessian has an eigenvalue of zero."""
+    """(f || g) with a factor f: nothing changes in one direction, the Hessian has an eigenvalue of zero."""
     result = lme4py.lmer("score ~ Machine + (Machine || Worker)", load_reference("Machines"))
     assert result.converged
     # Zero but for rounding of the differences, against curvatures of order 1 to 100.
     assert abs(result.certificate.min_eigenvalue) < 1e-3
 
 
-@pytest.mark.parametrize("name", ["intercept", "slope", "crossed, slopes", "nested chain and crossed", "weights"])
+@pytest.mark.parametrize(
+    "name", ["intercept", "slope", "crossed, slopes", "nested chain and crossed", "weights"]
+)
 def test_difference_hessian(name):
     """Differences of analytic gradients against second differences of the value."""
     inside = lme4py.lmm_criterion(DESIGNS[name]).inside
@@ -223,7 +223,10 @@ def test_difference_hessian(name):
     numeric = np.array(
         [
             [
-                inside(theta + E[i] + E[j]) - inside(theta + E[i] - E[j]) - inside(theta - E[i] + E[j]) + inside(theta - E[i] - E[j])
+                inside(theta + E[i] + E[j])
+                - inside(theta + E[i] - E[j])
+                - inside(theta - E[i] + E[j])
+                + inside(theta - E[i] - E[j])
                 for j in range(m)
             ]
             for i in range(m)

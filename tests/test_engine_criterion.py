@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dense_models import DESIGNS, dense, make_design, make_term, random_theta
 from scipy import linalg
 
 import lme4py
-from dense_models import DESIGNS, dense, make_design, make_term, random_theta
 from lme4py.engine.covariance import Template, Templates
 from lme4py.engine.lmm import Criterion, group_terms, make_problem
 
@@ -49,7 +49,9 @@ def test_gradient_equals_central_differences(name, reml):
     steps = h * np.eye(theta.size)
     numeric = np.array([(criterion(theta + s) - criterion(theta - s)) / (2 * h) for s in steps])
     # Rounding of the differences is 1e-13 / 1e-5, their truncation 1e-10 times the third derivative.
-    np.testing.assert_allclose(criterion.gradient(theta), numeric, rtol=0, atol=1e-6 * max(1.0, np.abs(numeric).max()))
+    np.testing.assert_allclose(
+        criterion.gradient(theta), numeric, rtol=0, atol=1e-6 * max(1.0, np.abs(numeric).max())
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,12 +108,17 @@ def test_average_information(name, reml):
     scaling, templates = inside.problem.scaling, inside.problem.templates
     theta = random_theta(design)
     found = inside.derivatives(inside.evaluate(theta))
-    curvature = linalg.block_diag(*[t.curvature(g) for t, g in zip(templates.templates, found.G, strict=True)])
+    curvature = linalg.block_diag(
+        *[t.curvature(g) for t, g in zip(templates.templates, found.G, strict=True)]
+    )
     # The same model in the engine's columns: those of each term times S, weights with mean one.
     terms = tuple(replace(t, values=t.values @ S) for t, S in zip(design.terms, scaling.S, strict=True))
     weights = None if design.weights is None else design.weights / scaling.weight_scale
     expected = dense(replace(design, terms=terms, weights=weights), theta, reml)
-    for ours, theirs in ((found.hessian - curvature, expected.average_information), (found.gradient, expected.gradient)):
+    for ours, theirs in (
+        (found.hessian - curvature, expected.average_information),
+        (found.gradient, expected.gradient),
+    ):
         # Rounding only, relative to the largest element.
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9 * max(1.0, np.abs(theirs).max()))
 
@@ -160,7 +167,9 @@ def test_problem_does_not_grow_with_the_rows():
     )
     a, b = make_problem(once), make_problem(twice)
     assert [d.shape for d in a.cross.diagonal] == [d.shape for d in b.cross.diagonal]
-    assert [e.values.shape for e in a.cross.edges.values()] == [e.values.shape for e in b.cross.edges.values()]
+    assert [e.values.shape for e in a.cross.edges.values()] == [
+        e.values.shape for e in b.cross.edges.values()
+    ]
     assert b.cross.n_obs == 2 * a.cross.n_obs
 
 

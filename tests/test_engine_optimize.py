@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from dense_models import DESIGNS, random_theta
 
 import lme4py
-from dense_models import DESIGNS, random_theta
 from lme4py.engine.optimize import Control, Local, minimise, trust_region_step
 
 
@@ -50,8 +50,8 @@ def test_step_is_the_minimum_of_the_disc(name):
     # The step is bisected to 1e-10 of its shift; the flat directions are allowed a curvature of 1e-10.
     assert np.linalg.norm(step) <= radius * (1 + 1e-8)
     assert predicted == pytest.approx(decrease(gradient, hessian, step), rel=1e-8)
-    # Next to the hard case the shift must be known to 1e-10 of the gap to the lowest eigenvalue, and is known to
-    # 1e-10 of itself; a trust-region step only has to reach a fixed part of the best decrease.
+    # Next to the hard case the shift would have to be known to many digits of its distance from the lowest
+    # eigenvalue, and is known to 1e-10 of itself; a step only has to reach a fixed part of the best decrease.
     loss = 1e-2 if name == "almost the hard case" else 1e-6
     assert predicted >= best * (1 - loss)
     # The grid misses the minimum by a little; nothing beats it by more than that.
@@ -60,7 +60,7 @@ def test_step_is_the_minimum_of_the_disc(name):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_step_fulfils_the_conditions_of_optimality(seed):
-    """(H + shift I) s = -g with H + shift I semi-definite, and shift (radius - |s|) = 0 (Moré & Sorensen 1983)."""
+    """(H + shift I) s = -g, H + shift I semi-definite, shift (radius - |s|) = 0 (Moré & Sorensen 1983)."""
     rng = np.random.default_rng(seed)
     m = int(rng.integers(1, 7))
     H = rng.normal(size=(m, m))
@@ -84,7 +84,9 @@ def test_no_step_at_a_minimum():
 
 def local(value, gradient, hessian):
     """A function of theta in the form that the optimiser takes."""
-    return lambda t: Local(t, float(value(t)), np.asarray(gradient(t), dtype=float), np.asarray(hessian(t), dtype=float))
+    return lambda t: Local(
+        t, float(value(t)), np.asarray(gradient(t), dtype=float), np.asarray(hessian(t), dtype=float)
+    )
 
 
 def rosenbrock(hessian):
@@ -171,7 +173,7 @@ def test_limit_of_evaluations_and_the_log():
     assert first.gradient_norm == pytest.approx(215.6)
 
 
-# -- mixed models ------------------------------------------------------------------------------------------------
+# -- mixed models ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DESIGNS)

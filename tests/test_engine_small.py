@@ -143,4 +143,6 @@ def test_lower_factor_does_not_depend_on_units():
     M = rng.normal(size=(3, 3))
     scale = np.array([1e-12, 1.0, 1e12])
     # Row operations only: each row keeps its relative precision.
-    np.testing.assert_allclose(small.lower_factor(scale[:, None] * M), scale[:, None] * small.lower_factor(M), rtol=1e-12)
+    np.testing.assert_allclose(
+        small.lower_factor(scale[:, None] * M), scale[:, None] * small.lower_factor(M), rtol=1e-12
+    )

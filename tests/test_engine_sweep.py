@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from dense_models import DESIGNS, blocks, dense, factors, make_design, make_term, random_theta
 from scipy import linalg
 
 import lme4py
-from dense_models import DESIGNS, blocks, dense, factors, make_design, make_term, random_theta
 from lme4py.design.design import Design
 from lme4py.engine.crossproducts import RowBlock, accumulate
 from lme4py.engine.lmm import Point, Problem, make_problem
@@ -110,7 +110,9 @@ def test_diagonal_of_the_adjoint_with_a_corner(name):
     c = len(model.corner)
     S = np.random.default_rng(0).normal(size=(c, c))
     S = S @ S.T
-    E = model.Lambda @ np.linalg.solve(np.eye(len(model.A)) + model.Lambda.T @ model.A @ model.Lambda, model.Lambda.T)
+    E = model.Lambda @ np.linalg.solve(
+        np.eye(len(model.A)) + model.Lambda.T @ model.A @ model.Lambda, model.Lambda.T
+    )
     EB = E @ model.border
     found = model.point.swept.adjoint(model.point.border, S).diagonal
     for ours, expected in zip(found, by_factor(model, E + EB @ S @ EB.T), strict=True):
@@ -123,7 +125,9 @@ def test_sigma_of_the_adjoint(name):
     """d log|M| = tr(G dSigma) with G = Z'V^-1Z, summed over the levels."""
     design = DESIGNS[name]
     model = inside(design, random_theta(design))
-    E = model.Lambda @ np.linalg.solve(np.eye(len(model.A)) + model.Lambda.T @ model.A @ model.Lambda, model.Lambda.T)
+    E = model.Lambda @ np.linalg.solve(
+        np.eye(len(model.A)) + model.Lambda.T @ model.A @ model.Lambda, model.Lambda.T
+    )
     G = model.A - model.A @ E @ model.A
     c = len(model.corner)
     found = model.point.swept.adjoint(model.point.border, np.zeros((c, c))).sigma
@@ -181,7 +185,7 @@ def test_blocks_helper_agrees_with_itself():
     assert np.concatenate([np.einsum("jaa->ja", b).ravel() for b in picked]).tolist() == list(range(size))
 
 
-# -- accumulation ------------------------------------------------------------------------------------------------
+# -- accumulation ----------------------------------------------------------------------------------
 
 
 def row_block(design: Design, problem: Problem, rows: np.ndarray) -> RowBlock:
@@ -237,7 +241,7 @@ def test_cross_products_are_the_dense_ones():
     assert cross.sum_log_weights == pytest.approx(np.log(w).sum(), rel=1e-13)
 
 
-# -- structure ---------------------------------------------------------------------------------------------------
+# -- structure -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -265,7 +269,9 @@ def test_order_of_the_terms_does_not_matter():
     ends = np.cumsum([t.n_theta for t in design.terms])[:-1]
     reversed_theta = np.concatenate(np.split(theta, ends)[::-1])
     # Rounding only.
-    assert lme4py.lmm_criterion(backwards)(reversed_theta) == pytest.approx(lme4py.lmm_criterion(design)(theta), abs=1e-10)
+    assert lme4py.lmm_criterion(backwards)(reversed_theta) == pytest.approx(
+        lme4py.lmm_criterion(design)(theta), abs=1e-10
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from reference_data import load_reference
 
 import lme4py
-from reference_data import load_reference
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_some_grouping_factors(penicillin):
 
 @pytest.mark.parametrize("choice", ["plat", ["plate", "sampel"]])
 def test_unknown_grouping_factor(penicillin, choice):
-    with pytest.raises(lme4py.OptionError, match="no grouping factor.*plate, sample.*Did you mean"):
+    with pytest.raises(lme4py.OptionError, match=r"no grouping factor.*plate, sample.*Did you mean"):
         penicillin.predict(include_random=choice)
 
 
@@ -89,7 +89,7 @@ def test_types(sleep, new):
         sleep.predict(new, new_levels="ignore")
 
 
-# -- unseen and missing ------------------------------------------------------------------------------------------
+# -- unseen and missing ----------------------------------------------------------------------------
 
 
 def test_unseen_groups_contribute_nothing(sleep, new):
@@ -141,7 +141,7 @@ def test_unseen_level_of_a_fixed_factor():
         fit.predict(new)
 
 
-# -- transformations, offsets, weights, missing rows -------------------------------------------------------------
+# -- transformations, offsets, weights, missing rows -----------------------------------------------
 
 
 @pytest.mark.parametrize(

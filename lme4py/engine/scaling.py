@@ -201,3 +201,15 @@ def _scale_random(term: RandomTerm, root: FloatArray | None) -> tuple[FloatArray
         return scaled, S
     whiten = (vectors / np.sqrt(values)) @ vectors.T
     return scaled @ whiten, S @ whiten
+
+
+def scale_model(design: Design) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...], tuple[FloatArray, ...]]:
+    """Columns of a model whose response keeps its units: X C, C, and Z S and S for each term.
+
+    Parameters
+    ----------
+    design : Design
+    """
+    X, C = _scale_fixed(design.X, None)
+    scaled = [_scale_random(term, None) for term in design.terms]
+    return X, C, tuple(Z for Z, _ in scaled), tuple(S for _, S in scaled)

@@ -33,6 +33,7 @@ def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> O
             found = criterion.derivatives(point)
         except np.linalg.LinAlgError:
             return None
+        point.swept.release()
         return Local(theta, point.value, found.gradient, found.hessian, (point, found.G))
 
     templates = criterion.problem.templates

@@ -9,8 +9,10 @@ once, so that an evaluation only does arithmetic: `changes = P' vec(E)` (see `lm
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lme4py.engine.crossproducts import CrossProducts, Edges, Factor
 from lme4py.engine.types import BoolArray, IntArray, SparseMatrix, sparse
@@ -37,8 +39,12 @@ class Stage:
         P; its values are ``C.data[first] * C.data[second]``.
     targets : ndarray of int
         Positions in the value vector (see `Structure`) that the first columns of `products` change.
-    dense_targets, dense_mirror : ndarray of int
-        Flat positions in the dense block that the remaining columns change, below and above its diagonal.
+    dense_targets, dense_rows, dense_columns : ndarray of int
+        Elements of the lower triangle of the dense block that the remaining columns change: flat position, row and
+        column.
+
+    A last stage with too many products to list has None for `products`; its changes are made by dense
+    algebra (see `lme4py.engine.wide`).
     """
 
     factor: int
@@ -47,10 +53,11 @@ class Stage:
     coupling: SparseMatrix
     first: IntArray
     second: IntArray
-    products: SparseMatrix
+    products: SparseMatrix | None
     targets: IntArray
     dense_targets: IntArray
-    dense_mirror: IntArray
+    dense_rows: IntArray
+    dense_columns: IntArray
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,8 @@ def choose_stages(factors: tuple[Factor, ...], cross: CrossProducts) -> tuple[li
     remaining = elimination_order(factors)
     pattern = _Pattern(factors, cross)
     stages = [remaining.pop(0)]
-    while remaining:
+    # Further stages need the list of products of the first one.
+    while remaining and _count_meetings(factors, pattern, stages[0]) <= MAX_PRODUCTS:
         found = None
         for t in remaining:
             parents = [pattern.function(s, t) for s in stages]
@@ -164,6 +172,15 @@ def choose_stages(factors: tuple[Factor, ...], cross: CrossProducts) -> tuple[li
         remaining.remove(t)
         stages.append(t)
     return stages, remaining, pattern
+
+
+def _count_meetings(factors: tuple[Factor, ...], pattern: _Pattern, s: int) -> int:
+    """Number of products that the elimination of s needs."""
+    met = np.zeros(factors[s].n_levels)
+    for t, factor in enumerate(factors):
+        if t != s:
+            met += factor.n_columns * np.bincount(pattern.pairs(s, t)[0], minlength=met.size)
+    return _count_products(met, factors[s].n_columns)
 
 
 def analyse(factors: tuple[Factor, ...], cross: CrossProducts) -> Structure:
@@ -270,7 +287,11 @@ class _Layout:
         f = self.order[position]
         factor = self.factors[f]
         C = self.couplings[position]
+        J, k = factor.n_levels, factor.n_columns
+        none = np.zeros(0, dtype=np.intp)
         if position == len(self.order) - 1:
+            if _count_products(np.diff(C.indptr[: J + 1]), k) > MAX_PRODUCTS:
+                return Stage(f, J, k, C, none, none, None, none, none, none, none)
             first, second, targets, rows = self._products_of_dense(C, factor)
         else:
             first, second, targets, rows = self._products(C, factor, position)
@@ -279,12 +300,12 @@ class _Layout:
         distinct = np.flatnonzero(used)
         place = np.empty(used.size, dtype=np.int32 if distinct.size < 2**31 else np.int64)
         place[distinct] = np.arange(distinct.size)
-        shape = (factor.n_columns**2 * factor.n_levels, distinct.size)
+        shape = (k * k * J, distinct.size)
         P = sparse.csr_array((C.data[first] * C.data[second], place[targets], rows), shape=shape)
         flat = distinct[distinct >= self.n_values] - self.n_values
-        mirror = flat % self.dense_size * self.dense_size + flat // self.dense_size if flat.size else flat
         own = distinct[: distinct.size - flat.size]
-        return Stage(f, factor.n_levels, factor.n_columns, C, first, second, P, own, flat, mirror)
+        rows, columns = (x.astype(np.int32) for x in np.divmod(flat, max(self.dense_size, 1)))
+        return Stage(f, J, k, C, first, second, P, own, flat, rows, columns)
 
     def _products_of_dense(
         self, C: SparseMatrix, factor: Factor
@@ -299,7 +320,6 @@ class _Layout:
         """
         J, k = factor.n_levels, factor.n_columns
         counts = np.diff(C.indptr[: J + 1])
-        self._check_products(counts, factor)
         per_block = int(C.indptr[J])
         index_type = np.int32 if k * k * per_block < 2**31 else np.int64
         starts = C.indptr[:J].astype(index_type)
@@ -319,14 +339,6 @@ class _Layout:
         rows = np.concatenate([[0], np.cumsum(np.tile(per_level, k * k))])
         return first, second, np.tile(targets, k * k), rows
 
-    def _check_products(self, counts: IntArray, factor: Factor) -> None:
-        total = int((counts.astype(float) ** 2).sum() * factor.n_columns**2 / 2)
-        if total > MAX_PRODUCTS:
-            raise DesignError(
-                f"the random effects of {factor.name} meet the others in {total:,} pairs, "
-                f"more than this version can hold ({MAX_PRODUCTS:,})."
-            )
-
     def _products(
         self, C: SparseMatrix, factor: Factor, position: int
     ) -> tuple[IntArray, IntArray, IntArray, IntArray]:
@@ -336,7 +348,12 @@ class _Layout:
         by_level = np.argsort(row_of % J, kind="stable")
         level = row_of[by_level] % J
         counts = np.bincount(level, minlength=J)
-        self._check_products(counts, factor)
+        total = _count_products(counts, k)
+        if total > MAX_PRODUCTS:
+            raise DesignError(
+                f"the random effects of {factor.name} meet the others in {total:,} pairs, "
+                f"more than this version can hold ({MAX_PRODUCTS:,})."
+            )
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         repeats = counts[level]
         left = np.repeat(np.arange(level.size), repeats)
@@ -395,6 +412,11 @@ class _Layout:
             start = slices[self.dense[0]].start
             out[both] = self.n_values + (a[both] - start) * self.dense_size + (b[both] - start)
         return out
+
+
+def _count_products(counts: NDArray[Any], k: int) -> int:
+    """Number of products of a stage whose levels meet `counts` remaining effects each."""
+    return int((counts.astype(float) ** 2).sum() * k**2 / 2)
 
 
 def _positions(table: SparseMatrix, rows: IntArray, columns: IntArray) -> IntArray:

@@ -22,7 +22,8 @@ import scipy.linalg.lapack as lapack
 from lme4py.engine import small
 from lme4py.engine.crossproducts import CrossProducts, Factor
 from lme4py.engine.structure import Stage, Structure, cross_block
-from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
+from lme4py.engine.types import FloatArray, SparseMatrix, sparse
+from lme4py.engine.wide import gram_adjoint, subtract_gram
 
 # Below this ratio of the smallest to the largest diagonal element of T its inverse would lose digits.
 _INVERTIBLE = 1e-6
@@ -47,7 +48,7 @@ class BaseValues:
 
     vector: FloatArray
     coupling: SparseMatrix
-    products: SparseMatrix
+    products: SparseMatrix | None
     dense: FloatArray
     diagonal: tuple[FloatArray, ...]
     border: tuple[FloatArray, ...]
@@ -119,15 +120,15 @@ class SweptDense:
 
     Attributes
     ----------
-    K : ndarray, shape (q, q)
-        Before its elimination.
+    K : ndarray, shape (q, q), or None
+        Before its elimination; kept only where Lambda cannot be divided out again.
     chol : ndarray, shape (q, q), Fortran order
         U upper triangular, U'U = I + Lambda'K Lambda.
     lam : ndarray, shape (q,), or None
         Diagonal of Lambda when every grouping factor of the block has one column.
     """
 
-    K: FloatArray
+    K: FloatArray | None
     chol: FloatArray
     lam: FloatArray | None
 
@@ -170,17 +171,19 @@ class Sweeper:
                 A = values[structure.diagonal_slices[f]].reshape(base.diagonal[f].shape)
                 data = values[structure.coupling_slices[f]]
                 C = _with_data(stage.coupling, data)
-                P = _with_data(stage.products, data[stage.first] * data[stage.second])
+                P = stage.products
+                if P is not None:
+                    P = _with_data(P, data[stage.first] * data[stage.second])
             swept, part = _sweep(stage, A, C, T[f])
             log_det += part
             stages.append(swept)
-            if P.shape[1]:
+            if P is None:
+                subtract_gram(C, swept.E, K)
+            elif P.shape[1]:
                 change = P.T @ swept.E.ravel()
                 values[stage.targets] -= change[: stage.targets.size]
                 change = change[stage.targets.size :]
                 flat[stage.dense_targets] -= change
-                # The mirror repeats the diagonal, so values are copied, not subtracted again.
-                flat[stage.dense_mirror] = flat[stage.dense_targets]
         dense = None
         if structure.dense_size:
             dense, part = self._factorize_dense(K, T)
@@ -188,19 +191,25 @@ class Sweeper:
         return Swept(self, T, base, stages, dense, log_det)
 
     def _factorize_dense(self, K: FloatArray, T: list[FloatArray]) -> tuple[SweptDense, float]:
+        """Cholesky factor of I + Lambda'K Lambda; only the lower triangle of K is up to date."""
         lam = None
+        kept: FloatArray | None = None
         if self.scalar:
             sizes = [self.factors[f].n_levels for f in self.structure.dense]
             lam = np.repeat([T[f][0, 0] for f in self.structure.dense], sizes)
-            S = K * lam
+            if not all(_is_invertible(T[f]) for f in self.structure.dense):
+                kept = _full(K)
+            S = K
+            S *= lam
             S *= lam[:, None]
         else:
-            S = self.scale_rows(self.scale_rows(K, T).T, T)
+            kept = _full(K)
+            S = self.scale_rows(self.scale_rows(kept, T).T, T)
         S.reshape(-1)[:: S.shape[0] + 1] += 1.0
         chol, info = lapack.dpotrf(S.T, lower=0, overwrite_a=1, clean=0)
         if info != 0:
             raise np.linalg.LinAlgError("the factor is not positive definite")
-        return SweptDense(K, chol, lam), 2.0 * float(np.log(chol.diagonal()).sum())
+        return SweptDense(kept, chol, lam), 2.0 * float(np.log(chol.diagonal()).sum())
 
     def scale_rows(self, M: FloatArray, T: list[FloatArray], transpose: bool = True) -> FloatArray:
         """Lambda' M (or Lambda M) for the rows of the dense block."""
@@ -232,6 +241,14 @@ def _sweep(stage: Stage, A: FloatArray, C: SparseMatrix, T: FloatArray) -> tuple
     log_det, inverse = small.spd_inverse(M)
     E = small.right(small.left(T, inverse), T.T) if k > 1 else inverse * T[0, 0] ** 2
     return SweptStage(stage, T, A, C, inverse, E, _is_invertible(T)), log_det
+
+
+def _full(lower: FloatArray) -> FloatArray:
+    """A symmetric matrix from its lower triangle."""
+    strict = np.tril(lower, -1)
+    full = strict + strict.T
+    full.reshape(-1)[:: full.shape[0] + 1] = lower.diagonal()
+    return full
 
 
 def lower_inverse(T: FloatArray) -> FloatArray:
@@ -390,9 +407,11 @@ class Swept:
     def dense_residual(self, B: FloatArray, EB: FloatArray) -> FloatArray:
         """(I + K Sigma)^-1 B = B - K E B, by division with Lambda where that has no cancellation."""
         dense = self._dense
-        if dense.lam is not None and np.abs(dense.lam).min() > _INVERTIBLE * max(1.0, np.abs(dense.lam).max()):
-            return EB / (dense.lam**2)[:, None]
-        return B - dense.K @ EB
+        if dense.K is not None:
+            return B - dense.K @ EB
+        if dense.lam is None:
+            raise ValueError("the dense block was not kept")
+        return EB / (dense.lam**2)[:, None]
 
     # -- adjoint -------------------------------------------------------------------------------------------------
 
@@ -403,13 +422,12 @@ class Swept:
             if info != 0:
                 raise np.linalg.LinAlgError("the factor is not positive definite")
             lower = inverse.T
-            if not self.sweeper.scalar:
-                strict = np.tril(lower, -1)
-                full = strict + strict.T
-                full.reshape(-1)[:: full.shape[0] + 1] = lower.diagonal()
-                lower = full
-            self._inverse = lower
+            self._inverse = lower if self.sweeper.scalar else _full(lower)
         return self._inverse
+
+    def release(self) -> None:
+        """Forget the inverse of the dense block; it is made again when needed."""
+        self._inverse = None
 
     def adjoint(self, border: SweptBorder, corner: FloatArray, blocks: bool = False) -> Adjoint:
         """Derivatives of log|M| + F, where F depends on the swept corner with derivative `corner`.
@@ -469,11 +487,13 @@ def _adjoint(swept: Swept, border: SweptBorder, corner: FloatArray, blocks: bool
             Y = Y + s.coupling @ lower
         d_E = -small.outer(Y.reshape(k, J, -1), B.reshape(k, J, -1))
         change = None
-        if s.stage.products.shape[1]:
+        P = swept.base.products if position == 0 else s.stage.products
+        if P is None:
+            d_E -= state.wide(s)
+        elif P.shape[1]:
             change = state.change(s.stage)
-            P = swept.base.products
             if position:
-                P = _with_data(s.stage.products, s.coupling.data[s.stage.first] * s.coupling.data[s.stage.second])
+                P = _with_data(P, s.coupling.data[s.stage.first] * s.coupling.data[s.stage.second])
             d_E -= (P @ change).reshape(k, k, J)
         d_E = small.symmetrize(d_E)
         d_A = s.E - small.product(small.product(s.E, d_E), s.E)
@@ -509,26 +529,41 @@ class _AdjointState:
         own = self.values[stage.targets]
         if self.dense is None or not stage.dense_targets.size:
             return own
-        return np.concatenate([own, self.dense.at(stage.dense_targets, stage.dense_mirror)])
+        return np.concatenate([own, self.dense.at(stage)])
+
+    def wide(self, swept: SweptStage) -> FloatArray:
+        """Derivatives in E of a stage without a list of products, (k, k, J)."""
+        if self.dense is None:
+            raise ValueError("there is no dense block")
+        k, J = swept.E.shape[0], swept.E.shape[2]
+        C = swept.coupling
+        out = gram_adjoint(C, J, k, self.dense.inverse, self.dense.lam)
+        left, right = C @ self.dense.left, C @ self.dense.right
+        return out + small.outer(left.reshape(k, J, -1), right.reshape(k, J, -1))
 
 
 @dataclass
 class _DenseDerivative:
-    """Derivative in the dense block: Lambda S^-1 Lambda' + F F', elements made where they are needed."""
+    """Derivative in the dense block, Lambda S^-1 Lambda' + left right'; elements are made where they are needed."""
 
     inverse: FloatArray
     lam: FloatArray | None
-    low_rank: FloatArray
+    left: FloatArray
+    right: FloatArray
 
-    def at(self, below: IntArray, above: IntArray) -> FloatArray:
-        """Derivative in the elements at flat positions; one off the diagonal stands for both of its kind."""
-        q = self.inverse.shape[0]
-        values = self.inverse.reshape(-1)[below]
+    def at(self, stage: Stage) -> FloatArray:
+        """Derivative in the targets of a stage; an element off the diagonal stands for both of its kind."""
+        rows, columns = stage.dense_rows, stage.dense_columns
+        values = self.inverse.reshape(-1)[stage.dense_targets]
         if self.lam is not None:
-            values *= self.lam[below // q]
-            values *= self.lam[below % q]
-        values += self.low_rank.reshape(-1)[below]
-        values *= np.where(below == above, 1.0, 2.0)
+            values *= self.lam[rows]
+            values *= self.lam[columns]
+        if self.left.shape[1] > 8:
+            values += (self.left @ self.right.T).reshape(-1)[stage.dense_targets]
+        else:
+            for a, b in zip(self.left.T, self.right.T, strict=True):
+                values += np.ascontiguousarray(a)[rows] * np.ascontiguousarray(b)[columns]
+        values *= np.where(rows == columns, 1.0, 2.0)
         return values
 
 
@@ -541,6 +576,8 @@ def _adjoint_coupling(
     if change is None or lower is None:
         return out
     P = s.stage.products
+    if P is None:
+        return out
     weight = change[P.indices] * np.repeat(s.E.ravel(), np.diff(P.indptr))
     out -= np.bincount(s.stage.first, weights=weight * C.data[s.stage.second], minlength=C.nnz)
     out -= np.bincount(s.stage.second, weights=weight * C.data[s.stage.first], minlength=C.nnz)
@@ -560,7 +597,6 @@ def _adjoint_dense(swept: Swept, border: SweptBorder, corner: FloatArray, state:
     NB = swept.dense_residual(B, EB)
     weighted = EB @ corner
     d_B = -2.0 * weighted
-    low_rank = weighted @ EB.T
     E = inverse
     if dense.lam is None:
         half = sweeper.scale_rows(inverse, swept.T, transpose=False)
@@ -572,9 +608,9 @@ def _adjoint_dense(swept: Swept, border: SweptBorder, corner: FloatArray, state:
         own_E = _diagonal_blocks(E[rows, rows], k, J)
         if dense.lam is not None:
             own_E = own_E * swept.T[f][0, 0] ** 2
-        state.diagonal[f] = own_E + _diagonal_blocks(low_rank[rows, rows], k, J)
+        state.diagonal[f] = own_E + _block_products(weighted[rows], EB[rows], k, J)
         T = swept.T[f]
-        if _is_invertible(T):
+        if dense.K is None or _is_invertible(T):
             Q = _diagonal_blocks(inverse[rows, rows], k, J).sum(axis=2)
             T_inverse = lower_inverse(T)
             own = T_inverse.T @ (J * np.eye(k) - Q) @ T_inverse
@@ -584,7 +620,7 @@ def _adjoint_dense(swept: Swept, border: SweptBorder, corner: FloatArray, state:
             own = (_diagonal_blocks(dense.K[rows, rows], k, J) - _block_products(K_rows, EK, k, J)).sum(axis=2)
         part = NB[rows].reshape(k, J, -1)
         state.sigma[f] = own - small.outer((NB[rows] @ corner).reshape(k, J, -1), part).sum(axis=2)
-    state.dense = _DenseDerivative(E, dense.lam, low_rank)
+    state.dense = _DenseDerivative(E, dense.lam, weighted, EB)
 
 
 def _diagonal_blocks(M: FloatArray, k: int, J: int) -> FloatArray:

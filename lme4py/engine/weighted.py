@@ -65,7 +65,7 @@ class WeightedProducts:
             for s in range(len(self.factors))
             for t in range(s + 1, len(self.factors))
         }
-        border = tuple(np.zeros((factor.n_columns, factor.n_levels, 0)) for factor in self.factors)
+        border = tuple(np.zeros((factor.n_columns, factor.n_levels, 1)) for factor in self.factors)
         return CrossProducts(diagonal, edges, border, np.zeros((0, 0)), self.n, 0.0)
 
     def _reserve(self, places: IntArray, values: FloatArray, count: int) -> FloatArray:
