@@ -22,7 +22,7 @@ from lme4py.engine.optimize import Control, Optimum
 from lme4py.engine.solve import solve
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
-from lme4py.errors import ConvergenceWarning, OptionError, did_you_mean
+from lme4py.errors import ConvergenceWarning, DesignError, OptionError, did_you_mean
 
 __all__ = ["Fit", "LmmCriterion", "lmm_criterion", "lmm_fit", "make_fit", "optimize_criterion"]
 
@@ -203,7 +203,9 @@ def _control(control: Control | Mapping[str, Any] | None) -> Control:
     known = [f.name for f in fields(Control)]
     for key in control:
         if key not in known:
-            raise OptionError(f"control has no setting {key!r}; there are {', '.join(known)}.{did_you_mean(str(key), known)}")
+            raise OptionError(
+                f"control has no setting {key!r}; there are {', '.join(known)}.{did_you_mean(str(key), known)}"
+            )
     for key, value in control.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise OptionError(f"control[{key!r}] must be a positive number, got {value!r}.")
@@ -228,6 +230,11 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Fit:
     problem = inside.problem
     with limited_threads(design):
         point: Point = optimum.source[0]
+        if point.r2 < 1e-10 * problem.cross.n_obs:
+            raise DesignError(
+                "the random effects fit the response exactly, or all but a part in 1e10 of its variation: the residual "
+                "variance is zero in floating point. Take terms out of the formula, or group by a coarser factor."
+            )
         certificate = certify(inside, optimum, [(term.label, term.columns) for term in design.terms])
         modes_inside, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
     if not certificate.converged:

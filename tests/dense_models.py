@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import linalg
+from threadpoolctl import ThreadpoolController
 
 from lme4py.design.design import Design, RandomTerm
 
 
-def make_term(
-    group: str, codes: np.ndarray, values: np.ndarray, structure: str = "unstructured"
-) -> RandomTerm:
+def make_term(group: str, codes: np.ndarray, values: np.ndarray, structure: str = "unstructured") -> RandomTerm:
     """A term with columns c0, c1, ... over the levels 0, 1, ... of `group`."""
     values = np.asarray(values, dtype=float).reshape(codes.size, -1)
     columns = tuple(f"c{i}" for i in range(values.shape[1]))
@@ -83,9 +82,7 @@ def _designs() -> dict[str, Design]:
         "nested": design(t("a", a, one), t("p", parent, one)),
         "nested, slopes": design(t("a", a, one_x), t("p", parent, one_x)),
         "nested chain": design(t("a", a, one_z), t("p", parent, one), t("g", grand, one)),
-        "nested chain and crossed": design(
-            t("a", a, one_x), t("p", parent, one_z), t("b", b, one_z), t("d", d, one)
-        ),
+        "nested chain and crossed": design(t("a", a, one_x), t("p", parent, one_z), t("b", b, one_z), t("d", d, one)),
         "weights": design(t("a", a, one_x), t("b", b, one), weights=weights),
         "weights, nested": design(t("a", a, one_z), t("p", parent, one_x), weights=weights),
         "offset": design(t("a", a, one_z), offset=offset),
@@ -127,9 +124,7 @@ def _factors_and_directions(
         if term.structure == "identity":
             directions = [np.eye(k)]
         else:
-            columns, rows = (
-                np.triu_indices(k) if term.structure == "unstructured" else (np.arange(k), np.arange(k))
-            )
+            columns, rows = np.triu_indices(k) if term.structure == "unstructured" else (np.arange(k), np.arange(k))
             directions = []
             for row, column in zip(rows, columns, strict=True):
                 direction = np.zeros((k, k))
@@ -156,16 +151,23 @@ class Dense:
     conditional_all: np.ndarray  # the same with the uncertainty of beta
 
 
+# Threads of BLAS cost more than they bring for matrices of this size.
+CONTROLLER = ThreadpoolController()
+
+
 def dense(design: Design, theta: np.ndarray, reml: bool = True) -> Dense:
     """Criterion, gradient and estimates from V = W^-1 + Z Lambda Lambda' Z'."""
+    with CONTROLLER.limit(limits=1, user_api="blas"):
+        return _dense(design, theta, reml)
+
+
+def _dense(design: Design, theta: np.ndarray, reml: bool) -> Dense:
     n, p = design.X.shape
     X, Z = design.X, design.Zt.T.toarray()
     y = design.y if design.offset is None else design.y - design.offset
     w = np.ones(n) if design.weights is None else design.weights
     pairs = _factors_and_directions(design.terms, np.asarray(theta, dtype=float))
-    Lambda = linalg.block_diag(
-        *[np.kron(np.eye(t.n_levels), T) for t, (T, _) in zip(design.terms, pairs, strict=True)]
-    )
+    Lambda = linalg.block_diag(*[np.kron(np.eye(t.n_levels), T) for t, (T, _) in zip(design.terms, pairs, strict=True)])
     Sigma = Lambda @ Lambda.T
     V = np.diag(1 / w) + Z @ Sigma @ Z.T
     V_inverse = np.linalg.inv(V)
@@ -182,8 +184,9 @@ def dense(design: Design, theta: np.ndarray, reml: bool = True) -> Dense:
     changes = _changes(design, pairs)
     projector = P if reml else V_inverse
     gradient = np.array([np.sum(projector * dV) - df / r2 * (Py @ dV @ Py) for dV in changes])
-    q = np.array([[Py @ dV @ P @ dW @ Py for dW in changes] for dV in changes])
-    slope = np.array([Py @ dV @ Py for dV in changes])
+    moved = np.array([dV @ Py for dV in changes])
+    q = moved @ P @ moved.T
+    slope = moved @ Py
     sigma2 = r2 / df
     b = Sigma @ Z.T @ Py
     ends = np.cumsum([t.n_levels * t.n_columns for t in design.terms])[:-1]

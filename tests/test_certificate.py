@@ -208,9 +208,7 @@ def test_not_identified_direction_does_not_stop_the_certificate():
     assert abs(result.certificate.min_eigenvalue) < 1e-3
 
 
-@pytest.mark.parametrize(
-    "name", ["intercept", "slope", "crossed, slopes", "nested chain and crossed", "weights"]
-)
+@pytest.mark.parametrize("name", ["intercept", "slope", "crossed, slopes", "nested chain and crossed", "weights"])
 def test_difference_hessian(name):
     """Differences of analytic gradients against second differences of the value."""
     inside = lme4py.lmm_criterion(DESIGNS[name]).inside

@@ -131,6 +131,17 @@ def test_lower_factor_of_singular_matrices(M, zeros):
     np.testing.assert_allclose(L @ L.T, M @ M.T, rtol=0, atol=1e-14 * max(1.0, np.abs(M @ M.T).max()))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_lower_factor_of_a_product_of_rank_two(seed):
+    """The dependence is only exact up to rounding of the product."""
+    rng = np.random.default_rng(seed)
+    M = rng.normal(size=(5, 2)) @ rng.normal(size=(2, 5))
+    L = small.lower_factor(M)
+    assert (L[:, 2:] == 0.0).all()
+    # Rounding only.
+    np.testing.assert_allclose(L @ L.T, M @ M.T, rtol=0, atol=1e-13 * np.abs(M @ M.T).max())
+
+
 def test_lower_factor_keeps_small_but_real_elements():
     M = np.array([[1.0, 0.0], [1.0, 1e-7]])
     # 1e-7 of the row is far above rounding, 1e-16 is not.

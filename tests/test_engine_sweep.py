@@ -110,9 +110,7 @@ def test_diagonal_of_the_adjoint_with_a_corner(name):
     c = len(model.corner)
     S = np.random.default_rng(0).normal(size=(c, c))
     S = S @ S.T
-    E = model.Lambda @ np.linalg.solve(
-        np.eye(len(model.A)) + model.Lambda.T @ model.A @ model.Lambda, model.Lambda.T
-    )
+    E = model.Lambda @ np.linalg.solve(np.eye(len(model.A)) + model.Lambda.T @ model.A @ model.Lambda, model.Lambda.T)
     EB = E @ model.border
     found = model.point.swept.adjoint(model.point.border, S).diagonal
     for ours, expected in zip(found, by_factor(model, E + EB @ S @ EB.T), strict=True):
@@ -125,9 +123,7 @@ def test_sigma_of_the_adjoint(name):
     """d log|M| = tr(G dSigma) with G = Z'V^-1Z, summed over the levels."""
     design = DESIGNS[name]
     model = inside(design, random_theta(design))
-    E = model.Lambda @ np.linalg.solve(
-        np.eye(len(model.A)) + model.Lambda.T @ model.A @ model.Lambda, model.Lambda.T
-    )
+    E = model.Lambda @ np.linalg.solve(np.eye(len(model.A)) + model.Lambda.T @ model.A @ model.Lambda, model.Lambda.T)
     G = model.A - model.A @ E @ model.A
     c = len(model.corner)
     found = model.point.swept.adjoint(model.point.border, np.zeros((c, c))).sigma

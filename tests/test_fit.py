@@ -79,9 +79,7 @@ def test_everything_at_the_optimum_is_the_dense_answer(name, reml):
         np.testing.assert_allclose(ours, theirs, **close)
     offset = 0.0 if design.offset is None else design.offset
     b = np.concatenate([modes.ravel() for modes in expected.modes])
-    np.testing.assert_allclose(
-        fit.fitted, offset + design.X @ expected.beta + design.Zt.T @ b, rtol=0, atol=1e-8
-    )
+    np.testing.assert_allclose(fit.fitted, offset + design.X @ expected.beta + design.Zt.T @ b, rtol=0, atol=1e-8)
     assert np.abs(expected.gradient).max() < 1e-5  # the optimum of the dense criterion too
     assert np.linalg.eigvalsh(fit.vcov).min(initial=1.0) > 0
 
@@ -169,7 +167,7 @@ def test_control_is_checked(sleepstudy, control, message):
 
 def test_too_few_evaluations_give_one_warning(sleepstudy, sleep):
     with pytest.warns(lme4py.ConvergenceWarning, match="Not converged") as caught:
-        result = lme4py.lmer(FORMULA, sleepstudy, control={"max_evaluations": 2})
+        result = lme4py.lmer(FORMULA, sleepstudy, start=[5.0, 0.0, 5.0], control={"max_evaluations": 2})
     assert len(caught) == 1
     assert not result.converged
     assert result.criterion > sleep.criterion
@@ -249,9 +247,7 @@ def test_balanced_split_plot():
     parts = result.variance_components
     # As above.
     assert parts[f"var(_cons|{plot})"] == pytest.approx((mean_plot - mean_split) / (each * k), rel=1e-8)
-    assert parts[f"var(_cons|{plot}:{split})"] == pytest.approx(
-        (mean_split - result.sigma**2) / each, rel=1e-8
-    )
+    assert parts[f"var(_cons|{plot}:{split})"] == pytest.approx((mean_split - result.sigma**2) / each, rel=1e-8)
 
 
 def test_balanced_three_way_layout():

@@ -49,9 +49,7 @@ def test_origin_of_days(sleepstudy, shift, reml):
     np.testing.assert_allclose(moved.predict(), plain.predict(), rtol=1e-8)
     assert moved.params["Days"] == pytest.approx(plain.params["Days"], rel=1e-8)
     assert moved.sigma == pytest.approx(plain.sigma, rel=1e-7)
-    assert moved.variance_components["var(Days)"] == pytest.approx(
-        plain.variance_components["var(Days)"], rel=1e-5
-    )
+    assert moved.variance_components["var(Days)"] == pytest.approx(plain.variance_components["var(Days)"], rel=1e-5)
 
 
 @pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
@@ -67,9 +65,7 @@ def test_unit_of_days(sleepstudy, scale, reml):
     np.testing.assert_allclose(scaled.params, plain.params / [1, scale], rtol=1e-8)
     np.testing.assert_allclose(scaled.bse, plain.bse / [1, abs(scale)], rtol=1e-6)
     expected = plain.ranef().to_numpy() / [1, scale]
-    np.testing.assert_allclose(
-        scaled.ranef(), expected, rtol=0, atol=1e-6 * np.abs(expected).min(axis=0).max()
-    )
+    np.testing.assert_allclose(scaled.ranef(), expected, rtol=0, atol=1e-6 * np.abs(expected).min(axis=0).max())
 
 
 @pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
@@ -197,9 +193,7 @@ def test_labels(crossed_data, seed, kind):
 
 def test_unused_levels(crossed_data):
     plain = lme4py.lmer(CROSSED, crossed_data)
-    more = crossed_data.assign(
-        g=pd.Categorical(crossed_data["g"], ["a0", *sorted(set(crossed_data["g"])), "z9"])
-    )
+    more = crossed_data.assign(g=pd.Categorical(crossed_data["g"], ["a0", *sorted(set(crossed_data["g"])), "z9"]))
     other = lme4py.lmer(CROSSED, more)
     assert other.criterion == pytest.approx(plain.criterion, abs=1e-10)
     assert other.n_groups == plain.n_groups
@@ -252,9 +246,7 @@ def test_weights_of_one_change_nothing(crossed_data):
 
 
 @few
-@given(
-    seed=st.integers(0, 2**31), name=st.sampled_from(["slope", "crossed, slopes", "nested chain and crossed"])
-)
+@given(seed=st.integers(0, 2**31), name=st.sampled_from(["slope", "crossed, slopes", "nested chain and crossed"]))
 def test_integer_weights_are_repeated_rows_at_the_same_theta(seed, name):
     """The cross-products, hence all but the residual degrees of freedom, are those of repeated rows."""
     weights = np.random.default_rng(seed).integers(1, 4, DESIGNS[name].n_obs)

@@ -1,8 +1,8 @@
 """Every linear mixed model of tests/reference/lmm.json.gz against lme4 1.1-31 at its polished optimum.
 
-The file was made once with R 4.2.2: each model was minimised by several optimisers with tight tolerances, the
-best of them was polished by Newton steps until the criterion could fall by less than 1e-12, and all numbers come
-from R's own extractors at that point.
+The file was made once with R 4.2.2: each model was minimised by several optimisers with tight tolerances,
+the best of them was polished by Newton steps until the criterion could fall by less than 1e-12, and all
+numbers come from R's own extractors at that point.
 """
 
 from __future__ import annotations
@@ -21,12 +21,10 @@ from reference_data import REFERENCE, load_reference
 import lme4py
 from lme4py.inference.modes import conditional_covariances
 
-MODELS: dict[str, dict[str, Any]] = json.loads(gzip.decompress((REFERENCE / "lmm.json.gz").read_bytes()))[
-    "models"
-]
+MODELS: dict[str, dict[str, Any]] = json.loads(gzip.decompress((REFERENCE / "lmm.json.gz").read_bytes()))["models"]
 
-# Both optima stop where the criterion can fall by 1e-13 at most; a parameter whose curvature is of order one is
-# then known to about the square root of that, 3e-7.
+# Both optima stop where the criterion can fall by 1e-13 at most; a parameter whose curvature is of order one
+# is then known to about the square root of that, 3e-7.
 TOLERANCE = 1e-6
 
 # Model -> tolerance and why it is wider.
@@ -41,8 +39,8 @@ WIDER: dict[str, tuple[float, str]] = {
     ),
 }
 
-# `||` with a factor, or an effect that is constant within its group: only sums of variances are identified, so
-# that theta, the covariance of each term and the modes of each term are arbitrary. Their sums are compared.
+# `||` with a factor, or an effect that is constant within its group: only sums of variances are identified,
+# so that theta, the covariance of each term and the modes of each term are arbitrary. Sums are compared.
 NOT_IDENTIFIED = {
     "lmm_fac_max": "h is constant within item, so (h | item) has one parameter too many",
     "lmm_machines_fsdbar": "(Machine || Worker) is (1 | Worker) + (0 + Machine | Worker) as in lme4",
@@ -79,10 +77,8 @@ class Comparison:
         self.tolerance = tolerance
         self.found: list[str] = []
 
-    def close(
-        self, what: str, ours: Any, expected: Any, scale: Any = None, tolerance: float | None = None
-    ) -> None:
-        """|ours - expected| <= tolerance * scale; the scale is the largest element of `expected` if not given."""
+    def close(self, what: str, ours: Any, expected: Any, scale: Any = None, tolerance: float | None = None) -> None:
+        """|ours - expected| <= tolerance * scale; the largest element of `expected` is the scale."""
         a, b = np.asarray(ours, dtype=float), np.asarray(expected, dtype=float)
         if a.shape != b.shape:
             self.found.append(f"{what}: shape {a.shape} instead of {b.shape}")
@@ -91,17 +87,11 @@ class Comparison:
             self.found.append(f"{what}: NaN at other places")
             return
         allowed = tolerance or self.tolerance
-        size = (
-            np.abs(b).max(initial=0.0, where=~np.isnan(b))
-            if scale is None
-            else np.asarray(scale, dtype=float)
-        )
+        size = np.abs(b).max(initial=0.0, where=~np.isnan(b)) if scale is None else np.asarray(scale, dtype=float)
         gap = np.nan_to_num(np.abs(a - b)) - allowed * size
         if (gap > 0).any():
             worst = np.unravel_index(np.argmax(gap), gap.shape)
-            self.found.append(
-                f"{what}{list(map(int, worst))}: {a[worst]!r} instead of {b[worst]!r} (within {allowed})"
-            )
+            self.found.append(f"{what}{list(map(int, worst))}: {a[worst]!r} instead of {b[worst]!r} (within {allowed})")
 
     def same(self, what: str, ours: Any, expected: Any) -> None:
         if ours != expected:
@@ -118,9 +108,7 @@ def compare_criterion(c: Comparison, result: lme4py.MixedResult, model: dict[str
         c.found.append(f"criterion: {result.criterion!r} instead of {reference!r}")
     c.same("converged", result.converged, True)
     c.same("singular", result.is_singular, model["singular"])
-    c.close(
-        "log-likelihood", result.log_likelihood, -reference / 2, tolerance=1e-9
-    )  # the same number, halved
+    c.close("log-likelihood", result.log_likelihood, -reference / 2, tolerance=1e-9)  # the same number, halved
     # Counts are exact and the criterion is good to 1e-6, so these are too.
     c.close("AIC", result.aic, model["aic"], scale=1.0, tolerance=2 * allowed)
     c.close("BIC", result.bic, model["bic"], scale=1.0, tolerance=2 * allowed)
@@ -134,25 +122,19 @@ def compare_fixed(c: Comparison, result: lme4py.MixedResult, model: dict[str, An
     """R's and formulaic's names differ; the order of the columns is the same."""
     estimate, se = np.array(model["fixef"]["estimate"]), np.array(model["fixef"]["se"])
     names = ["Intercept" if name == "(Intercept)" else name for name in model["fixef"]["names"]]
-    plain = [
-        i for i, name in enumerate(names) if name == "Intercept" or name in load_reference(model["data"])
-    ]
+    plain = [i for i, name in enumerate(names) if name == "Intercept" or name in load_reference(model["data"])]
     c.same("names", [result.params.index[i] for i in plain], [names[i] for i in plain])
     # A coefficient near zero is only known against its standard error.
     c.close("fixed effects", result.params, estimate, np.maximum(np.abs(estimate), se))
     c.close("standard errors", result.bse, se, se)
     c.close("vcov", result.cov_params(), np.reshape(model["vcov"], (se.size, se.size)), np.outer(se, se))
-    c.close(
-        "columns of X", result.model_matrix.sum(), model["x_sums"], np.maximum(np.abs(model["x_sums"]), 1.0)
-    )
+    c.close("columns of X", result.model_matrix.sum(), model["x_sums"], np.maximum(np.abs(model["x_sums"]), 1.0))
     c.same("dropped columns", len(result.fit.design.dropped), len(model["dropped"]))
     omitted = (np.flatnonzero(~result.fit.design.keep) + 1).tolist()
     c.same("omitted rows", omitted, model["na_omitted_rows"])
 
 
-def compare_variances(
-    c: Comparison, result: lme4py.MixedResult, model: dict[str, Any], identified: bool
-) -> None:
+def compare_variances(c: Comparison, result: lme4py.MixedResult, model: dict[str, Any], identified: bool) -> None:
     c.close("sigma", result.sigma, model["sigma"])
     terms = result.fit.design.terms
     c.same("terms", len(terms), len(model["varcorr"]))
@@ -165,9 +147,7 @@ def compare_variances(
             c.close(f"covariance of {term.label}", ours, expected, np.outer(sd, sd))
     if identified:
         # The public table holds the same numbers.
-        c.close(
-            "var_corr()", result.var_corr()["vcov"], np.array(model["varcorr_table"]["vcov"], dtype=float)
-        )
+        c.close("var_corr()", result.var_corr()["vcov"], np.array(model["varcorr_table"]["vcov"], dtype=float))
         c.close("theta", result.theta, model["theta"])
         return
     for group in result.n_groups:
@@ -223,9 +203,7 @@ def compare_modes(c: Comparison, result: lme4py.MixedResult, model: dict[str, An
         scale = np.where(squares > 0, np.abs(values).max(axis=0), result.sigma)
         c.same(f"levels of {group}", [str(v) for v in modes[group].index[:shown]], expected["levels"][:shown])
         c.close(f"modes of {group}", ours[:shown], values, scale)
-        c.close(
-            f"sums of modes of {group}", ours.sum(axis=0), expected["col_sum"], np.sqrt(len(ours)) * scale
-        )
+        c.close(f"sums of modes of {group}", ours.sum(axis=0), expected["col_sum"], np.sqrt(len(ours)) * scale)
         c.close(f"squares of modes of {group}", (ours**2).sum(axis=0), squares, np.maximum(squares, scale**2))
         if sds is None or blocks is None:
             continue
@@ -238,9 +216,7 @@ def compare_modes(c: Comparison, result: lme4py.MixedResult, model: dict[str, An
             c.close(f"condVar of {group}", blocks[i][: len(first)], first, np.abs(first).max() or size)
             c.close(f"sum of condVar of {group}", blocks[i].sum(axis=0), total, size)
         diagonal = np.hstack([np.diagonal(blocks[i], axis1=1, axis2=2) for i in positions])
-        c.close(
-            f"conditional SDs of {group}", sds[group], np.sqrt(diagonal), tolerance=1e-12
-        )  # the same numbers
+        c.close(f"conditional SDs of {group}", sds[group], np.sqrt(diagonal), tolerance=1e-12)  # the same numbers
 
 
 def compare_rows(c: Comparison, result: lme4py.MixedResult, model: dict[str, Any]) -> None:

@@ -32,8 +32,8 @@ def test_sleepstudy_with_and_without_the_fixed_effects(sleep):
         np.sqrt(np.diagonal(conditional_covariances(sleep.fit, include_fixed=f)[0], axis1=1, axis2=2))
         for f in (False, True)
     )
-    # Balanced data: the same for every subject.  Published with four decimals, from optimisers that stop where
-    # theta is right to 1e-5.
+    # Balanced data: the same for every subject.  Published with four decimals, from optimisers that stop
+    # where theta is right to 1e-5.
     np.testing.assert_allclose(known, np.tile([12.0709, 2.3048], (18, 1)), rtol=0, atol=1e-4)
     np.testing.assert_allclose(uncertain, np.tile([13.1002, 2.6392], (18, 1)), rtol=0, atol=1e-4)
 
@@ -41,15 +41,11 @@ def test_sleepstudy_with_and_without_the_fixed_effects(sleep):
 def test_ranef_gives_lme4s_sds(sleep):
     _, sds = sleep.ranef(conditional_se=True)
     blocks_of_fit = conditional_covariances(sleep.fit)[0]
-    np.testing.assert_allclose(
-        sds, np.sqrt(np.diagonal(blocks_of_fit, axis1=1, axis2=2)), rtol=1e-14
-    )  # one root
+    np.testing.assert_allclose(sds, np.sqrt(np.diagonal(blocks_of_fit, axis1=1, axis2=2)), rtol=1e-14)  # one root
     assert list(sds.columns) == ["Intercept", "Days"]
 
 
-@pytest.mark.parametrize(
-    "name", ["slope", "two terms on one factor", "nested chain and crossed", "weights and offset"]
-)
+@pytest.mark.parametrize("name", ["slope", "two terms on one factor", "nested chain and crossed", "weights and offset"])
 def test_positive_and_smaller_than_the_prior(name):
     fit = lme4py.lmm_fit(DESIGNS[name])
     more = conditional_covariances(fit, include_fixed=True)

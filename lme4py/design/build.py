@@ -104,9 +104,7 @@ def _parse(formula: str, names: tuple[str, ...]) -> Formula:
 
 def _parsed(formula: Any, names: tuple[str, ...]) -> Formula:
     if not isinstance(formula, str):
-        raise FormulaError(
-            f"`formula` is of type {type(formula).__name__}; give text such as 'y ~ x + (1 | group)'"
-        )
+        raise FormulaError(f"`formula` is of type {type(formula).__name__}; give text such as 'y ~ x + (1 | group)'")
     return _parse(formula, names)
 
 
@@ -123,9 +121,7 @@ def _check_parts(parsed: Formula, require_random: bool) -> Node:
     if parsed.response is None:
         raise FormulaError("the formula has no response; write it left of '~', as in 'y ~ x + (1 | group)'")
     if require_random and not parsed.bars:
-        raise FormulaError(
-            f"the formula '{parsed.text}' has no random-effects term; add one in brackets: (1 | group)"
-        )
+        raise FormulaError(f"the formula '{parsed.text}' has no random-effects term; add one in brackets: (1 | group)")
     in_frame = {node.name for node in _model_nodes(parsed) if isinstance(node, Name)}
     for bar in parsed.bars:
         for node in bar.group:
@@ -213,9 +209,7 @@ def _check_weights(column: Column) -> FloatArray:
     }
     if any(faults.values()):
         listed = " and ".join(f"{count} {word}" for word, count in faults.items() if count)
-        raise DataError(
-            f"the weights hold {listed} value(s) but must be positive and finite; remove these rows"
-        )
+        raise DataError(f"the weights hold {listed} value(s) but must be positive and finite; remove these rows")
     return values
 
 
@@ -282,9 +276,7 @@ def _assemble(
         keep=rows.keep,
         index=rows.frame.index,
         na_action=rows.na_action,
-        recipe=Recipe(
-            parsed, state, columns, variables, fixed.kept, bars, rows.offset_column, dict(functions)
-        ),
+        recipe=Recipe(parsed, state, columns, variables, fixed.kept, bars, rows.offset_column, dict(functions)),
         notes=tuple(notes),
     )
 
@@ -302,9 +294,7 @@ def _dropped_note(dropped: tuple[str, ...]) -> list[str]:
     if not dropped:
         return []
     if len(dropped) == 1:
-        return [
-            f"The column {dropped[0]} is left out of the fixed effects: the columns before it determine it."
-        ]
+        return [f"The column {dropped[0]} is left out of the fixed effects: the columns before it determine it."]
     shown = ", ".join(dropped[:8]) + (", ..." if len(dropped) > 8 else "")
     return [
         f"{len(dropped)} columns are left out of the fixed effects because the columns before them determine "
@@ -331,9 +321,7 @@ def _random_terms(
     built = []
     for bar in bars:
         if bar.group not in groups:
-            groups[bar.group] = grouping_factor(
-                [name_of(v) for v in bar.group], [values[v] for v in bar.group]
-            )
+            groups[bar.group] = grouping_factor([name_of(v) for v in bar.group], [values[v] for v in bar.group])
         built.append(_random_term(bar, *groups[bar.group], values, rows.n))
     order = term_order([term.n_levels for term, _ in built])
     for term, recipe in (built[i] for i in order):

@@ -136,9 +136,7 @@ def full_coding(terms: Terms, variables: Mapping[Node, Variable]) -> list[tuple[
     return full
 
 
-def model_columns(
-    terms: Terms, variables: Mapping[Node, Variable]
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def model_columns(terms: Terms, variables: Mapping[Node, Variable]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Names of the columns of a right-hand side, and the term of each (0 for the intercept)."""
     names = ["Intercept"] if terms.intercept else []
     assign = [0] if terms.intercept else []

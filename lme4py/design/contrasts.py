@@ -91,9 +91,7 @@ def _read(kind: str, levels: tuple[Any, ...]) -> tuple[str, int]:
     if match is None or name is None:
         known = [*CONTRASTS, "treatment", "sum", "helmert", "poly", "SAS", "diff"]
         hint = did_you_mean(kind, known)
-        raise OptionError(
-            f"contrasts {kind!r} are not known; use one of {', '.join(CONTRASTS)}, or a matrix.{hint}"
-        )
+        raise OptionError(f"contrasts {kind!r} are not known; use one of {', '.join(CONTRASTS)}, or a matrix.{hint}")
     position, *texts = match.groups()[1:]
     wanted = int(position) if position else next((text for text in texts if text is not None), None)
     if wanted is None:
@@ -103,9 +101,7 @@ def _read(kind: str, levels: tuple[Any, ...]) -> tuple[str, int]:
     base = level_position(levels, wanted, by_position=True)
     if base is None:
         hint = did_you_mean(str(wanted), [str(level) for level in levels])
-        raise OptionError(
-            f"contrasts {kind!r}: no such base; the {len(levels)} levels are {_list(levels)}.{hint}"
-        )
+        raise OptionError(f"contrasts {kind!r}: no such base; the {len(levels)} levels are {_list(levels)}.{hint}")
     return name, base
 
 

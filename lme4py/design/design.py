@@ -146,4 +146,5 @@ class Design:
             block = sparse.coo_array((term.values.ravel(), (rows, columns)), shape=shape).tocsr()
             block.eliminate_zeros()
             blocks.append(block)
-        return sparse.vstack(blocks, format="csr")
+        stacked: sparse.csr_array = sparse.vstack(blocks, format="csr")
+        return stacked

@@ -79,9 +79,7 @@ def make_variables(
     return variables
 
 
-def fixed_part(
-    terms: Terms, variables: Mapping[Node, Variable], values: Mapping[Node, Value], n: int
-) -> FixedPart:
+def fixed_part(terms: Terms, variables: Mapping[Node, Variable], values: Mapping[Node, Value], n: int) -> FixedPart:
     """The model matrix of the fixed effects, of full column rank.
 
     Parameters
@@ -141,9 +139,7 @@ def response_values(value: Value, name: str) -> FloatArray:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim == 2 and (y.shape[1] != 2 or not name.startswith("cbind(")):
-        raise DataError(
-            f"the response '{name}' has {y.shape[1]} columns; give one, or cbind(successes, failures)"
-        )
+        raise DataError(f"the response '{name}' has {y.shape[1]} columns; give one, or cbind(successes, failures)")
     check_finite(y, [name] if y.ndim == 1 else [name, name], "the response {name}")
     return y
 

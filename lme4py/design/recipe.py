@@ -148,9 +148,7 @@ def offset_column(column: Column) -> FloatArray:
     if column.is_factor:
         raise DataError(f"the offset column {column.name!r} is not numeric; give a numeric column")
     if np.isinf(column.values).any():
-        raise DataError(
-            f"the offset {column.name!r} has {int(np.isinf(column.values).sum())} infinite value(s)"
-        )
+        raise DataError(f"the offset {column.name!r} has {int(np.isinf(column.values).sum())} infinite value(s)")
     values: FloatArray = column.values
     return values
 
@@ -194,15 +192,11 @@ def _evaluate(
     if not present.any():
         return {}, present  # a spline or a cut of no values has no meaning
     get, text = column_getter(complete), recipe.formula.text
-    values = {
-        node: evaluate(node, get, recipe.state, functions=recipe.functions, formula=text) for node in nodes
-    }
+    values = {node: evaluate(node, get, recipe.state, functions=recipe.functions, formula=text) for node in nodes}
     return values, present
 
 
-def _replay(
-    terms: Terms, variables: Mapping[Node, Variable], values: Mapping[Node, Value], n: int
-) -> FloatArray:
+def _replay(terms: Terms, variables: Mapping[Node, Variable], values: Mapping[Node, Value], n: int) -> FloatArray:
     arrays = {node: _trained_values(variable, values[node]) for node, variable in variables.items()}
     return model_matrix(terms, variables, arrays, n)
 
@@ -213,9 +207,7 @@ def _trained_values(variable: Variable, value: Value) -> NDArray[Any]:
         return value.values
     codes, levels = as_factor(value, variable.name)
     table = _translation(levels, variable.levels)
-    _refuse_unseen(
-        variable.name, [level for level, code in zip(levels, table.tolist(), strict=False) if code < 0]
-    )
+    _refuse_unseen(variable.name, [level for level, code in zip(levels, table.tolist(), strict=False) if code < 0])
     translated: NDArray[Any] = table[codes]
     return translated
 
@@ -232,9 +224,7 @@ def _as_trained(column: Column, trained: tuple[Kind, tuple[Any, ...]], strict: b
     codes = table[column.values]
     if strict:
         unseen = (codes < 0) & (column.values >= 0)
-        _refuse_unseen(
-            column.name, [column.levels[i] for i in np.unique(column.values[unseen]).tolist()], levels
-        )
+        _refuse_unseen(column.name, [column.levels[i] for i in np.unique(column.values[unseen]).tolist()], levels)
     return Column(column.name, kind, codes, levels)
 
 
@@ -265,9 +255,7 @@ def _refuse_unseen(name: str, unseen: Sequence[Any], trained: Sequence[Any] = ()
         return
     shown = ", ".join(repr(level) for level in unseen[:5]) + ", ..." * (len(unseen) > 5)
     known = {str(level) for level in trained}
-    hint = (
-        " (the same labels were of another type when the model was fitted)" if str(unseen[0]) in known else ""
-    )
+    hint = " (the same labels were of another type when the model was fitted)" if str(unseen[0]) in known else ""
     raise DataError(
         f"the factor '{name}' has {len(unseen)} level(s) in the new data that were not in the rows the model "
         f"was fitted to: {shown}{hint}; remove these rows, or correct the labels"

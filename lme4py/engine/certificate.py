@@ -196,9 +196,10 @@ def _verdict(converged: bool, bound: float, descends: bool, singular: list[str],
             f"Not converged: the {what} is not at its minimum ({why}); do not use these estimates. Simplify the random "
             "effects, or give other starting values (`start=`) or more evaluations (`control={'max_evaluations': 1000}`)."
         )
+    room = f"at most {bound:.0e}" if bound >= 1e-12 else "less than 1e-12"
     if not singular:
-        return f"Converged: the {what} could fall by at most {bound:.0e}."
+        return f"Converged: the {what} could fall by {room}."
     return (
-        f"Converged to a singular fit ({'; '.join(singular)}): the {what} could fall by at most {bound:.0e}. The data do "
+        f"Converged to a singular fit ({'; '.join(singular)}): the {what} could fall by {room}. The data do "
         "not support this part of the random effects; a model without it fits as well."
     )

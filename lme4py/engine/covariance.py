@@ -55,7 +55,7 @@ class Template:
 
     def theta(self, T: FloatArray) -> FloatArray:
         """theta of a lower triangular T (for "identity" the root mean square of its diagonal)."""
-        values = T[self.rows, self.columns]
+        values: FloatArray = T[self.rows, self.columns]
         if self.structure == "identity":
             return np.array([np.sqrt(np.mean(values**2))])
         return values
@@ -99,17 +99,20 @@ class Template:
         """Second derivative in theta of tr(G T T'), shape (n_theta, n_theta): 2 tr(dT_i' G dT_j)."""
         if self.structure == "identity":
             return np.array([[2.0 * np.trace(G)]])
-        return self._same_column * G[self.rows[:, None], self.rows]
+        curvature: FloatArray = self._same_column * G[self.rows[:, None], self.rows]
+        return curvature
 
     @cached_property
     def _same_column(self) -> FloatArray:
-        return 2.0 * (self.columns[:, None] == self.columns)
+        same: FloatArray = 2.0 * (self.columns[:, None] == self.columns)
+        return same
 
     def diagonal(self) -> BoolArray:
         """Which theta are diagonal elements of T."""
         if self.structure == "identity":
             return np.array([True])
-        return self.rows == self.columns
+        on_diagonal: BoolArray = self.rows == self.columns
+        return on_diagonal
 
     def initial(self) -> FloatArray:
         """theta of T = I."""

@@ -163,22 +163,13 @@ def _border(codes: IntArray, Z: FloatArray, weighted_XY: FloatArray, n_levels: i
     return out
 
 
-def _edges(
-    block: RowBlock, weighted_Z: list[FloatArray], s: int, t: int, factors: tuple[Factor, ...]
-) -> Edges:
+def _edges(block: RowBlock, weighted_Z: list[FloatArray], s: int, t: int, factors: tuple[Factor, ...]) -> Edges:
     rows, columns = block.codes[s], block.codes[t]
     Zs, WZt = block.Z[s], weighted_Z[t]
     shape = (factors[s].n_levels, factors[t].n_levels)
-    values: list[list[FloatArray]] = []
-    table = None
-    for a in range(Zs.shape[1]):
-        line = []
-        for b in range(WZt.shape[1]):
-            # Sums duplicates; the same structure every time, since explicit zeros are kept.
-            table = sparse.coo_array((Zs[:, a] * WZt[:, b], (rows, columns)), shape=shape).tocsr()
-            line.append(table.data)
-        values.append(line)
-    return _as_edges(table, np.array(values))
+    # The conversion sums duplicates; its structure is the same every time, since explicit zeros are kept.
+    tables = [[sparse.coo_array((z * wz, (rows, columns)), shape=shape).tocsr() for wz in WZt.T] for z in Zs.T]
+    return _as_edges(tables[0][0], np.array([[table.data for table in line] for line in tables]))
 
 
 def _as_edges(table: sparse.csr_array, values: FloatArray) -> Edges:
@@ -193,7 +184,10 @@ def _merge_edges(parts: list[Edges], n_rows: int) -> Edges:
     k_s, k_t, _ = values.shape
     shape = (n_rows, int(columns.max()) + 1)
     merged = np.array(
-        [[sparse.coo_array((values[a, b], (rows, columns)), shape=shape).tocsr().data for b in range(k_t)] for a in range(k_s)]
+        [
+            [sparse.coo_array((values[a, b], (rows, columns)), shape=shape).tocsr().data for b in range(k_t)]
+            for a in range(k_s)
+        ]
     )
     table = sparse.coo_array((values[0, 0], (rows, columns)), shape=shape).tocsr()
     return _as_edges(table, merged)

@@ -1,78 +1,141 @@
-"""Response distributions: everything that a GLMM needs from the log-likelihood of one row.
+"""Response families by name.
 
-The log-likelihood l_i(eta, lambda) holds all constants; lambda is the log of the dispersion parameter.
-Arrays have the shape of `eta`, (n,) or (K, n): K points at once, as for quadrature nodes.
+A `Family` holds the log-likelihood l_i(eta, lambda) of one row with all constants, and the derivatives that
+the Laplace criterion and its gradient need; lambda is the log of the dispersion parameter.
+
+| family           | variance, weight 1 | exp(lambda)   | glmmTMB sigma   | Stata                               |
+| ---------------- | ------------------ | ------------- | --------------- | ----------------------------------- |
+| binomial         | m mu (1 - mu)      | none          | 1               |                                     |
+| poisson          | mu                 | none          | 1               |                                     |
+| gaussian         | sigma^2            | sigma^2       | sigma           | var(e.y) = sigma^2                  |
+| gamma            | phi mu^2           | phi = 1/shape | sqrt(phi)       |                                     |
+| inverse_gaussian | phi mu^3           | phi           | (has none)      |                                     |
+| nbinomial (NB-2) | mu + mu^2 / theta  | theta         | theta (nbinom2) | dispersion(mean): alpha = 1/theta   |
+| nbinomial1       | mu (1 + alpha)     | alpha         | alpha (nbinom1) | dispersion(constant): delta = alpha |
+
+Prior weights w: for binomial, poisson and the negative binomials the log-likelihood of the row is multiplied by
+w (as in lme4 and glmmTMB); gaussian, gamma and inverse_gaussian have the dispersion phi / w (as in R's ``glm``
+and in ``lmer``; glmmTMB multiplies there too).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import Final
 
-from lme4py.design.response import ResponseData
-from lme4py.engine.types import BoolArray, FloatArray
+import numpy as np
 
-__all__ = ["EtaDerivatives", "Family", "make_family"]
+from lme4py.engine.distributions import (
+    Binomial,
+    Gamma,
+    Gaussian,
+    InverseGaussian,
+    Poisson,
+)
+from lme4py.engine.family_base import EtaDerivatives, Family
+from lme4py.engine.links import PROBABILITY_LINKS, Link, LogMean, PowerMean
+from lme4py.engine.negative_binomial import NegativeBinomial1, NegativeBinomial2
+from lme4py.errors import OptionError, did_you_mean
 
+__all__ = ["FAMILIES", "EtaDerivatives", "Family", "make_family"]
 
-@dataclass(frozen=True, slots=True)
-class EtaDerivatives:
-    """Row-wise log-likelihood and derivatives, each of the shape of eta.
+_POWERS: Final = {"identity": 1.0, "sqrt": 2.0, "inverse": -1.0, "1/mu^2": -0.5}
 
-    What the asked order leaves out is None. A row with `eta` outside the link's range has loglik -inf and
-    NaN for everything else.
+# Class and links of each family; the first link listed is the default.
+FAMILIES: Final[dict[str, tuple[type[Family], tuple[str, ...]]]] = {
+    "gaussian": (Gaussian, ("identity", "log", "inverse")),
+    "binomial": (Binomial, ("logit", "probit", "cloglog", "loglog", "cauchit", "log", "identity")),
+    "poisson": (Poisson, ("log", "sqrt", "identity")),
+    "gamma": (Gamma, ("log", "inverse", "identity")),
+    "inverse_gaussian": (InverseGaussian, ("log", "1/mu^2", "inverse", "identity")),
+    "nbinomial": (NegativeBinomial2, ("log", "sqrt", "identity")),
+    "nbinomial1": (NegativeBinomial1, ("log", "sqrt", "identity")),
+}
 
-    Attributes
-    ----------
-    loglik : l                                     order >= 0
-    score : dl/deta                                order >= 1
-    w_obs : -d2l/deta2                             order >= 2
-    w_exp : E(-d2l/deta2)                          order >= 2 (None when expected=False)
-    w_work : positive weight for a Newton step     order >= 2: w_obs where it is large enough, else the
-        weight of Fisher scoring (dmu/deta)^2 / V
-    dw_obs, dw_exp : d w / deta                    order 3
-    d_lam, score_lam, w_obs_lam, w_exp_lam : d l / dlambda, d score / dlambda, ...   order 3; None when n_dispersion = 0
-    """
-
-    loglik: FloatArray
-    score: FloatArray | None = None
-    w_obs: FloatArray | None = None
-    w_exp: FloatArray | None = None
-    w_work: FloatArray | None = None
-    dw_obs: FloatArray | None = None
-    dw_exp: FloatArray | None = None
-    d_lam: FloatArray | None = None
-    score_lam: FloatArray | None = None
-    w_obs_lam: FloatArray | None = None
-    w_exp_lam: FloatArray | None = None
-
-
-class Family:
-    """A distribution with its link. Get one from `make_family`.  Frozen, hashable, picklable.
-
-    Attributes: name, link (object with .name), n_dispersion (0 or 1), canonical (w_obs is w_exp), log_concave
-    (w_obs >= 0 for every eta), lam_range (low, high).
-    """
-
-    # --- the interface; bodies follow -------------------------------------------------------------------------
-    # derivatives(data, eta, lam=0.0, order=3, *, expected=True) -> EtaDerivatives
-    #     order 0: loglik; 1: + score; 2: + w_obs, w_exp, w_work (PIRLS); 3: + dw_*, and the lambda derivatives
-    # loglik(data, eta, lam=0.0) -> (…, n)          the same as order 0
-    # valid(eta) -> bool array                      inside the range of the link (finite included)
-    # mean(eta) -> mu (binomial: probability)       eta_of(mu) -> eta
-    # variance(mu, lam), unit_variance(mu, lam)     Var(y) of weight 1 (binomial: one trial); V(mu) as R's glm
-    # start_eta(data) -> (n,)                       working start, inside the range
-    # start_lambda(data, mu) -> float               moment start of log dispersion (0.0 when n_dispersion = 0)
-    # dispersion(lam) -> float: exp(lam) or 1.0     sigma(lam) -> float: as glmmTMB's sigma()
-    # deviance_residuals(data, mu, lam), pearson(data, mu, lam), simulate(mu, lam, data, rng) -> y (counts)
-    def derivatives(
-        self, data: ResponseData, eta: FloatArray, lam: float = 0.0, order: int = 3, *, expected: bool = True
-    ) -> EtaDerivatives:
-        raise NotImplementedError
-
-    def valid(self, eta: FloatArray) -> BoolArray:
-        raise NotImplementedError
+_ALIASES: Final = {
+    "normal": "gaussian",
+    "bernoulli": "binomial",
+    "inverse.gaussian": "inverse_gaussian",
+    "inversegaussian": "inverse_gaussian",
+    "negbin": "nbinomial",
+    "nbinom": "nbinomial",
+    "nbinom2": "nbinomial",
+    "negative_binomial": "nbinomial",
+    "nbinom1": "nbinomial1",
+}
 
 
 def make_family(family: str | Family, link: str | None = None) -> Family:
-    """`family` by name, with its default link or `link`; OptionError for names that do not exist."""
-    raise NotImplementedError
+    """A response family with its link.
+
+    Parameters
+    ----------
+    family : str or Family
+        gaussian, binomial, poisson, gamma, inverse_gaussian, nbinomial (NB-2; also negbin, nbinom2) or
+        nbinomial1 (NB-1; also nbinom1). Upper and lower case are the same.
+    link : str, optional
+        One of the family's links; the default is identity for gaussian, logit for binomial, and log for all
+        others. R's own default is inverse for gamma and 1/mu^2 for the inverse Gaussian: name these to have them.
+
+    Returns
+    -------
+    Family
+
+    Raises
+    ------
+    OptionError
+        For a family that does not exist, or a link that the family does not have.
+
+    Examples
+    --------
+    >>> make_family("binomial").link.name, make_family("Gamma", "inverse").link.name
+    ('logit', 'inverse')
+    >>> make_family("poisson", "logit")
+    Traceback (most recent call last):
+        ...
+    lme4py.errors.OptionError: the poisson family has no link 'logit'; use one of 'log', 'sqrt', 'identity'
+    """
+    if isinstance(family, Family):
+        if link is None or link == family.link.name:
+            return family
+        family = family.name
+    name = _family_name(family)
+    kind, links = FAMILIES[name]
+    return kind(_make_link(name, _link_name(name, link, links)))
+
+
+def _family_name(family: object) -> str:
+    if not isinstance(family, str):
+        raise OptionError(f"`family` is of type {type(family).__name__}; give its name, one of {_listed(FAMILIES)}")
+    name = family.strip().lower()
+    name = _ALIASES.get(name, name)
+    if name not in FAMILIES:
+        raise OptionError(
+            f"there is no family {family!r}.{did_you_mean(name, [*FAMILIES, *_ALIASES])} Use one of {_listed(FAMILIES)}"
+        )
+    return name
+
+
+def _link_name(family: str, link: object, links: tuple[str, ...]) -> str:
+    if link is None:
+        return links[0]
+    name = link.strip().lower() if isinstance(link, str) else ""
+    if name not in links:
+        hint = did_you_mean(name, links)
+        raise OptionError(
+            f"the {family} family has no link {link!r}{'.' + hint + ' Use' if hint else '; use'} one of "
+            f"{_listed(links)}"
+        )
+    return name
+
+
+def _make_link(family: str, link: str) -> Link:
+    if family == "binomial":
+        return PROBABILITY_LINKS[link]
+    if link == "log":
+        return LogMean()
+    return PowerMean(link, _POWERS[link], low=-np.inf if family == "gaussian" else 0.0)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)

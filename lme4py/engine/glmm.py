@@ -312,27 +312,18 @@ class ModeFinder:
         g = system.residual_modes()[1]
         return system.solution, self.spread(T, g, transpose=True)
 
-    def predict(self, mode: Mode, theta: FloatArray, beta: FloatArray, lam: float) -> FloatArray:
-        """First-order prediction of the mode at other parameters, shape (Q,)."""
-        problem = self.problem
-        T = problem.factor_T(theta)
-        dT = [new - old for new, old in zip(T, mode.T, strict=True)]
-        moved = problem.X @ (beta - mode.beta) + problem.products.rows @ self.spread(dT, mode.u)
-        column = -mode.w * moved
-        if lam != mode.lam:
-            column = column + (lam - mode.lam) * self.rows(mode.eta, mode.lam, 3).score_lam
-        # H du = Lambda' Z' column + dLambda' Z's
-        _, _, g = problem.products.solve(mode.swept, column[:, None])
-        first = self.spread(mode.T, g[:, 0], transpose=True)
+    def predict(self, found: Laplace, phi: FloatArray) -> FloatArray:
+        """First-order prediction of the mode at other parameters, shape (Q,): H du = Lambda'Z'ds + dLambda'Z's."""
+        problem, mode = self.problem, found.mode
+        theta, beta, lam = problem.split(phi)
+        dT = [new - old for new, old in zip(problem.factor_T(theta), mode.T, strict=True)]
         extra = self.spread(dT, mode.score, transpose=True)
-        return mode.u + first + self.inverse(mode, extra)
-
-    def inverse(self, mode: Mode, v: FloatArray) -> FloatArray:
-        """H^-1 v = v - Lambda' Z'V^-1 Z Lambda v."""
-        spread = self.spread(mode.T, v)
-        column = mode.w * (self.problem.products.rows @ spread)
-        _, _, g = self.problem.products.solve(mode.swept, column[:, None])
-        return v - self.spread(mode.T, g[:, 0], transpose=True)
+        moved = self.spread(dT, mode.u) + self.spread(mode.T, extra)
+        column = -mode.w * (problem.X @ (beta - mode.beta) + problem.products.rows @ moved)
+        if lam != mode.lam:
+            column += (lam - mode.lam) * found.rows.score_lam
+        _, _, g = problem.products.solve(mode.swept, column[:, None])
+        return mode.u + extra + self.spread(mode.T, g[:, 0], transpose=True)
 
 
 class FixedSystem:
@@ -372,6 +363,10 @@ class Laplace:
     Attributes
     ----------
     mode : Mode
+    rows : EtaDerivatives
+        Of order 3 at the mode.
+    swept : Swept
+        The factor M.
     value : float
         -2 log-likelihood.
     gradient : ndarray, shape (m + p + d,)
@@ -383,6 +378,8 @@ class Laplace:
     """
 
     mode: Mode
+    rows: Any
+    swept: Swept
     value: float
     gradient: FloatArray
     G: list[FloatArray]
@@ -436,10 +433,8 @@ def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
         moved = products.rows @ b_a
         if system is not None:
             moved = moved + problem.X @ system.solution
-        parts.append(
-            np.array([-2.0 * rows.d_lam.sum() + float(h @ lam_w) + float(moved @ rows.score_lam)])
-        )
-    return Laplace(mode, value, np.concatenate(parts), G, diagonal)
+        parts.append(np.array([-2.0 * rows.d_lam.sum() + float(h @ lam_w) + float(moved @ rows.score_lam)]))
+    return Laplace(mode, rows, swept, value, np.concatenate(parts), G, diagonal)
 
 
 def _outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:
@@ -503,7 +498,7 @@ def _directions(problem: GlmmProblem, mode: Mode) -> FloatArray:
         block = h[start : start + factor.size].reshape(factor.n_columns, J, -1)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             first = templates.slices[term].start
-            for i, dT in enumerate(templates.templates[term].directions()):
+            for i, dT in enumerate(templates.templates[term].directions):
                 half = dT @ by_term[term].T
                 block[columns, :, first + i] = (half + half.T) @ values[columns]
         start += factor.size

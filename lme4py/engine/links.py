@@ -2,8 +2,8 @@
 
 Two kinds, because the log-likelihoods need two things:
 
-* `ProbabilityLink` (binomial): A = log F(eta) and B = log(1 - F(eta)), each with three derivatives. No 1 - mu is
-  formed by subtraction.
+* `ProbabilityLink` (binomial): A = log F(eta) and B = log(1 - F(eta)), each with three derivatives. No 1 - mu
+  is formed by subtraction.
 * `MeanLink` (all others): the mean, or the log of the mean, with three derivatives.
 
 Links are frozen and hold no state but their range, so that they compare, hash and pickle.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 from scipy.special import log_ndtr, logit, ndtr, ndtri
@@ -63,25 +63,37 @@ class Link(ABC):
         """eta = g(mu), shape of mu."""
 
 
-# --- probabilities --------------------------------------------------------------------------------------------
+# --- probabilities
 
 
-@dataclass(frozen=True)
 class ProbabilityLink(Link):
-    """A link from eta to a probability F(eta)."""
+    """A link from eta to a probability F(eta).
 
-    name: ClassVar[str]  # type: ignore[misc]
-    low: ClassVar[float] = -np.inf  # type: ignore[misc]
-    high: ClassVar[float] = np.inf  # type: ignore[misc]
-    # Whether log F and log(1 - F) are both concave, so that every binomial log-likelihood is.
-    log_concave: ClassVar[bool] = True
+    Attributes
+    ----------
+    log_concave : bool
+        Whether log F and log(1 - F) are both concave, so that every binomial log-likelihood is.
+    """
+
+    low = -np.inf
+    high = np.inf
+    log_concave = True
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
     @abstractmethod
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         """A = log F(eta) and B = log(1 - F(eta)), each with three derivatives."""
 
     def derivatives(self, eta: FloatArray) -> Derivatives:
-        """mu, dmu/deta, d2mu/deta2, d3mu/deta3, each of the shape of eta; from the smaller of mu and 1 - mu."""
+        """mu, dmu/deta, d2mu/deta2, d3mu/deta3, each of the shape of eta; from the smaller tail."""
         A, B = self.tails(eta)
         left = A[0] < B[0]
         value, d1, d2, d3 = (np.where(left, a, b) for a, b in zip(A, B, strict=True))
@@ -268,7 +280,7 @@ PROBABILITY_LINKS: Final[dict[str, ProbabilityLink]] = {
 }
 
 
-# --- means ----------------------------------------------------------------------------------------------------
+# --- means
 
 
 class MeanLink(Link):

@@ -23,7 +23,7 @@ from lme4py.engine.covariance import Template, Templates
 from lme4py.engine.crossproducts import CrossProducts, Factor, RowBlock, accumulate
 from lme4py.engine.scaling import ScaledColumns, Scaling, scale_columns
 from lme4py.engine.structure import Structure, analyse
-from lme4py.engine.sweep import BaseValues, Swept, SweptBorder, Sweeper, base_values
+from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
 from lme4py.engine.types import FloatArray, sparse
 from lme4py.errors import DesignError
 
@@ -51,7 +51,7 @@ class Problem:
 
     @property
     def n_fixed(self) -> int:
-        return self.cross.corner.shape[0] - 1
+        return int(self.cross.corner.shape[0]) - 1
 
     def factor_T(self, by_term: list[FloatArray]) -> list[FloatArray]:
         """T of every grouping factor, block diagonal in its terms, from those of the terms."""

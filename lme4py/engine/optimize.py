@@ -16,6 +16,7 @@ import numpy as np
 
 from lme4py.engine.certificate import Evaluation
 from lme4py.engine.types import FloatArray
+from lme4py.errors import DesignError
 
 # Far from the minimum a secant says little about the Hessian there, and slowed the fits of the reference models.
 _LEARN_BELOW = 0.3
@@ -100,7 +101,10 @@ def minimise(local: Callable[[FloatArray], Local | None], start: FloatArray, con
     """
     first = local(start)
     if first is None:
-        raise np.linalg.LinAlgError("the criterion cannot be evaluated at the starting values")
+        raise DesignError(
+            "the criterion cannot be evaluated at the starting values; give other ones (`start=`) or take columns out of "
+            "the random effects."
+        )
     state = _State(first, control.radius, np.zeros((start.size, start.size)))
     _record(state, first, True)
     message = "maximum number of evaluations reached"

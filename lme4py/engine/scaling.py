@@ -16,6 +16,7 @@ import scipy.linalg
 
 from lme4py.design.design import Design, RandomTerm
 from lme4py.engine.types import FloatArray
+from lme4py.errors import DataError
 
 # Beyond this condition number a cross-product loses too many digits and X is orthogonalised row by row.
 _SAFE_CONDITION = 1e3
@@ -81,8 +82,11 @@ def scale_columns(design: Design) -> tuple[Scaling, ScaledColumns]:
     X, C = _scale_fixed(design.X, root)
     XY = np.empty((n, p + 1))
     XY[:, :p] = X
-    XY[:, p] = y
-    y_scale, coefficients = _centre_response(XY, root)
+    # Squares of very small or very large numbers would leave the range of floating point.
+    magnitude = float(np.abs(y).max(initial=0.0)) or 1.0
+    XY[:, p] = y / magnitude
+    spread, coefficients = _centre_response(XY, root)
+    y_scale, coefficients = magnitude * spread, magnitude * coefficients
     maps = []
     Z = []
     for term in design.terms:
@@ -175,8 +179,11 @@ def _centre_response(XY: FloatArray, root: FloatArray | None) -> tuple[float, Fl
         y -= X @ step
         coefficients += step
     scale = float(np.sqrt(np.mean(y * y if root is None else (root * y) ** 2)))
-    if scale <= 1e-13 * size or scale == 0.0:
-        scale = size if size > 0 else 1.0
+    if scale <= 1e-12 * size or scale == 0.0:
+        raise DataError(
+            "the fixed effects fit the response exactly (all residuals are zero), so there is no variation left for "
+            "random effects; check the response, or leave out a fixed effect that is computed from it."
+        )
     y /= scale
     return scale, coefficients
 
@@ -203,7 +210,9 @@ def _scale_random(term: RandomTerm, root: FloatArray | None) -> tuple[FloatArray
     return scaled @ whiten, S @ whiten
 
 
-def scale_model(design: Design) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...], tuple[FloatArray, ...]]:
+def scale_model(
+    design: Design,
+) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...], tuple[FloatArray, ...]]:
     """Columns of a model whose response keeps its units: X C, C, and Z S and S for each term.
 
     Parameters

@@ -126,11 +126,11 @@ def _rising_stirling(y: FloatArray, log_s: FloatArray, order: int) -> list[Float
 
 
 def nb1_information(log_s: FloatArray, alpha: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Expected information of log s for a count with size s and variance s alpha (1 + alpha), and its derivatives.
+    """Expected information on log s in a count with size s and variance s alpha (1 + alpha).
 
     J = s^2 * sum over j of P(Y > j) / (s + j)^2, written as the integral over tau > 0 of
-    tau exp(-tau) (1 - (1 + alpha x)^-s) / x with x = 1 - exp(-tau / s). In log tau the integrand is analytic in a
-    strip of half-width pi/2 and dies off on both sides, so the trapezoidal rule is exact to rounding.
+    tau exp(-tau) (1 - (1 + alpha x)^-s) / x with x = 1 - exp(-tau / s). In log tau the integrand is analytic in
+    a strip of half-width pi/2 and dies off on both sides, so the trapezoidal rule is exact to rounding.
 
     Parameters
     ----------
@@ -141,7 +141,8 @@ def nb1_information(log_s: FloatArray, alpha: FloatArray) -> tuple[FloatArray, F
     -------
     J, dJ/d(log s), dJ/d(log alpha) : ndarrays
     """
-    s = np.exp(log_s)
+    # Beyond these ends s or 1/s is not a number of double precision, and J is at its limit.
+    s = np.exp(np.clip(log_s, -600.0, 600.0))
     J, J_s, J_alpha = (np.zeros_like(s) for _ in range(3))
     step = 0.25
     # The lower end leaves out a part of relative size tau^2 (1 + alpha).
@@ -157,6 +158,6 @@ def nb1_information(log_s: FloatArray, alpha: FloatArray) -> tuple[FloatArray, F
         miss = 1.0 - hit
         slope = s * alpha / (1.0 + alpha * x)
         J += weight * hit / x
-        J_s += weight * (miss * (s * log_term + slope * x_s) / x - hit * x_s / (x * x))
+        J_s += weight * (miss * (s * log_term + slope * x_s) / x - (hit / x) * (x_s / x))
         J_alpha += weight * miss * slope
     return J, J_s, J_alpha

@@ -234,7 +234,12 @@ class _Layout:
     """Positions of all values that change during elimination in one long vector."""
 
     def __init__(
-        self, factors: tuple[Factor, ...], order: list[int], dense: list[int], pattern: _Pattern, cross: CrossProducts
+        self,
+        factors: tuple[Factor, ...],
+        order: list[int],
+        dense: list[int],
+        pattern: _Pattern,
+        cross: CrossProducts,
     ) -> None:
         self.factors, self.order, self.dense, self.cross = factors, order, dense, cross
         self.diagonal_slices: dict[int, slice] = {}
@@ -304,12 +309,10 @@ class _Layout:
         P = sparse.csr_array((C.data[first] * C.data[second], place[targets], rows), shape=shape)
         flat = distinct[distinct >= self.n_values] - self.n_values
         own = distinct[: distinct.size - flat.size]
-        rows, columns = (x.astype(np.int32) for x in np.divmod(flat, max(self.dense_size, 1)))
-        return Stage(f, J, k, C, first, second, P, own, flat, rows, columns)
+        dense_rows, dense_columns = np.divmod(flat, max(self.dense_size, 1))
+        return Stage(f, J, k, C, first, second, P, own, flat, dense_rows, dense_columns)
 
-    def _products_of_dense(
-        self, C: SparseMatrix, factor: Factor
-    ) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    def _products_of_dense(self, C: SparseMatrix, factor: Factor) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """Products of the last stage: all of them change the lower triangle of the dense block.
 
         Returns
@@ -423,4 +426,5 @@ def _positions(table: SparseMatrix, rows: IntArray, columns: IntArray) -> IntArr
     """Where the elements (rows, columns) stand in ``table.data``."""
     width = table.shape[1]
     row_of = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
-    return np.searchsorted(row_of * width + table.indices, rows * width + columns)
+    found: IntArray = np.searchsorted(row_of * width + table.indices, rows * width + columns)
+    return found

@@ -567,9 +567,7 @@ class _DenseDerivative:
         return values
 
 
-def _adjoint_coupling(
-    s: SweptStage, EB: FloatArray, lower: FloatArray | None, change: FloatArray | None
-) -> FloatArray:
+def _adjoint_coupling(s: SweptStage, EB: FloatArray, lower: FloatArray | None, change: FloatArray | None) -> FloatArray:
     """Derivative in the stored elements of C of a stage."""
     C = s.coupling
     out = np.zeros(C.nnz)

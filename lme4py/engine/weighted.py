@@ -7,12 +7,24 @@ df/dw = P' df/dv. For f = log|M| this is h, the diagonal of Z Lambda M^-1 Lambda
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from lme4py.engine.crossproducts import CrossProducts, Edges, Factor
 from lme4py.engine.structure import Structure, analyse
-from lme4py.engine.sweep import BaseValues, Swept, SweptBorder, Sweeper, base_values
+from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
 from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
+
+
+@dataclass(frozen=True)
+class DenseElements:
+    """Elements of the dense block on and below its diagonal: flat positions, rows and columns."""
+
+    dense_targets: IntArray
+    dense_rows: IntArray
+    dense_columns: IntArray
 
 
 class WeightedProducts:
@@ -115,8 +127,8 @@ class WeightedProducts:
         used = np.flatnonzero(dense)
         below = used[used // max(size, 1) >= used % max(size, 1)]
         self._dense_used, self._dense_from = used, dense[used]
-        self._below, self._below_from = below, dense[below]
-        self._above = below % max(size, 1) * size + below // max(size, 1)
+        self._below: Any = DenseElements(below, below // max(size, 1), below % max(size, 1))
+        self._below_from = dense[below]
         self._diagonal_from = tuple(_as_index(d) for d in base.diagonal)
         f = first.factor
         self._derivative_from = np.concatenate(
@@ -143,7 +155,13 @@ class WeightedProducts:
         products = sparse.csr_array((v[self._first] * v[self._second], indices, indptr), shape=shape)
         diagonal = tuple(v[index] for index in self._diagonal_from)
         return BaseValues(
-            v[self._vector], coupling, products, dense.reshape(size, size), diagonal, self._border, np.zeros((0, 0))
+            v[self._vector],
+            coupling,
+            products,
+            dense.reshape(size, size),
+            diagonal,
+            self._border,
+            np.zeros((0, 0)),
         )
 
     def factorize(self, T: list[FloatArray], w: FloatArray) -> Swept:
@@ -181,7 +199,7 @@ class WeightedProducts:
         if adjoint.coupling is not None:
             parts.append(adjoint.coupling)
         if adjoint.dense is not None:
-            parts.append(adjoint.dense.at(self._below, self._above))
+            parts.append(adjoint.dense.at(self._below))
         dv = np.bincount(self._derivative_from, weights=np.concatenate(parts), minlength=self._P.shape[0])
         return self._Pt @ dv, adjoint.sigma, adjoint.diagonal
 

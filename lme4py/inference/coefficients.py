@@ -226,9 +226,7 @@ def _known_name(fit: Fit, name: object) -> str:
 
 def _restriction_matrix(fit: Fit, restrictions: Restrictions) -> FloatArray:
     if isinstance(restrictions, Mapping):
-        raise OptionError(
-            "`restrictions` must be names or a matrix, not a dict; give the right-hand sides as `value`."
-        )
+        raise OptionError("`restrictions` must be names or a matrix, not a dict; give the right-hand sides as `value`.")
     if isinstance(restrictions, str):
         return _unit_rows(fit, [restrictions])
     if _all_text(restrictions):

@@ -28,9 +28,7 @@ def residual_values(fit: Fit, type: str = "response") -> FloatArray:
     """
     if type not in RESIDUAL_TYPES:
         hint = did_you_mean(str(type), RESIDUAL_TYPES)
-        raise OptionError(
-            f"type={type!r} is no kind of residual.{hint} Use one of {', '.join(RESIDUAL_TYPES)}."
-        )
+        raise OptionError(f"type={type!r} is no kind of residual.{hint} Use one of {', '.join(RESIDUAL_TYPES)}.")
     raw = fit.design.y - fit.fitted
     if type in ("response", "working"):
         return raw

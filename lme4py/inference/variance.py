@@ -89,9 +89,7 @@ def variance_entries(fit: Fit) -> Iterator[VarianceEntry]:
     yield VarianceEntry(None, "Residual", None, None, fit.sigma**2, fit.sigma)
 
 
-def _covariance_entries(
-    term: int, label: str, names: tuple[str, ...], cov: FloatArray
-) -> Iterator[VarianceEntry]:
+def _covariance_entries(term: int, label: str, names: tuple[str, ...], cov: FloatArray) -> Iterator[VarianceEntry]:
     corr = correlations(cov)
     for column in range(len(names)):
         for row in range(column + 1, len(names)):

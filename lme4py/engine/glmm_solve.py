@@ -1,0 +1,438 @@
+"""From a start to the certified optimum of a generalised linear mixed model.
+
+First the criterion with nAGQ = 0 (beta in the mode, with u) over theta and the dispersion, loosely; then the
+Laplace or quadrature criterion over (theta, beta, log dispersion) together, by trust-region steps whose model is
+the average information of the working linear model plus what secants teach. The Hessian at the end is made of
+differences of the analytic gradient: it certifies the optimum, polishes it by one Newton step and gives the
+covariance of all parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lme4py.engine.certificate import Evaluation
+from lme4py.engine.glmm import (
+    GlmmProblem,
+    Laplace,
+    Mode,
+    ModeError,
+    ModeFinder,
+    average_information,
+    laplace,
+)
+from lme4py.engine.optimize import Control, Local, Optimum, minimise
+from lme4py.engine.types import FloatArray
+from lme4py.errors import DesignError
+
+# Relative standard deviations below this are tried as exact zeros.
+_SNAP = 1e-3
+# The first stage only has to come near the optimum of the second.
+_ROUGH = 1e-2
+# Difference steps in units of 1 / sqrt(curvature): the error of a central difference is about its square.
+_DIFFERENCE = 1e-3
+
+
+@dataclass(frozen=True)
+class GlmmOptimum:
+    """Where the optimiser stopped; everything in the engine's columns.
+
+    Attributes
+    ----------
+    phi : ndarray, shape (m + p + d,)
+        theta, beta and log dispersion.
+    found : Laplace
+        Value and gradient there; for nAGQ > 1 those of the Laplace criterion at the same point.
+    value : float
+        -2 log-likelihood.
+    gradient : ndarray, shape (m + p + d,), or (m + d,) for nAGQ = 0
+    hessian : ndarray
+        Of the same size, from differences of analytic gradients.
+    log : tuple of Evaluation
+    """
+
+    phi: FloatArray
+    found: Laplace
+    value: float
+    gradient: FloatArray
+    hessian: FloatArray
+    log: tuple[Evaluation, ...]
+
+
+class JointCriterion:
+    """-2 log-likelihood in (theta, beta, log dispersion); modes start from the best point so far.
+
+    Parameters
+    ----------
+    finder : ModeFinder
+    refine : callable, optional
+        Laplace -> (value, gradient) of a better approximation, such as quadrature.
+    """
+
+    def __init__(
+        self, finder: ModeFinder, refine: Callable[[Laplace], tuple[float, FloatArray]] | None = None
+    ) -> None:
+        self.finder = finder
+        self.refine = refine
+        self.base: Laplace | None = None
+        self.best = np.inf
+
+    def evaluate(self, phi: FloatArray, keep: bool = True) -> tuple[Laplace, float, FloatArray] | None:
+        """Laplace, value and gradient; None where there is no mode."""
+        problem = self.finder.problem
+        theta, beta, lam = problem.split(phi)
+        for u in self._starts(phi):
+            try:
+                with np.errstate(all="ignore"):
+                    found = laplace(self.finder, self.finder.find(theta, beta, lam, u))
+                    value, gradient = found.value, found.gradient
+                    if self.refine is not None:
+                        value, gradient = self.refine(found)
+            except (ModeError, np.linalg.LinAlgError):
+                continue
+            if not (np.isfinite(value) and np.isfinite(gradient).all()):
+                continue
+            if keep and value < self.best:
+                self.base, self.best = found, value
+            return found, value, gradient
+        return None
+
+    def _starts(self, phi: FloatArray) -> list[FloatArray]:
+        zero = np.zeros(sum(factor.size for factor in self.finder.problem.factors))
+        if self.base is None:
+            return [zero]
+        with np.errstate(all="ignore"):
+            predicted = self.finder.predict(self.base, phi)
+        candidates = [predicted] if np.isfinite(predicted).all() else []
+        return [*candidates, self.base.mode.u, zero]
+
+    def local(self, phi: FloatArray) -> Local | None:
+        """For `minimise`."""
+        result = self.evaluate(phi)
+        if result is None:
+            return None
+        found, value, gradient = result
+        hessian = average_information(self.finder, found)
+        if self.finder.problem.n_dispersion:
+            hessian[-1, -1] = dispersion_curvature(self.finder, found)
+        return Local(phi, value, gradient, hessian, found)
+
+
+class ProfiledCriterion:
+    """The criterion with nAGQ = 0 in (theta, log dispersion): beta is part of the mode.
+
+    Parameters
+    ----------
+    finder : ModeFinder
+    beta : ndarray, shape (p,)
+        Start.
+    """
+
+    def __init__(self, finder: ModeFinder, beta: FloatArray) -> None:
+        self.finder = finder
+        self.start_beta = beta
+        self.base: Laplace | None = None
+
+    def evaluate(self, x: FloatArray, tolerance: float = 1e-15) -> Laplace | None:
+        problem = self.finder.problem
+        m = problem.n_theta
+        lam = float(x[m]) if problem.n_dispersion else 0.0
+        zero = np.zeros(sum(factor.size for factor in problem.factors))
+        starts = [(self.start_beta, zero)]
+        if self.base is not None:
+            starts.insert(0, (self.base.mode.beta, self.base.mode.u))
+        for beta, u in starts:
+            try:
+                with np.errstate(all="ignore"):
+                    mode = self.finder.find(x[:m], beta, lam, u, joint=True, tolerance=tolerance)
+                    found = laplace(self.finder, mode, profiled=True)
+            except (ModeError, np.linalg.LinAlgError):
+                continue
+            if not (np.isfinite(found.value) and np.isfinite(found.gradient).all()):
+                continue
+            if self.base is None or found.value < self.base.value:
+                self.base = found
+            return found
+        return None
+
+    def local(self, x: FloatArray, tolerance: float = 1e-15) -> Local | None:
+        """For `minimise`."""
+        found = self.evaluate(x, tolerance)
+        if found is None:
+            return None
+        return Local(x, found.value, found.gradient, self._hessian(found), found)
+
+    def _hessian(self, found: Laplace) -> FloatArray:
+        problem = self.finder.problem
+        m, p = problem.n_theta, problem.n_fixed
+        full = average_information(self.finder, found)
+        out = np.zeros((m + problem.n_dispersion, m + problem.n_dispersion))
+        cross = full[m : m + p, :m]
+        out[:m, :m] = (
+            full[:m, :m] - cross.T @ np.linalg.solve(full[m : m + p, m : m + p], cross) if p else full[:m, :m]
+        )
+        if problem.n_dispersion:
+            out[m, m] = dispersion_curvature(self.finder, found)
+        return out
+
+
+def dispersion_curvature(finder: ModeFinder, found: Laplace) -> float:
+    """Second derivative of -2 log f in log dispersion at fixed eta, by one difference."""
+    h = 1e-4
+    moved = finder.rows(found.mode.eta, found.mode.lam + h, 3)
+    curvature = -2.0 * float((moved.d_lam - found.rows.d_lam).sum()) / h
+    return max(curvature, 0.1)
+
+
+# -- starts ------------------------------------------------------------------------------------------------------
+
+
+def start_beta(problem: GlmmProblem) -> tuple[FloatArray, float]:
+    """Fixed effects by least squares on the working start of the family, and log dispersion."""
+    family, data = problem.family, problem.data
+    eta = family.start_eta(data)
+    lam = float(family.start_lambda(data, family.mean(eta))) if problem.n_dispersion else 0.0
+    target = eta - problem.offset
+    with np.errstate(all="ignore"):
+        w = family.derivatives(data, eta, lam, 2).w_work
+    w = np.where(np.isfinite(w), w, 0.0)
+    for weights in (w, np.ones(problem.n_obs)):
+        beta = _least_squares(problem.X, target, weights)
+        if np.isfinite(beta).all() and _possible(problem, beta, lam):
+            return beta, lam
+    # A constant predictor, as near as X comes to one, and then ever further inside the range of the link.
+    beta = _least_squares(problem.X, np.full(problem.n_obs, float(np.mean(target))), np.ones(problem.n_obs))
+    if _possible(problem, beta, lam):
+        return beta, lam
+    beta = np.zeros(problem.n_fixed)
+    if _possible(problem, beta, lam):
+        return beta, lam
+    raise DesignError(
+        f"no starting value was found: with the {family.link.name} link no linear combination of the fixed effects that "
+        "was tried gives every row a possible mean. Include an intercept, or use another link."
+    )
+
+
+def _least_squares(X: FloatArray, y: FloatArray, w: FloatArray) -> FloatArray:
+    if not X.shape[1]:
+        return np.empty(0)
+    root = np.sqrt(w)
+    solution: FloatArray = np.linalg.lstsq(X * root[:, None], y * root, rcond=None)[0]
+    return solution
+
+
+def _possible(problem: GlmmProblem, beta: FloatArray, lam: float) -> bool:
+    with np.errstate(all="ignore"):
+        loglik = problem.family.derivatives(problem.data, problem.offset + problem.X @ beta, lam, 0).loglik
+    return bool(np.isfinite(loglik).all())
+
+
+# -- the solver --------------------------------------------------------------------------------------------------
+
+
+def solve_glmm(
+    finder: ModeFinder,
+    start: FloatArray | None,
+    control: Control,
+    refine: Callable[[Laplace], tuple[float, FloatArray]] | None = None,
+    profiled: bool = False,
+) -> GlmmOptimum:
+    """Minimise the criterion.
+
+    Parameters
+    ----------
+    finder : ModeFinder
+    start : ndarray, shape (m,), or None
+        theta in the engine's columns.
+    control : Control
+    refine : callable, optional
+        For nAGQ > 1.
+    profiled : bool
+        nAGQ = 0.
+    """
+    problem = finder.problem
+    beta, lam = start_beta(problem)
+    theta = 0.5 * problem.templates.initial() if start is None else start
+    rough = ProfiledCriterion(finder, beta)
+    x = np.append(theta, lam) if problem.n_dispersion else theta
+    if profiled:
+        optimum = _with_snaps(rough.local, x, control, finder)
+        return _finish_profiled(rough, optimum)
+    stage = minimise(lambda x: rough.local(x, 1e-6), x, replace(control, tolerance=_ROUGH))
+    near: Laplace = stage.source
+    phi = problem.join(near.mode.theta, near.mode.beta, near.mode.lam)
+    criterion = JointCriterion(finder, refine)
+    criterion.base = near
+    optimum = _with_snaps(criterion.local, phi, replace(control, tolerance=1e-9), finder)
+    log = stage.log + tuple(replace(e, number=e.number + len(stage.log)) for e in optimum.log)
+    return _finish(criterion, replace(optimum, log=log))
+
+
+def _with_snaps(
+    local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control, finder: ModeFinder
+) -> Optimum:
+    """`minimise`, and again from exact zeros where standard deviations are small."""
+    optimum = minimise(local, start, control)
+    for _ in range(3):
+        snapped = _snap(finder.problem, optimum.theta)
+        if snapped is None:
+            break
+        again = minimise(local, snapped, control)
+        log = optimum.log + tuple(replace(e, number=e.number + len(optimum.log)) for e in again.log)
+        if again.value > optimum.value + 1e-8 * max(1.0, abs(optimum.value)):
+            optimum = replace(optimum, log=log)
+            break
+        moved = again.value < optimum.value - 1e-9 * max(1.0, abs(again.value))
+        optimum = replace(again, log=log)
+        if not moved:
+            break
+    return optimum
+
+
+def _snap(problem: GlmmProblem, phi: FloatArray) -> FloatArray | None:
+    """Parameters with small singular values of each T set to zero; None if none is small, or all are zero already."""
+    templates = problem.templates
+    factors = templates.factors(phi[: problem.n_theta])
+    changed = False
+    for i, (T, template) in enumerate(zip(factors, templates.templates, strict=True)):
+        sizes = np.linalg.svd(T, compute_uv=False)
+        if sizes[-1] < _SNAP and (sizes[sizes < _SNAP] > 0.0).any():
+            factors[i] = _truncate(T, template.structure)
+            changed = True
+    if not changed:
+        return None
+    theta = templates.theta_of_factors(factors)
+    if np.allclose(theta, phi[: problem.n_theta], rtol=0, atol=1e-14):
+        return None
+    return np.concatenate([theta, phi[problem.n_theta :]])
+
+
+def _truncate(T: FloatArray, structure: str) -> FloatArray:
+    if structure != "unstructured":
+        return np.where(np.abs(T) < _SNAP, 0.0, T)
+    vectors, sizes, right = np.linalg.svd(T)
+    kept: FloatArray = (vectors * np.where(sizes < _SNAP, 0.0, sizes)) @ right
+    return kept
+
+
+def canonical(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
+    """The same covariances with non-negative diagonals."""
+    theta = problem.templates.theta_of_factors(problem.templates.factors(phi[: problem.n_theta]))
+    return np.concatenate([theta, phi[problem.n_theta :]])
+
+
+# -- the end -----------------------------------------------------------------------------------------------------
+
+
+def _finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
+    """Difference Hessian, one Newton step with it, and the derivatives there."""
+    problem = criterion.finder.problem
+    phi = canonical(problem, optimum.theta)
+    here = criterion.evaluate(phi)
+    if here is None:
+        raise np.linalg.LinAlgError("the criterion cannot be evaluated at its optimum")
+    found, value, gradient = here
+
+    def slope(point: FloatArray) -> FloatArray:
+        result = criterion.evaluate(point, keep=False)
+        if result is None:
+            raise np.linalg.LinAlgError("the criterion cannot be evaluated beside its optimum")
+        return result[2]
+
+    criterion.base, criterion.best = found, value
+    hessian = difference_hessian(slope, phi, optimum.hessian, gradient)
+    for _ in range(2):
+        step, bound = newton_step(hessian, gradient)
+        if bound < 1e-13:
+            break
+        trial = criterion.evaluate(phi + step)
+        if trial is None or trial[1] > value + 1e-11 * max(1.0, abs(value)):
+            break
+        if newton_step(hessian, trial[2])[1] > bound:
+            break
+        phi, (found, value, gradient) = phi + step, trial
+    return GlmmOptimum(phi, found, value, gradient, hessian, optimum.log)
+
+
+def _finish_profiled(criterion: ProfiledCriterion, optimum: Optimum) -> GlmmOptimum:
+    problem = criterion.finder.problem
+    x = canonical(problem, optimum.theta)
+    found = criterion.evaluate(x)
+    if found is None:
+        raise np.linalg.LinAlgError("the criterion cannot be evaluated at its optimum")
+
+    def slope(point: FloatArray) -> FloatArray:
+        result = criterion.evaluate(point)
+        if result is None:
+            raise np.linalg.LinAlgError("the criterion cannot be evaluated beside its optimum")
+        return result.gradient
+
+    hessian = difference_hessian(slope, x, optimum.hessian, found.gradient)
+    phi = problem.join(found.mode.theta, found.mode.beta, found.mode.lam)
+    return GlmmOptimum(phi, found, found.value, found.gradient, hessian, optimum.log)
+
+
+def difference_hessian(
+    slope: Callable[[FloatArray], FloatArray], phi: FloatArray, rough: FloatArray, gradient: FloatArray
+) -> FloatArray:
+    """Hessian by central differences of analytic gradients.
+
+    Parameters
+    ----------
+    slope : callable
+    phi : ndarray, shape (r,)
+    rough : ndarray, shape (r, r)
+        A Hessian model, for the steps.
+    gradient : ndarray, shape (r,)
+    """
+    size = np.sqrt(np.maximum(np.abs(rough.diagonal()), 1e-6))
+    rows = []
+    for i in range(phi.size):
+        h = min(_DIFFERENCE / float(size[i]), 0.01)
+        up, down = phi.copy(), phi.copy()
+        up[i] += h
+        down[i] -= h
+        rows.append((slope(up) - slope(down)) / (2.0 * h))
+    hessian = np.array(rows).reshape(phi.size, phi.size)
+    symmetric: FloatArray = 0.5 * (hessian + hessian.T)
+    return symmetric
+
+
+def scaled_eigen(hessian: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Scales d, and eigenvalues and vectors of the Hessian divided by d d'."""
+    d = np.sqrt(np.maximum(np.abs(hessian.diagonal()), 1e-8))
+    values, vectors = np.linalg.eigh(hessian / np.outer(d, d))
+    return d, values, vectors
+
+
+def newton_step(hessian: FloatArray, gradient: FloatArray) -> tuple[FloatArray, float]:
+    """Newton step, and how much the criterion could still fall; flat directions are left alone."""
+    d, values, vectors = scaled_eigen(hessian)
+    along = vectors.T @ (gradient / d)
+    used = np.where(np.abs(values) > 1e-7, 1.0 / np.maximum(np.abs(values), 1e-7), 0.0)
+    bound = 0.5 * float(np.sum(along**2 / np.maximum(np.abs(values), 1e-7)))
+    return -(vectors @ (used * along)) / d, bound
+
+
+def inverse_hessian(hessian: FloatArray) -> FloatArray:
+    """Pseudo-inverse; flat directions (elements of a singular T that change nothing) carry no information."""
+    d, values, vectors = scaled_eigen(hessian)
+    used = np.where(values > 1e-7, 1.0 / np.maximum(values, 1e-7), 0.0)
+    out: FloatArray = (vectors * used) @ vectors.T / np.outer(d, d)
+    return out
+
+
+__all__ = [
+    "GlmmOptimum",
+    "JointCriterion",
+    "Mode",
+    "ProfiledCriterion",
+    "canonical",
+    "inverse_hessian",
+    "newton_step",
+    "scaled_eigen",
+    "solve_glmm",
+]

@@ -1,0 +1,276 @@
+"""Adaptive Gauss-Hermite quadrature for one grouping factor.
+
+For group j with mode u_j and M_j = C_j^-T C_j^-1, and the nodes x_q of a product rule,
+
+    -2 log L_j = log|M_j| - 2 log sum_q omega_q exp(|x_q|^2 / 2 - F_j(u_j + C_j x_q) / 2),
+    F_j(u) = -2 sum log f(y_i | eta_i(u)) + |u|^2
+
+(Pinheiro & Bates 1995, J. Comput. Graph. Stat. 4:12). One node is the Laplace approximation. The gradient is exact:
+it follows the modes and the scales of the nodes as they move with the parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from lme4py.engine.glmm import GlmmProblem, Laplace, ModeFinder, theta_gradient
+from lme4py.engine.types import FloatArray, IntArray
+from lme4py.errors import OptionError
+
+# Most random effects per group, points per dimension, and points altogether.
+MAX_DIMENSION = 4
+MAX_POINTS = 100
+MAX_NODES = 20_000
+# Values of all rows at all nodes that are held at a time.
+_CHUNK = 4_000_000
+
+
+@dataclass(frozen=True)
+class ProductRule:
+    """Nodes of the product rule.
+
+    Attributes
+    ----------
+    x : ndarray, shape (N, k)
+    log_weight : ndarray, shape (N,)
+        log omega + |x|^2 / 2, omega the weights of the standard normal distribution.
+    """
+
+    x: FloatArray
+    log_weight: FloatArray
+
+
+def product_rule(points: int, dimension: int) -> ProductRule:
+    """Gauss-Hermite rule for the standard normal distribution in `dimension` dimensions."""
+    x, w = np.polynomial.hermite.hermgauss(points)
+    x, log_w = x * np.sqrt(2.0), np.log(w) - 0.5 * np.log(np.pi)
+    index = np.array(list(product(range(points), repeat=dimension)))
+    nodes = x[index]
+    return ProductRule(nodes, log_w[index].sum(axis=1) + 0.5 * (nodes**2).sum(axis=1))
+
+
+def check_quadrature(problem: GlmmProblem, n_points: int) -> None:
+    """Refuse models for which there is no quadrature rule.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    n_points : int
+        nAGQ.
+    """
+    if len(problem.factors) > 1:
+        names = ", ".join(factor.name for factor in problem.factors)
+        raise OptionError(
+            f"nAGQ={n_points} needs one grouping factor, because the integral must split into groups; this model has "
+            f"{len(problem.factors)} ({names}). Use nAGQ=1, the Laplace approximation."
+        )
+    k = problem.factors[0].n_columns
+    if k > MAX_DIMENSION:
+        raise OptionError(
+            f"nAGQ={n_points} with {k} random effects per group would need {n_points}**{k} nodes; at most "
+            f"{MAX_DIMENSION} random effects per group are integrated this way. Use nAGQ=1."
+        )
+    if n_points > MAX_POINTS or n_points**k > MAX_NODES:
+        best = min(MAX_POINTS, int(MAX_NODES ** (1.0 / k) + 1e-9))
+        raise OptionError(
+            f"nAGQ={n_points} with {k} random effect(s) per group would need {n_points**k:,} nodes; use nAGQ={best} or less."
+        )
+
+
+class Quadrature:
+    """-2 log-likelihood by quadrature around a mode.
+
+    Parameters
+    ----------
+    finder : ModeFinder
+    n_points : int
+        nAGQ, points per dimension.
+    """
+
+    def __init__(self, finder: ModeFinder, n_points: int) -> None:
+        problem = finder.problem
+        check_quadrature(problem, n_points)
+        self.finder = finder
+        factor = problem.factors[0]
+        self.k, self.J = factor.n_columns, factor.n_levels
+        self.rule = product_rule(n_points, self.k)
+        self._sort(problem)
+
+    def _sort(self, problem: GlmmProblem) -> None:
+        """Rows in the order of the groups, so that sums over a group are sums of neighbours."""
+        Z = problem.products.rows
+        k = self.k
+        codes = (Z.indices[::k]).astype(np.intp)
+        self.order: IntArray = np.argsort(codes, kind="stable")
+        self.codes = codes[self.order]
+        self.starts = np.searchsorted(self.codes, np.arange(self.J))
+        self.Z = Z.data.reshape(-1, k)[self.order]
+        self.data = _reordered(problem.data, self.order)
+
+    def _group_sum(self, values: FloatArray) -> FloatArray:
+        """Sums over the rows of each group: (..., n) to (..., J)."""
+        total: FloatArray = np.add.reduceat(values, self.starts, axis=-1)
+        return total
+
+    def _scales(self, found: Laplace) -> tuple[FloatArray, FloatArray]:
+        """C_j (J, k, k) and Z_j'WZ_j (J, k, k)."""
+        A = np.moveaxis(found.swept.stages[0].A, 2, 0)
+        T = found.mode.T[0]
+        M = np.eye(self.k) + T.T @ A @ T
+        return np.swapaxes(np.linalg.inv(np.linalg.cholesky(M)), 1, 2), A
+
+    def _values(self, found: Laplace, moves: FloatArray, order: int) -> Any:
+        """Rows at the nodes whose moves of b are given, (k, N, J) -> each (N, n)."""
+        eta = np.broadcast_to(found.mode.eta[self.order], (moves.shape[1], self.codes.size)).copy()
+        for a in range(self.k):
+            eta += self.Z[:, a] * moves[a][:, self.codes]
+        return self.finder.problem.family.derivatives(self.data, eta, found.mode.lam, order)
+
+    def value(self, found: Laplace) -> float:
+        """-2 log-likelihood without its gradient."""
+        C, _ = self._scales(found)
+        u, moves = self._nodes(found, C)
+        return self._log_integral(found, u, moves)[0]
+
+    def _nodes(self, found: Laplace, C: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """u at the nodes, (k, N, J), and the moves of b from the mode, (k, N, J)."""
+        change = np.einsum("jab,qb->aqj", C, self.rule.x)
+        mode = found.mode.u.reshape(self.k, self.J)
+        return mode[:, None, :] + change, np.einsum("ab,bqj->aqj", found.mode.T[0], change)
+
+    def _blocks(self) -> list[slice]:
+        size = max(1, _CHUNK // self.codes.size)
+        return [slice(i, i + size) for i in range(0, self.rule.x.shape[0], size)]
+
+    def _log_integral(self, found: Laplace, u: FloatArray, moves: FloatArray) -> tuple[float, FloatArray]:
+        """-2 log-likelihood and the weights of the nodes given the data, (N, J)."""
+        log_joint = np.concatenate(
+            [self._group_sum(self._values(found, moves[:, part], 0).loglik) for part in self._blocks()]
+        )
+        return self._normalise(found, u, log_joint)
+
+    def _normalise(self, found: Laplace, u: FloatArray, log_joint: FloatArray) -> tuple[float, FloatArray]:
+        exponent = log_joint - 0.5 * (u * u).sum(axis=0) + self.rule.log_weight[:, None]
+        top = exponent.max(axis=0)
+        weights = np.exp(exponent - top)
+        total = weights.sum(axis=0)
+        value = found.swept.log_det - 2.0 * float((top + np.log(total)).sum())
+        return value, weights / total
+
+    def __call__(self, found: Laplace) -> tuple[float, FloatArray]:
+        """-2 log-likelihood and its gradient in (theta, beta, log dispersion).
+
+        Parameters
+        ----------
+        found : Laplace
+            The Laplace approximation at the same parameters.
+        """
+        C, A = self._scales(found)
+        u, moves = self._nodes(found, C)
+        blocks = self._blocks()
+        if len(blocks) == 1:
+            rows = self._values(found, moves, 3 if self.finder.problem.n_dispersion else 1)
+            value, posterior = self._normalise(found, u, self._group_sum(rows.loglik))
+            sums = self._sums(rows, posterior, u)
+        else:
+            value, posterior = self._log_integral(found, u, moves)
+            parts = []
+            for part in blocks:
+                rows = self._values(found, moves[:, part], 3 if self.finder.problem.n_dispersion else 1)
+                parts.append(self._sums(rows, posterior[part], u[:, part], self.rule.x[part]))
+            sums = _Sums(*(np.sum([getattr(p, name) for p in parts], axis=0) for name in _Sums.__slots__))
+        return value, self._gradient(found, C, A, sums)
+
+    def _sums(self, rows: Any, posterior: FloatArray, u: FloatArray, x: FloatArray | None = None) -> _Sums:
+        """Averages over the nodes under their weights given the data."""
+        x = self.rule.x if x is None else x
+        weighted = rows.score * posterior[:, self.codes]
+        Zs = np.array([self._group_sum(rows.score * self.Z[:, a]) for a in range(self.k)])
+        lam = 0.0
+        if rows.d_lam is not None:
+            lam = float((rows.d_lam * posterior[:, self.codes]).sum())
+        by_T = np.einsum("qj,aqj,bqj->ab", posterior, Zs, u)
+        return _Sums(
+            weighted.sum(axis=0),
+            by_T,
+            np.einsum("qj,aqj->aj", posterior, u),
+            np.einsum("qj,aqj->aj", posterior, Zs),
+            np.einsum("qj,aqj,qb->jab", posterior, u, x),
+            np.einsum("qj,aqj,qb->jab", posterior, Zs, x),
+            np.array(lam),
+        )
+
+    def _gradient(self, found: Laplace, C: FloatArray, A: FloatArray, sums: _Sums) -> FloatArray:
+        finder, mode, rows = self.finder, found.mode, found.rows
+        problem, products = finder.problem, finder.problem.products
+        T = mode.T[0]
+        # Derivatives in the mode and in C: F falls by 2 (u - T'Z's).
+        in_mode = 2.0 * (sums.u - T.T @ sums.Zs)
+        in_C = 2.0 * (sums.ux - np.einsum("ba,jbc->jac", T, sums.Zsx))
+        B = np.swapaxes(C, 1, 2) @ in_C
+        upper = np.triu(B)
+        half = 0.5 * (upper + np.swapaxes(upper, 1, 2))
+        half[:, range(self.k), range(self.k)] = 0.5 * B[:, range(self.k), range(self.k)]
+        D = C @ (np.eye(self.k) - half) @ np.swapaxes(C, 1, 2)
+        TDT = T @ D @ T.T
+        h = np.empty(problem.n_obs)
+        h[self.order] = np.einsum("na,nab,nb->n", self.Z, TDT[self.codes], self.Z)
+        expected = problem.expected and not problem.family.canonical
+        c = h * (rows.dw_exp if expected else rows.dw_obs)
+        # H a = T'Z'c + derivative in the mode.
+        extra = in_mode.ravel()
+        column = c - mode.w * (products.rows @ finder.spread(mode.T, extra))
+        _, _, g = products.solve(mode.swept, column[:, None])
+        a = extra + finder.spread(mode.T, g[:, 0], transpose=True)
+        Za = products.rows @ finder.spread(mode.T, a)
+        rest = c - mode.w * Za
+        Z_rest = (products.columns @ rest).reshape(self.k, self.J)
+        by_T = -2.0 * sums.by_T + Z_rest @ mode.u.reshape(self.k, self.J).T
+        by_T += mode.score.reshape(self.k, self.J) @ a.reshape(self.k, self.J).T
+        by_T += 2.0 * (A @ T @ D).sum(axis=0)
+        score = np.empty(problem.n_obs)
+        score[self.order] = sums.score
+        parts = [theta_gradient(problem, [by_T]), problem.X.T @ (rest - 2.0 * score)]
+        if problem.n_dispersion:
+            lam_w = rows.w_exp_lam if expected else rows.w_obs_lam
+            parts.append(np.array([-2.0 * float(sums.lam) + float(h @ lam_w) + float(Za @ rows.score_lam)]))
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Averages over the nodes.
+
+    Attributes
+    ----------
+    score : ndarray, shape (n,)
+    by_T : ndarray, shape (k, k)
+        Z's u'.
+    u, Zs : ndarray, shape (k, J)
+    ux, Zsx : ndarray, shape (J, k, k)
+        u x' and Z's x'.
+    lam : ndarray, shape ()
+        d log f / d lambda.
+    """
+
+    score: FloatArray
+    by_T: FloatArray
+    u: FloatArray
+    Zs: FloatArray
+    ux: FloatArray
+    Zsx: FloatArray
+    lam: FloatArray
+
+
+def _reordered(data: Any, order: IntArray) -> Any:
+    """The response with its rows in another order."""
+    arrays = {
+        name: getattr(data, name)[order]
+        for name in ("y", "trials", "weights")
+        if getattr(data, name, None) is not None
+    }
+    return replace(data, **arrays)
