@@ -148,7 +148,7 @@ class LmmCriterion:
         templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
         root = np.sqrt(scaling.weight_scale)
         return templates.theta_of_factors(
-            [S @ t / root for S, t in zip(scaling.S, templates.factors(inside), strict=True)]
+            [scaling.factor(i, T) / root for i, T in enumerate(templates.factors(inside))]
         )
 
 
@@ -243,8 +243,8 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Fit:
     sigma_inside = float(np.sqrt(point.r2 / inside.df))
     spread = scaling.y_scale * sigma_inside
     covariances = []
-    for T, S in zip(problem.templates.factors(optimum.theta), scaling.S, strict=True):
-        root = spread * S @ T
+    for i, T in enumerate(point.T):
+        root = spread * scaling.factor(i, T)
         covariances.append(root @ root.T)
     modes = _user_modes(problem, modes_inside)
     beta = scaling.beta(point.beta)

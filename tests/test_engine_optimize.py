@@ -8,6 +8,7 @@ from dense_models import DESIGNS, random_theta
 
 import lme4py
 from lme4py.engine.optimize import Control, Local, minimise, trust_region_step
+from lme4py.errors import DesignError
 
 
 def decrease(gradient: np.ndarray, hessian: np.ndarray, step: np.ndarray) -> float:
@@ -50,10 +51,8 @@ def test_step_is_the_minimum_of_the_disc(name):
     # The step is bisected to 1e-10 of its shift; the flat directions are allowed a curvature of 1e-10.
     assert np.linalg.norm(step) <= radius * (1 + 1e-8)
     assert predicted == pytest.approx(decrease(gradient, hessian, step), rel=1e-8)
-    # Next to the hard case the shift would have to be known to many digits of its distance from the lowest
-    # eigenvalue, and is known to 1e-10 of itself; a step only has to reach a fixed part of the best decrease.
-    loss = 1e-2 if name == "almost the hard case" else 1e-6
-    assert predicted >= best * (1 - loss)
+    # The grid of the brute force is the coarser of the two.
+    assert predicted >= best * (1 - 1e-6)
     # The grid misses the minimum by a little; nothing beats it by more than that.
     assert predicted <= best + 1e-4 * max(abs(best), float(np.abs(gradient).max()) * radius)
 
@@ -157,7 +156,7 @@ def test_function_without_a_value_shortens_the_step():
 
 
 def test_no_value_at_the_start():
-    with pytest.raises(np.linalg.LinAlgError, match="starting values"):
+    with pytest.raises(DesignError, match="starting values"):
         minimise(lambda t: None, np.zeros(2), Control())
 
 

@@ -284,14 +284,19 @@ def test_zero_variance_is_ordinary_least_squares():
     assert (result.ranef()["Intercept"] == 0.0).all()
 
 
-def test_perfectly_fitted_response(sleepstudy):
-    """No residual variance at all: the fit must not crash in the logarithm of zero."""
-    data = sleepstudy.assign(Reaction=2.0 + 3.0 * sleepstudy["Days"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", lme4py.Lme4Warning)
-        result = lme4py.lmer("Reaction ~ Days + (1 | Subject)", data)
-    np.testing.assert_allclose(result.params, [2.0, 3.0], rtol=1e-10)  # rounding only
-    assert result.sigma < 1e-10
+def test_perfectly_fitted_response_is_refused(sleepstudy):
+    """No residual variance at all has no likelihood: by the fixed effects, or by the groups."""
+    exact = sleepstudy.assign(Reaction=2.0 + 3.0 * sleepstudy["Days"])
+    with pytest.raises(lme4py.DataError, match="fixed effects fit the response exactly"):
+        lme4py.lmer("Reaction ~ Days + (1 | Subject)", exact)
+    constant = sleepstudy.assign(Reaction=sleepstudy.groupby("Subject", observed=True)["Reaction"].transform("mean"))
+    with pytest.raises(lme4py.DesignError, match="random effects fit the response exactly"):
+        lme4py.lmer("Reaction ~ 1 + (1 | Subject)", constant)
+
+
+def test_units_beyond_floating_point_are_refused(sleepstudy):
+    with pytest.raises(lme4py.DataError, match="use other units"):
+        lme4py.lmer("Reaction ~ 1 + (1 | Subject)", sleepstudy.assign(Reaction=sleepstudy["Reaction"] * 1e200))
 
 
 # -- hard cases ------------------------------------------------------------------------------------

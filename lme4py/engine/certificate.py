@@ -193,8 +193,9 @@ def _verdict(converged: bool, bound: float, descends: bool, singular: list[str],
     if not converged:
         why = "it still falls in some direction" if descends else f"it could still fall by about {bound:.1g}"
         return (
-            f"Not converged: the {what} is not at its minimum ({why}); do not use these estimates. Simplify the random "
-            "effects, or give other starting values (`start=`) or more evaluations (`control={'max_evaluations': 1000}`)."
+            f"Not converged: the {what} is not at its minimum ({why}); do not use these estimates. Simplify the "
+            "random effects, or give other starting values (`start=`) or more evaluations "
+            "(`control={'max_evaluations': 1000}`)."
         )
     room = f"at most {bound:.0e}" if bound >= 1e-12 else "less than 1e-12"
     if not singular:

@@ -88,9 +88,9 @@ class Binomial(Family):
         return data.y / np.maximum(data.n_trials, 1.0)
 
     def _unit_deviance(self, data: ResponseData, mu: FloatArray, lam: float) -> FloatArray:
-        mu = np.clip(mu, _TINY, 1.0 - _TINY)
+        success: FloatArray = np.clip(mu, _TINY, 1.0 - _TINY)
         y, f, m = data.y, data.failures, np.maximum(data.n_trials, 1.0)
-        result: FloatArray = 2.0 * (xlogy(y, y / (m * mu)) + xlogy(f, f / (m * (1.0 - mu))))
+        result: FloatArray = 2.0 * (xlogy(y, y / (m * success)) + xlogy(f, f / (m * (1.0 - success))))
         return result
 
     def simulate(self, mu: FloatArray, lam: float, data: ResponseData, rng: np.random.Generator) -> FloatArray:
@@ -99,7 +99,7 @@ class Binomial(Family):
 
 def _times(count: FloatArray, part: FloatArray) -> FloatArray:
     """count * part, where no count makes 0 of an infinite part."""
-    product: FloatArray = count * part
+    product = count * part
     # An infinite or undefined element survives in the sum: one pass tells whether there is any.
     return product if bool(np.isfinite(product.sum())) else np.where(count == 0.0, 0.0, product)
 

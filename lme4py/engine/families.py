@@ -134,7 +134,9 @@ def _make_link(family: str, link: str) -> Link:
         return PROBABILITY_LINKS[link]
     if link == "log":
         return LogMean()
-    return PowerMean(link, _POWERS[link], low=-np.inf if family == "gaussian" else 0.0)
+    if family == "gaussian":
+        return PowerMean(link, _POWERS[link], low=-np.inf)
+    return PowerMean(link, _POWERS[link])
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -115,9 +115,7 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     X, C, Z, S = scale_model(design)
     factors = group_terms(design)
     codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
-    columns = tuple(
-        Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors
-    )
+    columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)
     templates = Templates(tuple(Template(term.n_columns, term.structure) for term in design.terms))
     offset = np.zeros(design.n_obs) if design.offset is None else design.offset
     products = WeightedProducts(codes, columns, factors)
@@ -421,9 +419,7 @@ def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
     by_T = _outer_by_factor(problem.factors, g_a - 2.0 * mode.score, mode.u)
     by_T = [
         first + second + 2.0 * g @ T
-        for first, second, g, T in zip(
-            by_T, _outer_by_factor(problem.factors, mode.score, a), G, mode.T, strict=True
-        )
+        for first, second, g, T in zip(by_T, _outer_by_factor(problem.factors, mode.score, a), G, mode.T, strict=True)
     ]
     parts = [theta_gradient(problem, by_T)]
     if not profiled:

@@ -72,9 +72,7 @@ class JointCriterion:
         Laplace -> (value, gradient) of a better approximation, such as quadrature.
     """
 
-    def __init__(
-        self, finder: ModeFinder, refine: Callable[[Laplace], tuple[float, FloatArray]] | None = None
-    ) -> None:
+    def __init__(self, finder: ModeFinder, refine: Callable[[Laplace], tuple[float, FloatArray]] | None = None) -> None:
         self.finder = finder
         self.refine = refine
         self.base: Laplace | None = None
@@ -171,9 +169,7 @@ class ProfiledCriterion:
         full = average_information(self.finder, found)
         out = np.zeros((m + problem.n_dispersion, m + problem.n_dispersion))
         cross = full[m : m + p, :m]
-        out[:m, :m] = (
-            full[:m, :m] - cross.T @ np.linalg.solve(full[m : m + p, m : m + p], cross) if p else full[:m, :m]
-        )
+        out[:m, :m] = full[:m, :m] - cross.T @ np.linalg.solve(full[m : m + p, m : m + p], cross) if p else full[:m, :m]
         if problem.n_dispersion:
             out[m, m] = dispersion_curvature(self.finder, found)
         return out

@@ -27,6 +27,8 @@ Derivatives = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 # Left of this point the tail of the normal distribution comes from Laplace's continued fraction.
 _NORMAL_TAIL: Final = -5.0
+# Nearer to the end of a bounded range than this, a third derivative is no number of double precision.
+_EDGE: Final = 1e-60
 _SQRT_2PI: Final = float(np.sqrt(2.0 * np.pi))
 
 
@@ -246,7 +248,7 @@ class LogProbability(ProbabilityLink):
     """mu = exp(eta), eta < 0 (relative risks)."""
 
     name = "log"
-    high = 0.0
+    high = -_EDGE
 
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         zero = np.zeros_like(eta)
@@ -263,7 +265,7 @@ class IdentityProbability(ProbabilityLink):
     """mu = eta, 0 < eta < 1 (risk differences)."""
 
     name = "identity"
-    low = 0.0
+    low = _EDGE
     high = 1.0
 
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
@@ -321,18 +323,18 @@ class PowerMean(MeanLink):
     name : str
     power : float
     low : float
-        0 for a distribution with a positive mean, -inf for the gaussian.
+        Next to 0 for a distribution with a positive mean, -inf for the gaussian.
     """
 
     name: str
     power: float
-    low: float = 0.0
+    low: float = _EDGE
     high: float = np.inf
 
     def valid(self, eta: FloatArray) -> BoolArray:
         """True where `eta` is finite, inside the range, and not at the pole of a negative power."""
         inside = super().valid(eta)
-        return inside & (eta != 0.0) if self.power < 0 and self.low < 0 else inside
+        return inside & (np.abs(eta) > _EDGE) if self.power < 0 and self.low < 0 else inside
 
     def derivatives(self, eta: FloatArray) -> Derivatives:
         p = self.power

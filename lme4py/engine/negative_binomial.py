@@ -152,7 +152,7 @@ def _softplus_minus_slope(u: FloatArray, p: FloatArray, excess: FloatArray) -> F
 
     `p` is x/(1 + x) and `excess` is log(1 + x).
     """
-    x = np.exp(np.minimum(u, 0.0))
+    x: FloatArray = np.exp(np.minimum(u, 0.0))
     # x - x/(1 + x) = x p.
     result: FloatArray = np.where(u < -2.0, log1p_minus(x) + x * p, excess - p)
     return result

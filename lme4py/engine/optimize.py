@@ -102,8 +102,8 @@ def minimise(local: Callable[[FloatArray], Local | None], start: FloatArray, con
     first = local(start)
     if first is None:
         raise DesignError(
-            "the criterion cannot be evaluated at the starting values; give other ones (`start=`) or take columns out of "
-            "the random effects."
+            "the criterion cannot be evaluated at the starting values; give other ones (`start=`) or take columns out "
+            "of the random effects."
         )
     state = _State(first, control.radius, np.zeros((start.size, start.size)))
     _record(state, first, True)
@@ -183,17 +183,18 @@ def _boundary_step(g: FloatArray, values: FloatArray, radius: float) -> FloatArr
             direction = 1.0 if g[0] <= 0 else -1.0
             inside[0] += direction * np.sqrt(rest)
             return inside
-    low, high = least, least + scale / radius + 1e-300
-    for _ in range(100):
+    # Bisection on what is added to `least`, since next to the hard case that is a small difference of large numbers.
+    low, high = 0.0, scale / radius + 1e-300
+    for _ in range(200):
         middle = 0.5 * (low + high)
-        step = -g / (values + middle + 1e-300)
+        step = -g / (shifted + middle + 1e-300)
         if float(step @ step) > radius**2:
             low = middle
         else:
             high = middle
         if high - low <= 1e-10 * high:
             break
-    return -g / (values + high + 1e-300)
+    return -g / (shifted + high + 1e-300)
 
 
 def _noise(here: Local) -> float:

@@ -269,8 +269,6 @@ class _Sums:
 def _reordered(data: Any, order: IntArray) -> Any:
     """The response with its rows in another order."""
     arrays = {
-        name: getattr(data, name)[order]
-        for name in ("y", "trials", "weights")
-        if getattr(data, name, None) is not None
+        name: getattr(data, name)[order] for name in ("y", "trials", "weights") if getattr(data, name, None) is not None
     }
     return replace(data, **arrays)

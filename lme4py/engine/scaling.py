@@ -48,6 +48,14 @@ class Scaling:
     log_det_C: float
     weight_scale: float
 
+    def factor(self, term: int, T: FloatArray) -> FloatArray:
+        """S T of a term; rows that are rounding noise, because a variance is zero, are exact zeros."""
+        S = self.S[term]
+        root: FloatArray = S @ T
+        noise = 1e-13 * np.linalg.norm(np.abs(S) @ np.abs(T), axis=1)
+        root[np.linalg.norm(root, axis=1) <= noise] = 0.0
+        return root
+
     def beta(self, inside: FloatArray) -> FloatArray:
         """Fixed effects on the user's scale."""
         return self.b0 + self.y_scale * (self.C @ inside)
@@ -84,6 +92,10 @@ def scale_columns(design: Design) -> tuple[Scaling, ScaledColumns]:
     XY[:, :p] = X
     # Squares of very small or very large numbers would leave the range of floating point.
     magnitude = float(np.abs(y).max(initial=0.0)) or 1.0
+    if not 1e-140 < magnitude < 1e140:
+        raise DataError(
+            f"the largest response is {magnitude:.3g}, and its variance is beyond floating point; use other units."
+        )
     XY[:, p] = y / magnitude
     spread, coefficients = _centre_response(XY, root)
     y_scale, coefficients = magnitude * spread, magnitude * coefficients

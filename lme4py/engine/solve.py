@@ -50,15 +50,7 @@ def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> O
         optimum = replace(again, log=log)
         if not moved:
             break
-    return _canonical(templates, optimum)
-
-
-def _canonical(templates: Templates, optimum: Optimum) -> Optimum:
-    """The same covariances with non-negative diagonals and without elements that change nothing."""
-    theta = templates.theta_of_factors(templates.factors(optimum.theta))
-    point, G = optimum.source
-    # The factor depends on the covariances only, so it stays.
-    return replace(optimum, theta=theta, source=(replace(point, theta=theta, T=templates.factors(theta)), G))
+    return optimum
 
 
 def _snap(criterion: Criterion, templates: Templates, optimum: Optimum) -> FloatArray | None:

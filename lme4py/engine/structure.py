@@ -225,8 +225,8 @@ def _check_memory(dense_size: int, dense: list[int], factors: tuple[Factor, ...]
     if need > available:
         names = ", ".join(f"{factors[f].name} ({factors[f].size:,})" for f in dense)
         raise DesignError(
-            f"the crossed random effects {names} need a dense block of {dense_size:,} x {dense_size:,} numbers, about "
-            f"{need / 2**30:.1f} GB, and {available / 2**30:.1f} GB are free; leave one of these terms out, or make it fixed."
+            f"the crossed random effects {names} need a dense block of {dense_size:,} x {dense_size:,} numbers, "
+            f"about {need / 2**30:.1f} GB, and {available / 2**30:.1f} GB are free; leave one of these terms out."
         )
 
 

@@ -48,9 +48,7 @@ class WeightedProducts:
         Z'.
     """
 
-    def __init__(
-        self, codes: tuple[IntArray, ...], Z: tuple[FloatArray, ...], factors: tuple[Factor, ...]
-    ) -> None:
+    def __init__(self, codes: tuple[IntArray, ...], Z: tuple[FloatArray, ...], factors: tuple[Factor, ...]) -> None:
         self.factors = factors
         self.n = int(codes[0].size)
         self._P_parts: list[tuple[IntArray, FloatArray]] = []

@@ -1,0 +1,71 @@
+"""Proof that a point is the optimum of a generalised linear mixed model."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from lme4py.engine.certificate import CONVERGED, SINGULAR, Certificate, TermNames, _describe_singular
+from lme4py.engine.glmm import GlmmProblem
+from lme4py.engine.glmm_solve import GlmmOptimum, newton_step, scaled_eigen
+from lme4py.engine.types import FloatArray
+
+
+def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, trouble: str = "") -> Certificate:
+    """Test the first- and second-order conditions of a minimum with the difference Hessian.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    optimum : GlmmOptimum
+    names : sequence of (label, column names), one per term
+    trouble : str
+        A known reason why there is no optimum, such as separation; the fit is then not certified.
+    """
+    theta = optimum.phi[: problem.n_theta]
+    _, bound = newton_step(optimum.hessian, optimum.gradient)
+    _, values, _ = scaled_eigen(optimum.hessian)
+    stand_in: Any = SimpleNamespace(
+        problem=SimpleNamespace(templates=problem.templates, scaling=SimpleNamespace(S=problem.S))
+    )
+    singular = _describe_singular(stand_in, theta, names)
+    boundary = _boundary_derivative(problem, theta, optimum.hessian)
+    lowest = float(values[0]) if values.size else 0.0
+    descends = lowest < -1e-5
+    converged = bound < CONVERGED and not descends and not trouble
+    return Certificate(
+        gradient_norm=float(np.sqrt(2.0 * bound)),
+        min_eigenvalue=lowest,
+        bound=bound,
+        boundary_derivative=boundary,
+        converged=converged,
+        is_singular=bool(singular),
+        singular=tuple(singular),
+        verdict=_verdict(converged, bound, descends, singular, trouble),
+    )
+
+
+def _boundary_derivative(problem: GlmmProblem, theta: FloatArray, hessian: FloatArray) -> float | None:
+    """Smallest one-sided derivative in a variance that is zero: half the curvature in its standard deviation."""
+    zero = np.flatnonzero(problem.templates.diagonal() & (np.abs(theta) < SINGULAR * 1e-3))
+    return 0.5 * float(hessian.diagonal()[zero].min()) if zero.size else None
+
+
+def _verdict(converged: bool, bound: float, descends: bool, singular: list[str], trouble: str) -> str:
+    if trouble:
+        return f"Not converged: {trouble}"
+    if not converged:
+        why = "it still falls in some direction" if descends else f"it could still fall by about {bound:.1g}"
+        return (
+            f"Not converged: -2 log-likelihood is not at its minimum ({why}); do not use these estimates. Simplify the "
+            "random effects, or give other starting values (`start=`) or more evaluations "
+            "(`control={'max_evaluations': 1000}`)."
+        )
+    if not singular:
+        return f"Converged: -2 log-likelihood could fall by at most {bound:.0e}."
+    return (
+        f"Converged to a singular fit ({'; '.join(singular)}): -2 log-likelihood could fall by at most {bound:.0e}. The "
+        "data do not support this part of the random effects; a model without it fits as well."
+    )
