@@ -23,12 +23,17 @@ _HOME = {
     "DesignError": "lme4py.errors",
     "Fit": "lme4py.fit",
     "FormulaError": "lme4py.errors",
+    "GlmmFit": "lme4py.glmm_fit",
     "Lme4Error": "lme4py.errors",
     "Lme4Warning": "lme4py.errors",
     "LmmCriterion": "lme4py.fit",
+    "MEGLMResult": "lme4py.glmm_results",
     "MixedResult": "lme4py.results",
     "Optimum": "lme4py.engine.optimize",
     "OptionError": "lme4py.errors",
+    "glmer": "lme4py.api",
+    "glmer_nb": "lme4py.api",
+    "glmm_fit": "lme4py.glmm_fit",
     "lformula": "lme4py.design.build",
     "list_datasets": "lme4py.data.datasets",
     "lmer": "lme4py.api",
@@ -48,13 +53,18 @@ __all__ = [
     "DesignError",
     "Fit",
     "FormulaError",
+    "GlmmFit",
     "Lme4Error",
     "Lme4Warning",
     "LmmCriterion",
+    "MEGLMResult",
     "MixedResult",
     "Optimum",
     "OptionError",
     "__version__",
+    "glmer",
+    "glmer_nb",
+    "glmm_fit",
     "lformula",
     "list_datasets",
     "lmer",
@@ -66,7 +76,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lme4py.api import lmer
+    from lme4py.api import glmer, glmer_nb, lmer
     from lme4py.data.datasets import list_datasets, load_dataset
     from lme4py.design.build import lformula
     from lme4py.design.design import Design
@@ -82,6 +92,8 @@ if TYPE_CHECKING:
         OptionError,
     )
     from lme4py.fit import Fit, LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
+    from lme4py.glmm_fit import GlmmFit, glmm_fit
+    from lme4py.glmm_results import MEGLMResult
     from lme4py.results import MixedResult
 else:
 

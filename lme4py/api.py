@@ -9,12 +9,15 @@ from numpy.typing import ArrayLike
 
 from lme4py.design.build import NaAction, lformula
 from lme4py.design.design import Design
+from lme4py.engine.families import Family, make_family
 from lme4py.engine.optimize import Control
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.glmm_fit import GlmmFit, check_options, glmm_fit
+from lme4py.glmm_results import MEGLMResult
 from lme4py.fit import Fit, lmm_criterion, make_fit, optimize_criterion
 from lme4py.results import MixedResult
 
-__all__ = ["lmer"]
+__all__ = ["glmer", "glmer_nb", "lmer"]
 
 
 def lmer(
@@ -95,6 +98,162 @@ def lmer(
         functions=functions,
     )
     return MixedResult(_fit(design, reml, start, control, bool(progress)))
+
+
+def glmer(
+    formula: str,
+    data: Any,
+    family: str | Family = "binomial",
+    *,
+    link: str | None = None,
+    nAGQ: int = 1,
+    hessian: str = "observed",
+    weights: str | ArrayLike | None = None,
+    offset: str | ArrayLike | None = None,
+    contrasts: Mapping[str, Any] | None = None,
+    start: ArrayLike | None = None,
+    control: Control | Mapping[str, Any] | None = None,
+    progress: bool | None = None,
+    na_action: NaAction = "omit",
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> MEGLMResult:
+    """Fit a generalised linear mixed model by maximum likelihood.
+
+    Parameters
+    ----------
+    formula : str
+        A formula as in lme4, such as ``"cbind(successes, failures) ~ x + (1 | g)"``. Binomial responses: 0/1,
+        boolean, a factor with two levels (the second is success), ``cbind(successes, failures)``, or a proportion
+        with `weights` the numbers of trials.
+    data : data frame
+        pandas, polars (eager or lazy), pyarrow, a dict of arrays, or anything else that narwhals reads.
+    family : str
+        "binomial", "poisson", "nbinomial" (NB-2), "nbinomial1", "gamma", "inverse_gaussian" or "gaussian".
+    link : str, optional
+        The default is logit for binomial, identity for gaussian and log for all others.
+    nAGQ : int
+        1 is the Laplace approximation; more are that many points of adaptive Gauss-Hermite quadrature for each
+        random effect (one grouping factor, up to four random effects per group); 0 is fast and approximate.
+    hessian : {"observed", "expected"}
+        Information in the Laplace approximation: "observed" as glmmTMB and Stata, "expected" as lme4. The same for
+        canonical links.
+    weights : str or array of shape (n,), optional
+        Prior weights, or the numbers of trials of proportions. They multiply the log-likelihood of a row
+        (binomial, poisson, negative binomial) or divide its dispersion (all others).
+    offset : str or array of shape (n,), optional
+        Known part of the linear predictor, added to the ``offset()`` terms of the formula.
+    contrasts : dict, optional
+        Variable name -> name of a contrast, or a matrix with one row per level.
+    start : array of shape (n_theta,), optional
+        Starting values of theta, the covariance parameters.
+    control : Control or dict, optional
+        Settings of the optimiser, such as ``{"max_evaluations": 500}``.
+    progress : bool, optional
+        True shows a progress bar on standard error.
+    na_action : {"omit", "exclude", "raise"}
+        What to do with rows that have a missing value in a variable of the model.
+    functions : dict, optional
+        Functions of your own that the formula may call.
+
+    Returns
+    -------
+    MEGLMResult
+
+    Raises
+    ------
+    Lme4Error
+        Or one of its children, before any fitting, when the formula, the data or an option is at fault.
+
+    Examples
+    --------
+    >>> from lme4py import glmer, load_dataset
+    >>> result = glmer("use ~ age + urban + (1 | district)", load_dataset("Contraception"))
+    >>> result.coef_table()[["estimate", "std_error"]].round(3)
+               estimate  std_error
+    term
+    Intercept    -0.715      0.097
+    age           0.009      0.005
+    urban[T.Y]    0.736      0.115
+    """
+    _check_options(formula, data, True, progress, na_action)
+    _check_mappings(contrasts, functions)
+    response_family = make_family(family, link)
+    check_options(nAGQ, hessian)
+    design = lformula(
+        formula,
+        data,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        na_action=na_action,
+        functions=functions,
+        check_identifiable=False,
+        family=response_family.name,
+    )
+    return MEGLMResult(_fit_glmm(design, response_family, nAGQ, hessian, start, control, bool(progress)))
+
+
+def glmer_nb(
+    formula: str,
+    data: Any,
+    *,
+    link: str | None = None,
+    nAGQ: int = 1,
+    hessian: str = "observed",
+    weights: str | ArrayLike | None = None,
+    offset: str | ArrayLike | None = None,
+    contrasts: Mapping[str, Any] | None = None,
+    start: ArrayLike | None = None,
+    control: Control | Mapping[str, Any] | None = None,
+    progress: bool | None = None,
+    na_action: NaAction = "omit",
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> MEGLMResult:
+    """Fit a negative binomial mixed model (NB-2): `glmer` with ``family="nbinomial"``.
+
+    The dispersion theta, Var(y) = mu + mu^2 / theta, is estimated together with all other parameters. For the
+    arguments see `glmer`.
+
+    Returns
+    -------
+    MEGLMResult
+        With theta as `dispersion`.
+
+    Examples
+    --------
+    >>> from lme4py import glmer_nb, load_dataset
+    >>> result = glmer_nb("count ~ mined + (1 | site)", load_dataset("Salamanders"))
+    >>> round(result.dispersion, 2)
+    0.54
+    """
+    return glmer(
+        formula,
+        data,
+        "nbinomial",
+        link=link,
+        nAGQ=nAGQ,
+        hessian=hessian,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        start=start,
+        control=control,
+        progress=progress,
+        na_action=na_action,
+        functions=functions,
+    )
+
+
+def _fit_glmm(
+    design: Design, family: Family, nAGQ: int, hessian: str, start: Any, control: Any, progress: bool
+) -> GlmmFit:
+    """`glmm_fit` with a bar while it runs."""
+    from tqdm import tqdm
+
+    with tqdm(total=1, disable=not progress, desc="fitting", leave=False) as bar:
+        fit = glmm_fit(design, family, nAGQ=nAGQ, hessian=hessian, start=start, control=control)
+        bar.update()
+    return fit
 
 
 def _fit(design: Design, reml: bool, start: Any, control: Any, progress: bool) -> Fit:

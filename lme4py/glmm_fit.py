@@ -24,7 +24,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import ConvergenceWarning, OptionError, did_you_mean
 from lme4py.fit import _control, _fitted
 
-__all__ = ["GlmmFit", "glmm_fit"]
+__all__ = ["GlmmFit", "check_options", "glmm_fit"]
 
 HESSIANS = ("observed", "expected")
 
@@ -139,7 +139,7 @@ class GlmmFit:
 def glmm_fit(
     design: Design,
     family: Family,
-    data: ResponseData,
+    data: ResponseData | None = None,
     *,
     nAGQ: int = 1,
     hessian: str = "observed",
@@ -152,8 +152,8 @@ def glmm_fit(
     ----------
     design : Design
     family : Family
-    data : ResponseData
-        The response, checked for this family.
+    data : ResponseData, optional
+        The response, checked for this family; `design.response` when not given.
     nAGQ : int
     hessian : {"observed", "expected"}
     start : array of shape (m,), optional
@@ -166,8 +166,11 @@ def glmm_fit(
         When the optimum cannot be certified.
     """
     settings = _control(control)
-    check_nagq(nAGQ)
-    _check_hessian(hessian)
+    check_options(nAGQ, hessian)
+    if data is None:
+        data = design.response
+    if data is None:
+        raise OptionError("the design holds no response of a family; make it with lformula(..., family=...).")
     with limited_threads(design):
         problem = make_glmm(design, family, data, expected=hessian == "expected")
         finder = ModeFinder(problem)
@@ -180,13 +183,10 @@ def glmm_fit(
     return fit
 
 
-def check_nagq(nAGQ: object) -> None:
-    """Refuse anything but a whole number from 0 on."""
+def check_options(nAGQ: object, hessian: object) -> None:
+    """Refuse what is no number of points or no kind of information."""
     if isinstance(nAGQ, bool) or not isinstance(nAGQ, int | np.integer) or int(nAGQ) < 0:
         raise OptionError(f"nAGQ={nAGQ!r} must be 0, 1 (Laplace), or a number of quadrature points such as 9.")
-
-
-def _check_hessian(hessian: object) -> None:
     if hessian not in HESSIANS:
         hint = did_you_mean(str(hessian), HESSIANS)
         raise OptionError(f"hessian={hessian!r} is not known.{hint} Use 'observed' (as glmmTMB) or 'expected' (as lme4).")

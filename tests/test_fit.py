@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pandas as pd
@@ -366,3 +366,37 @@ def test_duplicated_and_collinear_columns(sleepstudy):
     plain = lme4py.lmer(FORMULA, sleepstudy)
     assert result.fit.design.dropped == ("again", "sum")
     assert result.criterion == pytest.approx(plain.criterion, abs=1e-9)
+
+
+# -- the fall-back ----------------------------------------------------------------------------------
+
+
+def test_fall_back_rescues_a_stuck_optimiser(sleepstudy, monkeypatch):
+    """A first optimiser that stops at once away from the minimum is followed by a quasi-Newton search."""
+    from lme4py.engine import solve
+
+    real = solve.minimise
+    calls = []
+
+    def gives_up_first(local, start, control):
+        calls.append(start)
+        limit = replace(control, max_evaluations=1) if len(calls) == 1 else control
+        return real(local, start, limit)
+
+    monkeypatch.setattr(solve, "minimise", gives_up_first)
+    fit = lme4py.lmm_fit(lme4py.lformula(FORMULA, sleepstudy), start=[5.0, 0.0, 5.0])
+    assert len(calls) == 2
+    assert fit.certificate.converged
+    assert fit.criterion == pytest.approx(1743.628271959, abs=1e-8)  # as many digits as are printed
+    assert [e.number for e in fit.opt_log] == list(range(1, len(fit.opt_log) + 1))
+
+
+def test_insteval_from_random_starts():
+    """Ten random starts end at the same optimum (lme4 stops elsewhere from some orders of the levels)."""
+    design = lme4py.lformula("y ~ service + (1 | s) + (1 | d) + (1 + service | dept)", lme4py.load_dataset("InstEval"))
+    criterion = lme4py.lmm_criterion(design, reml=False)
+    rng = np.random.default_rng(5)
+    for _ in range(10):
+        start = rng.normal(size=design.n_theta) * np.exp(rng.normal(size=design.n_theta))
+        optimum = lme4py.optimize_criterion(criterion, start=start)
+        assert optimum.value == pytest.approx(237647.0583796, abs=1e-6)  # rounding of a sum over 73,421 rows

@@ -24,6 +24,7 @@ from lme4py.design.fixed import (
 )
 from lme4py.design.random import Grouping, check_levels, grouping_factor, refuse_unidentifiable, term_order
 from lme4py.design.recipe import BarRecipe, Recipe, offset_column, offset_values
+from lme4py.design.response import glmm_response
 from lme4py.errors import DataError, DesignError, FormulaError, OptionError, did_you_mean
 from lme4py.formula.deparse import deparse, names_in
 from lme4py.formula.evaluate import evaluate
@@ -50,6 +51,7 @@ def lformula(
     functions: Functions | None = None,
     require_random: bool = True,
     check_identifiable: bool = True,
+    family: str | None = None,
 ) -> Design:
     """Read a formula and data into the arrays of a mixed model.
 
@@ -75,6 +77,8 @@ def lformula(
         Refuse a formula without a random-effects term.
     check_identifiable : bool
         Refuse terms that a gaussian model cannot tell apart from its residuals.
+    family : str, optional
+        Canonical name of a response family: the response is checked for it and stands in `Design.response`.
 
     Returns
     -------
@@ -94,7 +98,7 @@ def lformula(
     rows = _Rows(frame, parsed, weights, offset, na_action)
     state: dict[str, Any] = {}
     values = _evaluate(parsed, rows, state, functions or {})
-    return _assemble(parsed, response, rows, values, state, contrasts, functions or {}, check_identifiable)
+    return _assemble(parsed, response, rows, values, state, contrasts, functions or {}, check_identifiable, family)
 
 
 @lru_cache(maxsize=256)
@@ -245,12 +249,14 @@ def _assemble(
     contrasts: Mapping[str, str | NDArray[Any]] | None,
     functions: Functions,
     identifiable: bool,
+    family: str | None,
 ) -> Design:
     fixed_nodes = used_variables(parsed.fixed)
     others = [node for bar in parsed.bars for node in (*used_variables(bar.terms), *bar.group)]
     chosen, notes = user_contrasts(contrasts, fixed_nodes, others, values)
     response_name = name_of(response)
-    y = response_values(values[response], response_name)
+    data = None if family is None else glmm_response(values[response], response_name, family, rows.weights)
+    y = response_values(values[response], response_name) if data is None else data.table
     variables = make_variables(fixed_nodes, values, chosen)
     fixed = fixed_part(parsed.fixed, variables, values, rows.n)
     if identifiable and len(fixed.names) >= rows.n:
@@ -278,6 +284,7 @@ def _assemble(
         na_action=rows.na_action,
         recipe=Recipe(parsed, state, columns, variables, fixed.kept, bars, rows.offset_column, dict(functions)),
         notes=tuple(notes),
+        response=data,
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lme4py.design.recipe import Recipe
+    from lme4py.design.response import ResponseData
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -98,6 +99,8 @@ class Design:
         What is needed to build the same columns for new data; small, picklable.
     notes : tuple of str
         Plain sentences worth showing to the user (dropped columns, `||` with a factor, ...).
+    response : ResponseData or None
+        The response of a generalised model, checked for its family.
     """
 
     formula: str
@@ -116,6 +119,7 @@ class Design:
     na_action: str
     recipe: Recipe
     notes: tuple[str, ...] = ()
+    response: ResponseData | None = None
 
     @property
     def n_obs(self) -> int:

@@ -20,8 +20,9 @@ __all__ = ["ResponseData", "binomial_response", "glmm_response"]
 
 _COUNTS = ("poisson", "nbinomial", "nbinomial1")
 _POSITIVE = ("gamma", "inverse_gaussian")
-# Rounding error of a proportion computed as successes / trials and multiplied by the trials again.
-_WHOLE = 1e-6
+# Relative rounding error of a proportion, written with six digits or more, times the trials; and of a count.
+_PROPORTION = 1e-6
+_COUNT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class ResponseData:
         """Prior weights, shape (n,), or 1.0."""
         return 1.0 if self.weights is None else self.weights
 
+    @property
+    def table(self) -> FloatArray:
+        """`y`, or successes and failures side by side, (n, 2), where rows have several trials."""
+        return self.y if self.trials is None else np.column_stack([self.y, self.failures])
+
     # The rest does not change while a model is fitted: computed once.
 
     @cached_property
@@ -78,6 +84,12 @@ class ResponseData:
         """log y!, shape (n,)."""
         result: FloatArray = gammaln(self.y + 1.0)
         return result
+
+    @cached_property
+    def distinct(self) -> tuple[FloatArray, NDArray[np.intp]]:
+        """The distinct responses, and for each row the position of its own among them: counts repeat."""
+        values, index = np.unique(self.y, return_inverse=True)
+        return values, index
 
     @cached_property
     def log_y(self) -> FloatArray:
@@ -209,10 +221,11 @@ def _second_level(value: Value, name: str) -> FloatArray:
         )
     if len(value.levels) < 2:
         raise DataError(
-            f"the response '{name}' has one level only ({', '.join(map(repr, value.levels))}) in the {value.values.size} "
-            "rows used: the probability has no estimate inside 0 .. 1; check the column, or use more data"
+            f"the response '{name}' has one level only ({', '.join(map(repr, value.levels))}) in the "
+            f"{value.values.size} rows used: the probability has no estimate inside 0 .. 1; check the column, or "
+            "use more data"
         )
-    return (value.values == 1).astype(np.float64)
+    return np.asarray(value.values == 1, dtype=np.float64)
 
 
 def _proportion(y: FloatArray, name: str, weights: FloatArray | None) -> ResponseData:
@@ -229,7 +242,7 @@ def _proportion(y: FloatArray, name: str, weights: FloatArray | None) -> Respons
     trials = _whole_numbers(weights, "the weights", f"the numbers of trials of the proportions '{name}' are whole")
     successes = y * trials
     rounded = np.rint(successes)
-    off = np.abs(successes - rounded) > _WHOLE * np.maximum(1.0, successes)
+    off = _not_whole(successes, _PROPORTION)
     if off.any():
         i = int(np.argmax(off))
         raise DataError(
@@ -254,14 +267,19 @@ def _informative(data: ResponseData, name: str) -> ResponseData:
 def _whole_numbers(values: FloatArray, what: str, need: str) -> FloatArray:
     """Counts without rounding error, or an error that says what is `need`ed."""
     check_finite(values, [what], "{name}")
-    rounded = np.rint(values)
-    # A count that went through floating-point arithmetic may miss by some units in the last place.
-    off = np.abs(values - rounded) > _WHOLE * np.maximum(1.0, np.abs(values))
-    _refuse(off | (rounded < 0.0), values, what, f"negative or not whole; {need}; correct these rows")
-    return rounded
+    bad = _not_whole(values, _COUNT) | (values < 0.0)
+    _refuse(bad, values, what, f"negative or not whole; {need}; correct these rows")
+    return np.rint(values)
+
+
+def _not_whole(values: FloatArray, relative: float) -> BoolArray:
+    """True where a value is further from a whole number than rounding explains."""
+    # For large numbers a relative tolerance alone would let halves through.
+    tolerance = np.minimum(relative * np.maximum(1.0, np.abs(values)), 0.01)
+    return np.asarray(np.abs(values - np.rint(values)) > tolerance)
 
 
 def _refuse(bad: BoolArray, values: FloatArray, what: str, why: str) -> None:
     if bad.any():
         first = values[int(np.argmax(bad))]
-        raise DataError(f"{what} has {int(bad.sum())} of {values.size} values (first: {first:g}) that are {why}")
+        raise DataError(f"{what}: {int(bad.sum())} of {values.size} values (first: {first:g}) that are {why}")

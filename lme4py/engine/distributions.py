@@ -90,8 +90,8 @@ class Binomial(Family):
     def _unit_deviance(self, data: ResponseData, mu: FloatArray, lam: float) -> FloatArray:
         success: FloatArray = np.clip(mu, _TINY, 1.0 - _TINY)
         y, f, m = data.y, data.failures, np.maximum(data.n_trials, 1.0)
-        result: FloatArray = 2.0 * (xlogy(y, y / (m * success)) + xlogy(f, f / (m * (1.0 - success))))
-        return result
+        parts = xlogy(y, y / (m * success)) + xlogy(f, f / (m * (1.0 - success)))
+        return 2.0 * np.asarray(parts, dtype=np.float64)
 
     def simulate(self, mu: FloatArray, lam: float, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         return rng.binomial(np.rint(data.n_trials).astype(np.int64), mu).astype(np.float64)

@@ -90,10 +90,10 @@ def make_family(family: str | Family, link: str | None = None) -> Family:
     --------
     >>> make_family("binomial").link.name, make_family("Gamma", "inverse").link.name
     ('logit', 'inverse')
-    >>> make_family("poisson", "logit")
+    >>> make_family("poisson", "probit")
     Traceback (most recent call last):
         ...
-    lme4py.errors.OptionError: the poisson family has no link 'logit'; use one of 'log', 'sqrt', 'identity'
+    lme4py.errors.OptionError: the poisson family has no link 'probit'; use one of 'log', 'sqrt', 'identity'
     """
     if isinstance(family, Family):
         if link is None or link == family.link.name:
@@ -134,7 +134,8 @@ def _make_link(family: str, link: str) -> Link:
         return PROBABILITY_LINKS[link]
     if link == "log":
         return LogMean()
-    if family == "gaussian":
+    if family == "gaussian" or link == "sqrt":
+        # mu = eta^2 is a mean on both sides of 0, as R's sqrt link has it.
         return PowerMean(link, _POWERS[link], low=-np.inf)
     return PowerMean(link, _POWERS[link])
 

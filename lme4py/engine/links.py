@@ -334,7 +334,7 @@ class PowerMean(MeanLink):
     def valid(self, eta: FloatArray) -> BoolArray:
         """True where `eta` is finite, inside the range, and not at the pole of a negative power."""
         inside = super().valid(eta)
-        return inside & (np.abs(eta) > _EDGE) if self.power < 0 and self.low < 0 else inside
+        return inside & (np.abs(eta) > _EDGE) if self.power != 1.0 and self.low < 0 else inside
 
     def derivatives(self, eta: FloatArray) -> Derivatives:
         p = self.power
@@ -349,7 +349,7 @@ class PowerMean(MeanLink):
     def log_mean(self, eta: FloatArray) -> Derivatives:
         q = 1.0 / eta
         d1 = self.power * q
-        return self.power * np.log(eta), d1, -d1 * q, 2.0 * d1 * q * q
+        return self.power * np.log(np.abs(eta)), d1, -d1 * q, 2.0 * d1 * q * q
 
     def eta(self, mu: FloatArray) -> FloatArray:
         return mu if self.power == 1.0 else mu ** (1.0 / self.power)

@@ -38,7 +38,9 @@ class NegativeBinomial2(MeanFamily):
         p_, q = _expit_pair(u)
         excess = _softplus(u)
         total = y + theta
-        rising = log_rising(y, np.asarray(lam), 1 if order == 3 else 0)
+        # Gamma functions once per distinct count.
+        counts, index = data.distinct
+        rising = [part[index] for part in log_rising(counts, np.asarray(lam), 1 if order == 3 else 0)]
         p = Pieces(rising[0] + y * t - total * excess - data.log_factorial)
         if order >= 1:
             p.d1 = y * q - theta * p_
@@ -160,5 +162,5 @@ def _softplus_minus_slope(u: FloatArray, p: FloatArray, excess: FloatArray) -> F
 
 def _nb_deviance(y: FloatArray, mu: FloatArray, size: FloatArray) -> FloatArray:
     """2 [y log(y/mu) - (y + size) log((y + size) / (mu + size))]."""
-    result: FloatArray = 2.0 * (xlogy(y, y / mu) - xlog1py(y + size, (y - mu) / (mu + size)))
-    return result
+    parts = xlogy(y, y / mu) - xlog1py(y + size, (y - mu) / (mu + size))
+    return 2.0 * np.asarray(parts, dtype=np.float64)

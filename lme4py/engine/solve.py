@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import scipy.optimize
 
 from lme4py.engine.covariance import Templates
 from lme4py.engine.lmm import Criterion
-from lme4py.engine.optimize import Control, Local, Optimum, minimise
+from lme4py.engine.optimize import Control, Local, Optimum, minimise, trust_region_step
 from lme4py.engine.start import moment_start
 from lme4py.engine.types import FloatArray
 
 # Relative standard deviations below this are tried as exact zeros.
 _SNAP = 1e-3
+# A predicted decrease of the criterion above this where the optimiser stopped calls for the fall-back.
+_STUCK = 1e-7
 
 
 def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> Optimum:
@@ -34,23 +37,50 @@ def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> O
         except np.linalg.LinAlgError:
             return None
         point.swept.release()
-        return Local(theta, point.value, found.gradient, found.hessian, (point, found.G))
+        return Local(theta, point.value, found.gradient, found.hessian, (point, found.G, found.gradient))
 
     templates = criterion.problem.templates
     optimum = minimise(local, moment_start(criterion) if start is None else start, control)
+    if _is_stuck(optimum) and len(optimum.log) < control.max_evaluations:
+        optimum = _append(optimum, minimise(local, _fall_back(criterion, optimum.theta), control))
     # At an exact zero the trust region sees the curvature along the axis, so that a wrong zero is left again.
     for _ in range(3):
         snapped = _snap(criterion, templates, optimum)
         if snapped is None:
             break
         again = minimise(local, snapped, control)
-        count = len(optimum.log)
-        log = optimum.log + tuple(replace(e, number=e.number + count) for e in again.log)
         moved = again.value < optimum.value - 1e-9 * max(1.0, abs(again.value))
-        optimum = replace(again, log=log)
+        optimum = _append(optimum, again)
         if not moved:
             break
     return optimum
+
+
+def _append(before: Optimum, after: Optimum) -> Optimum:
+    """The later optimum with both logs."""
+    count = len(before.log)
+    return replace(after, log=before.log + tuple(replace(e, number=e.number + count) for e in after.log))
+
+
+def _is_stuck(optimum: Optimum) -> bool:
+    """Did the optimiser stop although its own model still predicts a decrease that matters?"""
+    _, predicted = trust_region_step(optimum.source[2], optimum.hessian, 1.0)
+    return predicted > _STUCK
+
+
+def _fall_back(criterion: Criterion, theta: FloatArray) -> FloatArray:
+    """A quasi-Newton search (L-BFGS) that needs nothing but values and gradients."""
+
+    def value_and_gradient(theta: FloatArray) -> tuple[float, FloatArray]:
+        try:
+            point = criterion.evaluate(theta)
+        except np.linalg.LinAlgError:
+            return np.inf, np.zeros_like(theta)
+        return point.value, criterion.theta_gradient(point, criterion.sigma_gradient(point))
+
+    found = scipy.optimize.minimize(value_and_gradient, theta, jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    best: FloatArray = found.x if np.isfinite(found.fun) else theta
+    return best
 
 
 def _snap(criterion: Criterion, templates: Templates, optimum: Optimum) -> FloatArray | None:
