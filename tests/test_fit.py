@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np

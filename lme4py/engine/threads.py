@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -22,10 +23,28 @@ def _controller() -> Any:
     return ThreadpoolController()
 
 
+_lock = threading.Lock()
+_users = 0
+_limiter: Any = None
+
+
 @contextmanager
 def _limit() -> Iterator[None]:
-    with _controller().limit(limits=1, user_api="blas"):
+    # Fits in several threads share one limit: the first sets it and the last takes it back, otherwise one of them
+    # would restore the limit of another.
+    global _users, _limiter
+    with _lock:
+        if _users == 0:
+            _limiter = _controller().limit(limits=1, user_api="blas")
+        _users += 1
+    try:
         yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _limiter.restore_original_limits()
+                _limiter = None
 
 
 def limited_threads(design: Design) -> Any:
