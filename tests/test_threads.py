@@ -15,7 +15,7 @@ def blas_threads() -> list[int]:
     return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 
-def test_limit_is_restored(monkeypatch):
+def test_limit_is_restored():
     before = blas_threads()
     design = lme4py.lformula("Yield ~ 1 + (1 | Batch)", lme4py.load_dataset("Dyestuff"))
     with threads.limited_threads(design):

@@ -13,6 +13,9 @@ import numpy as np
 
 from lme4py.engine.types import FloatArray, IntArray, sparse
 
+# Below this many products the border is summed column by column.
+_FEW = 20_000
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -156,6 +159,12 @@ def _border(codes: IntArray, Z: FloatArray, weighted_XY: FloatArray, n_levels: i
     n, k = Z.shape
     c = weighted_XY.shape[1]
     out = np.empty((k, n_levels, c))
+    if n * k * c < _FEW:
+        # A sparse matrix costs more to set up than these sums.
+        for a in range(k):
+            for j in range(c):
+                out[a, :, j] = np.bincount(codes, weights=Z[:, a] * weighted_XY[:, j], minlength=n_levels)
+        return out
     starts = np.arange(n + 1)
     for a in range(k):
         indicator = sparse.csr_array((np.ascontiguousarray(Z[:, a]), codes, starts), shape=(n, n_levels))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from lme4py.engine.glmm import (
     average_information,
     laplace,
 )
-from lme4py.engine.optimize import Control, Local, Optimum, minimise
+from lme4py.engine.optimize import Control, Local, Optimum, learn_bounded, minimise
 from lme4py.engine.types import FloatArray
 from lme4py.errors import DesignError
 
@@ -32,6 +33,12 @@ from lme4py.errors import DesignError
 _SNAP = 1e-3
 # The first stage only has to come near the optimum of the second.
 _ROUGH = 1e-2
+# First trust-region radius in units of standard errors.
+_RADIUS = 4.0
+# Scoring steps for the model without random effects; the rest is left to the joint steps.
+_GLM_STEPS = 4
+# Links whose predictor has no unit: standard deviations beyond 2 are no start.
+_UNIT_LINKS = ("logit", "probit", "cloglog", "loglog", "cauchit", "log")
 # Difference steps in units of 1 / sqrt(curvature): the error of a central difference is about its square.
 _DIFFERENCE = 1e-3
 
@@ -186,26 +193,89 @@ def dispersion_curvature(finder: ModeFinder, found: Laplace) -> float:
 # -- starts ------------------------------------------------------------------------------------------------------
 
 
-def start_beta(problem: GlmmProblem) -> tuple[FloatArray, float]:
-    """Fixed effects by least squares on the working start of the family, and log dispersion."""
+@dataclass(frozen=True)
+class Start:
+    """Where the optimiser begins: the model without random effects, and moment estimates of their sizes."""
+
+    theta: FloatArray
+    beta: FloatArray
+    lam: float
+
+
+def find_start(problem: GlmmProblem) -> Start:
+    """Scoring steps for the fixed effects alone; variances from the squares of Z's, as in a score test.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    """
+    family, data = problem.family, problem.data
+    with np.errstate(all="ignore"):
+        lam = _start_lambda(problem, np.full(problem.n_obs, float(np.mean(family.start_mean(data)))))
+        beta = _first_beta(problem, lam)
+        for _ in range(_GLM_STEPS):
+            eta = problem.offset + problem.X @ beta
+            rows = family.derivatives(data, eta, lam, 2)
+            beta = _scoring_step(problem, beta, lam, rows)
+            lam = _start_lambda(problem, family.mean(problem.offset + problem.X @ beta))
+        rows = family.derivatives(data, problem.offset + problem.X @ beta, lam, 2)
+        theta = _moment_theta(problem, rows)
+    return Start(theta, beta, lam)
+
+
+def _start_lambda(problem: GlmmProblem, mu: FloatArray) -> float:
+    return float(problem.family.start_lambda(problem.data, mu)) if problem.n_dispersion else 0.0
+
+
+def _scoring_step(problem: GlmmProblem, beta: FloatArray, lam: float, rows: Any) -> FloatArray:
+    """One step of scoring with halving."""
+    X = problem.X
+    if not X.shape[1]:
+        return beta
+    w = np.where(np.isfinite(rows.w_work), rows.w_work, 0.0)
+    step = np.linalg.lstsq((X.T * w) @ X, X.T @ rows.score, rcond=None)[0]
+    before = float(rows.loglik.sum())
+    for _ in range(20):
+        loglik = problem.family.derivatives(problem.data, problem.offset + X @ (beta + step), lam, 0).loglik.sum()
+        if loglik >= before:
+            moved: FloatArray = beta + step
+            return moved
+        step = 0.5 * step
+    return beta
+
+
+def _moment_theta(problem: GlmmProblem, rows: Any) -> FloatArray:
+    """Relative standard deviations from E sum_j (Z'_a s)_j^2 = sum_j A_aaj + tau^2 sum_j A_aaj^2."""
+    products = problem.products
+    scores = products.split(products.columns @ rows.score)
+    bounded = problem.family.link.name in _UNIT_LINKS
+    sizes: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
+    for factor, score, A in zip(problem.factors, scores, products.base(rows.w_work).diagonal, strict=True):
+        information = np.einsum("aaj->aj", A)
+        excess = (score.reshape(information.shape) ** 2 - information).sum(axis=1)
+        square = np.maximum((information**2).sum(axis=1), 1e-300)
+        floor = 0.3 / np.sqrt(np.maximum(information.mean(axis=1), 1e-300))
+        tau = np.maximum(np.sqrt(np.maximum(excess / square, 0.0)), floor)
+        tau = np.clip(tau, 0.05, 2.0) if bounded else tau
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            sizes[term] = np.where(np.isfinite(tau[columns]), tau[columns], 0.5)
+    templates = problem.templates.templates
+    return np.concatenate([t.theta(np.diag(own)) for t, own in zip(templates, sizes, strict=True)])
+
+
+def _first_beta(problem: GlmmProblem, lam: float) -> FloatArray:
+    """Fixed effects by least squares on the working start of the family."""
     family, data = problem.family, problem.data
     eta = family.start_eta(data)
-    lam = float(family.start_lambda(data, family.mean(eta))) if problem.n_dispersion else 0.0
     target = eta - problem.offset
-    with np.errstate(all="ignore"):
-        w = family.derivatives(data, eta, lam, 2).w_work
+    w = family.derivatives(data, eta, lam, 2).w_work
     w = np.where(np.isfinite(w), w, 0.0)
-    for weights in (w, np.ones(problem.n_obs)):
-        beta = _least_squares(problem.X, target, weights)
+    constant = np.full(problem.n_obs, float(np.mean(target)))
+    one = np.ones(problem.n_obs)
+    for goal, weights in ((target, w), (target, one), (constant, one), (np.zeros(problem.n_obs), one)):
+        beta = _least_squares(problem.X, goal, weights)
         if np.isfinite(beta).all() and _possible(problem, beta, lam):
-            return beta, lam
-    # A constant predictor, as near as X comes to one, and then ever further inside the range of the link.
-    beta = _least_squares(problem.X, np.full(problem.n_obs, float(np.mean(target))), np.ones(problem.n_obs))
-    if _possible(problem, beta, lam):
-        return beta, lam
-    beta = np.zeros(problem.n_fixed)
-    if _possible(problem, beta, lam):
-        return beta, lam
+            return beta
     raise DesignError(
         f"no starting value was found: with the {family.link.name} link no linear combination of the fixed effects that "
         "was tried gives every row a possible mean. Include an intercept, or use another link."
@@ -250,14 +320,15 @@ def solve_glmm(
         nAGQ = 0.
     """
     problem = finder.problem
-    beta, lam = start_beta(problem)
-    theta = 0.5 * problem.templates.initial() if start is None else start
-    rough = ProfiledCriterion(finder, beta)
+    first = find_start(problem)
+    lam = first.lam
+    theta = first.theta if start is None else start
+    rough = ProfiledCriterion(finder, first.beta)
     x = np.append(theta, lam) if problem.n_dispersion else theta
     if profiled:
         optimum = _with_snaps(rough.local, x, control, finder)
         return _finish_profiled(rough, optimum)
-    stage = minimise(lambda x: rough.local(x, 1e-6), x, replace(control, tolerance=_ROUGH))
+    stage = minimise_scaled(lambda x: rough.local(x, 1e-6), x, replace(control, tolerance=_ROUGH))
     near: Laplace = stage.source
     phi = problem.join(near.mode.theta, near.mode.beta, near.mode.lam)
     criterion = JointCriterion(finder, refine)
@@ -267,16 +338,46 @@ def solve_glmm(
     return _finish(criterion, replace(optimum, log=log))
 
 
+def minimise_scaled(
+    local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control
+) -> Optimum:
+    """`minimise` in units of 1 / sqrt(curvature at the start), about standard errors.
+
+    Parameters
+    ----------
+    local : callable
+    start : ndarray
+    control : Control
+        Its radius counts in these units times `_RADIUS`.
+    """
+    first = local(start)
+    if first is None:
+        return minimise(local, start, control)
+    unit = 1.0 / np.sqrt(np.maximum(np.abs(first.hessian.diagonal()), 1e-6))
+    waiting = [first]
+
+    def scaled(point: FloatArray) -> Local | None:
+        here = waiting.pop() if waiting else local(point * unit)
+        if here is None:
+            return None
+        return Local(point, here.value, here.gradient * unit, here.hessian * np.outer(unit, unit), here.source)
+
+    optimum = minimise(scaled, start / unit, replace(control, radius=_RADIUS * control.radius), learn_bounded)
+    log = tuple(replace(e, theta=tuple((np.array(e.theta) * unit).tolist())) for e in optimum.log)
+    hessian = optimum.hessian / np.outer(unit, unit)
+    return replace(optimum, theta=optimum.theta * unit, log=log, hessian=hessian)
+
+
 def _with_snaps(
     local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control, finder: ModeFinder
 ) -> Optimum:
     """`minimise`, and again from exact zeros where standard deviations are small."""
-    optimum = minimise(local, start, control)
+    optimum = minimise_scaled(local, start, control)
     for _ in range(3):
         snapped = _snap(finder.problem, optimum.theta)
         if snapped is None:
             break
-        again = minimise(local, snapped, control)
+        again = minimise_scaled(local, snapped, control)
         log = optimum.log + tuple(replace(e, number=e.number + len(optimum.log)) for e in again.log)
         if again.value > optimum.value + 1e-8 * max(1.0, abs(optimum.value)):
             optimum = replace(optimum, log=log)

@@ -89,7 +89,12 @@ class _State:
         return self.here.hessian + self.correction
 
 
-def minimise(local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control) -> Optimum:
+Learn = Callable[["_State", Local, FloatArray], None]
+
+
+def minimise(
+    local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control, learn: Learn | None = None
+) -> Optimum:
     """Minimise a smooth function of theta.
 
     Parameters
@@ -98,6 +103,8 @@ def minimise(local: Callable[[FloatArray], Local | None], start: FloatArray, con
         theta -> Local, or None where the function cannot be evaluated (the step is then shortened).
     start : ndarray, shape (m,)
     control : Control
+    learn : callable, optional
+        How a step corrects the Hessian model; the default is the symmetric rank-one formula.
     """
     first = local(start)
     if first is None:
@@ -121,7 +128,7 @@ def minimise(local: Callable[[FloatArray], Local | None], start: FloatArray, con
         accepted, ratio = _judge(state.here, trial, predicted)
         _record(state, trial, accepted)
         if predicted < _LEARN_BELOW:
-            _learn(state, trial, step)
+            (learn or _learn)(state, trial, step)
         _resize(state, ratio, step)
         if accepted:
             state.here = trial
@@ -221,6 +228,18 @@ def _learn(state: _State, trial: Local, step: FloatArray) -> None:
     curvature = float(miss @ step)
     if abs(curvature) > 1e-8 * float(np.linalg.norm(miss) * np.linalg.norm(step)):
         state.correction = state.correction + np.outer(miss, miss) / curvature
+
+
+def learn_bounded(state: _State, trial: Local, step: FloatArray) -> None:
+    """Symmetric rank-one correction, or Powell's symmetric one where that would be out of proportion."""
+    miss = trial.gradient - state.here.gradient - (trial.hessian + state.correction) @ step
+    length2 = float(step @ step)
+    curvature = float(miss @ step)
+    if abs(curvature) > 0.3 * float(np.linalg.norm(miss)) * np.sqrt(length2):
+        state.correction = state.correction + np.outer(miss, miss) / curvature
+        return
+    both = np.outer(miss, step)
+    state.correction = state.correction + (both + both.T) / length2 - curvature * np.outer(step, step) / length2**2
 
 
 def _resize(state: _State, ratio: float, step: FloatArray) -> None:
