@@ -1,29 +1,14 @@
-"""The models that are timed, the data they are fitted to, and the files in which workers find them."""
+"""The models that are timed, and the files in which workers find them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from bench_data import Factor, columns_of, write_data
 
-Size = Literal["small", "insteval", "large", "crossed"]
-
-
-@dataclass(frozen=True)
-class Factor:
-    """A grouping factor: codes from 0 and, where they are not "1", "2", ..., its levels."""
-
-    codes: NDArray[np.int32]
-    n_levels: int
-    levels: tuple[str, ...] | None = None
-    ordered: bool = False
-
-
-Columns = dict[str, NDArray[np.float64] | Factor]
+Size = Literal["small", "medium", "slow", "insteval", "large", "crossed"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +21,11 @@ class Model:
         What `--models` takes.
     formula : str
     reml : bool
+        False for every family but gaussian.
     columns : tuple of str
         The columns that the formula uses.
     data : str
-        Name of the data: a data set of lme4py, or a key of `SIMULATED`.
+        Name of the data: a data set of lme4py, or a key of `bench_data.SIMULATED`.
     size : str
         Decides how often each program fits it.
     target : float or None
@@ -49,6 +35,14 @@ class Model:
     max_evaluations : int or None
     engine_target : float or None
         Seconds that the steps after the formula may take.
+    family : str
+        As our `glmer` calls it; "gaussian" stands for a linear mixed model.
+    link : str
+    nagq : int
+        1 for the Laplace approximation, otherwise points of adaptive Gauss-Hermite quadrature.
+    plain_formula : str
+        The same model for programs that take neither powers of sums nor expressions in `cbind`; empty when `formula`
+        has none.
     """
 
     name: str
@@ -61,11 +55,20 @@ class Model:
     reference: float | None = None
     max_evaluations: int | None = None
     engine_target: float | None = None
+    family: str = "gaussian"
+    link: str = "identity"
+    nagq: int = 1
+    plain_formula: str = ""
+
+    @property
+    def is_generalised(self) -> bool:
+        """Whether `glmer` fits it."""
+        return self.family != "gaussian"
 
 
 _INSTEVAL = "y ~ service + (1 | s) + (1 | d)"
 
-MODELS: tuple[Model, ...] = (
+LMM_MODELS: tuple[Model, ...] = (
     Model(
         "sleepstudy",
         "Reaction ~ Days + (Days | Subject)",
@@ -154,8 +157,132 @@ MODELS: tuple[Model, ...] = (
     Model(
         "crossed_898k", "y ~ x + (1 | a) + (1 | b)", True, ("y", "x", "a", "b"), "crossed_898k", "crossed", target=12.0
     ),
-    Model(
-        "workers_firms", "y ~ x + (1 | worker) + (1 | firm)", True, ("y", "x", "worker", "firm"), "firms", "crossed"
+    Model("workers_firms", "y ~ x + (1 | worker) + (1 | firm)", True, ("y", "x", "worker", "firm"), "firms", "crossed"),
+)
+
+
+_CBPP = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+_CBPP_PLAIN = "cbind(incidence, healthy) ~ period + (1 | herd)"
+_CBPP_COLUMNS = ("incidence", "size", "healthy", "period", "herd")
+_CONTRACEPTION = "use ~ age + I(age^2) + urban + livch"
+_CONTRACEPTION_COLUMNS = ("use", "age", "urban", "livch", "district")
+_VERBAGG_COLUMNS = ("r2", "Anger", "Gender", "btype", "situ", "id", "item")
+
+
+def _glmm(
+    name: str,
+    formula: str,
+    columns: tuple[str, ...],
+    data: str,
+    size: Size,
+    target: float,
+    *,
+    family: str = "binomial",
+    link: str = "logit",
+    reference: float | None = None,
+    nagq: int = 1,
+    plain_formula: str = "",
+) -> Model:
+    """A model of the table of generalised models; each may take 30 outer evaluations."""
+    return Model(
+        name,
+        formula,
+        False,
+        columns,
+        data,
+        size,
+        target=target,
+        reference=reference,
+        max_evaluations=30,
+        family=family,
+        link=link,
+        nagq=nagq,
+        plain_formula=plain_formula,
+    )
+
+
+GLMM_MODELS: tuple[Model, ...] = (
+    _glmm(
+        "cbpp", _CBPP, _CBPP_COLUMNS, "cbpp_counts", "small", 0.008, reference=184.0525636, plain_formula=_CBPP_PLAIN
+    ),
+    _glmm(
+        "cbpp_agq9",
+        _CBPP,
+        _CBPP_COLUMNS,
+        "cbpp_counts",
+        "small",
+        0.008,
+        nagq=9,
+        plain_formula=_CBPP_PLAIN,
+    ),
+    _glmm(
+        "contraception",
+        _CONTRACEPTION + " + (1 | district)",
+        _CONTRACEPTION_COLUMNS,
+        "Contraception",
+        "medium",
+        0.020,
+    ),
+    _glmm(
+        "contraception_slope",
+        _CONTRACEPTION + " + (urban | district)",
+        _CONTRACEPTION_COLUMNS,
+        "Contraception",
+        "medium",
+        0.040,
+        reference=2360.610285,
+    ),
+    _glmm(
+        "verbagg",
+        "r2 ~ Anger + Gender + btype + situ + (1 | id) + (1 | item)",
+        _VERBAGG_COLUMNS,
+        "VerbAgg",
+        "slow",
+        0.120,
+        reference=8151.39972,
+    ),
+    _glmm(
+        "verbagg_two_way",
+        "r2 ~ (Anger + Gender + btype + situ)^2 + (1 | id) + (1 | item)",
+        _VERBAGG_COLUMNS,
+        "VerbAgg",
+        "slow",
+        0.5,
+        reference=8124.18174,
+        plain_formula="r2 ~ Anger + Gender + btype + situ + Anger:Gender + Anger:btype + Anger:situ + Gender:btype"
+        " + Gender:situ + btype:situ + (1 | id) + (1 | item)",
+    ),
+    _glmm(
+        "grouseticks",
+        "TICKS ~ YEAR + cHEIGHT + (1 | BROOD) + (1 | INDEX) + (1 | LOCATION)",
+        ("TICKS", "YEAR", "cHEIGHT", "BROOD", "INDEX", "LOCATION"),
+        "grouseticks",
+        "medium",
+        0.060,
+        family="poisson",
+        link="log",
+        reference=1780.54266,
+    ),
+    _glmm("gamma_log", "y ~ x + (1 | g)", ("y", "x", "g"), "gamma_300", "small", 0.015, family="gamma", link="log"),
+    _glmm(
+        "salamanders_nb",
+        "count ~ spp * mined + (1 | site)",
+        ("count", "spp", "mined", "site"),
+        "Salamanders",
+        "medium",
+        0.030,
+        family="nbinomial",
+        link="log",
+    ),
+    _glmm("logit_200k", "y ~ x + (1 | g)", ("y", "x", "g"), "logit_200k", "large", 1.0),
+    _glmm(
+        "contraception_slope_agq9",
+        _CONTRACEPTION + " + (urban | district)",
+        _CONTRACEPTION_COLUMNS,
+        "Contraception",
+        "medium",
+        0.6,
+        nagq=9,
     ),
 )
 
@@ -163,126 +290,6 @@ MODELS: tuple[Model, ...] = (
 def growth_model(n: int) -> Model:
     """One factor with a slope, 10 rows a group: for the growth of time in n."""
     return Model(f"growth_{n}", "y ~ x + (x | g)", True, ("y", "x", "g"), f"one_factor:{n}:{n // 10}", "large")
-
-
-def one_factor(n: int, groups: int) -> Columns:
-    """Random intercept and slope, rows in random order, every group present.
-
-    Parameters
-    ----------
-    n, groups : int
-    """
-    rng = np.random.default_rng(1)
-    g = rng.permutation(np.concatenate([np.arange(groups), rng.integers(groups, size=n - groups)])).astype(np.int32)
-    x = rng.standard_normal(n)
-    b = rng.standard_normal((groups, 2)) * [1.0, 0.5]
-    b[:, 1] += 0.3 * b[:, 0]
-    return {"y": 1.0 + 0.5 * x + b[g, 0] + b[g, 1] * x + rng.standard_normal(n), "x": x, "g": Factor(g, groups)}
-
-
-def _crossed(rng: np.random.Generator, a: NDArray[np.int32], b: NDArray[np.int32], sizes: tuple[int, int]) -> Columns:
-    x = rng.standard_normal(a.size)
-    effects = rng.standard_normal(sizes[0])[a] + 0.7 * rng.standard_normal(sizes[1])[b]
-    y = 1.0 + 0.5 * x + effects + 1.5 * rng.standard_normal(a.size)
-    return {"y": y, "x": x, "a": Factor(a, sizes[0]), "b": Factor(b, sizes[1])}
-
-
-def crossed_uniform(n: int = 500_000, levels: tuple[int, int] = (20_000, 5_000)) -> Columns:
-    """Two crossed factors, each row a random pair of levels, every level present."""
-    rng = np.random.default_rng(2)
-    a, b = (
-        rng.permutation(np.concatenate([np.arange(k), rng.integers(k, size=n - k)])).astype(np.int32) for k in levels
-    )
-    return _crossed(rng, a, b, levels)
-
-
-def crossed_skewed(n: int = 898_170, levels: tuple[int, int] = (6_039, 3_691)) -> Columns:
-    """Two crossed factors like users and films: popularity is skewed, and a pair comes once."""
-    rng = np.random.default_rng(3)
-    weights = [rng.gamma(shape, size=k) for shape, k in zip((0.8, 0.5), levels, strict=True)]
-    chances = [w / w.sum() for w in weights]
-    every = np.arange(max(levels))
-    # Each level once, so that none is missing; then random pairs until there are enough different ones.
-    pairs = np.unique((every % levels[0]) * levels[1] + every % levels[1])
-    kept = pairs
-    while kept.size < n:
-        a, b = (rng.choice(k, size=n, p=p) for k, p in zip(levels, chances, strict=True))
-        kept = np.union1d(kept, a * levels[1] + b)
-    others = rng.permutation(np.setdiff1d(kept, pairs))[: n - pairs.size]
-    rows = rng.permutation(np.concatenate([pairs, others]))
-    return _crossed(rng, (rows // levels[1]).astype(np.int32), (rows % levels[1]).astype(np.int32), levels)
-
-
-def workers_and_firms(n: int = 600_000, workers: int = 200_000, firms: int = 20_000) -> Columns:
-    """Each worker is in one to three firms: two partially crossed factors."""
-    rng = np.random.default_rng(4)
-    worker = rng.permutation(np.concatenate([np.arange(workers), rng.integers(workers, size=n - workers)]))
-    employers = rng.integers(firms, size=(workers, 3))
-    jobs = rng.integers(1, 4, size=workers)
-    firm = employers[worker, rng.integers(0, jobs[worker])]
-    _, firm = np.unique(firm, return_inverse=True)
-    columns = _crossed(rng, worker.astype(np.int32), firm.astype(np.int32), (workers, int(firm.max()) + 1))
-    return {"y": columns["y"], "x": columns["x"], "worker": columns["a"], "firm": columns["b"]}
-
-
-SIMULATED: dict[str, Callable[[], Columns]] = {
-    "one_factor_500k": lambda: one_factor(500_000, 125_000),
-    "one_factor_1m": lambda: one_factor(1_000_000, 100_000),
-    "crossed_500k": crossed_uniform,
-    "crossed_898k": crossed_skewed,
-    "firms": workers_and_firms,
-}
-
-
-def shipped(name: str) -> Columns:
-    """A data set that comes with lme4py, as columns."""
-    import pandas as pd
-
-    from lme4py import load_dataset
-
-    out: Columns = {}
-    for column, values in load_dataset(name).items():
-        if isinstance(values.dtype, pd.CategoricalDtype):
-            levels = tuple(str(level) for level in values.cat.categories)
-            codes = values.cat.codes.to_numpy(dtype=np.int32)
-            out[str(column)] = Factor(codes, len(levels), levels, bool(values.cat.ordered))
-        else:
-            out[str(column)] = values.to_numpy(dtype=np.float64)
-    return out
-
-
-def columns_of(data: str) -> Columns:
-    """The columns of a data set by its name."""
-    if data in SIMULATED:
-        return SIMULATED[data]()
-    if data.startswith("one_factor:"):
-        n, groups = data.split(":")[1:]
-        return one_factor(int(n), int(groups))
-    return shipped(data)
-
-
-def write_data(folder: Path, columns: Columns) -> None:
-    """Write columns as raw little-endian numbers with a list of them, which R and Python both read fast.
-
-    Parameters
-    ----------
-    folder : Path
-        Made here. `schema.tsv` has name, kind (numeric, factor, ordered) and number of levels of each column;
-        `NAME.bin` the float64 values or int32 codes from 0; `NAME.levels` the levels, one a line.
-    columns : dict
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for name, values in columns.items():
-        if isinstance(values, Factor):
-            values.codes.astype("<i4").tofile(folder / f"{name}.bin")
-            if values.levels is not None:
-                (folder / f"{name}.levels").write_text("\n".join(values.levels) + "\n", encoding="utf-8")
-            lines.append(f"{name}\t{'ordered' if values.ordered else 'factor'}\t{values.n_levels}")
-        else:
-            values.astype("<f8").tofile(folder / f"{name}.bin")
-            lines.append(f"{name}\tnumeric\t0")
-    (folder / "schema.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 class Store:
@@ -301,13 +308,11 @@ class Store:
             write_data(self.data_folder(model), columns)
             sizes = {k: v.codes.size if isinstance(v, Factor) else v.size for k, v in columns.items()}
             self.rows[model.data] = next(iter(sizes.values()))
-            self._bytes[model.data] = {
-                k: sizes[k] * (4 if isinstance(v, Factor) else 8) for k, v in columns.items()
-            }
-        line = "\t".join(
-            [model.name, self.data_folder(model).name, "TRUE" if model.reml else "FALSE", ",".join(model.columns)]
-        )
-        line += f"\t{model.formula}"
+            self._bytes[model.data] = {k: sizes[k] * (4 if isinstance(v, Factor) else 8) for k, v in columns.items()}
+        flag = "TRUE" if model.reml else "FALSE"
+        fields = [model.name, self.data_folder(model).name, flag, ",".join(model.columns), model.formula]
+        fields += [model.family, model.link, str(model.nagq), model.plain_formula or model.formula]
+        line = "\t".join(fields)
         if line not in self._listed:
             self._listed.append(line)
             (self.folder / "models.tsv").write_text("\n".join(self._listed) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -19,6 +20,8 @@ WORKERS = Path(__file__).resolve().parent / "workers"
 # Each rival has a virtual environment of its own, so that its dependencies do not meet ours.
 REQUIREMENTS = {"glmm": ["glmm~=0.6.0", "pandas"], "mixedlm": ["mixedlm~=1.3.0", "pandas"]}
 
+R_PACKAGES = ("lme4", "glmmTMB")
+
 
 class Stopped(Exception):
     """A worker was stopped, or ended by itself; the text says why."""
@@ -35,16 +38,15 @@ def memory_of(pid: int, entry: str) -> int | None:
 
 def reset_peak(pid: int) -> None:
     """Let the peak memory of a process count from now on (Linux only)."""
-    try:
+    with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
-def thread_environment(threads: int) -> dict[str, str]:
-    """The environment with the number of threads of every linear-algebra library fixed."""
-    names = ("OPENBLAS", "OMP", "MKL", "BLIS", "RAYON", "NUMEXPR")
-    return {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in names}, "PYTHONDONTWRITEBYTECODE": "1"}
+def thread_environment(threads: int | None) -> dict[str, str]:
+    """The environment with the number of threads of every linear-algebra library fixed; None leaves it to them."""
+    names = [f"{name}_NUM_THREADS" for name in ("OPENBLAS", "OMP", "MKL", "BLIS", "RAYON", "NUMEXPR")]
+    rest = {key: value for key, value in os.environ.items() if key not in names}
+    return rest if threads is None else rest | dict.fromkeys(names, str(threads))
 
 
 def total_memory() -> int:
@@ -68,7 +70,9 @@ class Program:
         Where `models.tsv` is.
     environment : dict
     memory_limit : int
-        Bytes at which the process is stopped, so that a rival cannot take the machine down.
+        Bytes at which the process is stopped, so that a fit cannot take the machine down.
+    most : int
+        Largest memory seen while waiting for the last answer, in bytes.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Program:
     folder: Path
     environment: dict[str, str]
     memory_limit: int
+    most: int = 0
     versions: dict[str, str] = field(default_factory=dict)
     loaded: str | None = None
     _process: subprocess.Popen[str] | None = None
@@ -123,6 +128,7 @@ class Program:
 
     def _read(self, limit: float) -> dict[str, Any]:
         end = time.monotonic() + limit
+        self.most = 0
         while True:
             try:
                 line = self._answers.get(timeout=min(0.2, max(0.001, end - time.monotonic())))
@@ -135,10 +141,11 @@ class Program:
             return dict(json.loads(line))
 
     def _check(self, end: float, limit: float) -> None:
+        self.most = max(self.most, memory_of(self.pid, "VmRSS") or 0)
         if time.monotonic() >= end:
             self.stop()
             raise Stopped(f"> {limit:.0f} s")
-        if (memory_of(self.pid, "VmRSS") or 0) > self.memory_limit:
+        if self.most > self.memory_limit:
             self.stop()
             raise Stopped(f"> {self.memory_limit / 2**30:.0f} GB")
 
@@ -186,12 +193,12 @@ def _imports(python: Path, module: str) -> bool:
     return subprocess.run([str(python), "-c", f"import {module}, pandas"], capture_output=True).returncode == 0
 
 
-def find_r() -> str | None:
-    """Rscript, when it and lme4 are there."""
+def find_r(package: str) -> str | None:
+    """Rscript, when it and the package are there."""
     rscript = shutil.which("Rscript")
     if rscript is None:
         return None
-    test = subprocess.run([rscript, "--vanilla", "-e", "library(lme4)"], capture_output=True)
+    test = subprocess.run([rscript, "--vanilla", "-e", f"library({package})"], capture_output=True)
     return rscript if test.returncode == 0 else None
 
 
@@ -199,12 +206,12 @@ def command_of(name: str, venvs: Path) -> list[str] | None:
     """How a program is started; None, with a line that says so, when it is not available."""
     if name == "lme4py":
         return [sys.executable, str(WORKERS / "python_lme4py.py")]
-    if name == "lme4":
-        rscript = find_r()
+    if name in R_PACKAGES:
+        rscript = find_r(name)
         if rscript is None:
-            print("lme4: skipped, Rscript with lme4 was not found", flush=True)
+            print(f"{name}: skipped, Rscript with {name} was not found", flush=True)
             return None
-        return [rscript, "--vanilla", str(WORKERS / "r_lme4.R")]
+        return [rscript, "--vanilla", str(WORKERS / f"r_{name}.R")]
     python = environment_of(name, venvs)
     if python is None:
         return None

@@ -25,6 +25,7 @@ _EPILOG = """\
 examples:
   lme4py fit "Reaction ~ Days + (Days | Subject)" sleepstudy
   lme4py fit "score ~ age + (1 | school)" pupils.csv --ml --json fit.json
+  lme4py fit "use ~ age + (1 | district)" Contraception --family binomial --nagq 9
 """
 
 
@@ -81,20 +82,18 @@ def _parser() -> argparse.ArgumentParser:
 def _add_fit(commands: Any) -> None:
     fit = commands.add_parser("fit", help="fit a model and print its summary")
     fit.add_argument("formula", metavar="FORMULA", help='such as "y ~ x + (x | g)"')
-    fit.add_argument(
-        "data", metavar="DATA", help="a CSV, TSV or Parquet file, or the name of a shipped data set"
-    )
+    fit.add_argument("data", metavar="DATA", help="a CSV, TSV or Parquet file, or the name of a shipped data set")
     fit.add_argument("--family", metavar="F", default="gaussian", help="response distribution (gaussian)")
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
-    fit.add_argument("--nagq", metavar="N", help="quadrature points (generalised models)")
-    fit.add_argument("--ddf", metavar="M", help="add p-values; degrees of freedom: normal or residual")
+    fit.add_argument("--link", metavar="L", help="link function (generalised models)")
+    fit.add_argument("--nagq", metavar="N", help="1 (Laplace) or more quadrature points (generalised models)")
+    fit.add_argument("--hessian", metavar="H", help="observed or expected information (generalised models)")
+    fit.add_argument("--ddf", metavar="M", help="degrees of freedom: satterthwaite, kenward-roger, residual, normal")
     fit.add_argument("--weights", metavar="C", help="column of prior weights")
     fit.add_argument("--offset", metavar="C", help="column of the offset")
     fit.add_argument("--json", metavar="FILE", help="write the result as JSON")
     fit.add_argument("--latex", metavar="FILE", help="write the summary as LaTeX tables")
-    fit.add_argument(
-        "--plot", metavar="FILE", help="draw the random effects (PNG, PDF or SVG; needs matplotlib)"
-    )
+    fit.add_argument("--plot", metavar="FILE", help="draw the random effects (PNG, PDF or SVG; needs matplotlib)")
     fit.set_defaults(run=_fit)
 
 
@@ -114,28 +113,46 @@ def _fit(arguments: argparse.Namespace) -> None:
         _check_writable(option, getattr(arguments, option))
     data = _read(arguments.data)
 
-    from lme4py.api import lmer
-
-    result = lmer(
-        arguments.formula,
-        data,
-        reml=not arguments.ml,
-        weights=arguments.weights,
-        offset=arguments.offset,
-    )
+    result = _fitted(arguments, data)
     print(result.summary(arguments.ddf))
     _save(result, arguments)
 
 
+def _fitted(arguments: argparse.Namespace, data: pd.DataFrame) -> MixedResult:
+    from lme4py.api import glmer, lmer
+
+    shared = {"weights": arguments.weights, "offset": arguments.offset}
+    if not _is_generalised(arguments):
+        return lmer(arguments.formula, data, reml=not arguments.ml, **shared)
+    return glmer(
+        arguments.formula,
+        data,
+        arguments.family,
+        link=arguments.link,
+        nAGQ=1 if arguments.nagq is None else int(arguments.nagq),
+        hessian=arguments.hessian or "observed",
+        **shared,
+    )
+
+
+def _is_generalised(arguments: argparse.Namespace) -> bool:
+    """A gaussian model with its own link is a linear one."""
+    return bool(arguments.family != "gaussian" or arguments.link not in (None, "identity"))
+
+
 def _check_available(arguments: argparse.Namespace) -> None:
-    if arguments.family != "gaussian":
-        raise OptionError(f"--family {arguments.family} is not available in this version; use gaussian.")
-    if arguments.nagq is not None:
-        raise OptionError("--nagq is not available in this version; it is for generalised models.")
-    if arguments.ddf not in (None, "normal", "residual"):
-        raise OptionError(
-            f"--ddf {arguments.ddf} is not available in this version; use normal or residual, or omit it."
-        )
+    if arguments.nagq is not None and not arguments.nagq.isdecimal():
+        raise OptionError(f"--nagq {arguments.nagq} is no number of points; give 0, 1, or a number such as 9.")
+    if not _is_generalised(arguments):
+        for name in ("nagq", "hessian"):
+            if getattr(arguments, name) is not None:
+                raise OptionError(f"--{name} is for generalised models; choose one with --family, such as binomial.")
+    if arguments.ddf is not None:
+        from lme4py.inference.coefficients import check_ddf
+
+        check_ddf(arguments.ddf, linear=not _is_generalised(arguments))
+    if arguments.ddf == "kenward-roger" and arguments.ml:
+        raise OptionError("--ddf kenward-roger needs a REML fit; leave out --ml, or use --ddf satterthwaite.")
 
 
 def _check_writable(option: str, name: str | None) -> None:
@@ -192,11 +209,7 @@ def _datasets(arguments: argparse.Namespace) -> None:
 
     listed = list_datasets()[["name", "rows", "columns", "title"]]
     rows = tuple(tuple(str(cell) for cell in row) for row in listed.itertuples(index=False))
-    print(
-        render_text(
-            [Table("", ("name", "rows", "columns", "title"), rows, ("left", "right", "right", "left"))]
-        )
-    )
+    print(render_text([Table("", ("name", "rows", "columns", "title"), rows, ("left", "right", "right", "left"))]))
 
 
 def _read(name: str) -> pd.DataFrame:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from lme4py.design.design import Design
 from lme4py.design.response import ResponseData
 from lme4py.engine.certificate import Certificate, Evaluation
 from lme4py.engine.families import Family
-from lme4py.engine.glmm import FixedSystem, GlmmProblem, Laplace, ModeFinder, make_glmm
+from lme4py.engine.glmm import FixedSystem, GlmmProblem, ModeFinder, make_glmm
 from lme4py.engine.glmm_certificate import certify_glmm
-from lme4py.engine.glmm_solve import GlmmOptimum, inverse_hessian, solve_glmm
+from lme4py.engine.glmm_hessian import curvature_floor, inverse_hessian
+from lme4py.engine.glmm_laplace import Laplace, laplace
+from lme4py.engine.glmm_solve import GlmmOptimum, solve_glmm
 from lme4py.engine.optimize import Control
 from lme4py.engine.quadrature import Quadrature
 from lme4py.engine.separation import describe_separation
@@ -65,8 +68,6 @@ class GlmmFit:
         The engine's side of the model.
     phi : ndarray
         Parameters in the engine's columns.
-    laplace_error : float or None
-        Change of the criterion at the same parameters when it is made by quadrature; None where that was not computed.
     """
 
     design: Design
@@ -88,7 +89,6 @@ class GlmmFit:
     opt_log: tuple[Evaluation, ...]
     problem: GlmmProblem
     phi: FloatArray
-    laplace_error: float | None = None
 
     @property
     def reml(self) -> bool:
@@ -129,6 +129,28 @@ class GlmmFit:
     def fitted(self) -> FloatArray:
         """Means of the rows used (probabilities for the binomial family), conditional modes included."""
         return self.family.mean(self.linear_predictor)
+
+    @cached_property
+    def point(self) -> Laplace:
+        """The Laplace approximation at the estimates, made again when it is first needed."""
+        finder = ModeFinder(self.problem)
+        theta, beta, lam = self.problem.split(self.phi)
+        zero = np.zeros(sum(factor.size for factor in self.problem.factors))
+        with limited_threads(self.design), np.errstate(all="ignore"):
+            return laplace(finder, finder.find(theta, beta, lam, zero))
+
+    @cached_property
+    def laplace_error(self) -> float | None:
+        """Change of the criterion at the estimates under quadrature; None where that would be expensive."""
+        problem = self.problem
+        k = problem.factors[0].n_columns
+        points = 5 if k == 1 else 3
+        if self.nAGQ != 1 or len(problem.factors) > 1 or k > 2 or points**k * problem.n_obs > 1_000_000:
+            return None
+        return Quadrature(ModeFinder(problem), points).value(self.point) - self.criterion
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
     def laplace_is_poor(self) -> bool:
@@ -189,13 +211,16 @@ def check_options(nAGQ: object, hessian: object) -> None:
         raise OptionError(f"nAGQ={nAGQ!r} must be 0, 1 (Laplace), or a number of quadrature points such as 9.")
     if hessian not in HESSIANS:
         hint = did_you_mean(str(hessian), HESSIANS)
-        raise OptionError(f"hessian={hessian!r} is not known.{hint} Use 'observed' (as glmmTMB) or 'expected' (as lme4).")
+        raise OptionError(
+            f"hessian={hessian!r} is not known.{hint} Use 'observed' (as glmmTMB) or 'expected' (as lme4)."
+        )
 
 
 def _inside_theta(problem: GlmmProblem, start: Any) -> FloatArray:
     templates = problem.templates
     T = templates.factors(templates.check(start))
-    return templates.theta_of_factors([np.linalg.solve(S, t) for S, t in zip(problem.S, T, strict=True)])
+    inside: Any = [np.linalg.solve(S, t) for S, t in zip(problem.S, T, strict=True)]
+    return templates.theta_of_factors(inside)
 
 
 def _make_fit(
@@ -238,14 +263,13 @@ def _make_fit(
         opt_log=optimum.log,
         problem=problem,
         phi=optimum.phi,
-        laplace_error=_laplace_error(finder, optimum) if nAGQ == 1 else None,
     )
 
 
 def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, profiled: bool) -> tuple[FloatArray, float | None]:
     """Covariance of beta on the user's scale, and the standard error of log dispersion."""
     m, p, d = problem.n_theta, problem.n_fixed, problem.n_dispersion
-    inverse = 2.0 * inverse_hessian(optimum.hessian)
+    inverse = 2.0 * inverse_hessian(optimum.hessian, curvature_floor(optimum.found))
     last = float(np.sqrt(inverse[-1, -1])) if d else None
     if profiled:
         mode = optimum.found.mode
@@ -254,17 +278,6 @@ def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, profiled: bool) -> t
     else:
         inside = inverse[m : m + p, m : m + p]
     return problem.C @ inside @ problem.C.T, last
-
-
-def _laplace_error(finder: ModeFinder, optimum: GlmmOptimum) -> float | None:
-    """Change of the criterion with five points, where that costs little."""
-    problem = finder.problem
-    if len(problem.factors) > 1 or problem.factors[0].n_columns > 2:
-        return None
-    points = 5 if problem.factors[0].n_columns == 1 else 3
-    if points ** problem.factors[0].n_columns * problem.n_obs > 200_000:
-        return None
-    return Quadrature(finder, points).value(optimum.found) - optimum.value
 
 
 def _user_modes(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:

@@ -42,6 +42,8 @@ class MEGLMResult(MixedResult):
     [0.37, 0.2, 0.68]
     """
 
+    default_ddf = "normal"
+
     def __init__(self, fit: GlmmFit) -> None:
         self._glmm = fit
 

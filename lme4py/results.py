@@ -49,6 +49,9 @@ class MixedResult:
     Intercept -17.6  0.4  28.6 -23.1  56.7 -45.0
     """
 
+    # Degrees of freedom of tables of fixed effects where none are asked for.
+    default_ddf = "satterthwaite"
+
     def __init__(self, fit: Fit) -> None:
         self._fit = fit
 
@@ -133,7 +136,7 @@ class MixedResult:
 
     @property
     def pvalues(self) -> pd.Series[float]:
-        """Two-sided p-values from the normal distribution, shape (p,); see `coef_table` for other methods."""
+        """Two-sided p-values of `coef_table`, shape (p,)."""
         return self.coef_table()["p_value"].rename("pvalue")
 
     def cov_params(self) -> pd.DataFrame:
@@ -145,13 +148,49 @@ class MixedResult:
 
         Parameters
         ----------
-        ddf : {None, "normal", "residual"}
-            Degrees of freedom: infinite ("normal", the default) or n - p ("residual").
+        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+            Degrees of freedom; None is the default of the model: "satterthwaite" for a linear mixed model, else
+            "normal".
         """
-        return coefficients.coef_table(self.fit, ddf)
+        return coefficients.coef_table(self.fit, ddf or self.default_ddf)
+
+    def anova(self, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
+        """F tests of the terms: sum_sq, mean_sq, num_df, den_df, F, p_value.
+
+        Parameters
+        ----------
+        type : {1, 2, 3}
+            1: each term adjusted for those before it; 2: for those that do not contain it; 3: hypotheses that do
+            not depend on the coding of the factors.
+        ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+        """
+        from lme4py.inference.anova import anova_table
+
+        return anova_table(self.fit, type, ddf)
+
+    def contest(
+        self, L: Any, ddf: str = "satterthwaite", value: float | ArrayLike = 0.0, joint: bool = True
+    ) -> pd.DataFrame:
+        """F test of ``L beta = value``, or a t test of each row of L where `joint` is false.
+
+        Parameters
+        ----------
+        L : str, sequence of str, or array of shape (r, p)
+            Coefficients, or a matrix with one column for each of them.
+        ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+        value : float or array of shape (r,)
+        joint : bool
+        """
+        from lme4py.inference.anova import contest
+
+        return contest(self.fit, L, ddf, value, joint)
 
     def conf_int(
-        self, alpha: float | None = None, method: str = "wald", parm: str | Sequence[str] = "fixed"
+        self,
+        alpha: float | None = None,
+        method: str = "wald",
+        parm: str | Sequence[str] = "fixed",
+        ddf: str | None = None,
     ) -> pd.DataFrame:
         """Confidence limits lower, upper of the fixed effects.
 
@@ -161,8 +200,10 @@ class MixedResult:
             One minus the confidence level; 0.05 when not given.
         method : {"wald"}
         parm : "fixed", or names of fixed effects
+        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+            Quantiles of t with these degrees of freedom; None takes normal quantiles, as R's confint does.
         """
-        return coefficients.confidence_intervals(self.fit, alpha, method, parm)
+        return coefficients.confidence_intervals(self.fit, alpha, method, parm, ddf)
 
     def wald_test(self, restrictions: Any, value: float | ArrayLike = 0.0) -> dict[str, float]:
         """Joint Wald chi-square test of ``R beta = value``.
@@ -339,22 +380,22 @@ class MixedResult:
 
         Parameters
         ----------
-        ddf : {None, "normal", "residual"}
-            When given, fixed effects come with degrees of freedom and p-values.
+        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+            Degrees of freedom of the tests of the fixed effects; None is the default of the model.
         """
-        return render_text(summary_report.summary_tables(self.fit, ddf))
+        return render_text(summary_report.summary_tables(self.fit, ddf or self.default_ddf))
 
     def to_markdown(self, ddf: str | None = None) -> str:
         """The summary as Markdown."""
-        return render_markdown(summary_report.summary_tables(self.fit, ddf))
+        return render_markdown(summary_report.summary_tables(self.fit, ddf or self.default_ddf))
 
     def to_latex(self, ddf: str | None = None) -> str:
         """The summary as LaTeX tables with booktabs rules."""
-        return render_latex(summary_report.summary_tables(self.fit, ddf))
+        return render_latex(summary_report.summary_tables(self.fit, ddf or self.default_ddf))
 
     def to_dict(self, random_effects: bool = False) -> dict[str, Any]:
         """The result as plain Python values; the conditional modes too when `random_effects` is true."""
-        return tidy_report.to_dict(self.fit, random_effects)
+        return tidy_report.to_dict(self.fit, random_effects, self.default_ddf)
 
     def to_json(self, random_effects: bool = False, indent: int | None = 2) -> str:
         """The result as JSON; numbers that are not finite become null."""
@@ -362,7 +403,7 @@ class MixedResult:
 
     def tidy(self, ddf: str | None = None) -> pd.DataFrame:
         """One row per parameter: effect, group, term, estimate, std_error, statistic, p_value."""
-        return tidy_report.tidy(self.fit, ddf)
+        return tidy_report.tidy(self.fit, ddf or self.default_ddf)
 
     def glance(self) -> pd.DataFrame:
         """One row for the whole model: sizes, sigma, criterion, log-likelihood, AIC, BIC, convergence."""
@@ -387,7 +428,7 @@ class MixedResult:
         return self.summary()
 
     def _repr_html_(self) -> str:
-        return render_html(summary_report.summary_tables(self.fit))
+        return render_html(summary_report.summary_tables(self.fit, self.default_ddf))
 
     def __repr__(self) -> str:
         method = "REML" if self.reml else "ML"

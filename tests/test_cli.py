@@ -79,6 +79,8 @@ def test_options_change_the_fit(capsys, csv, tmp_path):
     shown = capsys.readouterr().out
     assert "fit by maximum likelihood" in shown
     assert "P(>|t|)" in shown
+    assert main(["fit", FORMULA, "sleepstudy", "--ddf", "kenward-roger"]) == 0
+    assert "Kenward-Roger" in capsys.readouterr().out
     path = tmp_path / "weights.csv"
     lme4py.load_dataset("sleepstudy").assign(w=2.0, o=100.0).to_csv(path, index=False)
     assert main(["fit", FORMULA, str(path), "--weights", "w", "--offset", "o"]) == 0
@@ -121,9 +123,12 @@ def test_version(capsys):
         ([FORMULA, "sleepstudi"], "Did you mean 'sleepstudy'"),
         (["Reaction ~ Dayz + (1 | Subject)", "sleepstudy"], "Days"),
         (["Reaction ~ Days", "sleepstudy"], "random"),
-        ([FORMULA, "sleepstudy", "--family", "poisson"], "not available in this version"),
-        ([FORMULA, "sleepstudy", "--nagq", "5"], "not available in this version"),
-        ([FORMULA, "sleepstudy", "--ddf", "satterthwaite"], "not available in this version"),
+        ([FORMULA, "sleepstudy", "--family", "poison"], "Did you mean 'poisson'"),
+        ([FORMULA, "sleepstudy", "--family", "poisson"], "needs counts"),
+        ([FORMULA, "sleepstudy", "--nagq", "5"], "choose one with --family"),
+        ([FORMULA, "sleepstudy", "--family", "poisson", "--nagq", "x"], "no number of points"),
+        ([FORMULA, "sleepstudy", "--ddf", "satterthwait"], "Did you mean 'satterthwaite'"),
+        ([FORMULA, "sleepstudy", "--ml", "--ddf", "kenward-roger"], "leave out --ml"),
         ([FORMULA, "sleepstudy", "--weights", "w"], "'w'"),
         ([FORMULA, "sleepstudy", "--json", "no/such/place.json"], "no directory"),
         ([FORMULA, "sleepstudy", "--latex", "."], "is a directory"),
@@ -195,9 +200,7 @@ def test_warnings_are_one_line(capsys, monkeypatch):
     assert capsys.readouterr().err == "lme4py: warning: first second\nlme4py: stopped here.\n"
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["fit"], ["fit", FORMULA], ["fits"], ["fit", "a", "b", "--nosuch"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["fit"], ["fit", FORMULA], ["fits"], ["fit", "a", "b", "--nosuch"]])
 def test_wrong_usage_exits_with_2(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -208,9 +211,7 @@ def test_wrong_usage_exits_with_2(capsys, arguments):
 def _command(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(README.parent)}
     command = [sys.executable, "-m", "lme4py", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, check=False, timeout=60, **options
-    )
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60, **options)
 
 
 def test_command_in_its_own_process(sleep):
@@ -234,3 +235,11 @@ def test_closed_pipe_is_no_error():
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_generalised_model(capsys):
+    arguments = ["--family", "binomial", "--nagq", "5"]
+    assert main(["fit", "use ~ age + (1 | district)", "Contraception", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "binomial (logit)" in out
+    assert "nAGQ = 5" in out

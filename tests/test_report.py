@@ -241,8 +241,8 @@ def test_summary_of_sleepstudy(sleep):
         "  -3.954  -0.463   0.023  0.463  5.179",
         "            Days          35.07      5.922   0.07",
         "  Residual               654.94     25.592",
-        "  Intercept   251.405       6.825    36.84",
-        "  Days         10.467       1.546     6.77",
+        "  Intercept   251.405       6.825  17.00    36.84   <2e-16",
+        "  Days         10.467       1.546  17.00     6.77  3.3e-06",
         "  Subject      18        10    10   10",
         sleep.certificate.verdict,
     ):
@@ -295,11 +295,14 @@ def test_summary_without_fixed_effects():
 
 
 def test_p_values_come_with_ddf(slopes):
-    assert "P(>|" not in slopes.summary()
+    assert "P(>|t|)" in slopes.summary()
+    assert "P(>|z|)" in slopes.summary("normal")
     assert coefficient_table(slopes.fit, "normal").columns[-2:] == ("z value", "P(>|z|)")
     assert coefficient_table(slopes.fit, "residual").columns[-3:] == ("df", "t value", "P(>|t|)")
-    with pytest.raises(OptionError, match="not available"):
-        slopes.summary(ddf="satterthwaite")
+    assert "Degrees of freedom: Satterthwaite." in slopes.summary()
+    assert "Kenward-Roger" in slopes.summary("kenward-roger")
+    with pytest.raises(OptionError, match="not known"):
+        slopes.summary(ddf="welch")
 
 
 def test_exact_zero_variance_is_shown_as_zero():

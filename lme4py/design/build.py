@@ -276,6 +276,7 @@ def _assemble(
         assign=fixed.assign,
         fixed_labels=fixed.labels,
         dropped=fixed.dropped,
+        alias=fixed.alias,
         terms=terms,
         weights=rows.weights,
         offset=_total_offset(parsed, rows, values),

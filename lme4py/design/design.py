@@ -101,6 +101,8 @@ class Design:
         Plain sentences worth showing to the user (dropped columns, `||` with a factor, ...).
     response : ResponseData or None
         The response of a generalised model, checked for its family.
+    alias : ndarray of float, shape (p, number dropped), or None
+        Each dropped column as a combination of the columns of X; None when nothing was dropped.
     """
 
     formula: str
@@ -120,6 +122,7 @@ class Design:
     recipe: Recipe
     notes: tuple[str, ...] = ()
     response: ResponseData | None = None
+    alias: FloatArray | None = None
 
     @property
     def n_obs(self) -> int:

@@ -45,6 +45,8 @@ class FixedPart:
     dropped : tuple of str
     kept : tuple of int
         Positions of the columns of X in the model matrix before the rank check.
+    alias : ndarray, shape (p, d), or None
+        Each dropped column as a combination of the columns of X.
     """
 
     X: FloatArray
@@ -53,6 +55,7 @@ class FixedPart:
     labels: tuple[str, ...]
     dropped: tuple[str, ...]
     kept: tuple[int, ...]
+    alias: FloatArray | None = None
 
 
 def name_of(node: Node) -> str:
@@ -95,8 +98,10 @@ def fixed_part(terms: Terms, variables: Mapping[Node, Variable], values: Mapping
     check_finite(X, names, "column {name} of the fixed effects")
     dropped = dependent_columns(X, terms.intercept)
     kept = tuple(j for j in range(len(names)) if j not in dropped)
+    alias = None
     if dropped:
-        X = np.asfortranarray(X[:, kept])
+        whole, X = X, np.asfortranarray(X[:, kept])
+        alias = _combinations(X, whole[:, dropped])
     labels = tuple(":".join(name_of(terms.variables[v]) for v in term.variables) for term in terms.terms)
     return FixedPart(
         X,
@@ -105,7 +110,17 @@ def fixed_part(terms: Terms, variables: Mapping[Node, Variable], values: Mapping
         labels,
         tuple(names[j] for j in dropped),
         kept,
+        alias,
     )
+
+
+def _combinations(X: FloatArray, dependent: FloatArray) -> FloatArray:
+    """The columns of `dependent` as combinations of the columns of X, shape (p, d)."""
+    size, own = (np.maximum(np.abs(M).max(axis=0), np.finfo(float).tiny) for M in (X, dependent))
+    solution = np.linalg.lstsq(X / size, dependent / own, rcond=None)[0]
+    solution[np.abs(solution) < 1e-10] = 0.0  # rounding
+    combinations: FloatArray = solution * own / size[:, None]
+    return combinations
 
 
 def check_finite(columns: FloatArray, names: Sequence[str], what: str) -> None:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
+from scipy.special import gammaln, xlogy
 
 from lme4py.design.fixed import check_finite, response_values
 from lme4py.errors import DataError
@@ -90,6 +90,17 @@ class ResponseData:
         """The distinct responses, and for each row the position of its own among them: counts repeat."""
         values, index = np.unique(self.y, return_inverse=True)
         return values, index
+
+    @cached_property
+    def has_large_counts(self) -> bool:
+        """Counts so large that y log mu - mu would lose the digits that a fit needs."""
+        return bool(self.y.size) and float(self.y.max()) > 1e4
+
+    @cached_property
+    def saturated_poisson(self) -> FloatArray:
+        """Poisson log-likelihood at mu = y, shape (n,)."""
+        result: FloatArray = xlogy(self.y, self.y) - self.y - self.log_factorial
+        return result
 
     @cached_property
     def log_y(self) -> FloatArray:

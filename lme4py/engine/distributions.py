@@ -114,11 +114,15 @@ class Poisson(MeanFamily):
     concave_links = frozenset({"log", "sqrt", "identity"})
 
     def _pieces(self, data: ResponseData, t: FloatArray, lam: float, order: Order, expected: bool) -> Pieces:
-        mu = np.exp(t)
         y = data.y
-        p = Pieces(y * t - mu - data.log_factorial)
+        if data.has_large_counts:
+            value, d1, mu = _large_counts(data, t)
+        else:
+            mu = np.exp(t)
+            value, d1 = y * t - mu - data.log_factorial, y - mu
+        p = Pieces(value)
         if order >= 1:
-            p.d1 = y - mu
+            p.d1 = d1
         if order >= 2:
             p.d2 = p.d3 = -mu
             p.info = p.d_info = p.quasi = mu
@@ -136,6 +140,17 @@ class Poisson(MeanFamily):
 
     def simulate(self, mu: FloatArray, lam: float, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         return rng.poisson(mu).astype(np.float64)
+
+
+def _large_counts(data: ResponseData, t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Poisson log-likelihood, score and mean by the distance q of log mu from log y, which keeps their digits."""
+    y = data.y
+    some = y > 0.0
+    q = np.where(some, t - np.log(np.where(some, y, 1.0)), t)
+    growth = np.expm1(q)
+    score = np.where(some, -y * growth, -np.exp(t))
+    value = np.where(some, y * q + score, score) + data.saturated_poisson
+    return value, score, y - score
 
 
 class _PhiFamily(MeanFamily):

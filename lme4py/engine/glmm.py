@@ -1,4 +1,4 @@
-"""Generalised linear mixed models: the mode, the Laplace criterion and its exact gradient.
+"""Generalised linear mixed models: the problem, and the conditional mode.
 
     eta = offset + X beta + Z Lambda u,      u~ = argmin -2 sum log f(y | eta, lambda) + |u|^2
     -2 log L = -2 sum log f + |u~|^2 + log|M|,      M = I + Lambda'Z'WZ Lambda
@@ -11,7 +11,7 @@ of `lme4py.engine.scaling`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.linalg
@@ -25,8 +25,12 @@ from lme4py.engine.sweep import Swept, SweptBorder
 from lme4py.engine.types import FloatArray
 from lme4py.engine.weighted import WeightedProducts
 
+if TYPE_CHECKING:
+    from lme4py.engine.glmm_laplace import Laplace
+
 # The mode has been found when another Newton step would lower the penalised deviance by less than this.
-_TOLERANCE = 1e-15
+TOLERANCE = 1e-15
+_LAST_STEP = 1e-6
 _MAX_STEPS = 100
 _MAX_HALVINGS = 40
 
@@ -80,6 +84,11 @@ class GlmmProblem:
     def n_dispersion(self) -> int:
         """1 when the family has a dispersion parameter that is estimated."""
         return int(self.family.n_dispersion)
+
+    @property
+    def uses_expected(self) -> bool:
+        """Whether log|M| has other weights than the Newton steps."""
+        return self.expected and not self.family.canonical
 
     def factor_T(self, theta: FloatArray) -> list[FloatArray]:
         """T of every grouping factor: block diagonal in its terms."""
@@ -145,6 +154,8 @@ class Mode:
     objective : float
         -2 sum log f + |u|^2.
     steps : int
+    complete : bool
+        Whether `rows` are of order 3.
     """
 
     theta: FloatArray
@@ -160,6 +171,7 @@ class Mode:
     swept: Swept
     objective: float
     steps: int
+    complete: bool
 
 
 class ModeError(ArithmeticError):
@@ -184,7 +196,8 @@ class ModeFinder:
         """Lambda u (or Lambda' u) for stacked columns u, shape (Q,)."""
         factors = self.problem.factors
         if len(factors) == 1 and T[0].shape[0] == 1:
-            return u * T[0][0, 0]
+            scaled: FloatArray = u * T[0][0, 0]
+            return scaled
         out = np.empty_like(u)
         start = 0
         for factor, t in zip(factors, T, strict=True):
@@ -223,7 +236,8 @@ class ModeFinder:
         lam: float,
         u: FloatArray,
         joint: bool = False,
-        tolerance: float = _TOLERANCE,
+        tolerance: float = TOLERANCE,
+        order: int = 2,
     ) -> Mode:
         """The mode of u (and of beta when `joint`) from the starting values given.
 
@@ -235,6 +249,8 @@ class ModeFinder:
         u : ndarray, shape (Q,)
         joint : bool
         tolerance : float
+        order : int
+            3 when the start is expected to be the mode: the rows then come with all derivatives.
 
         Raises
         ------
@@ -245,15 +261,16 @@ class ModeFinder:
         T = problem.factor_T(theta)
         b = self.spread(T, u)
         fixed = problem.X @ beta
-        random = products.rows @ b
+        random = products.spread(b)
         eta = problem.offset + fixed + random
-        rows = self.rows(eta, lam, 2)
+        rows = self.rows(eta, lam, order)
+        complete = order == 3
         value = self.objective(rows, u)
         if not np.isfinite(value):
             raise ModeError("the likelihood is zero at the starting values")
         for step in range(_MAX_STEPS):
             swept, w = self.factorize(T, rows)
-            score = products.columns @ rows.score
+            score = products.gather(rows.score)
             gradient = self.spread(T, score, transpose=True) - u
             new_beta, new_u = self._newton(T, swept, w, rows, random, fixed, score, joint)
             change, change_beta = new_u - u, new_beta - beta if joint else None
@@ -261,26 +278,29 @@ class ModeFinder:
             if joint and change_beta is not None:
                 decrease += float((problem.X.T @ rows.score) @ change_beta)
             if decrease <= tolerance:
-                return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step)
+                return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step, complete)
             b_change = self.spread(T, change)
-            random_change = products.rows @ b_change
+            random_change = products.spread(b_change)
             fixed_change = problem.X @ change_beta if change_beta is not None else 0.0
             eta_change = random_change + fixed_change
             t = 1.0
-            noise = 1e-13 * (abs(value) + abs(float(u @ u)))
+            # After a step this small the next point is the mode.
+            order = 3 if decrease < _LAST_STEP else 2
+            # Rounding of the rows: log f is a difference of terms of the size of w eta.
+            noise = 1e-13 * abs(value) + 1e-15 * float(w @ np.abs(eta))
             for _ in range(_MAX_HALVINGS):
                 trial_eta = eta + t * eta_change
                 trial_u = u + t * change
-                trial_rows = self.rows(trial_eta, lam, 2)
+                trial_rows = self.rows(trial_eta, lam, order)
                 trial = self.objective(trial_rows, trial_u)
                 if trial <= value - 1e-4 * t * decrease + noise:
                     break
                 t *= 0.5
             else:
-                if decrease < 1e-8 * (1.0 + abs(value)):
-                    return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step)
+                if decrease < max(1e-8, noise):
+                    return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step, complete)
                 raise ModeError("the penalised likelihood does not rise along the Newton direction")
-            u, eta, rows, value = trial_u, trial_eta, trial_rows, trial
+            u, eta, rows, value, complete = trial_u, trial_eta, trial_rows, trial, order == 3
             b = b + t * b_change
             random = random + t * random_change
             if change_beta is not None:
@@ -302,13 +322,11 @@ class ModeFinder:
         """Where the quadratic approximation has its minimum: beta (only when `joint`) and u."""
         products = self.problem.products
         if not joint:
-            border = swept.sweep_border(products.split((products.columns @ (w * random) + score)[:, None]))
-            _, g = swept.back_substitute(border, np.ones((1, 1)))
-            return np.empty(0), self.spread(T, np.concatenate(g)[:, 0], transpose=True)
+            border = swept.sweep_border(products.split((products.gather(w * random) + score)[:, None]))
+            return np.empty(0), products.spherical(swept, border, np.ones((1, 1)))[0]
         working = w * (random + fixed) + rows.score
         system = FixedSystem(self.problem, swept, w, working)
-        g = system.residual_modes()[1]
-        return system.solution, self.spread(T, g, transpose=True)
+        return system.solution, system.residual_modes()[0]
 
     def predict(self, found: Laplace, phi: FloatArray) -> FloatArray:
         """First-order prediction of the mode at other parameters, shape (Q,): H du = Lambda'Z'ds + dLambda'Z's."""
@@ -317,11 +335,10 @@ class ModeFinder:
         dT = [new - old for new, old in zip(problem.factor_T(theta), mode.T, strict=True)]
         extra = self.spread(dT, mode.score, transpose=True)
         moved = self.spread(dT, mode.u) + self.spread(mode.T, extra)
-        column = -mode.w * (problem.X @ (beta - mode.beta) + problem.products.rows @ moved)
+        column = -mode.w * (problem.X @ (beta - mode.beta) + problem.products.spread(moved))
         if lam != mode.lam:
             column += (lam - mode.lam) * found.rows.score_lam
-        _, _, g = problem.products.solve(mode.swept, column[:, None])
-        return mode.u + extra + self.spread(mode.T, g[:, 0], transpose=True)
+        return mode.u + extra + problem.products.solve(mode.swept, column)[0]
 
 
 class FixedSystem:
@@ -341,6 +358,7 @@ class FixedSystem:
         p = problem.n_fixed
         wX = w[:, None] * X
         right = np.concatenate([wX, column[:, None]], axis=1)
+        self.problem = problem
         self.swept = swept
         self.border: SweptBorder = swept.sweep_border(problem.products.project(right))
         corner = X.T @ right - self.border.cross(self.border)[:p]
@@ -349,153 +367,6 @@ class FixedSystem:
         self.wX = wX
 
     def residual_modes(self) -> tuple[FloatArray, FloatArray]:
-        """Lambda M^-1 Lambda'Z'W r and Z'V^-1 r of the residuals r from X."""
-        b, g = self.swept.back_substitute(self.border, np.append(-self.solution, 1.0)[:, None])
-        return np.concatenate(b)[:, 0], np.concatenate(g)[:, 0]
-
-
-@dataclass(frozen=True)
-class Laplace:
-    """The Laplace criterion at a point, with its gradient.
-
-    Attributes
-    ----------
-    mode : Mode
-    rows : EtaDerivatives
-        Of order 3 at the mode.
-    swept : Swept
-        The factor M.
-    value : float
-        -2 log-likelihood.
-    gradient : ndarray, shape (m + p + d,)
-        In (theta, beta, log dispersion); (m + d,) when beta is profiled.
-    G : tuple of ndarray, each (k, k)
-        Per factor: derivative of log|M| in Sigma.
-    diagonal : list of ndarray, each (k, k, J)
-        Blocks of Lambda M^-1 Lambda'.
-    """
-
-    mode: Mode
-    rows: Any
-    swept: Swept
-    value: float
-    gradient: FloatArray
-    G: list[FloatArray]
-    diagonal: list[FloatArray]
-
-
-def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
-    """Value and exact gradient of the Laplace criterion at a mode.
-
-    Parameters
-    ----------
-    finder : ModeFinder
-    mode : Mode
-    profiled : bool
-        The mode is one of (beta, u): gradient of the criterion with nAGQ = 0.
-    """
-    problem = finder.problem
-    products = problem.products
-    rows = finder.rows(mode.eta, mode.lam, 3)
-    if problem.expected and not problem.family.canonical:
-        dw = rows.dw_exp
-        swept = products.factorize(mode.T, rows.w_exp)
-    else:
-        dw = rows.dw_obs
-        swept = mode.swept
-    h, G, diagonal = products.log_det_derivatives(swept)
-    value = mode.objective + swept.log_det
-    c = h * dw
-    if profiled and problem.n_fixed:
-        system = FixedSystem(problem, mode.swept, mode.w, c)
-        b_a, g_a = system.residual_modes()
-        rest = c - mode.w * (products.rows @ b_a + problem.X @ system.solution)
-    else:
-        _, b_two, g_two = products.solve(mode.swept, c[:, None])
-        b_a, g_a = b_two[:, 0], g_two[:, 0]
-        system = None
-        rest = c - mode.w * (products.rows @ b_a)
-    a = finder.spread(mode.T, g_a, transpose=True)
-    by_T = _outer_by_factor(problem.factors, g_a - 2.0 * mode.score, mode.u)
-    by_T = [
-        first + second + 2.0 * g @ T
-        for first, second, g, T in zip(by_T, _outer_by_factor(problem.factors, mode.score, a), G, mode.T, strict=True)
-    ]
-    parts = [theta_gradient(problem, by_T)]
-    if not profiled:
-        parts.append(problem.X.T @ (rest - 2.0 * rows.score))
-    if problem.n_dispersion:
-        lam_w = rows.w_exp_lam if problem.expected else rows.w_obs_lam
-        moved = products.rows @ b_a
-        if system is not None:
-            moved = moved + problem.X @ system.solution
-        parts.append(np.array([-2.0 * rows.d_lam.sum() + float(h @ lam_w) + float(moved @ rows.score_lam)]))
-    return Laplace(mode, rows, swept, value, np.concatenate(parts), G, diagonal)
-
-
-def _outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:
-    """Sum over levels of left_j right_j' for each factor."""
-    out = []
-    start = 0
-    for factor in factors:
-        place = slice(start, start + factor.size)
-        out.append(left[place].reshape(factor.n_columns, -1) @ right[place].reshape(factor.n_columns, -1).T)
-        start += factor.size
-    return out
-
-
-def theta_gradient(problem: GlmmProblem, by_T: list[FloatArray]) -> FloatArray:
-    """Derivative in theta from the one in the T of each factor."""
-    parts: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
-    for factor, derivative in zip(problem.factors, by_T, strict=True):
-        for term, columns in zip(factor.terms, factor.columns, strict=True):
-            parts[term] = problem.templates.templates[term].gradient(derivative[columns, columns])
-    return np.concatenate(parts)
-
-
-def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
-    """Hessian in (theta, beta) of the criterion of the working linear model, shape (m + p, m + p).
-
-    The average of observed and expected information (Gilmour et al. 1995) of the model z = X beta + Z b + e with
-    variance W^-1, which the Newton steps solve; X'V^-1X for beta.
-    """
-    problem, mode = finder.problem, found.mode
-    products, templates = problem.products, problem.templates
-    m, p = problem.n_theta, problem.n_fixed
-    h = _directions(problem, mode)
-    columns = np.concatenate([products.rows @ h, problem.X], axis=1)
-    weighted = mode.w[:, None] * columns
-    border = mode.swept.sweep_border(products.project(weighted))
-    hessian = columns.T @ weighted - border.cross(border)
-    hessian = 0.5 * (hessian + hessian.T)
-    hessian[m:] *= 2.0
-    hessian[:m, m:] *= 2.0
-    score = _outer_by_factor(problem.factors, mode.score, mode.score)
-    for factor, g, s in zip(problem.factors, found.G, score, strict=True):
-        for term, place in zip(factor.terms, factor.columns, strict=True):
-            t = templates.slices[term]
-            hessian[t, t] += templates.templates[term].curvature((g - s)[place, place])
-    if not problem.n_dispersion:
-        return hessian
-    full = np.zeros((m + p + 1, m + p + 1))
-    full[: m + p, : m + p] = hessian
-    return full
-
-
-def _directions(problem: GlmmProblem, mode: Mode) -> FloatArray:
-    """(dLambda Lambda' + Lambda dLambda') Z's for each theta, (Q, m)."""
-    templates = problem.templates
-    by_term = templates.factors(mode.theta)
-    h = np.zeros((mode.u.size, templates.n_theta))
-    start = 0
-    for factor in problem.factors:
-        J = factor.n_levels
-        values = mode.score[start : start + factor.size].reshape(factor.n_columns, J)
-        block = h[start : start + factor.size].reshape(factor.n_columns, J, -1)
-        for term, columns in zip(factor.terms, factor.columns, strict=True):
-            first = templates.slices[term].start
-            for i, dT in enumerate(templates.templates[term].directions):
-                half = dT @ by_term[term].T
-                block[columns, :, first + i] = (half + half.T) @ values[columns]
-        start += factor.size
-    return h
+        """u = M^-1 Lambda'Z'W r and Lambda u of the residuals r from X."""
+        weights = np.append(-self.solution, 1.0)[:, None]
+        return self.problem.products.spherical(self.swept, self.border, weights)

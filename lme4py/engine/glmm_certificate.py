@@ -9,7 +9,8 @@ import numpy as np
 
 from lme4py.engine.certificate import CONVERGED, SINGULAR, Certificate, TermNames, _describe_singular
 from lme4py.engine.glmm import GlmmProblem
-from lme4py.engine.glmm_solve import GlmmOptimum, newton_step, scaled_eigen
+from lme4py.engine.glmm_hessian import curvature_floor, newton_step, scaled_eigen
+from lme4py.engine.glmm_solve import GlmmOptimum
 from lme4py.engine.types import FloatArray
 
 
@@ -25,15 +26,17 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
         A known reason why there is no optimum, such as separation; the fit is then not certified.
     """
     theta = optimum.phi[: problem.n_theta]
-    _, bound = newton_step(optimum.hessian, optimum.gradient)
-    _, values, _ = scaled_eigen(optimum.hessian)
+    floor = curvature_floor(optimum.found)
+    _, bound = newton_step(optimum.hessian, optimum.gradient, floor)
+    _, values, _ = scaled_eigen(optimum.hessian, floor)
     stand_in: Any = SimpleNamespace(
         problem=SimpleNamespace(templates=problem.templates, scaling=SimpleNamespace(S=problem.S))
     )
     singular = _describe_singular(stand_in, theta, names)
     boundary = _boundary_derivative(problem, theta, optimum.hessian)
     lowest = float(values[0]) if values.size else 0.0
-    descends = lowest < -1e-5
+    # A fall that shows only this little curvature is less than what counts as converged.
+    descends = lowest < -1e-3
     converged = bound < CONVERGED and not descends and not trouble
     return Certificate(
         gradient_norm=float(np.sqrt(2.0 * bound)),
@@ -66,6 +69,6 @@ def _verdict(converged: bool, bound: float, descends: bool, singular: list[str],
     if not singular:
         return f"Converged: -2 log-likelihood could fall by at most {bound:.0e}."
     return (
-        f"Converged to a singular fit ({'; '.join(singular)}): -2 log-likelihood could fall by at most {bound:.0e}. The "
-        "data do not support this part of the random effects; a model without it fits as well."
+        f"Converged to a singular fit ({'; '.join(singular)}): -2 log-likelihood could fall by at most {bound:.0e}. "
+        "The data do not support this part of the random effects; a model without it fits as well."
     )

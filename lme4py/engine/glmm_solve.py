@@ -11,36 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from lme4py.engine.certificate import Evaluation
-from lme4py.engine.glmm import (
-    GlmmProblem,
-    Laplace,
-    Mode,
-    ModeError,
-    ModeFinder,
-    average_information,
-    laplace,
-)
+from lme4py.engine.glmm import TOLERANCE, GlmmProblem, ModeError, ModeFinder
+from lme4py.engine.glmm_hessian import curvature_floor, difference_hessian, newton_step
+from lme4py.engine.glmm_laplace import FLAT_MODE, Laplace, average_information, laplace
+from lme4py.engine.glmm_start import find_start
 from lme4py.engine.optimize import Control, Local, Optimum, learn_bounded, minimise
 from lme4py.engine.types import FloatArray
 from lme4py.errors import DesignError
 
 # Relative standard deviations below this are tried as exact zeros.
-_SNAP = 1e-3
+_SNAP = 0.02
 # The first stage only has to come near the optimum of the second.
 _ROUGH = 1e-2
 # First trust-region radius in units of standard errors.
 _RADIUS = 4.0
-# Scoring steps for the model without random effects; the rest is left to the joint steps.
-_GLM_STEPS = 4
-# Links whose predictor has no unit: standard deviations beyond 2 are no start.
-_UNIT_LINKS = ("logit", "probit", "cloglog", "loglog", "cauchit", "log")
-# Difference steps in units of 1 / sqrt(curvature): the error of a central difference is about its square.
-_DIFFERENCE = 1e-3
+# Newton decrement that is good enough for one point of a central difference.
+_BESIDE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -85,22 +75,30 @@ class JointCriterion:
         self.base: Laplace | None = None
         self.best = np.inf
 
-    def evaluate(self, phi: FloatArray, keep: bool = True) -> tuple[Laplace, float, FloatArray] | None:
-        """Laplace, value and gradient; None where there is no mode."""
+    def evaluate(self, phi: FloatArray, beside: bool = False) -> tuple[Laplace, float, FloatArray] | None:
+        """Laplace, value and gradient; None where there is no mode.
+
+        Parameters
+        ----------
+        phi : ndarray
+        beside : bool
+            A point right beside the best one, for a central difference: the first-order prediction of the mode is so
+            good that the errors of two opposite points cancel.
+        """
         problem = self.finder.problem
         theta, beta, lam = problem.split(phi)
+        tolerance = _BESIDE if beside else TOLERANCE
         for u in self._starts(phi):
             try:
                 with np.errstate(all="ignore"):
-                    found = laplace(self.finder, self.finder.find(theta, beta, lam, u))
-                    value, gradient = found.value, found.gradient
-                    if self.refine is not None:
-                        value, gradient = self.refine(found)
+                    mode = self.finder.find(theta, beta, lam, u, tolerance=tolerance, order=3 if beside else 2)
+                    found = laplace(self.finder, mode)
+                    value, gradient = (found.value, found.gradient) if self.refine is None else self.refine(found)
             except (ModeError, np.linalg.LinAlgError):
                 continue
             if not (np.isfinite(value) and np.isfinite(gradient).all()):
                 continue
-            if keep and value < self.best:
+            if not beside and value < self.best:
                 self.base, self.best = found, value
             return found, value, gradient
         return None
@@ -123,7 +121,7 @@ class JointCriterion:
         hessian = average_information(self.finder, found)
         if self.finder.problem.n_dispersion:
             hessian[-1, -1] = dispersion_curvature(self.finder, found)
-        return Local(phi, value, gradient, hessian, found)
+        return Local(phi, value, gradient, hessian, result)
 
 
 class ProfiledCriterion:
@@ -190,112 +188,6 @@ def dispersion_curvature(finder: ModeFinder, found: Laplace) -> float:
     return max(curvature, 0.1)
 
 
-# -- starts ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where the optimiser begins: the model without random effects, and moment estimates of their sizes."""
-
-    theta: FloatArray
-    beta: FloatArray
-    lam: float
-
-
-def find_start(problem: GlmmProblem) -> Start:
-    """Scoring steps for the fixed effects alone; variances from the squares of Z's, as in a score test.
-
-    Parameters
-    ----------
-    problem : GlmmProblem
-    """
-    family, data = problem.family, problem.data
-    with np.errstate(all="ignore"):
-        lam = _start_lambda(problem, np.full(problem.n_obs, float(np.mean(family.start_mean(data)))))
-        beta = _first_beta(problem, lam)
-        for _ in range(_GLM_STEPS):
-            eta = problem.offset + problem.X @ beta
-            rows = family.derivatives(data, eta, lam, 2)
-            beta = _scoring_step(problem, beta, lam, rows)
-            lam = _start_lambda(problem, family.mean(problem.offset + problem.X @ beta))
-        rows = family.derivatives(data, problem.offset + problem.X @ beta, lam, 2)
-        theta = _moment_theta(problem, rows)
-    return Start(theta, beta, lam)
-
-
-def _start_lambda(problem: GlmmProblem, mu: FloatArray) -> float:
-    return float(problem.family.start_lambda(problem.data, mu)) if problem.n_dispersion else 0.0
-
-
-def _scoring_step(problem: GlmmProblem, beta: FloatArray, lam: float, rows: Any) -> FloatArray:
-    """One step of scoring with halving."""
-    X = problem.X
-    if not X.shape[1]:
-        return beta
-    w = np.where(np.isfinite(rows.w_work), rows.w_work, 0.0)
-    step = np.linalg.lstsq((X.T * w) @ X, X.T @ rows.score, rcond=None)[0]
-    before = float(rows.loglik.sum())
-    for _ in range(20):
-        loglik = problem.family.derivatives(problem.data, problem.offset + X @ (beta + step), lam, 0).loglik.sum()
-        if loglik >= before:
-            moved: FloatArray = beta + step
-            return moved
-        step = 0.5 * step
-    return beta
-
-
-def _moment_theta(problem: GlmmProblem, rows: Any) -> FloatArray:
-    """Relative standard deviations from E sum_j (Z'_a s)_j^2 = sum_j A_aaj + tau^2 sum_j A_aaj^2."""
-    products = problem.products
-    scores = products.split(products.columns @ rows.score)
-    bounded = problem.family.link.name in _UNIT_LINKS
-    sizes: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
-    for factor, score, A in zip(problem.factors, scores, products.base(rows.w_work).diagonal, strict=True):
-        information = np.einsum("aaj->aj", A)
-        excess = (score.reshape(information.shape) ** 2 - information).sum(axis=1)
-        square = np.maximum((information**2).sum(axis=1), 1e-300)
-        floor = 0.3 / np.sqrt(np.maximum(information.mean(axis=1), 1e-300))
-        tau = np.maximum(np.sqrt(np.maximum(excess / square, 0.0)), floor)
-        tau = np.clip(tau, 0.05, 2.0) if bounded else tau
-        for term, columns in zip(factor.terms, factor.columns, strict=True):
-            sizes[term] = np.where(np.isfinite(tau[columns]), tau[columns], 0.5)
-    templates = problem.templates.templates
-    return np.concatenate([t.theta(np.diag(own)) for t, own in zip(templates, sizes, strict=True)])
-
-
-def _first_beta(problem: GlmmProblem, lam: float) -> FloatArray:
-    """Fixed effects by least squares on the working start of the family."""
-    family, data = problem.family, problem.data
-    eta = family.start_eta(data)
-    target = eta - problem.offset
-    w = family.derivatives(data, eta, lam, 2).w_work
-    w = np.where(np.isfinite(w), w, 0.0)
-    constant = np.full(problem.n_obs, float(np.mean(target)))
-    one = np.ones(problem.n_obs)
-    for goal, weights in ((target, w), (target, one), (constant, one), (np.zeros(problem.n_obs), one)):
-        beta = _least_squares(problem.X, goal, weights)
-        if np.isfinite(beta).all() and _possible(problem, beta, lam):
-            return beta
-    raise DesignError(
-        f"no starting value was found: with the {family.link.name} link no linear combination of the fixed effects that "
-        "was tried gives every row a possible mean. Include an intercept, or use another link."
-    )
-
-
-def _least_squares(X: FloatArray, y: FloatArray, w: FloatArray) -> FloatArray:
-    if not X.shape[1]:
-        return np.empty(0)
-    root = np.sqrt(w)
-    solution: FloatArray = np.linalg.lstsq(X * root[:, None], y * root, rcond=None)[0]
-    return solution
-
-
-def _possible(problem: GlmmProblem, beta: FloatArray, lam: float) -> bool:
-    with np.errstate(all="ignore"):
-        loglik = problem.family.derivatives(problem.data, problem.offset + problem.X @ beta, lam, 0).loglik
-    return bool(np.isfinite(loglik).all())
-
-
 # -- the solver --------------------------------------------------------------------------------------------------
 
 
@@ -339,7 +231,7 @@ def solve_glmm(
 
 
 def minimise_scaled(
-    local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control
+    local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control, first: Local | None = None
 ) -> Optimum:
     """`minimise` in units of 1 / sqrt(curvature at the start), about standard errors.
 
@@ -349,8 +241,10 @@ def minimise_scaled(
     start : ndarray
     control : Control
         Its radius counts in these units times `_RADIUS`.
+    first : Local, optional
+        What `local` gives at the start, where that is known.
     """
-    first = local(start)
+    first = local(start) if first is None else first
     if first is None:
         return minimise(local, start, control)
     unit = 1.0 / np.sqrt(np.maximum(np.abs(first.hessian.diagonal()), 1e-6))
@@ -377,7 +271,11 @@ def _with_snaps(
         snapped = _snap(finder.problem, optimum.theta)
         if snapped is None:
             break
-        again = minimise_scaled(local, snapped, control)
+        there = local(snapped)
+        if there is None or there.value > optimum.value + 1e-3:
+            # The data know that this small standard deviation is none.
+            break
+        again = minimise_scaled(local, snapped, control, there)
         log = optimum.log + tuple(replace(e, number=e.number + len(optimum.log)) for e in again.log)
         if again.value > optimum.value + 1e-8 * max(1.0, abs(optimum.value)):
             optimum = replace(optimum, log=log)
@@ -424,31 +322,43 @@ def canonical(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
 # -- the end -----------------------------------------------------------------------------------------------------
 
 
+def _no_value(problem: GlmmProblem) -> DesignError:
+    if not problem.family.log_concave:
+        return DesignError(FLAT_MODE)
+    return DesignError(
+        "the criterion cannot be evaluated around the point where it is smallest; simplify the random effects, or give "
+        "other starting values (`start=`)."
+    )
+
+
 def _finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
     """Difference Hessian, one Newton step with it, and the derivatives there."""
     problem = criterion.finder.problem
     phi = canonical(problem, optimum.theta)
-    here = criterion.evaluate(phi)
+    here = optimum.source if (phi == optimum.theta).all() else criterion.evaluate(phi)
     if here is None:
-        raise np.linalg.LinAlgError("the criterion cannot be evaluated at its optimum")
+        raise _no_value(problem)
     found, value, gradient = here
 
     def slope(point: FloatArray) -> FloatArray:
-        result = criterion.evaluate(point, keep=False)
+        result = criterion.evaluate(point, beside=True)
         if result is None:
-            raise np.linalg.LinAlgError("the criterion cannot be evaluated beside its optimum")
+            raise _no_value(problem)
         return result[2]
 
     criterion.base, criterion.best = found, value
     hessian = difference_hessian(slope, phi, optimum.hessian, gradient)
+    floor = curvature_floor(found)
     for _ in range(2):
-        step, bound = newton_step(hessian, gradient)
+        step, bound = newton_step(hessian, gradient, floor)
+        # A zero on the boundary stays one: its gradient is rounding.
+        step[(phi == 0.0) & (np.abs(step) < 1e-8)] = 0.0
         if bound < 1e-13:
             break
         trial = criterion.evaluate(phi + step)
         if trial is None or trial[1] > value + 1e-11 * max(1.0, abs(value)):
             break
-        if newton_step(hessian, trial[2])[1] > bound:
+        if newton_step(hessian, trial[2], floor)[1] > bound:
             break
         phi, (found, value, gradient) = phi + step, trial
     return GlmmOptimum(phi, found, value, gradient, hessian, optimum.log)
@@ -459,77 +369,14 @@ def _finish_profiled(criterion: ProfiledCriterion, optimum: Optimum) -> GlmmOpti
     x = canonical(problem, optimum.theta)
     found = criterion.evaluate(x)
     if found is None:
-        raise np.linalg.LinAlgError("the criterion cannot be evaluated at its optimum")
+        raise _no_value(problem)
 
     def slope(point: FloatArray) -> FloatArray:
         result = criterion.evaluate(point)
         if result is None:
-            raise np.linalg.LinAlgError("the criterion cannot be evaluated beside its optimum")
+            raise _no_value(problem)
         return result.gradient
 
     hessian = difference_hessian(slope, x, optimum.hessian, found.gradient)
     phi = problem.join(found.mode.theta, found.mode.beta, found.mode.lam)
     return GlmmOptimum(phi, found, found.value, found.gradient, hessian, optimum.log)
-
-
-def difference_hessian(
-    slope: Callable[[FloatArray], FloatArray], phi: FloatArray, rough: FloatArray, gradient: FloatArray
-) -> FloatArray:
-    """Hessian by central differences of analytic gradients.
-
-    Parameters
-    ----------
-    slope : callable
-    phi : ndarray, shape (r,)
-    rough : ndarray, shape (r, r)
-        A Hessian model, for the steps.
-    gradient : ndarray, shape (r,)
-    """
-    size = np.sqrt(np.maximum(np.abs(rough.diagonal()), 1e-6))
-    rows = []
-    for i in range(phi.size):
-        h = min(_DIFFERENCE / float(size[i]), 0.01)
-        up, down = phi.copy(), phi.copy()
-        up[i] += h
-        down[i] -= h
-        rows.append((slope(up) - slope(down)) / (2.0 * h))
-    hessian = np.array(rows).reshape(phi.size, phi.size)
-    symmetric: FloatArray = 0.5 * (hessian + hessian.T)
-    return symmetric
-
-
-def scaled_eigen(hessian: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Scales d, and eigenvalues and vectors of the Hessian divided by d d'."""
-    d = np.sqrt(np.maximum(np.abs(hessian.diagonal()), 1e-8))
-    values, vectors = np.linalg.eigh(hessian / np.outer(d, d))
-    return d, values, vectors
-
-
-def newton_step(hessian: FloatArray, gradient: FloatArray) -> tuple[FloatArray, float]:
-    """Newton step, and how much the criterion could still fall; flat directions are left alone."""
-    d, values, vectors = scaled_eigen(hessian)
-    along = vectors.T @ (gradient / d)
-    used = np.where(np.abs(values) > 1e-7, 1.0 / np.maximum(np.abs(values), 1e-7), 0.0)
-    bound = 0.5 * float(np.sum(along**2 / np.maximum(np.abs(values), 1e-7)))
-    return -(vectors @ (used * along)) / d, bound
-
-
-def inverse_hessian(hessian: FloatArray) -> FloatArray:
-    """Pseudo-inverse; flat directions (elements of a singular T that change nothing) carry no information."""
-    d, values, vectors = scaled_eigen(hessian)
-    used = np.where(values > 1e-7, 1.0 / np.maximum(values, 1e-7), 0.0)
-    out: FloatArray = (vectors * used) @ vectors.T / np.outer(d, d)
-    return out
-
-
-__all__ = [
-    "GlmmOptimum",
-    "JointCriterion",
-    "Mode",
-    "ProfiledCriterion",
-    "canonical",
-    "inverse_hessian",
-    "newton_step",
-    "scaled_eigen",
-    "solve_glmm",
-]

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.engine.glmm import GlmmProblem, Laplace, ModeFinder, theta_gradient
+from lme4py.engine.glmm import GlmmProblem, ModeFinder
+from lme4py.engine.glmm_laplace import Laplace, theta_gradient
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.errors import OptionError
 
@@ -77,7 +78,8 @@ def check_quadrature(problem: GlmmProblem, n_points: int) -> None:
     if n_points > MAX_POINTS or n_points**k > MAX_NODES:
         best = min(MAX_POINTS, int(MAX_NODES ** (1.0 / k) + 1e-9))
         raise OptionError(
-            f"nAGQ={n_points} with {k} random effect(s) per group would need {n_points**k:,} nodes; use nAGQ={best} or less."
+            f"nAGQ={n_points} with {k} random effect(s) per group would need {n_points**k:,} nodes; "
+            f"use nAGQ={best} or less."
         )
 
 
@@ -188,14 +190,18 @@ class Quadrature:
     def _sums(self, rows: Any, posterior: FloatArray, u: FloatArray, x: FloatArray | None = None) -> _Sums:
         """Averages over the nodes under their weights given the data."""
         x = self.rule.x if x is None else x
-        weighted = rows.score * posterior[:, self.codes]
-        Zs = np.array([self._group_sum(rows.score * self.Z[:, a]) for a in range(self.k)])
+        score, by_row = rows.score, posterior[:, self.codes]
+        possible = np.isfinite(score)
+        if not possible.all():
+            # A node outside the range of the link has weight 0.
+            score = np.where(possible, score, 0.0)
+        Zs = np.array([self._group_sum(score * self.Z[:, a]) for a in range(self.k)])
         lam = 0.0
-        if rows.d_lam is not None:
-            lam = float((rows.d_lam * posterior[:, self.codes]).sum())
+        if self.finder.problem.n_dispersion:
+            lam = float((np.where(possible, rows.d_lam, 0.0) * by_row).sum())
         by_T = np.einsum("qj,aqj,bqj->ab", posterior, Zs, u)
         return _Sums(
-            weighted.sum(axis=0),
+            (score * by_row).sum(axis=0),
             by_T,
             np.einsum("qj,aqj->aj", posterior, u),
             np.einsum("qj,aqj->aj", posterior, Zs),
@@ -219,16 +225,15 @@ class Quadrature:
         TDT = T @ D @ T.T
         h = np.empty(problem.n_obs)
         h[self.order] = np.einsum("na,nab,nb->n", self.Z, TDT[self.codes], self.Z)
-        expected = problem.expected and not problem.family.canonical
+        expected = problem.uses_expected
         c = h * (rows.dw_exp if expected else rows.dw_obs)
         # H a = T'Z'c + derivative in the mode.
         extra = in_mode.ravel()
-        column = c - mode.w * (products.rows @ finder.spread(mode.T, extra))
-        _, _, g = products.solve(mode.swept, column[:, None])
-        a = extra + finder.spread(mode.T, g[:, 0], transpose=True)
-        Za = products.rows @ finder.spread(mode.T, a)
+        column = c - mode.w * (products.spread(finder.spread(mode.T, extra)))
+        a = extra + products.solve(mode.swept, column)[0]
+        Za = products.spread(finder.spread(mode.T, a))
         rest = c - mode.w * Za
-        Z_rest = (products.columns @ rest).reshape(self.k, self.J)
+        Z_rest = products.gather(rest).reshape(self.k, self.J)
         by_T = -2.0 * sums.by_T + Z_rest @ mode.u.reshape(self.k, self.J).T
         by_T += mode.score.reshape(self.k, self.J) @ a.reshape(self.k, self.J).T
         by_T += 2.0 * (A @ T @ D).sum(axis=0)

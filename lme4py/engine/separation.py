@@ -38,8 +38,9 @@ def describe_separation(design: Design, data: ResponseData, family: Family, beta
     columns = [name for name, s in zip(design.x_names, size, strict=True) if s > 1e-6 * size.max()]
     verb = "separates" if len(columns) == 1 else "separate"
     return (
-        f"{', '.join(columns)} {verb} successes from failures (complete or quasi-complete separation), so that some fixed "
-        "effects have no finite estimate. Leave these columns out, merge sparse categories, or use a penalised method."
+        f"{', '.join(columns)} {verb} successes from failures (complete or quasi-complete separation), so that some "
+        "fixed effects have no finite estimate. Leave these columns out, merge sparse categories, or use a "
+        "penalised method."
     )
 
 
@@ -71,7 +72,7 @@ def separating_direction(X: FloatArray, data: ResponseData) -> FloatArray | None
         bounds=[(-1.0, 1.0)] * X.shape[1],
         method="highs",
     )
-    if result.status != 0 or -result.fun < 1e-7:
+    if result.status != 0 or float(result.fun or 0.0) > -1e-7:
         return None
     direction: FloatArray = result.x / np.where(size > 0, size, 1.0)
     return direction

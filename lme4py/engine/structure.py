@@ -2,8 +2,9 @@
 
 Grouping factors are eliminated one by one, the one with most random effects first, for as long as the matrix of
 what is left stays block diagonal in the next one (the next one is nested outside all before it). What remains
-after these *stages* is one dense block. For every stage the positions that its elimination changes are listed
-once, so that an evaluation only does arithmetic: `changes = P' vec(E)` (see `lme4py.engine.sweep`).
+after these *stages* is one block: dense, or sparse where that is clearly better (see
+`lme4py.engine.sparse_pattern`). For every stage the positions that its elimination changes are listed once, so
+that an evaluation only does arithmetic: `changes = P' vec(E)` (see `lme4py.engine.sweep`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.engine.crossproducts import CrossProducts, Edges, Factor
+from lme4py.engine.sparse_pattern import Forecast, SparseBlock, dense_forecast, level_graph, plan_sparse
 from lme4py.engine.types import BoolArray, IntArray, SparseMatrix, sparse
 from lme4py.errors import DesignError
 
 # Above this many products per evaluation the prepared list would not fit into memory.
 MAX_PRODUCTS = 60_000_000
+# Blocks with fewer rows are dense: a fit takes seconds at most.
+SPARSE_FROM = 3000
+# Blocks of which more than this part meets are dense without further questions.
+_MAX_DENSITY = 0.25
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,8 @@ class Stage:
     targets : ndarray of int
         Positions in the value vector (see `Structure`) that the first columns of `products` change.
     dense_targets, dense_rows, dense_columns : ndarray of int
-        Elements of the lower triangle of the dense block that the remaining columns change: flat position, row and
-        column.
+        Elements of the lower triangle of the dense block that the remaining columns change: flat position (or
+        position in the values of a sparse block), row and column.
 
     A last stage with too many products to list has None for `products`; its changes are made by dense
     algebra (see `lme4py.engine.wide`).
@@ -76,6 +82,10 @@ class Structure:
         Where the diagonal blocks and couplings of the later stages stand in the value vector.
     remaining_slices : tuple of dict
         For each stage the columns of `coupling` that belong to each remaining factor.
+    sparse : SparseBlock or None
+        The block that remains, where it is kept sparse.
+    forecast : Forecast or None
+        What that choice was made on.
     """
 
     stages: tuple[Stage, ...]
@@ -86,6 +96,8 @@ class Structure:
     coupling_slices: dict[int, slice]
     n_values: int
     remaining_slices: tuple[dict[int, slice], ...]
+    sparse: SparseBlock | None = None
+    forecast: Forecast | None = None
 
 
 def elimination_order(factors: tuple[Factor, ...]) -> list[int]:
@@ -183,13 +195,15 @@ def _count_meetings(factors: tuple[Factor, ...], pattern: _Pattern, s: int) -> i
     return _count_products(met, factors[s].n_columns)
 
 
-def analyse(factors: tuple[Factor, ...], cross: CrossProducts) -> Structure:
+def analyse(factors: tuple[Factor, ...], cross: CrossProducts, block: str = "auto") -> Structure:
     """The symbolic step.
 
     Parameters
     ----------
     factors : tuple of Factor
     cross : CrossProducts
+    block : {"auto", "dense", "sparse"}
+        What remains after the stages; "auto" takes what is forecast to be faster.
 
     Raises
     ------
@@ -199,8 +213,13 @@ def analyse(factors: tuple[Factor, ...], cross: CrossProducts) -> Structure:
     order, dense, pattern = choose_stages(factors, cross)
     offsets = np.concatenate([[0], np.cumsum([factors[f].size for f in dense])]).astype(int)
     dense_size = int(offsets[-1])
-    _check_memory(dense_size, dense, factors)
-    layout = _Layout(factors, order, dense, pattern, cross)
+    memory = _free_memory()
+    sparse_block, forecast = None, None
+    if dense and (block == "sparse" or (block == "auto" and dense_size > SPARSE_FROM)):
+        sparse_block, forecast = _plan_block(factors, cross, order, dense, pattern, memory, block == "sparse")
+    if sparse_block is None:
+        _check_memory(dense_size, dense, factors, memory, forecast)
+    layout = _Layout(factors, order, dense, pattern, cross, sparse_block)
     stages = tuple(layout.stage(position) for position in range(len(order)))
     return Structure(
         stages,
@@ -211,23 +230,67 @@ def analyse(factors: tuple[Factor, ...], cross: CrossProducts) -> Structure:
         layout.coupling_slices,
         layout.n_values,
         tuple(layout.remaining),
+        sparse_block,
+        forecast,
     )
 
 
-def _check_memory(dense_size: int, dense: list[int], factors: tuple[Factor, ...]) -> None:
+def _plan_block(
+    factors: tuple[Factor, ...],
+    cross: CrossProducts,
+    order: list[int],
+    dense: list[int],
+    pattern: _Pattern,
+    memory: float,
+    forced: bool,
+) -> tuple[SparseBlock | None, Forecast | None]:
+    """The sparse block, or None where a dense one is better; and the forecast, if one was needed."""
+    if _count_meetings(factors, pattern, order[0]) > MAX_PRODUCTS:
+        return None, None
+    starts = dict(zip(dense, np.cumsum([0] + [factors[f].n_levels for f in dense]), strict=False))
+    n_levels = sum(factors[f].n_levels for f in dense)
+    incidences = []
+    for s in order:
+        met = [pattern.pairs(s, t) for t in dense]
+        rows = np.concatenate([pair[0] for pair in met])
+        columns = np.concatenate([starts[t] + pair[1] for t, pair in zip(dense, met, strict=True)])
+        ones = np.ones(rows.size, dtype=np.int32)
+        incidences.append(sparse.coo_array((ones, (rows, columns)), shape=(factors[s].n_levels, n_levels)).tocsr())
+    pairs = []
+    for i, s in enumerate(dense):
+        for t in dense[:i]:
+            rows, columns = _pairs(cross, s, t)
+            pairs.append((starts[s] + rows, starts[t] + columns))
+    graph = level_graph(n_levels, incidences, pairs)
+    if graph.nnz > _MAX_DENSITY * n_levels**2 and not forced:
+        return None, None
+    return plan_sparse(tuple(factors[f] for f in dense), graph, memory, forced)
+
+
+def _free_memory() -> float:
     import os
 
-    need = 4 * 8 * dense_size**2
     try:
-        available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError, AttributeError):
-        available = 8 * 2**30
-    if need > available:
-        names = ", ".join(f"{factors[f].name} ({factors[f].size:,})" for f in dense)
-        raise DesignError(
-            f"the crossed random effects {names} need a dense block of {dense_size:,} x {dense_size:,} numbers, "
-            f"about {need / 2**30:.1f} GB, and {available / 2**30:.1f} GB are free; leave one of these terms out."
-        )
+        return float(8 * 2**30)
+
+
+def _check_memory(
+    dense_size: int, dense: list[int], factors: tuple[Factor, ...], available: float, forecast: Forecast | None
+) -> None:
+    _, need = dense_forecast(dense_size)
+    if need <= available:
+        return
+    names = ", ".join(f"{factors[f].name} ({factors[f].size:,})" for f in dense)
+    other = ""
+    if forecast is not None:
+        other = f" Kept sparse they would need {forecast.sparse_bytes / 2**30:.1f} GB."
+    raise DesignError(
+        f"the crossed random effects {names} need a dense block of {dense_size:,} x {dense_size:,} numbers, "
+        f"about {need / 2**30:.1f} GB, and {available / 2**30:.1f} GB are free.{other} Leave one of these terms out, "
+        "fit a part of the data with fewer levels, or use a machine with more memory."
+    )
 
 
 class _Layout:
@@ -240,8 +303,10 @@ class _Layout:
         dense: list[int],
         pattern: _Pattern,
         cross: CrossProducts,
+        block: SparseBlock | None = None,
     ) -> None:
         self.factors, self.order, self.dense, self.cross = factors, order, dense, cross
+        self.block = block
         self.diagonal_slices: dict[int, slice] = {}
         self.coupling_slices: dict[int, slice] = {}
         self.remaining: list[dict[int, slice]] = []
@@ -300,7 +365,7 @@ class _Layout:
             first, second, targets, rows = self._products_of_dense(C, factor)
         else:
             first, second, targets, rows = self._products(C, factor, position)
-        used = np.zeros(self.n_values + self.dense_size**2, dtype=bool)
+        used = np.zeros(self.n_values + self._block_elements(), dtype=bool)
         used[targets] = True
         distinct = np.flatnonzero(used)
         place = np.empty(used.size, dtype=np.int32 if distinct.size < 2**31 else np.int64)
@@ -309,8 +374,18 @@ class _Layout:
         P = sparse.csr_array((C.data[first] * C.data[second], place[targets], rows), shape=shape)
         flat = distinct[distinct >= self.n_values] - self.n_values
         own = distinct[: distinct.size - flat.size]
-        dense_rows, dense_columns = np.divmod(flat, max(self.dense_size, 1))
+        if self.block is None:
+            dense_rows, dense_columns = np.divmod(flat, max(self.dense_size, 1))
+        else:
+            dense_rows, dense_columns = self.block.rows[flat], self.block.columns[flat]
         return Stage(f, J, k, C, first, second, P, own, flat, dense_rows, dense_columns)
+
+    def _block_elements(self) -> int:
+        return self.dense_size**2 if self.block is None else self.block.n_elements
+
+    def _block_positions(self, rows: IntArray, columns: IntArray) -> IntArray:
+        """Where elements of the lower triangle of the block stand in it."""
+        return rows * self.dense_size + columns if self.block is None else self.block.positions(rows, columns)
 
     def _products_of_dense(self, C: SparseMatrix, factor: Factor) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """Products of the last stage: all of them change the lower triangle of the dense block.
@@ -334,7 +409,7 @@ class _Layout:
         # Partners of an element are the elements of its level up to itself.
         right = np.arange(total) - np.repeat(ends - repeats - np.repeat(starts, counts), repeats)
         columns = C.indices[:per_block].astype(np.intp)
-        targets = self.n_values + columns[left] * self.dense_size + columns[right]
+        targets = self.n_values + self._block_positions(columns[left], columns[right])
         per_level = counts.astype(np.int64) * (counts + 1) // 2
         # Every column of the term has the same pattern, so the other blocks repeat the first.
         first = np.concatenate([left + a * per_block for a in range(k) for _ in range(k)])
@@ -413,7 +488,7 @@ class _Layout:
         both = (kind[a] == n_stages) & (kind[b] == n_stages)
         if both.any():
             start = slices[self.dense[0]].start
-            out[both] = self.n_values + (a[both] - start) * self.dense_size + (b[both] - start)
+            out[both] = self.n_values + self._block_positions(a[both] - start, b[both] - start)
         return out
 
 

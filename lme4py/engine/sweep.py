@@ -16,17 +16,24 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg.blas as blas
 import scipy.linalg.lapack as lapack
 
 from lme4py.engine import small
 from lme4py.engine.crossproducts import CrossProducts, Factor
-from lme4py.engine.structure import Stage, Structure, cross_block
+from lme4py.engine.dense_block import (
+    BlockDerivative,
+    BlockFactor,
+    DenseDerivative,
+    DenseFactor,
+    base_dense,
+    block_products,
+    is_invertible,
+    scale_rows,
+)
+from lme4py.engine.sparse_block import SparseFactor
+from lme4py.engine.structure import Stage, Structure
 from lme4py.engine.types import FloatArray, SparseMatrix, sparse
 from lme4py.engine.wide import gram_adjoint, subtract_gram
-
-# Below this ratio of the smallest to the largest diagonal element of T its inverse would lose digits.
-_INVERTIBLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class BaseValues:
         C of the first stage.
     products : csr_array
         P of the first stage, for this `coupling`.
-    dense : ndarray, shape (q, q)
+    dense : ndarray, shape (q, q), or (n_elements,) where the block is sparse
     diagonal : tuple of ndarray, each (k, k, J)
     border : tuple of ndarray, each (k J, c)
     corner : ndarray, shape (c, c)
@@ -62,28 +69,10 @@ def base_values(structure: Structure, factors: tuple[Factor, ...], cross: CrossP
         f = stage.factor
         vector[structure.diagonal_slices[f]] = cross.diagonal[f].ravel()
         vector[structure.coupling_slices[f]] = stage.coupling.data
-    dense = np.zeros((structure.dense_size, structure.dense_size))
-    _fill_dense(structure, factors, cross, dense)
+    dense = base_dense(structure, factors, cross)
     border = tuple(B.reshape(-1, B.shape[2]) for B in cross.border)
     first = structure.stages[0]
     return BaseValues(vector, first.coupling, first.products, dense, cross.diagonal, border, cross.corner)
-
-
-def _fill_dense(structure: Structure, factors: tuple[Factor, ...], cross: CrossProducts, K: FloatArray) -> None:
-    for f, start in zip(structure.dense, structure.dense_offsets, strict=True):
-        J, k = factors[f].n_levels, factors[f].n_columns
-        levels = np.arange(J)
-        for a in range(k):
-            for b in range(k):
-                K[start + a * J + levels, start + b * J + levels] = cross.diagonal[f][a, b]
-        for g, other in zip(structure.dense, structure.dense_offsets, strict=True):
-            if f == g:
-                continue
-            edges = cross_block(cross, f, g)
-            for a in range(k):
-                for b in range(factors[g].n_columns):
-                    columns = other + b * factors[g].n_levels + edges.columns
-                    K[start + a * J + edges.rows, columns] = edges.values[a, b]
 
 
 @dataclass(frozen=True)
@@ -114,25 +103,6 @@ class SweptStage:
         return small.apply(self.E, B.reshape(k, J, -1)).reshape(k * J, -1)
 
 
-@dataclass(frozen=True)
-class SweptDense:
-    """The dense block at given T.
-
-    Attributes
-    ----------
-    K : ndarray, shape (q, q), or None
-        Before its elimination; kept only where Lambda cannot be divided out again.
-    chol : ndarray, shape (q, q), Fortran order
-        U upper triangular, U'U = I + Lambda'K Lambda.
-    lam : ndarray, shape (q,), or None
-        Diagonal of Lambda when every grouping factor of the block has one column.
-    """
-
-    K: FloatArray | None
-    chol: FloatArray
-    lam: FloatArray | None
-
-
 class Sweeper:
     """Elimination for one structure.
 
@@ -145,7 +115,7 @@ class Sweeper:
     def __init__(self, structure: Structure, factors: tuple[Factor, ...]) -> None:
         self.structure = structure
         self.factors = factors
-        self.scalar = all(factors[f].n_columns == 1 for f in structure.dense)
+        self.block_factors = tuple(factors[f] for f in structure.dense)
 
     def factorize(self, T: list[FloatArray], base: BaseValues) -> Swept:
         """Numeric step: eliminate all factors.
@@ -184,45 +154,21 @@ class Sweeper:
                 values[stage.targets] -= change[: stage.targets.size]
                 change = change[stage.targets.size :]
                 flat[stage.dense_targets] -= change
-        dense = None
+        dense: BlockFactor | None = None
         if structure.dense_size:
-            dense, part = self._factorize_dense(K, T)
-            log_det += part
+            dense = self._factorize_block(K, [T[f] for f in structure.dense])
+            log_det += dense.log_det
         return Swept(self, T, base, stages, dense, log_det)
 
-    def _factorize_dense(self, K: FloatArray, T: list[FloatArray]) -> tuple[SweptDense, float]:
+    def _factorize_block(self, K: FloatArray, T: list[FloatArray]) -> BlockFactor:
         """Cholesky factor of I + Lambda'K Lambda; only the lower triangle of K is up to date."""
-        lam = None
-        kept: FloatArray | None = None
-        if self.scalar:
-            sizes = [self.factors[f].n_levels for f in self.structure.dense]
-            lam = np.repeat([T[f][0, 0] for f in self.structure.dense], sizes)
-            if not all(_is_invertible(T[f]) for f in self.structure.dense):
-                kept = _full(K)
-            S = K
-            S *= lam
-            S *= lam[:, None]
-        else:
-            kept = _full(K)
-            S = self.scale_rows(self.scale_rows(kept, T).T, T)
-        S.reshape(-1)[:: S.shape[0] + 1] += 1.0
-        chol, info = lapack.dpotrf(S.T, lower=0, overwrite_a=1, clean=0)
-        if info != 0:
-            raise np.linalg.LinAlgError("the factor is not positive definite")
-        return SweptDense(kept, chol, lam), 2.0 * float(np.log(chol.diagonal()).sum())
+        if self.structure.sparse is not None:
+            return SparseFactor(self.structure.sparse, T, K)
+        return DenseFactor(self.block_factors, T, K)
 
     def scale_rows(self, M: FloatArray, T: list[FloatArray], transpose: bool = True) -> FloatArray:
-        """Lambda' M (or Lambda M) for the rows of the dense block."""
-        out = np.empty_like(M, order="C")
-        for f, start in zip(self.structure.dense, self.structure.dense_offsets, strict=True):
-            J, k = self.factors[f].n_levels, self.factors[f].n_columns
-            rows = slice(start, start + k * J)
-            t = T[f].T if transpose else T[f]
-            if k == 1:
-                np.multiply(M[rows], t[0, 0], out=out[rows])
-            else:
-                out[rows] = small.left(t, M[rows].reshape(k, J, -1)).reshape(k * J, -1)
-        return out
+        """Lambda' M (or Lambda M) for the rows of the block; ``T`` by grouping factor."""
+        return scale_rows(self.block_factors, [T[f] for f in self.structure.dense], M, transpose)
 
     def dense_border(self, border: list[FloatArray]) -> FloatArray:
         """Rows of the dense block taken out of the borders of all factors, (q, c)."""
@@ -240,26 +186,13 @@ def _sweep(stage: Stage, A: FloatArray, C: SparseMatrix, T: FloatArray) -> tuple
         M[a, a] += 1.0
     log_det, inverse = small.spd_inverse(M)
     E = small.right(small.left(T, inverse), T.T) if k > 1 else inverse * T[0, 0] ** 2
-    return SweptStage(stage, T, A, C, inverse, E, _is_invertible(T)), log_det
-
-
-def _full(lower: FloatArray) -> FloatArray:
-    """A symmetric matrix from its lower triangle."""
-    strict = np.tril(lower, -1)
-    full = strict + strict.T
-    full.reshape(-1)[:: full.shape[0] + 1] = lower.diagonal()
-    return full
+    return SweptStage(stage, T, A, C, inverse, E, is_invertible(T)), log_det
 
 
 def lower_inverse(T: FloatArray) -> FloatArray:
     """Inverse of a lower triangular matrix."""
     inverse: FloatArray = lapack.dtrtri(T, lower=1)[0]
     return inverse
-
-
-def _is_invertible(T: FloatArray) -> bool:
-    size = np.abs(T.diagonal())
-    return bool(size.min() > _INVERTIBLE * max(1.0, float(np.abs(T).max())))
 
 
 @dataclass(frozen=True)
@@ -303,7 +236,7 @@ class Swept:
     T : list of ndarray
     base : BaseValues
     stages : list of SweptStage
-    dense : SweptDense or None
+    dense : BlockFactor or None
     log_det : float
         log|I + Lambda'Z'WZ Lambda|.
     """
@@ -314,7 +247,7 @@ class Swept:
         T: list[FloatArray],
         base: BaseValues,
         stages: list[SweptStage],
-        dense: SweptDense | None,
+        dense: BlockFactor | None,
         log_det: float,
     ) -> None:
         self.sweeper = sweeper
@@ -323,7 +256,6 @@ class Swept:
         self.stages = stages
         self.dense = dense
         self.log_det = log_det
-        self._inverse: FloatArray | None = None
 
     # -- columns -------------------------------------------------------------------------------------------------
 
@@ -351,22 +283,7 @@ class Swept:
         if self.dense is None:
             return SweptBorder(before, scaled, None, None)
         B = self.sweeper.dense_border(current)
-        return SweptBorder(before, scaled, B, self.apply_dense_E(B))
-
-    def apply_dense_E(self, B: FloatArray) -> FloatArray:
-        """Lambda (I + Lambda'K Lambda)^-1 Lambda' B."""
-        right = np.asfortranarray(self.sweeper.scale_rows(B, self.T))
-        if self._inverse is not None:
-            solved = blas.dsymm(1.0, self._inverse.T, right, lower=0)
-        else:
-            solved, _ = lapack.dpotrs(self._dense.chol, right, lower=0, overwrite_b=1)
-        return self.sweeper.scale_rows(solved, self.T, transpose=False)
-
-    @property
-    def _dense(self) -> SweptDense:
-        if self.dense is None:
-            raise ValueError("there is no dense block")
-        return self.dense
+        return SweptBorder(before, scaled, B, self.dense.apply_E(B))
 
     def back_substitute(self, border: SweptBorder, weights: FloatArray) -> tuple[list[FloatArray], list[FloatArray]]:
         """Conditional modes b and g = Z'V^-1 r of the combination ``columns @ weights``.
@@ -387,7 +304,7 @@ class Swept:
         g: dict[int, FloatArray] = {}
         if self.dense is not None and border.dense is not None and border.dense_scaled is not None:
             all_b = border.dense_scaled @ weights
-            all_g = self.dense_residual(border.dense @ weights, all_b)
+            all_g = self.dense.residual(border.dense @ weights, all_b)
             for f, start in zip(structure.dense, structure.dense_offsets, strict=True):
                 rows = slice(start, start + self.sweeper.factors[f].size)
                 b[f], g[f] = all_b[rows], all_g[rows]
@@ -404,30 +321,12 @@ class Swept:
         order = range(len(self.sweeper.factors))
         return [b[f] for f in order], [g[f] for f in order]
 
-    def dense_residual(self, B: FloatArray, EB: FloatArray) -> FloatArray:
-        """(I + K Sigma)^-1 B = B - K E B, by division with Lambda where that has no cancellation."""
-        dense = self._dense
-        if dense.K is not None:
-            return B - dense.K @ EB
-        if dense.lam is None:
-            raise ValueError("the dense block was not kept")
-        return EB / (dense.lam**2)[:, None]
-
     # -- adjoint -------------------------------------------------------------------------------------------------
-
-    def dense_inverse(self) -> FloatArray:
-        """(I + Lambda'K Lambda)^-1: the lower triangle, and the upper one too unless all factors are scalar."""
-        if self._inverse is None:
-            inverse, info = lapack.dpotri(self._dense.chol, lower=0)
-            if info != 0:
-                raise np.linalg.LinAlgError("the factor is not positive definite")
-            lower = inverse.T
-            self._inverse = lower if self.sweeper.scalar else _full(lower)
-        return self._inverse
 
     def release(self) -> None:
         """Forget the inverse of the dense block; it is made again when needed."""
-        self._inverse = None
+        if self.dense is not None:
+            self.dense.release()
 
     def adjoint(self, border: SweptBorder, corner: FloatArray, blocks: bool = False) -> Adjoint:
         """Derivatives of log|M| + F, where F depends on the swept corner with derivative `corner`.
@@ -466,7 +365,7 @@ class Adjoint:
     diagonal: list[FloatArray]
     values: FloatArray | None = None
     coupling: FloatArray | None = None
-    dense: _DenseDerivative | None = None
+    dense: BlockDerivative | None = None
 
 
 def _adjoint(swept: Swept, border: SweptBorder, corner: FloatArray, blocks: bool) -> Adjoint:
@@ -522,7 +421,7 @@ class _AdjointState:
     border: dict[int, FloatArray]
     sigma: dict[int, FloatArray]
     diagonal: dict[int, FloatArray]
-    dense: _DenseDerivative | None
+    dense: BlockDerivative | None
 
     def change(self, stage: Stage) -> FloatArray:
         """Derivatives in the targets of a stage."""
@@ -533,38 +432,13 @@ class _AdjointState:
 
     def wide(self, swept: SweptStage) -> FloatArray:
         """Derivatives in E of a stage without a list of products, (k, k, J)."""
-        if self.dense is None:
+        if not isinstance(self.dense, DenseDerivative):
             raise ValueError("there is no dense block")
         k, J = swept.E.shape[0], swept.E.shape[2]
         C = swept.coupling
         out = gram_adjoint(C, J, k, self.dense.inverse, self.dense.lam)
         left, right = C @ self.dense.left, C @ self.dense.right
         return out + small.outer(left.reshape(k, J, -1), right.reshape(k, J, -1))
-
-
-@dataclass
-class _DenseDerivative:
-    """Derivative in the dense block, Lambda S^-1 Lambda' + left right'; elements are made where they are needed."""
-
-    inverse: FloatArray
-    lam: FloatArray | None
-    left: FloatArray
-    right: FloatArray
-
-    def at(self, stage: Stage) -> FloatArray:
-        """Derivative in the targets of a stage; an element off the diagonal stands for both of its kind."""
-        rows, columns = stage.dense_rows, stage.dense_columns
-        values = self.inverse.reshape(-1)[stage.dense_targets]
-        if self.lam is not None:
-            values *= self.lam[rows]
-            values *= self.lam[columns]
-        if self.left.shape[1] > 8:
-            values += (self.left @ self.right.T).reshape(-1)[stage.dense_targets]
-        else:
-            for a, b in zip(self.left.T, self.right.T, strict=True):
-                values += np.ascontiguousarray(a)[rows] * np.ascontiguousarray(b)[columns]
-        values *= np.where(rows == columns, 1.0, 2.0)
-        return values
 
 
 def _adjoint_coupling(s: SweptStage, EB: FloatArray, lower: FloatArray | None, change: FloatArray | None) -> FloatArray:
@@ -585,47 +459,26 @@ def _adjoint_coupling(s: SweptStage, EB: FloatArray, lower: FloatArray | None, c
 
 
 def _adjoint_dense(swept: Swept, border: SweptBorder, corner: FloatArray, state: _AdjointState) -> None:
-    sweeper = swept.sweeper
-    structure, factors = sweeper.structure, sweeper.factors
+    structure = swept.sweeper.structure
     dense = swept.dense
     if dense is None or border.dense is None or border.dense_scaled is None:
         return
     B, EB = border.dense, border.dense_scaled
-    inverse = swept.dense_inverse()
-    NB = swept.dense_residual(B, EB)
+    NB = dense.residual(B, EB)
     weighted = EB @ corner
     d_B = -2.0 * weighted
-    E = inverse
-    if dense.lam is None:
-        half = sweeper.scale_rows(inverse, swept.T, transpose=False)
-        E = sweeper.scale_rows(half.T, swept.T, transpose=False)
-    for f, start in zip(structure.dense, structure.dense_offsets, strict=True):
-        J, k = factors[f].n_levels, factors[f].n_columns
+    for position, (f, start) in enumerate(zip(structure.dense, structure.dense_offsets, strict=True)):
+        J, k = swept.sweeper.factors[f].n_levels, swept.sweeper.factors[f].n_columns
         rows = slice(start, start + k * J)
-        state.border[f] = d_B[rows]
-        own_E = _diagonal_blocks(E[rows, rows], k, J)
-        if dense.lam is not None:
-            own_E = own_E * swept.T[f][0, 0] ** 2
-        state.diagonal[f] = own_E + _block_products(weighted[rows], EB[rows], k, J)
         T = swept.T[f]
-        if dense.K is None or _is_invertible(T):
-            Q = _diagonal_blocks(inverse[rows, rows], k, J).sum(axis=2)
+        state.border[f] = d_B[rows]
+        Q = dense.inverse_blocks(position)
+        state.diagonal[f] = small.right(small.left(T, Q), T.T) + block_products(weighted[rows], EB[rows], k, J)
+        if is_invertible(T):
             T_inverse = lower_inverse(T)
-            own = T_inverse.T @ (J * np.eye(k) - Q) @ T_inverse
+            own = T_inverse.T @ (J * np.eye(k) - Q.sum(axis=2)) @ T_inverse
         else:
-            K_rows = dense.K[rows]
-            EK = swept.apply_dense_E(np.ascontiguousarray(K_rows.T)).T
-            own = (_diagonal_blocks(dense.K[rows, rows], k, J) - _block_products(K_rows, EK, k, J)).sum(axis=2)
+            own = dense.reduced_sum(position)
         part = NB[rows].reshape(k, J, -1)
         state.sigma[f] = own - small.outer((NB[rows] @ corner).reshape(k, J, -1), part).sum(axis=2)
-    state.dense = _DenseDerivative(E, dense.lam, weighted, EB)
-
-
-def _diagonal_blocks(M: FloatArray, k: int, J: int) -> FloatArray:
-    """The J diagonal blocks of a matrix whose rows run over columns of the term, then levels; shape (k, k, J)."""
-    return np.array([[M[a * J : (a + 1) * J, b * J : (b + 1) * J].diagonal() for b in range(k)] for a in range(k)])
-
-
-def _block_products(left: FloatArray, right: FloatArray, k: int, J: int) -> FloatArray:
-    """Diagonal blocks of left right'."""
-    return small.outer(left.reshape(k, J, -1), right.reshape(k, J, -1))
+    state.dense = dense.derivative(weighted, EB)

@@ -58,3 +58,14 @@ def limited_threads(design: Design) -> Any:
     if sum(sizes[:-1]) >= _LARGE or design.X.shape[1] >= _LARGE:
         return nullcontext()
     return _limit()
+
+
+def single_thread(size: int) -> Any:
+    """Context in which BLAS uses one thread unless matrices have more rows than this is worth.
+
+    Parameters
+    ----------
+    size : int
+        Rows of the largest matrix.
+    """
+    return nullcontext() if size >= _LARGE else _limit()

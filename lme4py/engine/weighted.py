@@ -7,15 +7,20 @@ df/dw = P' df/dv. For f = log|M| this is h, the diagonal of Z Lambda M^-1 Lambda
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lme4py.engine import small
 from lme4py.engine.crossproducts import CrossProducts, Edges, Factor
 from lme4py.engine.structure import Structure, analyse
-from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
+from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, SweptStage, base_values
 from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
+
+# Numbers in the expanded rows that are held at a time.
+_CHUNK = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class WeightedProducts:
     Z : tuple of ndarray, each (n, k)
         Columns of each grouping factor.
     factors : tuple of Factor
+    block : {"auto", "dense", "sparse"}
+        As in `lme4py.engine.structure.analyse`.
 
     Attributes
     ----------
@@ -48,20 +55,28 @@ class WeightedProducts:
         Z'.
     """
 
-    def __init__(self, codes: tuple[IntArray, ...], Z: tuple[FloatArray, ...], factors: tuple[Factor, ...]) -> None:
+    def __init__(
+        self,
+        codes: tuple[IntArray, ...],
+        Z: tuple[FloatArray, ...],
+        factors: tuple[Factor, ...],
+        block: str = "auto",
+    ) -> None:
         self.factors = factors
         self.n = int(codes[0].size)
         self._P_parts: list[tuple[IntArray, FloatArray]] = []
         self._next = 1  # element 0 of the vector is always zero: a place for what the pattern does not hold
         cross = self._numbered(codes, Z)
+        self._codes = codes[0] if _is_indicator(Z) else None
         self._P, self._Pt = self._matrix()
-        self.structure: Structure = analyse(factors, cross)
+        self.structure: Structure = analyse(factors, cross, block)
         self.sweeper = Sweeper(self.structure, factors)
         base = base_values(self.structure, factors, cross)
         self._numbers(base)
         self.rows, self.columns = _matrix_of_columns(codes, Z, factors)
         self.splits = np.cumsum([factor.size for factor in factors])[:-1]
         self._border = tuple(np.zeros((factor.size, 0)) for factor in factors)
+        self._zero_border = self._make_zero_border()
 
     # -- preparation ---------------------------------------------------------------------------------------------
 
@@ -104,7 +119,10 @@ class WeightedProducts:
         return Edges(keys // width, keys % width, values)
 
     def _matrix(self) -> tuple[SparseMatrix, SparseMatrix]:
-        """P and its transpose as CSR."""
+        """P and its transpose as CSR; a random intercept alone needs neither."""
+        if self._codes is not None:
+            self._P_parts = []
+            return None, None
         places = np.concatenate([part[0] for part in self._P_parts])
         values = np.concatenate([part[1] for part in self._P_parts])
         rows = np.tile(np.arange(self.n), len(self._P_parts))
@@ -116,22 +134,40 @@ class WeightedProducts:
         """Keep the positions that the arrays of the elimination are gathered from."""
         self._vector = _as_index(base.vector)
         self._coupling = _as_index(base.coupling.data)
-        self._coupling_pattern = (base.coupling.indices, base.coupling.indptr, base.coupling.shape)
+        self._coupling_pattern = base.coupling
         first = self.structure.stages[0]
-        self._first, self._second = self._coupling[first.first], self._coupling[first.second]
-        self._products_pattern = (first.products.indices, first.products.indptr, first.products.shape)
+        if first.products is not None:
+            self._first, self._second = self._coupling[first.first], self._coupling[first.second]
+        self._products_pattern = first.products
+        self._dense_shape = base.dense.shape
         dense = _as_index(base.dense).reshape(-1)
-        size = self.structure.dense_size
         used = np.flatnonzero(dense)
-        below = used[used // max(size, 1) >= used % max(size, 1)]
         self._dense_used, self._dense_from = used, dense[used]
-        self._below: Any = DenseElements(below, below // max(size, 1), below % max(size, 1))
+        rows, columns = self._dense_positions(used)
+        lower = rows >= columns
+        below = used[lower]
+        self._below: Any = DenseElements(below, rows[lower], columns[lower])
         self._below_from = dense[below]
         self._diagonal_from = tuple(_as_index(d) for d in base.diagonal)
         f = first.factor
         self._derivative_from = np.concatenate(
             [self._diagonal_from[f].ravel(), self._vector, self._coupling, self._below_from]
         )
+
+    def _dense_positions(self, used: IntArray) -> tuple[IntArray, IntArray]:
+        """Rows and columns of elements of the block that remains after all stages."""
+        block = self.structure.sparse
+        if block is not None:
+            return block.rows[used], block.columns[used]
+        size = max(self.structure.dense_size, 1)
+        return used // size, used % size
+
+    def _make_zero_border(self) -> SweptBorder:
+        """One column of zeros, swept: it is the same at every point."""
+        order = [stage.factor for stage in self.structure.stages]
+        zeros = [np.zeros((self.factors[f].size, 1)) for f in order]
+        dense = np.zeros((self.structure.dense_size, 1)) if self.structure.dense_size else None
+        return SweptBorder(zeros, zeros, dense, dense)
 
     # -- every set of weights ------------------------------------------------------------------------------------
 
@@ -142,21 +178,24 @@ class WeightedProducts:
         ----------
         w : ndarray, shape (n,)
         """
-        v = self._P @ w
-        structure = self.structure
-        size = structure.dense_size
-        dense = np.zeros(size * size)
-        dense[self._dense_used] = v[self._dense_from]
-        indices, indptr, shape = self._coupling_pattern
-        coupling = sparse.csr_array((v[self._coupling], indices, indptr), shape=shape)
-        indices, indptr, shape = self._products_pattern
-        products = sparse.csr_array((v[self._first] * v[self._second], indices, indptr), shape=shape)
+        if self._codes is None:
+            v = self._P @ w
+        else:
+            v = np.empty(self._next)
+            v[0] = 0.0
+            v[1:] = np.bincount(self._codes, weights=w, minlength=v.size - 1)
+        dense = np.zeros(self._dense_shape)
+        dense.reshape(-1)[self._dense_used] = v[self._dense_from]
+        coupling = _with_data(self._coupling_pattern, v[self._coupling])
+        products = None
+        if self._products_pattern is not None:
+            products = _with_data(self._products_pattern, v[self._first] * v[self._second])
         diagonal = tuple(v[index] for index in self._diagonal_from)
         return BaseValues(
             v[self._vector],
             coupling,
             products,
-            dense.reshape(size, size),
+            dense,
             diagonal,
             self._border,
             np.zeros((0, 0)),
@@ -170,6 +209,21 @@ class WeightedProducts:
             raise np.linalg.LinAlgError("the factor is not positive definite")
         return swept
 
+    def spread(self, b: FloatArray) -> FloatArray:
+        """Z b, (n,)."""
+        if self._codes is not None:
+            return b[self._codes]
+        out: FloatArray = self.rows @ b
+        return out
+
+    def gather(self, x: FloatArray) -> FloatArray:
+        """Z' x, (Q,)."""
+        if self._codes is not None:
+            counted: Any = np.bincount(self._codes, weights=x, minlength=self.factors[0].n_levels)
+            return np.asarray(counted, dtype=np.float64)
+        out: FloatArray = self.columns @ x
+        return out
+
     def project(self, columns: FloatArray) -> list[FloatArray]:
         """Z' columns, (k J, c) for each grouping factor."""
         return self.split(self.columns @ columns)
@@ -180,26 +234,111 @@ class WeightedProducts:
             return [values]
         return list(np.split(values, self.splits))
 
-    def solve(self, swept: Swept, columns: FloatArray) -> tuple[SweptBorder, FloatArray, FloatArray]:
-        """Lambda M^-1 Lambda'Z' columns and Z'V^-1 (columns / w), stacked over factors, (Q, c)."""
-        border = swept.sweep_border(self.project(columns))
-        b, g = swept.back_substitute(border, np.eye(columns.shape[1]))
-        return border, np.concatenate(b), np.concatenate(g)
+    def solve(self, swept: Swept, column: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """u = H^-1 Lambda'Z' column and b = Lambda u, each (Q,)."""
+        border = swept.sweep_border(self.split(self.gather(column)[:, None]))
+        return self.spherical(swept, border, np.ones((1, 1)))
+
+    def spherical(self, swept: Swept, border: SweptBorder, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """u and b = Lambda u of the combination ``columns @ weights`` (c, 1) of swept columns, each (Q,).
+
+        u comes from M^-1 itself, without the cancellation in T'(I + A Sigma)^-1 where T is singular.
+        """
+        structure = self.structure
+        b: dict[int, FloatArray] = {}
+        u: dict[int, FloatArray] = {}
+        if swept.dense is not None and border.dense is not None and border.dense_scaled is not None:
+            all_b = border.dense_scaled @ weights
+            all_g = swept.dense.residual(border.dense @ weights, all_b)
+            for f, start in zip(structure.dense, structure.dense_offsets, strict=True):
+                rows = slice(start, start + self.factors[f].size)
+                b[f] = all_b[rows, 0]
+                u[f] = (swept.T[f].T @ all_g[rows].reshape(self.factors[f].n_columns, -1)).ravel()
+        for position in range(len(swept.stages) - 1, -1, -1):
+            stage = swept.stages[position]
+            rest = border.before[position] @ weights[:, 0]
+            slices = structure.remaining_slices[position]
+            if slices:
+                rest = rest - stage.coupling @ np.concatenate([b[f] for f in slices])
+            f = stage.stage.factor
+            k = self.factors[f].n_columns
+            if k == 1:
+                t = stage.T[0, 0]
+                u[f] = stage.inverse[0, 0] * rest * t
+                b[f] = u[f] * t
+            else:
+                own = small.product(stage.inverse, (stage.T.T @ rest.reshape(k, -1))[:, None])[:, 0]
+                u[f], b[f] = own.ravel(), (stage.T @ own).ravel()
+        order = range(len(self.factors))
+        return np.concatenate([u[f] for f in order]), np.concatenate([b[f] for f in order])
 
     def log_det_derivatives(self, swept: Swept) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
-        """h (n,) = d log|M| / dw, the derivative in Sigma of each factor, and the diagonal blocks of Lambda M^-1 Lambda'."""
-        zero = swept.sweep_border([np.zeros((factor.size, 1)) for factor in self.factors])
-        adjoint = swept.adjoint(zero, np.zeros((1, 1)), blocks=True)
+        """Derivatives of log|M|.
+
+        Returns
+        -------
+        h : ndarray, shape (n,)
+            In w: the diagonal of Z Lambda M^-1 Lambda'Z'.
+        sigma : list of ndarray, each (k, k)
+            In Sigma of each factor.
+        diagonal : list of ndarray, each (k, k, J)
+            In the diagonal blocks of Z'WZ: those of Lambda M^-1 Lambda'.
+        """
+        adjoint = swept.adjoint(self._zero_border, np.zeros((1, 1)), blocks=True)
         f = self.structure.stages[0].factor
         parts = [adjoint.diagonal[f].ravel()]
         if adjoint.values is not None:
             parts.append(adjoint.values)
-        if adjoint.coupling is not None:
+        if self._products_pattern is None:
+            parts.append(_wide_coupling(swept.stages[0], adjoint.dense))
+        elif adjoint.coupling is not None:
             parts.append(adjoint.coupling)
         if adjoint.dense is not None:
             parts.append(adjoint.dense.at(self._below))
-        dv = np.bincount(self._derivative_from, weights=np.concatenate(parts), minlength=self._P.shape[0])
-        return self._Pt @ dv, adjoint.sigma, adjoint.diagonal
+        dv: Any = np.bincount(self._derivative_from, weights=np.concatenate(parts), minlength=self._next)
+        h: FloatArray = dv[1:][self._codes] if self._codes is not None else self._Pt @ dv
+        return h, adjoint.sigma, adjoint.diagonal
+
+
+def _wide_coupling(stage: SweptStage, dense: Any) -> FloatArray:
+    """Derivative of log|M| in the stored elements of C of a first stage without a list of products: -2 E C D.
+
+    D is the derivative in the dense block that follows. Rows are expanded a few levels at a time.
+    """
+    C = stage.coupling
+    k = stage.E.shape[0]
+    lower = np.tril(dense.inverse, -1)
+    D = lower + lower.T
+    D.reshape(-1)[:: D.shape[0] + 1] = dense.inverse.diagonal()
+    if dense.lam is not None:
+        D *= dense.lam
+        D *= dense.lam[:, None]
+    rows = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
+    values = np.empty(C.nnz)
+    size = max(1, _CHUNK // max(C.shape[1], 1))
+    for start in range(0, C.shape[0], size):
+        stop = min(start + size, C.shape[0])
+        place = slice(int(C.indptr[start]), int(C.indptr[stop]))
+        values[place] = (C[start:stop] @ D)[rows[place] - start, C.indices[place]]
+    # All columns of the term have the same pattern.
+    by_column = values.reshape(k, -1)
+    level = rows[: by_column.shape[1]]
+    out: FloatArray = np.einsum("abe,be->ae", stage.E[:, :, level], by_column)
+    return -2.0 * out.ravel()
+
+
+def _is_indicator(Z: tuple[FloatArray, ...]) -> bool:
+    """One random intercept and nothing else: Z b is a look-up, Z'x a count."""
+    return len(Z) == 1 and Z[0].shape[1] == 1 and bool((Z[0] == 1.0).all())
+
+
+def _with_data(table: SparseMatrix, data: FloatArray) -> SparseMatrix:
+    """A sparse matrix of the same pattern, without the checks of its constructor."""
+    if not data.size:
+        return table
+    out = copy(table)
+    out.data = data
+    return out
 
 
 def _as_index(numbers: FloatArray) -> IntArray:

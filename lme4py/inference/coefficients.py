@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,7 @@ from scipy import linalg, special
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
+from lme4py.inference.df import Ddf, check_method, method
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,16 +22,14 @@ __all__ = [
     "confidence_intervals",
     "covariance_frame",
     "estimates",
+    "restriction_matrix",
     "standard_errors",
+    "two_sided",
     "wald_test",
 ]
 
 FloatArray = NDArray[np.float64]
-Ddf: TypeAlias = Literal["normal", "residual"]
 Restrictions: TypeAlias = str | Sequence[str] | ArrayLike
-
-_DDF = ("normal", "residual")
-_DDF_LATER = ("satterthwaite", "kenward-roger")
 
 
 def estimates(fit: Fit) -> pd.Series[float]:
@@ -60,8 +59,9 @@ def coef_table(fit: Fit, ddf: str | None = None) -> pd.DataFrame:
     Parameters
     ----------
     fit : Fit
-    ddf : {None, "normal", "residual"}
-        Denominator degrees of freedom: infinite ("normal", the default), or n - p ("residual").
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        Denominator degrees of freedom; "residual" is n - p, "normal" (the default) infinity. The standard errors
+        of "kenward-roger" are those of its adjusted covariance.
 
     Returns
     -------
@@ -70,21 +70,24 @@ def coef_table(fit: Fit, ddf: str | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    df = _degrees_of_freedom(fit, ddf)
-    se = _std_errors(fit)
+    se, df = _errors_and_df(fit, ddf)
     statistic = fit.beta / se
     columns = {
         "estimate": fit.beta,
         "std_error": se,
-        "df": np.full(se.size, df),
+        "df": df,
         "statistic": statistic,
-        "p_value": 2.0 * _lower_tail(-np.abs(statistic), df),
+        "p_value": two_sided(statistic, df),
     }
     return pd.DataFrame(columns, index=_names(fit))
 
 
 def confidence_intervals(
-    fit: Fit, alpha: float | None = None, method: str = "wald", parm: str | Sequence[str] = "fixed"
+    fit: Fit,
+    alpha: float | None = None,
+    method: str = "wald",
+    parm: str | Sequence[str] = "fixed",
+    ddf: str | None = None,
 ) -> pd.DataFrame:
     """Confidence limits of the fixed effects.
 
@@ -94,9 +97,11 @@ def confidence_intervals(
     alpha : float, optional
         One minus the confidence level; 0.05 when not given.
     method : {"wald"}
-        Estimate plus and minus a normal quantile times the standard error.
+        Estimate plus and minus a quantile times the standard error.
     parm : "fixed" or sequence of str
         Every fixed effect, or the names of some.
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        Quantiles of t with these degrees of freedom; the default is normal quantiles (as R's confint).
 
     Returns
     -------
@@ -106,7 +111,9 @@ def confidence_intervals(
     import pandas as pd
 
     names = _wanted_names(fit, method, parm)
-    half = -special.ndtri(check_alpha(alpha) / 2.0) * _std_errors(fit)
+    tail = check_alpha(alpha) / 2.0
+    se, df = _errors_and_df(fit, ddf)
+    half = -np.where(np.isinf(df), special.ndtri(tail), special.stdtrit(df, tail)) * se
     table = pd.DataFrame({"lower": fit.beta - half, "upper": fit.beta + half}, index=_names(fit))
     return table.loc[names]
 
@@ -127,7 +134,7 @@ def wald_test(fit: Fit, restrictions: Restrictions, value: float | ArrayLike = 0
     dict
         chi2, df (the rank of R), p_value.
     """
-    R = _restriction_matrix(fit, restrictions)
+    R = restriction_matrix(fit, restrictions)
     target = np.asarray(value, dtype=np.float64)
     if target.ndim > 0 and target.shape != (R.shape[0],):
         raise OptionError(
@@ -156,16 +163,19 @@ def check_alpha(alpha: float | None) -> float:
     return float(alpha)
 
 
-def check_ddf(ddf: str | None) -> Ddf:
-    """Return the degrees-of-freedom method, "normal" when None, or raise OptionError."""
-    if ddf is None or ddf == "normal":
-        return "normal"
-    if ddf == "residual":
-        return "residual"
-    if ddf in _DDF_LATER:
-        raise OptionError(f"ddf={ddf!r} is not available in this version; use 'normal' or 'residual'.")
-    hint = did_you_mean(str(ddf), (*_DDF, *_DDF_LATER))
-    raise OptionError(f"ddf={ddf!r} is not known.{hint} Use 'normal' or 'residual'.")
+def check_ddf(ddf: str | None, *, linear: bool = False) -> Ddf:
+    """Return the degrees-of-freedom method, "normal" when None, or raise OptionError.
+
+    Parameters
+    ----------
+    ddf : str or None
+    linear : bool
+        The model is a linear mixed model; others have only "normal" and "residual".
+    """
+    chosen = "normal" if ddf is None else check_method(ddf)
+    if not linear and chosen in ("satterthwaite", "kenward-roger"):
+        raise OptionError(f"ddf={ddf!r} is for linear mixed models; use 'normal' or 'residual'.")
+    return chosen
 
 
 def check_no_interval(interval: str | None, alpha: float) -> None:
@@ -187,16 +197,19 @@ def _std_errors(fit: Fit) -> FloatArray:
     return np.sqrt(np.diag(fit.vcov))
 
 
-def _degrees_of_freedom(fit: Fit, ddf: str | None) -> float:
-    if check_ddf(ddf) == "normal":
-        return float(np.inf)
-    return float(fit.design.n_obs - fit.beta.size)
+def _errors_and_df(fit: Fit, ddf: str | None) -> tuple[FloatArray, FloatArray]:
+    """Standard errors and degrees of freedom of all coefficients, each of shape (p,)."""
+    if check_ddf(ddf, linear=isinstance(fit, Fit)) == "normal":
+        return _std_errors(fit), np.full(fit.beta.size, np.inf)
+    chosen = method(fit, check_method(ddf))
+    return np.sqrt(np.diag(chosen.vcov)), chosen.t_df(np.eye(fit.beta.size))
 
 
-def _lower_tail(x: FloatArray, df: float) -> FloatArray:
-    """P(T <= x) of the t distribution, or of the normal one when df is infinite."""
-    tail = special.ndtr(x) if np.isinf(df) else special.stdtr(df, x)
-    return np.asarray(tail, dtype=np.float64)
+def two_sided(statistic: FloatArray, df: FloatArray) -> FloatArray:
+    """Two-sided p-values of t statistics; normal where df is infinite."""
+    x = -np.abs(statistic)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(2.0 * np.where(np.isinf(df), special.ndtr(x), special.stdtr(df, x)), dtype=np.float64)
 
 
 def _wanted_names(fit: Fit, method: str, parm: str | Sequence[str]) -> list[str]:
@@ -224,7 +237,8 @@ def _known_name(fit: Fit, name: object) -> str:
     raise OptionError(f"There is no fixed effect {name!r}.{hint} The fixed effects are {', '.join(names)}.")
 
 
-def _restriction_matrix(fit: Fit, restrictions: Restrictions) -> FloatArray:
+def restriction_matrix(fit: Fit, restrictions: Restrictions) -> FloatArray:
+    """Names of coefficients, or a matrix with one column per fixed effect, as a checked matrix of shape (r, p)."""
     if isinstance(restrictions, Mapping):
         raise OptionError("`restrictions` must be names or a matrix, not a dict; give the right-hand sides as `value`.")
     if isinstance(restrictions, str):

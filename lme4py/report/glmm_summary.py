@@ -65,7 +65,9 @@ def _header(fit: GlmmFit) -> Table:
     same: Any = fit
     table = header_table(same)
     rows = (("Family:", family_line(fit)), ("Integral:", approximation(fit)), *table.rows)
-    return Table("Generalised linear mixed model fit by maximum likelihood", ("", ""), rows, ("left", "left"), show_header=False)
+    return Table(
+        "Generalised linear mixed model fit by maximum likelihood", ("", ""), rows, ("left", "left"), show_header=False
+    )
 
 
 def _residual_table(fit: GlmmFit) -> Table:

@@ -13,6 +13,11 @@ from lme4py.inference.variance import correlations, has_correlations, term_label
 from lme4py.report.numbers import column_decimals, format_column, format_integer, format_p_value, format_value
 from lme4py.report.table import Align, Table
 
+_DDF_NOTES = {
+    "satterthwaite": ("Degrees of freedom: Satterthwaite.",),
+    "kenward-roger": ("Degrees of freedom and standard errors: Kenward-Roger.",),
+}
+
 __all__ = ["coefficient_table", "random_effects_table", "summary_tables"]
 
 
@@ -22,7 +27,7 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
     Parameters
     ----------
     fit : Fit
-    ddf : {None, "normal", "residual"}
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
         When given, the fixed effects get degrees of freedom and p-values.
     """
     tables = [header_table(fit), criterion_table(fit), residual_table(fit)]
@@ -144,9 +149,10 @@ def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
     if ddf is None:
         columns["t value"] = statistics
     else:
-        columns |= _test_columns(check_ddf(ddf), statistics, table["df"].tolist(), table["p_value"].tolist())
+        chosen = check_ddf(ddf, linear=True)
+        columns |= _test_columns(chosen, statistics, table["df"].tolist(), table["p_value"].tolist())
     rows = tuple(zip(*columns.values(), strict=True))
-    notes = () if rows else ("There are no fixed effects.",)
+    notes = _DDF_NOTES.get(ddf or "", ()) if rows else ("There are no fixed effects.",)
     return Table("Fixed effects", tuple(columns), rows, ("left", *_right(len(columns) - 1)), notes)
 
 
@@ -154,7 +160,8 @@ def _test_columns(ddf: str, statistics: list[str], df: list[float], p: list[floa
     p_values = [format_p_value(value) for value in p]
     if ddf == "normal":
         return {"z value": statistics, "P(>|z|)": p_values}
-    return {"df": [format_integer(value) for value in df], "t value": statistics, "P(>|t|)": p_values}
+    shown = [format_integer(value) if ddf == "residual" else format_value(value, 2, 2, least=1) for value in df]
+    return {"df": shown, "t value": statistics, "P(>|t|)": p_values}
 
 
 def closing_table(fit: Fit) -> Table:

@@ -62,7 +62,7 @@ def optimisation_log(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def to_dict(fit: Fit, random_effects: bool = False) -> dict[str, Any]:
+def to_dict(fit: Fit, random_effects: bool = False, ddf: str | None = None) -> dict[str, Any]:
     """The result as nested dicts and lists of plain Python values; what is not a finite number is None."""
     certificate = fit.certificate
     parts: dict[str, Any] = {
@@ -72,7 +72,7 @@ def to_dict(fit: Fit, random_effects: bool = False) -> dict[str, Any]:
         **_overview(fit),
         "n_groups": fit.design.n_groups,
         "n_rows": int(fit.design.keep.size),
-        "fixed_effects": coef_table(fit).rename_axis("term").reset_index().to_dict("records"),
+        "fixed_effects": coef_table(fit, ddf).rename_axis("term").reset_index().to_dict("records"),
         "cov_params": fit.vcov.tolist(),
         "variance_components": variance_components(fit),
         "var_corr": var_corr(fit).to_dict("records"),

@@ -1,0 +1,270 @@
+"""The block that remains after all stages, as one dense matrix."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.linalg.blas as blas
+import scipy.linalg.lapack as lapack
+
+from lme4py.engine import small
+from lme4py.engine.cholesky import upper_cholesky
+from lme4py.engine.crossproducts import CrossProducts, Factor
+from lme4py.engine.structure import Stage, Structure, cross_block
+from lme4py.engine.types import FloatArray
+
+# Below this ratio of the smallest to the largest diagonal element of T its inverse would lose digits.
+_INVERTIBLE = 1e-6
+
+
+class BlockDerivative(Protocol):
+    """Derivative in the block; elements are made where they are needed."""
+
+    def at(self, stage: Any) -> FloatArray:
+        """Derivative in the targets of a stage; an element off the diagonal stands for both of its kind."""
+
+
+class BlockFactor(Protocol):
+    """The block at given T: S = I + Lambda'K Lambda, E = Lambda S^-1 Lambda'.
+
+    Attributes
+    ----------
+    log_det : float
+        log|S|.
+    """
+
+    log_det: float
+
+    def solve(self, right: FloatArray) -> FloatArray:
+        """S^-1 right."""
+
+    def apply_E(self, B: FloatArray) -> FloatArray:
+        """E B."""
+
+    def residual(self, B: FloatArray, EB: FloatArray) -> FloatArray:
+        """(I + K Sigma)^-1 B."""
+
+    def inverse_blocks(self, f: int) -> FloatArray:
+        """Diagonal blocks of S^-1 of a grouping factor (by position in the block), (k, k, J)."""
+
+    def reduced_sum(self, f: int) -> FloatArray:
+        """Sum over levels of the diagonal blocks of K - K E K of a grouping factor, (k, k)."""
+
+    def derivative(self, left: FloatArray, right: FloatArray) -> BlockDerivative:
+        """The derivative E + left right' in the block."""
+
+    def release(self) -> None:
+        """Forget the inverse; it is made again when needed."""
+
+
+def base_dense(structure: Structure, factors: tuple[Factor, ...], cross: CrossProducts) -> FloatArray:
+    """The block before any elimination: a matrix, or a vector of values where it is sparse."""
+    pairs = list(zip(structure.dense, structure.dense_offsets, strict=True))
+    if structure.sparse is not None:
+        edges = {
+            (i, j): cross_block(cross, f, g)
+            for i, (f, _) in enumerate(pairs)
+            for j, (g, _) in enumerate(pairs)
+            if i > j
+        }
+        return structure.sparse.base([cross.diagonal[f] for f in structure.dense], edges)
+    K = np.zeros((structure.dense_size, structure.dense_size))
+    for f, start in pairs:
+        J, k = factors[f].n_levels, factors[f].n_columns
+        levels = np.arange(J)
+        for a in range(k):
+            for b in range(k):
+                K[start + a * J + levels, start + b * J + levels] = cross.diagonal[f][a, b]
+        for g, other in pairs:
+            if f == g:
+                continue
+            block = cross_block(cross, f, g)
+            for a in range(k):
+                for b in range(factors[g].n_columns):
+                    columns = other + b * factors[g].n_levels + block.columns
+                    K[start + a * J + block.rows, columns] = block.values[a, b]
+    return K
+
+
+class DenseFactor:
+    """The Cholesky factor of a dense block.
+
+    Parameters
+    ----------
+    factors : tuple of Factor
+        Those of the block, in the order of its rows.
+    T : list of ndarray, each (k, k)
+    K : ndarray, shape (q, q)
+        Only the lower triangle is up to date; it is overwritten.
+
+    Attributes
+    ----------
+    K : ndarray, shape (q, q), or None
+        Kept only where Lambda cannot be divided out again.
+    chol : ndarray, shape (q, q), Fortran order
+        U upper triangular, U'U = I + Lambda'K Lambda.
+    lam : ndarray, shape (q,), or None
+        Diagonal of Lambda when every grouping factor of the block has one column.
+    """
+
+    def __init__(self, factors: tuple[Factor, ...], T: list[FloatArray], K: FloatArray) -> None:
+        self.factors = factors
+        self.T = T
+        self.lam: FloatArray | None = None
+        self.K: FloatArray | None = None
+        self._inverse: FloatArray | None = None
+        if all(factor.n_columns == 1 for factor in factors):
+            lam = np.repeat([t[0, 0] for t in T], [factor.n_levels for factor in factors])
+            if not all(is_invertible(t) for t in T):
+                self.K = _full(K)
+            S = K
+            S *= lam
+            S *= lam[:, None]
+            self.lam = lam
+        else:
+            self.K = _full(K)
+            S = scale_rows(factors, T, scale_rows(factors, T, self.K).T)
+        S.reshape(-1)[:: S.shape[0] + 1] += 1.0
+        self.chol = upper_cholesky(S.T)
+        self.log_det = 2.0 * float(np.log(self.chol.diagonal()).sum())
+
+    def apply_E(self, B: FloatArray) -> FloatArray:
+        """Lambda (I + Lambda'K Lambda)^-1 Lambda' B."""
+        right = np.asfortranarray(scale_rows(self.factors, self.T, B))
+        known = self._inverse
+        solved = self.solve(right) if known is None else blas.dsymm(1.0, known.T, right, lower=0)
+        return scale_rows(self.factors, self.T, solved, transpose=False)
+
+    def solve(self, right: FloatArray) -> FloatArray:
+        """(I + Lambda'K Lambda)^-1 right, for the rows of the block."""
+        solved: FloatArray = lapack.dpotrs(self.chol, right, lower=0)[0]
+        return solved
+
+    def residual(self, B: FloatArray, EB: FloatArray) -> FloatArray:
+        """(I + K Sigma)^-1 B = B - K E B, by division with Lambda where that has no cancellation."""
+        if self.K is not None:
+            return B - self.K @ EB
+        if self.lam is None:
+            raise ValueError("the dense block was not kept")
+        return EB / (self.lam**2)[:, None]
+
+    def inverse(self) -> FloatArray:
+        """(I + Lambda'K Lambda)^-1: the lower triangle, and the upper one too unless all factors are scalar."""
+        if self._inverse is None:
+            inverse, info = lapack.dpotri(self.chol, lower=0)
+            if info != 0:
+                raise np.linalg.LinAlgError("the factor is not positive definite")
+            lower = inverse.T
+            self._inverse = lower if self.lam is not None else _full(lower)
+        return self._inverse
+
+    def release(self) -> None:
+        """Forget the inverse; it is made again when needed."""
+        self._inverse = None
+
+    def _rows(self, f: int) -> slice:
+        start = sum(factor.size for factor in self.factors[:f])
+        return slice(start, start + self.factors[f].size)
+
+    def inverse_blocks(self, f: int) -> FloatArray:
+        """Diagonal blocks of the inverse of one grouping factor, (k, k, J)."""
+        rows = self._rows(f)
+        return _diagonal_blocks(self.inverse()[rows, rows], self.factors[f].n_columns, self.factors[f].n_levels)
+
+    def reduced_sum(self, f: int) -> FloatArray:
+        """Sum over levels of the diagonal blocks of K - K E K, (k, k)."""
+        if self.K is None:
+            raise ValueError("the dense block was not kept")
+        k, J = self.factors[f].n_columns, self.factors[f].n_levels
+        rows = self._rows(f)
+        K_rows = self.K[rows]
+        EK = self.apply_E(np.ascontiguousarray(K_rows.T)).T
+        blocks = _diagonal_blocks(self.K[rows, rows], k, J) - block_products(K_rows, EK, k, J)
+        total: FloatArray = blocks.sum(axis=2)
+        return total
+
+    def derivative(self, left: FloatArray, right: FloatArray) -> DenseDerivative:
+        """The derivative E + left right' in the block."""
+        E = self.inverse()
+        if self.lam is None:
+            half = scale_rows(self.factors, self.T, E, transpose=False)
+            E = scale_rows(self.factors, self.T, half.T, transpose=False)
+        return DenseDerivative(E, self.lam, left, right)
+
+
+class DenseDerivative:
+    """Derivative in the dense block, diag(lam) inverse diag(lam) + left right'.
+
+    Parameters
+    ----------
+    inverse : ndarray, shape (q, q)
+    lam : ndarray, shape (q,), or None
+    left, right : ndarray, shape (q, c)
+    """
+
+    def __init__(self, inverse: FloatArray, lam: FloatArray | None, left: FloatArray, right: FloatArray) -> None:
+        self.inverse = inverse
+        self.lam = lam
+        self.left = left
+        self.right = right
+
+    def at(self, stage: Stage) -> FloatArray:
+        """Derivative in the targets of a stage; an element off the diagonal stands for both of its kind."""
+        rows, columns = stage.dense_rows, stage.dense_columns
+        values = self.inverse.reshape(-1)[stage.dense_targets]
+        if self.lam is not None:
+            values *= self.lam[rows]
+            values *= self.lam[columns]
+        if self.left.shape[1] > 8:
+            values += (self.left @ self.right.T).reshape(-1)[stage.dense_targets]
+        else:
+            add_products(values, rows, columns, self.left, self.right)
+        values *= np.where(rows == columns, 1.0, 2.0)
+        return values
+
+
+def add_products(values: FloatArray, rows: Any, columns: Any, left: FloatArray, right: FloatArray) -> None:
+    """Add the elements (rows, columns) of left right' to `values`."""
+    for a, b in zip(left.T, right.T, strict=True):
+        values += np.ascontiguousarray(a)[rows] * np.ascontiguousarray(b)[columns]
+
+
+def scale_rows(factors: tuple[Factor, ...], T: list[FloatArray], M: FloatArray, transpose: bool = True) -> FloatArray:
+    """Lambda' M (or Lambda M) for the rows of the block."""
+    out = np.empty_like(M, order="C")
+    start = 0
+    for factor, own in zip(factors, T, strict=True):
+        J, k = factor.n_levels, factor.n_columns
+        rows = slice(start, start + k * J)
+        t = own.T if transpose else own
+        if k == 1:
+            np.multiply(M[rows], t[0, 0], out=out[rows])
+        else:
+            out[rows] = small.left(t, M[rows].reshape(k, J, -1)).reshape(k * J, -1)
+        start += k * J
+    return out
+
+
+def is_invertible(T: FloatArray) -> bool:
+    """Can T be divided out without loss of digits?"""
+    size = np.abs(T.diagonal())
+    return bool(size.min() > _INVERTIBLE * max(1.0, float(np.abs(T).max())))
+
+
+def _full(lower: FloatArray) -> FloatArray:
+    """A symmetric matrix from its lower triangle."""
+    strict = np.tril(lower, -1)
+    full = strict + strict.T
+    full.reshape(-1)[:: full.shape[0] + 1] = lower.diagonal()
+    return full
+
+
+def _diagonal_blocks(M: FloatArray, k: int, J: int) -> FloatArray:
+    """The J diagonal blocks of a matrix whose rows run over columns of the term, then levels; shape (k, k, J)."""
+    return np.array([[M[a * J : (a + 1) * J, b * J : (b + 1) * J].diagonal() for b in range(k)] for a in range(k)])
+
+
+def block_products(left: FloatArray, right: FloatArray, k: int, J: int) -> FloatArray:
+    """Diagonal blocks of left right'."""
+    return small.outer(left.reshape(k, J, -1), right.reshape(k, J, -1))

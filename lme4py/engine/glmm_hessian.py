@@ -1,0 +1,69 @@
+"""The Hessian of a criterion from differences of its gradient, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lme4py.engine.glmm_laplace import Laplace
+from lme4py.engine.types import FloatArray
+
+# Difference steps in units of 1 / sqrt(curvature): the error of a central difference is about its square.
+_DIFFERENCE = 1e-3
+
+
+def difference_hessian(
+    slope: Callable[[FloatArray], FloatArray], phi: FloatArray, rough: FloatArray, gradient: FloatArray
+) -> FloatArray:
+    """Hessian by central differences of analytic gradients.
+
+    Parameters
+    ----------
+    slope : callable
+    phi : ndarray, shape (r,)
+    rough : ndarray, shape (r, r)
+        A Hessian model, for the steps.
+    gradient : ndarray, shape (r,)
+    """
+    size = np.sqrt(np.maximum(np.abs(rough.diagonal()), 1e-6))
+    rows = []
+    for i in range(phi.size):
+        h = min(_DIFFERENCE / float(size[i]), 0.01)
+        up, down = phi.copy(), phi.copy()
+        up[i] += h
+        down[i] -= h
+        rows.append((slope(up) - slope(down)) / (2.0 * h))
+    hessian = np.array(rows).reshape(phi.size, phi.size)
+    symmetric: FloatArray = 0.5 * (hessian + hessian.T)
+    return symmetric
+
+
+def curvature_floor(found: Laplace) -> float:
+    """Curvatures below this are rounding beside that of a predictor with the weights of the data."""
+    w = np.abs(found.mode.w)
+    return max(1e-3 * float(w.mean()), 1e-300)
+
+
+def scaled_eigen(hessian: FloatArray, floor: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Scales d, and eigenvalues and vectors of the Hessian divided by d d'."""
+    d = np.sqrt(np.maximum(np.abs(hessian.diagonal()), floor))
+    values, vectors = np.linalg.eigh(hessian / np.outer(d, d))
+    return d, values, vectors
+
+
+def newton_step(hessian: FloatArray, gradient: FloatArray, floor: float) -> tuple[FloatArray, float]:
+    """Newton step, and how much the criterion could still fall; flat directions are left alone."""
+    d, values, vectors = scaled_eigen(hessian, floor)
+    along = vectors.T @ (gradient / d)
+    used = np.where(np.abs(values) > 1e-7, 1.0 / np.maximum(np.abs(values), 1e-7), 0.0)
+    bound = 0.5 * float(np.sum(along**2 / np.maximum(np.abs(values), 1e-7)))
+    return -(vectors @ (used * along)) / d, bound
+
+
+def inverse_hessian(hessian: FloatArray, floor: float) -> FloatArray:
+    """Pseudo-inverse; flat directions (elements of a singular T that change nothing) carry no information."""
+    d, values, vectors = scaled_eigen(hessian, floor)
+    used = np.where(values > 1e-7, 1.0 / np.maximum(values, 1e-7), 0.0)
+    out: FloatArray = (vectors * used) @ vectors.T / np.outer(d, d)
+    return out

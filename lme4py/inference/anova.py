@@ -1,0 +1,203 @@
+"""Tables of F tests and Wald tests of the fixed effects of a linear mixed model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import special
+
+from lme4py.engine.types import FloatArray
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.fit import Fit
+from lme4py.inference import hypotheses
+from lme4py.inference.coefficients import restriction_matrix
+from lme4py.inference.df import FTest, Method, method
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import ArrayLike
+
+__all__ = ["anova_table", "contest", "drop_each", "wald_table"]
+
+_COLUMNS = ("sum_sq", "mean_sq", "num_df", "den_df", "F", "p_value")
+_TYPES = {1: 1, 2: 2, 3: 3, "1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
+
+
+def anova_table(fit: Fit, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
+    """Analysis of variance of the fixed effects: one F test for each term.
+
+    Parameters
+    ----------
+    fit : Fit
+    type : {1, 2, 3}
+        1: each term adjusted for those before it; 2: for all that do not contain it; 3: hypotheses that do not
+        depend on the coding of the factors or on the sizes of the cells.
+    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns sum_sq, mean_sq (the Wald statistic, before it is scaled, times the residual variance; and that over
+        num_df), num_df, den_df, F, p_value; one row per term. A term whose columns were all dropped has num_df 0.
+    """
+    linear_method(fit, ddf)
+    tests = {1: hypotheses.type_one, 2: hypotheses.type_two, 3: hypotheses.type_three}
+    return _table(fit, dict(zip(fit.design.fixed_labels, tests[check_type(type)](fit.design), strict=True)), ddf)
+
+
+def drop_each(fit: Fit, ddf: str = "satterthwaite") -> pd.DataFrame:
+    """F tests of leaving out each term that is no margin of another one.
+
+    Parameters
+    ----------
+    fit : Fit
+    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `anova_table`.
+    """
+    design = fit.design
+    sets = [frozenset(term.variables) for term in design.recipe.formula.fixed.terms]
+    rows = {
+        label: hypotheses.dropped_term(design, i)
+        for i, (label, own) in enumerate(zip(design.fixed_labels, sets, strict=True), start=1)
+        if not any(own < other for other in sets)
+    }
+    return _table(fit, rows, ddf)
+
+
+def contest(
+    fit: Fit, L: Any, ddf: str = "satterthwaite", value: float | ArrayLike = 0.0, joint: bool = True
+) -> pd.DataFrame:
+    """Tests of linear combinations of the fixed effects.
+
+    Parameters
+    ----------
+    fit : Fit
+    L : str, sequence of str, or array of shape (p,) or (r, p)
+        Coefficients, or a matrix with one column per fixed effect. Rows that follow from others count once.
+    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+    value : float or array of shape (r,)
+        L beta under the hypothesis.
+    joint : bool
+        One F test of all rows, or a t test of each row.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Jointly, the columns of `anova_table` in one row "L"; otherwise estimate, std_error, df, statistic, p_value with
+        one row for each row of L.
+    """
+    import pandas as pd
+
+    chosen = linear_method(fit, ddf)
+    rows = restriction_matrix(fit, L)
+    target = np.asarray(value, dtype=float)
+    if target.ndim > 0 and target.shape != (rows.shape[0],):
+        raise OptionError(
+            f"`value` has shape {target.shape} but L has {rows.shape[0]} rows; give one number, or one per row."
+        )
+    if not np.abs(rows).max(axis=1).all():
+        raise OptionError("a row of L holds zeros only: it tests nothing; leave it out.")
+    estimate = rows @ fit.beta
+    if not joint:
+        return pd.DataFrame(_t_columns(chosen, rows, estimate, target))
+    test = chosen.f_test(*_independent(fit, rows, estimate - target))
+    return pd.DataFrame([_cells(test, fit)], columns=list(_COLUMNS), index=["L"])
+
+
+def _independent(fit: Fit, rows: FloatArray, gap: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Rows whose estimates are uncorrelated, as many as L has rank, and their gaps; L itself at full rank."""
+    size = np.linalg.norm(rows, axis=1)
+    rank = int(np.linalg.matrix_rank(rows / size[:, None], tol=1e-8))
+    if rank == rows.shape[0]:
+        return rows, gap
+    along = rows @ np.linalg.lstsq(rows, gap, rcond=None)[0]
+    if np.abs(along - gap).max() > 1e-8 * max(1.0, float(np.abs(gap).max())):
+        raise OptionError("the rows of L depend on each other, and their `value`s contradict each other.")
+    vectors = np.linalg.eigh(rows @ fit.vcov @ rows.T)[1][:, rows.shape[0] - rank :]
+    return vectors.T @ rows, vectors.T @ gap
+
+
+def wald_table(fit: Fit, type: int | str = 2) -> pd.DataFrame:
+    """Wald chi-squared tests of the terms, as R's car::Anova gives them for mixed models.
+
+    Parameters
+    ----------
+    fit : Fit
+    type : {2, 3}
+        2: each term adjusted, by the covariance of the estimates, for all terms but those it is a margin of; 3: the
+        term's own coefficients, which depend on the coding of the factors; with a row for the intercept.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns chi2, df, p_value; one row per term.
+    """
+    import pandas as pd
+
+    chosen, design = check_type(type), fit.design
+    if chosen == 1:
+        raise OptionError("Wald tests have type 2 or 3; for sequential tests use anova(type=1, ddf='normal').")
+    tests = hypotheses.own_columns(design)
+    if chosen == 2:
+        tests = hypotheses.type_two(design, np.linalg.cholesky(np.linalg.inv(fit.vcov)).T, margins=True)
+    rows = dict(zip(design.fixed_labels, tests, strict=True))
+    if chosen == 3 and 0 in design.assign:
+        rows = {"Intercept": np.eye(fit.beta.size)[np.array(design.assign) == 0], **rows}
+    plain = method(fit, "normal")
+    cells = {}
+    for label, L in rows.items():
+        rank = L.shape[0]
+        chi2 = rank * plain.f_test(L, L @ fit.beta).F if rank else np.nan
+        cells[label] = (chi2, rank, float(special.chdtrc(rank, chi2)) if rank else np.nan)
+    return pd.DataFrame.from_dict(cells, orient="index", columns=["chi2", "df", "p_value"])
+
+
+def linear_method(fit: Any, ddf: str) -> Method:
+    """`lme4py.inference.df.method`, with an error for models that have no F tests."""
+    if not isinstance(fit, Fit):
+        raise OptionError("F tests are for linear mixed models; use wald_test() for this one.")
+    return method(fit, ddf)
+
+
+def check_type(type: object) -> int:
+    """1, 2 or 3, or an OptionError."""
+    if isinstance(type, int | str) and not isinstance(type, bool) and type in _TYPES:
+        return _TYPES[type]
+    hint = did_you_mean(str(type), ["1", "2", "3"])
+    raise OptionError(f"type={type!r} is not known; use 1 (sequential), 2 (marginal) or 3.{hint}")
+
+
+def _table(fit: Fit, rows: dict[str, FloatArray], ddf: str) -> pd.DataFrame:
+    import pandas as pd
+
+    chosen = linear_method(fit, ddf)
+    cells = [
+        _cells(chosen.f_test(L, L @ fit.beta), fit) if L.shape[0] else (np.nan, np.nan, 0.0, np.nan, np.nan, np.nan)
+        for L in rows.values()
+    ]
+    return pd.DataFrame(cells, columns=list(_COLUMNS), index=pd.Index(list(rows), name="term"))
+
+
+def _cells(test: FTest, fit: Fit) -> tuple[float, ...]:
+    mean_sq = test.F / test.scale * fit.sigma**2
+    return mean_sq * test.num_df, mean_sq, test.num_df, test.den_df, test.F, test.p_value
+
+
+def _t_columns(chosen: Method, rows: FloatArray, estimate: FloatArray, target: FloatArray) -> dict[str, FloatArray]:
+    from lme4py.inference.coefficients import two_sided
+
+    se = np.sqrt(np.einsum("ri,ij,rj->r", rows, chosen.vcov, rows))
+    df = chosen.t_df(rows)
+    statistic = (estimate - target) / se
+    return {
+        "estimate": estimate,
+        "std_error": se,
+        "df": df,
+        "statistic": statistic,
+        "p_value": two_sided(statistic, df),
+    }

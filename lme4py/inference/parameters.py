@@ -1,0 +1,151 @@
+"""Names and values of all parameters of a model, on the scale of standard deviations and correlations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lme4py.design.design import Design
+from lme4py.engine.types import FloatArray
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.inference.variance import has_correlations, term_labels
+
+__all__ = ["Parameter", "parameter_values", "parameters", "select_parameters"]
+
+RESIDUAL = "sd(Residual)"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter.
+
+    Attributes
+    ----------
+    name : str
+        ``"Days"``, ``"sd(_cons)"``, ``"corr(_cons,Days)"``, ``"sd(Residual)"``; with several grouping factors
+        ``"sd(_cons|g)"``, as the keys of `variance_components`.
+    kind : str
+        "fixed", "sd", "corr" or "sigma".
+    term : int
+        Position of the random-effects term in the design; -1 for fixed effects and the residual.
+    first, second : int
+        Columns of X (fixed) or of the term.
+    alias : str
+        lme4's name: ``"sd_(Intercept)|Subject"``, ``"sigma"``.
+    """
+
+    name: str
+    kind: str
+    term: int = -1
+    first: int = -1
+    second: int = -1
+    alias: str = ""
+
+
+def parameters(design: Design, residual: bool = True) -> tuple[Parameter, ...]:
+    """Fixed effects, then standard deviations and correlations of each term, then the residual one.
+
+    Parameters
+    ----------
+    design : Design
+    residual : bool
+        Whether the model has a residual standard deviation.
+    """
+    out = [Parameter(name, "fixed", first=j, alias=_lme4_name(name)) for j, name in enumerate(design.x_names)]
+    several = len(design.n_groups) > 1
+    taken: set[str] = set()
+    for t, (term, label) in enumerate(zip(design.terms, term_labels(design.terms), strict=True)):
+        suffix = f"|{term.group}" if several else ""
+        plain = _of_term(design, t, suffix, label)
+        if any(parameter.name in taken for parameter in plain):
+            plain = _of_term(design, t, f"|{label}", label)
+        taken.update(parameter.name for parameter in plain)
+        out.extend(plain)
+    if residual:
+        out.append(Parameter(RESIDUAL, "sigma", alias="sigma"))
+    return tuple(out)
+
+
+def _of_term(design: Design, t: int, suffix: str, label: str) -> list[Parameter]:
+    term = design.terms[t]
+    names = [_stata_name(name) for name in term.columns]
+    long = [_lme4_name(name) for name in term.columns]
+    out = [
+        Parameter(f"sd({names[i]}{suffix})", "sd", t, i, i, f"sd_{long[i]}|{label}") for i in range(term.n_columns)
+    ]
+    if has_correlations(term):
+        out += [
+            Parameter(f"corr({names[j]},{names[i]}{suffix})", "corr", t, j, i, f"cor_{long[i]}.{long[j]}|{label}")
+            for j in range(term.n_columns)
+            for i in range(j + 1, term.n_columns)
+        ]
+    return out
+
+
+def _stata_name(name: str) -> str:
+    return "_cons" if name == "Intercept" else name
+
+
+def _lme4_name(name: str) -> str:
+    return "(Intercept)" if name == "Intercept" else name
+
+
+def parameter_values(
+    wanted: Sequence[Parameter], beta: FloatArray, covariances: Sequence[FloatArray], sigma: float
+) -> FloatArray:
+    """Values of parameters; a correlation with an effect that has no variance is NaN.
+
+    Parameters
+    ----------
+    wanted : sequence of Parameter
+    beta : ndarray, shape (p,)
+    covariances : sequence of ndarray, each (k, k)
+    sigma : float
+    """
+    return np.array([_value(parameter, beta, covariances, sigma) for parameter in wanted])
+
+
+def _value(parameter: Parameter, beta: FloatArray, covariances: Sequence[FloatArray], sigma: float) -> float:
+    if parameter.kind == "fixed":
+        return float(beta[parameter.first])
+    if parameter.kind == "sigma":
+        return sigma
+    cov = covariances[parameter.term]
+    i, j = parameter.first, parameter.second
+    if parameter.kind == "sd":
+        return float(np.sqrt(cov[i, i]))
+    size = float(np.sqrt(cov[i, i] * cov[j, j]))
+    # Rounding may leave a correlation of a singular matrix just outside its range.
+    return float(np.clip(cov[i, j] / size, -1.0, 1.0)) if size > 0 else float("nan")
+
+
+def select_parameters(known: Sequence[Parameter], parm: str | Sequence[str] | None) -> list[Parameter]:
+    """The parameters that a user asks for.
+
+    Parameters
+    ----------
+    known : sequence of Parameter
+    parm : str, sequence of str, or None
+        "fixed", "random" (standard deviations, correlations and the residual one), "all" (also None), or names; lme4's
+        names are understood too.
+    """
+    if parm is None or (isinstance(parm, str) and parm == "all"):
+        return list(known)
+    if isinstance(parm, str) and parm in ("fixed", "random"):
+        return [p for p in known if (p.kind == "fixed") == (parm == "fixed")]
+    names: Sequence[Any] = [parm] if isinstance(parm, str) else list(parm)
+    return [_find(known, name) for name in names]
+
+
+def _find(known: Sequence[Parameter], name: object) -> Parameter:
+    for parameter in known:
+        if name in (parameter.name, parameter.alias):
+            return parameter
+    names = [parameter.name for parameter in known]
+    raise OptionError(
+        f"There is no parameter {name!r}.{did_you_mean(str(name), names)} The parameters are {', '.join(names)}; "
+        "parm may also be 'fixed', 'random' or 'all'."
+    )

@@ -1,0 +1,185 @@
+"""The same design with a new response, or the other likelihood: the symbolic structure is used again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lme4py.design.design import Design
+from lme4py.engine.crossproducts import CrossProducts
+from lme4py.engine.lmm import Criterion, Problem
+from lme4py.engine.optimize import Control
+from lme4py.engine.scaling import ScaledColumns, scale_columns
+from lme4py.engine.solve import solve
+from lme4py.engine.threads import limited_threads
+from lme4py.engine.types import FloatArray, sparse
+from lme4py.errors import DataError, OptionError
+from lme4py.fit import Fit, LmmCriterion, make_fit
+
+__all__ = ["Responses", "fit_problem", "random_start", "refit", "refit_ml"]
+
+# Standard deviations (relative, in columns of unit size) below this are raised to it before they are a start: at an
+# exact zero the gradient vanishes.
+_LEAST_START = 0.1
+
+
+class _SharedCriterion(LmmCriterion):
+    """A criterion whose problem is given."""
+
+    def __init__(self, design: Design, inside: Criterion) -> None:
+        self.design = design
+        self.inside = inside
+
+
+def fit_problem(design: Design, problem: Problem, reml: bool, start: FloatArray | None = None) -> Fit:
+    """The last two modular steps for a problem at hand.
+
+    Parameters
+    ----------
+    design : Design
+    problem : Problem
+    reml : bool
+    start : ndarray, shape (m,), optional
+        theta inside.
+    """
+    criterion = _SharedCriterion(design, Criterion(problem, reml))
+    with limited_threads(design):
+        optimum = solve(criterion.inside, start, Control())
+    return make_fit(design, criterion, optimum)
+
+
+def refit_ml(fit: Fit) -> Fit:
+    """The maximum-likelihood fit of the same model; the fit itself when it is one."""
+    if not fit.reml:
+        return fit
+    return fit_problem(fit.design, fit.problem, False, random_start(fit))
+
+
+def random_start(fit: Fit) -> FloatArray:
+    """theta inside to start a similar fit from: that of the fit, moved off the boundary."""
+    templates = fit.problem.templates
+    factors = []
+    for T in templates.factors(fit.theta_inside):
+        vectors, sizes, _ = np.linalg.svd(T)
+        factors.append(vectors * np.maximum(sizes, _LEAST_START))
+    return templates.theta_of_factors(factors)
+
+
+def check_response(fit: Any, y: Any) -> FloatArray:
+    """`y` as an array for the rows used, shape (n,).
+
+    Parameters
+    ----------
+    fit : Fit
+    y : array_like
+        One number per row used, or one per row of the data.
+    """
+    try:
+        values = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError("the new response holds values that are no numbers; give one number per row.") from None
+    design = fit.design
+    if values.shape == (design.keep.size,) and values.size != design.n_obs:
+        values = values[design.keep]
+    if values.shape != (design.n_obs,):
+        raise OptionError(
+            f"the new response has shape {values.shape}, but the model was fitted to {design.n_obs} rows"
+            f"{'' if design.keep.all() else f' of {design.keep.size}'}; give one number for each."
+        )
+    if not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise DataError(f"the new response holds {count} missing or infinite values; refit the model to other rows.")
+    return values
+
+
+def refit(fit: Fit, y: Any) -> Fit:
+    """Fit the same model to a new response.
+
+    Parameters
+    ----------
+    fit : Fit
+    y : array_like, shape (n,)
+        New response of the rows used.
+
+    Returns
+    -------
+    Fit
+    """
+    design = replace(fit.design, y=check_response(fit, y))
+    scaling, columns = scale_columns(design)
+    y_inside = columns.XY[:, -1]
+    weighted = y_inside if columns.weights is None else y_inside * columns.weights
+    corner = fit.problem.cross.corner.copy()
+    corner[-1, :] = corner[:, -1] = columns.XY.T @ weighted
+    Zy = [Zt @ weighted for Zt in _factor_rows(fit, columns)]
+    problem = with_response(replace(fit.problem, scaling=scaling), Zy, corner)
+    return fit_problem(design, problem, fit.reml)
+
+
+def with_response(problem: Problem, Zy: list[FloatArray], corner: FloatArray) -> Problem:
+    """The problem with other products of the response: Z_f'Wy, each (k J,), and the corner."""
+    borders = []
+    for B, z in zip(problem.base.border, Zy, strict=True):
+        border = B.copy()
+        border[:, -1] = z
+        borders.append(border)
+    cross: CrossProducts = replace(
+        problem.cross,
+        corner=corner,
+        border=tuple(b.reshape(B.shape) for b, B in zip(borders, problem.cross.border, strict=True)),
+    )
+    base = replace(problem.base, border=tuple(borders), corner=corner)
+    return replace(problem, cross=cross, base=base)
+
+
+def _factor_rows(fit: Fit, columns: ScaledColumns) -> list[sparse.csr_array]:
+    """Z' of each grouping factor in the engine's columns, rows over columns of the factor, then levels."""
+    design = fit.design
+    n = design.n_obs
+    out = []
+    for factor in fit.problem.factors:
+        codes = design.terms[factor.terms[0]].codes
+        Z = np.hstack([columns.Z[t] for t in factor.terms])
+        rows = (np.arange(factor.n_columns)[None, :] * factor.n_levels + codes[:, None]).ravel()
+        where = np.repeat(np.arange(n), factor.n_columns)
+        out.append(sparse.coo_array((Z.ravel(), (rows, where)), shape=(factor.size, n)).tocsr())
+    return out
+
+
+class Responses:
+    """Cross-products of many responses at once, in the scale of the fit.
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Notes
+    -----
+    Inside, y is centred by the coefficients b0 and divided by the scale of the *original* response; that is good for
+    responses of the same kind, such as simulated ones.
+    """
+
+    def __init__(self, fit: Fit) -> None:
+        design, scaling = fit.design, fit.problem.scaling
+        self.fit = fit
+        self.columns = scale_columns(design)[1]
+        self.Zt = _factor_rows(fit, self.columns)
+        self.centre = design.X @ scaling.b0
+        if design.offset is not None:
+            self.centre = self.centre + design.offset
+
+    def products(self, Y: FloatArray) -> tuple[list[FloatArray], FloatArray, FloatArray]:
+        """Z_f'WY by factor (k J, B), X'WY (p, B) and diag(Y'WY) (B,) for responses Y (n, B) on the user's scale."""
+        inside = (Y - self.centre[:, None]) / self.fit.problem.scaling.y_scale
+        weighted = inside if self.columns.weights is None else inside * self.columns.weights[:, None]
+        yy = np.einsum("ib,ib->b", inside, weighted)
+        return [Zt @ weighted for Zt in self.Zt], self.columns.XY[:, :-1].T @ weighted, yy
+
+    def problem(self, Zy: list[FloatArray], Xy: FloatArray, yy: float) -> Problem:
+        """The problem of one response from its products."""
+        corner = self.fit.problem.cross.corner.copy()
+        corner[:-1, -1] = corner[-1, :-1] = Xy
+        corner[-1, -1] = yy
+        return with_response(self.fit.problem, Zy, corner)

@@ -1,0 +1,105 @@
+"""Asymptotic covariance of variance parameters, and delta-method standard errors of what is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lme4py.engine.lmm import Criterion
+from lme4py.engine.threads import limited_threads
+from lme4py.engine.types import FloatArray
+from lme4py.fit import Fit
+
+__all__ = ["VarianceInformation", "variance_information"]
+
+# Relative step of the central differences of analytic gradients: their error is of order step^2, rounding 1e-12 / step.
+_STEP = 1e-4
+
+
+@dataclass(frozen=True)
+class VarianceInformation:
+    """Covariance of phi = (theta inside, log sigma), and derivatives of the variances in phi.
+
+    Attributes
+    ----------
+    covariance : ndarray, shape (m + 1, m + 1)
+        Inverse of half the Hessian of the criterion (restricted likelihood for REML fits).
+    covariances : tuple of ndarray, each (m + 1, k, k)
+        Derivatives of the covariance matrix of each term.
+    residual : ndarray, shape (m + 1,)
+        Derivatives of sigma^2.
+    """
+
+    covariance: FloatArray
+    covariances: tuple[FloatArray, ...]
+    residual: FloatArray
+
+    def std_error(self, gradient: FloatArray) -> float:
+        """Standard error of a function with this gradient in phi."""
+        return float(np.sqrt(max(float(gradient @ self.covariance @ gradient), 0.0)))
+
+
+def variance_information(fit: Fit) -> VarianceInformation:
+    """Observed information of the variance parameters at the optimum.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    criterion = Criterion(fit.problem, fit.reml)
+    with limited_threads(fit.design):
+        covariance = 2.0 * np.linalg.pinv(_hessian(criterion, fit.theta_inside), hermitian=True)
+    templates, scaling = fit.problem.templates, fit.problem.scaling
+    factors = templates.factors(fit.theta_inside)
+    scale = fit.sigma**2 / scaling.weight_scale
+    m = templates.n_theta
+    out = []
+    for t, (template, place) in enumerate(zip(templates.templates, templates.slices, strict=True)):
+        S, T = scaling.S[t], factors[t]
+        d = np.zeros((m + 1, template.size, template.size))
+        for i, dT in enumerate(template.directions):
+            half = scale * S @ dT @ T.T @ S.T
+            d[place.start + i] = half + half.T
+        d[m] = 2.0 * fit.covariances[t]
+        out.append(d)
+    residual = np.zeros(m + 1)
+    residual[m] = 2.0 * fit.sigma**2
+    return VarianceInformation(covariance, tuple(out), residual)
+
+
+def _hessian(criterion: Criterion, theta: FloatArray) -> FloatArray:
+    """Hessian of the criterion in (theta, log sigma) at its minimum, sigma not profiled out.
+
+    With d = f + r2 / sigma^2 + df log(sigma^2): d_ss = 4 df and d_st = -2 dr2/dt / sigma^2, so that the profiled Hessian
+    P gives d_tt = P + d_ts d_st / d_ss.
+    """
+    m = theta.size
+    profiled = np.empty((m, m))
+    for i in range(m):
+        h = _STEP * max(abs(float(theta[i])), 0.1)
+        step = np.zeros(m)
+        step[i] = h
+        profiled[i] = (criterion.gradient(theta + step) - criterion.gradient(theta - step)) / (2.0 * h)
+    point = criterion.evaluate(theta)
+    cross = -2.0 * criterion.df / point.r2 * _r2_gradient(criterion, theta)
+    out = np.empty((m + 1, m + 1))
+    out[:m, :m] = 0.5 * (profiled + profiled.T) + np.outer(cross, cross) / (4.0 * criterion.df)
+    out[m, :m] = out[:m, m] = cross
+    out[m, m] = 4.0 * criterion.df
+    return out
+
+
+def _r2_gradient(criterion: Criterion, theta: FloatArray) -> FloatArray:
+    """Derivative of the penalised residual sum of squares in theta: -g' dSigma g with g = Z'V^-1 (y - X beta)."""
+    point = criterion.evaluate(theta)
+    problem = criterion.problem
+    _, g = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
+    out = np.zeros(theta.size)
+    for f, factor in enumerate(problem.factors):
+        values = g[f].reshape(factor.n_columns, factor.n_levels)
+        gram = values @ values.T
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            template, place = problem.templates.templates[term], problem.templates.slices[term]
+            out[place] = template.gradient(-2.0 * gram[columns, columns] @ point.T[term])
+    return out

@@ -1,0 +1,194 @@
+"""Analysis of variance tables against lmerTest and car, and hypotheses against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_df import INFERENCE, TOLERANCE, WEIGHTED, close_p
+from test_lmm_reference import fit
+
+import lme4py
+from lme4py.errors import OptionError
+from lme4py.inference import hypotheses
+from lme4py.inference.anova import anova_table, contest, drop_each, wald_table
+
+# (model, type, ddf) -> why the reference is not taken.
+EXCEPT = {
+    ("lmm_oats_fac", "I", "satterthwaite"): "the last term has one hypothesis in all three types; lmerTest's type I "
+    "differs from its own types II and III by 6e-4 (rounding in its elimination)",
+}
+# Their t tables agree with lmerTest to 1e-5 only: see test_lmm_reference.
+WIDER = {"lmm_assay": 1e-5, "lmm_tvbo": 1e-5, "lmm_tvbo_fs": 1e-5}
+
+
+@pytest.mark.parametrize("name", [n for n, m in INFERENCE.items() if "anova" in m])
+def test_tables_agree_with_the_reference(name):
+    tolerance = WIDER.get(name, TOLERANCE)
+    for kind, tables in INFERENCE[name]["anova"].items():
+        for ddf, expected in tables.items():
+            if (ddf == "kenward_roger" and name in WEIGHTED) or (name, kind, ddf) in EXCEPT:
+                continue
+            table = fit(name).anova(kind, ddf.replace("_", "-"))
+            values = np.array(expected, dtype=float).T
+            tested = table["num_df"].to_numpy() > 0
+            # A term without columns is empty there.
+            assert (tested == ~np.isnan(values[:, 2])).all()
+            # Relative; an F value near zero is known against one.
+            ours = table.to_numpy()[tested, :5]
+            np.testing.assert_allclose(ours, values[tested, :5], rtol=tolerance, atol=tolerance * 1e-3)
+            close_p(table["p_value"][tested], values[tested, 5], tolerance)
+
+
+@pytest.mark.parametrize("name", [n for n, m in INFERENCE.items() if "wald" in m])
+def test_wald_tables_agree_with_car(name):
+    for kind, expected in INFERENCE[name]["wald"].items():
+        table = wald_table(fit(name).fit, kind)
+        np.testing.assert_allclose(
+            table[["chi2", "df"]].to_numpy(), np.array(expected[:2], float).T, rtol=WIDER.get(name, TOLERANCE)
+        )
+        close_p(table["p_value"], expected[2])
+
+
+@pytest.fixture(scope="module")
+def cells() -> pd.DataFrame:
+    """Two factors with unequal cells, one of them empty, a covariate, and a column that follows from others."""
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame({"a": rng.choice(list("pqr"), 150), "b": rng.choice(list("uvw"), 150)})
+    frame = frame[~((frame["a"] == "r") & (frame["b"] == "w"))].reset_index(drop=True)
+    n = len(frame)
+    frame["x"], frame["g"] = rng.normal(size=n), rng.integers(0, 12, n)
+    frame["x2"] = 3 * frame["x"] - 1
+    frame["y"] = rng.normal(size=n) + rng.normal(size=12)[frame["g"]] + (frame["a"] == "q") + frame["x"]
+    return frame
+
+
+@pytest.mark.parametrize("formula", ["y ~ a * b + x + (1 | g)", "y ~ b * a * x + (1 | g)", "y ~ a + b * x + (1 | g)"])
+def test_type_three_does_not_depend_on_the_coding(cells, formula):
+    if "b * a" in formula:
+        cells = cells[cells["b"] != "w"]
+    tables = [
+        lme4py.lmer(formula, cells, contrasts=contrasts).anova(3)
+        for contrasts in (None, {"a": "contr.sum", "b": "contr.helmert"}, {"a": "contr.SAS"})
+    ]
+    for other in tables[1:]:
+        # The same hypotheses at optima that agree to 1e-7.
+        np.testing.assert_allclose(other, tables[0], rtol=1e-5)
+
+
+def test_type_three_averages_over_the_cells_with_equal_weights(cells):
+    cells = cells[cells["b"] != "w"]
+    result = lme4py.lmer("y ~ a * b + (1 | g)", cells)
+    assert list(result.params.index) == ["Intercept", "a[T.q]", "a[T.r]", "b[T.v]", "a[T.q]:b[T.v]", "a[T.r]:b[T.v]"]
+    # Differences of the means of p, q and r, each the mean of its two cells.
+    L = [[0, 1, 0, 0, 0.5, 0], [0, 0, 1, 0, 0, 0.5]]
+    # Exact coefficients up to rounding.
+    np.testing.assert_allclose(hypotheses.type_three(result.fit.design)[0], L, atol=1e-12)
+    assert result.contest(L)["F"].iloc[0] == pytest.approx(result.anova(3).loc["a", "F"], rel=1e-10)
+
+
+def test_type_two_of_a_main_effect_is_a_comparison_without_its_interaction(cells):
+    cells = cells[cells["b"] != "w"]
+    design = lme4py.lformula("y ~ a * b + (1 | g)", cells)
+    L = hypotheses.type_two(design)[0]
+    # What a adds to b in least squares: X_a'(I - P_b) X beta = 0.
+    M = np.eye(design.n_obs) - design.X[:, [0, 3]] @ np.linalg.pinv(design.X[:, [0, 3]])
+    rows = design.X[:, [1, 2]].T @ M @ design.X
+    # The same row space.
+    assert np.linalg.matrix_rank(np.vstack([L, rows]), tol=1e-8) == 2
+
+
+def test_a_dropped_column_is_not_estimable(cells):
+    result = lme4py.lmer("y ~ x + x2 + a + (1 | g)", cells)
+    assert result.fit.design.dropped == ("x2",)
+    # x2 = 3 x - 1, as the design knows.
+    np.testing.assert_allclose(result.fit.design.alias[:, 0], [-1, 3, 0, 0], atol=1e-10)
+    table = result.anova(3)
+    assert table["num_df"].tolist() == [1.0, 0.0, 2.0]
+    assert table.loc["x2"].isna().tolist() == [True, True, False, True, True, True]
+    # Leaving out x changes nothing while x2 stays.
+    assert drop_each(result.fit)["num_df"].tolist() == [0.0, 0.0, 2.0]
+
+
+def test_drop_each_tests_terms_that_are_no_margins(cells):
+    result = lme4py.lmer("y ~ a * b + x + (1 | g)", cells)
+    table = drop_each(result.fit)
+    assert list(table.index) == ["x", "a:b"]
+    assert table.loc["a:b", "num_df"] == 3  # four, and one cell is empty
+    # The last term of a sequential table is the same comparison.
+    last = result.anova(1).loc["a:b"]
+    assert table.loc["a:b", "F"] == pytest.approx(last["F"], rel=1e-10)
+
+
+@pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger", "residual", "normal"])
+def test_one_row_is_the_squared_t_test(sleep, ddf):
+    table, row = sleep.coef_table(ddf), sleep.contest([0, 1], ddf).iloc[0]
+    t = table.loc["Days"]
+    # The same numbers by two ways, up to rounding.
+    assert row["F"] == pytest.approx(t["statistic"] ** 2, rel=1e-12)
+    assert row["den_df"] == pytest.approx(t["df"], rel=1e-12)
+    assert row["p_value"] == pytest.approx(t["p_value"], rel=1e-9)
+    each = sleep.contest(["Intercept", "Days"], ddf, joint=False)
+    np.testing.assert_allclose(each, table, rtol=1e-12)
+    assert sleep.anova(ddf=ddf)["F"].iloc[0] == pytest.approx(row["F"], rel=1e-12)
+
+
+def test_rows_that_follow_from_others_count_once(cells):
+    result = lme4py.lmer("y ~ a + x + (1 | g)", cells)
+    L = np.array([[0, 1, 0, 0], [0, 0, 1, 0], [0, 1, -1, 0]])
+    for ddf in ("satterthwaite", "kenward-roger"):
+        several, two = result.contest(L, ddf).iloc[0], result.contest(L[:2], ddf).iloc[0]
+        # The same hypothesis; Satterthwaite's degrees of freedom depend a little on the rows.
+        assert several["F"] == pytest.approx(two["F"], rel=1e-10)
+        assert several["num_df"] == 2
+        assert several["den_df"] == pytest.approx(two["den_df"], rel=1e-2)
+    shifted = result.contest(L, value=[1.0, 0.5, 0.5]).iloc[0]
+    assert shifted["F"] == pytest.approx(result.contest(L[:2], value=[1.0, 0.5]).iloc[0]["F"], rel=1e-10)
+    with pytest.raises(OptionError, match="contradict each other"):
+        result.contest(L, value=[1.0, 0.5, 0.7])
+
+
+def test_normal_f_tests_are_wald_tests(cells):
+    result = lme4py.lmer("y ~ a * b + x + (1 | g)", cells)
+    names = ["a[T.q]", "a[T.r]"]
+    chi2, row = result.wald_test(names), result.contest(names, "normal").iloc[0]
+    # The same number by two ways.
+    assert row["F"] * 2 == pytest.approx(chi2["chi2"], rel=1e-10)
+    assert row["p_value"] == pytest.approx(chi2["p_value"], rel=1e-10)
+    assert np.isinf(row["den_df"])
+
+
+def test_mean_square_is_f_times_the_residual_variance(sleep):
+    row = sleep.anova().iloc[0]
+    assert row["mean_sq"] == pytest.approx(row["F"] * sleep.sigma**2, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda f: anova_table(f, 4), "type=4 is not known"),
+        (lambda f: anova_table(f, True), "type=True is not known"),
+        (lambda f: anova_table(f, 3, "kenward"), "Did you mean 'kenward-roger'"),
+        (lambda f: wald_table(f, 1), "type 2 or 3"),
+        (lambda f: contest(f, [[0, 0], [0, 1]]), "zeros only"),
+        (lambda f: contest(f, "Days", value=[1, 2]), "one per row"),
+        (lambda f: contest(f, "Dayz"), "Did you mean 'Days'"),
+    ],
+)
+def test_bad_input_is_refused(sleep, call, words):
+    with pytest.raises(OptionError, match=words):
+        call(sleep.fit)
+
+
+def test_generalised_models_have_no_f_tests():
+    result = lme4py.glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", lme4py.load_dataset("cbpp"))
+    for call in (result.anova, lambda: result.contest("Intercept")):
+        with pytest.raises(OptionError, match="linear mixed models"):
+            call()
+    with pytest.raises(OptionError, match="linear mixed models"):
+        result.coef_table("satterthwaite")
+
+
+def test_a_model_without_fixed_terms_has_an_empty_table():
+    table = lme4py.lmer("Yield ~ 1 + (1 | Batch)", lme4py.load_dataset("Dyestuff")).anova()
+    assert table.shape == (0, 6)
