@@ -86,7 +86,7 @@ def workers_and_firms(n: int = 600_000, workers: int = 200_000, firms: int = 20_
 def gamma_one_factor(groups: int = 30, size: int = 10) -> Columns:
     """A gamma response with log link and a random intercept."""
     rng = np.random.default_rng(5)
-    g = np.repeat(np.arange(groups, dtype=np.int32), size)
+    g = np.repeat(np.arange(groups), size).astype(np.int32)
     x = rng.standard_normal(g.size)
     mean = np.exp(1.0 + 0.5 * x + 0.6 * rng.standard_normal(groups)[g])
     return {"y": mean * rng.gamma(2.0, 0.5, size=g.size), "x": x, "g": Factor(g, groups)}

@@ -212,6 +212,7 @@ GLMM_MODELS: tuple[Model, ...] = (
         "cbpp_counts",
         "small",
         0.008,
+        reference=183.96674,
         nagq=9,
         plain_formula=_CBPP_PLAIN,
     ),

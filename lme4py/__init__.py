@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 # Public name -> the module that defines it.  The module is imported when the name is first used, so that
 # `import lme4py` does not pay for the scientific stack.
 _HOME = {
+    "BootstrapResult": "lme4py.inference.bootstrap",
     "Certificate": "lme4py.engine.certificate",
     "Control": "lme4py.engine.optimize",
     "ConvergenceWarning": "lme4py.errors",
@@ -24,6 +25,8 @@ _HOME = {
     "Fit": "lme4py.fit",
     "FormulaError": "lme4py.errors",
     "GlmmFit": "lme4py.glmm_fit",
+    "ICCResult": "lme4py.inference.icc",
+    "LRTestResult": "lme4py.inference.lrt",
     "Lme4Error": "lme4py.errors",
     "Lme4Warning": "lme4py.errors",
     "LmmCriterion": "lme4py.fit",
@@ -31,20 +34,24 @@ _HOME = {
     "MixedResult": "lme4py.results",
     "Optimum": "lme4py.engine.optimize",
     "OptionError": "lme4py.errors",
+    "Profile": "lme4py.inference.profile",
     "glmer": "lme4py.api",
     "glmer_nb": "lme4py.api",
     "glmm_fit": "lme4py.glmm_fit",
+    "icc": "lme4py.inference.icc",
     "lformula": "lme4py.design.build",
     "list_datasets": "lme4py.data.datasets",
     "lmer": "lme4py.api",
     "lmm_criterion": "lme4py.fit",
     "lmm_fit": "lme4py.fit",
     "load_dataset": "lme4py.data.datasets",
+    "lrtest": "lme4py.inference.lrt",
     "make_fit": "lme4py.fit",
     "optimize_criterion": "lme4py.fit",
 }
 
 __all__ = [
+    "BootstrapResult",
     "Certificate",
     "Control",
     "ConvergenceWarning",
@@ -54,6 +61,8 @@ __all__ = [
     "Fit",
     "FormulaError",
     "GlmmFit",
+    "ICCResult",
+    "LRTestResult",
     "Lme4Error",
     "Lme4Warning",
     "LmmCriterion",
@@ -61,16 +70,19 @@ __all__ = [
     "MixedResult",
     "Optimum",
     "OptionError",
+    "Profile",
     "__version__",
     "glmer",
     "glmer_nb",
     "glmm_fit",
+    "icc",
     "lformula",
     "list_datasets",
     "lmer",
     "lmm_criterion",
     "lmm_fit",
     "load_dataset",
+    "lrtest",
     "make_fit",
     "optimize_criterion",
 ]
@@ -94,6 +106,10 @@ if TYPE_CHECKING:
     from lme4py.fit import Fit, LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
     from lme4py.glmm_fit import GlmmFit, glmm_fit
     from lme4py.glmm_results import MEGLMResult
+    from lme4py.inference.bootstrap import BootstrapResult
+    from lme4py.inference.icc import ICCResult, icc
+    from lme4py.inference.lrt import LRTestResult, lrtest
+    from lme4py.inference.profile import Profile
     from lme4py.results import MixedResult
 else:
 

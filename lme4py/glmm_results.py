@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lme4py.glmm_fit import GlmmFit
-from lme4py.inference import coefficients, random_effects
+from lme4py.inference import coefficients
 from lme4py.inference import glmm as numbers
 from lme4py.report import glmm_summary as report
 from lme4py.report.html import render_html
@@ -139,20 +139,7 @@ class MEGLMResult(MixedResult):
         """Table group, name1, name2, vcov, sdcor of variances and covariances."""
         return numbers.var_corr(self._glmm)
 
-    # --- random effects and rows ----------------------------------------------------------------------------
-
-    def ranef(self, conditional_se: bool = False) -> Any:
-        """Conditional modes of the random effects.
-
-        Parameters
-        ----------
-        conditional_se : bool
-            Return the pair (modes, conditional standard deviations).
-        """
-        modes = random_effects.one_or_dict(random_effects.conditional_modes(self.fit))
-        if not conditional_se:
-            return modes
-        return modes, random_effects.one_or_dict(numbers.conditional_sds(self._glmm))
+    # --- rows ----------------------------------------------------------------------------
 
     @property
     def fittedvalues(self) -> pd.Series[float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +13,15 @@ from scipy import sparse
 
 from lme4py.engine.certificate import Certificate
 from lme4py.fit import Fit
-from lme4py.inference import coefficients, likelihood, random_effects, residuals, variance
+from lme4py.inference import coefficients, likelihood, lrt, random_effects, residuals, variance
 from lme4py.inference import predict as prediction
+from lme4py.inference import refit as refitting
+from lme4py.inference import simulate as simulation
+from lme4py.inference.bootstrap import BootstrapResult, bootstrap
+from lme4py.inference.intervals import intervals
+from lme4py.inference.lrt import LRTestResult
+from lme4py.inference.profile import Profile, profile
+from lme4py.inference.r2 import r_squared
 from lme4py.report import summary as summary_report
 from lme4py.report import tidy as tidy_report
 from lme4py.report.html import render_html
@@ -154,8 +162,11 @@ class MixedResult:
         """
         return coefficients.coef_table(self.fit, ddf or self.default_ddf)
 
-    def anova(self, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
+    def anova(self, type: Any = 3, ddf: Any = "satterthwaite", *models: MixedResult) -> pd.DataFrame:
         """F tests of the terms: sum_sq, mean_sq, num_df, den_df, F, p_value.
+
+        With other results, ``fit.anova(fit2, ...)``, the table of likelihood-ratio tests between them; REML fits are
+        refitted with ML first, which ``attrs["note"]`` of the table says.
 
         Parameters
         ----------
@@ -166,7 +177,20 @@ class MixedResult:
         """
         from lme4py.inference.anova import anova_table
 
+        others = [model for model in (type, ddf, *models) if isinstance(model, MixedResult)]
+        if others:
+            return lrt.likelihood_table([self, *others])
         return anova_table(self.fit, type, ddf)
+
+    def ranova(self) -> pd.DataFrame:
+        """Likelihood-ratio tests of leaving out each random effect."""
+        from lme4py.inference.ranova import ranova
+
+        return ranova(self.fit)
+
+    def lrtest_no_random(self, **kw: Any) -> LRTestResult:
+        """Likelihood-ratio test against the linear model without random effects; for the options see `lrtest`."""
+        return lrt.lrtest(None, self, **kw)
 
     def contest(
         self, L: Any, ddf: str = "satterthwaite", value: float | ArrayLike = 0.0, joint: bool = True
@@ -191,19 +215,25 @@ class MixedResult:
         method: str = "wald",
         parm: str | Sequence[str] = "fixed",
         ddf: str | None = None,
+        **boot: Any,
     ) -> pd.DataFrame:
-        """Confidence limits lower, upper of the fixed effects.
+        """Confidence limits lower, upper.
 
         Parameters
         ----------
         alpha : float, optional
             One minus the confidence level; 0.05 when not given.
-        method : {"wald"}
-        parm : "fixed", or names of fixed effects
+        method : {"wald", "profile", "boot"}
+            Normal limits (for standard deviations on the log scale, for correlations on that of Fisher's z); profile
+            likelihood (REML fits by ML, as lme4); parametric bootstrap.
+        parm : "fixed", "random", "all", or names
+            Names as in `profile`: "Days", "sd(_cons)", "corr(_cons,Days)", "sd(Residual)".
         ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
             Quantiles of t with these degrees of freedom; None takes normal quantiles, as R's confint does.
+        **boot
+            ``n_boot=1000``, ``seed=None`` and ``type="percentile"`` (or "basic", "bca", "normal") of the bootstrap.
         """
-        return coefficients.confidence_intervals(self.fit, alpha, method, parm, ddf)
+        return intervals(self.fit, alpha, method, parm, ddf, **boot)
 
     def wald_test(self, restrictions: Any, value: float | ArrayLike = 0.0) -> dict[str, float]:
         """Joint Wald chi-square test of ``R beta = value``.
@@ -372,6 +402,52 @@ class MixedResult:
         """
         coefficients.check_no_interval(interval, alpha)
         return prediction.predict(self.fit, data, include_random, type, new_levels)
+
+    # --- other responses ------------------------------------------------------------------------------------
+
+    def simulate(self, n: int = 1, seed: int | None = None, include_random: bool = False) -> pd.DataFrame:
+        """Responses drawn from the model, one column each, with new random effects unless `include_random` is true."""
+        return simulation.simulate(self.fit, n, seed, include_random)
+
+    def refit(self, y: ArrayLike) -> MixedResult:
+        """The same model fitted to a new response of the rows used, as a new result."""
+        return MixedResult(refitting.refit(self.fit, y))
+
+    def bootstrap(
+        self,
+        n: int = 1000,
+        func: Callable[[MixedResult], Any] | None = None,
+        seed: int | None = None,
+        n_jobs: int | None = 1,
+        progress: bool | None = None,
+        **kw: Any,
+    ) -> BootstrapResult:
+        """Bootstrap statistics of the fit.
+
+        Parameters
+        ----------
+        n : int
+            Number of replicates.
+        func : callable, optional
+            From a result to a number, an array, a dict or a Series; None takes all parameters and is much faster.
+        seed : int, optional
+            The same seed gives the same numbers for every `n_jobs`.
+        n_jobs : int or None
+            Processes, -1 for all processors; None leaves it to ``joblib.parallel_config``.
+        progress : bool, optional
+            Show a progress bar; None shows one on a terminal.
+        **kw
+            ``type="parametric"`` (or "semiparametric", "cases") and ``group``, the factor whose levels are drawn.
+        """
+        return bootstrap(self.fit, n, func, seed, n_jobs, progress, wrap=MixedResult, **kw)
+
+    def profile(self, parm: str | Sequence[str] = "all", alpha: float | None = 0.01) -> Profile:
+        """Profile likelihood of the parameters, up to the limits of intervals of level 1 - alpha."""
+        return profile(self.fit, parm, alpha)
+
+    def r_squared(self) -> dict[str, float]:
+        """Nakagawa's R squared: marginal, conditional, and the variances var_fixed, var_random, var_residual."""
+        return asdict(r_squared(self.fit))
 
     # --- reports --------------------------------------------------------------------------------------------
 

@@ -29,8 +29,8 @@ INFERENCE: dict[str, dict[str, Any]] = json.loads(gzip.decompress((REFERENCE / "
 # Both programs' optima are known to 1e-6; R's derivatives are numeric and good to about 1e-6 as well.
 TOLERANCE = 2e-6
 
-# Kenward-Roger of these models differs in pbkrtest, which leaves prior weights out of the covariance of y; ours is
-# compared with dense algebra below.
+# pbkrtest 0.5.2 joins the weighted (X'V^-1X)^-1 with derivatives and a V without prior weights (a dense computation of
+# that mixture gives its numbers to all digits); ours is compared with the formulas below.
 WEIGHTED = {"lmm_sleep_w", "lmm_rankdef_w"}
 
 

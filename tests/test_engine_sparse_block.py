@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dense_models import DESIGNS, make_design, make_term, random_theta
+from dense_models import CONTROLLER, DESIGNS, make_design, make_term, random_theta
 from scipy import sparse
 
 import lme4py
@@ -29,6 +29,13 @@ CROSSED = [
     "weights and offset",
     "no fixed intercept",
 ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads of BLAS cost more than they bring for matrices of this size."""
+    with CONTROLLER.limit(limits=1, user_api="blas"):
+        yield
 
 
 # -- graphs ----------------------------------------------------------------------------------------
@@ -56,8 +63,8 @@ def graphs() -> dict[str, sparse.csr_array]:
         "star": graph_of(100, np.zeros(99, dtype=int), np.arange(1, 100)),
         "full": graph_of(60, *np.triu_indices(60, 1)),
         "grid": graph_of(400, np.concatenate([across[0], down[0]]), np.concatenate([across[1], down[1]])),
-        "random, several components": graph_of(300, rng.integers(0, 300, 220), rng.integers(0, 300, 220)),
-        "random": graph_of(250, rng.integers(0, 250, 700), rng.integers(0, 250, 700)),
+        "random, several components": graph_of(150, rng.integers(0, 150, 110), rng.integers(0, 150, 110)),
+        "random": graph_of(120, rng.integers(0, 120, 340), rng.integers(0, 120, 340)),
     }
 
 
@@ -81,7 +88,7 @@ def matrix_on(graph: sparse.csr_array, k: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("max_degree", [np.inf, 0.0])
-@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("k", [1, 2])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_factor_solve_and_inverse_are_those_of_the_dense_matrix(name, k, max_degree):
     """With max_degree 0 the ordering gives up at once and all columns are taken as full."""

@@ -93,11 +93,14 @@ def dense_Lambda(problem: GlmmProblem, theta: np.ndarray) -> np.ndarray:
 
 
 class TestWeightedProducts:
-    @pytest.mark.parametrize("block", ["auto", "dense", "sparse", "wide"])
+    @pytest.mark.parametrize("block", ["auto", "dense", "sparse", "wide", "list"])
     @pytest.mark.parametrize("terms", list(TERMS))
     def test_determinant_and_its_derivative_in_the_weights(
         self, terms: str, block: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        if block == "list":
+            monkeypatch.setattr(WeightedProducts, "_only_dense", lambda *_: False)
+            block = "dense"
         wide = block == "wide"
         if wide:
             # No list of products fits: the first stage is eliminated by matrix products.

@@ -180,6 +180,10 @@ class TestResult:
         assert "Laplace approximation is poor" in poor.summary()
         assert "poor" not in cbpp.summary()
 
+    @pytest.mark.parametrize("kind", ["caterpillar", "residuals", "qq"])
+    def test_plots(self, cbpp: lme4py.MEGLMResult, agg: object, kind: str) -> None:
+        assert cbpp.plot(kind) is not None
+
     def test_pickle(self, cbpp: lme4py.MEGLMResult) -> None:
         again = pickle.loads(pickle.dumps(cbpp))
         assert again.summary() == cbpp.summary()

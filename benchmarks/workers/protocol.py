@@ -25,10 +25,14 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Task:
-    """A model with its data frame in memory."""
+    """A model with its data frame in memory; `bench_models.Model` says what the fields mean."""
 
     formula: str
     reml: bool
+    family: str
+    link: str
+    nagq: int
+    plain_formula: str
     data: pd.DataFrame
 
 
@@ -54,10 +58,10 @@ def read_column(folder: Path, name: str, kind: str, n_levels: int) -> Any:
 def load(root: Path, name: str) -> Task:
     """The model `name` of `models.tsv`, with the columns that its formula uses."""
     listed = [line.split("\t") for line in (root / "models.tsv").read_text("utf-8").splitlines()]
-    data, reml, used, formula = next(fields[1:] for fields in listed if fields[0] == name)
+    data, reml, used, formula, family, link, nagq, plain = next(f[1:] for f in listed if f[0] == name)
     schema = [line.split("\t") for line in (root / data / "schema.tsv").read_text("utf-8").splitlines()]
     columns = {c: read_column(root / data, c, kind, int(k)) for c, kind, k in schema if c in used.split(",")}
-    return Task(formula, reml == "TRUE", pd.DataFrame(columns))
+    return Task(formula, reml == "TRUE", family, link, int(nagq), plain, pd.DataFrame(columns))
 
 
 def give_back_memory() -> None:

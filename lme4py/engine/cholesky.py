@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import scipy.linalg.blas as blas
 import scipy.linalg.lapack as lapack
@@ -46,7 +48,7 @@ def upper_cholesky(A: FloatArray, clean: bool = False) -> FloatArray:
 def _by_blocks(A: FloatArray, clean: bool) -> FloatArray:
     n = A.shape[0]
     bounds = [*range(0, n, _BLOCK), n]
-    parts = [slice(start, stop) for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+    parts = [slice(start, stop) for start, stop in pairwise(bounds)]
     for i, own in enumerate(parts):
         U = upper_cholesky(np.asfortranarray(A[own, own]), clean=True)
         A[own, own] = U

@@ -59,7 +59,8 @@ def _spd_inverse_2(M: FloatArray) -> tuple[float, FloatArray]:
 def congruence(T: FloatArray, A: FloatArray) -> FloatArray:
     """T' A_j T for every j; A has shape (k, k, J)."""
     if T.shape[0] == 1:
-        return A * (T[0, 0] ** 2)
+        scaled: FloatArray = A * T[0, 0] ** 2
+        return scaled
     return right(left(T.T, A), T)
 
 

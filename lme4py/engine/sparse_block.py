@@ -86,6 +86,8 @@ class SparseFactor:
         factor = self.block.factors[f]
         k, J = factor.n_columns, factor.n_levels
         total: FloatArray = self.K[self.block.own_places[f]].sum(axis=2)
+        if not any(t.any() for t in self.T):
+            return total  # E is zero
         first = int(self.block.offsets[f])
         matrix = self.block.matrix(self.K)
         for start in range(0, J, max(1, _CHUNK // k)):

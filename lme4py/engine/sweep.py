@@ -61,6 +61,16 @@ class BaseValues:
     border: tuple[FloatArray, ...]
     corner: FloatArray
 
+    @cached_property
+    def coupling_T(self) -> SparseMatrix:
+        """C' (SciPy makes a new object at every `.T`, which small models would notice)."""
+        return self.coupling.T
+
+    @cached_property
+    def products_T(self) -> SparseMatrix:
+        """P'."""
+        return None if self.products is None else self.products.T
+
 
 def base_values(structure: Structure, factors: tuple[Factor, ...], cross: CrossProducts) -> BaseValues:
     """Lay out the cross-products for elimination."""
@@ -150,7 +160,7 @@ class Sweeper:
             if P is None:
                 subtract_gram(C, swept.E, K)
             elif P.shape[1]:
-                change = P.T @ swept.E.ravel()
+                change = (base.products_T if position == 0 else P.T) @ swept.E.ravel()
                 values[stage.targets] -= change[: stage.targets.size]
                 change = change[stage.targets.size :]
                 flat[stage.dense_targets] -= change
@@ -277,7 +287,7 @@ class Swept:
             scaled.append(EB)
             slices = structure.remaining_slices[position]
             if slices:
-                change = swept.coupling.T @ EB
+                change = (self.base.coupling_T if position == 0 else swept.coupling.T) @ EB
                 for f, place in slices.items():
                     current[f] = current[f] - change[place]
         if self.dense is None:

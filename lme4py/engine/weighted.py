@@ -136,10 +136,13 @@ class WeightedProducts:
         self._coupling = _as_index(base.coupling.data)
         self._coupling_pattern = base.coupling
         first = self.structure.stages[0]
-        if first.products is not None:
+        # Without the list the elimination forms C'EC by dense algebra.
+        by_matrices = self._only_dense(first.coupling.shape[0] * self.structure.dense_size**2)
+        self._products_pattern = None if by_matrices else first.products
+        if self._products_pattern is not None:
             self._first, self._second = self._coupling[first.first], self._coupling[first.second]
-        self._products_pattern = first.products
         self._dense_shape = base.dense.shape
+        self._direct = self._only_dense(first.coupling.nnz * self.structure.dense_size)
         dense = _as_index(base.dense).reshape(-1)
         used = np.flatnonzero(dense)
         self._dense_used, self._dense_from = used, dense[used]
@@ -153,6 +156,19 @@ class WeightedProducts:
         self._derivative_from = np.concatenate(
             [self._diagonal_from[f].ravel(), self._vector, self._coupling, self._below_from]
         )
+
+    def _only_dense(self, cost: int) -> bool:
+        """Whether matrix products of `cost` operations beat the list of products of the only stage.
+
+        One listed product costs about as much as twenty operations of a matrix product.
+        """
+        structure = self.structure
+        first = structure.stages[0]
+        if first.products is None:
+            return True
+        if len(structure.stages) > 1 or structure.sparse is not None or not structure.dense_size:
+            return False
+        return bool(cost < 20 * first.products.nnz)
 
     def _dense_positions(self, used: IntArray) -> tuple[IntArray, IntArray]:
         """Rows and columns of elements of the block that remains after all stages."""
@@ -284,13 +300,13 @@ class WeightedProducts:
         diagonal : list of ndarray, each (k, k, J)
             In the diagonal blocks of Z'WZ: those of Lambda M^-1 Lambda'.
         """
-        adjoint = swept.adjoint(self._zero_border, np.zeros((1, 1)), blocks=True)
+        adjoint = swept.adjoint(self._zero_border, np.zeros((1, 1)), blocks=not self._direct)
         f = self.structure.stages[0].factor
         parts = [adjoint.diagonal[f].ravel()]
         if adjoint.values is not None:
             parts.append(adjoint.values)
-        if self._products_pattern is None:
-            parts.append(_wide_coupling(swept.stages[0], adjoint.dense))
+        if self._direct:
+            parts.append(_direct_coupling(swept.stages[0], adjoint.dense))
         elif adjoint.coupling is not None:
             parts.append(adjoint.coupling)
         if adjoint.dense is not None:
@@ -300,8 +316,8 @@ class WeightedProducts:
         return h, adjoint.sigma, adjoint.diagonal
 
 
-def _wide_coupling(stage: SweptStage, dense: Any) -> FloatArray:
-    """Derivative of log|M| in the stored elements of C of a first stage without a list of products: -2 E C D.
+def _direct_coupling(stage: SweptStage, dense: Any) -> FloatArray:
+    """Derivative of log|M| in the stored elements of C of the only stage: -2 E C D.
 
     D is the derivative in the dense block that follows. Rows are expanded a few levels at a time.
     """

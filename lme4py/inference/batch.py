@@ -1,8 +1,8 @@
 """Many fits at once: models with one grouping factor, all responses optimised together by Newton's method.
 
-Levels of the factor with the same Z'WZ and Z'WX are gathered into classes (balanced data have one class), so that a response
-enters through a few sums per class. With E = (Sigma^-1 + A)^-1 for a class of N levels, N_ = (I + A Sigma)^-1, K = N_ A,
-F = N_ D N_' (D the sum over levels of the products of residuals) and R = N_ X'(X'V^-1X)^-1 X N_',
+Levels of the factor with the same Z'WZ and Z'WX are gathered into classes (balanced data have one class), so that a
+response enters through a few sums per class. With E = (Sigma^-1 + A)^-1 for a class of N levels, N_ = (I + A
+Sigma)^-1, K = N_ A, F = N_ D N_' (D the sum over levels of the products of residuals) and R = N_ X'(X'V^-1X)^-1 X N_',
 
     df/dSigma   = sum N K - w F - N R,                                             w = df / r2
     d2f         = -sum N tr(K dS K dS) + w (2 y'P V. P V. P y - (y'PV.Py)^2 / r2)
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lme4py.engine.covariance import Template
 from lme4py.engine.lmm import Criterion
 from lme4py.engine.small import product, transpose
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
@@ -105,11 +106,11 @@ class BatchSolver:
         self.XX = problem.base.corner[: self.p, : self.p]
         self._directions(problem.templates.templates, factor.columns)
 
-    def _directions(self, templates: tuple[object, ...], columns: tuple[slice, ...]) -> None:
+    def _directions(self, templates: tuple[Template, ...], columns: tuple[slice, ...]) -> None:
         """dT/dtheta of the whole factor, (m, k, k), and their products."""
         out = []
         for template, place in zip(templates, columns, strict=True):
-            for direction in template.directions:  # type: ignore[attr-defined]
+            for direction in template.directions:
                 dT = np.zeros((self.k, self.k))
                 dT[place, place] = direction
                 out.append(dT)
@@ -126,7 +127,7 @@ class BatchSolver:
         B = Zy.shape[1]
         z = Zy.reshape(self.k, -1, B)
         C = self.n_classes
-        if C == z.shape[1]:
+        if z.shape[1] == C:
             order = np.argsort(self.labels)
             s = np.ascontiguousarray(z[:, order].transpose(0, 2, 1))
             return _Sums(s, s[:, None] * s[None], Xy.T, yy)
@@ -140,7 +141,7 @@ class BatchSolver:
 
     def solve(self, sums: _Sums, start: FloatArray) -> BatchFits:
         """Minimise from `start`, shape (m,), for all responses."""
-        B, m = sums.yy.size, start.size
+        B = sums.yy.size
         theta = np.tile(start, (B, 1))
         radius = np.ones(B)
         state = self._evaluate(theta, sums)
@@ -162,8 +163,9 @@ class BatchSolver:
                 good = np.isfinite(trial.value) & (actual > np.minimum(1e-4 * predicted, predicted) - noise)
             ratio = np.where(good, actual / predicted, 0.0)
             length = np.linalg.norm(step, axis=1)
-            radius[active] = np.where(ratio < 0.25, 0.3 * length, np.where(ratio > 0.75, np.maximum(radius[active], 2.0 * length), radius[active]))
-            radius[active] = np.where(predicted < 10.0 * noise, np.maximum(radius[active], length), radius[active])
+            wider = np.where(ratio > 0.75, np.maximum(radius[active], 2.0 * length), radius[active])
+            tiny = predicted < 10.0 * noise
+            radius[active] = np.where((ratio < 0.25) & ~tiny, 0.3 * length, wider)
             moved = active[good]
             theta[moved] = trial_theta[good]
             for name, values in vars(trial).items():
@@ -181,7 +183,7 @@ class BatchSolver:
             N_ = -product(self.A, E)
             for a in range(self.k):
                 N_[a, a] += 1.0
-            XX, W, beta, r2, log_det_X = self._fixed(E, sums)
+            W, beta, r2, log_det_X = self._fixed(E, sums)
             value = log_det + self.df * np.log(r2) + self.constant
             if self.reml:
                 value = value + log_det_X
@@ -208,23 +210,21 @@ class BatchSolver:
             M[i, i] = 1.0 / pivot
         return log_det @ self.N, product(product(T, M), transpose(T))
 
-    def _fixed(
-        self, E: FloatArray, sums: _Sums
-    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-        """X'V^-1X, its inverse, beta, r2 and log|X'V^-1X| for each response."""
+    def _fixed(self, E: FloatArray, sums: _Sums) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """(X'V^-1X)^-1, beta, r2 and log|X'V^-1X| for each response."""
         EX = product(E, self.X)
         swept = np.einsum("apc,aqbc,c->bpq", self.X[:, :, 0], EX, self.N, optimize=True)
         XX = self.XX - swept
         Xy = sums.Xy - np.einsum("apbc,abc->bp", EX, sums.s, optimize=True)
         yy = sums.yy - np.einsum("adbc,adbc->b", E, sums.Q)
         if not self.p:
-            return XX, XX, Xy, yy, np.zeros(yy.size)
+            return XX, Xy, yy, np.zeros(yy.size)
         sign, log_det = np.linalg.slogdet(XX)
         safe = np.where((sign > 0)[:, None, None], XX, np.eye(self.p))
         W = np.linalg.inv(safe)
         beta = np.einsum("bpq,bq->bp", W, Xy)
         r2 = yy - np.einsum("bp,bp->b", Xy, beta)
-        return XX, W, beta, np.where(sign > 0, r2, np.nan), log_det
+        return W, beta, np.where(sign > 0, r2, np.nan), log_det
 
     def _derivatives(
         self, T: FloatArray, N_: FloatArray, W: FloatArray, beta: FloatArray, r2: FloatArray, sums: _Sums
@@ -246,7 +246,7 @@ class BatchSolver:
             second += 2.0 * self.N * R
         dS = np.einsum("iac,dcb->iadb", self.dT, T[..., 0])
         dS = dS + dS.transpose(0, 2, 1, 3)
-        gradient = np.einsum("iadb,adb->bi", dS, G) 
+        gradient = np.einsum("iadb,adb->bi", dS, G)
         hessian = self._second(K, second, dS)
         slope = np.einsum("iadb,adb->bi", dS, F.sum(axis=3))
         hessian -= (w / r2)[:, None, None] * slope[:, :, None] * slope[:, None, :]
@@ -271,11 +271,12 @@ class BatchSolver:
                 tensor[a, d] = np.einsum("efbc,bc->efb", second, K[a, d])
         # tensor[b, c, d, a]: dS_i[a, b] K[b, c] dS_l[c, d] Psi[d, a]
         half = np.einsum("iaez,eczda->izcda", dS, np.moveaxis(tensor, 4, 2), optimize=True)
-        return np.einsum("izcda,lcdz->zil", half, dS, optimize=True)
+        out: FloatArray = np.einsum("izcda,lcdz->zil", half, dS, optimize=True)
+        return out
 
 
 def _steps(gradient: FloatArray, hessian: FloatArray, radius: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Newton steps with the absolute values of the curvatures, no longer than the radius, and the predicted decrease."""
+    """Newton steps with the absolute curvatures, no longer than the radius, and the predicted decrease."""
     values, vectors = np.linalg.eigh(hessian)
     g = np.einsum("bij,bi->bj", vectors, gradient)
     size = np.maximum(np.abs(values).max(axis=1, keepdims=True), 1.0)

@@ -1,7 +1,7 @@
 """Bootstrap of a linear mixed model: parametric, semiparametric, and of cases.
 
-Replicate i has its own seed, spawned from the one that is given, so that its numbers do not depend on how many processes
-work, nor on how many replicates there are.
+Replicate i has its own seed, spawned from the one that is given, so that its numbers do not depend on how many
+processes work, nor on how many replicates there are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lme4py.fit import Fit, lmm_fit
 from lme4py.inference.batch import BatchSolver, can_batch
 from lme4py.inference.coefficients import check_alpha
 from lme4py.inference.parameters import Parameter, parameters
-from lme4py.inference.refit import Responses, fit_problem, random_start
+from lme4py.inference.refit import Responses, fit_problem, linear_fit, random_start
 from lme4py.inference.resample import default_group, group_codes, resampled_design, without_level
 from lme4py.inference.simulate import Simulator, check_count, check_seed, generators
 
@@ -130,7 +130,7 @@ class BootstrapResult:
             _interval(self.replicates[name].to_numpy(), float(self.estimates[name]), level, type, float(skew[name]))
             for name in names
         ]
-        index = pd.Index(names, name="statistic")
+        index = pd.Index(names, name="term")
         return pd.DataFrame(rows, columns=["lower", "upper"], index=index)
 
     def _names(self, parm: str | Sequence[str] | None) -> list[str]:
@@ -220,6 +220,7 @@ def bootstrap(
     -------
     BootstrapResult
     """
+    fit = linear_fit(fit, "bootstrap()")
     count = check_count("n", n)
     if type not in KINDS:
         hint = did_you_mean(str(type), KINDS)
@@ -392,18 +393,18 @@ def _solved_values(fit: Fit, problem: Problem, start: FloatArray | None) -> Floa
     criterion = Criterion(problem, fit.reml)
     point = solve(criterion, start, Control()).source[0]
     T = [t[None] for t in point.T]
-    return _values_inside(fit, problem, T, point.beta[None], np.array([point.r2 / criterion.df]))[0]
+    values: FloatArray = _values_inside(fit, problem, T, point.beta[None], np.array([point.r2 / criterion.df]))[0]
+    return values
 
 
 def _fit_values(fit: Fit) -> FloatArray:
     covariances = [cov[None] for cov in fit.covariances]
-    return _stack(parameters(fit.design), fit.beta[None], covariances, np.array([fit.sigma]))[0]
+    values: FloatArray = _stack(parameters(fit.design), fit.beta[None], covariances, np.array([fit.sigma]))[0]
+    return values
 
 
-def _values_inside(
-    fit: Fit, problem: Problem, T: list[FloatArray], beta: FloatArray, sigma2: FloatArray
-) -> FloatArray:
-    """All parameters on the user's scale, (B, s), from T (B, k, k) of each term, beta (B, p) and sigma^2 (B,) inside."""
+def _values_inside(fit: Fit, problem: Problem, T: list[FloatArray], beta: FloatArray, sigma2: FloatArray) -> FloatArray:
+    """All parameters on the user's scale, (B, s), from T (B, k, k) of each term, beta (B, p), sigma^2 (B,) inside."""
     scaling = problem.scaling
     covariances = []
     for S, t in zip(scaling.S, T, strict=True):

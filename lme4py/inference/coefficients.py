@@ -213,8 +213,6 @@ def two_sided(statistic: FloatArray, df: FloatArray) -> FloatArray:
 
 
 def _wanted_names(fit: Fit, method: str, parm: str | Sequence[str]) -> list[str]:
-    if method in ("profile", "boot"):
-        raise OptionError(f"method={method!r} is not available in this version; use 'wald'.")
     if method != "wald":
         raise OptionError(f"method={method!r} is not known; use 'wald'.")
     if isinstance(parm, str):

@@ -4,11 +4,11 @@ The criterion with sigma not profiled out,
 
     d(Sigma, sigma) = log|M| + r2 / sigma^2 + df log(2 pi sigma^2) - sum(log w)    [+ log|X'V^-1X| for REML],
 
-is a function of the relative covariance matrices Sigma_t = M_t M_t'. Holding a standard deviation, a correlation or sigma
-at a value is a choice of coordinates for M_t and sigma (a `Chart`), in which everything else is free; holding a fixed
-effect is a linear change of the columns [X y], which leaves a model with one column of X less. So each constrained
-minimum is an unconstrained one with an analytic gradient, and the ends of the range (a standard deviation of 0, a
-correlation of -1 or 1) are ordinary points.
+is a function of the relative covariance matrices Sigma_t = M_t M_t'. Holding a standard deviation, a correlation or
+sigma at a value is a choice of coordinates for M_t and sigma (a `Chart`), in which everything else is free; holding a
+fixed effect is a linear change of the columns [X y], which leaves a model with one column of X less. So each
+constrained minimum is an unconstrained one with an analytic gradient, and the ends of the range (a standard deviation
+of 0, a correlation of -1 or 1) are ordinary points.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class _Map:
 class Chart:
     """Coordinates of all variance parameters with one of them held at v.
 
-    v is a standard deviation on the user's scale, or the arc sine of a correlation: in the angle the likelihood is smooth
-    at the ends of the range too.
+    v is a standard deviation on the user's scale, or the arc sine of a correlation: in the angle the likelihood is
+    smooth at the ends of the range too.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ class Chart:
             if t != self.parameter.term:
                 parts.append(template.theta(T))
                 continue
-            user = lower_factor(np.linalg.solve(self.R, T))
+            user = lower_factor(np.asarray(np.linalg.solve(self.R, T)))
             if template.structure != "unstructured":
                 own = np.arange(template.size) != self.held
                 parts.append(user.diagonal()[own] if template.structure == "diagonal" else np.zeros(0))

@@ -14,7 +14,6 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import check_alpha
 from lme4py.inference.predict import _chosen_terms, _new, on_data_index
-from lme4py.inference.random_effects import Frames, _frames
 from lme4py.inference.variance import VarianceEntry, _keyed, _suffix, variance_entries
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RESIDUAL_TYPES",
-    "conditional_sds",
     "fitted_values",
     "predict",
     "ratios",
@@ -198,12 +196,6 @@ def variance_components(fit: GlmmFit) -> dict[str, float]:
     for entry in random_entries(fit):
         parts.update(_keyed(entry, _suffix(_any(fit), entry, len(factors) > 1, parts)))
     return parts
-
-
-def conditional_sds(fit: GlmmFit) -> Frames:
-    """Conditional standard deviations of the random effects, shaped as the conditional modes."""
-    blocks = tuple(np.sqrt(np.diagonal(c, axis1=1, axis2=2)) for c in fit.conditional_covariances)
-    return _frames(_any(fit), blocks)
 
 
 def ratios(fit: GlmmFit, alpha: float | None, name: str) -> pd.DataFrame:

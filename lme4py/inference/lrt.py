@@ -101,7 +101,8 @@ def lrtest(
         None uses a mixture of chi-squared distributions where variances are tested against zero, with weights that
         follow from what is tested; False always uses the chi-squared distribution; True insists on a mixture.
     method : {"asymptotic", "bootstrap", "exact"}
-        "bootstrap" simulates responses from the restricted model and fits both models to them; "exact" is the finite-sample
+        "bootstrap" simulates responses from the restricted model and fits both models to them; "exact" is the "
+        "finite-sample
         distribution for the only variance of a model (Crainiceanu & Ruppert 2004).
     n_sim : int
         Simulations of the last two.
@@ -189,8 +190,8 @@ def _check_same_data(small: _Model, large: _Model) -> None:
     a, b = small.design, large.design
     if a.n_obs != b.n_obs:
         raise OptionError(
-            f"the restricted model was fitted to {a.n_obs} rows and the full one to {b.n_obs}: their likelihoods cannot be "
-            "compared. Fit both to the rows without missing values in any variable."
+            f"the restricted model was fitted to {a.n_obs} rows and the full one to {b.n_obs}: their likelihoods "
+            "cannot be compared. Fit both to the rows without missing values in any variable."
         )
     if a.y.shape != b.y.shape or not np.array_equal(a.y, b.y):
         raise OptionError(
@@ -207,13 +208,13 @@ def _check_same_method(small: _Model, large: _Model) -> None:
     if small.reml != large.reml:
         one, other = ("REML", "ML") if small.reml else ("ML", "REML")
         raise OptionError(
-            f"the restricted model was fitted by {one} and the full one by {other}; fit both with reml=False, or both with "
-            "reml=True when they have the same fixed effects."
+            f"the restricted model was fitted by {one} and the full one by {other}; fit both with reml=False, or "
+            "both with reml=True when they have the same fixed effects."
         )
     if small.reml and not same_span(small.X, large.X):
         raise OptionError(
-            "REML likelihoods of models with different fixed effects cannot be compared; fit both models with reml=False "
-            "(result.anova() does so)."
+            "REML likelihoods of models with different fixed effects cannot be compared; fit both models with "
+            "reml=False (result.anova() does so)."
         )
     if not small.has_random:
         return
@@ -221,7 +222,8 @@ def _check_same_method(small: _Model, large: _Model) -> None:
         x, z = (_plain(getattr(model.fit, name, "gaussian")) for model in (small, large))
         if x != z:
             raise OptionError(
-                f"the models differ in {name} ({x} and {z}): their likelihoods cannot be compared; use the same in both."
+                f"the models differ in {name} ({x} and {z}): their likelihoods cannot be compared; use the same in "
+                "both."
             )
 
 
@@ -235,8 +237,8 @@ def _check_sizes(small: _Model, large: _Model) -> int:
     df = large.n_params - small.n_params
     if df < 0:
         raise OptionError(
-            f"the restricted model has {small.n_params} parameters and the full one {large.n_params}; the restricted one "
-            "comes first."
+            f"the restricted model has {small.n_params} parameters and the full one {large.n_params}; the restricted "
+            "one comes first."
         )
     if df == 0:
         raise OptionError(
@@ -248,8 +250,8 @@ def _check_sizes(small: _Model, large: _Model) -> int:
 def _check_nested(small: _Model, large: _Model) -> Embedding:
     if not spans(large.X, small.X):
         raise OptionError(
-            "the models are not nested: the fixed effects of the restricted one are no linear combinations of those of the "
-            "full one. Compare AIC or BIC."
+            "the models are not nested: the fixed effects of the restricted one are no linear combinations of those "
+            "of the full one. Compare AIC or BIC."
         )
     covariances: tuple[FloatArray, ...] = ()
     if small.has_random:
@@ -271,8 +273,8 @@ def _statistic(small: _Model, large: _Model) -> float:
     noise = 1e-7 * max(1.0, abs(large.logL) * 1e-3)
     if chi2 < -10.0 * noise:
         raise OptionError(
-            f"the full model has a lower log-likelihood ({large.logL:.6f}) than the restricted one ({small.logL:.6f}): it "
-            "has not converged. Refit it with other starting values (`start=`)."
+            f"the full model has a lower log-likelihood ({large.logL:.6f}) than the restricted one "
+            f"({small.logL:.6f}): it has not converged. Refit it with other starting values (`start=`)."
         )
     return chi2 if chi2 > noise else 0.0
 
@@ -304,8 +306,8 @@ def _simulated(
         if method == "exact":
             if small.has_random or not same_span(small.X, large.X) or large.fit.theta.size != 1:
                 raise OptionError(
-                    "method='exact' tests the only variance of a model with one random-effects parameter against zero; give "
-                    "None as the restricted model, or use method='bootstrap'."
+                    "method='exact' tests the only variance of a model with one random-effects parameter against "
+                    "zero; give None as the restricted model, or use method='bootstrap'."
                 )
             ratios = exact_ratios(large.fit, n_sim, seed)
         else:
@@ -334,8 +336,8 @@ def likelihood_table(results: Sequence[Any], refit: bool = True, names: Sequence
     -------
     pandas.DataFrame
         Columns npar, AIC, BIC, logLik, deviance, chi2, df, p_value, p_chi2: the last is the plain chi-squared p-value,
-        `p_value` that of `lrtest`, NaN where a model is not nested in the next one. ``attrs["note"]`` holds what there is to
-        say in words.
+        `p_value` that of `lrtest`, NaN where a model is not nested in the next one. ``attrs["note"]`` holds what there
+        is to say in words.
     """
     import pandas as pd
 
@@ -381,4 +383,3 @@ def _compare(small: _Model, large: _Model, label: str, notes: list[str]) -> dict
     if test.boundary_corrected:
         notes.append(f"{label}: {test.note}.")
     return out | {"p_value": test.p_value}
-

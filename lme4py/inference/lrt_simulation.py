@@ -102,7 +102,7 @@ def exact_ratios(full: Fit, n_sim: int, seed: int | None) -> FloatArray:
     With mu_s the eigenvalues of Z'PZ (P the projection off X), xi_s those of Z'WZ, and w_s normal,
 
         RLRT = sup over t of (n - p) log(1 + N/D) - sum log(1 + t mu_s),
-        N = sum t mu_s w_s^2 / (1 + t mu_s),   D = sum w_s^2 / (1 + t mu_s) + chi-squared with n - p - q degrees of freedom;
+        N = sum t mu_s w_s^2 / (1 + t mu_s),   D = sum w_s^2 / (1 + t mu_s) + chi-squared on n - p - q degrees;
 
     for ML with n and xi_s in the first line (Crainiceanu & Ruppert 2004, J. R. Stat. Soc. B 66:165).
 
@@ -147,4 +147,4 @@ def _spectra(problem: Problem) -> tuple[FloatArray, FloatArray]:
     projected = ZZ - border @ np.linalg.solve(problem.base.corner[:p, :p], border.T) if p else ZZ
     mu = np.linalg.eigvalsh(projected)
     xi = np.linalg.eigvalsh(ZZ)
-    return mu[mu > 1e-9 * float(xi.max())], np.maximum(xi, 0.0)
+    return np.asarray(mu[mu > 1e-9 * float(xi.max())]), np.maximum(xi, 0.0)

@@ -1,9 +1,9 @@
 """Chi-bar-squared distributions: the likelihood ratio when parameters lie on the boundary.
 
-Under the restricted model the statistic is distributed as the squared length of the projection of a normal vector on a cone
-(Self & Liang 1987): as a mixture of chi-squared distributions whose weights depend on the cone and on the information.
-The cone is a product of cones of positive semi-definite matrices, one for each term in the directions that have no
-variance under the restricted model, after everything that may take either sign has been projected out.
+Under the restricted model the statistic is distributed as the squared length of the projection of a normal vector on a
+cone (Self & Liang 1987): as a mixture of chi-squared distributions whose weights depend on the cone and on the
+information. The cone is a product of cones of positive semi-definite matrices, one for each term in the directions
+that have no variance under the restricted model, after everything that may take either sign has been projected out.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def cone_mixture(
     df : int
         Difference of the numbers of parameters.
     information : callable or None
-        Gives the information in the elements of the cones (`cone_information`); called when the weights depend on it. None
-        where it is not known.
+        Gives the information in the elements of the cones (`cone_information`); called when the weights depend on it.
+        None where it is not known.
     """
     cones = _cones(templates, embedding)
     held = sum(r * (r + 1) // 2 for r in cones)
@@ -85,7 +85,9 @@ def cone_mixture(
     if information is None:
         return Mixture({df: 1.0}, "chi-squared: the weights of the mixture are not available here; conservative")
     weights, how = _weights(cones, information())
-    note = f"chi-bar-squared mixture with weights {', '.join(f'{w:.4f}' for w in weights)} {how}"
+    shares = ", ".join(f"{w:.4f}" for w in weights)
+    last = free + len(weights) - 1
+    note = f"mixture of chi-squared with {free} to {last} degrees of freedom, weights {shares} {how}"
     return Mixture({free + j: float(w) for j, w in enumerate(weights)}, note)
 
 
@@ -108,10 +110,9 @@ def _coordinates(problem: Problem, embedding: Embedding) -> tuple[FloatArray, in
 
     Column j holds the coefficients of coordinate j in the templates' covariance directions.
     """
-    held, free = [], []
-    for template, place, N in zip(
-        problem.templates.templates, problem.templates.slices, embedding.null, strict=True
-    ):
+    held: list[FloatArray] = []
+    free: list[FloatArray] = []
+    for template, place, N in zip(problem.templates.templates, problem.templates.slices, embedding.null, strict=True):
         r = N.shape[1]
         if template.structure != "unstructured":
             zero = np.abs(N).sum(axis=1) > 0.5 if r else np.zeros(template.size, dtype=bool)
@@ -170,8 +171,8 @@ def expected_information(problem: Problem, covariances: tuple[FloatArray, ...], 
 
     Notes
     -----
-    1/2 tr(P V_i P V_j) is minus half the derivative of the traces tr(P V_i), which the adjoint of the factor gives exactly; they
-    are differentiated along directions that stay inside the cone.
+    1/2 tr(P V_i P V_j) is minus half the derivative of the traces tr(P V_i), which the adjoint of the factor gives
+    exactly; they are differentiated along directions that stay inside the cone.
     """
     criterion = Criterion(problem, reml)
     scaling = problem.scaling
@@ -188,11 +189,12 @@ def expected_information(problem: Problem, covariances: tuple[FloatArray, ...], 
     for t, template in enumerate(problem.templates.templates):
         diagonal: dict[int, FloatArray] = {}
         h = _STEP / _largest(problem, t)
-        places = [(0, 0)] if template.structure == "identity" else list(zip(template.rows, template.columns, strict=True))
+        one = template.structure == "identity"
+        places = [(0, 0)] if one else list(zip(template.rows, template.columns, strict=True))
         for row, col in sorted(places, key=lambda place: place[0] != place[1]):
             d = np.zeros(template.size)
             d[[row, col]] = 1.0
-            step = np.eye(template.size) if template.structure == "identity" else np.outer(d, d)
+            step = np.eye(template.size) if one else np.outer(d, d)
             change = _slope(criterion, inside, t, step, base, h)
             if row == col:
                 diagonal[row] = change
@@ -256,7 +258,8 @@ def _weights(cones: list[int], information: FloatArray) -> tuple[FloatArray, str
     size = np.sqrt(information.diagonal())
     correlation = information / np.outer(size, size)
     if np.abs(correlation - np.eye(s)).max() < 1e-6:
-        return special.binom(s, np.arange(s + 1)) / 2.0**s, "(binomial: the information is diagonal)"
+        binomial = np.asarray(special.binom(s, np.arange(s + 1)) / 2.0**s, dtype=np.float64)
+        return binomial, "(binomial: the information is diagonal)"
     if s == 2:
         # The projected normal vector lies in the cone with the probability of its angle.
         inside = np.arccos(np.clip(correlation[0, 1], -1.0, 1.0)) / (2.0 * np.pi)
@@ -282,7 +285,8 @@ def _orthant_weights(information: FloatArray) -> FloatArray:
         fits = ~done & (own[:, free] > 0).all(axis=1) & (rest[:, ~free] <= 0).all(axis=1)
         counts[int(free.sum())] += fits.sum()
         done |= fits
-    return counts / counts.sum()
+    weights: FloatArray = counts / counts.sum()
+    return weights
 
 
 def _blocks(cones: list[int]) -> list[tuple[slice, int]]:
@@ -359,7 +363,8 @@ def _project(x: FloatArray, blocks: list[tuple[slice, int]], root: FloatArray) -
 
 
 def _fit_weights(lengths: FloatArray, d: int, first: float, last: float) -> FloatArray:
-    """Weights whose mixture has the simulated distribution, with the ends and the sums over even and odd degrees known."""
+    """Weights whose mixture has the simulated distribution; the ends and the sums over even and odd degrees are
+    known."""
     grid = np.quantile(lengths[lengths > 1e-9], np.linspace(0.02, 0.98, 49))
     table = np.array([special.chdtrc(j, grid) if j else np.zeros(grid.size) for j in range(d + 1)]).T
     observed = np.array([np.mean(lengths > g) for g in grid])

@@ -55,7 +55,8 @@ class Embedding:
     Attributes
     ----------
     null : tuple of ndarray, each (k, r)
-        For each term of the full model an orthonormal basis of the directions without variance under the restricted one.
+        For each term of the full model an orthonormal basis of the directions without variance under the restricted
+        one.
     covariances : tuple of ndarray, each (k, k)
         Covariances of the full model's terms that give the restricted model's estimates.
     is_unique : bool
@@ -89,7 +90,8 @@ def embed(full: Design, restricted: Design | None, covariances: tuple[FloatArray
     if (np.linalg.norm(A @ solution - B, axis=0) > _TOLERANCE * np.linalg.norm(B, axis=0)).any():
         return None
     generic = _assemble(full.terms, directions, solution @ _coefficients(small, _generic(restricted.terms)))
-    values = _assemble(full.terms, directions, solution @ _coefficients(small, _all_in_units(restricted.terms, covariances)))
+    scaled_estimates = _all_in_units(restricted.terms, covariances)
+    values = _assemble(full.terms, directions, solution @ _coefficients(small, scaled_estimates))
     unique = _is_unique(A)
     scaled = [_in_units(term, g) for term, g in zip(full.terms, generic, strict=True)]
     # Outside the cone of covariance matrices: linear combinations alone would allow it.

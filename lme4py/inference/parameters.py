@@ -73,9 +73,7 @@ def _of_term(design: Design, t: int, suffix: str, label: str) -> list[Parameter]
     term = design.terms[t]
     names = [_stata_name(name) for name in term.columns]
     long = [_lme4_name(name) for name in term.columns]
-    out = [
-        Parameter(f"sd({names[i]}{suffix})", "sd", t, i, i, f"sd_{long[i]}|{label}") for i in range(term.n_columns)
-    ]
+    out = [Parameter(f"sd({names[i]}{suffix})", "sd", t, i, i, f"sd_{long[i]}|{label}") for i in range(term.n_columns)]
     if has_correlations(term):
         out += [
             Parameter(f"corr({names[j]},{names[i]}{suffix})", "corr", t, j, i, f"cor_{long[i]}.{long[j]}|{label}")

@@ -19,7 +19,7 @@ from lme4py.fit import Fit
 from lme4py.inference.coefficients import check_alpha
 from lme4py.inference.constrained import Constrained, CovarianceCriterion, Minimum
 from lme4py.inference.parameters import Parameter, parameter_values, parameters, select_parameters
-from lme4py.inference.refit import fit_problem, refit_ml
+from lme4py.inference.refit import fit_problem, linear_fit, refit_ml
 from lme4py.inference.variance_se import standard_errors
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _between(a: _Point, b: _Point, target: float, count: int) -> float:
     share = (3.0 - 2.0 * t) * t * t + t * (1.0 - t) * ((1.0 - t) * start - t * end)
     if not 1e-3 < share < 1.0 - 1e-3:
         share = min(max(share, 1e-9), 1.0 - 1e-9) if abs(share - t) < 0.2 else t
-    return a.v + share * width
+    return float(a.v + share * width)
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class Profile:
     >>> profile = lmer("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff")).profile()
     >>> profile.conf_int().round(2)
                      lower    upper
-    parameter
+    term
     Intercept     1486.45  1568.55
     sd(_cons)       12.20    84.06
     sd(Residual)    38.23    67.66
@@ -211,7 +211,7 @@ class Profile:
         target = float(-special.ndtri(check_alpha(alpha) / 2.0))
         with limited_threads(self.fit.design):
             rows = [self._limits(parameter, target) for parameter in self.parameters]
-        index = pd.Index([parameter.name for parameter in self.parameters], name="parameter")
+        index = pd.Index([parameter.name for parameter in self.parameters], name="term")
         return pd.DataFrame(rows, columns=["lower", "upper"], index=index)
 
     def _limits(self, parameter: Parameter, target: float) -> tuple[float, float]:
@@ -254,12 +254,14 @@ def profile(fit: Fit, parm: str | Sequence[str] | None = None, alpha: float | No
     fit : Fit
     parm : "all", "fixed", "random", or names
     alpha : float or None
-        The profiles reach the limits of intervals of level 1 - alpha; None grows them only when intervals are asked for.
+        The profiles reach the limits of intervals of level 1 - alpha; None grows them only when intervals are asked
+        for.
 
     Returns
     -------
     Profile
     """
+    fit = linear_fit(fit, "profile()")
     wanted = select_parameters(parameters(fit.design), parm)
     note = "The REML fit was refitted and profiled by maximum likelihood." if fit.reml else ""
     fit = refit_ml(fit)
@@ -314,7 +316,8 @@ def make_sides(
     error = error / scale if scale > 1e-6 else 0.0
     if not np.isfinite(error) or error <= 1e-6 * max(abs(v), 1e-300):
         error = _guess(fit, chart.units[chart.held] if parameter.kind == "sd" else 1.0, parameter)
-    start = Minimum(v, constrained.start(fit.theta_inside, log_sigma), fit.criterion, 0.0, fit.theta_inside, log_sigma, 0)
+    x = constrained.start(fit.theta_inside, log_sigma)
+    start = Minimum(v, x, fit.criterion, 0.0, fit.theta_inside, log_sigma, 0)
     lower_bound, upper_bound = _bounds(parameter)
     first = _Point(start, 0.0, 1.0 / error)
     sides = []

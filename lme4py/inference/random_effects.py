@@ -27,7 +27,8 @@ def conditional_sds(fit: Fit) -> Frames:
     """Conditional standard deviations of the random effects given the data, shaped as `conditional_modes`."""
     from lme4py.inference.modes import conditional_covariances
 
-    blocks = conditional_covariances(fit)
+    # A generalised model keeps its own.
+    blocks = getattr(fit, "conditional_covariances", None) or conditional_covariances(fit)
     return _frames(fit, tuple(np.sqrt(np.diagonal(block, axis1=1, axis2=2)) for block in blocks))
 
 

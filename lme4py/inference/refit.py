@@ -18,7 +18,7 @@ from lme4py.engine.types import FloatArray, sparse
 from lme4py.errors import DataError, OptionError
 from lme4py.fit import Fit, LmmCriterion, make_fit
 
-__all__ = ["Responses", "fit_problem", "random_start", "refit", "refit_ml"]
+__all__ = ["Responses", "fit_problem", "linear_fit", "random_start", "refit", "refit_ml"]
 
 # Standard deviations (relative, in columns of unit size) below this are raised to it before they are a start: at an
 # exact zero the gradient vanishes.
@@ -67,6 +67,13 @@ def random_start(fit: Fit) -> FloatArray:
     return templates.theta_of_factors(factors)
 
 
+def linear_fit(fit: Any, what: str) -> Fit:
+    """The fit, or an error when it is not that of a linear mixed model."""
+    if isinstance(fit, Fit):
+        return fit
+    raise OptionError(f"{what} is available for linear mixed models only in this version.")
+
+
 def check_response(fit: Any, y: Any) -> FloatArray:
     """`y` as an array for the rows used, shape (n,).
 
@@ -107,6 +114,7 @@ def refit(fit: Fit, y: Any) -> Fit:
     -------
     Fit
     """
+    fit = linear_fit(fit, "refit()")
     design = replace(fit.design, y=check_response(fit, y))
     scaling, columns = scale_columns(design)
     y_inside = columns.XY[:, -1]

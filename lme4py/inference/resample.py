@@ -48,7 +48,8 @@ def default_group(design: Design, group: str | None, required: bool) -> str:
             return name
     if required:
         raise OptionError(
-            f"the grouping factors {', '.join(known)} are crossed; say with `group=` which one's levels are to be drawn."
+            f"the grouping factors {', '.join(known)} are crossed; say with `group=` which one's levels are to be "
+            "drawn."
         )
     return known[0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,11 @@ def residual_values(fit: Fit, type: str = "response") -> FloatArray:
     if type not in RESIDUAL_TYPES:
         hint = did_you_mean(str(type), RESIDUAL_TYPES)
         raise OptionError(f"type={type!r} is no kind of residual.{hint} Use one of {', '.join(RESIDUAL_TYPES)}.")
+    anything: Any = fit
+    if not isinstance(anything, Fit):
+        from lme4py.inference import glmm
+
+        return glmm.residual_values(anything, "pearson" if type == "scaled" else type)
     raw = fit.design.y - fit.fitted
     if type in ("response", "working"):
         return raw

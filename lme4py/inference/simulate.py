@@ -11,6 +11,7 @@ from lme4py.engine.small import lower_factor
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
 from lme4py.fit import Fit
+from lme4py.inference.refit import linear_fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,8 +53,8 @@ class Simulator:
     fit : Fit
     kind : {"parametric", "semiparametric", "conditional"}
         Random effects and residuals from normal distributions; from the fitted ones, centred, given the estimated
-        covariances and drawn with replacement (Carpenter, Goldstein & Rasbash 2003); or normal residuals with the random
-        effects kept at their conditional modes.
+        covariances and drawn with replacement (Carpenter, Goldstein & Rasbash 2003); or normal residuals with the
+        random effects kept at their conditional modes.
     """
 
     def __init__(self, fit: Fit, kind: str = "parametric") -> None:
@@ -155,6 +156,7 @@ def simulate(fit: Fit, n: int = 1, seed: int | None = None, include_random: bool
     """
     import pandas as pd
 
+    fit = linear_fit(fit, "simulate()")
     count = check_count("n", n)
     if not isinstance(include_random, bool):
         raise OptionError(f"`include_random` is {include_random!r}; give True or False.")

@@ -40,7 +40,8 @@ def _gradient(fit: Fit, information: VarianceInformation, parameter: Parameter) 
     i, j = parameter.first, parameter.second
     with np.errstate(divide="ignore", invalid="ignore"):
         if parameter.kind == "sd":
-            return d[:, i, i] / (2.0 * np.sqrt(cov[i, i]))
+            own: FloatArray = d[:, i, i] / (2.0 * np.sqrt(cov[i, i]))
+            return own
         sizes = np.sqrt(cov[i, i] * cov[j, j])
         half = d[:, i, i] / (2.0 * cov[i, i]) + d[:, j, j] / (2.0 * cov[j, j])
         gradient: FloatArray = d[:, i, j] / sizes - cov[i, j] / sizes * half
@@ -48,8 +49,9 @@ def _gradient(fit: Fit, information: VarianceInformation, parameter: Parameter) 
 
 
 def wald_limits(fit: Fit, wanted: Sequence[Parameter], alpha: float) -> FloatArray:
-    """Limits, shape (len(wanted), 2): normal for fixed effects, on the log scale for standard deviations, on the scale of
-    Fisher's z for correlations.
+    """Limits, shape (len(wanted), 2).
+
+    Normal ones for fixed effects, on the log scale for standard deviations, on that of Fisher's z for correlations.
 
     Parameters
     ----------

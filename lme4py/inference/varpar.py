@@ -49,7 +49,7 @@ def variance_information(fit: Fit) -> VarianceInformation:
     """
     criterion = Criterion(fit.problem, fit.reml)
     with limited_threads(fit.design):
-        covariance = 2.0 * np.linalg.pinv(_hessian(criterion, fit.theta_inside), hermitian=True)
+        covariance: FloatArray = np.asarray(2.0 * np.linalg.pinv(_hessian(criterion, fit.theta_inside), hermitian=True))
     templates, scaling = fit.problem.templates, fit.problem.scaling
     factors = templates.factors(fit.theta_inside)
     scale = fit.sigma**2 / scaling.weight_scale
@@ -71,8 +71,8 @@ def variance_information(fit: Fit) -> VarianceInformation:
 def _hessian(criterion: Criterion, theta: FloatArray) -> FloatArray:
     """Hessian of the criterion in (theta, log sigma) at its minimum, sigma not profiled out.
 
-    With d = f + r2 / sigma^2 + df log(sigma^2): d_ss = 4 df and d_st = -2 dr2/dt / sigma^2, so that the profiled Hessian
-    P gives d_tt = P + d_ts d_st / d_ss.
+    With d = f + r2 / sigma^2 + df log(sigma^2): d_ss = 4 df and d_st = -2 dr2/dt / sigma^2, so that the profiled
+    Hessian P gives d_tt = P + d_ts d_st / d_ss.
     """
     m = theta.size
     profiled = np.empty((m, m))

@@ -1,0 +1,289 @@
+"""Intraclass correlations with standard errors and intervals.
+
+The correlation of two rows of one group is the variance of what they share over the whole variance. With random slopes
+that variance depends on the covariates: it is taken at zero (as Stata's `estat icc`), at given values, or averaged
+over the rows (Johnson 2014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from lme4py.design.design import Design, RandomTerm
+from lme4py.engine.threads import limited_threads
+from lme4py.engine.types import FloatArray
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.fit import Fit
+from lme4py.inference.bootstrap import bootstrap
+from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.constrained import CovarianceCriterion
+from lme4py.inference.parameters import parameters
+from lme4py.inference.profile import make_sides
+from lme4py.inference.r2 import random_moments
+from lme4py.inference.refit import linear_fit
+from lme4py.inference.resample import group_codes, is_nested
+from lme4py.inference.simulate import check_count
+from lme4py.inference.varpar import variance_information
+
+__all__ = ["ICCResult", "icc"]
+
+
+@dataclass(frozen=True)
+class ICCResult:
+    """An intraclass correlation.
+
+    Attributes
+    ----------
+    estimate : float
+    se : float
+        Delta-method standard error; of the replicates when the interval is a bootstrap one.
+    ci_lower, ci_upper : float
+        Normal limits on the logit scale, percentiles of the bootstrap, or, for an estimate of 0, from 0 to the limit
+        of the profile likelihood.
+    alpha : float
+        One minus the confidence level.
+    component : str
+    note : str
+        How the interval was made.
+    """
+
+    estimate: float
+    se: float
+    ci_lower: float
+    ci_upper: float
+    alpha: float
+    component: str = "_cons"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Ratio:
+    """An ICC as a function of the parameters: tr(K Sigma) summed over `shared`, over that of all terms and the rest.
+
+    Attributes
+    ----------
+    K : tuple of ndarray, each (k, k)
+        The variance of a row from a term is tr(K Sigma).
+    shared : tuple of int
+        Terms that two rows of one group share.
+    fixed : bool
+        Whether the variance of the fixed part counts in the whole (the unadjusted ICC).
+    """
+
+    K: tuple[FloatArray, ...]
+    shared: tuple[int, ...]
+    fixed: bool
+
+    def parts(self, fit: Fit) -> tuple[float, float]:
+        """Numerator and denominator."""
+        variances = [float(np.sum(K * cov)) for K, cov in zip(self.K, fit.covariances, strict=True)]
+        total = sum(variances) + fit.sigma**2
+        if self.fixed:
+            total += float(np.var(fit.design.X @ fit.beta, ddof=1))
+        return sum(variances[t] for t in self.shared), total
+
+    def value(self, fit: Fit) -> float:
+        """The ICC."""
+        above, below = self.parts(fit)
+        return above / below
+
+
+def icc(
+    result: Any,
+    component: str = "_cons",
+    alpha: float = 0.05,
+    n_boot: int = 0,
+    seed: int | None = None,
+    *,
+    at: Mapping[str, float] | str | None = None,
+    adjusted: bool = True,
+    n_jobs: int | None = 1,
+) -> ICCResult:
+    """Intraclass correlation.
+
+    Parameters
+    ----------
+    result : result of a linear mixed model
+    component : str
+        "_cons" with one grouping factor; with several "_cons|g" for the correlation of two rows in one level of g "
+        "(and so
+        in one level of every factor in which g is nested); "all" for the share of all random effects.
+    alpha : float
+        One minus the confidence level.
+    n_boot : int
+        Number of parametric bootstrap replicates for the interval; 0 uses the delta method on the logit scale.
+    seed : int, optional
+    at : dict or "mean", optional
+        With random slopes: covariate values, such as ``{"Days": 5}`` (others are 0), or "mean" for the mean variance
+        over the rows. None is all covariates at 0, and "mean" for the component "all".
+    adjusted : bool
+        False counts the variance of the fixed part in the whole.
+    n_jobs : int or None
+        Processes of the bootstrap.
+
+    Returns
+    -------
+    ICCResult
+
+    Examples
+    --------
+    >>> from lme4py import icc, lmer, load_dataset
+    >>> found = icc(lmer("Reaction ~ Days + (1 | Subject)", load_dataset("sleepstudy")))
+    >>> round(found.estimate, 4), round(found.se, 4), round(found.ci_lower, 4), round(found.ci_upper, 4)
+    (0.5893, 0.0934, 0.4025, 0.7535)
+    """
+    fit = linear_fit(getattr(result, "fit", result), "icc()")
+    level = check_alpha(alpha)
+    ratio = _ratio(fit, component, at, adjusted)
+    estimate = ratio.value(fit)
+    if check_count("n_boot", n_boot, 0):
+        return _bootstrapped(fit, ratio, component, level, n_boot, seed, n_jobs)
+    if estimate == 0.0:
+        upper = _upper_at_zero(fit, ratio, level)
+        note = "profile likelihood: the estimate is on the boundary"
+        return ICCResult(0.0, 0.0, 0.0, upper, level, component, note)
+    se = _std_error(fit, ratio)
+    half = -float(special.ndtri(level / 2.0)) * se / (estimate * (1.0 - estimate))
+    logit = float(special.logit(estimate))
+    lower, upper = float(special.expit(logit - half)), float(special.expit(logit + half))
+    return ICCResult(estimate, se, lower, upper, level, component, "delta method, logit scale")
+
+
+def _ratio(fit: Fit, component: str, at: Mapping[str, float] | str | None, adjusted: bool) -> _Ratio:
+    design = fit.design
+    shared = _shared(design, component)
+    if at is None and component == "all":
+        at = "mean"
+    if isinstance(at, str):
+        if at != "mean":
+            raise OptionError(f'`at` is {at!r}; give "mean", or values such as {{"Days": 5}}.')
+        K = tuple(random_moments(fit))
+    else:
+        values = _checked_values(design, at)
+        K = tuple(_at_values(term, values) for term in design.terms)
+    if not any(np.any(K[t]) for t in shared):
+        names = ", ".join(dict.fromkeys(name for t in shared for name in design.terms[t].columns))
+        raise OptionError(
+            f"there is no random intercept, so that nothing is shared where all covariates are 0; give values of "
+            f"{names} in "
+            '`at`, or at="mean".'
+        )
+    return _Ratio(K, shared, not adjusted)
+
+
+def _shared(design: Design, component: str) -> tuple[int, ...]:
+    """Terms shared by two rows of one group."""
+    if component == "all":
+        return tuple(range(len(design.terms)))
+    known = list(design.n_groups)
+    choices = ["_cons"] if len(known) == 1 else [f"_cons|{group}" for group in known]
+    head, _, group = component.partition("|") if isinstance(component, str) else ("", "", "")
+    if head not in ("_cons", "Intercept") or (group and group not in known) or (not group and len(known) > 1):
+        hint = did_you_mean(str(component), choices)
+        raise OptionError(
+            f"component={component!r} is no level of this model.{hint} Use {' or '.join(map(repr, choices))}, or "
+            "'all' for the share of all random effects."
+        )
+    codes = group_codes(design, group or known[0])
+    return tuple(t for t, term in enumerate(design.terms) if is_nested(codes, term.codes))
+
+
+def _checked_values(design: Design, at: Mapping[str, float] | None) -> dict[str, float]:
+    known = {name for term in design.terms for name in term.columns if name != "Intercept"}
+    values = dict(at or {})
+    for name, value in values.items():
+        if name not in known:
+            raise OptionError(
+                f"`at` names {name!r}, which is no column of the random effects.{did_you_mean(str(name), known)} "
+                f"They are {', '.join(sorted(known)) or 'the intercept alone'}."
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+            raise OptionError(f"`at` gives {name} the value {value!r}; give a number.")
+    return {name: float(value) for name, value in values.items()}
+
+
+def _at_values(term: RandomTerm, values: dict[str, float]) -> FloatArray:
+    z = np.array([1.0 if name == "Intercept" else values.get(name, 0.0) for name in term.columns])
+    return np.outer(z, z)
+
+
+def _std_error(fit: Fit, ratio: _Ratio) -> float:
+    information = variance_information(fit)
+    above, below = ratio.parts(fit)
+    slopes = [np.einsum("ab,iab->i", K, d) for K, d in zip(ratio.K, information.covariances, strict=True)]
+    d_above = sum((slopes[t] for t in ratio.shared), np.zeros_like(information.residual))
+    d_below = sum(slopes, information.residual)
+    variance = information.std_error((d_above - above / below * d_below) / below) ** 2
+    if ratio.fixed:
+        # The variance of X beta is a function of the fixed effects, which are independent of the variances.
+        X = fit.design.X - fit.design.X.mean(axis=0)
+        slope = -above / below**2 * 2.0 * X.T @ (X @ fit.beta) / (fit.design.n_obs - 1)
+        variance += float(slope @ fit.vcov @ slope)
+    return float(np.sqrt(variance))
+
+
+def _bootstrapped(
+    fit: Fit, ratio: _Ratio, component: str, alpha: float, n_boot: int, seed: int | None, n_jobs: int | None
+) -> ICCResult:
+    if ratio.fixed:
+        boot = bootstrap(fit, n_boot, ratio.value, seed, n_jobs, progress=False)
+        values = boot.replicates.to_numpy()[:, 0]
+    else:
+        boot = bootstrap(fit, n_boot, None, seed, n_jobs, progress=False)
+        values = _ratios(fit, ratio, boot.replicates)
+    values = values[np.isfinite(values)]
+    lower, upper = np.quantile(values, [alpha / 2.0, 1.0 - alpha / 2.0], method="weibull")
+    note = f"parametric bootstrap, {n_boot} replicates, {boot.n_failed} failed; percentiles"
+    se = float(values.std(ddof=1)) if values.size > 1 else float("nan")
+    return ICCResult(ratio.value(fit), se, float(lower), float(upper), alpha, component, note)
+
+
+def _ratios(fit: Fit, ratio: _Ratio, replicates: Any) -> FloatArray:
+    """The ICC of every replicate from its standard deviations and correlations."""
+    known = parameters(fit.design)
+    residual = replicates["sd(Residual)"].to_numpy() ** 2
+    sds = {(p.term, p.first): replicates[p.name].to_numpy() for p in known if p.kind == "sd"}
+    parts: list[FloatArray] = []
+    for t, K in enumerate(ratio.K):
+        total = np.zeros(residual.size)
+        for i in range(K.shape[0]):
+            total += K[i, i] * sds[t, i] ** 2
+        for p in known:
+            if p.kind == "corr" and p.term == t:
+                # A correlation with an effect without variance is NaN, and its covariance zero.
+                corr = np.nan_to_num(replicates[p.name].to_numpy())
+                total += 2.0 * K[p.first, p.second] * corr * sds[t, p.first] * sds[t, p.second]
+        parts.append(np.where(np.isnan(residual), np.nan, total))
+    shared = sum((parts[t] for t in ratio.shared), np.zeros(residual.size))
+    out: FloatArray = shared / (sum(parts, np.zeros(residual.size)) + residual)
+    return out
+
+
+def _upper_at_zero(fit: Fit, ratio: _Ratio, alpha: float) -> float:
+    """The ICC at the upper profile limit of the first standard deviation that it is made of."""
+    t = ratio.shared[0]
+    column = int(np.argmax(np.diag(ratio.K[t])))
+    parameter = next(p for p in parameters(fit.design) if p.kind == "sd" and p.term == t and p.first == column)
+    target = -float(special.ndtri(alpha / 2.0))
+    criterion = CovarianceCriterion(fit.problem, fit.reml)
+    with limited_threads(fit.design):
+        _, side = make_sides(fit, criterion, parameter, float(np.sqrt(fit.covariances[t][column, column])), 0.0)
+        limit = side.limit(target)
+        found = min(side.points, key=lambda point: abs(point.v - limit)).minimum
+    scaling = fit.problem.scaling
+    sigma = float(np.exp(found.log_sigma)) * scaling.y_scale
+    roots = fit.problem.templates.factors(found.theta)
+    above, below = 0.0, sigma**2 * scaling.weight_scale
+    for i, (K, S, T) in enumerate(zip(ratio.K, scaling.S, roots, strict=True)):
+        root = sigma * S @ T
+        part = float(np.sum(K * (root @ root.T)))
+        below += part
+        above += part if i in ratio.shared else 0.0
+    if ratio.fixed:
+        below += float(np.var(fit.design.X @ fit.beta, ddof=1))
+    return above / below

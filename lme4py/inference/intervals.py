@@ -1,0 +1,77 @@
+"""Confidence limits of all parameters by one of three methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.fit import Fit
+from lme4py.inference.bootstrap import bootstrap
+from lme4py.inference.coefficients import check_alpha, confidence_intervals
+from lme4py.inference.parameters import parameters, select_parameters
+from lme4py.inference.profile import profile
+from lme4py.inference.variance_se import wald_limits
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["intervals"]
+
+METHODS = ("wald", "profile", "boot")
+
+
+def intervals(
+    fit: Any,
+    alpha: float | None = None,
+    method: str = "wald",
+    parm: str | Sequence[str] = "fixed",
+    ddf: str | None = None,
+    *,
+    n_boot: int = 1000,
+    seed: int | None = None,
+    type: str = "percentile",
+) -> pd.DataFrame:
+    """Confidence limits.
+
+    Parameters
+    ----------
+    fit : Fit
+    alpha : float, optional
+    method : {"wald", "profile", "boot"}
+    parm : "fixed", "random", "all", or names
+    ddf : str, optional
+        Degrees of freedom of the fixed effects ("wald" only).
+    n_boot, seed, type
+        Of the parametric bootstrap and its intervals.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns lower, upper; one row per parameter.
+    """
+    import pandas as pd
+
+    level = check_alpha(alpha)
+    if method not in METHODS:
+        raise OptionError(
+            f"method={method!r} is not known.{did_you_mean(str(method), METHODS)} Use one of {', '.join(METHODS)}."
+        )
+    if method != "wald" and ddf is not None:
+        raise OptionError(f"ddf={ddf!r} is for method='wald' only; leave it out.")
+    if not isinstance(fit, Fit) and method == "wald":
+        return confidence_intervals(fit, level, method, parm, ddf)
+    wanted = select_parameters(parameters(fit.design), parm)
+    names = [parameter.name for parameter in wanted]
+    if method == "profile":
+        return profile(fit, names, alpha=None).conf_int(level)
+    if method == "boot":
+        return bootstrap(fit, n_boot, seed=seed).conf_int(level, type, names)
+    index = pd.Index(names, name="term")
+    table = pd.DataFrame(wald_limits(fit, wanted, level), index=index, columns=["lower", "upper"])
+    fixed = [parameter.name for parameter in wanted if parameter.kind == "fixed"]
+    if fixed:
+        table.loc[fixed] = confidence_intervals(fit, level, "wald", fixed, ddf).to_numpy(dtype=np.float64)
+    return table

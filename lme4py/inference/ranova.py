@@ -1,0 +1,74 @@
+"""Tests of the random effects of a model, one at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from scipy import special
+
+from lme4py.design.design import Design, RandomTerm
+from lme4py.fit import Fit, lmm_fit
+from lme4py.inference.lrt import lrtest
+from lme4py.inference.refit import linear_fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ranova"]
+
+
+def ranova(fit: Any) -> pd.DataFrame:
+    """Likelihood-ratio tests of leaving out each random effect, by the method of the fit (REML or ML).
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns npar, logLik, AIC, chi2, df, p_value, p_chi2; the first row is the model itself. A slope is left out with
+        its covariances, an intercept alone with its whole term. `p_chi2` is the plain chi-squared p-value (as lmerTest's
+        ranova), `p_value` takes the boundary into account.
+    """
+    import pandas as pd
+
+    full = linear_fit(fit, "ranova()")
+    rows = {"<none>": {"npar": full.n_params, "logLik": full.log_likelihood, "AIC": full.criterion + 2.0 * full.n_params}}
+    for label, terms in _reductions(full.design):
+        reduced = lmm_fit(replace(full.design, terms=terms), full.reml) if terms else None
+        rows[label] = _row(reduced, full)
+    columns = ["npar", "logLik", "AIC", "chi2", "df", "p_value", "p_chi2"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def _row(reduced: Fit | None, full: Fit) -> dict[str, float]:
+    test = lrtest(reduced, full)
+    npar = full.n_params - test.df
+    return {
+        "npar": npar,
+        "logLik": test.restricted_logL,
+        "AIC": -2.0 * test.restricted_logL + 2.0 * npar,
+        "chi2": test.chi2,
+        "df": test.df,
+        "p_value": test.p_value,
+        "p_chi2": float(special.chdtrc(test.df, test.chi2)),
+    }
+
+
+def _reductions(design: Design) -> Iterator[tuple[str, tuple[RandomTerm, ...]]]:
+    """Each random effect by name, with the terms that are left without it."""
+    for t, term in enumerate(design.terms):
+        before, after = design.terms[:t], design.terms[t + 1 :]
+        variables = [re.sub(r"\[[^\]]*\]", "", name) for name in term.columns]
+        slopes = [name for name in dict.fromkeys(variables) if name != "Intercept"]
+        if "Intercept" not in variables or not slopes:
+            yield term.label, before + after
+            continue
+        for name in slopes:
+            kept = [j for j, variable in enumerate(variables) if variable != name]
+            smaller = replace(term, columns=tuple(term.columns[j] for j in kept), values=term.values[:, kept])
+            yield f"{name} in {term.label}", (*before, smaller, *after)
