@@ -127,4 +127,4 @@ else:
 
     def __dir__():
         """List the public names, imported or not."""
-        return sorted({*globals(), *__all__})
+        return sorted(__all__)

@@ -67,11 +67,8 @@ def test_conf_int_refuses_alpha(slopes, alpha):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "profile"}, "not available in this version"),
-        ({"method": "boot"}, "not available in this version"),
-        ({"method": "guess"}, "use 'wald'"),
-        ({"parm": "random"}, "fixed effects only"),
-        ({"parm": "all"}, "fixed effects only"),
+        ({"method": "guess"}, "Use one of wald, profile, boot"),
+        ({"method": "profile", "ddf": "satterthwaite"}, "for method='wald' only"),
         ({"parm": ["x", "X"]}, "Did you mean 'x'"),
     ],
 )
