@@ -24,7 +24,7 @@ from lme4py.engine.crossproducts import CrossProducts, Factor, RowBlock, accumul
 from lme4py.engine.scaling import ScaledColumns, Scaling, scale_columns
 from lme4py.engine.structure import Structure, analyse
 from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
-from lme4py.engine.types import FloatArray, sparse
+from lme4py.engine.types import FloatArray, LinearOperator, sparse
 from lme4py.errors import DesignError
 
 
@@ -276,7 +276,8 @@ class _ZZ:
             rows = np.concatenate([a * J_s + edges.rows for a in range(k_s) for _ in range(k_t)])
             columns = np.concatenate([b * J_t + edges.columns for _ in range(k_s) for b in range(k_t)])
             shape = (problem.factors[s].size, problem.factors[t].size)
-            self.tables[s, t] = sparse.coo_array((edges.values.ravel(), (rows, columns)), shape=shape).tocsr()
+            table = sparse.coo_array((edges.values.ravel(), (rows, columns)), shape=shape).tocsr()
+            self.tables[s, t] = LinearOperator.of(table)
 
     def apply(self, h: list[FloatArray]) -> tuple[list[FloatArray], FloatArray]:
         """Z'WZ h by factor, and h'Z'WZ h."""
@@ -285,7 +286,7 @@ class _ZZ:
             k, J = factor.n_columns, factor.n_levels
             out.append(small.apply(self.diagonal[f], h[f].reshape(k, J, -1)).reshape(k * J, -1))
         for (s, t), table in self.tables.items():
-            out[s] = out[s] + table @ h[t]
-            out[t] = out[t] + table.T @ h[s]
+            out[s] = out[s] + table.matrix @ h[t]
+            out[t] = out[t] + table.transposed @ h[s]
         inner = sum((a.T @ b for a, b in zip(h, out, strict=True)), np.zeros((h[0].shape[1], h[0].shape[1])))
         return out, inner

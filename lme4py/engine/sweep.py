@@ -32,7 +32,7 @@ from lme4py.engine.dense_block import (
 )
 from lme4py.engine.sparse_block import SparseFactor
 from lme4py.engine.structure import Stage, Structure
-from lme4py.engine.types import FloatArray, SparseMatrix, sparse
+from lme4py.engine.types import FloatArray, LinearOperator, SparseMatrix, sparse
 from lme4py.engine.wide import gram_adjoint, subtract_gram
 
 
@@ -62,14 +62,14 @@ class BaseValues:
     corner: FloatArray
 
     @cached_property
-    def coupling_T(self) -> SparseMatrix:
-        """C' (SciPy makes a new object at every `.T`, which small models would notice)."""
-        return self.coupling.T
+    def coupling_operator(self) -> LinearOperator:
+        """C for products with columns."""
+        return LinearOperator.of(self.coupling)
 
     @cached_property
-    def products_T(self) -> SparseMatrix:
-        """P'."""
-        return None if self.products is None else self.products.T
+    def products_operator(self) -> LinearOperator | None:
+        """P for products with vectors."""
+        return None if self.products is None else LinearOperator.of(self.products)
 
 
 def base_values(structure: Structure, factors: tuple[Factor, ...], cross: CrossProducts) -> BaseValues:
@@ -160,7 +160,8 @@ class Sweeper:
             if P is None:
                 subtract_gram(C, swept.E, K)
             elif P.shape[1]:
-                change = (base.products_T if position == 0 else P.T) @ swept.E.ravel()
+                transposed = base.products_operator.transposed if position == 0 and base.products_operator else P.T
+                change = transposed @ swept.E.ravel()
                 values[stage.targets] -= change[: stage.targets.size]
                 change = change[stage.targets.size :]
                 flat[stage.dense_targets] -= change
@@ -287,7 +288,8 @@ class Swept:
             scaled.append(EB)
             slices = structure.remaining_slices[position]
             if slices:
-                change = (self.base.coupling_T if position == 0 else swept.coupling.T) @ EB
+                transposed = self.base.coupling_operator.transposed if position == 0 else swept.coupling.T
+                change = transposed @ EB
                 for f, place in slices.items():
                     current[f] = current[f] - change[place]
         if self.dense is None:
@@ -323,7 +325,8 @@ class Swept:
             rest = border.before[position] @ weights
             slices = structure.remaining_slices[position]
             if slices:
-                rest = rest - swept.coupling @ np.concatenate([b[f] for f in slices])
+                C = swept.coupling if position else self.base.coupling_operator.matrix
+                rest = rest - C @ np.concatenate([b[f] for f in slices])
             k, J = swept.E.shape[0], swept.E.shape[2]
             f = swept.stage.factor
             b[f] = swept.apply_E(rest)
@@ -393,7 +396,8 @@ def _adjoint(swept: Swept, border: SweptBorder, corner: FloatArray, blocks: bool
         slices = structure.remaining_slices[position]
         lower = np.concatenate([state.border[g] for g in slices]) if slices else None
         if lower is not None:
-            Y = Y + s.coupling @ lower
+            C = swept.base.coupling_operator.matrix if position == 0 else s.coupling
+            Y = Y + C @ lower
         d_E = -small.outer(Y.reshape(k, J, -1), B.reshape(k, J, -1))
         change = None
         P = swept.base.products if position == 0 else s.stage.products
@@ -403,6 +407,8 @@ def _adjoint(swept: Swept, border: SweptBorder, corner: FloatArray, blocks: bool
             change = state.change(s.stage)
             if position:
                 P = _with_data(P, s.coupling.data[s.stage.first] * s.coupling.data[s.stage.second])
+            elif swept.base.products_operator:
+                P = swept.base.products_operator.matrix
             d_E -= (P @ change).reshape(k, k, J)
         d_E = small.symmetrize(d_E)
         d_A = s.E - small.product(small.product(s.E, d_E), s.E)

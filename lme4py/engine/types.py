@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,4 +14,27 @@ IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 SparseMatrix = Any  # scipy.sparse.csr_array; its stubs do not follow arithmetic
 
-__all__ = ["BoolArray", "FloatArray", "IntArray", "SparseMatrix", "sparse"]
+# A matrix with fewer elements than this multiplies faster as a dense one: setting up a sparse product takes longer.
+_DENSE_BELOW = 20_000
+
+
+@dataclass(frozen=True)
+class LinearOperator:
+    """A sparse matrix and its transpose, ready for many products; small ones as dense arrays.
+
+    (SciPy makes a new object at every `.T`, which small models would notice.)
+    """
+
+    matrix: Any
+    transposed: Any
+
+    @classmethod
+    def of(cls, table: SparseMatrix) -> LinearOperator:
+        """The operator of a sparse matrix."""
+        if table.shape[0] * table.shape[1] < _DENSE_BELOW:
+            dense = table.toarray()
+            return cls(dense, np.ascontiguousarray(dense.T))
+        return cls(table, table.T)
+
+
+__all__ = ["BoolArray", "FloatArray", "IntArray", "LinearOperator", "SparseMatrix", "sparse"]
