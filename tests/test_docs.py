@@ -14,7 +14,7 @@ import lme4py
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/modular.md", "docs/generalised.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/modular.md", "docs/generalised.md", "docs/inference.md"])
 def test_python_blocks_run(name, capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
