@@ -133,7 +133,8 @@ def glmer(
         The default is logit for binomial, identity for gaussian and log for all others.
     nAGQ : int
         1 is the Laplace approximation; more are that many points of adaptive Gauss-Hermite quadrature for each
-        random effect (one grouping factor, up to four random effects per group); 0 is fast and approximate.
+        random effect (one grouping factor or two nested ones, up to four random effects together); 0 is fast and
+        approximate.
     hessian : {"observed", "expected"}
         Information in the Laplace approximation: "observed" as glmmTMB and Stata, "expected" as lme4. The same for
         canonical links.

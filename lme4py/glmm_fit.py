@@ -19,8 +19,8 @@ from lme4py.engine.glmm_certificate import certify_glmm
 from lme4py.engine.glmm_hessian import curvature_floor, inverse_hessian
 from lme4py.engine.glmm_laplace import Laplace, laplace
 from lme4py.engine.glmm_solve import GlmmOptimum, solve_glmm
+from lme4py.engine.nested_quadrature import find_nesting, make_quadrature
 from lme4py.engine.optimize import Control
-from lme4py.engine.quadrature import Quadrature
 from lme4py.engine.separation import describe_separation
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
@@ -143,11 +143,13 @@ class GlmmFit:
     def laplace_error(self) -> float | None:
         """Change of the criterion at the estimates under quadrature; None where that would be expensive."""
         problem = self.problem
-        k = problem.factors[0].n_columns
-        points = 5 if k == 1 else 3
-        if self.nAGQ != 1 or len(problem.factors) > 1 or k > 2 or points**k * problem.n_obs > 1_000_000:
+        k = sum(factor.n_columns for factor in problem.factors)
+        # Three points are not reliably better than Laplace when the centres move with an outer effect.
+        points = 5 if k == 1 or len(problem.factors) > 1 else 3
+        splits = len(problem.factors) == 1 or find_nesting(problem) is not None
+        if self.nAGQ != 1 or not splits or k > 2 or points**k * problem.n_obs > 1_000_000:
             return None
-        return Quadrature(ModeFinder(problem), points).value(self.point) - self.criterion
+        return make_quadrature(ModeFinder(problem), points).value(self.point) - self.criterion
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -196,7 +198,7 @@ def glmm_fit(
     with limited_threads(design):
         problem = make_glmm(design, family, data, expected=hessian == "expected")
         finder = ModeFinder(problem)
-        refine = Quadrature(finder, nAGQ) if nAGQ > 1 else None
+        refine = make_quadrature(finder, nAGQ) if nAGQ > 1 else None
         inside = None if start is None else _inside_theta(problem, start)
         optimum = solve_glmm(finder, inside, settings, refine, profiled=nAGQ == 0)
         fit = _make_fit(design, family, data, nAGQ, hessian, finder, optimum)

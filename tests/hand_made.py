@@ -80,9 +80,7 @@ def dense_fit(design: Design, theta: np.ndarray, reml: bool = True, **changes: A
     n, p = design.X.shape
     factors = _factors(design.terms, np.asarray(theta, dtype=float))
     Z = design.Zt.T.toarray()
-    Lambda = linalg.block_diag(
-        *(np.kron(np.eye(t.n_levels), T) for t, T in zip(design.terms, factors, strict=True))
-    )
+    Lambda = linalg.block_diag(*(np.kron(np.eye(t.n_levels), T) for t, T in zip(design.terms, factors, strict=True)))
     weights = np.ones(n) if design.weights is None else design.weights
     offset = np.zeros(n) if design.offset is None else design.offset
     V = np.diag(1 / weights) + Z @ Lambda @ Lambda.T @ Z.T
@@ -99,10 +97,7 @@ def dense_fit(design: Design, theta: np.ndarray, reml: bool = True, **changes: A
         criterion += np.linalg.slogdet(information)[1]
     b = Lambda @ Lambda.T @ Z.T @ V_inverse @ gap
     sizes = np.cumsum([t.n_levels * t.n_columns for t in design.terms])[:-1]
-    modes = [
-        part.reshape(t.n_levels, t.n_columns)
-        for t, part in zip(design.terms, np.split(b, sizes), strict=True)
-    ]
+    modes = [part.reshape(t.n_levels, t.n_columns) for t, part in zip(design.terms, np.split(b, sizes), strict=True)]
     engine = lmm_criterion(design, reml)
     plain = Fit(
         design=design,

@@ -37,13 +37,17 @@ def reference_fit(name: str) -> lme4py.MixedResult:
 
 @cache
 def grouped(kind: str) -> pd.DataFrame:
-    """Small simulated data: "plain", "no slopes" (a zero variance) or "one line" (a correlation of one)."""
-    rng = np.random.default_rng(3)
+    """Small simulated data: "plain", "no slopes" (a zero variance), "one line" (a correlation of one) or "no groups"
+    (all groups have the same least-squares line)."""
+    rng = np.random.default_rng(1)
     groups, rows = 12, 6
     g = np.repeat(np.arange(groups), rows)
     x = np.tile(np.linspace(-1.0, 1.5, rows), groups)
     z = rng.normal(size=g.size)
     a, b = rng.normal(size=groups), rng.normal(size=groups)
-    slopes = {"plain": 0.7 * b, "no slopes": 0.0 * b, "one line": 0.8 * a}[kind]
+    slopes = {"plain": 0.7 * b, "no slopes": 0.0 * b, "one line": 0.8 * a, "no groups": 0.0 * b}[kind]
     y = 2.0 + x + a[g] + slopes[g] * x + 0.5 * rng.normal(size=g.size)
+    if kind == "no groups":
+        lines = np.column_stack([g[:, None] == np.arange(groups), (g[:, None] == np.arange(groups)) * x[:, None]])
+        y = 2.0 + x + y - lines @ np.linalg.lstsq(lines, y, rcond=None)[0]
     return pd.DataFrame({"y": y, "x": x, "z": z, "g": g.astype(str), "h": rng.integers(0, 5, g.size).astype(str)})

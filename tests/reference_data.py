@@ -38,9 +38,7 @@ def load_reference(name: str) -> pd.DataFrame:
 def _read(name: str) -> pd.DataFrame:
     path = REFERENCE / "data" / f"{name}.csv.gz"
     cells = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-    return pd.DataFrame(
-        {spec["name"]: _convert(cells[spec["name"]], spec) for spec in _schema()[name]["columns"]}
-    )
+    return pd.DataFrame({spec["name"]: _convert(cells[spec["name"]], spec) for spec in _schema()[name]["columns"]})
 
 
 def _convert(cells: pd.Series[str], spec: dict[str, Any]) -> Any:

@@ -38,9 +38,7 @@ def test_start_does_not_matter(sleep, sleepstudy):
 
 def test_weights_and_offset_as_names_or_arrays(sleepstudy):
     weights = np.linspace(0.5, 2.0, 180)
-    named = lme4py.lmer(
-        FORMULA, sleepstudy.assign(w=weights, o=sleepstudy["Days"] * 2.0), weights="w", offset="o"
-    )
+    named = lme4py.lmer(FORMULA, sleepstudy.assign(w=weights, o=sleepstudy["Days"] * 2.0), weights="w", offset="o")
     arrays = lme4py.lmer(FORMULA, sleepstudy, weights=weights, offset=sleepstudy["Days"].to_numpy() * 2.0)
     assert named.criterion == arrays.criterion
     plain = lme4py.lmer(FORMULA, sleepstudy, weights=weights)

@@ -14,9 +14,7 @@ from lme4py.design.contrasts import contrast_matrix, default_contrasts, full_dum
 from lme4py.errors import DesignError, OptionError
 from lme4py.formula.contrast_names import CONTRASTS, contrast_name
 
-CASES = json.loads((Path(__file__).parent / "reference" / "transforms.json").read_text(encoding="utf-8"))[
-    "contrasts"
-]
+CASES = json.loads((Path(__file__).parent / "reference" / "transforms.json").read_text(encoding="utf-8"))["contrasts"]
 LEVELS = ("a", "b", "c", "d")
 
 

@@ -78,9 +78,7 @@ def pandas_arrow_frame() -> pd.DataFrame:
 
 def polars_frame() -> pl.DataFrame:
     level = pl.Series(LEVEL, dtype=pl.Enum(LEVELS))
-    return pl.DataFrame(
-        {"real": REAL, "whole": WHOLE, "full": FULL, "flag": FLAG, "text": TEXT, "level": level}
-    )
+    return pl.DataFrame({"real": REAL, "whole": WHOLE, "full": FULL, "flag": FLAG, "text": TEXT, "level": level})
 
 
 def arrow_table() -> pa.Table:

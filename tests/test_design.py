@@ -401,9 +401,7 @@ def test_interactions_of_many_levels(n: int) -> None:
 def test_order_of_terms(bars: str, groups: list[str], sleep: pd.DataFrame) -> None:
     terms = lformula(f"Reaction ~ Days + {bars}", sleep).terms
     found = [f"{term.group} {term.columns[0]}" for term in terms]
-    assert [
-        name if " " in want else name.split()[0] for name, want in zip(found, groups, strict=True)
-    ] == groups
+    assert [name if " " in want else name.split()[0] for name, want in zip(found, groups, strict=True)] == groups
 
 
 def test_structures(sleep: pd.DataFrame) -> None:

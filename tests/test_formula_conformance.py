@@ -28,9 +28,7 @@ def build(case: dict[str, Any]) -> Design:
 def r_name(name: str) -> str:
     """The name that R gives to a column: ``arm[T.B]:late[T.True]`` is ``armB:lateTRUE``."""
     name = re.sub(r"\[(?:T\.)?(.+?)\](?=:|$)", r"\1", name)
-    return {"Intercept": "(Intercept)"}.get(
-        name, re.sub(r"(True|False)(?=:|$)", lambda m: m[0].upper(), name)
-    )
+    return {"Intercept": "(Intercept)"}.get(name, re.sub(r"(True|False)(?=:|$)", lambda m: m[0].upper(), name))
 
 
 def r_names(names: tuple[str, ...], case: dict[str, Any]) -> list[str]:
@@ -49,9 +47,7 @@ def case(request: pytest.FixtureRequest) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    "refused", [c for c in CASES if "error" in c], ids=lambda c: f"{c['id']} {c['formula']}"
-)
+@pytest.mark.parametrize("refused", [c for c in CASES if "error" in c], ids=lambda c: f"{c['id']} {c['formula']}")
 def test_r_refuses_too(refused: dict[str, Any]) -> None:
     with pytest.raises(Lme4Error):
         build(refused)

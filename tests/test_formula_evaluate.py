@@ -110,9 +110,7 @@ def test_levels_may_be_absent_from_new_data():
     run('arm == "high"', state=state)
     new = {"arm": Column("arm", "factor", np.array([0, 0]), ("low",))}
     assert run('arm == "high"', state=state, getter=new.__getitem__).values.tolist() == [0, 0]
-    assert run(
-        'arm %in% c("low", "ctl")', state={'arm %in% c("low", "ctl")': {}}, getter=new.__getitem__
-    ).values.all()
+    assert run('arm %in% c("low", "ctl")', state={'arm %in% c("low", "ctl")': {}}, getter=new.__getitem__).values.all()
 
 
 @pytest.mark.parametrize(
@@ -260,9 +258,7 @@ def test_nothing_runs(expression):
 
 
 def test_no_python_function_is_known():
-    assert not {"eval", "exec", "open", "compile", "getattr", "__import__", "print", "input"} & set(
-        KNOWN_FUNCTIONS
-    )
+    assert not {"eval", "exec", "open", "compile", "getattr", "__import__", "print", "input"} & set(KNOWN_FUNCTIONS)
     with pytest.raises(TypeError):
         KNOWN_FUNCTIONS["eval"] = eval
 
@@ -323,8 +319,6 @@ def test_other_nodes_are_refused():
 
 def test_a_plain_column_is_fast():
     node, state = Name("x"), {}
-    seconds = (
-        min(timeit.repeat(lambda: evaluate(node, COLUMNS.__getitem__, state), number=2000, repeat=5)) / 2000
-    )
+    seconds = min(timeit.repeat(lambda: evaluate(node, COLUMNS.__getitem__, state), number=2000, repeat=5)) / 2000
     # About one microsecond; the margin is for slow machines, yet a data frame in between would cost more.
     assert seconds < 2e-5

@@ -331,9 +331,7 @@ def test_any_text_is_a_formula_or_a_formula_error(text: str) -> None:
 
 
 names = st.one_of(
-    st.sampled_from(
-        ["a", "x.1", ".z", "_u", "T", "TRUE", "body mass", "lambda", "a`b", "a\\b", "größe", "True", "1x"]
-    ),
+    st.sampled_from(["a", "x.1", ".z", "_u", "T", "TRUE", "body mass", "lambda", "a`b", "a\\b", "größe", "True", "1x"]),
     st.text(min_size=1, max_size=6).filter(lambda name: "__" not in name),
 )
 leaves = st.one_of(

@@ -71,9 +71,7 @@ def test_trained_transforms(case):
         train = run(case["call"], state=state)
     state = pickle.loads(pickle.dumps(state))
     # R and this code compute the same polynomials by different steps, whose rounding grows with the degree.
-    np.testing.assert_allclose(
-        train.values.reshape(np.shape(case["train"])), case["train"], rtol=0, atol=1e-10
-    )
+    np.testing.assert_allclose(train.values.reshape(np.shape(case["train"])), case["train"], rtol=0, atol=1e-10)
     for which in ("new", "far"):
         x = np.array(DATA[which])
         with warnings.catch_warnings():
@@ -142,9 +140,7 @@ def test_new_data_without_rows(case):
 
 
 def test_python_spellings():
-    np.testing.assert_array_equal(
-        run("poly(x, 2, raw=True)").values, run("poly(x, degree = 2, raw = TRUE)").values
-    )
+    np.testing.assert_array_equal(run("poly(x, 2, raw=True)").values, run("poly(x, degree = 2, raw = TRUE)").values)
     np.testing.assert_array_equal(
         run("cut(x, c(0.3, 2.5, 10), include_lowest=True)").values,
         run("cut(x, c(.3, 2.5, 10), incl = T)").values,

@@ -48,9 +48,7 @@ def test_every_public_name_resolves(name):
 
 def test_names_for_type_checkers_are_the_names_at_run_time():
     tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
-    guarded = next(
-        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    )
+    guarded = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     typed = {
         alias.name: statement.module
         for statement in guarded.body

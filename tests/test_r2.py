@@ -14,9 +14,7 @@ def _comparable(name: str) -> bool:
         return False
     design = reference_fit(name).fit.design
     groups = [term.group for term in design.terms]
-    return len(set(groups)) == len(groups) and all(
-        set(term.columns) <= set(design.x_names) for term in design.terms
-    )
+    return len(set(groups)) == len(groups) and all(set(term.columns) <= set(design.x_names) for term in design.terms)
 
 
 def test_values_of_rs_performance():

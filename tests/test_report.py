@@ -91,8 +91,7 @@ def test_text_is_aligned():
     columns = lines[1:-1]
     # Right-aligned columns end where their heading ends.
     ends = {
-        line.index(cell) + len(cell)
-        for line, cell in zip(columns, ["50% <x>", "1.50", "10.25", " 0"], strict=True)
+        line.index(cell) + len(cell) for line, cell in zip(columns, ["50% <x>", "1.50", "10.25", " 0"], strict=True)
     }
     assert len(ends) == 1
     assert all(line == line.rstrip() for line in lines)
@@ -216,9 +215,7 @@ def test_all_formats_show_the_same_numbers(crossed):
     tables = summary_tables(crossed.fit)
     cells = [cell for table in tables for row in table.rows for cell in row if cell]
     html = [cell for row in _parsed(render_html(tables)).rows for cell in row]
-    markdown = [
-        c for line in render_markdown(tables).splitlines() if line[:1] == "|" for c in _markdown_cells(line)
-    ]
+    markdown = [c for line in render_markdown(tables).splitlines() if line[:1] == "|" for c in _markdown_cells(line)]
     latex = render_latex(tables)
     text = render_text(tables)
     for cell in cells:
@@ -259,13 +256,9 @@ def test_summary_says_how_many_rows_were_dropped():
 
 
 def test_summary_ends_with_notes_and_verdict():
-    made = replace(
-        hand_made.slopes_design(), notes=("column z is left out: x determines it",), dropped=("z",)
-    )
+    made = replace(hand_made.slopes_design(), notes=("column z is left out: x determines it",), dropped=("z",))
     verdict = "Not converged: try more evaluations."
-    fit = hand_made.dense_fit(
-        made, np.array([1.0, 0.1, 0.2]), certificate=hand_made.certificate(verdict=verdict)
-    )
+    fit = hand_made.dense_fit(made, np.array([1.0, 0.1, 0.2]), certificate=hand_made.certificate(verdict=verdict))
     lines = MixedResult(fit).summary().splitlines()
     assert lines[-2:] == ["Column z is left out: x determines it.", verdict]
 
@@ -279,10 +272,7 @@ def test_summary_of_ml_fit_names_the_criterion():
 
 def test_summary_shows_weights():
     made = hand_made.slopes_design(weights=np.linspace(0.5, 2.0, 24))
-    assert (
-        "Weights:  from 0.5 to 2"
-        in MixedResult(hand_made.dense_fit(made, np.array([1.0, 0.1, 0.2]))).summary()
-    )
+    assert "Weights:  from 0.5 to 2" in MixedResult(hand_made.dense_fit(made, np.array([1.0, 0.1, 0.2]))).summary()
 
 
 def test_summary_without_fixed_effects():

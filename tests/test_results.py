@@ -256,9 +256,7 @@ def test_conditional_sds_have_the_shape_of_the_modes(crossed):
 def test_rows_keep_the_users_index(slopes):
     assert slopes.fittedvalues.index.tolist() == [f"r{i}" for i in range(24)]
     assert slopes.fittedvalues.index.name == "row"
-    np.testing.assert_allclose(
-        slopes.fittedvalues + slopes.residuals(), slopes.fit.design.y, rtol=1e-14
-    )  # rounding
+    np.testing.assert_allclose(slopes.fittedvalues + slopes.residuals(), slopes.fit.design.y, rtol=1e-14)  # rounding
 
 
 def _with_hole(na_action: str) -> MixedResult:
@@ -285,14 +283,10 @@ def test_excluded_rows_are_nan():
 
 def test_residual_types_with_weights():
     weights = np.linspace(0.5, 2.0, 24)
-    result = MixedResult(
-        hand_made.dense_fit(hand_made.slopes_design(weights=weights), np.array([1.2, 0.1, 0.3]))
-    )
+    result = MixedResult(hand_made.dense_fit(hand_made.slopes_design(weights=weights), np.array([1.2, 0.1, 0.3])))
     response = result.residuals()
     pd.testing.assert_series_equal(result.residuals("working"), response)
-    np.testing.assert_allclose(
-        result.residuals("pearson"), np.sqrt(weights) * response, rtol=1e-14
-    )  # rounding
+    np.testing.assert_allclose(result.residuals("pearson"), np.sqrt(weights) * response, rtol=1e-14)  # rounding
     pd.testing.assert_series_equal(result.residuals("deviance"), result.residuals("pearson"))
     np.testing.assert_allclose(
         result.residuals("scaled"), result.residuals("pearson") / result.sigma, rtol=1e-14
@@ -377,9 +371,7 @@ def test_sleepstudy_modes_agree_with_r(sleep):
     # ranef() of R 4.2.2, lme4 1.1-31, printed with seven digits.
     assert modes.loc["308"].round(3).tolist() == [2.259, 9.199]
     assert sds.loc["308"].round(3).tolist() == [12.071, 2.305]
-    np.testing.assert_allclose(
-        sleep.coef().loc["308"], modes.loc["308"] + sleep.params, rtol=1e-14
-    )  # rounding only
+    np.testing.assert_allclose(sleep.coef().loc["308"], modes.loc["308"] + sleep.params, rtol=1e-14)  # rounding only
 
 
 def test_conditional_sds_are_those_of_the_dense_formulas(crossed):
@@ -407,6 +399,4 @@ def test_pickle_keeps_the_result(sleep):
 
 
 def test_predict_without_data_is_fitted(sleep):
-    np.testing.assert_allclose(
-        sleep.predict(), sleep.fittedvalues, rtol=1e-12
-    )  # the same sums in another order
+    np.testing.assert_allclose(sleep.predict(), sleep.fittedvalues, rtol=1e-12)  # the same sums in another order

@@ -76,9 +76,7 @@ def _encode(values: Any) -> Encoded:
         # np.array would turn ["a", 1] into text and a missing value among text into "nan".
         return _from_objects(np.fromiter(values, dtype=object, count=len(values)))
     pandas = sys.modules.get("pandas")
-    if pandas is not None and isinstance(
-        values, (pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray)
-    ):
+    if pandas is not None and isinstance(values, (pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray)):
         return _from_pandas(values, pandas)
     polars = sys.modules.get("polars")
     if polars is not None and isinstance(values, polars.Series):

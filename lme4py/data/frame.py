@@ -230,8 +230,7 @@ def _length(name: str, values: Any) -> int:
     n_values = _n_values(values)
     if n_values is None:
         raise DataError(
-            f"column {name!r} is of type {type(values).__name__}; give one value per row, "
-            "as an array, list or Series."
+            f"column {name!r} is of type {type(values).__name__}; give one value per row, as an array, list or Series."
         )
     return n_values
 

@@ -64,21 +64,41 @@ def check_quadrature(problem: GlmmProblem, n_points: int) -> None:
         nAGQ.
     """
     if len(problem.factors) > 1:
-        names = ", ".join(factor.name for factor in problem.factors)
+        raise too_many_factors(problem, n_points)
+    check_points(n_points, problem.factors[0].n_columns, "random effect(s) per group")
+
+
+def too_many_factors(problem: GlmmProblem, n_points: int) -> OptionError:
+    """The refusal of factors that are not nested, or of more than two of them."""
+    names = ", ".join(factor.name for factor in problem.factors)
+    return OptionError(
+        f"nAGQ={n_points} needs one grouping factor, or two of which one is nested in the other, because the integral "
+        f"must split into groups; this model has {len(problem.factors)} ({names}). Use nAGQ=1, the Laplace "
+        "approximation."
+    )
+
+
+def check_points(n_points: int, dimension: int, what: str) -> None:
+    """Refuse more dimensions or nodes than there is a rule for.
+
+    Parameters
+    ----------
+    n_points : int
+        nAGQ.
+    dimension : int
+        Random effects that are integrated together.
+    what : str
+        Their name.
+    """
+    if dimension > MAX_DIMENSION:
         raise OptionError(
-            f"nAGQ={n_points} needs one grouping factor, because the integral must split into groups; this model has "
-            f"{len(problem.factors)} ({names}). Use nAGQ=1, the Laplace approximation."
+            f"nAGQ={n_points} with {dimension} {what} would need {n_points}**{dimension} nodes; at most "
+            f"{MAX_DIMENSION} random effects are integrated together this way. Use nAGQ=1."
         )
-    k = problem.factors[0].n_columns
-    if k > MAX_DIMENSION:
+    if n_points > MAX_POINTS or n_points**dimension > MAX_NODES:
+        best = min(MAX_POINTS, int(MAX_NODES ** (1.0 / dimension) + 1e-9))
         raise OptionError(
-            f"nAGQ={n_points} with {k} random effects per group would need {n_points}**{k} nodes; at most "
-            f"{MAX_DIMENSION} random effects per group are integrated this way. Use nAGQ=1."
-        )
-    if n_points > MAX_POINTS or n_points**k > MAX_NODES:
-        best = min(MAX_POINTS, int(MAX_NODES ** (1.0 / k) + 1e-9))
-        raise OptionError(
-            f"nAGQ={n_points} with {k} random effect(s) per group would need {n_points**k:,} nodes; "
+            f"nAGQ={n_points} with {dimension} {what} would need {n_points**dimension:,} nodes; "
             f"use nAGQ={best} or less."
         )
 

@@ -115,9 +115,7 @@ def _walk(context: Context, node: Node) -> Operand:
             return apply_unary(context, node, _walk(context, node.operand))
         case Binary():
             return apply_binary(context, node, _walk(context, node.left), _walk(context, node.right))
-    raise context.error(
-        node, f"{type(node).__name__} cannot be evaluated; write names, numbers and functions"
-    )
+    raise context.error(node, f"{type(node).__name__} cannot be evaluated; write names, numbers and functions")
 
 
 def _name(context: Context, node: Name) -> Operand:
@@ -144,9 +142,7 @@ def _with_rows(context: Context, node: Node, operand: Operand) -> Value:
             "a variable of the model must vary over the rows. Remove it, or write 1 for the intercept",
         )
     if isinstance(operand, (bool, float)):
-        return Value(
-            "boolean" if isinstance(operand, bool) else "numeric", np.full(context.n_rows, float(operand))
-        )
+        return Value("boolean" if isinstance(operand, bool) else "numeric", np.full(context.n_rows, float(operand)))
     raise context.error(node, f"{_text(node)} is {kind_text(operand)}, not a value for every row; remove it")
 
 

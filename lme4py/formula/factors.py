@@ -203,8 +203,7 @@ def _position(site: CallSite, argument: str, value: Value, wanted: str | float, 
     if place is None:
         hint = did_you_mean(str(wanted), [str(level) for level in value.levels])
         raise site.error(
-            f"{kind_text(wanted)} is not a level of {site.what('x')}; "
-            f"its levels are {list_text(value.levels)}.{hint}",
+            f"{kind_text(wanted)} is not a level of {site.what('x')}; its levels are {list_text(value.levels)}.{hint}",
             argument,
         )
     return place
@@ -253,9 +252,7 @@ def cut(
     values = site.numbers("x", x)
     closed_right = site.flag("right", right)
     lowest = site.flag("include.lowest", include_lowest)
-    kind: Literal["factor", "ordered"] = (
-        "ordered" if site.flag("ordered_result", ordered_result) else "factor"
-    )
+    kind: Literal["factor", "ordered"] = "ordered" if site.flag("ordered_result", ordered_result) else "factor"
     digits = site.whole("dig.lab", dig_lab, 1)
     edges = _cut_points(site, values, breaks)
     codes = _interval_codes(values, edges, closed_right, lowest)
@@ -273,9 +270,7 @@ def cut(
 def _cut_points(site: CallSite, x: NDArray[np.float64], breaks: Operand) -> NDArray[np.float64]:
     """Edges of the intervals, ascending; those that depend on the data are remembered."""
     if isinstance(breaks, Items) and not breaks.values:
-        raise site.error(
-            "argument 'breaks' is empty; give two or more edges, or a number of pieces", "breaks"
-        )
+        raise site.error("argument 'breaks' is empty; give two or more edges, or a number of pieces", "breaks")
     if isinstance(breaks, Items) and len(breaks.values) > 1:
         edges = np.sort(site.floats("breaks", breaks))
     else:
@@ -311,9 +306,7 @@ def _equal_breaks(x: NDArray[np.float64], pieces: int) -> list[float]:
     return [low - reach, *(float(edge) for edge in inner), high + reach]
 
 
-def _interval_codes(
-    x: NDArray[np.float64], edges: NDArray[np.float64], right: bool, lowest: bool
-) -> NDArray[np.int64]:
+def _interval_codes(x: NDArray[np.float64], edges: NDArray[np.float64], right: bool, lowest: bool) -> NDArray[np.int64]:
     """Index of the interval that each value lies in, -1 outside of all (and for NaN)."""
     codes = np.searchsorted(edges, x, side="left" if right else "right").astype(np.int64) - 1
     last = len(edges) - 2

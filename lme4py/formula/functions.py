@@ -156,9 +156,7 @@ KNOWN_FUNCTIONS: Final[Mapping[str, Function]] = MappingProxyType(
 _ROWS_IN_ORDER = "depends on the order of the rows; make the column in the data before the fit"
 _REFUSED: Final[dict[str, str]] = {
     **dict.fromkeys(("lag", "lead", "diff", "shift", "cumsum", "cumprod", "rank", "rev"), _ROWS_IN_ORDER),
-    **dict.fromkeys(
-        ("s", "te", "ti", "t2", "lo"), "smooths are not fitted; use ns(x, df = 4) or bs(x, df = 5)"
-    ),
+    **dict.fromkeys(("s", "te", "ti", "t2", "lo"), "smooths are not fitted; use ns(x, df = 4) or bs(x, df = 5)"),
     **dict.fromkeys(("cr", "cc"), "is not available; use ns(x, df = 4), a natural cubic spline"),
     "Q": "write a name with blanks between backquotes: `my column`",
     "sum": "gives one number for all rows; use mean(), or make the column in the data before the fit",
@@ -197,9 +195,7 @@ def call_function(context: Context, node: Call, evaluate: Evaluate) -> Operand:
     site.nodes = {**named, **{f"..{i}": value for i, value in enumerate(many, start=1)}}
     if function.named_columns:
         return function.body(site, **{name: evaluate(context, value) for name, value in site.nodes.items()})
-    values = {
-        name: None if name in function.quoted else evaluate(context, value) for name, value in named.items()
-    }
+    values = {name: None if name in function.quoted else evaluate(context, value) for name, value in named.items()}
     rest = [evaluate(context, value) for value in many]
     return _invoke(site, function, values, rest)
 
@@ -209,9 +205,7 @@ def _invoke(site: CallSite, function: Function, values: dict[str, Operand], rest
     if not rest:
         return function.body(site, **python)
     # Positional parameters stand before R's "..." in the Python signature as well.
-    first = [
-        python.pop(_python_name(function, name)) for name in function.parameters[: function.n_positional]
-    ]
+    first = [python.pop(_python_name(function, name)) for name in function.parameters[: function.n_positional]]
     return function.body(site, *first, *rest, **python)
 
 
@@ -219,9 +213,7 @@ def _python_name(function: Function, name: str) -> str:
     return "from_" if name == "from" else name.replace(".", "_")
 
 
-def _match(
-    site: CallSite, function: Function, arguments: tuple[Argument, ...]
-) -> tuple[dict[str, Node], list[Node]]:
+def _match(site: CallSite, function: Function, arguments: tuple[Argument, ...]) -> tuple[dict[str, Node], list[Node]]:
     """Match arguments as R does: by name (or its unique beginning), then by position."""
     named: dict[str, Node] = {}
     positional: list[Node] = []
@@ -334,9 +326,7 @@ def _from_user(site: CallSite, result: NDArray[Any]) -> Operand:
     if result.dtype.kind in "OUS" and result.ndim == 1:
         return _text_result(site, result)
     if result.dtype.kind not in "biuf":
-        raise site.error(
-            f"your function returned values of type {result.dtype}; it must return numbers or text"
-        )
+        raise site.error(f"your function returned values of type {result.dtype}; it must return numbers or text")
     numbers = result.astype(np.float64)
     if result.ndim == 2:
         return matrix(numbers)

@@ -205,9 +205,7 @@ def qnorm(site: CallSite, p: Operand, mean: Operand = 0.0, sd: Operand = 1.0) ->
     return _map(site, "p", p, lambda v: centre + width * _special("ndtri")(v))
 
 
-def _location_scale(
-    site: CallSite, first: str, location: Operand, second: str, scale: Operand
-) -> tuple[float, float]:
+def _location_scale(site: CallSite, first: str, location: Operand, second: str, scale: Operand) -> tuple[float, float]:
     width = site.constant(second, scale)
     if not width > 0:
         raise site.error(f"argument '{second}' must be positive, not {width:g}", second)
@@ -226,9 +224,7 @@ def combine(site: CallSite, *x: Operand) -> Operand:
     return Items(tuple(values))
 
 
-def seq(
-    site: CallSite, from_: Operand, to: Operand, by: Operand = None, length_out: Operand = None
-) -> Operand:
+def seq(site: CallSite, from_: Operand, to: Operand, by: Operand = None, length_out: Operand = None) -> Operand:
     """``seq(0, 10, by = 2)`` or ``seq(0, 1, length.out = 5)``."""
     first, last = site.constant("from", from_), site.constant("to", to)
     if by is not None and length_out is not None:
@@ -238,7 +234,5 @@ def seq(
         return Items(tuple(np.linspace(first, last, count).tolist()))
     step = (1.0 if last >= first else -1.0) if by is None else site.constant("by", by)
     if step == 0 or (last - first) / step < 0 or (last - first) / step > 1e6:
-        raise site.error(
-            f"no sequence leads from {first:g} to {last:g} in steps of {step:g}; change 'by'", "by"
-        )
+        raise site.error(f"no sequence leads from {first:g} to {last:g} in steps of {step:g}; change 'by'", "by")
     return Items(tuple(first + step * i for i in range(int((last - first) / step + 1e-10) + 1)))

@@ -93,9 +93,7 @@ class CallSite:
         """The rows of a numeric or boolean argument, shape (n,); a constant is repeated if rows exist."""
         if isinstance(operand, Value):
             if operand.is_factor:
-                raise self.error(
-                    f"{factor_text(self.what(argument), operand)}; this function needs numbers", argument
-                )
+                raise self.error(f"{factor_text(self.what(argument), operand)}; this function needs numbers", argument)
             if operand.kind == "matrix":
                 raise self.error(
                     f"{self.what(argument)} has {operand.values.shape[1]} columns; give one column", argument
@@ -124,9 +122,7 @@ class CallSite:
         """A whole number that is at least `least`."""
         number = self.constant(argument, operand)
         if isinstance(operand, bool) or number != int(number) or number < least:
-            raise self.error(
-                f"argument '{argument}' must be a whole number >= {least}, not {number:g}", argument
-            )
+            raise self.error(f"argument '{argument}' must be a whole number >= {least}, not {number:g}", argument)
         return int(number)
 
     def flag(self, argument: str, operand: Operand) -> bool:
@@ -141,9 +137,7 @@ class CallSite:
             return operand.values
         if isinstance(operand, (bool, int, float, str)):
             return (operand,)
-        raise self.error(
-            f"argument '{argument}' must be constants such as c(1, 2), not {kind_text(operand)}", argument
-        )
+        raise self.error(f"argument '{argument}' must be constants such as c(1, 2), not {kind_text(operand)}", argument)
 
     def floats(self, argument: str, operand: Operand) -> list[float]:
         """Numbers from ``c(...)``; NaN refused."""

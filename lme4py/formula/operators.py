@@ -57,9 +57,7 @@ def apply_unary(context: Context, node: Unary, operand: Operand) -> Operand:
         raise context.error(node, f"'{node.operator}' has no meaning inside an expression; remove it")
     numbers = _numbers(context, node.operand, operand)
     if node.operator == "!":
-        return _wrap(
-            np.where(np.isnan(numbers), np.nan, np.logical_not(numbers)), (operand,), as_boolean=True
-        )
+        return _wrap(np.where(np.isnan(numbers), np.nan, np.logical_not(numbers)), (operand,), as_boolean=True)
     return _wrap(-numbers if node.operator == "-" else +numbers, (operand,))
 
 
@@ -95,9 +93,7 @@ def _elementwise(
     elif b.ndim == 2 and a.ndim == 1:
         a = a[:, None]
     if a.ndim == 2 and b.ndim == 2 and a.shape[1] != b.shape[1] and 1 not in (a.shape[1], b.shape[1]):
-        raise context.error(
-            node, f"'{node.operator}' on {a.shape[1]} and {b.shape[1]} columns; they must be as many"
-        )
+        raise context.error(node, f"'{node.operator}' on {a.shape[1]} and {b.shape[1]} columns; they must be as many")
     with np.errstate(all="ignore"):
         result = function(a, b)
     if as_boolean:
@@ -162,9 +158,7 @@ def _compare(context: Context, node: Binary, left: Operand, right: Operand) -> O
     for side, operand in ((node.left, left), (node.right, right)):
         if isinstance(operand, str):
             other = node.right if side is node.left else node.left
-            raise context.error(
-                node, f"{describe(other)} holds numbers; compare it with a number, not {operand!r}"
-            )
+            raise context.error(node, f"{describe(other)} holds numbers; compare it with a number, not {operand!r}")
     return _elementwise(context, node, left, right, COMPARISON[node.operator], as_boolean=True)
 
 
@@ -175,8 +169,7 @@ def _compare_level(
     if not isinstance(other, (str, bool, int, float)):
         raise context.error(
             node,
-            f"{factor_text(describe(factor_node), factor)}; compare it with one level, "
-            f"not {kind_text(other)}",
+            f"{factor_text(describe(factor_node), factor)}; compare it with one level, not {kind_text(other)}",
         )
     _need_order(context, node, factor_node, factor, operator)
     position = level_index(factor.levels, other)
@@ -193,9 +186,7 @@ def _known(mask: NDArray[Any], *factors: Value) -> Value:
     return boolean(np.where(missing, np.nan, mask))
 
 
-def _check_level(
-    context: Context, node: Node, factor_node: Node, factor: Value, wanted: tuple[Any, ...]
-) -> None:
+def _check_level(context: Context, node: Node, factor_node: Node, factor: Value, wanted: tuple[Any, ...]) -> None:
     """In training every level that the formula names must exist; on new data it may be absent."""
     key = deparse(node)
     if key in context.state:
@@ -221,9 +212,7 @@ def _need_order(context: Context, node: Binary, factor_node: Node, factor: Value
 
 
 def _compare_factors(context: Context, node: Binary, left: Operand, right: Operand) -> Value:
-    if not (
-        isinstance(left, Value) and isinstance(right, Value)
-    ):  # pragma: no cover - narrowed by the caller
+    if not (isinstance(left, Value) and isinstance(right, Value)):  # pragma: no cover - narrowed by the caller
         raise TypeError
     if {str(level) for level in left.levels} != {str(level) for level in right.levels}:
         raise context.error(
@@ -240,18 +229,14 @@ def _compare_factors(context: Context, node: Binary, left: Operand, right: Opera
 def _member(context: Context, node: Binary, left: Operand, right: Operand) -> Operand:
     """``x %in% c(...)``."""
     if not isinstance(left, Value) or isinstance(right, Value) or right is None:
-        raise context.error(
-            node, "%in% needs a column on the left and constants such as c('a', 'b') on the right"
-        )
+        raise context.error(node, "%in% needs a column on the left and constants such as c('a', 'b') on the right")
     wanted = right.values if isinstance(right, Items) else (right,)
     if left.is_factor:
         _check_level(context, node, node.left, left, wanted)
         positions = [level_index(left.levels, item) for item in wanted]
         return _known(np.isin(left.values, [p for p in positions if p is not None]), left)
     if any(isinstance(item, str) for item in wanted):
-        raise context.error(
-            node, f"{describe(node.left)} holds numbers, but the list holds text; write numbers"
-        )
+        raise context.error(node, f"{describe(node.left)} holds numbers, but the list holds text; write numbers")
     return boolean(np.isin(left.values, np.array(wanted, dtype=np.float64)))
 
 

@@ -15,9 +15,7 @@ from lme4py.formula.tokens import CONSTANTS
 
 __all__ = ["DOUBLE_BAR_NOTE", "parse_formula"]
 
-DOUBLE_BAR_NOTE: Final = (
-    "`(f || g)` keeps the block of a factor; write `diag(f | g)` for independent columns."
-)
+DOUBLE_BAR_NOTE: Final = "`(f || g)` keeps the block of a factor; write `diag(f | g)` for independent columns."
 _MAX_BARS: Final = 1_000
 _NOT_GROUPS: Final = (CONSTANTS - {"T", "F"}) | {"."}
 _WRITE: Final = "write `response ~ terms + (1 | group)`"
@@ -66,9 +64,7 @@ def parse_formula(text: str, data_names: Sequence[str] | None = None) -> Formula
     for node in expansion.bars:
         bars += _Reader(text, node, response).bars(notes)
         if len(bars) > _MAX_BARS:
-            raise FormulaError(
-                f"the formula has more than {_MAX_BARS} random-effects terms", text, *node.span
-            )
+            raise FormulaError(f"the formula has more than {_MAX_BARS} random-effects terms", text, *node.span)
     _check_duplicates(bars, text)
     return Formula(text, response, expansion.terms, tuple(bars), tuple(notes))
 
@@ -77,9 +73,7 @@ def _sides(tree: Node, text: str) -> tuple[Node, Node]:
     """Split at the tilde."""
     if isinstance(tree, Unary) and tree.operator == "~":
         start = tree.span[0]
-        raise FormulaError(
-            f"the formula has no response on the left of `~`; {_WRITE}", text, start, start + 1
-        )
+        raise FormulaError(f"the formula has no response on the left of `~`; {_WRITE}", text, start, start + 1)
     if not isinstance(tree, Binary) or tree.operator != "~":
         raise FormulaError(f"the formula has no `~`; {_WRITE}", text, *tree.span)
     response = tree.left
@@ -166,9 +160,7 @@ class _Reader:
 
     def refuse_nested(self, node: Node) -> None:
         if isinstance(node, Binary) and node.operator in ("|", "||"):
-            self.fail(
-                "a random-effects term has one bar; put each term in parentheses, joined with `+`", node
-            )
+            self.fail("a random-effects term has one bar; put each term in parentheses, joined with `+`", node)
 
     def groups(self, node: Node) -> list[Group]:
         """Return the grouping factors, the innermost of a nesting first."""
@@ -182,18 +174,14 @@ class _Reader:
         if isinstance(node, Name) and not node.quoted and node.name in _NOT_GROUPS:
             self.fail(f"`{node.name}` is not a grouping factor; write the name of a column", node)
         if node == self.response:
-            self.fail(
-                f"the response `{deparse(node)}` cannot be the grouping factor; name another column", node
-            )
+            self.fail(f"the response `{deparse(node)}` cannot be the grouping factor; name another column", node)
         return [(node,)]
 
     def combined(self, node: Binary) -> list[Group]:
         left, right = deparse(node.left), deparse(node.right)
         if node.operator == "+":
             terms = deparse(self.bar()[0].left)
-            self.fail(
-                f"a bar has one grouping factor; write `({terms} | {left}) + ({terms} | {right})`", node
-            )
+            self.fail(f"a bar has one grouping factor; write `({terms} | {left}) + ({terms} | {right})`", node)
         if node.operator not in "/:*":
             message = f"`{node.operator}` cannot join grouping factors"
             self.fail(f"{message}; write `{left}:{right}` or `{left}/{right}`", node)

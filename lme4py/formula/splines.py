@@ -99,9 +99,7 @@ def _learn_knots(
 def _boundary(site: CallSite, boundary: Operand) -> tuple[float, float]:
     ends = sorted(site.floats("Boundary.knots", boundary))
     if len(ends) != 2 or ends[0] == ends[1]:
-        raise site.error(
-            f"Boundary.knots must be two different numbers, not {list_text(ends)}", "Boundary.knots"
-        )
+        raise site.error(f"Boundary.knots must be two different numbers, not {list_text(ends)}", "Boundary.knots")
     return ends[0], ends[1]
 
 
@@ -112,9 +110,7 @@ def bs_basis(
     return _values(_b_splines(knots, boundary, degree, intercept=intercept), x)
 
 
-def ns_basis(
-    x: FloatArray, knots: tuple[float, ...], boundary: tuple[float, float], *, intercept: bool
-) -> FloatArray:
+def ns_basis(x: FloatArray, knots: tuple[float, ...], boundary: tuple[float, float], *, intercept: bool) -> FloatArray:
     """Natural cubic spline basis, shape (n, len(knots) + 1 + intercept); straight lines beyond the boundary.
 
     The natural splines are those combinations of cubic B-splines whose second derivative is zero at both
@@ -132,9 +128,7 @@ def ns_basis(
     return _values(natural, nearest) + beyond * _values(natural, nearest, derivative=1)
 
 
-def _b_splines(
-    knots: tuple[float, ...], boundary: tuple[float, float], degree: int, *, intercept: bool
-) -> BSpline:
+def _b_splines(knots: tuple[float, ...], boundary: tuple[float, float], degree: int, *, intercept: bool) -> BSpline:
     """The B-splines as one function with a column for each; without an intercept the first is left out."""
     from scipy.interpolate import BSpline
 

@@ -114,9 +114,7 @@ class _Parser:
         """Read operands and the operators that bind tighter than `minimum` (Pratt's method)."""
         self.nesting += 1
         if self.nesting > MAX_DEPTH:
-            message = (
-                f"the formula is nested more than {MAX_DEPTH} deep; compute parts of it as columns first"
-            )
+            message = f"the formula is nested more than {MAX_DEPTH} deep; compute parts of it as columns first"
             raise self.error(message, self.tokens[self.at])
         left = self.operand()
         depth = self.depth

@@ -179,9 +179,7 @@ class _Expander:
         """Refuse what would take very long: the time of an expansion is limited, whatever the formula."""
         self.steps += steps
         if len(masks) > MAX_TERMS:
-            self.fail(
-                f"the formula has more than {MAX_TERMS} terms; use fewer variables or a lower power", node
-            )
+            self.fail(f"the formula has more than {MAX_TERMS} terms; use fewer variables or a lower power", node)
         if self.steps > _MAX_STEPS:
             self.fail("the formula has too many interactions; use fewer variables or a lower power", node)
 
@@ -229,16 +227,12 @@ class _Expander:
     def power(self, left: TermSet, node: Binary) -> TermSet:
         exponent = node.right
         if not isinstance(exponent, Number) or exponent.value < 1 or exponent.value % 1:
-            message = (
-                "the power of terms must be a whole number such as `(a + b)^2`; for arithmetic write `I(x^p)`"
-            )
+            message = "the power of terms must be a whole number such as `(a + b)^2`; for arithmetic write `I(x^p)`"
             self.fail(message, exponent)
         base = left
         if exponent.value > 1 and len(base) == 1 and next(iter(base)).bit_count() == 1:
             power = deparse(node)
-            self.notes[f"`{power}` means only `{deparse(node.left)}`; for the power write `I({power})`."] = (
-                None
-            )
+            self.notes[f"`{power}` means only `{deparse(node.left)}`; for the power write `I({power})`."] = None
         for _ in range(int(min(exponent.value, MAX_TERMS)) - 1):
             size = len(left)
             left = self.product(left, base, node)
@@ -270,17 +264,13 @@ class _Expander:
     def number(self, node: Number, plus: bool) -> TermSet:
         if node.value not in (0.0, 1.0):
             number = deparse(node)
-            self.fail(
-                f"{number} is not a term: only 0 and 1 are; for arithmetic write `I(x + {number})`", node
-            )
+            self.fail(f"{number} is not a term: only 0 and 1 are; for arithmetic write `I(x + {number})`", node)
         self.intercept = (node.value == 1.0) == plus
         return {}
 
     def columns(self, node: Name) -> TermSet:
         if self.dot is None:
-            self.fail(
-                "`.` stands for all columns of the data and cannot be used here; name the columns", node
-            )
+            self.fail("`.` stands for all columns of the data and cannot be used here; name the columns", node)
         self.check_size({}, node, steps=4 * len(self.dot))
         if self.dot_terms is None:
             names = [Name(name, True, span=node.span) for name in self.dot]
@@ -296,14 +286,10 @@ class _Expander:
         values = [argument.value for argument in node.arguments]
         bars = [value for value in values if isinstance(value, Binary) and value.operator in ("|", "||")]
         if bars and node.function in STRUCTURES:
-            self.fail(
-                f"`{node.function}()` takes one argument; write `{node.function}({deparse(bars[0])})`", node
-            )
+            self.fail(f"`{node.function}()` takes one argument; write `{node.function}({deparse(bars[0])})`", node)
         if bars and node.function in _OTHER_STRUCTURES:
             known = ", ".join(f"`{name}(x | g)`" for name in STRUCTURES)
-            self.fail(
-                f"the covariance structure `{node.function}()` is not available; use one of {known}", node
-            )
+            self.fail(f"the covariance structure `{node.function}()` is not available; use one of {known}", node)
         return self.variable(node)
 
     def offset(self, node: Call, place: Place) -> TermSet:
@@ -313,9 +299,7 @@ class _Expander:
         if place == "product":
             self.fail("an offset has no coefficient, so it has no interactions; add it with `+`", node)
         if not self.allow_bars:
-            self.fail(
-                "an offset cannot stand in a random-effects term; add it to the fixed terms with `+`", node
-            )
+            self.fail("an offset cannot stand in a random-effects term; add it to the fixed terms with `+`", node)
         self.check_inside(value)
         if place == "sum":
             self.offsets[value] = None
@@ -327,13 +311,9 @@ class _Expander:
     def bar(self, node: Node, place: Place) -> TermSet:
         shown = deparse(node)
         if not self.allow_bars:
-            self.fail(
-                f"the random-effects term `{shown}` stands within another one; join them with `+`", node
-            )
+            self.fail(f"the random-effects term `{shown}` stands within another one; join them with `+`", node)
         if place == "minus":
-            self.fail(
-                f"the random-effects term `{shown}` cannot be subtracted; leave it out of the formula", node
-            )
+            self.fail(f"the random-effects term `{shown}` cannot be subtracted; leave it out of the formula", node)
         if place == "product":
             self.fail(f"the random-effects term `{shown}` has no interactions; add it with `+`", node)
         self.bars.append(node)
@@ -348,9 +328,7 @@ class _Expander:
     def check_inside(self, node: Node) -> None:
         for part in walk(node):
             if isinstance(part, Name) and part.name == "." and not part.quoted:
-                self.fail(
-                    "`.` is a term of its own and cannot stand inside an expression; name the column", part
-                )
+                self.fail("`.` is a term of its own and cannot stand inside an expression; name the column", part)
 
     def finish(self, masks: TermSet) -> Terms:
         """Sort by degree, drop variables that no term uses, and number the others anew."""

@@ -45,9 +45,7 @@ _TOKEN: Final = re.compile(
 
 _PLAIN: Final = re.compile(r"(?:[^\W\d]|\.(?!\d))[\w.]*")
 
-_ASSIGN: Final = (
-    "a formula assigns nothing; for the comparison with a negative number put a space between `<` and `-`"
-)
+_ASSIGN: Final = "a formula assigns nothing; for the comparison with a negative number put a space between `<` and `-`"
 _BLOCK: Final = "a formula holds one expression; compute such a column before and use its name"
 _REFUSED: Final = {
     "<-": _ASSIGN,

@@ -103,9 +103,7 @@ def _given(site: CallSite, argument: str, operand: Operand, n_columns: int) -> F
         return None if operand else np.full(n_columns, 0.0 if argument == "center" else 1.0)
     numbers = np.array(site.floats(argument, operand))
     if numbers.size not in (1, n_columns):
-        raise site.error(
-            f"argument '{argument}' has {numbers.size} numbers for {n_columns} columns", argument
-        )
+        raise site.error(f"argument '{argument}' has {numbers.size} numbers for {n_columns} columns", argument)
     return np.broadcast_to(numbers, (n_columns,))
 
 

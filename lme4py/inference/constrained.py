@@ -65,7 +65,7 @@ class CovarianceCriterion(Criterion):
 
 @dataclass(frozen=True)
 class _TermChart:
-    """M = R (v F / sigma + sum_i x_i B_i) with B_i possibly depending on v.
+    """M = R (v F / sigma + sum_i x_i B_i), or without sigma, with B_i possibly depending on v.
 
     Attributes
     ----------
@@ -96,8 +96,8 @@ class _Map:
 class Chart:
     """Coordinates of all variance parameters with one of them held at v.
 
-    v is a standard deviation on the user's scale, or the arc sine of a correlation: in the angle the likelihood is
-    smooth at the ends of the range too.
+    v is a standard deviation on the user's scale ("sd"), or that over sigma ("ratio"), or the arc sine of a
+    correlation: in the angle the likelihood is smooth at the ends of the range too.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class Chart:
 
     def _order_columns(self, parameter: Parameter) -> None:
         S = self.problem.scaling.S[parameter.term]
-        first = [parameter.first] if parameter.kind == "sd" else [parameter.first, parameter.second]
+        first = [parameter.first, parameter.second] if parameter.kind == "corr" else [parameter.first]
         k = S.shape[0]
         structure = self.problem.templates.templates[parameter.term].structure
         self.order = first + [i for i in range(k) if i not in first] if structure == "unstructured" else list(range(k))
@@ -140,7 +140,7 @@ class Chart:
             if template.structure != "unstructured":
                 own = np.arange(template.size) != self.held
                 parts.append(user.diagonal()[own] if template.structure == "diagonal" else np.zeros(0))
-            elif self.parameter.kind == "sd":
+            elif self.parameter.kind != "corr":
                 parts.append(template.theta(user)[1:])
             else:
                 elements = [user[0, 0], np.hypot(user[1, 0], user[1, 1])]
@@ -158,7 +158,7 @@ class Chart:
         k = template.size
         if t != self.parameter.term:
             return _TermChart(np.eye(k), np.array(template.directions))
-        if self.parameter.kind == "sd":
+        if self.parameter.kind != "corr":
             return self._sd_term(template.structure, k)
         B = np.zeros((2 + (k * (k + 1)) // 2 - 3, k, k))
         dB = np.zeros_like(B)
@@ -172,7 +172,9 @@ class Chart:
 
     def _sd_term(self, structure: str, k: int) -> _TermChart:
         # The user's sd is `units` times the row, times sigma of the user.
-        unit = 1.0 / (self.sigma_unit * self.units[self.held])
+        unit = 1.0 / self.units[self.held]
+        if self.parameter.kind == "sd":
+            unit /= self.sigma_unit
         F = np.zeros((k, k))
         if structure == "identity":
             F[np.diag_indices(k)] = unit
@@ -199,11 +201,13 @@ class Chart:
             M = chart.R @ np.tensordot(own, chart.B, 1)
             out.dM.extend((position + i, t, chart.R @ chart.B[i]) for i in range(d))
             if chart.F is not None:
-                unit = np.exp(-log_sigma) * chart.R @ chart.F
+                absolute = self.parameter.kind == "sd"
+                unit = (np.exp(-log_sigma) if absolute else 1.0) * chart.R @ chart.F
                 M = M + v * unit
-                out.dM.append((x.size - 1, t, -v * unit))
-                out.second.append((t, v * unit))
                 out.dv.append((t, unit))
+                if absolute:
+                    out.dM.append((x.size - 1, t, -v * unit))
+                    out.second.append((t, v * unit))
             if chart.dB is not None:
                 out.dv.append((t, chart.R @ np.tensordot(own, chart.dB, 1)))
             out.M.append(M)
@@ -282,7 +286,7 @@ class Constrained:
     def _along(self, v: float) -> float:
         return (v - float(self.problem.scaling.b0[self.parameter.first])) / self.length
 
-    def minimum(self, v: float, x: FloatArray, tolerance: float = 1e-11) -> Minimum:
+    def minimum(self, v: float, x: FloatArray, tolerance: float = 1e-9) -> Minimum:
         """Minimise from the coordinates x.
 
         Parameters

@@ -22,7 +22,7 @@ from lme4py.fit import Fit
 from lme4py.inference.bootstrap import bootstrap
 from lme4py.inference.coefficients import check_alpha
 from lme4py.inference.constrained import CovarianceCriterion
-from lme4py.inference.parameters import parameters
+from lme4py.inference.parameters import Parameter, parameters
 from lme4py.inference.profile import make_sides
 from lme4py.inference.r2 import random_moments
 from lme4py.inference.refit import linear_fit
@@ -265,14 +265,15 @@ def _ratios(fit: Fit, ratio: _Ratio, replicates: Any) -> FloatArray:
 
 
 def _upper_at_zero(fit: Fit, ratio: _Ratio, alpha: float) -> float:
-    """The ICC at the upper profile limit of the first standard deviation that it is made of."""
+    """The ICC at the upper profile limit of its first standard deviation over sigma (for one variance: its own
+    limit)."""
     t = ratio.shared[0]
     column = int(np.argmax(np.diag(ratio.K[t])))
-    parameter = next(p for p in parameters(fit.design) if p.kind == "sd" and p.term == t and p.first == column)
+    parameter = Parameter("ratio", "ratio", t, column, column)
     target = -float(special.ndtri(alpha / 2.0))
     criterion = CovarianceCriterion(fit.problem, fit.reml)
     with limited_threads(fit.design):
-        _, side = make_sides(fit, criterion, parameter, float(np.sqrt(fit.covariances[t][column, column])), 0.0)
+        _, side = make_sides(fit, criterion, parameter, 0.0, 0.0)
         limit = side.limit(target)
         found = min(side.points, key=lambda point: abs(point.v - limit)).minimum
     scaling = fit.problem.scaling

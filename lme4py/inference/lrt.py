@@ -197,10 +197,9 @@ def _check_same_data(small: _Model, large: _Model) -> None:
         raise OptionError(
             "the models have different responses (or rows in another order): their likelihoods cannot be compared."
         )
-    for name in ("weights", "offset"):
-        x, z = getattr(a, name), getattr(b, name)
-        same = x is z or (x is not None and z is not None and np.array_equal(x, z))
-        if not same and not (x is None and z is not None and not np.any(z) and name == "offset"):
+    for name, missing in (("weights", 1.0), ("offset", 0.0)):
+        x, z = (np.full(d.n_obs, missing) if getattr(d, name) is None else getattr(d, name) for d in (a, b))
+        if not np.array_equal(x, z):
             raise OptionError(f"the models have different {name}: they are not nested. Use the same {name} in both.")
 
 
@@ -269,6 +268,9 @@ def _check_nested(small: _Model, large: _Model) -> Embedding:
 
 def _statistic(small: _Model, large: _Model) -> float:
     chi2 = 2.0 * (large.logL - small.logL)
+    if large.reml and not np.array_equal(small.X, large.X):
+        # The restricted likelihood depends on the coding of the fixed effects; this part is constant.
+        chi2 += _log_det(large.X) - _log_det(small.X)
     # Both optima are certified to less than this.
     noise = 1e-7 * max(1.0, abs(large.logL) * 1e-3)
     if chi2 < -10.0 * noise:
@@ -277,6 +279,11 @@ def _statistic(small: _Model, large: _Model) -> float:
             f"({small.logL:.6f}): it has not converged. Refit it with other starting values (`start=`)."
         )
     return chi2 if chi2 > noise else 0.0
+
+
+def _log_det(X: FloatArray) -> float:
+    """log|X'X|."""
+    return 2.0 * float(np.log(np.abs(np.diag(np.linalg.qr(X)[1]))).sum())
 
 
 def _mixture(large: _Model, embedding: Embedding, df: int, boundary: bool | None) -> Mixture:

@@ -9,6 +9,7 @@ import numpy as np
 from lme4py.engine.lmm import Criterion, Problem
 from lme4py.engine.optimize import Control
 from lme4py.engine.solve import solve
+from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import DesignError
 from lme4py.fit import Fit
@@ -42,10 +43,11 @@ def bootstrap_ratios(restricted: Fit | None, X: FloatArray, full: Fit, n_sim: in
     seeds = np.random.SeedSequence(seed).spawn(n_sim)
     size = max(1, min(1000, _CHUNK_NUMBERS // full.design.n_obs))
     out = []
-    for start in range(0, n_sim, size):
-        Y = simulator.draw(seeds[start : start + size])
-        small = _ols_criteria(full, X, Y) if restricted is None else _criteria(restricted, Y)
-        out.append(np.maximum(small - _criteria(full, Y), 0.0))
+    with limited_threads(full.design):
+        for start in range(0, n_sim, size):
+            Y = simulator.draw(seeds[start : start + size])
+            small = _ols_criteria(full, X, Y) if restricted is None else _criteria(restricted, Y)
+            out.append(np.maximum(small - _criteria(full, Y), 0.0))
     return np.concatenate(out)
 
 

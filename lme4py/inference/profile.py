@@ -315,7 +315,7 @@ def make_sides(
     scale = float(np.cos(v)) if parameter.kind == "corr" else 1.0
     error = error / scale if scale > 1e-6 else 0.0
     if not np.isfinite(error) or error <= 1e-6 * max(abs(v), 1e-300):
-        error = _guess(fit, chart.units[chart.held] if parameter.kind == "sd" else 1.0, parameter)
+        error = _guess(fit, parameter, 1.0 if parameter.term < 0 else float(chart.units[chart.held]))
     x = constrained.start(fit.theta_inside, log_sigma)
     start = Minimum(v, x, fit.criterion, 0.0, fit.theta_inside, log_sigma, 0)
     lower_bound, upper_bound = _bounds(parameter)
@@ -333,9 +333,10 @@ def _bounds(parameter: Parameter) -> tuple[float, float]:
     return (-np.inf if parameter.kind == "fixed" else 0.0), np.inf
 
 
-def _guess(fit: Fit, unit: float, parameter: Parameter) -> float:
+def _guess(fit: Fit, parameter: Parameter, unit: float) -> float:
     """Size of a first step where there is no standard error."""
     if parameter.kind == "corr":
         return 0.3
     levels = fit.design.terms[parameter.term].n_levels if parameter.term >= 0 else 1
-    return fit.sigma * unit * float(np.sqrt(1.0 / (levels * max(fit.design.n_obs / levels, 1.0) ** 0.5)))
+    sigma = 1.0 if parameter.kind == "ratio" else fit.sigma
+    return sigma * unit * float(np.sqrt(1.0 / (levels * max(fit.design.n_obs / levels, 1.0) ** 0.5)))

@@ -30,14 +30,16 @@ def ranova(fit: Any) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns npar, logLik, AIC, chi2, df, p_value, p_chi2; the first row is the model itself. A slope is left out with
-        its covariances, an intercept alone with its whole term. `p_chi2` is the plain chi-squared p-value (as lmerTest's
-        ranova), `p_value` takes the boundary into account.
+        Columns npar, logLik, AIC, chi2, df, p_value, p_chi2; the first row is the model itself. A slope is left out
+        with its covariances, an intercept alone with its whole term. `p_chi2` is the plain chi-squared p-value (as
+        lmerTest's ranova), `p_value` takes the boundary into account.
     """
     import pandas as pd
 
     full = linear_fit(fit, "ranova()")
-    rows = {"<none>": {"npar": full.n_params, "logLik": full.log_likelihood, "AIC": full.criterion + 2.0 * full.n_params}}
+    rows = {
+        "<none>": {"npar": full.n_params, "logLik": full.log_likelihood, "AIC": full.criterion + 2.0 * full.n_params}
+    }
     for label, terms in _reductions(full.design):
         reduced = lmm_fit(replace(full.design, terms=terms), full.reml) if terms else None
         rows[label] = _row(reduced, full)

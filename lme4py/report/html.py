@@ -33,7 +33,6 @@ def _caption(title: str) -> str:
 
 def _row(cells: Sequence[str], align: Sequence[Align], tag: str) -> str:
     inside = "".join(
-        f'<{tag} style="text-align: {side}">{escape(cell)}</{tag}>'
-        for cell, side in zip(cells, align, strict=True)
+        f'<{tag} style="text-align: {side}">{escape(cell)}</{tag}>' for cell, side in zip(cells, align, strict=True)
     )
     return f"<tr>{inside}</tr>"
