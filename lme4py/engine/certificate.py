@@ -100,7 +100,7 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certifi
         For the words.
     """
     theta = optimum.theta
-    point, G, gradient = optimum.source
+    _, G, gradient = optimum.source
     # On a large model m more gradients would cost as much as the fit; the optimiser's Hessian has learnt from those
     # that it saw.
     large = sum(factor.size for factor in criterion.problem.factors) > LARGE
