@@ -319,6 +319,23 @@ def test_one_huge_group_and_tiny_ones():
     assert result.variance_components["var(_cons)"] == pytest.approx(1.0, abs=0.4)  # three standard errors
 
 
+@pytest.mark.parametrize("noise", [0.03, 0.003])
+def test_near_singular_correlation(noise):
+    """Slopes that are almost a multiple of the intercepts: certified, inside or on the boundary, never NaN."""
+    rng = np.random.default_rng(11)
+    groups = np.repeat(np.arange(200), 30)
+    x = rng.normal(size=groups.size)
+    intercepts = rng.normal(size=200)
+    slopes = 0.7 * intercepts + noise * rng.normal(size=200)
+    y = 1 + x + intercepts[groups] + slopes[groups] * x + rng.normal(size=groups.size)
+    fit = lme4py.lmm_fit(lme4py.lformula("y ~ x + (x | g)", {"y": y, "x": x, "g": groups}))
+    covariance = fit.covariances[0]
+    correlation = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
+    assert fit.certificate.converged
+    assert 0.99 < correlation <= 1 + 1e-12  # rounding of the quotient
+    assert fit.certificate.is_singular == (np.linalg.matrix_rank(covariance, tol=1e-8) < 2)
+
+
 def test_many_terms():
     """Thirty random terms at once."""
     rng = np.random.default_rng(2)
