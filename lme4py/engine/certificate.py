@@ -111,9 +111,10 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certifi
     # A direction that the model does not identify has no curvature; its gradient is rounding.
     bound = 0.5 * float(np.sum(along**2 / np.maximum(np.abs(values), 1e-9 * largest)))
     boundary = _boundary_derivative(criterion, theta, G)
-    singular = _describe_singular(criterion, theta, names)
+    singular = describe_singular(criterion, theta, names)
     descends = float(values[0]) < -1e-5 * largest or (boundary is not None and boundary < -1e-5 * largest)
     converged = bound < CONVERGED and not descends
+    what = "the REML criterion" if criterion.reml else "the deviance"
     return Certificate(
         gradient_norm=float(np.sqrt(2.0 * bound)),
         min_eigenvalue=float(values[0]),
@@ -122,7 +123,7 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certifi
         converged=converged,
         is_singular=bool(singular),
         singular=tuple(singular),
-        verdict=_verdict(converged, bound, descends, singular, criterion.reml),
+        verdict=verdict(what, converged, bound, descends, singular),
     )
 
 
@@ -163,7 +164,7 @@ def _boundary_derivative(criterion: Criterion, theta: FloatArray, G: Sequence[Fl
     return min(found) if found else None
 
 
-def _describe_singular(criterion: Criterion, theta: FloatArray, names: TermNames) -> list[str]:
+def describe_singular(criterion: Criterion, theta: FloatArray, names: TermNames) -> list[str]:
     templates = criterion.problem.templates
     out = []
     for T, S, (label, columns) in zip(templates.factors(theta), criterion.problem.scaling.S, names, strict=True):
@@ -187,19 +188,29 @@ def _describe_singular(criterion: Criterion, theta: FloatArray, names: TermNames
     return out
 
 
-def _verdict(converged: bool, bound: float, descends: bool, singular: list[str], reml: bool) -> str:
-    what = "REML criterion" if reml else "deviance"
+def verdict(what: str, converged: bool, bound: float, descends: bool, singular: Sequence[str]) -> str:
+    """One sentence for people.
+
+    Parameters
+    ----------
+    what : str
+        What was minimised, as in "the REML criterion".
+    converged, descends : bool
+    bound : float
+    singular : sequence of str
+        As in `Certificate`.
+    """
     if not converged:
         why = "it still falls in some direction" if descends else f"it could still fall by about {bound:.1g}"
         return (
-            f"Not converged: the {what} is not at its minimum ({why}); do not use these estimates. Simplify the "
+            f"Not converged: {what} is not at its minimum ({why}); do not use these estimates. Simplify the "
             "random effects, or give other starting values (`start=`) or more evaluations "
             "(`control={'max_evaluations': 1000}`)."
         )
     room = f"at most {bound:.0e}" if bound >= 1e-12 else "less than 1e-12"
     if not singular:
-        return f"Converged: the {what} could fall by {room}."
+        return f"Converged: {what} could fall by {room}."
     return (
-        f"Converged to a singular fit ({'; '.join(singular)}): the {what} could fall by {room}. The data do "
+        f"Converged to a singular fit ({'; '.join(singular)}): {what} could fall by {room}. The data do "
         "not support this part of the random effects; a model without it fits as well."
     )

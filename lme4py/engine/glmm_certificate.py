@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.engine.certificate import CONVERGED, SINGULAR, Certificate, TermNames, _describe_singular
+from lme4py.engine.certificate import CONVERGED, SINGULAR, Certificate, TermNames, describe_singular, verdict
 from lme4py.engine.glmm import GlmmProblem
 from lme4py.engine.glmm_hessian import curvature_floor, newton_step, scaled_eigen
 from lme4py.engine.glmm_solve import GlmmOptimum
@@ -32,7 +32,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
     stand_in: Any = SimpleNamespace(
         problem=SimpleNamespace(templates=problem.templates, scaling=SimpleNamespace(S=problem.S))
     )
-    singular = _describe_singular(stand_in, theta, names)
+    singular = describe_singular(stand_in, theta, names)
     boundary = _boundary_derivative(problem, theta, optimum.hessian)
     lowest = float(values[0]) if values.size else 0.0
     # A fall that shows only this little curvature is less than what counts as converged.
@@ -46,7 +46,9 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
         converged=converged,
         is_singular=bool(singular),
         singular=tuple(singular),
-        verdict=_verdict(converged, bound, descends, singular, trouble),
+        verdict=f"Not converged: {trouble}"
+        if trouble
+        else verdict("-2 log-likelihood", converged, bound, descends, singular),
     )
 
 
@@ -54,21 +56,3 @@ def _boundary_derivative(problem: GlmmProblem, theta: FloatArray, hessian: Float
     """Smallest one-sided derivative in a variance that is zero: half the curvature in its standard deviation."""
     zero = np.flatnonzero(problem.templates.diagonal() & (np.abs(theta) < SINGULAR * 1e-3))
     return 0.5 * float(hessian.diagonal()[zero].min()) if zero.size else None
-
-
-def _verdict(converged: bool, bound: float, descends: bool, singular: list[str], trouble: str) -> str:
-    if trouble:
-        return f"Not converged: {trouble}"
-    if not converged:
-        why = "it still falls in some direction" if descends else f"it could still fall by about {bound:.1g}"
-        return (
-            f"Not converged: -2 log-likelihood is not at its minimum ({why}); do not use these estimates. Simplify the "
-            "random effects, or give other starting values (`start=`) or more evaluations "
-            "(`control={'max_evaluations': 1000}`)."
-        )
-    if not singular:
-        return f"Converged: -2 log-likelihood could fall by at most {bound:.0e}."
-    return (
-        f"Converged to a singular fit ({'; '.join(singular)}): -2 log-likelihood could fall by at most {bound:.0e}. "
-        "The data do not support this part of the random effects; a model without it fits as well."
-    )
