@@ -13,7 +13,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import check_alpha
-from lme4py.inference.predict import _chosen_terms, _new, on_data_index
+from lme4py.inference.predict import _chosen_terms, _new, _training, on_data_index
 from lme4py.inference.variance import VarianceEntry, _keyed, _suffix, variance_entries
 
 if TYPE_CHECKING:
@@ -116,26 +116,13 @@ def predict(
     chosen = _chosen_terms(_any(fit), include_random)
     average = isinstance(include_random, str) and include_random == "integrate" and type == "response"
     if data is None:
-        eta = _training(fit, chosen)
+        eta = _training(_any(fit), chosen, fit.linear_predictor)
         spread = _random_variance(fit, None) if average else None
         return on_data_index(_any(fit), _on_scale(fit, eta, spread, type), "predicted")
     frame = read_frame(data)
     eta = _new(_any(fit), frame, chosen, new_levels)
     spread = _random_variance(fit, frame) if average else None
     return pd.Series(_on_scale(fit, eta, spread, type), index=frame.index, name="predicted")
-
-
-def _training(fit: GlmmFit, chosen: list[int]) -> FloatArray:
-    design = fit.design
-    if len(chosen) == len(design.terms):
-        return fit.linear_predictor
-    out: FloatArray = design.X @ fit.beta
-    if design.offset is not None:
-        out = out + design.offset
-    for t in chosen:
-        term = design.terms[t]
-        out = out + np.einsum("nk,nk->n", term.values, fit.modes[t][term.codes])
-    return out
 
 
 def _random_variance(fit: GlmmFit, frame: Any) -> FloatArray:

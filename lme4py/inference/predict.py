@@ -58,7 +58,7 @@ def predict(
         raise OptionError(f"new_levels must be 'zero' or 'error', got {new_levels!r}.")
     chosen = _chosen_terms(fit, include_random)
     if data is None:
-        return on_data_index(fit, _training(fit, chosen), "predicted")
+        return on_data_index(fit, _training(fit, chosen, fit.fitted), "predicted")
     frame = read_frame(data)
     return pd.Series(_new(fit, frame, chosen, new_levels), index=frame.index, name="predicted")
 
@@ -97,10 +97,11 @@ def _chosen_terms(fit: Fit, include_random: bool | str | Iterable[str]) -> list[
     return [t for t in terms if fit.design.terms[t].group in names]
 
 
-def _training(fit: Fit, chosen: list[int]) -> FloatArray:
+def _training(fit: Fit, chosen: list[int], whole: FloatArray) -> FloatArray:
+    """Linear predictor of the rows used with the chosen terms; `whole` is the one with all of them."""
     design = fit.design
     if len(chosen) == len(design.terms):
-        return fit.fitted
+        return whole
     out: FloatArray = design.X @ fit.beta
     if design.offset is not None:
         out = out + design.offset

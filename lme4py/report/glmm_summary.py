@@ -20,7 +20,7 @@ from lme4py.report.summary import (
     random_effects_table,
 )
 from lme4py.report.table import Table
-from lme4py.report.tidy import _TIDY, _fixed_rows, _overview, _plain, _random_term, _records
+from lme4py.report.tidy import _TIDY, _fixed_rows, _overview, _random_term, nested_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,25 +134,5 @@ def glance(fit: GlmmFit) -> pd.DataFrame:
 
 def to_dict(fit: GlmmFit, random_effects: bool = False) -> dict[str, Any]:
     """The result as nested dicts and lists of plain Python values."""
-    from lme4py.inference.random_effects import conditional_modes
-
     same: Any = fit
-    certificate = fit.certificate
-    parts: dict[str, Any] = {
-        "formula": fit.design.formula,
-        **overview(fit),
-        "n_groups": fit.design.n_groups,
-        "n_rows": int(fit.design.keep.size),
-        "fixed_effects": coef_table(same).rename_axis("term").reset_index().to_dict("records"),
-        "cov_params": fit.vcov.tolist(),
-        "variance_components": variance_components(fit),
-        "var_corr": var_corr(fit).to_dict("records"),
-        "theta": fit.theta.tolist(),
-        "dropped": list(fit.design.dropped),
-        "notes": list(fit.design.notes),
-        "certificate": {name: getattr(certificate, name) for name in type(certificate).__dataclass_fields__},
-    }
-    if random_effects:
-        parts["random_effects"] = {g: _records(f) for g, f in conditional_modes(same).items()}
-    plain: dict[str, Any] = _plain(parts)
-    return plain
+    return nested_parts(same, overview(fit), coef_table(same), variance_components(fit), var_corr(fit), random_effects)

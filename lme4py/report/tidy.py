@@ -64,18 +64,29 @@ def optimisation_log(fit: Fit) -> pd.DataFrame:
 
 def to_dict(fit: Fit, random_effects: bool = False, ddf: str | None = None) -> dict[str, Any]:
     """The result as nested dicts and lists of plain Python values; what is not a finite number is None."""
+    head = {"family": "gaussian", "link": "identity", **_overview(fit)}
+    return nested_parts(fit, head, coef_table(fit, ddf), variance_components(fit), var_corr(fit), random_effects)
+
+
+def nested_parts(
+    fit: Fit,
+    head: dict[str, Any],
+    coefficients: pd.DataFrame,
+    components: dict[str, float],
+    variances: pd.DataFrame,
+    random_effects: bool,
+) -> dict[str, Any]:
+    """What the dicts of linear and generalised models have in common, after the figures of `head`."""
     certificate = fit.certificate
     parts: dict[str, Any] = {
         "formula": fit.design.formula,
-        "family": "gaussian",
-        "link": "identity",
-        **_overview(fit),
+        **head,
         "n_groups": fit.design.n_groups,
         "n_rows": int(fit.design.keep.size),
-        "fixed_effects": coef_table(fit, ddf).rename_axis("term").reset_index().to_dict("records"),
+        "fixed_effects": coefficients.rename_axis("term").reset_index().to_dict("records"),
         "cov_params": fit.vcov.tolist(),
-        "variance_components": variance_components(fit),
-        "var_corr": var_corr(fit).to_dict("records"),
+        "variance_components": components,
+        "var_corr": variances.to_dict("records"),
         "theta": fit.theta.tolist(),
         "dropped": list(fit.design.dropped),
         "notes": list(fit.design.notes),
