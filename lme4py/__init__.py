@@ -30,7 +30,7 @@ _HOME = {
     "Lme4Error": "lme4py.errors",
     "Lme4Warning": "lme4py.errors",
     "LmmCriterion": "lme4py.fit",
-    "MEGLMResult": "lme4py.glmm_results",
+    "MEGLMResult": "lme4py.results",
     "MixedResult": "lme4py.results",
     "Optimum": "lme4py.engine.optimize",
     "OptionError": "lme4py.errors",
@@ -105,12 +105,11 @@ if TYPE_CHECKING:
     )
     from lme4py.fit import Fit, LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
     from lme4py.glmm_fit import GlmmFit, glmm_fit
-    from lme4py.glmm_results import MEGLMResult
     from lme4py.inference.bootstrap import BootstrapResult
     from lme4py.inference.icc import ICCResult, icc
     from lme4py.inference.lrt import LRTestResult, lrtest
     from lme4py.inference.profile import Profile
-    from lme4py.results import MixedResult
+    from lme4py.results import MEGLMResult, MixedResult
 else:
 
     def __getattr__(name):

@@ -14,8 +14,7 @@ from lme4py.engine.optimize import Control
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit, lmm_criterion, make_fit, optimize_criterion
 from lme4py.glmm_fit import GlmmFit, check_options, glmm_fit
-from lme4py.glmm_results import MEGLMResult
-from lme4py.results import MixedResult
+from lme4py.results import MEGLMResult, MixedResult
 
 __all__ = ["glmer", "glmer_nb", "lmer"]
 

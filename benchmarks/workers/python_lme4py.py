@@ -20,7 +20,7 @@ import lme4py
 from lme4py import MixedResult, glmer, glmer_nb, lformula, lmer, lmm_criterion, make_fit, optimize_criterion
 from lme4py.engine.families import make_family
 from lme4py.glmm_fit import glmm_fit
-from lme4py.glmm_results import MEGLMResult
+from lme4py.results import MEGLMResult
 
 
 def factor_bytes(fit: Any) -> int | None:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lme4py.glmm_fit import GlmmFit
 from lme4py.inference import coefficients
 from lme4py.inference import glmm as numbers
 from lme4py.report import glmm_summary as report
-from lme4py.report.html import render_html
-from lme4py.report.latex import render_latex
-from lme4py.report.markdown import render_markdown
-from lme4py.report.text import render_text
-from lme4py.results import MixedResult
+from lme4py.report.table import Table
+from lme4py.results.inference import InferenceMethods
+from lme4py.results.reports import ReportMethods
+from lme4py.results.rows import RowMethods
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lme4py.glmm_fit import GlmmFit
+
 __all__ = ["MEGLMResult"]
 
 
-class MEGLMResult(MixedResult):
+class MEGLMResult(InferenceMethods, RowMethods, ReportMethods):
     """A fitted generalised linear mixed model.
 
     Parameters
@@ -42,15 +42,15 @@ class MEGLMResult(MixedResult):
     [0.37, 0.2, 0.68]
     """
 
-    default_ddf = "normal"
-
-    def __init__(self, fit: GlmmFit) -> None:
-        self._glmm = fit
-
     @property
     def fit(self) -> Any:
         """The frozen numbers that every method is computed from, a `GlmmFit`."""
-        return self._glmm
+        return self._fit
+
+    @property
+    def _glmm(self) -> GlmmFit:
+        fit: GlmmFit = self._fit
+        return fit
 
     # --- the model ------------------------------------------------------------------------------------------
 
@@ -185,20 +185,9 @@ class MEGLMResult(MixedResult):
 
     # --- reports --------------------------------------------------------------------------------------------
 
-    def summary(self, ddf: str | None = None) -> str:
-        """The result as text."""
+    def _tables(self, ddf: str | None) -> list[Table]:
         coefficients.check_ddf(ddf)
-        return render_text(report.summary_tables(self._glmm))
-
-    def to_markdown(self, ddf: str | None = None) -> str:
-        """The summary as Markdown."""
-        coefficients.check_ddf(ddf)
-        return render_markdown(report.summary_tables(self._glmm))
-
-    def to_latex(self, ddf: str | None = None) -> str:
-        """The summary as LaTeX tables with booktabs rules."""
-        coefficients.check_ddf(ddf)
-        return render_latex(report.summary_tables(self._glmm))
+        return report.summary_tables(self._glmm)
 
     def to_dict(self, random_effects: bool = False) -> dict[str, Any]:
         """The result as plain Python values."""
@@ -212,9 +201,6 @@ class MEGLMResult(MixedResult):
     def glance(self) -> pd.DataFrame:
         """One row for the whole model."""
         return report.glance(self._glmm)
-
-    def _repr_html_(self) -> str:
-        return render_html(report.summary_tables(self._glmm))
 
     def __repr__(self) -> str:
         return (

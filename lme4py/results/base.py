@@ -1,0 +1,154 @@
+"""What every fitted model has: the frozen fit, sizes, variances and the quality of the optimum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from lme4py.engine.certificate import Certificate
+from lme4py.inference import likelihood, variance
+from lme4py.report import tidy as tidy_report
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lme4py.fit import Fit
+
+__all__ = ["FittedModel"]
+
+FloatArray = NDArray[np.float64]
+
+
+class FittedModel:
+    """A frozen fit and what can be read off it.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    """
+
+    # Degrees of freedom of tables of fixed effects where none are asked for.
+    default_ddf = "normal"
+
+    def __init__(self, fit: Any) -> None:
+        self._fit = fit
+
+    @property
+    def fit(self) -> Fit:
+        """The frozen numbers that every method is computed from: a `Fit`, or a `GlmmFit` for generalised models."""
+        fit: Fit = self._fit
+        return fit
+
+    # --- the model ------------------------------------------------------------------------------------------
+
+    @property
+    def formula(self) -> str:
+        """The formula as it was given."""
+        return self.fit.design.formula
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows used."""
+        return self.fit.design.n_obs
+
+    @property
+    def n_groups(self) -> dict[str, int]:
+        """Number of levels of each grouping factor."""
+        return self.fit.design.n_groups
+
+    @property
+    def n_params(self) -> int:
+        """Number of estimated parameters: fixed effects, theta and sigma."""
+        return self.fit.n_params
+
+    @property
+    def df_resid(self) -> int:
+        """Number of rows used minus number of parameters."""
+        return self.fit.df_resid
+
+    @property
+    def model_matrix(self) -> pd.DataFrame:
+        """Fixed-effects model matrix X, shape (n, p), on the index of the rows used."""
+        import pandas as pd
+
+        design = self.fit.design
+        return pd.DataFrame(design.X, index=design.index[design.keep], columns=list(design.x_names))
+
+    @property
+    def Zt(self) -> sparse.csr_array:
+        """Transposed random-effects model matrix, shape (q, n)."""
+        return self.fit.design.Zt
+
+    # --- variances ------------------------------------------------------------------------------------------
+
+    @property
+    def theta(self) -> FloatArray:
+        """Relative covariance parameters, shape (m,)."""
+        return self.fit.theta.copy()
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation (of a row with weight 1)."""
+        return self.fit.sigma
+
+    @property
+    def variance_components(self) -> dict[str, float]:
+        """Variances, covariances, correlations: ``var(_cons)``, ``cov(_cons,x)``, ..., ``var(Residual)``.
+
+        With several grouping factors the keys end in the factor: ``var(_cons|g)``.
+        """
+        return variance.variance_components(self.fit)
+
+    def var_corr(self) -> pd.DataFrame:
+        """Table group, name1, name2, vcov, sdcor of variances and covariances, as R's VarCorr data frame."""
+        return variance.var_corr(self.fit)
+
+    # --- quality of fit -------------------------------------------------------------------------------------
+
+    @property
+    def criterion(self) -> float:
+        """What was minimised: the REML criterion, or -2 log-likelihood."""
+        return self.fit.criterion
+
+    @property
+    def log_likelihood(self) -> float:
+        """Log-likelihood; for REML fits the restricted one."""
+        return self.fit.log_likelihood
+
+    @property
+    def deviance(self) -> float:
+        """-2 log-likelihood at the estimates; for REML fits the REML criterion."""
+        return self.fit.criterion
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion."""
+        return likelihood.aic(self.fit)
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's information criterion, with n the number of rows used."""
+        return likelihood.bic(self.fit)
+
+    @property
+    def certificate(self) -> Certificate:
+        """What is known about the optimum: gradient, curvature and a verdict in one sentence."""
+        return self.fit.certificate
+
+    @property
+    def converged(self) -> bool:
+        """True when the certificate proves a minimum."""
+        return self.fit.certificate.converged
+
+    @property
+    def is_singular(self) -> bool:
+        """True when a covariance matrix of random effects has no full rank."""
+        return self.fit.certificate.is_singular
+
+    @property
+    def opt_log(self) -> pd.DataFrame:
+        """One row for each evaluation of the criterion."""
+        return tidy_report.optimisation_log(self.fit)

@@ -1,0 +1,192 @@
+"""Estimates, tests, intervals and resampling of a fitted model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import ArrayLike
+
+from lme4py.inference import coefficients, lrt
+from lme4py.inference.bootstrap import BootstrapResult, bootstrap
+from lme4py.inference.intervals import intervals
+from lme4py.inference.lrt import LRTestResult
+from lme4py.inference.profile import Profile, profile
+from lme4py.inference.r2 import r_squared
+from lme4py.results.base import FittedModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["InferenceMethods"]
+
+
+class InferenceMethods(FittedModel):
+    """Methods that hand the fit to the functions of `inference`."""
+
+    # --- fixed effects --------------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> pd.Series[float]:
+        """Fixed-effects estimates, shape (p,)."""
+        return coefficients.estimates(self.fit)
+
+    fixed_effects = params
+
+    @property
+    def bse(self) -> pd.Series[float]:
+        """Standard errors of the fixed effects, shape (p,)."""
+        return coefficients.standard_errors(self.fit)
+
+    @property
+    def tvalues(self) -> pd.Series[float]:
+        """Estimates divided by their standard errors, shape (p,)."""
+        return self.coef_table()["statistic"].rename("tvalue")
+
+    @property
+    def pvalues(self) -> pd.Series[float]:
+        """Two-sided p-values of `coef_table`, shape (p,)."""
+        return self.coef_table()["p_value"].rename("pvalue")
+
+    def cov_params(self) -> pd.DataFrame:
+        """Covariance matrix of the fixed effects, shape (p, p)."""
+        return coefficients.covariance_frame(self.fit)
+
+    def coef_table(self, ddf: str | None = None) -> pd.DataFrame:
+        """Table estimate, std_error, df, statistic, p_value of the fixed effects.
+
+        Parameters
+        ----------
+        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+            Degrees of freedom; None is the default of the model: "satterthwaite" for a linear mixed model, else
+            "normal".
+        """
+        return coefficients.coef_table(self.fit, ddf or self.default_ddf)
+
+    def anova(self, type: Any = 3, ddf: Any = "satterthwaite", *models: FittedModel) -> pd.DataFrame:
+        """F tests of the terms: sum_sq, mean_sq, num_df, den_df, F, p_value.
+
+        With other results, ``fit.anova(fit2, ...)``, the table of likelihood-ratio tests between them; REML fits are
+        refitted with ML first, which ``attrs["note"]`` of the table says.
+
+        Parameters
+        ----------
+        type : {1, 2, 3}
+            1: each term adjusted for those before it; 2: for those that do not contain it; 3: hypotheses that do
+            not depend on the coding of the factors.
+        ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+        """
+        from lme4py.inference.anova import anova_table
+
+        others = [model for model in (type, ddf, *models) if isinstance(model, FittedModel)]
+        if others:
+            return lrt.likelihood_table([self, *others])
+        return anova_table(self.fit, type, ddf)
+
+    def ranova(self) -> pd.DataFrame:
+        """Likelihood-ratio tests of leaving out each random effect."""
+        from lme4py.inference.ranova import ranova
+
+        return ranova(self.fit)
+
+    def lrtest_no_random(self, **kw: Any) -> LRTestResult:
+        """Likelihood-ratio test against the linear model without random effects; for the options see `lrtest`."""
+        return lrt.lrtest(None, self, **kw)
+
+    def contest(
+        self, L: Any, ddf: str = "satterthwaite", value: float | ArrayLike = 0.0, joint: bool = True
+    ) -> pd.DataFrame:
+        """F test of ``L beta = value``, or a t test of each row of L where `joint` is false.
+
+        Parameters
+        ----------
+        L : str, sequence of str, or array of shape (r, p)
+            Coefficients, or a matrix with one column for each of them.
+        ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+        value : float or array of shape (r,)
+        joint : bool
+        """
+        from lme4py.inference.anova import contest
+
+        return contest(self.fit, L, ddf, value, joint)
+
+    def conf_int(
+        self,
+        alpha: float | None = None,
+        method: str = "wald",
+        parm: str | Sequence[str] = "fixed",
+        ddf: str | None = None,
+        **boot: Any,
+    ) -> pd.DataFrame:
+        """Confidence limits lower, upper.
+
+        Parameters
+        ----------
+        alpha : float, optional
+            One minus the confidence level; 0.05 when not given.
+        method : {"wald", "profile", "boot"}
+            Normal limits (for standard deviations on the log scale, for correlations on that of Fisher's z); profile
+            likelihood (REML fits by ML, as lme4); parametric bootstrap.
+        parm : "fixed", "random", "all", or names
+            Names as in `profile`: "Days", "sd(_cons)", "corr(_cons,Days)", "sd(Residual)".
+        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+            Quantiles of t with these degrees of freedom; None takes normal quantiles, as R's confint does.
+        **boot
+            ``n_boot=1000``, ``seed=None`` and ``type="percentile"`` (or "basic", "bca", "normal") of the bootstrap.
+        """
+        return intervals(self.fit, alpha, method, parm, ddf, **boot)
+
+    def wald_test(self, restrictions: Any, value: float | ArrayLike = 0.0) -> dict[str, float]:
+        """Joint Wald chi-square test of ``R beta = value``.
+
+        Parameters
+        ----------
+        restrictions : str, sequence of str, or array of shape (r, p)
+            Coefficients tested against `value`, or the matrix R.
+        value : float or array of shape (r,)
+
+        Returns
+        -------
+        dict
+            chi2, df, p_value.
+        """
+        return coefficients.wald_test(self.fit, restrictions, value)
+
+    # --- resampling and profile -----------------------------------------------------------------------------
+
+    def bootstrap(
+        self,
+        n: int = 1000,
+        func: Callable[[Any], Any] | None = None,
+        seed: int | None = None,
+        n_jobs: int | None = 1,
+        progress: bool | None = None,
+        **kw: Any,
+    ) -> BootstrapResult:
+        """Bootstrap statistics of the fit.
+
+        Parameters
+        ----------
+        n : int
+            Number of replicates.
+        func : callable, optional
+            From a result to a number, an array, a dict or a Series; None takes all parameters and is much faster.
+        seed : int, optional
+            The same seed gives the same numbers for every `n_jobs`.
+        n_jobs : int or None
+            Processes, -1 for all processors; None leaves it to ``joblib.parallel_config``.
+        progress : bool, optional
+            Show a progress bar; None shows one on a terminal.
+        **kw
+            ``type="parametric"`` (or "semiparametric", "cases") and ``group``, the factor whose levels are drawn.
+        """
+        return bootstrap(self.fit, n, func, seed, n_jobs, progress, wrap=type(self), **kw)
+
+    def profile(self, parm: str | Sequence[str] = "all", alpha: float | None = 0.01) -> Profile:
+        """Profile likelihood of the parameters, up to the limits of intervals of level 1 - alpha."""
+        return profile(self.fit, parm, alpha)
+
+    def r_squared(self) -> dict[str, float]:
+        """Nakagawa's R squared: marginal, conditional, and the variances var_fixed, var_random, var_residual."""
+        return asdict(r_squared(self.fit))

@@ -1,0 +1,50 @@
+"""The result of a linear mixed model."""
+
+from __future__ import annotations
+
+from lme4py.results.inference import InferenceMethods
+from lme4py.results.reports import ReportMethods
+from lme4py.results.rows import RowMethods
+
+__all__ = ["MixedResult"]
+
+
+class MixedResult(InferenceMethods, RowMethods, ReportMethods):
+    """A fitted linear mixed model.
+
+    Parameters
+    ----------
+    fit : Fit
+        The frozen numbers of the fit.
+
+    Examples
+    --------
+    >>> from lme4py import lmer, load_dataset
+    >>> result = lmer("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff"))
+    >>> round(result.sigma, 2), result.n_groups
+    (49.51, {'Batch': 6})
+    >>> result.ranef().round(1).T
+    Batch         A    B     C     D     E     F
+    Intercept -17.6  0.4  28.6 -23.1  56.7 -45.0
+    """
+
+    default_ddf = "satterthwaite"
+
+    @property
+    def family(self) -> str:
+        """Name of the response distribution: "gaussian"."""
+        return "gaussian"
+
+    @property
+    def link(self) -> str:
+        """Name of the link function: "identity"."""
+        return "identity"
+
+    @property
+    def reml(self) -> bool:
+        """True when fitted by restricted maximum likelihood."""
+        return self.fit.reml
+
+    def __repr__(self) -> str:
+        method = "REML" if self.reml else "ML"
+        return f"<MixedResult: {self.formula}; {method}, {self.n_obs} rows, criterion {self.criterion:.2f}>"
