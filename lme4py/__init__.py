@@ -18,6 +18,7 @@ _HOME = {
     "BootstrapResult": "lme4py.inference.bootstrap",
     "Certificate": "lme4py.engine.certificate",
     "Control": "lme4py.engine.optimize",
+    "Comparison": "lme4py.report.compare",
     "ConvergenceWarning": "lme4py.errors",
     "DataError": "lme4py.errors",
     "Design": "lme4py.design.design",
@@ -31,13 +32,22 @@ _HOME = {
     "Lme4Warning": "lme4py.errors",
     "LmmCriterion": "lme4py.fit",
     "MEGLMResult": "lme4py.results",
+    "Margins": "lme4py.margins.session",
+    "MarginsResult": "lme4py.margins.result",
     "MixedResult": "lme4py.results",
     "Optimum": "lme4py.engine.optimize",
     "OptionError": "lme4py.errors",
     "Profile": "lme4py.inference.profile",
+    "adjust": "lme4py.margins.result",
+    "all_pairwise": "lme4py.margins.scenarios",
+    "at_levels": "lme4py.margins.scenarios",
+    "clmm": "lme4py.api",
+    "compare": "lme4py.report.compare",
+    "did": "lme4py.margins.scenarios",
     "glmer": "lme4py.api",
     "glmer_nb": "lme4py.api",
     "glmm_fit": "lme4py.glmm_fit",
+    "grid": "lme4py.margins.scenarios",
     "icc": "lme4py.inference.icc",
     "lformula": "lme4py.design.build",
     "list_datasets": "lme4py.data.datasets",
@@ -47,12 +57,25 @@ _HOME = {
     "load_dataset": "lme4py.data.datasets",
     "lrtest": "lme4py.inference.lrt",
     "make_fit": "lme4py.fit",
+    "mecloglog": "lme4py.keyword",
+    "megamma": "lme4py.keyword",
+    "meglm": "lme4py.keyword",
+    "melogit": "lme4py.keyword",
+    "menbreg": "lme4py.keyword",
+    "meologit": "lme4py.keyword",
+    "meoprobit": "lme4py.keyword",
+    "mepoisson": "lme4py.keyword",
+    "meprobit": "lme4py.keyword",
+    "mixed": "lme4py.keyword",
     "optimize_criterion": "lme4py.fit",
+    "pairwise": "lme4py.margins.scenarios",
+    "reference": "lme4py.margins.scenarios",
 }
 
 __all__ = [
     "BootstrapResult",
     "Certificate",
+    "Comparison",
     "Control",
     "ConvergenceWarning",
     "DataError",
@@ -67,14 +90,23 @@ __all__ = [
     "Lme4Warning",
     "LmmCriterion",
     "MEGLMResult",
+    "Margins",
+    "MarginsResult",
     "MixedResult",
     "Optimum",
     "OptionError",
     "Profile",
     "__version__",
+    "adjust",
+    "all_pairwise",
+    "at_levels",
+    "clmm",
+    "compare",
+    "did",
     "glmer",
     "glmer_nb",
     "glmm_fit",
+    "grid",
     "icc",
     "lformula",
     "list_datasets",
@@ -84,11 +116,23 @@ __all__ = [
     "load_dataset",
     "lrtest",
     "make_fit",
+    "mecloglog",
+    "megamma",
+    "meglm",
+    "melogit",
+    "menbreg",
+    "meologit",
+    "meoprobit",
+    "mepoisson",
+    "meprobit",
+    "mixed",
     "optimize_criterion",
+    "pairwise",
+    "reference",
 ]
 
 if TYPE_CHECKING:
-    from lme4py.api import glmer, glmer_nb, lmer
+    from lme4py.api import clmm, glmer, glmer_nb, lmer
     from lme4py.data.datasets import list_datasets, load_dataset
     from lme4py.design.build import lformula
     from lme4py.design.design import Design
@@ -109,6 +153,22 @@ if TYPE_CHECKING:
     from lme4py.inference.icc import ICCResult, icc
     from lme4py.inference.lrt import LRTestResult, lrtest
     from lme4py.inference.profile import Profile
+    from lme4py.keyword import (
+        mecloglog,
+        megamma,
+        meglm,
+        melogit,
+        menbreg,
+        meologit,
+        meoprobit,
+        mepoisson,
+        meprobit,
+        mixed,
+    )
+    from lme4py.margins.result import MarginsResult, adjust
+    from lme4py.margins.scenarios import all_pairwise, at_levels, did, grid, pairwise, reference
+    from lme4py.margins.session import Margins
+    from lme4py.report.compare import Comparison, compare
     from lme4py.results import MEGLMResult, MixedResult
 else:
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
 from numpy.typing import ArrayLike
@@ -11,14 +11,17 @@ from lme4py.design.build import NaAction, lformula
 from lme4py.design.design import Design
 from lme4py.engine.families import Family, make_family
 from lme4py.engine.optimize import Control
+from lme4py.engine.ordinal import make_ordinal
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit, lmm_criterion, make_fit, optimize_criterion
 from lme4py.glmm_fit import GlmmFit, check_options, glmm_fit
 from lme4py.results import MEGLMResult, MixedResult
+from lme4py.results.call import records_call
 
-__all__ = ["glmer", "glmer_nb", "lmer"]
+__all__ = ["clmm", "glmer", "glmer_nb", "lmer"]
 
 
+@records_call
 def lmer(
     formula: str,
     data: Any,
@@ -99,6 +102,7 @@ def lmer(
     return MixedResult(_fit(design, reml, start, control, bool(progress)))
 
 
+@records_call
 def glmer(
     formula: str,
     data: Any,
@@ -193,6 +197,7 @@ def glmer(
     return MEGLMResult(_fit_glmm(design, response_family, nAGQ, hessian, start, control, bool(progress)))
 
 
+@records_call
 def glmer_nb(
     formula: str,
     data: Any,
@@ -242,6 +247,105 @@ def glmer_nb(
         na_action=na_action,
         functions=functions,
     )
+
+
+@records_call
+def clmm(
+    formula: str,
+    data: Any,
+    *,
+    link: str = "logit",
+    threshold: str = "flexible",
+    nAGQ: int = 1,
+    weights: str | ArrayLike | None = None,
+    offset: str | ArrayLike | None = None,
+    contrasts: Mapping[str, Any] | None = None,
+    start: ArrayLike | None = None,
+    control: Control | Mapping[str, Any] | None = None,
+    progress: bool | None = None,
+    na_action: NaAction = "omit",
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+    levels: Iterable[Any] | None = None,
+) -> MEGLMResult:
+    """Fit a cumulative link mixed model to ordered categories by maximum likelihood.
+
+    P(Y <= k) = F(alpha_k - eta), k = 1 .. K - 1, with increasing thresholds alpha_k in the place of the intercept.
+
+    Parameters
+    ----------
+    formula : str
+        A formula as in lme4, such as ``"rating ~ temp + contact + (1 | judge)"``. The response is an ordered
+        categorical, or numbers (in ascending order), or anything whose order `levels` gives. The intercept belongs
+        to the thresholds and cannot be removed; factors are coded as beside an intercept.
+    data : data frame
+        pandas, polars (eager or lazy), pyarrow, a dict of arrays, or anything else that narwhals reads.
+    link : {"logit", "probit", "cloglog", "loglog", "cauchit"}
+        P(Y > k) = G(eta - alpha_k) with the same inverse link G as in `glmer`: F is logistic, normal or Cauchy,
+        exp(-exp(-x)) for cloglog and 1 - exp(-exp(x)) for loglog. R's clmm has these; its clm has the last two the
+        other way round.
+    threshold : {"flexible", "symmetric", "symmetric2", "equidistant"}
+        Free thresholds; symmetric about their middle; symmetric about zero; or equally spaced.
+    nAGQ : int
+        1 is the Laplace approximation; more are that many points of adaptive Gauss-Hermite quadrature for each
+        random effect (one grouping factor or two nested ones, up to four random effects together); with a minus sign
+        quadrature that is not adaptive (one grouping factor).
+    weights : str or array of shape (n,), optional
+        Multiply the log-likelihood of a row, as frequencies do.
+    offset : str or array of shape (n,), optional
+        Known part of the linear predictor, added to the ``offset()`` terms of the formula.
+    contrasts : dict, optional
+        Variable name -> name of a contrast, or a matrix with one row per level.
+    start : array of shape (n_theta,), optional
+        Starting values of theta, the covariance parameters.
+    control : Control or dict, optional
+        Settings of the optimiser, such as ``{"max_evaluations": 500}``.
+    progress : bool, optional
+        True shows a progress bar on standard error.
+    na_action : {"omit", "exclude", "raise"}
+        What to do with rows that have a missing value in a variable of the model.
+    functions : dict, optional
+        Functions of your own that the formula may call.
+    levels : iterable, optional
+        The categories of the response from the lowest to the highest; needed for text.
+
+    Returns
+    -------
+    MEGLMResult
+
+    Raises
+    ------
+    Lme4Error
+        Or one of its children, before any fitting: fewer than three categories in use, text without `levels`, or any
+        other fault of the formula, the data or an option.
+
+    Examples
+    --------
+    >>> from lme4py import clmm, load_dataset
+    >>> result = clmm("rating ~ temp + contact + (1 | judge)", load_dataset("wine"))
+    >>> result.params.round(3).to_dict()
+    {'temp[T.warm]': 3.063, 'contact[T.yes]': 1.835}
+    >>> result.thresholds.round(3).to_dict()
+    {'1|2': -1.624, '2|3': 1.513, '3|4': 4.229, '4|5': 6.089}
+    """
+    _check_options(formula, data, True, progress, na_action)
+    _check_mappings(contrasts, functions)
+    make_ordinal(link, threshold)
+    check_options(nAGQ, "observed", fixed_points=True)
+    design = lformula(
+        formula,
+        data,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        na_action=na_action,
+        functions=functions,
+        check_identifiable=False,
+        family="ordinal",
+        levels=levels,
+    )
+    categories = () if design.response is None else design.response.categories
+    family = make_ordinal(link, threshold, len(categories or ()))
+    return MEGLMResult(_fit_glmm(design, family, nAGQ, "observed", start, control, bool(progress)))
 
 
 def _fit_glmm(

@@ -128,7 +128,7 @@ class LmmCriterion:
 
     def gradient(self, theta: Any) -> FloatArray:
         """Analytic gradient at theta, shape (m,)."""
-        templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
+        templates, scaling = self.inside.problem.templates.user, self.inside.problem.scaling
         G = self.inside.sigma_gradient(self.inside.evaluate(self.to_inside(theta)))
         inverse = [np.linalg.inv(S) for S in scaling.S]
         user = [scaling.weight_scale * s.T @ g @ s for s, g in zip(inverse, G, strict=True)]
@@ -139,7 +139,7 @@ class LmmCriterion:
     def to_inside(self, theta: Any) -> FloatArray:
         """theta of the same covariances in the engine's columns."""
         templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
-        T = templates.factors(templates.check(theta))
+        T = templates.user.factors(templates.check(theta))
         root = np.sqrt(scaling.weight_scale)
         return templates.theta_of_factors([root * np.linalg.solve(S, t) for S, t in zip(scaling.S, T, strict=True)])
 
@@ -147,7 +147,7 @@ class LmmCriterion:
         """theta on the user's scale from the engine's."""
         templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
         root = np.sqrt(scaling.weight_scale)
-        return templates.theta_of_factors(
+        return templates.user.theta_of_factors(
             [scaling.factor(i, T) / root for i, T in enumerate(templates.factors(inside))]
         )
 

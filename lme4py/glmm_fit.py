@@ -6,10 +6,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from lme4py.design.categories import category_label
 from lme4py.design.design import Design
 from lme4py.design.response import ResponseData
 from lme4py.engine.certificate import Certificate, Evaluation
@@ -21,7 +23,9 @@ from lme4py.engine.glmm_laplace import Laplace, laplace
 from lme4py.engine.glmm_solve import GlmmOptimum, solve_glmm
 from lme4py.engine.nested_quadrature import find_nesting, make_quadrature
 from lme4py.engine.optimize import Control
+from lme4py.engine.ordinal import Ordinal
 from lme4py.engine.separation import describe_separation
+from lme4py.engine.theta_map import theta_jacobian
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import ConvergenceWarning, OptionError, did_you_mean
@@ -42,7 +46,7 @@ class GlmmFit:
     family : Family
     data : ResponseData
     nAGQ : int
-        0, 1 (Laplace) or the number of quadrature points per random effect.
+        0, 1 (Laplace) or the number of quadrature points per random effect; negative: not adaptive.
     hessian : str
         "observed" or "expected": the weights in the determinant of the Laplace approximation.
     criterion : float
@@ -51,6 +55,14 @@ class GlmmFit:
     vcov : ndarray, shape (p, p)
         Beta block of the inverse of half the Hessian of `criterion` in (theta, beta, log dispersion); for
         nAGQ = 0 (X'V^-1X)^-1.
+    parameter_vcov : ndarray, shape (m + p + d, m + p + d)
+        Covariance of (theta, beta, log dispersion), theta as in `theta`, d = 1 for families with a dispersion
+        parameter and 0 for the others: the inverse of half the Hessian of `criterion`. Ordered categories have all
+        K - 1 thresholds in the last place, whatever their structure. Parameters on the boundary (a zero on the
+        diagonal of an unstructured T with the zeros below it, a zero eigenvalue of other structures) are held fixed:
+        their rows and columns are zero, and so are those of directions that change nothing. Never NaN. For nAGQ = 0
+        beta has the covariance `vcov`, and zeros with theta and the dispersion, whose own block is the inverse of
+        half the Hessian of the profiled criterion.
     log_dispersion, log_dispersion_se : float or None
         None for families without a dispersion parameter.
     theta : ndarray, shape (m,)
@@ -68,6 +80,8 @@ class GlmmFit:
         The engine's side of the model.
     phi : ndarray
         Parameters in the engine's columns.
+    thresholds : ndarray, shape (K - 1,), or None
+        Ordered categories: P(Y <= k) = F(thresholds[k - 1] - eta).
     """
 
     design: Design
@@ -78,6 +92,7 @@ class GlmmFit:
     criterion: float
     beta: FloatArray
     vcov: FloatArray
+    parameter_vcov: FloatArray
     log_dispersion: float | None
     log_dispersion_se: float | None
     theta: FloatArray
@@ -89,6 +104,7 @@ class GlmmFit:
     opt_log: tuple[Evaluation, ...]
     problem: GlmmProblem
     phi: FloatArray
+    thresholds: FloatArray | None = None
 
     @property
     def reml(self) -> bool:
@@ -102,8 +118,8 @@ class GlmmFit:
 
     @property
     def n_params(self) -> int:
-        """Fixed effects, theta and the dispersion."""
-        return self.beta.size + self.theta.size + self.family.n_dispersion
+        """Fixed effects, theta and the dispersion, or the free parameters of the thresholds."""
+        return self.beta.size + self.theta.size + self.family.n_nuisance
 
     @property
     def df_resid(self) -> int:
@@ -111,24 +127,54 @@ class GlmmFit:
         return self.design.n_obs - self.n_params
 
     @property
-    def lam(self) -> float:
-        """Log dispersion, 0 without one."""
+    def lam(self) -> Any:
+        """Log dispersion, 0 without one; ordered categories: the parameters of the thresholds, shape (d,)."""
+        if isinstance(self.family, Ordinal) and self.thresholds is not None:
+            return self.family.parameters(self.thresholds)
         return 0.0 if self.log_dispersion is None else self.log_dispersion
 
     @property
     def dispersion(self) -> float:
         """Dispersion parameter of the family (1 without one)."""
-        return float(self.family.dispersion(self.lam))
+        return float(self.family.dispersion(self.log_dispersion or 0.0))
 
     @property
     def sigma(self) -> float:
         """Scale as glmmTMB's ``sigma()`` gives it (1 without a dispersion parameter)."""
-        return float(self.family.sigma(self.lam))
+        return float(self.family.sigma(self.log_dispersion or 0.0))
 
     @property
     def fitted(self) -> FloatArray:
-        """Means of the rows used (probabilities for the binomial family), conditional modes included."""
-        return self.family.mean(self.linear_predictor)
+        """Means of the rows used (probabilities for the binomial family), conditional modes included.
+
+        For ordered categories the probability of the category observed, as R's clmm has it.
+        """
+        return self.family.fitted(self.data, self.linear_predictor, self.lam)
+
+    @property
+    def categories(self) -> tuple[Any, ...]:
+        """Ordered categories: their labels, lowest first, as the user's own objects; () for other families."""
+        return self.data.categories or ()
+
+    @property
+    def threshold_names(self) -> tuple[str, ...]:
+        """``("1|2", "2|3", ...)``; () for other families."""
+        labels = [category_label(level) for level in self.categories]
+        return tuple(f"{low}|{high}" for low, high in pairwise(labels))
+
+    @property
+    def threshold_vcov(self) -> FloatArray | None:
+        """Covariance of `thresholds`, shape (K - 1, K - 1)."""
+        if self.thresholds is None:
+            return None
+        place = self.theta.size + self.beta.size
+        return self.parameter_vcov[place:, place:]
+
+    @property
+    def threshold_se(self) -> FloatArray | None:
+        """Standard errors of `thresholds`, shape (K - 1,)."""
+        vcov = self.threshold_vcov
+        return None if vcov is None else np.sqrt(np.maximum(vcov.diagonal(), 0.0))
 
     @cached_property
     def point(self) -> Laplace:
@@ -190,15 +236,16 @@ def glmm_fit(
         When the optimum cannot be certified.
     """
     settings = _control(control)
-    check_options(nAGQ, hessian)
+    check_options(nAGQ, hessian, fixed_points=family.name == "ordinal")
     if data is None:
         data = design.response
     if data is None:
         raise OptionError("the design holds no response of a family; make it with lformula(..., family=...).")
+    _check_categories(family, data)
     with limited_threads(design):
         problem = make_glmm(design, family, data, expected=hessian == "expected")
         finder = ModeFinder(problem)
-        refine = make_quadrature(finder, nAGQ) if nAGQ > 1 else None
+        refine = make_quadrature(finder, nAGQ) if nAGQ not in (0, 1) else None
         inside = None if start is None else _inside_theta(problem, start)
         optimum = solve_glmm(finder, inside, settings, refine, profiled=nAGQ == 0)
         fit = _make_fit(design, family, data, nAGQ, hessian, finder, optimum)
@@ -207,9 +254,38 @@ def glmm_fit(
     return fit
 
 
-def check_options(nAGQ: object, hessian: object) -> None:
-    """Refuse what is no number of points or no kind of information."""
-    if isinstance(nAGQ, bool) or not isinstance(nAGQ, int | np.integer) or int(nAGQ) < 0:
+def _check_categories(family: Family, data: ResponseData) -> None:
+    """An ordinal family goes with as many ordered categories, and no other family does."""
+    found = len(data.categories or ())
+    if isinstance(family, Ordinal) and found != family.n_categories:
+        raise OptionError(
+            f"the family has {family.n_categories} ordered categories, but the response has {found or 'none'}; make the "
+            "design with lformula(..., family='ordinal') and the family with as many categories."
+        )
+    if found and not isinstance(family, Ordinal):
+        raise OptionError(
+            f"the response holds {found} ordered categories, which the {family.name} family cannot use; fit it with "
+            "clmm()."
+        )
+
+
+def check_options(nAGQ: object, hessian: object, fixed_points: bool = False) -> None:
+    """Refuse what is no number of points or no kind of information.
+
+    Parameters
+    ----------
+    nAGQ, hessian : object
+    fixed_points : bool
+        Ordered categories: negative numbers of points are allowed (R's clmm: quadrature that is not adaptive), 0 is
+        not.
+    """
+    whole = isinstance(nAGQ, int | np.integer) and not isinstance(nAGQ, bool)
+    if fixed_points and (not whole or nAGQ in (0, -1)):
+        raise OptionError(
+            f"nAGQ={nAGQ!r} must be 1 (Laplace), a number of points of adaptive quadrature such as 9, or that number "
+            "with a minus sign for quadrature that is not adaptive."
+        )
+    if not whole or (int(nAGQ) < 0 and not fixed_points):  # type: ignore[call-overload]
         raise OptionError(f"nAGQ={nAGQ!r} must be 0, 1 (Laplace), or a number of quadrature points such as 9.")
     if hessian not in HESSIANS:
         hint = did_you_mean(str(hessian), HESSIANS)
@@ -220,7 +296,7 @@ def check_options(nAGQ: object, hessian: object) -> None:
 
 def _inside_theta(problem: GlmmProblem, start: Any) -> FloatArray:
     templates = problem.templates
-    T = templates.factors(templates.check(start))
+    T = templates.user.factors(templates.check(start))
     inside: Any = [np.linalg.solve(S, t) for S, t in zip(problem.S, T, strict=True)]
     return templates.theta_of_factors(inside)
 
@@ -235,8 +311,8 @@ def _make_fit(
     optimum: GlmmOptimum,
 ) -> GlmmFit:
     problem = finder.problem
-    theta, inside_beta, lam = problem.split(optimum.phi)
-    beta = problem.C @ inside_beta
+    theta, inside_beta, inside_lam = problem.split(optimum.phi)
+    beta, lam = problem.C @ inside_beta, problem.user_nuisance(inside_beta, inside_lam)
     covariances, factors = [], []
     for T, S in zip(problem.templates.factors(theta), problem.S, strict=True):
         root = S @ T
@@ -244,7 +320,9 @@ def _make_fit(
         covariances.append(root @ root.T)
     modes = _user_modes(problem, optimum.found)
     names = [(term.label, term.columns) for term in design.terms]
-    vcov, lam_se = _covariance(problem, optimum, profiled=nAGQ == 0)
+    covariance = _covariance(problem, optimum, profiled=nAGQ == 0)
+    m, p = problem.n_theta, problem.n_fixed
+    vcov = covariance[m : m + p, m : m + p].copy()
     return GlmmFit(
         design=design,
         family=family,
@@ -254,9 +332,10 @@ def _make_fit(
         criterion=optimum.value,
         beta=beta,
         vcov=vcov,
+        parameter_vcov=covariance,
         log_dispersion=lam if problem.n_dispersion else None,
-        log_dispersion_se=lam_se,
-        theta=problem.templates.theta_of_factors(factors),
+        log_dispersion_se=float(np.sqrt(covariance[-1, -1])) if problem.n_dispersion else None,
+        theta=problem.templates.user.theta_of_factors(factors),
         covariances=tuple(covariances),
         modes=modes,
         conditional_covariances=_user_conditional(problem, optimum.found),
@@ -265,21 +344,38 @@ def _make_fit(
         opt_log=optimum.log,
         problem=problem,
         phi=optimum.phi,
+        thresholds=family.alpha(lam) if isinstance(family, Ordinal) else None,
     )
 
 
-def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, profiled: bool) -> tuple[FloatArray, float | None]:
-    """Covariance of beta on the user's scale, and the standard error of log dispersion."""
-    m, p, d = problem.n_theta, problem.n_fixed, problem.n_dispersion
+def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, profiled: bool) -> FloatArray:
+    """Covariance of (theta, beta, log dispersion or all thresholds) on the user's scale."""
+    m, p = problem.n_theta, problem.n_fixed
     inverse = 2.0 * inverse_hessian(optimum.hessian, curvature_floor(optimum.found))
-    last = float(np.sqrt(inverse[-1, -1])) if d else None
     if profiled:
         mode = optimum.found.mode
         system = FixedSystem(problem, mode.swept, mode.w, np.zeros(problem.n_obs))
-        inside = np.linalg.inv(system.cross) if p else np.zeros((0, 0))
-    else:
-        inside = inverse[m : m + p, m : m + p]
-    return problem.C @ inside @ problem.C.T, last
+        fixed = np.linalg.inv(system.cross) if p else np.zeros((0, 0))
+        inverse = _with_block(inverse, fixed, m)
+    last = problem.family.A if isinstance(problem.family, Ordinal) else np.eye(problem.n_nuisance)
+    to_user = np.zeros((m + p + last.shape[0], inverse.shape[0]))
+    to_user[:m, :m] = theta_jacobian(problem.templates, problem.S, optimum.phi[:m])
+    to_user[m : m + p, m : m + p] = problem.C
+    to_user[m + p :, m + p :] = last
+    if problem.shift is not None:
+        to_user[m + p :, m : m + p] = -problem.shift
+    covariance: FloatArray = to_user @ inverse @ to_user.T
+    return 0.5 * (covariance + covariance.T)
+
+
+def _with_block(outer: FloatArray, block: FloatArray, place: int) -> FloatArray:
+    """`outer` with `block` put on its diagonal before position `place`."""
+    rows = np.r_[:place, place + block.shape[0] : outer.shape[0] + block.shape[0]]
+    inside = np.arange(place, place + block.shape[0])
+    full = np.zeros((rows.size + inside.size, rows.size + inside.size))
+    full[np.ix_(rows, rows)] = outer
+    full[np.ix_(inside, inside)] = block
+    return full
 
 
 def _user_modes(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:

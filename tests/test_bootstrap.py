@@ -290,10 +290,3 @@ def test_interval_refuses(sleep):
         boot.conf_int(type="BCa")
     with pytest.raises(OptionError, match="Did you mean 'Days'"):
         boot.conf_int(parm="days")
-
-
-@pytest.mark.parametrize("method", ["bootstrap", "simulate", "profile", "r_squared"])
-def test_generalised_models_are_refused(method):
-    result = lme4py.glmer("use ~ age + (1 | district)", lme4py.load_dataset("Contraception"), nAGQ=0)
-    with pytest.raises(OptionError, match="linear mixed models only"):
-        getattr(result, method)()

@@ -152,7 +152,7 @@ def test_large_dense_matrices_are_factored_by_blocks(clean, monkeypatch):
 def use(monkeypatch: pytest.MonkeyPatch, block: str) -> None:
     """Every model takes this block."""
     for module in (lmm, weighted):
-        monkeypatch.setattr(module, "analyse", lambda factors, cross, *_: structure.analyse(factors, cross, block))
+        monkeypatch.setattr(module, "analyse", lambda factors, cross, *_, **__: structure.analyse(factors, cross, block))
 
 
 @pytest.mark.parametrize("reml", [True, False])
@@ -275,7 +275,7 @@ def test_local_mobility_is_sparse_and_random_mobility_dense(monkeypatch):
     assert block.n_elements < 11 * 2000
     assert block.symbolic.panel_size < 100 * 2000
     # Nothing of the size of the dense matrix is laid out.
-    assert problem.base.dense.shape == (block.n_elements,)
+    assert problem.base.block.shape == (block.n_elements,)
     fit = lme4py.lmm_fit(local)
     assert fit.certificate.converged
     # The truth is (1, 0.5) and 20,000 workers.

@@ -1,4 +1,4 @@
-"""The table model, its four renderers, the summary and the plots."""
+"""The table model, its four renderers, the summary, tidy data frames and comparisons."""
 
 from __future__ import annotations
 
@@ -314,53 +314,254 @@ def test_result_reports_in_every_format(slopes):
     assert repr(slopes) == "<MixedResult: y ~ x + (x | g); REML, 24 rows, criterion 78.39>"
 
 
-# --- plots --------------------------------------------------------------------------------------------------
+# --- tidy, glance, augment ----------------------------------------------------------------------------------
 
 
-def test_caterpillar_draws_every_random_effect(slopes, agg):
-    axes = slopes.plot()
-    assert [axis.get_title() for axis in axes] == ["Intercept", "x"]
-    labels = [label.get_text() for label in axes[0].get_yticklabels()]
-    assert labels == slopes.ranef()["Intercept"].sort_values().index.tolist()
+@pytest.fixture(scope="module")
+def cbpp():
+    """The classic generalised model."""
+    return lme4py.glmer(
+        "cbind(incidence, size - incidence) ~ period + (1 | herd)", lme4py.load_dataset("cbpp"), family="binomial"
+    )
 
 
-def test_caterpillar_whiskers_are_normal_intervals(slopes, agg):
-    axis = slopes.plot(variable="x", sort=False)
-    modes, sds = slopes.ranef(conditional_se=True)
-    lines = axis.containers[0].lines[2][0].get_segments()
-    ends = np.array([segment[:, 0] for segment in lines])
-    # Levels run from the top downwards.
-    half = 1.959963985 * sds["x"].to_numpy()[::-1]
-    np.testing.assert_allclose(ends[:, 1] - ends[:, 0], 2 * half, rtol=1e-6)  # the quantile has ten digits
-    assert [label.get_text() for label in axis.get_yticklabels()] == modes.index.tolist()[::-1]
+@pytest.fixture(scope="module")
+def wine():
+    """The classic ordinal model."""
+    return lme4py.clmm("rating ~ temp + contact + (1 | judge)", lme4py.load_dataset("wine"))
 
 
-def test_caterpillar_into_given_axes(crossed, agg):
-    _, axis = agg.subplots()
-    assert crossed.plot(variable="Intercept|h", ax=axis) is axis
-    with pytest.raises(OptionError, match="choose one with `variable`"):
-        crossed.plot(ax=axis)
+def test_tidy_names_the_random_part(sleep):
+    table = sleep.tidy(effects="ran_pars").set_index("term")
+    assert table.loc["sd__Days", "estimate"] == pytest.approx(np.sqrt(sleep.variance_components["var(Days)"]))
+    squares = sleep.tidy(effects="ran_pars", scales="vcov").set_index("term")
+    assert squares.index.tolist() == ["var__Intercept", "var__Days", "cov__Intercept.Days", "var__Observation"]
+    assert squares.loc["cov__Intercept.Days", "estimate"] == sleep.variance_components["cov(_cons,Days)"]
 
 
-def test_residual_and_quantile_plots(slopes, agg):
-    axis = slopes.plot("residuals")
-    np.testing.assert_array_equal(axis.lines[0].get_ydata(), slopes.residuals("scaled"))
-    axis = slopes.plot("qq")
-    np.testing.assert_array_equal(axis.lines[0].get_ydata(), np.sort(slopes.residuals("scaled")))
-    axis = slopes.plot("qq", variable="x")
-    np.testing.assert_array_equal(axis.lines[0].get_ydata(), np.sort(slopes.ranef()["x"]))
+def test_tidy_of_levels(sleep):
+    table = sleep.tidy(effects=("fixed", "ran_vals"), conf_int=True)
+    assert table.columns.tolist()[:4] == ["effect", "group", "level", "term"]
+    modes, sds = sleep.ranef(conditional_se=True)
+    own = table[(table["effect"] == "ran_vals") & (table["term"] == "Days")].set_index("level")
+    assert own.index.tolist() == modes.index.tolist()
+    np.testing.assert_array_equal(own["estimate"], modes["Days"])
+    np.testing.assert_allclose(own["conf_high"] - own["estimate"], 1.959963985 * sds["Days"], rtol=1e-8)  # ten digits
+    coefficients = sleep.tidy(effects="ran_coefs")
+    assert coefficients["estimate"].tolist()[:18] == sleep.coef()["Intercept"].tolist()
+
+
+def test_tidy_limits_belong_to_the_tests(sleep):
+    table = sleep.tidy(conf_int=True, conf_level=0.9).set_index("term")
+    limits = sleep.conf_int(0.1, ddf="satterthwaite")
+    np.testing.assert_array_equal(table.loc[limits.index, ["conf_low", "conf_high"]], limits)
+    random = sleep.conf_int(0.1, parm="random")
+    np.testing.assert_array_equal(table[table["effect"] == "ran_pars"][["conf_low", "conf_high"]], random)
+
+
+def test_tidy_by_profile(sleep):
+    table = sleep.tidy(effects="ran_pars", conf_int=True, conf_method="profile").set_index("term")
+    # R's confint(): 14.38, 37.72 for the intercepts, printed with two decimals.
+    assert table.loc["sd__Intercept", ["conf_low", "conf_high"]].astype(float).round(2).tolist() == [14.38, 37.72]
+
+
+def test_tidy_exponentiates(cbpp):
+    table = cbpp.tidy(effects="fixed", conf_int=True, exponentiate=True).set_index("term")
+    ratios = cbpp.odds_ratios()
+    np.testing.assert_allclose(table["estimate"], ratios["odds_ratio"], rtol=1e-14)  # rounding only
+    np.testing.assert_allclose(table["conf_low"], ratios["lower"], rtol=1e-12)  # rounding only
+    np.testing.assert_allclose(table["std_error"], table["estimate"] * cbpp.bse, rtol=1e-14)  # rounding only
+
+
+def test_tidy_of_an_ordinal_model(wine):
+    table = wine.tidy(conf_int=True)
+    cuts = table[table["effect"] == "threshold"]
+    assert cuts["term"].tolist() == ["1|2", "2|3", "3|4", "4|5"]
+    assert cuts["estimate"].tolist() == list(wine.fit.thresholds)
+    assert wine.to_dict()["thresholds"][0]["term"] == "1|2"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "caterpilar"}, "Did you mean 'caterpillar'"),
-        ({"variable": "X"}, "Did you mean 'x'"),
-        ({"kind": "residuals", "variable": "x"}, "takes no `variable`"),
-        ({"kind": "qq", "variable": "z"}, "no random effect 'z'"),
-        ({"alpha": 2}, "alpha"),
+        ({"effects": "ran_val"}, "Did you mean 'ran_vals'"),
+        ({"effects": ()}, "empty"),
+        ({"scales": "sd"}, "'sdcor' or 'vcov'"),
+        ({"conf_int": True, "conf_level": 95}, "alpha"),
     ],
 )
-def test_plot_refuses(slopes, agg, options, message):
+def test_tidy_refuses(sleep, options, message):
     with pytest.raises(OptionError, match=message):
-        slopes.plot(**options)
+        sleep.tidy(**options)
+
+
+def test_glance_agrees_with_the_result(cbpp):
+    row = cbpp.glance().iloc[0]
+    assert (row["family"], row["link"], row["nAGQ"]) == ("binomial", "logit", 1)
+    for name in ("n_obs", "log_likelihood", "deviance", "aic", "bic", "df_resid", "sigma"):
+        assert row[name] == getattr(cbpp, name)
+
+
+def test_augment_of_a_weighted_linear_model_agrees_with_r(sleepstudy):
+    weights = 1.0 + np.arange(1, 181) % 3
+    table = lme4py.lmer("Reaction ~ Days + (Days | Subject)", sleepstudy, weights=weights).augment(sleepstudy)
+    # lme4 1.1-31: predict(), residuals(), hatvalues(), cooks.distance() and the fields of its response module, first
+    # rows; its optimiser leaves the sixth digit open.
+    expected = {
+        "fitted": [255.1923, 272.9184, 290.6444],
+        "resid": [-5.632313, -14.213676, -39.843840],
+        "hat": [0.23369986, 0.25779782, 0.06383075],
+        "cooksd": [0.01067635, 0.11992990, 0.04888799],
+        "mu": [255.1923, 272.9184, 290.6444],
+        "sqrt_xwt": [1.414214, 1.732051, 1.0],
+        "sqrt_rwt": [1.414214, 1.732051, 1.0],
+        "weights": [2.0, 3.0, 1.0],
+        "wtres": [-7.965293, -24.618810, -39.843840],
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(table[name].iloc[:3], values, rtol=2e-4, err_msg=name)
+    assert table.columns.tolist()[:3] == sleepstudy.columns.tolist()
+
+
+def test_augment_of_a_generalised_model_agrees_with_r(cbpp):
+    table = cbpp.augment()
+    expected = {
+        "fitted": [-0.8087134, -1.8006384, -1.9369296],
+        "resid": [-1.437708, 0.988472, 2.356688],
+        "fixed": [-1.398343, -2.390268, -2.526559],
+        "mu": [0.3081647, 0.1417734, 0.1259856],
+        "sqrt_xwt": [1.7276542, 1.2083394, 0.9954992],
+        "sqrt_rwt": [8.103473, 9.930984, 9.040690],
+        "weights": [14.0, 12.0, 9.0],
+        "wtres": [-1.339566, 1.074797, 2.879088],
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(table[name].iloc[:3], values, rtol=5e-4, err_msg=name)  # R's optimiser
+    assert (table["eta"] == table["fitted"]).all()
+
+
+def _with_gaps():
+    data = lme4py.load_dataset("sleepstudy").sample(frac=1.0, random_state=4)
+    data.loc[data.index[[3, 50]], "Reaction"] = np.nan
+    return data.rename(index=lambda label: f"row {label}")
+
+
+@pytest.mark.parametrize("na_action", ["omit", "exclude"])
+def test_augment_pairs_rows_that_are_sorted_and_missing(na_action):
+    data = _with_gaps()
+    result = lme4py.lmer("Reaction ~ Days + (Days | Subject)", data, na_action=na_action)
+    table = result.augment(data)
+    assert len(table) == (180 if na_action == "exclude" else 178)
+    np.testing.assert_allclose(table["Reaction"] - table["fitted"], table["resid"], atol=1e-9)  # rounding of 300
+    bare = result.augment()
+    assert bare.index.equals(table.index)
+    np.testing.assert_array_equal(bare["Days"].dropna(), table.loc[bare["Days"].notna(), "Days"])
+    assert (bare["Subject"].dropna().astype(str) == table.loc[bare["Subject"].notna(), "Subject"].astype(str)).all()
+
+
+def test_augment_of_other_data(sleep, sleepstudy):
+    table = sleep.augment(newdata=sleepstudy.head(4), prefix=".")
+    assert table.columns.tolist() == [*sleepstudy.columns, ".fitted", ".fixed", ".mu"]
+    np.testing.assert_array_equal(table[".fixed"], sleep.predict(sleepstudy.head(4), include_random=False))
+
+
+def test_augment_takes_any_data_frame(sleep, sleepstudy):
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame(
+        {name: sleepstudy[name].astype(str if name == "Subject" else float) for name in sleepstudy}
+    )
+    assert sleep.augment(frame)["fitted"].tolist() == sleep.fit.fitted.tolist()
+
+
+def test_augment_takes_factors_back_from_the_design():
+    data = lme4py.load_dataset("Contraception")
+    result = lme4py.glmer("use ~ age + urban + livch + (1 | district)", data, family="binomial")
+    table = result.augment()
+    for name in ("age", "urban", "livch", "district"):
+        assert table[name].astype(str).tolist() == data[name].astype(str).tolist() or name == "age"
+    np.testing.assert_array_equal(table["age"], data["age"])
+    sums = lme4py.glmer(
+        "use ~ urban * livch + (1 | district)", data, contrasts={"livch": "contr.helmert"}, nAGQ=0
+    ).augment()
+    assert sums["livch"].astype(str).tolist() == data["livch"].astype(str).tolist()
+
+
+def test_augment_of_an_ordinal_model(wine):
+    table = wine.augment()
+    assert table["rating"].astype(str).tolist() == lme4py.load_dataset("wine")["rating"].astype(str).tolist()
+    assert "resid" not in table
+
+
+def test_augment_refuses(sleep, sleepstudy):
+    with pytest.raises(OptionError, match="5 rows but the model was fitted to 180"):
+        sleep.augment(sleepstudy.head(5))
+    with pytest.raises(OptionError, match="'fitted'"):
+        sleep.augment(sleepstudy.assign(fitted=0.0))
+    with pytest.raises(OptionError, match="not both"):
+        sleep.augment(sleepstudy, newdata=sleepstudy)
+
+
+# --- several models -----------------------------------------------------------------------------------------
+
+
+def test_compare(sleep, sleepstudy):
+    other = lme4py.lmer("Reaction ~ 1 + (1 | Subject)", sleepstudy)
+    found = lme4py.compare(other, sleep, names=["null", "slopes"])
+    lines = {line[: line.find("  ", 3)].strip(): line for line in str(found).splitlines()}
+    assert "10.467 (1.546)" in lines["Days"]
+    assert lines["SD (Days | Subject)"].split()[-1] == "5.922"
+    assert lines["Method"].split() == ["Method", "REML", "REML"]
+    assert "cannot be compared" in str(found)
+    frame = found.to_frame()
+    assert frame.loc[("fixed", "Days"), ("slopes", "std_error")] == sleep.bse["Days"]
+    assert frame.loc[("model", "AIC"), ("null", "estimate")] == other.aic
+    for text in (found._repr_html_(), found.to_markdown(), found.to_latex()):
+        assert "SD (Residual)" in text
+    assert r"$10.467$ ($1.546$)" in found.to_latex()
+
+
+def test_compare_of_different_kinds(sleep, cbpp, wine):
+    found = lme4py.compare(sleep, cbpp, wine)
+    assert "different responses or rows" in str(found)
+    assert "1|2" in str(found)
+    assert "ordinal (logit)" in str(found)
+
+
+def test_compare_says_nothing_where_likelihoods_compare(sleepstudy):
+    fits = [lme4py.lmer(f"Reaction ~ {x} + (1 | Subject)", sleepstudy, reml=False) for x in ("1", "Days")]
+    assert "cannot be compared" not in str(lme4py.compare(*fits))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ([], {}, "no model"),
+        ([3], {}, "got int"),
+        (["sleep"], {"names": ["a", "b"]}, "one name for each of the 1"),
+        (["sleep", "sleep"], {"names": ["a", "a"]}, "twice"),
+    ],
+)
+def test_compare_refuses(sleep, arguments, options, message):
+    with pytest.raises(OptionError, match=message):
+        lme4py.compare(*(sleep if one == "sleep" else one for one in arguments), **options)
+
+
+def test_plug_in_protocol_of_maketables(sleep, wine):
+    table = sleep.__maketables_coef_table__
+    assert table.columns.tolist() == ["b", "se", "t", "p", "ci95l", "ci95u"]
+    assert table.loc["Days", "b"] == sleep.params["Days"]
+    assert table["p"].tolist() == sleep.pvalues.tolist()
+    assert wine.__maketables_coef_table__.index.tolist()[-1] == "4|5"
+    assert sleep.__maketables_depvar__ == "Reaction"
+    assert sleep.__maketables_stat__("N") == 180
+    assert sleep.__maketables_stat__("SD (Residual)") == sleep.sigma
+    assert sleep.__maketables_stat__("r2") is None
+    keys = sleep.__maketables_default_stat_keys__
+    assert set(keys) <= set(sleep.__maketables_stat_labels__)
+    # The names of statsmodels, by which maketables finds a result first.
+    assert (sleep.nobs, sleep.llf, sleep.endog_names) == (180, sleep.log_likelihood, "Reaction")
+
+
+def test_latex_sets_tables_apart(sleep):
+    text = sleep.to_latex()
+    assert text.count(r"\par\medskip") == len(summary_tables(sleep.fit, "satterthwaite")) - 1

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, column_from_array, missing_rows, read_frame
+from lme4py.design.categories import ordinal_response
 from lme4py.design.coding import Variable, drop_unused, model_columns, model_matrix
 from lme4py.design.design import Design, RandomTerm
 from lme4py.design.fixed import (
@@ -21,10 +22,11 @@ from lme4py.design.fixed import (
     response_values,
     used_variables,
     user_contrasts,
+    without_intercept,
 )
 from lme4py.design.random import Grouping, check_levels, grouping_factor, refuse_unidentifiable, term_order
 from lme4py.design.recipe import BarRecipe, Recipe, offset_column, offset_values
-from lme4py.design.response import glmm_response
+from lme4py.design.response import ResponseData, glmm_response
 from lme4py.errors import DataError, DesignError, FormulaError, OptionError, did_you_mean
 from lme4py.formula.deparse import deparse, names_in
 from lme4py.formula.evaluate import evaluate
@@ -52,6 +54,7 @@ def lformula(
     require_random: bool = True,
     check_identifiable: bool = True,
     family: str | None = None,
+    levels: Iterable[Any] | None = None,
 ) -> Design:
     """Read a formula and data into the arrays of a mixed model.
 
@@ -79,6 +82,9 @@ def lformula(
         Refuse terms that a gaussian model cannot tell apart from its residuals.
     family : str, optional
         Canonical name of a response family: the response is checked for it and stands in `Design.response`.
+        "ordinal": ordered categories, with thresholds in the place of the intercept.
+    levels : iterable, optional
+        Ordinal: the categories of the response, lowest first.
 
     Returns
     -------
@@ -95,10 +101,14 @@ def lformula(
     frame = read_frame(data)
     parsed = _parsed(formula, frame.names)
     response = _check_parts(parsed, require_random)
+    if family == "ordinal":
+        _check_thresholds(parsed)
     rows = _Rows(frame, parsed, weights, offset, na_action)
     state: dict[str, Any] = {}
     values = _evaluate(parsed, rows, state, functions or {})
-    return _assemble(parsed, response, rows, values, state, contrasts, functions or {}, check_identifiable, family)
+    return _assemble(
+        parsed, response, rows, values, state, contrasts, functions or {}, check_identifiable, family, levels
+    )
 
 
 @lru_cache(maxsize=256)
@@ -145,6 +155,15 @@ def _check_parts(parsed: Formula, require_random: bool) -> Node:
     return parsed.response
 
 
+def _check_thresholds(parsed: Formula) -> None:
+    """Thresholds stand in the place of the intercept: it cannot be taken out."""
+    if not parsed.fixed.intercept:
+        raise FormulaError(
+            f"the formula '{parsed.text}' takes the intercept out, but an ordinal model has thresholds in its place, "
+            "which cannot be left out (R's clmm ignores `0 +` with a warning); write 'y ~ x + (1 | group)'"
+        )
+
+
 def _model_nodes(parsed: Formula) -> list[Node]:
     """All variables, in the order of the model: response, fixed effects, offsets, random-effects terms."""
     nodes: list[Node] = [parsed.response] if parsed.response is not None else []
@@ -161,6 +180,7 @@ class _Rows:
         self.frame = frame
         self.na_action = na_action
         self.offset_column = offset if isinstance(offset, str) else None
+        self.weights_column = weights if isinstance(weights, str) else None
         names = dict.fromkeys(name for node in _model_nodes(parsed) for name in names_in(node, frame.names))
         # A name that is no column may be a constant such as pi; `evaluate` judges it, with a caret.
         columns = {name: frame.column(name) for name in names if name in frame}
@@ -250,15 +270,18 @@ def _assemble(
     functions: Functions,
     identifiable: bool,
     family: str | None,
+    levels: Iterable[Any] | None,
 ) -> Design:
     fixed_nodes = used_variables(parsed.fixed)
     others = [node for bar in parsed.bars for node in (*used_variables(bar.terms), *bar.group)]
     chosen, notes = user_contrasts(contrasts, fixed_nodes, others, values)
     response_name = name_of(response)
-    data = None if family is None else glmm_response(values[response], response_name, family, rows.weights)
+    data, own_notes = _response(response, values, rows, family, levels)
     y = response_values(values[response], response_name) if data is None else data.table
     variables = make_variables(fixed_nodes, values, chosen)
     fixed = fixed_part(parsed.fixed, variables, values, rows.n)
+    if family == "ordinal":
+        fixed = without_intercept(fixed)
     if identifiable and len(fixed.names) >= rows.n:
         raise DesignError(
             f"the model has {len(fixed.names)} fixed-effects coefficients and one residual variance but only "
@@ -266,7 +289,7 @@ def _assemble(
         )
     terms, bars = _random_terms(parsed.bars, values, rows, identifiable)
     columns = {name: (column.kind, column.levels) for name, column in rows.columns.items()}
-    notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *notes]
+    notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *own_notes, *notes]
     return Design(
         formula=parsed.text,
         response_name=response_name,
@@ -283,10 +306,33 @@ def _assemble(
         keep=rows.keep,
         index=rows.frame.index,
         na_action=rows.na_action,
-        recipe=Recipe(parsed, state, columns, variables, fixed.kept, bars, rows.offset_column, dict(functions)),
+        recipe=Recipe(
+            parsed,
+            state,
+            columns,
+            variables,
+            fixed.kept,
+            bars,
+            rows.offset_column,
+            dict(functions),
+            rows.weights_column,
+        ),
         notes=tuple(notes),
         response=data,
+        columns=rows.columns,
     )
+
+
+def _response(
+    node: Node, values: Mapping[Node, Value], rows: _Rows, family: str | None, levels: Iterable[Any] | None
+) -> tuple[ResponseData | None, list[str]]:
+    """The response checked for its family, and notes."""
+    if family is None:
+        return None, []
+    if family == "ordinal":
+        column = rows.columns.get(node.name) if isinstance(node, Name) else None
+        return ordinal_response(values[node], name_of(node), levels, rows.weights, column)
+    return glmm_response(values[node], name_of(node), family, rows.weights), []
 
 
 def _formula_notes(parsed: Formula, bars: Iterable[BarRecipe]) -> list[str]:

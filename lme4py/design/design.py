@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from lme4py.design.conventions import Conventions
+
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lme4py.data.column import Column
     from lme4py.design.recipe import Recipe
     from lme4py.design.response import ResponseData
 
@@ -37,7 +41,7 @@ class RandomTerm:
     values : ndarray of float, shape (n, k)
         The raw model matrix of the term.
     structure : str
-        "unstructured" (k(k+1)/2 theta), "diagonal" (k theta) or "identity" (1 theta).
+        "unstructured" (k(k+1)/2 theta), "diagonal" (k theta), "identity" (1 theta) or "exchangeable" (2 theta).
     label : str
         ``"(Days | Subject)"``.
     """
@@ -61,7 +65,8 @@ class RandomTerm:
     @property
     def n_theta(self) -> int:
         k = len(self.columns)
-        return {"unstructured": k * (k + 1) // 2, "diagonal": k, "identity": 1}[self.structure]
+        sizes = {"unstructured": k * (k + 1) // 2, "diagonal": k, "identity": 1, "exchangeable": min(k, 2)}
+        return sizes[self.structure]
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,10 @@ class Design:
         The response of a generalised model, checked for its family.
     alias : ndarray of float, shape (p, number dropped), or None
         Each dropped column as a combination of the columns of X; None when nothing was dropped.
+    columns : mapping of str to Column, or None
+        The columns of the data that the formula uses, on the rows used.
+    conventions : Conventions
+        What the front door wants from the results.
     """
 
     formula: str
@@ -123,6 +132,8 @@ class Design:
     notes: tuple[str, ...] = ()
     response: ResponseData | None = None
     alias: FloatArray | None = None
+    columns: Mapping[str, Column] | None = None
+    conventions: Conventions = Conventions()
 
     @property
     def n_obs(self) -> int:

@@ -25,6 +25,7 @@ __all__ = [
     "response_values",
     "used_variables",
     "user_contrasts",
+    "without_intercept",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -112,6 +113,16 @@ def fixed_part(terms: Terms, variables: Mapping[Node, Variable], values: Mapping
         kept,
         alias,
     )
+
+
+def without_intercept(part: FixedPart) -> FixedPart:
+    """The same columns without the first, the intercept: thresholds take its place."""
+    alias = part.alias
+    if alias is not None:
+        # A constant can move into the thresholds: it counts as zero here.
+        alias = np.column_stack([np.zeros(alias.shape[0] - 1), alias[1:]])
+    X = np.asfortranarray(part.X[:, 1:])
+    return FixedPart(X, part.names[1:], part.assign[1:], part.labels, part.dropped, part.kept[1:], alias)
 
 
 def _combinations(X: FloatArray, dependent: FloatArray) -> FloatArray:

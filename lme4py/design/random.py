@@ -275,8 +275,10 @@ def _is_identified(term: RandomTerm, weights: FloatArray | None) -> bool:
 
 def _variance_directions(k: int, structure: str) -> FloatArray:
     """A basis of the covariance matrices of a term, shape (n_parameters, k, k)."""
-    if structure == "identity":
+    if structure == "identity" or (structure == "exchangeable" and k == 1):
         return np.eye(k)[None]
+    if structure == "exchangeable":
+        return np.array([np.eye(k), np.ones((k, k)) - np.eye(k)])
     out = [np.diag(np.eye(k)[a]) for a in range(k)]
     if structure == "unstructured":
         for a in range(k):

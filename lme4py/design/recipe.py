@@ -20,7 +20,7 @@ from lme4py.formula.evaluate import evaluate
 from lme4py.formula.nodes import Formula, Name, Node, Terms
 from lme4py.formula.values import Value
 
-__all__ = ["BarRecipe", "Recipe", "new_fixed", "new_random"]
+__all__ = ["BarRecipe", "Recipe", "new_fixed", "new_random", "new_random_values", "new_response"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -71,6 +71,8 @@ class Recipe:
         Name given as the `offset` argument; an offset given as an array is not replayed (lme4's rule).
     functions : dict
         The user's own functions.
+    weights_column : str or None
+        Name given as the `weights` argument.
     """
 
     formula: Formula
@@ -81,6 +83,7 @@ class Recipe:
     bars: tuple[BarRecipe, ...]
     offset_column: str | None = None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    weights_column: str | None = None
 
 
 def new_fixed(recipe: Recipe, frame: Frame) -> tuple[FloatArray, FloatArray]:
@@ -134,13 +137,40 @@ def new_random(recipe: Recipe, frame: Frame, term_index: int) -> tuple[FloatArra
         -1 where the group is missing or was not in the training data.
     """
     bar = recipe.bars[term_index]
+    values = new_random_values(recipe, frame, term_index)
+    return values, group_codes(bar.grouping, [_new_group(recipe, frame, node) for node in bar.group])
+
+
+def new_random_values(recipe: Recipe, frame: Frame, term_index: int) -> FloatArray:
+    """The columns of one random-effects term on new data, shape (n, k); the grouping factor is not needed."""
+    bar = recipe.bars[term_index]
     nodes = list(bar.variables)
     columns = _columns(recipe, frame, nodes)
     evaluated, present = _evaluate(recipe, nodes, columns, frame.n_rows)
     values = np.full((frame.n_rows, bar.n_columns), np.nan)
     if present.any():
         values[present] = _replay(bar.terms, bar.variables, evaluated, int(present.sum()))
-    return values, group_codes(bar.grouping, [_new_group(recipe, frame, node) for node in bar.group])
+    return values
+
+
+def new_response(recipe: Recipe, frame: Frame) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """The response of new data as numbers, (n, c), NaN where missing, and which rows are complete.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    frame : Frame
+        DataError where a column of the response is missing.
+    """
+    response = recipe.formula.response
+    nodes = [] if response is None else [response]
+    columns = {name: frame.column(name) for node in nodes for name in names_in(node, recipe.columns)}
+    evaluated, present = _evaluate(recipe, nodes, columns, frame.n_rows)
+    parts = [np.asarray(evaluated[node].values, dtype=np.float64) for node in nodes if present.any()]
+    found = np.column_stack(parts) if parts else np.zeros((0, 1))
+    values = np.full((frame.n_rows, found.shape[1]), np.nan)
+    values[present] = found
+    return values, present
 
 
 def offset_column(column: Column) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +39,14 @@ class ResponseData:
     weights : ndarray, shape (n,), or None
         Prior weights w > 0; None stands for ones. Poisson, binomial and negative binomial: the row's
         log-likelihood is multiplied by w. Gaussian, gamma and inverse Gaussian: its dispersion is phi / w.
+    categories : tuple or None
+        Ordered categories: the labels, lowest first, as the user's own objects; `y` then holds 0 .. K - 1.
     """
 
     y: FloatArray
     trials: FloatArray | None = None
     weights: FloatArray | None = None
+    categories: tuple[Any, ...] | None = None
 
     @property
     def n_obs(self) -> int:
@@ -60,6 +64,11 @@ class ResponseData:
         return self.y if self.trials is None else np.column_stack([self.y, self.failures])
 
     # The rest does not change while a model is fitted: computed once.
+
+    @cached_property
+    def codes(self) -> NDArray[np.intp]:
+        """`y` of ordered categories as positions 0 .. K - 1, shape (n,)."""
+        return self.y.astype(np.intp)
 
     @cached_property
     def n_trials(self) -> FloatArray:

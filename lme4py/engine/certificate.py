@@ -156,11 +156,8 @@ def _boundary_derivative(criterion: Criterion, theta: FloatArray, G: Sequence[Fl
             N = _null_space(T)
             if N.shape[1]:
                 found.append(float(np.linalg.eigvalsh(N.T @ g @ N)[0]))
-        elif template.structure == "identity":
-            if abs(T[0, 0]) < SINGULAR * 1e-3:
-                found.append(float(np.trace(g)))
         else:
-            found.extend(float(g[i, i]) for i in range(template.size) if abs(T[i, i]) < SINGULAR * 1e-3)
+            found.extend(template.gradient(g)[template.theta(T) < SINGULAR * 1e-3].tolist())
     return min(found) if found else None
 
 

@@ -1,8 +1,14 @@
 """Relative covariance factors T(theta) of the random-effects terms.
 
-A term with k columns has a lower triangular T (k x k); the covariance of its random effects is sigma^2 T T'.
-theta runs over the lower triangle by columns ("unstructured"), the diagonal ("diagonal") or one common value
-("identity"), one term after the other.
+The covariance of the k random effects of a term is sigma^2 T T'. An unstructured term has a lower triangular T (k x k)
+and theta runs over its lower triangle by columns. Every other structure is a sum of orthogonal projections,
+
+    T = sum_i theta_i D_i,    T T' = sum_i theta_i^2 D_i,
+
+so that each theta is the root of an eigenvalue of the covariance: of one effect ("diagonal"), of all ("identity"), of
+the mean of all effects and of their differences from it ("exchangeable": J/k and I - J/k, which is one variance
+(theta_1^2 + (k - 1) theta_2^2) / k and one covariance (theta_1^2 - theta_2^2) / k, positive semi-definite for every
+theta). The engine has exchangeable effects in the basis of that mean and k - 1 contrasts, where T is diagonal: "tied".
 """
 
 from __future__ import annotations
@@ -13,11 +19,23 @@ from functools import cached_property
 
 import numpy as np
 
+from lme4py.design.design import RandomTerm
 from lme4py.engine.small import lower_factor
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
 from lme4py.errors import OptionError
 
-STRUCTURES = ("unstructured", "diagonal", "identity")
+STRUCTURES = ("unstructured", "diagonal", "identity", "exchangeable", "tied")
+
+
+def mean_and_contrasts(k: int) -> FloatArray:
+    """An orthogonal matrix whose first column is constant, shape (k, k): Helmert's contrasts."""
+    H = np.zeros((k, k))
+    H[:, 0] = 1.0 / np.sqrt(k)
+    for j in range(1, k):
+        H[:j, j] = 1.0
+        H[j, j] = -j
+        H[:, j] /= np.sqrt(j * (j + 1.0))
+    return H
 
 
 @dataclass(frozen=True)
@@ -29,53 +47,73 @@ class Template:
 
     @cached_property
     def rows(self) -> IntArray:
-        return self._positions[0]
+        """Rows of the elements of an unstructured T."""
+        return np.triu_indices(self.size)[1]
 
     @cached_property
     def columns(self) -> IntArray:
-        return self._positions[1]
+        return np.triu_indices(self.size)[0]
 
     @cached_property
-    def _positions(self) -> tuple[IntArray, IntArray]:
+    def projections(self) -> FloatArray | None:
+        """The D_i, shape (n_theta, k, k); None for an unstructured term."""
+        k = self.size
         if self.structure == "unstructured":
-            columns, rows = np.triu_indices(self.size)
-            return rows, columns
-        diagonal = np.arange(self.size)
-        return diagonal, diagonal
+            return None
+        if self.structure == "diagonal":
+            diagonal: FloatArray = np.eye(k)[:, :, None] * np.eye(k)[:, None, :]
+            return diagonal
+        if self.structure == "identity" or k == 1:
+            return np.eye(k)[None]
+        first = np.full((k, k), 1.0 / k) if self.structure == "exchangeable" else np.diag(np.eye(k)[0])
+        return np.array([first, np.eye(k) - first])
+
+    @cached_property
+    def _sizes(self) -> FloatArray:
+        """Ranks of the projections."""
+        return np.array([np.trace(direction) for direction in self.directions])
+
+    @property
+    def user(self) -> Template:
+        """The template in the user's columns."""
+        return Template(self.size, "exchangeable") if self.structure == "tied" else self
 
     @property
     def n_theta(self) -> int:
-        return 1 if self.structure == "identity" else self.rows.size
+        return self.rows.size if self.projections is None else self.projections.shape[0]
 
     def factor(self, theta: FloatArray) -> FloatArray:
         """T, shape (k, k)."""
+        if self.projections is not None:
+            total: FloatArray = np.tensordot(theta, self.projections, 1)
+            return total
         T = np.zeros((self.size, self.size))
         T[self.rows, self.columns] = theta
         return T
 
     def theta(self, T: FloatArray) -> FloatArray:
-        """theta of a lower triangular T (for "identity" the root mean square of its diagonal)."""
+        """theta of a T of this structure (of the nearest one, not negative, where theta are eigenvalues)."""
+        if self.projections is not None:
+            return np.sqrt(np.maximum(self.coefficients(T @ T.T), 0.0))
         values: FloatArray = T[self.rows, self.columns]
-        if self.structure == "identity":
-            return np.array([np.sqrt(np.mean(values**2))])
         return values
 
     def theta_of_factor(self, M: FloatArray) -> FloatArray:
         """theta of the covariance M M', M of shape (k, l)."""
-        if self.structure == "unstructured":
-            return self.theta(lower_factor(M))
-        return self.theta(np.diag(np.sqrt((M * M).sum(axis=1))))
+        return self.theta(lower_factor(M) if self.projections is None else M)
 
     def gradient(self, derivative: FloatArray) -> FloatArray:
         """Derivative in theta from the derivative in the elements of T, shape (k, k)."""
-        values = derivative[self.rows, self.columns]
-        return np.array([values.sum()]) if self.structure == "identity" else values
+        if self.projections is not None:
+            return np.asarray(np.einsum("ab,iab->i", derivative, self.projections))
+        values: FloatArray = derivative[self.rows, self.columns]
+        return values
 
     @cached_property
     def directions(self) -> list[FloatArray]:
         """dT/dtheta for each theta."""
-        if self.structure == "identity":
-            return [np.eye(self.size)]
+        if self.projections is not None:
+            return list(self.projections)
         out = []
         for row, column in zip(self.rows, self.columns, strict=True):
             direction = np.zeros((self.size, self.size))
@@ -86,19 +124,21 @@ class Template:
     @cached_property
     def covariance_directions(self) -> list[FloatArray]:
         """A basis of the covariance matrices that the term can have; they are linear in these."""
-        if self.structure == "identity":
-            return [np.eye(self.size)]
-        out = []
-        for row, column in zip(self.rows, self.columns, strict=True):
-            direction = np.zeros((self.size, self.size))
-            direction[row, column] = direction[column, row] = 1.0
-            out.append(direction)
-        return out
+        if self.projections is not None:
+            return list(self.projections)
+        return [np.maximum(direction, direction.T) for direction in self.directions]
+
+    def coefficients(self, covariance: FloatArray) -> FloatArray:
+        """Coefficients of a symmetric matrix in `covariance_directions`, shape (n_theta,)."""
+        if self.projections is not None:
+            return np.asarray(np.einsum("ab,iab->i", covariance, self.projections)) / self._sizes
+        values: FloatArray = covariance[self.rows, self.columns]
+        return values
 
     def curvature(self, G: FloatArray) -> FloatArray:
         """Second derivative in theta of tr(G T T'), shape (n_theta, n_theta): 2 tr(dT_i' G dT_j)."""
-        if self.structure == "identity":
-            return np.array([[2.0 * np.trace(G)]])
+        if self.projections is not None:
+            return np.diag(2.0 * self.gradient(G))
         curvature: FloatArray = self._same_column * G[self.rows[:, None], self.rows]
         return curvature
 
@@ -107,10 +147,19 @@ class Template:
         same: FloatArray = 2.0 * (self.columns[:, None] == self.columns)
         return same
 
+    def truncate(self, T: FloatArray, least: float) -> FloatArray:
+        """T with singular values below `least` set to zero."""
+        if self.projections is not None:
+            theta = self.theta(T)
+            return self.factor(np.where(theta < least, 0.0, theta))
+        vectors, sizes, right = np.linalg.svd(T)
+        kept: FloatArray = (vectors * np.where(sizes < least, 0.0, sizes)) @ right
+        return kept
+
     def diagonal(self) -> BoolArray:
-        """Which theta are diagonal elements of T."""
-        if self.structure == "identity":
-            return np.array([True])
+        """Which theta the criterion is even in: diagonal elements of a triangular T, and all eigenvalues."""
+        if self.projections is not None:
+            return np.ones(self.n_theta, dtype=bool)
         on_diagonal: BoolArray = self.rows == self.columns
         return on_diagonal
 
@@ -125,6 +174,12 @@ class Templates:
 
     templates: tuple[Template, ...]
 
+    @classmethod
+    def of_terms(cls, terms: Sequence[RandomTerm]) -> Templates:
+        """The engine's templates of the terms of a design."""
+        inside = {"exchangeable": "tied"}
+        return cls(tuple(Template(term.n_columns, inside.get(term.structure, term.structure)) for term in terms))
+
     @cached_property
     def slices(self) -> tuple[slice, ...]:
         ends = np.cumsum([template.n_theta for template in self.templates])
@@ -134,6 +189,11 @@ class Templates:
     @property
     def n_theta(self) -> int:
         return sum(template.n_theta for template in self.templates)
+
+    @property
+    def user(self) -> Templates:
+        """The templates in the user's columns."""
+        return Templates(tuple(template.user for template in self.templates))
 
     def factors(self, theta: FloatArray) -> list[FloatArray]:
         """T of every term."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,10 +13,12 @@ from lme4py.engine import small
 from lme4py.engine.cholesky import upper_cholesky
 from lme4py.engine.crossproducts import CrossProducts, Factor
 from lme4py.engine.structure import Stage, Structure, cross_block
-from lme4py.engine.types import FloatArray
+from lme4py.engine.types import FloatArray, IntArray
 
 # Below this ratio of the smallest to the largest diagonal element of T its inverse would lose digits.
 _INVERTIBLE = 1e-6
+# Rows that are copied across the diagonal at one time.
+_TILE = 256
 
 
 class BlockDerivative(Protocol):
@@ -57,9 +60,39 @@ class BlockFactor(Protocol):
     def release(self) -> None:
         """Forget the inverse; it is made again when needed."""
 
+    def spend(self) -> None:
+        """The inverse may take the place of the factor."""
 
-def base_dense(structure: Structure, factors: tuple[Factor, ...], cross: CrossProducts) -> FloatArray:
-    """The block before any elimination: a matrix, or a vector of values where it is sparse."""
+    def discard(self) -> None:
+        """Forget the factor and its inverse; only `residual` works afterwards."""
+
+
+@dataclass(frozen=True)
+class BlockValues:
+    """Values of the block before any elimination, which are zero nearly everywhere.
+
+    Attributes
+    ----------
+    places : ndarray of int
+        Flat positions.
+    values : ndarray
+    shape : tuple of int
+        (q, q), or (n_elements,) where the block is sparse.
+    """
+
+    places: IntArray
+    values: FloatArray
+    shape: tuple[int, ...]
+
+    def array(self) -> FloatArray:
+        """A new array of all values."""
+        out = np.zeros(self.shape)
+        out.reshape(-1)[self.places] = self.values
+        return out
+
+
+def base_block(structure: Structure, factors: tuple[Factor, ...], cross: CrossProducts) -> BlockValues:
+    """The block before any elimination."""
     pairs = list(zip(structure.dense, structure.dense_offsets, strict=True))
     if structure.sparse is not None:
         edges = {
@@ -68,14 +101,19 @@ def base_dense(structure: Structure, factors: tuple[Factor, ...], cross: CrossPr
             for j, (g, _) in enumerate(pairs)
             if i > j
         }
-        return structure.sparse.base([cross.diagonal[f] for f in structure.dense], edges)
-    K = np.zeros((structure.dense_size, structure.dense_size))
+        values = structure.sparse.base([cross.diagonal[f] for f in structure.dense], edges)
+        used = np.flatnonzero(values)
+        return BlockValues(used, values[used], values.shape)
+    size = structure.dense_size
+    places: list[IntArray] = [np.zeros(0, dtype=np.intp)]
+    parts: list[FloatArray] = [np.zeros(0)]
     for f, start in pairs:
         J, k = factors[f].n_levels, factors[f].n_columns
         levels = np.arange(J)
         for a in range(k):
             for b in range(k):
-                K[start + a * J + levels, start + b * J + levels] = cross.diagonal[f][a, b]
+                places.append((start + a * J + levels) * size + start + b * J + levels)
+                parts.append(cross.diagonal[f][a, b])
         for g, other in pairs:
             if f == g:
                 continue
@@ -83,8 +121,9 @@ def base_dense(structure: Structure, factors: tuple[Factor, ...], cross: CrossPr
             for a in range(k):
                 for b in range(factors[g].n_columns):
                     columns = other + b * factors[g].n_levels + block.columns
-                    K[start + a * J + block.rows, columns] = block.values[a, b]
-    return K
+                    places.append((start + a * J + block.rows) * size + columns)
+                    parts.append(block.values[a, b])
+    return BlockValues(np.concatenate(places), np.concatenate(parts), (size, size))
 
 
 class DenseFactor:
@@ -114,16 +153,17 @@ class DenseFactor:
         self.lam: FloatArray | None = None
         self.K: FloatArray | None = None
         self._inverse: FloatArray | None = None
+        self._is_spent = False
         if all(factor.n_columns == 1 for factor in factors):
             lam = np.repeat([t[0, 0] for t in T], [factor.n_levels for factor in factors])
             if not all(is_invertible(t) for t in T):
-                self.K = _full(K)
+                self.K = mirror(K.copy())
             S = K
             S *= lam
             S *= lam[:, None]
             self.lam = lam
         else:
-            self.K = _full(K)
+            self.K = mirror(K)
             S = scale_rows(factors, T, scale_rows(factors, T, self.K).T)
         S.reshape(-1)[:: S.shape[0] + 1] += 1.0
         self.chol = upper_cholesky(S.T)
@@ -152,16 +192,27 @@ class DenseFactor:
     def inverse(self) -> FloatArray:
         """(I + Lambda'K Lambda)^-1: the lower triangle, and the upper one too unless all factors are scalar."""
         if self._inverse is None:
-            inverse, info = lapack.dpotri(self.chol, lower=0)
+            inverse, info = lapack.dpotri(self.chol, lower=0, overwrite_c=int(self._is_spent))
             if info != 0:
                 raise np.linalg.LinAlgError("the factor is not positive definite")
-            lower = inverse.T
-            self._inverse = lower if self.lam is not None else _full(lower)
+            self._inverse = inverse.T if self.lam is not None else mirror(inverse.T)
+            if self._is_spent:
+                self.chol = np.zeros((0, 0))
         return self._inverse
 
     def release(self) -> None:
         """Forget the inverse; it is made again when needed."""
-        self._inverse = None
+        if not self._is_spent:
+            self._inverse = None
+
+    def spend(self) -> None:
+        """The inverse may take the place of the factor."""
+        self._is_spent = True
+
+    def discard(self) -> None:
+        """Forget the factor and its inverse; only `residual` works afterwards."""
+        self._is_spent = True
+        self.chol, self._inverse = np.zeros((0, 0)), None
 
     def _rows(self, f: int) -> slice:
         start = sum(factor.size for factor in self.factors[:f])
@@ -209,6 +260,10 @@ class DenseDerivative:
         self.left = left
         self.right = right
 
+    def symmetric(self) -> FloatArray:
+        """The inverse with both of its triangles."""
+        return mirror(self.inverse)
+
     def at(self, stage: Stage) -> FloatArray:
         """Derivative in the targets of a stage; an element off the diagonal stands for both of its kind."""
         rows, columns = stage.dense_rows, stage.dense_columns
@@ -252,12 +307,18 @@ def is_invertible(T: FloatArray) -> bool:
     return bool(size.min() > _INVERTIBLE * max(1.0, float(np.abs(T).max())))
 
 
-def _full(lower: FloatArray) -> FloatArray:
-    """A symmetric matrix from its lower triangle."""
-    strict = np.tril(lower, -1)
-    full = strict + strict.T
-    full.reshape(-1)[:: full.shape[0] + 1] = lower.diagonal()
-    return full
+def mirror(lower: FloatArray) -> FloatArray:
+    """Make a matrix symmetric in place by its lower triangle."""
+    n = lower.shape[0]
+    for start in range(0, n, _TILE):
+        own = slice(start, min(start + _TILE, n))
+        part = np.tril(lower[own, own], -1)
+        diagonal = lower[own, own].diagonal()
+        lower[own, own] = part + part.T + np.diag(diagonal)
+        for other in range(own.stop, n, _TILE):
+            rows = slice(other, min(other + _TILE, n))
+            lower[own, rows] = lower[rows, own].T
+    return lower
 
 
 def _diagonal_blocks(M: FloatArray, k: int, J: int) -> FloatArray:

@@ -47,7 +47,9 @@ class EtaDerivatives:
         Derivatives of the weights with respect to eta (order 3).
     d_lam, score_lam, w_obs_lam, w_exp_lam : ndarray
         Derivatives of `loglik`, `score`, `w_obs`, `w_exp` with respect to lambda (order 3; None where the
-        family has no dispersion parameter).
+        family has no dispersion parameter); for ordered categories each a `ThresholdPart`.
+    curve_lam : ndarray, shape (d, d)
+        -d2l/dlambda2 summed over the rows (order 3; ordered categories only).
     """
 
     loglik: FloatArray
@@ -57,10 +59,11 @@ class EtaDerivatives:
     w_work: FloatArray = _ABSENT
     dw_obs: FloatArray = _ABSENT
     dw_exp: FloatArray = _ABSENT
-    d_lam: FloatArray = _ABSENT
-    score_lam: FloatArray = _ABSENT
-    w_obs_lam: FloatArray = _ABSENT
-    w_exp_lam: FloatArray = _ABSENT
+    d_lam: Any = _ABSENT
+    score_lam: Any = _ABSENT
+    w_obs_lam: Any = _ABSENT
+    w_exp_lam: Any = _ABSENT
+    curve_lam: FloatArray = _ABSENT
 
     def scaled(self, weights: FloatArray) -> EtaDerivatives:
         """Every part times `weights`."""
@@ -142,6 +145,15 @@ class Family(ABC):
     weights_multiply: ClassVar[bool] = True
     canonical_link: ClassVar[str] = ""
     concave_links: ClassVar[frozenset[str]] = frozenset()
+    # The order of `derivatives` that holds `d_lam`.
+    nuisance_order: ClassVar[Order] = 3
+    # Ordered categories: the parameters that a constant in eta can move into.
+    constant: ClassVar[FloatArray | None] = None
+
+    @property
+    def n_nuisance(self) -> int:
+        """Parameters of the likelihood beside eta: the log dispersion, or those of the thresholds."""
+        return self.n_dispersion
 
     @property
     def canonical(self) -> bool:
@@ -214,6 +226,10 @@ class Family(ABC):
         """Mean mu (binomial: the probability), shape of eta."""
         with np.errstate(over="ignore", under="ignore"):
             return self.link.mean(eta)
+
+    def fitted(self, data: ResponseData, eta: FloatArray, lam: Any) -> FloatArray:
+        """Fitted values: the mean; for ordered categories the probability of the one observed; shape of eta."""
+        return self.mean(eta)
 
     def eta_of(self, mu: FloatArray) -> FloatArray:
         """Linear predictor of a mean inside the range, shape of mu."""

@@ -4,8 +4,8 @@
     -2 log L = -2 sum log f + |u~|^2 + log|M|,      M = I + Lambda'Z'WZ Lambda
 
 (Bates et al. 2015, JSS 67(1), for the symbols.) W holds the observed or the expected weights -d2 log f / d eta2.
-lambda is the logarithm of the dispersion, where the family has one. Everything is in the scaled columns
-of `lme4py.engine.scaling`.
+lambda is the logarithm of the dispersion, or holds the parameters of the thresholds of ordered categories. Everything
+is in the scaled columns of `lme4py.engine.scaling`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import numpy as np
 import scipy.linalg
 
 from lme4py.design.design import Design
-from lme4py.engine.covariance import Template, Templates
+from lme4py.engine.covariance import Templates
 from lme4py.engine.crossproducts import Factor
 from lme4py.engine.lmm import group_terms
+from lme4py.engine.nuisance import Nuisance, change
 from lme4py.engine.scaling import scale_model
 from lme4py.engine.sweep import Swept, SweptBorder
 from lme4py.engine.types import FloatArray
@@ -55,6 +56,8 @@ class GlmmProblem:
         What the family needs to know of the response.
     expected : bool
         Use the expected weights in log|M|, as lme4 does.
+    shift : ndarray, shape (p,), or None
+        Ordered categories: X inside = X C + 1 shift'; the constant stands in the thresholds.
     """
 
     factors: tuple[Factor, ...]
@@ -67,6 +70,7 @@ class GlmmProblem:
     family: Any
     data: Any
     expected: bool
+    shift: FloatArray | None = None
 
     @property
     def n_obs(self) -> int:
@@ -86,6 +90,16 @@ class GlmmProblem:
         return int(self.family.n_dispersion)
 
     @property
+    def n_nuisance(self) -> int:
+        """Parameters beside theta and beta: the dispersion, or those of the thresholds."""
+        return int(self.family.n_nuisance)
+
+    @property
+    def score_order(self) -> int:
+        """Order of the rows that holds the score in all parameters."""
+        return int(self.family.nuisance_order) if self.n_nuisance else 1
+
+    @property
     def uses_expected(self) -> bool:
         """Whether log|M| has other weights than the Newton steps."""
         return self.expected and not self.family.canonical
@@ -100,14 +114,26 @@ class GlmmProblem:
             for factor in self.factors
         ]
 
-    def split(self, phi: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-        """theta, beta and log dispersion (0 without one) out of one vector of parameters."""
+    def split(self, phi: FloatArray) -> tuple[FloatArray, FloatArray, Any]:
+        """theta, beta and lambda (log dispersion, 0 without one; or an array) out of one vector of parameters."""
         m, p = self.n_theta, self.n_fixed
-        return phi[:m], phi[m : m + p], float(phi[m + p]) if self.n_dispersion else 0.0
+        return phi[:m], phi[m : m + p], self.nuisance(phi[m + p :])
 
-    def join(self, theta: FloatArray, beta: FloatArray, lam: float) -> FloatArray:
+    def nuisance(self, values: FloatArray) -> Any:
+        """lambda as the family has it: a number, or an array where there are several, from an array, shape (d,)."""
+        if self.n_dispersion or not self.n_nuisance:
+            return float(values[0]) if self.n_nuisance else 0.0
+        return values
+
+    def join(self, theta: FloatArray, beta: FloatArray, lam: Nuisance) -> FloatArray:
         """The inverse of `split`."""
-        return np.concatenate([theta, beta, [lam] if self.n_dispersion else []])
+        return np.concatenate([theta, beta, np.atleast_1d(lam) if self.n_nuisance else []])
+
+    def user_nuisance(self, beta: FloatArray, lam: Any) -> Any:
+        """lambda on the user's scale from beta and lambda inside."""
+        if self.shift is None:
+            return lam
+        return lam - self.family.constant * float(self.shift @ beta)
 
 
 def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) -> GlmmProblem:
@@ -121,14 +147,14 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
         The response, as the family prepared it.
     expected : bool
     """
-    X, C, Z, S = scale_model(design)
+    X, C, Z, S, shift = scale_model(design, constant=family.constant is not None)
     factors = group_terms(design)
     codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
     columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)
-    templates = Templates(tuple(Template(term.n_columns, term.structure) for term in design.terms))
+    templates = Templates.of_terms(design.terms)
     offset = np.zeros(design.n_obs) if design.offset is None else design.offset
     products = WeightedProducts(codes, columns, factors)
-    return GlmmProblem(factors, templates, C, S, X, offset, products, family, data, expected)
+    return GlmmProblem(factors, templates, C, S, X, offset, products, family, data, expected, shift)
 
 
 @dataclass(frozen=True)
@@ -139,7 +165,7 @@ class Mode:
     ----------
     theta : ndarray, shape (m,)
     beta : ndarray, shape (p,)
-    lam : float
+    lam : float or ndarray, shape (d,)
     T : list of ndarray
     u, b : ndarray, shape (Q,)
         Spherical random effects and b = Lambda u; rows over factors, then columns, then levels.
@@ -160,7 +186,7 @@ class Mode:
 
     theta: FloatArray
     beta: FloatArray
-    lam: float
+    lam: Any
     T: list[FloatArray]
     u: FloatArray
     b: FloatArray
@@ -210,7 +236,7 @@ class ModeFinder:
             start = stop
         return out
 
-    def rows(self, eta: FloatArray, lam: float, order: int) -> Any:
+    def rows(self, eta: FloatArray, lam: Nuisance, order: int) -> Any:
         """Log-likelihood of each row with derivatives; expected weights only where they are needed (order 3)."""
         expected = order == 3 and self.problem.expected
         return self.problem.family.derivatives(self.problem.data, eta, lam, order, expected=expected)
@@ -233,7 +259,7 @@ class ModeFinder:
         self,
         theta: FloatArray,
         beta: FloatArray,
-        lam: float,
+        lam: Nuisance,
         u: FloatArray,
         joint: bool = False,
         tolerance: float = TOLERANCE,
@@ -245,7 +271,7 @@ class ModeFinder:
         ----------
         theta : ndarray, shape (m,)
         beta : ndarray, shape (p,)
-        lam : float
+        lam : float or ndarray, shape (d,)
         u : ndarray, shape (Q,)
         joint : bool
         tolerance : float
@@ -336,8 +362,8 @@ class ModeFinder:
         extra = self.spread(dT, mode.score, transpose=True)
         moved = self.spread(dT, mode.u) + self.spread(mode.T, extra)
         column = -mode.w * (problem.X @ (beta - mode.beta) + problem.products.spread(moved))
-        if lam != mode.lam:
-            column += (lam - mode.lam) * found.rows.score_lam
+        if problem.n_nuisance and np.any(lam != mode.lam):
+            column += change(found.rows.score_lam, lam - mode.lam)
         return mode.u + extra + problem.products.solve(mode.swept, column)[0]
 
 

@@ -5,7 +5,7 @@ the observed weights, and r = c - W_obs Z Lambda a,
 
     d / d beta   = X'(r - 2 s)
     d / d theta  = (r - 2 s)'Z dLambda u + a'dLambda'Z's + 2 tr(M^-1 Lambda'Z'WZ dLambda)
-    d / d lambda = -2 dlogf/dlambda + h'dW/dlambda + (Z Lambda a)'ds/dlambda
+    d / d lambda = -2 dlogf/dlambda + h'dW/dlambda + (Z Lambda a)'ds/dlambda     (each element)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from lme4py.engine.crossproducts import Factor
 from lme4py.engine.glmm import FixedSystem, GlmmProblem, Mode, ModeError, ModeFinder
+from lme4py.engine.nuisance import as_columns, total
 from lme4py.engine.sweep import Swept
 from lme4py.engine.types import FloatArray
 
@@ -25,7 +26,7 @@ from lme4py.engine.types import FloatArray
 _FLAT = 50.0
 FLAT_MODE = (
     "the observed information of a group nearly vanishes at its mode (the likelihood is not log-concave with this "
-    "link), and the Laplace approximation breaks down there; use hessian='expected', or another link."
+    "link), and the Laplace approximation breaks down there; use {}another link."
 )
 
 
@@ -72,7 +73,7 @@ class Laplace:
 
     @cached_property
     def gradient(self) -> FloatArray:
-        """In (theta, beta, log dispersion), or (theta, log dispersion) when beta is profiled."""
+        """In (theta, beta, lambda), or (theta, lambda) when beta is profiled."""
         problem, products, mode, rows = self.finder.problem, self.finder.problem.products, self.mode, self.rows
         h, G, _ = self._log_det
         expected = problem.uses_expected
@@ -91,9 +92,9 @@ class Laplace:
         parts = [theta_gradient(problem, by_T)]
         if not self.profiled:
             parts.append(problem.X.T @ (rest - 2.0 * rows.score))
-        if problem.n_dispersion:
+        if problem.n_nuisance:
             lam_w = rows.w_exp_lam if expected else rows.w_obs_lam
-            parts.append(np.array([-2.0 * rows.d_lam.sum() + float(h @ lam_w) + float(moved @ rows.score_lam)]))
+            parts.append(-2.0 * total(rows.d_lam) + total(lam_w, h) + total(rows.score_lam, moved))
         return np.concatenate(parts)
 
 
@@ -116,10 +117,16 @@ def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
     return Laplace(finder, mode, rows, swept, profiled)
 
 
+def flat_mode(problem: GlmmProblem) -> str:
+    """What to say where the Laplace approximation has a pole."""
+    # Ordered categories have the observed information only.
+    return FLAT_MODE.format("" if problem.n_nuisance > problem.n_dispersion else "hessian='expected', or ")
+
+
 def _check_curvature(problem: GlmmProblem, swept: Swept) -> None:
     """Refuse points where a group's curvature nearly vanishes: there the approximation has a pole, not an optimum."""
     if not problem.family.log_concave and float(swept.stages[0].inverse.max()) > _FLAT:
-        raise ModeError(FLAT_MODE)
+        raise ModeError(flat_mode(problem))
 
 
 def _outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:
@@ -143,10 +150,11 @@ def theta_gradient(problem: GlmmProblem, by_T: list[FloatArray]) -> FloatArray:
 
 
 def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
-    """Hessian in (theta, beta) of the criterion of the working linear model, shape (m + p, m + p).
+    """Hessian in (theta, beta, lambda) of the criterion of the working linear model, shape (m + p + d, m + p + d).
 
     The average of observed and expected information (Gilmour et al. 1995) of the model z = X beta + Z b + e with
-    variance W^-1, which the Newton steps solve; X'V^-1X for beta.
+    variance W^-1, which the Newton steps solve; X'V^-1X for beta. Thresholds are coefficients like beta; a log
+    dispersion has the curvature of the rows at fixed eta.
     """
     problem, mode = finder.problem, found.mode
     products, templates = problem.products, problem.templates
@@ -154,8 +162,15 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
     h = _directions(problem, mode)
     columns = np.concatenate([products.rows @ h, problem.X], axis=1)
     weighted = mode.w[:, None] * columns
+    corner = columns.T @ weighted
+    if problem.n_nuisance and not problem.n_dispersion:
+        # -d2l / (deta dgamma) stands for W times a column.
+        crossed = -as_columns(found.rows.score_lam)
+        beside = columns.T @ crossed
+        corner = np.block([[corner, beside], [beside.T, found.rows.curve_lam]])
+        weighted = np.concatenate([weighted, crossed], axis=1)
     border = mode.swept.sweep_border(products.project(weighted))
-    hessian: FloatArray = columns.T @ weighted - border.cross(border)
+    hessian: FloatArray = corner - border.cross(border)
     hessian = 0.5 * (hessian + hessian.T)
     hessian[m:] *= 2.0
     hessian[:m, m:] *= 2.0
@@ -168,7 +183,16 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
         return hessian
     full = np.zeros((m + p + 1, m + p + 1))
     full[: m + p, : m + p] = hessian
+    full[-1, -1] = dispersion_curvature(finder, found)
     return full
+
+
+def dispersion_curvature(finder: ModeFinder, found: Laplace) -> float:
+    """Second derivative of -2 log f in log dispersion at fixed eta, by one difference."""
+    h = 1e-4
+    moved = finder.rows(found.mode.eta, found.mode.lam + h, 3)
+    curvature = -2.0 * float((moved.d_lam - found.rows.d_lam).sum()) / h
+    return max(curvature, 0.1)
 
 
 def _directions(problem: GlmmProblem, mode: Mode) -> FloatArray:

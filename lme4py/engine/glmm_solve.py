@@ -17,7 +17,7 @@ import numpy as np
 from lme4py.engine.certificate import Evaluation
 from lme4py.engine.glmm import TOLERANCE, GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.glmm_hessian import curvature_floor, difference_hessian, newton_step
-from lme4py.engine.glmm_laplace import FLAT_MODE, Laplace, average_information, laplace
+from lme4py.engine.glmm_laplace import Laplace, average_information, flat_mode, laplace
 from lme4py.engine.glmm_start import find_start
 from lme4py.engine.optimize import Control, Local, Optimum, learn_bounded, minimise
 from lme4py.engine.types import FloatArray
@@ -29,6 +29,8 @@ _SNAP = 0.02
 _ROUGH = 1e-2
 # First trust-region radius in units of standard errors.
 _RADIUS = 4.0
+# Parts of the first standard deviations that are tried.
+_SHRINK = (1.0, 0.3, 0.1, 0.03)
 # Newton decrement that is good enough for one point of a central difference.
 _BESIDE = 1e-9
 
@@ -118,10 +120,7 @@ class JointCriterion:
         if result is None:
             return None
         found, value, gradient = result
-        hessian = average_information(self.finder, found)
-        if self.finder.problem.n_dispersion:
-            hessian[-1, -1] = dispersion_curvature(self.finder, found)
-        return Local(phi, value, gradient, hessian, result)
+        return Local(phi, value, gradient, average_information(self.finder, found), result)
 
 
 class ProfiledCriterion:
@@ -142,7 +141,7 @@ class ProfiledCriterion:
     def evaluate(self, x: FloatArray, tolerance: float = 1e-15) -> Laplace | None:
         problem = self.finder.problem
         m = problem.n_theta
-        lam = float(x[m]) if problem.n_dispersion else 0.0
+        lam = problem.nuisance(x[m:])
         zero = np.zeros(sum(factor.size for factor in problem.factors))
         starts = [(self.start_beta, zero)]
         if self.base is not None:
@@ -172,20 +171,13 @@ class ProfiledCriterion:
         problem = self.finder.problem
         m, p = problem.n_theta, problem.n_fixed
         full = average_information(self.finder, found)
-        out = np.zeros((m + problem.n_dispersion, m + problem.n_dispersion))
-        cross = full[m : m + p, :m]
-        out[:m, :m] = full[:m, :m] - cross.T @ np.linalg.solve(full[m : m + p, m : m + p], cross) if p else full[:m, :m]
-        if problem.n_dispersion:
-            out[m, m] = dispersion_curvature(self.finder, found)
-        return out
-
-
-def dispersion_curvature(finder: ModeFinder, found: Laplace) -> float:
-    """Second derivative of -2 log f in log dispersion at fixed eta, by one difference."""
-    h = 1e-4
-    moved = finder.rows(found.mode.eta, found.mode.lam + h, 3)
-    curvature = -2.0 * float((moved.d_lam - found.rows.d_lam).sum()) / h
-    return max(curvature, 0.1)
+        outer = np.r_[:m, m + p : full.shape[0]]
+        inside = full[np.ix_(outer, outer)]
+        if not p:
+            return inside
+        cross = full[m : m + p, outer]
+        rest: FloatArray = inside - cross.T @ np.linalg.solve(full[m : m + p, m : m + p], cross)
+        return rest
 
 
 # -- the solver --------------------------------------------------------------------------------------------------
@@ -216,11 +208,12 @@ def solve_glmm(
     lam = first.lam
     theta = first.theta if start is None else start
     rough = ProfiledCriterion(finder, first.beta)
-    x = np.append(theta, lam) if problem.n_dispersion else theta
+    x = np.append(theta, lam) if problem.n_nuisance else theta
     if profiled:
         optimum = _with_snaps(rough.local, x, control, finder)
         return _finish_profiled(rough, optimum)
-    stage = minimise_scaled(lambda x: rough.local(x, 1e-6), x, replace(control, tolerance=_ROUGH))
+    here = _first_point(rough, x)
+    stage = minimise_scaled(lambda x: rough.local(x, 1e-6), here.theta, replace(control, tolerance=_ROUGH), here)
     near: Laplace = stage.source
     phi = problem.join(near.mode.theta, near.mode.beta, near.mode.lam)
     criterion = JointCriterion(finder, refine)
@@ -228,6 +221,23 @@ def solve_glmm(
     optimum = _with_snaps(criterion.local, phi, replace(control, tolerance=1e-9), finder)
     log = stage.log + tuple(replace(e, number=e.number + len(stage.log)) for e in optimum.log)
     return _finish(criterion, replace(optimum, log=log))
+
+
+def _first_point(rough: ProfiledCriterion, x: FloatArray) -> Local:
+    """The starting values, with smaller random effects where the criterion does not exist at them."""
+    problem = rough.finder.problem
+    for shrink in _SHRINK:
+        start = x.copy()
+        start[: problem.n_theta] *= shrink
+        here = rough.local(start, 1e-6)
+        if here is not None:
+            return here
+    raise DesignError(
+        "the criterion cannot be evaluated at the starting values; give other ones (`start=`), or take columns out of "
+        "the random effects."
+        if problem.family.log_concave
+        else flat_mode(problem)
+    )
 
 
 def minimise_scaled(
@@ -295,7 +305,7 @@ def _snap(problem: GlmmProblem, phi: FloatArray) -> FloatArray | None:
     for i, (T, template) in enumerate(zip(factors, templates.templates, strict=True)):
         sizes = np.linalg.svd(T, compute_uv=False)
         if sizes[-1] < _SNAP and (sizes[sizes < _SNAP] > 0.0).any():
-            factors[i] = _truncate(T, template.structure)
+            factors[i] = template.truncate(T, _SNAP)
             changed = True
     if not changed:
         return None
@@ -303,14 +313,6 @@ def _snap(problem: GlmmProblem, phi: FloatArray) -> FloatArray | None:
     if np.allclose(theta, phi[: problem.n_theta], rtol=0, atol=1e-14):
         return None
     return np.concatenate([theta, phi[problem.n_theta :]])
-
-
-def _truncate(T: FloatArray, structure: str) -> FloatArray:
-    if structure != "unstructured":
-        return np.where(np.abs(T) < _SNAP, 0.0, T)
-    vectors, sizes, right = np.linalg.svd(T)
-    kept: FloatArray = (vectors * np.where(sizes < _SNAP, 0.0, sizes)) @ right
-    return kept
 
 
 def canonical(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
@@ -324,7 +326,7 @@ def canonical(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
 
 def _no_value(problem: GlmmProblem) -> DesignError:
     if not problem.family.log_concave:
-        return DesignError(FLAT_MODE)
+        return DesignError(flat_mode(problem))
     return DesignError(
         "the criterion cannot be evaluated around the point where it is smallest; simplify the random effects, or give "
         "other starting values (`start=`)."

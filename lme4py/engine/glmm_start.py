@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from lme4py.engine.glmm import GlmmProblem
+from lme4py.engine.ordinal import Ordinal
+from lme4py.engine.ordinal_start import start_thresholds
 from lme4py.engine.types import FloatArray
 from lme4py.errors import DesignError
 
@@ -24,7 +26,7 @@ class Start:
 
     theta: FloatArray
     beta: FloatArray
-    lam: float
+    lam: Any
 
 
 def find_start(problem: GlmmProblem) -> Start:
@@ -35,6 +37,11 @@ def find_start(problem: GlmmProblem) -> Start:
     problem : GlmmProblem
     """
     family, data = problem.family, problem.data
+    if isinstance(family, Ordinal):
+        with np.errstate(all="ignore"):
+            beta, gamma = start_thresholds(problem)
+            rows = family.derivatives(data, problem.offset + problem.X @ beta, gamma, 2)
+            return Start(_moment_theta(problem, rows), beta, gamma)
     with np.errstate(all="ignore"):
         lam = 0.0
         if problem.n_dispersion:

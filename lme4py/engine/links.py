@@ -94,6 +94,10 @@ class ProbabilityLink(Link):
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         """A = log F(eta) and B = log(1 - F(eta)), each with three derivatives."""
 
+    def lower_tail(self, eta: FloatArray) -> Derivatives:
+        """A = log F(eta) with three derivatives."""
+        return self.tails(eta)[0]
+
     def derivatives(self, eta: FloatArray) -> Derivatives:
         """mu, dmu/deta, d2mu/deta2, d3mu/deta3, each of the shape of eta; from the smaller tail."""
         A, B = self.tails(eta)
@@ -144,6 +148,9 @@ class Probit(ProbabilityLink):
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         return _normal_tail(eta), _mirror(_normal_tail(-eta))
 
+    def lower_tail(self, eta: FloatArray) -> Derivatives:
+        return _normal_tail(eta)
+
     def eta(self, mu: FloatArray) -> FloatArray:
         return ndtri(mu)
 
@@ -181,6 +188,9 @@ class Cauchit(ProbabilityLink):
 
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         return _cauchy_tail(eta), _mirror(_cauchy_tail(-eta))
+
+    def lower_tail(self, eta: FloatArray) -> Derivatives:
+        return _cauchy_tail(eta)
 
     def eta(self, mu: FloatArray) -> FloatArray:
         result: FloatArray = np.tan(np.pi * (mu - 0.5))

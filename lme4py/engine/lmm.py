@@ -19,13 +19,16 @@ import scipy.linalg.lapack as lapack
 
 from lme4py.design.design import Design
 from lme4py.engine import small
-from lme4py.engine.covariance import Template, Templates
-from lme4py.engine.crossproducts import CrossProducts, Factor, RowBlock, accumulate
+from lme4py.engine.covariance import Templates
+from lme4py.engine.crossproducts import CrossProducts, Edges, Factor, RowBlock, accumulate
 from lme4py.engine.scaling import ScaledColumns, Scaling, scale_columns
 from lme4py.engine.structure import Structure, analyse
 from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
-from lme4py.engine.types import FloatArray, LinearOperator, sparse
+from lme4py.engine.types import FloatArray, LinearOperator, SparseMatrix, sparse
 from lme4py.errors import DesignError
+
+# With more products than this, the change of the dense block is made by matrix products.
+_MAX_LISTED = 3_000_000
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,10 @@ def make_problem(design: Design) -> Problem:
     scaling, columns = scale_columns(design)
     factors = group_terms(design)
     cross = accumulate([_row_block(design, columns, factors)], factors)
-    structure = analyse(factors, cross)
-    templates = Templates(tuple(Template(term.n_columns, term.structure) for term in design.terms))
+    # From here on nothing needs the rows, and the symbolic step needs the memory.
+    del columns
+    structure = analyse(factors, cross, max_listed=_MAX_LISTED)
+    templates = Templates.of_terms(design.terms)
     return Problem(factors, templates, scaling, cross, structure, base_values(structure, factors, cross))
 
 
@@ -195,7 +200,7 @@ class Criterion:
         if self.reml and p:
             inverse = lapack.dtrtri(point.RX)[0]
             corner[:p, :p] += inverse @ inverse.T
-        by_factor = point.swept.adjoint(point.border, corner).sigma
+        by_factor = point.swept.adjoint(point.border, corner, only_sigma=True).sigma
         out: list[FloatArray] = [np.empty(0)] * len(self.problem.templates.templates)
         for factor, G in zip(self.problem.factors, by_factor, strict=True):
             for term, columns in zip(factor.terms, factor.columns, strict=True):
@@ -269,15 +274,15 @@ class _ZZ:
     def __init__(self, problem: Problem) -> None:
         self.factors = problem.factors
         self.diagonal = problem.cross.diagonal
-        self.tables = {}
-        for (s, t), edges in problem.cross.edges.items():
-            J_s, J_t = problem.factors[s].n_levels, problem.factors[t].n_levels
-            k_s, k_t, _ = edges.values.shape
-            rows = np.concatenate([a * J_s + edges.rows for a in range(k_s) for _ in range(k_t)])
-            columns = np.concatenate([b * J_t + edges.columns for _ in range(k_s) for b in range(k_t)])
-            shape = (problem.factors[s].size, problem.factors[t].size)
-            table = sparse.coo_array((edges.values.ravel(), (rows, columns)), shape=shape).tocsr()
-            self.tables[s, t] = LinearOperator.of(table)
+        # The factor that is eliminated first has its products with all others in one matrix.
+        self.first = problem.structure.stages[0].factor
+        self.others = problem.structure.remaining_slices[0]
+        self.coupling = problem.base.coupling_operator
+        self.tables = {
+            pair: LinearOperator.of(_edge_matrix(edges, problem.factors[pair[0]], problem.factors[pair[1]]))
+            for pair, edges in problem.cross.edges.items()
+            if self.first not in pair
+        }
 
     def apply(self, h: list[FloatArray]) -> tuple[list[FloatArray], FloatArray]:
         """Z'WZ h by factor, and h'Z'WZ h."""
@@ -285,8 +290,21 @@ class _ZZ:
         for f, factor in enumerate(self.factors):
             k, J = factor.n_columns, factor.n_levels
             out.append(small.apply(self.diagonal[f], h[f].reshape(k, J, -1)).reshape(k * J, -1))
+        if self.others:
+            out[self.first] += self.coupling.matrix @ np.concatenate([h[t] for t in self.others])
+            change = self.coupling.transposed @ h[self.first]
+            for t, place in self.others.items():
+                out[t] += change[place]
         for (s, t), table in self.tables.items():
-            out[s] = out[s] + table.matrix @ h[t]
-            out[t] = out[t] + table.transposed @ h[s]
+            out[s] += table.matrix @ h[t]
+            out[t] += table.transposed @ h[s]
         inner = sum((a.T @ b for a, b in zip(h, out, strict=True)), np.zeros((h[0].shape[1], h[0].shape[1])))
         return out, inner
+
+
+def _edge_matrix(edges: Edges, s: Factor, t: Factor) -> SparseMatrix:
+    """Z_s'W Z_t."""
+    k_s, k_t, _ = edges.values.shape
+    rows = np.concatenate([a * s.n_levels + edges.rows for a in range(k_s) for _ in range(k_t)])
+    columns = np.concatenate([b * t.n_levels + edges.columns for _ in range(k_s) for b in range(k_t)])
+    return sparse.coo_array((edges.values.ravel(), (rows, columns)), shape=(s.size, t.size)).tocsr()

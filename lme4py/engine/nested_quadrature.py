@@ -25,8 +25,10 @@ import numpy as np
 
 from lme4py.engine.glmm import GlmmProblem, ModeFinder
 from lme4py.engine.glmm_laplace import Laplace, _outer_by_factor, theta_gradient
+from lme4py.engine.nuisance import total
 from lme4py.engine.quadrature import (
     _CHUNK,
+    FixedQuadrature,
     Quadrature,
     _reordered,
     check_points,
@@ -43,13 +45,15 @@ def make_quadrature(finder: ModeFinder, n_points: int) -> Quadrature | NestedQua
     ----------
     finder : ModeFinder
     n_points : int
-        nAGQ, points per dimension.
+        nAGQ, points per dimension; negative for nodes that stay where the distribution of the random effects is.
 
     Raises
     ------
     OptionError
         When the integral does not split into groups, or has too many dimensions.
     """
+    if n_points < 0:
+        return FixedQuadrature(finder, -n_points)
     if len(finder.problem.factors) == 1:
         return Quadrature(finder, n_points)
     return NestedQuadrature(finder, n_points)
@@ -130,7 +134,7 @@ class _Sums:
     v : ndarray, shape (J_b, k_b)
     vx : ndarray, shape (J_b, k_b, k_a)
     vz : ndarray, shape (J_b, k_b, k_b)
-    lam : ndarray, shape ()
+    lam : ndarray, shape (d,)
     """
 
     score: FloatArray
@@ -263,7 +267,7 @@ class NestedQuadrature:
     # -- gradient ------------------------------------------------------------------------------------------------
 
     def __call__(self, found: Laplace) -> tuple[float, FloatArray]:
-        """-2 log-likelihood and its gradient in (theta, beta, log dispersion).
+        """-2 log-likelihood and its gradient in (theta, beta, lambda).
 
         Parameters
         ----------
@@ -271,7 +275,7 @@ class NestedQuadrature:
             The Laplace approximation at the same parameters.
         """
         scales = self._scales(found)
-        order = 3 if self.finder.problem.n_dispersion else 1
+        order = self.finder.problem.score_order
         parts = self._blocks()
         if len(parts) == 1:
             block = self._evaluate(found, scales, parts[0], order)
@@ -293,9 +297,9 @@ class NestedQuadrature:
         if not possible.all():
             # A node outside the range of the link has weight 0.
             score = np.where(possible, score, 0.0)
-        lam = 0.0
-        if self.finder.problem.n_dispersion:
-            lam = float((np.where(possible, rows.d_lam, 0.0) * by_row).sum())
+        lam = np.zeros(0)
+        if self.finder.problem.n_nuisance:
+            lam = total(rows.d_lam, by_row, possible)
         Zas, Zbs = (
             posterior * np.array([np.add.reduceat(score * column, self.starts, axis=-1) for column in Z.T])
             for Z in (self.Za, self.Zb)
@@ -312,7 +316,7 @@ class NestedQuadrature:
             slope_v.sum(axis=1).T,
             np.einsum("iqb,qj->bij", slope_v, x),
             np.einsum("iqb,qj->bij", slope_v, z),
-            np.array(lam),
+            lam,
         )
 
     def _prior_slopes(self, found: Laplace, scales: _Scales, posterior: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -350,9 +354,9 @@ class NestedQuadrature:
         score = np.empty(problem.n_obs)
         score[self.order] = sums.score
         parts = [theta_gradient(problem, by_T), problem.X.T @ (rest - 2.0 * score)]
-        if problem.n_dispersion:
+        if problem.n_nuisance:
             lam_w = rows.w_exp_lam if expected else rows.w_obs_lam
-            parts.append(np.array([-2.0 * float(sums.lam) + float(h @ lam_w) + float(Za @ rows.score_lam)]))
+            parts.append(-2.0 * sums.lam + total(lam_w, h) + total(rows.score_lam, Za))
         return np.concatenate(parts)
 
     def _in_hessian(

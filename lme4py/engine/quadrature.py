@@ -19,6 +19,7 @@ import numpy as np
 
 from lme4py.engine.glmm import GlmmProblem, ModeFinder
 from lme4py.engine.glmm_laplace import Laplace, theta_gradient
+from lme4py.engine.nuisance import total
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.errors import OptionError
 
@@ -184,7 +185,7 @@ class Quadrature:
         return value, weights / total
 
     def __call__(self, found: Laplace) -> tuple[float, FloatArray]:
-        """-2 log-likelihood and its gradient in (theta, beta, log dispersion).
+        """-2 log-likelihood and its gradient in (theta, beta, lambda).
 
         Parameters
         ----------
@@ -195,14 +196,14 @@ class Quadrature:
         u, moves = self._nodes(found, C)
         blocks = self._blocks()
         if len(blocks) == 1:
-            rows = self._values(found, moves, 3 if self.finder.problem.n_dispersion else 1)
+            rows = self._values(found, moves, self.finder.problem.score_order)
             value, posterior = self._normalise(found, u, self._group_sum(rows.loglik))
             sums = self._sums(rows, posterior, u)
         else:
             value, posterior = self._log_integral(found, u, moves)
             parts = []
             for part in blocks:
-                rows = self._values(found, moves[:, part], 3 if self.finder.problem.n_dispersion else 1)
+                rows = self._values(found, moves[:, part], self.finder.problem.score_order)
                 parts.append(self._sums(rows, posterior[part], u[:, part], self.rule.x[part]))
             sums = _Sums(*(np.sum([getattr(p, name) for p in parts], axis=0) for name in _Sums.__slots__))
         return value, self._gradient(found, C, A, sums)
@@ -216,9 +217,9 @@ class Quadrature:
             # A node outside the range of the link has weight 0.
             score = np.where(possible, score, 0.0)
         Zs = np.array([self._group_sum(score * self.Z[:, a]) for a in range(self.k)])
-        lam = 0.0
-        if self.finder.problem.n_dispersion:
-            lam = float((np.where(possible, rows.d_lam, 0.0) * by_row).sum())
+        lam = np.zeros(0)
+        if self.finder.problem.n_nuisance:
+            lam = total(rows.d_lam, by_row, possible)
         by_T = np.einsum("qj,aqj,bqj->ab", posterior, Zs, u)
         return _Sums(
             (score * by_row).sum(axis=0),
@@ -227,7 +228,7 @@ class Quadrature:
             np.einsum("qj,aqj->aj", posterior, Zs),
             np.einsum("qj,aqj,qb->jab", posterior, u, x),
             np.einsum("qj,aqj,qb->jab", posterior, Zs, x),
-            np.array(lam),
+            lam,
         )
 
     def _gradient(self, found: Laplace, C: FloatArray, A: FloatArray, sums: _Sums) -> FloatArray:
@@ -260,10 +261,36 @@ class Quadrature:
         score = np.empty(problem.n_obs)
         score[self.order] = sums.score
         parts = [theta_gradient(problem, [by_T]), problem.X.T @ (rest - 2.0 * score)]
-        if problem.n_dispersion:
+        if problem.n_nuisance:
             lam_w = rows.w_exp_lam if expected else rows.w_obs_lam
-            parts.append(np.array([-2.0 * float(sums.lam) + float(h @ lam_w) + float(Za @ rows.score_lam)]))
+            parts.append(-2.0 * sums.lam + total(lam_w, h) + total(rows.score_lam, Za))
         return np.concatenate(parts)
+
+
+class FixedQuadrature(Quadrature):
+    """-2 log-likelihood by Gauss-Hermite quadrature that is not adapted to the groups.
+
+    The nodes stand at u = x_q / sqrt(2) in all groups: the rule for the weight exp(-|u|^2), as in R's clmm, is denser
+    where posterior distributions of groups lie than the one for the prior. It needs more points than the adaptive
+    rule for the same precision.
+    """
+
+    def _nodes(self, found: Laplace, C: FloatArray) -> tuple[FloatArray, FloatArray]:
+        nodes = self.rule.x.T[:, :, None] / np.sqrt(2.0)
+        u = np.broadcast_to(nodes, (self.k, self.rule.x.shape[0], self.J))
+        change = u - found.mode.u.reshape(self.k, 1, self.J)
+        return u, np.einsum("ab,bqj->aqj", found.mode.T[0], change)
+
+    def _normalise(self, found: Laplace, u: FloatArray, log_joint: FloatArray) -> tuple[float, FloatArray]:
+        value, weights = super()._normalise(found, u, log_joint)
+        return value - found.swept.log_det + self.J * self.k * float(np.log(2.0)), weights
+
+    def _gradient(self, found: Laplace, C: FloatArray, A: FloatArray, sums: _Sums) -> FloatArray:
+        problem = self.finder.problem
+        score = np.empty(problem.n_obs)
+        score[self.order] = sums.score
+        parts = [theta_gradient(problem, [-2.0 * sums.by_T]), problem.X.T @ (-2.0 * score)]
+        return np.concatenate([*parts, -2.0 * sums.lam] if problem.n_nuisance else parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +305,7 @@ class _Sums:
     u, Zs : ndarray, shape (k, J)
     ux, Zsx : ndarray, shape (J, k, k)
         u x' and Z's x'.
-    lam : ndarray, shape ()
+    lam : ndarray, shape (d,)
         d log f / d lambda.
     """
 

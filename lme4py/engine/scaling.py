@@ -15,6 +15,7 @@ import numpy as np
 import scipy.linalg
 
 from lme4py.design.design import Design, RandomTerm
+from lme4py.engine.covariance import mean_and_contrasts
 from lme4py.engine.types import FloatArray
 from lme4py.errors import DataError
 
@@ -209,8 +210,11 @@ def _scale_random(term: RandomTerm, root: FloatArray | None) -> tuple[FloatArray
     if term.structure != "unstructured":
         sizes = np.sqrt(np.mean(Z * Z if root is None else (Z * root[:, None]) ** 2, axis=0))
         sizes = np.where(sizes > 0, sizes, 1.0)
-        if term.structure == "identity":
+        if term.structure != "diagonal":
             sizes = np.full(k, np.sqrt(np.mean(sizes**2)))
+        if term.structure == "exchangeable":
+            S: FloatArray = mean_and_contrasts(k) / sizes
+            return Z @ S, S
         return Z / sizes, np.diag(1.0 / sizes)
     S, scaled = _centre_and_scale(Z, root)
     weighted = scaled if root is None else scaled * root[:, None]
@@ -223,14 +227,21 @@ def _scale_random(term: RandomTerm, root: FloatArray | None) -> tuple[FloatArray
 
 
 def scale_model(
-    design: Design,
-) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...], tuple[FloatArray, ...]]:
-    """Columns of a model whose response keeps its units: X C, C, and Z S and S for each term.
+    design: Design, constant: bool = False
+) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...], tuple[FloatArray, ...], FloatArray | None]:
+    """Columns of a model whose response keeps its units: X C, C, Z S and S for each term, and the shift.
 
     Parameters
     ----------
     design : Design
+    constant : bool
+        Other parameters of the model take up a constant in eta: the columns inside are X C + 1 shift', centred.
     """
-    X, C = _scale_fixed(design.X, None)
+    shift = None
+    if constant and design.X.shape[1]:
+        X, whole = _scale_fixed(np.column_stack([np.ones(design.n_obs), design.X]), None)
+        X, C, shift = np.ascontiguousarray(X[:, 1:]), whole[1:, 1:], whole[0, 1:]
+    else:
+        X, C = _scale_fixed(design.X, None)
     scaled = [_scale_random(term, None) for term in design.terms]
-    return X, C, tuple(Z for Z, _ in scaled), tuple(S for _, S in scaled)
+    return X, C, tuple(Z for Z, _ in scaled), tuple(S for _, S in scaled), shift

@@ -1,4 +1,4 @@
-"""Complete and quasi-complete separation of binomial responses: fixed effects that have no finite estimate."""
+"""Complete and quasi-complete separation of binary and ordered responses: fixed effects without a finite estimate."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import numpy as np
 from lme4py.design.design import Design
 from lme4py.design.response import ResponseData
 from lme4py.engine.families import Family
+from lme4py.engine.ordinal import Ordinal
 from lme4py.engine.types import FloatArray
 
-# A linear predictor of this size on the logit scale is what a direction without optimum looks like.
+# A linear predictor of this size is what a direction without optimum looks like; normal tails are thinner.
 _SUSPICIOUS = 12.0
+_SUSPICIOUS_PROBIT = 4.0
 
 
 def describe_separation(design: Design, data: ResponseData, family: Family, beta: FloatArray, vcov: FloatArray) -> str:
@@ -24,21 +26,29 @@ def describe_separation(design: Design, data: ResponseData, family: Family, beta
     beta : ndarray, shape (p,)
     vcov : ndarray, shape (p, p)
     """
-    if family.name != "binomial" or not beta.size:
+    if family.name not in ("binomial", "ordinal") or not beta.size:
         return ""
-    eta = design.X @ beta
+    ordered = isinstance(family, Ordinal)
+    # Thresholds take up any constant.
+    X = design.X - design.X.mean(axis=0) if ordered else design.X
     se = np.sqrt(np.maximum(vcov.diagonal(), 0.0))
-    wide = se * np.abs(design.X).max(axis=0) > _SUSPICIOUS
-    if np.abs(eta).max() < _SUSPICIOUS and not wide.any():
+    large = _SUSPICIOUS_PROBIT if family.link.name == "probit" else _SUSPICIOUS
+    wide = se * np.abs(X).max(axis=0) > large
+    if np.abs(X @ beta).max() < large and not wide.any():
         return ""
-    direction = separating_direction(design.X, data)
+    direction = (
+        ordered_direction(design.X, data, family.A)
+        if isinstance(family, Ordinal)
+        else separating_direction(design.X, data)
+    )
     if direction is None:
         return ""
     size = np.abs(direction) * np.abs(design.X).max(axis=0)
     columns = [name for name, s in zip(design.x_names, size, strict=True) if s > 1e-6 * size.max()]
+    what = "the categories" if ordered else "successes from failures"
     verb = "separates" if len(columns) == 1 else "separate"
     return (
-        f"{', '.join(columns)} {verb} successes from failures (complete or quasi-complete separation), so that some "
+        f"{', '.join(columns)} {verb} {what} (complete or quasi-complete separation), so that some "
         "fixed effects have no finite estimate. Leave these columns out, merge sparse categories, or use a "
         "penalised method."
     )
@@ -76,3 +86,38 @@ def separating_direction(X: FloatArray, data: ResponseData) -> FloatArray | None
         return None
     direction: FloatArray = result.x / np.where(size > 0, size, 1.0)
     return direction
+
+
+def ordered_direction(X: FloatArray, data: ResponseData, A: FloatArray) -> FloatArray | None:
+    """d such that X d leaves the intervals of the categories for thresholds that move along; None without one.
+
+    The likelihood never falls along (d, g) when (A g)_k - x'd >= 0 for the threshold above each row and <= 0 for the
+    one below it.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p)
+    data : ResponseData
+    A : ndarray, shape (K - 1, d)
+        Thresholds = A gamma.
+    """
+    from scipy.optimize import linprog
+
+    size = np.abs(X).max(axis=0)
+    scaled = X / np.where(size > 0, size, 1.0)
+    last = A.shape[0]
+    below, above = data.codes > 0, data.codes < last
+    rows = np.vstack(
+        [
+            np.hstack([scaled[above], -A[data.codes[above]]]),
+            np.hstack([-scaled[below], A[data.codes[below] - 1]]),
+        ]
+    )
+    rows = np.unique(rows, axis=0)
+    result = linprog(
+        rows.sum(axis=0), A_ub=rows, b_ub=np.zeros(rows.shape[0]), bounds=[(-1.0, 1.0)] * rows.shape[1], method="highs"
+    )
+    if result.status != 0 or float(result.fun or 0.0) > -1e-7:
+        return None
+    direction: FloatArray = result.x[: X.shape[1]] / np.where(size > 0, size, 1.0)
+    return direction if np.abs(direction).max() > 0.0 else None

@@ -7,6 +7,7 @@ length J, whatever k is. That is far faster than J calls into LAPACK, and free o
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg.lapack as lapack
 
 from lme4py.engine.types import FloatArray
 
@@ -115,6 +116,12 @@ def symmetrize(A: FloatArray) -> FloatArray:
     if A.shape[0] == 1:
         return A
     return 0.5 * (A + A.swapaxes(0, 1))
+
+
+def lower_inverse(T: FloatArray) -> FloatArray:
+    """Inverse of one lower triangular matrix."""
+    inverse: FloatArray = lapack.dtrtri(T, lower=1)[0]
+    return inverse
 
 
 def lower_factor(M: FloatArray) -> FloatArray:

@@ -33,10 +33,12 @@ def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> O
     def local(theta: FloatArray) -> Local | None:
         try:
             point = criterion.evaluate(theta)
+            # Of large dense blocks no more than one is in memory at any time.
+            point.swept.spend()
             found = criterion.derivatives(point)
         except np.linalg.LinAlgError:
             return None
-        point.swept.release()
+        point.swept.discard()
         return Local(theta, point.value, found.gradient, found.hessian, (point, found.G, found.gradient))
 
     templates = criterion.problem.templates
@@ -95,16 +97,8 @@ def _snap(criterion: Criterion, templates: Templates, optimum: Optimum) -> Float
         if not is_small:
             continue
         trial = list(templates.factors(theta))
-        trial[i] = _truncate(trial[i], templates.templates[i].structure)
+        trial[i] = templates.templates[i].truncate(trial[i], _SNAP)
         candidate = templates.theta_of_factors(trial)
         if criterion(candidate) <= optimum.value + noise:
             theta = candidate
     return None if theta is optimum.theta else theta
-
-
-def _truncate(T: FloatArray, structure: str) -> FloatArray:
-    if structure != "unstructured":
-        return np.where(np.abs(T) < _SNAP, 0.0, T)
-    vectors, sizes, right = np.linalg.svd(T)
-    kept: FloatArray = (vectors * np.where(sizes < _SNAP, 0.0, sizes)) @ right
-    return kept

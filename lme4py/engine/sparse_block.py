@@ -74,6 +74,16 @@ class SparseFactor:
         """Forget the inverse; it is made again when needed."""
         self._inverse = None
 
+    def spend(self) -> None:
+        """Nothing: the factor is needed for solutions."""
+
+    def discard(self) -> None:
+        """Forget the factor and its inverse; only `residual` works afterwards."""
+        self._inverse = None
+        del self.cholesky
+        if all(self._invertible):
+            self.K = np.zeros(0)
+
     def inverse_blocks(self, f: int) -> FloatArray:
         """Diagonal blocks of the inverse of one grouping factor, (k, k, J)."""
         return self.inverse()[self.block.own_places[f]]

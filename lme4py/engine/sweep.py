@@ -6,8 +6,7 @@ With V_s = W^-1 + sum over i <= s of Z_i Sigma_i Z_i', the sweep of factor s tur
     A  <-  A - A_{.s} E A_{s.},      E = T (I + T' A_ss T)^-1 T' = (Sigma^-1 + A_ss)^-1,
 
 which is the blocked Cholesky factorisation of Bates, Alday & Kokandakar (2025, arXiv 2505.11674) kept in
-terms that stay finite when T is singular. The adjoint runs the same sweeps backwards and gives the derivative of
-any function of the swept cross-products with respect to every Sigma_s and every block of A at about twice the cost.
+terms that stay finite when T is singular. The same sweeps backwards give derivatives (`lme4py.engine.adjoint`).
 """
 
 from __future__ import annotations
@@ -16,24 +15,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg.lapack as lapack
 
 from lme4py.engine import small
+from lme4py.engine.adjoint import Adjoint, adjoint
 from lme4py.engine.crossproducts import CrossProducts, Factor
-from lme4py.engine.dense_block import (
-    BlockDerivative,
-    BlockFactor,
-    DenseDerivative,
-    DenseFactor,
-    base_dense,
-    block_products,
-    is_invertible,
-    scale_rows,
-)
+from lme4py.engine.dense_block import BlockFactor, BlockValues, DenseFactor, base_block, is_invertible, scale_rows
 from lme4py.engine.sparse_block import SparseFactor
 from lme4py.engine.structure import Stage, Structure
-from lme4py.engine.types import FloatArray, LinearOperator, SparseMatrix, sparse
-from lme4py.engine.wide import gram_adjoint, subtract_gram
+from lme4py.engine.types import FloatArray, LinearOperator, SparseMatrix, with_data
+from lme4py.engine.wide import subtract_gram
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,8 @@ class BaseValues:
         C of the first stage.
     products : csr_array
         P of the first stage, for this `coupling`.
-    dense : ndarray, shape (q, q), or (n_elements,) where the block is sparse
+    block : BlockValues
+        What remains after the stages.
     diagonal : tuple of ndarray, each (k, k, J)
     border : tuple of ndarray, each (k J, c)
     corner : ndarray, shape (c, c)
@@ -56,7 +47,7 @@ class BaseValues:
     vector: FloatArray
     coupling: SparseMatrix
     products: SparseMatrix | None
-    dense: FloatArray
+    block: BlockValues
     diagonal: tuple[FloatArray, ...]
     border: tuple[FloatArray, ...]
     corner: FloatArray
@@ -79,10 +70,10 @@ def base_values(structure: Structure, factors: tuple[Factor, ...], cross: CrossP
         f = stage.factor
         vector[structure.diagonal_slices[f]] = cross.diagonal[f].ravel()
         vector[structure.coupling_slices[f]] = stage.coupling.data
-    dense = base_dense(structure, factors, cross)
+    block = base_block(structure, factors, cross)
     border = tuple(B.reshape(-1, B.shape[2]) for B in cross.border)
     first = structure.stages[0]
-    return BaseValues(vector, first.coupling, first.products, dense, cross.diagonal, border, cross.corner)
+    return BaseValues(vector, first.coupling, first.products, block, cross.diagonal, border, cross.corner)
 
 
 @dataclass(frozen=True)
@@ -104,7 +95,7 @@ class SweptStage:
             return self.inverse
         if self.invertible:
             # T^-T M^-1 T' has no cancellation.
-            return small.left(lower_inverse(self.T).T, small.right(self.inverse, self.T.T))
+            return small.left(small.lower_inverse(self.T).T, small.right(self.inverse, self.T.T))
         return np.eye(self.T.shape[0])[:, :, None] - small.product(self.A, self.E)
 
     def apply_E(self, B: FloatArray) -> FloatArray:
@@ -139,7 +130,7 @@ class Sweeper:
         """
         structure = self.structure
         values = base.vector.copy()
-        K = base.dense.copy()
+        K = base.block.array()
         flat = K.reshape(-1)
         log_det = 0.0
         stages = []
@@ -150,15 +141,15 @@ class Sweeper:
             else:
                 A = values[structure.diagonal_slices[f]].reshape(base.diagonal[f].shape)
                 data = values[structure.coupling_slices[f]]
-                C = _with_data(stage.coupling, data)
+                C = with_data(stage.coupling, data)
                 P = stage.products
                 if P is not None:
-                    P = _with_data(P, data[stage.first] * data[stage.second])
+                    P = with_data(P, data[stage.first] * data[stage.second])
             swept, part = _sweep(stage, A, C, T[f])
             log_det += part
             stages.append(swept)
             if P is None:
-                subtract_gram(C, swept.E, K)
+                subtract_gram(stage.gram, C, T[f], swept.inverse, K)
             elif P.shape[1]:
                 transposed = base.products_operator.transposed if position == 0 and base.products_operator else P.T
                 change = transposed @ swept.E.ravel()
@@ -186,10 +177,6 @@ class Sweeper:
         return np.concatenate([border[f] for f in self.structure.dense])
 
 
-def _with_data(table: SparseMatrix, data: FloatArray) -> SparseMatrix:
-    return sparse.csr_array((data, table.indices, table.indptr), shape=table.shape)
-
-
 def _sweep(stage: Stage, A: FloatArray, C: SparseMatrix, T: FloatArray) -> tuple[SweptStage, float]:
     k = T.shape[0]
     M = small.congruence(T, A)
@@ -198,12 +185,6 @@ def _sweep(stage: Stage, A: FloatArray, C: SparseMatrix, T: FloatArray) -> tuple
     log_det, inverse = small.spd_inverse(M)
     E = small.right(small.left(T, inverse), T.T) if k > 1 else inverse * T[0, 0] ** 2
     return SweptStage(stage, T, A, C, inverse, E, is_invertible(T)), log_det
-
-
-def lower_inverse(T: FloatArray) -> FloatArray:
-    """Inverse of a lower triangular matrix."""
-    inverse: FloatArray = lapack.dtrtri(T, lower=1)[0]
-    return inverse
 
 
 @dataclass(frozen=True)
@@ -341,160 +322,18 @@ class Swept:
         if self.dense is not None:
             self.dense.release()
 
-    def adjoint(self, border: SweptBorder, corner: FloatArray, blocks: bool = False) -> Adjoint:
-        """Derivatives of log|M| + F, where F depends on the swept corner with derivative `corner`.
+    def spend(self) -> None:
+        """The inverse of the dense block may take the place of its factor: one matrix less in memory."""
+        if self.dense is not None:
+            self.dense.spend()
 
-        Parameters
-        ----------
-        border : SweptBorder
-            Of the columns whose products form the corner.
-        corner : ndarray, shape (c, c)
-            dF / d corner (symmetric); zeros give the derivatives of log|M| alone.
-        blocks : bool
-            Also the derivatives in the base values outside the diagonal blocks.
-        """
-        return _adjoint(self, border, corner, blocks)
+    def discard(self) -> None:
+        """Forget the factor of the dense block; `back_substitute` of columns that were swept before still works."""
+        if self.dense is not None:
+            self.dense.discard()
 
-
-@dataclass(frozen=True)
-class Adjoint:
-    """Derivatives by grouping factor.
-
-    Attributes
-    ----------
-    sigma : list of ndarray, each (k, k)
-        G with df = tr(G dSigma).
-    diagonal : list of ndarray, each (k, k, J)
-        D with df = sum over levels of tr(D_j dA_jj); for F = 0 the diagonal blocks of Lambda M^-1 Lambda'.
-    values : ndarray, shape (n_values,), or None
-        Derivatives in `BaseValues.vector`.
-    coupling : ndarray, or None
-        Derivatives in the stored elements of `BaseValues.coupling`; each stands for both of its kind.
-    dense : object with `at`, or None
-        Derivatives in the dense block.
-    """
-
-    sigma: list[FloatArray]
-    diagonal: list[FloatArray]
-    values: FloatArray | None = None
-    coupling: FloatArray | None = None
-    dense: BlockDerivative | None = None
-
-
-def _adjoint(swept: Swept, border: SweptBorder, corner: FloatArray, blocks: bool) -> Adjoint:
-    structure = swept.sweeper.structure
-    first_coupling = None
-    state = _AdjointState(np.zeros(structure.n_values), {}, {}, {}, None)
-    if swept.dense is not None:
-        _adjoint_dense(swept, border, corner, state)
-    for position in range(len(swept.stages) - 1, -1, -1):
-        s = swept.stages[position]
-        f = s.stage.factor
-        k, J = s.E.shape[0], s.E.shape[2]
-        B = border.before[position]
-        Y = B @ corner
-        slices = structure.remaining_slices[position]
-        lower = np.concatenate([state.border[g] for g in slices]) if slices else None
-        if lower is not None:
-            C = swept.base.coupling_operator.matrix if position == 0 else s.coupling
-            Y = Y + C @ lower
-        d_E = -small.outer(Y.reshape(k, J, -1), B.reshape(k, J, -1))
-        change = None
-        P = swept.base.products if position == 0 else s.stage.products
-        if P is None:
-            d_E -= state.wide(s)
-        elif P.shape[1]:
-            change = state.change(s.stage)
-            if position:
-                P = _with_data(P, s.coupling.data[s.stage.first] * s.coupling.data[s.stage.second])
-            elif swept.base.products_operator:
-                P = swept.base.products_operator.matrix
-            d_E -= (P @ change).reshape(k, k, J)
-        d_E = small.symmetrize(d_E)
-        d_A = s.E - small.product(small.product(s.E, d_E), s.E)
-        state.diagonal[f] = d_A
-        N = s.residual_map
-        NE = small.product(N, d_E)
-        state.sigma[f] = (small.product(N, s.A) + small.product(NE, small.transpose(N))).sum(axis=2)
-        if position:
-            # What earlier stages changed of this stage's own values.
-            state.values[structure.diagonal_slices[f]] += d_A.ravel()
-            state.border[f] = -s.apply_E(Y + B @ corner)
-            part = _adjoint_coupling(s, border.scaled[position], lower, change)
-            state.values[structure.coupling_slices[f]] += part
-        elif blocks:
-            first_coupling = _adjoint_coupling(s, border.scaled[0], lower, change)
-    order = range(len(swept.sweeper.factors))
-    sigma, diagonal = [state.sigma[f] for f in order], [state.diagonal[f] for f in order]
-    return Adjoint(sigma, diagonal, state.values, first_coupling, state.dense)
-
-
-@dataclass
-class _AdjointState:
-    """Derivatives gathered while the sweeps run backwards."""
-
-    values: FloatArray
-    border: dict[int, FloatArray]
-    sigma: dict[int, FloatArray]
-    diagonal: dict[int, FloatArray]
-    dense: BlockDerivative | None
-
-    def change(self, stage: Stage) -> FloatArray:
-        """Derivatives in the targets of a stage."""
-        own = self.values[stage.targets]
-        if self.dense is None or not stage.dense_targets.size:
-            return own
-        return np.concatenate([own, self.dense.at(stage)])
-
-    def wide(self, swept: SweptStage) -> FloatArray:
-        """Derivatives in E of a stage without a list of products, (k, k, J)."""
-        if not isinstance(self.dense, DenseDerivative):
-            raise ValueError("there is no dense block")
-        k, J = swept.E.shape[0], swept.E.shape[2]
-        C = swept.coupling
-        out = gram_adjoint(C, J, k, self.dense.inverse, self.dense.lam)
-        left, right = C @ self.dense.left, C @ self.dense.right
-        return out + small.outer(left.reshape(k, J, -1), right.reshape(k, J, -1))
-
-
-def _adjoint_coupling(s: SweptStage, EB: FloatArray, lower: FloatArray | None, change: FloatArray | None) -> FloatArray:
-    """Derivative in the stored elements of C of a stage."""
-    C = s.coupling
-    out = np.zeros(C.nnz)
-    if change is None or lower is None:
-        return out
-    P = s.stage.products
-    if P is None:
-        return out
-    weight = change[P.indices] * np.repeat(s.E.ravel(), np.diff(P.indptr))
-    out -= np.bincount(s.stage.first, weights=weight * C.data[s.stage.second], minlength=C.nnz)
-    out -= np.bincount(s.stage.second, weights=weight * C.data[s.stage.first], minlength=C.nnz)
-    rows = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
-    out -= np.einsum("ec,ec->e", EB[rows], lower[C.indices])
-    return out
-
-
-def _adjoint_dense(swept: Swept, border: SweptBorder, corner: FloatArray, state: _AdjointState) -> None:
-    structure = swept.sweeper.structure
-    dense = swept.dense
-    if dense is None or border.dense is None or border.dense_scaled is None:
-        return
-    B, EB = border.dense, border.dense_scaled
-    NB = dense.residual(B, EB)
-    weighted = EB @ corner
-    d_B = -2.0 * weighted
-    for position, (f, start) in enumerate(zip(structure.dense, structure.dense_offsets, strict=True)):
-        J, k = swept.sweeper.factors[f].n_levels, swept.sweeper.factors[f].n_columns
-        rows = slice(start, start + k * J)
-        T = swept.T[f]
-        state.border[f] = d_B[rows]
-        Q = dense.inverse_blocks(position)
-        state.diagonal[f] = small.right(small.left(T, Q), T.T) + block_products(weighted[rows], EB[rows], k, J)
-        if is_invertible(T):
-            T_inverse = lower_inverse(T)
-            own = T_inverse.T @ (J * np.eye(k) - Q.sum(axis=2)) @ T_inverse
-        else:
-            own = dense.reduced_sum(position)
-        part = NB[rows].reshape(k, J, -1)
-        state.sigma[f] = own - small.outer((NB[rows] @ corner).reshape(k, J, -1), part).sum(axis=2)
-    state.dense = dense.derivative(weighted, EB)
+    def adjoint(
+        self, border: SweptBorder, corner: FloatArray, blocks: bool = False, only_sigma: bool = False
+    ) -> Adjoint:
+        """Derivatives of log|M| + F: see `lme4py.engine.adjoint.adjoint`."""
+        return adjoint(self, border, corner, blocks, only_sigma)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,4 +38,11 @@ class LinearOperator:
         return cls(table, table.T)
 
 
-__all__ = ["BoolArray", "FloatArray", "IntArray", "LinearOperator", "SparseMatrix", "sparse"]
+def with_data(table: SparseMatrix, data: FloatArray) -> SparseMatrix:
+    """A matrix of the same pattern; the arrays of the pattern are shared and not checked again."""
+    out = copy(table)
+    out.data = data
+    return out
+
+
+__all__ = ["BoolArray", "FloatArray", "IntArray", "LinearOperator", "SparseMatrix", "sparse", "with_data"]

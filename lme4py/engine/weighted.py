@@ -15,6 +15,7 @@ import numpy as np
 
 from lme4py.engine import small
 from lme4py.engine.crossproducts import CrossProducts, Edges, Factor
+from lme4py.engine.dense_block import BlockValues
 from lme4py.engine.structure import Structure, analyse
 from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, SweptStage, base_values
 from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
@@ -141,16 +142,17 @@ class WeightedProducts:
         self._products_pattern = None if by_matrices else first.products
         if self._products_pattern is not None:
             self._first, self._second = self._coupling[first.first], self._coupling[first.second]
-        self._dense_shape = base.dense.shape
+        self._dense_shape = base.block.shape
         self._direct = self._only_dense(first.coupling.nnz * self.structure.dense_size)
-        dense = _as_index(base.dense).reshape(-1)
-        used = np.flatnonzero(dense)
-        self._dense_used, self._dense_from = used, dense[used]
+        places, first_of = np.unique(base.block.places, return_index=True)
+        dense = _as_index(base.block.values[first_of])
+        used = places[dense > 0]
+        self._dense_used, self._dense_from = used, dense[dense > 0]
         rows, columns = self._dense_positions(used)
         lower = rows >= columns
         below = used[lower]
         self._below: Any = DenseElements(below, rows[lower], columns[lower])
-        self._below_from = dense[below]
+        self._below_from = self._dense_from[lower]
         self._diagonal_from = tuple(_as_index(d) for d in base.diagonal)
         f = first.factor
         self._derivative_from = np.concatenate(
@@ -200,8 +202,7 @@ class WeightedProducts:
             v = np.empty(self._next)
             v[0] = 0.0
             v[1:] = np.bincount(self._codes, weights=w, minlength=v.size - 1)
-        dense = np.zeros(self._dense_shape)
-        dense.reshape(-1)[self._dense_used] = v[self._dense_from]
+        block = BlockValues(self._dense_used, v[self._dense_from], self._dense_shape)
         coupling = _with_data(self._coupling_pattern, v[self._coupling])
         products = None
         if self._products_pattern is not None:
@@ -211,7 +212,7 @@ class WeightedProducts:
             v[self._vector],
             coupling,
             products,
-            dense,
+            block,
             diagonal,
             self._border,
             np.zeros((0, 0)),

@@ -1,65 +1,254 @@
-"""Elimination of a stage whose levels meet too many other effects for a list of all products.
+"""Elimination of a last stage without a list of all its products: sums of sparse and of dense matrix products.
 
-Its rows of A are expanded to dense ones a few levels at a time, and the changes are made by matrix products.
+Columns of C that are met by many levels are multiplied as a dense matrix, all others as sparse ones: the few popular
+levels of a skewed factor hold most of the products, and a sparse product pays for each of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg.blas as blas
 
-from lme4py.engine.types import FloatArray, SparseMatrix
+from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
 
-# Bytes of the expanded rows at one time.
-_CHUNK = 64 * 2**20
+# Bytes of the expanded rows, and of the changes, at one time.
+_CHUNK = 8 * 2**20
+# Seconds for one product of sparse matrices, for one of a sparse and a dense matrix, for one of dense matrices, and
+# for one change in a row of the block.
+_SPARSE, _MIXED, _DENSE, _WRITE = 3.5e-9, 5e-10, 2.1e-11, 5e-9
 
-
-def _chunks(C: SparseMatrix, k: int, J: int) -> Iterator[tuple[slice, list[FloatArray]]]:
-    """Levels, and for each column of the term their rows of C as dense ones."""
-    levels = max(1, _CHUNK // (8 * k * C.shape[1]))
-    for start in range(0, J, levels):
-        place = slice(start, min(start + levels, J))
-        yield place, [C[a * J + place.start : a * J + place.stop].toarray() for a in range(k)]
+Block = tuple[IntArray, IntArray | None, FloatArray]
 
 
-def subtract_gram(C: SparseMatrix, E: FloatArray, K: FloatArray) -> None:
-    """Subtract C'EC from the lower triangle of K, in place.
+@dataclass(frozen=True)
+class _Part:
+    """Some columns of C, sorted by column then row.
+
+    Attributes
+    ----------
+    columns : ndarray of int
+        In increasing order.
+    pointer : ndarray of int
+        Where each of them begins in `rows` and `places`.
+    rows, places : ndarray of int
+        Level of each element, and where it stands in the data of C.
+    """
+
+    columns: IntArray
+    pointer: IntArray
+    rows: IntArray
+    places: IntArray
+
+
+class GramPlan:
+    """How A'B is formed for matrices on the pattern of the rows of C that belong to one column of its term.
 
     Parameters
     ----------
     C : csr_array, shape (k J, q)
-    E : ndarray, shape (k, k, J)
+        All columns of the term have the same pattern.
+    n_levels : int
+        J.
+    """
+
+    def __init__(self, C: SparseMatrix, n_levels: int) -> None:
+        self.shape = (n_levels, int(C.shape[1]))
+        self.count = int(C.indptr[n_levels])
+        self.pointer: IntArray = C.indptr[: n_levels + 1]
+        self.indices: IntArray = C.indices[: self.count]
+        numbers = np.arange(self.count, dtype=self.indices.dtype)
+        by_column = sparse.csr_array((numbers, self.indices, self.pointer), shape=self.shape).tocsc()
+        met = np.diff(self.pointer)
+        popular = _popular(by_column, met, n_levels)
+        self.popular = _part(by_column, np.flatnonzero(popular))
+        self.others = _part(by_column, np.flatnonzero(~popular))
+
+    def by_element(self, values: FloatArray) -> FloatArray:
+        """The value of its level for each element."""
+        return np.repeat(values, np.diff(self.pointer))
+
+    def matrix(self, data: FloatArray) -> SparseMatrix:
+        """The matrix with these elements, (J, q)."""
+        return sparse.csr_array((data, self.indices, self.pointer), shape=self.shape)
+
+    def blocks(self, left: FloatArray, right: FloatArray) -> Iterator[Block]:
+        """Rows, columns (None for all) and values that add up to A'B.
+
+        Parameters
+        ----------
+        left, right : ndarray, shape (count,)
+            Elements of A and B.
+        """
+        popular, others = self.popular.columns, self.others.columns
+        if popular.size:
+            yield popular, popular if others.size else None, self._dense(left, right)
+        if not others.size:
+            return
+        B = self.matrix(right)
+        step = max(1, _CHUNK // (20 * self.shape[1]))
+        for start in range(0, others.size, step):
+            stop = min(start + step, others.size)
+            block = (self._others(left, start, stop) @ B).toarray()
+            rows = others[start:stop]
+            yield rows, None, block
+            if popular.size:
+                if right is not left:
+                    block = (self._others(right, start, stop) @ self.matrix(left)).toarray()
+                yield popular, rows, block[:, popular].T
+
+    def _others(self, data: FloatArray, start: int, stop: int) -> SparseMatrix:
+        """Some of the columns that are kept sparse, as rows."""
+        part = self.others
+        own = slice(int(part.pointer[start]), int(part.pointer[stop]))
+        pointer = part.pointer[start : stop + 1] - part.pointer[start]
+        return sparse.csr_array((data[part.places[own]], part.rows[own], pointer), shape=(stop - start, self.shape[0]))
+
+    def _dense(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        """The product of the columns that are kept dense."""
+        part, J = self.popular, self.shape[0]
+        size = part.columns.size
+        column = np.repeat(np.arange(size), np.diff(part.pointer))
+        total = np.zeros((size, size))
+        step = max(1, _CHUNK // (8 * size))
+        for start in range(0, J, step):
+            stop = min(start + step, J)
+            own = slice(None) if stop - start == J else (part.rows >= start) & (part.rows < stop)
+            rows, columns, places = part.rows[own] - start, column[own], part.places[own]
+            A = np.zeros((stop - start, size))
+            A[rows, columns] = left[places]
+            if right is left:
+                total += A.T @ A
+                continue
+            B = np.zeros_like(A)
+            B[rows, columns] = right[places]
+            total += A.T @ B
+        return total
+
+
+def _popular(by_column: SparseMatrix, met: IntArray, n_levels: int) -> np.ndarray:
+    """Columns for which a dense product is forecast to be faster."""
+    count = np.diff(by_column.indptr)
+    ends = np.concatenate([[0.0], np.cumsum(met[by_column.indices], dtype=float)])
+    products = ends[by_column.indptr[1:]] - ends[by_column.indptr[:-1]]
+    order = np.argsort(-count, kind="stable")
+    rest = products.sum() - np.concatenate([[0.0], np.cumsum(products[order])])
+    sizes = np.arange(count.size + 1)
+    sparse_seconds = _SPARSE * rest + _WRITE * count.size * (count.size - sizes)
+    best = int(np.argmin(sparse_seconds + _DENSE * float(n_levels) * sizes**2))
+    out = np.zeros(count.size, dtype=bool)
+    out[order[:best]] = True
+    return out
+
+
+def _part(by_column: SparseMatrix, columns: IntArray) -> _Part:
+    chosen = by_column[:, columns]
+    return _Part(columns, chosen.indptr, chosen.indices, chosen.data)
+
+
+def combine(plan: GramPlan, C: SparseMatrix, F: FloatArray) -> list[FloatArray]:
+    """Elements of R_a = sum over c of diag(F_ac) C_c for each a, on the pattern of the plan.
+
+    Parameters
+    ----------
+    plan : GramPlan
+    C : csr_array, shape (k J, q)
+    F : ndarray, shape (k, k, J)
+    """
+    k = F.shape[0]
+    by_column = C.data.reshape(k, -1)
+    out = []
+    for a in range(k):
+        total = plan.by_element(F[a, 0])
+        total *= by_column[0]
+        for c in range(1, k):
+            total += plan.by_element(F[a, c]) * by_column[c]
+        out.append(total)
+    return out
+
+
+def subtract_gram(plan: GramPlan, C: SparseMatrix, T: FloatArray, inverse: FloatArray, K: FloatArray) -> None:
+    """Subtract C'EC, E = T inverse T', from the lower triangle of K, in place; the upper one is not kept.
+
+    Parameters
+    ----------
+    plan : GramPlan
+    C : csr_array, shape (k J, q)
+    T : ndarray, shape (k, k)
+    inverse : ndarray, shape (k, k, J)
     K : ndarray, shape (q, q), C order
     """
-    k, _, J = E.shape
-    for place, rows in _chunks(C, k, J):
-        if k == 1:
-            rows[0] *= np.sqrt(E[0, 0, place])[:, None]
-            # The transposes are in Fortran order: the upper triangle of K' is the lower one of K.
-            blas.dsyrk(-1.0, rows[0].T, beta=1.0, c=K.T, trans=0, lower=0, overwrite_c=1)
-            continue
-        for a in range(k):
-            scaled = sum((E[a, b, place][:, None] * rows[b] for b in range(k)), np.zeros_like(rows[a]))
-            K -= rows[a].T @ scaled
+    k = T.shape[0]
+    if k == 1:
+        root = abs(T[0, 0]) * np.sqrt(inverse)
+    else:
+        factors = T @ np.linalg.cholesky(np.moveaxis(inverse, 2, 0))
+        # E_j = F_j F_j', so that C'EC is the sum of the squares of sum_c F_ca C_c.
+        root = np.moveaxis(factors, 0, 2).swapaxes(0, 1)
+    for data in combine(plan, C, root):
+        for rows, columns, block in plan.blocks(data, data):
+            if columns is None:
+                K[rows] -= block
+            else:
+                K[rows[:, None], columns] -= block
 
 
-def gram_adjoint(C: SparseMatrix, J: int, k: int, inverse: FloatArray, lam: FloatArray | None) -> FloatArray:
-    """Diagonal blocks of C D C' with D = diag(lam) inverse diag(lam), shape (k, k, J).
+def gram_traces(plan: GramPlan, C: SparseMatrix, N: FloatArray, D: FloatArray, lam: FloatArray | None) -> FloatArray:
+    """Sum over levels of N_j c_j D c_j' N_j', shape (k, k): c_j are the rows of C of a level.
+
+    Parameters
+    ----------
+    plan : GramPlan
+    C : csr_array, shape (k J, q)
+    N : ndarray, shape (k, k, J)
+    D : ndarray, shape (q, q)
+        Symmetric.
+    lam : ndarray, shape (q,), or None
+        D stands for diag(lam) D diag(lam).
+    """
+    k = N.shape[0]
+    parts = combine(plan, C, N)
+    if lam is not None:
+        for data in parts:
+            data *= lam[plan.indices]
+    out = np.empty((k, k))
+    for a in range(k):
+        for b in range(a + 1):
+            total = 0.0
+            for rows, columns, block in plan.blocks(parts[a], parts[b]):
+                own = D[rows] if columns is None else D[rows[:, None], columns]
+                total += float(np.einsum("ij,ij->", own, block))
+            out[a, b] = out[b, a] = total
+    return out
+
+
+def gram_adjoint(C: SparseMatrix, J: int, k: int, D: FloatArray, lam: FloatArray | None) -> FloatArray:
+    """Diagonal blocks of C diag(lam) D diag(lam) C', shape (k, k, J).
 
     Parameters
     ----------
     C : csr_array, shape (k J, q)
-    inverse : ndarray, shape (q, q)
-        Its lower triangle is used.
+    D : ndarray, shape (q, q)
+        Symmetric.
     lam : ndarray, shape (q,), or None
     """
     out = np.empty((k, k, J))
-    for place, rows in _chunks(C, k, J):
-        scaled = rows if lam is None else [block * lam for block in rows]
+    by_products = C.nnz * _MIXED < C.shape[0] * C.shape[1] * 2 * _DENSE
+    step = max(1, _CHUNK // (8 * k * C.shape[1]))
+    for start in range(0, J, step):
+        place = slice(start, min(start + step, J))
+        tables = [C[a * J + place.start : a * J + place.stop] for a in range(k)]
+        rows = [table.toarray() for table in tables]
+        if lam is not None:
+            for block in rows:
+                block *= lam
         for a in range(k):
-            moved = blas.dsymm(1.0, inverse.T, scaled[a].T, lower=0).T
+            if by_products:
+                moved = (tables[a] if lam is None else tables[a].multiply(lam).tocsr()) @ D
+            else:
+                moved = blas.dsymm(1.0, D.T, rows[a].T, lower=0).T
             for b in range(k):
-                out[a, b, place] = np.einsum("jc,jc->j", moved, scaled[b])
+                out[a, b, place] = np.einsum("jc,jc->j", moved, rows[b])
     return out

@@ -114,7 +114,8 @@ class Bar:
     group : tuple of Node
         The variables whose interaction is the grouping factor (one for a plain factor), in the order of the label.
     structure : str
-        "unstructured", "diagonal" (``diag(x | g)``) or "identity" (``id(x | g)``).
+        "unstructured", "diagonal" (``diag(x | g)``), "identity" (``id(x | g)``) or "exchangeable"
+        (``homcs(x | g)``: one variance, one covariance).
     label : str
         As the user would write it: ``(Days | Subject)``; shown in messages.
     """

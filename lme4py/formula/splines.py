@@ -117,15 +117,32 @@ def ns_basis(x: FloatArray, knots: tuple[float, ...], boundary: tuple[float, flo
     boundary knots: the null space of a matrix with 2 rows. The QR decomposition of its transpose has an
     orthonormal basis of that space in the last columns of Q.
     """
+    natural = _natural_splines(knots, boundary, intercept=intercept)
+    nearest = np.clip(x, *boundary)
+    beyond = (x - nearest)[:, np.newaxis]
+    return _values(natural, nearest) + beyond * _values(natural, nearest, derivative=1)
+
+
+def bs_slope(
+    x: FloatArray, knots: tuple[float, ...], boundary: tuple[float, float], degree: int, *, intercept: bool
+) -> FloatArray:
+    """Derivative of `bs_basis` in x."""
+    return _values(_b_splines(knots, boundary, degree, intercept=intercept), x, derivative=1)
+
+
+def ns_slope(x: FloatArray, knots: tuple[float, ...], boundary: tuple[float, float], *, intercept: bool) -> FloatArray:
+    """Derivative of `ns_basis` in x: constant beyond the boundary."""
+    natural = _natural_splines(knots, boundary, intercept=intercept)
+    return _values(natural, np.clip(x, *boundary), derivative=1)
+
+
+def _natural_splines(knots: tuple[float, ...], boundary: tuple[float, float], *, intercept: bool) -> BSpline:
     from scipy.interpolate import BSpline
 
     cubic = _b_splines(knots, boundary, 3, intercept=intercept)
     curvature = _values(cubic, np.array(boundary), derivative=2)
     orthogonal = np.linalg.qr(curvature.T, mode="complete").Q
-    natural = BSpline(cubic.t, cubic.c @ orthogonal[:, len(boundary) :], 3)
-    nearest = np.clip(x, *boundary)
-    beyond = (x - nearest)[:, np.newaxis]
-    return _values(natural, nearest) + beyond * _values(natural, nearest, derivative=1)
+    return BSpline(cubic.t, cubic.c @ orthogonal[:, len(boundary) :], 3)
 
 
 def _b_splines(knots: tuple[float, ...], boundary: tuple[float, float], degree: int, *, intercept: bool) -> BSpline:

@@ -19,9 +19,9 @@ MAX_TERMS: Final = 20_000
 _MAX_STEPS: Final = 4_000_000
 _MAX_DEGREES: Final = 200_000
 
-STRUCTURES: Final = {"diag": "diagonal", "id": "identity", "us": "unstructured"}
+STRUCTURES: Final = {"diag": "diagonal", "id": "identity", "homcs": "exchangeable", "us": "unstructured"}
 _OTHER_STRUCTURES: Final = frozenset(
-    ("ar1", "hetar1", "cs", "homcs", "homdiag", "toep", "homtoep", "ou", "mat", "gau", "rr", "propto")
+    ("ar1", "hetar1", "cs", "homdiag", "toep", "homtoep", "ou", "mat", "gau", "rr", "propto")
 )
 _RESERVED: Final = frozenset(("TRUE", "FALSE", "NULL", "NA", "NaN", "Inf"))
 

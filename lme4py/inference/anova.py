@@ -11,12 +11,14 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.inference import hypotheses
-from lme4py.inference.coefficients import restriction_matrix
+from lme4py.inference.coefficients import coefficient_method, restriction_matrix
 from lme4py.inference.df import FTest, Method, method
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
+
+    from lme4py.inference.clusters import ClusterChoice
 
 __all__ = ["anova_table", "contest", "drop_each", "wald_table"]
 
@@ -70,7 +72,13 @@ def drop_each(fit: Fit, ddf: str = "satterthwaite") -> pd.DataFrame:
 
 
 def contest(
-    fit: Fit, L: Any, ddf: str = "satterthwaite", value: float | ArrayLike = 0.0, joint: bool = True
+    fit: Fit,
+    L: Any,
+    ddf: str = "satterthwaite",
+    value: float | ArrayLike = 0.0,
+    joint: bool = True,
+    vcov: str | None = None,
+    cluster: ClusterChoice = None,
 ) -> pd.DataFrame:
     """Tests of linear combinations of the fixed effects.
 
@@ -84,6 +92,10 @@ def contest(
         L beta under the hypothesis.
     joint : bool
         One F test of all rows, or a t test of each row.
+    vcov : {None, "CR0", "CR1", "CR2", "CR3"}
+        A cluster-robust covariance; its F test is the approximate Hotelling one of clubSandwich ("HTZ").
+    cluster : str, array of shape (n,), or None
+        Its clusters; None takes the outermost grouping factor.
 
     Returns
     -------
@@ -93,7 +105,8 @@ def contest(
     """
     import pandas as pd
 
-    chosen = linear_method(fit, ddf)
+    linear_method(fit, "normal")
+    chosen = coefficient_method(fit, ddf, vcov, cluster)
     rows = restriction_matrix(fit, L)
     target = np.asarray(value, dtype=float)
     if target.ndim > 0 and target.shape != (rows.shape[0],):
@@ -147,7 +160,7 @@ def wald_table(fit: Fit, type: int | str = 2) -> pd.DataFrame:
         tests = hypotheses.type_two(design, np.linalg.cholesky(np.linalg.inv(fit.vcov)).T, margins=True)
     rows = dict(zip(design.fixed_labels, tests, strict=True))
     if chosen == 3 and 0 in design.assign:
-        rows = {"Intercept": np.eye(fit.beta.size)[np.array(design.assign) == 0], **rows}
+        rows = {design.x_names[design.assign.index(0)]: np.eye(fit.beta.size)[np.array(design.assign) == 0], **rows}
     plain = method(fit, "normal")
     cells = {}
     for label, L in rows.items():

@@ -208,7 +208,12 @@ class BatchSolver:
             M[:, i] = -column / pivot
             M[i] = row
             M[i, i] = 1.0 / pivot
-        return log_det @ self.N, product(product(T, M), transpose(T))
+        return self._total(log_det), product(product(T, M), transpose(T))
+
+    def _total(self, log_det: FloatArray) -> FloatArray:
+        """Sums over the levels, (B,), of what each class has."""
+        total: FloatArray = log_det @ self.N
+        return total
 
     def _fixed(self, E: FloatArray, sums: _Sums) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """(X'V^-1X)^-1, beta, r2 and log|X'V^-1X| for each response."""
@@ -217,6 +222,12 @@ class BatchSolver:
         XX = self.XX - swept
         Xy = sums.Xy - np.einsum("apbc,abc->bp", EX, sums.s, optimize=True)
         yy = sums.yy - np.einsum("adbc,adbc->b", E, sums.Q)
+        return self._solve_fixed(XX, Xy, yy)
+
+    def _solve_fixed(
+        self, XX: FloatArray, Xy: FloatArray, yy: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """(X'V^-1X)^-1, beta, r2 and log|X'V^-1X| from X'V^-1X, X'V^-1y and y'V^-1y."""
         if not self.p:
             return XX, Xy, yy, np.zeros(yy.size)
         sign, log_det = np.linalg.slogdet(XX)

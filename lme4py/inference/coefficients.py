@@ -11,15 +11,19 @@ from scipy import linalg, special
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
-from lme4py.inference.df import Ddf, check_method, method
+from lme4py.inference.df import Ddf, Method, Plain, check_method, method
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lme4py.inference.clusters import ClusterChoice
+
 __all__ = [
     "Ddf",
     "coef_table",
+    "coefficient_method",
     "confidence_intervals",
+    "covariance",
     "covariance_frame",
     "estimates",
     "restriction_matrix",
@@ -46,14 +50,35 @@ def standard_errors(fit: Fit) -> pd.Series[float]:
     return pd.Series(_std_errors(fit), index=_names(fit), name="std_error")
 
 
-def covariance_frame(fit: Fit) -> pd.DataFrame:
-    """Covariance matrix of the fixed effects, shape (p, p), with names on both sides."""
+def covariance_frame(fit: Fit, type: str | None = None, cluster: ClusterChoice = None) -> pd.DataFrame:
+    """Covariance matrix of the fixed effects, shape (p, p), with names on both sides.
+
+    Parameters
+    ----------
+    fit : Fit
+    type : {None, "CR0", "CR1", "CR2", "CR3"}
+        None is the model's own; the others are cluster-robust, see `lme4py.inference.robust`.
+    cluster : str, array of shape (n,), or None
+        Clusters of a robust covariance; None takes the outermost grouping factor.
+    """
     import pandas as pd
 
-    return pd.DataFrame(fit.vcov, index=_names(fit), columns=_names(fit))
+    return pd.DataFrame(covariance(fit, type, cluster), index=_names(fit), columns=_names(fit))
 
 
-def coef_table(fit: Fit, ddf: str | None = None) -> pd.DataFrame:
+def covariance(fit: Fit, type: str | None = None, cluster: ClusterChoice = None) -> FloatArray:
+    """As `covariance_frame`, as an array of shape (p, p)."""
+    if type is None:
+        _no_cluster(cluster)
+        return fit.vcov
+    from lme4py.inference.robust import robust_covariance
+
+    return robust_covariance(fit, type, cluster)
+
+
+def coef_table(
+    fit: Fit, ddf: str | None = None, vcov: str | None = None, cluster: ClusterChoice = None
+) -> pd.DataFrame:
     """Estimates with tests of each coefficient against zero.
 
     Parameters
@@ -62,6 +87,11 @@ def coef_table(fit: Fit, ddf: str | None = None) -> pd.DataFrame:
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
         Denominator degrees of freedom; "residual" is n - p, "normal" (the default) infinity. The standard errors
         of "kenward-roger" are those of its adjusted covariance.
+    vcov : {None, "CR0", "CR1", "CR2", "CR3"}
+        A cluster-robust covariance instead of the model's own. Linear models then have "satterthwaite" (of that
+        covariance; also where `ddf` is None), "residual" and "normal".
+    cluster : str, array of shape (n,), or None
+        Its clusters; None takes the outermost grouping factor.
 
     Returns
     -------
@@ -70,7 +100,7 @@ def coef_table(fit: Fit, ddf: str | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    se, df = _errors_and_df(fit, ddf)
+    se, df = _errors_and_df(fit, ddf, vcov, cluster)
     statistic = fit.beta / se
     columns = {
         "estimate": fit.beta,
@@ -88,6 +118,8 @@ def confidence_intervals(
     method: str = "wald",
     parm: str | Sequence[str] = "fixed",
     ddf: str | None = None,
+    vcov: str | None = None,
+    cluster: ClusterChoice = None,
 ) -> pd.DataFrame:
     """Confidence limits of the fixed effects.
 
@@ -102,6 +134,8 @@ def confidence_intervals(
         Every fixed effect, or the names of some.
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
         Quantiles of t with these degrees of freedom; the default is normal quantiles (as R's confint).
+    vcov, cluster
+        A cluster-robust covariance, as in `coef_table`; linear models then have Satterthwaite's t quantiles.
 
     Returns
     -------
@@ -112,22 +146,32 @@ def confidence_intervals(
 
     names = _wanted_names(fit, method, parm)
     tail = check_alpha(alpha) / 2.0
-    se, df = _errors_and_df(fit, ddf)
+    se, df = _errors_and_df(fit, ddf, vcov, cluster)
     half = -np.where(np.isinf(df), special.ndtri(tail), special.stdtrit(df, tail)) * se
     table = pd.DataFrame({"lower": fit.beta - half, "upper": fit.beta + half}, index=_names(fit))
     return table.loc[names]
 
 
-def wald_test(fit: Fit, restrictions: Restrictions, value: float | ArrayLike = 0.0) -> dict[str, float]:
+def wald_test(
+    fit: Fit,
+    restrictions: Restrictions,
+    value: float | ArrayLike = 0.0,
+    vcov: str | None = None,
+    cluster: ClusterChoice = None,
+) -> dict[str, float]:
     """Wald chi-square test of linear restrictions ``R beta = value``.
 
     Parameters
     ----------
     fit : Fit
-    restrictions : str, sequence of str, or array of shape (p,) or (r, p)
-        Names of coefficients that are tested jointly, or the matrix R in the order of the fixed effects.
+    restrictions : str, sequence of str, array of shape (p,) or (r, p), or data frame
+        Names of coefficients that are tested jointly, or the matrix R in the order of the fixed effects; the columns
+        of a data frame are found by their names.
     value : float or array of shape (r,)
         Right-hand side.
+    vcov, cluster
+        A cluster-robust covariance, as in `coef_table`. With few clusters the F test of
+        ``contest(..., vcov="CR2")`` keeps its size better.
 
     Returns
     -------
@@ -149,7 +193,7 @@ def wald_test(fit: Fit, restrictions: Restrictions, value: float | ArrayLike = 0
         )
     gap = R @ fit.beta - target
     # A Cholesky solve keeps the quadratic form positive where an explicit inverse may not.
-    chi2 = float(gap @ linalg.cho_solve(linalg.cho_factor(R @ fit.vcov @ R.T), gap))
+    chi2 = float(gap @ linalg.cho_solve(linalg.cho_factor(R @ covariance(fit, vcov, cluster) @ R.T), gap))
     return {"chi2": chi2, "df": float(rank), "p_value": float(special.chdtrc(rank, chi2))}
 
 
@@ -197,12 +241,50 @@ def _std_errors(fit: Fit) -> FloatArray:
     return np.sqrt(np.diag(fit.vcov))
 
 
-def _errors_and_df(fit: Fit, ddf: str | None) -> tuple[FloatArray, FloatArray]:
+def _errors_and_df(
+    fit: Fit, ddf: str | None, vcov: str | None = None, cluster: ClusterChoice = None
+) -> tuple[FloatArray, FloatArray]:
     """Standard errors and degrees of freedom of all coefficients, each of shape (p,)."""
-    if check_ddf(ddf, linear=isinstance(fit, Fit)) == "normal":
-        return _std_errors(fit), np.full(fit.beta.size, np.inf)
-    chosen = method(fit, check_method(ddf))
+    chosen = coefficient_method(fit, ddf, vcov, cluster)
     return np.sqrt(np.diag(chosen.vcov)), chosen.t_df(np.eye(fit.beta.size))
+
+
+def coefficient_method(
+    fit: Fit, ddf: str | None = None, vcov: str | None = None, cluster: ClusterChoice = None
+) -> Method:
+    """Covariance and degrees of freedom of tests of the fixed effects.
+
+    Parameters
+    ----------
+    fit : Fit
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        None is "normal" with the model's own covariance; with a robust one "satterthwaite" for linear models.
+    vcov : {None, "CR0", "CR1", "CR2", "CR3"}
+    cluster : str, array of shape (n,), or None
+    """
+    linear = isinstance(fit, Fit)
+    chosen = check_ddf(ddf, linear=linear)
+    residual = float(fit.design.n_obs - fit.beta.size)
+    if vcov is None:
+        _no_cluster(cluster)
+        if linear:
+            return method(fit, chosen)
+        return Plain(fit.vcov, residual if chosen == "residual" else np.inf)
+    if chosen == "kenward-roger":
+        raise OptionError(
+            f"ddf='kenward-roger' belongs to the model's own covariance; with vcov={vcov!r} use ddf='satterthwaite'."
+        )
+    from lme4py.inference.robust import robust_method
+
+    robust = robust_method(fit, vcov, cluster)
+    if chosen == "satterthwaite" or (ddf is None and linear):
+        return robust
+    return Plain(robust.vcov, residual if chosen == "residual" else np.inf)
+
+
+def _no_cluster(cluster: object) -> None:
+    if cluster is not None:
+        raise OptionError("`cluster` is for a robust covariance; say which one, such as vcov='CR2', or leave it out.")
 
 
 def two_sided(statistic: FloatArray, df: FloatArray) -> FloatArray:
@@ -241,9 +323,30 @@ def restriction_matrix(fit: Fit, restrictions: Restrictions) -> FloatArray:
         raise OptionError("`restrictions` must be names or a matrix, not a dict; give the right-hand sides as `value`.")
     if isinstance(restrictions, str):
         return _unit_rows(fit, [restrictions])
+    if hasattr(restrictions, "columns"):
+        return _checked_matrix(fit, _by_name(fit, restrictions))
     if _all_text(restrictions):
         return _unit_rows(fit, restrictions)
     return _checked_matrix(fit, restrictions)
+
+
+def _by_name(fit: Fit, table: Any) -> Any:
+    """The matrix of a data frame whose columns are named after coefficients; those it does not name are not tested.
+
+    A frame without such names (0, 1, ...) is a plain matrix.
+    """
+    columns = list(table.columns)
+    if not any(isinstance(name, str) for name in columns):
+        return table.to_numpy()
+    if len(set(columns)) < len(columns):
+        raise OptionError("`restrictions` has two columns of the same name; give each coefficient one column.")
+    places = [list(fit.design.x_names).index(_known_name(fit, name)) for name in columns]
+    matrix = np.zeros((len(table), fit.beta.size))
+    try:
+        matrix[:, places] = np.asarray(table.to_numpy(), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise OptionError("`restrictions` holds values that are no numbers; give one row per restriction.") from None
+    return matrix
 
 
 def _all_text(values: Any) -> bool:

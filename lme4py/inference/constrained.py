@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lme4py.engine.covariance import Template
 from lme4py.engine.lmm import Criterion, Point, Problem
 from lme4py.engine.optimize import Control, Local, minimise
 from lme4py.engine.small import lower_factor
@@ -67,19 +68,22 @@ class CovarianceCriterion(Criterion):
 class _TermChart:
     """M = R (v F / sigma + sum_i x_i B_i), or without sigma, with B_i possibly depending on v.
 
+    With `turned`, F is F(x_0), an angle, and B is zero: dF/dx_0 = turned, d2F/dx_0^2 = -F.
+
     Attributes
     ----------
     R : ndarray, shape (k, k)
     B : ndarray, shape (d, k, k)
     dB : ndarray, shape (d, k, k), or None
         Derivative of B in v.
-    F : ndarray, shape (k, k), or None
+    F, turned : ndarray, shape (k, k), or None
     """
 
     R: FloatArray
     B: FloatArray
     dB: FloatArray | None = None
     F: FloatArray | None = None
+    turned: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class _Map:
     M: list[FloatArray]
     log_sigma: float
     dM: list[tuple[int, int, FloatArray]]  # (coordinate, term, derivative)
-    second: list[tuple[int, FloatArray]]  # term, d2M / d(log sigma)^2
+    second: list[tuple[int, int, int, FloatArray]]  # (coordinate, coordinate, term, second derivative)
     dv: list[tuple[int, FloatArray]]  # term, dM / dv
 
 
@@ -138,8 +142,7 @@ class Chart:
                 continue
             user = lower_factor(np.asarray(np.linalg.solve(self.R, T)))
             if template.structure != "unstructured":
-                own = np.arange(template.size) != self.held
-                parts.append(user.diagonal()[own] if template.structure == "diagonal" else np.zeros(0))
+                parts.append(self._start_of_eigenvalues(template, user))
             elif self.parameter.kind != "corr":
                 parts.append(template.theta(user)[1:])
             else:
@@ -149,15 +152,27 @@ class Chart:
             parts.append(np.array([log_sigma]))
         return np.concatenate(parts) if parts else np.zeros(0)
 
+    def _start_of_eigenvalues(self, template: Template, user: FloatArray) -> FloatArray:
+        if template.structure == "diagonal":
+            return np.delete(user.diagonal(), self.held)
+        if template.n_theta == 1:
+            return np.zeros(0)
+        theta = Template(template.size, "exchangeable").theta_of_factor(user)
+        if self.parameter.kind == "corr":
+            return np.array([float(np.linalg.norm(user[0]))])
+        return np.array([float(np.arctan2(theta[0], theta[1] * np.sqrt(template.size - 1.0)))])
+
     @staticmethod
     def _below(T: FloatArray) -> FloatArray:
         return np.concatenate([np.zeros(0)] + [T[r, : r + 1] for r in range(2, T.shape[0])])
 
-    def _term(self, t: int, v: float) -> _TermChart:
+    def _term(self, t: int, v: float, x: FloatArray) -> _TermChart:
         template = self.problem.templates.templates[t]
         k = template.size
         if t != self.parameter.term:
             return _TermChart(np.eye(k), np.array(template.directions))
+        if template.structure == "tied" and k > 1:
+            return self._exchangeable_term(k, v, x)
         if self.parameter.kind != "corr":
             return self._sd_term(template.structure, k)
         B = np.zeros((2 + (k * (k + 1)) // 2 - 3, k, k))
@@ -170,13 +185,34 @@ class Chart:
             B[2 + i, r, c] = 1.0
         return _TermChart(self.R, B, dB)
 
+    def _exchangeable_term(self, k: int, v: float, x: FloatArray) -> _TermChart:
+        """One variance and one covariance: the eigenvalues are 1 + (k - 1) rho and 1 - rho times the variance.
+
+        With the standard deviation held, the free coordinate is the angle of the roots of the two parts of the
+        variance; with the correlation held, it is the standard deviation.
+        """
+        mean, rest = np.full((k, k), 1.0 / k), np.eye(k) - 1.0 / k
+        if self.parameter.kind == "corr":
+            rho = float(np.sin(v))
+            large, small = np.sqrt(max(1.0 + (k - 1.0) * rho, 1e-300)), np.sqrt(max(1.0 - rho, 0.0))
+            B = large * mean + small * rest
+            # d sqrt(1 - sin v) = -sqrt(1 + sin v) / 2, also where the root is zero.
+            dB = 0.5 * (k - 1.0) * np.cos(v) / large * mean - 0.5 * np.sqrt(1.0 + rho) * rest
+            return _TermChart(self.R, B[None], dB[None])
+        parts = self._unit() * np.sqrt(k) * np.array([mean, rest / np.sqrt(k - 1.0)])
+        F = np.sin(x[0]) * parts[0] + np.cos(x[0]) * parts[1]
+        turned = np.cos(x[0]) * parts[0] - np.sin(x[0]) * parts[1]
+        return _TermChart(self.R, np.zeros((1, k, k)), None, F, turned)
+
+    def _unit(self) -> float:
+        """The user's sd is `units` times the row, times sigma of the user."""
+        unit = 1.0 / float(self.units[self.held])
+        return unit / self.sigma_unit if self.parameter.kind == "sd" else unit
+
     def _sd_term(self, structure: str, k: int) -> _TermChart:
-        # The user's sd is `units` times the row, times sigma of the user.
-        unit = 1.0 / self.units[self.held]
-        if self.parameter.kind == "sd":
-            unit /= self.sigma_unit
+        unit = self._unit()
         F = np.zeros((k, k))
-        if structure == "identity":
+        if structure in ("identity", "tied"):
             F[np.diag_indices(k)] = unit
             return _TermChart(self.R, np.zeros((0, k, k)), None, F)
         F[self.held, self.held] = unit
@@ -195,19 +231,26 @@ class Chart:
         position = 0
         out = _Map([], log_sigma, [], [], [])
         for t in range(len(self.problem.templates.templates)):
-            chart = self._term(t, v)
+            chart = self._term(t, v, x[position:])
             d = chart.B.shape[0]
             own = x[position : position + d]
             M = chart.R @ np.tensordot(own, chart.B, 1)
             out.dM.extend((position + i, t, chart.R @ chart.B[i]) for i in range(d))
             if chart.F is not None:
                 absolute = self.parameter.kind == "sd"
-                unit = (np.exp(-log_sigma) if absolute else 1.0) * chart.R @ chart.F
+                size = float(np.exp(-log_sigma)) if absolute else 1.0
+                unit = size * chart.R @ chart.F
                 M = M + v * unit
                 out.dv.append((t, unit))
                 if absolute:
                     out.dM.append((x.size - 1, t, -v * unit))
-                    out.second.append((t, v * unit))
+                    out.second.append((x.size - 1, x.size - 1, t, v * unit))
+                if chart.turned is not None:
+                    turned = v * size * chart.R @ chart.turned
+                    out.dM.append((position, t, turned))
+                    out.second.append((position, position, t, -v * unit))
+                    if absolute:
+                        out.second.extend([(position, x.size - 1, t, -turned), (x.size - 1, position, t, -turned)])
             if chart.dB is not None:
                 out.dv.append((t, chart.R @ np.tensordot(own, chart.dB, 1)))
             out.M.append(M)
@@ -358,8 +401,7 @@ class Constrained:
             gradient[i] += 2.0 * float(np.sum(G[t] * half))
             change = half + half.T
             template = templates.templates[t]
-            elements = change[template.rows, template.columns]
-            J[templates.slices[t], i] += elements[:1] if template.structure == "identity" else elements
+            J[templates.slices[t], i] += template.coefficients(change)
         return gradient, J
 
     @staticmethod
@@ -370,8 +412,8 @@ class Constrained:
             for j, other, dN in mapped.dM:
                 if other == t:
                     hessian[i, j] += float(np.sum(moved * dN))
-        for t, d2M in mapped.second:
-            hessian[-1, -1] += 2.0 * float(np.sum((G[t] @ mapped.M[t]) * d2M))
+        for i, j, t, d2M in mapped.second:
+            hessian[i, j] += 2.0 * float(np.sum((G[t] @ mapped.M[t]) * d2M))
 
     def _slope(
         self,

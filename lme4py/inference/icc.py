@@ -7,30 +7,37 @@ over the rows (Johnson 2014).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import special
 
+from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design, RandomTerm
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
+from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.bootstrap import bootstrap
 from lme4py.inference.coefficients import check_alpha
 from lme4py.inference.constrained import CovarianceCriterion
-from lme4py.inference.parameters import Parameter, parameters
+from lme4py.inference.glmm_profile import covariances_at_limit
+from lme4py.inference.parameters import RESIDUAL, Parameter, fit_parameters
 from lme4py.inference.profile import make_sides
-from lme4py.inference.r2 import random_moments
-from lme4py.inference.refit import linear_fit
+from lme4py.inference.r2 import fixed_variance, observation_level, random_moments, rest_variance
 from lme4py.inference.resample import group_codes, is_nested
 from lme4py.inference.simulate import check_count
 from lme4py.inference.varpar import variance_information
 
 __all__ = ["ICCResult", "icc"]
+
+AnyFit = Fit | GlmmFit
+
+# Below this an estimate lies on the boundary.
+_ZERO = 1e-10
 
 
 @dataclass(frozen=True)
@@ -73,21 +80,25 @@ class _Ratio:
         Terms that two rows of one group share.
     fixed : bool
         Whether the variance of the fixed part counts in the whole (the unadjusted ICC).
+    variance : str
+        That of one observation of a generalised model, see `observation_variance`.
     """
 
     K: tuple[FloatArray, ...]
     shared: tuple[int, ...]
     fixed: bool
+    variance: str
 
-    def parts(self, fit: Fit) -> tuple[float, float]:
-        """Numerator and denominator."""
-        variances = [float(np.sum(K * cov)) for K, cov in zip(self.K, fit.covariances, strict=True)]
-        total = sum(variances) + fit.sigma**2
+    def parts(self, fit: AnyFit, covariances: Sequence[FloatArray] | None = None) -> tuple[float, float]:
+        """Numerator and denominator, at other covariances when these are given."""
+        covariances = fit.covariances if covariances is None else covariances
+        variances = [float(np.sum(K * cov)) for K, cov in zip(self.K, covariances, strict=True)]
+        total = sum(variances) + rest_variance(fit, self.variance).variance
         if self.fixed:
-            total += float(np.var(fit.design.X @ fit.beta, ddof=1))
+            total += fixed_variance(fit)
         return sum(variances[t] for t in self.shared), total
 
-    def value(self, fit: Fit) -> float:
+    def value(self, fit: AnyFit) -> float:
         """The ICC."""
         above, below = self.parts(fit)
         return above / below
@@ -102,17 +113,18 @@ def icc(
     *,
     at: Mapping[str, float] | str | None = None,
     adjusted: bool = True,
+    variance: str = "theoretical",
     n_jobs: int | None = 1,
 ) -> ICCResult:
     """Intraclass correlation.
 
     Parameters
     ----------
-    result : result of a linear mixed model
+    result : result of a linear or generalised linear mixed model, or its fit
     component : str
-        "_cons" with one grouping factor; with several "_cons|g" for the correlation of two rows in one level of g "
-        "(and so
-        in one level of every factor in which g is nested); "all" for the share of all random effects.
+        "_cons" with one grouping factor; with several "_cons|g" for the correlation of two rows in one level of g (and
+        so in one level of every factor in which g is nested); "all" for the share of all random effects
+        (without those that have a level for every row: overdispersion).
     alpha : float
         One minus the confidence level.
     n_boot : int
@@ -123,12 +135,22 @@ def icc(
         over the rows. None is all covariates at 0, and "mean" for the component "all".
     adjusted : bool
         False counts the variance of the fixed part in the whole.
+    variance : {"theoretical", "lognormal", "trigamma", "delta"}
+        Of one observation of a generalised model: that of the latent variable for binomial and ordinal responses
+        (logit pi^2/3, probit 1, cloglog pi^2/6), else the approximations of Nakagawa, Johnson & Schielzeth (2017); see
+        `lme4py.inference.observation`. Their mean mu is taken as known by the delta method; the bootstrap estimates
+        it anew.
     n_jobs : int or None
         Processes of the bootstrap.
 
     Returns
     -------
     ICCResult
+
+    Raises
+    ------
+    OptionError
+        No such component, or no random intercept where all covariates are 0.
 
     Examples
     --------
@@ -137,13 +159,13 @@ def icc(
     >>> round(found.estimate, 4), round(found.se, 4), round(found.ci_lower, 4), round(found.ci_upper, 4)
     (0.5893, 0.0934, 0.4025, 0.7535)
     """
-    fit = linear_fit(getattr(result, "fit", result), "icc()")
+    fit = _fit(result)
     level = check_alpha(alpha)
-    ratio = _ratio(fit, component, at, adjusted)
+    ratio = _ratio(fit, component, at, adjusted, variance)
     estimate = ratio.value(fit)
     if check_count("n_boot", n_boot, 0):
         return _bootstrapped(fit, ratio, component, level, n_boot, seed, n_jobs)
-    if estimate == 0.0:
+    if estimate < _ZERO:
         upper = _upper_at_zero(fit, ratio, level)
         note = "profile likelihood: the estimate is on the boundary"
         return ICCResult(0.0, 0.0, 0.0, upper, level, component, note)
@@ -154,9 +176,20 @@ def icc(
     return ICCResult(estimate, se, lower, upper, level, component, "delta method, logit scale")
 
 
-def _ratio(fit: Fit, component: str, at: Mapping[str, float] | str | None, adjusted: bool) -> _Ratio:
+def _fit(result: Any) -> AnyFit:
+    fit = getattr(result, "fit", result)
+    if isinstance(fit, Fit | GlmmFit):
+        return fit
+    raise OptionError(f"icc() needs a fitted mixed model, not {type(result).__name__}.")
+
+
+def _ratio(fit: AnyFit, component: str, at: Mapping[str, float] | str | None, adjusted: bool, variance: str) -> _Ratio:
     design = fit.design
     shared = _shared(design, component)
+    if component == "all":
+        shared = tuple(t for t, alone in enumerate(observation_level(fit)) if not alone)
+        if not shared:
+            raise OptionError("every random effect has a level for each row, so that no two rows share anything.")
     if at is None and component == "all":
         at = "mean"
     if isinstance(at, str):
@@ -169,11 +202,10 @@ def _ratio(fit: Fit, component: str, at: Mapping[str, float] | str | None, adjus
     if not any(np.any(K[t]) for t in shared):
         names = ", ".join(dict.fromkeys(name for t in shared for name in design.terms[t].columns))
         raise OptionError(
-            f"there is no random intercept, so that nothing is shared where all covariates are 0; give values of "
-            f"{names} in "
-            '`at`, or at="mean".'
+            "there is no random intercept, so that nothing is shared where all covariates are 0; give values of "
+            f'{names} in `at`, or at="mean".'
         )
-    return _Ratio(K, shared, not adjusted)
+    return _Ratio(K, shared, not adjusted, variance)
 
 
 def _shared(design: Design, component: str) -> tuple[int, ...]:
@@ -183,7 +215,7 @@ def _shared(design: Design, component: str) -> tuple[int, ...]:
     known = list(design.n_groups)
     choices = ["_cons"] if len(known) == 1 else [f"_cons|{group}" for group in known]
     head, _, group = component.partition("|") if isinstance(component, str) else ("", "", "")
-    if head not in ("_cons", "Intercept") or (group and group not in known) or (not group and len(known) > 1):
+    if head not in INTERCEPTS or (group and group not in known) or (not group and len(known) > 1):
         hint = did_you_mean(str(component), choices)
         raise OptionError(
             f"component={component!r} is no level of this model.{hint} Use {' or '.join(map(repr, choices))}, or "
@@ -194,7 +226,7 @@ def _shared(design: Design, component: str) -> tuple[int, ...]:
 
 
 def _checked_values(design: Design, at: Mapping[str, float] | None) -> dict[str, float]:
-    known = {name for term in design.terms for name in term.columns if name != "Intercept"}
+    known = {name for term in design.terms for name in term.columns if name not in INTERCEPTS}
     values = dict(at or {})
     for name, value in values.items():
         if name not in known:
@@ -208,34 +240,33 @@ def _checked_values(design: Design, at: Mapping[str, float] | None) -> dict[str,
 
 
 def _at_values(term: RandomTerm, values: dict[str, float]) -> FloatArray:
-    z = np.array([1.0 if name == "Intercept" else values.get(name, 0.0) for name in term.columns])
+    z = np.array([1.0 if name in INTERCEPTS else values.get(name, 0.0) for name in term.columns])
     return np.outer(z, z)
 
 
-def _std_error(fit: Fit, ratio: _Ratio) -> float:
+def _std_error(fit: AnyFit, ratio: _Ratio) -> float:
     information = variance_information(fit)
     above, below = ratio.parts(fit)
     slopes = [np.einsum("ab,iab->i", K, d) for K, d in zip(ratio.K, information.covariances, strict=True)]
     d_above = sum((slopes[t] for t in ratio.shared), np.zeros_like(information.residual))
-    d_below = sum(slopes, information.residual)
-    variance = information.std_error((d_above - above / below * d_below) / below) ** 2
+    d_below = sum(slopes, rest_variance(fit, ratio.variance).slope * information.residual)
     if ratio.fixed:
-        # The variance of X beta is a function of the fixed effects, which are independent of the variances.
         X = fit.design.X - fit.design.X.mean(axis=0)
-        slope = -above / below**2 * 2.0 * X.T @ (X @ fit.beta) / (fit.design.n_obs - 1)
-        variance += float(slope @ fit.vcov @ slope)
-    return float(np.sqrt(variance))
+        d_below = d_below + information.fixed @ (2.0 * X.T @ (X @ fit.beta) / (fit.design.n_obs - 1))
+    return information.std_error((d_above - above / below * d_below) / below)
 
 
 def _bootstrapped(
-    fit: Fit, ratio: _Ratio, component: str, alpha: float, n_boot: int, seed: int | None, n_jobs: int | None
+    fit: AnyFit, ratio: _Ratio, component: str, alpha: float, n_boot: int, seed: int | None, n_jobs: int | None
 ) -> ICCResult:
-    if ratio.fixed:
+    rest = rest_variance(fit, ratio.variance)
+    if ratio.fixed or rest.kind not in ("residual", "latent"):
         boot = bootstrap(fit, n_boot, ratio.value, seed, n_jobs, progress=False)
         values = boot.replicates.to_numpy()[:, 0]
     else:
         boot = bootstrap(fit, n_boot, None, seed, n_jobs, progress=False)
-        values = _ratios(fit, ratio, boot.replicates)
+        latent = rest.variance if rest.kind == "latent" else None
+        values = _ratios(fit, ratio, boot.replicates, latent)
     values = values[np.isfinite(values)]
     lower, upper = np.quantile(values, [alpha / 2.0, 1.0 - alpha / 2.0], method="weibull")
     note = f"parametric bootstrap, {n_boot} replicates, {boot.n_failed} failed; percentiles"
@@ -243,32 +274,32 @@ def _bootstrapped(
     return ICCResult(ratio.value(fit), se, float(lower), float(upper), alpha, component, note)
 
 
-def _ratios(fit: Fit, ratio: _Ratio, replicates: Any) -> FloatArray:
+def _ratios(fit: AnyFit, ratio: _Ratio, replicates: Any, latent: float | None) -> FloatArray:
     """The ICC of every replicate from its standard deviations and correlations."""
-    known = parameters(fit.design)
-    residual = replicates["sd(Residual)"].to_numpy() ** 2
+    known = fit_parameters(fit)
     sds = {(p.term, p.first): replicates[p.name].to_numpy() for p in known if p.kind == "sd"}
     parts: list[FloatArray] = []
     for t, K in enumerate(ratio.K):
-        total = np.zeros(residual.size)
-        for i in range(K.shape[0]):
-            total += K[i, i] * sds[t, i] ** 2
+        total = sum(K[i, i] * sds[t, i] ** 2 for i in range(K.shape[0]))
         for p in known:
             if p.kind == "corr" and p.term == t:
                 # A correlation with an effect without variance is NaN, and its covariance zero.
                 corr = np.nan_to_num(replicates[p.name].to_numpy())
-                total += 2.0 * K[p.first, p.second] * corr * sds[t, p.first] * sds[t, p.second]
-        parts.append(np.where(np.isnan(residual), np.nan, total))
-    shared = sum((parts[t] for t in ratio.shared), np.zeros(residual.size))
-    out: FloatArray = shared / (sum(parts, np.zeros(residual.size)) + residual)
+                total = total + 2.0 * K[p.first, p.second] * corr * sds[t, p.first] * sds[t, p.second]
+        parts.append(np.asarray(total))
+    rest = replicates[RESIDUAL].to_numpy() ** 2 if latent is None else latent
+    out: FloatArray = sum((parts[t] for t in ratio.shared), np.zeros_like(parts[0])) / (sum(parts) + rest)
     return out
 
 
-def _upper_at_zero(fit: Fit, ratio: _Ratio, alpha: float) -> float:
-    """The ICC at the upper profile limit of its first standard deviation over sigma (for one variance: its own
-    limit)."""
+def _upper_at_zero(fit: AnyFit, ratio: _Ratio, alpha: float) -> float:
+    """The ICC at the upper profile limit of its first standard deviation (over sigma for linear models; for one
+    variance: its own limit)."""
     t = ratio.shared[0]
     column = int(np.argmax(np.diag(ratio.K[t])))
+    if isinstance(fit, GlmmFit):
+        above, below = ratio.parts(fit, covariances_at_limit(fit, t, column, alpha))
+        return above / below
     parameter = Parameter("ratio", "ratio", t, column, column)
     target = -float(special.ndtri(alpha / 2.0))
     criterion = CovarianceCriterion(fit.problem, fit.reml)
@@ -278,13 +309,7 @@ def _upper_at_zero(fit: Fit, ratio: _Ratio, alpha: float) -> float:
         found = min(side.points, key=lambda point: abs(point.v - limit)).minimum
     scaling = fit.problem.scaling
     sigma = float(np.exp(found.log_sigma)) * scaling.y_scale
-    roots = fit.problem.templates.factors(found.theta)
-    above, below = 0.0, sigma**2 * scaling.weight_scale
-    for i, (K, S, T) in enumerate(zip(ratio.K, scaling.S, roots, strict=True)):
-        root = sigma * S @ T
-        part = float(np.sum(K * (root @ root.T)))
-        below += part
-        above += part if i in ratio.shared else 0.0
-    if ratio.fixed:
-        below += float(np.var(fit.design.X @ fit.beta, ddof=1))
+    roots = [sigma * S @ T for S, T in zip(scaling.S, fit.problem.templates.factors(found.theta), strict=True)]
+    above, below = ratio.parts(fit, [root @ root.T for root in roots])
+    below += sigma**2 * scaling.weight_scale - fit.sigma**2
     return above / below

@@ -9,22 +9,27 @@ import numpy as np
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
+from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.bootstrap import bootstrap
 from lme4py.inference.coefficients import check_alpha, confidence_intervals
-from lme4py.inference.parameters import parameters, select_parameters
+from lme4py.inference.parameters import fit_parameters, select_parameters
 from lme4py.inference.profile import profile
 from lme4py.inference.variance_se import wald_limits
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lme4py.inference.clusters import ClusterChoice
+
 __all__ = ["intervals"]
 
+# Limits need no points on the way to them.
+_JUMP = 10.0
 METHODS = ("wald", "profile", "boot")
 
 
 def intervals(
-    fit: Any,
+    fit: Fit | GlmmFit,
     alpha: float | None = None,
     method: str = "wald",
     parm: str | Sequence[str] = "fixed",
@@ -33,12 +38,14 @@ def intervals(
     n_boot: int = 1000,
     seed: int | None = None,
     type: str = "percentile",
+    vcov: str | None = None,
+    cluster: ClusterChoice = None,
 ) -> pd.DataFrame:
     """Confidence limits.
 
     Parameters
     ----------
-    fit : Fit
+    fit : Fit or GlmmFit
     alpha : float, optional
     method : {"wald", "profile", "boot"}
     parm : "fixed", "random", "all", or names
@@ -46,6 +53,8 @@ def intervals(
         Degrees of freedom of the fixed effects ("wald" only).
     n_boot, seed, type
         Of the parametric bootstrap and its intervals.
+    vcov, cluster
+        A cluster-robust covariance of the fixed effects ("wald" only), as in `coef_table`.
 
     Returns
     -------
@@ -61,17 +70,20 @@ def intervals(
         )
     if method != "wald" and ddf is not None:
         raise OptionError(f"ddf={ddf!r} is for method='wald' only; leave it out.")
-    if not isinstance(fit, Fit) and method == "wald":
-        return confidence_intervals(fit, level, method, parm, ddf)
-    wanted = select_parameters(parameters(fit.design), parm)
+    if method != "wald" and (vcov is not None or cluster is not None):
+        raise OptionError(f"vcov={vcov!r} is for method='wald' only; leave it and `cluster` out.")
+    wanted = select_parameters(fit_parameters(fit), parm)
     names = [parameter.name for parameter in wanted]
     if method == "profile":
-        return profile(fit, names, alpha=None).conf_int(level)
+        return profile(fit, names, level, step=_JUMP).conf_int(level)
     if method == "boot":
         return bootstrap(fit, n_boot, seed=seed).conf_int(level, type, names)
     index = pd.Index(names, name="term")
+    anything: Any = fit
     table = pd.DataFrame(wald_limits(fit, wanted, level), index=index, columns=["lower", "upper"])
     fixed = [parameter.name for parameter in wanted if parameter.kind == "fixed"]
     if fixed:
-        table.loc[fixed] = confidence_intervals(fit, level, "wald", fixed, ddf).to_numpy(dtype=np.float64)
+        table.loc[fixed] = confidence_intervals(anything, level, "wald", fixed, ddf, vcov, cluster).to_numpy(
+            dtype=np.float64
+        )
     return table

@@ -15,9 +15,12 @@ from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
 from lme4py.fit import Fit
+from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.lrt_glmm import glmm_bootstrap_ratios, glmm_cone_information
 from lme4py.inference.lrt_simulation import bootstrap_ratios, exact_ratios
 from lme4py.inference.mixture import Mixture, cone_information, cone_mixture
 from lme4py.inference.nesting import Embedding, embed, same_span, spans
+from lme4py.inference.no_random import PlainFit, plain_fit
 from lme4py.inference.refit import refit_ml
 from lme4py.inference.simulate import check_count, check_seed
 
@@ -65,7 +68,10 @@ class LRTestResult:
 
 @dataclass(frozen=True)
 class _Model:
-    """What a test needs to know of a model; `fit` is None for a linear model without random effects."""
+    """What a test needs to know of a model; `fit` is None for a model without random effects.
+
+    `plain` is that model where it is a generalised linear one.
+    """
 
     design: Design
     X: FloatArray
@@ -73,6 +79,7 @@ class _Model:
     logL: float
     n_params: int
     fit: Any
+    plain: PlainFit | None = None
 
     @property
     def has_random(self) -> bool:
@@ -85,7 +92,7 @@ def lrtest(
     boundary: bool | None = None,
     *,
     method: str = "asymptotic",
-    n_sim: int = 10_000,
+    n_sim: int | None = None,
     seed: int | None = None,
 ) -> LRTestResult:
     """Likelihood-ratio test of a model against a larger one.
@@ -93,19 +100,19 @@ def lrtest(
     Parameters
     ----------
     restricted : result or None
-        The smaller model. None is the full model without its random effects (a linear model); a linear model fitted by
-        statsmodels will do too.
+        The smaller model. None is the full model without its random effects (a linear, generalised linear or
+        cumulative link model); such a model fitted by statsmodels to the same response will do too.
     full : result
         The larger model, fitted to the same data by the same method. REML fits must have the same fixed effects.
     boundary : bool, optional
         None uses a mixture of chi-squared distributions where variances are tested against zero, with weights that
-        follow from what is tested; False always uses the chi-squared distribution; True insists on a mixture.
+        follow from what is tested (for generalised models from the information of the working linear model); False
+        always uses the chi-squared distribution; True insists on a mixture.
     method : {"asymptotic", "bootstrap", "exact"}
-        "bootstrap" simulates responses from the restricted model and fits both models to them; "exact" is the "
-        "finite-sample
-        distribution for the only variance of a model (Crainiceanu & Ruppert 2004).
-    n_sim : int
-        Simulations of the last two.
+        "bootstrap" simulates responses from the restricted model and fits both models to them; "exact" is the
+        finite-sample distribution for the only variance of a linear model (Crainiceanu & Ruppert 2004).
+    n_sim : int, optional
+        Simulations of the last two; 10,000 for linear models and 1,000 for generalised ones when not given.
     seed : int, optional
 
     Returns
@@ -134,8 +141,9 @@ def lrtest(
     embedding = _check_nested(small, large)
     chi2 = _statistic(small, large)
     if method != "asymptotic":
-        return _simulated(small, large, chi2, df, method, check_count("n_sim", n_sim, 100), check_seed(seed))
-    mixture = _mixture(large, embedding, df, boundary)
+        count = (10_000 if isinstance(large.fit, Fit) else 1_000) if n_sim is None else n_sim
+        return _simulated(small, large, chi2, df, method, check_count("n_sim", count, 100), check_seed(seed))
+    mixture = _mixture(small, large, embedding, df, boundary)
     return LRTestResult(
         chi2, df, mixture.p_value(chi2), not mixture.is_plain, small.logL, large.logL, mixture.note, mixture.weights
     )
@@ -158,12 +166,10 @@ def _is_linear(result: Any) -> bool:
 def _linear(result: Any, large: _Model) -> _Model:
     """The linear model without random effects, by the method of the full model."""
     fit = large.fit
-    if not isinstance(fit, Fit):
-        raise OptionError(
-            "a test against no random effects is available for linear mixed models only; give the restricted model."
-        )
     design = large.design
     X = design.X
+    if isinstance(fit, GlmmFit):
+        return _generalised_linear(result, large, fit)
     if result is not None:
         endog, exog = np.asarray(result.model.endog), np.asarray(result.model.exog)
         if endog.shape != design.y.shape or not np.array_equal(endog, design.y):
@@ -175,6 +181,36 @@ def _linear(result: Any, large: _Model) -> _Model:
         return _Model(design, X, fit.reml, -0.5 * value, design.X.shape[1] + 1, None)
     rank = int(np.linalg.matrix_rank(X))
     return _Model(design, X, fit.reml, _ols_log_likelihood(design, X), rank + 1, None)
+
+
+def _generalised_linear(result: Any, large: _Model, fit: GlmmFit) -> _Model:
+    """The generalised linear model without random effects."""
+    X = large.design.X
+    if result is not None:
+        X = _foreign_columns(result, fit)
+    same = same_span(large.design.X, X)
+    plain = plain_fit(fit, None if same else X)
+    X = large.design.X if same else X
+    rank = int(np.linalg.matrix_rank(X)) if X.size else 0
+    return _Model(large.design, X, False, -0.5 * plain.criterion, rank + fit.family.n_nuisance, None, plain)
+
+
+def _foreign_columns(result: Any, fit: GlmmFit) -> FloatArray:
+    """Fixed effects of a model fitted by statsmodels, after a check of its response and family."""
+    endog, exog = np.asarray(result.model.endog), np.asarray(result.model.exog, dtype=np.float64)
+    y = fit.data.y if fit.data.trials is None else fit.data.y / np.maximum(fit.data.n_trials, 1.0)
+    candidates = [y, fit.design.y]
+    if not any(endog.shape == own.shape and np.allclose(endog, own, rtol=1e-12, atol=0) for own in candidates):
+        raise OptionError("the restricted model was fitted to another response; fit both models to the same rows.")
+    family = getattr(result.model, "family", None)
+    name = type(result.model if family is None else family).__name__.lower()
+    own_names = {"binomial": ("binomial", "logit", "probit"), "nbinomial": ("negativebinomial", "negativebinomialp")}
+    if name not in own_names.get(fit.family.name, (fit.family.name.replace("_", ""),)):
+        raise OptionError(
+            f"the models differ in family ({name} and {fit.family.name}): their likelihoods cannot be compared; give "
+            "None for the same model without random effects."
+        )
+    return exog
 
 
 def _ols_log_likelihood(design: Design, X: FloatArray) -> float:
@@ -217,6 +253,11 @@ def _check_same_method(small: _Model, large: _Model) -> None:
         )
     if not small.has_random:
         return
+    if isinstance(small.fit, Fit) != isinstance(large.fit, Fit):
+        raise OptionError(
+            "one model is a linear mixed model and the other a generalised one: their likelihoods cannot be compared; "
+            "fit both by the same function."
+        )
     for name in ("family", "nAGQ", "hessian"):
         x, z = (_plain(getattr(model.fit, name, "gaussian")) for model in (small, large))
         if x != z:
@@ -224,12 +265,26 @@ def _check_same_method(small: _Model, large: _Model) -> None:
                 f"the models differ in {name} ({x} and {z}): their likelihoods cannot be compared; use the same in "
                 "both."
             )
+    if isinstance(large.fit, GlmmFit):
+        _check_thresholds(small.fit, large.fit)
 
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "link"):
         return (value.name, getattr(value.link, "name", str(value.link)))
     return value
+
+
+def _check_thresholds(small: Any, large: Any) -> None:
+    """Thresholds of ordinal models: the structure of the restricted one must be a special case."""
+    a, b = (getattr(fit.family, "A", None) for fit in (small, large))
+    if a is None or b is None:
+        return
+    if a.shape[0] != b.shape[0] or not spans(b, a):
+        raise OptionError(
+            f"the models are not nested: {small.family.threshold} thresholds are no special case of "
+            f"{large.family.threshold} ones. Compare AIC or BIC."
+        )
 
 
 def _check_sizes(small: _Model, large: _Model) -> int:
@@ -286,16 +341,18 @@ def _log_det(X: FloatArray) -> float:
     return 2.0 * float(np.log(np.abs(np.diag(np.linalg.qr(X)[1]))).sum())
 
 
-def _mixture(large: _Model, embedding: Embedding, df: int, boundary: bool | None) -> Mixture:
+def _mixture(small: _Model, large: _Model, embedding: Embedding, df: int, boundary: bool | None) -> Mixture:
     if boundary is False:
         return Mixture({df: 1.0}, "chi-squared, as asked for")
     fit = large.fit
 
     def information() -> FloatArray:
         with limited_threads(large.design):
-            return cone_information(fit.problem, embedding, large.reml)
+            if isinstance(fit, Fit):
+                return cone_information(fit.problem, embedding, large.reml)
+            return glmm_cone_information(fit, small.fit if small.plain is None else small.plain, embedding)
 
-    mixture = cone_mixture(fit.problem.templates, embedding, df, information if isinstance(fit, Fit) else None)
+    mixture = cone_mixture(fit.problem.templates, embedding, df, information)
     if boundary and mixture.is_plain:
         raise OptionError(
             "boundary=True, but the hypothesis does not put a variance on the boundary of zero, so that the plain "
@@ -308,7 +365,7 @@ def _simulated(
     small: _Model, large: _Model, chi2: float, df: int, method: str, n_sim: int, seed: int | None
 ) -> LRTestResult:
     if not isinstance(large.fit, Fit):
-        raise OptionError(f"method={method!r} is available for linear mixed models only; use method='asymptotic'.")
+        return _simulated_glmm(small, large, chi2, df, method, n_sim, seed)
     with limited_threads(large.design):
         if method == "exact":
             if small.has_random or not same_span(small.X, large.X) or large.fit.theta.size != 1:
@@ -324,6 +381,20 @@ def _simulated(
     p = above / n_sim if method == "exact" and above else (above + 1.0) / (ratios.size + 1.0)
     name = "finite-sample distribution" if method == "exact" else "parametric bootstrap"
     note = f"{name}, {ratios.size} simulations"
+    return LRTestResult(chi2, df, 1.0 if chi2 == 0.0 else p, True, small.logL, large.logL, note, {})
+
+
+def _simulated_glmm(
+    small: _Model, large: _Model, chi2: float, df: int, method: str, n_sim: int, seed: int | None
+) -> LRTestResult:
+    if method == "exact":
+        raise OptionError(
+            "method='exact' is the distribution of a linear mixed model; use method='asymptotic' or 'bootstrap'."
+        )
+    restricted = small.fit if small.plain is None else small.plain
+    ratios, failed = glmm_bootstrap_ratios(restricted, small.X, large.fit, n_sim, seed)
+    p = (float((ratios >= chi2 - 1e-6).sum()) + 1.0) / (ratios.size + 1.0)
+    note = f"parametric bootstrap, {n_sim} simulations, {failed} failed"
     return LRTestResult(chi2, df, 1.0 if chi2 == 0.0 else p, True, small.logL, large.logL, note, {})
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-from lme4py.engine.covariance import Templates
+from lme4py.engine.covariance import Template, Templates
 from lme4py.engine.lmm import Criterion, Problem
-from lme4py.engine.types import FloatArray
+from lme4py.engine.types import BoolArray, FloatArray
 from lme4py.inference.nesting import Embedding
 
 __all__ = ["Mixture", "cone_information", "cone_mixture", "expected_information"]
@@ -98,11 +98,15 @@ def _cones(templates: Templates, embedding: Embedding) -> list[int]:
         r = N.shape[1]
         if template.structure == "unstructured":
             out += [r] if r else []
-        elif template.structure == "identity":
-            out += [1] if r else []
         else:
-            out += [1] * r
+            out += [1] * int(_vanishing(template.user, N).sum())
     return out
+
+
+def _vanishing(template: Template, N: FloatArray) -> BoolArray:
+    """Which eigenvalues of a term that is no unstructured one are zero, given a basis of the null space, (k, r)."""
+    share: FloatArray = template.coefficients(N @ N.T)
+    return share > 0.5
 
 
 def _coordinates(problem: Problem, embedding: Embedding) -> tuple[FloatArray, int]:
@@ -115,7 +119,7 @@ def _coordinates(problem: Problem, embedding: Embedding) -> tuple[FloatArray, in
     for template, place, N in zip(problem.templates.templates, problem.templates.slices, embedding.null, strict=True):
         r = N.shape[1]
         if template.structure != "unstructured":
-            zero = np.abs(N).sum(axis=1) > 0.5 if r else np.zeros(template.size, dtype=bool)
+            zero = _vanishing(template, N)
             for i in range(template.n_theta):
                 (held if zero[i] else free).append(np.eye(problem.templates.n_theta)[place.start + i])
             continue
@@ -129,7 +133,7 @@ def _coordinates(problem: Problem, embedding: Embedding) -> tuple[FloatArray, in
     return np.column_stack([*held, *free]), len(held)
 
 
-def cone_information(problem: Problem, embedding: Embedding, reml: bool) -> FloatArray:
+def cone_information(problem: Problem, embedding: Embedding, reml: bool, scale_is_known: bool = False) -> FloatArray:
     """Expected information in the elements of the cones' blocks, everything else projected out.
 
     Parameters
@@ -139,6 +143,8 @@ def cone_information(problem: Problem, embedding: Embedding, reml: bool) -> Floa
     embedding : Embedding
         The restricted model in it, covariances relative to sigma^2.
     reml : bool
+    scale_is_known : bool
+        sigma^2 is 1 and no parameter.
     """
     J = expected_information(problem, embedding.covariances, reml)
     inside = _to_inside(problem, embedding)
@@ -147,6 +153,8 @@ def cone_information(problem: Problem, embedding: Embedding, reml: bool) -> Floa
     change = np.eye(m + 1)
     change[:m, :m] = W
     J = change.T @ J @ change
+    if scale_is_known:
+        J = J[:m, :m]
     rest = J[held:, held:]
     return J[:held, :held] - J[:held, held:] @ np.linalg.pinv(rest, rcond=1e-10, hermitian=True) @ J[held:, :held]
 
@@ -185,27 +193,32 @@ def expected_information(problem: Problem, covariances: tuple[FloatArray, ...], 
     J = np.zeros((m + 1, m + 1))
     J[m, m] = 0.5 * criterion.df
     J[m, :m] = J[:m, m] = 0.5 * base
-    column = 0
-    for t, template in enumerate(problem.templates.templates):
-        diagonal: dict[int, FloatArray] = {}
+    for t, (template, place) in enumerate(zip(problem.templates.templates, problem.templates.slices, strict=True)):
         h = _STEP / _largest(problem, t)
-        one = template.structure == "identity"
-        places = [(0, 0)] if one else list(zip(template.rows, template.columns, strict=True))
-        for row, col in sorted(places, key=lambda place: place[0] != place[1]):
-            d = np.zeros(template.size)
-            d[[row, col]] = 1.0
-            step = np.eye(template.size) if one else np.outer(d, d)
-            change = _slope(criterion, inside, t, step, base, h)
-            if row == col:
-                diagonal[row] = change
-            else:
-                # (e_a + e_b)(e_a + e_b)' less both squares is the direction of the covariance.
-                change = change - diagonal[row] - diagonal[col]
-            index = column + places.index((row, col))
-            J[index, :m] = -0.5 * change
-        column += template.n_theta
+
+        def slope(step: FloatArray, t: int = t, h: float = h) -> FloatArray:
+            return _slope(criterion, inside, t, step, base, h)
+
+        J[place, :m] = -0.5 * np.array(_direction_slopes(template, slope))
     J[:m, :m] = 0.5 * (J[:m, :m] + J[:m, :m].T)
     return J
+
+
+def _direction_slopes(template: Template, slope: Callable[[FloatArray], FloatArray]) -> list[FloatArray]:
+    """Slopes along the covariance directions of a term, from steps that stay inside the cone."""
+    if template.structure != "unstructured":
+        return [slope(direction) for direction in template.covariance_directions]
+    unit = np.eye(template.size)
+    squares = [slope(np.outer(d, d)) for d in unit]
+    out = []
+    for row, col in zip(template.rows, template.columns, strict=True):
+        if row == col:
+            out.append(squares[row])
+        else:
+            # (e_a + e_b)(e_a + e_b)' less both squares is the direction of the covariance.
+            both = unit[row] + unit[col]
+            out.append(slope(np.outer(both, both)) - squares[row] - squares[col])
+    return out
 
 
 def _largest(problem: Problem, t: int) -> float:

@@ -6,14 +6,16 @@ import numpy as np
 
 from lme4py.engine.types import FloatArray
 from lme4py.fit import Fit
+from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.derivatives import remembered
 
 
-def conditional_covariances(fit: Fit, *, include_fixed: bool = False) -> tuple[FloatArray, ...]:
+def conditional_covariances(fit: Fit | GlmmFit, *, include_fixed: bool = False) -> tuple[FloatArray, ...]:
     """Covariance matrices of the random effects of every level given the data.
 
     Parameters
     ----------
-    fit : Fit
+    fit : Fit or GlmmFit
     include_fixed : bool
         Add the uncertainty of the fixed effects (Stata's `reses`); False takes them as known (lme4's `condVar`).
 
@@ -21,8 +23,30 @@ def conditional_covariances(fit: Fit, *, include_fixed: bool = False) -> tuple[F
     -------
     tuple of ndarray, each (J, k, k)
         One per term of the design; sigma^2 times the diagonal blocks of Lambda M^-1 Lambda' (Bates et al. 2015,
-        eq. 58).
+        eq. 58). With the fixed effects P_j V_beta P_j' more, P = Lambda M^-1 Lambda'Z'WX.
     """
+    if isinstance(fit, GlmmFit):
+        return _with_fixed(fit) if include_fixed else fit.conditional_covariances
+    place = "_conditional_covariances_with_fixed" if include_fixed else "_conditional_covariances"
+    return remembered(fit, place, lambda own: _linear(own, include_fixed))
+
+
+def _with_fixed(fit: GlmmFit) -> tuple[FloatArray, ...]:
+    """The conditional covariances plus what the fixed effects move the modes by."""
+    from lme4py.inference.joint_variance import joint_variance
+
+    joint = joint_variance(fit)
+    out: list[FloatArray] = [np.empty(0)] * len(fit.design.terms)
+    for factor, P in zip(joint.factors, joint.P, strict=True):
+        by_level = P.reshape(factor.n_columns, factor.n_levels, -1)
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            moved = np.einsum("ab,bjp->jap", joint.S[term], by_level[columns])
+            extra = np.einsum("jap,pq,jbq->jab", moved, joint.vcov, moved)
+            out[term] = fit.conditional_covariances[term] + extra
+    return tuple(out)
+
+
+def _linear(fit: Fit, include_fixed: bool) -> tuple[FloatArray, ...]:
     point, problem = fit.point, fit.problem
     p = problem.n_fixed
     corner = np.zeros((p + 1, p + 1))

@@ -143,7 +143,7 @@ def _kernels(
 
 def _units(term: RandomTerm) -> FloatArray:
     sizes = np.sqrt(np.mean(term.values**2, axis=0))
-    if term.structure == "identity":
+    if term.structure in ("identity", "exchangeable"):
         # One variance for all columns needs one unit.
         return np.full(term.n_columns, float(np.sqrt(np.mean(sizes**2))))
     return np.where(sizes > 0, sizes, 1.0)
@@ -167,8 +167,8 @@ def _coefficients(directions: list[tuple[int, FloatArray, float]], covariances: 
     """Coefficients of scaled directions that give these covariances (in units of size one)."""
     out = []
     for t, E, scale in directions:
-        row, column = np.argwhere(E != 0)[0]
-        out.append(covariances[t][row, column] * scale)
+        # The directions of a term are orthogonal.
+        out.append(float(np.sum(covariances[t] * E) / np.sum(E * E)) * scale)
     return np.array(out)
 
 

@@ -8,14 +8,27 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.fit import Fit
+from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.variance import has_correlations, term_labels
 
-__all__ = ["Parameter", "parameter_values", "parameters", "select_parameters"]
+__all__ = [
+    "DISPERSION",
+    "RESIDUAL",
+    "Parameter",
+    "fit_parameters",
+    "fit_values",
+    "parameter_values",
+    "parameters",
+    "select_parameters",
+]
 
 RESIDUAL = "sd(Residual)"
+DISPERSION = "dispersion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +39,14 @@ class Parameter:
     ----------
     name : str
         ``"Days"``, ``"sd(_cons)"``, ``"corr(_cons,Days)"``, ``"sd(Residual)"``; with several grouping factors
-        ``"sd(_cons|g)"``, as the keys of `variance_components`.
+        ``"sd(_cons|g)"``, as the keys of `variance_components`; ``"dispersion"`` and ``"1|2"`` (a threshold) for
+        generalised models.
     kind : str
-        "fixed", "sd", "corr" or "sigma".
+        "fixed", "sd", "corr", "sigma", "dispersion" or "threshold".
     term : int
         Position of the random-effects term in the design; -1 for fixed effects and the residual.
     first, second : int
-        Columns of X (fixed) or of the term.
+        Columns of X (fixed) or of the term; `first` is the number of a threshold.
     alias : str
         lme4's name: ``"sd_(Intercept)|Subject"``, ``"sigma"``.
     """
@@ -69,6 +83,46 @@ def parameters(design: Design, residual: bool = True) -> tuple[Parameter, ...]:
     return tuple(out)
 
 
+def fit_parameters(fit: Fit | GlmmFit) -> tuple[Parameter, ...]:
+    """All parameters of a fit: fixed effects, thresholds, standard deviations and correlations, dispersion.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    """
+    if isinstance(fit, Fit):
+        return parameters(fit.design)
+    plain = parameters(fit.design, residual=fit.family.name == "gaussian")
+    fixed = [parameter for parameter in plain if parameter.kind == "fixed"]
+    names = getattr(fit, "threshold_names", None) or ()
+    cuts = [Parameter(str(name), "threshold", first=k, alias=str(name)) for k, name in enumerate(names)]
+    rest = [parameter for parameter in plain if parameter.kind != "fixed"]
+    if fit.log_dispersion is not None and fit.family.name != "gaussian":
+        rest.append(Parameter(DISPERSION, "dispersion", alias=fit.family.parameter))
+    return (*fixed, *cuts, *rest)
+
+
+def fit_values(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
+    """Estimates of parameters of a fit; a correlation with an effect that has no variance is NaN.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    wanted : sequence of Parameter
+    """
+    thresholds = getattr(fit, "thresholds", None)
+    dispersion = getattr(fit, "dispersion", float("nan"))
+    values = [
+        float(thresholds[p.first])
+        if p.kind == "threshold" and thresholds is not None
+        else dispersion
+        if p.kind == "dispersion"
+        else _value(p, fit.beta, fit.covariances, fit.sigma)
+        for p in wanted
+    ]
+    return np.array(values)
+
+
 def _of_term(design: Design, t: int, suffix: str, label: str) -> list[Parameter]:
     term = design.terms[t]
     names = [_stata_name(name) for name in term.columns]
@@ -88,7 +142,7 @@ def _stata_name(name: str) -> str:
 
 
 def _lme4_name(name: str) -> str:
-    return "(Intercept)" if name == "Intercept" else name
+    return "(Intercept)" if name in INTERCEPTS else name
 
 
 def parameter_values(
@@ -128,12 +182,13 @@ def select_parameters(known: Sequence[Parameter], parm: str | Sequence[str] | No
     known : sequence of Parameter
     parm : str, sequence of str, or None
         "fixed", "random" (standard deviations, correlations and the residual one), "all" (also None), or names; lme4's
-        names are understood too.
+        names are understood too. Thresholds and the dispersion belong to "all".
     """
     if parm is None or (isinstance(parm, str) and parm == "all"):
         return list(known)
     if isinstance(parm, str) and parm in ("fixed", "random"):
-        return [p for p in known if (p.kind == "fixed") == (parm == "fixed")]
+        kinds = ("fixed",) if parm == "fixed" else ("sd", "corr", "sigma")
+        return [p for p in known if p.kind in kinds]
     names: Sequence[Any] = [parm] if isinstance(parm, str) else list(parm)
     return [_find(known, name) for name in names]
 

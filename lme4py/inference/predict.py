@@ -1,49 +1,68 @@
-"""Predictions from a fit, for its own rows or for new data."""
+"""Predictions from a fit, linear or generalised, for its own rows or for new data."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from lme4py.data.frame import Frame, read_frame
-from lme4py.design.recipe import new_fixed, new_random
+from lme4py.data.frame import read_frame
 from lme4py.engine.types import FloatArray
-from lme4py.errors import DataError, Lme4Warning, OptionError, did_you_mean
+from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
+from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.prediction_rows import Rows, chosen_terms, make_rows, on_data_index, padded, report_unseen
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["averaged_means", "linear_predictor", "on_data_index", "predict", "random_variance"]
+
+# Points of the rule that averages a mean over the random effects; exact to 1e-10 for standard deviations up to 3.
+_AVERAGE_POINTS = 41
+
 
 def predict(
-    fit: Fit,
+    fit: Fit | GlmmFit,
     data: Any = None,
     include_random: bool | str | Iterable[str] = True,
     type: str = "response",
     new_levels: str = "zero",
-) -> pd.Series:
-    """Predicted means.
+    interval: str | None = None,
+    alpha: float | None = 0.05,
+    weights: str | ArrayLike | None = None,
+) -> pd.Series[float] | pd.DataFrame:
+    """Predicted means or linear predictors, with intervals where these are asked for.
 
     Parameters
     ----------
-    fit : Fit
+    fit : Fit or GlmmFit
     data : data frame, optional
         New data with the columns of the formula; None predicts the rows that were fitted.
     include_random : bool, str or iterable of str
         True adds the conditional modes of all terms, False none; names of grouping factors add theirs only;
-        "integrate" averages over the distribution of the random effects (the same as False for a linear model).
+        "integrate" averages the mean over the distribution of the random effects (the same as False in a linear
+        model).
     type : {"response", "linear"}
-        The same for a linear model.
+        Means, or linear predictors; the same for a linear model. Ordered categories: see
+        `lme4py.inference.ordinal.predict_categories` for "response", "prob", "cumulative" and "class".
     new_levels : {"zero", "error"}
         What to do with groups that were not in the training data: contribute nothing, with one warning that counts
         them, or raise.
+    interval : {None, "confidence", "prediction"}
+        Limits of the predicted mean, or of a new observation; see `lme4py.inference.prediction_intervals`.
+    alpha : float
+        One minus the level of the interval.
+    weights : str or array_like, shape (n,), optional
+        For prediction intervals on new data: their prior weights (numbers of trials of a binomial model). The default
+        is the column that the fit took them from.
 
     Returns
     -------
-    pandas.Series
+    pandas.Series, or pandas.DataFrame predicted, lower, upper
         On the data's own index; NaN in rows of new data with a missing value.
 
     Raises
@@ -52,92 +71,99 @@ def predict(
     """
     import pandas as pd
 
-    if type not in ("response", "linear"):
-        raise OptionError(f"type must be 'response' or 'linear', got {type!r}.")
-    if new_levels not in ("zero", "error"):
-        raise OptionError(f"new_levels must be 'zero' or 'error', got {new_levels!r}.")
-    chosen = _chosen_terms(fit, include_random)
-    if data is None:
-        return on_data_index(fit, _training(fit, chosen, fit.fitted), "predicted")
-    frame = read_frame(data)
-    return pd.Series(_new(fit, frame, chosen, new_levels), index=frame.index, name="predicted")
+    if isinstance(fit, GlmmFit) and fit.categories and type != "linear":
+        from lme4py.inference.ordinal import predict_categories
+
+        refuse_limits(interval)
+        return predict_categories(fit, data, include_random, type, new_levels)
+    _check(type, new_levels, interval)
+    level = check_alpha(alpha)
+    chosen = chosen_terms(fit, include_random)
+    average = isinstance(include_random, str) and include_random == "integrate"
+    frame = None if data is None else read_frame(data)
+    rows = make_rows(fit, frame, chosen, others=interval is not None or average)
+    report_unseen(fit, rows, new_levels)
+    whole = rows.complete
+    parts = [_predicted(fit, rows.take(whole), len(chosen) if data is None else None, average, type)]
+    names = ["predicted"]
+    if interval is not None:
+        from lme4py.inference.prediction_intervals import limits
+
+        parts += limits(fit, rows.take(whole), whole, interval, type, average, level, weights)
+        names += ["lower", "upper"]
+    table = np.full((rows.n, len(parts)), np.nan)
+    table[whole] = np.column_stack(parts)
+    table, index = padded(fit, table) if frame is None else (table, frame.index)
+    if interval is None:
+        return pd.Series(table[:, 0], index=index, name="predicted")
+    return pd.DataFrame(table, index=index, columns=names)
 
 
-def on_data_index(fit: Fit, values: FloatArray, name: str) -> pd.Series:
-    """Values of the rows used as a Series on the data's own index.
-
-    With ``na_action="exclude"`` all rows of the data, NaN where a row was left out; otherwise the rows used.
-    """
-    import pandas as pd
-
-    design = fit.design
-    if design.na_action == "exclude":
-        padded = np.full(design.keep.size, np.nan)
-        padded[design.keep] = values
-        return pd.Series(padded, index=design.index, name=name)
-    index = design.index if design.keep.all() else design.index[design.keep]
-    return pd.Series(values, index=index, name=name)
-
-
-def _chosen_terms(fit: Fit, include_random: bool | str | Iterable[str]) -> list[int]:
-    """Positions of the terms whose modes are added."""
-    terms = range(len(fit.design.terms))
-    if isinstance(include_random, bool):
-        return list(terms) if include_random else []
-    if include_random == "integrate":
-        return []
-    names = [include_random] if isinstance(include_random, str) else list(include_random)
-    known = list(fit.design.n_groups)
-    for name in names:
-        if name not in known:
-            raise OptionError(
-                f"include_random names {name!r}, which is no grouping factor of the model "
-                f"({', '.join(known)}).{did_you_mean(str(name), known)}"
-            )
-    return [t for t in terms if fit.design.terms[t].group in names]
-
-
-def _training(fit: Fit, chosen: list[int], whole: FloatArray) -> FloatArray:
-    """Linear predictor of the rows used with the chosen terms; `whole` is the one with all of them."""
-    design = fit.design
-    if len(chosen) == len(design.terms):
-        return whole
-    out: FloatArray = design.X @ fit.beta
-    if design.offset is not None:
-        out = out + design.offset
-    for t in chosen:
-        term = design.terms[t]
-        out = out + np.einsum("nk,nk->n", term.values, fit.modes[t][term.codes])
-    return out
-
-
-def _new(fit: Fit, frame: Frame, chosen: list[int], new_levels: str) -> FloatArray:
-    recipe = fit.design.recipe
-    X, offset = new_fixed(recipe, frame)
-    out: FloatArray = X @ fit.beta + offset
-    unseen: dict[str, tuple[int, int]] = {}
-    for t in chosen:
-        values, codes = new_random(recipe, frame, t)
-        known = codes >= 0
-        part = np.zeros(frame.n_rows)
-        part[known] = np.einsum("nk,nk->n", values[known], fit.modes[t][codes[known]])
-        out = out + part
-        if not known.all():
-            unseen[fit.design.terms[t].group] = (int((~known).sum()), frame.n_rows)
-    if unseen:
-        _report_unseen(unseen, new_levels)
-    return out
-
-
-def _report_unseen(unseen: dict[str, tuple[int, int]], new_levels: str) -> None:
-    counts = "; ".join(f"{group}: {rows} of {n} rows" for group, (rows, n) in unseen.items())
-    if new_levels == "error":
-        raise DataError(
-            f"the new data hold groups that are missing or were not in the training data ({counts}); remove these "
-            "rows, or use new_levels='zero' to predict them from the rest of the model."
+def refuse_limits(interval: object) -> None:
+    """Probabilities of categories have no limits."""
+    if interval is not None:
+        raise OptionError(
+            f"interval={interval!r} is not available for the categories of an ordinal model; use type='linear' with "
+            "interval='confidence', or bootstrap()."
         )
-    warnings.warn(
-        f"groups that are missing or were not in the training data contribute nothing to the prediction ({counts}).",
-        Lme4Warning,
-        stacklevel=4,
-    )
+
+
+def _check(type: object, new_levels: object, interval: object) -> None:
+    for name, value, allowed in (
+        ("type", type, ("response", "linear")),
+        ("new_levels", new_levels, ("zero", "error")),
+        ("interval", interval, (None, "confidence", "prediction")),
+    ):
+        if value not in allowed:
+            hint = did_you_mean(str(value), [word for word in allowed if word])
+            raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}.{hint}")
+
+
+def _predicted(fit: Fit | GlmmFit, rows: Rows, own_terms: int | None, average: bool, type: str) -> FloatArray:
+    if own_terms == len(fit.design.terms):
+        # The numbers of the fit itself, without rounding on the way.
+        eta = fit.linear_predictor if isinstance(fit, GlmmFit) else fit.fitted
+    else:
+        eta = linear_predictor(fit, rows)
+    if not isinstance(fit, GlmmFit) or type == "linear":
+        return eta
+    return averaged_means(fit, eta, random_variance(fit, rows)) if average else fit.family.mean(eta)
+
+
+def linear_predictor(fit: Fit | GlmmFit, rows: Rows) -> FloatArray:
+    """x'beta + offset plus the conditional modes of the terms that `rows` has groups for, shape (n,)."""
+    eta: FloatArray = rows.X @ fit.beta + rows.offset
+    for t, codes in rows.codes.items():
+        known = codes >= 0
+        if known.all():
+            eta = eta + np.einsum("nk,nk->n", rows.values[t], fit.modes[t][codes])
+        else:
+            eta[known] += np.einsum("nk,nk->n", rows.values[t][known], fit.modes[t][codes[known]])
+    return eta
+
+
+def random_variance(fit: Fit | GlmmFit, rows: Rows) -> FloatArray:
+    """z'Sigma z summed over the terms without groups in `rows`, and over rows of unknown groups, shape (n,)."""
+    total = np.zeros(rows.n)
+    for t, Z in rows.values.items():
+        part = np.einsum("na,ab,nb->n", Z, fit.covariances[t], Z)
+        total += np.where(rows.codes[t] < 0, part, 0.0) if t in rows.codes else part
+    return total
+
+
+def averaged_means(fit: GlmmFit, eta: FloatArray, variance: FloatArray, order: int = 0) -> FloatArray:
+    """Means, or their derivatives in eta, averaged over a normal part of the linear predictor, shape (n,).
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    eta : ndarray, shape (n,)
+    variance : ndarray, shape (n,)
+    order : {0, 1, 2}
+        Which derivative.
+    """
+    x, w = np.polynomial.hermite.hermgauss(_AVERAGE_POINTS)
+    points = eta + np.sqrt(2.0) * x[:, None] * np.sqrt(variance)
+    values = fit.family.mean(points) if order == 0 else fit.family.link.derivatives(points)[order]
+    averaged: FloatArray = np.einsum("q,qn->n", w / np.sqrt(np.pi), values)
+    return averaged

@@ -5,8 +5,9 @@ REML fits are profiled by maximum likelihood, as in lme4: the restricted likelih
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,10 +17,13 @@ from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import Lme4Error
 from lme4py.fit import Fit
+from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import check_alpha
 from lme4py.inference.constrained import Constrained, CovarianceCriterion, Minimum
-from lme4py.inference.parameters import Parameter, parameter_values, parameters, select_parameters
-from lme4py.inference.refit import fit_problem, linear_fit, refit_ml
+from lme4py.inference.glmm_profile import check_profiled, glmm_sides, refit_from
+from lme4py.inference.parameters import Parameter, fit_parameters, fit_values, select_parameters
+from lme4py.inference.profile_side import BetterOptimum, Point, Side
+from lme4py.inference.refit import fit_problem, refit_ml
 from lme4py.inference.variance_se import standard_errors
 
 if TYPE_CHECKING:
@@ -27,137 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Profile", "profile"]
 
-# A limit is where the signed root differs from the normal quantile by less than this.
-_CLOSE = 1e-7
 # Steps along a profile aim at this much of the signed root.
 _STEP = 0.75
-# A profile that falls this much below the minimum shows that the fit was not the minimum.
-_LOWER = 1e-6
-_MAX_STEPS = 80
-
-
-@dataclass(frozen=True)
-class _Point:
-    """A point of a profile; `zeta` is not negative, `slope` its derivative in the coordinate (absolute)."""
-
-    minimum: Minimum
-    zeta: float
-    slope: float
-
-    @property
-    def v(self) -> float:
-        return self.minimum.v
-
-
-class _BetterOptimum(Exception):
-    """The profile went below the minimum of the fit."""
-
-    def __init__(self, theta: FloatArray) -> None:
-        super().__init__("a better optimum")
-        self.theta = theta
-
-
-@dataclass
-class _Side:
-    """The profile of one parameter on one side of its estimate, grown as far as it is asked for."""
-
-    constrained: Constrained
-    direction: int
-    least: float
-    bound: float
-    points: list[_Point]
-    ended: bool = False
-    evaluations: int = field(default=0)
-
-    def reach(self, target: float, step: float) -> None:
-        """Grow the profile until its signed root is at least `target`, or the range of the parameter ends."""
-        for _ in range(_MAX_STEPS):
-            if self.ended or self.points[-1].zeta >= target:
-                return
-            self._grow(min(target * 1.01 + 1e-3, self.points[-1].zeta + step))
-        raise Lme4Error(
-            f"the profile of {self.constrained.parameter.name} did not reach the level that is asked for within "
-            f"{_MAX_STEPS} steps; the data hardly inform this parameter. Use a larger alpha, or method='wald'."
-        )
-
-    def _grow(self, goal: float) -> None:
-        last = self.points[-1]
-        length = (goal - last.zeta) / last.slope
-        for _ in range(30):
-            v, at_bound = self._inside(last.v, length)
-            point = self._evaluate(v)
-            # A step that is far too long would leave a gap in the profile.
-            if point.zeta <= goal + 1.5:
-                break
-            length *= max(0.1, 0.9 * (goal - last.zeta) / (point.zeta - last.zeta))
-        self.points.append(point)
-        self.ended = at_bound
-
-    def _inside(self, v: float, length: float) -> tuple[float, bool]:
-        moved = v + self.direction * length
-        if (moved - self.bound) * self.direction < 0.0:
-            return moved, False
-        if self.constrained.parameter.kind == "sigma":
-            return 0.5 * v, False
-        return self.bound, True
-
-    def _evaluate(self, v: float) -> _Point:
-        found = self.constrained.minimum(v, self._predict(v))
-        self.evaluations += found.evaluations
-        if found.value < self.least - _LOWER:
-            raise _BetterOptimum(found.theta)
-        zeta = float(np.sqrt(max(found.value - self.least, 0.0)))
-        slope = self.direction * found.slope / (2.0 * zeta) if zeta > 1e-6 else self.points[0].slope
-        return _Point(found, zeta, max(slope, 1e-3 * self.points[0].slope))
-
-    def _predict(self, v: float) -> FloatArray:
-        """Coordinates of everything else, extrapolated from the nearest points."""
-        near = sorted(self.points, key=lambda point: abs(point.v - v))[:3]
-        x: FloatArray = np.zeros_like(near[0].minimum.x)
-        for i, point in enumerate(near):
-            weight = 1.0
-            for j, other in enumerate(near):
-                if i != j:
-                    weight *= (v - other.v) / (point.v - other.v)
-            x = x + weight * point.minimum.x
-        return x
-
-    def limit(self, target: float) -> float:
-        """Coordinate where the signed root is `target`; the end of the range when it stays below."""
-        self.reach(target, step=target)
-        if self.points[-1].zeta < target:
-            return self.points[-1].v
-        high = next(i for i, point in enumerate(self.points) if point.zeta >= target)
-        if high == 0:
-            return self.points[0].v
-        low = high - 1
-        for count in range(60):
-            a, b = self.points[low], self.points[low + 1]
-            if b.zeta - target < _CLOSE:
-                return b.v
-            if target - a.zeta < _CLOSE and low > 0:
-                return a.v
-            if abs(b.v - a.v) <= 1e-12 * max(abs(a.v), abs(b.v)):
-                break
-            point = self._evaluate(_between(a, b, target, count))
-            self.points.insert(low + 1, point)
-            if point.zeta < target:
-                low += 1
-        return self.points[low + 1].v
-
-
-def _between(a: _Point, b: _Point, target: float, count: int) -> float:
-    """Coordinate between two points where the signed root should be `target`: inverse cubic Hermite interpolation."""
-    width, rise = b.v - a.v, b.zeta - a.zeta
-    t = (target - a.zeta) / rise
-    if count % 4 == 3:
-        return a.v + 0.5 * width
-    start = np.sign(width) * rise / (a.slope * width)
-    end = np.sign(width) * rise / (b.slope * width)
-    share = (3.0 - 2.0 * t) * t * t + t * (1.0 - t) * ((1.0 - t) * start - t * end)
-    if not 1e-3 < share < 1.0 - 1e-3:
-        share = min(max(share, 1e-9), 1.0 - 1e-9) if abs(share - t) < 0.2 else t
-    return float(a.v + share * width)
 
 
 @dataclass(frozen=True)
@@ -166,7 +41,7 @@ class Profile:
 
     Attributes
     ----------
-    fit : Fit
+    fit : Fit or GlmmFit
         The maximum-likelihood fit that is profiled.
     parameters : tuple of Parameter
     estimates : ndarray
@@ -186,11 +61,11 @@ class Profile:
     sd(Residual)    38.23    67.66
     """
 
-    fit: Fit
+    fit: Fit | GlmmFit
     parameters: tuple[Parameter, ...]
     estimates: FloatArray
     note: str
-    _sides: dict[str, tuple[_Side, _Side]]
+    _sides: dict[str, tuple[Side, Side]]
 
     def conf_int(self, alpha: float | None = None) -> pd.DataFrame:
         """Limits lower, upper where the deviance is the chi-squared quantile above its minimum.
@@ -204,7 +79,8 @@ class Profile:
         -------
         pandas.DataFrame
             One row per parameter. Where the profile reaches the end of the range (a standard deviation of 0, a
-            correlation of -1 or 1) first, that is the limit.
+            correlation of -1 or 1) first, that is the limit; where it stays below the quantile however far it is
+            followed (separated responses, say), the limit is infinite. ``attrs["note"]`` says so.
         """
         import pandas as pd
 
@@ -212,7 +88,25 @@ class Profile:
         with limited_threads(self.fit.design):
             rows = [self._limits(parameter, target) for parameter in self.parameters]
         index = pd.Index([parameter.name for parameter in self.parameters], name="term")
-        return pd.DataFrame(rows, columns=["lower", "upper"], index=index)
+        table = pd.DataFrame(rows, columns=["lower", "upper"], index=index)
+        table.attrs["note"] = " ".join([self.note, *self._one_sided(table)]).strip()
+        return table
+
+    def _one_sided(self, table: pd.DataFrame) -> list[str]:
+        """Sentences about limits that are no roots of the profile."""
+        notes = []
+        for parameter in self.parameters:
+            lower, upper = table.loc[parameter.name].to_numpy(dtype=np.float64).tolist()
+            if parameter.name not in self._sides:
+                notes.append(f"{parameter.name}: a variance is zero, so that the data say nothing about it.")
+            elif not (np.isfinite(lower) and np.isfinite(upper)):
+                which = "lower" if not np.isfinite(lower) else "upper"
+                notes.append(f"{parameter.name}: the profile stays below the quantile, there is no {which} limit.")
+            elif parameter.kind in ("sd", "corr") and {lower, upper} & {0.0, -1.0, 1.0}:
+                notes.append(
+                    f"{parameter.name}: one limit is the end of the range, which the profile does not exclude."
+                )
+        return notes
 
     def _limits(self, parameter: Parameter, target: float) -> tuple[float, float]:
         if parameter.name not in self._sides:
@@ -246,30 +140,45 @@ def _value(parameter: Parameter, v: float) -> float:
     return float(np.sin(v)) if parameter.kind == "corr" else float(v)
 
 
-def profile(fit: Fit, parm: str | Sequence[str] | None = None, alpha: float | None = 0.01) -> Profile:
+def profile(
+    fit: Fit | GlmmFit,
+    parm: str | Sequence[str] | None = None,
+    alpha: float | None = 0.01,
+    *,
+    step: float = _STEP,
+) -> Profile:
     """Profile the likelihood.
 
     Parameters
     ----------
-    fit : Fit
+    fit : Fit or GlmmFit
+        A generalised model needs nAGQ >= 1.
     parm : "all", "fixed", "random", or names
     alpha : float or None
         The profiles reach the limits of intervals of level 1 - alpha; None grows them only when intervals are asked
         for.
+    step : float
+        Points are this far apart in the signed root; fewer points are enough for limits.
 
     Returns
     -------
     Profile
+
+    Raises
+    ------
+    Lme4Error
+        The fit is not the optimum, or a profile cannot be followed far enough.
     """
-    fit = linear_fit(fit, "profile()")
-    wanted = select_parameters(parameters(fit.design), parm)
+    wanted = select_parameters(fit_parameters(fit), parm)
+    if isinstance(fit, GlmmFit):
+        check_profiled(fit)
     note = "The REML fit was refitted and profiled by maximum likelihood." if fit.reml else ""
-    fit = refit_ml(fit)
+    best: Fit | GlmmFit = fit if isinstance(fit, GlmmFit) else refit_ml(fit)
     for _ in range(5):
         try:
-            return _profile(fit, wanted, alpha, note)
-        except _BetterOptimum as better:
-            fit = fit_problem(fit.design, fit.problem, False, better.theta)
+            return _profile(best, wanted, alpha, note, step)
+        except BetterOptimum as better:
+            best = _improved(best, better)
             note = (note + " A better optimum was found on the way, and the profile is about that one.").strip()
     raise Lme4Error(
         "the profile finds ever better optima: the fit has not converged. Scale the covariates, or simplify the random "
@@ -277,26 +186,36 @@ def profile(fit: Fit, parm: str | Sequence[str] | None = None, alpha: float | No
     )
 
 
-def _profile(fit: Fit, wanted: list[Parameter], alpha: float | None, note: str) -> Profile:
-    estimates = parameter_values(wanted, fit.beta, fit.covariances, fit.sigma)
+def _improved(fit: Fit | GlmmFit, better: BetterOptimum) -> Fit | GlmmFit:
+    if isinstance(fit, GlmmFit):
+        return refit_from(fit, better)
+    return fit_problem(fit.design, fit.problem, False, better.minimum.theta)
+
+
+def _profile(fit: Fit | GlmmFit, wanted: list[Parameter], alpha: float | None, note: str, step: float) -> Profile:
+    estimates = fit_values(fit, wanted)
     errors = standard_errors(fit, wanted)
-    criterion = CovarianceCriterion(fit.problem, False)
     sides = {}
-    with limited_threads(fit.design):
+    with limited_threads(fit.design), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
         for parameter, value, error in zip(wanted, estimates, errors, strict=True):
             if np.isnan(value):
                 # The other effect has no variance, so that the likelihood is flat over the whole range.
                 continue
-            sides[parameter.name] = make_sides(fit, criterion, parameter, float(value), float(error))
+            if isinstance(fit, GlmmFit):
+                pair = glmm_sides(fit, parameter, float(error))
+            else:
+                pair = make_sides(fit, CovarianceCriterion(fit.problem, False), parameter, float(value), float(error))
+            sides[parameter.name] = pair
             if alpha is not None:
-                for side in sides[parameter.name]:
-                    side.reach(float(-special.ndtri(check_alpha(alpha) / 2.0)), _STEP)
+                for side in pair:
+                    side.reach(float(-special.ndtri(check_alpha(alpha) / 2.0)), step)
     return Profile(fit, tuple(wanted), estimates, note, sides)
 
 
 def make_sides(
     fit: Fit, criterion: CovarianceCriterion, parameter: Parameter, value: float, error: float
-) -> tuple[_Side, _Side]:
+) -> tuple[Side, Side]:
     """Both sides of a profile, with the estimate alone on them.
 
     Parameters
@@ -318,17 +237,20 @@ def make_sides(
         error = _guess(fit, parameter, 1.0 if parameter.term < 0 else float(chart.units[chart.held]))
     x = constrained.start(fit.theta_inside, log_sigma)
     start = Minimum(v, x, fit.criterion, 0.0, fit.theta_inside, log_sigma, 0)
-    lower_bound, upper_bound = _bounds(parameter)
-    first = _Point(start, 0.0, 1.0 / error)
+    lower_bound, upper_bound = _bounds(parameter, fit)
+    first = Point(start, 0.0, 1.0 / error)
     sides = []
     for direction, bound in ((-1, lower_bound), (1, upper_bound)):
         ended = abs(v - bound) <= 1e-9
-        sides.append(_Side(constrained, direction, fit.criterion, bound, [first], ended))
+        sides.append(Side(constrained, direction, fit.criterion, bound, [first], ended))
     return sides[0], sides[1]
 
 
-def _bounds(parameter: Parameter) -> tuple[float, float]:
+def _bounds(parameter: Parameter, fit: Fit) -> tuple[float, float]:
     if parameter.kind == "corr":
+        term = fit.design.terms[parameter.term]
+        if term.structure == "exchangeable":
+            return float(np.arcsin(-1.0 / (term.n_columns - 1))), 0.5 * np.pi
         return -0.5 * np.pi, 0.5 * np.pi
     return (-np.inf if parameter.kind == "fixed" else 0.0), np.inf
 

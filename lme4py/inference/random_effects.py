@@ -23,12 +23,18 @@ def conditional_modes(fit: Fit) -> Frames:
     return _frames(fit, fit.modes)
 
 
-def conditional_sds(fit: Fit) -> Frames:
-    """Conditional standard deviations of the random effects given the data, shaped as `conditional_modes`."""
+def conditional_sds(fit: Fit, include_fixed: bool = False) -> Frames:
+    """Conditional standard deviations of the random effects given the data, shaped as `conditional_modes`.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    include_fixed : bool
+        Count the uncertainty of the fixed effects too.
+    """
     from lme4py.inference.modes import conditional_covariances
 
-    # A generalised model keeps its own.
-    blocks = getattr(fit, "conditional_covariances", None) or conditional_covariances(fit)
+    blocks = conditional_covariances(fit, include_fixed=include_fixed)
     return _frames(fit, tuple(np.sqrt(np.diagonal(block, axis1=1, axis2=2)) for block in blocks))
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from scipy import special
 
+from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design, RandomTerm
 from lme4py.fit import Fit, lmm_fit
+from lme4py.glmm_fit import GlmmFit, glmm_fit
 from lme4py.inference.lrt import lrtest
-from lme4py.inference.refit import linear_fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ def ranova(fit: Any) -> pd.DataFrame:
 
     Parameters
     ----------
-    fit : Fit
+    fit : Fit or GlmmFit
 
     Returns
     -------
@@ -36,18 +37,26 @@ def ranova(fit: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
-    full = linear_fit(fit, "ranova()")
+    full = fit
     rows = {
         "<none>": {"npar": full.n_params, "logLik": full.log_likelihood, "AIC": full.criterion + 2.0 * full.n_params}
     }
     for label, terms in _reductions(full.design):
-        reduced = lmm_fit(replace(full.design, terms=terms), full.reml) if terms else None
+        reduced = _refitted(full, terms) if terms else None
         rows[label] = _row(reduced, full)
     columns = ["npar", "logLik", "AIC", "chi2", "df", "p_value", "p_chi2"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-def _row(reduced: Fit | None, full: Fit) -> dict[str, float]:
+def _refitted(full: Fit | GlmmFit, terms: tuple[RandomTerm, ...]) -> Fit | GlmmFit:
+    """The same model with other random effects."""
+    design = replace(full.design, terms=terms)
+    if isinstance(full, GlmmFit):
+        return glmm_fit(design, full.family, full.data, nAGQ=full.nAGQ, hessian=full.hessian)
+    return lmm_fit(design, full.reml)
+
+
+def _row(reduced: Fit | GlmmFit | None, full: Fit | GlmmFit) -> dict[str, float]:
     test = lrtest(reduced, full)
     npar = full.n_params - test.df
     return {
@@ -66,8 +75,10 @@ def _reductions(design: Design) -> Iterator[tuple[str, tuple[RandomTerm, ...]]]:
     for t, term in enumerate(design.terms):
         before, after = design.terms[:t], design.terms[t + 1 :]
         variables = [re.sub(r"\[[^\]]*\]", "", name) for name in term.columns]
-        slopes = [name for name in dict.fromkeys(variables) if name != "Intercept"]
-        if "Intercept" not in variables or not slopes:
+        slopes = [name for name in dict.fromkeys(variables) if name not in INTERCEPTS]
+        # Effects that share a variance come and go together: without one of them the model is no special case.
+        shared = term.structure in ("identity", "exchangeable")
+        if shared or INTERCEPTS.isdisjoint(variables) or not slopes:
             yield term.label, before + after
             continue
         for name in slopes:

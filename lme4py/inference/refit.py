@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from lme4py.design.design import Design
+from lme4py.engine.covariance import Templates
 from lme4py.engine.crossproducts import CrossProducts
 from lme4py.engine.lmm import Criterion, Problem
 from lme4py.engine.optimize import Control
@@ -17,8 +18,10 @@ from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray, sparse
 from lme4py.errors import DataError, OptionError
 from lme4py.fit import Fit, LmmCriterion, make_fit
+from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.glmm_refit import refit_glmm
 
-__all__ = ["Responses", "fit_problem", "linear_fit", "random_start", "refit", "refit_ml"]
+__all__ = ["Responses", "fit_problem", "linear_fit", "off_boundary", "random_start", "refit", "refit_ml"]
 
 # Standard deviations (relative, in columns of unit size) below this are raised to it before they are a start: at an
 # exact zero the gradient vanishes.
@@ -59,9 +62,13 @@ def refit_ml(fit: Fit) -> Fit:
 
 def random_start(fit: Fit) -> FloatArray:
     """theta inside to start a similar fit from: that of the fit, moved off the boundary."""
-    templates = fit.problem.templates
+    return off_boundary(fit.problem.templates, fit.theta_inside)
+
+
+def off_boundary(templates: Templates, theta: FloatArray) -> FloatArray:
+    """theta with small standard deviations raised, for a start."""
     factors = []
-    for T in templates.factors(fit.theta_inside):
+    for T in templates.factors(theta):
         vectors, sizes, _ = np.linalg.svd(T)
         factors.append(vectors * np.maximum(sizes, _LEAST_START))
     return templates.theta_of_factors(factors)
@@ -101,20 +108,31 @@ def check_response(fit: Any, y: Any) -> FloatArray:
     return values
 
 
-def refit(fit: Fit, y: Any) -> Fit:
+@overload
+def refit(fit: GlmmFit, y: Any) -> GlmmFit: ...
+@overload
+def refit(fit: Fit, y: Any) -> Fit: ...
+def refit(fit: Fit | GlmmFit, y: Any) -> Fit | GlmmFit:
     """Fit the same model to a new response.
 
     Parameters
     ----------
-    fit : Fit
-    y : array_like, shape (n,)
-        New response of the rows used.
+    fit : Fit or GlmmFit
+    y : array_like, shape (n,), or (n, 2) for binomial models
+        New response of the rows used (or one value for each row of the data); for the forms of a binomial response
+        see `lme4py.inference.glmm_refit.new_response`.
 
     Returns
     -------
-    Fit
+    Fit or GlmmFit
+        A new fit; the old one is unchanged.
     """
-    fit = linear_fit(fit, "refit()")
+    if isinstance(fit, GlmmFit):
+        return refit_glmm(fit, y)
+    return _refit_linear(fit, y)
+
+
+def _refit_linear(fit: Fit, y: Any) -> Fit:
     design = replace(fit.design, y=check_response(fit, y))
     scaling, columns = scale_columns(design)
     y_inside = columns.XY[:, -1]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from lme4py.design.design import Design, RandomTerm
+from lme4py.design.response import ResponseData
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.errors import OptionError, did_you_mean
 
@@ -92,9 +93,20 @@ def _of_rows(design: Design, rows: IntArray, codes: IntArray, draw: IntArray | N
         terms=tuple(_term(term, rows, codes, draw) for term in design.terms),
         weights=take(design.weights),
         offset=take(design.offset),
+        response=_response(design.response, rows),
         keep=np.ones(rows.size, dtype=bool),
         index=pd.RangeIndex(rows.size),
     )
+
+
+def _response(data: ResponseData | None, rows: IntArray) -> ResponseData | None:
+    """The rows of a response of a generalised model."""
+    if data is None:
+        return None
+    parts = {
+        name: getattr(data, name)[rows] for name in ("y", "trials", "weights") if getattr(data, name, None) is not None
+    }
+    return replace(data, **parts)
 
 
 def _term(term: RandomTerm, rows: IntArray, codes: IntArray, draw: IntArray | None) -> RandomTerm:

@@ -1,22 +1,41 @@
-"""New responses from a fitted linear mixed model."""
+"""New responses from a fitted mixed model, linear or generalised."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
 from lme4py.engine.small import lower_factor
 from lme4py.engine.types import FloatArray
-from lme4py.errors import OptionError
+from lme4py.errors import Lme4Error, OptionError
 from lme4py.fit import Fit
-from lme4py.inference.refit import linear_fit
+from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.glmm_simulate import GlmmSimulator
+from lme4py.inference.prediction_rows import chosen_terms
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Simulator", "check_count", "check_seed", "generators", "simulate"]
+__all__ = [
+    "Simulator",
+    "check_count",
+    "check_seed",
+    "covariance_roots",
+    "generators",
+    "make_simulator",
+    "simulate",
+    "simulate_responses",
+]
+
+Seed: TypeAlias = "int | np.random.SeedSequence | np.random.Generator | None"
+
+
+class _Draws(Protocol):
+    """Anything that draws responses from seeds."""
+
+    def draw(self, seeds: Sequence[np.random.SeedSequence]) -> FloatArray: ...
 
 
 def check_count(name: str, value: object, least: int = 1) -> int:
@@ -36,10 +55,10 @@ def generators(seeds: Sequence[np.random.SeedSequence]) -> list[np.random.Genera
     return [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
 
 
-def _row_roots(fit: Fit) -> list[FloatArray]:
-    """A factor of the covariance of each term; exact zeros stay zeros."""
+def covariance_roots(covariances: Iterable[FloatArray]) -> list[FloatArray]:
+    """A lower triangular factor of each covariance matrix (k, k); exact zeros stay zeros."""
     out = []
-    for cov in fit.covariances:
+    for cov in covariances:
         values, vectors = np.linalg.eigh(cov)
         out.append(lower_factor(vectors * np.sqrt(np.maximum(values, 0.0))))
     return out
@@ -71,7 +90,7 @@ class Simulator:
             self.mean = fit.fitted
         if kind == "semiparametric":
             self._modes, self._residuals = _reflated(fit)
-        self.roots = _row_roots(fit)
+        self.roots = covariance_roots(fit.covariances)
 
     def draw(self, seeds: Sequence[np.random.SeedSequence]) -> FloatArray:
         """One response for each seed, shape (n, B), on the user's scale."""
@@ -136,32 +155,132 @@ def _reflated(fit: Fit) -> tuple[list[FloatArray], FloatArray]:
     return modes, standard / np.sqrt(np.mean(standard**2))
 
 
-def simulate(fit: Fit, n: int = 1, seed: int | None = None, include_random: bool = False) -> pd.DataFrame:
-    """Responses drawn from the fitted model.
+class PartialSimulator(Simulator):
+    """A linear model's `Simulator` with some terms at their conditional modes and new effects for the others.
 
     Parameters
     ----------
     fit : Fit
+    kept : collection of int
+        Positions of the terms that stay at their modes.
+    """
+
+    def __init__(self, fit: Fit, kept: Sequence[int]) -> None:
+        super().__init__(fit)
+        for t in kept:
+            term = fit.design.terms[t]
+            self.mean = self.mean + np.einsum("nk,nk->n", term.values, fit.modes[t][term.codes])
+            self.roots[t] = np.zeros_like(self.roots[t])
+
+
+def make_simulator(fit: Fit | GlmmFit, include_random: bool | str | Iterable[str] = False) -> _Draws:
+    """What draws responses of a fit.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    include_random : bool, str or iterable of str
+        True keeps all random effects at their conditional modes, False draws new ones; names of grouping factors keep
+        those at their modes.
+    """
+    if include_random == "integrate":
+        raise OptionError("`include_random` is 'integrate', which simulate() has no use for; False draws new effects.")
+    anything: Any = fit
+    kept = chosen_terms(anything, include_random)
+    if isinstance(fit, GlmmFit):
+        return GlmmSimulator(fit, kept)
+    if isinstance(include_random, bool):
+        return Simulator(fit, "conditional" if include_random else "parametric")
+    return PartialSimulator(fit, kept)
+
+
+def simulate_responses(
+    fit: Fit | GlmmFit, n: int, rng: Seed = None, include_random: bool | str | Iterable[str] = False
+) -> FloatArray:
+    """Responses drawn from the fitted model, in the form that `refit` reads.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    n : int
+        Number of responses.
+    rng : int, SeedSequence, Generator or None
+        Where randomness comes from. Response i depends on the seed and i only.
+    include_random : bool, str or iterable of str
+        See `make_simulator`.
+
+    Returns
+    -------
+    ndarray, shape (n_obs, n)
+        For the rows used. Binomial models of several trials per row: numbers of successes (proportions where the
+        model was given proportions). A column is NaN throughout where the random effects that were drawn lead to a
+        mean outside the range of the link.
+    """
+    return make_simulator(fit, include_random).draw(_seeds(rng, check_count("n", n)))
+
+
+def _seeds(rng: Seed, count: int) -> list[np.random.SeedSequence]:
+    if isinstance(rng, np.random.Generator):
+        rng = np.random.SeedSequence(rng.integers(0, 2**63, 4).tolist())
+    if not isinstance(rng, np.random.SeedSequence):
+        rng = np.random.SeedSequence(check_seed(rng))
+    return rng.spawn(count)
+
+
+def simulate(
+    fit: Fit | GlmmFit, n: int = 1, seed: int | None = None, include_random: bool | str | Iterable[str] = False
+) -> pd.DataFrame:
+    """Responses drawn from the fitted model.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
     n : int
         Number of responses.
     seed : int, optional
         The same seed gives the same numbers; column i depends on the seed and i only.
-    include_random : bool
-        True keeps the random effects at their conditional modes; False draws new ones.
+    include_random : bool, str or iterable of str
+        True keeps the random effects at their conditional modes; False draws new ones; names of grouping factors keep
+        the modes of these and draw all others.
 
     Returns
     -------
     pandas.DataFrame
-        Columns sim_1, sim_2, ...; one row for each row used.
+        Columns sim_1, sim_2, ...; one row for each row used. Each column can be given to `refit`: 0 and 1 for a
+        binary response, numbers of successes for ``cbind()``, proportions for a response of proportions, the
+        categories of an ordinal model.
+
+    Examples
+    --------
+    >>> from lme4py import lmer, load_dataset
+    >>> result = lmer("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff"))
+    >>> result.simulate(2, seed=1).shape
+    (30, 2)
     """
     import pandas as pd
 
-    fit = linear_fit(fit, "simulate()")
-    count = check_count("n", n)
-    if not isinstance(include_random, bool):
-        raise OptionError(f"`include_random` is {include_random!r}; give True or False.")
-    seeds = np.random.SeedSequence(check_seed(seed)).spawn(count)
-    values = Simulator(fit, "conditional" if include_random else "parametric").draw(seeds)
+    values = simulate_responses(fit, n, check_seed(seed), include_random)
+    broken = int(np.isnan(values).any(axis=0).sum())
+    if broken:
+        raise Lme4Error(
+            f"{broken} of {values.shape[1]} simulated responses have a mean outside the range of the link: the random "
+            "effects that were drawn are too large for it. Use include_random=True, or a model with a log link."
+        )
     design = fit.design
-    names = [f"sim_{i + 1}" for i in range(count)]
-    return pd.DataFrame(values, index=design.index[design.keep], columns=names)
+    names = [f"sim_{i + 1}" for i in range(values.shape[1])]
+    frame = pd.DataFrame(values, index=design.index[design.keep], columns=names)
+    return _labelled(frame, fit.categories) if isinstance(fit, GlmmFit) and fit.categories else frame
+
+
+def _labelled(frame: pd.DataFrame, categories: tuple[Any, ...]) -> pd.DataFrame:
+    """Categories as the user has them: numbers stay numbers, labels become ordered categoricals."""
+    import pandas as pd
+
+    if all(isinstance(level, int | float | np.number) for level in categories):
+        whole = all(float(level).is_integer() for level in categories)
+        return frame.astype(np.int64) if whole else frame
+    kind = pd.CategoricalDtype(list(categories), ordered=True)
+    columns = {
+        name: pd.Categorical.from_codes(frame[name].to_numpy(dtype=np.intp), dtype=kind) for name in frame.columns
+    }
+    return pd.DataFrame(columns, index=frame.index)

@@ -75,7 +75,7 @@ def correlations(covariance: FloatArray) -> FloatArray:
 
 def has_correlations(term: RandomTerm) -> bool:
     """True where the covariances of the term are parameters, not zeros by definition."""
-    return term.structure == "unstructured" and term.n_columns > 1
+    return term.structure in ("unstructured", "exchangeable") and term.n_columns > 1
 
 
 def variance_entries(fit: Fit) -> Iterator[VarianceEntry]:

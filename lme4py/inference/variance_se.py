@@ -1,26 +1,32 @@
-"""Standard errors and Wald intervals of standard deviations and correlations."""
+"""Standard errors and Wald intervals of standard deviations, correlations, dispersions and thresholds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import special
 
 from lme4py.engine.types import FloatArray
 from lme4py.fit import Fit
-from lme4py.inference.parameters import Parameter, parameter_values
+from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.parameters import Parameter, fit_parameters, fit_values
 from lme4py.inference.varpar import VarianceInformation, variance_information
 
-__all__ = ["standard_errors", "wald_limits"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["standard_errors", "variance_table", "wald_limits"]
 
 
-def standard_errors(fit: Fit, wanted: Sequence[Parameter]) -> FloatArray:
+def standard_errors(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
     """Standard errors by the delta method; zero or NaN on the boundary.
 
     Parameters
     ----------
-    fit : Fit
+    fit : Fit or GlmmFit
     wanted : sequence of Parameter
     """
     fixed = np.sqrt(np.diag(fit.vcov))
@@ -32,10 +38,14 @@ def standard_errors(fit: Fit, wanted: Sequence[Parameter]) -> FloatArray:
     )
 
 
-def _gradient(fit: Fit, information: VarianceInformation, parameter: Parameter) -> FloatArray:
-    """Derivative of a standard deviation or correlation in phi."""
+def _gradient(fit: Fit | GlmmFit, information: VarianceInformation, parameter: Parameter) -> FloatArray:
+    """Derivative of a parameter in phi."""
     if parameter.kind == "sigma":
-        return information.residual / (2.0 * fit.sigma)
+        return 0.5 * fit.sigma * information.residual
+    if parameter.kind == "dispersion":
+        return fit.dispersion * information.residual  # type: ignore[union-attr]
+    if parameter.kind == "threshold":
+        return information.thresholds[:, parameter.first]
     cov, d = fit.covariances[parameter.term], information.covariances[parameter.term]
     i, j = parameter.first, parameter.second
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -48,19 +58,21 @@ def _gradient(fit: Fit, information: VarianceInformation, parameter: Parameter) 
         return gradient
 
 
-def wald_limits(fit: Fit, wanted: Sequence[Parameter], alpha: float) -> FloatArray:
+def wald_limits(fit: Fit | GlmmFit, wanted: Sequence[Parameter], alpha: float) -> FloatArray:
     """Limits, shape (len(wanted), 2).
 
-    Normal ones for fixed effects, on the log scale for standard deviations, on that of Fisher's z for correlations.
+    Normal ones for fixed effects and thresholds, on the log scale for standard deviations and the dispersion, on that
+    of Fisher's z for correlations. A standard deviation of zero has the limits 0 and infinity: the curvature says
+    nothing there (the profile does).
 
     Parameters
     ----------
-    fit : Fit
+    fit : Fit or GlmmFit
     wanted : sequence of Parameter
     alpha : float
     """
     z = -special.ndtri(alpha / 2.0)
-    values = parameter_values(wanted, fit.beta, fit.covariances, fit.sigma)
+    values = fit_values(fit, wanted)
     out = np.empty((len(wanted), 2))
     for row, parameter, value, error in zip(out, wanted, values, standard_errors(fit, wanted), strict=True):
         row[:] = _limits(parameter.kind, float(value), z * float(error))
@@ -68,14 +80,55 @@ def wald_limits(fit: Fit, wanted: Sequence[Parameter], alpha: float) -> FloatArr
 
 
 def _limits(kind: str, value: float, half: float) -> tuple[float, float]:
-    if kind == "fixed":
+    if kind in ("fixed", "threshold"):
         return value - half, value + half
     if kind == "corr":
         if not abs(value) < 1.0 or not np.isfinite(half):
             return -1.0, 1.0
         centre, spread = np.arctanh(value), half / (1.0 - value**2)
         return float(np.tanh(centre - spread)), float(np.tanh(centre + spread))
-    if value == 0.0 or not np.isfinite(half):
+    if value == 0.0 or half == 0.0 or not np.isfinite(half):
         # On the boundary the curvature says nothing; the profile does.
-        return 0.0, float("nan")
-    return value * float(np.exp(-half / value)), value * float(np.exp(half / value))
+        return 0.0, float("inf")
+    with np.errstate(over="ignore"):
+        return value * float(np.exp(-half / value)), value * float(np.exp(half / value))
+
+
+def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFrame:
+    """Variances and covariances with standard errors and limits, as Stata prints them.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    alpha : float, optional
+        One minus the confidence level; 0.05 when not given.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows as the keys of `variance_components` without the correlations: ``var(_cons)``, ``cov(_cons,x)``,
+        ``var(Residual)``; columns estimate, std_error (delta method), lower, upper (on the log scale for variances,
+        normal for covariances). A variance of zero has no standard error from the curvature: NaN, and the limits 0 and
+        infinity; use the profile.
+    """
+    import pandas as pd
+
+    z = float(-special.ndtri(check_alpha(alpha) / 2.0))
+    information = variance_information(fit)
+    names, rows = [], []
+    for p in fit_parameters(fit):
+        if p.kind not in ("sd", "corr", "sigma"):
+            continue
+        if p.kind == "sigma":
+            value, slope = fit.sigma**2, fit.sigma**2 * information.residual
+        else:
+            value = float(fit.covariances[p.term][p.first, p.second])
+            slope = information.covariances[p.term][:, p.first, p.second]
+        error = information.std_error(slope)
+        names.append(p.name.replace("corr(", "cov(").replace("sd(", "var("))
+        if p.kind == "corr":
+            rows.append((value, error, value - z * error, value + z * error))
+        else:
+            rows.append((value, error if value > 0.0 else float("nan"), *_limits("sd", value, z * error)))
+    columns = ["estimate", "std_error", "lower", "upper"]
+    return pd.DataFrame(rows, columns=columns, index=pd.Index(names, name="term"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from lme4py.engine.lmm import Criterion
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.fit import Fit
+from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.derivatives import remembered
 
 __all__ = ["VarianceInformation", "variance_information"]
 
@@ -19,53 +22,91 @@ _STEP = 1e-4
 
 @dataclass(frozen=True)
 class VarianceInformation:
-    """Covariance of phi = (theta inside, log sigma), and derivatives of the variances in phi.
+    """Covariance of all s parameters phi, and derivatives of what is reported in phi.
+
+    phi is (theta inside, log sigma, beta) for a linear model, (theta, beta, log dispersion or thresholds) for a
+    generalised one.
 
     Attributes
     ----------
-    covariance : ndarray, shape (m + 1, m + 1)
+    covariance : ndarray, shape (s, s)
         Inverse of half the Hessian of the criterion (restricted likelihood for REML fits).
-    covariances : tuple of ndarray, each (m + 1, k, k)
+    covariances : tuple of ndarray, each (s, k, k)
         Derivatives of the covariance matrix of each term.
-    residual : ndarray, shape (m + 1,)
-        Derivatives of sigma^2.
+    residual : ndarray, shape (s,)
+        Derivatives of log sigma^2 (log dispersion); zeros for a family without a dispersion parameter.
+    fixed : ndarray, shape (s, p)
+        Derivatives of the fixed effects.
+    thresholds : ndarray, shape (s, K - 1)
+        Derivatives of the thresholds of an ordinal model.
     """
 
     covariance: FloatArray
     covariances: tuple[FloatArray, ...]
     residual: FloatArray
+    fixed: FloatArray
+    thresholds: FloatArray
 
     def std_error(self, gradient: FloatArray) -> float:
         """Standard error of a function with this gradient in phi."""
         return float(np.sqrt(max(float(gradient @ self.covariance @ gradient), 0.0)))
 
 
-def variance_information(fit: Fit) -> VarianceInformation:
-    """Observed information of the variance parameters at the optimum.
+def variance_information(fit: Fit | GlmmFit) -> VarianceInformation:
+    """Observed information of the parameters at the optimum.
 
     Parameters
     ----------
-    fit : Fit
+    fit : Fit or GlmmFit
     """
+    anything: Any = fit
+    make: Any = _generalised if isinstance(fit, GlmmFit) else _linear
+    found: VarianceInformation = remembered(anything, "_variance_information", make)
+    return found
+
+
+def _generalised(fit: GlmmFit) -> VarianceInformation:
+    templates = fit.problem.templates.user
+    m, p, s = templates.n_theta, fit.beta.size, fit.parameter_vcov.shape[0]
+    out = []
+    factors = templates.factors(fit.theta)
+    for template, place, T in zip(templates.templates, templates.slices, factors, strict=True):
+        d = np.zeros((s, template.size, template.size))
+        for i, dT in enumerate(template.directions):
+            half = dT @ T.T
+            d[place.start + i] = half + half.T
+        out.append(d)
+    unit = np.eye(s)
+    has_dispersion = fit.log_dispersion is not None
+    residual = unit[m + p] if has_dispersion else np.zeros(s)
+    thresholds = unit[:, m + p : m + p if has_dispersion else s]
+    return VarianceInformation(fit.parameter_vcov, tuple(out), residual, unit[:, m : m + p], thresholds)
+
+
+def _linear(fit: Fit) -> VarianceInformation:
+    """phi is (theta inside, log sigma, beta); the fixed effects are independent of the variances."""
     criterion = Criterion(fit.problem, fit.reml)
     with limited_threads(fit.design):
         covariance: FloatArray = np.asarray(2.0 * np.linalg.pinv(_hessian(criterion, fit.theta_inside), hermitian=True))
     templates, scaling = fit.problem.templates, fit.problem.scaling
     factors = templates.factors(fit.theta_inside)
     scale = fit.sigma**2 / scaling.weight_scale
-    m = templates.n_theta
+    m, p = templates.n_theta, fit.beta.size
+    s = m + 1 + p
     out = []
     for t, (template, place) in enumerate(zip(templates.templates, templates.slices, strict=True)):
         S, T = scaling.S[t], factors[t]
-        d = np.zeros((m + 1, template.size, template.size))
+        d = np.zeros((s, template.size, template.size))
         for i, dT in enumerate(template.directions):
             half = scale * S @ dT @ T.T @ S.T
             d[place.start + i] = half + half.T
         d[m] = 2.0 * fit.covariances[t]
         out.append(d)
-    residual = np.zeros(m + 1)
-    residual[m] = 2.0 * fit.sigma**2
-    return VarianceInformation(covariance, tuple(out), residual)
+    unit = np.eye(s)
+    both = np.zeros((s, s))
+    both[: m + 1, : m + 1] = covariance
+    both[m + 1 :, m + 1 :] = fit.vcov
+    return VarianceInformation(both, tuple(out), 2.0 * unit[m], unit[:, m + 1 :], unit[:, s:])
 
 
 def _hessian(criterion: Criterion, theta: FloatArray) -> FloatArray:

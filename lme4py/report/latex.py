@@ -29,12 +29,14 @@ _COMMANDS = {
 }
 _SPECIAL = re.compile("|".join(re.escape(character) for character in _COMMANDS))
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]\d+)?")
+_WITH_ERROR = re.compile(rf"({_NUMBER.pattern}) \(({_NUMBER.pattern})\)")
 
 
 def render_latex(tables: Sequence[Table]) -> str:
     """Render tables as ``tabular`` environments; a comment names the packages that the document needs."""
     preamble = r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"
-    return "\n\n".join([preamble, *("\n".join(_lines(table)) for table in tables)]) + "\n"
+    body = "\n\n\\par\\medskip\n".join("\n".join(_lines(table)) for table in tables)
+    return f"{preamble}\n\n{body}\n"
 
 
 def escape(text: str) -> str:
@@ -63,8 +65,13 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(cell: str) -> str:
-    if _NUMBER.fullmatch(cell) is None:
-        return escape(cell)
+    pair = _WITH_ERROR.fullmatch(cell)
+    if pair is not None:
+        return f"{_number(pair[1])} ({_number(pair[4])})"
+    return escape(cell) if _NUMBER.fullmatch(cell) is None else _number(cell)
+
+
+def _number(cell: str) -> str:
     mantissa, _, exponent = cell.partition("e")
     # Math mode sets a true minus sign.
     return f"${mantissa} \\times 10^{{{int(exponent)}}}$" if exponent else f"${mantissa}$"

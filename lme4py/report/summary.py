@@ -8,7 +8,7 @@ from lme4py.design.design import RandomTerm
 from lme4py.fit import Fit
 from lme4py.inference.coefficients import check_ddf, coef_table
 from lme4py.inference.likelihood import aic, bic
-from lme4py.inference.residuals import residual_values
+from lme4py.inference.row_summary import row_summary
 from lme4py.inference.variance import correlations, has_correlations, term_labels
 from lme4py.report.numbers import column_decimals, format_column, format_integer, format_p_value, format_value
 from lme4py.report.table import Align, Table
@@ -44,9 +44,9 @@ def header_table(fit: Fit) -> Table:
     """Title, formula and the number of rows used."""
     method = "REML" if fit.reml else "maximum likelihood"
     rows = [("Formula:", fit.design.formula), ("Data:", _rows_used(fit))]
-    if fit.design.weights is not None:
-        low, high = float(np.min(fit.design.weights)), float(np.max(fit.design.weights))
-        rows.append(("Weights:", f"from {low:.4g} to {high:.4g}"))
+    limits = row_summary(fit).weight_range
+    if limits is not None:
+        rows.append(("Weights:", f"from {limits[0]:.4g} to {limits[1]:.4g}"))
     title = f"Linear mixed model fit by {method}"
     return Table(title, ("", ""), tuple(rows), ("left", "left"), show_header=False)
 
@@ -71,12 +71,12 @@ def criterion_table(fit: Fit) -> Table:
 
 
 def residual_table(fit: Fit) -> Table:
-    """Minimum, quartiles and maximum of the scaled residuals."""
-    values = np.quantile(residual_values(fit, "scaled"), [0.0, 0.25, 0.5, 0.75, 1.0])
+    """Minimum, quartiles and maximum of the scaled residuals (Pearson residuals of a generalised model)."""
+    title = "Scaled residuals" if isinstance(fit, Fit) else "Pearson residuals"
     # These are of the order of one: what is left at the tenth decimal is rounding, and is shown as zero.
-    values = np.round(values, 10)
-    cells = tuple(format_value(float(value), 3, 2, least=1) for value in values)
-    return Table("Scaled residuals", ("Min", "1Q", "Median", "3Q", "Max"), (cells,), _right(5))
+    values = [round(value, 10) for value in row_summary(fit).residual_quartiles or ()]
+    cells = tuple(format_value(value, 3, 2, least=1) for value in values)
+    return Table(title, ("Min", "1Q", "Median", "3Q", "Max"), (cells,), _right(5))
 
 
 def random_effects_table(fit: Fit) -> Table:
@@ -126,13 +126,13 @@ def _filled(cells: list[str], width: int) -> list[str]:
 
 def group_table(fit: Fit) -> Table:
     """Number of levels of each grouping factor, and how many rows they have."""
-    rows = {}
-    for term in fit.design.terms:
-        counts = np.bincount(term.codes, minlength=term.n_levels)
-        sizes = (counts.min(), counts.mean(), counts.max())
-        rows[term.group] = (term.group, str(term.n_levels), *(format_integer(float(size)) for size in sizes))
+    found = row_summary(fit).group_rows
+    rows = tuple(
+        (group, str(n_levels), *(format_integer(float(size)) for size in found[group]))
+        for group, n_levels in fit.design.n_groups.items()
+    )
     columns = ("Group", "Levels", "Min rows", "Mean", "Max")
-    return Table("Groups", columns, tuple(rows.values()), ("left", *_right(4)))
+    return Table("Groups", columns, rows, ("left", *_right(4)))
 
 
 def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:

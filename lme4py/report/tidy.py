@@ -1,47 +1,246 @@
-"""Results as tidy data frames (broom's shapes) and as plain Python for JSON."""
+"""Results as tidy data frames (broom.mixed's shapes) and as plain Python for JSON."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from scipy import special
+
+from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
-from lme4py.inference.coefficients import coef_table
+from lme4py.glmm_fit import GlmmFit
+from lme4py.inference import glmm
+from lme4py.inference.coefficients import check_alpha, coef_table, confidence_intervals
+from lme4py.inference.intervals import intervals
 from lme4py.inference.likelihood import aic, bic
-from lme4py.inference.random_effects import conditional_modes
-from lme4py.inference.variance import VarianceEntry, var_corr, variance_components, variance_entries
+from lme4py.inference.parameters import fit_parameters
+from lme4py.inference.random_effects import coef, conditional_modes, conditional_sds
+from lme4py.inference.variance import VarianceEntry, var_corr, variance_components
+from lme4py.inference.variance_se import wald_limits
+from lme4py.report.parts import AnyFit, entries, threshold_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["glance", "optimisation_log", "tidy", "to_dict"]
+__all__ = ["EFFECTS", "glance", "optimisation_log", "tidy", "to_dict"]
 
-_TIDY = ["effect", "group", "term", "estimate", "std_error", "statistic", "p_value"]
+EFFECTS = ("fixed", "ran_pars", "ran_vals", "ran_coefs")
+SCALES = ("sdcor", "vcov")
+_COLUMNS = ("effect", "group", "level", "term", "estimate", "std_error", "statistic", "p_value")
+_LIMITS = ("conf_low", "conf_high")
+_NAN = float("nan")
 
 
-def tidy(fit: Fit, ddf: str | None = None) -> pd.DataFrame:
-    """One row per fixed effect, then one per standard deviation and correlation of the random effects.
+def tidy(
+    fit: AnyFit,
+    ddf: str | None = None,
+    effects: str | Sequence[str] = ("fixed", "ran_pars"),
+    conf_int: bool = False,
+    conf_level: float = 0.95,
+    conf_method: str = "wald",
+    scales: str = "sdcor",
+    exponentiate: bool = False,
+) -> pd.DataFrame:
+    """One row per parameter, in the shape of broom.mixed.
 
-    Columns effect ("fixed" or "ran_pars"), group, term, estimate, std_error, statistic, p_value; the terms of
-    the random effects are named as broom.mixed does: ``sd__x``, ``cor__a.b``, ``sd__Observation``.
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    ddf : str, optional
+        Degrees of freedom of the tests (and the Wald limits) of the fixed effects.
+    effects : str or sequence of {"fixed", "ran_pars", "ran_vals", "ran_coefs"}
+        Fixed effects (and thresholds), standard deviations and correlations of the random effects, conditional modes,
+        and coefficients of each level. Rows come in the order asked for.
+    conf_int : bool
+        Add the columns conf_low and conf_high.
+    conf_level : float
+    conf_method : {"wald", "profile", "boot"}
+        For fixed effects and `ran_pars`; limits of conditional modes are always normal.
+    scales : {"sdcor", "vcov"}
+        `ran_pars` as standard deviations and correlations (``sd__x``, ``cor__a.b``), or as variances and covariances
+        (``var__x``, ``cov__a.b``; without limits).
+    exponentiate : bool
+        exp of the fixed effects and their limits; their standard errors by the delta method.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns effect, group, level (only with `ran_vals` or `ran_coefs`), term, estimate, std_error, statistic,
+        p_value, conf_low, conf_high. NaN where a quantity has no standard error, test or limit.
+
+    Raises
+    ------
+    OptionError
+    """
+    wanted = _check_effects(effects)
+    if scales not in SCALES:
+        raise OptionError(f"scales={scales!r} is not known.{did_you_mean(str(scales), SCALES)} Use 'sdcor' or 'vcov'.")
+    alpha = check_alpha(1.0 - conf_level) if conf_int else None
+    blocks = []
+    for effect in wanted:
+        if effect == "fixed":
+            blocks += _fixed_blocks(fit, ddf, alpha, conf_method, exponentiate)
+        elif effect == "ran_pars":
+            blocks.append(_parameter_block(fit, alpha, conf_method, scales))
+        else:
+            blocks += _level_blocks(fit, effect, alpha)
+    return _stacked(blocks, "ran_vals" in wanted or "ran_coefs" in wanted, conf_int)
+
+
+def _check_effects(effects: str | Sequence[str]) -> list[str]:
+    wanted = [effects] if isinstance(effects, str) else list(effects)
+    for effect in wanted:
+        if effect not in EFFECTS:
+            raise OptionError(
+                f"effects names {effect!r}.{did_you_mean(str(effect), EFFECTS)} Use some of {', '.join(EFFECTS)}."
+            )
+    if not wanted:
+        raise OptionError(f"effects is empty; give some of {', '.join(EFFECTS)}.")
+    return list(dict.fromkeys(wanted))
+
+
+def _stacked(blocks: list[dict[str, Any]], levels: bool, limits: bool) -> pd.DataFrame:
+    import pandas as pd
+
+    names = [name for name in _COLUMNS if levels or name != "level"] + list(_LIMITS if limits else ())
+    frames = [pd.DataFrame({name: _column(block, name) for name in names}) for block in blocks]
+    table = pd.concat(frames, ignore_index=True)
+    # As objects, so that the missing group of a fixed effect stays None.
+    for name in ("group", "level"):
+        if name in table:
+            cells = [cell for block in blocks for cell in _column(block, name)]
+            table[name] = pd.Series(cells, index=table.index, dtype=object)
+    return table
+
+
+def _column(block: dict[str, Any], name: str) -> Any:
+    n = len(block["term"])
+    if name == "effect":
+        return [block["effect"]] * n
+    if name in ("group", "level"):
+        return block.get(name, [None] * n)
+    return block.get(name, np.full(n, _NAN))
+
+
+def _fixed_blocks(
+    fit: AnyFit, ddf: str | None, alpha: float | None, method: str, exponentiate: bool
+) -> list[dict[str, Any]]:
+    table = coef_table(_any(fit), ddf)
+    block: dict[str, Any] = {"effect": "fixed", "term": list(table.index)}
+    block |= {name: table[name].to_numpy(dtype=np.float64) for name in _COLUMNS[4:]}
+    if alpha is not None:
+        block |= _limit_columns(_fixed_limits(fit, ddf, alpha, method))
+    if exponentiate:
+        block["std_error"] = np.exp(block["estimate"]) * block["std_error"]
+        block |= {name: np.exp(block[name]) for name in ("estimate", *_LIMITS) if name in block}
+    cuts = threshold_table(fit)
+    if cuts.empty:
+        return [block]
+    own: dict[str, Any] = {"effect": "threshold", "term": list(cuts.index)}
+    own |= {name: cuts[name].to_numpy(dtype=np.float64) for name in _COLUMNS[4:]}
+    if alpha is not None:
+        half = -special.ndtri(alpha / 2.0) * own["std_error"]
+        own |= {"conf_low": own["estimate"] - half, "conf_high": own["estimate"] + half}
+    return [block, own]
+
+
+def _fixed_limits(fit: AnyFit, ddf: str | None, alpha: float, method: str) -> Any:
+    if method == "wald":
+        return confidence_intervals(_any(fit), alpha, "wald", "fixed", ddf).to_numpy(dtype=np.float64)
+    return intervals(fit, alpha, method, "fixed").to_numpy(dtype=np.float64)
+
+
+def _limit_columns(limits: Any) -> dict[str, Any]:
+    return dict(zip(_LIMITS, np.asarray(limits, dtype=np.float64).reshape(-1, 2).T, strict=True))
+
+
+def _parameter_block(fit: AnyFit, alpha: float | None, method: str, scales: str) -> dict[str, Any]:
+    found = entries(fit)
+    block: dict[str, Any] = {
+        "effect": "ran_pars",
+        "group": [entry.group for entry in found],
+        "term": [_random_term(entry, scales) for entry in found],
+        "estimate": np.array([getattr(entry, scales) for entry in found], dtype=np.float64),
+    }
+    if alpha is None or scales == "vcov":
+        return block
+    # The same order: each term's standard deviations, its correlations, and the residual one at the end.
+    wanted = [p for p in fit_parameters(fit) if p.kind in ("sd", "corr", "sigma")]
+    if method == "wald":
+        return block | _limit_columns(wald_limits(fit, wanted, alpha))
+    return block | _limit_columns(intervals(fit, alpha, method, [p.name for p in wanted]))
+
+
+def _random_term(entry: VarianceEntry, scales: str) -> str:
+    own, cross = ("sd", "cor") if scales == "sdcor" else ("var", "cov")
+    if entry.name1 is None:
+        return f"{own}__Observation"
+    return f"{own}__{entry.name1}" if entry.name2 is None else f"{cross}__{entry.name1}.{entry.name2}"
+
+
+def _level_blocks(fit: AnyFit, effect: str, alpha: float | None) -> list[dict[str, Any]]:
+    same = _any(fit)
+    frames = conditional_modes(same) if effect == "ran_vals" else coef(same)
+    errors = conditional_sds(same) if effect == "ran_vals" else {}
+    blocks = []
+    for group, frame in frames.items():
+        k, n = frame.shape[1], frame.shape[0]
+        block: dict[str, Any] = {
+            "effect": effect,
+            "group": [group] * (k * n),
+            "level": list(frame.index) * k,
+            "term": [name for name in frame.columns for _ in range(n)],
+            "estimate": frame.to_numpy(dtype=np.float64).T.ravel(),
+        }
+        if group in errors:
+            block["std_error"] = errors[group].to_numpy(dtype=np.float64).T.ravel()
+            if alpha is not None:
+                half = -special.ndtri(alpha / 2.0) * block["std_error"]
+                block |= {"conf_low": block["estimate"] - half, "conf_high": block["estimate"] + half}
+        blocks.append(block)
+    return blocks
+
+
+def _any(fit: AnyFit) -> Any:
+    """The functions for linear models read only what both kinds of fit have."""
+    return fit
+
+
+# --- one row, and plain Python ----------------------------------------------------------------------------------
+
+
+def glance(fit: AnyFit) -> pd.DataFrame:
+    """One row with the sizes of the model, its criterion and what is known about the optimum.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
     """
     import pandas as pd
 
-    table = coef_table(fit, ddf)
-    fixed = [("fixed", None, name, *row) for name, row in zip(table.index, _fixed_rows(table), strict=True)]
-    nan = float("nan")
-    random = [("ran_pars", e.group, _random_term(e), e.sdcor, nan, nan, nan) for e in variance_entries(fit)]
-    frame = pd.DataFrame([*fixed, *random], columns=_TIDY)
-    # As objects, so that the missing group of a fixed effect stays None.
-    frame["group"] = pd.Series([row[1] for row in (*fixed, *random)], dtype=object)
-    return frame
+    return pd.DataFrame([overview(fit)])
 
 
-def glance(fit: Fit) -> pd.DataFrame:
-    """One row with the sizes of the model, its criterion and what is known about the optimum."""
-    import pandas as pd
-
-    return pd.DataFrame([_overview(fit)])
+def overview(fit: AnyFit) -> dict[str, Any]:
+    """The cells of `glance`."""
+    same = _any(fit)
+    sizes = {"n_obs": fit.design.n_obs, "n_params": fit.n_params, "df_resid": fit.df_resid, "sigma": fit.sigma}
+    quality = {
+        "criterion": fit.criterion,
+        "log_likelihood": fit.log_likelihood,
+        "deviance": fit.criterion,
+        "aic": aic(same),
+        "bic": bic(same),
+        "converged": fit.certificate.converged,
+        "is_singular": fit.certificate.is_singular,
+    }
+    if isinstance(fit, Fit):
+        return {"reml": fit.reml, **sizes, **quality}
+    head = {"family": fit.family.name, "link": fit.family.link.name, "nAGQ": fit.nAGQ, "hessian": fit.hessian}
+    return {**head, **sizes, **quality, "dispersion": fit.dispersion}
 
 
 def optimisation_log(fit: Fit) -> pd.DataFrame:
@@ -62,70 +261,49 @@ def optimisation_log(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def to_dict(fit: Fit, random_effects: bool = False, ddf: str | None = None) -> dict[str, Any]:
-    """The result as nested dicts and lists of plain Python values; what is not a finite number is None."""
-    head = {"family": "gaussian", "link": "identity", **_overview(fit)}
-    return nested_parts(fit, head, coef_table(fit, ddf), variance_components(fit), var_corr(fit), random_effects)
+def to_dict(fit: AnyFit, random_effects: bool = False, ddf: str | None = None) -> dict[str, Any]:
+    """The result as nested dicts and lists of plain Python values; what is not a finite number is None.
 
-
-def nested_parts(
-    fit: Fit,
-    head: dict[str, Any],
-    coefficients: pd.DataFrame,
-    components: dict[str, float],
-    variances: pd.DataFrame,
-    random_effects: bool,
-) -> dict[str, Any]:
-    """What the dicts of linear and generalised models have in common, after the figures of `head`."""
-    certificate = fit.certificate
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    random_effects : bool
+        The conditional modes too.
+    ddf : str, optional
+    """
+    same, certificate = _any(fit), fit.certificate
+    generalised = isinstance(fit, GlmmFit)
+    head = {} if generalised else {"family": "gaussian", "link": "identity"}
     parts: dict[str, Any] = {
         "formula": fit.design.formula,
         **head,
+        **overview(fit),
         "n_groups": fit.design.n_groups,
         "n_rows": int(fit.design.keep.size),
-        "fixed_effects": coefficients.rename_axis("term").reset_index().to_dict("records"),
+        "fixed_effects": _table_records(coef_table(same, ddf)),
         "cov_params": fit.vcov.tolist(),
-        "variance_components": components,
-        "var_corr": variances.to_dict("records"),
+        "variance_components": (glmm.variance_components if generalised else variance_components)(same),
+        "var_corr": (glmm.var_corr if generalised else var_corr)(same).to_dict("records"),
         "theta": fit.theta.tolist(),
         "dropped": list(fit.design.dropped),
         "notes": list(fit.design.notes),
         "certificate": {name: getattr(certificate, name) for name in type(certificate).__dataclass_fields__},
     }
+    cuts = threshold_table(fit)
+    if not cuts.empty:
+        parts["thresholds"] = _table_records(cuts)
+        parts["categories"] = list(same.categories)
     if random_effects:
-        parts["random_effects"] = {g: _records(f) for g, f in conditional_modes(fit).items()}
+        parts["random_effects"] = {g: _level_records(f) for g, f in conditional_modes(same).items()}
     plain: dict[str, Any] = _plain(parts)
     return plain
 
 
-def _overview(fit: Fit) -> dict[str, Any]:
-    return {
-        "reml": fit.reml,
-        "n_obs": fit.design.n_obs,
-        "n_params": fit.n_params,
-        "df_resid": fit.df_resid,
-        "sigma": fit.sigma,
-        "criterion": fit.criterion,
-        "log_likelihood": fit.log_likelihood,
-        "aic": aic(fit),
-        "bic": bic(fit),
-        "converged": fit.certificate.converged,
-        "is_singular": fit.certificate.is_singular,
-    }
+def _table_records(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    return table.rename_axis("term").reset_index().to_dict("records")
 
 
-def _fixed_rows(table: pd.DataFrame) -> list[tuple[Any, ...]]:
-    columns = ["estimate", "std_error", "statistic", "p_value"]
-    return list(table[columns].itertuples(index=False, name=None))
-
-
-def _random_term(entry: VarianceEntry) -> str:
-    if entry.name1 is None:
-        return "sd__Observation"
-    return f"sd__{entry.name1}" if entry.name2 is None else f"cor__{entry.name1}.{entry.name2}"
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _level_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     names = ["level", *map(str, frame.columns)]
     return [dict(zip(names, row, strict=True)) for row in frame.itertuples(name=None)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from scipy import sparse
 from lme4py.engine.certificate import Certificate
 from lme4py.inference import likelihood, variance
 from lme4py.report import tidy as tidy_report
+from lme4py.results.call import Call, update
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,19 +29,57 @@ class FittedModel:
     Parameters
     ----------
     fit : Fit or GlmmFit
+    call : Call, optional
+        How it was made, for `update`.
     """
 
-    # Degrees of freedom of tables of fixed effects where none are asked for.
-    default_ddf = "normal"
+    # Of this kind of model, where the front door has no other convention.
+    _own_ddf = "normal"
 
-    def __init__(self, fit: Any) -> None:
+    def __init__(self, fit: Any, call: Call | None = None) -> None:
         self._fit = fit
+        self._call = call
 
     @property
     def fit(self) -> Fit:
         """The frozen numbers that every method is computed from: a `Fit`, or a `GlmmFit` for generalised models."""
         fit: Fit = self._fit
         return fit
+
+    @property
+    def default_ddf(self) -> str:
+        """Degrees of freedom of tables of fixed effects where none are asked for."""
+        return self.fit.design.conventions.ddf or self._own_ddf
+
+    def _alpha(self, alpha: float | None) -> float:
+        """`alpha`, or the one that the front door was given."""
+        return self.fit.design.conventions.alpha if alpha is None else alpha
+
+    def with_call(self, call: Call) -> Self:
+        """The same result that remembers how it was made."""
+        return type(self)(self._fit, call)
+
+    def update(self, formula: str | None = None, **arguments: Any) -> Any:
+        """Fit the model again with another formula or other arguments, as a new result of the same kind.
+
+        Parameters
+        ----------
+        formula : str, optional
+            As in R: ``.`` stands for what was there, on both sides of the tilde. ``"~ . - Days"`` removes a fixed
+            effect, ``"~ . + (0 + Days | Subject)"`` adds a random-effects term, ``"~ . - (1 | item)"`` removes one,
+            ``"log(.) ~ ."`` changes the response.
+        **arguments
+            Arguments of the function that fitted the model, such as ``reml=False``, ``nAGQ=9`` or ``data=new``. Results
+            refer to their data; one that was pickled does not, and needs ``data=``.
+
+        Examples
+        --------
+        >>> from lme4py import lmer, load_dataset
+        >>> result = lmer("Reaction ~ Days + (Days | Subject)", load_dataset("sleepstudy"))
+        >>> result.update("~ . - (Days | Subject) + (1 | Subject)", reml=False).formula
+        'Reaction ~ Days + (1 | Subject)'
+        """
+        return update(getattr(self, "_call", None), self.fit.design.recipe.formula, formula, arguments)
 
     # --- the model ------------------------------------------------------------------------------------------
 

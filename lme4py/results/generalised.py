@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lme4py.inference import coefficients
+from lme4py.inference import coefficients, ordinal
 from lme4py.inference import glmm as numbers
 from lme4py.report import glmm_summary as report
 from lme4py.report.table import Table
+from lme4py.results.diagnostics import DiagnosticMethods
 from lme4py.results.inference import InferenceMethods
 from lme4py.results.reports import ReportMethods
 from lme4py.results.rows import RowMethods
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["MEGLMResult"]
 
 
-class MEGLMResult(InferenceMethods, RowMethods, ReportMethods):
+class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods):
     """A fitted generalised linear mixed model.
 
     Parameters
@@ -100,15 +101,18 @@ class MEGLMResult(InferenceMethods, RowMethods, ReportMethods):
     zvalues = tvalues
 
     def odds_ratios(self, alpha: float | None = None) -> pd.DataFrame:
-        """exp of the fixed effects with confidence limits (binomial family with the logit link).
+        """exp of the fixed effects with confidence limits (logit link; binomial family or ordered categories).
+
+        Of ordered categories: odds of a category above any threshold.
 
         Parameters
         ----------
         alpha : float, optional
-            One minus the confidence level; 0.05 when not given.
+            One minus the confidence level; when not given 0.05, or that of the keyword front door.
         """
-        self._needs("odds_ratios", self.family == "binomial" and self.link == "logit", "binomial family, logit link")
-        return numbers.ratios(self._glmm, alpha, "odds_ratio")
+        given = self.family in ("binomial", "ordinal") and self.link == "logit"
+        self._needs("odds_ratios", given, "binomial family or ordered categories, logit link")
+        return numbers.ratios(self._glmm, self._alpha(alpha), "odds_ratio")
 
     def incidence_rate_ratios(self, alpha: float | None = None) -> pd.DataFrame:
         """exp of the fixed effects with confidence limits (count families with the log link).
@@ -116,17 +120,38 @@ class MEGLMResult(InferenceMethods, RowMethods, ReportMethods):
         Parameters
         ----------
         alpha : float, optional
-            One minus the confidence level; 0.05 when not given.
+            One minus the confidence level; when not given 0.05, or that of the keyword front door.
         """
         counts = self.family in ("poisson", "nbinomial", "nbinomial1") and self.link == "log"
         self._needs("incidence_rate_ratios", counts, "poisson or negative binomial family, log link")
-        return numbers.ratios(self._glmm, alpha, "rate_ratio")
+        return numbers.ratios(self._glmm, self._alpha(alpha), "rate_ratio")
 
     def _needs(self, method: str, given: bool, what: str) -> None:
         from lme4py.errors import OptionError
 
         if not given:
             raise OptionError(f"{method}() needs the {what}; this model is {self.family} with the {self.link} link.")
+
+    # --- ordered categories -------------------------------------------------------------------------------------
+
+    @property
+    def thresholds(self) -> pd.Series[float]:
+        """Thresholds of ordered categories, ``1|2``, ``2|3``, ...: P(Y <= k) = F(threshold - eta)."""
+        return ordinal.thresholds(self._glmm)
+
+    @property
+    def thresholds_se(self) -> pd.Series[float]:
+        """Standard errors of `thresholds`."""
+        return ordinal.thresholds_se(self._glmm)
+
+    def threshold_parameters(self) -> pd.DataFrame:
+        """Free parameters of the thresholds with standard errors: central.1, spacing.1 where they have a structure."""
+        return ordinal.threshold_parameters(self._glmm)
+
+    @property
+    def categories(self) -> tuple[Any, ...]:
+        """Ordered categories, lowest first; () for other families."""
+        return self._glmm.categories
 
     # --- variances ------------------------------------------------------------------------------------------
 
@@ -143,64 +168,30 @@ class MEGLMResult(InferenceMethods, RowMethods, ReportMethods):
 
     @property
     def fittedvalues(self) -> pd.Series[float]:
-        """Means (probabilities for the binomial family), random effects included, on the data's own index."""
+        """Means (probabilities for the binomial family), random effects included, on the data's own index.
+
+        Of ordered categories the probability of the category observed.
+        """
         return numbers.fitted_values(self._glmm)
 
-    def residuals(self, type: str = "deviance") -> pd.Series[float]:
+    def residuals(self, type: str = "deviance", seed: int | None = None) -> pd.Series[float]:
         """Residuals on the data's own index.
 
         Parameters
         ----------
-        type : {"deviance", "pearson", "response", "working"}
+        type : {"deviance", "pearson", "response", "working", "quantile"}
+            For "quantile" see `quantile_residuals`. Of ordered categories: "deviance", "probability" (P(Y < y) - P(Y > y)) "score" or
+            "quantile".
+        seed : int, optional
+            Of the quantile residuals, which are simulated.
         """
-        return numbers.residual_series(self._glmm, type)
-
-    def predict(
-        self,
-        data: Any = None,
-        include_random: bool | Sequence[str] | str = True,
-        type: str = "response",
-        new_levels: str = "zero",
-        interval: str | None = None,
-        alpha: float = 0.05,
-    ) -> pd.Series[float]:
-        """Predictions on the index of `data`.
-
-        Parameters
-        ----------
-        data : data frame, optional
-            New data; the rows of the fit when not given.
-        include_random : bool, list of str, or "integrate"
-            All random effects, none, those of the named grouping factors, or means averaged over their
-            distribution.
-        type : {"response", "linear"}
-            Means or linear predictors.
-        new_levels : {"zero", "error"}
-        interval : None
-            Intervals are not available in this version.
-        alpha : float
-        """
-        coefficients.check_no_interval(interval, alpha)
-        return numbers.predict(self._glmm, data, include_random, type, new_levels)
+        return super().residuals(type, seed)
 
     # --- reports --------------------------------------------------------------------------------------------
 
-    def _tables(self, ddf: str | None) -> list[Table]:
+    def _plain_tables(self, ddf: str | None) -> list[Table]:
         coefficients.check_ddf(ddf)
         return report.summary_tables(self._glmm)
-
-    def to_dict(self, random_effects: bool = False) -> dict[str, Any]:
-        """The result as plain Python values."""
-        return report.to_dict(self._glmm, random_effects)
-
-    def tidy(self, ddf: str | None = None) -> pd.DataFrame:
-        """One row per parameter: effect, group, term, estimate, std_error, statistic, p_value."""
-        coefficients.check_ddf(ddf)
-        return report.tidy(self._glmm)
-
-    def glance(self) -> pd.DataFrame:
-        """One row for the whole model."""
-        return report.glance(self._glmm)
 
     def __repr__(self) -> str:
         return (

@@ -14,10 +14,13 @@ from lme4py.inference.intervals import intervals
 from lme4py.inference.lrt import LRTestResult
 from lme4py.inference.profile import Profile, profile
 from lme4py.inference.r2 import r_squared
+from lme4py.inference.variance_se import variance_table
 from lme4py.results.base import FittedModel
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lme4py.inference.clusters import ClusterChoice
 
 __all__ = ["InferenceMethods"]
 
@@ -49,11 +52,22 @@ class InferenceMethods(FittedModel):
         """Two-sided p-values of `coef_table`, shape (p,)."""
         return self.coef_table()["p_value"].rename("pvalue")
 
-    def cov_params(self) -> pd.DataFrame:
-        """Covariance matrix of the fixed effects, shape (p, p)."""
-        return coefficients.covariance_frame(self.fit)
+    def cov_params(self, type: str | None = None, cluster: ClusterChoice = None) -> pd.DataFrame:
+        """Covariance matrix of the fixed effects, shape (p, p).
 
-    def coef_table(self, ddf: str | None = None) -> pd.DataFrame:
+        Parameters
+        ----------
+        type : {None, "CR0", "CR1", "CR2", "CR3"}
+            None is the model's own; the others are cluster-robust (sandwich) ones. Linear models have all of
+            clubSandwich's; generalised ones "CR0" and "CR1" (Stata's vce(robust) and vce(cluster)).
+        cluster : str, array of shape (n,), or None
+            A grouping factor, or labels of the rows; None takes the outermost grouping factor.
+        """
+        return coefficients.covariance_frame(self.fit, type, cluster)
+
+    def coef_table(
+        self, ddf: str | None = None, vcov: str | None = None, cluster: ClusterChoice = None
+    ) -> pd.DataFrame:
         """Table estimate, std_error, df, statistic, p_value of the fixed effects.
 
         Parameters
@@ -61,8 +75,12 @@ class InferenceMethods(FittedModel):
         ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
             Degrees of freedom; None is the default of the model: "satterthwaite" for a linear mixed model, else
             "normal".
+        vcov : {None, "CR0", "CR1", "CR2", "CR3"}
+            Cluster-robust standard errors, with Satterthwaite's degrees of freedom for linear models.
+        cluster : str, array of shape (n,), or None
+            Clusters of a robust covariance; None takes the outermost grouping factor.
         """
-        return coefficients.coef_table(self.fit, ddf or self.default_ddf)
+        return coefficients.coef_table(self.fit, ddf or self.default_ddf, vcov, cluster)
 
     def anova(self, type: Any = 3, ddf: Any = "satterthwaite", *models: FittedModel) -> pd.DataFrame:
         """F tests of the terms: sum_sq, mean_sq, num_df, den_df, F, p_value.
@@ -95,7 +113,13 @@ class InferenceMethods(FittedModel):
         return lrt.lrtest(None, self, **kw)
 
     def contest(
-        self, L: Any, ddf: str = "satterthwaite", value: float | ArrayLike = 0.0, joint: bool = True
+        self,
+        L: Any,
+        ddf: str = "satterthwaite",
+        value: float | ArrayLike = 0.0,
+        joint: bool = True,
+        vcov: str | None = None,
+        cluster: ClusterChoice = None,
     ) -> pd.DataFrame:
         """F test of ``L beta = value``, or a t test of each row of L where `joint` is false.
 
@@ -106,10 +130,12 @@ class InferenceMethods(FittedModel):
         ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
         value : float or array of shape (r,)
         joint : bool
+        vcov, cluster
+            A cluster-robust covariance, as in `coef_table`.
         """
         from lme4py.inference.anova import contest
 
-        return contest(self.fit, L, ddf, value, joint)
+        return contest(self.fit, L, ddf, value, joint, vcov, cluster)
 
     def conf_int(
         self,
@@ -117,6 +143,8 @@ class InferenceMethods(FittedModel):
         method: str = "wald",
         parm: str | Sequence[str] = "fixed",
         ddf: str | None = None,
+        vcov: str | None = None,
+        cluster: ClusterChoice = None,
         **boot: Any,
     ) -> pd.DataFrame:
         """Confidence limits lower, upper.
@@ -132,12 +160,22 @@ class InferenceMethods(FittedModel):
             Names as in `profile`: "Days", "sd(_cons)", "corr(_cons,Days)", "sd(Residual)".
         ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
             Quantiles of t with these degrees of freedom; None takes normal quantiles, as R's confint does.
+        vcov, cluster
+            A cluster-robust covariance, as in `coef_table`; linear models then have Satterthwaite's t quantiles.
         **boot
             ``n_boot=1000``, ``seed=None`` and ``type="percentile"`` (or "basic", "bca", "normal") of the bootstrap.
         """
-        return intervals(self.fit, alpha, method, parm, ddf, **boot)
+        if ddf is None and method == "wald":
+            ddf = self.fit.design.conventions.ddf
+        return intervals(self.fit, self._alpha(alpha), method, parm, ddf, vcov=vcov, cluster=cluster, **boot)
 
-    def wald_test(self, restrictions: Any, value: float | ArrayLike = 0.0) -> dict[str, float]:
+    def wald_test(
+        self,
+        restrictions: Any,
+        value: float | ArrayLike = 0.0,
+        vcov: str | None = None,
+        cluster: ClusterChoice = None,
+    ) -> dict[str, float]:
         """Joint Wald chi-square test of ``R beta = value``.
 
         Parameters
@@ -145,13 +183,15 @@ class InferenceMethods(FittedModel):
         restrictions : str, sequence of str, or array of shape (r, p)
             Coefficients tested against `value`, or the matrix R.
         value : float or array of shape (r,)
+        vcov, cluster
+            A cluster-robust covariance, as in `coef_table`.
 
         Returns
         -------
         dict
             chi2, df, p_value.
         """
-        return coefficients.wald_test(self.fit, restrictions, value)
+        return coefficients.wald_test(self.fit, restrictions, value, vcov, cluster)
 
     # --- resampling and profile -----------------------------------------------------------------------------
 
@@ -187,6 +227,22 @@ class InferenceMethods(FittedModel):
         """Profile likelihood of the parameters, up to the limits of intervals of level 1 - alpha."""
         return profile(self.fit, parm, alpha)
 
-    def r_squared(self) -> dict[str, float]:
-        """Nakagawa's R squared: marginal, conditional, and the variances var_fixed, var_random, var_residual."""
-        return asdict(r_squared(self.fit))
+    def r_squared(self, variance: str = "theoretical") -> dict[str, float]:
+        """Nakagawa's R squared: marginal, conditional, and the variances var_fixed, var_random, var_residual.
+
+        Parameters
+        ----------
+        variance : {"theoretical", "lognormal", "trigamma", "delta"}
+            That of one observation of a generalised model on the link scale.
+        """
+        return asdict(r_squared(self.fit, variance))
+
+    def variance_table(self, alpha: float | None = None) -> pd.DataFrame:
+        """Variances and covariances with standard errors and limits, as Stata prints them.
+
+        Parameters
+        ----------
+        alpha : float, optional
+            One minus the confidence level; 0.05 when not given.
+        """
+        return variance_table(self.fit, alpha)

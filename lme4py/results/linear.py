@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lme4py.results.diagnostics import DiagnosticMethods
 from lme4py.results.inference import InferenceMethods
 from lme4py.results.reports import ReportMethods
 from lme4py.results.rows import RowMethods
@@ -9,7 +10,7 @@ from lme4py.results.rows import RowMethods
 __all__ = ["MixedResult"]
 
 
-class MixedResult(InferenceMethods, RowMethods, ReportMethods):
+class MixedResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods):
     """A fitted linear mixed model.
 
     Parameters
@@ -28,7 +29,7 @@ class MixedResult(InferenceMethods, RowMethods, ReportMethods):
     Intercept -17.6  0.4  28.6 -23.1  56.7 -45.0
     """
 
-    default_ddf = "satterthwaite"
+    _own_ddf = "satterthwaite"
 
     @property
     def family(self) -> str:

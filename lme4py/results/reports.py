@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import NDArray
 
+from lme4py.inference.slim import slim_fit
+from lme4py.report import maketables
 from lme4py.report import summary as summary_report
 from lme4py.report import tidy as tidy_report
+from lme4py.report.augment import augment
 from lme4py.report.html import render_html
 from lme4py.report.latex import render_latex
 from lme4py.report.markdown import render_markdown
+from lme4py.report.stata_summary import stata_tables
 from lme4py.report.table import Table
 from lme4py.report.text import render_text
 from lme4py.results.base import FittedModel
@@ -27,6 +32,11 @@ class ReportMethods(FittedModel):
     """Methods that hand the fit to the functions of `report`."""
 
     def _tables(self, ddf: str | None) -> list[Table]:
+        if self.fit.design.conventions.stata:
+            return stata_tables(self.fit, ddf)
+        return self._plain_tables(ddf)
+
+    def _plain_tables(self, ddf: str | None) -> list[Table]:
         return summary_report.summary_tables(self.fit, ddf or self.default_ddf)
 
     def summary(self, ddf: str | None = None) -> str:
@@ -55,28 +65,134 @@ class ReportMethods(FittedModel):
         """The result as JSON; numbers that are not finite become null."""
         return json.dumps(self.to_dict(random_effects), indent=indent, ensure_ascii=False, allow_nan=False)
 
-    def tidy(self, ddf: str | None = None) -> pd.DataFrame:
-        """One row per parameter: effect, group, term, estimate, std_error, statistic, p_value."""
-        return tidy_report.tidy(self.fit, ddf or self.default_ddf)
+    def tidy(
+        self,
+        ddf: str | None = None,
+        effects: str | Sequence[str] = ("fixed", "ran_pars"),
+        conf_int: bool = False,
+        conf_level: float = 0.95,
+        conf_method: str = "wald",
+        scales: str = "sdcor",
+        exponentiate: bool = False,
+    ) -> pd.DataFrame:
+        """One row per parameter: effect, group, term, estimate, std_error, statistic, p_value.
+
+        Parameters
+        ----------
+        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        effects : str or sequence of {"fixed", "ran_pars", "ran_vals", "ran_coefs"}
+            Fixed effects, standard deviations and correlations, conditional modes, coefficients of each level; the last
+            two come with the column level.
+        conf_int : bool
+            Add conf_low and conf_high.
+        conf_level : float
+        conf_method : {"wald", "profile", "boot"}
+        scales : {"sdcor", "vcov"}
+            `ran_pars` as standard deviations and correlations, or as variances and covariances.
+        exponentiate : bool
+            exp of the fixed effects (odds ratios, rate ratios).
+        """
+        chosen = ddf or self.default_ddf
+        return tidy_report.tidy(
+            self.fit, chosen, effects, conf_int, conf_level, conf_method, scales, exponentiate
+        )
 
     def glance(self) -> pd.DataFrame:
         """One row for the whole model: sizes, sigma, criterion, log-likelihood, AIC, BIC, convergence."""
         return tidy_report.glance(self.fit)
 
-    def plot(self, kind: str = "caterpillar", variable: str | None = None, **kw: Any) -> Axes | NDArray[Any]:
-        """Draw a diagnostic plot (needs matplotlib).
+    def augment(
+        self, data: Any = None, newdata: Any = None, prefix: str = "", leverage: bool | None = None
+    ) -> pd.DataFrame:
+        """The rows of the fit with fitted, resid, hat, cooksd, fixed, mu, offset, weights, ... beside them.
 
         Parameters
         ----------
-        kind : {"caterpillar", "residuals", "qq"}
-        variable : str, optional
-            The random effect to draw, as ``"Days"``; with several grouping factors ``"Intercept|Subject"``.
+        data : data frame, optional
+            The training data; without it come the variables that stand in the design as they are.
+        newdata : data frame, optional
+            Other data, which get fitted, fixed and mu only.
+        prefix : str
+            Put before the new names; ``"."`` gives broom's own.
+        leverage : bool, optional
+            Add hat and cooksd; None adds them to fits of up to 20,000 rows.
+        """
+        return augment(self.fit, data, newdata, prefix, leverage)
+
+    def slim(self) -> Self:
+        """The same result without anything that grows with the number of rows, for storing and deploying.
+
+        It prints, predicts new data and gives estimates, random effects and Wald intervals; what needs rows raises an
+        error that says so.
+        """
+        return type(self)(slim_fit(self.fit))
+
+    def plot(self, kind: str = "caterpillar", variable: Any = None, **kw: Any) -> Axes | NDArray[Any]:
+        """Draw a plot (needs matplotlib); the same arguments to `plot_data` give its numbers.
+
+        Parameters
+        ----------
+        kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect"}
+        variable : str or sequence of str, optional
+            What to draw: a random effect ("Days"; with several grouping factors "Intercept|Subject") for caterpillar,
+            qq and shrinkage; parameters for profile; a variable of the data for fitted and effect.
         **kw
-            ``ax``, ``figsize``; for the caterpillar plot also ``alpha`` and ``sort``.
+            ``ax``, ``figsize``, and the options of the kind; see `lme4py.report.plots`.
+
+        Returns
+        -------
+        matplotlib Axes, or an array of them for a plot of several panels
         """
         from lme4py.report.plots import plot
 
         return plot(self.fit, kind, variable, **kw)
+
+    def plot_data(self, kind: str = "caterpillar", variable: Any = None, **kw: Any) -> pd.DataFrame:
+        """The numbers that `plot` draws, as a data frame."""
+        from lme4py.report.plots import plot_data
+
+        return plot_data(self.fit, kind, variable, **kw)
+
+    # --- for packages that make tables ----------------------------------------------------------------------
+    # maketables knows results by statsmodels' names first, and by the names of its own plug-in protocol.
+
+    @property
+    def nobs(self) -> int:
+        """`n_obs` by statsmodels' name."""
+        return self.fit.design.n_obs
+
+    @property
+    def llf(self) -> float:
+        """`log_likelihood` by statsmodels' name."""
+        return self.fit.log_likelihood
+
+    @property
+    def endog_names(self) -> str:
+        """Name of the response, by statsmodels' name."""
+        return self.fit.design.response_name
+
+    @property
+    def __maketables_coef_table__(self) -> pd.DataFrame:
+        return maketables.coefficient_frame(self.fit, self.default_ddf)
+
+    @property
+    def __maketables_depvar__(self) -> str:
+        return self.fit.design.response_name
+
+    @property
+    def __maketables_fixef_string__(self) -> None:
+        return None
+
+    @property
+    def __maketables_stat_labels__(self) -> dict[str, str]:
+        return maketables.statistic_labels(self.fit)
+
+    @property
+    def __maketables_default_stat_keys__(self) -> list[str]:
+        return maketables.default_statistics(self.fit)
+
+    def __maketables_stat__(self, key: str) -> Any:
+        return maketables.statistic(self.fit, key)
 
     def __str__(self) -> str:
         return self.summary()

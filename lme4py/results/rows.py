@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import ArrayLike
 
-from lme4py.inference import coefficients, random_effects, residuals
+from lme4py.inference import random_effects, residuals
 from lme4py.inference import predict as prediction
 from lme4py.inference import refit as refitting
 from lme4py.inference import simulate as simulation
+from lme4py.inference.quantile_residuals import QuantileResiduals, quantile_residuals
+from lme4py.inference.vce import with_vce
 from lme4py.results.base import FittedModel
 
 if TYPE_CHECKING:
@@ -24,13 +26,16 @@ class RowMethods(FittedModel):
 
     # --- random effects -------------------------------------------------------------------------------------
 
-    def ranef(self, conditional_se: bool = False) -> Any:
+    def ranef(self, conditional_se: bool = False, include_fixed: bool = False) -> Any:
         """Conditional modes of the random effects.
 
         Parameters
         ----------
         conditional_se : bool
             Return the pair (modes, conditional standard deviations).
+        include_fixed : bool
+            Count the uncertainty of the fixed effects in the standard deviations (Stata's ``reses``); False takes the
+            fixed effects as known (lme4's ``condVar``).
 
         Returns
         -------
@@ -40,7 +45,7 @@ class RowMethods(FittedModel):
         modes = random_effects.one_or_dict(random_effects.conditional_modes(self.fit))
         if not conditional_se:
             return modes
-        return modes, random_effects.one_or_dict(random_effects.conditional_sds(self.fit))
+        return modes, random_effects.one_or_dict(random_effects.conditional_sds(self.fit, include_fixed))
 
     @property
     def random_effects(self) -> Any:
@@ -63,16 +68,45 @@ class RowMethods(FittedModel):
         """Fitted values, random effects included, on the data's own index."""
         return residuals.fitted_values(self.fit)
 
-    def residuals(self, type: str = "response") -> pd.Series[float]:
+    def residuals(self, type: str = "response", seed: int | None = None) -> pd.Series[float]:
         """Residuals on the data's own index.
 
         Parameters
         ----------
-        type : {"response", "pearson", "scaled", "deviance", "working"}
+        type : {"response", "pearson", "scaled", "deviance", "working", "quantile"}
             Response minus fitted value; times the square root of the weight ("pearson", "deviance"); and
-            divided by sigma ("scaled").
+            divided by sigma ("scaled"); for "quantile" see `quantile_residuals`.
+        seed : int, optional
+            Of the quantile residuals, which are simulated.
         """
-        return residuals.residual_series(self.fit, type)
+        return residuals.residual_series(self.fit, type, seed)
+
+    def quantile_residuals(
+        self, n: int = 250, seed: int | None = None, include_random: bool | str | Sequence[str] = False
+    ) -> QuantileResiduals:
+        """Where the responses stand among simulated ones (uniform on 0 .. 1 if the model is right), with tests.
+
+        Parameters
+        ----------
+        n : int
+            Number of simulated responses.
+        seed : int, optional
+        include_random : bool or list of str
+            New random effects (False), the conditional modes (True), or those of the named grouping factors only.
+
+        Returns
+        -------
+        QuantileResiduals
+            `residuals`, and the methods `test_uniformity`, `test_dispersion`, `test_zero_inflation`, `test_outliers`.
+        """
+        return quantile_residuals(self.fit, n, seed, include_random)
+
+    def hatvalues(self) -> pd.Series[float]:
+        """Leverages: the diagonal of the matrix from responses to fitted values, on the data's own index.
+
+        For a generalised model those of the working linear model at the estimates.
+        """
+        return residuals.hat_series(self.fit)
 
     def predict(
         self,
@@ -82,7 +116,8 @@ class RowMethods(FittedModel):
         new_levels: str = "zero",
         interval: str | None = None,
         alpha: float = 0.05,
-    ) -> pd.Series[float]:
+        weights: str | ArrayLike | None = None,
+    ) -> Any:
         """Predictions on the index of `data`.
 
         Parameters
@@ -90,25 +125,49 @@ class RowMethods(FittedModel):
         data : data frame, optional
             New data; the rows of the fit when not given.
         include_random : bool, list of str, or "integrate"
-            All random effects, none, those of the named grouping factors, or averaged over their distribution
+            All random effects, none, those of the named grouping factors, or means averaged over their distribution
             (in a linear model the same as none).
         type : {"response", "linear"}
+            Means (probabilities for the binomial family) or linear predictors. Ordered categories: "response" or
+            "prob" gives a DataFrame with the probability of each category, "cumulative" P(Y <= k), and "class" the
+            most probable category.
         new_levels : {"zero", "error"}
             Levels that were not in the fit contribute nothing, with one warning, or are refused.
-        interval : None
-            Intervals are not available in this version.
+        interval : {None, "confidence", "prediction"}
+            "confidence": limits of the mean; the uncertainty of the conditional modes counts where random effects are
+            included, by their joint covariance with the fixed effects, and z'Sigma z for groups that were not in the
+            fit. "prediction": limits of one new observation, of a known group where its random effects are included,
+            else of a new group; the residual variance is that of the row's weight.
         alpha : float
             One minus the level of the interval.
+        weights : str or array of shape (n,), optional
+            For prediction intervals on new data: prior weights, or numbers of trials; the column that the fit took
+            them from when not given.
+
+        Returns
+        -------
+        Series, or DataFrame predicted, lower, upper where an interval is asked for
         """
-        coefficients.check_no_interval(interval, alpha)
-        return prediction.predict(self.fit, data, include_random, type, new_levels)
+        return prediction.predict(self.fit, data, include_random, type, new_levels, interval, alpha, weights)
 
     # --- other responses ------------------------------------------------------------------------------------
 
-    def simulate(self, n: int = 1, seed: int | None = None, include_random: bool = False) -> pd.DataFrame:
-        """Responses drawn from the model, one column each, with new random effects unless `include_random` is true."""
+    def simulate(
+        self, n: int = 1, seed: int | None = None, include_random: bool | str | Sequence[str] = False
+    ) -> pd.DataFrame:
+        """Responses drawn from the model, one column each.
+
+        Parameters
+        ----------
+        n : int
+            Number of responses.
+        seed : int, optional
+            Column i depends on the seed and i only.
+        include_random : bool or list of str
+            New random effects (False), the conditional modes (True), or those of the named grouping factors only.
+        """
         return simulation.simulate(self.fit, n, seed, include_random)
 
     def refit(self, y: ArrayLike) -> Self:
         """The same model fitted to a new response of the rows used, as a new result."""
-        return type(self)(refitting.refit(self.fit, y))
+        return type(self)(with_vce(refitting.refit(self.fit, y)))

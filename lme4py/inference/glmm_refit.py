@@ -1,0 +1,226 @@
+"""A generalised model with a new response: the symbolic structure is used again, from the old optimum."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lme4py.design.response import ResponseData, binomial_response, glmm_response
+from lme4py.engine.glmm import GlmmProblem, ModeError, ModeFinder
+from lme4py.engine.glmm_solve import GlmmOptimum, JointCriterion, _finish, _with_snaps, solve_glmm
+from lme4py.engine.nested_quadrature import make_quadrature
+from lme4py.engine.optimize import Control, Optimum
+from lme4py.engine.threads import limited_threads
+from lme4py.engine.types import FloatArray
+from lme4py.errors import ConvergenceWarning, DataError, DesignError, OptionError
+from lme4py.formula.values import Value
+from lme4py.glmm_fit import GlmmFit, _make_fit
+from lme4py.inference.glmm_simulate import is_proportion, numeric_categories
+
+__all__ = ["Estimates", "new_response", "refit_estimates", "refit_glmm"]
+
+# Tolerance of the last stage of a fit.
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """The estimates of a refit without standard errors and certificate, on the user's scale.
+
+    Attributes
+    ----------
+    beta : ndarray, shape (p,)
+    theta : ndarray, shape (m,)
+    covariances : tuple of ndarray, each (k, k)
+    log_dispersion : float or None
+    criterion : float
+        -2 log-likelihood.
+    thresholds : ndarray, shape (K - 1,), or None
+        Of ordered categories.
+    """
+
+    beta: FloatArray
+    theta: FloatArray
+    covariances: tuple[FloatArray, ...]
+    log_dispersion: float | None
+    criterion: float
+    thresholds: FloatArray | None = None
+
+
+def new_response(fit: GlmmFit, y: Any) -> ResponseData:
+    """A new response of the rows used, checked for the family.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    y : array_like, shape (n,) or (n, 2)
+        One value per row used, or one per row of the data. Binomial models of several trials per row: numbers of
+        successes (proportions where the model was given proportions), or successes and failures side by side.
+        Ordinal models: the categories; where these are no numbers, also their positions 0 .. K - 1.
+
+    Returns
+    -------
+    ResponseData
+    """
+    values = _numbers(fit, y)
+    if fit.categories:
+        return _ordered(fit, values)
+    name, weights = fit.design.response_name, fit.data.weights
+    if fit.family.name != "binomial":
+        return glmm_response(Value("numeric", values), name, fit.family.name, weights)
+    if values.ndim == 2:
+        return glmm_response(Value("matrix", values), name, "binomial", weights)
+    if is_proportion(fit):
+        return glmm_response(Value("numeric", values), name, "binomial", fit.data.trials)
+    data = binomial_response(values, fit.data.n_trials, name, weights)
+    return data if fit.data.trials is None else replace(data, trials=fit.data.trials)
+
+
+def _numbers(fit: GlmmFit, y: Any) -> FloatArray:
+    """`y` as floats for the rows used; labels of a response with two levels as 0 and 1."""
+    try:
+        values = np.asarray(_codes(fit, y), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError("the new response holds values that are no numbers; give one number per row.") from None
+    design = fit.design
+    if values.shape[:1] == (design.keep.size,) and design.keep.size != design.n_obs:
+        values = values[design.keep]
+    columns = (2,) if fit.family.name == "binomial" else ()
+    if values.shape not in ((design.n_obs,), (design.n_obs, *columns)):
+        also = ", or two columns (successes, failures)" if columns else ""
+        raise OptionError(
+            f"the new response has shape {np.shape(values)}, but the model was fitted to {design.n_obs} rows"
+            f"{'' if design.keep.all() else f' of {design.keep.size}'}; give one number for each{also}."
+        )
+    if not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise DataError(f"the new response holds {count} missing or infinite values; refit the model to other rows.")
+    return values
+
+
+def _codes(fit: GlmmFit, y: Any) -> Any:
+    """Positions of the labels of a two-level response or of ordered categories; anything else unchanged."""
+    levels = fit.categories
+    if fit.family.name == "binomial":
+        levels = fit.design.recipe.columns.get(fit.design.response_name, ("", ()))[1]
+    values = np.asarray(y)
+    if len(levels) < 2 or (values.dtype.kind not in "OUS" and not numeric_categories(fit)):
+        return y
+    place = {level: float(i) for i, level in enumerate(levels)}
+    codes = [place.get(value) for value in values.tolist()]
+    if None in codes:
+        first = values.tolist()[codes.index(None)]
+        shown = ", ".join(map(repr, levels[:6])) + ", ..." * (len(levels) > 6)
+        raise DataError(f"the new response holds {first!r}, but its levels are {shown}; give these.")
+    return codes
+
+
+def _ordered(fit: GlmmFit, codes: FloatArray) -> ResponseData:
+    """Positions of categories, each of which must occur."""
+    K = len(fit.categories)
+    if not np.isin(codes, np.arange(K)).all():
+        raise DataError(f"the new response holds values that are no positions 0 .. {K - 1} of its categories.")
+    absent = [repr(fit.categories[k]) for k in range(K) if not (codes == k).any()]
+    if absent:
+        raise DataError(
+            f"the new response never has {', '.join(absent)}: a threshold has no finite estimate; fit a model with "
+            "fewer categories."
+        )
+    return ResponseData(codes, None, fit.data.weights, fit.data.categories)
+
+
+def refit_glmm(fit: GlmmFit, y: Any) -> GlmmFit:
+    """Fit the same generalised model to a new response.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    y : array_like, shape (n,) or (n, 2)
+        See `new_response`.
+
+    Returns
+    -------
+    GlmmFit
+    """
+    data = new_response(fit, y)
+    design = replace(fit.design, y=data.table, response=data)
+    finder = ModeFinder(replace(fit.problem, data=data))
+    again = None
+    with limited_threads(design):
+        optimum = None if fit.nAGQ == 0 else _polished(_near(fit, finder))
+        if optimum is not None:
+            again = _make_fit(design, fit.family, data, fit.nAGQ, fit.hessian, finder, optimum)
+        if again is None or not again.certificate.converged:
+            # The usual way, with its own starting values, finds the optimum or says why there is none.
+            optimum = _from_nothing(fit, finder)
+            again = _make_fit(design, fit.family, data, fit.nAGQ, fit.hessian, finder, optimum)
+    if not again.certificate.converged:
+        warnings.warn(again.certificate.verdict, ConvergenceWarning, stacklevel=3)
+    return again
+
+
+def refit_estimates(fit: GlmmFit, y: Any) -> Estimates:
+    """The estimates of the same model for a new response; faster than `refit_glmm`, which also makes a certificate.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    y : array_like
+        See `new_response`.
+    """
+    finder = ModeFinder(replace(fit.problem, data=new_response(fit, y)))
+    with limited_threads(fit.design):
+        near = None if fit.nAGQ == 0 else _near(fit, finder)
+        if near is None:
+            optimum = _from_nothing(fit, finder)
+            return _estimates(finder.problem, optimum.phi, optimum.value)
+        return _estimates(finder.problem, near[1].theta, near[1].value)
+
+
+def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> Estimates:
+    theta, beta, inside = problem.split(phi)
+    lam = problem.user_nuisance(beta, inside)
+    roots = [S @ T for S, T in zip(problem.S, problem.templates.factors(theta), strict=True)]
+    return Estimates(
+        problem.C @ beta,
+        problem.templates.user.theta_of_factors(roots),
+        tuple(root @ root.T for root in roots),
+        lam if problem.n_dispersion else None,
+        value,
+        problem.family.alpha(lam) if problem.family.name == "ordinal" else None,
+    )
+
+
+def _polished(near: tuple[JointCriterion, Optimum] | None) -> GlmmOptimum | None:
+    """The optimum with its Hessian; None where that cannot be had."""
+    try:
+        return None if near is None else _finish(*near)
+    except (DesignError, ModeError, np.linalg.LinAlgError):
+        return None
+
+
+def _near(fit: GlmmFit, finder: ModeFinder) -> tuple[JointCriterion, Optimum] | None:
+    """The optimum from the old one; None where the way from there does not end at one."""
+    refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ not in (0, 1) else None
+    criterion = JointCriterion(finder, refine)
+    start = finder.problem.join(start_theta(fit), *finder.problem.split(fit.phi)[1:])
+    try:
+        optimum = _with_snaps(criterion.local, start, Control(tolerance=_TOLERANCE), finder)
+    except (DesignError, ModeError, np.linalg.LinAlgError):
+        return None
+    return (criterion, optimum) if np.isfinite(optimum.value) else None
+
+
+def start_theta(fit: GlmmFit) -> FloatArray:
+    """theta inside to start from: that of the fit, moved off the boundary."""
+    from lme4py.inference.refit import off_boundary
+
+    return off_boundary(fit.problem.templates, fit.phi[: fit.problem.n_theta])
+
+
+def _from_nothing(fit: GlmmFit, finder: ModeFinder) -> GlmmOptimum:
+    refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ not in (0, 1) else None
+    return solve_glmm(finder, start_theta(fit), Control(), refine, profiled=fit.nAGQ == 0)

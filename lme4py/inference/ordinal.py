@@ -1,0 +1,224 @@
+"""Predictions and residuals of models for ordered categories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lme4py.data.frame import read_frame
+from lme4py.engine.ordinal import Ordinal
+from lme4py.engine.types import FloatArray
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.prediction_rows import chosen_terms, make_rows, padded, report_unseen
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "ORDINAL_RESIDUALS",
+    "PREDICTIONS",
+    "category_probabilities",
+    "ordinal_residuals",
+    "predict_categories",
+    "threshold_parameters",
+    "thresholds",
+    "thresholds_se",
+]
+
+# Types of predictions that are not numbers on the linear scale.
+PREDICTIONS = ("response", "prob", "cumulative", "class")
+ORDINAL_RESIDUALS = ("deviance", "probability", "score")
+# Points of the rule that averages probabilities over the random effects.
+_AVERAGE_POINTS = 41
+
+
+def family_of(fit: GlmmFit) -> Ordinal:
+    """The family of an ordinal fit."""
+    if not isinstance(fit.family, Ordinal):
+        raise OptionError(f"this needs a model of ordered categories (clmm), and this model is {fit.family.name}.")
+    return fit.family
+
+
+def predict_categories(
+    fit: GlmmFit,
+    data: Any = None,
+    include_random: bool | str | Iterable[str] = True,
+    type: str = "prob",
+    new_levels: str = "zero",
+) -> pd.DataFrame | pd.Series[Any]:
+    """Probabilities of the categories, cumulative probabilities, or the most probable category.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+        Of ordered categories.
+    data : data frame, optional
+        New data; None predicts the rows that were fitted. The response is not needed.
+    include_random : bool, str or iterable of str
+        True adds the conditional modes of all terms, False none; names of grouping factors add theirs only;
+        "integrate" averages the probabilities over the distribution of the random effects.
+    type : {"response", "prob", "cumulative", "class"}
+        "response" and "prob" are the same.
+    new_levels : {"zero", "error"}
+        Groups that were not in the fit contribute nothing, with one warning, or are refused.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One column per category, labelled by it: P(Y = k), or P(Y <= k) for "cumulative". NaN in rows of new data with
+        a missing value.
+    pandas.Series
+        For "class": an ordered categorical.
+    """
+    import pandas as pd
+
+    if type not in PREDICTIONS:
+        hint = did_you_mean(str(type), (*PREDICTIONS, "linear"))
+        raise OptionError(f"type={type!r} is not known for ordered categories.{hint} Use 'linear' or one of {PREDICTIONS}.")
+    if new_levels not in ("zero", "error"):
+        raise OptionError(f"new_levels must be 'zero' or 'error', got {new_levels!r}.")
+    chosen = chosen_terms(fit, include_random)
+    average = isinstance(include_random, str) and include_random == "integrate"
+    frame = None if data is None else read_frame(data)
+    rows = make_rows(fit, frame, chosen, others=average)
+    report_unseen(fit, rows, new_levels, stacklevel=5)
+    whole = rows.complete
+    table = np.full((rows.n, len(fit.categories)), np.nan)
+    table[whole] = category_probabilities(fit, rows.take(whole), average, cumulative=type == "cumulative")
+    table, index = padded(fit, table) if frame is None else (table, frame.index)
+    if type == "class":
+        return _most_probable(fit, table, index)
+    return pd.DataFrame(table, index=index, columns=pd.Index(list(fit.categories), name=fit.design.response_name))
+
+
+def _most_probable(fit: GlmmFit, table: FloatArray, index: pd.Index[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    missing = np.isnan(table).any(axis=1)
+    codes = np.where(missing, -1, np.where(np.isnan(table), -1.0, table).argmax(axis=1))
+    values = pd.Categorical.from_codes(codes.tolist(), categories=list(fit.categories), ordered=True)
+    return pd.Series(values, index=index, name="predicted")
+
+
+def category_probabilities(fit: GlmmFit, rows: Any, average: bool = False, cumulative: bool = False) -> FloatArray:
+    """P(Y = k), or P(Y <= k), of complete rows, shape (n, K).
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    rows : Rows
+        With the columns of all terms when `average`.
+    average : bool
+        Over the normal distribution of the random effects that `rows` has no groups for.
+    cumulative : bool
+    """
+    from lme4py.inference.predict import linear_predictor, random_variance
+
+    family, lam = family_of(fit), fit.lam
+
+    def table(eta: FloatArray) -> FloatArray:
+        if not cumulative:
+            return family.probabilities(eta, lam)
+        return np.column_stack([family.cumulative(eta, lam), np.ones(eta.size)])
+
+    eta = linear_predictor(fit, rows)
+    return _averaged(table, eta, np.sqrt(random_variance(fit, rows))) if average else table(eta)
+
+
+def _averaged(table: Callable[[FloatArray], FloatArray], eta: FloatArray, sd: FloatArray) -> FloatArray:
+    """Mean of `table` over eta + sd N(0, 1); one node at a time, so that n x K numbers are held at once."""
+    x, w = np.polynomial.hermite.hermgauss(_AVERAGE_POINTS)
+    total: FloatArray = sum(
+        weight * table(eta + node * sd)
+        for node, weight in zip((np.sqrt(2.0) * x).tolist(), (w / np.sqrt(np.pi)).tolist(), strict=True)
+    )
+    return total
+
+
+def ordinal_residuals(fit: GlmmFit, type: str = "deviance") -> FloatArray:
+    """Residuals of the rows used, shape (n,), conditional on the modes of the random effects.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    type : {"deviance", "probability", "score"}
+        "probability": P(Y < y) - P(Y > y), the probability-scale residual (Shepherd, Li & Liu 2016, Can. J. Stat.
+        44:463), in -1 .. 1 and of mean 0 in the model. "deviance": the root of -2 w log P(Y = y), with the sign of
+        the former; the squares add up to the conditional deviance. "score": the derivative of the log-likelihood of
+        the row in its linear predictor, weights included (the generalised residual of Gourieroux et al. 1987, J.
+        Econometrics 34:5).
+
+    Raises
+    ------
+    OptionError
+        For "response", "pearson" and "working": ordered categories have no mean to subtract.
+    """
+    if type not in ORDINAL_RESIDUALS:
+        no_mean = ("response", "pearson", "working", "scaled")
+        why = (
+            "ordered categories have no mean to subtract."
+            if type in no_mean
+            else f"it is no kind of residual.{did_you_mean(str(type), ORDINAL_RESIDUALS)}"
+        )
+        raise OptionError(
+            f"type={type!r} is not available for ordered categories: {why} Use one of {', '.join(ORDINAL_RESIDUALS)}."
+        )
+    family, eta = family_of(fit), fit.linear_predictor
+    if type == "score":
+        return family.derivatives(fit.data, eta, fit.lam, 1).score
+    below = np.column_stack([np.zeros(eta.size), family.cumulative(eta, fit.lam), np.ones(eta.size)])
+    rows, codes = np.arange(eta.size), fit.data.codes
+    probability: FloatArray = below[rows, codes] - (1.0 - below[rows, codes + 1])
+    if type == "probability":
+        return probability
+    deviance = -2.0 * family.derivatives(fit.data, eta, fit.lam, 0).loglik
+    signed: FloatArray = np.sign(probability) * np.sqrt(np.maximum(deviance, 0.0))
+    return signed
+
+
+def thresholds(fit: GlmmFit) -> pd.Series[float]:
+    """Thresholds under their names.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    """
+    return _named(fit, fit.thresholds, "threshold")
+
+
+def thresholds_se(fit: GlmmFit) -> pd.Series[float]:
+    """Standard errors of the thresholds.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    """
+    return _named(fit, fit.threshold_se, "std_error")
+
+
+def _named(fit: GlmmFit, values: FloatArray | None, name: str) -> pd.Series[float]:
+    import pandas as pd
+
+    family_of(fit)
+    return pd.Series(values, index=pd.Index(list(fit.threshold_names), name="term"), name=name)
+
+
+def threshold_parameters(fit: GlmmFit) -> pd.DataFrame:
+    """The free parameters of the thresholds, as R's clmm prints them: estimate and std_error.
+
+    The thresholds themselves where these are "flexible"; else central.1, spacing.1 and the like.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    """
+    import pandas as pd
+
+    family = family_of(fit)
+    names = fit.threshold_names if family.threshold == "flexible" else family.parameter_names
+    back = np.linalg.pinv(family.A)
+    se = np.sqrt(np.maximum(np.diag(back @ fit.threshold_vcov @ back.T), 0.0))
+    return pd.DataFrame({"estimate": fit.lam, "std_error": se}, index=pd.Index(list(names), name="term"))

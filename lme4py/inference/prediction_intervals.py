@@ -1,0 +1,241 @@
+"""Limits of predicted means and of new observations.
+
+Confidence limits are normal on the scale of the linear predictor, and go through the inverse link for means:
+
+* fixed effects alone: x'V x;
+* with random effects: the joint covariance of (beta^ - beta, b^ - b) of Henderson's mixed model equations, at the
+  estimated covariances (see `lme4py.inference.joint_variance`). The modes of a group that was not in the data are
+  zero with variance Sigma, which is the limit of a group with less and less data: z'Sigma z is added;
+* averaged over the random effects ("integrate"): as for the fixed effects in a linear model; in a generalised one the
+  delta method of the averaged mean in (theta, beta), on the scale of the link.
+
+Prediction limits are those of one new observation. Random effects that are not included, and those of unknown groups,
+are those of a new group: the prediction is uncertain by z'Sigma z. Known groups that are included keep their modes
+with the joint covariance. A linear model adds the residual variance sigma^2 / w. In a generalised model the linear
+predictor is normal with the variance above, and the limits are quantiles of the response mixed over it: the smallest
+values whose probabilities reach alpha/2 and 1 - alpha/2. The uncertainty of variances and of the dispersion has no
+part in prediction limits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from lme4py.data.frame import Frame, column_from_array
+from lme4py.design.recipe import new_response
+from lme4py.design.response import ResponseData
+from lme4py.engine.types import BoolArray, FloatArray
+from lme4py.errors import DataError, OptionError
+from lme4py.fit import Fit
+from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.joint_variance import joint_variance
+from lme4py.inference.predict import averaged_means, linear_predictor, random_variance
+from lme4py.inference.prediction_rows import Rows
+
+__all__ = ["limits", "predictor_variance"]
+
+
+def limits(
+    fit: Fit | GlmmFit,
+    rows: Rows,
+    whole: BoolArray,
+    interval: str,
+    type: str,
+    average: bool,
+    alpha: float,
+    weights: str | ArrayLike | None,
+) -> list[FloatArray]:
+    """Lower and upper limits, each (n,).
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    rows : Rows
+        Complete rows with the columns of all terms.
+    whole : ndarray of bool
+        Which rows of the data these are.
+    interval : {"confidence", "prediction"}
+    type : {"response", "linear"}
+    average : bool
+        Means averaged over the random effects.
+    alpha : float
+    weights : str, array_like or None
+        Of the rows of new data.
+    """
+    if isinstance(fit, GlmmFit) and fit.categories and (interval, type) != ("confidence", "linear"):
+        raise OptionError(
+            f"interval={interval!r} is not available for the categories of an ordinal model; use type='linear' with "
+            "interval='confidence', or bootstrap()."
+        )
+    eta = linear_predictor(fit, rows)
+    if interval == "prediction":
+        return _observations(fit, rows, whole, eta, type, alpha, weights)
+    half = -float(special.ndtri(alpha / 2.0))
+    if isinstance(fit, GlmmFit) and average and type == "response":
+        return _averaged(fit, rows, eta, half)
+    se = np.sqrt(predictor_variance(fit, rows))
+    if not isinstance(fit, GlmmFit) or type == "linear":
+        return [eta - half * se, eta + half * se]
+    return _means(fit, eta - half * se, eta + half * se)
+
+
+def predictor_variance(fit: Fit | GlmmFit, rows: Rows, new: bool = False) -> FloatArray:
+    """Variance of the error of the linear predictor, shape (n,).
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    rows : Rows
+    new : bool
+        The random effects that `rows` has no groups for are those of new groups: their variance is added.
+    """
+    if rows.codes:
+        variance = joint_variance(fit).variance(rows)
+    else:
+        variance = np.maximum(np.einsum("np,pq,nq->n", rows.X, fit.vcov, rows.X), 0.0)
+    if new:
+        return variance + random_variance(fit, rows)
+    included = {t: values for t, values in rows.values.items() if t in rows.codes}
+    return variance + random_variance(fit, Rows(rows.X, rows.offset, included, rows.codes, rows.frame))
+
+
+def _means(fit: GlmmFit, low: FloatArray, high: FloatArray) -> list[FloatArray]:
+    """Means between two linear predictors: their limits, whichever way the link goes."""
+    ends = np.stack([edge_mean(fit, low), edge_mean(fit, high)])
+    lower, upper = ends.min(axis=0), ends.max(axis=0)
+    if fit.family.link.name == "sqrt":
+        # mu = eta^2 turns at zero.
+        lower = np.where((low < 0.0) & (high > 0.0), 0.0, lower)
+    return [lower, upper]
+
+
+def edge_mean(fit: GlmmFit, eta: FloatArray) -> FloatArray:
+    """The mean, or its limit where eta is beyond the range of the link."""
+    link = fit.family.link
+    valid = link.valid(eta)
+    if valid.all():
+        return fit.family.mean(eta)
+    inside = np.where(valid, eta, 1.0)
+    # Only powers of eta have a range that ends: at zero, where the mean is 0 or infinite.
+    limit = np.inf if link.name in ("inverse", "1/mu^2") else 0.0
+    return np.where(valid, fit.family.mean(inside), limit)
+
+
+def _averaged(fit: GlmmFit, rows: Rows, eta: FloatArray, half: float) -> list[FloatArray]:
+    """The delta method for g(E g^-1(eta + z'b)) in (theta, beta).
+
+    dm/dbeta = E(mu') x and dm/dtheta = E(mu'') d(z'Sigma z)/dtheta / 2, since the mean of a function of a normal
+    variable follows the heat equation in its variance.
+    """
+    variance = random_variance(fit, rows)
+    mean = averaged_means(fit, eta, variance)
+    by_beta = averaged_means(fit, eta, variance, 1)[:, None] * rows.X
+    by_theta = 0.5 * averaged_means(fit, eta, variance, 2)[:, None] * _variance_slopes(fit, rows)
+    m, p = by_theta.shape[1], by_beta.shape[1]
+    slopes = np.concatenate([by_theta, by_beta], axis=1)
+    spread = np.einsum("ni,ij,nj->n", slopes, fit.parameter_vcov[: m + p, : m + p], slopes)
+    link = fit.family.link
+    centre = link.eta(mean)
+    se = np.sqrt(np.maximum(spread, 0.0)) / np.abs(link.derivatives(centre)[1])
+    return _means(fit, centre - half * se, centre + half * se)
+
+
+def _variance_slopes(fit: GlmmFit, rows: Rows) -> FloatArray:
+    """Derivatives of z'Sigma z in theta, shape (n, m)."""
+    templates = fit.problem.templates.user
+    columns = []
+    for t, (template, T) in enumerate(zip(templates.templates, templates.factors(fit.theta), strict=True)):
+        Z = rows.values[t]
+        half = Z @ T
+        columns += [2.0 * np.einsum("na,ab,nb->n", Z, dT, half) for dT in template.directions]
+    return np.column_stack(columns)
+
+
+# -- new observations --------------------------------------------------------------------------------------------
+
+
+def _observations(
+    fit: Fit | GlmmFit,
+    rows: Rows,
+    whole: BoolArray,
+    eta: FloatArray,
+    type: str,
+    alpha: float,
+    weights: str | ArrayLike | None,
+) -> list[FloatArray]:
+    variance = predictor_variance(fit, rows, new=True)
+    if isinstance(fit, GlmmFit):
+        if type == "linear":
+            raise OptionError(
+                "interval='prediction' is that of a new observation, which is on the scale of the response; use "
+                "type='response', or interval='confidence'."
+            )
+        from lme4py.inference.response_quantiles import mixed_quantiles
+
+        data = _row_data(fit, rows.frame, whole, weights)
+        return [mixed_quantiles(fit, eta, variance, data, q) for q in (alpha / 2.0, 1.0 - alpha / 2.0)]
+    w = _weights(fit, rows.frame, whole, weights)
+    half = -float(special.ndtri(alpha / 2.0)) * np.sqrt(variance + fit.sigma**2 / w)
+    return [eta - half, eta + half]
+
+
+def _row_data(fit: GlmmFit, frame: Frame | None, whole: BoolArray, weights: str | ArrayLike | None) -> ResponseData:
+    """What the distribution of new observations needs to know beside their means."""
+    if frame is None:
+        return fit.data
+    n = int(whole.sum())
+    if fit.family.name == "binomial":
+        return ResponseData(np.zeros(n), _trials(fit, frame, whole, weights))
+    if fit.family.weights_multiply:
+        return ResponseData(np.zeros(n))
+    return ResponseData(np.zeros(n), None, np.broadcast_to(_weights(fit, frame, whole, weights), (n,)))
+
+
+def _trials(
+    fit: GlmmFit, frame: Frame, whole: BoolArray, weights: str | ArrayLike | None
+) -> FloatArray | None:
+    """Numbers of trials of new rows; None where each has one."""
+    if fit.data.trials is None and weights is None:
+        return None
+    by_weights = weights is not None or fit.data.weights is None and fit.design.weights is not None
+    if by_weights:
+        trials = np.broadcast_to(_weights(fit, frame, whole, weights), (int(whole.sum()),))
+    else:
+        try:
+            found = new_response(fit.design.recipe, frame)[0][whole]
+        except DataError as error:
+            raise OptionError(
+                "a prediction interval of a proportion needs the number of trials of each row: give the columns of the "
+                f"response in the new data, or the numbers as weights=. ({error})"
+            ) from None
+        trials = found.sum(axis=1)
+    if not (np.isfinite(trials).all() and (trials == np.rint(trials)).all() and (trials > 0).all()):
+        raise DataError("the numbers of trials of the new data are not all whole numbers above 0; correct these rows.")
+    return np.asarray(trials, dtype=np.float64)
+
+
+def _weights(
+    fit: Fit | GlmmFit, frame: Frame | None, whole: BoolArray, weights: str | ArrayLike | None
+) -> FloatArray | float:
+    """Prior weights of the rows to predict; 1 where the model has none."""
+    if frame is None:
+        return 1.0 if fit.design.weights is None else fit.design.weights
+    given: Any = weights
+    if given is None:
+        if fit.design.weights is None:
+            return 1.0
+        given = fit.design.recipe.weights_column
+    if given is None:
+        raise OptionError(
+            "the model has prior weights that were given as an array, and a prediction interval needs those of the new "
+            "rows: give them as weights=, a column name or an array."
+        )
+    column = frame.column(given) if isinstance(given, str) else column_from_array(given, "weights", frame.n_rows)
+    values = column.values[whole]
+    if column.kind != "numeric" or not (np.isfinite(values).all() and (values > 0).all()):
+        raise DataError(f"the weights {column.name!r} of the new data are not all positive numbers; correct these rows.")
+    return np.asarray(values, dtype=np.float64)

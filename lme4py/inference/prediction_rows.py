@@ -1,0 +1,165 @@
+"""The rows that predictions are made for: columns of the model, groups, and the part that each prediction holds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lme4py.data.frame import Frame
+from lme4py.design.recipe import new_fixed, new_random, new_random_values
+from lme4py.engine.types import BoolArray, FloatArray, IntArray
+from lme4py.errors import DataError, Lme4Warning, OptionError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Rows", "chosen_terms", "make_rows", "on_data_index", "report_unseen"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to predict.
+
+    Attributes
+    ----------
+    X : ndarray, shape (n, p)
+    offset : ndarray, shape (n,)
+    values : dict of int to ndarray, each (n, k)
+        Columns of the random terms that are needed, by position in the design.
+    codes : dict of int to ndarray of int, each (n,)
+        Levels of the terms whose conditional modes are added; -1 where a group is missing or unknown.
+    frame : Frame or None
+        The new data; None for the rows of the fit.
+    """
+
+    X: FloatArray
+    offset: FloatArray
+    values: dict[int, FloatArray]
+    codes: dict[int, IntArray]
+    frame: Frame | None
+
+    @property
+    def n(self) -> int:
+        return int(self.X.shape[0])
+
+    @property
+    def complete(self) -> BoolArray:
+        """Rows without a missing value in the columns that are needed."""
+        whole = np.isfinite(self.X).all(axis=1) & np.isfinite(self.offset)
+        for values in self.values.values():
+            whole &= np.isfinite(values).all(axis=1)
+        return whole
+
+    def take(self, rows: BoolArray) -> Rows:
+        """Some of the rows."""
+        values = {t: v[rows] for t, v in self.values.items()}
+        codes = {t: c[rows] for t, c in self.codes.items()}
+        return Rows(self.X[rows], self.offset[rows], values, codes, self.frame)
+
+
+def make_rows(fit: Any, frame: Frame | None, chosen: Sequence[int], others: bool = False) -> Rows:
+    """The rows of the fit (no frame), or of new data.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    frame : Frame or None
+    chosen : sequence of int
+        Terms whose modes are added.
+    others : bool
+        Also the columns of all other terms, whose variances are needed; their groups are not.
+    """
+    design = fit.design
+    terms = range(len(design.terms)) if others else chosen
+    if frame is None:
+        offset = np.zeros(design.n_obs) if design.offset is None else design.offset
+        values = {t: design.terms[t].values for t in terms}
+        return Rows(design.X, offset, values, {t: design.terms[t].codes for t in chosen}, None)
+    X, offset = new_fixed(design.recipe, frame)
+    values, codes = {}, {}
+    for t in terms:
+        if t in chosen:
+            values[t], codes[t] = new_random(design.recipe, frame, t)
+        else:
+            values[t] = new_random_values(design.recipe, frame, t)
+    return Rows(X, offset, values, codes, frame)
+
+
+def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[int]:
+    """Positions of the terms whose modes are added.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    include_random : bool, str or iterable of str
+        All, none, those of the named grouping factors; none for "integrate".
+    """
+    terms = range(len(fit.design.terms))
+    if isinstance(include_random, bool | np.bool_):
+        return list(terms) if include_random else []
+    if isinstance(include_random, str) and include_random == "integrate":
+        return []
+    if not isinstance(include_random, Iterable):
+        raise OptionError(
+            f"include_random={include_random!r} is not known; use True, False, 'integrate' or names of grouping factors."
+        )
+    names = [include_random] if isinstance(include_random, str) else list(include_random)
+    known = list(fit.design.n_groups)
+    for name in names:
+        if name not in known:
+            raise OptionError(
+                f"include_random names {name!r}, which is no grouping factor of the model "
+                f"({', '.join(known)}).{did_you_mean(str(name), known)}"
+            )
+    return [t for t in terms if fit.design.terms[t].group in names]
+
+
+def report_unseen(fit: Any, rows: Rows, new_levels: str, stacklevel: int = 4) -> None:
+    """One warning (or an error) that counts the rows of groups without a conditional mode.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    rows : Rows
+    new_levels : {"zero", "error"}
+    stacklevel : int
+    """
+    unseen = {fit.design.terms[t].group: int((codes < 0).sum()) for t, codes in rows.codes.items()}
+    counts = "; ".join(f"{group}: {count} of {rows.n} rows" for group, count in unseen.items() if count)
+    if not counts:
+        return
+    if new_levels == "error":
+        raise DataError(
+            f"the new data hold groups that are missing or were not in the training data ({counts}); remove these "
+            "rows, or use new_levels='zero' to predict them from the rest of the model."
+        )
+    warnings.warn(
+        f"groups that are missing or were not in the training data contribute nothing to the prediction ({counts}).",
+        Lme4Warning,
+        stacklevel=stacklevel,
+    )
+
+
+def on_data_index(fit: Any, values: FloatArray, name: str) -> pd.Series[float]:
+    """Values of the rows used as a Series on the data's own index.
+
+    With ``na_action="exclude"`` all rows of the data, NaN where a row was left out; otherwise the rows used.
+    """
+    import pandas as pd
+
+    values, index = padded(fit, values)
+    return pd.Series(values, index=index, name=name)
+
+
+def padded(fit: Any, values: FloatArray) -> tuple[FloatArray, pd.Index[Any]]:
+    """Values of the rows used, (n, ...), and the index they stand on; see `on_data_index`."""
+    design = fit.design
+    if design.na_action == "exclude":
+        whole = np.full((design.keep.size, *values.shape[1:]), np.nan)
+        whole[design.keep] = values
+        return whole, design.index
+    return values, design.index if design.keep.all() else design.index[design.keep]

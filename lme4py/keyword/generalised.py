@@ -1,0 +1,254 @@
+"""Generalised linear mixed models from column names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lme4py.engine.families import make_family
+from lme4py.errors import OptionError
+from lme4py.glmm_fit import check_options, glmm_fit
+from lme4py.inference.vce import with_vce
+from lme4py.keyword.model import Model
+from lme4py.keyword.options import control
+from lme4py.results import MEGLMResult
+from lme4py.results.call import records_call
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike
+
+    Columns = str | Sequence[str] | None
+    Slopes = str | Sequence[str] | Mapping[str, Any] | None
+    Group = str | Sequence[Any]
+    Values = str | ArrayLike | None
+
+__all__ = ["mecloglog", "megamma", "meglm", "melogit", "menbreg", "mepoisson", "meprobit"]
+
+
+@records_call
+def meglm(
+    data: Any,
+    y: str,
+    x_fixed: Columns,
+    group: Group,
+    family: str = "gaussian",
+    x_random: Slopes = None,
+    cov_type: str = "unstructured",
+    trials: Values | float = None,
+    offset: Values = None,
+    nAGQ: int = 1,
+    maxiter: int = 300,
+    tol: float = 1e-6,
+    alpha: float = 0.05,
+    *,
+    link: str | None = None,
+    hessian: str = "observed",
+    crossed: bool = False,
+    weights: Values = None,
+    vce: str | None = None,
+    ddf: str | None = None,
+) -> MEGLMResult:
+    """Fit a generalised linear mixed model from column names, as Stata's ``meglm``.
+
+    Parameters
+    ----------
+    data : data frame
+        pandas, polars, pyarrow, a dict of arrays, or anything else that narwhals reads.
+    y : str
+        The response: a column, or an expression. Binomial: 0/1, boolean, a factor with two levels (the second is
+        success), or with `trials` the number of successes.
+    x_fixed, group, x_random, cov_type, crossed
+        As in `mixed`.
+    family : str
+        "gaussian", "binomial", "poisson", "nbinomial" (NB-2), "gamma" or "inverse_gaussian".
+    trials : str, number, or array of shape (n,), optional
+        Binomial: number of trials of each row.
+    offset : str or array of shape (n,), optional
+        Known part of the linear predictor.
+    nAGQ : int
+        1 is the Laplace approximation; more are that many points of adaptive quadrature for each random effect.
+    maxiter : int
+        Largest number of evaluations of the criterion.
+    tol : float
+        The optimiser stops when the criterion is predicted to fall by less; it is never less careful than in `glmer`.
+    alpha : float
+        One minus the confidence level of the results.
+    link : str, optional
+        The default is logit for binomial, identity for gaussian and log for all others.
+    hessian : {"observed", "expected"}
+        Information in the Laplace approximation: "observed" as Stata, "expected" as lme4.
+    weights : str or array of shape (n,), optional
+        Prior weights, as in `glmer`.
+    vce : str, optional
+        "robust", or the column whose levels are the clusters; as in `mixed`.
+    ddf : {None, "normal", "residual"}
+        Degrees of freedom of tests and intervals.
+
+    Returns
+    -------
+    MEGLMResult
+        Its intercept is called ``_cons``.
+
+    Raises
+    ------
+    Lme4Error
+        Or one of its children, before any fitting.
+
+    Examples
+    --------
+    >>> from lme4py import load_dataset, meglm
+    >>> cbpp = load_dataset("cbpp")
+    >>> result = meglm(cbpp, "incidence", ["period"], "herd", family="binomial", trials="size")
+    >>> result.formula
+    'cbind(incidence, size - incidence) ~ period + (1 | herd)'
+    >>> round(result.log_likelihood, 4)
+    -92.0263
+    """
+    response_family = make_family(family, link)
+    check_options(nAGQ, hessian)
+    settings = control(maxiter, tol)
+    model = Model(
+        data,
+        y,
+        x_fixed,
+        group,
+        x_random,
+        cov_type,
+        crossed,
+        offset=offset,
+        weights=weights,
+        trials=trials,
+        alpha=alpha,
+        ddf=ddf,
+        vce=vce,
+    )
+    design = model.design(response_family.name)
+    return MEGLMResult(with_vce(glmm_fit(design, response_family, nAGQ=nAGQ, hessian=hessian, control=settings)))
+
+
+@records_call
+def melogit(
+    data: Any,
+    y: str,
+    x_fixed: Columns,
+    group: Group,
+    x_random: Slopes = None,
+    trials: Values | float = None,
+    nAGQ: int = 1,
+    **kw: Any,
+) -> MEGLMResult:
+    """Fit a mixed logistic regression: `meglm` with the binomial family and the logit link.
+
+    For the arguments see `meglm`; `cov_type`, `offset`, `weights`, `vce` and all others may be given by name.
+
+    Examples
+    --------
+    >>> from lme4py import load_dataset, melogit
+    >>> result = melogit(load_dataset("Contraception"), "use", ["age", "urban"], "district")
+    >>> round(result.log_likelihood, 3)
+    -1250.196
+    >>> result.odds_ratios().round(3).loc["urban[T.Y]", "odds_ratio"]
+    np.float64(1.922)
+    """
+    return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only(kw, "logit"))
+
+
+@records_call
+def meprobit(
+    data: Any,
+    y: str,
+    x_fixed: Columns,
+    group: Group,
+    x_random: Slopes = None,
+    trials: Values | float = None,
+    nAGQ: int = 1,
+    **kw: Any,
+) -> MEGLMResult:
+    """Fit a mixed probit regression: `meglm` with the binomial family and the probit link."""
+    return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only(kw, "probit"))
+
+
+@records_call
+def mecloglog(
+    data: Any,
+    y: str,
+    x_fixed: Columns,
+    group: Group,
+    x_random: Slopes = None,
+    trials: Values | float = None,
+    nAGQ: int = 1,
+    **kw: Any,
+) -> MEGLMResult:
+    """Fit a mixed complementary log-log regression: `meglm` with the binomial family and the cloglog link."""
+    return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only(kw, "cloglog"))
+
+
+@records_call
+def mepoisson(
+    data: Any,
+    y: str,
+    x_fixed: Columns,
+    group: Group,
+    x_random: Slopes = None,
+    offset: Values = None,
+    nAGQ: int = 1,
+    **kw: Any,
+) -> MEGLMResult:
+    """Fit a mixed Poisson regression: `meglm` with the poisson family and the log link.
+
+    For the arguments see `meglm`.
+
+    Examples
+    --------
+    >>> from lme4py import load_dataset, mepoisson
+    >>> result = mepoisson(load_dataset("grouseticks"), "TICKS", ["YEAR"], "LOCATION")
+    >>> result.formula
+    'TICKS ~ YEAR + (1 | LOCATION)'
+    """
+    return meglm(data, y, x_fixed, group, "poisson", x_random, offset=offset, nAGQ=nAGQ, **_with(kw, "log"))
+
+
+@records_call
+def menbreg(
+    data: Any,
+    y: str,
+    x_fixed: Columns,
+    group: Group,
+    x_random: Slopes = None,
+    offset: Values = None,
+    nAGQ: int = 1,
+    **kw: Any,
+) -> MEGLMResult:
+    """Fit a mixed negative binomial regression (NB-2): `meglm` with the nbinomial family and the log link.
+
+    Its `dispersion` is theta in Var(y) = mu + mu^2 / theta (1 / alpha in Stata).
+    """
+    return meglm(data, y, x_fixed, group, "nbinomial", x_random, offset=offset, nAGQ=nAGQ, **_with(kw, "log"))
+
+
+@records_call
+def megamma(
+    data: Any,
+    y: str,
+    x_fixed: Columns,
+    group: Group,
+    x_random: Slopes = None,
+    offset: Values = None,
+    nAGQ: int = 1,
+    **kw: Any,
+) -> MEGLMResult:
+    """Fit a mixed gamma regression: `meglm` with the gamma family and the log link."""
+    return meglm(data, y, x_fixed, group, "gamma", x_random, offset=offset, nAGQ=nAGQ, **_with(kw, "log"))
+
+
+def _with(kw: dict[str, Any], link: str) -> dict[str, Any]:
+    """The keywords with the link of the function, unless the user names one."""
+    return {"link": link, **kw}
+
+
+def _only(kw: dict[str, Any], link: str) -> dict[str, Any]:
+    """The keywords with the link that the function is named after."""
+    if kw.get("link", link) != link:
+        raise OptionError(f"link={kw['link']!r} is not the {link} link of this function; use meglm(..., link=...).")
+    return {**kw, "link": link}

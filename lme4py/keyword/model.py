@@ -1,0 +1,91 @@
+"""From keywords to a design: the formula, the data it is evaluated on, and the conventions of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lme4py.data.frame import Frame, read_frame
+from lme4py.design.build import lformula
+from lme4py.design.conventions import Conventions, with_conventions
+from lme4py.design.design import Design
+from lme4py.errors import DesignError, OptionError
+from lme4py.keyword.formula import chains_of, fixed_part, random_part
+from lme4py.keyword.names import term
+from lme4py.keyword.nesting import crossed_hint, nesting_notes
+from lme4py.keyword.options import conventions
+from lme4py.keyword.response import response_part
+
+__all__ = ["Model"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What all functions of the keyword front door take, as the user gave it.
+
+    Attributes
+    ----------
+    data : data frame
+    y, x_fixed, group, x_random : column names
+    cov_type : str
+    crossed : bool
+    offset, weights, trials : None, column name, or array (`trials` also a number)
+    alpha, ddf, vce : conventions of the results
+    levels : categories of an ordinal response, in order
+    """
+
+    data: Any
+    y: Any
+    x_fixed: Any
+    group: Any
+    x_random: Any = None
+    cov_type: Any = "unstructured"
+    crossed: Any = False
+    offset: Any = None
+    weights: Any = None
+    trials: Any = None
+    alpha: Any = 0.05
+    ddf: Any = None
+    vce: Any = None
+    levels: Any = None
+
+    def design(self, family: str | None) -> Design:
+        """The design of the formula that the keywords mean.
+
+        Parameters
+        ----------
+        family : str or None
+            Canonical name of the response distribution; None for a linear mixed model.
+        """
+        if isinstance(self.data, str):
+            raise OptionError(f"`data` is the text {self.data!r}; the data come first, as a data frame.")
+        frame = read_frame(self.data)
+        chosen = conventions(self.alpha, self.ddf, self.vce, family is None, frame)
+        chains = chains_of(self.group, self.crossed, frame)
+        formula, frame = self.formula(family or "gaussian", chains, frame)
+        try:
+            design = lformula(
+                formula,
+                frame,
+                weights=self.weights,
+                offset=None if isinstance(self.offset, str) else self.offset,
+                family=family,
+                check_identifiable=family is None,
+                levels=self.levels,
+            )
+        except DesignError as error:
+            raise DesignError(f"{str(error).rstrip('.')}.{crossed_hint(chains)}") from None
+        return _speaking(design, chosen, nesting_notes(chains, design))
+
+    def formula(self, family: str, chains: Sequence[Sequence[str]], frame: Frame) -> tuple[str, Frame]:
+        """The formula, and the data it is evaluated on."""
+        response, data = response_part(self.y, self.trials, family, frame)
+        random = random_part(chains, self.x_random, self.cov_type, frame)
+        offset = f" + offset({term(self.offset, frame, 'offset')})" if isinstance(self.offset, str) else ""
+        return f"{response} ~ {fixed_part(self.x_fixed, frame)}{offset} + {random}", data
+
+
+def _speaking(design: Design, chosen: Conventions, notes: list[str]) -> Design:
+    named = with_conventions(design, chosen)
+    return replace(named, notes=(*design.notes, *notes)) if notes else named

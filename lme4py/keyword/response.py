@@ -1,0 +1,94 @@
+"""The response: a column, an expression, or successes out of trials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lme4py.data.column import Column
+from lme4py.data.frame import Frame, column_from_array
+from lme4py.errors import DataError, OptionError
+from lme4py.keyword.names import column, quote, term
+
+__all__ = ["response_part"]
+
+
+def response_part(y: Any, trials: Any, family: str, frame: Frame) -> tuple[str, Frame]:
+    """Left-hand side of the formula, and the data it is evaluated on.
+
+    Parameters
+    ----------
+    y : str
+        Column or expression; with `trials` the number of successes.
+    trials : None, str, number, or array of shape (n_data,)
+    family : str
+        Canonical name of the family.
+    frame : Frame
+
+    Returns
+    -------
+    str
+        ``"y"`` or ``"cbind(y, trials - y)"``.
+    Frame
+        With a column more where `trials` is an array.
+    """
+    response = term(y, frame, "y")
+    if trials is None:
+        return response, frame
+    if family != "binomial":
+        raise OptionError(f"`trials` is for the binomial family; this model is {family}.")
+    text, values, extended = _trials(trials, frame)
+    if str(y) in frame:
+        _check_successes(frame.column(str(y)), values)
+    return f"cbind({response}, {text} - {response})", extended
+
+
+def _trials(trials: Any, frame: Frame) -> tuple[str, Any, Frame]:
+    """Trials as text, as values, and the data that hold them."""
+    if isinstance(trials, str):
+        found = frame.column(column(trials, frame, "trials"))
+        if found.kind != "numeric":
+            raise DataError(f"the column of trials {trials!r} is {found.kind}, not numeric; give numbers of trials.")
+        return quote(trials), found.values, frame
+    if isinstance(trials, bool):
+        raise OptionError(f"`trials` is {trials!r}; give a column name, a number or one number for each row.")
+    if isinstance(trials, int | float | np.number):
+        number = float(trials)
+        if not (np.isfinite(number) and number >= 1.0 and number == np.floor(number)):
+            raise OptionError(f"`trials` is {trials!r}; give a whole number of at least 1.")
+        return str(int(number)), number, frame
+    name = "trials"
+    while name in frame:
+        name += "_"
+    given = column_from_array(trials, "trials", frame.n_rows)
+    added = Column(name, given.kind, given.values, given.levels)
+    return quote(name), added.values, _with_column(frame, added)
+
+
+def _with_column(frame: Frame, added: Column) -> Frame:
+    last = len(frame.names)
+
+    def column_at(position: int) -> Column:
+        return added if position == last else frame.column(frame.names[position])
+
+    return Frame((*frame.names, added.name), frame.n_rows, column_at, lambda: frame.index)
+
+
+def _check_successes(successes: Column, trials: Any) -> None:
+    """Successes cannot be more than trials."""
+    if successes.kind == "boolean":
+        return
+    if successes.kind != "numeric":
+        raise DataError(
+            f"the response {successes.name!r} is {successes.kind}; with `trials` it must be the number of successes."
+        )
+    with np.errstate(invalid="ignore"):
+        bad = np.flatnonzero(successes.values > trials)
+    if bad.size:
+        first = int(bad[0])
+        out_of = float(np.broadcast_to(trials, successes.values.shape)[first])
+        raise DataError(
+            f"{bad.size} of {successes.values.size} rows have more successes than trials (row {first}: "
+            f"{successes.name} = {successes.values[first]:g}, trials = {out_of:g}); correct the counts."
+        )

@@ -1,0 +1,1 @@
+"""Predictions, slopes and contrasts of fitted models."""

@@ -1,0 +1,215 @@
+"""What a session needs to know of a fitted model: one small class that any package can fill in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from lme4py.data.column import Column
+from lme4py.data.frame import Frame
+from lme4py.engine.links import Link
+from lme4py.engine.types import FloatArray
+from lme4py.errors import OptionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["FactoredRows", "ModelAdapter", "Rows", "DdfMethod", "frame_of", "to_pandas"]
+
+
+class DdfMethod(Protocol):
+    """Degrees of freedom of tests, as in `lme4py.inference.df`."""
+
+    vcov: FloatArray
+
+    def t_df(self, L: FloatArray) -> FloatArray:
+        """Degrees of freedom of every row of L, shape (r, p)."""
+
+    def f_test(self, L: FloatArray, estimate: FloatArray) -> Any:
+        """F test of linearly independent rows: an object with F, num_df, den_df, p_value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of data as numbers: eta = X beta + known, variance of the random effects = spread @ coefficients.
+
+    Attributes
+    ----------
+    X : ndarray, shape (n, p)
+    known : ndarray, shape (n,)
+        Offset, and conditional modes where they are added.
+    spread : ndarray, shape (n, k), or None
+        None where the variance is not asked for.
+    """
+
+    X: FloatArray
+    known: FloatArray
+    spread: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FactoredRows:
+    """Rows in which each scenario sets some variables, column by column as a product: X_sij = C_sj R_ij.
+
+    Attributes
+    ----------
+    X, known, spread : tuple of two ndarrays, (S, k) and (n, k)
+        For scenarios and rows; `known` is the sum over its k columns; `spread` may be None.
+    """
+
+    X: tuple[FloatArray, FloatArray]
+    known: tuple[FloatArray, FloatArray]
+    spread: tuple[FloatArray, FloatArray] | None = None
+
+
+class ModelAdapter(ABC):
+    """What a session needs of a fitted model.
+
+    A subclass sets the attributes and writes `rows`; everything else has a default. Columns of data come as
+    `lme4py.data.column.Column` in a `Frame`; `to_pandas` makes a pandas DataFrame of it.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of the p coefficients.
+    params : ndarray, shape (p,)
+    vcov : ndarray, shape (p, p)
+    columns : dict of str to Column
+        The data that the model was fitted to, rows used only, complete.
+    variables : tuple of str
+        The columns on which predictions depend; all are in `columns`.
+    family : str
+        "gaussian" for a linear model.
+    link : Link or None
+        None where the linear predictor is the mean.
+    theta : ndarray, shape (m,)
+        Covariance parameters of the random effects, for averages over these.
+    parameter_vcov : ndarray, shape (p + m, p + m), or None
+        Covariance of (coefficients, theta).
+    group : str or None
+        Name of a grouping factor.
+    notes : tuple of str
+    """
+
+    names: tuple[str, ...]
+    params: FloatArray
+    vcov: FloatArray
+    columns: Mapping[str, Column]
+    variables: tuple[str, ...]
+    family: str = "gaussian"
+    link: Link | None = None
+    theta: FloatArray = np.zeros(0)
+    parameter_vcov: FloatArray | None = None
+    group: str | None = None
+    notes: tuple[str, ...] = ()
+    description: str = ""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows used by the fit."""
+        return len(next(iter(self.columns.values())).values)
+
+    @abstractmethod
+    def rows(self, frame: Frame, random: str) -> Rows:
+        """Complete rows of data as numbers.
+
+        Parameters
+        ----------
+        frame : Frame
+            Holds at least the columns `needed(random)`.
+        random : {"zero", "integrate", "conditional"}
+        """
+
+    def slopes(self, frame: Frame, name: str, random: str) -> Rows:
+        """Derivatives of `rows` in the numeric variable `name`; by default one-sided differences of fourth order.
+
+        Every row moves towards the middle of the data, so that functions with a boundary are not asked beyond it.
+        """
+        column, trained = frame.column(name), self.columns[name].values
+        h = 1e-3 * (float(np.ptp(trained)) or float(np.abs(trained).max()) or 1.0)
+        inward = np.where(column.values > 0.5 * (trained.min() + trained.max()), -h, h)
+
+        def at(steps: int) -> Rows:
+            moved = Column(name, column.kind, column.values + steps * inward)
+            others = {other: frame.column(other) for other in frame.names if other != name}
+            return self.rows(frame_of({**others, name: moved}, frame.n_rows), random)
+
+        moved_rows = [at(steps) for steps in range(5)]
+
+        def difference(part: str) -> Any:
+            values = [getattr(rows, part) for rows in moved_rows]
+            if values[0] is None:
+                return None
+            change = sum(weight * value for weight, value in zip((-25, 48, -36, 16, -3), values, strict=True)) / 12
+            return change / (inward if change.ndim == 1 else inward[:, None])
+
+        return Rows(difference("X"), difference("known"), difference("spread"))
+
+    def factored(self, rows: Frame, scenarios: Frame, random: str) -> FactoredRows | None:
+        """The same numbers for every pair of a scenario and a row, as products; None where that is not possible."""
+        return None
+
+    def training_offset(self, random: str) -> FloatArray | None:
+        """Part of the linear predictor that belongs to the rows of the fit and is in no column, (n,)."""
+        return None
+
+    def needed(self, random: str) -> tuple[str, ...]:
+        """Columns that `rows` reads."""
+        return self.variables
+
+    def is_categorical(self, name: str) -> bool:
+        """True where a column enters as a factor: text, factors, booleans, and numbers that the formula makes one."""
+        return self.columns[name].kind != "numeric"
+
+    def spread_coefficients(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Coefficients of `Rows.spread`, (k,), and their derivatives in theta, (k, m)."""
+        raise OptionError("this model does not know the variance of its random effects; use random='zero'.")
+
+    def test_method(self, ddf: str) -> DdfMethod | None:
+        """Degrees of freedom; None for the normal distribution."""
+        if ddf == "normal":
+            return None
+        raise OptionError(f"ddf={ddf!r} is not available for this model; leave it out for normal quantiles.")
+
+    def robust(self, kind: str, cluster: Any) -> DdfMethod:
+        """A robust covariance of the coefficients by name, with its degrees of freedom."""
+        raise OptionError(f"vcov={kind!r} is not known for this model; give a matrix.")
+
+    def replicates(self, n: int, kind: str, group: Any, seed: int, n_jobs: int) -> FloatArray:
+        """Estimates (coefficients, then theta) of the same model refitted to new data, shape (n, p + m).
+
+        Parameters
+        ----------
+        n : int
+        kind : {"parametric", "clusters"}
+        group : str or None
+            Whose levels are drawn.
+        seed, n_jobs : int
+        """
+        raise OptionError("this model cannot be refitted here; use method='delta' or 'simulation'.")
+
+
+def frame_of(columns: Mapping[str, Column], n_rows: int) -> Frame:
+    """A frame of converted columns."""
+    names = tuple(columns)
+    return Frame(names, n_rows, lambda i: columns[names[i]])
+
+
+def to_pandas(frame: Frame) -> pd.DataFrame:
+    """A frame as pandas columns: numbers, booleans, categoricals, and text as objects."""
+    import pandas as pd
+
+    def convert(column: Column) -> Any:
+        if column.kind == "boolean":
+            return column.values.astype(bool)
+        if not column.is_factor:
+            return column.values
+        if column.kind == "text":
+            return np.array(column.levels, dtype=object)[column.values]
+        return pd.Categorical.from_codes(column.values, list(column.levels), ordered=column.kind == "ordered")
+
+    return pd.DataFrame({name: convert(frame.column(name)) for name in frame.names}, index=range(frame.n_rows))

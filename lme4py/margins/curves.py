@@ -1,0 +1,208 @@
+"""From the linear predictor to the quantity that is averaged, with the derivatives of the delta method.
+
+A curve is a function f(eta, v) of a row's linear predictor eta and of the variance v of its random effects. Averaged
+over random effects, f(eta, v) = E h(eta + sqrt(v) z) with z standard normal; then df/dv = 1/2 d2f/deta2 (the heat
+equation), so that all derivatives follow from those in eta.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from scipy import special
+
+from lme4py.engine.links import Link
+from lme4py.engine.types import FloatArray
+
+__all__ = ["Averaged", "Composed", "Curve", "Derivatives", "Identity", "Inverse", "Outer"]
+
+# Points of the rule that averages a mean over the random effects, by the largest standard deviation.
+_POINTS: Final = ((1.5, 41), (3.0, 81), (np.inf, 161))
+_ABSENT: Final[Any] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Derivatives:
+    """A curve and its derivatives, each of the shape of eta; what the order left out is None.
+
+    Attributes
+    ----------
+    f : ndarray
+    e, v : ndarray
+        First derivatives in eta and in the variance (order 1).
+    ee, ev, vv : ndarray
+        Second derivatives (order 2).
+    """
+
+    f: FloatArray
+    e: FloatArray = _ABSENT
+    v: FloatArray = _ABSENT
+    ee: FloatArray = _ABSENT
+    ev: FloatArray = _ABSENT
+    vv: FloatArray = _ABSENT
+
+
+class Curve(ABC):
+    """f(eta, v).
+
+    Attributes
+    ----------
+    is_linear : bool
+        f(eta) = eta: averages over rows are averages of the design.
+    uses_variance : bool
+        Whether v matters.
+    """
+
+    is_linear: ClassVar[bool] = False
+
+    @property
+    def uses_variance(self) -> bool:
+        return False
+
+    @abstractmethod
+    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> Derivatives:
+        """Value (order 0), first (1) and second (2) derivatives; `v` broadcasts with `eta`."""
+
+
+class Identity(Curve):
+    """f = eta."""
+
+    is_linear = True
+
+    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> Derivatives:
+        return Derivatives(eta, np.ones_like(eta), ee=np.zeros_like(eta))
+
+
+@dataclass(frozen=True)
+class Inverse(Curve):
+    """f = g^-1(eta) for a link g."""
+
+    link: Link
+
+    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> Derivatives:
+        if order == 0:
+            return Derivatives(self.link.mean(eta))
+        mean, first, second, _ = self.link.derivatives(eta)
+        return Derivatives(mean, first, ee=second)
+
+
+@dataclass(frozen=True)
+class Averaged(Curve):
+    """f = E g^-1(eta + sqrt(v) z): exact for identity, log and probit, otherwise by Gauss-Hermite quadrature."""
+
+    link: Link
+
+    @property
+    def uses_variance(self) -> bool:
+        return True
+
+    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> Derivatives:
+        spread = np.broadcast_to(np.zeros(()) if v is None else np.maximum(v, 0.0), eta.shape)
+        closed = {"probit": _probit, "log": _log, "identity": _identity}.get(self.link.name)
+        if closed is not None and not (self.link.name == "log" and np.isfinite(self.link.high)):
+            return _by_heat(closed(eta, spread), order)
+        return _by_heat(_quadrature(self.link, eta, spread, order), order)
+
+
+def _by_heat(d: tuple[FloatArray, ...], order: int) -> Derivatives:
+    """Derivatives in v from those in eta, d = (f, f', ..., f'''')."""
+    if order == 0:
+        return Derivatives(d[0])
+    if order == 1:
+        return Derivatives(d[0], d[1], 0.5 * d[2])
+    return Derivatives(d[0], d[1], 0.5 * d[2], d[2], 0.5 * d[3], 0.25 * d[4])
+
+
+def _identity(eta: FloatArray, v: FloatArray) -> tuple[FloatArray, ...]:
+    zero = np.zeros_like(eta)
+    return eta, zero + 1.0, zero, zero, zero
+
+
+def _log(eta: FloatArray, v: FloatArray) -> tuple[FloatArray, ...]:
+    mean = np.exp(eta + 0.5 * v)
+    return mean, mean, mean, mean, mean
+
+
+def _probit(eta: FloatArray, v: FloatArray) -> tuple[FloatArray, ...]:
+    root = np.sqrt(1.0 + v)
+    a = eta / root
+    density = np.exp(-0.5 * a * a) / np.sqrt(2.0 * np.pi) / root
+    second = -a * density / root
+    third = (a * a - 1.0) * density / root**2
+    return special.ndtr(a), density, second, third, (3.0 * a - a**3) * density / root**3
+
+
+def _quadrature(link: Link, eta: FloatArray, v: FloatArray, order: int) -> tuple[FloatArray, ...]:
+    sd = np.sqrt(v)
+    widest = float(sd.max(initial=0.0))
+    points = next(n for limit, n in _POINTS if widest <= limit)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(points)
+    sums = [np.zeros_like(eta) for _ in range(1 if order == 0 else 5)]
+    # By Stein's identity the fourth derivative is the mean of z times the third over the standard deviation; with a
+    # standard deviation of zero nothing depends on it.
+    inverse = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 0)
+    for z, weight in zip(nodes, weights / np.sqrt(2.0 * np.pi), strict=True):
+        at = eta + sd * z
+        if order == 0:
+            sums[0] += weight * link.mean(at)
+            continue
+        parts = link.derivatives(at)
+        for total, part in zip(sums, parts, strict=False):
+            total += weight * part
+        sums[4] += (weight * z) * parts[3] * inverse
+    return tuple(sums)
+
+
+@dataclass(frozen=True)
+class Outer:
+    """A function of one variable with two derivatives, by name: "log", "logit", "exp", "expit" or "identity"."""
+
+    name: str
+
+    def __call__(self, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Value and two derivatives, each of the shape of x."""
+        if self.name == "log":
+            return np.log(x), 1.0 / x, -1.0 / (x * x)
+        if self.name == "logit":
+            slope = 1.0 / (x * (1.0 - x))
+            return special.logit(x), slope, (2.0 * x - 1.0) * slope * slope
+        if self.name == "exp":
+            value = np.exp(x)
+            return value, value, value
+        if self.name == "expit":
+            value = special.expit(x)
+            slope = value * special.expit(-x)
+            return value, slope, slope * (1.0 - 2.0 * value)
+        return x, np.ones_like(x), np.zeros_like(x)
+
+
+@dataclass(frozen=True)
+class Composed(Curve):
+    """g(f(eta, v))."""
+
+    outer: Outer
+    inner: Curve
+
+    @property
+    def uses_variance(self) -> bool:
+        return self.inner.uses_variance
+
+    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> Derivatives:
+        d = self.inner(eta, v, order)
+        value, g1, g2 = self.outer(d.f)
+        if order == 0:
+            return Derivatives(value)
+
+        def second(cross: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+            return g1 * cross + g2 * a * b
+
+        first = Derivatives(value, g1 * d.e, None if d.v is None else g1 * d.v)
+        if d.ee is None:
+            return first
+        ee = second(d.ee, d.e, d.e)
+        if d.ev is None:
+            return Derivatives(first.f, first.e, first.v, ee)
+        return Derivatives(first.f, first.e, first.v, ee, second(d.ev, d.e, d.v), second(d.vv, d.v, d.v))

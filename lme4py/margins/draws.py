@@ -1,0 +1,192 @@
+"""From an estimand to its estimates with their uncertainty: gradients, simulation, or refits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from lme4py.engine.types import FloatArray
+from lme4py.errors import OptionError
+from lme4py.margins.adapter import DdfMethod, ModelAdapter
+from lme4py.margins.estimands import Estimand
+from lme4py.margins.grids import Parameters
+
+__all__ = ["Done", "Inference"]
+
+_DDF: Final = ("normal", "satterthwaite", "kenward-roger", "residual")
+_BOOT: Final = ("parametric", "clusters")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Estimates with their uncertainty; see `MarginsResult`."""
+
+    value: FloatArray
+    covariance: FloatArray
+    jacobian: FloatArray
+    df: FloatArray
+    draws: FloatArray | None
+    tests: Any
+    notes: tuple[str, ...] = ()
+
+
+class Inference:
+    """The part of a session that knows how uncertain the parameters are.
+
+    Parameters
+    ----------
+    adapter : ModelAdapter
+    method : {"delta", "simulation", "bootstrap"}
+    n : int
+        Draws or refits.
+    seed : int or None
+        None is 0: the same session gives the same numbers.
+    n_jobs : int
+    ddf : str or None
+    vcov, cluster : object
+    boot : {"parametric", "clusters"}
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        *,
+        method: str,
+        n: int,
+        seed: int | None,
+        n_jobs: int,
+        ddf: str | None,
+        vcov: Any,
+        cluster: Any,
+        boot: str,
+    ) -> None:
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 10:
+            raise OptionError(f"the number of draws is {n!r}; give a whole number of at least 10.")
+        if ddf is not None and ddf not in _DDF:
+            raise OptionError(f"ddf={ddf!r} is not known; use one of {', '.join(map(repr, _DDF))}.")
+        if boot not in _BOOT:
+            raise OptionError(f"boot={boot!r} is not known; use 'parametric' or 'clusters'.")
+        if cluster is not None and vcov is None and not (method == "bootstrap" and boot == "clusters"):
+            raise OptionError("`cluster` needs vcov= (a robust covariance), or method='bootstrap' with boot='clusters'.")
+        if vcov is not None and method == "bootstrap":
+            raise OptionError("method='bootstrap' makes its own covariance; leave `vcov` out.")
+        self.adapter, self.method = adapter, method
+        self.n, self.seed, self.n_jobs, self.boot, self.cluster = int(n), seed or 0, n_jobs, boot, cluster
+        self.tests, self.vcov = self._tests_and_covariance(ddf, vcov, cluster)
+        self.given = vcov is not None
+        self._replicates: FloatArray | None = None
+
+    @property
+    def estimates(self) -> Parameters:
+        """The parameters of the fit."""
+        return Parameters(self.adapter.params, self.adapter.theta)
+
+    def _tests_and_covariance(
+        self, ddf: str | None, vcov: Any, cluster: Any
+    ) -> tuple[DdfMethod | None, FloatArray]:
+        """Degrees of freedom, and the covariance of the coefficients, (p, p)."""
+        adapter = self.adapter
+        if vcov is None:
+            tests = None if ddf is None else adapter.test_method(ddf)
+            return tests, adapter.vcov if tests is None else tests.vcov
+        if ddf == "kenward-roger" or (ddf == "satterthwaite" and not isinstance(vcov, str)):
+            raise OptionError(
+                f"ddf={ddf!r} does not belong to the covariance given as `vcov`; use ddf='satterthwaite' with a named "
+                "robust covariance, ddf='residual', or none."
+            )
+        if isinstance(vcov, str):
+            robust = adapter.robust(vcov, cluster)
+            return robust if ddf == "satterthwaite" else self._residual(ddf), robust.vcov
+        return self._residual(ddf), _checked_matrix(vcov, adapter.params.size)
+
+    def _residual(self, ddf: str | None) -> DdfMethod | None:
+        return self.adapter.test_method("residual") if ddf == "residual" else None
+
+    def _whole(self, size: int) -> FloatArray:
+        """Covariance of (beta, theta) where the estimand depends on both."""
+        p = self.adapter.params.size
+        if size == p:
+            return self.vcov
+        whole = self.adapter.parameter_vcov
+        if whole is None or not np.isfinite(whole).all():
+            raise OptionError(
+                "the covariance of the variance parameters is not known for this fit, and averages over the random "
+                "effects depend on it; use random='zero', or method='bootstrap'."
+            )
+        if not self.given:
+            return whole
+        mixed = whole.copy()
+        mixed[:p, :p] = self.vcov
+        return mixed
+
+    def apply(self, estimand: Estimand) -> Done:
+        """Estimates, covariance, degrees of freedom and draws of an estimand."""
+        p = self.adapter.params.size
+        value, jacobian = estimand(self.estimates, True)
+        if not np.isfinite(value).all():
+            bad = int((~np.isfinite(value)).sum())
+            raise OptionError(
+                f"{bad} of {value.size} estimates are not finite: a predicted value lies outside the range of the "
+                "scale; use Margins.linear_scale, or other values of the variables."
+            )
+        draws, notes = None, ()
+        if self.method == "delta":
+            covariance = jacobian @ self._whole(jacobian.shape[1]) @ jacobian.T
+        else:
+            draws, notes = self._draws(estimand, jacobian.shape[1])
+            covariance = np.atleast_2d(np.cov(draws, rowvar=False))
+        df = np.full(value.size, np.inf)
+        if self.tests is not None and jacobian.shape[1] == p:
+            df = self._df(jacobian, self.tests)
+        # Joint tests of the model use its own covariance.
+        fits = self.tests is not None and self.tests.vcov is self.vcov and jacobian.shape[1] == p
+        tests = self.tests if fits and self.method == "delta" else None
+        return Done(value, covariance, jacobian, df, draws, tests, notes)
+
+    def _df(self, jacobian: FloatArray, tests: DdfMethod) -> FloatArray:
+        moves = np.abs(jacobian).max(axis=1) > 0
+        df = np.full(jacobian.shape[0], np.inf)
+        if moves.any():
+            df[moves] = tests.t_df(jacobian[moves])
+        return df
+
+    def _draws(self, estimand: Estimand, size: int) -> tuple[FloatArray, tuple[str, ...]]:
+        p = self.adapter.params.size
+        parameters, notes = self._parameter_draws(size > p)
+        theta = self.adapter.theta
+        values = [
+            estimand(Parameters(row[:p], row[p:] if row.size > p else theta), False)[0] for row in parameters
+        ]
+        draws = np.stack(values)
+        good = np.isfinite(draws).all(axis=1)
+        if not good.all():
+            notes = (*notes, f"{int((~good).sum())} draws gave values that are not finite and are left out.")
+        if good.sum() < 10:
+            raise OptionError("hardly any draw gave finite values; use method='delta'.")
+        return draws[good], notes
+
+    def _parameter_draws(self, with_theta: bool) -> tuple[FloatArray, tuple[str, ...]]:
+        if self.method == "bootstrap":
+            if self._replicates is None:
+                group = self.cluster if self.boot == "clusters" else None
+                self._replicates = self.adapter.replicates(self.n, self.boot, group, self.seed, self.n_jobs)
+            lost = self.n - self._replicates.shape[0]
+            left_out = (f"{lost} of {self.n} refits failed and are left out.",) if lost else ()
+            return self._replicates, left_out
+        centre = self.adapter.params
+        if with_theta:
+            centre = np.concatenate([centre, self.adapter.theta])
+        covariance = self._whole(centre.size)
+        roots, vectors = np.linalg.eigh(covariance)
+        half = vectors * np.sqrt(np.maximum(roots, 0.0))
+        z = np.random.default_rng(self.seed).standard_normal((self.n, centre.size))
+        return centre + z @ half.T, ()
+
+
+def _checked_matrix(vcov: Any, p: int) -> FloatArray:
+    matrix = np.asarray(vcov, dtype=np.float64)
+    if matrix.shape != (p, p) or not np.isfinite(matrix).all() or not np.allclose(matrix, matrix.T, rtol=1e-6):
+        raise OptionError(f"`vcov` must be a symmetric matrix of shape ({p}, {p}), not {matrix.shape}.")
+    return matrix

@@ -1,0 +1,210 @@
+"""Averages of a curve over rows, for many scenarios at once, with their gradients in the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from lme4py.data.frame import Frame
+from lme4py.engine.types import FloatArray
+from lme4py.margins.adapter import FactoredRows, ModelAdapter, Rows, frame_of
+from lme4py.margins.curves import Curve, Derivatives
+from lme4py.margins.population import Population
+from lme4py.margins.scenarios import Scenario, scenario_frame
+
+__all__ = ["Grid", "Parameters", "moved_frame", "row_derivatives", "variance_of"]
+
+# Numbers of rows times scenarios that are held at a time, and of designs that are kept between evaluations.
+_CHUNK = 1_000_000
+_KEPT = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The parameters at which an estimand is evaluated.
+
+    Attributes
+    ----------
+    beta : ndarray, shape (p,)
+    theta : ndarray, shape (m,)
+    """
+
+    beta: FloatArray
+    theta: FloatArray
+
+
+def variance_of(adapter: ModelAdapter, curve: Curve, theta: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    """Coefficients of the variance of the random effects and their slopes in theta, where the curve uses them."""
+    return adapter.spread_coefficients(theta) if curve.uses_variance else None
+
+
+def moved_frame(population: Population, scenarios: Frame, s: int) -> Frame:
+    """The rows of a population with the values of scenario s."""
+    n = population.frame.n_rows
+    place = np.full(n, s)
+    columns = {name: population.frame.column(name) for name in population.frame.names}
+    columns.update({name: scenarios.column(name).take(place) for name in scenarios.names})
+    return frame_of(columns, n)
+
+
+def row_derivatives(
+    rows: Rows, curve: Curve, parameters: Parameters, variance: tuple[FloatArray, FloatArray] | None, order: int
+) -> Derivatives:
+    """The curve of every row."""
+    eta = rows.X @ parameters.beta + rows.known
+    v = None if variance is None or rows.spread is None else rows.spread @ variance[0]
+    return curve(eta, v, order)
+
+
+class Grid:
+    """Scenarios that set the same variables, over one population.
+
+    Parameters
+    ----------
+    adapter : ModelAdapter
+    population : Population
+    scenarios : sequence of dict
+        ``[{}]`` for the rows as they are.
+    random : str
+    """
+
+    def __init__(
+        self, adapter: ModelAdapter, population: Population, scenarios: Sequence[Scenario], random: str
+    ) -> None:
+        self.adapter, self.population, self.random = adapter, population, random
+        self.size = len(scenarios)
+        self.frame = scenario_frame(adapter, scenarios) if scenarios[0] else frame_of({}, 1)
+        self.factors = adapter.factored(population.frame, self.frame, random) if scenarios[0] else None
+        if self.factors is not None and population.offset is not None:
+            self.factors = _with_offset(self.factors, population.offset, self.size)
+        if self.factors is not None and population.collapse:
+            self.factors = _collapsed(self.factors, population.weights)
+
+    @property
+    def weights(self) -> FloatArray:
+        """Weights of the rows that the curve is averaged over."""
+        return np.ones(1) if self.population.collapse else self.population.weights
+
+    def rows(self, s: int) -> Rows:
+        """The rows under scenario s."""
+        population = self.population
+        frame = moved_frame(population, self.frame, s) if self.frame.names else population.frame
+        rows = self.adapter.rows(frame, self.random)
+        if population.offset is not None:
+            rows = Rows(rows.X, rows.known + population.offset, rows.spread)
+        if not population.collapse:
+            return rows
+        w = population.weights
+        return Rows((w @ rows.X)[None], np.atleast_1d(w @ rows.known), _mean_rows(w, rows.spread))
+
+    @cached_property
+    def _kept(self) -> list[Rows] | None:
+        cells = self.size * self.population.frame.n_rows * max(len(self.adapter.names), 1)
+        return [self.rows(s) for s in range(self.size)] if cells <= _KEPT else None
+
+    def each(self) -> Iterator[Rows]:
+        """The rows of every scenario, one after the other."""
+        return iter(self._kept) if self._kept is not None else (self.rows(s) for s in range(self.size))
+
+    @cached_property
+    def means(self) -> tuple[FloatArray, FloatArray]:
+        """Means of the design (S, p) and of what is known (S,) over the rows."""
+        if self.factors is not None:
+            (C, R), (D, Q) = self.factors.X, self.factors.known
+            return C * (self.weights @ R), D @ (self.weights @ Q)
+        parts = [(self.weights @ rows.X, self.weights @ rows.known) for rows in self.each()]
+        return np.stack([x for x, _ in parts]), np.array([known for _, known in parts])
+
+    def evaluate(self, curve: Curve, parameters: Parameters, gradient: bool) -> tuple[FloatArray, FloatArray]:
+        """Averages of the curve, (S,), and their gradients in (beta, theta), (S, q); empty without `gradient`.
+
+        The columns of theta are there only where the curve uses the variance of the random effects.
+        """
+        if curve.is_linear:
+            X, known = self.means
+            return X @ parameters.beta + known, X if gradient else np.empty((self.size, 0))
+        variance = variance_of(self.adapter, curve, parameters.theta)
+        if self.factors is not None:
+            return self._factored(self.factors, curve, parameters, variance, gradient)
+        parts = [self._one(rows, curve, parameters, variance, gradient) for rows in self.each()]
+        return np.array([value for value, _ in parts]), np.stack([row for _, row in parts])
+
+    def _one(
+        self,
+        rows: Rows,
+        curve: Curve,
+        parameters: Parameters,
+        variance: tuple[FloatArray, FloatArray] | None,
+        gradient: bool,
+    ) -> tuple[float, FloatArray]:
+        d = row_derivatives(rows, curve, parameters, variance, int(gradient))
+        value = float(self.weights @ d.f)
+        if not gradient:
+            return value, np.empty(0)
+        row = (self.weights * d.e) @ rows.X
+        if variance is None or rows.spread is None:
+            return value, row
+        return value, np.concatenate([row, ((self.weights * d.v) @ rows.spread) @ variance[1]])
+
+    def _factored(
+        self,
+        factors: FactoredRows,
+        curve: Curve,
+        parameters: Parameters,
+        variance: tuple[FloatArray, FloatArray] | None,
+        gradient: bool,
+    ) -> tuple[FloatArray, FloatArray]:
+        n = factors.X[1].shape[0]
+        step = max(1, _CHUNK // max(n, 1))
+        parts = [
+            self._chunk(factors, slice(start, start + step), curve, parameters, variance, gradient)
+            for start in range(0, self.size, step)
+        ]
+        return np.concatenate([value for value, _ in parts]), np.vstack([rows for _, rows in parts])
+
+    def _chunk(
+        self,
+        factors: FactoredRows,
+        part: slice,
+        curve: Curve,
+        parameters: Parameters,
+        variance: tuple[FloatArray, FloatArray] | None,
+        gradient: bool,
+    ) -> tuple[FloatArray, FloatArray]:
+        (C, R), (D, Q) = factors.X, factors.known
+        C, D, w = C[part], D[part], self.weights
+        eta = (C * parameters.beta) @ R.T + D @ Q.T
+        v = None
+        if variance is not None and factors.spread is not None:
+            CP, RP = factors.spread[0][part], factors.spread[1]
+            v = (CP * variance[0]) @ RP.T
+        d = curve(eta, v, int(gradient))
+        if not gradient:
+            return d.f @ w, np.empty((C.shape[0], 0))
+        rows = ((d.e * w) @ R) * C
+        if variance is not None and factors.spread is not None:
+            rows = np.hstack([rows, (((d.v * w) @ RP) * CP) @ variance[1]])
+        return d.f @ w, rows
+
+
+def _mean_rows(weights: FloatArray, spread: FloatArray | None) -> FloatArray | None:
+    return None if spread is None else (weights @ spread)[None]
+
+
+def _with_offset(factors: FactoredRows, offset: FloatArray, n_scenarios: int) -> FactoredRows:
+    D, Q = factors.known
+    known = np.hstack([D, np.ones((n_scenarios, 1))]), np.hstack([Q, offset[:, None]])
+    return FactoredRows(factors.X, known, factors.spread)
+
+
+def _collapsed(factors: FactoredRows, weights: FloatArray) -> FactoredRows:
+    """Means over the rows: the parts of the scenarios are the same for all rows."""
+
+    def mean(pair: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:
+        return pair[0], (weights @ pair[1])[None]
+
+    spread = None if factors.spread is None else mean(factors.spread)
+    return FactoredRows(mean(factors.X), mean(factors.known), spread)

@@ -1,0 +1,90 @@
+"""The groups of `over`: parts of the rows of a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lme4py.data.column import Column
+from lme4py.data.frame import column_from_array
+from lme4py.errors import DataError, OptionError, did_you_mean
+from lme4py.margins.population import SessionRows
+
+__all__ = ["Group", "groups_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows with the same values of the variables of `over`.
+
+    Attributes
+    ----------
+    values : dict of str to object
+    rows : ndarray of int, or None for all
+    """
+
+    values: dict[str, Any]
+    rows: NDArray[np.intp] | None
+
+
+def groups_of(session: SessionRows, over: Any) -> list[Group]:
+    """The groups, in the order of the values; one of all rows without `over`.
+
+    Parameters
+    ----------
+    session : SessionRows
+    over : None, str, list of str, or array of shape (n,)
+    """
+    if over is None:
+        return [Group({}, None)]
+    columns = _columns(session, over)
+    codes = np.zeros(session.n_rows, dtype=np.int64)
+    decoded = []
+    for column in columns:
+        missing = int(column.missing().sum())
+        if missing:
+            raise DataError(f"over={column.name!r} has {missing} missing value(s) in the rows used; remove these rows.")
+        distinct, inverse = np.unique(column.values, return_inverse=True)
+        codes = codes * distinct.size + inverse
+        decoded.append((column, inverse))
+    groups = []
+    used = session.weights > 0
+    for code in np.unique(codes[used]).tolist():
+        rows = np.flatnonzero((codes == code) & used)
+        values = {column.name: _value(column, int(rows[0])) for column, _ in decoded}
+        groups.append(Group(values, rows))
+    return groups
+
+
+def _columns(session: SessionRows, over: Any) -> list[Column]:
+    names = [over] if isinstance(over, str) else list(over) if isinstance(over, (list, tuple)) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        values = np.asarray(over)
+        if values.shape != (session.n_rows,):
+            raise OptionError(
+                f"`over` must be names of columns of the model, or one label for each of its {session.n_rows} rows."
+            )
+        if values.dtype.kind in "OUS":
+            distinct, codes = np.unique(values.astype(str), return_inverse=True)
+            return [Column("group", "text", codes, tuple(distinct.tolist()))]
+        return [column_from_array(values, "over", session.n_rows)]
+    for name in names:
+        if name not in session.columns:
+            hint = did_you_mean(name, session.columns)
+            raise OptionError(
+                f"over={name!r} is not a column of the model.{hint} It has {', '.join(session.columns)}; labels of "
+                "another kind can be given as an array."
+            )
+    return [session.columns[name] for name in names]
+
+
+def _value(column: Column, row: int) -> Any:
+    cell = column.values[row]
+    if column.is_factor:
+        return column.levels[int(cell)]
+    if column.kind == "boolean":
+        return bool(cell)
+    return int(cell) if float(cell).is_integer() else float(cell)

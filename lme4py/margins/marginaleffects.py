@@ -1,0 +1,118 @@
+"""Fits of this package as models of Python's ``marginaleffects`` (optional; tried with 0.6).
+
+``marginaleffects`` is looked for when `make_model` is called: this package neither needs nor contains it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lme4py.data.column import Column
+from lme4py.data.frame import read_frame
+from lme4py.engine.types import FloatArray
+from lme4py.errors import OptionError
+from lme4py.margins.adapter import ModelAdapter, frame_of, to_pandas
+from lme4py.margins.find import find_adapter
+
+__all__ = ["make_model"]
+
+_TYPES = {"numeric": "numeric", "boolean": "boolean", "factor": "character", "ordered": "character", "text": "character"}
+
+
+def make_model(fit: Any) -> Any:
+    """An instance of ``marginaleffects``' ModelAbstract for a fit, with random effects at zero.
+
+    Parameters
+    ----------
+    fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
+
+    Returns
+    -------
+    ModelAbstract
+        For ``avg_slopes``, ``avg_comparisons``, ``predictions`` and their like; predictions are means.
+    """
+    adapter = find_adapter(fit)
+    abstract, vault, polars = _library()
+    names = tuple(name for name in adapter.columns if name in set(adapter.variables))
+    columns = {name: adapter.columns[name] for name in names}
+    data = to_pandas(frame_of(columns, adapter.n_rows))
+    # Its place is needed, its values are not: the response may be a transformation or two columns.
+    response = next(name for name in ("response", "response_", "response__") if name not in columns)
+    data.insert(0, response, np.zeros(adapter.n_rows))
+    model_class = _model_class(abstract, polars, adapter, columns)
+    filled = vault(
+        coef=adapter.params,
+        coefnames=np.array(adapter.names),
+        formula=f"{response} ~ {' + '.join(names)}",
+        formula_engine="formulaic",
+        modeldata=_with_enums(polars.from_pandas(data), polars, columns),
+        package="lme4py",
+        vcov=adapter.vcov,
+        variables_type={name: _type(column) for name, column in columns.items()},
+        variable_names=[response, *names],
+    )
+    try:
+        return model_class(fit, filled)
+    except polars.exceptions.PolarsError as error:
+        raise OptionError(
+            f"marginaleffects failed with polars {polars.__version__} ({str(error).splitlines()[0]}); its releases so "
+            "far need `pip install 'polars<2'`."
+        ) from error
+
+
+def _library() -> tuple[Any, Any, Any]:
+    try:
+        import polars
+        from marginaleffects.classes import ModelAbstract, ModelVault
+    except ImportError as error:
+        raise OptionError(
+            f"marginaleffects (0.6 or later) could not be imported: {error}. Install it with "
+            "`pip install marginaleffects`, or use lme4py.Margins, which needs no other package."
+        ) from None
+    return ModelAbstract, ModelVault, polars
+
+
+def _with_enums(data: Any, polars: Any, columns: Mapping[str, Column]) -> Any:
+    """Factors and text as enumerations with the levels that occur, in their order."""
+    enums = []
+    for name, column in columns.items():
+        if column.is_factor:
+            levels = [str(column.levels[code]) for code in np.unique(column.values).tolist()]
+            enums.append(polars.col(name).cast(polars.String).cast(polars.Enum(levels)))
+    return data.with_columns(enums)
+
+
+def _type(column: Column) -> str:
+    if column.kind == "numeric" and np.isin(column.values, (0.0, 1.0)).all():
+        return "binary"
+    if column.kind == "numeric" and (column.values == np.round(column.values)).all():
+        return "integer"
+    return _TYPES[column.kind]
+
+
+def _model_class(abstract: Any, polars: Any, adapter: ModelAdapter, columns: Mapping[str, Column]) -> type:
+    """A subclass that makes designs and predictions through the adapter."""
+
+    def get_exog(self: Any, newdata: Any) -> FloatArray:
+        """The design, with what is known of the linear predictor as the last column."""
+        frame = read_frame(newdata)
+        needed = frame_of({name: frame.column(name) for name in columns}, frame.n_rows)
+        rows = adapter.rows(needed, "zero")
+        return np.column_stack([rows.X, rows.known])
+
+    def get_predict(self: Any, params: Any, newdata: Any) -> Any:
+        exog = np.asarray(newdata, dtype=np.float64)
+        eta = exog[:, :-1] @ np.asarray(params, dtype=np.float64) + exog[:, -1]
+        mean = eta if adapter.link is None else adapter.link.mean(eta)
+        return polars.DataFrame({"rowid": np.arange(eta.size), "estimate": mean})
+
+    def get_vcov(self: Any, vcov: Any = False) -> Any:
+        if vcov is False or vcov is None:
+            return None
+        return adapter.vcov if vcov is True else np.asarray(vcov, dtype=np.float64)
+
+    members = {"get_exog": get_exog, "get_predict": get_predict, "get_vcov": get_vcov}
+    return type("Lme4pyModel", (abstract,), {**members, "get_autodiff_args": lambda self: None})

@@ -1,0 +1,229 @@
+"""The rows over which an estimand is averaged: the data themselves, or a summary of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lme4py.data.column import Column
+from lme4py.data.frame import Frame, read_frame
+from lme4py.engine.types import FloatArray
+from lme4py.errors import DataError, OptionError, did_you_mean
+from lme4py.margins.adapter import ModelAdapter, frame_of
+from lme4py.margins.scenarios import value_column
+
+__all__ = ["AT", "Population", "SessionRows"]
+
+AT: Final = ("overall", "mean", "median", "typical", "balanced")
+# Rows of a grid of the levels of all factors.
+_MOST_ROWS: Final = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Rows with weights.
+
+    Attributes
+    ----------
+    frame : Frame
+    weights : ndarray, shape (n,)
+        They sum to 1.
+    offset : ndarray, shape (n,), or None
+        Known part of the linear predictor that belongs to the rows.
+    n_obs : int
+        Rows of data behind it.
+    collapse : bool
+        Average the design before the curve is applied (means of the columns, as Stata's atmeans).
+    index : ndarray or None
+        Labels of the rows, where they are rows of data.
+    """
+
+    frame: Frame
+    weights: FloatArray
+    offset: FloatArray | None
+    n_obs: int
+    collapse: bool = False
+    index: Any = None
+
+
+class SessionRows:
+    """The rows of a session, as `at` and `weights` say.
+
+    Parameters
+    ----------
+    adapter : ModelAdapter
+    at : str, dict or data frame
+    weights : array of shape (n,), str or None
+    random : str
+    """
+
+    def __init__(self, adapter: ModelAdapter, at: Any, weights: Any, random: str) -> None:
+        self.adapter = adapter
+        self.random = random
+        self.names = adapter.needed(random)
+        self.fixed: dict[str, Any] = {}
+        self.kind = "overall"
+        self.given: Frame | None = None
+        if isinstance(at, str):
+            if at not in AT:
+                raise OptionError(f"at={at!r} is not known.{did_you_mean(at, AT)} Use one of {', '.join(AT)}.")
+            self.kind = at
+        elif isinstance(at, Mapping) and not hasattr(at, "iloc"):
+            self.fixed = {str(name): value for name, value in at.items()}
+            for name in self.fixed:
+                self.check_name(name)
+        else:
+            self.given = read_frame(at)
+        if random == "conditional" and self.kind != "overall":
+            raise OptionError(f"random='conditional' needs rows with groups; use at='overall', not at={self.kind!r}.")
+        self.columns, self.n_rows = self._source()
+        self.weights = self._weights(weights)
+
+    def check_name(self, name: str) -> None:
+        """Refuse a variable on which predictions do not depend."""
+        if name not in self.names:
+            if name in self.adapter.columns:
+                raise OptionError(
+                    f"{name!r} is not a predictor of this model: predictions do not depend on it. The predictors are "
+                    f"{', '.join(self.names)}."
+                )
+            hint = did_you_mean(name, self.names)
+            raise OptionError(f"there is no variable {name!r} in the model.{hint} It has {', '.join(self.names)}.")
+
+    def _source(self) -> tuple[dict[str, Column], int]:
+        adapter = self.adapter
+        if self.given is None:
+            columns, n = dict(adapter.columns), adapter.n_rows
+        else:
+            columns, n = self._given_columns(self.given), self.given.n_rows
+        for name, value in self.fixed.items():
+            columns[name] = value_column(adapter, name, [value], self.columns_of(name)).take(np.zeros(n, dtype=np.intp))
+        return columns, n
+
+    def columns_of(self, name: str) -> Column:
+        """Training column of a variable."""
+        return self.adapter.columns[name]
+
+    def _given_columns(self, frame: Frame) -> dict[str, Column]:
+        columns: dict[str, Column] = {}
+        if frame.n_rows == 0:
+            raise DataError("`at` holds no rows; give at least one.")
+        for name in frame.names:
+            if name in self.names or name in self.adapter.columns:
+                columns[name] = frame.column(name)
+        absent = [name for name in self.names if name not in columns]
+        if absent:
+            raise DataError(f"the rows given as `at` have no column {absent[0]!r}, which the model uses; add it.")
+        for name in self.names:
+            missing = int(columns[name].missing().sum())
+            if missing:
+                raise DataError(f"column {name!r} of `at` has {missing} missing value(s); remove these rows.")
+        return columns
+
+    def _weights(self, weights: Any) -> FloatArray:
+        if weights is None:
+            return np.ones(self.n_rows)
+        if isinstance(weights, str):
+            if weights not in self.columns and self.given is not None and weights in self.given:
+                values = self.given.column(weights).values
+            elif weights in self.columns:
+                values = self.columns[weights].values
+            else:
+                raise OptionError(
+                    f"weights={weights!r}: the fit holds only the columns of its formula; give the weights as an array."
+                )
+        else:
+            values = np.asarray(weights, dtype=np.float64)
+        return self._checked(values)
+
+    def _checked(self, values: NDArray[Any]) -> FloatArray:
+        design = getattr(self.adapter, "design", None)
+        keep = getattr(design, "keep", None)
+        if keep is not None and values.shape == keep.shape and self.given is None:
+            values = values[keep]
+        if values.shape != (self.n_rows,):
+            raise OptionError(f"`weights` has shape {values.shape}; give one weight for each of the {self.n_rows} rows.")
+        if not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
+            raise OptionError("`weights` must be finite and not negative, with a positive sum.")
+        return np.asarray(values, dtype=np.float64)
+
+    # --- populations
+
+    def everything(self) -> NDArray[np.intp]:
+        """Positions of all rows with a weight."""
+        return np.flatnonzero(self.weights > 0)
+
+    def population(self, moving: Collection[str], rows: NDArray[np.intp] | None = None) -> Population:
+        """The population when scenarios set the variables `moving`.
+
+        Parameters
+        ----------
+        moving : collection of str
+        rows : ndarray of int, optional
+            A part of the rows (a group of `over`).
+        """
+        chosen = self.everything() if rows is None else rows
+        weights = self.weights[chosen] / self.weights[chosen].sum()
+        offset = self._row_offset(chosen)
+        if self.kind == "overall":
+            columns = {name: self.columns[name].take(chosen) for name in self.names}
+            frame = frame_of(columns, chosen.size)
+            index = None if self.given is None else self.given.index[chosen]
+            return Population(frame, weights, offset, chosen.size, index=chosen if index is None else index)
+        frame, cells = self._summary(moving, chosen, weights)
+        known = None if offset is None else np.full(frame.n_rows, float(weights @ offset))
+        return Population(frame, cells, known, chosen.size, collapse=self.kind in ("mean", "median"))
+
+    def _row_offset(self, chosen: NDArray[np.intp]) -> FloatArray | None:
+        offset = None if self.given is not None else self.adapter.training_offset(self.random)
+        return None if offset is None else offset[chosen]
+
+    def _summary(
+        self, moving: Collection[str], chosen: NDArray[np.intp], weights: FloatArray
+    ) -> tuple[Frame, FloatArray]:
+        """One value of each number, and the levels of factors with their shares."""
+        parts: list[tuple[str, Column, FloatArray]] = []
+        for name in self.names:
+            column = self.columns[name].take(chosen)
+            parts.append((name, *self._summarised(name, column, weights, name in moving)))
+        sizes = [share.size for _, _, share in parts]
+        n = int(np.prod([float(size) for size in sizes]))
+        if n > _MOST_ROWS:
+            raise OptionError(
+                f"at={self.kind!r} needs {n} combinations of the levels of the factors; fix some of them with "
+                "at={name: level, ...}, or use at='typical'."
+            )
+        places = np.indices(sizes).reshape(len(sizes), -1)
+        columns = {name: column.take(place) for (name, column, _), place in zip(parts, places, strict=True)}
+        total = np.ones(n)
+        for (_, _, share), place in zip(parts, places, strict=True):
+            total = total * share[place]
+        return frame_of(columns, n), total
+
+    def _summarised(self, name: str, column: Column, weights: FloatArray, moves: bool) -> tuple[Column, FloatArray]:
+        one = np.ones(1)
+        if moves:
+            return column.take(np.zeros(1, dtype=np.intp)), one
+        if not self.adapter.is_categorical(name):
+            middle = _median(column.values, weights) if self.kind == "median" else float(weights @ column.values)
+            return Column(name, column.kind, np.array([middle])), one
+        distinct, inverse = np.unique(column.values, return_inverse=True)
+        shares = np.bincount(inverse, weights=weights)
+        levels = Column(name, column.kind, distinct, column.levels)
+        if self.kind == "typical":
+            return levels.take(np.array([int(shares.argmax())])), one
+        return levels, np.full(shares.size, 1.0 / shares.size) if self.kind == "balanced" else shares
+
+
+def _median(values: FloatArray, weights: FloatArray) -> float:
+    """Weighted median: the middle of the values where the cumulated weight reaches one half."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    first = int(np.searchsorted(reached, 0.5 * (1.0 - 1e-12)))
+    second = int(np.searchsorted(reached, 0.5 * (1.0 + 1e-12)))
+    last = values.size - 1
+    return float(0.5 * (values[order[min(first, last)]] + values[order[min(second, last)]]))

@@ -1,0 +1,395 @@
+"""The result of an estimand: estimates with their covariance, tests, intervals, tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import special
+
+from lme4py.engine.types import FloatArray
+from lme4py.errors import OptionError
+from lme4py.margins import multiplicity
+from lme4py.margins.scales import transform, untransform
+from lme4py.report.html import render_html
+from lme4py.report.latex import render_latex
+from lme4py.report.markdown import render_markdown
+from lme4py.report.text import render_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["MarginsResult", "adjust"]
+
+# Eigenvalues of a covariance matrix of standardised estimates below this part of the largest are zero.
+_RANK = 1e-9
+_ALTERNATIVES = ("two-sided", "greater", "less")
+
+
+@dataclass(frozen=True)
+class MarginsResult:
+    """Estimates of one call of a session.
+
+    Attributes
+    ----------
+    value : ndarray, shape (K,)
+        On the working scale (logarithms on the log scale, and so on).
+    covariance : ndarray, shape (K, K)
+        Of `value`.
+    jacobian : ndarray, shape (K, q)
+        Gradients of `value` in the parameters.
+    df : ndarray, shape (K,)
+        Degrees of freedom, infinite for normal tests.
+    shown : str
+        How values are shown: "identity", "exp" or "expit".
+    draws : ndarray, shape (B, K), or None
+        Of the simulation or the bootstrap.
+    terms, kinds, labels : tuple of str
+    scenarios : dict of str to list
+        Values of the scenario variables, by name.
+    n_obs : ndarray of int, shape (K,)
+    level : float
+    method : str
+        "delta", "simulation" or "bootstrap".
+    title : str
+    notes : tuple of str
+    family : tuple of (str, int)
+        What the estimates are to Tukey's and Dunnett's procedures: ("pairwise", 4) for all pairs of 4 means.
+    adjustment : str
+        Name of the adjustment of p-values and intervals, "none" without.
+    tests : object
+        Degrees-of-freedom method of the model, for joint tests.
+
+    Examples
+    --------
+    >>> from lme4py import Margins, lmer, load_dataset
+    >>> fit = lmer("diameter ~ sample + (1 | plate)", load_dataset("Penicillin"))
+    >>> means = Margins.linear_scale(fit).predict(atexog={"sample": ["A", "B"]})
+    >>> means.to_frame()[["estimate", "std_error"]].round(3)
+       estimate  std_error
+    0    25.167      0.207
+    1    22.000      0.207
+    """
+
+    value: FloatArray
+    covariance: FloatArray
+    jacobian: FloatArray
+    df: FloatArray
+    shown: str
+    draws: FloatArray | None
+    terms: tuple[str, ...]
+    kinds: tuple[str, ...]
+    labels: tuple[str, ...]
+    scenarios: dict[str, list[Any]]
+    n_obs: Any
+    level: float
+    method: str
+    title: str
+    notes: tuple[str, ...] = ()
+    family: tuple[str, int] = ("custom", 0)
+    adjustment: str = "none"
+    tests: Any = field(default=None, repr=False)
+
+    # --- numbers
+
+    def __len__(self) -> int:
+        return self.value.size
+
+    @property
+    def se(self) -> FloatArray:
+        """Standard errors on the working scale, shape (K,)."""
+        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
+
+    @property
+    def estimate(self) -> FloatArray:
+        """Estimates as shown, shape (K,)."""
+        return transform(self.shown, self.value)[0]
+
+    @property
+    def std_error(self) -> FloatArray:
+        """Standard errors of the estimates as shown (delta method), shape (K,)."""
+        if self.draws is not None and self.shown != "identity":
+            return np.asarray(transform(self.shown, self.draws)[0].std(axis=0, ddof=1))
+        return np.abs(transform(self.shown, self.value)[1]) * self.se
+
+    @property
+    def statistic(self) -> FloatArray:
+        """Estimates over standard errors on the working scale: tests of 0, of a ratio of 1, of a probability of 1/2."""
+        return _ratio(self.value, self.se)
+
+    @property
+    def statistic_name(self) -> str:
+        """ "t" where degrees of freedom are finite, otherwise "z"."""
+        return "t" if np.isfinite(self.df).any() else "z"
+
+    @property
+    def p_values(self) -> FloatArray:
+        """Two-sided p-values, adjusted if the result is, shape (K,)."""
+        return self._p_values(self.statistic)
+
+    def _p_values(self, statistic: FloatArray) -> FloatArray:
+        if self.adjustment in ("none", "bonferroni", "holm", "hochberg", "sidak", "holm-sidak", "fdr", "by"):
+            p = multiplicity.two_sided_tail(statistic, self.df)
+            return p if self.adjustment == "none" else multiplicity.adjusted(p, self.adjustment)
+        return np.array([self._joint_tail(abs(t), df) for t, df in zip(statistic, self.df, strict=True)])
+
+    def _joint_tail(self, t: float, df: float) -> float:
+        if np.isnan(t):
+            return float("nan")
+        if self._is_range:
+            return multiplicity.range_tail(t * np.sqrt(2.0), self.family[1], df)
+        return multiplicity.max_t_tail(t, self.correlation, df)
+
+    @property
+    def _is_range(self) -> bool:
+        return self.adjustment == "tukey" and self.family[0] == "pairwise"
+
+    @property
+    def correlation(self) -> FloatArray:
+        """Correlations of the estimates on the working scale, shape (K, K)."""
+        se = np.where(self.se > 0, self.se, 1.0)
+        matrix = self.covariance / np.outer(se, se)
+        np.fill_diagonal(matrix, 1.0)
+        return np.clip(matrix, -1.0, 1.0)
+
+    def _critical(self, level: float, simultaneous: bool) -> FloatArray:
+        """Multiples of the standard error, (K,)."""
+        alpha, m = 1.0 - level, len(self)
+        rule = "mvt" if simultaneous and self.adjustment == "none" else self.adjustment
+        if rule == "sidak":
+            alpha = -np.expm1(np.log1p(-alpha) / m)
+        elif rule in ("bonferroni", "holm", "hochberg", "holm-sidak", "fdr", "by"):
+            alpha = alpha / m
+        if rule not in ("tukey", "dunnett", "mvt"):
+            return _quantile(1.0 - alpha / 2.0, self.df)
+        found: dict[float, float] = {}
+        for df in self.df.tolist():
+            if df not in found:
+                if self._is_range:
+                    found[df] = multiplicity.range_critical(alpha, self.family[1], df) / np.sqrt(2.0)
+                else:
+                    found[df] = multiplicity.max_t_critical(level, self.correlation, df)
+        return np.array([found[df] for df in self.df.tolist()])
+
+    def limits(self, level: float, simultaneous: bool = False) -> tuple[FloatArray, FloatArray]:
+        """Confidence limits as shown, each (K,)."""
+        if self.draws is not None and not simultaneous and self.adjustment == "none":
+            tails = np.array([(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+            lower, upper = np.quantile(self.draws, tails, axis=0)
+        else:
+            half = self._critical(level, simultaneous) * self.se
+            lower, upper = self.value - half, self.value + half
+        return transform(self.shown, lower)[0], transform(self.shown, upper)[0]
+
+    # --- tables
+
+    def to_frame(self) -> pd.DataFrame:
+        """Columns estimate, std_error, ci_lower, ci_upper, conf_level, n_obs, method, term, kind, label, statistic,
+        p_value, then the scenario variables; one row for each estimate.
+        """
+        import pandas as pd
+
+        lower, upper = self.limits(self.level)
+        columns: dict[str, Any] = {
+            "estimate": self.estimate,
+            "std_error": self.std_error,
+            "ci_lower": lower,
+            "ci_upper": upper,
+            "conf_level": np.full(len(self), self.level),
+            "n_obs": self.n_obs,
+            "method": [self.method] * len(self),
+            "term": list(self.terms),
+            "kind": list(self.kinds),
+            "label": list(self.labels),
+            "statistic": self.statistic,
+            "p_value": self.p_values,
+        }
+        columns.update({name: values for name, values in self.scenarios.items() if name not in columns})
+        return pd.DataFrame(columns)
+
+    def conf_int(self, level: float | None = None, simultaneous: bool = False) -> pd.DataFrame:
+        """Confidence limits lower, upper.
+
+        Parameters
+        ----------
+        level : float, optional
+            That of the session when not given.
+        simultaneous : bool
+            All intervals cover at the same time with this probability (sup-t: the quantile of the largest of the
+            correlated statistics), on the scale as shown.
+        """
+        import pandas as pd
+
+        lower, upper = self.limits(check_level(self.level if level is None else level), simultaneous)
+        return pd.DataFrame({"lower": lower, "upper": upper}, index=pd.Index(list(self.labels), name="label"))
+
+    def test(
+        self,
+        value: float | Sequence[float] | None = None,
+        alternative: str = "two-sided",
+        equivalence: tuple[float, float] | None = None,
+    ) -> pd.DataFrame:
+        """Tests of each estimate.
+
+        Parameters
+        ----------
+        value : float or sequence of K floats, optional
+            The null value on the scale as shown; 0 (1 for ratios and odds ratios, 0.5 for probabilities) when not
+            given.
+        alternative : {"two-sided", "greater", "less"}
+        equivalence : (float, float), optional
+            Bounds: the p-value is that of the two one-sided tests, and small when the estimate lies between them
+            (Schuirmann 1987).
+
+        Returns
+        -------
+        DataFrame
+            estimate, null, statistic, df, p_value; with `equivalence` also statistic and p-value of each side.
+        """
+        import pandas as pd
+
+        from lme4py.margins.tests import equivalence_tests, null_tests
+
+        index = pd.Index(list(self.labels), name="label")
+        if equivalence is not None:
+            return pd.DataFrame(equivalence_tests(self, equivalence), index=index)
+        if alternative not in _ALTERNATIVES:
+            raise OptionError(f"alternative={alternative!r} is not known; use one of {', '.join(_ALTERNATIVES)}.")
+        return pd.DataFrame(null_tests(self, value, alternative), index=index)
+
+    def joint_test(self, value: float | Sequence[float] | None = None) -> dict[str, float]:
+        """Joint test that all estimates have their null value: chi2, df, p_value, or F, df, df_denom, p_value.
+
+        Redundant estimates are taken out: df is the rank of their covariance matrix.
+
+        Parameters
+        ----------
+        value : float or sequence of K floats, optional
+            As in `test`.
+        """
+        from lme4py.margins.tests import joint_test
+
+        return joint_test(self, value)
+
+    def null_value(self, value: Any) -> FloatArray:
+        """Null values on the working scale, (K,)."""
+        if value is None:
+            return np.zeros(len(self))
+        given = np.asarray(value, dtype=np.float64)
+        if given.shape not in ((), (len(self),)) or not np.isfinite(given).all():
+            raise OptionError(f"`value` must be one finite number or {len(self)} of them.")
+        return np.broadcast_to(untransform(self.shown, given), (len(self),))
+
+    def adjust(self, method: str = "holm") -> MarginsResult:
+        """The same result with adjusted p-values and intervals; see `adjust`."""
+        return adjust(self, method)
+
+    # --- output
+
+    def all_notes(self) -> list[str]:
+        """What was done, in sentences."""
+        notes = list(self.notes)
+        if self.adjustment != "none":
+            notes.append(_adjustment_note(self))
+        return notes
+
+    def summary(self) -> str:
+        """The result as text."""
+        return render_text(self._tables())
+
+    def to_markdown(self) -> str:
+        """The result as Markdown."""
+        return render_markdown(self._tables())
+
+    def to_latex(self) -> str:
+        """The result as a LaTeX table with booktabs rules."""
+        return render_latex(self._tables())
+
+    def _tables(self) -> list[Any]:
+        from lme4py.margins.table import result_table
+
+        return [result_table(self)]
+
+    def plot(self, x: str | None = None, by: str | None = None, **kw: Any) -> Axes:
+        """Draw the estimates (needs matplotlib).
+
+        Predictions over a numeric variable become a line with a band, one for each value of `by`; everything else a
+        forest plot with a line at "no difference".
+
+        Parameters
+        ----------
+        x, by : str, optional
+            Scenario variables; the numeric one with most values, and the next one, when not given.
+        **kw
+            ``ax``, ``figsize``, ``level``, ``simultaneous``, ``reference`` (position of the line), ``kind``
+            ("line" or "forest"), ``xlabel``, ``ylabel``, ``title``.
+        """
+        from lme4py.margins.plot import plot_result
+
+        return plot_result(self, x, by, **kw)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return render_html(self._tables())
+
+    def __repr__(self) -> str:
+        return f"<MarginsResult: {self.title}; {len(self)} estimate(s), {self.method}, level {self.level:g}>"
+
+
+def check_level(level: Any) -> float:
+    """A confidence level between 0 and 1."""
+    number = isinstance(level, (int, float, np.number)) and not isinstance(level, bool)
+    if not number or not 0.0 < float(level) < 1.0:
+        raise OptionError(f"`level` is {level!r}; give a number between 0 and 1, such as 0.95.")
+    return float(level)
+
+
+def adjust(results: MarginsResult, method: str = "holm") -> MarginsResult:
+    """Adjust the p-values and intervals of a result for the number of its estimates.
+
+    Parameters
+    ----------
+    results : MarginsResult
+    method : str
+        "bonferroni", "holm", "hochberg", "sidak", "holm-sidak", "fdr" (Benjamini-Hochberg), "by" (Benjamini-Yekutieli),
+        "tukey" (studentised range for all pairs of means, as Tukey and Kramer, otherwise "mvt"), "dunnett" and "mvt"
+        (largest of the correlated statistics, with their own correlations), or "none".
+
+    Returns
+    -------
+    MarginsResult
+        Holm's, Hochberg's and the false discovery rate have no intervals of their own: these are Bonferroni's.
+    """
+    return replace(results, adjustment=multiplicity.check_adjustment(method))
+
+
+def _adjustment_note(result: MarginsResult) -> str:
+    m, method = len(result), result.adjustment
+    if method == "tukey" and not result._is_range:
+        return f"p-values and intervals: multivariate t of {m} estimates (they are not all pairs of means)."
+    if method == "tukey":
+        return f"p-values and intervals: Tukey's studentised range, {result.family[1]} means."
+    if method in ("dunnett", "mvt"):
+        return f"p-values and intervals: multivariate {result.statistic_name} of {m} estimates (error about 1e-3 of p)."
+    name = {"fdr": "Benjamini-Hochberg", "by": "Benjamini-Yekutieli"}.get(method, method.capitalize())
+    own = method in ("bonferroni", "sidak")
+    return f"p-values: {name}, {m} estimates; intervals: {name if own else 'Bonferroni'}."
+
+
+def _ratio(value: FloatArray, se: FloatArray) -> FloatArray:
+    # An estimate that is known exactly (a coefficient-free contrast) is infinitely many standard errors from 0.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = value / se
+    return np.asarray(np.where((se == 0) & (value == 0), 0.0, ratio))
+
+
+def _quantile(probability: float, df: FloatArray) -> FloatArray:
+    """Upper quantiles of t, normal where df is infinite; from the tail."""
+    tail = 1.0 - probability
+    student = special.stdtrit(np.where(np.isinf(df), 1.0, df), tail)
+    return np.asarray(-np.where(np.isinf(df), special.ndtri(tail), student))

@@ -1,0 +1,275 @@
+"""Effect plots: predictions over one variable with a confidence band, everything else at typical values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from lme4py.data.column import Column
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.fit import Fit
+from lme4py.inference.coefficients import check_alpha
+from lme4py.report.parts import AnyFit, is_ordinal
+from lme4py.report.plot_style import GREY, PALETTE, mean_label, short, single, title
+from lme4py.report.training import columns_of
+from lme4py.report.typical import fixed_columns, fixed_names, frame_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["effect", "effect_data"]
+
+FloatArray = NDArray[np.float64]
+Figsize = tuple[float, float]
+# Rows of the model matrix made at a time.
+_CHUNK = 200_000
+_MOST_LINES = len(PALETTE)
+
+
+def effect_data(
+    fit: AnyFit,
+    variable: str | None = None,
+    *,
+    by: str | None = None,
+    at: Mapping[str, Any] | None = None,
+    data: Any = None,
+    type: str = "response",
+    alpha: float = 0.05,
+    n_points: int = 60,
+) -> pd.DataFrame:
+    """Predictions of the fixed effects over the values of one variable.
+
+    Other numeric variables stand at their means, and the linear predictor is averaged over the levels of other factors
+    as often as they occur together (as the R package effects does); the offset is its mean. Random effects are zero.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    variable : str
+        A variable of the data in the fixed effects.
+    by : str, optional
+        A second variable: its levels, or three quantiles (10, 50, 90 %) of a numeric one.
+    at : mapping, optional
+        Values of other variables instead of typical ones.
+    data : data frame, optional
+        The training data; needed when the model uses a variable only inside expressions.
+    type : {"response", "linear"}
+        Means, or linear predictors (always for an ordinal model).
+    alpha : float
+        One minus the level of the band.
+    n_points : int
+        Points on the axis of a numeric variable.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `variable`, `by`, predicted, lower, upper, linear, std_error (the last two on the scale of the linear
+        predictor).
+
+    Raises
+    ------
+    OptionError
+    """
+    import pandas as pd
+
+    z = -float(special.ndtri(check_alpha(alpha) / 2.0))
+    if type not in ("response", "linear"):
+        raise OptionError(f"type must be 'response' or 'linear', got {type!r}.")
+    names = fixed_names(fit.design.recipe)
+    focus = [_known(names, variable, "variable")] + ([] if by is None else [_known(names, by, "by")])
+    if len(set(focus)) < len(focus):
+        raise OptionError(f"`variable` and `by` are both {by!r}; give two different variables.")
+    columns = columns_of(fit, names, data)
+    grids = [_grid(columns[name], n_points, first=i == 0) for i, name in enumerate(focus)]
+    # The first variable varies fastest, so that each line is one block.
+    points = [mesh.T.ravel() for mesh in np.meshgrid(*grids, indexing="ij")]
+    held, weights = _typical(columns, focus, at or {}, names)
+    X = _averaged(fit, columns, dict(zip(focus, points, strict=True)), held, weights)
+    offset = 0.0 if fit.design.offset is None else float(np.mean(fit.design.offset))
+    eta = X @ fit.beta + offset
+    error = np.sqrt(np.maximum(np.einsum("np,pq,nq->n", X, fit.vcov, X), 0.0))
+    mean: Any = _inverse_link(fit, type)
+    table = pd.DataFrame({name: _shown(columns[name], value) for name, value in zip(focus, points, strict=True)})
+    low, high = mean(eta - z * error), mean(eta + z * error)
+    # A decreasing inverse link turns the limits round.
+    parts = {"predicted": mean(eta), "lower": np.minimum(low, high), "upper": np.maximum(low, high)}
+    return table.assign(**parts, linear=eta, std_error=error)
+
+
+def _known(names: list[str], name: object, what: str) -> str:
+    if isinstance(name, str) and name in names:
+        return name
+    shown = ", ".join(names) or "none"
+    if name is None:
+        raise OptionError(f"kind='effect' needs `variable`, a variable of the fixed effects: {shown}.")
+    raise OptionError(
+        f"{what}={name!r} is no variable of the fixed effects.{did_you_mean(str(name), names)} There are: {shown}."
+    )
+
+
+def _inverse_link(fit: AnyFit, type: str) -> Any:
+    if type == "linear" or isinstance(fit, Fit) or is_ordinal(fit):
+        return np.asarray
+    return fit.family.mean
+
+
+def _grid(column: Column, n_points: int, first: bool) -> NDArray[Any]:
+    """Values of a variable: its levels, or points (for a second variable three quantiles)."""
+    if column.is_factor or column.kind == "boolean":
+        return np.unique(column.values)
+    if not first:
+        return np.unique(np.quantile(column.values, [0.1, 0.5, 0.9]))
+    return np.linspace(float(column.values.min()), float(column.values.max()), n_points)
+
+
+def _typical(
+    columns: Mapping[str, Column], focus: list[str], at: Mapping[str, Any], names: list[str]
+) -> tuple[dict[str, NDArray[Any]], FloatArray]:
+    """Values of the other variables in each combination of levels, (c,) each, and the share of each combination."""
+    for name in at:
+        _known([other for other in names if other not in focus], name, "at")
+    others = [name for name in names if name not in focus]
+    free = [n for n in others if n not in at and (columns[n].is_factor or columns[n].kind == "boolean")]
+    held: dict[str, NDArray[Any]] = {}
+    weights = np.ones(1)
+    if free:
+        rows = np.column_stack([columns[name].values for name in free])
+        combinations, counts = np.unique(rows, axis=0, return_counts=True)
+        held = {name: combinations[:, i] for i, name in enumerate(free)}
+        weights = counts / counts.sum()
+    for name in others:
+        if name not in held:
+            value = _code(columns[name], at[name]) if name in at else float(columns[name].values.mean())
+            held[name] = np.full(weights.size, value)
+    return held, weights
+
+
+def _code(column: Column, value: Any) -> float:
+    """A value that the user gives, as a number or as the code of a level."""
+    if not column.is_factor:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise OptionError(
+                f"at[{column.name!r}] is {value!r}, but the variable is numeric; give a number."
+            ) from None
+    levels = list(column.levels)
+    if value in levels:
+        return float(levels.index(value))
+    shown = ", ".join(map(repr, levels[:8])) + (", ..." if len(levels) > 8 else "")
+    raise OptionError(f"at[{column.name!r}] is {value!r}, which is no level of it; the levels are {shown}.")
+
+
+def _averaged(
+    fit: AnyFit,
+    columns: Mapping[str, Column],
+    points: Mapping[str, NDArray[Any]],
+    held: Mapping[str, NDArray[Any]],
+    weights: FloatArray,
+) -> FloatArray:
+    """Rows of X at each point, averaged over the combinations, shape (points, p)."""
+    n, c = next(iter(points.values())).size, weights.size
+    step = max(1, _CHUNK // c)
+    parts = []
+    for start in range(0, n, step):
+        size = min(step, n - start)
+        values = {name: np.repeat(point[start : start + size], c) for name, point in points.items()}
+        values |= {name: np.tile(value, size) for name, value in held.items()}
+        X = fixed_columns(fit, frame_of(columns, values, size * c))
+        parts.append(np.einsum("scp,c->sp", X.reshape(size, c, -1), weights))
+    return np.concatenate(parts)
+
+
+def _shown(column: Column, values: NDArray[Any]) -> Any:
+    if column.is_factor:
+        import pandas as pd
+
+        levels = list(column.levels)
+        used = [levels[int(code)] for code in np.unique(values)]
+        return pd.Categorical([levels[int(code)] for code in values], categories=used)
+    return values.astype(bool) if column.kind == "boolean" else values
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------
+
+
+def effect(
+    fit: AnyFit,
+    variable: str | None = None,
+    *,
+    ax: Axes | None = None,
+    figsize: Figsize | None = None,
+    by: str | None = None,
+    at: Mapping[str, Any] | None = None,
+    data: Any = None,
+    type: str = "response",
+    alpha: float = 0.05,
+    n_points: int = 60,
+) -> Axes:
+    """Predictions over one variable with a confidence band; see `effect_data` for what the others are held at.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    variable : str
+    ax : Axes, optional
+    figsize : (float, float), optional
+    by, at, data, type, alpha, n_points
+        As in `effect_data`.
+    """
+    table = effect_data(fit, variable, by=by, at=at, data=data, type=type, alpha=alpha, n_points=n_points)
+    name = str(variable)
+    groups = [None] if by is None else list(dict.fromkeys(table[by]))
+    if len(groups) > _MOST_LINES:
+        raise OptionError(
+            f"by={by!r} has {len(groups)} levels, more than {_MOST_LINES} lines can be told apart; use `at` to choose "
+            "some, or plot_data() for the numbers."
+        )
+    axis = single(ax, figsize)
+    column = columns_of(fit, [name], data)[name]
+    numeric = column.kind == "numeric"
+    for i, group in enumerate(groups):
+        own = table if group is None else table[table[by] == group]
+        label = None if group is None else (f"{group:.4g}" if isinstance(group, float) else short(group))
+        draw = _draw_line if numeric else _draw_points
+        draw(axis, own, name, PALETTE[i], label, (i - 0.5 * (len(groups) - 1)) * 0.14)
+    if numeric:
+        _rug(axis, column.values)
+    else:
+        labels = [short(value) for value in dict.fromkeys(table[name])]
+        axis.set_xticks(range(len(labels)), labels=labels, rotation=30 if len(labels) > 8 else 0)
+        axis.set_xlim(-0.5, len(labels) - 0.5)
+    if by is not None:
+        # Beside the axes: error bars and bands leave no corner that is sure to be free.
+        outside: Any = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+        axis.legend(title=by, fontsize="small", title_fontsize="small", frameon=False, **outside)
+    axis.set_xlabel(name)
+    axis.set_ylabel(mean_label(fit, type))
+    title(axis, f"Effect of {name}, {100 * (1 - alpha):g} % confidence band")
+    return axis
+
+
+def _draw_line(axis: Axes, own: pd.DataFrame, name: str, colour: str, label: str | None, shift: float) -> None:
+    x = own[name].to_numpy()
+    axis.fill_between(x, own["lower"], own["upper"], color=colour, alpha=0.15, linewidth=0)
+    axis.plot(x, own["predicted"], color=colour, linewidth=1.8, label=label)
+
+
+def _draw_points(axis: Axes, own: pd.DataFrame, name: str, colour: str, label: str | None, shift: float) -> None:
+    y = own["predicted"].to_numpy()
+    ends = np.abs(np.stack([y - own["lower"], own["upper"] - y]))
+    x = np.arange(y.size) + shift
+    axis.errorbar(x, y, yerr=ends, fmt="o", markersize=6, capsize=3, elinewidth=1.6, color=colour, label=label)
+
+
+def _rug(axis: Axes, values: FloatArray) -> None:
+    """Where the data are, as ticks above the axis."""
+    x = np.unique(values)
+    if x.size > 400:
+        x = np.quantile(x, np.linspace(0.0, 1.0, 400))
+    axis.plot(x, np.full(x.size, 0.01), "|", color=GREY, markersize=6, transform=axis.get_xaxis_transform(), zorder=1)

@@ -1,0 +1,192 @@
+"""Plots of rows: residuals against fitted values, and normal quantiles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from lme4py.errors import OptionError
+from lme4py.fit import Fit
+from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.random_effects import conditional_modes
+from lme4py.inference.residuals import residual_values
+from lme4py.report.parts import AnyFit, is_ordinal
+from lme4py.report.plot_random import chosen_effects
+from lme4py.report.plot_style import BLUE, GREY, LIGHT, ORANGE, single, strength, title
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["qq", "qq_data", "residuals", "residuals_data"]
+
+FloatArray = NDArray[np.float64]
+Figsize = tuple[float, float]
+_NAMES = {
+    "scaled": "scaled residual",
+    "pearson": "Pearson residual",
+    "deviance": "deviance residual",
+    "response": "residual",
+    "working": "working residual",
+}
+
+
+def _residual_values(fit: AnyFit, type: str | None) -> tuple[FloatArray, str]:
+    """Residuals of the rows used and what they are called; scaled ones, or Pearson ones of a generalised model."""
+    if is_ordinal(fit):
+        raise OptionError("residuals of ordinal models cannot be drawn; use kind='caterpillar' or 'effect'.")
+    chosen = type or ("scaled" if isinstance(fit, Fit) else "pearson")
+    same: Any = fit
+    return residual_values(same, chosen), _NAMES.get(chosen, f"{chosen} residual")
+
+
+# --- residuals against fitted values ----------------------------------------------------------------------------
+
+
+def residuals_data(fit: AnyFit, variable: None = None, *, type: str | None = None) -> pd.DataFrame:
+    """One row per row used, on the data's own index: fitted, residual.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    variable : None
+    type : str, optional
+        Kind of residual; "scaled" for linear models and "pearson" for generalised ones when not given.
+    """
+    import pandas as pd
+
+    if variable is not None:
+        raise OptionError("kind='residuals' takes no `variable`; it draws all scaled residuals.")
+    values, _ = _residual_values(fit, type)
+    design = fit.design
+    index = design.index if design.keep.all() else design.index[design.keep]
+    return pd.DataFrame({"fitted": fit.fitted, "residual": values}, index=index)
+
+
+def residuals(
+    fit: AnyFit,
+    variable: None = None,
+    *,
+    ax: Axes | None = None,
+    figsize: Figsize | None = None,
+    type: str | None = None,
+    smooth: bool = True,
+) -> Axes:
+    """Residuals against fitted values, with their running mean.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    variable : None
+    ax : Axes, optional
+    figsize : (float, float), optional
+    type : str, optional
+    smooth : bool
+        Draw the mean of the residuals in bins of equally many rows.
+    """
+    table = residuals_data(fit, variable, type=type)
+    axis = single(ax, figsize)
+    x, y = table["fitted"].to_numpy(), table["residual"].to_numpy()
+    axis.plot(x, y, "o", markersize=4, color=BLUE, alpha=strength(x.size), markeredgewidth=0)
+    axis.axhline(0.0, color=GREY, linewidth=0.9, zorder=0)
+    if smooth and x.size >= 20:
+        axis.plot(*_binned(x, y), color=ORANGE, linewidth=1.8, label="mean in bins")
+        axis.legend(fontsize="small", frameon=False)
+    axis.set_xlabel(f"fitted {'value' if isinstance(fit, Fit) else 'mean'} of {fit.design.response_name}")
+    axis.set_ylabel(_residual_values(fit, type)[1])
+    title(axis, "Residuals against fitted values")
+    return axis
+
+
+def _binned(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Means of x and y in up to 25 bins of equally many rows, rows in the order of x."""
+    order = np.argsort(x, kind="stable")
+    bins = np.array_split(order, int(np.clip(np.sqrt(x.size) / 1.5, 4, 25)))
+    return np.array([x[b].mean() for b in bins]), np.array([y[b].mean() for b in bins])
+
+
+# --- normal quantiles -------------------------------------------------------------------------------------------
+
+
+def qq_data(fit: AnyFit, variable: str | None = None, *, type: str | None = None, alpha: float = 0.05) -> pd.DataFrame:
+    """Sorted values against normal quantiles: label, theoretical, sample, line, lower, upper.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    variable : str, optional
+        A random effect, for its conditional modes; residuals when not given.
+    type : str, optional
+        Kind of residual.
+    alpha : float
+        One minus the level of the band, which holds for each point on its own.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `line` goes through the quartiles; the band is that of order statistics of a normal sample, Beta(i, n - i + 1).
+    """
+    import pandas as pd
+
+    values, labels, _ = _sample(fit, variable, type)
+    order = np.argsort(values, kind="stable")
+    y, n = values[order], values.size
+    x = special.ndtri((np.arange(n) + 0.5) / n)
+    # Through the quartiles: a few outliers do not turn this line.
+    low, high = np.quantile(y, [0.25, 0.75])
+    slope, centre = (high - low) / (2.0 * float(special.ndtri(0.75))), 0.5 * (low + high)
+    i, tail = np.arange(1, n + 1), check_alpha(alpha) / 2.0
+    band = [centre + slope * special.ndtri(special.betaincinv(i, n - i + 1, p)) for p in (tail, 1.0 - tail)]
+    columns = {"theoretical": x, "sample": y, "line": centre + slope * x, "lower": band[0], "upper": band[1]}
+    return pd.DataFrame({"label": [labels[j] for j in order], **columns})
+
+
+def _sample(fit: AnyFit, variable: str | None, type: str | None) -> tuple[FloatArray, list[Any], str]:
+    same: Any = fit
+    if variable is None:
+        values, name = _residual_values(fit, type)
+        design = fit.design
+        return values, list(design.index[design.keep]), name
+    (name, group, column), *more = chosen_effects(fit, variable)
+    if more:
+        names = ", ".join([name, *(other[0] for other in more)])
+        raise OptionError(f"variable={variable!r} means several random effects ({names}); name one of them.")
+    frame = conditional_modes(same)[group]
+    return frame[column].to_numpy(dtype=np.float64), list(frame.index), f"conditional mode of {name}"
+
+
+def qq(
+    fit: AnyFit,
+    variable: str | None = None,
+    *,
+    ax: Axes | None = None,
+    figsize: Figsize | None = None,
+    type: str | None = None,
+    alpha: float = 0.05,
+) -> Axes:
+    """Normal quantiles of the residuals or of conditional modes, with a pointwise band.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    variable : str, optional
+    ax : Axes, optional
+    figsize : (float, float), optional
+    type : str, optional
+    alpha : float
+    """
+    table = qq_data(fit, variable, type=type, alpha=alpha)
+    axis = single(ax, figsize, (4.8, 4.4))
+    x, n = table["theoretical"], len(table)
+    size = 4.5 if n <= 300 else 3.0
+    axis.plot(x, table["sample"], "o", markersize=size, color=BLUE, alpha=0.8 if n <= 300 else 0.5, markeredgewidth=0)
+    axis.fill_between(x, table["lower"], table["upper"], color=LIGHT, alpha=0.3, linewidth=0, zorder=0)
+    axis.plot(x, table["line"], color=GREY, linewidth=1.2, zorder=1)
+    name = _sample(fit, variable, type)[2]
+    axis.set_xlabel("normal quantile")
+    axis.set_ylabel(name)
+    title(axis, f"Normal quantiles, {100 * (1 - alpha):g} % band")
+    return axis

@@ -1,0 +1,113 @@
+"""How a result was made: the function and its arguments, for `update`."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from lme4py.errors import Lme4Error, Lme4Warning, OptionError, did_you_mean
+from lme4py.formula.nodes import Formula
+from lme4py.formula.update import update_formula
+
+__all__ = ["Call", "records_call", "update"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a function that fits models.
+
+    Attributes
+    ----------
+    function : callable
+        Such as `lme4py.lmer`.
+    arguments : mapping of str to object
+        As they were given; without the data.
+    data : data frame or None
+        A reference, no copy. A pickled call holds no data: results stay small, as R's do.
+    """
+
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any]
+    data: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"function": self.function, "arguments": dict(self.arguments), "data": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Call:
+        return self
+
+    def changed(self, formula: Formula, change: str | None, arguments: Mapping[str, Any]) -> Any:
+        """The result of the same call with other arguments.
+
+        Parameters
+        ----------
+        formula : Formula
+            Of the fit.
+        change : str or None
+            A formula in which ``.`` stands for what was there.
+        arguments : mapping
+            Arguments of `function` that replace the old ones, `data` among them.
+        """
+        parameters = inspect.signature(self.function).parameters
+        known = [name for name, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        for name in arguments:
+            # A function that hands further arguments on checks these itself.
+            if name not in known and len(known) == len(parameters):
+                hint = did_you_mean(name, known)
+                raise OptionError(
+                    f"update() got {name!r}, which is no argument of {self.function.__name__}().{hint} "
+                    f"They are {', '.join(known)}."
+                )
+        new = {**self.arguments, **arguments}
+        data = new.pop("data", self.data)
+        if data is None:
+            raise OptionError("this result does not hold its data (it was pickled); give update() the data as data=.")
+        if change is not None:
+            new["formula"] = self._new_formula(formula, change, known)
+        return self.function(data=data, **new)
+
+    def _new_formula(self, formula: Formula, change: str, known: list[str]) -> str:
+        if "formula" not in known:
+            raise OptionError(
+                f"{self.function.__name__}() takes no formula; change its arguments, such as update(x_fixed=[...]), or "
+                "fit the new model with lmer() or glmer()."
+            )
+        text, notes = update_formula(formula, change)
+        for note in notes:
+            warnings.warn(note, Lme4Warning, stacklevel=5)
+        return text
+
+
+def records_call(function: Callable[P, R]) -> Callable[P, R]:
+    """Give the results of a function the call that made them, for their `update` method."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
+        result: Any = function(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs).arguments
+        arguments = {name: value for name, value in bound.items() if name != "data"}
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                arguments.update(arguments.pop(name, {}))
+        made: R = result.with_call(Call(recorded, arguments, bound.get("data")))
+        return made
+
+    return recorded
+
+
+def update(call: Call | None, formula: Formula, change: str | None, arguments: Mapping[str, Any]) -> Any:
+    """See `Call.changed`; an error for a result that no call made."""
+    if call is None:
+        raise Lme4Error(
+            "this result was not made by a call with data and arguments (it comes from refit(), or from the modular "
+            "steps), so there is nothing to update; fit the new model with the function that fits it."
+        )
+    return call.changed(formula, change, arguments)
