@@ -83,6 +83,8 @@ def _learn_knots(
     wanted = fixed if df is None else site.whole("df", df, 1)
     if wanted < fixed:
         raise site.error(f"df = {wanted} is too small; this spline needs at least {fixed}", "df")
+    if wanted > x.size:
+        raise site.error(f"df = {wanted} is more than the {x.size} values of this variable; use a lower df", "df")
     inside = x[(x >= ends[0]) & (x <= ends[1])]
     probabilities = np.linspace(0.0, 1.0, wanted - fixed + 2)[1:-1]
     inner = np.quantile(inside, probabilities).tolist() if wanted > fixed else []
