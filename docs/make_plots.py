@@ -43,6 +43,8 @@ def models() -> dict[str, Any]:
         "grouse": lme4py.glmer(
             "TICKS ~ YEAR + (1 | BROOD) + (1 | LOCATION)", lme4py.load_dataset("grouseticks"), family="poisson"
         ),
+        "wine": lme4py.clmm("rating ~ temp + contact + (1 | judge)", lme4py.load_dataset("wine")),
+        "machines": lme4py.lmer("score ~ Machine + (0 + Machine | Worker)", lme4py.load_dataset("Machines")),
         "schools300": lme4py.lmer("y ~ x + (1 | school)", many_levels()),
         "schools3": lme4py.lmer("y ~ x + (1 | school)", three),
     }
@@ -73,6 +75,10 @@ def plots(fits: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         "effect_cake": lambda: fits["cake"].plot("effect", "temp", by="recipe"),
         "effect_contraception_age": lambda: contraception.plot("effect", "age", by="urban"),
         "effect_contraception_livch": lambda: contraception.plot("effect", "livch", by="urban"),
+        "caterpillar_wine": lambda: fits["wine"].plot(),
+        "effect_wine": lambda: fits["wine"].plot("effect", "temp", at={"contact": "no"}),
+        "fitted_machines": lambda: fits["machines"].plot("fitted", "Machine"),
+        "profile_cbpp": lambda: cbpp.plot("profile"),
         "effect_grouse": lambda: fits["grouse"].plot("effect", "YEAR"),
     }
 

@@ -257,6 +257,7 @@ def clmm(
     link: str = "logit",
     threshold: str = "flexible",
     nAGQ: int = 1,
+    hessian: str = "observed",
     weights: str | ArrayLike | None = None,
     offset: str | ArrayLike | None = None,
     contrasts: Mapping[str, Any] | None = None,
@@ -281,14 +282,17 @@ def clmm(
         pandas, polars (eager or lazy), pyarrow, a dict of arrays, or anything else that narwhals reads.
     link : {"logit", "probit", "cloglog", "loglog", "cauchit"}
         P(Y > k) = G(eta - alpha_k) with the same inverse link G as in `glmer`: F is logistic, normal or Cauchy,
-        exp(-exp(-x)) for cloglog and 1 - exp(-exp(x)) for loglog. R's clmm has these; its clm has the last two the
-        other way round.
+        exp(-exp(-x)) for cloglog and 1 - exp(-exp(x)) for loglog. R's clmm has the last two so with one random
+        intercept, and the other way round with several random effects (as its clm).
     threshold : {"flexible", "symmetric", "symmetric2", "equidistant"}
         Free thresholds; symmetric about their middle; symmetric about zero; or equally spaced.
     nAGQ : int
         1 is the Laplace approximation; more are that many points of adaptive Gauss-Hermite quadrature for each
         random effect (one grouping factor or two nested ones, up to four random effects together); with a minus sign
         quadrature that is not adaptive (one grouping factor).
+    hessian : {"observed", "expected"}
+        Information in the Laplace approximation: "observed" as R's clmm and Stata. With the cauchit link the observed
+        one of a small group can vanish, and there is no optimum; "expected" always has one.
     weights : str or array of shape (n,), optional
         Multiply the log-likelihood of a row, as frequencies do.
     offset : str or array of shape (n,), optional
@@ -330,7 +334,7 @@ def clmm(
     _check_options(formula, data, True, progress, na_action)
     _check_mappings(contrasts, functions)
     make_ordinal(link, threshold)
-    check_options(nAGQ, "observed", fixed_points=True)
+    check_options(nAGQ, hessian, fixed_points=True)
     design = lformula(
         formula,
         data,
@@ -345,7 +349,7 @@ def clmm(
     )
     categories = () if design.response is None else design.response.categories
     family = make_ordinal(link, threshold, len(categories or ()))
-    return MEGLMResult(_fit_glmm(design, family, nAGQ, "observed", start, control, bool(progress)))
+    return MEGLMResult(_fit_glmm(design, family, nAGQ, hessian, start, control, bool(progress)))
 
 
 def _fit_glmm(

@@ -259,8 +259,8 @@ def _check_categories(family: Family, data: ResponseData) -> None:
     found = len(data.categories or ())
     if isinstance(family, Ordinal) and found != family.n_categories:
         raise OptionError(
-            f"the family has {family.n_categories} ordered categories, but the response has {found or 'none'}; make the "
-            "design with lformula(..., family='ordinal') and the family with as many categories."
+            f"the family has {family.n_categories} ordered categories, but the response has {found or 'none'}; make "
+            "the design with lformula(..., family='ordinal') and the family with as many categories."
         )
     if found and not isinstance(family, Ordinal):
         raise OptionError(

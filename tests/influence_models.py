@@ -13,7 +13,9 @@ from reference_data import REFERENCE, load_reference
 
 import lme4py
 
-MODELS: dict[str, dict[str, Any]] = json.loads(gzip.decompress((REFERENCE / "influence.json.gz").read_bytes()))["models"]
+MODELS: dict[str, dict[str, Any]] = json.loads(gzip.decompress((REFERENCE / "influence.json.gz").read_bytes()))[
+    "models"
+]
 
 
 def having(block: str) -> list[str]:

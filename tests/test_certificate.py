@@ -6,12 +6,13 @@ import warnings
 
 import numpy as np
 import pytest
-from dense_models import DESIGNS, make_design, make_term
+from dense_models import DESIGNS, make_design, make_term, random_theta
 from reference_data import load_reference
 
 import lme4py
 from lme4py.design.design import Design
 from lme4py.engine.certificate import difference_hessian
+from lme4py.engine.exact_hessian import exact_hessian
 
 
 def stay(design: Design, theta, reml: bool = True) -> lme4py.Fit:
@@ -206,6 +207,24 @@ def test_not_identified_direction_does_not_stop_the_certificate():
     assert result.converged
     # Zero but for rounding of the differences, against curvatures of order 1 to 100.
     assert abs(result.certificate.min_eigenvalue) < 1e-3
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("name", list(DESIGNS))
+def test_exact_hessian(name, zero, reml):
+    """Against differences of analytic gradients, at a point that is no optimum; also where a variance is zero."""
+    inside = lme4py.lmm_criterion(DESIGNS[name], reml).inside
+    theta = random_theta(DESIGNS[name])
+    if zero:
+        theta[-1] = 0.0
+    point = inside.evaluate(theta)
+    found = exact_hessian(inside, point, inside.sigma_gradient(point), inside.average_information(point))
+    expected = np.array(
+        [(inside.gradient(theta + e) - inside.gradient(theta - e)) / 2e-5 for e in 1e-5 * np.eye(theta.size)]
+    )
+    # Central differences: truncation 1e-10 times the fourth derivative, rounding 1e-13 / 1e-5 of the gradient.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", ["intercept", "slope", "crossed, slopes", "nested chain and crossed", "weights"])

@@ -10,7 +10,7 @@ from scipy import sparse
 import lme4py
 from lme4py.design.design import Design
 from lme4py.design.response import ResponseData
-from lme4py.engine import cholesky, lmm, structure, weighted
+from lme4py.engine import cholesky, forecast, lmm, structure, weighted
 from lme4py.engine.families import make_family
 from lme4py.engine.glmm import ModeFinder, make_glmm
 from lme4py.engine.glmm_laplace import laplace
@@ -294,11 +294,13 @@ def test_small_blocks_are_dense_without_a_forecast():
 
 def test_too_little_memory_is_an_error_before_anything_is_laid_out(monkeypatch):
     monkeypatch.setattr(structure, "SPARSE_FROM", 100)
-    monkeypatch.setattr(structure, "_free_memory", lambda: 2.0**20)
+    monkeypatch.setattr(forecast, "available_memory", lambda: 10 * 2.0**20)
+    # Two matrices of 900 x 900 take 12.4 MB.
     with pytest.raises(DesignError) as caught:
         lmm.make_problem(workers_and_firms(9000, 900, local=False))
     message = str(caught.value)
-    for part in ("firm (900)", "900 x 900", "0.0 GB are free", "Kept sparse they would need", "Leave one of these"):
+    for part in ("firm (900)", "900 x 900", "about 12.4 MB", "10.0 MB of memory are free", "Kept sparse they would need"):
         assert part in message
+    assert "Leave one of these" in message
     # With neighbours only, the sparse block fits.
     assert lmm.make_problem(workers_and_firms(9000, 900, local=True)).structure.sparse is not None

@@ -7,18 +7,23 @@ import json
 import pickle
 import warnings
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from joblib import parallel_config
 from reference_data import REFERENCE, load_reference
 from scipy import optimize, stats
 
 import lme4py
 from lme4py import icc, lrtest
 from lme4py.errors import ConvergenceWarning, OptionError
+from lme4py.inference.batch_glmm import can_batch_glmm, solve_responses, user_estimates
 from lme4py.inference.glmm_constrained import GlmmConstrained, covariances_of
+from lme4py.inference.glmm_refit import refit_estimates
+from lme4py.inference.glmm_simulate import GlmmSimulator
 from lme4py.inference.observation import null_mean, observation_variance
 from lme4py.inference.parameters import fit_parameters
 
@@ -338,6 +343,35 @@ def test_generalised_linear_model_as_the_restricted_one():
     assert lrtest(wine("rating ~ temp + (1 | judge)"), wine()).chi2 == pytest.approx(14.3467192356719, abs=1e-5)
 
 
+def test_ranova_leaves_out_each_random_effect():
+    table = fit("glmm_bin_rs").ranova()
+    block = REFERENCES["glmm_bin_rs"]["lrt"][0]
+    # A slope goes with its covariance, as in R's anova of both models.
+    assert table["chi2"].iloc[1] == pytest.approx(block["chi2"], abs=1e-5)
+    assert table["p_value"].iloc[1] < table["p_chi2"].iloc[1]
+
+
+def test_restricted_models_of_other_packages():
+    result = fit("glmm_bact")
+    design = result.fit.design
+    family = type("Binomial", (), {})()
+    model = SimpleNamespace(endog=result.fit.data.y, exog=2.0 * design.X, family=family)
+    assert lrtest(SimpleNamespace(model=model), result) == lrtest(None, result)
+    fewer = SimpleNamespace(model=SimpleNamespace(endog=result.fit.data.y, exog=design.X[:, :1], family=family))
+    test = lrtest(fewer, result)
+    # Without covariates the likelihood is that of the mean.
+    y = result.fit.data.y
+    p = y.mean()
+    assert test.restricted_logL == pytest.approx(y.size * (p * np.log(p) + (1 - p) * np.log1p(-p)), abs=1e-8)
+    assert test.df == 4
+    model.family = type("Poisson", (), {})()
+    with pytest.raises(OptionError, match="differ in family"):
+        lrtest(SimpleNamespace(model=model), result)
+    model.endog = 1.0 - y
+    with pytest.raises(OptionError, match="another response"):
+        lrtest(SimpleNamespace(model=model), result)
+
+
 def test_bootstrap_of_the_ratio():
     test = lrtest(None, cbpp(), method="bootstrap", n_sim=100, seed=1)
     assert test == lrtest(None, cbpp(), method="bootstrap", n_sim=100, seed=1)
@@ -383,11 +417,6 @@ def test_table_of_several_models():
 # --- bootstrap ----------------------------------------------------------------------------------------------
 
 
-def first(result):
-    """For other processes, which need a function with a name."""
-    return {"first": result.params.iloc[0]}
-
-
 def test_parametric_bootstrap():
     result = cbpp()
     boot = result.bootstrap(150, seed=1)
@@ -404,9 +433,15 @@ def test_parametric_bootstrap():
 
 
 def test_bootstrap_is_the_same_for_every_number_of_processes():
-    one, two = (cbpp().bootstrap(30, first, seed=3, n_jobs=jobs) for jobs in (1, 2))
+    def first(result):
+        return {"first": result.params.iloc[0]}
+
+    one = cbpp().bootstrap(25, first, seed=3)
+    # None leaves the workers to joblib; tests/test_bootstrap.py has processes.
+    with parallel_config(backend="threading", n_jobs=2):
+        two = cbpp().bootstrap(25, first, seed=3, n_jobs=None)
     assert one.replicates.equals(two.replicates)
-    fast = cbpp().bootstrap(30, seed=3).replicates["Intercept"]
+    fast = cbpp().bootstrap(25, seed=3).replicates["Intercept"]
     # The fast path stops where the criterion can fall by 1e-9, without a last Newton step.
     np.testing.assert_allclose(fast, one.replicates["first"], atol=1e-4)
     assert pickle.loads(pickle.dumps(one)).replicates.equals(one.replicates)
@@ -415,6 +450,8 @@ def test_bootstrap_is_the_same_for_every_number_of_processes():
 def test_bootstrap_of_cases_and_other_families():
     boot = cbpp().bootstrap(10, seed=1, type="cases")
     assert boot.replicates.notna().all(axis=None)
+    single = fit("glmm_bin_rs").bootstrap(3, seed=1)
+    assert single.replicates.notna().all(axis=None)
     dispersion = fit("nb_salam").bootstrap(3, seed=1).replicates["dispersion"]
     assert (dispersion > 0).all()
     with pytest.raises(OptionError, match="semiparametric"):
@@ -434,3 +471,51 @@ def test_minimum_without_derivatives():
     )
     # Both minima are good to 1e-7.
     assert found.fun - result.fit.criterion == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-5)
+
+
+def test_separated_replicates_are_counted():
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"g": np.repeat(np.arange(10), 6).astype(str), "x": np.tile([0, 0, 0, 0, 0, 1], 10)})
+    data["y"] = np.where(data["x"] == 1, np.arange(60) // 6 != 3, rng.integers(0, 2, 60)).astype(int)
+    boot = lme4py.glmer("y ~ x + (1 | g)", data).bootstrap(40, seed=1)
+    # Nine of ten rows with x are successes; with probability 0.35 all ten of a replicate, and its estimate runs away.
+    assert 0 < boot.n_not_converged == (boot.replicates["x"] > 10).sum()
+
+
+# --- batches ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["glmm_cbpp_sum", "glmm_bin_cll", "glmm_epil", "glmm_bin_w_off", "glmm_pois_w"])
+def test_batch_finds_the_optima_of_the_engine(name):
+    result = fit(name).fit
+    assert can_batch_glmm(result)
+    Y = GlmmSimulator(result).draw(np.random.SeedSequence(2).spawn(12))
+    found = solve_responses(result, Y)
+    assert found.converged.mean() > 0.7
+    beta, sd = user_estimates(result, found.phi)
+    for b in np.flatnonzero(found.converged):
+        alone = refit_estimates(result, Y[:, b])
+        # Both stop where the criterion can fall by 1e-9, near 4e-5 standard errors.
+        assert found.value[b] == pytest.approx(alone.criterion, abs=1e-7)
+        assert sd[b] == pytest.approx(alone.theta[0], abs=1e-4)
+        assert beta[b] == pytest.approx(alone.beta, abs=2e-4)
+
+
+def test_batch_knows_zeros():
+    result = _no_variance().fit
+    Y = np.random.default_rng(4).binomial(1, 0.5, (72, 60)).astype(float)
+    found = solve_responses(result, Y)
+    zero = found.phi[:, 0] == 0.0
+    # Without any variance about half of the estimates are zero.
+    assert 15 < zero.sum() < 50
+    for b in np.flatnonzero(found.converged)[:20]:
+        alone = refit_estimates(result, Y[:, b])
+        assert found.value[b] == pytest.approx(alone.criterion, abs=1e-7)
+        assert abs(found.phi[b, 0]) == pytest.approx(alone.theta[0], abs=1e-4)
+
+
+def test_batch_is_for_one_scalar_effect():
+    assert not can_batch_glmm(fit("glmm_bin_rs").fit)
+    assert not can_batch_glmm(fit("nb_salam").fit)
+    assert not can_batch_glmm(fit("glmm_3level_b").fit)
+    assert not can_batch_glmm(cbpp(nAGQ=9).fit)

@@ -446,3 +446,17 @@ def test_other_data_frames():
     for data in (pl.from_pandas(SLEEP), pa.Table.from_pandas(SLEEP), {name: SLEEP[name].to_numpy() for name in SLEEP}):
         # The same numbers, however they are stored.
         assert mixed(data, "Reaction", ["Days"], "Subject").log_likelihood == pytest.approx(expected, abs=1e-10)
+
+
+def test_degrees_of_freedom_of_the_model_do_not_go_with_a_robust_covariance():
+    robust = mixed(SLEEP, "Reaction", ["Days"], "Subject", vce="robust")
+    for call in (lambda: robust.coef_table("satterthwaite"), robust.anova):
+        with pytest.raises(lme4py.OptionError, match="vce='robust'"):
+            call()
+    assert np.isfinite(robust.anova(ddf="normal")["F"]).all()
+
+
+@pytest.mark.parametrize("name", ["linear", "logit"])
+def test_slim_results_still_print(name):
+    result = MODELS[name]()
+    assert result.slim().summary() == result.summary()

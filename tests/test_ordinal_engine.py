@@ -79,7 +79,7 @@ class TestRows:
         eta, codes, h = np.tile(np.linspace(-6.0, 6.0, 25), 5), np.repeat(np.arange(5), 25), 1e-4
         up, down = (getattr(parts_of(link, ALPHA, codes, eta - step), value) for step in (h, -h))
         exact = getattr(parts_of(link, ALPHA, codes, eta), derivative)
-        # A central difference with step h is good to h^2 of the derivatives, which grow like exp(8) for the Gumbel links.
+        # A central difference with step h is good to h^2 of the derivatives, large for the Gumbel links.
         np.testing.assert_allclose((up - down) / (2.0 * h), exact, rtol=2e-6, atol=2e-7)
 
     def test_derivatives_in_the_thresholds(self, link: str) -> None:
@@ -106,7 +106,8 @@ class TestRows:
             assert np.isfinite(getattr(parts, name)).all(), name
         # Moving eta towards a category makes it more probable, also where its probability is far below 1e-300.
         away = parts.value < -0.1
-        assert (np.sign(parts.s[away]) == np.sign(eta)).all() and away.sum() >= 4
+        assert (np.sign(parts.s[away]) == np.sign(eta)).all()
+        assert away.sum() >= 4
 
     def test_tails_of_the_normal_distribution(self) -> None:
         # log(Phi(-39.5) - Phi(-40.5)) and its score, from the asymptotic series of Phi to 60 digits.
@@ -153,23 +154,43 @@ class TestFamily:
         # R's clmm for the wine data: central.1, central.2, spacing.1 and the four thresholds of them.
         family = make_ordinal("logit", "symmetric", 5)
         assert family.parameter_names == ("central.1", "central.2", "spacing.1")
-        np.testing.assert_allclose(family.alpha([1.31, 3.97, 2.48]), [-1.17, 1.31, 3.97, 6.45])
+        np.testing.assert_allclose(family.alpha(np.array([1.31, 3.97, 2.48])), np.array([-1.17, 1.31, 3.97, 6.45]))
 
     def test_thresholds_out_of_order_have_likelihood_zero(self) -> None:
         family, data = make_ordinal("logit", n_categories=3), ResponseData(np.array([0.0, 1.0, 2.0]))
         assert (family.loglik(data, np.zeros(3), np.array([1.0, 1.0])) == -np.inf).all()
 
     def test_unknown_options(self) -> None:
-        with pytest.raises(OptionError, match="no link 'probti'. Did you mean 'probit'"):
+        with pytest.raises(OptionError, match=r"no link 'probti'\. Did you mean 'probit'"):
             make_ordinal("probti")
-        with pytest.raises(OptionError, match="no threshold 'free'.*'flexible'"):
+        with pytest.raises(OptionError, match=r"no threshold 'free'.*'flexible'"):
             make_ordinal("logit", "free")
+
+    def test_expected_weights(self, link: str) -> None:
+        family, h = make_ordinal(link, "symmetric", 5), 1e-5
+        gamma, eta = family.parameters(ALPHA - ALPHA[::-1]), np.linspace(-4.0, 4.0, 17)
+        data = ResponseData(np.arange(17.0) % 5, None, np.linspace(0.5, 2.0, 17))
+        rows = family.derivatives(data, eta, gamma, 3)
+        # The expectation of the observed weights, and of the squared scores.
+        p = family.probabilities(eta, gamma)
+        each = [family.derivatives(ResponseData(np.full(17, k)), eta, gamma, 2) for k in range(5)]
+        np.testing.assert_allclose(rows.w_exp, data.weight * sum(p[:, k] * each[k].w_obs for k in range(5)), rtol=1e-9)
+
+        def w(eta: Any, gamma: Any) -> Any:
+            return family.derivatives(data, eta, gamma, 2).w_exp
+
+        # Central differences: h^2 and rounding of 1e-16 / h.
+        np.testing.assert_allclose((w(eta + h, gamma) - w(eta - h, gamma)) / (2 * h), rows.dw_exp, atol=1e-8)
+        moves = h * np.eye(gamma.size)
+        slopes = np.array([(w(eta, gamma + e) - w(eta, gamma - e)) / (2 * h) for e in moves]).T
+        np.testing.assert_allclose(slopes, as_columns(rows.w_exp_lam), atol=1e-8)
 
     def test_what_needs_a_mean_is_refused(self) -> None:
         family = make_ordinal()
-        for call in (lambda: family.mean(np.zeros(2)), lambda: family.variance(np.zeros(2))):
-            with pytest.raises(OptionError, match=r"no mean.*type='prob'"):
-                call()
+        with pytest.raises(OptionError, match=r"no mean.*type='prob'"):
+            family.mean(np.zeros(2))
+        with pytest.raises(OptionError, match="no mean"):
+            family.variance(np.zeros(2))
 
     def test_draws_have_the_probabilities_of_the_categories(self) -> None:
         family, n = make_ordinal("cloglog", n_categories=5), 200_000
@@ -201,26 +222,30 @@ def test_threshold_parts() -> None:
 # -- the criterion -----------------------------------------------------------------------------------------------
 
 
-def finder_of(formula: str, link: str, threshold: str, weights: str | None = "wt") -> ModeFinder:
-    design = lformula(formula, load_reference("sim_ord"), weights=weights, family="ordinal", check_identifiable=False)
+def finder_of(formula: str, link: str, threshold: str, expected: bool = False) -> ModeFinder:
+    design = lformula(formula, load_reference("sim_ord"), weights="wt", family="ordinal", check_identifiable=False)
     assert design.response is not None
     family = make_ordinal(link, threshold, len(design.response.categories or ()))
-    return ModeFinder(make_glmm(design, family, design.response))
+    return ModeFinder(make_glmm(design, family, design.response, expected))
 
 
 @pytest.mark.parametrize(
-    ("formula", "nAGQ", "threshold"),
+    ("formula", "nAGQ", "threshold", "expected"),
     [
-        ("y ~ x + tr + offset(0.2 * x) + (1 | rater)", 1, "flexible"),
-        ("y ~ tr + (1 | rater)", 1, "symmetric2"),
-        ("y ~ x + (1 | rater) + (x | item)", 1, "equidistant"),
-        ("y ~ x + (x | rater)", 3, "symmetric"),
-        ("y ~ x + (1 | rater)", -6, "symmetric"),
-        ("y ~ x + (1 | rater / tr)", 3, "flexible"),
+        ("y ~ x + tr + offset(0.2 * x) + (1 | rater)", 1, "flexible", False),
+        ("y ~ tr + (1 | rater)", 1, "symmetric2", False),
+        ("y ~ x + (1 | rater) + (x | item)", 1, "equidistant", False),
+        ("y ~ x + (x | rater)", 3, "symmetric", False),
+        ("y ~ x + (1 | rater)", -6, "symmetric", False),
+        ("y ~ tr + (x | rater)", -4, "flexible", False),
+        ("y ~ x + (1 | rater / tr)", 3, "flexible", False),
+        ("y ~ x + (1 | rater) + (1 | item)", 1, "flexible", True),
+        ("y ~ x + (x | rater)", 3, "symmetric", True),
+        ("y ~ x + (1 | rater / tr)", 3, "flexible", True),
     ],
 )
-def test_the_gradient(link: str, threshold: str, formula: str, nAGQ: int) -> None:
-    finder = finder_of(formula, link, threshold)
+def test_the_gradient(link: str, threshold: str, formula: str, nAGQ: int, expected: bool) -> None:
+    finder = finder_of(formula, link, threshold, expected)
     problem = finder.problem
     refine = None if nAGQ == 1 else make_quadrature(finder, nAGQ)
     criterion = JointCriterion(finder, refine)
@@ -246,13 +271,13 @@ def test_two_categories_are_the_binomial_model(link: str) -> None:
     assert binary.response is not None
     ours = replace(binary, X=binary.X[:, 1:], x_names=binary.x_names[1:])
     response = ResponseData(binary.response.y, categories=(0, 1))
-    for points in (1, 5):
+    for points, expected in ((1, False), (5, False), (1, True), (5, True)):
         fits = []
         for design, family, rows in (
             (binary, make_family("binomial", link), binary.response),
             (ours, make_ordinal(link, n_categories=2), response),
         ):
-            finder = ModeFinder(make_glmm(design, family, rows))
+            finder = ModeFinder(make_glmm(design, family, rows, expected))
             refine = None if points == 1 else make_quadrature(finder, points)
             optimum = solve_glmm(finder, None, Control(), refine)
             theta, beta, lam = finder.problem.split(optimum.phi)
@@ -285,7 +310,8 @@ class TestTheThetaMap:
         templates = Templates((Template(2, "unstructured"), Template(2, "diagonal")))
         S = (np.array([[1.0, 2.0], [0.5, 3.0]]), np.eye(2))
         jacobian = theta_jacobian(templates, S, np.array([1.0, 0.4, 0.0, 0.7, 0.0]))
-        assert (jacobian[2] == 0.0).all() and (jacobian[4] == 0.0).all()
+        assert (jacobian[2] == 0.0).all()
+        assert (jacobian[4] == 0.0).all()
         assert (jacobian[[0, 1, 3]] != 0.0).any(axis=1).all()
 
 
@@ -314,13 +340,15 @@ class TestParameterCovariance:
         assert np.sqrt(fit.parameter_vcov[-1, -1]) == pytest.approx(fit.log_dispersion_se)
         rough = lme4py.glmer_nb("count ~ mined + (1 | site)", data, nAGQ=0).fit
         np.testing.assert_array_equal(rough.parameter_vcov[1:3, 1:3], rough.vcov)
-        assert (rough.parameter_vcov[0, 1:3] == 0.0).all() and rough.parameter_vcov[0, 3] != 0.0
+        assert (rough.parameter_vcov[0, 1:3] == 0.0).all()
+        assert rough.parameter_vcov[0, 3] != 0.0
 
     def test_singular_fits_hold_zeros(self) -> None:
         fit = lme4py.clmm("rating ~ temp + contact + (1 | judge) + (1 | bottle)", lme4py.load_dataset("wine")).fit
         zero = np.flatnonzero(fit.theta == 0.0)
         assert zero.size == 1
-        assert (fit.parameter_vcov[zero] == 0.0).all() and np.isfinite(fit.parameter_vcov).all()
+        assert (fit.parameter_vcov[zero] == 0.0).all()
+        assert np.isfinite(fit.parameter_vcov).all()
         alone = lme4py.clmm("rating ~ temp + contact + (1 | judge)", lme4py.load_dataset("wine")).fit
         rest = np.setdiff1d(np.arange(fit.parameter_vcov.shape[0]), zero)
         # The same model; differences of gradients to about 1e-6.
@@ -341,7 +369,8 @@ class TestHardCases:
         data.loc[data.index[data["y"] == 3][:1], "y"] = 2
         data.loc[data.index[data["y"] == 4][:2], "y"] = 5
         result = lme4py.clmm("y ~ x + (1 | g)", data, link=link)
-        assert result.converged and result.categories == (0, 1, 2, 3, 4, 5)
+        assert result.converged
+        assert result.categories == (0, 1, 2, 3, 4, 5)
 
     def test_groups_of_two(self) -> None:
         result = lme4py.clmm("y ~ x + (1 | g)", hard(2, 300, 150, [-1.0, 0.5, 1.5], "logit"))
@@ -368,17 +397,31 @@ class TestHardCases:
 
     def test_no_variance(self) -> None:
         result = lme4py.clmm("y ~ x + (x | g)", hard(5, 300, 10, [-1.0, 0.0, 1.5], "logit", sd=0.0))
-        assert result.converged and result.is_singular
+        assert result.converged
+        assert result.is_singular
 
     def test_separation_is_reported(self, link: str) -> None:
         data = hard(6, 200, 20, [-1.0, 0.0, 1.0], link).assign(top=lambda d: (d["y"] == 3).astype(float))
         with pytest.warns(lme4py.ConvergenceWarning, match="top separates the categories"):
             result = lme4py.clmm("y ~ top + (1 | g)", data, link=link)
-        assert not result.converged and np.isfinite(result.fit.parameter_vcov).all()
+        assert not result.converged
+        assert np.isfinite(result.fit.parameter_vcov).all()
+
+    def test_expected_information_always_has_an_optimum(self) -> None:
+        data = hard(18, 400, 80, [-1.0, 0.0, 1.5], "cauchit", sd=2.0)
+        assert lme4py.clmm("y ~ x + (1 | g)", data, link="cauchit", hessian="expected").converged
+        flat = hard(12, 400, 80, [-1.0, 0.0, 1.5], "cauchit", sd=3.0)
+        with pytest.raises(lme4py.DesignError, match=r"nearly vanishes.*hessian='expected'"):
+            lme4py.clmm("y ~ x + (1 | g)", flat, link="cauchit")
+        result = lme4py.clmm("y ~ x + (1 | g)", flat, link="cauchit", hessian="expected")
+        assert result.converged
+        assert "expected information" in result.summary()
 
     def test_many_categories(self) -> None:
         data = hard(7, 800, 25, np.linspace(-4, 4, 39), "probit")
         result = lme4py.clmm("y ~ x + (1 | g)", data, link="probit")
-        assert result.converged and len(result.thresholds) == len(result.categories) - 1
+        assert result.converged
+        assert len(result.thresholds) == len(result.categories) - 1
         equal = lme4py.clmm("y ~ x + (1 | g)", data, link="probit", threshold="equidistant")
-        assert equal.n_params == 4 and equal.log_likelihood < result.log_likelihood
+        assert equal.n_params == 4
+        assert equal.log_likelihood < result.log_likelihood

@@ -1,7 +1,9 @@
 """Every model of tests/reference/clmm.json.gz against R's clmm (ordinal 2022.11-16).
 
 The file was made once with R 4.2.2. "models" were polished by Newton steps with tight inner tolerances; those of
-"early_stopped" are clmm's own results, which stop where the log-likelihood can rise by up to 1e-4.
+"early_stopped" are clmm's own results, which stop where the log-likelihood can rise by up to 1e-4. The names cloglog
+and loglog are those of clmm with one random intercept; with several random effects R has them the other way round, and
+the model "crossed" was fitted there with link="loglog".
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ def relative(ours: Any, reference: Any) -> float:
 @pytest.mark.parametrize("name", MODELS)
 def test_log_likelihood(name: str) -> None:
     result, reference = fit(name), MODELS[name]
-    assert result.converged and result.is_singular == reference["singular"]
+    assert result.converged
+    assert result.is_singular == reference["singular"]
     # Never worse than the reference by more than its own rounding; better by what its last step left.
     assert -1e-6 < result.log_likelihood - reference["log_likelihood"] < ABOVE.get(name, 1e-5)
     assert result.n_params == reference["df"]
@@ -89,7 +92,7 @@ def position(name: str, group: str) -> int:
 @pytest.mark.parametrize("name", MODELS)
 def test_random_effects(name: str) -> None:
     fitted, reference = fit(name).fit, MODELS[name]
-    tolerance = ESTIMATES.get(name, 1e-5)
+    tolerance = ESTIMATES.get(name, 1e-5)  # the requirement; R's criterion is flat to its own tolerance
     for group, sd in reference["sd"].items():
         ours = np.sqrt(np.diag(fitted.covariances[position(name, group)]))
         # On the boundary R has 1e-7 or so instead of zero.
@@ -101,7 +104,7 @@ def test_random_effects(name: str) -> None:
         assert np.abs(fitted.modes[i][: len(values)] - values).max() < 1e-4 * size, group
         variances = np.diagonal(fitted.conditional_covariances[i], axis1=1, axis2=2)[: len(expected["cond_var"])]
         np.testing.assert_allclose(variances, expected["cond_var"], rtol=1e-4, atol=1e-8)  # R's inner tolerance
-    assert float((fitted.fitted**2).sum()) == pytest.approx(reference["fitted"], rel=1e-5)
+    assert float((fitted.fitted**2).sum()) == pytest.approx(reference["fitted"], rel=tolerance)
 
 
 @pytest.mark.parametrize("name", EARLY)

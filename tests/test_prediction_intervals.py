@@ -138,7 +138,8 @@ def test_pairs_of_levels_that_never_met(gaps):
     assert not pairs & set(zip(new["a"], new["b"], strict=True))
     expected = dense_variance(result.fit, *columns_of(result.fit, new))
     table = result.predict(new, interval="confidence")
-    assert list(table.columns) == ["predicted", "lower", "upper"] and list(table.index) == ["p", "q", "r"]
+    assert list(table.columns) == ["predicted", "lower", "upper"]
+    assert list(table.index) == ["p", "q", "r"]
     np.testing.assert_allclose(half_width(table), Z95 * np.sqrt(expected), rtol=1e-8)  # dense inverse
     # Prior weights of the new rows come from the column that the fit used, or are given.
     for weights in (None, "w", [1.0, 2.0, 0.5]):
@@ -190,7 +191,8 @@ def test_excluded_rows_are_padded():
     data.loc[1003, "Reaction"] = np.nan
     result = lme4py.lmer("Reaction ~ Days + (Days | Subject)", data, na_action="exclude")
     table = result.predict(interval="confidence")
-    assert table.index.equals(data.index) and table.isna().all(axis=1).sum() == 1
+    assert table.index.equals(data.index)
+    assert table.isna().all(axis=1).sum() == 1
     assert np.isnan(result.hatvalues().loc[1003])
 
 
@@ -273,7 +275,8 @@ def family_fits(gaps):
         # The optimum does not matter here, only that there is a fit.
         warnings.simplefilter("ignore")
         return {
-            (family, link): lme4py.glmer(f"{y} ~ x + (1 | a)", data, family, link=link).fit for family, link, y in FAMILIES
+            (family, link): lme4py.glmer(f"{y} ~ x + (1 | a)", data, family, link=link).fit
+            for family, link, y in FAMILIES
         }
 
 
@@ -335,7 +338,8 @@ class TestTrials:
         for name in ("lower", "upper"):
             counts = table[name] * cbpp["size"]
             np.testing.assert_allclose(counts, np.rint(counts), atol=1e-9)
-        assert (table["lower"] <= table["predicted"]).all() and (table["upper"] >= table["predicted"]).all()
+        assert (table["lower"] <= table["predicted"]).all()
+        assert (table["upper"] >= table["predicted"]).all()
 
     def test_new_rows_bring_their_trials(self, result, cbpp):
         whole = result.predict(interval="prediction")
@@ -358,9 +362,11 @@ def test_an_inverse_link_turns_the_limits():
     data = lme4py.load_dataset("sleepstudy")
     result = lme4py.glmer("Reaction ~ Days + (1 | Subject)", data, "gamma", link="inverse")
     table = result.predict(interval="confidence")
-    assert (table["lower"] < table["predicted"]).all() and (table["predicted"] < table["upper"]).all()
+    assert (table["lower"] < table["predicted"]).all()
+    assert (table["predicted"] < table["upper"]).all()
     wide = result.predict(interval="prediction")
-    assert (wide["lower"] < table["lower"]).all() and (wide["upper"] > table["upper"]).all()
+    assert (wide["lower"] < table["lower"]).all()
+    assert (wide["upper"] > table["upper"]).all()
 
 
 class TestRefusals:

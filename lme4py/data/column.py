@@ -25,12 +25,15 @@ class Column:
         numeric and boolean: float64, NaN where missing; otherwise int64 codes, -1 where missing.
     levels : tuple
         Levels of a factor, ordered or text column, in order, as the user's own objects; () for numbers.
+    declared : bool
+        Whether the user listed the levels of a "factor" in their order (a polars Enum).
     """
 
     name: str
     kind: Kind
     values: NDArray[Any]
     levels: tuple[Any, ...] = ()
+    declared: bool = False
 
     @property
     def is_factor(self) -> bool:
@@ -46,4 +49,4 @@ class Column:
 
     def take(self, rows: NDArray[Any]) -> Column:
         """The same column at `rows` (a boolean mask or positions); levels are kept."""
-        return Column(self.name, self.kind, self.values[rows], self.levels)
+        return Column(self.name, self.kind, self.values[rows], self.levels, self.declared)

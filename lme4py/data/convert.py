@@ -38,6 +38,7 @@ class Encoded(NamedTuple):
     kind: Kind
     values: NDArray[Any]
     levels: tuple[Any, ...] = ()
+    declared: bool = False
 
 
 class Unusable(Exception):
@@ -270,7 +271,7 @@ def _from_polars(values: Any, pl: Any) -> Encoded:
     if dtype == pl.String:
         return _polars_codes("text", values, sorted(values.drop_nulls().unique().to_list()), pl)
     if dtype == pl.Enum:
-        return _polars_codes("factor", values, dtype.categories.to_list(), pl)
+        return _polars_codes("factor", values, dtype.categories.to_list(), pl)._replace(declared=True)
     if dtype == pl.Categorical:
         # polars numbers these by what the session has seen before and sorts them by name: only the
         # sorted order is the same in every session.

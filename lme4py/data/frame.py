@@ -368,8 +368,8 @@ def as_factor_column(column: Column) -> Column:
     codes, distinct = pd.factorize(column.values)
     whole = bool(np.all(distinct == np.floor(distinct)) and np.all(np.abs(distinct) < 2**53))
     labels = distinct.astype(np.int64) if whole else distinct
-    _, codes, levels = sorted_levels(codes, labels.tolist())
-    return Column(column.name, "factor", codes, levels)
+    found = sorted_levels(codes, labels.tolist())
+    return Column(column.name, "factor", found.values, found.levels)
 
 
 def drop_unused_levels(column: Column) -> Column:

@@ -60,7 +60,9 @@ def ordinal_response(
     if levels is not None:
         codes, kept, unused = _given_order(codes, found, _listed(levels), name)
     else:
-        codes, kept = _own_order(value, codes, found, name)
+        if column is None or not column.declared:
+            codes, found = _own_order(value, codes, found, name)
+        kept = found
         whole = () if column is None or not column.is_factor else column.levels
         unused = [level for level in whole if level not in found]
     _check_count(kept, name)

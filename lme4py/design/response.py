@@ -224,7 +224,7 @@ def _binomial(value: Value, name: str, weights: FloatArray | None) -> ResponseDa
         y,
         f"the response '{name}'",
         "outside 0 .. 1; the binomial family reads 0/1, a two-level factor, proportions with weights= the numbers of "
-        "trials, or cbind(successes, failures)",
+        "trials, or cbind(successes, failures); melogit() and its kin take trials=",
     )
     if value.kind == "boolean":
         return _informative(ResponseData(y, None, weights), name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lme4py.engine.exact_hessian import exact_hessian
 from lme4py.engine.types import FloatArray
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ CONVERGED = 1e-6
 SINGULAR = 1e-4
 # Models with more random effects than this are certified with the optimiser's Hessian.
 LARGE = 2000
+# Up to this many random effects a dense matrix of all of them is cheaper than gradients beside the optimum.
+SMALL = 300
 
 
 def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certificate:
@@ -100,11 +103,8 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certifi
         For the words.
     """
     theta = optimum.theta
-    _, G, gradient = optimum.source
-    # On a large model m more gradients would cost as much as the fit; the optimiser's Hessian has learnt from those
-    # that it saw.
-    large = sum(factor.size for factor in criterion.problem.factors) > LARGE
-    hessian = optimum.hessian if large else difference_hessian(criterion, theta, gradient)
+    _, G, gradient, _ = optimum.source
+    hessian = _hessian(criterion, optimum)
     values, vectors = np.linalg.eigh(hessian)
     largest = max(float(np.abs(values).max(initial=0.0)), 1.0)
     along = vectors.T @ gradient
@@ -125,6 +125,17 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certifi
         singular=tuple(singular),
         verdict=verdict(what, converged, bound, descends, singular),
     )
+
+
+def _hessian(criterion: Criterion, optimum: Optimum) -> FloatArray:
+    """The Hessian by the means that the size of the model allows."""
+    point, G, gradient, forms = optimum.source
+    n_effects = sum(factor.size for factor in criterion.problem.factors)
+    if n_effects <= SMALL and point.swept.is_complete:
+        return exact_hessian(criterion, point, G, forms)
+    # On a large model m more gradients would cost as much as the fit; the optimiser's Hessian has learnt from those
+    # that it saw.
+    return optimum.hessian if n_effects > LARGE else difference_hessian(criterion, optimum.theta, gradient)
 
 
 def difference_hessian(criterion: Criterion, theta: FloatArray, gradient: FloatArray) -> FloatArray:

@@ -13,6 +13,8 @@ from lme4py.engine.types import FloatArray
 # OpenBLAS (0.3.30 at least) writes outside its buffers in `potrf` with several threads from somewhat more than
 # 12,000 rows on, which ends the process. Larger matrices are factored by blocks of columns.
 _LARGEST, _BLOCK = 8000, 2048
+# Rows that are copied across the diagonal at one time.
+_TILE = 256
 
 
 def upper_cholesky(A: FloatArray, clean: bool = False) -> FloatArray:
@@ -60,3 +62,17 @@ def _by_blocks(A: FloatArray, clean: bool) -> FloatArray:
             above = slice(parts[i + 1].start, parts[j].stop)
             A[above, other] -= A[own, above].T @ A[own, other]
     return A
+
+
+def mirror(lower: FloatArray) -> FloatArray:
+    """Make a matrix symmetric in place by its lower triangle."""
+    n = lower.shape[0]
+    for start in range(0, n, _TILE):
+        own = slice(start, min(start + _TILE, n))
+        part = np.tril(lower[own, own], -1)
+        diagonal = lower[own, own].diagonal()
+        lower[own, own] = part + part.T + np.diag(diagonal)
+        for other in range(own.stop, n, _TILE):
+            rows = slice(other, min(other + _TILE, n))
+            lower[own, rows] = lower[rows, own].T
+    return lower

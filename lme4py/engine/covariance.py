@@ -48,11 +48,11 @@ class Template:
     @cached_property
     def rows(self) -> IntArray:
         """Rows of the elements of an unstructured T."""
-        return np.triu_indices(self.size)[1]
+        return np.concatenate([np.arange(j, self.size) for j in range(self.size)])
 
     @cached_property
     def columns(self) -> IntArray:
-        return np.triu_indices(self.size)[0]
+        return np.repeat(np.arange(self.size), np.arange(self.size, 0, -1))
 
     @cached_property
     def projections(self) -> FloatArray | None:
@@ -94,13 +94,21 @@ class Template:
     def theta(self, T: FloatArray) -> FloatArray:
         """theta of a T of this structure (of the nearest one, not negative, where theta are eigenvalues)."""
         if self.projections is not None:
-            return np.sqrt(np.maximum(self.coefficients(T @ T.T), 0.0))
+            return np.abs(self.coefficients(T))
         values: FloatArray = T[self.rows, self.columns]
         return values
 
     def theta_of_factor(self, M: FloatArray) -> FloatArray:
         """theta of the covariance M M', M of shape (k, l)."""
-        return self.theta(lower_factor(M) if self.projections is None else M)
+        if self.projections is None:
+            return self.theta(lower_factor(M))
+        # Projected before they are squared, so that small eigenvalues keep their digits.
+        parts = self.projections @ M
+        values: FloatArray = np.sqrt(np.einsum("iab,iab->i", parts, parts) / self._sizes)
+        if self.structure == "exchangeable":
+            # These projections are sums of all rows: what is rounding against the largest is zero.
+            values[values < 1e-14 * values.max()] = 0.0
+        return values
 
     def gradient(self, derivative: FloatArray) -> FloatArray:
         """Derivative in theta from the derivative in the elements of T, shape (k, k)."""

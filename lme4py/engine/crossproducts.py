@@ -13,7 +13,7 @@ import numpy as np
 
 from lme4py.engine.types import FloatArray, IntArray, sparse
 
-# Below this many products the border is summed column by column.
+# Below this many products the border is summed column by column, and pairs of levels are sorted.
 _FEW = 20_000
 
 
@@ -176,6 +176,11 @@ def _edges(block: RowBlock, weighted_Z: list[FloatArray], s: int, t: int, factor
     rows, columns = block.codes[s], block.codes[t]
     Zs, WZt = block.Z[s], weighted_Z[t]
     shape = (factors[s].n_levels, factors[t].n_levels)
+    if rows.size < _FEW:
+        # Few rows are sorted in less time than a sparse matrix takes to be set up.
+        keys, place = np.unique(rows * shape[1] + columns, return_inverse=True)
+        sums = [[np.bincount(place, weights=z * wz, minlength=keys.size) for wz in WZt.T] for z in Zs.T]
+        return Edges(*np.divmod(keys, shape[1]), np.array(sums))
     # The conversion sums duplicates; its structure is the same every time, since explicit zeros are kept.
     tables = [[sparse.coo_array((z * wz, (rows, columns)), shape=shape).tocsr() for wz in WZt.T] for z in Zs.T]
     return _as_edges(tables[0][0], np.array([[table.data for table in line] for line in tables]))

@@ -10,15 +10,13 @@ import scipy.linalg.blas as blas
 import scipy.linalg.lapack as lapack
 
 from lme4py.engine import small
-from lme4py.engine.cholesky import upper_cholesky
+from lme4py.engine.cholesky import mirror, upper_cholesky
 from lme4py.engine.crossproducts import CrossProducts, Factor
 from lme4py.engine.structure import Stage, Structure, cross_block
 from lme4py.engine.types import FloatArray, IntArray
 
 # Below this ratio of the smallest to the largest diagonal element of T its inverse would lose digits.
 _INVERTIBLE = 1e-6
-# Rows that are copied across the diagonal at one time.
-_TILE = 256
 
 
 class BlockDerivative(Protocol):
@@ -305,20 +303,6 @@ def is_invertible(T: FloatArray) -> bool:
     """Can T be divided out without loss of digits?"""
     size = np.abs(T.diagonal())
     return bool(size.min() > _INVERTIBLE * max(1.0, float(np.abs(T).max())))
-
-
-def mirror(lower: FloatArray) -> FloatArray:
-    """Make a matrix symmetric in place by its lower triangle."""
-    n = lower.shape[0]
-    for start in range(0, n, _TILE):
-        own = slice(start, min(start + _TILE, n))
-        part = np.tril(lower[own, own], -1)
-        diagonal = lower[own, own].diagonal()
-        lower[own, own] = part + part.T + np.diag(diagonal)
-        for other in range(own.stop, n, _TILE):
-            rows = slice(other, min(other + _TILE, n))
-            lower[own, rows] = lower[rows, own].T
-    return lower
 
 
 def _diagonal_blocks(M: FloatArray, k: int, J: int) -> FloatArray:

@@ -147,8 +147,11 @@ class Family(ABC):
     concave_links: ClassVar[frozenset[str]] = frozenset()
     # The order of `derivatives` that holds `d_lam`.
     nuisance_order: ClassVar[Order] = 3
-    # Ordered categories: the parameters that a constant in eta can move into.
-    constant: ClassVar[FloatArray | None] = None
+
+    @property
+    def constant(self) -> FloatArray | None:
+        """Ordered categories: the direction of the parameters that takes up a constant in eta; else None."""
+        return None
 
     @property
     def n_nuisance(self) -> int:
@@ -169,7 +172,7 @@ class Family(ABC):
         self,
         data: ResponseData,
         eta: FloatArray,
-        lam: float = 0.0,
+        lam: Any = 0.0,
         order: Order = 3,
         *,
         expected: bool = True,
@@ -182,7 +185,7 @@ class Family(ABC):
             n rows.
         eta : ndarray, shape (n,) or (K, n)
         lam : float
-            Log of the dispersion parameter; ignored where the family has none.
+            Log of the dispersion parameter; ignored where the family has none. An array for ordered categories.
         order : {0, 1, 2, 3}
             0 log-likelihood; 1 and score; 2 and weights, what PIRLS needs; 3 and the derivatives of the weights
             and those with respect to lambda, what the gradient of the Laplace criterion needs.
@@ -202,7 +205,7 @@ class Family(ABC):
                 result = result.scaled(data.weights)
         return result if everywhere else result.restricted(valid)
 
-    def loglik(self, data: ResponseData, eta: FloatArray, lam: float = 0.0) -> FloatArray:
+    def loglik(self, data: ResponseData, eta: FloatArray, lam: Any = 0.0) -> FloatArray:
         """Log-likelihood of each row, shape of eta; -inf outside the range of the link."""
         return self.derivatives(data, eta, lam, 0).loglik
 

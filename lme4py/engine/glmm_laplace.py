@@ -26,7 +26,7 @@ from lme4py.engine.types import FloatArray
 _FLAT = 50.0
 FLAT_MODE = (
     "the observed information of a group nearly vanishes at its mode (the likelihood is not log-concave with this "
-    "link), and the Laplace approximation breaks down there; use {}another link."
+    "link), and the Laplace approximation breaks down there; use hessian='expected', or another link."
 )
 
 
@@ -117,16 +117,10 @@ def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
     return Laplace(finder, mode, rows, swept, profiled)
 
 
-def flat_mode(problem: GlmmProblem) -> str:
-    """What to say where the Laplace approximation has a pole."""
-    # Ordered categories have the observed information only.
-    return FLAT_MODE.format("" if problem.n_nuisance > problem.n_dispersion else "hessian='expected', or ")
-
-
 def _check_curvature(problem: GlmmProblem, swept: Swept) -> None:
     """Refuse points where a group's curvature nearly vanishes: there the approximation has a pole, not an optimum."""
     if not problem.family.log_concave and float(swept.stages[0].inverse.max()) > _FLAT:
-        raise ModeError(flat_mode(problem))
+        raise ModeError(FLAT_MODE)
 
 
 def _outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:

@@ -17,7 +17,7 @@ import numpy as np
 from lme4py.engine.certificate import Evaluation
 from lme4py.engine.glmm import TOLERANCE, GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.glmm_hessian import curvature_floor, difference_hessian, newton_step
-from lme4py.engine.glmm_laplace import Laplace, average_information, flat_mode, laplace
+from lme4py.engine.glmm_laplace import FLAT_MODE, Laplace, average_information, laplace
 from lme4py.engine.glmm_start import find_start
 from lme4py.engine.optimize import Control, Local, Optimum, learn_bounded, minimise
 from lme4py.engine.types import FloatArray
@@ -172,7 +172,7 @@ class ProfiledCriterion:
         m, p = problem.n_theta, problem.n_fixed
         full = average_information(self.finder, found)
         outer = np.r_[:m, m + p : full.shape[0]]
-        inside = full[np.ix_(outer, outer)]
+        inside: FloatArray = full[np.ix_(outer, outer)]
         if not p:
             return inside
         cross = full[m : m + p, outer]
@@ -236,7 +236,7 @@ def _first_point(rough: ProfiledCriterion, x: FloatArray) -> Local:
         "the criterion cannot be evaluated at the starting values; give other ones (`start=`), or take columns out of "
         "the random effects."
         if problem.family.log_concave
-        else flat_mode(problem)
+        else FLAT_MODE
     )
 
 
@@ -326,7 +326,7 @@ def canonical(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
 
 def _no_value(problem: GlmmProblem) -> DesignError:
     if not problem.family.log_concave:
-        return DesignError(flat_mode(problem))
+        return DesignError(FLAT_MODE)
     return DesignError(
         "the criterion cannot be evaluated around the point where it is smallest; simplify the random effects, or give "
         "other starting values (`start=`)."

@@ -40,7 +40,7 @@ def find_start(problem: GlmmProblem) -> Start:
     if isinstance(family, Ordinal):
         with np.errstate(all="ignore"):
             beta, gamma = start_thresholds(problem)
-            rows = family.derivatives(data, problem.offset + problem.X @ beta, gamma, 2)
+            rows = family.derivatives(data, problem.offset + problem.X @ beta, gamma, 2, expected=False)
             return Start(_moment_theta(problem, rows), beta, gamma)
     with np.errstate(all="ignore"):
         lam = 0.0

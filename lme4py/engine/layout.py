@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -149,9 +149,9 @@ class Layout:
                     rows.append(full_rows + a * J if a else full_rows)
                     columns.append(full_columns + (place.start + b * J_t))
                     values.append(data)
-        shape = (self.factors[s].size, width)
         if not rows:
-            return sparse.csr_array(shape)
+            return _nothing()
+        shape = (self.factors[s].size, width)
         index = (np.concatenate(rows), np.concatenate(columns))
         return sparse.coo_array((np.concatenate(values), index), shape=shape).tocsr()
 
@@ -170,6 +170,8 @@ class Layout:
         C = self.couplings[position]
         J, k = factor.n_levels, factor.n_columns
         none = np.zeros(0, dtype=np.intp)
+        if not C.nnz:
+            return Stage(f, J, k, C, none, none, _nothing(), none, none, none, none)
         if position == len(self.order) - 1:
             limit = self.max_listed if self.block is None and position == 0 else self.max_products
             if count_products(np.diff(C.indptr[: J + 1]), k) > limit:
@@ -302,6 +304,12 @@ class Layout:
             start = slices[self.dense[0]].start
             out[both] = self.n_values + self._block_positions(a[both] - start, b[both] - start)
         return out
+
+
+@cache
+def _nothing() -> SparseMatrix:
+    """The coupling and the products of a factor that is alone."""
+    return sparse.csr_array((0, 0))
 
 
 def _positions(table: SparseMatrix, rows: IntArray, columns: IntArray) -> IntArray:

@@ -21,6 +21,7 @@ from lme4py.design.design import Design
 from lme4py.engine import small
 from lme4py.engine.covariance import Templates
 from lme4py.engine.crossproducts import CrossProducts, Edges, Factor, RowBlock, accumulate
+from lme4py.engine.forecast import check_levels
 from lme4py.engine.scaling import ScaledColumns, Scaling, scale_columns
 from lme4py.engine.structure import Structure, analyse
 from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
@@ -85,12 +86,15 @@ def make_problem(design: Design) -> Problem:
         raise DesignError(
             "a linear mixed model needs one response column, not cbind(); fit one model for each, or reshape the data."
         )
-    scaling, columns = scale_columns(design)
     factors = group_terms(design)
+    check_levels(factors)
+    scaling, columns = scale_columns(design)
     cross = accumulate([_row_block(design, columns, factors)], factors)
     # From here on nothing needs the rows, and the symbolic step needs the memory.
     del columns
-    structure = analyse(factors, cross, max_listed=_MAX_LISTED)
+    # Of a block of random intercepts one matrix is kept, and one more where a variance is zero.
+    copies = 2 if all(factor.n_columns == 1 for factor in factors) else 4
+    structure = analyse(factors, cross, max_listed=_MAX_LISTED, copies=copies)
     templates = Templates.of_terms(design.terms)
     return Problem(factors, templates, scaling, cross, structure, base_values(structure, factors, cross))
 
@@ -139,6 +143,7 @@ class Derivatives:
     gradient: FloatArray
     hessian: FloatArray
     G: tuple[FloatArray, ...]  # per term: derivative in Sigma
+    forms: tuple[FloatArray, FloatArray]  # as `Criterion.average_information` returns them
 
 
 class Criterion:
@@ -223,13 +228,13 @@ class Criterion:
         templates = problem.templates
         G = self.sigma_gradient(point)
         gradient = self.theta_gradient(point, G)
-        q, slope = self._average_information(point)
+        q, slope = self.average_information(point)
         hessian = self.df / point.r2 * (q - np.outer(slope, slope) / point.r2)
         for template, place, g in zip(templates.templates, templates.slices, G, strict=True):
             hessian[place, place] += template.curvature(g)
-        return Derivatives(gradient, 0.5 * (hessian + hessian.T), tuple(G))
+        return Derivatives(gradient, 0.5 * (hessian + hessian.T), tuple(G), (q, slope))
 
-    def _average_information(self, point: Point) -> tuple[FloatArray, FloatArray]:
+    def average_information(self, point: Point) -> tuple[FloatArray, FloatArray]:
         """y'P V_i P V_j P y and y'P V_i P y for all pairs of theta."""
         problem = self.problem
         combination = np.append(-point.beta, 1.0)[:, None]

@@ -13,7 +13,7 @@ import numpy as np
 
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Nuisance", "ThresholdPart", "as_columns", "change", "total"]
+__all__ = ["DensePart", "Nuisance", "ThresholdPart", "as_columns", "change", "total"]
 
 # A log dispersion (0 for families without one), or the free parameters of the thresholds, shape (d,).
 Nuisance = float | FloatArray
@@ -62,17 +62,43 @@ class ThresholdPart:
         return dense
 
 
+@dataclass(frozen=True, slots=True)
+class DensePart:
+    """Derivatives of one quantity per row in all parameters of the thresholds.
+
+    Attributes
+    ----------
+    values : ndarray, shape (n, d)
+    """
+
+    values: FloatArray
+
+    def total(self, by: FloatArray | None) -> FloatArray:
+        """Sum over all rows, each times `by`, shape (d,)."""
+        summed: FloatArray = self.values.sum(axis=0) if by is None else by @ self.values
+        return summed
+
+    def change(self, difference: FloatArray) -> FloatArray:
+        """First-order change of each row, shape (n,)."""
+        moved: FloatArray = self.values @ difference
+        return moved
+
+    def columns(self) -> FloatArray:
+        """All derivatives, shape (n, d)."""
+        return self.values
+
+
 def total(part: Any, by: FloatArray | None = None, possible: BoolArray | None = None) -> FloatArray:
     """Sum over rows (and nodes) of a derivative times `by`, shape (d,).
 
     Parameters
     ----------
-    part : ndarray or ThresholdPart
+    part : ndarray, ThresholdPart or DensePart
     by : ndarray, optional
     possible : ndarray of bool, optional
         Where the derivative is a number; it counts as zero elsewhere.
     """
-    if isinstance(part, ThresholdPart):
+    if isinstance(part, ThresholdPart | DensePart):
         return part.total(by)
     if possible is not None and not possible.all():
         part = np.where(possible, part, 0.0)
@@ -86,10 +112,10 @@ def change(part: Any, difference: Nuisance) -> FloatArray:
 
     Parameters
     ----------
-    part : ndarray or ThresholdPart
+    part : ndarray, ThresholdPart or DensePart
     difference : float or ndarray, shape (d,)
     """
-    if isinstance(part, ThresholdPart):
+    if isinstance(part, ThresholdPart | DensePart):
         return part.change(np.atleast_1d(difference))
     moved: FloatArray = difference * part
     return moved
@@ -97,7 +123,7 @@ def change(part: Any, difference: Nuisance) -> FloatArray:
 
 def as_columns(part: Any) -> FloatArray:
     """A derivative as columns, one for each parameter, shape (n, d)."""
-    if isinstance(part, ThresholdPart):
+    if isinstance(part, ThresholdPart | DensePart):
         return part.columns()
     column: FloatArray = part[:, None]
     return column

@@ -118,7 +118,7 @@ def minimise(
     stalled = 0
     while len(state.log) < control.max_evaluations:
         step, predicted = trust_region_step(state.here.gradient, state.hessian, state.radius)
-        if predicted <= control.tolerance or _is_negligible(step, state.here.theta, predicted):
+        if predicted <= control.tolerance or _is_negligible(step, state.here, predicted):
             message = "predicted decrease below tolerance"
             break
         trial = local(state.here.theta + step)
@@ -143,9 +143,13 @@ def minimise(
     return Optimum(here.theta, here.value, tuple(state.log), message, state.hessian, here.source)
 
 
-def _is_negligible(step: FloatArray, theta: FloatArray, predicted: float) -> bool:
+def _is_negligible(step: FloatArray, here: Local, predicted: float) -> bool:
     """A step that would change neither the criterion nor any digit that is reported."""
-    return predicted < 1e-9 and bool((np.abs(step) <= 3e-8 * np.maximum(np.abs(theta), 1e-2)).all())
+    relative = np.abs(step) / np.maximum(np.abs(here.theta), 1e-2)
+    largest = float(relative.max(initial=0.0))
+    # A decrease that is far below the last binary digit of the criterion cannot be seen in it.
+    invisible = predicted < 0.1 * np.finfo(float).eps * abs(here.value)
+    return predicted < 1e-9 and largest <= (1e-7 if invisible else 3e-8)
 
 
 def trust_region_step(gradient: FloatArray, hessian: FloatArray, radius: float) -> tuple[FloatArray, float]:

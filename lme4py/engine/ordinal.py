@@ -1,8 +1,8 @@
 """Ordered categories: cumulative link models P(Y <= k) = F(alpha_k - eta), k = 1 .. K - 1.
 
 F(x) = 1 - G(-x) with the inverse link G, so that P(Y > k) = G(eta - alpha_k): with two categories the model is the
-binomial one with the same link. This is what R's `clmm` has; its `clm` (without random effects) has cloglog and loglog
-the other way round.
+binomial one with the same link. This is what R's `clmm` has with one random intercept; with several random effects,
+and in its `clm`, R has cloglog and loglog the other way round.
 
 The thresholds are linear in free parameters, alpha = A gamma (McCullagh 1980, J. R. Stat. Soc. B 42:109):
 
@@ -18,7 +18,7 @@ Thresholds that do not increase have likelihood zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ import numpy as np
 from lme4py.design.response import ResponseData
 from lme4py.engine.family_base import EtaDerivatives, Family, Order, working_weight
 from lme4py.engine.links import PROBABILITY_LINKS, ProbabilityLink
-from lme4py.engine.nuisance import Nuisance, ThresholdPart
+from lme4py.engine.nuisance import DensePart, Nuisance, ThresholdPart
 from lme4py.engine.ordinal_rows import Intervals, RowParts, make_intervals, row_parts
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.errors import DataError, OptionError, did_you_mean
@@ -96,7 +96,7 @@ class Ordinal(Family):
 
     @property
     def canonical(self) -> bool:
-        """The weights are the observed ones, always."""
+        """False: no link makes the observed and the expected weights the same."""
         return False
 
     # --- thresholds
@@ -108,7 +108,7 @@ class Ordinal(Family):
         if self.threshold == "flexible":
             return np.eye(count)
         if self.threshold == "equidistant":
-            return np.column_stack([np.ones(count), np.arange(count)])[:, : min(count, 2)].astype(float)
+            return np.column_stack([np.ones(count), np.arange(count, dtype=np.float64)])[:, : min(count, 2)]
         half = count // 2
         spacing = np.zeros((count, half))
         for i in range(half):
@@ -117,7 +117,7 @@ class Ordinal(Family):
             return spacing
         if count % 2:
             return np.column_stack([np.ones(count), spacing])
-        lower = np.repeat([1.0, 0.0], half)
+        lower: FloatArray = np.repeat(np.array([1.0, 0.0]), half)
         # The two central thresholds are free; distances start with the next pair.
         return np.column_stack([lower, 1.0 - lower, spacing[:, 1:]])
 
@@ -137,7 +137,7 @@ class Ordinal(Family):
     def n_nuisance(self) -> int:
         return int(self.A.shape[1])
 
-    @cached_property
+    @property
     def constant(self) -> FloatArray | None:
         """e with A e = 1, so that a constant in eta can move into gamma; None where there is none."""
         e: Any = np.linalg.lstsq(self.A, np.ones(self.n_categories - 1), rcond=None)[0] if self.n_nuisance else None
@@ -145,13 +145,12 @@ class Ordinal(Family):
 
     def alpha(self, lam: Nuisance) -> FloatArray:
         """Thresholds, shape (K - 1,)."""
-        thresholds: FloatArray = self.A @ np.atleast_1d(lam)
+        thresholds: FloatArray = self.A @ np.atleast_1d(np.asarray(lam, dtype=np.float64))
         return thresholds
 
     def parameters(self, alpha: FloatArray) -> FloatArray:
         """gamma of thresholds that have the structure, shape (d,)."""
-        gamma: FloatArray = np.linalg.lstsq(self.A, alpha, rcond=None)[0]
-        return gamma
+        return np.asarray(np.linalg.lstsq(self.A, alpha, rcond=None)[0], dtype=np.float64)
 
     def latent_quantile(self, p: FloatArray) -> FloatArray:
         """F^-1, shape of p."""
@@ -187,7 +186,7 @@ class Ordinal(Family):
             gamma.
         order : {0, 1, 2, 3}
         expected : bool
-            Without meaning: the weights are the observed ones.
+            False has the observed weights in the place of the expected ones, which need all categories of each row.
         """
         intervals = self._intervals(lam)
         if intervals is None:
@@ -195,7 +194,8 @@ class Ordinal(Family):
             return EtaDerivatives(np.full(eta.shape, -np.inf), *[nothing] * 6)
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             parts = row_parts(self.link.name, self.link.lower_tail, intervals, data.codes, eta, order)
-            return self._assemble(data, eta, lam, parts, order)
+            result = self._assemble(data, eta, lam, parts, order)
+            return self._with_expected(result, data, eta, intervals) if expected and order >= 2 else result
 
     def _assemble(
         self, data: ResponseData, eta: FloatArray, lam: Nuisance, parts: RowParts, order: Order
@@ -224,6 +224,30 @@ class Ordinal(Family):
         score_lam, w_lam = pair(parts.up_s, parts.low_s, -1.0), pair(parts.up_ss, parts.low_ss, -1.0)
         curve = self._curvature(data, parts) if eta.ndim == 1 else _NONE
         return EtaDerivatives(loglik, score, w_obs, w_obs, w_work, dw, dw, d_lam, score_lam, w_lam, w_lam, curve)
+
+    def _with_expected(
+        self, rows: EtaDerivatives, data: ResponseData, eta: FloatArray, intervals: Intervals
+    ) -> EtaDerivatives:
+        """`rows` with E(-d2l/deta2) = sum_k p_k (dlog p_k / deta)^2 and its derivatives."""
+        K = self.n_categories
+        total, slope = np.zeros(eta.shape), np.zeros(eta.shape)
+        by_threshold = np.zeros((K - 1, *eta.shape))
+        for k in range(K):
+            parts = row_parts(self.link.name, self.link.lower_tail, intervals, np.full(eta.shape[-1], k), eta, 3)
+            p, s = np.exp(parts.value), parts.s
+            # Far out p s^2 is a zero times an infinity, and zero.
+            possible = p > 0.0
+            total += np.where(possible, p * s * s, 0.0)
+            slope -= np.where(possible, p * s * (s * s + 2.0 * parts.ss), 0.0)
+            if k < K - 1:
+                by_threshold[k] += np.where(possible, p * s * (parts.up * s + 2.0 * parts.up_s), 0.0)
+            if k > 0:
+                by_threshold[k - 1] += np.where(possible, p * s * (parts.low * s + 2.0 * parts.low_s), 0.0)
+        w = data.weight
+        if rows.dw_obs is None:
+            return replace(rows, w_exp=w * total)
+        in_lam = DensePart((w * by_threshold).T @ self.A)
+        return replace(rows, w_exp=w * total, dw_exp=w * slope, w_exp_lam=in_lam)
 
     def _curvature(self, data: ResponseData, parts: RowParts) -> FloatArray:
         """-d2l/dgamma2 of all rows together, shape (d, d)."""

@@ -33,7 +33,7 @@ def start_thresholds(problem: GlmmProblem) -> tuple[FloatArray, FloatArray]:
     X = problem.X
 
     def rows_at(beta: FloatArray, gamma: FloatArray, order: int) -> Any:
-        return problem.family.derivatives(problem.data, problem.offset + X @ beta, gamma, order)
+        return problem.family.derivatives(problem.data, problem.offset + X @ beta, gamma, order, expected=False)
 
     rows = rows_at(beta, gamma, 3)
     value = float(rows.loglik.sum())

@@ -147,7 +147,8 @@ def _scale_fixed(X: FloatArray, root: FloatArray | None) -> tuple[FloatArray, Fl
         return scaled, C
     weighted = scaled if root is None else scaled * root[:, None]
     gram = weighted.T @ weighted / n
-    if np.linalg.cond(gram) > _SAFE_CONDITION**2:
+    spread = np.linalg.eigvalsh(gram)
+    if spread[-1] > _SAFE_CONDITION**2 * spread[0]:
         triangle = scipy.linalg.qr(weighted, mode="r", check_finite=False)[0][:p] / np.sqrt(n)
         inverse = scipy.linalg.solve_triangular(triangle, np.eye(p), check_finite=False)
         scaled = scaled @ inverse

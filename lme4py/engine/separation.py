@@ -119,5 +119,6 @@ def ordered_direction(X: FloatArray, data: ResponseData, A: FloatArray) -> Float
     )
     if result.status != 0 or float(result.fun or 0.0) > -1e-7:
         return None
-    direction: FloatArray = result.x[: X.shape[1]] / np.where(size > 0, size, 1.0)
+    solution: FloatArray = np.asarray(result.x)[: X.shape[1]]
+    direction: FloatArray = solution / np.where(size > 0, size, 1.0)
     return direction if np.abs(direction).max() > 0.0 else None

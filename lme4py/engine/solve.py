@@ -39,7 +39,7 @@ def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> O
         except np.linalg.LinAlgError:
             return None
         point.swept.discard()
-        return Local(theta, point.value, found.gradient, found.hessian, (point, found.G, found.gradient))
+        return Local(theta, point.value, found.gradient, found.hessian, (point, found.G, found.gradient, found.forms))
 
     templates = criterion.problem.templates
     optimum = minimise(local, moment_start(criterion) if start is None else start, control)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lme4py.engine import forecast as guard
 from lme4py.engine import small
 from lme4py.engine.crossproducts import Edges, Factor
 from lme4py.engine.ordering import minimum_degree
@@ -19,6 +20,8 @@ from lme4py.engine.types import BoolArray, FloatArray, IntArray, SparseMatrix, s
 
 # Floating-point operations per second with one large matrix, and with many small fronts; seconds per supernode.
 _RATE_DENSE, _RATE_FRONTS, _PER_SUPERNODE = 6e10, 3e10, 1e-4
+# A sparse block must be expected to take less than this part of the time of a dense one.
+_WORTH = 0.7
 
 
 class Group(NamedTuple):
@@ -51,12 +54,7 @@ class Forecast:
 
     @property
     def sparse_is_better(self) -> bool:
-        return self.sparse_seconds < 0.7 * self.dense_seconds and self.sparse_bytes < 2 * self.dense_bytes
-
-
-def dense_forecast(size: int) -> tuple[float, float]:
-    """Seconds for a gradient and bytes of a dense block."""
-    return float(size) ** 3 / _RATE_DENSE, 4.0 * 8.0 * float(size) ** 2
+        return self.sparse_seconds < _WORTH * self.dense_seconds and self.sparse_bytes < 2 * self.dense_bytes
 
 
 class SparseBlock:
@@ -254,7 +252,7 @@ def level_graph(n_levels: int, incidences: list[SparseMatrix], pairs: list[tuple
 
 
 def plan_sparse(
-    factors: tuple[Factor, ...], graph: SparseMatrix, memory: float, forced: bool = False
+    factors: tuple[Factor, ...], graph: SparseMatrix, dense_bytes: float, forced: bool = False
 ) -> tuple[SparseBlock | None, Forecast]:
     """Order the block, forecast what it would cost, and lay it out when that is clearly better than a dense one.
 
@@ -264,35 +262,42 @@ def plan_sparse(
         Those of the block.
     graph : csr_array, shape (N, N)
         From `level_graph`.
-    memory : float
-        Free bytes.
+    dense_bytes : float
+        What a dense block would take.
     forced : bool
         Lay it out in any case.
     """
     size = sum(factor.size for factor in factors)
-    dense_seconds, dense_bytes = dense_forecast(size)
+    dense_seconds = float(size) ** 3 / _RATE_DENSE
+    memory = guard.available_memory()
     weights = np.concatenate([np.full(f.n_levels, f.n_columns) for f in factors])
     # The factor cannot cost less than a clique of this size.
     limit = size if forced else (dense_seconds * _RATE_FRONTS) ** (1 / 3)
     found = minimum_degree(graph, weights, float(limit))
     open_size = int(weights[found.order[found.order.size - found.n_open :]].sum())
-    # Panels of the factor and of the inverse, and two fronts, twice.
-    least = 6.0 * 8.0 * float(open_size) ** 2
-    if open_size > size / 2 and not forced and not dense_bytes > memory > least:
+    # What was left open is one dense front, in the factor and in the inverse.
+    core_seconds, least = float(open_size) ** 3 / _RATE_DENSE, 2.0 * 8.0 * float(open_size) ** 2
+    if core_seconds > _WORTH * dense_seconds and not forced and not dense_bytes > memory > least:
         # What could be saved is not worth the symbolic step.
-        seconds = max(float(open_size) ** 3 / _RATE_FRONTS, 0.7 * dense_seconds)
-        return None, Forecast(float(open_size) ** 2, seconds, dense_seconds, least, dense_bytes)
+        return None, Forecast(float(open_size) ** 2, core_seconds, dense_seconds, least, dense_bytes)
     symbolic = analyse_pattern(graph, found, _node_columns(factors))
     n_elements = size + graph.nnz / 2 * float(np.mean(weights)) ** 2
     forecast = Forecast(
         float(symbolic.panel_size),
-        3.0 * symbolic.flops / _RATE_FRONTS + _PER_SUPERNODE * len(symbolic.nodes),
+        _seconds(symbolic),
         dense_seconds,
-        8.0 * (2.0 * symbolic.panel_size + 2.0 * symbolic.peak_updates + 12.0 * n_elements),
+        8.0 * (2.0 * symbolic.panel_size + symbolic.peak_updates + 12.0 * n_elements),
         dense_bytes,
     )
     wanted = forecast.sparse_is_better or (dense_bytes > memory > forecast.sparse_bytes)
     return (SparseBlock(factors, graph, symbolic) if forced or wanted else None), forecast
+
+
+def _seconds(symbolic: Symbolic) -> float:
+    """Forecast for a gradient: the factor, and twice as much for the elements of its inverse."""
+    core = min(float(max(node.width for node in symbolic.nodes)) ** 3, 3.0 * symbolic.flops)
+    others = 3.0 * symbolic.flops - core
+    return core / _RATE_DENSE + others / _RATE_FRONTS + _PER_SUPERNODE * len(symbolic.nodes)
 
 
 def _node_columns(factors: tuple[Factor, ...]) -> list[IntArray]:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 
 from lme4py.engine.crossproducts import CrossProducts, Factor
+from lme4py.engine.forecast import check_memory, check_products, size_words
 from lme4py.engine.layout import Layout, Stage, Structure
 from lme4py.engine.pattern import Pattern, choose_stages, count_meetings, cross_block, elimination_order, level_pairs
-from lme4py.engine.sparse_pattern import Forecast, SparseBlock, dense_forecast, level_graph, plan_sparse
+from lme4py.engine.sparse_pattern import Forecast, SparseBlock, level_graph, plan_sparse
 from lme4py.engine.types import SparseMatrix, sparse
-from lme4py.errors import DesignError
 
 __all__ = ["Stage", "Structure", "analyse", "choose_stages", "cross_block", "elimination_order"]
 
@@ -31,7 +31,7 @@ _SAMPLE = 200
 
 
 def analyse(
-    factors: tuple[Factor, ...], cross: CrossProducts, block: str = "auto", max_listed: int | None = None
+    factors: tuple[Factor, ...], cross: CrossProducts, block: str = "auto", max_listed: int | None = None, copies: int = 4
 ) -> Structure:
     """The symbolic step.
 
@@ -43,22 +43,28 @@ def analyse(
         What remains after the stages; "auto" takes what is forecast to be faster.
     max_listed : int, optional
         With more products the only stage before a dense block is eliminated by matrix products.
+    copies : int
+        Dense matrices of the size of the block that will be in memory at one time.
 
     Raises
     ------
     DesignError
-        When the dense block would not fit into memory.
+        When the factor would not fit into memory.
     """
     order, dense, pattern = choose_stages(factors, cross, MAX_PRODUCTS)
     offsets = np.concatenate([[0], np.cumsum([factors[f].size for f in dense])]).astype(int)
     dense_size = int(offsets[-1])
-    memory = _free_memory()
+    need = copies * 8.0 * float(dense_size) ** 2
     sparse_block, forecast = None, None
     if dense and (block == "sparse" or (block == "auto" and dense_size > SPARSE_FROM)):
-        sparse_block, forecast = _plan_block(factors, cross, order, dense, pattern, memory, block == "sparse")
-    if sparse_block is None:
-        _check_memory(dense_size, dense, factors, memory, forecast)
+        sparse_block, forecast = _plan_block(factors, cross, order, dense, pattern, need, block == "sparse")
+    names = ", ".join(f"{factors[f].name} ({factors[f].size:,})" for f in dense)
+    _check_block(names, dense_size, need, forecast, sparse_block)
     limit = MAX_PRODUCTS if max_listed is None else min(MAX_PRODUCTS, max_listed)
+    first = order[0]
+    count = count_meetings(factors, pattern, first)
+    if count <= limit or len(order) > 1 or sparse_block is not None:
+        check_products(count, factors[first], [factor for factor in factors if factor is not factors[first]])
     layout = Layout(factors, order, dense, pattern, cross, sparse_block, MAX_PRODUCTS, limit)
     stages = tuple(layout.stage(position) for position in range(len(order)))
     return Structure(
@@ -81,7 +87,7 @@ def _plan_block(
     order: list[int],
     dense: list[int],
     pattern: Pattern,
-    memory: float,
+    need: float,
     forced: bool,
 ) -> tuple[SparseBlock | None, Forecast | None]:
     """The sparse block, or None where a dense one is better; and the forecast, if one was needed."""
@@ -106,7 +112,7 @@ def _plan_block(
     graph = level_graph(n_levels, incidences, pairs)
     if graph.nnz > _MAX_DENSITY * n_levels**2 and not forced:
         return None, None
-    return plan_sparse(tuple(factors[f] for f in dense), graph, memory, forced)
+    return plan_sparse(tuple(factors[f] for f in dense), graph, need, forced)
 
 
 def _density(incidences: list[SparseMatrix]) -> float:
@@ -116,27 +122,15 @@ def _density(incidences: list[SparseMatrix]) -> float:
     return max(float((B[:, sample].T @ B).nnz) for B in incidences) / (float(n) * sample.size)
 
 
-def _free_memory() -> float:
-    import os
-
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
-        return float(8 * 2**30)
-
-
-def _check_memory(
-    dense_size: int, dense: list[int], factors: tuple[Factor, ...], available: float, forecast: Forecast | None
+def _check_block(
+    names: str, dense_size: int, need: float, forecast: Forecast | None, sparse_block: SparseBlock | None
 ) -> None:
-    _, need = dense_forecast(dense_size)
-    if need <= available:
+    """Refuse a block that does not fit into memory."""
+    if sparse_block is not None and forecast is not None:
+        check_memory(forecast.sparse_bytes, f"the crossed random effects {names} need a sparse factor")
         return
-    names = ", ".join(f"{factors[f].name} ({factors[f].size:,})" for f in dense)
     other = ""
     if forecast is not None:
-        other = f" Kept sparse they would need {forecast.sparse_bytes / 2**30:.1f} GB."
-    raise DesignError(
-        f"the crossed random effects {names} need a dense block of {dense_size:,} x {dense_size:,} numbers, "
-        f"about {need / 2**30:.1f} GB, and {available / 2**30:.1f} GB are free.{other} Leave one of these terms out, "
-        "fit a part of the data with fewer levels, or use a machine with more memory."
-    )
+        other = f" Kept sparse they would need {size_words(forecast.sparse_bytes)}."
+    what = f"the crossed random effects {names} need a dense block of {dense_size:,} x {dense_size:,} numbers"
+    check_memory(need, what, other)

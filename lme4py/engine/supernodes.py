@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg.blas as blas
 import scipy.linalg.lapack as lapack
 
-from lme4py.engine.cholesky import upper_cholesky
+from lme4py.engine.cholesky import mirror, upper_cholesky
 from lme4py.engine.ordering import Ordering
 from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
 
@@ -258,7 +258,8 @@ def _peak_updates(nodes: list[Supernode]) -> int:
     waiting, peak = 0, 0
     received = [0] * len(nodes)
     for s, node in enumerate(nodes):
-        peak = max(peak, waiting + 2 * (node.width + node.rows.size) ** 2)
+        front = (node.width + node.rows.size) ** 2 if node.rows.size else 0  # a root is worked on in its panel
+        peak = max(peak, waiting + 2 * front)
         waiting += node.rows.size**2 - received[s]
         if node.parent >= 0:
             received[node.parent] += node.rows.size**2
@@ -346,10 +347,12 @@ class SparseCholesky:
             node = self.symbolic.nodes[s]
             L, R = self._panel(self.panels, node)
             own, below = self._panel(out, node)
-            upper, info = lapack.dpotri(L.T, lower=0)
+            own[:] = L
+            # In place: the last front can be as large as all others together.
+            _, info = lapack.dpotri(own.T, lower=0, overwrite_c=1)
             if info != 0:
                 raise np.linalg.LinAlgError("the factor is not positive definite")
-            own[:] = _symmetric(upper)
+            mirror(own)
             rest = None
             if node.rows.size:
                 rest = fronts[node.parent][np.ix_(node.relative, node.relative)]
@@ -385,18 +388,13 @@ def _gather(children: list[tuple[IntArray, FloatArray]], L: FloatArray, R: Float
     return F22
 
 
-def _symmetric(upper: FloatArray) -> FloatArray:
-    full = np.triu(upper)
-    full += np.triu(upper, 1).T
-    return full
-
-
 def _front(own: FloatArray, below: FloatArray, rest: FloatArray | None) -> FloatArray:
+    if rest is None:
+        return own
     w, r = own.shape[0], below.shape[0]
     front = np.empty((w + r, w + r))
     front[:w, :w] = own
-    if rest is not None:
-        front[w:, :w] = below
-        front[:w, w:] = below.T
-        front[w:, w:] = rest
+    front[w:, :w] = below
+    front[:w, w:] = below.T
+    front[w:, w:] = rest
     return front

@@ -25,6 +25,9 @@ from lme4py.engine.structure import Stage, Structure
 from lme4py.engine.types import FloatArray, LinearOperator, SparseMatrix, with_data
 from lme4py.engine.wide import subtract_gram
 
+# The factor of a dense block with more rows gives way to its inverse while the criterion is optimised.
+_SPEND_FROM = 1000
+
 
 @dataclass(frozen=True)
 class BaseValues:
@@ -231,6 +234,11 @@ class Swept:
     dense : BlockFactor or None
     log_det : float
         log|I + Lambda'Z'WZ Lambda|.
+
+    Attributes
+    ----------
+    is_complete : bool
+        False after `discard`, when there is nothing left to solve with.
     """
 
     def __init__(
@@ -248,6 +256,7 @@ class Swept:
         self.stages = stages
         self.dense = dense
         self.log_det = log_det
+        self.is_complete = True
 
     # -- columns -------------------------------------------------------------------------------------------------
 
@@ -323,14 +332,23 @@ class Swept:
             self.dense.release()
 
     def spend(self) -> None:
-        """The inverse of the dense block may take the place of its factor: one matrix less in memory."""
-        if self.dense is not None:
+        """The inverse of a large dense block may take the place of its factor: one matrix less in memory."""
+        if self.dense is not None and self._is_large:
             self.dense.spend()
 
     def discard(self) -> None:
-        """Forget the factor of the dense block; `back_substitute` of columns that were swept before still works."""
-        if self.dense is not None:
+        """Forget the inverse of the dense block, and of a large one the factor too.
+
+        `back_substitute` of columns that were swept before still works.
+        """
+        if self.dense is not None and self._is_large:
             self.dense.discard()
+            self.is_complete = False
+        self.release()
+
+    @property
+    def _is_large(self) -> bool:
+        return self.sweeper.structure.dense_size > _SPEND_FROM
 
     def adjoint(
         self, border: SweptBorder, corner: FloatArray, blocks: bool = False, only_sigma: bool = False

@@ -17,25 +17,32 @@ _LARGE = 2500
 
 
 @cache
-def _controller() -> Any:
+def _libraries() -> list[Any]:
+    """The BLAS libraries of this process; their own functions are called, which takes a tenth of `limit`'s time."""
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
 
 
 _lock = threading.Lock()
 _users = 0
-_limiter: Any = None
+_before: list[int] = []
+
+
+def _set_threads(counts: list[int]) -> None:
+    for library, count in zip(_libraries(), counts, strict=True):
+        library.set_num_threads(count)
 
 
 @contextmanager
 def _limit() -> Iterator[None]:
     # Fits in several threads share one limit: the first sets it and the last takes it back, otherwise one of them
     # would restore the limit of another.
-    global _users, _limiter
+    global _users, _before
     with _lock:
         if _users == 0:
-            _limiter = _controller().limit(limits=1, user_api="blas")
+            _before = [library.get_num_threads() for library in _libraries()]
+            _set_threads([1] * len(_before))
         _users += 1
     try:
         yield
@@ -43,8 +50,7 @@ def _limit() -> Iterator[None]:
         with _lock:
             _users -= 1
             if _users == 0:
-                _limiter.restore_original_limits()
-                _limiter = None
+                _set_threads(_before)
 
 
 def limited_threads(design: Design) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 from lme4py.engine import small
 from lme4py.engine.crossproducts import CrossProducts, Edges, Factor
 from lme4py.engine.dense_block import BlockValues
+from lme4py.engine.forecast import check_levels
 from lme4py.engine.structure import Structure, analyse
 from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, SweptStage, base_values
 from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
@@ -63,6 +64,7 @@ class WeightedProducts:
         factors: tuple[Factor, ...],
         block: str = "auto",
     ) -> None:
+        check_levels(factors)
         self.factors = factors
         self.n = int(codes[0].size)
         self._P_parts: list[tuple[IntArray, FloatArray]] = []

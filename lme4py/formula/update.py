@@ -176,8 +176,9 @@ class _Bars:
         wanted = set(term.keys)
         known = {key for other in self.terms for key in other.keys}
         if not wanted <= known:
+            present = ", ".join(self.texts()) or "none"
             raise FormulaError(
-                f"there is no random-effects term `{term.text}` to remove; there are {', '.join(self.texts()) or 'none'}",
+                f"there is no random-effects term `{term.text}` to remove; there are {present}",
                 self.change_text,
                 *(node.span if node is not None else (0, 1)),
             )

@@ -195,10 +195,11 @@ def _run(task: _Task, name: str, start: FloatArray, most: int) -> tuple[FloatArr
         return optimum.theta, float(optimum.value), len(optimum.log), time.perf_counter() - before
     limit = {"COBYLA": "maxiter", "BFGS": "maxiter"}.get(method, "maxfun" if method == "L-BFGS-B" else "maxfev")
     objective: Any = value if uses_gradient else lambda x: value(x)[0]
+    settings: Any = {"jac": uses_gradient or None, "method": method, "options": {**options, limit: most}}
     with warnings.catch_warnings():
         # Their complaints are what the verdicts say in one scale for all.
         warnings.simplefilter("ignore")
-        minimize(objective, start, jac=uses_gradient or None, method=method, options={**options, limit: most})
+        minimize(objective, start, **settings)
     value_at_best = best[1] if best[1] < _NOWHERE else np.inf
     return best[0], float(value_at_best), count, time.perf_counter() - before
 
@@ -248,7 +249,7 @@ def _linear(fit: Fit) -> _Task:
 def _generalised(fit: Any) -> _Task:
     problem = fit.problem
     finder = ModeFinder(problem)
-    refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ > 1 else None
+    refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ not in (0, 1) else None
     first = find_start(problem)
     m, p = problem.n_theta, problem.n_fixed
     profiled = ProfiledCriterion(finder, first.beta)

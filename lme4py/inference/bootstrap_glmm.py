@@ -1,30 +1,66 @@
-"""Bootstrap replicates of generalised linear mixed models, each from the optimum of the fit."""
+"""Bootstrap replicates of generalised linear mixed models: all at once where the model allows it, else one by one."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from lme4py.design.design import Design
-from lme4py.engine.types import FloatArray
-from lme4py.errors import Lme4Error
+from lme4py.engine.types import BoolArray, FloatArray
+from lme4py.errors import ConvergenceWarning, Lme4Error
 from lme4py.glmm_fit import GlmmFit, glmm_fit
-from lme4py.inference.bootstrap_task import Part, Seeds, Task, stack_values
+from lme4py.inference.batch_glmm import can_batch_glmm, solve_responses, user_estimates
+from lme4py.inference.bootstrap_task import TASK_REPLICATES, Part, Seeds, Task, stack_values
 from lme4py.inference.glmm_refit import Estimates, refit_estimates, refit_glmm
 from lme4py.inference.glmm_simulate import GlmmSimulator
 from lme4py.inference.parameters import fit_parameters
 
 __all__ = ["GlmmTask"]
 
+# Rows times responses of one batch: arrays of this size stay in the cache.
+_BATCH_NUMBERS = 200_000
+# Standard errors beyond which an estimate of a replicate counts as infinite.
+_FAR = 20.0
+
 
 @dataclass(frozen=True)
 class GlmmTask(Task):
     """Replicates of a generalised linear mixed model."""
 
+    def size(self) -> int:
+        """Replicates in one task."""
+        if not self._in_batches():
+            return super().size()
+        rows: int = self.fit.design.n_obs
+        return max(1, min(TASK_REPLICATES["batch"], _BATCH_NUMBERS // rows))
+
+    def _in_batches(self) -> bool:
+        return self.func is None and self.kind == "parametric" and can_batch_glmm(self.fit)
+
     def _responses(self, seeds: Seeds) -> Part:
-        return self._each(self._refits(GlmmSimulator(self.fit).draw(seeds)))
+        Y = GlmmSimulator(self.fit).draw(seeds)
+        return self._batch(Y) if self._in_batches() else self._each(self._refits(Y))
+
+    def _batch(self, Y: FloatArray) -> Part:
+        """All responses at once; those that the batch leaves open one by one."""
+        wanted = fit_parameters(self.fit)
+        values = np.full((Y.shape[1], len(wanted)), np.nan)
+        possible = np.flatnonzero(~np.isnan(Y).any(axis=0))
+        found = solve_responses(self.fit, Y[:, possible])
+        sure = possible[found.converged]
+        beta, sd = user_estimates(self.fit, found.phi[found.converged])
+        values[sure] = stack_values(wanted, beta, [(sd**2)[:, None, None]], np.ones(sure.size))
+        open_ones = np.setdiff1d(np.arange(Y.shape[1]), sure)
+        rest = self._each(self._refits(Y[:, open_ones])) if open_ones.size else None
+        n_far = int(_far(self.fit, beta).sum())
+        if rest is None:
+            return Part(values, (), n_far)
+        values[open_ones] = rest.values
+        failures = tuple((int(open_ones[i]), why) for i, why in rest.failures)
+        return Part(values, failures, rest.n_not_converged + n_far)
 
     def _refits(self, Y: FloatArray) -> Iterator[Callable[[], FloatArray]]:
         for y in Y.T:
@@ -34,7 +70,12 @@ class GlmmTask(Task):
                     raise Lme4Error("the random effects that were drawn lead to a mean outside the range of the link")
                 if self.func is not None:
                     return self._values(refit_glmm(self.fit, y))
-                return _estimated(self.fit, refit_estimates(self.fit, y))
+                found = refit_estimates(self.fit, y)
+                if _far(self.fit, found.beta).any():
+                    warnings.warn(
+                        "the fixed effects are far away, as after separation", ConvergenceWarning, stacklevel=2
+                    )
+                return _estimated(self.fit, found)
 
             yield make
 
@@ -44,6 +85,12 @@ class GlmmTask(Task):
         if self.func is not None:
             return self._values(again)
         return _estimated(fit, again)
+
+
+def _far(fit: GlmmFit, beta: FloatArray) -> BoolArray:
+    """Which fixed effects, (..., p), lie so far from those of the fit that the response must be separated, (...,)."""
+    error = np.sqrt(np.maximum(fit.vcov.diagonal(), 1e-300))
+    return np.asarray((np.abs(beta - fit.beta) > _FAR * error).any(axis=-1))
 
 
 def _estimated(fit: GlmmFit, found: Estimates | GlmmFit) -> FloatArray:

@@ -36,7 +36,9 @@ class BootstrapResult:
     failures : tuple of (int, str)
         Number of each replicate that failed (from 0), and why.
     n_not_converged : int
-        Replicates whose optimum could not be certified; their numbers are kept.
+        Replicates whose optimum could not be certified, or (generalised models without a function, which are not
+        certified) whose fixed effects lie more than 20 standard errors from the estimates, as after separation; their
+        numbers are kept.
 
     Examples
     --------

@@ -104,7 +104,7 @@ class CheckResult:
 
 
 def check(fit: Any) -> CheckResult:
-    """Convergence, singularity, scaling, collinearity, groups, separation, dispersion, normality, Laplace approximation.
+    """Convergence, singularity, scaling, collinearity, groups, separation, dispersion, normality, Laplace.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ def check(fit: Any) -> CheckResult:
     --------
     >>> import lme4py
     >>> fit = lme4py.lmer("Yield ~ 1 + (1 | Batch)", lme4py.load_dataset("Dyestuff2")).fit
-    >>> print(check(fit)["singularity"])
-    ATTENTION singularity: (1 | Batch): the variance is zero. ...
+    >>> [line.name for line in check(fit).attention]
+    ['singularity']
     """
     looks: list[Callable[[Any], CheckLine | None]] = [
         _convergence,
@@ -161,7 +161,8 @@ def _relative_sizes(covariance: FloatArray) -> FloatArray:
     """Standard deviations of the principal components of the correlation matrix, decreasing."""
     sd = np.sqrt(np.diag(covariance))
     scaled = covariance / np.outer(sd, sd) if (sd > 0).all() else covariance
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(scaled)[::-1], 0.0))
+    sizes: FloatArray = np.sqrt(np.maximum(np.linalg.eigvalsh(scaled)[::-1], 0.0))
+    return sizes
 
 
 # --- the columns ------------------------------------------------------------------------------------------------
@@ -273,15 +274,17 @@ def _modes(fit: Any) -> CheckLine:
             if p is not None and term.n_levels >= _LEVELS:
                 tests.append((p, f"{name} | {term.group}"))
     if not tests:
-        return CheckLine("normality of modes", None, "too few levels, or no variation, for a look at their distribution.")
+        return CheckLine(
+            "normality of modes", None, "too few levels, or no variation, for a look at their distribution."
+        )
     p, name = min(tests)
     adjusted = min(1.0, p * len(tests))
     if adjusted >= _P_VALUE:
         message = f"no clear departure from normality (smallest Shapiro-Wilk p = {p:.2g}, {name})."
         return CheckLine("normality of modes", True, message, adjusted)
     message = (
-        f"those of {name} do not look normal (Shapiro-Wilk p = {p:.2g}): outlying groups, groups of different kinds, or "
-        "very unequal group sizes, which do the same. Look at plot('qq', ...) and influence(group=...)."
+        f"those of {name} do not look normal (Shapiro-Wilk p = {p:.2g}): outlying groups, groups of different kinds, "
+        "or very unequal group sizes, which do the same. Look at plot('qq', ...) and influence(group=...)."
     )
     return CheckLine("normality of modes", False, message, adjusted)
 
@@ -304,7 +307,9 @@ def _laplace(fit: Any) -> CheckLine | None:
         return None
     error = fit.laplace_error
     if error is None:
-        return CheckLine("Laplace", None, "quadrature would be too expensive here, or is not available, to compare with.")
+        return CheckLine(
+            "Laplace", None, "quadrature would be too expensive here, or is not available, to compare with."
+        )
     if not fit.laplace_is_poor:
         return CheckLine("Laplace", True, f"quadrature changes -2 log-likelihood by {error:.2g}.", abs(error))
     message = (

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg, special
 
-from lme4py.errors import OptionError, did_you_mean
+from lme4py.errors import DesignError, OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.inference.df import Ddf, Method, Plain, check_method, method
 
@@ -193,7 +193,12 @@ def wald_test(
         )
     gap = R @ fit.beta - target
     # A Cholesky solve keeps the quadratic form positive where an explicit inverse may not.
-    chi2 = float(gap @ linalg.cho_solve(linalg.cho_factor(R @ covariance(fit, vcov, cluster) @ R.T), gap))
+    V = R @ covariance(fit, vcov, cluster) @ R.T
+    if vcov is not None and np.linalg.matrix_rank(V, hermitian=True) < rank:
+        from lme4py.inference.robust import too_few_clusters
+
+        raise DesignError("The " + too_few_clusters(None, rank))
+    chi2 = float(gap @ linalg.cho_solve(linalg.cho_factor(V), gap))
     return {"chi2": chi2, "df": float(rank), "p_value": float(special.chdtrc(rank, chi2))}
 
 

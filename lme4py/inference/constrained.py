@@ -48,7 +48,7 @@ class CovarianceCriterion(Criterion):
 
     def information(self, point: Point) -> tuple[FloatArray, FloatArray]:
         """y'P V_i P V_j P y and y'P V_i P y for all covariance directions (Gilmour et al. 1995)."""
-        return self._average_information(point)
+        return self.average_information(point)
 
     def with_columns(self, M: FloatArray) -> CovarianceCriterion:
         """The model whose columns are [X y] M, shape (p + 1, p' + 1); the random effects are the same."""

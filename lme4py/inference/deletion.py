@@ -63,7 +63,7 @@ def delete_rows(model: WorkingModel) -> Deleted:
     model : WorkingModel
     """
     P, residual = model.projection_diagonal, model.residual
-    ok = P > _LEFT * model.w
+    ok = model.leverage < 1.0 - _LEFT
     P = np.where(ok, P, np.nan)
     moves = model.inverse_times[0] @ model.phi
     ratio = _scale_ratio(model, residual**2 / P, np.ones(P.size))
@@ -90,16 +90,16 @@ def delete_groups(model: WorkingModel, codes: IntArray, size: int) -> Deleted:
         Number of groups.
     """
     blocks, right, square = model.cluster_products(codes, size)
-    A, b = model.cross
+    A = model.cross[0]
     counts = np.bincount(codes, minlength=size).astype(float)
     left = A - blocks
     root = np.linalg.cholesky(model.phi)
     ok = np.linalg.eigvalsh(root.T @ left @ root).min(axis=1, initial=1.0) > _LEFT
     left = np.where(ok[:, None, None], left, A)
-    phi = np.linalg.inv(left)
+    phi: FloatArray = np.asarray(np.linalg.inv(left), dtype=np.float64)
     # From residuals of the whole fit, so that nothing large is subtracted.
     pull = right - blocks @ model.beta
-    change = -np.einsum("gij,gj->gi", phi, pull)
+    change: FloatArray = -np.einsum("gij,gj->gi", phi, pull)
     own = square - 2.0 * right @ model.beta + np.einsum("i,gij,j->g", model.beta, blocks, model.beta)
     lost = own + np.einsum("gi,gi->g", pull, np.einsum("gij,gj->gi", phi, pull))
     return _deleted(model, change, phi, _scale_ratio(model, lost, counts), ok)

@@ -20,6 +20,7 @@ from lme4py.inference.deletion import Deleted
 from lme4py.inference.deletion_batch import DeletionSolver
 from lme4py.inference.refit import random_start
 from lme4py.inference.resample import without_level
+from lme4py.inference.working import model_covariance
 
 __all__ = ["refit_without", "step_without"]
 
@@ -77,7 +78,7 @@ def _batched(fit: Fit, ok: BoolArray, whole_levels: bool, full: bool) -> Deleted
         start = random_start(fit) if full else fit.theta_inside
         for units in solver.chunks(ok.size):
             units = units[ok[units]]
-            products = solver.levels(units) if whole_levels else solver.rows(units)
+            products: Any = solver.levels(units) if whole_levels else solver.rows(units)
             found = solver.solve(products, start) if full else solver.step(products, start)
             phi = solver.covariances(found.theta, products)
             good[units] = found.converged
@@ -105,8 +106,9 @@ def _empty(fit: Fit | GlmmFit, size: int) -> dict[str, FloatArray]:
 
 def _finished(fit: Fit | GlmmFit, out: dict[str, FloatArray], ok: BoolArray) -> Deleted:
     hide = np.where(ok, 1.0, np.nan)
-    safe = np.where(ok[:, None, None], out["vcov"], fit.vcov)
-    log_det = np.linalg.slogdet(safe)[1] - np.linalg.slogdet(fit.vcov)[1]
+    own = model_covariance(fit)
+    safe = np.where(ok[:, None, None], out["vcov"], own)
+    log_det = np.linalg.slogdet(safe)[1] - np.linalg.slogdet(own)[1]
     return Deleted(
         change=(out["beta"] - fit.beta) * hide[:, None],
         errors=np.sqrt(np.einsum("uaa->ua", safe)) * hide[:, None],
@@ -160,7 +162,9 @@ def _step_linear(fit: Fit, design: Any) -> _Estimate | None:
         d = inside.derivatives(point)
         values, vectors = np.linalg.eigh(d.hessian)
         # Directions without curvature, such as a variance of zero, stay where they are.
-        used = np.where(values > 1e-8 * max(float(values.max(initial=0.0)), 1.0), 1.0 / np.where(values, values, 1.0), 0)
+        used = np.where(
+            values > 1e-8 * max(float(values.max(initial=0.0)), 1.0), 1.0 / np.where(values, values, 1.0), 0
+        )
         theta = point.theta - vectors @ (used * (vectors.T @ d.gradient))
         point = inside.evaluate(theta)
     scaling = inside.problem.scaling

@@ -80,9 +80,16 @@ def method(fit: Fit, ddf: str) -> Method:
     Raises
     ------
     OptionError
-        Unknown `ddf`; "kenward-roger" for a maximum likelihood fit, or for a model that is too large for it.
+        Unknown `ddf`; "kenward-roger" for a maximum likelihood fit, or for a model that is too large for it; either
+        for a fit that was asked for robust standard errors.
     """
     chosen = check_method(ddf)
+    vce = fit.design.conventions.vce
+    if vce is not None and chosen in ("satterthwaite", "kenward-roger"):
+        raise OptionError(
+            f"ddf={ddf!r} belongs to the covariance of the model, but this one was fitted with vce={vce!r}; use "
+            "ddf='normal' or 'residual', or fit without vce and use vcov='CR2', which has degrees of freedom."
+        )
     if chosen == "satterthwaite":
         return Satterthwaite(fit)
     if chosen == "kenward-roger":

@@ -32,8 +32,8 @@ def drop1(fit: Any, test: str | None = None, ddf: str = "satterthwaite") -> pd.D
     ----------
     fit : Fit or GlmmFit
     test : {None, "F", "Chisq"}
-        "F": Wald F tests as lmerTest's drop1 (linear models; their default). "Chisq": likelihood-ratio tests of refits by
-        maximum likelihood, as lme4's drop1 (the default of generalised models).
+        "F": Wald F tests as lmerTest's drop1 (linear models; their default). "Chisq": likelihood-ratio tests of refits
+        by maximum likelihood, as lme4's drop1 (the default of generalised models).
     ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
         Of the F tests.
 
@@ -85,7 +85,8 @@ def _restriction(full: Any, term: int) -> FloatArray:
         return dropped_term(full.design, term)
     # The thresholds stand for the intercept, so that every term has its own columns.
     own = np.array(full.design.assign) == term
-    return np.eye(own.size)[own]
+    rows: FloatArray = np.eye(own.size)[own]
+    return rows
 
 
 def _without(full: Any, L: FloatArray) -> dict[str, float]:

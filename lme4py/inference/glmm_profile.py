@@ -9,7 +9,7 @@ from scipy import special
 
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
-from lme4py.errors import ConvergenceWarning, OptionError
+from lme4py.errors import ConvergenceWarning, Lme4Error, OptionError
 from lme4py.glmm_fit import GlmmFit, glmm_fit
 from lme4py.inference.glmm_constrained import GlmmConstrained, covariances_of
 from lme4py.inference.parameters import Parameter
@@ -19,6 +19,8 @@ __all__ = ["check_profiled", "covariances_at_limit", "glmm_sides", "refit_from"]
 
 # A first step where there is no standard error, in units of a column of unit size.
 _GUESS = 0.3
+# Better optima that are followed before a fit counts as not converged.
+_REFITS = 5
 
 
 def check_profiled(fit: GlmmFit) -> None:
@@ -83,20 +85,39 @@ def refit_from(fit: GlmmFit, better: BetterOptimum) -> GlmmFit:
         return glmm_fit(fit.design, fit.family, fit.data, nAGQ=fit.nAGQ, hessian=fit.hessian, start=start)
 
 
-def covariances_at_limit(fit: GlmmFit, term: int, column: int, alpha: float) -> list[FloatArray]:
+def covariances_at_limit(fit: GlmmFit, term: int, column: int, alpha: float) -> list[FloatArray] | None:
     """Covariances of all terms where the standard deviation of one column is at its upper profile limit.
 
     Parameters
     ----------
     fit : GlmmFit
+        One with nAGQ=0 is fitted again with nAGQ=1.
     term, column : int
     alpha : float
+
+    Returns
+    -------
+    list of ndarray, each (k, k), or None
+        None where there is no upper limit.
     """
-    check_profiled(fit)
-    parameter = Parameter("sd", "sd", term, column, column)
+    if fit.nAGQ == 0:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fit = glmm_fit(fit.design, fit.family, fit.data, nAGQ=1, hessian=fit.hessian)
+    for _ in range(_REFITS):
+        try:
+            return _at_limit(fit, Parameter("sd", "sd", term, column, column), alpha)
+        except BetterOptimum as better:
+            fit = refit_from(fit, better)
+    raise Lme4Error("the profile finds ever better optima: the fit has not converged. Simplify the random effects.")
+
+
+def _at_limit(fit: GlmmFit, parameter: Parameter, alpha: float) -> list[FloatArray] | None:
     with limited_threads(fit.design):
         _, side = glmm_sides(fit, parameter, 0.0)
         limit = side.limit(float(-special.ndtri(alpha / 2.0)))
+        if not np.isfinite(limit):
+            return None
         found = min(side.points, key=lambda point: abs(point.v - limit)).minimum
     holding = side.constrained
     if not isinstance(holding, GlmmConstrained):

@@ -81,8 +81,9 @@ def new_response(fit: GlmmFit, y: Any) -> ResponseData:
 
 def _numbers(fit: GlmmFit, y: Any) -> FloatArray:
     """`y` as floats for the rows used; labels of a response with two levels as 0 and 1."""
+    codes = _codes(fit, y)
     try:
-        values = np.asarray(_codes(fit, y), dtype=np.float64)
+        values = np.asarray(codes, dtype=np.float64)
     except (TypeError, ValueError):
         raise DataError("the new response holds values that are no numbers; give one number per row.") from None
     design = fit.design

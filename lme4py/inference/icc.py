@@ -298,7 +298,10 @@ def _upper_at_zero(fit: AnyFit, ratio: _Ratio, alpha: float) -> float:
     t = ratio.shared[0]
     column = int(np.argmax(np.diag(ratio.K[t])))
     if isinstance(fit, GlmmFit):
-        above, below = ratio.parts(fit, covariances_at_limit(fit, t, column, alpha))
+        covariances = covariances_at_limit(fit, t, column, alpha)
+        if covariances is None:
+            return 1.0
+        above, below = ratio.parts(fit, covariances)
         return above / below
     parameter = Parameter("ratio", "ratio", t, column, column)
     target = -float(special.ndtri(alpha / 2.0))

@@ -30,7 +30,7 @@ from lme4py.fit import Fit
 from lme4py.inference.clusters import ClusterChoice, Clusters, find_clusters, home_of_levels
 from lme4py.inference.deletion import Deleted, delete_groups, delete_one_by_one, delete_rows, group_leverage
 from lme4py.inference.deletion_refit import refit_without, step_without
-from lme4py.inference.working import WorkingModel, working_model
+from lme4py.inference.working import WorkingModel, model_covariance, working_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,16 +88,15 @@ class InfluenceResult:
         """One row per unit: cooks_fixed, cooks_distance, leverage, covratio, sigma, then dfbeta and dfbetas."""
         import pandas as pd
 
-        columns = [self.cooks_fixed, self.cooks_distance, self.leverage, self.covratio, self.sigma]
-        return pd.concat([*columns, self.dfbeta.add_prefix("dfbeta_"), self.dfbetas.add_prefix("dfbetas_")], axis=1)
+        names = ("cooks_fixed", "cooks_distance", "leverage", "covratio", "sigma")
+        frame = pd.DataFrame({name: getattr(self, name) for name in names})
+        return frame.join(self.dfbeta.add_prefix("dfbeta_")).join(self.dfbetas.add_prefix("dfbetas_"))
 
     def largest(self, n: int = 5) -> pd.DataFrame:
         """The n units with the largest `cooks_fixed`: both distances, leverage, and dfbetas."""
-        import pandas as pd
-
         order = np.argsort(-self.cooks_fixed.to_numpy(dtype=np.float64), kind="stable")[:n]
-        shown = [self.cooks_fixed, self.cooks_distance, self.leverage, self.dfbetas.add_prefix("dfbetas_")]
-        return pd.concat(shown, axis=1).iloc[order]
+        measures = ["cooks_fixed", "cooks_distance", "leverage", *(f"dfbetas_{name}" for name in self.dfbetas.columns)]
+        return self.to_frame()[measures].iloc[order]
 
     def summary(self, n: int = 5) -> str:
         """The largest distances in words and numbers."""
@@ -108,8 +107,9 @@ class InfluenceResult:
         }[self.method]
         count = self.cooks_distance.size
         above = int((self.cooks_fixed > 4.0 / count).sum())
+        units = "observations" if self.unit == "observation" else f"levels of {self.unit}"
         lines = [
-            f"Influence of {count} {'observations' if self.unit == 'observation' else f'levels of {self.unit}'} ({how})",
+            f"Influence of {count} {units} ({how})",
             f"{above} with a Cook's distance of the fixed effects above 4/{count} = {4.0 / count:.3g}; the largest:",
             self.largest(n).to_string(float_format=lambda value: f"{value:.4g}"),
         ]
@@ -154,7 +154,7 @@ def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) 
     >>> import lme4py
     >>> fit = lme4py.lmer("Reaction ~ Days + (Days | Subject)", lme4py.load_dataset("sleepstudy")).fit
     >>> influence(fit, "Subject", "refit").cooks_distance.round(4).head(3).to_dict()
-    {308: 0.0821, 309: 0.132, 310: 0.0982}
+    {'308': 0.0821, '309': 0.132, '310': 0.0982}
     """
     chosen = _check_method(fit, method)
     units = _rows(fit) if group is None else find_clusters(fit.design, group)
@@ -256,9 +256,9 @@ def _cooks_fixed(fit: Any, change: FloatArray) -> FloatArray:
     U, p = change.shape
     if p == 0:
         return np.zeros(U)
-    half = np.linalg.solve(np.linalg.cholesky(fit.vcov), change.T)
+    half = np.linalg.solve(np.linalg.cholesky(model_covariance(fit)), change.T)
     # lme4's factor; it is not positive where there are no more units than coefficients.
-    factor = (U - p) / (U * p) if U > p else 1.0 / p
+    factor = 1.0 / p if p >= U else (U - p) / (U * p)
     out: FloatArray = factor * np.einsum("pu,pu->u", half, half)
     return out
 

@@ -77,7 +77,8 @@ class JointVariance:
                 for a in range(factor.n_columns):
                     moved = moved - z[:, a, None] * by_level[a][c]
         fixed = np.einsum("np,pq,nq->n", moved, self.vcov, moved)
-        return self.scale * np.maximum(fixed + self._random(Z, codes), 0.0)
+        variance: FloatArray = self.scale * np.maximum(fixed + self._random(Z, codes), 0.0)
+        return variance
 
     def _columns(self, rows: Rows, factor: Factor) -> FloatArray:
         """Columns of a factor inside, (n, k); zero where no mode is added."""

@@ -13,6 +13,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import Lme4Error
 from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.batch_glmm import can_batch_glmm, solve_responses
 from lme4py.inference.glmm_refit import new_response, refit_estimates
 from lme4py.inference.glmm_simulate import GlmmSimulator
 from lme4py.inference.mixture import cone_information
@@ -23,6 +24,8 @@ __all__ = ["glmm_bootstrap_ratios", "glmm_cone_information"]
 
 # Weights below this part of the largest count as this: a row without information.
 _LEAST_WEIGHT = 1e-10
+# Numbers in the responses that are drawn at a time.
+_CHUNK_NUMBERS = 200_000
 
 
 def glmm_cone_information(full: GlmmFit, restricted: GlmmFit | PlainFit, embedding: Embedding) -> FloatArray:
@@ -89,32 +92,48 @@ def glmm_bootstrap_ratios(
     Lme4Error
         No response could be fitted.
     """
-    is_plain = isinstance(restricted, PlainFit)
     source = _plain_source(full, restricted, X) if isinstance(restricted, PlainFit) else restricted
     simulator = GlmmSimulator(source)
-    small = _plain_criterion(full, restricted) if isinstance(restricted, PlainFit) else _criterion(restricted)
-    large = _criterion(full)
-    ratios, why = [], ""
+    seeds = np.random.SeedSequence(seed).spawn(n_sim)
+    size = max(1, min(500, _CHUNK_NUMBERS // full.design.n_obs))
+    parts: list[FloatArray] = []
+    why: list[str] = []
     with limited_threads(full.design):
-        for seed_i in np.random.SeedSequence(seed).spawn(n_sim):
-            y = simulator.draw([seed_i])[:, 0]
-            try:
-                ratios.append(max(small(y) - large(y), 0.0))
-            except (Lme4Error, ArithmeticError, np.linalg.LinAlgError) as error:
-                why = str(error)
-    if not ratios:
-        what = "without random effects" if is_plain else "restricted"
-        raise Lme4Error(f"none of {n_sim} responses simulated from the model {what} could be fitted: {why}")
-    return np.array(ratios), n_sim - len(ratios)
+        for start in range(0, n_sim, size):
+            Y = simulator.draw(seeds[start : start + size])
+            small = _plain(full, restricted, Y, why) if isinstance(restricted, PlainFit) else _mixed(restricted, Y, why)
+            parts.append(small - _mixed(full, Y, why))
+    ratios = np.concatenate(parts)
+    ratios = ratios[np.isfinite(ratios)]
+    if not ratios.size:
+        raise Lme4Error(f"none of {n_sim} responses simulated from the restricted model could be fitted: {why[0]}")
+    return np.maximum(ratios, 0.0), n_sim - ratios.size
 
 
-def _criterion(fit: GlmmFit) -> Callable[[FloatArray], float]:
-    return lambda y: refit_estimates(fit, y).criterion
+def _mixed(fit: GlmmFit, Y: FloatArray, why: list[str]) -> FloatArray:
+    """Minima of the criterion for responses (n, B); NaN where a response cannot be fitted."""
+    values = np.full(Y.shape[1], np.nan)
+    if can_batch_glmm(fit):
+        possible = np.flatnonzero(~np.isnan(Y).any(axis=0))
+        found = solve_responses(fit, Y[:, possible])
+        values[possible[found.converged]] = found.value[found.converged]
+    return _one_by_one(values, Y, lambda y: refit_estimates(fit, y).criterion, why)
 
 
-def _plain_criterion(full: GlmmFit, plain: PlainFit) -> Callable[[FloatArray], float]:
+def _plain(full: GlmmFit, plain: PlainFit, Y: FloatArray, why: list[str]) -> FloatArray:
     def criterion(y: FloatArray) -> float:
-        problem = replace(plain.problem, data=new_response(full, y))
-        return fit_plain(problem, plain.x).criterion
+        return fit_plain(replace(plain.problem, data=new_response(full, y)), plain.x).criterion
 
-    return criterion
+    return _one_by_one(np.full(Y.shape[1], np.nan), Y, criterion, why)
+
+
+def _one_by_one(
+    values: FloatArray, Y: FloatArray, criterion: Callable[[FloatArray], float], why: list[str]
+) -> FloatArray:
+    """Fill in the values that are NaN; what goes wrong is noted in `why`."""
+    for b in np.flatnonzero(np.isnan(values)):
+        try:
+            values[b] = criterion(Y[:, b])
+        except (Lme4Error, ArithmeticError, np.linalg.LinAlgError) as error:
+            why.append(str(error))
+    return values

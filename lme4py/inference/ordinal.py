@@ -77,7 +77,8 @@ def predict_categories(
 
     if type not in PREDICTIONS:
         hint = did_you_mean(str(type), (*PREDICTIONS, "linear"))
-        raise OptionError(f"type={type!r} is not known for ordered categories.{hint} Use 'linear' or one of {PREDICTIONS}.")
+        allowed = ", ".join(map(repr, ("linear", *PREDICTIONS)))
+        raise OptionError(f"type={type!r} is not known for ordered categories.{hint} Use one of {allowed}.")
     if new_levels not in ("zero", "error"):
         raise OptionError(f"new_levels must be 'zero' or 'error', got {new_levels!r}.")
     chosen = chosen_terms(fit, include_random)
@@ -99,7 +100,8 @@ def _most_probable(fit: GlmmFit, table: FloatArray, index: pd.Index[Any]) -> pd.
 
     missing = np.isnan(table).any(axis=1)
     codes = np.where(missing, -1, np.where(np.isnan(table), -1.0, table).argmax(axis=1))
-    values = pd.Categorical.from_codes(codes.tolist(), categories=list(fit.categories), ordered=True)
+    kind = pd.CategoricalDtype(list(fit.categories), ordered=True)
+    values = pd.Categorical.from_codes(codes.astype(np.int64), dtype=kind)
     return pd.Series(values, index=index, name="predicted")
 
 
@@ -220,5 +222,6 @@ def threshold_parameters(fit: GlmmFit) -> pd.DataFrame:
     family = family_of(fit)
     names = fit.threshold_names if family.threshold == "flexible" else family.parameter_names
     back = np.linalg.pinv(family.A)
-    se = np.sqrt(np.maximum(np.diag(back @ fit.threshold_vcov @ back.T), 0.0))
+    vcov: Any = fit.threshold_vcov
+    se = np.sqrt(np.maximum(np.diag(back @ vcov @ back.T), 0.0))
     return pd.DataFrame({"estimate": fit.lam, "std_error": se}, index=pd.Index(list(names), name="term"))

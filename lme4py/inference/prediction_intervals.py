@@ -195,13 +195,11 @@ def _row_data(fit: GlmmFit, frame: Frame | None, whole: BoolArray, weights: str 
     return ResponseData(np.zeros(n), None, np.broadcast_to(_weights(fit, frame, whole, weights), (n,)))
 
 
-def _trials(
-    fit: GlmmFit, frame: Frame, whole: BoolArray, weights: str | ArrayLike | None
-) -> FloatArray | None:
+def _trials(fit: GlmmFit, frame: Frame, whole: BoolArray, weights: str | ArrayLike | None) -> FloatArray | None:
     """Numbers of trials of new rows; None where each has one."""
     if fit.data.trials is None and weights is None:
         return None
-    by_weights = weights is not None or fit.data.weights is None and fit.design.weights is not None
+    by_weights = weights is not None or (fit.data.weights is None and fit.design.weights is not None)
     if by_weights:
         trials = np.broadcast_to(_weights(fit, frame, whole, weights), (int(whole.sum()),))
     else:
@@ -237,5 +235,7 @@ def _weights(
     column = frame.column(given) if isinstance(given, str) else column_from_array(given, "weights", frame.n_rows)
     values = column.values[whole]
     if column.kind != "numeric" or not (np.isfinite(values).all() and (values > 0).all()):
-        raise DataError(f"the weights {column.name!r} of the new data are not all positive numbers; correct these rows.")
+        raise DataError(
+            f"the weights {column.name!r} of the new data are not all positive numbers; correct these rows."
+        )
     return np.asarray(values, dtype=np.float64)

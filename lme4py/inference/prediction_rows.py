@@ -105,7 +105,7 @@ def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[i
         return []
     if not isinstance(include_random, Iterable):
         raise OptionError(
-            f"include_random={include_random!r} is not known; use True, False, 'integrate' or names of grouping factors."
+            f"include_random={include_random!r} is not known; use True, False, 'integrate' or names of factors."
         )
     names = [include_random] if isinstance(include_random, str) else list(include_random)
     known = list(fit.design.n_groups)

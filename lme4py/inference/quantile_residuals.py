@@ -101,9 +101,8 @@ class QuantileResiduals:
         """
         from scipy.stats import kstest
 
-        _check_alternative(alternative)
         values = self.residuals.to_numpy()
-        found = kstest(values[np.isfinite(values)], "uniform", alternative=alternative)
+        found = kstest(values[np.isfinite(values)], "uniform", alternative=_known(alternative))
         return SimulationTest("uniformity (KS)", float(found.statistic), float(found.pvalue), alternative, 0.0)
 
     def test_dispersion(self, alternative: str = "two-sided") -> SimulationTest:
@@ -144,7 +143,6 @@ class QuantileResiduals:
         ----------
         alternative : {"two-sided", "greater", "less"}
         """
-        _check_alternative(alternative)
         low, high = self.simulated.min(axis=1), self.simulated.max(axis=1)
         count = float(((self.observed < low) | (self.observed > high)).sum())
         if self.is_discrete:
@@ -154,7 +152,7 @@ class QuantileResiduals:
         from scipy.stats import binomtest
 
         rate = 2.0 / (self.n + 1.0)
-        p = float(binomtest(int(count), self.observed.size, rate, alternative=alternative).pvalue)
+        p = float(binomtest(int(count), self.observed.size, rate, alternative=_known(alternative)).pvalue)
         return SimulationTest("outliers", count, p, alternative, rate * self.observed.size)
 
 
@@ -195,8 +193,8 @@ def quantile_residuals(
     simulated = np.ascontiguousarray(make_simulator(fit, include_random).draw(seeds[:-1]))
     if np.isnan(simulated).any():
         raise Lme4Error(
-            "some simulated responses have a mean outside the range of the link: the random effects that were drawn are "
-            "too large for it. Use include_random=True, or a model with a log link."
+            "some simulated responses have a mean outside the range of the link: the random effects that were drawn "
+            "are too large for it. Use include_random=True, or a model with a log link."
         )
     observed = _observed(fit)
     below = np.mean(simulated < observed[:, None], axis=1)
@@ -233,17 +231,20 @@ def _expected(fit: Fit | GlmmFit, include_random: bool | str | Iterable[str], si
     if not isinstance(fit, GlmmFit):
         return eta
     counts = fit.data.trials is not None and not is_proportion(fit)
-    return fit.family.mean(eta) * (fit.data.n_trials if counts else 1.0)
+    mean: FloatArray = fit.family.mean(eta) * (fit.data.n_trials if counts else 1.0)
+    return mean
 
 
-def _check_alternative(alternative: str) -> None:
+def _known(alternative: str) -> Any:
+    """The alternative, or an error when it is none."""
     if alternative not in ALTERNATIVES:
         raise OptionError(f"alternative={alternative!r} is not known; use one of {', '.join(ALTERNATIVES)}.")
+    return alternative
 
 
 def _rank_p(observed: float, simulated: FloatArray, alternative: str) -> float:
     """p-value of a statistic among simulated ones; it counts as one of them, so that p is never zero."""
-    _check_alternative(alternative)
+    _known(alternative)
     less = (1.0 + float(np.sum(simulated <= observed))) / (simulated.size + 1.0)
     greater = (1.0 + float(np.sum(simulated >= observed))) / (simulated.size + 1.0)
     if alternative == "two-sided":

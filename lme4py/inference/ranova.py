@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scipy import special
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ranova"]
 
 
-def ranova(fit: Any) -> pd.DataFrame:
+def ranova(fit: Fit | GlmmFit) -> pd.DataFrame:
     """Likelihood-ratio tests of leaving out each random effect, by the method of the fit (REML or ML).
 
     Parameters
@@ -37,13 +37,10 @@ def ranova(fit: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
-    full = fit
-    rows = {
-        "<none>": {"npar": full.n_params, "logLik": full.log_likelihood, "AIC": full.criterion + 2.0 * full.n_params}
-    }
-    for label, terms in _reductions(full.design):
-        reduced = _refitted(full, terms) if terms else None
-        rows[label] = _row(reduced, full)
+    rows = {"<none>": {"npar": fit.n_params, "logLik": fit.log_likelihood, "AIC": fit.criterion + 2.0 * fit.n_params}}
+    for label, terms in _reductions(fit.design):
+        reduced = _refitted(fit, terms) if terms else None
+        rows[label] = _row(reduced, fit)
     columns = ["npar", "logLik", "AIC", "chi2", "df", "p_value", "p_chi2"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 

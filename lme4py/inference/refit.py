@@ -21,7 +21,7 @@ from lme4py.fit import Fit, LmmCriterion, make_fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.glmm_refit import refit_glmm
 
-__all__ = ["Responses", "fit_problem", "linear_fit", "off_boundary", "random_start", "refit", "refit_ml"]
+__all__ = ["Responses", "fit_problem", "off_boundary", "random_start", "refit", "refit_ml"]
 
 # Standard deviations (relative, in columns of unit size) below this are raised to it before they are a start: at an
 # exact zero the gradient vanishes.
@@ -72,13 +72,6 @@ def off_boundary(templates: Templates, theta: FloatArray) -> FloatArray:
         vectors, sizes, _ = np.linalg.svd(T)
         factors.append(vectors * np.maximum(sizes, _LEAST_START))
     return templates.theta_of_factors(factors)
-
-
-def linear_fit(fit: Any, what: str) -> Fit:
-    """The fit, or an error when it is not that of a linear mixed model."""
-    if isinstance(fit, Fit):
-        return fit
-    raise OptionError(f"{what} is available for linear mixed models only in this version.")
 
 
 def check_response(fit: Any, y: Any) -> FloatArray:

@@ -175,17 +175,14 @@ def _count_quantiles(mixture: _Mixture, low: FloatArray, high: FloatArray, proba
     return high / mixture.data.n_trials if is_share else high
 
 
-def _bisect(
-    mixture: _Mixture, low: FloatArray, high: FloatArray, probability: float, scale: Any
-) -> FloatArray:
+def _bisect(mixture: _Mixture, low: FloatArray, high: FloatArray, probability: float, scale: Any) -> FloatArray:
     for _ in range(_STEPS):
         middle = 0.5 * (low + high)
         enough = mixture(scale(middle)) >= probability
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
         if (high - low <= 1e-10 * np.maximum(1e-3, np.abs(middle))).all():
             break
-    middle = 0.5 * (low + high)
-    return middle
+    return np.asarray(0.5 * (low + high))
 
 
 def cumulative(fit: GlmmFit, y: FloatArray, mu: FloatArray, data: ResponseData) -> FloatArray:
@@ -201,16 +198,15 @@ def cumulative(fit: GlmmFit, y: FloatArray, mu: FloatArray, data: ResponseData) 
     name, size = fit.family.name, fit.dispersion
     with np.errstate(all="ignore"):
         if name == "binomial":
-            k = np.broadcast_to(y, mu.shape)
-            value = np.where(k < 0.0, 0.0, special.bdtr(np.maximum(k, 0.0), data.n_trials, np.clip(mu, 0.0, 1.0)))
+            rest = np.maximum(data.n_trials - y, 1e-300)
+            value = special.betainc(rest, np.maximum(y, 0.0) + 1.0, 1.0 - np.clip(mu, 0.0, 1.0))
+            value = np.where(y < 0.0, 0.0, np.where(y >= data.n_trials, 1.0, value))
         elif name == "poisson":
             value = np.where(y < 0.0, 0.0, special.pdtr(np.maximum(y, 0.0), mu))
         elif name == "nbinomial":
             value = np.where(y < 0.0, 0.0, special.betainc(size, np.maximum(y, 0.0) + 1.0, size / (size + mu)))
         elif name == "nbinomial1":
-            value = np.where(
-                y < 0.0, 0.0, special.betainc(mu / size, np.maximum(y, 0.0) + 1.0, 1.0 / (1.0 + size))
-            )
+            value = np.where(y < 0.0, 0.0, special.betainc(mu / size, np.maximum(y, 0.0) + 1.0, 1.0 / (1.0 + size)))
         elif name == "gaussian":
             value = special.ndtr((y - mu) * np.sqrt(data.weight / size))
         elif name == "gamma":

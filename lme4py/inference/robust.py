@@ -4,17 +4,20 @@ With clusters that the model takes as independent, V block diagonal in them, M =
 
     V_R = M ( sum over clusters of S_c e_c e_c' S_c' ) M,           S_c = X_c'V_c^-1 A_c.
 
-CR0: A = I (Liang & Zeger 1986). CR1: CR0 times m / (m - 1), as Stata's vce(cluster). CR2: A_c = D_c' B_c^{+1/2} D_c with
-V_c = D_c'D_c and B_c = D_c (V_c - X_c M X_c') D_c', unbiased when V is right (Bell & McCaffrey 2002; Pustejovsky &
-Tipton 2018, J. Bus. Econ. Stat. 36:672, eq. 9-10); D_c is the symmetric root here, which gives the same A_c. CR3: A_c =
+CR0: A = I (Liang & Zeger 1986). CR1: CR0 times m / (m - 1), as Stata's vce(cluster). CR2: A_c = D_c' B_c^{+1/2} D_c
+with V_c = D_c'D_c and B_c = D_c (V_c - X_c M X_c') D_c', unbiased when V is right (Bell & McCaffrey 2002; Pustejovsky
+& Tipton 2018, J. Bus. Econ. Stat. 36:672); D_c is the symmetric root here, which gives the same A_c. CR3: A_c =
 (I - X_c M X_c'V_c^-1)^-1, close to the jackknife.
+
+Stata's ``mixed, vce(robust)`` (maximum likelihood only, clusters the highest level) is CR1 but for the part of the
+observed information that links beta and the variances, which is zero in expectation and left out here.
 
 Degrees of freedom (Pustejovsky & Tipton 2018, sections 3 and 4) treat V as known: with g_c = S_c'M l and
 
     G_ij = [i = j] g_i'V_i g_i - g_i'X_i M X_j'g_j,               df = (sum_i G_ii)^2 / sum_ij G_ij^2.
 
-All of it needs only S_c e_c, S_c V_c S_c' and S_c X_c of every cluster: p and p x p numbers. V_c acts as a multiple of I
-beyond the columns of X_c and Z_c (for equal weights), so that large clusters are reduced to a basis of these.
+All of it needs only S_c e_c, S_c V_c S_c' and S_c X_c of every cluster: p and p x p numbers. V_c acts as a multiple of
+I beyond the columns of X_c and Z_c (for equal weights), so that large clusters are reduced to a basis of these.
 """
 
 from __future__ import annotations
@@ -216,7 +219,7 @@ class Robust:
         return out
 
     def f_test(self, L: FloatArray, estimate: FloatArray) -> FTest:
-        """Approximate Hotelling test of independent rows (Pustejovsky & Tipton 2018, eq. 12-14).
+        """Approximate Hotelling test of independent rows (Pustejovsky & Tipton 2018, section 4).
 
         Raises
         ------
@@ -224,9 +227,8 @@ class Robust:
             When there are too few clusters for that many rows.
         """
         q = L.shape[0]
-        wald = q * _wald(L @ self.vcov @ L.T, estimate)
         if q == 1:
-            return _f_test(wald, 1, float(self.t_df(L)[0]))
+            return _f_test(_wald(L @ self.vcov @ L.T, estimate), 1, float(self.t_df(L)[0]))
         b, a = self._forms(L)
         size = np.einsum("crk,csk->crs", a, a)
         cross = np.einsum("crk,csl->rskl", a, a, optimize=True)
@@ -236,13 +238,16 @@ class Robust:
         cross = np.einsum("rs,tu,sukl->rtkl", root, root, cross, optimize=True)
         eta = q * (q + 1.0) / _total_variance(b, size, cross)
         den_df = eta - q + 1.0
-        if den_df <= 0.0:
-            raise DesignError(
-                f"{self.n_clusters} clusters are too few for a robust test of {q} restrictions together; test fewer at "
-                "a time."
-            )
-        scale = den_df / eta
-        return _f_test(wald / q, q, den_df, scale)
+        covariance = L @ self.vcov @ L.T
+        if den_df <= 0.0 or np.linalg.matrix_rank(covariance, hermitian=True) < q:
+            raise DesignError(too_few_clusters(self.n_clusters, q))
+        return _f_test(_wald(covariance, estimate), q, den_df, den_df / eta)
+
+
+def too_few_clusters(count: int | None, q: int) -> str:
+    """What to say where a robust covariance of q restrictions is singular."""
+    number = "" if count is None else f"{count} "
+    return f"{number}clusters are too few for a robust test of {q} restrictions together; test fewer at a time."
 
 
 def _total_variance(b: FloatArray, size: FloatArray, cross: FloatArray) -> float:

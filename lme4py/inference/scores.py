@@ -5,8 +5,8 @@ factors; its parts are added up by cluster instead of altogether. With quadratur
 of several factors is singular, each cluster is a small model of its own, differentiated at the same parameters.
 
 The robust covariance is H^-1 (sum over clusters of s_c s_c') H^-1, with H the Hessian of minus the log-likelihood
-in (theta, beta, log dispersion or thresholds): White (1982, Econometrica 50:1); times m / (m - 1) it is Stata's vce(cluster) of
-multilevel models, where vce(robust) takes the highest level as the clusters.
+in (theta, beta, log dispersion or thresholds): White (1982, Econometrica 50:1); times m / (m - 1) it is Stata's
+vce(cluster) of multilevel models, where vce(robust) takes the highest level as the clusters.
 """
 
 from __future__ import annotations
@@ -71,10 +71,7 @@ def cluster_scores(fit: GlmmFit, cluster: ClusterChoice = None) -> FloatArray:
         raise OptionError("scores need a likelihood in all parameters; refit the model with nAGQ=1 or more.")
     with limited_threads(fit.design), np.errstate(all="ignore"):
         by_level = _by_level(fit.point) if fit.nAGQ == 1 else None
-        if by_level is None:
-            gradient = _one_by_one(fit, clusters)
-        else:
-            gradient = _together(fit, clusters, by_level)
+        gradient = _one_by_one(fit, clusters) if by_level is None else _together(fit, clusters, by_level)
     return _on_user_scale(fit, -0.5 * gradient)
 
 
@@ -188,9 +185,7 @@ def _theta_by_cluster(fit: GlmmFit, by_T: list[FloatArray], clusters: Clusters) 
     for factor, values in zip(problem.factors, by_T, strict=True):
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             template = problem.templates.templates[term]
-            own = values[:, columns, columns][:, template.rows, template.columns]
-            if template.structure == "identity":
-                own = own.sum(axis=1, keepdims=True)
+            own = np.einsum("jab,iab->ji", values[:, columns, columns], np.array(template.directions))
             out[:, problem.templates.slices[term]] = row_sums(own, homes[factor.name], clusters.n_clusters)
     return out
 
@@ -231,14 +226,13 @@ def _restricted(problem: GlmmProblem, rows: IntArray) -> tuple[GlmmProblem, IntA
         column, start = column + k, start + factor.size
     # The outer factor first: within one cluster of one small group the data cannot tell which one it is.
     order = sorted(range(len(factors)), key=lambda f: problem.factors[f].n_levels)
-    codes, Z, factors, places = ([part[f] for f in order] for part in (codes, Z, factors, places))
-    kept = tuple(factors)
+    kept = tuple(factors[f] for f in order)
     smaller = replace(
         problem,
         factors=kept,
         X=problem.X[rows],
         offset=problem.offset[rows],
-        products=WeightedProducts(tuple(codes), tuple(Z), kept),
+        products=WeightedProducts(tuple(codes[f] for f in order), tuple(Z[f] for f in order), kept),
         data=_reordered(problem.data, rows),
     )
-    return smaller, np.concatenate(places)
+    return smaller, np.concatenate([places[f] for f in order])

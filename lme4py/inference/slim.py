@@ -197,10 +197,13 @@ def _slim_design(design: Design) -> Design:
     names = {"y": "response", "X": "model matrix", "weights": "weights", "offset": "offset", "keep": "rows used"}
     changes: dict[str, Any] = {name: _dropped(what, getattr(design, name)) for name, what in names.items()}
     index: Any = DroppedRows("row labels", (len(design.index),))
+    columns: Any = DroppedRows("columns of the data", (design.n_obs,))
     response = None if design.response is None else _slim_response(design.response)
     conventions = replace(design.conventions, clusters=_dropped("clusters of the rows", design.conventions.clusters))
     terms = tuple(_slim_term(term) for term in design.terms)
-    return replace(design, **changes, index=index, response=response, terms=terms, conventions=conventions)
+    return replace(
+        design, **changes, index=index, columns=columns, response=response, terms=terms, conventions=conventions
+    )
 
 
 def _slim_response(data: ResponseData) -> ResponseData:

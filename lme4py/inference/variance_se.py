@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["standard_errors", "variance_table", "wald_limits"]
 
+# Rounding of a variance that is zero.
+_NO_VARIANCE = 1e-20
+
 
 def standard_errors(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
     """Standard errors by the delta method; zero or NaN on the boundary.
@@ -129,6 +132,7 @@ def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFra
         if p.kind == "corr":
             rows.append((value, error, value - z * error, value + z * error))
         else:
+            value = value if value > _NO_VARIANCE else 0.0
             rows.append((value, error if value > 0.0 else float("nan"), *_limits("sd", value, z * error)))
     columns = ["estimate", "std_error", "lower", "upper"]
     return pd.DataFrame(rows, columns=columns, index=pd.Index(names, name="term"))

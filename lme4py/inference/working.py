@@ -21,7 +21,7 @@ from lme4py.engine.weighted import WeightedProducts
 from lme4py.fit import Fit
 from lme4py.inference.clusters import row_sums
 
-__all__ = ["WorkingModel", "working_model"]
+__all__ = ["WorkingModel", "model_covariance", "working_model"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ class WorkingModel:
 
     @cached_property
     def beta(self) -> FloatArray:
-        return self.phi @ self.cross[1]
+        beta: FloatArray = self.phi @ self.cross[1]
+        return beta
 
     @cached_property
     def residual(self) -> FloatArray:
@@ -100,7 +101,8 @@ class WorkingModel:
     def projection_diagonal(self) -> FloatArray:
         """Diagonal of P, (n,)."""
         VX = self.inverse_times[0]
-        return self.inverse_diagonal - np.einsum("ni,ij,nj->n", VX, self.phi, VX, optimize=True)
+        explained: FloatArray = np.einsum("ni,ij,nj->n", VX, self.phi, VX, optimize=True)
+        return self.inverse_diagonal - explained
 
     @cached_property
     def leverage(self) -> FloatArray:
@@ -142,6 +144,16 @@ def working_model(fit: Any) -> WorkingModel:
     """
     with limited_threads(fit.design):
         return _linear(fit) if isinstance(fit, Fit) else _generalised(fit)
+
+
+def model_covariance(fit: Any) -> FloatArray:
+    """Covariance of beta by the model, also where the fit was told to print a robust one, (p, p)."""
+    if isinstance(fit, Fit):
+        inverse = np.linalg.inv(fit.point.RX)
+        return fit.problem.scaling.vcov(_inside_sigma(fit, fit.problem.scaling) ** 2 * (inverse @ inverse.T))
+    m, p = fit.theta.size, fit.beta.size
+    covariance: FloatArray = fit.parameter_vcov[m : m + p, m : m + p]
+    return covariance
 
 
 def _linear(fit: Fit) -> WorkingModel:

@@ -11,6 +11,7 @@ from lme4py.design.build import lformula
 from lme4py.design.conventions import Conventions, with_conventions
 from lme4py.design.design import Design
 from lme4py.errors import DesignError, OptionError
+from lme4py.inference.robust import independent_clusters
 from lme4py.keyword.formula import chains_of, fixed_part, random_part
 from lme4py.keyword.names import term
 from lme4py.keyword.nesting import crossed_hint, nesting_notes
@@ -76,7 +77,17 @@ class Model:
             )
         except DesignError as error:
             raise DesignError(f"{str(error).rstrip('.')}.{crossed_hint(chains)}") from None
+        if chosen.vce is not None:
+            self._check_clusters(design, chosen)
         return _speaking(design, chosen, nesting_notes(chains, design))
+
+    def _check_clusters(self, design: Design, chosen: Conventions) -> None:
+        """Refuse clusters that are not independent in the model, before any fitting."""
+        try:
+            independent_clusters(design, chosen.clusters)
+        except OptionError as error:
+            hint = " For crossed factors name a column of coarser clusters in vce." if self.crossed else ""
+            raise OptionError(f"vce={self.vce!r} is not possible: {error}{hint}") from None
 
     def formula(self, family: str, chains: Sequence[Sequence[str]], frame: Frame) -> tuple[str, Frame]:
         """The formula, and the data it is evaluated on."""

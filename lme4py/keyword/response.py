@@ -41,7 +41,8 @@ def response_part(y: Any, trials: Any, family: str, frame: Frame) -> tuple[str, 
     text, values, extended = _trials(trials, frame)
     if str(y) in frame:
         _check_successes(frame.column(str(y)), values)
-    return f"cbind({response}, {text} - {response})", extended
+        return f"cbind({response}, {text} - {response})", extended
+    return f"cbind({response}, {text} - ({response}))", extended
 
 
 def _trials(trials: Any, frame: Frame) -> tuple[str, Any, Frame]:

@@ -18,7 +18,7 @@ from lme4py.errors import OptionError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FactoredRows", "ModelAdapter", "Rows", "DdfMethod", "frame_of", "to_pandas"]
+__all__ = ["DdfMethod", "FactoredRows", "ModelAdapter", "Rows", "frame_of", "to_pandas"]
 
 
 class DdfMethod(Protocol):
@@ -112,6 +112,11 @@ class ModelAdapter(ABC):
     def n_rows(self) -> int:
         """Rows used by the fit."""
         return len(next(iter(self.columns.values())).values)
+
+    @property
+    def row_labels(self) -> Any:
+        """Labels of the rows, (n,)."""
+        return np.arange(self.n_rows)
 
     @abstractmethod
     def rows(self, frame: Frame, random: str) -> Rows:
@@ -210,6 +215,7 @@ def to_pandas(frame: Frame) -> pd.DataFrame:
             return column.values
         if column.kind == "text":
             return np.array(column.levels, dtype=object)[column.values]
-        return pd.Categorical.from_codes(column.values, list(column.levels), ordered=column.kind == "ordered")
+        levels: Any = list(column.levels)
+        return pd.Categorical.from_codes(column.values.astype(np.intp), levels, ordered=column.kind == "ordered")
 
     return pd.DataFrame({name: convert(frame.column(name)) for name in frame.names}, index=range(frame.n_rows))

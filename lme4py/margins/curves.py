@@ -8,7 +8,7 @@ equation), so that all derivatives follow from those in eta.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -85,8 +85,8 @@ class Inverse(Curve):
     def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> Derivatives:
         if order == 0:
             return Derivatives(self.link.mean(eta))
-        mean, first, second, _ = self.link.derivatives(eta)
-        return Derivatives(mean, first, ee=second)
+        d = _inverse_link(self.link, eta, order)
+        return Derivatives(d[0], d[1], ee=d[2] if order == 2 else _ABSENT)
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,24 @@ class Averaged(Curve):
         if closed is not None and not (self.link.name == "log" and np.isfinite(self.link.high)):
             return _by_heat(closed(eta, spread), order)
         return _by_heat(_quadrature(self.link, eta, spread, order), order)
+
+
+def _inverse_link(link: Link, eta: FloatArray, order: int) -> tuple[FloatArray, ...]:
+    """The inverse link and its derivatives, at least `order` of them."""
+    if link.name != "logit":
+        return link.derivatives(eta)
+    # The logit link on large grids: no derivative that is not asked for, and no 1 - mu by subtraction.
+    t = np.exp(-np.abs(eta))
+    large = 1.0 / (1.0 + t)
+    small = t * large
+    positive = eta > 0
+    mean = np.where(positive, large, small)
+    first = large * small
+    if order < 2:
+        return mean, first
+    difference = large - small
+    second = first * np.where(positive, -difference, difference)
+    return (mean, first, second) if order == 2 else (mean, first, second, first * (1.0 - 6.0 * first))
 
 
 def _by_heat(d: tuple[FloatArray, ...], order: int) -> Derivatives:
@@ -140,7 +158,9 @@ def _quadrature(link: Link, eta: FloatArray, v: FloatArray, order: int) -> tuple
     widest = float(sd.max(initial=0.0))
     points = next(n for limit, n in _POINTS if widest <= limit)
     nodes, weights = np.polynomial.hermite_e.hermegauss(points)
-    sums = [np.zeros_like(eta) for _ in range(1 if order == 0 else 5)]
+    # The derivative in the variance is half the second one in eta.
+    highest = {0: 0, 1: 2, 2: 3}[order]
+    sums = [np.zeros_like(eta) for _ in range(highest + 1 + (order == 2))]
     # By Stein's identity the fourth derivative is the mean of z times the third over the standard deviation; with a
     # standard deviation of zero nothing depends on it.
     inverse = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 0)
@@ -149,10 +169,11 @@ def _quadrature(link: Link, eta: FloatArray, v: FloatArray, order: int) -> tuple
         if order == 0:
             sums[0] += weight * link.mean(at)
             continue
-        parts = link.derivatives(at)
+        parts = _inverse_link(link, at, highest)
         for total, part in zip(sums, parts, strict=False):
             total += weight * part
-        sums[4] += (weight * z) * parts[3] * inverse
+        if order == 2:
+            sums[4] += (weight * z) * parts[3] * inverse
     return tuple(sums)
 
 
@@ -199,10 +220,10 @@ class Composed(Curve):
         def second(cross: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
             return g1 * cross + g2 * a * b
 
-        first = Derivatives(value, g1 * d.e, None if d.v is None else g1 * d.v)
-        if d.ee is None:
-            return first
-        ee = second(d.ee, d.e, d.e)
-        if d.ev is None:
-            return Derivatives(first.f, first.e, first.v, ee)
-        return Derivatives(first.f, first.e, first.v, ee, second(d.ev, d.e, d.v), second(d.vv, d.v, d.v))
+        v = g1 * d.v if self.uses_variance else _ABSENT
+        if order == 1:
+            return Derivatives(value, g1 * d.e, v)
+        both = Derivatives(value, g1 * d.e, v, second(d.ee, d.e, d.e))
+        if self.uses_variance:
+            return replace(both, ev=second(d.ev, d.e, d.v), vv=second(d.vv, d.v, d.v))
+        return both

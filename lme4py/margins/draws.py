@@ -69,7 +69,7 @@ class Inference:
         if boot not in _BOOT:
             raise OptionError(f"boot={boot!r} is not known; use 'parametric' or 'clusters'.")
         if cluster is not None and vcov is None and not (method == "bootstrap" and boot == "clusters"):
-            raise OptionError("`cluster` needs vcov= (a robust covariance), or method='bootstrap' with boot='clusters'.")
+            raise OptionError("`cluster` needs vcov= (a robust one), or method='bootstrap' with boot='clusters'.")
         if vcov is not None and method == "bootstrap":
             raise OptionError("method='bootstrap' makes its own covariance; leave `vcov` out.")
         self.adapter, self.method = adapter, method
@@ -83,9 +83,7 @@ class Inference:
         """The parameters of the fit."""
         return Parameters(self.adapter.params, self.adapter.theta)
 
-    def _tests_and_covariance(
-        self, ddf: str | None, vcov: Any, cluster: Any
-    ) -> tuple[DdfMethod | None, FloatArray]:
+    def _tests_and_covariance(self, ddf: str | None, vcov: Any, cluster: Any) -> tuple[DdfMethod | None, FloatArray]:
         """Degrees of freedom, and the covariance of the coefficients, (p, p)."""
         adapter = self.adapter
         if vcov is None:
@@ -131,7 +129,8 @@ class Inference:
                 f"{bad} of {value.size} estimates are not finite: a predicted value lies outside the range of the "
                 "scale; use Margins.linear_scale, or other values of the variables."
             )
-        draws, notes = None, ()
+        draws: FloatArray | None = None
+        notes: tuple[str, ...] = ()
         if self.method == "delta":
             covariance = jacobian @ self._whole(jacobian.shape[1]) @ jacobian.T
         else:
@@ -156,9 +155,7 @@ class Inference:
         p = self.adapter.params.size
         parameters, notes = self._parameter_draws(size > p)
         theta = self.adapter.theta
-        values = [
-            estimand(Parameters(row[:p], row[p:] if row.size > p else theta), False)[0] for row in parameters
-        ]
+        values = [estimand(Parameters(row[:p], row[p:] if row.size > p else theta), False)[0] for row in parameters]
         draws = np.stack(values)
         good = np.isfinite(draws).all(axis=1)
         if not good.all():

@@ -9,6 +9,7 @@ from lme4py.errors import OptionError
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.margins.adapter import ModelAdapter
+from lme4py.margins.ordinal import OrdinalAdapter, is_ordinal
 from lme4py.margins.own import OwnAdapter
 
 __all__ = ["find_adapter"]
@@ -32,9 +33,9 @@ def find_adapter(fit: Any, adapter: Any = None) -> ModelAdapter:
         return fit
     inner = getattr(fit, "fit", None)
     if isinstance(inner, (Fit, GlmmFit)):
-        return OwnAdapter(inner)
+        return _own(inner)
     if isinstance(fit, (Fit, GlmmFit)):
-        return OwnAdapter(fit)
+        return _own(fit)
     if _is_statsmodels(fit):
         from lme4py.margins.statsmodels import StatsmodelsMixedLMAdapter
 
@@ -43,6 +44,10 @@ def find_adapter(fit: Any, adapter: Any = None) -> ModelAdapter:
         f"a {type(fit).__name__} is no fit that Margins knows: give a result of lme4py or of statsmodels' MixedLM, or "
         "write a subclass of lme4py.adapters.ModelAdapter and pass it as adapter=."
     )
+
+
+def _own(fit: Fit | GlmmFit) -> ModelAdapter:
+    return OrdinalAdapter(fit) if is_ordinal(fit) else OwnAdapter(fit)
 
 
 def _is_statsmodels(fit: Any) -> bool:

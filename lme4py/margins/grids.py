@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from lme4py.data.frame import Frame
-from lme4py.engine.types import FloatArray
+from lme4py.engine.types import FloatArray, IntArray
 from lme4py.margins.adapter import FactoredRows, ModelAdapter, Rows, frame_of
 from lme4py.margins.curves import Curve, Derivatives
 from lme4py.margins.population import Population
@@ -18,7 +18,7 @@ from lme4py.margins.scenarios import Scenario, scenario_frame
 __all__ = ["Grid", "Parameters", "moved_frame", "row_derivatives", "variance_of"]
 
 # Numbers of rows times scenarios that are held at a time, and of designs that are kept between evaluations.
-_CHUNK = 1_000_000
+_CHUNK = 200_000
 _KEPT = 20_000_000
 
 
@@ -149,6 +149,12 @@ class Grid:
             return value, row
         return value, np.concatenate([row, ((self.weights * d.v) @ rows.spread) @ variance[1]])
 
+    @cached_property
+    def _split(self) -> _Split:
+        if self.factors is None:  # pragma: no cover - asked for with factors only
+            raise TypeError
+        return _split(self.factors, self.weights)
+
     def _factored(
         self,
         factors: FactoredRows,
@@ -174,9 +180,14 @@ class Grid:
         variance: tuple[FloatArray, FloatArray] | None,
         gradient: bool,
     ) -> tuple[FloatArray, FloatArray]:
-        (C, R), (D, Q) = factors.X, factors.known
-        C, D, w = C[part], D[part], self.weights
-        eta = (C * parameters.beta) @ R.T + D @ Q.T
+        split, w = self._split, self.weights
+        C, D = factors.X[0][part], factors.known[0][part]
+        scaled = C * parameters.beta
+        # Columns that are the same for all rows shift the linear predictor of a scenario as a whole.
+        shift = scaled[:, split.fixed] @ split.fixed_values + D[:, split.known_fixed] @ split.known_values
+        eta = scaled[:, split.moving] @ split.rows.T + shift[:, None]
+        if split.known_rows.shape[1]:
+            eta += D[:, split.known_moving] @ split.known_rows.T
         v = None
         if variance is not None and factors.spread is not None:
             CP, RP = factors.spread[0][part], factors.spread[1]
@@ -184,10 +195,51 @@ class Grid:
         d = curve(eta, v, int(gradient))
         if not gradient:
             return d.f @ w, np.empty((C.shape[0], 0))
-        rows = ((d.e * w) @ R) * C
+        rows = np.empty_like(C)
+        rows[:, split.fixed] = (d.e @ w)[:, None] * split.fixed_values
+        rows[:, split.moving] = d.e @ split.weighted_rows
+        rows *= C
         if variance is not None and factors.spread is not None:
-            rows = np.hstack([rows, (((d.v * w) @ RP) * CP) @ variance[1]])
+            rows = np.hstack([rows, ((d.v @ (w[:, None] * RP)) * CP) @ variance[1]])
         return d.f @ w, rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """Columns of the parts of the rows that vary over the rows, and those that do not, with their values."""
+
+    moving: IntArray
+    fixed: IntArray
+    rows: FloatArray
+    weighted_rows: FloatArray
+    fixed_values: FloatArray
+    known_moving: IntArray
+    known_fixed: IntArray
+    known_rows: FloatArray
+    known_values: FloatArray
+
+
+def _split(factors: FactoredRows, weights: FloatArray) -> _Split:
+    R, Q = factors.X[1], factors.known[1]
+    moving, fixed = _varying(R)
+    known_moving, known_fixed = _varying(Q)
+    rows = np.ascontiguousarray(R[:, moving])
+    return _Split(
+        moving,
+        fixed,
+        rows,
+        weights[:, None] * rows,
+        R[0, fixed],
+        known_moving,
+        known_fixed,
+        np.ascontiguousarray(Q[:, known_moving]),
+        Q[0, known_fixed],
+    )
+
+
+def _varying(columns: FloatArray) -> tuple[IntArray, IntArray]:
+    moves = columns.min(axis=0) != columns.max(axis=0)
+    return np.flatnonzero(moves), np.flatnonzero(~moves)
 
 
 def _mean_rows(weights: FloatArray, spread: FloatArray | None) -> FloatArray | None:

@@ -12,7 +12,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.margins.scenarios import Scenario, shown
 
-__all__ = ["RowNames", "contrast_labels", "contrast_matrix", "prediction_label"]
+__all__ = ["RowNames", "contrast_labels", "contrast_matrix", "family_of", "prediction_label"]
 
 
 @dataclass
@@ -90,7 +90,7 @@ def _row(weights: Any, names: list[str] | None, size: int) -> FloatArray:
 
 def _checked(weights: FloatArray, size: int) -> FloatArray:
     if weights.ndim != 2 or weights.shape[1] != size:
-        raise OptionError(f"`contrasts` has shape {weights.shape} but there are {size} scenarios; give one column each.")
+        raise OptionError(f"`contrasts` has shape {weights.shape} for {size} scenarios; give one column for each.")
     if not np.isfinite(weights).all() or not np.abs(weights).sum(axis=1).all():
         raise OptionError("`contrasts` must be finite, and every contrast needs a weight that is not zero.")
     return weights
@@ -122,3 +122,11 @@ def _sum_text(weights: FloatArray, texts: Sequence[str]) -> str:
         sign = ("-" if w < 0 else "") if not text else " - " if w < 0 else " + "
         text += f"{sign}{size}{texts[j]}"
     return text
+
+
+def family_of(weights: FloatArray) -> tuple[str, int]:
+    """Whether contrasts are all pairs of the scenarios."""
+    m, k = weights.shape
+    simple = (np.sort(weights, axis=1)[:, [0, -1]] == [-1.0, 1.0]).all() and (np.abs(weights).sum(axis=1) == 2).all()
+    pairs = {tuple(sorted(np.flatnonzero(row).tolist())) for row in weights}
+    return ("pairwise", k) if simple and m == k * (k - 1) // 2 and len(pairs) == m else ("custom", 0)

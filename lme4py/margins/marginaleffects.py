@@ -19,7 +19,7 @@ from lme4py.margins.find import find_adapter
 
 __all__ = ["make_model"]
 
-_TYPES = {"numeric": "numeric", "boolean": "boolean", "factor": "character", "ordered": "character", "text": "character"}
+_TYPES = {"numeric": "numeric", "boolean": "boolean"}
 
 
 def make_model(fit: Any) -> Any:
@@ -66,7 +66,7 @@ def make_model(fit: Any) -> Any:
 def _library() -> tuple[Any, Any, Any]:
     try:
         import polars
-        from marginaleffects.classes import ModelAbstract, ModelVault
+        from marginaleffects.classes import ModelAbstract, ModelVault  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise OptionError(
             f"marginaleffects (0.6 or later) could not be imported: {error}. Install it with "
@@ -90,7 +90,7 @@ def _type(column: Column) -> str:
         return "binary"
     if column.kind == "numeric" and (column.values == np.round(column.values)).all():
         return "integer"
-    return _TYPES[column.kind]
+    return _TYPES.get(column.kind, "character")
 
 
 def _model_class(abstract: Any, polars: Any, adapter: ModelAdapter, columns: Mapping[str, Column]) -> type:

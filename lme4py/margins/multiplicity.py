@@ -1,9 +1,9 @@
 """Several tests at once: adjusted p-values, simultaneous intervals, and the joint test.
 
-The largest of correlated t (or normal) statistics: P(max |T_j| > t) is the sum over j of P(|T_j| > t) times the mean of
-1 / (number of |T_i| > t) given |T_j| > t. The conditional means are taken over a fixed set of quasi-random points; their
-relative error is about 1e-3 (a single pair of statistics: exact), also where the probability is tiny. Tukey's studentised
-range has its own integral, exact to about 1e-10 relative to the p-value.
+The largest of correlated t (or normal) statistics: P(max |T_j| > t) is the sum over j of P(|T_j| > t) times the mean
+of 1 / (number of |T_i| > t) given |T_j| > t. The conditional means are taken over a fixed set of quasi-random points;
+their relative error is about 1e-3, also where the probability is tiny. Tukey's studentised range has its own integral,
+exact to about 1e-9 of the p-value.
 """
 
 from __future__ import annotations
@@ -18,13 +18,22 @@ from scipy import optimize, special
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 
-__all__ = ["METHODS", "adjusted", "check_adjustment", "max_t_critical", "max_t_tail", "range_critical", "range_tail"]
+__all__ = [
+    "BY_P_VALUES",
+    "METHODS",
+    "adjusted",
+    "check_adjustment",
+    "max_t_critical",
+    "max_t_tail",
+    "range_critical",
+    "range_tail",
+]
 
-METHODS: Final = ("none", "bonferroni", "holm", "hochberg", "sidak", "holm-sidak", "fdr", "by", "tukey", "dunnett", "mvt")
+BY_P_VALUES: Final = ("bonferroni", "holm", "hochberg", "sidak", "holm-sidak", "fdr", "by")
+METHODS: Final = ("none", *BY_P_VALUES, "tukey", "dunnett", "mvt")
 _SPELLINGS: Final = {"bh": "fdr", "fdr_bh": "fdr", "fdr_by": "by", "sup-t": "mvt", "single-step": "mvt"}
-# Points of the conditional means, and numbers of one set of statistics that are held at a time.
+# Points of the conditional means.
 _POINTS: Final = 8192
-_HELD: Final = 4_000_000
 
 
 def check_adjustment(method: object) -> str:
@@ -122,9 +131,7 @@ def _chi_nodes(df: float, q: float) -> tuple[FloatArray, FloatArray]:
     high = 0.5 * (np.log(special.chdtri(df, 1e-18)) - np.log(df))
     u = 0.5 * (high - low) * x + 0.5 * (high + low)
     s = np.exp(u)
-    log_density = (
-        np.log(2.0) + 0.5 * df * np.log(0.5 * df) - special.gammaln(0.5 * df) + df * u - 0.5 * df * s * s
-    )
+    log_density = np.log(2.0) + 0.5 * df * np.log(0.5 * df) - special.gammaln(0.5 * df) + df * u - 0.5 * df * s * s
     return s, 0.5 * (high - low) * w * np.exp(log_density)
 
 

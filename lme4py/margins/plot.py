@@ -83,7 +83,7 @@ def _numeric_variable(result: MarginsResult, by: str | None) -> str | None:
     """The numeric variable with most values, at least three, of predictions or slopes."""
     best, most = None, 2
     for name, values in result.scenarios.items():
-        if name in (by, "row") or not _is_numeric(values):
+        if name in (by, "row") or name not in result.numeric or not _is_numeric(values):
             continue
         if len(set(values)) > most:
             best, most = name, len(set(values))
@@ -122,9 +122,7 @@ def _line(axes: Axes, result: MarginsResult, x: str, by: str | None, lower: Floa
         axes.legend(frameon=False, fontsize=9)
 
 
-def _forest(
-    axes: Axes, result: MarginsResult, lower: FloatArray, upper: FloatArray, reference: float | None
-) -> None:
+def _forest(axes: Axes, result: MarginsResult, lower: FloatArray, upper: FloatArray, reference: float | None) -> None:
     estimate, places = result.estimate, np.arange(len(result))[::-1]
     ratio = result.shown == "exp"
     line = reference if reference is not None else _no_effect(result)

@@ -146,7 +146,7 @@ class SessionRows:
         if keep is not None and values.shape == keep.shape and self.given is None:
             values = values[keep]
         if values.shape != (self.n_rows,):
-            raise OptionError(f"`weights` has shape {values.shape}; give one weight for each of the {self.n_rows} rows.")
+            raise OptionError(f"`weights` has shape {values.shape}; give one for each of the {self.n_rows} rows.")
         if not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
             raise OptionError("`weights` must be finite and not negative, with a positive sum.")
         return np.asarray(values, dtype=np.float64)
@@ -172,8 +172,8 @@ class SessionRows:
         if self.kind == "overall":
             columns = {name: self.columns[name].take(chosen) for name in self.names}
             frame = frame_of(columns, chosen.size)
-            index = None if self.given is None else self.given.index[chosen]
-            return Population(frame, weights, offset, chosen.size, index=chosen if index is None else index)
+            labels = self.adapter.row_labels if self.given is None else self.given.index
+            return Population(frame, weights, offset, chosen.size, index=labels[chosen])
         frame, cells = self._summary(moving, chosen, weights)
         known = None if offset is None else np.full(frame.n_rows, float(weights @ offset))
         return Population(frame, cells, known, chosen.size, collapse=self.kind in ("mean", "median"))
@@ -212,7 +212,7 @@ class SessionRows:
             middle = _median(column.values, weights) if self.kind == "median" else float(weights @ column.values)
             return Column(name, column.kind, np.array([middle])), one
         distinct, inverse = np.unique(column.values, return_inverse=True)
-        shares = np.bincount(inverse, weights=weights)
+        shares: FloatArray = np.bincount(inverse, weights=weights).astype(np.float64)
         levels = Column(name, column.kind, distinct, column.levels)
         if self.kind == "typical":
             return levels.take(np.array([int(shares.argmax())])), one

@@ -46,4 +46,5 @@ def own_replicates(fit: Any, n: int, kind: str, group: Any, seed: int, n_jobs: i
     if good.sum() < max(2, n // 2):
         reason = made.failures[0][1] if made.failures else "the numbers are not finite"
         raise Lme4Error(f"{int((~good).sum())} of {n} bootstrap refits failed ({reason}); use method='delta'.")
-    return values[good]
+    kept: FloatArray = values[good]
+    return kept

@@ -62,6 +62,8 @@ class MarginsResult:
         Name of the adjustment of p-values and intervals, "none" without.
     tests : object
         Degrees-of-freedom method of the model, for joint tests.
+    numeric : frozenset of str
+        Variables that are numbers, for plots.
 
     Examples
     --------
@@ -70,8 +72,8 @@ class MarginsResult:
     >>> means = Margins.linear_scale(fit).predict(atexog={"sample": ["A", "B"]})
     >>> means.to_frame()[["estimate", "std_error"]].round(3)
        estimate  std_error
-    0    25.167      0.207
-    1    22.000      0.207
+    0    25.167      0.206
+    1    21.958      0.206
     """
 
     value: FloatArray
@@ -92,6 +94,7 @@ class MarginsResult:
     family: tuple[str, int] = ("custom", 0)
     adjustment: str = "none"
     tests: Any = field(default=None, repr=False)
+    numeric: frozenset[str] = frozenset()
 
     # --- numbers
 
@@ -131,7 +134,7 @@ class MarginsResult:
         return self._p_values(self.statistic)
 
     def _p_values(self, statistic: FloatArray) -> FloatArray:
-        if self.adjustment in ("none", "bonferroni", "holm", "hochberg", "sidak", "holm-sidak", "fdr", "by"):
+        if self.adjustment in ("none", *multiplicity.BY_P_VALUES):
             p = multiplicity.two_sided_tail(statistic, self.df)
             return p if self.adjustment == "none" else multiplicity.adjusted(p, self.adjustment)
         return np.array([self._joint_tail(abs(t), df) for t, df in zip(statistic, self.df, strict=True)])
@@ -151,9 +154,9 @@ class MarginsResult:
     def correlation(self) -> FloatArray:
         """Correlations of the estimates on the working scale, shape (K, K)."""
         se = np.where(self.se > 0, self.se, 1.0)
-        matrix = self.covariance / np.outer(se, se)
+        matrix: FloatArray = np.clip(self.covariance / np.outer(se, se), -1.0, 1.0)
         np.fill_diagonal(matrix, 1.0)
-        return np.clip(matrix, -1.0, 1.0)
+        return matrix
 
     def _critical(self, level: float, simultaneous: bool) -> FloatArray:
         """Multiples of the standard error, (K,)."""

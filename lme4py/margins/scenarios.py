@@ -60,6 +60,16 @@ class ContrastSpec:
     waiting: str | None = None
     ref_level: Any = None
 
+    def ratio_labels(self) -> dict[str, list[float]]:
+        """The contrasts under the labels of ratios: ``treated: 1 / 0``."""
+        if self.family == "custom":
+            return self.contrasts
+        texts = [shown(scenario[self.variable]) for scenario in self.scenarios]
+        labels = {}
+        for weights in self.contrasts.values():
+            labels[f"{self.variable}: {texts[weights.index(1.0)]} / {texts[weights.index(-1.0)]}"] = weights
+        return labels
+
     def keys(self) -> tuple[str, str]:
         """Names of the two pieces, so that ``**spec`` works."""
         return ("scenarios", "contrasts")

@@ -165,7 +165,8 @@ def _scaled(context: Context, site: CallSite, named: Matched, many: list[Node], 
     if inner is None:
         return None
     spread = np.array(site.learnt()["scale"])
-    return inner / (spread if inner.ndim == 2 else spread[0])
+    result: FloatArray = inner / (spread if inner.ndim == 2 else spread[0])
+    return result
 
 
 def _poly(context: Context, site: CallSite, named: Matched, many: list[Node], name: str) -> FloatArray | None:
@@ -176,7 +177,8 @@ def _poly(context: Context, site: CallSite, named: Matched, many: list[Node], na
     if learnt is None:  # raw = TRUE
         degree = _value(context, site.node).shape[1]
         powers = np.arange(1, degree + 1)
-        return powers * x[:, None] ** (powers - 1) * inner[:, None]
+        raw: FloatArray = powers * x[:, None] ** (powers - 1) * inner[:, None]
+        return raw
     alpha, norm2 = learnt["alpha"], learnt["norm2"]
     out = np.empty((x.size, len(alpha)))
     before, current = np.zeros_like(x), np.ones_like(x)
@@ -219,17 +221,17 @@ def _distribution(context: Context, site: CallSite, named: Matched, many: list[N
     spread = float(_value(context, named[width])) if width in named else 1.0
     x = _value(context, named[argument])
     if site.function == "qlogis":
-        return inner * spread / (x * (1.0 - x))
+        return np.asarray(inner * spread / (x * (1.0 - x)), dtype=np.float64)
     if site.function == "qnorm":
         from scipy.special import ndtri
 
-        return inner * spread * np.sqrt(2.0 * np.pi) * np.exp(0.5 * ndtri(x) ** 2)
+        return np.asarray(inner * spread * np.sqrt(2.0 * np.pi) * np.exp(0.5 * ndtri(x) ** 2), dtype=np.float64)
     z = (x - middle) / spread
     if site.function == "pnorm":
-        return inner * np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi) / spread
+        return np.asarray(inner * np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi) / spread, dtype=np.float64)
     from scipy.special import expit
 
-    return inner * expit(z) * expit(-z) / spread
+    return np.asarray(inner * expit(z) * expit(-z) / spread, dtype=np.float64)
 
 
 _LOCATION: Final = {
@@ -247,7 +249,7 @@ def _extreme(context: Context, site: CallSite, named: Matched, many: list[Node],
     chosen = values.argmin(axis=0) if site.function == "pmin" else values.argmax(axis=0)
     slopes = [expression_slope(context, node, name) for node in many]
     stacked = np.stack([np.zeros(n) if slope is None else slope for slope in slopes])
-    return np.take_along_axis(stacked, chosen[None, :], axis=0)[0]
+    return np.asarray(np.take_along_axis(stacked, chosen[None, :], axis=0)[0], dtype=np.float64)
 
 
 def _ifelse(context: Context, site: CallSite, named: Matched, many: list[Node], name: str) -> FloatArray | None:
@@ -278,4 +280,3 @@ _FUNCTIONS: Final[dict[str, Any]] = {
     "ifelse": _ifelse,
     "cbind": _cbind,
 }
-

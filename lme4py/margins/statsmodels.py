@@ -18,8 +18,10 @@ from lme4py.data.column import Column
 from lme4py.data.frame import Frame, read_frame
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.errors import DataError, Lme4Error, OptionError
+from lme4py.inference.df import Plain
 from lme4py.margins.adapter import DdfMethod, FactoredRows, ModelAdapter, Rows, to_pandas
-from lme4py.margins.own import FormulaRows
+from lme4py.margins.formula_rows import FormulaRows
+from lme4py.margins.statsmodels_refits import replicates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +75,7 @@ class StatsmodelsMixedLMAdapter(ModelAdapter):
 
     @property
     def n_rows(self) -> int:
-        return self.exog.shape[0]
+        return int(self.exog.shape[0])
 
     # --- data
 
@@ -89,7 +91,8 @@ class StatsmodelsMixedLMAdapter(ModelAdapter):
             data = data.loc[labels]
         if len(data) != self.n_rows:
             raise DataError(f"`training_data` has {len(data)} rows but the fit used {self.n_rows}; give these rows.")
-        return data.reset_index(drop=True)
+        rows: pd.DataFrame = data.reset_index(drop=True)
+        return rows
 
     def _read_formula(self, data: pd.DataFrame) -> None:
         from lme4py.design.build import lformula
@@ -188,16 +191,12 @@ class StatsmodelsMixedLMAdapter(ModelAdapter):
 
     def test_method(self, ddf: str) -> DdfMethod | None:
         if ddf == "residual":
-            from lme4py.inference.df import Plain
-
             return Plain(self.vcov, float(self.n_rows - self.params.size))
         if ddf in ("satterthwaite", "kenward-roger"):
             raise OptionError(f"ddf={ddf!r} needs a fit of lme4py.lmer; for statsmodels fits there is 'residual'.")
         return None
 
     def replicates(self, n: int, kind: str, group: Any, seed: int, n_jobs: int) -> FloatArray:
-        from lme4py.margins.statsmodels_refits import replicates
-
         return replicates(self.results, n, kind, seed, n_jobs)
 
 
@@ -244,6 +243,6 @@ def _spec_matrix(spec: Any, data: pd.DataFrame) -> FloatArray:
     """New columns by patsy's design_info or formulaic's model spec."""
     if hasattr(spec, "get_model_matrix"):
         return np.asarray(spec.get_model_matrix(data), dtype=np.float64)
-    import patsy
+    import patsy  # type: ignore[import-untyped]
 
     return np.asarray(patsy.dmatrix(spec, data, NA_action="raise"), dtype=np.float64)

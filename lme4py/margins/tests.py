@@ -9,6 +9,7 @@ from scipy import special
 
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
+from lme4py.margins import multiplicity
 from lme4py.margins.scales import transform
 
 if TYPE_CHECKING:
@@ -36,12 +37,10 @@ def null_tests(result: MarginsResult, value: Any, alternative: str) -> dict[str,
     if alternative == "two-sided":
         p = result._p_values(statistic)
     else:
-        if result.adjustment not in ("none", "bonferroni", "holm", "hochberg", "sidak", "holm-sidak", "fdr", "by"):
+        if result.adjustment not in ("none", *multiplicity.BY_P_VALUES):
             raise OptionError(f"one-sided tests are not adjusted by {result.adjustment!r}; use method='holm'.")
-        from lme4py.margins.multiplicity import adjusted
-
         p = _upper_tail(statistic if alternative == "greater" else -statistic, result.df)
-        p = p if result.adjustment == "none" else adjusted(p, result.adjustment)
+        p = p if result.adjustment == "none" else multiplicity.adjusted(p, result.adjustment)
     shown = transform(result.shown, null)[0]
     return {"estimate": result.estimate, "null": shown, "statistic": statistic, "df": result.df, "p_value": p}
 

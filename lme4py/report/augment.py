@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.data.column import Column
 from lme4py.data.frame import read_frame
 from lme4py.errors import OptionError
 from lme4py.fit import Fit
@@ -39,8 +38,7 @@ def augment(
     ----------
     fit : Fit or GlmmFit
     data : data frame, optional
-        The training data, whose columns come first. Without it come the response, the grouping factors and those
-        variables that stand in the design as they are.
+        The training data, whose columns come first; without it those that the formula uses.
     newdata : data frame, optional
         Other data: only the columns fitted, fixed and mu are added.
     prefix : str
@@ -136,18 +134,17 @@ def _plain_columns(fit: AnyFit) -> pd.DataFrame:
     import pandas as pd
 
     design = fit.design
-    columns = {name: cells(column, column.values) for name, column in training_columns(design).items()}
-    columns = {design.response_name: _response_cells(fit), **columns}
-    table = pd.DataFrame(columns, index=design.index[design.keep])
-    return table.reindex(design.index) if design.na_action == "exclude" and not design.keep.all() else table
-
-
-def _response_cells(fit: AnyFit) -> Any:
-    if not is_ordinal(fit):
-        return observed_response(fit)
-    same = _any(fit)
-    labels = Column(fit.design.response_name, "ordered", same.data.y, tuple(same.categories))
-    return cells(labels, labels.values)
+    columns = {name: cells(column, column.values) for name, column in training_columns(fit).items()}
+    trials = getattr(_any(fit), "data", None) is not None and _any(fit).data.trials is not None
+    if design.response_name not in columns and not trials:
+        # A response that is an expression, as log(y).
+        columns = {design.response_name: observed_response(fit), **columns}
+    table = pd.DataFrame(columns)
+    if design.na_action != "exclude":
+        return table.set_axis(design.index[design.keep], axis=0)
+    # By position, because row labels may occur twice.
+    place = np.where(design.keep, np.cumsum(design.keep) - 1, -1)
+    return table.reindex(place).set_axis(design.index, axis=0)
 
 
 def _of_new(fit: AnyFit, newdata: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from lme4py.report.html import render_html
 from lme4py.report.latex import render_latex
 from lme4py.report.markdown import render_markdown
 from lme4py.report.numbers import column_decimals, format_integer, format_value
-from lme4py.report.parts import AnyFit, entries, entry_label, threshold_table
+from lme4py.report.parts import AnyFit, entries, entry_label, family_label, method_label, threshold_table
 from lme4py.report.table import Align, Table
 from lme4py.report.text import render_text
 
@@ -148,9 +148,10 @@ def compare(*models: Any, names: Sequence[str] | None = None, ddf: str | None = 
     >>> two = lme4py.lmer("Reaction ~ Days + (Days | Subject)", sleepstudy)
     >>> print(compare(one, two, names=["intercepts", "slopes"]))
     Comparison of models
-                                           intercepts           slopes
-      Intercept                       251.405 (9.747)  251.405 (6.825)
-      Days                            10.467 (0.8042)   10.467 (1.5458)
+                                                intercepts            slopes
+      Intercept                            251.405 (9.747)   251.405 (6.825)
+      Days                                10.4673 (0.8042)  10.4673 (1.5458)
+      SD (Intercept | Subject)                       37.12             24.74
       ...
     """
     fits = [_fit_of(model) for model in models]
@@ -211,7 +212,7 @@ def _model_rows(fits: list[AnyFit]) -> list[Row]:
     same: list[Any] = list(fits)
     rows = []
     if any(not isinstance(fit, Fit) for fit in fits):
-        rows.append(Row("model", "Family (link)", tuple(_family(fit) for fit in fits)))
+        rows.append(Row("model", "Family (link)", tuple(family_label(fit) for fit in fits)))
     dispersion = [None if getattr(fit, "log_dispersion", None) is None else float(fit.dispersion) for fit in same]
     if any(value is not None for value in dispersion):
         rows.append(Row("random", "Dispersion", tuple(dispersion)))
@@ -219,21 +220,11 @@ def _model_rows(fits: list[AnyFit]) -> list[Row]:
     for group in dict.fromkeys(group for fit in fits for group in fit.design.n_groups):
         counts = [fit.design.n_groups.get(group) for fit in fits]
         rows.append(Row("model", f"Levels of {group}", tuple(None if c is None else float(c) for c in counts)))
-    rows.append(Row("model", "Method", tuple(_method(fit) for fit in fits)))
+    rows.append(Row("model", "Method", tuple(method_label(fit) for fit in fits)))
     rows.append(Row("model", "Log-likelihood", tuple(float(fit.log_likelihood) for fit in fits)))
     rows.append(Row("model", "AIC", tuple(float(aic(fit)) for fit in same)))
     rows.append(Row("model", "BIC", tuple(float(bic(fit)) for fit in same)))
     return rows
-
-
-def _family(fit: AnyFit) -> str:
-    return "gaussian (identity)" if isinstance(fit, Fit) else f"{fit.family.name} ({fit.family.link.name})"
-
-
-def _method(fit: AnyFit) -> str:
-    if isinstance(fit, Fit):
-        return "REML" if fit.reml else "ML"
-    return "ML, Laplace" if fit.nAGQ == 1 else f"ML, nAGQ = {fit.nAGQ}"
 
 
 def _notes(fits: list[AnyFit]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from lme4py.report.summary import (
 )
 from lme4py.report.table import Table
 
-__all__ = ["approximation", "family_line", "summary_tables"]
+__all__ = ["approximation", "closing", "family_line", "summary_tables"]
 
 
 def approximation(fit: GlmmFit) -> str:
@@ -28,7 +28,9 @@ def approximation(fit: GlmmFit) -> str:
     if fit.nAGQ == 0:
         return "nAGQ = 0 (fixed effects at the joint mode)"
     kind = "observed information, as glmmTMB" if fit.hessian == "observed" else "expected information, as lme4"
-    kind = "" if fit.family.canonical or is_ordinal(fit) else f"; {kind}"
+    if is_ordinal(fit):
+        kind = "" if fit.hessian == "observed" else "expected information"
+    kind = f"; {kind}" if kind and not fit.family.canonical else ""
     if fit.nAGQ == 1:
         return f"Laplace approximation{kind}"
     adaptive = "adaptive" if fit.nAGQ > 1 else "non-adaptive"
@@ -56,7 +58,7 @@ def summary_tables(fit: GlmmFit) -> list[Table]:
         group_table(same),
         coefficient_table(same, "normal"),
         *([threshold_rows(fit)] if is_ordinal(fit) else []),
-        _closing(fit),
+        closing(fit),
     ]
 
 
@@ -88,7 +90,8 @@ def _random_effects(fit: GlmmFit) -> Table:
     return Table(table.title, table.columns, table.rows[:-1], table.align, table.notes)
 
 
-def _closing(fit: GlmmFit) -> Table:
+def closing(fit: GlmmFit) -> Table:
+    """Notes and the verdict; also whether the Laplace approximation is poor."""
     same: Any = fit
     table = closing_table(same)
     if not fit.laplace_is_poor or fit.laplace_error is None:

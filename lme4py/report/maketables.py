@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lme4py.fit import Fit
 from lme4py.inference.coefficients import coef_table, confidence_intervals
 from lme4py.inference.likelihood import aic, bic
-from lme4py.report.parts import AnyFit, entries, entry_label, threshold_table
+from lme4py.report.parts import AnyFit, entries, entry_label, family_label, method_label, threshold_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,15 +57,12 @@ def coefficient_frame(fit: AnyFit, ddf: str | None = None) -> pd.DataFrame:
 
 def _values(fit: AnyFit) -> dict[str, Any]:
     same: Any = fit
-    linear = isinstance(fit, Fit)
-    method = ("REML" if fit.reml else "ML") if linear else ("ML, Laplace" if same.nAGQ == 1 else f"nAGQ = {same.nAGQ}")
-    family = "gaussian (identity)" if linear else f"{same.family.name} ({same.family.link.name})"
     values: dict[str, Any] = {entry_label(entry): entry.sdcor for entry in entries(fit)}
     values |= {f"Levels of {group}": count for group, count in fit.design.n_groups.items()}
     values |= {"N": fit.design.n_obs, "n_params": fit.n_params, "df_resid": fit.df_resid}
     values |= {"ll": fit.log_likelihood, "aic": aic(same), "bic": bic(same), "deviance": fit.criterion}
-    values |= {"method": method, "family": family, "se_type": "model"}
-    if linear:
+    values |= {"method": method_label(fit), "family": family_label(fit), "se_type": "model"}
+    if isinstance(fit, Fit):
         values["sigma"] = fit.sigma
     elif same.log_dispersion is not None:
         values["dispersion"] = same.dispersion

@@ -15,7 +15,15 @@ from lme4py.inference.variance import VarianceEntry, variance_entries
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["AnyFit", "entries", "entry_label", "is_ordinal", "threshold_table"]
+__all__ = [
+    "AnyFit",
+    "entries",
+    "entry_label",
+    "family_label",
+    "is_ordinal",
+    "method_label",
+    "threshold_table",
+]
 
 AnyFit: TypeAlias = Fit | GlmmFit
 
@@ -43,6 +51,18 @@ def entry_label(entry: VarianceEntry) -> str:
     if entry.name2 is None:
         return f"SD ({entry.name1} | {entry.group})"
     return f"Cor. ({entry.name1}, {entry.name2} | {entry.group})"
+
+
+def family_label(fit: AnyFit) -> str:
+    """Family and link: "poisson (log)"."""
+    return "gaussian (identity)" if isinstance(fit, Fit) else f"{fit.family.name} ({fit.family.link.name})"
+
+
+def method_label(fit: AnyFit) -> str:
+    """How the model was fitted: "REML", "ML", "ML, Laplace", "ML, nAGQ = 9"."""
+    if isinstance(fit, Fit):
+        return "REML" if fit.reml else "ML"
+    return "ML, Laplace" if fit.nAGQ == 1 else f"ML, nAGQ = {fit.nAGQ}"
 
 
 def is_ordinal(fit: AnyFit) -> bool:

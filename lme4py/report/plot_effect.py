@@ -12,11 +12,13 @@ from scipy import special
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
+from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import check_alpha
 from lme4py.report.parts import AnyFit, is_ordinal
+from lme4py.report.plot_ordinal import category_rows
 from lme4py.report.plot_style import GREY, PALETTE, mean_label, short, single, title
 from lme4py.report.training import columns_of
-from lme4py.report.typical import fixed_columns, fixed_names, frame_of
+from lme4py.report.typical import discrete_names, fixed_columns, fixed_names, frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +39,6 @@ def effect_data(
     *,
     by: str | None = None,
     at: Mapping[str, Any] | None = None,
-    data: Any = None,
     type: str = "response",
     alpha: float = 0.05,
     n_points: int = 60,
@@ -56,10 +57,8 @@ def effect_data(
         A second variable: its levels, or three quantiles (10, 50, 90 %) of a numeric one.
     at : mapping, optional
         Values of other variables instead of typical ones.
-    data : data frame, optional
-        The training data; needed when the model uses a variable only inside expressions.
     type : {"response", "linear"}
-        Means, or linear predictors (always for an ordinal model).
+        Means (of an ordinal model: the probability of each category), or linear predictors.
     alpha : float
         One minus the level of the band.
     n_points : int
@@ -68,8 +67,8 @@ def effect_data(
     Returns
     -------
     pandas.DataFrame
-        Columns `variable`, `by`, predicted, lower, upper, linear, std_error (the last two on the scale of the linear
-        predictor).
+        Columns `variable`, `by`, (category,) predicted, lower, upper, linear, std_error (the last two on the scale of
+        the linear predictor).
 
     Raises
     ------
@@ -84,17 +83,20 @@ def effect_data(
     focus = [_known(names, variable, "variable")] + ([] if by is None else [_known(names, by, "by")])
     if len(set(focus)) < len(focus):
         raise OptionError(f"`variable` and `by` are both {by!r}; give two different variables.")
-    columns = columns_of(fit, names, data)
-    grids = [_grid(columns[name], n_points, first=i == 0) for i, name in enumerate(focus)]
+    columns = columns_of(fit, names)
+    discrete = discrete_names(fit.design.recipe, columns)
+    grids = [_grid(columns[name], name in discrete, n_points, first=i == 0) for i, name in enumerate(focus)]
     # The first variable varies fastest, so that each line is one block.
     points = [mesh.T.ravel() for mesh in np.meshgrid(*grids, indexing="ij")]
-    held, weights = _typical(columns, focus, at or {}, names)
+    held, weights = _typical(columns, focus, at or {}, discrete)
     X = _averaged(fit, columns, dict(zip(focus, points, strict=True)), held, weights)
     offset = 0.0 if fit.design.offset is None else float(np.mean(fit.design.offset))
     eta = X @ fit.beta + offset
     error = np.sqrt(np.maximum(np.einsum("np,pq,nq->n", X, fit.vcov, X), 0.0))
-    mean: Any = _inverse_link(fit, type)
     table = pd.DataFrame({name: _shown(columns[name], value) for name, value in zip(focus, points, strict=True)})
+    if isinstance(fit, GlmmFit) and is_ordinal(fit) and type == "response":
+        return category_rows(fit, table.assign(linear=eta, std_error=error), X, eta, z)
+    mean: Any = _inverse_link(fit, type)
     low, high = mean(eta - z * error), mean(eta + z * error)
     # A decreasing inverse link turns the limits round.
     parts = {"predicted": mean(eta), "lower": np.minimum(low, high), "upper": np.maximum(low, high)}
@@ -113,28 +115,30 @@ def _known(names: list[str], name: object, what: str) -> str:
 
 
 def _inverse_link(fit: AnyFit, type: str) -> Any:
-    if type == "linear" or isinstance(fit, Fit) or is_ordinal(fit):
+    if type == "linear" or isinstance(fit, Fit):
         return np.asarray
     return fit.family.mean
 
 
-def _grid(column: Column, n_points: int, first: bool) -> NDArray[Any]:
+def _grid(column: Column, discrete: bool, n_points: int, first: bool) -> NDArray[Any]:
     """Values of a variable: its levels, or points (for a second variable three quantiles)."""
-    if column.is_factor or column.kind == "boolean":
-        return np.unique(column.values)
+    if discrete:
+        values = np.unique(column.values)
+        few = column.kind != "numeric" or values.size <= n_points
+        return values if few else values[np.linspace(0, values.size - 1, n_points).round().astype(np.intp)]
     if not first:
         return np.unique(np.quantile(column.values, [0.1, 0.5, 0.9]))
     return np.linspace(float(column.values.min()), float(column.values.max()), n_points)
 
 
 def _typical(
-    columns: Mapping[str, Column], focus: list[str], at: Mapping[str, Any], names: list[str]
+    columns: Mapping[str, Column], focus: list[str], at: Mapping[str, Any], discrete: set[str]
 ) -> tuple[dict[str, NDArray[Any]], FloatArray]:
     """Values of the other variables in each combination of levels, (c,) each, and the share of each combination."""
+    others = [name for name in columns if name not in focus]
     for name in at:
-        _known([other for other in names if other not in focus], name, "at")
-    others = [name for name in names if name not in focus]
-    free = [n for n in others if n not in at and (columns[n].is_factor or columns[n].kind == "boolean")]
+        _known(others, name, "at")
+    free = [name for name in others if name not in at and name in discrete]
     held: dict[str, NDArray[Any]] = {}
     weights = np.ones(1)
     if free:
@@ -155,9 +159,7 @@ def _code(column: Column, value: Any) -> float:
         try:
             return float(value)
         except (TypeError, ValueError):
-            raise OptionError(
-                f"at[{column.name!r}] is {value!r}, but the variable is numeric; give a number."
-            ) from None
+            raise OptionError(f"at[{column.name!r}] is {value!r}, but it is numeric; give a number.") from None
     levels = list(column.levels)
     if value in levels:
         return float(levels.index(value))
@@ -206,7 +208,6 @@ def effect(
     figsize: Figsize | None = None,
     by: str | None = None,
     at: Mapping[str, Any] | None = None,
-    data: Any = None,
     type: str = "response",
     alpha: float = 0.05,
     n_points: int = 60,
@@ -219,39 +220,50 @@ def effect(
     variable : str
     ax : Axes, optional
     figsize : (float, float), optional
-    by, at, data, type, alpha, n_points
+    by, at, type, alpha, n_points
         As in `effect_data`.
     """
-    table = effect_data(fit, variable, by=by, at=at, data=data, type=type, alpha=alpha, n_points=n_points)
-    name = str(variable)
-    groups = [None] if by is None else list(dict.fromkeys(table[by]))
+    table = effect_data(fit, variable, by=by, at=at, type=type, alpha=alpha, n_points=n_points)
+    name, lines = str(variable), _line_column(table, by)
+    groups = [None] if lines is None else list(dict.fromkeys(table[lines]))
     if len(groups) > _MOST_LINES:
         raise OptionError(
-            f"by={by!r} has {len(groups)} levels, more than {_MOST_LINES} lines can be told apart; use `at` to choose "
-            "some, or plot_data() for the numbers."
+            f"{lines!r} has {len(groups)} levels, more than the {_MOST_LINES} lines that can be told apart; take the "
+            "numbers from plot_data()."
         )
     axis = single(ax, figsize)
-    column = columns_of(fit, [name], data)[name]
-    numeric = column.kind == "numeric"
+    column = columns_of(fit, [name])[name]
+    numeric = name not in discrete_names(fit.design.recipe, {name: column})
     for i, group in enumerate(groups):
-        own = table if group is None else table[table[by] == group]
+        own = table if group is None else table[table[lines] == group]
         label = None if group is None else (f"{group:.4g}" if isinstance(group, float) else short(group))
         draw = _draw_line if numeric else _draw_points
         draw(axis, own, name, PALETTE[i], label, (i - 0.5 * (len(groups) - 1)) * 0.14)
     if numeric:
         _rug(axis, column.values)
     else:
-        labels = [short(value) for value in dict.fromkeys(table[name])]
+        labels = [f"{v:g}" if isinstance(v, float) else short(v) for v in dict.fromkeys(table[name])]
         axis.set_xticks(range(len(labels)), labels=labels, rotation=30 if len(labels) > 8 else 0)
         axis.set_xlim(-0.5, len(labels) - 0.5)
-    if by is not None:
+    if lines is not None:
         # Beside the axes: error bars and bands leave no corner that is sure to be free.
         outside: Any = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-        axis.legend(title=by, fontsize="small", title_fontsize="small", frameon=False, **outside)
+        axis.legend(title=short(lines), fontsize="small", title_fontsize="small", frameon=False, **outside)
     axis.set_xlabel(name)
     axis.set_ylabel(mean_label(fit, type))
-    title(axis, f"Effect of {name}, {100 * (1 - alpha):g} % confidence band")
+    title(axis, f"Effect of {name}, {100 * (1 - alpha):g} % confidence {'band' if numeric else 'intervals'}")
     return axis
+
+
+def _line_column(table: pd.DataFrame, by: str | None) -> str | None:
+    """The column that has one line for each of its values."""
+    if "category" not in table:
+        return by
+    if by is not None:
+        raise OptionError(
+            f"by={by!r} would draw every category for each of its levels; use `at` to hold it at one, or type='linear'."
+        )
+    return "category"
 
 
 def _draw_line(axis: Axes, own: pd.DataFrame, name: str, colour: str, label: str | None, shift: float) -> None:

@@ -14,7 +14,7 @@ from lme4py.fit import Fit
 from lme4py.report.parts import AnyFit, is_ordinal
 from lme4py.report.plot_style import BLUE, GREY, ORANGE, mean_label, panels, short
 from lme4py.report.training import columns_of, observed_response, training_columns
-from lme4py.report.typical import fixed_columns, fixed_names, frame_of, random_columns, random_names
+from lme4py.report.typical import discrete_names, fixed_columns, fixed_names, frame_of, random_columns, random_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,6 @@ def fitted_data(
     *,
     group: str | None = None,
     levels: Sequence[Any] | None = None,
-    data: Any = None,
     n_points: int = 30,
     max_panels: int = 24,
 ) -> pd.DataFrame:
@@ -49,8 +48,6 @@ def fitted_data(
         Grouping factor; the one with the most levels when not given.
     levels : sequence, optional
         Which levels; otherwise all, or `max_panels` evenly spaced ones.
-    data : data frame, optional
-        The training data; needed when the model uses a variable only inside expressions.
     n_points : int
         Points of a curve.
     max_panels : int
@@ -65,7 +62,7 @@ def fitted_data(
     ------
     OptionError
     """
-    return _Lattice(fit, variable, group, levels, data, n_points, max_panels).table()
+    return _Lattice(fit, variable, group, levels, n_points, max_panels).table()
 
 
 class _Lattice:
@@ -77,7 +74,6 @@ class _Lattice:
         variable: str | None,
         group: str | None,
         levels: Sequence[Any] | None,
-        data: Any,
         n_points: int,
         max_panels: int,
     ) -> None:
@@ -92,12 +88,17 @@ class _Lattice:
         recipe = design.recipe
         names = [*fixed_names(recipe), *(n for t in range(len(design.terms)) for n in random_names(recipe, t))]
         self.name = _checked_variable(fit, variable, list(dict.fromkeys(names)))
-        self.columns = columns_of(fit, dict.fromkeys(names), data)
+        self.columns = columns_of(fit, dict.fromkeys(names))
+        self.discrete = discrete_names(recipe, self.columns)
         self.n_points = n_points
 
     @property
     def axis_column(self) -> Column:
         return self.columns[self.name]
+
+    @property
+    def is_numeric(self) -> bool:
+        return self.name not in self.discrete
 
     def table(self) -> pd.DataFrame:
         import pandas as pd
@@ -122,8 +123,7 @@ class _Lattice:
         codes, points = [], []
         for code in self.codes:
             own = x[self.term.codes == code]
-            numeric = self.axis_column.kind == "numeric"
-            grid = np.linspace(own.min(), own.max(), self.n_points) if numeric else np.unique(own)
+            grid = np.linspace(own.min(), own.max(), self.n_points) if self.is_numeric else np.unique(own)
             codes.append(np.full(grid.size, code))
             points.append(grid.astype(np.float64))
         return np.concatenate(codes), np.concatenate(points)
@@ -132,7 +132,10 @@ class _Lattice:
         """Means without and with random effects."""
         fit = self.fit
         J = len(self.all_levels)
-        values = {name: _by_level(column, self.term.codes, J)[codes] for name, column in self.columns.items()}
+        values = {
+            name: _by_level(column, name in self.discrete, self.term.codes, J)[codes]
+            for name, column in self.columns.items()
+        }
         values[self.name] = points
         frame = frame_of(self.columns, values, points.size)
         eta = fixed_columns(fit, frame) @ fit.beta
@@ -175,7 +178,7 @@ def _chosen_levels(known: list[Any], levels: Sequence[Any] | None, most: int) ->
 def _checked_variable(fit: AnyFit, variable: str | None, names: list[str]) -> str:
     if variable is None:
         slopes = [column for term in fit.design.terms for column in term.columns]
-        plain = training_columns(fit.design)
+        plain = training_columns(fit)
         numbers = [n for n in names if n in plain and plain[n].kind == "numeric"]
         for name in [*(n for n in slopes if n in numbers), *numbers, *names]:
             return name
@@ -193,9 +196,9 @@ def _means(values: FloatArray, codes: NDArray[np.intp], J: int) -> FloatArray:
     return means
 
 
-def _by_level(column: Column, codes: NDArray[np.intp], J: int) -> FloatArray:
+def _by_level(column: Column, discrete: bool, codes: NDArray[np.intp], J: int) -> FloatArray:
     """Mean of a numeric column in each level, most frequent value of any other, shape (J,)."""
-    if column.kind == "numeric":
+    if not discrete:
         return _means(column.values, codes, J)
     values, place = np.unique(column.values, return_inverse=True)
     counts = np.zeros((J, values.size))
@@ -219,7 +222,6 @@ def fitted(
     figsize: Figsize | None = None,
     group: str | None = None,
     levels: Sequence[Any] | None = None,
-    data: Any = None,
     n_points: int = 30,
     max_panels: int = 24,
     ax: Any = None,
@@ -231,7 +233,7 @@ def fitted(
     fit : Fit or GlmmFit
     variable : str, optional
     figsize : (float, float), optional
-    group, levels, data, n_points, max_panels
+    group, levels, n_points, max_panels
         As in `fitted_data`.
     ax : Axes, optional
         For a single level.
@@ -240,13 +242,16 @@ def fitted(
     -------
     array of matplotlib Axes, or Axes for a single level
     """
-    lattice = _Lattice(fit, variable, group, levels, data, n_points, max_panels)
+    lattice = _Lattice(fit, variable, group, levels, n_points, max_panels)
     table, column = lattice.table(), lattice.axis_column
     shown = [lattice.all_levels[code] for code in lattice.codes]
-    axes = panels(len(shown), ax, figsize, columns=6, size=(1.75, 1.7), what="levels", share=True)
+    # Few panels are larger and stand in fewer columns.
+    wide = int(np.clip(np.ceil(np.sqrt(1.5 * len(shown))), 1, 6))
+    size = (1.75, 1.7) if wide > 4 else (2.3, 2.0)
+    axes = panels(len(shown), ax, figsize, columns=wide, size=size, what="levels", share=True)
     for axis, level in zip(axes, shown, strict=True):
         own = table[[cell == level for cell in table["level"]]]
-        _draw(axis, own, lattice.name)
+        _draw(axis, own, lattice.name, "" if lattice.is_numeric else "o")
         axis.set_title(short(level), fontsize="small", pad=3)
         if column.kind != "numeric":
             _name_values(axis, column)
@@ -262,11 +267,13 @@ def fitted(
     return axes[0] if len(axes) == 1 else axes
 
 
-def _draw(axis: Any, own: pd.DataFrame, name: str) -> None:
+def _draw(axis: Any, own: pd.DataFrame, name: str, marker: str) -> None:
     seen, curve = own[own["part"] == "observed"], own[own["part"] == "fitted"]
     population = own[own["part"] == "population"]
     axis.plot(population[name], population["value"], color=ORANGE, linewidth=1.2, linestyle="--", label="population")
-    axis.plot(curve[name], curve["value"], color=BLUE, linewidth=1.6, label="fitted")
+    # A level may have a single value of a factor, and a line through one point is no line.
+    points = {"marker": marker, "markersize": 3.5}
+    axis.plot(curve[name], curve["value"], color=BLUE, linewidth=1.6, label="fitted", **points)
     axis.plot(seen[name], seen["value"], "o", markersize=3, mfc="white", mec=GREY, mew=0.8, label="observed")
 
 

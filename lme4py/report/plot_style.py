@@ -158,8 +158,10 @@ def mean_label(fit: AnyFit, type: str = "response") -> str:
     name = fit.design.response_name
     if isinstance(fit, Fit):
         return short(name)
-    if type == "linear" or is_ordinal(fit):
+    if type == "linear":
         return f"linear predictor ({fit.family.link.name})"
+    if is_ordinal(fit):
+        return f"probability, {short(name)}"
     if fit.family.name == "binomial":
         return "probability" if name.startswith("cbind(") else f"probability, {short(name)}"
     return f"mean of {short(name)}"

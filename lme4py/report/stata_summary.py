@@ -15,10 +15,10 @@ from lme4py.inference.lrt import LRTestResult
 from lme4py.inference.parameters import fit_parameters
 from lme4py.inference.row_summary import no_random_test, row_summary
 from lme4py.inference.variance_se import variance_table
-from lme4py.report.glmm_summary import _closing, approximation, family_line
+from lme4py.report.glmm_summary import approximation, closing, family_line
 from lme4py.report.numbers import column_decimals, format_integer, format_p_value, format_value
 from lme4py.report.parts import is_ordinal, threshold_table
-from lme4py.report.summary import _DDF_NOTES, _right, _rows_used, closing_table
+from lme4py.report.summary import DDF_NOTES, closing_table, right_aligned, rows_used
 from lme4py.report.table import Table
 
 __all__ = ["stata_tables"]
@@ -52,9 +52,9 @@ def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
     tables = [_header(fit), _groups(fit), _coefficients(fit, chosen), _random_effects(fit)]
     if is_ordinal(fit):
         tables.append(_thresholds(fit))
-    closing = _closing(fit) if isinstance(fit, GlmmFit) else closing_table(fit)
+    last = closing(fit) if isinstance(fit, GlmmFit) else closing_table(fit)
     test = _test_of_random_effects(fit)
-    return [*tables, *([Table("", (), (), (), (test,))] if test else []), closing]
+    return [*tables, *([Table("", (), (), (), (test,))] if test else []), last]
 
 
 def _names(fit: AnyFit) -> tuple[str, str]:
@@ -65,7 +65,7 @@ def _names(fit: AnyFit) -> tuple[str, str]:
 
 def _header(fit: AnyFit) -> Table:
     same: Any = fit
-    rows = [("Formula:", fit.design.formula), ("Number of obs:", _rows_used(same))]
+    rows = [("Formula:", fit.design.formula), ("Number of obs:", rows_used(same))]
     if isinstance(fit, GlmmFit):
         rows += [("Family and link:", family_line(fit)), ("Integration:", approximation(fit))]
     likelihood = "Log restricted-likelihood:" if fit.reml else "Log likelihood:"
@@ -96,7 +96,7 @@ def _groups(fit: AnyFit) -> Table:
         for group in reversed(list(counts))
     )
     columns = ("Group variable", "No. of groups", "Minimum", "Average", "Maximum")
-    return Table("Observations per group", columns, rows, ("left", *_right(4)))
+    return Table("Observations per group", columns, rows, ("left", *right_aligned(4)))
 
 
 def _limits_heading(fit: AnyFit) -> tuple[str, str]:
@@ -121,8 +121,8 @@ def _coefficients(fit: AnyFit, ddf: str) -> Table:
     for heading, side in zip(_limits_heading(fit), ("lower", "upper"), strict=True):
         columns[heading] = [format_value(value, decimals) for value in limits[side].tolist()]
     rows = tuple(zip(*columns.values(), strict=True))
-    notes = (*_DDF_NOTES.get(ddf, ()), *_vce_note(fit)) if rows else ("There are no fixed effects.",)
-    return Table("", tuple(columns), rows, ("left", *_right(len(columns) - 1)), notes)
+    notes = (*DDF_NOTES.get(ddf, ()), *_vce_note(fit)) if rows else ("There are no fixed effects.",)
+    return Table("", tuple(columns), rows, ("left", *right_aligned(len(columns) - 1)), notes)
 
 
 def _vce_note(fit: AnyFit) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ def _random_effects(fit: AnyFit) -> Table:
         for name, values in rows
     )
     columns = ("Random-effects parameters", "Estimate", "Std. err.", *_limits_heading(fit))
-    return Table("", columns, cells, ("left", *_right(4)))
+    return Table("", columns, cells, ("left", *right_aligned(4)))
 
 
 def _entries(fit: AnyFit) -> list[tuple[Any, tuple[float, ...]]]:
@@ -194,7 +194,7 @@ def _thresholds(fit: AnyFit) -> Table:
     cells = [[format_value(float(value), decimals) for value in part] for part in parts]
     columns = ("Thresholds", "Estimate", "Std. err.", *_limits_heading(fit))
     rows = tuple(zip([str(name) for name in table.index], *cells, strict=True))
-    return Table("", columns, rows, ("left", *_right(4)))
+    return Table("", columns, rows, ("left", *right_aligned(4)))
 
 
 def _test_of_random_effects(fit: AnyFit) -> str:

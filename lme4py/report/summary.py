@@ -13,12 +13,12 @@ from lme4py.inference.variance import correlations, has_correlations, term_label
 from lme4py.report.numbers import column_decimals, format_column, format_integer, format_p_value, format_value
 from lme4py.report.table import Align, Table
 
-_DDF_NOTES = {
+DDF_NOTES = {
     "satterthwaite": ("Degrees of freedom: Satterthwaite.",),
     "kenward-roger": ("Degrees of freedom and standard errors: Kenward-Roger.",),
 }
 
-__all__ = ["coefficient_table", "random_effects_table", "summary_tables"]
+__all__ = ["DDF_NOTES", "coefficient_table", "random_effects_table", "right_aligned", "rows_used", "summary_tables"]
 
 
 def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
@@ -35,7 +35,8 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
     return [*tables, closing_table(fit)]
 
 
-def _right(count: int) -> tuple[Align, ...]:
+def right_aligned(count: int) -> tuple[Align, ...]:
+    """The alignment of `count` columns of numbers."""
     side: Align = "right"
     return (side,) * count
 
@@ -43,7 +44,7 @@ def _right(count: int) -> tuple[Align, ...]:
 def header_table(fit: Fit) -> Table:
     """Title, formula and the number of rows used."""
     method = "REML" if fit.reml else "maximum likelihood"
-    rows = [("Formula:", fit.design.formula), ("Data:", _rows_used(fit))]
+    rows = [("Formula:", fit.design.formula), ("Data:", rows_used(fit))]
     limits = row_summary(fit).weight_range
     if limits is not None:
         rows.append(("Weights:", f"from {limits[0]:.4g} to {limits[1]:.4g}"))
@@ -51,7 +52,8 @@ def header_table(fit: Fit) -> Table:
     return Table(title, ("", ""), tuple(rows), ("left", "left"), show_header=False)
 
 
-def _rows_used(fit: Fit) -> str:
+def rows_used(fit: Fit) -> str:
+    """How many rows of the data the fit used, in words."""
     total = int(fit.design.keep.size)
     dropped = total - fit.design.n_obs
     if dropped == 0:
@@ -67,7 +69,7 @@ def criterion_table(fit: Fit) -> Table:
     cells = tuple(format_value(value, 2, 6) for value in values)
     columns = (name, logl, "AIC", "BIC", "Parameters", "Residual df")
     row = (*cells, str(fit.n_params), str(fit.df_resid))
-    return Table("", columns, (row,), _right(6))
+    return Table("", columns, (row,), right_aligned(6))
 
 
 def residual_table(fit: Fit) -> Table:
@@ -76,7 +78,7 @@ def residual_table(fit: Fit) -> Table:
     # These are of the order of one: what is left at the tenth decimal is rounding, and is shown as zero.
     values = [round(value, 10) for value in row_summary(fit).residual_quartiles or ()]
     cells = tuple(format_value(value, 3, 2, least=1) for value in values)
-    return Table(title, ("Min", "1Q", "Median", "3Q", "Max"), (cells,), _right(5))
+    return Table(title, ("Min", "1Q", "Median", "3Q", "Max"), (cells,), right_aligned(5))
 
 
 def random_effects_table(fit: Fit) -> Table:
@@ -100,7 +102,7 @@ def random_effects_table(fit: Fit) -> Table:
         )
     )
     columns = ("Group", "Name", "Variance", "Std. dev.", *_filled(["Corr."] if width else [], width))
-    align: tuple[Align, ...] = ("left", "left", *_right(2 + width))
+    align: tuple[Align, ...] = ("left", "left", *right_aligned(2 + width))
     return Table("Random effects", columns, rows, align)
 
 
@@ -132,7 +134,7 @@ def group_table(fit: Fit) -> Table:
         for group, n_levels in fit.design.n_groups.items()
     )
     columns = ("Group", "Levels", "Min rows", "Mean", "Max")
-    return Table("Groups", columns, rows, ("left", *_right(4)))
+    return Table("Groups", columns, rows, ("left", *right_aligned(4)))
 
 
 def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
@@ -152,8 +154,8 @@ def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
         chosen = check_ddf(ddf, linear=True)
         columns |= _test_columns(chosen, statistics, table["df"].tolist(), table["p_value"].tolist())
     rows = tuple(zip(*columns.values(), strict=True))
-    notes = _DDF_NOTES.get(ddf or "", ()) if rows else ("There are no fixed effects.",)
-    return Table("Fixed effects", tuple(columns), rows, ("left", *_right(len(columns) - 1)), notes)
+    notes = DDF_NOTES.get(ddf or "", ()) if rows else ("There are no fixed effects.",)
+    return Table("Fixed effects", tuple(columns), rows, ("left", *right_aligned(len(columns) - 1)), notes)
 
 
 def _test_columns(ddf: str, statistics: list[str], df: list[float], p: list[float]) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference import glmm
-from lme4py.inference.coefficients import check_alpha, coef_table, confidence_intervals
+from lme4py.inference.coefficients import coef_table, confidence_intervals
 from lme4py.inference.intervals import intervals
 from lme4py.inference.likelihood import aic, bic
 from lme4py.inference.parameters import fit_parameters
@@ -78,7 +78,7 @@ def tidy(
     wanted = _check_effects(effects)
     if scales not in SCALES:
         raise OptionError(f"scales={scales!r} is not known.{did_you_mean(str(scales), SCALES)} Use 'sdcor' or 'vcov'.")
-    alpha = check_alpha(1.0 - conf_level) if conf_int else None
+    alpha = _check_level(conf_level) if conf_int else None
     blocks = []
     for effect in wanted:
         if effect == "fixed":
@@ -100,6 +100,13 @@ def _check_effects(effects: str | Sequence[str]) -> list[str]:
     if not wanted:
         raise OptionError(f"effects is empty; give some of {', '.join(EFFECTS)}.")
     return list(dict.fromkeys(wanted))
+
+
+def _check_level(level: Any) -> float:
+    """One minus a confidence level."""
+    if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not 0.0 < level < 1.0:
+        raise OptionError(f"`conf_level` is {level!r}; give a number between 0 and 1, such as 0.95.")
+    return 1.0 - float(level)
 
 
 def _stacked(blocks: list[dict[str, Any]], levels: bool, limits: bool) -> pd.DataFrame:

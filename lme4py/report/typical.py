@@ -15,7 +15,7 @@ from lme4py.design.recipe import Recipe, new_fixed, new_random_values
 from lme4py.formula.deparse import names_in
 from lme4py.report.parts import AnyFit
 
-__all__ = ["cells", "fixed_columns", "fixed_names", "frame_of", "random_columns", "random_names"]
+__all__ = ["cells", "discrete_names", "fixed_columns", "fixed_names", "frame_of", "random_columns", "random_names"]
 
 FloatArray = NDArray[np.float64]
 
@@ -28,6 +28,15 @@ def fixed_names(recipe: Recipe) -> list[str]:
 def random_names(recipe: Recipe, term: int) -> list[str]:
     """Columns of the data left of the bar of one term."""
     return _names(recipe, recipe.bars[term].variables)
+
+
+def discrete_names(recipe: Recipe, columns: Mapping[str, Column]) -> set[str]:
+    """Columns that only take the values that occur: factors, booleans, and numbers inside factor() or cut()."""
+    found = {name for name, column in columns.items() if column.is_factor or column.kind == "boolean"}
+    for variables in (recipe.variables, *(bar.variables for bar in recipe.bars)):
+        computed = [node for node, variable in variables.items() if variable.kind == "factor"]
+        found.update(name for name in _names(recipe, computed) if name in columns)
+    return found
 
 
 def _names(recipe: Recipe, nodes: Any) -> list[str]:

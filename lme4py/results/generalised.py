@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lme4py.inference import coefficients, ordinal
@@ -180,8 +179,8 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
         Parameters
         ----------
         type : {"deviance", "pearson", "response", "working", "quantile"}
-            For "quantile" see `quantile_residuals`. Of ordered categories: "deviance", "probability" (P(Y < y) - P(Y > y)) "score" or
-            "quantile".
+            For "quantile" see `quantile_residuals`. Of ordered categories: "deviance", "probability"
+            (P(Y < y) - P(Y > y)), "score" or "quantile".
         seed : int, optional
             Of the quantile residuals, which are simulated.
         """

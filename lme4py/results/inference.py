@@ -80,7 +80,8 @@ class InferenceMethods(FittedModel):
         cluster : str, array of shape (n,), or None
             Clusters of a robust covariance; None takes the outermost grouping factor.
         """
-        return coefficients.coef_table(self.fit, ddf or self.default_ddf, vcov, cluster)
+        chosen = ddf or (self.default_ddf if vcov is None else None)
+        return coefficients.coef_table(self.fit, chosen, vcov, cluster)
 
     def anova(self, type: Any = 3, ddf: Any = "satterthwaite", *models: FittedModel) -> pd.DataFrame:
         """F tests of the terms: sum_sq, mean_sq, num_df, den_df, F, p_value.
@@ -165,7 +166,7 @@ class InferenceMethods(FittedModel):
         **boot
             ``n_boot=1000``, ``seed=None`` and ``type="percentile"`` (or "basic", "bca", "normal") of the bootstrap.
         """
-        if ddf is None and method == "wald":
+        if ddf is None and method == "wald" and vcov is None:
             ddf = self.fit.design.conventions.ddf
         return intervals(self.fit, self._alpha(alpha), method, parm, ddf, vcov=vcov, cluster=cluster, **boot)
 

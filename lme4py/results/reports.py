@@ -93,9 +93,7 @@ class ReportMethods(FittedModel):
             exp of the fixed effects (odds ratios, rate ratios).
         """
         chosen = ddf or self.default_ddf
-        return tidy_report.tidy(
-            self.fit, chosen, effects, conf_int, conf_level, conf_method, scales, exponentiate
-        )
+        return tidy_report.tidy(self.fit, chosen, effects, conf_int, conf_level, conf_method, scales, exponentiate)
 
     def glance(self) -> pd.DataFrame:
         """One row for the whole model: sizes, sigma, criterion, log-likelihood, AIC, BIC, convergence."""
@@ -109,7 +107,7 @@ class ReportMethods(FittedModel):
         Parameters
         ----------
         data : data frame, optional
-            The training data; without it come the variables that stand in the design as they are.
+            The training data; without it come the columns that the formula uses.
         newdata : data frame, optional
             Other data, which get fitted, fixed and mu only.
         prefix : str

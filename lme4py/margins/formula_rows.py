@@ -1,0 +1,214 @@
+"""The fixed effects of a formula on new rows: design, slopes, and products over scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lme4py.data.column import Column
+from lme4py.data.frame import Frame
+from lme4py.design.coding import Variable, _products, full_coding, model_columns, model_matrix
+from lme4py.design.recipe import (
+    Recipe,
+    _columns,
+    _evaluate,
+    _trained_values,
+    column_getter,
+    new_fixed,
+    offset_column,
+)
+from lme4py.engine.types import FloatArray
+from lme4py.errors import OptionError
+from lme4py.formula.deparse import names_in, walk
+from lme4py.formula.nodes import Call, Node, Terms
+from lme4py.formula.operands import Context
+from lme4py.margins.slopes import expression_slope
+
+__all__ = ["FormulaRows", "factored_matrix", "matrix_slope", "names_of_nodes", "whole_matrix"]
+
+_FACTOR_CALLS = frozenset(
+    ("factor", "as.factor", "ordered", "as.ordered", "as.character", "C", "interaction", "relevel", "droplevels")
+)
+
+
+class FormulaRows:
+    """The fixed effects of a formula on new data, their slopes, and their products over scenarios.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    columns : mapping of str to Column
+        Training data.
+    alias : ndarray, shape (p, dropped), or None
+        Columns that the rank check left out, as combinations of those kept.
+    """
+
+    def __init__(self, recipe: Recipe, columns: Mapping[str, Column], alias: FloatArray | None = None) -> None:
+        self.recipe = recipe
+        self.alias = alias
+        self.columns = columns
+        self.fixed = recipe.formula.fixed
+        extra = (recipe.offset_column,) if recipe.offset_column in columns else ()
+        nodes = [*recipe.variables, *self.fixed.offsets]
+        self.variables = tuple(dict.fromkeys([*names_of_nodes(nodes, columns), *(name for name in extra if name)]))
+
+    @cached_property
+    def categorical(self) -> frozenset[str]:
+        """Numeric columns that the formula turns into factors."""
+        calls = [part for node in self.recipe.variables for part in walk(node, contrasts=False)]
+        inside = [call for call in calls if isinstance(call, Call) and call.function in _FACTOR_CALLS]
+        return frozenset(names_of_nodes(inside, self.columns))
+
+    def design(self, frame: Frame) -> tuple[FloatArray, FloatArray]:
+        """X and the offset."""
+        if self.alias is not None:
+            self._check_estimable(whole_matrix(self.recipe, self.fixed, self.recipe.variables, frame), "predictions")
+        return new_fixed(self.recipe, frame)
+
+    def _check_estimable(self, whole: FloatArray, what: str) -> None:
+        """Refuse rows outside the span of the training rows where the columns there were dependent."""
+        if self.alias is None:
+            return
+        kept = list(self.recipe.kept)
+        left_out = [j for j in range(whole.shape[1]) if j not in set(kept)]
+        gap = np.abs(whole[:, left_out] - whole[:, kept] @ self.alias).max(axis=1)
+        size = np.abs(whole).max(axis=1) + 1.0
+        bad = int((gap > 1e-6 * size).sum())
+        if bad:
+            raise OptionError(
+                f"{bad} of {gap.size} {what} cannot be estimated: columns of the fixed effects were left out because "
+                "the data hold no rows for some combinations of levels, and these rows need them; keep to "
+                "combinations that occur in the data, or take the interaction out of the model."
+            )
+
+    def slopes(self, frame: Frame, name: str) -> tuple[FloatArray, FloatArray]:
+        """Derivatives of X and the offset in a numeric column."""
+        recipe, n = self.recipe, frame.n_rows
+        whole = matrix_slope(recipe, self.fixed, recipe.variables, frame, name)
+        self._check_estimable(whole, "slopes")
+        X = whole[:, recipe.kept]
+        offset = np.zeros(n)
+        columns = _columns(recipe, frame, self.fixed.offsets)
+        for node in self.fixed.offsets:
+            slope = expression_slope(_context(recipe, columns, n), node, name)
+            offset += 0.0 if slope is None else slope
+        if recipe.offset_column == name:
+            offset += 1.0
+        return X, offset
+
+    def factored(self, rows: Frame, scenarios: Frame) -> tuple[tuple[FloatArray, FloatArray], ...] | None:
+        """X and the offset as products of a part of the scenario and a part of the row."""
+        recipe = self.recipe
+        if self.alias is not None:
+            return None  # every row is checked for what can be estimated
+        X = factored_matrix(recipe, self.fixed, recipe.variables, rows, scenarios)
+        known = _factored_offset(recipe, rows, scenarios)
+        if X is None or known is None:
+            return None
+        return (X[0][:, recipe.kept], X[1][:, recipe.kept]), known
+
+
+def names_of_nodes(nodes: Sequence[Node], columns: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for node in nodes for name in names_in(node, columns) if name in columns))
+
+
+def _context(recipe: Recipe, columns: Mapping[str, Column], n: int) -> Context:
+    return Context(column_getter(columns), recipe.state, recipe.functions, recipe.formula.text, n)
+
+
+def matrix_slope(
+    recipe: Recipe, terms: Terms, variables: Mapping[Node, Variable], frame: Frame, name: str
+) -> FloatArray:
+    """Derivative of a model matrix in a numeric column: the product rule, one variable of the formula at a time."""
+    nodes, n = list(variables), frame.n_rows
+    columns = _columns(recipe, frame, nodes)
+    values = _evaluate(recipe, nodes, columns, n)[0]
+    arrays = {node: _trained_values(variable, values[node]) for node, variable in variables.items()}
+    names, assign = model_columns(terms, variables)
+    total = np.zeros((n, len(names)))
+    context = _context(recipe, columns, n)
+    for place, node in enumerate(terms.variables):
+        if node not in variables or variables[node].kind == "factor":
+            continue
+        slope = expression_slope(context, node, name)
+        if slope is None:
+            continue
+        within = np.array([t > 0 and place in terms.terms[t - 1].variables for t in assign])
+        moved = model_matrix(terms, variables, {**arrays, node: np.broadcast_to(slope, arrays[node].shape)}, n)
+        total[:, within] += moved[:, within]
+    return total
+
+
+def whole_matrix(recipe: Recipe, terms: Terms, variables: Mapping[Node, Variable], frame: Frame) -> FloatArray:
+    """All columns of a right-hand side on complete rows."""
+    columns = _columns(recipe, frame, list(variables))
+    values = _evaluate(recipe, list(variables), columns, frame.n_rows)[0]
+    arrays = {node: _trained_values(variable, values[node]) for node, variable in variables.items()}
+    return model_matrix(terms, variables, arrays, frame.n_rows)
+
+
+def factored_matrix(
+    recipe: Recipe, terms: Terms, variables: Mapping[Node, Variable], rows: Frame, scenarios: Frame
+) -> tuple[FloatArray, FloatArray] | None:
+    """Factors C (S, k), R (n, k) of a model matrix; None where an expression mixes both kinds of columns."""
+    moving = set(scenarios.names)
+    sides = {node: _side(node, recipe, moving) for node in variables}
+    if None in sides.values():
+        return None
+    out = []
+    for side, frame in (("scenario", scenarios), ("row", rows)):
+        nodes = [node for node in variables if sides[node] == side]
+        columns = _columns(recipe, frame, nodes)
+        values = _evaluate(recipe, nodes, columns, frame.n_rows)[0] if nodes else {}
+        arrays = {node: _trained_values(variables[node], values[node]) for node in nodes}
+        out.append(_one_side(terms, variables, arrays, frame.n_rows))
+    return out[0], out[1]
+
+
+def _side(node: Node, recipe: Recipe, moving: set[str]) -> str | None:
+    used = set(names_of_nodes([node], recipe.columns))
+    if not used & moving:
+        return "row"
+    return "scenario" if used <= moving else None
+
+
+def _one_side(
+    terms: Terms, variables: Mapping[Node, Variable], arrays: Mapping[Node, NDArray[Any]], n: int
+) -> FloatArray:
+    """The columns of a model matrix with 1 in place of the variables that stand on the other side."""
+    one = np.ones(1)
+    columns = [one] if terms.intercept else []
+    for term, full in zip(terms.terms, full_coding(terms, variables), strict=True):
+        parts = []
+        for v, flag in zip(term.variables, full, strict=True):
+            node = terms.variables[v]
+            variable = variables[node]
+            known = node in arrays
+            parts.append(variable.columns(arrays[node], flag) if known else [one] * len(variable.names(flag)))
+        columns += _products(parts)
+    matrix = np.empty((n, len(columns)), order="F")
+    for j, column in enumerate(columns):
+        matrix[:, j] = column
+    return matrix
+
+
+def _factored_offset(recipe: Recipe, rows: Frame, scenarios: Frame) -> tuple[FloatArray, FloatArray] | None:
+    moving, nodes = set(scenarios.names), recipe.formula.fixed.offsets
+    by_scenario, by_row = np.zeros(scenarios.n_rows), np.zeros(rows.n_rows)
+    for node in nodes:
+        side = _side(node, recipe, moving)
+        if side is None:
+            return None
+        frame, total = (scenarios, by_scenario) if side == "scenario" else (rows, by_row)
+        values = _evaluate(recipe, [node], _columns(recipe, frame, [node]), frame.n_rows)[0]
+        total += values[node].values
+    name = recipe.offset_column
+    if name is not None:
+        frame, total = (scenarios, by_scenario) if name in moving else (rows, by_row)
+        total += offset_column(frame.column(name))
+    S, n = scenarios.n_rows, rows.n_rows
+    return np.column_stack([by_scenario, np.ones(S)]), np.column_stack([np.ones(n), by_row])

@@ -1,0 +1,223 @@
+"""What every request to a session goes through: scenarios, grids, and the way from an estimand to a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.margins import estimands
+from lme4py.margins.adapter import ModelAdapter
+from lme4py.margins.draws import Inference
+from lme4py.margins.estimands import Estimand
+from lme4py.margins.find import find_adapter
+from lme4py.margins.grids import Grid
+from lme4py.margins.groups import Group
+from lme4py.margins.labels import RowNames
+from lme4py.margins.ordinal import OrdinalAdapter, by_category
+from lme4py.margins.population import SessionRows
+from lme4py.margins.result import MarginsResult, check_level
+from lme4py.margins.scales import SCALES, Scale, outcome_curve, working_curve
+from lme4py.margins.scenarios import Scenario
+
+__all__ = ["SessionBase"]
+
+_METHODS: Final = ("delta", "simulation", "bootstrap")
+_RANDOM: Final = ("zero", "integrate", "conditional")
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The settings of a session, checked."""
+
+    at: Any
+    level: float
+    random: str
+
+
+class SessionBase:
+    """The settings of a session, and the steps that all estimands share."""
+
+    def __init__(
+        self,
+        fit: Any,
+        scale: str = "linear",
+        *,
+        at: Any = "overall",
+        weights: Any = None,
+        level: float = 0.95,
+        method: str = "delta",
+        n_sim: int = 4000,
+        n_boot: int = 1000,
+        rng_seed: int | None = None,
+        n_jobs: int = 1,
+        ddf: str | None = None,
+        random: str = "zero",
+        adapter: ModelAdapter | type | None = None,
+        vcov: Any = None,
+        cluster: Any = None,
+        boot: str = "parametric",
+    ) -> None:
+        self.scale: Scale = SCALES[_one_of("scale", scale, tuple(SCALES))]
+        _one_of("method", method, _METHODS)
+        _one_of("random", random, _RANDOM)
+        self.adapter = find_adapter(fit, adapter)
+        self.options = _Options(at, check_level(level), random)
+        self.rows = SessionRows(self.adapter, at, weights, random)
+        integrate = random == "integrate"
+        if isinstance(self.adapter, OrdinalAdapter) and scale in ("log", "logit"):
+            raise OptionError(
+                f"the {scale} scale has no meaning for the probabilities of several categories; use "
+                "Margins.linear_scale for probabilities, or Margins.link_scale for the latent scale."
+            )
+        self._working = working_curve(self.scale, self.adapter.family, self.adapter.link, integrate)
+        self._outcome = outcome_curve(self.scale, self.adapter.family, self.adapter.link, integrate)
+        self._inference = Inference(
+            self.adapter,
+            method=method,
+            n=n_sim if method == "simulation" else n_boot,
+            seed=rng_seed,
+            n_jobs=n_jobs,
+            ddf=ddf,
+            vcov=vcov,
+            cluster=cluster,
+            boot=boot,
+        )
+
+    def levels(self, name: str) -> list[Any]:
+        """The values of a variable that occur in the data of the fit, in order."""
+        self.rows.check_name(name)
+        column = self.adapter.columns[name]
+        distinct = np.unique(column.values)
+        if column.is_factor:
+            return [column.levels[code] for code in distinct.tolist()]
+        if column.kind == "boolean":
+            return [bool(value) for value in distinct]
+        return [int(value) if float(value).is_integer() else value for value in distinct.tolist()]
+
+    # --- parts
+
+    def _scenarios(self, scenarios: Any) -> tuple[list[str] | None, list[Scenario]]:
+        if scenarios is None or (not isinstance(scenarios, Mapping) and not hasattr(scenarios, "__iter__")):
+            raise OptionError("give `scenarios`: a list of dicts such as [{'treated': 0}, {'treated': 1}].")
+        names = None
+        if isinstance(scenarios, Mapping):
+            names, scenarios = [str(name) for name in scenarios], list(scenarios.values())
+        listed = [dict(scenario) if isinstance(scenario, Mapping) else scenario for scenario in scenarios]
+        if not listed or not all(isinstance(scenario, dict) for scenario in listed):
+            raise OptionError("`scenarios` must be a list of dicts, or a dict of dicts.")
+        self._check_scenarios(listed)
+        return names, listed
+
+    def _check_scenarios(self, scenarios: Sequence[Scenario]) -> None:
+        for name in dict.fromkeys(name for scenario in scenarios for name in scenario):
+            self.rows.check_name(name)
+
+    def _check_units(self, unit_level: bool) -> None:
+        if unit_level and self.rows.kind != "overall":
+            raise OptionError(f"unit_level=True needs rows; at={self.rows.kind!r} has none. Use at='overall'.")
+
+    def _grid(self, scenarios: Sequence[Scenario], group: Group, also_moving: Sequence[str] = ()) -> Grid:
+        moving = {*scenarios[0], *also_moving}
+        return Grid(self.adapter, self.rows.population(moving, group.rows), scenarios, self.options.random)
+
+    def _predictions(self, scenarios: Sequence[Scenario], group: Group) -> tuple[Estimand, int]:
+        """Predictions of scenarios that may set different variables, in their order."""
+        keys: dict[tuple[str, ...], list[int]] = {}
+        for i, scenario in enumerate(scenarios):
+            keys.setdefault(tuple(sorted(scenario)), []).append(i)
+        grids = [self._grid([scenarios[i] for i in places], group) for places in keys.values()]
+        order = np.argsort([i for places in keys.values() for i in places])
+        inner = estimands.predictions(grids, self._working)
+        if len(grids) > 1:
+            inner = estimands.combined(inner, np.eye(len(scenarios))[order])
+        return inner, grids[0].population.n_obs
+
+    def _categories(
+        self, build: Callable[[], tuple[Estimand, RowNames]], certain: Any, outcome: Any
+    ) -> tuple[Estimand, RowNames]:
+        """An estimand; for ordered categories (on the linear scale) one for each category.
+
+        Parameters
+        ----------
+        build : callable
+            Makes the estimand for the adapter of the session.
+        certain : float or array
+            What a row is when the probability is one: 1 for predictions, 0 for differences.
+        outcome : object
+            The categories that are asked for.
+        """
+        adapter = self.adapter
+        if not isinstance(adapter, OrdinalAdapter) or self.scale.name != "linear":
+            if outcome is not None:
+                raise OptionError("`outcome` chooses categories of an ordinal model on the linear scale; leave it out.")
+            return build()
+        parts = []
+        try:
+            for cut in adapter.cuts:
+                self.adapter = cut
+                parts.append(build())
+        finally:
+            self.adapter = adapter
+        names = parts[0][1]
+        whole = np.array(np.broadcast_to(certain, len(names.labels)), dtype=np.float64)
+        return by_category(adapter, [one for one, _ in parts], names, whole, outcome)
+
+    def _finish(
+        self,
+        estimand: Estimand,
+        names: RowNames,
+        effect: str,
+        title: str,
+        notes: Sequence[str] = (),
+        family: tuple[str, int] = ("custom", 0),
+    ) -> MarginsResult:
+        done = self._inference.apply(estimand)
+        return MarginsResult(
+            value=done.value,
+            covariance=done.covariance,
+            jacobian=done.jacobian,
+            df=done.df,
+            shown=effect,
+            draws=done.draws,
+            terms=tuple(names.terms),
+            kinds=tuple(names.kinds),
+            labels=tuple(names.labels),
+            scenarios=names.table(),
+            n_obs=np.array(names.n_obs),
+            level=self.options.level,
+            method=self._inference.method,
+            title=f"{title} ({self._scale_text(effect, title)})",
+            notes=(*notes, *self._session_notes(), *done.notes),
+            family=family,
+            tests=done.tests,
+            numeric=frozenset(name for name in self.adapter.columns if not self.adapter.is_categorical(name)),
+        )
+
+    def _scale_text(self, effect: str, title: str) -> str:
+        if title == "Contrasts" and effect != "identity":
+            return f"{self.scale.effect_name}s" if effect == self.scale.effect else f"{self.scale.name} scale"
+        return f"{self.scale.name} scale"
+
+    def _session_notes(self) -> list[str]:
+        at = self.options.at if isinstance(self.options.at, str) else "the given values or rows"
+        rows = {"overall": "averaged over the rows of the data"}.get(str(at), f"at: {at}")
+        random = {
+            "zero": "random effects at zero",
+            "integrate": "averaged over the random effects",
+            "conditional": "random effects at their conditional modes, taken as known",
+        }[self.options.random]
+        return [f"{rows[0].upper()}{rows[1:]}; {random}.", *self.adapter.notes]
+
+    def __repr__(self) -> str:
+        return f"<Margins: {self.scale.name} scale, {self.adapter.description}>"
+
+
+def _one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        hint = did_you_mean(str(value), allowed)
+        raise OptionError(f"{name}={value!r} is not known.{hint} Use one of {', '.join(map(repr, allowed))}.")
+    return str(value)
