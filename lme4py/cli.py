@@ -15,7 +15,7 @@ from lme4py.errors import DataError, Lme4Error, OptionError, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.results import MixedResult
+    from lme4py.results import MEGLMResult, MixedResult
 
 __all__ = ["main"]
 
@@ -26,6 +26,7 @@ examples:
   lme4py fit "Reaction ~ Days + (Days | Subject)" sleepstudy
   lme4py fit "score ~ age + (1 | school)" pupils.csv --ml --json fit.json
   lme4py fit "use ~ age + (1 | district)" Contraception --family binomial --nagq 9
+  lme4py fit "answer ~ dose + (1 | person)" survey.csv --family ordinal --levels "low,mid,high"
 """
 
 
@@ -83,11 +84,13 @@ def _add_fit(commands: Any) -> None:
     fit = commands.add_parser("fit", help="fit a model and print its summary")
     fit.add_argument("formula", metavar="FORMULA", help='such as "y ~ x + (x | g)"')
     fit.add_argument("data", metavar="DATA", help="a CSV, TSV or Parquet file, or the name of a shipped data set")
-    fit.add_argument("--family", metavar="F", default="gaussian", help="response distribution (gaussian)")
+    fit.add_argument("--family", metavar="F", default="gaussian", help="response distribution (gaussian), or ordinal")
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     fit.add_argument("--link", metavar="L", help="link function (generalised models)")
     fit.add_argument("--nagq", metavar="N", help="1 (Laplace) or more quadrature points (generalised models)")
     fit.add_argument("--hessian", metavar="H", help="observed or expected information (generalised models)")
+    fit.add_argument("--levels", metavar="A,B,C", help="categories from the lowest to the highest (ordinal models)")
+    fit.add_argument("--threshold", metavar="T", help="flexible, symmetric, symmetric2, equidistant (ordinal models)")
     fit.add_argument("--ddf", metavar="M", help="degrees of freedom: satterthwaite, kenward-roger, residual, normal")
     fit.add_argument("--weights", metavar="C", help="column of prior weights")
     fit.add_argument("--offset", metavar="C", help="column of the offset")
@@ -118,18 +121,30 @@ def _fit(arguments: argparse.Namespace) -> None:
     _save(result, arguments)
 
 
-def _fitted(arguments: argparse.Namespace, data: pd.DataFrame) -> MixedResult:
-    from lme4py.api import glmer, lmer
+def _fitted(arguments: argparse.Namespace, data: pd.DataFrame) -> MixedResult | MEGLMResult:
+    from lme4py.api import clmm, glmer, lmer
 
     shared = {"weights": arguments.weights, "offset": arguments.offset}
     if not _is_generalised(arguments):
         return lmer(arguments.formula, data, reml=not arguments.ml, **shared)
+    points = 1 if arguments.nagq is None else int(arguments.nagq)
+    if arguments.family == "ordinal":
+        return clmm(
+            arguments.formula,
+            data,
+            link=arguments.link or "logit",
+            threshold=arguments.threshold or "flexible",
+            levels=arguments.levels and [level.strip() for level in arguments.levels.split(",")],
+            nAGQ=points,
+            hessian=arguments.hessian or "observed",
+            **shared,
+        )
     return glmer(
         arguments.formula,
         data,
         arguments.family,
         link=arguments.link,
-        nAGQ=1 if arguments.nagq is None else int(arguments.nagq),
+        nAGQ=points,
         hessian=arguments.hessian or "observed",
         **shared,
     )
@@ -147,6 +162,10 @@ def _check_available(arguments: argparse.Namespace) -> None:
         for name in ("nagq", "hessian"):
             if getattr(arguments, name) is not None:
                 raise OptionError(f"--{name} is for generalised models; choose one with --family, such as binomial.")
+    if arguments.family != "ordinal":
+        for name in ("levels", "threshold"):
+            if getattr(arguments, name) is not None:
+                raise OptionError(f"--{name} is for ordinal models; add --family ordinal.")
     if arguments.ddf is not None:
         from lme4py.inference.coefficients import check_ddf
 
@@ -169,7 +188,7 @@ def _check_writable(option: str, name: str | None) -> None:
         raise OptionError(f"--{option} {name} cannot be written: permission denied; choose another place.")
 
 
-def _save(result: MixedResult, arguments: argparse.Namespace) -> None:
+def _save(result: MixedResult | MEGLMResult, arguments: argparse.Namespace) -> None:
     if arguments.json is not None:
         _write("json", arguments.json, result.to_json(random_effects=True) + "\n")
     if arguments.latex is not None:
@@ -185,7 +204,7 @@ def _write(option: str, name: str, text: str) -> None:
         raise OptionError(f"--{option} {name} cannot be written: {_reason(error)}.") from None
 
 
-def _write_plot(result: MixedResult, name: str) -> None:
+def _write_plot(result: MixedResult | MEGLMResult, name: str) -> None:
     try:
         import matplotlib as mpl
     except ImportError:

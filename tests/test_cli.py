@@ -243,3 +243,18 @@ def test_a_generalised_model(capsys):
     out = capsys.readouterr().out
     assert "binomial (logit)" in out
     assert "nAGQ = 5" in out
+
+
+def test_an_ordinal_model(capsys, tmp_path):
+    wine = lme4py.load_dataset("wine")
+    path = tmp_path / "wine.csv"
+    wine.assign(rating="c" + wine["rating"].astype(str)).to_csv(path, index=False)
+    formula = "rating ~ temp + contact + (1 | judge)"
+    options = ("--family", "ordinal", "--link", "probit", "--threshold", "symmetric", "--nagq", "5")
+    assert main(["fit", formula, str(path), *options, "--levels", "c1, c2, c3, c4, c5"]) == 0
+    told = capsys.readouterr().out
+    expected = lme4py.clmm(formula, wine, link="probit", threshold="symmetric", nAGQ=5)
+    assert f"{expected.thresholds.iloc[0]:.4f}" in told
+    assert "c4|c5" in told
+    assert "levels=[" in _refused(capsys, "fit", formula, path, "--family", "ordinal")
+    assert "--family ordinal" in _refused(capsys, "fit", formula, "wine", "--levels", "1,2,3,4,5")
