@@ -1,4 +1,8 @@
-"""Settings of Sphinx: ``python -m pip install ".[docs]" && python -m sphinx -W docs docs/_build``."""
+"""Settings of Sphinx: ``python -m pip install ".[docs]" && python -m sphinx -W docs docs/_build``.
+
+Sphinx reads below its own folder only, while notebooks and benchmark results live beside it: both are copied at every
+build into folders that are not under version control.
+"""
 
 import shutil
 from pathlib import Path
@@ -17,7 +21,8 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
 ]
-exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_templates", "**/.ipynb_checkpoints"]
+templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_title = f"lme4py {version}"
@@ -33,14 +38,48 @@ nb_merge_streams = True
 numpydoc_show_class_members = False
 autosummary_generate = True
 autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+# Pages are made for the names of the package, so that `lme4py.lmer` is documented under the name that users write.
+add_module_names = False
+
+
+# The order of the worked examples; others follow in the order of their names.
+FIRST = ("sleepstudy", "cbpp", "crossed", "three_level", "margins", "diagnostics")
 
 
 def _copy_notebooks() -> None:
-    """Sphinx reads below its own folder only; the notebooks live beside it."""
-    target = HERE / "notebooks"
-    target.mkdir(exist_ok=True)
-    for source in sorted((HERE.parent / "notebooks").glob("*.md")):
+    """Copy ../notebooks/*.md, with a table of contents unless they bring their own."""
+    target = _empty(HERE / "notebooks")
+    sources = sorted((HERE.parent / "notebooks").glob("*.md"))
+    for source in sources:
         shutil.copyfile(source, target / source.name)
+    if not (target / "index.md").exists():
+        names = sorted((source.stem for source in sources if source.stem != "README"), key=_place)
+        entries = "\n".join(names)
+        toctree = f"```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n"
+        text = f"# Worked examples\n\nEach page is a notebook that runs when this documentation is built.\n\n{toctree}"
+        (target / "index.md").write_text(text, encoding="utf-8")
+
+
+def _place(name: str) -> tuple[int, str]:
+    return next((i for i, first in enumerate(FIRST) if name.startswith(first)), len(FIRST)), name
+
+
+def _copy_results() -> None:
+    """Copy the tables and pictures of ../benchmarks/results."""
+    target = _empty(HERE / "results")
+    for source in sorted((HERE.parent / "benchmarks" / "results").glob("*")):
+        if source.suffix in (".md", ".png", ".svg"):
+            shutil.copyfile(source, target / source.name)
+
+
+def _empty(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*"):
+        if old.is_file():
+            old.unlink()
+    return folder
 
 
 _copy_notebooks()
+_copy_results()

@@ -72,6 +72,9 @@ _HOME = {
     "reference": "lme4py.margins.scenarios",
 }
 
+# Public submodules, imported when they are first used too.
+_MODULES = ("adapters", "errors")
+
 __all__ = [
     "BootstrapResult",
     "Certificate",
@@ -180,10 +183,23 @@ else:
             value = getattr(importlib.import_module(_HOME[name]), name)
             globals()[name] = value
             return value
-        if name == "errors":
-            return importlib.import_module("lme4py.errors")
+        if name in _MODULES:
+            return importlib.import_module(f"lme4py.{name}")
         raise AttributeError(f"module 'lme4py' has no attribute {name!r}")
 
     def __dir__():
         """List the public names, imported or not."""
-        return sorted(__all__)
+        return sorted([*__all__, *_MODULES])
+
+    import sys
+    import types
+
+    class _Package(types.ModuleType):
+        """A package whose public names cannot be hidden by a submodule of the same name (`glmm_fit`)."""
+
+        def __setattr__(self, name, value):
+            # The import system binds each submodule to its package when it is first imported.
+            if not (name in _HOME and isinstance(value, types.ModuleType)):
+                super().__setattr__(name, value)
+
+    sys.modules[__name__].__class__ = _Package

@@ -47,16 +47,16 @@ def example_fit(formula: str = "score ~ age + female + treated + C(school) + (1 
 def binary_data() -> pd.DataFrame:
     """Binary responses with a random intercept and slope."""
     rng = np.random.default_rng(3)
-    n = 600
+    n = 300
     data = pd.DataFrame(
         {
             "x": rng.normal(size=n),
             "z": rng.uniform(0.5, 3.0, n),
             "t": rng.choice(["a", "b", "c"], n),
-            "g": rng.integers(0, 30, n),
+            "g": rng.integers(0, 20, n),
         }
     )
-    b = rng.normal(size=(30, 2)) * [0.8, 0.5]
+    b = rng.normal(size=(20, 2)) * [0.8, 0.5]
     g, x = data["g"].to_numpy(), data["x"].to_numpy()
     eta = 0.2 + 0.5 * x - 0.3 * np.log(data["z"]) + 0.6 * (data["t"] == "b") + b[g, 0] + b[g, 1] * x
     data["y"] = rng.binomial(1, 1 / (1 + np.exp(-eta)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dense_models import DESIGNS, blocks, dense
+from scipy import linalg
 
 import lme4py
 from lme4py.inference.modes import conditional_covariances
@@ -85,3 +86,59 @@ def test_units(sleepstudy):
     a, b = conditional_covariances(plain.fit)[0], conditional_covariances(seconds.fit)[0]
     # The optimum is the same to 1e-8 of theta or better.
     np.testing.assert_allclose(b * 1e6, a, rtol=1e-7)
+
+
+def test_ranef_with_the_fixed_effects(sleep):
+    """Stata's reses through the public method."""
+    modes, sds = sleep.ranef(conditional_se=True, include_fixed=True)
+    # Published with four decimals.
+    np.testing.assert_allclose(sds.iloc[0], [13.1002, 2.6392], rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(modes, sleep.ranef())
+
+
+@pytest.mark.parametrize(
+    "formula", ["n ~ x + (x | g)", "n ~ x + (1 | g) + (0 + x | g)", "n ~ x + (x | g) + (1 | h)", "n ~ 0 + (1 | g)"]
+)
+def test_generalised_models_with_the_fixed_effects(formula):
+    """K + P V P' with dense K = (Z'WZ + Sigma^-1)^-1 and P = K Z'WX."""
+    rng = np.random.default_rng(3)
+    g, h, x = np.repeat(np.arange(15), 8), rng.integers(0, 5, 120), rng.normal(size=120)
+    mean = np.exp(0.5 + 0.3 * x + 0.6 * rng.normal(size=15)[g] + 0.3 * rng.normal(size=15)[g] * x)
+    data = {"n": rng.poisson(mean * np.exp(0.4 * rng.normal(size=5)[h])), "x": x, "g": g, "h": h}
+    result = lme4py.glmer(formula, data, "poisson")
+    fit = result.fit
+    X, Z, w = fit.design.X, fit.design.Zt.T.toarray(), fit.fitted
+    prior = linalg.block_diag(
+        *[np.kron(np.eye(t.n_levels), cov) for t, cov in zip(fit.design.terms, fit.covariances, strict=True)]
+    )
+    K = np.linalg.inv(Z.T @ (w[:, None] * Z) + np.linalg.inv(prior))
+    P = K @ Z.T @ (w[:, None] * X)
+    expected = blocks(fit.design, K + P @ fit.vcov @ P.T)
+    for ours, theirs in zip(conditional_covariances(fit, include_fixed=True), expected, strict=True):
+        # The dense side inverts matrices of size 40.
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9)
+    for ours, theirs in zip(conditional_covariances(fit), blocks(fit.design, K), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9)
+    sds = result.ranef(conditional_se=True, include_fixed=True)[1]
+    first = next(iter(sds.values())) if isinstance(sds, dict) else sds
+    assert (first.to_numpy() > 0).all()
+
+
+def test_ordinal_models_with_the_thresholds():
+    """Thresholds and fixed effects together move the modes: db = K Z'(ds/dalpha dalpha - W X dbeta)."""
+    result = lme4py.clmm("rating ~ temp + contact + (1 | judge)", lme4py.load_dataset("wine"))
+    fit = result.fit
+    step = 1e-5
+    X, Z = fit.design.X, fit.design.Zt.T.toarray()
+    w = fit.family.derivatives(fit.data, fit.linear_predictor, fit.lam, 2).w_obs
+
+    def score(alpha):
+        return fit.family.derivatives(fit.data, fit.linear_predictor, alpha, 1).score
+
+    slopes = [(score(fit.thresholds + step * e) - score(fit.thresholds - step * e)) / (2 * step) for e in np.eye(4)]
+    K = np.linalg.inv(Z.T @ (w[:, None] * Z) + np.eye(9) / fit.covariances[0])
+    moved = K @ Z.T @ np.column_stack([-w[:, None] * X, *slopes])
+    expected = K + moved @ fit.parameter_vcov[1:, 1:] @ moved.T
+    found = conditional_covariances(fit, include_fixed=True)[0][:, 0, 0]
+    # Central differences.
+    np.testing.assert_allclose(found, expected.diagonal(), rtol=1e-7)

@@ -410,7 +410,7 @@ class TestHardCases:
     def test_expected_information_always_has_an_optimum(self) -> None:
         data = hard(18, 400, 80, [-1.0, 0.0, 1.5], "cauchit", sd=2.0)
         assert lme4py.clmm("y ~ x + (1 | g)", data, link="cauchit", hessian="expected").converged
-        flat = hard(12, 400, 80, [-1.0, 0.0, 1.5], "cauchit", sd=3.0)
+        flat = hard(15, 400, 80, [-1.0, 0.0, 1.5], "cauchit", sd=3.0)
         with pytest.raises(lme4py.DesignError, match=r"nearly vanishes.*hessian='expected'"):
             lme4py.clmm("y ~ x + (1 | g)", flat, link="cauchit")
         result = lme4py.clmm("y ~ x + (1 | g)", flat, link="cauchit", hessian="expected")

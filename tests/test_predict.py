@@ -220,3 +220,30 @@ def test_interactions_of_grouping_factors():
     with pytest.warns(lme4py.Lme4Warning, match="1 of 1"):
         unseen = fit.predict(pd.DataFrame({"batch": ["A"], "cask": ["z"]}))
     assert unseen[0] == pytest.approx(fit.params["Intercept"] + outer["A"], rel=1e-13)
+
+
+@pytest.mark.parametrize("random", ["(1 | batch/cask)", "(1 | batch) + (1 | batch:cask)"])
+def test_nested_factors_with_reused_labels(random):
+    """Casks are called a, b, c in every batch; a new cask of a known batch has the effect of the batch."""
+    data = lme4py.load_dataset("Pastes")
+    result = lme4py.lmer(f"strength ~ 1 + {random}", data)
+    np.testing.assert_allclose(result.predict(data), result.fittedvalues, rtol=1e-12)  # rounding only
+    new = pd.DataFrame({"batch": ["A", "B", "other"], "cask": ["d", "a", "a"]})
+    with pytest.warns(lme4py.errors.Lme4Warning, match="2 of 3 rows.*batch: 1 of 3 rows"):
+        found = result.predict(new)
+    batch = result.ranef()["batch"]["Intercept"]
+    mean = result.params["Intercept"]
+    known = data.index[(data["batch"] == "B") & (data["cask"] == "a")][0]
+    np.testing.assert_allclose(found, [mean + batch["A"], result.fittedvalues[known], mean], rtol=1e-12)
+
+
+def test_generalised_models_predict_as_linear_ones():
+    data = lme4py.load_dataset("cbpp").set_index(pd.Index([f"r{i}" for i in range(56)]))
+    result = lme4py.glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", data)
+    pd.testing.assert_series_equal(result.predict(), result.fittedvalues, check_names=False)
+    np.testing.assert_allclose(result.predict(data), result.fittedvalues, rtol=1e-12)  # rounding only
+    with pytest.warns(lme4py.errors.Lme4Warning, match="herd: 1 of 2 rows"):
+        found = result.predict(pd.DataFrame({"period": ["1", "2"], "herd": ["3", "new"]}))
+    assert found[1] == result.predict(pd.DataFrame({"period": ["2"]}), include_random=False)[0]
+    with pytest.raises(lme4py.DataError, match=r"1 level.*'5'"):
+        result.predict(pd.DataFrame({"period": ["5"], "herd": ["3"]}))

@@ -298,11 +298,6 @@ def test_unknown_residual_type(slopes):
         slopes.residuals("person")
 
 
-def test_prediction_intervals_are_announced(slopes):
-    with pytest.raises(OptionError, match="not available in this version"):
-        slopes.predict(interval="confidence")
-
-
 # --- tidy data ----------------------------------------------------------------------------------------------
 
 

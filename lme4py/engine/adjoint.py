@@ -73,6 +73,10 @@ def adjoint(
         f = s.stage.factor
         k, J = s.E.shape[0], s.E.shape[2]
         B = border.before[position]
+        P = swept.base.products if position == 0 else s.stage.products
+        if only_sigma and not position and P is not None and not P.shape[1]:
+            state.sigma[f] = _sigma_alone(s, B, corner)
+            continue
         Y = B @ corner
         slices = structure.remaining_slices[position]
         lower = np.concatenate([state.border[g] for g in slices]) if slices else None
@@ -81,7 +85,6 @@ def adjoint(
             Y = Y + C @ lower
         d_E = -small.outer(Y.reshape(k, J, -1), B.reshape(k, J, -1))
         change = None
-        P = swept.base.products if position == 0 else s.stage.products
         spread = None
         if P is None and only_sigma:
             spread = state.wide_traces(s)
@@ -113,6 +116,17 @@ def adjoint(
     if only_sigma:
         return Adjoint(sigma, [])
     return Adjoint(sigma, [state.diagonal[f] for f in order], state.values, first_coupling, state.dense)
+
+
+def _sigma_alone(s: SweptStage, B: FloatArray, corner: FloatArray) -> FloatArray:
+    """Derivative in Sigma of the only factor, some levels at a time."""
+    k, J = s.E.shape[0], s.E.shape[2]
+    rows = B.reshape(k, J, -1)
+    total = np.zeros((k, k))
+    for levels, part in s.pieces():
+        own = rows[:, levels]
+        total += _sigma_of_stage(part, -small.symmetrize(small.outer(own @ corner, own)))
+    return total
 
 
 def _sigma_of_stage(s: SweptStage, d_E: FloatArray) -> FloatArray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lme4py.engine.exact_hessian import exact_hessian
+from lme4py.engine.small import singular_values
 from lme4py.engine.types import FloatArray
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ def difference_hessian(criterion: Criterion, theta: FloatArray, gradient: FloatA
 
 def _null_space(T: FloatArray) -> FloatArray:
     """Directions in which a term with factor T has no variance, shape (k, d)."""
+    if T.shape == (1, 1):
+        return np.ones((1, int(abs(T[0, 0]) < SINGULAR * 1e-3)))
     vectors, sizes, _ = np.linalg.svd(T)
     return vectors[:, sizes < SINGULAR * 1e-3]
 
@@ -176,7 +179,7 @@ def describe_singular(criterion: Criterion, theta: FloatArray, names: TermNames)
     templates = criterion.problem.templates
     out = []
     for T, S, (label, columns) in zip(templates.factors(theta), criterion.problem.scaling.S, names, strict=True):
-        sizes = np.linalg.svd(T, compute_uv=False)
+        sizes = singular_values(T)
         zero = int((sizes < SINGULAR).sum())
         k = T.shape[0]
         if not zero:

@@ -213,7 +213,9 @@ class DenseFactor:
         self.chol, self._inverse = np.zeros((0, 0)), None
 
     def _rows(self, f: int) -> slice:
-        start = sum(factor.size for factor in self.factors[:f])
+        start = 0
+        for factor in self.factors[:f]:
+            start += factor.size
         return slice(start, start + self.factors[f].size)
 
     def inverse_blocks(self, f: int) -> FloatArray:
@@ -307,6 +309,8 @@ def is_invertible(T: FloatArray) -> bool:
 
 def _diagonal_blocks(M: FloatArray, k: int, J: int) -> FloatArray:
     """The J diagonal blocks of a matrix whose rows run over columns of the term, then levels; shape (k, k, J)."""
+    if k == 1:
+        return M.diagonal()[None, None]
     return np.array([[M[a * J : (a + 1) * J, b * J : (b + 1) * J].diagonal() for b in range(k)] for a in range(k)])
 
 

@@ -5,8 +5,8 @@ criterion are those of the average information with tr(P V_i P V_j) put back:
 
     H_ij = df / r2 (2 g'S_i Z'PZ S_j g - g'S_i g g'S_j g / r2) - tr(W S_i W S_j) + curvature of Sigma(theta)
 
-(Searle, Casella & McCulloch 1992, *Variance Components*, section 6.6, profiled over sigma^2). W is a dense matrix of all
-random effects.
+(Searle, Casella & McCulloch 1992, *Variance Components*, section 6.6, profiled over sigma^2). W is a dense
+matrix of all random effects.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def _traces(criterion: Criterion, point: Point) -> FloatArray:
                 S[columns, columns] = half + half.T
                 moved[start + i] = rows[f], (S @ own).reshape(factor.size, -1)
     out = np.empty((len(moved), len(moved)))
-    for i, (f, left) in enumerate(moved):
-        for j, (g, right) in enumerate(moved[: i + 1]):
-            out[i, j] = out[j, i] = np.vdot(left[:, g], right[:, f].T)
+    for i, (own_rows, left) in enumerate(moved):
+        for j, (other_rows, right) in enumerate(moved[: i + 1]):
+            out[i, j] = out[j, i] = np.vdot(left[:, other_rows], right[:, own_rows].T)
     return out
 
 

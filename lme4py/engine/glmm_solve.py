@@ -212,24 +212,28 @@ def solve_glmm(
     if profiled:
         optimum = _with_snaps(rough.local, x, control, finder)
         return _finish_profiled(rough, optimum)
-    here = _first_point(rough, x)
-    stage = minimise_scaled(lambda x: rough.local(x, 1e-6), here.theta, replace(control, tolerance=_ROUGH), here)
+
+    def loosely(x: FloatArray) -> Local | None:
+        return rough.local(x, 1e-6)
+
+    here = _first_point(loosely, x, problem)
+    stage = minimise_scaled(loosely, here.theta, replace(control, tolerance=_ROUGH), here)
     near: Laplace = stage.source
     phi = problem.join(near.mode.theta, near.mode.beta, near.mode.lam)
     criterion = JointCriterion(finder, refine)
     criterion.base = near
-    optimum = _with_snaps(criterion.local, phi, replace(control, tolerance=1e-9), finder)
+    here = _first_point(criterion.local, phi, problem)
+    optimum = _with_snaps(criterion.local, here.theta, replace(control, tolerance=1e-9), finder, here)
     log = stage.log + tuple(replace(e, number=e.number + len(stage.log)) for e in optimum.log)
     return _finish(criterion, replace(optimum, log=log))
 
 
-def _first_point(rough: ProfiledCriterion, x: FloatArray) -> Local:
+def _first_point(local: Callable[[FloatArray], Local | None], x: FloatArray, problem: GlmmProblem) -> Local:
     """The starting values, with smaller random effects where the criterion does not exist at them."""
-    problem = rough.finder.problem
     for shrink in _SHRINK:
         start = x.copy()
         start[: problem.n_theta] *= shrink
-        here = rough.local(start, 1e-6)
+        here = local(start)
         if here is not None:
             return here
     raise DesignError(
@@ -273,10 +277,14 @@ def minimise_scaled(
 
 
 def _with_snaps(
-    local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control, finder: ModeFinder
+    local: Callable[[FloatArray], Local | None],
+    start: FloatArray,
+    control: Control,
+    finder: ModeFinder,
+    first: Local | None = None,
 ) -> Optimum:
     """`minimise`, and again from exact zeros where standard deviations are small."""
-    optimum = minimise_scaled(local, start, control)
+    optimum = minimise_scaled(local, start, control, first)
     for _ in range(3):
         snapped = _snap(finder.problem, optimum.theta)
         if snapped is None:

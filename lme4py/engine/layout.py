@@ -152,6 +152,10 @@ class Layout:
         if not rows:
             return _nothing()
         shape = (self.factors[s].size, width)
+        if len(rows) == 1 and s < next(iter(slices)):
+            # One block, sorted by row and column as it is.
+            counts = np.bincount(rows[0], minlength=shape[0])
+            return sparse.csr_array((values[0].copy(), columns[0], np.append(0, np.cumsum(counts))), shape=shape)
         index = (np.concatenate(rows), np.concatenate(columns))
         return sparse.coo_array((np.concatenate(values), index), shape=shape).tocsr()
 

@@ -239,37 +239,57 @@ class Criterion:
         problem = self.problem
         combination = np.append(-point.beta, 1.0)[:, None]
         _, g = point.swept.back_substitute(point.border, combination)
-        directions = self._directions(point, g)
-        slope = np.zeros(problem.templates.n_theta)
-        for f, h in enumerate(directions):
-            slope += h.T @ g[f][:, 0]
-        border, inner = self.ZZ.apply(directions)
-        swept_border = point.swept.sweep_border(border)
-        XY = np.zeros((problem.n_fixed + 1, slope.size))
-        for f, h in enumerate(directions):
-            XY += problem.base.border[f].T @ h
-        XY -= point.border.cross(swept_border)
-        q = inner - swept_border.cross(swept_border)
+        alone = len(problem.factors) == 1
+        q, slope, XY = self._forms_of_one(point, g[0]) if alone else self._forms(point, g)
         p = problem.n_fixed
         if p:
             half = lapack.dtrtrs(point.RX, XY[:p], trans=1)[0]
             q -= half.T @ half
         return q, slope
 
+    def _forms(self, point: Point, g: list[FloatArray]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Quadratic forms in V^-1 of the directions S_i g, their products with g, and with X and y."""
+        problem = self.problem
+        directions = self._directions(point, g)
+        slope = np.zeros(problem.templates.n_theta)
+        XY = np.zeros((problem.n_fixed + 1, slope.size))
+        for f, h in enumerate(directions):
+            slope += h.T @ g[f][:, 0]
+            XY += problem.base.border[f].T @ h
+        border, inner = self.ZZ.apply(directions)
+        swept_border = point.swept.sweep_border(border)
+        XY -= point.border.cross(swept_border)
+        return inner - swept_border.cross(swept_border), slope, XY
+
+    def _forms_of_one(self, point: Point, g: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The same for one grouping factor, some levels at a time."""
+        k, m = self.problem.factors[0].n_columns, self.problem.templates.n_theta
+        border = self.problem.base.border[0].reshape(k, self.problem.factors[0].n_levels, -1)
+        values = g.reshape(k, -1)
+        q, slope, XY = np.zeros((m, m)), np.zeros(m), np.zeros((border.shape[2], m))
+        for levels, stage in point.swept.stages[0].pieces():
+            own = values[:, levels].reshape(-1, 1)
+            h = self._directions(point, [own])[0]
+            products = small.apply(stage.A, h.reshape(k, -1, m)).reshape(-1, m)
+            rest = h - stage.apply_E(products)
+            q += products.T @ rest
+            slope += h.T @ own[:, 0]
+            XY += border[:, levels].reshape(-1, border.shape[2]).T @ rest
+        return q, slope, XY
+
     def _directions(self, point: Point, g: list[FloatArray]) -> list[FloatArray]:
         """(dLambda Lambda' + Lambda dLambda') g for each theta, by grouping factor: (k J, m)."""
         problem = self.problem
         out = []
         for f, factor in enumerate(problem.factors):
-            J = factor.n_levels
-            h = np.zeros((factor.n_columns, J, problem.templates.n_theta))
-            values = g[f].reshape(factor.n_columns, J)
+            values = g[f].reshape(factor.n_columns, -1)
+            h = np.zeros((*values.shape, problem.templates.n_theta))
             for term, columns in zip(factor.terms, factor.columns, strict=True):
                 start = problem.templates.slices[term].start
                 for i, dT in enumerate(problem.templates.templates[term].directions):
                     half = dT @ point.T[term].T
                     h[columns, :, start + i] = (half + half.T) @ values[columns]
-            out.append(h.reshape(factor.size, -1))
+            out.append(h.reshape(values.size, -1))
         return out
 
 

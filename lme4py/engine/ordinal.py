@@ -195,7 +195,7 @@ class Ordinal(Family):
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             parts = row_parts(self.link.name, self.link.lower_tail, intervals, data.codes, eta, order)
             result = self._assemble(data, eta, lam, parts, order)
-            return self._with_expected(result, data, eta, intervals) if expected and order >= 2 else result
+            return self._with_expected(result, data, eta, intervals, order) if expected and order >= 2 else result
 
     def _assemble(
         self, data: ResponseData, eta: FloatArray, lam: Nuisance, parts: RowParts, order: Order
@@ -226,7 +226,7 @@ class Ordinal(Family):
         return EtaDerivatives(loglik, score, w_obs, w_obs, w_work, dw, dw, d_lam, score_lam, w_lam, w_lam, curve)
 
     def _with_expected(
-        self, rows: EtaDerivatives, data: ResponseData, eta: FloatArray, intervals: Intervals
+        self, rows: EtaDerivatives, data: ResponseData, eta: FloatArray, intervals: Intervals, order: Order
     ) -> EtaDerivatives:
         """`rows` with E(-d2l/deta2) = sum_k p_k (dlog p_k / deta)^2 and its derivatives."""
         K = self.n_categories
@@ -244,7 +244,7 @@ class Ordinal(Family):
             if k > 0:
                 by_threshold[k - 1] += np.where(possible, p * s * (parts.low * s + 2.0 * parts.low_s), 0.0)
         w = data.weight
-        if rows.dw_obs is None:
+        if order < 3:
             return replace(rows, w_exp=w * total)
         in_lam = DensePart((w * by_threshold).T @ self.A)
         return replace(rows, w_exp=w * total, dw_exp=w * slope, w_exp_lam=in_lam)

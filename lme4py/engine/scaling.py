@@ -91,6 +91,7 @@ def scale_columns(design: Design) -> tuple[Scaling, ScaledColumns]:
     X, C = _scale_fixed(design.X, root)
     XY = np.empty((n, p + 1))
     XY[:, :p] = X
+    del X
     # Squares of very small or very large numbers would leave the range of floating point.
     magnitude = float(np.abs(y).max(initial=0.0)) or 1.0
     if not 1e-140 < magnitude < 1e140:

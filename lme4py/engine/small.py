@@ -124,6 +124,11 @@ def lower_inverse(T: FloatArray) -> FloatArray:
     return inverse
 
 
+def singular_values(T: FloatArray) -> FloatArray:
+    """Singular values of one matrix, decreasing."""
+    return np.asarray(np.abs(T[0]) if T.shape == (1, 1) else np.linalg.svd(T, compute_uv=False), dtype=np.float64)
+
+
 def lower_factor(M: FloatArray) -> FloatArray:
     """Lower triangular L with L L' = M M' and a non-negative diagonal; M may be singular or wide.
 

@@ -10,6 +10,7 @@ import scipy.optimize
 from lme4py.engine.covariance import Templates
 from lme4py.engine.lmm import Criterion
 from lme4py.engine.optimize import Control, Local, Optimum, minimise, trust_region_step
+from lme4py.engine.small import singular_values
 from lme4py.engine.start import moment_start
 from lme4py.engine.types import FloatArray
 
@@ -88,7 +89,7 @@ def _fall_back(criterion: Criterion, theta: FloatArray) -> FloatArray:
 def _snap(criterion: Criterion, templates: Templates, optimum: Optimum) -> FloatArray | None:
     """theta with small singular values of T set to zero, if the criterion does not rise; None if none is small."""
     factors = templates.factors(optimum.theta)
-    small = [np.linalg.svd(T, compute_uv=False)[-1] < _SNAP for T in factors]
+    small = [singular_values(T)[-1] < _SNAP for T in factors]
     if not any(small):
         return None
     noise = 1e-11 * max(1.0, abs(optimum.value)) + 1e-10

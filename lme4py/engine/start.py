@@ -115,15 +115,16 @@ def _moment_equations(criterion: Criterion, directions: list[_Direction]) -> tup
         f = direction.factor
         k, J = problem.factors[f].n_columns, problem.factors[f].n_levels
         residual = problem.base.border[f][:, -1].reshape(k, J)
-        observed[i] = np.einsum("aj,aj->", direction.E @ residual, residual)
-        system[i, -1] = system[-1, i] = np.einsum("aaj->", moved[i])
+        observed[i] = np.vdot(direction.E @ residual, residual)
+        system[i, -1] = system[-1, i] = float(moved[i].trace().sum())
         for j in range(i + 1):
             other = directions[j]
             if other.factor == f:
-                value = np.einsum("abj,baj->", moved[i], moved[j])
+                value = float(np.vdot(moved[i].swapaxes(0, 1), moved[j]))
             else:
                 value = _edge_product(criterion, direction, other)
             system[i, j] = system[j, i] = value
+    del moved
     if 0 < problem.n_fixed <= _MAX_FIXED:
         _project(criterion, directions, system)
     system[-1, -1] = n - problem.n_fixed
@@ -137,7 +138,7 @@ def _edge_product(criterion: Criterion, left: _Direction, right: _Direction) -> 
     if left.factor > right.factor:
         left, right = right, left
     values = edges[left.factor, right.factor].values
-    return float(np.einsum("abe,abe->", small.left(left.E, values), small.right(values, right.E)))
+    return float(np.vdot(small.left(left.E, values), small.right(values, right.E)))
 
 
 def _project(criterion: Criterion, directions: list[_Direction], system: FloatArray) -> None:
@@ -149,16 +150,16 @@ def _project(criterion: Criterion, directions: list[_Direction], system: FloatAr
         for B, factor in zip(problem.base.border, problem.factors, strict=True)
     ]
     moved = [small.left(d.E, borders[d.factor]) for d in directions]
-    grams = [np.einsum("ajc,ajd->cd", h, borders[d.factor]) for h, d in zip(moved, directions, strict=True)]
+    grams = [h.reshape(-1, p).T @ borders[d.factor].reshape(-1, p) for h, d in zip(moved, directions, strict=True)]
     m = len(directions)
     for i, direction in enumerate(directions):
         h = [np.zeros((factor.size, p)) for factor in problem.factors]
         h[direction.factor] = moved[i].reshape(-1, p)
         products, _ = criterion.ZZ.apply(h)
         for j, other in enumerate(directions):
-            cross = float(np.sum(products[other.factor] * moved[j].reshape(-1, p)))
+            cross = float(np.vdot(products[other.factor], moved[j]))
             system[i, j] -= cross / n
             system[j, i] -= cross / n
-            system[i, j] += float(np.sum(grams[i] * grams[j])) / n**2
+            system[i, j] += float(np.vdot(grams[i], grams[j])) / n**2
         system[i, m] -= float(np.trace(grams[i])) / n
         system[m, i] = system[i, m]

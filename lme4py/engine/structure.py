@@ -31,7 +31,11 @@ _SAMPLE = 200
 
 
 def analyse(
-    factors: tuple[Factor, ...], cross: CrossProducts, block: str = "auto", max_listed: int | None = None, copies: int = 4
+    factors: tuple[Factor, ...],
+    cross: CrossProducts,
+    block: str = "auto",
+    max_listed: int | None = None,
+    copies: int = 4,
 ) -> Structure:
     """The symbolic step.
 
@@ -119,7 +123,8 @@ def _density(incidences: list[SparseMatrix]) -> float:
     """Part of all pairs of levels that meet through a level of some stage, from a sample of the levels."""
     n = incidences[0].shape[1]
     sample = np.random.default_rng(0).choice(n, min(n, _SAMPLE), replace=False)
-    return max(float((B[:, sample].T @ B).nnz) for B in incidences) / (float(n) * sample.size)
+    met: float = max(float((B[:, sample].T @ B).nnz) for B in incidences)
+    return met / (float(n) * float(sample.size))
 
 
 def _check_block(

@@ -11,6 +11,7 @@ terms that stay finite when T is singular. The same sweeps backwards give deriva
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +28,8 @@ from lme4py.engine.wide import subtract_gram
 
 # The factor of a dense block with more rows gives way to its inverse while the criterion is optimised.
 _SPEND_FROM = 1000
+# Levels that are worked on at one time where each is on its own.
+_LEVELS = 8192
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,29 @@ class SweptStage:
             # T^-T M^-1 T' has no cancellation.
             return small.left(small.lower_inverse(self.T).T, small.right(self.inverse, self.T.T))
         return np.eye(self.T.shape[0])[:, :, None] - small.product(self.A, self.E)
+
+    def take(self, levels: slice) -> SweptStage:
+        """The same for some levels; the coupling is not cut."""
+        if levels.stop - levels.start == self.E.shape[2]:
+            return self
+        parts = (self.A[:, :, levels], self.coupling, self.inverse[:, :, levels], self.E[:, :, levels])
+        return SweptStage(self.stage, self.T, *parts, self.invertible)
+
+    def pieces(self) -> Iterator[tuple[slice, SweptStage]]:
+        """Some thousand levels at a time: what is computed from them stays in the cache of the processor."""
+        J = self.E.shape[2]
+        for start in range(0, J, _LEVELS):
+            levels = slice(start, min(start + _LEVELS, J))
+            yield levels, self.take(levels)
+
+    def residual(self, B: FloatArray) -> FloatArray:
+        """(I + A Sigma)^-1 B for rows B of shape (k J, c)."""
+        k, J = self.E.shape[0], self.E.shape[2]
+        rows = B.reshape(k, J, -1)
+        out = np.empty_like(rows)
+        for levels, part in self.pieces():
+            out[:, levels] = small.apply(part.residual_map, rows[:, levels])
+        return out.reshape(k * J, -1)
 
     def apply_E(self, B: FloatArray) -> FloatArray:
         """E B for rows B of shape (k J, c)."""
@@ -317,10 +343,9 @@ class Swept:
             if slices:
                 C = swept.coupling if position else self.base.coupling_operator.matrix
                 rest = rest - C @ np.concatenate([b[f] for f in slices])
-            k, J = swept.E.shape[0], swept.E.shape[2]
             f = swept.stage.factor
             b[f] = swept.apply_E(rest)
-            g[f] = small.apply(swept.residual_map, rest.reshape(k, J, -1)).reshape(k * J, -1)
+            g[f] = swept.residual(rest)
         order = range(len(self.sweeper.factors))
         return [b[f] for f in order], [g[f] for f in order]
 

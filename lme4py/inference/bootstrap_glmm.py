@@ -23,7 +23,7 @@ __all__ = ["GlmmTask"]
 # Rows times responses of one batch: arrays of this size stay in the cache.
 _BATCH_NUMBERS = 200_000
 # Standard errors beyond which an estimate of a replicate counts as infinite.
-_FAR = 20.0
+_FAR = 10.0
 
 
 @dataclass(frozen=True)

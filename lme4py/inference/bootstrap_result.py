@@ -37,7 +37,7 @@ class BootstrapResult:
         Number of each replicate that failed (from 0), and why.
     n_not_converged : int
         Replicates whose optimum could not be certified, or (generalised models without a function, which are not
-        certified) whose fixed effects lie more than 20 standard errors from the estimates, as after separation; their
+        certified) whose fixed effects lie more than 10 standard errors from the estimates, as after separation; their
         numbers are kept.
 
     Examples
@@ -84,7 +84,7 @@ class BootstrapResult:
     def conf_int(
         self, alpha: float | None = None, type: str = "percentile", parm: str | Sequence[str] | None = None
     ) -> pd.DataFrame:
-        """Confidence limits lower, upper of each statistic.
+        """Confidence limits lower, upper of each statistic; ``attrs["note"]`` counts the replicates that failed.
 
         Parameters
         ----------
@@ -110,7 +110,15 @@ class BootstrapResult:
             for name in names
         ]
         index = pd.Index(names, name="term")
-        return pd.DataFrame(rows, columns=["lower", "upper"], index=index)
+        table = pd.DataFrame(rows, columns=["lower", "upper"], index=index)
+        table.attrs["note"] = self.note
+        return table
+
+    @property
+    def note(self) -> str:
+        """How the replicates were made, and how many failed."""
+        text = f"{self.n} {self.kind} bootstrap replicates, {self.n_failed} failed"
+        return f"{text}, {self.n_not_converged} not converged." if self.n_not_converged else f"{text}."
 
     def _names(self, parm: str | Sequence[str] | None) -> list[str]:
         known = list(self.estimates.index)

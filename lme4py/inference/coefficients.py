@@ -227,15 +227,6 @@ def check_ddf(ddf: str | None, *, linear: bool = False) -> Ddf:
     return chosen
 
 
-def check_no_interval(interval: str | None, alpha: float) -> None:
-    """Refuse prediction intervals, which this version does not have."""
-    check_alpha(alpha)
-    if interval is not None:
-        raise OptionError(
-            f"interval={interval!r} is not available in this version; leave it out to get predictions alone."
-        )
-
-
 def _names(fit: Fit) -> pd.Index[str]:
     import pandas as pd
 

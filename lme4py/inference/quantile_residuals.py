@@ -216,14 +216,16 @@ def _observed(fit: Fit | GlmmFit) -> FloatArray:
     if not isinstance(fit, GlmmFit):
         return fit.design.y
     if numeric_categories(fit):
-        return np.asarray(fit.categories, dtype=np.float64)[fit.data.codes]
+        labels: FloatArray = np.asarray(fit.categories, dtype=np.float64)[fit.data.codes]
+        return labels
     return fit.data.y / np.maximum(fit.data.n_trials, 1.0) if is_proportion(fit) else fit.data.y
 
 
 def _expected(fit: Fit | GlmmFit, include_random: bool | str | Iterable[str], simulated: FloatArray) -> FloatArray:
     """Means with the same random effects kept; categories have none, and get those of the simulations."""
     if isinstance(fit, GlmmFit) and fit.categories:
-        return simulated.mean(axis=1)
+        centres: FloatArray = simulated.mean(axis=1)
+        return centres
     from lme4py.inference.predict import linear_predictor
     from lme4py.inference.prediction_rows import chosen_terms, make_rows
 

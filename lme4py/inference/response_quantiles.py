@@ -13,14 +13,14 @@ import numpy as np
 from scipy import special
 
 from lme4py.design.response import ResponseData
-from lme4py.engine.types import FloatArray
+from lme4py.engine.types import FloatArray, IntArray
 from lme4py.glmm_fit import GlmmFit
 
 __all__ = ["cumulative", "mixed_quantiles"]
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
-_FIXED = np.array([-8.5, -6.0, -4.0, -2.5, -1.0, 0.0, 1.0, 2.5, 4.0, 6.0, 8.5])
-_AROUND = np.array([-9.0, -5.0, -2.5, -1.0, 0.0, 1.0, 2.5, 5.0, 9.0])
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
+_FIXED = np.array([-8.0, -5.0, -3.0, -1.5, 0.0, 1.5, 3.0, 5.0, 8.0])
+_AROUND = np.array([-8.0, -4.0, -1.5, 0.0, 1.5, 4.0, 8.0])
 # Rows whose nodes are held at a time.
 _ROWS = 5_000
 _STEPS = 60
@@ -45,14 +45,17 @@ def mixed_quantiles(
     ndarray
         Proportions for the binomial family with several trials.
     """
+    # Rows that are alike, as in factorial designs, are computed once.
+    columns = [eta, variance, *(v for v in (data.trials, data.weights) if v is not None)]
+    _, first, back = np.unique(np.column_stack(columns), axis=0, return_index=True, return_inverse=True)
     parts = []
-    for start in range(0, eta.size, _ROWS):
-        rows = slice(start, start + _ROWS)
+    for start in range(0, first.size, _ROWS):
+        rows = first[start : start + _ROWS]
         parts.append(_quantiles(_Mixture(fit, eta[rows], variance[rows], _rows_of(data, rows)), probability))
-    return np.concatenate(parts) if parts else np.zeros(0)
+    return np.concatenate(parts)[back.reshape(-1)] if parts else np.zeros(0)
 
 
-def _rows_of(data: ResponseData, rows: slice) -> ResponseData:
+def _rows_of(data: ResponseData, rows: IntArray) -> ResponseData:
     def take(values: FloatArray | None) -> FloatArray | None:
         return None if values is None else values[rows]
 

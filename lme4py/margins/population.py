@@ -208,7 +208,9 @@ class SessionRows:
         one = np.ones(1)
         if moves:
             return column.take(np.zeros(1, dtype=np.intp)), one
-        if not self.adapter.is_categorical(name):
+        # emmeans treats a number with two values as a factor.
+        two = self.kind == "balanced" and np.unique(column.values).size == 2
+        if not self.adapter.is_categorical(name) and not two:
             middle = _median(column.values, weights) if self.kind == "median" else float(weights @ column.values)
             return Column(name, column.kind, np.array([middle])), one
         distinct, inverse = np.unique(column.values, return_inverse=True)

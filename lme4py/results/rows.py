@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import ArrayLike
 
-from lme4py.inference import random_effects, residuals
 from lme4py.inference import predict as prediction
+from lme4py.inference import random_effects, residuals
 from lme4py.inference import refit as refitting
 from lme4py.inference import simulate as simulation
 from lme4py.inference.quantile_residuals import QuantileResiduals, quantile_residuals
