@@ -21,7 +21,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
 ]
-exclude_patterns = ["_build", "_templates", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_templates", "jupyter_execute", "**/.ipynb_checkpoints"]
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
@@ -44,7 +44,7 @@ add_module_names = False
 
 
 # The order of the worked examples; others follow in the order of their names.
-FIRST = ("sleepstudy", "cbpp", "crossed", "three_level", "margins", "diagnostics")
+FIRST = ("sleepstudy", "generalised", "crossed", "three_levels", "margins", "resampling")
 
 
 def _copy_notebooks() -> None:

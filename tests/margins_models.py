@@ -26,9 +26,7 @@ def _example() -> pd.DataFrame:
         }
     )
     effect = rng.standard_normal(40)[data["student"]]
-    data["score"] = (
-        50 + 0.3 * data["age"] - 2 * data["female"] + 3 * data["treated"] + effect + rng.normal(0, 5, n)
-    )
+    data["score"] = 50 + 0.3 * data["age"] - 2 * data["female"] + 3 * data["treated"] + effect + rng.normal(0, 5, n)
     return data
 
 

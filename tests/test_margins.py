@@ -302,9 +302,7 @@ def test_averages_over_random_effects_by_probit_are_exact():
     from scipy.special import ndtr
 
     expected = ndtr(design.X @ b / np.sqrt(1 + variance)).mean()
-    np.testing.assert_allclose(
-        Margins.linear_scale(fit, random="integrate").predict().estimate, [expected], rtol=1e-13
-    )
+    np.testing.assert_allclose(Margins.linear_scale(fit, random="integrate").predict().estimate, [expected], rtol=1e-13)
 
 
 def test_conditional_modes():

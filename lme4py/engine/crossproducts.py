@@ -15,6 +15,8 @@ from lme4py.engine.types import FloatArray, IntArray, sparse
 
 # Below this many products the border is summed column by column, and pairs of levels are sorted.
 _FEW = 20_000
+# Rows that are summed at one time.
+_ROWS = 2**17
 
 
 @dataclass(frozen=True)
@@ -165,10 +167,14 @@ def _border(codes: IntArray, Z: FloatArray, weighted_XY: FloatArray, n_levels: i
             for j in range(c):
                 out[a, :, j] = np.bincount(codes, weights=Z[:, a] * weighted_XY[:, j], minlength=n_levels)
         return out
-    starts = np.arange(n + 1)
-    for a in range(k):
-        indicator = sparse.csr_array((np.ascontiguousarray(Z[:, a]), codes, starts), shape=(n, n_levels))
-        out[a] = indicator.T @ weighted_XY
+    out[:] = 0.0
+    for start in range(0, n, _ROWS):
+        rows = slice(start, min(start + _ROWS, n))
+        shape = (rows.stop - start, n_levels)
+        for a in range(k):
+            ones = np.ascontiguousarray(Z[rows, a])
+            indicator = sparse.csr_array((ones, codes[rows], np.arange(shape[0] + 1)), shape=shape)
+            out[a] += indicator.T @ weighted_XY[rows]
     return out
 
 

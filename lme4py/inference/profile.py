@@ -85,8 +85,15 @@ class Profile:
         import pandas as pd
 
         target = float(-special.ndtri(check_alpha(alpha) / 2.0))
-        with limited_threads(self.fit.design):
-            rows = [self._limits(parameter, target) for parameter in self.parameters]
+        try:
+            with limited_threads(self.fit.design), warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                rows = [self._limits(parameter, target) for parameter in self.parameters]
+        except BetterOptimum:
+            raise Lme4Error(
+                "the profile went below the minimum of the fit, which is not the optimum; call profile() with a smaller "
+                "`alpha`, so that it starts again from there."
+            ) from None
         index = pd.Index([parameter.name for parameter in self.parameters], name="term")
         table = pd.DataFrame(rows, columns=["lower", "upper"], index=index)
         table.attrs["note"] = " ".join([self.note, *self._one_sided(table)]).strip()
