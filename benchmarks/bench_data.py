@@ -101,6 +101,35 @@ def logit_one_factor(n: int = 200_000, groups: int = 20_000) -> Columns:
     return {"y": (rng.random(n) < 1.0 / (1.0 + np.exp(-eta))).astype(np.float64), "x": x, "g": Factor(g, groups)}
 
 
+def ordered_one_factor(n: int = 50_000, judges: int = 2_000) -> Columns:
+    """A rating in five ordered categories, logit link and a random intercept of the judge, every judge present."""
+    rng = np.random.default_rng(7)
+    judge = rng.permutation(np.concatenate([np.arange(judges), rng.integers(judges, size=n - judges)])).astype(np.int32)
+    x = rng.standard_normal(n)
+    latent = 0.8 * x + 1.2 * rng.standard_normal(judges)[judge] + rng.logistic(size=n)
+    codes = np.searchsorted([-2.0, -0.5, 0.5, 2.0], latent).astype(np.int32)
+    return {"y": Factor(codes, 5, ordered=True), "x": x, "judge": Factor(judge, judges)}
+
+
+def scores_of_students(n: int = 400) -> Columns:
+    """Ten scores of each student, with covariates, for margins."""
+    rng = np.random.default_rng(42)
+    age = rng.integers(20, 75, size=n)
+    female, treated = rng.binomial(1, 0.52, size=n), rng.binomial(1, 0.40, size=n)
+    school = rng.choice(4, size=n).astype(np.int32)
+    student = np.repeat(np.arange(n // 10), 10).astype(np.int32)
+    effects = rng.standard_normal(n // 10)[student]
+    score = 50 + 0.3 * age - 2 * female + 3 * treated + effects + rng.normal(0, 5, size=n)
+    return {
+        "score": score,
+        "age": age.astype(np.float64),
+        "female": female.astype(np.float64),
+        "treated": treated.astype(np.float64),
+        "school": Factor(school, 4, tuple("ABCD")),
+        "student": Factor(student, n // 10),
+    }
+
+
 def cbpp_counts() -> Columns:
     """The data set cbpp with a column of the failures, for programs that take no expression as response."""
     columns = shipped("cbpp")
@@ -135,6 +164,8 @@ SIMULATED: dict[str, Callable[[], Columns]] = {
     "firms": workers_and_firms,
     "gamma_300": gamma_one_factor,
     "logit_200k": logit_one_factor,
+    "judges_50k": ordered_one_factor,
+    "scores_400": scores_of_students,
     "cbpp_counts": cbpp_counts,
 }
 

@@ -18,9 +18,13 @@ from typing import IO, Any
 WORKERS = Path(__file__).resolve().parent / "workers"
 
 # Each rival has a virtual environment of its own, so that its dependencies do not meet ours.
-REQUIREMENTS = {"glmm": ["glmm~=0.6.0", "pandas"], "mixedlm": ["mixedlm~=1.3.0", "pandas"]}
+REQUIREMENTS = {
+    "glmm": ["glmm~=0.6.0", "pandas"],
+    "mixedlm": ["mixedlm~=1.3.0", "pandas"],
+    "statsmodels": ["statsmodels~=0.14.0", "pandas"],
+}
 
-R_PACKAGES = ("lme4", "glmmTMB")
+R_PACKAGES = ("lme4", "glmmTMB", "ordinal", "pbkrtest", "emmeans")
 
 
 class Stopped(Exception):

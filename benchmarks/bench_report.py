@@ -1,23 +1,15 @@
-"""From the runs to the tables: medians, ratios of pairs, differences of the criterion, targets."""
+"""From the runs to the tables and to CSV."""
 
 from __future__ import annotations
 
 import csv
-import platform
-import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+from bench_lines import Line, Runs, megabytes, seconds, verdicts
+from bench_machine import Machine
 from bench_models import Model
-
-# Our criterion may be above that of a rival, or above the known minimum, by this much: the bound of the certificate
-# for the first, the digits to which the known values are given for the second.
-WORSE = 1e-6
-REFERENCE_DIGITS = 1e-4
 
 # What the differences in the second table are, for linear and for generalised models.
 WHAT_DIFFERS = {
@@ -34,6 +26,7 @@ CSV_COLUMNS = (
     "family",
     "link",
     "nagq",
+    "action",
     "rows",
     "program",
     "median_seconds",
@@ -43,6 +36,7 @@ CSV_COLUMNS = (
     "ratio_to_ours",
     "criterion",
     "ours_minus_this",
+    "largest_difference",
     "evaluations",
     "converged",
     "singular",
@@ -54,159 +48,10 @@ CSV_COLUMNS = (
     "targets_met",
     "failure",
     "warnings",
+    "version",
+    "machine",
+    "date",
 )
-
-
-@dataclass
-class Runs:
-    """All fits of one model by one program.
-
-    Attributes
-    ----------
-    seconds : dict
-        Round -> seconds: the fits of two programs in the same round are a pair.
-    answer : dict
-        What the worker told of the last fit.
-    failure : str
-        Why there are no (more) fits.
-    peak : int or None
-        Largest memory of the process during a fit, in bytes.
-    added : int or None
-        How much of it was not there before the fit.
-    in_a_row : float or None
-        Median seconds of fits without a pause between them.
-    """
-
-    seconds: dict[int, float] = field(default_factory=dict)
-    answer: dict[str, Any] = field(default_factory=dict)
-    failure: str = ""
-    peak: int | None = None
-    added: int | None = None
-    in_a_row: float | None = None
-
-    @property
-    def time(self) -> float | None:
-        """Median seconds."""
-        return median(self.seconds.values()) if self.seconds else None
-
-    @property
-    def criterion(self) -> float | None:
-        """The criterion reached."""
-        return self.answer.get("criterion")
-
-    def ratio_to(self, ours: Runs) -> float | None:
-        """Median over the pairs of this program's time over ours."""
-        pairs = [t / ours.seconds[r] for r, t in self.seconds.items() if r in ours.seconds]
-        return median(pairs) if pairs else None
-
-
-@dataclass
-class Line:
-    """One model with the runs of every program.
-
-    Attributes
-    ----------
-    model : Model
-    n_rows, column_bytes : int
-    runs : dict
-    split : dict
-        Step of our fit -> seconds.
-    expected : float or None
-        Our criterion by the definition of lme4, where that differs.
-    """
-
-    model: Model
-    n_rows: int
-    column_bytes: int
-    runs: dict[str, Runs]
-    split: dict[str, float] = field(default_factory=dict)
-    expected: float | None = None
-
-    def difference(self, rival: str) -> float | None:
-        """Our criterion minus that of a rival, both by the same definition."""
-        ours, other = self.runs["lme4py"].criterion, self.runs[rival].criterion if rival in self.runs else None
-        if rival == "lme4" and self.expected is not None:
-            ours = self.expected
-        return None if ours is None or other is None else ours - other
-
-
-def verdicts(line: Line) -> list[tuple[str, bool]]:
-    """What the model must meet, in words with the numbers, and whether it does."""
-    model, ours = line.model, line.runs["lme4py"]
-    if ours.time is None:
-        memory = f", memory {megabytes(ours.peak)}" if ours.peak else ""
-        return [(f"a fit (ours: {ours.failure}{memory})", False)]
-    out = []
-    if model.target is not None:
-        out.append((f"time <= {seconds(model.target)} (is {seconds(ours.time)})", ours.time <= model.target))
-    if model.engine_target is not None and line.split:
-        engine = sum(line.split.values()) - line.split["formula_and_data"]
-        out.append((f"engine <= {seconds(model.engine_target)} (is {seconds(engine)})", engine <= model.engine_target))
-    count = ours.answer["evaluations"]
-    if model.max_evaluations is not None:
-        out.append((f"evaluations <= {model.max_evaluations} (are {count})", count <= model.max_evaluations))
-    out.append(("certified optimum", bool(ours.answer["converged"])))
-    return out + _optimum_verdicts(line) + _rival_verdicts(line) + _memory_verdicts(line)
-
-
-def _optimum_verdicts(line: Line) -> list[tuple[str, bool]]:
-    ours = line.runs["lme4py"].criterion
-    out = []
-    if line.model.reference is not None and ours is not None:
-        above = ours - line.model.reference
-        out.append((f"known minimum {line.model.reference} (ours {above:+.1e})", above <= REFERENCE_DIGITS))
-    for name in line.runs:
-        worse = line.difference(name)
-        if name != "lme4py" and worse is not None:
-            out.append((f"not above {name} (ours {worse:+.1e})", worse <= WORSE))
-    return out
-
-
-def _rival_verdicts(line: Line) -> list[tuple[str, bool]]:
-    """Ahead of all; of glmm only for linear models.
-
-    From 10,000 rows on these are to be ahead of glmm, below that behind by no more than the target. For generalised
-    models the ratio to glmm is reported and not judged.
-    """
-    ours = line.runs["lme4py"]
-    out = []
-    for name, runs in line.runs.items():
-        ratio = runs.ratio_to(ours)
-        if name == "lme4py" or ratio is None or runs.time is None or ours.time is None:
-            continue
-        if name == "glmm" and line.model.is_generalised:
-            continue
-        if name == "glmm" and line.n_rows < 10_000:
-            gap = ours.time - runs.time
-            allowed = line.model.target or 0.004
-            words = f"within {seconds(allowed)} of glmm (behind by {1e3 * gap:.1f} ms)"
-            out.append((words, gap <= allowed))
-        else:
-            out.append((f"ahead of {name} (its time / ours = {ratio:.2f})", ratio >= 1.0))
-    return out
-
-
-def _memory_verdicts(line: Line) -> list[tuple[str, bool]]:
-    ours = line.runs["lme4py"]
-    factor = ours.answer.get("factor_bytes")
-    if line.n_rows < 400_000 or ours.added is None or factor is None:
-        return []
-    allowed = 4 * line.column_bytes + factor
-    return [(f"memory added <= {megabytes(allowed)} (is {megabytes(ours.added)})", ours.added <= allowed)]
-
-
-def seconds(value: float | None) -> str:
-    """A time for people."""
-    if value is None:
-        return ""
-    if value < 0.1:
-        return f"{1e3 * value:.1f} ms"
-    return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
-
-
-def megabytes(value: float | None) -> str:
-    """A size for people."""
-    return "" if value is None else f"{value / 1e6:,.0f} MB"
 
 
 def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -221,13 +66,44 @@ def time_table(lines: Sequence[Line], programs: Sequence[str]) -> str:
     header = ["model", "rows", "ours", *[h for r in rivals for h in (r, f"{r} / ours")], "target", "all met"]
     rows = []
     for line in lines:
-        row = [f"`{line.model.formula}` ({line.model.name})", f"{line.n_rows:,}", _cell(line.runs["lme4py"])]
+        row = [label(line.model), f"{line.n_rows:,}", _cell(line.runs["lme4py"])]
         for rival in rivals:
             runs = line.runs.get(rival)
             ratio = runs.ratio_to(line.runs["lme4py"]) if runs else None
             row += [_cell(runs), "" if ratio is None else f"{ratio:.2f}"]
         met = all(ok for _, ok in verdicts(line))
         rows.append([*row, seconds(line.model.target), "yes" if met else "NO"])
+    return _markdown(header, rows)
+
+
+def label(model: Model) -> str:
+    """A model, and what is asked of it, in words."""
+    counts = model.detail.split(",")
+    words = {
+        "fit": "",
+        "profile": "profile limits of all parameters, ",
+        "bootstrap": f"{counts[0]} parametric bootstrap replicates (others: {counts[-1]}, scaled up), ",
+        "kenward_roger": "Kenward-Roger F test, ",
+        "grid": f"predictions at {model.detail.replace(';', ', ')}, ",
+        "influence": "every row left out and refitted, ",
+    }
+    return f"{words[model.action]}`{model.formula}` ({model.name})"
+
+
+def action_table(lines: Sequence[Line], programs: Sequence[str]) -> str:
+    """Times beside the one program that does each thing, and how far its numbers are from ours."""
+    header = ["what", "rows", "ours", "beside", "its time", "ratio", "largest difference", "target", "all met"]
+    rows = []
+    for line in lines:
+        ours = line.runs["lme4py"]
+        met = "yes" if all(ok for _, ok in verdicts(line)) else "NO"
+        for name in [p for p in programs if p in line.runs and p != "lme4py"] or [""]:
+            runs = line.runs.get(name)
+            ratio, gap = (runs.ratio_to(ours), line.disagreement(name)) if runs else (None, None)
+            numbers = ["" if ratio is None else f"{ratio:.2f}", "" if gap is None else f"{gap:.0e}"]
+            beside = [name, "" if runs is None else _cell(runs)]
+            row = [label(line.model), f"{line.n_rows:,}", _cell(ours), *beside, *numbers]
+            rows.append([*row, seconds(line.model.target), met])
     return _markdown(header, rows)
 
 
@@ -268,7 +144,10 @@ def detail_table(lines: Sequence[Line], programs: Sequence[str]) -> str:
 def row_table(lines: Sequence[Line], programs: Sequence[str]) -> str:
     """Times of fits in a row."""
     small = [line for line in lines if line.model.size == "small"]
-    rows = [[line.model.name, *[seconds(line.runs[p].in_a_row) for p in programs if p in line.runs]] for line in small]
+    rows = [
+        [line.model.name, *[seconds(line.runs[p].in_a_row) if p in line.runs else "" for p in programs]]
+        for line in small
+    ]
     return _markdown(["model", *programs], rows)
 
 
@@ -297,14 +176,15 @@ def missed(lines: Sequence[Line]) -> str:
     return "\n".join(out) + "\n" if out else "Everything is met.\n"
 
 
-def write_csv(path: Path, lines: Sequence[Line]) -> None:
+def write_csv(path: Path, lines: Sequence[Line], machine: Machine) -> None:
     """One row for each model and program."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         for line in lines:
             for name, runs in line.runs.items():
-                writer.writerow(_csv_row(line, name, runs))
+                where = {"version": machine.versions.get(name, ""), "machine": machine.processor, "date": machine.day}
+                writer.writerow(_csv_row(line, name, runs) | where)
 
 
 def _csv_row(line: Line, name: str, runs: Runs) -> dict[str, Any]:
@@ -316,6 +196,7 @@ def _csv_row(line: Line, name: str, runs: Runs) -> dict[str, Any]:
         "family": line.model.family,
         "link": line.model.link,
         "nagq": line.model.nagq,
+        "action": line.model.action,
         "rows": line.n_rows,
         "program": name,
         "median_seconds": runs.time,
@@ -332,40 +213,5 @@ def _csv_row(line: Line, name: str, runs: Runs) -> dict[str, Any]:
     row |= {k: runs.answer.get(k) for k in ("evaluations", "converged", "singular", "factor_bytes")}
     if name == "lme4py":
         return row | {"target_seconds": line.model.target, "targets_met": all(ok for _, ok in verdicts(line))}
-    return row | {"ours_minus_this": line.difference(name), "ratio_to_ours": runs.ratio_to(ours)}
-
-
-def cpu_name() -> str:
-    """Model of the processor and number of cores."""
-    import os
-
-    name = platform.processor() or platform.machine()
-    try:
-        for entry in Path("/proc/cpuinfo").read_text().splitlines():
-            if entry.startswith("model name"):
-                name = entry.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return f"{name}, {os.cpu_count()} cores"
-
-
-def commit() -> str:
-    """The commit of the checkout, with a mark when files differ from it."""
-    here = Path(__file__).resolve().parents[1]
-    done = subprocess.run(["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    if done.returncode:
-        return "unknown"
-    changed = ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no", "lme4py"]
-    state = subprocess.run(changed, capture_output=True, text=True).stdout.strip()
-    return done.stdout.strip() + (" with changes" if state else "")
-
-
-def heading(title: str, versions: dict[str, str], threads: int, command: str) -> str:
-    """Versions, processor, date and command line."""
-    what = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return (
-        f"# {title}, {threads} thread{'s' if threads > 1 else ''}\n\n"
-        f"- {what}; lme4py commit {commit()}\n- {cpu_name()}, {platform.system()} {platform.machine()}\n"
-        f"- {date.today().isoformat()}\n- `{command}`\n"
-    )
+    row |= {"ours_minus_this": line.difference(name), "ratio_to_ours": runs.ratio_to(ours)}
+    return row | {"largest_difference": line.disagreement(name)}

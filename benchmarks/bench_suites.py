@@ -1,10 +1,11 @@
-"""The two suites of models, and how often each program fits them."""
+"""The suites, and how often each program does what is timed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bench_models import GLMM_MODELS, LMM_MODELS, Model
+from bench_lists import GLMM_MODELS, INFERENCE_MODELS, LMM_MODELS, ORDINAL_MODELS
+from bench_models import Model
 
 GROWTH = (10_000, 30_000, 100_000, 300_000, 1_000_000, 2_000_000, 5_000_000)
 
@@ -63,14 +64,14 @@ def _small(models: tuple[Model, ...]) -> tuple[Model, ...]:
 
 LMM = Suite(
     "Linear mixed models",
-    ("lme4", "glmm", "mixedlm"),
+    ("lme4", "glmm", "mixedlm", "statsmodels"),
     {
         "full": Plan(
             LMM_MODELS,
             {"small": (25, 25), "insteval": (5, 5), "large": (5, 5), "crossed": (3, 1)},
             growth=GROWTH,
         ),
-        "lead": Plan(
+        "standard": Plan(
             LMM_MODELS,
             {"small": (15, 15), "insteval": (5, 2), "large": (3, 1), "crossed": (1, 0)},
             cap=60.0,
@@ -86,9 +87,33 @@ GLMM = Suite(
     ("lme4", "glmmTMB", "glmm"),
     {
         "full": Plan(GLMM_MODELS, {"small": (25, 25), "medium": (15, 7), "slow": (9, 3), "large": (3, 1)}),
-        "lead": Plan(GLMM_MODELS, {"small": (15, 9), "medium": (9, 3), "slow": (5, 1), "large": (3, 1)}, cap=40.0),
+        "standard": Plan(GLMM_MODELS, {"small": (15, 9), "medium": (9, 3), "slow": (5, 1), "large": (3, 1)}, cap=40.0),
         "quick": Plan(_small(GLMM_MODELS), {"small": (3, 3)}, cap=30.0),
     },
 )
 
-SUITES = {"lmm": LMM, "glmm": GLMM}
+ORDINAL = Suite(
+    "Ordinal mixed models",
+    ("ordinal",),
+    {
+        "full": Plan(ORDINAL_MODELS, {"small": (25, 25), "medium": (15, 7), "slow": (9, 3), "large": (5, 3)}),
+        "standard": Plan(
+            ORDINAL_MODELS, {"small": (15, 15), "medium": (9, 5), "slow": (5, 2), "large": (3, 1)}, cap=60.0
+        ),
+        "quick": Plan(_small(ORDINAL_MODELS), {"small": (3, 3)}, cap=30.0),
+    },
+)
+
+INFERENCE = Suite(
+    "Inference",
+    ("lme4", "pbkrtest", "emmeans"),
+    {
+        "full": Plan(INFERENCE_MODELS, {"small": (25, 25), "medium": (9, 9), "slow": (5, 3), "large": (3, 1)}, 600.0),
+        "standard": Plan(
+            INFERENCE_MODELS, {"small": (15, 9), "medium": (7, 3), "slow": (3, 1), "large": (3, 1)}, cap=60.0
+        ),
+        "quick": Plan(_small(INFERENCE_MODELS), {"small": (3, 3)}, cap=30.0),
+    },
+)
+
+SUITES = {"lmm": LMM, "glmm": GLMM, "ordinal": ORDINAL, "inference": INFERENCE}

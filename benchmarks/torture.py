@@ -64,7 +64,7 @@ def numbers(result: Any, data: pd.DataFrame) -> dict[str, Any]:
         "predictions for the data": result.predict(data),
         "predictions without groups": result.predict(data, include_random=False),
     }
-    if result.thresholds is not None if hasattr(result, "thresholds") else False:
+    if result.family == "ordinal":
         out["thresholds"] = result.thresholds
     return out
 
@@ -120,12 +120,13 @@ def run(case: Case) -> Outcome:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error")
         warnings.filterwarnings("always", category=lme4py.errors.Lme4Warning)
+        result = None
         try:
-            kind, text = judge(case, fit(case), [str(w.message) for w in caught])
-        except lme4py.Lme4Error as error:
-            kind, text = "error", str(error)
+            result = fit(case)
+            kind, text = judge(case, result, [str(w.message) for w in caught])
         except Exception as error:
-            kind, text = "FAILED", f"{type(error).__name__}: {error}"
+            refused = isinstance(error, lme4py.Lme4Error) and result is None
+            kind, text = ("error", str(error)) if refused else ("FAILED", f"{type(error).__name__}: {error}")
     return Outcome(kind, text, time.perf_counter() - started)
 
 

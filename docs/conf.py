@@ -25,9 +25,10 @@ exclude_patterns = ["_build", "_templates", "jupyter_execute", "**/.ipynb_checkp
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
+html_css_files = ["lme4py.css"]
 html_title = f"lme4py {version}"
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "header_links_before_dropdown": 6}
-html_sidebars = {"get_started": [], "changelog": [], "cite": []}
+html_theme_options = {"show_toc_level": 1, "navigation_with_keys": False, "header_links_before_dropdown": 6}
+html_sidebars = {"index": [], "get_started": []}
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 # Pages with code cells are run at every build, so that what they show is what the package prints.

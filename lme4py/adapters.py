@@ -30,10 +30,22 @@ def marginaleffects_model(fit: Any) -> Any:
     ----------
     fit : MixedResult or MEGLMResult
 
+    Returns
+    -------
+    object
+        A model of ``marginaleffects``.
+
     Raises
     ------
     OptionError
         When ``marginaleffects`` is not installed.
+
+    Examples
+    --------
+    >>> from lme4py import lmer, load_dataset
+    >>> fit = lmer("Reaction ~ Days + (1 | Subject)", load_dataset("sleepstudy"))
+    >>> from marginaleffects import avg_slopes  # doctest: +SKIP
+    >>> avg_slopes(marginaleffects_model(fit))  # doctest: +SKIP
     """
     from lme4py.margins.marginaleffects import make_model
 

@@ -219,6 +219,11 @@ def glmer_nb(
     The dispersion theta, Var(y) = mu + mu^2 / theta, is estimated together with all other parameters. For the
     arguments see `glmer`.
 
+    Parameters
+    ----------
+    formula, data, link, nAGQ, hessian, weights, offset, contrasts, start, control, progress, na_action, functions
+        As in `glmer`.
+
     Returns
     -------
     MEGLMResult

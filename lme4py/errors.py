@@ -91,6 +91,15 @@ def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
         The words that exist.
     limit : int
         How many suggestions at most.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> did_you_mean("satterwaite", ["satterthwaite", "normal"])
+    " Did you mean 'satterthwaite'?"
     """
     words = list(known)
     close = difflib.get_close_matches(name, words, n=limit, cutoff=0.6)

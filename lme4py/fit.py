@@ -120,6 +120,7 @@ class LmmCriterion:
 
     @property
     def reml(self) -> bool:
+        """True for the REML criterion, False for -2 log-likelihood."""
         return self.inside.reml
 
     def __call__(self, theta: Any) -> float:
@@ -127,7 +128,17 @@ class LmmCriterion:
         return self.inside(self.to_inside(theta))
 
     def gradient(self, theta: Any) -> FloatArray:
-        """Analytic gradient at theta, shape (m,)."""
+        """Analytic gradient at theta, shape (m,).
+
+        Parameters
+        ----------
+        theta : array_like, shape (m,)
+            On the user's scale.
+
+        Returns
+        -------
+        ndarray, shape (m,)
+        """
         templates, scaling = self.inside.problem.templates.user, self.inside.problem.scaling
         G = self.inside.sigma_gradient(self.inside.evaluate(self.to_inside(theta)))
         inverse = [np.linalg.inv(S) for S in scaling.S]
@@ -137,14 +148,33 @@ class LmmCriterion:
         return np.concatenate([t.gradient(2.0 * g @ factor) for t, g, factor in parts])
 
     def to_inside(self, theta: Any) -> FloatArray:
-        """theta of the same covariances in the engine's columns."""
+        """theta of the same covariances in the engine's columns.
+
+        Parameters
+        ----------
+        theta : array_like, shape (m,)
+
+        Returns
+        -------
+        ndarray, shape (m,)
+        """
         templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
         T = templates.user.factors(templates.check(theta))
         root = np.sqrt(scaling.weight_scale)
         return templates.theta_of_factors([root * np.linalg.solve(S, t) for S, t in zip(scaling.S, T, strict=True)])
 
     def to_user(self, inside: FloatArray) -> FloatArray:
-        """theta on the user's scale from the engine's."""
+        """theta on the user's scale from the engine's.
+
+        Parameters
+        ----------
+        inside : ndarray, shape (m,)
+            In the engine's columns.
+
+        Returns
+        -------
+        ndarray, shape (m,)
+        """
         templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
         root = np.sqrt(scaling.weight_scale)
         return templates.user.theta_of_factors(
@@ -164,6 +194,13 @@ def lmm_criterion(design: Design, reml: bool = True) -> LmmCriterion:
     -------
     LmmCriterion
         Call it with theta; `gradient` is analytic.
+
+    Examples
+    --------
+    >>> from lme4py import lformula, load_dataset
+    >>> criterion = lmm_criterion(lformula("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff")), reml=False)
+    >>> round(criterion([1.0]), 3), criterion.gradient([1.0]).round(2)
+    (327.767, array([3.12]))
     """
     with limited_threads(design):
         return LmmCriterion(design, reml)
@@ -186,6 +223,14 @@ def optimize_criterion(
     -------
     Optimum
         Its theta are in the engine's columns; `LmmCriterion.to_user` brings them back.
+
+    Examples
+    --------
+    >>> from lme4py import lformula, lmm_criterion, load_dataset
+    >>> criterion = lmm_criterion(lformula("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff")))
+    >>> optimum = optimize_criterion(criterion)
+    >>> round(optimum.value, 4), criterion.to_user(optimum.theta).round(4)
+    (319.6543, array([0.8483]))
     """
     settings = _control(control)
     inside = None if start is None else criterion.to_inside(start)
@@ -221,10 +266,23 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Fit:
     criterion : LmmCriterion
     optimum : Optimum
 
+    Returns
+    -------
+    Fit
+
     Warns
     -----
     ConvergenceWarning
         When the optimum cannot be certified.
+
+    Examples
+    --------
+    >>> from lme4py import lformula, lmm_criterion, load_dataset, optimize_criterion
+    >>> design = lformula("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff"))
+    >>> criterion = lmm_criterion(design)
+    >>> fit = make_fit(design, criterion, optimize_criterion(criterion))
+    >>> round(fit.sigma, 3), fit.certificate.converged
+    (49.51, True)
     """
     inside = criterion.inside
     problem = inside.problem
@@ -304,6 +362,17 @@ def lmm_fit(
     reml : bool
     start : array_like, optional
     control : Control or dict, optional
+
+    Returns
+    -------
+    Fit
+
+    Examples
+    --------
+    >>> from lme4py import lformula, load_dataset
+    >>> fit = lmm_fit(lformula("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff")), reml=False)
+    >>> fit.theta.round(4), round(fit.criterion, 4)
+    (array([0.7526]), 327.3271)
     """
     settings = _control(control)
     criterion = lmm_criterion(design, reml)

@@ -230,10 +230,24 @@ def glmm_fit(
         theta on the user's scale.
     control : Control or dict, optional
 
+    Returns
+    -------
+    GlmmFit
+
     Warns
     -----
     ConvergenceWarning
         When the optimum cannot be certified.
+
+    Examples
+    --------
+    >>> from lme4py import lformula, load_dataset
+    >>> from lme4py.engine.families import make_family
+    >>> formula = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+    >>> design = lformula(formula, load_dataset("cbpp"), family="binomial")
+    >>> fit = glmm_fit(design, make_family("binomial", "logit"), nAGQ=9)
+    >>> fit.theta.round(4), fit.certificate.converged
+    (array([0.6475]), True)
     """
     settings = _control(control)
     check_options(nAGQ, hessian, fixed_points=family.name == "ordinal")

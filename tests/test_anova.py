@@ -171,7 +171,7 @@ def test_mean_square_is_f_times_the_residual_variance(sleep):
         (lambda f: anova_table(f, 3, "kenward"), "Did you mean 'kenward-roger'"),
         (lambda f: wald_table(f, 1), "type 2 or 3"),
         (lambda f: contest(f, [[0, 0], [0, 1]]), "zeros only"),
-        (lambda f: contest(f, "Days", value=[1, 2]), "one per row"),
+        (lambda f: contest(f, "Days", value=[1, 2]), "one for each row"),
         (lambda f: contest(f, "Dayz"), "Did you mean 'Days'"),
     ],
 )

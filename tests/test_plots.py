@@ -180,6 +180,30 @@ def test_residuals_of_another_type(cbpp, agg):
     assert axis.get_ylabel() == "deviance residual"
 
 
+def test_quantile_residuals_of_every_family(cbpp, wine, agg):
+    for result in (cbpp, wine):
+        table = result.plot_data("qq", type="quantile")
+        expected = np.sort(result.quantile_residuals(seed=1).normal)
+        # The same numbers, only sorted.
+        np.testing.assert_allclose(table["sample"], expected, rtol=1e-12)
+        assert "normal scale" in result.plot("qq", type="quantile").get_ylabel()
+    means = cbpp.predict(include_random=False)
+    np.testing.assert_array_equal(cbpp.plot_data("residuals", type="quantile")["fitted"], means)
+    assert cbpp.plot("residuals", type="quantile").get_xlabel().endswith("random effects zero")
+    assert wine.plot("residuals", type="quantile").get_xlabel().startswith("linear predictor")
+
+
+@pytest.mark.parametrize("na_action", ["omit", "exclude"])
+def test_quantile_residuals_and_left_out_rows(sleepstudy, na_action):
+    data = sleepstudy.copy()
+    data.loc[[3, 17], "Days"] = np.nan
+    result = lmer("Reaction ~ Days + (1 | Subject)", data, na_action=na_action)
+    table = result.plot_data("residuals", type="quantile")
+    assert len(table) == len(data) - 2
+    assert table.notna().all(axis=None)
+    np.testing.assert_array_equal(table["residual"], result.quantile_residuals(seed=1).normal.dropna())
+
+
 def test_quantile_plots(slopes, agg):
     axis = slopes.plot("qq")
     np.testing.assert_array_equal(axis.lines[0].get_ydata(), np.sort(slopes.residuals("scaled")))

@@ -105,7 +105,7 @@ def test_wald_test_names_matrix_and_value_agree(slopes):
         ([[1, np.nan]], 0, "not finite"),
         ([["a", 1]], 0, "names of fixed effects or a matrix"),
         ({"x": 1}, 0, "not a dict"),
-        ("x", [1, 2], "one per restriction"),
+        ("x", [1, 2], "one for each row"),
         ([], 0, "shape"),
     ],
 )

@@ -37,11 +37,11 @@ load_task <- function(name) {
   data <- as.data.frame(columns, optional = TRUE)
   list(
     formula = fields[5], reml = fields[3] == "TRUE", family = fields[6], link = fields[7],
-    nagq = as.integer(fields[8]), data = data
+    nagq = as.integer(fields[8]), action = fields[10], detail = fields[11], data = data
   )
 }
 
-# Fits once with `fit`, a function of the task.
+# Does once what `fit`, a function of the task, does.
 fit_once <- function(fit, task) {
   warned <- character()
   # proc.time() has a resolution of one millisecond, which is too coarse for the small fits.
@@ -65,6 +65,10 @@ row_task <- function(fit, task) {
   answer(seconds = sprintf("%.9f", median(vapply(1:15, function(i) fit_once(fit, task)$seconds, 0))))
 }
 
+numbers <- function(block) {
+  paste0("[", paste(ifelse(is.na(block), "NaN", sprintf("%.12g", block)), collapse = ", "), "]")
+}
+
 json <- function(value) {
   if (is.na(value)) "null" else if (is.logical(value)) tolower(value) else sprintf("%.10f", value)
 }
@@ -83,9 +87,26 @@ fit_task <- function(fit, describe, task) {
   )
 }
 
+# What is asked of a model that is fitted beforehand. `action` gives blocks of numbers; where it did only a part of the
+# replicates, their attribute "scale" says by what the time is to be multiplied.
+action_task <- function(fit, action, task) {
+  if (is.null(action)) stop("not in this program")
+  model <- suppressMessages(suppressWarnings(fit(task)))
+  invisible(gc())
+  done <- fit_once(function(task) action(model, task), task)
+  scale <- attr(done$model, "scale")
+  blocks <- vapply(done$model, function(b) numbers(b), "")
+  answer(
+    seconds = sprintf("%.9f", done$seconds * if (is.null(scale)) 1 else scale),
+    values = paste0("[", paste(blocks, collapse = ", "), "]"),
+    warnings = paste0("[", paste(vapply(unique(done$warned), quoted, ""), collapse = ", "), "]")
+  )
+}
+
 # Answers requests until standard input ends. `describe` makes of a fitted model and its task a list of criterion,
-# evaluations, converged and singular; the first and the last two may be NA.
-serve <- function(package, fit, describe) {
+# evaluations, converged and singular; the first and the last two may be NA. `actions` are functions of a model and a
+# task, by name.
+serve <- function(package, fit, describe = NULL, actions = list()) {
   versions <- paste0(
     "{\"R\": ", quoted(paste(R.version$major, R.version$minor, sep = ".")),
     ", ", quoted(package), ": ", quoted(packageDescription(package)$Version), "}"
@@ -103,6 +124,8 @@ serve <- function(package, fit, describe) {
         answer(loaded = quoted(request[2]))
       } else if (request[1] == "row") {
         row_task(fit, task)
+      } else if (task$action != "fit") {
+        action_task(fit, actions[[task$action]], task)
       } else {
         fit_task(fit, describe, task)
         invisible(gc())

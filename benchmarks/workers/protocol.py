@@ -33,6 +33,8 @@ class Task:
     link: str
     nagq: int
     plain_formula: str
+    action: str
+    detail: str
     data: pd.DataFrame
 
 
@@ -58,10 +60,10 @@ def read_column(folder: Path, name: str, kind: str, n_levels: int) -> Any:
 def load(root: Path, name: str) -> Task:
     """The model `name` of `models.tsv`, with the columns that its formula uses."""
     listed = [line.split("\t") for line in (root / "models.tsv").read_text("utf-8").splitlines()]
-    data, reml, used, formula, family, link, nagq, plain = next(f[1:] for f in listed if f[0] == name)
+    data, reml, used, formula, family, link, nagq, plain, action, detail = next(f[1:] for f in listed if f[0] == name)
     schema = [line.split("\t") for line in (root / data / "schema.tsv").read_text("utf-8").splitlines()]
     columns = {c: read_column(root / data, c, kind, int(k)) for c, kind, k in schema if c in used.split(",")}
-    return Task(formula, reml == "TRUE", family, link, int(nagq), plain, pd.DataFrame(columns))
+    return Task(formula, reml == "TRUE", family, link, int(nagq), plain, action, detail, pd.DataFrame(columns))
 
 
 def give_back_memory() -> None:
@@ -98,7 +100,8 @@ def serve(fit: Callable[[Task], Answer], versions: Answer, **more: Callable[[Tas
     Parameters
     ----------
     fit : callable
-        Task -> dict with "seconds", "criterion", "evaluations", "converged", "warnings".
+        Task -> dict with "seconds", "criterion", "evaluations", "converged", "warnings"; for
+        an action "seconds", "values", "warnings".
     versions : dict
         Sent as the first line.
     more : callables

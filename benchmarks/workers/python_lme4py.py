@@ -15,9 +15,10 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import scipy
 from protocol import Answer, Task, serve, timed
+from python_actions import ACTIONS
 
 import lme4py
-from lme4py import MixedResult, glmer, glmer_nb, lformula, lmer, lmm_criterion, make_fit, optimize_criterion
+from lme4py import MixedResult, clmm, glmer, glmer_nb, lformula, lmer, lmm_criterion, make_fit, optimize_criterion
 from lme4py.engine.families import make_family
 from lme4py.glmm_fit import glmm_fit
 from lme4py.results import MEGLMResult
@@ -52,6 +53,8 @@ def call(task: Task, **options: Any) -> Any:
     if task.family == "gaussian":
         return lmer(task.formula, task.data, reml=task.reml)
     options |= {"link": task.link, "nAGQ": task.nagq}
+    if task.family == "ordinal":
+        return clmm(task.formula, task.data, **options)
     if task.family == "nbinomial":
         return glmer_nb(task.formula, task.data, **options)
     return glmer(task.formula, task.data, task.family, **options)
@@ -62,8 +65,17 @@ def expected(task: Task) -> Answer:
     return {"criterion": call(task, hessian="expected").fit.criterion}
 
 
+def act(task: Task) -> Answer:
+    """Do once what is asked of a model that is fitted afresh, so that nothing of an earlier time is kept in it."""
+    result = call(task)
+    seconds, values, warned = timed(lambda: ACTIONS[task.action](result, task.detail))
+    return {"seconds": seconds, "values": values, "warnings": warned}
+
+
 def fit(task: Task) -> Answer:
     """Fit once: formula text and data frame in memory to the result."""
+    if task.action != "fit":
+        return act(task)
     forget()
     seconds, result, warned = timed(lambda: call(task))
     frozen = result.fit

@@ -31,4 +31,26 @@ describe <- function(model, task) {
   )
 }
 
-serve("lme4", fit, describe)
+# 95 % limits, fixed effects first.
+profile_limits <- function(model, task) {
+  limits <- confint(model, oldNames = FALSE, quiet = TRUE)
+  group <- match(substr(rownames(limits), 1, 3), c("sd_", "cor", "sig"), nomatch = 0)
+  unname(split(limits[order(group), ], seq_len(nrow(limits))))
+}
+
+# Standard deviations of the fixed effects over replicates of all parameters, a part of them.
+bootstrap <- function(model, task) {
+  counts <- as.integer(strsplit(task$detail, ",", fixed = TRUE)[[1]])
+  scale <- if (isLMM(model)) sigma else function(model) NULL
+  made <- bootMer(model, function(m) c(fixef(m), getME(m, "theta"), scale(m)), nsim = counts[2], seed = 1)
+  spread <- apply(made$t[, seq_along(fixef(model)), drop = FALSE], 2, sd, na.rm = TRUE)
+  structure(as.list(unname(spread)), scale = counts[1] / counts[2])
+}
+
+# Change of each fixed effect when a row is left out.
+leave_out_rows <- function(model, task) {
+  left <- influence(model)[["fixed.effects[-case]"]]
+  unname(as.list(as.data.frame(left - rep(fixef(model), each = nrow(left)))))
+}
+
+serve("lme4", fit, describe, list(profile = profile_limits, bootstrap = bootstrap, influence = leave_out_rows))

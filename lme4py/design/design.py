@@ -137,10 +137,12 @@ class Design:
 
     @property
     def n_obs(self) -> int:
+        """Number of rows used."""
         return int(self.y.shape[0])
 
     @property
     def n_theta(self) -> int:
+        """Number of covariance parameters of all terms, m."""
         return sum(term.n_theta for term in self.terms)
 
     @property

@@ -219,7 +219,10 @@ class Templates:
 
     def check(self, theta: FloatArray) -> FloatArray:
         """`theta` as a float array of the right length, or an error."""
-        values = np.asarray(theta, dtype=float).ravel()
+        try:
+            values = np.asarray(theta, dtype=float).ravel()
+        except (TypeError, ValueError):
+            raise OptionError(f"theta is {theta!r}; give {self.n_theta} numbers, the start of the search.") from None
         if values.size != self.n_theta or not np.isfinite(values).all():
             raise OptionError(
                 f"theta must hold {self.n_theta} finite numbers (one per relative covariance parameter), "

@@ -176,7 +176,8 @@ def _centre_and_scale(X: FloatArray, root: FloatArray | None) -> tuple[FloatArra
     sizes[constant] = abs(value)
     shift = means.copy()
     shift[constant] = 0.0
-    scaled = (X - shift) / sizes
+    scaled = X - shift
+    scaled /= sizes
     C[constant, :] -= shift / value
     C /= sizes[None, :]
     return C, scaled

@@ -11,7 +11,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.inference import hypotheses
-from lme4py.inference.coefficients import coefficient_method, restriction_matrix
+from lme4py.inference.coefficients import coefficient_method, hypothesised, restriction_matrix
 from lme4py.inference.df import FTest, Method, method
 
 if TYPE_CHECKING:
@@ -108,11 +108,7 @@ def contest(
     linear_method(fit, "normal")
     chosen = coefficient_method(fit, ddf, vcov, cluster)
     rows = restriction_matrix(fit, L)
-    target = np.asarray(value, dtype=float)
-    if target.ndim > 0 and target.shape != (rows.shape[0],):
-        raise OptionError(
-            f"`value` has shape {target.shape} but L has {rows.shape[0]} rows; give one number, or one per row."
-        )
+    target = hypothesised(value, rows.shape[0])
     if not np.abs(rows).max(axis=1).all():
         raise OptionError("a row of L holds zeros only: it tests nothing; leave it out.")
     estimate = rows @ fit.beta

@@ -69,7 +69,12 @@ class BootstrapResult:
         return len(self.failures)
 
     def summary(self) -> pd.DataFrame:
-        """Table estimate, bias, std_error, n_used of each statistic."""
+        """Table estimate, bias, std_error, n_used of each statistic.
+
+        Returns
+        -------
+        DataFrame
+        """
         import pandas as pd
 
         mean = self.replicates.mean()
@@ -96,6 +101,11 @@ class BootstrapResult:
             normal quantile times the standard error.
         parm : str or sequence of str, optional
             Names of some statistics.
+
+        Returns
+        -------
+        DataFrame
+            One row per statistic.
         """
         import pandas as pd
 

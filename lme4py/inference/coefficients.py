@@ -179,12 +179,7 @@ def wald_test(
         chi2, df (the rank of R), p_value.
     """
     R = restriction_matrix(fit, restrictions)
-    target = np.asarray(value, dtype=np.float64)
-    if target.ndim > 0 and target.shape != (R.shape[0],):
-        raise OptionError(
-            f"`value` has shape {target.shape} but there are {R.shape[0]} restrictions; "
-            "give one number, or one per restriction."
-        )
+    target = hypothesised(value, R.shape[0])
     rank = int(np.linalg.matrix_rank(R))
     if rank < R.shape[0]:
         raise OptionError(
@@ -200,6 +195,21 @@ def wald_test(
         raise DesignError("The " + too_few_clusters(None, rank))
     chi2 = float(gap @ linalg.cho_solve(linalg.cho_factor(V), gap))
     return {"chi2": chi2, "df": float(rank), "p_value": float(special.chdtrc(rank, chi2))}
+
+
+def hypothesised(value: float | ArrayLike, rows: int) -> FloatArray:
+    """The right-hand side of `rows` linear hypotheses, a scalar or shape (rows,), checked."""
+    try:
+        target = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise OptionError(f"`value` is {value!r}; give a number, or one for each of the {rows} row(s).") from None
+    if target.ndim > 0 and target.shape != (rows,):
+        raise OptionError(
+            f"`value` has shape {target.shape} but there are {rows} row(s); give one number, or one for each row."
+        )
+    if not np.isfinite(target).all():
+        raise OptionError("`value` holds missing or infinite numbers; give finite ones.")
+    return target
 
 
 def check_alpha(alpha: float | None) -> float:

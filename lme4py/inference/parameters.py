@@ -190,6 +190,8 @@ def select_parameters(known: Sequence[Parameter], parm: str | Sequence[str] | No
         kinds = ("fixed",) if parm == "fixed" else ("sd", "corr", "sigma")
         return [p for p in known if p.kind in kinds]
     names: Sequence[Any] = [parm] if isinstance(parm, str) else list(parm)
+    if not names:
+        raise OptionError("`parm` is empty; name a parameter, or use 'fixed', 'random' or 'all'.")
     return [_find(known, name) for name in names]
 
 

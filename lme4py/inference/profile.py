@@ -91,8 +91,8 @@ class Profile:
                 rows = [self._limits(parameter, target) for parameter in self.parameters]
         except BetterOptimum:
             raise Lme4Error(
-                "the profile went below the minimum of the fit, which is not the optimum; call profile() with a smaller "
-                "`alpha`, so that it starts again from there."
+                "the profile went below the minimum of the fit, which is not the optimum; call profile() with a "
+                "smaller `alpha`, so that it starts again from there."
             ) from None
         index = pd.Index([parameter.name for parameter in self.parameters], name="term")
         table = pd.DataFrame(rows, columns=["lower", "upper"], index=index)
@@ -122,7 +122,12 @@ class Profile:
         return lower, upper
 
     def to_frame(self) -> pd.DataFrame:
-        """All points: columns parameter, value, zeta (the signed root of the change of the deviance)."""
+        """All points: columns parameter, value, zeta (the signed root of the change of the deviance).
+
+        Returns
+        -------
+        DataFrame
+        """
         import pandas as pd
 
         rows = []

@@ -142,6 +142,18 @@ def melogit(
 
     For the arguments see `meglm`; `cov_type`, `offset`, `weights`, `vce` and all others may be given by name.
 
+    Parameters
+    ----------
+    data, y, x_fixed, group, x_random, trials, nAGQ
+        As in `meglm`.
+    **kw
+        Further arguments of `meglm` by name: `cov_type`, `offset`, `weights`, `maxiter`, `tol`, `alpha`, `crossed`,
+        `vce`, ...
+
+    Returns
+    -------
+    MEGLMResult
+
     Examples
     --------
     >>> from lme4py import load_dataset, melogit
@@ -165,7 +177,27 @@ def meprobit(
     nAGQ: int = 1,
     **kw: Any,
 ) -> MEGLMResult:
-    """Fit a mixed probit regression: `meglm` with the binomial family and the probit link."""
+    """Fit a mixed probit regression: `meglm` with the binomial family and the probit link.
+
+    Parameters
+    ----------
+    data, y, x_fixed, group, x_random, trials, nAGQ
+        As in `meglm`.
+    **kw
+        Further arguments of `meglm` by name: `cov_type`, `offset`, `weights`, `maxiter`, `tol`, `alpha`, `crossed`,
+        `vce`, ...
+
+    Returns
+    -------
+    MEGLMResult
+
+    Examples
+    --------
+    >>> from lme4py import load_dataset, meprobit
+    >>> result = meprobit(load_dataset("Contraception"), "use", ["age", "urban"], "district")
+    >>> round(float(result.params["urban[T.Y]"]), 3)
+    0.404
+    """
     return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only(kw, "probit"))
 
 
@@ -180,7 +212,27 @@ def mecloglog(
     nAGQ: int = 1,
     **kw: Any,
 ) -> MEGLMResult:
-    """Fit a mixed complementary log-log regression: `meglm` with the binomial family and the cloglog link."""
+    """Fit a mixed complementary log-log regression: `meglm` with the binomial family and the cloglog link.
+
+    Parameters
+    ----------
+    data, y, x_fixed, group, x_random, trials, nAGQ
+        As in `meglm`.
+    **kw
+        Further arguments of `meglm` by name: `cov_type`, `offset`, `weights`, `maxiter`, `tol`, `alpha`, `crossed`,
+        `vce`, ...
+
+    Returns
+    -------
+    MEGLMResult
+
+    Examples
+    --------
+    >>> from lme4py import load_dataset, mecloglog
+    >>> result = mecloglog(load_dataset("Contraception"), "use", ["age", "urban"], "district")
+    >>> round(float(result.params["urban[T.Y]"]), 3)
+    0.477
+    """
     return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only(kw, "cloglog"))
 
 
@@ -198,6 +250,18 @@ def mepoisson(
     """Fit a mixed Poisson regression: `meglm` with the poisson family and the log link.
 
     For the arguments see `meglm`.
+
+    Parameters
+    ----------
+    data, y, x_fixed, group, x_random, offset, nAGQ
+        As in `meglm`.
+    **kw
+        Further arguments of `meglm` by name: `cov_type`, `link`, `weights`, `maxiter`, `tol`, `alpha`, `crossed`,
+        `vce`, ...
+
+    Returns
+    -------
+    MEGLMResult
 
     Examples
     --------
@@ -223,6 +287,25 @@ def menbreg(
     """Fit a mixed negative binomial regression (NB-2): `meglm` with the nbinomial family and the log link.
 
     Its `dispersion` is theta in Var(y) = mu + mu^2 / theta (1 / alpha in Stata).
+
+    Parameters
+    ----------
+    data, y, x_fixed, group, x_random, offset, nAGQ
+        As in `meglm`.
+    **kw
+        Further arguments of `meglm` by name: `cov_type`, `link`, `weights`, `maxiter`, `tol`, `alpha`, `crossed`,
+        `vce`, ...
+
+    Returns
+    -------
+    MEGLMResult
+
+    Examples
+    --------
+    >>> from lme4py import load_dataset, menbreg
+    >>> result = menbreg(load_dataset("Salamanders"), "count", "mined", "site")
+    >>> round(result.dispersion, 2)
+    0.64
     """
     return meglm(data, y, x_fixed, group, "nbinomial", x_random, offset=offset, nAGQ=nAGQ, **_with(kw, "log"))
 
@@ -238,7 +321,27 @@ def megamma(
     nAGQ: int = 1,
     **kw: Any,
 ) -> MEGLMResult:
-    """Fit a mixed gamma regression: `meglm` with the gamma family and the log link."""
+    """Fit a mixed gamma regression: `meglm` with the gamma family and the log link.
+
+    Parameters
+    ----------
+    data, y, x_fixed, group, x_random, offset, nAGQ
+        As in `meglm`.
+    **kw
+        Further arguments of `meglm` by name: `cov_type`, `link`, `weights`, `maxiter`, `tol`, `alpha`, `crossed`,
+        `vce`, ...
+
+    Returns
+    -------
+    MEGLMResult
+
+    Examples
+    --------
+    >>> from lme4py import load_dataset, megamma
+    >>> result = megamma(load_dataset("sleepstudy"), "Reaction", "Days", "Subject")
+    >>> result.params.round(4).to_dict()
+    {'_cons': 5.5339, 'Days': 0.0338}
+    """
     return meglm(data, y, x_fixed, group, "gamma", x_random, offset=offset, nAGQ=nAGQ, **_with(kw, "log"))
 
 

@@ -103,6 +103,17 @@ def meoprobit(
 ) -> MEGLMResult:
     """Fit a mixed ordered probit regression from column names, as Stata's ``meoprobit``; see `meologit`.
 
+    Parameters
+    ----------
+    data, y, x_fixed, group, x_random, cov_type, offset, nAGQ, maxiter, tol, alpha, threshold, levels, crossed
+        As in `meologit`.
+    weights, vce, ddf
+        As in `meologit`.
+
+    Returns
+    -------
+    MEGLMResult
+
     Examples
     --------
     >>> from lme4py import load_dataset, meoprobit

@@ -127,12 +127,27 @@ class ModelAdapter(ABC):
         frame : Frame
             Holds at least the columns `needed(random)`.
         random : {"zero", "integrate", "conditional"}
+
+        Returns
+        -------
+        Rows
         """
 
     def slopes(self, frame: Frame, name: str, random: str) -> Rows:
         """Derivatives of `rows` in the numeric variable `name`; by default one-sided differences of fourth order.
 
         Every row moves towards the middle of the data, so that functions with a boundary are not asked beyond it.
+
+        Parameters
+        ----------
+        frame : Frame
+            Holds at least the columns `needed(random)`.
+        name : str
+        random : {"zero", "integrate", "conditional"}
+
+        Returns
+        -------
+        Rows
         """
         column, trained = frame.column(name), self.columns[name].values
         h = 1e-3 * (float(np.ptp(trained)) or float(np.abs(trained).max()) or 1.0)
@@ -155,33 +170,103 @@ class ModelAdapter(ABC):
         return Rows(difference("X"), difference("known"), difference("spread"))
 
     def factored(self, rows: Frame, scenarios: Frame, random: str) -> FactoredRows | None:
-        """The same numbers for every pair of a scenario and a row, as products; None where that is not possible."""
+        """The same numbers for every pair of a scenario and a row, as products; None where that is not possible.
+
+        Parameters
+        ----------
+        rows : Frame
+            Without the variables that scenarios set.
+        scenarios : Frame
+            The variables that they set, one row each.
+        random : {"zero", "integrate", "conditional"}
+
+        Returns
+        -------
+        FactoredRows or None
+        """
         return None
 
     def training_offset(self, random: str) -> FloatArray | None:
-        """Part of the linear predictor that belongs to the rows of the fit and is in no column, (n,)."""
+        """Part of the linear predictor that belongs to the rows of the fit and is in no column, (n,).
+
+        Parameters
+        ----------
+        random : {"zero", "integrate", "conditional"}
+
+        Returns
+        -------
+        ndarray, shape (n,), or None
+        """
         return None
 
     def needed(self, random: str) -> tuple[str, ...]:
-        """Columns that `rows` reads."""
+        """Columns that `rows` reads.
+
+        Parameters
+        ----------
+        random : {"zero", "integrate", "conditional"}
+
+        Returns
+        -------
+        tuple of str
+        """
         return self.variables
 
     def is_categorical(self, name: str) -> bool:
-        """True where a column enters as a factor: text, factors, booleans, and numbers that the formula makes one."""
+        """True where a column enters as a factor: text, factors, booleans, and numbers that the formula makes one.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        bool
+        """
         return self.columns[name].kind != "numeric"
 
     def spread_coefficients(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Coefficients of `Rows.spread`, (k,), and their derivatives in theta, (k, m)."""
+        """Coefficients of `Rows.spread`, (k,), and their derivatives in theta, (k, m).
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,)
+
+        Returns
+        -------
+        tuple of two ndarrays
+        """
         raise OptionError("this model does not know the variance of its random effects; use random='zero'.")
 
     def test_method(self, ddf: str) -> DdfMethod | None:
-        """Degrees of freedom; None for the normal distribution."""
+        """Degrees of freedom; None for the normal distribution.
+
+        Parameters
+        ----------
+        ddf : {"normal", "satterthwaite", "kenward-roger", "residual"}
+
+        Returns
+        -------
+        DdfMethod or None
+        """
         if ddf == "normal":
             return None
         raise OptionError(f"ddf={ddf!r} is not available for this model; leave it out for normal quantiles.")
 
     def robust(self, kind: str, cluster: Any) -> DdfMethod:
-        """A robust covariance of the coefficients by name, with its degrees of freedom."""
+        """A robust covariance of the coefficients by name, with its degrees of freedom.
+
+        Parameters
+        ----------
+        kind : str
+            Such as "CR2".
+        cluster : object
+            As the fit's own methods take it.
+
+        Returns
+        -------
+        DdfMethod
+        """
         raise OptionError(f"vcov={kind!r} is not known for this model; give a matrix.")
 
     def replicates(self, n: int, kind: str, group: Any, seed: int, n_jobs: int) -> FloatArray:
@@ -194,18 +279,58 @@ class ModelAdapter(ABC):
         group : str or None
             Whose levels are drawn.
         seed, n_jobs : int
+
+        Returns
+        -------
+        ndarray, shape (n, p + m)
         """
         raise OptionError("this model cannot be refitted here; use method='delta' or 'simulation'.")
 
 
 def frame_of(columns: Mapping[str, Column], n_rows: int) -> Frame:
-    """A frame of converted columns."""
+    """A frame of converted columns.
+
+    Parameters
+    ----------
+    columns : dict of str to Column
+    n_rows : int
+
+    Returns
+    -------
+    Frame
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lme4py.data.column import Column
+    >>> frame = frame_of({"x": Column("x", "numeric", np.array([1.0, 2.0]))}, 2)
+    >>> frame.names, frame.n_rows
+    (('x',), 2)
+    """
     names = tuple(columns)
     return Frame(names, n_rows, lambda i: columns[names[i]])
 
 
 def to_pandas(frame: Frame) -> pd.DataFrame:
-    """A frame as pandas columns: numbers, booleans, categoricals, and text as objects."""
+    """A frame as pandas columns: numbers, booleans, categoricals, and text as objects.
+
+    Parameters
+    ----------
+    frame : Frame
+
+    Returns
+    -------
+    DataFrame
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lme4py.data.column import Column
+    >>> to_pandas(frame_of({"x": Column("x", "numeric", np.array([1.0, 2.0]))}, 2))
+         x
+    0  1.0
+    1  2.0
+    """
     import pandas as pd
 
     def convert(column: Column) -> Any:

@@ -19,13 +19,15 @@ from lme4py.engine.types import FloatArray
 
 __all__ = ["Averaged", "Composed", "Curve", "Derivatives", "Identity", "Inverse", "Outer"]
 
-# Steps of the trapezoidal rule over a standard normal variable. Its error falls exponentially with the inverse step: by
-# exp(-2 pi^2 / h^2) for the density, and by exp(-2 pi d / (h sd)) for a mean that is analytic in a strip of half-width d
-# (logit pi, cloglog pi / 2, cauchit 1). Gauss-Hermite rules of the same error need several times as many points where
-# the standard deviation is large.
+# Steps of the trapezoidal rule over a standard normal variable. Its error falls exponentially with the inverse step h:
+# by exp(-2 pi^2 / h^2) for the density, and by exp(-2 pi d / (h sd)) for a mean that is analytic in a strip of
+# half-width d (logit pi, cloglog pi / 2, cauchit 1). Gauss-Hermite rules of the same error need several times as many
+# points where the standard deviation is large.
 _STEP: Final = 0.7
 _STRIPS: Final = {"logit": np.pi, "cauchit": 1.0}
 _REACH: Final = 8.5
+# Numbers of rows times nodes that are worked on at a time.
+_HELD: Final = 100_000
 _ABSENT: Final[Any] = None
 
 
@@ -163,9 +165,10 @@ def _nodes(link: Link, widest: float) -> tuple[FloatArray, FloatArray]:
     strip = _STRIPS.get(link.name, 0.5 * np.pi)
     step = min(_STEP, 2.0 * np.pi * strip / (37.0 * max(widest, 1e-3)))
     half = int(np.ceil(_REACH / step))
-    nodes = step * np.arange(-half, half + 1)
-    weights = np.exp(-0.5 * nodes * nodes)
-    return nodes, weights / weights.sum()
+    nodes = step * np.arange(-half, half + 1, dtype=np.float64)
+    weights: FloatArray = np.exp(-0.5 * nodes * nodes)
+    total = float(weights.sum())
+    return nodes, weights / total
 
 
 def _quadrature(link: Link, eta: FloatArray, v: FloatArray, order: int) -> tuple[FloatArray, ...]:
@@ -177,16 +180,18 @@ def _quadrature(link: Link, eta: FloatArray, v: FloatArray, order: int) -> tuple
     # By Stein's identity the fourth derivative is the mean of z times the third over the standard deviation; with a
     # standard deviation of zero nothing depends on it.
     inverse = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 0)
-    for z, weight in zip(nodes, weights, strict=True):
-        at = eta + sd * z
+    block = max(1, _HELD // max(eta.size, 1))
+    for start in range(0, nodes.size, block):
+        z, w = nodes[start : start + block], weights[start : start + block]
+        at = eta + sd * z.reshape(-1, *(1,) * eta.ndim)
         if order == 0:
-            sums[0] += weight * link.mean(at)
+            sums[0] += np.tensordot(w, link.mean(at), axes=1)
             continue
         parts = _inverse_link(link, at, highest)
         for total, part in zip(sums, parts, strict=False):
-            total += weight * part
+            total += np.tensordot(w, part, axes=1)
         if order == 2:
-            sums[4] += (weight * z) * parts[3] * inverse
+            sums[4] += np.tensordot(w * z, parts[3], axes=1) * inverse
     return tuple(sums)
 
 

@@ -34,6 +34,8 @@ METHODS: Final = ("none", *BY_P_VALUES, "tukey", "dunnett", "mvt")
 _SPELLINGS: Final = {"bh": "fdr", "fdr_bh": "fdr", "fdr_by": "by", "sup-t": "mvt", "single-step": "mvt"}
 # Points of the conditional means.
 _POINTS: Final = 8192
+# Directions of least variance beyond these are left out.
+_MOST_DIMENSIONS: Final = 200
 
 
 def check_adjustment(method: object) -> str:
@@ -162,12 +164,20 @@ def two_sided_tail(t: FloatArray, df: FloatArray | float) -> FloatArray:
 
 
 @lru_cache(maxsize=4)
-def _points(dimension: int) -> FloatArray:
-    """Quasi-random points in (0, 1)^dimension, always the same."""
+def _points(dimension: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Quasi-random points, always the same: two uniform columns, and `dimension` standard normal ones."""
     from scipy.stats import qmc
 
-    points = qmc.Sobol(dimension, scramble=True, seed=20240607).random(_POINTS)
-    return np.clip(points, 1e-12, 1.0 - 1e-12)
+    uniform = qmc.Sobol(dimension + 2, scramble=True, seed=20240607).random(_POINTS)
+    uniform = np.clip(uniform, 1e-12, 1.0 - 1e-12)
+    return uniform[:, 0], uniform[:, 1], np.ascontiguousarray(special.ndtri(uniform[:, 2:]))
+
+
+@lru_cache(maxsize=16)
+def _chi_squares(df: float, dimension: int) -> FloatArray:
+    """Quasi-random chi-square variables with df + 1 degrees of freedom."""
+    chi2: FloatArray = 2.0 * special.gammaincinv(0.5 * (df + 1.0), _points(dimension)[1])
+    return chi2
 
 
 def _root(matrix: FloatArray) -> FloatArray:
@@ -205,17 +215,16 @@ def _share(j: int, t: float, correlation: FloatArray, df: float, single: float) 
     m = correlation.shape[0]
     r = correlation[:, j]
     root = _root(correlation - np.outer(r, r)) if m > 1 else np.zeros((m, 0))
-    dimension = root.shape[1] + 2
-    u = _points(dimension) if dimension <= 200 else _points(200)
-    half = 0.5 * single * u[:, 0]
+    width = min(root.shape[1], _MOST_DIMENSIONS)
+    uniform, _, normal = _points(width)
+    half = 0.5 * single * uniform
     # T_j in its tail, by the inverse of its distribution; the others given T_j are t with one more degree of freedom.
     x = -(special.ndtri(half) if np.isinf(df) else special.stdtrit(df, half))
     scale = np.ones_like(x)
     if not np.isinf(df):
-        chi2 = 2.0 * special.gammaincinv(0.5 * (df + 1.0), u[:, 1])
-        scale = np.sqrt((df + x * x) / chi2)
-    width = min(root.shape[1], u.shape[1] - 2)
-    others = special.ndtri(u[:, 2 : 2 + width]) @ root[:, :width].T * scale[:, None] + x[:, None] * r
+        scale = np.sqrt((df + x * x) / _chi_squares(df, width))
+    others = normal @ root[:, -width:].T * scale[:, None] if width else np.zeros((x.size, m))
+    others += x[:, None] * r
     others[:, j] = x
     # Statistics that are copies of T_j (redundant contrasts) count as exceeding with it, whatever the rounding.
     count = (np.abs(others) >= t * (1.0 - 1e-12)).sum(axis=1)

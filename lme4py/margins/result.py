@@ -178,7 +178,18 @@ class MarginsResult:
         return np.array([found[df] for df in self.df.tolist()])
 
     def limits(self, level: float, simultaneous: bool = False) -> tuple[FloatArray, FloatArray]:
-        """Confidence limits as shown, each (K,)."""
+        """Confidence limits as shown, each (K,).
+
+        Parameters
+        ----------
+        level : float
+        simultaneous : bool
+            As in `conf_int`.
+
+        Returns
+        -------
+        tuple of two ndarrays, each (K,)
+        """
         if self.draws is not None and not simultaneous and self.adjustment == "none":
             tails = np.array([(1.0 - level) / 2.0, (1.0 + level) / 2.0])
             lower, upper = np.quantile(self.draws, tails, axis=0)
@@ -191,7 +202,12 @@ class MarginsResult:
 
     def to_frame(self) -> pd.DataFrame:
         """Columns estimate, std_error, ci_lower, ci_upper, conf_level, n_obs, method, term, kind, label, statistic,
-        p_value, then the scenario variables; one row for each estimate.
+        p_value, then the scenario variables; one row for each estimate. A variable of the same name as one of the
+        columns before it gets an underscore.
+
+        Returns
+        -------
+        DataFrame
         """
         import pandas as pd
 
@@ -210,7 +226,9 @@ class MarginsResult:
             "statistic": self.statistic,
             "p_value": self.p_values,
         }
-        columns.update({name: values for name, values in self.scenarios.items() if name not in columns})
+        for name, values in self.scenarios.items():
+            # A variable that is called like a column of the table gets an underscore.
+            columns[f"{name}_" if name in columns else name] = values
         return pd.DataFrame(columns)
 
     def conf_int(self, level: float | None = None, simultaneous: bool = False) -> pd.DataFrame:
@@ -223,6 +241,11 @@ class MarginsResult:
         simultaneous : bool
             All intervals cover at the same time with this probability (sup-t: the quantile of the largest of the
             correlated statistics), on the scale as shown.
+
+        Returns
+        -------
+        DataFrame
+            Columns lower, upper; the index holds the labels.
         """
         import pandas as pd
 
@@ -272,13 +295,27 @@ class MarginsResult:
         ----------
         value : float or sequence of K floats, optional
             As in `test`.
+
+        Returns
+        -------
+        dict of str to float
         """
         from lme4py.margins.tests import joint_test
 
         return joint_test(self, value)
 
     def null_value(self, value: Any) -> FloatArray:
-        """Null values on the working scale, (K,)."""
+        """Null values on the working scale, (K,).
+
+        Parameters
+        ----------
+        value : float, sequence of K floats, or None
+            On the scale as shown.
+
+        Returns
+        -------
+        ndarray, shape (K,)
+        """
         if value is None:
             return np.zeros(len(self))
         given = np.asarray(value, dtype=np.float64)
@@ -287,28 +324,57 @@ class MarginsResult:
         return np.broadcast_to(untransform(self.shown, given), (len(self),))
 
     def adjust(self, method: str = "holm") -> MarginsResult:
-        """The same result with adjusted p-values and intervals; see `adjust`."""
+        """The same result with adjusted p-values and intervals; see `adjust`.
+
+        Parameters
+        ----------
+        method : str
+
+        Returns
+        -------
+        MarginsResult
+        """
         return adjust(self, method)
 
     # --- output
 
     def all_notes(self) -> list[str]:
-        """What was done, in sentences."""
+        """What was done, in sentences.
+
+        Returns
+        -------
+        list of str
+        """
         notes = list(self.notes)
         if self.adjustment != "none":
             notes.append(_adjustment_note(self))
         return notes
 
     def summary(self) -> str:
-        """The result as text."""
+        """The result as text.
+
+        Returns
+        -------
+        str
+        """
         return render_text(self._tables())
 
     def to_markdown(self) -> str:
-        """The result as Markdown."""
+        """The result as Markdown.
+
+        Returns
+        -------
+        str
+        """
         return render_markdown(self._tables())
 
     def to_latex(self) -> str:
-        """The result as a LaTeX table with booktabs rules."""
+        """The result as a LaTeX table with booktabs rules.
+
+        Returns
+        -------
+        str
+        """
         return render_latex(self._tables())
 
     def _tables(self) -> list[Any]:
@@ -329,6 +395,10 @@ class MarginsResult:
         **kw
             ``ax``, ``figsize``, ``level``, ``simultaneous``, ``reference`` (position of the line), ``kind``
             ("line" or "forest"), ``xlabel``, ``ylabel``, ``title``.
+
+        Returns
+        -------
+        matplotlib Axes
         """
         from lme4py.margins.plot import plot_result
 
@@ -367,6 +437,14 @@ def adjust(results: MarginsResult, method: str = "holm") -> MarginsResult:
     -------
     MarginsResult
         Holm's, Hochberg's and the false discovery rate have no intervals of their own: these are Bonferroni's.
+
+    Examples
+    --------
+    >>> from lme4py import Margins, lmer, load_dataset, reference
+    >>> fit = lmer("yield ~ factor(nitro) + (1 | Block)", load_dataset("Oats"))
+    >>> effects = Margins.linear_scale(fit).contrasts(reference("nitro", [0, 0.2, 0.4]))
+    >>> effects.p_values.round(5), adjust(effects, "bonferroni").p_values.round(5)
+    (array([0.00025, 0.     ]), array([0.0005, 0.    ]))
     """
     return replace(results, adjustment=multiplicity.check_adjustment(method))
 

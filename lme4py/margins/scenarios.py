@@ -101,6 +101,17 @@ def shown(value: Any) -> str:
 def at_levels(var: str, levels: Sequence[Any]) -> list[Scenario]:
     """One scenario for each level of a variable.
 
+    Parameters
+    ----------
+    var : str
+    levels : sequence
+
+    Returns
+    -------
+    list of dict
+
+    Examples
+    --------
     >>> at_levels("treated", [0, 1])
     [{'treated': 0}, {'treated': 1}]
     """
@@ -110,6 +121,18 @@ def at_levels(var: str, levels: Sequence[Any]) -> list[Scenario]:
 def grid(values: Mapping[str, Any] | None = None, /, **more: Any) -> list[Scenario]:
     """All combinations of values, the first variable slowest.
 
+    Parameters
+    ----------
+    values : dict of str to values, optional
+    **more
+        The same by name; single values count as lists of one.
+
+    Returns
+    -------
+    list of dict
+
+    Examples
+    --------
     >>> grid(age=[20, 40], female=[0, 1])
     [{'age': 20, 'female': 0}, {'age': 20, 'female': 1}, {'age': 40, 'female': 0}, {'age': 40, 'female': 1}]
     """
@@ -132,6 +155,10 @@ def pairwise(var: str, levels: Sequence[Any] | None = None) -> ContrastSpec:
     levels : sequence, optional
         All levels of the data when not given.
 
+    Returns
+    -------
+    ContrastSpec
+
     Examples
     --------
     >>> pairwise("treated", [0, 1]).contrasts
@@ -143,6 +170,18 @@ def pairwise(var: str, levels: Sequence[Any] | None = None) -> ContrastSpec:
 def all_pairwise(var: str, levels: Sequence[Any] | None = None) -> ContrastSpec:
     """Differences of all pairs of levels, the later minus the earlier.
 
+    Parameters
+    ----------
+    var : str
+    levels : sequence, optional
+        All levels of the data when not given.
+
+    Returns
+    -------
+    ContrastSpec
+
+    Examples
+    --------
     >>> list(all_pairwise("arm", ["a", "b", "c"]).contrasts)
     ['arm: b - a', 'arm: c - a', 'arm: c - b']
     """
@@ -167,6 +206,10 @@ def reference(var: str, levels: Sequence[Any] | None = None, ref_level: Any = No
         All levels of the data when not given; the reference level need not be among them.
     ref_level : object, optional
         The first level when not given.
+
+    Returns
+    -------
+    ContrastSpec
 
     Examples
     --------
@@ -198,6 +241,10 @@ def did(first: str, *rest: Any, **options: Any) -> ContrastSpec:
     *rest
         ``did("treated", "post")`` for 0 and 1 in both, ``did("treated", "post", [0, 1], [0, 1])`` or
         ``did("treated", [0, 1], "post", [0, 1])``.
+
+    Returns
+    -------
+    ContrastSpec
 
     Examples
     --------

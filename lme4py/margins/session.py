@@ -27,6 +27,13 @@ class Margins(SlopeMethods):
 
     Made by `linear_scale`, `log_scale`, `logit_scale` or `link_scale`.
 
+    Parameters
+    ----------
+    fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
+    scale : {"linear", "log", "logit", "link"}
+    at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
+        As in `linear_scale`.
+
     Examples
     --------
     >>> from lme4py import Margins, glmer, load_dataset, pairwise
@@ -89,6 +96,15 @@ class Margins(SlopeMethods):
 
         Predictions are geometric means, contrasts and slopes ratios. The response of a linear mixed model is taken to
         be a logarithm already. Parameters as in `linear_scale`.
+
+        Parameters
+        ----------
+        fit, **options
+            As in `linear_scale`.
+
+        Returns
+        -------
+        Margins
         """
         return cls(fit, "log", **options)
 
@@ -98,12 +114,31 @@ class Margins(SlopeMethods):
 
         Predictions are shown as probabilities, contrasts and slopes as odds ratios. The response of a linear mixed
         model is taken to be a logit already. Parameters as in `linear_scale`.
+
+        Parameters
+        ----------
+        fit, **options
+            As in `linear_scale`.
+
+        Returns
+        -------
+        Margins
         """
         return cls(fit, "logit", **options)
 
     @classmethod
     def link_scale(cls, fit: Any, **options: Any) -> Margins:
-        """A session on the linear predictor. Parameters as in `linear_scale`."""
+        """A session on the linear predictor. Parameters as in `linear_scale`.
+
+        Parameters
+        ----------
+        fit, **options
+            As in `linear_scale`.
+
+        Returns
+        -------
+        Margins
+        """
         return cls(fit, "link", **options)
 
     # --- predictions

@@ -88,7 +88,17 @@ class SessionBase:
         )
 
     def levels(self, name: str) -> list[Any]:
-        """The values of a variable that occur in the data of the fit, in order."""
+        """The values of a variable that occur in the data of the fit, in order.
+
+        Parameters
+        ----------
+        name : str
+            A variable of the fixed effects.
+
+        Returns
+        -------
+        list
+        """
         self.rows.check_name(name)
         column = self.adapter.columns[name]
         distinct = np.unique(column.values)

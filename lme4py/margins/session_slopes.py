@@ -50,15 +50,45 @@ class SlopeMethods(SessionBase):
         return self._slopes("dydx", vars, over, **options)
 
     def eyex(self, vars: Any = None, over: Any = None, **options: Any) -> MarginsResult:
-        """Average elasticities (dy/dx) x / y of the response; arguments as in `dydx`."""
+        """Average elasticities (dy/dx) x / y of the response; arguments as in `dydx`.
+
+        Parameters
+        ----------
+        vars, over, **options
+            As in `dydx`.
+
+        Returns
+        -------
+        MarginsResult
+        """
         return self._slopes("eyex", vars, over, **options)
 
     def eydx(self, vars: Any = None, over: Any = None, **options: Any) -> MarginsResult:
-        """Average semi-elasticities (dy/dx) / y of the response; arguments as in `dydx`."""
+        """Average semi-elasticities (dy/dx) / y of the response; arguments as in `dydx`.
+
+        Parameters
+        ----------
+        vars, over, **options
+            As in `dydx`.
+
+        Returns
+        -------
+        MarginsResult
+        """
         return self._slopes("eydx", vars, over, **options)
 
     def dyex(self, vars: Any = None, over: Any = None, **options: Any) -> MarginsResult:
-        """Average semi-elasticities (dy/dx) x of the response; arguments as in `dydx`."""
+        """Average semi-elasticities (dy/dx) x of the response; arguments as in `dydx`.
+
+        Parameters
+        ----------
+        vars, over, **options
+            As in `dydx`.
+
+        Returns
+        -------
+        MarginsResult
+        """
         return self._slopes("dyex", vars, over, **options)
 
     def _slopes(
@@ -96,9 +126,7 @@ class SlopeMethods(SessionBase):
             raise OptionError(f"{kind} is not available for ordered categories; use dydx.")
         discrete = [variable for variable in variables if self._is_discrete(variable)]
         if discrete and kind in ("eyex", "dyex"):
-            raise OptionError(
-                f"{kind} of {discrete[0]!r} is not defined: it has levels; use dydx or eydx."
-            )
+            raise OptionError(f"{kind} of {discrete[0]!r} is not defined: it has levels; use dydx or eydx.")
         return [f"{', '.join(discrete)}: differences from the first level, not derivatives."] if discrete else []
 
     def _add_slope(

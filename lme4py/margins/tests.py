@@ -80,9 +80,9 @@ def joint_test(result: MarginsResult, value: Any) -> dict[str, float]:
     left_over = standard @ vectors[:, ~keep]
     if np.abs(left_over).max(initial=0.0) > 1e-6 * max(float(np.abs(standard).max()), 1.0):
         raise OptionError("the null values contradict each other: some estimates follow from others.")
-    rows = (vectors[:, keep] / se[:, None]).T
     if np.isfinite(result.df).any() and result.tests is not None:
-        test = result.tests.f_test(rows @ result.jacobian, rows @ gap)
+        first = _independent(result.covariance / np.outer(se, se))
+        test = result.tests.f_test(result.jacobian[first], gap[first])
         return {
             "F": float(test.F),
             "df": float(test.num_df),
@@ -91,3 +91,16 @@ def joint_test(result: MarginsResult, value: Any) -> dict[str, float]:
         }
     chi2 = float(np.sum((standard @ vectors[:, keep]) ** 2 / roots[keep]))
     return {"chi2": chi2, "df": float(rank), "p_value": float(special.chdtrc(rank, chi2))}
+
+
+def _independent(correlation: FloatArray) -> list[int]:
+    """The first estimates that do not follow from those before them.
+
+    Satterthwaite's degrees of freedom of a joint test depend on the rows that stand for it: the user's own are taken.
+    """
+    rest, chosen = correlation.copy(), []
+    for i in range(rest.shape[0]):
+        if rest[i, i] > _RANK:
+            chosen.append(i)
+            rest = rest - np.outer(rest[:, i], rest[i]) / rest[i, i]
+    return chosen

@@ -76,19 +76,39 @@ class Comparison:
         return render_html([self.table])
 
     def to_html(self) -> str:
-        """The table as HTML."""
+        """The table as HTML.
+
+        Returns
+        -------
+        str
+        """
         return render_html([self.table])
 
     def to_markdown(self) -> str:
-        """The table as Markdown."""
+        """The table as Markdown.
+
+        Returns
+        -------
+        str
+        """
         return render_markdown([self.table])
 
     def to_latex(self) -> str:
-        """The table as LaTeX with booktabs rules."""
+        """The table as LaTeX with booktabs rules.
+
+        Returns
+        -------
+        str
+        """
         return render_latex([self.table])
 
     def to_frame(self) -> pd.DataFrame:
-        """Numbers: rows (part, term), columns (model, estimate or std_error)."""
+        """Numbers: rows (part, term), columns (model, estimate or std_error).
+
+        Returns
+        -------
+        DataFrame
+        """
         import pandas as pd
 
         index = pd.MultiIndex.from_tuples([(row.part, row.label) for row in self.rows], names=["part", "term"])

@@ -11,6 +11,8 @@ from scipy import special
 from lme4py.errors import OptionError
 from lme4py.fit import Fit
 from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.predict import predict
+from lme4py.inference.quantile_residuals import quantile_residuals
 from lme4py.inference.random_effects import conditional_modes
 from lme4py.inference.residuals import residual_values
 from lme4py.report.parts import AnyFit, is_ordinal
@@ -31,13 +33,19 @@ _NAMES = {
     "deviance": "deviance residual",
     "response": "residual",
     "working": "working residual",
+    "quantile": "quantile residual, normal scale",
 }
+# Quantile residuals are simulated; a plot and its numbers are the same each time.
+_SEED = 1
 
 
 def _residual_values(fit: AnyFit, type: str | None) -> tuple[FloatArray, str]:
     """Residuals of the rows used and what they are called; scaled ones, or Pearson ones of a generalised model."""
+    if type == "quantile":
+        normal = quantile_residuals(fit, seed=_SEED).normal.to_numpy(dtype=np.float64)
+        return normal[~np.isnan(normal)], _NAMES["quantile"]
     if is_ordinal(fit):
-        raise OptionError("residuals of ordinal models cannot be drawn; use kind='caterpillar' or 'effect'.")
+        raise OptionError("of the residuals of ordinal models only type='quantile' can be drawn.")
     chosen = type or ("scaled" if isinstance(fit, Fit) else "pearson")
     same: Any = fit
     return residual_values(same, chosen), _NAMES.get(chosen, f"{chosen} residual")
@@ -54,7 +62,8 @@ def residuals_data(fit: AnyFit, variable: None = None, *, type: str | None = Non
     fit : Fit or GlmmFit
     variable : None
     type : str, optional
-        Kind of residual; "scaled" for linear models and "pearson" for generalised ones when not given.
+        Kind of residual; "scaled" for linear models and "pearson" for generalised ones when not given. Quantile
+        residuals are drawn with new random effects, and so stand against the fixed part of the fitted values.
     """
     import pandas as pd
 
@@ -63,7 +72,15 @@ def residuals_data(fit: AnyFit, variable: None = None, *, type: str | None = Non
     values, _ = _residual_values(fit, type)
     design = fit.design
     index = design.index if design.keep.all() else design.index[design.keep]
-    return pd.DataFrame({"fitted": fit.fitted, "residual": values}, index=index)
+    fitted = _fixed_part(fit) if type == "quantile" else fit.fitted
+    return pd.DataFrame({"fitted": fitted, "residual": values}, index=index)
+
+
+def _fixed_part(fit: AnyFit) -> FloatArray:
+    """Means of the rows used with random effects at zero; linear predictors of ordered categories."""
+    means = predict(fit, include_random=False, type="linear" if is_ordinal(fit) else "response").to_numpy()
+    fixed: FloatArray = np.asarray(means, dtype=np.float64)
+    return fixed[~np.isnan(fixed)]
 
 
 def residuals(
@@ -95,7 +112,9 @@ def residuals(
     if smooth and x.size >= 20:
         axis.plot(*_binned(x, y), color=ORANGE, linewidth=1.8, label="mean in bins")
         axis.legend(fontsize="small", frameon=False)
-    axis.set_xlabel(f"fitted {'value' if isinstance(fit, Fit) else 'mean'} of {fit.design.response_name}")
+    what = "linear predictor" if is_ordinal(fit) else f"fitted {'value' if isinstance(fit, Fit) else 'mean'}"
+    part = ", random effects zero" if type == "quantile" else ""
+    axis.set_xlabel(f"{what} of {fit.design.response_name}{part}")
     axis.set_ylabel(_residual_values(fit, type)[1])
     title(axis, "Residuals against fitted values")
     return axis
@@ -120,7 +139,7 @@ def qq_data(fit: AnyFit, variable: str | None = None, *, type: str | None = None
     variable : str, optional
         A random effect, for its conditional modes; residuals when not given.
     type : str, optional
-        Kind of residual.
+        Kind of residual, such as "quantile", which should be normal for all families if the model is right.
     alpha : float
         One minus the level of the band, which holds for each point on its own.
 

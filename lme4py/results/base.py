@@ -56,7 +56,17 @@ class FittedModel:
         return self.fit.design.conventions.alpha if alpha is None else alpha
 
     def with_call(self, call: Call) -> Self:
-        """The same result that remembers how it was made."""
+        """The same result that remembers how it was made.
+
+        Parameters
+        ----------
+        call : Call
+            The function and its arguments.
+
+        Returns
+        -------
+        MixedResult or MEGLMResult
+        """
         return type(self)(self._fit, call)
 
     def update(self, formula: str | None = None, **arguments: Any) -> Any:
@@ -71,6 +81,10 @@ class FittedModel:
         **arguments
             Arguments of the function that fitted the model, such as ``reml=False``, ``nAGQ=9`` or ``data=new``. Results
             refer to their data; one that was pickled does not, and needs ``data=``.
+
+        Returns
+        -------
+        MixedResult or MEGLMResult
 
         Examples
         --------
@@ -142,7 +156,13 @@ class FittedModel:
         return variance.variance_components(self.fit)
 
     def var_corr(self) -> pd.DataFrame:
-        """Table group, name1, name2, vcov, sdcor of variances and covariances, as R's VarCorr data frame."""
+        """Table group, name1, name2, vcov, sdcor of variances and covariances, as R's VarCorr data frame.
+
+        Returns
+        -------
+        DataFrame
+            Columns group, name1, name2, vcov (variance or covariance) and sdcor (standard deviation or correlation).
+        """
         return variance.var_corr(self.fit)
 
     # --- quality of fit -------------------------------------------------------------------------------------

@@ -32,6 +32,10 @@ class DiagnosticMethods(FittedModel):
         method : {None, "exact", "one-step", "refit"}
             "exact": relative variances kept (default of linear models); "one-step": one step of the variances too
             (linear), or of the fixed effects (generalised, their default); "refit": the model fitted again each time.
+
+        Returns
+        -------
+        InfluenceResult
         """
         from lme4py.inference.influence import influence
 
@@ -46,6 +50,11 @@ class DiagnosticMethods(FittedModel):
             F tests (default of linear models), or likelihood-ratio tests of maximum-likelihood refits.
         ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
             Of the F tests.
+
+        Returns
+        -------
+        DataFrame
+            One row per term.
         """
         from lme4py.inference.drop1 import drop1
 
@@ -68,19 +77,33 @@ class DiagnosticMethods(FittedModel):
             The usual start, and random ones.
         seed : int, optional
         max_evaluations : int
+
+        Returns
+        -------
+        AllFitResult
         """
         from lme4py.inference.allfit import all_fit
 
         return all_fit(self.fit, optimizers, n_starts, seed, max_evaluations)
 
     def re_pca(self) -> RePCA:
-        """Principal components of the random-effects covariance of each grouping factor."""
+        """Principal components of the random-effects covariance of each grouping factor.
+
+        Returns
+        -------
+        RePCA
+        """
         from lme4py.inference.repca import re_pca
 
         return re_pca(self.fit)
 
     def check(self) -> CheckResult:
-        """Convergence, singularity, scaling, separation, dispersion, normality and more, one plain line each."""
+        """Convergence, singularity, scaling, separation, dispersion, normality and more, one plain line each.
+
+        Returns
+        -------
+        CheckResult
+        """
         from lme4py.inference.check import check
 
         return check(self.fit)

@@ -108,6 +108,11 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
         ----------
         alpha : float, optional
             One minus the confidence level; when not given 0.05, or that of the keyword front door.
+
+        Returns
+        -------
+        DataFrame
+            Columns odds_ratio, lower, upper.
         """
         given = self.family in ("binomial", "ordinal") and self.link == "logit"
         self._needs("odds_ratios", given, "binomial family or ordered categories, logit link")
@@ -120,6 +125,11 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
         ----------
         alpha : float, optional
             One minus the confidence level; when not given 0.05, or that of the keyword front door.
+
+        Returns
+        -------
+        DataFrame
+            Columns rate_ratio, lower, upper.
         """
         counts = self.family in ("poisson", "nbinomial", "nbinomial1") and self.link == "log"
         self._needs("incidence_rate_ratios", counts, "poisson or negative binomial family, log link")
@@ -144,7 +154,13 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
         return ordinal.thresholds_se(self._glmm)
 
     def threshold_parameters(self) -> pd.DataFrame:
-        """Free parameters of the thresholds with standard errors: central.1, spacing.1 where they have a structure."""
+        """Free parameters of the thresholds with standard errors: central.1, spacing.1 where they have a structure.
+
+        Returns
+        -------
+        DataFrame
+            Columns estimate, std_error.
+        """
         return ordinal.threshold_parameters(self._glmm)
 
     @property
@@ -160,7 +176,13 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
         return numbers.variance_components(self._glmm)
 
     def var_corr(self) -> pd.DataFrame:
-        """Table group, name1, name2, vcov, sdcor of variances and covariances."""
+        """Table group, name1, name2, vcov, sdcor of variances and covariances.
+
+        Returns
+        -------
+        DataFrame
+            Columns group, name1, name2, vcov (variance or covariance) and sdcor (standard deviation or correlation).
+        """
         return numbers.var_corr(self._glmm)
 
     # --- rows ----------------------------------------------------------------------------
@@ -183,6 +205,10 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
             (P(Y < y) - P(Y > y)), "score" or "quantile".
         seed : int, optional
             Of the quantile residuals, which are simulated.
+
+        Returns
+        -------
+        Series, shape (n,)
         """
         return super().residuals(type, seed)
 

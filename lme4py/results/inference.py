@@ -62,6 +62,10 @@ class InferenceMethods(FittedModel):
             clubSandwich's; generalised ones "CR0" and "CR1" (Stata's vce(robust) and vce(cluster)).
         cluster : str, array of shape (n,), or None
             A grouping factor, or labels of the rows; None takes the outermost grouping factor.
+
+        Returns
+        -------
+        DataFrame, shape (p, p)
         """
         return coefficients.covariance_frame(self.fit, type, cluster)
 
@@ -79,6 +83,11 @@ class InferenceMethods(FittedModel):
             Cluster-robust standard errors, with Satterthwaite's degrees of freedom for linear models.
         cluster : str, array of shape (n,), or None
             Clusters of a robust covariance; None takes the outermost grouping factor.
+
+        Returns
+        -------
+        DataFrame
+            One row per fixed effect.
         """
         chosen = ddf or (self.default_ddf if vcov is None else None)
         return coefficients.coef_table(self.fit, chosen, vcov, cluster)
@@ -95,6 +104,11 @@ class InferenceMethods(FittedModel):
             1: each term adjusted for those before it; 2: for those that do not contain it; 3: hypotheses that do
             not depend on the coding of the factors.
         ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+
+        Returns
+        -------
+        DataFrame
+            One row per term, or one per model.
         """
         from lme4py.inference.anova import anova_table
 
@@ -104,13 +118,29 @@ class InferenceMethods(FittedModel):
         return anova_table(self.fit, type, ddf)
 
     def ranova(self) -> pd.DataFrame:
-        """Likelihood-ratio tests of leaving out each random effect."""
+        """Likelihood-ratio tests of leaving out each random effect.
+
+        Returns
+        -------
+        DataFrame
+            One row per random effect, after that of the model itself.
+        """
         from lme4py.inference.ranova import ranova
 
         return ranova(self.fit)
 
     def lrtest_no_random(self, **kw: Any) -> LRTestResult:
-        """Likelihood-ratio test against the linear model without random effects; for the options see `lrtest`."""
+        """Likelihood-ratio test against the linear model without random effects; for the options see `lrtest`.
+
+        Parameters
+        ----------
+        **kw
+            `boundary`, `method`, `n_sim`, `seed`.
+
+        Returns
+        -------
+        LRTestResult
+        """
         return lrt.lrtest(None, self, **kw)
 
     def contest(
@@ -133,6 +163,11 @@ class InferenceMethods(FittedModel):
         joint : bool
         vcov, cluster
             A cluster-robust covariance, as in `coef_table`.
+
+        Returns
+        -------
+        DataFrame
+            One row, or one for each row of L where `joint` is false.
         """
         from lme4py.inference.anova import contest
 
@@ -165,6 +200,11 @@ class InferenceMethods(FittedModel):
             A cluster-robust covariance, as in `coef_table`; linear models then have Satterthwaite's t quantiles.
         **boot
             ``n_boot=1000``, ``seed=None`` and ``type="percentile"`` (or "basic", "bca", "normal") of the bootstrap.
+
+        Returns
+        -------
+        DataFrame
+            Columns lower, upper; one row per parameter.
         """
         if ddf is None and method == "wald" and vcov is None:
             ddf = self.fit.design.conventions.ddf
@@ -220,12 +260,28 @@ class InferenceMethods(FittedModel):
         progress : bool, optional
             Show a progress bar; None shows one on a terminal.
         **kw
-            ``type="parametric"`` (or "semiparametric", "cases") and ``group``, the factor whose levels are drawn.
+            ``type="parametric"`` (or "semiparametric", linear models only, or "cases") and ``group``, the factor whose
+            levels are drawn.
+
+        Returns
+        -------
+        BootstrapResult
         """
         return bootstrap(self.fit, n, func, seed, n_jobs, progress, wrap=type(self), **kw)
 
     def profile(self, parm: str | Sequence[str] = "all", alpha: float | None = 0.01) -> Profile:
-        """Profile likelihood of the parameters, up to the limits of intervals of level 1 - alpha."""
+        """Profile likelihood of the parameters, up to the limits of intervals of level 1 - alpha.
+
+        Parameters
+        ----------
+        parm : "fixed", "random", "all", or names
+        alpha : float or None
+            None grows the profiles only when intervals are asked for.
+
+        Returns
+        -------
+        Profile
+        """
         return profile(self.fit, parm, alpha)
 
     def r_squared(self, variance: str = "theoretical") -> dict[str, float]:
@@ -235,6 +291,10 @@ class InferenceMethods(FittedModel):
         ----------
         variance : {"theoretical", "lognormal", "trigamma", "delta"}
             That of one observation of a generalised model on the link scale.
+
+        Returns
+        -------
+        dict of str to float
         """
         return asdict(r_squared(self.fit, variance))
 
@@ -245,5 +305,10 @@ class InferenceMethods(FittedModel):
         ----------
         alpha : float, optional
             One minus the confidence level; 0.05 when not given.
+
+        Returns
+        -------
+        DataFrame
+            One row per variance or covariance.
         """
         return variance_table(self.fit, alpha)

@@ -46,23 +46,68 @@ class ReportMethods(FittedModel):
         ----------
         ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
             Degrees of freedom of the tests of the fixed effects; None is the default of the model.
+
+        Returns
+        -------
+        str
         """
         return render_text(self._tables(ddf))
 
     def to_markdown(self, ddf: str | None = None) -> str:
-        """The summary as Markdown."""
+        """The summary as Markdown.
+
+        Parameters
+        ----------
+        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+            As in `summary`.
+
+        Returns
+        -------
+        str
+        """
         return render_markdown(self._tables(ddf))
 
     def to_latex(self, ddf: str | None = None) -> str:
-        """The summary as LaTeX tables with booktabs rules."""
+        """The summary as LaTeX tables with booktabs rules.
+
+        Parameters
+        ----------
+        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+            As in `summary`.
+
+        Returns
+        -------
+        str
+        """
         return render_latex(self._tables(ddf))
 
     def to_dict(self, random_effects: bool = False) -> dict[str, Any]:
-        """The result as plain Python values; the conditional modes too when `random_effects` is true."""
+        """The result as plain Python values; the conditional modes too when `random_effects` is true.
+
+        Parameters
+        ----------
+        random_effects : bool
+
+        Returns
+        -------
+        dict
+        """
         return tidy_report.to_dict(self.fit, random_effects, self.default_ddf)
 
     def to_json(self, random_effects: bool = False, indent: int | None = 2) -> str:
-        """The result as JSON; numbers that are not finite become null."""
+        """The result as JSON; numbers that are not finite become null.
+
+        Parameters
+        ----------
+        random_effects : bool
+            The conditional modes too.
+        indent : int, optional
+            Spaces of each level; None writes one line.
+
+        Returns
+        -------
+        str
+        """
         return json.dumps(self.to_dict(random_effects), indent=indent, ensure_ascii=False, allow_nan=False)
 
     def tidy(
@@ -91,12 +136,21 @@ class ReportMethods(FittedModel):
             `ran_pars` as standard deviations and correlations, or as variances and covariances.
         exponentiate : bool
             exp of the fixed effects (odds ratios, rate ratios).
+
+        Returns
+        -------
+        DataFrame
         """
         chosen = ddf or self.default_ddf
         return tidy_report.tidy(self.fit, chosen, effects, conf_int, conf_level, conf_method, scales, exponentiate)
 
     def glance(self) -> pd.DataFrame:
-        """One row for the whole model: sizes, sigma, criterion, log-likelihood, AIC, BIC, convergence."""
+        """One row for the whole model: sizes, sigma, criterion, log-likelihood, AIC, BIC, convergence.
+
+        Returns
+        -------
+        DataFrame, one row
+        """
         return tidy_report.glance(self.fit)
 
     def augment(
@@ -114,6 +168,10 @@ class ReportMethods(FittedModel):
             Put before the new names; ``"."`` gives broom's own.
         leverage : bool, optional
             Add hat and cooksd; None adds them to fits of up to 20,000 rows.
+
+        Returns
+        -------
+        DataFrame
         """
         return augment(self.fit, data, newdata, prefix, leverage)
 
@@ -122,6 +180,10 @@ class ReportMethods(FittedModel):
 
         It prints, predicts new data and gives estimates, random effects and Wald intervals; what needs rows raises an
         error that says so.
+
+        Returns
+        -------
+        MixedResult or MEGLMResult
         """
         return type(self)(slim_fit(self.fit))
 
@@ -146,7 +208,17 @@ class ReportMethods(FittedModel):
         return plot(self.fit, kind, variable, **kw)
 
     def plot_data(self, kind: str = "caterpillar", variable: Any = None, **kw: Any) -> pd.DataFrame:
-        """The numbers that `plot` draws, as a data frame."""
+        """The numbers that `plot` draws, as a data frame.
+
+        Parameters
+        ----------
+        kind, variable, **kw
+            As in `plot`.
+
+        Returns
+        -------
+        DataFrame
+        """
         from lme4py.report.plots import plot_data
 
         return plot_data(self.fit, kind, variable, **kw)

@@ -58,7 +58,12 @@ class RowMethods(FittedModel):
         return self.ranef()
 
     def coef(self) -> Any:
-        """Fixed effects plus conditional modes for each level; shaped as ``ranef()``."""
+        """Fixed effects plus conditional modes for each level; shaped as ``ranef()``.
+
+        Returns
+        -------
+        DataFrame, or dict factor -> DataFrame when there are several grouping factors
+        """
         return random_effects.one_or_dict(random_effects.coef(self.fit))
 
     # --- rows -----------------------------------------------------------------------------------------------
@@ -78,6 +83,10 @@ class RowMethods(FittedModel):
             divided by sigma ("scaled"); for "quantile" see `quantile_residuals`.
         seed : int, optional
             Of the quantile residuals, which are simulated.
+
+        Returns
+        -------
+        Series, shape (n,)
         """
         return residuals.residual_series(self.fit, type, seed)
 
@@ -105,6 +114,10 @@ class RowMethods(FittedModel):
         """Leverages: the diagonal of the matrix from responses to fitted values, on the data's own index.
 
         For a generalised model those of the working linear model at the estimates.
+
+        Returns
+        -------
+        Series, shape (n,)
         """
         return residuals.hat_series(self.fit)
 
@@ -165,9 +178,22 @@ class RowMethods(FittedModel):
             Column i depends on the seed and i only.
         include_random : bool or list of str
             New random effects (False), the conditional modes (True), or those of the named grouping factors only.
+
+        Returns
+        -------
+        DataFrame, shape (n_obs, n)
         """
         return simulation.simulate(self.fit, n, seed, include_random)
 
     def refit(self, y: ArrayLike) -> Self:
-        """The same model fitted to a new response of the rows used, as a new result."""
+        """The same model fitted to a new response of the rows used, as a new result.
+
+        Parameters
+        ----------
+        y : array of shape (n_obs,)
+
+        Returns
+        -------
+        MixedResult or MEGLMResult
+        """
         return type(self)(with_vce(refitting.refit(self.fit, y)))

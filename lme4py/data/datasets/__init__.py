@@ -36,6 +36,10 @@ def dataset_names() -> tuple[str, ...]:
 def list_datasets() -> pd.DataFrame:
     """One row per data set: name, rows, columns, title, and the publication that the data come from.
 
+    Returns
+    -------
+    DataFrame
+
     Examples
     --------
     >>> list_datasets()[["name", "rows", "columns"]].head(2)
