@@ -161,6 +161,7 @@ SIMULATED: dict[str, Callable[[], Columns]] = {
     "one_factor_1m": lambda: one_factor(1_000_000, 100_000),
     "crossed_500k": crossed_uniform,
     "crossed_898k": crossed_skewed,
+    "crossed_4k": lambda: crossed_uniform(4_000, (300, 200)),
     "firms": workers_and_firms,
     "gamma_300": gamma_one_factor,
     "logit_200k": logit_one_factor,

@@ -25,11 +25,6 @@ class Bench:
     def __init__(self, suite: Suite, plan: Plan, store: Store, programs: dict[str, Program]) -> None:
         self.suite, self.plan, self.store, self.programs = suite, plan, store, programs
 
-    @property
-    def first(self) -> Model:
-        """The small model with which a new process is set up."""
-        return self.suite.models[0]
-
     def ready(self, program: Program, model: Model) -> None:
         """Bring a worker to where the next request can be "fit"."""
         if model.size in NEW_PROCESS and program.loaded != model.name:
@@ -38,9 +33,9 @@ class Bench:
         program.start()
         if new:
             # Everything that is set up once a process: imports, byte code, the first call of each library.
-            self.store.prepare(self.first)
-            program.ask(f"load {self.first.name}", 60.0)
-            program.ask(f"fit {self.first.name}", 60.0)
+            self.store.prepare(self.suite.first)
+            program.ask(f"load {self.suite.first.name}", 60.0)
+            program.ask(f"fit {self.suite.first.name}", 60.0)
         if program.loaded != model.name:
             self.store.prepare(model)
             program.ask(f"load {model.name}", 120.0)
@@ -74,9 +69,7 @@ class Bench:
         able = [p for p in self.programs if model.rivals is None or p in model.rivals]
         wanted = {"lme4py": ours} | {p: rivals for p in able if p != "lme4py" and rivals}
         self.store.prepare(model)
-        line = Line(
-            model, self.store.n_rows(model), self.store.column_bytes(model), {p: Runs() for p in wanted}
-        )
+        line = Line(model, self.store.n_rows(model), self.store.column_bytes(model), {p: Runs() for p in wanted})
         spent = dict.fromkeys(wanted, 0.0)
         for turn in range(max(wanted.values())):
             for name, count in wanted.items():
@@ -136,7 +129,7 @@ class Bench:
 
     def busy(self) -> str:
         """The first model beside two busy loops, the number of threads left to the libraries."""
-        model = self.first
+        model = self.suite.first
         program = replace(self.programs["lme4py"], environment=thread_environment(None), _process=None, loaded=None)
         try:
             self.fit_alone(model, program)

@@ -57,6 +57,11 @@ class Suite:
         """Every model."""
         return self.plans["full"].models
 
+    @property
+    def first(self) -> Model:
+        """The small model with which a new process is set up."""
+        return self.models[0]
+
 
 def _small(models: tuple[Model, ...]) -> tuple[Model, ...]:
     return tuple(m for m in models if m.size == "small")

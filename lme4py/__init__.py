@@ -40,6 +40,7 @@ _HOME = {
     "Profile": "lme4py.inference.profile",
     "adjust": "lme4py.margins.result",
     "all_pairwise": "lme4py.margins.scenarios",
+    "anova": "lme4py.inference.anova",
     "at_levels": "lme4py.margins.scenarios",
     "clmm": "lme4py.api",
     "compare": "lme4py.report.compare",
@@ -102,6 +103,7 @@ __all__ = [
     "__version__",
     "adjust",
     "all_pairwise",
+    "anova",
     "at_levels",
     "clmm",
     "compare",
@@ -152,6 +154,7 @@ if TYPE_CHECKING:
     )
     from lme4py.fit import Fit, LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
     from lme4py.glmm_fit import GlmmFit, glmm_fit
+    from lme4py.inference.anova import anova
     from lme4py.inference.bootstrap import BootstrapResult
     from lme4py.inference.icc import ICCResult, icc
     from lme4py.inference.lrt import LRTestResult, lrtest

@@ -6,7 +6,7 @@ The sources are the MyST files ``*.md``: edit those. Then, from the root of the 
     python notebooks/generate.py              # all
     python notebooks/generate.py sleepstudy   # some
 
-Each notebook runs in a fresh kernel; an error or a warning that was not meant to be shown stops the run.
+Each notebook runs in a fresh kernel; an error stops the run, and warnings are printed so that they can be looked into.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 HERE = Path(__file__).parent
-# GitHub and the wheel of time: what readers download should stay small.
+# What readers download, and the history of the repository, should stay small.
 LARGEST_BYTES = 1_000_000
 
 
@@ -29,7 +29,8 @@ def sources(names: list[str]) -> list[Path]:
     found = [path for path in sorted(HERE.glob("*.md")) if "{code-cell}" in path.read_text(encoding="utf-8")]
     unknown = set(names) - {path.stem for path in found}
     if unknown:
-        raise SystemExit(f"no such notebook: {', '.join(sorted(unknown))}; there are {', '.join(p.stem for p in found)}")
+        known = ", ".join(path.stem for path in found)
+        raise SystemExit(f"no such notebook: {', '.join(sorted(unknown))}; there are {known}")
     return [path for path in found if not names or path.stem in names]
 
 
@@ -42,11 +43,20 @@ def tidy(notebook: NotebookNode) -> None:
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"], "language_info": language}
 
 
+def warn(notebook: NotebookNode, name: str) -> None:
+    """Print what cells wrote to standard error: readers should not meet a warning that the text does not explain."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name == "stderr":
+                print(f"{name}: {output.text}", file=sys.stderr)
+
+
 def run(source: Path) -> None:
     """Execute one source and write its notebook."""
     start = time.perf_counter()
     notebook = jupytext.read(source)
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(HERE))
+    warn(notebook, source.stem)
     tidy(notebook)
     target = source.with_suffix(".ipynb")
     jupytext.write(notebook, target)

@@ -182,7 +182,7 @@ def test_bad_input_is_refused(sleep, call, words):
 
 def test_generalised_models_have_no_f_tests():
     result = lme4py.glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", lme4py.load_dataset("cbpp"))
-    for call in (result.anova, lambda: result.contest("Intercept")):
+    for call in (lambda: result.anova(ddf="kenward-roger"), lambda: result.contest("Intercept")):
         with pytest.raises(OptionError, match="linear mixed models"):
             call()
     with pytest.raises(OptionError, match="linear mixed models"):
@@ -192,3 +192,73 @@ def test_generalised_models_have_no_f_tests():
 def test_a_model_without_fixed_terms_has_an_empty_table():
     table = lme4py.lmer("Yield ~ 1 + (1 | Batch)", lme4py.load_dataset("Dyestuff")).anova()
     assert table.shape == (0, 6)
+
+
+@pytest.fixture(scope="module")
+def counts() -> pd.DataFrame:
+    """Two factors with unequal cells, a covariate, counts, and ordered categories."""
+    rng = np.random.default_rng(8)
+    n = 240
+    frame = pd.DataFrame({"a": rng.choice(list("pqr"), n, p=[0.5, 0.3, 0.2]), "b": rng.choice(list("uv"), n)})
+    frame["x"], frame["g"] = rng.normal(size=n), rng.integers(0, 15, n)
+    eta = 0.4 * frame["x"] + 0.5 * (frame["a"] == "q") + rng.normal(0, 0.4, 15)[frame["g"]]
+    frame["y"] = rng.poisson(np.exp(eta))
+    frame["level"] = np.minimum(frame["y"], 3)
+    return frame
+
+
+def _ordinal(formula, data, contrasts=None):
+    return lme4py.clmm("level " + formula, data, contrasts=contrasts)
+
+
+def _poisson(formula, data, contrasts=None):
+    return lme4py.glmer("y " + formula, data, "poisson", contrasts=contrasts)
+
+
+@pytest.mark.parametrize("model", [_poisson, _ordinal])
+def test_generalised_models_have_wald_tests_of_the_terms(model, counts):
+    formula = "~ x + a * b + (1 | g)"
+    treated, summed = (model(formula, counts, {"a": name, "b": name}) for name in ("contr.treatment", "contr.sum"))
+    for kind in (1, 2, 3):
+        table = treated.anova(kind)
+        assert list(table.columns) == ["chi2", "df", "p_value"]
+        assert list(table.index) == ["x", "a", "b", "a:b"]
+        assert table["df"].tolist() == [1, 2, 1, 2]
+        # The hypotheses do not depend on the coding; the two fits agree to the optimiser's tolerance.
+        np.testing.assert_allclose(table["chi2"], summed.anova(kind)["chi2"], rtol=1e-5)
+    # With sum-to-zero contrasts type III tests the coefficients themselves; the last type I test is the last term's.
+    for result, kind, label in ((summed, 3, "a"), (summed, 3, "b"), (treated, 1, "a:b"), (treated, 2, "x")):
+        assign = np.array(result.fit.design.assign) == 1 + list(result.fit.design.fixed_labels).index(label)
+        own = result.wald_test(np.eye(assign.size)[assign])
+        # Algebra only: rounding.
+        assert result.anova(kind).loc[label, "chi2"] == pytest.approx(own["chi2"], rel=1e-9)
+    # Type II of a main effect is the last of its margins in order.
+    order = model("~ x + b + a + a:b + (1 | g)", counts)
+    # Two fits: the optimiser's tolerance.
+    assert treated.anova(2).loc["a", "chi2"] == pytest.approx(order.anova(1).loc["a", "chi2"], rel=1e-5)
+
+
+def test_terms_that_follow_from_others_have_no_test(counts):
+    for model in (_poisson, _ordinal):
+        table = model("~ x + I(2 * x) + a + (1 | g)", counts).anova()
+        assert table["df"].tolist() == [1, 0, 2]
+        assert table["chi2"].isna().tolist() == [False, True, False]
+
+
+def test_anova_of_one_model_and_of_several(sleep, counts):
+    pd.testing.assert_frame_equal(lme4py.anova(sleep), sleep.anova())
+    pd.testing.assert_frame_equal(lme4py.anova(sleep, type=1, ddf="residual"), sleep.anova(1, "residual"))
+    one = lme4py.lmer("Reaction ~ 1 + (Days | Subject)", lme4py.load_dataset("sleepstudy"))
+    table = lme4py.anova(one, sleep)
+    pd.testing.assert_frame_equal(table, one.anova(sleep))
+    assert table.attrs["note"] == "REML fits were refitted with ML."
+    small, large = _poisson("~ x + (1 | g)", counts), _poisson("~ x + a + (1 | g)", counts)
+    table = lme4py.anova(small, large)
+    pd.testing.assert_frame_equal(table, small.anova(large))
+    # Minus twice the difference of the log-likelihoods.
+    assert table["chi2"].iloc[1] == pytest.approx(2 * (large.log_likelihood - small.log_likelihood), rel=1e-9)
+    pd.testing.assert_frame_equal(lme4py.anova(large), large.anova())
+    with pytest.raises(OptionError, match="of type str"):
+        lme4py.anova("model")
+    with pytest.raises(OptionError, match="at least two"):
+        lme4py.anova()

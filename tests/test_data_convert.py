@@ -55,7 +55,7 @@ def assert_column(column: Column, kind: str, values: list[float], levels: tuple[
         pd.Index([1, 2.5, NAN]),
         pd.Series([Decimal(1), Decimal("2.5"), None], dtype=pd.ArrowDtype(pa.decimal128(5, 2))),
         pl.Series([1, 2.5, None], dtype=pl.Float32),
-        pl.Series([Decimal("1"), Decimal("2.5"), None]),
+        pl.Series([Decimal("1.0"), Decimal("2.5"), None]),
         nw.from_native(pl.Series([1.0, 2.5, None]), series_only=True),
         pa.array([1, 2.5, None]),
         pa.array([1, 2.5, None], type=pa.float32()),

@@ -71,3 +71,9 @@ def test_submodules_are_not_hidden():
 
 def test_package_is_typed():
     assert (ROOT / "py.typed").exists()
+
+
+def test_submodules_hide_no_function_and_need_no_import_of_their_own():
+    code = "import lme4py, lme4py.api; print(type(lme4py.glmm_fit).__name__, lme4py.adapters.__name__)"
+    assert _python(code) == "function lme4py.adapters"
+    assert {"adapters", "errors"} <= set(dir(lme4py))

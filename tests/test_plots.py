@@ -197,7 +197,7 @@ def test_quantile_residuals_of_every_family(cbpp, wine, agg):
 def test_quantile_residuals_and_left_out_rows(sleepstudy, na_action):
     data = sleepstudy.copy()
     data.loc[[3, 17], "Days"] = np.nan
-    result = lmer("Reaction ~ Days + (1 | Subject)", data, na_action=na_action)
+    result = lme4py.lmer("Reaction ~ Days + (1 | Subject)", data, na_action=na_action)
     table = result.plot_data("residuals", type="quantile")
     assert len(table) == len(data) - 2
     assert table.notna().all(axis=None)

@@ -49,7 +49,10 @@ bootstrap <- function(model, task) {
 
 # Change of each fixed effect when a row is left out.
 leave_out_rows <- function(model, task) {
-  left <- influence(model)[["fixed.effects[-case]"]]
+  # influence() evaluates the call again, where the names of the worker's function are not known.
+  model@call$formula <- formula(model)
+  model@call$REML <- task$reml
+  left <- influence(model, data = task$data)[["fixed.effects[-case]"]]
   unname(as.list(as.data.frame(left - rep(fixef(model), each = nrow(left)))))
 }
 

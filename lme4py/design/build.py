@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, column_from_array, missing_rows, read_frame
 from lme4py.design.categories import ordinal_response
-from lme4py.design.coding import Variable, drop_unused, model_columns, model_matrix
+from lme4py.design.coding import Variable, drop_unused, matrix_columns, model_columns, stack_columns
 from lme4py.design.design import Design, RandomTerm
 from lme4py.design.fixed import (
+    FixedPart,
     check_finite,
     fixed_part,
     make_variables,
@@ -24,7 +25,14 @@ from lme4py.design.fixed import (
     user_contrasts,
     without_intercept,
 )
-from lme4py.design.random import Grouping, check_levels, grouping_factor, refuse_unidentifiable, term_order
+from lme4py.design.random import (
+    Grouping,
+    check_levels,
+    grouping_factor,
+    refuse_unidentifiable,
+    shared_columns,
+    term_order,
+)
 from lme4py.design.recipe import BarRecipe, Recipe, offset_column, offset_values
 from lme4py.design.response import ResponseData, glmm_response
 from lme4py.errors import DataError, DesignError, FormulaError, OptionError, did_you_mean
@@ -287,7 +295,7 @@ def _assemble(
             f"the model has {len(fixed.names)} fixed-effects coefficients and one residual variance but only "
             f"{rows.n} observations; take terms out of the formula"
         )
-    terms, bars = _random_terms(parsed.bars, values, rows, identifiable)
+    terms, bars = _random_terms(parsed.bars, values, rows, fixed, identifiable)
     columns = {name: (column.kind, column.levels) for name, column in rows.columns.items()}
     notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *own_notes, *notes]
     return Design(
@@ -368,7 +376,7 @@ def _total_offset(parsed: Formula, rows: _Rows, values: Mapping[Node, Value]) ->
 
 
 def _random_terms(
-    bars: Iterable[Bar], values: Mapping[Node, Value], rows: _Rows, identifiable: bool
+    bars: Iterable[Bar], values: Mapping[Node, Value], rows: _Rows, fixed: FixedPart, identifiable: bool
 ) -> tuple[tuple[RandomTerm, ...], tuple[BarRecipe, ...]]:
     """The terms in lme4's order, checked, and how to replay them."""
     groups: dict[tuple[Node, ...], tuple[Grouping, NDArray[np.intp]]] = {}
@@ -376,7 +384,7 @@ def _random_terms(
     for bar in bars:
         if bar.group not in groups:
             groups[bar.group] = grouping_factor([name_of(v) for v in bar.group], [values[v] for v in bar.group])
-        built.append(_random_term(bar, *groups[bar.group], values, rows.n))
+        built.append(_random_term(bar, *groups[bar.group], values, rows.n, fixed))
     order = term_order([term.n_levels for term, _ in built])
     for term, recipe in (built[i] for i in order):
         check_levels(recipe.grouping, term.label)
@@ -386,14 +394,22 @@ def _random_terms(
 
 
 def _random_term(
-    bar: Bar, grouping: Grouping, codes: NDArray[np.intp], values: Mapping[Node, Value], n: int
+    bar: Bar,
+    grouping: Grouping,
+    codes: NDArray[np.intp],
+    values: Mapping[Node, Value],
+    n: int,
+    fixed: FixedPart,
 ) -> tuple[RandomTerm, BarRecipe]:
     nodes = used_variables(bar.terms)
     variables: dict[Node, Variable] = make_variables(nodes, values)
     names, _ = model_columns(bar.terms, variables)
-    block = model_matrix(bar.terms, variables, {node: values[node].values for node in nodes}, n, order="C")
-    if not block.shape[1]:
+    columns = matrix_columns(bar.terms, variables, {node: values[node].values for node in nodes})
+    if not columns:
         raise DesignError(f"{bar.label} has no columns left of the bar; write (1 | group) or remove it")
-    check_finite(block, names, f"column {{name}} of {bar.label}")
+    block = shared_columns(names, columns, fixed.X, fixed.names)
+    if block is None:
+        block = stack_columns(columns, n, order="C")
+        check_finite(block, names, f"column {{name}} of {bar.label}")
     term = RandomTerm(grouping.name, names, grouping.levels, codes, block, bar.structure, bar.label)
     return term, BarRecipe(bar.label, bar.terms, variables, bar.group, grouping, len(names))

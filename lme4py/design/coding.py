@@ -19,7 +19,16 @@ from lme4py.errors import DesignError
 from lme4py.formula.nodes import Node, Terms
 from lme4py.formula.values import Value
 
-__all__ = ["Variable", "drop_unused", "full_coding", "make_variable", "model_columns", "model_matrix"]
+__all__ = [
+    "Variable",
+    "drop_unused",
+    "full_coding",
+    "make_variable",
+    "matrix_columns",
+    "model_columns",
+    "model_matrix",
+    "stack_columns",
+]
 
 FloatArray = NDArray[np.float64]
 Contrasts = str | NDArray[Any]
@@ -156,7 +165,14 @@ def model_matrix(
     order: Literal["C", "F"] = "F",
 ) -> FloatArray:
     """The columns of a right-hand side, shape (n, k); inside a term the first variable varies fastest (R)."""
-    columns: list[FloatArray] = [np.ones(n)] if terms.intercept else []
+    return stack_columns(matrix_columns(terms, variables, values), n, order)
+
+
+def matrix_columns(
+    terms: Terms, variables: Mapping[Node, Variable], values: Mapping[Node, NDArray[Any]]
+) -> list[FloatArray | None]:
+    """The columns of `model_matrix` before they stand side by side; None for the intercept."""
+    columns: list[FloatArray | None] = [None] if terms.intercept else []
     known: dict[tuple[int, bool], list[FloatArray]] = {}
     for term, full in zip(terms.terms, full_coding(terms, variables), strict=True):
         parts = []
@@ -166,9 +182,14 @@ def model_matrix(
                 known[v, flag] = variables[node].columns(values[node], flag)
             parts.append(known[v, flag])
         columns += _products(parts)
+    return columns
+
+
+def stack_columns(columns: Sequence[FloatArray | None], n: int, order: Literal["C", "F"] = "F") -> FloatArray:
+    """Columns side by side, shape (n, k); None is a column of ones."""
     matrix = np.empty((n, len(columns)), order=order)
     for j, column in enumerate(columns):
-        matrix[:, j] = column
+        matrix[:, j] = 1.0 if column is None else column
     return matrix
 
 

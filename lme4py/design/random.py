@@ -21,6 +21,7 @@ __all__ = [
     "group_codes",
     "grouping_factor",
     "refuse_unidentifiable",
+    "shared_columns",
     "term_order",
 ]
 
@@ -197,6 +198,32 @@ def group_codes(grouping: Grouping, parts: Sequence[tuple[IntArray, Sequence[Any
     found[found == grouping.occurring.size] = 0
     seen = (grouping.occurring[found] == position) & (np.min(known, axis=0) >= 0)
     return np.where(seen, found, -1).astype(np.intp, copy=False)
+
+
+def shared_columns(
+    names: Sequence[str], columns: Sequence[FloatArray | None], X: FloatArray, x_names: Sequence[str]
+) -> FloatArray | None:
+    """The columns of a term as a view of X where X holds them all, equally spaced; otherwise None.
+
+    Most random slopes are fixed slopes too, and a copy of them would be a large part of the memory of a fit.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the k columns.
+    columns : sequence of ndarray (n,) or None
+        None is the intercept.
+    X : ndarray, shape (n, p)
+    x_names : sequence of str
+    """
+    places = [x_names.index(name) if name in x_names else -1 for name in names]
+    steps = {second - first for first, second in pairwise(places)} or {1}
+    if not places or min(places) < 0 or len(steps) > 1 or min(steps) < 1:
+        return None
+    for place, column in zip(places, columns, strict=True):
+        if not (np.all(X[:, place] == 1.0) if column is None else np.array_equal(X[:, place], column)):
+            return None
+    return X[:, places[0] : places[-1] + 1 : steps.pop()]
 
 
 def term_order(n_levels: Sequence[int]) -> list[int]:

@@ -58,6 +58,9 @@ class GlmmProblem:
         Use the expected weights in log|M|, as lme4 does.
     shift : ndarray, shape (p,), or None
         Ordered categories: X inside = X C + 1 shift'; the constant stands in the thresholds.
+    unit : float
+        Size of the linear predictor where it has the unit of the response (1 for logit, log and their like): the
+        columns are multiplied by it, so that beta and theta inside have no unit.
     """
 
     factors: tuple[Factor, ...]
@@ -71,6 +74,7 @@ class GlmmProblem:
     data: Any
     expected: bool
     shift: FloatArray | None = None
+    unit: float = 1.0
 
     @property
     def n_obs(self) -> int:
@@ -148,13 +152,37 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     expected : bool
     """
     X, C, Z, S, shift = scale_model(design, constant=family.constant is not None)
+    unit = predictor_unit(family, data)
+    if unit != 1.0:
+        X, C, Z, S = X * unit, C * unit, [z * unit for z in Z], tuple(s * unit for s in S)
     factors = group_terms(design)
     codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
     columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)
     templates = Templates.of_terms(design.terms)
     offset = np.zeros(design.n_obs) if design.offset is None else design.offset
     products = WeightedProducts(codes, columns, factors)
-    return GlmmProblem(factors, templates, C, S, X, offset, products, family, data, expected, shift)
+    return GlmmProblem(factors, templates, C, S, X, offset, products, family, data, expected, shift, unit)
+
+
+# Links whose predictor has no unit.
+UNIT_LINKS = ("logit", "probit", "cloglog", "loglog", "cauchit", "log")
+
+
+def predictor_unit(family: Any, data: Any) -> float:
+    """Spread of the linear predictor to the nearest power of two; 1 for links that take the unit away.
+
+    Parameters
+    ----------
+    family : Family
+    data : object
+    """
+    if family.link.name in UNIT_LINKS or family.name not in ("gaussian", "gamma", "inverse_gaussian"):
+        return 1.0
+    with np.errstate(all="ignore"):
+        eta = np.asarray(family.start_eta(data), dtype=np.float64)
+        # Quartiles, since the reciprocal of a small response can be anything.
+        spread = float(np.subtract(*np.percentile(eta, [75.0, 25.0]))) / 1.349 or float(np.std(eta))
+    return float(2.0 ** np.round(np.log2(spread))) if np.isfinite(spread) and spread > 0.0 else 1.0
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
         A known reason why there is no optimum, such as separation; the fit is then not certified.
     """
     theta = optimum.phi[: problem.n_theta]
-    floor = curvature_floor(optimum.found)
+    floor = curvature_floor(optimum.found, problem.unit)
     _, bound = newton_step(optimum.hessian, optimum.gradient, floor)
     _, values, _ = scaled_eigen(optimum.hessian, floor)
     stand_in: Any = SimpleNamespace(
@@ -35,8 +35,8 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
     singular = describe_singular(stand_in, theta, names)
     boundary = _boundary_derivative(problem, theta, optimum.hessian)
     lowest = float(values[0]) if values.size else 0.0
-    # A fall that shows only this little curvature is less than what counts as converged.
-    descends = lowest < -1e-3
+    # What counts is the criterion beside the point: differences can make a curvature of zero negative.
+    descends = optimum.descends
     converged = bound < CONVERGED and not descends and not trouble
     return Certificate(
         gradient_norm=float(np.sqrt(2.0 * bound)),

@@ -39,10 +39,17 @@ def difference_hessian(
     return symmetric
 
 
-def curvature_floor(found: Laplace) -> float:
-    """Curvatures below this are rounding beside that of a predictor with the weights of the data."""
+def curvature_floor(found: Laplace, unit: float = 1.0) -> float:
+    """Curvatures below this are rounding beside that of a predictor with the weights of the data.
+
+    Parameters
+    ----------
+    found : Laplace
+    unit : float
+        That of the problem's linear predictor.
+    """
     w = np.abs(found.mode.w)
-    return max(1e-3 * float(w.mean()), 1e-300)
+    return max(1e-3 * unit**2 * float(w.mean()), 1e-300)
 
 
 def scaled_eigen(hessian: FloatArray, floor: float) -> tuple[FloatArray, FloatArray, FloatArray]:

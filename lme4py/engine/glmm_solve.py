@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lme4py.engine.certificate import Evaluation
+from lme4py.engine.certificate import CONVERGED, Evaluation
 from lme4py.engine.glmm import TOLERANCE, GlmmProblem, ModeError, ModeFinder
-from lme4py.engine.glmm_hessian import curvature_floor, difference_hessian, newton_step
+from lme4py.engine.glmm_hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
 from lme4py.engine.glmm_laplace import FLAT_MODE, Laplace, average_information, laplace
 from lme4py.engine.glmm_start import find_start
 from lme4py.engine.optimize import Control, Local, Optimum, learn_bounded, minimise
@@ -31,6 +31,9 @@ _ROUGH = 1e-2
 _RADIUS = 4.0
 # Parts of the first standard deviations that are tried.
 _SHRINK = (1.0, 0.3, 0.1, 0.03)
+# Steps off a point with negative curvature, in units of 1 / sqrt(curvature), and how often they are tried.
+_BESIDE_SADDLE = (0.01, 0.1, 0.3, 1.0)
+_ESCAPES = 2
 # Newton decrement that is good enough for one point of a central difference.
 _BESIDE = 1e-9
 
@@ -51,6 +54,8 @@ class GlmmOptimum:
     hessian : ndarray
         Of the same size, from differences of analytic gradients.
     log : tuple of Evaluation
+    descends : bool
+        The criterion is lower beside this point.
     """
 
     phi: FloatArray
@@ -59,6 +64,7 @@ class GlmmOptimum:
     gradient: FloatArray
     hessian: FloatArray
     log: tuple[Evaluation, ...]
+    descends: bool = False
 
 
 class JointCriterion:
@@ -223,9 +229,51 @@ def solve_glmm(
     criterion = JointCriterion(finder, refine)
     criterion.base = near
     here = _first_point(criterion.local, phi, problem)
-    optimum = _with_snaps(criterion.local, here.theta, replace(control, tolerance=1e-9), finder, here)
-    log = stage.log + tuple(replace(e, number=e.number + len(stage.log)) for e in optimum.log)
-    return _finish(criterion, replace(optimum, log=log))
+    settings = replace(control, tolerance=1e-9)
+    optimum = _with_snaps(criterion.local, here.theta, settings, finder, here)
+    result = _finish(criterion, replace(optimum, log=_joined(stage.log, optimum.log)))
+    for _ in range(_ESCAPES):
+        lower = _below(criterion, result)
+        if lower is None:
+            return result
+        optimum = _with_snaps(criterion.local, lower, settings, finder)
+        result = _finish(criterion, replace(optimum, log=_joined(result.log, optimum.log)))
+    return replace(result, descends=_below(criterion, result) is not None)
+
+
+def _below(criterion: JointCriterion, optimum: GlmmOptimum) -> FloatArray | None:
+    """`_downhill` from an optimum in all parameters."""
+
+    def value_at(phi: FloatArray) -> float:
+        found = criterion.evaluate(phi, beside=True)
+        return np.inf if found is None else found[1]
+
+    floor = curvature_floor(optimum.found, criterion.finder.problem.unit)
+    return _downhill(value_at, optimum.phi, optimum.value, optimum.hessian, floor)
+
+
+def _joined(first: tuple[Evaluation, ...], second: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:
+    """One log after another."""
+    return first + tuple(replace(e, number=e.number + len(first)) for e in second)
+
+
+def _downhill(
+    value_at: Callable[[FloatArray], float], x: FloatArray, value: float, hessian: FloatArray, floor: float
+) -> FloatArray | None:
+    """A lower point along the direction of negative curvature, if there are any.
+
+    A symmetric saddle has no gradient, and where a curvature is zero, the differences can make it negative: only the
+    criterion itself tells these from a minimum.
+    """
+    d, values, vectors = scaled_eigen(hessian, floor)
+    if not values.size or values[0] >= -1e-3:
+        return None
+    for size in _BESIDE_SADDLE:
+        for sign in (1.0, -1.0):
+            point: FloatArray = x + sign * size * vectors[:, 0] / d
+            if value_at(point) < value - CONVERGED:
+                return point
+    return None
 
 
 def _first_point(local: Callable[[FloatArray], Local | None], x: FloatArray, problem: GlmmProblem) -> Local:
@@ -358,7 +406,7 @@ def _finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
 
     criterion.base, criterion.best = found, value
     hessian = difference_hessian(slope, phi, optimum.hessian, gradient)
-    floor = curvature_floor(found)
+    floor = curvature_floor(found, problem.unit)
     for _ in range(2):
         step, bound = newton_step(hessian, gradient, floor)
         # A zero on the boundary stays one: its gradient is rounding.
@@ -389,4 +437,10 @@ def _finish_profiled(criterion: ProfiledCriterion, optimum: Optimum) -> GlmmOpti
 
     hessian = difference_hessian(slope, x, optimum.hessian, found.gradient)
     phi = problem.join(found.mode.theta, found.mode.beta, found.mode.lam)
-    return GlmmOptimum(phi, found, found.value, found.gradient, hessian, optimum.log)
+
+    def value_at(point: FloatArray) -> float:
+        there = criterion.evaluate(point)
+        return np.inf if there is None else there.value
+
+    lower = _downhill(value_at, x, found.value, hessian, curvature_floor(found, problem.unit))
+    return GlmmOptimum(phi, found, found.value, found.gradient, hessian, optimum.log, descends=lower is not None)

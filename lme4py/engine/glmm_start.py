@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.engine.glmm import GlmmProblem
+from lme4py.engine.glmm import UNIT_LINKS, GlmmProblem
 from lme4py.engine.ordinal import Ordinal
 from lme4py.engine.ordinal_start import start_thresholds
 from lme4py.engine.types import FloatArray
@@ -16,8 +16,6 @@ from lme4py.errors import DesignError
 # Scoring steps for the model without random effects (one, where they need not give a dispersion); the rest is left to
 # the joint steps.
 _GLM_STEPS = 4
-# Links whose predictor has no unit: standard deviations beyond 2 are no start.
-_UNIT_LINKS = ("logit", "probit", "cloglog", "loglog", "cauchit", "log")
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,8 @@ def _moment_theta(problem: GlmmProblem, rows: Any) -> FloatArray:
     """Relative standard deviations from E sum_j (Z'_a s)_j^2 = sum_j A_aaj + tau^2 sum_j A_aaj^2."""
     products = problem.products
     scores = products.split(products.gather(rows.score))
-    bounded = problem.family.link.name in _UNIT_LINKS
+    # Standard deviations beyond 2 are no start where the predictor has no unit.
+    bounded = problem.family.link.name in UNIT_LINKS
     sizes: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
     for factor, score, A in zip(problem.factors, scores, products.base(rows.w_work).diagonal, strict=True):
         information = np.einsum("aaj->aj", A)

@@ -15,8 +15,9 @@ from lme4py.engine.types import FloatArray
 
 __all__ = ["NegativeBinomial1", "NegativeBinomial2"]
 
-# Starts are kept where the likelihood still has a slope.
+# Starts are kept where the likelihood still has a slope: at little overdispersion it has none.
 _MOMENT_RANGE: Final = (1e-3, 1e3)
+_ALPHA_RANGE: Final = (1e-3, 1e12)
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class NegativeBinomial1(MeanFamily):
     def start_lambda(self, data: ResponseData, mu: FloatArray) -> float:
         """Log alpha from sum((y - mu)^2) = (1 + alpha) sum(mu), kept inside 0.001 .. 1000."""
         ratio = float(np.sum(data.weight * (data.y - mu) ** 2) / np.sum(data.weight * mu))
-        return float(np.log(np.clip(ratio - 1.0, *_MOMENT_RANGE)))
+        return float(np.log(np.clip(ratio - 1.0, *_ALPHA_RANGE)))
 
     def _unit_deviance(self, data: ResponseData, mu: FloatArray, lam: float) -> FloatArray:
         """That of the NB-2 distribution with the same size mu/alpha."""

@@ -10,6 +10,7 @@ from scipy import special
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
+from lme4py.glmm_fit import GlmmFit
 from lme4py.inference import hypotheses
 from lme4py.inference.coefficients import coefficient_method, hypothesised, restriction_matrix
 from lme4py.inference.df import FTest, Method, method
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from lme4py.inference.clusters import ClusterChoice
 
-__all__ = ["anova_table", "contest", "drop_each", "wald_table"]
+__all__ = ["anova", "anova_table", "chi_squared_table", "contest", "drop_each", "wald_table"]
 
 _COLUMNS = ("sum_sq", "mean_sq", "num_df", "den_df", "F", "p_value")
 _TYPES = {1: 1, 2: 2, 3: 3, "1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
@@ -146,8 +147,6 @@ def wald_table(fit: Fit, type: int | str = 2) -> pd.DataFrame:
     pandas.DataFrame
         Columns chi2, df, p_value; one row per term.
     """
-    import pandas as pd
-
     chosen, design = check_type(type), fit.design
     if chosen == 1:
         raise OptionError("Wald tests have type 2 or 3; for sequential tests use anova(type=1, ddf='normal').")
@@ -157,13 +156,93 @@ def wald_table(fit: Fit, type: int | str = 2) -> pd.DataFrame:
     rows = dict(zip(design.fixed_labels, tests, strict=True))
     if chosen == 3 and 0 in design.assign:
         rows = {design.x_names[design.assign.index(0)]: np.eye(fit.beta.size)[np.array(design.assign) == 0], **rows}
-    plain = method(fit, "normal")
+    return _chi_squared(fit, rows)
+
+
+def chi_squared_table(fit: GlmmFit, type: int | str = 3, ddf: str | None = None) -> pd.DataFrame:
+    """Analysis of variance of a generalised model: one Wald chi-squared test for each term.
+
+    The hypotheses are those of `anova_table`; where it adjusts by the cross-products of the model matrix, this takes
+    the information of the fixed effects.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    type : {1, 2, 3}
+    ddf : {None, "normal"}
+        There are no denominator degrees of freedom.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns chi2, df, p_value; one row per term.
+    """
+    if ddf not in (None, "normal"):
+        raise OptionError(
+            f"ddf={ddf!r} belongs to F tests, which are for linear mixed models; a generalised one has Wald "
+            "chi-squared tests: leave `ddf` out."
+        )
+    chosen, design = check_type(type), fit.design
+    if chosen == 3:
+        tests = hypotheses.type_three(design)
+    else:
+        factor = np.linalg.cholesky(np.linalg.inv(fit.vcov)).T
+        tests = (hypotheses.type_one if chosen == 1 else hypotheses.type_two)(design, factor)
+    table = _chi_squared(fit, dict(zip(design.fixed_labels, tests, strict=True)))
+    return table.rename_axis(index="term")
+
+
+def _chi_squared(fit: Fit | GlmmFit, rows: dict[str, FloatArray]) -> pd.DataFrame:
+    """Wald tests of L beta = 0; a term without columns has df 0."""
+    import pandas as pd
+
     cells = {}
     for label, L in rows.items():
-        rank = L.shape[0]
-        chi2 = rank * plain.f_test(L, L @ fit.beta).F if rank else np.nan
+        rank, gap = L.shape[0], L @ fit.beta
+        chi2 = float(gap @ np.linalg.solve(L @ fit.vcov @ L.T, gap)) if rank else np.nan
         cells[label] = (chi2, rank, float(special.chdtrc(rank, chi2)) if rank else np.nan)
     return pd.DataFrame.from_dict(cells, orient="index", columns=["chi2", "df", "p_value"])
+
+
+def anova(*results: Any, type: int | str = 3, ddf: str | None = None, refit: bool = True) -> pd.DataFrame:
+    """Analysis of variance of one model, or likelihood-ratio tests between several, as R's anova.
+
+    Parameters
+    ----------
+    *results : MixedResult or MEGLMResult
+        One model, or models of the same data in any order.
+    type : {1, 2, 3}
+        Of the tests of the terms of one model.
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        Degrees of freedom of the F tests of one linear model; None is "satterthwaite".
+    refit : bool
+        Refit REML fits by maximum likelihood before they are compared; ``attrs["note"]`` of the table says so.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One linear model: sum_sq, mean_sq, num_df, den_df, F, p_value for each term; one generalised model: chi2, df,
+        p_value. Several models: npar, AIC, BIC, logLik, deviance, chi2, df, p_value, p_chi2.
+
+    Examples
+    --------
+    >>> from lme4py import anova, lmer, load_dataset
+    >>> data = load_dataset("sleepstudy")
+    >>> one = lmer("Reaction ~ 1 + (1 | Subject)", data)
+    >>> two = lmer("Reaction ~ Days + (1 | Subject)", data)
+    >>> anova(one, two)[["npar", "logLik", "chi2", "df"]].round(2).to_string(index=False).split("\\n")[-1].split()
+    ['4', '-897.04', '116.46', '1.0']
+    """
+    from lme4py.inference.lrt import likelihood_table
+
+    if len(results) != 1:
+        return likelihood_table(results, refit)
+    fit = getattr(results[0], "fit", results[0])
+    if isinstance(fit, GlmmFit):
+        return chi_squared_table(fit, type, ddf)
+    if not isinstance(fit, Fit):
+        raise OptionError(f"anova() takes fitted mixed models; this is of type {fit.__class__.__name__}.")
+    return anova_table(fit, type, "satterthwaite" if ddf is None else ddf)
 
 
 def linear_method(fit: Any, ddf: str) -> Method:

@@ -28,9 +28,16 @@ __all__ = ["dropped_term", "own_columns", "type_one", "type_three", "type_two"]
 _RANK = 1e-8
 
 
-def type_one(design: Design) -> list[FloatArray]:
-    """One matrix for each term, (r, p): adjusted for the terms before it."""
-    return _sequential(_triangle(design), design)
+def type_one(design: Design, factor: FloatArray | None = None) -> list[FloatArray]:
+    """One matrix for each term, (r, p): adjusted for the terms before it.
+
+    Parameters
+    ----------
+    design : Design
+    factor : ndarray, shape (p, p), optional
+        Upper triangle R with R'R the information by which to adjust; X'X when not given.
+    """
+    return _sequential(_triangle(design) if factor is None else factor, design)
 
 
 def type_two(design: Design, factor: FloatArray | None = None, *, margins: bool = False) -> list[FloatArray]:
@@ -45,7 +52,7 @@ def type_two(design: Design, factor: FloatArray | None = None, *, margins: bool 
         Every term contains its margins, those with fewer continuous variables too (as R's car).
     """
     if len(design.fixed_labels) < 2:
-        return type_one(design)
+        return type_one(design, factor)
     R = _triangle(design) if factor is None else factor
     assign = np.array(design.assign)
     contained = _margins(design) if margins else _containment(design)
@@ -167,7 +174,9 @@ def _overparametrised(design: Design) -> tuple[FloatArray, IntArray, BoolArray]:
 def _with_dropped(design: Design) -> FloatArray:
     """The columns before the rank check as combinations of those of X, (p, all)."""
     kept = list(design.recipe.kept)
-    p, total = len(kept), len(kept) + len(design.dropped)
+    # The intercept of an ordinal model is in its thresholds: it counts as zero, in `alias` too.
+    absent = int(design.recipe.formula.fixed.intercept and 0 not in kept)
+    p, total = len(kept), len(kept) + len(design.dropped) + absent
     out = np.zeros((p, total))
     out[:, kept] = np.eye(p)
     if design.alias is not None:

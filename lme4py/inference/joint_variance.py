@@ -68,6 +68,13 @@ class JointVariance:
 
     def variance(self, rows: Rows) -> FloatArray:
         """Variance of x'beta^ + z'b^ - (x'beta + z'b) of complete rows, shape (n,); b of unknown groups left out."""
+        moved, random = self.parts(rows)
+        fixed = np.einsum("np,pq,nq->n", moved, self.vcov, moved)
+        variance: FloatArray = self.scale * np.maximum(fixed + random, 0.0)
+        return variance
+
+    def parts(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
+        """x - P'z, shape (n, p), and z'Kz, shape (n,): what multiplies the errors of `vcov`, and the rest."""
         Z = [self._columns(rows, factor) for factor in self.factors]
         codes = [self._codes(rows, factor) for factor in self.factors]
         moved = rows.X @ self.C
@@ -76,9 +83,7 @@ class JointVariance:
                 by_level = P.reshape(factor.n_columns, factor.n_levels, -1)
                 for a in range(factor.n_columns):
                     moved = moved - z[:, a, None] * by_level[a][c]
-        fixed = np.einsum("np,pq,nq->n", moved, self.vcov, moved)
-        variance: FloatArray = self.scale * np.maximum(fixed + self._random(Z, codes), 0.0)
-        return variance
+        return moved, self._random(Z, codes)
 
     def _columns(self, rows: Rows, factor: Factor) -> FloatArray:
         """Columns of a factor inside, (n, k); zero where no mode is added."""

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import special
 
 from lme4py.data.frame import read_frame
 from lme4py.engine.ordinal import Ordinal
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.coefficients import check_alpha
 from lme4py.inference.prediction_rows import chosen_terms, make_rows, padded, report_unseen
 
 if TYPE_CHECKING:
@@ -31,8 +33,13 @@ __all__ = [
 # Types of predictions that are not numbers on the linear scale.
 PREDICTIONS = ("response", "prob", "cumulative", "class")
 ORDINAL_RESIDUALS = ("deviance", "probability", "score")
+NO_OBSERVATION = (
+    "interval='prediction' is not available for ordered categories: a new observation is one of the categories, and its "
+    "distribution is predict(type='prob') itself (include_random='integrate' for a new group); use "
+    "interval='confidence' for limits of these probabilities."
+)
 # Points of the rule that averages probabilities over the random effects.
-_AVERAGE_POINTS = 41
+AVERAGE_POINTS = 41
 
 
 def family_of(fit: GlmmFit) -> Ordinal:
@@ -48,6 +55,8 @@ def predict_categories(
     include_random: bool | str | Iterable[str] = True,
     type: str = "prob",
     new_levels: str = "zero",
+    interval: str | None = None,
+    alpha: float | None = 0.05,
 ) -> pd.DataFrame | pd.Series[Any]:
     """Probabilities of the categories, cumulative probabilities, or the most probable category.
 
@@ -64,35 +73,72 @@ def predict_categories(
         "response" and "prob" are the same.
     new_levels : {"zero", "error"}
         Groups that were not in the fit contribute nothing, with one warning, or are refused.
+    interval : {None, "confidence"}
+        Limits of each probability on its own; see `lme4py.inference.ordinal_intervals`. There is none of the class,
+        and no "prediction" interval.
+    alpha : float
+        One minus the level of the interval.
 
     Returns
     -------
     pandas.DataFrame
         One column per category, labelled by it: P(Y = k), or P(Y <= k) for "cumulative". NaN in rows of new data with
-        a missing value.
+        a missing value. With an interval each category has three columns, predicted, lower and upper: the columns are
+        a MultiIndex, and ``table[category]`` is the frame of one category.
     pandas.Series
         For "class": an ordered categorical.
-    """
-    import pandas as pd
 
+    Raises
+    ------
+    OptionError, DataError
+    """
     if type not in PREDICTIONS:
         hint = did_you_mean(str(type), (*PREDICTIONS, "linear"))
         allowed = ", ".join(map(repr, ("linear", *PREDICTIONS)))
         raise OptionError(f"type={type!r} is not known for ordered categories.{hint} Use one of {allowed}.")
     if new_levels not in ("zero", "error"):
         raise OptionError(f"new_levels must be 'zero' or 'error', got {new_levels!r}.")
+    _check_interval(interval, type)
+    level = check_alpha(alpha)
     chosen = chosen_terms(fit, include_random)
     average = isinstance(include_random, str) and include_random == "integrate"
     frame = None if data is None else read_frame(data)
     rows = make_rows(fit, frame, chosen, others=average)
     report_unseen(fit, rows, new_levels, stacklevel=5)
     whole = rows.complete
-    table = np.full((rows.n, len(fit.categories)), np.nan)
-    table[whole] = category_probabilities(fit, rows.take(whole), average, cumulative=type == "cumulative")
+    parts = [category_probabilities(fit, rows.take(whole), average, cumulative=type == "cumulative")]
+    if interval is not None:
+        from lme4py.inference.ordinal_intervals import probability_limits
+
+        z = -float(special.ndtri(level / 2.0))
+        parts += probability_limits(fit, rows.take(whole), z, average, cumulative=type == "cumulative")
+    table = np.full((rows.n, len(fit.categories), len(parts)), np.nan)
+    table[whole] = np.stack(parts, axis=-1)
     table, index = padded(fit, table) if frame is None else (table, frame.index)
     if type == "class":
-        return _most_probable(fit, table, index)
-    return pd.DataFrame(table, index=index, columns=pd.Index(list(fit.categories), name=fit.design.response_name))
+        return _most_probable(fit, table[:, :, 0], index)
+    return _by_category(fit, table, index)
+
+
+def _check_interval(interval: object, type: str) -> None:
+    if interval not in (None, "confidence", "prediction"):
+        hint = did_you_mean(str(interval), ("confidence",))
+        raise OptionError(f"interval must be None or 'confidence' for ordered categories, got {interval!r}.{hint}")
+    if interval == "prediction":
+        raise OptionError(NO_OBSERVATION)
+    if interval is not None and type == "class":
+        raise OptionError("the most probable category has no limits; use type='prob' with interval='confidence'.")
+
+
+def _by_category(fit: GlmmFit, table: FloatArray, index: pd.Index[Any]) -> pd.DataFrame:
+    """A column for each category; of three numbers each, (n, K, 3), a pair of levels (category, number)."""
+    import pandas as pd
+
+    columns: pd.Index[Any] = pd.Index(list(fit.categories), name=fit.design.response_name)
+    if table.shape[2] > 1:
+        numbers = ["predicted", "lower", "upper"]
+        columns = pd.MultiIndex.from_product([columns, numbers], names=[columns.name, None])
+    return pd.DataFrame(table.reshape(len(table), -1), index=index, columns=columns)
 
 
 def _most_probable(fit: GlmmFit, table: FloatArray, index: pd.Index[Any]) -> pd.Series[Any]:
@@ -132,7 +178,7 @@ def category_probabilities(fit: GlmmFit, rows: Any, average: bool = False, cumul
 
 def _averaged(table: Callable[[FloatArray], FloatArray], eta: FloatArray, sd: FloatArray) -> FloatArray:
     """Mean of `table` over eta + sd N(0, 1); one node at a time, so that n x K numbers are held at once."""
-    x, w = np.polynomial.hermite.hermgauss(_AVERAGE_POINTS)
+    x, w = np.polynomial.hermite.hermgauss(AVERAGE_POINTS)
     total: FloatArray = sum(
         weight * table(eta + node * sd)
         for node, weight in zip((np.sqrt(2.0) * x).tolist(), (w / np.sqrt(np.pi)).tolist(), strict=True)

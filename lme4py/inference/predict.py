@@ -19,7 +19,15 @@ from lme4py.inference.prediction_rows import Rows, chosen_terms, make_rows, on_d
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["averaged_means", "linear_predictor", "on_data_index", "predict", "random_variance"]
+__all__ = [
+    "averaged_means",
+    "included_variance",
+    "linear_predictor",
+    "on_data_index",
+    "predict",
+    "random_variance",
+    "variance_slopes",
+]
 
 # Points of the rule that averages a mean over the random effects; exact to 1e-10 for standard deviations up to 3.
 _AVERAGE_POINTS = 41
@@ -63,7 +71,8 @@ def predict(
     Returns
     -------
     pandas.Series, or pandas.DataFrame predicted, lower, upper
-        On the data's own index; NaN in rows of new data with a missing value.
+        On the data's own index; NaN in rows of new data with a missing value. Probabilities of ordered categories: see
+        `lme4py.inference.ordinal.predict_categories`.
 
     Raises
     ------
@@ -74,9 +83,10 @@ def predict(
     if isinstance(fit, GlmmFit) and fit.categories and type != "linear":
         from lme4py.inference.ordinal import predict_categories
 
-        refuse_limits(interval)
-        return predict_categories(fit, data, include_random, type, new_levels)
+        return predict_categories(fit, data, include_random, type, new_levels, interval, alpha)
     _check(type, new_levels, interval)
+    if interval == "prediction" and isinstance(fit, GlmmFit):
+        _check_observation(fit, type)
     level = check_alpha(alpha)
     chosen = chosen_terms(fit, include_random)
     average = isinstance(include_random, str) and include_random == "integrate"
@@ -99,12 +109,15 @@ def predict(
     return pd.DataFrame(table, index=index, columns=names)
 
 
-def refuse_limits(interval: object) -> None:
-    """Probabilities of categories have no limits."""
-    if interval is not None:
+def _check_observation(fit: GlmmFit, type: object) -> None:
+    if fit.categories:
+        from lme4py.inference.ordinal import NO_OBSERVATION
+
+        raise OptionError(NO_OBSERVATION)
+    if type == "linear":
         raise OptionError(
-            f"interval={interval!r} is not available for the categories of an ordinal model; use type='linear' with "
-            "interval='confidence', or bootstrap()."
+            "interval='prediction' is that of a new observation, which is on the scale of the response; use "
+            "type='response', or interval='confidence'."
         )
 
 
@@ -149,6 +162,23 @@ def random_variance(fit: Fit | GlmmFit, rows: Rows) -> FloatArray:
         part = np.einsum("na,ab,nb->n", Z, fit.covariances[t], Z)
         total += np.where(rows.codes[t] < 0, part, 0.0) if t in rows.codes else part
     return total
+
+
+def included_variance(fit: Fit | GlmmFit, rows: Rows) -> FloatArray:
+    """z'Sigma z of the terms whose groups `rows` has, where a group is unknown, shape (n,)."""
+    values = {t: Z for t, Z in rows.values.items() if t in rows.codes}
+    return random_variance(fit, Rows(rows.X, rows.offset, values, rows.codes, rows.frame))
+
+
+def variance_slopes(fit: GlmmFit, rows: Rows) -> FloatArray:
+    """Derivatives of z'Sigma z, summed over all terms, in theta, shape (n, m)."""
+    templates = fit.problem.templates.user
+    columns = []
+    for t, (template, T) in enumerate(zip(templates.templates, templates.factors(fit.theta), strict=True)):
+        Z = rows.values[t]
+        half = Z @ T
+        columns += [2.0 * np.einsum("na,ab,nb->n", Z, dT, half) for dT in template.directions]
+    return np.column_stack(columns)
 
 
 def averaged_means(fit: GlmmFit, eta: FloatArray, variance: FloatArray, order: int = 0) -> FloatArray:

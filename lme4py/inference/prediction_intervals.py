@@ -33,7 +33,13 @@ from lme4py.errors import DataError, OptionError
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.joint_variance import joint_variance
-from lme4py.inference.predict import averaged_means, linear_predictor, random_variance
+from lme4py.inference.predict import (
+    averaged_means,
+    included_variance,
+    linear_predictor,
+    random_variance,
+    variance_slopes,
+)
 from lme4py.inference.prediction_rows import Rows
 
 __all__ = ["limits", "predictor_variance"]
@@ -66,14 +72,9 @@ def limits(
     weights : str, array_like or None
         Of the rows of new data.
     """
-    if isinstance(fit, GlmmFit) and fit.categories and (interval, type) != ("confidence", "linear"):
-        raise OptionError(
-            f"interval={interval!r} is not available for the categories of an ordinal model; use type='linear' with "
-            "interval='confidence', or bootstrap()."
-        )
     eta = linear_predictor(fit, rows)
     if interval == "prediction":
-        return _observations(fit, rows, whole, eta, type, alpha, weights)
+        return _observations(fit, rows, whole, eta, alpha, weights)
     half = -float(special.ndtri(alpha / 2.0))
     if isinstance(fit, GlmmFit) and average and type == "response":
         return _averaged(fit, rows, eta, half)
@@ -99,8 +100,7 @@ def predictor_variance(fit: Fit | GlmmFit, rows: Rows, new: bool = False) -> Flo
         variance = np.maximum(np.einsum("np,pq,nq->n", rows.X, fit.vcov, rows.X), 0.0)
     if new:
         return variance + random_variance(fit, rows)
-    included = {t: values for t, values in rows.values.items() if t in rows.codes}
-    return variance + random_variance(fit, Rows(rows.X, rows.offset, included, rows.codes, rows.frame))
+    return variance + included_variance(fit, rows)
 
 
 def _means(fit: GlmmFit, low: FloatArray, high: FloatArray) -> list[FloatArray]:
@@ -134,7 +134,7 @@ def _averaged(fit: GlmmFit, rows: Rows, eta: FloatArray, half: float) -> list[Fl
     variance = random_variance(fit, rows)
     mean = averaged_means(fit, eta, variance)
     by_beta = averaged_means(fit, eta, variance, 1)[:, None] * rows.X
-    by_theta = 0.5 * averaged_means(fit, eta, variance, 2)[:, None] * _variance_slopes(fit, rows)
+    by_theta = 0.5 * averaged_means(fit, eta, variance, 2)[:, None] * variance_slopes(fit, rows)
     m, p = by_theta.shape[1], by_beta.shape[1]
     slopes = np.concatenate([by_theta, by_beta], axis=1)
     spread = np.einsum("ni,ij,nj->n", slopes, fit.parameter_vcov[: m + p, : m + p], slopes)
@@ -142,17 +142,6 @@ def _averaged(fit: GlmmFit, rows: Rows, eta: FloatArray, half: float) -> list[Fl
     centre = link.eta(mean)
     se = np.sqrt(np.maximum(spread, 0.0)) / np.abs(link.derivatives(centre)[1])
     return _means(fit, centre - half * se, centre + half * se)
-
-
-def _variance_slopes(fit: GlmmFit, rows: Rows) -> FloatArray:
-    """Derivatives of z'Sigma z in theta, shape (n, m)."""
-    templates = fit.problem.templates.user
-    columns = []
-    for t, (template, T) in enumerate(zip(templates.templates, templates.factors(fit.theta), strict=True)):
-        Z = rows.values[t]
-        half = Z @ T
-        columns += [2.0 * np.einsum("na,ab,nb->n", Z, dT, half) for dT in template.directions]
-    return np.column_stack(columns)
 
 
 # -- new observations --------------------------------------------------------------------------------------------
@@ -163,17 +152,11 @@ def _observations(
     rows: Rows,
     whole: BoolArray,
     eta: FloatArray,
-    type: str,
     alpha: float,
     weights: str | ArrayLike | None,
 ) -> list[FloatArray]:
     variance = predictor_variance(fit, rows, new=True)
     if isinstance(fit, GlmmFit):
-        if type == "linear":
-            raise OptionError(
-                "interval='prediction' is that of a new observation, which is on the scale of the response; use "
-                "type='response', or interval='confidence'."
-            )
         from lme4py.inference.response_quantiles import mixed_quantiles
 
         data = _row_data(fit, rows.frame, whole, weights)

@@ -32,8 +32,10 @@ __all__ = [
 BY_P_VALUES: Final = ("bonferroni", "holm", "hochberg", "sidak", "holm-sidak", "fdr", "by")
 METHODS: Final = ("none", *BY_P_VALUES, "tukey", "dunnett", "mvt")
 _SPELLINGS: Final = {"bh": "fdr", "fdr_bh": "fdr", "fdr_by": "by", "sup-t": "mvt", "single-step": "mvt"}
-# Points of the conditional means.
+# Points of the conditional means: a power of 2, fewer where the means of many statistics are summed.
 _POINTS: Final = 8192
+_FEWEST: Final = 2048
+_MANY: Final = 16
 # Directions of least variance beyond these are left out.
 _MOST_DIMENSIONS: Final = 200
 
@@ -176,8 +178,7 @@ def _points(dimension: int) -> tuple[FloatArray, FloatArray, FloatArray]:
 @lru_cache(maxsize=16)
 def _chi_squares(df: float, dimension: int) -> FloatArray:
     """Quasi-random chi-square variables with df + 1 degrees of freedom."""
-    chi2: FloatArray = 2.0 * special.gammaincinv(0.5 * (df + 1.0), _points(dimension)[1])
-    return chi2
+    return np.asarray(2.0 * special.gammaincinv(0.5 * (df + 1.0), _points(dimension)[1]), dtype=np.float64)
 
 
 def _root(matrix: FloatArray) -> FloatArray:
@@ -216,19 +217,20 @@ def _share(j: int, t: float, correlation: FloatArray, df: float, single: float) 
     r = correlation[:, j]
     root = _root(correlation - np.outer(r, r)) if m > 1 else np.zeros((m, 0))
     width = min(root.shape[1], _MOST_DIMENSIONS)
-    uniform, _, normal = _points(width)
+    count = _FEWEST if m > _MANY else _POINTS
+    uniform, normal = _points(width)[0][:count], _points(width)[2][:count]
     half = 0.5 * single * uniform
     # T_j in its tail, by the inverse of its distribution; the others given T_j are t with one more degree of freedom.
     x = -(special.ndtri(half) if np.isinf(df) else special.stdtrit(df, half))
-    scale = np.ones_like(x)
+    scale: FloatArray = np.ones_like(x)
     if not np.isinf(df):
-        scale = np.sqrt((df + x * x) / _chi_squares(df, width))
+        scale = np.sqrt((df + x * x) / _chi_squares(df, width)[:count])
     others = normal @ root[:, -width:].T * scale[:, None] if width else np.zeros((x.size, m))
     others += x[:, None] * r
     others[:, j] = x
     # Statistics that are copies of T_j (redundant contrasts) count as exceeding with it, whatever the rounding.
-    count = (np.abs(others) >= t * (1.0 - 1e-12)).sum(axis=1)
-    return float(np.mean(1.0 / np.maximum(count, 1)))
+    exceeding = (np.abs(others) >= t * (1.0 - 1e-12)).sum(axis=1)
+    return float(np.mean(1.0 / np.maximum(exceeding, 1)))
 
 
 def max_t_critical(level: float, correlation: FloatArray, df: float) -> float:

@@ -42,8 +42,8 @@ _SEED = 1
 def _residual_values(fit: AnyFit, type: str | None) -> tuple[FloatArray, str]:
     """Residuals of the rows used and what they are called; scaled ones, or Pearson ones of a generalised model."""
     if type == "quantile":
-        normal = quantile_residuals(fit, seed=_SEED).normal.to_numpy(dtype=np.float64)
-        return normal[~np.isnan(normal)], _NAMES["quantile"]
+        normal = quantile_residuals(fit, seed=_SEED).normal.dropna()
+        return np.asarray(normal, dtype=np.float64), _NAMES["quantile"]
     if is_ordinal(fit):
         raise OptionError("of the residuals of ordinal models only type='quantile' can be drawn.")
     chosen = type or ("scaled" if isinstance(fit, Fit) else "pearson")

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from lme4py.inference import coefficients, ordinal
 from lme4py.inference import glmm as numbers
+from lme4py.inference.anova import anova
 from lme4py.report import glmm_summary as report
 from lme4py.report.table import Table
+from lme4py.results.base import FittedModel
 from lme4py.results.diagnostics import DiagnosticMethods
 from lme4py.results.inference import InferenceMethods
 from lme4py.results.reports import ReportMethods
@@ -98,6 +100,22 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
         return self.coef_table()["statistic"].rename("zvalue")
 
     zvalues = tvalues
+
+    def anova(self, type: Any = 3, ddf: Any = None, *models: FittedModel) -> pd.DataFrame:
+        """Wald chi-squared tests of the terms: chi2, df, p_value.
+
+        With other results, ``fit.anova(fit2, ...)``, the table of likelihood-ratio tests between them.
+
+        Parameters
+        ----------
+        type : {1, 2, 3}
+            1: each term adjusted for those before it; 2: for those that do not contain it; 3: hypotheses that do
+            not depend on the coding of the factors.
+        ddf : {None, "normal"}
+            Generalised models have no denominator degrees of freedom.
+        """
+        others = [model for model in (type, ddf, *models) if isinstance(model, FittedModel)]
+        return anova(self, *others) if others else anova(self, type=type, ddf=ddf)
 
     def odds_ratios(self, alpha: float | None = None) -> pd.DataFrame:
         """exp of the fixed effects with confidence limits (logit link; binomial family or ordered categories).

@@ -150,7 +150,8 @@ class RowMethods(FittedModel):
             "confidence": limits of the mean; the uncertainty of the conditional modes counts where random effects are
             included, by their joint covariance with the fixed effects, and z'Sigma z for groups that were not in the
             fit. "prediction": limits of one new observation, of a known group where its random effects are included,
-            else of a new group; the residual variance is that of the row's weight.
+            else of a new group; the residual variance is that of the row's weight. Ordered categories have
+            "confidence" only: limits of each probability, which stay between 0 and 1.
         alpha : float
             One minus the level of the interval.
         weights : str or array of shape (n,), optional
@@ -160,6 +161,8 @@ class RowMethods(FittedModel):
         Returns
         -------
         Series, or DataFrame predicted, lower, upper where an interval is asked for
+            Probabilities of ordered categories with an interval have a MultiIndex of columns, (category, predicted),
+            (category, lower), (category, upper), so that ``table[category]`` is the frame of one category.
         """
         return prediction.predict(self.fit, data, include_random, type, new_levels, interval, alpha, weights)
 
