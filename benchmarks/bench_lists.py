@@ -278,6 +278,7 @@ _EXAM = Model(
     "Exam",
     "medium",
 )
+_CROSSED = Model("crossed", "y ~ x + (1 | a) + (1 | b)", True, ("y", "x", "a", "b"), "crossed_4k", "medium")
 _SCORES = Model(
     "scores",
     "score ~ age + female + treated + school + (1 | student)",
@@ -321,9 +322,9 @@ INFERENCE_MODELS: tuple[Model, ...] = (
         "slow",
         ("lme4",),
         action="bootstrap",
-        detail="1000,200",
+        detail="1000,100",
         target=5.0,
-        agreement=0.25,
+        agreement=0.35,
     ),
     _action(
         "grid_1000_of_100k",
@@ -336,5 +337,6 @@ INFERENCE_MODELS: tuple[Model, ...] = (
         agreement=1e-4,
     ),
     _action("kr_exam", _EXAM, "large", ("pbkrtest",), action="kenward_roger", target=0.1, agreement=1e-4),
+    _action("kr_crossed", _CROSSED, "large", ("pbkrtest",), action="kenward_roger", target=0.1, agreement=1e-4),
     _action("kr_insteval", replace(LMM_MODELS[7], reml=True), "large", (), action="kenward_roger", target=10.0),
 )

@@ -50,14 +50,17 @@ class Machine:
     day: str = field(default_factory=lambda: date.today().isoformat())
 
     @property
-    def line(self) -> str:
-        """Processor and date, for a caption."""
-        return f"{self.processor}; {self.day}"
+    def caption(self) -> str:
+        """Versions, processor and date below a plot."""
+        return f"{self._programs}\n{self.processor}; {self.day}"
+
+    @property
+    def _programs(self) -> str:
+        return ", ".join(f"{name} {version}" for name, version in self.versions.items())
 
     def heading(self, title: str, threads: int, command: str) -> str:
         """Versions, processor, date and command line."""
-        what = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         return (
             f"# {title}, {threads} thread{'s' if threads > 1 else ''}\n\n"
-            f"- {what}; lme4py commit {commit()}\n- {self.processor}\n- {self.day}\n- `{command}`\n"
+            f"- {self._programs}; lme4py commit {commit()}\n- {self.processor}\n- {self.day}\n- `{command}`\n"
         )

@@ -49,7 +49,7 @@ def write_results(out: Path, stem: str, lines: Sequence[Line], bench: Bench, mac
     report.write_csv(out / f"{stem}.csv", lines, machine)
     tables = action_parts(lines, names) if bench.suite.first.action != "fit" else fit_parts(lines, names)
     parts = [text["heading"], *tables]
-    if plot_ratios(out / f"{stem}.png", lines, names, bench.suite.title, machine.line):
+    if plot_ratios(out / f"{stem}.png", lines, names, bench.suite.title, machine.caption):
         parts.insert(2, f"![Time of the other programs over ours]({stem}.png)\n")
     parts += [f"## {title}\n\n{body}" for title, body in text.items() if title != "heading"]
     path = out / f"{stem}.md"
@@ -64,13 +64,13 @@ def action_parts(lines: Sequence[Line], names: Sequence[str]) -> list[str]:
 
 def fit_parts(lines: Sequence[Line], names: Sequence[str]) -> list[str]:
     """The tables of fits."""
-    return [
+    tables = [
         PAIRED + FITS + "\n",
         report.time_table(lines, names),
         "## Not met\n",
         report.missed(lines),
         "## Optimum, evaluations, memory\n",
-        f"{report.WHAT_DIFFERS[lines[0].model.is_generalised]} "
+        f"{report.what_differs(lines[0].model)} "
         "Memory is what the process had at its peak during the fit above what it had before, data loaded.\n",
         report.detail_table(lines, names),
         "## Small models, fits in a row\n",
@@ -78,9 +78,10 @@ def fit_parts(lines: Sequence[Line], names: Sequence[str]) -> list[str]:
         "collected in between. The first table has one fit at a time, the programs in turn, and decides about the "
         "targets.\n",
         report.row_table(lines, names),
-        "## Where our time goes\n",
-        report.split_table(lines),
     ]
+    if any(line.split for line in lines):
+        tables += ["## Where our time goes\n", report.split_table(lines)]
+    return tables
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -134,8 +134,8 @@ def extreme_responses() -> Iterator[Case]:
     n = len(data)
     for model in ("poisson", "nbinomial", "nbinomial1"):
         formula = "y ~ x + (1 | g)"
-        big = draw(model, rng, data["eta"] + (20.0 if model == "poisson" else 13.0))
-        yield Case("responses", "counts of 1e9" if model == "poisson" else "counts of 1e6", model, formula, data.assign(y=big))
+        big = draw(model, rng, data["eta"] + 20.0)
+        yield Case("responses", "counts of 1e9", model, formula, data.assign(y=big))
         yield Case("responses", "three events", model, formula, data.assign(y=np.eye(1, n, 5)[0] + np.eye(1, n, 77)[0] * 2))
         offset = np.where(np.arange(n) % 2, 15.0, -3.0)
         shifted = data.assign(y=draw(model, rng, data["eta"] + offset), o=offset)

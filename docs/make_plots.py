@@ -1,4 +1,7 @@
-"""Draw every kind of plot into files: ``python docs/make_plots.py [folder]``."""
+"""Draw every kind of plot into files: ``python docs/make_plots.py [folder [name ...]]``.
+
+The picture of README: ``python docs/make_plots.py docs/_static fitted_sleepstudy``.
+"""
 
 from __future__ import annotations
 
@@ -83,16 +86,17 @@ def plots(fits: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     }
 
 
-def main(folder: str = "plots") -> None:
-    """Draw all plots into `folder`."""
+def main(folder: str = "plots", *names: str) -> None:
+    """Draw all plots, or those of these names, into `folder`."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    for name, draw in plots(models()).items():
-        axes = np.atleast_1d(np.asarray(draw(), dtype=object)).ravel()
+    drawn = plots(models())
+    for name in names or drawn:
+        axes = np.atleast_1d(np.asarray(drawn[name](), dtype=object)).ravel()
         axes[0].figure.savefig(target / f"{name}.png", dpi=110)
         plt.close("all")
         print(target / f"{name}.png")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(*sys.argv[1:])

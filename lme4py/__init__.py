@@ -47,7 +47,6 @@ _HOME = {
     "did": "lme4py.margins.scenarios",
     "glmer": "lme4py.api",
     "glmer_nb": "lme4py.api",
-    "glmm_fit": "lme4py.glmm_fit",
     "grid": "lme4py.margins.scenarios",
     "icc": "lme4py.inference.icc",
     "lformula": "lme4py.design.build",
@@ -110,7 +109,6 @@ __all__ = [
     "did",
     "glmer",
     "glmer_nb",
-    "glmm_fit",
     "grid",
     "icc",
     "lformula",
@@ -153,7 +151,7 @@ if TYPE_CHECKING:
         OptionError,
     )
     from lme4py.fit import Fit, LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
-    from lme4py.glmm_fit import GlmmFit, glmm_fit
+    from lme4py.glmm_fit import GlmmFit
     from lme4py.inference.anova import anova
     from lme4py.inference.bootstrap import BootstrapResult
     from lme4py.inference.icc import ICCResult, icc
@@ -193,16 +191,3 @@ else:
     def __dir__():
         """List the public names, imported or not."""
         return sorted([*__all__, *_MODULES])
-
-    import sys
-    import types
-
-    class _Package(types.ModuleType):
-        """A package whose public names cannot be hidden by a submodule of the same name (`glmm_fit`)."""
-
-        def __setattr__(self, name, value):
-            # The import system binds each submodule to its package when it is first imported.
-            if not (name in _HOME and isinstance(value, types.ModuleType)):
-                super().__setattr__(name, value)
-
-    sys.modules[__name__].__class__ = _Package

@@ -26,6 +26,9 @@ from lme4py.errors import ConvergenceWarning, DesignError, OptionError, did_you_
 
 __all__ = ["Fit", "LmmCriterion", "lmm_criterion", "lmm_fit", "make_fit", "optimize_criterion"]
 
+# Rows whose fitted values are made at one time.
+_ROWS = 2**15
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -343,11 +346,13 @@ def _user_modes(problem: Problem, inside: list[FloatArray]) -> tuple[FloatArray,
 
 
 def _fitted(design: Design, beta: FloatArray, modes: tuple[FloatArray, ...]) -> FloatArray:
-    fitted = design.X @ beta
-    for term, b in zip(design.terms, modes, strict=True):
-        fitted += np.einsum("nk,nk->n", term.values, b[term.codes])
-    if design.offset is not None:
-        fitted += design.offset
+    fitted = np.empty(design.n_obs)
+    for start in range(0, design.n_obs, _ROWS):
+        rows = slice(start, start + _ROWS)
+        own = design.X[rows] @ beta
+        for term, b in zip(design.terms, modes, strict=True):
+            own += np.einsum("nk,nk->n", term.values[rows], b[term.codes[rows]])
+        fitted[rows] = own if design.offset is None else own + design.offset[rows]
     return fitted
 
 

@@ -31,7 +31,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import ConvergenceWarning, OptionError, did_you_mean
 from lme4py.fit import _control, _fitted
 
-__all__ = ["GlmmFit", "check_options", "glmm_fit"]
+__all__ = ["GlmmFit", "check_options", "glmm_fit", "user_jacobian"]
 
 HESSIANS = ("observed", "expected")
 
@@ -371,15 +371,34 @@ def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, profiled: bool) -> F
         system = FixedSystem(problem, mode.swept, mode.w, np.zeros(problem.n_obs))
         fixed = np.linalg.inv(system.cross) if p else np.zeros((0, 0))
         inverse = _with_block(inverse, fixed, m)
+    to_user = user_jacobian(problem, optimum.phi)
+    covariance: FloatArray = to_user @ inverse @ to_user.T
+    return 0.5 * (covariance + covariance.T)
+
+
+def user_jacobian(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
+    """Derivative of (theta, beta, log dispersion or all thresholds) on the user's scale in the engine's parameters.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    phi : ndarray, shape (m + p + d,)
+        theta, beta, log dispersion or free parameters of the thresholds, in the engine's columns.
+
+    Returns
+    -------
+    ndarray, shape (m + p + d', m + p + d)
+        d' = K - 1 for ordered categories, else d. Rows of parameters on the boundary are zero.
+    """
+    m, p = problem.n_theta, problem.n_fixed
     last = problem.family.A if isinstance(problem.family, Ordinal) else np.eye(problem.n_nuisance)
-    to_user = np.zeros((m + p + last.shape[0], inverse.shape[0]))
-    to_user[:m, :m] = theta_jacobian(problem.templates, problem.S, optimum.phi[:m])
+    to_user = np.zeros((m + p + last.shape[0], phi.size))
+    to_user[:m, :m] = theta_jacobian(problem.templates, problem.S, phi[:m])
     to_user[m : m + p, m : m + p] = problem.C
     to_user[m + p :, m + p :] = last
     if problem.shift is not None:
         to_user[m + p :, m : m + p] = -problem.shift
-    covariance: FloatArray = to_user @ inverse @ to_user.T
-    return 0.5 * (covariance + covariance.T)
+    return to_user
 
 
 def _with_block(outer: FloatArray, block: FloatArray, place: int) -> FloatArray:

@@ -262,3 +262,22 @@ def test_anova_of_one_model_and_of_several(sleep, counts):
         lme4py.anova("model")
     with pytest.raises(OptionError, match="at least two"):
         lme4py.anova()
+
+
+# Orthodont without the rows 4, 11, 18, ... (counted from one): F of each term, and its denominator degrees of freedom,
+# from lmerTest's anova(lmer(...), type = 2).
+TYPE_TWO = {
+    "age": ([88.15691915, 0.09791790, 3.27125280], [65.118423, 86.276363, 65.027155]),
+    "scale(age)": ([88.15692154, 8.87238636, 3.27125291], [65.118424, 24.787335, 65.027156]),
+    "poly(age, 2)": ([43.74298463, 8.92806432, 1.84047778], [63.158315, 24.790742, 63.104831]),
+}
+
+
+@pytest.mark.parametrize("age", TYPE_TWO)
+def test_type_two_takes_matrices_as_lmertest_does(age):
+    data = lme4py.load_dataset("Orthodont")
+    data = data[np.arange(len(data)) % 7 != 3]
+    table = lme4py.lmer(f"distance ~ {age} * Sex + (1 | Subject)", data).anova(2)
+    # lmerTest differentiates numerically, and its estimates are those of an optimiser.
+    np.testing.assert_allclose(table["F"], TYPE_TWO[age][0], rtol=1e-6)
+    np.testing.assert_allclose(table["den_df"], TYPE_TWO[age][1], rtol=1e-6)

@@ -621,3 +621,40 @@ def test_design_pickles(sleep: pd.DataFrame) -> None:
     design = lformula("Reaction ~ Days + (Days | Subject)", sleep)
     copy: Any = pickle.loads(pickle.dumps(design))
     assert same_design(copy, lformula("Reaction ~ Days + (Days | Subject)", sleep))
+
+
+@pytest.fixture
+def holes() -> pd.DataFrame:
+    """Eight rows: the response is missing in the first, z in the second, and the third z has no logarithm."""
+    frame = pd.DataFrame({"x": [9.0, 1.0, 2.0, 4.0, 3.0, 7.0, 5.0, 6.0], "g": list("aabbccdd")})
+    frame["z"] = [1.0, np.nan, 2.0, 5.0, 3.0, 4.0, 1.0, 8.0]
+    frame["y"] = [np.nan, 2.0, 1.0, 3.0, 2.0, 5.0, 4.0, 4.0]
+    return frame
+
+
+def test_transformations_learn_from_all_rows_as_in_r(holes):
+    x, used = holes["x"].to_numpy(), slice(1, None)
+    X = lformula("y ~ scale(x) + (1 | g)", holes).X
+    # R evaluates scale(x) before it leaves out rows; rounding only.
+    np.testing.assert_allclose(X[:, 1], ((x - x.mean()) / x.std(ddof=1))[used], rtol=1e-12)
+    terms = "ns(x, 2) + poly(x, 2) + I(x - mean(x)) + cut(x, 2) + (1 | g)"
+    whole, partial = (lformula(f"{y} ~ {terms}", holes, check_identifiable=False) for y in ("x", "y"))
+    assert partial.dropped == whole.dropped
+    # The same columns without the row that is left out; rounding only.
+    np.testing.assert_allclose(partial.X, whole.X[used], rtol=1e-12, atol=1e-12)
+
+
+def test_each_call_learns_from_the_rows_its_own_columns_are_complete_in(holes):
+    z, used = holes["z"].to_numpy(), slice(2, None)
+    centre = np.nanmean(z)
+    X = lformula("y ~ I(x * center(z)) + (1 | g)", holes).X
+    # Rounding only.
+    np.testing.assert_allclose(X[:, 1], (holes["x"].to_numpy() * (z - centre))[used], rtol=1e-12)
+
+
+def test_rows_of_the_fit_decide_where_the_others_give_no_number(holes):
+    holes.loc[0, "z"] = -1.0
+    log_z = np.log(holes["z"].to_numpy()[2:])
+    X = lformula("y ~ center(log(z)) + (1 | g)", holes).X
+    # Rounding only.
+    np.testing.assert_allclose(X[:, 1], log_z - log_z.mean(), rtol=1e-12, atol=1e-14)

@@ -117,3 +117,12 @@ def test_bootstrap_interval():
 def test_refuses(sleep, options, message):
     with pytest.raises(OptionError, match=message):
         icc(sleep, **options)
+
+
+def test_a_grouping_factor_names_its_level(sleep):
+    assert icc(sleep, "Subject").estimate == icc(sleep).estimate
+    crossed = lmm("diameter ~ 1 + (1 | plate) + (1 | sample)", "Penicillin")
+    for name in ("plate", "sample"):
+        assert icc(crossed, name).estimate == icc(crossed, f"_cons|{name}").estimate
+    with pytest.raises(OptionError, match="'_cons|plate' or '_cons|sample'"):
+        icc(crossed, "batch")

@@ -14,8 +14,9 @@ from scipy import integrate, linalg, stats
 import lme4py
 from lme4py.design.response import ResponseData
 from lme4py.errors import DataError, Lme4Warning, OptionError
+from lme4py.inference.averages import averaged_mean
 from lme4py.inference.leverage import hatvalues
-from lme4py.inference.predict import averaged_means, linear_predictor, predict, random_variance
+from lme4py.inference.predict import linear_predictor, predict, random_variance
 from lme4py.inference.prediction_rows import make_rows
 from lme4py.inference.response_quantiles import cumulative, mixed_quantiles
 
@@ -244,7 +245,7 @@ def test_averaged_means_by_differences(gaps):
         theta, beta = parameters[:2], parameters[2:]
         covariances = tuple(np.array([[t**2]]) for t in theta)
         moved = replace(fit, beta=beta, covariances=covariances)
-        return averaged_means(moved, linear_predictor(moved, rows), random_variance(moved, rows))
+        return averaged_mean(moved.family.link, linear_predictor(moved, rows), random_variance(moved, rows)).f
 
     at = np.concatenate([fit.theta, fit.beta])
     step = 1e-6

@@ -94,6 +94,12 @@ def in_a_row(fit: Callable[[Task], Answer], task: Task, count: int = 15) -> Answ
         _Rest.collect = True
 
 
+def words_of(error: BaseException) -> str:
+    """The first line of an error; with its kind, unless a program says that it does not do this."""
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, NotImplementedError) else f"{type(error).__name__}: {text}"
+
+
 def serve(fit: Callable[[Task], Answer], versions: Answer, **more: Callable[[Task], Answer]) -> None:
     """Answer requests until standard input ends.
 
@@ -127,5 +133,5 @@ def serve(fit: Callable[[Task], Answer], versions: Answer, **more: Callable[[Tas
         except BaseException as error:  # A worker tells the driver of any failure, a Rust panic too.
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
-            answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+            answer = {"error": words_of(error)}
         print(json.dumps(answer), file=out)

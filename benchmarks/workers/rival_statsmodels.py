@@ -23,7 +23,7 @@ def arguments(task: Task) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError
+    NotImplementedError
         For crossed factors of many levels, which it would hold as one dense matrix of all rows.
     """
     fixed, random = task.formula.split(" + (", 1)
@@ -34,7 +34,7 @@ def arguments(task: Task) -> dict[str, Any]:
         return {"formula": fixed, "vc_formula": components, **whole}
     single = re.fullmatch(r"\(([^|]+) \| (\w+)\)", random)
     if single is None:
-        raise ValueError("dense for crossed factors")
+        raise NotImplementedError("no crossed factors of this size")
     slopes = "" if single[1] == "1" else f" + {single[1]}"
     return {"formula": fixed, "groups": single[2], "re_formula": f"1{slopes}"}
 

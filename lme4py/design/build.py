@@ -37,7 +37,7 @@ from lme4py.design.recipe import BarRecipe, Recipe, offset_column, offset_values
 from lme4py.design.response import ResponseData, glmm_response
 from lme4py.errors import DataError, DesignError, FormulaError, OptionError, did_you_mean
 from lme4py.formula.deparse import deparse, names_in
-from lme4py.formula.evaluate import evaluate
+from lme4py.formula.evaluate import evaluate, learn
 from lme4py.formula.nodes import Bar, Formula, Name, Node
 from lme4py.formula.parse import DOUBLE_BAR_NOTE, parse_formula
 from lme4py.formula.values import Value
@@ -251,10 +251,12 @@ def _evaluate(parsed: Formula, rows: _Rows, state: dict[str, Any], functions: Fu
     used = [parsed.response, *used_variables(parsed.fixed), *parsed.fixed.offsets]
     for bar in parsed.bars:
         used += [*used_variables(bar.terms), *bar.group]
+    nodes = [node for node in dict.fromkeys(used) if node is not None]
+    if rows.n < rows.keep.size:
+        for node in nodes:
+            learn(node, rows.frame.column, state, functions=functions)
     return {
-        node: drop_unused(evaluate(node, getter, state, functions=functions, formula=parsed.text))
-        for node in dict.fromkeys(used)
-        if node is not None
+        node: drop_unused(evaluate(node, getter, state, functions=functions, formula=parsed.text)) for node in nodes
     }
 
 

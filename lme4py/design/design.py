@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +133,7 @@ class Design:
     response: ResponseData | None = None
     alias: FloatArray | None = None
     columns: Mapping[str, Column] | None = None
-    conventions: Conventions = Conventions()
+    conventions: Conventions = field(default_factory=Conventions)
 
     @property
     def n_obs(self) -> int:

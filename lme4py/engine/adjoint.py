@@ -18,7 +18,7 @@ from lme4py.engine.types import FloatArray, with_data
 from lme4py.engine.wide import gram_adjoint, gram_traces
 
 if TYPE_CHECKING:
-    from lme4py.engine.sweep import Swept, SweptBorder, SweptStage
+    from lme4py.engine.sweep import LoneStage, Swept, SweptBorder, SweptStage
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def adjoint(
     for position in range(len(swept.stages) - 1, -1, -1):
         s = swept.stages[position]
         f = s.stage.factor
-        k, J = s.E.shape[0], s.E.shape[2]
+        k, J = s.A.shape[0], s.A.shape[2]
         B = border.before[position]
         P = swept.base.products if position == 0 else s.stage.products
         if only_sigma and not position and P is not None and not P.shape[1]:
@@ -110,7 +110,7 @@ def adjoint(
             part = _adjoint_coupling(s, border.scaled[position], lower, change)
             state.values[structure.coupling_slices[f]] += part
         elif blocks:
-            first_coupling = _adjoint_coupling(s, border.scaled[0], lower, change)
+            first_coupling = _adjoint_coupling(s, border.scaled[0] if border.scaled else B, lower, change)
     order = range(len(swept.sweeper.factors))
     sigma = [state.sigma[f] for f in order]
     if only_sigma:
@@ -118,9 +118,9 @@ def adjoint(
     return Adjoint(sigma, [state.diagonal[f] for f in order], state.values, first_coupling, state.dense)
 
 
-def _sigma_alone(s: SweptStage, B: FloatArray, corner: FloatArray) -> FloatArray:
+def _sigma_alone(s: SweptStage | LoneStage, B: FloatArray, corner: FloatArray) -> FloatArray:
     """Derivative in Sigma of the only factor, some levels at a time."""
-    k, J = s.E.shape[0], s.E.shape[2]
+    k, J = s.A.shape[0], s.A.shape[2]
     rows = B.reshape(k, J, -1)
     total = np.zeros((k, k))
     for levels, part in s.pieces():
@@ -129,7 +129,7 @@ def _sigma_alone(s: SweptStage, B: FloatArray, corner: FloatArray) -> FloatArray
     return total
 
 
-def _sigma_of_stage(s: SweptStage, d_E: FloatArray) -> FloatArray:
+def _sigma_of_stage(s: SweptStage | LoneStage, d_E: FloatArray) -> FloatArray:
     """Derivative in Sigma of an eliminated factor from that in its E, (k, k)."""
     N = s.residual_map
     if N.shape[0] == 1:
@@ -157,7 +157,7 @@ class _AdjointState:
             return own
         return np.concatenate([own, self.dense.at(stage)])
 
-    def wide(self, swept: SweptStage) -> FloatArray:
+    def wide(self, swept: SweptStage | LoneStage) -> FloatArray:
         """Derivatives in E of a stage without a list of products, (k, k, J)."""
         if not isinstance(self.dense, DenseDerivative):
             raise ValueError("there is no dense block")
@@ -167,7 +167,7 @@ class _AdjointState:
         left, right = C @ self.dense.left, C @ self.dense.right
         return out + small.outer(left.reshape(k, J, -1), right.reshape(k, J, -1))
 
-    def wide_traces(self, s: SweptStage) -> FloatArray:
+    def wide_traces(self, s: SweptStage | LoneStage) -> FloatArray:
         """The part of the derivative in Sigma that comes through such a stage's E, summed over levels, (k, k)."""
         plan = s.stage.gram
         if not isinstance(self.dense, DenseDerivative):
@@ -180,7 +180,7 @@ class _AdjointState:
         return 0.5 * (total + total.T)
 
 
-def _adjoint_coupling(s: SweptStage, EB: FloatArray, lower: FloatArray | None, change: FloatArray | None) -> FloatArray:
+def _adjoint_coupling(s: SweptStage | LoneStage, EB: FloatArray, lower: FloatArray | None, change: FloatArray | None) -> FloatArray:
     """Derivative in the stored elements of C of a stage."""
     C = s.coupling
     out = np.zeros(C.nnz)

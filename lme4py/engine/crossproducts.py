@@ -6,7 +6,7 @@ send their blocks through `accumulate`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,13 +72,41 @@ class Edges:
 
 
 @dataclass(frozen=True)
+class SortedEdges:
+    """The same, kept as a table of rows: half the memory, and the first coupling can share it.
+
+    Attributes
+    ----------
+    pointer : ndarray of int, shape (J_s + 1,)
+        Where the pairs of each level of s begin.
+    indices : ndarray of int, shape (E,)
+        Levels of t.
+    values : ndarray, shape (k_s, k_t, E)
+    """
+
+    pointer: IntArray
+    indices: IntArray
+    values: FloatArray
+
+    @property
+    def rows(self) -> IntArray:
+        """Levels of s, made anew each time."""
+        return np.repeat(np.arange(self.pointer.size - 1), np.diff(self.pointer))
+
+    @property
+    def columns(self) -> IntArray:
+        """Levels of t as integers that arithmetic does not overflow, made anew each time."""
+        return self.indices.astype(np.intp)
+
+
+@dataclass(frozen=True)
 class CrossProducts:
     """A by blocks.
 
     Attributes
     ----------
     diagonal : tuple of ndarray, each (k, k, J)
-    edges : dict (s, t) -> Edges, s < t
+    edges : dict (s, t) -> Edges or SortedEdges, s < t
     border : tuple of ndarray, each (k, J, p + 1)
         Z_s'W [X y].
     corner : ndarray, shape (p + 1, p + 1)
@@ -88,7 +116,7 @@ class CrossProducts:
     """
 
     diagonal: tuple[FloatArray, ...]
-    edges: dict[tuple[int, int], Edges]
+    edges: dict[tuple[int, int], Edges | SortedEdges]
     border: tuple[FloatArray, ...]
     corner: FloatArray
     n_obs: int
@@ -103,20 +131,60 @@ def accumulate(blocks: Iterable[RowBlock], factors: tuple[Factor, ...]) -> Cross
     blocks : iterable of RowBlock
     factors : tuple of Factor
     """
-    parts = [_of_block(block, factors) for block in blocks]
-    if len(parts) == 1:
-        return parts[0]
-    diagonal = tuple(sum_arrays([part.diagonal[f] for part in parts]) for f in range(len(factors)))
-    border = tuple(sum_arrays([part.border[f] for part in parts]) for f in range(len(factors)))
-    edges = {key: _merge_edges([part.edges[key] for part in parts], factors[key[0]].n_levels) for key in parts[0].edges}
-    return CrossProducts(
-        diagonal,
-        edges,
-        border,
-        sum_arrays([part.corner for part in parts]),
-        sum(part.n_obs for part in parts),
-        sum(part.sum_log_weights for part in parts),
-    )
+    sums: _Sums | None = None
+    for block in blocks:
+        if sums is None:
+            sums = _Sums(factors, block.XY.shape[1])
+        sums.add(block)
+    if sums is None:
+        raise ValueError("there are no rows")
+    return sums.result()
+
+
+class _Sums:
+    """Cross-products of the blocks of rows so far.
+
+    Parameters
+    ----------
+    factors : tuple of Factor
+    width : int
+        p + 1.
+    """
+
+    def __init__(self, factors: tuple[Factor, ...], width: int) -> None:
+        self.factors = factors
+        self.diagonal = tuple(np.zeros((f.n_columns, f.n_columns, f.n_levels)) for f in factors)
+        self.border = tuple(np.zeros((f.n_columns, f.n_levels, width)) for f in factors)
+        self.edges: dict[tuple[int, int], list[Edges | SortedEdges]] = {
+            (s, t): [] for s in range(len(factors)) for t in range(s + 1, len(factors))
+        }
+        self.corner = np.zeros((width, width))
+        self.n_obs = 0
+        self.sum_log_weights = 0.0
+
+    def add(self, block: RowBlock) -> None:
+        """Add the products of some rows."""
+        w = block.weights
+        weighted_XY = block.XY if w is None else block.XY * w[:, None]
+        weighted_Z = [Z if w is None else Z * w[:, None] for Z in block.Z]
+        for f in range(len(self.factors)):
+            codes, Z = block.codes[f], block.Z[f]
+            _add_diagonal(self.diagonal[f], codes, Z, weighted_Z[f])
+            _add_border(self.border[f], codes, Z, weighted_XY)
+        for (s, t), parts in self.edges.items():
+            parts.append(_edges(block, weighted_Z, s, t, self.factors))
+        self.corner += block.XY.T @ weighted_XY
+        self.n_obs += block.XY.shape[0]
+        self.sum_log_weights += 0.0 if w is None else float(np.log(w).sum())
+
+    def result(self) -> CrossProducts:
+        """The sums; the parts of the edges are given up one by one."""
+        edges = {}
+        for pair in list(self.edges):
+            parts = self.edges.pop(pair)
+            shape = (self.factors[pair[0]].n_levels, self.factors[pair[1]].n_levels)
+            edges[pair] = parts[0] if len(parts) == 1 else _merge_edges(parts, shape)
+        return CrossProducts(self.diagonal, edges, self.border, self.corner, self.n_obs, self.sum_log_weights)
 
 
 def sum_arrays(arrays: list[FloatArray]) -> FloatArray:
@@ -127,47 +195,24 @@ def sum_arrays(arrays: list[FloatArray]) -> FloatArray:
     return total
 
 
-def _of_block(block: RowBlock, factors: tuple[Factor, ...]) -> CrossProducts:
-    w = block.weights
-    weighted_XY = block.XY if w is None else block.XY * w[:, None]
-    weighted_Z = [Z if w is None else Z * w[:, None] for Z in block.Z]
-    diagonal = []
-    border = []
-    for f, factor in enumerate(factors):
-        codes, Z, WZ = block.codes[f], block.Z[f], weighted_Z[f]
-        diagonal.append(_diagonal(codes, Z, WZ, factor.n_levels))
-        border.append(_border(codes, Z, weighted_XY, factor.n_levels))
-    edges = {
-        (s, t): _edges(block, weighted_Z, s, t, factors)
-        for s in range(len(factors))
-        for t in range(s + 1, len(factors))
-    }
-    log_weights = 0.0 if w is None else float(np.log(w).sum())
-    corner = block.XY.T @ weighted_XY
-    return CrossProducts(tuple(diagonal), edges, tuple(border), corner, block.XY.shape[0], log_weights)
-
-
-def _diagonal(codes: IntArray, Z: FloatArray, WZ: FloatArray, n_levels: int) -> FloatArray:
-    k = Z.shape[1]
-    out = np.empty((k, k, n_levels))
+def _add_diagonal(out: FloatArray, codes: IntArray, Z: FloatArray, WZ: FloatArray) -> None:
+    k, _, n_levels = out.shape
     for a in range(k):
         for b in range(a + 1):
-            out[a, b] = np.bincount(codes, weights=Z[:, a] * WZ[:, b], minlength=n_levels)
-            out[b, a] = out[a, b]
-    return out
+            out[a, b] += np.bincount(codes, weights=Z[:, a] * WZ[:, b], minlength=n_levels)
+            if a != b:
+                out[b, a] = out[a, b]
 
 
-def _border(codes: IntArray, Z: FloatArray, weighted_XY: FloatArray, n_levels: int) -> FloatArray:
+def _add_border(out: FloatArray, codes: IntArray, Z: FloatArray, weighted_XY: FloatArray) -> None:
     n, k = Z.shape
-    c = weighted_XY.shape[1]
-    out = np.empty((k, n_levels, c))
+    n_levels, c = out.shape[1:]
     if n * k * c < _FEW:
         # A sparse matrix costs more to set up than these sums.
         for a in range(k):
             for j in range(c):
-                out[a, :, j] = np.bincount(codes, weights=Z[:, a] * weighted_XY[:, j], minlength=n_levels)
-        return out
-    out[:] = 0.0
+                out[a, :, j] += np.bincount(codes, weights=Z[:, a] * weighted_XY[:, j], minlength=n_levels)
+        return
     for start in range(0, n, _ROWS):
         rows = slice(start, min(start + _ROWS, n))
         shape = (rows.stop - start, n_levels)
@@ -175,10 +220,11 @@ def _border(codes: IntArray, Z: FloatArray, weighted_XY: FloatArray, n_levels: i
             ones = np.ascontiguousarray(Z[rows, a])
             indicator = sparse.csr_array((ones, codes[rows], np.arange(shape[0] + 1)), shape=shape)
             out[a] += indicator.T @ weighted_XY[rows]
-    return out
 
 
-def _edges(block: RowBlock, weighted_Z: list[FloatArray], s: int, t: int, factors: tuple[Factor, ...]) -> Edges:
+def _edges(
+    block: RowBlock, weighted_Z: list[FloatArray], s: int, t: int, factors: tuple[Factor, ...]
+) -> Edges | SortedEdges:
     rows, columns = block.codes[s], block.codes[t]
     Zs, WZt = block.Z[s], weighted_Z[t]
     shape = (factors[s].n_levels, factors[t].n_levels)
@@ -187,27 +233,24 @@ def _edges(block: RowBlock, weighted_Z: list[FloatArray], s: int, t: int, factor
         keys, place = np.unique(rows * shape[1] + columns, return_inverse=True)
         sums = [[np.bincount(place, weights=z * wz, minlength=keys.size) for wz in WZt.T] for z in Zs.T]
         return Edges(*np.divmod(keys, shape[1]), np.array(sums))
-    # The conversion sums duplicates; its structure is the same every time, since explicit zeros are kept.
-    tables = [[sparse.coo_array((z * wz, (rows, columns)), shape=shape).tocsr() for wz in WZt.T] for z in Zs.T]
-    return _as_edges(tables[0][0], np.array([[table.data for table in line] for line in tables]))
+    return _sorted_edges(rows, columns, [[z * wz for wz in WZt.T] for z in Zs.T], shape)
 
 
-def _as_edges(table: sparse.csr_array, values: FloatArray) -> Edges:
-    rows = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
-    return Edges(rows, table.indices.astype(np.intp), values)
+def _sorted_edges(
+    rows: IntArray, columns: IntArray, values: Sequence[Sequence[FloatArray]], shape: tuple[int, int]
+) -> SortedEdges:
+    """Pairs of levels with their values summed over duplicates; explicit zeros stay, so that all have one pattern."""
+    tables = [[sparse.coo_array((own, (rows, columns)), shape=shape).tocsr() for own in line] for line in values]
+    first = tables[0][0]
+    if len(tables) == len(tables[0]) == 1:
+        return SortedEdges(first.indptr, first.indices, first.data[None, None])
+    return SortedEdges(first.indptr, first.indices, np.array([[table.data for table in line] for line in tables]))
 
 
-def _merge_edges(parts: list[Edges], n_rows: int) -> Edges:
-    rows = np.concatenate([part.rows for part in parts])
-    columns = np.concatenate([part.columns for part in parts])
+def _merge_edges(parts: list[Edges | SortedEdges], shape: tuple[int, int]) -> SortedEdges:
+    small = np.int32 if max(shape) < 2**31 else np.intp
+    rows = np.concatenate([part.rows.astype(small) for part in parts])
+    columns = np.concatenate([part.columns.astype(small) for part in parts])
     values = np.concatenate([part.values for part in parts], axis=2)
-    k_s, k_t, _ = values.shape
-    shape = (n_rows, int(columns.max()) + 1)
-    merged = np.array(
-        [
-            [sparse.coo_array((values[a, b], (rows, columns)), shape=shape).tocsr().data for b in range(k_t)]
-            for a in range(k_s)
-        ]
-    )
-    table = sparse.coo_array((values[0, 0], (rows, columns)), shape=shape).tocsr()
-    return _as_edges(table, merged)
+    parts.clear()
+    return _sorted_edges(rows, columns, values, shape)

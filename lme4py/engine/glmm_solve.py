@@ -25,6 +25,8 @@ from lme4py.errors import DesignError
 
 # Relative standard deviations below this are tried as exact zeros.
 _SNAP = 0.02
+# Below this the random effects do not change a single digit of the criterion.
+_NO_VARIANCE = 1e-9
 # The first stage only has to come near the optimum of the second.
 _ROUGH = 1e-2
 # First trust-region radius in units of standard errors.
@@ -372,8 +374,9 @@ def _snap(problem: GlmmProblem, phi: FloatArray) -> FloatArray | None:
 
 
 def canonical(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
-    """The same covariances with non-negative diagonals."""
+    """The same covariances with non-negative diagonals; what is rounding beside the predictor's unit is zero."""
     theta = problem.templates.theta_of_factors(problem.templates.factors(phi[: problem.n_theta]))
+    theta = np.where(np.abs(theta) < _NO_VARIANCE, 0.0, theta)
     return np.concatenate([theta, phi[problem.n_theta :]])
 
 

@@ -7,7 +7,7 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from lme4py.engine.crossproducts import CrossProducts, Edges, Factor
+from lme4py.engine.crossproducts import CrossProducts, Edges, Factor, SortedEdges
 from lme4py.engine.pattern import Pattern, count_products, cross_block
 from lme4py.engine.sparse_pattern import Forecast, SparseBlock
 from lme4py.engine.types import BoolArray, IntArray, SparseMatrix, sparse
@@ -134,6 +134,9 @@ class Layout:
 
     def _coupling(self, s: int, slices: dict[int, slice], width: int, pattern: Pattern) -> SparseMatrix:
         """Values of A between s and all that remain, on the pattern with fill."""
+        shared = self._shared_coupling(s, slices, width, pattern)
+        if shared is not None:
+            return shared
         rows, columns, values = [], [], []
         J = self.factors[s].n_levels
         for t, place in slices.items():
@@ -159,7 +162,17 @@ class Layout:
         index = (np.concatenate(rows), np.concatenate(columns))
         return sparse.coo_array((np.concatenate(values), index), shape=shape).tocsr()
 
-    def _with_fill(self, pattern: Pattern, s: int, t: int, block: Edges) -> tuple[IntArray, IntArray, IntArray | None]:
+    def _shared_coupling(self, s: int, slices: dict[int, slice], width: int, pattern: Pattern) -> SparseMatrix | None:
+        """The one table of edges itself, where it is all there is: of large crossed factors there is no second copy."""
+        t = next(iter(slices), -1)
+        edges = self.cross.edges.get((s, t))
+        if len(slices) != 1 or not isinstance(edges, SortedEdges) or (s, t) in pattern.filled:
+            return None
+        if edges.values.shape[:2] != (1, 1):
+            return None
+        return sparse.csr_array((edges.values[0, 0], edges.indices, edges.pointer), shape=(self.factors[s].size, width))
+
+    def _with_fill(self, pattern: Pattern, s: int, t: int, block: Edges | SortedEdges) -> tuple[IntArray, IntArray, IntArray | None]:
         """Pairs that can be non-zero, and where the ones of the data stand among them (None: there are no others)."""
         if (s, t) not in pattern.filled:
             return block.rows, block.columns, None

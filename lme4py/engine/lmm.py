@@ -22,7 +22,7 @@ from lme4py.engine import small
 from lme4py.engine.covariance import Templates
 from lme4py.engine.crossproducts import CrossProducts, Edges, Factor, RowBlock, accumulate
 from lme4py.engine.forecast import check_levels
-from lme4py.engine.scaling import ScaledColumns, Scaling, scale_columns
+from lme4py.engine.scaling import ScaledColumns, Scaling, plan_scaling, row_blocks
 from lme4py.engine.structure import Structure, analyse
 from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
 from lme4py.engine.types import FloatArray, LinearOperator, SparseMatrix, sparse
@@ -30,6 +30,8 @@ from lme4py.errors import DesignError
 
 # With more products than this, the change of the dense block is made by matrix products.
 _MAX_LISTED = 3_000_000
+# Rows whose columns are made at one time.
+_ROWS = 2**16
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,9 @@ def make_problem(design: Design) -> Problem:
         )
     factors = group_terms(design)
     check_levels(factors)
-    scaling, columns = scale_columns(design)
-    cross = accumulate([_row_block(design, columns, factors)], factors)
-    # From here on nothing needs the rows, and the symbolic step needs the memory.
-    del columns
+    scaling, scaler = plan_scaling(design)
+    blocks = (_row_block(design, scaler.rows(place), place, factors) for place in row_blocks(design.n_obs, _ROWS))
+    cross = accumulate(blocks, factors)
     # Of a block of random intercepts one matrix is kept, and one more where a variance is zero.
     copies = 2 if all(factor.n_columns == 1 for factor in factors) else 4
     structure = analyse(factors, cross, max_listed=_MAX_LISTED, copies=copies)
@@ -99,8 +100,8 @@ def make_problem(design: Design) -> Problem:
     return Problem(factors, templates, scaling, cross, structure, base_values(structure, factors, cross))
 
 
-def _row_block(design: Design, columns: ScaledColumns, factors: tuple[Factor, ...]) -> RowBlock:
-    codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
+def _row_block(design: Design, columns: ScaledColumns, place: slice, factors: tuple[Factor, ...]) -> RowBlock:
+    codes = tuple(design.terms[factor.terms[0]].codes[place] for factor in factors)
     Z = tuple(
         columns.Z[factor.terms[0]] if len(factor.terms) == 1 else np.hstack([columns.Z[t] for t in factor.terms])
         for factor in factors
@@ -158,7 +159,7 @@ class Criterion:
     def __init__(self, problem: Problem, reml: bool) -> None:
         self.problem = problem
         self.reml = reml
-        self.sweeper = Sweeper(problem.structure, problem.factors)
+        self.sweeper = Sweeper(problem.structure, problem.factors, lean=True)
         n, p = problem.cross.n_obs, problem.n_fixed
         self.df = n - p if reml else n
         scaling = problem.scaling
@@ -238,9 +239,10 @@ class Criterion:
         """y'P V_i P V_j P y and y'P V_i P y for all pairs of theta."""
         problem = self.problem
         combination = np.append(-point.beta, 1.0)[:, None]
-        _, g = point.swept.back_substitute(point.border, combination)
-        alone = len(problem.factors) == 1
-        q, slope, XY = self._forms_of_one(point, g[0]) if alone else self._forms(point, g)
+        if len(problem.factors) == 1:
+            q, slope, XY = self._forms_of_one(point, combination)
+        else:
+            q, slope, XY = self._forms(point, point.swept.back_substitute(point.border, combination)[1])
         p = problem.n_fixed
         if p:
             half = lapack.dtrtrs(point.RX, XY[:p], trans=1)[0]
@@ -261,14 +263,13 @@ class Criterion:
         XY -= point.border.cross(swept_border)
         return inner - swept_border.cross(swept_border), slope, XY
 
-    def _forms_of_one(self, point: Point, g: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _forms_of_one(self, point: Point, combination: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The same for one grouping factor, some levels at a time."""
         k, m = self.problem.factors[0].n_columns, self.problem.templates.n_theta
         border = self.problem.base.border[0].reshape(k, self.problem.factors[0].n_levels, -1)
-        values = g.reshape(k, -1)
         q, slope, XY = np.zeros((m, m)), np.zeros(m), np.zeros((border.shape[2], m))
         for levels, stage in point.swept.stages[0].pieces():
-            own = values[:, levels].reshape(-1, 1)
+            own = small.apply(stage.residual_map, border[:, levels] @ combination).reshape(-1, 1)
             h = self._directions(point, [own])[0]
             products = small.apply(stage.A, h.reshape(k, -1, m)).reshape(-1, m)
             rest = h - stage.apply_E(products)

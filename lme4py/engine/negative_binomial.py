@@ -10,7 +10,7 @@ from scipy.special import xlog1py, xlogy
 
 from lme4py.design.response import ResponseData
 from lme4py.engine.family_base import MeanFamily, Order, Pieces, natural
-from lme4py.engine.special import log1p_minus, log_rising, nb1_information
+from lme4py.engine.special import log1p_minus, log_coefficient, log_rising, nb1_information
 from lme4py.engine.types import FloatArray
 
 __all__ = ["NegativeBinomial1", "NegativeBinomial2"]
@@ -18,6 +18,8 @@ __all__ = ["NegativeBinomial1", "NegativeBinomial2"]
 # Starts are kept where the likelihood still has a slope: at little overdispersion it has none.
 _MOMENT_RANGE: Final = (1e-3, 1e3)
 _ALPHA_RANGE: Final = (1e-3, 1e12)
+# Beyond this, terms of the size of y log y would leave few digits of the rest.
+_LARGE_COUNT: Final = 1000.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,14 @@ class NegativeBinomial2(MeanFamily):
             p.d1_lam = p_ * p.d1
             p.d2_lam = curve * (q - p_) - theta * pq
             p.info_lam = theta * p_ * p_
+        large = (y > _LARGE_COUNT) & (theta < y) & (u > 0.0)
+        if large.any():
+            of_counts, slope = log_coefficient(np.maximum(counts, _LARGE_COUNT), np.broadcast_to(lam, counts.shape))
+            exact = of_counts[index] - y * np.log1p(np.exp(-np.abs(u))) - theta * excess
+            p.value = np.where(large, exact, p.value)
+            if order >= 3:
+                slope_lam = slope[index] - y * q - theta * _softplus_minus_slope(u, p_, excess)
+                p.d_lam = np.where(large, slope_lam, p.d_lam)
         return p
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
@@ -114,6 +124,14 @@ class NegativeBinomial1(MeanFamily):
             p.d2_lam = s * (k - rho) - R[3]
             if J is not None:
                 p.d_info, p.info_lam = J[1], J[2] - J[1]
+        large = (y > _LARGE_COUNT) & (s < y)
+        if large.any():
+            coefficient, slope = log_coefficient(np.maximum(y, _LARGE_COUNT), log_s)
+            p.value = np.where(large, coefficient - y * np.log1p(1.0 / alpha) - s * k, p.value)
+            if order >= 1:
+                p.d1 = np.where(large, slope - s * k, p.d1)
+            if order >= 3:
+                p.d_lam = np.where(large, s * (k - rho) - slope + y / (1.0 + alpha), p.d_lam)
         return p
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.engine.crossproducts import CrossProducts, Edges, Factor
+from lme4py.engine.crossproducts import CrossProducts, Edges, Factor, SortedEdges
 from lme4py.engine.types import IntArray
 
 
@@ -22,7 +22,7 @@ def level_pairs(cross: CrossProducts, s: int, t: int) -> tuple[IntArray, IntArra
     return (edges.rows, edges.columns) if s < t else (edges.columns, edges.rows)
 
 
-def cross_block(cross: CrossProducts, s: int, t: int) -> Edges:
+def cross_block(cross: CrossProducts, s: int, t: int) -> Edges | SortedEdges:
     """Z_s'W Z_t for any order of s and t."""
     edges = cross.edges[min(s, t), max(s, t)]
     if s < t:

@@ -9,7 +9,8 @@ but `Days + 2000` or micrograms no longer cost digits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -21,6 +22,8 @@ from lme4py.errors import DataError
 
 # Beyond this condition number a cross-product loses too many digits and X is orthogonalised row by row.
 _SAFE_CONDITION = 1e3
+# Rows that are worked on at one time: what is made of them stays in the cache of the processor.
+_ROWS = 2**14
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,71 @@ class ScaledColumns:
     weights: FloatArray | None  # mean 1
 
 
+@dataclass(frozen=True)
+class ColumnMap:
+    """Columns of the user's as columns of the engine's: ((X - shift) / sizes) mix, step by step to keep the digits.
+
+    Attributes
+    ----------
+    shift, sizes : ndarray, shape (k,), or None
+    mix : ndarray, shape (k, k), or None
+    """
+
+    shift: FloatArray | None = None
+    sizes: FloatArray | None = None
+    mix: FloatArray | None = None
+
+    def __call__(self, X: FloatArray) -> FloatArray:
+        """The columns of some rows, shape (n, k); the same array where nothing changes."""
+        out = X if self.shift is None else X - self.shift
+        if self.sizes is not None:
+            out = out / self.sizes if out is X else np.divide(out, self.sizes, out=out)
+        return out if self.mix is None else out @ self.mix
+
+
+@dataclass(frozen=True)
+class RowScaler:
+    """Makes the engine's columns of some rows, so that large data need no whole copy of them.
+
+    Attributes
+    ----------
+    design : Design
+    X, Z : ColumnMap
+        Of the fixed effects and, for each term, of the random effects.
+    magnitude, spread : float
+        y inside is the residual of (y - offset) / magnitude from X, divided by `spread`.
+    steps : tuple of ndarray, each (p,)
+        Coefficients of that residual, subtracted one after the other.
+    weight_scale : float
+    """
+
+    design: Design
+    X: ColumnMap
+    Z: tuple[ColumnMap, ...]
+    magnitude: float
+    spread: float
+    steps: tuple[FloatArray, ...]
+    weight_scale: float
+
+    def rows(self, place: slice) -> ScaledColumns:
+        """The columns of the rows `place`."""
+        design = self.design
+        Z = tuple(own(term.values[place]) for own, term in zip(self.Z, design.terms, strict=True))
+        weights = None if design.weights is None else design.weights[place] / self.weight_scale
+        return ScaledColumns(self.fixed(place), Z, weights)
+
+    def fixed(self, place: slice) -> FloatArray:
+        """[X y] of the rows `place`, (n, p + 1)."""
+        X = self.X(self.design.X[place])
+        XY = np.empty((X.shape[0], X.shape[1] + 1))
+        XY[:, :-1] = X
+        y = _response(self.design, place, self.magnitude)
+        for step in self.steps:
+            y -= X @ step
+        np.divide(y, self.spread, out=XY[:, -1])
+        return XY
+
+
 def scale_columns(design: Design) -> tuple[Scaling, ScaledColumns]:
     """Scale the columns of a design.
 
@@ -83,47 +151,72 @@ def scale_columns(design: Design) -> tuple[Scaling, ScaledColumns]:
     design : Design
         With y of shape (n,).
     """
-    n, p = design.X.shape
+    scaling, scaler = plan_scaling(design)
+    return scaling, scaler.rows(slice(0, design.n_obs))
+
+
+def plan_scaling(design: Design) -> tuple[Scaling, RowScaler]:
+    """The maps of a design, and what makes the columns of some of its rows.
+
+    Parameters
+    ----------
+    design : Design
+        With y of shape (n,).
+    """
     weight_scale = 1.0 if design.weights is None else float(design.weights.mean())
     w = None if design.weights is None else design.weights / weight_scale
-    root = None if w is None else np.sqrt(w)
-    y = design.y if design.offset is None else design.y - design.offset
-    X, C = _scale_fixed(design.X, root)
-    XY = np.empty((n, p + 1))
-    XY[:, :p] = X
-    del X
-    # Squares of very small or very large numbers would leave the range of floating point.
-    magnitude = float(np.abs(y).max(initial=0.0)) or 1.0
+    C, fixed = _scale_fixed(design.X, w)
+    magnitude = _magnitude(design)
+    scaler = RowScaler(design, fixed, (), magnitude, 1.0, (), weight_scale)
+    spread, steps = _centre_response(scaler, w)
+    random = [_scale_random(term, w) for term in design.terms]
+    scaler = replace(scaler, Z=tuple(own for _, own in random), spread=spread, steps=steps)
+    log_det = float(np.log(np.abs(np.linalg.det(C)))) if C.size else 0.0
+    b0 = C @ (magnitude * sum(steps, np.zeros(C.shape[0])))
+    return Scaling(C, magnitude * spread, b0, tuple(S for S, _ in random), log_det, weight_scale), scaler
+
+
+def row_blocks(n: int, size: int) -> Iterator[slice]:
+    """Places of at most `size` rows at a time."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _response(design: Design, place: slice, magnitude: float) -> FloatArray:
+    """(y - offset) / magnitude of some rows."""
+    y = design.y[place] if design.offset is None else design.y[place] - design.offset[place]
+    scaled: FloatArray = y / magnitude
+    return scaled
+
+
+def _magnitude(design: Design) -> float:
+    """The largest response: squares of very small or very large numbers would leave the range of floating point."""
+    largest = 0.0
+    for place in row_blocks(design.n_obs, _ROWS):
+        largest = max(largest, float(np.abs(_response(design, place, 1.0)).max()))
+    magnitude = largest or 1.0
     if not 1e-140 < magnitude < 1e140:
         raise DataError(
             f"the largest response is {magnitude:.3g}, and its variance is beyond floating point; use other units."
         )
-    XY[:, p] = y / magnitude
-    spread, coefficients = _centre_response(XY, root)
-    y_scale, coefficients = magnitude * spread, magnitude * coefficients
-    maps = []
-    Z = []
-    for term in design.terms:
-        scaled, S = _scale_random(term, root)
-        Z.append(scaled)
-        maps.append(S)
-    log_det = float(np.log(np.abs(np.linalg.det(C)))) if p else 0.0
-    scaling = Scaling(C, y_scale, C @ coefficients, tuple(maps), log_det, weight_scale)
-    return scaling, ScaledColumns(XY, tuple(Z), w)
+    return magnitude
 
 
-def _moments(X: FloatArray, root: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-    """Weighted means and standard deviations about them; a column that is constant keeps its root mean square."""
-    if root is None:
-        means = X.mean(axis=0)
-        centred = X - means
-        deviations = np.sqrt(np.einsum("ij,ij->j", centred, centred) / X.shape[0])
-    else:
-        v = root**2 / X.shape[0]
-        means = v @ X
-        centred = X - means
-        deviations = np.sqrt(v @ centred**2)
-    return means, deviations
+def _means(X: FloatArray, w: FloatArray | None) -> FloatArray:
+    """Weighted means of the columns."""
+    if w is None:
+        means: FloatArray = X.mean(axis=0)
+        return means
+    return (w / X.shape[0]) @ X
+
+
+def _gram(X: FloatArray, own: ColumnMap, w: FloatArray | None) -> FloatArray:
+    """Weighted mean products of the mapped columns, (k, k)."""
+    n, k = X.shape
+    total = np.zeros((k, k))
+    for place in row_blocks(n, _ROWS):
+        mapped = own(X[place])
+        total += mapped.T @ (mapped if w is None else mapped * w[place, None])
+    return total / n
 
 
 def _constant_column(X: FloatArray) -> int | None:
@@ -138,95 +231,109 @@ def _constant_column(X: FloatArray) -> int | None:
     return None
 
 
-def _scale_fixed(X: FloatArray, root: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-    """X C with C chosen so that the columns are close to orthonormal (weighted, times sqrt(n))."""
+def _scale_fixed(X: FloatArray, w: FloatArray | None) -> tuple[FloatArray, ColumnMap]:
+    """C, and the map to X C, chosen so that the columns are close to orthonormal (weighted, times sqrt(n))."""
     n, p = X.shape
     if p == 0:
-        return X, np.zeros((0, 0))
-    C, scaled = _centre_and_scale(X, root)
+        return np.zeros((0, 0)), ColumnMap()
+    C, own, gram = _centre_and_scale(X, w)
     if p == 1:
-        return scaled, C
-    weighted = scaled if root is None else scaled * root[:, None]
-    gram = weighted.T @ weighted / n
+        return C, own
     spread = np.linalg.eigvalsh(gram)
+    mix = np.eye(p)
     if spread[-1] > _SAFE_CONDITION**2 * spread[0]:
-        triangle = scipy.linalg.qr(weighted, mode="r", check_finite=False)[0][:p] / np.sqrt(n)
-        inverse = scipy.linalg.solve_triangular(triangle, np.eye(p), check_finite=False)
-        scaled = scaled @ inverse
-        C = C @ inverse
-        weighted = scaled if root is None else scaled * root[:, None]
-        gram = weighted.T @ weighted / n
-    inverse = np.linalg.inv(np.linalg.cholesky(gram)).T
-    return scaled @ inverse, C @ inverse
+        mix = scipy.linalg.solve_triangular(_triangle(X, own, w) / np.sqrt(n), mix, check_finite=False)
+        own = replace(own, mix=mix)
+        gram = _gram(X, own, w)
+    mix = mix @ np.linalg.inv(np.linalg.cholesky(gram)).T
+    return C @ mix, replace(own, mix=mix)
 
 
-def _centre_and_scale(X: FloatArray, root: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-    """C and X C where other columns are centred if one is constant, and all have unit size."""
+def _triangle(X: FloatArray, own: ColumnMap, w: FloatArray | None) -> FloatArray:
+    """R of the QR decomposition of the mapped and weighted columns, (p, p), some rows at a time."""
+    n, p = X.shape
+    R = np.zeros((0, p))
+    for place in row_blocks(n, max(_ROWS, 2 * p)):
+        mapped = own(X[place])
+        weighted = mapped if w is None else mapped * np.sqrt(w[place, None])
+        R = scipy.linalg.qr(np.concatenate([R, weighted]), mode="r", check_finite=False)[0][:p]
+    return R
+
+
+def _centre_and_scale(X: FloatArray, w: FloatArray | None) -> tuple[FloatArray, ColumnMap, FloatArray]:
+    """C, the map to X C where other columns are centred if one is constant and all have unit size, and their Gram."""
     p = X.shape[1]
     constant = _constant_column(X)
-    means, deviations = _moments(X, root)
     C = np.eye(p)
     if constant is None:
-        sizes = np.sqrt(means**2 + deviations**2)
-        C /= np.where(sizes > 0, sizes, 1.0)[None, :]
-        return C, X @ C
+        gram = _gram(X, ColumnMap(), w)
+        sizes = np.sqrt(gram.diagonal())
+        sizes = np.where(sizes > 0, sizes, 1.0)
+        C /= sizes[None, :]
+        return C, ColumnMap(sizes=sizes), gram / sizes / sizes[:, None]
     value = X[0, constant]
+    means = _means(X, w)
+    shift = means.copy()
+    shift[constant] = 0.0
+    gram = _gram(X, ColumnMap(shift), w)
+    deviations = np.sqrt(gram.diagonal())
     # A column that only differs from a constant by rounding keeps its size: the rank check has let it pass.
     sizes = np.where(deviations > 0, deviations, np.where(means != 0, np.abs(means), 1.0))
     sizes[constant] = abs(value)
-    shift = means.copy()
-    shift[constant] = 0.0
-    scaled = X - shift
-    scaled /= sizes
     C[constant, :] -= shift / value
     C /= sizes[None, :]
-    return C, scaled
+    return C, ColumnMap(shift, sizes), gram / sizes / sizes[:, None]
 
 
-def _centre_response(XY: FloatArray, root: FloatArray | None) -> tuple[float, FloatArray]:
-    """Replace the last column by its residuals from the others in units of their size; return size and coefficients."""
-    n, p = XY.shape[0], XY.shape[1] - 1
-    X, y = XY[:, :p], XY[:, p]
-    coefficients = np.zeros(p)
-    size = float(np.sqrt(np.mean(y * y)))
+def _centre_response(scaler: RowScaler, w: FloatArray | None) -> tuple[float, tuple[FloatArray, ...]]:
+    """Size of the residuals of y from the columns of X inside, and their coefficients in two steps."""
+    design = scaler.design
+    n, p = design.X.shape
+    size2 = 0.0
+    steps: list[FloatArray] = []
     # Twice, because the first residuals of a response far from zero still hold rounding of its mean.
-    for _ in range(2 if p else 0):
-        step = X.T @ (y if root is None else y * root**2) / n
-        y -= X @ step
-        coefficients += step
-    scale = float(np.sqrt(np.mean(y * y if root is None else (root * y) ** 2)))
-    if scale <= 1e-12 * size or scale == 0.0:
+    for _ in range(2 if p else 1):
+        step, squares = np.zeros(p), 0.0
+        now = replace(scaler, steps=tuple(steps))
+        for place in row_blocks(n, _ROWS):
+            XY = now.fixed(place)
+            X, y = XY[:, :p], XY[:, p]
+            weighted = y if w is None else y * w[place]
+            step += X.T @ weighted
+            squares += float(y @ weighted)
+            size2 += 0.0 if steps else float(y @ y)
+        steps.append(step / n)
+    # The columns are orthonormal, and the last step is small.
+    scale = float(np.sqrt(max(squares / n - float(steps[-1] @ steps[-1]), 0.0)))
+    if scale <= 1e-12 * np.sqrt(size2 / n) or scale == 0.0:
         raise DataError(
             "the fixed effects fit the response exactly (all residuals are zero), so there is no variation left for "
             "random effects; check the response, or leave out a fixed effect that is computed from it."
         )
-    y /= scale
-    return scale, coefficients
+    return scale, tuple(steps)
 
 
-def _scale_random(term: RandomTerm, root: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-    """Z S for one term."""
+def _scale_random(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, ColumnMap]:
+    """S, and the map to Z S, for one term."""
     Z = term.values
     k = Z.shape[1]
     if k == 1 and Z[0, 0] == 1.0 and (Z == 1.0).all():
-        return Z, np.eye(1)
+        return np.eye(1), ColumnMap()
     if term.structure != "unstructured":
-        sizes = np.sqrt(np.mean(Z * Z if root is None else (Z * root[:, None]) ** 2, axis=0))
+        sizes = np.sqrt(_gram(Z, ColumnMap(), w).diagonal())
         sizes = np.where(sizes > 0, sizes, 1.0)
         if term.structure != "diagonal":
             sizes = np.full(k, np.sqrt(np.mean(sizes**2)))
         if term.structure == "exchangeable":
             S: FloatArray = mean_and_contrasts(k) / sizes
-            return Z @ S, S
-        return Z / sizes, np.diag(1.0 / sizes)
-    S, scaled = _centre_and_scale(Z, root)
-    weighted = scaled if root is None else scaled * root[:, None]
-    gram = weighted.T @ weighted / Z.shape[0]
+            return S, ColumnMap(mix=S)
+        return np.diag(1.0 / sizes), ColumnMap(sizes=sizes)
+    S, own, gram = _centre_and_scale(Z, w)
     values, vectors = np.linalg.eigh(gram)
     if k == 1 or values[0] < 1e-8 * values[-1]:
-        return scaled, S
+        return S, own
     whiten = (vectors / np.sqrt(values)) @ vectors.T
-    return scaled @ whiten, S @ whiten
+    return S @ whiten, replace(own, mix=whiten)
 
 
 def scale_model(
@@ -242,9 +349,12 @@ def scale_model(
     """
     shift = None
     if constant and design.X.shape[1]:
-        X, whole = _scale_fixed(np.column_stack([np.ones(design.n_obs), design.X]), None)
-        X, C, shift = np.ascontiguousarray(X[:, 1:]), whole[1:, 1:], whole[0, 1:]
+        whole = np.column_stack([np.ones(design.n_obs), design.X])
+        C, own = _scale_fixed(whole, None)
+        X, C, shift = np.ascontiguousarray(own(whole)[:, 1:]), C[1:, 1:], C[0, 1:]
     else:
-        X, C = _scale_fixed(design.X, None)
+        C, own = _scale_fixed(design.X, None)
+        X = own(design.X)
     scaled = [_scale_random(term, None) for term in design.terms]
-    return X, C, tuple(Z for Z, _ in scaled), tuple(S for _, S in scaled), shift
+    Z = tuple(own(term.values) for (_, own), term in zip(scaled, design.terms, strict=True))
+    return X, C, Z, tuple(S for S, _ in scaled), shift

@@ -9,7 +9,7 @@ from scipy.special import digamma, gammaln, polygamma
 
 from lme4py.engine.types import FloatArray
 
-__all__ = ["log1p_minus", "log_rising", "log_shape", "nb1_information"]
+__all__ = ["log1p_minus", "log_coefficient", "log_rising", "log_shape", "nb1_information"]
 
 # Coefficients of z^-1, z^-3, ... in log Gamma(z) - [(z - 1/2) log z - z + log(2 pi)/2] (Stirling).
 _STIRLING: Final = ((1, 1 / 12), (3, -1 / 360), (5, 1 / 1260), (7, -1 / 1680), (9, 1 / 1188))
@@ -78,6 +78,33 @@ def log_rising(y: FloatArray, log_s: FloatArray, order: int = 3) -> tuple[FloatA
             for result, part in zip(results, function(y[where], log_s[where], order), strict=True):
                 result[where] = part
     return results
+
+
+def log_coefficient(y: FloatArray, log_s: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """log of Gamma(y + s) / (Gamma(s) y!), and its derivative with respect to log s, for large y and s < y.
+
+    The first is R + y log s - log y!, the second R' + y with R of `log_rising`, without the cancellation of terms of
+    the size of y log y.
+
+    Parameters
+    ----------
+    y : ndarray
+        Counts of 20 and more.
+    log_s : ndarray, same shape
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(log_coefficient(np.array([1000.0]), np.array([0.0]))[0][0])  # log(1000! / 1000!)
+    0.0
+    """
+    s = np.exp(log_s)
+    a, d = y + 1.0, s - 1.0
+    # log Gamma(a + d) - log Gamma(a) by Stirling's series.
+    ratio = d * np.log(a) + (a + d - 0.5) * np.log1p(d / a) - d
+    ratio += sum((c * ((a + d) ** -m - a**-m) for m, c in _STIRLING), np.zeros_like(a))
+    value = ratio - gammaln(1.0 + s) + log_s
+    return value, s * (digamma(y + s) - digamma(1.0 + s)) + 1.0
 
 
 def _rising_direct(y: FloatArray, log_s: FloatArray, order: int) -> list[FloatArray]:

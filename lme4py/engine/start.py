@@ -18,6 +18,7 @@ from scipy.optimize import nnls
 
 from lme4py.engine import small
 from lme4py.engine.lmm import Criterion, Problem
+from lme4py.engine.sweep import level_slices
 from lme4py.engine.types import FloatArray
 
 # Smallest and largest relative standard deviation to start from, in columns of unit size.
@@ -110,26 +111,44 @@ def _moment_equations(criterion: Criterion, directions: list[_Direction]) -> tup
     m = len(directions)
     system = np.zeros((m + 1, m + 1))
     observed = np.zeros(m + 1)
-    moved = [small.left(d.E, cross.diagonal[d.factor]) for d in directions]
+    for f in range(len(problem.factors)):
+        own = [i for i, direction in enumerate(directions) if direction.factor == f]
+        for levels in level_slices(problem.factors[f].n_levels):
+            _add_moments(problem, [(i, directions[i].E) for i in own], f, levels, system, observed)
     for i, direction in enumerate(directions):
-        f = direction.factor
-        k, J = problem.factors[f].n_columns, problem.factors[f].n_levels
-        residual = problem.base.border[f][:, -1].reshape(k, J)
-        observed[i] = np.vdot(direction.E @ residual, residual)
-        system[i, -1] = system[-1, i] = float(moved[i].trace().sum())
-        for j in range(i + 1):
-            other = directions[j]
-            if other.factor == f:
-                value = float(np.vdot(moved[i].swapaxes(0, 1), moved[j]))
-            else:
-                value = _edge_product(criterion, direction, other)
-            system[i, j] = system[j, i] = value
-    del moved
+        for j, other in enumerate(directions[:i]):
+            if other.factor != direction.factor:
+                system[i, j] = system[j, i] = _edge_product(criterion, direction, other)
     if 0 < problem.n_fixed <= _MAX_FIXED:
         _project(criterion, directions, system)
     system[-1, -1] = n - problem.n_fixed
     observed[-1] = cross.corner[-1, -1]
     return system, observed
+
+
+def _add_moments(
+    problem: Problem,
+    directions: list[tuple[int, FloatArray]],
+    f: int,
+    levels: slice,
+    system: FloatArray,
+    observed: FloatArray,
+) -> None:
+    """Add what some levels of a factor contribute to the equations of its own directions."""
+    k, J = problem.factors[f].n_columns, problem.factors[f].n_levels
+    residual = problem.base.border[f][:, -1].reshape(k, J)[:, levels]
+    diagonal = problem.cross.diagonal[f][:, :, levels]
+    moved = {i: small.left(E, diagonal) for i, E in directions}
+    for i, E in directions:
+        observed[i] += np.vdot(E @ residual, residual)
+        trace = float(moved[i].trace().sum())
+        system[i, -1] += trace
+        system[-1, i] += trace
+        for j, _ in directions:
+            if j <= i:
+                value = float(np.vdot(moved[i].swapaxes(0, 1), moved[j]))
+                system[i, j] += value
+                system[j, i] += value if i != j else 0.0
 
 
 def _edge_product(criterion: Criterion, left: _Direction, right: _Direction) -> float:
@@ -145,21 +164,40 @@ def _project(criterion: Criterion, directions: list[_Direction], system: FloatAr
     """Take the projection off X (whose columns are orthonormal) into account."""
     problem = criterion.problem
     n, p = problem.cross.n_obs, problem.n_fixed
+    m = len(directions)
+    grams = np.zeros((m, p, p))
+    products = np.zeros((m, m))
+    if len(problem.factors) == 1:
+        factor = problem.factors[0]
+        border = problem.base.border[0].reshape(factor.n_columns, factor.n_levels, -1)
+        for levels in level_slices(factor.n_levels):
+            own = border[:, levels, :p]
+            moved = [small.left(d.E, own) for d in directions]
+            grams += np.array([h.reshape(-1, p).T @ own.reshape(-1, p) for h in moved])
+            diagonal = problem.cross.diagonal[0][:, :, levels]
+            products += np.array([[np.vdot(small.apply(diagonal, h), other) for other in moved] for h in moved])
+    else:
+        _project_crossed(criterion, directions, grams, products)
+    system[:m, :m] += (grams.reshape(m, -1) @ grams.reshape(m, -1).T) / n**2 - (products + products.T) / n
+    system[:m, m] -= grams.trace(axis1=1, axis2=2) / n
+    system[m, :m] = system[:m, m]
+
+
+def _project_crossed(
+    criterion: Criterion, directions: list[_Direction], grams: FloatArray, products: FloatArray
+) -> None:
+    """Fill in Z'X E Z'X for each direction (m, p, p), and the products with Z'WZ of each pair (m, m)."""
+    problem = criterion.problem
+    p = problem.n_fixed
     borders = [
         B[:, :p].reshape(factor.n_columns, factor.n_levels, p)
         for B, factor in zip(problem.base.border, problem.factors, strict=True)
     ]
     moved = [small.left(d.E, borders[d.factor]) for d in directions]
-    grams = [h.reshape(-1, p).T @ borders[d.factor].reshape(-1, p) for h, d in zip(moved, directions, strict=True)]
-    m = len(directions)
     for i, direction in enumerate(directions):
+        grams[i] = moved[i].reshape(-1, p).T @ borders[direction.factor].reshape(-1, p)
         h = [np.zeros((factor.size, p)) for factor in problem.factors]
         h[direction.factor] = moved[i].reshape(-1, p)
-        products, _ = criterion.ZZ.apply(h)
+        changed, _ = criterion.ZZ.apply(h)
         for j, other in enumerate(directions):
-            cross = float(np.vdot(products[other.factor], moved[j]))
-            system[i, j] -= cross / n
-            system[j, i] -= cross / n
-            system[i, j] += float(np.vdot(grams[i], grams[j])) / n**2
-        system[i, m] -= float(np.trace(grams[i])) / n
-        system[m, i] = system[i, m]
+            products[i, j] = np.vdot(changed[other.factor], moved[j])

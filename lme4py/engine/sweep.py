@@ -11,7 +11,7 @@ terms that stay finite when T is singular. The same sweeps backwards give deriva
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -113,9 +113,7 @@ class SweptStage:
 
     def pieces(self) -> Iterator[tuple[slice, SweptStage]]:
         """Some thousand levels at a time: what is computed from them stays in the cache of the processor."""
-        J = self.E.shape[2]
-        for start in range(0, J, _LEVELS):
-            levels = slice(start, min(start + _LEVELS, J))
+        for levels in level_slices(self.E.shape[2]):
             yield levels, self.take(levels)
 
     def residual(self, B: FloatArray) -> FloatArray:
@@ -133,6 +131,91 @@ class SweptStage:
         return small.apply(self.E, B.reshape(k, J, -1)).reshape(k * J, -1)
 
 
+class LoneStage:
+    """The only eliminated factor of a model, with many levels: its blocks are made when they are needed.
+
+    They would be most of the memory of a fit, and some thousand of them are made faster than they are read.
+
+    Parameters
+    ----------
+    stage : Stage
+    A : ndarray, shape (k, k, J)
+    C : csr_array
+        The coupling, which is empty.
+    T : ndarray, shape (k, k)
+    """
+
+    def __init__(self, stage: Stage, A: FloatArray, C: SparseMatrix, T: FloatArray) -> None:
+        self.stage, self.A, self.coupling, self.T = stage, A, C, T
+        self.invertible = is_invertible(T)
+
+    @cached_property
+    def whole(self) -> SweptStage:
+        """All blocks at once."""
+        return _sweep(self.stage, self.A, self.coupling, self.T)[0]
+
+    @property
+    def inverse(self) -> FloatArray:
+        """As in `SweptStage`."""
+        return self.whole.inverse
+
+    @property
+    def E(self) -> FloatArray:
+        """As in `SweptStage`."""
+        return self.whole.E
+
+    @property
+    def residual_map(self) -> FloatArray:
+        """As in `SweptStage`."""
+        return self.whole.residual_map
+
+    def take(self, levels: slice) -> SweptStage:
+        """The blocks of some levels."""
+        return _sweep(self.stage, self.A[:, :, levels], self.coupling, self.T)[0]
+
+    def pieces(self) -> Iterator[tuple[slice, SweptStage]]:
+        """Some thousand levels at a time."""
+        return ((levels, self.take(levels)) for levels in level_slices(self.A.shape[2]))
+
+    def log_det(self) -> float:
+        """log|I + T'A_j T|, summed over the levels."""
+        return sum(
+            _sweep(self.stage, self.A[:, :, levels], self.coupling, self.T)[1]
+            for levels in level_slices(self.A.shape[2])
+        )
+
+    def residual(self, B: FloatArray) -> FloatArray:
+        """(I + A Sigma)^-1 B for rows B of shape (k J, c)."""
+        return self._by_pieces(B, lambda part: part.residual_map)
+
+    def apply_E(self, B: FloatArray) -> FloatArray:
+        """E B for rows B of shape (k J, c)."""
+        return self._by_pieces(B, lambda part: part.E)
+
+    def _by_pieces(self, B: FloatArray, blocks: Callable[[SweptStage], FloatArray]) -> FloatArray:
+        k, J = self.A.shape[0], self.A.shape[2]
+        rows = B.reshape(k, J, -1)
+        out = np.empty_like(rows)
+        for levels, part in self.pieces():
+            out[:, levels] = small.apply(blocks(part), rows[:, levels])
+        return out.reshape(k * J, -1)
+
+    def cross(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        """left' E right for rows of shape (k J, c) and (k J, d)."""
+        k, J = self.A.shape[0], self.A.shape[2]
+        first, second = left.reshape(k, J, -1), right.reshape(k, J, -1)
+        total = np.zeros((first.shape[2], second.shape[2]))
+        for levels, part in self.pieces():
+            moved = small.apply(part.E, second[:, levels])
+            total += first[:, levels].reshape(-1, total.shape[0]).T @ moved.reshape(-1, total.shape[1])
+        return total
+
+
+def level_slices(n_levels: int) -> Iterator[slice]:
+    """Some thousand levels at a time: what is computed from them stays in the cache of the processor."""
+    return (slice(start, min(start + _LEVELS, n_levels)) for start in range(0, n_levels, _LEVELS))
+
+
 class Sweeper:
     """Elimination for one structure.
 
@@ -140,9 +223,13 @@ class Sweeper:
     ----------
     structure : Structure
     factors : tuple of Factor
+    lean : bool
+        The blocks of a large factor that is alone are not kept (see `LoneStage`).
     """
 
-    def __init__(self, structure: Structure, factors: tuple[Factor, ...]) -> None:
+    def __init__(self, structure: Structure, factors: tuple[Factor, ...], lean: bool = False) -> None:
+        alone = len(factors) == 1 and factors[0].n_levels > _LEVELS
+        self.is_lean = lean and alone
         self.structure = structure
         self.factors = factors
         self.block_factors = tuple(factors[f] for f in structure.dense)
@@ -158,11 +245,14 @@ class Sweeper:
             Constant in a linear model; new for every set of weights in a generalised one.
         """
         structure = self.structure
+        if self.is_lean:
+            lone = LoneStage(structure.stages[0], base.diagonal[0], base.coupling, T[0])
+            return Swept(self, T, base, [lone], None, lone.log_det())
         values = base.vector.copy()
         K = base.block.array()
         flat = K.reshape(-1)
         log_det = 0.0
-        stages = []
+        stages: list[SweptStage | LoneStage] = []
         for position, stage in enumerate(structure.stages):
             f = stage.factor
             if position == 0:
@@ -228,15 +318,20 @@ class SweptBorder:
         E times `before`.
     dense : ndarray, shape (q, c), or None
     dense_scaled : ndarray, shape (q, c), or None
+    alone : LoneStage or None
+        The only stage, which makes `scaled` when it is needed; the list is empty then.
     """
 
     before: list[FloatArray]
     scaled: list[FloatArray]
     dense: FloatArray | None
     dense_scaled: FloatArray | None
+    alone: LoneStage | None = None
 
     def cross(self, other: SweptBorder) -> FloatArray:
         """What elimination takes from the products of these columns with other ones, (c, d)."""
+        if self.alone is not None:
+            return self.alone.cross(self.before[0], other.before[0])
         pairs = zip(self.before, other.scaled, strict=True)
         total: FloatArray = sum((a.T @ b for a, b in pairs), np.zeros((self.width, other.width)))
         if self.dense is not None and other.dense_scaled is not None:
@@ -256,7 +351,7 @@ class Swept:
     sweeper : Sweeper
     T : list of ndarray
     base : BaseValues
-    stages : list of SweptStage
+    stages : list of SweptStage or LoneStage
     dense : BlockFactor or None
     log_det : float
         log|I + Lambda'Z'WZ Lambda|.
@@ -272,7 +367,7 @@ class Swept:
         sweeper: Sweeper,
         T: list[FloatArray],
         base: BaseValues,
-        stages: list[SweptStage],
+        stages: list[SweptStage | LoneStage],
         dense: BlockFactor | None,
         log_det: float,
     ) -> None:
@@ -295,6 +390,8 @@ class Swept:
             Z_f'W times the columns, one per grouping factor.
         """
         structure = self.sweeper.structure
+        if isinstance(self.stages[0], LoneStage):
+            return SweptBorder([border[0]], [], None, None, self.stages[0])
         current = list(border)
         before, scaled = [], []
         for position, swept in enumerate(self.stages):

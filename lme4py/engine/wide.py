@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg.blas as blas
 
+from lme4py.engine.cholesky import mirror
 from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
 
 # Bytes of the expanded rows, and of the changes, at one time.
-_CHUNK = 8 * 2**20
+_CHUNK = 4 * 2**20
 # Seconds for one product of sparse matrices, for one of a sparse and a dense matrix, for one of dense matrices, and
 # for one change in a row of the block.
 _SPARSE, _MIXED, _DENSE, _WRITE = 3.5e-9, 5e-10, 2.1e-11, 5e-9
@@ -84,7 +85,12 @@ class GramPlan:
         """
         popular, others = self.popular.columns, self.others.columns
         if popular.size:
-            yield popular, popular if others.size else None, self._dense(left, right)
+            total = self._dense(left, right)
+            step = max(1, _CHUNK // (8 * popular.size))
+            for start in range(0, popular.size, step):
+                own = slice(start, start + step)
+                yield popular[own], popular if others.size else None, total[own]
+            del total
         if not others.size:
             return
         B = self.matrix(right)
@@ -110,8 +116,8 @@ class GramPlan:
         """The product of the columns that are kept dense."""
         part, J = self.popular, self.shape[0]
         size = part.columns.size
-        column = np.repeat(np.arange(size), np.diff(part.pointer))
-        total = np.zeros((size, size))
+        column = np.repeat(np.arange(size, dtype=part.rows.dtype), np.diff(part.pointer))
+        total = np.zeros((size, size), order="F")
         step = max(1, _CHUNK // (8 * size))
         for start in range(0, J, step):
             stop = min(start + step, J)
@@ -119,13 +125,14 @@ class GramPlan:
             rows, columns, places = part.rows[own] - start, column[own], part.places[own]
             A = np.zeros((stop - start, size))
             A[rows, columns] = left[places]
+            # Added in place: a product of its own would be one more matrix of this size.
             if right is left:
-                total += A.T @ A
+                total = blas.dsyrk(1.0, A.T, beta=1.0, c=total, overwrite_c=1)
                 continue
             B = np.zeros_like(A)
             B[rows, columns] = right[places]
-            total += A.T @ B
-        return total
+            total = blas.dgemm(1.0, B.T, A.T, trans_b=1, beta=1.0, c=total, overwrite_c=1)
+        return mirror(total.T) if right is left else total.T
 
 
 def _popular(by_column: SparseMatrix, met: IntArray, n_levels: int) -> np.ndarray:

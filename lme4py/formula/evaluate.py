@@ -7,6 +7,7 @@ operators and calls of the functions in `KNOWN_FUNCTIONS` or of callables that t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -14,14 +15,14 @@ from numpy.typing import NDArray
 
 from lme4py.data.column import Column
 from lme4py.errors import DataError, FormulaError
-from lme4py.formula.deparse import deparse
+from lme4py.formula.deparse import deparse, names_in, walk
 from lme4py.formula.functions import KNOWN_FUNCTIONS, call_function
 from lme4py.formula.nodes import Binary, Call, Name, Node, Number, Paren, Text, Unary
 from lme4py.formula.operands import Context, Operand, describe, kind_text
 from lme4py.formula.operators import apply_binary, apply_unary
 from lme4py.formula.values import Value, ValueKind
 
-__all__ = ["KNOWN_FUNCTIONS", "evaluate"]
+__all__ = ["KNOWN_FUNCTIONS", "evaluate", "learn"]
 
 _KINDS: Final[dict[str, ValueKind]] = {
     "numeric": "numeric",
@@ -44,6 +45,25 @@ _CONSTANTS: Final[dict[str, float | bool | None]] = {
     "NULL": None,
     "None": None,
 }
+# Calls whose meaning depends on the values of the training data, by numbers that other rows share.
+_LEARNERS: Final = frozenset(
+    (
+        "poly",
+        "scale",
+        "center",
+        "standardize",
+        "bs",
+        "ns",
+        "cut",
+        "quantile",
+        "mean",
+        "median",
+        "sd",
+        "var",
+        "min",
+        "max",
+    )
+)
 _NO_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {}
 
 
@@ -98,6 +118,62 @@ def evaluate(
     if not _complete(value):
         raise _incomplete(context, node, value)
     return value
+
+
+def learn(
+    node: Node,
+    column: Callable[[str], Column],
+    state: dict[str, Any],
+    *,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> None:
+    """Fill `state` from all rows of the data: those that the fit leaves out count too, as in R.
+
+    Each call of scale(), poly(), bs() and their like learns from the rows that its own columns are complete in. Where
+    that gives no finite numbers (a logarithm of a negative number, say), the rows of the fit are left to decide.
+
+    Parameters
+    ----------
+    node : Node
+    column : callable
+        Gives the column of a name with all its rows, missing ones too; raises DataError for an unknown name.
+    state : dict
+    functions : mapping of str to callable, optional
+        As in `evaluate`.
+    """
+    # Inner calls first: their columns may be complete in more rows.
+    for call in reversed(list(walk(node))):
+        if not isinstance(call, Call) or call.function not in _LEARNERS:
+            continue
+        columns = _known_columns(call, column)
+        if not columns:
+            continue
+        complete = ~np.logical_or.reduce([found.missing() for found in columns.values()])
+        present = {name: found.take(complete) for name, found in columns.items()}
+        found = dict(state)
+        try:
+            operand = _walk(Context(_among(present), found, functions or _NO_FUNCTIONS, ""), call)
+        except (FormulaError, DataError):
+            continue
+        if not isinstance(operand, Value) or _complete(operand):
+            state.update(found)
+
+
+def _known_columns(node: Node, column: Callable[[str], Column]) -> dict[str, Column]:
+    found = {}
+    for name in names_in(node):
+        with suppress(DataError):
+            found[name] = column(name)
+    return found
+
+
+def _among(columns: Mapping[str, Column]) -> Callable[[str], Column]:
+    def column(name: str) -> Column:
+        if name not in columns:
+            raise DataError(f"there is no column {name!r}")
+        return columns[name]
+
+    return column
 
 
 def _walk(context: Context, node: Node) -> Operand:

@@ -162,8 +162,8 @@ def wald_table(fit: Fit, type: int | str = 2) -> pd.DataFrame:
 def chi_squared_table(fit: GlmmFit, type: int | str = 3, ddf: str | None = None) -> pd.DataFrame:
     """Analysis of variance of a generalised model: one Wald chi-squared test for each term.
 
-    The hypotheses are those of `anova_table`; where it adjusts by the cross-products of the model matrix, this takes
-    the information of the fixed effects.
+    Types I and II adjust by the information of the fixed effects; in type II every term with fewer variables is a
+    margin, continuous or not (as R's car).
 
     Parameters
     ----------
@@ -187,7 +187,8 @@ def chi_squared_table(fit: GlmmFit, type: int | str = 3, ddf: str | None = None)
         tests = hypotheses.type_three(design)
     else:
         factor = np.linalg.cholesky(np.linalg.inv(fit.vcov)).T
-        tests = (hypotheses.type_one if chosen == 1 else hypotheses.type_two)(design, factor)
+        one = chosen == 1
+        tests = hypotheses.type_one(design, factor) if one else hypotheses.type_two(design, factor, margins=True)
     table = _chi_squared(fit, dict(zip(design.fixed_labels, tests, strict=True)))
     return table.rename_axis(index="term")
 

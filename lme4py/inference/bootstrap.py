@@ -17,6 +17,7 @@ from lme4py.inference.bootstrap_glmm import GlmmTask
 from lme4py.inference.bootstrap_linear import LinearTask
 from lme4py.inference.bootstrap_result import BootstrapResult
 from lme4py.inference.bootstrap_task import Part, Seeds, Statistic, Task, Wrap
+from lme4py.inference.bootstrap_workers import run_chunks
 from lme4py.inference.resample import default_group
 from lme4py.inference.simulate import check_count, check_seed
 
@@ -92,12 +93,7 @@ def bootstrap(
 def _run(task: Task, seeds: Seeds, n_jobs: int | None) -> Iterator[Part]:
     size = task.size()
     chunks = [seeds[i : i + size] for i in range(0, len(seeds), size)]
-    if n_jobs == 1 or len(chunks) == 1:
-        return (task(chunk) for chunk in chunks)
-    from joblib import Parallel, delayed
-
-    parts: Iterator[Part] = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(task)(chunk) for chunk in chunks)
-    return parts
+    return run_chunks(task, chunks, n_jobs)
 
 
 def _with_progress(parts: Iterator[Part], count: int, progress: bool | None) -> Iterator[Part]:

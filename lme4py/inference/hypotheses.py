@@ -5,8 +5,9 @@ contain it. Type III tests the same hypotheses whatever the coding of the factor
 SAS technical report R-101): the estimable functions of a term and of the terms that contain it that are orthogonal to
 those of the terms that contain it. One term contains another when it holds all its factors, one factor more and the
 same continuous variables, and when all its margins are in the model: in ``a/b`` the effects of b within a do not
-contain a. These are the hypotheses of lmerTest, and its choice of rows: Satterthwaite's degrees of freedom of several
-rows depend on which rows stand for a hypothesis.
+contain a. Variables with several columns, such as poly(x, 2), count as continuous in type III and as factors in type
+II. These are the hypotheses of lmerTest, and its choice of rows: Satterthwaite's degrees of freedom of several rows
+depend on which rows stand for a hypothesis.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from lme4py.design.coding import full_coding, model_columns, model_matrix
 from lme4py.design.design import Design
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
-from lme4py.formula.nodes import Node
+from lme4py.formula.deparse import walk
+from lme4py.formula.nodes import Call, Node
 
 __all__ = ["dropped_term", "own_columns", "type_one", "type_three", "type_two"]
 
@@ -55,7 +57,7 @@ def type_two(design: Design, factor: FloatArray | None = None, *, margins: bool 
         return type_one(design, factor)
     R = _triangle(design) if factor is None else factor
     assign = np.array(design.assign)
-    contained = _margins(design) if margins else _containment(design)
+    contained = _margins(design) if margins else _containment(design, by_columns=True)
     out = []
     for term in range(1, len(design.fixed_labels) + 1):
         above = np.isin(assign, 1 + np.flatnonzero(contained[term - 1]))
@@ -106,16 +108,25 @@ def _margins(design: Design) -> BoolArray:
     return np.array([[a < b for b in sets] for a in sets], dtype=bool).reshape(len(sets), len(sets))
 
 
-def _containment(design: Design) -> BoolArray:
-    """[i, j]: term j contains term i."""
+def _containment(design: Design, by_columns: bool = False) -> BoolArray:
+    """[i, j]: term j contains term i; with `by_columns`, matrices do not count as continuous."""
     terms = design.recipe.formula.fixed
     kinds = [design.recipe.variables.get(node) for node in terms.variables]
     numeric = {v for v, kind in enumerate(kinds) if kind is not None and kind.kind != "factor"}
+    if by_columns:
+        numeric -= {v for v, node in enumerate(terms.variables) if _is_matrix(design, node)}
     continuous = [numeric & set(term.variables) for term in terms.terms]
     same = np.array([[a == b for b in continuous] for a in continuous], dtype=bool)
     complete = np.array([all(coding) for coding in terms.coding], dtype=bool)
     contained: BoolArray = _margins(design) & same.reshape(len(continuous), -1) & complete
     return contained
+
+
+def _is_matrix(design: Design, node: Node) -> bool:
+    """Whether R has a matrix here: scale() gives one too, with one column."""
+    kind = design.recipe.variables.get(node)
+    scaled = any(isinstance(part, Call) and part.function == "scale" for part in walk(node))
+    return kind is not None and (kind.kind == "matrix" or scaled)
 
 
 # --- type III ---------------------------------------------------------------------------------------------------

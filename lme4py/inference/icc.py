@@ -122,8 +122,8 @@ def icc(
     ----------
     result : result of a linear or generalised linear mixed model, or its fit
     component : str
-        "_cons" with one grouping factor; with several "_cons|g" for the correlation of two rows in one level of g (and
-        so in one level of every factor in which g is nested); "all" for the share of all random effects
+        "_cons" with one grouping factor; with several "_cons|g", or "g", for the correlation of two rows in one level
+        of g (and so in one level of every factor in which g is nested); "all" for the share of all random effects
         (without those that have a level for every row: overdispersion).
     alpha : float
         One minus the confidence level.
@@ -214,7 +214,8 @@ def _shared(design: Design, component: str) -> tuple[int, ...]:
         return tuple(range(len(design.terms)))
     known = list(design.n_groups)
     choices = ["_cons"] if len(known) == 1 else [f"_cons|{group}" for group in known]
-    head, _, group = component.partition("|") if isinstance(component, str) else ("", "", "")
+    named = f"_cons|{component}" if component in known else component
+    head, _, group = named.partition("|") if isinstance(named, str) else ("", "", "")
     if head not in INTERCEPTS or (group and group not in known) or (not group and len(known) > 1):
         hint = did_you_mean(str(component), choices)
         raise OptionError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from lme4py.engine.ordinal import Ordinal
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.averages import average_over
 from lme4py.inference.coefficients import check_alpha
 from lme4py.inference.prediction_rows import chosen_terms, make_rows, padded, report_unseen
 
@@ -38,8 +39,6 @@ NO_OBSERVATION = (
     "distribution is predict(type='prob') itself (include_random='integrate' for a new group); use "
     "interval='confidence' for limits of these probabilities."
 )
-# Points of the rule that averages probabilities over the random effects.
-AVERAGE_POINTS = 41
 
 
 def family_of(fit: GlmmFit) -> Ordinal:
@@ -173,17 +172,9 @@ def category_probabilities(fit: GlmmFit, rows: Any, average: bool = False, cumul
         return np.column_stack([family.cumulative(eta, lam), np.ones(eta.size)])
 
     eta = linear_predictor(fit, rows)
-    return _averaged(table, eta, np.sqrt(random_variance(fit, rows))) if average else table(eta)
-
-
-def _averaged(table: Callable[[FloatArray], FloatArray], eta: FloatArray, sd: FloatArray) -> FloatArray:
-    """Mean of `table` over eta + sd N(0, 1); one node at a time, so that n x K numbers are held at once."""
-    x, w = np.polynomial.hermite.hermgauss(AVERAGE_POINTS)
-    total: FloatArray = sum(
-        weight * table(eta + node * sd)
-        for node, weight in zip((np.sqrt(2.0) * x).tolist(), (w / np.sqrt(np.pi)).tolist(), strict=True)
-    )
-    return total
+    if not average:
+        return table(eta)
+    return average_over(table, family.link, eta, np.sqrt(random_variance(fit, rows)))
 
 
 def ordinal_residuals(fit: GlmmFit, type: str = "deviance") -> FloatArray:

@@ -19,8 +19,9 @@ from scipy import special
 from lme4py.engine.ordinal_rows import Intervals, make_intervals, row_parts
 from lme4py.engine.types import FloatArray
 from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.averages import normal_rule
 from lme4py.inference.joint_variance import joint_variance
-from lme4py.inference.ordinal import AVERAGE_POINTS, family_of
+from lme4py.inference.ordinal import family_of
 from lme4py.inference.predict import included_variance, linear_predictor, random_variance, variance_slopes
 from lme4py.inference.prediction_rows import Rows
 
@@ -52,11 +53,12 @@ def probability_limits(
     variance = random_variance(fit, rows) if average else np.zeros(rows.n)
     covariance = _averaged_covariance(fit, rows) if average else _covariance(fit, rows)
     n_events = len(fit.categories) - int(cumulative)
-    step = max(1, _CHUNK // (n_events * (AVERAGE_POINTS if average else 1)))
+    rule = normal_rule(family_of(fit).link, float(np.sqrt(variance.max(initial=0.0))))
+    step = max(1, _CHUNK // (n_events * rule[0].size))
     limits = np.ones((2, rows.n, len(fit.categories)))
     for start in range(0, rows.n, step):
         part = slice(start, start + step)
-        centre, slopes = _logits(fit, eta[part], variance[part] if average else None, cumulative)
+        centre, slopes = _logits(fit, eta[part], variance[part] if average else None, cumulative, rule)
         half = z * np.sqrt(np.maximum(np.einsum("nea,nab,neb->ne", slopes, covariance[part], slopes), 0.0))
         limits[0, part, :n_events] = _within(centre - half, 0.0)
         limits[1, part, :n_events] = _within(centre + half, 1.0)
@@ -119,7 +121,7 @@ class _Log:
 
 
 def _logits(
-    fit: GlmmFit, eta: FloatArray, variance: FloatArray | None, cumulative: bool
+    fit: GlmmFit, eta: FloatArray, variance: FloatArray | None, cumulative: bool, rule: tuple[FloatArray, FloatArray]
 ) -> tuple[FloatArray, FloatArray]:
     """Logits, (n, E), and their derivatives in eta, the thresholds and the variance, (n, E, K or K + 1)."""
     alpha = np.asarray(fit.thresholds)
@@ -128,7 +130,7 @@ def _logits(
     if cumulative:
         none = np.zeros(d)
         inside = Intervals(np.full(d, -np.inf), alpha, none, none, none)
-    points, log_weights = _nodes(eta, variance)
+    points, log_weights = _nodes(eta, variance, rule)
     own = _total(fit, [inside], points, log_weights)
     other = _total(fit, [_open(None, inside.low), _open(inside.high, None)], points, log_weights)
     events = np.arange(inside.low.size)
@@ -152,13 +154,15 @@ def _open(low: FloatArray | None, high: FloatArray | None) -> Intervals:
     return Intervals(given, end, none, none, none) if high is None else Intervals(-end, high, none, none, none)
 
 
-def _nodes(eta: FloatArray, variance: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+def _nodes(
+    eta: FloatArray, variance: FloatArray | None, rule: tuple[FloatArray, FloatArray]
+) -> tuple[FloatArray, FloatArray]:
     """Linear predictors (Q, n, 1) and log weights (Q, 1, 1) of the rule that averages over a normal variable."""
     if variance is None:
         return eta[None, :, None], np.zeros((1, 1, 1))
-    x, w = np.polynomial.hermite.hermgauss(AVERAGE_POINTS)
-    points = eta + np.sqrt(2.0) * x[:, None] * np.sqrt(variance)
-    return points[:, :, None], np.log(w / np.sqrt(np.pi))[:, None, None]
+    z, w = rule
+    points = eta + z[:, None] * np.sqrt(variance)
+    return points[:, :, None], np.log(w)[:, None, None]
 
 
 def _total(fit: GlmmFit, pieces: list[Intervals], points: FloatArray, log_weights: FloatArray) -> _Log:

@@ -13,6 +13,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.averages import averaged_mean
 from lme4py.inference.coefficients import check_alpha
 from lme4py.inference.prediction_rows import Rows, chosen_terms, make_rows, on_data_index, padded, report_unseen
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "averaged_means",
     "included_variance",
     "linear_predictor",
     "on_data_index",
@@ -28,9 +28,6 @@ __all__ = [
     "random_variance",
     "variance_slopes",
 ]
-
-# Points of the rule that averages a mean over the random effects; exact to 1e-10 for standard deviations up to 3.
-_AVERAGE_POINTS = 41
 
 
 def predict(
@@ -140,7 +137,9 @@ def _predicted(fit: Fit | GlmmFit, rows: Rows, own_terms: int | None, average: b
         eta = linear_predictor(fit, rows)
     if not isinstance(fit, GlmmFit) or type == "linear":
         return eta
-    return averaged_means(fit, eta, random_variance(fit, rows)) if average else fit.family.mean(eta)
+    if average:
+        return averaged_mean(fit.family.link, eta, random_variance(fit, rows)).f
+    return fit.family.mean(eta)
 
 
 def linear_predictor(fit: Fit | GlmmFit, rows: Rows) -> FloatArray:
@@ -179,21 +178,3 @@ def variance_slopes(fit: GlmmFit, rows: Rows) -> FloatArray:
         half = Z @ T
         columns += [2.0 * np.einsum("na,ab,nb->n", Z, dT, half) for dT in template.directions]
     return np.column_stack(columns)
-
-
-def averaged_means(fit: GlmmFit, eta: FloatArray, variance: FloatArray, order: int = 0) -> FloatArray:
-    """Means, or their derivatives in eta, averaged over a normal part of the linear predictor, shape (n,).
-
-    Parameters
-    ----------
-    fit : GlmmFit
-    eta : ndarray, shape (n,)
-    variance : ndarray, shape (n,)
-    order : {0, 1, 2}
-        Which derivative.
-    """
-    x, w = np.polynomial.hermite.hermgauss(_AVERAGE_POINTS)
-    points = eta + np.sqrt(2.0) * x[:, None] * np.sqrt(variance)
-    values = fit.family.mean(points) if order == 0 else fit.family.link.derivatives(points)[order]
-    averaged: FloatArray = np.einsum("q,qn->n", w / np.sqrt(np.pi), values)
-    return averaged

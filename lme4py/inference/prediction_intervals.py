@@ -32,9 +32,9 @@ from lme4py.engine.types import BoolArray, FloatArray
 from lme4py.errors import DataError, OptionError
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.averages import averaged_mean
 from lme4py.inference.joint_variance import joint_variance
 from lme4py.inference.predict import (
-    averaged_means,
     included_variance,
     linear_predictor,
     random_variance,
@@ -128,18 +128,16 @@ def edge_mean(fit: GlmmFit, eta: FloatArray) -> FloatArray:
 def _averaged(fit: GlmmFit, rows: Rows, eta: FloatArray, half: float) -> list[FloatArray]:
     """The delta method for g(E g^-1(eta + z'b)) in (theta, beta).
 
-    dm/dbeta = E(mu') x and dm/dtheta = E(mu'') d(z'Sigma z)/dtheta / 2, since the mean of a function of a normal
-    variable follows the heat equation in its variance.
+    The gradient in theta is dm/dv d(z'Sigma z)/dtheta with the variance v = z'Sigma z.
     """
-    variance = random_variance(fit, rows)
-    mean = averaged_means(fit, eta, variance)
-    by_beta = averaged_means(fit, eta, variance, 1)[:, None] * rows.X
-    by_theta = 0.5 * averaged_means(fit, eta, variance, 2)[:, None] * variance_slopes(fit, rows)
+    mean = averaged_mean(fit.family.link, eta, random_variance(fit, rows), 1)
+    by_beta = mean.e[:, None] * rows.X
+    by_theta = mean.v[:, None] * variance_slopes(fit, rows)
     m, p = by_theta.shape[1], by_beta.shape[1]
     slopes = np.concatenate([by_theta, by_beta], axis=1)
     spread = np.einsum("ni,ij,nj->n", slopes, fit.parameter_vcov[: m + p, : m + p], slopes)
     link = fit.family.link
-    centre = link.eta(mean)
+    centre = link.eta(mean.f)
     se = np.sqrt(np.maximum(spread, 0.0)) / np.abs(link.derivatives(centre)[1])
     return _means(fit, centre - half * se, centre + half * se)
 

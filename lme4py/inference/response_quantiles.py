@@ -7,13 +7,13 @@ than phi. Gauss-Legendre rules on pieces that are short around that point, and a
 
 from __future__ import annotations
 
-from typing import Any
+from copy import copy
 
 import numpy as np
 from scipy import special
 
 from lme4py.design.response import ResponseData
-from lme4py.engine.types import FloatArray, IntArray
+from lme4py.engine.types import BoolArray, FloatArray, IntArray
 from lme4py.glmm_fit import GlmmFit
 
 __all__ = ["cumulative", "mixed_quantiles"]
@@ -21,9 +21,20 @@ __all__ = ["cumulative", "mixed_quantiles"]
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
 _FIXED = np.array([-8.0, -5.0, -3.0, -1.5, 0.0, 1.5, 3.0, 5.0, 8.0])
 _AROUND = np.array([-8.0, -4.0, -1.5, 0.0, 1.5, 4.0, 8.0])
+# Where F falls over more than this many standard deviations of the linear predictor, and is an entire function of it,
+# one Gauss-Hermite rule is exact to 1e-8.
+_SMOOTH = 1.2
+_SMOOTH_LINKS = ("identity", "log", "logit", "probit", "cloglog", "loglog", "sqrt")
+_HERMITE = np.polynomial.hermite_e.hermegauss(32)
 # Rows whose nodes are held at a time.
 _ROWS = 5_000
-_STEPS = 60
+_STEPS = 300
+# Steps towards the first guess of a quantile.
+_GUESSES = 3
+# Logarithms of the largest and smallest positive responses that are numbers.
+_LAST = 700.0
+# The largest count that is looked at.
+_MOST = 1e200
 
 
 def mixed_quantiles(
@@ -75,14 +86,40 @@ class _Mixture:
     def is_count(self) -> bool:
         return self.fit.family.name in ("binomial", "poisson", "nbinomial", "nbinomial1")
 
+    @property
+    def is_positive(self) -> bool:
+        return self.fit.family.name in ("gamma", "inverse_gaussian")
+
+    def take(self, rows: IntArray) -> _Mixture:
+        """Some of the rows."""
+        part = copy(self)
+        part.eta, part.s, part.data = self.eta[rows], self.s[rows], _rows_of(self.data, rows)
+        return part
+
     def __call__(self, y: FloatArray) -> FloatArray:
         """Probability of at most `y`, shape (n,)."""
+        smooth = np.zeros(y.size, dtype=bool)
+        if self.is_count and self.fit.family.link.name in _SMOOTH_LINKS:
+            smooth = self._turn(y)[1] > _SMOOTH
+        total = np.empty(y.size)
+        for chosen, rule in ((smooth, _Mixture._smooth_nodes), (~smooth, _Mixture._nodes)):
+            rows = np.flatnonzero(chosen)
+            if rows.size:
+                part = self.take(rows)
+                total[rows] = part._sum(y[rows], *rule(part, y[rows]))
+        return total
+
+    def _sum(self, y: FloatArray, z: FloatArray, w: FloatArray) -> FloatArray:
         from lme4py.inference.prediction_intervals import edge_mean
 
-        z, w = self._nodes(y)
         mu = edge_mean(self.fit, self.eta + self.s * z)
         total: FloatArray = (w * cumulative(self.fit, y, mu, self.data)).sum(axis=0)
         return total
+
+    def _smooth_nodes(self, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Nodes (q, 1) and weights for a function without a sharp turn."""
+        z, w = _HERMITE
+        return z[:, None], w[:, None] / np.sqrt(2.0 * np.pi)
 
     def _nodes(self, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Points z (q, n) and weights, which hold the normal density."""
@@ -96,96 +133,152 @@ class _Mixture:
 
     def _turn(self, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Where the mean is y, in standard deviations of the linear predictor, and how wide F falls there."""
-        fit, family = self.fit, self.fit.family
-        if family.name == "binomial":
-            mu = np.clip((y + 0.5) / (self.data.n_trials + 1.0), 1e-9, 1.0 - 1e-9)
-            variance = family.variance(mu) / self.data.n_trials
-        elif family.name == "gaussian":
-            mu, variance = y, family.variance(y, fit.lam) / self.data.weight
-            if family.link.name != "identity":
-                mu = np.where(np.abs(y) > 1e-12, np.abs(y), 1e-12)
-        else:
-            mu = y + 0.5 if self.is_count else np.maximum(y, 1e-300)
-            mu = np.maximum(mu, 1e-6) if self.is_count else mu
-            variance = family.variance(mu, fit.lam) / (1.0 if self.is_count else self.data.weight)
+        there, width, _ = self._local(y)
         with np.errstate(all="ignore"):
-            there = family.eta_of(mu)
-            width = np.sqrt(variance) / np.abs(family.link.derivatives(there)[1])
             centre, width = (there - self.eta) / self.s, width / self.s
         # Where there is no such point the fixed pieces do.
         usable = np.isfinite(centre) & np.isfinite(width)
         return np.where(usable, centre, 0.0), np.where(usable, width, 1.0)
 
-    def bracket(self) -> tuple[FloatArray, FloatArray]:
-        """Values below and above all quantiles that matter."""
+    def _local(self, y: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The linear predictor where the mean is y, the spread of the response on its scale, and dmu/deta."""
+        fit, family, weight = self.fit, self.fit.family, self.data.weight
+        with np.errstate(all="ignore"):
+            if family.name == "binomial":
+                mu = np.clip((y + 0.5) / (self.data.n_trials + 1.0), 1e-9, 1.0 - 1e-9)
+                variance = family.variance(mu) / self.data.n_trials
+            elif self.is_count:
+                mu = np.maximum(y + 0.5, 1e-6)
+                variance = family.variance(mu, fit.lam)
+            elif self.is_positive:
+                mu = np.maximum(y, 1e-300)
+                variance = family.variance(mu, fit.lam) / weight
+            else:
+                mu = y if family.link.name == "identity" else np.maximum(np.abs(y), 1e-12)
+                variance = family.variance(mu, fit.lam) / weight
+            there = family.eta_of(mu)
+            slope = family.link.derivatives(there)[1]
+            return there, np.sqrt(variance) / np.abs(slope), slope
+
+    def guess(self, probability: float) -> tuple[FloatArray, FloatArray]:
+        """A response near the quantile, and how fast the normal quantile of P(Y <= y) rises there, each (n,).
+
+        The spread of the response where the mean is y adds to that of the linear predictor.
+        """
         from lme4py.inference.prediction_intervals import edge_mean
 
-        ends = np.stack([edge_mean(self.fit, self.eta + k * self.s) for k in (-9.0, 0.0, 9.0)])
-        largest = np.minimum(np.nan_to_num(ends, posinf=1e200).max(axis=0), 1e200)
-        if self.fit.family.name == "binomial":
-            return np.full(self.eta.size, -1.0), self.data.n_trials.copy()
-        if self.is_count:
-            return np.full(self.eta.size, -1.0), np.minimum(np.ceil(20.0 + 2.0 * largest), 1e15)
-        smallest = np.minimum(ends.min(axis=0), largest)
         if self.fit.family.name == "gaussian":
-            reach = 12.0 * np.sqrt(self.fit.family.variance(largest, self.fit.lam) / self.data.weight)
-            return smallest - reach, largest + reach
-        return np.maximum(smallest, 1e-200), largest
+            mu, rise = edge_mean(self.fit, self.eta), self.fit.family.link.derivatives(self.eta)[1]
+            spread = np.sqrt((self.s * rise) ** 2 + self.fit.family.variance(mu, self.fit.lam) / self.data.weight)
+            return mu + special.ndtri(probability) * spread, 1.0 / spread
+        trials = self.data.n_trials if self.fit.family.name == "binomial" else 1.0
+        y, slope = trials * edge_mean(self.fit, self.eta), np.ones(self.eta.size)
+        with np.errstate(all="ignore"):
+            # Of continuous responses the spread at the mean is enough, and may grow without limit above it.
+            for _ in range(_GUESSES if self.is_count else 1):
+                _, width, rise = self._local(y)
+                spread = np.hypot(self.s, width)
+                found = trials * edge_mean(self.fit, self.eta + np.sign(rise) * special.ndtri(probability) * spread)
+                rate = 1.0 / (trials * np.abs(rise) * spread)
+                usable = np.isfinite(found) & np.isfinite(rate) & (rate > 0.0)
+                y, slope = np.where(usable, found, y), np.where(usable, rate, slope)
+        return np.nan_to_num(y, posinf=1e15), slope
 
 
 def _quantiles(mixture: _Mixture, probability: float) -> FloatArray:
-    """Bisection: over whole numbers for counts, over logarithms for positive responses."""
-    name = mixture.fit.family.name
-    low, high = mixture.bracket()
+    """Over whole numbers for counts, over logarithms for positive responses."""
+    y, slope = mixture.guess(probability)
+    low, high = np.full(y.size, -np.inf), np.full(y.size, np.inf)
     if mixture.is_count:
-        high = _widened(mixture, high, probability) if name != "binomial" else high
-        return _count_quantiles(mixture, low, high, probability)
-    if name == "gaussian":
-        return _bisect(mixture, low, high, probability, np.asarray)
-    low, high = _log_bracket(mixture, np.log(low), np.log(high), probability)
-    return np.exp(_bisect(mixture, low, high, probability, np.exp))
+        low = np.full(y.size, -1.0)
+        high = mixture.data.n_trials.copy() if mixture.fit.family.name == "binomial" else high
+        counts = _search(mixture, np.ceil(y), slope, low, high, probability)
+        return counts / mixture.data.n_trials if mixture.fit.family.name == "binomial" else counts
+    if mixture.is_positive:
+        y = np.maximum(y, 1e-300)
+        return np.exp(_search(mixture, np.log(y), np.maximum(slope * y, 1e-3), low, high, probability))
+    return _search(mixture, y, slope, low, high, probability)
 
 
-def _widened(mixture: _Mixture, high: FloatArray, probability: float) -> FloatArray:
-    """Upper ends doubled until they hold the quantile."""
-    for _ in range(60):
-        short = mixture(high) < probability
-        if not short.any():
+def _search(
+    mixture: _Mixture, x: FloatArray, slope: FloatArray, low: FloatArray, high: FloatArray, probability: float
+) -> FloatArray:
+    """Secant steps on the normal quantile of F, which is nearly straight, kept inside what is known of each row.
+
+    Parameters
+    ----------
+    mixture : _Mixture
+    x, slope : ndarray, shape (n,)
+        First points, and slopes there.
+    low, high : ndarray, shape (n,)
+        Where F is known to be below `probability`, or not below; infinite where nothing is known. Changed in place.
+    probability : float
+    """
+    whole, target = mixture.is_count, special.ndtri(probability)
+    x = np.clip(x, low + 1.0, np.maximum(high - 1.0, low + 1.0)) if whole else x.copy()
+    last = np.full((2, x.size), np.nan)
+    active = np.arange(x.size)
+    for step in range(_STEPS):
+        own = x[active]
+        F = mixture.take(active)(np.exp(own) if mixture.is_positive else own)
+        # Rounding of a sum of probabilities must not move a quantile.
+        enough = F >= (probability - 1e-12 if whole else probability)
+        high[active[enough]], low[active[~enough]] = own[enough], own[~enough]
+        h = special.ndtri(np.clip(F, 1e-300, 1.0 - 1e-16)) - target
+        ends = low[active], high[active]
+        new = _next(own, h, last[:, active], slope[active], ends, halve=step > 5 and step % 3 == 0)
+        new, done = (_whole if whole else _real)(new, own, h, ends)
+        if mixture.is_positive:
+            # Means without limits: no number reaches the quantile.
+            beyond = ((own >= _LAST) & ~enough) | ((own <= -_LAST) & enough)
+            new = np.where(beyond, np.copysign(np.inf, own), np.clip(new, -_LAST, _LAST))
+            done |= beyond
+        last[:, active] = own, h
+        x[active] = new
+        active = active[~done]
+        if not active.size:
             break
-        high = np.where(short, 2.0 * high + 1.0, high)
-    return high
+    return high if whole else x
 
 
-def _log_bracket(
-    mixture: _Mixture, low: FloatArray, high: FloatArray, probability: float
-) -> tuple[FloatArray, FloatArray]:
-    for _ in range(60):
-        under, over = mixture(np.exp(low)) >= probability, mixture(np.exp(high)) < probability
-        if not (under.any() or over.any()):
-            break
-        low, high = np.where(under, low - 2.0, low), np.where(over, high + 2.0, high)
-    return low, high
+def _whole(
+    new: FloatArray, own: FloatArray, h: FloatArray, ends: tuple[FloatArray, FloatArray]
+) -> tuple[FloatArray, BoolArray]:
+    """The next whole numbers strictly between the ends, and the rows of which nothing is left between them."""
+    low, high = ends
+    new = np.minimum(np.clip(np.ceil(new), low + 1.0, np.maximum(high - 1.0, low + 1.0)), _MOST)
+    return new, (high - low <= np.maximum(1.0, 4e-16 * low)) | ((own >= _MOST) & np.isinf(high))
 
 
-def _count_quantiles(mixture: _Mixture, low: FloatArray, high: FloatArray, probability: float) -> FloatArray:
-    # F(low) < probability <= F(high) throughout; rounding of a sum of probabilities must not move a quantile.
-    aim = probability - 1e-12
-    while (high - low > 1.0).any():
-        middle = np.floor(0.5 * (low + high))
-        enough = mixture(middle) >= aim
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    is_share = mixture.fit.family.name == "binomial"
-    return high / mixture.data.n_trials if is_share else high
+def _real(
+    new: FloatArray, own: FloatArray, h: FloatArray, ends: tuple[FloatArray, FloatArray]
+) -> tuple[FloatArray, BoolArray]:
+    """The next real numbers, and the rows that have arrived."""
+    near = 1e-11 * np.maximum(1e-3, np.abs(own))
+    hit = np.abs(h) < 1e-12
+    # Far away, where F is 0 or 1 to rounding, a short step says nothing.
+    settled = hit | ((np.abs(new - own) <= near) & (np.abs(h) < 1e-5))
+    return np.where(hit, own, new), settled | (ends[1] - ends[0] <= near)
 
 
-def _bisect(mixture: _Mixture, low: FloatArray, high: FloatArray, probability: float, scale: Any) -> FloatArray:
-    for _ in range(_STEPS):
-        middle = 0.5 * (low + high)
-        enough = mixture(scale(middle)) >= probability
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-        if (high - low <= 1e-10 * np.maximum(1e-3, np.abs(middle))).all():
-            break
-    return np.asarray(0.5 * (low + high))
+def _next(
+    x: FloatArray,
+    h: FloatArray,
+    last: FloatArray,
+    slope: FloatArray,
+    ends: tuple[FloatArray, FloatArray],
+    halve: bool,
+) -> FloatArray:
+    """The next point of each row: along the secant, not too far, and inside the ends; or their middle."""
+    with np.errstate(all="ignore"):
+        moved = x - last[0]
+        rate = (h - last[1]) / moved
+        rate = np.where(np.isfinite(rate) & (rate > 0.0), rate, slope)
+        reach = np.fmax(4.0 * np.abs(moved), 4.0 / slope)
+        new = x - np.clip(h / rate, -reach, reach)
+        middle = 0.5 * (ends[0] + ends[1])
+    outside = ~((new > ends[0]) & (new < ends[1]))
+    return np.where(np.isfinite(middle) & (outside | halve), middle, new)
 
 
 def cumulative(fit: GlmmFit, y: FloatArray, mu: FloatArray, data: ResponseData) -> FloatArray:

@@ -21,14 +21,12 @@ from lme4py.engine.glmm import GlmmProblem, ModeFinder
 from lme4py.engine.glmm_laplace import Laplace, laplace
 from lme4py.engine.nested_quadrature import make_quadrature
 from lme4py.engine.nuisance import as_columns
-from lme4py.engine.ordinal import Ordinal
 from lme4py.engine.quadrature import _reordered
-from lme4py.engine.theta_map import theta_jacobian
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.engine.weighted import WeightedProducts
 from lme4py.errors import OptionError
-from lme4py.glmm_fit import GlmmFit
+from lme4py.glmm_fit import GlmmFit, user_jacobian
 from lme4py.inference.clusters import ClusterChoice, Clusters, home_of_levels, row_sums
 from lme4py.inference.df import Plain
 from lme4py.inference.robust import independent_clusters
@@ -95,17 +93,9 @@ def score_covariance(fit: Any, type: str, cluster: ClusterChoice) -> Plain:
 
 
 def _on_user_scale(fit: GlmmFit, scores: FloatArray) -> FloatArray:
-    problem = fit.problem
-    m, p = problem.n_theta, problem.n_fixed
-    last = problem.family.A if isinstance(problem.family, Ordinal) else np.eye(problem.n_nuisance)
-    to_user = np.zeros((m + p + last.shape[0], scores.shape[1]))
     # Parameters on the boundary have rows of zeros, and scores of zero.
-    to_user[:m, :m] = theta_jacobian(problem.templates, problem.S, fit.phi[:m])
-    to_user[m : m + p, m : m + p] = problem.C
-    to_user[m + p :, m + p :] = last
-    if problem.shift is not None:
-        to_user[m + p :, m : m + p] = -problem.shift
-    return scores @ np.linalg.pinv(to_user)
+    user: FloatArray = scores @ np.linalg.pinv(user_jacobian(fit.problem, fit.phi))
+    return user
 
 
 # --- Laplace, all clusters at once ------------------------------------------------------------------------------

@@ -212,6 +212,20 @@ class ModelAdapter(ABC):
         """
         return self.variables
 
+    def other_column(self, name: str) -> Column | None:
+        """A column of the data that the model does not use, for weights and groups, on the rows of the fit.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        Column or None
+            None where there is no such column, or the data are not at hand.
+        """
+        return None
+
     def is_categorical(self, name: str) -> bool:
         """True where a column enters as a factor: text, factors, booleans, and numbers that the formula makes one.
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
+from lme4py.inference.averages import Derivatives
 from lme4py.margins.adapter import ModelAdapter, Rows
-from lme4py.margins.curves import Composed, Curve, Derivatives, Identity, Outer
+from lme4py.margins.curves import Composed, Curve, Identity, Outer
 from lme4py.margins.grids import Grid, Parameters, row_derivatives, variance_of
 from lme4py.margins.population import Population
 from lme4py.margins.scales import transform

@@ -10,8 +10,9 @@ import numpy as np
 
 from lme4py.data.frame import Frame
 from lme4py.engine.types import FloatArray, IntArray
+from lme4py.inference.averages import Derivatives
 from lme4py.margins.adapter import FactoredRows, ModelAdapter, Rows, frame_of
-from lme4py.margins.curves import Curve, Derivatives
+from lme4py.margins.curves import Curve
 from lme4py.margins.population import Population
 from lme4py.margins.scenarios import Scenario, scenario_frame
 

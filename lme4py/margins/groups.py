@@ -71,14 +71,18 @@ def _columns(session: SessionRows, over: Any) -> list[Column]:
             distinct, codes = np.unique(values.astype(str), return_inverse=True)
             return [Column("group", "text", codes, tuple(distinct.tolist()))]
         return [column_from_array(values, "over", session.n_rows)]
-    for name in names:
-        if name not in session.columns:
-            hint = did_you_mean(name, session.columns)
-            raise OptionError(
-                f"over={name!r} is not a column of the model.{hint} It has {', '.join(session.columns)}; labels of "
-                "another kind can be given as an array."
-            )
-    return [session.columns[name] for name in names]
+    return [_named(session, name) for name in names]
+
+
+def _named(session: SessionRows, name: str) -> Column:
+    column = session.column(name)
+    if column is None:
+        hint = did_you_mean(name, session.columns)
+        raise OptionError(
+            f"over={name!r} is not a column of the model or of its data.{hint} The model has "
+            f"{', '.join(session.columns)}; labels of another kind can be given as an array."
+        )
+    return column
 
 
 def _value(column: Column, row: int) -> Any:

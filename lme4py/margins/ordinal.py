@@ -37,10 +37,12 @@ class OrdinalAdapter(OwnAdapter):
     fit : GlmmFit
     cut : int or None
         P(Y > category number cut + 1); None stands for the mean of the thresholds (the latent scale).
+    data : data frame, optional
+        As in `OwnAdapter`.
     """
 
-    def __init__(self, fit: Any, cut: int | None = None) -> None:
-        super().__init__(fit)
+    def __init__(self, fit: Any, cut: int | None = None, data: Any = None) -> None:
+        super().__init__(fit, data)
         thresholds = np.asarray(fit.thresholds, dtype=np.float64)
         m, p, d = self.theta.size, fit.beta.size, thresholds.size
         self.categories: tuple[Any, ...] = tuple(fit.categories)
@@ -55,7 +57,7 @@ class OrdinalAdapter(OwnAdapter):
     @property
     def cuts(self) -> list[OrdinalAdapter]:
         """One adapter for each threshold."""
-        return [OrdinalAdapter(self.fit, k) for k in range(len(self.categories) - 1)]
+        return [OrdinalAdapter(self.fit, k, self.data) for k in range(len(self.categories) - 1)]
 
     def _wider(self, X: FloatArray, by: float) -> FloatArray:
         return np.hstack([X, np.broadcast_to(-by * self.weights_of_cuts, (X.shape[0], self.weights_of_cuts.size))])
@@ -75,9 +77,6 @@ class OrdinalAdapter(OwnAdapter):
         C, R = made.X
         ones = np.ones((R.shape[0], self.weights_of_cuts.size))
         return FactoredRows((self._wider(C, 1.0), np.hstack([R, ones])), made.known, made.spread)
-
-    def replicates(self, n: int, kind: str, group: Any, seed: int, n_jobs: int) -> FloatArray:
-        raise OptionError("method='bootstrap' is not available for ordered categories; use 'delta' or 'simulation'.")
 
 
 def chosen_categories(adapter: OrdinalAdapter, outcome: Any) -> list[int]:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.data.frame import Frame
+from lme4py.data.column import Column
+from lme4py.data.frame import Frame, read_frame
 from lme4py.design.design import Design
 from lme4py.design.recipe import Recipe, new_random
 from lme4py.engine.covariance import Template
 from lme4py.engine.types import FloatArray
-from lme4py.errors import OptionError
+from lme4py.errors import DataError, OptionError
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.df import Plain, method
 from lme4py.inference.robust import robust_method
@@ -51,13 +52,15 @@ class OwnAdapter(ModelAdapter):
     Parameters
     ----------
     fit : Fit or GlmmFit
+    data : data frame, optional
+        The data of the fit, for weights and groups by columns that are not in the formula.
     """
 
-    def __init__(self, fit: Any) -> None:
+    def __init__(self, fit: Any, data: Any = None) -> None:
         design: Design = fit.design
         if design.columns is None:
             raise OptionError("the fit does not hold its data; fit the model again with this version of lme4py.")
-        self.fit, self.design = fit, design
+        self.fit, self.design, self.data = fit, design, data
         self.columns = design.columns
         self.formula_rows = FormulaRows(design.recipe, self.columns, design.alias)
         self.names, self.params, self.vcov = design.x_names, fit.beta, fit.vcov
@@ -87,6 +90,28 @@ class OwnAdapter(ModelAdapter):
     @property
     def row_labels(self) -> Any:
         return self.design.index[self.design.keep]
+
+    def other_column(self, name: str) -> Column | None:
+        if self.data is None:
+            return None
+        frame = read_frame(self.data)
+        if name not in frame:
+            return None
+        self._check_unchanged(frame, name)
+        return frame.column(name).take(np.flatnonzero(self.design.keep))
+
+    def _check_unchanged(self, frame: Frame, name: str) -> None:
+        """A data frame that was sorted or edited after the fit no longer belongs to its rows."""
+        keep = self.design.keep
+        same = frame.n_rows == keep.size and frame.index.equals(self.design.index)
+        for used, column in self.columns.items() if same else ():
+            now = frame.column(used).values[keep] if used in frame else column.values
+            same = same and (column.is_factor or np.array_equal(now, column.values))
+        if not same:
+            raise DataError(
+                f"{name!r} is not in the model, and the data frame was changed after the fit, so that its rows are no "
+                "longer those of the fit; give an array with one value for each row used."
+            )
 
     def is_categorical(self, name: str) -> bool:
         return super().is_categorical(name) or name in self.formula_rows.categorical

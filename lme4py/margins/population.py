@@ -108,6 +108,14 @@ class SessionRows:
         """Training column of a variable."""
         return self.adapter.columns[name]
 
+    def column(self, name: str) -> Column | None:
+        """Any column of the rows, also one that the model does not use; None where there is none."""
+        if name in self.columns:
+            return self.columns[name]
+        if self.given is not None:
+            return self.given.column(name) if name in self.given else None
+        return self.adapter.other_column(name)
+
     def _given_columns(self, frame: Frame) -> dict[str, Column]:
         columns: dict[str, Column] = {}
         if frame.n_rows == 0:
@@ -128,14 +136,15 @@ class SessionRows:
         if weights is None:
             return np.ones(self.n_rows)
         if isinstance(weights, str):
-            if weights not in self.columns and self.given is not None and weights in self.given:
-                values = self.given.column(weights).values
-            elif weights in self.columns:
-                values = self.columns[weights].values
-            else:
+            column = self.column(weights)
+            if column is None:
                 raise OptionError(
-                    f"weights={weights!r}: the fit holds only the columns of its formula; give the weights as an array."
+                    f"weights={weights!r} is not a column of the model or of its data (a result that was pickled holds "
+                    "the columns of its formula only); give the weights as an array."
                 )
+            if column.is_factor:
+                raise OptionError(f"weights={weights!r} is a column of labels; weights must be numbers.")
+            values = column.values
         else:
             values = np.asarray(weights, dtype=np.float64)
         return self._checked(values)

@@ -15,8 +15,9 @@ __all__ = ["own_replicates"]
 
 
 def _both(fit: Any) -> FloatArray:
-    """Fixed effects, then theta."""
-    return np.concatenate([fit.beta, fit.theta])
+    """Fixed effects, then the thresholds of ordered categories, then theta."""
+    thresholds = [] if fit.thresholds is None else [fit.thresholds]
+    return np.concatenate([fit.beta, *thresholds, fit.theta])
 
 
 def own_replicates(fit: Any, n: int, kind: str, group: Any, seed: int, n_jobs: int) -> FloatArray:

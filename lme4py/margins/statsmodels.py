@@ -179,7 +179,8 @@ class StatsmodelsMixedLMAdapter(ModelAdapter):
         if random != "conditional":
             return None
         exog_re = np.asarray(self.model.exog_re) if self.model.k_re else np.ones((1, 1))
-        if np.ptp(exog_re) > 0:
+        parts = [np.asarray(Z) for mats in self.model.exog_vc.mats for Z in mats] if self.model.k_vc else []
+        if np.ptp(exog_re) > 0 or not all(np.isin(Z, (0.0, 1.0)).all() for Z in parts):
             raise OptionError(
                 "random='conditional' with random slopes is not available for statsmodels fits; use random='zero', or "
                 "fit the model with lme4py.lmer."

@@ -113,6 +113,11 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
             not depend on the coding of the factors.
         ddf : {None, "normal"}
             Generalised models have no denominator degrees of freedom.
+
+        Returns
+        -------
+        DataFrame
+            One row per term, or one per model.
         """
         others = [model for model in (type, ddf, *models) if isinstance(model, FittedModel)]
         return anova(self, *others) if others else anova(self, type=type, ddf=ddf)
