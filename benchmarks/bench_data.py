@@ -116,7 +116,7 @@ def scores_of_students(n: int = 400) -> Columns:
     rng = np.random.default_rng(42)
     age = rng.integers(20, 75, size=n)
     female, treated = rng.binomial(1, 0.52, size=n), rng.binomial(1, 0.40, size=n)
-    school = rng.choice(4, size=n).astype(np.int32)
+    school = rng.integers(4, size=n).astype(np.int32)
     student = np.repeat(np.arange(n // 10), 10).astype(np.int32)
     effects = rng.standard_normal(n // 10)[student]
     score = 50 + 0.3 * age - 2 * female + 3 * treated + effects + rng.normal(0, 5, size=n)

@@ -27,9 +27,12 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+_seed = [0]
+
+
 def generator(*names: object) -> np.random.Generator:
     """The generator of a case."""
-    return np.random.default_rng(zlib.crc32(" ".join(map(str, names)).encode()))
+    return np.random.default_rng([_seed[0], zlib.crc32(" ".join(map(str, names)).encode())])
 
 
 def covariates(rng: np.random.Generator, g: np.ndarray, spread: float = 0.5) -> pd.DataFrame:
@@ -95,7 +98,9 @@ def collinear() -> Iterator[Case]:
         for size in (0.0, 1e-12, 1e-9, 1e-6, 1e-3):
             changed = data.assign(again=data["x"] + size * noise)
             yield Case("collinear", f"noise {size:g}", model, "y ~ x + again + (1 | g)", changed)
-        yield Case("collinear", "slopes 1e-6", model, "y ~ x + (x + again | g)", data.assign(again=data["x"] + 1e-6 * noise))
+        yield Case(
+            "collinear", "slopes 1e-6", model, "y ~ x + (x + again | g)", data.assign(again=data["x"] + 1e-6 * noise)
+        )
     data = ordinary("lmer", "empty cells", [8] * 20)
     cells = data.assign(h=np.where(data["f"] == "c", "u", np.where(data["z"] > 0, "u", "v")))
     yield Case("collinear", "empty cells", "lmer", "y ~ f * h + (1 | g)", cells)
@@ -136,7 +141,9 @@ def extreme_responses() -> Iterator[Case]:
         formula = "y ~ x + (1 | g)"
         big = draw(model, rng, data["eta"] + 20.0)
         yield Case("responses", "counts of 1e9", model, formula, data.assign(y=big))
-        yield Case("responses", "three events", model, formula, data.assign(y=np.eye(1, n, 5)[0] + np.eye(1, n, 77)[0] * 2))
+        yield Case(
+            "responses", "three events", model, formula, data.assign(y=np.eye(1, n, 5)[0] + np.eye(1, n, 77)[0] * 2)
+        )
         offset = np.where(np.arange(n) % 2, 15.0, -3.0)
         shifted = data.assign(y=draw(model, rng, data["eta"] + offset), o=offset)
         yield Case("responses", "offsets -3 and 15", model, formula + " + offset(o)", shifted)
@@ -171,7 +178,9 @@ def near_separation() -> Iterator[Case]:
             where = np.argsort(np.abs(data["x"].to_numpy() - cut[-1]))[[0, 5, 9, 13, 20, 30, 40, 50]][:flips]
             y[where] = cut.__len__() - y[where]
             for link in ("logit", "probit", "cloglog"):
-                yield Case("separation", f"{flips} exceptions", model, "y ~ x + (1 | g)", data.assign(y=y), {"link": link})
+                yield Case(
+                    "separation", f"{flips} exceptions", model, "y ~ x + (1 | g)", data.assign(y=y), {"link": link}
+                )
         pure = data.assign(y=(grouped([6] * 20) % (len(cut) + 1)))
         yield Case("separation", "pure groups", model, "y ~ 1 + (1 | g)", pure)
         y = draw(model, rng, data["eta"])
@@ -243,6 +252,7 @@ THEMES = (
 )
 
 
-def cases() -> list[Case]:
-    """All designs."""
+def cases(seed: int = 0) -> list[Case]:
+    """All designs, with random numbers of their own for every seed."""
+    _seed[0] = seed
     return [case for theme in THEMES for case in theme()]

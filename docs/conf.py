@@ -51,11 +51,11 @@ FIRST = ("sleepstudy", "generalised", "crossed", "three_levels", "margins", "res
 def _copy_notebooks() -> None:
     """Copy ../notebooks/*.md, with a table of contents unless they bring their own."""
     target = _empty(HERE / "notebooks")
-    sources = sorted((HERE.parent / "notebooks").glob("*.md"))
+    sources = [source for source in (HERE.parent / "notebooks").glob("*.md") if source.stem != "README"]
     for source in sources:
         shutil.copyfile(source, target / source.name)
     if not (target / "index.md").exists():
-        names = sorted((source.stem for source in sources if source.stem != "README"), key=_place)
+        names = sorted((source.stem for source in sources), key=_place)
         entries = "\n".join(names)
         toctree = f"```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n"
         text = f"# Worked examples\n\nEach page is a notebook that runs when this documentation is built.\n\n{toctree}"
@@ -84,3 +84,5 @@ def _empty(folder: Path) -> Path:
 
 _copy_notebooks()
 _copy_results()
+# Pages of names that are no longer in the reference would stay otherwise.
+_empty(HERE / "generated")

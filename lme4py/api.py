@@ -391,7 +391,7 @@ def _check_options(formula: object, data: object, reml: object, progress: object
         hint = " The formula comes first, then the data." if isinstance(data, str) else ""
         raise OptionError(f'`formula` is of type {type(formula).__name__}; give text such as "y ~ x + (x | g)".{hint}')
     if isinstance(data, str):
-        raise OptionError(f"`data` is the text {data!r}; give a data frame, such as `load_dataset({data!r})`.")
+        raise OptionError(f"`data` is the text {data!r}; give a data frame, such as {data_from_text(data)}.")
     _check_bool("reml", reml)
     if progress is not None:
         _check_bool("progress", progress)

@@ -365,7 +365,7 @@ def _make_fit(
 def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, profiled: bool) -> FloatArray:
     """Covariance of (theta, beta, log dispersion or all thresholds) on the user's scale."""
     m, p = problem.n_theta, problem.n_fixed
-    inverse = 2.0 * inverse_hessian(optimum.hessian, curvature_floor(optimum.found, problem.unit))
+    inverse = 2.0 * inverse_hessian(optimum.hessian, curvature_floor(optimum.found, problem.unit), m)
     if profiled:
         mode = optimum.found.mode
         system = FixedSystem(problem, mode.swept, mode.w, np.zeros(problem.n_obs))

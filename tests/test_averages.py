@@ -142,3 +142,15 @@ def test_categories(name):
     # The rule of one row serves all thresholds, whatever the closed form.
     np.testing.assert_allclose(table[:, 0], 1.0 - above[:, 0], rtol=0, atol=1e-12)
     np.testing.assert_allclose(table[:, 2], above[:, 1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_tables_of_many_rows(name, monkeypatch):
+    link, eta = PROBABILITY_LINKS[name], np.linspace(-7.0, 9.0, 20_000).reshape(2, -1)
+    by_table = averaged_mean(link, eta, 0.25, 2)
+    monkeypatch.setattr("lme4py.inference.averages._TABLE_FROM", np.inf)
+    exact = averaged_mean(link, eta, 0.25, 2)
+    for part in ("f", "e", "v", "ee", "ev", "vv"):
+        # The error of the interpolation, which grows with the order of the derivative.
+        np.testing.assert_allclose(getattr(by_table, part), getattr(exact, part), rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(by_table.f, exact.f, rtol=1e-12, atol=1e-13)

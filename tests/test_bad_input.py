@@ -1283,7 +1283,7 @@ CASES = [
         "mixed swapped",
         lambda: lme4py.mixed("Reaction", S, "Days", "Subject"),
         OptionError,
-        "`data` is the text 'Reaction'; the data come first, as a data frame.",
+        "`data` is the text 'Reaction'; the data come first, as a data frame, such as",
     ),
     (
         "mixed x_random",

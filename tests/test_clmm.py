@@ -287,8 +287,15 @@ class TestPredictions:
     def test_what_is_refused(self, result: lme4py.MEGLMResult) -> None:
         with pytest.raises(OptionError, match="Did you mean 'prob'"):
             result.predict(type="probs")
-        with pytest.raises(OptionError, match="interval='confidence' is not available for the categories"):
-            result.predict(type="prob", interval="confidence")
+        for type in ("prob", "cumulative", "class", "linear"):
+            with pytest.raises(OptionError, match=r"interval='prediction' is not available.*'integrate'"):
+                result.predict(type=type, interval="prediction")
+        with pytest.raises(OptionError, match="category has no limits"):
+            result.predict(type="class", interval="confidence")
+        with pytest.raises(OptionError, match="Did you mean 'confidence'"):
+            result.predict(interval="confidense")
+        with pytest.raises(OptionError, match="alpha"):
+            result.predict(interval="confidence", alpha=2)
 
 
 class TestResults:

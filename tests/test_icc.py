@@ -124,5 +124,5 @@ def test_a_grouping_factor_names_its_level(sleep):
     crossed = lmm("diameter ~ 1 + (1 | plate) + (1 | sample)", "Penicillin")
     for name in ("plate", "sample"):
         assert icc(crossed, name).estimate == icc(crossed, f"_cons|{name}").estimate
-    with pytest.raises(OptionError, match="'_cons|plate' or '_cons|sample'"):
+    with pytest.raises(OptionError, match=r"'_cons\|plate' or '_cons\|sample'"):
         icc(crossed, "batch")

@@ -13,6 +13,7 @@ from scipy import integrate, linalg, stats
 
 import lme4py
 from lme4py.design.response import ResponseData
+from lme4py.engine.families import make_family
 from lme4py.errors import DataError, Lme4Warning, OptionError
 from lme4py.inference.averages import averaged_mean
 from lme4py.inference.leverage import hatvalues
@@ -308,6 +309,33 @@ def test_quantiles_of_mixed_responses(family_fits, family, link, y, variance):
                 assert found[i] == 0 or probability(found[i] - 1, i) < level + 1e-6
             else:
                 assert probability(found[i], i) == pytest.approx(level, abs=1e-6)
+
+
+def test_quantiles_of_many_kinds_of_rows(family_fits):
+    """Each limit of a count is the smallest that reaches its level, from tiny means to huge ones."""
+    rng = np.random.default_rng(8)
+    eta, variance = rng.uniform(-8, 8, 400), 10.0 ** rng.uniform(-8, 0, 400)
+    rows = ResponseData(np.zeros(400))
+    z = np.linspace(-9, 9, 20_001)[:, None]
+    w = stats.norm.pdf(z) * (z[1] - z[0])
+    for family in ("poisson", "nbinomial"):
+        fit = family_fits[family, None]
+        mu = np.exp(eta + np.sqrt(variance) * z)
+        for level in (0.005, 0.5, 0.975):
+            found = mixed_quantiles(fit, eta, variance, rows, level)
+            assert (found == np.rint(found)).all()
+            # The two rules agree to 1e-7.
+            assert ((w * cumulative(fit, found, mu, rows)).sum(axis=0) >= level - 1e-6).all()
+            below = (w * cumulative(fit, found - 1.0, mu, rows)).sum(axis=0)
+            assert ((found == 0) | (below < level + 1e-6)).all()
+
+
+def test_a_limit_that_no_number_reaches(family_fits):
+    """A mean that grows without limit: the upper limit is infinite, and found as such."""
+    fit = replace(family_fits["gamma", "log"], family=make_family("gamma", "inverse"))
+    rows = ResponseData(np.zeros(1))
+    assert mixed_quantiles(fit, np.array([0.1]), np.array([4.0]), rows, 0.975)[0] == np.inf
+    assert np.isfinite(mixed_quantiles(fit, np.array([0.1]), np.array([4.0]), rows, 0.3)[0])
 
 
 def test_large_counts_and_many_trials():

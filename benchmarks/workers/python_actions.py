@@ -16,13 +16,14 @@ Values = list[list[float]]
 def profile(result: Any, detail: str) -> Values:
     """95 % limits of every parameter by profile likelihood: one block for each."""
     table = result.conf_int(method="profile", parm="all")
-    return table[["lower", "upper"]].to_numpy().tolist()
+    values: Values = table[["lower", "upper"]].to_numpy().tolist()
+    return values
 
 
 def bootstrap(result: Any, detail: str) -> Values:
     """Standard deviations of the fixed effects over parametric replicates of all parameters."""
     made = result.bootstrap(int(detail.split(",")[0]), seed=1, progress=False)
-    return made.replicates[list(result.params.index)].std().to_numpy()[:, None].tolist()
+    return [[float(spread)] for spread in made.replicates[list(result.params.index)].std()]
 
 
 def kenward_roger(result: Any, detail: str) -> Values:
@@ -41,7 +42,8 @@ def grid(result: Any, detail: str) -> Values:
 
 def influence(result: Any, detail: str) -> Values:
     """Change of each fixed effect when a row is left out and the model fitted again."""
-    return result.influence(method="refit").dfbeta.to_numpy().T.tolist()
+    values: Values = result.influence(method="refit").dfbeta.to_numpy().T.tolist()
+    return values
 
 
 ACTIONS = {f.__name__: f for f in (profile, bootstrap, kenward_roger, grid, influence)}

@@ -22,7 +22,7 @@ class Column:
         "numeric", "boolean", "factor", "ordered" (a factor whose order means something) or "text"
         (strings: a factor whose levels are the sorted distinct values).
     values : ndarray, shape (n,)
-        numeric and boolean: float64, NaN where missing; otherwise int64 codes, -1 where missing.
+        numeric and boolean: float64, NaN where missing; otherwise int32 codes, -1 where missing.
     levels : tuple
         Levels of a factor, ordered or text column, in order, as the user's own objects; () for numbers.
     declared : bool

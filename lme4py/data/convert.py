@@ -219,8 +219,8 @@ def sorted_levels(codes: NDArray[Any], labels: list[Any]) -> Encoded:
     """Codes into `labels` (-1 where missing) as codes into the sorted labels."""
     order = sorted(range(len(labels)), key=labels.__getitem__)
     # One place more than there are labels, so that code -1 finds -1.
-    rank = np.full(len(labels) + 1, -1, dtype=np.int64)
-    rank[order] = np.arange(len(labels))
+    rank = np.full(len(labels) + 1, -1, dtype=np.int32)
+    rank[order] = np.arange(len(labels), dtype=np.int32)
     return Encoded("text", rank[codes], tuple(labels[i] for i in order))
 
 
@@ -234,7 +234,7 @@ def _from_pandas(values: Any, pd: Any) -> Encoded:
     if isinstance(dtype, pd.CategoricalDtype):
         codes = getattr(values, "array", values).codes
         kind: Kind = "ordered" if dtype.ordered else "factor"
-        return Encoded(kind, codes.astype(np.int64), tuple(dtype.categories.tolist()))
+        return Encoded(kind, codes.astype(np.int32, copy=False), tuple(dtype.categories.tolist()))
     if isinstance(dtype, pd.StringDtype):
         return _from_text(values)
     if isinstance(dtype, pd.ArrowDtype):
@@ -285,7 +285,7 @@ def _from_polars(values: Any, pl: Any) -> Encoded:
 
 
 def _polars_codes(kind: Kind, values: Any, levels: list[str], pl: Any) -> Encoded:
-    codes = values.cast(pl.Enum(levels)).to_physical().cast(pl.Int64).fill_null(-1)
+    codes = values.cast(pl.Enum(levels)).to_physical().cast(pl.Int32).fill_null(-1)
     return Encoded(kind, codes.to_numpy(), tuple(levels))
 
 
@@ -328,18 +328,18 @@ def _from_dictionary(values: Any, pa: Any) -> Encoded:
     chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
     level_codes: dict[Any, int] = {}
     # Each chunk may have a dictionary of its own.
-    codes = [np.empty(0, dtype=np.int64), *(_chunk_codes(chunk, level_codes, pa) for chunk in chunks)]
+    codes = [np.empty(0, dtype=np.int32), *(_chunk_codes(chunk, level_codes, pa) for chunk in chunks)]
     kind: Kind = "ordered" if values.type.ordered else "factor"
     return Encoded(kind, np.concatenate(codes), tuple(level_codes))
 
 
-def _chunk_codes(chunk: Any, level_codes: dict[Any, int], pa: Any) -> NDArray[np.int64]:
+def _chunk_codes(chunk: Any, level_codes: dict[Any, int], pa: Any) -> NDArray[np.int32]:
     """Codes of one chunk into all levels; levels not seen before are added to `level_codes`."""
     labels = chunk.dictionary.to_pylist()
     # A dictionary may itself hold a missing value; one place more than labels, so that code -1 finds -1.
-    place = np.full(len(labels) + 1, -1, dtype=np.int64)
+    place = np.full(len(labels) + 1, -1, dtype=np.int32)
     for i, label in enumerate(labels):
         if label is not None and label == label:
             place[i] = level_codes.setdefault(label, len(level_codes))
-    codes: NDArray[np.int64] = place[np.asarray(chunk.indices.cast(pa.int64()).fill_null(-1))]
+    codes: NDArray[np.int32] = place[np.asarray(chunk.indices.cast(pa.int64()).fill_null(-1))]
     return codes

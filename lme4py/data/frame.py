@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -275,7 +276,10 @@ def _read_other(data: Any) -> Frame:
 
 def _hint(data: Any) -> str:
     if isinstance(data, str) or hasattr(data, "__fspath__"):
-        return "read the file first, for example with `pandas.read_csv`; "
+        from lme4py.data.hints import reader_of
+
+        call = reader_of(os.fspath(data))
+        return f"read the file first, for example with `{call or 'pandas.read_csv'}`; "
     if isinstance(data, np.ndarray):
         return "name its columns with `pandas.DataFrame(data, columns=[...])`; "
     return ""
@@ -356,7 +360,7 @@ def as_factor_column(column: Column) -> Column:
     if column.is_factor:
         return column
     if column.kind == "boolean":
-        codes = np.where(column.missing(), -1, column.values == 1).astype(np.int64)
+        codes = np.where(column.missing(), -1, column.values == 1).astype(np.int32)
         return Column(column.name, "factor", codes, (False, True))
     infinite = int(np.count_nonzero(np.isinf(column.values)))
     if infinite:
@@ -365,10 +369,10 @@ def as_factor_column(column: Column) -> Column:
             "replace them by a label or by a missing value."
         )
     # Much faster than numpy.unique, which sorts all values.
-    codes, distinct = pd.factorize(column.values)
+    places, distinct = pd.factorize(column.values)
     whole = bool(np.all(distinct == np.floor(distinct)) and np.all(np.abs(distinct) < 2**53))
     labels = distinct.astype(np.int64) if whole else distinct
-    found = sorted_levels(codes, labels.tolist())
+    found = sorted_levels(places, labels.tolist())
     return Column(column.name, "factor", found.values, found.levels)
 
 
@@ -380,7 +384,7 @@ def drop_unused_levels(column: Column) -> Column:
     used = np.bincount(column.values[column.values >= 0], minlength=n_levels) > 0
     if used.all():
         return column
-    renumbered = np.full(n_levels + 1, -1, dtype=np.int64)
+    renumbered = np.full(n_levels + 1, -1, dtype=np.int32)
     renumbered[:-1][used] = np.arange(np.count_nonzero(used))
     levels = tuple(level for level, kept in zip(column.levels, used, strict=True) if kept)
     return Column(column.name, column.kind, renumbered[column.values], levels)

@@ -203,6 +203,8 @@ class _Rows:
             columns = {name: column.take(self.keep) for name, column in columns.items()}
             given = {name: column.take(self.keep) for name, column in given.items()}
         self.columns = columns
+        # Predictions from the training data replay the offset argument from its column.
+        self.training = {**columns, self.offset_column: given["offset"]} if self.offset_column else columns
         self.weights = _check_weights(given["weights"]) if "weights" in given else None
         self.offset = offset_column(given["offset"]) if "offset" in given else None
 
@@ -329,7 +331,7 @@ def _assemble(
         ),
         notes=tuple(notes),
         response=data,
-        columns=rows.columns,
+        columns=rows.training,
     )
 
 

@@ -92,7 +92,7 @@ def drop_unused(value: Value) -> Value:
     used = np.bincount(value.values, minlength=len(value.levels)) > 0
     if used.all():
         return value
-    position = np.cumsum(used) - 1
+    position = (np.cumsum(used) - 1).astype(value.values.dtype)
     levels = tuple(level for level, keep in zip(value.levels, used.tolist(), strict=True) if keep)
     return Value(value.kind, position[value.values], levels, value.suffixes, value.contrasts)
 

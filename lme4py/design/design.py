@@ -37,7 +37,7 @@ class RandomTerm:
     levels : tuple
         The J levels that occur, in order: the user's own objects for a plain factor, ``"lo:308"`` for an interaction.
     codes : ndarray of int, shape (n,)
-        Level of each row, 0 .. J-1.
+        Level of each row, 0 .. J-1; 32 bits each, so convert them before arithmetic that could leave that range.
     values : ndarray of float, shape (n, k)
         The raw model matrix of the term.
     structure : str
@@ -160,7 +160,7 @@ class Design:
         n = self.n_obs
         for term in self.terms:
             k = term.n_columns
-            rows = (term.codes[:, None] * k + np.arange(k)).ravel()
+            rows = (term.codes.astype(np.intp)[:, None] * k + np.arange(k)).ravel()
             columns = np.repeat(np.arange(n), k)
             shape = (term.n_levels * k, n)
             block = sparse.coo_array((term.values.ravel(), (rows, columns)), shape=shape).tocsr()

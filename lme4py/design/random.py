@@ -61,16 +61,21 @@ class Grouping:
 def as_factor(value: Value, name: str) -> tuple[IntArray, tuple[Any, ...]]:
     """Codes and occurring levels, in order; numbers become factors of their sorted distinct values."""
     if value.is_factor:
-        codes = value.values.astype(np.intp, copy=False)
-        return _compact(codes, value.levels)
+        return _compact(_narrow(value.values), value.levels)
     if value.kind == "matrix":
         raise DataError(
             f"the grouping variable '{name}' has {value.values.shape[1]} columns; group by one, or by an "
             "interaction such as a:b"
         )
     if value.kind == "boolean":
-        return _compact(value.values.astype(np.intp), (False, True))
+        return _compact(_narrow(value.values), (False, True))
     return _number_codes(value.values, name)
+
+
+def _narrow(codes: NDArray[Any]) -> IntArray:
+    """The codes of rows in 32 bits, which is what data frames hold: of large data there is no second copy."""
+    narrow: Any = codes.astype(np.int32, copy=False)
+    return narrow  # type: ignore[no-any-return]
 
 
 def _compact(codes: IntArray, levels: Sequence[Any]) -> tuple[IntArray, tuple[Any, ...]]:
@@ -78,7 +83,7 @@ def _compact(codes: IntArray, levels: Sequence[Any]) -> tuple[IntArray, tuple[An
     used = np.bincount(codes, minlength=len(levels)) > 0
     if used.all():
         return codes, tuple(levels)
-    position = np.cumsum(used) - 1
+    position = _narrow(np.cumsum(used) - 1)
     kept = tuple(level for level, keep in zip(levels, used.tolist(), strict=True) if keep)
     return position[codes], kept
 
@@ -91,12 +96,12 @@ def _number_codes(values: NDArray[np.float64], name: str) -> tuple[IntArray, tup
             "replace them by a label, or set them to missing"
         )
     if high - low <= max(4 * values.size, 1000):
-        whole = (values - low).astype(np.intp)
+        whole = _narrow(values - low)
         if low == int(low) and np.array_equal(whole + low, values):
             # Whole numbers in a short range: a table is ten times faster than sorting a million values.
             return _compact(whole, range(int(low), int(high) + 1))
     distinct, codes = _distinct(values)
-    return codes, tuple(_whole_if_possible(distinct))
+    return _narrow(codes), tuple(_whole_if_possible(distinct))
 
 
 def _distinct(values: NDArray[Any]) -> tuple[NDArray[Any], IntArray]:
@@ -144,12 +149,12 @@ def grouping_factor(names: Sequence[str], values: Sequence[Value]) -> tuple[Grou
         return Grouping(name, parts, parts[0]), coded[0][0]
     position, size = _combine([codes for codes, _ in coded], parts)
     occurring, codes = _renumber(position, size)
-    return Grouping(name, parts, _labels(occurring, parts), occurring), codes
+    return Grouping(name, parts, _labels(occurring, parts), occurring), _narrow(codes)
 
 
 def _combine(codes: Sequence[IntArray], parts: Sequence[Sequence[Any]]) -> tuple[IntArray, int]:
     """Position of each row in the table of all combinations, and the size of that table."""
-    position, size = codes[0], len(parts[0])
+    position, size = codes[0].astype(np.intp), len(parts[0])
     for code, part in zip(codes[1:], parts[1:], strict=True):
         size *= len(part)
         if size >= 2**62:

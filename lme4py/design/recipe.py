@@ -237,7 +237,8 @@ def _trained_values(variable: Variable, value: Value) -> NDArray[Any]:
         return value.values
     codes, levels = as_factor(value, variable.name)
     table = _translation(levels, variable.levels)
-    _refuse_unseen(variable.name, [level for level, code in zip(levels, table.tolist(), strict=False) if code < 0])
+    unseen = [level for level, code in zip(levels, table.tolist(), strict=False) if code < 0]
+    _refuse_unseen(variable.name, unseen, variable.levels)
     translated: NDArray[Any] = table[codes]
     return translated
 
@@ -280,16 +281,22 @@ def _translation(levels: Sequence[Any], trained: Sequence[Any]) -> IntArray:
     return np.array([*(place.get(level, -1) for level in levels), -1], dtype=np.intp)
 
 
-def _refuse_unseen(name: str, unseen: Sequence[Any], trained: Sequence[Any] = ()) -> None:
+def _refuse_unseen(name: str, unseen: Sequence[Any], trained: Sequence[Any]) -> None:
     if not unseen:
         return
-    shown = ", ".join(repr(level) for level in unseen[:5]) + ", ..." * (len(unseen) > 5)
-    known = {str(level) for level in trained}
-    hint = " (the same labels were of another type when the model was fitted)" if str(unseen[0]) in known else ""
+    known = [str(level) for level in trained]
+    same = str(unseen[0]) in known
+    kind = " (the same labels were of another type when the model was fitted)" if same else ""
+    hint = "" if same else did_you_mean(str(unseen[0]), known)
     raise DataError(
         f"the factor '{name}' has {len(unseen)} level(s) in the new data that were not in the rows the model "
-        f"was fitted to: {shown}{hint}; remove these rows, or correct the labels"
+        f"was fitted to: {_listed(unseen, 5)}{kind}.{hint} The model has {len(known)}: {_listed(trained, 6)}; remove "
+        "these rows, or correct the labels"
     )
+
+
+def _listed(levels: Sequence[Any], most: int) -> str:
+    return ", ".join(repr(level) for level in levels[:most]) + ", ..." * (len(levels) > most)
 
 
 def _new_group(recipe: Recipe, frame: Frame, node: Node) -> tuple[IntArray, Sequence[Any]]:

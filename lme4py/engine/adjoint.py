@@ -180,7 +180,9 @@ class _AdjointState:
         return 0.5 * (total + total.T)
 
 
-def _adjoint_coupling(s: SweptStage | LoneStage, EB: FloatArray, lower: FloatArray | None, change: FloatArray | None) -> FloatArray:
+def _adjoint_coupling(
+    s: SweptStage | LoneStage, EB: FloatArray, lower: FloatArray | None, change: FloatArray | None
+) -> FloatArray:
     """Derivative in the stored elements of C of a stage."""
     C = s.coupling
     out = np.zeros(C.nnz)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lme4py.engine.exact_hessian import exact_hessian
+from lme4py.engine.sentence import Sentence
 from lme4py.engine.small import singular_values
 from lme4py.engine.types import FloatArray
 
@@ -20,7 +21,7 @@ TermNames = Sequence[tuple[str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(Sentence):
     """What is known about the optimum, from analytic gradients and a Hessian made of them.
 
     Attributes
@@ -53,6 +54,12 @@ class Certificate:
     is_singular: bool
     singular: tuple[str, ...]
     verdict: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verdict} Norm of the gradient {self.gradient_norm:.2g}, smallest eigenvalue of the Hessian "
+            f"{self.min_eigenvalue:.3g}."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ send their blocks through `accumulate`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lme4py.engine.types import FloatArray, IntArray, sparse
 
@@ -84,8 +86,8 @@ class SortedEdges:
     values : ndarray, shape (k_s, k_t, E)
     """
 
-    pointer: IntArray
-    indices: IntArray
+    pointer: NDArray[Any]
+    indices: NDArray[Any]
     values: FloatArray
 
     @property
@@ -116,7 +118,7 @@ class CrossProducts:
     """
 
     diagonal: tuple[FloatArray, ...]
-    edges: dict[tuple[int, int], Edges | SortedEdges]
+    edges: Mapping[tuple[int, int], Edges | SortedEdges]
     border: tuple[FloatArray, ...]
     corner: FloatArray
     n_obs: int
@@ -230,14 +232,14 @@ def _edges(
     shape = (factors[s].n_levels, factors[t].n_levels)
     if rows.size < _FEW:
         # Few rows are sorted in less time than a sparse matrix takes to be set up.
-        keys, place = np.unique(rows * shape[1] + columns, return_inverse=True)
+        keys, place = np.unique(rows.astype(np.intp) * shape[1] + columns, return_inverse=True)
         sums = [[np.bincount(place, weights=z * wz, minlength=keys.size) for wz in WZt.T] for z in Zs.T]
         return Edges(*np.divmod(keys, shape[1]), np.array(sums))
     return _sorted_edges(rows, columns, [[z * wz for wz in WZt.T] for z in Zs.T], shape)
 
 
 def _sorted_edges(
-    rows: IntArray, columns: IntArray, values: Sequence[Sequence[FloatArray]], shape: tuple[int, int]
+    rows: NDArray[Any], columns: NDArray[Any], values: Sequence[Sequence[FloatArray]], shape: tuple[int, int]
 ) -> SortedEdges:
     """Pairs of levels with their values summed over duplicates; explicit zeros stay, so that all have one pattern."""
     tables = [[sparse.coo_array((own, (rows, columns)), shape=shape).tocsr() for own in line] for line in values]
@@ -253,4 +255,4 @@ def _merge_edges(parts: list[Edges | SortedEdges], shape: tuple[int, int]) -> So
     columns = np.concatenate([part.columns.astype(small) for part in parts])
     values = np.concatenate([part.values for part in parts], axis=2)
     parts.clear()
-    return _sorted_edges(rows, columns, values, shape)
+    return _sorted_edges(rows, columns, [list(line) for line in values], shape)

@@ -154,7 +154,7 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     X, C, Z, S, shift = scale_model(design, constant=family.constant is not None)
     unit = predictor_unit(family, data)
     if unit != 1.0:
-        X, C, Z, S = X * unit, C * unit, [z * unit for z in Z], tuple(s * unit for s in S)
+        X, C, Z, S = X * unit, C * unit, tuple(z * unit for z in Z), tuple(s * unit for s in S)
     factors = group_terms(design)
     codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
     columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)

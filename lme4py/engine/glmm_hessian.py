@@ -11,6 +11,8 @@ from lme4py.engine.types import FloatArray
 
 # Difference steps in units of 1 / sqrt(curvature): the error of a central difference is about its square.
 _DIFFERENCE = 1e-3
+# Scaled curvatures below this are none.
+_FLAT = 1e-7
 
 
 def difference_hessian(
@@ -68,9 +70,21 @@ def newton_step(hessian: FloatArray, gradient: FloatArray, floor: float) -> tupl
     return -(vectors @ (used * along)) / d, bound
 
 
-def inverse_hessian(hessian: FloatArray, floor: float) -> FloatArray:
-    """Pseudo-inverse; flat directions (elements of a singular T that change nothing) carry no information."""
+def inverse_hessian(hessian: FloatArray, floor: float, n_theta: int) -> FloatArray:
+    """Inverse with a zero for flat directions of theta, and a very large number for those of other parameters.
+
+    Elements of a singular T that change nothing carry no information and have no variance; a fixed effect without
+    information, as after separation, is unknown.
+
+    Parameters
+    ----------
+    hessian : ndarray, shape (r, r)
+    floor : float
+    n_theta : int
+        theta come first.
+    """
     d, values, vectors = scaled_eigen(hessian, floor)
-    used = np.where(values > 1e-7, 1.0 / np.maximum(values, 1e-7), 0.0)
+    of_theta = (vectors[:n_theta] ** 2).sum(axis=0) > 0.5
+    used = np.where(values > _FLAT, 1.0 / np.maximum(values, _FLAT), np.where(of_theta, 0.0, 1.0 / _FLAT))
     out: FloatArray = (vectors * used) @ vectors.T / np.outer(d, d)
     return out

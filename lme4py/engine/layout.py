@@ -172,7 +172,9 @@ class Layout:
             return None
         return sparse.csr_array((edges.values[0, 0], edges.indices, edges.pointer), shape=(self.factors[s].size, width))
 
-    def _with_fill(self, pattern: Pattern, s: int, t: int, block: Edges | SortedEdges) -> tuple[IntArray, IntArray, IntArray | None]:
+    def _with_fill(
+        self, pattern: Pattern, s: int, t: int, block: Edges | SortedEdges
+    ) -> tuple[IntArray, IntArray, IntArray | None]:
         """Pairs that can be non-zero, and where the ones of the data stand among them (None: there are no others)."""
         if (s, t) not in pattern.filled:
             return block.rows, block.columns, None

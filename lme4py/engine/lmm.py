@@ -20,7 +20,7 @@ import scipy.linalg.lapack as lapack
 from lme4py.design.design import Design
 from lme4py.engine import small
 from lme4py.engine.covariance import Templates
-from lme4py.engine.crossproducts import CrossProducts, Edges, Factor, RowBlock, accumulate
+from lme4py.engine.crossproducts import CrossProducts, Edges, Factor, RowBlock, SortedEdges, accumulate
 from lme4py.engine.forecast import check_levels
 from lme4py.engine.scaling import ScaledColumns, Scaling, plan_scaling, row_blocks
 from lme4py.engine.structure import Structure, analyse
@@ -328,7 +328,7 @@ class _ZZ:
         return out, inner
 
 
-def _edge_matrix(edges: Edges, s: Factor, t: Factor) -> SparseMatrix:
+def _edge_matrix(edges: Edges | SortedEdges, s: Factor, t: Factor) -> SparseMatrix:
     """Z_s'W Z_t."""
     k_s, k_t, _ = edges.values.shape
     rows = np.concatenate([a * s.n_levels + edges.rows for a in range(k_s) for _ in range(k_t)])

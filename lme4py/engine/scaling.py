@@ -206,7 +206,8 @@ def _means(X: FloatArray, w: FloatArray | None) -> FloatArray:
     if w is None:
         means: FloatArray = X.mean(axis=0)
         return means
-    return (w / X.shape[0]) @ X
+    weighted: FloatArray = (w / X.shape[0]) @ X
+    return weighted
 
 
 def _gram(X: FloatArray, own: ColumnMap, w: FloatArray | None) -> FloatArray:
@@ -216,7 +217,8 @@ def _gram(X: FloatArray, own: ColumnMap, w: FloatArray | None) -> FloatArray:
     for place in row_blocks(n, _ROWS):
         mapped = own(X[place])
         total += mapped.T @ (mapped if w is None else mapped * w[place, None])
-    return total / n
+    total /= n
+    return total
 
 
 def _constant_column(X: FloatArray) -> int | None:

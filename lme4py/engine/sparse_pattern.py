@@ -13,7 +13,7 @@ import numpy as np
 
 from lme4py.engine import forecast as guard
 from lme4py.engine import small
-from lme4py.engine.crossproducts import Edges, Factor
+from lme4py.engine.crossproducts import Edges, Factor, SortedEdges
 from lme4py.engine.ordering import minimum_degree
 from lme4py.engine.supernodes import Symbolic, analyse_pattern
 from lme4py.engine.types import BoolArray, FloatArray, IntArray, SparseMatrix, sparse
@@ -187,7 +187,7 @@ class SparseBlock:
 
     # -- values --------------------------------------------------------------------------------------------------
 
-    def base(self, diagonal: list[FloatArray], edges: dict[tuple[int, int], Edges]) -> FloatArray:
+    def base(self, diagonal: list[FloatArray], edges: dict[tuple[int, int], Edges | SortedEdges]) -> FloatArray:
         """Values before any elimination.
 
         Parameters

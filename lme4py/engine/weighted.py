@@ -18,7 +18,7 @@ from lme4py.engine.crossproducts import CrossProducts, Edges, Factor
 from lme4py.engine.dense_block import BlockValues
 from lme4py.engine.forecast import check_levels
 from lme4py.engine.structure import Structure, analyse
-from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, SweptStage, base_values
+from lme4py.engine.sweep import BaseValues, LoneStage, Sweeper, Swept, SweptBorder, SweptStage, base_values
 from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
 
 # Numbers in the expanded rows that are held at a time.
@@ -112,7 +112,7 @@ class WeightedProducts:
         return out
 
     def _edges(self, rows: IntArray, columns: IntArray, Zs: FloatArray, Zt: FloatArray, width: int) -> Edges:
-        keys, place = np.unique(rows * width + columns, return_inverse=True)
+        keys, place = np.unique(rows.astype(np.intp) * width + columns, return_inverse=True)
         values = np.array(
             [
                 [self._reserve(place, Zs[:, a] * Zt[:, b], keys.size) for b in range(Zt.shape[1])]
@@ -319,7 +319,7 @@ class WeightedProducts:
         return h, adjoint.sigma, adjoint.diagonal
 
 
-def _direct_coupling(stage: SweptStage, dense: Any) -> FloatArray:
+def _direct_coupling(stage: SweptStage | LoneStage, dense: Any) -> FloatArray:
     """Derivative of log|M| in the stored elements of C of the only stage: -2 E C D.
 
     D is the derivative in the dense block that follows. Rows are expanded a few levels at a time.

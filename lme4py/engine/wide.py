@@ -16,7 +16,7 @@ from lme4py.engine.cholesky import mirror
 from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
 
 # Bytes of the expanded rows, and of the changes, at one time.
-_CHUNK = 4 * 2**20
+_CHUNK = 2 * 2**20
 # Seconds for one product of sparse matrices, for one of a sparse and a dense matrix, for one of dense matrices, and
 # for one change in a row of the block.
 _SPARSE, _MIXED, _DENSE, _WRITE = 3.5e-9, 5e-10, 2.1e-11, 5e-9
@@ -75,17 +75,19 @@ class GramPlan:
         """The matrix with these elements, (J, q)."""
         return sparse.csr_array((data, self.indices, self.pointer), shape=self.shape)
 
-    def blocks(self, left: FloatArray, right: FloatArray) -> Iterator[Block]:
-        """Rows, columns (None for all) and values that add up to A'B.
+    def blocks(self, left: FloatArray, right: FloatArray, weights: FloatArray | None = None) -> Iterator[Block]:
+        """Rows, columns (None for all) and values that add up to A'WB.
 
         Parameters
         ----------
         left, right : ndarray, shape (count,)
             Elements of A and B.
+        weights : ndarray, shape (J,), or None
+            Diagonal of W, not negative; where there are weights, B must be A.
         """
         popular, others = self.popular.columns, self.others.columns
         if popular.size:
-            total = self._dense(left, right)
+            total = self._dense(left, right, None if weights is None else np.sqrt(weights))
             step = max(1, _CHUNK // (8 * popular.size))
             for start in range(0, popular.size, step):
                 own = slice(start, start + step)
@@ -97,7 +99,7 @@ class GramPlan:
         step = max(1, _CHUNK // (20 * self.shape[1]))
         for start in range(0, others.size, step):
             stop = min(start + step, others.size)
-            block = (self._others(left, start, stop) @ B).toarray()
+            block = (self._others(left, start, stop, weights) @ B).toarray()
             rows = others[start:stop]
             yield rows, None, block
             if popular.size:
@@ -105,14 +107,17 @@ class GramPlan:
                     block = (self._others(right, start, stop) @ self.matrix(left)).toarray()
                 yield popular, rows, block[:, popular].T
 
-    def _others(self, data: FloatArray, start: int, stop: int) -> SparseMatrix:
+    def _others(self, data: FloatArray, start: int, stop: int, weights: FloatArray | None = None) -> SparseMatrix:
         """Some of the columns that are kept sparse, as rows."""
         part = self.others
         own = slice(int(part.pointer[start]), int(part.pointer[stop]))
         pointer = part.pointer[start : stop + 1] - part.pointer[start]
-        return sparse.csr_array((data[part.places[own]], part.rows[own], pointer), shape=(stop - start, self.shape[0]))
+        values = data[part.places[own]]
+        if weights is not None:
+            values *= weights[part.rows[own]]
+        return sparse.csr_array((values, part.rows[own], pointer), shape=(stop - start, self.shape[0]))
 
-    def _dense(self, left: FloatArray, right: FloatArray) -> FloatArray:
+    def _dense(self, left: FloatArray, right: FloatArray, root: FloatArray | None = None) -> FloatArray:
         """The product of the columns that are kept dense."""
         part, J = self.popular, self.shape[0]
         size = part.columns.size
@@ -124,7 +129,7 @@ class GramPlan:
             own = slice(None) if stop - start == J else (part.rows >= start) & (part.rows < stop)
             rows, columns, places = part.rows[own] - start, column[own], part.places[own]
             A = np.zeros((stop - start, size))
-            A[rows, columns] = left[places]
+            A[rows, columns] = left[places] if root is None else left[places] * root[start:stop][rows]
             # Added in place: a product of its own would be one more matrix of this size.
             if right is left:
                 total = blas.dsyrk(1.0, A.T, beta=1.0, c=total, overwrite_c=1)
@@ -189,17 +194,20 @@ def subtract_gram(plan: GramPlan, C: SparseMatrix, T: FloatArray, inverse: Float
     """
     k = T.shape[0]
     if k == 1:
-        root = abs(T[0, 0]) * np.sqrt(inverse)
-    else:
-        factors = T @ np.linalg.cholesky(np.moveaxis(inverse, 2, 0))
-        # E_j = F_j F_j', so that C'EC is the sum of the squares of sum_c F_ca C_c.
-        root = np.moveaxis(factors, 0, 2).swapaxes(0, 1)
-    for data in combine(plan, C, root):
-        for rows, columns, block in plan.blocks(data, data):
-            if columns is None:
-                K[rows] -= block
-            else:
-                K[rows[:, None], columns] -= block
+        _subtract(K, plan.blocks(C.data, C.data, T[0, 0] ** 2 * inverse[0, 0]))
+        return
+    factors = T @ np.linalg.cholesky(np.moveaxis(inverse, 2, 0))
+    # E_j = F_j F_j', so that C'EC is the sum of the squares of sum_c F_ca C_c.
+    for data in combine(plan, C, np.moveaxis(factors, 0, 2).swapaxes(0, 1)):
+        _subtract(K, plan.blocks(data, data))
+
+
+def _subtract(K: FloatArray, blocks: Iterator[Block]) -> None:
+    for rows, columns, block in blocks:
+        if columns is None:
+            K[rows] -= block
+        else:
+            K[rows[:, None], columns] -= block
 
 
 def gram_traces(plan: GramPlan, C: SparseMatrix, N: FloatArray, D: FloatArray, lam: FloatArray | None) -> FloatArray:
@@ -216,6 +224,8 @@ def gram_traces(plan: GramPlan, C: SparseMatrix, N: FloatArray, D: FloatArray, l
         D stands for diag(lam) D diag(lam).
     """
     k = N.shape[0]
+    if k == 1:
+        return np.array([[_trace(D, lam, plan.blocks(C.data, C.data, N[0, 0] ** 2))]])
     parts = combine(plan, C, N)
     if lam is not None:
         for data in parts:
@@ -223,12 +233,21 @@ def gram_traces(plan: GramPlan, C: SparseMatrix, N: FloatArray, D: FloatArray, l
     out = np.empty((k, k))
     for a in range(k):
         for b in range(a + 1):
-            total = 0.0
-            for rows, columns, block in plan.blocks(parts[a], parts[b]):
-                own = D[rows] if columns is None else D[rows[:, None], columns]
-                total += float(np.einsum("ij,ij->", own, block))
-            out[a, b] = out[b, a] = total
+            out[a, b] = out[b, a] = _trace(D, None, plan.blocks(parts[a], parts[b]))
     return out
+
+
+def _trace(D: FloatArray, lam: FloatArray | None, blocks: Iterator[Block]) -> float:
+    """Sum of the products of the elements of diag(lam) D diag(lam) and of the blocks."""
+    total = 0.0
+    for rows, columns, block in blocks:
+        own = D[rows] if columns is None else D[rows[:, None], columns]
+        if lam is None:
+            total += float(np.einsum("ij,ij->", own, block))
+            continue
+        own *= block
+        total += float(lam[rows] @ (own @ (lam if columns is None else lam[columns])))
+    return total
 
 
 def gram_adjoint(C: SparseMatrix, J: int, k: int, D: FloatArray, lam: FloatArray | None) -> FloatArray:

@@ -17,7 +17,7 @@ class Value:
     Attributes
     ----------
     kind : str
-        "numeric" and "boolean": float64 of shape (n,); "factor" and "ordered": int64 codes of shape (n,), -1 where
+        "numeric" and "boolean": float64 of shape (n,); "factor" and "ordered": integer codes of shape (n,), -1 where
         missing; "matrix": float64 of shape (n, k), from poly(), bs(), ns(), cbind(), scale() of a matrix.
     values : ndarray
     levels : tuple

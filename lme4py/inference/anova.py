@@ -180,7 +180,8 @@ def chi_squared_table(fit: GlmmFit, type: int | str = 3, ddf: str | None = None)
     if ddf not in (None, "normal"):
         raise OptionError(
             f"ddf={ddf!r} belongs to F tests, which are for linear mixed models; a generalised one has Wald "
-            "chi-squared tests: leave `ddf` out."
+            "chi-squared tests: leave `ddf` out. drop1() has likelihood-ratio tests of the terms, wald_test() tests of "
+            "coefficients that you choose."
         )
     chosen, design = check_type(type), fit.design
     if chosen == 3:
@@ -249,7 +250,7 @@ def anova(*results: Any, type: int | str = 3, ddf: str | None = None, refit: boo
 def linear_method(fit: Any, ddf: str) -> Method:
     """`lme4py.inference.df.method`, with an error for models that have no F tests."""
     if not isinstance(fit, Fit):
-        raise OptionError("F tests are for linear mixed models; use wald_test() for this one.")
+        raise OptionError("F tests are for linear mixed models; use wald_test() or drop1() for this one.")
     return method(fit, ddf)
 
 

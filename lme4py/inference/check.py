@@ -6,12 +6,14 @@ right or wrong; a line without attention only says that this look found nothing.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lme4py.engine.sentence import Sentence
 from lme4py.engine.separation import describe_separation
 from lme4py.engine.types import FloatArray
 from lme4py.fit import Fit
@@ -32,10 +34,12 @@ _P_VALUE = 0.01
 # Pearson chi-squared over its degrees of freedom.
 _OVER, _UNDER = 1.3, 0.7
 _MOST_SHAPIRO = 5000
+# Columns of the printed report, and of the mark before each line.
+_WIDTH, _MARK = 88, 10
 
 
 @dataclass(frozen=True)
-class CheckLine:
+class CheckLine(Sentence):
     """One look.
 
     Attributes
@@ -55,7 +59,10 @@ class CheckLine:
 
     def __str__(self) -> str:
         mark = {True: "ok", False: "ATTENTION", None: "-"}[self.ok]
-        return f"{mark:<10}{self.name}: {self.message}"
+        line = f"{mark:<{_MARK}}{self.name}: {self.message}"
+        return textwrap.fill(
+            line, _WIDTH, subsequent_indent=" " * _MARK, break_long_words=False, break_on_hyphens=False
+        )
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import special
 
 from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design, RandomTerm
+from lme4py.engine.sentence import Sentence
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
@@ -32,7 +33,10 @@ from lme4py.inference.resample import group_codes, is_nested
 from lme4py.inference.simulate import check_count
 from lme4py.inference.varpar import variance_information
 
-__all__ = ["ICCResult", "icc"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ICCResult", "icc", "icc_table"]
 
 AnyFit = Fit | GlmmFit
 
@@ -41,7 +45,7 @@ _ZERO = 1e-10
 
 
 @dataclass(frozen=True)
-class ICCResult:
+class ICCResult(Sentence):
     """An intraclass correlation.
 
     Attributes
@@ -66,6 +70,11 @@ class ICCResult:
     alpha: float
     component: str = "_cons"
     note: str = ""
+
+    def __str__(self) -> str:
+        interval = f"{100.0 * (1.0 - self.alpha):g}% interval {self.ci_lower:.4f} to {self.ci_upper:.4f}"
+        how = f" ({self.note})" if self.note else ""
+        return f"ICC ({self.component}) {self.estimate:.4f}, standard error {self.se:.4f}, {interval}{how}"
 
 
 @dataclass(frozen=True)
@@ -176,6 +185,48 @@ def icc(
     return ICCResult(estimate, se, lower, upper, level, component, "delta method, logit scale")
 
 
+def icc_table(result: Any, alpha: float = 0.05, **kw: Any) -> pd.DataFrame:
+    """Intraclass correlations of all grouping factors.
+
+    Parameters
+    ----------
+    result : result of a linear or generalised linear mixed model, or its fit
+    alpha : float
+        One minus the confidence level.
+    **kw
+        Further arguments of `icc`: `n_boot`, `seed`, `at`, `adjusted`, `variance`, `n_jobs`.
+
+    Returns
+    -------
+    DataFrame
+        Columns component, estimate, se, ci_lower, ci_upper; one row for each grouping factor.
+
+    Raises
+    ------
+    OptionError
+        As `icc`.
+
+    Examples
+    --------
+    >>> from lme4py import lmer, load_dataset
+    >>> icc_table(lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", load_dataset("Penicillin"))).round(3)
+           component  estimate     se  ci_lower  ci_upper
+    0   _cons|plate     0.153  0.090     0.045     0.411
+    1  _cons|sample     0.796  0.096     0.549     0.926
+    """
+    import pandas as pd
+
+    columns = ["component", "estimate", "se", "ci_lower", "ci_upper"]
+    found = [icc(result, component, alpha, **kw) for component in _components(_fit(result).design)]
+    return pd.DataFrame([[getattr(one, name) for name in columns] for one in found], columns=columns)
+
+
+def _components(design: Design) -> list[str]:
+    """Names of the correlations of two rows in one group."""
+    groups = list(design.n_groups)
+    return ["_cons"] if len(groups) == 1 else [f"_cons|{group}" for group in groups]
+
+
 def _fit(result: Any) -> AnyFit:
     fit = getattr(result, "fit", result)
     if isinstance(fit, Fit | GlmmFit):
@@ -213,14 +264,14 @@ def _shared(design: Design, component: str) -> tuple[int, ...]:
     if component == "all":
         return tuple(range(len(design.terms)))
     known = list(design.n_groups)
-    choices = ["_cons"] if len(known) == 1 else [f"_cons|{group}" for group in known]
+    choices = _components(design)
     named = f"_cons|{component}" if component in known else component
     head, _, group = named.partition("|") if isinstance(named, str) else ("", "", "")
     if head not in INTERCEPTS or (group and group not in known) or (not group and len(known) > 1):
         hint = did_you_mean(str(component), choices)
         raise OptionError(
             f"component={component!r} is no level of this model.{hint} Use {' or '.join(map(repr, choices))}, or "
-            "'all' for the share of all random effects."
+            "'all' for the share of all random effects; icc_table() has a row for each."
         )
     codes = group_codes(design, group or known[0])
     return tuple(t for t, term in enumerate(design.terms) if is_nested(codes, term.codes))

@@ -112,11 +112,19 @@ class InfluenceResult:
             f"Influence of {count} {units} ({how})",
             f"{above} with a Cook's distance of the fixed effects above 4/{count} = {4.0 / count:.3g}; the largest:",
             self.largest(n).to_string(float_format=lambda value: f"{value:.4g}"),
+            self._distances(),
         ]
         if self.failed:
             shown = ", ".join(map(str, self.failed[:5])) + (", ..." if len(self.failed) > 5 else "")
             lines.append(f"No estimates without {shown} ({len(self.failed)} in all).")
         return "\n".join(lines)
+
+    def _distances(self) -> str:
+        """What the two distances are."""
+        own = "cooks_fixed: how far the fixed effects move without the unit"
+        if self.cooks_distance.equals(self.cooks_fixed.rename("cooks_distance")):
+            return f"{own}; cooks_distance is the same here."
+        return f"{own}; cooks_distance: how far the fitted values do, random effects included (lme4's)."
 
     __str__ = summary
 

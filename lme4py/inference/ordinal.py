@@ -35,8 +35,8 @@ __all__ = [
 PREDICTIONS = ("response", "prob", "cumulative", "class")
 ORDINAL_RESIDUALS = ("deviance", "probability", "score")
 NO_OBSERVATION = (
-    "interval='prediction' is not available for ordered categories: a new observation is one of the categories, and its "
-    "distribution is predict(type='prob') itself (include_random='integrate' for a new group); use "
+    "interval='prediction' is not available for ordered categories: a new observation is one of the categories, and "
+    "its distribution is predict(type='prob') itself (include_random='integrate' for a new group); use "
     "interval='confidence' for limits of these probabilities."
 )
 

@@ -181,8 +181,8 @@ def _total(fit: GlmmFit, pieces: list[Intervals], points: FloatArray, log_weight
         )
         with np.errstate(all="ignore"):
             parts = row_parts(link.name, link.lower_tail, solid, np.arange(empty.size), points, 2)
+            second = parts.ss + parts.s * parts.s
         value = np.where(empty, -np.inf, parts.value + log_weights)
-        second = parts.ss + parts.s * parts.s
         logs.append([value, -parts.s, parts.low, parts.up, 0.5 * second])
     # Of the two sides of an event, the lower one ends at `low` and the upper one at `high`.
     if len(pieces) == 2:

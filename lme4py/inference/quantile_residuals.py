@@ -108,6 +108,10 @@ class QuantileResiduals:
     def test_dispersion(self, alternative: str = "two-sided") -> SimulationTest:
         """Variance of response minus fitted mean, over the mean of those of the simulated responses.
 
+        With ``include_random=False`` in `quantile_residuals` (the default) both variances hold the differences between
+        groups too, which can hide overdispersion within groups; ``include_random=True`` looks within groups alone, with
+        values a little below 1 for a right model, as its random effects were estimated from the same rows.
+
         Parameters
         ----------
         alternative : {"two-sided", "greater", "less"}

@@ -220,11 +220,11 @@ def _search(
     active = np.arange(x.size)
     for step in range(_STEPS):
         own = x[active]
-        F = mixture.take(active)(np.exp(own) if mixture.is_positive else own)
+        below = mixture.take(active)(np.exp(own) if mixture.is_positive else own)
         # Rounding of a sum of probabilities must not move a quantile.
-        enough = F >= (probability - 1e-12 if whole else probability)
+        enough = below >= (probability - 1e-12 if whole else probability)
         high[active[enough]], low[active[~enough]] = own[enough], own[~enough]
-        h = special.ndtri(np.clip(F, 1e-300, 1.0 - 1e-16)) - target
+        h = special.ndtri(np.clip(below, 1e-300, 1.0 - 1e-16)) - target
         ends = low[active], high[active]
         new = _next(own, h, last[:, active], slope[active], ends, halve=step > 5 and step % 3 == 0)
         new, done = (_whole if whole else _real)(new, own, h, ends)
@@ -273,7 +273,8 @@ def _next(
     with np.errstate(all="ignore"):
         moved = x - last[0]
         rate = (h - last[1]) / moved
-        rate = np.where(np.isfinite(rate) & (rate > 0.0), rate, slope)
+        # Where F is flat, as far as it goes.
+        rate = np.where(np.isnan(moved), slope, np.where(np.isfinite(rate) & (rate > 0.0), rate, 1e-300))
         reach = np.fmax(4.0 * np.abs(moved), 4.0 / slope)
         new = x - np.clip(h / rate, -reach, reach)
         middle = 0.5 * (ends[0] + ends[1])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from lme4py.engine.families import make_family
-from lme4py.errors import OptionError
+from lme4py.errors import OptionError, did_you_mean
 from lme4py.glmm_fit import check_options, glmm_fit
 from lme4py.inference.vce import with_vce
 from lme4py.keyword.model import Model
@@ -163,7 +164,7 @@ def melogit(
     >>> round(float(result.odds_ratios().loc["urban[T.Y]", "odds_ratio"]), 3)
     1.922
     """
-    return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only(kw, "logit"))
+    return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only("melogit", kw, "logit"))
 
 
 @records_call
@@ -198,7 +199,7 @@ def meprobit(
     >>> round(float(result.params["urban[T.Y]"]), 3)
     0.404
     """
-    return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only(kw, "probit"))
+    return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only("meprobit", kw, "probit"))
 
 
 @records_call
@@ -233,7 +234,7 @@ def mecloglog(
     >>> round(float(result.params["urban[T.Y]"]), 3)
     0.477
     """
-    return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only(kw, "cloglog"))
+    return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only("mecloglog", kw, "cloglog"))
 
 
 @records_call
@@ -270,7 +271,7 @@ def mepoisson(
     >>> result.formula
     'TICKS ~ YEAR + (1 | LOCATION)'
     """
-    return meglm(data, y, x_fixed, group, "poisson", x_random, offset=offset, nAGQ=nAGQ, **_with(kw, "log"))
+    return meglm(data, y, x_fixed, group, "poisson", x_random, offset=offset, nAGQ=nAGQ, **_with("mepoisson", kw))
 
 
 @records_call
@@ -307,7 +308,7 @@ def menbreg(
     >>> round(result.dispersion, 2)
     0.64
     """
-    return meglm(data, y, x_fixed, group, "nbinomial", x_random, offset=offset, nAGQ=nAGQ, **_with(kw, "log"))
+    return meglm(data, y, x_fixed, group, "nbinomial", x_random, offset=offset, nAGQ=nAGQ, **_with("menbreg", kw))
 
 
 @records_call
@@ -342,16 +343,29 @@ def megamma(
     >>> result.params.round(4).to_dict()
     {'_cons': 5.5339, 'Days': 0.0338}
     """
-    return meglm(data, y, x_fixed, group, "gamma", x_random, offset=offset, nAGQ=nAGQ, **_with(kw, "log"))
+    return meglm(data, y, x_fixed, group, "gamma", x_random, offset=offset, nAGQ=nAGQ, **_with("megamma", kw))
 
 
-def _with(kw: dict[str, Any], link: str) -> dict[str, Any]:
-    """The keywords with the link of the function, unless the user names one."""
-    return {"link": link, **kw}
+def _with(function: str, kw: dict[str, Any]) -> dict[str, Any]:
+    """The keywords with the log link, unless the user names one."""
+    return {"link": "log", **_known(function, kw)}
 
 
-def _only(kw: dict[str, Any], link: str) -> dict[str, Any]:
+def _only(function: str, kw: dict[str, Any], link: str) -> dict[str, Any]:
     """The keywords with the link that the function is named after."""
     if kw.get("link", link) != link:
         raise OptionError(f"link={kw['link']!r} is not the {link} link of this function; use meglm(..., link=...).")
-    return {**kw, "link": link}
+    return {**_known(function, kw), "link": link}
+
+
+def _known(function: str, kw: dict[str, Any]) -> dict[str, Any]:
+    """The keywords, or an error where `meglm` has no such argument."""
+    known = [name for name in inspect.signature(meglm).parameters if name != "family"]
+    for name in kw:
+        if name not in known:
+            family = " Use meglm() for another family." if name == "family" else ""
+            raise OptionError(
+                f"{function} has no argument {name!r}.{did_you_mean(name, known)}{family} Its arguments are "
+                f"{', '.join(known)}."
+            )
+    return kw

@@ -60,7 +60,10 @@ class Model:
             Canonical name of the response distribution; None for a linear mixed model.
         """
         if isinstance(self.data, str):
-            raise OptionError(f"`data` is the text {self.data!r}; the data come first, as a data frame.")
+            raise OptionError(
+                f"`data` is the text {self.data!r}; the data come first, as a data frame, such as "
+                f"{data_from_text(self.data)}."
+            )
         frame = read_frame(self.data)
         chosen = conventions(self.alpha, self.ddf, self.vce, family is None, frame)
         chains = chains_of(self.group, self.crossed, frame)

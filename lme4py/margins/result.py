@@ -289,7 +289,9 @@ class MarginsResult:
     def joint_test(self, value: float | Sequence[float] | None = None) -> dict[str, float]:
         """Joint test that all estimates have their null value: chi2, df, p_value, or F, df, df_denom, p_value.
 
-        Redundant estimates are taken out: df is the rank of their covariance matrix.
+        Redundant estimates are taken out: df is the rank of their covariance matrix. Satterthwaite's denominator
+        depends on which rows stand for a hypothesis: it is that of ``contest`` with the first estimates that do not
+        follow from those before them. Kenward-Roger's does not.
 
         Parameters
         ----------

@@ -17,12 +17,12 @@ from lme4py.margins.labels import RowNames, contrast_labels, contrast_matrix, fa
 from lme4py.margins.population import Population
 from lme4py.margins.result import MarginsResult
 from lme4py.margins.scenarios import ContrastSpec, Scenario, expand_grid
-from lme4py.margins.session_slopes import SlopeMethods
+from lme4py.margins.session_scales import ScaleMethods
 
 __all__ = ["Margins"]
 
 
-class Margins(SlopeMethods):
+class Margins(ScaleMethods):
     """Predictions, slopes and contrasts of a fitted model.
 
     Made by `linear_scale`, `log_scale`, `logit_scale` or `link_scale`.
@@ -46,100 +46,6 @@ class Margins(SlopeMethods):
             label  estimate
     period: 1 / 2    2.6975
     """
-
-    @classmethod
-    def linear_scale(cls, fit: Any, **options: Any) -> Margins:
-        """A session on the scale of the response: means and their differences.
-
-        Parameters
-        ----------
-        fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
-        at : str, dict or data frame
-            Rows over which predictions are averaged. "overall": the data; "mean": numbers at their means, factors by
-            their shares (the columns of the design are averaged); "median": the same with medians; "typical": means
-            and the most frequent levels; "balanced": numbers at their means, all levels of factors alike (emmeans'
-            reference grid); a dict fixes some variables and keeps the others; a data frame gives the rows.
-        weights : array of shape (n,) or str, optional
-            Weights of the rows in every average, share and median.
-        level : float
-            Confidence level.
-        method : {"delta", "simulation", "bootstrap"}
-            Gradients; draws from the normal distribution of the estimates; or refits of the same model to new
-            responses (``boot="parametric"``) or to groups drawn with replacement (``boot="clusters"``, `cluster`
-            names the grouping factor).
-        n_sim, n_boot : int
-        rng_seed : int, optional
-            Seed of the draws; 0 when not given, so that results can be repeated.
-        n_jobs : int
-            Processes of the bootstrap.
-        ddf : {None, "normal", "satterthwaite", "kenward-roger", "residual"}
-            Degrees of freedom of each estimate; None is normal.
-        random : {"zero", "integrate", "conditional"}
-            Random effects at zero; averaged over their distribution; or at their conditional modes, which are taken
-            as known.
-        adapter : ModelAdapter or its class, optional
-            For fits of other packages.
-        vcov : str or array of shape (p, p), optional
-            Another covariance of the fixed effects: an array, or the name of a robust one, as `cov_params` takes it.
-        cluster : str, optional
-            Clusters of the robust covariance, or of the bootstrap.
-
-        Returns
-        -------
-        Margins
-        """
-        return cls(fit, "linear", **options)
-
-    @classmethod
-    def log_scale(cls, fit: Any, **options: Any) -> Margins:
-        """A session on the log scale: logarithms of means are averaged and compared, and shown by exp.
-
-        Predictions are geometric means, contrasts and slopes ratios. The response of a linear mixed model is taken to
-        be a logarithm already. Parameters as in `linear_scale`.
-
-        Parameters
-        ----------
-        fit, **options
-            As in `linear_scale`.
-
-        Returns
-        -------
-        Margins
-        """
-        return cls(fit, "log", **options)
-
-    @classmethod
-    def logit_scale(cls, fit: Any, **options: Any) -> Margins:
-        """A session on the logit scale: logits of means are averaged and compared.
-
-        Predictions are shown as probabilities, contrasts and slopes as odds ratios. The response of a linear mixed
-        model is taken to be a logit already. Parameters as in `linear_scale`.
-
-        Parameters
-        ----------
-        fit, **options
-            As in `linear_scale`.
-
-        Returns
-        -------
-        Margins
-        """
-        return cls(fit, "logit", **options)
-
-    @classmethod
-    def link_scale(cls, fit: Any, **options: Any) -> Margins:
-        """A session on the linear predictor. Parameters as in `linear_scale`.
-
-        Parameters
-        ----------
-        fit, **options
-            As in `linear_scale`.
-
-        Returns
-        -------
-        Margins
-        """
-        return cls(fit, "link", **options)
 
     # --- predictions
 

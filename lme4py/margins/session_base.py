@@ -67,6 +67,7 @@ class SessionBase:
         self.adapter = find_adapter(fit, adapter)
         self.options = _Options(at, check_level(level), random)
         self.rows = SessionRows(self.adapter, at, weights, random)
+        self.weights_given = weights is not None
         integrate = random == "integrate"
         if isinstance(self.adapter, OrdinalAdapter) and scale in ("log", "logit"):
             raise OptionError(
@@ -186,6 +187,9 @@ class SessionBase:
         family: tuple[str, int] = ("custom", 0),
     ) -> MarginsResult:
         done = self._inference.apply(estimand)
+        if bool(((np.diag(done.covariance) == 0.0) & (done.value != 0.0)).any()):
+            known = "A standard error of 0 is that of a number that depends on quantities taken as known"
+            notes = (*notes, f"{known}: its test says nothing.")
         return MarginsResult(
             value=done.value,
             covariance=done.covariance,
@@ -215,6 +219,8 @@ class SessionBase:
     def _session_notes(self) -> list[str]:
         at = self.options.at if isinstance(self.options.at, str) else "the given values or rows"
         rows = {"overall": "averaged over the rows of the data"}.get(str(at), f"at: {at}")
+        if self.weights_given:
+            rows = "weighted average over the rows of the data" if at == "overall" else f"{rows}, weighted"
         random = {
             "zero": "random effects at zero",
             "integrate": "averaged over the random effects",

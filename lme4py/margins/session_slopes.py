@@ -26,13 +26,22 @@ class SlopeMethods(SessionBase):
 
     # --- slopes
 
-    def dydx(self, vars: Any = None, over: Any = None, **options: Any) -> MarginsResult:
+    def dydx(
+        self,
+        vars: Any = None,
+        over: Any = None,
+        *,
+        atexog: Mapping[str, Any] | None = None,
+        unit_level: bool = False,
+        outcome: Any = None,
+    ) -> MarginsResult:
         """Average slopes: dy/dx of numeric variables, differences from the first level of the others.
 
         Parameters
         ----------
         vars : str, list of str, optional
-            All predictors when not given (or ``"*"``).
+            All variables of the fixed effects when not given (or ``"*"``). Variables of random slopes alone can be
+            named where `random` is not "zero".
         over : str or list of str, optional
             Within the groups of these variables.
         atexog : dict, optional
@@ -47,49 +56,73 @@ class SlopeMethods(SessionBase):
         MarginsResult
             On the log and logit scales slopes are shown by exp: ratios for one unit more.
         """
-        return self._slopes("dydx", vars, over, **options)
+        return self._slopes("dydx", vars, over, atexog, unit_level, outcome)
 
-    def eyex(self, vars: Any = None, over: Any = None, **options: Any) -> MarginsResult:
+    def eyex(
+        self,
+        vars: Any = None,
+        over: Any = None,
+        *,
+        atexog: Mapping[str, Any] | None = None,
+        unit_level: bool = False,
+        outcome: Any = None,
+    ) -> MarginsResult:
         """Average elasticities (dy/dx) x / y of the response; arguments as in `dydx`.
 
         Parameters
         ----------
-        vars, over, **options
+        vars, over, atexog, unit_level, outcome
             As in `dydx`.
 
         Returns
         -------
         MarginsResult
         """
-        return self._slopes("eyex", vars, over, **options)
+        return self._slopes("eyex", vars, over, atexog, unit_level, outcome)
 
-    def eydx(self, vars: Any = None, over: Any = None, **options: Any) -> MarginsResult:
+    def eydx(
+        self,
+        vars: Any = None,
+        over: Any = None,
+        *,
+        atexog: Mapping[str, Any] | None = None,
+        unit_level: bool = False,
+        outcome: Any = None,
+    ) -> MarginsResult:
         """Average semi-elasticities (dy/dx) / y of the response; arguments as in `dydx`.
 
         Parameters
         ----------
-        vars, over, **options
+        vars, over, atexog, unit_level, outcome
             As in `dydx`.
 
         Returns
         -------
         MarginsResult
         """
-        return self._slopes("eydx", vars, over, **options)
+        return self._slopes("eydx", vars, over, atexog, unit_level, outcome)
 
-    def dyex(self, vars: Any = None, over: Any = None, **options: Any) -> MarginsResult:
+    def dyex(
+        self,
+        vars: Any = None,
+        over: Any = None,
+        *,
+        atexog: Mapping[str, Any] | None = None,
+        unit_level: bool = False,
+        outcome: Any = None,
+    ) -> MarginsResult:
         """Average semi-elasticities (dy/dx) x of the response; arguments as in `dydx`.
 
         Parameters
         ----------
-        vars, over, **options
+        vars, over, atexog, unit_level, outcome
             As in `dydx`.
 
         Returns
         -------
         MarginsResult
         """
-        return self._slopes("dyex", vars, over, **options)
+        return self._slopes("dyex", vars, over, atexog, unit_level, outcome)
 
     def _slopes(
         self,
@@ -178,13 +211,25 @@ class SlopeMethods(SessionBase):
     def _variables(self, vars: Any) -> list[str]:
         known = list(self.adapter.variables)
         if vars is None or (isinstance(vars, str) and vars in ("*", "all") and vars not in known):
+            if not known:
+                raise OptionError("the fixed effects of this model hold no variable; there are no slopes.")
             return known
         chosen = [vars] if isinstance(vars, str) else list(vars)
+        # Variables of random slopes move predictions that are averaged, or at the conditional modes.
+        possible = known if self.options.random == "zero" else self.adapter.needed("integrate")
         for name in chosen:
-            if name not in known:
-                hint = did_you_mean(str(name), known)
-                raise OptionError(f"{name!r} is not in the fixed effects.{hint} They use {', '.join(known)}.")
+            if name not in possible:
+                self._refuse(str(name), known)
         return chosen
+
+    def _refuse(self, name: str, known: Sequence[str]) -> None:
+        if name in self.adapter.needed("integrate"):
+            raise OptionError(
+                f"{name!r} is in the random slopes only, and predictions with random effects at zero do not depend on "
+                "it; use random='integrate' or random='conditional'."
+            )
+        uses = f"They use {', '.join(known)}." if known else "They hold no variable."
+        raise OptionError(f"{name!r} is not in the fixed effects.{did_you_mean(name, known)} {uses}")
 
     def _is_discrete(self, name: str) -> bool:
         if self.adapter.is_categorical(name):

@@ -132,6 +132,8 @@ def _cells(row: Row) -> list[str]:
             out.append(value or "")
         elif row.part == "model":
             out.append(format_integer(value) if row.label.startswith(("Rows", "Levels")) else format_value(value, 2, 6))
+        elif row.part == "random" and row.label.startswith("Cor"):
+            out.append(f"{value:z.2f}")
         else:
             error = row.errors[i] if row.errors else None
             shown = "" if error is None else f" ({format_value(error, decimals)})"

@@ -298,6 +298,45 @@ class InferenceMethods(FittedModel):
         """
         return asdict(r_squared(self.fit, variance))
 
+    def icc(self, component: str = "_cons", alpha: float | None = None, **kw: Any) -> ICCResult:
+        """Intraclass correlation; see `lme4py.icc`.
+
+        Parameters
+        ----------
+        component : str
+            "_cons"; with several grouping factors "_cons|g" or "g"; "all" for the share of all random effects.
+        alpha : float, optional
+            One minus the confidence level; when not given 0.05, or that of the keyword front door.
+        **kw
+            `n_boot`, `seed`, `at`, `adjusted`, `variance`, `n_jobs`.
+
+        Returns
+        -------
+        ICCResult
+        """
+        from lme4py.inference.icc import icc
+
+        return icc(self.fit, component, self._alpha(alpha), **kw)
+
+    def icc_table(self, alpha: float | None = None, **kw: Any) -> pd.DataFrame:
+        """Intraclass correlations of all grouping factors: component, estimate, se, ci_lower, ci_upper.
+
+        Parameters
+        ----------
+        alpha : float, optional
+            One minus the confidence level; when not given 0.05, or that of the keyword front door.
+        **kw
+            As in `icc`.
+
+        Returns
+        -------
+        DataFrame
+            One row for each grouping factor.
+        """
+        from lme4py.inference.icc import icc_table
+
+        return icc_table(self.fit, self._alpha(alpha), **kw)
+
     def variance_table(self, alpha: float | None = None) -> pd.DataFrame:
         """Variances and covariances with standard errors and limits, as Stata prints them.
 
