@@ -107,7 +107,7 @@ def ordered_one_factor(n: int = 50_000, judges: int = 2_000) -> Columns:
     judge = rng.permutation(np.concatenate([np.arange(judges), rng.integers(judges, size=n - judges)])).astype(np.int32)
     x = rng.standard_normal(n)
     latent = 0.8 * x + 1.2 * rng.standard_normal(judges)[judge] + rng.logistic(size=n)
-    codes = np.searchsorted([-2.0, -0.5, 0.5, 2.0], latent).astype(np.int32)
+    codes = np.asarray(np.searchsorted([-2.0, -0.5, 0.5, 2.0], latent), dtype=np.int32)
     return {"y": Factor(codes, 5, ordered=True), "x": x, "judge": Factor(judge, judges)}
 
 

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from numpy.typing import ArrayLike
 
+from lme4py.data.hints import data_from_text
 from lme4py.design.build import NaAction, lformula
 from lme4py.design.design import Design
 from lme4py.engine.families import Family, make_family

@@ -281,3 +281,9 @@ def test_type_two_takes_matrices_as_lmertest_does(age):
     # lmerTest differentiates numerically, and its estimates are those of an optimiser.
     np.testing.assert_allclose(table["F"], TYPE_TWO[age][0], rtol=1e-6)
     np.testing.assert_allclose(table["den_df"], TYPE_TWO[age][1], rtol=1e-6)
+
+
+def test_f_tests_of_generalised_models_point_to_other_tests():
+    result = lme4py.glmer("use ~ age + (1 | district)", lme4py.load_dataset("Contraception"))
+    with pytest.raises(OptionError, match=r"drop1\(\).*wald_test\(\)"):
+        result.anova(ddf="satterthwaite")

@@ -269,3 +269,12 @@ def test_large_models_are_certified_too():
     assert np.abs(criterion.gradient(fit.theta)).max() < 1e-4
     assert not stay(design, [1.0, 0.0, 0.6]).certificate.converged
     assert not stay(design, [0.0, 0.0, 0.0]).certificate.converged
+
+
+def test_one_sentence_in_print_and_in_a_notebook():
+    certificate = lme4py.lmer("Yield ~ 1 + (1 | Batch)", lme4py.load_dataset("Dyestuff2")).certificate
+    assert str(certificate).startswith(certificate.verdict)
+    assert f"smallest eigenvalue of the Hessian {certificate.min_eigenvalue:.3g}" in str(certificate)
+    assert certificate._repr_html_().startswith("<p>Converged to a singular fit (the variance of ")
+    assert "<" not in certificate._repr_html_()[3:-4]
+    assert repr(certificate).startswith("Certificate(gradient_norm=")

@@ -13,7 +13,7 @@ from reference_data import load_reference
 
 import lme4py
 from lme4py.errors import Lme4Warning
-from lme4py.inference.check import check
+from lme4py.inference.check import CheckLine, CheckResult, check
 
 
 def quietly(make: Any) -> Any:
@@ -124,3 +124,13 @@ def test_laplace() -> None:
 def test_ordinal_and_reference_models() -> None:
     assert lme4py.clmm("rating ~ temp + (1 | judge)", load_reference("wine")).check()["convergence"].ok is True
     assert reference_result("glmm_contra").check()["separation"].ok is True
+
+
+def test_lines_are_wrapped_with_an_indent() -> None:
+    lines = str(CheckResult((CheckLine("name", False, "many words " * 40), CheckLine("x", True, "fine.")))).split("\n")
+    assert max(map(len, lines)) <= 88
+    assert lines[1].startswith("ATTENTION name: many words")
+    assert all(line.startswith(" " * 10 + "m") or line.startswith(" " * 10 + "w") for line in lines[2:-1])
+    assert len(lines) > 6
+    assert lines[-1] == "ok        x: fine."
+    assert CheckLine("x", True, "a < b")._repr_html_() == "<p>ok        x: a &lt; b</p>"

@@ -35,7 +35,7 @@ def column_of(values: Any) -> Column:
 
 def assert_column(column: Column, kind: str, values: list[float], levels: tuple[Any, ...] = ()) -> None:
     assert column.kind == kind
-    assert column.values.dtype == (np.int64 if column.is_factor else np.float64)
+    assert column.values.dtype == (np.int32 if column.is_factor else np.float64)
     np.testing.assert_array_equal(column.values, values)
     assert column.levels == levels
     assert [type(level) for level in column.levels] == [type(level) for level in levels]

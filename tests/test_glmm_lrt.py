@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from glmm_models import CBPP, REFERENCES, cbpp, fit, having, sleep, wine
 from scipy import stats
@@ -98,7 +100,7 @@ def test_bootstrap_of_the_ratio():
     ("other", "message"),
     [
         ({"nAGQ": 5}, "nAGQ"),
-        ({"link": "probit"}, "family"),
+        ({"link": "probit"}, "link"),
         ({"hessian": "expected"}, "hessian"),
     ],
 )
@@ -125,3 +127,64 @@ def test_table_of_several_models():
     table = cbpp(CBPP.replace("period", "1")).anova(cbpp())
     assert table["npar"].tolist() == [2, 5]
     assert table["chi2"].iloc[1] == pytest.approx(25.6101, abs=1e-4)
+
+
+@cache
+def counts(family, change="", seed=1):
+    """A model of counts that are Poisson given their groups."""
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(30), 10)
+    x, u = rng.normal(size=300), 0.5 * rng.normal(size=30)
+    data = pd.DataFrame({"y": rng.poisson(np.exp(0.5 + 0.3 * x + u[g])), "x": x, "g": g, "h": np.tile(np.arange(10), 30)})
+    return lme4py.glmer(f"y ~ x + (1 | g){change}", data, family)
+
+
+@pytest.mark.parametrize(("family", "where"), [("nbinomial", "theta = infinity"), ("nbinomial1", "alpha = 0")])
+def test_poisson_is_negative_binomial_on_the_boundary(family, where):
+    test = lrtest(counts("poisson"), counts(family))
+    assert 0.1 < test.chi2 == pytest.approx(2.0 * (test.full_logL - test.restricted_logL))
+    assert (test.df, test.weights, test.boundary_corrected) == (1, {0: 0.5, 1: 0.5}, True)
+    assert test.p_value == pytest.approx(0.5 * stats.chi2.sf(test.chi2, 1), rel=1e-12)
+    assert where in test.note
+    plain = lrtest(counts("poisson"), counts(family), boundary=False)
+    assert plain.p_value == pytest.approx(2.0 * test.p_value, rel=1e-12)
+    assert lrtest(counts("poisson"), counts(family), boundary=True) == test
+
+
+def test_a_dispersion_that_vanishes():
+    data = pd.DataFrame({"g": np.repeat(np.arange(20), 8)})
+    rng = np.random.default_rng(2)
+    data["y"] = rng.binomial(12, 0.5 + 0.1 * np.tanh(rng.normal(size=20))[data["g"]])
+    poisson, negative = (lme4py.glmer("y ~ 1 + (1 | g)", data, family) for family in ("poisson", "nbinomial"))
+    # Fewer differences than Poisson counts have.
+    assert negative.dispersion > 1e4
+    assert (lrtest(poisson, negative).chi2, lrtest(poisson, negative).p_value) == (0.0, 1.0)
+
+
+def test_dispersion_and_fixed_effects_together():
+    restricted = counts("poisson")
+    test = lrtest(restricted, counts("nbinomial", " + I(x^2)"))
+    assert (test.df, test.weights) == (2, {1: 0.5, 2: 0.5})
+    assert test.p_value == pytest.approx(stats.chi2.sf(test.chi2, [1, 2]).mean(), rel=1e-12)
+    with pytest.raises(OptionError, match="one after the other"):
+        lrtest(restricted, counts("nbinomial", " + (1 | h)"))
+
+
+def test_table_with_families():
+    table = lme4py.anova(counts("nbinomial"), counts("poisson"))
+    assert list(table.index) == ["y ~ x + (1 | g) (poisson)", "y ~ x + (1 | g) (nbinomial)"]
+    assert table["p_value"].iloc[1] == pytest.approx(0.5 * table["p_chi2"].iloc[1], rel=1e-12)
+    assert "theta = infinity" in table.attrs["note"]
+
+
+def test_families_that_are_not_nested():
+    with pytest.raises(OptionError, match=r"family \(poisson and gaussian\).* compare\(first, second\)"):
+        lrtest(counts("poisson"), counts("gaussian"))
+    with pytest.raises(OptionError, match="it comes first"):
+        lrtest(counts("nbinomial"), counts("poisson"))
+
+
+def test_one_sentence_in_a_notebook():
+    test = lrtest(counts("poisson"), counts("nbinomial"))
+    assert test._repr_html_() == f"<p>{test}</p>"
+    assert repr(test).startswith("LRTestResult(chi2=")

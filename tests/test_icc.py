@@ -126,3 +126,25 @@ def test_a_grouping_factor_names_its_level(sleep):
         assert icc(crossed, name).estimate == icc(crossed, f"_cons|{name}").estimate
     with pytest.raises(OptionError, match=r"'_cons\|plate' or '_cons\|sample'"):
         icc(crossed, "batch")
+
+
+def test_one_sentence_in_print_and_in_a_notebook(sleep):
+    found = sleep.icc(alpha=0.1)
+    assert str(found).startswith(f"ICC (_cons) {found.estimate:.4f}, standard error {found.se:.4f}, 90% interval ")
+    assert str(found).endswith("(delta method, logit scale)")
+    assert found._repr_html_() == f"<p>{found}</p>"
+    assert repr(found).startswith("ICCResult(estimate=")
+    assert found == icc(sleep, alpha=0.1)
+
+
+def test_table_of_all_factors(sleep):
+    table = lmm("diameter ~ 1 + (1 | plate) + (1 | sample)", "Penicillin").icc_table(0.2)
+    assert list(table.columns) == ["component", "estimate", "se", "ci_lower", "ci_upper"]
+    assert list(table["component"]) == ["_cons|plate", "_cons|sample"]
+    one = icc(lmm("diameter ~ 1 + (1 | plate) + (1 | sample)", "Penicillin"), "sample", 0.2)
+    assert tuple(table.iloc[1, 1:]) == (one.estimate, one.se, one.ci_lower, one.ci_upper)
+    single = sleep.icc_table(at="mean")
+    assert list(single["component"]) == ["_cons"]
+    assert single["estimate"][0] == icc(sleep, at="mean").estimate
+    with pytest.raises(OptionError, match="icc_table"):
+        icc(sleep, "each")

@@ -290,3 +290,11 @@ def test_fast(method: str) -> None:
         best = min(best, time.process_time() - start)
     # 180 rows take about 0.003 to 0.02 s here; the limit leaves room for slow machines.
     assert best < 0.1
+
+
+def test_summary_explains_both_distances() -> None:
+    fit = made_up_fit("slopes")
+    rows, groups = str(influence(fit)), str(influence(fit, fit.design.terms[0].group))
+    assert rows.split("\n")[-1].startswith("cooks_fixed: how far the fixed effects move without the unit; cooks_distance: ")
+    assert "(lme4's)" in rows
+    assert groups.endswith("cooks_distance is the same here.")

@@ -460,3 +460,12 @@ def test_degrees_of_freedom_of_the_model_do_not_go_with_a_robust_covariance():
 def test_slim_results_still_print(name):
     result = MODELS[name]()
     assert result.slim().summary() == result.summary()
+
+
+@pytest.mark.parametrize("name", ["melogit", "meprobit", "mecloglog", "mepoisson", "menbreg", "megamma"])
+def test_unknown_arguments(name):
+    function = getattr(lme4py, name)
+    with pytest.raises(lme4py.OptionError, match=f"{name} has no argument 'nagq'. Did you mean 'nAGQ'?"):
+        function(SLEEP, "Reaction", ["Days"], "Subject", nagq=3)
+    with pytest.raises(lme4py.OptionError, match=r"Use meglm\(\) for another family"):
+        function(SLEEP, "Reaction", ["Days"], "Subject", family="gaussian")

@@ -312,6 +312,25 @@ def test_conditional_modes():
     np.testing.assert_allclose(result.estimate, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("at", ["overall", "mean", "median", "typical", "balanced", {"HEIGHT": 450.0}])
+def test_offset_given_by_name_is_one_of_the_formula(at):
+    data = load_dataset("grouseticks").head(120).assign(known=np.linspace(-1, 1, 120))
+    terms = "YEAR + I(HEIGHT / 100) + (1 | LOCATION)"
+    named = glmer(f"TICKS ~ {terms}", data, "poisson", offset="known")
+    written = glmer(f"TICKS ~ offset(known) + {terms}", data, "poisson")
+    for ask in (
+        lambda m: m.predict(),
+        lambda m: m.predict(atexog={"YEAR": ["95", "96"]}),
+        lambda m: m.dydx(["HEIGHT"]),
+        lambda m: m.dydx(["YEAR"]),
+    ):
+        found, expected = (ask(Margins.linear_scale(fit, at=at)) for fit in (named, written))
+        # The same numbers; rounding only.
+        np.testing.assert_allclose(found.estimate, expected.estimate, rtol=1e-10)
+        np.testing.assert_allclose(found.se, expected.se, rtol=1e-8)
+    assert "known" not in named.augment().columns
+
+
 def test_offset_given_as_an_array_stays_with_its_rows():
     data = load_dataset("grouseticks").head(120)
     offset = np.linspace(-1, 1, 120)

@@ -203,6 +203,15 @@ def test_limits_stay_inside_far_away(ratings, link) -> None:
             assert (upper >= p * (1 - 1e-9)).all()
 
 
+@pytest.mark.parametrize("random", [False, "integrate"])
+def test_slim_results_have_the_limits_that_need_no_rows(ratings, random) -> None:
+    new = ratings.head(5)
+    binary = lme4py.glmer("up ~ 1 + (x | g)", ratings.assign(up=(ratings["y"] > "b") * 1))
+    for result in (lme4py.clmm(FORMULA, ratings), binary):
+        slim = result.slim().predict(new, include_random=random, interval="confidence")
+        np.testing.assert_array_equal(slim, result.predict(new, include_random=random, interval="confidence"))
+
+
 def test_effect_plots_have_the_same_limits(ratings) -> None:
     result = lme4py.clmm(FORMULA, ratings)
     curve = result.plot_data("effect", "x", n_points=5)

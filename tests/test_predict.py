@@ -247,3 +247,15 @@ def test_generalised_models_predict_as_linear_ones():
     assert found[1] == result.predict(pd.DataFrame({"period": ["2"]}), include_random=False)[0]
     with pytest.raises(lme4py.DataError, match=r"1 level.*'5'"):
         result.predict(pd.DataFrame({"period": ["5"], "herd": ["3"]}))
+
+
+def test_unknown_levels_are_named_beside_those_of_the_model():
+    cake = lme4py.load_dataset("cake")
+    result = lme4py.lmer("angle ~ recipe + (1 | replicate)", cake)
+    new = cake.head(2).astype({"recipe": str})
+    new["recipe"] = ["A", "Bb"]
+    with pytest.raises(lme4py.Lme4Error, match=r"'Bb'\. Did you mean 'B'\? The model has 3: 'A', 'B', 'C'; remove"):
+        result.predict(new)
+    many = cake.assign(f=[f"level {i % 9}" for i in range(len(cake))])
+    with pytest.raises(lme4py.Lme4Error, match=r"The model has 9: 'level 0', .*, 'level 5', \.\.\.; remove"):
+        lme4py.lmer("angle ~ f + (1 | replicate)", many).predict(many.head(2).assign(f="other"))

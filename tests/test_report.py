@@ -574,3 +574,9 @@ def test_plug_in_protocol_of_maketables(sleep, wine):
 def test_latex_sets_tables_apart(sleep):
     text = sleep.to_latex()
     assert text.count(r"\par\medskip") == len(summary_tables(sleep.fit, "satterthwaite")) - 1
+
+
+def test_compare_shows_correlations_with_two_decimals(sleep):
+    found = lme4py.compare(sleep)
+    line = next(line for line in str(found).split("\n") if "Cor. (" in line)
+    assert line.split()[-1] == "0.07"

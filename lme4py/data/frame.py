@@ -353,7 +353,7 @@ def as_factor_column(column: Column) -> Column:
     Examples
     --------
     >>> as_factor_column(Column("g", "numeric", np.array([309.0, 308.0, np.nan])))
-    Column(name='g', kind='factor', values=array([ 1,  0, -1]), levels=(308, 309))
+    Column(name='g', kind='factor', values=array([ 1,  0, -1], dtype=int32), levels=(308, 309), declared=False)
     """
     import pandas as pd
 

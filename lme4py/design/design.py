@@ -109,7 +109,7 @@ class Design:
     alias : ndarray of float, shape (p, number dropped), or None
         Each dropped column as a combination of the columns of X; None when nothing was dropped.
     columns : mapping of str to Column, or None
-        The columns of the data that the formula uses, on the rows used.
+        The columns of the data that the formula and the `offset` argument use, on the rows used.
     conventions : Conventions
         What the front door wants from the results.
     """

@@ -128,7 +128,9 @@ class JointCriterion:
         if result is None:
             return None
         found, value, gradient = result
-        return Local(phi, value, gradient, average_information(self.finder, found), result)
+        with np.errstate(all="ignore"):
+            information = average_information(self.finder, found)
+        return Local(phi, value, gradient, information, result) if np.isfinite(information).all() else None
 
 
 class ProfiledCriterion:
@@ -173,7 +175,9 @@ class ProfiledCriterion:
         found = self.evaluate(x, tolerance)
         if found is None:
             return None
-        return Local(x, found.value, found.gradient, self._hessian(found), found)
+        with np.errstate(all="ignore"):
+            hessian = self._hessian(found)
+        return Local(x, found.value, found.gradient, hessian, found) if np.isfinite(hessian).all() else None
 
     def _hessian(self, found: Laplace) -> FloatArray:
         problem = self.finder.problem

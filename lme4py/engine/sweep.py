@@ -21,6 +21,7 @@ from lme4py.engine import small
 from lme4py.engine.adjoint import Adjoint, adjoint
 from lme4py.engine.crossproducts import CrossProducts, Factor
 from lme4py.engine.dense_block import BlockFactor, BlockValues, DenseFactor, base_block, is_invertible, scale_rows
+from lme4py.engine.heap import give_back_freed
 from lme4py.engine.sparse_block import SparseFactor
 from lme4py.engine.structure import Stage, Structure
 from lme4py.engine.types import FloatArray, LinearOperator, SparseMatrix, with_data
@@ -248,6 +249,8 @@ class Sweeper:
         if self.is_lean:
             lone = LoneStage(structure.stages[0], base.diagonal[0], base.coupling, T[0])
             return Swept(self, T, base, [lone], None, lone.log_det())
+        if structure.dense_size > _SPEND_FROM:
+            give_back_freed()
         values = base.vector.copy()
         K = base.block.array()
         flat = K.reshape(-1)

@@ -16,7 +16,7 @@ from lme4py.engine.cholesky import mirror
 from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
 
 # Bytes of the expanded rows, and of the changes, at one time.
-_CHUNK = 2 * 2**20
+_CHUNK = 2**20
 # Seconds for one product of sparse matrices, for one of a sparse and a dense matrix, for one of dense matrices, and
 # for one change in a row of the block.
 _SPARSE, _MIXED, _DENSE, _WRITE = 3.5e-9, 5e-10, 2.1e-11, 5e-9
@@ -123,7 +123,8 @@ class GramPlan:
         size = part.columns.size
         column = np.repeat(np.arange(size, dtype=part.rows.dtype), np.diff(part.pointer))
         total = np.zeros((size, size), order="F")
-        step = max(1, _CHUNK // (8 * size))
+        # More rows at one time, since every product runs through all of `total`.
+        step = max(1, _CHUNK // (2 * size))
         for start in range(0, J, step):
             stop = min(start + step, J)
             own = slice(None) if stop - start == J else (part.rows >= start) & (part.rows < stop)

@@ -271,7 +271,7 @@ def _shared(design: Design, component: str) -> tuple[int, ...]:
         hint = did_you_mean(str(component), choices)
         raise OptionError(
             f"component={component!r} is no level of this model.{hint} Use {' or '.join(map(repr, choices))}, or "
-            "'all' for the share of all random effects; icc_table() has a row for each."
+            "'all' for the share of all random effects; result.icc_table() has a row for each."
         )
     codes = group_codes(design, group or known[0])
     return tuple(t for t, term in enumerate(design.terms) if is_nested(codes, term.codes))

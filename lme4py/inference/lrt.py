@@ -11,14 +11,16 @@ from scipy import special
 
 from lme4py.design.design import Design
 from lme4py.engine.lmm import Criterion
+from lme4py.engine.sentence import Sentence
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.lrt_families import check_families, differ_in_dispersion
 from lme4py.inference.lrt_glmm import glmm_bootstrap_ratios, glmm_cone_information
 from lme4py.inference.lrt_simulation import bootstrap_ratios, exact_ratios
-from lme4py.inference.mixture import Mixture, cone_information, cone_mixture
+from lme4py.inference.mixture import Mixture, cone_information, cone_mixture, dispersion_mixture
 from lme4py.inference.nesting import Embedding, embed, same_span, spans
 from lme4py.inference.no_random import PlainFit, plain_fit
 from lme4py.inference.refit import refit_ml
@@ -33,7 +35,7 @@ METHODS = ("asymptotic", "bootstrap", "exact")
 
 
 @dataclass(frozen=True)
-class LRTestResult:
+class LRTestResult(Sentence):
     """A likelihood-ratio test.
 
     Attributes
@@ -106,7 +108,8 @@ def lrtest(
         The larger model, fitted to the same data by the same method. REML fits must have the same fixed effects.
     boundary : bool, optional
         None uses a mixture of chi-squared distributions where variances are tested against zero, with weights that
-        follow from what is tested (for generalised models from the information of the working linear model); False
+        follow from what is tested (for generalised models from the information of the working linear model), and for
+        a Poisson model against a negative binomial one, which is Poisson at the boundary of its dispersion; False
         always uses the chi-squared distribution; True insists on a mixture.
     method : {"asymptotic", "bootstrap", "exact"}
         "bootstrap" simulates responses from the restricted model and fits both models to them; "exact" is the
@@ -258,21 +261,9 @@ def _check_same_method(small: _Model, large: _Model) -> None:
             "one model is a linear mixed model and the other a generalised one: their likelihoods cannot be compared; "
             "fit both by the same function."
         )
-    for name in ("family", "nAGQ", "hessian"):
-        x, z = (_plain(getattr(model.fit, name, "gaussian")) for model in (small, large))
-        if x != z:
-            raise OptionError(
-                f"the models differ in {name} ({x} and {z}): their likelihoods cannot be compared; use the same in "
-                "both."
-            )
     if isinstance(large.fit, GlmmFit):
+        check_families(small.fit, large.fit)
         _check_thresholds(small.fit, large.fit)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "link"):
-        return (value.name, getattr(value.link, "name", str(value.link)))
-    return value
 
 
 def _check_thresholds(small: Any, large: Any) -> None:
@@ -345,6 +336,8 @@ def _mixture(small: _Model, large: _Model, embedding: Embedding, df: int, bounda
     if boundary is False:
         return Mixture({df: 1.0}, "chi-squared, as asked for")
     fit = large.fit
+    if small.has_random and differ_in_dispersion(small.fit, fit):
+        return dispersion_mixture(fit.problem.templates, embedding, df, fit.family.parameter)
 
     def information() -> FloatArray:
         with limited_threads(large.design):
@@ -422,7 +415,7 @@ def likelihood_table(results: Sequence[Any], refit: bool = True, names: Sequence
     if len(results) < 2:
         raise OptionError("a table of likelihood-ratio tests needs at least two models.")
     models = [_model(result, "compared") for result in results]
-    labels = list(names) if names is not None else [model.design.formula for model in models]
+    labels = list(names) if names is not None else _labels(models)
     notes = []
     if refit and any(model.reml for model in models):
         models = [_model(refit_ml(model.fit), "compared") if model.reml else model for model in models]
@@ -438,6 +431,16 @@ def likelihood_table(results: Sequence[Any], refit: bool = True, names: Sequence
     table = pd.DataFrame(rows, columns=columns, index=index)
     table.attrs["note"] = " ".join(notes)
     return table
+
+
+def _labels(models: Sequence[_Model]) -> list[str]:
+    """Formulas, with the family where models differ in it."""
+    families = [getattr(getattr(model.fit, "family", None), "name", "") for model in models]
+    told = len(set(families)) > 1
+    return [
+        f"{model.design.formula} ({family})" if told and family else model.design.formula
+        for model, family in zip(models, families, strict=True)
+    ]
 
 
 def _row(model: _Model) -> dict[str, float]:

@@ -17,9 +17,10 @@ from scipy import optimize, special
 from lme4py.engine.covariance import Template, Templates
 from lme4py.engine.lmm import Criterion, Problem
 from lme4py.engine.types import BoolArray, FloatArray
+from lme4py.errors import OptionError
 from lme4py.inference.nesting import Embedding
 
-__all__ = ["Mixture", "cone_information", "cone_mixture", "expected_information"]
+__all__ = ["Mixture", "cone_information", "cone_mixture", "dispersion_mixture", "expected_information"]
 
 # Draws for weights without a closed form, and their seed: the same test gives the same p-value every time.
 _DRAWS, _SEED = 100_000, 20_240_607
@@ -89,6 +90,41 @@ def cone_mixture(
     last = free + len(weights) - 1
     note = f"mixture of chi-squared with {free} to {last} degrees of freedom, weights {shares} {how}"
     return Mixture({free + j: float(w) for j, w in enumerate(weights)}, note)
+
+
+def dispersion_mixture(templates: Templates, embedding: Embedding, df: int, parameter: str) -> Mixture:
+    """The distribution for a Poisson model in a negative binomial one (Lawless 1987, Can. J. Stat. 15:209).
+
+    1 / theta (alpha of NB-1) is zero under the restricted model and cannot be negative: a cone of one dimension, so
+    that the information does not matter.
+
+    Parameters
+    ----------
+    templates : Templates
+        Of the full model.
+    embedding : Embedding
+        The restricted model in it.
+    df : int
+        Difference of the numbers of parameters.
+    parameter : str
+        Name of the dispersion parameter.
+
+    Raises
+    ------
+    OptionError
+        Variances are tested against zero at the same time.
+    """
+    if _cones(templates, embedding):
+        raise OptionError(
+            "the models differ in the dispersion and in random effects, and both are on the boundary under the "
+            "restricted model; test them one after the other, or use method='bootstrap'."
+        )
+    where = "infinity" if parameter == "theta" else "0"
+    note = (
+        f"50:50 mixture of chi-squared with {df - 1} and {df} degrees of freedom: the Poisson model is the negative "
+        f"binomial one with {parameter} = {where}, on the boundary"
+    )
+    return Mixture({df - 1: 0.5, df: 0.5}, note)
 
 
 def _cones(templates: Templates, embedding: Embedding) -> list[int]:

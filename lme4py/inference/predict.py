@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lme4py.data.frame import read_frame
+from lme4py.engine.covariance import Templates
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
@@ -171,7 +172,8 @@ def included_variance(fit: Fit | GlmmFit, rows: Rows) -> FloatArray:
 
 def variance_slopes(fit: GlmmFit, rows: Rows) -> FloatArray:
     """Derivatives of z'Sigma z, summed over all terms, in theta, shape (n, m)."""
-    templates = fit.problem.templates.user
+    # From the design, which slim results have too.
+    templates = Templates.of_terms(fit.design.terms).user
     columns = []
     for t, (template, T) in enumerate(zip(templates.templates, templates.factors(fit.theta), strict=True)):
         Z = rows.values[t]

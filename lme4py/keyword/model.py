@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lme4py.data.frame import Frame, read_frame
+from lme4py.data.hints import data_from_text
 from lme4py.design.build import lformula
 from lme4py.design.conventions import Conventions, with_conventions
 from lme4py.design.design import Design

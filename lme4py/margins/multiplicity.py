@@ -139,17 +139,18 @@ def _chi_nodes(df: float, q: float) -> tuple[FloatArray, FloatArray]:
     return s, 0.5 * (high - low) * w * np.exp(log_density)
 
 
+@lru_cache(maxsize=256)
 def range_critical(alpha: float, k: int, df: float) -> float:
     """Upper quantile of the studentised range."""
-    return _solve(lambda q: range_tail(q, k, df), alpha, 0.5)
+    root = np.sqrt(2.0)
+    return root * _solve(lambda t: range_tail(root * t, k, df), alpha, k * (k - 1) // 2, df)
 
 
-def _solve(tail: Callable[[float], float], alpha: float, start: float) -> float:
-    """Where a decreasing tail probability equals alpha."""
-    high = start
-    while tail(high) > alpha:
-        high *= 2.0
-    low = 0.5 * high if high > start else 1e-8
+def _solve(tail: Callable[[float], float], alpha: float, m: int, df: float) -> float:
+    """Where the tail probability of the largest of m statistics equals alpha: between one of them and Bonferroni's m."""
+    half = np.array([0.5 * alpha, 0.5 * alpha / m])
+    ends = -special.ndtri(half) if np.isinf(df) else -special.stdtrit(df, half)
+    low, high = 0.999 * float(ends[0]), 1.001 * float(ends[1])
     return float(optimize.brentq(lambda x: np.log(max(tail(x), 1e-300)) - np.log(alpha), low, high, xtol=1e-10))
 
 
@@ -236,4 +237,4 @@ def _share(j: int, t: float, correlation: FloatArray, df: float, single: float) 
 def max_t_critical(level: float, correlation: FloatArray, df: float) -> float:
     """The t with P(max |T_j| <= t) = level (sup-t)."""
     alpha = 1.0 - level
-    return _solve(lambda t: max_t_tail(t, correlation, df), alpha, 0.5)
+    return _solve(lambda t: max_t_tail(t, correlation, df), alpha, correlation.shape[0], df)

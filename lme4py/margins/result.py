@@ -169,13 +169,15 @@ class MarginsResult:
         if rule not in ("tukey", "dunnett", "mvt"):
             return _quantile(1.0 - alpha / 2.0, self.df)
         found: dict[float, float] = {}
-        for df in self.df.tolist():
+        # Degrees of freedom of balanced data differ by rounding only; each value costs an equation to solve.
+        rounded = [float(f"{df:.11g}") for df in self.df.tolist()]
+        for df in rounded:
             if df not in found:
                 if self._is_range:
                     found[df] = multiplicity.range_critical(alpha, self.family[1], df) / np.sqrt(2.0)
                 else:
                     found[df] = multiplicity.max_t_critical(level, self.correlation, df)
-        return np.array([found[df] for df in self.df.tolist()])
+        return np.array([found[df] for df in rounded])
 
     def limits(self, level: float, simultaneous: bool = False) -> tuple[FloatArray, FloatArray]:
         """Confidence limits as shown, each (K,).

@@ -67,7 +67,7 @@ class SessionBase:
         self.adapter = find_adapter(fit, adapter)
         self.options = _Options(at, check_level(level), random)
         self.rows = SessionRows(self.adapter, at, weights, random)
-        self.weights_given = weights is not None
+        self._weighted = weights is not None
         integrate = random == "integrate"
         if isinstance(self.adapter, OrdinalAdapter) and scale in ("log", "logit"):
             raise OptionError(
@@ -219,7 +219,7 @@ class SessionBase:
     def _session_notes(self) -> list[str]:
         at = self.options.at if isinstance(self.options.at, str) else "the given values or rows"
         rows = {"overall": "averaged over the rows of the data"}.get(str(at), f"at: {at}")
-        if self.weights_given:
+        if self._weighted:
             rows = "weighted average over the rows of the data" if at == "overall" else f"{rows}, weighted"
         random = {
             "zero": "random effects at zero",

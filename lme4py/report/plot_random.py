@@ -158,6 +158,8 @@ def _draw_caterpillar(axis: Axes, own: pd.DataFrame, group: str, alpha: float) -
     axis.axvline(0.0, color=GREY, linewidth=0.9, zorder=0)
     level_axis(axis, own["level"].tolist(), group)
     axis.grid(False, axis="y")
+    # Tick labels such as -0.075 touch each other on a narrow panel otherwise.
+    axis.locator_params(axis="x", nbins=5)
     axis.set_xlabel(f"conditional mode, {100 * (1 - alpha):g} % interval")
 
 

@@ -39,16 +39,22 @@ _NAMES = {
 _SEED = 1
 
 
-def _residual_values(fit: AnyFit, type: str | None) -> tuple[FloatArray, str]:
-    """Residuals of the rows used and what they are called; scaled ones, or Pearson ones of a generalised model."""
+def _kind(fit: AnyFit, type: str | None) -> str:
+    """The kind of residual, or that of the model when not given."""
+    if is_ordinal(fit):
+        return type or "quantile"
+    return type or ("scaled" if isinstance(fit, Fit) else "pearson")
+
+
+def _residual_values(fit: AnyFit, type: str) -> tuple[FloatArray, str]:
+    """Residuals of the rows used and what they are called."""
     if type == "quantile":
         normal = quantile_residuals(fit, seed=_SEED).normal.dropna()
         return np.asarray(normal, dtype=np.float64), _NAMES["quantile"]
     if is_ordinal(fit):
         raise OptionError("of the residuals of ordinal models only type='quantile' can be drawn.")
-    chosen = type or ("scaled" if isinstance(fit, Fit) else "pearson")
     same: Any = fit
-    return residual_values(same, chosen), _NAMES.get(chosen, f"{chosen} residual")
+    return residual_values(same, type), _NAMES.get(type, f"{type} residual")
 
 
 # --- residuals against fitted values ----------------------------------------------------------------------------
@@ -62,17 +68,19 @@ def residuals_data(fit: AnyFit, variable: None = None, *, type: str | None = Non
     fit : Fit or GlmmFit
     variable : None
     type : str, optional
-        Kind of residual; "scaled" for linear models and "pearson" for generalised ones when not given. Quantile
-        residuals are drawn with new random effects, and so stand against the fixed part of the fitted values.
+        Kind of residual; when not given "scaled" for linear models, "pearson" for generalised ones and "quantile" for
+        ordered categories. Quantile residuals are drawn with new random effects, and so stand against the fixed part
+        of the fitted values.
     """
     import pandas as pd
 
     if variable is not None:
         raise OptionError("kind='residuals' takes no `variable`; it draws all scaled residuals.")
-    values, _ = _residual_values(fit, type)
+    kind = _kind(fit, type)
+    values, _ = _residual_values(fit, kind)
     design = fit.design
     index = design.index if design.keep.all() else design.index[design.keep]
-    fitted = _fixed_part(fit) if type == "quantile" else fit.fitted
+    fitted = _fixed_part(fit) if kind == "quantile" else fit.fitted
     return pd.DataFrame({"fitted": fitted, "residual": values}, index=index)
 
 
@@ -113,9 +121,10 @@ def residuals(
         axis.plot(*_binned(x, y), color=ORANGE, linewidth=1.8, label="mean in bins")
         axis.legend(fontsize="small", frameon=False)
     what = "linear predictor" if is_ordinal(fit) else f"fitted {'value' if isinstance(fit, Fit) else 'mean'}"
-    part = ", random effects zero" if type == "quantile" else ""
+    kind = _kind(fit, type)
+    part = ", random effects zero" if kind == "quantile" else ""
     axis.set_xlabel(f"{what} of {fit.design.response_name}{part}")
-    axis.set_ylabel(_residual_values(fit, type)[1])
+    axis.set_ylabel(_residual_values(fit, kind)[1])
     title(axis, "Residuals against fitted values")
     return axis
 
@@ -166,7 +175,7 @@ def qq_data(fit: AnyFit, variable: str | None = None, *, type: str | None = None
 def _sample(fit: AnyFit, variable: str | None, type: str | None) -> tuple[FloatArray, list[Any], str]:
     same: Any = fit
     if variable is None:
-        values, name = _residual_values(fit, type)
+        values, name = _residual_values(fit, _kind(fit, type))
         design = fit.design
         return values, list(design.index[design.keep]), name
     (name, group, column), *more = chosen_effects(fit, variable)

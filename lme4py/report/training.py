@@ -22,8 +22,8 @@ def training_columns(fit: AnyFit) -> dict[str, Column]:
     ----------
     fit : Fit or GlmmFit
     """
-    columns = fit.design.columns
-    return {} if columns is None else dict(columns)
+    design = fit.design
+    return {name: column for name, column in (design.columns or {}).items() if name in design.recipe.columns}
 
 
 def columns_of(fit: AnyFit, names: Iterable[str]) -> dict[str, Column]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lme4py.inference.clusters import ClusterChoice
+    from lme4py.inference.icc import ICCResult
 
 __all__ = ["InferenceMethods"]
 
