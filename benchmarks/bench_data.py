@@ -149,7 +149,7 @@ def shipped(name: str) -> Columns:
     for column, values in load_dataset(name).items():
         if isinstance(values.dtype, pd.CategoricalDtype):
             levels = tuple(str(level) for level in values.cat.categories)
-            codes = values.cat.codes.to_numpy(dtype=np.int32)
+            codes = np.asarray(values.cat.codes, dtype=np.int32)
             out[str(column)] = Factor(codes, len(levels), levels, bool(values.cat.ordered))
         else:
             out[str(column)] = values.to_numpy(dtype=np.float64)

@@ -111,7 +111,7 @@ def test_missing_rows_and_conditional_means():
 @needs_statsmodels
 @pytest.mark.parametrize("boot", ["parametric", "clusters"])
 def test_bootstrap_of_a_statsmodels_fit(boot):
-    fit = _statsmodels("score ~ age", example().head(120))
+    fit = _statsmodels("score ~ age", example())
     session = Margins.linear_scale(fit, method="bootstrap", boot=boot, n_boot=10, rng_seed=1)
     result = session.dydx("age")
     assert result.draws is not None

@@ -1409,7 +1409,7 @@ CASES = [
         "margins over",
         lambda: lme4py.Margins.linear_scale(sleep_fit()).predict(over="Subj"),
         OptionError,
-        "over='Subj' is not a column of the model. Did you mean 'Subject'? It",
+        "over='Subj' is not a column of the model or of its data. Did you mean 'Subject'?",
     ),
     (
         "margins level of factor",
@@ -1421,7 +1421,7 @@ CASES = [
         "margins weights",
         lambda: lme4py.Margins.linear_scale(sleep_fit(), weights="w"),
         OptionError,
-        "weights='w': the fit holds only the columns of its formula; give the",
+        "weights='w' is not a column of the model or of its data",
     ),
     (
         "margins ddf",

@@ -135,7 +135,9 @@ def counts(family, change="", seed=1):
     rng = np.random.default_rng(seed)
     g = np.repeat(np.arange(30), 10)
     x, u = rng.normal(size=300), 0.5 * rng.normal(size=30)
-    data = pd.DataFrame({"y": rng.poisson(np.exp(0.5 + 0.3 * x + u[g])), "x": x, "g": g, "h": np.tile(np.arange(10), 30)})
+    data = pd.DataFrame(
+        {"y": rng.poisson(np.exp(0.5 + 0.3 * x + u[g])), "x": x, "g": g, "h": np.tile(np.arange(10), 30)}
+    )
     return lme4py.glmer(f"y ~ x + (1 | g){change}", data, family)
 
 

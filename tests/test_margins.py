@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import pickle
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 from margins_models import binary_data, binary_fit, cbpp_fit, example, example_fit
 
 from lme4py import (
+    DataError,
     Lme4Error,
     Margins,
     OptionError,
@@ -121,8 +126,8 @@ def test_slopes_are_those_of_the_predictions(random, variable):
 
     by_difference = (mean(-2) - 8 * mean(-1) + 8 * mean(1) - mean(2)) / (12 * h)
     result = Margins.linear_scale(fit, random=random).dydx(variable)
-    # The differences are of fourth order; averages in predict() use fewer quadrature points.
-    np.testing.assert_allclose(result.estimate, [by_difference], rtol=1e-7)
+    # The differences are of fourth order.
+    np.testing.assert_allclose(result.estimate, [by_difference], rtol=1e-8)
 
 
 def test_elasticities_of_a_log_log_model():
@@ -215,6 +220,55 @@ def test_weights_enter_every_estimand():
     np.testing.assert_allclose(two.estimate, [ones[1] / ones[0]], rtol=1e-12)
     by_mean = Margins.linear_scale(fit, weights=weights, at="mean").dydx("age")
     np.testing.assert_allclose(by_mean.estimate, [slope], rtol=1e-12)
+
+
+def test_weights_and_groups_by_columns_that_the_model_does_not_use():
+    data = example().assign(w=np.linspace(0.1, 2.0, 400), town=["east", "west", "east", "north"] * 100, gap=np.nan)
+    data.index = [f"row {i}" for i in range(400)]
+    data.loc[data.index[[3, 77]], "score"] = np.nan
+    fit = lmer("score ~ age + treated + (1 | student)", data)
+    rows = data.dropna(subset=["score"])
+    mean = fit.predict(rows, include_random=False)
+    weighted = Margins.linear_scale(fit, weights="w").predict()
+    np.testing.assert_allclose(weighted.estimate, [np.average(mean, weights=rows["w"])], rtol=1e-12)
+    by_town = Margins.linear_scale(fit).predict(over="town")
+    np.testing.assert_allclose(by_town.estimate, mean.groupby(rows["town"]).mean(), rtol=1e-12)
+    given = Margins.linear_scale(fit, at=rows.head(50), weights="w").predict()
+    np.testing.assert_allclose(given.estimate, [np.average(mean[:50], weights=rows["w"][:50])], rtol=1e-12)
+    for name, message in (("town", "labels"), ("gap", "finite"), ("ww", "give the weights as an array")):
+        with pytest.raises(OptionError, match=message):
+            Margins.linear_scale(fit, weights=name)
+    with pytest.raises(OptionError, match="give the weights as an array"):
+        Margins.linear_scale(pickle.loads(pickle.dumps(fit)), weights="w")
+    data["age"] += 1
+    with pytest.raises(DataError, match="changed after the fit"):
+        Margins.linear_scale(fit, weights="w")
+
+
+def test_variables_of_random_slopes_alone():
+    data = binary_data().head(150)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a small variance
+        fit = glmer("y ~ t + (0 + x | g)", data)
+    for random, include in (("integrate", "integrate"), ("conditional", True)):
+        h = 1e-3
+        ends = [fit.predict(data.assign(x=data["x"] + s * h), include_random=include).mean() for s in (-2, -1, 1, 2)]
+        expected = (ends[0] - 8 * ends[1] + 8 * ends[2] - ends[3]) / (12 * h)
+        result = Margins.linear_scale(fit, random=random).dydx("x")
+        # Differences of fourth order.
+        np.testing.assert_allclose(result.estimate, [expected], rtol=1e-6)
+    with pytest.raises(OptionError, match="in the random slopes only"):
+        Margins.linear_scale(fit).dydx("x")
+    with pytest.raises(OptionError, match="not in the fixed effects"):
+        Margins.linear_scale(fit, random="conditional").dydx("g")
+    # In a linear model the mean over the random effects has no slope, and that of known modes no error.
+    line = lmer("score ~ 1 + (age | student)", example().assign(age=lambda d: d["age"] / 50))
+    whole = Margins.linear_scale(line, random="integrate").dydx("age")
+    assert (whole.estimate[0], whole.p_values[0]) == (0.0, 1.0)
+    known = Margins.linear_scale(line, random="conditional").dydx("age")
+    assert any("says nothing" in note for note in known.notes)
+    with pytest.raises(OptionError, match="no variable"):
+        Margins.linear_scale(line).dydx()
 
 
 def test_contrasts_in_all_forms(session):
@@ -349,8 +403,8 @@ def test_ordered_categories():
             fit.predict(wine.assign(temp=t), include_random=include, type="prob").mean() for t in ("cold", "warm")
         ]
         table = result.to_frame().pivot(index="temp", columns="category", values="estimate")
-        # Averages in predict() use fewer quadrature points.
-        np.testing.assert_allclose(table.to_numpy(), np.array(expected), rtol=1e-8)
+        # Sums of differences of cuts here, of probabilities there.
+        np.testing.assert_allclose(table.to_numpy(), np.array(expected), rtol=1e-11)
         slopes = session.dydx("temp")
         np.testing.assert_allclose(slopes.estimate.sum(), 0.0, atol=1e-14)
     latent = Margins.link_scale(fit, at="balanced").contrasts(pairwise("temp"))
@@ -426,3 +480,23 @@ def test_faults_of_sessions(options, message):
 def test_a_fit_of_another_kind_is_refused():
     with pytest.raises(OptionError, match="no fit that Margins knows"):
         Margins.linear_scale(object())
+
+
+def test_signatures_that_are_promised():
+    promised = {
+        "at": "overall",
+        "weights": None,
+        "level": 0.95,
+        "method": "delta",
+        "n_sim": 4000,
+        "n_boot": 1000,
+        "rng_seed": None,
+        "n_jobs": 1,
+        "ddf": None,
+        "random": "zero",
+        "adapter": None,
+    }
+    for scale in (Margins.linear_scale, Margins.log_scale, Margins.logit_scale, Margins.link_scale):
+        found = inspect.signature(scale).parameters
+        assert {name: found[name].default for name in promised} == promised
+        assert list(found)[: len(promised) + 1] == ["fit", *promised]

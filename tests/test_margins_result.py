@@ -10,7 +10,19 @@ import pytest
 from margins_models import binary_fit, cbpp_fit, example, example_fit
 from scipy import stats
 
-from lme4py import Lme4Error, Margins, OptionError, adjust, all_pairwise, glmer, lmer, load_dataset, pairwise, reference
+from lme4py import (
+    Lme4Error,
+    Margins,
+    OptionError,
+    adjust,
+    all_pairwise,
+    clmm,
+    glmer,
+    lmer,
+    load_dataset,
+    pairwise,
+    reference,
+)
 from lme4py.margins.multiplicity import adjusted, max_t_critical, max_t_tail, range_critical, range_tail
 
 matplotlib.use("Agg")
@@ -98,6 +110,17 @@ def test_degrees_of_freedom_and_joint_f_test():
         np.testing.assert_allclose(joint["F"], expected["F"].iloc[0], rtol=1e-9)
         np.testing.assert_allclose(joint["df_denom"], expected["den_df"].iloc[0], rtol=1e-6)
         assert joint["df"] == 3
+    # The hypothesis is the same in any order, and so are F and the degrees of freedom of Kenward and Roger.
+    turned = Margins.linear_scale(fit, ddf=ddf).contrasts(all_pairwise("school", ["D", "B", "A", "C"])).joint_test()
+    np.testing.assert_allclose(list(turned.values()), list(joint.values()), rtol=1e-9)
+
+
+def test_satterthwaite_joint_test_has_the_first_rows():
+    fit = example_fit()
+    result = Margins.linear_scale(fit, ddf="satterthwaite").contrasts(all_pairwise("school", ["D", "B", "A", "C"]))
+    joint = result.joint_test()
+    expected = fit.contest(result.jacobian[:3], ddf="satterthwaite")
+    np.testing.assert_allclose([joint["F"], joint["df_denom"]], expected[["F", "den_df"]].iloc[0], rtol=1e-9)
 
 
 def test_tails_are_exact():
@@ -208,6 +231,16 @@ def test_bootstrap_of_averages_over_random_effects():
     exact = Margins.linear_scale(fit, random="integrate").predict(atexog={"period": ["1"]})
     # 30 refits: a standard deviation is known to about 13 %.
     np.testing.assert_allclose(result.std_error, exact.std_error, rtol=0.5)
+
+
+def test_bootstrap_of_ordered_categories():
+    fit = clmm("rating ~ temp + (1 | judge)", load_dataset("wine"))
+    for boot in ("parametric", "clusters"):
+        session = Margins.linear_scale(fit, random="integrate", method="bootstrap", boot=boot, n_boot=20, rng_seed=1)
+        result, exact = session.dydx("temp"), Margins.linear_scale(fit, random="integrate").dydx("temp")
+        np.testing.assert_allclose(result.estimate, exact.estimate)
+        # 20 refits: a standard deviation is known to about 16 %.
+        np.testing.assert_allclose(result.std_error, exact.std_error, rtol=0.6)
 
 
 def test_robust_covariances_pass_through():

@@ -250,7 +250,7 @@ class Sweeper:
             lone = LoneStage(structure.stages[0], base.diagonal[0], base.coupling, T[0])
             return Swept(self, T, base, [lone], None, lone.log_det())
         if structure.dense_size > _SPEND_FROM:
-            give_back_freed()
+            self._make_room()
         values = base.vector.copy()
         K = base.block.array()
         flat = K.reshape(-1)
@@ -283,6 +283,13 @@ class Sweeper:
             dense = self._factorize_block(K, [T[f] for f in structure.dense])
             log_det += dense.log_det
         return Swept(self, T, base, stages, dense, log_det)
+
+    def _make_room(self) -> None:
+        """Before a large dense block: make what else needs memory for a moment, and hand back what was freed."""
+        for stage in self.structure.stages:
+            if stage.products is None:
+                stage.gram  # noqa: B018 - kept by the stage
+        give_back_freed()
 
     def _factorize_block(self, K: FloatArray, T: list[FloatArray]) -> BlockFactor:
         """Cholesky factor of I + Lambda'K Lambda; only the lower triangle of K is up to date."""

@@ -124,7 +124,7 @@ class GramPlan:
         column = np.repeat(np.arange(size, dtype=part.rows.dtype), np.diff(part.pointer))
         total = np.zeros((size, size), order="F")
         # More rows at one time, since every product runs through all of `total`.
-        step = max(1, _CHUNK // (2 * size))
+        step = max(1, _CHUNK // (4 * size))
         for start in range(0, J, step):
             stop = min(start + step, J)
             own = slice(None) if stop - start == J else (part.rows >= start) & (part.rows < stop)

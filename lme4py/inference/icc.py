@@ -211,8 +211,8 @@ def icc_table(result: Any, alpha: float = 0.05, **kw: Any) -> pd.DataFrame:
     >>> from lme4py import lmer, load_dataset
     >>> icc_table(lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", load_dataset("Penicillin"))).round(3)
            component  estimate     se  ci_lower  ci_upper
-    0   _cons|plate     0.153  0.090     0.045     0.411
-    1  _cons|sample     0.796  0.096     0.549     0.926
+    0   _cons|plate     0.151  0.085     0.046     0.396
+    1  _cons|sample     0.785  0.113     0.495     0.932
     """
     import pandas as pd
 

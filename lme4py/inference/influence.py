@@ -121,10 +121,10 @@ class InfluenceResult:
 
     def _distances(self) -> str:
         """What the two distances are."""
-        own = "cooks_fixed: how far the fixed effects move without the unit"
+        own = "cooks_fixed: change of the fixed effects"
         if self.cooks_distance.equals(self.cooks_fixed.rename("cooks_distance")):
             return f"{own}; cooks_distance is the same here."
-        return f"{own}; cooks_distance: how far the fitted values do, random effects included (lme4's)."
+        return f"{own}; cooks_distance: lme4's, from residual and leverage, random effects included."
 
     __str__ = summary
 

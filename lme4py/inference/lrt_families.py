@@ -37,7 +37,9 @@ def check_families(restricted: GlmmFit, full: GlmmFit) -> None:
         Different families (but for `differ_in_dispersion`), links, quadrature, or weights of the Laplace approximation.
     """
     if restricted.family.name != full.family.name and not differ_in_dispersion(restricted, full):
-        swapped = " A Poisson model is the restricted one; it comes first." if differ_in_dispersion(full, restricted) else ""
+        swapped = (
+            " A Poisson model is the restricted one; it comes first." if differ_in_dispersion(full, restricted) else ""
+        )
         raise OptionError(
             f"the models differ in family ({restricted.family.name} and {full.family.name}): they are not nested, so "
             f"that there is no likelihood-ratio test.{swapped or ' Compare their AIC, as in compare(first, second).'}"

@@ -110,7 +110,7 @@ class QuantileResiduals:
 
         With ``include_random=False`` in `quantile_residuals` (the default) both variances hold the differences between
         groups too, which can hide overdispersion within groups; ``include_random=True`` looks within groups alone, with
-        values a little below 1 for a right model, as its random effects were estimated from the same rows.
+        values below 1 for a right model, as its random effects were estimated from the same rows.
 
         Parameters
         ----------

@@ -164,7 +164,9 @@ def melogit(
     >>> round(float(result.odds_ratios().loc["urban[T.Y]", "odds_ratio"]), 3)
     1.922
     """
-    return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only("melogit", kw, "logit"))
+    return meglm(
+        data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only("melogit", kw, "logit")
+    )
 
 
 @records_call
@@ -199,7 +201,9 @@ def meprobit(
     >>> round(float(result.params["urban[T.Y]"]), 3)
     0.404
     """
-    return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only("meprobit", kw, "probit"))
+    return meglm(
+        data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only("meprobit", kw, "probit")
+    )
 
 
 @records_call
@@ -234,7 +238,9 @@ def mecloglog(
     >>> round(float(result.params["urban[T.Y]"]), 3)
     0.477
     """
-    return meglm(data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only("mecloglog", kw, "cloglog"))
+    return meglm(
+        data, y, x_fixed, group, "binomial", x_random, trials=trials, nAGQ=nAGQ, **_only("mecloglog", kw, "cloglog")
+    )
 
 
 @records_call

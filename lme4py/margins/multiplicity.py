@@ -143,11 +143,11 @@ def _chi_nodes(df: float, q: float) -> tuple[FloatArray, FloatArray]:
 def range_critical(alpha: float, k: int, df: float) -> float:
     """Upper quantile of the studentised range."""
     root = np.sqrt(2.0)
-    return root * _solve(lambda t: range_tail(root * t, k, df), alpha, k * (k - 1) // 2, df)
+    return float(root) * _solve(lambda t: range_tail(root * t, k, df), alpha, k * (k - 1) // 2, df)
 
 
 def _solve(tail: Callable[[float], float], alpha: float, m: int, df: float) -> float:
-    """Where the tail probability of the largest of m statistics equals alpha: between one of them and Bonferroni's m."""
+    """Where the tail of the largest of m statistics equals alpha: between the point of one and Bonferroni's of m."""
     half = np.array([0.5 * alpha, 0.5 * alpha / m])
     ends = -special.ndtri(half) if np.isinf(df) else -special.stdtrit(df, half)
     low, high = 0.999 * float(ends[0]), 1.001 * float(ends[1])
