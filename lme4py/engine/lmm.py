@@ -30,7 +30,7 @@ from lme4py.errors import DesignError
 
 # With more products than this, the change of the dense block is made by matrix products.
 _MAX_LISTED = 3_000_000
-# Rows whose columns are made at one time.
+# Rows whose columns are made at one time; not many more than these are one block, whose edges need no merging.
 _ROWS = 2**16
 
 
@@ -91,7 +91,9 @@ def make_problem(design: Design) -> Problem:
     factors = group_terms(design)
     check_levels(factors)
     scaling, scaler = plan_scaling(design)
-    blocks = (_row_block(design, scaler.rows(place), place, factors) for place in row_blocks(design.n_obs, _ROWS))
+    n = design.n_obs
+    size = n if n <= 2 * _ROWS else _ROWS
+    blocks = (_row_block(design, scaler.rows(place), place, factors) for place in row_blocks(n, size))
     cross = accumulate(blocks, factors)
     # Of a block of random intercepts one matrix is kept, and one more where a variance is zero.
     copies = 2 if all(factor.n_columns == 1 for factor in factors) else 4

@@ -29,6 +29,8 @@ from lme4py.engine.wide import subtract_gram
 
 # The factor of a dense block with more rows gives way to its inverse while the criterion is optimised.
 _SPEND_FROM = 1000
+# Room is made for a block with more rows: pages that were handed back cost time when they are needed again.
+_ROOM_FROM = 3000
 # Levels that are worked on at one time where each is on its own.
 _LEVELS = 8192
 
@@ -249,7 +251,7 @@ class Sweeper:
         if self.is_lean:
             lone = LoneStage(structure.stages[0], base.diagonal[0], base.coupling, T[0])
             return Swept(self, T, base, [lone], None, lone.log_det())
-        if structure.dense_size > _SPEND_FROM:
+        if structure.dense_size > _ROOM_FROM:
             self._make_room()
         values = base.vector.copy()
         K = base.block.array()
