@@ -293,7 +293,7 @@ def test_names_that_are_not_strings() -> None:
     [
         (None, "NoneType"),
         (3, "int"),
-        ("data.csv", r"read the file first, for example with `pandas\.read_csv`"),
+        ("data.csv", r"read the file first, for example with `pandas\.read_csv\('data\.csv'\)`"),
         (np.zeros((3, 2)), r"name its columns with `pandas\.DataFrame\(data, columns=\[\.\.\.\]\)`"),
         ([{"x": 1}], "list"),
         (pd.Series([1.0]), "Series"),

@@ -209,7 +209,7 @@ def test_trials_that_cannot_be(trials, message):
         (lambda d: menbreg(d, "negative", ["period"], "herd"), "negative or not whole"),
         (lambda d: megamma(d, "incidence", ["period"], "herd"), "zero or negative"),
         (lambda d: melogit(d, "incidence", ["period"], "herd"), "outside 0 .. 1"),
-        (lambda d: mepoisson(d, "incidence", ["period"], "herd", weights="size", family="x"), "multiple values"),
+        (lambda d: mepoisson(d, "incidence", ["period"], "herd", weights="size", family="x"), "Use meglm"),
         (lambda d: meglm(d, "incidence", ["period"], "herd", "poisson", trials="size"), "`trials` is for the binomial"),
         (lambda d: melogit(d, "incidence", ["period"], "herd", link="probit"), "not the logit link"),
         (lambda d: meglm(d, "incidence", ["period"], "herd", "poison"), "Did you mean 'poisson'"),

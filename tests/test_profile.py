@@ -50,16 +50,15 @@ def _constrained_minimum(result: lme4py.MixedResult, name: str, value: float) ->
             return np.sqrt(cov[i, i]) - value
         return cov[i, j] / np.sqrt(cov[i, i] * cov[j, j]) - value
 
-    # Off the boundary, where the constraint has no gradient.
-    start = np.append(np.where(result.theta == 0.0, 0.05, result.theta), np.log(result.sigma))
-    found = optimize.minimize(
-        deviance,
-        start,
-        method="SLSQP",
-        constraints={"type": "eq", "fun": held},
-        options={"ftol": 1e-12, "maxiter": 500},
-    )
-    return float(found.fun)
+    # Off the boundary, where the constraint has no gradient; from two places, because SLSQP can stall.
+    def smallest(off: float) -> float:
+        start = np.append(np.where(result.theta == 0.0, off, result.theta), np.log(result.sigma))
+        constraint = {"type": "eq", "fun": held}
+        options = {"ftol": 1e-12, "maxiter": 500}
+        found = optimize.minimize(deviance, start, method="SLSQP", constraints=constraint, options=options)
+        return float(found.fun) if abs(held(found.x)) < 1e-6 else np.inf
+
+    return min(smallest(off) for off in (0.05, 0.2))
 
 
 @pytest.mark.parametrize(
