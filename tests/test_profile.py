@@ -55,7 +55,9 @@ def _constrained_minimum(result: lme4py.MixedResult, name: str, value: float) ->
         start = np.append(np.where(result.theta == 0.0, off, result.theta), np.log(result.sigma))
         constraint = {"type": "eq", "fun": held}
         options = {"ftol": 1e-12, "maxiter": 500}
-        found = optimize.minimize(deviance, start, method="SLSQP", constraints=constraint, options=options)
+        # A line search may try a residual variance too small for floating point, and then turns back.
+        with np.errstate(all="ignore"):
+            found = optimize.minimize(deviance, start, method="SLSQP", constraints=constraint, options=options)
         return float(found.fun) if abs(held(found.x)) < 1e-6 else np.inf
 
     return min(smallest(off) for off in (0.05, 0.2))
