@@ -341,20 +341,3 @@ def test_trials_of_an_expression():
     assert result.formula == "cbind(incidence + 0, size - (incidence + 0)) ~ period + (1 | herd)"
     # glmer's value.
     assert result.log_likelihood == pytest.approx(-92.02628187, abs=1e-8)
-
-
-def test_the_way_from_keywords_costs_little():
-    import time
-
-    def seconds(call):
-        used = []
-        for _ in range(15):
-            start = time.process_time()
-            call()
-            used.append(time.process_time() - start)
-        return min(used)
-
-    formula = seconds(lambda: lme4py.lmer("Reaction ~ Days + (1 + Days | Subject)", SLEEP))
-    keyword = seconds(lambda: mixed(SLEEP, "Reaction", ["Days"], "Subject", ["Days"]))
-    # The promise; about 1 ms is measured, and the smallest of 15 processor times varies by a tenth of that.
-    assert keyword - formula < 5e-3

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 import warnings
 from functools import cache
 from typing import Any
@@ -153,28 +152,7 @@ def test_the_laplace_approximation_by_hand() -> None:
     assert -0.5 * total == pytest.approx(result.log_likelihood, abs=1e-6)
 
 
-def seconds(call: Any, repeats: int) -> float:
-    """Least processor time of several runs."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return min(times)
-
-
-@pytest.mark.parametrize(
-    ("formula", "limit"),
-    [("rating ~ temp + contact + (1 | judge)", 0.02), ("rating ~ temp + contact + (1 + temp | judge)", 0.2)],
-)
-def test_small_models_are_fast(formula: str, limit: float) -> None:
-    wine = lme4py.load_dataset("wine")
-    lme4py.clmm(formula, wine)
-    # Five times the time on a quiet machine: other processes share caches and clock.
-    assert seconds(lambda: lme4py.clmm(formula, wine), 5) < 5.0 * limit
-
-
-def test_large_models_are_fast() -> None:
+def test_a_large_model_recovers_its_parameters() -> None:
     rng = np.random.default_rng(1)
     n, J = 50_000, 2_000
     data = pd.DataFrame({"judge": rng.integers(0, J, n), "x": rng.normal(size=n), "t": rng.choice(list("abc"), n)})
@@ -183,4 +161,3 @@ def test_large_models_are_fast() -> None:
     result = lme4py.clmm("y ~ x + t + (1 | judge)", data)
     assert result.converged
     np.testing.assert_allclose(result.params, [0.5, 0.4, 0.0], atol=0.06)  # three standard errors
-    assert seconds(lambda: lme4py.clmm("y ~ x + t + (1 | judge)", data), 1) < 2.0
