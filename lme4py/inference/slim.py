@@ -94,8 +94,8 @@ for _operator in ("add", "sub", "mul", "matmul", "truediv", "pow"):
 
 
 @dataclass(frozen=True)
-class SlimFit(Fit):
-    """A linear mixed model without its rows.
+class _WithoutRows:
+    """What a fit without rows has in their place.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class SlimFit(Fit):
         What was computed from the rows before they were dropped, by the name of its place.
     """
 
-    kept: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         self.__dict__.update(self.kept)
@@ -114,28 +114,18 @@ class SlimFit(Fit):
 
 
 @dataclass(frozen=True)
-class SlimGlmmFit(GlmmFit):
-    """A generalised linear mixed model without its rows.
+class SlimFit(_WithoutRows, Fit):
+    """A linear mixed model without its rows."""
 
-    Attributes
-    ----------
-    kept : dict
-        What was computed from the rows before they were dropped, by the name of its place.
-    """
 
-    kept: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.__dict__.update(self.kept)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__dict__.update(state["kept"])
+@dataclass(frozen=True)
+class SlimGlmmFit(_WithoutRows, GlmmFit):
+    """A generalised linear mixed model without its rows."""
 
 
 def is_slim(fit: Fit | GlmmFit) -> bool:
     """True for a fit without rows."""
-    return isinstance(fit, SlimFit | SlimGlmmFit)
+    return isinstance(fit, _WithoutRows)
 
 
 def slim_fit(fit: Fit | GlmmFit) -> Fit | GlmmFit:
