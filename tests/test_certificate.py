@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from reference_data import load_reference
 
 import lme4py
 from lme4py.design.design import Design
-from lme4py.engine.certificate import difference_hessian
+from lme4py.engine.certificate import Rival, difference_hessian, verdict
 from lme4py.engine.exact_hessian import exact_hessian
 
 
@@ -278,3 +279,33 @@ def test_one_sentence_in_print_and_in_a_notebook():
     assert certificate._repr_html_().startswith("<p>Converged to a singular fit (the variance of ")
     assert "<" not in certificate._repr_html_()[3:-4]
     assert repr(certificate).startswith("Certificate(gradient_norm=")
+
+
+STARTS = (Rival("moments", 12.0, 11.0), Rival("within groups", 13.0))
+
+
+@pytest.mark.parametrize(
+    ("compared", "words"),
+    [
+        ((), "no other start was compared."),
+        (STARTS[:1], "compared with 1 other start, none lower."),
+        (STARTS, "compared with 2 other starts, none lower."),
+        ((Rival("scan", 12.0, None, 9),), "compared with a scan of 9 points, none lower."),
+        ((*STARTS, Rival("scan", 12.0, None, 9)), "compared with 2 other starts and a scan of 9 points, none lower."),
+    ],
+)
+def test_the_verdict_claims_what_was_compared_and_no_more(compared, words):
+    proved = "a local minimum of the deviance is proved (it could fall by less than 1e-12); "
+    assert verdict("the deviance", True, 0.0, False, (), compared) == "Converged: " + proved + words
+    singular = verdict("the deviance", True, 0.0, False, ("the variance of (1 | g) is zero",), compared)
+    assert proved + words in singular
+    # Without a comparison, another minimum may be lower than the fit without the variance.
+    assert ("fits as well" in singular) == bool(compared)
+
+
+def test_what_was_compared_is_listed(sleep):
+    certificate = replace(sleep.certificate, compared=(*STARTS, Rival("scan", 14.0, None, 9)))
+    assert str(certificate).endswith(
+        " Compared: moments 12.000000, from there down to 11.000000; within groups 13.000000; scan (9 points) "
+        "14.000000."
+    )

@@ -1,4 +1,8 @@
-"""Proof that a point is the optimum."""
+"""What is proved about the point where the optimiser stopped, and what it was compared with.
+
+Gradient and Hessian prove a *local* minimum. Whether another one is lower can only be compared: with what descents from
+other starts end in, and with values of the criterion elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,37 @@ TermNames = Sequence[tuple[str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """Something that the optimum was compared with: a start, or points of a scan.
+
+    Attributes
+    ----------
+    what : str
+        Such as "moments" or "within groups"; for a scan, along which line.
+    criterion : float
+        The criterion there (-2 log-likelihood or REML criterion); of a scan the lowest value.
+    reached : float or None
+        Where a descent from there ended; None where none was made.
+    points : int
+        How many points of the criterion were looked at: 1 for a start, more for a scan.
+    """
+
+    what: str
+    criterion: float
+    reached: float | None = None
+    points: int = 1
+
+    def __str__(self) -> str:
+        where = self.what if self.points == 1 else f"{self.what} ({self.points} points)"
+        end = "" if self.reached is None else f", from there down to {self.reached:.6f}"
+        return f"{where} {self.criterion:.6f}{end}"
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate(Sentence):
-    """What is known about the optimum, from analytic gradients and a Hessian made of them.
+    """What is proved about the optimum, from analytic gradients and a Hessian made of them, and what was compared.
+
+    A local minimum is proved. That no other minimum is lower is not proved: it was compared with what `compared` lists.
 
     Attributes
     ----------
@@ -44,6 +77,8 @@ class Certificate(Sentence):
         A plain description of each variance or direction that is zero.
     verdict : str
         One sentence for people.
+    compared : tuple of Rival
+        The other starts and the scans that were compared; none of them led below the optimum.
     """
 
     gradient_norm: float
@@ -54,11 +89,13 @@ class Certificate(Sentence):
     is_singular: bool
     singular: tuple[str, ...]
     verdict: str
+    compared: tuple[Rival, ...] = ()
 
     def __str__(self) -> str:
+        compared = f" Compared: {'; '.join(map(str, self.compared))}." if self.compared else ""
         return (
             f"{self.verdict} Norm of the gradient {self.gradient_norm:.2g}, smallest eigenvalue of the Hessian "
-            f"{self.min_eigenvalue:.3g}."
+            f"{self.min_eigenvalue:.3g}.{compared}"
         )
 
 
@@ -100,7 +137,7 @@ SMALL = 300
 
 
 def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certificate:
-    """Test the first- and second-order conditions of a minimum.
+    """Test the first- and second-order conditions of a local minimum.
 
     Parameters
     ----------
@@ -131,7 +168,8 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certifi
         converged=converged,
         is_singular=bool(singular),
         singular=tuple(singular),
-        verdict=verdict(what, converged, bound, descends, singular),
+        verdict=verdict(what, converged, bound, descends, singular, optimum.compared),
+        compared=optimum.compared,
     )
 
 
@@ -206,7 +244,14 @@ def describe_singular(criterion: Criterion, theta: FloatArray, names: TermNames)
     return out
 
 
-def verdict(what: str, converged: bool, bound: float, descends: bool, singular: Sequence[str]) -> str:
+def verdict(
+    what: str,
+    converged: bool,
+    bound: float,
+    descends: bool,
+    singular: Sequence[str],
+    compared: Sequence[Rival] = (),
+) -> str:
     """One sentence for people.
 
     Parameters
@@ -215,7 +260,7 @@ def verdict(what: str, converged: bool, bound: float, descends: bool, singular: 
         What was minimised, as in "the REML criterion".
     converged, descends : bool
     bound : float
-    singular : sequence of str
+    singular, compared : sequence
         As in `Certificate`.
     """
     if not converged:
@@ -226,9 +271,23 @@ def verdict(what: str, converged: bool, bound: float, descends: bool, singular: 
             "(`control={'max_evaluations': 1000}`)."
         )
     room = f"at most {bound:.0e}" if bound >= 1e-12 else "less than 1e-12"
+    proved = f"a local minimum of {what} is proved (it could fall by {room}); {_compared(compared)}"
     if not singular:
-        return f"Converged: {what} could fall by {room}."
+        return f"Converged: {proved}."
+    # Without a comparison nobody knows whether the criterion is lower elsewhere, with a variance that is not zero.
+    without = "; a model without it fits as well" if compared else ""
     return (
-        f"Converged to a singular fit ({'; '.join(singular)}): {what} could fall by {room}. The data do "
-        "not support this part of the random effects; a model without it fits as well."
+        f"Converged to a singular fit ({'; '.join(singular)}): {proved}. The data do not support this part of the "
+        f"random effects{without}."
     )
+
+
+def _compared(compared: Sequence[Rival]) -> str:
+    """What was compared, in words: "compared with 2 other starts and a scan of 9 points, none lower"."""
+    if not compared:
+        return "no other start was compared"
+    starts = sum(one.points == 1 for one in compared)
+    points = sum(one.points for one in compared if one.points > 1)
+    parts = [f"{starts} other start{'s' if starts > 1 else ''}"] if starts else []
+    parts += [f"a scan of {points} points"] if points else []
+    return f"compared with {' and '.join(parts)}, none lower"

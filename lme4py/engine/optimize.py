@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.engine.certificate import Evaluation
+from lme4py.engine.certificate import Evaluation, Rival
 from lme4py.engine.types import FloatArray
 from lme4py.errors import DesignError
 
@@ -67,6 +67,8 @@ class Optimum:
         The last Hessian model: average information with secant correction.
     source : object
         What the function handed over at the optimum.
+    compared : tuple of Rival
+        Other starts and scans, none of them lower.
     """
 
     theta: FloatArray
@@ -75,6 +77,7 @@ class Optimum:
     message: str
     hessian: FloatArray
     source: Any = None
+    compared: tuple[Rival, ...] = ()
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -294,7 +295,7 @@ def to_dict(fit: AnyFit, random_effects: bool = False, ddf: str | None = None) -
         "theta": fit.theta.tolist(),
         "dropped": list(fit.design.dropped),
         "notes": list(fit.design.notes),
-        "certificate": {name: getattr(certificate, name) for name in type(certificate).__dataclass_fields__},
+        "certificate": asdict(certificate),
     }
     cuts = threshold_table(fit)
     if not cuts.empty:
