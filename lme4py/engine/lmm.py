@@ -26,6 +26,7 @@ from lme4py.engine.scaling import ScaledColumns, Scaling, plan_scaling, row_bloc
 from lme4py.engine.structure import Structure, analyse
 from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
 from lme4py.engine.types import FloatArray, LinearOperator, SparseMatrix, sparse
+from lme4py.engine.variance_gram import VarianceGram, variance_gram
 from lme4py.errors import DesignError
 
 # With more products than this, the change of the dense block is made by matrix products.
@@ -170,6 +171,15 @@ class Criterion:
         if reml:
             self.constant -= 2.0 * scaling.log_det_C
         self.ZZ = _ZZ(problem)
+
+    @property
+    def variance_gram(self) -> VarianceGram:
+        """Inner products of the directions of V, kept with the problem: they depend on neither y nor theta."""
+        kept = self.problem.__dict__
+        if "_variance_gram" not in kept:
+            kept["_variance_gram"] = variance_gram(self.problem.factors, self.problem.templates, self.problem.cross)
+        gram: VarianceGram = kept["_variance_gram"]
+        return gram
 
     def __call__(self, theta: FloatArray) -> float:
         """Value at theta (engine's columns)."""
