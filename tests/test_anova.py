@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
+from reference_data import REFERENCE
 from test_df import INFERENCE, TOLERANCE, WEIGHTED, close_p
 from test_lmm_reference import fit
 
 import lme4py
 from lme4py.errors import OptionError
 from lme4py.inference import hypotheses
-from lme4py.inference.anova import anova_table, contest, drop_each, wald_table
+from lme4py.inference.anova import anova_table, contest, drop_each
 
 # (model, type, ddf) -> why the reference is not taken.
 EXCEPT = {
@@ -43,10 +47,9 @@ def test_tables_agree_with_the_reference(name):
 @pytest.mark.parametrize("name", [n for n, m in INFERENCE.items() if "wald" in m])
 def test_wald_tables_agree_with_car(name):
     for kind, expected in INFERENCE[name]["wald"].items():
-        table = wald_table(fit(name).fit, kind)
-        np.testing.assert_allclose(
-            table[["chi2", "df"]].to_numpy(), np.array(expected[:2], float).T, rtol=WIDER.get(name, TOLERANCE)
-        )
+        table = fit(name).anova(f"car-{kind}", "normal")
+        ours = np.array([table["F"] * table["num_df"], table["num_df"]])
+        np.testing.assert_allclose(ours, np.array(expected[:2], float), rtol=WIDER.get(name, TOLERANCE))
         close_p(table["p_value"], expected[2])
 
 
@@ -169,7 +172,7 @@ def test_mean_square_is_f_times_the_residual_variance(sleep):
         (lambda f: anova_table(f, 4), "type=4 is not known"),
         (lambda f: anova_table(f, True), "type=True is not known"),
         (lambda f: anova_table(f, 3, "kenward"), "Did you mean 'kenward-roger'"),
-        (lambda f: wald_table(f, 1), "type 2 or 3"),
+        (lambda f: anova_table(f, "car-1"), "'sequential' .lme4's own anova.*Did you mean 'car-"),
         (lambda f: contest(f, [[0, 0], [0, 1]]), "zeros only"),
         (lambda f: contest(f, "Days", value=[1, 2]), "one for each row"),
         (lambda f: contest(f, "Dayz"), "Did you mean 'Days'"),
@@ -287,3 +290,74 @@ def test_f_tests_of_generalised_models_point_to_other_tests():
     result = lme4py.glmer("use ~ age + (1 | district)", lme4py.load_dataset("Contraception"))
     with pytest.raises(OptionError, match=r"drop1\(\).*wald_test\(\)"):
         result.anova(ddf="satterthwaite")
+
+
+TYPES: dict[str, Any] = json.loads((REFERENCE / "anova_types.json").read_text(encoding="utf-8"))
+
+
+def values(table: dict[str, Any]) -> np.ndarray[Any, Any]:
+    return np.array(table["values"], dtype=float)
+
+
+@pytest.mark.parametrize("number", range(len(TYPES["linear"])))
+def test_each_type_is_that_of_the_r_package_it_is_named_after(number):
+    expected = TYPES["linear"][number]
+    data = lme4py.load_dataset(expected["data"])
+    data = data[np.arange(len(data)) % expected["every"] != expected["dropped"]]
+    result = lme4py.lmer(expected["formula"], data)
+    # R's optima are good to 1e-7, and lmerTest's derivatives to 1e-6.
+    close = {"rtol": 2e-6, "atol": 1e-9}
+    for kind, table in expected["lmerTest"].items():
+        np.testing.assert_allclose(result.anova(kind).iloc[:, :5], values(table)[:, :5], **close)
+    own = result.anova("sequential")[["num_df", "sum_sq", "mean_sq", "F"]]
+    np.testing.assert_allclose(own, values(expected["lme4"]), **close)
+    for kind, table in expected["car"].items():
+        ours = result.anova(f"car-{kind}", "normal")
+        np.testing.assert_allclose(ours["F"] * ours["num_df"], values(table)[:, 0], **close)
+        assert len(ours) == len(table["rows"])
+    kenward = result.anova("car-2", "kenward-roger")[["F", "num_df", "den_df", "p_value"]]
+    np.testing.assert_allclose(kenward, values(expected["car_kenward_roger"]["2"]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("number", range(len(TYPES["generalised"])))
+def test_types_of_generalised_models_by_name(number):
+    expected = TYPES["generalised"][number]
+    result = lme4py.glmer(expected["formula"], lme4py.load_dataset(expected["data"]), family=expected["family"])
+    for kind, table in expected["car"].items():
+        # lme4 takes differences of the deviance for its covariance: three to four digits.
+        np.testing.assert_allclose(result.anova(f"car-{kind}")["chi2"], values(table)[:, 0], rtol=2e-3)
+    # lme4's own table, by the whole covariance: (R beta)^2 by term, with R'R its inverse.
+    R = np.linalg.cholesky(np.linalg.inv(result.cov_params())).T
+    assign = np.array(result.fit.design.assign)
+    squares = (R @ result.params.to_numpy()) ** 2
+    sums = [squares[assign == term].sum() for term in range(1, assign.max() + 1)]
+    # Algebra only.
+    np.testing.assert_allclose(result.anova("sequential")["chi2"], sums, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, "sequential", "car-2", "car-3"])
+def test_one_likelihood_has_one_test_of_each_type(kind):
+    """A linear model by maximum likelihood, and the same model as a generalised one with the identity link."""
+    data = lme4py.load_dataset("Orthodont")
+    data = data[np.arange(len(data)) % 7 != 3]
+    formula = "distance ~ age * Sex + (1 | Subject)"
+    linear = lme4py.lmer(formula, data, reml=False).anova(kind, "normal")
+    general = lme4py.glmer(formula, data, family="gaussian").anova(kind)
+    assert list(linear.index) == list(general.index)
+    # The covariance of a generalised fit is that of all its parameters, which in unbalanced data moves the tests by
+    # 2e-3; types differ by factors.
+    np.testing.assert_allclose(general["chi2"], linear["F"] * linear["num_df"], rtol=5e-3)
+
+
+def test_types_of_ordinal_models_are_adjusted_for_the_thresholds():
+    """The thresholds hold the intercept: moving a covariate does not change the test of a factor before it."""
+    wine = lme4py.load_dataset("wine")
+    wine = wine.assign(x=np.arange(len(wine)) % 7, x_moved=np.arange(len(wine)) % 7 + 100.0)
+    here, there = (lme4py.clmm(f"rating ~ temp * {x} + contact + (1 | judge)", wine) for x in ("x", "x_moved"))
+    for kind in (1, "sequential"):
+        # Two fits of one model: the optimiser's tolerance.
+        assert here.anova(kind)["chi2"].iloc[0] == pytest.approx(there.anova(kind)["chi2"].iloc[0], rel=1e-5)
+    plain = lme4py.clmm("rating ~ temp + contact + (1 | judge)", wine)
+    # Orthogonal and balanced: all types test the coefficient itself.
+    for kind in (1, 2, 3):
+        assert plain.anova(kind).loc["temp", "chi2"] == pytest.approx(plain.tvalues.iloc[0] ** 2, rel=1e-9)

@@ -253,6 +253,21 @@ def test_intervals(sleep):
     assert table.loc["Days"].tolist() == tables["percentile"].loc["Days"].tolist()
 
 
+def test_bootstrap_limits_do_not_depend_on_the_number_of_processes(sleep):
+    one = sleep.conf_int(method="boot", parm="all", n_boot=40, seed=3)
+    for jobs in (2, -1):
+        pd.testing.assert_frame_equal(sleep.conf_int(method="boot", parm="all", n_boot=40, seed=3, n_jobs=jobs), one)
+    with pytest.raises(OptionError, match="`n_jobs` is 0"):
+        sleep.conf_int(method="boot", n_boot=5, n_jobs=0)
+
+
+@pytest.mark.parametrize("option", [{"n_boot": 50}, {"seed": 1}, {"type": "bca"}, {"n_jobs": 2}])
+@pytest.mark.parametrize("method", ["wald", "profile"])
+def test_options_of_the_bootstrap_are_refused_by_other_intervals(sleep, option, method):
+    with pytest.raises(OptionError, match=f"`{next(iter(option))}` belong to method='boot', not '{method}'"):
+        sleep.conf_int(method=method, **option)
+
+
 def test_statistics_may_be_anything(sleep):
     assert list(sleep.bootstrap(3, lambda r: r.params, seed=1).estimates.index) == ["Intercept", "Days"]
     array = sleep.bootstrap(3, lambda r: np.array([r.sigma, r.aic]), seed=1)

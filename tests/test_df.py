@@ -19,7 +19,7 @@ from lme4py.errors import OptionError
 from lme4py.fit import Fit, LmmCriterion
 from lme4py.inference import information
 from lme4py.inference.derivatives import symmetric_inverse, variance_derivatives
-from lme4py.inference.df import method
+from lme4py.inference.df import _joint_df, method
 from lme4py.inference.information import expected_information
 
 INFERENCE: dict[str, dict[str, Any]] = json.loads(gzip.decompress((REFERENCE / "inference_lmm.json.gz").read_bytes()))[
@@ -303,3 +303,23 @@ def test_directions_without_curvature_are_left_out():
     # The pseudo-inverse, exactly.
     np.testing.assert_allclose(symmetric_inverse(H), np.linalg.pinv(H), atol=1e-15)
     assert symmetric_inverse(np.zeros((1, 1))).tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize(
+    ("parts", "joint"),
+    [
+        # One variance for all rows: its degrees of freedom, also where an F variable has no mean; the parts differ by
+        # the rounding of second derivatives.
+        ([1.0, 1.0 + 4e-7, 1.0 - 4e-7], 1.0),
+        ([2.0, 2.0 - 1e-9], 2.0),
+        ([7.0, 7.0], 7.0),
+        # 2 E / (E - q) with E = 4/2 + 6/4.
+        ([4.0, 6.0], 7.0 / 1.5),
+        # The limit as the smallest falls to two, and two below it (lmerTest's rule).
+        ([2.0 + 1e-9, 8.0], 2.0),
+        ([1.0, 8.0], 2.0),
+    ],
+)
+def test_joint_degrees_of_freedom_at_two_and_below(parts, joint):
+    # Up to the spread of the parts.
+    assert _joint_df(np.array(parts)) == pytest.approx(joint, rel=1e-6)

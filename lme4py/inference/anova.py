@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
+from lme4py.design.design import Design
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
@@ -21,10 +22,20 @@ if TYPE_CHECKING:
 
     from lme4py.inference.clusters import ClusterChoice
 
-__all__ = ["anova", "anova_table", "chi_squared_table", "contest", "drop_each", "wald_table"]
+__all__ = ["anova", "anova_table", "chi_squared_table", "contest", "drop_each", "term_hypotheses"]
 
 _COLUMNS = ("sum_sq", "mean_sq", "num_df", "den_df", "F", "p_value")
-_TYPES = {1: 1, 2: 2, 3: 3, "1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
+_TYPES: dict[int | str, str] = {
+    1: "1",
+    2: "2",
+    3: "3",
+    "I": "1",
+    "II": "2",
+    "III": "3",
+    "car-II": "car-2",
+    "car-III": "car-3",
+}
+_TYPES |= {name: name for name in ("1", "2", "3", "sequential", "car-2", "car-3")}
 
 
 def anova_table(fit: Fit, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
@@ -33,9 +44,8 @@ def anova_table(fit: Fit, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     Parameters
     ----------
     fit : Fit
-    type : {1, 2, 3}
-        1: each term adjusted for those before it; 2: for all that do not contain it; 3: hypotheses that do not
-        depend on the coding of the factors or on the sizes of the cells.
+    type : {1, 2, 3, "sequential", "car-2", "car-3"}
+        As in `term_hypotheses`.
     ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
 
     Returns
@@ -44,9 +54,54 @@ def anova_table(fit: Fit, type: int | str = 3, ddf: str = "satterthwaite") -> pd
         Columns sum_sq, mean_sq (the Wald statistic, before it is scaled, times the residual variance; and that over
         num_df), num_df, den_df, F, p_value; one row per term. A term whose columns were all dropped has num_df 0.
     """
-    linear_method(fit, ddf)
-    tests = {1: hypotheses.type_one, 2: hypotheses.type_two, 3: hypotheses.type_three}
-    return _table(fit, dict(zip(fit.design.fixed_labels, tests[check_type(type)](fit.design), strict=True)), ddf)
+    chosen = linear_method(fit, ddf)
+    return _table(fit, term_hypotheses(fit.design, type, chosen.vcov), chosen)
+
+
+def term_hypotheses(design: Design, type: int | str, vcov: FloatArray) -> dict[str, FloatArray]:
+    """What the rows of an analysis of variance test, for every kind of model alike.
+
+    Parameters
+    ----------
+    design : Design
+    type : {1, 2, 3, "sequential", "car-2", "car-3"}
+        Hypotheses that depend on the design alone, as in SAS and R's lmerTest: 1: each term adjusted for those before
+        it; 2: for all that do not contain it; 3: free of the coding of the factors and of the sizes of the cells.
+        Hypotheses that depend on the precision of the estimates too: "sequential": each term adjusted, by their
+        covariance, for those before it (R's lme4; Bates et al. 2015, and nlme); "car-2": for all but those it is a
+        margin of, continuous variables too; "car-3": the term's own coefficients, which depend on the coding of the
+        factors, with a row for the intercept (R's car).
+    vcov : ndarray, shape (p, p)
+        Covariance of the fixed effects.
+
+    Returns
+    -------
+    dict of str to ndarray, each (r, p)
+        L with L beta = 0 for each term.
+    """
+    chosen = check_type(type)
+    if chosen == "1":
+        rows = hypotheses.type_one(design)
+    elif chosen == "2":
+        rows = hypotheses.type_two(design)
+    elif chosen == "3":
+        rows = hypotheses.type_three(design)
+    elif chosen == "sequential":
+        rows = hypotheses.type_one(design, _information_factor(vcov))
+    elif chosen == "car-2":
+        rows = hypotheses.type_two(design, _information_factor(vcov), margins=True)
+    else:
+        rows = hypotheses.own_columns(design)
+    named = dict(zip(design.fixed_labels, rows, strict=True))
+    if chosen == "car-3" and 0 in design.assign:
+        first = np.eye(len(design.assign))[np.array(design.assign) == 0]
+        return {design.x_names[design.assign.index(0)]: first, **named}
+    return named
+
+
+def _information_factor(vcov: FloatArray) -> FloatArray:
+    """R with R'R the inverse of the covariance, upper triangular."""
+    return np.asarray(np.linalg.cholesky(np.linalg.inv(vcov)).T, dtype=np.float64)
 
 
 def drop_each(fit: Fit, ddf: str = "satterthwaite") -> pd.DataFrame:
@@ -69,7 +124,7 @@ def drop_each(fit: Fit, ddf: str = "satterthwaite") -> pd.DataFrame:
         for i, (label, own) in enumerate(zip(design.fixed_labels, sets, strict=True), start=1)
         if not any(own < other for other in sets)
     }
-    return _table(fit, rows, ddf)
+    return _table(fit, rows, linear_method(fit, ddf))
 
 
 def contest(
@@ -132,43 +187,14 @@ def _independent(fit: Fit, rows: FloatArray, gap: FloatArray) -> tuple[FloatArra
     return vectors.T @ rows, vectors.T @ gap
 
 
-def wald_table(fit: Fit, type: int | str = 2) -> pd.DataFrame:
-    """Wald chi-squared tests of the terms, as R's car::Anova gives them for mixed models.
-
-    Parameters
-    ----------
-    fit : Fit
-    type : {2, 3}
-        2: each term adjusted, by the covariance of the estimates, for all terms but those it is a margin of; 3: the
-        term's own coefficients, which depend on the coding of the factors; with a row for the intercept.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns chi2, df, p_value; one row per term.
-    """
-    chosen, design = check_type(type), fit.design
-    if chosen == 1:
-        raise OptionError("Wald tests have type 2 or 3; for sequential tests use anova(type=1, ddf='normal').")
-    tests = hypotheses.own_columns(design)
-    if chosen == 2:
-        tests = hypotheses.type_two(design, np.linalg.cholesky(np.linalg.inv(fit.vcov)).T, margins=True)
-    rows = dict(zip(design.fixed_labels, tests, strict=True))
-    if chosen == 3 and 0 in design.assign:
-        rows = {design.x_names[design.assign.index(0)]: np.eye(fit.beta.size)[np.array(design.assign) == 0], **rows}
-    return _chi_squared(fit, rows)
-
-
 def chi_squared_table(fit: GlmmFit, type: int | str = 3, ddf: str | None = None) -> pd.DataFrame:
     """Analysis of variance of a generalised model: one Wald chi-squared test for each term.
-
-    Types I and II adjust by the information of the fixed effects; in type II every term with fewer variables is a
-    margin, continuous or not (as R's car).
 
     Parameters
     ----------
     fit : GlmmFit
-    type : {1, 2, 3}
+    type : {1, 2, 3, "sequential", "car-2", "car-3"}
+        As in `term_hypotheses`.
     ddf : {None, "normal"}
         There are no denominator degrees of freedom.
 
@@ -183,18 +209,11 @@ def chi_squared_table(fit: GlmmFit, type: int | str = 3, ddf: str | None = None)
             "chi-squared tests: leave `ddf` out. drop1() has likelihood-ratio tests of the terms, wald_test() tests of "
             "coefficients that you choose."
         )
-    chosen, design = check_type(type), fit.design
-    if chosen == 3:
-        tests = hypotheses.type_three(design)
-    else:
-        factor = np.linalg.cholesky(np.linalg.inv(fit.vcov)).T
-        one = chosen == 1
-        tests = hypotheses.type_one(design, factor) if one else hypotheses.type_two(design, factor, margins=True)
-    table = _chi_squared(fit, dict(zip(design.fixed_labels, tests, strict=True)))
+    table = _chi_squared(fit, term_hypotheses(fit.design, type, fit.vcov))
     return table.rename_axis(index="term")
 
 
-def _chi_squared(fit: Fit | GlmmFit, rows: dict[str, FloatArray]) -> pd.DataFrame:
+def _chi_squared(fit: GlmmFit, rows: dict[str, FloatArray]) -> pd.DataFrame:
     """Wald tests of L beta = 0; a term without columns has df 0."""
     import pandas as pd
 
@@ -213,8 +232,12 @@ def anova(*results: Any, type: int | str = 3, ddf: str | None = None, refit: boo
     ----------
     *results : MixedResult or MEGLMResult
         One model, or models of the same data in any order.
-    type : {1, 2, 3}
-        Of the tests of the terms of one model.
+    type : {1, 2, 3, "sequential", "car-2", "car-3"}
+        Of the tests of the terms of one model, linear and generalised ones alike. 1, 2 and 3 are those of SAS and R's
+        lmerTest: each term adjusted for those before it, for those that do not contain it, or free of the coding of
+        the factors and of the sizes of the cells; they test the same hypotheses whatever the estimates. "sequential"
+        is the table of R's lme4, adjusted by the covariance of the estimates; "car-2" and "car-3" are those of R's
+        car, where a factor is a margin of its product with a covariate too.
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
         Degrees of freedom of the F tests of one linear model; None is "satterthwaite".
     refit : bool
@@ -254,18 +277,20 @@ def linear_method(fit: Any, ddf: str) -> Method:
     return method(fit, ddf)
 
 
-def check_type(type: object) -> int:
-    """1, 2 or 3, or an OptionError."""
+def check_type(type: object) -> str:
+    """One of "1", "2", "3", "sequential", "car-2" and "car-3", or an OptionError."""
     if isinstance(type, int | str) and not isinstance(type, bool) and type in _TYPES:
         return _TYPES[type]
-    hint = did_you_mean(str(type), ["1", "2", "3"])
-    raise OptionError(f"type={type!r} is not known; use 1 (sequential), 2 (marginal) or 3.{hint}")
+    hint = did_you_mean(str(type), ["1", "2", "3", "sequential", "car-2", "car-3"])
+    raise OptionError(
+        f"type={type!r} is not known; use 1, 2 or 3 (those of SAS and lmerTest), 'sequential' (lme4's own anova), "
+        f"'car-2' or 'car-3' (those of R's car).{hint}"
+    )
 
 
-def _table(fit: Fit, rows: dict[str, FloatArray], ddf: str) -> pd.DataFrame:
+def _table(fit: Fit, rows: dict[str, FloatArray], chosen: Method) -> pd.DataFrame:
     import pandas as pd
 
-    chosen = linear_method(fit, ddf)
     cells = [
         _cells(chosen.f_test(L, L @ fit.beta), fit) if L.shape[0] else (np.nan, np.nan, 0.0, np.nan, np.nan, np.nan)
         for L in rows.values()

@@ -325,6 +325,8 @@ def _known_name(fit: Fit, name: object) -> str:
 
 def restriction_matrix(fit: Fit, restrictions: Restrictions) -> FloatArray:
     """Names of coefficients, or a matrix with one column per fixed effect, as a checked matrix of shape (r, p)."""
+    if fit.beta.size == 0:
+        raise OptionError("the model has no fixed effects: there is nothing to test.")
     if isinstance(restrictions, Mapping):
         raise OptionError("`restrictions` must be names or a matrix, not a dict; give the right-hand sides as `value`.")
     if isinstance(restrictions, str):

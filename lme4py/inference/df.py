@@ -9,6 +9,7 @@ the F statistic; notation of Halekoh & Hojsgaard (2014, JSS 59(9)).
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -16,14 +17,18 @@ import numpy as np
 from scipy import special
 
 from lme4py.engine.types import FloatArray
-from lme4py.errors import OptionError, did_you_mean
+from lme4py.errors import Lme4Warning, OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.inference.derivatives import remembered, symmetric_inverse, variance_derivatives
 from lme4py.inference.information import expected_information
+from lme4py.inference.kenward_roger import FScale, f_scale
 
 __all__ = ["Ddf", "FTest", "KenwardRoger", "Method", "Plain", "Satterthwaite", "check_method", "method"]
 
 Ddf: TypeAlias = Literal["satterthwaite", "kenward-roger", "residual", "normal"]
+# Degrees of freedom of the rows of one test that differ by this part differ by the rounding of second derivatives;
+# above two of them the formula for different ones changes by the square of the difference only.
+_EQUAL = 1e-5
 METHODS: tuple[Ddf, ...] = ("satterthwaite", "kenward-roger", "residual", "normal")
 
 
@@ -139,11 +144,16 @@ class Satterthwaite:
 
 
 def _joint_df(df: FloatArray) -> float:
-    """Degrees of freedom of the mean of squares of independent t variables (Fai & Cornelius 1996)."""
-    if df.size == 1 or np.ptp(df) < 1e-8 * df.mean():
+    """Degrees of freedom of the mean of squares of independent t variables (Fai & Cornelius 1996).
+
+    They are those of the F variable with the same mean, E / q with E = sum of nu / (nu - 2): equal ones are their
+    common value, which is right at two degrees of freedom and below them too, where there is no mean.
+    """
+    least = float(df.min())
+    if df.size == 1 or np.ptp(df) <= _EQUAL * least:
         return float(df.mean())
-    if df.min() <= 2.0:
-        # The mean of an F variable with two denominator degrees of freedom is infinite.
+    if least <= 2.0:
+        # As the smallest falls to two the mean grows without limit, and two is the limit of the formula.
         return 2.0
     mean = float(np.sum(df / (df - 2.0)))
     return 2.0 * mean / (mean - df.size)
@@ -179,28 +189,28 @@ class KenwardRoger:
         F = _wald(L @ self.vcov @ L.T, estimate)
         if rank == 1:
             return _f_test(F, 1, float(self.t_df(L)[0]))
-        scale, df = self._scale_and_df(L @ self.C)
-        return _f_test(F, rank, df, scale)
+        found = self._scale(L @ self.C)
+        if not found.is_sound:
+            warnings.warn(_unsound(rank, found), Lme4Warning, stacklevel=2)
+        return _f_test(F, rank, found.den_df, found.scale)
 
-    def _scale_and_df(self, rows: FloatArray) -> tuple[float, float]:
-        """lambda and m of Kenward & Roger (1997, section 3)."""
-        parts, q = self.parts, rows.shape[0]
-        chol = np.linalg.cholesky(rows @ parts.phi @ rows.T)
-        half = np.linalg.solve(chol, rows)
-        changes = np.einsum("qi,sij,rj->sqr", half, parts.changes, half)
-        traces = np.trace(changes, axis1=1, axis2=2)
-        W = 2.0 * parts.inverse_traces
-        A1 = float(traces @ W @ traces)
-        A2 = float(np.einsum("st,sqr,trq->", W, changes, changes))
-        if A2 <= 0.0:
-            return 1.0, np.inf
-        B = (A1 + 6.0 * A2) / (2.0 * q)
-        g = ((q + 1) * A1 - (q + 4) * A2) / ((q + 2) * A2)
-        c = np.array([g, q - g, q + 2 - g]) / (3.0 * q + 2.0 * (1.0 - g))
-        ratio = (1.0 - A2 / q) / (1.0 - c[1] * B)
-        rho = ratio**2 * (1.0 + c[0] * B) / (1.0 - c[2] * B) / q
-        m = 4.0 + (q + 2.0) / (q * rho - 1.0)
-        return m * (1.0 - A2 / q) / (m - 2.0), m
+    def _scale(self, rows: FloatArray) -> FScale:
+        half = np.linalg.solve(np.linalg.cholesky(rows @ self.parts.phi @ rows.T), rows)
+        return f_scale(np.einsum("qi,sij,rj->sqr", half, self.parts.changes, half), 2.0 * self.parts.inverse_traces)
+
+
+def _unsound(rank: int, found: FScale) -> str:
+    end = "use ddf='satterthwaite', or test fewer coefficients at a time."
+    if np.isnan(found.den_df):
+        return (
+            f"Kenward and Roger's F test of {rank} coefficients together does not exist here: its denominator has "
+            f"about two degrees of freedom or fewer, and F would have no mean; {end}"
+        )
+    return (
+        f"Kenward and Roger's F test of {rank} coefficients together has {found.den_df:.2f} denominator degrees of "
+        f"freedom: the moments from which its scale ({found.scale:.3g}) comes hardly exist there. Do not trust its p; "
+        f"{end}"
+    )
 
 
 @dataclass(frozen=True)

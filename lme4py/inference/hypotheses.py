@@ -49,7 +49,7 @@ def type_two(design: Design, factor: FloatArray | None = None, *, margins: bool 
     ----------
     design : Design
     factor : ndarray, shape (p, p), optional
-        R'R is the information by which to adjust; X'X when not given.
+        Upper triangle R with R'R the information by which to adjust; X'X when not given.
     margins : bool
         Every term contains its margins, those with fewer continuous variables too (as R's car).
     """
@@ -80,7 +80,15 @@ def own_columns(design: Design) -> list[FloatArray]:
 
 
 def _triangle(design: Design) -> FloatArray:
-    return _triangle_of(design.X)
+    """R with R'R = X'X; where the intercept is in the thresholds (ordinal models), X'X is adjusted for it."""
+    if not _hidden_intercept(design):
+        return _triangle_of(design.X)
+    return _triangle_of(np.column_stack([np.ones(design.n_obs), design.X]))[1:, 1:]
+
+
+def _hidden_intercept(design: Design) -> bool:
+    """Whether the model has an intercept that is no column of X."""
+    return design.recipe.formula.fixed.intercept and 0 not in design.recipe.kept
 
 
 def _triangle_of(X: FloatArray) -> FloatArray:
@@ -186,7 +194,7 @@ def _with_dropped(design: Design) -> FloatArray:
     """The columns before the rank check as combinations of those of X, (p, all)."""
     kept = list(design.recipe.kept)
     # The intercept of an ordinal model is in its thresholds: it counts as zero, in `alias` too.
-    absent = int(design.recipe.formula.fixed.intercept and 0 not in kept)
+    absent = int(_hidden_intercept(design))
     p, total = len(kept), len(kept) + len(design.dropped) + absent
     out = np.zeros((p, total))
     out[:, kept] = np.eye(p)

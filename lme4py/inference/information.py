@@ -128,7 +128,7 @@ def _fixed_products(
     H = [np.zeros((factor.size, m * p)) for factor in factors]
     for i, (f, E) in enumerate(directions):
         own = U[f].reshape(factors[f].n_columns, factors[f].n_levels, p)
-        H[f][:, i * p : (i + 1) * p] = np.tensordot(E, own, axes=1).reshape(-1, p)
+        H[f][:, i * p : (i + 1) * p] = np.tensordot(E, own, axes=1).reshape(factors[f].size, p)
     first = [U[f].T @ H[f][:, i * p : (i + 1) * p] for i, (f, _) in enumerate(directions)]
     border, _ = criterion.ZZ.apply(H)
     _, solved = point.swept.back_substitute(point.swept.sweep_border(border), np.eye(m * p))

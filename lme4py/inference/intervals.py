@@ -35,9 +35,11 @@ def intervals(
     parm: str | Sequence[str] = "fixed",
     ddf: str | None = None,
     *,
-    n_boot: int = 1000,
+    n_boot: int | None = None,
     seed: int | None = None,
-    type: str = "percentile",
+    type: str | None = None,
+    n_jobs: int | None = 1,
+    progress: bool | None = None,
     vcov: str | None = None,
     cluster: ClusterChoice = None,
 ) -> pd.DataFrame:
@@ -51,8 +53,8 @@ def intervals(
     parm : "fixed", "random", "all", or names
     ddf : str, optional
         Degrees of freedom of the fixed effects ("wald" only).
-    n_boot, seed, type
-        Of the parametric bootstrap and its intervals.
+    n_boot, seed, type, n_jobs, progress
+        Of the parametric bootstrap and its intervals ("boot" only): 1000 replicates and "percentile" when not given.
     vcov, cluster
         A cluster-robust covariance of the fixed effects ("wald" only), as in `coef_table`.
 
@@ -72,12 +74,15 @@ def intervals(
         raise OptionError(f"ddf={ddf!r} is for method='wald' only; leave it out.")
     if method != "wald" and (vcov is not None or cluster is not None):
         raise OptionError(f"vcov={vcov!r} is for method='wald' only; leave it and `cluster` out.")
+    if method != "boot":
+        _no_bootstrap(method, n_boot=n_boot, seed=seed, type=type, n_jobs=None if n_jobs == 1 else n_jobs)
     wanted = select_parameters(fit_parameters(fit), parm)
     names = [parameter.name for parameter in wanted]
     if method == "profile":
         return profile(fit, names, level, step=_JUMP).conf_int(level)
     if method == "boot":
-        return bootstrap(fit, n_boot, seed=seed).conf_int(level, type, names)
+        made = bootstrap(fit, 1000 if n_boot is None else n_boot, None, seed, n_jobs, progress)
+        return made.conf_int(level, "percentile" if type is None else type, names)
     index = pd.Index(names, name="term")
     anything: Any = fit
     table = pd.DataFrame(wald_limits(fit, wanted, level), index=index, columns=["lower", "upper"])
@@ -87,3 +92,10 @@ def intervals(
             dtype=np.float64
         )
     return table
+
+
+def _no_bootstrap(method: str, **options: object) -> None:
+    """Refuse options of the bootstrap where there is none."""
+    given = [f"`{name}`" for name, value in options.items() if value is not None]
+    if given:
+        raise OptionError(f"{', '.join(given)} belong to method='boot', not {method!r}; leave them out.")

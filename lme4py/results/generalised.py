@@ -108,9 +108,10 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
 
         Parameters
         ----------
-        type : {1, 2, 3}
-            1: each term adjusted for those before it; 2: for those that do not contain it; 3: hypotheses that do
-            not depend on the coding of the factors.
+        type : {1, 2, 3, "sequential", "car-2", "car-3"}
+            1, 2 and 3 as in SAS and R's lmerTest: each term adjusted for those before it; for those that do not
+            contain it; hypotheses that do not depend on the coding of the factors. "sequential" is the table of
+            R's lme4; "car-2" and "car-3" are those of R's car. They mean the same for every kind of model; see `anova`.
         ddf : {None, "normal"}
             Generalised models have no denominator degrees of freedom.
 

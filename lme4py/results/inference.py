@@ -101,9 +101,10 @@ class InferenceMethods(FittedModel):
 
         Parameters
         ----------
-        type : {1, 2, 3}
-            1: each term adjusted for those before it; 2: for those that do not contain it; 3: hypotheses that do
-            not depend on the coding of the factors.
+        type : {1, 2, 3, "sequential", "car-2", "car-3"}
+            1, 2 and 3 as in SAS and R's lmerTest: each term adjusted for those before it; for those that do not
+            contain it; hypotheses that do not depend on the coding of the factors. "sequential" is the table of
+            R's lme4; "car-2" and "car-3" are those of R's car. They mean the same for every kind of model; see `anova`.
         ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
 
         Returns
@@ -182,7 +183,12 @@ class InferenceMethods(FittedModel):
         ddf: str | None = None,
         vcov: str | None = None,
         cluster: ClusterChoice = None,
-        **boot: Any,
+        *,
+        n_boot: int | None = None,
+        seed: int | None = None,
+        type: str | None = None,
+        n_jobs: int | None = 1,
+        progress: bool | None = None,
     ) -> pd.DataFrame:
         """Confidence limits lower, upper.
 
@@ -199,8 +205,11 @@ class InferenceMethods(FittedModel):
             Quantiles of t with these degrees of freedom; None takes normal quantiles, as R's confint does.
         vcov, cluster
             A cluster-robust covariance, as in `coef_table`; linear models then have Satterthwaite's t quantiles.
-        **boot
-            ``n_boot=1000``, ``seed=None`` and ``type="percentile"`` (or "basic", "bca", "normal") of the bootstrap.
+        n_boot, seed, n_jobs, progress
+            Of the bootstrap (`n` of `bootstrap` is `n_boot`; 1000 when not given): the same seed gives the same limits
+            for every number of processes.
+        type : {None, "percentile", "basic", "bca", "normal"}
+            Kind of bootstrap interval; None is "percentile".
 
         Returns
         -------
@@ -209,7 +218,20 @@ class InferenceMethods(FittedModel):
         """
         if ddf is None and method == "wald" and vcov is None:
             ddf = self.fit.design.conventions.ddf
-        return intervals(self.fit, self._alpha(alpha), method, parm, ddf, vcov=vcov, cluster=cluster, **boot)
+        return intervals(
+            self.fit,
+            self._alpha(alpha),
+            method,
+            parm,
+            ddf,
+            n_boot=n_boot,
+            seed=seed,
+            type=type,
+            n_jobs=n_jobs,
+            progress=progress,
+            vcov=vcov,
+            cluster=cluster,
+        )
 
     def wald_test(
         self,
