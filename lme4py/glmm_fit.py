@@ -21,7 +21,8 @@ from lme4py.engine.glmm_certificate import certify_glmm
 from lme4py.engine.glmm_hessian import curvature_floor, inverse_hessian
 from lme4py.engine.glmm_laplace import Laplace, laplace
 from lme4py.engine.glmm_solve import GlmmOptimum, solve_glmm
-from lme4py.engine.nested_quadrature import find_nesting, make_quadrature
+from lme4py.engine.integral import IntegralCheck, check_integral
+from lme4py.engine.nested_quadrature import make_quadrature
 from lme4py.engine.optimize import Control
 from lme4py.engine.ordinal import Ordinal
 from lme4py.engine.separation import describe_separation
@@ -31,7 +32,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import ConvergenceWarning, OptionError, did_you_mean
 from lme4py.fit import _control, _fitted
 
-__all__ = ["GlmmFit", "check_options", "glmm_fit", "user_jacobian"]
+__all__ = ["GlmmFit", "check_options", "fit_like", "glmm_fit", "user_jacobian"]
 
 HESSIANS = ("observed", "expected")
 
@@ -179,6 +180,9 @@ class GlmmFit:
     @cached_property
     def point(self) -> Laplace:
         """The Laplace approximation at the estimates, made again when it is first needed."""
+        return self._at_estimates()
+
+    def _at_estimates(self) -> Laplace:
         finder = ModeFinder(self.problem)
         theta, beta, lam = self.problem.split(self.phi)
         zero = np.zeros(sum(factor.size for factor in self.problem.factors))
@@ -186,24 +190,32 @@ class GlmmFit:
             return laplace(finder, finder.find(theta, beta, lam, zero))
 
     @cached_property
+    def integral_check(self) -> IntegralCheck:
+        """The rule for the integral over the random effects, compared with a finer one at the estimates."""
+        if self.nAGQ == 0:
+            return IntegralCheck(0, None, reason="nAGQ=0 is no likelihood; use nAGQ=1 or more")
+        # The rows of this point are not kept: a fit that was only checked stays small.
+        found = self.__dict__.get("point") or self._at_estimates()
+        to_user = user_jacobian(self.problem, self.phi)
+        back = np.linalg.pinv(to_user)
+        with limited_threads(self.design):
+            return check_integral(
+                found.finder, found, self.nAGQ, self.criterion, back @ self.parameter_vcov @ back.T, to_user
+            )
+
+    @property
     def laplace_error(self) -> float | None:
         """Change of the criterion at the estimates under quadrature; None where that would be expensive."""
-        problem = self.problem
-        k = sum(factor.n_columns for factor in problem.factors)
-        # Three points are not reliably better than Laplace when the centres move with an outer effect.
-        points = 5 if k == 1 or len(problem.factors) > 1 else 3
-        splits = len(problem.factors) == 1 or find_nesting(problem) is not None
-        if self.nAGQ != 1 or not splits or k > 2 or points**k * problem.n_obs > 1_000_000:
-            return None
-        return make_quadrature(ModeFinder(problem), points).value(self.point) - self.criterion
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        check = self.integral_check
+        return None if self.nAGQ != 1 or check.points is None else -2.0 * check.change
 
     @property
     def laplace_is_poor(self) -> bool:
-        """True when quadrature changes the criterion by more than a tenth of a log-likelihood unit."""
-        return self.laplace_error is not None and abs(self.laplace_error) > 0.2
+        """True when quadrature moves an estimate by more than half a standard error."""
+        return self.nAGQ == 1 and self.integral_check.matters
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def glmm_fit(
@@ -215,6 +227,7 @@ def glmm_fit(
     hessian: str = "observed",
     start: Any = None,
     control: Control | Mapping[str, Any] | None = None,
+    compare: bool = True,
 ) -> GlmmFit:
     """Fit the model of a design.
 
@@ -229,6 +242,8 @@ def glmm_fit(
     start : array of shape (m,), optional
         theta on the user's scale.
     control : Control or dict, optional
+    compare : bool
+        With more than one quadrature point, compare the integral with one of more points and warn where that matters.
 
     Returns
     -------
@@ -237,7 +252,7 @@ def glmm_fit(
     Warns
     -----
     ConvergenceWarning
-        When the optimum cannot be certified.
+        When the optimum cannot be certified, or the quadrature has too few points.
 
     Examples
     --------
@@ -263,9 +278,40 @@ def glmm_fit(
         inside = None if start is None else _inside_theta(problem, start)
         optimum = solve_glmm(finder, inside, settings, refine, profiled=nAGQ == 0)
         fit = _make_fit(design, family, data, nAGQ, hessian, finder, optimum)
-    if not fit.certificate.converged:
-        warnings.warn(fit.certificate.verdict, ConvergenceWarning, stacklevel=3)
+    warn_of(fit, compare, stacklevel=4)
     return fit
+
+
+def warn_of(fit: GlmmFit, compare: bool, stacklevel: int) -> None:
+    """Warn of an optimum that is not certified, or of a quadrature with too few points.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    compare : bool
+        Look at the quadrature.
+    stacklevel : int
+    """
+    if not fit.certificate.converged:
+        warnings.warn(fit.certificate.verdict, ConvergenceWarning, stacklevel=stacklevel)
+    elif compare and fit.nAGQ not in (0, 1) and fit.integral_check.matters:
+        warnings.warn(str(fit.integral_check), ConvergenceWarning, stacklevel=stacklevel)
+
+
+def fit_like(fit: GlmmFit, design: Design, data: ResponseData | None = None, start: Any = None) -> GlmmFit:
+    """The model of another design, fitted as `fit` was; how good its integral is, was said of `fit`.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    design : Design
+    data : ResponseData, optional
+        That of `fit` when not given.
+    start : array of shape (m,), optional
+        theta on the user's scale.
+    """
+    response = fit.data if data is None else data
+    return glmm_fit(design, fit.family, response, nAGQ=fit.nAGQ, hessian=fit.hessian, start=start, compare=False)
 
 
 def _check_categories(family: Family, data: ResponseData) -> None:

@@ -28,6 +28,7 @@ from lme4py.engine.glmm_laplace import Laplace, _outer_by_factor, theta_gradient
 from lme4py.engine.nuisance import total
 from lme4py.engine.quadrature import (
     _CHUNK,
+    MAX_POINTS,
     FixedQuadrature,
     Quadrature,
     _reordered,
@@ -38,7 +39,7 @@ from lme4py.engine.quadrature import (
 from lme4py.engine.types import FloatArray, IntArray
 
 
-def make_quadrature(finder: ModeFinder, n_points: int) -> Quadrature | NestedQuadrature:
+def make_quadrature(finder: ModeFinder, n_points: int, most: int = MAX_POINTS) -> Quadrature | NestedQuadrature:
     """The quadrature rule of a model.
 
     Parameters
@@ -46,6 +47,8 @@ def make_quadrature(finder: ModeFinder, n_points: int) -> Quadrature | NestedQua
     finder : ModeFinder
     n_points : int
         nAGQ, points per dimension; negative for nodes that stay where the distribution of the random effects is.
+    most : int
+        Most points per dimension.
 
     Raises
     ------
@@ -53,10 +56,10 @@ def make_quadrature(finder: ModeFinder, n_points: int) -> Quadrature | NestedQua
         When the integral does not split into groups, or has too many dimensions.
     """
     if n_points < 0:
-        return FixedQuadrature(finder, -n_points)
+        return FixedQuadrature(finder, -n_points, most)
     if len(finder.problem.factors) == 1:
-        return Quadrature(finder, n_points)
-    return NestedQuadrature(finder, n_points)
+        return Quadrature(finder, n_points, most)
+    return NestedQuadrature(finder, n_points, most)
 
 
 def find_nesting(problem: GlmmProblem) -> tuple[int, int] | None:
@@ -156,9 +159,11 @@ class NestedQuadrature:
     finder : ModeFinder
     n_points : int
         nAGQ, points per dimension.
+    most : int
+        Most points per dimension.
     """
 
-    def __init__(self, finder: ModeFinder, n_points: int) -> None:
+    def __init__(self, finder: ModeFinder, n_points: int, most: int = MAX_POINTS) -> None:
         problem = finder.problem
         nesting = find_nesting(problem)
         if nesting is None:
@@ -166,7 +171,7 @@ class NestedQuadrature:
         self.finder = finder
         self.outer, self.inner = nesting
         self.ka, self.kb = (problem.factors[f].n_columns for f in nesting)
-        check_points(n_points, self.ka + self.kb, "random effects per inner group and its outer group")
+        check_points(n_points, self.ka + self.kb, "random effects per inner group and its outer group", most)
         self.rule_a, self.rule_b = product_rule(n_points, self.ka), product_rule(n_points, self.kb)
         # Pairs of nodes, the inner one fastest.
         self.x = np.repeat(self.rule_a.x, len(self.rule_b.x), axis=0)

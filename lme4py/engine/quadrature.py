@@ -55,7 +55,7 @@ def product_rule(points: int, dimension: int) -> ProductRule:
     return ProductRule(nodes, log_w[index].sum(axis=1) + 0.5 * (nodes**2).sum(axis=1))
 
 
-def check_quadrature(problem: GlmmProblem, n_points: int) -> None:
+def check_quadrature(problem: GlmmProblem, n_points: int, most: int = MAX_POINTS) -> None:
     """Refuse models for which there is no quadrature rule.
 
     Parameters
@@ -63,10 +63,12 @@ def check_quadrature(problem: GlmmProblem, n_points: int) -> None:
     problem : GlmmProblem
     n_points : int
         nAGQ.
+    most : int
+        Most points per dimension.
     """
     if len(problem.factors) > 1:
         raise too_many_factors(problem, n_points)
-    check_points(n_points, problem.factors[0].n_columns, "random effect(s) per group")
+    check_points(n_points, problem.factors[0].n_columns, "random effect(s) per group", most)
 
 
 def too_many_factors(problem: GlmmProblem, n_points: int) -> OptionError:
@@ -79,7 +81,7 @@ def too_many_factors(problem: GlmmProblem, n_points: int) -> OptionError:
     )
 
 
-def check_points(n_points: int, dimension: int, what: str) -> None:
+def check_points(n_points: int, dimension: int, what: str, most: int = MAX_POINTS) -> None:
     """Refuse more dimensions or nodes than there is a rule for.
 
     Parameters
@@ -90,14 +92,16 @@ def check_points(n_points: int, dimension: int, what: str) -> None:
         Random effects that are integrated together.
     what : str
         Their name.
+    most : int
+        Most points per dimension.
     """
     if dimension > MAX_DIMENSION:
         raise OptionError(
             f"nAGQ={n_points} with {dimension} {what} would need {n_points}**{dimension} nodes; at most "
             f"{MAX_DIMENSION} random effects are integrated together this way. Use nAGQ=1."
         )
-    if n_points > MAX_POINTS or n_points**dimension > MAX_NODES:
-        best = min(MAX_POINTS, int(MAX_NODES ** (1.0 / dimension) + 1e-9))
+    if n_points > most or n_points**dimension > MAX_NODES:
+        best = min(most, int(MAX_NODES ** (1.0 / dimension) + 1e-9))
         raise OptionError(
             f"nAGQ={n_points} with {dimension} {what} would need {n_points**dimension:,} nodes; "
             f"use nAGQ={best} or less."
@@ -112,11 +116,13 @@ class Quadrature:
     finder : ModeFinder
     n_points : int
         nAGQ, points per dimension.
+    most : int
+        Most points per dimension.
     """
 
-    def __init__(self, finder: ModeFinder, n_points: int) -> None:
+    def __init__(self, finder: ModeFinder, n_points: int, most: int = MAX_POINTS) -> None:
         problem = finder.problem
-        check_quadrature(problem, n_points)
+        check_quadrature(problem, n_points, most)
         self.finder = finder
         factor = problem.factors[0]
         self.k, self.J = factor.n_columns, factor.n_levels

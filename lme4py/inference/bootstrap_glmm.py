@@ -11,7 +11,7 @@ import numpy as np
 from lme4py.design.design import Design
 from lme4py.engine.types import BoolArray, FloatArray
 from lme4py.errors import ConvergenceWarning, Lme4Error
-from lme4py.glmm_fit import GlmmFit, glmm_fit
+from lme4py.glmm_fit import GlmmFit, fit_like
 from lme4py.inference.batch_glmm import can_batch_glmm, solve_responses, user_estimates
 from lme4py.inference.bootstrap_task import TASK_REPLICATES, Part, Seeds, Task, stack_values
 from lme4py.inference.glmm_refit import Estimates, refit_estimates, refit_glmm
@@ -69,7 +69,7 @@ class GlmmTask(Task):
                 if np.isnan(y).any():
                     raise Lme4Error("the random effects that were drawn lead to a mean outside the range of the link")
                 if self.func is not None:
-                    return self._values(refit_glmm(self.fit, y))
+                    return self._values(refit_glmm(self.fit, y, compare=False))
                 found = refit_estimates(self.fit, y)
                 if _far(self.fit, found.beta).any():
                     warnings.warn(
@@ -81,7 +81,7 @@ class GlmmTask(Task):
 
     def _of_design(self, design: Design) -> FloatArray:
         fit = self.fit
-        again = glmm_fit(design, fit.family, design.response, nAGQ=fit.nAGQ, hessian=fit.hessian)
+        again = fit_like(fit, design, design.response)
         if self.func is not None:
             return self._values(again)
         return _estimated(fit, again)

@@ -134,7 +134,7 @@ def check(fit: Any) -> CheckResult:
         _dispersion,
         _residuals,
         _modes,
-        _laplace,
+        _integral,
     ]
     found = (look(fit) for look in looks)
     return CheckResult(tuple(line for line in found if line is not None))
@@ -309,18 +309,12 @@ def _shapiro(values: FloatArray) -> float | None:
     return float(stats.shapiro(values / spread).pvalue)
 
 
-def _laplace(fit: Any) -> CheckLine | None:
-    if isinstance(fit, Fit) or fit.nAGQ != 1:
+def _integral(fit: Any) -> CheckLine | None:
+    """The Laplace approximation, or the number of quadrature points."""
+    if isinstance(fit, Fit):
         return None
-    error = fit.laplace_error
-    if error is None:
-        return CheckLine(
-            "Laplace", None, "quadrature would be too expensive here, or is not available, to compare with."
-        )
-    if not fit.laplace_is_poor:
-        return CheckLine("Laplace", True, f"quadrature changes -2 log-likelihood by {error:.2g}.", abs(error))
-    message = (
-        f"quadrature changes -2 log-likelihood by {error:.2g}: the Laplace approximation is rough here (few "
-        "observations per group, large variances). Refit with nAGQ=9 or more."
-    )
-    return CheckLine("Laplace", False, message, abs(error))
+    found = fit.integral_check
+    name = "Laplace" if fit.nAGQ in (0, 1) else "quadrature"
+    if found.points is None:
+        return CheckLine(name, None, f"{found.reason}; not checked.")
+    return CheckLine(name, not found.matters, str(found), found.shift)

@@ -14,7 +14,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
 from lme4py.errors import Lme4Error, Lme4Warning
 from lme4py.fit import Fit, LmmCriterion, lmm_fit
-from lme4py.glmm_fit import GlmmFit, glmm_fit
+from lme4py.glmm_fit import GlmmFit, fit_like
 from lme4py.inference.batch import can_batch
 from lme4py.inference.deletion import Deleted
 from lme4py.inference.deletion_batch import DeletionSolver
@@ -150,7 +150,7 @@ def _refit_linear(fit: Fit, design: Any) -> _Estimate | None:
 
 def _refit_generalised(fit: GlmmFit, design: Any) -> _Estimate | None:
     start = None if fit.certificate.is_singular else fit.theta
-    again = glmm_fit(design, fit.family, design.response, nAGQ=fit.nAGQ, hessian=fit.hessian, start=start)
+    again = fit_like(fit, design, design.response, start)
     return _Estimate(again.beta, again.vcov, again.sigma, again.theta) if again.certificate.converged else None
 
 

@@ -12,7 +12,7 @@ from lme4py.design.design import Design
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit, lmm_fit
-from lme4py.glmm_fit import glmm_fit
+from lme4py.glmm_fit import fit_like
 from lme4py.inference.anova import drop_each
 from lme4py.inference.hypotheses import dropped_term
 from lme4py.inference.refit import refit_ml
@@ -116,4 +116,4 @@ def _restricted(design: Design, L: FloatArray) -> Design:
 def _refit(full: Any, design: Design) -> Any:
     if isinstance(full, Fit):
         return lmm_fit(design, reml=False)
-    return glmm_fit(design, full.family, full.data, nAGQ=full.nAGQ, hessian=full.hessian)
+    return fit_like(full, design)

@@ -10,7 +10,7 @@ from scipy import special
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import ConvergenceWarning, Lme4Error, OptionError
-from lme4py.glmm_fit import GlmmFit, glmm_fit
+from lme4py.glmm_fit import GlmmFit, fit_like, glmm_fit
 from lme4py.inference.glmm_constrained import GlmmConstrained, covariances_of
 from lme4py.inference.parameters import Parameter
 from lme4py.inference.profile_side import BetterOptimum, Point, Side
@@ -82,7 +82,7 @@ def refit_from(fit: GlmmFit, better: BetterOptimum) -> GlmmFit:
     start = fit.problem.templates.theta_of_factors(roots)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return glmm_fit(fit.design, fit.family, fit.data, nAGQ=fit.nAGQ, hessian=fit.hessian, start=start)
+        return fit_like(fit, fit.design, start=start)
 
 
 def covariances_at_limit(fit: GlmmFit, term: int, column: int, alpha: float) -> list[FloatArray] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +14,9 @@ from lme4py.engine.nested_quadrature import make_quadrature
 from lme4py.engine.optimize import Control, Optimum
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
-from lme4py.errors import ConvergenceWarning, DataError, DesignError, OptionError
+from lme4py.errors import DataError, DesignError, OptionError
 from lme4py.formula.values import Value
-from lme4py.glmm_fit import GlmmFit, _make_fit
+from lme4py.glmm_fit import GlmmFit, _make_fit, warn_of
 from lme4py.inference.glmm_simulate import is_proportion, numeric_categories
 
 __all__ = ["Estimates", "new_response", "refit_estimates", "refit_glmm"]
@@ -133,7 +132,7 @@ def _ordered(fit: GlmmFit, codes: FloatArray) -> ResponseData:
     return ResponseData(codes, None, fit.data.weights, fit.data.categories)
 
 
-def refit_glmm(fit: GlmmFit, y: Any) -> GlmmFit:
+def refit_glmm(fit: GlmmFit, y: Any, compare: bool = True) -> GlmmFit:
     """Fit the same generalised model to a new response.
 
     Parameters
@@ -141,6 +140,8 @@ def refit_glmm(fit: GlmmFit, y: Any) -> GlmmFit:
     fit : GlmmFit
     y : array_like, shape (n,) or (n, 2)
         See `new_response`.
+    compare : bool
+        As in `glmm_fit`.
 
     Returns
     -------
@@ -158,8 +159,7 @@ def refit_glmm(fit: GlmmFit, y: Any) -> GlmmFit:
             # The usual way, with its own starting values, finds the optimum or says why there is none.
             optimum = _from_nothing(fit, finder)
             again = _make_fit(design, fit.family, data, fit.nAGQ, fit.hessian, finder, optimum)
-    if not again.certificate.converged:
-        warnings.warn(again.certificate.verdict, ConvergenceWarning, stacklevel=3)
+    warn_of(again, compare, stacklevel=4)
     return again
 
 

@@ -21,7 +21,7 @@ from scipy import special
 
 from lme4py.engine.types import FloatArray
 from lme4py.errors import ConvergenceWarning, Lme4Error, OptionError, did_you_mean
-from lme4py.glmm_fit import GlmmFit, glmm_fit
+from lme4py.glmm_fit import GlmmFit, fit_like
 
 __all__ = ["VARIANCES", "Observation", "null_mean", "observation_variance"]
 
@@ -162,7 +162,7 @@ def _null_mean(fit: GlmmFit) -> float:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                beta = glmm_fit(null, fit.family, fit.data, nAGQ=fit.nAGQ, hessian=fit.hessian).beta
+                beta = fit_like(fit, null).beta
         except (Lme4Error, ArithmeticError) as error:
             raise Lme4Error(
                 f"the variance of an observation needs the model with an intercept alone, which cannot be fitted: "

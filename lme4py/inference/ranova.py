@@ -12,7 +12,7 @@ from scipy import special
 from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design, RandomTerm
 from lme4py.fit import Fit, lmm_fit
-from lme4py.glmm_fit import GlmmFit, glmm_fit
+from lme4py.glmm_fit import GlmmFit, fit_like
 from lme4py.inference.lrt import lrtest
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _refitted(full: Fit | GlmmFit, terms: tuple[RandomTerm, ...]) -> Fit | GlmmF
     """The same model with other random effects."""
     design = replace(full.design, terms=terms)
     if isinstance(full, GlmmFit):
-        return glmm_fit(design, full.family, full.data, nAGQ=full.nAGQ, hessian=full.hessian)
+        return fit_like(full, design)
     return lmm_fit(design, full.reml)
 
 

@@ -157,7 +157,7 @@ def _slim_linear(fit: Fit) -> SlimFit:
 
 
 def _slim_generalised(fit: GlmmFit) -> SlimGlmmFit:
-    kept = {**_kept(fit), "laplace_error": fit.laplace_error}
+    kept = {**_kept(fit), "integral_check": fit.integral_check}
     changes = {
         "linear_predictor": _dropped("linear predictor", fit.linear_predictor),
         "problem": DroppedRows("the equations of the model"),

@@ -91,13 +91,9 @@ def _random_effects(fit: GlmmFit) -> Table:
 
 
 def closing(fit: GlmmFit) -> Table:
-    """Notes and the verdict; also whether the Laplace approximation is poor."""
+    """Notes and the verdict; also whether the rule for the integral is poor."""
     same: Any = fit
     table = closing_table(same)
-    if not fit.laplace_is_poor or fit.laplace_error is None:
+    if not fit.integral_check.matters:
         return table
-    warning = (
-        f"The Laplace approximation is poor here: quadrature changes the log-likelihood at these estimates by "
-        f"{-0.5 * fit.laplace_error:+.2f}. Compare with nAGQ=9 or more."
-    )
-    return Table(table.title, table.columns, table.rows, table.align, (*table.notes, warning))
+    return Table(table.title, table.columns, table.rows, table.align, (*table.notes, str(fit.integral_check)))

@@ -18,6 +18,7 @@ from lme4py.results.rows import RowMethods
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lme4py.engine.integral import IntegralCheck
     from lme4py.glmm_fit import GlmmFit
 
 __all__ = ["MEGLMResult"]
@@ -91,6 +92,23 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
     def laplace_error(self) -> float | None:
         """Change of -2 log-likelihood at the estimates under quadrature; None where it was not computed."""
         return self._glmm.laplace_error
+
+    @property
+    def integral_check(self) -> IntegralCheck:
+        """The integral over the random effects compared with a finer rule at the estimates.
+
+        Its `change` is that of the log-likelihood, its `shift` the largest move of an estimate in standard errors, and
+        `enough` a number of points that is enough. Made with the fit where ``nAGQ > 1``, and when it is first asked for
+        where ``nAGQ = 1``.
+
+        Examples
+        --------
+        >>> from lme4py import glmer, load_dataset
+        >>> result = glmer("use ~ age + urban + (1 | district)", load_dataset("Contraception"))
+        >>> round(result.integral_check.change, 2), round(result.integral_check.shift, 2)
+        (0.13, 0.05)
+        """
+        return self._glmm.integral_check
 
     # --- fixed effects --------------------------------------------------------------------------------------
 
