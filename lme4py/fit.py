@@ -91,6 +91,11 @@ class Fit:
         """Observations minus parameters."""
         return self.design.n_obs - self.n_params
 
+    @property
+    def default_ddf(self) -> str:
+        """Degrees of freedom of tests and intervals of the fixed effects where none are asked for."""
+        return self.design.conventions.ddf or "satterthwaite"
+
     @cached_property
     def point(self) -> Point:
         """The factor at the optimum, made again when it is first needed."""

@@ -128,6 +128,11 @@ class GlmmFit:
         return self.design.n_obs - self.n_params
 
     @property
+    def default_ddf(self) -> str:
+        """Degrees of freedom of tests and intervals of the fixed effects where none are asked for."""
+        return self.design.conventions.ddf or "normal"
+
+    @property
     def lam(self) -> Any:
         """Log dispersion, 0 without one; ordered categories: the parameters of the thresholds, shape (d,)."""
         if isinstance(self.family, Ordinal) and self.thresholds is not None:

@@ -252,7 +252,9 @@ def test_t_intervals_use_t_quantiles(sleep):
     half = stats.t.ppf(0.95, 17) * sleep.bse
     # df is 17 to 1e-7.
     np.testing.assert_allclose(table["upper"], sleep.params + half, rtol=1e-7)
-    assert (sleep.conf_int()["upper"] < sleep.conf_int(ddf="residual")["upper"]).all()
+    assert (sleep.conf_int(ddf="normal")["upper"] < sleep.conf_int(ddf="residual")["upper"]).all()
+    # The intervals and the p-values are those of one distribution.
+    pd.testing.assert_frame_equal(sleep.conf_int(), sleep.conf_int(ddf="satterthwaite"))
 
 
 def test_kenward_roger_needs_reml(sleepstudy):

@@ -41,7 +41,7 @@ def test_example_slope_of_age(session):
     result = session.dydx("age")
     np.testing.assert_allclose(result.estimate, [0.2900843739], **PAGE)
     np.testing.assert_allclose(result.std_error, [0.0171792884], **PAGE)
-    assert 0 < result.p_values[0] < 1e-60  # not rounded to zero
+    assert 0 < result.p_values[0] < 1e-40  # not rounded to zero
 
 
 def test_example_predictions_and_pairs(session):
@@ -300,7 +300,7 @@ def test_all_pairs_are_all_pairs_and_jointly_have_the_right_rank(session):
     six = result.joint_test()
     three = session.contrasts(reference("school")).joint_test()
     assert six["df"] == three["df"] == 3
-    np.testing.assert_allclose(six["chi2"], three["chi2"], rtol=1e-9)
+    np.testing.assert_allclose(six["F"], three["F"], rtol=1e-9)
 
 
 def test_difference_in_differences():
@@ -486,7 +486,7 @@ def test_signatures_that_are_promised():
     promised = {
         "at": "overall",
         "weights": None,
-        "level": 0.95,
+        "level": None,  # that of the fit: 0.95 where its front door was given no other
         "method": "delta",
         "n_sim": 4000,
         "n_boot": 1000,

@@ -77,7 +77,7 @@ def _compare(result, columns, rtol=1e-5):
 def test_means_and_pairs(name, number, method):
     model = MODELS[name]
     block, fit, data = model["blocks"][number], _fit(name), load_reference(model["data"])
-    ddf = None if method in ("asymptotic", "default") else method
+    ddf = {"asymptotic": "normal", "default": None}.get(method, method)
     by = block["specs"].partition("|")[2].strip()
     for scale, session in _sessions(fit, ddf):
         means = block[method].get(f"means_{scale}")

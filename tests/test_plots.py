@@ -7,9 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import lme4py
 from lme4py.errors import Lme4Error, OptionError
+from lme4py.inference.df import Satterthwaite
 from lme4py.report import plots
 
 
@@ -345,7 +347,8 @@ def test_effect_of_a_numeric_variable(sleep):
     X = np.column_stack([np.ones(len(table)), table["Days"]])
     np.testing.assert_allclose(table["predicted"], X @ sleep.params, rtol=1e-12)  # the same sums
     se = np.sqrt(np.einsum("np,pq,nq->n", X, sleep.cov_params().to_numpy(), X))
-    np.testing.assert_allclose(table["upper"] - table["predicted"], 1.959963985 * se, rtol=1e-8)  # ten digits
+    half = stats.t.ppf(0.975, Satterthwaite(sleep.fit).t_df(X)) * se
+    np.testing.assert_allclose(table["upper"] - table["predicted"], half, rtol=1e-10)  # the same formula
 
 
 def test_effect_is_an_average_over_the_other_factors(contraception):

@@ -56,12 +56,12 @@ def test_linear_confidence_and_leverage_equal_dense_algebra(name):
     fit = lme4py.lmm_fit(DESIGNS[name])
     X, Z = fit.design.X, fit.design.Zt.T.toarray()
     expected = dense_variance(fit, X, Z)
-    found = half_width(predict(fit, interval="confidence"))
+    found = half_width(predict(fit, interval="confidence", ddf="normal"))
     # The dense side inverts a matrix of 160 rows.
     np.testing.assert_allclose(found, Z95 * np.sqrt(expected), rtol=1e-7)
     w = np.ones(X.shape[0]) if fit.design.weights is None else fit.design.weights
     np.testing.assert_allclose(hatvalues(fit), w * expected / fit.sigma**2, rtol=1e-7, atol=1e-12)
-    observation = half_width(predict(fit, interval="prediction", alpha=0.1))
+    observation = half_width(predict(fit, interval="prediction", alpha=0.1, ddf="normal"))
     np.testing.assert_allclose(observation, stats.norm.ppf(0.95) * np.sqrt(expected + fit.sigma**2 / w), rtol=1e-7)
 
 
@@ -77,7 +77,7 @@ def test_parts_of_the_random_effects(name):
         if term.group != group:
             z[:, a:b] = 0.0
     expected = dense_variance(fit, design.X, z)
-    found = half_width(predict(fit, include_random=[group], interval="confidence"))
+    found = half_width(predict(fit, include_random=[group], interval="confidence", ddf="normal"))
     np.testing.assert_allclose(found, Z95 * np.sqrt(expected), rtol=1e-7)  # as above
     new = sum(
         np.einsum("na,ab,nb->n", t.values, cov, t.values)
@@ -85,7 +85,7 @@ def test_parts_of_the_random_effects(name):
         if t.group != group
     )
     w = np.ones(design.n_obs) if design.weights is None else design.weights
-    found = half_width(predict(fit, include_random=[group], interval="prediction"))
+    found = half_width(predict(fit, include_random=[group], interval="prediction", ddf="normal"))
     np.testing.assert_allclose(found, Z95 * np.sqrt(expected + new + fit.sigma**2 / w), rtol=1e-7)
 
 
@@ -139,13 +139,13 @@ def test_pairs_of_levels_that_never_met(gaps):
     pairs = set(zip(gaps["a"], gaps["b"], strict=True))
     assert not pairs & set(zip(new["a"], new["b"], strict=True))
     expected = dense_variance(result.fit, *columns_of(result.fit, new))
-    table = result.predict(new, interval="confidence")
+    table = result.predict(new, interval="confidence", ddf="normal")
     assert list(table.columns) == ["predicted", "lower", "upper"]
     assert list(table.index) == ["p", "q", "r"]
     np.testing.assert_allclose(half_width(table), Z95 * np.sqrt(expected), rtol=1e-8)  # dense inverse
     # Prior weights of the new rows come from the column that the fit used, or are given.
     for weights in (None, "w", [1.0, 2.0, 0.5]):
-        found = half_width(result.predict(new, interval="prediction", weights=weights))
+        found = half_width(result.predict(new, interval="prediction", weights=weights, ddf="normal"))
         np.testing.assert_allclose(found, Z95 * np.sqrt(expected + result.sigma**2 / new["w"]), rtol=1e-8)
 
 
@@ -153,9 +153,9 @@ def test_new_levels_are_uncertain_by_their_variance(gaps):
     result = lme4py.lmer("y ~ x + (x | a) + (1 | b)", gaps)
     new = new_rows().assign(a=["a00", "other", None])
     with pytest.warns(Lme4Warning, match=r"a: 2 of 3 rows"):
-        confidence = result.predict(new, interval="confidence")
+        confidence = result.predict(new, interval="confidence", ddf="normal")
     with pytest.warns(Lme4Warning, match="a: 2 of 3 rows"):
-        observation = result.predict(new, interval="prediction")
+        observation = result.predict(new, interval="prediction", ddf="normal")
     x, z = columns_of(result.fit, new)
     variance = dense_variance(result.fit, x, z)
     cov = next(c for t, c in zip(result.fit.design.terms, result.fit.covariances, strict=True) if t.group == "a")
@@ -172,10 +172,10 @@ def test_fixed_effects_alone(sleep):
     V = sleep.cov_params().to_numpy()
     variance = np.einsum("ni,ij,nj->n", X, V, X)
     for choice in (False, [], "integrate"):
-        table = sleep.predict(new, include_random=choice, interval="confidence")
+        table = sleep.predict(new, include_random=choice, interval="confidence", ddf="normal")
         np.testing.assert_allclose(half_width(table), Z95 * np.sqrt(variance), rtol=1e-12)  # the same formula
     group = np.einsum("ni,ij,nj->n", X, sleep.fit.covariances[0], X)
-    found = half_width(sleep.predict(new, include_random=False, interval="prediction"))
+    found = half_width(sleep.predict(new, include_random=False, interval="prediction", ddf="normal"))
     np.testing.assert_allclose(found, Z95 * np.sqrt(variance + group + sleep.sigma**2), rtol=1e-12)
 
 

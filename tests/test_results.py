@@ -48,11 +48,11 @@ def test_misspelt_ddf_gets_a_hint(slopes):
 
 
 def test_conf_int(slopes):
-    table = slopes.conf_int()
+    table = slopes.conf_int(ddf="normal")
     # 1.959964 is the normal quantile to seven digits.
     assert table.loc["x", "upper"] == pytest.approx(slopes.params["x"] + 1.959964 * slopes.bse["x"], rel=1e-6)
     assert table.loc["x", "lower"] == pytest.approx(slopes.params["x"] - 1.959964 * slopes.bse["x"], rel=1e-6)
-    narrower = slopes.conf_int(alpha=0.5, parm=["x"])
+    narrower = slopes.conf_int(alpha=0.5, parm=["x"], ddf="normal")
     assert list(narrower.index) == ["x"]
     assert narrower.loc["x", "upper"] < table.loc["x", "upper"]
     assert list(slopes.conf_int(parm="x").index) == ["x"]

@@ -38,7 +38,7 @@ _TYPES: dict[int | str, str] = {
 _TYPES |= {name: name for name in ("1", "2", "3", "sequential", "car-2", "car-3")}
 
 
-def anova_table(fit: Fit, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
+def anova_table(fit: Fit, type: int | str = 3, ddf: str | None = None) -> pd.DataFrame:
     """Analysis of variance of the fixed effects: one F test for each term.
 
     Parameters
@@ -46,7 +46,8 @@ def anova_table(fit: Fit, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     fit : Fit
     type : {1, 2, 3, "sequential", "car-2", "car-3"}
         As in `term_hypotheses`.
-    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        None is `default_ddf` of the fit.
 
     Returns
     -------
@@ -104,13 +105,14 @@ def _information_factor(vcov: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.cholesky(np.linalg.inv(vcov)).T, dtype=np.float64)
 
 
-def drop_each(fit: Fit, ddf: str = "satterthwaite") -> pd.DataFrame:
+def drop_each(fit: Fit, ddf: str | None = None) -> pd.DataFrame:
     """F tests of leaving out each term that is no margin of another one.
 
     Parameters
     ----------
     fit : Fit
-    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        None is `default_ddf` of the fit.
 
     Returns
     -------
@@ -130,7 +132,7 @@ def drop_each(fit: Fit, ddf: str = "satterthwaite") -> pd.DataFrame:
 def contest(
     fit: Fit,
     L: Any,
-    ddf: str = "satterthwaite",
+    ddf: str | None = None,
     value: float | ArrayLike = 0.0,
     joint: bool = True,
     vcov: str | None = None,
@@ -143,7 +145,8 @@ def contest(
     fit : Fit
     L : str, sequence of str, or array of shape (p,) or (r, p)
         Coefficients, or a matrix with one column per fixed effect. Rows that follow from others count once.
-    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        None is `default_ddf` of the fit; with a robust covariance "satterthwaite".
     value : float or array of shape (r,)
         L beta under the hypothesis.
     joint : bool
@@ -239,7 +242,7 @@ def anova(*results: Any, type: int | str = 3, ddf: str | None = None, refit: boo
         is the table of R's lme4, adjusted by the covariance of the estimates; "car-2" and "car-3" are those of R's
         car, where a factor is a margin of its product with a covariate too.
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
-        Degrees of freedom of the F tests of one linear model; None is "satterthwaite".
+        Degrees of freedom of the F tests of one linear model; None is its `default_ddf`.
     refit : bool
         Refit REML fits by maximum likelihood before they are compared; ``attrs["note"]`` of the table says so.
 
@@ -267,14 +270,14 @@ def anova(*results: Any, type: int | str = 3, ddf: str | None = None, refit: boo
         return chi_squared_table(fit, type, ddf)
     if not isinstance(fit, Fit):
         raise OptionError(f"anova() takes fitted mixed models; this is of type {fit.__class__.__name__}.")
-    return anova_table(fit, type, "satterthwaite" if ddf is None else ddf)
+    return anova_table(fit, type, ddf)
 
 
-def linear_method(fit: Any, ddf: str) -> Method:
-    """`lme4py.inference.df.method`, with an error for models that have no F tests."""
+def linear_method(fit: Any, ddf: str | None) -> Method:
+    """`lme4py.inference.df.method` (None: `default_ddf`), with an error for models that have no F tests."""
     if not isinstance(fit, Fit):
         raise OptionError("F tests are for linear mixed models; use wald_test() or drop1() for this one.")
-    return method(fit, ddf)
+    return method(fit, fit.default_ddf if ddf is None else ddf)
 
 
 def check_type(type: object) -> str:

@@ -135,5 +135,6 @@ def _collect(task: Task, parts: list[Part], count: int) -> BootstrapResult:
         pd.DataFrame(values, columns=names),
         tuple(failures),
         sum(part.n_not_converged for part in parts),
+        task.fit.design.conventions.alpha,
         task.jackknife,
     )

@@ -39,6 +39,8 @@ class BootstrapResult:
         Replicates whose optimum could not be certified, or (generalised models without a function, which are not
         certified) whose fixed effects lie more than 10 standard errors from the estimates, as after separation; their
         numbers are kept.
+    alpha : float
+        One minus the confidence level where `conf_int` is given none: that of the fit.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class BootstrapResult:
     replicates: pd.DataFrame
     failures: tuple[tuple[int, str], ...]
     n_not_converged: int = 0
+    alpha: float = 0.05
     _jackknife: Callable[[], FloatArray] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -94,7 +97,7 @@ class BootstrapResult:
         Parameters
         ----------
         alpha : float, optional
-            One minus the confidence level; 0.05 when not given.
+            One minus the confidence level; when not given 0.05, or that of the keyword front door.
         type : {"percentile", "basic", "bca", "normal"}
             Quantiles of the replicates; twice the estimate minus these; bias-corrected and accelerated, with
             the acceleration from leaving out one group at a time (Efron 1987); estimate minus bias plus and minus a
@@ -112,7 +115,7 @@ class BootstrapResult:
         if type not in INTERVALS:
             hint = did_you_mean(str(type), INTERVALS)
             raise OptionError(f"type={type!r} is no kind of interval.{hint} Use one of {', '.join(INTERVALS)}.")
-        level = check_alpha(alpha)
+        level = check_alpha(self.alpha if alpha is None else alpha)
         names = self._names(parm)
         skew = self._accelerations() if type == "bca" else pd.Series(0.0, index=self.estimates.index)
         rows = [

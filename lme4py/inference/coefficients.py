@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ddf",
+    "chosen_alpha",
     "coef_table",
     "coefficient_method",
     "confidence_intervals",
+    "constant_df",
     "covariance",
     "covariance_frame",
     "estimates",
+    "quantile",
     "restriction_matrix",
     "standard_errors",
     "two_sided",
@@ -85,11 +88,12 @@ def coef_table(
     ----------
     fit : Fit
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
-        Denominator degrees of freedom; "residual" is n - p, "normal" (the default) infinity. The standard errors
-        of "kenward-roger" are those of its adjusted covariance.
+        Denominator degrees of freedom; None is `default_ddf` of the fit (with a robust covariance of a linear model
+        "satterthwaite"), "residual" n - p, "normal" infinity. The standard errors of "kenward-roger" are those of its
+        adjusted covariance.
     vcov : {None, "CR0", "CR1", "CR2", "CR3"}
         A cluster-robust covariance instead of the model's own. Linear models then have "satterthwaite" (of that
-        covariance; also where `ddf` is None), "residual" and "normal".
+        covariance), "residual" and "normal".
     cluster : str, array of shape (n,), or None
         Its clusters; None takes the outermost grouping factor.
 
@@ -127,15 +131,15 @@ def confidence_intervals(
     ----------
     fit : Fit
     alpha : float, optional
-        One minus the confidence level; 0.05 when not given.
+        One minus the confidence level; that of the fit when not given.
     method : {"wald"}
         Estimate plus and minus a quantile times the standard error.
     parm : "fixed" or sequence of str
         Every fixed effect, or the names of some.
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
-        Quantiles of t with these degrees of freedom; the default is normal quantiles (as R's confint).
+        Quantiles of t with these degrees of freedom; None is `default_ddf` of the fit.
     vcov, cluster
-        A cluster-robust covariance, as in `coef_table`; linear models then have Satterthwaite's t quantiles.
+        A cluster-robust covariance, as in `coef_table`.
 
     Returns
     -------
@@ -145,9 +149,8 @@ def confidence_intervals(
     import pandas as pd
 
     names = _wanted_names(fit, method, parm)
-    tail = check_alpha(alpha) / 2.0
     se, df = _errors_and_df(fit, ddf, vcov, cluster)
-    half = -np.where(np.isinf(df), special.ndtri(tail), special.stdtrit(df, tail)) * se
+    half = quantile(chosen_alpha(fit, alpha), df) * se
     table = pd.DataFrame({"lower": fit.beta - half, "upper": fit.beta + half}, index=_names(fit))
     return table.loc[names]
 
@@ -212,6 +215,48 @@ def hypothesised(value: float | ArrayLike, rows: int) -> FloatArray:
     return target
 
 
+def constant_df(fit: Any, ddf: str | None) -> FloatArray:
+    """Degrees of freedom that are the same for everything in a generalised model: infinite, or rows less coefficients.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    ddf : {None, "residual", "normal"}
+        None is `default_ddf` of the fit.
+
+    Returns
+    -------
+    ndarray, shape ()
+    """
+    chosen = check_ddf(fit.default_ddf if ddf is None else ddf)
+    return np.asarray(fit.design.n_obs - fit.beta.size if chosen == "residual" else np.inf, dtype=np.float64)
+
+
+def quantile(alpha: float, df: FloatArray) -> FloatArray:
+    """How many standard errors the limits of intervals are away: upper quantiles of t, normal where df is infinite.
+
+    Parameters
+    ----------
+    alpha : float
+        One minus the level of the intervals.
+    df : ndarray
+    """
+    tail = alpha / 2.0
+    student = special.stdtrit(np.where(np.isinf(df), 1.0, df), tail)
+    return np.asarray(-np.where(np.isinf(df), special.ndtri(tail), student), dtype=np.float64)
+
+
+def chosen_alpha(fit: Any, alpha: float | None) -> float:
+    """The `alpha` of a call, checked; where it gives none that of the fit.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    alpha : float or None
+    """
+    return check_alpha(fit.design.conventions.alpha if alpha is None else alpha)
+
+
 def check_alpha(alpha: float | None) -> float:
     """Return `alpha` (0.05 when None) after checking that it lies strictly between 0 and 1."""
     if alpha is None:
@@ -264,18 +309,16 @@ def coefficient_method(
     ----------
     fit : Fit
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
-        None is "normal" with the model's own covariance; with a robust one "satterthwaite" for linear models.
+        None is `default_ddf` of the fit; a robust covariance of a linear model brings its own, Satterthwaite's.
     vcov : {None, "CR0", "CR1", "CR2", "CR3"}
     cluster : str, array of shape (n,), or None
     """
     linear = isinstance(fit, Fit)
-    chosen = check_ddf(ddf, linear=linear)
-    residual = float(fit.design.n_obs - fit.beta.size)
+    usual = "satterthwaite" if linear and vcov is not None else fit.default_ddf
+    chosen = check_ddf(usual if ddf is None else ddf, linear=linear)
     if vcov is None:
         _no_cluster(cluster)
-        if linear:
-            return method(fit, chosen)
-        return Plain(fit.vcov, residual if chosen == "residual" else np.inf)
+        return method(fit, chosen) if linear else Plain(fit.vcov, float(constant_df(fit, chosen)))
     if chosen == "kenward-roger":
         raise OptionError(
             f"ddf='kenward-roger' belongs to the model's own covariance; with vcov={vcov!r} use ddf='satterthwaite'."
@@ -283,9 +326,9 @@ def coefficient_method(
     from lme4py.inference.robust import robust_method
 
     robust = robust_method(fit, vcov, cluster)
-    if chosen == "satterthwaite" or (ddf is None and linear):
+    if chosen == "satterthwaite":
         return robust
-    return Plain(robust.vcov, residual if chosen == "residual" else np.inf)
+    return Plain(robust.vcov, float(constant_df(fit, chosen)))
 
 
 def _no_cluster(cluster: object) -> None:

@@ -83,12 +83,22 @@ class VarianceDerivatives:
     covariance : ndarray, shape (s, s)
         Asymptotic covariance of the parameters, twice the inverse of the Hessian; directions that the data do not
         identify are left out.
+    covariances : tuple of ndarray, each (s, k, k)
+        Derivatives of the covariance matrix of every term, in the user's columns.
     """
 
     roots: tuple[Root, ...]
     jacobian: FloatArray
     hessian: FloatArray
     covariance: FloatArray
+    covariances: tuple[FloatArray, ...]
+
+    def degrees_of_freedom(self, variance: FloatArray, gradient: FloatArray) -> FloatArray:
+        """Satterthwaite's 2 v^2 / (g'Ag) of estimates with variances v, (n,), and their gradients g, (n, s)."""
+        spread = np.einsum("rs,st,rt->r", gradient, self.covariance, gradient)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            df: FloatArray = 2.0 * variance**2 / spread
+        return df
 
 
 def remembered(fit: Fit, name: str, make: Callable[[Fit], Kept]) -> Kept:
@@ -122,7 +132,8 @@ def _derivatives(fit: Fit) -> VarianceDerivatives:
     hessian[:m, :m] = _profiled_hessian(criterion, point, parts) + np.outer(slope, slope) / (criterion.df * sigma2**2)
     hessian[m, :m] = hessian[:m, m] = slope / sigma2
     hessian[m, m] = criterion.df
-    return VarianceDerivatives(parts, _jacobian(fit, parts), hessian, 2.0 * symmetric_inverse(hessian))
+    inverse = 2.0 * symmetric_inverse(hessian)
+    return VarianceDerivatives(parts, _jacobian(fit, parts), hessian, inverse, _covariance_slopes(fit, parts))
 
 
 def symmetric_inverse(H: FloatArray) -> FloatArray:
@@ -228,6 +239,20 @@ def _slope(problem: Problem, point: Point, parts: tuple[Root, ...]) -> FloatArra
             for dS in root.sigma_directions()
         ]
     )
+
+
+def _covariance_slopes(fit: Fit, parts: tuple[Root, ...]) -> tuple[FloatArray, ...]:
+    """Derivatives of the covariance matrix of each term in all roots and log sigma^2, each (s, k, k)."""
+    scaling = fit.problem.scaling
+    s, first, out = sum(len(root.directions) for root in parts) + 1, 0, []
+    for S, root, covariance in zip(scaling.S, parts, fit.covariances, strict=True):
+        d = np.zeros((s, *covariance.shape))
+        for i, own in enumerate(root.sigma_directions(), start=first):
+            d[i] = fit.sigma**2 / scaling.weight_scale * (S @ own @ S.T)
+        d[-1] = covariance
+        first += len(root.directions)
+        out.append(d)
+    return tuple(out)
 
 
 # --- the Jacobian -----------------------------------------------------------------------------------------------

@@ -130,10 +130,7 @@ class Satterthwaite:
     def t_df(self, L: FloatArray) -> FloatArray:
         variances = np.einsum("ri,ij,rj->r", L, self.vcov, L)
         gradients = np.einsum("ri,sij,rj->rs", L, self.derivatives.jacobian, L)
-        spread = np.einsum("rs,st,rt->r", gradients, self.derivatives.covariance, gradients)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            df: FloatArray = 2.0 * variances**2 / spread
-        return df
+        return self.derivatives.degrees_of_freedom(variances, gradients)
 
     def f_test(self, L: FloatArray, estimate: FloatArray) -> FTest:
         rank = L.shape[0]

@@ -25,7 +25,7 @@ __all__ = ["drop1", "droppable"]
 TESTS = ("F", "Chisq")
 
 
-def drop1(fit: Any, test: str | None = None, ddf: str = "satterthwaite") -> pd.DataFrame:
+def drop1(fit: Any, test: str | None = None, ddf: str | None = None) -> pd.DataFrame:
     """Test each term against the model without it, main effects of an interaction only through the interaction.
 
     Parameters
@@ -34,8 +34,8 @@ def drop1(fit: Any, test: str | None = None, ddf: str = "satterthwaite") -> pd.D
     test : {None, "F", "Chisq"}
         "F": Wald F tests as lmerTest's drop1 (linear models; their default). "Chisq": likelihood-ratio tests of refits
         by maximum likelihood, as lme4's drop1 (the default of generalised models).
-    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
-        Of the F tests.
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        Of the F tests; None is `default_ddf` of the fit.
 
     Returns
     -------

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import special
 
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.glmm_fit import GlmmFit
-from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.coefficients import confidence_intervals
 from lme4py.inference.prediction_rows import on_data_index
 from lme4py.inference.variance import VarianceEntry, _keyed, _suffix, variance_entries
 
@@ -119,9 +118,6 @@ def ratios(fit: GlmmFit, alpha: float | None, name: str) -> pd.DataFrame:
     name : str
         Name of the first column.
     """
-    import pandas as pd
-
-    half = -special.ndtri(check_alpha(alpha) / 2.0) * np.sqrt(fit.vcov.diagonal())
-    columns = {name: np.exp(fit.beta), "lower": np.exp(fit.beta - half), "upper": np.exp(fit.beta + half)}
-    index: pd.Index[str] = pd.Index(list(fit.design.x_names), name="term")
-    return pd.DataFrame(columns, index=index)
+    limits = confidence_intervals(_any(fit), alpha).apply(np.exp)
+    limits.insert(0, name, np.exp(fit.beta))
+    return limits

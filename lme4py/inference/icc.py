@@ -23,7 +23,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.bootstrap import bootstrap
-from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.coefficients import chosen_alpha
 from lme4py.inference.constrained import CovarianceCriterion
 from lme4py.inference.glmm_profile import covariances_at_limit
 from lme4py.inference.parameters import RESIDUAL, Parameter, fit_parameters
@@ -116,7 +116,7 @@ class _Ratio:
 def icc(
     result: Any,
     component: str = "_cons",
-    alpha: float = 0.05,
+    alpha: float | None = None,
     n_boot: int = 0,
     seed: int | None = None,
     *,
@@ -134,8 +134,8 @@ def icc(
         "_cons" with one grouping factor; with several "_cons|g", or "g", for the correlation of two rows in one level
         of g (and so in one level of every factor in which g is nested); "all" for the share of all random effects
         (without those that have a level for every row: overdispersion).
-    alpha : float
-        One minus the confidence level.
+    alpha : float, optional
+        One minus the confidence level; that of the fit (0.05) when not given.
     n_boot : int
         Number of parametric bootstrap replicates for the interval; 0 uses the delta method on the logit scale.
     seed : int, optional
@@ -169,7 +169,7 @@ def icc(
     (0.5893, 0.0934, 0.4025, 0.7535)
     """
     fit = _fit(result)
-    level = check_alpha(alpha)
+    level = chosen_alpha(fit, alpha)
     ratio = _ratio(fit, component, at, adjusted, variance)
     estimate = ratio.value(fit)
     if check_count("n_boot", n_boot, 0):
@@ -185,14 +185,14 @@ def icc(
     return ICCResult(estimate, se, lower, upper, level, component, "delta method, logit scale")
 
 
-def icc_table(result: Any, alpha: float = 0.05, **kw: Any) -> pd.DataFrame:
+def icc_table(result: Any, alpha: float | None = None, **kw: Any) -> pd.DataFrame:
     """Intraclass correlations of all grouping factors.
 
     Parameters
     ----------
     result : result of a linear or generalised linear mixed model, or its fit
-    alpha : float
-        One minus the confidence level.
+    alpha : float, optional
+        One minus the confidence level; that of the fit (0.05) when not given.
     **kw
         Further arguments of `icc`: `n_boot`, `seed`, `at`, `adjusted`, `variance`, `n_jobs`.
 

@@ -11,7 +11,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.bootstrap import bootstrap
-from lme4py.inference.coefficients import check_alpha, confidence_intervals
+from lme4py.inference.coefficients import chosen_alpha, confidence_intervals
 from lme4py.inference.parameters import fit_parameters, select_parameters
 from lme4py.inference.profile import profile
 from lme4py.inference.variance_se import wald_limits
@@ -49,10 +49,11 @@ def intervals(
     ----------
     fit : Fit or GlmmFit
     alpha : float, optional
+        One minus the confidence level; that of the fit when not given.
     method : {"wald", "profile", "boot"}
     parm : "fixed", "random", "all", or names
     ddf : str, optional
-        Degrees of freedom of the fixed effects ("wald" only).
+        Degrees of freedom of the fixed effects ("wald" only); `default_ddf` of the fit when not given.
     n_boot, seed, type, n_jobs, progress
         Of the parametric bootstrap and its intervals ("boot" only): 1000 replicates and "percentile" when not given.
     vcov, cluster
@@ -65,7 +66,7 @@ def intervals(
     """
     import pandas as pd
 
-    level = check_alpha(alpha)
+    level = chosen_alpha(fit, alpha)
     if method not in METHODS:
         raise OptionError(
             f"method={method!r} is not known.{did_you_mean(str(method), METHODS)} Use one of {', '.join(METHODS)}."

@@ -134,18 +134,22 @@ class JointVariance:
 def joint_variance(fit: Fit | GlmmFit, expected: bool = False) -> JointVariance:
     """The joint covariance of a fit.
 
+    The fixed effects have `fit.vcov`, robust where the fit was asked for that; the conditional modes given the fixed
+    effects vary as the model says.
+
     Parameters
     ----------
     fit : Fit or GlmmFit
-        For generalised models that of the working linear model at the modes, with `fit.vcov` for the fixed effects.
+        For generalised models that of the working linear model at the modes.
     expected : bool
-        For generalised models: with the expected weights, and the fixed effects of the working model (X'V^-1X)^-1.
+        The model's own covariance of the fixed effects; for generalised models with the expected weights, and the
+        fixed effects of the working model (X'V^-1X)^-1.
     """
     with limited_threads(fit.design):
-        return _generalised(fit, expected) if isinstance(fit, GlmmFit) else _linear(fit)
+        return _generalised(fit, expected) if isinstance(fit, GlmmFit) else _linear(fit, expected)
 
 
-def _linear(fit: Fit) -> JointVariance:
+def _linear(fit: Fit, expected: bool) -> JointVariance:
     problem, point = fit.problem, fit.point
     p, scaling = problem.n_fixed, problem.scaling
     weights = fit.design.weights
@@ -153,17 +157,13 @@ def _linear(fit: Fit) -> JointVariance:
     inverse = np.linalg.inv(point.RX) if p else np.zeros((0, 0))
     P, _ = point.swept.back_substitute(point.border, np.eye(p + 1, p))
     diagonal = point.swept.adjoint(point.border, np.zeros((p + 1, p + 1))).diagonal
+    scale = fit.sigma**2 / scaling.weight_scale
+    vcov = inverse @ inverse.T
+    if fit.design.conventions.vce is not None and not expected:
+        back = np.linalg.inv(scaling.C)
+        vcov = back @ fit.vcov @ back.T / scale
     return JointVariance(
-        fit,
-        problem.factors,
-        problem.factor_T(point.T),
-        w,
-        scaling.C,
-        scaling.S,
-        P,
-        inverse @ inverse.T,
-        diagonal,
-        fit.sigma**2 / scaling.weight_scale,
+        fit, problem.factors, problem.factor_T(point.T), w, scaling.C, scaling.S, P, vcov, diagonal, scale
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import special
 
 from lme4py.data.frame import read_frame
 from lme4py.engine.ordinal import Ordinal
@@ -14,7 +13,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.averages import average_over
-from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.prediction_rows import chosen_terms, make_rows, padded, report_unseen
 
 if TYPE_CHECKING:
@@ -55,7 +54,8 @@ def predict_categories(
     type: str = "prob",
     new_levels: str = "zero",
     interval: str | None = None,
-    alpha: float | None = 0.05,
+    alpha: float | None = None,
+    ddf: str | None = None,
 ) -> pd.DataFrame | pd.Series[Any]:
     """Probabilities of the categories, cumulative probabilities, or the most probable category.
 
@@ -75,8 +75,10 @@ def predict_categories(
     interval : {None, "confidence"}
         Limits of each probability on its own; see `lme4py.inference.ordinal_intervals`. There is none of the class,
         and no "prediction" interval.
-    alpha : float
-        One minus the level of the interval.
+    alpha : float, optional
+        One minus the level of the interval; that of the fit when not given.
+    ddf : {None, "residual", "normal"}
+        Degrees of freedom of the limits; `default_ddf` of the fit when not given.
 
     Returns
     -------
@@ -98,7 +100,7 @@ def predict_categories(
     if new_levels not in ("zero", "error"):
         raise OptionError(f"new_levels must be 'zero' or 'error', got {new_levels!r}.")
     _check_interval(interval, type)
-    level = check_alpha(alpha)
+    level = chosen_alpha(fit, alpha)
     chosen = chosen_terms(fit, include_random)
     average = isinstance(include_random, str) and include_random == "integrate"
     frame = None if data is None else read_frame(data)
@@ -109,7 +111,7 @@ def predict_categories(
     if interval is not None:
         from lme4py.inference.ordinal_intervals import probability_limits
 
-        z = -float(special.ndtri(level / 2.0))
+        z = float(quantile(level, constant_df(fit, ddf)))
         parts += probability_limits(fit, rows.take(whole), z, average, cumulative=type == "cumulative")
     table = np.full((rows.n, len(fit.categories), len(parts)), np.nan)
     table[whole] = np.stack(parts, axis=-1)

@@ -15,7 +15,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.averages import averaged_mean
-from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.coefficients import chosen_alpha
 from lme4py.inference.prediction_rows import Rows, chosen_terms, make_rows, on_data_index, padded, report_unseen
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ def predict(
     type: str = "response",
     new_levels: str = "zero",
     interval: str | None = None,
-    alpha: float | None = 0.05,
+    alpha: float | None = None,
     weights: str | ArrayLike | None = None,
+    ddf: str | None = None,
 ) -> pd.Series[float] | pd.DataFrame:
     """Predicted means or linear predictors, with intervals where these are asked for.
 
@@ -60,11 +61,13 @@ def predict(
         them, or raise.
     interval : {None, "confidence", "prediction"}
         Limits of the predicted mean, or of a new observation; see `lme4py.inference.prediction_intervals`.
-    alpha : float
-        One minus the level of the interval.
+    alpha : float, optional
+        One minus the level of the interval; that of the fit when not given.
     weights : str or array_like, shape (n,), optional
         For prediction intervals on new data: their prior weights (numbers of trials of a binomial model). The default
         is the column that the fit took them from.
+    ddf : str, optional
+        Degrees of freedom of the limits; `default_ddf` of the fit when not given.
 
     Returns
     -------
@@ -81,11 +84,11 @@ def predict(
     if isinstance(fit, GlmmFit) and fit.categories and type != "linear":
         from lme4py.inference.ordinal import predict_categories
 
-        return predict_categories(fit, data, include_random, type, new_levels, interval, alpha)
+        return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf)
     _check(type, new_levels, interval)
     if interval == "prediction" and isinstance(fit, GlmmFit):
         _check_observation(fit, type)
-    level = check_alpha(alpha)
+    level = chosen_alpha(fit, alpha)
     chosen = chosen_terms(fit, include_random)
     average = isinstance(include_random, str) and include_random == "integrate"
     frame = None if data is None else read_frame(data)
@@ -97,7 +100,7 @@ def predict(
     if interval is not None:
         from lme4py.inference.prediction_intervals import limits
 
-        parts += limits(fit, rows.take(whole), whole, interval, type, average, level, weights)
+        parts += limits(fit, rows.take(whole), whole, interval, type, average, level, weights, ddf)
         names += ["lower", "upper"]
     table = np.full((rows.n, len(parts)), np.nan)
     table[whole] = np.column_stack(parts)

@@ -1,20 +1,17 @@
 """Limits of predicted means and of new observations.
 
-Confidence limits are normal on the scale of the linear predictor, and go through the inverse link for means:
-
-* fixed effects alone: x'V x;
-* with random effects: the joint covariance of (beta^ - beta, b^ - b) of Henderson's mixed model equations, at the
-  estimated covariances (see `lme4py.inference.joint_variance`). The modes of a group that was not in the data are
-  zero with variance Sigma, which is the limit of a group with less and less data: z'Sigma z is added;
-* averaged over the random effects ("integrate"): as for the fixed effects in a linear model; in a generalised one the
-  delta method of the averaged mean in (theta, beta), on the scale of the link.
+Confidence limits are those of t or normal variables on the scale of the linear predictor (its variance and degrees of
+freedom are those of `lme4py.inference.predictor_error`), and go through the inverse link for means. Averaged over the
+random effects ("integrate") they are those of the fixed effects in a linear model; in a generalised one the delta
+method of the averaged mean in (theta, beta), on the scale of the link.
 
 Prediction limits are those of one new observation. Random effects that are not included, and those of unknown groups,
 are those of a new group: the prediction is uncertain by z'Sigma z. Known groups that are included keep their modes
-with the joint covariance. A linear model adds the residual variance sigma^2 / w. In a generalised model the linear
+with the joint covariance. A linear model adds the residual variance sigma^2 / w; its degrees of freedom are those of
+the sum of all these variances (Francq, Lin & Hoyer 2019, Stat. Med. 38:5603). In a generalised model the linear
 predictor is normal with the variance above, and the limits are quantiles of the response mixed over it: the smallest
 values whose probabilities reach alpha/2 and 1 - alpha/2. The uncertainty of variances and of the dispersion has no
-part in prediction limits.
+part in prediction limits of generalised models.
 """
 
 from __future__ import annotations
@@ -23,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
 from lme4py.data.frame import Frame, column_from_array
 from lme4py.design.recipe import new_response
@@ -33,16 +29,12 @@ from lme4py.errors import DataError, OptionError
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.averages import averaged_mean
-from lme4py.inference.joint_variance import joint_variance
-from lme4py.inference.predict import (
-    included_variance,
-    linear_predictor,
-    random_variance,
-    variance_slopes,
-)
+from lme4py.inference.coefficients import check_ddf, constant_df, quantile
+from lme4py.inference.predict import linear_predictor, random_variance, variance_slopes
 from lme4py.inference.prediction_rows import Rows
+from lme4py.inference.predictor_error import predictor_error
 
-__all__ = ["limits", "predictor_variance"]
+__all__ = ["limits"]
 
 
 def limits(
@@ -54,6 +46,7 @@ def limits(
     average: bool,
     alpha: float,
     weights: str | ArrayLike | None,
+    ddf: str | None = None,
 ) -> list[FloatArray]:
     """Lower and upper limits, each (n,).
 
@@ -71,36 +64,18 @@ def limits(
     alpha : float
     weights : str, array_like or None
         Of the rows of new data.
+    ddf : str, optional
+        Degrees of freedom; `default_ddf` of the fit when not given.
     """
     eta = linear_predictor(fit, rows)
     if interval == "prediction":
-        return _observations(fit, rows, whole, eta, alpha, weights)
-    half = -float(special.ndtri(alpha / 2.0))
+        return _observations(fit, rows, whole, eta, alpha, weights, ddf)
     if isinstance(fit, GlmmFit) and average and type == "response":
-        return _averaged(fit, rows, eta, half)
-    se = np.sqrt(predictor_variance(fit, rows))
+        return _averaged(fit, rows, eta, float(quantile(alpha, constant_df(fit, ddf))))
+    half = predictor_error(fit, rows, ddf=ddf).half(alpha)
     if not isinstance(fit, GlmmFit) or type == "linear":
-        return [eta - half * se, eta + half * se]
-    return _means(fit, eta - half * se, eta + half * se)
-
-
-def predictor_variance(fit: Fit | GlmmFit, rows: Rows, new: bool = False) -> FloatArray:
-    """Variance of the error of the linear predictor, shape (n,).
-
-    Parameters
-    ----------
-    fit : Fit or GlmmFit
-    rows : Rows
-    new : bool
-        The random effects that `rows` has no groups for are those of new groups: their variance is added.
-    """
-    if rows.codes:
-        variance = joint_variance(fit).variance(rows)
-    else:
-        variance = np.maximum(np.einsum("np,pq,nq->n", rows.X, fit.vcov, rows.X), 0.0)
-    if new:
-        return variance + random_variance(fit, rows)
-    return variance + included_variance(fit, rows)
+        return [eta - half, eta + half]
+    return _means(fit, eta - half, eta + half)
 
 
 def _means(fit: GlmmFit, low: FloatArray, high: FloatArray) -> list[FloatArray]:
@@ -152,16 +127,26 @@ def _observations(
     eta: FloatArray,
     alpha: float,
     weights: str | ArrayLike | None,
+    ddf: str | None,
 ) -> list[FloatArray]:
-    variance = predictor_variance(fit, rows, new=True)
     if isinstance(fit, GlmmFit):
         from lme4py.inference.response_quantiles import mixed_quantiles
 
+        _only_normal(ddf)
+        variance = predictor_error(fit, rows, new=True, ddf=ddf).variance
         data = _row_data(fit, rows.frame, whole, weights)
         return [mixed_quantiles(fit, eta, variance, data, q) for q in (alpha / 2.0, 1.0 - alpha / 2.0)]
-    w = _weights(fit, rows.frame, whole, weights)
-    half = -float(special.ndtri(alpha / 2.0)) * np.sqrt(variance + fit.sigma**2 / w)
+    noise = fit.sigma**2 / np.broadcast_to(_weights(fit, rows.frame, whole, weights), eta.shape)
+    half = predictor_error(fit, rows, new=True, noise=noise, ddf=ddf).half(alpha)
     return [eta - half, eta + half]
+
+
+def _only_normal(ddf: str | None) -> None:
+    if ddf is not None and check_ddf(ddf) != "normal":
+        raise OptionError(
+            f"ddf={ddf!r} has no part in prediction intervals of generalised models, whose limits are quantiles of the "
+            "response; leave it out."
+        )
 
 
 def _row_data(fit: GlmmFit, frame: Frame | None, whole: BoolArray, weights: str | ArrayLike | None) -> ResponseData:

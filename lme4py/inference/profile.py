@@ -18,7 +18,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import Lme4Error
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
-from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.coefficients import check_alpha, chosen_alpha
 from lme4py.inference.constrained import Constrained, CovarianceCriterion, Minimum
 from lme4py.inference.glmm_profile import check_profiled, glmm_sides, refit_from
 from lme4py.inference.parameters import Parameter, fit_parameters, fit_values, select_parameters
@@ -73,7 +73,7 @@ class Profile:
         Parameters
         ----------
         alpha : float, optional
-            One minus the confidence level; 0.05 when not given.
+            One minus the confidence level; when not given 0.05, or that of the keyword front door.
 
         Returns
         -------
@@ -84,7 +84,7 @@ class Profile:
         """
         import pandas as pd
 
-        target = float(-special.ndtri(check_alpha(alpha) / 2.0))
+        target = float(-special.ndtri(chosen_alpha(self.fit, alpha) / 2.0))
         try:
             with limited_threads(self.fit.design), warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)

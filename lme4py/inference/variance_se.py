@@ -11,7 +11,7 @@ from scipy import special
 from lme4py.engine.types import FloatArray
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
-from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.coefficients import chosen_alpha
 from lme4py.inference.parameters import Parameter, fit_parameters, fit_values
 from lme4py.inference.varpar import VarianceInformation, variance_information
 
@@ -104,7 +104,7 @@ def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFra
     ----------
     fit : Fit or GlmmFit
     alpha : float, optional
-        One minus the confidence level; 0.05 when not given.
+        One minus the confidence level; that of the fit when not given.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFra
     """
     import pandas as pd
 
-    z = float(-special.ndtri(check_alpha(alpha) / 2.0))
+    z = float(-special.ndtri(chosen_alpha(fit, alpha) / 2.0))
     information = variance_information(fit)
     names, rows = [], []
     for p in fit_parameters(fit):

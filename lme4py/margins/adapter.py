@@ -93,6 +93,10 @@ class ModelAdapter(ABC):
     group : str or None
         Name of a grouping factor.
     notes : tuple of str
+    default_ddf : str
+        Degrees of freedom where a session is given none, of those that `test_method` knows.
+    alpha : float
+        One minus the confidence level where a session is given none.
     """
 
     names: tuple[str, ...]
@@ -106,6 +110,8 @@ class ModelAdapter(ABC):
     parameter_vcov: FloatArray | None = None
     group: str | None = None
     notes: tuple[str, ...] = ()
+    default_ddf: str = "normal"
+    alpha: float = 0.05
     description: str = ""
 
     @property
@@ -267,7 +273,7 @@ class ModelAdapter(ABC):
             return None
         raise OptionError(f"ddf={ddf!r} is not available for this model; leave it out for normal quantiles.")
 
-    def robust(self, kind: str, cluster: Any) -> DdfMethod:
+    def robust(self, kind: str, cluster: Any, ddf: str | None = None) -> DdfMethod:
         """A robust covariance of the coefficients by name, with its degrees of freedom.
 
         Parameters
@@ -276,6 +282,8 @@ class ModelAdapter(ABC):
             Such as "CR2".
         cluster : object
             As the fit's own methods take it.
+        ddf : str or None
+            Degrees of freedom; None is those that belong to this covariance.
 
         Returns
         -------

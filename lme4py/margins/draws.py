@@ -9,6 +9,7 @@ import numpy as np
 
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
+from lme4py.inference.df import Plain
 from lme4py.margins.adapter import DdfMethod, ModelAdapter
 from lme4py.margins.estimands import Estimand
 from lme4py.margins.grids import Parameters
@@ -87,7 +88,7 @@ class Inference:
         """Degrees of freedom, and the covariance of the coefficients, (p, p)."""
         adapter = self.adapter
         if vcov is None:
-            tests = None if ddf is None else adapter.test_method(ddf)
+            tests = adapter.test_method(adapter.default_ddf if ddf is None else ddf)
             return tests, adapter.vcov if tests is None else tests.vcov
         if ddf == "kenward-roger" or (ddf == "satterthwaite" and not isinstance(vcov, str)):
             raise OptionError(
@@ -95,12 +96,11 @@ class Inference:
                 "robust covariance, ddf='residual', or none."
             )
         if isinstance(vcov, str):
-            robust = adapter.robust(vcov, cluster)
-            return robust if ddf == "satterthwaite" else self._residual(ddf), robust.vcov
-        return self._residual(ddf), _checked_matrix(vcov, adapter.params.size)
-
-    def _residual(self, ddf: str | None) -> DdfMethod | None:
-        return self.adapter.test_method("residual") if ddf == "residual" else None
+            robust = adapter.robust(vcov, cluster, ddf)
+            return robust, robust.vcov
+        residual = (adapter.default_ddf if ddf is None else ddf) == "residual"
+        tests = adapter.test_method("residual") if residual else None
+        return tests, _checked_matrix(vcov, adapter.params.size)
 
     def _whole(self, size: int) -> FloatArray:
         """Covariance of (beta, theta) where the estimand depends on both."""
@@ -137,8 +137,10 @@ class Inference:
             draws, notes = self._draws(estimand, jacobian.shape[1])
             covariance = np.atleast_2d(np.cov(draws, rowvar=False))
         df = np.full(value.size, np.inf)
-        if self.tests is not None and jacobian.shape[1] == p:
+        if self.tests is not None and (jacobian.shape[1] == p or isinstance(self.tests, Plain)):
             df = self._df(jacobian, self.tests)
+        if draws is not None and np.isfinite(df).any():
+            notes = (*notes, "Limits: percentiles of the draws, widened for the degrees of freedom.")
         # Joint tests of the model use its own covariance.
         fits = self.tests is not None and self.tests.vcov is self.vcov and jacobian.shape[1] == p
         tests = self.tests if fits and self.method == "delta" else None

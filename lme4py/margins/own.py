@@ -16,8 +16,8 @@ from lme4py.engine.covariance import Template
 from lme4py.engine.types import FloatArray
 from lme4py.errors import DataError, OptionError
 from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.coefficients import coefficient_method
 from lme4py.inference.df import Plain, method
-from lme4py.inference.robust import robust_method
 from lme4py.margins.adapter import DdfMethod, FactoredRows, ModelAdapter, Rows, frame_of
 from lme4py.margins.formula_rows import FormulaRows, factored_matrix, matrix_slope, names_of_nodes, whole_matrix
 from lme4py.margins.refits import own_replicates
@@ -67,6 +67,7 @@ class OwnAdapter(ModelAdapter):
         self.variables = self.formula_rows.variables
         self.is_linear_model = not isinstance(fit, GlmmFit)
         self.description = design.formula
+        self.default_ddf, self.alpha = fit.default_ddf, design.conventions.alpha
         self._unreplayed = self._offset_of_rows()
         if not self.is_linear_model:
             self.family, self.link = fit.family.name, fit.family.link
@@ -218,8 +219,8 @@ class OwnAdapter(ModelAdapter):
             return Plain(self.vcov, float(self.n_rows - self.params.size))
         return super().test_method(ddf)
 
-    def robust(self, kind: str, cluster: Any) -> DdfMethod:
-        return robust_method(self.fit, kind, cluster)
+    def robust(self, kind: str, cluster: Any, ddf: str | None = None) -> DdfMethod:
+        return coefficient_method(self.fit, ddf, kind, cluster)
 
     def replicates(self, n: int, kind: str, group: Any, seed: int, n_jobs: int) -> FloatArray:
         return own_replicates(self.fit, n, kind, group, seed, n_jobs)

@@ -11,6 +11,7 @@ from scipy import special
 
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
+from lme4py.inference.coefficients import quantile
 from lme4py.margins import multiplicity
 from lme4py.margins.scales import transform, untransform
 from lme4py.report.html import render_html
@@ -167,7 +168,7 @@ class MarginsResult:
         elif rule in ("bonferroni", "holm", "hochberg", "holm-sidak", "fdr", "by"):
             alpha = alpha / m
         if rule not in ("tukey", "dunnett", "mvt"):
-            return _quantile(1.0 - alpha / 2.0, self.df)
+            return quantile(alpha, self.df)
         found: dict[float, float] = {}
         # Degrees of freedom of balanced data differ by rounding only; each value costs an equation to solve.
         rounded = [float(f"{df:.11g}") for df in self.df.tolist()]
@@ -193,8 +194,10 @@ class MarginsResult:
         tuple of two ndarrays, each (K,)
         """
         if self.draws is not None and not simultaneous and self.adjustment == "none":
-            tails = np.array([(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-            lower, upper = np.quantile(self.draws, tails, axis=0)
+            # The tails that limits of t would have: Hesterberg's (2015) expanded percentiles.
+            tails = special.ndtr(-quantile(1.0 - level, self.df))
+            ends = [np.quantile(own, [tail, 1.0 - tail]) for own, tail in zip(self.draws.T, tails, strict=True)]
+            lower, upper = np.array(ends).T
         else:
             half = self._critical(level, simultaneous) * self.se
             lower, upper = self.value - half, self.value + half
@@ -471,10 +474,3 @@ def _ratio(value: FloatArray, se: FloatArray) -> FloatArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = value / se
     return np.asarray(np.where((se == 0) & (value == 0), 0.0, ratio))
-
-
-def _quantile(probability: float, df: FloatArray) -> FloatArray:
-    """Upper quantiles of t, normal where df is infinite; from the tail."""
-    tail = 1.0 - probability
-    student = special.stdtrit(np.where(np.isinf(df), 1.0, df), tail)
-    return np.asarray(-np.where(np.isinf(df), special.ndtri(tail), student))

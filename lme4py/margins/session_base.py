@@ -48,7 +48,7 @@ class SessionBase:
         *,
         at: Any = "overall",
         weights: Any = None,
-        level: float = 0.95,
+        level: float | None = None,
         method: str = "delta",
         n_sim: int = 4000,
         n_boot: int = 1000,
@@ -65,7 +65,7 @@ class SessionBase:
         _one_of("method", method, _METHODS)
         _one_of("random", random, _RANDOM)
         self.adapter = find_adapter(fit, adapter)
-        self.options = _Options(at, check_level(level), random)
+        self.options = _Options(at, check_level(1.0 - self.adapter.alpha if level is None else level), random)
         self.rows = SessionRows(self.adapter, at, weights, random)
         self._weighted = weights is not None
         integrate = random == "integrate"

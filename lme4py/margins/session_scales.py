@@ -20,7 +20,7 @@ class ScaleMethods(SlopeMethods):
         *,
         at: Any = "overall",
         weights: Any = None,
-        level: float = 0.95,
+        level: float | None = None,
         method: str = "delta",
         n_sim: int = 4000,
         n_boot: int = 1000,
@@ -46,8 +46,8 @@ class ScaleMethods(SlopeMethods):
         weights : array of shape (n,) or str, optional
             Weights of the rows in every average, share and median: one for each row used (or for each row of the
             data), or the name of a numeric column of the data.
-        level : float
-            Confidence level.
+        level : float, optional
+            Confidence level; 0.95 when not given, or that of the keyword front door.
         method : {"delta", "simulation", "bootstrap"}
             Gradients; draws from the normal distribution of the estimates; or refits of the same model to new
             responses (``boot="parametric"``) or to groups drawn with replacement (``boot="clusters"``, `cluster`
@@ -58,7 +58,8 @@ class ScaleMethods(SlopeMethods):
         n_jobs : int
             Processes of the bootstrap.
         ddf : {None, "normal", "satterthwaite", "kenward-roger", "residual"}
-            Degrees of freedom of each estimate; None is normal.
+            Degrees of freedom of each estimate; None is `default_ddf` of the fit. With draws the limits are
+            percentiles that are wider by as much as those of t are (Hesterberg 2015, Am. Stat. 69:371).
         random : {"zero", "integrate", "conditional"}
             Random effects at zero; averaged over their distribution; or at their conditional modes, which are taken
             as known.
@@ -100,7 +101,7 @@ class ScaleMethods(SlopeMethods):
         *,
         at: Any = "overall",
         weights: Any = None,
-        level: float = 0.95,
+        level: float | None = None,
         method: str = "delta",
         n_sim: int = 4000,
         n_boot: int = 1000,
@@ -154,7 +155,7 @@ class ScaleMethods(SlopeMethods):
         *,
         at: Any = "overall",
         weights: Any = None,
-        level: float = 0.95,
+        level: float | None = None,
         method: str = "delta",
         n_sim: int = 4000,
         n_boot: int = 1000,
@@ -208,7 +209,7 @@ class ScaleMethods(SlopeMethods):
         *,
         at: Any = "overall",
         weights: Any = None,
-        level: float = 0.95,
+        level: float | None = None,
         method: str = "delta",
         n_sim: int = 4000,
         n_boot: int = 1000,

@@ -151,7 +151,8 @@ def compare(*models: Any, names: Sequence[str] | None = None, ddf: str | None = 
     names : sequence of str, optional
         Headings; (1), (2), ... when not given.
     ddf : str, optional
-        "kenward-roger" takes the standard errors of its adjusted covariance; all others have the model's own.
+        "kenward-roger" takes the standard errors of its adjusted covariance for linear models; all others have the
+        model's own. `default_ddf` of each model when not given.
 
     Returns
     -------

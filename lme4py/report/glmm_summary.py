@@ -47,8 +47,15 @@ def family_line(fit: GlmmFit) -> str:
     return f"{text}, {fit.family.parameter} = {fit.dispersion:.4g}"
 
 
-def summary_tables(fit: GlmmFit) -> list[Table]:
-    """Everything that the summary shows, in order."""
+def summary_tables(fit: GlmmFit, ddf: str | None = None) -> list[Table]:
+    """Everything that the summary shows, in order.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    ddf : {None, "residual", "normal"}
+        Degrees of freedom of the fixed effects; `default_ddf` of the fit when not given.
+    """
     same: Any = fit
     return [
         _header(fit),
@@ -56,7 +63,7 @@ def summary_tables(fit: GlmmFit) -> list[Table]:
         *([] if is_ordinal(fit) else [residual_table(same)]),
         _random_effects(fit),
         group_table(same),
-        coefficient_table(same, "normal"),
+        coefficient_table(same, ddf),
         *([threshold_rows(fit)] if is_ordinal(fit) else []),
         closing(fit),
     ]

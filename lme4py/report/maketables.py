@@ -33,19 +33,19 @@ _LABELS = {
 }
 
 
-def coefficient_frame(fit: AnyFit, ddf: str | None = None) -> pd.DataFrame:
+def coefficient_frame(fit: AnyFit) -> pd.DataFrame:
     """Fixed effects and thresholds: columns b, se, t, p, ci95l, ci95u, indexed by coefficient.
+
+    The columns are called for 95 % limits, and have them whatever `alpha` the fit was given.
 
     Parameters
     ----------
     fit : Fit or GlmmFit
-    ddf : str, optional
-        Degrees of freedom of the tests and limits.
     """
     import pandas as pd
 
     same: Any = fit
-    table = coef_table(same, ddf).join(confidence_intervals(same, 0.05, "wald", "fixed", ddf))
+    table = coef_table(same).join(confidence_intervals(same, 0.05))
     cuts = threshold_table(fit)
     if not cuts.empty:
         half = 1.959963984540054 * cuts["std_error"]

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
-from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.coefficients import chosen_alpha, constant_df, quantile
+from lme4py.inference.prediction_rows import Rows
+from lme4py.inference.predictor_error import predictor_error
 from lme4py.report.parts import AnyFit, is_ordinal
 from lme4py.report.plot_ordinal import category_rows
 from lme4py.report.plot_style import GREY, PALETTE, mean_label, short, single, title
@@ -40,7 +41,7 @@ def effect_data(
     by: str | None = None,
     at: Mapping[str, Any] | None = None,
     type: str = "response",
-    alpha: float = 0.05,
+    alpha: float | None = None,
     n_points: int = 60,
 ) -> pd.DataFrame:
     """Predictions of the fixed effects over the values of one variable.
@@ -59,8 +60,8 @@ def effect_data(
         Values of other variables instead of typical ones.
     type : {"response", "linear"}
         Means (of an ordinal model: the probability of each category), or linear predictors.
-    alpha : float
-        One minus the level of the band.
+    alpha : float, optional
+        One minus the level of the band; that of the fit when not given.
     n_points : int
         Points on the axis of a numeric variable.
 
@@ -76,7 +77,7 @@ def effect_data(
     """
     import pandas as pd
 
-    z = -float(special.ndtri(check_alpha(alpha) / 2.0))
+    level = chosen_alpha(fit, alpha)
     if type not in ("response", "linear"):
         raise OptionError(f"type must be 'response' or 'linear', got {type!r}.")
     names = fixed_names(fit.design.recipe)
@@ -92,12 +93,14 @@ def effect_data(
     X = _averaged(fit, columns, dict(zip(focus, points, strict=True)), held, weights)
     offset = 0.0 if fit.design.offset is None else float(np.mean(fit.design.offset))
     eta = X @ fit.beta + offset
-    error = np.sqrt(np.maximum(np.einsum("np,pq,nq->n", X, fit.vcov, X), 0.0))
+    spread = predictor_error(fit, Rows(X, np.full(len(X), offset), {}, {}, None))
+    error, half = np.sqrt(spread.variance), spread.half(level)
     table = pd.DataFrame({name: _shown(columns[name], value) for name, value in zip(focus, points, strict=True)})
     if isinstance(fit, GlmmFit) and is_ordinal(fit) and type == "response":
+        z = float(quantile(level, constant_df(fit, None)))
         return category_rows(fit, table.assign(linear=eta, std_error=error), X, eta, z)
     mean: Any = _inverse_link(fit, type)
-    low, high = mean(eta - z * error), mean(eta + z * error)
+    low, high = mean(eta - half), mean(eta + half)
     # A decreasing inverse link turns the limits round.
     parts = {"predicted": mean(eta), "lower": np.minimum(low, high), "upper": np.maximum(low, high)}
     return table.assign(**parts, linear=eta, std_error=error)
@@ -209,7 +212,7 @@ def effect(
     by: str | None = None,
     at: Mapping[str, Any] | None = None,
     type: str = "response",
-    alpha: float = 0.05,
+    alpha: float | None = None,
     n_points: int = 60,
 ) -> Axes:
     """Predictions over one variable with a confidence band; see `effect_data` for what the others are held at.
@@ -223,6 +226,7 @@ def effect(
     by, at, type, alpha, n_points
         As in `effect_data`.
     """
+    alpha = chosen_alpha(fit, alpha)
     table = effect_data(fit, variable, by=by, at=at, type=type, alpha=alpha, n_points=n_points)
     name, lines = str(variable), _line_column(table, by)
     groups = [None] if lines is None else list(dict.fromkeys(table[lines]))
@@ -251,7 +255,10 @@ def effect(
         axis.legend(title=short(lines), fontsize="small", title_fontsize="small", frameon=False, **outside)
     axis.set_xlabel(name)
     axis.set_ylabel(mean_label(fit, type))
-    title(axis, f"Effect of {name}, {100 * (1 - alpha):g} % confidence {'band' if numeric else 'intervals'}")
+    title(
+        axis,
+        f"Effect of {name}, {100 * (1 - alpha):g} % confidence {'band' if numeric else 'intervals'}",
+    )
     return axis
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.coefficients import chosen_alpha
 from lme4py.inference.profile import profile as profile_likelihood
 from lme4py.report.parts import AnyFit
 from lme4py.report.plot_style import BLUE, GREY, LIGHT, ORANGE, panels, title
@@ -24,7 +24,7 @@ Figsize = tuple[float, float]
 
 
 def profile_data(
-    fit: AnyFit, variable: str | Sequence[str] | None = None, *, alpha: float = 0.05, profile: Any = None
+    fit: AnyFit, variable: str | Sequence[str] | None = None, *, alpha: float | None = None, profile: Any = None
 ) -> pd.DataFrame:
     """Points of the profiles: parameter, value, zeta.
 
@@ -33,12 +33,12 @@ def profile_data(
     fit : Fit or GlmmFit
     variable : str or sequence of str, optional
         Parameters ("Days", "sd(_cons)"), "fixed", "random" or "all"; all when not given.
-    alpha : float
+    alpha : float, optional
         The limits that are drawn are those of intervals of level 1 - alpha.
     profile : Profile, optional
         What ``result.profile()`` gave, when it is at hand.
     """
-    found = _profile(fit, variable, alpha, profile)
+    found = _profile(fit, variable, chosen_alpha(fit, alpha), profile)
     table: pd.DataFrame = found.to_frame()
     return table[table["parameter"].isin(_names(found, variable))].reset_index(drop=True)
 
@@ -48,7 +48,7 @@ def _profile(fit: AnyFit, variable: str | Sequence[str] | None, alpha: float, pr
         return profile
     same: Any = fit
     # A little beyond the limits, so that the curves cross them.
-    return profile_likelihood(same, "all" if variable is None else variable, min(check_alpha(alpha) / 5.0, 0.01))
+    return profile_likelihood(same, "all" if variable is None else variable, min(alpha / 5.0, 0.01))
 
 
 def _names(profile: Any, variable: str | Sequence[str] | None) -> list[str]:
@@ -65,7 +65,7 @@ def profile(
     *,
     ax: Axes | None = None,
     figsize: Figsize | None = None,
-    alpha: float = 0.05,
+    alpha: float | None = None,
     profile: Any = None,
 ) -> Axes | NDArray[Any]:
     """Zeta against each parameter: a straight line where Wald intervals are right; the shaded range is the interval.
@@ -76,15 +76,16 @@ def profile(
     variable : str or sequence of str, optional
     ax : Axes, optional
     figsize : (float, float), optional
-    alpha : float
+    alpha : float, optional
     profile : Profile, optional
     """
+    alpha = chosen_alpha(fit, alpha)
     found = _profile(fit, variable, alpha, profile)
     table = profile_data(fit, variable, alpha=alpha, profile=found)
     names = list(dict.fromkeys(table["parameter"]))
     limits = found.conf_int(alpha)
     axes = panels(len(names), ax, figsize, columns=3, size=(3.0, 2.6), what="parameters")
-    height = -float(special.ndtri(check_alpha(alpha) / 2.0))
+    height = -float(special.ndtri(alpha / 2.0))
     for axis, name in zip(axes, names, strict=True):
         own = table[table["parameter"] == name]
         low, high = (float(limits.loc[name, side]) for side in ("lower", "upper"))

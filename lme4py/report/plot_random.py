@@ -11,7 +11,7 @@ from scipy import special
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
-from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.coefficients import chosen_alpha
 from lme4py.inference.random_effects import conditional_modes, conditional_sds
 from lme4py.inference.residuals import residual_values
 from lme4py.report.parts import AnyFit, is_ordinal
@@ -70,7 +70,7 @@ def _any(fit: AnyFit) -> Any:
 
 
 def caterpillar_data(
-    fit: AnyFit, variable: str | Sequence[str] | None = None, *, alpha: float = 0.05, sort: bool = True
+    fit: AnyFit, variable: str | Sequence[str] | None = None, *, alpha: float | None = None, sort: bool = True
 ) -> pd.DataFrame:
     """Conditional modes with normal intervals: group, term, level, estimate, std_error, lower, upper.
 
@@ -79,13 +79,13 @@ def caterpillar_data(
     fit : Fit or GlmmFit
     variable : str or sequence of str, optional
         Random effects or grouping factors; all when not given.
-    alpha : float
+    alpha : float, optional
     sort : bool
         By size within each random effect; otherwise in the order of the levels.
     """
     import pandas as pd
 
-    half = -float(special.ndtri(check_alpha(alpha) / 2.0))
+    half = -float(special.ndtri(chosen_alpha(fit, alpha) / 2.0))
     modes, sds = conditional_modes(_any(fit)), conditional_sds(_any(fit))
     blocks = []
     for _, group, column in chosen_effects(fit, variable):
@@ -112,7 +112,7 @@ def caterpillar(
     *,
     ax: Axes | None = None,
     figsize: Figsize | None = None,
-    alpha: float = 0.05,
+    alpha: float | None = None,
     sort: bool = True,
 ) -> Axes | NDArray[Any]:
     """Conditional modes level by level with intervals; those that exclude zero are dark.
@@ -123,9 +123,10 @@ def caterpillar(
     variable : str or sequence of str, optional
     ax : Axes, optional
     figsize : (float, float), optional
-    alpha : float
+    alpha : float, optional
     sort : bool
     """
+    alpha = chosen_alpha(fit, alpha)
     effects = chosen_effects(fit, variable)
     table = caterpillar_data(fit, [f"{column}|{group}" for _, group, column in effects], alpha=alpha, sort=sort)
     n = [int(((table["group"] == group) & (table["term"] == column)).sum()) for _, group, column in effects]

@@ -10,7 +10,7 @@ from scipy import special
 
 from lme4py.errors import OptionError
 from lme4py.fit import Fit
-from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.coefficients import chosen_alpha
 from lme4py.inference.predict import predict
 from lme4py.inference.quantile_residuals import quantile_residuals
 from lme4py.inference.random_effects import conditional_modes
@@ -139,7 +139,9 @@ def _binned(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
 # --- normal quantiles -------------------------------------------------------------------------------------------
 
 
-def qq_data(fit: AnyFit, variable: str | None = None, *, type: str | None = None, alpha: float = 0.05) -> pd.DataFrame:
+def qq_data(
+    fit: AnyFit, variable: str | None = None, *, type: str | None = None, alpha: float | None = None
+) -> pd.DataFrame:
     """Sorted values against normal quantiles: label, theoretical, sample, line, lower, upper.
 
     Parameters
@@ -149,8 +151,8 @@ def qq_data(fit: AnyFit, variable: str | None = None, *, type: str | None = None
         A random effect, for its conditional modes; residuals when not given.
     type : str, optional
         Kind of residual, such as "quantile", which should be normal for all families if the model is right.
-    alpha : float
-        One minus the level of the band, which holds for each point on its own.
+    alpha : float, optional
+        One minus the level of the band, which holds for each point on its own; that of the fit when not given.
 
     Returns
     -------
@@ -166,7 +168,7 @@ def qq_data(fit: AnyFit, variable: str | None = None, *, type: str | None = None
     # Through the quartiles: a few outliers do not turn this line.
     low, high = np.quantile(y, [0.25, 0.75])
     slope, centre = (high - low) / (2.0 * float(special.ndtri(0.75))), 0.5 * (low + high)
-    i, tail = np.arange(1, n + 1), check_alpha(alpha) / 2.0
+    i, tail = np.arange(1, n + 1), chosen_alpha(fit, alpha) / 2.0
     band = [centre + slope * special.ndtri(special.betaincinv(i, n - i + 1, p)) for p in (tail, 1.0 - tail)]
     columns = {"theoretical": x, "sample": y, "line": centre + slope * x, "lower": band[0], "upper": band[1]}
     return pd.DataFrame({"label": [labels[j] for j in order], **columns})
@@ -193,7 +195,7 @@ def qq(
     ax: Axes | None = None,
     figsize: Figsize | None = None,
     type: str | None = None,
-    alpha: float = 0.05,
+    alpha: float | None = None,
 ) -> Axes:
     """Normal quantiles of the residuals or of conditional modes, with a pointwise band.
 
@@ -204,8 +206,9 @@ def qq(
     ax : Axes, optional
     figsize : (float, float), optional
     type : str, optional
-    alpha : float
+    alpha : float, optional
     """
+    alpha = chosen_alpha(fit, alpha)
     table = qq_data(fit, variable, type=type, alpha=alpha)
     axis = single(ax, figsize, (4.8, 4.4))
     x, n = table["theoretical"], len(table)

@@ -46,9 +46,9 @@ def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
     ----------
     fit : Fit or GlmmFit
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
-        None is what the conventions of the design say.
+        None is `default_ddf` of the fit.
     """
-    chosen = ddf or fit.design.conventions.ddf or "normal"
+    chosen = ddf or fit.default_ddf
     tables = [_header(fit), _groups(fit), _coefficients(fit, chosen), _random_effects(fit)]
     if is_ordinal(fit):
         tables.append(_thresholds(fit))
@@ -106,7 +106,7 @@ def _limits_heading(fit: AnyFit) -> tuple[str, str]:
 def _coefficients(fit: AnyFit, ddf: str) -> Table:
     same: Any = fit
     table = coef_table(same, ddf)
-    limits = confidence_intervals(same, fit.design.conventions.alpha, ddf=ddf)
+    limits = confidence_intervals(same, ddf=ddf)
     decimals = column_decimals(table["std_error"].tolist())
     columns: dict[str, list[str]] = {
         fit.design.response_name: list(fit.design.x_names),

@@ -6,7 +6,7 @@ import numpy as np
 
 from lme4py.design.design import RandomTerm
 from lme4py.fit import Fit
-from lme4py.inference.coefficients import check_ddf, coef_table
+from lme4py.inference.coefficients import coef_table
 from lme4py.inference.likelihood import aic, bic
 from lme4py.inference.row_summary import row_summary
 from lme4py.inference.variance import correlations, has_correlations, term_labels
@@ -28,7 +28,7 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
     ----------
     fit : Fit
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
-        When given, the fixed effects get degrees of freedom and p-values.
+        Degrees of freedom of the fixed effects; `default_ddf` of the fit when not given.
     """
     tables = [header_table(fit), criterion_table(fit), residual_table(fit)]
     tables += [random_effects_table(fit), group_table(fit), coefficient_table(fit, ddf)]
@@ -138,8 +138,9 @@ def group_table(fit: Fit) -> Table:
 
 
 def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
-    """Estimates, standard errors and t values; df and p-values too when `ddf` is given."""
-    table = coef_table(fit, ddf)
+    """Estimates, standard errors and tests, with the degrees of freedom of the fit where `ddf` is not given."""
+    chosen = fit.default_ddf if ddf is None else ddf
+    table = coef_table(fit, chosen)
     se = table["std_error"].tolist()
     decimals = column_decimals(se)
     columns: dict[str, list[str]] = {
@@ -148,13 +149,9 @@ def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
         "Std. error": [format_value(value, decimals) for value in se],
     }
     statistics = [format_value(value, 2, 2, least=1) for value in table["statistic"].tolist()]
-    if ddf is None:
-        columns["t value"] = statistics
-    else:
-        chosen = check_ddf(ddf, linear=True)
-        columns |= _test_columns(chosen, statistics, table["df"].tolist(), table["p_value"].tolist())
+    columns |= _test_columns(chosen, statistics, table["df"].tolist(), table["p_value"].tolist())
     rows = tuple(zip(*columns.values(), strict=True))
-    notes = DDF_NOTES.get(ddf or "", ()) if rows else ("There are no fixed effects.",)
+    notes = DDF_NOTES.get(chosen, ()) if rows else ("There are no fixed effects.",)
     return Table("Fixed effects", tuple(columns), rows, ("left", *right_aligned(len(columns) - 1)), notes)
 
 

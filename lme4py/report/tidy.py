@@ -14,7 +14,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference import glmm
-from lme4py.inference.coefficients import coef_table, confidence_intervals
+from lme4py.inference.coefficients import chosen_alpha, coef_table, confidence_intervals
 from lme4py.inference.intervals import intervals
 from lme4py.inference.likelihood import aic, bic
 from lme4py.inference.parameters import fit_parameters
@@ -40,7 +40,7 @@ def tidy(
     ddf: str | None = None,
     effects: str | Sequence[str] = ("fixed", "ran_pars"),
     conf_int: bool = False,
-    conf_level: float = 0.95,
+    conf_level: float | None = None,
     conf_method: str = "wald",
     scales: str = "sdcor",
     exponentiate: bool = False,
@@ -51,13 +51,15 @@ def tidy(
     ----------
     fit : Fit or GlmmFit
     ddf : str, optional
-        Degrees of freedom of the tests (and the Wald limits) of the fixed effects.
+        Degrees of freedom of the tests (and the Wald limits) of the fixed effects; `default_ddf` of the fit when not
+        given.
     effects : str or sequence of {"fixed", "ran_pars", "ran_vals", "ran_coefs"}
         Fixed effects (and thresholds), standard deviations and correlations of the random effects, conditional modes,
         and coefficients of each level. Rows come in the order asked for.
     conf_int : bool
         Add the columns conf_low and conf_high.
-    conf_level : float
+    conf_level : float, optional
+        That of the fit when not given.
     conf_method : {"wald", "profile", "boot"}
         For fixed effects and `ran_pars`; limits of conditional modes are always normal.
     scales : {"sdcor", "vcov"}
@@ -79,7 +81,7 @@ def tidy(
     wanted = _check_effects(effects)
     if scales not in SCALES:
         raise OptionError(f"scales={scales!r} is not known.{did_you_mean(str(scales), SCALES)} Use 'sdcor' or 'vcov'.")
-    alpha = _check_level(conf_level) if conf_int else None
+    alpha = _alpha(fit, conf_level) if conf_int else None
     blocks = []
     for effect in wanted:
         if effect == "fixed":
@@ -103,8 +105,10 @@ def _check_effects(effects: str | Sequence[str]) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _check_level(level: Any) -> float:
-    """One minus a confidence level."""
+def _alpha(fit: AnyFit, level: Any) -> float:
+    """One minus the confidence level."""
+    if level is None:
+        return chosen_alpha(fit, None)
     if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not 0.0 < level < 1.0:
         raise OptionError(f"`conf_level` is {level!r}; give a number between 0 and 1, such as 0.95.")
     return 1.0 - float(level)
@@ -269,7 +273,7 @@ def optimisation_log(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def to_dict(fit: AnyFit, random_effects: bool = False, ddf: str | None = None) -> dict[str, Any]:
+def to_dict(fit: AnyFit, random_effects: bool = False) -> dict[str, Any]:
     """The result as nested dicts and lists of plain Python values; what is not a finite number is None.
 
     Parameters
@@ -277,7 +281,6 @@ def to_dict(fit: AnyFit, random_effects: bool = False, ddf: str | None = None) -
     fit : Fit or GlmmFit
     random_effects : bool
         The conditional modes too.
-    ddf : str, optional
     """
     same, certificate = _any(fit), fit.certificate
     generalised = isinstance(fit, GlmmFit)
@@ -288,7 +291,7 @@ def to_dict(fit: AnyFit, random_effects: bool = False, ddf: str | None = None) -
         **overview(fit),
         "n_groups": fit.design.n_groups,
         "n_rows": int(fit.design.keep.size),
-        "fixed_effects": _table_records(coef_table(same, ddf)),
+        "fixed_effects": _table_records(coef_table(same)),
         "cov_params": fit.vcov.tolist(),
         "variance_components": (glmm.variance_components if generalised else variance_components)(same),
         "var_corr": (glmm.var_corr if generalised else var_corr)(same).to_dict("records"),

@@ -33,9 +33,6 @@ class FittedModel:
         How it was made, for `update`.
     """
 
-    # Of this kind of model, where the front door has no other convention.
-    _own_ddf = "normal"
-
     def __init__(self, fit: Any, call: Call | None = None) -> None:
         self._fit = fit
         self._call = call
@@ -48,12 +45,12 @@ class FittedModel:
 
     @property
     def default_ddf(self) -> str:
-        """Degrees of freedom of tables of fixed effects where none are asked for."""
-        return self.fit.design.conventions.ddf or self._own_ddf
+        """Degrees of freedom of tests and intervals where none are asked for, here and in `Margins`.
 
-    def _alpha(self, alpha: float | None) -> float:
-        """`alpha`, or the one that the front door was given."""
-        return self.fit.design.conventions.alpha if alpha is None else alpha
+        "satterthwaite" for linear mixed models and "normal" for generalised ones, where the front door was not told
+        otherwise (``ddf=`` of `mixed` and its kin, which are "normal" without it).
+        """
+        return self.fit.default_ddf
 
     def with_call(self, call: Call) -> Self:
         """The same result that remembers how it was made.

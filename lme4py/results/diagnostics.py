@@ -41,15 +41,15 @@ class DiagnosticMethods(FittedModel):
 
         return influence(self.fit, group, method)
 
-    def drop1(self, test: str | None = None, ddf: str = "satterthwaite") -> pd.DataFrame:
+    def drop1(self, test: str | None = None, ddf: str | None = None) -> pd.DataFrame:
         """Test of leaving out each fixed term that is no margin of another one.
 
         Parameters
         ----------
         test : {None, "F", "Chisq"}
             F tests (default of linear models), or likelihood-ratio tests of maximum-likelihood refits.
-        ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
-            Of the F tests.
+        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+            Of the F tests; None is `default_ddf`.
 
         Returns
         -------

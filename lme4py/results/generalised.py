@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lme4py.inference import coefficients, ordinal
 from lme4py.inference import glmm as numbers
+from lme4py.inference import ordinal
 from lme4py.inference.anova import anova
 from lme4py.report import glmm_summary as report
 from lme4py.report.table import Table
@@ -158,7 +158,7 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
         """
         given = self.family in ("binomial", "ordinal") and self.link == "logit"
         self._needs("odds_ratios", given, "binomial family or ordered categories, logit link")
-        return numbers.ratios(self._glmm, self._alpha(alpha), "odds_ratio")
+        return numbers.ratios(self._glmm, alpha, "odds_ratio")
 
     def incidence_rate_ratios(self, alpha: float | None = None) -> pd.DataFrame:
         """exp of the fixed effects with confidence limits (count families with the log link).
@@ -175,7 +175,7 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
         """
         counts = self.family in ("poisson", "nbinomial", "nbinomial1") and self.link == "log"
         self._needs("incidence_rate_ratios", counts, "poisson or negative binomial family, log link")
-        return numbers.ratios(self._glmm, self._alpha(alpha), "rate_ratio")
+        return numbers.ratios(self._glmm, alpha, "rate_ratio")
 
     def _needs(self, method: str, given: bool, what: str) -> None:
         from lme4py.errors import OptionError
@@ -257,8 +257,7 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
     # --- reports --------------------------------------------------------------------------------------------
 
     def _plain_tables(self, ddf: str | None) -> list[Table]:
-        coefficients.check_ddf(ddf)
-        return report.summary_tables(self._glmm)
+        return report.summary_tables(self._glmm, ddf)
 
     def __repr__(self) -> str:
         return (

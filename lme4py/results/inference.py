@@ -78,10 +78,10 @@ class InferenceMethods(FittedModel):
         Parameters
         ----------
         ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
-            Degrees of freedom; None is the default of the model: "satterthwaite" for a linear mixed model, else
-            "normal".
+            Degrees of freedom; None is `default_ddf`.
         vcov : {None, "CR0", "CR1", "CR2", "CR3"}
-            Cluster-robust standard errors, with Satterthwaite's degrees of freedom for linear models.
+            Cluster-robust standard errors; linear models then have Satterthwaite's degrees of freedom of this
+            covariance where `ddf` is not given.
         cluster : str, array of shape (n,), or None
             Clusters of a robust covariance; None takes the outermost grouping factor.
 
@@ -90,10 +90,9 @@ class InferenceMethods(FittedModel):
         DataFrame
             One row per fixed effect.
         """
-        chosen = ddf or (self.default_ddf if vcov is None else None)
-        return coefficients.coef_table(self.fit, chosen, vcov, cluster)
+        return coefficients.coef_table(self.fit, ddf, vcov, cluster)
 
-    def anova(self, type: Any = 3, ddf: Any = "satterthwaite", *models: FittedModel) -> pd.DataFrame:
+    def anova(self, type: Any = 3, ddf: Any = None, *models: FittedModel) -> pd.DataFrame:
         """F tests of the terms: sum_sq, mean_sq, num_df, den_df, F, p_value.
 
         With other results, ``fit.anova(fit2, ...)``, the table of likelihood-ratio tests between them; REML fits are
@@ -105,7 +104,8 @@ class InferenceMethods(FittedModel):
             1, 2 and 3 as in SAS and R's lmerTest: each term adjusted for those before it; for those that do not
             contain it; hypotheses that do not depend on the coding of the factors. "sequential" is the table of
             R's lme4; "car-2" and "car-3" are those of R's car. They mean the same for every kind of model; see `anova`.
-        ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+            None is `default_ddf`.
 
         Returns
         -------
@@ -148,7 +148,7 @@ class InferenceMethods(FittedModel):
     def contest(
         self,
         L: Any,
-        ddf: str = "satterthwaite",
+        ddf: str | None = None,
         value: float | ArrayLike = 0.0,
         joint: bool = True,
         vcov: str | None = None,
@@ -160,7 +160,8 @@ class InferenceMethods(FittedModel):
         ----------
         L : str, sequence of str, or array of shape (r, p)
             Coefficients, or a matrix with one column for each of them.
-        ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+            None is `default_ddf`; with a robust covariance "satterthwaite".
         value : float or array of shape (r,)
         joint : bool
         vcov, cluster
@@ -195,16 +196,18 @@ class InferenceMethods(FittedModel):
         Parameters
         ----------
         alpha : float, optional
-            One minus the confidence level; 0.05 when not given.
+            One minus the confidence level; 0.05 when not given, or that of the keyword front door.
         method : {"wald", "profile", "boot"}
-            Normal limits (for standard deviations on the log scale, for correlations on that of Fisher's z); profile
-            likelihood (REML fits by ML, as lme4); parametric bootstrap.
+            Estimate plus and minus a quantile times the standard error (of standard deviations on the log scale, of
+            correlations on that of Fisher's z, both normal); profile likelihood (REML fits by ML, as lme4); parametric
+            bootstrap.
         parm : "fixed", "random", "all", or names
             Names as in `profile`: "Days", "sd(_cons)", "corr(_cons,Days)", "sd(Residual)".
         ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
-            Quantiles of t with these degrees of freedom; None takes normal quantiles, as R's confint does.
+            Quantiles of t with these degrees of freedom for the fixed effects; None is `default_ddf`, as in
+            `coef_table`, so that an interval excludes zero where the p-value is below alpha.
         vcov, cluster
-            A cluster-robust covariance, as in `coef_table`; linear models then have Satterthwaite's t quantiles.
+            A cluster-robust covariance, as in `coef_table`.
         n_boot, seed, n_jobs, progress
             Of the bootstrap (`n` of `bootstrap` is `n_boot`; 1000 when not given): the same seed gives the same limits
             for every number of processes.
@@ -216,11 +219,9 @@ class InferenceMethods(FittedModel):
         DataFrame
             Columns lower, upper; one row per parameter.
         """
-        if ddf is None and method == "wald" and vcov is None:
-            ddf = self.fit.design.conventions.ddf
         return intervals(
             self.fit,
-            self._alpha(alpha),
+            alpha,
             method,
             parm,
             ddf,
@@ -339,7 +340,7 @@ class InferenceMethods(FittedModel):
         """
         from lme4py.inference.icc import icc
 
-        return icc(self.fit, component, self._alpha(alpha), **kw)
+        return icc(self.fit, component, alpha, **kw)
 
     def icc_table(self, alpha: float | None = None, **kw: Any) -> pd.DataFrame:
         """Intraclass correlations of all grouping factors: component, estimate, se, ci_lower, ci_upper.
@@ -358,7 +359,7 @@ class InferenceMethods(FittedModel):
         """
         from lme4py.inference.icc import icc_table
 
-        return icc_table(self.fit, self._alpha(alpha), **kw)
+        return icc_table(self.fit, alpha, **kw)
 
     def variance_table(self, alpha: float | None = None) -> pd.DataFrame:
         """Variances and covariances with standard errors and limits, as Stata prints them.
@@ -366,7 +367,7 @@ class InferenceMethods(FittedModel):
         Parameters
         ----------
         alpha : float, optional
-            One minus the confidence level; 0.05 when not given.
+            One minus the confidence level; when not given 0.05, or that of the keyword front door.
 
         Returns
         -------

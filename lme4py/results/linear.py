@@ -29,8 +29,6 @@ class MixedResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
     Intercept -17.6  0.4  28.6 -23.1  56.7 -45.0
     """
 
-    _own_ddf = "satterthwaite"
-
     @property
     def family(self) -> str:
         """Name of the response distribution: "gaussian"."""

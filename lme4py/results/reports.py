@@ -37,7 +37,7 @@ class ReportMethods(FittedModel):
         return self._plain_tables(ddf)
 
     def _plain_tables(self, ddf: str | None) -> list[Table]:
-        return summary_report.summary_tables(self.fit, ddf or self.default_ddf)
+        return summary_report.summary_tables(self.fit, ddf)
 
     def summary(self, ddf: str | None = None) -> str:
         """The result as text.
@@ -92,7 +92,7 @@ class ReportMethods(FittedModel):
         -------
         dict
         """
-        return tidy_report.to_dict(self.fit, random_effects, self.default_ddf)
+        return tidy_report.to_dict(self.fit, random_effects)
 
     def to_json(self, random_effects: bool = False, indent: int | None = 2) -> str:
         """The result as JSON; numbers that are not finite become null.
@@ -115,7 +115,7 @@ class ReportMethods(FittedModel):
         ddf: str | None = None,
         effects: str | Sequence[str] = ("fixed", "ran_pars"),
         conf_int: bool = False,
-        conf_level: float = 0.95,
+        conf_level: float | None = None,
         conf_method: str = "wald",
         scales: str = "sdcor",
         exponentiate: bool = False,
@@ -125,12 +125,14 @@ class ReportMethods(FittedModel):
         Parameters
         ----------
         ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+            Of the tests and limits of the fixed effects; None is `default_ddf`.
         effects : str or sequence of {"fixed", "ran_pars", "ran_vals", "ran_coefs"}
             Fixed effects, standard deviations and correlations, conditional modes, coefficients of each level; the last
             two come with the column level.
         conf_int : bool
             Add conf_low and conf_high.
-        conf_level : float
+        conf_level : float, optional
+            0.95 when not given, or that of the keyword front door.
         conf_method : {"wald", "profile", "boot"}
         scales : {"sdcor", "vcov"}
             `ran_pars` as standard deviations and correlations, or as variances and covariances.
@@ -141,8 +143,7 @@ class ReportMethods(FittedModel):
         -------
         DataFrame
         """
-        chosen = ddf or self.default_ddf
-        return tidy_report.tidy(self.fit, chosen, effects, conf_int, conf_level, conf_method, scales, exponentiate)
+        return tidy_report.tidy(self.fit, ddf, effects, conf_int, conf_level, conf_method, scales, exponentiate)
 
     def glance(self) -> pd.DataFrame:
         """One row for the whole model: sizes, sigma, criterion, log-likelihood, AIC, BIC, convergence.
@@ -243,7 +244,7 @@ class ReportMethods(FittedModel):
 
     @property
     def __maketables_coef_table__(self) -> pd.DataFrame:
-        return maketables.coefficient_frame(self.fit, self.default_ddf)
+        return maketables.coefficient_frame(self.fit)
 
     @property
     def __maketables_depvar__(self) -> str:

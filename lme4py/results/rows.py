@@ -128,8 +128,9 @@ class RowMethods(FittedModel):
         type: str = "response",
         new_levels: str = "zero",
         interval: str | None = None,
-        alpha: float = 0.05,
+        alpha: float | None = None,
         weights: str | ArrayLike | None = None,
+        ddf: str | None = None,
     ) -> Any:
         """Predictions on the index of `data`.
 
@@ -152,11 +153,14 @@ class RowMethods(FittedModel):
             fit. "prediction": limits of one new observation, of a known group where its random effects are included,
             else of a new group; the residual variance is that of the row's weight. Ordered categories have
             "confidence" only: limits of each probability, which stay between 0 and 1.
-        alpha : float
-            One minus the level of the interval.
+        alpha : float, optional
+            One minus the level of the interval; when not given 0.05, or that of the keyword front door.
         weights : str or array of shape (n,), optional
             For prediction intervals on new data: prior weights, or numbers of trials; the column that the fit took
             them from when not given.
+        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+            Degrees of freedom of the limits; None is `default_ddf`. Satterthwaite's stand in for Kenward and Roger's
+            where random effects or new observations are predicted.
 
         Returns
         -------
@@ -164,7 +168,7 @@ class RowMethods(FittedModel):
             Probabilities of ordered categories with an interval have a MultiIndex of columns, (category, predicted),
             (category, lower), (category, upper), so that ``table[category]`` is the frame of one category.
         """
-        return prediction.predict(self.fit, data, include_random, type, new_levels, interval, alpha, weights)
+        return prediction.predict(self.fit, data, include_random, type, new_levels, interval, alpha, weights, ddf)
 
     # --- other responses ------------------------------------------------------------------------------------
 
