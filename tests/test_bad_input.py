@@ -1003,7 +1003,7 @@ CASES = [
         "anova type",
         lambda: sleep_fit().anova(type=4),
         OptionError,
-        "type=4 is not known; use 1 (sequential), 2 (marginal) or 3.",
+        "type=4 is not known; use 1, 2 or 3 (those of SAS and lmerTest), 'sequential'",
     ),
     (
         "contest shape",
