@@ -57,10 +57,10 @@ def plots(fits: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """File name -> what draws it."""
     sleep, cbpp, contraception = fits["sleepstudy"], fits["cbpp"], fits["contraception"]
     return {
-        "caterpillar_sleepstudy": lambda: sleep.plot(),
-        "caterpillar_two_factors": lambda: fits["penicillin"].plot(),
-        "caterpillar_3_levels": lambda: fits["schools3"].plot(),
-        "caterpillar_300_levels": lambda: fits["schools300"].plot(),
+        "caterpillar_sleepstudy": lambda: sleep.plot(variable="all"),
+        "caterpillar_two_factors": lambda: fits["penicillin"].plot(variable="all"),
+        "caterpillar_3_levels": lambda: fits["schools3"].plot(variable="all"),
+        "caterpillar_300_levels": lambda: fits["schools300"].plot(variable="all"),
         "caterpillar_cbpp": lambda: cbpp.plot(),
         "residuals_sleepstudy": lambda: sleep.plot("residuals"),
         "residuals_contraception": lambda: contraception.plot("residuals"),

@@ -213,7 +213,7 @@ def _write_plot(result: MixedResult | MEGLMResult, name: str) -> None:
         ) from None
     # A machine without a screen must be able to draw into a file.
     mpl.use("agg")
-    drawn = result.plot()
+    drawn = result.plot("caterpillar", "all")
     first: Any = drawn.flat[0] if hasattr(drawn, "flat") else drawn
     try:
         first.figure.savefig(name, dpi=150)

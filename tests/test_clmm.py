@@ -392,5 +392,5 @@ class TestResults:
         assert binary.categories == ()
         assert binary.fit.thresholds is None
         assert binary.fit.threshold_names == ()
-        with pytest.raises(OptionError, match="ordered categories"):
-            _ = binary.thresholds
+        assert binary.thresholds is None
+        assert binary.thresholds_se is None

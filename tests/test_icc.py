@@ -130,7 +130,8 @@ def test_a_grouping_factor_names_its_level(sleep):
 
 def test_one_sentence_in_print_and_in_a_notebook(sleep):
     found = sleep.icc(alpha=0.1)
-    assert str(found).startswith(f"ICC (_cons) {found.estimate:.4f}, standard error {found.se:.4f}, 90% interval ")
+    numbers = f"{found.estimate:.4f}, standard error {found.se:.4f}, 90% interval "
+    assert str(found).startswith(f"ICC (_cons; Days = 0) {numbers}")
     assert str(found).endswith("(delta method, logit scale)")
     assert found._repr_html_() == f"<p>{found}</p>"
     assert repr(found).startswith("ICCResult(estimate=")

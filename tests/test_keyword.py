@@ -418,7 +418,8 @@ def test_ratios_and_dispersion():
     np.testing.assert_allclose(odds[["lower", "upper"]], np.exp(logit.conf_int(0.1)))
     counts = menbreg(DATA["Salamanders"], "count", ["mined"], "site", alpha=0.1)
     np.testing.assert_allclose(counts.incidence_rate_ratios()[["lower", "upper"]], np.exp(counts.conf_int(0.1)))
-    assert counts.dispersion == pytest.approx(0.64, abs=0.01)
+    # alpha, as in Stata: one over the shape.
+    assert counts.dispersion == pytest.approx(1 / 0.64, abs=0.02)
 
 
 def test_update_takes_keywords():

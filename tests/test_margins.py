@@ -48,7 +48,7 @@ def test_example_predictions_and_pairs(session):
     means = session.predict(atexog={"treated": [0, 1]})
     np.testing.assert_allclose(means.estimate, [62.3865881276, 66.0405637654], **PAGE)
     np.testing.assert_allclose(means.std_error, [0.3797787588, 0.4558173219], **PAGE)
-    pair = session.contrasts(pairwise("treated", [0, 1]))
+    pair = session.contrasts(pairwise("treated", [1, 0]))
     np.testing.assert_allclose([pair.estimate[0], pair.std_error[0]], [3.6539756379, 0.5500542196], **PAGE)
     assert pair.labels == ("treated: 1 - 0",)
 
@@ -78,7 +78,7 @@ def test_example_interaction_groups_and_weights():
     np.testing.assert_allclose(over.estimate, [0.315301, 0.246989], atol=1e-6)
     assert over.n_obs.tolist() == [242, 158]
     weights = np.where(example()["age"] > 50, 11.0, 1.0)
-    weighted = Margins.linear_scale(fit, weights=weights).contrasts(pairwise("treated", [0, 1]))
+    weighted = Margins.linear_scale(fit, weights=weights).contrasts(pairwise("treated", [1, 0]))
     np.testing.assert_allclose(weighted.estimate, [2.7618549], rtol=1e-7)
 
 
@@ -93,7 +93,7 @@ def test_cbpp_averaged_over_the_random_effects():
 
 def test_logit_scale_shows_odds_ratios():
     fit = cbpp_fit()
-    result = Margins.logit_scale(fit).contrasts(pairwise("period", ["1", "2"]))
+    result = Margins.logit_scale(fit).contrasts(pairwise("period", ["2", "1"]))
     ratio = float(np.exp(fit.params["period[T.2]"]))
     np.testing.assert_allclose(result.estimate, [ratio], rtol=1e-12)
     np.testing.assert_allclose(result.std_error, ratio * fit.bse["period[T.2]"], rtol=1e-12)
@@ -281,9 +281,9 @@ def test_contrasts_in_all_forms(session):
         np.testing.assert_allclose(other.estimate[0], by_list.estimate[0], rtol=1e-12)
     assert by_name.labels == ("rest against A",)
     assert by_matrix.labels == ("school: 0.5 B + 0.5 C - A", "school: C - B")
-    scenarios, weights = pairwise("treated", [0, 1])
+    scenarios, weights = pairwise("treated", [1, 0])
     np.testing.assert_allclose(
-        session.contrasts(scenarios, weights).estimate, session.contrasts(**pairwise("treated", [0, 1])).estimate
+        session.contrasts(scenarios, weights).estimate, session.contrasts(**pairwise("treated", [1, 0])).estimate
     )
 
 
@@ -320,7 +320,7 @@ def test_functions_of_predictions():
     np.testing.assert_allclose(ratio.se, [np.sqrt(gradient @ covariance @ gradient)], rtol=1e-10)
     # abs() takes complex numbers but is not analytic: differences take its place.
     distance = session.evaluate(at_levels("period", ["1", "2"]), compose=lambda p: abs(p[1] - p[0]))
-    plain = session.contrasts(pairwise("period", ["1", "2"]))
+    plain = session.contrasts(pairwise("period", ["2", "1"]))
     np.testing.assert_allclose(distance.se, plain.se, rtol=1e-7)
     several = session.evaluate(
         {"first": {"period": "1"}, "second": {"period": "2"}}, lambda p: {"sum": p["first"] + p["second"]}
@@ -344,7 +344,7 @@ def test_binary_and_categorical_variables_give_differences(session):
     result = session.dydx()
     assert result.labels[:3] == ("age", "female: 1 - 0", "treated: 1 - 0")
     assert any("differences from the first level" in note for note in result.notes)
-    pair = session.contrasts(pairwise("treated", [0, 1]))
+    pair = session.contrasts(pairwise("treated", [1, 0]))
     np.testing.assert_allclose(session.dydx("treated").estimate, pair.estimate, rtol=1e-12)
 
 

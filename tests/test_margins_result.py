@@ -77,7 +77,7 @@ def test_summary_html_markdown_and_latex(schools):
 
 
 def test_nulls_on_the_scale_that_is_shown():
-    ratio = Margins.logit_scale(cbpp_fit()).contrasts(pairwise("period", ["1", "2"]))
+    ratio = Margins.logit_scale(cbpp_fit()).contrasts(pairwise("period", ["2", "1"]))
     z = (ratio.value[0] - np.log(0.5)) / ratio.se[0]
     test = ratio.test(value=0.5)
     np.testing.assert_allclose(test["statistic"], z, rtol=1e-12)
@@ -205,9 +205,9 @@ def test_simultaneous_intervals(schools):
 def test_simulation_agrees_with_gradients():
     for session in (Margins.linear_scale, Margins.logit_scale):
         # At means there are a few rows only; the averages over the random effects are the same functions.
-        exact = session(binary_fit(), random="integrate", at="mean").contrasts(pairwise("t", ["a", "b"]))
+        exact = session(binary_fit(), random="integrate", at="mean").contrasts(pairwise("t", ["b", "a"]))
         drawn = session(binary_fit(), random="integrate", at="mean", method="simulation", n_sim=400, rng_seed=2)
-        result = drawn.contrasts(pairwise("t", ["a", "b"]))
+        result = drawn.contrasts(pairwise("t", ["b", "a"]))
         np.testing.assert_allclose(result.estimate, exact.estimate)
         # 400 draws: a standard deviation is known to about 4 %, the curvature adds some.
         np.testing.assert_allclose(result.se, exact.se, rtol=0.15)

@@ -108,7 +108,7 @@ def test_plot_refuses(slopes, agg, options, message):
 
 def test_slim_results_say_why_they_draw_no_rows(sleep, agg):
     slim = sleep.slim()
-    assert len(slim.plot()) == 2
+    assert len(slim.plot(variable="all")) == 2
     for kind in ("residuals", "qq", "shrinkage", "fitted"):
         with pytest.raises(Lme4Error, match="slim"):
             slim.plot(kind)
@@ -118,11 +118,22 @@ def test_slim_results_say_why_they_draw_no_rows(sleep, agg):
 
 
 def test_caterpillar_draws_every_random_effect(slopes, agg):
-    axes = slopes.plot()
+    axes = slopes.plot(variable="all")
     assert [axis.get_title(loc="left") for axis in axes] == ["Intercept", "x"]
     labels = [label.get_text() for label in axes[0].get_yticklabels()]
     # From the top to the bottom.
     assert labels == slopes.ranef()["Intercept"].sort_values(ascending=False).index.tolist()
+
+
+def test_caterpillar_draws_the_random_intercept_into_one_axes(slopes, crossed, agg):
+    assert slopes.plot().get_title(loc="left") == "Intercept"
+    assert slopes.plot_data()["term"].unique().tolist() == ["Intercept"]
+    assert crossed.plot_data().equals(crossed.plot_data(variable="Intercept|g"))
+    data = lme4py.load_dataset("sleepstudy")
+    assert lme4py.lmer("Reaction ~ Days + (0 + Days | Subject)", data).plot().get_title(loc="left") == "Days"
+    # A factor that is called so is meant by its name.
+    named = lme4py.lmer("Reaction ~ Days + (Days | all)", data.rename(columns={"Subject": "all"}))
+    assert len(named.plot_data(variable="all")) == 36
 
 
 def test_caterpillar_whiskers_are_normal_intervals(slopes, agg):
@@ -143,7 +154,7 @@ def test_caterpillar_into_given_axes(crossed, agg):
     _, axis = agg.subplots()
     assert crossed.plot(variable="Intercept|h", ax=axis) is axis
     with pytest.raises(OptionError, match="choose one with `variable`"):
-        crossed.plot(ax=axis)
+        crossed.plot(variable="all", ax=axis)
 
 
 def test_caterpillar_of_a_factor_and_of_a_second_term(crossed, agg):
@@ -190,11 +201,11 @@ def test_residuals_of_another_type(cbpp, agg):
 
 def test_quantile_residuals_of_every_family(cbpp, wine, agg):
     for result in (cbpp, wine):
-        table = result.plot_data("qq", type="quantile")
-        expected = np.sort(result.quantile_residuals(seed=1).normal)
+        table = result.plot_data("qq")
+        expected = np.sort(result.quantile_residuals(seed=1, include_random=True).normal)
         # The same numbers, only sorted.
         np.testing.assert_allclose(table["sample"], expected, rtol=1e-12)
-        assert "normal scale" in result.plot("qq", type="quantile").get_ylabel()
+        assert "normal scale" in result.plot("qq").get_ylabel()
     means = cbpp.predict(include_random=False)
     np.testing.assert_array_equal(cbpp.plot_data("residuals", type="quantile")["fitted"], means)
     assert cbpp.plot("residuals", type="quantile").get_xlabel().endswith("random effects zero")

@@ -128,6 +128,8 @@ class Family(ABC):
         0 or 1 dispersion parameters, estimated on the log scale: lambda.
     parameter : str
         What exp(lambda) is called: "phi", "sigma2", "theta", "alpha"; "" without one.
+    stata_inverts : bool
+        Stata reports one over exp(lambda), by the name `stata_parameter`.
     default_link : str
     canonical : bool
         Whether observed and expected weights are the same.
@@ -141,6 +143,8 @@ class Family(ABC):
     default_link: ClassVar[str]
     n_dispersion: ClassVar[int] = 0
     parameter: ClassVar[str] = ""
+    stata_inverts: ClassVar[bool] = False
+    stata_parameter: ClassVar[str] = ""
     # Poisson, binomial, negative binomial: prior weights multiply the log-likelihood of the row.
     weights_multiply: ClassVar[bool] = True
     canonical_link: ClassVar[str] = ""

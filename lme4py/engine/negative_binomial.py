@@ -34,6 +34,8 @@ class NegativeBinomial2(MeanFamily):
     concave_links = frozenset({"log"})
     n_dispersion = 1
     parameter = "theta"
+    stata_inverts = True
+    stata_parameter = "alpha"
 
     def _pieces(self, data: ResponseData, t: FloatArray, lam: float, order: Order, expected: bool) -> Pieces:
         y, theta = data.y, natural(lam)

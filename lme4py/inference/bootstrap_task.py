@@ -167,7 +167,7 @@ def stack_values(
         if parameter.kind == "fixed":
             columns.append(beta[:, parameter.first])
         elif parameter.kind == "dispersion" and dispersion is not None:
-            columns.append(dispersion)
+            columns.append(parameter.reported(dispersion))
         elif parameter.kind == "threshold" and thresholds is not None:
             columns.append(thresholds[:, parameter.first])
         elif parameter.kind == "sigma":

@@ -8,7 +8,7 @@ over the rows (Johnson 2014).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +61,9 @@ class ICCResult(Sentence):
     component : str
     note : str
         How the interval was made.
+    at : str
+        With random slopes the covariate values, such as "Days = 0", at which the variances are taken, or "mean over the
+        rows"; "" without.
     """
 
     estimate: float
@@ -70,11 +73,13 @@ class ICCResult(Sentence):
     alpha: float
     component: str = "_cons"
     note: str = ""
+    at: str = ""
 
     def __str__(self) -> str:
         interval = f"{100.0 * (1.0 - self.alpha):g}% interval {self.ci_lower:.4f} to {self.ci_upper:.4f}"
         how = f" ({self.note})" if self.note else ""
-        return f"ICC ({self.component}) {self.estimate:.4f}, standard error {self.se:.4f}, {interval}{how}"
+        where = f"; {self.at}" if self.at else ""
+        return f"ICC ({self.component}{where}) {self.estimate:.4f}, standard error {self.se:.4f}, {interval}{how}"
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,9 @@ def icc(
     result : result of a linear or generalised linear mixed model, or its fit
     component : str
         "_cons" with one grouping factor; with several "_cons|g", or "g", for the correlation of two rows in one level
-        of g (and so in one level of every factor in which g is nested); "all" for the share of all random effects
-        (without those that have a level for every row: overdispersion).
+        of g (and so in one level of every factor in which g is nested: casks in batches are "cask", "cask|batch" or
+        "cask:batch"); "all" for the share of all random effects (without those that have a level for every row:
+        overdispersion).
     alpha : float, optional
         One minus the confidence level; that of the fit (0.05) when not given.
     n_boot : int
@@ -170,7 +176,21 @@ def icc(
     """
     fit = _fit(result)
     level = chosen_alpha(fit, alpha)
+    at = "mean" if at is None and component == "all" else at
     ratio = _ratio(fit, component, at, adjusted, variance)
+    found = _interval(fit, ratio, component, level, n_boot, seed, n_jobs)
+    return replace(found, at=_where(fit.design, at))
+
+
+def _interval(
+    fit: AnyFit,
+    ratio: _Ratio,
+    component: str,
+    level: float,
+    n_boot: int,
+    seed: int | None,
+    n_jobs: int | None,
+) -> ICCResult:
     estimate = ratio.value(fit)
     if check_count("n_boot", n_boot, 0):
         return _bootstrapped(fit, ratio, component, level, n_boot, seed, n_jobs)
@@ -199,7 +219,8 @@ def icc_table(result: Any, alpha: float | None = None, **kw: Any) -> pd.DataFram
     Returns
     -------
     DataFrame
-        Columns component, estimate, se, ci_lower, ci_upper; one row for each grouping factor.
+        Columns component, estimate, se, ci_lower, ci_upper; one row for each grouping factor. With random slopes
+        ``attrs["note"]`` says at which covariate values.
 
     Raises
     ------
@@ -218,7 +239,10 @@ def icc_table(result: Any, alpha: float | None = None, **kw: Any) -> pd.DataFram
 
     columns = ["component", "estimate", "se", "ci_lower", "ci_upper"]
     found = [icc(result, component, alpha, **kw) for component in _components(_fit(result).design)]
-    return pd.DataFrame([[getattr(one, name) for name in columns] for one in found], columns=columns)
+    table = pd.DataFrame([[getattr(one, name) for name in columns] for one in found], columns=columns)
+    if found[0].at:
+        table.attrs["note"] = f"Variances at: {found[0].at}."
+    return table
 
 
 def _components(design: Design) -> list[str]:
@@ -241,8 +265,6 @@ def _ratio(fit: AnyFit, component: str, at: Mapping[str, float] | str | None, ad
         shared = tuple(t for t, alone in enumerate(observation_level(fit)) if not alone)
         if not shared:
             raise OptionError("every random effect has a level for each row, so that no two rows share anything.")
-    if at is None and component == "all":
-        at = "mean"
     if isinstance(at, str):
         if at != "mean":
             raise OptionError(f'`at` is {at!r}; give "mean", or values such as {{"Days": 5}}.')
@@ -265,8 +287,7 @@ def _shared(design: Design, component: str) -> tuple[int, ...]:
         return tuple(range(len(design.terms)))
     known = list(design.n_groups)
     choices = _components(design)
-    named = f"_cons|{component}" if component in known else component
-    head, _, group = named.partition("|") if isinstance(named, str) else ("", "", "")
+    head, group = _split(component, known)
     if head not in INTERCEPTS or (group and group not in known) or (not group and len(known) > 1):
         hint = did_you_mean(str(component), choices)
         raise OptionError(
@@ -275,6 +296,33 @@ def _shared(design: Design, component: str) -> tuple[int, ...]:
         )
     codes = group_codes(design, group or known[0])
     return tuple(t for t, term in enumerate(design.terms) if is_nested(codes, term.codes))
+
+
+def _split(component: Any, known: Sequence[str]) -> tuple[str, str]:
+    """The random effect and the grouping factor that a component names.
+
+    A factor nested in others has three names: "cask:batch", Stata's "cask|batch", and "cask" as the user gave it.
+    """
+    if not isinstance(component, str):
+        return "", ""
+    others = {group.replace(":", "|"): group for group in known}
+    others |= {group.partition(":")[0]: group for group in known if group.partition(":")[2] in known}
+    names = {**others, **{group: group for group in known}}
+    if component in names:
+        return "_cons", names[component]
+    head, _, group = component.partition("|")
+    return head, names.get(group, group)
+
+
+def _where(design: Design, at: Mapping[str, float] | str | None) -> str:
+    """At which values of the columns of random slopes the variances are taken, in words."""
+    slopes = dict.fromkeys(name for term in design.terms for name in term.columns if name not in INTERCEPTS)
+    if not slopes:
+        return ""
+    if isinstance(at, str):
+        return "mean over the rows"
+    values = dict(at or {})
+    return ", ".join(f"{name} = {values.get(name, 0.0):g}" for name in slopes)
 
 
 def _checked_values(design: Design, at: Mapping[str, float] | None) -> dict[str, float]:

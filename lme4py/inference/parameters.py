@@ -14,6 +14,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.dispersion import is_inverted
 from lme4py.inference.variance import has_correlations, term_labels
 
 __all__ = [
@@ -49,6 +50,8 @@ class Parameter:
         Columns of X (fixed) or of the term; `first` is the number of a threshold.
     alias : str
         lme4's name: ``"sd_(Intercept)|Subject"``, ``"sigma"``.
+    inverted : bool
+        One over the parameter of the family is reported.
     """
 
     name: str
@@ -57,6 +60,11 @@ class Parameter:
     first: int = -1
     second: int = -1
     alias: str = ""
+    inverted: bool = False
+
+    def reported(self, value: Any) -> Any:
+        """What is reported where the parameter of the family has this value, and the other way round."""
+        return 1.0 / value if self.inverted else value
 
 
 def parameters(design: Design, residual: bool = True) -> tuple[Parameter, ...]:
@@ -98,7 +106,8 @@ def fit_parameters(fit: Fit | GlmmFit) -> tuple[Parameter, ...]:
     cuts = [Parameter(str(name), "threshold", first=k, alias=str(name)) for k, name in enumerate(names)]
     rest = [parameter for parameter in plain if parameter.kind != "fixed"]
     if fit.log_dispersion is not None and fit.family.name != "gaussian":
-        rest.append(Parameter(DISPERSION, "dispersion", alias=fit.family.parameter))
+        name = fit.family.stata_parameter if is_inverted(fit) else fit.family.parameter
+        rest.append(Parameter(DISPERSION, "dispersion", alias=name, inverted=is_inverted(fit)))
     return (*fixed, *cuts, *rest)
 
 
@@ -115,7 +124,7 @@ def fit_values(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
     values = [
         float(thresholds[p.first])
         if p.kind == "threshold" and thresholds is not None
-        else dispersion
+        else p.reported(dispersion)
         if p.kind == "dispersion"
         else _value(p, fit.beta, fit.covariances, fit.sigma)
         for p in wanted

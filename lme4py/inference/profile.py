@@ -119,7 +119,7 @@ class Profile:
         if parameter.name not in self._sides:
             return -1.0, 1.0
         lower, upper = (_value(parameter, side.limit(target)) for side in self._sides[parameter.name])
-        return lower, upper
+        return (upper, lower) if parameter.inverted else (lower, upper)
 
     def to_frame(self) -> pd.DataFrame:
         """All points: columns parameter, value, zeta (the signed root of the change of the deviance).
@@ -134,7 +134,8 @@ class Profile:
         for parameter in self.parameters:
             if parameter.name not in self._sides:
                 continue
-            lower, upper = self._sides[parameter.name]
+            # What grows with one over a parameter is below its estimate where that is above.
+            lower, upper = self._sides[parameter.name][:: -1 if parameter.inverted else 1]
             rows += [(parameter.name, _value(parameter, p.v), -p.zeta) for p in reversed(lower.points)]
             rows += [(parameter.name, _value(parameter, p.v), p.zeta) for p in upper.points[1:]]
         return pd.DataFrame(rows, columns=["parameter", "value", "zeta"])
@@ -149,7 +150,8 @@ class Profile:
 
 
 def _value(parameter: Parameter, v: float) -> float:
-    return float(np.sin(v)) if parameter.kind == "corr" else float(v)
+    with np.errstate(divide="ignore"):
+        return float(np.sin(v) if parameter.kind == "corr" else parameter.reported(np.float64(v)))
 
 
 def profile(
@@ -215,7 +217,9 @@ def _profile(fit: Fit | GlmmFit, wanted: list[Parameter], alpha: float | None, n
                 # The other effect has no variance, so that the likelihood is flat over the whole range.
                 continue
             if isinstance(fit, GlmmFit):
-                pair = glmm_sides(fit, parameter, float(error))
+                # The profile moves the parameter of the family.
+                inner = error * fit.dispersion**2 if parameter.inverted else error
+                pair = glmm_sides(fit, parameter, float(inner))
             else:
                 pair = make_sides(fit, CovarianceCriterion(fit.problem, False), parameter, float(value), float(error))
             sides[parameter.name] = pair

@@ -12,7 +12,8 @@ from lme4py.engine.types import FloatArray
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import chosen_alpha
-from lme4py.inference.parameters import Parameter, fit_parameters, fit_values
+from lme4py.inference.dispersion import shown_dispersion
+from lme4py.inference.parameters import RESIDUAL, Parameter, fit_parameters, fit_values
 from lme4py.inference.varpar import VarianceInformation, variance_information
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def _gradient(fit: Fit | GlmmFit, information: VarianceInformation, parameter: P
     if parameter.kind == "sigma":
         return 0.5 * fit.sigma * information.residual
     if parameter.kind == "dispersion":
-        return fit.dispersion * information.residual  # type: ignore[union-attr]
+        slope: FloatArray = parameter.reported(fit.dispersion) * information.residual  # type: ignore[union-attr]
+        return -slope if parameter.inverted else slope
     if parameter.kind == "threshold":
         return information.thresholds[:, parameter.first]
     cov, d = fit.covariances[parameter.term], information.covariances[parameter.term]
@@ -110,9 +112,9 @@ def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFra
     -------
     pandas.DataFrame
         Rows as the keys of `variance_components` without the correlations: ``var(_cons)``, ``cov(_cons,x)``,
-        ``var(Residual)``; columns estimate, std_error (delta method), lower, upper (on the log scale for variances,
-        normal for covariances). A variance of zero has no standard error from the curvature: NaN, and the limits 0 and
-        infinity; use the profile.
+        ``var(Residual)``, then the dispersion under its name (phi, theta; alpha of the keyword door); columns estimate,
+        std_error (delta method), lower, upper (on the log scale for variances, normal for covariances). A variance of
+        zero has no standard error from the curvature: NaN, and the limits 0 and infinity; use the profile.
     """
     import pandas as pd
 
@@ -134,5 +136,9 @@ def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFra
         else:
             value = value if value > _NO_VARIANCE else 0.0
             rows.append((value, error if value > 0.0 else float("nan"), *_limits("sd", value, z * error)))
+    found = shown_dispersion(fit, alpha)
+    if found is not None and RESIDUAL not in [p.name for p in fit_parameters(fit)]:
+        names.append(found.name)
+        rows.append((found.estimate, found.std_error, found.lower, found.upper))
     columns = ["estimate", "std_error", "lower", "upper"]
     return pd.DataFrame(rows, columns=columns, index=pd.Index(names, name="term"))

@@ -293,7 +293,7 @@ def menbreg(
 ) -> MEGLMResult:
     """Fit a mixed negative binomial regression (NB-2): `meglm` with the nbinomial family and the log link.
 
-    Its `dispersion` is theta in Var(y) = mu + mu^2 / theta (1 / alpha in Stata).
+    Its `dispersion` is alpha in Var(y) = mu + alpha mu^2, as in Stata (`glmer_nb` has theta = 1 / alpha).
 
     Parameters
     ----------

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from lme4py.data.column import Column
+from lme4py.data.frame import read_frame
+from lme4py.design.categories import MAX_CATEGORIES
 from lme4py.engine.ordinal import make_ordinal
+from lme4py.errors import Lme4Warning
 from lme4py.glmm_fit import check_options, glmm_fit
 from lme4py.inference.vce import with_vce
 from lme4py.keyword.model import Model
@@ -47,8 +54,8 @@ def meologit(
     data : data frame
         pandas, polars, pyarrow, a dict of arrays, or anything else that narwhals reads.
     y : str
-        An ordered categorical column, or numbers (in ascending order); for text give `levels`. Categories without rows
-        are left out.
+        An ordered categorical column, or numbers (in ascending order). Text is ordered by appearance and an unordered
+        categorical by its categories, with a warning that prints the order. Categories without rows are left out.
     x_fixed, group, x_random, cov_type, offset, nAGQ, maxiter, tol, alpha, crossed, weights, vce, ddf
         As in `meglm`. The thresholds take the place of the constant.
     threshold : {"flexible", "symmetric", "symmetric2", "equidistant"}
@@ -60,6 +67,11 @@ def meologit(
     -------
     MEGLMResult
         With `thresholds`.
+
+    Warns
+    -----
+    Lme4Warning
+        Where the order of the categories is taken from the data.
 
     Raises
     ------
@@ -75,7 +87,8 @@ def meologit(
     >>> round(result.log_likelihood, 4)
     -81.5654
     """
-    keywords = {"offset": offset, "weights": weights, "alpha": alpha, "ddf": ddf, "vce": vce, "levels": levels}
+    order = assumed_order(data, y) if levels is None else levels
+    keywords = {"offset": offset, "weights": weights, "alpha": alpha, "ddf": ddf, "vce": vce, "levels": order}
     model = Model(data, y, x_fixed, group, x_random, cov_type, crossed, **keywords)
     return _fitted(model, "logit", threshold, nAGQ, maxiter, tol)
 
@@ -121,7 +134,8 @@ def meoprobit(
     >>> result.link, list(result.thresholds.index)
     ('probit', ['1|2', '2|3', '3|4', '4|5'])
     """
-    keywords = {"offset": offset, "weights": weights, "alpha": alpha, "ddf": ddf, "vce": vce, "levels": levels}
+    order = assumed_order(data, y) if levels is None else levels
+    keywords = {"offset": offset, "weights": weights, "alpha": alpha, "ddf": ddf, "vce": vce, "levels": order}
     model = Model(data, y, x_fixed, group, x_random, cov_type, crossed, **keywords)
     return _fitted(model, "probit", threshold, nAGQ, maxiter, tol)
 
@@ -134,3 +148,44 @@ def _fitted(model: Model, link: str, threshold: str, nAGQ: int, maxiter: int, to
     categories = () if design.response is None else design.response.categories
     family = make_ordinal(link, threshold, len(categories or ()))
     return MEGLMResult(with_vce(glmm_fit(design, family, nAGQ=nAGQ, control=settings)))
+
+
+def assumed_order(data: Any, y: Any) -> list[Any] | None:
+    """The categories of a column without an order of its own, lowest first, with one warning; None for all others.
+
+    Parameters
+    ----------
+    data : data frame
+    y : str
+        Text is taken in the order of its first appearance, an unordered categorical in that of its categories.
+    """
+    frame = None if isinstance(data, str) else read_frame(data)
+    if frame is None or not isinstance(y, str) or y not in frame or frame.kind(y) not in ("text", "factor"):
+        return None
+    column = frame.column(y)
+    order = _order_of(column)
+    if order is None:
+        return None
+    how = "of their first appearance" if column.kind == "text" else "of the categorical, which is unordered"
+    shown = [repr(level) for level in order]
+    warnings.warn(
+        f"the categories of the response {y!r} are taken in the order {how}: {' < '.join(shown)}. For another order "
+        f"give them from the lowest to the highest, as in levels=[{', '.join(shown)}].",
+        Lme4Warning,
+        stacklevel=4,
+    )
+    return order
+
+
+def _order_of(column: Column) -> list[Any] | None:
+    """Levels in the order that is assumed; None where the order is not in doubt, or nothing is left to order."""
+    found, first = np.unique(column.values, return_index=True)
+    first, found = first[found >= 0], found[found >= 0]
+    # Fewer, and more, are refused with words of their own.
+    if column.declared or not 3 <= found.size <= MAX_CATEGORIES:
+        return None
+    if column.kind == "text":
+        found = found[np.argsort(first)]
+    order = [column.levels[int(code)] for code in found]
+    numbers = all(isinstance(level, int | float | np.number) for level in order)
+    return None if numbers and order == sorted(order) else order

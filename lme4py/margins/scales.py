@@ -25,7 +25,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
 from lme4py.margins.curves import Averaged, Composed, Curve, Identity, Inverse, Outer
 
-__all__ = ["SCALES", "Scale", "outcome_curve", "transform", "untransform", "working_curve"]
+__all__ = ["SCALES", "Scale", "assumption", "outcome_curve", "transform", "untransform", "working_curve"]
 
 _INVERSES: Final = {"identity": "identity", "exp": "log", "expit": "logit"}
 
@@ -77,6 +77,17 @@ def untransform(name: str, x: FloatArray) -> FloatArray:
 
 def _has_no_link(family: str, link: Link | None) -> bool:
     return link is None or (family == "gaussian" and link.name == "identity")
+
+
+def assumption(scale: Scale, family: str, link: Link | None) -> str:
+    """What the scale takes a model without a link to be, as a sentence; empty where nothing is assumed."""
+    if not _has_no_link(family, link) or scale.name not in ("log", "logit"):
+        return ""
+    word = {"log": "a logarithm", "logit": "a logit"}[scale.name]
+    return (
+        f"The model has no link: its response is taken to be {word} already, as in a model of {scale.name}(y); "
+        f"predictions are shown by {scale.prediction}, differences by {scale.effect} as {scale.effect_name}s."
+    )
 
 
 def working_curve(scale: Scale, family: str, link: Link | None, integrate: bool) -> Curve:

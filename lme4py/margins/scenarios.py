@@ -38,7 +38,7 @@ class ContrastSpec:
     """Scenarios with contrasts of them.
 
     It can be handed to `Margins.contrasts` as it is, with two stars, or in two pieces:
-    ``scenarios, contrasts = pairwise("treated", [0, 1])``.
+    ``scenarios, contrasts = pairwise("treated", [1, 0])``.
 
     Attributes
     ----------
@@ -147,13 +147,13 @@ def expand_grid(values: Mapping[str, Any]) -> list[Scenario]:
 
 
 def pairwise(var: str, levels: Sequence[Any] | None = None) -> ContrastSpec:
-    """Differences between levels: the second minus the first; with more than two levels all pairs.
+    """Differences between levels in the order given: the first minus the second, and so for all pairs of more.
 
     Parameters
     ----------
     var : str
     levels : sequence, optional
-        All levels of the data when not given.
+        Without it all pairs of levels of the data, the later minus the earlier, as `all_pairwise`.
 
     Returns
     -------
@@ -161,10 +161,10 @@ def pairwise(var: str, levels: Sequence[Any] | None = None) -> ContrastSpec:
 
     Examples
     --------
-    >>> pairwise("treated", [0, 1]).contrasts
-    {'treated: 1 - 0': [-1.0, 1.0]}
+    >>> pairwise("treated", [1, 0]).contrasts
+    {'treated: 1 - 0': [1.0, -1.0]}
     """
-    return all_pairwise(var, levels)
+    return all_pairwise(var) if levels is None else _pairs(var, levels, first_minus_second=True)
 
 
 def all_pairwise(var: str, levels: Sequence[Any] | None = None) -> ContrastSpec:
@@ -187,12 +187,17 @@ def all_pairwise(var: str, levels: Sequence[Any] | None = None) -> ContrastSpec:
     """
     if levels is None:
         return ContrastSpec(var, [], {}, "pairwise", waiting="pairwise")
+    return _pairs(var, levels, first_minus_second=False)
+
+
+def _pairs(var: str, levels: Sequence[Any], first_minus_second: bool) -> ContrastSpec:
     scenarios = at_levels(var, levels)
     values = [scenario[var] for scenario in scenarios]
     _two(var, values)
     weights = {}
-    for i, j in combinations(range(len(values)), 2):
-        weights[f"{var}: {shown(values[j])} - {shown(values[i])}"] = _unit(len(values), plus=(j,), minus=(i,))
+    for pair in combinations(range(len(values)), 2):
+        i, j = pair if first_minus_second else pair[::-1]
+        weights[f"{var}: {shown(values[i])} - {shown(values[j])}"] = _unit(len(values), plus=(i,), minus=(j,))
     return ContrastSpec(var, scenarios, weights, "pairwise")
 
 

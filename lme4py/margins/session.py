@@ -41,7 +41,7 @@ class Margins(ScaleMethods):
     >>> m = Margins.logit_scale(fit, random="integrate")
     >>> m.predict(atexog={"period": ["1", "2", "3", "4"]}).estimate.round(4)
     array([0.2161, 0.097 , 0.0861, 0.0573])
-    >>> ratio = Margins.logit_scale(fit).contrasts(pairwise("period", ["2", "1"]))
+    >>> ratio = Margins.logit_scale(fit).contrasts(pairwise("period", ["1", "2"]))
     >>> print(ratio.to_frame()[["label", "estimate"]].round(4).to_string(index=False))
             label  estimate
     period: 1 / 2    2.6975

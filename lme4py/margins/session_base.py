@@ -20,7 +20,7 @@ from lme4py.margins.labels import RowNames
 from lme4py.margins.ordinal import OrdinalAdapter, by_category
 from lme4py.margins.population import SessionRows
 from lme4py.margins.result import MarginsResult, check_level
-from lme4py.margins.scales import SCALES, Scale, outcome_curve, working_curve
+from lme4py.margins.scales import SCALES, Scale, assumption, outcome_curve, working_curve
 from lme4py.margins.scenarios import Scenario
 
 __all__ = ["SessionBase"]
@@ -226,7 +226,8 @@ class SessionBase:
             "integrate": "averaged over the random effects",
             "conditional": "random effects at their conditional modes, taken as known",
         }[self.options.random]
-        return [f"{rows[0].upper()}{rows[1:]}; {random}.", *self.adapter.notes]
+        assumed = assumption(self.scale, self.adapter.family, self.adapter.link)
+        return [f"{rows[0].upper()}{rows[1:]}; {random}.", *([assumed] if assumed else []), *self.adapter.notes]
 
     def __repr__(self) -> str:
         return f"<Margins: {self.scale.name} scale, {self.adapter.description}>"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lme4py.errors import OptionError
 from lme4py.fit import Fit
 from lme4py.inference.coefficients import coef_table
+from lme4py.inference.dispersion import shown_dispersion
 from lme4py.inference.likelihood import aic, bic
 from lme4py.report.html import render_html
 from lme4py.report.latex import render_latex
@@ -236,9 +237,10 @@ def _model_rows(fits: list[AnyFit]) -> list[Row]:
     rows = []
     if any(not isinstance(fit, Fit) for fit in fits):
         rows.append(Row("model", "Family (link)", tuple(family_label(fit) for fit in fits)))
-    dispersion = [None if getattr(fit, "log_dispersion", None) is None else float(fit.dispersion) for fit in same]
-    if any(value is not None for value in dispersion):
-        rows.append(Row("random", "Dispersion", tuple(dispersion)))
+    dispersion = [shown_dispersion(fit) for fit in fits]
+    for name in dict.fromkeys(found.name for found in dispersion if found is not None):
+        own = tuple(found.estimate if found is not None and found.name == name else None for found in dispersion)
+        rows.append(Row("random", f"Dispersion ({name})", own))
     rows.append(Row("model", "Rows", tuple(float(fit.design.n_obs) for fit in fits)))
     for group in dict.fromkeys(group for fit in fits for group in fit.design.n_groups):
         counts = [fit.design.n_groups.get(group) for fit in fits]

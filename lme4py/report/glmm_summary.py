@@ -6,6 +6,7 @@ from typing import Any
 
 from lme4py.engine.ordinal import Ordinal
 from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.dispersion import shown_dispersion
 from lme4py.inference.glmm import has_residual
 from lme4py.report.numbers import column_decimals, format_value
 from lme4py.report.parts import is_ordinal, threshold_table
@@ -42,9 +43,8 @@ def family_line(fit: GlmmFit) -> str:
     text = f"{fit.family.name} ({fit.family.link.name})"
     if isinstance(fit.family, Ordinal):
         return f"{text}, {fit.family.threshold} thresholds"
-    if fit.log_dispersion is None:
-        return text
-    return f"{text}, {fit.family.parameter} = {fit.dispersion:.4g}"
+    found = shown_dispersion(fit)
+    return text if found is None else f"{text}, {found.name} = {found.estimate:.4g}"
 
 
 def summary_tables(fit: GlmmFit, ddf: str | None = None) -> list[Table]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lme4py.fit import Fit
 from lme4py.inference.coefficients import coef_table, confidence_intervals
+from lme4py.inference.dispersion import shown_dispersion
 from lme4py.inference.likelihood import aic, bic
 from lme4py.report.parts import AnyFit, entries, entry_label, family_label, method_label, threshold_table
 
@@ -64,8 +65,9 @@ def _values(fit: AnyFit) -> dict[str, Any]:
     values |= {"method": method_label(fit), "family": family_label(fit), "se_type": "model"}
     if isinstance(fit, Fit):
         values["sigma"] = fit.sigma
-    elif same.log_dispersion is not None:
-        values["dispersion"] = same.dispersion
+    found = shown_dispersion(fit)
+    if found is not None:
+        values["dispersion"] = found.estimate
     return values
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from lme4py.design.conventions import INTERCEPTS
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.inference.coefficients import chosen_alpha
@@ -69,6 +70,17 @@ def _any(fit: AnyFit) -> Any:
 # --- caterpillar ------------------------------------------------------------------------------------------------
 
 
+def _asked_for(fit: AnyFit, variable: str | Sequence[str] | None) -> list[tuple[str, str, str]]:
+    """The effects of a caterpillar plot: the first random intercept (or effect) when not given."""
+    if variable is None:
+        known = chosen_effects(fit, None)
+        return [next((effect for effect in known if effect[2] in INTERCEPTS), known[0])]
+    names = effect_names(fit)
+    if variable == "all" and not any("all" in (name, *pair) for name, pair in names.items()):
+        return chosen_effects(fit, None)
+    return chosen_effects(fit, variable)
+
+
 def caterpillar_data(
     fit: AnyFit, variable: str | Sequence[str] | None = None, *, alpha: float | None = None, sort: bool = True
 ) -> pd.DataFrame:
@@ -78,7 +90,7 @@ def caterpillar_data(
     ----------
     fit : Fit or GlmmFit
     variable : str or sequence of str, optional
-        Random effects or grouping factors; all when not given.
+        Random effects or grouping factors, or "all"; the random intercept when not given.
     alpha : float, optional
     sort : bool
         By size within each random effect; otherwise in the order of the levels.
@@ -88,7 +100,7 @@ def caterpillar_data(
     half = -float(special.ndtri(chosen_alpha(fit, alpha) / 2.0))
     modes, sds = conditional_modes(_any(fit)), conditional_sds(_any(fit))
     blocks = []
-    for _, group, column in chosen_effects(fit, variable):
+    for _, group, column in _asked_for(fit, variable):
         estimate = modes[group][column].to_numpy()
         error = sds[group][column].to_numpy()
         order = np.argsort(estimate, kind="stable") if sort else np.arange(estimate.size)
@@ -121,13 +133,14 @@ def caterpillar(
     ----------
     fit : Fit or GlmmFit
     variable : str or sequence of str, optional
+        As in `caterpillar_data`; one effect is drawn into one axes.
     ax : Axes, optional
     figsize : (float, float), optional
     alpha : float, optional
     sort : bool
     """
     alpha = chosen_alpha(fit, alpha)
-    effects = chosen_effects(fit, variable)
+    effects = _asked_for(fit, variable)
     table = caterpillar_data(fit, [f"{column}|{group}" for _, group, column in effects], alpha=alpha, sort=sort)
     n = [int(((table["group"] == group) & (table["term"] == column)).sum()) for _, group, column in effects]
     axes = panels(len(effects), ax, figsize, size=(3.6, level_height(max(n))), what="random effects")

@@ -39,17 +39,19 @@ _NAMES = {
 _SEED = 1
 
 
-def _kind(fit: AnyFit, type: str | None) -> str:
-    """The kind of residual, or that of the model when not given."""
-    if is_ordinal(fit):
-        return type or "quantile"
-    return type or ("scaled" if isinstance(fit, Fit) else "pearson")
+def _kind(fit: AnyFit, type: str | None, normal: bool = False) -> str:
+    """The kind of residual, or that of the model when not given: one that should be normal, or one against means."""
+    if type is not None:
+        return type
+    if isinstance(fit, Fit):
+        return "scaled"
+    return "quantile" if normal or is_ordinal(fit) else "pearson"
 
 
-def _residual_values(fit: AnyFit, type: str) -> tuple[FloatArray, str]:
-    """Residuals of the rows used and what they are called."""
+def _residual_values(fit: AnyFit, type: str, include_random: bool = False) -> tuple[FloatArray, str]:
+    """Residuals of the rows used and what they are called; quantile ones given the random effects, or for new ones."""
     if type == "quantile":
-        normal = quantile_residuals(fit, seed=_SEED).normal.dropna()
+        normal = quantile_residuals(fit, seed=_SEED, include_random=include_random).normal.dropna()
         return np.asarray(normal, dtype=np.float64), _NAMES["quantile"]
     if is_ordinal(fit):
         raise OptionError("of the residuals of ordinal models only type='quantile' can be drawn.")
@@ -150,7 +152,9 @@ def qq_data(
     variable : str, optional
         A random effect, for its conditional modes; residuals when not given.
     type : str, optional
-        Kind of residual, such as "quantile", which should be normal for all families if the model is right.
+        Kind of residual; "scaled" for linear models and "quantile" for generalised ones when not given. Quantile
+        residuals are simulated given the conditional modes: they should be normal for every family if the model is
+        right, which Pearson and deviance residuals of counts and 0/1 responses are not.
     alpha : float, optional
         One minus the level of the band, which holds for each point on its own; that of the fit when not given.
 
@@ -177,7 +181,8 @@ def qq_data(
 def _sample(fit: AnyFit, variable: str | None, type: str | None) -> tuple[FloatArray, list[Any], str]:
     same: Any = fit
     if variable is None:
-        values, name = _residual_values(fit, _kind(fit, type))
+        # Those of one group share its random effect otherwise, and are no sample for the band.
+        values, name = _residual_values(fit, _kind(fit, type, normal=True), include_random=True)
         design = fit.design
         return values, list(design.index[design.keep]), name
     (name, group, column), *more = chosen_effects(fit, variable)

@@ -11,6 +11,7 @@ from scipy import special
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import coef_table, confidence_intervals, wald_test
+from lme4py.inference.dispersion import shown_dispersion
 from lme4py.inference.lrt import LRTestResult
 from lme4py.inference.parameters import fit_parameters
 from lme4py.inference.row_summary import no_random_test, row_summary
@@ -156,7 +157,8 @@ def _entries(fit: AnyFit) -> list[tuple[Any, tuple[float, ...]]]:
     """Parameters of the variance table with its rows."""
     table = variance_table(fit, fit.design.conventions.alpha)
     known = [p for p in fit_parameters(fit) if p.kind in ("sd", "corr", "sigma")]
-    return list(zip(known, map(tuple, table.to_numpy(dtype=np.float64).tolist()), strict=True))
+    # The dispersion, in the last row of the table, is no random effect.
+    return list(zip(known, map(tuple, table.to_numpy(dtype=np.float64).tolist()), strict=False))
 
 
 def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
@@ -177,13 +179,9 @@ def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
 
 def _last_rows(fit: AnyFit) -> Iterator[tuple[str, tuple[float, ...]]]:
     yield from (("var(Residual)", row) for p, row in _entries(fit) if p.kind == "sigma")
-    if isinstance(fit, GlmmFit) and fit.log_dispersion is not None and fit.family.name != "gaussian":
-        value, error = fit.dispersion, float(fit.log_dispersion_se or np.nan)
-        half = -float(special.ndtri(fit.design.conventions.alpha / 2.0)) * error
-        yield (
-            fit.family.parameter,
-            (value, value * error, value * float(np.exp(-half)), value * float(np.exp(half))),
-        )
+    found = shown_dispersion(fit)
+    if found is not None and isinstance(fit, GlmmFit) and fit.family.name != "gaussian":
+        yield found.name, (found.estimate, found.std_error, found.lower, found.upper)
 
 
 def _thresholds(fit: AnyFit) -> Table:

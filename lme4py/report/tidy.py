@@ -15,9 +15,10 @@ from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference import glmm
 from lme4py.inference.coefficients import chosen_alpha, coef_table, confidence_intervals
+from lme4py.inference.dispersion import shown_dispersion
 from lme4py.inference.intervals import intervals
 from lme4py.inference.likelihood import aic, bic
-from lme4py.inference.parameters import fit_parameters
+from lme4py.inference.parameters import DISPERSION, fit_parameters
 from lme4py.inference.random_effects import coef, conditional_modes, conditional_sds
 from lme4py.inference.variance import VarianceEntry, var_corr, variance_components
 from lme4py.inference.variance_se import wald_limits
@@ -54,8 +55,8 @@ def tidy(
         Degrees of freedom of the tests (and the Wald limits) of the fixed effects; `default_ddf` of the fit when not
         given.
     effects : str or sequence of {"fixed", "ran_pars", "ran_vals", "ran_coefs"}
-        Fixed effects (and thresholds), standard deviations and correlations of the random effects, conditional modes,
-        and coefficients of each level. Rows come in the order asked for.
+        Fixed effects (and thresholds), standard deviations and correlations of the random effects (and the dispersion),
+        conditional modes, and coefficients of each level. Rows come in the order asked for.
     conf_int : bool
         Add the columns conf_low and conf_high.
     conf_level : float, optional
@@ -87,7 +88,7 @@ def tidy(
         if effect == "fixed":
             blocks += _fixed_blocks(fit, ddf, alpha, conf_method, exponentiate)
         elif effect == "ran_pars":
-            blocks.append(_parameter_block(fit, alpha, conf_method, scales))
+            blocks += [_parameter_block(fit, alpha, conf_method, scales), *_dispersion_blocks(fit, alpha, conf_method)]
         else:
             blocks += _level_blocks(fit, effect, alpha)
     return _stacked(blocks, "ran_vals" in wanted or "ran_coefs" in wanted, conf_int)
@@ -186,6 +187,19 @@ def _parameter_block(fit: AnyFit, alpha: float | None, method: str, scales: str)
     return block | _limit_columns(intervals(fit, alpha, method, [p.name for p in wanted]))
 
 
+def _dispersion_blocks(fit: AnyFit, alpha: float | None, method: str) -> list[dict[str, Any]]:
+    """The dispersion, where it is no residual variance."""
+    found = shown_dispersion(fit, alpha)
+    if found is None or any(entry.name1 is None for entry in entries(fit)):
+        return []
+    block: dict[str, Any] = {"effect": "dispersion", "term": [found.name]}
+    block |= {"estimate": np.array([found.estimate]), "std_error": np.array([found.std_error])}
+    if alpha is None:
+        return [block]
+    limits = (found.lower, found.upper) if method == "wald" else intervals(fit, alpha, method, [DISPERSION])
+    return [block | _limit_columns(limits)]
+
+
 def _random_term(entry: VarianceEntry, scales: str) -> str:
     own, cross = ("sd", "cor") if scales == "sdcor" else ("var", "cov")
     if entry.name1 is None:
@@ -252,7 +266,15 @@ def overview(fit: AnyFit) -> dict[str, Any]:
     if isinstance(fit, Fit):
         return {"reml": fit.reml, **sizes, **quality}
     head = {"family": fit.family.name, "link": fit.family.link.name, "nAGQ": fit.nAGQ, "hessian": fit.hessian}
-    return {**head, **sizes, **quality, "dispersion": fit.dispersion}
+    return {**head, **sizes, **quality, "dispersion": _dispersion(fit)}
+
+
+def _dispersion(fit: GlmmFit) -> float:
+    """As `MEGLMResult.dispersion`; NaN where that is None."""
+    found = shown_dispersion(fit)
+    if found is None:
+        return _NAN if fit.design.conventions.stata else 1.0
+    return found.estimate
 
 
 def optimisation_log(fit: Fit) -> pd.DataFrame:

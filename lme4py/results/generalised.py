@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lme4py.inference import glmm as numbers
 from lme4py.inference import ordinal
 from lme4py.inference.anova import anova
+from lme4py.inference.dispersion import shown_dispersion
 from lme4py.report import glmm_summary as report
 from lme4py.report.table import Table
 from lme4py.results.base import FittedModel
@@ -78,15 +79,21 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
         return self._glmm.hessian
 
     @property
-    def dispersion(self) -> float:
-        """Dispersion parameter: phi of gamma and inverse Gaussian, theta of NB-2, sigma squared; 1 without one."""
-        return self._glmm.dispersion
+    def dispersion(self) -> float | None:
+        """Dispersion parameter: phi of gamma and inverse Gaussian, theta of NB-2, sigma squared; 1 without one.
+
+        Of the keyword front door, as in Stata: alpha = 1 / theta of NB-2, and None without one.
+        """
+        found = shown_dispersion(self._glmm)
+        if found is None:
+            return None if self.fit.design.conventions.stata else 1.0
+        return found.estimate
 
     @property
     def dispersion_se(self) -> float | None:
         """Standard error of `dispersion` by the delta method; None without one."""
-        se = self._glmm.log_dispersion_se
-        return None if se is None else self.dispersion * se
+        found = shown_dispersion(self._glmm)
+        return None if found is None else found.std_error
 
     @property
     def laplace_error(self) -> float | None:
@@ -186,14 +193,14 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
     # --- ordered categories -------------------------------------------------------------------------------------
 
     @property
-    def thresholds(self) -> pd.Series[float]:
-        """Thresholds of ordered categories, ``1|2``, ``2|3``, ...: P(Y <= k) = F(threshold - eta)."""
-        return ordinal.thresholds(self._glmm)
+    def thresholds(self) -> pd.Series[float] | None:
+        """Thresholds of ordered categories, ``1|2``, ``2|3``, ...: P(Y <= k) = F(threshold - eta); None for others."""
+        return ordinal.thresholds(self._glmm) if self.categories else None
 
     @property
-    def thresholds_se(self) -> pd.Series[float]:
-        """Standard errors of `thresholds`."""
-        return ordinal.thresholds_se(self._glmm)
+    def thresholds_se(self) -> pd.Series[float] | None:
+        """Standard errors of `thresholds`; None for models that are not ordinal."""
+        return ordinal.thresholds_se(self._glmm) if self.categories else None
 
     def threshold_parameters(self) -> pd.DataFrame:
         """Free parameters of the thresholds with standard errors: central.1, spacing.1 where they have a structure.

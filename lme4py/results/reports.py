@@ -195,8 +195,9 @@ class ReportMethods(FittedModel):
         ----------
         kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect"}
         variable : str or sequence of str, optional
-            What to draw: a random effect ("Days"; with several grouping factors "Intercept|Subject") for caterpillar,
-            qq and shrinkage; parameters for profile; a variable of the data for fitted and effect.
+            What to draw: a random effect ("Days"; with several grouping factors "Intercept|Subject") for caterpillar
+            (the random intercept when not given, "all" for every effect), qq and shrinkage; parameters for profile; a
+            variable of the data for fitted and effect.
         **kw
             ``ax``, ``figsize``, and the options of the kind; see `lme4py.report.plots`.
 
