@@ -192,7 +192,6 @@ def glmer(
         contrasts=contrasts,
         na_action=na_action,
         functions=functions,
-        check_identifiable=False,
         family=response_family.name,
     )
     return MEGLMResult(_fit_glmm(design, response_family, nAGQ, hessian, start, control, bool(progress)))
@@ -349,7 +348,6 @@ def clmm(
         contrasts=contrasts,
         na_action=na_action,
         functions=functions,
-        check_identifiable=False,
         family="ordinal",
         levels=levels,
     )

@@ -13,6 +13,7 @@ __all__ = [
     "DataError",
     "DesignError",
     "FormulaError",
+    "IdentificationWarning",
     "Lme4Error",
     "Lme4Warning",
     "OptionError",
@@ -78,6 +79,10 @@ class Lme4Warning(UserWarning):
 
 class ConvergenceWarning(Lme4Warning):
     """The optimum could not be certified."""
+
+
+class IdentificationWarning(Lme4Warning):
+    """Some variances cannot be told apart by any data of this design: they are not given."""
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:

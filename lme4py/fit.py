@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from lme4py.design.design import Design
-from lme4py.engine.certificate import Certificate, Evaluation, certify
+from lme4py.engine.certificate import Certificate, Evaluation, certify, describe_unidentified
+from lme4py.engine.identification import Identification, identify
 from lme4py.engine.lmm import Criterion, Point, Problem, make_problem
 from lme4py.engine.optimize import Control, Optimum
 from lme4py.engine.solve import solve
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
-from lme4py.errors import ConvergenceWarning, DesignError, OptionError, did_you_mean
+from lme4py.errors import ConvergenceWarning, DesignError, IdentificationWarning, OptionError, did_you_mean
 
 __all__ = ["Fit", "LmmCriterion", "lmm_criterion", "lmm_fit", "make_fit", "optimize_criterion"]
 
@@ -59,6 +60,9 @@ class Fit:
         The engine's side of the model, for inference.
     theta_inside : ndarray, shape (m,)
         theta in the engine's columns.
+    identification : Identification
+        Which covariance parameters are determined. Where not all are, `theta`, `covariances` and `modes` are one of
+        many solutions that fit equally well.
     """
 
     design: Design
@@ -75,6 +79,12 @@ class Fit:
     opt_log: tuple[Evaluation, ...]
     problem: Problem
     theta_inside: FloatArray
+    identification: Identification = field(default_factory=Identification)
+
+    @property
+    def covariance_estimates(self) -> tuple[FloatArray, ...]:
+        """`covariances` with NaN for what is not determined."""
+        return self.identification.masked(self.covariances)
 
     @property
     def log_likelihood(self) -> float:
@@ -113,6 +123,16 @@ class LmmCriterion:
     design : Design
     reml : bool
 
+    Attributes
+    ----------
+    identification : Identification
+
+    Raises
+    ------
+    DesignError
+        As many fixed effects as rows, or variances that the data say nothing about; see
+        `lme4py.engine.identification`.
+
     Examples
     --------
     >>> import lme4py
@@ -123,8 +143,15 @@ class LmmCriterion:
     """
 
     def __init__(self, design: Design, reml: bool = True) -> None:
+        refuse_saturated(design)
+        self._set(design, Criterion(make_problem(design), reml))
+        warn_unidentified(self.identification, stacklevel=4)
+
+    def _set(self, design: Design, inside: Criterion) -> None:
         self.design = design
-        self.inside = Criterion(make_problem(design), reml)
+        self.inside = inside
+        S = inside.problem.scaling.S
+        self.identification = identify(inside.variance_gram, S, design.terms, "the residual variance")
 
     @property
     def reml(self) -> bool:
@@ -190,6 +217,24 @@ class LmmCriterion:
         )
 
 
+def refuse_saturated(design: Design) -> None:
+    """Refuse a gaussian model whose fixed effects leave nothing for a residual variance.
+
+    Parameters
+    ----------
+    design : Design
+
+    Raises
+    ------
+    DesignError
+    """
+    if design.X.shape[1] >= design.n_obs:
+        raise DesignError(
+            f"the model has {design.X.shape[1]} fixed-effects coefficients and one residual variance but only "
+            f"{design.n_obs} observations; take terms out of the formula"
+        )
+
+
 def lmm_criterion(design: Design, reml: bool = True) -> LmmCriterion:
     """Second modular step: the function of theta that is minimised.
 
@@ -202,6 +247,16 @@ def lmm_criterion(design: Design, reml: bool = True) -> LmmCriterion:
     -------
     LmmCriterion
         Call it with theta; `gradient` is analytic.
+
+    Raises
+    ------
+    DesignError
+        As many fixed effects as rows, or variances that the data say nothing about.
+
+    Warns
+    -----
+    IdentificationWarning
+        When only sums of some variances are determined.
 
     Examples
     --------
@@ -301,7 +356,7 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Fit:
                 "the random effects fit the response exactly, or all but a part in 1e10 of its variation: the residual "
                 "variance is zero in floating point. Take terms out of the formula, or group by a coarser factor."
             )
-        certificate = certify(inside, optimum, [(term.label, term.columns) for term in design.terms])
+        certificate = certify(inside, optimum, term_names(design), criterion.identification)
         modes_inside, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
     if not certificate.converged:
         warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=3)
@@ -329,7 +384,26 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Fit:
         opt_log=optimum.log,
         problem=problem,
         theta_inside=optimum.theta,
+        identification=criterion.identification,
     )
+
+
+def term_names(design: Design) -> list[tuple[str, tuple[str, ...]]]:
+    """Label and columns of each random-effects term, for the words of a certificate."""
+    return [(term.label, term.columns) for term in design.terms]
+
+
+def warn_unidentified(identification: Identification, stacklevel: int) -> None:
+    """Say which variances no data of this design tell apart.
+
+    Parameters
+    ----------
+    identification : Identification
+    stacklevel : int
+        As for `warnings.warn`, seen from here.
+    """
+    if not identification.complete:
+        warnings.warn(describe_unidentified(identification.sentences), IdentificationWarning, stacklevel=stacklevel)
 
 
 def _inverse_cross(R: FloatArray) -> FloatArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -19,8 +19,10 @@ from lme4py.engine.families import Family
 from lme4py.engine.glmm import FixedSystem, GlmmProblem, ModeFinder, make_glmm
 from lme4py.engine.glmm_certificate import certify_glmm
 from lme4py.engine.glmm_hessian import curvature_floor, inverse_hessian
+from lme4py.engine.glmm_identification import identify_glmm
 from lme4py.engine.glmm_laplace import Laplace, laplace
 from lme4py.engine.glmm_solve import GlmmOptimum, solve_glmm
+from lme4py.engine.identification import Identification
 from lme4py.engine.integral import IntegralCheck, check_integral
 from lme4py.engine.nested_quadrature import make_quadrature
 from lme4py.engine.optimize import Control
@@ -30,7 +32,7 @@ from lme4py.engine.theta_map import theta_jacobian
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import ConvergenceWarning, OptionError, did_you_mean
-from lme4py.fit import _control, _fitted
+from lme4py.fit import _control, _fitted, term_names, warn_unidentified
 
 __all__ = ["GlmmFit", "check_options", "fit_like", "glmm_fit", "user_jacobian"]
 
@@ -83,6 +85,9 @@ class GlmmFit:
         Parameters in the engine's columns.
     thresholds : ndarray, shape (K - 1,), or None
         Ordered categories: P(Y <= k) = F(thresholds[k - 1] - eta).
+    identification : Identification
+        Which covariance parameters are determined. Where not all are, `theta`, `covariances` and `modes` are one of
+        many solutions that fit equally well.
     """
 
     design: Design
@@ -106,6 +111,12 @@ class GlmmFit:
     problem: GlmmProblem
     phi: FloatArray
     thresholds: FloatArray | None = None
+    identification: Identification = field(default_factory=Identification)
+
+    @property
+    def covariance_estimates(self) -> tuple[FloatArray, ...]:
+        """`covariances` with NaN for what is not determined."""
+        return self.identification.masked(self.covariances)
 
     @property
     def reml(self) -> bool:
@@ -258,6 +269,13 @@ def glmm_fit(
     -----
     ConvergenceWarning
         When the optimum cannot be certified, or the quadrature has too few points.
+    IdentificationWarning
+        When only sums of some variances are determined.
+
+    Raises
+    ------
+    DesignError
+        Variances that the data say nothing about; see `lme4py.engine.identification`.
 
     Examples
     --------
@@ -278,6 +296,8 @@ def glmm_fit(
     _check_categories(family, data)
     with limited_threads(design):
         problem = make_glmm(design, family, data, expected=hessian == "expected")
+        problem = replace(problem, identification=identify_glmm(problem, design))
+        warn_unidentified(problem.identification, stacklevel=4)
         finder = ModeFinder(problem)
         refine = make_quadrature(finder, nAGQ) if nAGQ not in (0, 1) else None
         inside = None if start is None else _inside_theta(problem, start)
@@ -384,7 +404,6 @@ def _make_fit(
         factors.append(root)
         covariances.append(root @ root.T)
     modes = _user_modes(problem, optimum.found)
-    names = [(term.label, term.columns) for term in design.terms]
     covariance = _covariance(problem, optimum, profiled=nAGQ == 0)
     m, p = problem.n_theta, problem.n_fixed
     vcov = covariance[m : m + p, m : m + p].copy()
@@ -405,11 +424,14 @@ def _make_fit(
         modes=modes,
         conditional_covariances=_user_conditional(problem, optimum.found),
         linear_predictor=_fitted(design, beta, modes),
-        certificate=certify_glmm(problem, optimum, names, describe_separation(design, data, family, beta, vcov)),
+        certificate=certify_glmm(
+            problem, optimum, term_names(design), describe_separation(design, data, family, beta, vcov)
+        ),
         opt_log=optimum.log,
         problem=problem,
         phi=optimum.phi,
         thresholds=family.alpha(lam) if isinstance(family, Ordinal) else None,
+        identification=problem.identification,
     )
 
 

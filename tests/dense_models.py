@@ -73,7 +73,7 @@ def _designs() -> dict[str, Design]:
         "three columns": design(t("a", a, three)),
         "one column, no intercept": design(t("a", a, x)),
         "two terms on one factor": design(t("a", a, one), t("a", a, z)),
-        "three terms on one factor": design(t("a", a, one), t("a", a, z), t("a", a, one_x)),
+        "three terms on one factor": design(t("a", a, one), t("a", a, z), t("a", a, np.column_stack([x, x * z]))),
         "diagonal": design(t("a", a, one_x, "diagonal")),
         "identity": design(t("a", a, one_x, "identity")),
         "crossed": design(t("a", a, one), t("b", b, one)),

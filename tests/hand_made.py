@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from scipy import linalg
 
 from lme4py.design.design import Design, RandomTerm
 from lme4py.engine.certificate import Certificate, Evaluation
+from lme4py.errors import IdentificationWarning
 from lme4py.fit import Fit, lmm_criterion
 
 VERDICT = "Converged: the criterion is within 1e-12 of its minimum."
@@ -98,7 +100,10 @@ def dense_fit(design: Design, theta: np.ndarray, reml: bool = True, **changes: A
     b = Lambda @ Lambda.T @ Z.T @ V_inverse @ gap
     sizes = np.cumsum([t.n_levels * t.n_columns for t in design.terms])[:-1]
     modes = [part.reshape(t.n_levels, t.n_columns) for t, part in zip(design.terms, np.split(b, sizes), strict=True)]
-    engine = lmm_criterion(design, reml)
+    with warnings.catch_warnings():
+        # Two terms of `crossed_fit` hold the same column.
+        warnings.simplefilter("ignore", IdentificationWarning)
+        engine = lmm_criterion(design, reml)
     plain = Fit(
         design=design,
         reml=reml,

@@ -94,7 +94,7 @@ CASES = [
         "one row",
         lambda: lme4py.lmer(F, S.iloc[:1]),
         DesignError,
-        "the model has 1 fixed-effects coefficients and one residual variance",
+        "the grouping factor 'Subject' of (Days | Subject) has only one level",
     ),
     (
         "no columns",

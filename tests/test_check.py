@@ -27,7 +27,16 @@ def test_a_good_model() -> None:
     assert found.ok
     assert found.attention == ()
     assert str(found).startswith("Nothing asks for attention.\nok        convergence: the optimum is certified")
-    names = ["convergence", "singularity", "scaling", "collinearity", "groups", "residuals", "normality of modes"]
+    names = [
+        "convergence",
+        "identification",
+        "singularity",
+        "scaling",
+        "collinearity",
+        "groups",
+        "residuals",
+        "normality of modes",
+    ]
     assert [line.name for line in found] == names
     frame = found.to_frame()
     assert list(frame.columns) == ["check", "ok", "value", "message"]

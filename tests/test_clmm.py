@@ -175,7 +175,7 @@ class TestFormulaAndOptions:
         from lme4py.engine.ordinal import make_ordinal
         from lme4py.glmm_fit import glmm_fit
 
-        design = lme4py.lformula(FORMULA, wine, family="ordinal", check_identifiable=False)
+        design = lme4py.lformula(FORMULA, wine, family="ordinal")
         with pytest.raises(OptionError, match="family has 4 ordered categories, but the response has 5"):
             glmm_fit(design, make_ordinal("logit", "flexible", 4))
         with pytest.raises(OptionError, match="5 ordered categories, which the poisson family cannot use"):

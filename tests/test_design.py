@@ -18,6 +18,7 @@ from lme4py.data.frame import read_frame
 from lme4py.design import Design, lformula, new_fixed, new_random
 from lme4py.design.rank import dependent_columns
 from lme4py.errors import DataError, DesignError, FormulaError, Lme4Error, OptionError
+from lme4py.fit import lmm_criterion
 
 
 @pytest.fixture
@@ -121,8 +122,8 @@ CONVERT = {
 def test_all_backends_give_the_same_design(backend: str, small: pd.DataFrame) -> None:
     data = with_missing(small, x=[2], g=[5])
     formula = "y ~ x * f + b + t + (x + b | g) + (1 | k:t)"
-    expected = lformula(formula, data, weights="w", check_identifiable=False)
-    design = lformula(formula, CONVERT[backend](data), weights="w", check_identifiable=False)
+    expected = lformula(formula, data, weights="w")
+    design = lformula(formula, CONVERT[backend](data), weights="w")
     assert same_design(design, expected)
 
 
@@ -139,7 +140,7 @@ def same_design(one: Design, other: Design) -> bool:
 
 
 def test_names_are_formulaics(small: pd.DataFrame) -> None:
-    design = lformula("y ~ x + f + b + t + (0 + f | g)", small, check_identifiable=False)
+    design = lformula("y ~ x + f + b + t + (0 + f | g)", small)
     assert design.x_names == ("Intercept", "x", "f[T.b]", "f[T.c]", "b[T.True]", "t[T.lo]")
     assert design.assign == (0, 1, 2, 2, 3, 4)
     assert design.fixed_labels == ("x", "f", "b", "t")
@@ -172,7 +173,7 @@ def test_backquoted_columns_keep_their_name(small: pd.DataFrame) -> None:
 
 
 def test_contrasts_argument(small: pd.DataFrame) -> None:
-    design = lformula("y ~ f + t + (f | g)", small, contrasts={"f": "contr.sum"}, check_identifiable=False)
+    design = lformula("y ~ f + t + (f | g)", small, contrasts={"f": "contr.sum"})
     assert design.x_names == ("Intercept", "f[S.a]", "f[S.b]", "t[T.lo]")
     assert_array_equal(design.X[:3, 1:3], [[1, 0], [0, 1], [-1, -1]])
     # lme4 applies the argument to X alone.
@@ -197,8 +198,8 @@ def test_contrasts_of_something_else(small: pd.DataFrame) -> None:
 def test_factor_with_one_level_left(small: pd.DataFrame) -> None:
     data = small[small["f"] == "a"]
     with pytest.raises(DesignError, match=r"'f' has only one level \('a'\)"):
-        lformula("y ~ f + (1 | g)", data, check_identifiable=False)
-    full = lformula("y ~ 0 + f + (1 | g)", data, check_identifiable=False)
+        lformula("y ~ f + (1 | g)", data)
+    full = lformula("y ~ 0 + f + (1 | g)", data)
     assert full.x_names == ("f[a]",)
 
 
@@ -330,8 +331,8 @@ def test_no_fixed_effects(small: pd.DataFrame) -> None:
 def test_more_coefficients_than_observations(small: pd.DataFrame) -> None:
     data = small.assign(id=[f"r{i}" for i in range(12)])
     with pytest.raises(DesignError, match=r"12 fixed-effects coefficients .* only 12 observations"):
-        lformula("y ~ id + (1 | g)", data)
-    assert lformula("y ~ id + (1 | g)", data, check_identifiable=False).X.shape == (12, 12)
+        lmm_criterion(lformula("y ~ id + (1 | g)", data))
+    assert lformula("y ~ id + (1 | g)", data).X.shape == (12, 12)
 
 
 # Random-effects terms ---------------------------------------------------------------------------------------
@@ -382,7 +383,7 @@ def test_interactions_of_many_levels(n: int) -> None:
     """The table of combinations is too large to be filled; the result must not change."""
     rng = np.random.default_rng(3)
     a, b = rng.integers(0, 3000, size=(2, n))
-    term = lformula("y ~ 1 + (1 | a:b)", {"y": a * 1.0, "a": a, "b": b}, check_identifiable=False).terms[0]
+    term = lformula("y ~ 1 + (1 | a:b)", {"y": a * 1.0, "a": a, "b": b}).terms[0]
     assert [term.levels[code] for code in term.codes] == [f"{i}:{j}" for i, j in zip(a, b, strict=True)]
     pairs = [tuple(map(int, level.split(":"))) for level in term.levels]
     assert all(left < right for left, right in pairwise(pairs))
@@ -417,29 +418,31 @@ def test_double_bar_with_a_factor_has_a_note(sleep: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("formula", "message"),
     [
-        ("y ~ x + (1 | one)", r"'one' of \(1 \| one\) has only one level \('only'\).*at least 2 levels"),
         ("y ~ x + (1 | id)", "'id' .* has 12 levels for 12 observations"),
         ("y ~ x + (time | pair)", r"\(=12\) <= number of random effects \(=12\) for term \(time \| pair\)"),
     ],
 )
-def test_terms_that_cannot_be_identified(formula: str, message: str, small: pd.DataFrame) -> None:
-    data = small.assign(one="only", id=range(12), pair=np.arange(12) // 2, time=np.arange(12) % 2)
+def test_terms_that_cannot_be_told_from_the_residuals(formula: str, message: str, small: pd.DataFrame) -> None:
+    data = small.assign(id=range(12), pair=np.arange(12) // 2, time=np.arange(12) % 2)
+    design = lformula(formula, data)
     with pytest.raises(DesignError, match=message):
-        lformula(formula, data)
+        lmm_criterion(design)
+
+
+def test_a_factor_needs_two_levels(small: pd.DataFrame) -> None:
+    with pytest.raises(DesignError, match=r"'one' of \(1 \| one\) has only one level \('only'\).*at least 2 levels"):
+        lformula("y ~ x + (1 | one)", small.assign(one="only"))
 
 
 def test_as_many_random_effects_as_rows_can_be_identified(small: pd.DataFrame) -> None:
     # Slopes of a covariate that differs between the pairs, and an effect for every row beside unequal weights.
     data = small.assign(id=range(12), pair=np.arange(12) // 2, time=np.arange(12.0) ** 2)
-    assert lformula("y ~ x + (time | pair)", data).terms[0].n_levels == 6
-    assert lformula("y ~ x + (1 | id)", data, weights=np.arange(1.0, 13.0)).terms[0].n_levels == 12
+    slopes = lformula("y ~ x + (time | pair)", data)
+    rows = lformula("y ~ x + (1 | id)", data, weights=np.arange(1.0, 13.0))
+    for design in (slopes, rows):
+        assert lmm_criterion(design).identification.complete
     with pytest.raises(DesignError, match="12 levels for 12 observations"):
-        lformula("y ~ x + (1 | id)", data, weights=np.full(12, 3.0))
-
-
-def test_checks_for_gaussian_models_can_be_left_out(small: pd.DataFrame) -> None:
-    data = small.assign(id=range(12))
-    assert lformula("y ~ x + (1 | id)", data, check_identifiable=False).n_groups == {"id": 12}
+        lmm_criterion(lformula("y ~ x + (1 | id)", data, weights=np.full(12, 3.0)))
 
 
 # Formula errors ---------------------------------------------------------------------------------------------
@@ -543,7 +546,7 @@ def test_unseen_combinations_have_no_code(small: pd.DataFrame) -> None:
 
 
 def test_unseen_levels_of_fixed_factors_are_refused(small: pd.DataFrame) -> None:
-    recipe = lformula("y ~ f + t + (f | g)", small, check_identifiable=False).recipe
+    recipe = lformula("y ~ f + t + (f | g)", small).recipe
     with pytest.raises(DataError, match=r"'t' has 1 level\(s\) in the new data .*'mid'"):
         new_fixed(recipe, read_frame({"f": ["a", "b"], "t": ["hi", "mid"]}))
     # Level "unused" was known to the training data, but no row had it.
@@ -638,7 +641,7 @@ def test_transformations_learn_from_all_rows_as_in_r(holes):
     # R evaluates scale(x) before it leaves out rows; rounding only.
     np.testing.assert_allclose(X[:, 1], ((x - x.mean()) / x.std(ddof=1))[used], rtol=1e-12)
     terms = "ns(x, 2) + poly(x, 2) + I(x - mean(x)) + cut(x, 2) + (1 | g)"
-    whole, partial = (lformula(f"{y} ~ {terms}", holes, check_identifiable=False) for y in ("x", "y"))
+    whole, partial = (lformula(f"{y} ~ {terms}", holes) for y in ("x", "y"))
     assert partial.dropped == whole.dropped
     # The same columns without the row that is left out; rounding only.
     np.testing.assert_allclose(partial.X, whole.X[used], rtol=1e-12, atol=1e-12)

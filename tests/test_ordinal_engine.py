@@ -223,7 +223,7 @@ def test_threshold_parts() -> None:
 
 
 def finder_of(formula: str, link: str, threshold: str, expected: bool = False) -> ModeFinder:
-    design = lformula(formula, load_reference("sim_ord"), weights="wt", family="ordinal", check_identifiable=False)
+    design = lformula(formula, load_reference("sim_ord"), weights="wt", family="ordinal")
     assert design.response is not None
     family = make_ordinal(link, threshold, len(design.response.categories or ()))
     return ModeFinder(make_glmm(design, family, design.response, expected))
@@ -267,7 +267,7 @@ def test_the_gradient(link: str, threshold: str, formula: str, nAGQ: int, expect
 def test_two_categories_are_the_binomial_model(link: str) -> None:
     data = lme4py.load_dataset("Contraception").assign(age=lambda d: d["age"] / 10.0)
     formula = "use ~ age + urban + (1 | district)"
-    binary = lformula(formula, data, family="binomial", check_identifiable=False)
+    binary = lformula(formula, data, family="binomial")
     assert binary.response is not None
     ours = replace(binary, X=binary.X[:, 1:], x_names=binary.x_names[1:])
     response = ResponseData(binary.response.y, categories=(0, 1))

@@ -29,7 +29,6 @@ from lme4py.design.random import (
     Grouping,
     check_levels,
     grouping_factor,
-    refuse_unidentifiable,
     shared_columns,
     term_order,
 )
@@ -60,7 +59,6 @@ def lformula(
     na_action: NaAction = "omit",
     functions: Functions | None = None,
     require_random: bool = True,
-    check_identifiable: bool = True,
     family: str | None = None,
     levels: Iterable[Any] | None = None,
 ) -> Design:
@@ -86,8 +84,6 @@ def lformula(
         Functions of your own that the formula may call.
     require_random : bool
         Refuse a formula without a random-effects term.
-    check_identifiable : bool
-        Refuse terms that a gaussian model cannot tell apart from its residuals.
     family : str, optional
         Canonical name of a response family: the response is checked for it and stands in `Design.response`.
         "ordinal": ordered categories, with thresholds in the place of the intercept.
@@ -114,9 +110,7 @@ def lformula(
     rows = _Rows(frame, parsed, weights, offset, na_action)
     state: dict[str, Any] = {}
     values = _evaluate(parsed, rows, state, functions or {})
-    return _assemble(
-        parsed, response, rows, values, state, contrasts, functions or {}, check_identifiable, family, levels
-    )
+    return _assemble(parsed, response, rows, values, state, contrasts, functions or {}, family, levels)
 
 
 @lru_cache(maxsize=256)
@@ -280,7 +274,6 @@ def _assemble(
     state: dict[str, Any],
     contrasts: Mapping[str, str | NDArray[Any]] | None,
     functions: Functions,
-    identifiable: bool,
     family: str | None,
     levels: Iterable[Any] | None,
 ) -> Design:
@@ -294,12 +287,7 @@ def _assemble(
     fixed = fixed_part(parsed.fixed, variables, values, rows.n)
     if family == "ordinal":
         fixed = without_intercept(fixed)
-    if identifiable and len(fixed.names) >= rows.n:
-        raise DesignError(
-            f"the model has {len(fixed.names)} fixed-effects coefficients and one residual variance but only "
-            f"{rows.n} observations; take terms out of the formula"
-        )
-    terms, bars = _random_terms(parsed.bars, values, rows, fixed, identifiable)
+    terms, bars = _random_terms(parsed.bars, values, rows, fixed)
     columns = {name: (column.kind, column.levels) for name, column in rows.columns.items()}
     notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *own_notes, *notes]
     return Design(
@@ -380,7 +368,7 @@ def _total_offset(parsed: Formula, rows: _Rows, values: Mapping[Node, Value]) ->
 
 
 def _random_terms(
-    bars: Iterable[Bar], values: Mapping[Node, Value], rows: _Rows, fixed: FixedPart, identifiable: bool
+    bars: Iterable[Bar], values: Mapping[Node, Value], rows: _Rows, fixed: FixedPart
 ) -> tuple[tuple[RandomTerm, ...], tuple[BarRecipe, ...]]:
     """The terms in lme4's order, checked, and how to replay them."""
     groups: dict[tuple[Node, ...], tuple[Grouping, NDArray[np.intp]]] = {}
@@ -392,8 +380,6 @@ def _random_terms(
     order = term_order([term.n_levels for term, _ in built])
     for term, recipe in (built[i] for i in order):
         check_levels(recipe.grouping, term.label)
-        if identifiable:
-            refuse_unidentifiable(term, rows.n, rows.weights)
     return tuple(built[i][0] for i in order), tuple(built[i][1] for i in order)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.design.design import RandomTerm
 from lme4py.errors import DataError, DesignError
 from lme4py.formula.values import Value
 
@@ -20,15 +19,11 @@ __all__ = [
     "check_levels",
     "group_codes",
     "grouping_factor",
-    "refuse_unidentifiable",
     "shared_columns",
     "term_order",
 ]
 
 FloatArray = NDArray[np.float64]
-
-# Smallest eigenvalue of the scaled Gram matrix of the variance matrices that still counts as independent.
-_IDENTIFIED = 1e-9
 
 IntArray = NDArray[np.intp]
 
@@ -253,69 +248,3 @@ def check_levels(grouping: Grouping, label: str) -> None:
             f"the grouping factor '{grouping.name}' of {label} has only one level ({grouping.levels[0]!r}) "
             "in the rows that are used; a grouping factor must have at least 2 levels, so remove the term"
         )
-
-
-def refuse_unidentifiable(term: RandomTerm, n_obs: int, weights: FloatArray | None = None) -> None:
-    """Refuse a term that cannot be told apart from the residuals of a gaussian model.
-
-    With fewer random effects than observations nothing is checked. Otherwise the model is still identified when
-    the matrices that its variance parameters multiply, and that of the residuals, are linearly independent: slopes
-    in small groups may be, an effect for every row is not unless the weights differ.
-    """
-    effects = term.n_levels * term.n_columns
-    if effects < n_obs or _is_identified(term, weights):
-        return
-    if term.n_columns == 1:
-        raise DesignError(
-            f"the grouping factor '{term.group}' of {term.label} has {term.n_levels} levels for {n_obs} "
-            "observations; the number of levels of each grouping factor must be smaller than the number of "
-            "observations, so remove the term or use a coarser grouping factor"
-        )
-    raise DesignError(
-        f"number of observations (={n_obs}) <= number of random effects (={effects}) for term "
-        f"{term.label}; the covariance parameters and the residual variance cannot be told apart; take "
-        "columns out of the term"
-    )
-
-
-def _is_identified(term: RandomTerm, weights: FloatArray | None) -> bool:
-    """Are W^-1 and the Z E Z' of all variance parameters linearly independent?"""
-    k, J = term.n_columns, term.n_levels
-    n = term.codes.size
-    rows = term.values if weights is None else term.values * np.sqrt(weights / weights.mean())[:, None]
-    total = rows.T @ rows / n
-    sizes, vectors = np.linalg.eigh(total)
-    if sizes[0] <= 1e-10 * sizes[-1]:
-        return False
-    if term.structure == "unstructured":
-        # The covariances are closed under combinations of the columns, so they may be made orthonormal.
-        rows = rows @ (vectors / np.sqrt(sizes))
-    blocks = np.empty((J, k, k))
-    for a in range(k):
-        for b in range(k):
-            blocks[:, a, b] = np.bincount(term.codes, weights=rows[:, a] * rows[:, b], minlength=J)
-    directions = _variance_directions(k, term.structure)
-    moved = np.einsum("pab,jbc->pjac", directions, blocks)
-    size = len(directions) + 1
-    gram = np.empty((size, size))
-    gram[:-1, :-1] = np.einsum("pjac,qjca->pq", moved, moved)
-    gram[-1, :-1] = gram[:-1, -1] = np.einsum("pjaa->p", moved)
-    gram[-1, -1] = n
-    scale = np.sqrt(gram.diagonal())
-    return bool(np.linalg.eigvalsh(gram / np.outer(scale, scale))[0] > _IDENTIFIED)
-
-
-def _variance_directions(k: int, structure: str) -> FloatArray:
-    """A basis of the covariance matrices of a term, shape (n_parameters, k, k)."""
-    if structure == "identity" or (structure == "exchangeable" and k == 1):
-        return np.eye(k)[None]
-    if structure == "exchangeable":
-        return np.array([np.eye(k), np.ones((k, k)) - np.eye(k)])
-    out = [np.diag(np.eye(k)[a]) for a in range(k)]
-    if structure == "unstructured":
-        for a in range(k):
-            for b in range(a):
-                pair = np.zeros((k, k))
-                pair[a, b] = pair[b, a] = 1.0
-                out.append(pair)
-    return np.array(out)

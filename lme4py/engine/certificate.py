@@ -6,7 +6,7 @@ other starts end in, and with values of the criterion elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from lme4py.engine.small import singular_values
 from lme4py.engine.types import FloatArray
 
 if TYPE_CHECKING:
+    from lme4py.engine.identification import Identification
     from lme4py.engine.lmm import Criterion
     from lme4py.engine.optimize import Optimum
 
@@ -79,6 +80,9 @@ class Certificate(Sentence):
         One sentence for people.
     compared : tuple of Rival
         The other starts and the scans that were compared; none of them led below the optimum.
+    unidentified : tuple of str
+        A plain description of each set of variances that no data of this design tell apart: the minimum is one point of
+        many that are equally low. `converged` speaks of the criterion only.
     """
 
     gradient_norm: float
@@ -90,6 +94,12 @@ class Certificate(Sentence):
     singular: tuple[str, ...]
     verdict: str
     compared: tuple[Rival, ...] = ()
+    unidentified: tuple[str, ...] = ()
+
+    @property
+    def identified(self) -> bool:
+        """True when the design determines every variance and covariance."""
+        return not self.unidentified
 
     def __str__(self) -> str:
         compared = f" Compared: {'; '.join(map(str, self.compared))}." if self.compared else ""
@@ -136,7 +146,7 @@ LARGE = 2000
 SMALL = 300
 
 
-def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certificate:
+def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identification: Identification) -> Certificate:
     """Test the first- and second-order conditions of a local minimum.
 
     Parameters
@@ -146,6 +156,7 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certifi
         As `lme4py.engine.solve.solve` returns it.
     names : sequence of (label, column names), one per term
         For the words.
+    identification : Identification
     """
     theta = optimum.theta
     _, G, gradient, _ = optimum.source
@@ -157,6 +168,7 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certifi
     bound = 0.5 * float(np.sum(along**2 / np.maximum(np.abs(values), 1e-9 * largest)))
     boundary = _boundary_derivative(criterion, theta, G)
     singular = describe_singular(criterion, theta, names)
+    shown = with_estimate(singular, identification, optimum.source[0].T, criterion.problem.scaling.S)
     descends = float(values[0]) < -1e-5 * largest or (boundary is not None and boundary < -1e-5 * largest)
     converged = bound < CONVERGED and not descends
     what = "the REML criterion" if criterion.reml else "the deviance"
@@ -167,9 +179,10 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames) -> Certifi
         boundary_derivative=boundary,
         converged=converged,
         is_singular=bool(singular),
-        singular=tuple(singular),
-        verdict=verdict(what, converged, bound, descends, singular, optimum.compared),
+        singular=shown,
+        verdict=verdict(what, converged, bound, descends, shown, optimum.compared, identification.sentences),
         compared=optimum.compared,
+        unidentified=identification.sentences,
     )
 
 
@@ -220,10 +233,35 @@ def _boundary_derivative(criterion: Criterion, theta: FloatArray, G: Sequence[Fl
     return min(found) if found else None
 
 
-def describe_singular(criterion: Criterion, theta: FloatArray, names: TermNames) -> list[str]:
+def with_estimate(
+    singular: Mapping[int, str],
+    identification: Identification,
+    T: Sequence[FloatArray],
+    S: Sequence[FloatArray],
+) -> tuple[str, ...]:
+    """The descriptions of terms whose covariances have a unique estimate; what others look like is chance.
+
+    Parameters
+    ----------
+    singular : dict
+        Of `describe_singular`.
+    identification : Identification
+    T, S : sequence of ndarray, each (k, k)
+        Relative covariance factors, and columns inside are Z S.
+    """
+    if identification.complete:
+        return tuple(singular.values())
+    roots = [s @ t for s, t in zip(S, T, strict=True)]
+    known = identification.masked([root @ root.T for root in roots])
+    return tuple(text for term, text in singular.items() if not np.isnan(known[term]).any())
+
+
+def describe_singular(criterion: Criterion, theta: FloatArray, names: TermNames) -> dict[int, str]:
+    """What is zero in each term whose covariance matrix has no full rank, in words, by its position."""
     templates = criterion.problem.templates
-    out = []
-    for T, S, (label, columns) in zip(templates.factors(theta), criterion.problem.scaling.S, names, strict=True):
+    out = {}
+    pairs = zip(templates.factors(theta), criterion.problem.scaling.S, names, strict=True)
+    for term, (T, S, (label, columns)) in enumerate(pairs):
         sizes = singular_values(T)
         zero = int((sizes < SINGULAR).sum())
         k = T.shape[0]
@@ -232,15 +270,15 @@ def describe_singular(criterion: Criterion, theta: FloatArray, names: TermNames)
         sd = np.sqrt(((S @ T) ** 2).sum(axis=1)) / np.sqrt((S**2).sum(axis=1))
         gone = [name for name, value in zip(columns, sd, strict=True) if value < SINGULAR]
         if zero == k:
-            out.append(f"the variance of {label} is zero" if k == 1 else f"all variances of {label} are zero")
+            out[term] = f"the variance of {label} is zero" if k == 1 else f"all variances of {label} are zero"
         elif len(gone) == zero:
-            out.append(f"the variance of {', '.join(gone)} in {label} is zero")
+            out[term] = f"the variance of {', '.join(gone)} in {label} is zero"
         elif k == 2:
             user = S @ T
             sign = "-1" if float(user[0] @ user[1]) < 0 else "+1"
-            out.append(f"the correlation of {columns[0]} and {columns[1]} in {label} is {sign}")
+            out[term] = f"the correlation of {columns[0]} and {columns[1]} in {label} is {sign}"
         else:
-            out.append(f"the covariance matrix of {label} has rank {k - zero}, not {k}")
+            out[term] = f"the covariance matrix of {label} has rank {k - zero}, not {k}"
     return out
 
 
@@ -251,8 +289,9 @@ def verdict(
     descends: bool,
     singular: Sequence[str],
     compared: Sequence[Rival] = (),
+    unidentified: Sequence[str] = (),
 ) -> str:
-    """One sentence for people.
+    """One sentence for people, and another where variances are not identified.
 
     Parameters
     ----------
@@ -260,9 +299,37 @@ def verdict(
         What was minimised, as in "the REML criterion".
     converged, descends : bool
     bound : float
-    singular, compared : sequence
+    singular, compared, unidentified : sequence
         As in `Certificate`.
     """
+    first = _reached(what, converged, bound, descends, singular, compared)
+    return f"{first} {describe_unidentified(unidentified)}" if unidentified else first
+
+
+def describe_unidentified(sentences: Sequence[str]) -> str:
+    """What it means that variances are not identified, in words.
+
+    Parameters
+    ----------
+    sentences : sequence of str
+        Of `Identification`.
+    """
+    return (
+        f"Not every variance is identified: {'; '.join(sentences)}. What has no unique estimate is given as NaN; fixed "
+        "effects, fitted values and the likelihood do not depend on it. Take a term, or columns, out to have variances "
+        "that the data determine."
+    )
+
+
+def _reached(
+    what: str,
+    converged: bool,
+    bound: float,
+    descends: bool,
+    singular: Sequence[str],
+    compared: Sequence[Rival],
+) -> str:
+    """Whether a minimum was reached, and what for one."""
     if not converged:
         why = "it still falls in some direction" if descends else f"it could still fall by about {bound:.1g}"
         return (

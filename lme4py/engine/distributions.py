@@ -15,6 +15,7 @@ from lme4py.engine.family_base import (
     MeanFamily,
     Order,
     Pieces,
+    RowNoise,
     natural,
     working_weight,
 )
@@ -75,6 +76,11 @@ class Binomial(Family):
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu * (1.0 - mu)
 
+    def row_noise(self, data: ResponseData) -> RowNoise | None:
+        """That of the latent variable whose sign a single trial shows; the trials of a row have an effect in common."""
+        trials = np.maximum(data.n_trials * data.weight, 1.0)
+        return RowNoise("the variation of a single 0/1 response", float(trials.sum()), trials)
+
     def start_mean(self, data: ResponseData) -> FloatArray:
         return (data.y + 0.5) / (data.n_trials + 1.0)
 
@@ -131,6 +137,9 @@ class Poisson(MeanFamily):
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu
 
+    def row_noise(self, data: ResponseData) -> None:
+        """None: a count has no variance beside its mean, so that an effect of every row is overdispersion."""
+
     def start_mean(self, data: ResponseData) -> FloatArray:
         return data.y + 0.1
 
@@ -166,6 +175,10 @@ class _PhiFamily(MeanFamily):
     def sigma(self, lam: float) -> float:
         """sqrt(phi), as glmmTMB: the residual SD (gaussian), the coefficient of variation (gamma)."""
         return float(np.exp(0.5 * lam))
+
+    def row_noise(self, data: ResponseData) -> RowNoise | None:
+        """None: the distribution is not normal on the scale of eta, which its shape tells from a normal effect."""
+        return None
 
     def start_mean(self, data: ResponseData) -> FloatArray:
         return data.y
@@ -284,6 +297,12 @@ class Gaussian(_PhiFamily):
             p.d_lam = 0.5 * (b * r * r - 1.0)
             p.d1_lam, p.d2_lam, p.info_lam = -p.d1, p.info, -p.info
         return p
+
+    def row_noise(self, data: ResponseData) -> RowNoise | None:
+        """The residual, where the link is the identity."""
+        if self.link.name != "identity":
+            return None
+        return RowNoise("the residual variance", float(data.n_obs), data.weights)
 
     def unit_variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return np.ones_like(mu)

@@ -13,7 +13,16 @@ from lme4py.design.response import ResponseData
 from lme4py.engine.links import Derivatives, Link, LogMean, MeanLink, PowerMean
 from lme4py.engine.types import BoolArray, FloatArray
 
-__all__ = ["EtaDerivatives", "Family", "MeanFamily", "Order", "Pieces", "natural", "working_weight"]
+__all__ = [
+    "EtaDerivatives",
+    "Family",
+    "MeanFamily",
+    "Order",
+    "Pieces",
+    "RowNoise",
+    "natural",
+    "working_weight",
+]
 
 Order = Literal[0, 1, 2, 3]
 
@@ -85,6 +94,25 @@ class EtaDerivatives:
                     done[id(part)] = change(part)
                 parts[field.name] = done[id(part)]
         return EtaDerivatives(**parts)
+
+
+@dataclass(frozen=True, slots=True)
+class RowNoise:
+    """A noise of the response that looks like a normal random effect of every row, or of every trial.
+
+    Attributes
+    ----------
+    name : str
+        For messages: "the residual variance".
+    size : float
+        How many independent noises there are: rows, or trials.
+    weights : ndarray, shape (n,), or None
+        Trials of each row, or the weights that divide its variance; None is one for each.
+    """
+
+    name: str
+    size: float
+    weights: FloatArray | None = None
 
 
 @dataclass(slots=True)
@@ -271,6 +299,12 @@ class Family(ABC):
     def start_lambda(self, data: ResponseData, mu: FloatArray) -> float:
         """Moment estimate of lambda given means mu, shape (n,); 0 without a dispersion parameter."""
         return 0.0
+
+    # --- what random effects can be told from
+
+    @abstractmethod
+    def row_noise(self, data: ResponseData) -> RowNoise | None:
+        """The noise that an effect of every row cannot be told from; None where the data can tell the two apart."""
 
     # --- residuals and simulation
 

@@ -10,7 +10,7 @@ is in the scaled columns of `lme4py.engine.scaling`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import scipy.linalg
 from lme4py.design.design import Design
 from lme4py.engine.covariance import Templates
 from lme4py.engine.crossproducts import Factor
+from lme4py.engine.identification import Identification
 from lme4py.engine.lmm import group_terms
 from lme4py.engine.nuisance import Nuisance, change
 from lme4py.engine.scaling import scale_model
@@ -61,6 +62,8 @@ class GlmmProblem:
     unit : float
         Size of the linear predictor where it has the unit of the response (1 for logit, log and their like): the
         columns are multiplied by it, so that beta and theta inside have no unit.
+    identification : Identification
+        Which covariance parameters are determined.
     """
 
     factors: tuple[Factor, ...]
@@ -75,6 +78,7 @@ class GlmmProblem:
     expected: bool
     shift: FloatArray | None = None
     unit: float = 1.0
+    identification: Identification = field(default_factory=Identification)
 
     @property
     def n_obs(self) -> int:

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.engine.certificate import CONVERGED, SINGULAR, Certificate, TermNames, describe_singular, verdict
+from lme4py.engine.certificate import (
+    CONVERGED,
+    SINGULAR,
+    Certificate,
+    TermNames,
+    describe_singular,
+    verdict,
+    with_estimate,
+)
 from lme4py.engine.glmm import GlmmProblem
 from lme4py.engine.glmm_hessian import curvature_floor, newton_step, scaled_eigen
 from lme4py.engine.glmm_solve import GlmmOptimum
@@ -33,6 +41,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
         problem=SimpleNamespace(templates=problem.templates, scaling=SimpleNamespace(S=problem.S))
     )
     singular = describe_singular(stand_in, theta, names)
+    shown = with_estimate(singular, problem.identification, problem.templates.factors(theta), problem.S)
     boundary = _boundary_derivative(problem, theta, optimum.hessian)
     lowest = float(values[0]) if values.size else 0.0
     # What counts is the criterion beside the point: differences can make a curvature of zero negative.
@@ -45,10 +54,13 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
         boundary_derivative=boundary,
         converged=converged,
         is_singular=bool(singular),
-        singular=tuple(singular),
+        singular=shown,
         verdict=f"Not converged: {trouble}"
         if trouble
-        else verdict("-2 log-likelihood", converged, bound, descends, singular),
+        else verdict(
+            "-2 log-likelihood", converged, bound, descends, shown, unidentified=problem.identification.sentences
+        ),
+        unidentified=problem.identification.sentences,
     )
 
 

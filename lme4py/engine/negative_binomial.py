@@ -75,6 +75,9 @@ class NegativeBinomial2(MeanFamily):
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu + mu * mu * natural(-lam)
 
+    def row_noise(self, data: ResponseData) -> None:
+        """None: a gamma mixture and a normal effect of every row differ in shape."""
+
     def start_mean(self, data: ResponseData) -> FloatArray:
         return np.where(data.y == 0.0, 1.0 / 6.0, data.y)
 
@@ -138,6 +141,9 @@ class NegativeBinomial1(MeanFamily):
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu * (1.0 + natural(lam))
+
+    def row_noise(self, data: ResponseData) -> None:
+        """None: a gamma mixture and a normal effect of every row differ in shape."""
 
     def start_mean(self, data: ResponseData) -> FloatArray:
         return np.where(data.y == 0.0, 1.0 / 6.0, data.y)

@@ -25,7 +25,7 @@ from typing import Any, Final
 import numpy as np
 
 from lme4py.design.response import ResponseData
-from lme4py.engine.family_base import EtaDerivatives, Family, Order, working_weight
+from lme4py.engine.family_base import EtaDerivatives, Family, Order, RowNoise, working_weight
 from lme4py.engine.links import PROBABILITY_LINKS, ProbabilityLink
 from lme4py.engine.nuisance import DensePart, Nuisance, ThresholdPart
 from lme4py.engine.ordinal_rows import Intervals, RowParts, make_intervals, row_parts
@@ -315,6 +315,11 @@ class Ordinal(Family):
 
     def variance(self, mu: FloatArray, lam: Nuisance = 0.0) -> FloatArray:
         raise _no_mean()
+
+    def row_noise(self, data: ResponseData) -> RowNoise:
+        """That of the latent variable, of which a row shows one interval (or several, with weights)."""
+        weights = np.maximum(data.weight * np.ones(data.n_obs), 1.0)
+        return RowNoise("the variation of a single ordered response", float(weights.sum()), weights)
 
     def start_mean(self, data: ResponseData) -> FloatArray:
         raise _no_mean()

@@ -62,9 +62,7 @@ def _solve(
 def _assemble(problem: Problem, directions: tuple[Direction, ...], solution: FloatArray) -> list[FloatArray]:
     out = [np.zeros((t.size, t.size)) for t in problem.templates.templates]
     for direction, value in zip(directions, solution, strict=False):
-        factor = problem.factors[direction.factor]
-        columns = factor.columns[factor.terms.index(direction.term)]
-        out[direction.term] += value * direction.E[columns, columns]
+        out[direction.term] += value * direction.own
     return out
 
 

@@ -35,6 +35,8 @@ class Direction:
     ----------
     term, factor : int
     E : ndarray, shape (k, k)
+    own : ndarray
+        The part of E in the columns of the term.
     diagonal : bool
         Whether it is a variance, which may not be negative.
     """
@@ -42,6 +44,7 @@ class Direction:
     term: int
     factor: int
     E: FloatArray
+    own: FloatArray
     diagonal: bool
 
 
@@ -54,11 +57,14 @@ class VarianceGram:
     directions : tuple of Direction
         m of them.
     plain, projected : ndarray, shape (m + 1, m + 1)
+    totals : tuple of ndarray, each (k, k)
+        Z'WZ of the columns of each term, summed over its groups.
     """
 
     directions: tuple[Direction, ...]
     plain: FloatArray
     projected: FloatArray
+    totals: tuple[FloatArray, ...]
 
 
 def variance_directions(factors: tuple[Factor, ...], templates: Templates) -> tuple[Direction, ...]:
@@ -71,11 +77,11 @@ def variance_directions(factors: tuple[Factor, ...], templates: Templates) -> tu
     """
     out = []
     for f, factor in enumerate(factors):
-        for term, columns in zip(factor.terms, factor.columns, strict=True):
+        for term, columns in _columns_of(factor):
             for own in templates.templates[term].covariance_directions:
                 E = np.zeros((factor.n_columns, factor.n_columns))
                 E[columns, columns] = own
-                out.append(Direction(term, f, E, bool(np.trace(own) > 0)))
+                out.append(Direction(term, f, E, own, bool(np.trace(own) > 0)))
     return tuple(out)
 
 
@@ -104,10 +110,17 @@ def variance_gram(
             if B is not None:
                 out[np.ix_(places[f], places[g])] = part = stacks[f] @ _table(A, B) @ stacks[g].T
                 out[np.ix_(places[g], places[f])] = part.T
-    for f, (own, E) in enumerate(zip(places, stacks, strict=True)):
-        plain[own, m] = plain[m, own] = E @ cross.diagonal[f].sum(axis=2).ravel()
+    sums = [diagonal.sum(axis=2) for diagonal in cross.diagonal]
+    for own, E, total in zip(places, stacks, sums, strict=True):
+        plain[own, m] = plain[m, own] = E @ total.ravel()
     plain[m, m] = size
-    return VarianceGram(directions, plain, _projected(plain, mixed, directions, cross, size))
+    totals = {t: total[c, c] for f, total in zip(factors, sums, strict=True) for t, c in _columns_of(f)}
+    projected = _projected(plain, mixed, directions, cross, size)
+    return VarianceGram(directions, plain, projected, tuple(totals[t] for t in sorted(totals)))
+
+
+def _columns_of(factor: Factor) -> Iterator[tuple[int, slice]]:
+    return zip(factor.terms, factor.columns, strict=True)
 
 
 def _projected(

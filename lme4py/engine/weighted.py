@@ -189,6 +189,13 @@ class WeightedProducts:
         dense = np.zeros((self.structure.dense_size, 1)) if self.structure.dense_size else None
         return SweptBorder(zeros, zeros, dense, dense)
 
+    @property
+    def blocks(self) -> tuple[FloatArray, ...]:
+        """Columns of each grouping factor, (n, k), as views of `rows`."""
+        values = self.rows.data.reshape(self.n, -1)
+        ends = np.cumsum([factor.n_columns for factor in self.factors]).tolist()
+        return tuple(values[:, end - f.n_columns : end] for end, f in zip(ends, self.factors, strict=True))
+
     # -- every set of weights ------------------------------------------------------------------------------------
 
     def base(self, w: FloatArray) -> BaseValues:

@@ -18,6 +18,7 @@ from lme4py.inference.bootstrap_linear import LinearTask
 from lme4py.inference.bootstrap_result import BootstrapResult
 from lme4py.inference.bootstrap_task import Part, Seeds, Statistic, Task, Wrap
 from lme4py.inference.bootstrap_workers import run_chunks
+from lme4py.inference.parameters import fit_parameters, is_determined
 from lme4py.inference.resample import default_group
 from lme4py.inference.simulate import check_count, check_seed
 
@@ -129,6 +130,8 @@ def _collect(task: Task, parts: list[Part], count: int) -> BootstrapResult:
         start = rows.stop
     if len(failures) == count:
         raise Lme4Error(f"all {count} replicates failed; the first one: {failures[0][1]}")
+    if task.func is None:
+        values[:, [not is_determined(task.fit, parameter) for parameter in fit_parameters(task.fit)]] = np.nan
     return BootstrapResult(
         task.kind,
         pd.Series(task.estimates(), index=names, name="estimate"),

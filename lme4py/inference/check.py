@@ -17,6 +17,7 @@ from lme4py.engine.sentence import Sentence
 from lme4py.engine.separation import describe_separation
 from lme4py.engine.types import FloatArray
 from lme4py.fit import Fit
+from lme4py.inference.random_effects import known_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,7 @@ class CheckResult:
 
 
 def check(fit: Any) -> CheckResult:
-    """Convergence, singularity, scaling, collinearity, groups, separation, dispersion, normality, Laplace.
+    """Convergence, identification, singularity, scaling, groups, separation, dispersion, normality, Laplace.
 
     Parameters
     ----------
@@ -126,6 +127,7 @@ def check(fit: Any) -> CheckResult:
     """
     looks: list[Callable[[Any], CheckLine | None]] = [
         _convergence,
+        _identification,
         _singularity,
         _scaling,
         _collinearity,
@@ -152,11 +154,24 @@ def _convergence(fit: Any) -> CheckLine:
     return CheckLine("convergence", certificate.converged, message, certificate.bound)
 
 
+def _identification(fit: Any) -> CheckLine:
+    certificate = fit.certificate
+    if certificate.identified:
+        return CheckLine("identification", True, "the design determines every variance and covariance.", 0.0)
+    message = (
+        f"{'; '.join(certificate.unidentified)}. Fixed effects, fitted values and the likelihood are right; take a "
+        "term, or columns, out to have variances that can be estimated."
+    )
+    return CheckLine("identification", False, message, float(len(fit.identification.changes)))
+
+
 def _singularity(fit: Any) -> CheckLine:
     certificate = fit.certificate
     if not certificate.is_singular:
         smallest = min(float(_relative_sizes(cov)[-1]) for cov in fit.covariances)
         return CheckLine("singularity", True, "all random-effects covariances have full rank.", smallest)
+    if not certificate.singular:
+        return CheckLine("singularity", None, "the design does not determine the covariances that have no full rank.")
     message = (
         f"{'; '.join(certificate.singular)}. The data do not need this direction: the fit is valid, but a simpler "
         "random-effects term gives the same likelihood."
@@ -275,9 +290,9 @@ def _residuals(fit: Any) -> CheckLine | None:
 def _modes(fit: Any) -> CheckLine:
     """Shapiro-Wilk of the modes of every random effect, with Bonferroni's correction for their number."""
     tests = []
-    for term, modes in zip(fit.design.terms, fit.modes, strict=True):
+    for term, modes in zip(fit.design.terms, known_columns(fit, fit.modes), strict=True):
         for name, column in zip(term.columns, modes.T, strict=True):
-            p = _shapiro(column)
+            p = None if np.isnan(column).any() else _shapiro(column)
             if p is not None and term.n_levels >= _LEVELS:
                 tests.append((p, f"{name} | {term.group}"))
     if not tests:

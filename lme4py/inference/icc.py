@@ -55,7 +55,7 @@ class ICCResult(Sentence):
         Delta-method standard error; of the replicates when the interval is a bootstrap one.
     ci_lower, ci_upper : float
         Normal limits on the logit scale, percentiles of the bootstrap, or, for an estimate of 0, from 0 to the limit
-        of the profile likelihood.
+        of the profile likelihood; NaN, as the estimate, where the design does not determine the variance.
     alpha : float
         One minus the confidence level.
     component : str
@@ -102,6 +102,11 @@ class _Ratio:
     shared: tuple[int, ...]
     fixed: bool
     variance: str
+
+    @property
+    def shared_weights(self) -> list[FloatArray | None]:
+        """K of the terms that two rows of one group share, None for the others."""
+        return [K if t in self.shared else None for t, K in enumerate(self.K)]
 
     def parts(self, fit: AnyFit, covariances: Sequence[FloatArray] | None = None) -> tuple[float, float]:
         """Numerator and denominator, at other covariances when these are given."""
@@ -191,6 +196,9 @@ def _interval(
     seed: int | None,
     n_jobs: int | None,
 ) -> ICCResult:
+    if not fit.identification.determines(ratio.shared_weights):
+        nan = float("nan")
+        return ICCResult(nan, nan, nan, nan, level, component, "the design does not determine this variance")
     estimate = ratio.value(fit)
     if check_count("n_boot", n_boot, 0):
         return _bootstrapped(fit, ratio, component, level, n_boot, seed, n_jobs)
@@ -360,7 +368,7 @@ def _bootstrapped(
     fit: AnyFit, ratio: _Ratio, component: str, alpha: float, n_boot: int, seed: int | None, n_jobs: int | None
 ) -> ICCResult:
     rest = rest_variance(fit, ratio.variance)
-    if ratio.fixed or rest.kind not in ("residual", "latent"):
+    if ratio.fixed or rest.kind not in ("residual", "latent") or not fit.identification.complete:
         boot = bootstrap(fit, n_boot, ratio.value, seed, n_jobs, progress=False)
         values = boot.replicates.to_numpy()[:, 0]
     else:

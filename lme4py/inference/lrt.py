@@ -87,6 +87,16 @@ class _Model:
     def has_random(self) -> bool:
         return self.fit is not None
 
+    @property
+    def n_redundant(self) -> int:
+        """Parameters that no data of the design tell from others."""
+        return self.fit.identification.n_redundant if self.has_random else 0
+
+    @property
+    def rank(self) -> int:
+        """Parameters that the design determines."""
+        return self.n_params - self.n_redundant
+
 
 def lrtest(
     restricted: Any,
@@ -279,11 +289,16 @@ def _check_thresholds(small: Any, large: Any) -> None:
 
 
 def _check_sizes(small: _Model, large: _Model) -> int:
-    df = large.n_params - small.n_params
+    df = large.rank - small.rank
     if df < 0:
         raise OptionError(
-            f"the restricted model has {small.n_params} parameters and the full one {large.n_params}; the restricted "
+            f"the restricted model has {small.rank} parameters and the full one {large.rank}; the restricted "
             "one comes first."
+        )
+    if df == 0 and (small.n_redundant or large.n_redundant):
+        raise OptionError(
+            f"both models have {small.rank} parameters that the data determine (one of them has more, which cannot be "
+            "told apart): there is nothing to test."
         )
     if df == 0:
         raise OptionError(
@@ -452,7 +467,7 @@ def _row(model: _Model) -> dict[str, float]:
 def _compare(small: _Model, large: _Model, label: str, notes: list[str]) -> dict[str, float]:
     _check_same_data(small, large)
     _check_same_method(small, large)
-    chi2, df = max(2.0 * (large.logL - small.logL), 0.0), large.n_params - small.n_params
+    chi2, df = max(2.0 * (large.logL - small.logL), 0.0), large.rank - small.rank
     out = {"chi2": chi2, "df": float(df)}
     if df > 0:
         out["p_chi2"] = float(special.chdtrc(df, chi2))

@@ -73,12 +73,12 @@ def cone_mixture(
         Gives the information in the elements of the cones (`cone_information`); called when the weights depend on it.
         None where it is not known.
     """
+    if not embedding.is_unique:
+        return Mixture({df: 1.0}, "chi-squared: the covariances of the full model are not identified; conservative")
     cones = _cones(templates, embedding)
     held = sum(r * (r + 1) // 2 for r in cones)
     if not cones or held > df:
         return Mixture({df: 1.0}, "chi-squared: nothing that is tested lies on a boundary")
-    if not embedding.is_unique:
-        return Mixture({df: 1.0}, "chi-squared: the covariances of the full model are not identified; conservative")
     free = df - held
     if cones == [1]:
         note = f"50:50 mixture of chi-squared with {free} and {free + 1} degrees of freedom"

@@ -23,6 +23,7 @@ __all__ = [
     "Parameter",
     "fit_parameters",
     "fit_values",
+    "is_determined",
     "parameter_values",
     "parameters",
     "select_parameters",
@@ -112,13 +113,15 @@ def fit_parameters(fit: Fit | GlmmFit) -> tuple[Parameter, ...]:
 
 
 def fit_values(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
-    """Estimates of parameters of a fit; a correlation with an effect that has no variance is NaN.
+    """Estimates of parameters of a fit; NaN for a correlation with an effect that has no variance, and for what has no
+    unique estimate.
 
     Parameters
     ----------
     fit : Fit or GlmmFit
     wanted : sequence of Parameter
     """
+    covariances = fit.covariance_estimates
     thresholds = getattr(fit, "thresholds", None)
     dispersion = getattr(fit, "dispersion", float("nan"))
     values = [
@@ -126,10 +129,25 @@ def fit_values(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
         if p.kind == "threshold" and thresholds is not None
         else p.reported(dispersion)
         if p.kind == "dispersion"
-        else _value(p, fit.beta, fit.covariances, fit.sigma)
+        else _value(p, fit.beta, covariances, fit.sigma)
         for p in wanted
     ]
     return np.array(values)
+
+
+def is_determined(fit: Fit | GlmmFit, parameter: Parameter) -> bool:
+    """Whether the design determines a parameter, so that it can have a standard error and an interval.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    parameter : Parameter
+    """
+    if parameter.kind not in ("sd", "corr"):
+        return True
+    mask = fit.identification.determined(parameter.term)
+    used = np.ix_((parameter.first, parameter.second), (parameter.first, parameter.second))
+    return mask is None or bool(mask[used].all())
 
 
 def _of_term(design: Design, t: int, suffix: str, label: str) -> list[Parameter]:

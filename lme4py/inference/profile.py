@@ -21,7 +21,7 @@ from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import check_alpha, chosen_alpha
 from lme4py.inference.constrained import Constrained, CovarianceCriterion, Minimum
 from lme4py.inference.glmm_profile import check_profiled, glmm_sides, refit_from
-from lme4py.inference.parameters import Parameter, fit_parameters, fit_values, select_parameters
+from lme4py.inference.parameters import Parameter, fit_parameters, fit_values, is_determined, select_parameters
 from lme4py.inference.profile_side import BetterOptimum, Point, Side
 from lme4py.inference.refit import fit_problem, refit_ml
 from lme4py.inference.variance_se import standard_errors
@@ -80,7 +80,8 @@ class Profile:
         pandas.DataFrame
             One row per parameter. Where the profile reaches the end of the range (a standard deviation of 0, a
             correlation of -1 or 1) first, that is the limit; where it stays below the quantile however far it is
-            followed (separated responses, say), the limit is infinite. ``attrs["note"]`` says so.
+            followed (separated responses, say), the limit is infinite; what the design does not determine is NaN.
+            ``attrs["note"]`` says so.
         """
         import pandas as pd
 
@@ -104,7 +105,9 @@ class Profile:
         notes = []
         for parameter in self.parameters:
             lower, upper = table.loc[parameter.name].to_numpy(dtype=np.float64).tolist()
-            if parameter.name not in self._sides:
+            if not is_determined(self.fit, parameter):
+                notes.append(f"{parameter.name}: the design does not determine it.")
+            elif parameter.name not in self._sides:
                 notes.append(f"{parameter.name}: a variance is zero, so that the data say nothing about it.")
             elif not (np.isfinite(lower) and np.isfinite(upper)):
                 which = "lower" if not np.isfinite(lower) else "upper"
@@ -117,7 +120,7 @@ class Profile:
 
     def _limits(self, parameter: Parameter, target: float) -> tuple[float, float]:
         if parameter.name not in self._sides:
-            return -1.0, 1.0
+            return (-1.0, 1.0) if is_determined(self.fit, parameter) else (np.nan, np.nan)
         lower, upper = (_value(parameter, side.limit(target)) for side in self._sides[parameter.name])
         return (upper, lower) if parameter.inverted else (lower, upper)
 
@@ -213,8 +216,9 @@ def _profile(fit: Fit | GlmmFit, wanted: list[Parameter], alpha: float | None, n
     with limited_threads(fit.design), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         for parameter, value, error in zip(wanted, estimates, errors, strict=True):
-            if np.isnan(value):
-                # The other effect has no variance, so that the likelihood is flat over the whole range.
+            if np.isnan(value) or not is_determined(fit, parameter):
+                # The other effect has no variance, or nothing in the design tells the variance from another one: the
+                # likelihood is flat.
                 continue
             if isinstance(fit, GlmmFit):
                 # The profile moves the parameter of the family.

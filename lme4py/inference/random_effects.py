@@ -12,15 +12,33 @@ from lme4py.fit import Fit
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Frames", "coef", "conditional_modes", "conditional_sds", "one_or_dict"]
+__all__ = ["Frames", "coef", "conditional_modes", "conditional_sds", "known_columns", "one_or_dict"]
 
 FloatArray = NDArray[np.float64]
 Frames: TypeAlias = "dict[str, pd.DataFrame]"
 
 
 def conditional_modes(fit: Fit) -> Frames:
-    """Conditional modes, one frame per grouping factor; terms of one factor stand side by side."""
-    return _frames(fit, fit.modes)
+    """Conditional modes, one frame per grouping factor; terms of one factor stand side by side.
+
+    NaN stands for effects whose covariances have no unique estimate (see `lme4py.engine.identification`).
+    """
+    return _frames(fit, known_columns(fit, fit.modes))
+
+
+def known_columns(fit: Fit, blocks: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
+    """Columns of the effects of each term with NaN where nothing tells them from those of another column.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    blocks : tuple of ndarray, each (J, k)
+        Modes, or their standard deviations.
+    """
+    if fit.identification.complete:
+        return blocks
+    known = [~np.isnan(cov).any(axis=1) for cov in fit.covariance_estimates]
+    return tuple(np.where(own, block, np.nan) for own, block in zip(known, blocks, strict=True))
 
 
 def conditional_sds(fit: Fit, include_fixed: bool = False) -> Frames:
@@ -35,7 +53,8 @@ def conditional_sds(fit: Fit, include_fixed: bool = False) -> Frames:
     from lme4py.inference.modes import conditional_covariances
 
     blocks = conditional_covariances(fit, include_fixed=include_fixed)
-    return _frames(fit, tuple(np.sqrt(np.diagonal(block, axis1=1, axis2=2)) for block in blocks))
+    sds = tuple(np.sqrt(np.diagonal(block, axis1=1, axis2=2)) for block in blocks)
+    return _frames(fit, known_columns(fit, sds))
 
 
 def coef(fit: Fit) -> Frames:
@@ -44,7 +63,8 @@ def coef(fit: Fit) -> Frames:
     The columns are the fixed effects, then the columns of the random terms that are no fixed effects
     (their fixed part is zero).
     """
-    return {group: _coef_of(fit, group, rows) for group, rows in _terms_of(fit).items()}
+    modes = known_columns(fit, fit.modes)
+    return {group: _coef_of(fit, modes, group, rows) for group, rows in _terms_of(fit).items()}
 
 
 def one_or_dict(frames: Frames) -> pd.DataFrame | Frames:
@@ -72,7 +92,7 @@ def _frame_of(fit: Fit, blocks: tuple[FloatArray, ...], group: str, positions: l
     return pd.DataFrame(values, index=_level_index(fit, group, positions[0]), columns=names)
 
 
-def _coef_of(fit: Fit, group: str, positions: list[int]) -> pd.DataFrame:
+def _coef_of(fit: Fit, modes: tuple[FloatArray, ...], group: str, positions: list[int]) -> pd.DataFrame:
     import pandas as pd
 
     fixed = dict(zip(fit.design.x_names, fit.beta, strict=True))
@@ -80,7 +100,7 @@ def _coef_of(fit: Fit, group: str, positions: list[int]) -> pd.DataFrame:
     columns = {name: np.full(n_levels, value) for name, value in fixed.items()}
     for i in positions:
         for j, name in enumerate(fit.design.terms[i].columns):
-            columns[name] = columns.get(name, np.zeros(n_levels)) + fit.modes[i][:, j]
+            columns[name] = columns.get(name, np.zeros(n_levels)) + modes[i][:, j]
     return pd.DataFrame(columns, index=_level_index(fit, group, positions[0]))
 
 

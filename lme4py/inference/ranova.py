@@ -33,7 +33,8 @@ def ranova(fit: Fit | GlmmFit) -> pd.DataFrame:
     pandas.DataFrame
         Columns npar, logLik, AIC, chi2, df, p_value, p_chi2; the first row is the model itself. A slope is left out
         with its covariances, an intercept alone with its whole term. `p_chi2` is the plain chi-squared p-value (as
-        lmerTest's ranova), `p_value` takes the boundary into account.
+        lmerTest's ranova), `p_value` takes the boundary into account; both are NaN for a term that adds nothing to the
+        others, with 0 degrees of freedom.
     """
     import pandas as pd
 
@@ -54,6 +55,10 @@ def _refitted(full: Fit | GlmmFit, terms: tuple[RandomTerm, ...]) -> Fit | GlmmF
 
 
 def _row(reduced: Fit | GlmmFit | None, full: Fit | GlmmFit) -> dict[str, float]:
+    if reduced is not None and _rank(reduced) == _rank(full):
+        # The other terms describe all that this one does: there is nothing to test.
+        own = {"npar": reduced.n_params, "logLik": reduced.log_likelihood}
+        return own | {"AIC": reduced.criterion + 2.0 * reduced.n_params, "chi2": 0.0, "df": 0.0}
     test = lrtest(reduced, full)
     npar = full.n_params - test.df
     return {
@@ -65,6 +70,11 @@ def _row(reduced: Fit | GlmmFit | None, full: Fit | GlmmFit) -> dict[str, float]
         "p_value": test.p_value,
         "p_chi2": float(special.chdtrc(test.df, test.chi2)),
     }
+
+
+def _rank(fit: Fit | GlmmFit) -> int:
+    """Number of parameters that the design determines."""
+    return fit.n_params - fit.identification.n_redundant
 
 
 def _reductions(design: Design) -> Iterator[tuple[str, tuple[RandomTerm, ...]]]:

@@ -32,8 +32,7 @@ class _SharedCriterion(LmmCriterion):
     """A criterion whose problem is given."""
 
     def __init__(self, design: Design, inside: Criterion) -> None:
-        self.design = design
-        self.inside = inside
+        self._set(design, inside)
 
 
 def fit_problem(design: Design, problem: Problem, reml: bool, start: FloatArray | None = None) -> Fit:

@@ -85,6 +85,9 @@ class RePCA(Mapping[str, Components]):
     def __str__(self) -> str:
         lines = []
         for part in self.values():
+            if np.isnan(part.sd).any():
+                lines.append(f"{part.group}: the design does not determine the covariances")
+                continue
             lines.append(f"{part.group}: {part.rank} of {part.sd.size} components carry variance")
             for i, (sd, share) in enumerate(zip(part.sd, part.proportion, strict=True), start=1):
                 lines.append(f"  component {i}: SD {sd:.4g}, {100 * share:.2f} % of the variance")
@@ -100,8 +103,8 @@ def re_pca(fit: Any) -> RePCA:
 
     Notes
     -----
-    Terms of one factor are taken together. A component without variance is a direction that the data do not need: a
-    simpler random-effects term fits as well.
+    Terms of one factor are taken together; all is NaN where the design does not determine their covariances. A
+    component without variance is a direction that the data do not need: a simpler random-effects term fits as well.
 
     Examples
     --------
@@ -115,7 +118,12 @@ def re_pca(fit: Any) -> RePCA:
 
 
 def _components(fit: Any, group: str, scale: float) -> Components:
-    terms = [(term, cov) for term, cov in zip(fit.design.terms, fit.covariances, strict=True) if term.group == group]
+    pairs = zip(fit.design.terms, fit.covariance_estimates, strict=True)
+    terms = [(term, cov) for term, cov in pairs if term.group == group]
+    names = tuple(name for term, _ in terms for name in term.columns)
+    if any(np.isnan(cov).any() for _, cov in terms):
+        nothing = np.full(len(names), np.nan)
+        return Components(group, names, nothing, nothing, nothing, np.full((len(names), len(names)), np.nan))
     covariance = scipy.linalg.block_diag(*(cov for _, cov in terms))
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values[::-1], 0.0)
@@ -126,5 +134,4 @@ def _components(fit: Any, group: str, scale: float) -> Components:
     signs = np.sign(rotation[np.abs(rotation).argmax(axis=0), np.arange(values.size)])
     total = float(values.sum())
     share = values / total if total > 0.0 else np.full(values.size, np.nan)
-    names = tuple(name for term, _ in terms for name in term.columns)
     return Components(group, names, np.sqrt(values), np.sqrt(values) / scale, share, rotation * signs)

@@ -79,9 +79,12 @@ def has_correlations(term: RandomTerm) -> bool:
 
 
 def variance_entries(fit: Fit) -> Iterator[VarianceEntry]:
-    """Every variance, then every covariance of each term in turn; the residual variance comes last."""
+    """Every variance, then every covariance of each term in turn; the residual variance comes last.
+
+    NaN stands for what has no unique estimate (see `lme4py.engine.identification`).
+    """
     terms = fit.design.terms
-    for i, (term, label, cov) in enumerate(zip(terms, term_labels(terms), fit.covariances, strict=True)):
+    for i, (term, label, cov) in enumerate(zip(terms, term_labels(terms), fit.covariance_estimates, strict=True)):
         for j, name in enumerate(term.columns):
             yield VarianceEntry(i, label, name, None, float(cov[j, j]), float(np.sqrt(cov[j, j])))
         if has_correlations(term):

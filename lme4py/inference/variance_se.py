@@ -13,7 +13,7 @@ from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import chosen_alpha
 from lme4py.inference.dispersion import shown_dispersion
-from lme4py.inference.parameters import RESIDUAL, Parameter, fit_parameters, fit_values
+from lme4py.inference.parameters import RESIDUAL, Parameter, fit_parameters, fit_values, is_determined
 from lme4py.inference.varpar import VarianceInformation, variance_information
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _NO_VARIANCE = 1e-20
 
 
 def standard_errors(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
-    """Standard errors by the delta method; zero or NaN on the boundary.
+    """Standard errors by the delta method; zero or NaN on the boundary, NaN where the design determines nothing.
 
     Parameters
     ----------
@@ -37,9 +37,13 @@ def standard_errors(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArr
     if all(parameter.kind == "fixed" for parameter in wanted):
         return fixed[[parameter.first for parameter in wanted]]
     information = variance_information(fit)
-    return np.array(
-        [fixed[p.first] if p.kind == "fixed" else information.std_error(_gradient(fit, information, p)) for p in wanted]
-    )
+    return np.array([fixed[p.first] if p.kind == "fixed" else _std_error(fit, information, p) for p in wanted])
+
+
+def _std_error(fit: Fit | GlmmFit, information: VarianceInformation, parameter: Parameter) -> float:
+    if not is_determined(fit, parameter):
+        return float("nan")
+    return information.std_error(_gradient(fit, information, parameter))
 
 
 def _gradient(fit: Fit | GlmmFit, information: VarianceInformation, parameter: Parameter) -> FloatArray:
@@ -68,7 +72,7 @@ def wald_limits(fit: Fit | GlmmFit, wanted: Sequence[Parameter], alpha: float) -
 
     Normal ones for fixed effects and thresholds, on the log scale for standard deviations and the dispersion, on that
     of Fisher's z for correlations. A standard deviation of zero has the limits 0 and infinity: the curvature says
-    nothing there (the profile does).
+    nothing there (the profile does). What the design does not determine has the limits NaN.
 
     Parameters
     ----------
@@ -80,7 +84,8 @@ def wald_limits(fit: Fit | GlmmFit, wanted: Sequence[Parameter], alpha: float) -
     values = fit_values(fit, wanted)
     out = np.empty((len(wanted), 2))
     for row, parameter, value, error in zip(out, wanted, values, standard_errors(fit, wanted), strict=True):
-        row[:] = _limits(parameter.kind, float(value), z * float(error))
+        known = is_determined(fit, parameter)
+        row[:] = _limits(parameter.kind, float(value), z * float(error)) if known else np.nan
     return out
 
 
@@ -114,7 +119,8 @@ def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFra
         Rows as the keys of `variance_components` without the correlations: ``var(_cons)``, ``cov(_cons,x)``,
         ``var(Residual)``, then the dispersion under its name (phi, theta; alpha of the keyword door); columns estimate,
         std_error (delta method), lower, upper (on the log scale for variances, normal for covariances). A variance of
-        zero has no standard error from the curvature: NaN, and the limits 0 and infinity; use the profile.
+        zero has no standard error from the curvature: NaN, and the limits 0 and infinity; use the profile. What the
+        design does not determine is NaN.
     """
     import pandas as pd
 
@@ -127,15 +133,17 @@ def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFra
         if p.kind == "sigma":
             value, slope = fit.sigma**2, fit.sigma**2 * information.residual
         else:
-            value = float(fit.covariances[p.term][p.first, p.second])
+            value = float(fit.covariance_estimates[p.term][p.first, p.second])
             slope = information.covariances[p.term][:, p.first, p.second]
-        error = information.std_error(slope)
+        known = is_determined(fit, p)
+        error = information.std_error(slope) if known else float("nan")
         names.append(p.name.replace("corr(", "cov(").replace("sd(", "var("))
         if p.kind == "corr":
             rows.append((value, error, value - z * error, value + z * error))
         else:
-            value = value if value > _NO_VARIANCE else 0.0
-            rows.append((value, error if value > 0.0 else float("nan"), *_limits("sd", value, z * error)))
+            value = 0.0 if value <= _NO_VARIANCE else value
+            limits = _limits("sd", value, z * error) if known else (float("nan"), float("nan"))
+            rows.append((value, error if value > 0.0 else float("nan"), *limits))
     found = shown_dispersion(fit, alpha)
     if found is not None and RESIDUAL not in [p.name for p in fit_parameters(fit)]:
         names.append(found.name)

@@ -76,7 +76,6 @@ class Model:
                 weights=self.weights,
                 offset=None if isinstance(self.offset, str) else self.offset,
                 family=family,
-                check_identifiable=family is None,
                 levels=self.levels,
             )
         except DesignError as error:

@@ -107,7 +107,7 @@ class StatsmodelsMixedLMAdapter(ModelAdapter):
                 warnings.simplefilter("ignore")
                 numbered = data[used].assign(**{_RESPONSE: np.arange(float(len(data)))})
                 text = f"{_RESPONSE} ~ {_r_spelling(right)}"
-                design = lformula(text, numbered, require_random=False, check_identifiable=False)
+                design = lformula(text, numbered, require_random=False)
             self.order = _matching(design.X, self.exog)
         except Lme4Error:
             self.order = None

@@ -13,7 +13,7 @@ from lme4py.design.conventions import INTERCEPTS
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.inference.coefficients import chosen_alpha
-from lme4py.inference.random_effects import conditional_modes, conditional_sds
+from lme4py.inference.random_effects import conditional_modes, conditional_sds, known_columns
 from lme4py.inference.residuals import residual_values
 from lme4py.report.parts import AnyFit, is_ordinal
 from lme4py.report.plot_style import BLUE, GREY, LIGHT, ORANGE, level_axis, level_height, panels, single, title
@@ -204,7 +204,8 @@ def shrinkage_data(fit: AnyFit, variable: str | Sequence[str] | None = None) -> 
     positions = [t for t, term in enumerate(fit.design.terms) if term.group == group]
     terms = [fit.design.terms[t] for t in positions]
     names = list(conditional_modes(_any(fit))[group].columns)
-    b = np.hstack([fit.modes[t] for t in positions])
+    modes = known_columns(_any(fit), fit.modes)
+    b = np.hstack([modes[t] for t in positions])
     codes, J = terms[0].codes, terms[0].n_levels
     own = b + _newton(fit, np.hstack([term.values for term in terms]), codes, J)
     fixed = dict(zip(fit.design.x_names, fit.beta.tolist(), strict=True))

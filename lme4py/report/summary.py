@@ -85,10 +85,10 @@ def random_effects_table(fit: Fit) -> Table:
     """Variances, standard deviations and correlations of each term, then the residual variance."""
     terms = fit.design.terms
     labels = term_labels(terms)
-    variances = [float(v) for cov in fit.covariances for v in np.diag(cov)] + [fit.sigma**2]
+    variances = [float(v) for cov in fit.covariance_estimates for v in np.diag(cov)] + [fit.sigma**2]
     sds = [float(np.sqrt(v)) for v in variances]
     names = [row for term, label in zip(terms, labels, strict=True) for row in _names(term, label)]
-    pairs = zip(terms, fit.covariances, strict=True)
+    pairs = zip(terms, fit.covariance_estimates, strict=True)
     corr = [row for term, cov in pairs for row in _correlation_rows(term, cov)]
     width = max((len(row) for row in corr), default=0)
     rows = tuple(
