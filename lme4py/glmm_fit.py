@@ -88,6 +88,8 @@ class GlmmFit:
     identification : Identification
         Which covariance parameters are determined. Where not all are, `theta`, `covariances` and `modes` are one of
         many solutions that fit equally well.
+    model_vcov : ndarray, shape (m + p + d, m + p + d), or None
+        The covariance by the model where `vcov`, `parameter_vcov` and `log_dispersion_se` are robust.
     """
 
     design: Design
@@ -112,11 +114,17 @@ class GlmmFit:
     phi: FloatArray
     thresholds: FloatArray | None = None
     identification: Identification = field(default_factory=Identification)
+    model_vcov: FloatArray | None = None
 
     @property
     def covariance_estimates(self) -> tuple[FloatArray, ...]:
         """`covariances` with NaN for what is not determined."""
         return self.identification.masked(self.covariances)
+
+    @property
+    def own_parameter_vcov(self) -> FloatArray:
+        """`parameter_vcov` by the model, also where the fit was asked for a robust one."""
+        return self.parameter_vcov if self.model_vcov is None else self.model_vcov
 
     @property
     def reml(self) -> bool:

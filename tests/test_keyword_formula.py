@@ -280,7 +280,7 @@ def test_summary_of_levels_thresholds_and_dispersion():
     assert ordinal.startswith("Mixed-effects ordered logistic regression")
     assert ordinal.find("var(_cons)") < ordinal.find("1|2 ") < ordinal.find("LR test vs. ordered logistic model")
     counts = menbreg(load_dataset("Salamanders"), "count", ["mined"], "site").summary()
-    assert "  theta  " in counts
+    assert "  alpha  " in counts
     # MASS's glm.nb gives the log-likelihood -878.1677 without the random effects.
     assert "LR test vs. negative binomial model: chibar2(01) = 18.00" in counts
 

@@ -17,6 +17,7 @@ from lme4py.inference.bootstrap_task import TASK_REPLICATES, Part, Seeds, Task, 
 from lme4py.inference.glmm_refit import Estimates, refit_estimates, refit_glmm
 from lme4py.inference.glmm_simulate import GlmmSimulator
 from lme4py.inference.parameters import fit_parameters
+from lme4py.inference.working import model_covariance
 
 __all__ = ["GlmmTask"]
 
@@ -89,7 +90,7 @@ class GlmmTask(Task):
 
 def _far(fit: GlmmFit, beta: FloatArray) -> BoolArray:
     """Which fixed effects, (..., p), lie so far from those of the fit that the response must be separated, (...,)."""
-    error = np.sqrt(np.maximum(fit.vcov.diagonal(), 1e-300))
+    error = np.sqrt(np.maximum(model_covariance(fit).diagonal(), 1e-300))
     return np.asarray((np.abs(beta - fit.beta) > _FAR * error).any(axis=-1))
 
 

@@ -18,6 +18,7 @@ from lme4py.engine.separation import describe_separation
 from lme4py.engine.types import FloatArray
 from lme4py.fit import Fit
 from lme4py.inference.random_effects import known_columns
+from lme4py.inference.working import model_covariance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -240,7 +241,7 @@ def _groups(fit: Any) -> CheckLine:
 def _separation(fit: Any) -> CheckLine | None:
     if isinstance(fit, Fit) or fit.family.name != "binomial":
         return None
-    message = describe_separation(fit.design, fit.data, fit.family, fit.beta, fit.vcov)
+    message = describe_separation(fit.design, fit.data, fit.family, fit.beta, model_covariance(fit))
     return CheckLine("separation", not message, message or "no sign of separation.")
 
 

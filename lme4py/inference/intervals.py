@@ -15,6 +15,7 @@ from lme4py.inference.coefficients import chosen_alpha, confidence_intervals
 from lme4py.inference.parameters import fit_parameters, select_parameters
 from lme4py.inference.profile import profile
 from lme4py.inference.variance_se import wald_limits
+from lme4py.inference.vce import with_robust
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,8 @@ def intervals(
     n_boot, seed, type, n_jobs, progress
         Of the parametric bootstrap and its intervals ("boot" only): 1000 replicates and "percentile" when not given.
     vcov, cluster
-        A cluster-robust covariance of the fixed effects ("wald" only), as in `coef_table`.
+        A cluster-robust covariance ("wald" only), as in `coef_table`: of all parameters of a generalised model, of the
+        fixed effects of a linear one.
 
     Returns
     -------
@@ -84,10 +86,17 @@ def intervals(
     if method == "boot":
         made = bootstrap(fit, 1000 if n_boot is None else n_boot, None, seed, n_jobs, progress)
         return made.conf_int(level, "percentile" if type is None else type, names)
+    if vcov is not None and isinstance(fit, GlmmFit):
+        fit, vcov, cluster = with_robust(fit, vcov, cluster), None, None
+    fixed = [parameter.name for parameter in wanted if parameter.kind == "fixed"]
+    if vcov is not None and len(fixed) < len(wanted):
+        raise OptionError(
+            f"vcov={vcov!r} is a covariance of the fixed effects; the variances of a linear mixed model have none. Use "
+            "parm='fixed', or method='profile' for variances."
+        )
     index = pd.Index(names, name="term")
     anything: Any = fit
     table = pd.DataFrame(wald_limits(fit, wanted, level), index=index, columns=["lower", "upper"])
-    fixed = [parameter.name for parameter in wanted if parameter.kind == "fixed"]
     if fixed:
         table.loc[fixed] = confidence_intervals(anything, level, "wald", fixed, ddf, vcov, cluster).to_numpy(
             dtype=np.float64

@@ -34,12 +34,20 @@ from lme4py.engine.types import BoolArray, FloatArray, IntArray
 from lme4py.errors import DesignError, OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.inference.clusters import ClusterChoice, Clusters, buckets, find_clusters, home_of_levels
-from lme4py.inference.df import FTest, Method, _f_test, _wald
+from lme4py.inference.df import FTest, Method, Plain, _f_test, _wald
 
 if TYPE_CHECKING:
     from lme4py.glmm_fit import GlmmFit
 
-__all__ = ["Robust", "RobustType", "check_robust_type", "robust_covariance", "robust_df", "robust_method"]
+__all__ = [
+    "Robust",
+    "RobustType",
+    "check_robust_type",
+    "robust_covariance",
+    "robust_df",
+    "robust_method",
+    "robust_parameters",
+]
 
 RobustType: TypeAlias = Literal["CR0", "CR1", "CR2", "CR3"]
 TYPES: tuple[RobustType, ...] = ("CR0", "CR1", "CR2", "CR3")
@@ -113,9 +121,26 @@ def robust_method(fit: Any, type: str = "CR2", cluster: ClusterChoice = None) ->
     chosen = check_robust_type(type)
     if isinstance(fit, Fit):
         return Robust(fit, chosen, independent_clusters(fit.design, cluster))
+    m, p = fit.theta.size, fit.beta.size
+    return Plain(robust_parameters(fit, chosen, cluster)[m : m + p, m : m + p], np.inf)
+
+
+def robust_parameters(fit: GlmmFit, type: str = "CR1", cluster: ClusterChoice = None) -> FloatArray:
+    """Cluster-robust covariance of all parameters of a generalised model, as ``fit.parameter_vcov``.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    type : {"CR0", "CR1"}
+    cluster : str, array of shape (n,), or None
+
+    Returns
+    -------
+    ndarray, shape (n_parameters, n_parameters)
+    """
     from lme4py.inference.scores import score_covariance
 
-    return score_covariance(fit, chosen, cluster)
+    return score_covariance(fit, check_robust_type(type), cluster)
 
 
 def independent_clusters(design: Any, cluster: ClusterChoice) -> Clusters:

@@ -12,7 +12,6 @@ vce(cluster) of multilevel models, where vce(robust) takes the highest level as 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,6 @@ from lme4py.engine.weighted import WeightedProducts
 from lme4py.errors import OptionError
 from lme4py.glmm_fit import GlmmFit, user_jacobian
 from lme4py.inference.clusters import ClusterChoice, Clusters, home_of_levels, row_sums
-from lme4py.inference.df import Plain
 from lme4py.inference.robust import independent_clusters
 
 __all__ = ["cluster_scores", "score_covariance"]
@@ -73,23 +71,28 @@ def cluster_scores(fit: GlmmFit, cluster: ClusterChoice = None) -> FloatArray:
     return _on_user_scale(fit, -0.5 * gradient)
 
 
-def score_covariance(fit: Any, type: str, cluster: ClusterChoice) -> Plain:
-    """Sandwich of the scores for the fixed effects; normal tests.
+def score_covariance(fit: GlmmFit, type: str, cluster: ClusterChoice) -> FloatArray:
+    """Sandwich of the scores for all parameters, in the places of ``fit.parameter_vcov``.
 
     Parameters
     ----------
     fit : GlmmFit
     type : {"CR0", "CR1"}
     cluster : str, array of shape (n,), or None
+
+    Returns
+    -------
+    ndarray, shape (n_parameters, n_parameters)
+        Of (theta, beta, log dispersion or thresholds); zero for parameters held fixed on the boundary.
     """
     if type not in ("CR0", "CR1"):
         raise OptionError(f"type={type!r} is for linear mixed models; use 'CR0', or 'CR1' as Stata's vce(robust).")
     scores = cluster_scores(fit, cluster)
-    m, p = fit.theta.size, fit.beta.size
-    moves = scores @ fit.parameter_vcov[:, m : m + p]
+    moves = scores @ fit.own_parameter_vcov
     count = scores.shape[0]
     factor = count / (count - 1.0) if type == "CR1" else 1.0
-    return Plain(factor * moves.T @ moves, np.inf)
+    covariance: FloatArray = factor * moves.T @ moves
+    return covariance
 
 
 def _on_user_scale(fit: GlmmFit, scores: FloatArray) -> FloatArray:

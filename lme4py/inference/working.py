@@ -152,7 +152,7 @@ def model_covariance(fit: Any) -> FloatArray:
         inverse = np.linalg.inv(fit.point.RX)
         return fit.problem.scaling.vcov(_inside_sigma(fit, fit.problem.scaling) ** 2 * (inverse @ inverse.T))
     m, p = fit.theta.size, fit.beta.size
-    covariance: FloatArray = fit.parameter_vcov[m : m + p, m : m + p]
+    covariance: FloatArray = fit.own_parameter_vcov[m : m + p, m : m + p]
     return covariance
 
 

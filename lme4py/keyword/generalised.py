@@ -10,7 +10,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.glmm_fit import check_options, glmm_fit
 from lme4py.inference.vce import with_vce
 from lme4py.keyword.model import Model
-from lme4py.keyword.options import control
+from lme4py.keyword.options import check_robust, control
 from lme4py.results import MEGLMResult
 from lme4py.results.call import records_call
 
@@ -82,7 +82,8 @@ def meglm(
     weights : str or array of shape (n,), optional
         Prior weights, as in `glmer`.
     vce : str, optional
-        "robust", or the column whose levels are the clusters; as in `mixed`.
+        "robust", or the column whose levels are the clusters, as in `mixed`; the covariance of all parameters is robust
+        then, variances, dispersion and thresholds too (needs `nAGQ` of 1 or more).
     ddf : {None, "normal", "residual"}
         Degrees of freedom of tests and intervals.
 
@@ -125,6 +126,7 @@ def meglm(
         vce=vce,
     )
     design = model.design(response_family.name)
+    check_robust(design, nAGQ)
     return MEGLMResult(with_vce(glmm_fit(design, response_family, nAGQ=nAGQ, hessian=hessian, control=settings)))
 
 

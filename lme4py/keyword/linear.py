@@ -76,7 +76,9 @@ def mixed(
         Known part of the mean.
     vce : str, optional
         "robust" for standard errors that allow any dependence within the groups of the outermost level (CR1), or the
-        column whose levels are the clusters.
+        column whose levels are the clusters. They are those of the coefficients, in every table, interval and
+        prediction; given the coefficients, random effects vary as the model says, and standard errors and limits of
+        variances are the model's.
     ddf : {None, "normal", "satterthwaite", "kenward-roger", "residual"}
         Degrees of freedom of tests and intervals; None is "normal", as in Stata.
 

@@ -8,12 +8,13 @@ import numpy as np
 
 from lme4py.data.frame import Frame, as_factor_column
 from lme4py.design.conventions import Conventions
+from lme4py.design.design import Design
 from lme4py.engine.optimize import Control
 from lme4py.errors import OptionError
 from lme4py.inference.coefficients import check_alpha, check_ddf
 from lme4py.keyword.names import column
 
-__all__ = ["control", "conventions"]
+__all__ = ["check_robust", "control", "conventions"]
 
 
 def control(maxiter: Any, tol: Any) -> Control:
@@ -33,6 +34,15 @@ def control(maxiter: Any, tol: Any) -> Control:
     if not number or not 0.0 < float(tol) < 1.0:
         raise OptionError(f"`tol` is {tol!r}; give a small positive number, such as 1e-9.")
     return Control(max_evaluations=int(maxiter), tolerance=min(float(tol), Control().tolerance))
+
+
+def check_robust(design: Design, nAGQ: Any) -> None:
+    """Refuse robust standard errors where there is no likelihood in all parameters, before any fitting."""
+    if nAGQ == 0 and design.conventions.vce is not None:
+        raise OptionError(
+            f"vce={design.conventions.vce!r} needs a likelihood in all parameters, which nAGQ=0 does not have; use "
+            "nAGQ=1 or more."
+        )
 
 
 def conventions(alpha: Any, ddf: Any, vce: Any, linear: bool, frame: Frame) -> Conventions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,8 +88,7 @@ def meologit(
     >>> round(result.log_likelihood, 4)
     -81.5654
     """
-    order = assumed_order(data, y) if levels is None else levels
-    keywords = {"offset": offset, "weights": weights, "alpha": alpha, "ddf": ddf, "vce": vce, "levels": order}
+    keywords = {"offset": offset, "weights": weights, "alpha": alpha, "ddf": ddf, "vce": vce, "levels": levels}
     model = Model(data, y, x_fixed, group, x_random, cov_type, crossed, **keywords)
     return _fitted(model, "logit", threshold, nAGQ, maxiter, tol)
 
@@ -134,8 +134,7 @@ def meoprobit(
     >>> result.link, list(result.thresholds.index)
     ('probit', ['1|2', '2|3', '3|4', '4|5'])
     """
-    order = assumed_order(data, y) if levels is None else levels
-    keywords = {"offset": offset, "weights": weights, "alpha": alpha, "ddf": ddf, "vce": vce, "levels": order}
+    keywords = {"offset": offset, "weights": weights, "alpha": alpha, "ddf": ddf, "vce": vce, "levels": levels}
     model = Model(data, y, x_fixed, group, x_random, cov_type, crossed, **keywords)
     return _fitted(model, "probit", threshold, nAGQ, maxiter, tol)
 
@@ -144,6 +143,8 @@ def _fitted(model: Model, link: str, threshold: str, nAGQ: int, maxiter: int, to
     make_ordinal(link, threshold)
     check_options(nAGQ, "observed", fixed_points=True)
     settings = control(maxiter, tol)
+    if model.levels is None:
+        model = replace(model, levels=assumed_order(model.data, model.y))
     design = model.design("ordinal")
     categories = () if design.response is None else design.response.categories
     family = make_ordinal(link, threshold, len(categories or ()))
@@ -172,7 +173,7 @@ def assumed_order(data: Any, y: Any) -> list[Any] | None:
         f"the categories of the response {y!r} are taken in the order {how}: {' < '.join(shown)}. For another order "
         f"give them from the lowest to the highest, as in levels=[{', '.join(shown)}].",
         Lme4Warning,
-        stacklevel=4,
+        stacklevel=5,
     )
     return order
 

@@ -291,6 +291,20 @@ class ModelAdapter(ABC):
         """
         raise OptionError(f"vcov={kind!r} is not known for this model; give a matrix.")
 
+    def robust_parameters(self, kind: str, cluster: Any) -> FloatArray | None:
+        """The same robust covariance of (coefficients, theta), (p + m, p + m); None where there is none.
+
+        Parameters
+        ----------
+        kind : str
+        cluster : object
+
+        Returns
+        -------
+        ndarray or None
+        """
+        return None
+
     def replicates(self, n: int, kind: str, group: Any, seed: int, n_jobs: int) -> FloatArray:
         """Estimates (coefficients, then theta) of the same model refitted to new data, shape (n, p + m).
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -76,7 +78,7 @@ class Inference:
         self.adapter, self.method = adapter, method
         self.n, self.seed, self.n_jobs, self.boot, self.cluster = int(n), seed or 0, n_jobs, boot, cluster
         self.tests, self.vcov = self._tests_and_covariance(ddf, vcov, cluster)
-        self.given = vcov is not None
+        self._whole_vcov: Callable[[], FloatArray | None] = cache(partial(self._all_parameters, vcov, cluster))
         self._replicates: FloatArray | None = None
 
     @property
@@ -100,24 +102,31 @@ class Inference:
             return robust, robust.vcov
         residual = (adapter.default_ddf if ddf is None else ddf) == "residual"
         tests = adapter.test_method("residual") if residual else None
-        return tests, _checked_matrix(vcov, adapter.params.size)
+        p = adapter.params.size
+        return tests, _checked_matrix(vcov, p, adapter.theta.size)[:p, :p]
+
+    def _all_parameters(self, vcov: Any, cluster: Any) -> FloatArray | None:
+        """Covariance of (coefficients, theta), (p + m, p + m), of the kind that was asked for; None without one."""
+        if vcov is None:
+            return self.adapter.parameter_vcov
+        if isinstance(vcov, str):
+            return self.adapter.robust_parameters(vcov, cluster)
+        matrix = np.asarray(vcov, dtype=np.float64)
+        return matrix if matrix.shape[0] > self.adapter.params.size else None
 
     def _whole(self, size: int) -> FloatArray:
         """Covariance of (beta, theta) where the estimand depends on both."""
-        p = self.adapter.params.size
-        if size == p:
+        if size == self.adapter.params.size:
             return self.vcov
-        whole = self.adapter.parameter_vcov
+        whole = self._whole_vcov()
         if whole is None or not np.isfinite(whole).all():
+            p, m = self.adapter.params.size, self.adapter.theta.size
             raise OptionError(
-                "the covariance of the variance parameters is not known for this fit, and averages over the random "
-                "effects depend on it; use random='zero', or method='bootstrap'."
+                "averages over the random effects depend on the variances too, whose covariance is not known here; "
+                "give vcov= by name (such as 'CR1'), or a matrix of the coefficients and then the covariance "
+                f"parameters, of shape ({p + m}, {p + m}); or use random='zero', or method='bootstrap'."
             )
-        if not self.given:
-            return whole
-        mixed = whole.copy()
-        mixed[:p, :p] = self.vcov
-        return mixed
+        return whole
 
     def apply(self, estimand: Estimand) -> Done:
         """Estimates, covariance, degrees of freedom and draws of an estimand."""
@@ -184,8 +193,12 @@ class Inference:
         return centre + z @ half.T, ()
 
 
-def _checked_matrix(vcov: Any, p: int) -> FloatArray:
+def _checked_matrix(vcov: Any, p: int, m: int) -> FloatArray:
     matrix = np.asarray(vcov, dtype=np.float64)
-    if matrix.shape != (p, p) or not np.isfinite(matrix).all() or not np.allclose(matrix, matrix.T, rtol=1e-6):
+    if (
+        matrix.shape not in ((p, p), (p + m, p + m))
+        or not np.isfinite(matrix).all()
+        or not np.allclose(matrix, matrix.T, rtol=1e-6)
+    ):
         raise OptionError(f"`vcov` must be a symmetric matrix of shape ({p}, {p}), not {matrix.shape}.")
     return matrix

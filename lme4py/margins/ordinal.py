@@ -14,7 +14,10 @@ import numpy as np
 from lme4py.data.frame import Frame
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.margins.adapter import FactoredRows, Rows
+from lme4py.inference.coefficients import constant_df
+from lme4py.inference.df import Plain
+from lme4py.inference.robust import robust_parameters
+from lme4py.margins.adapter import DdfMethod, FactoredRows, Rows
 from lme4py.margins.estimands import Estimand, Values
 from lme4py.margins.grids import Parameters
 from lme4py.margins.labels import RowNames
@@ -44,20 +47,25 @@ class OrdinalAdapter(OwnAdapter):
     def __init__(self, fit: Any, cut: int | None = None, data: Any = None) -> None:
         super().__init__(fit, data)
         thresholds = np.asarray(fit.thresholds, dtype=np.float64)
-        m, p, d = self.theta.size, fit.beta.size, thresholds.size
+        p, d = fit.beta.size, thresholds.size
         self.categories: tuple[Any, ...] = tuple(fit.categories)
         self.weights_of_cuts = np.full(d, 1.0 / d) if cut is None else np.eye(d)[cut]
         self.names = (*self.names, *fit.threshold_names)
         self.params = np.concatenate([fit.beta, thresholds])
-        order = np.r_[m : m + p + d, 0:m]
-        whole = np.asarray(fit.parameter_vcov, dtype=np.float64)[np.ix_(order, order)]
-        self.parameter_vcov, self.vcov = whole, whole[: p + d, : p + d]
+        # Thresholds stand behind beta, and count as coefficients.
+        self.parameter_vcov = self._in_order(fit.parameter_vcov)
+        self.vcov = self.parameter_vcov[: p + d, : p + d]
         self.family = "ordinal"
 
     @property
     def cuts(self) -> list[OrdinalAdapter]:
         """One adapter for each threshold."""
         return [OrdinalAdapter(self.fit, k, self.data) for k in range(len(self.categories) - 1)]
+
+    def robust(self, kind: str, cluster: Any, ddf: str | None = None) -> DdfMethod:
+        df = constant_df(self.fit, ddf)
+        k = self.params.size
+        return Plain(self._in_order(robust_parameters(self.fit, kind, cluster))[:k, :k], float(df))
 
     def _wider(self, X: FloatArray, by: float) -> FloatArray:
         return np.hstack([X, np.broadcast_to(-by * self.weights_of_cuts, (X.shape[0], self.weights_of_cuts.size))])

@@ -18,6 +18,7 @@ from lme4py.errors import DataError, OptionError
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import coefficient_method
 from lme4py.inference.df import Plain, method
+from lme4py.inference.robust import robust_parameters
 from lme4py.margins.adapter import DdfMethod, FactoredRows, ModelAdapter, Rows, frame_of
 from lme4py.margins.formula_rows import FormulaRows, factored_matrix, matrix_slope, names_of_nodes, whole_matrix
 from lme4py.margins.refits import own_replicates
@@ -74,7 +75,7 @@ class OwnAdapter(ModelAdapter):
         self.theta = fit.theta
         self._pairs = tuple(_Pairs(*np.tril_indices(term.n_columns)) for term in design.terms)
         if not self.is_linear_model:
-            self.parameter_vcov = _beta_first(fit.parameter_vcov, self.theta.size, self.params.size)
+            self.parameter_vcov = self._in_order(fit.parameter_vcov)
 
     def _offset_of_rows(self) -> FloatArray | None:
         """An offset given as an array belongs to the rows of the fit and is replayed on them only."""
@@ -216,18 +217,21 @@ class OwnAdapter(ModelAdapter):
         if self.is_linear_model:
             return method(self.fit, ddf)
         if ddf == "residual":
-            return Plain(self.vcov, float(self.n_rows - self.params.size))
+            return Plain(self.vcov, float(self.n_rows - self.fit.beta.size))
         return super().test_method(ddf)
 
     def robust(self, kind: str, cluster: Any, ddf: str | None = None) -> DdfMethod:
         return coefficient_method(self.fit, ddf, kind, cluster)
 
+    def robust_parameters(self, kind: str, cluster: Any) -> FloatArray | None:
+        return None if self.is_linear_model else self._in_order(robust_parameters(self.fit, kind, cluster))
+
+    def _in_order(self, covariance: FloatArray) -> FloatArray:
+        """Covariance of (coefficients, theta) from that of (theta, beta, ...)."""
+        m, p = self.theta.size, self.params.size
+        order = np.r_[m : m + p, 0:m]
+        moved: FloatArray = np.asarray(covariance, dtype=np.float64)[np.ix_(order, order)]
+        return moved
+
     def replicates(self, n: int, kind: str, group: Any, seed: int, n_jobs: int) -> FloatArray:
         return own_replicates(self.fit, n, kind, group, seed, n_jobs)
-
-
-def _beta_first(covariance: FloatArray, m: int, p: int) -> FloatArray:
-    """Covariance of (beta, theta) from that of (theta, beta, ...)."""
-    order = np.r_[m : m + p, 0:m]
-    moved: FloatArray = covariance[np.ix_(order, order)]
-    return moved

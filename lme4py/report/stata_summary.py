@@ -131,6 +131,9 @@ def _vce_note(fit: AnyFit) -> tuple[str, ...]:
     if vce is None:
         return ()
     cluster = list(fit.design.n_groups)[-1] if vce == "robust" else vce
+    if isinstance(fit, Fit):
+        which = f"Standard errors of the coefficients are robust, for clusters in {cluster}"
+        return (f"{which}; those of the variances are the model's.",)
     return (f"Standard errors are robust, for clusters in {cluster}.",)
 
 
@@ -196,8 +199,11 @@ def _thresholds(fit: AnyFit) -> Table:
 
 
 def _test_of_random_effects(fit: AnyFit) -> str:
-    """The likelihood-ratio test against the model without random effects; empty where its data are gone."""
-    test = no_random_test(fit)
+    """The likelihood-ratio test against the model without random effects; empty where its data are gone.
+
+    Beside robust standard errors, which do not take the likelihood at its word, there is none, as in Stata.
+    """
+    test = None if fit.design.conventions.vce is not None else no_random_test(fit)
     if test is None:
         return ""
     return f"LR test vs. {_names(fit)[1]}: {_statistic(test)}"
