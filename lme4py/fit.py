@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.engine.certificate import Certificate, Evaluation, certify, describe_unidentified
 from lme4py.engine.identification import Identification, identify
@@ -28,7 +29,7 @@ from lme4py.errors import ConvergenceWarning, DesignError, IdentificationWarning
 __all__ = ["Fit", "LmmCriterion", "lmm_criterion", "lmm_fit", "make_fit", "optimize_criterion"]
 
 # Rows whose fitted values are made at one time.
-_ROWS = 2**15
+_ROWS = chunk(2**15)
 
 
 @dataclass(frozen=True)

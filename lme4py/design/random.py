@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.chunks import from_size
 from lme4py.errors import DataError, DesignError
 from lme4py.formula.values import Value
 
@@ -27,8 +28,10 @@ FloatArray = NDArray[np.float64]
 
 IntArray = NDArray[np.intp]
 
+# Ranges of whole numbers, and of combinations of levels, up to which a table beats sorting.
+_NUMBERS, _COMBINATIONS = from_size(1000), from_size(100_000)
 # From this many rows on a hash table beats sorting all of them.
-HASH_FROM = 20_000
+HASH_FROM = from_size(20_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def _number_codes(values: NDArray[np.float64], name: str) -> tuple[IntArray, tup
             f"the grouping variable '{name}' has {int((~np.isfinite(values)).sum())} infinite value(s); "
             "replace them by a label, or set them to missing"
         )
-    if high - low <= max(4 * values.size, 1000):
+    if high - low <= max(4 * values.size, _NUMBERS):
         whole = _narrow(values - low)
         if low == int(low) and np.array_equal(whole + low, values):
             # Whole numbers in a short range: a table is ten times faster than sorting a million values.
@@ -163,7 +166,7 @@ def _combine(codes: Sequence[IntArray], parts: Sequence[Sequence[Any]]) -> tuple
 
 def _renumber(position: IntArray, size: int) -> tuple[IntArray, IntArray]:
     """Sorted distinct positions, and each row's place among them."""
-    if size > max(8 * position.size, 100_000):
+    if size > max(8 * position.size, _COMBINATIONS):
         return _distinct(position)
     used = np.bincount(position, minlength=size) > 0
     return np.flatnonzero(used), (np.cumsum(used) - 1)[position]

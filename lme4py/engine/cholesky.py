@@ -8,13 +8,14 @@ import numpy as np
 import scipy.linalg.blas as blas
 import scipy.linalg.lapack as lapack
 
+from lme4py.chunks import chunk, from_size
 from lme4py.engine.types import FloatArray
 
 # OpenBLAS (0.3.30 at least) writes outside its buffers in `potrf` with several threads from somewhat more than
 # 12,000 rows on, which ends the process. Larger matrices are factored by blocks of columns.
-_LARGEST, _BLOCK = 8000, 2048
+_LARGEST, _BLOCK = from_size(8000, 4), chunk(2048, 3)
 # Rows that are copied across the diagonal at one time.
-_TILE = 256
+_TILE = chunk(256)
 
 
 def upper_cholesky(A: FloatArray, clean: bool = False) -> FloatArray:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.chunks import chunk, from_size
 from lme4py.engine.types import FloatArray, IntArray, sparse
 
 # Below this many products the border is summed column by column, and pairs of levels are sorted.
-_FEW = 20_000
+_FEW = from_size(20_000)
 # Rows that are summed at one time.
-_ROWS = 2**17
+_ROWS = chunk(2**17)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.engine.crossproducts import RowBlock, accumulate
 from lme4py.engine.glmm import GlmmProblem
@@ -21,7 +22,7 @@ from lme4py.engine.variance_gram import variance_gram
 __all__ = ["identify_glmm"]
 
 # Rows whose columns are made at one time.
-_ROWS = 2**16
+_ROWS = chunk(2**16)
 
 
 def identify_glmm(problem: GlmmProblem, design: Design) -> Identification:

@@ -17,6 +17,7 @@ import numpy as np
 import scipy.linalg
 import scipy.linalg.lapack as lapack
 
+from lme4py.chunks import chunk, from_size
 from lme4py.design.design import Design
 from lme4py.engine import small
 from lme4py.engine.covariance import Templates
@@ -30,9 +31,9 @@ from lme4py.engine.variance_gram import VarianceGram, variance_gram
 from lme4py.errors import DesignError
 
 # With more products than this, the change of the dense block is made by matrix products.
-_MAX_LISTED = 3_000_000
+_MAX_LISTED = from_size(3_000_000)
 # Rows whose columns are made at one time; not many more than these are one block, whose edges need no merging.
-_ROWS = 2**16
+_ROWS = chunk(2**16)
 
 
 @dataclass(frozen=True)
@@ -291,7 +292,7 @@ class Criterion:
         return q, slope, XY
 
     def _directions(self, point: Point, g: list[FloatArray]) -> list[FloatArray]:
-        """(dLambda Lambda' + Lambda dLambda') g for each theta, by grouping factor: (k J, m)."""
+        """dSigma g for each parameter, by grouping factor: (k J, m), or for the levels whose g are given."""
         problem = self.problem
         out = []
         for f, factor in enumerate(problem.factors):
@@ -299,11 +300,15 @@ class Criterion:
             h = np.zeros((*values.shape, problem.templates.n_theta))
             for term, columns in zip(factor.terms, factor.columns, strict=True):
                 start = problem.templates.slices[term].start
-                for i, dT in enumerate(problem.templates.templates[term].directions):
-                    half = dT @ point.T[term].T
-                    h[columns, :, start + i] = (half + half.T) @ values[columns]
+                for i, change in enumerate(self._sigma_changes(point, term)):
+                    h[columns, :, start + i] = change @ values[columns]
             out.append(h.reshape(values.size, -1))
         return out
+
+    def _sigma_changes(self, point: Point, term: int) -> list[FloatArray]:
+        """dT T' + T dT' for each theta of a term, (k, k)."""
+        halves = (dT @ point.T[term].T for dT in self.problem.templates.templates[term].directions)
+        return [half + half.T for half in halves]
 
 
 class _ZZ:

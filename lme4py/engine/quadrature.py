@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.engine.glmm import GlmmProblem, ModeFinder
 from lme4py.engine.glmm_laplace import Laplace, theta_gradient
 from lme4py.engine.nuisance import total
@@ -28,7 +29,7 @@ MAX_DIMENSION = 4
 MAX_POINTS = 100
 MAX_NODES = 20_000
 # Values of all rows at all nodes that are held at a time.
-_CHUNK = 4_000_000
+_CHUNK = chunk(4_000_000)
 
 
 @dataclass(frozen=True)

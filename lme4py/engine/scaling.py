@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.linalg
 
+from lme4py.chunks import chunk
 from lme4py.design.design import Design, RandomTerm
 from lme4py.engine.covariance import mean_and_contrasts
 from lme4py.engine.types import FloatArray
@@ -23,7 +24,7 @@ from lme4py.errors import DataError
 # Beyond this condition number a cross-product loses too many digits and X is orthogonalised row by row.
 _SAFE_CONDITION = 1e3
 # Rows that are worked on at one time: what is made of them stays in the cache of the processor.
-_ROWS = 2**14
+_ROWS = chunk(2**14)
 
 
 @dataclass(frozen=True)

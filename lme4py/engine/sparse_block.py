@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.engine.dense_block import add_products, block_products, is_invertible, scale_rows
 from lme4py.engine.sparse_pattern import SparseBlock
 from lme4py.engine.structure import Stage
@@ -15,7 +16,7 @@ from lme4py.engine.threads import single_thread
 from lme4py.engine.types import FloatArray
 
 # Right-hand sides at one time.
-_CHUNK = 256
+_CHUNK = chunk(256)
 
 
 class SparseFactor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lme4py.chunks import from_size
 from lme4py.engine.crossproducts import CrossProducts, Factor
 from lme4py.engine.forecast import check_memory, check_products, size_words
 from lme4py.engine.layout import Layout, Stage, Structure
@@ -23,7 +24,7 @@ __all__ = ["Stage", "Structure", "analyse", "choose_stages", "cross_block", "eli
 # Above this many products per evaluation the prepared list would not fit into memory.
 MAX_PRODUCTS = 60_000_000
 # Blocks with fewer rows are dense: a fit takes seconds at most.
-SPARSE_FROM = 3000
+SPARSE_FROM = from_size(3000)
 # Blocks of which more than this part meets are dense without further questions.
 _MAX_DENSITY = 0.25
 # Levels whose neighbours are counted before all pairs are listed.

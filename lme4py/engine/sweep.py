@@ -17,6 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
+from lme4py.chunks import chunk, from_size
 from lme4py.engine import small
 from lme4py.engine.adjoint import Adjoint, adjoint
 from lme4py.engine.crossproducts import CrossProducts, Factor
@@ -28,11 +29,11 @@ from lme4py.engine.types import FloatArray, LinearOperator, SparseMatrix, with_d
 from lme4py.engine.wide import subtract_gram
 
 # The factor of a dense block with more rows gives way to its inverse while the criterion is optimised.
-_SPEND_FROM = 1000
+_SPEND_FROM = from_size(1000)
 # Room is made for a block with more rows: pages that were handed back cost time when they are needed again.
-_ROOM_FROM = 3000
+_ROOM_FROM = from_size(3000)
 # Levels that are worked on at one time where each is on its own.
-_LEVELS = 8192
+_LEVELS = chunk(8192, 3)
 
 
 @dataclass(frozen=True)

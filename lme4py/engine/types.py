@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from lme4py.chunks import from_size
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 SparseMatrix = Any  # scipy.sparse.csr_array; its stubs do not follow arithmetic
 
 # A matrix with fewer elements than this multiplies faster as a dense one: setting up a sparse product takes longer.
-_DENSE_BELOW = 20_000
+_DENSE_BELOW = from_size(20_000)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.engine.covariance import Templates
 from lme4py.engine.crossproducts import CrossProducts, Factor
 from lme4py.engine.types import FloatArray, IntArray
 
 # Numbers of rows of Z'WX that are gathered at one time.
-_CHUNK = 2**18
+_CHUNK = chunk(2**18)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.engine import small
 from lme4py.engine.crossproducts import CrossProducts, Edges, Factor
 from lme4py.engine.dense_block import BlockValues
@@ -22,7 +23,7 @@ from lme4py.engine.sweep import BaseValues, LoneStage, Sweeper, Swept, SweptBord
 from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
 
 # Numbers in the expanded rows that are held at a time.
-_CHUNK = 4_000_000
+_CHUNK = chunk(4_000_000)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg.blas as blas
 
+from lme4py.chunks import chunk
 from lme4py.engine.cholesky import mirror
 from lme4py.engine.types import FloatArray, IntArray, SparseMatrix, sparse
 
 # Bytes of the expanded rows, and of the changes, at one time.
-_CHUNK = 2**20
+_CHUNK = chunk(2**20)
 # Seconds for one product of sparse matrices, for one of a sparse and a dense matrix, for one of dense matrices, and
 # for one change in a row of the block.
 _SPARSE, _MIXED, _DENSE, _WRITE = 3.5e-9, 5e-10, 2.1e-11, 5e-9

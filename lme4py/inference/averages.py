@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 from scipy import special
 
+from lme4py.chunks import chunk, from_size
 from lme4py.engine.links import Link
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.errors import OptionError
@@ -35,10 +36,10 @@ _OTHER_STRIP: Final = 0.5 * np.pi
 _DIGITS: Final = 37.0
 _REACH: Final = 8.5
 # Numbers of rows times nodes that are worked on at a time.
-_HELD: Final = 100_000
+_HELD: Final = chunk(100_000)
 # From this number of linear predictors with one variance a table is made: polynomials of degree 7 on pieces of length
 # 1/8, whose error is below 1e-12 of the largest value.
-_TABLE_FROM: Final = 20_000
+_TABLE_FROM: Final = from_size(20_000, 1)
 _PIECES: Final = 8
 _POINTS: Final = 8
 # The linear predictors of 1/mu and 1/mu^2 must be above zero but for this probability (a mean at 4.75 sd).

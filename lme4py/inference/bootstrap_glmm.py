@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.engine.types import BoolArray, FloatArray
 from lme4py.errors import ConvergenceWarning, Lme4Error
@@ -22,7 +23,7 @@ from lme4py.inference.working import model_covariance
 __all__ = ["GlmmTask"]
 
 # Rows times responses of one batch: arrays of this size stay in the cache.
-_BATCH_NUMBERS = 200_000
+_BATCH_NUMBERS = chunk(200_000, 4000)
 # Standard errors beyond which an estimate of a replicate counts as infinite.
 _FAR = 10.0
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
@@ -21,8 +22,8 @@ from lme4py.inference.simulate import generators
 __all__ = ["Part", "Seeds", "Statistic", "Task", "Wrap", "stack_values"]
 
 # Numbers in the responses of one task, and its most replicates; independent of n_jobs, so that rounding is too.
-TASK_NUMBERS = 4_000_000
-TASK_REPLICATES = {"batch": 1000, "single": 20}
+TASK_NUMBERS = chunk(4_000_000, 4000)
+TASK_REPLICATES = {"batch": chunk(1000), "single": chunk(20, 3)}
 
 Wrap = Callable[[Any], Any]
 Statistic = Callable[[Any], Any]

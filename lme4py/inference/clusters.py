@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.errors import DataError, OptionError, did_you_mean
@@ -17,6 +18,8 @@ from lme4py.inference.resample import default_group, group_codes
 __all__ = ["ClusterChoice", "Clusters", "buckets", "find_clusters", "home_of_levels", "row_sums"]
 
 ClusterChoice: TypeAlias = str | ArrayLike | None
+# Elements of the (r, r) matrices of all clusters at one time.
+_BUCKET = chunk(4_000_000)
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def row_sums(values: FloatArray, codes: IntArray, size: int) -> FloatArray:
     return out.reshape(size, *values.shape[1:])
 
 
-def buckets(codes: IntArray, size: int, most: int = 4_000_000) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
+def buckets(codes: IntArray, size: int, most: int = _BUCKET) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
     """Clusters of similar size together, so that their rows fit in one rectangular array.
 
     Parameters

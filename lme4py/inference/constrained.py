@@ -31,20 +31,8 @@ __all__ = ["Chart", "Constrained", "CovarianceCriterion", "Minimum", "make_const
 class CovarianceCriterion(Criterion):
     """The criterion with the average information in the elements of Sigma instead of theta."""
 
-    def _directions(self, point: Point, g: list[FloatArray]) -> list[FloatArray]:
-        """dSigma g for each covariance direction, by grouping factor: (k J, m)."""
-        templates = self.problem.templates
-        out = []
-        for f, factor in enumerate(self.problem.factors):
-            J = factor.n_levels
-            h = np.zeros((factor.n_columns, J, templates.n_theta))
-            values = g[f].reshape(factor.n_columns, J)
-            for term, columns in zip(factor.terms, factor.columns, strict=True):
-                start = templates.slices[term].start
-                for i, E in enumerate(templates.templates[term].covariance_directions):
-                    h[columns, :, start + i] = E @ values[columns]
-            out.append(h.reshape(factor.size, -1))
-        return out
+    def _sigma_changes(self, point: Point, term: int) -> list[FloatArray]:
+        return list(self.problem.templates.templates[term].covariance_directions)
 
     def information(self, point: Point) -> tuple[FloatArray, FloatArray]:
         """y'P V_i P V_j P y and y'P V_i P y for all covariance directions (Gilmour et al. 1995)."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.engine.lmm import Criterion
 from lme4py.engine.scaling import scale_columns
 from lme4py.engine.small import product, transpose
@@ -24,7 +25,7 @@ from lme4py.inference.clusters import row_sums
 __all__ = ["DeletionSolver", "Unit"]
 
 # Numbers of one array (k, k, units, classes).
-_CHUNK = 2_000_000
+_CHUNK = chunk(2_000_000)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.engine import small
 from lme4py.engine.lmm import Criterion, Point, Problem
 from lme4py.engine.structure import cross_block
@@ -34,7 +35,7 @@ __all__ = ["Information", "expected_information"]
 # Bytes that the dense matrices may take.
 _MEMORY = 1.6e9
 # Rows of the first factor that are made dense at a time.
-_CHUNK = 4096
+_CHUNK = chunk(4096)
 
 
 @dataclass(frozen=True)

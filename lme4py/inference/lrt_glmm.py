@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.engine.lmm import Problem, make_problem
 from lme4py.engine.ordinal import Ordinal
 from lme4py.engine.threads import limited_threads
@@ -24,8 +25,8 @@ __all__ = ["glmm_bootstrap_ratios", "glmm_cone_information"]
 
 # Weights below this part of the largest count as this: a row without information.
 _LEAST_WEIGHT = 1e-10
-# Numbers in the responses that are drawn at a time.
-_CHUNK_NUMBERS = 200_000
+# Numbers in the responses that are drawn at a time, and the most responses.
+_CHUNK_NUMBERS, _CHUNK = chunk(200_000, 4000), chunk(500)
 
 
 def glmm_cone_information(full: GlmmFit, restricted: GlmmFit | PlainFit, embedding: Embedding) -> FloatArray:
@@ -95,7 +96,7 @@ def glmm_bootstrap_ratios(
     source = _plain_source(full, restricted, X) if isinstance(restricted, PlainFit) else restricted
     simulator = GlmmSimulator(source)
     seeds = np.random.SeedSequence(seed).spawn(n_sim)
-    size = max(1, min(500, _CHUNK_NUMBERS // full.design.n_obs))
+    size = max(1, min(_CHUNK, _CHUNK_NUMBERS // full.design.n_obs))
     parts: list[FloatArray] = []
     why: list[str] = []
     with limited_threads(full.design):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.engine.lmm import Criterion, Problem
 from lme4py.engine.optimize import Control
 from lme4py.engine.solve import solve
@@ -19,7 +20,8 @@ from lme4py.inference.simulate import Simulator
 
 __all__ = ["bootstrap_ratios", "exact_ratios"]
 
-_CHUNK_NUMBERS = 4_000_000
+# Numbers in the responses that are drawn at a time, and the most responses.
+_CHUNK_NUMBERS, _CHUNK = chunk(4_000_000, 4000), chunk(1000)
 # Relative variances at which the exact ratio is evaluated, besides 0.
 _GRID = 200
 _MOST_EFFECTS = 3000
@@ -41,7 +43,7 @@ def bootstrap_ratios(restricted: Fit | None, X: FloatArray, full: Fit, n_sim: in
     source = _linear_source(full, X) if restricted is None else restricted
     simulator = Simulator(source, "conditional" if restricted is None else "parametric")
     seeds = np.random.SeedSequence(seed).spawn(n_sim)
-    size = max(1, min(1000, _CHUNK_NUMBERS // full.design.n_obs))
+    size = max(1, min(_CHUNK, _CHUNK_NUMBERS // full.design.n_obs))
     out = []
     with limited_threads(full.design):
         for start in range(0, n_sim, size):

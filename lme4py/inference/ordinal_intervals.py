@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from lme4py.chunks import chunk
 from lme4py.engine.ordinal_rows import Intervals, make_intervals, row_parts
 from lme4py.engine.types import FloatArray
 from lme4py.glmm_fit import GlmmFit
@@ -28,7 +29,7 @@ from lme4py.inference.prediction_rows import Rows
 __all__ = ["probability_limits"]
 
 # Numbers held at a time: nodes x rows x events.
-_CHUNK = 400_000
+_CHUNK = chunk(400_000)
 
 
 def probability_limits(

@@ -12,6 +12,7 @@ from copy import copy
 import numpy as np
 from scipy import special
 
+from lme4py.chunks import chunk
 from lme4py.design.response import ResponseData
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
 from lme4py.glmm_fit import GlmmFit
@@ -27,7 +28,7 @@ _SMOOTH = 1.2
 _SMOOTH_LINKS = ("identity", "log", "logit", "probit", "cloglog", "loglog", "sqrt")
 _HERMITE = np.polynomial.hermite_e.hermegauss(32)
 # Rows whose nodes are held at a time.
-_ROWS = 5_000
+_ROWS = chunk(5_000)
 _STEPS = 300
 # Steps towards the first guess of a quantile.
 _GUESSES = 3

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from lme4py.chunks import chunk, from_size
 from lme4py.data.frame import Frame
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.inference.averages import Derivatives
@@ -19,8 +20,8 @@ from lme4py.margins.scenarios import Scenario, scenario_frame
 __all__ = ["Grid", "Parameters", "moved_frame", "row_derivatives", "variance_of"]
 
 # Numbers of rows times scenarios that are held at a time, and of designs that are kept between evaluations.
-_CHUNK = 200_000
-_KEPT = 20_000_000
+_CHUNK = chunk(200_000)
+_KEPT = from_size(20_000_000)
 
 
 @dataclass(frozen=True, slots=True)

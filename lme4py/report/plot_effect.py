@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.chunks import chunk
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
@@ -30,7 +31,7 @@ __all__ = ["effect", "effect_data"]
 FloatArray = NDArray[np.float64]
 Figsize = tuple[float, float]
 # Rows of the model matrix made at a time.
-_CHUNK = 200_000
+_CHUNK = chunk(200_000)
 _MOST_LINES = len(PALETTE)
 
 
