@@ -21,13 +21,14 @@ from lme4py.engine.glmm_certificate import certify_glmm
 from lme4py.engine.glmm_hessian import curvature_floor, inverse_hessian
 from lme4py.engine.glmm_identification import identify_glmm
 from lme4py.engine.glmm_laplace import Laplace, laplace
+from lme4py.engine.glmm_limit import Limit, find_limit
 from lme4py.engine.glmm_solve import GlmmOptimum, solve_glmm
 from lme4py.engine.identification import Identification
 from lme4py.engine.integral import IntegralCheck, check_integral
 from lme4py.engine.nested_quadrature import make_quadrature
 from lme4py.engine.optimize import Control
 from lme4py.engine.ordinal import Ordinal
-from lme4py.engine.separation import describe_separation
+from lme4py.engine.recession import Recession
 from lme4py.engine.theta_map import theta_jacobian
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
@@ -90,6 +91,10 @@ class GlmmFit:
         many solutions that fit equally well.
     model_vcov : ndarray, shape (m + p + d, m + p + d), or None
         The covariance by the model where `vcov`, `parameter_vcov` and `log_dispersion_se` are robust.
+    recession : Recession or None
+        Where the likelihood has no maximum: which coefficients go to infinity. `beta` and `thresholds` are then finite
+        numbers far out, where means and probabilities have their limits; `vcov` and `parameter_vcov` hold the
+        covariances of what has a finite estimate, and nothing of the rest.
     """
 
     design: Design
@@ -115,6 +120,7 @@ class GlmmFit:
     thresholds: FloatArray | None = None
     identification: Identification = field(default_factory=Identification)
     model_vcov: FloatArray | None = None
+    recession: Recession | None = None
 
     @property
     def covariance_estimates(self) -> tuple[FloatArray, ...]:
@@ -125,6 +131,13 @@ class GlmmFit:
     def own_parameter_vcov(self) -> FloatArray:
         """`parameter_vcov` by the model, also where the fit was asked for a robust one."""
         return self.parameter_vcov if self.model_vcov is None else self.model_vcov
+
+    @property
+    def beta_estimates(self) -> FloatArray:
+        """`beta` with infinities where the estimate is infinite and NaN where the data leave it open, shape (p,)."""
+        if self.recession is None:
+            return self.beta
+        return self.recession.masked(np.eye(len(self.recession.names))[: self.beta.size], self.beta)
 
     @property
     def reml(self) -> bool:
@@ -184,8 +197,7 @@ class GlmmFit:
     @property
     def threshold_names(self) -> tuple[str, ...]:
         """``("1|2", "2|3", ...)``; () for other families."""
-        labels = [category_label(level) for level in self.categories]
-        return tuple(f"{low}|{high}" for low, high in pairwise(labels))
+        return threshold_names(self.categories)
 
     @property
     def threshold_vcov(self) -> FloatArray | None:
@@ -196,10 +208,22 @@ class GlmmFit:
         return self.parameter_vcov[place:, place:]
 
     @property
+    def threshold_estimates(self) -> FloatArray | None:
+        """`thresholds` with infinities and NaN as in `beta_estimates`, shape (K - 1,)."""
+        if self.recession is None or self.thresholds is None:
+            return self.thresholds
+        return self.recession.masked(np.eye(len(self.recession.names))[self.beta.size :], self.thresholds)
+
+    @property
     def threshold_se(self) -> FloatArray | None:
-        """Standard errors of `thresholds`, shape (K - 1,)."""
+        """Standard errors of `thresholds`, NaN for those without a finite estimate, shape (K - 1,)."""
         vcov = self.threshold_vcov
-        return None if vcov is None else np.sqrt(np.maximum(vcov.diagonal(), 0.0))
+        if vcov is None:
+            return None
+        errors = np.sqrt(np.maximum(vcov.diagonal(), 0.0))
+        if self.recession is None:
+            return errors
+        return np.where(self.recession.limits[self.beta.size :] == 0.0, errors, np.nan)
 
     @cached_property
     def point(self) -> Laplace:
@@ -224,7 +248,7 @@ class GlmmFit:
         back = np.linalg.pinv(to_user)
         with limited_threads(self.design):
             return check_integral(
-                found.finder, found, self.nAGQ, self.criterion, back @ self.parameter_vcov @ back.T, to_user
+                found.finder, found, self.nAGQ, self.criterion, back @ self.own_parameter_vcov @ back.T, to_user
             )
 
     @property
@@ -240,6 +264,11 @@ class GlmmFit:
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def threshold_names(categories: tuple[Any, ...]) -> tuple[str, ...]:
+    """``("1|2", "2|3", ...)``."""
+    return tuple(f"{low}|{high}" for low, high in pairwise([category_label(level) for level in categories]))
 
 
 def glmm_fit(
@@ -322,10 +351,10 @@ def warn_of(fit: GlmmFit, compare: bool, stacklevel: int) -> None:
     ----------
     fit : GlmmFit
     compare : bool
-        Look at the quadrature.
+        Look at the quadrature, and speak of infinite estimates: the likelihood of their limit is one like others.
     stacklevel : int
     """
-    if not fit.certificate.converged:
+    if not fit.certificate.converged and (compare or fit.recession is None):
         warnings.warn(fit.certificate.verdict, ConvergenceWarning, stacklevel=stacklevel)
     elif compare and fit.nAGQ not in (0, 1) and fit.integral_check.matters:
         warnings.warn(str(fit.integral_check), ConvergenceWarning, stacklevel=stacklevel)
@@ -404,6 +433,9 @@ def _make_fit(
     optimum: GlmmOptimum,
 ) -> GlmmFit:
     problem = finder.problem
+    limit = _limit(design, finder, optimum, nAGQ)
+    if limit is not None:
+        optimum = limit.optimum
     theta, inside_beta, inside_lam = problem.split(optimum.phi)
     beta, lam = problem.C @ inside_beta, problem.user_nuisance(inside_beta, inside_lam)
     covariances, factors = [], []
@@ -412,7 +444,7 @@ def _make_fit(
         factors.append(root)
         covariances.append(root @ root.T)
     modes = _user_modes(problem, optimum.found)
-    covariance = _covariance(problem, optimum, profiled=nAGQ == 0)
+    covariance = _covariance(problem, optimum, limit, profiled=nAGQ == 0)
     m, p = problem.n_theta, problem.n_fixed
     vcov = covariance[m : m + p, m : m + p].copy()
     return GlmmFit(
@@ -433,25 +465,50 @@ def _make_fit(
         conditional_covariances=_user_conditional(problem, optimum.found),
         linear_predictor=_fitted(design, beta, modes),
         certificate=certify_glmm(
-            problem, optimum, term_names(design), describe_separation(design, data, family, beta, vcov)
+            problem,
+            optimum if limit is None else limit.inside,
+            term_names(design),
+            "" if limit is None else _no_maximum(limit, family),
         ),
         opt_log=optimum.log,
         problem=problem,
         phi=optimum.phi,
         thresholds=family.alpha(lam) if isinstance(family, Ordinal) else None,
-        identification=problem.identification,
+        identification=problem.identification if limit is None else limit.identification,
+        recession=None if limit is None else limit.recession,
     )
 
 
-def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, profiled: bool) -> FloatArray:
+def _no_maximum(limit: Limit, family: Family) -> str:
+    """Why there is no maximum, and what is not determined in the limit."""
+    text = limit.recession.describe(family.separates)
+    open_ones = limit.identification.sentences
+    return f"{text} Not every variance is identified: {'; '.join(open_ones)}." if open_ones else text
+
+
+def _limit(design: Design, finder: ModeFinder, optimum: GlmmOptimum, nAGQ: int) -> Limit | None:
+    """What the likelihood tends to where it has no maximum."""
+    m, data = finder.problem.n_theta, finder.problem.data
+    cuts = threshold_names(data.categories or ())
+    coefficients = user_jacobian(finder.problem, optimum.phi)[m:, m:]
+    n = len(design.x_names) + len(cuts)
+    columns = n - len(cuts) + finder.problem.n_nuisance if cuts else n
+    return find_limit(finder, optimum, (*design.x_names, *cuts), coefficients[:n, :columns], design.terms, nAGQ)
+
+
+def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, limit: Limit | None, profiled: bool) -> FloatArray:
     """Covariance of (theta, beta, log dispersion or all thresholds) on the user's scale."""
     m, p = problem.n_theta, problem.n_fixed
-    inverse = 2.0 * inverse_hessian(optimum.hessian, curvature_floor(optimum.found, problem.unit), m)
+    inside = optimum if limit is None else limit.inside
+    inverse = 2.0 * inverse_hessian(inside.hessian, curvature_floor(optimum.found, problem.unit), m)
     if profiled:
         mode = optimum.found.mode
         system = FixedSystem(problem, mode.swept, mode.w, np.zeros(problem.n_obs))
-        fixed = np.linalg.inv(system.cross) if p else np.zeros((0, 0))
+        basis = np.eye(p) if limit is None else limit.basis
+        fixed = basis @ np.linalg.inv(basis.T @ system.cross @ basis) @ basis.T if p else np.zeros((0, 0))
         inverse = _with_block(inverse, fixed, m)
+    elif limit is not None:
+        inverse = limit.basis @ inverse @ limit.basis.T
     to_user = user_jacobian(problem, optimum.phi)
     covariance: FloatArray = to_user @ inverse @ to_user.T
     return 0.5 * (covariance + covariance.T)

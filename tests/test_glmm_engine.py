@@ -17,7 +17,6 @@ from lme4py.engine.glmm_solve import JointCriterion
 from lme4py.engine.glmm_start import find_start
 from lme4py.engine.lmm import group_terms
 from lme4py.engine.quadrature import Quadrature, check_quadrature, product_rule
-from lme4py.engine.separation import separating_direction
 from lme4py.engine.weighted import WeightedProducts
 from lme4py.errors import OptionError
 
@@ -339,24 +338,3 @@ def test_difference_hessian() -> None:
     )
     # Modes from the first-order prediction leave an error of the square of the step, 1e-8.
     np.testing.assert_allclose(beside, hessian, atol=1e-5 * np.abs(hessian).max())
-
-
-class TestSeparation:
-    def test_separated(self) -> None:
-        x = np.linspace(-1, 1, 20)
-        direction = separating_direction(np.column_stack([np.ones(20), x]), ResponseData((x > 0.1).astype(float)))
-        assert direction is not None
-        assert direction[1] > 0
-
-    def test_overlap(self) -> None:
-        x = np.linspace(-1, 1, 20)
-        y = (x > 0).astype(float)
-        y[[3, 15]] = 1 - y[[3, 15]]
-        assert separating_direction(np.column_stack([np.ones(20), x]), ResponseData(y)) is None
-
-    def test_grouped_rows_with_both_outcomes_hold_the_direction(self) -> None:
-        x = np.array([0.0, 1.0, 1.0])
-        data = ResponseData(np.array([1.0, 3.0, 3.0]), np.array([2.0, 3.0, 3.0]))
-        direction = separating_direction(np.column_stack([np.ones(3), x]), data)
-        assert direction is not None
-        assert direction[0] == pytest.approx(0.0, abs=1e-9)

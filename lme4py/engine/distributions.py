@@ -21,7 +21,7 @@ from lme4py.engine.family_base import (
 )
 from lme4py.engine.links import ProbabilityLink
 from lme4py.engine.special import log1p_minus, log_shape
-from lme4py.engine.types import FloatArray
+from lme4py.engine.types import BoolArray, FloatArray
 
 __all__ = [
     "Binomial",
@@ -72,6 +72,14 @@ class Binomial(Family):
             dw_exp = -m * (A[2] * B[1] + A[1] * B[2])
             dw_obs = -(_times(y, A[3]) + _times(f, B[3]))
         return EtaDerivatives(loglik, score, w_obs, w_exp, w_work, dw_obs, dw_exp)
+
+    separates = "successes from failures"
+
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        return np.asarray((data.failures if mean else data.y) == 0.0)
+
+    def says_nothing(self, data: ResponseData) -> BoolArray:
+        return np.asarray(data.n_trials == 0.0)
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu * (1.0 - mu)
@@ -133,6 +141,11 @@ class Poisson(MeanFamily):
             p.d2 = p.d3 = -mu
             p.info = p.d_info = p.quasi = mu
         return p
+
+    separates = "zeros from positive counts"
+
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        return np.asarray((data.y == 0.0) & (mean == 0.0))
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu
@@ -222,6 +235,10 @@ class Gamma(_PhiFamily):
             p.d1_lam, p.d2_lam, p.info_lam = -p.d1, -p.d2, -p.info
         return p
 
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        """None: the density of a positive response is zero with a mean of zero and with an infinite one."""
+        return np.zeros(data.n_obs, dtype=bool)
+
     def unit_variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu * mu
 
@@ -261,6 +278,10 @@ class InverseGaussian(_PhiFamily):
             p.d_lam = 0.5 * (b * square - 1.0)
             p.d1_lam, p.d2_lam, p.info_lam = -p.d1, -p.d2, -bV
         return p
+
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        """With an infinite mean the density is that of a stable distribution, not zero."""
+        return np.full(data.n_obs, mean == np.inf)
 
     def unit_variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu**3
@@ -303,6 +324,12 @@ class Gaussian(_PhiFamily):
         if self.link.name != "identity":
             return None
         return RowNoise("the residual variance", float(data.n_obs), data.weights)
+
+    separates = "responses around zero from others"
+
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        """With a mean of zero, which log and inverse links only approach, every response is possible."""
+        return np.full(data.n_obs, mean == 0.0)
 
     def unit_variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return np.ones_like(mu)

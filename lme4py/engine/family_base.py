@@ -11,11 +11,12 @@ import numpy as np
 
 from lme4py.design.response import ResponseData
 from lme4py.engine.links import Derivatives, Link, LogMean, MeanLink, PowerMean
-from lme4py.engine.types import BoolArray, FloatArray
+from lme4py.engine.types import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "EtaDerivatives",
     "Family",
+    "HalfRows",
     "MeanFamily",
     "Order",
     "Pieces",
@@ -113,6 +114,32 @@ class RowNoise:
     name: str
     size: float
     weights: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HalfRows:
+    """Sides on which eta (less a threshold) can go to infinity without making a response impossible.
+
+    A row of a family with a mean is one of these; a row of ordered categories one for each threshold beside it.
+
+    Attributes
+    ----------
+    row : ndarray of int, shape (R,)
+    sign : ndarray, shape (R,)
+        +1 where the likelihood stays while eta rises, -1 where it stays while eta falls, 0 where it does neither.
+    rate : ndarray, shape (R,)
+        How much the log-likelihood still changes on that side: its slope or its curvature, the larger one.
+    value : ndarray, shape (R,)
+        sign times eta less the threshold.
+    threshold : ndarray of int, shape (R,), or None
+        Ordered categories: which threshold.
+    """
+
+    row: IntArray
+    sign: FloatArray
+    rate: FloatArray
+    value: FloatArray
+    threshold: IntArray | None = None
 
 
 @dataclass(slots=True)
@@ -254,6 +281,39 @@ class Family(ABC):
     def valid(self, eta: FloatArray) -> BoolArray:
         """True where eta is finite and inside the range of the link, shape of eta."""
         return self.link.valid(eta)
+
+    # --- infinity
+
+    # What coefficients that go to infinity tell apart.
+    separates: ClassVar[str] = "responses from each other"
+
+    @abstractmethod
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        """Rows whose likelihood does not fall to zero as the mean goes to `mean`, an end of its range, shape (n,)."""
+
+    def half_rows(self, data: ResponseData, eta: FloatArray, lam: Any, rows: EtaDerivatives) -> HalfRows:
+        """The sides on which each row stays likely; rows that say nothing (on both sides at once) are left out.
+
+        Parameters
+        ----------
+        data : ResponseData
+        eta : ndarray, shape (n,)
+        lam : float or ndarray
+        rows : EtaDerivatives
+            At eta and lam, with score and weights; for ordered categories with `d_lam`.
+        """
+        nowhere = np.zeros(data.n_obs, dtype=bool)
+        down, up = (nowhere if end is None else self.stays_likely(data, end) for end in self.link.ends)
+        says = np.flatnonzero(~self.says_nothing(data))
+        # A side that is possible at both ends (a mean of zero at both) is the one on which the predictor is.
+        sign = np.where(up & ~(down & (eta < 0.0)), 1.0, np.where(down, -1.0, 0.0))[says]
+        # Where the likelihood need not rise all the way, a slope of zero can also be the top of a row.
+        rate = np.maximum(np.abs(rows.score), np.abs(rows.w_obs))[says]
+        return HalfRows(says, sign, rate, sign * eta[says])
+
+    def says_nothing(self, data: ResponseData) -> BoolArray:
+        """Rows without information, such as those without trials, shape (n,)."""
+        return np.zeros(data.n_obs, dtype=bool)
 
     # --- moments
 

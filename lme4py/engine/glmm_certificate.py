@@ -55,7 +55,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
         converged=converged,
         is_singular=bool(singular),
         singular=shown,
-        verdict=f"Not converged: {trouble}"
+        verdict=f"Not converged to finite estimates: {trouble}"
         if trouble
         else verdict(
             "-2 log-likelihood", converged, bound, descends, shown, unidentified=problem.identification.sentences

@@ -45,6 +45,13 @@ class Link(ABC):
     name: str
     low: float
     high: float
+    # Distance of the predictor from its middle at which tails have no digits left beside 1.
+    tail: float = 40.0
+
+    @property
+    def ends(self) -> tuple[float | None, float | None]:
+        """Means that are approached as eta goes to -inf and to +inf; None where the range of eta ends before."""
+        return None, None
 
     def valid(self, eta: FloatArray) -> BoolArray:
         """True where `eta` is finite and inside the range, shape of eta."""
@@ -80,6 +87,10 @@ class ProbabilityLink(Link):
     low = -np.inf
     high = np.inf
     log_concave = True
+
+    @property
+    def ends(self) -> tuple[float | None, float | None]:
+        return (0.0 if self.low == -np.inf else None), (1.0 if self.high == np.inf else None)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other)
@@ -144,6 +155,7 @@ class Logit(ProbabilityLink):
 
 class Probit(ProbabilityLink):
     name = "probit"
+    tail = 10.0
 
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         return _normal_tail(eta), _mirror(_normal_tail(-eta))
@@ -185,6 +197,8 @@ def _normal_ratio(eta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
 class Cauchit(ProbabilityLink):
     name = "cauchit"
     log_concave = False
+    # These tails fall like 1 / eta; further out the rest of the predictor would lose its digits.
+    tail = 1e7
 
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         return _cauchy_tail(eta), _mirror(_cauchy_tail(-eta))
@@ -311,6 +325,10 @@ class LogMean(MeanLink):
     low: float = -np.inf
     high: float = np.inf
 
+    @property
+    def ends(self) -> tuple[float | None, float | None]:
+        return 0.0, np.inf
+
     def derivatives(self, eta: FloatArray) -> Derivatives:
         mu = np.exp(eta)
         return mu, mu, mu, mu
@@ -340,6 +358,13 @@ class PowerMean(MeanLink):
     power: float
     low: float = _EDGE
     high: float = np.inf
+
+    @property
+    def ends(self) -> tuple[float | None, float | None]:
+        far = np.inf if self.power > 0.0 else 0.0
+        if self.low > -np.inf:
+            return None, far
+        return (-far if far else far), far
 
     def valid(self, eta: FloatArray) -> BoolArray:
         """True where `eta` is finite, inside the range, and not at the pole of a negative power."""

@@ -11,7 +11,7 @@ from scipy.special import xlog1py, xlogy
 from lme4py.design.response import ResponseData
 from lme4py.engine.family_base import MeanFamily, Order, Pieces, natural
 from lme4py.engine.special import log1p_minus, log_coefficient, log_rising, nb1_information
-from lme4py.engine.types import FloatArray
+from lme4py.engine.types import BoolArray, FloatArray
 
 __all__ = ["NegativeBinomial1", "NegativeBinomial2"]
 
@@ -71,6 +71,11 @@ class NegativeBinomial2(MeanFamily):
                 slope_lam = slope[index] - y * q - theta * _softplus_minus_slope(u, p_, excess)
                 p.d_lam = np.where(large, slope_lam, p.d_lam)
         return p
+
+    separates = "zeros from positive counts"
+
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        return np.asarray((data.y == 0.0) & (mean == 0.0))
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu + mu * mu * natural(-lam)
@@ -138,6 +143,11 @@ class NegativeBinomial1(MeanFamily):
             if order >= 3:
                 p.d_lam = np.where(large, s * (k - rho) - slope + y / (1.0 + alpha), p.d_lam)
         return p
+
+    separates = "zeros from positive counts"
+
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        return np.asarray((data.y == 0.0) & (mean == 0.0))
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu * (1.0 + natural(lam))

@@ -25,11 +25,11 @@ from typing import Any, Final
 import numpy as np
 
 from lme4py.design.response import ResponseData
-from lme4py.engine.family_base import EtaDerivatives, Family, Order, RowNoise, working_weight
+from lme4py.engine.family_base import EtaDerivatives, Family, HalfRows, Order, RowNoise, working_weight
 from lme4py.engine.links import PROBABILITY_LINKS, ProbabilityLink
 from lme4py.engine.nuisance import DensePart, Nuisance, ThresholdPart
 from lme4py.engine.ordinal_rows import Intervals, RowParts, make_intervals, row_parts
-from lme4py.engine.types import FloatArray, IntArray
+from lme4py.engine.types import BoolArray, FloatArray, IntArray
 from lme4py.errors import DataError, OptionError, did_you_mean
 
 __all__ = ["ORDINAL_LINKS", "THRESHOLDS", "Ordinal", "make_ordinal"]
@@ -275,6 +275,23 @@ class Ordinal(Family):
 
     def _derivatives(self, *arguments: Any) -> EtaDerivatives:
         raise NotImplementedError("an ordinal family has `derivatives` of its own")
+
+    # --- infinity
+
+    separates = "the categories"
+
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        raise _no_mean()
+
+    def half_rows(self, data: ResponseData, eta: FloatArray, lam: Nuisance, rows: EtaDerivatives) -> HalfRows:
+        """A row stays possible while eta falls below the threshold above it, and while it rises over the one below."""
+        part = rows.d_lam
+        above, below = (np.flatnonzero(chosen) for chosen in (data.codes < self.n_categories - 1, data.codes > 0))
+        threshold = np.concatenate([data.codes[above], data.codes[below] - 1])
+        row = np.concatenate([above, below])
+        sign = np.repeat([-1.0, 1.0], [above.size, below.size])
+        rate = np.concatenate([part.upper[above], -part.lower[below]])
+        return HalfRows(row, sign, rate, sign * (eta[row] - self.alpha(lam)[threshold]), threshold)
 
     # --- probabilities
 

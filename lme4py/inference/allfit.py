@@ -22,6 +22,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
+from lme4py.inference.limits import known_coefficients
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -313,7 +314,8 @@ def _own_estimates(fit: Any) -> tuple[FloatArray, FloatArray]:
 
 def _distances(fit: Any, beta: FloatArray, sds: FloatArray, own: FloatArray) -> tuple[float, float]:
     """Changes in standard errors, and of standard deviations relative to their size."""
-    in_errors = float(np.abs(beta / np.sqrt(np.diag(fit.vcov))).max(initial=0.0))
+    known = known_coefficients(fit)
+    in_errors = float(np.abs(beta[known] / np.sqrt(np.diag(fit.vcov)[known])).max(initial=0.0))
     floor = 0.01 * float(own.max(initial=0.0)) + 1e-3 * (fit.sigma if isinstance(fit, Fit) else 1.0)
     return in_errors, float(np.abs(sds / np.maximum(own, floor)).max(initial=0.0))
 

@@ -15,6 +15,7 @@ from lme4py.glmm_fit import GlmmFit
 from lme4py.inference import hypotheses
 from lme4py.inference.coefficients import coefficient_method, hypothesised, restriction_matrix
 from lme4py.inference.df import FTest, Method, method
+from lme4py.inference.limits import unknown, warn_unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["anova", "anova_table", "chi_squared_table", "contest", "drop_each", "term_hypotheses"]
 
+# Variance of what is infinite, beside those of the rest: the inverse then gives it no weight.
+_INFINITE = 1e6
 _COLUMNS = ("sum_sq", "mean_sq", "num_df", "den_df", "F", "p_value")
 _TYPES: dict[int | str, str] = {
     1: "1",
@@ -212,19 +215,33 @@ def chi_squared_table(fit: GlmmFit, type: int | str = 3, ddf: str | None = None)
             "chi-squared tests: leave `ddf` out. drop1() has likelihood-ratio tests of the terms, wald_test() tests of "
             "coefficients that you choose."
         )
-    table = _chi_squared(fit, term_hypotheses(fit.design, type, fit.vcov))
+    rows = term_hypotheses(fit.design, type, _regular(fit))
+    warn_unknown(fit, np.vstack([np.empty((0, fit.beta.size)), *rows.values()]), "a Wald test of a term", stacklevel=4)
+    table = _chi_squared(fit, rows)
     return table.rename_axis(index="term")
 
 
+def _regular(fit: GlmmFit) -> FloatArray:
+    """The covariance, with very large variances where estimates are infinite: these say nothing to other terms."""
+    if fit.recession is None:
+        return fit.vcov
+    p = fit.beta.size
+    along = (fit.recession.to_user @ fit.recession.null)[:p]
+    scale = float(np.trace(fit.vcov)) or 1.0
+    covariance: FloatArray = fit.vcov + _INFINITE * scale * (along @ along.T) / np.trace(along @ along.T)
+    return covariance
+
+
 def _chi_squared(fit: GlmmFit, rows: dict[str, FloatArray]) -> pd.DataFrame:
-    """Wald tests of L beta = 0; a term without columns has df 0."""
+    """Wald tests of L beta = 0; a term without columns has df 0, one without a finite estimate no test."""
     import pandas as pd
 
     cells = {}
     for label, L in rows.items():
         rank, gap = L.shape[0], L @ fit.beta
-        chi2 = float(gap @ np.linalg.solve(L @ fit.vcov @ L.T, gap)) if rank else np.nan
-        cells[label] = (chi2, rank, float(special.chdtrc(rank, chi2)) if rank else np.nan)
+        exists = rank > 0 and not unknown(fit, L).any()
+        chi2 = float(gap @ np.linalg.solve(L @ fit.vcov @ L.T, gap)) if exists else np.nan
+        cells[label] = (chi2, rank, float(special.chdtrc(rank, chi2)) if exists else np.nan)
     return pd.DataFrame.from_dict(cells, orient="index", columns=["chi2", "df", "p_value"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from lme4py.inference.batch_glmm import can_batch_glmm, solve_responses, user_es
 from lme4py.inference.bootstrap_task import TASK_REPLICATES, Part, Seeds, Task, stack_values
 from lme4py.inference.glmm_refit import Estimates, refit_estimates, refit_glmm
 from lme4py.inference.glmm_simulate import GlmmSimulator
+from lme4py.inference.limits import coefficient_estimates, known_coefficients
 from lme4py.inference.parameters import fit_parameters
 from lme4py.inference.working import model_covariance
 
@@ -24,7 +25,7 @@ __all__ = ["GlmmTask"]
 
 # Rows times responses of one batch: arrays of this size stay in the cache.
 _BATCH_NUMBERS = chunk(200_000, 4000)
-# Standard errors beyond which an estimate of a replicate counts as infinite.
+# Standard errors beyond which an estimate of a replicate may be infinite.
 _FAR = 10.0
 
 
@@ -54,15 +55,20 @@ class GlmmTask(Task):
         found = solve_responses(self.fit, Y[:, possible])
         sure = possible[found.converged]
         beta, sd = user_estimates(self.fit, found.phi[found.converged])
+        far = _far(self.fit, beta)
+        sure, beta, sd = sure[~far], self._known(beta[~far]), sd[~far]
         values[sure] = stack_values(wanted, beta, [(sd**2)[:, None, None]], np.ones(sure.size))
         open_ones = np.setdiff1d(np.arange(Y.shape[1]), sure)
         rest = self._each(self._refits(Y[:, open_ones])) if open_ones.size else None
-        n_far = int(_far(self.fit, beta).sum())
         if rest is None:
-            return Part(values, (), n_far)
+            return Part(values, (), 0)
         values[open_ones] = rest.values
         failures = tuple((int(open_ones[i]), why) for i, why in rest.failures)
-        return Part(values, failures, rest.n_not_converged + n_far)
+        return Part(values, failures, rest.n_not_converged)
+
+    def _known(self, beta: FloatArray) -> FloatArray:
+        """Coefficients of replicates, (..., p); those that are infinite in the fit are so in all that come from it."""
+        return np.where(known_coefficients(self.fit), beta, coefficient_estimates(self.fit))
 
     def _refits(self, Y: FloatArray) -> Iterator[Callable[[], FloatArray]]:
         for y in Y.T:
@@ -71,37 +77,44 @@ class GlmmTask(Task):
                 if np.isnan(y).any():
                     raise Lme4Error("the random effects that were drawn lead to a mean outside the range of the link")
                 if self.func is not None:
-                    return self._values(refit_glmm(self.fit, y, compare=False))
+                    return self._values(_counted(refit_glmm(self.fit, y, compare=False)))
                 found = refit_estimates(self.fit, y)
-                if _far(self.fit, found.beta).any():
-                    warnings.warn(
-                        "the fixed effects are far away, as after separation", ConvergenceWarning, stacklevel=2
-                    )
-                return _estimated(self.fit, found)
+                if not _far(self.fit, found.beta):
+                    return _estimated(self.fit, replace(found, beta=self._known(found.beta)))
+                # Far away means infinite, mostly; the fit itself knows.
+                return _estimated(self.fit, _counted(refit_glmm(self.fit, y, compare=False)))
 
             yield make
 
     def _of_design(self, design: Design) -> FloatArray:
         fit = self.fit
-        again = fit_like(fit, design, design.response)
+        again = _counted(fit_like(fit, design, design.response))
         if self.func is not None:
             return self._values(again)
         return _estimated(fit, again)
 
 
+def _counted(again: GlmmFit) -> GlmmFit:
+    """The same fit; infinite estimates count as not converged."""
+    if again.recession is not None:
+        warnings.warn(again.certificate.verdict, ConvergenceWarning, stacklevel=2)
+    return again
+
+
 def _far(fit: GlmmFit, beta: FloatArray) -> BoolArray:
-    """Which fixed effects, (..., p), lie so far from those of the fit that the response must be separated, (...,)."""
+    """Which fixed effects, (..., p), lie so far from those of the fit that the response may be separated, (...,)."""
+    known = known_coefficients(fit)
     error = np.sqrt(np.maximum(model_covariance(fit).diagonal(), 1e-300))
-    return np.asarray((np.abs(beta - fit.beta) > _FAR * error).any(axis=-1))
+    return np.asarray((np.abs(beta - fit.beta) > _FAR * error)[..., known].any(axis=-1))
 
 
 def _estimated(fit: GlmmFit, found: Estimates | GlmmFit) -> FloatArray:
     """Values of all parameters of a replicate."""
     lam = 0.0 if found.log_dispersion is None else found.log_dispersion
-    thresholds = getattr(found, "thresholds", None)
+    thresholds = found.threshold_estimates if isinstance(found, GlmmFit) else found.thresholds
     values: FloatArray = stack_values(
         fit_parameters(fit),
-        found.beta[None],
+        (found.beta_estimates if isinstance(found, GlmmFit) else found.beta)[None],
         [cov[None] for cov in found.covariances],
         np.array([fit.family.sigma(lam)]),
         np.array([fit.family.dispersion(lam)]),

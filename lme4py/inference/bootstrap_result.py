@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["BootstrapResult"]
 
 INTERVALS = ("percentile", "basic", "bca", "normal")
+# Stands for an infinite replicate where differences are taken.
+_HUGE = 1e200
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,8 @@ class BootstrapResult:
     failures : tuple of (int, str)
         Number of each replicate that failed (from 0), and why.
     n_not_converged : int
-        Replicates whose optimum could not be certified, or (generalised models without a function, which are not
-        certified) whose fixed effects lie more than 10 standard errors from the estimates, as after separation; their
-        numbers are kept.
+        Replicates whose optimum could not be certified, those with infinite estimates (separation) among them; their
+        numbers are kept, infinities too.
     alpha : float
         One minus the confidence level where `conf_int` is given none: that of the fit.
 
@@ -131,7 +132,9 @@ class BootstrapResult:
     def note(self) -> str:
         """How the replicates were made, and how many failed."""
         text = f"{self.n} {self.kind} bootstrap replicates, {self.n_failed} failed"
-        return f"{text}, {self.n_not_converged} not converged." if self.n_not_converged else f"{text}."
+        text = f"{text}, {self.n_not_converged} not converged." if self.n_not_converged else f"{text}."
+        infinite = [str(name) for name, value in self.estimates.items() if np.isinf(value)]
+        return f"{text} No finite estimate, and so no interval: {', '.join(infinite)}." if infinite else text
 
     def _names(self, parm: str | Sequence[str] | None) -> list[str]:
         known = list(self.estimates.index)
@@ -163,10 +166,13 @@ class BootstrapResult:
 
 
 def _interval(values: FloatArray, estimate: float, alpha: float, type: str, skew: float) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
+    values = values[~np.isnan(values)]
     if values.size < 2 or not np.isfinite(estimate):
         return float("nan"), float("nan")
     z = float(special.ndtri(alpha / 2.0))
+    if type in ("normal", "bca") and np.isinf(values).any():
+        # Neither a mean nor an acceleration of infinite replicates exists.
+        return float("nan"), float("nan")
     if type == "normal":
         centre, half = 2.0 * estimate - float(values.mean()), -z * float(values.std(ddof=1))
         return centre - half, centre + half
@@ -176,5 +182,7 @@ def _interval(values: FloatArray, estimate: float, alpha: float, type: str, skew
         shift = float(special.ndtri(np.clip(below, 0.5 / values.size, 1.0 - 0.5 / values.size)))
         quantiles = shift + np.array([z, -z])
         probabilities = special.ndtr(shift + quantiles / (1.0 - skew * quantiles))
-    lower, upper = (float(q) for q in np.quantile(values, probabilities, method="weibull"))
+    # Quantiles between a finite and an infinite replicate are infinite.
+    ends = np.quantile(np.clip(values, -_HUGE, _HUGE), probabilities, method="weibull")
+    lower, upper = (float(q) if abs(q) < 1e-6 * _HUGE else float(np.copysign(np.inf, q)) for q in ends)
     return (2.0 * estimate - upper, 2.0 * estimate - lower) if type == "basic" else (lower, upper)

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lme4py.engine.sentence import Sentence
-from lme4py.engine.separation import describe_separation
 from lme4py.engine.types import FloatArray
 from lme4py.fit import Fit
 from lme4py.inference.random_effects import known_columns
-from lme4py.inference.working import model_covariance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,10 +237,11 @@ def _groups(fit: Any) -> CheckLine:
 
 
 def _separation(fit: Any) -> CheckLine | None:
-    if isinstance(fit, Fit) or fit.family.name != "binomial":
+    if isinstance(fit, Fit):
         return None
-    message = describe_separation(fit.design, fit.data, fit.family, fit.beta, model_covariance(fit))
-    return CheckLine("separation", not message, message or "no sign of separation.")
+    if fit.recession is None:
+        return CheckLine("separation", True, "every coefficient has a finite estimate.")
+    return CheckLine("separation", False, fit.recession.describe(fit.family.separates))
 
 
 # --- the distribution -------------------------------------------------------------------------------------------

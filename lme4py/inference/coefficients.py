@@ -12,6 +12,7 @@ from scipy import linalg, special
 from lme4py.errors import DesignError, OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.inference.df import Ddf, Method, Plain, check_method, method
+from lme4py.inference.limits import coefficient_estimates, known_errors, unknown, warn_unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ def estimates(fit: Fit) -> pd.Series[float]:
     """Fixed-effects estimates, shape (p,), indexed by the columns of X."""
     import pandas as pd
 
-    return pd.Series(fit.beta, index=_names(fit), name="estimate")
+    return pd.Series(coefficient_estimates(fit), index=_names(fit), name="estimate")
 
 
 def standard_errors(fit: Fit) -> pd.Series[float]:
@@ -66,11 +67,13 @@ def covariance_frame(fit: Fit, type: str | None = None, cluster: ClusterChoice =
     """
     import pandas as pd
 
-    return pd.DataFrame(covariance(fit, type, cluster), index=_names(fit), columns=_names(fit))
+    infinite = unknown(fit, np.eye(fit.beta.size))
+    V = np.where(infinite | infinite[:, None], np.nan, covariance(fit, type, cluster))
+    return pd.DataFrame(V, index=_names(fit), columns=_names(fit))
 
 
 def covariance(fit: Fit, type: str | None = None, cluster: ClusterChoice = None) -> FloatArray:
-    """As `covariance_frame`, as an array of shape (p, p)."""
+    """As `covariance_frame`, as an array of shape (p, p), with zeros along coefficients that are infinite."""
     if type is None:
         _no_cluster(cluster)
         return fit.vcov
@@ -107,7 +110,7 @@ def coef_table(
     se, df = _errors_and_df(fit, ddf, vcov, cluster)
     statistic = fit.beta / se
     columns = {
-        "estimate": fit.beta,
+        "estimate": coefficient_estimates(fit),
         "std_error": se,
         "df": df,
         "statistic": statistic,
@@ -182,6 +185,19 @@ def wald_test(
         chi2, df (the rank of R), p_value.
     """
     R = restriction_matrix(fit, restrictions)
+    if warn_unknown(fit, R, "a Wald test"):
+        return {"chi2": np.nan, "df": float(np.linalg.matrix_rank(R)), "p_value": np.nan}
+    return wald_statistic(fit, R, value, vcov, cluster)
+
+
+def wald_statistic(
+    fit: Fit,
+    R: FloatArray,
+    value: float | ArrayLike = 0.0,
+    vcov: str | None = None,
+    cluster: ClusterChoice = None,
+) -> dict[str, float]:
+    """`wald_test` of a matrix whose rows have finite estimates."""
     target = hypothesised(value, R.shape[0])
     rank = int(np.linalg.matrix_rank(R))
     if rank < R.shape[0]:
@@ -289,7 +305,7 @@ def _names(fit: Fit) -> pd.Index[str]:
 
 
 def _std_errors(fit: Fit) -> FloatArray:
-    return np.sqrt(np.diag(fit.vcov))
+    return known_errors(fit, np.eye(fit.beta.size), fit.vcov)
 
 
 def _errors_and_df(
@@ -297,7 +313,8 @@ def _errors_and_df(
 ) -> tuple[FloatArray, FloatArray]:
     """Standard errors and degrees of freedom of all coefficients, each of shape (p,)."""
     chosen = coefficient_method(fit, ddf, vcov, cluster)
-    return np.sqrt(np.diag(chosen.vcov)), chosen.t_df(np.eye(fit.beta.size))
+    each = np.eye(fit.beta.size)
+    return known_errors(fit, each, chosen.vcov), chosen.t_df(each)
 
 
 def coefficient_method(

@@ -18,6 +18,7 @@ from lme4py.glmm_fit import GlmmFit, fit_like
 from lme4py.inference.batch import can_batch
 from lme4py.inference.deletion import Deleted
 from lme4py.inference.deletion_batch import DeletionSolver
+from lme4py.inference.limits import known_coefficients, same_limits
 from lme4py.inference.refit import random_start
 from lme4py.inference.resample import without_level
 from lme4py.inference.working import model_covariance
@@ -108,11 +109,12 @@ def _finished(fit: Fit | GlmmFit, out: dict[str, FloatArray], ok: BoolArray) -> 
     hide = np.where(ok, 1.0, np.nan)
     own = model_covariance(fit)
     safe = np.where(ok[:, None, None], out["vcov"], own)
-    log_det = np.linalg.slogdet(safe)[1] - np.linalg.slogdet(own)[1]
+    known = np.flatnonzero(known_coefficients(fit))
+    log_dets = [np.linalg.slogdet(V[..., known[:, None], known])[1] for V in (safe, own)]
     return Deleted(
         change=(out["beta"] - fit.beta) * hide[:, None],
         errors=np.sqrt(np.einsum("uaa->ua", safe)) * hide[:, None],
-        log_det=log_det * hide,
+        log_det=(log_dets[0] - log_dets[1]) * hide,
         sigma=out["sigma"] / fit.sigma * hide,
         ok=ok,
         theta=out["theta"] * hide[:, None],
@@ -151,7 +153,8 @@ def _refit_linear(fit: Fit, design: Any) -> _Estimate | None:
 def _refit_generalised(fit: GlmmFit, design: Any) -> _Estimate | None:
     start = None if fit.certificate.is_singular else fit.theta
     again = fit_like(fit, design, design.response, start)
-    return _Estimate(again.beta, again.vcov, again.sigma, again.theta) if again.certificate.converged else None
+    usable = same_limits(fit, again) and (again.certificate.converged or again.recession is not None)
+    return _Estimate(again.beta, again.vcov, again.sigma, again.theta) if usable else None
 
 
 def _step_linear(fit: Fit, design: Any) -> _Estimate | None:

@@ -11,6 +11,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import confidence_intervals
+from lme4py.inference.limits import coefficient_estimates
 from lme4py.inference.prediction_rows import on_data_index
 from lme4py.inference.variance import VarianceEntry, _keyed, _suffix, variance_entries
 
@@ -119,5 +120,5 @@ def ratios(fit: GlmmFit, alpha: float | None, name: str) -> pd.DataFrame:
         Name of the first column.
     """
     limits = confidence_intervals(_any(fit), alpha).apply(np.exp)
-    limits.insert(0, name, np.exp(fit.beta))
+    limits.insert(0, name, np.exp(coefficient_estimates(fit)))
     return limits

@@ -30,6 +30,7 @@ from lme4py.fit import Fit
 from lme4py.inference.clusters import ClusterChoice, Clusters, find_clusters, home_of_levels
 from lme4py.inference.deletion import Deleted, delete_groups, delete_one_by_one, delete_rows, group_leverage
 from lme4py.inference.deletion_refit import refit_without, step_without
+from lme4py.inference.limits import coefficient_estimates, known_coefficients
 from lme4py.inference.working import WorkingModel, model_covariance, working_model
 
 if TYPE_CHECKING:
@@ -228,7 +229,10 @@ def _result(
     index = pd.Index(list(units.labels), name=None if units.name == "observation" else units.name)
     names = list(fit.design.x_names)
     leverage = model.leverage if units.name == "observation" else _summed(model, units)
-    fixed = _cooks_fixed(fit, deleted.change)
+    # What has no finite estimate cannot change.
+    known = known_coefficients(fit)
+    hide = np.where(known, 1.0, np.nan)
+    fixed = _cooks_fixed(model_covariance(fit)[np.ix_(known, known)], deleted.change[:, known])
 
     def series(values: FloatArray, name: str) -> pd.Series[float]:
         return pd.Series(values, index=index, name=name)
@@ -242,14 +246,14 @@ def _result(
     return InfluenceResult(
         unit=units.name,
         method=method,
-        dfbeta=table(deleted.change),
-        dfbetas=table(deleted.change / deleted.errors),
+        dfbeta=table(deleted.change * hide),
+        dfbetas=table(deleted.change / deleted.errors * hide),
         cooks_distance=series(_cooks_rows(model) if rows_kept else fixed, "cooks_distance"),
         cooks_fixed=series(fixed, "cooks_fixed"),
         leverage=series(leverage, "leverage"),
         covratio=series(np.exp(deleted.log_det), "covratio"),
         sigma=series(fit.sigma * deleted.sigma, "sigma"),
-        fixef=table(fit.beta + deleted.change),
+        fixef=table(coefficient_estimates(fit) + deleted.change),
         theta=theta,
         rstudent=series(_studentised(model), "rstudent") if units.name == "observation" else None,
         failed=tuple(label for label, ok in zip(units.labels, deleted.ok, strict=True) if not ok),
@@ -260,11 +264,11 @@ def _summed(model: WorkingModel, units: Clusters) -> FloatArray:
     return group_leverage(model, units.codes, units.n_clusters)
 
 
-def _cooks_fixed(fit: Any, change: FloatArray) -> FloatArray:
+def _cooks_fixed(covariance: FloatArray, change: FloatArray) -> FloatArray:
     U, p = change.shape
     if p == 0:
         return np.zeros(U)
-    half = np.linalg.solve(np.linalg.cholesky(model_covariance(fit)), change.T)
+    half = np.linalg.solve(np.linalg.cholesky(covariance), change.T)
     # lme4's factor; it is not positive where there are no more units than coefficients.
     factor = 1.0 / p if p >= U else (U - p) / (U * p)
     out: FloatArray = factor * np.einsum("pu,pu->u", half, half)

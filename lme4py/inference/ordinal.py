@@ -14,7 +14,8 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.averages import average_over
 from lme4py.inference.coefficients import chosen_alpha, constant_df, quantile
-from lme4py.inference.prediction_rows import chosen_terms, make_rows, padded, report_unseen
+from lme4py.inference.limits import known_errors, masked, warn_rows
+from lme4py.inference.prediction_rows import Rows, chosen_terms, make_rows, padded, report_unseen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,12 +114,36 @@ def predict_categories(
 
         z = float(quantile(level, constant_df(fit, ddf)))
         parts += probability_limits(fit, rows.take(whole), z, average, cumulative=type == "cumulative")
+    parts = _at_limits(fit, rows.take(whole), parts, average, cumulative=type == "cumulative")
     table = np.full((rows.n, len(fit.categories), len(parts)), np.nan)
     table[whole] = np.stack(parts, axis=-1)
     table, index = padded(fit, table) if frame is None else (table, frame.index)
     if type == "class":
         return _most_probable(fit, table[:, :, 0], index)
     return _by_category(fit, table, index)
+
+
+def _at_limits(fit: GlmmFit, rows: Rows, parts: list[FloatArray], average: bool, cumulative: bool) -> list[FloatArray]:
+    """Probabilities beside thresholds whose distance from eta is not finite: their limits, without intervals."""
+    if fit.recession is None:
+        return parts
+    n, K = rows.n, len(fit.categories)
+    cuts = np.eye(len(fit.recession.names))[fit.beta.size :]
+    X = np.hstack([rows.X, np.zeros((n, K - 1))])
+    limits = fit.recession.limits_of((cuts - X[:, None, :]).reshape(-1, X.shape[1])).reshape(n, K - 1)
+    if not (limits != 0.0).any():
+        return parts
+    below = category_probabilities(fit, rows, average, cumulative=True)
+    below[:, :-1] = np.select(
+        [limits == np.inf, limits == -np.inf, np.isnan(limits)], [1.0, 0.0, np.nan], below[:, :-1]
+    )
+    away = np.hstack([limits != 0.0, np.zeros((n, 1), dtype=bool)])
+    ends = below
+    if not cumulative:
+        ends = np.diff(below, axis=1, prepend=0.0)
+        away = away | np.hstack([np.zeros((n, 1), dtype=bool), away[:, :-1]])
+    warn_rows(fit.recession, np.where(away, np.where(np.isnan(ends), np.nan, 1.0), 0.0), len(parts) > 1, stacklevel=6)
+    return [np.where(away, ends if i == 0 else np.nan, part) for i, part in enumerate(parts)]
 
 
 def _check_interval(interval: object, type: str) -> None:
@@ -227,7 +252,7 @@ def thresholds(fit: GlmmFit) -> pd.Series[float]:
     ----------
     fit : GlmmFit
     """
-    return _named(fit, fit.thresholds, "threshold")
+    return _named(fit, fit.threshold_estimates, "threshold")
 
 
 def thresholds_se(fit: GlmmFit) -> pd.Series[float]:
@@ -262,5 +287,8 @@ def threshold_parameters(fit: GlmmFit) -> pd.DataFrame:
     names = fit.threshold_names if family.threshold == "flexible" else family.parameter_names
     back = np.linalg.pinv(family.A)
     vcov: Any = fit.threshold_vcov
-    se = np.sqrt(np.maximum(np.diag(back @ vcov @ back.T), 0.0))
-    return pd.DataFrame({"estimate": fit.lam, "std_error": se}, index=pd.Index(list(names), name="term"))
+    rows = np.hstack([np.zeros((back.shape[0], fit.beta.size)), back])
+    joint = np.zeros((rows.shape[1], rows.shape[1]))
+    joint[fit.beta.size :, fit.beta.size :] = vcov
+    columns = {"estimate": masked(fit, rows, fit.lam), "std_error": known_errors(fit, rows, joint)}
+    return pd.DataFrame(columns, index=pd.Index(list(names), name="term"))

@@ -15,6 +15,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.dispersion import is_inverted
+from lme4py.inference.limits import coefficient_estimates
 from lme4py.inference.variance import has_correlations, term_labels
 
 __all__ = [
@@ -122,14 +123,14 @@ def fit_values(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
     wanted : sequence of Parameter
     """
     covariances = fit.covariance_estimates
-    thresholds = getattr(fit, "thresholds", None)
+    thresholds = getattr(fit, "threshold_estimates", None)
     dispersion = getattr(fit, "dispersion", float("nan"))
     values = [
         float(thresholds[p.first])
         if p.kind == "threshold" and thresholds is not None
         else p.reported(dispersion)
         if p.kind == "dispersion"
-        else _value(p, fit.beta, covariances, fit.sigma)
+        else _value(p, coefficient_estimates(fit), covariances, fit.sigma)
         for p in wanted
     ]
     return np.array(values)

@@ -16,6 +16,7 @@ from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.averages import averaged_mean
 from lme4py.inference.coefficients import chosen_alpha
+from lme4py.inference.limits import limit_mean, recession_of, warn_rows
 from lme4py.inference.prediction_rows import Rows, chosen_terms, make_rows, on_data_index, padded, report_unseen
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ def predict(
     Raises
     ------
     OptionError, DataError
+
+    Warns
+    -----
+    ConvergenceWarning
+        Rows whose linear predictor goes to infinity (separation): they have the limit of the mean, and no interval.
     """
     import pandas as pd
 
@@ -102,6 +108,7 @@ def predict(
 
         parts += limits(fit, rows.take(whole), whole, interval, type, average, level, weights, ddf)
         names += ["lower", "upper"]
+    parts = _at_limits(fit, rows.take(whole), parts, type)
     table = np.full((rows.n, len(parts)), np.nan)
     table[whole] = np.column_stack(parts)
     table, index = padded(fit, table) if frame is None else (table, frame.index)
@@ -144,6 +151,18 @@ def _predicted(fit: Fit | GlmmFit, rows: Rows, own_terms: int | None, average: b
     if average:
         return averaged_mean(fit.family.link, eta, random_variance(fit, rows)).f
     return fit.family.mean(eta)
+
+
+def _at_limits(fit: Fit | GlmmFit, rows: Rows, parts: list[FloatArray], type: str) -> list[FloatArray]:
+    """Predictions without a finite linear predictor: their limits, without an interval."""
+    recession = recession_of(fit)
+    if recession is None or not isinstance(fit, GlmmFit):
+        return parts
+    limits = recession.limits_of(rows.X)
+    warn_rows(recession, limits, interval=len(parts) > 1)
+    away = limits != 0.0
+    ends = limits if type == "linear" else limit_mean(fit, limits)
+    return [np.where(away, ends if i == 0 else np.nan, part) for i, part in enumerate(parts)]
 
 
 def linear_predictor(fit: Fit | GlmmFit, rows: Rows) -> FloatArray:

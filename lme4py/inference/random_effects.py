@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.fit import Fit
+from lme4py.inference.limits import coefficient_estimates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +96,7 @@ def _frame_of(fit: Fit, blocks: tuple[FloatArray, ...], group: str, positions: l
 def _coef_of(fit: Fit, modes: tuple[FloatArray, ...], group: str, positions: list[int]) -> pd.DataFrame:
     import pandas as pd
 
-    fixed = dict(zip(fit.design.x_names, fit.beta, strict=True))
+    fixed = dict(zip(fit.design.x_names, coefficient_estimates(fit), strict=True))
     n_levels = fit.design.terms[positions[0]].n_levels
     columns = {name: np.full(n_levels, value) for name, value in fixed.items()}
     for i in positions:

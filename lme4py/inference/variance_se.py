@@ -13,6 +13,7 @@ from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import chosen_alpha
 from lme4py.inference.dispersion import shown_dispersion
+from lme4py.inference.limits import known_errors
 from lme4py.inference.parameters import RESIDUAL, Parameter, fit_parameters, fit_values, is_determined
 from lme4py.inference.varpar import VarianceInformation, variance_information
 
@@ -33,16 +34,20 @@ def standard_errors(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArr
     fit : Fit or GlmmFit
     wanted : sequence of Parameter
     """
-    fixed = np.sqrt(np.diag(fit.vcov))
-    if all(parameter.kind == "fixed" for parameter in wanted):
-        return fixed[[parameter.first for parameter in wanted]]
-    information = variance_information(fit)
-    return np.array([fixed[p.first] if p.kind == "fixed" else _std_error(fit, information, p) for p in wanted])
+    fixed = known_errors(fit, np.eye(fit.beta.size), fit.vcov)
+    known: dict[str, FloatArray | None] = {"fixed": fixed, "threshold": getattr(fit, "threshold_se", None)}
+
+    def error(parameter: Parameter) -> float:
+        own = known.get(parameter.kind)
+        return _std_error(fit, parameter) if own is None else float(own[parameter.first])
+
+    return np.array([error(parameter) for parameter in wanted])
 
 
-def _std_error(fit: Fit | GlmmFit, information: VarianceInformation, parameter: Parameter) -> float:
+def _std_error(fit: Fit | GlmmFit, parameter: Parameter) -> float:
     if not is_determined(fit, parameter):
         return float("nan")
+    information = variance_information(fit)
     return information.std_error(_gradient(fit, information, parameter))
 
 

@@ -12,6 +12,7 @@ from lme4py.errors import OptionError
 from lme4py.fit import Fit
 from lme4py.inference import glmm
 from lme4py.inference.leverage import cooks_distance, hatvalues
+from lme4py.inference.limits import masked
 from lme4py.inference.predict import predict
 from lme4py.inference.prediction_rows import on_data_index
 from lme4py.inference.residuals import residual_values
@@ -164,18 +165,18 @@ def _of_rows(fit: AnyFit) -> dict[str, FloatArray]:
     design, same = fit.design, _any(fit)
     offset = np.zeros(design.n_obs) if design.offset is None else design.offset
     weights = np.ones(design.n_obs) if design.weights is None else design.weights
-    fixed = design.X @ fit.beta + offset
+    fixed = masked(fit, design.X, design.X @ fit.beta + offset)
     if isinstance(fit, Fit):
         root, resid = np.sqrt(weights), residual_values(fit)
         parts = {"fitted": fit.fitted, "resid": resid, "fixed": fixed, "mu": fit.fitted, "offset": offset}
         return parts | {"sqrt_xwt": root, "sqrt_rwt": root, "weights": weights, "wtres": root * resid}
-    eta = same.linear_predictor
+    eta = masked(fit, design.X, same.linear_predictor)
     if is_ordinal(fit):
         return {"fitted": eta, "fixed": fixed, "eta": eta, "offset": offset, "weights": weights}
     mu = fit.fitted
     counts = 1.0 if same.data.trials is None else same.data.trials
     root = np.sqrt(same.data.weight * counts / same.family.unit_variance(mu, same.lam))
-    slope = same.family.link.derivatives(eta)[1]
+    slope = same.family.link.derivatives(same.linear_predictor)[1]
     return {
         "fitted": eta,
         "resid": glmm.residual_values(same, "deviance"),

@@ -81,11 +81,11 @@ def threshold_table(fit: AnyFit) -> pd.DataFrame:
 
     anything: Any = fit
     names = [str(name) for name in getattr(anything, "threshold_names", None) or ()]
-    estimate = np.asarray(anything.thresholds if names else [], dtype=np.float64)
+    estimate = np.asarray(anything.threshold_estimates if names else [], dtype=np.float64)
     error = np.asarray(anything.threshold_se if names else [], dtype=np.float64)
     df = np.full(estimate.size, np.inf)
     # A threshold that its structure fixes at zero has neither an error nor a test.
-    statistic = np.divide(estimate, error, out=np.zeros_like(estimate), where=error > 0.0)
+    statistic = np.divide(estimate, error, out=np.zeros_like(estimate), where=error != 0.0)
     columns = {
         "estimate": estimate,
         "std_error": error,

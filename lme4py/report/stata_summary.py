@@ -10,8 +10,9 @@ from scipy import special
 
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
-from lme4py.inference.coefficients import coef_table, confidence_intervals, wald_test
+from lme4py.inference.coefficients import coef_table, confidence_intervals, restriction_matrix, wald_statistic
 from lme4py.inference.dispersion import shown_dispersion
+from lme4py.inference.limits import unknown
 from lme4py.inference.lrt import LRTestResult
 from lme4py.inference.parameters import fit_parameters
 from lme4py.inference.row_summary import no_random_test, row_summary
@@ -83,7 +84,10 @@ def _wald_row(fit: AnyFit) -> list[tuple[str, str]]:
     names = [name for name, place in zip(fit.design.x_names, fit.design.assign, strict=True) if place != 0]
     if not names:
         return []
-    test = wald_test(same, names)
+    rows = restriction_matrix(same, names)
+    if unknown(fit, rows).any():
+        return [(f"Wald chi2({len(names)}):", "not finite")]
+    test = wald_statistic(same, rows)
     value = f"{format_value(test['chi2'], 2, 4)}, {_probability('Prob > chi2', test['p_value'])}"
     return [(f"Wald chi2({len(names)}):", value)]
 

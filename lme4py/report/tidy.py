@@ -14,7 +14,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference import glmm
-from lme4py.inference.coefficients import chosen_alpha, coef_table, confidence_intervals
+from lme4py.inference.coefficients import chosen_alpha, coef_table, confidence_intervals, covariance_frame
 from lme4py.inference.dispersion import shown_dispersion
 from lme4py.inference.intervals import intervals
 from lme4py.inference.likelihood import aic, bic
@@ -314,7 +314,7 @@ def to_dict(fit: AnyFit, random_effects: bool = False) -> dict[str, Any]:
         "n_groups": fit.design.n_groups,
         "n_rows": int(fit.design.keep.size),
         "fixed_effects": _table_records(coef_table(same)),
-        "cov_params": fit.vcov.tolist(),
+        "cov_params": covariance_frame(same).to_numpy().tolist(),
         "variance_components": (glmm.variance_components if generalised else variance_components)(same),
         "var_corr": (glmm.var_corr if generalised else var_corr)(same).to_dict("records"),
         "theta": fit.theta.tolist(),
