@@ -200,6 +200,44 @@ def test_marginaleffects_gives_the_same_slopes():
     np.testing.assert_allclose(float(theirs["std_error"][0]), ours.std_error[0], rtol=1e-2)
 
 
+@pytest.fixture
+def stub(monkeypatch):
+    """The two classes of marginaleffects that a model is made with, where that package is not installed."""
+    import types
+
+    class ModelAbstract:
+        def __init__(self, fit, vault):
+            self.fit, self.vault = fit, vault
+
+    module = types.ModuleType("marginaleffects.classes")
+    module.ModelAbstract, module.ModelVault = ModelAbstract, lambda **parts: parts
+    monkeypatch.setitem(sys.modules, "marginaleffects", types.ModuleType("marginaleffects"))
+    monkeypatch.setitem(sys.modules, "marginaleffects.classes", module)
+
+
+def test_marginaleffects_gets_the_degrees_of_freedom_of_the_fit(stub):
+    """Its standard errors are ``sum((J @ V) * J)``, and one number ``df_resid`` of the model serves all rows."""
+    sleep = {"data": lme4py.load_dataset("sleepstudy"), "y": "Reaction", "x_fixed": ["Days"], "group": "Subject"}
+    fits = [lme4py.lmer("Reaction ~ Days + (1 | Subject)", sleep["data"])]
+    fits += [lme4py.mixed(**sleep, ddf=ddf) for ddf in ("kenward-roger", "residual", "normal")]
+    for fit in fits:
+        model, table = adapters.marginaleffects_model(fit), fit.coef_table()
+        assert model.df_resid == pytest.approx(table["df"].min())
+        V = model.get_vcov(True)
+        J = np.array([[0.0, 1.0]])
+        error = np.sqrt(np.sum((J @ V) * J, axis=1))
+        assert error == pytest.approx(table.loc["Days", "std_error"], rel=1e-12)
+        assert model.df_resid == pytest.approx(table.loc["Days", "df"], rel=1e-9)
+        np.eye(2) @ V
+        assert model.get_df() == pytest.approx(table["df"].min(), rel=1e-9)
+        # Another covariance has no degrees of freedom of this kind.
+        assert type(model.get_vcov(np.eye(2))) is np.ndarray
+        assert model.df_resid == np.inf
+    cbpp = lme4py.load_dataset("cbpp")
+    binary = lme4py.glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", cbpp)
+    assert adapters.marginaleffects_model(binary).df_resid == np.inf
+
+
 def test_names_are_in_the_package():
     for name in ("Margins", "MarginsResult", "adjust", "pairwise", "reference", "grid", "did"):
         assert getattr(lme4py, name) is not None

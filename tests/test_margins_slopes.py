@@ -140,9 +140,9 @@ def _captured(session, request):
     held = []
     apply = session._inference.apply
 
-    def keep(estimand):
+    def keep(estimand, curved):
         held.append(estimand)
-        return apply(estimand)
+        return apply(estimand, curved)
 
     session._inference.apply = keep
     try:

@@ -205,6 +205,19 @@ class ModelAdapter(ABC):
         """
         return None
 
+    def offsets(self, frame: Frame) -> list[tuple[frozenset[str], FloatArray]]:
+        """Parts of the linear predictor that are known from columns alone: which columns, and the values of every row.
+
+        Parameters
+        ----------
+        frame : Frame
+
+        Returns
+        -------
+        list of (frozenset of str, ndarray of shape (n,))
+        """
+        return []
+
     def needed(self, random: str) -> tuple[str, ...]:
         """Columns that `rows` reads.
 

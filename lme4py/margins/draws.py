@@ -15,6 +15,7 @@ from lme4py.inference.df import Plain
 from lme4py.margins.adapter import DdfMethod, ModelAdapter
 from lme4py.margins.estimands import Estimand
 from lme4py.margins.grids import Parameters
+from lme4py.margins.nearby import Nearby
 
 __all__ = ["Done", "Inference"]
 
@@ -33,6 +34,7 @@ class Done:
     draws: FloatArray | None
     tests: Any
     notes: tuple[str, ...] = ()
+    nearby: Nearby | None = None
 
 
 class Inference:
@@ -128,8 +130,15 @@ class Inference:
             )
         return whole
 
-    def apply(self, estimand: Estimand) -> Done:
-        """Estimates, covariance, degrees of freedom and draws of an estimand."""
+    def apply(self, estimand: Estimand, curved: bool) -> Done:
+        """Estimates, covariance, degrees of freedom and draws of an estimand.
+
+        Parameters
+        ----------
+        estimand : callable
+        curved : bool
+            It is no linear function of the parameters.
+        """
         p = self.adapter.params.size
         value, jacobian = estimand(self.estimates, True)
         if not np.isfinite(value).all():
@@ -153,7 +162,16 @@ class Inference:
         # Joint tests of the model use its own covariance.
         fits = self.tests is not None and self.tests.vcov is self.vcov and jacobian.shape[1] == p
         tests = self.tests if fits and self.method == "delta" else None
-        return Done(value, covariance, jacobian, df, draws, tests, notes)
+        nearby = None
+        if curved and value.size > 1:
+            nearby = Nearby(estimand, self.estimates, self._uncertainty(jacobian.shape[1]))
+        return Done(value, covariance, jacobian, df, draws, tests, notes, nearby)
+
+    def _uncertainty(self, size: int) -> FloatArray:
+        """Covariance of the parameters themselves, of the method that is in use."""
+        if self.method != "bootstrap":
+            return self._whole(size)
+        return np.atleast_2d(np.cov(self._parameter_draws(size > self.adapter.params.size)[0][:, :size], rowvar=False))
 
     def _df(self, jacobian: FloatArray, tests: DdfMethod) -> FloatArray:
         moves = np.abs(jacobian).max(axis=1) > 0

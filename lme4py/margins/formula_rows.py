@@ -69,6 +69,17 @@ class FormulaRows:
             self._check_estimable(whole_matrix(self.recipe, self.fixed, self.recipe.variables, frame), "predictions")
         return new_fixed(self.recipe, frame)
 
+    def offsets(self, frame: Frame) -> list[tuple[frozenset[str], FloatArray]]:
+        """The columns and the values of each offset, those of the formula and that of `offset=`."""
+        recipe = self.recipe
+        out: list[tuple[frozenset[str], FloatArray]] = []
+        for node in self.fixed.offsets:
+            values = _evaluate(recipe, [node], _columns(recipe, frame, [node]), frame.n_rows)[0]
+            out.append((frozenset(names_of_nodes([node], self.columns)), values[node].values))
+        if recipe.offset_column is not None:
+            out.append((frozenset((recipe.offset_column,)), offset_column(frame.column(recipe.offset_column))))
+        return out
+
     def _check_estimable(self, whole: FloatArray, what: str) -> None:
         """Refuse rows outside the span of the training rows where the columns there were dependent."""
         if self.alias is None:

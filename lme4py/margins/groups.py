@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,22 @@ class Group:
 
     values: dict[str, Any]
     rows: NDArray[np.intp] | None
+
+    def named(self, moved: Collection[str]) -> dict[str, Any]:
+        """`values`, those of variables that scenarios set as ``over_x``: rows were grouped by what x was in the data.
+
+        Parameters
+        ----------
+        moved : collection of str
+            Variables that are set.
+        """
+        names: dict[str, Any] = {}
+        for name, value in self.values.items():
+            own = f"over_{name}" if name in moved else name
+            while own in moved or own in names:
+                own += "_"
+            names[own] = value
+        return names
 
 
 def groups_of(session: SessionRows, over: Any) -> list[Group]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from lme4py.data.column import Column
 from lme4py.data.frame import read_frame
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
-from lme4py.margins.adapter import ModelAdapter, frame_of, to_pandas
+from lme4py.margins.adapter import DdfMethod, ModelAdapter, frame_of, to_pandas
 from lme4py.margins.find import find_adapter
 
 __all__ = ["make_model"]
@@ -32,9 +32,13 @@ def make_model(fit: Any) -> Any:
     Returns
     -------
     ModelAbstract
-        For ``avg_slopes``, ``avg_comparisons``, ``predictions`` and their like; predictions are means.
+        For ``avg_slopes``, ``avg_comparisons``, ``predictions`` and their like; predictions are means. Covariance and
+        degrees of freedom are those of ``fit.default_ddf``, infinite for generalised models. That package knows one
+        number for all rows of a call: where rows have different degrees of freedom, the smallest.
     """
     adapter = find_adapter(fit)
+    method = adapter.test_method(adapter.default_ddf)
+    vcov = adapter.vcov if method is None else method.vcov
     abstract, vault, polars = _library()
     names = tuple(name for name in adapter.columns if name in set(adapter.variables))
     columns = {name: adapter.columns[name] for name in names}
@@ -42,7 +46,7 @@ def make_model(fit: Any) -> Any:
     # Its place is needed, its values are not: the response may be a transformation or two columns.
     response = next(name for name in ("response", "response_", "response__") if name not in columns)
     data.insert(0, response, np.zeros(adapter.n_rows))
-    model_class = _model_class(abstract, polars, adapter, columns)
+    model_class = _model_class(abstract, polars, adapter, columns, method)
     filled = vault(
         coef=adapter.params,
         coefnames=np.array(adapter.names),
@@ -50,7 +54,7 @@ def make_model(fit: Any) -> Any:
         formula_engine="formulaic",
         modeldata=_with_enums(polars.from_pandas(data), polars, columns),
         package="lme4py",
-        vcov=adapter.vcov,
+        vcov=vcov,
         variables_type={name: _type(column) for name, column in columns.items()},
         variable_names=[response, *names],
     )
@@ -93,8 +97,35 @@ def _type(column: Column) -> str:
     return _TYPES.get(column.kind, "character")
 
 
-def _model_class(abstract: Any, polars: Any, adapter: ModelAdapter, columns: Mapping[str, Column]) -> type:
+class _Watched(np.ndarray[Any, Any]):
+    """A covariance that shows what it is multiplied with: the gradients of the rows of a call, which are not passed on.
+
+    Attributes
+    ----------
+    seen : callable from the gradients, (r, p), or None
+    """
+
+    seen: Callable[[FloatArray], None] | None = None
+
+    def __rmatmul__(self, left: Any) -> FloatArray:  # type: ignore[override]
+        rows = np.asarray(left, dtype=np.float64)
+        if self.seen is not None and rows.ndim == 2:
+            self.seen(rows)
+        product: FloatArray = rows @ np.asarray(self)
+        return product
+
+
+def _smallest_df(method: DdfMethod | None, rows: FloatArray) -> float:
+    """Degrees of freedom of the row that has the fewest; infinite without a method."""
+    moving = rows[np.abs(rows).max(axis=1, initial=0.0) > 0.0]
+    return float(method.t_df(moving).min()) if method is not None and moving.size else np.inf
+
+
+def _model_class(
+    abstract: Any, polars: Any, adapter: ModelAdapter, columns: Mapping[str, Column], method: DdfMethod | None
+) -> type:
     """A subclass that makes designs and predictions through the adapter."""
+    own = adapter.vcov if method is None else method.vcov
 
     def get_exog(self: Any, newdata: Any) -> FloatArray:
         """The design, with what is known of the linear predictor as the last column."""
@@ -112,7 +143,15 @@ def _model_class(abstract: Any, polars: Any, adapter: ModelAdapter, columns: Map
     def get_vcov(self: Any, vcov: Any = False) -> Any:
         if vcov is False or vcov is None:
             return None
-        return adapter.vcov if vcov is True else np.asarray(vcov, dtype=np.float64)
+        if vcov is not True:
+            self.df_resid = np.inf
+            return np.asarray(vcov, dtype=np.float64)
+        watched = np.array(own, dtype=np.float64).view(_Watched)
+        watched.seen = lambda rows: setattr(self, "df_resid", _smallest_df(method, rows))
+        return watched
 
-    members = {"get_exog": get_exog, "get_predict": get_predict, "get_vcov": get_vcov}
+    # Of every coefficient, until a call says what it is about.
+    first = _smallest_df(method, np.eye(adapter.params.size))
+    members = {"get_exog": get_exog, "get_predict": get_predict, "get_vcov": get_vcov, "df_resid": first}
+    members["get_df"] = lambda self: self.df_resid
     return type("Lme4pyModel", (abstract,), {**members, "get_autodiff_args": lambda self: None})

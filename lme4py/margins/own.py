@@ -191,6 +191,9 @@ class OwnAdapter(ModelAdapter):
         whole = np.hstack([known[0], *(p[0] for p in z)]), np.hstack([known[1], *by_row])
         return FactoredRows(X, whole)
 
+    def offsets(self, frame: Frame) -> list[tuple[frozenset[str], FloatArray]]:
+        return self.formula_rows.offsets(frame)
+
     def training_offset(self, random: str) -> FloatArray | None:
         """Part of the offset that belongs to the rows of the fit, (n,), None without one."""
         return self._unreplayed

@@ -110,6 +110,9 @@ class SessionRows:
 
     def column(self, name: str) -> Column | None:
         """Any column of the rows, also one that the model does not use; None where there is none."""
+        if name in self.fixed:
+            # Groups and weights are those of the data, whatever the variable is set to.
+            return self.adapter.columns[name]
         if name in self.columns:
             return self.columns[name]
         if self.given is not None:
@@ -184,8 +187,31 @@ class SessionRows:
             labels = self.adapter.row_labels if self.given is None else self.given.index
             return Population(frame, weights, offset, chosen.size, index=labels[chosen])
         frame, cells = self._summary(moving, chosen, weights)
-        known = None if offset is None else np.full(frame.n_rows, float(weights @ offset))
+        known = self._middle_offset(frame, moving, chosen, weights)
+        if offset is not None:
+            known = self._middle(offset, weights) + (np.zeros(frame.n_rows) if known is None else known)
         return Population(frame, cells, known, chosen.size, collapse=self.kind in ("mean", "median"))
+
+    def _middle(self, values: FloatArray, weights: FloatArray) -> float:
+        return _median(values, weights) if self.kind == "median" else float(weights @ values)
+
+    def _middle_offset(
+        self, frame: Frame, moving: Collection[str], chosen: NDArray[np.intp], weights: FloatArray
+    ) -> FloatArray | None:
+        """What brings every offset, as computed from a summary of its columns, to the middle of its own values.
+
+        An offset is what it is on the scale of the linear predictor, however it was spelt: ``offset(log(t))``, a column
+        or an array of log t. One whose columns are set goes with them.
+        """
+        summaries = self.adapter.offsets(frame)
+        if all(names & set(moving) for names, _ in summaries):
+            return None
+        rows = frame_of({name: self.columns[name].take(chosen) for name in self.names}, chosen.size)
+        out = np.zeros(frame.n_rows)
+        for (names, values), (_, summary) in zip(self.adapter.offsets(rows), summaries, strict=True):
+            if not names & set(moving):
+                out += self._middle(values, weights) - summary
+        return out
 
     def _row_offset(self, chosen: NDArray[np.intp]) -> FloatArray | None:
         offset = None if self.given is not None else self.adapter.training_offset(self.random)

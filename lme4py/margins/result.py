@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from lme4py.margins.nearby import Nearby
+
 __all__ = ["MarginsResult", "adjust"]
 
 # Eigenvalues of a covariance matrix of standardised estimates below this part of the largest are zero.
@@ -65,6 +67,10 @@ class MarginsResult:
         Degrees-of-freedom method of the model, for joint tests.
     numeric : frozenset of str
         Variables that are numbers, for plots.
+    is_curved : bool
+        Whether the estimates are no linear functions of the parameters.
+    nearby : Nearby or None
+        Several such estimates as functions of the parameters, for joint tests; not pickled.
 
     Examples
     --------
@@ -96,6 +102,11 @@ class MarginsResult:
     adjustment: str = "none"
     tests: Any = field(default=None, repr=False)
     numeric: frozenset[str] = frozenset()
+    is_curved: bool = False
+    nearby: Nearby | None = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "nearby": None}
 
     # --- numbers
 
@@ -296,7 +307,10 @@ class MarginsResult:
 
         Redundant estimates are taken out: df is the rank of their covariance matrix. Satterthwaite's denominator
         depends on which rows stand for a hypothesis: it is that of ``contest`` with the first estimates that do not
-        follow from those before them. Kenward-Roger's does not.
+        follow from those before them. Kenward-Roger's does not. Curved estimates, such as probabilities at several
+        values of x, may be fewer hypotheses than they look: where their gradients depend on each other at the nearest
+        parameters under the hypothesis, the test is that of the distance to these, which does not depend on how the
+        hypothesis is written (see `lme4py.margins.nearby`).
 
         Parameters
         ----------

@@ -64,7 +64,8 @@ class Margins(ScaleMethods):
         atexog : dict of str to values, optional
             Variables that are set, the first one slowest; the other variables as `at` says.
         over : str or list of str, optional
-            Average within the groups of these variables instead of over all rows.
+            Average within the groups of these variables instead of over all rows. A variable that is set too gives
+            its groups as ``over_x``: rows whose x was such in the data, with x as it is set.
         unit_level : bool
             The prediction of every row instead of averages.
         outcome : object or list, optional
@@ -93,7 +94,7 @@ class Margins(ScaleMethods):
         self, names: RowNames, scenarios: Sequence[Scenario], group: Group, population: Population, unit_level: bool
     ) -> None:
         for scenario in scenarios:
-            values = {**group.values, **scenario}
+            values = {**group.named({*scenario, *self.rows.fixed}), **scenario}
             label = prediction_label(values)
             if not unit_level:
                 names.add("prediction", "predict", label, values, population.n_obs)
@@ -140,9 +141,10 @@ class Margins(ScaleMethods):
             for group in groups:
                 inner, n_obs = self._predictions(listed, group)
                 parts.append(estimands.combined(inner, weights))
+                values = group.named({*self.rows.fixed, *(name for scenario in listed for name in scenario)})
                 for label in labels:
-                    text = f"{label} at {prediction_label(group.values)}" if group.values else label
-                    names.add(variable, "contrast", text, dict(group.values), n_obs)
+                    text = f"{label} at {prediction_label(values)}" if values else label
+                    names.add(variable, "contrast", text, values, n_obs)
             return estimands.stacked(parts), names
 
         estimand, names = self._categories(build, np.tile(weights.sum(axis=1), len(groups)), outcome)
@@ -204,7 +206,7 @@ class Margins(ScaleMethods):
         names = RowNames()
         for label in function.labels(size):
             names.add(label, "evaluate", label, {}, n_obs)
-        return self._finish(estimand, names, "identity", "Functions of predictions")
+        return self._finish(estimand, names, "identity", "Functions of predictions", curved=True)
 
 
 def _joined(scenarios: Sequence[Scenario]) -> str:

@@ -185,8 +185,10 @@ class SessionBase:
         title: str,
         notes: Sequence[str] = (),
         family: tuple[str, int] = ("custom", 0),
+        curved: bool | None = None,
     ) -> MarginsResult:
-        done = self._inference.apply(estimand)
+        bent = not self._working.is_linear if curved is None else curved
+        done = self._inference.apply(estimand, bent)
         if bool(((np.diag(done.covariance) == 0.0) & (done.value != 0.0)).any()):
             known = "A standard error of 0 is that of a number that depends on quantities taken as known"
             notes = (*notes, f"{known}: its test says nothing.")
@@ -208,6 +210,8 @@ class SessionBase:
             notes=(*notes, *self._session_notes(), *done.notes),
             family=family,
             tests=done.tests,
+            is_curved=bent,
+            nearby=done.nearby,
             numeric=frozenset(name for name in self.adapter.columns if not self.adapter.is_categorical(name)),
         )
 

@@ -151,7 +151,7 @@ class SlopeMethods(SessionBase):
         estimand, names = self._categories(build, 0.0, outcome)
         effect = self.scale.effect if kind == "dydx" else "identity"
         title = {"dydx": "Slopes", "eyex": "Elasticities"}.get(kind, "Semi-elasticities")
-        return self._finish(estimand, names, effect, title, notes)
+        return self._finish(estimand, names, effect, title, notes, curved=None if kind == "dydx" else True)
 
     def _slope_notes(self, kind: str, variables: Sequence[str]) -> list[str]:
         """What is no derivative; refuses elasticities that are not defined."""
@@ -174,7 +174,7 @@ class SlopeMethods(SessionBase):
         grid = self._grid(scenarios, group, also_moving=())
         curve = self._working if kind == "dydx" else self._outcome
         for scenario in scenarios:
-            values = {**group.values, **scenario}
+            values = {**group.named({*scenario, *self.rows.fixed}), **scenario}
             for row in grid.population.index if unit_level else [None]:
                 own = values if row is None else {**values, "row": row}
                 n_obs = grid.population.n_obs if row is None else 1
@@ -195,7 +195,7 @@ class SlopeMethods(SessionBase):
         parts = []
         for scenario in scenarios:
             grid = self._grid([{**scenario, variable: level} for level in levels], group)
-            values = {**group.values, **scenario}
+            values = {**group.named({*scenario, variable, *self.rows.fixed}), **scenario}
             size = grid.population.frame.n_rows if unit_level else 1
             weights: FloatArray = np.hstack([-np.ones((len(levels) - 1, 1)), np.eye(len(levels) - 1)])
             make = estimands.unit_predictions if unit_level else estimands.predictions

@@ -174,6 +174,9 @@ class StatsmodelsMixedLMAdapter(ModelAdapter):
         (C, R), known = made
         return FactoredRows((C[:, self.order], R[:, self.order]), known)
 
+    def offsets(self, frame: Frame) -> list[tuple[frozenset[str], FloatArray]]:
+        return [] if self.formula_rows is None else self.formula_rows.offsets(frame)
+
     def training_offset(self, random: str) -> FloatArray | None:
         """The conditional means of the random effects of the rows of the fit, where they are asked for."""
         if random != "conditional":
