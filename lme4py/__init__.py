@@ -38,6 +38,7 @@ _HOME = {
     "MixedResult": "lme4py.results",
     "Optimum": "lme4py.engine.optimize",
     "OptionError": "lme4py.errors",
+    "RankWarning": "lme4py.errors",
     "Profile": "lme4py.inference.profile",
     "adjust": "lme4py.margins.result",
     "all_pairwise": "lme4py.margins.scenarios",
@@ -101,6 +102,7 @@ __all__ = [
     "Optimum",
     "OptionError",
     "Profile",
+    "RankWarning",
     "__version__",
     "adjust",
     "all_pairwise",
@@ -152,6 +154,7 @@ if TYPE_CHECKING:
         Lme4Error,
         Lme4Warning,
         OptionError,
+        RankWarning,
     )
     from lme4py.fit import Fit, LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
     from lme4py.glmm_fit import GlmmFit

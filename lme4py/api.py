@@ -16,6 +16,7 @@ from lme4py.engine.ordinal import make_ordinal
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit, lmm_criterion, make_fit, optimize_criterion
 from lme4py.glmm_fit import GlmmFit, check_options, glmm_fit
+from lme4py.inference.parameters import check_names
 from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
 
@@ -362,6 +363,7 @@ def _fit_glmm(
     """`glmm_fit` with a bar while it runs."""
     from tqdm import tqdm
 
+    check_names(design, family)
     with tqdm(total=1, disable=not progress, desc="fitting", leave=False) as bar:
         fit = glmm_fit(design, family, nAGQ=nAGQ, hessian=hessian, start=start, control=control)
         bar.update()
@@ -372,6 +374,7 @@ def _fit(design: Design, reml: bool, start: Any, control: Any, progress: bool) -
     """The modular steps after the first one, with a bar that counts them when `progress` is true."""
     from tqdm import tqdm
 
+    check_names(design)
     with tqdm(total=3, disable=not progress, desc="cross-products", leave=False) as bar:
         criterion = lmm_criterion(design, reml=reml)
         _advance(bar, "optimisation")

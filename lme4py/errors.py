@@ -6,6 +6,8 @@ Every message says what is wrong, with the name and the numbers, and ends with w
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "Lme4Error",
     "Lme4Warning",
     "OptionError",
+    "RankWarning",
     "did_you_mean",
+    "warn",
 ]
 
 
@@ -81,8 +85,26 @@ class ConvergenceWarning(Lme4Warning):
     """The optimum could not be certified."""
 
 
+class RankWarning(Lme4Warning):
+    """Columns of the fixed effects were left out, because others determine them."""
+
+
 class IdentificationWarning(Lme4Warning):
     """Some variances cannot be told apart by any data of this design: they are not given."""
+
+
+def warn(message: str, category: type[Lme4Warning]) -> None:
+    """Warn at the line of the user's code that called lme4py, whatever lies between.
+
+    Parameters
+    ----------
+    message : str
+    category : type
+    """
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:

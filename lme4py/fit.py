@@ -24,7 +24,7 @@ from lme4py.engine.optimize import Control, Optimum
 from lme4py.engine.solve import solve
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
-from lme4py.errors import ConvergenceWarning, DesignError, IdentificationWarning, OptionError, did_you_mean
+from lme4py.errors import ConvergenceWarning, DesignError, IdentificationWarning, OptionError, did_you_mean, warn
 
 __all__ = ["Fit", "LmmCriterion", "lmm_criterion", "lmm_fit", "make_fit", "optimize_criterion"]
 
@@ -146,7 +146,7 @@ class LmmCriterion:
     def __init__(self, design: Design, reml: bool = True) -> None:
         refuse_saturated(design)
         self._set(design, Criterion(make_problem(design), reml))
-        warn_unidentified(self.identification, stacklevel=4)
+        warn_unidentified(self.identification)
 
     def _set(self, design: Design, inside: Criterion) -> None:
         self.design = design
@@ -394,17 +394,15 @@ def term_names(design: Design) -> list[tuple[str, tuple[str, ...]]]:
     return [(term.label, term.columns) for term in design.terms]
 
 
-def warn_unidentified(identification: Identification, stacklevel: int) -> None:
+def warn_unidentified(identification: Identification) -> None:
     """Say which variances no data of this design tell apart.
 
     Parameters
     ----------
     identification : Identification
-    stacklevel : int
-        As for `warnings.warn`, seen from here.
     """
     if not identification.complete:
-        warnings.warn(describe_unidentified(identification.sentences), IdentificationWarning, stacklevel=stacklevel)
+        warn(describe_unidentified(identification.sentences), IdentificationWarning)
 
 
 def _inverse_cross(R: FloatArray) -> FloatArray:

@@ -6,12 +6,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from lme4py.design.categories import category_label
+from lme4py.design.categories import threshold_names
 from lme4py.design.design import Design
 from lme4py.design.response import ResponseData
 from lme4py.engine.certificate import Certificate, Evaluation
@@ -334,7 +333,7 @@ def glmm_fit(
     with limited_threads(design):
         problem = make_glmm(design, family, data, expected=hessian == "expected")
         problem = replace(problem, identification=identify_glmm(problem, design))
-        warn_unidentified(problem.identification, stacklevel=4)
+        warn_unidentified(problem.identification)
         finder = ModeFinder(problem)
         refine = make_quadrature(finder, nAGQ) if nAGQ not in (0, 1) else None
         inside = None if start is None else _inside_theta(problem, start)

@@ -25,6 +25,7 @@ from lme4py.design.fixed import (
     user_contrasts,
     without_intercept,
 )
+from lme4py.design.names import ColumnNames
 from lme4py.design.random import (
     Grouping,
     check_levels,
@@ -34,7 +35,7 @@ from lme4py.design.random import (
 )
 from lme4py.design.recipe import BarRecipe, Recipe, offset_column, offset_values
 from lme4py.design.response import ResponseData, glmm_response
-from lme4py.errors import DataError, DesignError, FormulaError, OptionError, did_you_mean
+from lme4py.errors import DataError, DesignError, FormulaError, OptionError, RankWarning, did_you_mean, warn
 from lme4py.formula.deparse import deparse, names_in
 from lme4py.formula.evaluate import evaluate, learn
 from lme4py.formula.nodes import Bar, Formula, Name, Node
@@ -284,12 +285,16 @@ def _assemble(
     data, own_notes = _response(response, values, rows, family, levels)
     y = response_values(values[response], response_name) if data is None else data.table
     variables = make_variables(fixed_nodes, values, chosen)
+    names = ColumnNames()
+    names.add(parsed.fixed, variables, "the fixed effects")
     fixed = fixed_part(parsed.fixed, variables, values, rows.n)
     if family == "ordinal":
         fixed = without_intercept(fixed)
-    terms, bars = _random_terms(parsed.bars, values, rows, fixed)
+    terms, bars = _random_terms(parsed.bars, values, rows, fixed, names)
     columns = {name: (column.kind, column.levels) for name, column in rows.columns.items()}
     notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *own_notes, *notes]
+    if fixed.dropped:
+        warn(_dropped_words(fixed.dropped, len(fixed.dropped)), RankWarning)
     return Design(
         formula=parsed.text,
         response_name=response_name,
@@ -345,15 +350,18 @@ def _formula_notes(parsed: Formula, bars: Iterable[BarRecipe]) -> list[str]:
 
 
 def _dropped_note(dropped: tuple[str, ...]) -> list[str]:
-    if not dropped:
-        return []
+    return [_dropped_words(dropped, 8)] if dropped else []
+
+
+def _dropped_words(dropped: tuple[str, ...], most: int) -> str:
+    """Which columns are left out, and why; at most so many names."""
     if len(dropped) == 1:
-        return [f"The column {dropped[0]} is left out of the fixed effects: the columns before it determine it."]
-    shown = ", ".join(dropped[:8]) + (", ..." if len(dropped) > 8 else "")
-    return [
+        return f"The column {dropped[0]} is left out of the fixed effects: the columns before it determine it."
+    shown = ", ".join(dropped[:most]) + (", ..." if len(dropped) > most else "")
+    return (
         f"{len(dropped)} columns are left out of the fixed effects because the columns before them determine "
         f"them: {shown}."
-    ]
+    )
 
 
 def _total_offset(parsed: Formula, rows: _Rows, values: Mapping[Node, Value]) -> FloatArray | None:
@@ -368,7 +376,7 @@ def _total_offset(parsed: Formula, rows: _Rows, values: Mapping[Node, Value]) ->
 
 
 def _random_terms(
-    bars: Iterable[Bar], values: Mapping[Node, Value], rows: _Rows, fixed: FixedPart
+    bars: Iterable[Bar], values: Mapping[Node, Value], rows: _Rows, fixed: FixedPart, names: ColumnNames
 ) -> tuple[tuple[RandomTerm, ...], tuple[BarRecipe, ...]]:
     """The terms in lme4's order, checked, and how to replay them."""
     groups: dict[tuple[Node, ...], tuple[Grouping, NDArray[np.intp]]] = {}
@@ -376,7 +384,9 @@ def _random_terms(
     for bar in bars:
         if bar.group not in groups:
             groups[bar.group] = grouping_factor([name_of(v) for v in bar.group], [values[v] for v in bar.group])
-        built.append(_random_term(bar, *groups[bar.group], values, rows.n, fixed))
+        term, recipe = _random_term(bar, *groups[bar.group], values, rows.n, fixed)
+        names.add(recipe.terms, recipe.variables, bar.label)
+        built.append((term, recipe))
     order = term_order([term.n_levels for term, _ in built])
     for term, recipe in (built[i] for i in order):
         check_levels(recipe.grouping, term.label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from lme4py.design.response import ResponseData
 from lme4py.errors import DataError, OptionError
 from lme4py.formula.values import Value
 
-__all__ = ["MAX_CATEGORIES", "category_label", "ordinal_response"]
+__all__ = ["MAX_CATEGORIES", "category_label", "ordinal_response", "threshold_names"]
 
 # More distinct values than this are measurements rather than categories.
 MAX_CATEGORIES = 100
@@ -130,6 +131,18 @@ def _given_order(
     kept = [level for level in levels if level in found]
     place = np.array([kept.index(level) for level in found], dtype=np.intp)
     return place[codes], kept, [level for level in levels if level not in found]
+
+
+def threshold_names(categories: Sequence[Any]) -> tuple[str, ...]:
+    """Names of the thresholds between ordered categories: ``("1|2", "2|3", ...)``.
+
+    Parameters
+    ----------
+    categories : sequence
+        Lowest first.
+    """
+    labels = [category_label(level) for level in categories]
+    return tuple(f"{low}|{high}" for low, high in pairwise(labels))
 
 
 def _check_count(kept: Sequence[Any], name: str) -> None:

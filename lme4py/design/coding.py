@@ -6,10 +6,10 @@ same object serves the training data and new data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from lme4py.formula.nodes import Node, Terms
 from lme4py.formula.values import Value
 
 __all__ = [
+    "Source",
     "Variable",
+    "column_sources",
     "drop_unused",
     "full_coding",
     "make_variable",
@@ -32,6 +34,8 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 Contrasts = str | NDArray[Any]
+# Variables and endings of their names that a column is made of; nothing for the intercept.
+Source: TypeAlias = tuple[tuple[str, str], ...]
 
 # Boolean variables are factors with these two levels, whether or not both occur (R).
 BOOLEAN_LEVELS = (False, True)
@@ -63,10 +67,13 @@ class Variable:
     contrasts: FloatArray | None = None
     suffixes: tuple[str, ...] = ("",)
 
+    def endings(self, full: bool) -> tuple[str, ...]:
+        """What the names of the columns have after the variable's own; `full` asks for one column per level."""
+        return tuple(full_dummies(self.levels)[1]) if full and self.kind == "factor" else self.suffixes
+
     def names(self, full: bool) -> tuple[str, ...]:
         """Names of the columns; `full` asks for one column per level."""
-        endings = full_dummies(self.levels)[1] if full and self.kind == "factor" else self.suffixes
-        return tuple(self.name + ending for ending in endings)
+        return tuple(self.name + ending for ending in self.endings(full))
 
     def columns(self, values: NDArray[Any], full: bool) -> list[FloatArray]:
         """The columns, each of shape (n,), for `values` as in `Value` (codes for a factor)."""
@@ -155,6 +162,18 @@ def model_columns(terms: Terms, variables: Mapping[Node, Variable]) -> tuple[tup
         names += new
         assign += [i + 1] * len(new)
     return tuple(names), tuple(assign)
+
+
+def column_sources(terms: Terms, variables: Mapping[Node, Variable]) -> Iterator[tuple[str, Source]]:
+    """Names of the columns as `model_columns`, each with the variables and endings that it is made of."""
+    if terms.intercept:
+        yield "Intercept", ()
+    for term, full in zip(terms.terms, full_coding(terms, variables), strict=True):
+        own = [variables[terms.variables[v]] for v in term.variables]
+        parts = [[(one.name, ending) for ending in one.endings(f)] for one, f in zip(own, full, strict=True)]
+        for combination in product(*reversed(parts)):
+            source = tuple(reversed(combination))
+            yield ":".join(name + ending for name, ending in source), source
 
 
 def model_matrix(

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lme4py.errors import DataError
-
 if TYPE_CHECKING:
     from lme4py.design.design import Design
 
@@ -53,21 +51,13 @@ def with_conventions(design: Design, conventions: Conventions) -> Design:
     design : Design
     conventions : Conventions
 
-    Raises
-    ------
-    DataError
-        When a column of the data is called like the intercept.
     """
     if not conventions.stata:
         return replace(design, conventions=conventions)
-    terms = tuple(replace(term, columns=_renamed(term.columns, term.label)) for term in design.terms)
-    names = _renamed(design.x_names, "the fixed effects")
+    terms = tuple(replace(term, columns=_renamed(term.columns)) for term in design.terms)
+    names = _renamed(design.x_names)
     return replace(design, conventions=conventions, x_names=names, terms=terms)
 
 
-def _renamed(names: Sequence[str], where: str) -> tuple[str, ...]:
-    if sum(name in INTERCEPTS for name in names) > 1:
-        raise DataError(
-            f"{where} hold a column that is called like the intercept, 'Intercept' or {CONSTANT!r}; rename that column."
-        )
+def _renamed(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(CONSTANT if name == "Intercept" else name for name in names)

@@ -17,6 +17,7 @@ import scipy.linalg
 
 from lme4py.chunks import chunk
 from lme4py.design.design import Design, RandomTerm
+from lme4py.design.rank import dependent_columns
 from lme4py.engine.covariance import mean_and_contrasts
 from lme4py.engine.types import FloatArray
 from lme4py.errors import DataError
@@ -236,18 +237,24 @@ def _constant_column(X: FloatArray) -> int | None:
 
 def _scale_fixed(X: FloatArray, w: FloatArray | None) -> tuple[FloatArray, ColumnMap]:
     """C, and the map to X C, chosen so that the columns are close to orthonormal (weighted, times sqrt(n))."""
-    n, p = X.shape
+    p = X.shape[1]
     if p == 0:
         return np.zeros((0, 0)), ColumnMap()
     C, own, gram = _centre_and_scale(X, w)
     if p == 1:
         return C, own
     spread = np.linalg.eigvalsh(gram)
-    mix = np.eye(p)
     if spread[-1] > _SAFE_CONDITION**2 * spread[0]:
-        mix = scipy.linalg.solve_triangular(_triangle(X, own, w) / np.sqrt(n), mix, check_finite=False)
-        own = replace(own, mix=mix)
-        gram = _gram(X, own, w)
+        return _by_triangle(X, C, own, w)
+    mix = np.linalg.inv(np.linalg.cholesky(gram)).T
+    return C @ mix, replace(own, mix=mix)
+
+
+def _by_triangle(X: FloatArray, C: FloatArray, own: ColumnMap, w: FloatArray | None) -> tuple[FloatArray, ColumnMap]:
+    """Orthonormal columns where cross-products would lose too many digits: by QR, and once more by Cholesky."""
+    n, p = X.shape
+    mix = scipy.linalg.solve_triangular(_triangle(X, own, w) / np.sqrt(n), np.eye(p), check_finite=False)
+    gram = _gram(X, replace(own, mix=mix), w)
     mix = mix @ np.linalg.inv(np.linalg.cholesky(gram)).T
     return C @ mix, replace(own, mix=mix)
 
@@ -333,8 +340,12 @@ def _scale_random(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, C
         return np.diag(1.0 / sizes), ColumnMap(sizes=sizes)
     S, own, gram = _centre_and_scale(Z, w)
     values, vectors = np.linalg.eigh(gram)
-    if k == 1 or values[0] < 1e-8 * values[-1]:
+    if k == 1:
         return S, own
+    if values[0] < 1e-8 * values[-1]:
+        # Dependent columns are refused later, by what they do to the covariances.
+        depends = dependent_columns(Z, bool((Z[:, 0] == 1.0).all()))
+        return (S, own) if depends else _by_triangle(Z, S, own, w)
     whiten = (vectors / np.sqrt(values)) @ vectors.T
     return S @ whiten, replace(own, mix=whiten)
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.design.categories import threshold_names
 from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design
+from lme4py.engine.families import Family
 from lme4py.engine.types import FloatArray
-from lme4py.errors import OptionError, did_you_mean
+from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.dispersion import is_inverted
@@ -22,6 +24,7 @@ __all__ = [
     "DISPERSION",
     "RESIDUAL",
     "Parameter",
+    "check_names",
     "fit_parameters",
     "fit_values",
     "is_determined",
@@ -111,6 +114,32 @@ def fit_parameters(fit: Fit | GlmmFit) -> tuple[Parameter, ...]:
         name = fit.family.stata_parameter if is_inverted(fit) else fit.family.parameter
         rest.append(Parameter(DISPERSION, "dispersion", alias=name, inverted=is_inverted(fit)))
     return (*fixed, *cuts, *rest)
+
+
+def check_names(design: Design, family: Family | None = None) -> None:
+    """Refuse a model in which a fixed effect has the name of another parameter, before it is fitted.
+
+    Parameters
+    ----------
+    design : Design
+    family : Family, optional
+        None for a linear mixed model.
+
+    Raises
+    ------
+    DataError
+    """
+    residual = family is None or family.name == "gaussian"
+    names = [parameter.name for parameter in parameters(design, residual)]
+    if family is not None and family.n_dispersion and not residual:
+        names.append(DISPERSION)
+    names += threshold_names(() if design.response is None else design.response.categories or ())
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise DataError(
+            f"two parameters of the model would be called {twice!r} (results give the dispersion, the thresholds of "
+            "ordered categories and the standard deviations such names); rename the column of the data, or the levels"
+        )
 
 
 def fit_values(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
@@ -224,9 +253,11 @@ def select_parameters(known: Sequence[Parameter], parm: str | Sequence[str] | No
 
 
 def _find(known: Sequence[Parameter], name: object) -> Parameter:
-    for parameter in known:
-        if name in (parameter.name, parameter.alias):
-            return parameter
+    # A column of the data may be called as lme4 calls a parameter: names come first.
+    for attribute in ("name", "alias"):
+        for parameter in known:
+            if name == getattr(parameter, attribute):
+                return parameter
     names = [parameter.name for parameter in known]
     raise OptionError(
         f"There is no parameter {name!r}.{did_you_mean(str(name), names)} The parameters are {', '.join(names)}; "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lme4py.engine.families import make_family
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.glmm_fit import check_options, glmm_fit
+from lme4py.inference.parameters import check_names
 from lme4py.inference.vce import with_vce
 from lme4py.keyword.model import Model
 from lme4py.keyword.options import check_robust, control
@@ -127,6 +128,7 @@ def meglm(
     )
     design = model.design(response_family.name)
     check_robust(design, nAGQ)
+    check_names(design, response_family)
     return MEGLMResult(with_vce(glmm_fit(design, response_family, nAGQ=nAGQ, hessian=hessian, control=settings)))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lme4py.errors import OptionError
 from lme4py.fit import lmm_fit
+from lme4py.inference.parameters import check_names
 from lme4py.inference.vce import with_vce
 from lme4py.keyword.model import Model
 from lme4py.keyword.options import control
@@ -121,4 +122,6 @@ def mixed(
         ddf=ddf,
         vce=vce,
     )
-    return MixedResult(with_vce(lmm_fit(model.design(None), reml, control=settings)))
+    design = model.design(None)
+    check_names(design)
+    return MixedResult(with_vce(lmm_fit(design, reml, control=settings)))

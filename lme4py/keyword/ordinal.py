@@ -15,6 +15,7 @@ from lme4py.design.categories import MAX_CATEGORIES
 from lme4py.engine.ordinal import make_ordinal
 from lme4py.errors import Lme4Warning
 from lme4py.glmm_fit import check_options, glmm_fit
+from lme4py.inference.parameters import check_names
 from lme4py.inference.vce import with_vce
 from lme4py.keyword.model import Model
 from lme4py.keyword.options import control
@@ -148,6 +149,7 @@ def _fitted(model: Model, link: str, threshold: str, nAGQ: int, maxiter: int, to
     design = model.design("ordinal")
     categories = () if design.response is None else design.response.categories
     family = make_ordinal(link, threshold, len(categories or ()))
+    check_names(design, family)
     return MEGLMResult(with_vce(glmm_fit(design, family, nAGQ=nAGQ, control=settings)))
 
 
