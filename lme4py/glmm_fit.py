@@ -265,11 +265,6 @@ class GlmmFit:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
-def threshold_names(categories: tuple[Any, ...]) -> tuple[str, ...]:
-    """``("1|2", "2|3", ...)``."""
-    return tuple(f"{low}|{high}" for low, high in pairwise([category_label(level) for level in categories]))
-
-
 def glmm_fit(
     design: Design,
     family: Family,

@@ -16,6 +16,7 @@ from lme4py import (
     Lme4Error,
     Margins,
     OptionError,
+    RankWarning,
     all_pairwise,
     at_levels,
     clmm,
@@ -417,17 +418,18 @@ def test_ordered_categories():
         Margins.logit_scale(fit)
 
 
-def test_cells_that_cannot_be_estimated_are_refused():
+def test_cells_that_cannot_be_estimated_are_nan():
     data = example()
     data = data[~((data["school"] == "D") & (data["treated"] == 1))]
-    fit = lmer("score ~ school * factor(treated) + (1 | student)", data)
+    with pytest.warns(RankWarning, match=r"school\[T.D\]:factor\(treated\)\[T.1\] is left out"):
+        fit = lmer("score ~ school * factor(treated) + (1 | student)", data)
     session = Margins.linear_scale(fit)
-    with pytest.raises(OptionError, match="cannot be estimated"):
-        session.predict(atexog={"treated": [0, 1]})
+    found = session.predict(atexog={"treated": [0, 1]})
+    assert "1 of 2 estimates cannot be estimated" in " ".join(found.notes)
     np.testing.assert_allclose(
-        session.predict(atexog={"treated": [0]}).estimate,
-        [fit.predict(data.assign(treated=0), include_random=False).mean()],
+        found.estimate, [fit.predict(data.assign(treated=0), include_random=False).mean(), np.nan]
     )
+    assert np.isnan(found.to_frame().iloc[1][["std_error", "ci_lower", "p_value"]].astype(float)).all()
 
 
 @pytest.mark.parametrize(

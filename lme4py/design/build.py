@@ -321,6 +321,7 @@ def _assemble(
             rows.offset_column,
             dict(functions),
             rows.weights_column,
+            fixed.null,
         ),
         notes=tuple(notes),
         response=data,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.design.coding import Variable, make_variable, model_columns, model_matrix
-from lme4py.design.rank import dependent_columns
+from lme4py.design.rank import dependent_columns, null_vectors
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.formula.deparse import deparse
 from lme4py.formula.nodes import Node, Terms
@@ -46,6 +46,9 @@ class FixedPart:
     dropped : tuple of str
     kept : tuple of int
         Positions of the columns of X in the model matrix before the rank check.
+    null : ndarray, shape (number of all columns, d), or None
+        Combinations of all columns that are zero on the rows of the data, one for each dropped column, in units of the
+        size of that column.
     alias : ndarray, shape (p, d), or None
         Each dropped column as a combination of the columns of X.
     """
@@ -56,6 +59,7 @@ class FixedPart:
     labels: tuple[str, ...]
     dropped: tuple[str, ...]
     kept: tuple[int, ...]
+    null: FloatArray | None = None
     alias: FloatArray | None = None
 
 
@@ -99,10 +103,13 @@ def fixed_part(terms: Terms, variables: Mapping[Node, Variable], values: Mapping
     check_finite(X, names, "column {name} of the fixed effects")
     dropped = dependent_columns(X, terms.intercept)
     kept = tuple(j for j in range(len(names)) if j not in dropped)
-    alias = None
+    null = alias = None
     if dropped:
-        whole, X = X, np.asfortranarray(X[:, kept])
-        alias = _combinations(X, whole[:, dropped])
+        null = null_vectors(X, dropped)
+        alias = -null[list(kept)]
+        size = np.sqrt(np.mean(X[:, dropped] ** 2, axis=0))
+        null /= np.where(size > 0.0, size, 1.0)
+        X = np.asfortranarray(X[:, kept])
     labels = tuple(":".join(name_of(terms.variables[v]) for v in term.variables) for term in terms.terms)
     return FixedPart(
         X,
@@ -111,27 +118,16 @@ def fixed_part(terms: Terms, variables: Mapping[Node, Variable], values: Mapping
         labels,
         tuple(names[j] for j in dropped),
         kept,
+        null,
         alias,
     )
 
 
 def without_intercept(part: FixedPart) -> FixedPart:
     """The same columns without the first, the intercept: thresholds take its place."""
-    alias = part.alias
-    if alias is not None:
-        # A constant can move into the thresholds: it counts as zero here.
-        alias = np.column_stack([np.zeros(alias.shape[0] - 1), alias[1:]])
     X = np.asfortranarray(part.X[:, 1:])
-    return FixedPart(X, part.names[1:], part.assign[1:], part.labels, part.dropped, part.kept[1:], alias)
-
-
-def _combinations(X: FloatArray, dependent: FloatArray) -> FloatArray:
-    """The columns of `dependent` as combinations of the columns of X, shape (p, d)."""
-    size, own = (np.maximum(np.abs(M).max(axis=0), np.finfo(float).tiny) for M in (X, dependent))
-    solution = np.linalg.lstsq(X / size, dependent / own, rcond=None)[0]
-    solution[np.abs(solution) < 1e-10] = 0.0  # rounding
-    combinations: FloatArray = solution * own / size[:, None]
-    return combinations
+    alias = None if part.alias is None else part.alias[1:]
+    return FixedPart(X, part.names[1:], part.assign[1:], part.labels, part.dropped, part.kept[1:], part.null, alias)
 
 
 def check_finite(columns: FloatArray, names: Sequence[str], what: str) -> None:

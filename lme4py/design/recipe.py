@@ -20,7 +20,10 @@ from lme4py.formula.evaluate import evaluate
 from lme4py.formula.nodes import Formula, Name, Node, Terms
 from lme4py.formula.values import Value
 
-__all__ = ["BarRecipe", "Recipe", "new_fixed", "new_random", "new_random_values", "new_response"]
+__all__ = ["BarRecipe", "Recipe", "beyond", "new_fixed", "new_random", "new_random_values", "new_response"]
+
+# A sum of parts that cancel is zero below this part of their sizes.
+_ROUNDING = 1e-8
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -73,6 +76,9 @@ class Recipe:
         The user's own functions.
     weights_column : str or None
         Name given as the `weights` argument.
+    null : ndarray, shape (number of all columns, d), or None
+        Combinations of the columns of the model matrix that are zero in the data of the fit, in units of the size of
+        the dropped column; see `beyond`.
     """
 
     formula: Formula
@@ -84,6 +90,24 @@ class Recipe:
     offset_column: str | None = None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     weights_column: str | None = None
+    null: FloatArray | None = None
+
+
+def beyond(recipe: Recipe, whole: FloatArray) -> FloatArray:
+    """How far rows of the model matrix lie outside the span of those of the fit, (n, d): what they are multiplied by
+    there, nothing is known about. Only rows of zeros can be estimated.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    whole : ndarray, shape (n, number of all columns)
+    """
+    if recipe.null is None:
+        return np.zeros((whole.shape[0], 0))
+    found = whole @ recipe.null
+    # Zeros are sums of cancelling parts.
+    found[np.abs(found) <= _ROUNDING * (np.abs(whole) @ np.abs(recipe.null))] = 0.0
+    return found
 
 
 def new_fixed(recipe: Recipe, frame: Frame) -> tuple[FloatArray, FloatArray]:
@@ -98,7 +122,8 @@ def new_fixed(recipe: Recipe, frame: Frame) -> tuple[FloatArray, FloatArray]:
     Returns
     -------
     X : ndarray, shape (n, p)
-        NaN in rows with a missing value.
+        NaN in rows with a missing value, and in those that cannot be estimated: columns were left out of the fixed
+        effects, and in these rows they are not what they were in the data of the fit.
     offset : ndarray, shape (n,)
         ``offset()`` terms of the formula plus the `offset` column; zeros without any; NaN exactly in the rows
         with a missing value.
@@ -111,7 +136,10 @@ def new_fixed(recipe: Recipe, frame: Frame) -> tuple[FloatArray, FloatArray]:
     X = np.full((frame.n_rows, len(recipe.kept)), np.nan)
     offset = np.where(present, 0.0, np.nan)
     if present.any():
-        X[present] = _replay(terms, recipe.variables, values, int(present.sum()))[:, recipe.kept]
+        whole = _replay(terms, recipe.variables, values, int(present.sum()))
+        known = whole[:, recipe.kept]
+        known[beyond(recipe, whole).any(axis=1)] = np.nan
+        X[present] = known
         for node in terms.offsets:
             offset[present] += offset_values(values[node], name_of(node))
     for column in extra:

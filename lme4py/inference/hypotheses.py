@@ -193,13 +193,13 @@ def _overparametrised(design: Design) -> tuple[FloatArray, IntArray, BoolArray]:
 def _with_dropped(design: Design) -> FloatArray:
     """The columns before the rank check as combinations of those of X, (p, all)."""
     kept = list(design.recipe.kept)
-    # The intercept of an ordinal model is in its thresholds: it counts as zero, in `alias` too.
+    # The intercept of an ordinal model is in its thresholds: it counts as zero.
     absent = int(_hidden_intercept(design))
     p, total = len(kept), len(kept) + len(design.dropped) + absent
     out = np.zeros((p, total))
     out[:, kept] = np.eye(p)
     if design.alias is not None:
-        out[:, [j for j in range(total) if j not in kept]] = design.alias
+        out[:, [j for j in range(absent, total) if j not in kept]] = design.alias
     return out
 
 

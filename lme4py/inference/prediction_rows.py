@@ -12,7 +12,7 @@ import numpy as np
 from lme4py.data.frame import Frame
 from lme4py.design.recipe import new_fixed, new_random, new_random_values
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
-from lme4py.errors import DataError, Lme4Warning, OptionError, did_you_mean
+from lme4py.errors import DataError, Lme4Warning, OptionError, RankWarning, did_you_mean, warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +80,7 @@ def make_rows(fit: Any, frame: Frame | None, chosen: Sequence[int], others: bool
         values = {t: design.terms[t].values for t in terms}
         return Rows(design.X, offset, values, {t: design.terms[t].codes for t in chosen}, None)
     X, offset = new_fixed(design.recipe, frame)
+    _report_beyond(fit, np.isnan(X).any(axis=1) & np.isfinite(offset))
     values, codes = {}, {}
     for t in terms:
         if t in chosen:
@@ -87,6 +88,25 @@ def make_rows(fit: Any, frame: Frame | None, chosen: Sequence[int], others: bool
         else:
             values[t] = new_random_values(design.recipe, frame, t)
     return Rows(X, offset, values, codes, frame)
+
+
+def _report_beyond(fit: Any, lost: BoolArray) -> None:
+    """One warning that counts the rows that cannot be estimated.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    lost : ndarray of bool, shape (n,)
+    """
+    if not lost.any():
+        return
+    names = fit.design.dropped
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    warn(
+        f"{int(lost.sum())} of {lost.size} predictions cannot be estimated and are NaN: the data of the fit determine "
+        f"nothing about a combination of values in these rows (columns left out of the fixed effects: {shown}).",
+        RankWarning,
+    )
 
 
 def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[int]:

@@ -14,6 +14,7 @@ from lme4py.data.frame import Frame
 from lme4py.engine.links import Link
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
+from lme4py.margins.nesting import Cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,8 @@ class Rows:
 
     Attributes
     ----------
-    X : ndarray, shape (n, p)
+    X : ndarray, shape (n, p + b)
+        b = `ModelAdapter.n_beyond` columns follow those of the coefficients.
     known : ndarray, shape (n,)
         Offset, and conditional modes where they are added.
     spread : ndarray, shape (n, k), or None
@@ -97,6 +99,11 @@ class ModelAdapter(ABC):
         Degrees of freedom where a session is given none, of those that `test_method` knows.
     alpha : float
         One minus the confidence level where a session is given none.
+    n_beyond : int
+        Columns of rows after those of the p coefficients, whose coefficients the data do not determine: what moves with
+        one of them cannot be estimated.
+    cells : Cells or None
+        Nested factors of the fixed effects.
     """
 
     names: tuple[str, ...]
@@ -112,6 +119,8 @@ class ModelAdapter(ABC):
     notes: tuple[str, ...] = ()
     default_ddf: str = "normal"
     alpha: float = 0.05
+    n_beyond: int = 0
+    cells: Cells | None = None
     description: str = ""
 
     @property

@@ -9,17 +9,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from lme4py.engine.types import FloatArray
+from lme4py.engine.types import BoolArray, FloatArray
 from lme4py.errors import OptionError
 from lme4py.inference.df import Plain
 from lme4py.margins.adapter import DdfMethod, ModelAdapter
-from lme4py.margins.estimands import Estimand
+from lme4py.margins.estimands import Estimand, Values
 from lme4py.margins.grids import Parameters
 from lme4py.margins.nearby import Nearby
 
 __all__ = ["Done", "Inference"]
 
 _DDF: Final = ("normal", "satterthwaite", "kenward-roger", "residual")
+# An average of parts that cancel is zero below this part of the gradient.
+_ROUNDING: Final = 1e-9
 _BOOT: Final = ("parametric", "clusters")
 
 
@@ -86,7 +88,11 @@ class Inference:
     @property
     def estimates(self) -> Parameters:
         """The parameters of the fit."""
-        return Parameters(self.adapter.params, self.adapter.theta)
+        return self._parameters(self.adapter.params, self.adapter.theta)
+
+    def _parameters(self, beta: FloatArray, theta: FloatArray) -> Parameters:
+        """Zero for the coefficients that the data do not determine."""
+        return Parameters(np.append(beta, np.zeros(self.adapter.n_beyond)), theta)
 
     def _tests_and_covariance(self, ddf: str | None, vcov: Any, cluster: Any) -> tuple[DdfMethod | None, FloatArray]:
         """Degrees of freedom, and the covariance of the coefficients, (p, p)."""
@@ -140,7 +146,9 @@ class Inference:
             It is no linear function of the parameters.
         """
         p = self.adapter.params.size
-        value, jacobian = estimand(self.estimates, True)
+        value, whole = estimand(self.estimates, True)
+        jacobian = np.delete(whole, slice(p, p + self.adapter.n_beyond), axis=1)
+        lost = _moves(whole[:, p : p + self.adapter.n_beyond], jacobian)
         if not np.isfinite(value).all():
             bad = int((~np.isfinite(value)).sum())
             raise OptionError(
@@ -164,8 +172,25 @@ class Inference:
         tests = self.tests if fits and self.method == "delta" else None
         nearby = None
         if curved and value.size > 1:
-            nearby = Nearby(estimand, self.estimates, self._uncertainty(jacobian.shape[1]))
+            plain = Parameters(self.adapter.params, self.adapter.theta)
+            nearby = Nearby(self._known_part(estimand, ~lost), plain, self._uncertainty(jacobian.shape[1]))
+        if lost.any():
+            for array in (value, df, covariance, covariance.T, jacobian, *([] if draws is None else [draws.T])):
+                array[lost] = np.nan
+            notes = (*notes, _lost_note(int(lost.sum()), lost.size))
         return Done(value, covariance, jacobian, df, draws, tests, notes, nearby)
+
+    def _known_part(self, estimand: Estimand, known: BoolArray) -> Estimand:
+        """The estimands that can be estimated, as a function of the coefficients of the fit."""
+        p = self.adapter.params.size
+
+        def evaluate(parameters: Parameters, gradient: bool) -> Values:
+            value, jacobian = estimand(self._parameters(parameters.beta, parameters.theta), gradient)
+            if gradient:
+                jacobian = np.delete(jacobian, slice(p, p + self.adapter.n_beyond), axis=1)
+            return value[known], jacobian[known]
+
+        return evaluate
 
     def _uncertainty(self, size: int) -> FloatArray:
         """Covariance of the parameters themselves, of the method that is in use."""
@@ -184,7 +209,9 @@ class Inference:
         p = self.adapter.params.size
         parameters, notes = self._parameter_draws(size > p)
         theta = self.adapter.theta
-        values = [estimand(Parameters(row[:p], row[p:] if row.size > p else theta), False)[0] for row in parameters]
+        values = [
+            estimand(self._parameters(row[:p], row[p:] if row.size > p else theta), False)[0] for row in parameters
+        ]
         draws = np.stack(values)
         good = np.isfinite(draws).all(axis=1)
         if not good.all():
@@ -209,6 +236,20 @@ class Inference:
         half = vectors * np.sqrt(np.maximum(roots, 0.0))
         z = np.random.default_rng(self.seed).standard_normal((self.n, centre.size))
         return centre + z @ half.T, ()
+
+
+def _moves(beyond: FloatArray, jacobian: FloatArray) -> BoolArray:
+    """Which estimates move with a coefficient that the data do not determine."""
+    size = np.abs(jacobian).max(axis=1, initial=0.0)
+    moves: BoolArray = np.abs(beyond).max(axis=1, initial=0.0) > _ROUNDING * size
+    return moves
+
+
+def _lost_note(lost: int, total: int) -> str:
+    return (
+        f"{lost} of {total} estimates cannot be estimated and are NaN: the data hold no rows for a combination of "
+        "values that they need."
+    )
 
 
 def _checked_matrix(vcov: Any, p: int, m: int) -> FloatArray:

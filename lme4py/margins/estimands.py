@@ -98,12 +98,12 @@ def slopes(
         Every row instead of the mean.
     """
     prepared = [_prepare(adapter, grid, s, variable, random) for s in range(grid.size)]
-    weights = grid.weights
+    averages = [grid.weights_of(s) for s in range(grid.size)]
 
     def evaluate(parameters: Parameters, gradient: bool) -> Values:
         variance = variance_of(adapter, curve, parameters.theta)
         parts = []
-        for rows, moves, x in prepared:
+        for (rows, moves, x), weights in zip(prepared, averages, strict=True):
             value, jac = _row_slopes(rows, moves, curve, parameters, variance)
             if kind != "dydx":
                 level = row_derivatives(rows, curve, parameters, variance, 1)

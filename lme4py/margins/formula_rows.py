@@ -17,15 +17,16 @@ from lme4py.design.recipe import (
     _columns,
     _evaluate,
     _trained_values,
+    beyond,
     column_getter,
     new_fixed,
     offset_column,
 )
 from lme4py.engine.types import FloatArray
-from lme4py.errors import OptionError
 from lme4py.formula.deparse import names_in, walk
 from lme4py.formula.nodes import Call, Node, Terms
 from lme4py.formula.operands import Context
+from lme4py.margins.nesting import Cells, nested_cells
 from lme4py.margins.slopes import expression_slope
 
 __all__ = ["FormulaRows", "factored_matrix", "matrix_slope", "names_of_nodes", "whole_matrix"]
@@ -43,13 +44,17 @@ class FormulaRows:
     recipe : Recipe
     columns : mapping of str to Column
         Training data.
-    alias : ndarray, shape (p, dropped), or None
-        Columns that the rank check left out, as combinations of those kept.
+
+    Attributes
+    ----------
+    n_beyond : int
+        Columns of a design after those of the fixed effects: how far a row lies outside the span of the rows of the
+        fit, see `lme4py.design.recipe.beyond`.
     """
 
-    def __init__(self, recipe: Recipe, columns: Mapping[str, Column], alias: FloatArray | None = None) -> None:
+    def __init__(self, recipe: Recipe, columns: Mapping[str, Column]) -> None:
         self.recipe = recipe
-        self.alias = alias
+        self.n_beyond = 0 if recipe.null is None else recipe.null.shape[1]
         self.columns = columns
         self.fixed = recipe.formula.fixed
         extra = (recipe.offset_column,) if recipe.offset_column in columns else ()
@@ -63,11 +68,24 @@ class FormulaRows:
         inside = [call for call in calls if isinstance(call, Call) and call.function in _FACTOR_CALLS]
         return frozenset(names_of_nodes(inside, self.columns))
 
+    def cells(self) -> Cells | None:
+        """Nested factors of the fixed effects; where the model has them, columns of their interaction are left out."""
+        if not self.n_beyond:
+            return None
+        variables = self.recipe.variables
+        factors = [node for node, variable in variables.items() if variable.kind == "factor"]
+        nodes = self.fixed.variables
+        terms = [
+            frozenset(names_of_nodes([nodes[v] for v in term.variables], self.columns)) for term in self.fixed.terms
+        ]
+        return nested_cells(self.columns, names_of_nodes(factors, self.columns), terms)
+
     def design(self, frame: Frame) -> tuple[FloatArray, FloatArray]:
         """X and the offset."""
-        if self.alias is not None:
-            self._check_estimable(whole_matrix(self.recipe, self.fixed, self.recipe.variables, frame), "predictions")
-        return new_fixed(self.recipe, frame)
+        X, offset = new_fixed(self.recipe, frame)
+        if self.n_beyond:
+            X = self._with_beyond(whole_matrix(self.recipe, self.fixed, self.recipe.variables, frame))
+        return X, offset
 
     def offsets(self, frame: Frame) -> list[tuple[frozenset[str], FloatArray]]:
         """The columns and the values of each offset, those of the formula and that of `offset=`."""
@@ -80,28 +98,14 @@ class FormulaRows:
             out.append((frozenset((recipe.offset_column,)), offset_column(frame.column(recipe.offset_column))))
         return out
 
-    def _check_estimable(self, whole: FloatArray, what: str) -> None:
-        """Refuse rows outside the span of the training rows where the columns there were dependent."""
-        if self.alias is None:
-            return
-        kept = list(self.recipe.kept)
-        left_out = [j for j in range(whole.shape[1]) if j not in set(kept)]
-        gap = np.abs(whole[:, left_out] - whole[:, kept] @ self.alias).max(axis=1)
-        size = np.abs(whole).max(axis=1) + 1.0
-        bad = int((gap > 1e-6 * size).sum())
-        if bad:
-            raise OptionError(
-                f"{bad} of {gap.size} {what} cannot be estimated: columns of the fixed effects were left out because "
-                "the data hold no rows for some combinations of levels, and these rows need them; keep to "
-                "combinations that occur in the data, or take the interaction out of the model."
-            )
+    def _with_beyond(self, whole: FloatArray) -> FloatArray:
+        return np.hstack([whole[:, self.recipe.kept], beyond(self.recipe, whole)])
 
     def slopes(self, frame: Frame, name: str) -> tuple[FloatArray, FloatArray]:
         """Derivatives of X and the offset in a numeric column."""
         recipe, n = self.recipe, frame.n_rows
         whole = matrix_slope(recipe, self.fixed, recipe.variables, frame, name)
-        self._check_estimable(whole, "slopes")
-        X = whole[:, recipe.kept]
+        X = self._with_beyond(whole)
         offset = np.zeros(n)
         columns = _columns(recipe, frame, self.fixed.offsets)
         for node in self.fixed.offsets:
@@ -114,7 +118,7 @@ class FormulaRows:
     def factored(self, rows: Frame, scenarios: Frame) -> tuple[tuple[FloatArray, FloatArray], ...] | None:
         """X and the offset as products of a part of the scenario and a part of the row."""
         recipe = self.recipe
-        if self.alias is not None:
+        if self.n_beyond:
             return None  # every row is checked for what can be estimated
         X = factored_matrix(recipe, self.fixed, recipe.variables, rows, scenarios)
         known = _factored_offset(recipe, rows, scenarios)

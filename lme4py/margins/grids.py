@@ -90,6 +90,17 @@ class Grid:
         """Weights of the rows that the curve is averaged over."""
         return np.ones(1) if self.population.collapse else self.population.weights
 
+    def weights_of(self, s: int) -> FloatArray:
+        """Weights of the rows under scenario s: of nested factors only the combinations that occur count."""
+        cells = self.population.cells
+        if cells is None:
+            return self.weights
+        frame = moved_frame(self.population, self.frame, s) if self.frame.names else self.population.frame
+        weights = cells.weights(frame) * self.weights
+        total = float(weights.sum())
+        # A scenario that is itself no cell has no average: its rows cannot be estimated.
+        return weights / total if total > 0.0 else self.weights
+
     def rows(self, s: int) -> Rows:
         """The rows under scenario s."""
         population = self.population
@@ -117,7 +128,8 @@ class Grid:
         if self.factors is not None:
             (C, R), (D, Q) = self.factors.X, self.factors.known
             return C * (self.weights @ R), D @ (self.weights @ Q)
-        parts = [(self.weights @ rows.X, self.weights @ rows.known) for rows in self.each()]
+        weights = map(self.weights_of, range(self.size))
+        parts = [(w @ rows.X, w @ rows.known) for w, rows in zip(weights, self.each(), strict=True)]
         return np.stack([x for x, _ in parts]), np.array([known for _, known in parts])
 
     def evaluate(self, curve: Curve, parameters: Parameters, gradient: bool) -> tuple[FloatArray, FloatArray]:
@@ -131,11 +143,15 @@ class Grid:
         variance = variance_of(self.adapter, curve, parameters.theta)
         if self.factors is not None:
             return self._factored(self.factors, curve, parameters, variance, gradient)
-        parts = [self._one(rows, curve, parameters, variance, gradient) for rows in self.each()]
+        parts = [
+            self._one(self.weights_of(s), rows, curve, parameters, variance, gradient)
+            for s, rows in enumerate(self.each())
+        ]
         return np.array([value for value, _ in parts]), np.stack([row for _, row in parts])
 
     def _one(
         self,
+        weights: FloatArray,
         rows: Rows,
         curve: Curve,
         parameters: Parameters,
@@ -143,13 +159,13 @@ class Grid:
         gradient: bool,
     ) -> tuple[float, FloatArray]:
         d = row_derivatives(rows, curve, parameters, variance, int(gradient))
-        value = float(self.weights @ d.f)
+        value = float(weights @ d.f)
         if not gradient:
             return value, np.empty(0)
-        row = (self.weights * d.e) @ rows.X
+        row = (weights * d.e) @ rows.X
         if variance is None or rows.spread is None:
             return value, row
-        return value, np.concatenate([row, ((self.weights * d.v) @ rows.spread) @ variance[1]])
+        return value, np.concatenate([row, ((weights * d.v) @ rows.spread) @ variance[1]])
 
     @cached_property
     def _split(self) -> _Split:

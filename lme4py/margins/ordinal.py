@@ -68,7 +68,9 @@ class OrdinalAdapter(OwnAdapter):
         return Plain(self._in_order(robust_parameters(self.fit, kind, cluster))[:k, :k], float(df))
 
     def _wider(self, X: FloatArray, by: float) -> FloatArray:
-        return np.hstack([X, np.broadcast_to(-by * self.weights_of_cuts, (X.shape[0], self.weights_of_cuts.size))])
+        cuts = np.broadcast_to(-by * self.weights_of_cuts, (X.shape[0], self.weights_of_cuts.size))
+        p = self.fit.beta.size
+        return np.hstack([X[:, :p], cuts, X[:, p:]])
 
     def rows(self, frame: Frame, random: str) -> Rows:
         rows = super().rows(frame, random)

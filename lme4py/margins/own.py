@@ -63,7 +63,9 @@ class OwnAdapter(ModelAdapter):
             raise OptionError("the fit does not hold its data; fit the model again with this version of lme4py.")
         self.fit, self.design, self.data = fit, design, data
         self.columns = design.columns
-        self.formula_rows = FormulaRows(design.recipe, self.columns, design.alias)
+        self.formula_rows = FormulaRows(design.recipe, self.columns)
+        self.n_beyond = self.formula_rows.n_beyond
+        self.cells = self.formula_rows.cells()
         self.names, self.params, self.vcov = design.x_names, fit.beta, fit.vcov
         self.variables = self.formula_rows.variables
         self.is_linear_model = not isinstance(fit, GlmmFit)

@@ -14,6 +14,7 @@ from lme4py.data.frame import Frame, read_frame
 from lme4py.engine.types import FloatArray
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.margins.adapter import ModelAdapter, frame_of
+from lme4py.margins.nesting import Cells
 from lme4py.margins.scenarios import value_column
 
 __all__ = ["AT", "Population", "SessionRows"]
@@ -40,6 +41,8 @@ class Population:
         Average the design before the curve is applied (means of the columns, as Stata's atmeans).
     index : ndarray or None
         Labels of the rows, where they are rows of data.
+    cells : Cells or None
+        Nested factors: only the rows that are cells of the design count.
     """
 
     frame: Frame
@@ -48,6 +51,7 @@ class Population:
     n_obs: int
     collapse: bool = False
     index: Any = None
+    cells: Cells | None = None
 
 
 class SessionRows:
@@ -190,7 +194,9 @@ class SessionRows:
         known = self._middle_offset(frame, moving, chosen, weights)
         if offset is not None:
             known = self._middle(offset, weights) + (np.zeros(frame.n_rows) if known is None else known)
-        return Population(frame, cells, known, chosen.size, collapse=self.kind in ("mean", "median"))
+        collapse = self.kind in ("mean", "median")
+        nested = self.adapter.cells if self.kind == "balanced" else None
+        return Population(frame, cells, known, chosen.size, collapse=collapse, cells=nested)
 
     def _middle(self, values: FloatArray, weights: FloatArray) -> float:
         return _median(values, weights) if self.kind == "median" else float(weights @ values)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
-from lme4py.engine.types import FloatArray
+from lme4py.engine.types import BoolArray, FloatArray
 from lme4py.errors import OptionError
 from lme4py.inference.coefficients import quantile
 from lme4py.margins import multiplicity
@@ -145,22 +145,75 @@ class MarginsResult:
         """Two-sided p-values, adjusted if the result is, shape (K,)."""
         return self._p_values(self.statistic)
 
+    @property
+    def estimable(self) -> BoolArray:
+        """Which estimates there are, shape (K,); the others are NaN and count in no adjustment or joint test."""
+        known: BoolArray = ~np.isnan(self.value)
+        return known
+
+    def known_part(self) -> MarginsResult:
+        """The estimates that there are.
+
+        Returns
+        -------
+        MarginsResult
+        """
+        known = self.estimable
+        if known.all():
+            return self
+
+        def some(values: Sequence[Any]) -> list[Any]:
+            return [value for value, keep in zip(values, known.tolist(), strict=True) if keep]
+
+        return replace(
+            self,
+            value=self.value[known],
+            covariance=self.covariance[np.ix_(known, known)],
+            jacobian=self.jacobian[known],
+            df=self.df[known],
+            draws=None if self.draws is None else self.draws[:, known],
+            terms=tuple(some(self.terms)),
+            kinds=tuple(some(self.kinds)),
+            labels=tuple(some(self.labels)),
+            scenarios={name: some(values) for name, values in self.scenarios.items()},
+            n_obs=self.n_obs[known],
+        )
+
     def _p_values(self, statistic: FloatArray) -> FloatArray:
         if self.adjustment in ("none", *multiplicity.BY_P_VALUES):
             p = multiplicity.two_sided_tail(statistic, self.df)
-            return p if self.adjustment == "none" else multiplicity.adjusted(p, self.adjustment)
+            return p if self.adjustment == "none" else self.adjusted(p)
         return np.array([self._joint_tail(abs(t), df) for t, df in zip(statistic, self.df, strict=True)])
+
+    def adjusted(self, p: FloatArray) -> FloatArray:
+        """P-values adjusted for the number of estimates that there are.
+
+        Parameters
+        ----------
+        p : ndarray, shape (K,)
+
+        Returns
+        -------
+        ndarray, shape (K,)
+        """
+        out, known = p.copy(), self.estimable
+        out[known] = multiplicity.adjusted(p[known], self.adjustment)
+        return out
 
     def _joint_tail(self, t: float, df: float) -> float:
         if np.isnan(t):
             return float("nan")
         if self._is_range:
             return multiplicity.range_tail(t * np.sqrt(2.0), self.family[1], df)
-        return multiplicity.max_t_tail(t, self.correlation, df)
+        return multiplicity.max_t_tail(t, self._known_correlation, df)
 
     @property
     def _is_range(self) -> bool:
         return self.adjustment == "tukey" and self.family[0] == "pairwise"
+
+    @property
+    def _known_correlation(self) -> FloatArray:
+        return self.correlation[np.ix_(self.estimable, self.estimable)]
 
     @property
     def correlation(self) -> FloatArray:
@@ -172,7 +225,7 @@ class MarginsResult:
 
     def _critical(self, level: float, simultaneous: bool) -> FloatArray:
         """Multiples of the standard error, (K,)."""
-        alpha, m = 1.0 - level, len(self)
+        alpha, m = 1.0 - level, max(int(self.estimable.sum()), 1)
         rule = "mvt" if simultaneous and self.adjustment == "none" else self.adjustment
         if rule == "sidak":
             alpha = -np.expm1(np.log1p(-alpha) / m)
@@ -184,11 +237,13 @@ class MarginsResult:
         # Degrees of freedom of balanced data differ by rounding only; each value costs an equation to solve.
         rounded = [float(f"{df:.11g}") for df in self.df.tolist()]
         for df in rounded:
-            if df not in found:
+            if np.isnan(df):
+                found[df] = df
+            elif df not in found:
                 if self._is_range:
                     found[df] = multiplicity.range_critical(alpha, self.family[1], df) / np.sqrt(2.0)
                 else:
-                    found[df] = multiplicity.max_t_critical(level, self.correlation, df)
+                    found[df] = multiplicity.max_t_critical(level, self._known_correlation, df)
         return np.array([found[df] for df in rounded])
 
     def limits(self, level: float, simultaneous: bool = False) -> tuple[FloatArray, FloatArray]:
@@ -207,7 +262,10 @@ class MarginsResult:
         if self.draws is not None and not simultaneous and self.adjustment == "none":
             # The tails that limits of t would have: Hesterberg's (2015) expanded percentiles.
             tails = special.ndtr(-quantile(1.0 - level, self.df))
-            ends = [np.quantile(own, [tail, 1.0 - tail]) for own, tail in zip(self.draws.T, tails, strict=True)]
+            ends = [
+                (np.nan, np.nan) if np.isnan(tail) else np.quantile(own, [tail, 1.0 - tail])
+                for own, tail in zip(self.draws.T, tails, strict=True)
+            ]
             lower, upper = np.array(ends).T
         else:
             half = self._critical(level, simultaneous) * self.se
@@ -471,7 +529,7 @@ def adjust(results: MarginsResult, method: str = "holm") -> MarginsResult:
 
 
 def _adjustment_note(result: MarginsResult) -> str:
-    m, method = len(result), result.adjustment
+    m, method = int(result.estimable.sum()), result.adjustment
     if method == "tukey" and not result._is_range:
         return f"p-values and intervals: multivariate t of {m} estimates (they are not all pairs of means)."
     if method == "tukey":

@@ -108,7 +108,7 @@ class StatsmodelsMixedLMAdapter(ModelAdapter):
                 numbered = data[used].assign(**{_RESPONSE: np.arange(float(len(data)))})
                 text = f"{_RESPONSE} ~ {_r_spelling(right)}"
                 design = lformula(text, numbered, require_random=False)
-            self.order = _matching(design.X, self.exog)
+            self.order = None if design.dropped else _matching(design.X, self.exog)
         except Lme4Error:
             self.order = None
         if self.order is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lme4py.report.numbers import format_column, format_p_value
+from lme4py.report.numbers import format_column, format_p_value, format_value
 from lme4py.report.table import Table
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def result_table(result: MarginsResult) -> Table:
         columns.append(format_column([float(x) for x in frame[name]]))
     if np.isfinite(result.df).any():
         heads.append("df")
-        columns.append([f"{x:.1f}" if np.isfinite(x) else "inf" for x in result.df])
+        columns.append([format_value(float(x), 1, 6, least=1) for x in result.df])
     heads.append("p")
     columns.append([format_p_value(float(p)) for p in frame["p_value"]])
     rows = tuple(zip(*columns, strict=True))

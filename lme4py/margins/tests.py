@@ -48,7 +48,7 @@ def null_tests(result: MarginsResult, value: Any, alternative: str) -> dict[str,
         if result.adjustment not in ("none", *multiplicity.BY_P_VALUES):
             raise OptionError(f"one-sided tests are not adjusted by {result.adjustment!r}; use method='holm'.")
         p = _upper_tail(statistic if alternative == "greater" else -statistic, result.df)
-        p = p if result.adjustment == "none" else multiplicity.adjusted(p, result.adjustment)
+        p = p if result.adjustment == "none" else result.adjusted(p)
     shown = transform(result.shown, null)[0]
     return {"estimate": result.estimate, "null": shown, "statistic": statistic, "df": result.df, "p_value": p}
 
@@ -77,7 +77,11 @@ def equivalence_tests(result: MarginsResult, bounds: tuple[float, float]) -> dic
 
 def joint_test(result: MarginsResult, value: Any) -> dict[str, float]:
     """Wald chi-square test, or the F test of the model's degrees of freedom."""
-    null = result.null_value(value)
+    known = result.estimable
+    if not known.any():
+        raise OptionError("none of the estimates can be estimated: there is nothing to test.")
+    null = result.null_value(value)[known]
+    result = result.known_part()
     gap = result.value - null
     se = np.where(result.se > 0, result.se, 1.0)
     correlation = result.covariance / np.outer(se, se)
