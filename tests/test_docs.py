@@ -153,6 +153,7 @@ def test_fixed_formulas(data, fixed, names):
         ("C(f, contr.sum)", 3),
     ],
 )
+@pytest.mark.filterwarnings("ignore::lme4py.RankWarning")
 def test_fixed_formulas_by_size(data, fixed, columns):
     design = lme4py.lformula(f"y ~ {fixed} + (1 | g)", data)
     # `f %in% a` spans 6 cells with an intercept: one of its columns is linearly dependent.
