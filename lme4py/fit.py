@@ -160,8 +160,14 @@ class LmmCriterion:
         return self.inside.reml
 
     def __call__(self, theta: Any) -> float:
-        """Value at theta, shape (m,)."""
-        return self.inside(self.to_inside(theta))
+        """Value at theta, shape (m,).
+
+        Raises
+        ------
+        OptionError
+            Where the criterion is lost in rounding: some 1e5 residual standard deviations and more.
+        """
+        return self._evaluate(theta).value
 
     def gradient(self, theta: Any) -> FloatArray:
         """Analytic gradient at theta, shape (m,).
@@ -176,12 +182,19 @@ class LmmCriterion:
         ndarray, shape (m,)
         """
         templates, scaling = self.inside.problem.templates.user, self.inside.problem.scaling
-        G = self.inside.sigma_gradient(self.inside.evaluate(self.to_inside(theta)))
+        G = self.inside.sigma_gradient(self._evaluate(theta))
         inverse = [np.linalg.inv(S) for S in scaling.S]
         user = [scaling.weight_scale * s.T @ g @ s for s, g in zip(inverse, G, strict=True)]
         T = templates.factors(templates.check(theta))
         parts = zip(templates.templates, user, T, strict=True)
         return np.concatenate([t.gradient(2.0 * g @ factor) for t, g, factor in parts])
+
+    def _evaluate(self, theta: Any) -> Point:
+        try:
+            with np.errstate(all="ignore"):
+                return self.inside.evaluate(self.to_inside(theta))
+        except np.linalg.LinAlgError as error:
+            raise OptionError(_too_large(theta, str(error))) from None
 
     def to_inside(self, theta: Any) -> FloatArray:
         """theta of the same covariances in the engine's columns.
@@ -197,7 +210,11 @@ class LmmCriterion:
         templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
         T = templates.user.factors(templates.check(theta))
         root = np.sqrt(scaling.weight_scale)
-        return templates.theta_of_factors([root * np.linalg.solve(S, t) for S, t in zip(scaling.S, T, strict=True)])
+        factors = [root * np.linalg.solve(S, t) for S, t in zip(scaling.S, T, strict=True)]
+        # Squares of larger numbers are infinite.
+        if max((float(np.abs(M).max()) for M in factors), default=0.0) > 1e150:
+            raise OptionError(_too_large(theta, "their squares are beyond floating point"))
+        return templates.theta_of_factors(factors)
 
     def to_user(self, inside: FloatArray) -> FloatArray:
         """theta on the user's scale from the engine's.
@@ -234,6 +251,13 @@ def refuse_saturated(design: Design) -> None:
             f"the model has {design.X.shape[1]} fixed-effects coefficients and one residual variance but only "
             f"{design.n_obs} observations; take terms out of the formula"
         )
+
+
+def _too_large(theta: Any, why: str) -> str:
+    return (
+        f"the criterion cannot be evaluated at theta={np.asarray(theta, dtype=float).tolist()}: {why}. These are "
+        "standard deviations of random effects relative to the residual one; give smaller numbers."
+    )
 
 
 def lmm_criterion(design: Design, reml: bool = True) -> LmmCriterion:

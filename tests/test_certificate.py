@@ -290,9 +290,12 @@ STARTS = (Rival("moments", 12.0, 11.0), Rival("within groups", 13.0))
     [
         ((), "no other start was compared."),
         (STARTS[:1], "compared with 1 other start, none lower."),
-        (STARTS, "compared with 2 other starts, none lower."),
-        ((Rival("scan", 12.0, None, 9),), "compared with a scan of 9 points, none lower."),
-        ((*STARTS, Rival("scan", 12.0, None, 9)), "compared with 2 other starts and a scan of 9 points, none lower."),
+        (STARTS, "compared with 1 other start and 1 other point, none lower."),
+        ((Rival("scan", 12.0, None, 9),), "compared with 9 other points, none lower."),
+        (
+            (*STARTS, STARTS[0], Rival("scan", 12.0, None, 9)),
+            "compared with 2 other starts and 10 other points, none lower.",
+        ),
     ],
 )
 def test_the_verdict_claims_what_was_compared_and_no_more(compared, words):

@@ -245,6 +245,8 @@ def test_no_notes(text: str) -> None:
         ("y ~ (x | a + b)", "a + b", "(x | a) + (x | b)"),
         ("y ~ (1 | a %in% b)", "a %in% b", "a:b"),
         ("y ~ (1 | a - b)", "a - b", "cannot join"),
+        ("y ~ (1 | a^2)", "a^2", "write `a`"),
+        ("y ~ (1 | a + 1)", "1", "must be a column"),
         ("y ~ (g | 1)", "1", "must be a column"),
         ("y ~ (1 | 'g')", "'g'", "must be a column"),
         ("y ~ (1 | .)", ".", "not a grouping factor"),
@@ -268,6 +270,24 @@ def test_refused(text: str, marked: str, word: str) -> None:
     error = refused(text)
     assert word in error.message
     assert text[error.start : error.end] == marked
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("(1 | a + b + c)", "(1 | a) + (1 | b) + (1 | c)"),
+        ("(x | a + (b + c))", "(x | a) + (x | b) + (x | c)"),
+        ("(1 | a/b + c)", "(1 | a/b) + (1 | c)"),
+        ("(1 | a + b:c)", "(1 | a) + (1 | b:c)"),
+        ("(1 | (a + b)/c)", "(1 | a/c) + (1 | b/c)"),
+        ("(x || a + b)", "(x || a) + (x || b)"),
+        ("diag(x | a + b + c)", "diag(x | a) + diag(x | b) + diag(x | c)"),
+        ("(1 | a + b + a)", "(1 | a) + (1 | b)"),
+    ],
+)
+def test_advice_about_several_grouping_factors_can_be_followed(text: str, advice: str) -> None:
+    assert refused(f"y ~ {text}").message.endswith(f"write `{advice}`")
+    parse_formula(f"y ~ {advice}")
 
 
 def test_twice_points_at_the_second() -> None:

@@ -27,18 +27,18 @@ TermNames = Sequence[tuple[str, tuple[str, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """Something that the optimum was compared with: a start, or points of a scan.
+    """Something that the optimum was compared with: a start, another point, or the points of a scan.
 
     Attributes
     ----------
     what : str
-        Such as "moments" or "within groups"; for a scan, along which line.
+        Such as "moments" or "within g"; for a scan, along which line.
     criterion : float
         The criterion there (-2 log-likelihood or REML criterion); of a scan the lowest value.
     reached : float or None
-        Where a descent from there ended; None where none was made.
+        Where the descent from this start ended; None for points that were only looked at.
     points : int
-        How many points of the criterion were looked at: 1 for a start, more for a scan.
+        How many points these are: more than 1 for a scan.
     """
 
     what: str
@@ -63,8 +63,8 @@ class Certificate(Sentence):
     gradient_norm : float
         sqrt(g' H^-1 g) on the scale of the criterion (-2 log-likelihood): free of units.
     min_eigenvalue : float
-        Smallest eigenvalue of the Hessian of the criterion in the scaled relative covariance parameters;
-        not below zero at a minimum, zero along a direction that the model does not identify.
+        Smallest eigenvalue of the Hessian of the criterion in the scaled relative covariance parameters, those above
+        1 in units of their size; not below zero at a minimum, zero along a direction that the model does not identify.
     bound : float
         The criterion could still fall by at most about this much (half the squared `gradient_norm`).
     boundary_derivative : float or None
@@ -160,10 +160,11 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
     """
     theta = optimum.theta
     _, G, gradient, _ = optimum.source
-    hessian = _hessian(criterion, optimum)
-    values, vectors = np.linalg.eigh(hessian)
+    # Far out the criterion falls with the logarithm of theta: flat in theta, but not on the way back.
+    units = np.maximum(1.0, np.abs(theta))
+    values, vectors = np.linalg.eigh(units[:, None] * _hessian(criterion, optimum) * units)
     largest = max(float(np.abs(values).max(initial=0.0)), 1.0)
-    along = vectors.T @ gradient
+    along = vectors.T @ (units * gradient)
     # A direction that the model does not identify has no curvature; its gradient is rounding.
     bound = 0.5 * float(np.sum(along**2 / np.maximum(np.abs(values), 1e-9 * largest)))
     boundary = _boundary_derivative(criterion, theta, G)
@@ -350,11 +351,11 @@ def _reached(
 
 
 def _compared(compared: Sequence[Rival]) -> str:
-    """What was compared, in words: "compared with 2 other starts and a scan of 9 points, none lower"."""
+    """What was compared, in words: "compared with 2 other starts and 9 other points, none lower"."""
     if not compared:
         return "no other start was compared"
-    starts = sum(one.points == 1 for one in compared)
-    points = sum(one.points for one in compared if one.points > 1)
-    parts = [f"{starts} other start{'s' if starts > 1 else ''}"] if starts else []
-    parts += [f"a scan of {points} points"] if points else []
+    starts = sum(one.reached is not None for one in compared)
+    points = sum(one.points for one in compared if one.reached is None)
+    counts = (starts, "other start"), (points, "other point")
+    parts = [f"{count} {what}{'s' if count > 1 else ''}" for count, what in counts if count]
     return f"compared with {' and '.join(parts)}, none lower"

@@ -175,6 +175,10 @@ class Template:
         """theta of T = I."""
         return self.diagonal().astype(float)
 
+    def axes(self) -> list[FloatArray]:
+        """theta of T = I for one effect (one eigenvalue) alone, each in turn; (n_theta,) each."""
+        return [np.eye(self.n_theta)[i] for i in np.flatnonzero(self.diagonal())]
+
 
 @dataclass(frozen=True)
 class Templates:

@@ -23,7 +23,7 @@ from lme4py.engine import small
 from lme4py.engine.covariance import Templates
 from lme4py.engine.crossproducts import CrossProducts, Edges, Factor, RowBlock, SortedEdges, accumulate
 from lme4py.engine.forecast import check_levels
-from lme4py.engine.scaling import ScaledColumns, Scaling, plan_scaling, row_blocks
+from lme4py.engine.scaling import ScaledColumns, Scaling, constant_column, plan_scaling, row_blocks
 from lme4py.engine.structure import Structure, analyse
 from lme4py.engine.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
 from lme4py.engine.types import FloatArray, LinearOperator, SparseMatrix, sparse
@@ -32,6 +32,8 @@ from lme4py.errors import DesignError
 
 # With more products than this, the change of the dense block is made by matrix products.
 _MAX_LISTED = from_size(3_000_000)
+# Where less than this is left of a sum of squares, most of its digits are gone: the value would be rounding.
+_DIGITS = 1e-13
 # Rows whose columns are made at one time; not many more than these are one block, whose edges need no merging.
 _ROWS = chunk(2**16)
 
@@ -48,6 +50,8 @@ class Problem:
     cross : CrossProducts
     structure : Structure
     base : BaseValues
+    constants : tuple of (int or None)
+        Position of the constant column of each term.
     """
 
     factors: tuple[Factor, ...]
@@ -56,6 +60,7 @@ class Problem:
     cross: CrossProducts
     structure: Structure
     base: BaseValues
+    constants: tuple[int | None, ...]
 
     @property
     def n_fixed(self) -> int:
@@ -101,7 +106,8 @@ def make_problem(design: Design) -> Problem:
     copies = 2 if all(factor.n_columns == 1 for factor in factors) else 4
     structure = analyse(factors, cross, max_listed=_MAX_LISTED, copies=copies)
     templates = Templates.of_terms(design.terms)
-    return Problem(factors, templates, scaling, cross, structure, base_values(structure, factors, cross))
+    constants = tuple(constant_column(term.values) for term in design.terms)
+    return Problem(factors, templates, scaling, cross, structure, base_values(structure, factors, cross), constants)
 
 
 def _row_block(design: Design, columns: ScaledColumns, place: slice, factors: tuple[Factor, ...]) -> RowBlock:
@@ -196,8 +202,8 @@ class Criterion:
         p = problem.n_fixed
         # The factor of the bordered matrix holds RX, the right-hand side and r in its last column.
         R, info = lapack.dpotrf(corner, lower=0, clean=1)
-        if info != 0:
-            raise np.linalg.LinAlgError("the residual sum of squares is not positive")
+        if info != 0 or not (R.diagonal() ** 2 > _DIGITS * problem.base.corner.diagonal()).all():
+            raise np.linalg.LinAlgError("the residual variance, or that of a fixed effect, is lost in rounding")
         RX = R[:p, :p]
         beta = lapack.dtrtrs(RX, R[:p, p])[0] if p else np.zeros(0)
         r2 = float(R[p, p]) ** 2

@@ -254,7 +254,7 @@ def _resize(state: _State, ratio: float, step: FloatArray) -> None:
     if ratio < 0.25:
         state.radius = 0.25 * length
     elif ratio > 0.75 and length > 0.8 * state.radius:
-        state.radius = min(2.0 * state.radius, 1e3)
+        state.radius = 2.0 * state.radius
 
 
 def _record(state: _State, point: Local, accepted: bool) -> None:

@@ -9,7 +9,7 @@ but `Days + 2000` or micrograms no longer cost digits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -167,7 +167,7 @@ def plan_scaling(design: Design) -> tuple[Scaling, RowScaler]:
     """
     weight_scale = 1.0 if design.weights is None else float(design.weights.mean())
     w = None if design.weights is None else design.weights / weight_scale
-    C, fixed = _scale_fixed(design.X, w)
+    C, fixed = _scale_fixed(design.X, w, design.x_names)
     magnitude = _magnitude(design)
     scaler = RowScaler(design, fixed, (), magnitude, 1.0, (), weight_scale)
     spread, steps = _centre_response(scaler, w)
@@ -223,7 +223,7 @@ def _gram(X: FloatArray, own: ColumnMap, w: FloatArray | None) -> FloatArray:
     return total
 
 
-def _constant_column(X: FloatArray) -> int | None:
+def constant_column(X: FloatArray) -> int | None:
     """Position of the first column whose elements are all equal and not zero."""
     if X.shape[0] == 0:
         return None
@@ -235,12 +235,12 @@ def _constant_column(X: FloatArray) -> int | None:
     return None
 
 
-def _scale_fixed(X: FloatArray, w: FloatArray | None) -> tuple[FloatArray, ColumnMap]:
+def _scale_fixed(X: FloatArray, w: FloatArray | None, names: Sequence[str]) -> tuple[FloatArray, ColumnMap]:
     """C, and the map to X C, chosen so that the columns are close to orthonormal (weighted, times sqrt(n))."""
     p = X.shape[1]
     if p == 0:
         return np.zeros((0, 0)), ColumnMap()
-    C, own, gram = _centre_and_scale(X, w)
+    C, own, gram = _centre_and_scale(X, w, names)
     if p == 1:
         return C, own
     spread = np.linalg.eigvalsh(gram)
@@ -270,29 +270,50 @@ def _triangle(X: FloatArray, own: ColumnMap, w: FloatArray | None) -> FloatArray
     return R
 
 
-def _centre_and_scale(X: FloatArray, w: FloatArray | None) -> tuple[FloatArray, ColumnMap, FloatArray]:
+def _centre_and_scale(
+    X: FloatArray, w: FloatArray | None, names: Sequence[str]
+) -> tuple[FloatArray, ColumnMap, FloatArray]:
     """C, the map to X C where other columns are centred if one is constant and all have unit size, and their Gram."""
     p = X.shape[1]
-    constant = _constant_column(X)
+    constant = constant_column(X)
     C = np.eye(p)
     if constant is None:
-        gram = _gram(X, ColumnMap(), w)
-        sizes = np.sqrt(gram.diagonal())
-        sizes = np.where(sizes > 0, sizes, 1.0)
+        gram, sizes = _sizes(X, ColumnMap(), w, names)
         C /= sizes[None, :]
         return C, ColumnMap(sizes=sizes), gram / sizes / sizes[:, None]
     value = X[0, constant]
     means = _means(X, w)
     shift = means.copy()
     shift[constant] = 0.0
-    gram = _gram(X, ColumnMap(shift), w)
-    deviations = np.sqrt(gram.diagonal())
     # A column that only differs from a constant by rounding keeps its size: the rank check has let it pass.
-    sizes = np.where(deviations > 0, deviations, np.where(means != 0, np.abs(means), 1.0))
+    gram, sizes = _sizes(X, ColumnMap(shift), w, names)
     sizes[constant] = abs(value)
     C[constant, :] -= shift / value
     C /= sizes[None, :]
     return C, ColumnMap(shift, sizes), gram / sizes / sizes[:, None]
+
+
+def _sizes(X: FloatArray, own: ColumnMap, w: FloatArray | None, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+    """Mean products of the mapped columns (k, k) and their root mean squares (k,), or sizes where these are zero.
+
+    Raises
+    ------
+    DataError
+        When the squares of a column leave the range of floating point.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        gram = _gram(X, own, w)
+        sizes = np.sqrt(gram.diagonal())
+        if not (sizes > 0.0).all():
+            largest = np.abs(X).max(axis=0, initial=0.0)
+            sizes = np.where(sizes > 0.0, sizes, np.where(largest > 0.0, largest, 1.0))
+    for name, size, column in zip(names, sizes, X.T, strict=True):
+        if not 1e-140 < size < 1e140:
+            raise DataError(
+                f"the values of {name} are up to {float(np.abs(column).max()):.3g} in size, and their squares are "
+                "beyond floating point; use other units."
+            )
+    return gram, sizes
 
 
 def _centre_response(scaler: RowScaler, w: FloatArray | None) -> tuple[float, tuple[FloatArray, ...]]:
@@ -330,15 +351,14 @@ def _scale_random(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, C
     if k == 1 and Z[0, 0] == 1.0 and (Z == 1.0).all():
         return np.eye(1), ColumnMap()
     if term.structure != "unstructured":
-        sizes = np.sqrt(_gram(Z, ColumnMap(), w).diagonal())
-        sizes = np.where(sizes > 0, sizes, 1.0)
+        sizes = _sizes(Z, ColumnMap(), w, term.columns)[1]
         if term.structure != "diagonal":
             sizes = np.full(k, np.sqrt(np.mean(sizes**2)))
         if term.structure == "exchangeable":
             S: FloatArray = mean_and_contrasts(k) / sizes
             return S, ColumnMap(mix=S)
         return np.diag(1.0 / sizes), ColumnMap(sizes=sizes)
-    S, own, gram = _centre_and_scale(Z, w)
+    S, own, gram = _centre_and_scale(Z, w, term.columns)
     values, vectors = np.linalg.eigh(gram)
     if k == 1:
         return S, own
@@ -364,10 +384,10 @@ def scale_model(
     shift = None
     if constant and design.X.shape[1]:
         whole = np.column_stack([np.ones(design.n_obs), design.X])
-        C, own = _scale_fixed(whole, None)
+        C, own = _scale_fixed(whole, None, ("1", *design.x_names))
         X, C, shift = np.ascontiguousarray(own(whole)[:, 1:]), C[1:, 1:], C[0, 1:]
     else:
-        C, own = _scale_fixed(design.X, None)
+        C, own = _scale_fixed(design.X, None, design.x_names)
         X = own(design.X)
     scaled = [_scale_random(term, None) for term in design.terms]
     Z = tuple(own(term.values) for (_, own), term in zip(scaled, design.terms, strict=True))

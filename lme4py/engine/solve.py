@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,18 +11,22 @@ import scipy.optimize
 from lme4py.engine.covariance import Templates
 from lme4py.engine.lmm import Criterion
 from lme4py.engine.optimize import Control, Local, Optimum, minimise, trust_region_step
+from lme4py.engine.rivals import compare
 from lme4py.engine.small import singular_values
 from lme4py.engine.start import moment_start
 from lme4py.engine.types import FloatArray
 
 # Relative standard deviations below this are tried as exact zeros.
 _SNAP = 1e-3
+# A start with relative standard deviations beyond the first is moved in to the second: further out the criterion hardly
+# knows the shape of a covariance matrix, and the way back is long.
+_REACH, _MOVED_IN = 300.0, 100.0
 # A predicted decrease of the criterion above this where the optimiser stopped calls for the fall-back.
 _STUCK = 1e-7
 
 
 def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> Optimum:
-    """Minimise the criterion; standard deviations that belong to the boundary become exact zeros.
+    """The lowest minimum of the criterion that was found; standard deviations on the boundary become exact zeros.
 
     Parameters
     ----------
@@ -42,8 +47,22 @@ def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> O
         point.swept.discard()
         return Local(theta, point.value, found.gradient, found.hessian, (point, found.G, found.gradient, found.forms))
 
+    def descend(theta: FloatArray) -> Optimum:
+        return _descend(criterion, local, theta, control)
+
+    first = moment_start(criterion) if start is None else _within_reach(criterion.problem.templates, start)
+    optimum = descend(first)
+    if len(optimum.log) >= control.max_evaluations:
+        return optimum
+    return compare(criterion, optimum, "moments" if start is None else "start", descend, local)
+
+
+def _descend(
+    criterion: Criterion, local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control
+) -> Optimum:
+    """The local minimum below a start."""
     templates = criterion.problem.templates
-    optimum = minimise(local, moment_start(criterion) if start is None else start, control)
+    optimum = minimise(local, start, control)
     if _is_stuck(optimum) and len(optimum.log) < control.max_evaluations:
         optimum = _append(optimum, minimise(local, _fall_back(criterion, optimum.theta), control))
     # At an exact zero the trust region sees the curvature along the axis, so that a wrong zero is left again.
@@ -57,6 +76,16 @@ def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> O
         if not moved:
             break
     return optimum
+
+
+def _within_reach(templates: Templates, start: FloatArray) -> FloatArray:
+    """The start, with terms moved in that are too far out."""
+    moved = start.copy()
+    for T, place in zip(templates.factors(start), templates.slices, strict=True):
+        largest = float(singular_values(T)[0])
+        if largest > _REACH:
+            moved[place] *= _MOVED_IN / largest
+    return moved
 
 
 def _append(before: Optimum, after: Optimum) -> Optimum:

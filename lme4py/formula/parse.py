@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NoReturn
 
 from lme4py.errors import FormulaError
@@ -178,13 +178,12 @@ class _Reader:
         return [(node,)]
 
     def combined(self, node: Binary) -> list[Group]:
-        left, right = deparse(node.left), deparse(node.right)
         if node.operator == "+":
-            terms = deparse(self.bar()[0].left)
-            self.fail(f"a bar has one grouping factor; write `({terms} | {left}) + ({terms} | {right})`", node)
+            self.fail(f"a bar has one grouping factor; write `{self.one_bar_each()}`", node)
         if node.operator not in "/:*":
-            message = f"`{node.operator}` cannot join grouping factors"
-            self.fail(f"{message}; write `{left}:{right}` or `{left}/{right}`", node)
+            left, right = deparse(node.left), deparse(node.right)
+            joined = f"`{left}`" if isinstance(node.right, Number) else f"`{left}:{right}` or `{left}/{right}`"
+            self.fail(f"`{node.operator}` cannot join grouping factors; write {joined}", node)
         outer, inner = self.groups(node.left), self.groups(node.right)
         if node.operator == "/":
             around = _joined(*outer)
@@ -195,6 +194,28 @@ class _Reader:
         if len(groups) > _MAX_BARS:
             self.fail(f"the term has more than {_MAX_BARS} grouping factors; use fewer", node)
         return groups
+
+    def one_bar_each(self) -> str:
+        """The term with one bar for each grouping factor of a sum."""
+        bar, _ = self.bar()
+        factors = _summands(bar.right)
+        for factor in factors:
+            self.groups(factor)
+        opening = f"{self.node.function}(" if isinstance(self.node, Call) else "("
+        start = f"{opening}{deparse(bar.left)} {bar.operator}"
+        return " + ".join(f"{start} {name})" for name in dict.fromkeys(map(deparse, factors)))
+
+
+def _summands(node: Node) -> list[Node]:
+    """The grouping factors of a sum, also of sums inside nestings and interactions."""
+    if isinstance(node, Paren):
+        return _summands(node.inner)
+    if not (isinstance(node, Binary) and node.operator in "+/:*"):
+        return [node]
+    left, right = _summands(node.left), _summands(node.right)
+    if node.operator == "+":
+        return left + right
+    return [replace(node, left=a, right=b) for a in left for b in right]
 
 
 def _joined(*groups: Group) -> Group:

@@ -27,6 +27,8 @@ __all__ = ["BatchFits", "BatchSolver", "can_batch"]
 
 _MAX_COLUMNS, _MAX_FIXED = 4, 12
 _MAX_ITERATIONS = 60
+# Sizes of the relative standard deviations at which the criterion is looked at for a second minimum.
+_SIZES = np.array([0.0, 0.05, 0.2, 0.5, 1.0, 2.5, 8.0, 30.0, 200.0])
 # Stop when the criterion can fall by less than this.
 _TOLERANCE = 1e-12
 
@@ -55,6 +57,14 @@ class BatchFits:
     r2: FloatArray
     value: FloatArray
     converged: BoolArray
+
+    def lower(self, rows: IntArray, other: BatchFits) -> BatchFits:
+        """These, with `other` for some rows where it is lower."""
+        better = other.converged & (other.value < self.value[rows] - 1e-9)
+        out = BatchFits(*(values.copy() for values in vars(self).values()))
+        for name, values in vars(other).items():
+            getattr(out, name)[rows[better]] = values[better]
+        return out
 
 
 @dataclass(frozen=True)
@@ -140,9 +150,43 @@ class BatchSolver:
         return _Sums(s, Q, Xy.T, yy)
 
     def solve(self, sums: _Sums, start: FloatArray) -> BatchFits:
-        """Minimise from `start`, shape (m,), for all responses."""
+        """The lowest minima that are found from `start`, shape (m,), and from dips along lines, for all responses."""
+        found = self._descend(sums, np.tile(start, (sums.yy.size, 1)))
+        for direction in self._lines(start):
+            found = self._compare(sums, found, _SIZES[:, None] * direction)
+        return found
+
+    def _lines(self, start: FloatArray) -> list[FloatArray]:
+        """Directions in theta to look along: the shape of the start, and the first effect alone."""
+        first = np.zeros(start.size)
+        first[0] = 1.0
+        size = float(np.abs(start).max())
+        return [first] if start.size == 1 or size == 0.0 else [start / size, first]
+
+    def _compare(self, sums: _Sums, found: BatchFits, thetas: FloatArray) -> BatchFits:
+        """Minimise again where the values at `thetas`, (c, m), have another dip, or one below the minimum."""
+        values = np.array([self.values(theta, sums) for theta in thetas])
+        padded = np.pad(values, ((1, 1), (0, 0)), constant_values=np.inf)
+        dips = (values < padded[:-2]) & (values < padded[2:])
+        several = (dips.sum(axis=0) > 1) | (values.min(axis=0) < found.value)
+        for theta, dip in zip(thetas, dips, strict=True):
+            rows = np.flatnonzero(dip & several)
+            if rows.size:
+                found = found.lower(rows, self._descend(sums.take(rows), np.tile(theta, (rows.size, 1))))
+        return found
+
+    def values(self, theta: FloatArray, sums: _Sums) -> FloatArray:
+        """The criterion of all responses at one theta, (m,); infinite where it does not exist."""
+        with np.errstate(all="ignore"):
+            log_det, E = self._eliminate(self.factors(theta[None]))
+            _, _, r2, log_det_X = self._fixed(E, sums)
+            values: FloatArray = log_det + self.df * np.log(r2) + self.constant + (log_det_X if self.reml else 0.0)
+        return np.where(np.isfinite(values), values, np.inf)
+
+    def _descend(self, sums: _Sums, theta: FloatArray) -> BatchFits:
+        """Minimise from theta, shape (B, m)."""
         B = sums.yy.size
-        theta = np.tile(start, (B, 1))
+        theta = theta.copy()
         radius = np.ones(B)
         state = self._evaluate(theta, sums)
         active = np.arange(B)

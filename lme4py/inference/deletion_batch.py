@@ -169,6 +169,10 @@ class DeletionSolver(BatchSolver):
     def _evaluate(self, theta: FloatArray, sums: Any) -> Any:
         return super(DeletionSolver, self._with(sums))._evaluate(theta, sums)
 
+    def values(self, theta: FloatArray, sums: Any) -> FloatArray:
+        """The criterion without each unit at one theta, (m,)."""
+        return super(DeletionSolver, self._with(sums)).values(theta, sums)
+
     def _total(self, log_det: FloatArray) -> FloatArray:
         return np.asarray(np.einsum("bc,bc->b", log_det, self.N))
 

@@ -1,0 +1,167 @@
+"""More than one minimum: regressions within and between groups disagree, and a variance of zero looks like an answer.
+
+The reference numbers are lme4's (tests/reference/make/optima.R).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from reference_data import REFERENCE
+
+import lme4py
+from lme4py.engine.optimize import Control, Local, minimise
+from lme4py.engine.rivals import is_large
+from lme4py.engine.threads import limited_threads
+
+CASES = json.loads((REFERENCE / "optima.json").read_text(encoding="utf-8"))
+MODELS = ("y ~ x + (1 | g)", "y ~ x + (x | g)", "y ~ x + (1 | g) + (1 | h)", "y ~ x + (1 | g/h)")
+# Groups, rows of each, slope between groups, residual standard deviation; the slope within groups is -1.
+SETTINGS = ((5, 10, 3, 0.5), (8, 15, 3, 0.5), (20, 10, 3, 0.5), (10, 10, 3, 1), (10, 30, 3, 2))
+
+
+def simpson(groups: int, rows: int, between: float, sd: float, seed: int) -> pd.DataFrame:
+    """Groups whose means rise with x while y falls with x within each."""
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(groups), rows)
+    x = 2.0 * g + rng.uniform(0, 2, g.size)
+    y = between * g - (x - 2 * g) + sd * rng.standard_normal(g.size)
+    return pd.DataFrame({"g": g, "h": np.tile(np.arange(rows) % 5, groups), "x": x, "y": y})
+
+
+def lowest(whole: lme4py.LmmCriterion, sizes: tuple[float, ...] = (0.1, 1, 5, 20, 80)) -> float:
+    """The best of local descents from multiples of T = I; no part of the search for a second minimum is used."""
+    criterion = whole.inside
+    templates = criterion.problem.templates
+
+    def local(theta: np.ndarray) -> Local | None:
+        try:
+            point = criterion.evaluate(theta)
+            found = criterion.derivatives(point)
+        except np.linalg.LinAlgError:
+            return None
+        return Local(theta, point.value, found.gradient, found.hessian)
+
+    identity = [np.eye(template.size) for template in templates.templates]
+    starts = [templates.theta_of_factors([size * T for T in identity]) for size in sizes]
+    with limited_threads(whole.design):
+        return min(minimise(local, start, Control()).value for start in starts)
+
+
+def fitted(formula: str, data: pd.DataFrame, reml: bool = True, **options: Any) -> lme4py.MixedResult:
+    return lme4py.lmer(formula, data, reml=reml, **options)
+
+
+@pytest.mark.parametrize("number", range(len(CASES["fits"])))
+def test_against_lme4(number: int) -> None:
+    case = CASES["fits"][number]
+    for reference in case["fits"]:
+        result = fitted(case["formula"], pd.DataFrame(case["data"]), reference["reml"])
+        # lme4 stops at 1e-10 or so of the criterion; ours may be lower.
+        assert result.criterion < reference["criterion"] + 1e-6
+        if abs(result.criterion - reference["criterion"]) < 1e-6:
+            # lme4's theta has 7 digits, and zero is 1e-7 there.
+            np.testing.assert_allclose(result.theta, reference["theta"], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(result.params, reference["beta"], rtol=1e-5)
+            np.testing.assert_allclose(result.bse, reference["se"], rtol=1e-4)
+            assert result.sigma == pytest.approx(reference["sigma"], rel=1e-5)
+
+
+def test_the_example() -> None:
+    """By lme4 1.1-31 and glmmTMB: 221.6712, theta 26.585, slope -0.956; a local minimum is at 441.54."""
+    result = fitted("y ~ x + (1 | g)", simpson(8, 15, 3, 0.5, 7))
+    assert result.criterion == pytest.approx(221.67119102, abs=1e-7)  # R prints eight decimals
+    assert result.theta == pytest.approx([26.58539], abs=1e-4)  # seven digits of lme4
+    assert result.params["x"] == pytest.approx(-0.9555904, abs=1e-6)  # as above
+    moments = next(one for one in result.fit.certificate.compared if one.what == "moments")
+    # The other minimum, where every variance is zero: by the linear model.
+    assert moments.reached == pytest.approx(441.538994, abs=1e-5)
+
+
+@pytest.mark.parametrize("formula", MODELS)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_no_start_finds_a_lower_minimum(formula: str, setting: tuple[int, int, float, float]) -> None:
+    """benchmarks/optima.py has the whole grid."""
+    design = lme4py.lformula(formula, simpson(*setting, seed=setting[0] + setting[1]))
+    for reml in (True, False):
+        criterion = lme4py.lmm_criterion(design, reml)
+        found = lme4py.optimize_criterion(criterion)
+        # Both descents stop where the criterion can fall by 1e-9 or so.
+        assert found.value < lowest(criterion) + 1e-6
+        assert found.theta.max() > 3.0  # the minimum near zero is the wrong one in all of these
+
+
+@pytest.mark.parametrize("start", [0.0, 1e-3, 1.0, 300.0, 1e8])
+def test_no_start_of_the_user_ends_in_the_wrong_minimum(start: float) -> None:
+    for setting in ((8, 15, 3, 0.5, 7), (3, 6, 5, 1, 2)):
+        data = simpson(*setting)
+        right = fitted("y ~ x + (1 | g)", data)
+        again = fitted("y ~ x + (1 | g)", data, start=[start])
+        # Two descents to the same minimum.
+        assert again.criterion == pytest.approx(right.criterion, abs=1e-8)
+        assert again.converged
+
+
+def random_data(seed: int) -> tuple[pd.DataFrame, str]:
+    """Small unbalanced data, mixtures of effects within and between levels, heavy tails."""
+    rng = np.random.default_rng(seed)
+    levels = int(rng.choice([4, 8, 15]))
+    sizes = np.maximum(2, rng.geometric(1 / rng.choice([3, 8]), levels))
+    g = np.repeat(np.arange(levels), sizes)
+    n = g.size
+    h = rng.integers(0, 4, n)
+    mean, other = rng.choice([0, 1, 5]) * rng.normal(size=levels)[g], rng.choice([0, 1, 5]) * rng.normal(size=4)[h]
+    within = rng.normal(size=n)
+    slopes = rng.normal(size=3) * rng.choice([0.0, 1.0, 3.0], 3)
+    y = slopes @ [mean, other, within] + rng.choice([0, 0.3, 2]) * rng.normal(size=levels)[g]
+    y = y + rng.choice([0.1, 1.0]) * rng.standard_t(4, n)
+    formulas = (*MODELS, "y ~ x + (1 | g) + (0 + x | g)", "y ~ x + diag(x | g)")
+    return pd.DataFrame({"g": g, "h": h, "x": mean + other + within, "y": y}), formulas[seed % len(formulas)]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_data(seed: int) -> None:
+    data, formula = random_data(seed)
+    criterion = lme4py.lmm_criterion(lme4py.lformula(formula, data), reml=seed % 4 < 2)
+    # As above.
+    assert lme4py.optimize_criterion(criterion).value < lowest(criterion) + 1e-6
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (1 | g)", "y ~ x + (x | g)", "y ~ x + (1 | g) + (1 | h)"])
+def test_large_models_look_far_out_too(formula: str) -> None:
+    data = simpson(2500, 4, 3, 0.5, 0)
+    data["y"] += 0.01 * np.random.default_rng(1).normal(size=len(data))
+    criterion = lme4py.lmm_criterion(lme4py.lformula(formula, data))
+    assert is_large(criterion.inside.problem)
+    found = lme4py.optimize_criterion(criterion)
+    # Of a criterion near 2e4, which rounds at 1e-11 times that.
+    assert found.value < lowest(criterion, (0.1, 20.0)) + 1e-5
+    # One point far out, and the start that led to the other minimum.
+    assert len(found.compared) == 2
+
+
+def test_an_ordinary_fit_pays_for_one_point(sleep: lme4py.MixedResult) -> None:
+    crossed = fitted("diameter ~ 1 + (1 | plate) + (1 | sample)", lme4py.load_dataset("Penicillin"))
+    for result, where in ((sleep, "Subject"), (crossed, "plate and sample")):
+        (far,) = result.fit.certificate.compared
+        assert (far.what, far.reached, far.points) == (f"far out within {where}", None, 1)
+        assert far.criterion > result.criterion
+        assert "compared with 1 other point, none lower" in result.fit.certificate.verdict
+
+
+def test_a_singular_fit_was_compared_with_variances_that_are_not_zero() -> None:
+    result = fitted("Yield ~ 1 + (1 | Batch)", lme4py.load_dataset("Dyestuff2"))
+    scan = result.fit.certificate.compared[-1]
+    assert (scan.what, scan.points) == ("variances that are zero", 12)
+    assert scan.criterion > result.criterion
+    assert "a model without it fits as well" in result.fit.certificate.verdict
+
+
+def test_nothing_is_compared_when_there_is_no_evaluation_left() -> None:
+    criterion = lme4py.lmm_criterion(lme4py.lformula("y ~ x + (1 | g)", simpson(8, 15, 3, 0.5, 7)))
+    stopped = lme4py.optimize_criterion(criterion, [0.5], {"max_evaluations": 1})
+    assert (len(stopped.log), stopped.compared) == (1, ())
