@@ -262,12 +262,11 @@ def test_variables_of_random_slopes_alone():
         Margins.linear_scale(fit).dydx("x")
     with pytest.raises(OptionError, match="not in the fixed effects"):
         Margins.linear_scale(fit, random="conditional").dydx("g")
-    # In a linear model the mean over the random effects has no slope, and that of known modes no error.
+    # In a linear model the mean over the random effects has no slope, and that of the groups of the data an error.
     line = lmer("score ~ 1 + (age | student)", example().assign(age=lambda d: d["age"] / 50))
     whole = Margins.linear_scale(line, random="integrate").dydx("age")
     assert (whole.estimate[0], whole.p_values[0]) == (0.0, 1.0)
-    known = Margins.linear_scale(line, random="conditional").dydx("age")
-    assert any("says nothing" in note for note in known.notes)
+    assert Margins.linear_scale(line, random="conditional").dydx("age").std_error[0] > 0.0
     with pytest.raises(OptionError, match="no variable"):
         Margins.linear_scale(line).dydx()
 

@@ -23,7 +23,17 @@ from lme4py.inference.derivatives import remembered, symmetric_inverse, variance
 from lme4py.inference.information import expected_information
 from lme4py.inference.kenward_roger import FScale, f_scale
 
-__all__ = ["Ddf", "FTest", "KenwardRoger", "Method", "Plain", "Satterthwaite", "check_method", "method"]
+__all__ = [
+    "Ddf",
+    "FTest",
+    "KenwardRoger",
+    "Method",
+    "Plain",
+    "Satterthwaite",
+    "check_method",
+    "joint_f_test",
+    "method",
+]
 
 Ddf: TypeAlias = Literal["satterthwaite", "kenward-roger", "residual", "normal"]
 # Degrees of freedom of the rows of one test that differ by this part differ by the rounding of second derivatives;
@@ -133,11 +143,22 @@ class Satterthwaite:
         return self.derivatives.degrees_of_freedom(variances, gradients)
 
     def f_test(self, L: FloatArray, estimate: FloatArray) -> FTest:
-        rank = L.shape[0]
         covariance = L @ self.vcov @ L.T
         _, vectors = np.linalg.eigh(covariance)
-        df = _joint_df(self.t_df(vectors.T @ L))
-        return _f_test(_wald(covariance, estimate), rank, df)
+        return joint_f_test(covariance, estimate, self.t_df(vectors.T @ L))
+
+
+def joint_f_test(covariance: FloatArray, estimate: FloatArray, df: FloatArray) -> FTest:
+    """F test of several estimates by Fai & Cornelius (1996).
+
+    Parameters
+    ----------
+    covariance : ndarray, shape (r, r)
+    estimate : ndarray, shape (r,)
+    df : ndarray, shape (r,)
+        Degrees of freedom along the eigenvectors of the covariance.
+    """
+    return _f_test(_wald(covariance, estimate), estimate.size, _joint_df(df))
 
 
 def _joint_df(df: FloatArray) -> float:

@@ -20,6 +20,7 @@ import numpy as np
 
 from lme4py.engine.crossproducts import Factor
 from lme4py.engine.glmm import FixedSystem
+from lme4py.engine.sweep import Swept
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.engine.weighted import WeightedProducts
@@ -53,6 +54,8 @@ class JointVariance:
     diagonal : list of ndarray, each (k, k, J)
         Diagonal blocks of Lambda M^-1 Lambda'.
     scale : float
+    swept : Swept
+        The factor of M.
     """
 
     fit: Fit | GlmmFit
@@ -65,6 +68,7 @@ class JointVariance:
     vcov: FloatArray
     diagonal: list[FloatArray]
     scale: float
+    swept: Swept
 
     def variance(self, rows: Rows) -> FloatArray:
         """Variance of x'beta^ + z'b^ - (x'beta + z'b) of complete rows, shape (n,); b of unknown groups left out."""
@@ -163,7 +167,7 @@ def _linear(fit: Fit, expected: bool) -> JointVariance:
         back = np.linalg.inv(scaling.C)
         vcov = back @ fit.vcov @ back.T / scale
     return JointVariance(
-        fit, problem.factors, problem.factor_T(point.T), w, scaling.C, scaling.S, P, vcov, diagonal, scale
+        fit, problem.factors, problem.factor_T(point.T), w, scaling.C, scaling.S, P, vcov, diagonal, scale, point.swept
     )
 
 
@@ -179,7 +183,7 @@ def _generalised(fit: GlmmFit, expected: bool) -> JointVariance:
         system = FixedSystem(problem, swept, w, np.zeros(problem.n_obs))
         P, _ = swept.back_substitute(system.border, np.eye(p + 1, p))
         vcov = np.linalg.inv(system.cross) if p else np.zeros((0, 0))
-        return JointVariance(fit, problem.factors, mode.T, w, problem.C, problem.S, P, vcov, diagonal, 1.0)
+        return JointVariance(fit, problem.factors, mode.T, w, problem.C, problem.S, P, vcov, diagonal, 1.0, swept)
     columns = w[:, None] * fit.design.X
     vcov = fit.vcov
     if fit.thresholds is not None:
@@ -188,7 +192,7 @@ def _generalised(fit: GlmmFit, expected: bool) -> JointVariance:
         vcov = fit.parameter_vcov[fit.theta.size :, fit.theta.size :]
     P, _ = swept.back_substitute(swept.sweep_border(products.project(columns)), np.eye(columns.shape[1]))
     C = np.eye(p, columns.shape[1])
-    return JointVariance(fit, problem.factors, mode.T, w, C, problem.S, P, vcov, diagonal, 1.0)
+    return JointVariance(fit, problem.factors, mode.T, w, C, problem.S, P, vcov, diagonal, 1.0, swept)
 
 
 def _threshold_scores(fit: GlmmFit) -> FloatArray:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
 from lme4py.engine.links import Link
-from lme4py.engine.types import FloatArray
+from lme4py.engine.types import FloatArray, SparseMatrix
 from lme4py.errors import OptionError
+from lme4py.inference.joint_tests import JointMethod
 from lme4py.margins.nesting import Cells
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DdfMethod", "FactoredRows", "ModelAdapter", "Rows", "frame_of", "to_pandas"]
+__all__ = ["DdfMethod", "FactoredEffects", "FactoredRows", "ModelAdapter", "Random", "Rows", "frame_of", "to_pandas"]
+
+Random: TypeAlias = str | tuple[str, ...]
+"""Where random effects stand: "zero", "integrate", "conditional", or at their modes for the named factors only."""
 
 
 class DdfMethod(Protocol):
@@ -46,11 +50,14 @@ class Rows:
         Offset, and conditional modes where they are added.
     spread : ndarray, shape (n, k), or None
         None where the variance is not asked for.
+    effects : sparse matrix, shape (n, Q), or None
+        Columns of the random effects whose modes are in `known`, where their uncertainty counts.
     """
 
     X: FloatArray
     known: FloatArray
     spread: FloatArray | None = None
+    effects: SparseMatrix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +68,57 @@ class FactoredRows:
     ----------
     X, known, spread : tuple of two ndarrays, (S, k) and (n, k)
         For scenarios and rows; `known` is the sum over its k columns; `spread` may be None.
+    effects : tuple of FactoredEffects
+        Random effects whose uncertainty counts, by term.
     """
 
     X: tuple[FloatArray, FloatArray]
     known: tuple[FloatArray, FloatArray]
     spread: tuple[FloatArray, FloatArray] | None = None
+    effects: tuple[FactoredEffects, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FactoredEffects:
+    """The random effects of one term for pairs of a scenario and a row: column a of group j has C_sa R_ia at place.
+
+    Attributes
+    ----------
+    scenarios : ndarray, shape (S, k)
+    rows : ndarray, shape (n, k)
+    groups : sparse matrix, shape (n, J)
+        1 where a row is in a group.
+    place : slice
+        Of the term among all random effects: groups, then columns.
+    size : int
+        Random effects of all terms.
+    """
+
+    scenarios: FloatArray
+    rows: FloatArray
+    groups: SparseMatrix
+    place: slice
+    size: int
+
+    def known(self, modes: FloatArray) -> FloatArray:
+        """What the effects `modes` (Q,) add to the parts of the rows, (n, k)."""
+        own = modes[self.place].reshape(-1, self.rows.shape[1])
+        known: FloatArray = self.rows * np.asarray(self.groups @ own)
+        return known
+
+    def gradient(self, slopes: FloatArray, weights: FloatArray) -> FloatArray:
+        """Sums over rows of slopes (S, n) times weights (n,) in all random effects, (S, Q)."""
+        out = np.zeros((slopes.shape[0], self.size))
+        k = self.rows.shape[1]
+        own = out[:, self.place].reshape(slopes.shape[0], -1, k)
+        for a in range(k):
+            own[:, :, a] = self.scenarios[:, a, None] * ((slopes * (weights * self.rows[:, a])) @ self.groups)
+        out[:, self.place] = own.reshape(slopes.shape[0], -1)
+        return out
+
+    def take(self, part: slice) -> FactoredEffects:
+        """Some of the scenarios."""
+        return replace(self, scenarios=self.scenarios[part])
 
 
 class ModelAdapter(ABC):
@@ -134,21 +187,21 @@ class ModelAdapter(ABC):
         return np.arange(self.n_rows)
 
     @abstractmethod
-    def rows(self, frame: Frame, random: str) -> Rows:
+    def rows(self, frame: Frame, random: Random) -> Rows:
         """Complete rows of data as numbers.
 
         Parameters
         ----------
         frame : Frame
             Holds at least the columns `needed(random)`.
-        random : {"zero", "integrate", "conditional"}
+        random : {"zero", "integrate", "conditional"} or tuple of factors
 
         Returns
         -------
         Rows
         """
 
-    def slopes(self, frame: Frame, name: str, random: str) -> Rows:
+    def slopes(self, frame: Frame, name: str, random: Random) -> Rows:
         """Derivatives of `rows` in the numeric variable `name`; by default one-sided differences of fourth order.
 
         Every row moves towards the middle of the data, so that functions with a boundary are not asked beyond it.
@@ -158,7 +211,7 @@ class ModelAdapter(ABC):
         frame : Frame
             Holds at least the columns `needed(random)`.
         name : str
-        random : {"zero", "integrate", "conditional"}
+        random : {"zero", "integrate", "conditional"} or tuple of factors
 
         Returns
         -------
@@ -184,7 +237,7 @@ class ModelAdapter(ABC):
 
         return Rows(difference("X"), difference("known"), difference("spread"))
 
-    def factored(self, rows: Frame, scenarios: Frame, random: str) -> FactoredRows | None:
+    def factored(self, rows: Frame, scenarios: Frame, random: Random) -> FactoredRows | None:
         """The same numbers for every pair of a scenario and a row, as products; None where that is not possible.
 
         Parameters
@@ -193,7 +246,7 @@ class ModelAdapter(ABC):
             Without the variables that scenarios set.
         scenarios : Frame
             The variables that they set, one row each.
-        random : {"zero", "integrate", "conditional"}
+        random : {"zero", "integrate", "conditional"} or tuple of factors
 
         Returns
         -------
@@ -201,12 +254,12 @@ class ModelAdapter(ABC):
         """
         return None
 
-    def training_offset(self, random: str) -> FloatArray | None:
+    def training_offset(self, random: Random) -> FloatArray | None:
         """Part of the linear predictor that belongs to the rows of the fit and is in no column, (n,).
 
         Parameters
         ----------
-        random : {"zero", "integrate", "conditional"}
+        random : {"zero", "integrate", "conditional"} or tuple of factors
 
         Returns
         -------
@@ -227,12 +280,12 @@ class ModelAdapter(ABC):
         """
         return []
 
-    def needed(self, random: str) -> tuple[str, ...]:
+    def needed(self, random: Random) -> tuple[str, ...]:
         """Columns that `rows` reads.
 
         Parameters
         ----------
-        random : {"zero", "integrate", "conditional"}
+        random : {"zero", "integrate", "conditional"} or tuple of factors
 
         Returns
         -------
@@ -324,6 +377,34 @@ class ModelAdapter(ABC):
         Returns
         -------
         ndarray or None
+        """
+        return None
+
+    def check_groups(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The named grouping factors, whose random effects are to stand at their modes, or an error.
+
+        Parameters
+        ----------
+        names : sequence of str
+
+        Returns
+        -------
+        tuple of str
+        """
+        raise OptionError(f"random={list(names)!r} names grouping factors, which this model does not know here.")
+
+    def joint_method(self, ddf: str | None, vcov: FloatArray | None) -> JointMethod | None:
+        """Covariance and degrees of freedom of coefficients and modes together; None where modes are taken as known.
+
+        Parameters
+        ----------
+        ddf : str or None
+        vcov : ndarray, shape (p, p), or None
+            Another covariance of the coefficients.
+
+        Returns
+        -------
+        JointMethod or None
         """
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Final
 
@@ -12,7 +12,8 @@ import numpy as np
 from lme4py.engine.types import BoolArray, FloatArray
 from lme4py.errors import OptionError
 from lme4py.inference.df import Plain
-from lme4py.margins.adapter import DdfMethod, ModelAdapter
+from lme4py.inference.joint_tests import JointMethod
+from lme4py.margins.adapter import DdfMethod, ModelAdapter, Random
 from lme4py.margins.estimands import Estimand, Values
 from lme4py.margins.grids import Parameters
 from lme4py.margins.nearby import Nearby
@@ -22,6 +23,8 @@ __all__ = ["Done", "Inference"]
 _DDF: Final = ("normal", "satterthwaite", "kenward-roger", "residual")
 # An average of parts that cancel is zero below this part of the gradient.
 _ROUNDING: Final = 1e-9
+# Coefficients and random effects whose whole covariance is formed.
+_MOST_EFFECTS: Final = 2_000
 _BOOT: Final = ("parametric", "clusters")
 
 
@@ -54,12 +57,15 @@ class Inference:
     ddf : str or None
     vcov, cluster : object
     boot : {"parametric", "clusters"}
+    random : str or tuple of factors
+        Random effects at their modes are uncertain too.
     """
 
     def __init__(
         self,
         adapter: ModelAdapter,
         *,
+        random: Random = "zero",
         method: str,
         n: int,
         seed: int | None,
@@ -81,18 +87,42 @@ class Inference:
             raise OptionError("method='bootstrap' makes its own covariance; leave `vcov` out.")
         self.adapter, self.method = adapter, method
         self.n, self.seed, self.n_jobs, self.boot, self.cluster = int(n), seed or 0, n_jobs, boot, cluster
-        self.tests, self.vcov = self._tests_and_covariance(ddf, vcov, cluster)
+        self.joint: JointMethod | None = None
+        narrow = random not in ("zero", "integrate")
+        if narrow and method == "bootstrap":
+            raise OptionError(
+                f"method='bootstrap' draws groups anew, and random={random!r} is about those of the data; use "
+                "method='delta' or 'simulation'."
+            )
+        if narrow and ddf in (None, "kenward-roger") and vcov is None:
+            self.joint = adapter.joint_method(ddf, None)
+        # Kenward and Roger's are about fixed effects.
+        usual = "satterthwaite" if self.joint is not None and adapter.default_ddf == "kenward-roger" else ddf
+        self.tests, self.vcov = self._tests_and_covariance(usual, vcov, cluster)
+        if narrow and self.joint is None:
+            self.joint = adapter.joint_method(ddf, self.vcov if vcov is not None else None)
         self._whole_vcov: Callable[[], FloatArray | None] = cache(partial(self._all_parameters, vcov, cluster))
         self._replicates: FloatArray | None = None
 
     @property
     def estimates(self) -> Parameters:
         """The parameters of the fit."""
-        return self._parameters(self.adapter.params, self.adapter.theta)
+        return self._expanded(self._plain)
 
-    def _parameters(self, beta: FloatArray, theta: FloatArray) -> Parameters:
+    @property
+    def _plain(self) -> Parameters:
+        """The parameters that the data determine."""
+        effects = None if self.joint is None else np.zeros(self.joint.n_effects)
+        return Parameters(self.adapter.params, self.adapter.theta, effects)
+
+    def _expanded(self, plain: Parameters) -> Parameters:
         """Zero for the coefficients that the data do not determine."""
-        return Parameters(np.append(beta, np.zeros(self.adapter.n_beyond)), theta)
+        return replace(plain, beta=np.append(plain.beta, np.zeros(self.adapter.n_beyond)))
+
+    def _reduced(self, jacobian: FloatArray) -> FloatArray:
+        """Without the columns of these coefficients."""
+        p = self.adapter.params.size
+        return np.delete(jacobian, slice(p, p + self.adapter.n_beyond), axis=1)
 
     def _tests_and_covariance(self, ddf: str | None, vcov: Any, cluster: Any) -> tuple[DdfMethod | None, FloatArray]:
         """Degrees of freedom, and the covariance of the coefficients, (p, p)."""
@@ -123,9 +153,15 @@ class Inference:
         return matrix if matrix.shape[0] > self.adapter.params.size else None
 
     def _whole(self, size: int) -> FloatArray:
-        """Covariance of (beta, theta) where the estimand depends on both."""
+        """Covariance of (beta, theta), or of beta and the random effects, where the estimand depends on both."""
         if size == self.adapter.params.size:
             return self.vcov
+        if self.joint is not None:
+            if size > _MOST_EFFECTS:
+                raise OptionError(
+                    f"draws of {size} coefficients and random effects need their whole covariance; use method='delta'."
+                )
+            return self.joint.covariance(np.eye(size))
         whole = self._whole_vcov()
         if whole is None or not np.isfinite(whole).all():
             p, m = self.adapter.params.size, self.adapter.theta.size
@@ -147,7 +183,7 @@ class Inference:
         """
         p = self.adapter.params.size
         value, whole = estimand(self.estimates, True)
-        jacobian = np.delete(whole, slice(p, p + self.adapter.n_beyond), axis=1)
+        jacobian = self._reduced(whole)
         lost = _moves(whole[:, p : p + self.adapter.n_beyond], jacobian)
         if not np.isfinite(value).all():
             bad = int((~np.isfinite(value)).sum())
@@ -157,23 +193,28 @@ class Inference:
             )
         draws: FloatArray | None = None
         notes: tuple[str, ...] = ()
-        if self.method == "delta":
+        if self.method == "delta" and self.joint is not None:
+            covariance = self.joint.covariance(jacobian)
+        elif self.method == "delta":
             covariance = jacobian @ self._whole(jacobian.shape[1]) @ jacobian.T
         else:
             draws, notes = self._draws(estimand, jacobian.shape[1])
             covariance = np.atleast_2d(np.cov(draws, rowvar=False))
         df = np.full(value.size, np.inf)
-        if self.tests is not None and (jacobian.shape[1] == p or isinstance(self.tests, Plain)):
+        if self.joint is not None:
+            df = self._df(jacobian, self.joint)
+        elif self.tests is not None and (jacobian.shape[1] == p or isinstance(self.tests, Plain)):
             df = self._df(jacobian, self.tests)
         if draws is not None and np.isfinite(df).any():
             notes = (*notes, "Limits: percentiles of the draws, widened for the degrees of freedom.")
         # Joint tests of the model use its own covariance.
         fits = self.tests is not None and self.tests.vcov is self.vcov and jacobian.shape[1] == p
-        tests = self.tests if fits and self.method == "delta" else None
+        tests: Any = self.tests if fits else self.joint
+        tests = tests if self.method == "delta" else None
         nearby = None
-        if curved and value.size > 1:
-            plain = Parameters(self.adapter.params, self.adapter.theta)
-            nearby = Nearby(self._known_part(estimand, ~lost), plain, self._uncertainty(jacobian.shape[1]))
+        known = self.joint is None or jacobian.shape[1] <= _MOST_EFFECTS
+        if curved and value.size > 1 and known:
+            nearby = Nearby(self._known_part(estimand, ~lost), self._plain, self._uncertainty(jacobian.shape[1]))
         if lost.any():
             for array in (value, df, covariance, covariance.T, jacobian, *([] if draws is None else [draws.T])):
                 array[lost] = np.nan
@@ -182,12 +223,11 @@ class Inference:
 
     def _known_part(self, estimand: Estimand, known: BoolArray) -> Estimand:
         """The estimands that can be estimated, as a function of the coefficients of the fit."""
-        p = self.adapter.params.size
 
         def evaluate(parameters: Parameters, gradient: bool) -> Values:
-            value, jacobian = estimand(self._parameters(parameters.beta, parameters.theta), gradient)
+            value, jacobian = estimand(self._expanded(parameters), gradient)
             if gradient:
-                jacobian = np.delete(jacobian, slice(p, p + self.adapter.n_beyond), axis=1)
+                jacobian = self._reduced(jacobian)
             return value[known], jacobian[known]
 
         return evaluate
@@ -196,9 +236,9 @@ class Inference:
         """Covariance of the parameters themselves, of the method that is in use."""
         if self.method != "bootstrap":
             return self._whole(size)
-        return np.atleast_2d(np.cov(self._parameter_draws(size > self.adapter.params.size)[0][:, :size], rowvar=False))
+        return np.atleast_2d(np.cov(self._refitted()[:, :size], rowvar=False))
 
-    def _df(self, jacobian: FloatArray, tests: DdfMethod) -> FloatArray:
+    def _df(self, jacobian: FloatArray, tests: DdfMethod | JointMethod) -> FloatArray:
         moves = np.abs(jacobian).max(axis=1) > 0
         df = np.full(jacobian.shape[0], np.inf)
         if moves.any():
@@ -206,13 +246,8 @@ class Inference:
         return df
 
     def _draws(self, estimand: Estimand, size: int) -> tuple[FloatArray, tuple[str, ...]]:
-        p = self.adapter.params.size
-        parameters, notes = self._parameter_draws(size > p)
-        theta = self.adapter.theta
-        values = [
-            estimand(self._parameters(row[:p], row[p:] if row.size > p else theta), False)[0] for row in parameters
-        ]
-        draws = np.stack(values)
+        parameters, notes = self._parameter_draws(size)
+        draws = np.stack([estimand(self._expanded(one), False)[0] for one in parameters])
         good = np.isfinite(draws).all(axis=1)
         if not good.all():
             notes = (*notes, f"{int((~good).sum())} draws gave values that are not finite and are left out.")
@@ -220,22 +255,25 @@ class Inference:
             raise OptionError("hardly any draw gave finite values; use method='delta'.")
         return draws[good], notes
 
-    def _parameter_draws(self, with_theta: bool) -> tuple[FloatArray, tuple[str, ...]]:
+    def _parameter_draws(self, size: int) -> tuple[list[Parameters], tuple[str, ...]]:
+        """Other parameters, of which the first `size` numbers differ from the estimates."""
         if self.method == "bootstrap":
-            if self._replicates is None:
-                group = self.cluster if self.boot == "clusters" else None
-                self._replicates = self.adapter.replicates(self.n, self.boot, group, self.seed, self.n_jobs)
-            lost = self.n - self._replicates.shape[0]
+            p, rows = self.adapter.params.size, self._refitted()
+            lost = self.n - rows.shape[0]
             left_out = (f"{lost} of {self.n} refits failed and are left out.",) if lost else ()
-            return self._replicates, left_out
-        centre = self.adapter.params
-        if with_theta:
-            centre = np.concatenate([centre, self.adapter.theta])
-        covariance = self._whole(centre.size)
-        roots, vectors = np.linalg.eigh(covariance)
+            theta = self.adapter.theta
+            return [Parameters(row[:p], row[p:] if row.size > p else theta) for row in rows], left_out
+        roots, vectors = np.linalg.eigh(self._whole(size))
         half = vectors * np.sqrt(np.maximum(roots, 0.0))
-        z = np.random.default_rng(self.seed).standard_normal((self.n, centre.size))
-        return centre + z @ half.T, ()
+        z = np.random.default_rng(self.seed).standard_normal((self.n, size))
+        return [self._plain.plus(change) for change in z @ half.T], ()
+
+    def _refitted(self) -> FloatArray:
+        """Estimates of the refits, (at most n, p + m)."""
+        if self._replicates is None:
+            group = self.cluster if self.boot == "clusters" else None
+            self._replicates = self.adapter.replicates(self.n, self.boot, group, self.seed, self.n_jobs)
+        return self._replicates
 
 
 def _moves(beyond: FloatArray, jacobian: FloatArray) -> BoolArray:

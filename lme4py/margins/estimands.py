@@ -13,10 +13,10 @@ import numpy as np
 
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
-from lme4py.inference.averages import Derivatives
-from lme4py.margins.adapter import ModelAdapter, Rows
+from lme4py.margins.adapter import ModelAdapter, Random, Rows
 from lme4py.margins.curves import Composed, Curve, Identity, Outer
-from lme4py.margins.grids import Grid, Parameters, row_derivatives, variance_of
+from lme4py.margins.gradients import RowGradients
+from lme4py.margins.grids import Grid, Parameters, linear_predictor, row_derivatives, row_gradients, variance_of
 from lme4py.margins.population import Population
 from lme4py.margins.scales import transform
 
@@ -44,17 +44,11 @@ def unit_predictions(grids: Sequence[Grid], curve: Curve) -> Estimand:
             variance = variance_of(grid.adapter, curve, parameters.theta)
             for rows in grid.each():
                 d = row_derivatives(rows, curve, parameters, variance, int(gradient))
-                parts.append((d.f, _gradient(rows, d, variance) if gradient else np.empty((d.f.size, 0))))
+                jac = row_gradients(rows, d.e, d.v, variance).whole() if gradient else np.empty((d.f.size, 0))
+                parts.append((d.f, jac))
         return _join(parts)
 
     return evaluate
-
-
-def _gradient(rows: Rows, d: Derivatives, variance: tuple[FloatArray, FloatArray] | None) -> FloatArray:
-    by_beta = d.e[:, None] * rows.X
-    if variance is None or rows.spread is None:
-        return by_beta
-    return np.hstack([by_beta, d.v[:, None] * (rows.spread @ variance[1])])
 
 
 def _join(parts: Sequence[Values]) -> Values:
@@ -80,7 +74,7 @@ def combined(inner: Estimand, weights: FloatArray) -> Estimand:
 
 
 def slopes(
-    adapter: ModelAdapter, grid: Grid, variable: str, curve: Curve, random: str, kind: str, unit_level: bool
+    adapter: ModelAdapter, grid: Grid, variable: str, curve: Curve, random: Random, kind: str, unit_level: bool
 ) -> Estimand:
     """Derivatives of the curve in a numeric variable, averaged over the rows of a grid.
 
@@ -107,19 +101,20 @@ def slopes(
             value, jac = _row_slopes(rows, moves, curve, parameters, variance)
             if kind != "dydx":
                 level = row_derivatives(rows, curve, parameters, variance, 1)
-                value, jac = elasticity(kind, x, level.f, _gradient(rows, level, variance), value, jac)
-            if not gradient:
-                jac = np.empty((value.size, 0))
+                own = row_gradients(rows, level.e, level.v, variance)
+                value, jac = elasticity(kind, x, level.f, own, value, jac)
             if unit_level:
-                parts.append((value, jac))
+                parts.append((value, jac.whole() if gradient else np.empty((value.size, 0))))
             else:
-                parts.append((np.atleast_1d(weights @ value), (weights @ jac)[None]))
+                parts.append(
+                    (np.atleast_1d(weights @ value), jac.mean(weights)[None] if gradient else np.empty((1, 0)))
+                )
         return _join(parts)
 
     return evaluate
 
 
-def _prepare(adapter: ModelAdapter, grid: Grid, s: int, variable: str, random: str) -> tuple[Rows, Rows, FloatArray]:
+def _prepare(adapter: ModelAdapter, grid: Grid, s: int, variable: str, random: Random) -> tuple[Rows, Rows, FloatArray]:
     """Rows, their derivatives in the variable, and its values; means of all three where the design is averaged."""
     from lme4py.margins.grids import moved_frame
 
@@ -136,33 +131,35 @@ def _prepare(adapter: ModelAdapter, grid: Grid, s: int, variable: str, random: s
 
 def _row_slopes(
     rows: Rows, moves: Rows, curve: Curve, parameters: Parameters, variance: tuple[FloatArray, FloatArray] | None
-) -> Values:
-    """df/dx of every row, (n,), and its gradient, (n, q)."""
-    eta_x = moves.X @ parameters.beta + moves.known
+) -> tuple[FloatArray, RowGradients]:
+    """df/dx of every row, (n,), and its gradient."""
+    eta_x = linear_predictor(moves, parameters)
+    along = RowGradients(moves.X, moves.effects)
     if curve.is_linear:
-        return eta_x, moves.X
+        return eta_x, along
     d = row_derivatives(rows, curve, parameters, variance, 2)
     value, by_eta = d.e * eta_x, d.ee * eta_x
     if variance is None or rows.spread is None or moves.spread is None:
-        return value, by_eta[:, None] * rows.X + d.e[:, None] * moves.X
+        return value, RowGradients(rows.X, rows.effects).times(by_eta).plus(along.times(d.e))
     sigma, by_theta = variance
     v_x = moves.spread @ sigma
     value, by_eta = value + d.v * v_x, by_eta + d.ev * v_x
     by_variance = (d.ev * eta_x + d.vv * v_x)[:, None] * rows.spread + d.v[:, None] * moves.spread
-    return value, np.hstack([by_eta[:, None] * rows.X + d.e[:, None] * moves.X, by_variance @ by_theta])
+    own = RowGradients(rows.X).times(by_eta).plus(along.times(d.e))
+    return value, own.beside(by_variance @ by_theta)
 
 
 def elasticity(
-    kind: str, x: FloatArray, y: FloatArray, y_jac: FloatArray, slope: FloatArray, slope_jac: FloatArray
-) -> Values:
+    kind: str, x: FloatArray, y: FloatArray, y_jac: RowGradients, slope: FloatArray, slope_jac: RowGradients
+) -> tuple[FloatArray, RowGradients]:
     """Elasticities of rows from levels and slopes."""
     factor = np.ones_like(y) if kind == "eydx" else x
     if kind == "dyex":
-        return slope * factor, factor[:, None] * slope_jac
+        return slope * factor, slope_jac.times(factor)
     if np.any(y == 0):
         raise OptionError(f"{kind} divides by the predicted value, which is zero in {int((y == 0).sum())} row(s).")
     value = slope * factor / y
-    return value, (factor / y)[:, None] * slope_jac - (value / y)[:, None] * y_jac
+    return value, slope_jac.times(factor / y).plus(y_jac.times(-value / y))
 
 
 def logarithm_of(curve: Curve) -> Curve:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,12 +12,21 @@ from lme4py.chunks import chunk, from_size
 from lme4py.data.frame import Frame
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.inference.averages import Derivatives
-from lme4py.margins.adapter import FactoredRows, ModelAdapter, Rows, frame_of
+from lme4py.margins.adapter import FactoredRows, ModelAdapter, Random, Rows, frame_of
 from lme4py.margins.curves import Curve
+from lme4py.margins.gradients import RowGradients
 from lme4py.margins.population import Population
 from lme4py.margins.scenarios import Scenario, scenario_frame
 
-__all__ = ["Grid", "Parameters", "moved_frame", "row_derivatives", "variance_of"]
+__all__ = [
+    "Grid",
+    "Parameters",
+    "linear_predictor",
+    "moved_frame",
+    "row_derivatives",
+    "row_gradients",
+    "variance_of",
+]
 
 # Numbers of rows times scenarios that are held at a time, and of designs that are kept between evaluations.
 _CHUNK = chunk(200_000)
@@ -32,10 +41,21 @@ class Parameters:
     ----------
     beta : ndarray, shape (p,)
     theta : ndarray, shape (m,)
+    effects : ndarray, shape (Q,), or None
+        Random effects less their conditional modes, where these are not taken as known.
     """
 
     beta: FloatArray
     theta: FloatArray
+    effects: FloatArray | None = None
+
+    def plus(self, change: FloatArray) -> Parameters:
+        """Other parameters: of the coefficients, then of the random effects or the covariance parameters, (q,)."""
+        p = self.beta.size
+        beta, rest = self.beta + change[:p], change[p:]
+        if self.effects is not None:
+            return Parameters(beta, self.theta, self.effects + rest)
+        return Parameters(beta, self.theta + rest if rest.size else self.theta)
 
 
 def variance_of(adapter: ModelAdapter, curve: Curve, theta: FloatArray) -> tuple[FloatArray, FloatArray] | None:
@@ -56,9 +76,27 @@ def row_derivatives(
     rows: Rows, curve: Curve, parameters: Parameters, variance: tuple[FloatArray, FloatArray] | None, order: int
 ) -> Derivatives:
     """The curve of every row."""
-    eta = rows.X @ parameters.beta + rows.known
+    eta = linear_predictor(rows, parameters)
     v = None if variance is None or rows.spread is None else rows.spread @ variance[0]
     return curve(eta, v, order)
+
+
+def linear_predictor(rows: Rows, parameters: Parameters) -> FloatArray:
+    """X beta, what is known, and what random effects differ from their modes, (n,)."""
+    eta: FloatArray = rows.X @ parameters.beta + rows.known
+    if rows.effects is not None and parameters.effects is not None and parameters.effects.any():
+        eta = eta + rows.effects @ parameters.effects
+    return eta
+
+
+def row_gradients(
+    rows: Rows, by_eta: FloatArray, by_variance: FloatArray | None, variance: tuple[FloatArray, FloatArray] | None
+) -> RowGradients:
+    """Gradients of a function of every row from its derivatives in eta and in the variance, each (n,)."""
+    out = RowGradients(rows.X, rows.effects).times(by_eta)
+    if by_variance is None or variance is None or rows.spread is None:
+        return out
+    return out.beside(by_variance[:, None] * (rows.spread @ variance[1]))
 
 
 class Grid:
@@ -74,7 +112,7 @@ class Grid:
     """
 
     def __init__(
-        self, adapter: ModelAdapter, population: Population, scenarios: Sequence[Scenario], random: str
+        self, adapter: ModelAdapter, population: Population, scenarios: Sequence[Scenario], random: Random
     ) -> None:
         self.adapter, self.population, self.random = adapter, population, random
         self.size = len(scenarios)
@@ -107,7 +145,7 @@ class Grid:
         frame = moved_frame(population, self.frame, s) if self.frame.names else population.frame
         rows = self.adapter.rows(frame, self.random)
         if population.offset is not None:
-            rows = Rows(rows.X, rows.known + population.offset, rows.spread)
+            rows = replace(rows, known=rows.known + population.offset)
         if not population.collapse:
             return rows
         w = population.weights
@@ -124,12 +162,18 @@ class Grid:
 
     @cached_property
     def means(self) -> tuple[FloatArray, FloatArray]:
-        """Means of the design (S, p) and of what is known (S,) over the rows."""
+        """Means of the design (S, q), columns of random effects behind those of X, and of what is known (S,)."""
         if self.factors is not None:
             (C, R), (D, Q) = self.factors.X, self.factors.known
-            return C * (self.weights @ R), D @ (self.weights @ Q)
+            X, one = C * (self.weights @ R), np.ones((self.size, R.shape[0]))
+            if self.factors.effects:
+                X = np.hstack([X, sum(part.gradient(one, self.weights) for part in self.factors.effects)])
+            return X, D @ (self.weights @ Q)
         weights = map(self.weights_of, range(self.size))
-        parts = [(w @ rows.X, w @ rows.known) for w, rows in zip(weights, self.each(), strict=True)]
+        parts = [
+            (RowGradients(rows.X, rows.effects).mean(w), w @ rows.known)
+            for w, rows in zip(weights, self.each(), strict=True)
+        ]
         return np.stack([x for x, _ in parts]), np.array([known for _, known in parts])
 
     def evaluate(self, curve: Curve, parameters: Parameters, gradient: bool) -> tuple[FloatArray, FloatArray]:
@@ -139,7 +183,9 @@ class Grid:
         """
         if curve.is_linear:
             X, known = self.means
-            return X @ parameters.beta + known, X if gradient else np.empty((self.size, 0))
+            effects = np.empty(0) if parameters.effects is None else parameters.effects
+            values = X @ np.concatenate([parameters.beta, effects]) + known
+            return values, X if gradient else np.empty((self.size, 0))
         variance = variance_of(self.adapter, curve, parameters.theta)
         if self.factors is not None:
             return self._factored(self.factors, curve, parameters, variance, gradient)
@@ -162,7 +208,8 @@ class Grid:
         value = float(weights @ d.f)
         if not gradient:
             return value, np.empty(0)
-        row = (weights * d.e) @ rows.X
+        # Averaged before the columns of the variance are made of it.
+        row = RowGradients(rows.X, rows.effects).mean(weights * d.e)
         if variance is None or rows.spread is None:
             return value, row
         return value, np.concatenate([row, ((weights * d.v) @ rows.spread) @ variance[1]])
@@ -206,6 +253,10 @@ class Grid:
         eta = scaled[:, split.moving] @ split.rows.T + shift[:, None]
         if split.known_rows.shape[1]:
             eta += D[:, split.known_moving] @ split.known_rows.T
+        effects = [own.take(part) for own in factors.effects]
+        if parameters.effects is not None and parameters.effects.any():
+            for own in effects:
+                eta += own.scenarios @ own.known(parameters.effects).T
         v = None
         if variance is not None and factors.spread is not None:
             CP, RP = factors.spread[0][part], factors.spread[1]
@@ -217,6 +268,8 @@ class Grid:
         rows[:, split.fixed] = (d.e @ w)[:, None] * split.fixed_values
         rows[:, split.moving] = d.e @ split.weighted_rows
         rows *= C
+        if effects:
+            return d.f @ w, np.hstack([rows, sum(own.gradient(d.e, w) for own in effects)])
         if variance is not None and factors.spread is not None:
             rows = np.hstack([rows, ((d.v @ (w[:, None] * RP)) * CP) @ variance[1]])
         return d.f @ w, rows
@@ -267,7 +320,7 @@ def _mean_rows(weights: FloatArray, spread: FloatArray | None) -> FloatArray | N
 def _with_offset(factors: FactoredRows, offset: FloatArray, n_scenarios: int) -> FactoredRows:
     D, Q = factors.known
     known = np.hstack([D, np.ones((n_scenarios, 1))]), np.hstack([Q, offset[:, None]])
-    return FactoredRows(factors.X, known, factors.spread)
+    return replace(factors, known=known)
 
 
 def _collapsed(factors: FactoredRows, weights: FloatArray) -> FactoredRows:

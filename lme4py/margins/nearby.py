@@ -82,11 +82,7 @@ class Nearby:
 
     def __call__(self, z: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values, (K,), and gradients in the parameters, (K, q), at the estimates plus L z."""
-        beta, theta = self.parameters.beta, self.parameters.theta
-        moved = self.root @ z
-        p = beta.size
-        at = Parameters(beta + moved[:p], theta + moved[p:] if moved.size > p else theta)
-        return self.estimand(at, True)
+        return self.estimand(self.parameters.plus(self.root @ z), True)
 
     def nearest(self, null: FloatArray, unit: FloatArray) -> Nearest | None:
         """The nearest parameters where the estimands are `null`; None where there are none near.

@@ -7,6 +7,7 @@ for a probability works for every cut, and a category is the difference of two c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.inference.coefficients import constant_df
 from lme4py.inference.df import Plain
 from lme4py.inference.robust import robust_parameters
-from lme4py.margins.adapter import DdfMethod, FactoredRows, Rows
+from lme4py.margins.adapter import DdfMethod, FactoredRows, Random, Rows
 from lme4py.margins.estimands import Estimand, Values
 from lme4py.margins.grids import Parameters
 from lme4py.margins.labels import RowNames
@@ -72,21 +73,21 @@ class OrdinalAdapter(OwnAdapter):
         p = self.fit.beta.size
         return np.hstack([X[:, :p], cuts, X[:, p:]])
 
-    def rows(self, frame: Frame, random: str) -> Rows:
+    def rows(self, frame: Frame, random: Random) -> Rows:
         rows = super().rows(frame, random)
-        return Rows(self._wider(rows.X, 1.0), rows.known, rows.spread)
+        return replace(rows, X=self._wider(rows.X, 1.0))
 
-    def slopes(self, frame: Frame, name: str, random: str) -> Rows:
+    def slopes(self, frame: Frame, name: str, random: Random) -> Rows:
         rows = super().slopes(frame, name, random)
-        return Rows(self._wider(rows.X, 0.0), rows.known, rows.spread)
+        return replace(rows, X=self._wider(rows.X, 0.0))
 
-    def factored(self, rows: Frame, scenarios: Frame, random: str) -> FactoredRows | None:
+    def factored(self, rows: Frame, scenarios: Frame, random: Random) -> FactoredRows | None:
         made = super().factored(rows, scenarios, random)
         if made is None:
             return None
         C, R = made.X
         ones = np.ones((R.shape[0], self.weights_of_cuts.size))
-        return FactoredRows((self._wider(C, 1.0), np.hstack([R, ones])), made.known, made.spread)
+        return replace(made, X=(self._wider(C, 1.0), np.hstack([R, ones])))
 
 
 def chosen_categories(adapter: OrdinalAdapter, outcome: Any) -> list[int]:

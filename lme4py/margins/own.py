@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,15 @@ from lme4py.data.frame import Frame, read_frame
 from lme4py.design.design import Design
 from lme4py.design.recipe import Recipe, new_random
 from lme4py.engine.covariance import Template
-from lme4py.engine.types import FloatArray
+from lme4py.engine.types import FloatArray, SparseMatrix, sparse
 from lme4py.errors import DataError, OptionError
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import coefficient_method
 from lme4py.inference.df import Plain, method
+from lme4py.inference.joint_tests import JointMethod, effect_places
+from lme4py.inference.prediction_rows import chosen_terms
 from lme4py.inference.robust import robust_parameters
-from lme4py.margins.adapter import DdfMethod, FactoredRows, ModelAdapter, Rows, frame_of
+from lme4py.margins.adapter import DdfMethod, FactoredEffects, FactoredRows, ModelAdapter, Random, Rows, frame_of
 from lme4py.margins.formula_rows import FormulaRows, factored_matrix, matrix_slope, names_of_nodes, whole_matrix
 from lme4py.margins.refits import own_replicates
 
@@ -120,25 +123,49 @@ class OwnAdapter(ModelAdapter):
     def is_categorical(self, name: str) -> bool:
         return super().is_categorical(name) or name in self.formula_rows.categorical
 
-    def needed(self, random: str) -> tuple[str, ...]:
+    def needed(self, random: Random) -> tuple[str, ...]:
         names = dict.fromkeys(self.variables)
         if random != "zero":
-            for bar in self.design.recipe.bars:
-                names.update(dict.fromkeys(names_of_nodes(list(bar.variables), self.columns)))
-                if random == "conditional":
+            added = self._added(random)
+            for t, bar in enumerate(self.design.recipe.bars):
+                if random == "integrate" or t in added:
+                    names.update(dict.fromkeys(names_of_nodes(list(bar.variables), self.columns)))
+                if t in added:
                     names.update(dict.fromkeys(names_of_nodes(bar.group, self.columns)))
         return tuple(names)
 
+    def check_groups(self, names: Sequence[str]) -> tuple[str, ...]:
+        chosen_terms(self.fit, names)
+        return tuple(names)
+
+    def _added(self, random: Random) -> list[int]:
+        """Terms whose modes are added."""
+        if isinstance(random, tuple):
+            return chosen_terms(self.fit, random)
+        return list(range(len(self.design.terms))) if random == "conditional" else []
+
     # --- rows
 
-    def rows(self, frame: Frame, random: str) -> Rows:
+    def rows(self, frame: Frame, random: Random) -> Rows:
         X, offset = self.formula_rows.design(frame)
-        if random == "conditional":
-            for t, modes in enumerate(self.fit.modes):
-                z, codes = self._conditional(frame, t)
-                offset = offset + np.einsum("nk,nk->n", z, modes[codes])
+        parts = {t: self._conditional(frame, t) for t in self._added(random)}
+        for t, (z, codes) in parts.items():
+            offset = offset + np.einsum("nk,nk->n", z, self.fit.modes[t][codes])
         spread = np.hstack(self._spread(frame)) if random == "integrate" else None
-        return Rows(X, offset, spread)
+        return Rows(X, offset, spread, self._effects(parts, frame.n_rows))
+
+    def _effects(self, parts: Mapping[int, tuple[FloatArray, NDArray[np.intp]]], n: int) -> SparseMatrix | None:
+        """Columns of the random effects that are added, (n, Q)."""
+        if not parts:
+            return None
+        places = effect_places(self.fit)
+        columns = [
+            places[t].start + codes[:, None] * z.shape[1] + np.arange(z.shape[1]) for t, (z, codes) in parts.items()
+        ]
+        width = sum(c.shape[1] for c in columns)
+        values = np.hstack([z for z, _ in parts.values()]).ravel()
+        indices, ends = np.hstack(columns).ravel(), np.arange(0, n * width + 1, width)
+        return sparse.csr_array((values, indices, ends), shape=(n, places[-1].stop))
 
     def _conditional(self, frame: Frame, t: int) -> tuple[FloatArray, NDArray[np.intp]]:
         z, codes = new_random(self.design.recipe, frame, t)
@@ -159,20 +186,21 @@ class OwnAdapter(ModelAdapter):
         bar = recipe.bars[t]
         return whole_matrix(recipe, bar.terms, bar.variables, frame)
 
-    def slopes(self, frame: Frame, name: str, random: str) -> Rows:
+    def slopes(self, frame: Frame, name: str, random: Random) -> Rows:
         X, offset = self.formula_rows.slopes(frame, name)
         if random == "zero":
             return Rows(X, offset)
         recipe = self.design.recipe
         dz = [matrix_slope(recipe, bar.terms, bar.variables, frame, name) for bar in recipe.bars]
-        if random == "conditional":
-            for t, modes in enumerate(self.fit.modes):
-                offset = offset + np.einsum("nk,nk->n", dz[t], modes[self._conditional(frame, t)[1]])
-            return Rows(X, offset)
+        if random != "integrate":
+            moves = {t: (dz[t], self._conditional(frame, t)[1]) for t in self._added(random)}
+            for t, (z, codes) in moves.items():
+                offset = offset + np.einsum("nk,nk->n", z, self.fit.modes[t][codes])
+            return Rows(X, offset, None, self._effects(moves, frame.n_rows))
         parts = [pairs.slopes(self._z(recipe, frame, t), dz[t]) for t, pairs in enumerate(self._pairs)]
         return Rows(X, offset, np.hstack(parts))
 
-    def factored(self, rows: Frame, scenarios: Frame, random: str) -> FactoredRows | None:
+    def factored(self, rows: Frame, scenarios: Frame, random: Random) -> FactoredRows | None:
         fixed = self.formula_rows.factored(rows, scenarios)
         if fixed is None:
             return None
@@ -180,23 +208,39 @@ class OwnAdapter(ModelAdapter):
         if random == "zero":
             return FactoredRows(X, known)
         recipe = self.design.recipe
-        parts = [factored_matrix(recipe, bar.terms, bar.variables, rows, scenarios) for bar in recipe.bars]
+        chosen = range(len(recipe.bars)) if random == "integrate" else self._added(random)
+        bars = [recipe.bars[t] for t in chosen]
+        parts = [factored_matrix(recipe, bar.terms, bar.variables, rows, scenarios) for bar in bars]
         if any(part is None for part in parts):
             return None
         z = [part for part in parts if part is not None]
         if random == "integrate":
             by_side = [[pair.products(p[side]) for pair, p in zip(self._pairs, z, strict=True)] for side in (0, 1)]
             return FactoredRows(X, known, (np.hstack(by_side[0]), np.hstack(by_side[1])))
-        if any(set(names_of_nodes(bar.group, self.columns)) & set(scenarios.names) for bar in recipe.bars):
+        if any(set(names_of_nodes(bar.group, self.columns)) & set(scenarios.names) for bar in bars):
             return None
-        by_row = [z[t][1] * modes[self._conditional(rows, t)[1]] for t, modes in enumerate(self.fit.modes)]
-        whole = np.hstack([known[0], *(p[0] for p in z)]), np.hstack([known[1], *by_row])
-        return FactoredRows(X, whole)
+        places = effect_places(self.fit)
+        codes = [self._conditional(rows, t)[1] for t in chosen]
+        effects = tuple(
+            FactoredEffects(C, R, self._indicators(own, t), places[t], places[-1].stop)
+            for t, (C, R), own in zip(chosen, z, codes, strict=True)
+        )
+        by_row = [part[1] * self.fit.modes[t][own] for t, part, own in zip(chosen, z, codes, strict=True)]
+        whole = np.hstack([known[0], *(part[0] for part in z)]), np.hstack([known[1], *by_row])
+        return FactoredRows(X, whole, None, effects)
+
+    def _indicators(self, codes: NDArray[np.intp], t: int) -> SparseMatrix:
+        """1 where a row is in a group of term t, (n, J)."""
+        n = codes.size
+        return sparse.csr_array((np.ones(n), codes, np.arange(n + 1)), shape=(n, self.design.terms[t].n_levels))
+
+    def joint_method(self, ddf: str | None, vcov: FloatArray | None) -> JointMethod | None:
+        return JointMethod(self.fit, ddf, vcov)
 
     def offsets(self, frame: Frame) -> list[tuple[frozenset[str], FloatArray]]:
         return self.formula_rows.offsets(frame)
 
-    def training_offset(self, random: str) -> FloatArray | None:
+    def training_offset(self, random: Random) -> FloatArray | None:
         """Part of the offset that belongs to the rows of the fit, (n,), None without one."""
         return self._unreplayed
 

@@ -13,7 +13,7 @@ from lme4py.data.column import Column
 from lme4py.data.frame import Frame, read_frame
 from lme4py.engine.types import FloatArray
 from lme4py.errors import DataError, OptionError, did_you_mean
-from lme4py.margins.adapter import ModelAdapter, frame_of
+from lme4py.margins.adapter import ModelAdapter, Random, frame_of
 from lme4py.margins.nesting import Cells
 from lme4py.margins.scenarios import value_column
 
@@ -65,7 +65,7 @@ class SessionRows:
     random : str
     """
 
-    def __init__(self, adapter: ModelAdapter, at: Any, weights: Any, random: str) -> None:
+    def __init__(self, adapter: ModelAdapter, at: Any, weights: Any, random: Random) -> None:
         self.adapter = adapter
         self.random = random
         self.names = adapter.needed(random)
@@ -82,8 +82,10 @@ class SessionRows:
                 self.check_name(name)
         else:
             self.given = read_frame(at)
-        if random == "conditional" and self.kind != "overall":
-            raise OptionError(f"random='conditional' needs rows with groups; use at='overall', not at={self.kind!r}.")
+        if random not in ("zero", "integrate") and self.kind != "overall":
+            raise OptionError(
+                f"random={random!r} needs rows with groups, and at={self.kind!r} has none; use at='overall'."
+            )
         self.columns, self.n_rows = self._source()
         self.weights = self._weights(weights)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.margins import estimands
-from lme4py.margins.adapter import ModelAdapter
+from lme4py.margins.adapter import ModelAdapter, Random
 from lme4py.margins.draws import Inference
 from lme4py.margins.estimands import Estimand
 from lme4py.margins.find import find_adapter
@@ -26,7 +26,14 @@ from lme4py.margins.scenarios import Scenario
 __all__ = ["SessionBase"]
 
 _METHODS: Final = ("delta", "simulation", "bootstrap")
-_RANDOM: Final = ("zero", "integrate", "conditional")
+# Names of kinds of inference and where random effects stand for them.
+_RANDOM: Final = {
+    "zero": "zero",
+    "broad": "zero",
+    "integrate": "integrate",
+    "conditional": "conditional",
+    "narrow": "conditional",
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class _Options:
 
     at: Any
     level: float
-    random: str
+    random: Random
 
 
 class SessionBase:
@@ -55,7 +62,7 @@ class SessionBase:
         rng_seed: int | None = None,
         n_jobs: int = 1,
         ddf: str | None = None,
-        random: str = "zero",
+        random: str | Sequence[str] = "zero",
         adapter: ModelAdapter | type | None = None,
         vcov: Any = None,
         cluster: Any = None,
@@ -63,8 +70,8 @@ class SessionBase:
     ) -> None:
         self.scale: Scale = SCALES[_one_of("scale", scale, tuple(SCALES))]
         _one_of("method", method, _METHODS)
-        _one_of("random", random, _RANDOM)
         self.adapter = find_adapter(fit, adapter)
+        random = _random(random, self.adapter)
         self.options = _Options(at, check_level(1.0 - self.adapter.alpha if level is None else level), random)
         self.rows = SessionRows(self.adapter, at, weights, random)
         self._weighted = weights is not None
@@ -86,6 +93,7 @@ class SessionBase:
             vcov=vcov,
             cluster=cluster,
             boot=boot,
+            random=random,
         )
 
     def levels(self, name: str) -> list[Any]:
@@ -225,16 +233,38 @@ class SessionBase:
         rows = {"overall": "averaged over the rows of the data"}.get(str(at), f"at: {at}")
         if self._weighted:
             rows = "weighted average over the rows of the data" if at == "overall" else f"{rows}, weighted"
-        random = {
-            "zero": "random effects at zero",
-            "integrate": "averaged over the random effects",
-            "conditional": "random effects at their conditional modes, taken as known",
-        }[self.options.random]
+        random = self._inference_space()
         assumed = assumption(self.scale, self.adapter.family, self.adapter.link)
         return [f"{rows[0].upper()}{rows[1:]}; {random}.", *([assumed] if assumed else []), *self.adapter.notes]
 
+    def _inference_space(self) -> str:
+        """About which groups the estimates are, and with which random effects."""
+        random, known = self.options.random, self._inference.joint is None
+        if random == "zero":
+            return "random effects at zero (broad inference)"
+        if random == "integrate":
+            return "averaged over the random effects (broad inference)"
+        taken = ", taken as known" if known else ""
+        if random == "conditional":
+            return f"random effects at their conditional modes{taken} (narrow inference, about the groups of the data)"
+        named = ", ".join(random)
+        return f"random effects of {named} at their conditional modes{taken}, others at zero (intermediate inference)"
+
     def __repr__(self) -> str:
         return f"<Margins: {self.scale.name} scale, {self.adapter.description}>"
+
+
+def _random(random: Any, adapter: ModelAdapter) -> Random:
+    """Where random effects stand, from a name of it, a name of a kind of inference, or names of grouping factors."""
+    if isinstance(random, (list, tuple)):
+        if not random or not all(isinstance(name, str) for name in random):
+            raise OptionError(f"random={random!r} must name grouping factors, such as random=['block'].")
+        return adapter.check_groups(random)
+    if random == "intermediate":
+        raise OptionError(
+            "random='intermediate' needs to know whose modes: name the grouping factors, such as random=['block']."
+        )
+    return _RANDOM[_one_of("random", random, tuple(_RANDOM))]
 
 
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> str:

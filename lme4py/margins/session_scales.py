@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from lme4py.margins.adapter import ModelAdapter
@@ -27,7 +28,7 @@ class ScaleMethods(SlopeMethods):
         rng_seed: int | None = None,
         n_jobs: int = 1,
         ddf: str | None = None,
-        random: str = "zero",
+        random: str | Sequence[str] = "zero",
         adapter: ModelAdapter | type | None = None,
         vcov: Any = None,
         cluster: Any = None,
@@ -60,9 +61,11 @@ class ScaleMethods(SlopeMethods):
         ddf : {None, "normal", "satterthwaite", "kenward-roger", "residual"}
             Degrees of freedom of each estimate; None is `default_ddf` of the fit. With draws the limits are
             percentiles that are wider by as much as those of t are (Hesterberg 2015, Am. Stat. 69:371).
-        random : {"zero", "integrate", "conditional"}
-            Random effects at zero; averaged over their distribution; or at their conditional modes, which are taken
-            as known.
+        random : {"zero", "integrate", "conditional"}, or list of grouping factors
+            Random effects at zero (also called "broad": inference about the population of groups); averaged over their
+            distribution; at their conditional modes ("narrow": inference about the groups of the data, whose effects
+            are estimated with the joint covariance of Henderson's equations); or at their modes for the named factors
+            and zero for the others (intermediate inference).
         adapter : ModelAdapter or its class, optional
             For fits of other packages.
         vcov : str or array of shape (p, p), optional
@@ -108,7 +111,7 @@ class ScaleMethods(SlopeMethods):
         rng_seed: int | None = None,
         n_jobs: int = 1,
         ddf: str | None = None,
-        random: str = "zero",
+        random: str | Sequence[str] = "zero",
         adapter: ModelAdapter | type | None = None,
         vcov: Any = None,
         cluster: Any = None,
@@ -162,7 +165,7 @@ class ScaleMethods(SlopeMethods):
         rng_seed: int | None = None,
         n_jobs: int = 1,
         ddf: str | None = None,
-        random: str = "zero",
+        random: str | Sequence[str] = "zero",
         adapter: ModelAdapter | type | None = None,
         vcov: Any = None,
         cluster: Any = None,
@@ -216,7 +219,7 @@ class ScaleMethods(SlopeMethods):
         rng_seed: int | None = None,
         n_jobs: int = 1,
         ddf: str | None = None,
-        random: str = "zero",
+        random: str | Sequence[str] = "zero",
         adapter: ModelAdapter | type | None = None,
         vcov: Any = None,
         cluster: Any = None,

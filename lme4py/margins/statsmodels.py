@@ -19,7 +19,7 @@ from lme4py.data.frame import Frame, read_frame
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.errors import DataError, Lme4Error, OptionError
 from lme4py.inference.df import Plain
-from lme4py.margins.adapter import DdfMethod, FactoredRows, ModelAdapter, Rows, to_pandas
+from lme4py.margins.adapter import DdfMethod, FactoredRows, ModelAdapter, Random, Rows, to_pandas
 from lme4py.margins.formula_rows import FormulaRows
 from lme4py.margins.statsmodels_refits import replicates
 
@@ -147,7 +147,7 @@ class StatsmodelsMixedLMAdapter(ModelAdapter):
         made = self.formula_rows is None and self.formula is not None and f"C({name}" in str(self.formula)
         return super().is_categorical(name) or inside or made
 
-    def rows(self, frame: Frame, random: str) -> Rows:
+    def rows(self, frame: Frame, random: Random) -> Rows:
         if self.formula_rows is not None and self.order is not None:
             X, offset = self.formula_rows.design(frame)
             return Rows(X[:, self.order], offset)
@@ -159,13 +159,13 @@ class StatsmodelsMixedLMAdapter(ModelAdapter):
             X[:, j] = self.exog[0, j] if j in self._constant else frame.column(name).values
         return Rows(X, np.zeros(frame.n_rows))
 
-    def slopes(self, frame: Frame, name: str, random: str) -> Rows:
+    def slopes(self, frame: Frame, name: str, random: Random) -> Rows:
         if self.formula_rows is not None and self.order is not None:
             X, offset = self.formula_rows.slopes(frame, name)
             return Rows(X[:, self.order], offset)
         return super().slopes(frame, name, random)
 
-    def factored(self, rows: Frame, scenarios: Frame, random: str) -> FactoredRows | None:
+    def factored(self, rows: Frame, scenarios: Frame, random: Random) -> FactoredRows | None:
         if self.formula_rows is None or self.order is None:
             return None
         made = self.formula_rows.factored(rows, scenarios)
@@ -177,7 +177,7 @@ class StatsmodelsMixedLMAdapter(ModelAdapter):
     def offsets(self, frame: Frame) -> list[tuple[frozenset[str], FloatArray]]:
         return [] if self.formula_rows is None else self.formula_rows.offsets(frame)
 
-    def training_offset(self, random: str) -> FloatArray | None:
+    def training_offset(self, random: Random) -> FloatArray | None:
         """The conditional means of the random effects of the rows of the fit, where they are asked for."""
         if random != "conditional":
             return None

@@ -9,6 +9,7 @@ from scipy import special
 
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
+from lme4py.inference.joint_tests import JointMethod
 from lme4py.margins import multiplicity
 from lme4py.margins.scales import transform
 
@@ -117,10 +118,12 @@ def joint_test(result: MarginsResult, value: Any) -> dict[str, float]:
 def _distance_test(result: MarginsResult, nearest: Nearest) -> dict[str, float]:
     """The test of the distance from the nearest parameters under the hypothesis."""
     if np.isfinite(result.df).any() and result.tests is not None:
-        rows = nearest.jacobian
-        size = np.sqrt(np.einsum("ki,ij,kj->k", rows, result.tests.vcov, rows))
-        rows = rows / np.where(size > 0.0, size, 1.0)[:, None]
-        first = _independent(rows @ result.tests.vcov @ rows.T, _DEPENDENT)
+        rows, tests = nearest.jacobian, result.tests
+        covariance = tests.covariance(rows) if isinstance(tests, JointMethod) else rows @ tests.vcov @ rows.T
+        size = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+        size = np.where(size > 0.0, size, 1.0)
+        rows = rows / size[:, None]
+        first = _independent(covariance / np.outer(size, size), _DEPENDENT)
         return _f_cells(result.tests.f_test(rows[first], rows[first] @ nearest.gap))
     return _chi2_cells(nearest.distance, nearest.rank)
 
