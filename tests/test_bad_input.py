@@ -1391,7 +1391,7 @@ CASES = [
         "margins random",
         lambda: lme4py.Margins.linear_scale(sleep_fit(), random="none"),
         OptionError,
-        "random='none' is not known. Use one of 'zero', 'integrate',",
+        "random='none' is not known. Use one of 'zero', 'broad', 'integrate',",
     ),
     (
         "margins not fit",
