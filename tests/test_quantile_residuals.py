@@ -59,6 +59,20 @@ def test_a_right_model_passes(right):
     assert found.normal.std() == pytest.approx(1.0, abs=0.15)
 
 
+def test_both_spellings_of_a_binomial_response_give_the_same_tests():
+    data = lme4py.load_dataset("cbpp").assign(share=lambda d: d["incidence"] / d["size"])
+    one = lme4py.glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", data)
+    two = lme4py.glmer("share ~ period + (1 | herd)", data, weights="size")
+    for random in (False, True):
+        a, b = (m.quantile_residuals(n=60, seed=1, include_random=random) for m in (one, two))
+        np.testing.assert_array_equal(a.residuals, b.residuals)
+        for test in ("test_dispersion", "test_zero_inflation", "test_outliers", "test_uniformity"):
+            left, right = getattr(a, test)(), getattr(b, test)()
+            # Means that are the same up to the last step of the optimiser.
+            assert left.statistic == pytest.approx(right.statistic, rel=1e-6)
+            assert left.p_value == right.p_value
+
+
 def test_overdispersion_zeros_and_outliers_are_found(counts):
     wide = lme4py.glmer("wide ~ x + (1 | g)", counts, "poisson").quantile_residuals(seed=1)
     assert wide.test_dispersion("greater").p_value < 0.01

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import lme4py
 from lme4py.design.response import ResponseData, binomial_response, glmm_response
 from lme4py.errors import DataError
 from lme4py.formula.values import Value
@@ -158,3 +160,45 @@ def test_only_the_binomial_family_reads_two_columns_and_factors(family):
 
 def test_gaussian_takes_any_number():
     assert arrays(glmm_response(numbers(-1.5, 2), "y", "gaussian")) == ([-1.5, 2.0], None, None)
+
+
+def no_trials() -> pd.DataFrame:
+    """The cbpp data with two rows of no trials."""
+    data = lme4py.load_dataset("cbpp")
+    data.loc[[3, 10], ["incidence", "size"]] = 0
+    return data.assign(share=data["incidence"] / data["size"], whole=lambda d: d["share"].fillna(0.0))
+
+
+def test_rows_without_trials_say_nothing_in_any_spelling():
+    data = no_trials()
+    assert data["share"].isna().sum() == 2
+    formula = "{} ~ period + (1 | herd)"
+    fits = [
+        lme4py.glmer(formula.format("cbind(incidence, size - incidence)"), data),
+        lme4py.glmer(formula.format("share"), data, weights="size"),
+        lme4py.glmer(formula.format("whole"), data, weights=data["size"].to_numpy()),
+        lme4py.glmer(formula.format("I(incidence / size)"), data, weights="size"),
+        lme4py.melogit(data, "incidence", ["period"], "herd", trials="size"),
+    ]
+    without = lme4py.glmer(formula.format("share"), data[data["size"] > 0], weights="size")
+    for fit in fits:
+        assert fit.n_obs == 56
+        assert fit.log_likelihood == pytest.approx(without.log_likelihood, abs=1e-8)
+        np.testing.assert_allclose(fit.params, without.params, atol=1e-6)
+        assert fit.residuals("pearson").iloc[[3, 10]].tolist() == [0.0, 0.0]
+        assert fit.simulate(3, seed=1).iloc[3].tolist() == [0.0, 0.0, 0.0]
+        limits = fit.predict(interval="prediction")
+        assert limits.iloc[3][["lower", "upper"]].isna().all()
+        assert limits.drop(index=[3, 10]).notna().all(axis=None)
+
+
+def test_missing_shares_with_trials_and_weights_of_other_kinds_are_as_before():
+    data = no_trials()
+    data.loc[5, "share"] = np.nan
+    assert lme4py.glmer("share ~ period + (1 | herd)", data, weights="size").n_obs == 55
+    with pytest.raises(DataError, match="2 zero value"):
+        lme4py.glmer("incidence ~ period + (1 | herd)", data, "poisson", weights="size")
+    with pytest.raises(DataError, match="only the numbers of trials of proportions can be 0"):
+        lme4py.glmer("cbind(incidence, size) ~ period + (1 | herd)", data, weights="size")
+    with pytest.raises(DataError, match="2 zero value"):
+        lme4py.lmer("incidence ~ period + (1 | herd)", data, weights="size")

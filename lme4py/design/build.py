@@ -108,7 +108,7 @@ def lformula(
     response = _check_parts(parsed, require_random)
     if family == "ordinal":
         _check_thresholds(parsed)
-    rows = _Rows(frame, parsed, weights, offset, na_action)
+    rows = _Rows(frame, parsed, weights, offset, na_action, trials=family == "binomial")
     state: dict[str, Any] = {}
     values = _evaluate(parsed, rows, state, functions or {})
     return _assemble(parsed, response, rows, values, state, contrasts, functions or {}, family, levels)
@@ -179,7 +179,9 @@ def _model_nodes(parsed: Formula) -> list[Node]:
 class _Rows:
     """The rows that a model uses: one mask of missing values over every column and argument it needs."""
 
-    def __init__(self, frame: Frame, parsed: Formula, weights: Any, offset: Any, na_action: NaAction) -> None:
+    def __init__(
+        self, frame: Frame, parsed: Formula, weights: Any, offset: Any, na_action: NaAction, trials: bool = False
+    ) -> None:
         self.frame = frame
         self.na_action = na_action
         self.offset_column = offset if isinstance(offset, str) else None
@@ -192,15 +194,19 @@ class _Rows:
             "offset": _argument(frame, offset, "offset"),
         }
         given = {name: column for name, column in arguments.items() if column is not None}
-        self.keep = _complete_rows([*columns.values(), *given.values()], frame, na_action)
+        empty = _without_trials(given.get("weights")) if trials else None
+        own = {} if empty is None else _of_response(parsed, columns)
+        self.keep = _complete_rows([*columns.values(), *given.values()], frame, na_action, empty, own)
         self.n = int(np.count_nonzero(self.keep))
         if self.n < self.keep.size:
             columns = {name: column.take(self.keep) for name, column in columns.items()}
             given = {name: column.take(self.keep) for name, column in given.items()}
         self.columns = columns
+        # The response of a row without trials says nothing, whatever it is.
+        self.stand_ins = {} if empty is None else _stand_ins(columns, own, empty[self.keep])
         # Predictions from the training data replay the offset argument from its column.
         self.training = {**columns, self.offset_column: given["offset"]} if self.offset_column else columns
-        self.weights = _check_weights(given["weights"]) if "weights" in given else None
+        self.weights = _check_weights(given["weights"], zero=trials) if "weights" in given else None
         self.offset = offset_column(given["offset"]) if "offset" in given else None
 
 
@@ -211,10 +217,41 @@ def _argument(frame: Frame, given: Any, what: str) -> Column | None:
     return frame.column(given) if isinstance(given, str) else column_from_array(given, what, frame.n_rows)
 
 
-def _complete_rows(columns: Sequence[Column], frame: Frame, na_action: NaAction) -> BoolArray:
+def _without_trials(weights: Column | None) -> BoolArray | None:
+    """Rows whose number of trials is zero, where there are any."""
+    if weights is None or weights.kind != "numeric":
+        return None
+    empty = np.asarray(weights.values == 0.0)
+    return empty if empty.any() and not empty.all() else None
+
+
+def _of_response(parsed: Formula, columns: Mapping[str, Column]) -> dict[str, Column]:
+    """Columns that are used in the response only."""
+    own = names_in(parsed.response) if parsed.response is not None else []
+    elsewhere = {name for node in _model_nodes(parsed) if node is not parsed.response for name in names_in(node)}
+    return {name: columns[name] for name in own if name in columns and name not in elsewhere}
+
+
+def _stand_ins(columns: Mapping[str, Column], own: Iterable[str], empty: BoolArray) -> dict[str, Column]:
+    """The columns of the response with values of a row that has trials in the rows that have none."""
+    place = np.where(empty, int(np.argmin(empty)), np.arange(empty.size))
+    return {name: columns[name].take(place) for name in own}
+
+
+def _complete_rows(
+    columns: Sequence[Column],
+    frame: Frame,
+    na_action: NaAction,
+    empty: BoolArray | None = None,
+    of_response: Iterable[str] = (),
+) -> BoolArray:
+    """Rows without missing values; those of the response do not count in rows without trials."""
     if frame.n_rows == 0:
         raise DataError("the data have no rows; give at least one row per parameter")
     missing = missing_rows(columns, frame.n_rows)
+    if empty is not None:
+        others = missing_rows((column for column in columns if column.name not in of_response), frame.n_rows)
+        missing = np.where(empty, others, missing)
     n_missing = int(np.count_nonzero(missing))
     if n_missing and (na_action == "raise" or n_missing == frame.n_rows):
         counts = ((column.name, int(np.count_nonzero(column.missing()))) for column in columns)
@@ -227,13 +264,14 @@ def _complete_rows(columns: Sequence[Column], frame: Frame, na_action: NaAction)
     return ~missing
 
 
-def _check_weights(column: Column) -> FloatArray:
+def _check_weights(column: Column, zero: bool = False) -> FloatArray:
+    """Weights as numbers; `zero` ones are left to the response, which knows whether they are numbers of trials."""
     values = column.values
     if column.kind != "numeric":
         raise DataError(f"the weights {column.name!r} are not numeric; give a numeric column or an array")
     faults = {
         "negative": int((values < 0).sum()),
-        "zero": int((values == 0).sum()),
+        "zero": 0 if zero else int((values == 0).sum()),
         "infinite": int(np.isinf(values).sum()),
     }
     if any(faults.values()):
@@ -252,9 +290,15 @@ def _evaluate(parsed: Formula, rows: _Rows, state: dict[str, Any], functions: Fu
     if rows.n < rows.keep.size:
         for node in nodes:
             learn(node, rows.frame.column, state, functions=functions)
+    getters = {parsed.response: _response_getter(rows, getter)}
     return {
-        node: drop_unused(evaluate(node, getter, state, functions=functions, formula=parsed.text)) for node in nodes
+        node: drop_unused(evaluate(node, getters.get(node, getter), state, functions=functions, formula=parsed.text))
+        for node in nodes
     }
+
+
+def _response_getter(rows: _Rows, getter: Callable[[str], Column]) -> Callable[[str], Column]:
+    return lambda name: rows.stand_ins[name] if name in rows.stand_ins else getter(name)
 
 
 def _getter(rows: _Rows) -> Callable[[str], Column]:

@@ -130,9 +130,9 @@ def glmm_response(value: Value, name: str, family: str, weights: FloatArray | No
     family : str
         Canonical name: gaussian, binomial, poisson, gamma, inverse_gaussian, nbinomial, nbinomial1.
     weights : ndarray, shape (n,), optional
-        Prior weights, positive. Binomial: the numbers of trials where the response is a column of numbers between
-        0 and 1; for every other kind of response, and for 0/1 with weights that are not whole, they multiply
-        the log-likelihood of the row.
+        Prior weights, positive. Binomial: the numbers of trials, which can be 0, where the response is a column of
+        numbers between 0 and 1; for every other kind of response, and for 0/1 with weights that are not whole, they
+        multiply the log-likelihood of the row.
 
     Returns
     -------
@@ -154,6 +154,7 @@ def glmm_response(value: Value, name: str, family: str, weights: FloatArray | No
     """
     if family == "binomial":
         return _binomial(value, name, weights)
+    _no_zero_weights(weights)
     y = response_values(value, name)
     if y.ndim == 2:
         raise DataError(f"the response '{name}' has two columns, which only the binomial family reads; give one")
@@ -208,9 +209,11 @@ def binomial_response(
 
 def _binomial(value: Value, name: str, weights: FloatArray | None) -> ResponseData:
     if value.is_factor:
+        _no_zero_weights(weights)
         return _informative(ResponseData(_second_level(value, name), None, weights), name)
     y = response_values(value, name)
     if y.ndim == 2:
+        _no_zero_weights(weights)
         failures = _whole_numbers(
             y[:, 1],
             f"the failures of '{name}'",
@@ -227,6 +230,7 @@ def _binomial(value: Value, name: str, weights: FloatArray | None) -> ResponseDa
         "trials, or cbind(successes, failures); melogit() and its kin take trials=",
     )
     if value.kind == "boolean":
+        _no_zero_weights(weights)
         return _informative(ResponseData(y, None, weights), name)
     return _proportion(y, name, weights)
 
@@ -258,6 +262,7 @@ def _proportion(y: FloatArray, name: str, weights: FloatArray | None) -> Respons
             f"the response '{name}'",
             "between 0 and 1; give the numbers of trials as weights=, or write cbind(successes, failures)",
         )
+        _no_zero_weights(weights)
         return _informative(ResponseData(y, None, weights), name)
     trials = _whole_numbers(weights, "the weights", f"the numbers of trials of the proportions '{name}' are whole")
     successes = y * trials
@@ -271,6 +276,16 @@ def _proportion(y: FloatArray, name: str, weights: FloatArray | None) -> Respons
             "or write cbind(successes, failures)"
         )
     return binomial_response(rounded, trials, name)
+
+
+def _no_zero_weights(weights: FloatArray | None) -> None:
+    """Refuse zeros where weights are no numbers of trials."""
+    zero = 0 if weights is None else int((weights == 0.0).sum())
+    if zero:
+        raise DataError(
+            f"the weights hold {zero} zero value(s) but must be positive and finite; remove these rows (only the "
+            "numbers of trials of proportions can be 0)"
+        )
 
 
 def _informative(data: ResponseData, name: str) -> ResponseData:

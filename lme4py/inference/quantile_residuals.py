@@ -77,6 +77,8 @@ class QuantileResiduals:
         Fitted means under the same random effects as the simulations.
     is_discrete : bool
         Whether simulated and observed values can be equal.
+    trials : ndarray, shape (n_obs,), or None
+        What makes proportions counts.
     """
 
     residuals: pd.Series[float] = field(repr=False)
@@ -85,6 +87,7 @@ class QuantileResiduals:
     simulated: FloatArray = field(repr=False)
     expected: FloatArray = field(repr=False)
     is_discrete: bool = False
+    trials: FloatArray | None = field(default=None, repr=False)
 
     @property
     def normal(self) -> pd.Series[float]:
@@ -110,15 +113,17 @@ class QuantileResiduals:
 
         With ``include_random=False`` in `quantile_residuals` (the default) both variances hold the differences between
         groups too, which can hide overdispersion within groups; ``include_random=True`` looks within groups alone, with
-        values below 1 for a right model, as its random effects were estimated from the same rows.
+        values below 1 for a right model, as its random effects were estimated from the same rows. Several trials per
+        row count as numbers of successes, however the response was written.
 
         Parameters
         ----------
         alternative : {"two-sided", "greater", "less"}
             "greater": overdispersion.
         """
-        simulated = np.var(self.simulated - self.expected[:, None], axis=0, ddof=1)
-        observed = float(np.var(self.observed - self.expected, ddof=1))
+        size = np.ones(self.observed.size) if self.trials is None else self.trials
+        simulated = np.var((self.simulated - self.expected[:, None]) * size[:, None], axis=0, ddof=1)
+        observed = float(np.var((self.observed - self.expected) * size, ddof=1))
         p = _rank_p(observed, simulated, alternative)
         return SimulationTest("dispersion", observed / float(simulated.mean()), p, alternative, 1.0)
 
@@ -207,7 +212,8 @@ def quantile_residuals(
     anything: Any = fit
     series = on_data_index(anything, below + uniform * ties, "residual")
     expected = _expected(fit, include_random, simulated)
-    return QuantileResiduals(series, count, observed, simulated, expected, _is_discrete(fit))
+    trials = fit.data.n_trials if isinstance(fit, GlmmFit) and is_proportion(fit) else None
+    return QuantileResiduals(series, count, observed, simulated, expected, _is_discrete(fit), trials)
 
 
 def _is_discrete(fit: Fit | GlmmFit) -> bool:

@@ -194,7 +194,12 @@ def _quantiles(mixture: _Mixture, probability: float) -> FloatArray:
         low = np.full(y.size, -1.0)
         high = mixture.data.n_trials.copy() if mixture.fit.family.name == "binomial" else high
         counts = _search(mixture, np.ceil(y), slope, low, high, probability)
-        return counts / mixture.data.n_trials if mixture.fit.family.name == "binomial" else counts
+        if mixture.fit.family.name != "binomial":
+            return counts
+        # A proportion of no trials is not a number.
+        trials = mixture.data.n_trials
+        shares: FloatArray = np.divide(counts, trials, out=np.full(counts.shape, np.nan), where=trials > 0.0)
+        return shares
     if mixture.is_positive:
         y = np.maximum(y, 1e-300)
         return np.exp(_search(mixture, np.log(y), np.maximum(slope * y, 1e-3), low, high, probability))
