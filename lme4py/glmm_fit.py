@@ -25,6 +25,7 @@ from lme4py.engine.glmm_solve import GlmmOptimum, solve_glmm
 from lme4py.engine.identification import Identification
 from lme4py.engine.integral import IntegralCheck, check_integral
 from lme4py.engine.nested_quadrature import make_quadrature
+from lme4py.engine.one_answer import refuse_one_answer, refuse_perfect_groups
 from lme4py.engine.optimize import Control
 from lme4py.engine.ordinal import Ordinal
 from lme4py.engine.recession import Recession
@@ -306,7 +307,8 @@ def glmm_fit(
     Raises
     ------
     DesignError
-        Variances that the data say nothing about; see `lme4py.engine.identification`.
+        Variances that the data say nothing about, see `lme4py.engine.identification`; or that have no finite estimate,
+        because every group gives one answer only, see `lme4py.engine.one_answer`.
 
     Examples
     --------
@@ -325,6 +327,7 @@ def glmm_fit(
     if data is None:
         raise OptionError("the design holds no response of a family; make it with lformula(..., family=...).")
     _check_categories(family, data)
+    refuse_one_answer(design, family, data)
     with limited_threads(design):
         problem = make_glmm(design, family, data, expected=hessian == "expected")
         problem = replace(problem, identification=identify_glmm(problem, design))
@@ -438,6 +441,9 @@ def _make_fit(
         factors.append(root)
         covariances.append(root @ root.T)
     modes = _user_modes(problem, optimum.found)
+    eta = _fitted(design, beta, modes)
+    if limit is None:
+        refuse_perfect_groups(design, family, data, beta, lam, covariances[0], eta)
     covariance = _covariance(problem, optimum, limit, profiled=nAGQ == 0)
     m, p = problem.n_theta, problem.n_fixed
     vcov = covariance[m : m + p, m : m + p].copy()
@@ -457,7 +463,7 @@ def _make_fit(
         covariances=tuple(covariances),
         modes=modes,
         conditional_covariances=_user_conditional(problem, optimum.found),
-        linear_predictor=_fitted(design, beta, modes),
+        linear_predictor=eta,
         certificate=certify_glmm(
             problem,
             optimum if limit is None else limit.inside,

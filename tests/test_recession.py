@@ -123,8 +123,7 @@ def test_against_linear_programmes(seed: int) -> None:
     if np.linalg.matrix_rank(X) < p:
         X[:p] = np.eye(p) + 1.0
     kind = rng.choice([-1.0, 0.0, 1.0], n, p=[0.45, 0.1, 0.45])
-    half = HalfRows(np.arange(n), kind, np.zeros(n), np.zeros(n))
-    found = find_recession(half, X, None, 1.0, certified=False)
+    found = find_recession(HalfRows(np.arange(n), kind), None, X, None)
     rows = np.vstack([X[kind > 0], -X[kind < 0], X[kind == 0], -X[kind == 0]])
     low, high = glm_limits(X, rows)
     if found is None:

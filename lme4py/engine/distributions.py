@@ -78,6 +78,13 @@ class Binomial(Family):
     def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
         return np.asarray((data.failures if mean else data.y) == 0.0)
 
+    def answers(self, data: ResponseData) -> FloatArray | None:
+        """1 for successes only, -1 for failures only."""
+        return np.where(data.failures == 0.0, 1.0, -1.0)
+
+    def answer_name(self, data: ResponseData, answer: float) -> str:
+        return "only successes" if answer > 0.0 else "only failures"
+
     def says_nothing(self, data: ResponseData) -> BoolArray:
         return np.asarray(data.n_trials == 0.0)
 

@@ -127,19 +127,19 @@ class HalfRows:
     row : ndarray of int, shape (R,)
     sign : ndarray, shape (R,)
         +1 where the likelihood stays while eta rises, -1 where it stays while eta falls, 0 where it does neither.
-    rate : ndarray, shape (R,)
-        How much the log-likelihood still changes on that side: its slope or its curvature, the larger one.
-    value : ndarray, shape (R,)
-        sign times eta less the threshold.
     threshold : ndarray of int, shape (R,), or None
         Ordered categories: which threshold.
     """
 
     row: IntArray
     sign: FloatArray
-    rate: FloatArray
-    value: FloatArray
     threshold: IntArray | None = None
+
+    def values(self, eta: FloatArray, alpha: FloatArray | None) -> FloatArray:
+        """sign times eta less the threshold, shape (R,)."""
+        cut = 0.0 if self.threshold is None or alpha is None else alpha[self.threshold]
+        result: FloatArray = self.sign * (eta[self.row] - cut)
+        return result
 
 
 @dataclass(slots=True)
@@ -291,25 +291,42 @@ class Family(ABC):
     def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
         """Rows whose likelihood does not fall to zero as the mean goes to `mean`, an end of its range, shape (n,)."""
 
-    def half_rows(self, data: ResponseData, eta: FloatArray, lam: Any, rows: EtaDerivatives) -> HalfRows:
+    def half_rows(self, data: ResponseData, eta: FloatArray) -> HalfRows:
         """The sides on which each row stays likely; rows that say nothing (on both sides at once) are left out.
 
         Parameters
         ----------
         data : ResponseData
         eta : ndarray, shape (n,)
-        lam : float or ndarray
-        rows : EtaDerivatives
-            At eta and lam, with score and weights; for ordered categories with `d_lam`.
+            Its sign decides where both sides are possible.
         """
         nowhere = np.zeros(data.n_obs, dtype=bool)
         down, up = (nowhere if end is None else self.stays_likely(data, end) for end in self.link.ends)
         says = np.flatnonzero(~self.says_nothing(data))
         # A side that is possible at both ends (a mean of zero at both) is the one on which the predictor is.
         sign = np.where(up & ~(down & (eta < 0.0)), 1.0, np.where(down, -1.0, 0.0))[says]
+        return HalfRows(says, sign)
+
+    def rates(self, half: HalfRows, rows: EtaDerivatives) -> FloatArray:
+        """How much the log-likelihood of each half row still changes: its slope or its curvature, shape (R,).
+
+        Parameters
+        ----------
+        half : HalfRows
+        rows : EtaDerivatives
+            With score and weights; for ordered categories with `d_lam`.
+        """
         # Where the likelihood need not rise all the way, a slope of zero can also be the top of a row.
-        rate = np.maximum(np.abs(rows.score), np.abs(rows.w_obs))[says]
-        return HalfRows(says, sign, rate, sign * eta[says])
+        rate: FloatArray = np.maximum(np.abs(rows.score), np.abs(rows.w_obs))[half.row]
+        return rate
+
+    def answers(self, data: ResponseData) -> FloatArray | None:
+        """The answer of each row as a number, shape (n,); None where responses are no answers that can be certain."""
+        return None
+
+    def answer_name(self, data: ResponseData, answer: float) -> str:
+        """What an answer is called in messages."""
+        return f"{answer:g}"
 
     def says_nothing(self, data: ResponseData) -> BoolArray:
         """Rows without information, such as those without trials, shape (n,)."""

@@ -9,8 +9,8 @@ import scipy.linalg
 
 from lme4py.design.design import RandomTerm
 from lme4py.engine.certificate import CONVERGED
-from lme4py.engine.family_base import HalfRows
-from lme4py.engine.glmm import GlmmProblem, ModeFinder
+from lme4py.engine.family_base import Family, HalfRows
+from lme4py.engine.glmm import GlmmProblem, Mode, ModeFinder
 from lme4py.engine.glmm_hessian import curvature_floor, newton_step
 from lme4py.engine.glmm_solve import GlmmOptimum, JointCriterion
 from lme4py.engine.identification import Identification
@@ -80,9 +80,11 @@ def find_limit(
         With 0 gradient and Hessian are not those in all parameters.
     """
     problem, mode = finder.problem, optimum.found.mode
-    half = problem.family.half_rows(problem.data, mode.eta, mode.lam, optimum.found.rows)
+    family = problem.family
+    half = family.half_rows(problem.data, mode.eta)
+    rates = family.rates(half, optimum.found.rows) if _stopped(problem, optimum) else None
     A = problem.family.A if isinstance(problem.family, Ordinal) else None
-    found = find_recession(half, problem.X, A, problem.unit, _stopped(problem, optimum))
+    found = find_recession(half, rates, problem.X, A, problem.unit)
     if found is None:
         return None
     null, cone, direction, moved = found
@@ -95,7 +97,7 @@ def find_limit(
     basis = scipy.linalg.block_diag(np.eye(problem.n_theta), basis, np.eye(problem.n_nuisance if A is None else 0))
     criterion = JointCriterion(finder, None if nAGQ == 1 else make_quadrature(finder, nAGQ))
     criterion.base = optimum.found
-    far = _further(criterion, optimum, direction, _distance(half, problem, moved, direction))
+    far = _further(criterion, optimum, direction, _distance(half, mode, family, moved, direction))
     return Limit(_polished(criterion, far, basis), recession, identification, basis)
 
 
@@ -134,9 +136,10 @@ def _stopped(problem: GlmmProblem, optimum: GlmmOptimum) -> bool:
     return bound < CONVERGED and not optimum.descends
 
 
-def _distance(half: HalfRows, problem: GlmmProblem, moved: IntArray, direction: FloatArray) -> float:
+def _distance(half: HalfRows, mode: Mode, family: Family, moved: IntArray, direction: FloatArray) -> float:
     """How far along the direction all rows that move are in their tails; each moves by at least 1 per unit."""
-    wanted = float((problem.family.link.tail - half.value[moved]).max())
+    alpha = family.alpha(mode.lam) if isinstance(family, Ordinal) else None
+    wanted = float((family.link.tail - half.values(mode.eta, alpha)[moved]).max())
     return float(np.clip(wanted, 0.0, _FARTHEST / max(float(np.abs(direction).max()), 1.0)))
 
 

@@ -283,15 +283,25 @@ class Ordinal(Family):
     def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
         raise _no_mean()
 
-    def half_rows(self, data: ResponseData, eta: FloatArray, lam: Nuisance, rows: EtaDerivatives) -> HalfRows:
+    def half_rows(self, data: ResponseData, eta: FloatArray) -> HalfRows:
         """A row stays possible while eta falls below the threshold above it, and while it rises over the one below."""
-        part = rows.d_lam
         above, below = (np.flatnonzero(chosen) for chosen in (data.codes < self.n_categories - 1, data.codes > 0))
         threshold = np.concatenate([data.codes[above], data.codes[below] - 1])
         row = np.concatenate([above, below])
-        sign = np.repeat([-1.0, 1.0], [above.size, below.size])
-        rate = np.concatenate([part.upper[above], -part.lower[below]])
-        return HalfRows(row, sign, rate, sign * (eta[row] - self.alpha(lam)[threshold]), threshold)
+        return HalfRows(row, np.repeat([-1.0, 1.0], [above.size, below.size]), threshold)
+
+    def answers(self, data: ResponseData) -> FloatArray | None:
+        """The categories, 0 .. K - 1."""
+        return data.y
+
+    def answer_name(self, data: ResponseData, answer: float) -> str:
+        return f"only {(data.categories or range(self.n_categories))[int(answer)]!r}"
+
+    def rates(self, half: HalfRows, rows: EtaDerivatives) -> FloatArray:
+        """Slopes in the threshold of each half row."""
+        part = rows.d_lam
+        slopes: FloatArray = np.where(half.sign < 0.0, part.upper[half.row], -part.lower[half.row])
+        return slopes
 
     # --- probabilities
 

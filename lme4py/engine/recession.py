@@ -136,22 +136,22 @@ class Recession:
 
 
 def find_recession(
-    half: HalfRows, X: FloatArray, A: FloatArray | None, unit: float, certified: bool
+    half: HalfRows, rates: FloatArray | None, X: FloatArray, A: FloatArray | None, unit: float = 1.0
 ) -> tuple[FloatArray, FloatArray, FloatArray, IntArray] | None:
     """Directions of recession of the coefficients inside the engine.
 
     Parameters
     ----------
     half : HalfRows
-        At the estimates.
+    rates : ndarray, shape (R,), or None
+        How much each half row still changes at an optimum, where only those that hardly do can move; None where there
+        is no optimum.
     X : ndarray, shape (n, p)
         In columns of similar size.
     A : ndarray, shape (K - 1, d), or None
         Ordered categories: thresholds = A gamma.
     unit : float
         Of the linear predictor.
-    certified : bool
-        Whether the estimates are an optimum. There only rows that hardly change any more can move.
 
     Returns
     -------
@@ -164,7 +164,8 @@ def find_recession(
     None when there are none.
     """
     free = half.sign != 0.0
-    free[free] = np.abs(half.rate[free]) <= _STILL / unit if certified else True
+    if rates is not None:
+        free &= np.abs(rates) <= _STILL / unit
     if not free.any():
         return None
     rest = _constraints(half, ~free, X, A)

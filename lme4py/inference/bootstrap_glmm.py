@@ -55,7 +55,9 @@ class GlmmTask(Task):
         found = solve_responses(self.fit, Y[:, possible])
         sure = possible[found.converged]
         beta, sd = user_estimates(self.fit, found.phi[found.converged])
-        far = _far(self.fit, beta)
+        # Standard deviations of another size may be infinite: every group with one answer.
+        own = max(float(np.sqrt(self.fit.covariances[0][0, 0])), 1.0)
+        far = _far(self.fit, beta) | (sd.reshape(sd.shape[0], -1) > _FAR * own).any(axis=1)
         sure, beta, sd = sure[~far], self._known(beta[~far]), sd[~far]
         values[sure] = stack_values(wanted, beta, [(sd**2)[:, None, None]], np.ones(sure.size))
         open_ones = np.setdiff1d(np.arange(Y.shape[1]), sure)

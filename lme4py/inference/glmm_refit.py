@@ -11,6 +11,7 @@ from lme4py.design.response import ResponseData, binomial_response, glmm_respons
 from lme4py.engine.glmm import GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.glmm_solve import GlmmOptimum, JointCriterion, _finish, _with_snaps, solve_glmm
 from lme4py.engine.nested_quadrature import make_quadrature
+from lme4py.engine.one_answer import refuse_one_answer
 from lme4py.engine.optimize import Control, Optimum
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
@@ -64,6 +65,12 @@ def new_response(fit: GlmmFit, y: Any) -> ResponseData:
     -------
     ResponseData
     """
+    data = _checked(fit, y)
+    refuse_one_answer(fit.design, fit.family, data)
+    return data
+
+
+def _checked(fit: GlmmFit, y: Any) -> ResponseData:
     values = _numbers(fit, y)
     if fit.categories:
         return _ordered(fit, values)
