@@ -18,7 +18,9 @@ import numpy as np
 from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.engine.certificate import Certificate, Evaluation, certify, describe_unidentified
-from lme4py.engine.identification import Identification, identify
+from lme4py.engine.family_base import RowNoise
+from lme4py.engine.identification import Identification
+from lme4py.engine.identify import identify
 from lme4py.engine.lmm import Criterion, Point, Problem, make_problem
 from lme4py.engine.optimize import Control, Optimum
 from lme4py.engine.solve import solve
@@ -151,8 +153,8 @@ class LmmCriterion:
     def _set(self, design: Design, inside: Criterion) -> None:
         self.design = design
         self.inside = inside
-        S = inside.problem.scaling.S
-        self.identification = identify(inside.variance_gram, S, design.terms, "the residual variance")
+        noise = RowNoise("the residual variance", float(design.n_obs))
+        self.identification = identify(inside.variance_gram, inside.problem.scaling.S, design.terms, noise)
 
     @property
     def reml(self) -> bool:
@@ -427,6 +429,8 @@ def warn_unidentified(identification: Identification) -> None:
     """
     if not identification.complete:
         warn(describe_unidentified(identification.sentences), IdentificationWarning)
+    for sentence in identification.weak:
+        warn(f"{sentence}.", IdentificationWarning)
 
 
 def _inverse_cross(R: FloatArray) -> FloatArray:

@@ -15,6 +15,7 @@ import lme4py
 from lme4py.engine.families import make_family
 from lme4py.engine.glmm import make_glmm
 from lme4py.engine.glmm_identification import identify_glmm
+from lme4py.engine.identification import Identification
 from lme4py.engine.lmm import Criterion, make_problem
 from lme4py.engine.scaling import scale_columns
 
@@ -155,15 +156,21 @@ def test_an_effect_of_every_row(groups: pd.DataFrame) -> None:
     for fit, words in refused:
         with pytest.raises(lme4py.DesignError, match=words):
             fit()
-    several = "cbind(bit, trials - bit) ~ x + (1 | row)"
-    for formula, family in (
-        (several, "binomial"),
-        ("count ~ x + (1 | row)", "poisson"),
-        ("size ~ x + (1 | row)", "gamma"),
-    ):
+    several, counts = "cbind(bit, trials - bit) ~ x + (1 | row)", "count ~ x + (1 | row)"
+    for formula, family in ((several, "binomial"), (counts, "poisson")):
         design = lme4py.lformula(formula, groups, family=family)
         problem = make_glmm(design, make_family(family), design.response)
-        assert identify_glmm(problem, design).complete
+        assert identify_glmm(problem, design) == Identification()
+    with pytest.warns(
+        lme4py.IdentificationWarning, match=r"^\(1 \| row\) and the dispersion of the gamma"
+    ):
+        gamma = lme4py.glmer("size ~ x + (1 | row)", groups, "gamma")
+    assert gamma.certificate.identified
+    assert not gamma.check()["identification"].ok
+    with pytest.warns(lme4py.IdentificationWarning, match="the dispersion of the counts"):
+        lme4py.glmer_nb("count ~ x + (1 | row)", groups)
+    with pytest.warns(lme4py.IdentificationWarning, match=r"\(1 \| row\) and the residual variance"):
+        lme4py.glmer("size ~ x + (1 | row)", groups, "gaussian", link="log")
     # Variances of the rows are known to differ, or the effect differs between rows by a covariate.
     weighted = lme4py.lmm_criterion(lme4py.lformula("y ~ x + (1 | row)", groups, weights="w"))
     slopes = lme4py.lmm_criterion(lme4py.lformula("y ~ x + (0 + z | row)", groups))

@@ -197,8 +197,8 @@ class _PhiFamily(MeanFamily):
         return float(np.exp(0.5 * lam))
 
     def row_noise(self, data: ResponseData) -> RowNoise | None:
-        """None: the distribution is not normal on the scale of eta, which its shape tells from a normal effect."""
-        return None
+        """The dispersion, which makes the same variances as a normal effect with another shape."""
+        return RowNoise(f"the dispersion of the {self.name} distribution", float(data.n_obs), exact=False)
 
     def start_mean(self, data: ResponseData) -> FloatArray:
         return data.y
@@ -327,10 +327,10 @@ class Gaussian(_PhiFamily):
         return p
 
     def row_noise(self, data: ResponseData) -> RowNoise | None:
-        """The residual, where the link is the identity."""
-        if self.link.name != "identity":
-            return None
-        return RowNoise("the residual variance", float(data.n_obs), data.weights)
+        """The residual, which the identity makes a part of eta."""
+        is_part = self.link.name == "identity"
+        weights = data.weights if is_part else None
+        return RowNoise("the residual variance", float(data.n_obs), weights, exact=is_part)
 
     separates = "responses around zero from others"
 

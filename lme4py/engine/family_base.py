@@ -109,11 +109,15 @@ class RowNoise:
         How many independent noises there are: rows, or trials.
     weights : ndarray, shape (n,), or None
         Trials of each row, or the weights that divide its variance; None is one for each.
+    exact : bool
+        False where the noise is not normal on the scale of eta, or depends on the mean: then the two differ, but in the
+        shape of the distribution only.
     """
 
     name: str
     size: float
     weights: FloatArray | None = None
+    exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.engine.crossproducts import RowBlock, accumulate
 from lme4py.engine.glmm import GlmmProblem
-from lme4py.engine.identification import Identification, identify
+from lme4py.engine.identification import Identification
+from lme4py.engine.identify import identify
 from lme4py.engine.scaling import row_blocks
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.engine.variance_gram import variance_gram
@@ -37,7 +38,7 @@ def identify_glmm(problem: GlmmProblem, design: Design) -> Identification:
     Raises
     ------
     DesignError
-        As `lme4py.engine.identification.identify`.
+        As `lme4py.engine.identify`.
     """
     noise = problem.family.row_noise(problem.data)
     weights = None if noise is None else noise.weights
@@ -46,7 +47,7 @@ def identify_glmm(problem: GlmmProblem, design: Design) -> Identification:
     mix = None if weights is None else _orthonormal(problem, weights, size)
     blocks = (_row_block(problem, codes, weights, mix, place) for place in row_blocks(problem.n_obs, _ROWS))
     gram = variance_gram(problem.factors, problem.templates, accumulate(blocks, problem.factors), size)
-    return identify(gram, problem.S, design.terms, None if noise is None else noise.name)
+    return identify(gram, problem.S, design.terms, noise)
 
 
 def _row_block(

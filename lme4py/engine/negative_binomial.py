@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import xlog1py, xlogy
 
 from lme4py.design.response import ResponseData
-from lme4py.engine.family_base import MeanFamily, Order, Pieces, natural
+from lme4py.engine.family_base import MeanFamily, Order, Pieces, RowNoise, natural
 from lme4py.engine.special import log1p_minus, log_coefficient, log_rising, nb1_information
 from lme4py.engine.types import BoolArray, FloatArray
 
@@ -80,8 +80,9 @@ class NegativeBinomial2(MeanFamily):
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu + mu * mu * natural(-lam)
 
-    def row_noise(self, data: ResponseData) -> None:
-        """None: a gamma mixture and a normal effect of every row differ in shape."""
+    def row_noise(self, data: ResponseData) -> RowNoise | None:
+        """The gamma mixture that makes the counts overdispersed, as a normal effect of every row does."""
+        return RowNoise("the dispersion of the counts", float(data.n_obs), exact=False)
 
     def start_mean(self, data: ResponseData) -> FloatArray:
         return np.where(data.y == 0.0, 1.0 / 6.0, data.y)
@@ -152,8 +153,9 @@ class NegativeBinomial1(MeanFamily):
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu * (1.0 + natural(lam))
 
-    def row_noise(self, data: ResponseData) -> None:
-        """None: a gamma mixture and a normal effect of every row differ in shape."""
+    def row_noise(self, data: ResponseData) -> RowNoise | None:
+        """The gamma mixture that makes the counts overdispersed, as a normal effect of every row does."""
+        return RowNoise("the dispersion of the counts", float(data.n_obs), exact=False)
 
     def start_mean(self, data: ResponseData) -> FloatArray:
         return np.where(data.y == 0.0, 1.0 / 6.0, data.y)

@@ -155,6 +155,9 @@ def _convergence(fit: Any) -> CheckLine:
 
 def _identification(fit: Any) -> CheckLine:
     certificate = fit.certificate
+    weak = fit.identification.weak
+    if certificate.identified and weak:
+        return CheckLine("identification", False, f"{'; '.join(weak)}.", 0.0)
     if certificate.identified:
         return CheckLine("identification", True, "the design determines every variance and covariance.", 0.0)
     message = (
