@@ -20,6 +20,7 @@ import pytest
 import lme4py
 from lme4py.chunks import TINY, VARIABLE
 from lme4py.engine import sweep
+from lme4py.inference import deletion_batch
 
 PACKAGE = Path(lme4py.__file__).parent
 
@@ -38,6 +39,12 @@ OTHER = {
         "_LAPLACE_COST": "nodes times rows beyond which the check of the integral takes a smaller rule, or none",
         "_LADDER_COST": "nodes times rows of the advice",
     },
+    "engine/one_answer.py": {
+        "_NODES": "nodes of a rule",
+        "_MOST_NODES": "nodes of a rule",
+        "_MOST_VALUES": "beyond it the check is left out",
+    },
+    "engine/rivals.py": {"_DENSE": "from it on an evaluation costs too much for a search"},
     "engine/ordering.py": {
         "_MAX_EDGES": "an ordering is given up as dense: any ordering is right",
         "_SMALL": "an ordering is given up as dense: any ordering is right",
@@ -64,6 +71,7 @@ OTHER = {
     "inference/mixture.py": {"_DRAWS": "of a simulation", "_SEED": "a seed", "_PROJECTIONS": "of a simulation"},
     "inference/nesting.py": {"_PAIRS": "pairs that are compared first; all follow", "_SEED": "a seed"},
     "inference/response_quantiles.py": {"_STEPS": "iterations"},
+    "margins/draws.py": {"_MOST_EFFECTS": "beyond it what needs the joint covariance is refused"},
     "margins/multiplicity.py": dict.fromkeys(("_POINTS", "_FEWEST", "_MOST_DIMENSIONS"), "of an integration"),
     "margins/population.py": {"_MOST_ROWS": "beyond it a grid is refused"},
     "report/augment.py": {"_MOST_ROWS": "beyond it leverages are left out"},
@@ -176,6 +184,16 @@ def test_icc_at_the_boundary_does_not_depend_on_the_chunk_of_levels(groups, monk
         result = lme4py.icc(lme4py.lmer("flat ~ x + (1 | g)", groups))
         found.append([result.estimate, result.ci_lower, result.ci_upper])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6, atol=1e-9)
+
+
+def test_a_chunk_of_units_that_cannot_be_left_out(groups, monkeypatch):
+    """Row 5 alone determines a coefficient: its chunk has no other row, and nothing to fit."""
+    data = groups.assign(only=(np.arange(len(groups)) == 5).astype(float))
+    fit = lme4py.lmer("y ~ x + only + (1 | g)", data)
+    monkeypatch.setattr(deletion_batch, "_CHUNK", 1)
+    with pytest.warns(lme4py.errors.Lme4Warning, match="without 1 of the"):
+        found = fit.influence()
+    assert found.failed == (5,)
 
 
 @pytest.mark.skipif(TINY, reason="beyond one chunk of ordinary size")

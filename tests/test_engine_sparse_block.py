@@ -287,7 +287,8 @@ def test_local_mobility_is_sparse_and_random_mobility_dense(monkeypatch):
     assert random.forecast.sparse_seconds > 0.5 * random.forecast.dense_seconds
 
 
-def test_small_blocks_are_dense_without_a_forecast():
+def test_small_blocks_are_dense_without_a_forecast(monkeypatch):
+    monkeypatch.setattr(structure, "SPARSE_FROM", 3000)
     found = lmm.make_problem(workers_and_firms(2000, 200, local=True)).structure
     assert found.sparse is None
     assert found.forecast is None

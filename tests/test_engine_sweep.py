@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy import linalg
 import lme4py
 from lme4py.design.design import Design
 from lme4py.engine.crossproducts import RowBlock, accumulate
-from lme4py.engine.lmm import Point, Problem, make_problem
+from lme4py.engine.lmm import Criterion, Point, Problem, make_problem
 
 CASES = pytest.mark.parametrize("name", DESIGNS)
 
@@ -288,3 +289,29 @@ def test_random_layouts(seed):
     assert criterion(theta) == pytest.approx(expected.value, abs=1e-9)
     scale = max(1.0, np.abs(expected.gradient).max())
     np.testing.assert_allclose(criterion.gradient(theta), expected.gradient, rtol=0, atol=1e-9 * scale)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6, 1e9])
+def test_residual_map_has_no_cancellation(size):
+    """(I + A Sigma)^-1 to all digits, also where Sigma is so large that it is next to nothing."""
+    rng = np.random.default_rng(2)
+    codes, x = np.repeat(np.arange(6), 7), rng.normal(size=42)
+    ones = np.ones(42)
+    design = make_design(
+        rng.normal(size=42), np.column_stack([ones, x]), [make_term("g", codes, np.column_stack([ones, x]))]
+    )
+    problem = make_problem(design)
+    T = size * np.array([[1.0, 0.0], [-0.4, 0.7]])
+    stage = Criterion(problem, True).sweeper.factorize(problem.factor_T([T]), problem.base).stages[0]
+    Sigma = [[Fraction(v) for v in row] for row in T.tolist()]
+    Sigma = [[sum(a * b for a, b in zip(r, s, strict=True)) for s in Sigma] for r in Sigma]
+    for level in range(6):
+        A = [[Fraction(v) for v in row] for row in stage.A[:, :, level].tolist()]
+        M = [[sum(A[i][k] * Sigma[k][j] for k in range(2)) + (i == j) for j in range(2)] for i in range(2)]
+        det = M[0][0] * M[1][1] - M[0][1] * M[1][0]
+        exact = [[M[1][1] / det, -M[0][1] / det], [-M[1][0] / det, M[0][0] / det]]
+        # The condition of T'AT + I, of the order of ten, times rounding; I - A E would leave size^2 times that.
+        largest = max(abs(float(v)) for row in exact for v in row)
+        np.testing.assert_allclose(
+            stage.residual_map[:, :, level], np.array(exact, float), rtol=0, atol=1e-13 * largest
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from itertools import product
 from pathlib import Path
 from string import ascii_letters
@@ -311,12 +310,10 @@ SUM = "+".join(f"x{i}" for i in range(1_000))
         f"y ~ ({SUM} || g*h*i)",
     ],
 )
-def test_explosions_are_refused_quickly(text: str) -> None:
-    start = time.perf_counter()
+def test_explosions_are_refused(text: str) -> None:
+    # Without the limits these take minutes or all memory.
     with pytest.raises(FormulaError):
         parse_formula(text)
-    # About 1 s on a slow machine; without the limits these take minutes or all memory.
-    assert time.perf_counter() - start < 20
 
 
 def test_a_long_sum_is_read() -> None:

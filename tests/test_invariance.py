@@ -294,3 +294,51 @@ def test_any_start(crossed_data, seed, size):
     other = lme4py.lmer(CROSSED, crossed_data, start=start)
     assert other.criterion == pytest.approx(plain.criterion, abs=1e-8)  # both certified below 1e-9
     assert (other.theta[[0, 2, 3]] >= 0).all()
+
+
+def on_a_grid(seed: int) -> pd.DataFrame:
+    """Responses in steps of 2^-12 and a covariate in steps of 1/8: multiples of 2^30 are added without rounding."""
+    rng = np.random.default_rng(seed)
+    g, x = np.repeat(np.arange(12), 6), np.round(8 * rng.normal(size=72)) / 8
+    y = x + rng.normal(size=12)[g] + rng.normal(size=72)
+    return pd.DataFrame({"y": np.round(y * 2**12) / 2**12, "x": x, "g": g})
+
+
+def assert_same(moved, plain, tolerance, se_tolerance=None):
+    assert moved.sigma == pytest.approx(plain.sigma, rel=tolerance)
+    np.testing.assert_allclose(moved.theta, plain.theta, rtol=10 * tolerance)
+    np.testing.assert_allclose(moved.bse, plain.bse, rtol=se_tolerance or 10 * tolerance)
+    assert moved.log_likelihood == pytest.approx(plain.log_likelihood, abs=100 * tolerance)
+
+
+@pytest.mark.parametrize("power", [20, 30])
+def test_responses_far_from_zero(power):
+    data = on_a_grid(5)
+    far = data.assign(y=data["y"] + 2.0**power)
+    for formula in ("y ~ x + (1 | g)", "y ~ x + (x | g)"):
+        plain, moved = (lme4py.lmer(formula, frame) for frame in (data, far))
+        # The middle of the responses is subtracted without rounding: nothing but the last digits of what follows.
+        assert_same(moved, plain, 1e-12)
+        assert moved.params["x"] == pytest.approx(plain.params["x"], rel=1e-12)
+        # The intercept itself has as many digits as a double.
+        assert moved.params["Intercept"] - 2.0**power == pytest.approx(
+            plain.params["Intercept"], abs=2.0 ** (power - 50)
+        )
+    plain, moved = (lme4py.glmer("y ~ x + (1 | g)", frame, family="gaussian") for frame in (data, far))
+    assert moved.converged
+    # The linear predictor has 2^(power - 52) of a residual standard deviation of one as its last digit; differences of
+    # gradients over steps of 1e-3 lose three digits more.
+    unit = 2.0 ** (power - 52)
+    assert_same(moved, plain, max(4 * unit, 1e-9), max(1e3 * unit, 1e-6))
+    assert moved.params["x"] == pytest.approx(plain.params["x"], rel=max(4 * unit, 1e-9))
+
+
+@pytest.mark.parametrize("power", [20, 30])
+@pytest.mark.parametrize("formula", ["y ~ 0 + x + (1 | g)", "y ~ x + (x | g)"])
+def test_responses_with_a_slope_of_any_size(power, formula):
+    """What the fixed effects explain is taken out before the variances are looked at, to the last digit."""
+    data = on_a_grid(5)
+    plain = lme4py.lmer(formula, data)
+    steep = lme4py.lmer(formula, data.assign(y=data["y"] + 2.0**power * data["x"]))
+    # X beta has 2^(power - 52) as its last digit, beside a residual standard deviation of one.
+    assert_same(steep, plain, max(2.0 ** (power - 50), 1e-10))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import matplotlib
 import numpy as np
 import pytest
@@ -256,18 +254,6 @@ def test_robust_covariances_pass_through():
     np.testing.assert_allclose(by_matrix.std_error, named.std_error, rtol=1e-12)
     with pytest.raises(OptionError, match="does not belong"):
         Margins.linear_scale(fit, vcov=robust.vcov, ddf="kenward-roger")
-
-
-def test_speed_of_a_grid():
-    session_of = example_fit()
-    Margins.linear_scale(session_of).predict(atexog={"age": range(20, 76)})
-    times = []
-    for _ in range(5):
-        start = time.process_time()
-        Margins.linear_scale(session_of).predict(atexog={"age": list(range(20, 76))})
-        times.append(time.process_time() - start)
-    # 56 rows take about 1 ms; ten times that is the promise.
-    assert min(times) < 0.010
 
 
 # Plots ------------------------------------------------------------------------------------------------------

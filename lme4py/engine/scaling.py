@@ -24,6 +24,8 @@ from lme4py.errors import DataError
 
 # Beyond this condition number a cross-product loses too many digits and X is orthogonalised row by row.
 _SAFE_CONDITION = 1e3
+# Responses whose middle is this many times as far from zero as from the largest of them are moved to it.
+_FAR = 100.0
 # Rows that are worked on at one time: what is made of them stays in the cache of the processor.
 _ROWS = chunk(2**14)
 
@@ -111,8 +113,8 @@ class RowScaler:
     design : Design
     X, Z : ColumnMap
         Of the fixed effects and, for each term, of the random effects.
-    magnitude, spread : float
-        y inside is the residual of (y - offset) / magnitude from X, divided by `spread`.
+    origin, magnitude, spread : float
+        y inside is the residual of (y - offset - origin) / magnitude from X, divided by `spread`.
     steps : tuple of ndarray, each (p,)
         Coefficients of that residual, subtracted one after the other.
     weight_scale : float
@@ -121,6 +123,7 @@ class RowScaler:
     design: Design
     X: ColumnMap
     Z: tuple[ColumnMap, ...]
+    origin: float
     magnitude: float
     spread: float
     steps: tuple[FloatArray, ...]
@@ -138,7 +141,7 @@ class RowScaler:
         X = self.X(self.design.X[place])
         XY = np.empty((X.shape[0], X.shape[1] + 1))
         XY[:, :-1] = X
-        y = _response(self.design, place, self.magnitude)
+        y = _response(self.design, place, self.magnitude, self.origin)
         for step in self.steps:
             y -= X @ step
         np.divide(y, self.spread, out=XY[:, -1])
@@ -168,13 +171,16 @@ def plan_scaling(design: Design) -> tuple[Scaling, RowScaler]:
     weight_scale = 1.0 if design.weights is None else float(design.weights.mean())
     w = None if design.weights is None else design.weights / weight_scale
     C, fixed = _scale_fixed(design.X, w, design.x_names)
-    magnitude = _magnitude(design)
-    scaler = RowScaler(design, fixed, (), magnitude, 1.0, (), weight_scale)
+    constant = constant_column(design.X)
+    origin, magnitude = _range(design, constant is not None)
+    scaler = RowScaler(design, fixed, (), origin, magnitude, 1.0, (), weight_scale)
     spread, steps = _centre_response(scaler, w)
     random = [_scale_random(term, w) for term in design.terms]
     scaler = replace(scaler, Z=tuple(own for _, own in random), spread=spread, steps=steps)
     log_det = float(np.log(np.abs(np.linalg.det(C)))) if C.size else 0.0
     b0 = C @ (magnitude * sum(steps, np.zeros(C.shape[0])))
+    if constant is not None:
+        b0[constant] += origin / design.X[0, constant]
     return Scaling(C, magnitude * spread, b0, tuple(S for S, _ in random), log_det, weight_scale), scaler
 
 
@@ -183,24 +189,32 @@ def row_blocks(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def _response(design: Design, place: slice, magnitude: float) -> FloatArray:
-    """(y - offset) / magnitude of some rows."""
+def _response(design: Design, place: slice, magnitude: float, origin: float) -> FloatArray:
+    """(y - offset - origin) / magnitude of some rows."""
     y = design.y[place] if design.offset is None else design.y[place] - design.offset[place]
-    scaled: FloatArray = y / magnitude
+    scaled: FloatArray = (y - origin) / magnitude if origin else y / magnitude
     return scaled
 
 
-def _magnitude(design: Design) -> float:
-    """The largest response: squares of very small or very large numbers would leave the range of floating point."""
-    largest = 0.0
+def _range(design: Design, has_constant: bool) -> tuple[float, float]:
+    """The origin of the response, and the largest distance from it.
+
+    Far from zero, the origin is the middle of the responses, which is subtracted from them without rounding; a constant
+    column takes it up. Elsewhere it is zero. Squares of very small or very large numbers would leave the range of
+    floating point: the responses inside are divided by the distance.
+    """
+    low, high = np.inf, -np.inf
     for place in row_blocks(design.n_obs, _ROWS):
-        largest = max(largest, float(np.abs(_response(design, place, 1.0)).max()))
-    magnitude = largest or 1.0
+        y = _response(design, place, 1.0, 0.0)
+        low, high = min(low, float(y.min())), max(high, float(y.max()))
+    middle, half = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
+    is_far = has_constant and abs(middle) > _FAR * half > 0.0
+    magnitude = (half if is_far else max(abs(low), abs(high))) or 1.0
     if not 1e-140 < magnitude < 1e140:
         raise DataError(
             f"the largest response is {magnitude:.3g}, and its variance is beyond floating point; use other units."
         )
-    return magnitude
+    return middle if is_far else 0.0, magnitude
 
 
 def _means(X: FloatArray, w: FloatArray | None) -> FloatArray:
@@ -336,7 +350,9 @@ def _centre_response(scaler: RowScaler, w: FloatArray | None) -> tuple[float, tu
         steps.append(step / n)
     # The columns are orthonormal, and the last step is small.
     scale = float(np.sqrt(max(squares / n - float(steps[-1] @ steps[-1]), 0.0)))
-    if scale <= 1e-12 * np.sqrt(size2 / n) or scale == 0.0:
+    # Far from zero the responses themselves have no more digits.
+    noise = max(1e-12 * np.sqrt(size2 / n), 1e-14 * abs(scaler.origin) / scaler.magnitude)
+    if scale <= noise or scale == 0.0:
         raise DataError(
             "the fixed effects fit the response exactly (all residuals are zero), so there is no variation left for "
             "random effects; check the response, or leave out a fixed effect that is computed from it."

@@ -115,7 +115,7 @@ def _in_eta(link: Link, eta: FloatArray, v: FloatArray, order: int) -> tuple[Flo
     if link.name in ("inverse", "1/mu^2"):
         return _power(link.name, eta, v, order)
     sd = np.sqrt(v)
-    found = _tabulated(link, eta, sd, order) if eta.size >= _TABLE_FROM else None
+    found = _tabulated(link, eta, sd, order) if eta.size >= _TABLE_FROM and sd.any() else None
     return _trapezoidal(link, eta, sd, order) if found is None else found
 
 

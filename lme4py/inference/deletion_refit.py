@@ -79,6 +79,8 @@ def _batched(fit: Fit, ok: BoolArray, whole_levels: bool, full: bool) -> Deleted
         start = random_start(fit) if full else fit.theta_inside
         for units in solver.chunks(ok.size):
             units = units[ok[units]]
+            if not units.size:
+                continue
             products: Any = solver.levels(units) if whole_levels else solver.rows(units)
             found = solver.solve(products, start) if full else solver.step(products, start)
             phi = solver.covariances(found.theta, products)

@@ -173,13 +173,13 @@ profile_limits <- function(fn, best, lower, upper, j, rise = qchisq(0.95, 1)) {
   height <- function(v) {
     if (length(best) == 1) return(fn(v) - minimum - rise)
     inside <- function(x) fn(append(x, v, j - 1))
-    start <- pmin(pmax(warm$rest, lower[-j]), upper[-j])
-    found <- nlminb(start, inside, lower = lower[-j], upper = upper[-j],
-                    control = list(rel.tol = 1e-13, x.tol = 1e-9, iter.max = 500, eval.max = 2000))
-    again <- nlminb(found$par, inside, lower = lower[-j], upper = upper[-j],
-                    control = list(rel.tol = 1e-13, x.tol = 1e-9, iter.max = 500, eval.max = 2000))
-    warm$rest <- again$par
-    again$objective - minimum - rise
+    run <- function(start) nlminb(pmin(pmax(start, lower[-j]), upper[-j]), inside, lower = lower[-j], upper = upper[-j],
+                                  control = list(rel.tol = 1e-13, x.tol = 1e-9, iter.max = 500, eval.max = 2000))
+    # From the last point and from the maximum, each twice: one search may stop early.
+    found <- lapply(list(warm$rest, best[-j]), function(start) run(run(start)$par))
+    lowest <- found[[which.min(vapply(found, `[[`, 0, "objective"))]]
+    warm$rest <- lowest$par
+    lowest$objective - minimum - rise
   }
   side <- function(sign, bound, step) {
     warm$rest <- best[-j]

@@ -67,8 +67,9 @@ profiles <- function(name) {
     D[lower.tri(D, diag = TRUE)] == 0
   }))
   best <- c(unname(start), sigma(m))
-  lower <- c(ifelse(is_cor, -1 + 1e-12, 0), 1e-8)
-  upper <- c(ifelse(is_cor, 1 - 1e-12, Inf), Inf)
+  # lme4's deviance function does not recover from a number that is not finite: sigma keeps away from zero.
+  lower <- c(ifelse(is_cor, -1 + 1e-12, 0), sigma(m) / 30)
+  upper <- c(ifelse(is_cor, 1 - 1e-12, Inf), 30 * sigma(m))
   rows <- rownames(confint(m, method = "Wald", oldNames = FALSE))
   limits <- lapply(seq_along(best), function(j) profile_limits(deviance, best, lower, upper, j))
   X <- getME(m, "X")

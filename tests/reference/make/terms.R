@@ -1,5 +1,7 @@
-# Writes terms.json: what R's terms.formula() says of each formula. Run: Rscript terms.R (needs jsonlite).
-library(jsonlite)
+# terms.json: what R's terms.formula() says of each formula. Run in this directory: Rscript terms.R
+
+source("common.R")
+
 columns <- data.frame(y = 1, a = 1, b = 1, c = 1, d = 1)
 formulas <- c(
   "y ~ 1", "y ~ 0", "y ~ a", "y ~ 0 + a", "y ~ a - 1", "y ~ a + 0", "y ~ -1 + a", "y ~ a - 0", "y ~ a - 1 + 1",
@@ -42,4 +44,4 @@ result <- list(
   formulas = lapply(formulas, describe)
 )
 lines <- toJSON(result, auto_unbox = TRUE, pretty = FALSE)
-writeLines(gsub('{"formula"', '\n{"formula"', lines, fixed = TRUE), "terms.json")
+writeLines(gsub('{"formula"', '\n{"formula"', lines, fixed = TRUE), out_path("terms.json"))
