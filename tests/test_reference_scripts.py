@@ -30,10 +30,8 @@ def test_every_file_has_its_script_and_every_script_its_file():
 
 
 @pytest.mark.parametrize("path", FILES, ids=stem)
-def test_the_script_writes_that_file_and_the_table_names_it(path):
-    text = (MAKE / f"{stem(path)}.R").read_text(encoding="utf-8")
-    assert f'"{path.name}"' in text
-    assert f"| `{path.name}` | `{stem(path)}.R` |" in (MAKE / "README.md").read_text(encoding="utf-8")
+def test_the_script_writes_that_file(path):
+    assert f'{path.name}"' in (MAKE / f"{stem(path)}.R").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("section", sorted(set(CALLS) & {stem(path) for path in FILES} - {"formulas"}))
