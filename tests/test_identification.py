@@ -161,9 +161,7 @@ def test_an_effect_of_every_row(groups: pd.DataFrame) -> None:
         design = lme4py.lformula(formula, groups, family=family)
         problem = make_glmm(design, make_family(family), design.response)
         assert identify_glmm(problem, design) == Identification()
-    with pytest.warns(
-        lme4py.IdentificationWarning, match=r"^\(1 \| row\) and the dispersion of the gamma"
-    ):
+    with pytest.warns(lme4py.IdentificationWarning, match=r"^\(1 \| row\) and the dispersion of the gamma"):
         gamma = lme4py.glmer("size ~ x + (1 | row)", groups, "gamma")
     assert gamma.certificate.identified
     assert not gamma.check()["identification"].ok
