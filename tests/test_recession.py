@@ -17,6 +17,7 @@ import lme4py
 from lme4py.engine.family_base import HalfRows
 from lme4py.engine.recession import Recession, find_recession
 from lme4py.errors import ConvergenceWarning
+from lme4py.report.plot_effect import effect_data
 
 N = 144
 RNG = np.random.default_rng(0)
@@ -130,7 +131,7 @@ def test_against_linear_programmes(seed: int) -> None:
         assert np.abs(np.r_[low, high]).max() < 1e-9
         return
     null, cone, direction, moved = found
-    limits = Recession(("a", "b", "c"), np.eye(p), null, cone, moved.size, n, p).limits
+    limits = Recession(("a", "b", "c"), np.eye(p), null, cone, null.T @ direction, moved.size, n, p).limits
     # Along a generic direction every row moves that any direction moves.
     assert (rows @ direction > -1e-9).all()
     expected = np.where(low > -1e-9, np.where(high < 1e-9, 0.0, np.inf), np.where(high < 1e-9, -np.inf, np.nan))
@@ -332,6 +333,82 @@ class TestMethods:
 
     def test_simulations_keep_the_zeros(self) -> None:
         assert (self.found.simulate(3, seed=1)[ONE] == 0).all(axis=None)
+
+    def test_plots_and_shares_of_the_variance(self) -> None:
+        with pytest.warns(ConvergenceWarning, match="1 of 3 predictions have no interval"):
+            table = effect_data(self.found.fit, "f")
+        assert table.loc[2, "predicted"] == 0.0
+        assert table.loc[2, ["lower", "upper", "std_error"]].isna().all()
+        assert table.loc[:1].notna().all(axis=None)
+        with pytest.warns(ConvergenceWarning, match="the variance of the fixed effects needs finite estimates"):
+            shares = self.found.r_squared()
+        assert np.isnan([shares["marginal"], shares["var_fixed"]]).all()
+        assert np.isfinite(shares["var_random"])
+        assert self.found.plot("profile", variable="f[T.c]") is not None
+
+
+class TestMargins:
+    found, rest = fit(FORMULA.format("count")), lme4py.glmer(FORMULA.format("count"), DATA[~ONE], "poisson")
+    at = {"x": [0.5], "f": ["a", "b", "c"]}  # noqa: RUF012
+
+    @pytest.mark.parametrize("scale", ["linear_scale", "log_scale", "link_scale"])
+    @pytest.mark.parametrize("random", ["zero", "integrate"])
+    def test_cells_are_those_of_the_other_rows_or_limits(self, scale: str, random: str) -> None:
+        if scale == "link_scale" and random == "integrate":
+            return
+        a = getattr(lme4py.Margins, scale)(self.found, random=random).predict(atexog=self.at)
+        b = getattr(lme4py.Margins, scale)(self.rest, random=random).predict(atexog={**self.at, "f": ["a", "b"]})
+        np.testing.assert_allclose(a.estimate[:2], b.estimate, rtol=1e-5)
+        np.testing.assert_allclose(a.std_error[:2], b.std_error, rtol=1e-4)
+        assert a.estimate[2] == (-np.inf if scale == "link_scale" else 0.0)
+        assert np.isnan([a.std_error[2], a.p_values[2], *a.conf_int().iloc[2]]).all()
+        assert any("1 of 3 estimates have no standard error: f[T.c] goes to -inf" in note for note in a.all_notes())
+
+    def test_averages_and_slopes_over_separated_rows(self) -> None:
+        session = lme4py.Margins.linear_scale(self.found)
+        whole = session.predict()
+        means = np.where(ONE, 0.0, self.found.predict(DATA, include_random=False))
+        assert whole.estimate[0] == pytest.approx(means.mean(), rel=1e-10)
+        assert np.isnan(whole.std_error[0])
+        slope = session.dydx("x")
+        assert slope.estimate[0] == pytest.approx(means.mean() * self.found.params["x"], rel=1e-8)
+        assert np.isnan(slope.std_error[0])
+        # The slope of the logarithm does not depend on the level.
+        own = lme4py.Margins.log_scale(self.found).dydx("x")
+        assert np.log(own.estimate[0]) == pytest.approx(self.found.params["x"], rel=1e-8)
+        assert own.std_error[0] > 0.0
+
+    def test_adjustments_and_joint_tests_leave_it_out(self) -> None:
+        table = lme4py.Margins.linear_scale(self.found).predict(atexog=self.at)
+        some = lme4py.Margins.linear_scale(self.found).predict(atexog={**self.at, "f": ["a", "b"]})
+        np.testing.assert_allclose(table.adjust("bonferroni").p_values[:2], some.adjust("bonferroni").p_values)
+        assert table.joint_test()["chi2"] == pytest.approx(some.joint_test()["chi2"])
+
+    @pytest.mark.parametrize("method", ["simulation", "bootstrap"])
+    def test_draws(self, method: str) -> None:
+        session = lme4py.Margins.linear_scale(self.found, method=method, n_sim=50, n_boot=12)
+        table = session.predict(atexog=self.at)
+        assert table.estimate[2] == 0.0
+        assert np.isnan(table.std_error[2])
+        assert (table.std_error[:2] > 0.0).all()
+
+    def test_probabilities_of_categories(self) -> None:
+        m = fit(FORMULA.format("rank"), family="ordinal")
+        table = lme4py.Margins.linear_scale(m).predict(atexog={"f": ["a", "c"]})
+        by = table.to_frame().set_index(["category", "f"])
+        assert by.loc[(0, "c"), "estimate"] == 1.0
+        assert (by.xs("c", level="f")["std_error"].isna()).all()
+        assert (by.xs("a", level="f")["std_error"] > 0).all()
+
+    def test_what_has_no_limit_is_missing(self) -> None:
+        x = np.where(X > 0, X + 0.3, X - 0.2)
+        m = fit("y ~ x + (1 | g)", DATA.assign(x=x, y=(x > 0).astype(float)), "binomial")
+        table = lme4py.Margins.linear_scale(m).predict(atexog={"x": [-1.0, 0.0, 1.0]})
+        np.testing.assert_allclose(
+            table.estimate, [0.0, np.nan, 1.0], atol=1e-15
+        )  # the weights of the rows add up to 1
+        linear = lme4py.Margins.link_scale(m).predict(atexog={"x": [-1.0, 0.0, 1.0]})
+        np.testing.assert_array_equal(linear.estimate, [-np.inf, np.nan, np.inf])
 
 
 def test_bootstrap_limits_are_infinite_where_replicates_are() -> None:

@@ -89,7 +89,8 @@ def find_limit(
         return None
     null, cone, direction, moved = found
     n_moved = np.unique(half.row[moved]).size
-    recession = Recession(names, to_user, null, cone, n_moved, problem.n_obs, problem.n_fixed)
+    middle = null.T @ direction
+    recession = Recession(names, to_user, null, cone, middle, n_moved, problem.n_obs, problem.n_fixed)
     basis = scipy.linalg.null_space(null.T)
     identification = _of_rest(finder.problem.identification, terms, _rest(half, moved, problem.n_obs))
     if nAGQ == 0:

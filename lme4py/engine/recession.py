@@ -49,6 +49,8 @@ class Recession:
         Orthonormal directions inside that move none of the rows that remain in the limit.
     cone : ndarray, shape (r, q)
         Unit vectors: the rows that move, with the signs of their sides, in the coordinates of `null`.
+    middle : ndarray, shape (q,)
+        A direction inside the cone, in these coordinates, that moves every such row by 1 or more.
     n_moved, n_rows : int
         How many rows move, of how many.
     n_fixed : int
@@ -59,6 +61,7 @@ class Recession:
     to_user: FloatArray
     null: FloatArray
     cone: FloatArray
+    middle: FloatArray
     n_moved: int
     n_rows: int
     n_fixed: int
@@ -67,6 +70,18 @@ class Recession:
     def limits(self) -> FloatArray:
         """Limit of each coefficient: +inf, -inf, NaN where there is none, and 0 where it is finite, shape (P,)."""
         return self.limits_of(np.eye(len(self.names)))
+
+    @cached_property
+    def directions(self) -> FloatArray:
+        """Directions inside the cone that span it, shape (q + 1, P): each moves every row that moves by 1/2 or more."""
+        out = [self.middle]
+        away = self.cone @ self.middle
+        for unit in np.eye(self.middle.size):
+            # As far along this coordinate as leaves half the distance to every side of the cone.
+            room = np.min(0.5 * away / np.maximum(-(self.cone @ unit), 1e-9 * away.max()))
+            out.append(self.middle + min(float(room), float(np.linalg.norm(self.middle))) * unit)
+        inside: FloatArray = np.array(out) @ self.null.T
+        return inside @ self.to_user.T
 
     def finite(self, C: FloatArray) -> BoolArray:
         """Which rows c of C, (r, P) or (r, p), have a c'beta that is determined in the limit, shape (r,)."""

@@ -26,6 +26,7 @@ __all__ = [
     "category_probabilities",
     "ordinal_residuals",
     "predict_categories",
+    "probabilities_at_limits",
     "threshold_parameters",
     "thresholds",
     "thresholds_se",
@@ -114,7 +115,7 @@ def predict_categories(
 
         z = float(quantile(level, constant_df(fit, ddf)))
         parts += probability_limits(fit, rows.take(whole), z, average, cumulative=type == "cumulative")
-    parts = _at_limits(fit, rows.take(whole), parts, average, cumulative=type == "cumulative")
+    parts = probabilities_at_limits(fit, rows.take(whole), parts, average, cumulative=type == "cumulative")
     table = np.full((rows.n, len(fit.categories), len(parts)), np.nan)
     table[whole] = np.stack(parts, axis=-1)
     table, index = padded(fit, table) if frame is None else (table, frame.index)
@@ -123,7 +124,9 @@ def predict_categories(
     return _by_category(fit, table, index)
 
 
-def _at_limits(fit: GlmmFit, rows: Rows, parts: list[FloatArray], average: bool, cumulative: bool) -> list[FloatArray]:
+def probabilities_at_limits(
+    fit: GlmmFit, rows: Rows, parts: list[FloatArray], average: bool, cumulative: bool
+) -> list[FloatArray]:
     """Probabilities beside thresholds whose distance from eta is not finite: their limits, without intervals."""
     if fit.recession is None:
         return parts

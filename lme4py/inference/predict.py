@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "at_limits",
     "included_variance",
     "linear_predictor",
     "on_data_index",
@@ -108,7 +109,7 @@ def predict(
 
         parts += limits(fit, rows.take(whole), whole, interval, type, average, level, weights, ddf)
         names += ["lower", "upper"]
-    parts = _at_limits(fit, rows.take(whole), parts, type)
+    parts = at_limits(fit, rows.take(whole), parts, type)
     table = np.full((rows.n, len(parts)), np.nan)
     table[whole] = np.column_stack(parts)
     table, index = padded(fit, table) if frame is None else (table, frame.index)
@@ -153,7 +154,7 @@ def _predicted(fit: Fit | GlmmFit, rows: Rows, own_terms: int | None, average: b
     return fit.family.mean(eta)
 
 
-def _at_limits(fit: Fit | GlmmFit, rows: Rows, parts: list[FloatArray], type: str) -> list[FloatArray]:
+def at_limits(fit: Fit | GlmmFit, rows: Rows, parts: list[FloatArray], type: str) -> list[FloatArray]:
     """Predictions without a finite linear predictor: their limits, without an interval."""
     recession = recession_of(fit)
     if recession is None or not isinstance(fit, GlmmFit):

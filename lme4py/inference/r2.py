@@ -10,6 +10,7 @@ from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
+from lme4py.inference.limits import warn_unknown
 from lme4py.inference.observation import Observation, observation_variance
 
 __all__ = ["RSquared", "fixed_variance", "observation_level", "r_squared", "random_moments", "rest_variance"]
@@ -46,9 +47,11 @@ def observation_level(fit: Fit | GlmmFit) -> tuple[bool, ...]:
 
 
 def fixed_variance(fit: Fit | GlmmFit) -> float:
-    """Variance of X beta over the rows (offsets left out, denominator n - 1)."""
+    """Variance of X beta over the rows (offsets left out, denominator n - 1); NaN where X beta is not finite."""
     if fit.design.n_obs < 2 or not fit.beta.size:
         return 0.0
+    if warn_unknown(fit, fit.design.X, "the variance of the fixed effects", stacklevel=4):
+        return float("nan")
     return float(np.var(fit.design.X @ fit.beta, ddof=1))
 
 

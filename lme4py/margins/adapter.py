@@ -12,6 +12,7 @@ import numpy as np
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
 from lme4py.engine.links import Link
+from lme4py.engine.recession import Recession
 from lme4py.engine.types import FloatArray, SparseMatrix
 from lme4py.errors import OptionError
 from lme4py.inference.joint_tests import JointMethod
@@ -170,6 +171,7 @@ class ModelAdapter(ABC):
     parameter_vcov: FloatArray | None = None
     group: str | None = None
     notes: tuple[str, ...] = ()
+    recession: Recession | None = None
     default_ddf: str = "normal"
     alpha: float = 0.05
     n_beyond: int = 0

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from lme4py.engine.recession import Recession
 from lme4py.engine.types import BoolArray, FloatArray
 from lme4py.errors import OptionError
 from lme4py.inference.df import Plain
@@ -16,6 +17,7 @@ from lme4py.inference.joint_tests import JointMethod
 from lme4py.margins.adapter import DdfMethod, ModelAdapter, Random
 from lme4py.margins.estimands import Estimand, Values
 from lme4py.margins.grids import Parameters
+from lme4py.margins.limits import Limits, limits_of
 from lme4py.margins.nearby import Nearby
 
 __all__ = ["Done", "Inference"]
@@ -185,7 +187,9 @@ class Inference:
         value, whole = estimand(self.estimates, True)
         jacobian = self._reduced(whole)
         lost = _moves(whole[:, p : p + self.adapter.n_beyond], jacobian)
-        if not np.isfinite(value).all():
+        limits = self._limits(estimand, value)
+        value, open_ones = limits.value, limits.depends
+        if not np.isfinite(value[~open_ones]).all():
             bad = int((~np.isfinite(value)).sum())
             raise OptionError(
                 f"{bad} of {value.size} estimates are not finite: a predicted value lies outside the range of the "
@@ -214,12 +218,26 @@ class Inference:
         nearby = None
         known = self.joint is None or jacobian.shape[1] <= _MOST_EFFECTS
         if curved and value.size > 1 and known:
-            nearby = Nearby(self._known_part(estimand, ~lost), self._plain, self._uncertainty(jacobian.shape[1]))
-        if lost.any():
-            for array in (value, df, covariance, covariance.T, jacobian, *([] if draws is None else [draws.T])):
-                array[lost] = np.nan
-            notes = (*notes, _lost_note(int(lost.sum()), lost.size))
+            known_part = self._known_part(estimand, ~(lost | open_ones))
+            nearby = Nearby(known_part, self._plain, self._uncertainty(jacobian.shape[1]))
+        if (lost | open_ones).any():
+            for array in (df, covariance, covariance.T, jacobian, *([] if draws is None else [draws.T])):
+                array[lost | open_ones] = np.nan
+            value[lost] = np.nan
+            notes = (*notes, *_lost_notes(int(lost.sum()), int(open_ones.sum()), lost.size, self.adapter.recession))
         return Done(value, covariance, jacobian, df, draws, tests, notes, nearby)
+
+    def _limits(self, estimand: Estimand, value: FloatArray) -> Limits:
+        """The limits of estimates where some coefficients have no finite estimate."""
+        recession, link = self.adapter.recession, self.adapter.link
+        if recession is None or link is None:
+            return Limits(value, np.zeros(value.size, dtype=bool))
+
+        def moved(change: FloatArray) -> FloatArray:
+            plain = replace(self._plain, beta=self._plain.beta + change[: self._plain.beta.size])
+            return estimand(self._expanded(plain), False)[0]
+
+        return limits_of(moved, value, recession, link.tail)
 
     def _known_part(self, estimand: Estimand, known: BoolArray) -> Estimand:
         """The estimands that can be estimated, as a function of the coefficients of the fit."""
@@ -283,11 +301,19 @@ def _moves(beyond: FloatArray, jacobian: FloatArray) -> BoolArray:
     return moves
 
 
-def _lost_note(lost: int, total: int) -> str:
-    return (
-        f"{lost} of {total} estimates cannot be estimated and are NaN: the data hold no rows for a combination of "
-        "values that they need."
-    )
+def _lost_notes(lost: int, infinite: int, total: int, recession: Recession | None) -> tuple[str, ...]:
+    notes: list[str] = []
+    if lost:
+        notes.append(
+            f"{lost} of {total} estimates cannot be estimated and are NaN: the data hold no rows for a combination of "
+            "values that they need."
+        )
+    if infinite and recession is not None:
+        notes.append(
+            f"{infinite} of {total} estimates have no standard error: {recession.sentence} (separation), and they are "
+            "the limits, NaN where there is none."
+        )
+    return tuple(notes)
 
 
 def _checked_matrix(vcov: Any, p: int, m: int) -> FloatArray:

@@ -37,6 +37,11 @@ def make_model(fit: Any) -> Any:
         number for all rows of a call: where rows have different degrees of freedom, the smallest.
     """
     adapter = find_adapter(fit)
+    if adapter.recession is not None:
+        raise OptionError(
+            f"in this fit {adapter.recession.sentence} (separation), which marginaleffects cannot be told; use "
+            "lme4py.Margins, which gives limits."
+        )
     method = adapter.test_method(adapter.default_ddf)
     vcov = adapter.vcov if method is None else method.vcov
     abstract, vault, polars = _library()

@@ -147,8 +147,8 @@ class MarginsResult:
 
     @property
     def estimable(self) -> BoolArray:
-        """Which estimates there are, shape (K,); the others are NaN and count in no adjustment or joint test."""
-        known: BoolArray = ~np.isnan(self.value)
+        """Which estimates there are with an error, shape (K,); the others count in no adjustment or joint test."""
+        known: BoolArray = np.isfinite(self.value) & ~np.isnan(np.diag(self.covariance))
         return known
 
     def known_part(self) -> MarginsResult:

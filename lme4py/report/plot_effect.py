@@ -14,6 +14,8 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import chosen_alpha, constant_df, quantile
+from lme4py.inference.limits import masked, unknown
+from lme4py.inference.predict import at_limits
 from lme4py.inference.prediction_rows import Rows
 from lme4py.inference.predictor_error import predictor_error
 from lme4py.report.parts import AnyFit, is_ordinal
@@ -94,7 +96,8 @@ def effect_data(
     X = _averaged(fit, columns, dict(zip(focus, points, strict=True)), held, weights)
     offset = 0.0 if fit.design.offset is None else float(np.mean(fit.design.offset))
     eta = X @ fit.beta + offset
-    spread = predictor_error(fit, Rows(X, np.full(len(X), offset), {}, {}, None))
+    rows = Rows(X, np.full(len(X), offset), {}, {}, None)
+    spread = predictor_error(fit, rows)
     error, half = np.sqrt(spread.variance), spread.half(level)
     table = pd.DataFrame({name: _shown(columns[name], value) for name, value in zip(focus, points, strict=True)})
     if isinstance(fit, GlmmFit) and is_ordinal(fit) and type == "response":
@@ -103,8 +106,10 @@ def effect_data(
     mean: Any = _inverse_link(fit, type)
     low, high = mean(eta - half), mean(eta + half)
     # A decreasing inverse link turns the limits round.
-    parts = {"predicted": mean(eta), "lower": np.minimum(low, high), "upper": np.maximum(low, high)}
-    return table.assign(**parts, linear=eta, std_error=error)
+    found = [mean(eta), np.minimum(low, high), np.maximum(low, high)]
+    parts = dict(zip(("predicted", "lower", "upper"), at_limits(fit, rows, found, type), strict=True))
+    known = np.where(unknown(fit, X), np.nan, error)
+    return table.assign(**parts, linear=masked(fit, X, eta), std_error=known)
 
 
 def _known(names: list[str], name: object, what: str) -> str:

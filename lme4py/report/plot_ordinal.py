@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.inference.ordinal import family_of
+from lme4py.inference.ordinal import family_of, probabilities_at_limits
 from lme4py.inference.ordinal_intervals import probability_limits
 from lme4py.inference.prediction_rows import Rows
 
@@ -39,8 +39,8 @@ def category_rows(fit: GlmmFit, table: pd.DataFrame, X: FloatArray, eta: FloatAr
     import pandas as pd
 
     rows = Rows(X, eta - X @ fit.beta, {}, {}, None)
-    p = family_of(fit).probabilities(eta, fit.lam)
-    lower, upper = probability_limits(fit, rows, z)
+    found = [family_of(fit).probabilities(eta, fit.lam), *probability_limits(fit, rows, z)]
+    p, lower, upper = probabilities_at_limits(fit, rows, found, average=False, cumulative=False)
     blocks = []
     for k, label in enumerate(fit.categories):
         parts: dict[str, Any] = {

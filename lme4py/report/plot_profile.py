@@ -88,7 +88,9 @@ def profile(
     height = -float(special.ndtri(alpha / 2.0))
     for axis, name in zip(axes, names, strict=True):
         own = table[table["parameter"] == name]
-        low, high = (float(limits.loc[name, side]) for side in ("lower", "upper"))
+        # A limit at infinity ends with the curve.
+        ends = own["value"].min(), own["value"].max()
+        low, high = np.clip([float(limits.loc[name, side]) for side in ("lower", "upper")], *ends).tolist()
         axis.axvspan(low, high, color=LIGHT, alpha=0.3, linewidth=0)
         for level in (-height, height):
             axis.axhline(level, color=GREY, linewidth=0.8, linestyle=":")
