@@ -14,14 +14,19 @@ import pytest
 from reference_data import REFERENCE
 
 import lme4py
+from lme4py.engine.lmm import Criterion
 from lme4py.engine.optimize import Control, Local, minimise
 from lme4py.engine.rivals import is_large
+from lme4py.engine.solve import solve
 from lme4py.engine.threads import limited_threads
+from lme4py.inference.allfit import all_fit
+from lme4py.inference.batch import BatchSolver
+from lme4py.inference.refit import Responses, refit_ml
 
 CASES = json.loads((REFERENCE / "optima.json").read_text(encoding="utf-8"))
 MODELS = ("y ~ x + (1 | g)", "y ~ x + (x | g)", "y ~ x + (1 | g) + (1 | h)", "y ~ x + (1 | g/h)")
 # Groups, rows of each, slope between groups, residual standard deviation; the slope within groups is -1.
-SETTINGS = ((5, 10, 3, 0.5), (8, 15, 3, 0.5), (20, 10, 3, 0.5), (10, 10, 3, 1), (10, 30, 3, 2))
+SETTINGS = ((5, 10, 3, 0.5), (20, 10, 3, 0.5), (10, 10, 3, 1), (10, 30, 3, 2))
 
 
 def simpson(groups: int, rows: int, between: float, sd: float, seed: int) -> pd.DataFrame:
@@ -123,7 +128,7 @@ def random_data(seed: int) -> tuple[pd.DataFrame, str]:
     return pd.DataFrame({"g": g, "h": h, "x": mean + other + within, "y": y}), formulas[seed % len(formulas)]
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(18))
 def test_random_data(seed: int) -> None:
     data, formula = random_data(seed)
     criterion = lme4py.lmm_criterion(lme4py.lformula(formula, data), reml=seed % 4 < 2)
@@ -165,3 +170,133 @@ def test_nothing_is_compared_when_there_is_no_evaluation_left() -> None:
     criterion = lme4py.lmm_criterion(lme4py.lformula("y ~ x + (1 | g)", simpson(8, 15, 3, 0.5, 7)))
     stopped = lme4py.optimize_criterion(criterion, [0.5], {"max_evaluations": 1})
     assert (len(stopped.log), stopped.compared) == (1, ())
+
+
+# --- what follows from a fit ------------------------------------------------------------------------------------------
+
+
+def at_zero(formula: str, data: pd.DataFrame) -> lme4py.Fit:
+    """The fit at the local minimum where every variance is zero, whatever is lower."""
+    design = lme4py.lformula(formula, data)
+    criterion = lme4py.lmm_criterion(design, reml=False)
+    start = np.zeros(criterion.inside.problem.templates.n_theta)
+    optimum = lme4py.optimize_criterion(criterion, start, {"max_evaluations": 1})
+    return lme4py.make_fit(design, criterion, optimum)
+
+
+def test_a_zero_variance_without_comparison_makes_no_claim() -> None:
+    """The gradient vanishes and the curvature is positive there, yet a model without the variance fits far worse."""
+    certificate = at_zero("y ~ x + (1 | g)", simpson(8, 15, 3, 0.5, 7)).certificate
+    assert certificate.converged
+    assert "no other start was compared" in certificate.verdict
+    assert "fits as well" not in certificate.verdict
+
+
+@pytest.mark.parametrize("formula", MODELS[:3])
+def test_all_fit_finds_what_a_fit_missed(formula: str) -> None:
+    found = all_fit(at_zero(formula, simpson(8, 15, 3, 0.5, 7)), ["trust-region", "L-BFGS-B"], seed=1)
+    assert not found.agree
+    assert "lower criterion than the fit, by 21" in str(found)
+    assert found.table["criterion"].min() == pytest.approx(
+        fitted(formula, simpson(8, 15, 3, 0.5, 7), False).criterion, abs=1e-3
+    )
+
+
+def test_tests_of_the_variance() -> None:
+    data = simpson(8, 15, 3, 0.5, 7)
+    result = fitted("y ~ x + (1 | g)", data)
+    # The restricted criterion of the linear model, by dense algebra.
+    X = np.column_stack([np.ones(120), data["x"]])
+    rest = data["y"] - X @ np.linalg.lstsq(X, data["y"], rcond=None)[0]
+    linear = 118 * (1 + np.log(2 * np.pi * rest @ rest / 118)) + np.linalg.slogdet(X.T @ X)[1]
+    row = result.ranova().loc["(1 | g)"]
+    assert row["chi2"] == pytest.approx(linear - result.criterion, abs=1e-6)  # two numbers of size 400
+    assert row["p_value"] < 1e-40
+    test = lme4py.lrtest(None, result)
+    assert test.chi2 == pytest.approx(linear - result.criterion, abs=1e-6)
+    # A smaller model has its second minimum too.
+    slopes = fitted("y ~ x + (x | g)", data)
+    assert lme4py.lrtest(result, slopes).chi2 == pytest.approx(result.criterion - slopes.criterion, abs=1e-6)
+    assert slopes.ranova().loc["x in (x | g)", "chi2"] == pytest.approx(result.criterion - slopes.criterion, abs=1e-6)
+    simulated = lme4py.lrtest(None, result, method="bootstrap", n_sim=200, seed=1)
+    assert simulated.p_value < 0.01
+
+
+def test_every_door_and_every_refit_ends_in_the_same_minimum() -> None:
+    data = simpson(8, 15, 3, 0.5, 7)
+    right = fitted("y ~ x + (1 | g)", data)
+    assert lme4py.mixed(data, "y", "x", "g").criterion == pytest.approx(right.criterion, abs=1e-8)
+    other = fitted("y ~ x + (1 | g)", data.assign(y=np.random.default_rng(0).normal(size=120)))
+    assert other.refit(data["y"].to_numpy()).criterion == pytest.approx(right.criterion, abs=1e-8)
+    assert fitted("y ~ 1 + (1 | g)", data).update(". ~ . + x").criterion == pytest.approx(right.criterion, abs=1e-8)
+    ml = fitted("y ~ x + (1 | g)", data, False)
+    assert refit_ml(right.fit).criterion == pytest.approx(ml.criterion, abs=1e-8)
+
+
+def test_profile_limits_are_those_of_lme4() -> None:
+    reference = np.array(CASES["profile"])[[2, 3]]
+    result = fitted("y ~ x + (1 | g)", pd.DataFrame(CASES["fits"][0]["data"]), False)
+    # lme4 interpolates its profiles.
+    np.testing.assert_allclose(result.conf_int(method="profile"), reference, rtol=2e-3)
+
+
+def two_maxima() -> pd.DataFrame:
+    """Five groups of four rows, whose two minima are 1.4 apart."""
+    rng = np.random.default_rng(56)
+    g = np.repeat(np.arange(5), 4)
+    x = 2.0 * g + rng.uniform(0, 2, 20)
+    return pd.DataFrame({"g": g, "x": x, "y": 1.2 * g - (x - 2 * g) + 1.1 * rng.standard_normal(20)})
+
+
+def test_an_interval_holds_both_maxima() -> None:
+    data = two_maxima()
+    result = fitted("y ~ x + (1 | g)", data, False)
+    assert "but another minimum is only 1.4 above" in result.fit.certificate.verdict
+    interval = result.conf_int(method="profile", parm="x")
+    assert "the likelihood has two maxima" in interval.attrs["note"]
+    sizes = np.concatenate([[0.0], np.geomspace(0.01, 300.0, 300)])
+
+    def deviance(slope: float) -> float:
+        """Over all variances, with the slope in the response: no search, no profile."""
+        design = lme4py.lformula("y ~ 1 + (1 | g)", data.assign(y=data["y"] - slope * data["x"]))
+        criterion = lme4py.lmm_criterion(design, False)
+        return min(criterion([size]) for size in sizes) - result.criterion
+
+    lower, upper = interval.loc["x"]
+    for limit in (lower, upper):
+        # The grid of the variances is 3 % wide, and the deviance quadratic in that.
+        assert deviance(limit) == pytest.approx(3.8415, abs=0.01)
+    assert min(deviance(lower - 0.05), deviance(upper + 0.05)) > 3.85
+    assert deviance(0.5 * (lower + upper)) > 3.85
+
+
+@pytest.mark.parametrize("formula", MODELS[:2])
+@pytest.mark.parametrize("start", [0.1, 30.0])
+def test_many_responses_at_once(formula: str, start: float) -> None:
+    """Bootstrap, simulated tests and deletions fit all responses together; each must find its lowest minimum."""
+    fit = fitted(formula, simpson(8, 15, 3, 0.5, 7)).fit
+    rng = np.random.default_rng(0)
+    Y = fit.design.y[:, None] + rng.uniform(0.0, 2.0, 30) * rng.normal(size=(120, 30))
+    responses = Responses(fit)
+    Zy, Xy, yy = responses.products(Y)
+    solver = BatchSolver(Criterion(fit.problem, True))
+    found = solver.solve(solver.sums(Zy[0], Xy, yy), start * fit.problem.templates.initial())
+    assert found.converged.all()
+    for b in range(30):
+        problem = responses.problem([z[:, b] for z in Zy], Xy[:, b], float(yy[b]))
+        alone = solve(Criterion(problem, True), None, Control()).value
+        # Both are certified to 1e-9 or so.
+        assert found.value[b] == pytest.approx(alone, abs=1e-6)
+
+
+def test_bootstrap_and_influence() -> None:
+    data = simpson(8, 15, 3, 0.5, 7)
+    result = fitted("y ~ x + (1 | g)", data)
+    replicates = result.bootstrap(100, seed=1).replicates
+    # All follow the slope within groups, -1, and not the one between them, 1.5.
+    assert replicates["x"].max() < -0.5
+    influence = result.influence(group="g", method="refit")
+    for level in (0, 5):
+        without = fitted("y ~ x + (1 | g)", data[data["g"] != level].reset_index(drop=True))
+        # Two fits, each certified to 1e-9 or so of the criterion.
+        assert influence.fixef.loc[level, "x"] == pytest.approx(without.params["x"], rel=1e-6)

@@ -140,6 +140,8 @@ class Evaluation:
 CONVERGED = 1e-6
 # Relative standard deviations below this make a fit singular (the tolerance users know from lme4).
 SINGULAR = 1e-4
+# Minima closer than the first are one; one further above than the second is outside every interval of 99 %.
+_SAME, _EXCLUDED = 1e-4, 6.64
 # Models with more random effects than this are certified with the optimiser's Hessian.
 LARGE = 2000
 # Up to this many random effects a dense matrix of all of them is cheaper than gradients beside the optimum.
@@ -181,7 +183,9 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
         converged=converged,
         is_singular=bool(singular),
         singular=shown,
-        verdict=verdict(what, converged, bound, descends, shown, optimum.compared, identification.sentences),
+        verdict=verdict(
+            what, converged, bound, descends, shown, optimum.compared, identification.sentences, optimum.value
+        ),
         compared=optimum.compared,
         unidentified=identification.sentences,
     )
@@ -291,6 +295,7 @@ def verdict(
     singular: Sequence[str],
     compared: Sequence[Rival] = (),
     unidentified: Sequence[str] = (),
+    value: float = np.inf,
 ) -> str:
     """One sentence for people, and another where variances are not identified.
 
@@ -302,8 +307,10 @@ def verdict(
     bound : float
     singular, compared, unidentified : sequence
         As in `Certificate`.
+    value : float
+        The criterion at the minimum, to say how far above another one is.
     """
-    first = _reached(what, converged, bound, descends, singular, compared)
+    first = _reached(what, converged, bound, descends, singular, _compared(compared, value))
     return f"{first} {describe_unidentified(unidentified)}" if unidentified else first
 
 
@@ -328,9 +335,9 @@ def _reached(
     bound: float,
     descends: bool,
     singular: Sequence[str],
-    compared: Sequence[Rival],
+    compared: str,
 ) -> str:
-    """Whether a minimum was reached, and what for one."""
+    """Whether a minimum was reached, and what for one; `compared` in words."""
     if not converged:
         why = "it still falls in some direction" if descends else f"it could still fall by about {bound:.1g}"
         return (
@@ -339,23 +346,38 @@ def _reached(
             "(`control={'max_evaluations': 1000}`)."
         )
     room = f"at most {bound:.0e}" if bound >= 1e-12 else "less than 1e-12"
-    proved = f"a local minimum of {what} is proved (it could fall by {room}); {_compared(compared)}"
+    proved = f"a local minimum of {what} is proved (it could fall by {room}); {compared}"
     if not singular:
         return f"Converged: {proved}."
     # Without a comparison nobody knows whether the criterion is lower elsewhere, with a variance that is not zero.
-    without = "; a model without it fits as well" if compared else ""
+    without = "" if compared == _NOTHING else "; a model without it fits as well"
     return (
         f"Converged to a singular fit ({'; '.join(singular)}): {proved}. The data do not support this part of the "
         f"random effects{without}."
     )
 
 
-def _compared(compared: Sequence[Rival]) -> str:
+_NOTHING = "no other start was compared"
+
+
+def _compared(compared: Sequence[Rival], value: float) -> str:
     """What was compared, in words: "compared with 2 other starts and 9 other points, none lower"."""
     if not compared:
-        return "no other start was compared"
+        return _NOTHING
     starts = sum(one.reached is not None for one in compared)
     points = sum(one.points for one in compared if one.reached is None)
     counts = (starts, "other start"), (points, "other point")
     parts = [f"{count} {what}{'s' if count > 1 else ''}" for count, what in counts if count]
-    return f"compared with {' and '.join(parts)}, none lower"
+    return f"compared with {' and '.join(parts)}, none lower{_second(compared, value)}"
+
+
+def _second(compared: Sequence[Rival], value: float) -> str:
+    """A warning of another minimum that the data hardly exclude."""
+    rises = [one.reached - value for one in compared if one.reached is not None]
+    above = min((rise for rise in rises if rise > _SAME), default=np.inf)
+    if above > _EXCLUDED:
+        return ""
+    return (
+        f", but another minimum is only {above:.2g} above: standard errors know nothing of it, "
+        "`conf_int(method='profile')` does"
+    )

@@ -70,6 +70,8 @@ def compare(
         search.glance(label, point)
     else:
         search.everywhere()
+    if point is not None and point.value < search.best.value:
+        search.follow(f"far out {label}", theta)
     return search.result()
 
 
@@ -171,6 +173,29 @@ def outer_start(criterion: Criterion, point: Point) -> FloatArray:
     return problem.templates.theta_of_factors(roots)
 
 
+def starts(criterion: Criterion) -> Iterator[tuple[str, FloatArray]]:
+    """The starts of a search: by moments, and from all points far out.
+
+    Parameters
+    ----------
+    criterion : Criterion
+    """
+    yield "moments", moment_start(criterion)
+    for what, theta in outer_points(criterion.problem):
+        point = _evaluate(criterion, theta)
+        if point is not None:
+            yield what, outer_start(criterion, point)
+
+
+def _evaluate(criterion: Criterion, theta: FloatArray) -> Point | None:
+    try:
+        point = criterion.evaluate(theta)
+    except np.linalg.LinAlgError:
+        return None
+    point.swept.discard()
+    return point
+
+
 def _noise(problem: Problem, f: int) -> FloatArray:
     """Mean covariance of the modes far out when all variances of the factor are zero, relative to sigma^2."""
     A = problem.cross.diagonal[f]
@@ -207,7 +232,7 @@ class _Search:
 
     def look(self, what: str, theta: FloatArray) -> Point | None:
         """The criterion far out."""
-        point = self._evaluate(theta)
+        point = _evaluate(self.criterion, theta)
         if point is not None:
             self.rivals.append(Rival(f"far out {what}", point.value))
         return point
@@ -224,23 +249,16 @@ class _Search:
             return
         _, fall = trust_region_step(here.gradient, here.hessian, 0.5 * float(np.linalg.norm(theta)))
         if here.value - fall < self.best.value:
-            self._follow(what, theta)
+            self.follow(what, theta)
         else:
             self.rivals.append(Rival(what, here.value))
 
     def everywhere(self) -> None:
         """All starts, and scans."""
-        self.start("moments", moment_start(self.criterion))
         outer = None
-        for what, theta in outer_points(self.problem):
-            point = self._evaluate(theta)
-            if point is None:
-                continue
-            start = outer_start(self.criterion, point)
-            outer = start if outer is None else outer
-            self.start(what, start)
-            if point.value < self.best.value:
-                self._follow(f"far out {what}", theta)
+        for what, theta in starts(self.criterion):
+            self.start(what, theta)
+            outer = theta if outer is None and what != "moments" else outer
         if is_near_zero(self.problem, self.best.theta):
             self.start("correlations reversed", self._reversed())
         if outer is not None:
@@ -249,9 +267,10 @@ class _Search:
     def start(self, what: str, theta: FloatArray) -> None:
         """Descend from a start unless it belongs to a minimum that is known."""
         if not self._is_known(theta):
-            self._follow(what, theta)
+            self.follow(what, theta)
 
-    def _follow(self, what: str, theta: FloatArray) -> None:
+    def follow(self, what: str, theta: FloatArray) -> None:
+        """Descend from a start."""
         try:
             found = self.descend(theta)
         except DesignError:  # no value there
@@ -264,14 +283,6 @@ class _Search:
 
     def _is_known(self, theta: FloatArray, within: float = _SAME_BASIN) -> bool:
         return any(_same_basin(self.templates, theta, other, within) for other in self.known)
-
-    def _evaluate(self, theta: FloatArray) -> Point | None:
-        try:
-            point = self.criterion.evaluate(theta)
-        except np.linalg.LinAlgError:
-            return None
-        point.swept.discard()
-        return point
 
     def _reversed(self) -> FloatArray:
         """theta with the signs of covariances reversed, and off the boundary."""
@@ -300,7 +311,7 @@ class _Search:
         ]
         best, values = self.best.value, []
         for c, theta in zip(sizes, thetas, strict=True):
-            point = None if c == here else self._evaluate(theta)
+            point = None if c == here else _evaluate(self.criterion, theta)
             values.append(best if c == here else np.inf if point is None else point.value)
         seen = [value for c, value in zip(sizes, values, strict=True) if c != here and np.isfinite(value)]
         for i in _dips(values):

@@ -11,16 +11,19 @@ import scipy.optimize
 from lme4py.engine.covariance import Templates
 from lme4py.engine.lmm import Criterion
 from lme4py.engine.optimize import Control, Local, Optimum, minimise, trust_region_step
-from lme4py.engine.rivals import compare
+from lme4py.engine.rivals import compare, starts
 from lme4py.engine.small import singular_values
 from lme4py.engine.start import moment_start
 from lme4py.engine.types import FloatArray
+from lme4py.errors import DesignError
 
 # Relative standard deviations below this are tried as exact zeros.
 _SNAP = 1e-3
 # A start with relative standard deviations beyond the first is moved in to the second: further out the criterion hardly
 # knows the shape of a covariance matrix, and the way back is long.
 _REACH, _MOVED_IN = 300.0, 100.0
+# Minima whose values differ by less are one.
+_APART = 1e-6
 # A predicted decrease of the criterion above this where the optimiser stopped calls for the fall-back.
 _STUCK = 1e-7
 
@@ -36,6 +39,38 @@ def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> O
     control : Control
     """
 
+    local = _local(criterion)
+
+    def descend(theta: FloatArray) -> Optimum:
+        return _descend(criterion, local, theta, control)
+
+    first = moment_start(criterion) if start is None else _within_reach(criterion.problem.templates, start)
+    optimum = descend(first)
+    if len(optimum.log) >= control.max_evaluations:
+        return optimum
+    return compare(criterion, optimum, "moments" if start is None else "start", descend, local)
+
+
+def minima(criterion: Criterion) -> list[Optimum]:
+    """The different local minima that the usual starts lead to, lowest first.
+
+    Parameters
+    ----------
+    criterion : Criterion
+    """
+    local, control = _local(criterion), Control()
+    found: list[Optimum] = []
+    for _, theta in starts(criterion):
+        try:
+            found.append(_descend(criterion, local, theta, control))
+        except DesignError:  # no value there
+            continue
+    found.sort(key=lambda optimum: optimum.value)
+    apart = np.diff([optimum.value for optimum in found], prepend=-np.inf) > _APART
+    return [optimum for optimum, new in zip(found, apart, strict=True) if new]
+
+
+def _local(criterion: Criterion) -> Callable[[FloatArray], Local | None]:
     def local(theta: FloatArray) -> Local | None:
         try:
             point = criterion.evaluate(theta)
@@ -47,14 +82,7 @@ def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> O
         point.swept.discard()
         return Local(theta, point.value, found.gradient, found.hessian, (point, found.G, found.gradient, found.forms))
 
-    def descend(theta: FloatArray) -> Optimum:
-        return _descend(criterion, local, theta, control)
-
-    first = moment_start(criterion) if start is None else _within_reach(criterion.problem.templates, start)
-    optimum = descend(first)
-    if len(optimum.log) >= control.max_evaluations:
-        return optimum
-    return compare(criterion, optimum, "moments" if start is None else "start", descend, local)
+    return local
 
 
 def _descend(

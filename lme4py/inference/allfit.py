@@ -20,7 +20,7 @@ from lme4py.engine.optimize import Control, Local, minimise
 from lme4py.engine.start import moment_start
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
-from lme4py.errors import OptionError, did_you_mean
+from lme4py.errors import DesignError, OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.inference.limits import known_coefficients
 
@@ -102,6 +102,8 @@ class _Task:
     start : ndarray
     templates : Templates
         The first elements of x are theta.
+    reach : tuple of float
+        By what starts far out multiply standard deviations, least and most.
     """
 
     value: Callable[[FloatArray], tuple[float, FloatArray]]
@@ -109,6 +111,7 @@ class _Task:
     local: Callable[[FloatArray], Local | None]
     start: FloatArray
     templates: Templates
+    reach: tuple[float, float]
 
 
 def all_fit(
@@ -127,7 +130,8 @@ def all_fit(
         Of "trust-region" (the package's own), "L-BFGS-B", "BFGS" (with the analytic gradient), "Nelder-Mead", "Powell"
         and "COBYLA" (without derivatives); all of them when not given.
     n_starts : int
-        The first start is the usual one, the others are random variances.
+        The first start is the usual one; the others are random variances, far out and near zero in turn, so that
+        another minimum of the criterion is found.
     seed : int, optional
         Of the random starts.
     max_evaluations : int
@@ -147,7 +151,7 @@ def all_fit(
         task = _linear(fit) if isinstance(fit, Fit) else _generalised(fit)
         beta, sds = _own_estimates(fit)
         for number in range(n_starts):
-            start = task.start if number == 0 else _random(task, rng)
+            start = task.start if number == 0 else _random(task, rng, number % 2 == 1)
             for name in chosen:
                 x, value, count, seconds = _run(task, name, start, max_evaluations)
                 found_beta, found_sds = task.estimates(x) if np.isfinite(value) else (beta * np.nan, sds * np.nan)
@@ -192,7 +196,10 @@ def _run(task: _Task, name: str, start: FloatArray, most: int) -> tuple[FloatArr
 
     before = time.perf_counter()
     if method is None:
-        optimum = minimise(task.local, start, Control(max_evaluations=min(most, 1000)))
+        try:
+            optimum = minimise(task.local, start, Control(max_evaluations=min(most, 1000)))
+        except DesignError:  # no value at the start
+            return start, np.inf, 1, time.perf_counter() - before
         return optimum.theta, float(optimum.value), len(optimum.log), time.perf_counter() - before
     limit = {"COBYLA": "maxiter", "BFGS": "maxiter"}.get(method, "maxfun" if method == "L-BFGS-B" else "maxfev")
     objective: Any = value if uses_gradient else lambda x: value(x)[0]
@@ -205,14 +212,14 @@ def _run(task: _Task, name: str, start: FloatArray, most: int) -> tuple[FloatArr
     return best[0], float(value_at_best), count, time.perf_counter() - before
 
 
-def _random(task: _Task, rng: np.random.Generator) -> FloatArray:
-    """The usual start with other variances: half to twice as large each, or more, and some correlation."""
+def _random(task: _Task, rng: np.random.Generator, far: bool) -> FloatArray:
+    """The usual start with much larger variances, or much smaller ones, and some correlation."""
     out = task.start.copy()
     diagonal = task.templates.diagonal()
     m = diagonal.size
-    out[:m] = np.where(
-        diagonal, np.exp(rng.normal(0.0, 0.7, m)) * np.maximum(np.abs(out[:m]), 0.1), 0.3 * rng.normal(size=m)
-    )
+    least, most = task.reach if far else (1.0 / task.reach[1], 1.0 / task.reach[0])
+    sizes = np.maximum(np.abs(out[:m]), 0.1) * np.exp(rng.uniform(np.log(least), np.log(most), m))
+    out[:m] = np.where(diagonal, sizes, 0.3 * rng.normal(size=m) * sizes.min(initial=1.0))
     return out
 
 
@@ -244,7 +251,7 @@ def _linear(fit: Fit) -> _Task:
         roots = [spread * scaling.factor(i, T) for i, T in enumerate(point.T)]
         return scaling.beta(point.beta), _sds(roots)
 
-    return _Task(value, estimates, local, moment_start(criterion), templates)
+    return _Task(value, estimates, local, moment_start(criterion), templates, (10.0, 100.0))
 
 
 def _generalised(fit: Any) -> _Task:
@@ -287,7 +294,7 @@ def _generalised(fit: Any) -> _Task:
         T = problem.templates.factors(phi[:m])
         return problem.C @ beta, _sds([S @ t for S, t in zip(problem.S, T, strict=True)])
 
-    return _Task(value, estimates, local, start / unit, problem.templates)
+    return _Task(value, estimates, local, start / unit, problem.templates, (3.0, 20.0))
 
 
 def _units(fit: Any, size: int) -> FloatArray:

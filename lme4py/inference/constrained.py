@@ -14,6 +14,7 @@ of 0, a correlation of -1 or 1) are ordinary points.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -281,10 +282,13 @@ class Constrained:
     ----------
     criterion : CovarianceCriterion
     parameter : Parameter
+    starts : sequence of ndarray, each (m,)
+        theta inside of other local minima: each minimum is looked for from these too.
     """
 
-    def __init__(self, criterion: CovarianceCriterion, parameter: Parameter) -> None:
+    def __init__(self, criterion: CovarianceCriterion, parameter: Parameter, starts: Sequence[FloatArray] = ()) -> None:
         self.criterion = criterion
+        self.starts = starts
         self.parameter = parameter
         self.problem = criterion.problem
         self.chart = Chart(criterion.problem, parameter)
@@ -329,11 +333,16 @@ class Constrained:
             Stop when the value is predicted to fall by less.
         """
         criterion = self._criterion(v)
+        control = Control(max_evaluations=100, tolerance=tolerance)
 
         def local(x: FloatArray) -> Local | None:
             return self._local(criterion, x, v)
 
-        found = minimise(local, x, Control(max_evaluations=100, tolerance=tolerance))
+        found = minimise(local, x, control)
+        for theta in self.starts:
+            point = criterion.evaluate(theta)
+            other = minimise(local, self.start(theta, 0.5 * float(np.log(point.r2 / criterion.df))), control)
+            found = other if other.value < found.value - 10.0 * tolerance else found
         point, mapped, G, sigma2 = found.source
         slope = self._slope(criterion, v, point, mapped, G, sigma2)
         return Minimum(v, found.theta, found.value, slope, point.theta, mapped.log_sigma, len(found.log))

@@ -23,7 +23,7 @@ from lme4py.inference.constrained import Constrained, CovarianceCriterion, Minim
 from lme4py.inference.glmm_profile import check_profiled, glmm_sides, refit_from
 from lme4py.inference.parameters import Parameter, fit_parameters, fit_values, is_determined, select_parameters
 from lme4py.inference.profile_side import BetterOptimum, Point, Side
-from lme4py.inference.refit import fit_problem, refit_ml
+from lme4py.inference.refit import fit_problem, other_minima, refit_ml
 from lme4py.inference.variance_se import standard_errors
 
 if TYPE_CHECKING:
@@ -115,6 +115,11 @@ class Profile:
             elif parameter.kind in ("sd", "corr") and {lower, upper} & {0.0, -1.0, 1.0}:
                 notes.append(
                     f"{parameter.name}: one limit is the end of the range, which the profile does not exclude."
+                )
+            if any(side.joined for side in self._sides.get(parameter.name, ())):
+                notes.append(
+                    f"{parameter.name}: the likelihood has two maxima, and values between them are excluded that the "
+                    "interval holds."
                 )
         return notes
 
@@ -247,23 +252,37 @@ def make_sides(
     value, error : float
         Estimate and standard error; an error that is zero or not finite (boundary) is replaced by a guess.
     """
-    constrained = Constrained(criterion, parameter)
+    others = other_minima(fit)
+    constrained = Constrained(criterion, parameter, [other.theta_inside for other in others])
     chart = constrained.chart
-    log_sigma = float(np.log(fit.sigma / chart.sigma_unit))
-    v = float(np.arcsin(value)) if parameter.kind == "corr" else value
+    v = _coordinate(parameter, value)
     scale = float(np.cos(v)) if parameter.kind == "corr" else 1.0
     error = error / scale if scale > 1e-6 else 0.0
     if not np.isfinite(error) or error <= 1e-6 * max(abs(v), 1e-300):
         error = _guess(fit, parameter, 1.0 if parameter.term < 0 else float(chart.units[chart.held]))
-    x = constrained.start(fit.theta_inside, log_sigma)
-    start = Minimum(v, x, fit.criterion, 0.0, fit.theta_inside, log_sigma, 0)
+    first = Point(_minimum_at(fit, constrained, v), 0.0, 1.0 / error)
+    islands = []
+    for other in others:
+        place = _coordinate(parameter, float(fit_values(other, [parameter])[0]))
+        zeta = float(np.sqrt(max(other.criterion - fit.criterion, 0.0)))
+        islands.append(Point(_minimum_at(other, constrained, place), zeta, 1.0 / error))
     lower_bound, upper_bound = _bounds(parameter, fit)
-    first = Point(start, 0.0, 1.0 / error)
     sides = []
     for direction, bound in ((-1, lower_bound), (1, upper_bound)):
         ended = abs(v - bound) <= 1e-9
-        sides.append(Side(constrained, direction, fit.criterion, bound, [first], ended))
+        sides.append(Side(constrained, direction, fit.criterion, bound, [first], ended, islands=tuple(islands)))
     return sides[0], sides[1]
+
+
+def _coordinate(parameter: Parameter, value: float) -> float:
+    return float(np.arcsin(value)) if parameter.kind == "corr" else value
+
+
+def _minimum_at(fit: Fit, constrained: Constrained, v: float) -> Minimum:
+    """A fit as the minimum with the parameter at its estimate."""
+    log_sigma = float(np.log(fit.sigma / constrained.chart.sigma_unit))
+    x = constrained.start(fit.theta_inside, log_sigma)
+    return Minimum(v, x, fit.criterion, 0.0, fit.theta_inside, log_sigma, 0)
 
 
 def _bounds(parameter: Parameter, fit: Fit) -> tuple[float, float]:

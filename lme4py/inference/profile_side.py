@@ -74,6 +74,11 @@ class Side:
     unbounded : bool
         The profile stays below what was asked for, however far it is followed: there is no limit.
     evaluations : int
+    islands : tuple of Point
+        Other local minima of the criterion. One that is below what a limit asks for belongs to the interval, which ends
+        beyond it.
+    joined : bool
+        The last limit is beyond an island.
     """
 
     constrained: Holding
@@ -84,6 +89,8 @@ class Side:
     ended: bool = False
     unbounded: bool = False
     evaluations: int = field(default=0)
+    islands: tuple[Point, ...] = ()
+    joined: bool = False
 
     def reach(self, target: float, step: float) -> None:
         """Grow the profile until its signed root is at least `target`, or its range ends."""
@@ -160,7 +167,16 @@ class Side:
         return x
 
     def limit(self, target: float) -> float:
-        """Coordinate where the signed root is `target`; the end of the range when it stays below."""
+        """Coordinate beyond which the signed root is above `target`; the end of the range when it stays below."""
+        end, self.joined = self._limit(target), False
+        for island in self.islands:
+            if island.zeta < target and (island.v - end) * self.direction > 0.0:
+                beyond = Side(self.constrained, self.direction, self.least, self.bound, [island])
+                end, self.joined = beyond._limit(target), True
+        return end
+
+    def _limit(self, target: float) -> float:
+        """Coordinate where the signed root is `target`, going outwards from the first point."""
         self.reach(target, step=target)
         if self.points[-1].zeta < target:
             return self.direction * np.inf if self.unbounded else self.bound

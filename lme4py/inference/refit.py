@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any, overload
 
@@ -13,19 +14,21 @@ from lme4py.engine.crossproducts import CrossProducts
 from lme4py.engine.lmm import Criterion, Problem
 from lme4py.engine.optimize import Control
 from lme4py.engine.scaling import ScaledColumns, scale_columns
-from lme4py.engine.solve import solve
+from lme4py.engine.solve import minima, solve
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray, sparse
-from lme4py.errors import DataError, OptionError
+from lme4py.errors import ConvergenceWarning, DataError, OptionError
 from lme4py.fit import Fit, LmmCriterion, make_fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.glmm_refit import refit_glmm
 
-__all__ = ["Responses", "fit_problem", "off_boundary", "random_start", "refit", "refit_ml"]
+__all__ = ["Responses", "fit_problem", "off_boundary", "other_minima", "random_start", "refit", "refit_ml"]
 
 # Standard deviations (relative, in columns of unit size) below this are raised to it before they are a start: at an
 # exact zero the gradient vanishes.
 _LEAST_START = 0.1
+# Minima closer than the first are one; one that is further above is excluded by every interval.
+_SAME, _EXCLUDED = 1e-6, 50.0
 
 
 class _SharedCriterion(LmmCriterion):
@@ -57,6 +60,23 @@ def refit_ml(fit: Fit) -> Fit:
     if not fit.reml:
         return fit
     return fit_problem(fit.design, fit.problem, False, random_start(fit))
+
+
+def other_minima(fit: Fit) -> list[Fit]:
+    """Fits at other local minima of the criterion that the search for the fit has met, lowest first.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    rises = [rival.reached - fit.criterion for rival in fit.certificate.compared if rival.reached is not None]
+    if not any(_SAME < rise < _EXCLUDED for rise in rises):
+        return []
+    criterion = _SharedCriterion(fit.design, Criterion(fit.problem, fit.reml))
+    with limited_threads(fit.design), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = [optimum for optimum in minima(criterion.inside) if optimum.value > fit.criterion + _SAME]
+        return [make_fit(fit.design, criterion, optimum) for optimum in found]
 
 
 def random_start(fit: Fit) -> FloatArray:
