@@ -21,7 +21,7 @@ from lme4py import (
     pairwise,
     reference,
 )
-from lme4py.margins.multiplicity import adjusted, max_t_critical, max_t_tail, range_critical, range_tail
+from lme4py.margins.multiplicity import adjusted, at_each, max_t_critical, max_t_tail, range_critical, range_tail
 
 matplotlib.use("Agg")
 
@@ -134,6 +134,17 @@ def test_tails_are_exact():
 def test_studentised_range(q, k, df):
     # scipy's own integral is good to about nine digits.
     np.testing.assert_allclose(range_tail(q, k, df), stats.studentized_range.sf(q, k, df), rtol=2e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize(("low", "high", "rtol"), [(5.0, 1e12, 1e-9), (2.1, 40.0, 1e-7), (1.0, 500.0, 1e-5)])
+def test_critical_values_at_many_degrees_of_freedom(low, high, rtol):
+    """Interpolated in 1 / df; a few are solved for one by one."""
+    df = 1.0 / np.linspace(1.0 / low, 1.0 / high, 23)
+    exact = [range_critical(0.05, 6, value) for value in df.tolist()]
+    found = at_each(lambda value: range_critical(0.05, 6, value), np.append(df, np.nan))
+    np.testing.assert_allclose(found[:-1], exact, rtol=rtol)
+    assert np.isnan(found[-1])
+    assert at_each(lambda value: value, np.array([3.0, 3.0 + 1e-14, 7.0])).tolist() == [3.0, 3.0, 7.0]
 
 
 def test_range_of_two_is_a_t_statistic():

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
-from scipy import optimize, special
+from scipy import interpolate, optimize, special
 
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
@@ -22,6 +22,7 @@ __all__ = [
     "BY_P_VALUES",
     "METHODS",
     "adjusted",
+    "at_each",
     "check_adjustment",
     "max_t_critical",
     "max_t_tail",
@@ -36,6 +37,8 @@ _SPELLINGS: Final = {"bh": "fdr", "fdr_bh": "fdr", "fdr_by": "by", "sup-t": "mvt
 _POINTS: Final = 8192
 _FEWEST: Final = 2048
 _MANY: Final = 16
+# Degrees of freedom at which critical values of many are solved for.
+_NODES: Final = 11
 # Directions of least variance beyond these are left out.
 _MOST_DIMENSIONS: Final = 200
 
@@ -152,6 +155,38 @@ def _solve(tail: Callable[[float], float], alpha: float, m: int, df: float) -> f
     ends = -special.ndtri(half) if np.isinf(df) else -special.stdtrit(df, half)
     low, high = 0.999 * float(ends[0]), 1.001 * float(ends[1])
     return float(optimize.brentq(lambda x: np.log(max(tail(x), 1e-300)) - np.log(alpha), low, high, xtol=1e-10))
+
+
+def at_each(solve: Callable[[float], float], df: FloatArray) -> FloatArray:
+    """Critical values at many degrees of freedom, each of which costs an equation to solve.
+
+    They are smooth in 1 / df: where there are many, their logarithms are interpolated between Chebyshev nodes.
+
+    Parameters
+    ----------
+    solve : callable
+        From degrees of freedom to a critical value.
+    df : ndarray, shape (K,)
+        NaN where there is no estimate.
+
+    Returns
+    -------
+    ndarray, shape (K,)
+        Relative errors of the interpolation below 1e-6, and 1e-8 above two degrees of freedom.
+    """
+    # Those of balanced data differ by rounding only.
+    rounded = np.array([float(f"{value:.11g}") for value in df.tolist()])
+    distinct = np.unique(rounded[~np.isnan(rounded)])
+    if distinct.size <= _NODES:
+        found = {value: solve(value) for value in distinct.tolist()}
+        return np.array([found.get(value, np.nan) for value in rounded.tolist()])
+    low, high = 1.0 / distinct[-1], 1.0 / distinct[0]
+    nodes = 0.5 * (low + high) + 0.5 * (high - low) * np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)
+    logs = interpolate.BarycentricInterpolator(nodes, np.log([solve(1.0 / node) for node in nodes.tolist()]))
+    out = np.full(rounded.size, np.nan)
+    known = ~np.isnan(rounded)
+    out[known] = np.exp(logs(1.0 / rounded[known]))
+    return out
 
 
 # The largest of correlated statistics -------------------------------------------------------------------------

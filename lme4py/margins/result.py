@@ -29,6 +29,7 @@ __all__ = ["MarginsResult", "adjust"]
 
 # Eigenvalues of a covariance matrix of standardised estimates below this part of the largest are zero.
 _RANK = 1e-9
+_ROOT = float(np.sqrt(2.0))
 _ALTERNATIVES = ("two-sided", "greater", "less")
 
 
@@ -233,18 +234,11 @@ class MarginsResult:
             alpha = alpha / m
         if rule not in ("tukey", "dunnett", "mvt"):
             return quantile(alpha, self.df)
-        found: dict[float, float] = {}
-        # Degrees of freedom of balanced data differ by rounding only; each value costs an equation to solve.
-        rounded = [float(f"{df:.11g}") for df in self.df.tolist()]
-        for df in rounded:
-            if np.isnan(df):
-                found[df] = df
-            elif df not in found:
-                if self._is_range:
-                    found[df] = multiplicity.range_critical(alpha, self.family[1], df) / np.sqrt(2.0)
-                else:
-                    found[df] = multiplicity.max_t_critical(level, self._known_correlation, df)
-        return np.array([found[df] for df in rounded])
+        if self._is_range:
+            return (
+                multiplicity.at_each(lambda df: multiplicity.range_critical(alpha, self.family[1], df), self.df) / _ROOT
+            )
+        return multiplicity.at_each(lambda df: multiplicity.max_t_critical(level, self._known_correlation, df), self.df)
 
     def limits(self, level: float, simultaneous: bool = False) -> tuple[FloatArray, FloatArray]:
         """Confidence limits as shown, each (K,).
