@@ -37,6 +37,8 @@ _SPELLINGS: Final = {"bh": "fdr", "fdr_bh": "fdr", "fdr_by": "by", "sup-t": "mvt
 _POINTS: Final = 8192
 _FEWEST: Final = 2048
 _MANY: Final = 16
+# The density of chi^2 over df loses digits of the size of df, and the difference from the limit is of that of 1 / df.
+_NEARLY_NORMAL: Final = 1e7
 # Degrees of freedom at which critical values of many are solved for.
 _NODES: Final = 11
 # Directions of least variance beyond these are left out.
@@ -120,7 +122,7 @@ def range_tail(q: float, k: int, df: float) -> float:
     """
     if q <= 0:
         return 1.0
-    if np.isinf(df):
+    if df > _NEARLY_NORMAL:
         return float(_range_tail_normal(np.array([q]), k)[0])
     # Over s = sqrt(chi^2 / df), on the scale where its density is nearly normal.
     s, density = _chi_nodes(df, q)

@@ -235,9 +235,8 @@ class MarginsResult:
         if rule not in ("tukey", "dunnett", "mvt"):
             return quantile(alpha, self.df)
         if self._is_range:
-            return (
-                multiplicity.at_each(lambda df: multiplicity.range_critical(alpha, self.family[1], df), self.df) / _ROOT
-            )
+            means = self.family[1]
+            return multiplicity.at_each(lambda df: multiplicity.range_critical(alpha, means, df), self.df) / _ROOT
         return multiplicity.at_each(lambda df: multiplicity.max_t_critical(level, self._known_correlation, df), self.df)
 
     def limits(self, level: float, simultaneous: bool = False) -> tuple[FloatArray, FloatArray]:
