@@ -181,6 +181,9 @@ def test_a_linear_model_has_one_covariance_of_its_coefficients(answers):
     np.testing.assert_allclose(fixed["upper"] - fixed["predicted"], half, rtol=1e-8)
     assert "Standard errors of the coefficients are robust" in " ".join(fit.summary().split())
     assert "those of the variances are the model's" in " ".join(fit.summary().split())
+    for table in (fit.variance_table(), fit.conf_int(parm="all"), fit.conf_int(parm="random")):
+        assert "of variances are the model's" in table.attrs["note"]
+    assert "note" not in fit.conf_int().attrs
     # Leverages belong to the model.
     plain = lme4py.mixed(answers, "z", ["x"], "g", ["x"])
     np.testing.assert_allclose(fit.hatvalues(), plain.hatvalues(), rtol=1e-12)

@@ -14,7 +14,7 @@ from lme4py.inference.bootstrap import bootstrap
 from lme4py.inference.coefficients import chosen_alpha, confidence_intervals
 from lme4py.inference.parameters import fit_parameters, select_parameters
 from lme4py.inference.profile import profile
-from lme4py.inference.variance_se import wald_limits
+from lme4py.inference.variance_se import noted, wald_limits
 from lme4py.inference.vce import with_robust
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def intervals(
         table.loc[fixed] = confidence_intervals(anything, level, "wald", fixed, ddf, vcov, cluster).to_numpy(
             dtype=np.float64
         )
-    return table
+    return table if len(fixed) == len(wanted) else noted(fit, table)
 
 
 def _no_bootstrap(method: str, **options: object) -> None:

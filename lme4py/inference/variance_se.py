@@ -20,7 +20,7 @@ from lme4py.inference.varpar import VarianceInformation, variance_information
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["standard_errors", "variance_table", "wald_limits"]
+__all__ = ["noted", "standard_errors", "variance_table", "wald_limits"]
 
 # Rounding of a variance that is zero.
 _NO_VARIANCE = 1e-20
@@ -154,4 +154,20 @@ def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFra
         names.append(found.name)
         rows.append((found.estimate, found.std_error, found.lower, found.upper))
     columns = ["estimate", "std_error", "lower", "upper"]
-    return pd.DataFrame(rows, columns=columns, index=pd.Index(names, name="term"))
+    table = pd.DataFrame(rows, columns=columns, index=pd.Index(names, name="term"))
+    return noted(fit, table)
+
+
+def noted(fit: Fit | GlmmFit, table: pd.DataFrame) -> pd.DataFrame:
+    """A table with variances, and a note where these keep the model's errors beside robust ones of coefficients.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    table : DataFrame
+    """
+    if isinstance(fit, Fit) and fit.design.conventions.vce is not None:
+        table.attrs["note"] = (
+            "Standard errors and limits of variances are the model's; those of coefficients are robust."
+        )
+    return table

@@ -160,7 +160,8 @@ class RowMethods(FittedModel):
             them from when not given.
         ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
             Degrees of freedom of the limits; None is `default_ddf`. Satterthwaite's stand in for Kenward and Roger's
-            where random effects or new observations are predicted.
+            where random effects or new observations are predicted. "prediction" limits of generalised models are
+            quantiles of the response, and have none.
 
         Returns
         -------
