@@ -20,7 +20,7 @@ from lme4py.engine.glmm_certificate import certify_glmm
 from lme4py.engine.glmm_hessian import curvature_floor, inverse_hessian
 from lme4py.engine.glmm_identification import identify_glmm
 from lme4py.engine.glmm_laplace import Laplace, laplace
-from lme4py.engine.glmm_limit import Limit, find_limit
+from lme4py.engine.glmm_limit import Limit, find_limit, range_hint
 from lme4py.engine.glmm_solve import GlmmOptimum, solve_glmm
 from lme4py.engine.identification import Identification
 from lme4py.engine.integral import IntegralCheck, check_integral
@@ -32,7 +32,7 @@ from lme4py.engine.recession import Recession
 from lme4py.engine.theta_map import theta_jacobian
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
-from lme4py.errors import ConvergenceWarning, OptionError, did_you_mean
+from lme4py.errors import ConvergenceWarning, DesignError, OptionError, did_you_mean
 from lme4py.fit import _control, _fitted, term_names, warn_unidentified
 
 __all__ = ["GlmmFit", "check_options", "fit_like", "glmm_fit", "user_jacobian"]
@@ -335,7 +335,10 @@ def glmm_fit(
         finder = ModeFinder(problem)
         refine = make_quadrature(finder, nAGQ) if nAGQ not in (0, 1) else None
         inside = None if start is None else _inside_theta(problem, start)
-        optimum = solve_glmm(finder, inside, settings, refine, profiled=nAGQ == 0)
+        try:
+            optimum = solve_glmm(finder, inside, settings, refine, profiled=nAGQ == 0)
+        except DesignError as error:
+            raise DesignError(f"{error}{range_hint(problem, design.x_names)}") from None
         fit = _make_fit(design, family, data, nAGQ, hessian, finder, optimum)
     warn_of(fit, compare, stacklevel=4)
     return fit
@@ -488,12 +491,15 @@ def _no_maximum(limit: Limit, family: Family) -> str:
 
 def _limit(design: Design, finder: ModeFinder, optimum: GlmmOptimum, nAGQ: int) -> Limit | None:
     """What the likelihood tends to where it has no maximum."""
-    m, data = finder.problem.n_theta, finder.problem.data
-    cuts = threshold_names(data.categories or ())
-    coefficients = user_jacobian(finder.problem, optimum.phi)[m:, m:]
-    n = len(design.x_names) + len(cuts)
-    columns = n - len(cuts) + finder.problem.n_nuisance if cuts else n
-    return find_limit(finder, optimum, (*design.x_names, *cuts), coefficients[:n, :columns], design.terms, nAGQ)
+    problem = finder.problem
+
+    def coefficients() -> tuple[tuple[str, ...], FloatArray]:
+        cuts = threshold_names(problem.data.categories or ())
+        rows, columns = problem.n_fixed + len(cuts), problem.n_fixed + (problem.n_nuisance if cuts else 0)
+        jacobian = user_jacobian(problem, optimum.phi)[problem.n_theta :, problem.n_theta :]
+        return (*design.x_names, *cuts), jacobian[:rows, :columns]
+
+    return find_limit(finder, optimum, coefficients, design.terms, nAGQ)
 
 
 def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, limit: Limit | None, profiled: bool) -> FloatArray:

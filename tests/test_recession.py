@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import pickle
 import warnings
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from reference_data import REFERENCE
 from scipy.optimize import linprog
 from scipy.special import expit
 
 import lme4py
 from lme4py.engine.family_base import HalfRows
 from lme4py.engine.recession import Recession, find_recession
-from lme4py.errors import ConvergenceWarning
+from lme4py.errors import ConvergenceWarning, DesignError
 from lme4py.report.plot_effect import effect_data
 
 N = 144
@@ -100,6 +102,35 @@ def test_one_level_without_information(response: str, family: str, options: dict
     if found.fit.categories:
         np.testing.assert_allclose(found.thresholds, other.thresholds, atol=1e-5)
         np.testing.assert_allclose(found.thresholds_se, other.thresholds_se, rtol=1e-4)
+
+
+def r_reference() -> dict[str, Any]:
+    """Made by tests/reference/make/separation.R."""
+    found: dict[str, Any] = json.loads((REFERENCE / "separation.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.parametrize("name", list(r_reference()["fits"]))
+def test_the_finite_part_is_that_of_r(name: str) -> None:
+    """glmmTMB and ordinal stop at coefficients of -18 and the like, where everything else is at its limit."""
+    reference = r_reference()
+    data, other = pd.DataFrame(reference["data"]), reference["fits"][name]
+    if name == "ordinal":
+        found = fit("rank ~ x + f + (1 | g)", data.assign(rank=data["rank"].astype(int)), "ordinal")
+        values = pd.concat([found.thresholds, found.params])
+        errors = pd.concat([found.thresholds_se, found.bse])
+    else:
+        counts = name in ("poisson", "nbinomial", "nbinomial1")
+        options: dict[str, Any] = {"family": name} if counts else {"family": "binomial", "link": name}
+        found = fit(f"{'count' if counts else 'yes'} ~ x + f + (1 | g)", data, **options)
+        values, errors = found.params, found.bse
+    assert values["f[T.c]"] == -np.inf
+    # They stop where the likelihood of some 36 rows can still rise by 1e-8 each.
+    assert found.log_likelihood == pytest.approx(other["logLik"], abs=2e-6)
+    known = values.drop("f[T.c]")
+    np.testing.assert_allclose(known, other["estimate"], atol=2e-4)
+    if None not in other["se"]:  # R's own are not defined where its Hessian is not
+        np.testing.assert_allclose(errors.drop("f[T.c]"), other["se"], rtol=2e-3)
 
 
 def glm_limits(X: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -225,6 +256,17 @@ def test_finite_estimates_are_left_alone() -> None:
     assert -7.0 < found.params["f[T.c]"] < -3.0
     assert found.bse["f[T.c]"] == pytest.approx(1.0, abs=0.1)  # one event: 1 / sqrt(1)
     assert found.check()["separation"].ok is True
+
+
+@pytest.mark.parametrize(
+    ("response", "family", "link"),
+    [("count", "poisson", "identity"), ("none", "binomial", "log"), ("all", "binomial", "log")],
+)
+def test_links_with_a_bounded_range_say_why_there_is_no_fit(response: str, family: str, link: str) -> None:
+    with pytest.raises(
+        DesignError, match=rf"f\[T\.c\] separates .* \(48 of 144 rows\): .* the range of the {link} link"
+    ):
+        lme4py.glmer(FORMULA.format(response), DATA, family, link=link)
 
 
 class TestMethods:

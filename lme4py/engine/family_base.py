@@ -295,7 +295,7 @@ class Family(ABC):
     def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
         """Rows whose likelihood does not fall to zero as the mean goes to `mean`, an end of its range, shape (n,)."""
 
-    def half_rows(self, data: ResponseData, eta: FloatArray) -> HalfRows:
+    def half_rows(self, data: ResponseData, eta: FloatArray, beyond: bool = False) -> HalfRows:
         """The sides on which each row stays likely; rows that say nothing (on both sides at once) are left out.
 
         Parameters
@@ -303,9 +303,12 @@ class Family(ABC):
         data : ResponseData
         eta : ndarray, shape (n,)
             Its sign decides where both sides are possible.
+        beyond : bool
+            Count the ends of a range that is bounded too.
         """
         nowhere = np.zeros(data.n_obs, dtype=bool)
-        down, up = (nowhere if end is None else self.stays_likely(data, end) for end in self.link.ends)
+        ends = self.link.extremes if beyond else self.link.ends
+        down, up = (nowhere if end is None else self.stays_likely(data, end) for end in ends)
         says = np.flatnonzero(~self.says_nothing(data))
         # A side that is possible at both ends (a mean of zero at both) is the one on which the predictor is.
         sign = np.where(up & ~(down & (eta < 0.0)), 1.0, np.where(down, -1.0, 0.0))[says]

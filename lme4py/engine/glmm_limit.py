@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from lme4py.engine.ordinal import Ordinal
 from lme4py.engine.recession import Recession, find_recession
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Limit", "find_limit"]
+__all__ = ["Limit", "find_limit", "range_hint"]
 
 # Beyond predictors of this size the rows that do not move would lose their digits.
 _FARTHEST = 1e8
@@ -59,8 +60,7 @@ class Limit:
 def find_limit(
     finder: ModeFinder,
     optimum: GlmmOptimum,
-    names: tuple[str, ...],
-    to_user: FloatArray,
+    coefficients: Callable[[], tuple[tuple[str, ...], FloatArray]],
     terms: tuple[RandomTerm, ...],
     nAGQ: int,
 ) -> Limit | None:
@@ -71,10 +71,9 @@ def find_limit(
     finder : ModeFinder
     optimum : GlmmOptimum
         Where the optimiser stopped.
-    names : tuple of str
-        Fixed effects, then the thresholds of ordered categories.
-    to_user : ndarray
-        Their derivative in the coefficients inside.
+    coefficients : callable
+        Names of the fixed effects, then of the thresholds of ordered categories, and their derivative in the
+        coefficients inside.
     terms : tuple of RandomTerm
     nAGQ : int
         With 0 gradient and Hessian are not those in all parameters.
@@ -90,7 +89,7 @@ def find_limit(
     null, cone, direction, moved = found
     n_moved = np.unique(half.row[moved]).size
     middle = null.T @ direction
-    recession = Recession(names, to_user, null, cone, middle, n_moved, problem.n_obs, problem.n_fixed)
+    recession = Recession(*coefficients(), null, cone, middle, n_moved, problem.n_obs, problem.n_fixed)
     basis = scipy.linalg.null_space(null.T)
     identification = _of_rest(finder.problem.identification, terms, _rest(half, moved, problem.n_obs))
     if nAGQ == 0:
@@ -169,3 +168,30 @@ def _polished(criterion: JointCriterion, optimum: GlmmOptimum, basis: FloatArray
         found, value, gradient = trial
         optimum = replace(optimum, phi=optimum.phi + basis @ step, found=found, value=value, gradient=gradient)
     return optimum
+
+
+def range_hint(problem: GlmmProblem, names: tuple[str, ...]) -> str:
+    """Why a fit whose link has a bounded range may have no maximum inside it; "" where nothing speaks for that.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    names : tuple of str
+        Of the fixed effects.
+    """
+    link = problem.family.link
+    if link.low == -np.inf and link.high == np.inf:
+        return ""
+    half = problem.family.half_rows(problem.data, np.ones(problem.n_obs), beyond=True)
+    found = find_recession(half, None, problem.X, None)
+    if found is None:
+        return ""
+    _, _, direction, moved = found
+    along = np.abs(problem.C @ direction)
+    columns = [name for name, size in zip(names, along, strict=True) if size > 1e-9 * along.max()]
+    return (
+        f" Here {', '.join(columns)} {'separates' if len(columns) == 1 else 'separate'} {problem.family.separates} "
+        f"({np.unique(half.row[moved]).size} of {problem.n_obs} rows): their means go to an end of the range of the "
+        f"{link.name} link, and there is no maximum inside it. Use a link without bounds, leave these columns out, or "
+        "merge sparse categories."
+    )

@@ -51,7 +51,13 @@ class Link(ABC):
     @property
     def ends(self) -> tuple[float | None, float | None]:
         """Means that are approached as eta goes to -inf and to +inf; None where the range of eta ends before."""
-        return None, None
+        low, high = self.extremes
+        return (low if self.low == -np.inf else None), (high if self.high == np.inf else None)
+
+    @property
+    @abstractmethod
+    def extremes(self) -> tuple[float, float]:
+        """Means at both ends of the range of eta, whether these are infinite or not."""
 
     def valid(self, eta: FloatArray) -> BoolArray:
         """True where `eta` is finite and inside the range, shape of eta."""
@@ -89,8 +95,8 @@ class ProbabilityLink(Link):
     log_concave = True
 
     @property
-    def ends(self) -> tuple[float | None, float | None]:
-        return (0.0 if self.low == -np.inf else None), (1.0 if self.high == np.inf else None)
+    def extremes(self) -> tuple[float, float]:
+        return 0.0, 1.0
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other)
@@ -326,7 +332,7 @@ class LogMean(MeanLink):
     high: float = np.inf
 
     @property
-    def ends(self) -> tuple[float | None, float | None]:
+    def extremes(self) -> tuple[float, float]:
         return 0.0, np.inf
 
     def derivatives(self, eta: FloatArray) -> Derivatives:
@@ -360,10 +366,10 @@ class PowerMean(MeanLink):
     high: float = np.inf
 
     @property
-    def ends(self) -> tuple[float | None, float | None]:
+    def extremes(self) -> tuple[float, float]:
         far = np.inf if self.power > 0.0 else 0.0
         if self.low > -np.inf:
-            return None, far
+            return (0.0 if far else np.inf), far
         return (-far if far else far), far
 
     def valid(self, eta: FloatArray) -> BoolArray:

@@ -100,7 +100,7 @@ def refuse_one_answer(design: Design, family: Family, data: ResponseData) -> Non
     for effect in _effects(design.terms):
         if isinstance(family, Ordinal) and not effect.is_constant:
             continue
-        own = answers if isinstance(family, Ordinal) else answers * np.sign(effect.z)
+        own = answers if effect.is_constant else answers * np.sign(effect.z)
         counts = _one_answer(own, effect.codes, half, data)
         if counts is None or (len(counts) == 1 and _in_span(effect.z, design.X)):
             # The same sign in all groups is a matter of the fixed effect.
@@ -117,20 +117,19 @@ def _in_span(z: FloatArray, X: FloatArray) -> bool:
 
 def _one_answer(answers: FloatArray, codes: IntArray, half: HalfRows, data: ResponseData) -> dict[float, int] | None:
     """How many groups have each answer; None where some group has two, or all have one piece of information only."""
-    rows = np.unique(half.row)
-    answer, codes = answers[rows], codes[rows]
-    n_groups = int(codes.max()) + 1
-    low, high = np.full(n_groups, np.inf), np.full(n_groups, -np.inf)
-    np.minimum.at(low, codes, answer)
-    np.maximum.at(high, codes, answer)
-    used = np.isfinite(low)
-    if (low[used] != high[used]).any():
+    rows = half.row if half.threshold is None else np.unique(half.row)
+    answer, own = answers[rows], codes[rows]
+    n_groups = int(own.max()) + 1
+    # One answer of each group; where it is not that of all rows, the group has two.
+    of_group = np.full(n_groups, np.nan)
+    of_group[own] = answer
+    if (answer != of_group[own]).any():
         return None
-    pieces = np.bincount(codes, weights=data.n_trials[rows] if data.trials is not None else None, minlength=n_groups)
+    pieces = np.bincount(own, weights=data.n_trials[rows] if data.trials is not None else None, minlength=n_groups)
     if pieces.max() < 2.0:
         # One answer from each group: the variance is a matter of identification.
         return None
-    values, counts = np.unique(low[used], return_counts=True)
+    values, counts = np.unique(of_group[~np.isnan(of_group)], return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 

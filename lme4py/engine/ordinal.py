@@ -283,7 +283,7 @@ class Ordinal(Family):
     def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
         raise _no_mean()
 
-    def half_rows(self, data: ResponseData, eta: FloatArray) -> HalfRows:
+    def half_rows(self, data: ResponseData, eta: FloatArray, beyond: bool = False) -> HalfRows:
         """A row stays possible while eta falls below the threshold above it, and while it rises over the one below."""
         above, below = (np.flatnonzero(chosen) for chosen in (data.codes < self.n_categories - 1, data.codes > 0))
         threshold = np.concatenate([data.codes[above], data.codes[below] - 1])
