@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from margins_models import example
 from scipy import stats
 
 import lme4py
@@ -230,20 +231,7 @@ def test_lrtest_of_the_page(pupils):
 
 @pytest.fixture(scope="module")
 def page():
-    rng = np.random.default_rng(42)
-    n = 400
-    df = pd.DataFrame(
-        {
-            "age": rng.integers(20, 75, n),
-            "female": rng.binomial(1, 0.52, n),
-            "treated": rng.binomial(1, 0.40, n),
-            "school": rng.choice(["A", "B", "C", "D"], n),
-            "student": np.repeat(np.arange(40), 10),
-        }
-    )
-    effect = rng.standard_normal(40)[df["student"].values]
-    df["score"] = 50 + 0.3 * df["age"] - 2.0 * df["female"] + 3.0 * df["treated"] + effect + rng.normal(0, 5, n)
-    return df
+    return example()
 
 
 @pytest.mark.parametrize("package", ["statsmodels", "lme4py"])
