@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, get_args
 
 from numpy.typing import ArrayLike
@@ -361,10 +362,8 @@ def _fit_glmm(
     design: Design, family: Family, nAGQ: int, hessian: str, start: Any, control: Any, progress: bool
 ) -> GlmmFit:
     """`glmm_fit` with a bar while it runs."""
-    from tqdm import tqdm
-
     check_names(design, family)
-    with tqdm(total=1, disable=not progress, desc="fitting", leave=False) as bar:
+    with _bar(progress, 1, "fitting") as bar:
         fit = glmm_fit(design, family, nAGQ=nAGQ, hessian=hessian, start=start, control=control)
         bar.update()
     return fit
@@ -372,15 +371,33 @@ def _fit_glmm(
 
 def _fit(design: Design, reml: bool, start: Any, control: Any, progress: bool) -> Fit:
     """The modular steps after the first one, with a bar that counts them when `progress` is true."""
-    from tqdm import tqdm
-
     check_names(design)
-    with tqdm(total=3, disable=not progress, desc="cross-products", leave=False) as bar:
+    with _bar(progress, 3, "cross-products") as bar:
         criterion = lmm_criterion(design, reml=reml)
         _advance(bar, "optimisation")
         optimum = optimize_criterion(criterion, start=start, control=control)
         _advance(bar, f"certificate ({len(optimum.log)} evaluations)")
         return make_fit(design, criterion, optimum)
+
+
+class _NoBar:
+    """Takes what a progress bar is told, and shows nothing."""
+
+    def update(self) -> None:
+        """A step is done."""
+
+    def set_description(self, following: str) -> None:
+        """The name of the next one."""
+
+
+def _bar(progress: bool, total: int, first: str) -> Any:
+    """A context with a progress bar of so many steps."""
+    if not progress:
+        # A bar of tqdm that is not shown still takes a lock and starts a thread.
+        return nullcontext(_NoBar())
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=first, leave=False)
 
 
 def _advance(bar: Any, following: str) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from lme4py.engine.solve import solve
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import ConvergenceWarning, DesignError, IdentificationWarning, OptionError, did_you_mean, warn
+from lme4py.frozen import Frozen, computed_once
 
 __all__ = ["Fit", "LmmCriterion", "lmm_criterion", "lmm_fit", "make_fit", "optimize_criterion"]
 
@@ -35,7 +35,7 @@ _ROWS = chunk(2**15)
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Frozen):
     """A fitted linear mixed model: numbers only, everything on the user's scale.
 
     Attributes
@@ -109,7 +109,7 @@ class Fit:
         """Degrees of freedom of tests and intervals of the fixed effects where none are asked for."""
         return self.design.conventions.ddf or "satterthwaite"
 
-    @cached_property
+    @computed_once
     def point(self) -> Point:
         """The factor at the optimum, made again when it is first needed."""
         return Criterion(self.problem, self.reml).evaluate(self.theta_inside)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.errors import ConvergenceWarning, DesignError, OptionError, did_you_mean
 from lme4py.fit import _control, _fitted, term_names, warn_unidentified
+from lme4py.frozen import Frozen, computed_once
 
 __all__ = ["GlmmFit", "check_options", "fit_like", "glmm_fit", "user_jacobian"]
 
@@ -41,7 +41,7 @@ HESSIANS = ("observed", "expected")
 
 
 @dataclass(frozen=True)
-class GlmmFit:
+class GlmmFit(Frozen):
     """A fitted generalised linear mixed model: numbers only, everything on the user's scale.
 
     Attributes
@@ -225,7 +225,7 @@ class GlmmFit:
             return errors
         return np.where(self.recession.limits[self.beta.size :] == 0.0, errors, np.nan)
 
-    @cached_property
+    @computed_once
     def point(self) -> Laplace:
         """The Laplace approximation at the estimates, made again when it is first needed."""
         return self._at_estimates()
@@ -237,7 +237,7 @@ class GlmmFit:
         with limited_threads(self.design), np.errstate(all="ignore"):
             return laplace(finder, finder.find(theta, beta, lam, zero))
 
-    @cached_property
+    @computed_once
     def integral_check(self) -> IntegralCheck:
         """The rule for the integral over the random effects, compared with a finer one at the estimates."""
         if self.nAGQ == 0:

@@ -570,7 +570,7 @@ CASES = [
         "weights scalar",
         lambda: lme4py.lmer(F, S, weights=2.0),
         DataError,
-        "`weights` is of type float; give a column name, or one number for",
+        "`weights` is of type float; give a column name, or one value for",
     ),
     (
         "weights 2d",
@@ -582,7 +582,7 @@ CASES = [
         "weights text col",
         lambda: lme4py.lmer(F, S, weights="Subject"),
         DataError,
-        "the weights 'Subject' are not numeric; give a numeric column or an",
+        "the weights 'Subject' are not numeric; give a numeric column, an expression of",
     ),
     (
         "weights missing col",
@@ -606,7 +606,7 @@ CASES = [
         "offset inf",
         lambda: lme4py.lmer(F, S, offset=np.full(n, np.inf)),
         DataError,
-        "the offset 'offset' has 180 infinite value(s)",
+        "the offset has 180 infinite value(s); correct them, or remove these rows",
     ),
     (
         "offset short",
@@ -1163,7 +1163,7 @@ CASES = [
         "influence group",
         lambda: sleep_fit().influence(group="Subj"),
         OptionError,
-        "cluster='Subj' is no grouping factor of the model. Did you mean",
+        "group='Subj' is no grouping factor of the model and no column of its data. Did you mean",
     ),
     (
         "influence method",
@@ -1217,7 +1217,7 @@ CASES = [
         "cov_params cluster",
         lambda: sleep_fit().cov_params(type="CR2", cluster="Subj"),
         OptionError,
-        "cluster='Subj' is no grouping factor of the model. Did you mean",
+        "cluster='Subj' is no grouping factor of the model and no column of its data. Did you mean",
     ),
     (
         "load_dataset",

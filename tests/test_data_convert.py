@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import re
+import uuid
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -122,8 +124,9 @@ def test_infinite_values_are_kept() -> None:
 def test_integers_that_float64_cannot_hold(wrap: Any) -> None:
     big = 2**53 - 1
     assert column_of(wrap([1, big])).values[1] == big
-    with pytest.raises(DataError, match=r"holds the integer 9007199254740993, .* store labels as text"):
-        column_of(wrap([1, 2**53 + 1]))
+    column = column_of(wrap([2**53 + 1, 1, 2**53 + 1, 2**53]))
+    assert_column(column.take(np.arange(4)), "label", [2, 0, 2, 1], (1, 2**53, 2**53 + 1))
+    assert re.match(r"column 'x' holds the integer 9007199254740993, .* store labels as text", column.refusal)
 
 
 # Booleans, text ---------------------------------------------------------------------------------------------
@@ -232,8 +235,6 @@ def test_polars_categorical_does_not_depend_on_what_was_seen_before() -> None:
 
 # What is neither numbers nor labels ---------------------------------------------------------------------
 
-MOMENT = datetime.datetime(2020, 1, 2)
-
 
 @pytest.mark.parametrize(
     ("values", "fault"),
@@ -247,26 +248,9 @@ MOMENT = datetime.datetime(2020, 1, 2)
         ([None, [1, 2], [3]], r"holds \[1, 2\] of type list in row 1; turn it into numbers"),
         ([{"a": 1}], "holds {'a': 1} of type dict in row 0"),
         (["a" * 90, 1], r"mixes types: it holds 'a{36}\.\.\. of type str"),
-        ([1j, 2], "1j of type complex in row 0"),
-        (np.array([1j]), "complex numbers of type complex128; use the real part"),
+        ([object()], "holds <object"),
         (pl.Series([object()], dtype=pl.Object), "holds <object"),
-        ([b"a"], "of type bytes in row 0; decode it"),
-        (np.array([b"a"]), "bytes of type .S1; decode it"),
-        (pl.Series([b"a"]), "type Binary; decode it"),
-        ([MOMENT], "of type datetime in row 0; turn it into a number first, such as the days"),
-        ([None, MOMENT.date()], "of type date in row 1; turn it into a number"),
-        (pd.Series([MOMENT]), r"dates or times of type datetime64\[.s\]; turn it into a number"),
-        (
-            pd.Series([MOMENT]).dt.tz_localize("UTC"),
-            "dates or times of type datetime64.*UTC",
-        ),
-        (pd.Series([MOMENT]) - MOMENT, r"time differences of type timedelta64\[.s\]; turn it into a number"),
-        (pd.Series(pd.period_range("2020", periods=1)), r"dates or times of type period\[.*\]; turn it"),
-        (pd.Series(pd.interval_range(0, 1)), r"values of type interval\[.*\]; turn it into numbers"),
-        (pl.Series([MOMENT]), "dates or times of type Datetime.*; turn it into a number"),
-        (pl.Series([MOMENT - MOMENT]), "dates or times of type Duration.*; turn it into a number"),
         (pl.Series([[1]]), r"values of type List\(Int64\); turn it into numbers"),
-        (pa.array([MOMENT]), r"dates or times of type timestamp\[us\]; turn it into a number"),
         (pa.array([[1]]), "values of type list<.*>; turn it into numbers"),
         (np.zeros((1, 2)), r"has shape \(1, 2\); a column needs one value per row"),
         (np.zeros(1, dtype="V4"), "values of type .*V4; turn it into numbers"),
@@ -276,3 +260,75 @@ MOMENT = datetime.datetime(2020, 1, 2)
 def test_unusable_columns(values: Any, fault: str) -> None:
     with pytest.raises(DataError, match=f"^column 'x' .*{fault}"):
         column_of(values)
+
+
+# What can name groups and nothing else --------------------------------------------------------------------
+
+MOMENT = datetime.datetime(2020, 1, 2)
+TICK = pd.Timestamp(1_577_923_200_000_000_001, unit="ns")
+STAMPS = pd.Series([TICK, pd.NaT, TICK - pd.Timedelta(1, "ns")])
+STAMP_LEVELS = (TICK - pd.Timedelta(1, "ns"), TICK)
+DAYS = [datetime.date(2020, 1, 2), None, datetime.date(2019, 1, 2)]
+IDS = [uuid.UUID(int=2**100 + 1), None, uuid.UUID(int=2**100)]
+CENTS = [Decimal("12345678901234567.91"), None, Decimal("12345678901234567.90")]
+
+
+@pytest.mark.parametrize(
+    ("values", "levels", "fault"),
+    [
+        (STAMPS, STAMP_LEVELS, r"dates or times of type datetime64\[ns\]; turn it into a number first"),
+        (STAMPS.dt.tz_localize("UTC"), tuple(s.tz_localize("UTC") for s in STAMP_LEVELS), "datetime64.*UTC"),
+        (STAMPS.astype("timestamp[ns][pyarrow]"), STAMP_LEVELS, r"dates or times of type timestamp\[ns\]"),
+        (STAMPS.to_numpy(), STAMP_LEVELS, r"dates or times of type datetime64\[ns\]"),
+        (pl.from_pandas(STAMPS), STAMP_LEVELS, "dates or times of type Datetime.*; turn it into a number"),
+        (pa.array(STAMPS), STAMP_LEVELS, r"dates or times of type timestamp\[ns\]; turn it into a number"),
+        ([MOMENT, None, MOMENT.replace(year=2019)], (MOMENT.replace(year=2019), MOMENT), "of type datetime in row 0"),
+        (DAYS, (DAYS[2], DAYS[0]), "of type date in row 0; turn it into a number first, such as the days"),
+        (pl.Series(DAYS), (DAYS[2], DAYS[0]), "dates or times of type Date; turn it into a number"),
+        (pa.array(DAYS), (DAYS[2], DAYS[0]), r"dates or times of type date32.*; turn it into a number"),
+        (
+            STAMPS - STAMP_LEVELS[0],
+            (pd.Timedelta(0), pd.Timedelta(1, "ns")),
+            r"time differences of type timedelta64\[ns\]; turn it into a number",
+        ),
+        (
+            pl.from_pandas(STAMPS - STAMP_LEVELS[0]),
+            (pd.Timedelta(0), pd.Timedelta(1, "ns")),
+            "dates or times of type Duration.*; turn it into a number",
+        ),
+        (
+            pd.Series([pd.Period("2020-02"), pd.NaT, pd.Period("2020-01")], dtype="period[M]"),
+            (pd.Period("2020-01"), pd.Period("2020-02")),
+            r"dates or times of type period\[.*\]; turn it",
+        ),
+        (
+            pd.Series([pd.Interval(1, 2), None, pd.Interval(0, 1)], dtype="interval"),
+            (pd.Interval(0, 1), pd.Interval(1, 2)),
+            r"values of type interval\[.*\]; turn it into numbers",
+        ),
+        (IDS, (IDS[2], IDS[0]), "of type UUID in row 0; turn it into numbers, booleans, text"),
+        (pd.Series(IDS), (IDS[2], IDS[0]), "of type UUID in row 0"),
+        (pl.Series(IDS, dtype=pl.Object), (IDS[2], IDS[0]), "of type UUID in row 0"),
+        ([b"b", None, b"a"], (b"a", b"b"), "of type bytes in row 0; decode it"),
+        (pl.Series([b"b", None, b"a"]), (b"a", b"b"), "type Binary; decode it"),
+        (pa.array([b"b", None, b"a"]), (b"a", b"b"), "type binary"),
+        ([2j, None, 1j], (1j, 2j), "2j of type complex in row 0; use the real part"),
+        # Two amounts of which binary floating point makes one.
+        (CENTS, (CENTS[2], CENTS[0]), "2 numbers that become 1 as floating-point numbers"),
+        (pl.Series(CENTS), (CENTS[2], CENTS[0]), "2 numbers that become 1 as floating-point numbers"),
+        (pa.array(CENTS), (CENTS[2], CENTS[0]), "2 numbers that become 1 as floating-point numbers"),
+    ],
+)
+def test_labels_lose_nothing(values: Any, levels: tuple[Any, ...], fault: str) -> None:
+    column = column_of(values)
+    assert_column(column, "label", [1, -1, 0], levels)
+    assert re.search(fault, column.refusal)
+
+
+@pytest.mark.parametrize("values", [np.array([b"b", b"a"]), np.array([2j, 1j])])
+def test_labels_of_numpy(values: Any) -> None:
+    assert_column(column_of(values), "label", [1, 0], (values[1], values[0]))
+
+
+def test_decimals_that_stay_different_are_numbers() -> None:
+    assert_column(column_of([Decimal("0.1"), Decimal("0.2")]), "numeric", [0.1, 0.2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import subprocess
 import sys
 from typing import Any
@@ -18,7 +17,6 @@ from lme4py.data import (
     Column,
     Frame,
     as_factor_column,
-    column_from_array,
     drop_unused_levels,
     missing_rows,
     read_frame,
@@ -205,7 +203,7 @@ def test_a_frame_passes_through() -> None:
 
 
 def test_columns_are_converted_once_and_only_when_needed() -> None:
-    frame = read_frame({"x": [1.0], "when": [datetime.date(2020, 1, 1)]})
+    frame = read_frame({"x": [1.0], "when": [[2020, 1, 1]]})
     assert frame.column("x") is frame.column("x")
     with pytest.raises(DataError, match="column 'when' holds"):
         frame.column("when")
@@ -325,49 +323,6 @@ def test_dict_of_series_with_different_labels() -> None:
 def test_empty_dict() -> None:
     frame = read_frame({})
     assert (frame.names, frame.n_rows) == ((), 0)
-
-
-# Arrays given as arguments ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        [1, 2.0, None],
-        (1, 2, NAN),
-        np.array([1, 2, NAN]),
-        pd.Series([1, 2, None], index=[7, 8, 9]),
-        pd.Series([1, 2, None], dtype="Int64"),
-        pl.Series([1, 2, None]),
-        pa.array([1, 2, None]),
-    ],
-)
-def test_array_argument(values: Any) -> None:
-    column = column_from_array(values, "weights", 3)
-    assert column.name == "weights"
-    assert_column(column, "numeric", [1, 2, NAN])
-
-
-@pytest.mark.parametrize(
-    ("values", "fault"),
-    [
-        ([1.0, 2.0], "`weights` has 2 values but the data have 3 rows; give one number per row"),
-        ([1.0], "`weights` has 1 value but the data have 3 rows"),
-        (2.0, "`weights` is of type float; give a column name, or one number for each of the 3 rows"),
-        (np.array(2.0), "`weights` is of type ndarray; give a column name"),
-        ("w", "`weights` is of type str; give a column name"),
-        (np.ones((3, 1)), r"`weights` has shape \(3, 1\)"),
-        (pd.DataFrame({"w": [1, 2, 3]}), r"`weights` has shape \(3, 1\)"),
-        ([[1], [1, 2], [3]], r"`weights` holds \[1\] of type list in row 0"),
-        (["a", "b", "c"], "`weights` holds text values, not numbers"),
-        ([True, False, True], "`weights` holds boolean values, not numbers"),
-        (pd.Categorical([1, 2, 3]), "`weights` holds factor values, not numbers"),
-        (iter([1, 2, 3]), "`weights` is of type list_iterator"),
-    ],
-)
-def test_wrong_array_argument(values: Any, fault: str) -> None:
-    with pytest.raises(DataError, match=f"^{fault}"):
-        column_from_array(values, "weights", 3)
 
 
 # Work on columns ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from reference_data import load_reference
 
-from lme4py.data.frame import read_frame
+from lme4py.data import Column, read_frame
 from lme4py.design import Design, lformula, new_fixed, new_random
 from lme4py.design.rank import dependent_columns
 from lme4py.errors import DataError, DesignError, FormulaError, Lme4Error, OptionError, RankWarning
@@ -283,7 +283,7 @@ def test_offsets_add_up(small: pd.DataFrame) -> None:
     assert lformula("y ~ x + (1 | g)", small).offset is None
     with pytest.raises(DataError, match="offset 't' is not numeric"):
         lformula("y ~ offset(t) + (1 | g)", small)
-    with pytest.raises(DataError, match="offset column 't' is not numeric"):
+    with pytest.raises(DataError, match="the offset 't' is not numeric"):
         lformula("y ~ 1 + (1 | g)", small, offset="t")
 
 
@@ -625,12 +625,18 @@ def test_missing_columns_in_new_data(small: pd.DataFrame) -> None:
         new_random(recipe, read_frame({"x": [1.0]}), 0)
 
 
-def test_offset_argument_is_replayed_only_by_name(small: pd.DataFrame) -> None:
+def test_offset_argument_is_replayed_where_it_is_no_array(small: pd.DataFrame) -> None:
     frame = read_frame(small)
     by_name = lformula("y ~ x + offset(x) + (1 | g)", small, offset="w").recipe
+    by_expression = lformula("y ~ x + offset(x) + (1 | g)", small, offset="w + x^2").recipe
     by_array = lformula("y ~ x + offset(x) + (1 | g)", small, offset=small["w"].to_numpy()).recipe
     assert_array_equal(new_fixed(by_name, frame)[1], small["x"] + small["w"])
-    assert_array_equal(new_fixed(by_array, frame)[1], small["x"])
+    assert_array_equal(new_fixed(by_expression, frame)[1], small["x"] + (small["w"] + small["x"] ** 2))
+    with pytest.raises(OptionError, match="the model has an offset that was given as an array"):
+        new_fixed(by_array, frame)
+    ones = Column("offset", "numeric", np.ones(12))
+    assert_array_equal(new_fixed(by_array, frame, ones)[1], small["x"] + 1.0)
+    assert_array_equal(new_fixed(by_name, frame, ones)[1], small["x"] + 1.0)
     assert_array_equal(new_fixed(lformula("y ~ x + (1 | g)", small).recipe, frame)[1], np.zeros(12))
 
 

@@ -125,7 +125,7 @@ def test_an_interrupted_fit_leaves_nothing_behind(name, owner, method, error, mo
         with pytest.raises(error, match="stop"):
             FITS[name]()
     assert process_state() == before
-    assert threads._users == 0
+    assert not threads._users
     # The next fit knows nothing of it: bit for bit.
     assert FITS[name]().log_likelihood == expected.log_likelihood
 
@@ -145,7 +145,7 @@ def test_an_interrupted_bootstrap_leaves_nothing_behind(sleep, kind):
         sleep.bootstrap(50, interrupted, seed=1, type=kind)
     assert len(calls) == 4
     assert process_state() == before
-    assert threads._users == 0
+    assert not threads._users
 
 
 SCRIPT = """

@@ -21,7 +21,7 @@ from numpy.testing import assert_allclose
 from reference_data import load_reference
 
 import lme4py
-from lme4py.errors import Lme4Warning, OptionError
+from lme4py.errors import DataError, Lme4Warning, OptionError
 from lme4py.fit import lmm_fit
 from lme4py.inference.influence import influence
 
@@ -264,11 +264,11 @@ def test_frame_and_words() -> None:
         ({"method": "exakt"}, "Did you mean 'exact'"),
         ({"group": "Subjekt"}, "Did you mean 'Subject'"),
         ({"group": ["a"] * 180}, "one group only"),
-        ({"group": ["a", "b"]}, "has 2 labels"),
+        ({"group": ["a", "b"]}, "`group` has 2 values but the data have 180 rows"),
     ],
 )
 def test_errors(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises((OptionError, DataError), match=message):
         reference_result("lmm_sleep_rs").influence(**arguments)
 
 

@@ -191,7 +191,7 @@ def test_columns_called_like_the_intercept(data):
     [
         (3, "7 of 56 rows have more successes than trials \\(row 2: incidence = 4, trials = 3\\)"),
         ("sise", "`trials` names 'sise'"),
-        ("herd", "'herd' is factor, not numeric"),
+        ("herd", "the trials 'herd' are not numeric but factor"),
         ([1, 2], "`trials` has 2 values"),
         (2.5, "give a whole number"),
         (True, "`trials` is True"),

@@ -241,9 +241,12 @@ def test_weights_and_groups_by_columns_that_the_model_does_not_use():
             Margins.linear_scale(fit, weights=name)
     with pytest.raises(OptionError, match="give the weights as an array"):
         Margins.linear_scale(pickle.loads(pickle.dumps(fit)), weights="w")
-    data["age"] += 1
+    # The columns of a dict are the user's own arrays, which can be changed in place.
+    columns = {name: data[name].to_numpy(copy=True) for name in ("score", "age", "treated", "student", "w")}
+    changed = lmer("score ~ age + treated + (1 | student)", columns)
+    columns["age"] += 1
     with pytest.raises(DataError, match="changed after the fit"):
-        Margins.linear_scale(fit, weights="w")
+        Margins.linear_scale(changed, weights="w")
 
 
 def test_variables_of_random_slopes_alone():
@@ -461,7 +464,7 @@ def test_faults_of_requests(session, call, message):
         ({"random": "zeros"}, "Did you mean 'zero'"),
         ({"method": "deltas"}, "Did you mean 'delta'"),
         ({"level": 95}, "between 0 and 1"),
-        ({"weights": np.ones(3)}, "shape"),
+        ({"weights": np.ones(3)}, "`weights` has 3 values but the data have 400 rows"),
         ({"weights": -np.ones(400)}, "not negative"),
         ({"weights": "w"}, "give the weights as an array"),
         ({"ddf": "kr"}, "ddf"),

@@ -407,7 +407,7 @@ class TestRefusals:
 
     def test_bad_weights(self, gaps):
         result = lme4py.lmer("y ~ x + (1 | a)", gaps, weights="w")
-        with pytest.raises(DataError, match="not all positive"):
+        with pytest.raises(DataError, match="the weights 'w' hold 1 zero value"):
             result.predict(new_rows().assign(w=[1.0, 0.0, 1.0]), interval="prediction")
 
     def test_a_new_observation_has_no_linear_predictor(self, gaps):

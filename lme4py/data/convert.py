@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.data.column import Column, Kind
+from lme4py.data.label_codes import label_codes
 from lme4py.errors import DataError
 
 __all__ = ["sorted_levels", "to_column"]
@@ -25,7 +26,7 @@ _INEXACT = 2**53
 
 _TIMES = (
     "turn it into a number first, such as the days since the first date (pandas: `(x - x.min()).dt.days`, "
-    "polars: `(x - x.min()).dt.total_days()`), or into text to get one level per value"
+    "polars: `(x - x.min()).dt.total_days()`); as it is, it can be a grouping factor"
 )
 _BYTES = "decode it to text first (pandas: `x.str.decode('utf-8')`)"
 _COMPLEX = "use the real part, the imaginary part or the modulus as columns of their own"
@@ -42,10 +43,18 @@ class Encoded(NamedTuple):
 
 
 class Unusable(Exception):
-    """Values that no model can use; `to_column` adds the name of the column."""
+    """Values that no model can use as numbers or as a factor; `to_column` adds the name of the column.
 
-    def __init__(self, fault: str, advice: str = _OTHER) -> None:
+    Parameters
+    ----------
+    fault, advice : str
+    as_labels : bool
+        Whether each value can still name a group.
+    """
+
+    def __init__(self, fault: str, advice: str = _OTHER, *, as_labels: bool = False) -> None:
         super().__init__(f"{fault}; {advice}.")
+        self.as_labels = as_labels
 
 
 def to_column(name: str, values: Any, subject: str | None = None) -> Column:
@@ -58,6 +67,11 @@ def to_column(name: str, values: Any, subject: str | None = None) -> Column:
     subject : str, optional
         How error messages call it; default ``column 'name'``.
 
+    Returns
+    -------
+    Column
+        Of kind "label" where the values can name groups and nothing else, with the reason in `refusal`.
+
     Raises
     ------
     DataError
@@ -66,7 +80,12 @@ def to_column(name: str, values: Any, subject: str | None = None) -> Column:
     try:
         encoded = _encode(values)
     except Unusable as error:
-        raise DataError(f"{subject or f'column {name!r}'} {error}") from None
+        text = f"{subject or f'column {name!r}'} {error}"
+        found = label_codes(values) if error.as_labels else None
+        if found is None:
+            raise DataError(text) from None
+        codes, levels = found
+        return Column(name, "label", codes, levels, refusal=text)
     return Column(name, *encoded)
 
 
@@ -108,7 +127,10 @@ def _from_numpy(values: NDArray[Any]) -> Encoded:
     if kind in "iu":
         _check_exact(values)
     if kind in "fiu":
-        return Encoded("numeric", values.astype(np.float64, copy=False))
+        floats = values.astype(np.float64, copy=False)
+        if values.dtype.itemsize > 8:
+            _check_distinct(np.unique(values[~np.isnan(values)]).size, floats)
+        return Encoded("numeric", floats)
     if kind == "b":
         return Encoded("boolean", values.astype(np.float64))
     if kind == "O":
@@ -125,7 +147,7 @@ def _unusable_type(dtype: str, kind: str) -> Unusable:
         "c": ("complex numbers", _COMPLEX),
         "S": ("bytes", _BYTES),
     }.get(kind, ("values", _OTHER))
-    return Unusable(f"holds {word} of type {dtype}", advice)
+    return Unusable(f"holds {word} of type {dtype}", advice, as_labels=kind in "MmcSO")
 
 
 def _check_exact(values: NDArray[Any]) -> None:
@@ -139,7 +161,20 @@ def _check_bounds(low: int | None, high: int | None) -> None:
     if abs(worst) >= _INEXACT:
         raise Unusable(
             f"holds the integer {worst}, and integers of 2**53 or more lose digits as floating-point numbers",
-            "store labels as text (pandas: `x.astype(str)`), or divide amounts by a power of ten",
+            "as it is, it can be a grouping factor; store labels as text for other uses (pandas: `x.astype(str)`), or "
+            "divide amounts by a power of ten",
+            as_labels=True,
+        )
+
+
+def _check_distinct(n_distinct: int, floats: NDArray[np.float64]) -> None:
+    """Refuse numbers of which several become the same float64: they may be labels."""
+    n_floats = np.unique(floats[~np.isnan(floats)]).size
+    if n_floats < n_distinct:
+        raise Unusable(
+            f"holds {n_distinct} numbers that become {n_floats} as floating-point numbers of 64 bits",
+            "as it is, it can be a grouping factor; round amounts first",
+            as_labels=True,
         )
 
 
@@ -161,6 +196,8 @@ def _from_objects(values: NDArray[np.object_]) -> Encoded:
         raise _unusable_objects(values, content)
     floats = np.full(values.shape, np.nan)
     floats[present] = values[present].astype(np.float64)
+    if content in ("decimal", "mixed", "mixed-integer"):
+        _check_distinct(len(set(values[present].tolist())), floats)
     return Encoded("boolean" if content == "boolean" else "numeric", floats)
 
 
@@ -182,7 +219,7 @@ def _described(example: tuple[int, Any]) -> str:
 def _unusable_objects(values: NDArray[np.object_], content: str) -> Unusable:
     timelike = content.startswith(("date", "time", "period"))
     advice = _TIMES if timelike else {"complex": _COMPLEX, "bytes": _BYTES}.get(content, _OTHER)
-    return Unusable(f"holds {_described(next(_present(values)))}", advice)
+    return Unusable(f"holds {_described(next(_present(values)))}", advice, as_labels=True)
 
 
 def _check_all_numbers(values: NDArray[np.object_]) -> None:
@@ -196,7 +233,7 @@ def _check_all_numbers(values: NDArray[np.object_]) -> None:
     example = _described(first_of_type[wrong[0]])
     others = [kind for kind in first_of_type if kind is not wrong[0]]
     if not others:
-        raise Unusable(f"holds {example}")
+        raise Unusable(f"holds {example}", as_labels=True)
     raise Unusable(
         f"mixes types: it holds {example} and {_described(first_of_type[others[0]])}",
         "make them all one type (pandas: `pandas.to_numeric(x)` for numbers, `x.astype(str)` for labels)",
@@ -265,7 +302,10 @@ def _from_polars(values: Any, pl: Any) -> Encoded:
     if dtype.is_numeric() or dtype == pl.Null:
         if dtype.is_integer():
             _check_bounds(values.min(), values.max())
-        return Encoded("numeric", values.cast(pl.Float64).to_numpy())
+        floats = values.cast(pl.Float64).to_numpy()
+        if dtype.is_decimal():
+            _check_distinct(values.drop_nulls().n_unique(), floats)
+        return Encoded("numeric", floats)
     if dtype == pl.Boolean:
         return Encoded("boolean", values.cast(pl.Float64).to_numpy())
     if dtype == pl.String:
@@ -280,8 +320,9 @@ def _from_polars(values: Any, pl: Any) -> Encoded:
     if dtype == pl.Object:
         return _from_objects(np.fromiter(values.to_list(), dtype=object, count=len(values)))
     if dtype.is_temporal():
-        raise Unusable(f"holds dates or times of type {dtype}", _TIMES)
-    raise Unusable(f"holds values of type {dtype}", _BYTES if dtype == pl.Binary else _OTHER)
+        raise Unusable(f"holds dates or times of type {dtype}", _TIMES, as_labels=True)
+    binary = dtype == pl.Binary
+    raise Unusable(f"holds values of type {dtype}", _BYTES if binary else _OTHER, as_labels=binary)
 
 
 def _polars_codes(kind: Kind, values: Any, levels: list[str], pl: Any) -> Encoded:
@@ -309,10 +350,16 @@ def _from_arrow(values: Any, pa: Any) -> Encoded:
         _check_bounds(bounds["min"].as_py(), bounds["max"].as_py())
         return Encoded("numeric", _arrow_floats(values, pa))
     if is_type.is_floating(dtype) or is_type.is_decimal(dtype) or is_type.is_null(dtype):
-        return Encoded("numeric", _arrow_floats(values, pa))
+        floats = _arrow_floats(values, pa)
+        if is_type.is_decimal(dtype):
+            import pyarrow.compute as pc
+
+            _check_distinct(pc.count_distinct(values).as_py(), floats)
+        return Encoded("numeric", floats)
     if is_type.is_temporal(dtype):
-        raise Unusable(f"holds dates or times of type {dtype}", _TIMES)
-    raise Unusable(f"holds values of type {dtype}", _OTHER)
+        raise Unusable(f"holds dates or times of type {dtype}", _TIMES, as_labels=True)
+    named = isinstance(dtype, pa.BaseExtensionType) or "binary" in str(dtype)
+    raise Unusable(f"holds values of type {dtype}", _OTHER, as_labels=named)
 
 
 def _arrow_floats(values: Any, pa: Any) -> NDArray[np.float64]:

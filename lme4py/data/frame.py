@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Frame",
     "as_factor_column",
-    "column_from_array",
     "drop_unused_levels",
     "missing_rows",
     "read_frame",
@@ -42,9 +42,11 @@ class Frame:
     ----------
     names : tuple of str
     n_rows : int
+    labelled : bool
+        Whether the rows have labels of the user's (those of pandas data).
     """
 
-    __slots__ = ("_column_at", "_columns", "_index", "_make_index", "_positions", "n_rows", "names")
+    __slots__ = ("_column_at", "_columns", "_index", "_make_index", "_positions", "labelled", "n_rows", "names")
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Frame:
         self.n_rows = n_rows
         self._column_at = column_at
         self._make_index = make_index
+        self.labelled = make_index is not None
         self._positions = {name: i for i, name in enumerate(self.names)}
         self._columns: dict[str, Column] = {}
         self._index: pd.Index | None = None
@@ -69,7 +72,7 @@ class Frame:
 
     @property
     def index(self) -> pd.Index:
-        """Row labels: those of pandas data, otherwise 0, 1, ..., n_rows - 1."""
+        """Row labels: those of pandas data or Series, otherwise 0, 1, ..., n_rows - 1."""
         if self._index is None:
             self._index = self._make_index() if self._make_index else _range_index(self.n_rows)
         return self._index
@@ -105,7 +108,26 @@ class Frame:
                 "give one value per row."
             )
         n_rows = int(np.count_nonzero(rows)) if rows.dtype.kind == "b" else len(rows)
-        return Frame(self.names, n_rows, lambda i: self._taken(i, rows), lambda: self.index[rows])
+        taken = Frame(self.names, n_rows, lambda i: self._taken(i, rows), lambda: self.index[rows])
+        taken.labelled = self.labelled
+        return taken
+
+    def again(self) -> Frame:
+        """The same columns, not yet converted: it keeps no arrays of the user's."""
+        other = Frame(self.names, self.n_rows, self._column_at, self._make_index)
+        other.labelled = self.labelled
+        return other
+
+    def with_column(self, added: Column) -> Frame:
+        """The same rows with one column more, which has the last place."""
+        last = len(self.names)
+
+        def column_at(position: int) -> Column:
+            return added if position == last else self.column(self.names[position])
+
+        wider = Frame((*self.names, added.name), self.n_rows, column_at, lambda: self.index)
+        wider.labelled = self.labelled
+        return wider
 
     def _taken(self, position: int, rows: NDArray[Any]) -> Column:
         return self.column(self.names[position]).take(rows)
@@ -188,6 +210,8 @@ def read_frame(data: Any) -> Frame:
 
 
 def _read_pandas(data: pd.DataFrame) -> Frame:
+    # No copy: from pandas 3 on, or with its copy-on-write, later changes of the user's frame do not reach this one.
+    data = data.copy(deep=False)
     labels = data.columns.tolist()
     names = [str(label) for label in labels]
 
@@ -199,7 +223,7 @@ def _read_pandas(data: pd.DataFrame) -> Frame:
 
 
 def _read_polars(data: Any) -> Frame:
-    names = data.columns
+    names, data = data.columns, data.clone()
     return Frame(names, data.height, lambda i: to_column(names[i], data.to_series(i)))
 
 
@@ -223,8 +247,9 @@ def _read_mapping(data: Mapping[Any, Any]) -> Frame:
                 f"the columns of `data` differ in length: {names[0]!r} has {_counted(lengths[0], 'row')} and "
                 f"{name!r} has {length}; give one value per row."
             )
-    _check_same_index(names, columns)
-    return Frame(names, lengths[0] if lengths else 0, lambda i: to_column(names[i], columns[i]))
+    index = _shared_index(names, columns)
+    make_index = None if index is None else lambda: index
+    return Frame(names, lengths[0] if lengths else 0, lambda i: to_column(names[i], columns[i]), make_index)
 
 
 def _length(name: str, values: Any) -> int:
@@ -244,11 +269,11 @@ def _n_values(values: Any) -> int | None:
         return None
 
 
-def _check_same_index(names: list[str], columns: list[Any]) -> None:
-    """Series with different row labels belong together in an order that only the user knows."""
+def _shared_index(names: list[str], columns: list[Any]) -> pd.Index | None:
+    """The row labels of the Series among the columns; different ones belong together in an order unknown here."""
     pandas = sys.modules.get("pandas")
     if pandas is None:
-        return
+        return None
     series = [(name, s) for name, s in zip(names, columns, strict=True) if isinstance(s, pandas.Series)]
     for name, one in series[1:]:
         if not one.index.equals(series[0][1].index):
@@ -257,6 +282,7 @@ def _check_same_index(names: list[str], columns: list[Any]) -> None:
                 "`pandas.DataFrame(data)` to match rows by label, or `.to_numpy()` on each to match them "
                 "by position."
             )
+    return series[0][1].index if series else None
 
 
 def _read_other(data: Any) -> Frame:
@@ -288,50 +314,6 @@ def _hint(data: Any) -> str:
 # Columns ---------------------------------------------------------------------------------------------------
 
 
-def column_from_array(values: Any, name: str, n_rows: int) -> Column:
-    """Convert an array given as an argument (`weights`, `offset`); rows are matched by position.
-
-    Parameters
-    ----------
-    values : array-like of numbers, shape (n_rows,)
-        numpy array, list, or a Series of pandas, polars or pyarrow.
-    name : str
-        Name of the argument, for messages.
-    n_rows : int
-        Number of rows of the data.
-
-    Returns
-    -------
-    Column
-        Of kind "numeric", NaN where missing.
-
-    Raises
-    ------
-    DataError
-        If `values` is not one-dimensional, not numeric or of another length.
-
-    Examples
-    --------
-    >>> column_from_array([1, 2], "weights", 2).values
-    array([1., 2.])
-    """
-    rows = _counted(n_rows, "row")
-    n_values = _n_values(values)
-    if n_values is None:
-        raise DataError(
-            f"`{name}` is of type {type(values).__name__}; give a column name, or one number for each of "
-            f"the {rows} of the data."
-        )
-    column = to_column(name, values, f"`{name}`")
-    if n_values != n_rows:
-        raise DataError(
-            f"`{name}` has {_counted(n_values, 'value')} but the data have {rows}; give one number per row."
-        )
-    if column.kind != "numeric":
-        raise DataError(f"`{name}` holds {column.kind} values, not numbers; give one number per row.")
-    return column
-
-
 def missing_rows(columns: Iterable[Column], n_rows: int) -> NDArray[np.bool_]:
     """The one mask of missing values: True where any column is missing, shape (n_rows,)."""
     missing = np.zeros(n_rows, dtype=bool)
@@ -353,7 +335,7 @@ def as_factor_column(column: Column) -> Column:
     Examples
     --------
     >>> as_factor_column(Column("g", "numeric", np.array([309.0, 308.0, np.nan])))
-    Column(name='g', kind='factor', values=array([ 1,  0, -1], dtype=int32), levels=(308, 309), declared=False)
+    Column(name='g', kind='factor', values=array([ 1,  0, -1], dtype=int32), levels=(308, 309), ...)
     """
     import pandas as pd
 
@@ -387,4 +369,4 @@ def drop_unused_levels(column: Column) -> Column:
     renumbered = np.full(n_levels + 1, -1, dtype=np.int32)
     renumbered[:-1][used] = np.arange(np.count_nonzero(used))
     levels = tuple(level for level, kept in zip(column.levels, used, strict=True) if kept)
-    return Column(column.name, column.kind, renumbered[column.values], levels)
+    return replace(column, values=renumbered[column.values], levels=levels, declared=False)

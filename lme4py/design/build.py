@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.data.column import Column
-from lme4py.data.frame import Frame, column_from_array, missing_rows, read_frame
+from lme4py.data.frame import read_frame
 from lme4py.design.categories import ordinal_response
 from lme4py.design.coding import Variable, drop_unused, matrix_columns, model_columns, stack_columns
 from lme4py.design.design import Design, RandomTerm
@@ -25,6 +24,7 @@ from lme4py.design.fixed import (
     user_contrasts,
     without_intercept,
 )
+from lme4py.design.given import finite_offset, positive_weights
 from lme4py.design.names import ColumnNames
 from lme4py.design.random import (
     Grouping,
@@ -33,8 +33,9 @@ from lme4py.design.random import (
     shared_columns,
     term_order,
 )
-from lme4py.design.recipe import BarRecipe, Recipe, offset_column, offset_values
+from lme4py.design.recipe import BarRecipe, Recipe, offset_values
 from lme4py.design.response import ResponseData, glmm_response
+from lme4py.design.rows import NaAction, UsedRows
 from lme4py.errors import DataError, DesignError, FormulaError, OptionError, RankWarning, did_you_mean, warn
 from lme4py.formula.deparse import deparse, names_in
 from lme4py.formula.evaluate import evaluate, learn
@@ -45,8 +46,6 @@ from lme4py.formula.values import Value
 __all__ = ["NaAction", "lformula"]
 
 FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-NaAction = Literal["omit", "exclude", "raise"]
 Functions = Mapping[str, Callable[..., Any]]
 
 
@@ -72,9 +71,10 @@ def lformula(
     data : data frame
         pandas, polars, pyarrow, a dict of columns, or anything narwhals reads.
     weights : str or array of shape (n_data,), optional
-        Prior weights, positive: the residual variance of row i is sigma^2 / weights[i].
+        Prior weights, positive: the residual variance of row i is sigma^2 / weights[i]. A column name, an expression
+        in the language of formulas (``"1/vi"``), or values; values with an index are matched with the rows by it.
     offset : str or array of shape (n_data,), optional
-        Added to the linear predictor, together with any ``offset()`` of the formula.
+        Added to the linear predictor, together with any ``offset()`` of the formula; as `weights`.
     contrasts : dict, optional
         Factor -> "contr.sum", "contr.helmert", "contr.treatment", "contr.SAS", "contr.poly", or a matrix with
         one row per level. For the fixed effects only, as in lme4.
@@ -108,7 +108,13 @@ def lformula(
     response = _check_parts(parsed, require_random)
     if family == "ordinal":
         _check_thresholds(parsed)
-    rows = _Rows(frame, parsed, weights, offset, na_action, trials=family == "binomial")
+    rows = UsedRows(
+        frame,
+        _model_nodes(parsed),
+        {"weights": weights, "offset": offset},
+        na_action,
+        response if family == "binomial" else None,
+    )
     state: dict[str, Any] = {}
     values = _evaluate(parsed, rows, state, functions or {})
     return _assemble(parsed, response, rows, values, state, contrasts, functions or {}, family, levels)
@@ -176,145 +182,31 @@ def _model_nodes(parsed: Formula) -> list[Node]:
     return list(dict.fromkeys(nodes))
 
 
-class _Rows:
-    """The rows that a model uses: one mask of missing values over every column and argument it needs."""
-
-    def __init__(
-        self, frame: Frame, parsed: Formula, weights: Any, offset: Any, na_action: NaAction, trials: bool = False
-    ) -> None:
-        self.frame = frame
-        self.na_action = na_action
-        self.offset_column = offset if isinstance(offset, str) else None
-        self.weights_column = weights if isinstance(weights, str) else None
-        names = dict.fromkeys(name for node in _model_nodes(parsed) for name in names_in(node, frame.names))
-        # A name that is no column may be a constant such as pi; `evaluate` judges it, with a caret.
-        columns = {name: frame.column(name) for name in names if name in frame}
-        arguments = {
-            "weights": _argument(frame, weights, "weights"),
-            "offset": _argument(frame, offset, "offset"),
-        }
-        given = {name: column for name, column in arguments.items() if column is not None}
-        empty = _without_trials(given.get("weights")) if trials else None
-        own = {} if empty is None else _of_response(parsed, columns)
-        self.keep = _complete_rows([*columns.values(), *given.values()], frame, na_action, empty, own)
-        self.n = int(np.count_nonzero(self.keep))
-        if self.n < self.keep.size:
-            columns = {name: column.take(self.keep) for name, column in columns.items()}
-            given = {name: column.take(self.keep) for name, column in given.items()}
-        self.columns = columns
-        # The response of a row without trials says nothing, whatever it is.
-        self.stand_ins = {} if empty is None else _stand_ins(columns, own, empty[self.keep])
-        # Predictions from the training data replay the offset argument from its column.
-        self.training = {**columns, self.offset_column: given["offset"]} if self.offset_column else columns
-        self.weights = _check_weights(given["weights"], zero=trials) if "weights" in given else None
-        self.offset = offset_column(given["offset"]) if "offset" in given else None
-
-
-def _argument(frame: Frame, given: Any, what: str) -> Column | None:
-    """`weights` or `offset` as a column, from a name or an array."""
-    if given is None:
-        return None
-    return frame.column(given) if isinstance(given, str) else column_from_array(given, what, frame.n_rows)
-
-
-def _without_trials(weights: Column | None) -> BoolArray | None:
-    """Rows whose number of trials is zero, where there are any."""
-    if weights is None or weights.kind != "numeric":
-        return None
-    empty = np.asarray(weights.values == 0.0)
-    return empty if empty.any() and not empty.all() else None
-
-
-def _of_response(parsed: Formula, columns: Mapping[str, Column]) -> dict[str, Column]:
-    """Columns that are used in the response only."""
-    own = names_in(parsed.response) if parsed.response is not None else []
-    elsewhere = {name for node in _model_nodes(parsed) if node is not parsed.response for name in names_in(node)}
-    return {name: columns[name] for name in own if name in columns and name not in elsewhere}
-
-
-def _stand_ins(columns: Mapping[str, Column], own: Iterable[str], empty: BoolArray) -> dict[str, Column]:
-    """The columns of the response with values of a row that has trials in the rows that have none."""
-    place = np.where(empty, int(np.argmin(empty)), np.arange(empty.size))
-    return {name: columns[name].take(place) for name in own}
-
-
-def _complete_rows(
-    columns: Sequence[Column],
-    frame: Frame,
-    na_action: NaAction,
-    empty: BoolArray | None = None,
-    of_response: Iterable[str] = (),
-) -> BoolArray:
-    """Rows without missing values; those of the response do not count in rows without trials."""
-    if frame.n_rows == 0:
-        raise DataError("the data have no rows; give at least one row per parameter")
-    missing = missing_rows(columns, frame.n_rows)
-    if empty is not None:
-        others = missing_rows((column for column in columns if column.name not in of_response), frame.n_rows)
-        missing = np.where(empty, others, missing)
-    n_missing = int(np.count_nonzero(missing))
-    if n_missing and (na_action == "raise" or n_missing == frame.n_rows):
-        counts = ((column.name, int(np.count_nonzero(column.missing()))) for column in columns)
-        listed = ", ".join(f"{name}: {count}" for name, count in dict(counts).items() if count)
-        if na_action == "raise":
-            advice = "remove these rows or fill them in, or use na_action='omit'"
-        else:
-            advice = "no row is left; leave out the columns with many missing values"
-        raise DataError(f"{n_missing} of {frame.n_rows} rows have missing values ({listed}); {advice}")
-    return ~missing
-
-
-def _check_weights(column: Column, zero: bool = False) -> FloatArray:
-    """Weights as numbers; `zero` ones are left to the response, which knows whether they are numbers of trials."""
-    values = column.values
-    if column.kind != "numeric":
-        raise DataError(f"the weights {column.name!r} are not numeric; give a numeric column or an array")
-    faults = {
-        "negative": int((values < 0).sum()),
-        "zero": 0 if zero else int((values == 0).sum()),
-        "infinite": int(np.isinf(values).sum()),
-    }
-    if any(faults.values()):
-        listed = " and ".join(f"{count} {word}" for word, count in faults.items() if count)
-        raise DataError(f"the weights hold {listed} value(s) but must be positive and finite; remove these rows")
-    return values
-
-
-def _evaluate(parsed: Formula, rows: _Rows, state: dict[str, Any], functions: Functions) -> dict[Node, Value]:
+def _evaluate(parsed: Formula, rows: UsedRows, state: dict[str, Any], functions: Functions) -> dict[Node, Value]:
     """Every variable of the model once, on the rows used, without levels that do not occur."""
-    getter = _getter(rows)
-    used = [parsed.response, *used_variables(parsed.fixed), *parsed.fixed.offsets]
-    for bar in parsed.bars:
-        used += [*used_variables(bar.terms), *bar.group]
-    nodes = [node for node in dict.fromkeys(used) if node is not None]
+    groups = [node for bar in parsed.bars for node in bar.group]
+    numbers: list[Node | None] = [parsed.response, *used_variables(parsed.fixed), *parsed.fixed.offsets]
+    numbers += [left for bar in parsed.bars for left in used_variables(bar.terms)]
+    texts = {node: parsed.text for node in (*numbers, *groups) if node is not None}
+    texts |= {given.node: given.text for given in rows.given.values() if given.node is not None}
     if rows.n < rows.keep.size:
-        for node in nodes:
+        for node in texts:
             learn(node, rows.frame.column, state, functions=functions)
-    getters = {parsed.response: _response_getter(rows, getter)}
-    return {
-        node: drop_unused(evaluate(node, getters.get(node, getter), state, functions=functions, formula=parsed.text))
-        for node in nodes
+    getters = {parsed.response: rows.response_column}
+    values = {
+        node: drop_unused(evaluate(node, getters.get(node, rows.column), state, functions=functions, formula=text))
+        for node, text in texts.items()
     }
-
-
-def _response_getter(rows: _Rows, getter: Callable[[str], Column]) -> Callable[[str], Column]:
-    return lambda name: rows.stand_ins[name] if name in rows.stand_ins else getter(name)
-
-
-def _getter(rows: _Rows) -> Callable[[str], Column]:
-    known, frame = rows.columns, rows.frame
-
-    def column(name: str) -> Column:
-        # For a name that is no column the frame writes the error, with its suggestions.
-        return known[name] if name in known else frame.column(name).take(rows.keep)
-
-    return column
+    for number in numbers:
+        if number is not None and values[number].refusal:
+            raise DataError(values[number].refusal)
+    return values
 
 
 def _assemble(
     parsed: Formula,
     response: Node,
-    rows: _Rows,
+    rows: UsedRows,
     values: dict[Node, Value],
     state: dict[str, Any],
     contrasts: Mapping[str, str | NDArray[Any]] | None,
@@ -326,7 +218,12 @@ def _assemble(
     others = [node for bar in parsed.bars for node in (*used_variables(bar.terms), *bar.group)]
     chosen, notes = user_contrasts(contrasts, fixed_nodes, others, values)
     response_name = name_of(response)
-    data, own_notes = _response(response, values, rows, family, levels)
+    weights, offset = rows.numbers("weights", values), rows.numbers("offset", values)
+    if weights is not None:
+        positive_weights(weights, rows.given["weights"], zero=family == "binomial")
+    if offset is not None:
+        finite_offset(offset, rows.given["offset"])
+    data, own_notes = _response(response, values, rows, weights, family, levels)
     y = response_values(values[response], response_name) if data is None else data.table
     variables = make_variables(fixed_nodes, values, chosen)
     names = ColumnNames()
@@ -334,7 +231,7 @@ def _assemble(
     fixed = fixed_part(parsed.fixed, variables, values, rows.n)
     if family == "ordinal":
         fixed = without_intercept(fixed)
-    terms, bars = _random_terms(parsed.bars, values, rows, fixed, names)
+    terms, bars = _random_terms(parsed.bars, values, rows.n, fixed, names)
     columns = {name: (column.kind, column.levels) for name, column in rows.columns.items()}
     notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *own_notes, *notes]
     if fixed.dropped:
@@ -350,10 +247,11 @@ def _assemble(
         dropped=fixed.dropped,
         alias=fixed.alias,
         terms=terms,
-        weights=rows.weights,
-        offset=_total_offset(parsed, rows, values),
+        weights=weights,
+        offset=_total_offset(parsed, offset, values),
         keep=rows.keep,
-        index=rows.frame.index,
+        # Names of an index can be changed in place.
+        index=rows.frame.index.copy(deep=True),
         na_action=rows.na_action,
         recipe=Recipe(
             parsed,
@@ -362,27 +260,34 @@ def _assemble(
             variables,
             fixed.kept,
             bars,
-            rows.offset_column,
+            rows.given.get("offset"),
             dict(functions),
-            rows.weights_column,
+            rows.given.get("weights"),
             fixed.null,
         ),
         notes=tuple(notes),
         response=data,
-        columns=rows.training,
+        columns=rows.columns,
+        labelled=rows.frame.labelled,
+        source=rows.frame.again().again,
     )
 
 
 def _response(
-    node: Node, values: Mapping[Node, Value], rows: _Rows, family: str | None, levels: Iterable[Any] | None
+    node: Node,
+    values: Mapping[Node, Value],
+    rows: UsedRows,
+    weights: FloatArray | None,
+    family: str | None,
+    levels: Iterable[Any] | None,
 ) -> tuple[ResponseData | None, list[str]]:
     """The response checked for its family, and notes."""
     if family is None:
         return None, []
     if family == "ordinal":
         column = rows.columns.get(node.name) if isinstance(node, Name) else None
-        return ordinal_response(values[node], name_of(node), levels, rows.weights, column)
-    return glmm_response(values[node], name_of(node), family, rows.weights), []
+        return ordinal_response(values[node], name_of(node), levels, weights, column)
+    return glmm_response(values[node], name_of(node), family, weights), []
 
 
 def _formula_notes(parsed: Formula, bars: Iterable[BarRecipe]) -> list[str]:
@@ -409,10 +314,10 @@ def _dropped_words(dropped: tuple[str, ...], most: int) -> str:
     )
 
 
-def _total_offset(parsed: Formula, rows: _Rows, values: Mapping[Node, Value]) -> FloatArray | None:
+def _total_offset(parsed: Formula, given: FloatArray | None, values: Mapping[Node, Value]) -> FloatArray | None:
     parts = [offset_values(values[node], name_of(node)) for node in parsed.fixed.offsets]
-    if rows.offset is not None:
-        parts.append(rows.offset)
+    if given is not None:
+        parts.append(given)
     if not parts:
         return None
     total = np.sum(parts, axis=0)
@@ -421,7 +326,7 @@ def _total_offset(parsed: Formula, rows: _Rows, values: Mapping[Node, Value]) ->
 
 
 def _random_terms(
-    bars: Iterable[Bar], values: Mapping[Node, Value], rows: _Rows, fixed: FixedPart, names: ColumnNames
+    bars: Iterable[Bar], values: Mapping[Node, Value], n: int, fixed: FixedPart, names: ColumnNames
 ) -> tuple[tuple[RandomTerm, ...], tuple[BarRecipe, ...]]:
     """The terms in lme4's order, checked, and how to replay them."""
     groups: dict[tuple[Node, ...], tuple[Grouping, NDArray[np.intp]]] = {}
@@ -429,7 +334,7 @@ def _random_terms(
     for bar in bars:
         if bar.group not in groups:
             groups[bar.group] = grouping_factor([name_of(v) for v in bar.group], [values[v] for v in bar.group])
-        term, recipe = _random_term(bar, *groups[bar.group], values, rows.n, fixed)
+        term, recipe = _random_term(bar, *groups[bar.group], values, n, fixed)
         names.add(recipe.terms, recipe.variables, bar.label)
         built.append((term, recipe))
     order = term_order([term.n_levels for term, _ in built])

@@ -7,7 +7,7 @@ same object serves the training data and new data.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal, TypeAlias
 
@@ -101,7 +101,7 @@ def drop_unused(value: Value) -> Value:
         return value
     position = (np.cumsum(used) - 1).astype(value.values.dtype)
     levels = tuple(level for level, keep in zip(value.levels, used.tolist(), strict=True) if keep)
-    return Value(value.kind, position[value.values], levels, value.suffixes, value.contrasts)
+    return replace(value, values=position[value.values], levels=levels)
 
 
 def make_variable(name: str, value: Value, contrasts: Contrasts | None = None) -> Variable:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.data.beside import is_numbered
 from lme4py.errors import DesignError, OptionError, did_you_mean
 from lme4py.formula.contrast_names import CONTRASTS, contrast_name, level_position
 
@@ -140,6 +141,7 @@ def _suffixes(name: str, levels: tuple[Any, ...]) -> tuple[str, ...]:
 def _user_matrix(kind: Any, levels: tuple[Any, ...]) -> tuple[FloatArray, tuple[str, ...]]:
     count = len(levels)
     where = f"for the {count} levels {_list(levels)}"
+    kind = _in_level_order(kind, levels, where)
     try:
         matrix = np.array(kind, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -158,6 +160,20 @@ def _user_matrix(kind: Any, levels: tuple[Any, ...]) -> tuple[FloatArray, tuple[
             f"rank {count}: make its columns independent of each other and of a constant"
         )
     return matrix, tuple(f"[{i}]" for i in range(1, count))
+
+
+def _in_level_order(kind: Any, levels: tuple[Any, ...], where: str) -> Any:
+    """The rows of a data frame in the order of the levels, where its row labels name them."""
+    index = getattr(kind, "index", None)
+    if index is None or callable(index) or is_numbered(index):
+        return kind
+    rows = {str(label): i for i, label in enumerate(index)}
+    if len(rows) < len(index) or set(rows) != {str(level) for level in levels}:
+        raise OptionError(
+            f"the contrast matrix {where} has the row labels {_list(tuple(index))}; give one row for each level under "
+            "its name, or the matrix alone, in the order of the levels: `.to_numpy()`"
+        )
+    return kind.iloc[[rows[str(level)] for level in levels]]
 
 
 def _list(levels: tuple[Any, ...], limit: int = 6) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +11,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lme4py.design.conventions import Conventions
+from lme4py.frozen import Frozen, computed_once
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lme4py.data.column import Column
+    from lme4py.data.frame import Frame
     from lme4py.design.recipe import Recipe
     from lme4py.design.response import ResponseData
 
@@ -70,7 +71,7 @@ class RandomTerm:
 
 
 @dataclass(frozen=True)
-class Design:
+class Design(Frozen):
     """The first modular step: formula and data as arrays.
 
     Attributes
@@ -98,6 +99,10 @@ class Design:
         Rows of the user's data that are used.
     index : pandas.Index
         Labels of all n_data rows of the user's data.
+    labelled : bool
+        Whether these are the user's own labels; False where they count the rows.
+    source : callable, or None
+        Gives the data of the user's, for columns that the fit does not keep; a reference, which is not pickled.
     na_action : str
         "omit" | "exclude" | "raise".
     recipe : Recipe
@@ -109,7 +114,7 @@ class Design:
     alias : ndarray of float, shape (p, number dropped), or None
         Each dropped column as a combination of the columns of X; None when nothing was dropped.
     columns : mapping of str to Column, or None
-        The columns of the data that the formula and the `offset` argument use, on the rows used.
+        The columns of the data that the formula, the weights and the offset use, on the rows used.
     conventions : Conventions
         What the front door wants from the results.
     """
@@ -134,6 +139,16 @@ class Design:
     alias: FloatArray | None = None
     columns: Mapping[str, Column] | None = None
     conventions: Conventions = field(default_factory=Conventions)
+    labelled: bool = True
+    source: Callable[[], Frame] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"source": None}
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of the user's data."""
+        return int(self.keep.shape[0])
 
     @property
     def n_obs(self) -> int:
@@ -150,7 +165,7 @@ class Design:
         """Number of levels of each grouping factor, in the order of `terms`."""
         return {term.group: term.n_levels for term in self.terms}
 
-    @cached_property
+    @computed_once
     def Zt(self) -> sparse.csr_array:
         """Transposed random-effects model matrix, shape (q, n).
 

@@ -13,14 +13,25 @@ from lme4py.data.column import Column, Kind
 from lme4py.data.frame import Frame, as_factor_column, missing_rows
 from lme4py.design.coding import Variable, model_matrix
 from lme4py.design.fixed import name_of
+from lme4py.design.given import Given, column_getter, finite_offset, numbers_of
 from lme4py.design.random import Grouping, as_factor, group_codes
-from lme4py.errors import DataError, did_you_mean
+from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.formula.deparse import names_in
 from lme4py.formula.evaluate import evaluate
 from lme4py.formula.nodes import Formula, Name, Node, Terms
 from lme4py.formula.values import Value
 
-__all__ = ["BarRecipe", "Recipe", "beyond", "new_fixed", "new_random", "new_random_values", "new_response"]
+__all__ = [
+    "BarRecipe",
+    "Recipe",
+    "beyond",
+    "new_fixed",
+    "new_random",
+    "new_random_values",
+    "new_response",
+    "new_weights",
+    "unseen_groups",
+]
 
 # A sum of parts that cancel is zero below this part of their sizes.
 _ROUNDING = 1e-8
@@ -70,12 +81,12 @@ class Recipe:
         Columns of the model matrix that passed the rank check.
     bars : tuple of BarRecipe
         In the order of `Design.terms`.
-    offset_column : str or None
-        Name given as the `offset` argument; an offset given as an array is not replayed (lme4's rule).
+    offset : Given or None
+        The `offset` argument: a column or an expression, which is replayed, or values, which are refused there.
     functions : dict
         The user's own functions.
-    weights_column : str or None
-        Name given as the `weights` argument.
+    weights : Given or None
+        The `weights` argument.
     null : ndarray, shape (number of all columns, d), or None
         Combinations of the columns of the model matrix that are zero in the data of the fit, in units of the size of
         the dropped column; see `beyond`.
@@ -87,10 +98,21 @@ class Recipe:
     variables: dict[Node, Variable]
     kept: tuple[int, ...]
     bars: tuple[BarRecipe, ...]
-    offset_column: str | None = None
+    offset: Given | None = None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    weights_column: str | None = None
+    weights: Given | None = None
     null: FloatArray | None = None
+
+    @property
+    def offsets(self) -> tuple[Node, ...]:
+        """What is added to the linear predictor: the ``offset()`` terms and an `offset` that is no array."""
+        own = () if self.offset is None or self.offset.node is None else (self.offset.node,)
+        return (*self.formula.fixed.offsets, *own)
+
+    def text_of(self, node: Node) -> str:
+        """The text that an expression stands in: the formula, or an argument."""
+        given = next((one for one in (self.offset, self.weights) if one is not None and one.node is node), None)
+        return self.formula.text if given is None else given.text
 
 
 def beyond(recipe: Recipe, whole: FloatArray) -> FloatArray:
@@ -110,7 +132,7 @@ def beyond(recipe: Recipe, whole: FloatArray) -> FloatArray:
     return found
 
 
-def new_fixed(recipe: Recipe, frame: Frame) -> tuple[FloatArray, FloatArray]:
+def new_fixed(recipe: Recipe, frame: Frame, offset: Column | None = None) -> tuple[FloatArray, FloatArray]:
     """The fixed-effects model matrix and the offset of new data.
 
     Parameters
@@ -118,6 +140,8 @@ def new_fixed(recipe: Recipe, frame: Frame) -> tuple[FloatArray, FloatArray]:
     recipe : Recipe
     frame : Frame
         New data; the response and the grouping factors are not needed.
+    offset : Column, optional
+        Takes the place of the `offset` argument of the fit, values of shape (n,).
 
     Returns
     -------
@@ -125,26 +149,87 @@ def new_fixed(recipe: Recipe, frame: Frame) -> tuple[FloatArray, FloatArray]:
         NaN in rows with a missing value, and in those that cannot be estimated: columns were left out of the fixed
         effects, and in these rows they are not what they were in the data of the fit.
     offset : ndarray, shape (n,)
-        ``offset()`` terms of the formula plus the `offset` column; zeros without any; NaN exactly in the rows
+        ``offset()`` terms of the formula plus the `offset` argument; zeros without any; NaN exactly in the rows
         with a missing value.
+
+    Raises
+    ------
+    OptionError
+        The fit had an offset that was given as an array, and there is none for the new data.
     """
     terms = recipe.formula.fixed
-    nodes = [*recipe.variables, *terms.offsets]
+    offsets = recipe.offsets if offset is None else terms.offsets
+    if offset is None and recipe.offset is not None and recipe.offset.node is None:
+        raise OptionError(
+            "the model has an offset that was given as an array, and predictions of other rows need theirs: give it as "
+            "offset=, a column name, an expression or an array; or fit the model with the offset as a column."
+        )
+    nodes = [*recipe.variables, *offsets]
     columns = _columns(recipe, frame, nodes)
-    extra = [frame.column(recipe.offset_column)] if recipe.offset_column else []
+    extra = [] if offset is None else [offset]
     values, present = _evaluate(recipe, nodes, columns, frame.n_rows, extra)
     X = np.full((frame.n_rows, len(recipe.kept)), np.nan)
-    offset = np.where(present, 0.0, np.nan)
+    known = np.where(present, 0.0, np.nan)
     if present.any():
         whole = _replay(terms, recipe.variables, values, int(present.sum()))
-        known = whole[:, recipe.kept]
-        known[beyond(recipe, whole).any(axis=1)] = np.nan
-        X[present] = known
-        for node in terms.offsets:
-            offset[present] += offset_values(values[node], name_of(node))
+        for node in offsets:
+            known[present] += _offset_of(recipe, node, values[node])
+        _check_finite(np.column_stack([whole, known[present]]), present)
+        X[present] = whole[:, recipe.kept]
+        X[np.flatnonzero(present)[beyond(recipe, whole).any(axis=1)]] = np.nan
     for column in extra:
-        offset += offset_column(column)
-    return X, offset
+        known += finite_offset(column.values, Given("offset"))
+    return X, known
+
+
+def _check_finite(columns: FloatArray, present: NDArray[np.bool_]) -> None:
+    """Products of large numbers can overflow where each of them is finite; `columns` are of the rows present."""
+    bad = ~np.isfinite(columns).all(axis=1)
+    if bad.any():
+        first = int(np.flatnonzero(present)[int(np.argmax(bad))])
+        raise DataError(
+            f"{int(bad.sum())} of {present.size} rows of the new data have values so large that the model matrix is "
+            f"not finite (first: row {first}); correct these rows, or remove them"
+        )
+
+
+def _check_column(name: str, value: Value, present: NDArray[np.bool_]) -> None:
+    """A column that is a variable by itself must be finite; expressions were checked when they were evaluated."""
+    if value.kind != "numeric" or np.isfinite(value.values.sum()):
+        return
+    infinite = np.isinf(value.values)
+    if infinite.any():
+        first = int(np.flatnonzero(present)[int(np.argmax(infinite))])
+        raise DataError(
+            f"column {name!r} of the new data has {int(infinite.sum())} infinite value(s) (first: row {first}); "
+            "correct them, set them to missing, or remove these rows"
+        )
+
+
+def _offset_of(recipe: Recipe, node: Node, value: Value) -> FloatArray:
+    given = recipe.offset
+    if given is not None and node is given.node:
+        return finite_offset(numbers_of(value, given), given)
+    return offset_values(value, name_of(node))
+
+
+def new_weights(recipe: Recipe, frame: Frame) -> FloatArray:
+    """The `weights` argument of the fit on new data, shape (n,), NaN in rows with a missing value.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Whose weights are a column or an expression.
+    frame : Frame
+    """
+    given = recipe.weights
+    if given is None or given.node is None:
+        raise OptionError("the fit has no weights that can be evaluated on new data; give them as weights=.")
+    values, present = _evaluate(recipe, [given.node], _columns(recipe, frame, [given.node]), frame.n_rows)
+    weights = np.full(frame.n_rows, np.nan)
+    if present.any():
+        weights[present] = numbers_of(values[given.node], given)
+    return weights
 
 
 def new_random(recipe: Recipe, frame: Frame, term_index: int) -> tuple[FloatArray, IntArray]:
@@ -178,7 +263,37 @@ def new_random_values(recipe: Recipe, frame: Frame, term_index: int) -> FloatArr
     values = np.full((frame.n_rows, bar.n_columns), np.nan)
     if present.any():
         values[present] = _replay(bar.terms, bar.variables, evaluated, int(present.sum()))
+        _check_finite(values[present], present)
     return values
+
+
+def unseen_groups(recipe: Recipe, frame: Frame, term_index: int, codes: IntArray) -> tuple[list[Any], int]:
+    """The groups of new data that the fit does not know, and the number of rows whose group is missing.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    frame : Frame
+    term_index : int
+        Position in `Design.terms`.
+    codes : ndarray of int, shape (n,)
+        From `new_random`.
+
+    Returns
+    -------
+    list
+        Each label once, in ascending order; ``"lo:308"`` for an interaction.
+    int
+    """
+    parts = [_new_group(recipe, frame, node) for node in recipe.bars[term_index].group]
+    missing = np.any([part < 0 for part, _ in parts], axis=0)
+    unknown = (codes < 0) & ~missing
+    found = np.unique(np.stack([part[unknown] for part, _ in parts], axis=1), axis=0).tolist()
+    if len(parts) == 1:
+        return [parts[0][1][code] for (code,) in found], int(missing.sum())
+    levels = [part_levels for _, part_levels in parts]
+    named = [":".join(str(own[code]) for own, code in zip(levels, row, strict=True)) for row in found]
+    return named, int(missing.sum())
 
 
 def new_response(recipe: Recipe, frame: Frame) -> tuple[FloatArray, NDArray[np.bool_]]:
@@ -201,33 +316,14 @@ def new_response(recipe: Recipe, frame: Frame) -> tuple[FloatArray, NDArray[np.b
     return values, present
 
 
-def offset_column(column: Column) -> FloatArray:
-    """The `offset` argument as numbers, shape (n,), NaN where missing."""
-    if column.is_factor:
-        raise DataError(f"the offset column {column.name!r} is not numeric; give a numeric column")
-    if np.isinf(column.values).any():
-        raise DataError(f"the offset {column.name!r} has {int(np.isinf(column.values).sum())} infinite value(s)")
-    values: FloatArray = column.values
-    return values
-
-
 def offset_values(value: Value, name: str) -> FloatArray:
     """An offset as numbers, shape (n,)."""
+    if value.refusal:
+        raise DataError(value.refusal)
     if value.is_factor or value.values.ndim != 1:
         raise DataError(f"the offset '{name}' is not numeric; use one numeric column or expression")
     values: FloatArray = value.values
     return values
-
-
-def column_getter(columns: Mapping[str, Column]) -> Callable[[str], Column]:
-    """What `evaluate` asks for columns; it takes a DataError as "no such column"."""
-
-    def column(name: str) -> Column:
-        if name not in columns:
-            raise DataError(f"column {name!r} not found.{did_you_mean(name, columns)}")
-        return columns[name]
-
-    return column
 
 
 def _columns(recipe: Recipe, frame: Frame, nodes: Iterable[Node], strict: bool = True) -> dict[str, Column]:
@@ -249,8 +345,14 @@ def _evaluate(
     complete = {name: column.take(present) for name, column in columns.items()}
     if not present.any():
         return {}, present  # a spline or a cut of no values has no meaning
-    get, text = column_getter(complete), recipe.formula.text
-    values = {node: evaluate(node, get, recipe.state, functions=recipe.functions, formula=text) for node in nodes}
+    get = column_getter(complete)
+    values = {
+        node: evaluate(node, get, recipe.state, functions=recipe.functions, formula=recipe.text_of(node))
+        for node in nodes
+    }
+    for node, value in values.items():
+        if isinstance(node, Name):
+            _check_column(node.name, value, present)
     return values, present
 
 
@@ -288,6 +390,8 @@ def _as_trained(column: Column, trained: tuple[Kind, tuple[Any, ...]], strict: b
 
 
 def _as_numbers(column: Column, kind: Kind) -> Column:
+    if column.refusal:
+        raise DataError(column.refusal)
     if column.is_factor:
         raise DataError(
             f"column {column.name!r} of the new data is text or a factor, but it was {kind} when the model "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy.special import gammaln, xlogy
 from lme4py.design.fixed import check_finite, response_values
 from lme4py.errors import DataError
 from lme4py.formula.values import Value
+from lme4py.frozen import computed_once
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -65,22 +65,22 @@ class ResponseData:
 
     # The rest does not change while a model is fitted: computed once.
 
-    @cached_property
+    @computed_once
     def codes(self) -> NDArray[np.intp]:
         """`y` of ordered categories as positions 0 .. K - 1, shape (n,)."""
         return self.y.astype(np.intp)
 
-    @cached_property
+    @computed_once
     def n_trials(self) -> FloatArray:
         """Trials as an array, shape (n,)."""
         return np.ones_like(self.y) if self.trials is None else self.trials
 
-    @cached_property
+    @computed_once
     def failures(self) -> FloatArray:
         """Trials less successes, shape (n,)."""
         return self.n_trials - self.y
 
-    @cached_property
+    @computed_once
     def log_choose(self) -> FloatArray:
         """log of the binomial coefficient, shape (n,)."""
         if self.trials is None:
@@ -88,30 +88,30 @@ class ResponseData:
         result: FloatArray = gammaln(self.trials + 1.0) - gammaln(self.y + 1.0) - gammaln(self.failures + 1.0)
         return result
 
-    @cached_property
+    @computed_once
     def log_factorial(self) -> FloatArray:
         """log y!, shape (n,)."""
         result: FloatArray = gammaln(self.y + 1.0)
         return result
 
-    @cached_property
+    @computed_once
     def distinct(self) -> tuple[FloatArray, NDArray[np.intp]]:
         """The distinct responses, and for each row the position of its own among them: counts repeat."""
         values, index = np.unique(self.y, return_inverse=True)
         return values, index
 
-    @cached_property
+    @computed_once
     def has_large_counts(self) -> bool:
         """Counts so large that y log mu - mu would lose the digits that a fit needs."""
         return bool(self.y.size) and float(self.y.max()) > 1e4
 
-    @cached_property
+    @computed_once
     def saturated_poisson(self) -> FloatArray:
         """Poisson log-likelihood at mu = y, shape (n,)."""
         result: FloatArray = xlogy(self.y, self.y) - self.y - self.log_factorial
         return result
 
-    @cached_property
+    @computed_once
     def log_y(self) -> FloatArray:
         """log y of positive responses, shape (n,)."""
         result: FloatArray = np.log(self.y)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from lme4py.design.design import RandomTerm
 from lme4py.engine.small import lower_factor
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
 from lme4py.errors import OptionError
+from lme4py.frozen import computed_once
 
 STRUCTURES = ("unstructured", "diagonal", "identity", "exchangeable", "tied")
 
@@ -45,16 +45,16 @@ class Template:
     size: int
     structure: str
 
-    @cached_property
+    @computed_once
     def rows(self) -> IntArray:
         """Rows of the elements of an unstructured T."""
         return np.concatenate([np.arange(j, self.size) for j in range(self.size)])
 
-    @cached_property
+    @computed_once
     def columns(self) -> IntArray:
         return np.repeat(np.arange(self.size), np.arange(self.size, 0, -1))
 
-    @cached_property
+    @computed_once
     def projections(self) -> FloatArray | None:
         """The D_i, shape (n_theta, k, k); None for an unstructured term."""
         k = self.size
@@ -68,7 +68,7 @@ class Template:
         first = np.full((k, k), 1.0 / k) if self.structure == "exchangeable" else np.diag(np.eye(k)[0])
         return np.array([first, np.eye(k) - first])
 
-    @cached_property
+    @computed_once
     def _sizes(self) -> FloatArray:
         """Ranks of the projections."""
         return np.array([np.trace(direction) for direction in self.directions])
@@ -117,7 +117,7 @@ class Template:
         values: FloatArray = derivative[self.rows, self.columns]
         return values
 
-    @cached_property
+    @computed_once
     def directions(self) -> list[FloatArray]:
         """dT/dtheta for each theta."""
         if self.projections is not None:
@@ -129,7 +129,7 @@ class Template:
             out.append(direction)
         return out
 
-    @cached_property
+    @computed_once
     def covariance_directions(self) -> list[FloatArray]:
         """A basis of the covariance matrices that the term can have; they are linear in these."""
         if self.projections is not None:
@@ -150,7 +150,7 @@ class Template:
         curvature: FloatArray = self._same_column * G[self.rows[:, None], self.rows]
         return curvature
 
-    @cached_property
+    @computed_once
     def _same_column(self) -> FloatArray:
         same: FloatArray = 2.0 * (self.columns[:, None] == self.columns)
         return same
@@ -192,7 +192,7 @@ class Templates:
         inside = {"exchangeable": "tied"}
         return cls(tuple(Template(term.n_columns, inside.get(term.structure, term.structure)) for term in terms))
 
-    @cached_property
+    @computed_once
     def slices(self) -> tuple[slice, ...]:
         ends = np.cumsum([template.n_theta for template in self.templates])
         starts = np.concatenate([[0], ends[:-1]])

@@ -14,6 +14,7 @@ from lme4py.engine.cholesky import mirror, upper_cholesky
 from lme4py.engine.crossproducts import CrossProducts, Factor
 from lme4py.engine.structure import Stage, Structure, cross_block
 from lme4py.engine.types import FloatArray, IntArray
+from lme4py.frozen import freeze
 
 # Below this ratio of the smallest to the largest diagonal element of T its inverse would lose digits.
 _INVERTIBLE = 1e-6
@@ -193,7 +194,7 @@ class DenseFactor:
             inverse, info = lapack.dpotri(self.chol, lower=0, overwrite_c=int(self._is_spent))
             if info != 0:
                 raise np.linalg.LinAlgError("the factor is not positive definite")
-            self._inverse = inverse.T if self.lam is not None else mirror(inverse.T)
+            self._inverse = freeze(inverse.T if self.lam is not None else mirror(inverse.T))
             if self._is_spent:
                 self.chol = np.zeros((0, 0))
         return self._inverse
@@ -262,7 +263,9 @@ class DenseDerivative:
 
     def symmetric(self) -> FloatArray:
         """The inverse with both of its triangles."""
-        return mirror(self.inverse)
+        # Filled in place: a second copy of a large block is too much.
+        self.inverse.flags.writeable = True
+        return freeze(mirror(self.inverse))
 
     def at(self, stage: Stage) -> FloatArray:
         """Derivative in the targets of a stage; an element off the diagonal stands for both of its kind."""

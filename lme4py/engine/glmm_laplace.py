@@ -11,7 +11,6 @@ the observed weights, and r = c - W_obs Z Lambda a,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from lme4py.engine.glmm import FixedSystem, GlmmProblem, Mode, ModeError, ModeFi
 from lme4py.engine.nuisance import as_columns, total
 from lme4py.engine.sweep import Swept
 from lme4py.engine.types import FloatArray
+from lme4py.frozen import computed_once
 
 # The prior alone has curvature 1; below 1 / _FLAT of it the likelihood of a group has no proper mode.
 _FLAT = 50.0
@@ -57,7 +57,7 @@ class Laplace:
         """-2 log-likelihood."""
         return self.mode.objective + self.swept.log_det
 
-    @cached_property
+    @computed_once
     def _log_det(self) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
         return self.finder.problem.products.log_det_derivatives(self.swept)
 
@@ -71,7 +71,7 @@ class Laplace:
         """Blocks of Lambda M^-1 Lambda' of each factor, (k, k, J)."""
         return self._log_det[2]
 
-    @cached_property
+    @computed_once
     def gradient(self) -> FloatArray:
         """In (theta, beta, lambda), or (theta, lambda) when beta is profiled."""
         problem, products, mode, rows = self.finder.problem, self.finder.problem.products, self.mode, self.rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from lme4py.engine.sparse_pattern import Forecast, SparseBlock
 from lme4py.engine.types import BoolArray, IntArray, SparseMatrix, sparse
 from lme4py.engine.wide import GramPlan
 from lme4py.errors import DesignError
+from lme4py.frozen import computed_once
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Stage:
     dense_rows: IntArray
     dense_columns: IntArray
 
-    @cached_property
+    @computed_once
     def gram(self) -> GramPlan:
         """How the change of the dense block is made without the list."""
         return GramPlan(self.coupling, self.n_levels)

@@ -19,7 +19,6 @@ Thresholds that do not increase have likelihood zero.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +30,7 @@ from lme4py.engine.nuisance import DensePart, Nuisance, ThresholdPart
 from lme4py.engine.ordinal_rows import Intervals, RowParts, make_intervals, row_parts
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
 from lme4py.errors import DataError, OptionError, did_you_mean
+from lme4py.frozen import computed_once
 
 __all__ = ["ORDINAL_LINKS", "THRESHOLDS", "Ordinal", "make_ordinal"]
 
@@ -101,7 +101,7 @@ class Ordinal(Family):
 
     # --- thresholds
 
-    @cached_property
+    @computed_once
     def A(self) -> FloatArray:
         """Thresholds = A gamma, shape (K - 1, d)."""
         count = self.n_categories - 1

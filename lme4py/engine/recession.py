@@ -13,7 +13,6 @@ rows (with the signs of their sides), -inf if -c is, and none otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import scipy.linalg
 
 from lme4py.engine.family_base import HalfRows
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
+from lme4py.frozen import computed_once
 
 __all__ = ["Recession", "find_recession", "recession_directions"]
 
@@ -66,12 +66,12 @@ class Recession:
     n_rows: int
     n_fixed: int
 
-    @cached_property
+    @computed_once
     def limits(self) -> FloatArray:
         """Limit of each coefficient: +inf, -inf, NaN where there is none, and 0 where it is finite, shape (P,)."""
         return self.limits_of(np.eye(len(self.names)))
 
-    @cached_property
+    @computed_once
     def directions(self) -> FloatArray:
         """Directions inside the cone that span it, shape (q + 1, P): each moves every row that moves by 1/2 or more."""
         out = [self.middle]

@@ -14,6 +14,7 @@ from lme4py.engine.structure import Stage
 from lme4py.engine.supernodes import SparseCholesky
 from lme4py.engine.threads import single_thread
 from lme4py.engine.types import FloatArray
+from lme4py.frozen import freeze
 
 # Right-hand sides at one time.
 _CHUNK = chunk(256)
@@ -68,7 +69,7 @@ class SparseFactor:
         """Elements of (I + Lambda'K Lambda)^-1 on the pattern of K."""
         if self._inverse is None:
             with single_thread(self.block.symbolic.largest_front):
-                self._inverse = self.cholesky.inverse()[self.block.places]
+                self._inverse = freeze(self.cholesky.inverse()[self.block.places])
         return self._inverse
 
     def release(self) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from lme4py.engine.sparse_block import SparseFactor
 from lme4py.engine.structure import Stage, Structure
 from lme4py.engine.types import FloatArray, LinearOperator, SparseMatrix, with_data
 from lme4py.engine.wide import subtract_gram
+from lme4py.frozen import computed_once
 
 # The factor of a dense block with more rows gives way to its inverse while the criterion is optimised.
 _SPEND_FROM = from_size(1000)
@@ -62,12 +62,12 @@ class BaseValues:
     border: tuple[FloatArray, ...]
     corner: FloatArray
 
-    @cached_property
+    @computed_once
     def coupling_operator(self) -> LinearOperator:
         """C for products with columns."""
         return LinearOperator.of(self.coupling)
 
-    @cached_property
+    @computed_once
     def products_operator(self) -> LinearOperator | None:
         """P for products with vectors."""
         return None if self.products is None else LinearOperator.of(self.products)
@@ -98,7 +98,7 @@ class SweptStage:
     E: FloatArray  # (k, k, J)
     invertible: bool
 
-    @cached_property
+    @computed_once
     def residual_map(self) -> FloatArray:
         """(I + A Sigma)^-1, shape (k, k, J): turns A_s. V_{s-1} products into V_s products."""
         if self.T.shape[0] == 1:
@@ -153,7 +153,7 @@ class LoneStage:
         self.stage, self.A, self.coupling, self.T = stage, A, C, T
         self.invertible = is_invertible(T)
 
-    @cached_property
+    @computed_once
     def whole(self) -> SweptStage:
         """All blocks at once."""
         return _sweep(self.stage, self.A, self.coupling, self.T)[0]

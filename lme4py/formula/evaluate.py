@@ -30,6 +30,7 @@ _KINDS: Final[dict[str, ValueKind]] = {
     "factor": "factor",
     "ordered": "ordered",
     "text": "factor",
+    "label": "label",
 }
 _CONSTANTS: Final[dict[str, float | bool | None]] = {
     "pi": float(np.pi),
@@ -112,7 +113,7 @@ def evaluate(
         except DataError:
             pass  # a constant or an unknown name: judged below
         else:
-            return Value(_KINDS[found.kind], found.values, found.levels)
+            return _value_of(found)
     context = Context(column, state, functions or _NO_FUNCTIONS, formula)
     value = _with_rows(context, node, _walk(context, node))
     if not _complete(value):
@@ -204,7 +205,11 @@ def _name(context: Context, node: Name) -> Operand:
         shown = context.error(node, str(error))
         raise DataError(str(shown)) from error
     context.n_rows = len(found.values)
-    return Value(_KINDS[found.kind], found.values, found.levels)
+    return _value_of(found)
+
+
+def _value_of(column: Column) -> Value:
+    return Value(_KINDS[column.kind], column.values, column.levels, refusal=column.refusal)
 
 
 def _with_rows(context: Context, node: Node, operand: Operand) -> Value:

@@ -35,6 +35,9 @@ def as_number(level: Any) -> float | None:
 
 def distinct(value: Value) -> Value:
     """Any value as a factor of the values that occur, sorted; whole numbers become ints, booleans bools."""
+    if value.kind == "label":
+        # factor(date) says that a level for each of them is meant.
+        return Value("factor", value.values, value.levels)
     if value.is_factor:
         return value
     levels, codes = np.unique(value.values, return_inverse=True)
@@ -169,7 +172,7 @@ def _factor(site: CallSite, argument: str, operand: Operand) -> Value:
     value = site.rows(argument, operand)
     if not value.is_factor:
         raise site.error(f"{site.what(argument)} is not a factor; write factor(...) around it", argument)
-    return value
+    return distinct(value)
 
 
 def relevel(site: CallSite, x: Operand, ref: Operand) -> Operand:

@@ -126,7 +126,7 @@ def is_na(site: CallSite, x: Operand) -> Operand:
 
 def as_numeric(site: CallSite, x: Operand) -> Operand:
     """Numbers: of a boolean 0 and 1, of an ordered or named factor the codes 1, 2, ..."""
-    if not (isinstance(x, Value) and x.is_factor):
+    if not (isinstance(x, Value) and x.is_factor) or x.kind == "label":
         return _map(site, "x", x, lambda v: v)
     return Value("numeric", _codes(site, x))
 

@@ -159,9 +159,15 @@ def list_text(values: Iterable[Any], limit: int = 6) -> str:
     return shown if len(items) <= limit else f"{shown}, ... ({len(items)} in all)"
 
 
+# A number of a formula is a float64, which cannot say which integer from here on is meant; text can.
+_INEXACT = 2**53
+
+
 def level_index(levels: tuple[Any, ...], wanted: Any) -> int | None:
     """Position of a level that the user wrote as text or number; None where there is no such level."""
     if not isinstance(wanted, str):
+        if abs(wanted) >= _INEXACT:
+            return None
         for i, level in enumerate(levels):
             if not isinstance(level, str) and level == wanted:
                 return i
@@ -171,7 +177,9 @@ def level_index(levels: tuple[Any, ...], wanted: Any) -> int | None:
 
 
 def factor_text(what: str, value: Value) -> str:
-    """``column 'arm' is a factor with levels 'a', 'b'``."""
+    """``column 'arm' is a factor with levels 'a', 'b'``; of values that only name groups what is wrong with them."""
+    if value.refusal:
+        return value.refusal.rstrip(".")
     return f"{what} is a factor with levels {list_text(value.levels)}"
 
 

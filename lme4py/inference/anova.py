@@ -13,7 +13,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference import hypotheses
-from lme4py.inference.coefficients import coefficient_method, hypothesised, restriction_matrix
+from lme4py.inference.coefficients import coefficient_method, hypothesised, labels_of, restriction_matrix
 from lme4py.inference.df import FTest, Method, method
 from lme4py.inference.limits import unknown, warn_unknown
 
@@ -170,7 +170,7 @@ def contest(
     linear_method(fit, "normal")
     chosen = coefficient_method(fit, ddf, vcov, cluster)
     rows = restriction_matrix(fit, L)
-    target = hypothesised(value, rows.shape[0])
+    target = hypothesised(value, rows.shape[0], labels_of(L))
     if not np.abs(rows).max(axis=1).all():
         raise OptionError("a row of L holds zeros only: it tests nothing; leave it out.")
     estimate = rows @ fit.beta

@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lme4py.chunks import chunk
+from lme4py.data.beside import beside
+from lme4py.data.column import Column
+from lme4py.data.frame import as_factor_column, drop_unused_levels
 from lme4py.design.design import Design
+from lme4py.design.source import column_of_fit
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.inference.resample import default_group, group_codes
@@ -44,75 +48,65 @@ class Clusters:
         return len(self.labels)
 
 
-def find_clusters(design: Design, cluster: ClusterChoice = None) -> Clusters:
+def find_clusters(design: Design, cluster: ClusterChoice = None, what: str = "cluster") -> Clusters:
     """The clusters that a user names.
 
     Parameters
     ----------
     design : Design
     cluster : str, array of shape (n,), or None
-        A grouping factor of the model; or one label for each row used (or for each row of the data); None takes the
+        A grouping factor of the model; a column of its data or an expression of columns; or one label for each row
+        used (or for each row of the data), where labels with an index are matched with the rows by it. None takes the
         grouping factor in which all others are nested.
+    what : str
+        Name of the argument, for messages.
 
     Raises
     ------
     OptionError
-        Unknown name, wrong length, or crossed factors without a choice.
+        Unknown name, or crossed factors without a choice.
     DataError
-        Missing labels.
+        Missing labels, another number of them, or an index that does not fit the rows.
     """
+    if isinstance(cluster, str) and cluster not in design.n_groups:
+        return _of_column(_named(design, cluster, what), cluster, what)
     if cluster is None or isinstance(cluster, str):
         name = _factor_name(design, cluster)
         levels = next(term.levels for term in design.terms if term.group == name)
         return Clusters(name, group_codes(design, name), tuple(levels))
-    return _of_values(design, cluster)
+    column = beside(cluster, what, design, design.keep, as_labels=True)
+    given = getattr(cluster, "name", None)
+    return _of_column(column, what if given is None else str(given), what)
 
 
 def _factor_name(design: Design, cluster: str | None) -> str:
-    known = list(design.n_groups)
-    if cluster is None or cluster in known:
-        try:
-            return default_group(design, cluster, required=True)
-        except OptionError:
-            raise OptionError(
-                f"the grouping factors {', '.join(known)} are crossed; say with `cluster=` what the clusters are."
-            ) from None
-    raise OptionError(
-        f"cluster={cluster!r} is no grouping factor of the model.{did_you_mean(cluster, known)} They are "
-        f"{', '.join(known)}; for other clusters give the labels of the rows, such as cluster=data[{cluster!r}]."
-    )
-
-
-def _of_values(design: Design, cluster: ArrayLike) -> Clusters:
-    import pandas as pd
-
-    values = pd.Series(_one_column(cluster))
-    if values.size == design.keep.size:
-        values = values[design.keep]
-    elif values.size != design.n_obs:
+    try:
+        return default_group(design, cluster, required=True)
+    except OptionError:
         raise OptionError(
-            f"`cluster` has {values.size} labels, but the model was fitted to {design.n_obs} of {design.keep.size} "
-            "rows; give one label for each row."
+            f"the grouping factors {', '.join(design.n_groups)} are crossed; say with `cluster=` what the clusters are."
+        ) from None
+
+
+def _named(design: Design, cluster: str, what: str) -> Column:
+    """A column or an expression that names clusters."""
+    found = column_of_fit(design, cluster, what)
+    if found is None:
+        known = [*design.n_groups, *(design.columns or {})]
+        raise OptionError(
+            f"{what}={cluster!r} is no grouping factor of the model and no column of its data."
+            f"{did_you_mean(cluster, known)} The grouping factors are {', '.join(design.n_groups)}; for other clusters "
+            f"give the labels of the rows, such as {what}=data[{cluster!r}]."
         )
-    missing = int(values.isna().sum())
+    return as_factor_column(found)
+
+
+def _of_column(column: Column, name: str, what: str) -> Clusters:
+    missing = int(column.missing().sum())
     if missing:
-        raise DataError(f"`cluster` is missing in {missing} of the rows used; leave these rows out of the model.")
-    codes, labels = pd.factorize(values, sort=False)
-    name = getattr(cluster, "name", None)
-    return Clusters("cluster" if name is None else str(name), codes.astype(np.intp), tuple(labels))
-
-
-def _one_column(cluster: ArrayLike) -> Any:
-    values: Any = cluster
-    for method in ("to_pandas", "to_list"):
-        # polars and pyarrow columns.
-        if hasattr(values, method) and not hasattr(values, "iloc"):
-            values = getattr(values, method)()
-            break
-    array = values.array if hasattr(values, "array") and hasattr(values, "iloc") else np.asarray(values)
-    if getattr(array, "ndim", 1) != 1:
-        raise OptionError(f"`cluster` has shape {np.shape(values)}; give one label for each row.")
-    return array
+        raise DataError(f"`{what}` is missing in {missing} of the rows used; leave these rows out of the model.")
+    used = drop_unused_levels(column)
+    return Clusters(name, used.values.astype(np.intp), used.levels)
 
 
 def home_of_levels(design: Design, clusters: Clusters) -> dict[str, IntArray] | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg, special
 
+from lme4py.data.beside import in_name_order
 from lme4py.errors import DesignError, OptionError, did_you_mean
 from lme4py.fit import Fit
 from lme4py.inference.df import Ddf, Method, Plain, check_method, method
@@ -29,6 +30,8 @@ __all__ = [
     "covariance",
     "covariance_frame",
     "estimates",
+    "hypothesised",
+    "labels_of",
     "quantile",
     "restriction_matrix",
     "standard_errors",
@@ -44,7 +47,7 @@ def estimates(fit: Fit) -> pd.Series[float]:
     """Fixed-effects estimates, shape (p,), indexed by the columns of X."""
     import pandas as pd
 
-    return pd.Series(coefficient_estimates(fit), index=_names(fit), name="estimate")
+    return pd.Series(coefficient_estimates(fit), index=_names(fit), name="estimate", copy=True)
 
 
 def standard_errors(fit: Fit) -> pd.Series[float]:
@@ -185,9 +188,10 @@ def wald_test(
         chi2, df (the rank of R), p_value.
     """
     R = restriction_matrix(fit, restrictions)
+    target = hypothesised(value, R.shape[0], labels_of(restrictions))
     if warn_unknown(fit, R, "a Wald test"):
         return {"chi2": np.nan, "df": float(np.linalg.matrix_rank(R)), "p_value": np.nan}
-    return wald_statistic(fit, R, value, vcov, cluster)
+    return wald_statistic(fit, R, target, vcov, cluster)
 
 
 def wald_statistic(
@@ -216,10 +220,20 @@ def wald_statistic(
     return {"chi2": chi2, "df": float(rank), "p_value": float(special.chdtrc(rank, chi2))}
 
 
-def hypothesised(value: float | ArrayLike, rows: int) -> FloatArray:
-    """The right-hand side of `rows` linear hypotheses, a scalar or shape (rows,), checked."""
+def hypothesised(value: float | ArrayLike, rows: int, labels: Sequence[Any] | None = None) -> FloatArray:
+    """The right-hand side of `rows` linear hypotheses, a scalar or shape (rows,), checked.
+
+    Parameters
+    ----------
+    value : float or array of shape (rows,)
+        A Series with labels is matched by them with `labels`.
+    rows : int
+    labels : sequence, optional
+        Names of the hypotheses.
+    """
+    named = in_name_order(value, range(rows) if labels is None else labels, "value", "hypotheses")
     try:
-        target = np.asarray(value, dtype=np.float64)
+        target = np.asarray(named, dtype=np.float64)
     except (TypeError, ValueError):
         raise OptionError(f"`value` is {value!r}; give a number, or one for each of the {rows} row(s).") from None
     if target.ndim > 0 and target.shape != (rows,):
@@ -395,16 +409,28 @@ def restriction_matrix(fit: Fit, restrictions: Restrictions) -> FloatArray:
         return _checked_matrix(fit, _by_name(fit, restrictions))
     if _all_text(restrictions):
         return _unit_rows(fit, restrictions)
-    return _checked_matrix(fit, restrictions)
+    row = in_name_order(restrictions, fit.design.x_names, "restrictions", "fixed effects", rest=0.0)
+    return _checked_matrix(fit, row)
+
+
+def labels_of(restrictions: Restrictions) -> list[Any] | None:
+    """Names of the hypotheses: those of coefficients, or the row labels of a data frame; None without any."""
+    if isinstance(restrictions, str):
+        return [restrictions]
+    if hasattr(restrictions, "columns"):
+        index = getattr(restrictions, "index", None)
+        return None if index is None else list(index)
+    anything: Any = restrictions
+    return list(anything) if _all_text(anything) else None
 
 
 def _by_name(fit: Fit, table: Any) -> Any:
     """The matrix of a data frame whose columns are named after coefficients; those it does not name are not tested.
 
-    A frame without such names (0, 1, ...) is a plain matrix.
+    A frame whose columns only have numbers (0, 1, ...) is a plain matrix.
     """
     columns = list(table.columns)
-    if not any(isinstance(name, str) for name in columns):
+    if columns == list(range(len(columns))):
         return table.to_numpy()
     if len(set(columns)) < len(columns):
         raise OptionError("`restrictions` has two columns of the same name; give each coefficient one column.")

@@ -17,6 +17,7 @@ import numpy as np
 from lme4py.engine.lmm import Criterion
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
+from lme4py.frozen import freeze
 
 if TYPE_CHECKING:
     from lme4py.engine.covariance import Template
@@ -102,11 +103,11 @@ class VarianceDerivatives:
 
 
 def remembered(fit: Fit, name: str, make: Callable[[Fit], Kept]) -> Kept:
-    """``make(fit)``, computed once for each fit and not pickled with it."""
+    """``make(fit)``, computed once for each fit, read-only, and not pickled with it."""
     kept = fit.__dict__
     if name not in kept:
         with limited_threads(fit.design):
-            kept[name] = make(fit)
+            kept[name] = freeze(make(fit))
     value: Kept = kept[name]
     return value
 

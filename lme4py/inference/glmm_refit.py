@@ -15,10 +15,11 @@ from lme4py.engine.one_answer import refuse_one_answer
 from lme4py.engine.optimize import Control, Optimum
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
-from lme4py.errors import DataError, DesignError, OptionError
+from lme4py.errors import DataError, DesignError
 from lme4py.formula.values import Value
 from lme4py.glmm_fit import GlmmFit, _make_fit, warn_of
 from lme4py.inference.glmm_simulate import is_proportion, numeric_categories
+from lme4py.inference.response_rows import levels_of_response, response_numbers
 
 __all__ = ["Estimates", "new_response", "refit_estimates", "refit_glmm"]
 
@@ -57,7 +58,8 @@ def new_response(fit: GlmmFit, y: Any) -> ResponseData:
     ----------
     fit : GlmmFit
     y : array_like, shape (n,) or (n, 2)
-        One value per row used, or one per row of the data. Binomial models of several trials per row: numbers of
+        One value per row used, or one per row of the data, also as a data frame with one column; with an index it is
+        matched with the rows by it. Binomial models of several trials per row: numbers of
         successes (proportions where the model was given proportions), or successes and failures side by side.
         Ordinal models: the categories; where these are no numbers, also their positions 0 .. K - 1.
 
@@ -71,11 +73,13 @@ def new_response(fit: GlmmFit, y: Any) -> ResponseData:
 
 
 def _checked(fit: GlmmFit, y: Any) -> ResponseData:
-    values = _numbers(fit, y)
+    binomial = fit.family.name == "binomial"
+    levels = levels_of_response(fit.design) if binomial else fit.categories
+    values = response_numbers(fit.design, y, levels, coded=numeric_categories(fit), pairs=binomial)
     if fit.categories:
         return _ordered(fit, values)
     name, weights = fit.design.response_name, fit.data.weights
-    if fit.family.name != "binomial":
+    if not binomial:
         return glmm_response(Value("numeric", values), name, fit.family.name, weights)
     if values.ndim == 2:
         return glmm_response(Value("matrix", values), name, "binomial", weights)
@@ -83,46 +87,6 @@ def _checked(fit: GlmmFit, y: Any) -> ResponseData:
         return glmm_response(Value("numeric", values), name, "binomial", fit.data.trials)
     data = binomial_response(values, fit.data.n_trials, name, weights)
     return data if fit.data.trials is None else replace(data, trials=fit.data.trials)
-
-
-def _numbers(fit: GlmmFit, y: Any) -> FloatArray:
-    """`y` as floats for the rows used; labels of a response with two levels as 0 and 1."""
-    codes = _codes(fit, y)
-    try:
-        values = np.asarray(codes, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError("the new response holds values that are no numbers; give one number per row.") from None
-    design = fit.design
-    if values.shape[:1] == (design.keep.size,) and design.keep.size != design.n_obs:
-        values = values[design.keep]
-    columns = (2,) if fit.family.name == "binomial" else ()
-    if values.shape not in ((design.n_obs,), (design.n_obs, *columns)):
-        also = ", or two columns (successes, failures)" if columns else ""
-        raise OptionError(
-            f"the new response has shape {np.shape(values)}, but the model was fitted to {design.n_obs} rows"
-            f"{'' if design.keep.all() else f' of {design.keep.size}'}; give one number for each{also}."
-        )
-    if not np.isfinite(values).all():
-        count = int((~np.isfinite(values)).sum())
-        raise DataError(f"the new response holds {count} missing or infinite values; refit the model to other rows.")
-    return values
-
-
-def _codes(fit: GlmmFit, y: Any) -> Any:
-    """Positions of the labels of a two-level response or of ordered categories; anything else unchanged."""
-    levels = fit.categories
-    if fit.family.name == "binomial":
-        levels = fit.design.recipe.columns.get(fit.design.response_name, ("", ()))[1]
-    values = np.asarray(y)
-    if len(levels) < 2 or (values.dtype.kind not in "OUS" and not numeric_categories(fit)):
-        return y
-    place = {level: float(i) for i, level in enumerate(levels)}
-    codes = [place.get(value) for value in values.tolist()]
-    if None in codes:
-        first = values.tolist()[codes.index(None)]
-        shown = ", ".join(map(repr, levels[:6])) + ", ..." * (len(levels) > 6)
-        raise DataError(f"the new response holds {first!r}, but its levels are {shown}; give these.")
-    return codes
 
 
 def _ordered(fit: GlmmFit, codes: FloatArray) -> ResponseData:

@@ -166,7 +166,7 @@ def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) 
     {'308': 0.0821, '309': 0.132, '310': 0.0982}
     """
     chosen = _check_method(fit, method)
-    units = _rows(fit) if group is None else find_clusters(fit.design, group)
+    units = _rows(fit) if group is None else find_clusters(fit.design, group, "group")
     if units.n_clusters < 2:
         raise OptionError(f"{units.name!r} is one group only; nothing is left without it.")
     with limited_threads(fit.design):

@@ -13,7 +13,6 @@ whatever combinations of levels they hold. No matrix of n x n or q x q elements 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
 from lme4py.engine.weighted import WeightedProducts
 from lme4py.fit import Fit
+from lme4py.frozen import computed_once
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.prediction_rows import Rows, make_rows
 
@@ -125,7 +125,7 @@ class JointVariance:
             swept = products.factorize(self.T, np.concatenate([self.w, np.zeros(Z[0].shape[0])]))
             return products.log_det_derivatives(swept)[0][n:]
 
-    @cached_property
+    @computed_once
     def _training(self) -> tuple[list[Any], list[FloatArray]]:
         rows = make_rows(self.fit, None, range(len(self.fit.design.terms)))
         return [self._codes(rows, f) for f in self.factors], [self._columns(rows, f) for f in self.factors]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lme4py.data.frame import read_frame
 from lme4py.engine.ordinal import Ordinal
@@ -58,6 +59,7 @@ def predict_categories(
     interval: str | None = None,
     alpha: float | None = None,
     ddf: str | None = None,
+    offset: str | ArrayLike | None = None,
 ) -> pd.DataFrame | pd.Series[Any]:
     """Probabilities of the categories, cumulative probabilities, or the most probable category.
 
@@ -81,6 +83,8 @@ def predict_categories(
         One minus the level of the interval; that of the fit when not given.
     ddf : {None, "residual", "normal"}
         Degrees of freedom of the limits; `default_ddf` of the fit when not given.
+    offset : str, number or array_like, shape (n,), optional
+        As in `lme4py.inference.predict.predict`.
 
     Returns
     -------
@@ -95,6 +99,8 @@ def predict_categories(
     ------
     OptionError, DataError
     """
+    from lme4py.inference.predict import offset_column
+
     if type not in PREDICTIONS:
         hint = did_you_mean(str(type), (*PREDICTIONS, "linear"))
         allowed = ", ".join(map(repr, ("linear", *PREDICTIONS)))
@@ -106,7 +112,7 @@ def predict_categories(
     chosen = chosen_terms(fit, include_random)
     average = isinstance(include_random, str) and include_random == "integrate"
     frame = None if data is None else read_frame(data)
-    rows = make_rows(fit, frame, chosen, others=average)
+    rows = make_rows(fit, frame, chosen, average, offset_column(fit, frame, offset))
     report_unseen(fit, rows, new_levels, stacklevel=5)
     whole = rows.complete
     parts = [category_probabilities(fit, rows.take(whole), average, cumulative=type == "cumulative")]
@@ -272,7 +278,7 @@ def _named(fit: GlmmFit, values: FloatArray | None, name: str) -> pd.Series[floa
     import pandas as pd
 
     family_of(fit)
-    return pd.Series(values, index=pd.Index(list(fit.threshold_names), name="term"), name=name)
+    return pd.Series(values, index=pd.Index(list(fit.threshold_names), name="term"), name=name, copy=True)
 
 
 def threshold_parameters(fit: GlmmFit) -> pd.DataFrame:

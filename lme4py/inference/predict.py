@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lme4py.data.frame import read_frame
+from lme4py.data.column import Column
+from lme4py.data.frame import Frame, read_frame
+from lme4py.design.given import number_column
 from lme4py.engine.covariance import Templates
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
@@ -26,6 +28,7 @@ __all__ = [
     "at_limits",
     "included_variance",
     "linear_predictor",
+    "offset_column",
     "on_data_index",
     "predict",
     "random_variance",
@@ -43,6 +46,7 @@ def predict(
     alpha: float | None = None,
     weights: str | ArrayLike | None = None,
     ddf: str | None = None,
+    offset: str | ArrayLike | None = None,
 ) -> pd.Series[float] | pd.DataFrame:
     """Predicted means or linear predictors, with intervals where these are asked for.
 
@@ -67,9 +71,12 @@ def predict(
         One minus the level of the interval; that of the fit when not given.
     weights : str or array_like, shape (n,), optional
         For prediction intervals on new data: their prior weights (numbers of trials of a binomial model). The default
-        is the column that the fit took them from.
+        is the column or the expression that the fit took them from.
     ddf : str, optional
         Degrees of freedom of the limits; `default_ddf` of the fit when not given.
+    offset : str, number or array_like, shape (n,), optional
+        For new data: takes the place of the `offset` argument of the fit (the ``offset()`` terms of the formula stay).
+        The default is the column or the expression of the fit; where that was an array, this must be given.
 
     Returns
     -------
@@ -91,7 +98,7 @@ def predict(
     if isinstance(fit, GlmmFit) and fit.categories and type != "linear":
         from lme4py.inference.ordinal import predict_categories
 
-        return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf)
+        return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset)
     _check(type, new_levels, interval)
     if interval == "prediction" and isinstance(fit, GlmmFit):
         _check_observation(fit, type)
@@ -99,7 +106,9 @@ def predict(
     chosen = chosen_terms(fit, include_random)
     average = isinstance(include_random, str) and include_random == "integrate"
     frame = None if data is None else read_frame(data)
-    rows = make_rows(fit, frame, chosen, others=interval is not None or average)
+    if frame is None and weights is not None:
+        raise OptionError("`weights` is for new data; the rows of the fit have its own. Give data=, or leave it out.")
+    rows = make_rows(fit, frame, chosen, interval is not None or average, offset_column(fit, frame, offset))
     report_unseen(fit, rows, new_levels)
     whole = rows.complete
     parts = [_predicted(fit, rows.take(whole), len(chosen) if data is None else None, average, type)]
@@ -116,6 +125,23 @@ def predict(
     if interval is None:
         return pd.Series(table[:, 0], index=index, name="predicted")
     return pd.DataFrame(table, index=index, columns=names)
+
+
+def offset_column(fit: Fit | GlmmFit, frame: Frame | None, offset: str | ArrayLike | None) -> Column | None:
+    """The `offset` argument of a prediction on the rows of new data; None where there is none.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    frame : Frame or None
+    offset : str, number, array_like or None
+    """
+    if offset is None:
+        return None
+    if frame is None:
+        raise OptionError("`offset` is for new data; the rows of the fit have its own. Give data=, or leave it out.")
+    recipe = fit.design.recipe
+    return number_column(offset, "offset", frame, recipe.functions, dict(recipe.state))
 
 
 def _check_observation(fit: GlmmFit, type: object) -> None:

@@ -16,13 +16,12 @@ part in prediction limits of generalised models.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lme4py.data.frame import Frame, column_from_array
-from lme4py.design.recipe import new_response
+from lme4py.data.frame import Frame
+from lme4py.design.given import Given, number_column, positive_weights
+from lme4py.design.recipe import new_response, new_weights
 from lme4py.design.response import ResponseData
 from lme4py.engine.types import BoolArray, FloatArray
 from lme4py.errors import DataError, OptionError
@@ -188,20 +187,15 @@ def _weights(
     """Prior weights of the rows to predict; 1 where the model has none."""
     if frame is None:
         return 1.0 if fit.design.weights is None else fit.design.weights
-    given: Any = weights
-    if given is None:
-        if fit.design.weights is None:
-            return 1.0
-        given = fit.design.recipe.weights_column
-    if given is None:
+    recipe = fit.design.recipe
+    if weights is not None:
+        column = number_column(weights, "weights", frame, recipe.functions, dict(recipe.state))
+        return positive_weights(column.values[whole], Given("weights"))
+    if fit.design.weights is None:
+        return 1.0
+    if recipe.weights is None or recipe.weights.node is None:
         raise OptionError(
             "the model has prior weights that were given as an array, and a prediction interval needs those of the new "
-            "rows: give them as weights=, a column name or an array."
+            "rows: give them as weights=, a column name, an expression or an array."
         )
-    column = frame.column(given) if isinstance(given, str) else column_from_array(given, "weights", frame.n_rows)
-    values = column.values[whole]
-    if column.kind != "numeric" or not (np.isfinite(values).all() and (values > 0).all()):
-        raise DataError(
-            f"the weights {column.name!r} of the new data are not all positive numbers; correct these rows."
-        )
-    return np.asarray(values, dtype=np.float64)
+    return positive_weights(new_weights(recipe, frame)[whole], recipe.weights)

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lme4py.data.column import Column
 from lme4py.data.frame import Frame
-from lme4py.design.recipe import new_fixed, new_random, new_random_values
+from lme4py.design.recipe import new_fixed, new_random, new_random_values, unseen_groups
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
 from lme4py.errors import DataError, Lme4Warning, OptionError, RankWarning, did_you_mean, warn
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Rows", "chosen_terms", "make_rows", "on_data_index", "report_unseen"]
+__all__ = ["Rows", "chosen_terms", "make_rows", "on_data_index", "padded", "report_unseen"]
+
+# Labels of unknown groups that a message lists.
+_MOST_LABELS = 10
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ class Rows:
         return Rows(self.X[rows], self.offset[rows], values, codes, self.frame)
 
 
-def make_rows(fit: Any, frame: Frame | None, chosen: Sequence[int], others: bool = False) -> Rows:
+def make_rows(
+    fit: Any, frame: Frame | None, chosen: Sequence[int], others: bool = False, offset: Column | None = None
+) -> Rows:
     """The rows of the fit (no frame), or of new data.
 
     Parameters
@@ -72,22 +78,24 @@ def make_rows(fit: Any, frame: Frame | None, chosen: Sequence[int], others: bool
         Terms whose modes are added.
     others : bool
         Also the columns of all other terms, whose variances are needed; their groups are not.
+    offset : Column, optional
+        Of new data, in the place of the `offset` argument of the fit.
     """
     design = fit.design
     terms = range(len(design.terms)) if others else chosen
     if frame is None:
-        offset = np.zeros(design.n_obs) if design.offset is None else design.offset
+        known = np.zeros(design.n_obs) if design.offset is None else design.offset
         values = {t: design.terms[t].values for t in terms}
-        return Rows(design.X, offset, values, {t: design.terms[t].codes for t in chosen}, None)
-    X, offset = new_fixed(design.recipe, frame)
-    _report_beyond(fit, np.isnan(X).any(axis=1) & np.isfinite(offset))
+        return Rows(design.X, known, values, {t: design.terms[t].codes for t in chosen}, None)
+    X, known = new_fixed(design.recipe, frame, offset)
+    _report_beyond(fit, np.isnan(X).any(axis=1) & np.isfinite(known))
     values, codes = {}, {}
     for t in terms:
         if t in chosen:
             values[t], codes[t] = new_random(design.recipe, frame, t)
         else:
             values[t] = new_random_values(design.recipe, frame, t)
-    return Rows(X, offset, values, codes, frame)
+    return Rows(X, known, values, codes, frame)
 
 
 def _report_beyond(fit: Any, lost: BoolArray) -> None:
@@ -139,7 +147,7 @@ def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[i
 
 
 def report_unseen(fit: Any, rows: Rows, new_levels: str, stacklevel: int = 4) -> None:
-    """One warning (or an error) that counts the rows of groups without a conditional mode.
+    """One warning (or an error) that counts the rows of groups without a conditional mode, and names the groups.
 
     Parameters
     ----------
@@ -148,8 +156,8 @@ def report_unseen(fit: Any, rows: Rows, new_levels: str, stacklevel: int = 4) ->
     new_levels : {"zero", "error"}
     stacklevel : int
     """
-    unseen = {fit.design.terms[t].group: int((codes < 0).sum()) for t, codes in rows.codes.items()}
-    counts = "; ".join(f"{group}: {count} of {rows.n} rows" for group, count in unseen.items() if count)
+    unseen = {fit.design.terms[t].group: _unseen(fit, rows, t) for t, codes in rows.codes.items() if (codes < 0).any()}
+    counts = "; ".join(f"{group}: {text}" for group, text in unseen.items())
     if not counts:
         return
     if new_levels == "error":
@@ -164,6 +172,18 @@ def report_unseen(fit: Any, rows: Rows, new_levels: str, stacklevel: int = 4) ->
     )
 
 
+def _unseen(fit: Any, rows: Rows, term: int) -> str:
+    """``2 of 9 rows ('a', 'b'; 1 missing)``."""
+    codes = rows.codes[term]
+    count = f"{int((codes < 0).sum())} of {rows.n} rows"
+    if rows.frame is None:
+        return count
+    labels, missing = unseen_groups(fit.design.recipe, rows.frame, term, codes)
+    shown = ", ".join(map(repr, labels[:_MOST_LABELS])) + f", ... {len(labels)} in all" * (len(labels) > _MOST_LABELS)
+    parts = [shown] * bool(shown) + [f"{missing} missing"] * bool(missing)
+    return f"{count} ({'; '.join(parts)})"
+
+
 def on_data_index(fit: Any, values: FloatArray, name: str) -> pd.Series[float]:
     """Values of the rows used as a Series on the data's own index.
 
@@ -172,7 +192,7 @@ def on_data_index(fit: Any, values: FloatArray, name: str) -> pd.Series[float]:
     import pandas as pd
 
     values, index = padded(fit, values)
-    return pd.Series(values, index=index, name=name)
+    return pd.Series(values, index=index, name=name, copy=True)
 
 
 def padded(fit: Any, values: FloatArray) -> tuple[FloatArray, pd.Index[Any]]:
@@ -181,5 +201,5 @@ def padded(fit: Any, values: FloatArray) -> tuple[FloatArray, pd.Index[Any]]:
     if design.na_action == "exclude":
         whole = np.full((design.keep.size, *values.shape[1:]), np.nan)
         whole[design.keep] = values
-        return whole, design.index
-    return values, design.index if design.keep.all() else design.index[design.keep]
+        return whole, design.index.copy()
+    return values, design.index.copy() if design.keep.all() else design.index[design.keep]

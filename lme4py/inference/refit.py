@@ -17,10 +17,11 @@ from lme4py.engine.scaling import ScaledColumns, scale_columns
 from lme4py.engine.solve import minima, solve
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray, sparse
-from lme4py.errors import ConvergenceWarning, DataError, OptionError
+from lme4py.errors import ConvergenceWarning
 from lme4py.fit import Fit, LmmCriterion, make_fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.glmm_refit import refit_glmm
+from lme4py.inference.response_rows import response_numbers
 
 __all__ = ["Responses", "fit_problem", "off_boundary", "other_minima", "random_start", "refit", "refit_ml"]
 
@@ -93,33 +94,6 @@ def off_boundary(templates: Templates, theta: FloatArray) -> FloatArray:
     return templates.theta_of_factors(factors)
 
 
-def check_response(fit: Any, y: Any) -> FloatArray:
-    """`y` as an array for the rows used, shape (n,).
-
-    Parameters
-    ----------
-    fit : Fit
-    y : array_like
-        One number per row used, or one per row of the data.
-    """
-    try:
-        values = np.asarray(y, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError("the new response holds values that are no numbers; give one number per row.") from None
-    design = fit.design
-    if values.shape == (design.keep.size,) and values.size != design.n_obs:
-        values = values[design.keep]
-    if values.shape != (design.n_obs,):
-        raise OptionError(
-            f"the new response has shape {values.shape}, but the model was fitted to {design.n_obs} rows"
-            f"{'' if design.keep.all() else f' of {design.keep.size}'}; give one number for each."
-        )
-    if not np.isfinite(values).all():
-        count = int((~np.isfinite(values)).sum())
-        raise DataError(f"the new response holds {count} missing or infinite values; refit the model to other rows.")
-    return values
-
-
 @overload
 def refit(fit: GlmmFit, y: Any) -> GlmmFit: ...
 @overload
@@ -131,8 +105,9 @@ def refit(fit: Fit | GlmmFit, y: Any) -> Fit | GlmmFit:
     ----------
     fit : Fit or GlmmFit
     y : array_like, shape (n,), or (n, 2) for binomial models
-        New response of the rows used (or one value for each row of the data); for the forms of a binomial response
-        see `lme4py.inference.glmm_refit.new_response`.
+        New response of the rows used (or one value for each row of the data), also as a data frame with one column;
+        with an index it is matched with the rows by it. For the forms of a binomial response see
+        `lme4py.inference.glmm_refit.new_response`.
 
     Returns
     -------
@@ -145,7 +120,7 @@ def refit(fit: Fit | GlmmFit, y: Any) -> Fit | GlmmFit:
 
 
 def _refit_linear(fit: Fit, y: Any) -> Fit:
-    design = replace(fit.design, y=check_response(fit, y))
+    design = replace(fit.design, y=response_numbers(fit.design, y))
     scaling, columns = scale_columns(design)
     y_inside = columns.XY[:, -1]
     weighted = y_inside if columns.weights is None else y_inside * columns.weights

@@ -96,6 +96,8 @@ def _of_rows(design: Design, rows: IntArray, codes: IntArray, draw: IntArray | N
         response=_response(design.response, rows),
         keep=np.ones(rows.size, dtype=bool),
         index=pd.RangeIndex(rows.size),
+        labelled=False,
+        source=None,
     )
 
 

@@ -13,7 +13,7 @@ from lme4py.errors import Lme4Error, OptionError
 from lme4py.fit import Fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.glmm_simulate import GlmmSimulator
-from lme4py.inference.prediction_rows import chosen_terms
+from lme4py.inference.prediction_rows import chosen_terms, padded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -246,7 +246,8 @@ def simulate(
     Returns
     -------
     pandas.DataFrame
-        Columns sim_1, sim_2, ...; one row for each row used. Each column can be given to `refit`: 0 and 1 for a
+        Columns sim_1, sim_2, ...; one row for each row used, and with ``na_action="exclude"`` for each row of the
+        data, NaN where it was left out (as R's simulate). Each column can be given to `refit`: 0 and 1 for a
         binary response, numbers of successes for ``cbind()``, proportions for a response of proportions, the
         categories of an ordinal model.
 
@@ -266,9 +267,9 @@ def simulate(
             f"{broken} of {values.shape[1]} simulated responses have a mean outside the range of the link: the random "
             "effects that were drawn are too large for it. Use include_random=True, or a model with a log link."
         )
-    design = fit.design
     names = [f"sim_{i + 1}" for i in range(values.shape[1])]
-    frame = pd.DataFrame(values, index=design.index[design.keep], columns=names)
+    table, index = padded(fit, values)
+    frame = pd.DataFrame(table, index=index, columns=names)
     return _labelled(frame, fit.categories) if isinstance(fit, GlmmFit) and fit.categories else frame
 
 
@@ -278,9 +279,8 @@ def _labelled(frame: pd.DataFrame, categories: tuple[Any, ...]) -> pd.DataFrame:
 
     if all(isinstance(level, int | float | np.number) for level in categories):
         whole = all(float(level).is_integer() for level in categories)
-        return frame.astype(np.int64) if whole else frame
+        return frame.astype(np.int64) if whole and not frame.isna().any(axis=None) else frame
     kind = pd.CategoricalDtype(list(categories), ordered=True)
-    columns = {
-        name: pd.Categorical.from_codes(frame[name].to_numpy(dtype=np.intp), dtype=kind) for name in frame.columns
-    }
+    codes = frame.fillna(-1)
+    columns = {name: pd.Categorical.from_codes(codes[name].to_numpy(dtype=np.intp), dtype=kind) for name in codes}
     return pd.DataFrame(columns, index=frame.index)

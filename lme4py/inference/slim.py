@@ -17,6 +17,7 @@ from lme4py.design.design import Design, RandomTerm
 from lme4py.design.response import ResponseData
 from lme4py.errors import Lme4Error
 from lme4py.fit import Fit
+from lme4py.frozen import Frozen
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.derivatives import variance_derivatives
 from lme4py.inference.modes import conditional_covariances
@@ -94,7 +95,7 @@ for _operator in ("add", "sub", "mul", "matmul", "truediv", "pow"):
 
 
 @dataclass(frozen=True)
-class _WithoutRows:
+class _WithoutRows(Frozen):
     """What a fit without rows has in their place.
 
     Attributes
@@ -107,10 +108,10 @@ class _WithoutRows:
 
     def __post_init__(self) -> None:
         self.__dict__.update(self.kept)
+        super().__post_init__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__dict__.update(state["kept"])
+        super().__setstate__({**state, **state["kept"]})
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,8 @@ def _slim_design(design: Design) -> Design:
     response = None if design.response is None else _slim_response(design.response)
     conventions = replace(design.conventions, clusters=_dropped("clusters of the rows", design.conventions.clusters))
     terms = tuple(_slim_term(term) for term in design.terms)
-    return replace(
-        design, **changes, index=index, columns=columns, response=response, terms=terms, conventions=conventions
-    )
+    changes |= {"index": index, "source": None, "columns": columns, "response": response}
+    return replace(design, **changes, terms=terms, conventions=conventions)
 
 
 def _slim_response(data: ResponseData) -> ResponseData:

@@ -8,7 +8,6 @@ Everything is computed from the factor of I + Lambda'Z'WZ Lambda: n x p arrays a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.engine.weighted import WeightedProducts
 from lme4py.fit import Fit
+from lme4py.frozen import computed_once
 from lme4py.inference.clusters import row_sums
 
 __all__ = ["WorkingModel", "model_covariance", "working_model"]
@@ -59,7 +59,7 @@ class WorkingModel:
     df: float | None
     sigma: float
 
-    @cached_property
+    @computed_once
     def inverse_times(self) -> tuple[FloatArray, FloatArray]:
         """V^-1 X (n, p) and V^-1 z (n,)."""
         right = self.w[:, None] * np.concatenate([self.X, self.z[:, None]], axis=1)
@@ -68,48 +68,48 @@ class WorkingModel:
         right -= self.w[:, None] * (self.products.rows @ np.concatenate(b))
         return right[:, :-1], right[:, -1]
 
-    @cached_property
+    @computed_once
     def cross(self) -> tuple[FloatArray, FloatArray]:
         """X'V^-1X (p, p) and X'V^-1z (p,)."""
         VX, Vz = self.inverse_times
         A = self.X.T @ VX
         return 0.5 * (A + A.T), self.X.T @ Vz
 
-    @cached_property
+    @computed_once
     def phi(self) -> FloatArray:
         """(X'V^-1X)^-1."""
         return np.asarray(np.linalg.inv(self.cross[0]))
 
-    @cached_property
+    @computed_once
     def beta(self) -> FloatArray:
         beta: FloatArray = self.phi @ self.cross[1]
         return beta
 
-    @cached_property
+    @computed_once
     def residual(self) -> FloatArray:
         """P z, (n,)."""
         VX, Vz = self.inverse_times
         return Vz - VX @ self.beta
 
-    @cached_property
+    @computed_once
     def inverse_diagonal(self) -> FloatArray:
         """Diagonal of V^-1, (n,)."""
         h = self.products.log_det_derivatives(self.swept)[0]
         return self.w * (1.0 - self.w * h)
 
-    @cached_property
+    @computed_once
     def projection_diagonal(self) -> FloatArray:
         """Diagonal of P, (n,)."""
         VX = self.inverse_times[0]
         explained: FloatArray = np.einsum("ni,ij,nj->n", VX, self.phi, VX, optimize=True)
         return self.inverse_diagonal - explained
 
-    @cached_property
+    @computed_once
     def leverage(self) -> FloatArray:
         """Derivative of the fitted value (random effects included) of each row in its response: 1 - P_ii / w_i."""
         return 1.0 - self.projection_diagonal / self.w
 
-    @cached_property
+    @computed_once
     def square(self) -> float:
         """z'P z, the penalised residual sum of squares."""
         return float(self.z @ self.residual)

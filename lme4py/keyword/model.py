@@ -68,13 +68,14 @@ class Model:
         frame = read_frame(self.data)
         chosen = conventions(self.alpha, self.ddf, self.vce, family is None, frame)
         chains = chains_of(self.group, self.crossed, frame)
-        formula, frame = self.formula(family or "gaussian", chains, frame)
+        offset = term(self.offset, frame, "offset") if isinstance(self.offset, str) else self.offset
+        left, random, frame = self.formula(family or "gaussian", chains, frame)
         try:
             design = lformula(
-                formula,
+                f"{left} + {random}",
                 frame,
                 weights=self.weights,
-                offset=None if isinstance(self.offset, str) else self.offset,
+                offset=offset,
                 family=family,
                 levels=self.levels,
             )
@@ -82,6 +83,9 @@ class Model:
             raise DesignError(f"{str(error).rstrip('.')}.{crossed_hint(chains)}") from None
         if chosen.vce is not None:
             self._check_clusters(design, chosen)
+        if isinstance(offset, str):
+            # Shown as lme4 writes it, and still an argument: predict(offset=...) takes its place.
+            design = replace(design, formula=f"{left} + offset({offset}) + {random}")
         return _speaking(design, chosen, nesting_notes(chains, design))
 
     def _check_clusters(self, design: Design, chosen: Conventions) -> None:
@@ -92,12 +96,11 @@ class Model:
             hint = " For crossed factors name a column of coarser clusters in vce." if self.crossed else ""
             raise OptionError(f"vce={self.vce!r} is not possible: {error}{hint}") from None
 
-    def formula(self, family: str, chains: Sequence[Sequence[str]], frame: Frame) -> tuple[str, Frame]:
-        """The formula, and the data it is evaluated on."""
+    def formula(self, family: str, chains: Sequence[Sequence[str]], frame: Frame) -> tuple[str, str, Frame]:
+        """The formula up to the fixed effects, its random effects, and the data it is evaluated on."""
         response, data = response_part(self.y, self.trials, family, frame)
         random = random_part(chains, self.x_random, self.cov_type, frame)
-        offset = f" + offset({term(self.offset, frame, 'offset')})" if isinstance(self.offset, str) else ""
-        return f"{response} ~ {fixed_part(self.x_fixed, frame)}{offset} + {random}", data
+        return f"{response} ~ {fixed_part(self.x_fixed, frame)}", random, data
 
 
 def _speaking(design: Design, chosen: Conventions, notes: list[str]) -> Design:

@@ -74,7 +74,8 @@ def _labels(name: str, frame: Frame) -> Any:
 
     found = as_factor_column(frame.column(name))
     labels = [*found.levels, None]
-    return pd.Series([labels[code] for code in found.values.astype(int).tolist()], name=name, dtype=object)
+    cells = [labels[code] for code in found.values.astype(int).tolist()]
+    return pd.Series(cells, index=frame.index, name=name, dtype=object)
 
 
 def _vce(vce: Any, frame: Frame) -> str | None:

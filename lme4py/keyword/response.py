@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from lme4py.data.beside import beside
 from lme4py.data.column import Column
-from lme4py.data.frame import Frame, column_from_array
+from lme4py.data.frame import Frame
+from lme4py.design.given import number_column
 from lme4py.errors import DataError, OptionError
-from lme4py.keyword.names import column, quote, term
+from lme4py.keyword.names import quote, term
 
 __all__ = ["response_part"]
 
@@ -22,6 +25,7 @@ def response_part(y: Any, trials: Any, family: str, frame: Frame) -> tuple[str, 
     y : str
         Column or expression; with `trials` the number of successes.
     trials : None, str, number, or array of shape (n_data,)
+        A column name, an expression, or values; values with an index are matched with the rows by it.
     family : str
         Canonical name of the family.
     frame : Frame
@@ -48,10 +52,9 @@ def response_part(y: Any, trials: Any, family: str, frame: Frame) -> tuple[str, 
 def _trials(trials: Any, frame: Frame) -> tuple[str, Any, Frame]:
     """Trials as text, as values, and the data that hold them."""
     if isinstance(trials, str):
-        found = frame.column(column(trials, frame, "trials"))
-        if found.kind != "numeric":
-            raise DataError(f"the column of trials {trials!r} is {found.kind}, not numeric; give numbers of trials.")
-        return quote(trials), found.values, frame
+        text = term(trials, frame, "trials")
+        found = number_column(trials, "trials", frame)
+        return text if trials in frame else f"({text})", found.values, frame
     if isinstance(trials, bool):
         raise OptionError(f"`trials` is {trials!r}; give a column name, a number or one number for each row.")
     if isinstance(trials, int | float | np.number):
@@ -62,18 +65,8 @@ def _trials(trials: Any, frame: Frame) -> tuple[str, Any, Frame]:
     name = "trials"
     while name in frame:
         name += "_"
-    given = column_from_array(trials, "trials", frame.n_rows)
-    added = Column(name, given.kind, given.values, given.levels)
-    return quote(name), added.values, _with_column(frame, added)
-
-
-def _with_column(frame: Frame, added: Column) -> Frame:
-    last = len(frame.names)
-
-    def column_at(position: int) -> Column:
-        return added if position == last else frame.column(frame.names[position])
-
-    return Frame((*frame.names, added.name), frame.n_rows, column_at, lambda: frame.index)
+    added = replace(beside(trials, "trials", frame), name=name)
+    return quote(name), added.values, frame.with_column(added)
 
 
 def _check_successes(successes: Column, trials: Any) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
+from lme4py.data.beside import beside
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
 from lme4py.engine.links import Link
@@ -122,6 +123,15 @@ class FactoredEffects:
         return replace(self, scenarios=self.scenarios[part])
 
 
+@dataclass(frozen=True, slots=True)
+class _FitRows:
+    """The rows of a fit, for values that stand beside them."""
+
+    n_rows: int
+    index: pd.Index[Any]
+    labelled: bool
+
+
 class ModelAdapter(ABC):
     """What a session needs of a fitted model.
 
@@ -185,7 +195,7 @@ class ModelAdapter(ABC):
 
     @property
     def row_labels(self) -> Any:
-        """Labels of the rows, (n,)."""
+        """Labels of the rows, (n,): a pandas index where they are those of the data, otherwise numbers."""
         return np.arange(self.n_rows)
 
     @abstractmethod
@@ -308,6 +318,28 @@ class ModelAdapter(ABC):
             None where there is no such column, or the data are not at hand.
         """
         return None
+
+    def beside(self, values: Any, what: str, *, as_labels: bool = False) -> Column:
+        """An argument with a value for each row of the fit; with an index it is matched by it.
+
+        Parameters
+        ----------
+        values : array-like, shape (n,)
+        what : str
+            Name of the argument, for messages.
+        as_labels : bool
+            Labels of groups; otherwise numbers.
+
+        Returns
+        -------
+        Column
+        """
+        import pandas as pd
+
+        labels = self.row_labels
+        labelled = isinstance(labels, pd.Index)
+        rows = _FitRows(self.n_rows, labels if labelled else pd.RangeIndex(self.n_rows), labelled)
+        return beside(values, what, rows, as_labels=as_labels)
 
     def is_categorical(self, name: str) -> bool:
         """True where a column enters as a factor: text, factors, booleans, and numbers that the formula makes one.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Final
 
 import numpy as np
 
+from lme4py.data.beside import is_numbered
 from lme4py.engine.recession import Recession
 from lme4py.engine.types import BoolArray, FloatArray
 from lme4py.errors import OptionError
@@ -143,7 +144,7 @@ class Inference:
         residual = (adapter.default_ddf if ddf is None else ddf) == "residual"
         tests = adapter.test_method("residual") if residual else None
         p = adapter.params.size
-        return tests, _checked_matrix(vcov, p, adapter.theta.size)[:p, :p]
+        return tests, _checked_matrix(_in_order(vcov, adapter.names), p, adapter.theta.size)[:p, :p]
 
     def _all_parameters(self, vcov: Any, cluster: Any) -> FloatArray | None:
         """Covariance of (coefficients, theta), (p + m, p + m), of the kind that was asked for; None without one."""
@@ -151,7 +152,7 @@ class Inference:
             return self.adapter.parameter_vcov
         if isinstance(vcov, str):
             return self.adapter.robust_parameters(vcov, cluster)
-        matrix = np.asarray(vcov, dtype=np.float64)
+        matrix = _in_order(vcov, self.adapter.names)
         return matrix if matrix.shape[0] > self.adapter.params.size else None
 
     def _whole(self, size: int) -> FloatArray:
@@ -316,8 +317,21 @@ def _lost_notes(lost: int, infinite: int, total: int, recession: Recession | Non
     return tuple(notes)
 
 
-def _checked_matrix(vcov: Any, p: int, m: int) -> FloatArray:
-    matrix = np.asarray(vcov, dtype=np.float64)
+def _in_order(vcov: Any, names: Sequence[str]) -> FloatArray:
+    """A covariance matrix in the order of the coefficients; a data frame is matched by its names."""
+    if hasattr(vcov, "columns") and hasattr(vcov, "loc") and not is_numbered(vcov.columns):
+        rows, columns = list(vcov.index), list(vcov.columns)
+        if len(columns) == len(names) and set(rows) == set(columns) == set(names):
+            vcov = vcov.loc[list(names), list(names)]
+        elif not columns[: len(names)] == rows[: len(names)] == list(names):
+            raise OptionError(
+                f"`vcov` has the columns {', '.join(map(str, columns))}, and the coefficients are {', '.join(names)}; "
+                "give it their names in rows and columns, or an array in their order."
+            )
+    return np.asarray(vcov, dtype=np.float64)
+
+
+def _checked_matrix(matrix: FloatArray, p: int, m: int) -> FloatArray:
     if (
         matrix.shape not in ((p, p), (p + m, p + m))
         or not np.isfinite(matrix).all()

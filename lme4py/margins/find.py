@@ -33,8 +33,7 @@ def find_adapter(fit: Any, adapter: Any = None) -> ModelAdapter:
         return fit
     inner = getattr(fit, "fit", None)
     if isinstance(inner, (Fit, GlmmFit)):
-        # The call holds the data frame itself, with the columns that the model does not use.
-        return _own(inner, getattr(getattr(fit, "_call", None), "data", None))
+        return _own(inner)
     if isinstance(fit, (Fit, GlmmFit)):
         return _own(fit)
     if _is_statsmodels(fit):
@@ -47,8 +46,8 @@ def find_adapter(fit: Any, adapter: Any = None) -> ModelAdapter:
     )
 
 
-def _own(fit: Fit | GlmmFit, data: Any = None) -> ModelAdapter:
-    return OrdinalAdapter(fit, data=data) if is_ordinal(fit) else OwnAdapter(fit, data)
+def _own(fit: Fit | GlmmFit) -> ModelAdapter:
+    return OrdinalAdapter(fit) if is_ordinal(fit) else OwnAdapter(fit)
 
 
 def _is_statsmodels(fit: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,20 @@ from numpy.typing import NDArray
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
 from lme4py.design.coding import Variable, _products, full_coding, model_columns, model_matrix
+from lme4py.design.given import column_getter
 from lme4py.design.recipe import (
     Recipe,
     _columns,
     _evaluate,
     _trained_values,
     beyond,
-    column_getter,
     new_fixed,
-    offset_column,
 )
 from lme4py.engine.types import FloatArray
 from lme4py.formula.deparse import names_in, walk
 from lme4py.formula.nodes import Call, Node, Terms
 from lme4py.formula.operands import Context
+from lme4py.frozen import computed_once
 from lme4py.margins.nesting import Cells, nested_cells
 from lme4py.margins.slopes import expression_slope
 
@@ -57,11 +56,9 @@ class FormulaRows:
         self.n_beyond = 0 if recipe.null is None else recipe.null.shape[1]
         self.columns = columns
         self.fixed = recipe.formula.fixed
-        extra = (recipe.offset_column,) if recipe.offset_column in columns else ()
-        nodes = [*recipe.variables, *self.fixed.offsets]
-        self.variables = tuple(dict.fromkeys([*names_of_nodes(nodes, columns), *(name for name in extra if name)]))
+        self.variables = names_of_nodes([*recipe.variables, *recipe.offsets], columns)
 
-    @cached_property
+    @computed_once
     def categorical(self) -> frozenset[str]:
         """Numeric columns that the formula turns into factors."""
         calls = [part for node in self.recipe.variables for part in walk(node, contrasts=False)]
@@ -91,11 +88,9 @@ class FormulaRows:
         """The columns and the values of each offset, those of the formula and that of `offset=`."""
         recipe = self.recipe
         out: list[tuple[frozenset[str], FloatArray]] = []
-        for node in self.fixed.offsets:
+        for node in recipe.offsets:
             values = _evaluate(recipe, [node], _columns(recipe, frame, [node]), frame.n_rows)[0]
             out.append((frozenset(names_of_nodes([node], self.columns)), values[node].values))
-        if recipe.offset_column is not None:
-            out.append((frozenset((recipe.offset_column,)), offset_column(frame.column(recipe.offset_column))))
         return out
 
     def _with_beyond(self, whole: FloatArray) -> FloatArray:
@@ -107,12 +102,10 @@ class FormulaRows:
         whole = matrix_slope(recipe, self.fixed, recipe.variables, frame, name)
         X = self._with_beyond(whole)
         offset = np.zeros(n)
-        columns = _columns(recipe, frame, self.fixed.offsets)
-        for node in self.fixed.offsets:
+        columns = _columns(recipe, frame, recipe.offsets)
+        for node in recipe.offsets:
             slope = expression_slope(_context(recipe, columns, n), node, name)
             offset += 0.0 if slope is None else slope
-        if recipe.offset_column == name:
-            offset += 1.0
         return X, offset
 
     def factored(self, rows: Frame, scenarios: Frame) -> tuple[tuple[FloatArray, FloatArray], ...] | None:
@@ -212,7 +205,7 @@ def _one_side(
 
 
 def _factored_offset(recipe: Recipe, rows: Frame, scenarios: Frame) -> tuple[FloatArray, FloatArray] | None:
-    moving, nodes = set(scenarios.names), recipe.formula.fixed.offsets
+    moving, nodes = set(scenarios.names), recipe.offsets
     by_scenario, by_row = np.zeros(scenarios.n_rows), np.zeros(rows.n_rows)
     for node in nodes:
         side = _side(node, recipe, moving)
@@ -221,9 +214,5 @@ def _factored_offset(recipe: Recipe, rows: Frame, scenarios: Frame) -> tuple[Flo
         frame, total = (scenarios, by_scenario) if side == "scenario" else (rows, by_row)
         values = _evaluate(recipe, [node], _columns(recipe, frame, [node]), frame.n_rows)[0]
         total += values[node].values
-    name = recipe.offset_column
-    if name is not None:
-        frame, total = (scenarios, by_scenario) if name in moving else (rows, by_row)
-        total += offset_column(frame.column(name))
     S, n = scenarios.n_rows, rows.n_rows
     return np.column_stack([by_scenario, np.ones(S)]), np.column_stack([np.ones(n), by_row])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from lme4py.chunks import chunk, from_size
 from lme4py.data.frame import Frame
 from lme4py.engine.types import FloatArray, IntArray
+from lme4py.frozen import computed_once
 from lme4py.inference.averages import Derivatives
 from lme4py.margins.adapter import FactoredRows, ModelAdapter, Random, Rows, frame_of
 from lme4py.margins.curves import Curve
@@ -151,7 +151,7 @@ class Grid:
         w = population.weights
         return Rows((w @ rows.X)[None], np.atleast_1d(w @ rows.known), _mean_rows(w, rows.spread))
 
-    @cached_property
+    @computed_once
     def _kept(self) -> list[Rows] | None:
         cells = self.size * self.population.frame.n_rows * max(len(self.adapter.names), 1)
         return [self.rows(s) for s in range(self.size)] if cells <= _KEPT else None
@@ -160,7 +160,7 @@ class Grid:
         """The rows of every scenario, one after the other."""
         return iter(self._kept) if self._kept is not None else (self.rows(s) for s in range(self.size))
 
-    @cached_property
+    @computed_once
     def means(self) -> tuple[FloatArray, FloatArray]:
         """Means of the design (S, q), columns of random effects behind those of X, and of what is known (S,)."""
         if self.factors is not None:
@@ -214,7 +214,7 @@ class Grid:
             return value, row
         return value, np.concatenate([row, ((weights * d.v) @ rows.spread) @ variance[1]])
 
-    @cached_property
+    @computed_once
     def _split(self) -> _Split:
         if self.factors is None:  # pragma: no cover - asked for with factors only
             raise TypeError

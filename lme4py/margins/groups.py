@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.data.column import Column
-from lme4py.data.frame import column_from_array
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.margins.population import SessionRows
 
@@ -53,7 +52,8 @@ def groups_of(session: SessionRows, over: Any) -> list[Group]:
     Parameters
     ----------
     session : SessionRows
-    over : None, str, list of str, or array of shape (n,)
+    over : None, str, list of str, or values of shape (n,)
+        Values with an index are matched with the rows by it.
     """
     if over is None:
         return [Group({}, None)]
@@ -79,15 +79,7 @@ def groups_of(session: SessionRows, over: Any) -> list[Group]:
 def _columns(session: SessionRows, over: Any) -> list[Column]:
     names = [over] if isinstance(over, str) else list(over) if isinstance(over, (list, tuple)) else None
     if names is None or not all(isinstance(name, str) for name in names):
-        values = np.asarray(over)
-        if values.shape != (session.n_rows,):
-            raise OptionError(
-                f"`over` must be names of columns of the model, or one label for each of its {session.n_rows} rows."
-            )
-        if values.dtype.kind in "OUS":
-            distinct, codes = np.unique(values.astype(str), return_inverse=True)
-            return [Column("group", "text", codes, tuple(distinct.tolist()))]
-        return [column_from_array(values, "over", session.n_rows)]
+        return [replace(session.beside(over, "over", as_labels=True), name="group")]
     return [_named(session, name) for name in names]
 
 

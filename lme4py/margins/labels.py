@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.data.beside import is_numbered
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.margins.scenarios import Scenario, shown
@@ -54,16 +55,20 @@ def contrast_matrix(
     S = len(scenarios)
     if contrasts is None:
         raise OptionError("give `contrasts`: weights of the scenarios, such as [-1, 1], or use pairwise().")
+    named = _with_names(contrasts)
+    if named is not contrasts and isinstance(named, Mapping) and not hasattr(contrasts, "columns"):
+        return _checked(_row(named, names, S)[None], S), [None]
+    contrasts = named
     if isinstance(contrasts, Mapping):
         if _is_named(contrasts, names):
             return _row(contrasts, names, S)[None], [None]
         labels: list[str | None] = [str(label) for label in contrasts]
         return _checked(np.stack([_row(one, names, S) for one in contrasts.values()]), S), labels
-    listed = list(contrasts)
+    listed = [_with_names(one) for one in contrasts]
     if listed and all(isinstance(one, Mapping) for one in listed):
         return _checked(np.stack([_row(one, names, S) for one in listed]), S), [None] * len(listed)
     try:
-        weights = np.atleast_2d(np.asarray(contrasts, dtype=np.float64))
+        weights = np.atleast_2d(np.asarray(listed, dtype=np.float64))
     except (TypeError, ValueError):
         raise OptionError("`contrasts` must be numbers: one weight for each scenario, or a matrix of them.") from None
     return _checked(weights, S), [None] * weights.shape[0]
@@ -74,7 +79,19 @@ def _is_named(contrast: Mapping[Any, Any], names: list[str] | None) -> bool:
     return names is not None and all(key in names and np.isscalar(value) for key, value in contrast.items())
 
 
+def _with_names(contrasts: Any) -> Any:
+    """Series and data frames with labels as dicts, so that weights stand with the scenarios that they name."""
+    if hasattr(contrasts, "columns") and hasattr(contrasts, "iterrows"):
+        rows = [_with_names(row) for _, row in contrasts.iterrows()]
+        return rows if is_numbered(contrasts.index) else dict(zip(contrasts.index, rows, strict=True))
+    index = getattr(contrasts, "index", None)
+    if index is None or callable(index):
+        return contrasts
+    return contrasts.to_numpy() if is_numbered(index) else dict(zip(index, contrasts.tolist(), strict=True))
+
+
 def _row(weights: Any, names: list[str] | None, size: int) -> FloatArray:
+    weights = _with_names(weights)
     if isinstance(weights, Mapping):
         if names is None:
             raise OptionError("weights by name need named scenarios: give `scenarios` as a dict.")

@@ -42,6 +42,11 @@ def make_model(fit: Any) -> Any:
             f"in this fit {adapter.recession.sentence} (separation), which marginaleffects cannot be told; use "
             "lme4py.Margins, which gives limits."
         )
+    if adapter.training_offset("zero") is not None:
+        raise OptionError(
+            "the model has an offset that was given as an array, which marginaleffects cannot know at other values of "
+            "the predictors; fit the model with the offset as a column or an expression."
+        )
     method = adapter.test_method(adapter.default_ddf)
     vcov = adapter.vcov if method is None else method.vcov
     abstract, vault, polars = _library()

@@ -14,11 +14,11 @@ degrees of freedom as g has independent gradients at the nearest b.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from lme4py.engine.types import FloatArray
+from lme4py.frozen import computed_once
 from lme4py.margins.estimands import Estimand
 from lme4py.margins.grids import Parameters
 
@@ -70,7 +70,7 @@ class Nearby:
     parameters: Parameters
     covariance: FloatArray
 
-    @cached_property
+    @computed_once
     def root(self) -> FloatArray:
         """L with L L' the covariance, without directions that do not vary, (q, r)."""
         scale = np.sqrt(np.maximum(np.diag(self.covariance), 0.0))

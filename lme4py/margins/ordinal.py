@@ -41,12 +41,10 @@ class OrdinalAdapter(OwnAdapter):
     fit : GlmmFit
     cut : int or None
         P(Y > category number cut + 1); None stands for the mean of the thresholds (the latent scale).
-    data : data frame, optional
-        As in `OwnAdapter`.
     """
 
-    def __init__(self, fit: Any, cut: int | None = None, data: Any = None) -> None:
-        super().__init__(fit, data)
+    def __init__(self, fit: Any, cut: int | None = None) -> None:
+        super().__init__(fit)
         thresholds = np.asarray(fit.thresholds, dtype=np.float64)
         p, d = fit.beta.size, thresholds.size
         self.categories: tuple[Any, ...] = tuple(fit.categories)
@@ -61,7 +59,7 @@ class OrdinalAdapter(OwnAdapter):
     @property
     def cuts(self) -> list[OrdinalAdapter]:
         """One adapter for each threshold."""
-        return [OrdinalAdapter(self.fit, k, self.data) for k in range(len(self.categories) - 1)]
+        return [OrdinalAdapter(self.fit, k) for k in range(len(self.categories) - 1)]
 
     def robust(self, kind: str, cluster: Any, ddf: str | None = None) -> DdfMethod:
         df = constant_df(self.fit, ddf)

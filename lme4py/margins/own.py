@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.data.beside import beside
 from lme4py.data.column import Column
-from lme4py.data.frame import Frame, read_frame
+from lme4py.data.frame import Frame
 from lme4py.design.design import Design
 from lme4py.design.recipe import Recipe, new_random
+from lme4py.design.source import column_of_fit
 from lme4py.engine.covariance import Template
 from lme4py.engine.types import FloatArray, SparseMatrix, sparse
-from lme4py.errors import DataError, OptionError
+from lme4py.errors import OptionError
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.coefficients import coefficient_method
 from lme4py.inference.df import Plain, method
@@ -56,17 +58,15 @@ class OwnAdapter(ModelAdapter):
     Parameters
     ----------
     fit : Fit or GlmmFit
-    data : data frame, optional
-        The data of the fit, for weights and groups by columns that are not in the formula.
     """
 
-    def __init__(self, fit: Any, data: Any = None) -> None:
+    def __init__(self, fit: Any) -> None:
         design: Design = fit.design
         if design.columns is None:
             raise OptionError("the fit does not hold its data; fit the model again with this version of lme4py.")
-        self.fit, self.design, self.data = fit, design, data
+        self.fit, self.design = fit, design
         self.columns = design.columns
-        self.formula_rows = FormulaRows(design.recipe, self.columns)
+        self.formula_rows = FormulaRows(_replayed(design.recipe), self.columns)
         self.n_beyond = self.formula_rows.n_beyond
         self.cells = self.formula_rows.cells()
         self.names, self.params, self.vcov = design.x_names, fit.beta, fit.vcov
@@ -84,7 +84,7 @@ class OwnAdapter(ModelAdapter):
 
     def _offset_of_rows(self) -> FloatArray | None:
         """An offset given as an array belongs to the rows of the fit and is replayed on them only."""
-        if self.design.offset is None or self.design.recipe.offset_column is not None:
+        if self.design.offset is None or _replayed(self.design.recipe) is self.design.recipe:
             return None
         known = self.formula_rows.design(frame_of(self.columns, self.n_rows))[1]
         rest: FloatArray = self.design.offset - known
@@ -98,27 +98,11 @@ class OwnAdapter(ModelAdapter):
     def row_labels(self) -> Any:
         return self.design.index[self.design.keep]
 
-    def other_column(self, name: str) -> Column | None:
-        if self.data is None:
-            return None
-        frame = read_frame(self.data)
-        if name not in frame:
-            return None
-        self._check_unchanged(frame, name)
-        return frame.column(name).take(np.flatnonzero(self.design.keep))
+    def beside(self, values: Any, what: str, *, as_labels: bool = False) -> Column:
+        return beside(values, what, self.design, self.design.keep, as_labels=as_labels)
 
-    def _check_unchanged(self, frame: Frame, name: str) -> None:
-        """A data frame that was sorted or edited after the fit no longer belongs to its rows."""
-        keep = self.design.keep
-        same = frame.n_rows == keep.size and frame.index.equals(self.design.index)
-        for used, column in self.columns.items() if same else ():
-            now = frame.column(used).values[keep] if used in frame else column.values
-            same = same and (column.is_factor or np.array_equal(now, column.values))
-        if not same:
-            raise DataError(
-                f"{name!r} is not in the model, and the data frame was changed after the fit, so that its rows are no "
-                "longer those of the fit; give an array with one value for each row used."
-            )
+    def other_column(self, name: str) -> Column | None:
+        return column_of_fit(self.design, name, "weights")
 
     def is_categorical(self, name: str) -> bool:
         return super().is_categorical(name) or name in self.formula_rows.categorical
@@ -284,3 +268,9 @@ class OwnAdapter(ModelAdapter):
 
     def replicates(self, n: int, kind: str, group: Any, seed: int, n_jobs: int) -> FloatArray:
         return own_replicates(self.fit, n, kind, group, seed, n_jobs)
+
+
+def _replayed(recipe: Recipe) -> Recipe:
+    """The recipe without an offset that was given as an array; the same one where there is none."""
+    by_values = recipe.offset is not None and recipe.offset.node is None
+    return replace(recipe, offset=None) if by_values else recipe

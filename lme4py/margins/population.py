@@ -9,8 +9,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.data.beside import beside
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, read_frame
+from lme4py.design.given import column_of_text
 from lme4py.engine.types import FloatArray
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.margins.adapter import ModelAdapter, Random, frame_of
@@ -87,7 +89,33 @@ class SessionRows:
                 f"random={random!r} needs rows with groups, and at={self.kind!r} has none; use at='overall'."
             )
         self.columns, self.n_rows = self._source()
+        self._check_offset()
         self.weights = self._weights(weights)
+
+    def _check_offset(self) -> None:
+        """What belongs to the rows of the fit and stands in no column cannot be had for other rows."""
+        if self.given is not None and self.adapter.training_offset(self.random) is not None:
+            raise OptionError(
+                "part of the linear predictor belongs to the rows of the fit and is in no column of the data, such as "
+                "an offset that was given as an array: predictions at other rows need theirs. Fit the model with the "
+                "offset as a column or an expression, or leave out at=."
+            )
+
+    def beside(self, values: Any, what: str, *, as_labels: bool = False) -> Column:
+        """An argument with a value for each row of the session, or of the data that the model was fitted to.
+
+        Parameters
+        ----------
+        values : array-like
+            With an index matched by it.
+        what : str
+            Name of the argument, for messages.
+        as_labels : bool
+            Labels of groups; otherwise numbers.
+        """
+        if self.given is not None:
+            return beside(values, what, self.given, as_labels=as_labels)
+        return self.adapter.beside(values, what, as_labels=as_labels)
 
     def check_name(self, name: str) -> None:
         """Refuse a variable on which predictions do not depend."""
@@ -145,29 +173,28 @@ class SessionRows:
         if weights is None:
             return np.ones(self.n_rows)
         if isinstance(weights, str):
-            column = self.column(weights)
-            if column is None:
-                raise OptionError(
-                    f"weights={weights!r} is not a column of the model or of its data (a result that was pickled holds "
-                    "the columns of its formula only); give the weights as an array."
-                )
+            column = self._weights_of_text(weights)
             if column.is_factor:
                 raise OptionError(f"weights={weights!r} is a column of labels; weights must be numbers.")
-            values = column.values
         else:
-            values = np.asarray(weights, dtype=np.float64)
-        return self._checked(values)
-
-    def _checked(self, values: NDArray[Any]) -> FloatArray:
-        design = getattr(self.adapter, "design", None)
-        keep = getattr(design, "keep", None)
-        if keep is not None and values.shape == keep.shape and self.given is None:
-            values = values[keep]
-        if values.shape != (self.n_rows,):
-            raise OptionError(f"`weights` has shape {values.shape}; give one for each of the {self.n_rows} rows.")
+            column = self.beside(weights, "weights")
+        values = np.asarray(column.values, dtype=np.float64)
         if not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
             raise OptionError("`weights` must be finite and not negative, with a positive sum.")
-        return np.asarray(values, dtype=np.float64)
+        return values
+
+    def _weights_of_text(self, weights: str) -> Column:
+        """Weights by name, or by an expression in the language of formulas."""
+        column = self.columns.get(weights)
+        if column is None:
+            given = self.given
+            column = self.column(weights) if given is None else column_of_text(weights, "weights", given)
+        if column is None:
+            raise OptionError(
+                f"weights={weights!r} is not a column of the model or of its data, nor an expression of such columns "
+                "(a result that was pickled holds the columns of its formula only); give the weights as an array."
+            )
+        return column
 
     # --- populations
 

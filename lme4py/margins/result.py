@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
+from lme4py.data.beside import in_name_order
 from lme4py.engine.types import BoolArray, FloatArray
 from lme4py.errors import OptionError
 from lme4py.inference.coefficients import quantile
@@ -390,7 +391,7 @@ class MarginsResult:
         """
         if value is None:
             return np.zeros(len(self))
-        given = np.asarray(value, dtype=np.float64)
+        given = np.asarray(in_name_order(value, self.labels, "value", "estimates"), dtype=np.float64)
         if given.shape not in ((), (len(self),)) or not np.isfinite(given).all():
             raise OptionError(f"`value` must be one finite number or {len(self)} of them.")
         return np.broadcast_to(untransform(self.shown, given), (len(self),))

@@ -77,6 +77,11 @@ class StatsmodelsMixedLMAdapter(ModelAdapter):
     def n_rows(self) -> int:
         return int(self.exog.shape[0])
 
+    @property
+    def row_labels(self) -> Any:
+        labels = self.model.data.row_labels
+        return super().row_labels if labels is None else labels
+
     # --- data
 
     def _rows_used(self, data: Any) -> pd.DataFrame:

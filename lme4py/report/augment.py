@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.data.beside import in_row_order
 from lme4py.data.frame import read_frame
 from lme4py.errors import OptionError
 from lme4py.fit import Fit
@@ -82,9 +83,7 @@ def augment(
         leverage = not is_ordinal(fit) and fit.design.n_obs <= _MOST_ROWS
     if leverage:
         own = _with_leverage(fit, own)
-    frame = _plain_columns(fit) if data is None else _all_columns(data)
-    if data is not None:
-        frame = _used_rows(fit, frame)
+    frame = _plain_columns(fit) if data is None else _used_rows(fit, data)
     series = {name: on_data_index(_any(fit), values, name) for name, values in own.items()}
     return _beside(frame, series, prefix)
 
@@ -118,9 +117,12 @@ def _all_columns(data: Any) -> pd.DataFrame:
     return table.set_axis(frame.index, axis=0)
 
 
-def _used_rows(fit: AnyFit, frame: pd.DataFrame) -> pd.DataFrame:
-    design = fit.design
+def _used_rows(fit: AnyFit, data: Any) -> pd.DataFrame:
+    """The data of the fit, their rows in its order."""
+    design, frame = fit.design, _all_columns(data)
     whole = design.na_action == "exclude"
+    if read_frame(data).labelled and len(frame) in (design.n_rows, design.n_obs):
+        frame = in_row_order(frame, "data", design, None if whole else design.keep)
     if len(frame) == design.keep.size:
         return frame if whole else frame.loc[design.keep]
     if len(frame) == design.n_obs and not whole:

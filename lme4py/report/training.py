@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.formula.deparse import names_in
 from lme4py.report.parts import AnyFit
 
 __all__ = ["columns_of", "observed_response", "training_columns"]
@@ -22,8 +23,14 @@ def training_columns(fit: AnyFit) -> dict[str, Column]:
     ----------
     fit : Fit or GlmmFit
     """
-    design = fit.design
-    return {name: column for name, column in (design.columns or {}).items() if name in design.recipe.columns}
+    columns = fit.design.columns or {}
+    formula = fit.design.recipe.formula
+    nodes = [] if formula.response is None else [formula.response]
+    nodes += [*formula.fixed.variables, *formula.fixed.offsets]
+    for bar in formula.bars:
+        nodes += [*bar.terms.variables, *bar.group]
+    names = {name for node in nodes for name in names_in(node, columns)}
+    return {name: column for name, column in columns.items() if name in names}
 
 
 def columns_of(fit: AnyFit, names: Iterable[str]) -> dict[str, Column]:

@@ -81,7 +81,7 @@ def fixed_columns(fit: AnyFit, frame: Frame) -> FloatArray:
     """Fixed-effects model matrix of new data, shape (n, p); the offsets of the model are not evaluated."""
     recipe = fit.design.recipe
     formula = replace(recipe.formula, fixed=replace(recipe.formula.fixed, offsets=()))
-    return new_fixed(replace(recipe, formula=formula, offset_column=None), frame)[0]
+    return new_fixed(replace(recipe, formula=formula, offset=None), frame)[0]
 
 
 def random_columns(fit: AnyFit, frame: Frame, term: int) -> FloatArray:

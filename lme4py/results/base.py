@@ -90,7 +90,7 @@ class FittedModel:
         >>> result.update("~ . - (Days | Subject) + (1 | Subject)", reml=False).formula
         'Reaction ~ Days + (1 | Subject)'
         """
-        return update(getattr(self, "_call", None), self.fit.design.recipe.formula, formula, arguments)
+        return update(getattr(self, "_call", None), self.fit.design, formula, arguments)
 
     # --- the model ------------------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class FittedModel:
         import pandas as pd
 
         design = self.fit.design
-        return pd.DataFrame(design.X, index=design.index[design.keep], columns=list(design.x_names))
+        return pd.DataFrame(design.X, index=design.index[design.keep], columns=list(design.x_names), copy=True)
 
     @property
     def Zt(self) -> sparse.csr_array:

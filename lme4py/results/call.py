@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
+
+from lme4py.design.design import Design
+from lme4py.design.source import is_unchanged
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError, did_you_mean
 from lme4py.formula.nodes import Formula
 from lme4py.formula.update import update_formula
+from lme4py.frozen import freeze
 
 __all__ = ["Call", "records_call", "update"]
 
@@ -28,17 +33,26 @@ class Call:
     function : callable
         Such as `lme4py.lmer`.
     arguments : mapping of str to object
-        As they were given; without the data.
-    data : data frame or None
-        A reference, no copy. A pickled call holds no data: results stay small, as R's do.
+        As they were given, arrays as copies; without the data.
+    source : callable, or None
+        Gives the data frame: a reference, no copy. A pickled call has none: results stay small, as R's do.
     """
 
     function: Callable[..., Any]
     arguments: Mapping[str, Any]
-    data: Any = None
+    source: Callable[[], Any] | None = None
+
+    @property
+    def data(self) -> Any:
+        """The data frame, None where the call has none."""
+        return None if self.source is None else self.source()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"function": self.function, "arguments": dict(self.arguments), "data": None}
+        return {"function": self.function, "arguments": dict(self.arguments), "source": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        freeze(self.arguments)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Call:
         return self
@@ -97,17 +111,47 @@ def records_call(function: Callable[P, R]) -> Callable[P, R]:
         for name, parameter in signature.parameters.items():
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 arguments.update(arguments.pop(name, {}))
-        made: R = result.with_call(Call(recorded, arguments, bound.get("data")))
+        data = _snapshot(bound.get("data"))
+        made: R = result.with_call(Call(recorded, _own(arguments), None if data is None else lambda: data))
         return made
 
     return recorded
 
 
-def update(call: Call | None, formula: Formula, change: str | None, arguments: Mapping[str, Any]) -> Any:
+def _own(value: Any) -> Any:
+    """An argument that no later change of the caller's arrays, lists or Series reaches."""
+    if isinstance(value, np.ndarray):
+        return freeze(value.copy())
+    if isinstance(value, dict):
+        return {key: _own(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_own(one) for one in value]
+    is_pandas = type(value).__module__.startswith("pandas.") and hasattr(value, "copy")
+    return value.copy() if is_pandas else value
+
+
+def _snapshot(data: Any) -> Any:
+    """The data frame without its cells: columns that are put in the place of others later are not seen here."""
+    kind = type(data).__module__.split(".")[0]
+    if kind == "pandas" and hasattr(data, "columns"):
+        return data.copy(deep=False)
+    if kind == "polars" and hasattr(data, "clone"):
+        return data.clone()
+    return dict(data) if isinstance(data, dict) else data
+
+
+def update(call: Call | None, design: Design, change: str | None, arguments: Mapping[str, Any]) -> Any:
     """See `Call.changed`; an error for a result that no call made."""
     if call is None:
         raise Lme4Error(
             "this result was not made by a call with data and arguments (it comes from refit(), or from the modular "
             "steps), so there is nothing to update; fit the new model with the function that fits it."
         )
-    return call.changed(formula, change, arguments)
+    if "data" not in arguments and design.source is not None and not is_unchanged(design, design.source()):
+        warnings.warn(
+            "the data were changed after the fit, and update() fits the model to the data as they are now; give data= "
+            "to say which are meant.",
+            Lme4Warning,
+            stacklevel=4,
+        )
+    return call.changed(design.recipe.formula, change, arguments)

@@ -131,6 +131,7 @@ class RowMethods(FittedModel):
         alpha: float | None = None,
         weights: str | ArrayLike | None = None,
         ddf: str | None = None,
+        offset: str | ArrayLike | None = None,
     ) -> Any:
         """Predictions on the index of `data`.
 
@@ -156,12 +157,15 @@ class RowMethods(FittedModel):
         alpha : float, optional
             One minus the level of the interval; when not given 0.05, or that of the keyword front door.
         weights : str or array of shape (n,), optional
-            For prediction intervals on new data: prior weights, or numbers of trials; the column that the fit took
-            them from when not given.
+            For prediction intervals on new data: prior weights, or numbers of trials; those that the fit took from a
+            column or an expression when not given.
         ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
             Degrees of freedom of the limits; None is `default_ddf`. Satterthwaite's stand in for Kenward and Roger's
             where random effects or new observations are predicted. "prediction" limits of generalised models are
             quantiles of the response, and have none.
+        offset : str, number or array of shape (n,), optional
+            For new data: the offset in the place of the `offset` argument of the fit. It must be given where that was
+            an array; a column or an expression is found again in the new data.
 
         Returns
         -------
@@ -169,7 +173,9 @@ class RowMethods(FittedModel):
             Probabilities of ordered categories with an interval have a MultiIndex of columns, (category, predicted),
             (category, lower), (category, upper), so that ``table[category]`` is the frame of one category.
         """
-        return prediction.predict(self.fit, data, include_random, type, new_levels, interval, alpha, weights, ddf)
+        return prediction.predict(
+            self.fit, data, include_random, type, new_levels, interval, alpha, weights, ddf, offset
+        )
 
     # --- other responses ------------------------------------------------------------------------------------
 
@@ -190,6 +196,7 @@ class RowMethods(FittedModel):
         Returns
         -------
         DataFrame, shape (n_obs, n)
+            With ``na_action="exclude"`` a row for each row of the data, NaN where it was left out.
         """
         return simulation.simulate(self.fit, n, seed, include_random)
 
@@ -198,7 +205,9 @@ class RowMethods(FittedModel):
 
         Parameters
         ----------
-        y : array of shape (n_obs,)
+        y : array or Series of shape (n_obs,)
+            Or one value for each row of the data, or a data frame with one column, such as a column of `simulate`.
+            Values with an index are matched with the rows by it.
 
         Returns
         -------
