@@ -362,3 +362,19 @@ def test_units_and_origin_play_no_role(split: pd.DataFrame) -> None:
     assert result.fit.identification.determined(1).tolist() == [[False]]
     for formula in ("y ~ x + (year | g)", "y ~ x + (year || g)", "y ~ year + I(year^2) + (year + I(year^2) | g)"):
         assert lme4py.lmm_criterion(lme4py.lformula(formula, table)).identification.complete
+
+
+def test_predictions_need_all_terms_that_share_a_variance(split: pd.DataFrame) -> None:
+    table = split.assign(copy=[f"g{i}" for i in split["g"]])
+    result = shared_fit(lambda: lme4py.lmer("y ~ x + (x | g) + (1 | copy)", table))
+    plain = lme4py.lmer("y ~ x + (x | g)", table)
+    np.testing.assert_allclose(result.predict(table), plain.predict(table), atol=1e-6)  # two optima
+    np.testing.assert_allclose(result.predict(table, include_random=["copy", "g"]), plain.predict(table), atol=1e-6)
+    with pytest.raises(lme4py.OptionError, match="what belongs to which is not determined"):
+        result.predict(table, include_random="g")
+    new = table.head(2).assign(copy=["g0", "never seen"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = result.predict(new)
+    assert any("1 of 2 predictions are NaN" in str(w.message) for w in caught)
+    assert found.isna().tolist() == [False, True]

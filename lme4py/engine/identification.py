@@ -10,7 +10,7 @@ effects are not determined either; or it holds the residual variance. The last t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,6 +115,16 @@ class Identification:
         """Whether combination k changes the covariance matrix of each term."""
         pairs = zip(self.changes[k], self.sizes[k], strict=True)
         return [bool((np.abs(change) > NOTHING * size).any()) for change, size in pairs]
+
+    def splits(self, terms: Collection[int]) -> bool:
+        """Whether these terms share a variance with others: then what belongs to them is not determined.
+
+        Parameters
+        ----------
+        terms : collection of int
+        """
+        inside = [{t in terms for t in np.flatnonzero(self.moves(k)).tolist()} for k in range(len(self.changes))]
+        return any(len(sides) == 2 for sides in inside)
 
     def masked(self, covariances: Sequence[FloatArray]) -> tuple[FloatArray, ...]:
         """The covariance matrices of all terms with NaN for elements that have no unique estimate.

@@ -5,7 +5,7 @@ V = sigma^2 W^-1 + sum_q tau_q Z E_q Z' and M the projection off X,
 
     E[ r'W Z E_p Z'W r ] = sigma^2 tr(E_p Z'W M Z) + sum_q tau_q tr(E_p Z'WMZ E_q Z'WMZ)
 
-(MINQUE with zero prior weights; Rao 1971, J. Multivariate Anal. 1:445); the traces are those of
+(MINQUE with zero prior weights; Rao 1971, J. Multivariate Anal. 1:257); the traces are those of
 `lme4py.engine.variance_gram`. With balanced data these are the REML estimates, so that the optimiser has nothing left
 to do.
 """

@@ -6,7 +6,7 @@ off X and every matrix multiplied by W^1/2 from both sides,
     plain[p, q] = tr(Z E_p Z' Z E_q Z'),      projected[p, q] = tr(M Z E_p Z' M Z E_q Z'),
 
 the last row and column belonging to W^-1. They are the equations of the moment estimators (MINQUE with zero prior
-weights; Rao 1971, J. Multivariate Anal. 1:445), and say which variances the data tell apart. Everything comes from the
+weights; Rao 1971, J. Multivariate Anal. 1:257), and say which variances the data tell apart. Everything comes from the
 cross-products: with A the blocks of Z'WZ and R = Z'WX (X'WX)^-1 X'WZ on the pattern of A,
 
     projected[p, q] = tr(E_p A E_q A') - 2 tr(E_p A E_q R') + tr(G_p G_q),      G = U'^-1 X'WZ E Z'WX U^-1, U'U = X'WX.

@@ -13,7 +13,15 @@ from lme4py.data.column import Column
 from lme4py.data.frame import Frame
 from lme4py.design.recipe import new_fixed, new_random, new_random_values, unseen_groups
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
-from lme4py.errors import DataError, Lme4Warning, OptionError, RankWarning, did_you_mean, warn
+from lme4py.errors import (
+    DataError,
+    IdentificationWarning,
+    Lme4Warning,
+    OptionError,
+    RankWarning,
+    did_you_mean,
+    warn,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +103,33 @@ def make_rows(
             values[t], codes[t] = new_random(design.recipe, frame, t)
         else:
             values[t] = new_random_values(design.recipe, frame, t)
+    X[_split_rows(fit, codes, X.shape[0])] = np.nan
     return Rows(X, known, values, codes, frame)
+
+
+def _split_rows(fit: Any, codes: dict[int, IntArray], n: int) -> BoolArray:
+    """Rows with known groups of some terms and unknown ones of others that these share a variance with.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    codes : dict of int to ndarray of int, each (n,)
+    n : int
+    """
+    out = np.zeros(n, dtype=bool)
+    if fit.identification.complete or not codes:
+        return out
+    known = np.array([codes[t] >= 0 for t in codes])
+    patterns, place = np.unique(known, axis=1, return_inverse=True)
+    chosen = [[t for t, has in zip(codes, column, strict=True) if has] for column in patterns.T]
+    out = np.array([fit.identification.splits(terms) for terms in chosen])[place.ravel()]
+    if out.any():
+        warn(
+            f"{int(out.sum())} of {n} predictions are NaN: their groups are known for some terms and not for others "
+            "that share a variance with these, so that it is not determined what belongs to which.",
+            IdentificationWarning,
+        )
+    return out
 
 
 def _report_beyond(fit: Any, lost: BoolArray) -> None:
@@ -143,7 +177,14 @@ def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[i
                 f"include_random names {name!r}, which is no grouping factor of the model "
                 f"({', '.join(known)}).{did_you_mean(str(name), known)}"
             )
-    return [t for t in terms if fit.design.terms[t].group in names]
+    chosen = [t for t in terms if fit.design.terms[t].group in names]
+    if fit.identification.splits(chosen):
+        raise OptionError(
+            f"include_random={include_random!r} takes the effects of some terms without those of others that they "
+            f"share a variance with ({'; '.join(fit.identification.sentences)}): what belongs to which is not determined. "
+            "Include them all, or none."
+        )
+    return chosen
 
 
 def report_unseen(fit: Any, rows: Rows, new_levels: str, stacklevel: int = 4) -> None:
