@@ -370,7 +370,7 @@ def test_predictions_need_all_terms_that_share_a_variance(split: pd.DataFrame) -
     plain = lme4py.lmer("y ~ x + (x | g)", table)
     np.testing.assert_allclose(result.predict(table), plain.predict(table), atol=1e-6)  # two optima
     np.testing.assert_allclose(result.predict(table, include_random=["copy", "g"]), plain.predict(table), atol=1e-6)
-    with pytest.raises(lme4py.OptionError, match="what belongs to which is not determined"):
+    with pytest.raises(lme4py.OptionError, match="what belongs to which is not known"):
         result.predict(table, include_random="g")
     new = table.head(2).assign(copy=["g0", "never seen"])
     with warnings.catch_warnings(record=True) as caught:

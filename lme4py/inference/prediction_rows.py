@@ -181,7 +181,7 @@ def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[i
     if fit.identification.splits(chosen):
         raise OptionError(
             f"include_random={include_random!r} takes the effects of some terms without those of others that they "
-            f"share a variance with ({'; '.join(fit.identification.sentences)}): what belongs to which is not determined. "
+            f"share a variance with ({'; '.join(fit.identification.sentences)}): what belongs to which is not known. "
             "Include them all, or none."
         )
     return chosen
