@@ -31,10 +31,11 @@ def lmm(formula: str, data: str = "sleepstudy", reml: bool = False) -> lme4py.Mi
 
 
 def reference_fit(name: str) -> lme4py.MixedResult:
-    """Our fit of a reference model; some have terms that share variances, of which R says nothing."""
+    """Our fit of a reference model; in some, terms share variances or columns depend on others."""
     model = MODELS[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", lme4py.IdentificationWarning)
+        warnings.simplefilter("ignore", lme4py.RankWarning)
         return lmm(model["formula"], model["data"], model["reml"])
 
 
