@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from lme4py.data.column import Column
 from lme4py.errors import DataError, FormulaError, Lme4Warning
 from lme4py.formula.evaluate import evaluate
+from lme4py.formula.factors import _equal_breaks
 from lme4py.formula.syntax import parse_expression
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "transforms.json").read_text(encoding="utf-8"))
@@ -205,10 +207,49 @@ def test_cut_labels(breaks, levels):
 def test_cut_of_a_constant_makes_equal_pieces(low):
     state = {}
     run("cut(x, 4)", getter(numeric("x", [low, low])), state)
-    edges = np.array(state["cut(x, 4)"]["breaks"])
+    edges = _equal_breaks(*state["cut(x, 4)"]["range"], 4)
     reach = abs(low) / 1000 or 1e-3
     # Sums of a large and a small number: off by the rounding of the large one.
     np.testing.assert_allclose(edges - low, reach * np.linspace(-1, 1, 5), rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_labels_have_the_digits_that_the_breaks_need(seed):
+    rng = np.random.default_rng(seed)
+    for size in (2, 5, 40, 3000):
+        scale = 10.0 ** rng.integers(-8, 9)
+        breaks = np.unique(np.concatenate([scale * rng.normal(size=size), rng.normal(size=size).round(seed)]))
+        # R's rule, by trying: as few digits as tell all breaks apart, from 3 to 12.
+        tried = ([f"{b + 0.0:.{p}g}" for b in breaks] for p in range(3, 13))
+        spelled = next((texts for texts in tried if len(set(texts)) == len(texts)), None)
+        listed = ", ".join(repr(float(b)) for b in breaks)
+        levels = run(f"cut(x, c({listed}))", getter(numeric("x", 0.5 * (breaks[1:] + breaks[:-1])))).levels
+        if spelled is None:
+            assert levels == tuple(f"Range_{i}" for i in range(1, len(breaks)))
+        else:
+            assert levels == tuple(f"({a},{b}]" for a, b in pairwise(spelled))
+
+
+def test_a_million_intervals():
+    x = np.linspace(0.0, 1.0, 50)
+    levels = run("cut(x, 1e6)", getter(numeric("x", x))).levels
+    assert len(set(levels)) == len(levels) == 1_000_000
+    assert levels[:2] == ("(-0.001,1e-06]", "(1e-06,2e-06]")
+    with pytest.raises(FormulaError, match="makes 10000000 intervals; give at most 1000000"):
+        run("cut(x, 1e7)", getter(numeric("x", x)))
+    with pytest.raises(FormulaError, match="makes 1000000000 numbers; give at most"):
+        run("cut(x, seq(0, 1, length.out = 1e9))", getter(numeric("x", x)))
+
+
+def test_interactions_of_many_levels():
+    a, b = ([f"{letter}{i}" for i in range(2000)] for letter in "ab")
+    column = getter(text("a", a), text("b", b[::-1]))
+    value = run("interaction(a, b, drop = TRUE)", column)
+    assert len(value.levels) == 2000
+    pairs = zip(a, b[::-1], strict=True)
+    assert [value.levels[code] for code in value.values] == [f"{one}.{other}" for one, other in pairs]
+    with pytest.raises(FormulaError, match=r"has 4000000 combinations of levels.*write drop = TRUE"):
+        run("interaction(a, b)", column)
 
 
 def test_cut_without_a_range():

@@ -18,6 +18,10 @@ from lme4py.formula.values import Value
 
 # R's limit for labels of intervals; the last digits of a double are mostly rounding.
 _MOST_DIGITS: Final = 12
+# Each level has a name: more of them take gigabytes.
+_MOST_LEVELS: Final = 1_000_000
+# Neighbouring edges that are compared at a time.
+_CHUNK: Final = 1000
 
 
 def as_number(level: Any) -> float | None:
@@ -99,7 +103,7 @@ def as_rows(site: CallSite, argument: str, operand: Operand) -> Value:
 def text_factor(site: CallSite, index: NDArray[Any], labels: Sequence[str]) -> Value:
     """A factor from positions in `labels` (-1 where missing); levels sorted, as of a text column."""
     levels = tuple(sorted(set(labels)))
-    places = np.array([*(levels.index(label) for label in labels), -1], dtype=np.int64)
+    places = _places(labels, levels)
     return remember(site, drop_unused(Value("factor", places[index], levels)))
 
 
@@ -137,8 +141,13 @@ def _rename(site: CallSite, value: Value, labels: tuple[Any, ...]) -> Value:
         )
     names = [*tidy_levels(labels), *value.levels[known:]]
     merged = tuple(dict.fromkeys(names))
-    places = np.array([*(merged.index(name) for name in names), -1], dtype=np.int64)
-    return Value(value.kind, places[value.values], merged)
+    return Value(value.kind, _places(names, merged)[value.values], merged)
+
+
+def _places(labels: Sequence[Any], levels: Sequence[Any]) -> NDArray[np.int64]:
+    """Position of each label among the levels; one place more, so that code -1 (missing) finds -1."""
+    place = {level: i for i, level in enumerate(levels)}
+    return np.array([*(place[label] for label in labels), -1], dtype=np.int64)
 
 
 def ordered(site: CallSite, x: Operand, levels: Operand = None, labels: Operand = None) -> Operand:
@@ -221,24 +230,29 @@ def interaction(
     if not isinstance(sep, str):
         raise site.error(f"argument 'sep' must be text in quotes, not {kind_text(sep)}", "sep")
     parts = [as_rows(site, f"..{i}", operand) for i, operand in enumerate(x, start=1)]
-    if not site.flag("lex.order", lex_order):
-        value = _cross(parts[::-1], sep, backwards=True)
-    else:
-        value = _cross(parts, sep, backwards=False)
-    return remember(site, drop_unused(value) if site.flag("drop", drop) else value)
+    only_used, lexical = site.flag("drop", drop), site.flag("lex.order", lex_order)
+    size = math.prod(len(part.levels) for part in parts)
+    if size > (2**62 if only_used else _MOST_LEVELS):
+        advice = "make a column that holds the combination" if only_used else "write drop = TRUE for those that occur"
+        raise site.error(f"has {size} combinations of levels, more than there is room for; {advice}")
+    return remember(site, _cross(parts if lexical else parts[::-1], sep, backwards=not lexical, only_used=only_used))
 
 
-def _cross(parts: list[Value], sep: str, *, backwards: bool) -> Value:
+def _cross(parts: list[Value], sep: str, *, backwards: bool, only_used: bool) -> Value:
     """Combinations with the first of `parts` varying slowest; `backwards` spells them last part first."""
-    codes = np.zeros_like(parts[0].values)
-    labels: list[tuple[str, ...]] = [()]
-    missing = np.zeros(codes.shape, dtype=bool)
-    for part in parts:
-        codes = codes * len(part.levels) + part.values
-        missing |= part.values < 0
-        labels = [(*label, str(level)) for label in labels for level in part.levels]
+    sizes = tuple(len(part.levels) for part in parts)
+    missing = np.logical_or.reduce([part.values < 0 for part in parts])
+    codes = np.zeros(missing.size, dtype=np.int64)
+    codes[~missing] = np.ravel_multi_index(tuple(part.values[~missing] for part in parts), sizes)
     codes[missing] = -1
-    return Value("factor", codes, tuple(sep.join(label[::-1] if backwards else label) for label in labels))
+    listed = np.arange(math.prod(sizes))
+    if only_used:
+        listed, codes[~missing] = np.unique(codes[~missing], return_inverse=True)
+    texts = [[str(level) for level in part.levels] for part in parts]
+    places = zip(texts, np.unravel_index(listed, sizes), strict=True)
+    cells = [[text[i] for i in place.tolist()] for text, place in places]
+    labels = zip(*(cells[::-1] if backwards else cells), strict=True)
+    return Value("factor", codes, tuple(map(sep.join, labels)))
 
 
 def cut(
@@ -266,8 +280,7 @@ def cut(
     given = _given_labels(site, labels, len(edges) - 1)
     # Intervals with the same label are one level.
     levels = tuple(dict.fromkeys(given))
-    places = np.array([*(levels.index(label) for label in given), -1], dtype=np.int64)
-    return Value(kind, places[codes], levels)
+    return Value(kind, _places(given, levels)[codes], levels)
 
 
 def _cut_points(site: CallSite, x: NDArray[np.float64], breaks: Operand) -> NDArray[np.float64]:
@@ -278,6 +291,8 @@ def _cut_points(site: CallSite, x: NDArray[np.float64], breaks: Operand) -> NDAr
         edges = np.sort(site.floats("breaks", breaks))
     else:
         pieces = site.whole("breaks", breaks, 2)
+        if pieces > _MOST_LEVELS:
+            raise site.error(f"makes {pieces} intervals; give at most {_MOST_LEVELS}", "breaks")
         if site.learnt() is None:
             # Values that are not finite lie in no interval, which is reported with their rows.
             finite = x[np.isfinite(x)]
@@ -287,26 +302,27 @@ def _cut_points(site: CallSite, x: NDArray[np.float64], breaks: Operand) -> NDAr
                     "give the breaks themselves, breaks = c(...)",
                     "x",
                 )
-            site.learn({"breaks": tuple(_equal_breaks(finite, pieces))})
-        edges = np.array(site.learnt()["breaks"], dtype=np.float64)
+            site.learn({"range": (float(finite.min()), float(finite.max()))})
+        low, high = site.learnt()["range"]
+        edges = _equal_breaks(low, high, pieces)
     if not (np.diff(edges) > 0).all():
         raise site.error(
-            f"the breaks {list_text(edges.tolist())} are not all different; remove the repeated ones",
+            f"the breaks {list_text(edges.tolist())} are not all different; remove the repeated ones, or give fewer",
             "breaks",
         )
     return edges
 
 
-def _equal_breaks(x: NDArray[np.float64], pieces: int) -> list[float]:
-    """Edges of `pieces` equal intervals over the range of `x`, the outer ones moved out by 0.1 % of it."""
-    low, high = float(x.min()), float(x.max())
+def _equal_breaks(low: float, high: float, pieces: int) -> NDArray[np.float64]:
+    """Edges of `pieces` equal intervals over a range, the outer ones moved out by 0.1 % of it."""
     if low == high:
         # Without a range the 0.1 % is of the value itself (of 1 for zero), and all pieces stay equal.
         reach = (abs(low) or 1.0) / 1000
-        return [float(edge) for edge in np.linspace(low - reach, high + reach, pieces + 1)]
+        return np.linspace(low - reach, high + reach, pieces + 1)
     reach = (high - low) / 1000
-    inner = np.linspace(low, high, pieces + 1)[1:-1]
-    return [low - reach, *(float(edge) for edge in inner), high + reach]
+    edges = np.linspace(low, high, pieces + 1)
+    edges[[0, -1]] = low - reach, high + reach
+    return edges
 
 
 def _interval_codes(x: NDArray[np.float64], edges: NDArray[np.float64], right: bool, lowest: bool) -> NDArray[np.int64]:
@@ -331,12 +347,11 @@ def _given_labels(site: CallSite, labels: Operand, intervals: int) -> tuple[Any,
 
 def _interval_names(edges: NDArray[np.float64], right: bool, lowest: bool, digits: int) -> tuple[str, ...]:
     """R's ``(0,1]``, with as many digits as the edges need to differ."""
-    for precision in range(digits, max(digits, _MOST_DIGITS) + 1):
-        spelled = _edge_texts(edges, precision)
-        if len(set(spelled)) == len(spelled):
-            break
-    else:
+    enough = (p for p in range(digits, max(digits, _MOST_DIGITS) + 1) if _all_differ(edges, p))
+    precision = next(enough, None)
+    if precision is None:
         return tuple(f"Range_{i}" for i in range(1, len(edges)))
+    spelled = _edge_texts(edges, precision)
     before, after = "(]" if right else "[)"
     names = [f"{before}{low},{high}{after}" for low, high in pairwise(spelled)]
     if lowest and right:
@@ -344,6 +359,21 @@ def _interval_names(edges: NDArray[np.float64], right: bool, lowest: bool, digit
     elif lowest:
         names[-1] = names[-1].removesuffix(after) + "]"
     return tuple(names)
+
+
+def _all_differ(edges: NDArray[np.float64], precision: int) -> bool:
+    """Whether ascending edges are all spelled in different ways; rounding keeps their order, so neighbours decide."""
+    finite = edges[np.isfinite(edges)]
+    largest = np.maximum(np.abs(finite[:-1]), np.abs(finite[1:]))
+    unit = 10.0 ** (np.floor(np.log10(np.maximum(largest, np.finfo(float).tiny))) - precision + 1)
+    # Numbers that are more than a unit of the last digit apart differ; the others are spelled to see.
+    close = np.flatnonzero(np.diff(finite) <= 1.001 * unit)
+    for first in range(0, close.size, _CHUNK):
+        some = close[first : first + _CHUNK]
+        pairs = zip(finite[some].tolist(), finite[some + 1].tolist(), strict=True)
+        if any(f"{low + 0.0:.{precision}g}" == f"{high + 0.0:.{precision}g}" for low, high in pairs):
+            return False
+    return True
 
 
 def _edge_texts(edges: NDArray[np.float64], precision: int) -> list[str]:

@@ -15,6 +15,8 @@ from lme4py.formula.operands import CallSite, FloatArray, Items, Operand, boolea
 from lme4py.formula.values import Value
 
 Body = Callable[..., Operand]
+# Numbers that a formula may write out.
+_MOST_CONSTANTS = 1_000_001
 
 
 def _special(name: str) -> Callable[[Any], Any]:
@@ -231,8 +233,10 @@ def seq(site: CallSite, from_: Operand, to: Operand, by: Operand = None, length_
         raise site.error("give 'by' or 'length.out', not both", "by")
     if length_out is not None:
         count = site.whole("length.out", length_out, 1)
+        if count > _MOST_CONSTANTS:
+            raise site.error(f"makes {count} numbers; give at most {_MOST_CONSTANTS}", "length.out")
         return Items(tuple(np.linspace(first, last, count).tolist()))
     step = (1.0 if last >= first else -1.0) if by is None else site.constant("by", by)
-    if step == 0 or (last - first) / step < 0 or (last - first) / step > 1e6:
+    if step == 0 or (last - first) / step < 0 or (last - first) / step > _MOST_CONSTANTS:
         raise site.error(f"no sequence leads from {first:g} to {last:g} in steps of {step:g}; change 'by'", "by")
     return Items(tuple(first + step * i for i in range(int((last - first) / step + 1e-10) + 1)))

@@ -221,8 +221,8 @@ def _compare_factors(context: Context, node: Binary, left: Operand, right: Opera
             "give both the same levels with factor(..., levels=c(...))",
         )
     _need_order(context, node, node.left, left, node.operator)
-    names = [str(level) for level in left.levels]
-    places = np.array([names.index(str(level)) for level in right.levels], dtype=np.int64)
+    place = {str(level): i for i, level in enumerate(left.levels)}
+    places = np.array([place[str(level)] for level in right.levels], dtype=np.int64)
     return _known(COMPARISON[node.operator](left.values, places[right.values]), left, right)
 
 
