@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from dense_models import DESIGNS, random_theta
 
 import lme4py
+from lme4py.engine.lmm import Criterion
 from lme4py.engine.optimize import Control, Local, minimise, trust_region_step
 from lme4py.errors import DesignError
 
@@ -203,3 +206,34 @@ def test_at_the_optimum_one_evaluation_is_enough(sleep):
     # One more may be needed to see that nothing can be improved.
     assert len(again.log) <= 3
     np.testing.assert_allclose(criterion.to_user(again.theta), sleep.theta, rtol=1e-6)
+
+
+COUNTS = {
+    # Balanced: the moments are the REML estimates.
+    "sleepstudy": ("Reaction ~ Days + (Days | Subject)", "sleepstudy", True, 1, 1),
+    "penicillin": ("diameter ~ 1 + (1 | plate) + (1 | sample)", "Penicillin", True, 1, 1),
+    "pastes": ("strength ~ 1 + (1 | batch/cask)", "Pastes", False, 6, 1),
+    "machines": ("score ~ Machine + (Machine | Worker)", "Machines", False, 5, 1),
+    # Where a standard deviation is near zero, zero is tried too.
+    "hsb82": ("mAch ~ meanses * cses + sector * cses + (cses | school)", "Hsb82", True, 7, 4),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_number_of_evaluations(name, monkeypatch):
+    """With derivatives, and of the value alone: a worse start, Hessian model or step shows here first."""
+    formula, data, reml, full, values = COUNTS[name]
+    calls = Counter()
+    for method in ("evaluate", "derivatives"):
+        original = getattr(Criterion, method)
+
+        def counted(self, x, method=method, original=original):
+            calls[method] += 1
+            return original(self, x)
+
+        monkeypatch.setattr(Criterion, method, counted)
+    result = lme4py.lmer(formula, lme4py.load_dataset(data), reml=reml)
+    assert len(result.opt_log) == calls["derivatives"]
+    # Fewer are welcome; the last step can be one that only rounding asks for.
+    assert calls["derivatives"] <= full
+    assert calls["evaluate"] - calls["derivatives"] <= values

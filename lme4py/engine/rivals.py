@@ -259,7 +259,9 @@ class _Search:
         for what, theta in starts(self.criterion):
             self.start(what, theta)
             outer = theta if outer is None and what != "moments" else outer
-        if is_near_zero(self.problem, self.best.theta):
+        # A line is all there is to one parameter.
+        if self.templates.n_theta > 1 and is_near_zero(self.problem, self.best.theta):
+            self.start("unit variances", self.templates.initial())
             self.start("correlations reversed", self._reversed())
         if outer is not None:
             self.scan(outer)
