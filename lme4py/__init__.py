@@ -37,6 +37,7 @@ _HOME = {
     "MarginsResult": "lme4py.margins.result",
     "MixedResult": "lme4py.results",
     "Optimum": "lme4py.engine.optimize",
+    "OptimaWarning": "lme4py.errors",
     "OptionError": "lme4py.errors",
     "RankWarning": "lme4py.errors",
     "Profile": "lme4py.inference.profile",
@@ -99,6 +100,7 @@ __all__ = [
     "Margins",
     "MarginsResult",
     "MixedResult",
+    "OptimaWarning",
     "Optimum",
     "OptionError",
     "Profile",
@@ -153,6 +155,7 @@ if TYPE_CHECKING:
         IdentificationWarning,
         Lme4Error,
         Lme4Warning,
+        OptimaWarning,
         OptionError,
         RankWarning,
     )

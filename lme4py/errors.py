@@ -18,6 +18,7 @@ __all__ = [
     "IdentificationWarning",
     "Lme4Error",
     "Lme4Warning",
+    "OptimaWarning",
     "OptionError",
     "RankWarning",
     "did_you_mean",
@@ -91,6 +92,10 @@ class RankWarning(Lme4Warning):
 
 class IdentificationWarning(Lme4Warning):
     """Some variances cannot be told apart by any data of this design: they are not given."""
+
+
+class OptimaWarning(Lme4Warning):
+    """The criterion has another minimum that is hardly higher: estimates and their errors are those of one of two."""
 
 
 def warn(message: str, category: type[Lme4Warning]) -> None:

@@ -25,7 +25,15 @@ from lme4py.engine.optimize import Control, Optimum
 from lme4py.engine.solve import solve
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
-from lme4py.errors import ConvergenceWarning, DesignError, IdentificationWarning, OptionError, did_you_mean, warn
+from lme4py.errors import (
+    ConvergenceWarning,
+    DesignError,
+    IdentificationWarning,
+    OptimaWarning,
+    OptionError,
+    did_you_mean,
+    warn,
+)
 from lme4py.frozen import Frozen, computed_once
 
 __all__ = ["Fit", "LmmCriterion", "lmm_criterion", "lmm_fit", "make_fit", "optimize_criterion"]
@@ -364,6 +372,8 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Fit:
     -----
     ConvergenceWarning
         When the optimum cannot be certified.
+    OptimaWarning
+        When another minimum was found that is hardly higher.
 
     Examples
     --------
@@ -387,6 +397,8 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Fit:
         modes_inside, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
     if not certificate.converged:
         warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=3)
+    elif certificate.second is not None:
+        warn(certificate.verdict, OptimaWarning)
     scaling = problem.scaling
     sigma_inside = float(np.sqrt(point.r2 / inside.df))
     spread = scaling.y_scale * sigma_inside

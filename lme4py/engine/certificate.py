@@ -39,12 +39,15 @@ class Rival:
         Where the descent from this start ended; None for points that were only looked at.
     points : int
         How many points these are: more than 1 for a scan.
+    is_minimum : bool
+        Whether the descent ended in a minimum; False where the criterion is flat there, as on its way to infinity.
     """
 
     what: str
     criterion: float
     reached: float | None = None
     points: int = 1
+    is_minimum: bool = True
 
     def __str__(self) -> str:
         where = self.what if self.points == 1 else f"{self.what} ({self.points} points)"
@@ -83,6 +86,8 @@ class Certificate(Sentence):
     unidentified : tuple of str
         A plain description of each set of variances that no data of this design tell apart: the minimum is one point of
         many that are equally low. `converged` speaks of the criterion only.
+    second : float or None
+        How far above the optimum the next minimum that was found is, where an interval of 99 % could hold both.
     """
 
     gradient_norm: float
@@ -95,6 +100,7 @@ class Certificate(Sentence):
     verdict: str
     compared: tuple[Rival, ...] = ()
     unidentified: tuple[str, ...] = ()
+    second: float | None = None
 
     @property
     def identified(self) -> bool:
@@ -188,6 +194,7 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
         ),
         compared=optimum.compared,
         unidentified=identification.sentences,
+        second=second_minimum(optimum.compared, optimum.value),
     )
 
 
@@ -368,16 +375,26 @@ def _compared(compared: Sequence[Rival], value: float) -> str:
     points = sum(one.points for one in compared if one.reached is None)
     counts = (starts, "other start"), (points, "other point")
     parts = [f"{count} {what}{'s' if count > 1 else ''}" for count, what in counts if count]
-    return f"compared with {' and '.join(parts)}, none lower{_second(compared, value)}"
-
-
-def _second(compared: Sequence[Rival], value: float) -> str:
-    """A warning of another minimum that the data hardly exclude."""
-    rises = [one.reached - value for one in compared if one.reached is not None]
-    above = min((rise for rise in rises if rise > _SAME), default=np.inf)
-    if above > _EXCLUDED:
-        return ""
-    return (
-        f", but another minimum is only {above:.2g} above: standard errors know nothing of it, "
-        "`conf_int(method='profile')` does"
+    second = second_minimum(compared, value)
+    also = (
+        ""
+        if second is None
+        else (
+            f", but another minimum is only {second:.2g} above: standard errors know nothing of it, "
+            "`conf_int(method='profile')` does"
+        )
     )
+    return f"compared with {' and '.join(parts)}, none lower{also}"
+
+
+def second_minimum(compared: Sequence[Rival], value: float) -> float | None:
+    """How far above a minimum the next one is; None where none was found, or none that the data hardly exclude.
+
+    Parameters
+    ----------
+    compared : sequence of Rival
+    value : float
+        The criterion at the minimum.
+    """
+    rises = [one.reached - value for one in compared if one.reached is not None and one.is_minimum]
+    return min((rise for rise in rises if _SAME < rise < _EXCLUDED), default=None)

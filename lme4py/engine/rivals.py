@@ -38,6 +38,8 @@ _SAME_BASIN, _SAME_LARGE = 1.5, 4.0
 _DENSE = 400
 # With more effects than this they are not tried one by one.
 _MAX_EFFECTS = 6
+# A smaller curvature, in units of theta, is none.
+_FLAT = 1e-3
 # Powers of two by which standard deviations are multiplied in a scan.
 _SCAN = (-10.0, -7.0, -5.0, -3.5, -2.0, -1.0, 1.0, 2.0, 3.5, 5.0, 7.0, 10.0)
 
@@ -281,7 +283,7 @@ class _Search:
         # Below this the two are the same minimum.
         if found.value < self.best.value - 1e-9 * max(1.0, 1e-2 * abs(found.value)):
             self.best, found, self.what, what = found, self.best, what, self.what
-        self.rivals.append(Rival(what, found.log[0].criterion, found.value))
+        self.rivals.append(Rival(what, found.log[0].criterion, found.value, is_minimum=_is_curved(found)))
 
     def _is_known(self, theta: FloatArray, within: float = _SAME_BASIN) -> bool:
         return any(_same_basin(self.templates, theta, other, within) for other in self.known)
@@ -321,6 +323,12 @@ class _Search:
                 self.start(f"{what}, {sizes[i]:g} times", thetas[i])
         if seen:
             self.rivals.append(Rival(what, min(seen), None, len(seen)))
+
+
+def _is_curved(found: Optimum) -> bool:
+    """Does the criterion rise in every direction, and not only on its way to infinity?"""
+    units = np.maximum(1.0, np.abs(found.theta))
+    return float(np.linalg.eigvalsh(units[:, None] * found.hessian * units)[0]) > _FLAT
 
 
 def _dips(values: list[float]) -> list[int]:

@@ -17,7 +17,7 @@ from lme4py.engine.scaling import ScaledColumns, scale_columns
 from lme4py.engine.solve import minima, solve
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray, sparse
-from lme4py.errors import ConvergenceWarning
+from lme4py.errors import Lme4Warning
 from lme4py.fit import Fit, LmmCriterion, make_fit
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.glmm_refit import refit_glmm
@@ -75,7 +75,7 @@ def other_minima(fit: Fit) -> list[Fit]:
         return []
     criterion = _SharedCriterion(fit.design, Criterion(fit.problem, fit.reml))
     with limited_threads(fit.design), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", Lme4Warning)
         found = [optimum for optimum in minima(criterion.inside) if optimum.value > fit.criterion + _SAME]
         return [make_fit(fit.design, criterion, optimum) for optimum in found]
 
