@@ -242,8 +242,11 @@ class GlmmFit(Frozen):
         """The rule for the integral over the random effects, compared with a finer one at the estimates."""
         if self.nAGQ == 0:
             return IntegralCheck(0, None, reason="nAGQ=0 is no likelihood; use nAGQ=1 or more")
-        # The rows of this point are not kept: a fit that was only checked stays small.
-        found = self.__dict__.get("point") or self._at_estimates()
+        try:
+            # The rows of this point are not kept: a fit that was only checked stays small.
+            found = self.__dict__.get("point") or self._at_estimates()
+        except ModeError:
+            return IntegralCheck(self.nAGQ, None, reason="the modes could not be found again at the estimates")
         to_user = user_jacobian(self.problem, self.phi)
         back = np.linalg.pinv(to_user)
         with limited_threads(self.design):

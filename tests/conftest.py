@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import hand_made
 import pytest
 
 import lme4py
+from lme4py.chunks import TINY, VARIABLE
+
+# With tiny chunks these are not run again: they have no numbers of fits, or numbers that others have too.
+_ONCE = ["test_api.py"]
+collect_ignore_glob = _ONCE if TINY and os.environ[VARIABLE] != "all" else []
 
 
 @pytest.fixture(scope="session")

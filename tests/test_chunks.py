@@ -55,6 +55,7 @@ OTHER = {
         "_SAMPLE": "of a forecast",
     },
     "engine/threads.py": {"_LARGE": "from it on BLAS has its own threads"},
+    "formula/operands.py": {"_INEXACT": "the largest whole number that is exact"},
     "formula/parse.py": {"_MAX_BARS": "beyond it a formula is refused"},
     "formula/syntax.py": {"MAX_DEPTH": "beyond it a formula is refused"},
     "formula/terms.py": dict.fromkeys(("MAX_TERMS", "_MAX_STEPS", "_MAX_DEGREES"), "beyond it a formula is refused"),

@@ -306,7 +306,8 @@ def on_a_grid(seed: int) -> pd.DataFrame:
 
 def assert_same(moved, plain, tolerance, se_tolerance=None):
     assert moved.sigma == pytest.approx(plain.sigma, rel=tolerance)
-    np.testing.assert_allclose(moved.theta, plain.theta, rtol=10 * tolerance)
+    # A search stops where the gradient is at its rounding: theta keeps two digits less than what is flat in it.
+    np.testing.assert_allclose(moved.theta, plain.theta, rtol=100 * tolerance)
     np.testing.assert_allclose(moved.bse, plain.bse, rtol=se_tolerance or 10 * tolerance)
     assert moved.log_likelihood == pytest.approx(plain.log_likelihood, abs=100 * tolerance)
 
@@ -318,7 +319,7 @@ def test_responses_far_from_zero(power):
     for formula in ("y ~ x + (1 | g)", "y ~ x + (x | g)"):
         plain, moved = (lme4py.lmer(formula, frame) for frame in (data, far))
         # The middle of the responses is subtracted without rounding: nothing but the last digits of what follows.
-        assert_same(moved, plain, 1e-12)
+        assert_same(moved, plain, 1e-12, 1e-11)
         assert moved.params["x"] == pytest.approx(plain.params["x"], rel=1e-12)
         # The intercept itself has as many digits as a double.
         assert moved.params["Intercept"] - 2.0**power == pytest.approx(

@@ -183,7 +183,10 @@ def check_integral(
     points = _other_points(nAGQ, dimension, finder.problem.n_obs)
     if points is None:
         return IntegralCheck(nAGQ, None, reason="quadrature would be too expensive here")
-    check, step = _compared(here, nAGQ, points)
+    try:
+        check, step = _compared(here, nAGQ, points)
+    except np.linalg.LinAlgError:
+        return IntegralCheck(nAGQ, None, reason="the curvature at the estimates gives no place for the nodes")
     if nAGQ != 1 and check.nearly_matters and not check.matters:
         # Differences fall slowly where they matter: a rule with twice the points may still leave out a third of them.
         check, step = _compared(here, nAGQ, min(2 * points, _most_points(dimension)))

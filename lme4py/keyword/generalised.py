@@ -316,7 +316,7 @@ def menbreg(
     >>> from lme4py import load_dataset, menbreg
     >>> result = menbreg(load_dataset("Salamanders"), "count", "mined", "site")
     >>> round(result.dispersion, 2)
-    0.64
+    1.56
     """
     return meglm(data, y, x_fixed, group, "nbinomial", x_random, offset=offset, nAGQ=nAGQ, **_with("menbreg", kw))
 

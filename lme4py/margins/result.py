@@ -517,7 +517,7 @@ def adjust(results: MarginsResult, method: str = "holm") -> MarginsResult:
     >>> fit = lmer("yield ~ factor(nitro) + (1 | Block)", load_dataset("Oats"))
     >>> effects = Margins.linear_scale(fit).contrasts(reference("nitro", [0, 0.2, 0.4]))
     >>> effects.p_values.round(5), adjust(effects, "bonferroni").p_values.round(5)
-    (array([0.00025, 0.     ]), array([0.0005, 0.    ]))
+    (array([0.00052, 0.     ]), array([0.00103, 0.     ]))
     """
     return replace(results, adjustment=multiplicity.check_adjustment(method))
 

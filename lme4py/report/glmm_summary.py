@@ -101,6 +101,8 @@ def closing(fit: GlmmFit) -> Table:
     """Notes and the verdict; also whether the rule for the integral is poor."""
     same: Any = fit
     table = closing_table(same)
-    if not fit.integral_check.matters:
+    found = fit.integral_check
+    unchecked = fit.nAGQ != 0 and found.points is None
+    if not found.matters and not unchecked:
         return table
-    return Table(table.title, table.columns, table.rows, table.align, (*table.notes, str(fit.integral_check)))
+    return Table(table.title, table.columns, table.rows, table.align, (*table.notes, str(found)))

@@ -89,7 +89,7 @@ polish <- function(fn, par, lower, steps = 4) {
     new <- pmax(par[free] + drop(step), lower[free])
     if (inside(new) > inside(par[free]) + 1e-9) break
     par[free] <- new
-    if (abs(sum(g * step)) < 1e-16) break
+    if (abs(sum(g * step)) < 1e-13) break
   }
   par
 }

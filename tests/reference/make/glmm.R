@@ -34,7 +34,7 @@ shown <- function(r) {
 conditional <- function(m) lapply(ranef(m, condVar = TRUE), function(r) {
   v <- attr(r, "postVar")
   if (!is.list(v)) v <- list(v)
-  lapply(v, function(a) apply(a, 1:2, sum))
+  lapply(unname(v), function(a) apply(a, 1:2, sum))
 })
 
 expected <- function(model, data) {

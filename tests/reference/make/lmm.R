@@ -38,7 +38,7 @@ modes <- function(m, with_variance) {
     list(n_levels = nrow(values), columns = vec(colnames(values)), levels = vec(rownames(values)[seq_len(shown)]),
          values = unname(values[seq_len(shown), , drop = FALSE]), col_sum = vec(colSums(values)),
          col_sumsq = vec(colSums(values^2)),
-         cond_var = if (is.null(variance)) NULL else lapply(variance, function(v) list(
+         cond_var = if (is.null(variance)) NULL else lapply(unname(variance), function(v) list(
            first = unname(matrices(v)[seq_len(min(3, dim(v)[3]))]), sum_over_levels = apply(v, 1:2, sum))))
   })
 }

@@ -9,7 +9,7 @@ modes <- function(m) lapply(ranef(m, condVar = TRUE), function(r) {
   if (!is.list(v)) v <- list(v)
   shown <- seq_len(min(6, nrow(r)))
   list(levels = vec(rownames(r)[shown]), values = unname(as.matrix(r)[shown, , drop = FALSE]),
-       condVar = lapply(v, function(a) list(
+       condVar = lapply(unname(v), function(a) list(
          first = lapply(seq_len(min(3, dim(a)[3])), function(j) matrix(a[, , j], dim(a)[1])), sum_over_levels = apply(a, 1:2, sum))))
 })
 
