@@ -14,7 +14,7 @@ from lme4py.design.design import Design
 from lme4py.design.response import ResponseData
 from lme4py.engine.certificate import Certificate, Evaluation
 from lme4py.engine.families import Family
-from lme4py.engine.glmm import FixedSystem, GlmmProblem, ModeFinder, make_glmm
+from lme4py.engine.glmm import FixedSystem, GlmmProblem, ModeError, ModeFinder, make_glmm
 from lme4py.engine.glmm_certificate import certify_glmm
 from lme4py.engine.glmm_hessian import curvature_floor, inverse_hessian
 from lme4py.engine.glmm_identification import identify_glmm
