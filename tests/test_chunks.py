@@ -55,6 +55,8 @@ OTHER = {
         "_SAMPLE": "of a forecast",
     },
     "engine/threads.py": {"_LARGE": "from it on BLAS has its own threads"},
+    "formula/factors.py": {"_MOST_LEVELS": "beyond it a formula is refused"},
+    "formula/functions_numeric.py": {"_MOST_CONSTANTS": "beyond it a formula is refused"},
     "formula/operands.py": {"_INEXACT": "the largest whole number that is exact"},
     "formula/parse.py": {"_MAX_BARS": "beyond it a formula is refused"},
     "formula/syntax.py": {"MAX_DEPTH": "beyond it a formula is refused"},

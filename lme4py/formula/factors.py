@@ -20,8 +20,6 @@ from lme4py.formula.values import Value
 _MOST_DIGITS: Final = 12
 # Each level has a name: more of them take gigabytes.
 _MOST_LEVELS: Final = 1_000_000
-# Neighbouring edges that are compared at a time.
-_CHUNK: Final = 1000
 
 
 def as_number(level: Any) -> float | None:
@@ -368,12 +366,8 @@ def _all_differ(edges: NDArray[np.float64], precision: int) -> bool:
     unit = 10.0 ** (np.floor(np.log10(np.maximum(largest, np.finfo(float).tiny))) - precision + 1)
     # Numbers that are more than a unit of the last digit apart differ; the others are spelled to see.
     close = np.flatnonzero(np.diff(finite) <= 1.001 * unit)
-    for first in range(0, close.size, _CHUNK):
-        some = close[first : first + _CHUNK]
-        pairs = zip(finite[some].tolist(), finite[some + 1].tolist(), strict=True)
-        if any(f"{low + 0.0:.{precision}g}" == f"{high + 0.0:.{precision}g}" for low, high in pairs):
-            return False
-    return True
+    pairs = zip(finite[close].tolist(), finite[close + 1].tolist(), strict=True)
+    return not any(f"{low + 0.0:.{precision}g}" == f"{high + 0.0:.{precision}g}" for low, high in pairs)
 
 
 def _edge_texts(edges: NDArray[np.float64], precision: int) -> list[str]:
