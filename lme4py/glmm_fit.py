@@ -16,11 +16,12 @@ from lme4py.engine.certificate import Certificate, Evaluation
 from lme4py.engine.families import Family
 from lme4py.engine.glmm import FixedSystem, GlmmProblem, ModeError, ModeFinder, make_glmm
 from lme4py.engine.glmm_certificate import certify_glmm
+from lme4py.engine.glmm_descent import GlmmOptimum
 from lme4py.engine.glmm_hessian import curvature_floor, inverse_hessian
 from lme4py.engine.glmm_identification import identify_glmm
 from lme4py.engine.glmm_laplace import Laplace, laplace
 from lme4py.engine.glmm_limit import Limit, find_limit, range_hint
-from lme4py.engine.glmm_solve import GlmmOptimum, solve_glmm
+from lme4py.engine.glmm_solve import solve_glmm
 from lme4py.engine.identification import Identification
 from lme4py.engine.integral import IntegralCheck, check_integral
 from lme4py.engine.nested_quadrature import make_quadrature
@@ -68,7 +69,8 @@ class GlmmFit(Frozen):
         beta has the covariance `vcov`, and zeros with theta and the dispersion, whose own block is the inverse of
         half the Hessian of the profiled criterion.
     log_dispersion, log_dispersion_se : float or None
-        None for families without a dispersion parameter.
+        None for families without a dispersion parameter. At the end of its range (see `dispersion_limit`) the log
+        dispersion is inf or -inf, and its standard error NaN.
     theta : ndarray, shape (m,)
         Covariance parameters, column-major lower triangle per term.
     covariances : tuple of ndarray, each (k, k)
@@ -166,10 +168,29 @@ class GlmmFit(Frozen):
 
     @property
     def lam(self) -> Any:
-        """Log dispersion, 0 without one; ordered categories: the parameters of the thresholds, shape (d,)."""
+        """Log dispersion, 0 without one; ordered categories: the parameters of the thresholds, shape (d,).
+
+        Always a number to compute with: a dispersion at the end of its range is as near to it as makes no difference.
+        """
         if isinstance(self.family, Ordinal) and self.thresholds is not None:
             return self.family.parameters(self.thresholds)
-        return 0.0 if self.log_dispersion is None else self.log_dispersion
+        if self.log_dispersion is None:
+            return 0.0
+        return self.log_dispersion if np.isfinite(self.log_dispersion) else self.problem.limit_lambda
+
+    @property
+    def dispersion_limit(self) -> str:
+        """What the model is where the dispersion is at the end of its range, such as "the Poisson model"; else ""."""
+        at_limit = self.log_dispersion is not None and not np.isfinite(self.log_dispersion)
+        return self.problem.limit_model if at_limit else ""
+
+    @property
+    def distribution(self) -> str:
+        """Name of the distribution of the response: that of the family, or its limit where the dispersion is there."""
+        limit = self.family.limit
+        return (
+            self.family.name if limit is None or not self.dispersion_limit else limit.distribution or self.family.name
+        )
 
     @property
     def dispersion(self) -> float:
@@ -279,6 +300,7 @@ def glmm_fit(
     start: Any = None,
     control: Control | Mapping[str, Any] | None = None,
     compare: bool = True,
+    thorough: bool = True,
 ) -> GlmmFit:
     """Fit the model of a design.
 
@@ -295,6 +317,8 @@ def glmm_fit(
     control : Control or dict, optional
     compare : bool
         With more than one quadrature point, compare the integral with one of more points and warn where that matters.
+    thorough : bool
+        False for one of many fits to similar data: where another minimum is in sight, fewer other starts.
 
     Returns
     -------
@@ -339,7 +363,7 @@ def glmm_fit(
         refine = make_quadrature(finder, nAGQ) if nAGQ not in (0, 1) else None
         inside = None if start is None else _inside_theta(problem, start)
         try:
-            optimum = solve_glmm(finder, inside, settings, refine, profiled=nAGQ == 0)
+            optimum = solve_glmm(finder, inside, settings, refine, nAGQ == 0, thorough)
         except DesignError as error:
             raise DesignError(f"{error}{range_hint(problem, design.x_names)}") from None
         fit = _make_fit(design, family, data, nAGQ, hessian, finder, optimum)
@@ -363,7 +387,9 @@ def warn_of(fit: GlmmFit, compare: bool, stacklevel: int) -> None:
         warnings.warn(str(fit.integral_check), ConvergenceWarning, stacklevel=stacklevel)
 
 
-def fit_like(fit: GlmmFit, design: Design, data: ResponseData | None = None, start: Any = None) -> GlmmFit:
+def fit_like(
+    fit: GlmmFit, design: Design, data: ResponseData | None = None, start: Any = None, thorough: bool = True
+) -> GlmmFit:
     """The model of another design, fitted as `fit` was; how good its integral is, was said of `fit`.
 
     Parameters
@@ -374,9 +400,20 @@ def fit_like(fit: GlmmFit, design: Design, data: ResponseData | None = None, sta
         That of `fit` when not given.
     start : array of shape (m,), optional
         theta on the user's scale.
+    thorough : bool
+        As in `glmm_fit`.
     """
     response = fit.data if data is None else data
-    return glmm_fit(design, fit.family, response, nAGQ=fit.nAGQ, hessian=fit.hessian, start=start, compare=False)
+    return glmm_fit(
+        design,
+        fit.family,
+        response,
+        nAGQ=fit.nAGQ,
+        hessian=fit.hessian,
+        start=start,
+        compare=False,
+        thorough=thorough,
+    )
 
 
 def _check_categories(family: Family, data: ResponseData) -> None:
@@ -463,8 +500,8 @@ def _make_fit(
         beta=beta,
         vcov=vcov,
         parameter_vcov=covariance,
-        log_dispersion=lam if problem.n_dispersion else None,
-        log_dispersion_se=float(np.sqrt(covariance[-1, -1])) if problem.n_dispersion else None,
+        log_dispersion=problem.reported_lambda(lam) if problem.n_dispersion else None,
+        log_dispersion_se=_dispersion_error(problem, lam, covariance),
         theta=problem.templates.user.theta_of_factors(factors),
         covariances=tuple(covariances),
         modes=modes,
@@ -505,6 +542,12 @@ def _limit(design: Design, finder: ModeFinder, optimum: GlmmOptimum, nAGQ: int) 
     return find_limit(finder, optimum, coefficients, design.terms, nAGQ)
 
 
+def _dispersion_error(problem: GlmmProblem, lam: Any, covariance: FloatArray) -> float | None:
+    if not problem.n_dispersion:
+        return None
+    return float("nan") if problem.at_limit(lam) else float(np.sqrt(covariance[-1, -1]))
+
+
 def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, limit: Limit | None, profiled: bool) -> FloatArray:
     """Covariance of (theta, beta, log dispersion or all thresholds) on the user's scale."""
     m, p = problem.n_theta, problem.n_fixed
@@ -543,6 +586,7 @@ def user_jacobian(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
     to_user[:m, :m] = theta_jacobian(problem.templates, problem.S, phi[:m])
     to_user[m : m + p, m : m + p] = problem.C
     to_user[m + p :, m + p :] = last
+    to_user[:, problem.held(phi)] = 0.0
     if problem.shift is not None:
         to_user[m + p :, m : m + p] = -problem.shift
     return to_user

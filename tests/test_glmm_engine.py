@@ -11,9 +11,9 @@ from dense_models import make_design, make_term
 from lme4py.design.response import ResponseData
 from lme4py.engine.families import make_family
 from lme4py.engine.glmm import GlmmProblem, ModeError, ModeFinder, make_glmm
+from lme4py.engine.glmm_criteria import JointCriterion
 from lme4py.engine.glmm_hessian import difference_hessian
 from lme4py.engine.glmm_laplace import laplace
-from lme4py.engine.glmm_solve import JointCriterion
 from lme4py.engine.glmm_start import find_start
 from lme4py.engine.lmm import group_terms
 from lme4py.engine.quadrature import Quadrature, check_quadrature, product_rule

@@ -13,7 +13,7 @@ from scipy import optimize, stats
 
 import lme4py
 from lme4py.engine.glmm import ModeFinder
-from lme4py.engine.glmm_solve import JointCriterion
+from lme4py.engine.glmm_criteria import JointCriterion
 from lme4py.errors import ConvergenceWarning, OptionError
 from lme4py.inference.glmm_constrained import GlmmConstrained, covariances_of
 from lme4py.inference.parameters import fit_parameters

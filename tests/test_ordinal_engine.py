@@ -16,7 +16,8 @@ from lme4py.design.response import ResponseData
 from lme4py.engine.covariance import Template, Templates
 from lme4py.engine.families import make_family
 from lme4py.engine.glmm import ModeFinder, make_glmm
-from lme4py.engine.glmm_solve import JointCriterion, solve_glmm
+from lme4py.engine.glmm_criteria import JointCriterion
+from lme4py.engine.glmm_solve import solve_glmm
 from lme4py.engine.links import PROBABILITY_LINKS
 from lme4py.engine.nested_quadrature import make_quadrature
 from lme4py.engine.nuisance import ThresholdPart, as_columns, change, total

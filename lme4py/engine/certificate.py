@@ -38,7 +38,8 @@ class Rival:
     reached : float or None
         Where the descent from this start ended; None for points that were only looked at.
     points : int
-        How many points these are: more than 1 for a scan.
+        How many points these are: more than 1 for a scan, 0 where the criterion was only predicted (by the working
+        linear model of a generalised model).
     is_minimum : bool
         Whether the descent ended in a minimum; False where the criterion is flat there, as on its way to infinity.
     """
@@ -50,7 +51,8 @@ class Rival:
     is_minimum: bool = True
 
     def __str__(self) -> str:
-        where = self.what if self.points == 1 else f"{self.what} ({self.points} points)"
+        how = {0: " (predicted)", 1: ""}.get(self.points, f" ({self.points} points)")
+        where = f"{self.what}{how}"
         end = "" if self.reached is None else f", from there down to {self.reached:.6f}"
         return f"{where} {self.criterion:.6f}{end}"
 
@@ -375,6 +377,7 @@ def _compared(compared: Sequence[Rival], value: float) -> str:
     points = sum(one.points for one in compared if one.reached is None)
     counts = (starts, "other start"), (points, "other point")
     parts = [f"{count} {what}{'s' if count > 1 else ''}" for count, what in counts if count]
+    parts += [f"a prediction {one.what}" for one in compared if not one.points]
     second = second_minimum(compared, value)
     also = (
         ""

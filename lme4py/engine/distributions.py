@@ -10,6 +10,7 @@ from scipy.special import xlogy
 
 from lme4py.design.response import ResponseData
 from lme4py.engine.family_base import (
+    DispersionLimit,
     EtaDerivatives,
     Family,
     MeanFamily,
@@ -32,6 +33,10 @@ __all__ = [
 ]
 
 _TINY: Final = float(np.finfo(np.float64).eps)
+# With phi 1e-10 of its unit the rows stand at their means; a smaller one would leave the modes few digits.
+_NO_DISPERSION: Final = DispersionLimit(
+    0.0, "no variation beside that of the random effects", "", stand_in=-23.0, tail=-9.0, start=-8.0
+)
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,7 @@ class _PhiFamily(MeanFamily):
     n_dispersion = 1
     parameter = "phi"
     weights_multiply = False
+    limit = _NO_DISPERSION
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return natural(lam) * self.unit_variance(mu, lam)
@@ -205,7 +211,7 @@ class _PhiFamily(MeanFamily):
 
     def start_lambda(self, data: ResponseData, mu: FloatArray) -> float:
         """Log of the mean squared Pearson residual."""
-        return float(np.log(max(float(np.mean(self.pearson(data, mu) ** 2)), 1e-8)))
+        return float(np.log(max(float(np.mean(self.pearson(data, mu) ** 2)), 1e-300)))
 
     @staticmethod
     def _precision(data: ResponseData, lam: float) -> FloatArray:
@@ -266,6 +272,10 @@ class InverseGaussian(_PhiFamily):
     canonical_link = "1/mu^2"
     concave_links = frozenset({"1/mu^2", "inverse"})
 
+    def lambda_unit(self, data: ResponseData) -> float:
+        """phi mu has no unit."""
+        return -float(np.log(np.median(data.y)))
+
     def _pieces(self, data: ResponseData, t: FloatArray, lam: float, order: Order, expected: bool) -> Pieces:
         b = self._precision(data, lam)
         y = data.y
@@ -310,6 +320,10 @@ class Gaussian(_PhiFamily):
     concave_links = frozenset({"identity"})
     parameter = "sigma2"
     uses_log_mean: ClassVar[bool] = False
+
+    def lambda_unit(self, data: ResponseData) -> float:
+        """The variance of the response."""
+        return float(np.log(max(float(np.var(data.y)), 1e-300)))
 
     def _pieces(self, data: ResponseData, t: FloatArray, lam: float, order: Order, expected: bool) -> Pieces:
         b = self._precision(data, lam)

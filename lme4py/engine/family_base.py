@@ -14,6 +14,7 @@ from lme4py.engine.links import Derivatives, Link, LogMean, MeanLink, PowerMean
 from lme4py.engine.types import BoolArray, FloatArray, IntArray
 
 __all__ = [
+    "DispersionLimit",
     "EtaDerivatives",
     "Family",
     "HalfRows",
@@ -146,6 +147,49 @@ class HalfRows:
         return result
 
 
+@dataclass(frozen=True, slots=True)
+class DispersionLimit:
+    """What a family becomes where its dispersion parameter goes to the end of its range without losing the likelihood.
+
+    Everything is counted from a unit of the dispersion (`Family.lambda_unit`), so that units of the response do not
+    matter.
+
+    Attributes
+    ----------
+    dispersion : float
+        The parameter at the limit: inf or 0.
+    model : str
+        The limit in words, such as "the Poisson model".
+    distribution : str
+        The distribution of the response there; "" where nothing of it is left.
+    stand_in : float
+        lambda - unit at which the likelihood is that of the limit in double precision, and still free of cancellation.
+    tail : float
+        lambda - unit from which on the slope in lambda vanishes exponentially.
+    start : float
+        lambda - unit of the farthest start that still has a slope.
+    """
+
+    dispersion: float
+    model: str
+    distribution: str
+    stand_in: float
+    tail: float
+    start: float
+
+    def in_tail(self, distance: float) -> bool:
+        """Whether a lambda at this `distance` from the unit lies in the tail."""
+        return distance >= self.tail if self.stand_in > 0.0 else distance <= self.tail
+
+    def is_stand_in(self, distance: float) -> bool:
+        """Whether a lambda at this `distance` from the unit stands for the limit."""
+        return distance >= self.stand_in - 1e-6 if self.stand_in > 0.0 else distance <= self.stand_in + 1e-6
+
+    def before_tail(self, distance: float) -> float:
+        """The nearest `distance` from the unit that has a slope."""
+        return min(distance, self.start) if self.stand_in > 0.0 else max(distance, self.start)
+
+
 @dataclass(slots=True)
 class Pieces:
     """Log-likelihood and derivatives in the variable t that is natural for the distribution: mu or log mu.
@@ -210,6 +254,8 @@ class Family(ABC):
     concave_links: ClassVar[frozenset[str]] = frozenset()
     # The order of `derivatives` that holds `d_lam`.
     nuisance_order: ClassVar[Order] = 3
+    # Every family with a dispersion parameter has one.
+    limit: ClassVar[DispersionLimit | None] = None
 
     @property
     def constant(self) -> FloatArray | None:
@@ -228,6 +274,11 @@ class Family(ABC):
     @property
     def log_concave(self) -> bool:
         return self.link.name in self.concave_links
+
+    @property
+    def single_peaked(self) -> bool:
+        """Whether the likelihood of a linear predictor has one maximum only, whatever the responses."""
+        return self.log_concave and not self.link.has_pole
 
     # --- log-likelihood
 
@@ -382,6 +433,10 @@ class Family(ABC):
 
     def start_lambda(self, data: ResponseData, mu: FloatArray) -> float:
         """Moment estimate of lambda given means mu, shape (n,); 0 without a dispersion parameter."""
+        return 0.0
+
+    def lambda_unit(self, data: ResponseData) -> float:
+        """lambda at which the dispersion is as large as the rest of the variation: what `limit` counts from."""
         return 0.0
 
     # --- what random effects can be told from

@@ -11,6 +11,7 @@ is in the scaled columns of `lme4py.engine.scaling`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,13 @@ import scipy.linalg
 from lme4py.design.design import Design
 from lme4py.engine.covariance import Templates
 from lme4py.engine.crossproducts import Factor
+from lme4py.engine.family_base import DispersionLimit
 from lme4py.engine.identification import Identification
 from lme4py.engine.lmm import group_terms
 from lme4py.engine.nuisance import Nuisance, change
 from lme4py.engine.scaling import scale_model
 from lme4py.engine.sweep import Swept, SweptBorder
-from lme4py.engine.types import FloatArray
+from lme4py.engine.types import BoolArray, FloatArray
 from lme4py.engine.weighted import WeightedProducts
 
 if TYPE_CHECKING:
@@ -121,6 +123,65 @@ class GlmmProblem:
             else scipy.linalg.block_diag(*[by_term[t] for t in factor.terms])
             for factor in self.factors
         ]
+
+    # -- the dispersion near the end of its range --------------------------------------------------------------------
+
+    @cached_property
+    def limit_lambda(self) -> float:
+        """lambda that stands for the limit of the dispersion; only for families that have one."""
+        return self._limit.stand_in + self._lambda_unit
+
+    @cached_property
+    def _lambda_unit(self) -> float:
+        return float(self.family.lambda_unit(self.data))
+
+    @property
+    def limit_model(self) -> str:
+        """What the model is at the limit of the dispersion, in words."""
+        return self._limit.model
+
+    def reported_lambda(self, lam: float) -> float:
+        """Log dispersion as users see it: inf or -inf at the end of its range."""
+        return float(np.inf * np.sign(self._limit.stand_in)) if self.at_limit(lam) else float(lam)
+
+    @property
+    def _limit(self) -> DispersionLimit:
+        limit: DispersionLimit | None = self.family.limit
+        if limit is None:
+            raise NotImplementedError(f"the {self.family.name} family does not say what its dispersion tends to")
+        return limit
+
+    def at_limit(self, lam: Any) -> bool:
+        """Whether lambda stands for the limit of the dispersion."""
+        return bool(self.n_dispersion) and self._limit.is_stand_in(float(lam) - self._lambda_unit)
+
+    def held(self, phi: FloatArray) -> BoolArray:
+        """Which parameters stand at the end of their range: the log dispersion, the last one, at its limit."""
+        held = np.zeros(phi.size, dtype=bool)
+        if self.n_dispersion:
+            held[-1] = self.at_limit(phi[-1])
+        return held
+
+    def beyond_limit(self, lam: Any) -> bool:
+        """Whether lambda lies where the likelihood would have no digits left."""
+        if not self.n_dispersion:
+            return False
+        beyond = float(lam) - self.limit_lambda
+        return beyond > 1e-6 if self._limit.stand_in > 0.0 else beyond < -1e-6
+
+    def in_tail(self, lam: float) -> bool:
+        """Whether the likelihood hardly changes any more between lambda and its limit."""
+        return self._limit.in_tail(lam - self._lambda_unit)
+
+    def lambda_inwards(self, share: float) -> float:
+        """lambda where the dispersion, or its reciprocal, is `share` of its unit: towards the limit, but not there."""
+        return self._lambda_unit - float(np.sign(self._limit.stand_in)) * float(np.log(share))
+
+    def sloped_lambda(self, lam: float) -> float:
+        """lambda, moved to where the likelihood has a slope: a start."""
+        return self._lambda_unit + self._limit.before_tail(lam - self._lambda_unit)
+
+    # ----------------------------------------------------------------------------------------------------------------
 
     def split(self, phi: FloatArray) -> tuple[FloatArray, FloatArray, Any]:
         """theta, beta and lambda (log dispersion, 0 without one; or an array) out of one vector of parameters."""
@@ -247,6 +308,8 @@ class ModeFinder:
     def __init__(self, problem: GlmmProblem) -> None:
         self.problem = problem
         self.factorizations = 0
+        # No modes are found after this many.
+        self.most = np.inf
 
     # -- pieces --------------------------------------------------------------------------------------------------
 
@@ -314,6 +377,8 @@ class ModeFinder:
         ------
         ModeError
         """
+        if self.factorizations > self.most:
+            raise ModeError("enough has been tried")
         problem = self.problem
         products = problem.products
         T = problem.factor_T(theta)
@@ -341,7 +406,7 @@ class ModeFinder:
             random_change = products.spread(b_change)
             fixed_change = problem.X @ change_beta if change_beta is not None else 0.0
             eta_change = random_change + fixed_change
-            t = 1.0
+            t = problem.family.link.room(eta, eta_change)
             # After a step this small the next point is the mode.
             order = 3 if decrease < _LAST_STEP else 2
             # Rounding of the rows: log f is a difference of terms of the size of w eta.

@@ -1,4 +1,4 @@
-"""Proof that a point is the optimum of a generalised linear mixed model."""
+"""What is proved about the optimum of a generalised linear mixed model, and what it was compared with."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ from lme4py.engine.certificate import (
     with_estimate,
 )
 from lme4py.engine.glmm import GlmmProblem
+from lme4py.engine.glmm_descent import GlmmOptimum
 from lme4py.engine.glmm_hessian import curvature_floor, newton_step, scaled_eigen
-from lme4py.engine.glmm_solve import GlmmOptimum
 from lme4py.engine.types import FloatArray
+
+# A row that is met exactly adds 1 to the slope of -2 log-likelihood in log dispersion; at a limit there is none.
+_GROWS = 0.3
+_FALLS = (
+    " From another start the criterion falls below this minimum, but to none: rows are met exactly there, or the "
+    "Laplace approximation breaks down."
+)
 
 
 def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, trouble: str = "") -> Certificate:
@@ -35,8 +42,12 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
     """
     theta = optimum.phi[: problem.n_theta]
     floor = curvature_floor(optimum.found, problem.unit)
+    trouble = trouble or _unbounded(problem, optimum)
     _, bound = newton_step(optimum.hessian, optimum.gradient, floor)
-    _, values, _ = scaled_eigen(optimum.hessian, floor)
+    free = np.ones(optimum.gradient.size, dtype=bool)
+    if problem.n_dispersion:
+        free[-1] = not problem.at_limit(optimum.phi[-1])
+    _, values, _ = scaled_eigen(optimum.hessian[np.ix_(free, free)], floor)
     stand_in: Any = SimpleNamespace(
         problem=SimpleNamespace(templates=problem.templates, scaling=SimpleNamespace(S=problem.S))
     )
@@ -58,9 +69,37 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
         verdict=f"Not converged to finite estimates: {trouble}"
         if trouble
         else verdict(
-            "-2 log-likelihood", converged, bound, descends, shown, unidentified=problem.identification.sentences
-        ),
+            "-2 log-likelihood",
+            converged,
+            bound,
+            descends,
+            shown,
+            optimum.compared,
+            unidentified=problem.identification.sentences,
+        )
+        + _limit(problem, optimum)
+        + (_FALLS if optimum.falls else ""),
         unidentified=problem.identification.sentences,
+        compared=optimum.compared,
+    )
+
+
+def _limit(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
+    """A sentence about a dispersion at the end of its range, or ""."""
+    if not problem.n_dispersion or not problem.at_limit(optimum.phi[-1]):
+        return ""
+    return f" The dispersion is at the end of its range: {problem.limit_model}."
+
+
+def _unbounded(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
+    """Why there is no maximum where the likelihood still grows at the end of the range of the dispersion, or ""."""
+    if not problem.n_dispersion or not problem.at_limit(optimum.phi[-1]) or abs(optimum.gradient[-1]) < _GROWS:
+        return ""
+    return (
+        f"the likelihood has no maximum: it grows without bound as {problem.family.parameter} goes to "
+        f"{problem.family.dispersion(problem.reported_lambda(optimum.phi[-1])):g}, because fixed and random effects "
+        "together reproduce rows exactly, or to less than 1e-5 of their size. Check the response, leave terms out, or "
+        "merge levels of the grouping factors."
     )
 
 

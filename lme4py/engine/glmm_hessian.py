@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lme4py.engine.glmm_laplace import Laplace
-from lme4py.engine.types import FloatArray
+from lme4py.engine.types import BoolArray, FloatArray
 
 # Difference steps in units of 1 / sqrt(curvature): the error of a central difference is about its square.
 _DIFFERENCE = 1e-3
@@ -16,7 +16,11 @@ _FLAT = 1e-7
 
 
 def difference_hessian(
-    slope: Callable[[FloatArray], FloatArray], phi: FloatArray, rough: FloatArray, gradient: FloatArray
+    slope: Callable[[FloatArray], FloatArray],
+    phi: FloatArray,
+    rough: FloatArray,
+    gradient: FloatArray,
+    held: BoolArray | None = None,
 ) -> FloatArray:
     """Hessian by central differences of analytic gradients.
 
@@ -27,16 +31,23 @@ def difference_hessian(
     rough : ndarray, shape (r, r)
         A Hessian model, for the steps.
     gradient : ndarray, shape (r,)
+    held : ndarray of bool, shape (r,), optional
+        Parameters that cannot move; their rows and columns are zero.
     """
     size = np.sqrt(np.maximum(np.abs(rough.diagonal()), 1e-6))
     rows = []
     for i in range(phi.size):
+        if held is not None and held[i]:
+            rows.append(np.zeros(phi.size))
+            continue
         h = min(_DIFFERENCE / float(size[i]), 0.01)
         up, down = phi.copy(), phi.copy()
         up[i] += h
         down[i] -= h
         rows.append((slope(up) - slope(down)) / (2.0 * h))
     hessian = np.array(rows).reshape(phi.size, phi.size)
+    if held is not None:
+        hessian[:, held] = 0.0
     symmetric: FloatArray = 0.5 * (hessian + hessian.T)
     return symmetric
 

@@ -12,8 +12,9 @@ from lme4py.design.design import RandomTerm
 from lme4py.engine.certificate import CONVERGED
 from lme4py.engine.family_base import Family, HalfRows
 from lme4py.engine.glmm import GlmmProblem, Mode, ModeFinder
+from lme4py.engine.glmm_criteria import JointCriterion
+from lme4py.engine.glmm_descent import GlmmOptimum
 from lme4py.engine.glmm_hessian import curvature_floor, newton_step
-from lme4py.engine.glmm_solve import GlmmOptimum, JointCriterion
 from lme4py.engine.identification import Identification
 from lme4py.engine.nested_quadrature import make_quadrature
 from lme4py.engine.ordinal import Ordinal

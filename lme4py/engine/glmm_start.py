@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +17,27 @@ from lme4py.errors import DesignError
 # Scoring steps for the model without random effects (one, where they need not give a dispersion); the rest is left to
 # the joint steps.
 _GLM_STEPS = 4
+# Random directions in which other maxima of the likelihood without random effects are looked for.
+_AROUND, _AROUND_POLES = 6, 24
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where the optimiser begins: the model without random effects, and moment estimates of their sizes."""
+    """Where the optimiser begins: the model without random effects, and moment estimates of their sizes.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (m,)
+    beta : ndarray, shape (p,)
+    lam : float or ndarray
+    value : float
+        -2 log-likelihood of beta and lam without random effects.
+    """
 
     theta: FloatArray
     beta: FloatArray
     lam: Any
+    value: float = np.inf
 
 
 def find_start(problem: GlmmProblem) -> Start:
@@ -39,7 +52,7 @@ def find_start(problem: GlmmProblem) -> Start:
         with np.errstate(all="ignore"):
             beta, gamma = start_thresholds(problem)
             rows = family.derivatives(data, problem.offset + problem.X @ beta, gamma, 2, expected=False)
-            return Start(_moment_theta(problem, rows), beta, gamma)
+            return Start(_moment_theta(problem, rows), beta, gamma, -2.0 * float(rows.loglik.sum()))
     with np.errstate(all="ignore"):
         lam = 0.0
         if problem.n_dispersion:
@@ -52,11 +65,83 @@ def find_start(problem: GlmmProblem) -> Start:
             lam = _start_lambda(problem, family.mean(problem.offset + problem.X @ beta))
         rows = family.derivatives(data, problem.offset + problem.X @ beta, lam, 2)
         theta = _moment_theta(problem, rows)
-    return Start(theta, beta, lam)
+    return Start(theta, beta, lam, -2.0 * float(rows.loglik.sum()))
+
+
+def glm_starts(problem: GlmmProblem, usual: Start) -> list[Start]:
+    """Other maxima of the likelihood without random effects, where it can have some.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    usual : Start
+
+    Returns
+    -------
+    list of Start
+        Distinct ones, the best first, without the usual one.
+    """
+    if isinstance(problem.family, Ordinal) or not problem.n_fixed:
+        return []
+    found: list[tuple[float, Start]] = []
+    with np.errstate(all="ignore"):
+        known = [_loglik(problem, usual.beta, usual.lam)]
+        for beta in _beta_candidates(problem, usual):
+            if not _possible(problem, beta, usual.lam):
+                continue
+            beta, lam = _scored(problem, beta, usual.lam, 12)
+            value = _loglik(problem, beta, lam)
+            if not np.isfinite(value) or any(abs(value - other) < 0.05 for other in known):
+                continue
+            known.append(value)
+            rows = problem.family.derivatives(problem.data, problem.offset + problem.X @ beta, lam, 2)
+            found.append((value, Start(_moment_theta(problem, rows), beta, lam)))
+    return [start for _, start in sorted(found, key=lambda one: -one[0])]
+
+
+def _loglik(problem: GlmmProblem, beta: FloatArray, lam: float) -> float:
+    eta = problem.offset + problem.X @ beta
+    return float(problem.family.derivatives(problem.data, eta, lam, 0).loglik.sum())
+
+
+def _scored(problem: GlmmProblem, beta: FloatArray, lam: float, steps: int) -> tuple[FloatArray, float]:
+    """Scoring steps for beta, with the dispersion by moments after each."""
+    for _ in range(steps):
+        eta = problem.offset + problem.X @ beta
+        before = beta
+        beta = _scoring_step(problem, beta, lam, problem.family.derivatives(problem.data, eta, lam, 2))
+        lam = _start_lambda(problem, problem.family.mean(problem.offset + problem.X @ beta))
+        if np.allclose(before, beta, rtol=1e-3, atol=1e-6):
+            break
+    return beta, lam
+
+
+def _beta_candidates(problem: GlmmProblem, usual: Start) -> Iterator[FloatArray]:
+    """Least squares with and without weights, a constant, other signs of an even link, and points around the usual."""
+    family, data, X = problem.family, problem.data, problem.X
+    eta = family.start_eta(data)
+    target = eta - problem.offset
+    one = np.ones(problem.n_obs)
+    w = family.derivatives(data, eta, usual.lam, 2).w_work
+    for goal, weights in (
+        (target, np.where(np.isfinite(w), w, 0.0)),
+        (target, one),
+        (np.full(problem.n_obs, float(np.mean(target))), one),
+    ):
+        yield _least_squares(X, goal, weights)
+    if family.link.has_pole:
+        for column in X.T:
+            for q in (0.3, 0.7):
+                yield _least_squares(X, np.abs(eta) * np.sign(column - np.quantile(column, q)) - problem.offset, one)
+    rng = np.random.default_rng(1)
+    spread = float(np.std(target)) or 1.0
+    for _ in range(_AROUND_POLES if family.link.has_pole else _AROUND):
+        yield usual.beta + spread * rng.standard_normal(problem.n_fixed)
 
 
 def _start_lambda(problem: GlmmProblem, mu: FloatArray) -> float:
-    return float(problem.family.start_lambda(problem.data, mu)) if problem.n_dispersion else 0.0
+    """A moment estimate, moved to where the likelihood has a slope: in the tail the gradient vanishes."""
+    return problem.sloped_lambda(float(problem.family.start_lambda(problem.data, mu))) if problem.n_dispersion else 0.0
 
 
 def _scoring_step(problem: GlmmProblem, beta: FloatArray, lam: float, rows: Any) -> FloatArray:

@@ -65,6 +65,27 @@ class Link(ABC):
         inside: BoolArray = (eta > self.low) & (eta < self.high)
         return inside
 
+    @property
+    def has_pole(self) -> bool:
+        """Whether a likelihood can be zero inside the range, so that each side of that point has maxima of its own."""
+        return False
+
+    def room(self, eta: FloatArray, change: FloatArray) -> float:
+        """The part of a step, at most 1, that surely stays inside the range.
+
+        Parameters
+        ----------
+        eta : ndarray
+            Inside the range.
+        change : ndarray, same shape
+        """
+        if np.isneginf(self.low) and np.isposinf(self.high):
+            return 1.0
+        distance = np.where(change < 0.0, eta - self.low, self.high - eta)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            most = float(np.nanmin(distance / np.abs(change), initial=np.inf))
+        return 1.0 if most > 1.0 else 0.9 * most
+
     def mean(self, eta: FloatArray) -> FloatArray:
         """mu = g^-1(eta), shape of eta."""
         return self.derivatives(eta)[0]
@@ -372,10 +393,15 @@ class PowerMean(MeanLink):
             return (0.0 if far else np.inf), far
         return (-far if far else far), far
 
+    @property
+    def has_pole(self) -> bool:
+        """A power other than 1 on both sides of zero."""
+        return self.power != 1.0 and self.low < 0
+
     def valid(self, eta: FloatArray) -> BoolArray:
         """True where `eta` is finite, inside the range, and not at the pole of a negative power."""
         inside = super().valid(eta)
-        return inside & (np.abs(eta) > _EDGE) if self.power != 1.0 and self.low < 0 else inside
+        return inside & (np.abs(eta) > _EDGE) if self.has_pole else inside
 
     def derivatives(self, eta: FloatArray) -> Derivatives:
         p = self.power

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import xlog1py, xlogy
 
 from lme4py.design.response import ResponseData
-from lme4py.engine.family_base import MeanFamily, Order, Pieces, RowNoise, natural
+from lme4py.engine.family_base import DispersionLimit, MeanFamily, Order, Pieces, RowNoise, natural
 from lme4py.engine.special import log1p_minus, log_coefficient, log_rising, nb1_information
 from lme4py.engine.types import BoolArray, FloatArray
 
@@ -36,6 +36,11 @@ class NegativeBinomial2(MeanFamily):
     parameter = "theta"
     stata_inverts = True
     stata_parameter = "alpha"
+    limit = DispersionLimit(np.inf, "the Poisson model", "poisson", stand_in=30.0, tail=4.0, start=2.0)
+
+    def lambda_unit(self, data: ResponseData) -> float:
+        """theta as large as the mean: both parts of the variance are the same."""
+        return float(np.log(max(float(np.mean(data.y)), 1e-300)))
 
     def _pieces(self, data: ResponseData, t: FloatArray, lam: float, order: Order, expected: bool) -> Pieces:
         y, theta = data.y, natural(lam)
@@ -113,6 +118,7 @@ class NegativeBinomial1(MeanFamily):
     concave_links = frozenset({"identity"})
     n_dispersion = 1
     parameter = "alpha"
+    limit = DispersionLimit(0.0, "the Poisson model", "poisson", stand_in=-30.0, tail=-4.0, start=-2.0)
 
     def _pieces(self, data: ResponseData, t: FloatArray, lam: float, order: Order, expected: bool) -> Pieces:
         y, alpha = data.y, natural(lam)

@@ -118,14 +118,15 @@ def minimise(
     state = _State(first, control.radius, np.zeros((start.size, start.size)))
     _record(state, first, True)
     message = "maximum number of evaluations reached"
-    stalled = 0
-    while len(state.log) < control.max_evaluations:
+    stalled = failed = 0
+    while len(state.log) + failed < control.max_evaluations:
         step, predicted = trust_region_step(state.here.gradient, state.hessian, state.radius)
         if predicted <= control.tolerance or _is_negligible(step, state.here, predicted):
             message = "predicted decrease below tolerance"
             break
         trial = local(state.here.theta + step)
         if trial is None:
+            failed += 1
             state.radius = 0.25 * float(np.linalg.norm(step))
             continue
         accepted, ratio = _judge(state.here, trial, predicted)

@@ -12,7 +12,7 @@ import numpy as np
 
 from lme4py.engine.covariance import Templates
 from lme4py.engine.glmm import ModeFinder
-from lme4py.engine.glmm_solve import JointCriterion, ProfiledCriterion
+from lme4py.engine.glmm_criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.glmm_start import find_start
 from lme4py.engine.lmm import Criterion
 from lme4py.engine.nested_quadrature import make_quadrature

@@ -90,7 +90,7 @@ class GlmmTask(Task):
 
     def _of_design(self, design: Design) -> FloatArray:
         fit = self.fit
-        again = _counted(fit_like(fit, design, design.response))
+        again = _counted(fit_like(fit, design, design.response, thorough=False))
         if self.func is not None:
             return self._values(again)
         return _estimated(fit, again)

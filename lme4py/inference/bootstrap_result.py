@@ -12,6 +12,7 @@ from scipy import special
 from lme4py.engine.types import FloatArray
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.inference.coefficients import check_alpha
+from lme4py.inference.parameters import DISPERSION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,11 +82,13 @@ class BootstrapResult:
         """
         import pandas as pd
 
-        mean = self.replicates.mean()
+        # A dispersion at the end of its range may be infinite: then there is neither bias nor standard error.
+        endless = [name for name in self.replicates if np.isinf(self.replicates[name].to_numpy()).any()]
+        finite = self.replicates.assign(**dict.fromkeys(map(str, endless), np.nan))
         columns = {
             "estimate": self.estimates,
-            "bias": mean - self.estimates,
-            "std_error": self.replicates.std(),
+            "bias": finite.mean() - self.estimates,
+            "std_error": finite.std(),
             "n_used": self.replicates.notna().sum(),
         }
         return pd.DataFrame(columns)
@@ -120,7 +123,14 @@ class BootstrapResult:
         names = self._names(parm)
         skew = self._accelerations() if type == "bca" else pd.Series(0.0, index=self.estimates.index)
         rows = [
-            _interval(self.replicates[name].to_numpy(), float(self.estimates[name]), level, type, float(skew[name]))
+            _interval(
+                self.replicates[name].to_numpy(),
+                float(self.estimates[name]),
+                level,
+                type,
+                float(skew[name]),
+                at_end=name == DISPERSION,
+            )
             for name in names
         ]
         index = pd.Index(names, name="term")
@@ -165,9 +175,15 @@ class BootstrapResult:
         )
 
 
-def _interval(values: FloatArray, estimate: float, alpha: float, type: str, skew: float) -> tuple[float, float]:
+def _interval(
+    values: FloatArray, estimate: float, alpha: float, type: str, skew: float, at_end: bool
+) -> tuple[float, float]:
     values = values[~np.isnan(values)]
-    if values.size < 2 or not np.isfinite(estimate):
+    if values.size < 2 or np.isnan(estimate):
+        return float("nan"), float("nan")
+    if not np.isfinite(estimate) and not (at_end and type == "percentile"):
+        # Nothing is at a distance from an estimate at infinity; replicates of a dispersion that is there still say how
+        # far from it others come.
         return float("nan"), float("nan")
     z = float(special.ndtri(alpha / 2.0))
     if type in ("normal", "bca") and np.isinf(values).any():

@@ -290,6 +290,7 @@ class Constrained:
         self.criterion = criterion
         self.starts = starts
         self.parameter = parameter
+        self.ends = parameter.kind != "sigma"
         self.problem = criterion.problem
         self.chart = Chart(criterion.problem, parameter)
         if parameter.kind == "fixed":

@@ -154,7 +154,7 @@ def _refit_linear(fit: Fit, design: Any) -> _Estimate | None:
 
 def _refit_generalised(fit: GlmmFit, design: Any) -> _Estimate | None:
     start = None if fit.certificate.is_singular else fit.theta
-    again = fit_like(fit, design, design.response, start)
+    again = fit_like(fit, design, design.response, start, thorough=False)
     usable = same_limits(fit, again) and (again.certificate.converged or again.recession is not None)
     return _Estimate(again.beta, again.vcov, again.sigma, again.theta) if usable else None
 

@@ -29,7 +29,10 @@ class Dispersion:
     std_error : float
         By the delta method; NaN without one.
     lower, upper : float
-        Limits that are normal on the log scale.
+        Limits that are normal on the log scale; 0 and infinity where the parameter is at the end of its range, since
+        the curvature says nothing there (the profile does).
+    limit : str
+        What the model is where the parameter is at the end of its range, such as "the Poisson model"; else "".
     """
 
     name: str
@@ -37,6 +40,7 @@ class Dispersion:
     std_error: float
     lower: float
     upper: float
+    limit: str = ""
 
 
 def is_inverted(fit: GlmmFit) -> bool:
@@ -57,6 +61,9 @@ def shown_dispersion(fit: Fit | GlmmFit, alpha: float | None = None) -> Dispersi
         return None
     inverted = is_inverted(fit)
     value = 1.0 / fit.dispersion if inverted else fit.dispersion
+    if fit.dispersion_limit:
+        name = fit.family.stata_parameter if inverted else fit.family.parameter
+        return Dispersion(name, value, float("nan"), 0.0, float("inf"), fit.dispersion_limit)
     error = float("nan") if fit.log_dispersion_se is None else fit.log_dispersion_se
     half = float(quantile(chosen_alpha(fit, alpha), constant_df(fit, "normal"))) * error
     name = fit.family.stata_parameter if inverted else fit.family.parameter

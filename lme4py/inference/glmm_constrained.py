@@ -21,10 +21,11 @@ import numpy as np
 
 from lme4py.design.design import RandomTerm
 from lme4py.engine.glmm import GlmmProblem, ModeFinder
+from lme4py.engine.glmm_criteria import JointCriterion
+from lme4py.engine.glmm_descent import minimise_scaled, off_limit
 from lme4py.engine.glmm_laplace import Laplace
-from lme4py.engine.glmm_solve import JointCriterion, minimise_scaled
 from lme4py.engine.nested_quadrature import make_quadrature
-from lme4py.engine.optimize import Control, Local
+from lme4py.engine.optimize import Control, Local, Optimum
 from lme4py.engine.small import lower_factor
 from lme4py.engine.types import FloatArray, IntArray
 from lme4py.engine.weighted import WeightedProducts
@@ -80,8 +81,7 @@ class _Chart:
         if parameter.kind in ("sd", "corr"):
             self._place_variance()
         elif parameter.kind in ("sigma", "dispersion"):
-            self.index = self.problem.n_theta + self.problem.n_fixed
-            self.power = 2.0 if parameter.kind == "sigma" else 1.0
+            self._place_dispersion()
         else:
             self._place_linear()
 
@@ -113,6 +113,12 @@ class _Chart:
         if self.tied:
             self.pair = [place.start, place.start + 1]
 
+    def _place_dispersion(self) -> None:
+        """v = exp(lambda / power), which is zero at the limit of the dispersion."""
+        self.index = self.problem.n_theta + self.problem.n_fixed
+        self.power = 2.0 if self.parameter.kind == "sigma" else -1.0 if self.parameter.reciprocal else 1.0
+        self.unit = float(np.exp(self.problem.lambda_inwards(1.0) / self.power))
+
     def _place_linear(self) -> None:
         """The parameter as a'(beta, thresholds), and an orthogonal basis whose other vectors leave it alone."""
         problem, parameter = self.problem, self.parameter
@@ -132,7 +138,8 @@ class _Chart:
         """The coordinate of the parameter."""
         kind = self.parameter.kind
         if kind in ("sigma", "dispersion"):
-            return float(np.exp(phi[self.index] / self.power))
+            lam = float(phi[self.index])
+            return 0.0 if self.problem.at_limit(lam) else float(np.exp(lam / self.power))
         if kind not in ("sd", "corr"):
             return float(self.a @ phi[self.problem.n_theta :])
         if not self.tied:
@@ -173,8 +180,11 @@ class _Chart:
             A[m:, m:] = self.across
             return _Place(v * along + A @ x, A, along)
         if kind in ("sigma", "dispersion"):
-            along[self.index] = self.power / v
-            return self._inserted(x, self.power * float(np.log(v)), along)
+            lam = self.problem.limit_lambda if v <= 0.0 else self.power * float(np.log(v))
+            if self.problem.beyond_limit(lam):
+                lam = self.problem.limit_lambda
+            along[self.index] = self.power / v if v > 0.0 else 0.0
+            return self._inserted(x, lam, along)
         if kind == "sd" and not self.tied:
             along[self.index] = 1.0 / self.unit
             return self._inserted(x, v / self.unit, along)
@@ -241,6 +251,8 @@ class GlmmConstrained:
         The unconstrained minimum; its coordinate `v` is that of the parameter there.
     """
 
+    ends = True
+
     def __init__(self, fit: GlmmFit, parameter: Parameter) -> None:
         self.parameter = parameter
         self.chart = _Chart(fit, parameter)
@@ -283,11 +295,20 @@ class GlmmConstrained:
             return self._without_others(v, start)
         nearest = min(self._points, key=lambda point: float(np.abs(point[0] - start.phi).max()))
         self.criterion.base, self.criterion.best = nearest[1], np.inf
-        found = minimise_scaled(self._local(v), x, Control(max_evaluations=60, tolerance=_TOLERANCE))
+        found = self._lowest(v, x)
         (laplace, _, gradient), plain, place = found.source
         self._correction = found.hessian - plain
         self._points = [*self._points[-_KEPT:], (place.phi, laplace)]
         return Minimum(v, found.theta, found.value, float(gradient @ place.along), place.phi, 0.0, len(found.log))
+
+    def _lowest(self, v: float, x: FloatArray) -> Optimum:
+        """From x, and off the limit of a dispersion where the criterion falls from it."""
+        control = Control(max_evaluations=60, tolerance=_TOLERANCE)
+        found = minimise_scaled(self._local(v), x, control)
+        if self.parameter.kind in ("sigma", "dispersion"):
+            return found
+        inside = off_limit(self.criterion, found.source[2].phi)
+        return found if inside is None else minimise_scaled(self._local(v), self.chart.start(inside), control)
 
     def _without_others(self, v: float, place: _Place) -> Minimum:
         """The criterion where nothing else is free."""

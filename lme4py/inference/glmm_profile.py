@@ -48,7 +48,7 @@ def glmm_sides(fit: GlmmFit, parameter: Parameter, error: float) -> tuple[Side, 
     scale = float(np.cos(v)) if parameter.kind == "corr" else 1.0
     error = error / scale if scale > 1e-6 else 0.0
     if not np.isfinite(error) or error <= 1e-6 * max(abs(v), 1e-300):
-        error = _GUESS * (constrained.chart.unit if parameter.kind == "sd" else 1.0)
+        error = _GUESS * (1.0 if parameter.kind in ("fixed", "threshold", "corr") else constrained.chart.unit)
     first = Point(start, 0.0, 1.0 / error)
     low, high = _bounds(parameter)
     sides = [

@@ -8,23 +8,22 @@ from typing import Any
 import numpy as np
 
 from lme4py.design.response import ResponseData, binomial_response, glmm_response
-from lme4py.engine.glmm import GlmmProblem, ModeError, ModeFinder
-from lme4py.engine.glmm_solve import GlmmOptimum, JointCriterion, _finish, _with_snaps, solve_glmm
+from lme4py.engine.glmm import GlmmProblem, ModeFinder
+from lme4py.engine.glmm_descent import Descents
+from lme4py.engine.glmm_search import Search
+from lme4py.engine.glmm_start import Start
 from lme4py.engine.nested_quadrature import make_quadrature
 from lme4py.engine.one_answer import refuse_one_answer
-from lme4py.engine.optimize import Control, Optimum
+from lme4py.engine.optimize import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
-from lme4py.errors import DataError, DesignError
+from lme4py.errors import DataError
 from lme4py.formula.values import Value
 from lme4py.glmm_fit import GlmmFit, _make_fit, warn_of
 from lme4py.inference.glmm_simulate import is_proportion, numeric_categories
 from lme4py.inference.response_rows import levels_of_response, response_numbers
 
 __all__ = ["Estimates", "new_response", "refit_estimates", "refit_glmm"]
-
-# Tolerance of the last stage of a fit.
-_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def refit_glmm(fit: GlmmFit, y: Any, compare: bool = True) -> GlmmFit:
     y : array_like, shape (n,) or (n, 2)
         See `new_response`.
     compare : bool
-        As in `glmm_fit`.
+        False for one of many refits: as in `glmm_fit`, and with fewer other starts.
 
     Returns
     -------
@@ -121,15 +120,10 @@ def refit_glmm(fit: GlmmFit, y: Any, compare: bool = True) -> GlmmFit:
     data = new_response(fit, y)
     design = replace(fit.design, y=data.table, response=data)
     finder = ModeFinder(replace(fit.problem, data=data))
-    again = None
     with limited_threads(design):
-        optimum = None if fit.nAGQ == 0 else _polished(_near(fit, finder))
-        if optimum is not None:
-            again = _make_fit(design, fit.family, data, fit.nAGQ, fit.hessian, finder, optimum)
-        if again is None or not again.certificate.converged:
-            # The usual way, with its own starting values, finds the optimum or says why there is none.
-            optimum = _from_nothing(fit, finder)
-            again = _make_fit(design, fit.family, data, fit.nAGQ, fit.hessian, finder, optimum)
+        search = _search(fit, finder, thorough=compare)
+        optimum = search.best(_old(fit, finder.problem, search.usual), beside=True)
+        again = _make_fit(design, fit.family, data, fit.nAGQ, fit.hessian, finder, optimum)
     warn_of(again, compare, stacklevel=4)
     return again
 
@@ -145,11 +139,12 @@ def refit_estimates(fit: GlmmFit, y: Any) -> Estimates:
     """
     finder = ModeFinder(replace(fit.problem, data=new_response(fit, y)))
     with limited_threads(fit.design):
-        near = None if fit.nAGQ == 0 else _near(fit, finder)
-        if near is None:
-            optimum = _from_nothing(fit, finder)
-            return _estimates(finder.problem, optimum.phi, optimum.value)
-        return _estimates(finder.problem, near[1].theta, near[1].value)
+        search = _search(fit, finder, thorough=False)
+        way = search.begin(_old(fit, finder.problem, search.usual), beside=True)
+        if way is None or search.is_open(way.phi, way.found, way.value):
+            search.look_elsewhere()
+        best = search.lowest()
+        return _estimates(finder.problem, best.phi, best.value)
 
 
 def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> Estimates:
@@ -160,30 +155,25 @@ def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> Estimates
         problem.C @ beta,
         problem.templates.user.theta_of_factors(roots),
         tuple(root @ root.T for root in roots),
-        lam if problem.n_dispersion else None,
+        problem.reported_lambda(lam) if problem.n_dispersion else None,
         value,
         problem.family.alpha(lam) if problem.family.name == "ordinal" else None,
     )
 
 
-def _polished(near: tuple[JointCriterion, Optimum] | None) -> GlmmOptimum | None:
-    """The optimum with its Hessian; None where that cannot be had."""
-    try:
-        return None if near is None else _finish(*near)
-    except (DesignError, ModeError, np.linalg.LinAlgError):
-        return None
-
-
-def _near(fit: GlmmFit, finder: ModeFinder) -> tuple[JointCriterion, Optimum] | None:
-    """The optimum from the old one; None where the way from there does not end at one."""
+def _search(fit: GlmmFit, finder: ModeFinder, thorough: bool) -> Search:
     refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ not in (0, 1) else None
-    criterion = JointCriterion(finder, refine)
-    start = finder.problem.join(start_theta(fit), *finder.problem.split(fit.phi)[1:])
-    try:
-        optimum = _with_snaps(criterion.local, start, Control(tolerance=_TOLERANCE), finder)
-    except (DesignError, ModeError, np.linalg.LinAlgError):
-        return None
-    return (criterion, optimum) if np.isfinite(optimum.value) else None
+    return Search(Descents(finder, Control(), refine, profiled=fit.nAGQ == 0), thorough)
+
+
+def _old(fit: GlmmFit, problem: GlmmProblem, usual: Start) -> Start:
+    """The old estimates as a start, moved off zeros and off infinity, where the gradient vanishes."""
+    _, beta, lam = fit.problem.split(fit.phi)
+    if fit.recession is not None:
+        return replace(usual, theta=start_theta(fit))
+    if problem.n_dispersion and problem.in_tail(lam):
+        lam = usual.lam
+    return Start(start_theta(fit), beta, lam)
 
 
 def start_theta(fit: GlmmFit) -> FloatArray:
@@ -191,8 +181,3 @@ def start_theta(fit: GlmmFit) -> FloatArray:
     from lme4py.inference.refit import off_boundary
 
     return off_boundary(fit.problem.templates, fit.phi[: fit.problem.n_theta])
-
-
-def _from_nothing(fit: GlmmFit, finder: ModeFinder) -> GlmmOptimum:
-    refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ not in (0, 1) else None
-    return solve_glmm(finder, start_theta(fit), Control(), refine, profiled=fit.nAGQ == 0)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lme4py.engine.glmm import GlmmProblem, make_glmm
-from lme4py.engine.glmm_solve import minimise_scaled
-from lme4py.engine.glmm_start import find_start
+from lme4py.engine.glmm_descent import minimise_scaled
+from lme4py.engine.glmm_start import Start, find_start, glm_starts
 from lme4py.engine.nuisance import total
 from lme4py.engine.optimize import Control, Local
 from lme4py.engine.threads import limited_threads
@@ -59,7 +60,47 @@ def fit_plain(problem: GlmmProblem, start: FloatArray) -> PlainFit:
     ----------
     problem : GlmmProblem
     start : ndarray, shape (p + d,)
+        Compared with moment estimates, and with other maxima where the likelihood can have some.
     """
+    usual = find_start(problem)
+    others = [] if problem.family.single_peaked else glm_starts(problem, usual)
+    starts = [_sloped(problem, start), *(_joined(problem, one) for one in (usual, *others))]
+    # One maximum only: beta, or a dispersion with a slope, leads to it from everywhere.
+    wanted = starts[:1] if problem.family.single_peaked and not problem.n_dispersion else starts
+    return min((_maximised(problem, one) for one in wanted), key=lambda found: found.criterion)
+
+
+def _joined(problem: GlmmProblem, start: Start) -> FloatArray:
+    return problem.join(np.zeros(0), start.beta, start.lam)
+
+
+def _sloped(problem: GlmmProblem, x: FloatArray) -> FloatArray:
+    """The start with a dispersion where the likelihood has a slope."""
+    return np.append(x[:-1], problem.sloped_lambda(float(x[-1]))) if problem.n_dispersion else x
+
+
+def _maximised(problem: GlmmProblem, start: FloatArray) -> PlainFit:
+    """The maximum that a start leads to; at the limit of the dispersion where that is as good."""
+    local = _local_of(problem)
+    if not start.size:
+        return PlainFit(problem, start, _criterion(problem, start))
+    found = minimise_scaled(local, start, Control(max_evaluations=200, tolerance=1e-11))
+    if problem.n_dispersion and problem.in_tail(float(found.theta[-1])):
+        limit = np.append(found.theta[:-1], problem.limit_lambda)
+        again = minimise_scaled(local, limit, Control(max_evaluations=200, tolerance=1e-11)) if local(limit) else found
+        if again.value <= found.value + 1e-8:
+            return PlainFit(problem, again.theta, again.value)
+    return PlainFit(problem, found.theta, found.value)
+
+
+def _criterion(problem: GlmmProblem, x: FloatArray) -> float:
+    p = problem.n_fixed
+    eta = problem.offset + problem.X @ x[:p]
+    return -2.0 * float(problem.family.loglik(problem.data, eta, problem.nuisance(x[p:])).sum())
+
+
+def _local_of(problem: GlmmProblem) -> Callable[[FloatArray], Local | None]:
+    """-2 log-likelihood without random effects, for `minimise`."""
     p = problem.n_fixed
     order: Any = max(2, problem.score_order)
 
@@ -72,6 +113,8 @@ def fit_plain(problem: GlmmProblem, start: FloatArray) -> PlainFit:
         return rows, -2.0 * np.concatenate(parts)
 
     def local(x: FloatArray) -> Local | None:
+        if problem.beyond_limit(problem.nuisance(x[p:])):
+            return None
         with np.errstate(all="ignore"):
             rows, gradient = gradient_of(x)
             value = -2.0 * float(rows.loglik.sum())
@@ -85,11 +128,7 @@ def fit_plain(problem: GlmmProblem, start: FloatArray) -> PlainFit:
                 hessian[i] = hessian[:, i] = (up - down) / (2.0 * _STEP)
         return Local(x, value, gradient, hessian, None) if np.isfinite(hessian).all() else None
 
-    if not start.size:
-        rows, _ = gradient_of(start)
-        return PlainFit(problem, start, -2.0 * float(rows.loglik.sum()))
-    found = minimise_scaled(local, start, Control(max_evaluations=200, tolerance=1e-11))
-    return PlainFit(problem, found.theta, found.value)
+    return local
 
 
 def plain_fit(fit: GlmmFit, X: FloatArray | None = None) -> PlainFit:
@@ -106,8 +145,7 @@ def plain_fit(fit: GlmmFit, X: FloatArray | None = None) -> PlainFit:
             return fit_plain(fit.problem, fit.phi[fit.problem.n_theta :])
         design = replace(fit.design, X=X, x_names=tuple(map(str, range(X.shape[1]))))
         problem = make_glmm(design, fit.family, fit.data, expected=fit.problem.expected)
-        start = find_start(problem)
-        return fit_plain(problem, problem.join(np.zeros(0), start.beta, start.lam))
+        return fit_plain(problem, _joined(problem, find_start(problem)))
 
 
 def log_likelihood_without_random(fit: GlmmFit) -> float:

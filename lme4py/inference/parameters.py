@@ -57,6 +57,8 @@ class Parameter:
         lme4's name: ``"sd_(Intercept)|Subject"``, ``"sigma"``.
     inverted : bool
         One over the parameter of the family is reported.
+    reciprocal : bool
+        One over the parameter of the family is what a profile follows: its range ends at infinity.
     """
 
     name: str
@@ -66,10 +68,17 @@ class Parameter:
     second: int = -1
     alias: str = ""
     inverted: bool = False
+    reciprocal: bool = False
+
+    @property
+    def flipped(self) -> bool:
+        """One over what a profile follows is reported."""
+        return self.inverted != self.reciprocal
 
     def reported(self, value: Any) -> Any:
         """What is reported where the parameter of the family has this value, and the other way round."""
-        return 1.0 / value if self.inverted else value
+        with np.errstate(divide="ignore"):
+            return 1.0 / np.asarray(value, dtype=np.float64)[()] if self.inverted else value
 
 
 def parameters(design: Design, residual: bool = True) -> tuple[Parameter, ...]:
@@ -112,7 +121,10 @@ def fit_parameters(fit: Fit | GlmmFit) -> tuple[Parameter, ...]:
     rest = [parameter for parameter in plain if parameter.kind != "fixed"]
     if fit.log_dispersion is not None and fit.family.name != "gaussian":
         name = fit.family.stata_parameter if is_inverted(fit) else fit.family.parameter
-        rest.append(Parameter(DISPERSION, "dispersion", alias=name, inverted=is_inverted(fit)))
+        endless = fit.family.limit is not None and np.isposinf(fit.family.limit.dispersion)
+        rest.append(
+            Parameter(DISPERSION, "dispersion", alias=name, inverted=is_inverted(fit), reciprocal=bool(endless))
+        )
     return (*fixed, *cuts, *rest)
 
 

@@ -109,10 +109,14 @@ class Profile:
                 notes.append(f"{parameter.name}: the design does not determine it.")
             elif parameter.name not in self._sides:
                 notes.append(f"{parameter.name}: a variance is zero, so that the data say nothing about it.")
+            elif parameter.flipped and upper == np.inf and isinstance(self.fit, GlmmFit):
+                notes.append(
+                    f"{parameter.name}: the profile does not exclude infinity, {self.fit.problem.limit_model}."
+                )
             elif not (np.isfinite(lower) and np.isfinite(upper)):
                 which = "lower" if not np.isfinite(lower) else "upper"
                 notes.append(f"{parameter.name}: the profile stays below the quantile, there is no {which} limit.")
-            elif parameter.kind in ("sd", "corr") and {lower, upper} & {0.0, -1.0, 1.0}:
+            elif parameter.kind in ("sd", "corr", "dispersion") and {lower, upper} & {0.0, -1.0, 1.0}:
                 notes.append(
                     f"{parameter.name}: one limit is the end of the range, which the profile does not exclude."
                 )
@@ -127,7 +131,7 @@ class Profile:
         if parameter.name not in self._sides:
             return (-1.0, 1.0) if is_determined(self.fit, parameter) else (np.nan, np.nan)
         lower, upper = (_value(parameter, side.limit(target)) for side in self._sides[parameter.name])
-        return (upper, lower) if parameter.inverted else (lower, upper)
+        return (upper, lower) if parameter.flipped else (lower, upper)
 
     def to_frame(self) -> pd.DataFrame:
         """All points: columns parameter, value, zeta (the signed root of the change of the deviance).
@@ -143,7 +147,7 @@ class Profile:
             if parameter.name not in self._sides:
                 continue
             # What grows with one over a parameter is below its estimate where that is above.
-            lower, upper = self._sides[parameter.name][:: -1 if parameter.inverted else 1]
+            lower, upper = self._sides[parameter.name][:: -1 if parameter.flipped else 1]
             rows += [(parameter.name, _value(parameter, p.v), -p.zeta) for p in reversed(lower.points)]
             rows += [(parameter.name, _value(parameter, p.v), p.zeta) for p in upper.points[1:]]
         return pd.DataFrame(rows, columns=["parameter", "value", "zeta"])
@@ -158,8 +162,9 @@ class Profile:
 
 
 def _value(parameter: Parameter, v: float) -> float:
-    with np.errstate(divide="ignore"):
-        return float(np.sin(v) if parameter.kind == "corr" else parameter.reported(np.float64(v)))
+    if parameter.flipped:
+        return 1.0 / v if v else float("inf")
+    return float(np.sin(v)) if parameter.kind == "corr" else float(v)
 
 
 def profile(
@@ -226,9 +231,9 @@ def _profile(fit: Fit | GlmmFit, wanted: list[Parameter], alpha: float | None, n
                 # likelihood is flat.
                 continue
             if isinstance(fit, GlmmFit):
-                # The profile moves the parameter of the family.
-                inner = error * fit.dispersion**2 if parameter.inverted else error
-                pair = glmm_sides(fit, parameter, float(inner))
+                # Where the profile moves one over what is reported, the relative error is the same.
+                inner = float(error) / float(value) ** 2 if parameter.flipped else float(error)
+                pair = glmm_sides(fit, parameter, inner)
             else:
                 pair = make_sides(fit, CovarianceCriterion(fit.problem, False), parameter, float(value), float(error))
             sides[parameter.name] = pair

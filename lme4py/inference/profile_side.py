@@ -27,6 +27,8 @@ class Holding(Protocol):
     """The criterion with one parameter held."""
 
     parameter: Parameter
+    # Whether the criterion has a value at the end of the range of a standard deviation or a dispersion.
+    ends: bool
 
     def minimum(self, v: float, x: FloatArray) -> Minimum:
         """Minimise over everything else from the coordinates x."""
@@ -138,9 +140,7 @@ class Side:
         moved = v + self.direction * length
         if (moved - self.bound) * self.direction < 0.0:
             return moved, False
-        if self.constrained.parameter.kind in ("sigma", "dispersion"):
-            return 0.5 * v, False
-        return self.bound, True
+        return (self.bound, True) if self.constrained.ends else (0.5 * v, False)
 
     def _evaluate(self, v: float) -> Point:
         found = self.constrained.minimum(v, self._predict(v))

@@ -298,7 +298,7 @@ def cumulative(fit: GlmmFit, y: FloatArray, mu: FloatArray, data: ResponseData) 
     mu : ndarray, shape (..., n)
     data : ResponseData
     """
-    name, size = fit.family.name, fit.dispersion
+    name, size = fit.distribution, float(np.exp(fit.lam)) if fit.family.n_dispersion else 1.0
     with np.errstate(all="ignore"):
         if name == "binomial":
             rest = np.maximum(data.n_trials - y, 1e-300)

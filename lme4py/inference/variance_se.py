@@ -53,6 +53,9 @@ def _std_error(fit: Fit | GlmmFit, parameter: Parameter) -> float:
 
 def _gradient(fit: Fit | GlmmFit, information: VarianceInformation, parameter: Parameter) -> FloatArray:
     """Derivative of a parameter in phi."""
+    if parameter.kind in ("sigma", "dispersion") and isinstance(fit, GlmmFit) and fit.dispersion_limit:
+        # At the end of the range the curvature says nothing.
+        return np.full(information.residual.shape, np.nan)
     if parameter.kind == "sigma":
         return 0.5 * fit.sigma * information.residual
     if parameter.kind == "dispersion":
@@ -102,7 +105,7 @@ def _limits(kind: str, value: float, half: float) -> tuple[float, float]:
             return -1.0, 1.0
         centre, spread = np.arctanh(value), half / (1.0 - value**2)
         return float(np.tanh(centre - spread)), float(np.tanh(centre + spread))
-    if value == 0.0 or half == 0.0 or not np.isfinite(half):
+    if value in (0.0, np.inf) or half == 0.0 or not np.isfinite(half):
         # On the boundary the curvature says nothing; the profile does.
         return 0.0, float("inf")
     with np.errstate(over="ignore"):

@@ -44,7 +44,10 @@ def family_line(fit: GlmmFit) -> str:
     if isinstance(fit.family, Ordinal):
         return f"{text}, {fit.family.threshold} thresholds"
     found = shown_dispersion(fit)
-    return text if found is None else f"{text}, {found.name} = {found.estimate:.4g}"
+    if found is None:
+        return text
+    limit = f" ({found.limit})" if found.limit else ""
+    return f"{text}, {found.name} = {found.estimate:.4g}{limit}"
 
 
 def summary_tables(fit: GlmmFit, ddf: str | None = None) -> list[Table]:
