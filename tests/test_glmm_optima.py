@@ -10,14 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from reference_data import REFERENCE
-from scipy import optimize, special, stats
 
 import lme4py
-from lme4py.engine.glmm import ModeFinder
-from lme4py.engine.glmm_criteria import JointCriterion
-from lme4py.errors import ConvergenceWarning
 from lme4py.inference.glmm_refit import refit_estimates
-from lme4py.inference.no_random import log_likelihood_without_random
 
 # Hard random models, each with the lowest of twenty wide starts, by benchmarks/glmm_optima.py --write.
 CASES: list[dict[str, Any]] = json.loads((REFERENCE / "glmm_optima.json").read_text(encoding="utf-8"))

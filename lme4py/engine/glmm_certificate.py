@@ -76,6 +76,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
             shown,
             optimum.compared,
             unidentified=problem.identification.sentences,
+            value=optimum.value,
         )
         + _limit(problem, optimum)
         + (_FALLS if optimum.falls else ""),

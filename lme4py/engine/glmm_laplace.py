@@ -24,6 +24,8 @@ from lme4py.frozen import computed_once
 
 # The prior alone has curvature 1; below 1 / _FLAT of it the likelihood of a group has no proper mode.
 _FLAT = 50.0
+# Points with more than this part of it lie at the edge.
+_EDGE = 0.8
 FLAT_MODE = (
     "the observed information of a group nearly vanishes at its mode (the likelihood is not log-concave with this "
     "link), and the Laplace approximation breaks down there; use hessian='expected', or another link."
@@ -121,6 +123,17 @@ def _check_curvature(problem: GlmmProblem, swept: Swept) -> None:
     """Refuse points where a group's curvature nearly vanishes: there the approximation has a pole, not an optimum."""
     if not problem.family.log_concave and float(swept.stages[0].inverse.max()) > _FLAT:
         raise ModeError(FLAT_MODE)
+
+
+def is_at_pole(found: Laplace) -> bool:
+    """Whether a point lies at the edge of the region where the approximation exists: the end of a fall into its pole.
+
+    Parameters
+    ----------
+    found : Laplace
+    """
+    concave = found.finder.problem.family.log_concave
+    return not concave and float(found.swept.stages[0].inverse.max()) > _EDGE * _FLAT
 
 
 def _outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:

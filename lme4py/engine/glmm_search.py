@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lme4py.engine.certificate import CONVERGED, Rival
+from lme4py.engine.certificate import Rival
 from lme4py.engine.glmm import FixedSystem, GlmmProblem, ModeError
 from lme4py.engine.glmm_descent import Descents, GlmmOptimum, Way
 from lme4py.engine.glmm_laplace import Laplace
@@ -192,8 +192,30 @@ class Search:
         if best is None or not best.is_minimum or self.is_open(best.phi, best.found, best.value):
             self.look_elsewhere()
             best = self._lowest_minimum(best)
-        lower = [one for one in self.compared if one.reached is not None and one.reached < best.value - CONVERGED]
-        return replace(best, compared=tuple(one for one in self.compared if one not in lower), falls=bool(lower))
+        ends = [_levelled(one, best.value) for one in self.compared]
+        fine = [one for one in ends if one.reached is None or one.reached >= best.value]
+        return replace(best, compared=tuple(fine), falls=len(fine) < len(ends))
+
+    def others(self, best: GlmmOptimum) -> list[GlmmOptimum]:
+        """Other minima in which descents have ended, the lowest first.
+
+        Parameters
+        ----------
+        best : GlmmOptimum
+            The lowest one.
+        """
+        found: list[GlmmOptimum] = []
+        for way in sorted(self.ways, key=lambda one: one.value):
+            known = [best.value, *(other.value for other in found)]
+            if way.value < best.value or min(abs(way.value - value) for value in known) < _BARELY:
+                continue
+            try:
+                end = way.finish()
+            except DesignError:
+                continue
+            if end.is_minimum and min(abs(end.value - value) for value in known) > _BARELY:
+                found.append(end)
+        return found
 
     def _lowest_minimum(self, best: GlmmOptimum | None) -> GlmmOptimum:
         for way in sorted(self.ways, key=lambda one: one.value):
@@ -209,6 +231,12 @@ class Search:
         if best is None:
             raise self._failure
         return best
+
+
+def _levelled(rival: Rival, value: float) -> Rival:
+    """A loose descent that has ended at the minimum itself, at its value."""
+    same = rival.reached is not None and abs(rival.reached - value) < _BARELY
+    return replace(rival, reached=value) if same else rival
 
 
 # -- reasons to look elsewhere -----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from lme4py.design.design import RandomTerm
 from lme4py.engine.glmm import GlmmProblem, ModeFinder
 from lme4py.engine.glmm_criteria import JointCriterion
 from lme4py.engine.glmm_descent import minimise_scaled, off_limit
-from lme4py.engine.glmm_laplace import Laplace
+from lme4py.engine.glmm_laplace import FLAT_MODE, Laplace, is_at_pole
 from lme4py.engine.nested_quadrature import make_quadrature
 from lme4py.engine.optimize import Control, Local, Optimum
 from lme4py.engine.small import lower_factor
@@ -32,6 +32,7 @@ from lme4py.engine.weighted import WeightedProducts
 from lme4py.errors import DesignError, OptionError
 from lme4py.glmm_fit import GlmmFit
 from lme4py.inference.constrained import Minimum
+from lme4py.inference.glmm_refit import other_minima
 from lme4py.inference.parameters import Parameter
 
 __all__ = ["GlmmConstrained", "covariances_of"]
@@ -90,13 +91,19 @@ class _Chart:
         first = [parameter.first] if parameter.kind == "sd" else [parameter.first, parameter.second]
         order = first + [i for i in range(term.n_columns) if i not in first]
         self.problem = _with_columns(fit, t, np.array(order))
-        theta = []
-        for i, T in enumerate(fit.problem.templates.factors(fit.phi[: fit.problem.n_theta])):
+        self.moved = True
+        self.phi = self.inside(fit, fit.phi)
+
+    def inside(self, fit: GlmmFit, phi: FloatArray) -> FloatArray:
+        """Parameters of the fit's problem as those of the chart's."""
+        if not self.moved:
+            return phi
+        t, theta = self.parameter.term, []
+        for i, T in enumerate(fit.problem.templates.factors(phi[: fit.problem.n_theta])):
             template = fit.problem.templates.templates[i]
             moved: FloatArray = np.asarray(np.linalg.solve(self.problem.S[t], fit.problem.S[t] @ T)) if i == t else T
             theta.append(template.theta(lower_factor(moved) if i == t else T))
-        self.phi = np.concatenate([*theta, fit.phi[fit.problem.n_theta :]])
-        self.moved = True
+        return np.concatenate([*theta, phi[fit.problem.n_theta :]])
 
     def _place_variance(self) -> None:
         problem, parameter = self.problem, self.parameter
@@ -249,6 +256,8 @@ class GlmmConstrained:
     ----------
     estimate : Minimum
         The unconstrained minimum; its coordinate `v` is that of the parameter there.
+    others : list of Minimum
+        Other local minima without the constraint: each constrained minimum is looked for from there too.
     """
 
     ends = True
@@ -262,7 +271,21 @@ class GlmmConstrained:
         self.criterion = JointCriterion(finder, refine)
         self._points: list[tuple[FloatArray, Laplace]] = []
         self._correction: FloatArray | None = None
+        self._others: list[tuple[Minimum, Laplace]] = []
         self.estimate = self._unconstrained(fit)
+        for other in other_minima(fit):
+            self._add(self.chart.inside(fit, other.phi))
+
+    @property
+    def others(self) -> list[Minimum]:
+        return [minimum for minimum, _ in self._others]
+
+    def _add(self, phi: FloatArray) -> None:
+        self.criterion.base, self.criterion.best = None, np.inf
+        there = self.criterion.evaluate(phi)
+        if there is not None:
+            minimum = Minimum(self.chart.value(phi), self.chart.start(phi), there[1], 0.0, phi, 0.0, 0)
+            self._others.append((minimum, there[0]))
 
     def _unconstrained(self, fit: GlmmFit) -> Minimum:
         phi, value = self.chart.phi, fit.criterion
@@ -302,9 +325,24 @@ class GlmmConstrained:
         return Minimum(v, found.theta, found.value, float(gradient @ place.along), place.phi, 0.0, len(found.log))
 
     def _lowest(self, v: float, x: FloatArray) -> Optimum:
+        """From x, and from other minima that are low enough to lead lower."""
+        found = self._descended(v, x)
+        for minimum, laplace in self._others:
+            if minimum.value < found.value:
+                self.criterion.base, self.criterion.best, self._correction = laplace, np.inf, None
+                try:
+                    other = self._descended(v, minimum.x)
+                except DesignError:
+                    continue
+                found = other if other.value < found.value - 10.0 * _TOLERANCE else found
+        return found
+
+    def _descended(self, v: float, x: FloatArray) -> Optimum:
         """From x, and off the limit of a dispersion where the criterion falls from it."""
         control = Control(max_evaluations=60, tolerance=_TOLERANCE)
         found = minimise_scaled(self._local(v), x, control)
+        if is_at_pole(found.source[0][0]):
+            raise DesignError(FLAT_MODE)
         if self.parameter.kind in ("sigma", "dispersion"):
             return found
         inside = off_limit(self.criterion, found.source[2].phi)

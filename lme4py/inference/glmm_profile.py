@@ -51,8 +51,11 @@ def glmm_sides(fit: GlmmFit, parameter: Parameter, error: float) -> tuple[Side, 
         error = _GUESS * (1.0 if parameter.kind in ("fixed", "threshold", "corr") else constrained.chart.unit)
     first = Point(start, 0.0, 1.0 / error)
     low, high = _bounds(parameter)
+    islands = tuple(
+        Point(other, float(np.sqrt(max(other.value - start.value, 0.0))), 1.0 / error) for other in constrained.others
+    )
     sides = [
-        Side(constrained, direction, start.value, bound, [first], ended=abs(v - bound) <= 1e-9)
+        Side(constrained, direction, start.value, bound, [first], ended=abs(v - bound) <= 1e-9, islands=islands)
         for direction, bound in ((-1, low), (1, high))
     ]
     return sides[0], sides[1]

@@ -9,7 +9,7 @@ import numpy as np
 
 from lme4py.design.response import ResponseData, binomial_response, glmm_response
 from lme4py.engine.glmm import GlmmProblem, ModeFinder
-from lme4py.engine.glmm_descent import Descents
+from lme4py.engine.glmm_descent import Descents, GlmmOptimum
 from lme4py.engine.glmm_search import Search
 from lme4py.engine.glmm_start import Start
 from lme4py.engine.nested_quadrature import make_quadrature
@@ -23,7 +23,10 @@ from lme4py.glmm_fit import GlmmFit, _make_fit, warn_of
 from lme4py.inference.glmm_simulate import is_proportion, numeric_categories
 from lme4py.inference.response_rows import levels_of_response, response_numbers
 
-__all__ = ["Estimates", "new_response", "refit_estimates", "refit_glmm"]
+__all__ = ["Estimates", "new_response", "other_minima", "refit_estimates", "refit_glmm"]
+
+# Minima closer than the first are one; one that is further above is excluded by every interval.
+_SAME, _EXCLUDED = 1e-3, 50.0
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,24 @@ def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> Estimates
         value,
         problem.family.alpha(lam) if problem.family.name == "ordinal" else None,
     )
+
+
+def other_minima(fit: GlmmFit) -> list[GlmmOptimum]:
+    """Other local minima of the criterion that the search for the fit has met, lowest first.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    """
+    rises = [rival.reached - fit.criterion for rival in fit.certificate.compared if rival.reached is not None]
+    if not any(_SAME < rise < _EXCLUDED for rise in rises):
+        return []
+    search = _search(fit, ModeFinder(fit.problem), thorough=True)
+    with limited_threads(fit.design):
+        best = search.best(Start(*fit.problem.split(fit.phi)), beside=True)
+        if not search.compared:
+            search.look_elsewhere()
+        return [other for other in search.others(best) if other.value < fit.criterion + _EXCLUDED]
 
 
 def _search(fit: GlmmFit, finder: ModeFinder, thorough: bool) -> Search:
