@@ -9,7 +9,9 @@ Data of 10 to 60 rows in 3 to 8 groups, with heavy tails, and with covariates th
 are drawn from standard deviations of 0.05 to 20 (relative, in columns of unit size), fixed effects around those of the
 model without random effects, and dispersions around its moments; the descent from each is that of the package, in all
 parameters at once. Only ends with a gradient of zero and a Hessian that is not negative count: where rows are met
-exactly, or the Laplace approximation has a pole, the criterion falls without a minimum.
+exactly, or the Laplace approximation has a pole, the criterion falls without a minimum. With links that have a pole or
+a zero at 0, such as sqrt and inverse, only ends whose predictor has one sign count: every way to give rows a sign has
+minima of its own, and fits with both signs warn.
 """
 
 from __future__ import annotations
@@ -169,6 +171,9 @@ def _descend(problem: Any, phi: Any) -> float | None:
             found = minimise_scaled(criterion.local, phi, Control(tolerance=1e-9, max_evaluations=400))
             end = finish(criterion, found)
     except (DesignError, ModeError, np.linalg.LinAlgError):
+        return None
+    eta = end.found.mode.eta
+    if problem.family.link.has_pole and (eta > 0.0).any() and (eta < 0.0).any():
         return None
     floor = curvature_floor(end.found, problem.unit)
     flat = newton_step(end.hessian, end.gradient, floor)[1] < 1e-4

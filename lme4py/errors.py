@@ -95,7 +95,11 @@ class IdentificationWarning(Lme4Warning):
 
 
 class OptimaWarning(Lme4Warning):
-    """The criterion has another minimum that is hardly higher: estimates and their errors are those of one of two."""
+    """The criterion has another minimum that is hardly higher: estimates and their errors are those of one of two.
+
+    Of generalised models also where the likelihood is larger elsewhere without a maximum, and where there may be many
+    maxima because the linear predictor has both signs with a link such as sqrt or inverse.
+    """
 
 
 def warn(message: str, category: type[Lme4Warning]) -> None:

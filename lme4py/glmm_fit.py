@@ -32,7 +32,7 @@ from lme4py.engine.recession import Recession
 from lme4py.engine.theta_map import theta_jacobian
 from lme4py.engine.threads import limited_threads
 from lme4py.engine.types import FloatArray
-from lme4py.errors import ConvergenceWarning, DesignError, OptionError, did_you_mean
+from lme4py.errors import ConvergenceWarning, DesignError, OptimaWarning, OptionError, did_you_mean, warn
 from lme4py.fit import _control, _fitted, term_names, warn_unidentified
 from lme4py.frozen import Frozen, computed_once
 
@@ -328,6 +328,9 @@ def glmm_fit(
     -----
     ConvergenceWarning
         When the optimum cannot be certified, or the quadrature has too few points.
+    OptimaWarning
+        When another minimum was found that is hardly higher, the criterion falls below the minimum elsewhere without
+        reaching one, or the predictor lies on both sides of a pole or zero of the link.
     IdentificationWarning
         When only sums of some variances are determined.
 
@@ -372,7 +375,7 @@ def glmm_fit(
 
 
 def warn_of(fit: GlmmFit, compare: bool, stacklevel: int) -> None:
-    """Warn of an optimum that is not certified, or of a quadrature with too few points.
+    """Warn of an optimum that is not certified or not the lowest, or of a quadrature with too few points.
 
     Parameters
     ----------
@@ -383,6 +386,8 @@ def warn_of(fit: GlmmFit, compare: bool, stacklevel: int) -> None:
     """
     if not fit.certificate.converged and (compare or fit.recession is None):
         warnings.warn(fit.certificate.verdict, ConvergenceWarning, stacklevel=stacklevel)
+    elif compare and (fit.certificate.caution or fit.certificate.second is not None):
+        warn(fit.certificate.verdict, OptimaWarning)
     elif compare and fit.nAGQ not in (0, 1) and fit.integral_check.matters:
         warnings.warn(str(fit.integral_check), ConvergenceWarning, stacklevel=stacklevel)
 

@@ -34,6 +34,12 @@ OTHER = {
         "SMALL": "from it on the Hessian is made of differences",
     },
     "engine/glmm.py": {"_MAX_STEPS": "iterations"},
+    "engine/glmm_rivals.py": {"_SMALL": "from it on other starts cost too much"},
+    "engine/glmm_search.py": {
+        "_FEW": "from it on the dispersion is no reason to look elsewhere",
+        "_BUDGET": "factorizations of a search",
+        "_LITTLE": "factorizations of a search",
+    },
     "engine/integral.py": {
         "_MOST_POINTS": "of a rule",
         "_LAPLACE_COST": "nodes times rows beyond which the check of the integral takes a smaller rule, or none",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from reference_data import REFERENCE
 
 import lme4py
+from lme4py.errors import OptimaWarning
 from lme4py.inference.glmm_refit import refit_estimates
 
 # Hard random models, each with the lowest of twenty wide starts, by benchmarks/glmm_optima.py --write.
@@ -81,5 +83,22 @@ class TestSeveralMinima:
     @pytest.mark.parametrize("number", range(len(CASES)))
     def test_hard_random_models(self, number: int) -> None:
         case = CASES[number]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", OptimaWarning)
+            fit = fit_case(case)
+        certificate = fit.certificate
+        # A minimum beside an abyss, or with a predictor on both sides of a pole, is not called the answer in silence.
+        doubtful = bool(certificate.caution) or certificate.second is not None
+        assert [str(one.message) for one in caught] == [certificate.verdict] * doubtful
         # The criterion is known to six digits, and a fit may end 1e-5 above.
-        assert -2.0 * fit_case(case).log_likelihood < case["best"] + 1.1e-5
+        assert -2.0 * fit.log_likelihood < case["best"] + 1.1e-5
+
+    def test_a_predictor_on_both_sides_of_a_zero_of_the_link_warns(self) -> None:
+        rng = np.random.default_rng(1)
+        x, g = np.repeat([-2.0, 2.0], 20), np.tile(np.arange(5), 8)
+        data = pd.DataFrame({"y": rng.poisson((x + 0.2 * rng.standard_normal(5)[g]) ** 2), "x": x, "g": g})
+        with pytest.warns(OptimaWarning, match="both signs"):
+            fit = lme4py.glmer("y ~ 0 + x + (1 | g)", data, family="poisson", link="sqrt")
+        # A proved minimum all the same: |x| gives the same means with one sign, and random effects of the other.
+        assert fit.converged
+        assert "both signs" in fit.certificate.verdict

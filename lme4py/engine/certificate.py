@@ -90,6 +90,8 @@ class Certificate(Sentence):
         many that are equally low. `converged` speaks of the criterion only.
     second : float or None
         How far above the optimum the next minimum that was found is, where an interval of 99 % could hold both.
+    caution : str
+        Why the minimum may not be the one that is wanted, although it is proved; else "". A fit warns of it.
     """
 
     gradient_norm: float
@@ -103,6 +105,7 @@ class Certificate(Sentence):
     compared: tuple[Rival, ...] = ()
     unidentified: tuple[str, ...] = ()
     second: float | None = None
+    caution: str = ""
 
     @property
     def identified(self) -> bool:
@@ -149,7 +152,7 @@ CONVERGED = 1e-6
 # Relative standard deviations below this make a fit singular (the tolerance users know from lme4).
 SINGULAR = 1e-4
 # Minima closer than the first are one; one further above than the second is outside every interval of 99 %.
-_SAME, _EXCLUDED = 1e-4, 6.64
+_SAME, EXCLUDED = 1e-4, 6.64
 # Models with more random effects than this are certified with the optimiser's Hessian.
 LARGE = 2000
 # Up to this many random effects a dense matrix of all of them is cheaper than gradients beside the optimum.
@@ -400,4 +403,4 @@ def second_minimum(compared: Sequence[Rival], value: float) -> float | None:
         The criterion at the minimum.
     """
     rises = [one.reached - value for one in compared if one.reached is not None and one.is_minimum]
-    return min((rise for rise in rises if _SAME < rise < _EXCLUDED), default=None)
+    return min((rise for rise in rises if _SAME < rise < EXCLUDED), default=None)

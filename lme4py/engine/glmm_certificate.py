@@ -13,6 +13,7 @@ from lme4py.engine.certificate import (
     Certificate,
     TermNames,
     describe_singular,
+    second_minimum,
     verdict,
     with_estimate,
 )
@@ -24,8 +25,12 @@ from lme4py.engine.types import FloatArray
 # A row that is met exactly adds 1 to the slope of -2 log-likelihood in log dispersion; at a limit there is none.
 _GROWS = 0.3
 _FALLS = (
-    " From another start the criterion falls below this minimum, but to none: rows are met exactly there, or the "
-    "Laplace approximation breaks down."
+    "From another start the criterion falls below this minimum, but to none: rows are met exactly there, or the "
+    "Laplace approximation breaks down. The estimates are a local maximum of a likelihood that is larger elsewhere."
+)
+_BOTH_SIGNS = (
+    "The linear predictor has both signs, and the {link} link has a pole or a zero between them: every way to give "
+    "rows a sign has minima of its own, many more than were compared. Use another link if the signs make no sense."
 )
 
 
@@ -58,6 +63,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
     # What counts is the criterion beside the point: differences can make a curvature of zero negative.
     descends = optimum.descends
     converged = bound < CONVERGED and not descends and not trouble
+    caution = "" if trouble or not converged else _caution(problem, optimum)
     return Certificate(
         gradient_norm=float(np.sqrt(2.0 * bound)),
         min_eigenvalue=lowest,
@@ -79,10 +85,20 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
             value=optimum.value,
         )
         + _limit(problem, optimum)
-        + (_FALLS if optimum.falls else ""),
+        + (f" {caution}" if caution else ""),
         unidentified=problem.identification.sentences,
         compared=optimum.compared,
+        caution=caution,
+        second=second_minimum(optimum.compared, optimum.value) if converged else None,
     )
+
+
+def _caution(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
+    """What stands beside a proved minimum, or ""."""
+    link, eta = problem.family.link, optimum.found.mode.eta
+    split = link.has_pole and bool((eta > 0.0).any() and (eta < 0.0).any())
+    parts = (_FALLS if optimum.falls else "", _BOTH_SIGNS.format(link=link.name) if split else "")
+    return " ".join(part for part in parts if part)
 
 
 def _limit(problem: GlmmProblem, optimum: GlmmOptimum) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lme4py.engine.certificate import Rival
+from lme4py.engine.certificate import EXCLUDED, Rival, second_minimum
 from lme4py.engine.glmm import FixedSystem, GlmmProblem, ModeError
 from lme4py.engine.glmm_descent import Descents, GlmmOptimum, Way
 from lme4py.engine.glmm_laplace import Laplace
@@ -35,6 +35,8 @@ _LOOSE, _PATIENCE = 1e-4, 60
 _BUDGET, _LITTLE = 3000, 1000
 # Differences of the criterion that are worth a closer look.
 _BARELY = 1e-3
+# Loose descents end this near to their minima.
+_LOOSELY = 0.1
 
 
 class Search:
@@ -188,45 +190,59 @@ class Search:
         DesignError
         """
         way = self.begin(start, beside)
-        best = None if way is None else way.finish()
+        best = None if way is None else self._finished(way)
         if best is None or not best.is_minimum or self.is_open(best.phi, best.found, best.value):
             self.look_elsewhere()
             best = self._lowest_minimum(best)
-        ends = [_levelled(one, best.value) for one in self.compared]
+        best, ends = self._told_apart(best)
         fine = [one for one in ends if one.reached is None or one.reached >= best.value]
-        return replace(best, compared=tuple(fine), falls=len(fine) < len(ends))
+        lower = any(way.value < best.value - _BARELY for way in self.ways)
+        return replace(best, compared=tuple(fine), falls=lower or len(fine) < len(ends))
 
-    def others(self, best: GlmmOptimum) -> list[GlmmOptimum]:
+    def _told_apart(self, best: GlmmOptimum) -> tuple[GlmmOptimum, list[Rival]]:
+        """The lowest minimum, and the other starts; ends a little above it are followed until they are minima or not."""
+        near = [_levelled(one, best.value) for one in self.compared]
+        if second_minimum(near, best.value) is None:
+            return best, near
+        ends = self.others(best, EXCLUDED)
+        best = min((best, *ends), key=lambda end: end.value)
+        minima = [end.value for end in ends]
+        return best, [_judged(_levelled(one, best.value), best.value, minima) for one in self.compared]
+
+    def others(self, best: GlmmOptimum, within: float = np.inf) -> list[GlmmOptimum]:
         """Other minima in which descents have ended, the lowest first.
 
         Parameters
         ----------
         best : GlmmOptimum
             The lowest one.
+        within : float
+            Ends that are further above it are left out.
         """
         found: list[GlmmOptimum] = []
         for way in sorted(self.ways, key=lambda one: one.value):
             known = [best.value, *(other.value for other in found)]
-            if way.value < best.value or min(abs(way.value - value) for value in known) < _BARELY:
+            if not 0.0 <= way.value - best.value < within or min(abs(way.value - value) for value in known) < _BARELY:
                 continue
-            try:
-                end = way.finish()
-            except DesignError:
-                continue
-            if end.is_minimum and min(abs(end.value - value) for value in known) > _BARELY:
+            end = self._finished(way)
+            if end is not None and end.is_minimum and min(abs(end.value - value) for value in known) > _BARELY:
                 found.append(end)
         return found
+
+    def _finished(self, way: Way) -> GlmmOptimum | None:
+        """The certified end of a way; None where the criterion has no value around it."""
+        try:
+            return way.finish()
+        except DesignError as error:
+            self._failure = error
+            return None
 
     def _lowest_minimum(self, best: GlmmOptimum | None) -> GlmmOptimum:
         for way in sorted(self.ways, key=lambda one: one.value):
             if best is not None and best.is_minimum and way.value > best.value - _BARELY:
                 break
-            try:
-                end = way.finish()
-            except DesignError as error:
-                self._failure = error
-                continue
-            if best is None or (end.is_minimum, -end.value) > (best.is_minimum, -best.value):
+            end = self._finished(way)
+            if end is not None and (best is None or (end.is_minimum, -end.value) > (best.is_minimum, -best.value)):
                 best = end
         if best is None:
             raise self._failure
@@ -237,6 +253,13 @@ def _levelled(rival: Rival, value: float) -> Rival:
     """A loose descent that has ended at the minimum itself, at its value."""
     same = rival.reached is not None and abs(rival.reached - value) < _BARELY
     return replace(rival, reached=value) if same else rival
+
+
+def _judged(rival: Rival, value: float, minima: list[float]) -> Rival:
+    """Whether an end a little above `value` is one of the minima."""
+    if rival.reached is None or not _BARELY <= rival.reached - value < EXCLUDED:
+        return rival
+    return replace(rival, is_minimum=min((abs(rival.reached - one) for one in minima), default=np.inf) < _LOOSELY)
 
 
 # -- reasons to look elsewhere -----------------------------------------------------------------------------------
