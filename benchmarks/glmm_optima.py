@@ -187,7 +187,9 @@ def compare(case: Case, starts: int) -> tuple[str, float, float]:
         try:
             fit = case.fit()
         except lme4py.Lme4Error as error:
-            best = np.inf if "all " in str(error) else min(wide_starts(case.problem(), starts), default=np.inf)
+            # Without a finite estimate, or with a criterion that falls into a pole, there is nothing to compare with.
+            lost = "all " in str(error) or "breaks down" in str(error)
+            best = np.inf if lost else min(wide_starts(case.problem(), starts), default=np.inf)
             return f"{'refused' if np.isinf(best) else 'WORSE'} ({str(error)[:60]}...)", np.nan, best
         best = min(wide_starts(fit.problem, starts), default=np.inf)
     if fit.criterion > best + _WORSE:

@@ -44,6 +44,8 @@ def fit_case(case: dict[str, Any], **options: Any) -> lme4py.MEGLMResult:
     return lme4py.glmer(case["formula"], data, family=case["family"], link=case["link"], **options)
 
 
+# The other minimum of the ten rows is 3.4 above.
+@pytest.mark.filterwarnings("ignore:Converged:lme4py.OptimaWarning")
 class TestSeveralMinima:
     def test_ten_rows_with_a_log_link(self) -> None:
         # All digits of the value known from another program.
@@ -54,6 +56,12 @@ class TestSeveralMinima:
     def test_from_every_start(self, start: float) -> None:
         again = lme4py.glmer("y ~ x + f + (1 | g)", TEN_ROWS, family="gaussian", link="log", start=[start])
         assert again.log_likelihood == pytest.approx(TEN_ROWS_BEST, abs=1e-5)
+
+    def test_the_other_minimum_is_told(self) -> None:
+        with pytest.warns(OptimaWarning, match="another minimum is only 3.4 above"):
+            fit = lme4py.glmer("y ~ x + f + (1 | g)", TEN_ROWS, family="gaussian", link="log")
+        # 2 (41.61419 - 39.91546).
+        assert fit.certificate.second == pytest.approx(3.39746, abs=1e-3)
 
     def test_refit_and_update(self) -> None:
         assert ten_rows().refit(TEN_ROWS["y"]).log_likelihood == pytest.approx(TEN_ROWS_BEST, abs=1e-5)

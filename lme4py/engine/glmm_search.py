@@ -190,7 +190,7 @@ class Search:
         DesignError
         """
         way = self.begin(start, beside)
-        best = None if way is None else self._finished(way)
+        best = None if way is None else way.finish()
         if best is None or not best.is_minimum or self.is_open(best.phi, best.found, best.value):
             self.look_elsewhere()
             best = self._lowest_minimum(best)
@@ -200,7 +200,7 @@ class Search:
         return replace(best, compared=tuple(fine), falls=lower or len(fine) < len(ends))
 
     def _told_apart(self, best: GlmmOptimum) -> tuple[GlmmOptimum, list[Rival]]:
-        """The lowest minimum, and the other starts; ends a little above it are followed until they are minima or not."""
+        """The lowest minimum, and the other starts; ends a little above are followed until they are minima or not."""
         near = [_levelled(one, best.value) for one in self.compared]
         if second_minimum(near, best.value) is None:
             return best, near
