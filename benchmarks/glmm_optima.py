@@ -29,15 +29,15 @@ import numpy as np
 import pandas as pd
 
 import lme4py
-from lme4py.engine.families import make_family
-from lme4py.engine.glmm import ModeError, ModeFinder, make_glmm
-from lme4py.engine.glmm_criteria import JointCriterion
-from lme4py.engine.glmm_descent import finish, minimise_scaled
-from lme4py.engine.glmm_hessian import curvature_floor, newton_step, scaled_eigen
-from lme4py.engine.glmm_start import find_start
-from lme4py.engine.optimize import Control
-from lme4py.engine.ordinal import make_ordinal
+from lme4py.engine.generalised.criteria import JointCriterion
+from lme4py.engine.generalised.descent import finish, minimise_scaled
+from lme4py.engine.generalised.hessian import curvature_floor, newton_step, scaled_eigen
+from lme4py.engine.generalised.problem import ModeError, ModeFinder, make_glmm
+from lme4py.engine.generalised.start import find_start
+from lme4py.engine.optimise import Control
 from lme4py.errors import DesignError
+from lme4py.families.ordinal import make_ordinal
+from lme4py.families.registry import make_family
 
 FAMILIES = (
     ("gaussian", "log"),

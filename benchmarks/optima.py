@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 import lme4py
-from lme4py.engine.optimize import Control, Local, minimise
+from lme4py.engine.optimise import Control, Local, minimise
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Error
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 import lme4py
-from lme4py.inference.coefficients import coefficient_method, two_sided
+from lme4py.inference.estimates.coefficients import coefficient_method, two_sided
 
 CLUSTERS = (8, 12, 20, 30)
 METHODS = {

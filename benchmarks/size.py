@@ -29,9 +29,9 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 import lme4py
 from lme4py import glmer, lmer, lrtest
 from lme4py.errors import ConvergenceWarning
-from lme4py.inference.lrt_glmm import glmm_bootstrap_ratios
-from lme4py.inference.lrt_simulation import bootstrap_ratios, exact_ratios
-from lme4py.inference.no_random import plain_fit
+from lme4py.inference.lrt.generalised import glmm_bootstrap_ratios
+from lme4py.inference.lrt.no_random import plain_fit
+from lme4py.inference.lrt.simulation import bootstrap_ratios, exact_ratios
 
 LEVEL = 0.05
 CLUSTERS = (8, 15, 30)

@@ -15,51 +15,51 @@ __version__ = "0.1.0"
 # Public name -> the module that defines it.  The module is imported when the name is first used, so that
 # `import lme4py` does not pay for the scientific stack.
 _HOME = {
-    "BootstrapResult": "lme4py.inference.bootstrap",
+    "BootstrapResult": "lme4py.inference.bootstrap.bootstrap",
     "Certificate": "lme4py.engine.certificate",
-    "Control": "lme4py.engine.optimize",
-    "Comparison": "lme4py.report.compare",
+    "Control": "lme4py.engine.optimise",
+    "Comparison": "lme4py.report.tables.compare",
     "ConvergenceWarning": "lme4py.errors",
     "DataError": "lme4py.errors",
     "Design": "lme4py.design.design",
     "DesignError": "lme4py.errors",
-    "Fit": "lme4py.fit",
+    "Fit": "lme4py.fits.linear",
     "FormulaError": "lme4py.errors",
     "IdentificationWarning": "lme4py.errors",
-    "GlmmFit": "lme4py.glmm_fit",
-    "ICCResult": "lme4py.inference.icc",
-    "LRTestResult": "lme4py.inference.lrt",
+    "GlmmFit": "lme4py.fits.generalised",
+    "ICCResult": "lme4py.inference.shares.icc",
+    "LRTestResult": "lme4py.inference.lrt.lrt",
     "Lme4Error": "lme4py.errors",
     "Lme4Warning": "lme4py.errors",
-    "LmmCriterion": "lme4py.fit",
+    "LmmCriterion": "lme4py.fits.linear",
     "MEGLMResult": "lme4py.results",
-    "Margins": "lme4py.margins.session",
-    "MarginsResult": "lme4py.margins.result",
+    "Margins": "lme4py.margins.session.margins",
+    "MarginsResult": "lme4py.margins.results.result",
     "MixedResult": "lme4py.results",
-    "Optimum": "lme4py.engine.optimize",
+    "Optimum": "lme4py.engine.optimise",
     "OptimaWarning": "lme4py.errors",
     "OptionError": "lme4py.errors",
     "RankWarning": "lme4py.errors",
-    "Profile": "lme4py.inference.profile",
-    "adjust": "lme4py.margins.result",
-    "all_pairwise": "lme4py.margins.scenarios",
-    "anova": "lme4py.inference.anova",
-    "at_levels": "lme4py.margins.scenarios",
+    "Profile": "lme4py.inference.profile.profile",
+    "adjust": "lme4py.margins.results.result",
+    "all_pairwise": "lme4py.margins.population.scenarios",
+    "anova": "lme4py.inference.tests.anova",
+    "at_levels": "lme4py.margins.population.scenarios",
     "clmm": "lme4py.api",
-    "compare": "lme4py.report.compare",
-    "did": "lme4py.margins.scenarios",
+    "compare": "lme4py.report.tables.compare",
+    "did": "lme4py.margins.population.scenarios",
     "glmer": "lme4py.api",
     "glmer_nb": "lme4py.api",
-    "grid": "lme4py.margins.scenarios",
-    "icc": "lme4py.inference.icc",
+    "grid": "lme4py.margins.population.scenarios",
+    "icc": "lme4py.inference.shares.icc",
     "lformula": "lme4py.design.build",
     "list_datasets": "lme4py.data.datasets",
     "lmer": "lme4py.api",
-    "lmm_criterion": "lme4py.fit",
-    "lmm_fit": "lme4py.fit",
+    "lmm_criterion": "lme4py.fits.linear",
+    "lmm_fit": "lme4py.fits.linear",
     "load_dataset": "lme4py.data.datasets",
-    "lrtest": "lme4py.inference.lrt",
-    "make_fit": "lme4py.fit",
+    "lrtest": "lme4py.inference.lrt.lrt",
+    "make_fit": "lme4py.fits.linear",
     "mecloglog": "lme4py.keyword",
     "megamma": "lme4py.keyword",
     "meglm": "lme4py.keyword",
@@ -70,9 +70,9 @@ _HOME = {
     "mepoisson": "lme4py.keyword",
     "meprobit": "lme4py.keyword",
     "mixed": "lme4py.keyword",
-    "optimize_criterion": "lme4py.fit",
-    "pairwise": "lme4py.margins.scenarios",
-    "reference": "lme4py.margins.scenarios",
+    "optimize_criterion": "lme4py.fits.linear",
+    "pairwise": "lme4py.margins.population.scenarios",
+    "reference": "lme4py.margins.population.scenarios",
 }
 
 # Public submodules, imported when they are first used too.
@@ -146,7 +146,7 @@ if TYPE_CHECKING:
     from lme4py.design.build import lformula
     from lme4py.design.design import Design
     from lme4py.engine.certificate import Certificate
-    from lme4py.engine.optimize import Control, Optimum
+    from lme4py.engine.optimise import Control, Optimum
     from lme4py.errors import (
         ConvergenceWarning,
         DataError,
@@ -159,13 +159,13 @@ if TYPE_CHECKING:
         OptionError,
         RankWarning,
     )
-    from lme4py.fit import Fit, LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
-    from lme4py.glmm_fit import GlmmFit
-    from lme4py.inference.anova import anova
-    from lme4py.inference.bootstrap import BootstrapResult
-    from lme4py.inference.icc import ICCResult, icc
-    from lme4py.inference.lrt import LRTestResult, lrtest
-    from lme4py.inference.profile import Profile
+    from lme4py.fits.generalised import GlmmFit
+    from lme4py.fits.linear import Fit, LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
+    from lme4py.inference.bootstrap.bootstrap import BootstrapResult
+    from lme4py.inference.lrt.lrt import LRTestResult, lrtest
+    from lme4py.inference.profile.profile import Profile
+    from lme4py.inference.shares.icc import ICCResult, icc
+    from lme4py.inference.tests.anova import anova
     from lme4py.keyword import (
         mecloglog,
         megamma,
@@ -178,10 +178,10 @@ if TYPE_CHECKING:
         meprobit,
         mixed,
     )
-    from lme4py.margins.result import MarginsResult, adjust
-    from lme4py.margins.scenarios import all_pairwise, at_levels, did, grid, pairwise, reference
-    from lme4py.margins.session import Margins
-    from lme4py.report.compare import Comparison, compare
+    from lme4py.margins.population.scenarios import all_pairwise, at_levels, did, grid, pairwise, reference
+    from lme4py.margins.results.result import MarginsResult, adjust
+    from lme4py.margins.session.margins import Margins
+    from lme4py.report.tables.compare import Comparison, compare
     from lme4py.results import MEGLMResult, MixedResult
 else:
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lme4py.margins.adapter import FactoredRows, ModelAdapter, Rows, frame_of, to_pandas
-from lme4py.margins.own import OwnAdapter
-from lme4py.margins.statsmodels import StatsmodelsMixedLMAdapter
+from lme4py.margins.models.adapter import FactoredRows, ModelAdapter, Rows, frame_of, to_pandas
+from lme4py.margins.models.own import OwnAdapter
+from lme4py.margins.models.statsmodels import StatsmodelsMixedLMAdapter
 
 __all__ = [
     "FactoredRows",
@@ -47,6 +47,6 @@ def marginaleffects_model(fit: Any) -> Any:
     >>> from marginaleffects import avg_slopes  # doctest: +SKIP
     >>> avg_slopes(marginaleffects_model(fit))  # doctest: +SKIP
     """
-    from lme4py.margins.marginaleffects import make_model
+    from lme4py.margins.models.marginaleffects import make_model
 
     return make_model(fit)

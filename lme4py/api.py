@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike
 from lme4py.data.hints import data_from_text
 from lme4py.design.build import NaAction, lformula
 from lme4py.design.design import Design
-from lme4py.engine.families import Family, make_family
-from lme4py.engine.optimize import Control
-from lme4py.engine.ordinal import make_ordinal
+from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fit import Fit, lmm_criterion, make_fit, optimize_criterion
-from lme4py.glmm_fit import GlmmFit, check_options, glmm_fit
-from lme4py.inference.parameters import check_names
+from lme4py.families.ordinal import make_ordinal
+from lme4py.families.registry import Family, make_family
+from lme4py.fits.generalised import GlmmFit, check_options, glmm_fit
+from lme4py.fits.linear import Fit, lmm_criterion, make_fit, optimize_criterion
+from lme4py.inference.estimates.parameters import check_names
 from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
 

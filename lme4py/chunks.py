@@ -4,7 +4,7 @@ Large arrays are worked on in chunks of rows, levels, nodes or replicates, and l
 small ones. Numbers must depend on neither. With the environment variable ``LME4PY_TINY_CHUNKS=1``, set before lme4py is
 imported, every chunk has a few elements and every other way is taken from the smallest size on: what otherwise happens
 with a hundred thousand rows happens in every test. Constants of these kinds are made by the two functions of this
-module and by nothing else (tests/test_chunks.py).
+module and by nothing else (tests/house/test_chunks.py).
 """
 
 from __future__ import annotations

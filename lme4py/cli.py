@@ -167,7 +167,7 @@ def _check_available(arguments: argparse.Namespace) -> None:
             if getattr(arguments, name) is not None:
                 raise OptionError(f"--{name} is for ordinal models; add --family ordinal.")
     if arguments.ddf is not None:
-        from lme4py.inference.coefficients import check_ddf
+        from lme4py.inference.estimates.coefficients import check_ddf
 
         check_ddf(arguments.ddf, linear=not _is_generalised(arguments))
     if arguments.ddf == "kenward-roger" and arguments.ml:
@@ -223,8 +223,8 @@ def _write_plot(result: MixedResult | MEGLMResult, name: str) -> None:
 
 def _datasets(arguments: argparse.Namespace) -> None:
     from lme4py.data.datasets import list_datasets
-    from lme4py.report.table import Table
-    from lme4py.report.text import render_text
+    from lme4py.report.tables.table import Table
+    from lme4py.report.tables.text import render_text
 
     listed = list_datasets()[["name", "rows", "columns", "title"]]
     rows = tuple(tuple(str(cell) for cell in row) for row in listed.itertuples(index=False))

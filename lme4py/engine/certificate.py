@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lme4py.engine.exact_hessian import exact_hessian
-from lme4py.engine.sentence import Sentence
-from lme4py.engine.small import singular_values
-from lme4py.engine.types import FloatArray
+from lme4py.engine.linear.hessian import exact_hessian
+from lme4py.linalg.small import singular_values
+from lme4py.linalg.types import FloatArray
+from lme4py.text import Sentence
 
 if TYPE_CHECKING:
-    from lme4py.engine.identification import Identification
-    from lme4py.engine.lmm import Criterion
-    from lme4py.engine.optimize import Optimum
+    from lme4py.engine.identification.record import Identification
+    from lme4py.engine.linear.criterion import Criterion
+    from lme4py.engine.optimise import Optimum
 
 TermNames = Sequence[tuple[str, tuple[str, ...]]]
 
@@ -166,7 +166,7 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
     ----------
     criterion : Criterion
     optimum : Optimum
-        As `lme4py.engine.solve.solve` returns it.
+        As `lme4py.engine.linear.solve.solve` returns it.
     names : sequence of (label, column names), one per term
         For the words.
     identification : Identification

@@ -16,13 +16,13 @@ import numpy as np
 from lme4py.design.design import Design, RandomTerm
 from lme4py.design.response import ResponseData
 from lme4py.errors import Lme4Error
-from lme4py.fit import Fit
+from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.linear import Fit
 from lme4py.frozen import Frozen
-from lme4py.glmm_fit import GlmmFit
-from lme4py.inference.derivatives import variance_derivatives
-from lme4py.inference.modes import conditional_covariances
-from lme4py.inference.row_summary import no_random_test, row_summary
-from lme4py.inference.varpar import variance_information
+from lme4py.inference.estimates.modes import conditional_covariances
+from lme4py.inference.estimates.row_summary import no_random_test, row_summary
+from lme4py.inference.uncertainty.derivatives import variance_derivatives
+from lme4py.inference.uncertainty.parameter_derivatives import variance_information
 
 __all__ = ["DroppedRows", "SlimFit", "SlimGlmmFit", "is_slim", "slim_fit"]
 

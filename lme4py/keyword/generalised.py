@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from lme4py.engine.families import make_family
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.glmm_fit import check_options, glmm_fit
-from lme4py.inference.parameters import check_names
-from lme4py.inference.vce import with_vce
+from lme4py.families.registry import make_family
+from lme4py.fits.generalised import check_options, glmm_fit
+from lme4py.inference.estimates.parameters import check_names
+from lme4py.inference.uncertainty.vce import with_vce
 from lme4py.keyword.model import Model
 from lme4py.keyword.options import check_robust, control
 from lme4py.results import MEGLMResult

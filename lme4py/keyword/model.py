@@ -12,7 +12,7 @@ from lme4py.design.build import lformula
 from lme4py.design.conventions import Conventions, with_conventions
 from lme4py.design.design import Design
 from lme4py.errors import DesignError, OptionError
-from lme4py.inference.robust import independent_clusters
+from lme4py.inference.uncertainty.robust import independent_clusters
 from lme4py.keyword.formula import chains_of, fixed_part, random_part
 from lme4py.keyword.names import term
 from lme4py.keyword.nesting import crossed_hint, nesting_notes

@@ -9,9 +9,9 @@ import numpy as np
 from lme4py.data.frame import Frame, as_factor_column
 from lme4py.design.conventions import Conventions
 from lme4py.design.design import Design
-from lme4py.engine.optimize import Control
+from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError
-from lme4py.inference.coefficients import check_alpha, check_ddf
+from lme4py.inference.estimates.coefficients import check_alpha, check_ddf
 from lme4py.keyword.names import column
 
 __all__ = ["check_robust", "control", "conventions"]

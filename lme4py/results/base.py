@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lme4py.engine.certificate import Certificate
-from lme4py.inference import likelihood, variance
-from lme4py.report import tidy as tidy_report
+from lme4py.inference.estimates import likelihood, variance
+from lme4py.report.summaries import tidy as tidy_report
 from lme4py.results.call import Call, update
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.fit import Fit
+    from lme4py.fits.linear import Fit
 
 __all__ = ["FittedModel"]
 

@@ -10,11 +10,11 @@ from lme4py.results.base import FittedModel
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.inference.allfit import AllFitResult
-    from lme4py.inference.check import CheckResult
-    from lme4py.inference.clusters import ClusterChoice
-    from lme4py.inference.influence import InfluenceResult
-    from lme4py.inference.repca import RePCA
+    from lme4py.inference.diagnostics.allfit import AllFitResult
+    from lme4py.inference.diagnostics.check import CheckResult
+    from lme4py.inference.diagnostics.influence import InfluenceResult
+    from lme4py.inference.diagnostics.repca import RePCA
+    from lme4py.inference.uncertainty.clusters import ClusterChoice
 
 __all__ = ["DiagnosticMethods"]
 
@@ -37,7 +37,7 @@ class DiagnosticMethods(FittedModel):
         -------
         InfluenceResult
         """
-        from lme4py.inference.influence import influence
+        from lme4py.inference.diagnostics.influence import influence
 
         return influence(self.fit, group, method)
 
@@ -56,7 +56,7 @@ class DiagnosticMethods(FittedModel):
         DataFrame
             One row per term.
         """
-        from lme4py.inference.drop1 import drop1
+        from lme4py.inference.tests.drop1 import drop1
 
         return drop1(self.fit, test, ddf)
 
@@ -82,7 +82,7 @@ class DiagnosticMethods(FittedModel):
         -------
         AllFitResult
         """
-        from lme4py.inference.allfit import all_fit
+        from lme4py.inference.diagnostics.allfit import all_fit
 
         return all_fit(self.fit, optimizers, n_starts, seed, max_evaluations)
 
@@ -93,7 +93,7 @@ class DiagnosticMethods(FittedModel):
         -------
         RePCA
         """
-        from lme4py.inference.repca import re_pca
+        from lme4py.inference.diagnostics.repca import re_pca
 
         return re_pca(self.fit)
 
@@ -104,6 +104,6 @@ class DiagnosticMethods(FittedModel):
         -------
         CheckResult
         """
-        from lme4py.inference.check import check
+        from lme4py.inference.diagnostics.check import check
 
         return check(self.fit)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lme4py.inference import glmm as numbers
-from lme4py.inference import ordinal
-from lme4py.inference.anova import anova
-from lme4py.inference.dispersion import shown_dispersion
-from lme4py.report import glmm_summary as report
-from lme4py.report.table import Table
+from lme4py.inference.estimates import generalised as numbers
+from lme4py.inference.estimates.dispersion import shown_dispersion
+from lme4py.inference.prediction import ordinal
+from lme4py.inference.tests.anova import anova
+from lme4py.report.summaries import generalised as report
+from lme4py.report.tables.table import Table
 from lme4py.results.base import FittedModel
 from lme4py.results.diagnostics import DiagnosticMethods
 from lme4py.results.inference import InferenceMethods
@@ -19,8 +19,8 @@ from lme4py.results.rows import RowMethods
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.engine.integral import IntegralCheck
-    from lme4py.glmm_fit import GlmmFit
+    from lme4py.engine.generalised.integral import IntegralCheck
+    from lme4py.fits.generalised import GlmmFit
 
 __all__ = ["MEGLMResult"]
 

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from lme4py.inference import coefficients, lrt
-from lme4py.inference.bootstrap import BootstrapResult, bootstrap
-from lme4py.inference.intervals import intervals
-from lme4py.inference.lrt import LRTestResult
-from lme4py.inference.profile import Profile, profile
-from lme4py.inference.r2 import r_squared
-from lme4py.inference.variance_se import variance_table
+from lme4py.inference.bootstrap.bootstrap import BootstrapResult, bootstrap
+from lme4py.inference.estimates import coefficients
+from lme4py.inference.estimates.intervals import intervals
+from lme4py.inference.lrt import lrt
+from lme4py.inference.lrt.lrt import LRTestResult
+from lme4py.inference.profile.profile import Profile, profile
+from lme4py.inference.shares.r2 import r_squared
+from lme4py.inference.uncertainty.variance_errors import variance_table
 from lme4py.results.base import FittedModel
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.inference.clusters import ClusterChoice
-    from lme4py.inference.icc import ICCResult
+    from lme4py.inference.shares.icc import ICCResult
+    from lme4py.inference.uncertainty.clusters import ClusterChoice
 
 __all__ = ["InferenceMethods"]
 
@@ -112,7 +113,7 @@ class InferenceMethods(FittedModel):
         DataFrame
             One row per term, or one per model.
         """
-        from lme4py.inference.anova import anova_table
+        from lme4py.inference.tests.anova import anova_table
 
         others = [model for model in (type, ddf, *models) if isinstance(model, FittedModel)]
         if others:
@@ -127,7 +128,7 @@ class InferenceMethods(FittedModel):
         DataFrame
             One row per random effect, after that of the model itself.
         """
-        from lme4py.inference.ranova import ranova
+        from lme4py.inference.lrt.ranova import ranova
 
         return ranova(self.fit)
 
@@ -172,7 +173,7 @@ class InferenceMethods(FittedModel):
         DataFrame
             One row, or one for each row of L where `joint` is false.
         """
-        from lme4py.inference.anova import contest
+        from lme4py.inference.tests.anova import contest
 
         return contest(self.fit, L, ddf, value, joint, vcov, cluster)
 
@@ -338,7 +339,7 @@ class InferenceMethods(FittedModel):
         -------
         ICCResult
         """
-        from lme4py.inference.icc import icc
+        from lme4py.inference.shares.icc import icc
 
         return icc(self.fit, component, alpha, **kw)
 
@@ -357,7 +358,7 @@ class InferenceMethods(FittedModel):
         DataFrame
             One row for each grouping factor.
         """
-        from lme4py.inference.icc import icc_table
+        from lme4py.inference.shares.icc import icc_table
 
         return icc_table(self.fit, alpha, **kw)
 

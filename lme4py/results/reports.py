@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Self
 from numpy.typing import NDArray
 
 from lme4py.inference.slim import slim_fit
-from lme4py.report import maketables
-from lme4py.report import summary as summary_report
-from lme4py.report import tidy as tidy_report
-from lme4py.report.augment import augment
-from lme4py.report.html import render_html
-from lme4py.report.latex import render_latex
-from lme4py.report.markdown import render_markdown
-from lme4py.report.stata_summary import stata_tables
-from lme4py.report.table import Table
-from lme4py.report.text import render_text
+from lme4py.report.summaries import summary as summary_report
+from lme4py.report.summaries import tidy as tidy_report
+from lme4py.report.summaries.augment import augment
+from lme4py.report.summaries.stata import stata_tables
+from lme4py.report.tables import maketables
+from lme4py.report.tables.html import render_html
+from lme4py.report.tables.latex import render_latex
+from lme4py.report.tables.markdown import render_markdown
+from lme4py.report.tables.table import Table
+from lme4py.report.tables.text import render_text
 from lme4py.results.base import FittedModel
 
 if TYPE_CHECKING:
@@ -199,13 +199,13 @@ class ReportMethods(FittedModel):
             (the random intercept when not given, "all" for every effect), qq and shrinkage; parameters for profile; a
             variable of the data for fitted and effect.
         **kw
-            ``ax``, ``figsize``, and the options of the kind; see `lme4py.report.plots`.
+            ``ax``, ``figsize``, and the options of the kind; see `lme4py.report.plots.plots`.
 
         Returns
         -------
         matplotlib Axes, or an array of them for a plot of several panels
         """
-        from lme4py.report.plots import plot
+        from lme4py.report.plots.plots import plot
 
         return plot(self.fit, kind, variable, **kw)
 
@@ -221,7 +221,7 @@ class ReportMethods(FittedModel):
         -------
         DataFrame
         """
-        from lme4py.report.plots import plot_data
+        from lme4py.report.plots.plots import plot_data
 
         return plot_data(self.fit, kind, variable, **kw)
 

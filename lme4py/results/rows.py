@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import ArrayLike
 
-from lme4py.inference import predict as prediction
-from lme4py.inference import random_effects, residuals
-from lme4py.inference import refit as refitting
-from lme4py.inference import simulate as simulation
-from lme4py.inference.quantile_residuals import QuantileResiduals, quantile_residuals
-from lme4py.inference.vce import with_vce
+from lme4py.inference.diagnostics import residuals
+from lme4py.inference.diagnostics.quantile_residuals import QuantileResiduals, quantile_residuals
+from lme4py.inference.estimates import random_effects
+from lme4py.inference.prediction import predict as prediction
+from lme4py.inference.refits import refit as refitting
+from lme4py.inference.refits import simulate as simulation
+from lme4py.inference.uncertainty.vce import with_vce
 from lme4py.results.base import FittedModel
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The factor of the penalised normal equations: symbolic structure, sweep, adjoint, trailing block."""

@@ -1,0 +1,1 @@
+"""Generalised and ordinal models: conditional mode, Laplace, quadrature, start, solve."""

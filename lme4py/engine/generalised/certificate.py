@@ -1,0 +1,126 @@
+"""What is proved about the optimum of a generalised linear mixed model, and what it was compared with."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from lme4py.engine.certificate import (
+    CONVERGED,
+    SINGULAR,
+    Certificate,
+    TermNames,
+    describe_singular,
+    second_minimum,
+    verdict,
+    with_estimate,
+)
+from lme4py.engine.generalised.descent import GlmmOptimum
+from lme4py.engine.generalised.hessian import curvature_floor, newton_step, scaled_eigen
+from lme4py.engine.generalised.problem import GlmmProblem
+from lme4py.linalg.types import FloatArray
+
+# A row that is met exactly adds 1 to the slope of -2 log-likelihood in log dispersion; at a limit there is none.
+_GROWS = 0.3
+_FALLS = (
+    "From another start the criterion falls below this minimum, but to none: rows are met exactly there, or the "
+    "Laplace approximation breaks down. The estimates are a local maximum of a likelihood that is larger elsewhere."
+)
+_BOTH_SIGNS = (
+    "The linear predictor has both signs, and the {link} link has a pole or a zero between them: every way to give "
+    "rows a sign has minima of its own, many more than were compared. Use another link if the signs make no sense."
+)
+
+
+def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, trouble: str = "") -> Certificate:
+    """Test the first- and second-order conditions of a minimum with the difference Hessian.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    optimum : GlmmOptimum
+    names : sequence of (label, column names), one per term
+    trouble : str
+        A known reason why there is no optimum, such as separation; the fit is then not certified.
+    """
+    theta = optimum.phi[: problem.n_theta]
+    floor = curvature_floor(optimum.found, problem.unit)
+    trouble = trouble or _unbounded(problem, optimum)
+    _, bound = newton_step(optimum.hessian, optimum.gradient, floor)
+    free = np.ones(optimum.gradient.size, dtype=bool)
+    if problem.n_dispersion:
+        free[-1] = not problem.at_limit(optimum.phi[-1])
+    _, values, _ = scaled_eigen(optimum.hessian[np.ix_(free, free)], floor)
+    stand_in: Any = SimpleNamespace(
+        problem=SimpleNamespace(templates=problem.templates, scaling=SimpleNamespace(S=problem.S))
+    )
+    singular = describe_singular(stand_in, theta, names)
+    shown = with_estimate(singular, problem.identification, problem.templates.factors(theta), problem.S)
+    boundary = _boundary_derivative(problem, theta, optimum.hessian)
+    lowest = float(values[0]) if values.size else 0.0
+    # What counts is the criterion beside the point: differences can make a curvature of zero negative.
+    descends = optimum.descends
+    converged = bound < CONVERGED and not descends and not trouble
+    caution = "" if trouble or not converged else _caution(problem, optimum)
+    return Certificate(
+        gradient_norm=float(np.sqrt(2.0 * bound)),
+        min_eigenvalue=lowest,
+        bound=bound,
+        boundary_derivative=boundary,
+        converged=converged,
+        is_singular=bool(singular),
+        singular=shown,
+        verdict=f"Not converged to finite estimates: {trouble}"
+        if trouble
+        else verdict(
+            "-2 log-likelihood",
+            converged,
+            bound,
+            descends,
+            shown,
+            optimum.compared,
+            unidentified=problem.identification.sentences,
+            value=optimum.value,
+        )
+        + _limit(problem, optimum)
+        + (f" {caution}" if caution else ""),
+        unidentified=problem.identification.sentences,
+        compared=optimum.compared,
+        caution=caution,
+        second=second_minimum(optimum.compared, optimum.value) if converged else None,
+    )
+
+
+def _caution(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
+    """What stands beside a proved minimum, or ""."""
+    link, eta = problem.family.link, optimum.found.mode.eta
+    split = link.has_pole and bool((eta > 0.0).any() and (eta < 0.0).any())
+    parts = (_FALLS if optimum.falls else "", _BOTH_SIGNS.format(link=link.name) if split else "")
+    return " ".join(part for part in parts if part)
+
+
+def _limit(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
+    """A sentence about a dispersion at the end of its range, or ""."""
+    if not problem.n_dispersion or not problem.at_limit(optimum.phi[-1]):
+        return ""
+    return f" The dispersion is at the end of its range: {problem.limit_model}."
+
+
+def _unbounded(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
+    """Why there is no maximum where the likelihood still grows at the end of the range of the dispersion, or ""."""
+    if not problem.n_dispersion or not problem.at_limit(optimum.phi[-1]) or abs(optimum.gradient[-1]) < _GROWS:
+        return ""
+    return (
+        f"the likelihood has no maximum: it grows without bound as {problem.family.parameter} goes to "
+        f"{problem.family.dispersion(problem.reported_lambda(optimum.phi[-1])):g}, because fixed and random effects "
+        "together reproduce rows exactly, or to less than 1e-5 of their size. Check the response, leave terms out, or "
+        "merge levels of the grouping factors."
+    )
+
+
+def _boundary_derivative(problem: GlmmProblem, theta: FloatArray, hessian: FloatArray) -> float | None:
+    """Smallest one-sided derivative in a variance that is zero: half the curvature in its standard deviation."""
+    zero = np.flatnonzero(problem.templates.diagonal() & (np.abs(theta) < SINGULAR * 1e-3))
+    return 0.5 * float(hessian.diagonal()[zero].min()) if zero.size else None

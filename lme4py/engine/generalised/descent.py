@@ -1,0 +1,548 @@
+"""From a start down to a local minimum of the criterion of a generalised linear mixed model.
+
+First the criterion with nAGQ = 0 (beta in the mode, with u) over theta and the dispersion, loosely; then the
+Laplace or quadrature criterion over (theta, beta, log dispersion) together, by trust-region steps whose model is
+the average information of the working linear model plus what secants teach. The Hessian at the end is made of
+differences of the analytic gradient: it certifies the minimum, polishes it by one Newton step and gives the
+covariance of all parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lme4py.engine.certificate import CONVERGED, Evaluation, Rival
+from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
+from lme4py.engine.generalised.hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
+from lme4py.engine.generalised.laplace import FLAT_MODE, Laplace
+from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
+from lme4py.engine.generalised.start import Start
+from lme4py.engine.optimise import Control, Local, Optimum, learn_bounded, minimise
+from lme4py.errors import DesignError
+from lme4py.linalg.types import FloatArray
+
+# Relative standard deviations below this are tried as exact zeros.
+_SNAP = 0.02
+# Below this the random effects do not change a single digit of the criterion.
+_NO_VARIANCE = 1e-9
+# The first stage only has to come near the optimum of the second.
+_ROUGH = 1e-2
+# First trust-region radius in units of standard errors.
+_RADIUS = 4.0
+# Parts of the first standard deviations that are tried.
+_SHRINK = (1.0, 0.3, 0.1, 0.03)
+# Steps off a point with negative curvature, in units of 1 / sqrt(curvature), and how often they are tried.
+_BESIDE_SADDLE = (0.01, 0.1, 0.3, 1.0)
+_ESCAPES = 2
+# Parts of the unit of the dispersion at which its slope is taken beside its limit.
+_INWARDS = (1e-4, 1e-2)
+# Tolerance of the second stage.
+_FINE = 1e-9
+# Ends of the first stage that are nearer than this, in units of the curvature, are the same.
+_MERGED = 0.3
+
+
+@dataclass(frozen=True)
+class GlmmOptimum:
+    """Where the optimiser stopped; everything in the engine's columns.
+
+    Attributes
+    ----------
+    phi : ndarray, shape (m + p + d,)
+        theta, beta and log dispersion.
+    found : Laplace
+        Value and gradient there; for nAGQ > 1 those of the Laplace criterion at the same point.
+    value : float
+        -2 log-likelihood.
+    gradient : ndarray, shape (m + p + d,), or (m + d,) for nAGQ = 0
+    hessian : ndarray
+        Of the same size, from differences of analytic gradients.
+    log : tuple of Evaluation
+    descends : bool
+        The criterion is lower beside this point.
+    compared : tuple of Rival
+        Other starts, none of which led to a lower minimum.
+    falls : bool
+        From another start the criterion fell lower, but to no minimum.
+    """
+
+    phi: FloatArray
+    found: Laplace
+    value: float
+    gradient: FloatArray
+    hessian: FloatArray
+    log: tuple[Evaluation, ...]
+    descends: bool = False
+    compared: tuple[Rival, ...] = ()
+    falls: bool = False
+
+    @property
+    def is_minimum(self) -> bool:
+        """Whether this is a local minimum as far as gradient and Hessian tell."""
+        floor = curvature_floor(self.found, self.found.finder.problem.unit)
+        return not self.descends and newton_step(self.hessian, self.gradient, floor)[1] < CONVERGED
+
+
+def joined(first: tuple[Evaluation, ...], second: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:
+    """One log after another.
+
+    Parameters
+    ----------
+    first, second : tuple of Evaluation
+    """
+    return first + tuple(replace(e, number=e.number + len(first)) for e in second)
+
+
+def first_point(local: Callable[[FloatArray], Local | None], x: FloatArray, problem: GlmmProblem) -> Local:
+    """The starting values, with smaller random effects where the criterion does not exist at them."""
+    for shrink in _SHRINK:
+        start = x.copy()
+        start[: problem.n_theta] *= shrink
+        here = local(start)
+        if here is not None:
+            return here
+    raise DesignError(
+        "the criterion cannot be evaluated at the starting values; give other ones (`start=`), or take columns out of "
+        "the random effects."
+        if problem.family.log_concave
+        else FLAT_MODE
+    )
+
+
+def minimise_scaled(
+    local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control, first: Local | None = None
+) -> Optimum:
+    """`minimise` in units of 1 / sqrt(curvature at the start), about standard errors.
+
+    Parameters
+    ----------
+    local : callable
+    start : ndarray
+    control : Control
+        Its radius counts in these units times `_RADIUS`.
+    first : Local, optional
+        What `local` gives at the start, where that is known.
+    """
+    first = local(start) if first is None else first
+    if first is None:
+        return minimise(local, start, control)
+    unit = 1.0 / np.sqrt(np.maximum(np.abs(first.hessian.diagonal()), 1e-6))
+    waiting = [first]
+
+    def scaled(point: FloatArray) -> Local | None:
+        here = waiting.pop() if waiting else local(point * unit)
+        if here is None:
+            return None
+        return Local(point, here.value, here.gradient * unit, here.hessian * np.outer(unit, unit), here.source)
+
+    optimum = minimise(scaled, start / unit, replace(control, radius=_RADIUS * control.radius), learn_bounded)
+    log = tuple(replace(e, theta=tuple((np.array(e.theta) * unit).tolist())) for e in optimum.log)
+    hessian = optimum.hessian / np.outer(unit, unit)
+    return replace(optimum, theta=optimum.theta * unit, log=log, hessian=hessian)
+
+
+def with_snaps(
+    local: Callable[[FloatArray], Local | None],
+    start: FloatArray,
+    control: Control,
+    problem: GlmmProblem,
+    first: Local | None = None,
+) -> Optimum:
+    """`minimise`, and again from the boundary: exact zeros of small standard deviations, the limit of the dispersion.
+
+    Parameters
+    ----------
+    local : callable
+        In theta and what else is free; a log dispersion is the last of it.
+    start : ndarray
+    control : Control
+    problem : GlmmProblem
+    first : Local, optional
+        What `local` gives at the start, where that is known.
+    """
+    optimum = minimise_scaled(local, start, control, first)
+    for snap in (_zeros, _limit):
+        for _ in range(3):
+            before = optimum
+            optimum = _snapped(local, optimum, control, snap(problem, optimum.theta))
+            if not optimum.value < before.value - 1e-9 * max(1.0, abs(optimum.value)):
+                break
+    return optimum
+
+
+def _snapped(
+    local: Callable[[FloatArray], Local | None], optimum: Optimum, control: Control, point: FloatArray | None
+) -> Optimum:
+    """The optimum from a point on the boundary, if it is as good."""
+    there = None if point is None else local(point)
+    if point is None or there is None or there.value > optimum.value + 1e-3:
+        # The data know that this small standard deviation, or that little dispersion, is none.
+        return optimum
+    again = minimise_scaled(local, point, control, there)
+    log = joined(optimum.log, again.log)
+    if again.value > optimum.value + 1e-8 * max(1.0, abs(optimum.value)):
+        return replace(optimum, log=log)
+    return replace(again, log=log)
+
+
+def _zeros(problem: GlmmProblem, phi: FloatArray) -> FloatArray | None:
+    """Parameters with small singular values of each T set to zero; None if none is small, or all are zero already."""
+    templates = problem.templates
+    factors = templates.factors(phi[: problem.n_theta])
+    changed = False
+    for i, (T, template) in enumerate(zip(factors, templates.templates, strict=True)):
+        sizes = np.linalg.svd(T, compute_uv=False)
+        if sizes[-1] < _SNAP and (sizes[sizes < _SNAP] > 0.0).any():
+            factors[i] = template.truncate(T, _SNAP)
+            changed = True
+    if not changed:
+        return None
+    theta = templates.theta_of_factors(factors)
+    if np.allclose(theta, phi[: problem.n_theta], rtol=0, atol=1e-14):
+        return None
+    return np.concatenate([theta, phi[problem.n_theta :]])
+
+
+def _limit(problem: GlmmProblem, phi: FloatArray) -> FloatArray | None:
+    """Parameters with the dispersion at its limit; None where it is far from it, or there already."""
+    if not problem.n_dispersion or not problem.in_tail(float(phi[-1])) or problem.at_limit(float(phi[-1])):
+        return None
+    return np.append(phi[:-1], problem.limit_lambda)
+
+
+def canonical(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
+    """The same covariances with non-negative diagonals; what is rounding beside the predictor's unit is zero."""
+    theta = problem.templates.theta_of_factors(problem.templates.factors(phi[: problem.n_theta]))
+    theta = np.where(np.abs(theta) < _NO_VARIANCE, 0.0, theta)
+    return np.concatenate([theta, phi[problem.n_theta :]])
+
+
+# -- the end -----------------------------------------------------------------------------------------------------
+
+
+def no_value(problem: GlmmProblem) -> DesignError:
+    if not problem.family.log_concave:
+        return DesignError(FLAT_MODE)
+    return DesignError(
+        "the criterion cannot be evaluated around the point where it is smallest; simplify the random effects, or give "
+        "other starting values (`start=`)."
+    )
+
+
+def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
+    """Difference Hessian, one Newton step with it, and the derivatives there.
+
+    Parameters
+    ----------
+    criterion : JointCriterion
+    optimum : Optimum
+        In all parameters.
+    """
+    problem = criterion.finder.problem
+    phi = canonical(problem, optimum.theta)
+    here = optimum.source if (phi == optimum.theta).all() else criterion.evaluate(phi)
+    if here is None:
+        raise no_value(problem)
+    found, value, gradient = here
+
+    def slope(point: FloatArray) -> FloatArray:
+        result = criterion.evaluate(point, beside=True)
+        if result is None:
+            raise no_value(problem)
+        return result[2]
+
+    criterion.base, criterion.best = found, value
+    held = problem.held(phi)
+    hessian = difference_hessian(slope, phi, optimum.hessian, gradient, held)
+    floor = curvature_floor(found, problem.unit)
+    for _ in range(2):
+        step, bound = newton_step(hessian, gradient, floor)
+        # A zero on the boundary stays one: its gradient is rounding.
+        step[held | ((phi == 0.0) & (np.abs(step) < 1e-8))] = 0.0
+        if bound < 1e-13:
+            break
+        trial = criterion.evaluate(phi + step)
+        if trial is None or trial[1] > value + 1e-11 * max(1.0, abs(value)):
+            break
+        if newton_step(hessian, trial[2], floor)[1] > bound:
+            break
+        phi, (found, value, gradient) = phi + step, trial
+    return GlmmOptimum(phi, found, value, gradient, hessian, optimum.log)
+
+
+def _finish_profiled(criterion: ProfiledCriterion, optimum: Optimum) -> GlmmOptimum:
+    problem = criterion.finder.problem
+    x = canonical(problem, optimum.theta)
+    found = criterion.evaluate(x)
+    if found is None:
+        raise no_value(problem)
+
+    def slope(point: FloatArray) -> FloatArray:
+        result = criterion.evaluate(point)
+        if result is None:
+            raise no_value(problem)
+        return result.gradient
+
+    hessian = difference_hessian(slope, x, optimum.hessian, found.gradient, problem.held(x))
+    phi = problem.join(found.mode.theta, found.mode.beta, found.mode.lam)
+
+    def value_at(point: FloatArray) -> float:
+        there = criterion.evaluate(point)
+        return np.inf if there is None else there.value
+
+    lower = _downhill(value_at, x, found.value, hessian, curvature_floor(found, problem.unit))
+    return GlmmOptimum(phi, found, found.value, found.gradient, hessian, optimum.log, descends=lower is not None)
+
+
+# -- the whole way -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where a descent has ended, before its Hessian is known.
+
+    Attributes
+    ----------
+    first : float
+        The criterion at the start: the one with nAGQ = 0, unless the descent began in all parameters.
+    near : ndarray
+        Where the first stage ended, in theta and what else is free there.
+    value : float
+    phi : ndarray
+    found : Laplace
+        All three at the end, in all parameters.
+    finish : callable
+        The certified end.
+    """
+
+    first: float
+    near: FloatArray
+    value: float
+    phi: FloatArray
+    found: Laplace
+    finish: Callable[[], GlmmOptimum]
+
+
+class Descents:
+    """The ways down in one model.
+
+    Parameters
+    ----------
+    finder : ModeFinder
+    control : Control
+    refine : callable, optional
+        Laplace -> (value, gradient) of a better approximation; for nAGQ > 1.
+    profiled : bool
+        nAGQ = 0.
+    """
+
+    def __init__(
+        self,
+        finder: ModeFinder,
+        control: Control,
+        refine: Callable[[Laplace], tuple[float, FloatArray]] | None = None,
+        profiled: bool = False,
+    ) -> None:
+        self.finder, self.problem, self.control = finder, finder.problem, control
+        self.refine, self.profiled = refine, profiled
+
+    def hasty(self, max_evaluations: int) -> Descents:
+        """The same ways with fewer evaluations.
+
+        Parameters
+        ----------
+        max_evaluations : int
+        """
+        control = replace(self.control, max_evaluations=min(max_evaluations, self.control.max_evaluations))
+        return Descents(self.finder, control, self.refine, self.profiled)
+
+    def glance(self, start: Start) -> Laplace | None:
+        """The criterion with nAGQ = 0 at a start; None where it has no value.
+
+        Parameters
+        ----------
+        start : Start
+        """
+        x = np.append(start.theta, start.lam) if self.problem.n_nuisance else start.theta
+        return ProfiledCriterion(self.finder, start.beta).evaluate(x, 1e-6)
+
+    def down(self, start: Start, known: Sequence[Way] = (), tolerance: float = _FINE) -> Way:
+        """First nAGQ = 0, then the criterion itself.
+
+        Parameters
+        ----------
+        start : Start
+        known : sequence of Way
+            Where the first stage ends at the end of one of theirs, that way itself is returned.
+        tolerance : float
+            Of the second stage.
+
+        Raises
+        ------
+        DesignError
+            The criterion has no value around the start.
+        """
+        problem = self.problem
+        if self.profiled:
+            return self._profiled(start)
+        rough = ProfiledCriterion(self.finder, start.beta)
+        x = np.append(start.theta, start.lam) if problem.n_nuisance else start.theta
+
+        def loosely(x: FloatArray) -> Local | None:
+            return rough.local(x, 1e-6)
+
+        here = first_point(loosely, x, problem)
+        stage = minimise_scaled(loosely, here.theta, replace(self.control, tolerance=_ROUGH), here)
+        for other in known:
+            if _same(other.near, stage):
+                return other
+        mode = stage.source.mode
+        return self._joint(problem.join(mode.theta, mode.beta, mode.lam), tolerance, here.value, stage)
+
+    def beside(self, start: Start, tolerance: float = _FINE) -> Way:
+        """The criterion itself, in all parameters at once.
+
+        Parameters
+        ----------
+        start : Start
+        tolerance : float
+
+        Raises
+        ------
+        DesignError
+        """
+        if self.profiled:
+            return self._profiled(start)
+        return self._joint(self.problem.join(start.theta, start.beta, start.lam), tolerance)
+
+    def _profiled(self, start: Start) -> Way:
+        rough = ProfiledCriterion(self.finder, start.beta)
+        x = np.append(start.theta, start.lam) if self.problem.n_nuisance else start.theta
+        here = first_point(rough.local, x, self.problem)
+        found = with_snaps(rough.local, here.theta, self.control, self.problem, here)
+        mode = found.source.mode
+        phi = self.problem.join(mode.theta, mode.beta, mode.lam)
+        return Way(
+            here.value,
+            found.theta,
+            found.value,
+            phi,
+            found.source,
+            lambda: _finish_profiled(rough, found),
+        )
+
+    def _joint(
+        self, phi: FloatArray, tolerance: float, first: float | None = None, stage: Optimum | None = None
+    ) -> Way:
+        criterion = JointCriterion(self.finder, self.refine)
+        criterion.base = None if stage is None else stage.source
+        here = first_point(criterion.local, phi, self.problem)
+        optimum = with_snaps(
+            criterion.local, here.theta, replace(self.control, tolerance=tolerance), self.problem, here
+        )
+        log = optimum.log if stage is None else joined(stage.log, optimum.log)
+        optimum = replace(optimum, log=log)
+        near = optimum.theta if stage is None else stage.theta
+        value = here.value if first is None else first
+        return Way(
+            value,
+            near,
+            optimum.value,
+            optimum.theta,
+            optimum.source[0],
+            lambda: self._end(criterion, optimum, tolerance),
+        )
+
+    def _end(self, criterion: JointCriterion, optimum: Optimum, tolerance: float) -> GlmmOptimum:
+        """The end of a descent with its Hessian, off saddles and off a limit that is no minimum."""
+        settings = replace(self.control, tolerance=_FINE)
+        if tolerance > _FINE:
+            again = with_snaps(criterion.local, optimum.theta, settings, self.problem)
+            optimum = replace(again, log=joined(optimum.log, again.log))
+        result = finish(criterion, optimum)
+        for _ in range(_ESCAPES):
+            lower = _below(criterion, result)
+            if lower is None:
+                return result
+            optimum = with_snaps(criterion.local, lower, settings, self.problem)
+            result = finish(criterion, replace(optimum, log=joined(result.log, optimum.log)))
+        return replace(result, descends=_below(criterion, result) is not None)
+
+
+def _same(near: FloatArray, stage: Optimum) -> bool:
+    """Whether the first stage ended where another one did, in units of the curvature."""
+    if near.shape != stage.theta.shape:
+        return False
+    unit = np.sqrt(np.maximum(np.abs(stage.hessian.diagonal()), 1e-6))
+    return bool((np.abs(near - stage.theta) * unit < _MERGED).all())
+
+
+# -- off a point that is no minimum ---------------------------------------------------------------------------------
+
+
+def _below(criterion: JointCriterion, optimum: GlmmOptimum) -> FloatArray | None:
+    """A lower point beside an optimum in all parameters: off the limit of the dispersion, or off a saddle."""
+    inside = off_limit(criterion, optimum.phi)
+    if inside is not None:
+        return inside
+
+    def value_at(phi: FloatArray) -> float:
+        found = criterion.evaluate(phi, beside=True)
+        return np.inf if found is None else found[1]
+
+    floor = curvature_floor(optimum.found, criterion.finder.problem.unit)
+    return _downhill(value_at, optimum.phi, optimum.value, optimum.hessian, floor)
+
+
+def off_limit(criterion: JointCriterion, phi: FloatArray) -> FloatArray | None:
+    """A point with a dispersion inside its range, where the criterion falls from the limit inwards; else None.
+
+    Parameters
+    ----------
+    criterion : JointCriterion
+    phi : ndarray
+        A minimum over everything but the dispersion.
+
+    Notes
+    -----
+    In lambda there is no slope at the limit. In s = exp(-|lambda - unit|), which is proportional to the dispersion or
+    its reciprocal, there is: two gradients give the parabola whose minimum is the point.
+    """
+    problem = criterion.finder.problem
+    if not problem.n_dispersion or not problem.at_limit(float(phi[-1])):
+        return None
+    slopes = []
+    for share in _INWARDS:
+        lam = problem.lambda_inwards(share)
+        there = criterion.evaluate(np.append(phi[:-1], lam))
+        if there is None:
+            return None
+        slopes.append(-float(np.sign(problem.limit_lambda - lam)) * float(there[2][-1]) / share)
+    curvature = (slopes[1] - slopes[0]) / (_INWARDS[1] - _INWARDS[0])
+    at_limit = slopes[0] - curvature * _INWARDS[0]
+    if at_limit >= 0.0 or (curvature > 0.0 and 0.5 * at_limit**2 / curvature < CONVERGED):
+        return None
+    best = -at_limit / curvature if curvature > 0.0 else np.inf
+    return np.append(phi[:-1], problem.lambda_inwards(float(np.clip(best, _INWARDS[0], 0.3))))
+
+
+def _downhill(
+    value_at: Callable[[FloatArray], float], x: FloatArray, value: float, hessian: FloatArray, floor: float
+) -> FloatArray | None:
+    """A lower point along the direction of negative curvature, if there are any.
+
+    A symmetric saddle has no gradient, and where a curvature is zero, the differences can make it negative: only the
+    criterion itself tells these from a minimum.
+    """
+    d, values, vectors = scaled_eigen(hessian, floor)
+    if not values.size or values[0] >= -1e-3:
+        return None
+    for size in _BESIDE_SADDLE:
+        for sign in (1.0, -1.0):
+            point: FloatArray = x + sign * size * vectors[:, 0] / d
+            if value_at(point) < value - CONVERGED:
+                return point
+    return None

@@ -1,0 +1,101 @@
+"""The Hessian of a criterion from differences of its gradient, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lme4py.engine.generalised.laplace import Laplace
+from lme4py.linalg.types import BoolArray, FloatArray
+
+# Difference steps in units of 1 / sqrt(curvature): the error of a central difference is about its square.
+_DIFFERENCE = 1e-3
+# Scaled curvatures below this are none.
+_FLAT = 1e-7
+
+
+def difference_hessian(
+    slope: Callable[[FloatArray], FloatArray],
+    phi: FloatArray,
+    rough: FloatArray,
+    gradient: FloatArray,
+    held: BoolArray | None = None,
+) -> FloatArray:
+    """Hessian by central differences of analytic gradients.
+
+    Parameters
+    ----------
+    slope : callable
+    phi : ndarray, shape (r,)
+    rough : ndarray, shape (r, r)
+        A Hessian model, for the steps.
+    gradient : ndarray, shape (r,)
+    held : ndarray of bool, shape (r,), optional
+        Parameters that cannot move; their rows and columns are zero.
+    """
+    size = np.sqrt(np.maximum(np.abs(rough.diagonal()), 1e-6))
+    rows = []
+    for i in range(phi.size):
+        if held is not None and held[i]:
+            rows.append(np.zeros(phi.size))
+            continue
+        h = min(_DIFFERENCE / float(size[i]), 0.01)
+        up, down = phi.copy(), phi.copy()
+        up[i] += h
+        down[i] -= h
+        rows.append((slope(up) - slope(down)) / (2.0 * h))
+    hessian = np.array(rows).reshape(phi.size, phi.size)
+    if held is not None:
+        hessian[:, held] = 0.0
+    symmetric: FloatArray = 0.5 * (hessian + hessian.T)
+    return symmetric
+
+
+def curvature_floor(found: Laplace, unit: float = 1.0) -> float:
+    """Curvatures below this are rounding beside that of a predictor with the weights of the data.
+
+    Parameters
+    ----------
+    found : Laplace
+    unit : float
+        That of the problem's linear predictor.
+    """
+    w = np.abs(found.mode.w)
+    return max(1e-3 * unit**2 * float(w.mean()), 1e-300)
+
+
+def scaled_eigen(hessian: FloatArray, floor: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Scales d, and eigenvalues and vectors of the Hessian divided by d d'."""
+    d = np.sqrt(np.maximum(np.abs(hessian.diagonal()), floor))
+    values, vectors = np.linalg.eigh(hessian / np.outer(d, d))
+    return d, values, vectors
+
+
+def newton_step(hessian: FloatArray, gradient: FloatArray, floor: float) -> tuple[FloatArray, float]:
+    """Newton step, and how much the criterion could still fall; flat directions are left alone."""
+    d, values, vectors = scaled_eigen(hessian, floor)
+    along = vectors.T @ (gradient / d)
+    used = np.where(np.abs(values) > 1e-7, 1.0 / np.maximum(np.abs(values), 1e-7), 0.0)
+    bound = 0.5 * float(np.sum(along**2 / np.maximum(np.abs(values), 1e-7)))
+    return -(vectors @ (used * along)) / d, bound
+
+
+def inverse_hessian(hessian: FloatArray, floor: float, n_theta: int) -> FloatArray:
+    """Inverse with a zero for flat directions of theta, and a very large number for those of other parameters.
+
+    Elements of a singular T that change nothing carry no information and have no variance; a fixed effect without
+    information, as after separation, is unknown.
+
+    Parameters
+    ----------
+    hessian : ndarray, shape (r, r)
+    floor : float
+    n_theta : int
+        theta come first.
+    """
+    d, values, vectors = scaled_eigen(hessian, floor)
+    of_theta = (vectors[:n_theta] ** 2).sum(axis=0) > 0.5
+    used = np.where(values > _FLAT, 1.0 / np.maximum(values, _FLAT), np.where(of_theta, 0.0, 1.0 / _FLAT))
+    out: FloatArray = (vectors * used) @ vectors.T / np.outer(d, d)
+    return out

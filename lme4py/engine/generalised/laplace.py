@@ -1,0 +1,221 @@
+"""The Laplace criterion of a generalised linear mixed model and its exact gradient.
+
+With s = d log f / d eta, h the diagonal of Z Lambda M^-1 Lambda'Z', c = h dW/deta, a = H^-1 Lambda'Z'c, where H has
+the observed weights, and r = c - W_obs Z Lambda a,
+
+    d / d beta   = X'(r - 2 s)
+    d / d theta  = (r - 2 s)'Z dLambda u + a'dLambda'Z's + 2 tr(M^-1 Lambda'Z'WZ dLambda)
+    d / d lambda = -2 dlogf/dlambda + h'dW/dlambda + (Z Lambda a)'ds/dlambda     (each element)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lme4py.engine.factor.crossproducts import Factor
+from lme4py.engine.factor.sweep import Swept
+from lme4py.engine.generalised.problem import FixedSystem, GlmmProblem, Mode, ModeError, ModeFinder
+from lme4py.families.nuisance import as_columns, total
+from lme4py.frozen import computed_once
+from lme4py.linalg.types import FloatArray
+
+# The prior alone has curvature 1; below 1 / _FLAT of it the likelihood of a group has no proper mode.
+_FLAT = 50.0
+# Points with more than this part of it lie at the edge.
+_EDGE = 0.8
+FLAT_MODE = (
+    "the observed information of a group nearly vanishes at its mode (the likelihood is not log-concave with this "
+    "link), and the Laplace approximation breaks down there; use hessian='expected', or another link."
+)
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """The Laplace criterion at a point; derivatives are made when they are first asked for.
+
+    Attributes
+    ----------
+    finder : ModeFinder
+    mode : Mode
+    rows : EtaDerivatives
+        Of order 3 at the mode.
+    swept : Swept
+        The factor M.
+    profiled : bool
+        The mode is one of (beta, u), as for nAGQ = 0.
+    """
+
+    finder: ModeFinder
+    mode: Mode
+    rows: Any
+    swept: Swept
+    profiled: bool
+
+    @property
+    def value(self) -> float:
+        """-2 log-likelihood."""
+        return self.mode.objective + self.swept.log_det
+
+    @computed_once
+    def _log_det(self) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
+        return self.finder.problem.products.log_det_derivatives(self.swept)
+
+    @property
+    def G(self) -> list[FloatArray]:
+        """Derivative of log|M| in Sigma of each factor, (k, k)."""
+        return self._log_det[1]
+
+    @property
+    def diagonal(self) -> list[FloatArray]:
+        """Blocks of Lambda M^-1 Lambda' of each factor, (k, k, J)."""
+        return self._log_det[2]
+
+    @computed_once
+    def gradient(self) -> FloatArray:
+        """In (theta, beta, lambda), or (theta, lambda) when beta is profiled."""
+        problem, products, mode, rows = self.finder.problem, self.finder.problem.products, self.mode, self.rows
+        h, G, _ = self._log_det
+        expected = problem.uses_expected
+        c = h * (rows.dw_exp if expected else rows.dw_obs)
+        if self.profiled and problem.n_fixed:
+            system = FixedSystem(problem, mode.swept, mode.w, c)
+            a, b_a = system.residual_modes()
+            moved = products.spread(b_a) + problem.X @ system.solution
+        else:
+            a, b_a = products.solve(mode.swept, c)
+            moved = products.spread(b_a)
+        rest = c - mode.w * moved
+        through_mode = _outer_by_factor(problem.factors, products.gather(rest) - 2.0 * mode.score, mode.u)
+        through_T = _outer_by_factor(problem.factors, mode.score, a)
+        by_T = [x + y + 2.0 * g @ T for x, y, g, T in zip(through_mode, through_T, G, mode.T, strict=True)]
+        parts = [theta_gradient(problem, by_T)]
+        if not self.profiled:
+            parts.append(problem.X.T @ (rest - 2.0 * rows.score))
+        if problem.n_nuisance:
+            lam_w = rows.w_exp_lam if expected else rows.w_obs_lam
+            parts.append(-2.0 * total(rows.d_lam) + total(lam_w, h) + total(rows.score_lam, moved))
+        return np.concatenate(parts)
+
+
+def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
+    """The Laplace criterion at a mode.
+
+    Parameters
+    ----------
+    finder : ModeFinder
+    mode : Mode
+    profiled : bool
+        The mode is one of (beta, u): the criterion with nAGQ = 0.
+    """
+    problem = finder.problem
+    if mode.w is not mode.rows.w_obs:
+        raise ModeError("the observed information is not positive definite at the mode")
+    rows = mode.rows if mode.complete else finder.rows(mode.eta, mode.lam, 3)
+    swept = problem.products.factorize(mode.T, rows.w_exp) if problem.uses_expected else mode.swept
+    _check_curvature(problem, swept)
+    return Laplace(finder, mode, rows, swept, profiled)
+
+
+def _check_curvature(problem: GlmmProblem, swept: Swept) -> None:
+    """Refuse points where a group's curvature nearly vanishes: there the approximation has a pole, not an optimum."""
+    if not problem.family.log_concave and float(swept.stages[0].inverse.max()) > _FLAT:
+        raise ModeError(FLAT_MODE)
+
+
+def is_at_pole(found: Laplace) -> bool:
+    """Whether a point lies at the edge of the region where the approximation exists: the end of a fall into its pole.
+
+    Parameters
+    ----------
+    found : Laplace
+    """
+    concave = found.finder.problem.family.log_concave
+    return not concave and float(found.swept.stages[0].inverse.max()) > _EDGE * _FLAT
+
+
+def _outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:
+    """Sum over levels of left_j right_j' for each factor."""
+    out = []
+    start = 0
+    for factor in factors:
+        place = slice(start, start + factor.size)
+        out.append(left[place].reshape(factor.n_columns, -1) @ right[place].reshape(factor.n_columns, -1).T)
+        start += factor.size
+    return out
+
+
+def theta_gradient(problem: GlmmProblem, by_T: list[FloatArray]) -> FloatArray:
+    """Derivative in theta from the one in the T of each factor."""
+    parts: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
+    for factor, derivative in zip(problem.factors, by_T, strict=True):
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            parts[term] = problem.templates.templates[term].gradient(derivative[columns, columns])
+    return np.concatenate(parts)
+
+
+def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
+    """Hessian in (theta, beta, lambda) of the criterion of the working linear model, shape (m + p + d, m + p + d).
+
+    The average of observed and expected information (Gilmour et al. 1995) of the model z = X beta + Z b + e with
+    variance W^-1, which the Newton steps solve; X'V^-1X for beta. Thresholds are coefficients like beta; a log
+    dispersion has the curvature of the rows at fixed eta.
+    """
+    problem, mode = finder.problem, found.mode
+    products, templates = problem.products, problem.templates
+    m, p = problem.n_theta, problem.n_fixed
+    h = _directions(problem, mode)
+    columns = np.concatenate([products.rows @ h, problem.X], axis=1)
+    weighted = mode.w[:, None] * columns
+    corner = columns.T @ weighted
+    if problem.n_nuisance and not problem.n_dispersion:
+        # -d2l / (deta dgamma) stands for W times a column.
+        crossed = -as_columns(found.rows.score_lam)
+        beside = columns.T @ crossed
+        corner = np.block([[corner, beside], [beside.T, found.rows.curve_lam]])
+        weighted = np.concatenate([weighted, crossed], axis=1)
+    border = mode.swept.sweep_border(products.project(weighted))
+    hessian: FloatArray = corner - border.cross(border)
+    hessian = 0.5 * (hessian + hessian.T)
+    hessian[m:] *= 2.0
+    hessian[:m, m:] *= 2.0
+    score = _outer_by_factor(problem.factors, mode.score, mode.score)
+    for factor, g, s in zip(problem.factors, found.G, score, strict=True):
+        for term, place in zip(factor.terms, factor.columns, strict=True):
+            t = templates.slices[term]
+            hessian[t, t] += templates.templates[term].curvature((g - s)[place, place])
+    if not problem.n_dispersion:
+        return hessian
+    full = np.zeros((m + p + 1, m + p + 1))
+    full[: m + p, : m + p] = hessian
+    full[-1, -1] = dispersion_curvature(finder, found)
+    return full
+
+
+def dispersion_curvature(finder: ModeFinder, found: Laplace) -> float:
+    """Second derivative of -2 log f in log dispersion at fixed eta, by one difference."""
+    h = 1e-4
+    moved = finder.rows(found.mode.eta, found.mode.lam + h, 3)
+    curvature = -2.0 * float((moved.d_lam - found.rows.d_lam).sum()) / h
+    return max(curvature, 0.1)
+
+
+def _directions(problem: GlmmProblem, mode: Mode) -> FloatArray:
+    """(dLambda Lambda' + Lambda dLambda') Z's for each theta, (Q, m)."""
+    templates = problem.templates
+    by_term = templates.factors(mode.theta)
+    h = np.zeros((mode.u.size, templates.n_theta))
+    start = 0
+    for factor in problem.factors:
+        J = factor.n_levels
+        values = mode.score[start : start + factor.size].reshape(factor.n_columns, J)
+        block = h[start : start + factor.size].reshape(factor.n_columns, J, -1)
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            first = templates.slices[term].start
+            for i, dT in enumerate(templates.templates[term].directions):
+                half = dT @ by_term[term].T
+                block[columns, :, first + i] = (half + half.T) @ values[columns]
+        start += factor.size
+    return h

@@ -1,0 +1,198 @@
+"""The limit of a likelihood without a maximum: the optimum of what does not go to infinity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.linalg
+
+from lme4py.design.design import RandomTerm
+from lme4py.engine.certificate import CONVERGED
+from lme4py.engine.generalised.criteria import JointCriterion
+from lme4py.engine.generalised.descent import GlmmOptimum
+from lme4py.engine.generalised.hessian import curvature_floor, newton_step
+from lme4py.engine.generalised.nested_quadrature import make_quadrature
+from lme4py.engine.generalised.problem import GlmmProblem, Mode, ModeFinder
+from lme4py.engine.identification.recession import Recession, find_recession
+from lme4py.engine.identification.record import Identification
+from lme4py.families.base import Family, HalfRows
+from lme4py.families.ordinal import Ordinal
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
+
+__all__ = ["Limit", "find_limit", "range_hint"]
+
+# Beyond predictors of this size the rows that do not move would lose their digits.
+_FARTHEST = 1e8
+
+
+@dataclass(frozen=True)
+class Limit:
+    """An optimum in the directions that have one.
+
+    Attributes
+    ----------
+    optimum : GlmmOptimum
+        At a point so far along the directions of recession that the rows which move have no digits left.
+    recession : Recession
+        On the user's scale.
+    identification : Identification
+        That of the problem, less the covariances of columns that are zero in all rows that do not move.
+    basis : ndarray, shape (r, r - q)
+        Orthonormal directions of the engine's parameters in which the limit has a maximum; with nAGQ = 0 those of the
+        fixed effects alone.
+    """
+
+    optimum: GlmmOptimum
+    recession: Recession
+    identification: Identification
+    basis: FloatArray
+
+    @property
+    def inside(self) -> GlmmOptimum:
+        """The optimum with gradient and Hessian in the directions of `basis`; as it is with nAGQ = 0."""
+        if self.basis.shape[0] != self.optimum.hessian.shape[0]:
+            return self.optimum
+        hessian = self.basis.T @ self.optimum.hessian @ self.basis
+        return replace(self.optimum, gradient=self.basis.T @ self.optimum.gradient, hessian=hessian)
+
+
+def find_limit(
+    finder: ModeFinder,
+    optimum: GlmmOptimum,
+    coefficients: Callable[[], tuple[tuple[str, ...], FloatArray]],
+    terms: tuple[RandomTerm, ...],
+    nAGQ: int,
+) -> Limit | None:
+    """The limit of a likelihood that has no maximum; None for one that has.
+
+    Parameters
+    ----------
+    finder : ModeFinder
+    optimum : GlmmOptimum
+        Where the optimiser stopped.
+    coefficients : callable
+        Names of the fixed effects, then of the thresholds of ordered categories, and their derivative in the
+        coefficients inside.
+    terms : tuple of RandomTerm
+    nAGQ : int
+        With 0 gradient and Hessian are not those in all parameters.
+    """
+    problem, mode = finder.problem, optimum.found.mode
+    family = problem.family
+    half = family.half_rows(problem.data, mode.eta)
+    rates = family.rates(half, optimum.found.rows) if _stopped(problem, optimum) else None
+    A = problem.family.A if isinstance(problem.family, Ordinal) else None
+    found = find_recession(half, rates, problem.X, A, problem.unit)
+    if found is None:
+        return None
+    null, cone, direction, moved = found
+    n_moved = np.unique(half.row[moved]).size
+    middle = null.T @ direction
+    recession = Recession(*coefficients(), null, cone, middle, n_moved, problem.n_obs, problem.n_fixed)
+    basis = scipy.linalg.null_space(null.T)
+    identification = _of_rest(finder.problem.identification, terms, _rest(half, moved, problem.n_obs))
+    if nAGQ == 0:
+        return Limit(optimum, recession, identification, basis)
+    basis = scipy.linalg.block_diag(np.eye(problem.n_theta), basis, np.eye(problem.n_nuisance if A is None else 0))
+    criterion = JointCriterion(finder, None if nAGQ == 1 else make_quadrature(finder, nAGQ))
+    criterion.base = optimum.found
+    far = _further(criterion, optimum, direction, _distance(half, mode, family, moved, direction))
+    return Limit(_polished(criterion, far, basis), recession, identification, basis)
+
+
+def _rest(half: HalfRows, moved: IntArray, n_obs: int) -> BoolArray:
+    """Rows that say something and do not move on every side that they have, shape (n,)."""
+    still = np.ones(half.row.size, dtype=bool)
+    still[moved] = False
+    rest = np.zeros(n_obs, dtype=bool)
+    rest[half.row[still]] = True
+    return rest
+
+
+def _of_rest(identification: Identification, terms: tuple[RandomTerm, ...], rest: BoolArray) -> Identification:
+    """Identification by some of the rows."""
+    lost = [np.asarray((term.values[rest] == 0.0).all(axis=0)) for term in terms]
+    changes = [(columns | columns[:, None]).astype(np.float64) for columns in lost]
+    if not any(change.any() for change in changes):
+        return identification
+    names = [
+        f"the variance of {', '.join(name for name, gone in zip(term.columns, columns, strict=True) if gone)} in "
+        f"{term.label}"
+        for term, columns in zip(terms, lost, strict=True)
+        if columns.any()
+    ]
+    return replace(
+        identification,
+        changes=(*identification.changes, tuple(changes)),
+        sizes=(*identification.sizes, tuple(changes)),
+        sentences=(*identification.sentences, f"the rows that remain say nothing about {', '.join(names)}"),
+    )
+
+
+def _stopped(problem: GlmmProblem, optimum: GlmmOptimum) -> bool:
+    """Whether the point is an optimum as far as the gradient says."""
+    _, bound = newton_step(optimum.hessian, optimum.gradient, curvature_floor(optimum.found, problem.unit))
+    return bound < CONVERGED and not optimum.descends
+
+
+def _distance(half: HalfRows, mode: Mode, family: Family, moved: IntArray, direction: FloatArray) -> float:
+    """How far along the direction all rows that move are in their tails; each moves by at least 1 per unit."""
+    alpha = family.alpha(mode.lam) if isinstance(family, Ordinal) else None
+    wanted = float((family.link.tail - half.values(mode.eta, alpha)[moved]).max())
+    return float(np.clip(wanted, 0.0, _FARTHEST / max(float(np.abs(direction).max()), 1.0)))
+
+
+def _further(criterion: JointCriterion, optimum: GlmmOptimum, direction: FloatArray, distance: float) -> GlmmOptimum:
+    """The same point further along the direction; the point itself where the criterion does not fall there."""
+    phi = optimum.phi.copy()
+    m = criterion.finder.problem.n_theta
+    phi[m : m + direction.size] += distance * direction
+    there = criterion.evaluate(phi)
+    if there is None or there[1] > optimum.value + 1e-9 * max(1.0, abs(optimum.value)):
+        return optimum
+    found, value, gradient = there
+    return replace(optimum, phi=phi, found=found, value=value, gradient=gradient)
+
+
+def _polished(criterion: JointCriterion, optimum: GlmmOptimum, basis: FloatArray) -> GlmmOptimum:
+    """Newton steps in the directions that have an optimum."""
+    problem = criterion.finder.problem
+    floor = curvature_floor(optimum.found, problem.unit)
+    hessian = basis.T @ optimum.hessian @ basis
+    for _ in range(3):
+        step, bound = newton_step(hessian, basis.T @ optimum.gradient, floor)
+        trial = None if bound < 1e-13 else criterion.evaluate(optimum.phi + basis @ step)
+        if trial is None or trial[1] > optimum.value:
+            break
+        found, value, gradient = trial
+        optimum = replace(optimum, phi=optimum.phi + basis @ step, found=found, value=value, gradient=gradient)
+    return optimum
+
+
+def range_hint(problem: GlmmProblem, names: tuple[str, ...]) -> str:
+    """Why a fit whose link has a bounded range may have no maximum inside it; "" where nothing speaks for that.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    names : tuple of str
+        Of the fixed effects.
+    """
+    link = problem.family.link
+    if link.low == -np.inf and link.high == np.inf:
+        return ""
+    half = problem.family.half_rows(problem.data, np.ones(problem.n_obs), beyond=True)
+    found = find_recession(half, None, problem.X, None)
+    if found is None:
+        return ""
+    _, _, direction, moved = found
+    along = np.abs(problem.C @ direction)
+    columns = [name for name, size in zip(names, along, strict=True) if size > 1e-9 * along.max()]
+    return (
+        f" Here {', '.join(columns)} {'separates' if len(columns) == 1 else 'separate'} {problem.family.separates} "
+        f"({np.unique(half.row[moved]).size} of {problem.n_obs} rows): their means go to an end of the range of the "
+        f"{link.name} link, and there is no maximum inside it. Use a link without bounds, leave these columns out, or "
+        "merge sparse categories."
+    )

@@ -1,0 +1,495 @@
+"""Generalised linear mixed models: the problem, and the conditional mode.
+
+    eta = offset + X beta + Z Lambda u,      u~ = argmin -2 sum log f(y | eta, lambda) + |u|^2
+    -2 log L = -2 sum log f + |u~|^2 + log|M|,      M = I + Lambda'Z'WZ Lambda
+
+(Bates et al. 2015, JSS 67(1), for the symbols.) W holds the observed or the expected weights -d2 log f / d eta2.
+lambda is the logarithm of the dispersion, or holds the parameters of the thresholds of ordered categories. Everything
+is in the scaled columns of `lme4py.engine.linear.scaling`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.linalg
+
+from lme4py.covariance.templates import Templates
+from lme4py.design.design import Design
+from lme4py.engine.factor.crossproducts import Factor
+from lme4py.engine.factor.sweep import Swept, SweptBorder
+from lme4py.engine.generalised.products import WeightedProducts
+from lme4py.engine.identification.record import Identification
+from lme4py.engine.linear.criterion import group_terms
+from lme4py.engine.linear.scaling import scale_model
+from lme4py.families.base import DispersionLimit
+from lme4py.families.nuisance import Nuisance, change
+from lme4py.linalg.types import BoolArray, FloatArray
+
+if TYPE_CHECKING:
+    from lme4py.engine.generalised.laplace import Laplace
+
+# The mode has been found when another Newton step would lower the penalised deviance by less than this.
+TOLERANCE = 1e-15
+_LAST_STEP = 1e-6
+_MAX_STEPS = 100
+_MAX_HALVINGS = 40
+
+
+@dataclass(frozen=True)
+class GlmmProblem:
+    """A generalised linear mixed model in the engine's columns.
+
+    Attributes
+    ----------
+    factors : tuple of Factor
+    templates : Templates
+    C : ndarray, shape (p, p)
+        X inside = X C.
+    S : tuple of ndarray, each (k, k)
+        Z inside = Z S for each term.
+    X : ndarray, shape (n, p)
+    offset : ndarray, shape (n,)
+    products : WeightedProducts
+    family : Family
+    data : object
+        What the family needs to know of the response.
+    expected : bool
+        Use the expected weights in log|M|, as lme4 does.
+    shift : ndarray, shape (p,), or None
+        Ordered categories: X inside = X C + 1 shift'; the constant stands in the thresholds.
+    unit : float
+        Size of the linear predictor where it has the unit of the response (1 for logit, log and their like): the
+        columns are multiplied by it, so that beta and theta inside have no unit.
+    identification : Identification
+        Which covariance parameters are determined.
+    """
+
+    factors: tuple[Factor, ...]
+    templates: Templates
+    C: FloatArray
+    S: tuple[FloatArray, ...]
+    X: FloatArray
+    offset: FloatArray
+    products: WeightedProducts
+    family: Any
+    data: Any
+    expected: bool
+    shift: FloatArray | None = None
+    unit: float = 1.0
+    identification: Identification = field(default_factory=Identification)
+
+    @property
+    def n_obs(self) -> int:
+        return int(self.X.shape[0])
+
+    @property
+    def n_fixed(self) -> int:
+        return int(self.X.shape[1])
+
+    @property
+    def n_theta(self) -> int:
+        return self.templates.n_theta
+
+    @property
+    def n_dispersion(self) -> int:
+        """1 when the family has a dispersion parameter that is estimated."""
+        return int(self.family.n_dispersion)
+
+    @property
+    def n_nuisance(self) -> int:
+        """Parameters beside theta and beta: the dispersion, or those of the thresholds."""
+        return int(self.family.n_nuisance)
+
+    @property
+    def score_order(self) -> int:
+        """Order of the rows that holds the score in all parameters."""
+        return int(self.family.nuisance_order) if self.n_nuisance else 1
+
+    @property
+    def uses_expected(self) -> bool:
+        """Whether log|M| has other weights than the Newton steps."""
+        return self.expected and not self.family.canonical
+
+    def factor_T(self, theta: FloatArray) -> list[FloatArray]:
+        """T of every grouping factor: block diagonal in its terms."""
+        by_term = self.templates.factors(theta)
+        return [
+            by_term[factor.terms[0]]
+            if len(factor.terms) == 1
+            else scipy.linalg.block_diag(*[by_term[t] for t in factor.terms])
+            for factor in self.factors
+        ]
+
+    # -- the dispersion near the end of its range --------------------------------------------------------------------
+
+    @cached_property
+    def limit_lambda(self) -> float:
+        """lambda that stands for the limit of the dispersion; only for families that have one."""
+        return self._limit.stand_in + self._lambda_unit
+
+    @cached_property
+    def _lambda_unit(self) -> float:
+        return float(self.family.lambda_unit(self.data))
+
+    @property
+    def limit_model(self) -> str:
+        """What the model is at the limit of the dispersion, in words."""
+        return self._limit.model
+
+    def reported_lambda(self, lam: float) -> float:
+        """Log dispersion as users see it: inf or -inf at the end of its range."""
+        return float(np.inf * np.sign(self._limit.stand_in)) if self.at_limit(lam) else float(lam)
+
+    @property
+    def _limit(self) -> DispersionLimit:
+        limit: DispersionLimit | None = self.family.limit
+        if limit is None:
+            raise NotImplementedError(f"the {self.family.name} family does not say what its dispersion tends to")
+        return limit
+
+    def at_limit(self, lam: Any) -> bool:
+        """Whether lambda stands for the limit of the dispersion."""
+        return bool(self.n_dispersion) and self._limit.is_stand_in(float(lam) - self._lambda_unit)
+
+    def held(self, phi: FloatArray) -> BoolArray:
+        """Which parameters stand at the end of their range: the log dispersion, the last one, at its limit."""
+        held = np.zeros(phi.size, dtype=bool)
+        if self.n_dispersion:
+            held[-1] = self.at_limit(phi[-1])
+        return held
+
+    def beyond_limit(self, lam: Any) -> bool:
+        """Whether lambda lies where the likelihood would have no digits left."""
+        if not self.n_dispersion:
+            return False
+        beyond = float(lam) - self.limit_lambda
+        return beyond > 1e-6 if self._limit.stand_in > 0.0 else beyond < -1e-6
+
+    def in_tail(self, lam: float) -> bool:
+        """Whether the likelihood hardly changes any more between lambda and its limit."""
+        return self._limit.in_tail(lam - self._lambda_unit)
+
+    def lambda_inwards(self, share: float) -> float:
+        """lambda where the dispersion, or its reciprocal, is `share` of its unit: towards the limit, but not there."""
+        return self._lambda_unit - float(np.sign(self._limit.stand_in)) * float(np.log(share))
+
+    def sloped_lambda(self, lam: float) -> float:
+        """lambda, moved to where the likelihood has a slope: a start."""
+        return self._lambda_unit + self._limit.before_tail(lam - self._lambda_unit)
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def split(self, phi: FloatArray) -> tuple[FloatArray, FloatArray, Any]:
+        """theta, beta and lambda (log dispersion, 0 without one; or an array) out of one vector of parameters."""
+        m, p = self.n_theta, self.n_fixed
+        return phi[:m], phi[m : m + p], self.nuisance(phi[m + p :])
+
+    def nuisance(self, values: FloatArray) -> Any:
+        """lambda as the family has it: a number, or an array where there are several, from an array, shape (d,)."""
+        if self.n_dispersion or not self.n_nuisance:
+            return float(values[0]) if self.n_nuisance else 0.0
+        return values
+
+    def join(self, theta: FloatArray, beta: FloatArray, lam: Nuisance) -> FloatArray:
+        """The inverse of `split`."""
+        return np.concatenate([theta, beta, np.atleast_1d(lam) if self.n_nuisance else []])
+
+    def user_nuisance(self, beta: FloatArray, lam: Any) -> Any:
+        """lambda on the user's scale from beta and lambda inside."""
+        if self.shift is None:
+            return lam
+        return lam - self.family.constant * float(self.shift @ beta)
+
+
+def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) -> GlmmProblem:
+    """Scale the columns and do the symbolic step.
+
+    Parameters
+    ----------
+    design : Design
+    family : Family
+    data : object
+        The response, as the family prepared it.
+    expected : bool
+    """
+    X, C, Z, S, shift = scale_model(design, constant=family.constant is not None)
+    unit = predictor_unit(family, data)
+    if unit != 1.0:
+        X, C, Z, S = X * unit, C * unit, tuple(z * unit for z in Z), tuple(s * unit for s in S)
+    factors = group_terms(design)
+    codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
+    columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)
+    templates = Templates.of_terms(design.terms)
+    offset = np.zeros(design.n_obs) if design.offset is None else design.offset
+    products = WeightedProducts(codes, columns, factors)
+    return GlmmProblem(factors, templates, C, S, X, offset, products, family, data, expected, shift, unit)
+
+
+# Links whose predictor has no unit.
+UNIT_LINKS = ("logit", "probit", "cloglog", "loglog", "cauchit", "log")
+
+
+def predictor_unit(family: Any, data: Any) -> float:
+    """Spread of the linear predictor to the nearest power of two; 1 for links that take the unit away.
+
+    Parameters
+    ----------
+    family : Family
+    data : object
+    """
+    if family.link.name in UNIT_LINKS or family.name not in ("gaussian", "gamma", "inverse_gaussian"):
+        return 1.0
+    with np.errstate(all="ignore"):
+        eta = np.asarray(family.start_eta(data), dtype=np.float64)
+        # Quartiles, since the reciprocal of a small response can be anything.
+        spread = float(np.subtract(*np.percentile(eta, [75.0, 25.0]))) / 1.349 or float(np.std(eta))
+    return float(2.0 ** np.round(np.log2(spread))) if np.isfinite(spread) and spread > 0.0 else 1.0
+
+
+@dataclass(frozen=True)
+class Mode:
+    """The conditional mode at one value of the parameters.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (m,)
+    beta : ndarray, shape (p,)
+    lam : float or ndarray, shape (d,)
+    T : list of ndarray
+    u, b : ndarray, shape (Q,)
+        Spherical random effects and b = Lambda u; rows over factors, then columns, then levels.
+    eta : ndarray, shape (n,)
+    rows : object
+        Log-likelihood of each row and its derivatives.
+    score : ndarray, shape (Q,)
+        Z's with s = d log f / d eta.
+    w : ndarray, shape (n,)
+        Weights of `swept`.
+    swept : Swept
+    objective : float
+        -2 sum log f + |u|^2.
+    steps : int
+    complete : bool
+        Whether `rows` are of order 3.
+    """
+
+    theta: FloatArray
+    beta: FloatArray
+    lam: Any
+    T: list[FloatArray]
+    u: FloatArray
+    b: FloatArray
+    eta: FloatArray
+    rows: Any
+    score: FloatArray
+    w: FloatArray
+    swept: Swept
+    objective: float
+    steps: int
+    complete: bool
+
+
+class ModeError(ArithmeticError):
+    """No conditional mode was found at these parameters."""
+
+
+class ModeFinder:
+    """Penalised iteratively reweighted least squares: Newton steps with guaranteed decrease.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    """
+
+    def __init__(self, problem: GlmmProblem) -> None:
+        self.problem = problem
+        self.factorizations = 0
+        # No modes are found after this many.
+        self.most = np.inf
+
+    # -- pieces --------------------------------------------------------------------------------------------------
+
+    def spread(self, T: list[FloatArray], u: FloatArray, transpose: bool = False) -> FloatArray:
+        """Lambda u (or Lambda' u) for stacked columns u, shape (Q,)."""
+        factors = self.problem.factors
+        if len(factors) == 1 and T[0].shape[0] == 1:
+            scaled: FloatArray = u * T[0][0, 0]
+            return scaled
+        out = np.empty_like(u)
+        start = 0
+        for factor, t in zip(factors, T, strict=True):
+            stop = start + factor.size
+            if factor.n_columns == 1:
+                np.multiply(u[start:stop], t[0, 0], out=out[start:stop])
+            else:
+                part = u[start:stop].reshape(factor.n_columns, -1)
+                out[start:stop] = ((t.T if transpose else t) @ part).ravel()
+            start = stop
+        return out
+
+    def rows(self, eta: FloatArray, lam: Nuisance, order: int) -> Any:
+        """Log-likelihood of each row with derivatives; expected weights only where they are needed (order 3)."""
+        expected = order == 3 and self.problem.expected
+        return self.problem.family.derivatives(self.problem.data, eta, lam, order, expected=expected)
+
+    def objective(self, rows: Any, u: FloatArray) -> float:
+        value = -2.0 * float(rows.loglik.sum()) + float(u @ u)
+        return value if np.isfinite(value) else np.inf
+
+    def factorize(self, T: list[FloatArray], rows: Any) -> tuple[Swept, FloatArray]:
+        """The factor with the observed weights, or with positive ones where that is not positive definite."""
+        self.factorizations += 1
+        try:
+            return self.problem.products.factorize(T, rows.w_obs), rows.w_obs
+        except np.linalg.LinAlgError:
+            return self.problem.products.factorize(T, rows.w_work), rows.w_work
+
+    # -- Newton --------------------------------------------------------------------------------------------------
+
+    def find(
+        self,
+        theta: FloatArray,
+        beta: FloatArray,
+        lam: Nuisance,
+        u: FloatArray,
+        joint: bool = False,
+        tolerance: float = TOLERANCE,
+        order: int = 2,
+    ) -> Mode:
+        """The mode of u (and of beta when `joint`) from the starting values given.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,)
+        beta : ndarray, shape (p,)
+        lam : float or ndarray, shape (d,)
+        u : ndarray, shape (Q,)
+        joint : bool
+        tolerance : float
+        order : int
+            3 when the start is expected to be the mode: the rows then come with all derivatives.
+
+        Raises
+        ------
+        ModeError
+        """
+        if self.factorizations > self.most:
+            raise ModeError("enough has been tried")
+        problem = self.problem
+        products = problem.products
+        T = problem.factor_T(theta)
+        b = self.spread(T, u)
+        fixed = problem.X @ beta
+        random = products.spread(b)
+        eta = problem.offset + fixed + random
+        rows = self.rows(eta, lam, order)
+        complete = order == 3
+        value = self.objective(rows, u)
+        if not np.isfinite(value):
+            raise ModeError("the likelihood is zero at the starting values")
+        for step in range(_MAX_STEPS):
+            swept, w = self.factorize(T, rows)
+            score = products.gather(rows.score)
+            gradient = self.spread(T, score, transpose=True) - u
+            new_beta, new_u = self._newton(T, swept, w, rows, random, fixed, score, joint)
+            change, change_beta = new_u - u, new_beta - beta if joint else None
+            decrease = float(gradient @ change)
+            if joint and change_beta is not None:
+                decrease += float((problem.X.T @ rows.score) @ change_beta)
+            if decrease <= tolerance:
+                return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step, complete)
+            b_change = self.spread(T, change)
+            random_change = products.spread(b_change)
+            fixed_change = problem.X @ change_beta if change_beta is not None else 0.0
+            eta_change = random_change + fixed_change
+            t = problem.family.link.room(eta, eta_change)
+            # After a step this small the next point is the mode.
+            order = 3 if decrease < _LAST_STEP else 2
+            # Rounding of the rows: log f is a difference of terms of the size of w eta.
+            noise = 1e-13 * abs(value) + 1e-15 * float(w @ np.abs(eta))
+            for _ in range(_MAX_HALVINGS):
+                trial_eta = eta + t * eta_change
+                trial_u = u + t * change
+                trial_rows = self.rows(trial_eta, lam, order)
+                trial = self.objective(trial_rows, trial_u)
+                if trial <= value - 1e-4 * t * decrease + noise:
+                    break
+                t *= 0.5
+            else:
+                if decrease < max(1e-8, noise):
+                    return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step, complete)
+                raise ModeError("the penalised likelihood does not rise along the Newton direction")
+            u, eta, rows, value, complete = trial_u, trial_eta, trial_rows, trial, order == 3
+            b = b + t * b_change
+            random = random + t * random_change
+            if change_beta is not None:
+                beta = beta + t * change_beta
+                fixed = fixed + t * fixed_change
+        raise ModeError(f"no mode after {_MAX_STEPS} Newton steps")
+
+    def _newton(
+        self,
+        T: list[FloatArray],
+        swept: Swept,
+        w: FloatArray,
+        rows: Any,
+        random: FloatArray,
+        fixed: FloatArray,
+        score: FloatArray,
+        joint: bool,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Where the quadratic approximation has its minimum: beta (only when `joint`) and u."""
+        products = self.problem.products
+        if not joint:
+            border = swept.sweep_border(products.split((products.gather(w * random) + score)[:, None]))
+            return np.empty(0), products.spherical(swept, border, np.ones((1, 1)))[0]
+        working = w * (random + fixed) + rows.score
+        system = FixedSystem(self.problem, swept, w, working)
+        return system.solution, system.residual_modes()[0]
+
+    def predict(self, found: Laplace, phi: FloatArray) -> FloatArray:
+        """First-order prediction of the mode at other parameters, shape (Q,): H du = Lambda'Z'ds + dLambda'Z's."""
+        problem, mode = self.problem, found.mode
+        theta, beta, lam = problem.split(phi)
+        dT = [new - old for new, old in zip(problem.factor_T(theta), mode.T, strict=True)]
+        extra = self.spread(dT, mode.score, transpose=True)
+        moved = self.spread(dT, mode.u) + self.spread(mode.T, extra)
+        column = -mode.w * (problem.X @ (beta - mode.beta) + problem.products.spread(moved))
+        if problem.n_nuisance and np.any(lam != mode.lam):
+            column += change(found.rows.score_lam, lam - mode.lam)
+        return mode.u + extra + problem.products.solve(mode.swept, column)[0]
+
+
+class FixedSystem:
+    """Generalised least squares of working columns on X under V = W^-1 + Z Sigma Z'.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    swept : Swept
+    w : ndarray, shape (n,)
+    column : ndarray, shape (n,)
+        W times the working response.
+    """
+
+    def __init__(self, problem: GlmmProblem, swept: Swept, w: FloatArray, column: FloatArray) -> None:
+        X = problem.X
+        p = problem.n_fixed
+        wX = w[:, None] * X
+        right = np.concatenate([wX, column[:, None]], axis=1)
+        self.problem = problem
+        self.swept = swept
+        self.border: SweptBorder = swept.sweep_border(problem.products.project(right))
+        corner = X.T @ right - self.border.cross(self.border)[:p]
+        self.cross = 0.5 * (corner[:, :p] + corner[:, :p].T)  # X'V^-1X
+        self.solution: FloatArray = np.linalg.solve(self.cross, corner[:, p]) if p else np.empty(0)
+        self.wX = wX
+
+    def residual_modes(self) -> tuple[FloatArray, FloatArray]:
+        """u = M^-1 Lambda'Z'W r and Lambda u of the residuals r from X."""
+        weights = np.append(-self.solution, 1.0)[:, None]
+        return self.problem.products.spherical(self.swept, self.border, weights)

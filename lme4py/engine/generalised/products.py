@@ -1,0 +1,390 @@
+"""Cross-products Z'WZ for weights that change: the pattern once, then one sparse product per set of weights.
+
+All distinct elements of the blocks of Z'WZ stand in one vector v = P w. The arrays that the elimination starts from
+are gathered from v, and the derivative of any function of them comes back to the weights by the transpose:
+df/dw = P' df/dv. For f = log|M| this is h, the diagonal of Z Lambda M^-1 Lambda'Z'.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lme4py.chunks import chunk
+from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor
+from lme4py.engine.factor.dense_block import BlockValues
+from lme4py.engine.factor.forecast import check_levels
+from lme4py.engine.factor.sweep import BaseValues, LoneStage, Sweeper, Swept, SweptBorder, SweptStage, base_values
+from lme4py.engine.factor.symbolic import Structure, analyse
+from lme4py.linalg import small
+from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
+
+# Numbers in the expanded rows that are held at a time.
+_CHUNK = chunk(4_000_000)
+
+
+@dataclass(frozen=True)
+class DenseElements:
+    """Elements of the dense block on and below its diagonal: flat positions, rows and columns."""
+
+    dense_targets: IntArray
+    dense_rows: IntArray
+    dense_columns: IntArray
+
+
+class WeightedProducts:
+    """Prepared products of the random-effects columns.
+
+    Parameters
+    ----------
+    codes : tuple of ndarray of int, each (n,)
+        Level of each row, one per grouping factor.
+    Z : tuple of ndarray, each (n, k)
+        Columns of each grouping factor.
+    factors : tuple of Factor
+    block : {"auto", "dense", "sparse"}
+        As in `lme4py.engine.factor.symbolic.analyse`.
+
+    Attributes
+    ----------
+    structure : Structure
+    sweeper : Sweeper
+    rows : csr_array, shape (n, Q)
+        Z; its columns run over factors, then columns of the factor, then levels.
+    columns : csr_array, shape (Q, n)
+        Z'.
+    """
+
+    def __init__(
+        self,
+        codes: tuple[IntArray, ...],
+        Z: tuple[FloatArray, ...],
+        factors: tuple[Factor, ...],
+        block: str = "auto",
+    ) -> None:
+        check_levels(factors)
+        self.factors = factors
+        self.n = int(codes[0].size)
+        self._P_parts: list[tuple[IntArray, FloatArray]] = []
+        self._next = 1  # element 0 of the vector is always zero: a place for what the pattern does not hold
+        cross = self._numbered(codes, Z)
+        self._codes = codes[0] if _is_indicator(Z) else None
+        self._P, self._Pt = self._matrix()
+        self.structure: Structure = analyse(factors, cross, block)
+        self.sweeper = Sweeper(self.structure, factors)
+        base = base_values(self.structure, factors, cross)
+        self._numbers(base)
+        self.rows, self.columns = _matrix_of_columns(codes, Z, factors)
+        self.splits = np.cumsum([factor.size for factor in factors])[:-1]
+        self._border = tuple(np.zeros((factor.size, 0)) for factor in factors)
+        self._zero_border = self._make_zero_border()
+
+    # -- preparation ---------------------------------------------------------------------------------------------
+
+    def _numbered(self, codes: tuple[IntArray, ...], Z: tuple[FloatArray, ...]) -> CrossProducts:
+        """Cross-products whose values are positions in v."""
+        diagonal = tuple(
+            self._diagonal(c, z, factor.n_levels) for c, z, factor in zip(codes, Z, self.factors, strict=True)
+        )
+        edges = {
+            (s, t): self._edges(codes[s], codes[t], Z[s], Z[t], self.factors[t].n_levels)
+            for s in range(len(self.factors))
+            for t in range(s + 1, len(self.factors))
+        }
+        border = tuple(np.zeros((factor.n_columns, factor.n_levels, 1)) for factor in self.factors)
+        return CrossProducts(diagonal, edges, border, np.zeros((0, 0)), self.n, 0.0)
+
+    def _reserve(self, places: IntArray, values: FloatArray, count: int) -> FloatArray:
+        """Room for `count` elements, to which row i adds w_i values_i at `places`; their numbers."""
+        self._P_parts.append((places + self._next, values))
+        numbers = np.arange(self._next, self._next + count, dtype=float)
+        self._next += count
+        return numbers
+
+    def _diagonal(self, codes: IntArray, Z: FloatArray, n_levels: int) -> FloatArray:
+        k = Z.shape[1]
+        out = np.empty((k, k, n_levels))
+        for a in range(k):
+            for b in range(a + 1):
+                out[a, b] = out[b, a] = self._reserve(codes, Z[:, a] * Z[:, b], n_levels)
+        return out
+
+    def _edges(self, rows: IntArray, columns: IntArray, Zs: FloatArray, Zt: FloatArray, width: int) -> Edges:
+        keys, place = np.unique(rows.astype(np.intp) * width + columns, return_inverse=True)
+        values = np.array(
+            [
+                [self._reserve(place, Zs[:, a] * Zt[:, b], keys.size) for b in range(Zt.shape[1])]
+                for a in range(Zs.shape[1])
+            ]
+        )
+        return Edges(keys // width, keys % width, values)
+
+    def _matrix(self) -> tuple[SparseMatrix, SparseMatrix]:
+        """P and its transpose as CSR; a random intercept alone needs neither."""
+        if self._codes is not None:
+            self._P_parts = []
+            return None, None
+        places = np.concatenate([part[0] for part in self._P_parts])
+        values = np.concatenate([part[1] for part in self._P_parts])
+        rows = np.tile(np.arange(self.n), len(self._P_parts))
+        self._P_parts = []
+        P = sparse.coo_array((values, (places, rows)), shape=(self._next, self.n)).tocsr()
+        return P, P.T.tocsr()
+
+    def _numbers(self, base: BaseValues) -> None:
+        """Keep the positions that the arrays of the elimination are gathered from."""
+        self._vector = _as_index(base.vector)
+        self._coupling = _as_index(base.coupling.data)
+        self._coupling_pattern = base.coupling
+        first = self.structure.stages[0]
+        # Without the list the elimination forms C'EC by dense algebra.
+        by_matrices = self._only_dense(first.coupling.shape[0] * self.structure.dense_size**2)
+        self._products_pattern = None if by_matrices else first.products
+        if self._products_pattern is not None:
+            self._first, self._second = self._coupling[first.first], self._coupling[first.second]
+        self._dense_shape = base.block.shape
+        self._direct = self._only_dense(first.coupling.nnz * self.structure.dense_size)
+        places, first_of = np.unique(base.block.places, return_index=True)
+        dense = _as_index(base.block.values[first_of])
+        used = places[dense > 0]
+        self._dense_used, self._dense_from = used, dense[dense > 0]
+        rows, columns = self._dense_positions(used)
+        lower = rows >= columns
+        below = used[lower]
+        self._below: Any = DenseElements(below, rows[lower], columns[lower])
+        self._below_from = self._dense_from[lower]
+        self._diagonal_from = tuple(_as_index(d) for d in base.diagonal)
+        f = first.factor
+        self._derivative_from = np.concatenate(
+            [self._diagonal_from[f].ravel(), self._vector, self._coupling, self._below_from]
+        )
+
+    def _only_dense(self, cost: int) -> bool:
+        """Whether matrix products of `cost` operations beat the list of products of the only stage.
+
+        One listed product costs about as much as twenty operations of a matrix product.
+        """
+        structure = self.structure
+        first = structure.stages[0]
+        if first.products is None:
+            return True
+        if len(structure.stages) > 1 or structure.sparse is not None or not structure.dense_size:
+            return False
+        return bool(cost < 20 * first.products.nnz)
+
+    def _dense_positions(self, used: IntArray) -> tuple[IntArray, IntArray]:
+        """Rows and columns of elements of the block that remains after all stages."""
+        block = self.structure.sparse
+        if block is not None:
+            return block.rows[used], block.columns[used]
+        size = max(self.structure.dense_size, 1)
+        return used // size, used % size
+
+    def _make_zero_border(self) -> SweptBorder:
+        """One column of zeros, swept: it is the same at every point."""
+        order = [stage.factor for stage in self.structure.stages]
+        zeros = [np.zeros((self.factors[f].size, 1)) for f in order]
+        dense = np.zeros((self.structure.dense_size, 1)) if self.structure.dense_size else None
+        return SweptBorder(zeros, zeros, dense, dense)
+
+    @property
+    def blocks(self) -> tuple[FloatArray, ...]:
+        """Columns of each grouping factor, (n, k), as views of `rows`."""
+        values = self.rows.data.reshape(self.n, -1)
+        ends = np.cumsum([factor.n_columns for factor in self.factors]).tolist()
+        return tuple(values[:, end - f.n_columns : end] for end, f in zip(ends, self.factors, strict=True))
+
+    # -- every set of weights ------------------------------------------------------------------------------------
+
+    def base(self, w: FloatArray) -> BaseValues:
+        """Blocks of Z'WZ in the layout of the elimination.
+
+        Parameters
+        ----------
+        w : ndarray, shape (n,)
+        """
+        if self._codes is None:
+            v = self._P @ w
+        else:
+            v = np.empty(self._next)
+            v[0] = 0.0
+            v[1:] = np.bincount(self._codes, weights=w, minlength=v.size - 1)
+        block = BlockValues(self._dense_used, v[self._dense_from], self._dense_shape)
+        coupling = _with_data(self._coupling_pattern, v[self._coupling])
+        products = None
+        if self._products_pattern is not None:
+            products = _with_data(self._products_pattern, v[self._first] * v[self._second])
+        diagonal = tuple(v[index] for index in self._diagonal_from)
+        return BaseValues(
+            v[self._vector],
+            coupling,
+            products,
+            block,
+            diagonal,
+            self._border,
+            np.zeros((0, 0)),
+        )
+
+    def factorize(self, T: list[FloatArray], w: FloatArray) -> Swept:
+        """Factor of I + Lambda'Z'WZ Lambda; LinAlgError when it is not positive definite."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            swept = self.sweeper.factorize(T, self.base(w))
+        if not np.isfinite(swept.log_det):
+            raise np.linalg.LinAlgError("the factor is not positive definite")
+        return swept
+
+    def spread(self, b: FloatArray) -> FloatArray:
+        """Z b, (n,)."""
+        if self._codes is not None:
+            return b[self._codes]
+        out: FloatArray = self.rows @ b
+        return out
+
+    def gather(self, x: FloatArray) -> FloatArray:
+        """Z' x, (Q,)."""
+        if self._codes is not None:
+            counted: Any = np.bincount(self._codes, weights=x, minlength=self.factors[0].n_levels)
+            return np.asarray(counted, dtype=np.float64)
+        out: FloatArray = self.columns @ x
+        return out
+
+    def project(self, columns: FloatArray) -> list[FloatArray]:
+        """Z' columns, (k J, c) for each grouping factor."""
+        return self.split(self.columns @ columns)
+
+    def split(self, values: FloatArray) -> list[FloatArray]:
+        """Rows of each grouping factor."""
+        if not self.splits.size:
+            return [values]
+        return list(np.split(values, self.splits))
+
+    def solve(self, swept: Swept, column: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """u = H^-1 Lambda'Z' column and b = Lambda u, each (Q,)."""
+        border = swept.sweep_border(self.split(self.gather(column)[:, None]))
+        return self.spherical(swept, border, np.ones((1, 1)))
+
+    def spherical(self, swept: Swept, border: SweptBorder, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """u and b = Lambda u of the combination ``columns @ weights`` (c, 1) of swept columns, each (Q,).
+
+        u comes from M^-1 itself, without the cancellation in T'(I + A Sigma)^-1 where T is singular.
+        """
+        structure = self.structure
+        b: dict[int, FloatArray] = {}
+        u: dict[int, FloatArray] = {}
+        if swept.dense is not None and border.dense is not None and border.dense_scaled is not None:
+            all_b = border.dense_scaled @ weights
+            all_g = swept.dense.residual(border.dense @ weights, all_b)
+            for f, start in zip(structure.dense, structure.dense_offsets, strict=True):
+                rows = slice(start, start + self.factors[f].size)
+                b[f] = all_b[rows, 0]
+                u[f] = (swept.T[f].T @ all_g[rows].reshape(self.factors[f].n_columns, -1)).ravel()
+        for position in range(len(swept.stages) - 1, -1, -1):
+            stage = swept.stages[position]
+            rest = border.before[position] @ weights[:, 0]
+            slices = structure.remaining_slices[position]
+            if slices:
+                rest = rest - stage.coupling @ np.concatenate([b[f] for f in slices])
+            f = stage.stage.factor
+            k = self.factors[f].n_columns
+            if k == 1:
+                t = stage.T[0, 0]
+                u[f] = stage.inverse[0, 0] * rest * t
+                b[f] = u[f] * t
+            else:
+                own = small.product(stage.inverse, (stage.T.T @ rest.reshape(k, -1))[:, None])[:, 0]
+                u[f], b[f] = own.ravel(), (stage.T @ own).ravel()
+        order = range(len(self.factors))
+        return np.concatenate([u[f] for f in order]), np.concatenate([b[f] for f in order])
+
+    def log_det_derivatives(self, swept: Swept) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
+        """Derivatives of log|M|.
+
+        Returns
+        -------
+        h : ndarray, shape (n,)
+            In w: the diagonal of Z Lambda M^-1 Lambda'Z'.
+        sigma : list of ndarray, each (k, k)
+            In Sigma of each factor.
+        diagonal : list of ndarray, each (k, k, J)
+            In the diagonal blocks of Z'WZ: those of Lambda M^-1 Lambda'.
+        """
+        adjoint = swept.adjoint(self._zero_border, np.zeros((1, 1)), blocks=not self._direct)
+        f = self.structure.stages[0].factor
+        parts = [adjoint.diagonal[f].ravel()]
+        if adjoint.values is not None:
+            parts.append(adjoint.values)
+        if self._direct:
+            parts.append(_direct_coupling(swept.stages[0], adjoint.dense))
+        elif adjoint.coupling is not None:
+            parts.append(adjoint.coupling)
+        if adjoint.dense is not None:
+            parts.append(adjoint.dense.at(self._below))
+        dv: Any = np.bincount(self._derivative_from, weights=np.concatenate(parts), minlength=self._next)
+        h: FloatArray = dv[1:][self._codes] if self._codes is not None else self._Pt @ dv
+        return h, adjoint.sigma, adjoint.diagonal
+
+
+def _direct_coupling(stage: SweptStage | LoneStage, dense: Any) -> FloatArray:
+    """Derivative of log|M| in the stored elements of C of the only stage: -2 E C D.
+
+    D is the derivative in the dense block that follows. Rows are expanded a few levels at a time.
+    """
+    C = stage.coupling
+    k = stage.E.shape[0]
+    lower = np.tril(dense.inverse, -1)
+    D = lower + lower.T
+    D.reshape(-1)[:: D.shape[0] + 1] = dense.inverse.diagonal()
+    if dense.lam is not None:
+        D *= dense.lam
+        D *= dense.lam[:, None]
+    rows = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
+    values = np.empty(C.nnz)
+    size = max(1, _CHUNK // max(C.shape[1], 1))
+    for start in range(0, C.shape[0], size):
+        stop = min(start + size, C.shape[0])
+        place = slice(int(C.indptr[start]), int(C.indptr[stop]))
+        values[place] = (C[start:stop] @ D)[rows[place] - start, C.indices[place]]
+    # All columns of the term have the same pattern.
+    by_column = values.reshape(k, -1)
+    level = rows[: by_column.shape[1]]
+    out: FloatArray = np.einsum("abe,be->ae", stage.E[:, :, level], by_column)
+    return -2.0 * out.ravel()
+
+
+def _is_indicator(Z: tuple[FloatArray, ...]) -> bool:
+    """One random intercept and nothing else: Z b is a look-up, Z'x a count."""
+    return len(Z) == 1 and Z[0].shape[1] == 1 and bool((Z[0] == 1.0).all())
+
+
+def _with_data(table: SparseMatrix, data: FloatArray) -> SparseMatrix:
+    """A sparse matrix of the same pattern, without the checks of its constructor."""
+    if not data.size:
+        return table
+    out = copy(table)
+    out.data = data
+    return out
+
+
+def _as_index(numbers: FloatArray) -> IntArray:
+    return numbers.astype(np.intp)
+
+
+def _matrix_of_columns(
+    codes: tuple[IntArray, ...], Z: tuple[FloatArray, ...], factors: tuple[Factor, ...]
+) -> tuple[SparseMatrix, SparseMatrix]:
+    """Z and Z' as CSR."""
+    n = codes[0].size
+    places, values, start = [], [], 0
+    for c, z, factor in zip(codes, Z, factors, strict=True):
+        for a in range(factor.n_columns):
+            places.append(start + c)
+            values.append(z[:, a])
+            start += factor.n_levels
+    width = len(places)
+    indices = np.stack(places, axis=1).ravel()
+    data = np.stack(values, axis=1).ravel()
+    rows = sparse.csr_array((data, indices, np.arange(0, n * width + 1, width)), shape=(n, start))
+    return rows, rows.T.tocsr()

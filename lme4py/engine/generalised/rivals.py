@@ -1,0 +1,138 @@
+"""Where else a descent of a generalised linear mixed model can begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lme4py.engine.generalised.descent import Descents
+from lme4py.engine.generalised.problem import GlmmProblem
+from lme4py.engine.generalised.start import Start, glm_starts
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["Candidate", "candidates"]
+
+# Up to this many numbers in X and Z a descent takes milliseconds, and all starts are followed.
+_SMALL = 20_000
+# Starts near and far from zero, as multiples of the moment estimates of the standard deviations.
+_NEAR, _FAR, _FARTHER = 0.05, 5.0, 25.0
+# Standard deviations at which groups stand for themselves; the second where a link has no room for the first.
+_WIDE = (100.0, 10.0)
+# lambda moves by this much for a start that leaves more of the variation to the random effects.
+_LESS = 2.0
+# Other maxima of the likelihood without random effects that are followed: of a link with a pole there are many.
+_MOST_GLM, _MOST_OF_POLES = 3, 8
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A start.
+
+    Attributes
+    ----------
+    what : str
+        In words.
+    start : Start
+    beside : bool
+        The descent begins in all parameters at once, without the stage in which beta is in the mode.
+    """
+
+    what: str
+    start: Start
+    beside: bool = False
+
+
+def candidates(descents: Descents, usual: Start, start: Start, least: float, thorough: bool) -> Iterator[Candidate]:
+    """Other starts, the promising ones first.
+
+    Parameters
+    ----------
+    descents : Descents
+    usual : Start
+        Moment estimates.
+    start : Start
+        Where the first descent began.
+    least : float
+        The lowest criterion so far: large models follow no start that is not lower itself.
+    thorough : bool
+        Other maxima of the likelihood without random effects too.
+    """
+    problem = descents.problem
+    if start is not usual:
+        yield Candidate("moments", usual)
+    wide = _within_groups(descents, usual)
+    if problem.n_obs * (problem.n_fixed + sum(f.n_columns for f in problem.factors)) > _SMALL:
+        there = None if wide is None else descents.glance(wide)
+        if wide is not None and there is not None and there.value < least:
+            yield Candidate("within groups", wide)
+        return
+    if wide is not None:
+        yield Candidate("within groups", wide)
+    yield from _around(problem, usual)
+    if not thorough or problem.family.single_peaked:
+        return
+    most = _MOST_OF_POLES if problem.family.link.has_pole else _MOST_GLM
+    for i, other in enumerate(glm_starts(problem, usual)[:most]):
+        label = f", fixed effects {i + 2}"
+        theta = np.where(problem.templates.diagonal(), other.theta, 0.0)
+        yield Candidate(f"moments{label}", other, beside=True)
+        yield Candidate(f"far from zero{label}", replace(other, theta=_FAR * theta))
+        yield Candidate(f"near zero{label}", replace(other, theta=_NEAR * theta), beside=True)
+
+
+def _around(problem: GlmmProblem, base: Start) -> Iterator[Candidate]:
+    """Starts with other variances and dispersions than those of `base`."""
+    diagonal = problem.templates.diagonal()
+    theta = np.where(diagonal, base.theta, 0.0)
+    yield Candidate("far from zero", replace(base, theta=_FAR * theta))
+    yield Candidate("farther from zero", replace(base, theta=_FARTHER * theta))
+    if problem.n_dispersion:
+        less = problem.sloped_lambda(base.lam + _LESS * float(np.sign(problem.limit_lambda - base.lam)))
+        yield Candidate("less dispersion", replace(base, theta=_FAR * theta, lam=less))
+    yield Candidate("near zero", replace(base, theta=_NEAR * theta), beside=True)
+    if not problem.family.single_peaked:
+        yield Candidate("moments in one stage", replace(base, theta=theta), beside=True)
+        yield Candidate("far from zero in one stage", replace(base, theta=_FAR * theta), beside=True)
+    if diagonal.sum() > 1:
+        yield from _one_alone(problem, base, theta)
+
+
+def _one_alone(problem: GlmmProblem, base: Start, theta: FloatArray) -> Iterator[Candidate]:
+    """Each standard deviation far from zero, and the others near it."""
+    for number, place in enumerate(np.flatnonzero(problem.templates.diagonal())):
+        alone = 0.1 * theta
+        alone[place] = _FAR * theta[place]
+        yield Candidate(
+            f"standard deviation {number + 1} far from zero",
+            replace(base, theta=alone),
+            beside=not problem.family.single_peaked,
+        )
+
+
+def _within_groups(descents: Descents, usual: Start) -> Start | None:
+    """A start from the regression within groups and the spread of the groups about it; None where there is none.
+
+    One evaluation far from zero, where the modes are the groups' own estimates.
+    """
+    problem = descents.problem
+    diagonal = problem.templates.diagonal()
+    for wide in _WIDE:
+        far = descents.glance(replace(usual, theta=np.where(diagonal, wide, 0.0)))
+        if far is not None:
+            break
+    else:
+        return None
+    sizes: list[Any] = [None] * len(problem.templates.templates)
+    for factor, b in zip(problem.factors, problem.products.split(far.mode.b), strict=True):
+        spread = np.sqrt(np.mean(b.reshape(factor.n_columns, -1) ** 2, axis=1))
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            sizes[term] = spread[columns]
+    theta = np.concatenate([t.theta(np.diag(own)) for t, own in zip(problem.templates.templates, sizes, strict=True)])
+    lam = usual.lam
+    if problem.n_dispersion:
+        mean = problem.family.mean(far.mode.eta)
+        lam = problem.sloped_lambda(float(problem.family.start_lambda(problem.data, mean)))
+    return Start(theta, far.mode.beta, lam)

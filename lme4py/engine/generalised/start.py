@@ -1,0 +1,213 @@
+"""Where the fit of a generalised linear mixed model begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lme4py.engine.generalised.ordinal_start import start_thresholds
+from lme4py.engine.generalised.problem import UNIT_LINKS, GlmmProblem
+from lme4py.errors import DesignError
+from lme4py.families.ordinal import Ordinal
+from lme4py.linalg.types import FloatArray
+
+# Scoring steps for the model without random effects (one, where they need not give a dispersion); the rest is left to
+# the joint steps.
+_GLM_STEPS = 4
+# Random directions in which other maxima of the likelihood without random effects are looked for.
+_AROUND, _AROUND_POLES = 6, 24
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the optimiser begins: the model without random effects, and moment estimates of their sizes.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (m,)
+    beta : ndarray, shape (p,)
+    lam : float or ndarray
+    value : float
+        -2 log-likelihood of beta and lam without random effects.
+    """
+
+    theta: FloatArray
+    beta: FloatArray
+    lam: Any
+    value: float = np.inf
+
+
+def find_start(problem: GlmmProblem) -> Start:
+    """Scoring steps for the fixed effects alone; variances from the squares of Z's, as in a score test.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    """
+    family, data = problem.family, problem.data
+    if isinstance(family, Ordinal):
+        with np.errstate(all="ignore"):
+            beta, gamma = start_thresholds(problem)
+            rows = family.derivatives(data, problem.offset + problem.X @ beta, gamma, 2, expected=False)
+            return Start(_moment_theta(problem, rows), beta, gamma, -2.0 * float(rows.loglik.sum()))
+    with np.errstate(all="ignore"):
+        lam = 0.0
+        if problem.n_dispersion:
+            lam = _start_lambda(problem, np.full(problem.n_obs, float(np.mean(family.start_mean(data)))))
+        beta = _first_beta(problem, lam)
+        for _ in range(_GLM_STEPS if problem.n_dispersion else 1):
+            eta = problem.offset + problem.X @ beta
+            rows = family.derivatives(data, eta, lam, 2)
+            beta = _scoring_step(problem, beta, lam, rows)
+            lam = _start_lambda(problem, family.mean(problem.offset + problem.X @ beta))
+        rows = family.derivatives(data, problem.offset + problem.X @ beta, lam, 2)
+        theta = _moment_theta(problem, rows)
+    return Start(theta, beta, lam, -2.0 * float(rows.loglik.sum()))
+
+
+def glm_starts(problem: GlmmProblem, usual: Start) -> list[Start]:
+    """Other maxima of the likelihood without random effects, where it can have some.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    usual : Start
+
+    Returns
+    -------
+    list of Start
+        Distinct ones, the best first, without the usual one.
+    """
+    if isinstance(problem.family, Ordinal) or not problem.n_fixed:
+        return []
+    found: list[tuple[float, Start]] = []
+    with np.errstate(all="ignore"):
+        known = [_loglik(problem, usual.beta, usual.lam)]
+        for beta in _beta_candidates(problem, usual):
+            if not _possible(problem, beta, usual.lam):
+                continue
+            beta, lam = _scored(problem, beta, usual.lam, 12)
+            value = _loglik(problem, beta, lam)
+            if not np.isfinite(value) or any(abs(value - other) < 0.05 for other in known):
+                continue
+            known.append(value)
+            rows = problem.family.derivatives(problem.data, problem.offset + problem.X @ beta, lam, 2)
+            found.append((value, Start(_moment_theta(problem, rows), beta, lam)))
+    return [start for _, start in sorted(found, key=lambda one: -one[0])]
+
+
+def _loglik(problem: GlmmProblem, beta: FloatArray, lam: float) -> float:
+    eta = problem.offset + problem.X @ beta
+    return float(problem.family.derivatives(problem.data, eta, lam, 0).loglik.sum())
+
+
+def _scored(problem: GlmmProblem, beta: FloatArray, lam: float, steps: int) -> tuple[FloatArray, float]:
+    """Scoring steps for beta, with the dispersion by moments after each."""
+    for _ in range(steps):
+        eta = problem.offset + problem.X @ beta
+        before = beta
+        beta = _scoring_step(problem, beta, lam, problem.family.derivatives(problem.data, eta, lam, 2))
+        lam = _start_lambda(problem, problem.family.mean(problem.offset + problem.X @ beta))
+        if np.allclose(before, beta, rtol=1e-3, atol=1e-6):
+            break
+    return beta, lam
+
+
+def _beta_candidates(problem: GlmmProblem, usual: Start) -> Iterator[FloatArray]:
+    """Least squares with and without weights, a constant, other signs of an even link, and points around the usual."""
+    family, data, X = problem.family, problem.data, problem.X
+    eta = family.start_eta(data)
+    target = eta - problem.offset
+    one = np.ones(problem.n_obs)
+    w = family.derivatives(data, eta, usual.lam, 2).w_work
+    for goal, weights in (
+        (target, np.where(np.isfinite(w), w, 0.0)),
+        (target, one),
+        (np.full(problem.n_obs, float(np.mean(target))), one),
+    ):
+        yield _least_squares(X, goal, weights)
+    if family.link.has_pole:
+        for column in X.T:
+            for q in (0.3, 0.7):
+                yield _least_squares(X, np.abs(eta) * np.sign(column - np.quantile(column, q)) - problem.offset, one)
+    rng = np.random.default_rng(1)
+    spread = float(np.std(target)) or 1.0
+    for _ in range(_AROUND_POLES if family.link.has_pole else _AROUND):
+        yield usual.beta + spread * rng.standard_normal(problem.n_fixed)
+
+
+def _start_lambda(problem: GlmmProblem, mu: FloatArray) -> float:
+    """A moment estimate, moved to where the likelihood has a slope: in the tail the gradient vanishes."""
+    return problem.sloped_lambda(float(problem.family.start_lambda(problem.data, mu))) if problem.n_dispersion else 0.0
+
+
+def _scoring_step(problem: GlmmProblem, beta: FloatArray, lam: float, rows: Any) -> FloatArray:
+    """One step of scoring with halving."""
+    X = problem.X
+    if not X.shape[1]:
+        return beta
+    w = np.where(np.isfinite(rows.w_work), rows.w_work, 0.0)
+    step: Any = np.linalg.lstsq((X.T * w) @ X, X.T @ rows.score, rcond=None)[0]
+    before = float(rows.loglik.sum())
+    for _ in range(20):
+        loglik = problem.family.derivatives(problem.data, problem.offset + X @ (beta + step), lam, 0).loglik.sum()
+        if loglik >= before:
+            moved: FloatArray = beta + step
+            return moved
+        step = 0.5 * step
+    return beta
+
+
+def _moment_theta(problem: GlmmProblem, rows: Any) -> FloatArray:
+    """Relative standard deviations from E sum_j (Z'_a s)_j^2 = sum_j A_aaj + tau^2 sum_j A_aaj^2."""
+    products = problem.products
+    scores = products.split(products.gather(rows.score))
+    # Standard deviations beyond 2 are no start where the predictor has no unit.
+    bounded = problem.family.link.name in UNIT_LINKS
+    sizes: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
+    for factor, score, A in zip(problem.factors, scores, products.base(rows.w_work).diagonal, strict=True):
+        information = np.einsum("aaj->aj", A)
+        excess = (score.reshape(information.shape) ** 2 - information).sum(axis=1)
+        square = np.maximum((information**2).sum(axis=1), 1e-300)
+        floor = 0.3 / np.sqrt(np.maximum(information.mean(axis=1), 1e-300))
+        tau = np.maximum(np.sqrt(np.maximum(excess / square, 0.0)), floor)
+        tau = np.clip(tau, 0.05, 2.0) if bounded else tau
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            sizes[term] = np.where(np.isfinite(tau[columns]), tau[columns], 0.5)
+    templates = problem.templates.templates
+    return np.concatenate([t.theta(np.diag(own)) for t, own in zip(templates, sizes, strict=True)])
+
+
+def _first_beta(problem: GlmmProblem, lam: float) -> FloatArray:
+    """Fixed effects by least squares on the working start of the family."""
+    family, data = problem.family, problem.data
+    eta = family.start_eta(data)
+    target = eta - problem.offset
+    w = family.derivatives(data, eta, lam, 2).w_work
+    w = np.where(np.isfinite(w), w, 0.0)
+    constant = np.full(problem.n_obs, float(np.mean(target)))
+    one = np.ones(problem.n_obs)
+    for goal, weights in ((target, w), (target, one), (constant, one), (np.zeros(problem.n_obs), one)):
+        beta = _least_squares(problem.X, goal, weights)
+        if np.isfinite(beta).all() and _possible(problem, beta, lam):
+            return beta
+    raise DesignError(
+        f"no starting value was found: with the {family.link.name} link no linear combination of the fixed effects "
+        "that was tried gives every row a possible mean. Include an intercept, or use another link."
+    )
+
+
+def _least_squares(X: FloatArray, y: FloatArray, w: FloatArray) -> FloatArray:
+    if not X.shape[1]:
+        return np.empty(0)
+    root = np.sqrt(w)
+    return np.asarray(np.linalg.lstsq(X * root[:, None], y * root, rcond=None)[0], dtype=np.float64)
+
+
+def _possible(problem: GlmmProblem, beta: FloatArray, lam: float) -> bool:
+    with np.errstate(all="ignore"):
+        loglik = problem.family.derivatives(problem.data, problem.offset + problem.X @ beta, lam, 0).loglik
+    return bool(np.isfinite(loglik).all())

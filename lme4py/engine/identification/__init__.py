@@ -1,0 +1,1 @@
+"""Which variances and coefficients the data tell apart, and which estimates are infinite."""

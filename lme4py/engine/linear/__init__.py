@@ -1,0 +1,1 @@
+"""Linear models: scaling, criterion, start, solve."""

@@ -1,0 +1,359 @@
+"""The profiled criterion of a linear mixed model, its gradient and an approximate Hessian.
+
+    -2 log L(theta)   = log|M| + n   (1 + log(2 pi r2 / n))     - sum(log w)                    (ML)
+    REML criterion    = log|M| + log|X'V^-1X| + (n-p) (1 + log(2 pi r2 / (n-p))) - sum(log w)   (REML)
+
+with M = I + Lambda'Z'WZ Lambda and r2 the penalised residual sum of squares (Bates et al. 2015, JSS 67(1),
+eqs. 34 and 41). Everything happens in the scaled columns of `lme4py.engine.linear.scaling`; the value is on the
+user's scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log, pi
+
+import numpy as np
+import scipy.linalg
+import scipy.linalg.lapack as lapack
+
+from lme4py.chunks import chunk, from_size
+from lme4py.covariance.templates import Templates
+from lme4py.design.design import Design
+from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor, RowBlock, SortedEdges, accumulate
+from lme4py.engine.factor.forecast import check_levels
+from lme4py.engine.factor.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
+from lme4py.engine.factor.symbolic import Structure, analyse
+from lme4py.engine.identification.gram import VarianceGram, variance_gram
+from lme4py.engine.linear.scaling import ScaledColumns, Scaling, constant_column, plan_scaling, row_blocks
+from lme4py.errors import DesignError
+from lme4py.linalg import small
+from lme4py.linalg.types import FloatArray, LinearOperator, SparseMatrix, sparse
+
+# With more products than this, the change of the dense block is made by matrix products.
+_MAX_LISTED = from_size(3_000_000)
+# Where less than this is left of a sum of squares, most of its digits are gone: the value would be rounding.
+_DIGITS = 1e-13
+# Rows whose columns are made at one time; not many more than these are one block, whose edges need no merging.
+_ROWS = chunk(2**16)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A linear mixed model in the engine's columns; nothing in it grows with the number of rows.
+
+    Attributes
+    ----------
+    factors : tuple of Factor
+    templates : Templates
+    scaling : Scaling
+    cross : CrossProducts
+    structure : Structure
+    base : BaseValues
+    constants : tuple of (int or None)
+        Position of the constant column of each term.
+    """
+
+    factors: tuple[Factor, ...]
+    templates: Templates
+    scaling: Scaling
+    cross: CrossProducts
+    structure: Structure
+    base: BaseValues
+    constants: tuple[int | None, ...]
+
+    @property
+    def n_fixed(self) -> int:
+        return int(self.cross.corner.shape[0]) - 1
+
+    def factor_T(self, by_term: list[FloatArray]) -> list[FloatArray]:
+        """T of every grouping factor, block diagonal in its terms, from those of the terms."""
+        return [
+            by_term[factor.terms[0]]
+            if len(factor.terms) == 1
+            else scipy.linalg.block_diag(*[by_term[t] for t in factor.terms])
+            for factor in self.factors
+        ]
+
+
+def group_terms(design: Design) -> tuple[Factor, ...]:
+    """Grouping factors of a design with the terms of each."""
+    names: dict[str, list[int]] = {}
+    for position, term in enumerate(design.terms):
+        names.setdefault(term.group, []).append(position)
+    factors = []
+    for name, terms in names.items():
+        ends = np.cumsum([design.terms[t].n_columns for t in terms])
+        columns = tuple(slice(int(e) - design.terms[t].n_columns, int(e)) for t, e in zip(terms, ends, strict=True))
+        factors.append(Factor(name, design.terms[terms[0]].n_levels, int(ends[-1]), tuple(terms), columns))
+    return tuple(factors)
+
+
+def make_problem(design: Design) -> Problem:
+    """Scale the columns, form the cross-products and do the symbolic step."""
+    if design.y.ndim != 1:
+        raise DesignError(
+            "a linear mixed model needs one response column, not cbind(); fit one model for each, or reshape the data."
+        )
+    factors = group_terms(design)
+    check_levels(factors)
+    scaling, scaler = plan_scaling(design)
+    n = design.n_obs
+    size = n if n <= 2 * _ROWS else _ROWS
+    blocks = (_row_block(design, scaler.rows(place), place, factors) for place in row_blocks(n, size))
+    cross = accumulate(blocks, factors)
+    # Of a block of random intercepts one matrix is kept, and one more where a variance is zero.
+    copies = 2 if all(factor.n_columns == 1 for factor in factors) else 4
+    structure = analyse(factors, cross, max_listed=_MAX_LISTED, copies=copies)
+    templates = Templates.of_terms(design.terms)
+    constants = tuple(constant_column(term.values) for term in design.terms)
+    return Problem(factors, templates, scaling, cross, structure, base_values(structure, factors, cross), constants)
+
+
+def _row_block(design: Design, columns: ScaledColumns, place: slice, factors: tuple[Factor, ...]) -> RowBlock:
+    codes = tuple(design.terms[factor.terms[0]].codes[place] for factor in factors)
+    Z = tuple(
+        columns.Z[factor.terms[0]] if len(factor.terms) == 1 else np.hstack([columns.Z[t] for t in factor.terms])
+        for factor in factors
+    )
+    return RowBlock(columns.XY, codes, Z, columns.weights)
+
+
+@dataclass(frozen=True)
+class Point:
+    """The criterion at one theta, with what is needed for derivatives and solutions.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (m,)
+    T : list of ndarray, each (k, k)
+        One per term.
+    value : float
+    r2 : float
+        Penalised residual sum of squares, inside.
+    RX : ndarray, shape (p, p)
+        Upper triangular, RX'RX = X'V^-1X, inside.
+    beta : ndarray, shape (p,)
+        Inside.
+    """
+
+    theta: FloatArray
+    T: list[FloatArray]
+    value: float
+    r2: float
+    RX: FloatArray
+    beta: FloatArray
+    swept: Swept
+    border: SweptBorder
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """Gradient and approximate Hessian of the criterion in theta."""
+
+    gradient: FloatArray
+    hessian: FloatArray
+    G: tuple[FloatArray, ...]  # per term: derivative in Sigma
+    forms: tuple[FloatArray, FloatArray]  # as `Criterion.average_information` returns them
+
+
+class Criterion:
+    """-2 log-likelihood (ML) or REML criterion as a function of theta in the engine's columns.
+
+    Parameters
+    ----------
+    problem : Problem
+    reml : bool
+    """
+
+    def __init__(self, problem: Problem, reml: bool) -> None:
+        self.problem = problem
+        self.reml = reml
+        self.sweeper = Sweeper(problem.structure, problem.factors, lean=True)
+        n, p = problem.cross.n_obs, problem.n_fixed
+        self.df = n - p if reml else n
+        scaling = problem.scaling
+        self.constant = self.df * (1.0 + log(2.0 * pi / self.df) + 2.0 * log(scaling.y_scale))
+        self.constant -= problem.cross.sum_log_weights
+        if reml:
+            self.constant -= 2.0 * scaling.log_det_C
+        self.ZZ = _ZZ(problem)
+
+    @property
+    def variance_gram(self) -> VarianceGram:
+        """Inner products of the directions of V, kept with the problem: they depend on neither y nor theta."""
+        kept = self.problem.__dict__
+        if "_variance_gram" not in kept:
+            kept["_variance_gram"] = variance_gram(self.problem.factors, self.problem.templates, self.problem.cross)
+        gram: VarianceGram = kept["_variance_gram"]
+        return gram
+
+    def __call__(self, theta: FloatArray) -> float:
+        """Value at theta (engine's columns)."""
+        return self.evaluate(theta).value
+
+    def evaluate(self, theta: FloatArray) -> Point:
+        """Value at theta with the factor that made it."""
+        problem = self.problem
+        T = problem.templates.factors(theta)
+        swept = self.sweeper.factorize(problem.factor_T(T), problem.base)
+        border = swept.sweep_border(problem.base.border)
+        corner = problem.base.corner - border.cross(border)
+        p = problem.n_fixed
+        # The factor of the bordered matrix holds RX, the right-hand side and r in its last column.
+        R, info = lapack.dpotrf(corner, lower=0, clean=1)
+        if info != 0 or not (R.diagonal() ** 2 > _DIGITS * problem.base.corner.diagonal()).all():
+            raise np.linalg.LinAlgError("the residual variance, or that of a fixed effect, is lost in rounding")
+        RX = R[:p, :p]
+        beta = lapack.dtrtrs(RX, R[:p, p])[0] if p else np.zeros(0)
+        r2 = float(R[p, p]) ** 2
+        value = swept.log_det + self.df * log(r2) + self.constant
+        if self.reml:
+            value += 2.0 * float(np.log(RX.diagonal()).sum())
+        return Point(theta, T, value, r2, RX, beta, swept, border)
+
+    def gradient(self, theta: FloatArray) -> FloatArray:
+        """Gradient at theta (engine's columns), shape (m,)."""
+        point = self.evaluate(theta)
+        return self.theta_gradient(point, self.sigma_gradient(point))
+
+    def sigma_gradient(self, point: Point) -> list[FloatArray]:
+        """Derivative in the covariance of each term (k, k), relative to sigma^2."""
+        p = self.problem.n_fixed
+        combination = np.append(-point.beta, 1.0)
+        corner = self.df / point.r2 * np.outer(combination, combination)
+        if self.reml and p:
+            inverse = lapack.dtrtri(point.RX)[0]
+            corner[:p, :p] += inverse @ inverse.T
+        by_factor = point.swept.adjoint(point.border, corner, only_sigma=True).sigma
+        out: list[FloatArray] = [np.empty(0)] * len(self.problem.templates.templates)
+        for factor, G in zip(self.problem.factors, by_factor, strict=True):
+            for term, columns in zip(factor.terms, factor.columns, strict=True):
+                out[term] = G[columns, columns]
+        return out
+
+    def theta_gradient(self, point: Point, G: list[FloatArray]) -> FloatArray:
+        """Chain rule: d/dT = 2 G T."""
+        templates = self.problem.templates
+        parts = zip(templates.templates, G, point.T, strict=True)
+        return np.concatenate([t.gradient(2.0 * g @ T) for t, g, T in parts])
+
+    def derivatives(self, point: Point) -> Derivatives:
+        """Gradient and Hessian of the criterion with the average information (Gilmour et al. 1995).
+
+        The average of observed and expected information replaces the traces tr(P V_i P V_j) by quadratic forms, exact
+        in expectation; the part from the curvature of Sigma = T T' is exact.
+        """
+        problem = self.problem
+        templates = problem.templates
+        G = self.sigma_gradient(point)
+        gradient = self.theta_gradient(point, G)
+        q, slope = self.average_information(point)
+        hessian = self.df / point.r2 * (q - np.outer(slope, slope) / point.r2)
+        for template, place, g in zip(templates.templates, templates.slices, G, strict=True):
+            hessian[place, place] += template.curvature(g)
+        return Derivatives(gradient, 0.5 * (hessian + hessian.T), tuple(G), (q, slope))
+
+    def average_information(self, point: Point) -> tuple[FloatArray, FloatArray]:
+        """y'P V_i P V_j P y and y'P V_i P y for all pairs of theta."""
+        problem = self.problem
+        combination = np.append(-point.beta, 1.0)[:, None]
+        if len(problem.factors) == 1:
+            q, slope, XY = self._forms_of_one(point, combination)
+        else:
+            q, slope, XY = self._forms(point, point.swept.back_substitute(point.border, combination)[1])
+        p = problem.n_fixed
+        if p:
+            half = lapack.dtrtrs(point.RX, XY[:p], trans=1)[0]
+            q -= half.T @ half
+        return q, slope
+
+    def _forms(self, point: Point, g: list[FloatArray]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Quadratic forms in V^-1 of the directions S_i g, their products with g, and with X and y."""
+        problem = self.problem
+        directions = self._directions(point, g)
+        slope = np.zeros(problem.templates.n_theta)
+        XY = np.zeros((problem.n_fixed + 1, slope.size))
+        for f, h in enumerate(directions):
+            slope += h.T @ g[f][:, 0]
+            XY += problem.base.border[f].T @ h
+        border, inner = self.ZZ.apply(directions)
+        swept_border = point.swept.sweep_border(border)
+        XY -= point.border.cross(swept_border)
+        return inner - swept_border.cross(swept_border), slope, XY
+
+    def _forms_of_one(self, point: Point, combination: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The same for one grouping factor, some levels at a time."""
+        k, m = self.problem.factors[0].n_columns, self.problem.templates.n_theta
+        border = self.problem.base.border[0].reshape(k, self.problem.factors[0].n_levels, -1)
+        q, slope, XY = np.zeros((m, m)), np.zeros(m), np.zeros((border.shape[2], m))
+        for levels, stage in point.swept.stages[0].pieces():
+            own = small.apply(stage.residual_map, border[:, levels] @ combination).reshape(-1, 1)
+            h = self._directions(point, [own])[0]
+            products = small.apply(stage.A, h.reshape(k, -1, m)).reshape(-1, m)
+            rest = h - stage.apply_E(products)
+            q += products.T @ rest
+            slope += h.T @ own[:, 0]
+            XY += border[:, levels].reshape(-1, border.shape[2]).T @ rest
+        return q, slope, XY
+
+    def _directions(self, point: Point, g: list[FloatArray]) -> list[FloatArray]:
+        """dSigma g for each parameter, by grouping factor: (k J, m), or for the levels whose g are given."""
+        problem = self.problem
+        out = []
+        for f, factor in enumerate(problem.factors):
+            values = g[f].reshape(factor.n_columns, -1)
+            h = np.zeros((*values.shape, problem.templates.n_theta))
+            for term, columns in zip(factor.terms, factor.columns, strict=True):
+                start = problem.templates.slices[term].start
+                for i, change in enumerate(self._sigma_changes(point, term)):
+                    h[columns, :, start + i] = change @ values[columns]
+            out.append(h.reshape(values.size, -1))
+        return out
+
+    def _sigma_changes(self, point: Point, term: int) -> list[FloatArray]:
+        """dT T' + T dT' for each theta of a term, (k, k)."""
+        halves = (dT @ point.T[term].T for dT in self.problem.templates.templates[term].directions)
+        return [half + half.T for half in halves]
+
+
+class _ZZ:
+    """Products with Z'WZ, from its blocks."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.factors = problem.factors
+        self.diagonal = problem.cross.diagonal
+        # The factor that is eliminated first has its products with all others in one matrix.
+        self.first = problem.structure.stages[0].factor
+        self.others = problem.structure.remaining_slices[0]
+        self.coupling = problem.base.coupling_operator
+        self.tables = {
+            pair: LinearOperator.of(_edge_matrix(edges, problem.factors[pair[0]], problem.factors[pair[1]]))
+            for pair, edges in problem.cross.edges.items()
+            if self.first not in pair
+        }
+
+    def apply(self, h: list[FloatArray]) -> tuple[list[FloatArray], FloatArray]:
+        """Z'WZ h by factor, and h'Z'WZ h."""
+        out = []
+        for f, factor in enumerate(self.factors):
+            k, J = factor.n_columns, factor.n_levels
+            out.append(small.apply(self.diagonal[f], h[f].reshape(k, J, -1)).reshape(k * J, -1))
+        if self.others:
+            out[self.first] += self.coupling.matrix @ np.concatenate([h[t] for t in self.others])
+            change = self.coupling.transposed @ h[self.first]
+            for t, place in self.others.items():
+                out[t] += change[place]
+        for (s, t), table in self.tables.items():
+            out[s] += table.matrix @ h[t]
+            out[t] += table.transposed @ h[s]
+        inner = sum((a.T @ b for a, b in zip(h, out, strict=True)), np.zeros((h[0].shape[1], h[0].shape[1])))
+        return out, inner
+
+
+def _edge_matrix(edges: Edges | SortedEdges, s: Factor, t: Factor) -> SparseMatrix:
+    """Z_s'W Z_t."""
+    k_s, k_t, _ = edges.values.shape
+    rows = np.concatenate([a * s.n_levels + edges.rows for a in range(k_s) for _ in range(k_t)])
+    columns = np.concatenate([b * t.n_levels + edges.columns for _ in range(k_s) for b in range(k_t)])
+    return sparse.coo_array((edges.values.ravel(), (rows, columns)), shape=(s.size, t.size)).tocsr()

@@ -1,0 +1,84 @@
+"""Starting values by the method of moments.
+
+Quadratic forms in the least-squares residuals r have expectations that are linear in the variance parameters. With
+V = sigma^2 W^-1 + sum_q tau_q Z E_q Z' and M the projection off X,
+
+    E[ r'W Z E_p Z'W r ] = sigma^2 tr(E_p Z'W M Z) + sum_q tau_q tr(E_p Z'WMZ E_q Z'WMZ)
+
+(MINQUE with zero prior weights; Rao 1971, J. Multivariate Anal. 1:257); the traces are those of
+`lme4py.engine.identification.gram`. With balanced data these are the REML estimates, so that the optimiser has nothing
+left to do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import nnls
+
+from lme4py.engine.identification.gram import Direction
+from lme4py.engine.linear.criterion import Criterion, Problem
+from lme4py.linalg.types import FloatArray
+
+# Smallest and largest relative standard deviation to start from, in columns of unit size.
+_LOWEST, _HIGHEST = 0.05, 30.0
+
+
+def moment_start(criterion: Criterion) -> FloatArray:
+    """theta in the engine's columns, shape (m,).
+
+    Parameters
+    ----------
+    criterion : Criterion
+    """
+    problem = criterion.problem
+    gram = criterion.variance_gram
+    covariances = _solve(problem, gram.directions, gram.projected, _observed(problem, gram.directions))
+    return problem.templates.theta_of_factors([_root(covariance) for covariance in covariances])
+
+
+def _solve(
+    problem: Problem, directions: tuple[Direction, ...], system: FloatArray, observed: FloatArray
+) -> list[FloatArray]:
+    """Covariance matrices of the terms relative to sigma^2."""
+    scale = np.sqrt(np.maximum(system.diagonal(), 1e-300))
+    scaled, right = system / np.outer(scale, scale), observed / scale
+    solution = np.linalg.lstsq(scaled, right, rcond=1e-10)[0] / scale
+    covariances = _assemble(problem, directions, solution)
+    least = [np.linalg.eigvalsh(covariance)[0] for covariance in covariances]
+    if solution[-1] > 0 and min(least) > _LOWEST**2 * solution[-1]:
+        return [covariance / solution[-1] for covariance in covariances]
+    # Outside the parameter space: variances alone, none of them negative.
+    use = np.array([direction.diagonal for direction in directions] + [True])
+    try:
+        positive = nnls(scaled[np.ix_(use, use)], right[use])[0] / scale[use]
+    except RuntimeError:  # no solution within the iterations: any start will do
+        positive = np.ones(int(use.sum()))
+    solution = np.zeros(use.size)
+    solution[use] = positive
+    sigma2 = max(float(solution[-1]), 1e-3 * float(observed[-1]) / problem.cross.n_obs)
+    return [covariance / sigma2 for covariance in _assemble(problem, directions, solution)]
+
+
+def _assemble(problem: Problem, directions: tuple[Direction, ...], solution: FloatArray) -> list[FloatArray]:
+    out = [np.zeros((t.size, t.size)) for t in problem.templates.templates]
+    for direction, value in zip(directions, solution, strict=False):
+        out[direction.term] += value * direction.own
+    return out
+
+
+def _root(covariance: FloatArray) -> FloatArray:
+    """A factor of a covariance whose standard deviations are kept within sensible bounds."""
+    values, vectors = np.linalg.eigh(covariance)
+    bounded = np.clip(np.sqrt(np.maximum(values, 0.0)), _LOWEST, _HIGHEST)
+    root: FloatArray = vectors * bounded
+    return root
+
+
+def _observed(problem: Problem, directions: tuple[Direction, ...]) -> FloatArray:
+    """The quadratic forms r'W Z E Z'W r and r'W r of the residuals r from X, shape (m + 1,)."""
+    grams = []
+    for border in problem.cross.border:
+        residual = border[:, :, -1]
+        grams.append(residual @ residual.T)
+    forms = [float(np.vdot(direction.E, grams[direction.factor])) for direction in directions]
+    return np.array([*forms, problem.cross.corner[-1, -1]])

@@ -1,0 +1,211 @@
+"""Negative binomial responses, with the variance quadratic (NB-2) or linear (NB-1) in mu; L is log mu."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy.special import xlog1py, xlogy
+
+from lme4py.design.response import ResponseData
+from lme4py.families.base import DispersionLimit, MeanFamily, Order, Pieces, RowNoise, natural
+from lme4py.families.special import log1p_minus, log_coefficient, log_rising, nb1_information
+from lme4py.linalg.types import BoolArray, FloatArray
+
+__all__ = ["NegativeBinomial1", "NegativeBinomial2"]
+
+# Starts are kept where the likelihood still has a slope: at little overdispersion it has none.
+_MOMENT_RANGE: Final = (1e-3, 1e3)
+_ALPHA_RANGE: Final = (1e-3, 1e12)
+# Beyond this, terms of the size of y log y would leave few digits of the rest.
+_LARGE_COUNT: Final = 1000.0
+
+
+@dataclass(frozen=True)
+class NegativeBinomial2(MeanFamily):
+    """Variance mu + mu^2 / theta (NB-2).
+
+    With R = log_rising(y, log theta): l = R + y L - (y + theta) log(1 + mu/theta) - log y!.
+    """
+
+    name = "nbinomial"
+    default_link = "log"
+    concave_links = frozenset({"log"})
+    n_dispersion = 1
+    parameter = "theta"
+    stata_inverts = True
+    stata_parameter = "alpha"
+    limit = DispersionLimit(np.inf, "the Poisson model", "poisson", stand_in=30.0, tail=4.0, start=2.0)
+
+    def lambda_unit(self, data: ResponseData) -> float:
+        """theta as large as the mean: both parts of the variance are the same."""
+        return float(np.log(max(float(np.mean(data.y)), 1e-300)))
+
+    def _pieces(self, data: ResponseData, t: FloatArray, lam: float, order: Order, expected: bool) -> Pieces:
+        y, theta = data.y, natural(lam)
+        u = t - lam
+        p_, q = _expit_pair(u)
+        excess = _softplus(u)
+        total = y + theta
+        # Gamma functions once per distinct count.
+        counts, index = data.distinct
+        rising = [part[index] for part in log_rising(counts, np.asarray(lam), 1 if order == 3 else 0)]
+        p = Pieces(rising[0] + y * t - total * excess - data.log_factorial)
+        if order >= 1:
+            p.d1 = y * q - theta * p_
+        if order >= 2:
+            pq = p_ * q
+            curve = total * pq
+            p.d2 = -curve
+            p.info = p.quasi = theta * p_
+        if order >= 3:
+            p.d3 = curve * (p_ - q)
+            p.d_info = theta * pq
+            # -theta (log(1 + x) - x/(1 + x)) with x = mu/theta, plus y x/(1 + x).
+            p.d_lam = rising[1] - theta * _softplus_minus_slope(u, p_, excess) + y * p_
+            p.d1_lam = p_ * p.d1
+            p.d2_lam = curve * (q - p_) - theta * pq
+            p.info_lam = theta * p_ * p_
+        large = (y > _LARGE_COUNT) & (theta < y) & (u > 0.0)
+        if large.any():
+            of_counts, slope = log_coefficient(np.maximum(counts, _LARGE_COUNT), np.broadcast_to(lam, counts.shape))
+            exact = of_counts[index] - y * np.log1p(np.exp(-np.abs(u))) - theta * excess
+            p.value = np.where(large, exact, p.value)
+            if order >= 3:
+                slope_lam = slope[index] - y * q - theta * _softplus_minus_slope(u, p_, excess)
+                p.d_lam = np.where(large, slope_lam, p.d_lam)
+        return p
+
+    separates = "zeros from positive counts"
+
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        return np.asarray((data.y == 0.0) & (mean == 0.0))
+
+    def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
+        return mu + mu * mu * natural(-lam)
+
+    def row_noise(self, data: ResponseData) -> RowNoise | None:
+        """The gamma mixture that makes the counts overdispersed, as a normal effect of every row does."""
+        return RowNoise("the dispersion of the counts", float(data.n_obs), exact=False)
+
+    def start_mean(self, data: ResponseData) -> FloatArray:
+        return np.where(data.y == 0.0, 1.0 / 6.0, data.y)
+
+    def start_lambda(self, data: ResponseData, mu: FloatArray) -> float:
+        """Log theta from sum((y - mu)^2 - mu) = sum(mu^2) / theta, kept inside 0.001 .. 1000."""
+        excess = float(np.sum(data.weight * ((data.y - mu) ** 2 - mu)))
+        square = float(np.sum(data.weight * mu * mu))
+        return float(np.log(np.clip(square / max(excess, 1e-300), *_MOMENT_RANGE)))
+
+    def _unit_deviance(self, data: ResponseData, mu: FloatArray, lam: float) -> FloatArray:
+        return _nb_deviance(data.y, mu, natural(lam))
+
+    def simulate(self, mu: FloatArray, lam: float, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+        theta = natural(lam)
+        return rng.poisson(rng.gamma(theta, mu / theta)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class NegativeBinomial1(MeanFamily):
+    """Variance mu (1 + alpha) (NB-1).
+
+    With s = mu/alpha, R = log_rising(y, log s) and k = log(1 + alpha): l = R + y L - (y + s) k - log y!.
+    """
+
+    name = "nbinomial1"
+    default_link = "log"
+    concave_links = frozenset({"identity"})
+    n_dispersion = 1
+    parameter = "alpha"
+    limit = DispersionLimit(0.0, "the Poisson model", "poisson", stand_in=-30.0, tail=-4.0, start=-2.0)
+
+    def _pieces(self, data: ResponseData, t: FloatArray, lam: float, order: Order, expected: bool) -> Pieces:
+        y, alpha = data.y, natural(lam)
+        k, rho = np.log1p(alpha), alpha / (1.0 + alpha)
+        log_s = t - lam
+        s = np.exp(log_s)
+        R = log_rising(y, log_s, order)
+        p = Pieces(R[0] + y * t - (y + s) * k - data.log_factorial)
+        if order >= 1:
+            p.d1 = R[1] - s * k + y
+        if order >= 2:
+            p.d2 = R[2] - s * k
+            p.quasi = np.exp(t) / (1.0 + alpha)
+            J = nb1_information(log_s, np.broadcast_to(alpha, s.shape)) if expected else None
+            p.info = p.info if J is None else J[0]
+        if order >= 3:
+            p.d3 = R[3] - s * k
+            p.d_lam = s * (k - rho) - R[1] - y * rho
+            p.d1_lam = s * (k - rho) - R[2]
+            p.d2_lam = s * (k - rho) - R[3]
+            if J is not None:
+                p.d_info, p.info_lam = J[1], J[2] - J[1]
+        large = (y > _LARGE_COUNT) & (s < y)
+        if large.any():
+            coefficient, slope = log_coefficient(np.maximum(y, _LARGE_COUNT), log_s)
+            p.value = np.where(large, coefficient - y * np.log1p(1.0 / alpha) - s * k, p.value)
+            if order >= 1:
+                p.d1 = np.where(large, slope - s * k, p.d1)
+            if order >= 3:
+                p.d_lam = np.where(large, s * (k - rho) - slope + y / (1.0 + alpha), p.d_lam)
+        return p
+
+    separates = "zeros from positive counts"
+
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        return np.asarray((data.y == 0.0) & (mean == 0.0))
+
+    def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
+        return mu * (1.0 + natural(lam))
+
+    def row_noise(self, data: ResponseData) -> RowNoise | None:
+        """The gamma mixture that makes the counts overdispersed, as a normal effect of every row does."""
+        return RowNoise("the dispersion of the counts", float(data.n_obs), exact=False)
+
+    def start_mean(self, data: ResponseData) -> FloatArray:
+        return np.where(data.y == 0.0, 1.0 / 6.0, data.y)
+
+    def start_lambda(self, data: ResponseData, mu: FloatArray) -> float:
+        """Log alpha from sum((y - mu)^2) = (1 + alpha) sum(mu), kept inside 0.001 .. 1000."""
+        ratio = float(np.sum(data.weight * (data.y - mu) ** 2) / np.sum(data.weight * mu))
+        return float(np.log(np.clip(ratio - 1.0, *_ALPHA_RANGE)))
+
+    def _unit_deviance(self, data: ResponseData, mu: FloatArray, lam: float) -> FloatArray:
+        """That of the NB-2 distribution with the same size mu/alpha."""
+        return _nb_deviance(data.y, mu, mu * natural(-lam))
+
+    def simulate(self, mu: FloatArray, lam: float, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+        alpha = natural(lam)
+        return rng.poisson(rng.gamma(mu / alpha, alpha)).astype(np.float64)
+
+
+def _expit_pair(u: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """1 / (1 + e^-u) and 1 / (1 + e^u), both to full relative accuracy."""
+    small = np.exp(-np.abs(u))
+    larger = 1.0 / (1.0 + small)
+    smaller = small * larger
+    return np.where(u > 0, larger, smaller), np.where(u > 0, smaller, larger)
+
+
+def _softplus(u: FloatArray) -> FloatArray:
+    """log(1 + e^u)."""
+    result: FloatArray = np.maximum(u, 0.0) + np.log1p(np.exp(-np.abs(u)))
+    return result
+
+
+def _softplus_minus_slope(u: FloatArray, p: FloatArray, excess: FloatArray) -> FloatArray:
+    """log(1 + x) - x/(1 + x) with x = e^u; small x without cancellation.
+
+    `p` is x/(1 + x) and `excess` is log(1 + x).
+    """
+    x: FloatArray = np.exp(np.minimum(u, 0.0))
+    # x - x/(1 + x) = x p.
+    result: FloatArray = np.where(u < -2.0, log1p_minus(x) + x * p, excess - p)
+    return result
+
+
+def _nb_deviance(y: FloatArray, mu: FloatArray, size: FloatArray) -> FloatArray:
+    """2 [y log(y/mu) - (y + size) log((y + size) / (mu + size))]."""
+    parts = xlogy(y, y / mu) - xlog1py(y + size, (y - mu) / (mu + size))
+    return 2.0 * np.asarray(parts, dtype=np.float64)

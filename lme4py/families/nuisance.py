@@ -1,0 +1,129 @@
+"""Derivatives of rows in the parameters beside theta and beta: a log dispersion, or the thresholds of ordinal models.
+
+A family with one log dispersion gives an array with one number per row. An ordinal family gives a `ThresholdPart`:
+each row depends on two thresholds only, however many there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
+
+__all__ = ["DensePart", "Nuisance", "ThresholdPart", "as_columns", "change", "total"]
+
+# A log dispersion (0 for families without one), or the free parameters of the thresholds, shape (d,).
+Nuisance = float | FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdPart:
+    """Derivatives of one quantity per row in the two thresholds around the row's category.
+
+    Attributes
+    ----------
+    upper, lower : ndarray, shape (..., n)
+        In the threshold above and in the one below; zero for the last and the first category.
+    codes : ndarray of int, shape (n,)
+        Category of each row, 0 .. K - 1.
+    A : ndarray, shape (K - 1, d)
+        Thresholds = A gamma.
+    """
+
+    upper: FloatArray
+    lower: FloatArray
+    codes: IntArray
+    A: FloatArray
+
+    def total(self, by: FloatArray | None) -> FloatArray:
+        """Sum over all rows (and nodes), each times `by`, shape (d,)."""
+        upper, lower = (part if by is None else part * by for part in (self.upper, self.lower))
+        if upper.ndim > 1:
+            upper, lower = upper.sum(axis=0), lower.sum(axis=0)
+        K = self.A.shape[0] + 1
+        by_threshold = np.bincount(self.codes, weights=upper, minlength=K)[:-1]
+        by_threshold = by_threshold + np.bincount(self.codes, weights=lower, minlength=K)[1:]
+        result: FloatArray = by_threshold @ self.A
+        return result
+
+    def change(self, difference: FloatArray) -> FloatArray:
+        """First-order change of each row when gamma moves by `difference`, shape (n,)."""
+        step = np.concatenate([[0.0], self.A @ difference, [0.0]])
+        moved: FloatArray = self.upper * step[self.codes + 1] + self.lower * step[self.codes]
+        return moved
+
+    def columns(self) -> FloatArray:
+        """All derivatives in gamma, shape (n, d)."""
+        padded = np.vstack([np.zeros((1, self.A.shape[1])), self.A, np.zeros((1, self.A.shape[1]))])
+        dense: FloatArray = self.upper[:, None] * padded[self.codes + 1] + self.lower[:, None] * padded[self.codes]
+        return dense
+
+
+@dataclass(frozen=True, slots=True)
+class DensePart:
+    """Derivatives of one quantity per row in all parameters of the thresholds.
+
+    Attributes
+    ----------
+    values : ndarray, shape (n, d)
+    """
+
+    values: FloatArray
+
+    def total(self, by: FloatArray | None) -> FloatArray:
+        """Sum over all rows, each times `by`, shape (d,)."""
+        summed: FloatArray = self.values.sum(axis=0) if by is None else by @ self.values
+        return summed
+
+    def change(self, difference: FloatArray) -> FloatArray:
+        """First-order change of each row, shape (n,)."""
+        moved: FloatArray = self.values @ difference
+        return moved
+
+    def columns(self) -> FloatArray:
+        """All derivatives, shape (n, d)."""
+        return self.values
+
+
+def total(part: Any, by: FloatArray | None = None, possible: BoolArray | None = None) -> FloatArray:
+    """Sum over rows (and nodes) of a derivative times `by`, shape (d,).
+
+    Parameters
+    ----------
+    part : ndarray, ThresholdPart or DensePart
+    by : ndarray, optional
+    possible : ndarray of bool, optional
+        Where the derivative is a number; it counts as zero elsewhere.
+    """
+    if isinstance(part, ThresholdPart | DensePart):
+        return part.total(by)
+    if possible is not None and not possible.all():
+        part = np.where(possible, part, 0.0)
+    if by is None:
+        return np.array([part.sum()])
+    return np.array([by @ part if by.ndim == 1 else (part * by).sum()])
+
+
+def change(part: Any, difference: Nuisance) -> FloatArray:
+    """First-order change of each row, shape (n,).
+
+    Parameters
+    ----------
+    part : ndarray, ThresholdPart or DensePart
+    difference : float or ndarray, shape (d,)
+    """
+    if isinstance(part, ThresholdPart | DensePart):
+        return part.change(np.atleast_1d(difference))
+    moved: FloatArray = difference * part
+    return moved
+
+
+def as_columns(part: Any) -> FloatArray:
+    """A derivative as columns, one for each parameter, shape (n, d)."""
+    if isinstance(part, ThresholdPart | DensePart):
+        return part.columns()
+    column: FloatArray = part[:, None]
+    return column

@@ -1,0 +1,371 @@
+"""Ordered categories: cumulative link models P(Y <= k) = F(alpha_k - eta), k = 1 .. K - 1.
+
+F(x) = 1 - G(-x) with the inverse link G, so that P(Y > k) = G(eta - alpha_k): with two categories the model is the
+binomial one with the same link. This is what R's `clmm` has with one random intercept; with several random effects,
+and in its `clm`, R has cloglog and loglog the other way round.
+
+The thresholds are linear in free parameters, alpha = A gamma (McCullagh 1980, J. R. Stat. Soc. B 42:109):
+
+| structure   | gamma                                                                        |
+| ----------- | ---------------------------------------------------------------------------- |
+| flexible    | all thresholds                                                               |
+| symmetric   | the central one (two for odd K), and distances from it, the same on both sides |
+| symmetric2  | the same distances from zero                                                 |
+| equidistant | the first threshold and the distance between neighbours                      |
+
+Thresholds that do not increase have likelihood zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from lme4py.design.response import ResponseData
+from lme4py.errors import DataError, OptionError, did_you_mean
+from lme4py.families.base import EtaDerivatives, Family, HalfRows, Order, RowNoise, working_weight
+from lme4py.families.interval_rows import Intervals, RowParts, make_intervals, row_parts
+from lme4py.families.links import PROBABILITY_LINKS, ProbabilityLink
+from lme4py.families.nuisance import DensePart, Nuisance, ThresholdPart
+from lme4py.frozen import computed_once
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
+
+__all__ = ["ORDINAL_LINKS", "THRESHOLDS", "Ordinal", "make_ordinal"]
+
+ORDINAL_LINKS: Final = ("logit", "probit", "cloglog", "loglog", "cauchit")
+THRESHOLDS: Final = ("flexible", "symmetric", "symmetric2", "equidistant")
+_NONE: Final[Any] = None
+
+
+def make_ordinal(link: object = "logit", threshold: object = "flexible", n_categories: int = 3) -> Ordinal:
+    """The family of a cumulative link model.
+
+    Parameters
+    ----------
+    link : {"logit", "probit", "cloglog", "loglog", "cauchit"}
+    threshold : {"flexible", "symmetric", "symmetric2", "equidistant"}
+    n_categories : int
+        K.
+
+    Raises
+    ------
+    OptionError
+        For a link or a structure that does not exist.
+
+    Examples
+    --------
+    >>> make_ordinal("probit", "symmetric", 5).parameter_names
+    ('central.1', 'central.2', 'spacing.1')
+    """
+    for name, value, allowed in (("link", link, ORDINAL_LINKS), ("threshold", threshold, THRESHOLDS)):
+        if value not in allowed:
+            raise OptionError(
+                f"clmm has no {name} {value!r}.{did_you_mean(str(value), allowed)} Use one of "
+                f"{', '.join(map(repr, allowed))}."
+            )
+    return Ordinal(PROBABILITY_LINKS[str(link)], n_categories, str(threshold))
+
+
+@dataclass(frozen=True)
+class Ordinal(Family):
+    """K ordered categories.
+
+    Attributes
+    ----------
+    link : ProbabilityLink
+        G; the latent variable has the distribution function F(x) = 1 - G(-x).
+    n_categories : int
+        K.
+    threshold : str
+        "flexible", "symmetric", "symmetric2" or "equidistant".
+    """
+
+    link: ProbabilityLink
+    n_categories: int = 3
+    threshold: str = "flexible"
+    name = "ordinal"
+    default_link = "logit"
+    # The score already holds what the thresholds need.
+    nuisance_order = 1
+
+    @property
+    def log_concave(self) -> bool:
+        return self.link.log_concave
+
+    @property
+    def canonical(self) -> bool:
+        """False: no link makes the observed and the expected weights the same."""
+        return False
+
+    # --- thresholds
+
+    @computed_once
+    def A(self) -> FloatArray:
+        """Thresholds = A gamma, shape (K - 1, d)."""
+        count = self.n_categories - 1
+        if self.threshold == "flexible":
+            return np.eye(count)
+        if self.threshold == "equidistant":
+            return np.column_stack([np.ones(count), np.arange(count, dtype=np.float64)])[:, : min(count, 2)]
+        half = count // 2
+        spacing = np.zeros((count, half))
+        for i in range(half):
+            spacing[half - 1 - i, i], spacing[count - half + i, i] = -1.0, 1.0
+        if self.threshold == "symmetric2":
+            return spacing
+        if count % 2:
+            return np.column_stack([np.ones(count), spacing])
+        lower: FloatArray = np.repeat(np.array([1.0, 0.0]), half)
+        # The two central thresholds are free; distances start with the next pair.
+        return np.column_stack([lower, 1.0 - lower, spacing[:, 1:]])
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Names of gamma."""
+        count = self.n_categories - 1
+        if self.threshold == "flexible":
+            return tuple(f"{k}|{k + 1}" for k in range(1, count + 1))
+        if self.threshold == "equidistant":
+            return ("threshold.1", "spacing")[: self.n_nuisance]
+        central = {"symmetric": ("central.1", "central.2") if count % 2 == 0 else ("central",), "symmetric2": ()}
+        first = central[self.threshold]
+        return (*first, *(f"spacing.{i}" for i in range(1, self.n_nuisance - len(first) + 1)))
+
+    @property
+    def n_nuisance(self) -> int:
+        return int(self.A.shape[1])
+
+    @property
+    def constant(self) -> FloatArray | None:
+        """e with A e = 1, so that a constant in eta can move into gamma; None where there is none."""
+        e: Any = np.linalg.lstsq(self.A, np.ones(self.n_categories - 1), rcond=None)[0] if self.n_nuisance else None
+        return np.rint(e) if e is not None and np.allclose(self.A @ e, 1.0) else None
+
+    def alpha(self, lam: Nuisance) -> FloatArray:
+        """Thresholds, shape (K - 1,)."""
+        thresholds: FloatArray = self.A @ np.atleast_1d(np.asarray(lam, dtype=np.float64))
+        return thresholds
+
+    def parameters(self, alpha: FloatArray) -> FloatArray:
+        """gamma of thresholds that have the structure, shape (d,)."""
+        return np.asarray(np.linalg.lstsq(self.A, alpha, rcond=None)[0], dtype=np.float64)
+
+    def latent_quantile(self, p: FloatArray) -> FloatArray:
+        """F^-1, shape of p."""
+        return -self.link.eta(1.0 - p)
+
+    # --- likelihood
+
+    def _intervals(self, lam: Nuisance) -> Intervals | None:
+        """None where the thresholds do not increase."""
+        alpha = self.alpha(lam)
+        if not (np.isfinite(alpha).all() and (np.diff(alpha) > 0.0).all()):
+            return None
+        with np.errstate(over="ignore"):
+            return make_intervals(alpha)
+
+    def derivatives(
+        self,
+        data: ResponseData,
+        eta: FloatArray,
+        lam: Nuisance = 0.0,
+        order: Order = 3,
+        *,
+        expected: bool = True,
+    ) -> EtaDerivatives:
+        """Log-likelihood of each row and its derivatives; `d_lam` comes with order 1, and `curve_lam` with order 3.
+
+        Parameters
+        ----------
+        data : ResponseData
+            `y` holds the codes 0 .. K - 1.
+        eta : ndarray, shape (n,) or (N, n)
+        lam : ndarray, shape (d,)
+            gamma.
+        order : {0, 1, 2, 3}
+        expected : bool
+            False has the observed weights in the place of the expected ones, which need all categories of each row.
+        """
+        intervals = self._intervals(lam)
+        if intervals is None:
+            nothing = np.full(eta.shape, np.nan)
+            return EtaDerivatives(np.full(eta.shape, -np.inf), *[nothing] * 6)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            parts = row_parts(self.link.name, self.link.lower_tail, intervals, data.codes, eta, order)
+            result = self._assemble(data, eta, lam, parts, order)
+            return self._with_expected(result, data, eta, intervals, order) if expected and order >= 2 else result
+
+    def _assemble(
+        self, data: ResponseData, eta: FloatArray, lam: Nuisance, parts: RowParts, order: Order
+    ) -> EtaDerivatives:
+        w = data.weights
+
+        def weighted(part: FloatArray, sign: float = 1.0) -> FloatArray:
+            if w is not None:
+                return part * w if sign > 0 else part * -w
+            return part if sign > 0 else -part
+
+        def pair(up: FloatArray, low: FloatArray, sign: float = 1.0) -> Any:
+            return ThresholdPart(weighted(up, sign), weighted(low, sign), data.codes, self.A)
+
+        loglik = weighted(np.where(np.isnan(parts.value), -np.inf, parts.value))
+        if order == 0:
+            return EtaDerivatives(loglik)
+        score, d_lam = weighted(parts.s, -1.0), pair(parts.up, parts.low)
+        if order == 1:
+            return EtaDerivatives(loglik, score, d_lam=d_lam)
+        w_obs = weighted(parts.ss, -1.0)
+        w_work = w_obs if self.log_concave else working_weight(w_obs, weighted(self._scoring_weight(eta, lam)))
+        if order == 2:
+            return EtaDerivatives(loglik, score, w_obs, w_obs, w_work, d_lam=d_lam)
+        dw = weighted(parts.sss)
+        score_lam, w_lam = pair(parts.up_s, parts.low_s, -1.0), pair(parts.up_ss, parts.low_ss, -1.0)
+        curve = self._curvature(data, parts) if eta.ndim == 1 else _NONE
+        return EtaDerivatives(loglik, score, w_obs, w_obs, w_work, dw, dw, d_lam, score_lam, w_lam, w_lam, curve)
+
+    def _with_expected(
+        self, rows: EtaDerivatives, data: ResponseData, eta: FloatArray, intervals: Intervals, order: Order
+    ) -> EtaDerivatives:
+        """`rows` with E(-d2l/deta2) = sum_k p_k (dlog p_k / deta)^2 and its derivatives."""
+        K = self.n_categories
+        total, slope = np.zeros(eta.shape), np.zeros(eta.shape)
+        by_threshold = np.zeros((K - 1, *eta.shape))
+        for k in range(K):
+            parts = row_parts(self.link.name, self.link.lower_tail, intervals, np.full(eta.shape[-1], k), eta, 3)
+            p, s = np.exp(parts.value), parts.s
+            # Far out p s^2 is a zero times an infinity, and zero.
+            possible = p > 0.0
+            total += np.where(possible, p * s * s, 0.0)
+            slope -= np.where(possible, p * s * (s * s + 2.0 * parts.ss), 0.0)
+            if k < K - 1:
+                by_threshold[k] += np.where(possible, p * s * (parts.up * s + 2.0 * parts.up_s), 0.0)
+            if k > 0:
+                by_threshold[k - 1] += np.where(possible, p * s * (parts.low * s + 2.0 * parts.low_s), 0.0)
+        w = data.weight
+        if order < 3:
+            return replace(rows, w_exp=w * total)
+        in_lam = DensePart((w * by_threshold).T @ self.A)
+        return replace(rows, w_exp=w * total, dw_exp=w * slope, w_exp_lam=in_lam)
+
+    def _curvature(self, data: ResponseData, parts: RowParts) -> FloatArray:
+        """-d2l/dgamma2 of all rows together, shape (d, d)."""
+        K = self.n_categories
+        pieces = (parts.up_up, parts.low_low, parts.up_low)
+        up, low, both = (
+            np.bincount(data.codes, weights=p if data.weights is None else p * data.weights, minlength=K)
+            for p in pieces
+        )
+        B = np.diag(up[:-1] + low[1:]) + np.diag(both[1:-1], 1) + np.diag(both[1:-1], -1)
+        curvature: FloatArray = -self.A.T @ B @ self.A
+        return curvature
+
+    def _scoring_weight(self, eta: FloatArray, lam: Nuisance) -> FloatArray:
+        """Expected information of eta, shape of eta."""
+        intervals = self._intervals(lam)
+        total = np.zeros(eta.shape)
+        if intervals is None:
+            return total
+        for k in range(self.n_categories):
+            codes = np.full(eta.shape[-1], k)
+            parts = row_parts(self.link.name, self.link.lower_tail, intervals, codes, eta, 1)
+            total += np.exp(parts.value) * parts.s**2
+        return total
+
+    def _derivatives(self, *arguments: Any) -> EtaDerivatives:
+        raise NotImplementedError("an ordinal family has `derivatives` of its own")
+
+    # --- infinity
+
+    separates = "the categories"
+
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        raise _no_mean()
+
+    def half_rows(self, data: ResponseData, eta: FloatArray, beyond: bool = False) -> HalfRows:
+        """A row stays possible while eta falls below the threshold above it, and while it rises over the one below."""
+        above, below = (np.flatnonzero(chosen) for chosen in (data.codes < self.n_categories - 1, data.codes > 0))
+        threshold = np.concatenate([data.codes[above], data.codes[below] - 1])
+        row = np.concatenate([above, below])
+        return HalfRows(row, np.repeat([-1.0, 1.0], [above.size, below.size]), threshold)
+
+    def answers(self, data: ResponseData) -> FloatArray | None:
+        """The categories, 0 .. K - 1."""
+        return data.y
+
+    def answer_name(self, data: ResponseData, answer: float) -> str:
+        return f"only {(data.categories or range(self.n_categories))[int(answer)]!r}"
+
+    def rates(self, half: HalfRows, rows: EtaDerivatives) -> FloatArray:
+        """Slopes in the threshold of each half row."""
+        part = rows.d_lam
+        slopes: FloatArray = np.where(half.sign < 0.0, part.upper[half.row], -part.lower[half.row])
+        return slopes
+
+    # --- probabilities
+
+    def log_probabilities(self, eta: FloatArray, lam: Nuisance) -> FloatArray:
+        """log P(Y = k) of all categories, shape (..., n, K)."""
+        intervals = self._intervals(lam)
+        if intervals is None:
+            raise DataError("the thresholds do not increase, so the categories have no probabilities.")
+        flat = np.asarray(eta, dtype=np.float64)
+        out = np.empty((*flat.shape, self.n_categories))
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            for k in range(self.n_categories):
+                codes: IntArray = np.full(flat.shape[-1], k)
+                out[..., k] = row_parts(self.link.name, self.link.lower_tail, intervals, codes, flat, 0).value
+        return out
+
+    def probabilities(self, eta: FloatArray, lam: Nuisance) -> FloatArray:
+        """P(Y = k) of all categories, shape (..., n, K)."""
+        with np.errstate(under="ignore"):
+            p: FloatArray = np.exp(self.log_probabilities(eta, lam))
+        return p
+
+    def cumulative(self, eta: FloatArray, lam: Nuisance) -> FloatArray:
+        """P(Y <= k), k = 1 .. K - 1, shape (..., n, K - 1)."""
+        with np.errstate(over="ignore", under="ignore"):
+            return self.link.complement(np.asarray(eta, dtype=np.float64)[..., None] - self.alpha(lam))
+
+    def fitted(self, data: ResponseData, eta: FloatArray, lam: Nuisance) -> FloatArray:
+        """Probability of the category observed, shape (n,)."""
+        with np.errstate(under="ignore"):
+            p: FloatArray = np.exp(self.derivatives(ResponseData(data.y), eta, lam, 0).loglik)
+        return p
+
+    # --- what a model with a mean has
+
+    def mean(self, eta: FloatArray) -> FloatArray:
+        raise _no_mean()
+
+    def variance(self, mu: FloatArray, lam: Nuisance = 0.0) -> FloatArray:
+        raise _no_mean()
+
+    def row_noise(self, data: ResponseData) -> RowNoise:
+        """That of the latent variable, of which a row shows one interval (or several, with weights)."""
+        weights = np.maximum(data.weight * np.ones(data.n_obs), 1.0)
+        return RowNoise("the variation of a single ordered response", float(weights.sum()), weights)
+
+    def start_mean(self, data: ResponseData) -> FloatArray:
+        raise _no_mean()
+
+    def _unit_deviance(self, data: ResponseData, mu: FloatArray, lam: Nuisance) -> FloatArray:
+        raise _no_mean()
+
+    def simulate(self, mu: FloatArray, lam: Nuisance, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+        raise _no_mean()
+
+    def draw(self, eta: FloatArray, lam: Nuisance, rng: np.random.Generator) -> FloatArray:
+        """New categories 0 .. K - 1 (as floats, like `ResponseData.y`), shape of eta."""
+        above = rng.random(np.shape(eta))[..., None] > self.cumulative(eta, lam)
+        codes: FloatArray = above.sum(axis=-1).astype(np.float64)
+        return codes
+
+
+def _no_mean() -> OptionError:
+    return OptionError(
+        "ordered categories have no mean and no variance; use the probabilities of the categories: "
+        "predict(type='prob'), predict(type='cumulative') or predict(type='class')."
+    )

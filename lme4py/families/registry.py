@@ -1,0 +1,144 @@
+"""Response families by name.
+
+A `Family` holds the log-likelihood l_i(eta, lambda) of one row with all constants, and the derivatives that
+the Laplace criterion and its gradient need; lambda is the log of the dispersion parameter.
+
+| family           | variance, weight 1 | exp(lambda)   | glmmTMB sigma   | Stata                               |
+| ---------------- | ------------------ | ------------- | --------------- | ----------------------------------- |
+| binomial         | m mu (1 - mu)      | none          | 1               |                                     |
+| poisson          | mu                 | none          | 1               |                                     |
+| gaussian         | sigma^2            | sigma^2       | sigma           | var(e.y) = sigma^2                  |
+| gamma            | phi mu^2           | phi = 1/shape | sqrt(phi)       |                                     |
+| inverse_gaussian | phi mu^3           | phi           | (has none)      |                                     |
+| nbinomial (NB-2) | mu + mu^2 / theta  | theta         | theta (nbinom2) | dispersion(mean): alpha = 1/theta   |
+| nbinomial1       | mu (1 + alpha)     | alpha         | alpha (nbinom1) | dispersion(constant): delta = alpha |
+
+Prior weights w: for binomial, poisson and the negative binomials the log-likelihood of the row is multiplied by
+w (as in lme4 and glmmTMB); gaussian, gamma and inverse_gaussian have the dispersion phi / w (as in R's ``glm``
+and in ``lmer``; glmmTMB multiplies there too).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.families.base import EtaDerivatives, Family
+from lme4py.families.distributions import (
+    Binomial,
+    Gamma,
+    Gaussian,
+    InverseGaussian,
+    Poisson,
+)
+from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean, PowerMean
+from lme4py.families.negative_binomial import NegativeBinomial1, NegativeBinomial2
+
+__all__ = ["FAMILIES", "EtaDerivatives", "Family", "make_family"]
+
+_POWERS: Final = {"identity": 1.0, "sqrt": 2.0, "inverse": -1.0, "1/mu^2": -0.5}
+
+# Class and links of each family; the first link listed is the default.
+FAMILIES: Final[dict[str, tuple[type[Family], tuple[str, ...]]]] = {
+    "gaussian": (Gaussian, ("identity", "log", "inverse")),
+    "binomial": (Binomial, ("logit", "probit", "cloglog", "loglog", "cauchit", "log", "identity")),
+    "poisson": (Poisson, ("log", "sqrt", "identity")),
+    "gamma": (Gamma, ("log", "inverse", "identity")),
+    "inverse_gaussian": (InverseGaussian, ("log", "1/mu^2", "inverse", "identity")),
+    "nbinomial": (NegativeBinomial2, ("log", "sqrt", "identity")),
+    "nbinomial1": (NegativeBinomial1, ("log", "sqrt", "identity")),
+}
+
+_ALIASES: Final = {
+    "normal": "gaussian",
+    "bernoulli": "binomial",
+    "inverse.gaussian": "inverse_gaussian",
+    "inversegaussian": "inverse_gaussian",
+    "negbin": "nbinomial",
+    "nbinom": "nbinomial",
+    "nbinom2": "nbinomial",
+    "negative_binomial": "nbinomial",
+    "nbinom1": "nbinomial1",
+}
+
+
+def make_family(family: str | Family, link: str | None = None) -> Family:
+    """A response family with its link.
+
+    Parameters
+    ----------
+    family : str or Family
+        gaussian, binomial, poisson, gamma, inverse_gaussian, nbinomial (NB-2; also negbin, nbinom2) or
+        nbinomial1 (NB-1; also nbinom1). Upper and lower case are the same.
+    link : str, optional
+        One of the family's links; the default is identity for gaussian, logit for binomial, and log for all
+        others. R's own default is inverse for gamma and 1/mu^2 for the inverse Gaussian: name these to have them.
+
+    Returns
+    -------
+    Family
+
+    Raises
+    ------
+    OptionError
+        For a family that does not exist, or a link that the family does not have.
+
+    Examples
+    --------
+    >>> make_family("binomial").link.name, make_family("Gamma", "inverse").link.name
+    ('logit', 'inverse')
+    >>> make_family("poisson", "probit")
+    Traceback (most recent call last):
+        ...
+    lme4py.errors.OptionError: the poisson family has no link 'probit'; use one of 'log', 'sqrt', 'identity'
+    """
+    if isinstance(family, Family):
+        if link is None or link == family.link.name:
+            return family
+        family = family.name
+    name = _family_name(family)
+    kind, links = FAMILIES[name]
+    return kind(_make_link(name, _link_name(name, link, links)))
+
+
+def _family_name(family: object) -> str:
+    if not isinstance(family, str):
+        raise OptionError(f"`family` is of type {type(family).__name__}; give its name, one of {_listed(FAMILIES)}")
+    name = family.strip().lower()
+    name = _ALIASES.get(name, name)
+    if name not in FAMILIES:
+        raise OptionError(
+            f"there is no family {family!r}.{did_you_mean(name, [*FAMILIES, *_ALIASES])} Use one of {_listed(FAMILIES)}"
+        )
+    return name
+
+
+def _link_name(family: str, link: object, links: tuple[str, ...]) -> str:
+    if link is None:
+        return links[0]
+    name = link.strip().lower() if isinstance(link, str) else ""
+    if name not in links:
+        hint = did_you_mean(name, links)
+        raise OptionError(
+            f"the {family} family has no link {link!r}{'.' + hint + ' Use' if hint else '; use'} one of "
+            f"{_listed(links)}"
+        )
+    return name
+
+
+def _make_link(family: str, link: str) -> Link:
+    if family == "binomial":
+        return PROBABILITY_LINKS[link]
+    if link == "log":
+        return LogMean()
+    if family == "gaussian" or link == "sqrt":
+        # mu = eta^2 is a mean on both sides of 0, as R's sqrt link has it.
+        return PowerMean(link, _POWERS[link], low=-np.inf)
+    return PowerMean(link, _POWERS[link])
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)

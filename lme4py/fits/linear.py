@@ -1,0 +1,502 @@
+"""The public modular steps and the frozen result of a fit.
+
+A linear mixed model is fitted in four steps, as in lme4: `lformula` (formula and data to arrays),
+`lmm_criterion` (arrays to a function of theta), `optimize_criterion` (its minimum) and `make_fit` (everything on
+the user's scale). `lmm_fit` does the last three.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from lme4py.chunks import chunk
+from lme4py.design.design import Design
+from lme4py.engine.certificate import Certificate, Evaluation, certify, describe_unidentified
+from lme4py.engine.identification.identify import identify
+from lme4py.engine.identification.record import Identification
+from lme4py.engine.linear.criterion import Criterion, Point, Problem, make_problem
+from lme4py.engine.linear.solve import solve
+from lme4py.engine.optimise import Control, Optimum
+from lme4py.engine.threads import limited_threads
+from lme4py.errors import (
+    ConvergenceWarning,
+    DesignError,
+    IdentificationWarning,
+    OptimaWarning,
+    OptionError,
+    did_you_mean,
+    warn,
+)
+from lme4py.families.base import RowNoise
+from lme4py.frozen import Frozen, computed_once
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["Fit", "LmmCriterion", "lmm_criterion", "lmm_fit", "make_fit", "optimize_criterion"]
+
+# Rows whose fitted values are made at one time.
+_ROWS = chunk(2**15)
+
+
+@dataclass(frozen=True)
+class Fit(Frozen):
+    """A fitted linear mixed model: numbers only, everything on the user's scale.
+
+    Attributes
+    ----------
+    design : Design
+    reml : bool
+    criterion : float
+        REML criterion, or -2 log-likelihood for ML.
+    beta : ndarray, shape (p,)
+    vcov : ndarray, shape (p, p)
+        Covariance of `beta`: sigma^2 (X'V^-1X)^-1.
+    sigma : float
+        Residual standard deviation (of an observation with weight 1).
+    theta : ndarray, shape (m,)
+        Relative covariance parameters, column-major lower triangle per term, terms in the order of the design.
+    covariances : tuple of ndarray, each (k, k)
+        Covariance matrix of the random effects of each term.
+    modes : tuple of ndarray, each (J, k)
+        Conditional modes of the random effects of each term.
+    fitted : ndarray, shape (n,)
+        Fitted values of the rows used, offset and conditional modes included.
+    certificate : Certificate
+    opt_log : tuple of Evaluation
+    problem : Problem
+        The engine's side of the model, for inference.
+    theta_inside : ndarray, shape (m,)
+        theta in the engine's columns.
+    identification : Identification
+        Which covariance parameters are determined. Where not all are, `theta`, `covariances` and `modes` are one of
+        many solutions that fit equally well.
+    """
+
+    design: Design
+    reml: bool
+    criterion: float
+    beta: FloatArray
+    vcov: FloatArray
+    sigma: float
+    theta: FloatArray
+    covariances: tuple[FloatArray, ...]
+    modes: tuple[FloatArray, ...]
+    fitted: FloatArray
+    certificate: Certificate
+    opt_log: tuple[Evaluation, ...]
+    problem: Problem
+    theta_inside: FloatArray
+    identification: Identification = field(default_factory=Identification)
+
+    @property
+    def covariance_estimates(self) -> tuple[FloatArray, ...]:
+        """`covariances` with NaN for what is not determined."""
+        return self.identification.masked(self.covariances)
+
+    @property
+    def log_likelihood(self) -> float:
+        """-criterion / 2 (the restricted log-likelihood for REML)."""
+        return -0.5 * self.criterion
+
+    @property
+    def n_params(self) -> int:
+        """Fixed effects, theta and the residual scale."""
+        return self.beta.size + self.theta.size + 1
+
+    @property
+    def df_resid(self) -> int:
+        """Observations minus parameters."""
+        return self.design.n_obs - self.n_params
+
+    @property
+    def default_ddf(self) -> str:
+        """Degrees of freedom of tests and intervals of the fixed effects where none are asked for."""
+        return self.design.conventions.ddf or "satterthwaite"
+
+    @computed_once
+    def point(self) -> Point:
+        """The factor at the optimum, made again when it is first needed."""
+        return Criterion(self.problem, self.reml).evaluate(self.theta_inside)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+class LmmCriterion:
+    """-2 log-likelihood (ML) or REML criterion as a function of theta on the user's scale.
+
+    Parameters
+    ----------
+    design : Design
+    reml : bool
+
+    Attributes
+    ----------
+    identification : Identification
+
+    Raises
+    ------
+    DesignError
+        As many fixed effects as rows, or variances that the data say nothing about; see
+        `lme4py.engine.identification.record`.
+
+    Examples
+    --------
+    >>> import lme4py
+    >>> design = lme4py.lformula("Yield ~ 1 + (1 | Batch)", lme4py.load_dataset("Dyestuff"))
+    >>> criterion = lme4py.lmm_criterion(design)
+    >>> round(criterion([0.8483]), 4)
+    319.6543
+    """
+
+    def __init__(self, design: Design, reml: bool = True) -> None:
+        refuse_saturated(design)
+        self._set(design, Criterion(make_problem(design), reml))
+        warn_unidentified(self.identification)
+
+    def _set(self, design: Design, inside: Criterion) -> None:
+        self.design = design
+        self.inside = inside
+        noise = RowNoise("the residual variance", float(design.n_obs))
+        self.identification = identify(inside.variance_gram, inside.problem.scaling.S, design.terms, noise)
+
+    @property
+    def reml(self) -> bool:
+        """True for the REML criterion, False for -2 log-likelihood."""
+        return self.inside.reml
+
+    def __call__(self, theta: Any) -> float:
+        """Value at theta, shape (m,).
+
+        Raises
+        ------
+        OptionError
+            Where the criterion is lost in rounding: some 1e5 residual standard deviations and more.
+        """
+        return self._evaluate(theta).value
+
+    def gradient(self, theta: Any) -> FloatArray:
+        """Analytic gradient at theta, shape (m,).
+
+        Parameters
+        ----------
+        theta : array_like, shape (m,)
+            On the user's scale.
+
+        Returns
+        -------
+        ndarray, shape (m,)
+        """
+        templates, scaling = self.inside.problem.templates.user, self.inside.problem.scaling
+        G = self.inside.sigma_gradient(self._evaluate(theta))
+        inverse = [np.linalg.inv(S) for S in scaling.S]
+        user = [scaling.weight_scale * s.T @ g @ s for s, g in zip(inverse, G, strict=True)]
+        T = templates.factors(templates.check(theta))
+        parts = zip(templates.templates, user, T, strict=True)
+        return np.concatenate([t.gradient(2.0 * g @ factor) for t, g, factor in parts])
+
+    def _evaluate(self, theta: Any) -> Point:
+        try:
+            with np.errstate(all="ignore"):
+                return self.inside.evaluate(self.to_inside(theta))
+        except np.linalg.LinAlgError as error:
+            raise OptionError(_too_large(theta, str(error))) from None
+
+    def to_inside(self, theta: Any) -> FloatArray:
+        """theta of the same covariances in the engine's columns.
+
+        Parameters
+        ----------
+        theta : array_like, shape (m,)
+
+        Returns
+        -------
+        ndarray, shape (m,)
+        """
+        templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
+        T = templates.user.factors(templates.check(theta))
+        root = np.sqrt(scaling.weight_scale)
+        factors = [root * np.linalg.solve(S, t) for S, t in zip(scaling.S, T, strict=True)]
+        # Squares of larger numbers are infinite.
+        if max((float(np.abs(M).max()) for M in factors), default=0.0) > 1e150:
+            raise OptionError(_too_large(theta, "their squares are beyond floating point"))
+        return templates.theta_of_factors(factors)
+
+    def to_user(self, inside: FloatArray) -> FloatArray:
+        """theta on the user's scale from the engine's.
+
+        Parameters
+        ----------
+        inside : ndarray, shape (m,)
+            In the engine's columns.
+
+        Returns
+        -------
+        ndarray, shape (m,)
+        """
+        templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
+        root = np.sqrt(scaling.weight_scale)
+        return templates.user.theta_of_factors(
+            [scaling.factor(i, T) / root for i, T in enumerate(templates.factors(inside))]
+        )
+
+
+def refuse_saturated(design: Design) -> None:
+    """Refuse a gaussian model whose fixed effects leave nothing for a residual variance.
+
+    Parameters
+    ----------
+    design : Design
+
+    Raises
+    ------
+    DesignError
+    """
+    if design.X.shape[1] >= design.n_obs:
+        raise DesignError(
+            f"the model has {design.X.shape[1]} fixed-effects coefficients and one residual variance but only "
+            f"{design.n_obs} observations; take terms out of the formula"
+        )
+
+
+def _too_large(theta: Any, why: str) -> str:
+    return (
+        f"the criterion cannot be evaluated at theta={np.asarray(theta, dtype=float).tolist()}: {why}. These are "
+        "standard deviations of random effects relative to the residual one; give smaller numbers."
+    )
+
+
+def lmm_criterion(design: Design, reml: bool = True) -> LmmCriterion:
+    """Second modular step: the function of theta that is minimised.
+
+    Parameters
+    ----------
+    design : Design
+    reml : bool
+
+    Returns
+    -------
+    LmmCriterion
+        Call it with theta; `gradient` is analytic.
+
+    Raises
+    ------
+    DesignError
+        As many fixed effects as rows, or variances that the data say nothing about.
+
+    Warns
+    -----
+    IdentificationWarning
+        When only sums of some variances are determined.
+
+    Examples
+    --------
+    >>> from lme4py import lformula, load_dataset
+    >>> criterion = lmm_criterion(lformula("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff")), reml=False)
+    >>> round(criterion([1.0]), 3), criterion.gradient([1.0]).round(2)
+    (327.767, array([3.12]))
+    """
+    with limited_threads(design):
+        return LmmCriterion(design, reml)
+
+
+def optimize_criterion(
+    criterion: LmmCriterion, start: Any = None, control: Control | Mapping[str, Any] | None = None
+) -> Optimum:
+    """Third modular step: the minimum of the criterion.
+
+    Parameters
+    ----------
+    criterion : LmmCriterion
+    start : array_like, shape (m,), optional
+        theta on the user's scale.
+    control : Control or dict, optional
+        ``max_evaluations``, ``tolerance``, ``radius``.
+
+    Returns
+    -------
+    Optimum
+        Its theta are in the engine's columns; `LmmCriterion.to_user` brings them back.
+
+    Examples
+    --------
+    >>> from lme4py import lformula, lmm_criterion, load_dataset
+    >>> criterion = lmm_criterion(lformula("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff")))
+    >>> optimum = optimize_criterion(criterion)
+    >>> round(optimum.value, 4), criterion.to_user(optimum.theta).round(4)
+    (319.6543, array([0.8483]))
+    """
+    settings = _control(control)
+    inside = None if start is None else criterion.to_inside(start)
+    with limited_threads(criterion.design):
+        return solve(criterion.inside, inside, settings)
+
+
+def _control(control: Control | Mapping[str, Any] | None) -> Control:
+    if control is None:
+        return Control()
+    if isinstance(control, Control):
+        return control
+    if not isinstance(control, Mapping):
+        raise OptionError(f"control must be a dict such as {{'max_evaluations': 500}}, got {type(control).__name__}.")
+    known = [f.name for f in fields(Control)]
+    for key in control:
+        if key not in known:
+            raise OptionError(
+                f"control has no setting {key!r}; there are {', '.join(known)}.{did_you_mean(str(key), known)}"
+            )
+    for key, value in control.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise OptionError(f"control[{key!r}] must be a positive number, got {value!r}.")
+    return Control(**control)
+
+
+def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Fit:
+    """Fourth modular step: estimates, modes and the certificate on the user's scale.
+
+    Parameters
+    ----------
+    design : Design
+    criterion : LmmCriterion
+    optimum : Optimum
+
+    Returns
+    -------
+    Fit
+
+    Warns
+    -----
+    ConvergenceWarning
+        When the optimum cannot be certified.
+    OptimaWarning
+        When another minimum was found that is hardly higher.
+
+    Examples
+    --------
+    >>> from lme4py import lformula, lmm_criterion, load_dataset, optimize_criterion
+    >>> design = lformula("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff"))
+    >>> criterion = lmm_criterion(design)
+    >>> fit = make_fit(design, criterion, optimize_criterion(criterion))
+    >>> round(fit.sigma, 3), fit.certificate.converged
+    (49.51, True)
+    """
+    inside = criterion.inside
+    problem = inside.problem
+    with limited_threads(design):
+        point: Point = optimum.source[0]
+        if point.r2 < 1e-10 * problem.cross.n_obs:
+            raise DesignError(
+                "the random effects fit the response exactly, or all but a part in 1e10 of its variation: the residual "
+                "variance is zero in floating point. Take terms out of the formula, or group by a coarser factor."
+            )
+        certificate = certify(inside, optimum, term_names(design), criterion.identification)
+        modes_inside, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
+    if not certificate.converged:
+        warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=3)
+    elif certificate.second is not None:
+        warn(certificate.verdict, OptimaWarning)
+    scaling = problem.scaling
+    sigma_inside = float(np.sqrt(point.r2 / inside.df))
+    spread = scaling.y_scale * sigma_inside
+    covariances = []
+    for i, T in enumerate(point.T):
+        root = spread * scaling.factor(i, T)
+        covariances.append(root @ root.T)
+    modes = _user_modes(problem, modes_inside)
+    beta = scaling.beta(point.beta)
+    return Fit(
+        design=design,
+        reml=criterion.reml,
+        criterion=point.value,
+        beta=beta,
+        vcov=scaling.vcov(sigma_inside**2 * _inverse_cross(point.RX)),
+        sigma=spread * float(np.sqrt(scaling.weight_scale)),
+        theta=criterion.to_user(optimum.theta),
+        covariances=tuple(covariances),
+        modes=modes,
+        fitted=_fitted(design, beta, modes),
+        certificate=certificate,
+        opt_log=optimum.log,
+        problem=problem,
+        theta_inside=optimum.theta,
+        identification=criterion.identification,
+    )
+
+
+def term_names(design: Design) -> list[tuple[str, tuple[str, ...]]]:
+    """Label and columns of each random-effects term, for the words of a certificate."""
+    return [(term.label, term.columns) for term in design.terms]
+
+
+def warn_unidentified(identification: Identification) -> None:
+    """Say which variances no data of this design tell apart.
+
+    Parameters
+    ----------
+    identification : Identification
+    """
+    if not identification.complete:
+        warn(describe_unidentified(identification.sentences), IdentificationWarning)
+    for sentence in identification.weak:
+        warn(f"{sentence}.", IdentificationWarning)
+
+
+def _inverse_cross(R: FloatArray) -> FloatArray:
+    """(R'R)^-1 of an upper triangular R."""
+    if not R.size:
+        return np.zeros((0, 0))
+    inverse = np.linalg.inv(R)
+    return inverse @ inverse.T
+
+
+def _user_modes(problem: Problem, inside: list[FloatArray]) -> tuple[FloatArray, ...]:
+    """Conditional modes of each term, (J, k), from those of each factor in the engine's columns."""
+    out: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
+    for factor, b in zip(problem.factors, inside, strict=True):
+        values = b.reshape(factor.n_columns, factor.n_levels)
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            out[term] = problem.scaling.y_scale * (problem.scaling.S[term] @ values[columns]).T
+    return tuple(out)
+
+
+def _fitted(design: Design, beta: FloatArray, modes: tuple[FloatArray, ...]) -> FloatArray:
+    fitted = np.empty(design.n_obs)
+    for start in range(0, design.n_obs, _ROWS):
+        rows = slice(start, start + _ROWS)
+        own = design.X[rows] @ beta
+        for term, b in zip(design.terms, modes, strict=True):
+            own += np.einsum("nk,nk->n", term.values[rows], b[term.codes[rows]])
+        fitted[rows] = own if design.offset is None else own + design.offset[rows]
+    return fitted
+
+
+def lmm_fit(
+    design: Design, reml: bool = True, start: Any = None, control: Control | Mapping[str, Any] | None = None
+) -> Fit:
+    """Fit the model of a design: `lmm_criterion`, `optimize_criterion` and `make_fit` in one call.
+
+    Parameters
+    ----------
+    design : Design
+    reml : bool
+    start : array_like, optional
+    control : Control or dict, optional
+
+    Returns
+    -------
+    Fit
+
+    Examples
+    --------
+    >>> from lme4py import lformula, load_dataset
+    >>> fit = lmm_fit(lformula("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff")), reml=False)
+    >>> fit.theta.round(4), round(fit.criterion, 4)
+    (array([0.7526]), 327.3271)
+    """
+    settings = _control(control)
+    criterion = lmm_criterion(design, reml)
+    return make_fit(design, criterion, optimize_criterion(criterion, start, settings))

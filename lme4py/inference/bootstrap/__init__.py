@@ -1,0 +1,1 @@
+"""Bootstrap samples of every kind."""

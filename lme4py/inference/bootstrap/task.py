@@ -1,0 +1,195 @@
+"""What every bootstrap task needs, whatever the model."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lme4py.chunks import chunk
+from lme4py.design.design import Design
+from lme4py.engine.threads import limited_threads
+from lme4py.errors import ConvergenceWarning, Lme4Error
+from lme4py.inference.estimates.parameters import Parameter, fit_parameters, fit_values
+from lme4py.inference.refits.resample import default_group, group_codes, resampled_design, without_level
+from lme4py.inference.refits.simulate import generators
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["Part", "Seeds", "Statistic", "Task", "Wrap", "stack_values"]
+
+# Numbers in the responses of one task, and its most replicates; independent of n_jobs, so that rounding is too.
+TASK_NUMBERS = chunk(4_000_000, 4000)
+TASK_REPLICATES = {"batch": chunk(1000), "single": chunk(20, 3)}
+
+Wrap = Callable[[Any], Any]
+Statistic = Callable[[Any], Any]
+Seeds = Sequence[np.random.SeedSequence]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Replicates of one task: values (B, s), failures by position in the task."""
+
+    values: FloatArray
+    failures: tuple[tuple[int, str], ...]
+    n_not_converged: int
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """What every process needs to make replicates.
+
+    Attributes
+    ----------
+    fit : Fit or GlmmFit
+    kind : str
+    group : str or None
+    func : callable or None
+        None takes all parameters.
+    wrap : callable or None
+        Makes of a fit what `func` expects.
+    """
+
+    fit: Any
+    kind: str
+    group: str | None
+    func: Statistic | None
+    wrap: Wrap | None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the statistics."""
+        if self.func is None:
+            return [parameter.name for parameter in fit_parameters(self.fit)]
+        return list(self._call(self.fit))
+
+    def estimates(self) -> FloatArray:
+        """The statistics of the fit itself."""
+        if self.func is None:
+            return fit_values(self.fit, fit_parameters(self.fit))
+        return self._values(self.fit)
+
+    def _call(self, fit: Any) -> dict[str, float]:
+        if self.func is None:
+            raise ValueError("there is no function")
+        return _as_numbers(self.func(fit if self.wrap is None else self.wrap(fit)), self.func)
+
+    def _values(self, fit: Any) -> FloatArray:
+        return np.array(list(self._call(fit).values()))
+
+    def size(self) -> int:
+        """Replicates in one task."""
+        rows: int = max(self.fit.design.n_obs, 1)
+        return max(1, min(TASK_REPLICATES["single"], TASK_NUMBERS // rows))
+
+    def __call__(self, seeds: Seeds) -> Part:
+        """The replicates of some seeds."""
+        with limited_threads(self.fit.design):
+            return self._each(self._case_fits(seeds)) if self.kind == "cases" else self._responses(seeds)
+
+    @abstractmethod
+    def _responses(self, seeds: Seeds) -> Part:
+        """Replicates with new responses."""
+
+    @abstractmethod
+    def _of_design(self, design: Design) -> FloatArray:
+        """The statistics of the model of another design."""
+
+    def of_design(self, design: Design) -> FloatArray:
+        """The statistics of the model of another design, whose fixed effects must be identified."""
+        if np.linalg.matrix_rank(design.X) < design.X.shape[1]:
+            raise Lme4Error("the groups that were drawn do not identify all fixed effects")
+        return self._of_design(design)
+
+    def _case_fits(self, seeds: Seeds) -> Iterator[Callable[[], FloatArray]]:
+        design = self.fit.design
+        codes = group_codes(design, self.group or "")
+        for rng in generators(seeds):
+            drawn = resampled_design(design, codes, rng)
+
+            def make(drawn: Any = drawn) -> FloatArray:
+                return self.of_design(drawn)
+
+            yield make
+
+    def jackknife(self) -> FloatArray:
+        """The statistics without each level of the group in turn, (J, s)."""
+        design = self.fit.design
+        codes = group_codes(design, self.group or default_group(design, None, required=False))
+        levels = int(codes.max()) + 1
+        makers = ((lambda j=j: self.of_design(without_level(design, codes, j))) for j in range(levels))
+        with limited_threads(design):
+            return self._each(makers).values
+
+    def _each(self, makers: Iterator[Callable[[], FloatArray]]) -> Part:
+        """Values one by one; whatever goes wrong in one replicate is recorded."""
+        rows, failures, not_converged = [], [], 0
+        for i, make in enumerate(makers):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                try:
+                    rows.append(make())
+                except Exception as error:
+                    rows.append(np.array([np.nan]))
+                    failures.append((i, f"{error.__class__.__name__}: {error}"))
+            not_converged += any(issubclass(w.category, ConvergenceWarning) for w in caught)
+        width = max(row.size for row in rows)
+        values = np.full((len(rows), width), np.nan)
+        for i, row in enumerate(rows):
+            values[i, : row.size] = row
+        return Part(values, tuple(failures), not_converged)
+
+
+def stack_values(
+    wanted: Sequence[Parameter],
+    beta: FloatArray,
+    covariances: list[FloatArray],
+    sigma: FloatArray,
+    dispersion: FloatArray | None = None,
+    thresholds: FloatArray | None = None,
+) -> FloatArray:
+    """Values of parameters of B fits, (B, s); a correlation with an effect that has no variance is NaN.
+
+    Parameters
+    ----------
+    wanted : sequence of Parameter
+    beta : ndarray, shape (B, p)
+    covariances : list of ndarray, each (B, k, k)
+    sigma : ndarray, shape (B,)
+    dispersion : ndarray, shape (B,), optional
+    thresholds : ndarray, shape (B, K - 1), optional
+    """
+    columns = []
+    for parameter in wanted:
+        if parameter.kind == "fixed":
+            columns.append(beta[:, parameter.first])
+        elif parameter.kind == "dispersion" and dispersion is not None:
+            columns.append(parameter.reported(dispersion))
+        elif parameter.kind == "threshold" and thresholds is not None:
+            columns.append(thresholds[:, parameter.first])
+        elif parameter.kind == "sigma":
+            columns.append(sigma)
+        else:
+            cov, i, j = covariances[parameter.term], parameter.first, parameter.second
+            if parameter.kind == "sd":
+                columns.append(np.sqrt(cov[:, i, i]))
+                continue
+            size = np.sqrt(cov[:, i, i] * cov[:, j, j])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                columns.append(np.where(size > 0, np.clip(cov[:, i, j] / size, -1.0, 1.0), np.nan))
+    return np.column_stack(columns)
+
+
+def _as_numbers(value: Any, func: Statistic) -> dict[str, float]:
+    """What a function returned, as named numbers."""
+    if hasattr(value, "items"):
+        return {str(name): float(number) for name, number in value.items()}
+    array = np.asarray(value, dtype=np.float64)
+    name = getattr(func, "__name__", "statistic").replace("<lambda>", "statistic")
+    if array.ndim == 0:
+        return {name: float(array)}
+    return {f"{name}_{i + 1}": float(number) for i, number in enumerate(array.ravel())}

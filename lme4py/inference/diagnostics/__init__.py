@@ -1,0 +1,1 @@
+"""Residuals, influence, checks, other optimisers."""

@@ -1,0 +1,352 @@
+"""The same criterion minimised by several optimisers from several starts: do they end at the same place?"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lme4py.covariance.templates import Templates
+from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
+from lme4py.engine.generalised.nested_quadrature import make_quadrature
+from lme4py.engine.generalised.problem import ModeFinder
+from lme4py.engine.generalised.start import find_start
+from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.start import moment_start
+from lme4py.engine.optimise import Control, Local, minimise
+from lme4py.engine.threads import limited_threads
+from lme4py.errors import DesignError, OptionError, did_you_mean
+from lme4py.fits.linear import Fit
+from lme4py.inference.estimates.limits import known_coefficients
+from lme4py.linalg.types import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["AllFitResult", "all_fit"]
+
+# Name -> (method of scipy.optimize.minimize or None for the package's own, uses the gradient, options).
+OPTIMIZERS: dict[str, tuple[str | None, bool, dict[str, float]]] = {
+    "trust-region": (None, True, {}),
+    "L-BFGS-B": ("L-BFGS-B", True, {"ftol": 1e-14, "gtol": 1e-8, "maxcor": 20}),
+    "BFGS": ("BFGS", True, {"gtol": 1e-6}),
+    "Nelder-Mead": ("Nelder-Mead", False, {"xatol": 1e-7, "fatol": 1e-9, "adaptive": True}),
+    "Powell": ("Powell", False, {"xtol": 1e-7, "ftol": 1e-13}),
+    "COBYLA": ("COBYLA", False, {"rhobeg": 0.3, "tol": 1e-8}),
+}
+# On the scale of -2 log-likelihood, standard errors and relative standard deviations: differences below are none.
+_SAME, _NEAR, _CLOSE = 1e-3, 0.01, 0.01
+# What an optimiser is told where the criterion does not exist.
+_NOWHERE = 1e100
+
+
+@dataclass(frozen=True)
+class AllFitResult:
+    """What each optimiser found.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row per run: optimizer, start, criterion, difference (from the best of all, the fit included), beta_distance
+        (largest change of a fixed effect, in standard errors), sd_distance (largest change of a standard deviation of
+        random effects, relative to the largest of its term or, where that is smaller, the residual one), evaluations,
+        seconds, verdict.
+    fixef : pandas.DataFrame, shape (runs, p)
+    criterion : float
+        Of the fit.
+    agree : bool
+        True when the fit is as good as the best run, and every run as good as the best ended at its estimates.
+    """
+
+    table: pd.DataFrame
+    fixef: pd.DataFrame
+    criterion: float
+    agree: bool
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table."""
+        return self.table
+
+    def summary(self) -> str:
+        """A verdict, then the table."""
+        best = float(self.table["criterion"].min())
+        same = int((self.table["verdict"] == "same optimum").sum())
+        if best < self.criterion - _SAME:
+            head = f"A run found a lower criterion than the fit, by {self.criterion - best:.4g}: use its estimates."
+        elif self.agree:
+            head = f"{same} of {len(self.table)} runs end at the optimum of the fit, none at a lower criterion."
+        else:
+            head = "Runs with the same criterion have other estimates: some parameters are not identified by the data."
+        shown = self.table.to_string(index=False, float_format=lambda value: f"{value:.6g}")
+        return f"{head}\n{shown}"
+
+    __str__ = summary
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A criterion in scaled parameters.
+
+    Attributes
+    ----------
+    value : callable
+        x -> value and gradient; a large value where there is none.
+    estimates : callable
+        x -> beta and the standard deviations of all random effects, on the user's scale.
+    local : callable
+        For the package's own optimiser.
+    start : ndarray
+    templates : Templates
+        The first elements of x are theta.
+    reach : tuple of float
+        By what starts far out multiply standard deviations, least and most.
+    """
+
+    value: Callable[[FloatArray], tuple[float, FloatArray]]
+    estimates: Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+    local: Callable[[FloatArray], Local | None]
+    start: FloatArray
+    templates: Templates
+    reach: tuple[float, float]
+
+
+def all_fit(
+    fit: Any,
+    optimizers: Sequence[str] | None = None,
+    n_starts: int = 2,
+    seed: int | None = None,
+    max_evaluations: int = 20_000,
+) -> AllFitResult:
+    """Minimise the criterion of a fit again with several optimisers, as R's ``allFit``.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    optimizers : sequence of str, optional
+        Of "trust-region" (the package's own), "L-BFGS-B", "BFGS" (with the analytic gradient), "Nelder-Mead", "Powell"
+        and "COBYLA" (without derivatives); all of them when not given.
+    n_starts : int
+        The first start is the usual one; the others are random variances, far out and near zero in turn, so that
+        another minimum of the criterion is found.
+    seed : int, optional
+        Of the random starts.
+    max_evaluations : int
+        Of each run.
+
+    Examples
+    --------
+    >>> import lme4py
+    >>> fit = lme4py.lmer("Reaction ~ Days + (Days | Subject)", lme4py.load_dataset("sleepstudy")).fit
+    >>> all_fit(fit, n_starts=1).agree
+    True
+    """
+    chosen = _check(optimizers, n_starts)
+    rng = np.random.default_rng(seed)
+    runs, fixef = [], []
+    with limited_threads(fit.design), np.errstate(all="ignore"):
+        task = _linear(fit) if isinstance(fit, Fit) else _generalised(fit)
+        beta, sds = _own_estimates(fit)
+        for number in range(n_starts):
+            start = task.start if number == 0 else _random(task, rng, number % 2 == 1)
+            for name in chosen:
+                x, value, count, seconds = _run(task, name, start, max_evaluations)
+                found_beta, found_sds = task.estimates(x) if np.isfinite(value) else (beta * np.nan, sds * np.nan)
+                fixef.append(found_beta)
+                distances = _distances(fit, found_beta - beta, found_sds - sds, sds)
+                runs.append((name, _label(number), value, *distances, count, seconds))
+    return _result(fit, runs, fixef)
+
+
+def _check(optimizers: Sequence[str] | None, n_starts: int) -> list[str]:
+    if isinstance(n_starts, bool) or not isinstance(n_starts, int) or n_starts < 1:
+        raise OptionError(f"n_starts={n_starts!r} must be a whole number of 1 or more.")
+    chosen = list(OPTIMIZERS) if optimizers is None else [optimizers] if isinstance(optimizers, str) else optimizers
+    for name in chosen:
+        if name not in OPTIMIZERS:
+            raise OptionError(
+                f"optimizer {name!r} is not known.{did_you_mean(str(name), OPTIMIZERS)} There are "
+                f"{', '.join(OPTIMIZERS)}."
+            )
+    return list(chosen)
+
+
+def _label(number: int) -> str:
+    return "default" if number == 0 else f"random {number}"
+
+
+def _run(task: _Task, name: str, start: FloatArray, most: int) -> tuple[FloatArray, float, int, float]:
+    """Parameters, value, evaluations and seconds of one run."""
+    from scipy.optimize import minimize
+
+    method, uses_gradient, options = OPTIMIZERS[name]
+    best: list[Any] = [start, np.inf]
+    count = 0
+
+    def value(x: FloatArray) -> tuple[float, FloatArray]:
+        nonlocal count
+        count += 1
+        here, gradient = task.value(x)
+        if here < best[1]:
+            best[:] = [x.copy(), here]
+        return here, gradient
+
+    before = time.perf_counter()
+    if method is None:
+        try:
+            optimum = minimise(task.local, start, Control(max_evaluations=min(most, 1000)))
+        except DesignError:  # no value at the start
+            return start, np.inf, 1, time.perf_counter() - before
+        return optimum.theta, float(optimum.value), len(optimum.log), time.perf_counter() - before
+    limit = {"COBYLA": "maxiter", "BFGS": "maxiter"}.get(method, "maxfun" if method == "L-BFGS-B" else "maxfev")
+    objective: Any = value if uses_gradient else lambda x: value(x)[0]
+    settings: Any = {"jac": uses_gradient or None, "method": method, "options": {**options, limit: most}}
+    with warnings.catch_warnings():
+        # Their complaints are what the verdicts say in one scale for all.
+        warnings.simplefilter("ignore")
+        minimize(objective, start, **settings)
+    value_at_best = best[1] if best[1] < _NOWHERE else np.inf
+    return best[0], float(value_at_best), count, time.perf_counter() - before
+
+
+def _random(task: _Task, rng: np.random.Generator, far: bool) -> FloatArray:
+    """The usual start with much larger variances, or much smaller ones, and some correlation."""
+    out = task.start.copy()
+    diagonal = task.templates.diagonal()
+    m = diagonal.size
+    least, most = task.reach if far else (1.0 / task.reach[1], 1.0 / task.reach[0])
+    sizes = np.maximum(np.abs(out[:m]), 0.1) * np.exp(rng.uniform(np.log(least), np.log(most), m))
+    out[:m] = np.where(diagonal, sizes, 0.3 * rng.normal(size=m) * sizes.min(initial=1.0))
+    return out
+
+
+# --- criteria ---------------------------------------------------------------------------------------------------
+
+
+def _linear(fit: Fit) -> _Task:
+    criterion = Criterion(fit.problem, fit.reml)
+    scaling, templates = fit.problem.scaling, fit.problem.templates
+
+    def local(theta: FloatArray) -> Local | None:
+        try:
+            point = criterion.evaluate(theta)
+            found = criterion.derivatives(point)
+        except np.linalg.LinAlgError:
+            return None
+        return Local(theta, point.value, found.gradient, found.hessian, None)
+
+    def value(theta: FloatArray) -> tuple[float, FloatArray]:
+        try:
+            point = criterion.evaluate(theta)
+        except np.linalg.LinAlgError:
+            return _NOWHERE, np.zeros_like(theta)
+        return point.value, criterion.theta_gradient(point, criterion.sigma_gradient(point))
+
+    def estimates(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        point = criterion.evaluate(theta)
+        spread = scaling.y_scale * float(np.sqrt(point.r2 / criterion.df))
+        roots = [spread * scaling.factor(i, T) for i, T in enumerate(point.T)]
+        return scaling.beta(point.beta), _sds(roots)
+
+    return _Task(value, estimates, local, moment_start(criterion), templates, (10.0, 100.0))
+
+
+def _generalised(fit: Any) -> _Task:
+    problem = fit.problem
+    finder = ModeFinder(problem)
+    refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ not in (0, 1) else None
+    first = find_start(problem)
+    m, p = problem.n_theta, problem.n_fixed
+    profiled = ProfiledCriterion(finder, first.beta)
+    joint = JointCriterion(finder, refine)
+    start = problem.join(first.theta, first.beta, first.lam)
+    if fit.nAGQ == 0:
+        start = np.delete(start, np.s_[m : m + p])
+    # Steps are counted in units of the curvature at the fit.
+    unit = _units(fit, start.size)
+
+    def at(x: FloatArray) -> tuple[float, FloatArray] | None:
+        if fit.nAGQ == 0:
+            found = profiled.evaluate(x * unit)
+            return None if found is None else (found.value, found.gradient * unit)
+        result = joint.evaluate(x * unit)
+        return None if result is None else (result[1], result[2] * unit)
+
+    def local(x: FloatArray) -> Local | None:
+        found = (profiled if fit.nAGQ == 0 else joint).local(x * unit)
+        if found is None:
+            return None
+        return Local(x, found.value, found.gradient * unit, found.hessian * np.outer(unit, unit), None)
+
+    def value(x: FloatArray) -> tuple[float, FloatArray]:
+        found = at(x)
+        return (_NOWHERE, np.zeros_like(x)) if found is None else found
+
+    def estimates(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        phi = x * unit
+        beta = phi[m : m + p]
+        if fit.nAGQ == 0:
+            found = profiled.evaluate(phi)
+            beta = np.full(p, np.nan) if found is None else found.mode.beta
+        T = problem.templates.factors(phi[:m])
+        return problem.C @ beta, _sds([S @ t for S, t in zip(problem.S, T, strict=True)])
+
+    return _Task(value, estimates, local, start / unit, problem.templates, (3.0, 20.0))
+
+
+def _units(fit: Any, size: int) -> FloatArray:
+    """Roughly the standard errors of the engine's parameters."""
+    m, p = fit.problem.n_theta, fit.problem.n_fixed
+    unit = np.ones(size)
+    unit[:m] = 0.3
+    if fit.nAGQ > 0 and p:
+        inverse = np.linalg.inv(fit.problem.C)
+        unit[m : m + p] = np.sqrt(np.maximum(np.diag(inverse @ fit.vcov @ inverse.T), 1e-12))
+    return unit
+
+
+def _sds(roots: Sequence[FloatArray]) -> FloatArray:
+    return np.concatenate([np.linalg.norm(root, axis=1) for root in roots])
+
+
+def _own_estimates(fit: Any) -> tuple[FloatArray, FloatArray]:
+    return fit.beta, np.concatenate([np.sqrt(np.diag(cov)) for cov in fit.covariances])
+
+
+# --- the table --------------------------------------------------------------------------------------------------
+
+
+def _distances(fit: Any, beta: FloatArray, sds: FloatArray, own: FloatArray) -> tuple[float, float]:
+    """Changes in standard errors, and of standard deviations relative to their size."""
+    known = known_coefficients(fit)
+    in_errors = float(np.abs(beta[known] / np.sqrt(np.diag(fit.vcov)[known])).max(initial=0.0))
+    floor = 0.01 * float(own.max(initial=0.0)) + 1e-3 * (fit.sigma if isinstance(fit, Fit) else 1.0)
+    return in_errors, float(np.abs(sds / np.maximum(own, floor)).max(initial=0.0))
+
+
+def _verdict(difference: float, beta: float, sd: float) -> str:
+    if not np.isfinite(difference):
+        return "failed"
+    if difference > _SAME:
+        return f"stopped {difference:.3g} above the best"
+    return "same optimum" if beta < _NEAR and sd < _CLOSE else "same criterion, other estimates"
+
+
+def _result(fit: Any, runs: list[Any], fixef: list[FloatArray]) -> AllFitResult:
+    import pandas as pd
+
+    names = ["optimizer", "start", "criterion", "beta_distance", "sd_distance", "evaluations", "seconds"]
+    table = pd.DataFrame(runs, columns=names)
+    best = min(float(table["criterion"].min()), fit.criterion)
+    table.insert(3, "difference", table["criterion"] - best)
+    table["verdict"] = [
+        _verdict(float(d), float(b), float(s))
+        for d, b, s in zip(table["difference"], table["beta_distance"], table["sd_distance"], strict=True)
+    ]
+    as_good = table["difference"] <= _SAME
+    agree = fit.criterion - best <= _SAME and bool((table.loc[as_good, "verdict"] == "same optimum").all())
+    index = pd.MultiIndex.from_frame(table[["optimizer", "start"]])
+    return AllFitResult(table, pd.DataFrame(fixef, index=index, columns=list(fit.design.x_names)), fit.criterion, agree)

@@ -1,0 +1,338 @@
+"""One look at everything that can be wrong with a fitted model, in plain words.
+
+Every check is one line: what was looked at, whether it needs attention, and the numbers. None of them proves a model
+right or wrong; a line without attention only says that this look found nothing.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lme4py.fits.linear import Fit
+from lme4py.inference.estimates.random_effects import known_columns
+from lme4py.linalg.types import FloatArray
+from lme4py.text import Sentence
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["CheckLine", "CheckResult", "check"]
+
+# Scaled condition number of X from which collinearity harms (Belsley, Kuh & Welsch 1980).
+_CONDITION = 30.0
+# Columns whose spreads differ by more are hard to read together.
+_SPREAD = 1e4
+# Fewer levels say little about a variance.
+_LEVELS = 6
+# Small p-values are common by chance among several looks.
+_P_VALUE = 0.01
+# Pearson chi-squared over its degrees of freedom.
+_OVER, _UNDER = 1.3, 0.7
+_MOST_SHAPIRO = 5000
+# Columns of the printed report, and of the mark before each line.
+_WIDTH, _MARK = 88, 10
+
+
+@dataclass(frozen=True)
+class CheckLine(Sentence):
+    """One look.
+
+    Attributes
+    ----------
+    name : str
+    ok : bool or None
+        False asks for attention; None was not looked at.
+    message : str
+    value : float or None
+        The number that decided.
+    """
+
+    name: str
+    ok: bool | None
+    message: str
+    value: float | None = None
+
+    def __str__(self) -> str:
+        mark = {True: "ok", False: "ATTENTION", None: "-"}[self.ok]
+        line = f"{mark:<{_MARK}}{self.name}: {self.message}"
+        return textwrap.fill(
+            line, _WIDTH, subsequent_indent=" " * _MARK, break_long_words=False, break_on_hyphens=False
+        )
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """All looks at a model.
+
+    Attributes
+    ----------
+    lines : tuple of CheckLine
+    """
+
+    lines: tuple[CheckLine, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True when no line asks for attention."""
+        return all(line.ok is not False for line in self.lines)
+
+    @property
+    def attention(self) -> tuple[CheckLine, ...]:
+        """The lines that ask for attention."""
+        return tuple(line for line in self.lines if line.ok is False)
+
+    def __iter__(self) -> Iterator[CheckLine]:
+        return iter(self.lines)
+
+    def __getitem__(self, name: str) -> CheckLine:
+        for line in self.lines:
+            if line.name == name:
+                return line
+        raise KeyError(name)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per line: check, ok, value, message."""
+        import pandas as pd
+
+        rows = [(line.name, line.ok, line.value, line.message) for line in self.lines]
+        return pd.DataFrame(rows, columns=["check", "ok", "value", "message"])
+
+    def __str__(self) -> str:
+        count = len(self.attention)
+        head = "Nothing asks for attention." if not count else f"{count} of {len(self.lines)} checks ask for attention."
+        return "\n".join([head, *map(str, self.lines)])
+
+    __repr__ = __str__
+
+
+def check(fit: Any) -> CheckResult:
+    """Convergence, identification, singularity, scaling, groups, separation, dispersion, normality, Laplace.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+
+    Examples
+    --------
+    >>> import lme4py
+    >>> fit = lme4py.lmer("Yield ~ 1 + (1 | Batch)", lme4py.load_dataset("Dyestuff2")).fit
+    >>> [line.name for line in check(fit).attention]
+    ['singularity']
+    """
+    looks: list[Callable[[Any], CheckLine | None]] = [
+        _convergence,
+        _identification,
+        _singularity,
+        _scaling,
+        _collinearity,
+        _groups,
+        _separation,
+        _dispersion,
+        _residuals,
+        _modes,
+        _integral,
+    ]
+    found = (look(fit) for look in looks)
+    return CheckResult(tuple(line for line in found if line is not None))
+
+
+# --- the optimum ------------------------------------------------------------------------------------------------
+
+
+def _convergence(fit: Any) -> CheckLine:
+    certificate = fit.certificate
+    if certificate.converged:
+        message = f"the optimum is certified; the criterion could fall by {certificate.bound:.1g} at most."
+    else:
+        message = f"{certificate.verdict} See all_fit() for what other optimisers find."
+    return CheckLine("convergence", certificate.converged, message, certificate.bound)
+
+
+def _identification(fit: Any) -> CheckLine:
+    certificate = fit.certificate
+    weak = fit.identification.weak
+    if certificate.identified and weak:
+        return CheckLine("identification", False, f"{'; '.join(weak)}.", 0.0)
+    if certificate.identified:
+        return CheckLine("identification", True, "the design determines every variance and covariance.", 0.0)
+    message = (
+        f"{'; '.join(certificate.unidentified)}. Fixed effects, fitted values and the likelihood are right; take a "
+        "term, or columns, out to have variances that can be estimated."
+    )
+    return CheckLine("identification", False, message, float(len(fit.identification.changes)))
+
+
+def _singularity(fit: Any) -> CheckLine:
+    certificate = fit.certificate
+    if not certificate.is_singular:
+        smallest = min(float(_relative_sizes(cov)[-1]) for cov in fit.covariances)
+        return CheckLine("singularity", True, "all random-effects covariances have full rank.", smallest)
+    if not certificate.singular:
+        return CheckLine("singularity", None, "the design does not determine the covariances that have no full rank.")
+    message = (
+        f"{'; '.join(certificate.singular)}. The data do not need this direction: the fit is valid, but a simpler "
+        "random-effects term gives the same likelihood."
+    )
+    return CheckLine("singularity", False, message, 0.0)
+
+
+def _relative_sizes(covariance: FloatArray) -> FloatArray:
+    """Standard deviations of the principal components of the correlation matrix, decreasing."""
+    sd = np.sqrt(np.diag(covariance))
+    scaled = covariance / np.outer(sd, sd) if (sd > 0).all() else covariance
+    sizes: FloatArray = np.sqrt(np.maximum(np.linalg.eigvalsh(scaled)[::-1], 0.0))
+    return sizes
+
+
+# --- the columns ------------------------------------------------------------------------------------------------
+
+
+def _scaling(fit: Any) -> CheckLine:
+    design = fit.design
+    spread = design.X.std(axis=0)
+    moving = np.flatnonzero(spread > 1e-12 * np.maximum(np.abs(design.X).max(axis=0, initial=0.0), 1e-300))
+    if moving.size < 2:
+        return CheckLine("scaling", True, "there are no two varying columns to compare.", 1.0)
+    sizes = spread[moving]
+    ratio = float(sizes.max() / sizes.min())
+    widest, narrowest = (design.x_names[moving[int(f(sizes))]] for f in (np.argmax, np.argmin))
+    if ratio < _SPREAD:
+        return CheckLine("scaling", True, f"spreads of the fixed columns differ by a factor of {ratio:.3g}.", ratio)
+    message = (
+        f"the spread of {widest} is {ratio:.3g} times that of {narrowest}. The estimates are right (columns are scaled "
+        "inside), but coefficients of such different sizes are hard to read; use other units."
+    )
+    return CheckLine("scaling", False, message, ratio)
+
+
+def _collinearity(fit: Any) -> CheckLine:
+    X = fit.design.X
+    size = np.linalg.norm(X, axis=0)
+    values = np.linalg.svd(X / np.where(size > 0, size, 1.0), compute_uv=False)
+    condition = float(values[0] / values[-1]) if values.size else 1.0
+    dropped = fit.design.dropped
+    also = f" {', '.join(dropped)} dropped as linear combinations of other columns." if dropped else ""
+    if condition < _CONDITION:
+        return CheckLine(
+            "collinearity", not dropped, f"the scaled condition number of X is {condition:.3g}.{also}", condition
+        )
+    message = (
+        f"the scaled condition number of X is {condition:.3g}: some fixed effects are nearly combinations of others "
+        f"(a column far from zero with the intercept, for one), which makes them uncertain. Centre columns.{also}"
+    )
+    return CheckLine("collinearity", False, message, condition)
+
+
+def _groups(fit: Any) -> CheckLine:
+    counts = fit.design.n_groups
+    few = [f"{name} ({count})" for name, count in counts.items() if count < _LEVELS]
+    least = float(min(counts.values()))
+    if not few:
+        shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+        return CheckLine("groups", True, f"numbers of levels: {shown}.", least)
+    message = f"few levels in {', '.join(few)}: their variances are very uncertain; look at profile intervals."
+    return CheckLine("groups", False, message, least)
+
+
+def _separation(fit: Any) -> CheckLine | None:
+    if isinstance(fit, Fit):
+        return None
+    if fit.recession is None:
+        return CheckLine("separation", True, "every coefficient has a finite estimate.")
+    return CheckLine("separation", False, fit.recession.describe(fit.family.separates))
+
+
+# --- the distribution -------------------------------------------------------------------------------------------
+
+
+def _dispersion(fit: Any) -> CheckLine | None:
+    """Pearson chi-squared where the family has no parameter for the dispersion."""
+    if isinstance(fit, Fit) or fit.family.name not in ("poisson", "binomial"):
+        return None
+    if fit.family.name == "binomial" and float(np.max(fit.data.n_trials)) <= 1.0:
+        return CheckLine("dispersion", None, "0/1 responses cannot show overdispersion.")
+    pearson = fit.family.pearson(fit.data, fit.fitted, fit.lam)
+    ratio = float(pearson @ pearson) / max(fit.df_resid, 1)
+    if ratio > _OVER:
+        other = "a negative binomial" if fit.family.name == "poisson" else "a beta-binomial"
+        message = (
+            f"Pearson chi-squared is {ratio:.2f} times its degrees of freedom: more variation than the family has. "
+            f"Standard errors may be too small; think of an observation-level random effect or {other} model."
+        )
+    elif ratio < _UNDER:
+        message = (
+            f"Pearson chi-squared is {ratio:.2f} times its degrees of freedom; values below 1 are usual when random "
+            "effects are estimated, much smaller ones can mean that the model follows the data too closely."
+        )
+    else:
+        message = f"Pearson chi-squared is {ratio:.2f} times its degrees of freedom."
+    return CheckLine("dispersion", ratio <= _OVER, message, ratio)
+
+
+def _residuals(fit: Any) -> CheckLine | None:
+    if not isinstance(fit, Fit):
+        return None
+    w = 1.0 if fit.design.weights is None else np.sqrt(fit.design.weights)
+    p = _shapiro((fit.design.y - fit.fitted) * w)
+    if p is None:
+        return CheckLine("residuals", None, "too few residuals for a look at their distribution.")
+    if p >= _P_VALUE:
+        return CheckLine("residuals", True, f"no clear departure from normality (Shapiro-Wilk p = {p:.2g}).", p)
+    message = (
+        f"they do not look normal (Shapiro-Wilk p = {p:.2g}). Fixed effects bear this well in large samples; look at "
+        "plot('qq') and plot('residuals') for outliers and curvature."
+    )
+    return CheckLine("residuals", False, message, p)
+
+
+def _modes(fit: Any) -> CheckLine:
+    """Shapiro-Wilk of the modes of every random effect, with Bonferroni's correction for their number."""
+    tests = []
+    for term, modes in zip(fit.design.terms, known_columns(fit, fit.modes), strict=True):
+        for name, column in zip(term.columns, modes.T, strict=True):
+            p = None if np.isnan(column).any() else _shapiro(column)
+            if p is not None and term.n_levels >= _LEVELS:
+                tests.append((p, f"{name} | {term.group}"))
+    if not tests:
+        return CheckLine(
+            "normality of modes", None, "too few levels, or no variation, for a look at their distribution."
+        )
+    p, name = min(tests)
+    adjusted = min(1.0, p * len(tests))
+    if adjusted >= _P_VALUE:
+        message = f"no clear departure from normality (smallest Shapiro-Wilk p = {p:.2g}, {name})."
+        return CheckLine("normality of modes", True, message, adjusted)
+    message = (
+        f"those of {name} do not look normal (Shapiro-Wilk p = {p:.2g}): outlying groups, groups of different kinds, "
+        "or very unequal group sizes, which do the same. Look at plot('qq', ...) and influence(group=...)."
+    )
+    return CheckLine("normality of modes", False, message, adjusted)
+
+
+def _shapiro(values: FloatArray) -> float | None:
+    """p-value; None for fewer than eight values or values that do not vary."""
+    from scipy import stats
+
+    spread = float(values.std())
+    if values.size < 8 or spread <= 1e-10 * max(float(np.abs(values).max()), 1e-300):
+        return None
+    if values.size > _MOST_SHAPIRO:
+        # The p-value is made for fewer values: evenly spaced order statistics stand for all.
+        values = np.sort(values)[np.linspace(0, values.size - 1, _MOST_SHAPIRO).astype(int)]
+    return float(stats.shapiro(values / spread).pvalue)
+
+
+def _integral(fit: Any) -> CheckLine | None:
+    """The Laplace approximation, or the number of quadrature points."""
+    if isinstance(fit, Fit):
+        return None
+    found = fit.integral_check
+    name = "Laplace" if fit.nAGQ in (0, 1) else "quadrature"
+    if found.points is None:
+        return CheckLine(name, None, f"{found.reason}; not checked.")
+    return CheckLine(name, not found.matters, str(found), found.shift)

@@ -1,0 +1,293 @@
+"""Influence of single rows and of groups on the fixed effects.
+
+With beta_(i) and V_(i) the estimates and their covariance without unit i, of U units, and V the covariance of all data,
+
+    dfbeta = beta_(i) - beta                  dfbetas = dfbeta / sqrt(diag V_(i))
+    cooks_fixed = (U - p) / (U p) dfbeta' V^-1 dfbeta                   covratio = det V_(i) / det V
+
+are the measures of R's lme4 (`influence`), whose sign of dfbeta is the opposite of that of R's `lm`; Belsley, Kuh &
+Welsch (1980), Cook (1977, Technometrics 19:15). For single rows and fixed variances `cooks_distance` is that of lme4's
+``cooks.distance(model)``, which counts the random effects as estimated too:
+
+    e_i^2 h_i / (p (1 - h_i)^2),         e the Pearson residual over sigma, h_i = 1 - P_ii / w_i the leverage,
+
+(h is the derivative of the fitted value, random effects included, in the response; Demidenko & Stukel 2005, Stat. Med.
+24:893); everywhere else it is `cooks_fixed`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lme4py.engine.threads import limited_threads
+from lme4py.errors import Lme4Warning, OptionError, did_you_mean
+from lme4py.fits.linear import Fit
+from lme4py.inference.estimates.limits import coefficient_estimates, known_coefficients
+from lme4py.inference.refits.deletion import Deleted, delete_groups, delete_one_by_one, delete_rows, group_leverage
+from lme4py.inference.refits.deletion_refit import refit_without, step_without
+from lme4py.inference.uncertainty.clusters import ClusterChoice, Clusters, find_clusters, home_of_levels
+from lme4py.inference.uncertainty.working import WorkingModel, model_covariance, working_model
+from lme4py.linalg.types import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["InfluenceResult", "influence"]
+
+METHODS = ("exact", "one-step", "refit")
+
+
+@dataclass(frozen=True)
+class InfluenceResult:
+    """Measures of influence of U units, on the user's scale.
+
+    Attributes
+    ----------
+    unit : str
+        "observation", or the name of the grouping factor.
+    method : str
+        "exact", "one-step" or "refit".
+    dfbeta, dfbetas : pandas.DataFrame, shape (U, p)
+        Change of the fixed effects when the unit is left out; over the standard errors without it.
+    cooks_distance, cooks_fixed : pandas.Series, shape (U,)
+        See `lme4py.inference.diagnostics.influence`.
+    leverage : pandas.Series, shape (U,)
+        Diagonal of the hat matrix, random effects included; for groups its sum over their rows.
+    covratio : pandas.Series, shape (U,)
+        det of the covariance of the fixed effects without the unit, over that with it.
+    sigma : pandas.Series, shape (U,)
+        Residual standard deviation without the unit.
+    fixef : pandas.DataFrame, shape (U, p)
+        Fixed effects without the unit.
+    theta : pandas.DataFrame, shape (U, m), or None
+        Relative covariance parameters without the unit, where they were estimated again.
+    rstudent : pandas.Series, shape (U,), or None
+        For single rows: Pearson residual over sigma sqrt(1 - h).
+    failed : tuple
+        Labels of the units without which there are no estimates; their numbers are NaN.
+    """
+
+    unit: str
+    method: str
+    dfbeta: pd.DataFrame
+    dfbetas: pd.DataFrame
+    cooks_distance: pd.Series[float]
+    cooks_fixed: pd.Series[float]
+    leverage: pd.Series[float]
+    covratio: pd.Series[float]
+    sigma: pd.Series[float]
+    fixef: pd.DataFrame
+    theta: pd.DataFrame | None = None
+    rstudent: pd.Series[float] | None = None
+    failed: tuple[Any, ...] = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per unit: cooks_fixed, cooks_distance, leverage, covratio, sigma, then dfbeta and dfbetas."""
+        import pandas as pd
+
+        names = ("cooks_fixed", "cooks_distance", "leverage", "covratio", "sigma")
+        frame = pd.DataFrame({name: getattr(self, name) for name in names})
+        return frame.join(self.dfbeta.add_prefix("dfbeta_")).join(self.dfbetas.add_prefix("dfbetas_"))
+
+    def largest(self, n: int = 5) -> pd.DataFrame:
+        """The n units with the largest `cooks_fixed`: both distances, leverage, and dfbetas."""
+        order = np.argsort(-self.cooks_fixed.to_numpy(dtype=np.float64), kind="stable")[:n]
+        measures = ["cooks_fixed", "cooks_distance", "leverage", *(f"dfbetas_{name}" for name in self.dfbetas.columns)]
+        return self.to_frame()[measures].iloc[order]
+
+    def summary(self, n: int = 5) -> str:
+        """The largest distances in words and numbers."""
+        how = {
+            "exact": "variances kept",
+            "one-step": "one step of the estimates",
+            "refit": "model fitted again",
+        }[self.method]
+        count = self.cooks_distance.size
+        above = int((self.cooks_fixed > 4.0 / count).sum())
+        units = "observations" if self.unit == "observation" else f"levels of {self.unit}"
+        lines = [
+            f"Influence of {count} {units} ({how})",
+            f"{above} with a Cook's distance of the fixed effects above 4/{count} = {4.0 / count:.3g}; the largest:",
+            self.largest(n).to_string(float_format=lambda value: f"{value:.4g}"),
+            self._distances(),
+        ]
+        if self.failed:
+            shown = ", ".join(map(str, self.failed[:5])) + (", ..." if len(self.failed) > 5 else "")
+            lines.append(f"No estimates without {shown} ({len(self.failed)} in all).")
+        return "\n".join(lines)
+
+    def _distances(self) -> str:
+        """What the two distances are."""
+        own = "cooks_fixed: change of the fixed effects"
+        if self.cooks_distance.equals(self.cooks_fixed.rename("cooks_distance")):
+            return f"{own}; cooks_distance is the same here."
+        return f"{own}; cooks_distance: lme4's, from residual and leverage, random effects included."
+
+    __str__ = summary
+
+
+def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) -> InfluenceResult:
+    """What each row, or each group, does to the fixed effects.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    group : str, array of shape (n,), or None
+        None leaves out single rows; a grouping factor (crossed or nested), or labels of the rows, leave out groups.
+    method : {None, "exact", "one-step", "refit"}
+        "exact" (default of linear models): the relative variances are kept, beta and sigma are exact for them.
+        "one-step": linear models take one Newton step of the variances too; generalised ones (their default) take one
+        Fisher-scoring step of beta at the modes, weights and variances kept. "refit" fits the model again without
+        each unit.
+
+    Returns
+    -------
+    InfluenceResult
+
+    Raises
+    ------
+    OptionError
+        Unknown group or method.
+
+    Warns
+    -----
+    Lme4Warning
+        When there are no estimates without some units.
+
+    Examples
+    --------
+    >>> import lme4py
+    >>> fit = lme4py.lmer("Reaction ~ Days + (Days | Subject)", lme4py.load_dataset("sleepstudy")).fit
+    >>> influence(fit, "Subject", "refit").cooks_distance.round(4).head(3).to_dict()
+    {'308': 0.0821, '309': 0.132, '310': 0.0982}
+    """
+    chosen = _check_method(fit, method)
+    units = _rows(fit) if group is None else find_clusters(fit.design, group, "group")
+    if units.n_clusters < 2:
+        raise OptionError(f"{units.name!r} is one group only; nothing is left without it.")
+    with limited_threads(fit.design):
+        model = working_model(fit)
+        deleted = _kept_variances(fit, model, units, single=group is None)
+    if chosen == "refit" or (chosen == "one-step" and isinstance(fit, Fit)):
+        again = refit_without if chosen == "refit" else step_without
+        deleted = again(fit, units.codes, deleted.ok, _whole_levels(fit, units, single=group is None))
+    rows_kept = group is None and deleted.theta is None
+    result = _result(fit, model, units, deleted, chosen, rows_kept)
+    if result.failed:
+        warnings.warn(
+            f"there are no estimates without {len(result.failed)} of the {units.n_clusters} units (such as "
+            f"{result.failed[0]!r}): they alone determine a fixed effect, or the refit failed. Their numbers are NaN.",
+            Lme4Warning,
+            stacklevel=3,
+        )
+    return result
+
+
+def _check_method(fit: Any, method: str | None) -> str:
+    linear = isinstance(fit, Fit)
+    if method is None:
+        return "exact" if linear else "one-step"
+    if method not in METHODS:
+        raise OptionError(f"method={method!r} is not known.{did_you_mean(str(method), METHODS)} Use one of {METHODS}.")
+    if method == "exact" and not linear:
+        raise OptionError("method='exact' is for linear mixed models; use 'one-step' or 'refit'.")
+    return method
+
+
+def _rows(fit: Any) -> Clusters:
+    design = fit.design
+    labels = tuple(design.index[design.keep])
+    return Clusters("observation", np.arange(design.n_obs), labels)
+
+
+def _whole_levels(fit: Any, units: Clusters, single: bool) -> bool | None:
+    """True for the levels of the only grouping factor, False for rows of such a model, None for anything else."""
+    if len(fit.design.n_groups) != 1:
+        return None
+    if single:
+        return False
+    return True if np.array_equal(units.codes, fit.design.terms[0].codes) else None
+
+
+def _kept_variances(fit: Any, model: WorkingModel, units: Clusters, single: bool) -> Deleted:
+    if single:
+        return delete_rows(model)
+    independent = home_of_levels(fit.design, units) is not None
+    delete = delete_groups if independent else delete_one_by_one
+    return delete(model, units.codes, units.n_clusters)
+
+
+def _result(
+    fit: Any, model: WorkingModel, units: Clusters, deleted: Deleted, method: str, rows_kept: bool
+) -> InfluenceResult:
+    import pandas as pd
+
+    index = pd.Index(list(units.labels), name=None if units.name == "observation" else units.name)
+    names = list(fit.design.x_names)
+    leverage = model.leverage if units.name == "observation" else _summed(model, units)
+    # What has no finite estimate cannot change.
+    known = known_coefficients(fit)
+    hide = np.where(known, 1.0, np.nan)
+    fixed = _cooks_fixed(model_covariance(fit)[np.ix_(known, known)], deleted.change[:, known])
+
+    def series(values: FloatArray, name: str) -> pd.Series[float]:
+        return pd.Series(values, index=index, name=name)
+
+    def table(values: FloatArray) -> pd.DataFrame:
+        return pd.DataFrame(values, index=index, columns=names)
+
+    theta = None
+    if deleted.theta is not None:
+        theta = pd.DataFrame(deleted.theta, index=index, columns=[f"theta{i}" for i in range(1, fit.theta.size + 1)])
+    return InfluenceResult(
+        unit=units.name,
+        method=method,
+        dfbeta=table(deleted.change * hide),
+        dfbetas=table(deleted.change / deleted.errors * hide),
+        cooks_distance=series(_cooks_rows(model) if rows_kept else fixed, "cooks_distance"),
+        cooks_fixed=series(fixed, "cooks_fixed"),
+        leverage=series(leverage, "leverage"),
+        covratio=series(np.exp(deleted.log_det), "covratio"),
+        sigma=series(fit.sigma * deleted.sigma, "sigma"),
+        fixef=table(coefficient_estimates(fit) + deleted.change),
+        theta=theta,
+        rstudent=series(_studentised(model), "rstudent") if units.name == "observation" else None,
+        failed=tuple(label for label, ok in zip(units.labels, deleted.ok, strict=True) if not ok),
+    )
+
+
+def _summed(model: WorkingModel, units: Clusters) -> FloatArray:
+    return group_leverage(model, units.codes, units.n_clusters)
+
+
+def _cooks_fixed(covariance: FloatArray, change: FloatArray) -> FloatArray:
+    U, p = change.shape
+    if p == 0:
+        return np.zeros(U)
+    half = np.linalg.solve(np.linalg.cholesky(covariance), change.T)
+    # lme4's factor; it is not positive where there are no more units than coefficients.
+    factor = 1.0 / p if p >= U else (U - p) / (U * p)
+    out: FloatArray = factor * np.einsum("pu,pu->u", half, half)
+    return out
+
+
+def _studentised(model: WorkingModel) -> FloatArray:
+    """e / sqrt(1 - h), with e sqrt(w) = P y / sqrt(w) over the scale."""
+    rest = model.projection_diagonal
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out: FloatArray = model.residual / np.sqrt(rest) / model.sigma
+    return np.where(rest > 1e-9 * model.w, out, np.nan)
+
+
+def _cooks_rows(model: WorkingModel) -> FloatArray:
+    """e^2 h / (p (1 - h)^2) with e^2 = (P y)^2 / w over the scale; the same as from the residuals."""
+    rest = model.projection_diagonal / model.w
+    p = max(model.X.shape[1], 1)
+    square = model.residual**2 / model.w / model.sigma**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out: FloatArray = square * (1.0 - rest) / (p * rest**2)
+    return np.where(rest > 1e-9, out, np.nan)

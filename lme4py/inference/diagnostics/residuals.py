@@ -1,0 +1,72 @@
+"""Fitted values and residuals, on the index of the user's data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.linear import Fit
+from lme4py.inference.prediction.rows import on_data_index
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["RESIDUAL_TYPES", "fitted_values", "hat_series", "residual_series", "residual_values"]
+
+FloatArray = NDArray[np.float64]
+RESIDUAL_TYPES = ("response", "pearson", "scaled", "deviance", "working")
+
+
+def residual_values(fit: Fit, type: str = "response") -> FloatArray:
+    """Residuals of the rows used, shape (n,).
+
+    For a linear mixed model "response" and "working" are y - fitted; "pearson" and "deviance" multiply it by
+    the square root of the prior weights; "scaled" divides the Pearson residual by sigma.
+    """
+    anything: Any = fit
+    if not isinstance(anything, Fit):
+        from lme4py.inference.estimates import generalised as glmm
+
+        return glmm.residual_values(anything, "pearson" if type == "scaled" else type)
+    if type not in RESIDUAL_TYPES:
+        hint = did_you_mean(str(type), RESIDUAL_TYPES)
+        raise OptionError(f"type={type!r} is no kind of residual.{hint} Use one of {', '.join(RESIDUAL_TYPES)}.")
+    raw = fit.design.y - fit.fitted
+    if type in ("response", "working"):
+        return raw
+    weights = fit.design.weights
+    pearson = raw if weights is None else np.sqrt(weights) * raw
+    return pearson / fit.sigma if type == "scaled" else pearson
+
+
+def residual_series(fit: Fit, type: str = "response", seed: int | None = None) -> pd.Series[float]:
+    """`residual_values` as a Series on the user's own index.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    type : str
+        A type of `residual_values`, or "quantile" for those of `lme4py.inference.diagnostics.quantile_residuals`.
+    seed : int, optional
+        Of the quantile residuals.
+    """
+    if type == "quantile":
+        from lme4py.inference.diagnostics.quantile_residuals import quantile_residuals
+
+        return quantile_residuals(fit, seed=seed).residuals
+    return on_data_index(fit, residual_values(fit, type), "residual")
+
+
+def hat_series(fit: Fit) -> pd.Series[float]:
+    """Leverages as a Series on the user's own index; see `lme4py.inference.diagnostics.leverage.hatvalues`."""
+    from lme4py.inference.diagnostics.leverage import hatvalues
+
+    return on_data_index(fit, hatvalues(fit), "hat")
+
+
+def fitted_values(fit: Fit) -> pd.Series[float]:
+    """Fitted values (offset and conditional modes included) as a Series on the user's own index."""
+    return on_data_index(fit, fit.fitted, "fitted")

@@ -1,0 +1,469 @@
+"""Fixed effects: estimates, standard errors, tests and intervals, all from the numbers of a frozen fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import linalg, special
+
+from lme4py.data.beside import in_name_order
+from lme4py.errors import DesignError, OptionError, did_you_mean
+from lme4py.fits.linear import Fit
+from lme4py.inference.estimates.limits import coefficient_estimates, known_errors, unknown, warn_unknown
+from lme4py.inference.uncertainty.df import Ddf, Method, Plain, check_method, method
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lme4py.inference.uncertainty.clusters import ClusterChoice
+
+__all__ = [
+    "Ddf",
+    "chosen_alpha",
+    "coef_table",
+    "coefficient_method",
+    "confidence_intervals",
+    "constant_df",
+    "covariance",
+    "covariance_frame",
+    "estimates",
+    "hypothesised",
+    "labels_of",
+    "quantile",
+    "restriction_matrix",
+    "standard_errors",
+    "two_sided",
+    "wald_test",
+]
+
+FloatArray = NDArray[np.float64]
+Restrictions: TypeAlias = str | Sequence[str] | ArrayLike
+
+
+def estimates(fit: Fit) -> pd.Series[float]:
+    """Fixed-effects estimates, shape (p,), indexed by the columns of X."""
+    import pandas as pd
+
+    return pd.Series(coefficient_estimates(fit), index=_names(fit), name="estimate", copy=True)
+
+
+def standard_errors(fit: Fit) -> pd.Series[float]:
+    """Square roots of the diagonal of ``fit.vcov``, shape (p,)."""
+    import pandas as pd
+
+    return pd.Series(_std_errors(fit), index=_names(fit), name="std_error")
+
+
+def covariance_frame(fit: Fit, type: str | None = None, cluster: ClusterChoice = None) -> pd.DataFrame:
+    """Covariance matrix of the fixed effects, shape (p, p), with names on both sides.
+
+    Parameters
+    ----------
+    fit : Fit
+    type : {None, "CR0", "CR1", "CR2", "CR3"}
+        None is the model's own; the others are cluster-robust, see `lme4py.inference.uncertainty.robust`.
+    cluster : str, array of shape (n,), or None
+        Clusters of a robust covariance; None takes the outermost grouping factor.
+    """
+    import pandas as pd
+
+    infinite = unknown(fit, np.eye(fit.beta.size))
+    V = np.where(infinite | infinite[:, None], np.nan, covariance(fit, type, cluster))
+    return pd.DataFrame(V, index=_names(fit), columns=_names(fit))
+
+
+def covariance(fit: Fit, type: str | None = None, cluster: ClusterChoice = None) -> FloatArray:
+    """As `covariance_frame`, as an array of shape (p, p), with zeros along coefficients that are infinite."""
+    if type is None:
+        _no_cluster(cluster)
+        return fit.vcov
+    from lme4py.inference.uncertainty.robust import robust_covariance
+
+    return robust_covariance(fit, type, cluster)
+
+
+def coef_table(
+    fit: Fit, ddf: str | None = None, vcov: str | None = None, cluster: ClusterChoice = None
+) -> pd.DataFrame:
+    """Estimates with tests of each coefficient against zero.
+
+    Parameters
+    ----------
+    fit : Fit
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        Denominator degrees of freedom; None is `default_ddf` of the fit (with a robust covariance of a linear model
+        "satterthwaite"), "residual" n - p, "normal" infinity. The standard errors of "kenward-roger" are those of its
+        adjusted covariance.
+    vcov : {None, "CR0", "CR1", "CR2", "CR3"}
+        A cluster-robust covariance instead of the model's own. Linear models then have "satterthwaite" (of that
+        covariance), "residual" and "normal".
+    cluster : str, array of shape (n,), or None
+        Its clusters; None takes the outermost grouping factor.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns estimate, std_error, df, statistic, p_value; one row per fixed effect.
+    """
+    import pandas as pd
+
+    se, df = _errors_and_df(fit, ddf, vcov, cluster)
+    statistic = fit.beta / se
+    columns = {
+        "estimate": coefficient_estimates(fit),
+        "std_error": se,
+        "df": df,
+        "statistic": statistic,
+        "p_value": two_sided(statistic, df),
+    }
+    return pd.DataFrame(columns, index=_names(fit))
+
+
+def confidence_intervals(
+    fit: Fit,
+    alpha: float | None = None,
+    method: str = "wald",
+    parm: str | Sequence[str] = "fixed",
+    ddf: str | None = None,
+    vcov: str | None = None,
+    cluster: ClusterChoice = None,
+) -> pd.DataFrame:
+    """Confidence limits of the fixed effects.
+
+    Parameters
+    ----------
+    fit : Fit
+    alpha : float, optional
+        One minus the confidence level; that of the fit when not given.
+    method : {"wald"}
+        Estimate plus and minus a quantile times the standard error.
+    parm : "fixed" or sequence of str
+        Every fixed effect, or the names of some.
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        Quantiles of t with these degrees of freedom; None is `default_ddf` of the fit.
+    vcov, cluster
+        A cluster-robust covariance, as in `coef_table`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns lower, upper; one row per parameter.
+    """
+    import pandas as pd
+
+    names = _wanted_names(fit, method, parm)
+    se, df = _errors_and_df(fit, ddf, vcov, cluster)
+    half = quantile(chosen_alpha(fit, alpha), df) * se
+    table = pd.DataFrame({"lower": fit.beta - half, "upper": fit.beta + half}, index=_names(fit))
+    return table.loc[names]
+
+
+def wald_test(
+    fit: Fit,
+    restrictions: Restrictions,
+    value: float | ArrayLike = 0.0,
+    vcov: str | None = None,
+    cluster: ClusterChoice = None,
+) -> dict[str, float]:
+    """Wald chi-square test of linear restrictions ``R beta = value``.
+
+    Parameters
+    ----------
+    fit : Fit
+    restrictions : str, sequence of str, array of shape (p,) or (r, p), or data frame
+        Names of coefficients that are tested jointly, or the matrix R in the order of the fixed effects; the columns
+        of a data frame are found by their names.
+    value : float or array of shape (r,)
+        Right-hand side.
+    vcov, cluster
+        A cluster-robust covariance, as in `coef_table`. With few clusters the F test of
+        ``contest(..., vcov="CR2")`` keeps its size better.
+
+    Returns
+    -------
+    dict
+        chi2, df (the rank of R), p_value.
+    """
+    R = restriction_matrix(fit, restrictions)
+    target = hypothesised(value, R.shape[0], labels_of(restrictions))
+    if warn_unknown(fit, R, "a Wald test"):
+        return {"chi2": np.nan, "df": float(np.linalg.matrix_rank(R)), "p_value": np.nan}
+    return wald_statistic(fit, R, target, vcov, cluster)
+
+
+def wald_statistic(
+    fit: Fit,
+    R: FloatArray,
+    value: float | ArrayLike = 0.0,
+    vcov: str | None = None,
+    cluster: ClusterChoice = None,
+) -> dict[str, float]:
+    """`wald_test` of a matrix whose rows have finite estimates."""
+    target = hypothesised(value, R.shape[0])
+    rank = int(np.linalg.matrix_rank(R))
+    if rank < R.shape[0]:
+        raise OptionError(
+            f"The {R.shape[0]} restrictions have rank {rank}: at least one follows from the others; "
+            "leave out the redundant ones."
+        )
+    gap = R @ fit.beta - target
+    # A Cholesky solve keeps the quadratic form positive where an explicit inverse may not.
+    V = R @ covariance(fit, vcov, cluster) @ R.T
+    if vcov is not None and np.linalg.matrix_rank(V, hermitian=True) < rank:
+        from lme4py.inference.uncertainty.robust import too_few_clusters
+
+        raise DesignError("The " + too_few_clusters(None, rank))
+    chi2 = float(gap @ linalg.cho_solve(linalg.cho_factor(V), gap))
+    return {"chi2": chi2, "df": float(rank), "p_value": float(special.chdtrc(rank, chi2))}
+
+
+def hypothesised(value: float | ArrayLike, rows: int, labels: Sequence[Any] | None = None) -> FloatArray:
+    """The right-hand side of `rows` linear hypotheses, a scalar or shape (rows,), checked.
+
+    Parameters
+    ----------
+    value : float or array of shape (rows,)
+        A Series with labels is matched by them with `labels`.
+    rows : int
+    labels : sequence, optional
+        Names of the hypotheses.
+    """
+    named = in_name_order(value, range(rows) if labels is None else labels, "value", "hypotheses")
+    try:
+        target = np.asarray(named, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise OptionError(f"`value` is {value!r}; give a number, or one for each of the {rows} row(s).") from None
+    if target.ndim > 0 and target.shape != (rows,):
+        raise OptionError(
+            f"`value` has shape {target.shape} but there are {rows} row(s); give one number, or one for each row."
+        )
+    if not np.isfinite(target).all():
+        raise OptionError("`value` holds missing or infinite numbers; give finite ones.")
+    return target
+
+
+def constant_df(fit: Any, ddf: str | None) -> FloatArray:
+    """Degrees of freedom that are the same for everything in a generalised model: infinite, or rows less coefficients.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    ddf : {None, "residual", "normal"}
+        None is `default_ddf` of the fit.
+
+    Returns
+    -------
+    ndarray, shape ()
+    """
+    chosen = check_ddf(fit.default_ddf if ddf is None else ddf)
+    return np.asarray(fit.design.n_obs - fit.beta.size if chosen == "residual" else np.inf, dtype=np.float64)
+
+
+def quantile(alpha: float, df: FloatArray) -> FloatArray:
+    """How many standard errors the limits of intervals are away: upper quantiles of t, normal where df is infinite.
+
+    Parameters
+    ----------
+    alpha : float
+        One minus the level of the intervals.
+    df : ndarray
+    """
+    tail = alpha / 2.0
+    student = special.stdtrit(np.where(np.isinf(df), 1.0, df), tail)
+    return np.asarray(-np.where(np.isinf(df), special.ndtri(tail), student), dtype=np.float64)
+
+
+def chosen_alpha(fit: Any, alpha: float | None) -> float:
+    """The `alpha` of a call, checked; where it gives none that of the fit.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    alpha : float or None
+    """
+    return check_alpha(fit.design.conventions.alpha if alpha is None else alpha)
+
+
+def check_alpha(alpha: float | None) -> float:
+    """Return `alpha` (0.05 when None) after checking that it lies strictly between 0 and 1."""
+    if alpha is None:
+        return 0.05
+    number = isinstance(alpha, (int, float, np.number)) and not isinstance(alpha, bool)
+    if not number or not 0.0 < float(alpha) < 1.0:
+        raise OptionError(f"`alpha` is {alpha!r}; give a number between 0 and 1, such as 0.05.")
+    return float(alpha)
+
+
+def check_ddf(ddf: str | None, *, linear: bool = False) -> Ddf:
+    """Return the degrees-of-freedom method, "normal" when None, or raise OptionError.
+
+    Parameters
+    ----------
+    ddf : str or None
+    linear : bool
+        The model is a linear mixed model; others have only "normal" and "residual".
+    """
+    chosen = "normal" if ddf is None else check_method(ddf)
+    if not linear and chosen in ("satterthwaite", "kenward-roger"):
+        raise OptionError(f"ddf={ddf!r} is for linear mixed models; use 'normal' or 'residual'.")
+    return chosen
+
+
+def _names(fit: Fit) -> pd.Index[str]:
+    import pandas as pd
+
+    return pd.Index(list(fit.design.x_names), name="term")
+
+
+def _std_errors(fit: Fit) -> FloatArray:
+    return known_errors(fit, np.eye(fit.beta.size), fit.vcov)
+
+
+def _errors_and_df(
+    fit: Fit, ddf: str | None, vcov: str | None = None, cluster: ClusterChoice = None
+) -> tuple[FloatArray, FloatArray]:
+    """Standard errors and degrees of freedom of all coefficients, each of shape (p,)."""
+    chosen = coefficient_method(fit, ddf, vcov, cluster)
+    each = np.eye(fit.beta.size)
+    return known_errors(fit, each, chosen.vcov), chosen.t_df(each)
+
+
+def coefficient_method(
+    fit: Fit, ddf: str | None = None, vcov: str | None = None, cluster: ClusterChoice = None
+) -> Method:
+    """Covariance and degrees of freedom of tests of the fixed effects.
+
+    Parameters
+    ----------
+    fit : Fit
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        None is `default_ddf` of the fit; a robust covariance of a linear model brings its own, Satterthwaite's.
+    vcov : {None, "CR0", "CR1", "CR2", "CR3"}
+    cluster : str, array of shape (n,), or None
+    """
+    linear = isinstance(fit, Fit)
+    usual = "satterthwaite" if linear and vcov is not None else fit.default_ddf
+    chosen = check_ddf(usual if ddf is None else ddf, linear=linear)
+    if vcov is None:
+        _no_cluster(cluster)
+        return method(fit, chosen) if linear else Plain(fit.vcov, float(constant_df(fit, chosen)))
+    if chosen == "kenward-roger":
+        raise OptionError(
+            f"ddf='kenward-roger' belongs to the model's own covariance; with vcov={vcov!r} use ddf='satterthwaite'."
+        )
+    from lme4py.inference.uncertainty.robust import robust_method
+
+    robust = robust_method(fit, vcov, cluster)
+    if chosen == "satterthwaite":
+        return robust
+    return Plain(robust.vcov, float(constant_df(fit, chosen)))
+
+
+def _no_cluster(cluster: object) -> None:
+    if cluster is not None:
+        raise OptionError("`cluster` is for a robust covariance; say which one, such as vcov='CR2', or leave it out.")
+
+
+def two_sided(statistic: FloatArray, df: FloatArray) -> FloatArray:
+    """Two-sided p-values of t statistics; normal where df is infinite."""
+    x = -np.abs(statistic)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(2.0 * np.where(np.isinf(df), special.ndtr(x), special.stdtr(df, x)), dtype=np.float64)
+
+
+def _wanted_names(fit: Fit, method: str, parm: str | Sequence[str]) -> list[str]:
+    if method != "wald":
+        raise OptionError(f"method={method!r} is not known; use 'wald'.")
+    if isinstance(parm, str):
+        if parm == "fixed":
+            return list(fit.design.x_names)
+        if parm in ("random", "all") and parm not in fit.design.x_names:
+            raise OptionError(
+                f"parm={parm!r} is not available with method='wald', which covers fixed effects only; "
+                "use parm='fixed' or their names."
+            )
+        return [_known_name(fit, parm)]
+    return [_known_name(fit, name) for name in parm]
+
+
+def _known_name(fit: Fit, name: object) -> str:
+    names = fit.design.x_names
+    if isinstance(name, str) and name in names:
+        return name
+    hint = did_you_mean(str(name), names)
+    raise OptionError(f"There is no fixed effect {name!r}.{hint} The fixed effects are {', '.join(names)}.")
+
+
+def restriction_matrix(fit: Fit, restrictions: Restrictions) -> FloatArray:
+    """Names of coefficients, or a matrix with one column per fixed effect, as a checked matrix of shape (r, p)."""
+    if fit.beta.size == 0:
+        raise OptionError("the model has no fixed effects: there is nothing to test.")
+    if isinstance(restrictions, Mapping):
+        raise OptionError("`restrictions` must be names or a matrix, not a dict; give the right-hand sides as `value`.")
+    if isinstance(restrictions, str):
+        return _unit_rows(fit, [restrictions])
+    if hasattr(restrictions, "columns"):
+        return _checked_matrix(fit, _by_name(fit, restrictions))
+    if _all_text(restrictions):
+        return _unit_rows(fit, restrictions)
+    row = in_name_order(restrictions, fit.design.x_names, "restrictions", "fixed effects", rest=0.0)
+    return _checked_matrix(fit, row)
+
+
+def labels_of(restrictions: Restrictions) -> list[Any] | None:
+    """Names of the hypotheses: those of coefficients, or the row labels of a data frame; None without any."""
+    if isinstance(restrictions, str):
+        return [restrictions]
+    if hasattr(restrictions, "columns"):
+        index = getattr(restrictions, "index", None)
+        return None if index is None else list(index)
+    anything: Any = restrictions
+    return list(anything) if _all_text(anything) else None
+
+
+def _by_name(fit: Fit, table: Any) -> Any:
+    """The matrix of a data frame whose columns are named after coefficients; those it does not name are not tested.
+
+    A frame whose columns only have numbers (0, 1, ...) is a plain matrix.
+    """
+    columns = list(table.columns)
+    if columns == list(range(len(columns))):
+        return table.to_numpy()
+    if len(set(columns)) < len(columns):
+        raise OptionError("`restrictions` has two columns of the same name; give each coefficient one column.")
+    places = [list(fit.design.x_names).index(_known_name(fit, name)) for name in columns]
+    matrix = np.zeros((len(table), fit.beta.size))
+    try:
+        matrix[:, places] = np.asarray(table.to_numpy(), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise OptionError("`restrictions` holds values that are no numbers; give one row per restriction.") from None
+    return matrix
+
+
+def _all_text(values: Any) -> bool:
+    return len(values) > 0 and all(isinstance(value, str) for value in values)
+
+
+def _unit_rows(fit: Fit, names: Any) -> FloatArray:
+    columns = list(fit.design.x_names)
+    return np.eye(len(columns))[[columns.index(_known_name(fit, name)) for name in names]]
+
+
+def _checked_matrix(fit: Fit, restrictions: Any) -> FloatArray:
+    try:
+        R = np.atleast_2d(np.asarray(restrictions, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise OptionError(
+            "`restrictions` must be names of fixed effects or a matrix with one column per fixed effect."
+        ) from None
+    if R.ndim != 2 or R.shape[1] != fit.beta.size or R.shape[0] == 0:
+        raise OptionError(
+            f"`restrictions` has shape {R.shape}; give one column for each of the {fit.beta.size} fixed "
+            f"effects ({', '.join(fit.design.x_names)})."
+        )
+    if not np.isfinite(R).all():
+        raise OptionError("`restrictions` holds a value that is not finite; use finite numbers only.")
+    return R

@@ -1,0 +1,277 @@
+"""Names and values of all parameters of a model, on the scale of standard deviations and correlations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lme4py.design.categories import threshold_names
+from lme4py.design.conventions import INTERCEPTS
+from lme4py.design.design import Design
+from lme4py.errors import DataError, OptionError, did_you_mean
+from lme4py.families.registry import Family
+from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.linear import Fit
+from lme4py.inference.estimates.dispersion import is_inverted
+from lme4py.inference.estimates.limits import coefficient_estimates
+from lme4py.inference.estimates.variance import has_correlations, term_labels
+from lme4py.linalg.types import FloatArray
+
+__all__ = [
+    "DISPERSION",
+    "RESIDUAL",
+    "Parameter",
+    "check_names",
+    "fit_parameters",
+    "fit_values",
+    "is_determined",
+    "parameter_values",
+    "parameters",
+    "select_parameters",
+]
+
+RESIDUAL = "sd(Residual)"
+DISPERSION = "dispersion"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter.
+
+    Attributes
+    ----------
+    name : str
+        ``"Days"``, ``"sd(_cons)"``, ``"corr(_cons,Days)"``, ``"sd(Residual)"``; with several grouping factors
+        ``"sd(_cons|g)"``, as the keys of `variance_components`; ``"dispersion"`` and ``"1|2"`` (a threshold) for
+        generalised models.
+    kind : str
+        "fixed", "sd", "corr", "sigma", "dispersion" or "threshold".
+    term : int
+        Position of the random-effects term in the design; -1 for fixed effects and the residual.
+    first, second : int
+        Columns of X (fixed) or of the term; `first` is the number of a threshold.
+    alias : str
+        lme4's name: ``"sd_(Intercept)|Subject"``, ``"sigma"``.
+    inverted : bool
+        One over the parameter of the family is reported.
+    reciprocal : bool
+        One over the parameter of the family is what a profile follows: its range ends at infinity.
+    """
+
+    name: str
+    kind: str
+    term: int = -1
+    first: int = -1
+    second: int = -1
+    alias: str = ""
+    inverted: bool = False
+    reciprocal: bool = False
+
+    @property
+    def flipped(self) -> bool:
+        """One over what a profile follows is reported."""
+        return self.inverted != self.reciprocal
+
+    def reported(self, value: Any) -> Any:
+        """What is reported where the parameter of the family has this value, and the other way round."""
+        with np.errstate(divide="ignore"):
+            return 1.0 / np.asarray(value, dtype=np.float64)[()] if self.inverted else value
+
+
+def parameters(design: Design, residual: bool = True) -> tuple[Parameter, ...]:
+    """Fixed effects, then standard deviations and correlations of each term, then the residual one.
+
+    Parameters
+    ----------
+    design : Design
+    residual : bool
+        Whether the model has a residual standard deviation.
+    """
+    out = [Parameter(name, "fixed", first=j, alias=_lme4_name(name)) for j, name in enumerate(design.x_names)]
+    several = len(design.n_groups) > 1
+    taken: set[str] = set()
+    for t, (term, label) in enumerate(zip(design.terms, term_labels(design.terms), strict=True)):
+        suffix = f"|{term.group}" if several else ""
+        plain = _of_term(design, t, suffix, label)
+        if any(parameter.name in taken for parameter in plain):
+            plain = _of_term(design, t, f"|{label}", label)
+        taken.update(parameter.name for parameter in plain)
+        out.extend(plain)
+    if residual:
+        out.append(Parameter(RESIDUAL, "sigma", alias="sigma"))
+    return tuple(out)
+
+
+def fit_parameters(fit: Fit | GlmmFit) -> tuple[Parameter, ...]:
+    """All parameters of a fit: fixed effects, thresholds, standard deviations and correlations, dispersion.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    """
+    if isinstance(fit, Fit):
+        return parameters(fit.design)
+    plain = parameters(fit.design, residual=fit.family.name == "gaussian")
+    fixed = [parameter for parameter in plain if parameter.kind == "fixed"]
+    names = getattr(fit, "threshold_names", None) or ()
+    cuts = [Parameter(str(name), "threshold", first=k, alias=str(name)) for k, name in enumerate(names)]
+    rest = [parameter for parameter in plain if parameter.kind != "fixed"]
+    if fit.log_dispersion is not None and fit.family.name != "gaussian":
+        name = fit.family.stata_parameter if is_inverted(fit) else fit.family.parameter
+        endless = fit.family.limit is not None and np.isposinf(fit.family.limit.dispersion)
+        rest.append(
+            Parameter(DISPERSION, "dispersion", alias=name, inverted=is_inverted(fit), reciprocal=bool(endless))
+        )
+    return (*fixed, *cuts, *rest)
+
+
+def check_names(design: Design, family: Family | None = None) -> None:
+    """Refuse a model in which a fixed effect has the name of another parameter, before it is fitted.
+
+    Parameters
+    ----------
+    design : Design
+    family : Family, optional
+        None for a linear mixed model.
+
+    Raises
+    ------
+    DataError
+    """
+    residual = family is None or family.name == "gaussian"
+    names = [parameter.name for parameter in parameters(design, residual)]
+    if family is not None and family.n_dispersion and not residual:
+        names.append(DISPERSION)
+    names += threshold_names(() if design.response is None else design.response.categories or ())
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise DataError(
+            f"two parameters of the model would be called {twice!r} (results give the dispersion, the thresholds of "
+            "ordered categories and the standard deviations such names); rename the column of the data, or the levels"
+        )
+
+
+def fit_values(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
+    """Estimates of parameters of a fit; NaN for a correlation with an effect that has no variance, and for what has no
+    unique estimate.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    wanted : sequence of Parameter
+    """
+    covariances = fit.covariance_estimates
+    thresholds = getattr(fit, "threshold_estimates", None)
+    dispersion = getattr(fit, "dispersion", float("nan"))
+    values = [
+        float(thresholds[p.first])
+        if p.kind == "threshold" and thresholds is not None
+        else p.reported(dispersion)
+        if p.kind == "dispersion"
+        else _value(p, coefficient_estimates(fit), covariances, fit.sigma)
+        for p in wanted
+    ]
+    return np.array(values)
+
+
+def is_determined(fit: Fit | GlmmFit, parameter: Parameter) -> bool:
+    """Whether the design determines a parameter, so that it can have a standard error and an interval.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    parameter : Parameter
+    """
+    if parameter.kind not in ("sd", "corr"):
+        return True
+    mask = fit.identification.determined(parameter.term)
+    used = np.ix_((parameter.first, parameter.second), (parameter.first, parameter.second))
+    return mask is None or bool(mask[used].all())
+
+
+def _of_term(design: Design, t: int, suffix: str, label: str) -> list[Parameter]:
+    term = design.terms[t]
+    names = [_stata_name(name) for name in term.columns]
+    long = [_lme4_name(name) for name in term.columns]
+    out = [Parameter(f"sd({names[i]}{suffix})", "sd", t, i, i, f"sd_{long[i]}|{label}") for i in range(term.n_columns)]
+    if has_correlations(term):
+        out += [
+            Parameter(f"corr({names[j]},{names[i]}{suffix})", "corr", t, j, i, f"cor_{long[i]}.{long[j]}|{label}")
+            for j in range(term.n_columns)
+            for i in range(j + 1, term.n_columns)
+        ]
+    return out
+
+
+def _stata_name(name: str) -> str:
+    return "_cons" if name == "Intercept" else name
+
+
+def _lme4_name(name: str) -> str:
+    return "(Intercept)" if name in INTERCEPTS else name
+
+
+def parameter_values(
+    wanted: Sequence[Parameter], beta: FloatArray, covariances: Sequence[FloatArray], sigma: float
+) -> FloatArray:
+    """Values of parameters; a correlation with an effect that has no variance is NaN.
+
+    Parameters
+    ----------
+    wanted : sequence of Parameter
+    beta : ndarray, shape (p,)
+    covariances : sequence of ndarray, each (k, k)
+    sigma : float
+    """
+    return np.array([_value(parameter, beta, covariances, sigma) for parameter in wanted])
+
+
+def _value(parameter: Parameter, beta: FloatArray, covariances: Sequence[FloatArray], sigma: float) -> float:
+    if parameter.kind == "fixed":
+        return float(beta[parameter.first])
+    if parameter.kind == "sigma":
+        return sigma
+    cov = covariances[parameter.term]
+    i, j = parameter.first, parameter.second
+    if parameter.kind == "sd":
+        return float(np.sqrt(cov[i, i]))
+    size = float(np.sqrt(cov[i, i] * cov[j, j]))
+    # Rounding may leave a correlation of a singular matrix just outside its range.
+    return float(np.clip(cov[i, j] / size, -1.0, 1.0)) if size > 0 else float("nan")
+
+
+def select_parameters(known: Sequence[Parameter], parm: str | Sequence[str] | None) -> list[Parameter]:
+    """The parameters that a user asks for.
+
+    Parameters
+    ----------
+    known : sequence of Parameter
+    parm : str, sequence of str, or None
+        "fixed", "random" (standard deviations, correlations and the residual one), "all" (also None), or names; lme4's
+        names are understood too. Thresholds and the dispersion belong to "all".
+    """
+    if parm is None or (isinstance(parm, str) and parm == "all"):
+        return list(known)
+    if isinstance(parm, str) and parm in ("fixed", "random"):
+        kinds = ("fixed",) if parm == "fixed" else ("sd", "corr", "sigma")
+        return [p for p in known if p.kind in kinds]
+    names: Sequence[Any] = [parm] if isinstance(parm, str) else list(parm)
+    if not names:
+        raise OptionError("`parm` is empty; name a parameter, or use 'fixed', 'random' or 'all'.")
+    return [_find(known, name) for name in names]
+
+
+def _find(known: Sequence[Parameter], name: object) -> Parameter:
+    # A column of the data may be called as lme4 calls a parameter: names come first.
+    for attribute in ("name", "alias"):
+        for parameter in known:
+            if name == getattr(parameter, attribute):
+                return parameter
+    names = [parameter.name for parameter in known]
+    raise OptionError(
+        f"There is no parameter {name!r}.{did_you_mean(str(name), names)} The parameters are {', '.join(names)}; "
+        "parm may also be 'fixed', 'random' or 'all'."
+    )

@@ -1,0 +1,123 @@
+"""Conditional modes of the random effects, and coefficients per level, as data frames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lme4py.fits.linear import Fit
+from lme4py.inference.estimates.limits import coefficient_estimates
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Frames", "coef", "conditional_modes", "conditional_sds", "known_columns", "one_or_dict"]
+
+FloatArray = NDArray[np.float64]
+Frames: TypeAlias = "dict[str, pd.DataFrame]"
+
+
+def conditional_modes(fit: Fit) -> Frames:
+    """Conditional modes, one frame per grouping factor; terms of one factor stand side by side.
+
+    NaN stands for effects whose covariances have no unique estimate (see `lme4py.engine.identification.record`).
+    """
+    return _frames(fit, known_columns(fit, fit.modes))
+
+
+def known_columns(fit: Fit, blocks: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
+    """Columns of the effects of each term with NaN where nothing tells them from those of another column.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    blocks : tuple of ndarray, each (J, k)
+        Modes, or their standard deviations.
+    """
+    if fit.identification.complete:
+        return blocks
+    known = [~np.isnan(cov).any(axis=1) for cov in fit.covariance_estimates]
+    return tuple(np.where(own, block, np.nan) for own, block in zip(known, blocks, strict=True))
+
+
+def conditional_sds(fit: Fit, include_fixed: bool = False) -> Frames:
+    """Conditional standard deviations of the random effects given the data, shaped as `conditional_modes`.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    include_fixed : bool
+        Count the uncertainty of the fixed effects too.
+    """
+    from lme4py.inference.estimates.modes import conditional_covariances
+
+    blocks = conditional_covariances(fit, include_fixed=include_fixed)
+    sds = tuple(np.sqrt(np.diagonal(block, axis1=1, axis2=2)) for block in blocks)
+    return _frames(fit, known_columns(fit, sds))
+
+
+def coef(fit: Fit) -> Frames:
+    """Fixed effects plus conditional modes for each level, one frame per grouping factor.
+
+    The columns are the fixed effects, then the columns of the random terms that are no fixed effects
+    (their fixed part is zero).
+    """
+    modes = known_columns(fit, fit.modes)
+    return {group: _coef_of(fit, modes, group, rows) for group, rows in _terms_of(fit).items()}
+
+
+def one_or_dict(frames: Frames) -> pd.DataFrame | Frames:
+    """The only frame when there is one grouping factor, otherwise the dictionary."""
+    return next(iter(frames.values())) if len(frames) == 1 else frames
+
+
+def _terms_of(fit: Fit) -> dict[str, list[int]]:
+    """Positions of the terms of each grouping factor."""
+    positions: dict[str, list[int]] = {}
+    for i, term in enumerate(fit.design.terms):
+        positions.setdefault(term.group, []).append(i)
+    return positions
+
+
+def _frames(fit: Fit, blocks: tuple[FloatArray, ...]) -> Frames:
+    return {group: _frame_of(fit, blocks, group, rows) for group, rows in _terms_of(fit).items()}
+
+
+def _frame_of(fit: Fit, blocks: tuple[FloatArray, ...], group: str, positions: list[int]) -> pd.DataFrame:
+    import pandas as pd
+
+    names = _unique([name for i in positions for name in fit.design.terms[i].columns])
+    values = np.hstack([blocks[i] for i in positions])
+    return pd.DataFrame(values, index=_level_index(fit, group, positions[0]), columns=names)
+
+
+def _coef_of(fit: Fit, modes: tuple[FloatArray, ...], group: str, positions: list[int]) -> pd.DataFrame:
+    import pandas as pd
+
+    fixed = dict(zip(fit.design.x_names, coefficient_estimates(fit), strict=True))
+    n_levels = fit.design.terms[positions[0]].n_levels
+    columns = {name: np.full(n_levels, value) for name, value in fixed.items()}
+    for i in positions:
+        for j, name in enumerate(fit.design.terms[i].columns):
+            columns[name] = columns.get(name, np.zeros(n_levels)) + modes[i][:, j]
+    return pd.DataFrame(columns, index=_level_index(fit, group, positions[0]))
+
+
+def _level_index(fit: Fit, group: str, position: int) -> pd.Index:
+    import pandas as pd
+
+    index: pd.Index = pd.Index(list(fit.design.terms[position].levels), name=group)
+    return index
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Number repeated names: Intercept, Intercept.1, ..."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        count = seen.get(name, 0)
+        unique.append(name if count == 0 else f"{name}.{count}")
+        seen[name] = count + 1
+    return unique

@@ -1,0 +1,90 @@
+"""What the summary of a fit says about its rows, in a few numbers that can outlive the rows themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lme4py.errors import Lme4Error
+from lme4py.inference.diagnostics.residuals import residual_values
+from lme4py.inference.uncertainty.derivatives import remembered
+
+if TYPE_CHECKING:
+    from lme4py.fits.generalised import GlmmFit
+    from lme4py.fits.linear import Fit
+    from lme4py.inference.lrt.lrt import LRTestResult
+
+__all__ = ["RowSummary", "no_random_test", "row_summary"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowSummary:
+    """Numbers about the rows of a fit.
+
+    Attributes
+    ----------
+    residual_quartiles : tuple of float, or None
+        Minimum, quartiles and maximum of the scaled (generalised models: Pearson) residuals; None for ordinal models.
+    group_rows : dict of str to (int, float, int)
+        Smallest, mean and largest number of rows of a level, by grouping factor.
+    weight_range : (float, float), or None
+        Smallest and largest prior weight.
+    """
+
+    residual_quartiles: tuple[float, ...] | None
+    group_rows: dict[str, tuple[int, float, int]]
+    weight_range: tuple[float, float] | None
+
+
+def row_summary(fit: Fit | GlmmFit) -> RowSummary:
+    """The numbers, computed once for each fit.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    """
+    anything: Any = fit
+    return remembered(anything, "_row_summary", _row_summary)
+
+
+def _row_summary(fit: Fit) -> RowSummary:
+    rows = {}
+    for term in fit.design.terms:
+        counts = np.bincount(term.codes, minlength=term.n_levels)
+        rows[term.group] = (int(counts.min()), float(counts.mean()), int(counts.max()))
+    weights = fit.design.weights
+    limits = None if weights is None else (float(np.min(weights)), float(np.max(weights)))
+    return RowSummary(_quartiles(fit), rows, limits)
+
+
+def _quartiles(fit: Any) -> tuple[float, ...] | None:
+    if getattr(getattr(fit, "family", None), "name", "") == "ordinal":
+        return None
+    found = np.quantile(residual_values(fit, "scaled"), [0.0, 0.25, 0.5, 0.75, 1.0])
+    return tuple(float(value) for value in found)
+
+
+def no_random_test(fit: Fit | GlmmFit) -> LRTestResult | None:
+    """The likelihood-ratio test against the model without random effects, computed once for each fit.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+
+    Returns
+    -------
+    LRTestResult, or None where there is no such test
+    """
+    anything: Any = fit
+    return remembered(anything, "_no_random_test", _no_random_test)
+
+
+def _no_random_test(fit: Any) -> LRTestResult | None:
+    from lme4py.inference.lrt.lrt import lrtest
+
+    try:
+        return lrtest(None, fit)
+    except Lme4Error:
+        return None

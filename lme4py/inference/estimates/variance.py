@@ -1,0 +1,155 @@
+"""Variances, covariances and correlations of the random effects as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lme4py.design.design import RandomTerm
+from lme4py.fits.linear import Fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "VarianceEntry",
+    "correlations",
+    "has_correlations",
+    "term_labels",
+    "var_corr",
+    "variance_components",
+    "variance_entries",
+]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceEntry:
+    """One variance (`name2` is None) or covariance of random effects.
+
+    Attributes
+    ----------
+    term : int or None
+        Position of the term in the design; None for the residual variance.
+    group : str
+        Factor of the term; ``"Subject.1"`` for a second term of ``"Subject"``; ``"Residual"``.
+    name1, name2 : str or None
+    vcov : float
+        Variance or covariance.
+    sdcor : float
+        Standard deviation or correlation.
+    """
+
+    term: int | None
+    group: str
+    name1: str | None
+    name2: str | None
+    vcov: float
+    sdcor: float
+
+
+def term_labels(terms: tuple[RandomTerm, ...]) -> list[str]:
+    """Label of each term: its factor, numbered from the second term of a factor on (as lme4)."""
+    seen: dict[str, int] = {}
+    labels = []
+    for term in terms:
+        count = seen.get(term.group, 0)
+        labels.append(term.group if count == 0 else f"{term.group}.{count}")
+        seen[term.group] = count + 1
+    return labels
+
+
+def correlations(covariance: FloatArray) -> FloatArray:
+    """Correlation matrix, shape (k, k); NaN where a variance is zero."""
+    sd = np.sqrt(np.diag(covariance))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Rounding may leave a correlation of a singular matrix just outside its range.
+        corr: FloatArray = np.clip(covariance / np.outer(sd, sd), -1.0, 1.0)
+    return corr
+
+
+def has_correlations(term: RandomTerm) -> bool:
+    """True where the covariances of the term are parameters, not zeros by definition."""
+    return term.structure in ("unstructured", "exchangeable") and term.n_columns > 1
+
+
+def variance_entries(fit: Fit) -> Iterator[VarianceEntry]:
+    """Every variance, then every covariance of each term in turn; the residual variance comes last.
+
+    NaN stands for what has no unique estimate (see `lme4py.engine.identification.record`).
+    """
+    terms = fit.design.terms
+    for i, (term, label, cov) in enumerate(zip(terms, term_labels(terms), fit.covariance_estimates, strict=True)):
+        for j, name in enumerate(term.columns):
+            yield VarianceEntry(i, label, name, None, float(cov[j, j]), float(np.sqrt(cov[j, j])))
+        if has_correlations(term):
+            yield from _covariance_entries(i, label, term.columns, cov)
+    yield VarianceEntry(None, "Residual", None, None, fit.sigma**2, fit.sigma)
+
+
+def _covariance_entries(term: int, label: str, names: tuple[str, ...], cov: FloatArray) -> Iterator[VarianceEntry]:
+    corr = correlations(cov)
+    for column in range(len(names)):
+        for row in range(column + 1, len(names)):
+            pair = (float(cov[row, column]), float(corr[row, column]))
+            yield VarianceEntry(term, label, names[column], names[row], *pair)
+
+
+def var_corr(fit: Fit) -> pd.DataFrame:
+    """Table of variances and covariances.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns group, name1, name2, vcov (variance or covariance), sdcor (standard deviation or correlation);
+        the residual variance is the last row.
+    """
+    import pandas as pd
+
+    rows = [(e.group, e.name1, e.name2, e.vcov, e.sdcor) for e in variance_entries(fit)]
+    table = pd.DataFrame(rows, columns=["group", "name1", "name2", "vcov", "sdcor"])
+    # Object columns keep None as None; newer string types would turn it into NaN.
+    for position in (1, 2):
+        table[f"name{position}"] = pd.Series([row[position] for row in rows], dtype=object)
+    return table
+
+
+def variance_components(fit: Fit) -> dict[str, float]:
+    """Variances, covariances and correlations under Stata-like keys.
+
+    Keys are ``var(_cons)``, ``var(x)``, ``cov(_cons,x)``, ``corr(_cons,x)`` and ``var(Residual)``; with
+    several grouping factors ``var(_cons|g)``. Where two terms of one factor hold the same column, the second
+    term's keys carry its number: ``var(_cons|g.1)``.
+    """
+    factors = {term.group for term in fit.design.terms}
+    parts: dict[str, float] = {}
+    for entry in variance_entries(fit):
+        suffix = _suffix(fit, entry, len(factors) > 1, parts)
+        parts.update(_keyed(entry, suffix))
+    return parts
+
+
+def _suffix(fit: Fit, entry: VarianceEntry, several: bool, taken: dict[str, float]) -> str:
+    if entry.term is None:
+        return ""
+    plain = f"|{fit.design.terms[entry.term].group}" if several else ""
+    return f"|{entry.group}" if any(key in taken for key in _keyed(entry, plain)) else plain
+
+
+def _keyed(entry: VarianceEntry, suffix: str) -> dict[str, float]:
+    if entry.name1 is None:
+        return {"var(Residual)": entry.vcov}
+    a = _stata_name(entry.name1)
+    if entry.name2 is None:
+        return {f"var({a}{suffix})": entry.vcov}
+    b = _stata_name(entry.name2)
+    return {f"cov({a},{b}{suffix})": entry.vcov, f"corr({a},{b}{suffix})": entry.sdcor}
+
+
+def _stata_name(name: str) -> str:
+    return "_cons" if name == "Intercept" else name

@@ -1,0 +1,1 @@
+"""Likelihood-ratio tests and their null distributions."""

@@ -1,0 +1,56 @@
+"""Which generalised models a likelihood-ratio test may compare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lme4py.errors import OptionError
+from lme4py.fits.generalised import GlmmFit
+
+__all__ = ["check_families", "differ_in_dispersion"]
+
+_OVERDISPERSED = ("nbinomial", "nbinomial1")
+
+
+def differ_in_dispersion(restricted: Any, full: Any) -> bool:
+    """True for a Poisson model against a negative binomial one, which is Poisson where its dispersion vanishes.
+
+    Parameters
+    ----------
+    restricted, full : Fit or GlmmFit
+    """
+    if not isinstance(restricted, GlmmFit) or not isinstance(full, GlmmFit):
+        return False
+    return restricted.family.name == "poisson" and full.family.name in _OVERDISPERSED
+
+
+def check_families(restricted: GlmmFit, full: GlmmFit) -> None:
+    """Refuse models whose likelihoods are not of one kind.
+
+    Parameters
+    ----------
+    restricted, full : GlmmFit
+
+    Raises
+    ------
+    OptionError
+        Different families (but for `differ_in_dispersion`), links, quadrature, or weights of the Laplace approximation.
+    """
+    if restricted.family.name != full.family.name and not differ_in_dispersion(restricted, full):
+        swapped = (
+            " A Poisson model is the restricted one; it comes first." if differ_in_dispersion(full, restricted) else ""
+        )
+        raise OptionError(
+            f"the models differ in family ({restricted.family.name} and {full.family.name}): they are not nested, so "
+            f"that there is no likelihood-ratio test.{swapped or ' Compare their AIC, as in compare(first, second).'}"
+        )
+    for name, one, other in (
+        ("link", restricted.family.link.name, full.family.link.name),
+        ("nAGQ", restricted.nAGQ, full.nAGQ),
+        ("hessian", restricted.hessian, full.hessian),
+    ):
+        if one != other:
+            raise OptionError(
+                f"the models differ in {name} ({one} and {other}), so that none is a special case of the other; use "
+                "the same in both, or compare their AIC."
+            )

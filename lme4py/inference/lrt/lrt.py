@@ -1,0 +1,481 @@
+"""Likelihood-ratio tests of nested models, with the right distribution on the boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import special
+
+from lme4py.design.design import Design
+from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.threads import limited_threads
+from lme4py.errors import OptionError
+from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.linear import Fit
+from lme4py.inference.lrt.families import check_families, differ_in_dispersion
+from lme4py.inference.lrt.generalised import glmm_bootstrap_ratios, glmm_cone_information
+from lme4py.inference.lrt.mixture import Mixture, cone_information, cone_mixture, dispersion_mixture
+from lme4py.inference.lrt.nesting import Embedding, embed, same_span, spans
+from lme4py.inference.lrt.no_random import PlainFit, plain_fit
+from lme4py.inference.lrt.simulation import bootstrap_ratios, exact_ratios
+from lme4py.inference.refits.refit import refit_ml
+from lme4py.inference.refits.simulate import check_count, check_seed
+from lme4py.linalg.types import FloatArray
+from lme4py.text import Sentence
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["LRTestResult", "likelihood_table", "lrtest"]
+
+METHODS = ("asymptotic", "bootstrap", "exact")
+
+
+@dataclass(frozen=True)
+class LRTestResult(Sentence):
+    """A likelihood-ratio test.
+
+    Attributes
+    ----------
+    chi2 : float
+        Twice the difference of the log-likelihoods.
+    df : int
+        Difference of the numbers of parameters.
+    p_value : float
+    boundary_corrected : bool
+        True when the p-value is not that of a chi-squared distribution with `df` degrees of freedom.
+    restricted_logL, full_logL : float
+        (Restricted) log-likelihoods.
+    note : str
+        The distribution, in words.
+    weights : dict of int to float
+        Degrees of freedom -> weight of the mixture; empty for simulated tests.
+    """
+
+    chi2: float
+    df: int
+    p_value: float
+    boundary_corrected: bool
+    restricted_logL: float
+    full_logL: float
+    note: str = ""
+    weights: dict[int, float] | None = None
+
+    def __str__(self) -> str:
+        return f"LR chi2({self.df}) = {self.chi2:.4f}, p = {self.p_value:.4g} ({self.note})"
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a test needs to know of a model; `fit` is None for a model without random effects.
+
+    `plain` is that model where it is a generalised linear one.
+    """
+
+    design: Design
+    X: FloatArray
+    reml: bool
+    logL: float
+    n_params: int
+    fit: Any
+    plain: PlainFit | None = None
+
+    @property
+    def has_random(self) -> bool:
+        return self.fit is not None
+
+    @property
+    def n_redundant(self) -> int:
+        """Parameters that no data of the design tell from others."""
+        return self.fit.identification.n_redundant if self.has_random else 0
+
+    @property
+    def rank(self) -> int:
+        """Parameters that the design determines."""
+        return self.n_params - self.n_redundant
+
+
+def lrtest(
+    restricted: Any,
+    full: Any,
+    boundary: bool | None = None,
+    *,
+    method: str = "asymptotic",
+    n_sim: int | None = None,
+    seed: int | None = None,
+) -> LRTestResult:
+    """Likelihood-ratio test of a model against a larger one.
+
+    Parameters
+    ----------
+    restricted : result or None
+        The smaller model. None is the full model without its random effects (a linear, generalised linear or
+        cumulative link model); such a model fitted by statsmodels to the same response will do too.
+    full : result
+        The larger model, fitted to the same data by the same method. REML fits must have the same fixed effects.
+    boundary : bool, optional
+        None uses a mixture of chi-squared distributions where variances are tested against zero, with weights that
+        follow from what is tested (for generalised models from the information of the working linear model), and for
+        a Poisson model against a negative binomial one, which is Poisson at the boundary of its dispersion; False
+        always uses the chi-squared distribution; True insists on a mixture.
+    method : {"asymptotic", "bootstrap", "exact"}
+        "bootstrap" simulates responses from the restricted model and fits both models to them; "exact" is the
+        finite-sample distribution for the only variance of a linear model (Crainiceanu & Ruppert 2004).
+    n_sim : int, optional
+        Simulations of the last two; 10,000 for linear models and 1,000 for generalised ones when not given.
+    seed : int, optional
+
+    Returns
+    -------
+    LRTestResult
+
+    Examples
+    --------
+    >>> from lme4py import lmer, load_dataset, lrtest
+    >>> data = load_dataset("sleepstudy")
+    >>> one = lmer("Reaction ~ Days + (1 | Subject)", data, reml=False)
+    >>> two = lmer("Reaction ~ Days + (Days | Subject)", data, reml=False)
+    >>> test = lrtest(one, two)
+    >>> round(test.chi2, 4), test.df, f"{test.p_value:.3e}"
+    (42.1393, 2, '3.961e-10')
+    """
+    if method not in METHODS:
+        raise OptionError(f"method={method!r} is not known; use one of {', '.join(METHODS)}.")
+    if boundary is not None and not isinstance(boundary, bool):
+        raise OptionError(f"`boundary` is {boundary!r}; give None, True or False.")
+    large = _model(full, "full")
+    small = _linear(restricted, large) if _is_linear(restricted) else _model(restricted, "restricted")
+    _check_same_data(small, large)
+    _check_same_method(small, large)
+    df = _check_sizes(small, large)
+    embedding = _check_nested(small, large)
+    chi2 = _statistic(small, large)
+    if method != "asymptotic":
+        count = (10_000 if isinstance(large.fit, Fit) else 1_000) if n_sim is None else n_sim
+        return _simulated(small, large, chi2, df, method, check_count("n_sim", count, 100), check_seed(seed))
+    mixture = _mixture(small, large, embedding, df, boundary)
+    return LRTestResult(
+        chi2, df, mixture.p_value(chi2), not mixture.is_plain, small.logL, large.logL, mixture.note, mixture.weights
+    )
+
+
+def _model(result: Any, role: str) -> _Model:
+    fit = getattr(result, "fit", result)
+    if not all(hasattr(fit, name) for name in ("design", "criterion", "problem")):
+        raise OptionError(
+            f"the {role} model is of type {type(result).__name__}; give a fitted mixed model"
+            f"{' (or None for no random effects)' if role == 'restricted' else ''}."
+        )
+    return _Model(fit.design, fit.design.X, fit.reml, fit.log_likelihood, fit.n_params, fit)
+
+
+def _is_linear(result: Any) -> bool:
+    return result is None or (hasattr(result, "model") and hasattr(result.model, "exog"))
+
+
+def _linear(result: Any, large: _Model) -> _Model:
+    """The linear model without random effects, by the method of the full model."""
+    fit = large.fit
+    design = large.design
+    X = design.X
+    if isinstance(fit, GlmmFit):
+        return _generalised_linear(result, large, fit)
+    if result is not None:
+        endog, exog = np.asarray(result.model.endog), np.asarray(result.model.exog)
+        if endog.shape != design.y.shape or not np.array_equal(endog, design.y):
+            raise OptionError("the linear model was fitted to another response; fit both models to the same rows.")
+        X = exog
+    if same_span(design.X, X):
+        with limited_threads(design):
+            value = Criterion(fit.problem, fit.reml)(np.zeros(fit.theta_inside.size))
+        return _Model(design, X, fit.reml, -0.5 * value, design.X.shape[1] + 1, None)
+    rank = int(np.linalg.matrix_rank(X))
+    return _Model(design, X, fit.reml, _ols_log_likelihood(design, X), rank + 1, None)
+
+
+def _generalised_linear(result: Any, large: _Model, fit: GlmmFit) -> _Model:
+    """The generalised linear model without random effects."""
+    X = large.design.X
+    if result is not None:
+        X = _foreign_columns(result, fit)
+    same = same_span(large.design.X, X)
+    plain = plain_fit(fit, None if same else X)
+    X = large.design.X if same else X
+    rank = int(np.linalg.matrix_rank(X)) if X.size else 0
+    return _Model(large.design, X, False, -0.5 * plain.criterion, rank + fit.family.n_nuisance, None, plain)
+
+
+def _foreign_columns(result: Any, fit: GlmmFit) -> FloatArray:
+    """Fixed effects of a model fitted by statsmodels, after a check of its response and family."""
+    endog, exog = np.asarray(result.model.endog), np.asarray(result.model.exog, dtype=np.float64)
+    y = fit.data.y if fit.data.trials is None else fit.data.y / np.maximum(fit.data.n_trials, 1.0)
+    candidates = [y, fit.design.y]
+    if not any(endog.shape == own.shape and np.allclose(endog, own, rtol=1e-12, atol=0) for own in candidates):
+        raise OptionError("the restricted model was fitted to another response; fit both models to the same rows.")
+    family = getattr(result.model, "family", None)
+    name = type(result.model if family is None else family).__name__.lower()
+    own_names = {"binomial": ("binomial", "logit", "probit"), "nbinomial": ("negativebinomial", "negativebinomialp")}
+    if name not in own_names.get(fit.family.name, (fit.family.name.replace("_", ""),)):
+        raise OptionError(
+            f"the models differ in family ({name} and {fit.family.name}): their likelihoods cannot be compared; give "
+            "None for the same model without random effects."
+        )
+    return exog
+
+
+def _ols_log_likelihood(design: Design, X: FloatArray) -> float:
+    y = design.y if design.offset is None else design.y - design.offset
+    w = np.ones(y.size) if design.weights is None else design.weights
+    root = np.sqrt(w)
+    rest = root * y - (root[:, None] * X) @ np.linalg.lstsq(root[:, None] * X, root * y, rcond=None)[0]
+    n = y.size
+    return -0.5 * float(n * (1.0 + np.log(2.0 * np.pi * float(rest @ rest) / n)) - np.log(w).sum())
+
+
+def _check_same_data(small: _Model, large: _Model) -> None:
+    a, b = small.design, large.design
+    if a.n_obs != b.n_obs:
+        raise OptionError(
+            f"the restricted model was fitted to {a.n_obs} rows and the full one to {b.n_obs}: their likelihoods "
+            "cannot be compared. Fit both to the rows without missing values in any variable."
+        )
+    if a.y.shape != b.y.shape or not np.array_equal(a.y, b.y):
+        raise OptionError(
+            "the models have different responses (or rows in another order): their likelihoods cannot be compared."
+        )
+    for name, missing in (("weights", 1.0), ("offset", 0.0)):
+        x, z = (np.full(d.n_obs, missing) if getattr(d, name) is None else getattr(d, name) for d in (a, b))
+        if not np.array_equal(x, z):
+            raise OptionError(f"the models have different {name}: they are not nested. Use the same {name} in both.")
+
+
+def _check_same_method(small: _Model, large: _Model) -> None:
+    if small.reml != large.reml:
+        one, other = ("REML", "ML") if small.reml else ("ML", "REML")
+        raise OptionError(
+            f"the restricted model was fitted by {one} and the full one by {other}; fit both with reml=False, or "
+            "both with reml=True when they have the same fixed effects."
+        )
+    if small.reml and not same_span(small.X, large.X):
+        raise OptionError(
+            "REML likelihoods of models with different fixed effects cannot be compared; fit both models with "
+            "reml=False (result.anova() does so)."
+        )
+    if not small.has_random:
+        return
+    if isinstance(small.fit, Fit) != isinstance(large.fit, Fit):
+        raise OptionError(
+            "one model is a linear mixed model and the other a generalised one: their likelihoods cannot be compared; "
+            "fit both by the same function."
+        )
+    if isinstance(large.fit, GlmmFit):
+        check_families(small.fit, large.fit)
+        _check_thresholds(small.fit, large.fit)
+
+
+def _check_thresholds(small: Any, large: Any) -> None:
+    """Thresholds of ordinal models: the structure of the restricted one must be a special case."""
+    a, b = (getattr(fit.family, "A", None) for fit in (small, large))
+    if a is None or b is None:
+        return
+    if a.shape[0] != b.shape[0] or not spans(b, a):
+        raise OptionError(
+            f"the models are not nested: {small.family.threshold} thresholds are no special case of "
+            f"{large.family.threshold} ones. Compare AIC or BIC."
+        )
+
+
+def _check_sizes(small: _Model, large: _Model) -> int:
+    df = large.rank - small.rank
+    if df < 0:
+        raise OptionError(
+            f"the restricted model has {small.rank} parameters and the full one {large.rank}; the restricted "
+            "one comes first."
+        )
+    if df == 0 and (small.n_redundant or large.n_redundant):
+        raise OptionError(
+            f"both models have {small.rank} parameters that the data determine (one of them has more, which cannot be "
+            "told apart): there is nothing to test."
+        )
+    if df == 0:
+        raise OptionError(
+            f"both models have {small.n_params} parameters: none is a special case of the other; compare AIC."
+        )
+    return df
+
+
+def _check_nested(small: _Model, large: _Model) -> Embedding:
+    if not spans(large.X, small.X):
+        raise OptionError(
+            "the models are not nested: the fixed effects of the restricted one are no linear combinations of those "
+            "of the full one. Compare AIC or BIC."
+        )
+    covariances: tuple[FloatArray, ...] = ()
+    if small.has_random:
+        scale = float(getattr(small.fit, "sigma", 1.0)) ** 2 if isinstance(small.fit, Fit) else 1.0
+        covariances = tuple(cov / scale for cov in small.fit.covariances)
+    found = embed(large.design, small.design if small.has_random else None, covariances)
+    if found is None:
+        terms = " + ".join(term.label for term in small.design.terms)
+        raise OptionError(
+            f"the models are not nested: the random effects {terms} are no special case of "
+            f"{' + '.join(term.label for term in large.design.terms)}. Compare AIC or BIC."
+        )
+    return found
+
+
+def _statistic(small: _Model, large: _Model) -> float:
+    chi2 = 2.0 * (large.logL - small.logL)
+    if large.reml and not np.array_equal(small.X, large.X):
+        # The restricted likelihood depends on the coding of the fixed effects; this part is constant.
+        chi2 += _log_det(large.X) - _log_det(small.X)
+    # Both optima are certified to less than this.
+    noise = 1e-7 * max(1.0, abs(large.logL) * 1e-3)
+    if chi2 < -10.0 * noise:
+        raise OptionError(
+            f"the full model has a lower log-likelihood ({large.logL:.6f}) than the restricted one "
+            f"({small.logL:.6f}): it has not converged. Refit it with other starting values (`start=`)."
+        )
+    return chi2 if chi2 > noise else 0.0
+
+
+def _log_det(X: FloatArray) -> float:
+    """log|X'X|."""
+    return 2.0 * float(np.log(np.abs(np.diag(np.linalg.qr(X)[1]))).sum())
+
+
+def _mixture(small: _Model, large: _Model, embedding: Embedding, df: int, boundary: bool | None) -> Mixture:
+    if boundary is False:
+        return Mixture({df: 1.0}, "chi-squared, as asked for")
+    fit = large.fit
+    if small.has_random and differ_in_dispersion(small.fit, fit):
+        return dispersion_mixture(fit.problem.templates, embedding, df, fit.family.parameter)
+
+    def information() -> FloatArray:
+        with limited_threads(large.design):
+            if isinstance(fit, Fit):
+                return cone_information(fit.problem, embedding, large.reml)
+            return glmm_cone_information(fit, small.fit if small.plain is None else small.plain, embedding)
+
+    mixture = cone_mixture(fit.problem.templates, embedding, df, information)
+    if boundary and mixture.is_plain:
+        raise OptionError(
+            "boundary=True, but the hypothesis does not put a variance on the boundary of zero, so that the plain "
+            "chi-squared distribution is right; leave `boundary` out."
+        )
+    return mixture
+
+
+def _simulated(
+    small: _Model, large: _Model, chi2: float, df: int, method: str, n_sim: int, seed: int | None
+) -> LRTestResult:
+    if not isinstance(large.fit, Fit):
+        return _simulated_glmm(small, large, chi2, df, method, n_sim, seed)
+    with limited_threads(large.design):
+        if method == "exact":
+            if small.has_random or not same_span(small.X, large.X) or large.fit.theta.size != 1:
+                raise OptionError(
+                    "method='exact' tests the only variance of a model with one random-effects parameter against "
+                    "zero; give None as the restricted model, or use method='bootstrap'."
+                )
+            ratios = exact_ratios(large.fit, n_sim, seed)
+        else:
+            ratios = bootstrap_ratios(small.fit, small.X, large.fit, n_sim, seed)
+    above = int((ratios >= chi2 - 1e-9).sum())
+    # The observed statistic counts as one of the simulated ones, so that p is never zero.
+    p = above / n_sim if method == "exact" and above else (above + 1.0) / (ratios.size + 1.0)
+    name = "finite-sample distribution" if method == "exact" else "parametric bootstrap"
+    note = f"{name}, {ratios.size} simulations"
+    return LRTestResult(chi2, df, 1.0 if chi2 == 0.0 else p, True, small.logL, large.logL, note, {})
+
+
+def _simulated_glmm(
+    small: _Model, large: _Model, chi2: float, df: int, method: str, n_sim: int, seed: int | None
+) -> LRTestResult:
+    if method == "exact":
+        raise OptionError(
+            "method='exact' is the distribution of a linear mixed model; use method='asymptotic' or 'bootstrap'."
+        )
+    restricted = small.fit if small.plain is None else small.plain
+    ratios, failed = glmm_bootstrap_ratios(restricted, small.X, large.fit, n_sim, seed)
+    p = (float((ratios >= chi2 - 1e-6).sum()) + 1.0) / (ratios.size + 1.0)
+    note = f"parametric bootstrap, {n_sim} simulations, {failed} failed"
+    return LRTestResult(chi2, df, 1.0 if chi2 == 0.0 else p, True, small.logL, large.logL, note, {})
+
+
+def likelihood_table(results: Sequence[Any], refit: bool = True, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Table of likelihood-ratio tests, each model against the one above it.
+
+    Parameters
+    ----------
+    results : sequence of results
+        Models of the same data, in any order.
+    refit : bool
+        Refit REML fits by maximum likelihood first; ``attrs["note"]`` says so.
+    names : sequence of str, optional
+        Names of the models; their formulas when not given.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns npar, AIC, BIC, logLik, deviance, chi2, df, p_value, p_chi2: the last is the plain chi-squared p-value,
+        `p_value` that of `lrtest`, NaN where a model is not nested in the next one. ``attrs["note"]`` holds what there
+        is to say in words.
+    """
+    import pandas as pd
+
+    if len(results) < 2:
+        raise OptionError("a table of likelihood-ratio tests needs at least two models.")
+    models = [_model(result, "compared") for result in results]
+    labels = list(names) if names is not None else _labels(models)
+    notes = []
+    if refit and any(model.reml for model in models):
+        models = [_model(refit_ml(model.fit), "compared") if model.reml else model for model in models]
+        notes.append("REML fits were refitted with ML.")
+    order = sorted(range(len(models)), key=lambda i: models[i].n_params)
+    rows = []
+    for position, i in enumerate(order):
+        rows.append(_row(models[i]))
+        if position:
+            rows[-1] |= _compare(models[order[position - 1]], models[i], labels[i], notes)
+    columns = ["npar", "AIC", "BIC", "logLik", "deviance", "chi2", "df", "p_value", "p_chi2"]
+    index = pd.Index([labels[i] for i in order], name="model")
+    table = pd.DataFrame(rows, columns=columns, index=index)
+    table.attrs["note"] = " ".join(notes)
+    return table
+
+
+def _labels(models: Sequence[_Model]) -> list[str]:
+    """Formulas, with the family where models differ in it."""
+    families = [getattr(getattr(model.fit, "family", None), "name", "") for model in models]
+    told = len(set(families)) > 1
+    return [
+        f"{model.design.formula} ({family})" if told and family else model.design.formula
+        for model, family in zip(models, families, strict=True)
+    ]
+
+
+def _row(model: _Model) -> dict[str, float]:
+    deviance, k = -2.0 * model.logL, model.n_params
+    bic = deviance + float(np.log(model.design.n_obs)) * k
+    return {"npar": k, "AIC": deviance + 2.0 * k, "BIC": bic, "logLik": model.logL, "deviance": deviance}
+
+
+def _compare(small: _Model, large: _Model, label: str, notes: list[str]) -> dict[str, float]:
+    _check_same_data(small, large)
+    _check_same_method(small, large)
+    chi2, df = max(2.0 * (large.logL - small.logL), 0.0), large.rank - small.rank
+    out = {"chi2": chi2, "df": float(df)}
+    if df > 0:
+        out["p_chi2"] = float(special.chdtrc(df, chi2))
+    try:
+        test = lrtest(small.fit, large.fit)
+    except OptionError as error:
+        notes.append(f"{label}: {error}")
+        return out
+    if test.boundary_corrected:
+        notes.append(f"{label}: {test.note}.")
+    return out | {"p_value": test.p_value}

@@ -1,0 +1,426 @@
+"""Chi-bar-squared distributions: the likelihood ratio when parameters lie on the boundary.
+
+Under the restricted model the statistic is distributed as the squared length of the projection of a normal vector on a
+cone (Self & Liang 1987): as a mixture of chi-squared distributions whose weights depend on the cone and on the
+information. The cone is a product of cones of positive semi-definite matrices, one for each term in the directions
+that have no variance under the restricted model, after everything that may take either sign has been projected out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, special
+
+from lme4py.covariance.templates import Template, Templates
+from lme4py.engine.linear.criterion import Criterion, Problem
+from lme4py.errors import OptionError
+from lme4py.inference.lrt.nesting import Embedding
+from lme4py.linalg.types import BoolArray, FloatArray
+
+__all__ = ["Mixture", "cone_information", "cone_mixture", "dispersion_mixture", "expected_information"]
+
+# Draws for weights without a closed form, and their seed: the same test gives the same p-value every time.
+_DRAWS, _SEED = 100_000, 20_240_607
+_PROJECTIONS = 4_000
+# Relative step of the one-sided differences; their error is of order step^2.
+_STEP = 1e-4
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture of chi-squared distributions.
+
+    Attributes
+    ----------
+    weights : dict of int to float
+        Degrees of freedom -> weight; 0 degrees is a point mass at zero.
+    note : str
+        Where the weights come from.
+    """
+
+    weights: dict[int, float]
+    note: str
+
+    def p_value(self, chi2: float) -> float:
+        """P(X >= chi2); 1 at zero."""
+        if chi2 <= 0.0:
+            return 1.0
+        return float(sum(w * special.chdtrc(df, chi2) for df, w in self.weights.items() if df > 0))
+
+    @property
+    def is_plain(self) -> bool:
+        """True for a chi-squared distribution."""
+        return len(self.weights) == 1
+
+
+def cone_mixture(
+    templates: Templates, embedding: Embedding, df: int, information: Callable[[], FloatArray] | None
+) -> Mixture:
+    """The distribution of the likelihood ratio of two nested models.
+
+    Parameters
+    ----------
+    templates : Templates
+        Of the full model.
+    embedding : Embedding
+        The restricted model in it.
+    df : int
+        Difference of the numbers of parameters.
+    information : callable or None
+        Gives the information in the elements of the cones (`cone_information`); called when the weights depend on it.
+        None where it is not known.
+    """
+    if not embedding.is_unique:
+        return Mixture({df: 1.0}, "chi-squared: the covariances of the full model are not identified; conservative")
+    cones = _cones(templates, embedding)
+    held = sum(r * (r + 1) // 2 for r in cones)
+    if not cones or held > df:
+        return Mixture({df: 1.0}, "chi-squared: nothing that is tested lies on a boundary")
+    free = df - held
+    if cones == [1]:
+        note = f"50:50 mixture of chi-squared with {free} and {free + 1} degrees of freedom"
+        return Mixture({free: 0.5, free + 1: 0.5}, note)
+    if information is None:
+        return Mixture({df: 1.0}, "chi-squared: the weights of the mixture are not available here; conservative")
+    weights, how = _weights(cones, information())
+    shares = ", ".join(f"{w:.4f}" for w in weights)
+    last = free + len(weights) - 1
+    note = f"mixture of chi-squared with {free} to {last} degrees of freedom, weights {shares} {how}"
+    return Mixture({free + j: float(w) for j, w in enumerate(weights)}, note)
+
+
+def dispersion_mixture(templates: Templates, embedding: Embedding, df: int, parameter: str) -> Mixture:
+    """The distribution for a Poisson model in a negative binomial one (Lawless 1987, Can. J. Stat. 15:209).
+
+    1 / theta (alpha of NB-1) is zero under the restricted model and cannot be negative: a cone of one dimension, so
+    that the information does not matter.
+
+    Parameters
+    ----------
+    templates : Templates
+        Of the full model.
+    embedding : Embedding
+        The restricted model in it.
+    df : int
+        Difference of the numbers of parameters.
+    parameter : str
+        Name of the dispersion parameter.
+
+    Raises
+    ------
+    OptionError
+        Variances are tested against zero at the same time.
+    """
+    if _cones(templates, embedding):
+        raise OptionError(
+            "the models differ in the dispersion and in random effects, and both are on the boundary under the "
+            "restricted model; test them one after the other, or use method='bootstrap'."
+        )
+    where = "infinity" if parameter == "theta" else "0"
+    note = (
+        f"50:50 mixture of chi-squared with {df - 1} and {df} degrees of freedom: the Poisson model is the negative "
+        f"binomial one with {parameter} = {where}, on the boundary"
+    )
+    return Mixture({df - 1: 0.5, df: 0.5}, note)
+
+
+def _cones(templates: Templates, embedding: Embedding) -> list[int]:
+    """Sizes of the positive semi-definite blocks that are zero under the restricted model."""
+    out = []
+    for template, N in zip(templates.templates, embedding.null, strict=True):
+        r = N.shape[1]
+        if template.structure == "unstructured":
+            out += [r] if r else []
+        else:
+            out += [1] * int(_vanishing(template.user, N).sum())
+    return out
+
+
+def _vanishing(template: Template, N: FloatArray) -> BoolArray:
+    """Which eigenvalues of a term that is no unstructured one are zero, given a basis of the null space, (k, r)."""
+    share: FloatArray = template.coefficients(N @ N.T)
+    return share > 0.5
+
+
+def _coordinates(problem: Problem, embedding: Embedding) -> tuple[FloatArray, int]:
+    """Covariance directions, (m, m), whose first columns are the elements of the cones' blocks, and how many these are.
+
+    Column j holds the coefficients of coordinate j in the templates' covariance directions.
+    """
+    held: list[FloatArray] = []
+    free: list[FloatArray] = []
+    for template, place, N in zip(problem.templates.templates, problem.templates.slices, embedding.null, strict=True):
+        r = N.shape[1]
+        if template.structure != "unstructured":
+            zero = _vanishing(template, N)
+            for i in range(template.n_theta):
+                (held if zero[i] else free).append(np.eye(problem.templates.n_theta)[place.start + i])
+            continue
+        B = np.hstack([N, np.linalg.svd(N, full_matrices=True)[0][:, r:]]) if r else np.eye(template.size)
+        for b in range(template.size):
+            for a in range(b + 1):
+                E = np.outer(B[:, a], B[:, b])
+                column = np.zeros(problem.templates.n_theta)
+                column[place] = (E + E.T if a != b else E)[template.rows, template.columns]
+                (held if b < r else free).append(column)
+    return np.column_stack([*held, *free]), len(held)
+
+
+def cone_information(problem: Problem, embedding: Embedding, reml: bool, scale_is_known: bool = False) -> FloatArray:
+    """Expected information in the elements of the cones' blocks, everything else projected out.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of the full model.
+    embedding : Embedding
+        The restricted model in it, covariances relative to sigma^2.
+    reml : bool
+    scale_is_known : bool
+        sigma^2 is 1 and no parameter.
+    """
+    J = expected_information(problem, embedding.covariances, reml)
+    inside = _to_inside(problem, embedding)
+    W, held = _coordinates(problem, inside)
+    m = problem.templates.n_theta
+    change = np.eye(m + 1)
+    change[:m, :m] = W
+    J = change.T @ J @ change
+    if scale_is_known:
+        J = J[:m, :m]
+    rest = J[held:, held:]
+    return J[:held, :held] - J[:held, held:] @ np.linalg.pinv(rest, rcond=1e-10, hermitian=True) @ J[held:, :held]
+
+
+def _to_inside(problem: Problem, embedding: Embedding) -> Embedding:
+    """The directions without variance in the engine's columns: S'n for a covariance S^-1 C S^-T."""
+    null = []
+    for S, N in zip(problem.scaling.S, embedding.null, strict=True):
+        null.append(np.linalg.qr(S.T @ N)[0] if N.shape[1] else N)
+    return Embedding(tuple(null), embedding.covariances, embedding.is_unique)
+
+
+def expected_information(problem: Problem, covariances: tuple[FloatArray, ...], reml: bool) -> FloatArray:
+    """Expected information of (relative covariances inside, log sigma^2), shape (m + 1, m + 1).
+
+    Parameters
+    ----------
+    problem : Problem
+    covariances : tuple of ndarray
+        Relative to sigma^2, on the user's scale.
+    reml : bool
+
+    Notes
+    -----
+    1/2 tr(P V_i P V_j) is minus half the derivative of the traces tr(P V_i), which the adjoint of the factor gives
+    exactly; they are differentiated along directions that stay inside the cone.
+    """
+    criterion = Criterion(problem, reml)
+    scaling = problem.scaling
+    inside = []
+    for S, C in zip(scaling.S, covariances, strict=True):
+        inverse = np.linalg.inv(S)
+        inside.append(scaling.weight_scale * inverse @ C @ inverse.T)
+    base = _traces(criterion, inside)
+    m = problem.templates.n_theta
+    J = np.zeros((m + 1, m + 1))
+    J[m, m] = 0.5 * criterion.df
+    J[m, :m] = J[:m, m] = 0.5 * base
+    for t, (template, place) in enumerate(zip(problem.templates.templates, problem.templates.slices, strict=True)):
+        h = _STEP / _largest(problem, t)
+
+        def slope(step: FloatArray, t: int = t, h: float = h) -> FloatArray:
+            return _slope(criterion, inside, t, step, base, h)
+
+        J[place, :m] = -0.5 * np.array(_direction_slopes(template, slope))
+    J[:m, :m] = 0.5 * (J[:m, :m] + J[:m, :m].T)
+    return J
+
+
+def _direction_slopes(template: Template, slope: Callable[[FloatArray], FloatArray]) -> list[FloatArray]:
+    """Slopes along the covariance directions of a term, from steps that stay inside the cone."""
+    if template.structure != "unstructured":
+        return [slope(direction) for direction in template.covariance_directions]
+    unit = np.eye(template.size)
+    squares = [slope(np.outer(d, d)) for d in unit]
+    out = []
+    for row, col in zip(template.rows, template.columns, strict=True):
+        if row == col:
+            out.append(squares[row])
+        else:
+            # (e_a + e_b)(e_a + e_b)' less both squares is the direction of the covariance.
+            both = unit[row] + unit[col]
+            out.append(slope(np.outer(both, both)) - squares[row] - squares[col])
+    return out
+
+
+def _largest(problem: Problem, t: int) -> float:
+    """Largest diagonal element of Z'WZ of a term, the unit in which its covariances matter."""
+    f, factor = next((f, factor) for f, factor in enumerate(problem.factors) if t in factor.terms)
+    columns = factor.columns[factor.terms.index(t)]
+    return float(np.einsum("aaj->aj", problem.cross.diagonal[f][columns, columns]).max())
+
+
+def _slope(
+    criterion: Criterion, inside: list[FloatArray], t: int, step: FloatArray, base: FloatArray, h: float
+) -> FloatArray:
+    """One-sided derivative of the traces, of second order in h."""
+    values = []
+    for size in (h, 2.0 * h):
+        moved = list(inside)
+        moved[t] = inside[t] + size * step
+        values.append(_traces(criterion, moved))
+    return (4.0 * values[0] - values[1] - 3.0 * base) / (2.0 * h)
+
+
+def _traces(criterion: Criterion, inside: list[FloatArray]) -> FloatArray:
+    """tr(P V_i) for all covariance directions (tr(V^-1 V_i) for ML)."""
+    problem = criterion.problem
+    roots = []
+    for C in inside:
+        values, vectors = np.linalg.eigh(C)
+        roots.append(vectors * np.sqrt(np.maximum(values, 0.0)))
+    point = criterion.evaluate(problem.templates.theta_of_factors(roots))
+    p = problem.n_fixed
+    corner = np.zeros((p + 1, p + 1))
+    if criterion.reml and p:
+        inverse = np.linalg.inv(point.RX)
+        corner[:p, :p] = inverse @ inverse.T
+    by_factor = point.swept.adjoint(point.border, corner).sigma
+    out = np.zeros(problem.templates.n_theta)
+    for factor, G in zip(problem.factors, by_factor, strict=True):
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            template, place = problem.templates.templates[term], problem.templates.slices[term]
+            g = G[columns, columns]
+            out[place] = [np.sum(g * E) for E in template.covariance_directions]
+    return out
+
+
+def _weights(cones: list[int], information: FloatArray) -> tuple[FloatArray, str]:
+    """Weights of 0, 1, ... degrees of freedom, and how they were found."""
+    if max(cones) > 1:
+        return _matrix_weights(cones, information)
+    s = len(cones)
+    size = np.sqrt(information.diagonal())
+    correlation = information / np.outer(size, size)
+    if np.abs(correlation - np.eye(s)).max() < 1e-6:
+        binomial = np.asarray(special.binom(s, np.arange(s + 1)) / 2.0**s, dtype=np.float64)
+        return binomial, "(binomial: the information is diagonal)"
+    if s == 2:
+        # The projected normal vector lies in the cone with the probability of its angle.
+        inside = np.arccos(np.clip(correlation[0, 1], -1.0, 1.0)) / (2.0 * np.pi)
+        return np.array([0.5 - inside, 0.5, inside]), "(from the information matrix)"
+    return _orthant_weights(information), f"(simulated from the information matrix, {_DRAWS} draws, fixed seed)"
+
+
+def _orthant_weights(information: FloatArray) -> FloatArray:
+    """Share of projections on the orthant with each number of positive elements."""
+    s = information.shape[0]
+    L = np.linalg.cholesky(information)
+    draws = np.random.default_rng(_SEED).standard_normal((_DRAWS, s))
+    scores = draws @ L.T
+    counts = np.zeros(s + 1)
+    done = np.zeros(_DRAWS, dtype=bool)
+    # Exactly one set of free elements meets the conditions of the projection.
+    for code in range(2**s):
+        free = np.array([bool(code >> i & 1) for i in range(s)])
+        own = np.zeros((_DRAWS, s))
+        if free.any():
+            own[:, free] = scores[:, free] @ np.linalg.inv(information[np.ix_(free, free)])
+        rest = scores - own @ information
+        fits = ~done & (own[:, free] > 0).all(axis=1) & (rest[:, ~free] <= 0).all(axis=1)
+        counts[int(free.sum())] += fits.sum()
+        done |= fits
+    weights: FloatArray = counts / counts.sum()
+    return weights
+
+
+def _blocks(cones: list[int]) -> list[tuple[slice, int]]:
+    out, start = [], 0
+    for r in cones:
+        size = r * (r + 1) // 2
+        out.append((slice(start, start + size), r))
+        start += size
+    return out
+
+
+def _as_matrices(values: FloatArray, r: int, dual: bool) -> FloatArray:
+    """Symmetric matrices from elements in the order of `_coordinates`; a dual one halves what stands for two."""
+    out = np.zeros((values.shape[0], r, r))
+    position = 0
+    for b in range(r):
+        for a in range(b + 1):
+            out[:, a, b] = out[:, b, a] = values[:, position] * (0.5 if dual and a != b else 1.0)
+            position += 1
+    return out
+
+
+def _matrix_weights(cones: list[int], information: FloatArray) -> tuple[FloatArray, str]:
+    """Weights for cones of positive semi-definite matrices, by simulation."""
+    d = information.shape[0]
+    rng = np.random.default_rng(_SEED)
+    scores = rng.standard_normal((_DRAWS, d)) @ np.linalg.cholesky(information).T
+    z = scores @ np.linalg.inv(information)
+    blocks = _blocks(cones)
+    inside = np.ones(_DRAWS, dtype=bool)
+    polar = np.ones(_DRAWS, dtype=bool)
+    for place, r in blocks:
+        inside &= np.linalg.eigvalsh(_as_matrices(z[:, place], r, False))[:, 0] >= 0
+        polar &= np.linalg.eigvalsh(_as_matrices(scores[:, place], r, True))[:, -1] <= 0
+    first, last = float(polar.mean()), float(inside.mean())
+    if d == 3:
+        # Even and odd degrees of freedom have weight one half each (Gauss-Bonnet).
+        weights = np.array([first, 0.5 - last, 0.5 - first, last])
+        return weights, f"(simulated from the information matrix, {_DRAWS} draws, fixed seed)"
+    lengths = _projected_lengths(scores[:_PROJECTIONS], information, blocks)
+    weights = _fit_weights(lengths, d, first, last)
+    return weights, f"(simulated from the information matrix, {_PROJECTIONS} projections, fixed seed)"
+
+
+def _projected_lengths(scores: FloatArray, information: FloatArray, blocks: list[tuple[slice, int]]) -> FloatArray:
+    """Squared lengths of the projections on the cone in the metric of the information (accelerated gradient)."""
+    # The metric of a matrix counts an element off the diagonal twice.
+    counts = np.concatenate([[1.0 if a == b else 2.0 for b in range(r) for a in range(b + 1)] for _, r in blocks])
+    root = np.sqrt(counts)
+    scaled = information / np.outer(root, root)
+    step = 1.0 / float(np.linalg.eigvalsh(scaled)[-1])
+    target = scores / root
+    x = np.zeros_like(scores)
+    y, momentum = x, 1.0
+    for _ in range(400):
+        moved = _project(y - step * (y @ scaled - target), blocks, root)
+        following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
+        y = moved + (momentum - 1.0) / following * (moved - x)
+        change = float(np.abs(moved - x).max())
+        x, momentum = moved, following
+        if change < 1e-6 * float(np.abs(x).max()):
+            break
+    lengths: FloatArray = np.einsum("ij,ij->i", x @ scaled, x)
+    return lengths
+
+
+def _project(x: FloatArray, blocks: list[tuple[slice, int]], root: FloatArray) -> FloatArray:
+    out = np.empty_like(x)
+    for place, r in blocks:
+        values, vectors = np.linalg.eigh(_as_matrices(x[:, place] / root[place], r, False))
+        M = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.transpose(0, 2, 1)
+        out[:, place] = np.column_stack([M[:, a, b] for b in range(r) for a in range(b + 1)]) * root[place]
+    return out
+
+
+def _fit_weights(lengths: FloatArray, d: int, first: float, last: float) -> FloatArray:
+    """Weights whose mixture has the simulated distribution; the ends and the sums over even and odd degrees are
+    known."""
+    grid = np.quantile(lengths[lengths > 1e-9], np.linspace(0.02, 0.98, 49))
+    table = np.array([special.chdtrc(j, grid) if j else np.zeros(grid.size) for j in range(d + 1)]).T
+    observed = np.array([np.mean(lengths > g) for g in grid])
+    parity = np.array([[1.0 - j % 2 for j in range(d + 1)], [float(j % 2) for j in range(d + 1)]])
+    ends = np.eye(d + 1)[[0, d]]
+    rows = np.vstack([table, 1e3 * parity, 1e3 * ends])
+    right = np.concatenate([observed, 1e3 * np.array([0.5, 0.5]), 1e3 * np.array([first, last])])
+    weights = optimize.nnls(rows, right)[0]
+    total: FloatArray = weights / weights.sum()
+    return total

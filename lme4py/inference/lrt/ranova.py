@@ -1,0 +1,94 @@
+"""Tests of the random effects of a model, one at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from scipy import special
+
+from lme4py.design.conventions import INTERCEPTS
+from lme4py.design.design import Design, RandomTerm
+from lme4py.fits.generalised import GlmmFit, fit_like
+from lme4py.fits.linear import Fit, lmm_fit
+from lme4py.inference.lrt.lrt import lrtest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ranova"]
+
+
+def ranova(fit: Fit | GlmmFit) -> pd.DataFrame:
+    """Likelihood-ratio tests of leaving out each random effect, by the method of the fit (REML or ML).
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns npar, logLik, AIC, chi2, df, p_value, p_chi2; the first row is the model itself. A slope is left out
+        with its covariances, an intercept alone with its whole term. `p_chi2` is the plain chi-squared p-value (as
+        lmerTest's ranova), `p_value` takes the boundary into account; both are NaN for a term that adds nothing to the
+        others, with 0 degrees of freedom.
+    """
+    import pandas as pd
+
+    rows = {"<none>": {"npar": fit.n_params, "logLik": fit.log_likelihood, "AIC": fit.criterion + 2.0 * fit.n_params}}
+    for label, terms in _reductions(fit.design):
+        reduced = _refitted(fit, terms) if terms else None
+        rows[label] = _row(reduced, fit)
+    columns = ["npar", "logLik", "AIC", "chi2", "df", "p_value", "p_chi2"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def _refitted(full: Fit | GlmmFit, terms: tuple[RandomTerm, ...]) -> Fit | GlmmFit:
+    """The same model with other random effects."""
+    design = replace(full.design, terms=terms)
+    if isinstance(full, GlmmFit):
+        return fit_like(full, design)
+    return lmm_fit(design, full.reml)
+
+
+def _row(reduced: Fit | GlmmFit | None, full: Fit | GlmmFit) -> dict[str, float]:
+    if reduced is not None and _rank(reduced) == _rank(full):
+        # The other terms describe all that this one does: there is nothing to test.
+        own = {"npar": reduced.n_params, "logLik": reduced.log_likelihood}
+        return own | {"AIC": reduced.criterion + 2.0 * reduced.n_params, "chi2": 0.0, "df": 0.0}
+    test = lrtest(reduced, full)
+    npar = full.n_params - test.df
+    return {
+        "npar": npar,
+        "logLik": test.restricted_logL,
+        "AIC": -2.0 * test.restricted_logL + 2.0 * npar,
+        "chi2": test.chi2,
+        "df": test.df,
+        "p_value": test.p_value,
+        "p_chi2": float(special.chdtrc(test.df, test.chi2)),
+    }
+
+
+def _rank(fit: Fit | GlmmFit) -> int:
+    """Number of parameters that the design determines."""
+    return fit.n_params - fit.identification.n_redundant
+
+
+def _reductions(design: Design) -> Iterator[tuple[str, tuple[RandomTerm, ...]]]:
+    """Each random effect by name, with the terms that are left without it."""
+    for t, term in enumerate(design.terms):
+        before, after = design.terms[:t], design.terms[t + 1 :]
+        variables = [re.sub(r"\[[^\]]*\]", "", name) for name in term.columns]
+        slopes = [name for name in dict.fromkeys(variables) if name not in INTERCEPTS]
+        # Effects that share a variance come and go together: without one of them the model is no special case.
+        shared = term.structure in ("identity", "exchangeable")
+        if shared or INTERCEPTS.isdisjoint(variables) or not slopes:
+            yield term.label, before + after
+            continue
+        for name in slopes:
+            kept = [j for j, variable in enumerate(variables) if variable != name]
+            smaller = replace(term, columns=tuple(term.columns[j] for j in kept), values=term.values[:, kept])
+            yield f"{name} in {term.label}", (*before, smaller, *after)

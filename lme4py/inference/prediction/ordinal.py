@@ -1,0 +1,303 @@
+"""Predictions and residuals of models for ordered categories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lme4py.data.frame import read_frame
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.families.ordinal import Ordinal
+from lme4py.fits.generalised import GlmmFit
+from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
+from lme4py.inference.estimates.limits import known_errors, masked, warn_rows
+from lme4py.inference.prediction.averages import average_over
+from lme4py.inference.prediction.rows import Rows, chosen_terms, make_rows, padded, report_unseen
+from lme4py.linalg.types import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "ORDINAL_RESIDUALS",
+    "PREDICTIONS",
+    "category_probabilities",
+    "ordinal_residuals",
+    "predict_categories",
+    "probabilities_at_limits",
+    "threshold_parameters",
+    "thresholds",
+    "thresholds_se",
+]
+
+# Types of predictions that are not numbers on the linear scale.
+PREDICTIONS = ("response", "prob", "cumulative", "class")
+ORDINAL_RESIDUALS = ("deviance", "probability", "score")
+NO_OBSERVATION = (
+    "interval='prediction' is not available for ordered categories: a new observation is one of the categories, and "
+    "its distribution is predict(type='prob') itself (include_random='integrate' for a new group); use "
+    "interval='confidence' for limits of these probabilities."
+)
+
+
+def family_of(fit: GlmmFit) -> Ordinal:
+    """The family of an ordinal fit."""
+    if not isinstance(fit.family, Ordinal):
+        raise OptionError(f"this needs a model of ordered categories (clmm), and this model is {fit.family.name}.")
+    return fit.family
+
+
+def predict_categories(
+    fit: GlmmFit,
+    data: Any = None,
+    include_random: bool | str | Iterable[str] = True,
+    type: str = "prob",
+    new_levels: str = "zero",
+    interval: str | None = None,
+    alpha: float | None = None,
+    ddf: str | None = None,
+    offset: str | ArrayLike | None = None,
+) -> pd.DataFrame | pd.Series[Any]:
+    """Probabilities of the categories, cumulative probabilities, or the most probable category.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+        Of ordered categories.
+    data : data frame, optional
+        New data; None predicts the rows that were fitted. The response is not needed.
+    include_random : bool, str or iterable of str
+        True adds the conditional modes of all terms, False none; names of grouping factors add theirs only;
+        "integrate" averages the probabilities over the distribution of the random effects.
+    type : {"response", "prob", "cumulative", "class"}
+        "response" and "prob" are the same.
+    new_levels : {"zero", "error"}
+        Groups that were not in the fit contribute nothing, with one warning, or are refused.
+    interval : {None, "confidence"}
+        Limits of each probability on its own; see `lme4py.inference.prediction.ordinal_intervals`. There is none of
+        the class, and no "prediction" interval.
+    alpha : float, optional
+        One minus the level of the interval; that of the fit when not given.
+    ddf : {None, "residual", "normal"}
+        Degrees of freedom of the limits; `default_ddf` of the fit when not given.
+    offset : str, number or array_like, shape (n,), optional
+        As in `lme4py.inference.prediction.predict.predict`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One column per category, labelled by it: P(Y = k), or P(Y <= k) for "cumulative". NaN in rows of new data with
+        a missing value. With an interval each category has three columns, predicted, lower and upper: the columns are
+        a MultiIndex, and ``table[category]`` is the frame of one category.
+    pandas.Series
+        For "class": an ordered categorical.
+
+    Raises
+    ------
+    OptionError, DataError
+    """
+    from lme4py.inference.prediction.predict import offset_column
+
+    if type not in PREDICTIONS:
+        hint = did_you_mean(str(type), (*PREDICTIONS, "linear"))
+        allowed = ", ".join(map(repr, ("linear", *PREDICTIONS)))
+        raise OptionError(f"type={type!r} is not known for ordered categories.{hint} Use one of {allowed}.")
+    if new_levels not in ("zero", "error"):
+        raise OptionError(f"new_levels must be 'zero' or 'error', got {new_levels!r}.")
+    _check_interval(interval, type)
+    level = chosen_alpha(fit, alpha)
+    chosen = chosen_terms(fit, include_random)
+    average = isinstance(include_random, str) and include_random == "integrate"
+    frame = None if data is None else read_frame(data)
+    rows = make_rows(fit, frame, chosen, average, offset_column(fit, frame, offset))
+    report_unseen(fit, rows, new_levels, stacklevel=5)
+    whole = rows.complete
+    parts = [category_probabilities(fit, rows.take(whole), average, cumulative=type == "cumulative")]
+    if interval is not None:
+        from lme4py.inference.prediction.ordinal_intervals import probability_limits
+
+        z = float(quantile(level, constant_df(fit, ddf)))
+        parts += probability_limits(fit, rows.take(whole), z, average, cumulative=type == "cumulative")
+    parts = probabilities_at_limits(fit, rows.take(whole), parts, average, cumulative=type == "cumulative")
+    table = np.full((rows.n, len(fit.categories), len(parts)), np.nan)
+    table[whole] = np.stack(parts, axis=-1)
+    table, index = padded(fit, table) if frame is None else (table, frame.index)
+    if type == "class":
+        return _most_probable(fit, table[:, :, 0], index)
+    return _by_category(fit, table, index)
+
+
+def probabilities_at_limits(
+    fit: GlmmFit, rows: Rows, parts: list[FloatArray], average: bool, cumulative: bool
+) -> list[FloatArray]:
+    """Probabilities beside thresholds whose distance from eta is not finite: their limits, without intervals."""
+    if fit.recession is None:
+        return parts
+    n, K = rows.n, len(fit.categories)
+    cuts = np.eye(len(fit.recession.names))[fit.beta.size :]
+    X = np.hstack([rows.X, np.zeros((n, K - 1))])
+    limits = fit.recession.limits_of((cuts - X[:, None, :]).reshape(-1, X.shape[1])).reshape(n, K - 1)
+    if not (limits != 0.0).any():
+        return parts
+    below = category_probabilities(fit, rows, average, cumulative=True)
+    below[:, :-1] = np.select(
+        [limits == np.inf, limits == -np.inf, np.isnan(limits)], [1.0, 0.0, np.nan], below[:, :-1]
+    )
+    away = np.hstack([limits != 0.0, np.zeros((n, 1), dtype=bool)])
+    ends = below
+    if not cumulative:
+        ends = np.diff(below, axis=1, prepend=0.0)
+        away = away | np.hstack([np.zeros((n, 1), dtype=bool), away[:, :-1]])
+    warn_rows(fit.recession, np.where(away, np.where(np.isnan(ends), np.nan, 1.0), 0.0), len(parts) > 1, stacklevel=6)
+    return [np.where(away, ends if i == 0 else np.nan, part) for i, part in enumerate(parts)]
+
+
+def _check_interval(interval: object, type: str) -> None:
+    if interval not in (None, "confidence", "prediction"):
+        hint = did_you_mean(str(interval), ("confidence",))
+        raise OptionError(f"interval must be None or 'confidence' for ordered categories, got {interval!r}.{hint}")
+    if interval == "prediction":
+        raise OptionError(NO_OBSERVATION)
+    if interval is not None and type == "class":
+        raise OptionError("the most probable category has no limits; use type='prob' with interval='confidence'.")
+
+
+def _by_category(fit: GlmmFit, table: FloatArray, index: pd.Index[Any]) -> pd.DataFrame:
+    """A column for each category; of three numbers each, (n, K, 3), a pair of levels (category, number)."""
+    import pandas as pd
+
+    columns: pd.Index[Any] = pd.Index(list(fit.categories), name=fit.design.response_name)
+    if table.shape[2] > 1:
+        numbers = ["predicted", "lower", "upper"]
+        columns = pd.MultiIndex.from_product([columns, numbers], names=[columns.name, None])
+    return pd.DataFrame(table.reshape(len(table), -1), index=index, columns=columns)
+
+
+def _most_probable(fit: GlmmFit, table: FloatArray, index: pd.Index[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    missing = np.isnan(table).any(axis=1)
+    codes = np.where(missing, -1, np.where(np.isnan(table), -1.0, table).argmax(axis=1))
+    kind = pd.CategoricalDtype(list(fit.categories), ordered=True)
+    values = pd.Categorical.from_codes(codes.astype(np.int64), dtype=kind)
+    return pd.Series(values, index=index, name="predicted")
+
+
+def category_probabilities(fit: GlmmFit, rows: Any, average: bool = False, cumulative: bool = False) -> FloatArray:
+    """P(Y = k), or P(Y <= k), of complete rows, shape (n, K).
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    rows : Rows
+        With the columns of all terms when `average`.
+    average : bool
+        Over the normal distribution of the random effects that `rows` has no groups for.
+    cumulative : bool
+    """
+    from lme4py.inference.prediction.predict import linear_predictor, random_variance
+
+    family, lam = family_of(fit), fit.lam
+
+    def table(eta: FloatArray) -> FloatArray:
+        if not cumulative:
+            return family.probabilities(eta, lam)
+        return np.column_stack([family.cumulative(eta, lam), np.ones(eta.size)])
+
+    eta = linear_predictor(fit, rows)
+    if not average:
+        return table(eta)
+    return average_over(table, family.link, eta, np.sqrt(random_variance(fit, rows)))
+
+
+def ordinal_residuals(fit: GlmmFit, type: str = "deviance") -> FloatArray:
+    """Residuals of the rows used, shape (n,), conditional on the modes of the random effects.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    type : {"deviance", "probability", "score"}
+        "probability": P(Y < y) - P(Y > y), the probability-scale residual (Shepherd, Li & Liu 2016, Can. J. Stat.
+        44:463), in -1 .. 1 and of mean 0 in the model. "deviance": the root of -2 w log P(Y = y), with the sign of
+        the former; the squares add up to the conditional deviance. "score": the derivative of the log-likelihood of
+        the row in its linear predictor, weights included (the generalised residual of Gourieroux et al. 1987, J.
+        Econometrics 34:5).
+
+    Raises
+    ------
+    OptionError
+        For "response", "pearson" and "working": ordered categories have no mean to subtract.
+    """
+    if type not in ORDINAL_RESIDUALS:
+        no_mean = ("response", "pearson", "working", "scaled")
+        why = (
+            "ordered categories have no mean to subtract."
+            if type in no_mean
+            else f"it is no kind of residual.{did_you_mean(str(type), ORDINAL_RESIDUALS)}"
+        )
+        raise OptionError(
+            f"type={type!r} is not available for ordered categories: {why} Use one of {', '.join(ORDINAL_RESIDUALS)}."
+        )
+    family, eta = family_of(fit), fit.linear_predictor
+    if type == "score":
+        return family.derivatives(fit.data, eta, fit.lam, 1).score
+    below = np.column_stack([np.zeros(eta.size), family.cumulative(eta, fit.lam), np.ones(eta.size)])
+    rows, codes = np.arange(eta.size), fit.data.codes
+    probability: FloatArray = below[rows, codes] - (1.0 - below[rows, codes + 1])
+    if type == "probability":
+        return probability
+    deviance = -2.0 * family.derivatives(fit.data, eta, fit.lam, 0).loglik
+    signed: FloatArray = np.sign(probability) * np.sqrt(np.maximum(deviance, 0.0))
+    return signed
+
+
+def thresholds(fit: GlmmFit) -> pd.Series[float]:
+    """Thresholds under their names.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    """
+    return _named(fit, fit.threshold_estimates, "threshold")
+
+
+def thresholds_se(fit: GlmmFit) -> pd.Series[float]:
+    """Standard errors of the thresholds.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    """
+    return _named(fit, fit.threshold_se, "std_error")
+
+
+def _named(fit: GlmmFit, values: FloatArray | None, name: str) -> pd.Series[float]:
+    import pandas as pd
+
+    family_of(fit)
+    return pd.Series(values, index=pd.Index(list(fit.threshold_names), name="term"), name=name, copy=True)
+
+
+def threshold_parameters(fit: GlmmFit) -> pd.DataFrame:
+    """The free parameters of the thresholds, as R's clmm prints them: estimate and std_error.
+
+    The thresholds themselves where these are "flexible"; else central.1, spacing.1 and the like.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    """
+    import pandas as pd
+
+    family = family_of(fit)
+    names = fit.threshold_names if family.threshold == "flexible" else family.parameter_names
+    back = np.linalg.pinv(family.A)
+    vcov: Any = fit.threshold_vcov
+    rows = np.hstack([np.zeros((back.shape[0], fit.beta.size)), back])
+    joint = np.zeros((rows.shape[1], rows.shape[1]))
+    joint[fit.beta.size :, fit.beta.size :] = vcov
+    columns = {"estimate": masked(fit, rows, fit.lam), "std_error": known_errors(fit, rows, joint)}
+    return pd.DataFrame(columns, index=pd.Index(list(names), name="term"))

@@ -1,0 +1,246 @@
+"""The rows that predictions are made for: columns of the model, groups, and the part that each prediction holds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lme4py.data.column import Column
+from lme4py.data.frame import Frame
+from lme4py.design.recipe import new_fixed, new_random, new_random_values, unseen_groups
+from lme4py.errors import (
+    DataError,
+    IdentificationWarning,
+    Lme4Warning,
+    OptionError,
+    RankWarning,
+    did_you_mean,
+    warn,
+)
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Rows", "chosen_terms", "make_rows", "on_data_index", "padded", "report_unseen"]
+
+# Labels of unknown groups that a message lists.
+_MOST_LABELS = 10
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to predict.
+
+    Attributes
+    ----------
+    X : ndarray, shape (n, p)
+    offset : ndarray, shape (n,)
+    values : dict of int to ndarray, each (n, k)
+        Columns of the random terms that are needed, by position in the design.
+    codes : dict of int to ndarray of int, each (n,)
+        Levels of the terms whose conditional modes are added; -1 where a group is missing or unknown.
+    frame : Frame or None
+        The new data; None for the rows of the fit.
+    """
+
+    X: FloatArray
+    offset: FloatArray
+    values: dict[int, FloatArray]
+    codes: dict[int, IntArray]
+    frame: Frame | None
+
+    @property
+    def n(self) -> int:
+        return int(self.X.shape[0])
+
+    @property
+    def complete(self) -> BoolArray:
+        """Rows without a missing value in the columns that are needed."""
+        whole = np.isfinite(self.X).all(axis=1) & np.isfinite(self.offset)
+        for values in self.values.values():
+            whole &= np.isfinite(values).all(axis=1)
+        return whole
+
+    def take(self, rows: BoolArray) -> Rows:
+        """Some of the rows."""
+        values = {t: v[rows] for t, v in self.values.items()}
+        codes = {t: c[rows] for t, c in self.codes.items()}
+        return Rows(self.X[rows], self.offset[rows], values, codes, self.frame)
+
+
+def make_rows(
+    fit: Any, frame: Frame | None, chosen: Sequence[int], others: bool = False, offset: Column | None = None
+) -> Rows:
+    """The rows of the fit (no frame), or of new data.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    frame : Frame or None
+    chosen : sequence of int
+        Terms whose modes are added.
+    others : bool
+        Also the columns of all other terms, whose variances are needed; their groups are not.
+    offset : Column, optional
+        Of new data, in the place of the `offset` argument of the fit.
+    """
+    design = fit.design
+    terms = range(len(design.terms)) if others else chosen
+    if frame is None:
+        known = np.zeros(design.n_obs) if design.offset is None else design.offset
+        values = {t: design.terms[t].values for t in terms}
+        return Rows(design.X, known, values, {t: design.terms[t].codes for t in chosen}, None)
+    X, known = new_fixed(design.recipe, frame, offset)
+    _report_beyond(fit, np.isnan(X).any(axis=1) & np.isfinite(known))
+    values, codes = {}, {}
+    for t in terms:
+        if t in chosen:
+            values[t], codes[t] = new_random(design.recipe, frame, t)
+        else:
+            values[t] = new_random_values(design.recipe, frame, t)
+    X[_split_rows(fit, codes, X.shape[0])] = np.nan
+    return Rows(X, known, values, codes, frame)
+
+
+def _split_rows(fit: Any, codes: dict[int, IntArray], n: int) -> BoolArray:
+    """Rows with known groups of some terms and unknown ones of others that these share a variance with.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    codes : dict of int to ndarray of int, each (n,)
+    n : int
+    """
+    out = np.zeros(n, dtype=bool)
+    if fit.identification.complete or not codes:
+        return out
+    known = np.array([codes[t] >= 0 for t in codes])
+    patterns, place = np.unique(known, axis=1, return_inverse=True)
+    chosen = [[t for t, has in zip(codes, column, strict=True) if has] for column in patterns.T]
+    out = np.array([fit.identification.splits(terms) for terms in chosen])[place.ravel()]
+    if out.any():
+        warn(
+            f"{int(out.sum())} of {n} predictions are NaN: their groups are known for some terms and not for others "
+            "that share a variance with these, so that it is not determined what belongs to which.",
+            IdentificationWarning,
+        )
+    return out
+
+
+def _report_beyond(fit: Any, lost: BoolArray) -> None:
+    """One warning that counts the rows that cannot be estimated.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    lost : ndarray of bool, shape (n,)
+    """
+    if not lost.any():
+        return
+    names = fit.design.dropped
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    warn(
+        f"{int(lost.sum())} of {lost.size} predictions cannot be estimated and are NaN: the data of the fit determine "
+        f"nothing about a combination of values in these rows (columns left out of the fixed effects: {shown}).",
+        RankWarning,
+    )
+
+
+def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[int]:
+    """Positions of the terms whose modes are added.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    include_random : bool, str or iterable of str
+        All, none, those of the named grouping factors; none for "integrate".
+    """
+    terms = range(len(fit.design.terms))
+    if isinstance(include_random, bool | np.bool_):
+        return list(terms) if include_random else []
+    if isinstance(include_random, str) and include_random == "integrate":
+        return []
+    if not isinstance(include_random, Iterable):
+        raise OptionError(
+            f"include_random={include_random!r} is not known; use True, False, 'integrate' or names of factors."
+        )
+    names = [include_random] if isinstance(include_random, str) else list(include_random)
+    known = list(fit.design.n_groups)
+    for name in names:
+        if name not in known:
+            raise OptionError(
+                f"include_random names {name!r}, which is no grouping factor of the model "
+                f"({', '.join(known)}).{did_you_mean(str(name), known)}"
+            )
+    chosen = [t for t in terms if fit.design.terms[t].group in names]
+    if fit.identification.splits(chosen):
+        raise OptionError(
+            f"include_random={include_random!r} takes the effects of some terms without those of others that they "
+            f"share a variance with ({'; '.join(fit.identification.sentences)}): what belongs to which is not known. "
+            "Include them all, or none."
+        )
+    return chosen
+
+
+def report_unseen(fit: Any, rows: Rows, new_levels: str, stacklevel: int = 4) -> None:
+    """One warning (or an error) that counts the rows of groups without a conditional mode, and names the groups.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    rows : Rows
+    new_levels : {"zero", "error"}
+    stacklevel : int
+    """
+    unseen = {fit.design.terms[t].group: _unseen(fit, rows, t) for t, codes in rows.codes.items() if (codes < 0).any()}
+    counts = "; ".join(f"{group}: {text}" for group, text in unseen.items())
+    if not counts:
+        return
+    if new_levels == "error":
+        raise DataError(
+            f"the new data hold groups that are missing or were not in the training data ({counts}); remove these "
+            "rows, or use new_levels='zero' to predict them from the rest of the model."
+        )
+    warnings.warn(
+        f"groups that are missing or were not in the training data contribute nothing to the prediction ({counts}).",
+        Lme4Warning,
+        stacklevel=stacklevel,
+    )
+
+
+def _unseen(fit: Any, rows: Rows, term: int) -> str:
+    """``2 of 9 rows ('a', 'b'; 1 missing)``."""
+    codes = rows.codes[term]
+    count = f"{int((codes < 0).sum())} of {rows.n} rows"
+    if rows.frame is None:
+        return count
+    labels, missing = unseen_groups(fit.design.recipe, rows.frame, term, codes)
+    shown = ", ".join(map(repr, labels[:_MOST_LABELS])) + f", ... {len(labels)} in all" * (len(labels) > _MOST_LABELS)
+    parts = [shown] * bool(shown) + [f"{missing} missing"] * bool(missing)
+    return f"{count} ({'; '.join(parts)})"
+
+
+def on_data_index(fit: Any, values: FloatArray, name: str) -> pd.Series[float]:
+    """Values of the rows used as a Series on the data's own index.
+
+    With ``na_action="exclude"`` all rows of the data, NaN where a row was left out; otherwise the rows used.
+    """
+    import pandas as pd
+
+    values, index = padded(fit, values)
+    return pd.Series(values, index=index, name=name, copy=True)
+
+
+def padded(fit: Any, values: FloatArray) -> tuple[FloatArray, pd.Index[Any]]:
+    """Values of the rows used, (n, ...), and the index they stand on; see `on_data_index`."""
+    design = fit.design
+    if design.na_action == "exclude":
+        whole = np.full((design.keep.size, *values.shape[1:]), np.nan)
+        whole[design.keep] = values
+        return whole, design.index.copy()
+    return values, design.index.copy() if design.keep.all() else design.index[design.keep]

@@ -1,0 +1,314 @@
+"""Profile likelihood: signed roots of the deviance for every parameter, and intervals by root finding.
+
+REML fits are profiled by maximum likelihood, as in lme4: the restricted likelihood says nothing about fixed effects.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import special
+
+from lme4py.engine.threads import limited_threads
+from lme4py.errors import Lme4Error
+from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.linear import Fit
+from lme4py.inference.estimates.coefficients import check_alpha, chosen_alpha
+from lme4py.inference.estimates.parameters import (
+    Parameter,
+    fit_parameters,
+    fit_values,
+    is_determined,
+    select_parameters,
+)
+from lme4py.inference.profile.constrained import Constrained, CovarianceCriterion, Minimum
+from lme4py.inference.profile.generalised import check_profiled, glmm_sides, refit_from
+from lme4py.inference.profile.side import BetterOptimum, Point, Side
+from lme4py.inference.refits.refit import fit_problem, other_minima, refit_ml
+from lme4py.inference.uncertainty.variance_errors import standard_errors
+from lme4py.linalg.types import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Profile", "profile"]
+
+# Steps along a profile aim at this much of the signed root.
+_STEP = 0.75
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Profiles of some parameters.
+
+    Attributes
+    ----------
+    fit : Fit or GlmmFit
+        The maximum-likelihood fit that is profiled.
+    parameters : tuple of Parameter
+    estimates : ndarray
+        Maximum-likelihood estimates; NaN for a correlation with an effect that has no variance.
+    note : str
+        Says so when a REML fit is profiled by maximum likelihood.
+
+    Examples
+    --------
+    >>> from lme4py import lmer, load_dataset
+    >>> profile = lmer("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff")).profile()
+    >>> profile.conf_int().round(2)
+                     lower    upper
+    term
+    Intercept     1486.45  1568.55
+    sd(_cons)       12.20    84.06
+    sd(Residual)    38.23    67.66
+    """
+
+    fit: Fit | GlmmFit
+    parameters: tuple[Parameter, ...]
+    estimates: FloatArray
+    note: str
+    _sides: dict[str, tuple[Side, Side]]
+
+    def conf_int(self, alpha: float | None = None) -> pd.DataFrame:
+        """Limits lower, upper where the deviance is the chi-squared quantile above its minimum.
+
+        Parameters
+        ----------
+        alpha : float, optional
+            One minus the confidence level; when not given 0.05, or that of the keyword front door.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per parameter. Where the profile reaches the end of the range (a standard deviation of 0, a
+            correlation of -1 or 1) first, that is the limit; where it stays below the quantile however far it is
+            followed (separated responses, say), the limit is infinite; what the design does not determine is NaN.
+            ``attrs["note"]`` says so.
+        """
+        import pandas as pd
+
+        target = float(-special.ndtri(chosen_alpha(self.fit, alpha) / 2.0))
+        try:
+            with limited_threads(self.fit.design), warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                rows = [self._limits(parameter, target) for parameter in self.parameters]
+        except BetterOptimum:
+            raise Lme4Error(
+                "the profile went below the minimum of the fit, which is not the optimum; call profile() with a "
+                "smaller `alpha`, so that it starts again from there."
+            ) from None
+        index = pd.Index([parameter.name for parameter in self.parameters], name="term")
+        table = pd.DataFrame(rows, columns=["lower", "upper"], index=index)
+        table.attrs["note"] = " ".join([self.note, *self._one_sided(table)]).strip()
+        return table
+
+    def _one_sided(self, table: pd.DataFrame) -> list[str]:
+        """Sentences about limits that are no roots of the profile."""
+        notes = []
+        for parameter in self.parameters:
+            lower, upper = table.loc[parameter.name].to_numpy(dtype=np.float64).tolist()
+            if not is_determined(self.fit, parameter):
+                notes.append(f"{parameter.name}: the design does not determine it.")
+            elif parameter.name not in self._sides:
+                notes.append(f"{parameter.name}: a variance is zero, so that the data say nothing about it.")
+            elif parameter.flipped and upper == np.inf and isinstance(self.fit, GlmmFit):
+                notes.append(
+                    f"{parameter.name}: the profile does not exclude infinity, {self.fit.problem.limit_model}."
+                )
+            elif not (np.isfinite(lower) and np.isfinite(upper)):
+                which = "lower" if not np.isfinite(lower) else "upper"
+                notes.append(f"{parameter.name}: the profile stays below the quantile, there is no {which} limit.")
+            elif parameter.kind in ("sd", "corr", "dispersion") and {lower, upper} & {0.0, -1.0, 1.0}:
+                notes.append(
+                    f"{parameter.name}: one limit is the end of the range, which the profile does not exclude."
+                )
+            if any(side.joined for side in self._sides.get(parameter.name, ())):
+                notes.append(
+                    f"{parameter.name}: the likelihood has two maxima, and values between them are excluded that the "
+                    "interval holds."
+                )
+        return notes
+
+    def _limits(self, parameter: Parameter, target: float) -> tuple[float, float]:
+        if parameter.name not in self._sides:
+            return (-1.0, 1.0) if is_determined(self.fit, parameter) else (np.nan, np.nan)
+        lower, upper = (_value(parameter, side.limit(target)) for side in self._sides[parameter.name])
+        return (upper, lower) if parameter.flipped else (lower, upper)
+
+    def to_frame(self) -> pd.DataFrame:
+        """All points: columns parameter, value, zeta (the signed root of the change of the deviance).
+
+        Returns
+        -------
+        DataFrame
+        """
+        import pandas as pd
+
+        rows = []
+        for parameter in self.parameters:
+            if parameter.name not in self._sides:
+                continue
+            # What grows with one over a parameter is below its estimate where that is above.
+            lower, upper = self._sides[parameter.name][:: -1 if parameter.flipped else 1]
+            rows += [(parameter.name, _value(parameter, p.v), -p.zeta) for p in reversed(lower.points)]
+            rows += [(parameter.name, _value(parameter, p.v), p.zeta) for p in upper.points[1:]]
+        return pd.DataFrame(rows, columns=["parameter", "value", "zeta"])
+
+    @property
+    def evaluations(self) -> int:
+        """How often the criterion was evaluated."""
+        return sum(side.evaluations for pair in self._sides.values() for side in pair)
+
+    def __repr__(self) -> str:
+        return f"<Profile of {len(self.parameters)} parameters>"
+
+
+def _value(parameter: Parameter, v: float) -> float:
+    if parameter.flipped:
+        return 1.0 / v if v else float("inf")
+    return float(np.sin(v)) if parameter.kind == "corr" else float(v)
+
+
+def profile(
+    fit: Fit | GlmmFit,
+    parm: str | Sequence[str] | None = None,
+    alpha: float | None = 0.01,
+    *,
+    step: float = _STEP,
+) -> Profile:
+    """Profile the likelihood.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+        A generalised model needs nAGQ >= 1.
+    parm : "all", "fixed", "random", or names
+    alpha : float or None
+        The profiles reach the limits of intervals of level 1 - alpha; None grows them only when intervals are asked
+        for.
+    step : float
+        Points are this far apart in the signed root; fewer points are enough for limits.
+
+    Returns
+    -------
+    Profile
+
+    Raises
+    ------
+    Lme4Error
+        The fit is not the optimum, or a profile cannot be followed far enough.
+    """
+    wanted = select_parameters(fit_parameters(fit), parm)
+    if isinstance(fit, GlmmFit):
+        check_profiled(fit)
+    note = "The REML fit was refitted and profiled by maximum likelihood." if fit.reml else ""
+    best: Fit | GlmmFit = fit if isinstance(fit, GlmmFit) else refit_ml(fit)
+    for _ in range(5):
+        try:
+            return _profile(best, wanted, alpha, note, step)
+        except BetterOptimum as better:
+            best = _improved(best, better)
+            note = (note + " A better optimum was found on the way, and the profile is about that one.").strip()
+    raise Lme4Error(
+        "the profile finds ever better optima: the fit has not converged. Scale the covariates, or simplify the random "
+        "effects."
+    )
+
+
+def _improved(fit: Fit | GlmmFit, better: BetterOptimum) -> Fit | GlmmFit:
+    if isinstance(fit, GlmmFit):
+        return refit_from(fit, better)
+    return fit_problem(fit.design, fit.problem, False, better.minimum.theta)
+
+
+def _profile(fit: Fit | GlmmFit, wanted: list[Parameter], alpha: float | None, note: str, step: float) -> Profile:
+    estimates = fit_values(fit, wanted)
+    errors = standard_errors(fit, wanted)
+    sides = {}
+    with limited_threads(fit.design), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for parameter, value, error in zip(wanted, estimates, errors, strict=True):
+            if np.isnan(value) or not is_determined(fit, parameter):
+                # The other effect has no variance, or nothing in the design tells the variance from another one: the
+                # likelihood is flat.
+                continue
+            if isinstance(fit, GlmmFit):
+                # Where the profile moves one over what is reported, the relative error is the same.
+                inner = float(error) / float(value) ** 2 if parameter.flipped else float(error)
+                pair = glmm_sides(fit, parameter, inner)
+            else:
+                pair = make_sides(fit, CovarianceCriterion(fit.problem, False), parameter, float(value), float(error))
+            sides[parameter.name] = pair
+            if alpha is not None:
+                for side in pair:
+                    side.reach(float(-special.ndtri(check_alpha(alpha) / 2.0)), step)
+    return Profile(fit, tuple(wanted), estimates, note, sides)
+
+
+def make_sides(
+    fit: Fit, criterion: CovarianceCriterion, parameter: Parameter, value: float, error: float
+) -> tuple[Side, Side]:
+    """Both sides of a profile, with the estimate alone on them.
+
+    Parameters
+    ----------
+    fit : Fit
+        By the likelihood of `criterion`.
+    criterion : CovarianceCriterion
+    parameter : Parameter
+    value, error : float
+        Estimate and standard error; an error that is zero or not finite (boundary) is replaced by a guess.
+    """
+    others = other_minima(fit)
+    constrained = Constrained(criterion, parameter, [other.theta_inside for other in others])
+    chart = constrained.chart
+    v = _coordinate(parameter, value)
+    scale = float(np.cos(v)) if parameter.kind == "corr" else 1.0
+    error = error / scale if scale > 1e-6 else 0.0
+    if not np.isfinite(error) or error <= 1e-6 * max(abs(v), 1e-300):
+        error = _guess(fit, parameter, 1.0 if parameter.term < 0 else float(chart.units[chart.held]))
+    first = Point(_minimum_at(fit, constrained, v), 0.0, 1.0 / error)
+    islands = []
+    for other in others:
+        place = _coordinate(parameter, float(fit_values(other, [parameter])[0]))
+        zeta = float(np.sqrt(max(other.criterion - fit.criterion, 0.0)))
+        islands.append(Point(_minimum_at(other, constrained, place), zeta, 1.0 / error))
+    lower_bound, upper_bound = _bounds(parameter, fit)
+    sides = []
+    for direction, bound in ((-1, lower_bound), (1, upper_bound)):
+        ended = abs(v - bound) <= 1e-9
+        sides.append(Side(constrained, direction, fit.criterion, bound, [first], ended, islands=tuple(islands)))
+    return sides[0], sides[1]
+
+
+def _coordinate(parameter: Parameter, value: float) -> float:
+    return float(np.arcsin(value)) if parameter.kind == "corr" else value
+
+
+def _minimum_at(fit: Fit, constrained: Constrained, v: float) -> Minimum:
+    """A fit as the minimum with the parameter at its estimate."""
+    log_sigma = float(np.log(fit.sigma / constrained.chart.sigma_unit))
+    x = constrained.start(fit.theta_inside, log_sigma)
+    return Minimum(v, x, fit.criterion, 0.0, fit.theta_inside, log_sigma, 0)
+
+
+def _bounds(parameter: Parameter, fit: Fit) -> tuple[float, float]:
+    if parameter.kind == "corr":
+        term = fit.design.terms[parameter.term]
+        if term.structure == "exchangeable":
+            return float(np.arcsin(-1.0 / (term.n_columns - 1))), 0.5 * np.pi
+        return -0.5 * np.pi, 0.5 * np.pi
+    return (-np.inf if parameter.kind == "fixed" else 0.0), np.inf
+
+
+def _guess(fit: Fit, parameter: Parameter, unit: float) -> float:
+    """Size of a first step where there is no standard error."""
+    if parameter.kind == "corr":
+        return 0.3
+    levels = fit.design.terms[parameter.term].n_levels if parameter.term >= 0 else 1
+    sigma = 1.0 if parameter.kind == "ratio" else fit.sigma
+    return sigma * unit * float(np.sqrt(1.0 / (levels * max(fit.design.n_obs / levels, 1.0) ** 0.5)))

@@ -1,0 +1,1 @@
+"""Other responses and fewer groups: simulation, refits one by one and in batches."""

@@ -1,0 +1,345 @@
+"""Many fits at once: models with one grouping factor, all responses optimised together by Newton's method.
+
+Levels of the factor with the same Z'WZ and Z'WX are gathered into classes (balanced data have one class), so that a
+response enters through a few sums per class. With E = (Sigma^-1 + A)^-1 for a class of N levels, N_ = (I + A
+Sigma)^-1, K = N_ A, F = N_ D N_' (D the sum over levels of the products of residuals) and R = N_ X'(X'V^-1X)^-1 X N_',
+
+    df/dSigma   = sum N K - w F - N R,                                             w = df / r2
+    d2f         = -sum N tr(K dS K dS) + w (2 y'P V. P V. P y - (y'PV.Py)^2 / r2)
+                  + sum 2 N tr(R dS K dS) - tr(W^-1 H W^-1 H)                      (the R and H parts for REML only)
+
+are exact, so that convergence is quadratic. Arrays are (k, k, B, C): responses and classes run fastest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lme4py.covariance.templates import Template
+from lme4py.engine.linear.criterion import Criterion
+from lme4py.fits.linear import Fit
+from lme4py.linalg.small import product, transpose
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
+
+__all__ = ["BatchFits", "BatchSolver", "can_batch"]
+
+_MAX_COLUMNS, _MAX_FIXED = 4, 12
+_MAX_ITERATIONS = 60
+# Sizes of the relative standard deviations at which the criterion is looked at for a second minimum.
+_SIZES = np.array([0.0, 0.05, 0.2, 0.5, 1.0, 2.5, 8.0, 30.0, 200.0])
+# Stop when the criterion can fall by less than this.
+_TOLERANCE = 1e-12
+
+
+def can_batch(fit: Fit) -> bool:
+    """True for models with one grouping factor and few columns, where vectors over responses pay."""
+    problem = fit.problem
+    return len(problem.factors) == 1 and problem.factors[0].n_columns <= _MAX_COLUMNS and problem.n_fixed <= _MAX_FIXED
+
+
+@dataclass(frozen=True)
+class BatchFits:
+    """What the fits of B responses found, inside.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (B, m)
+    beta : ndarray, shape (B, p)
+    r2 : ndarray, shape (B,)
+    value : ndarray, shape (B,)
+    converged : ndarray of bool, shape (B,)
+    """
+
+    theta: FloatArray
+    beta: FloatArray
+    r2: FloatArray
+    value: FloatArray
+    converged: BoolArray
+
+    def lower(self, rows: IntArray, other: BatchFits) -> BatchFits:
+        """These, with `other` for some rows where it is lower."""
+        better = other.converged & (other.value < self.value[rows] - 1e-9)
+        out = BatchFits(*(values.copy() for values in vars(self).values()))
+        for name, values in vars(other).items():
+            getattr(out, name)[rows[better]] = values[better]
+        return out
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What is left of the responses: s (k, B, C), Q (k, k, B, C), Xy (B, p), yy (B,)."""
+
+    s: FloatArray
+    Q: FloatArray
+    Xy: FloatArray
+    yy: FloatArray
+
+    def take(self, rows: IntArray) -> _Sums:
+        return _Sums(self.s[:, rows], self.Q[:, :, rows], self.Xy[rows], self.yy[rows])
+
+
+@dataclass(frozen=True)
+class _State:
+    """Value, gradient and Hessian for each response."""
+
+    value: FloatArray
+    gradient: FloatArray
+    hessian: FloatArray
+    beta: FloatArray
+    r2: FloatArray
+
+
+class BatchSolver:
+    """Optimises many responses of one model.
+
+    Parameters
+    ----------
+    criterion : Criterion
+        Of the model, for any response.
+    """
+
+    def __init__(self, criterion: Criterion) -> None:
+        problem = criterion.problem
+        factor = problem.factors[0]
+        self.reml, self.df, self.constant = criterion.reml, criterion.df, criterion.constant
+        self.p, self.k = problem.n_fixed, factor.n_columns
+        A = problem.cross.diagonal[0]
+        X = problem.cross.border[0][:, :, : self.p].transpose(0, 2, 1)
+        rows = np.concatenate([A.reshape(-1, factor.n_levels), X.reshape(-1, factor.n_levels)]).T
+        _, first, labels, counts = np.unique(rows, axis=0, return_index=True, return_inverse=True, return_counts=True)
+        self.labels: IntArray = labels.reshape(-1)
+        self.N = counts.astype(float)
+        self.A = np.ascontiguousarray(A[:, :, first])[:, :, None]  # (k, k, 1, C)
+        self.X = np.ascontiguousarray(X[:, :, first])[:, :, None]  # (k, p, 1, C)
+        self.XX = problem.base.corner[: self.p, : self.p]
+        self._directions(problem.templates.templates, factor.columns)
+
+    def _directions(self, templates: tuple[Template, ...], columns: tuple[slice, ...]) -> None:
+        """dT/dtheta of the whole factor, (m, k, k), and their products."""
+        out = []
+        for template, place in zip(templates, columns, strict=True):
+            for direction in template.directions:
+                dT = np.zeros((self.k, self.k))
+                dT[place, place] = direction
+                out.append(dT)
+        self.dT = np.array(out)
+        self.dTdT = np.einsum("iab,lcb->ilac", self.dT, self.dT)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of different kinds of levels."""
+        return int(self.N.size)
+
+    def sums(self, Zy: FloatArray, Xy: FloatArray, yy: FloatArray) -> _Sums:
+        """Gather the products of responses, Zy (k J, B), Xy (p, B), yy (B,), by class."""
+        B = Zy.shape[1]
+        z = Zy.reshape(self.k, -1, B)
+        C = self.n_classes
+        if z.shape[1] == C:
+            order = np.argsort(self.labels)
+            s = np.ascontiguousarray(z[:, order].transpose(0, 2, 1))
+            return _Sums(s, s[:, None] * s[None], Xy.T, yy)
+        s = np.zeros((self.k, B, C))
+        Q = np.zeros((self.k, self.k, B, C))
+        for c in range(C):
+            own = z[:, self.labels == c]
+            s[:, :, c] = own.sum(axis=1)
+            Q[:, :, :, c] = np.einsum("ajb,djb->adb", own, own)
+        return _Sums(s, Q, Xy.T, yy)
+
+    def solve(self, sums: _Sums, start: FloatArray) -> BatchFits:
+        """The lowest minima that are found from `start`, shape (m,), and from dips along lines, for all responses."""
+        found = self._descend(sums, np.tile(start, (sums.yy.size, 1)))
+        for direction in self._lines(start):
+            found = self._compare(sums, found, _SIZES[:, None] * direction)
+        return found
+
+    def _lines(self, start: FloatArray) -> list[FloatArray]:
+        """Directions in theta to look along: the shape of the start, and the first effect alone."""
+        first = np.zeros(start.size)
+        first[0] = 1.0
+        size = float(np.abs(start).max())
+        return [first] if start.size == 1 or size == 0.0 else [start / size, first]
+
+    def _compare(self, sums: _Sums, found: BatchFits, thetas: FloatArray) -> BatchFits:
+        """Minimise again where the values at `thetas`, (c, m), have another dip, or one below the minimum."""
+        values = np.array([self.values(theta, sums) for theta in thetas])
+        padded = np.pad(values, ((1, 1), (0, 0)), constant_values=np.inf)
+        dips = (values < padded[:-2]) & (values < padded[2:])
+        several = (dips.sum(axis=0) > 1) | (values.min(axis=0) < found.value)
+        for theta, dip in zip(thetas, dips, strict=True):
+            rows = np.flatnonzero(dip & several)
+            if rows.size:
+                found = found.lower(rows, self._descend(sums.take(rows), np.tile(theta, (rows.size, 1))))
+        return found
+
+    def values(self, theta: FloatArray, sums: _Sums) -> FloatArray:
+        """The criterion of all responses at one theta, (m,); infinite where it does not exist."""
+        with np.errstate(all="ignore"):
+            log_det, E = self._eliminate(self.factors(theta[None]))
+            _, _, r2, log_det_X = self._fixed(E, sums)
+            values: FloatArray = log_det + self.df * np.log(r2) + self.constant + (log_det_X if self.reml else 0.0)
+        return np.where(np.isfinite(values), values, np.inf)
+
+    def _descend(self, sums: _Sums, theta: FloatArray) -> BatchFits:
+        """Minimise from theta, shape (B, m)."""
+        B = sums.yy.size
+        theta = theta.copy()
+        radius = np.ones(B)
+        state = self._evaluate(theta, sums)
+        active = np.arange(B)
+        here = _State(*(np.array(v) for v in vars(state).values()))
+        converged = np.zeros(B, dtype=bool)
+        for _ in range(_MAX_ITERATIONS):
+            step, predicted = _steps(here.gradient[active], here.hessian[active], radius[active])
+            done = predicted < _TOLERANCE * np.maximum(1.0, np.abs(here.value[active]) * 1e-3)
+            converged[active[done]] = True
+            active, step, predicted = active[~done], step[~done], predicted[~done]
+            if not active.size:
+                break
+            trial_theta = theta[active] + step
+            trial = self._evaluate(trial_theta, sums.take(active))
+            actual = here.value[active] - trial.value
+            noise = 1e-11 * np.maximum(1.0, np.abs(here.value[active]))
+            with np.errstate(invalid="ignore"):
+                good = np.isfinite(trial.value) & (actual > np.minimum(1e-4 * predicted, predicted) - noise)
+            ratio = np.where(good, actual / predicted, 0.0)
+            length = np.linalg.norm(step, axis=1)
+            wider = np.where(ratio > 0.75, np.maximum(radius[active], 2.0 * length), radius[active])
+            tiny = predicted < 10.0 * noise
+            radius[active] = np.where((ratio < 0.25) & ~tiny, 0.3 * length, wider)
+            moved = active[good]
+            theta[moved] = trial_theta[good]
+            for name, values in vars(trial).items():
+                getattr(here, name)[moved] = values[good]
+        return BatchFits(theta, here.beta, here.r2, here.value, converged)
+
+    def factors(self, theta: FloatArray) -> FloatArray:
+        """T for each response, (k, k, B, 1)."""
+        return np.tensordot(theta, self.dT, 1).transpose(1, 2, 0)[..., None]
+
+    def _evaluate(self, theta: FloatArray, sums: _Sums) -> _State:
+        T = self.factors(theta)
+        with np.errstate(all="ignore"):
+            log_det, E = self._eliminate(T)
+            N_ = -product(self.A, E)
+            for a in range(self.k):
+                N_[a, a] += 1.0
+            W, beta, r2, log_det_X = self._fixed(E, sums)
+            value = log_det + self.df * np.log(r2) + self.constant
+            if self.reml:
+                value = value + log_det_X
+            gradient, hessian = self._derivatives(T, N_, W, beta, r2, sums)
+        finite = np.isfinite(value) & np.isfinite(hessian).all(axis=(1, 2)) & (r2 > 0)
+        return _State(np.where(finite, value, np.inf), gradient, hessian, beta, r2)
+
+    def _eliminate(self, T: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Sum of log|I + T'AT| for each response, and E = T (I + T'AT)^-1 T'."""
+        M = product(product(transpose(T), self.A), T)
+        for a in range(self.k):
+            M[a, a] += 1.0
+        log_det = np.zeros(M.shape[2:])
+        # Gauss-Jordan sweeps; no pivoting is needed for positive definite matrices.
+        for i in range(self.k):
+            pivot = M[i, i].copy()
+            log_det += np.log(pivot)
+            row = M[i] / pivot
+            column = M[:, i].copy()
+            column[i] = 0.0
+            M -= column[:, None] * row[None]
+            M[:, i] = -column / pivot
+            M[i] = row
+            M[i, i] = 1.0 / pivot
+        return self._total(log_det), product(product(T, M), transpose(T))
+
+    def _total(self, log_det: FloatArray) -> FloatArray:
+        """Sums over the levels, (B,), of what each class has."""
+        total: FloatArray = log_det @ self.N
+        return total
+
+    def _fixed(self, E: FloatArray, sums: _Sums) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """(X'V^-1X)^-1, beta, r2 and log|X'V^-1X| for each response."""
+        EX = product(E, self.X)
+        swept = np.einsum("apc,aqbc,c->bpq", self.X[:, :, 0], EX, self.N, optimize=True)
+        XX = self.XX - swept
+        Xy = sums.Xy - np.einsum("apbc,abc->bp", EX, sums.s, optimize=True)
+        yy = sums.yy - np.einsum("adbc,adbc->b", E, sums.Q)
+        return self._solve_fixed(XX, Xy, yy)
+
+    def _solve_fixed(
+        self, XX: FloatArray, Xy: FloatArray, yy: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """(X'V^-1X)^-1, beta, r2 and log|X'V^-1X| from X'V^-1X, X'V^-1y and y'V^-1y."""
+        if not self.p:
+            return XX, Xy, yy, np.zeros(yy.size)
+        sign, log_det = np.linalg.slogdet(XX)
+        safe = np.where((sign > 0)[:, None, None], XX, np.eye(self.p))
+        W = np.linalg.inv(safe)
+        beta = np.einsum("bpq,bq->bp", W, Xy)
+        r2 = yy - np.einsum("bp,bp->b", Xy, beta)
+        return W, beta, np.where(sign > 0, r2, np.nan), log_det
+
+    def _derivatives(
+        self, T: FloatArray, N_: FloatArray, W: FloatArray, beta: FloatArray, r2: FloatArray, sums: _Sums
+    ) -> tuple[FloatArray, FloatArray]:
+        w = self.df / r2
+        K = product(N_, self.A)
+        fitted = np.einsum("apc,bp->abc", self.X[:, :, 0], beta)
+        t = sums.s - self.N * fitted
+        D = sums.Q - fitted[:, None] * sums.s[None] - sums.s[:, None] * fitted[None]
+        D += self.N * fitted[:, None] * fitted[None]
+        F = product(product(N_, D), transpose(N_))
+        XN = product(N_, self.X)
+        g = product(N_, t[:, None])[:, 0]
+        G = np.einsum("adbc,c->adb", K, self.N) - w * F.sum(axis=3)
+        second = (2.0 * w)[:, None] * F - self.N * K
+        if self.reml and self.p:
+            R = np.einsum("apbc,bpq,dqbc->adbc", XN, W, XN, optimize=True)
+            G -= np.einsum("adbc,c->adb", R, self.N)
+            second += 2.0 * self.N * R
+        dS = np.einsum("iac,dcb->iadb", self.dT, T[..., 0])
+        dS = dS + dS.transpose(0, 2, 1, 3)
+        gradient = np.einsum("iadb,adb->bi", dS, G)
+        hessian = self._second(K, second, dS)
+        slope = np.einsum("iadb,adb->bi", dS, F.sum(axis=3))
+        hessian -= (w / r2)[:, None, None] * slope[:, :, None] * slope[:, None, :]
+        if self.p:
+            mixed = np.einsum("apbc,dbc->padb", XN, g, optimize=True)
+            U = np.einsum("padb,iadb->bip", mixed, dS, optimize=True)
+            hessian -= 2.0 * w[:, None, None] * np.einsum("bip,bpq,blq->bil", U, W, U, optimize=True)
+        if self.reml and self.p:
+            both = np.einsum("apbc,dqbc,c->pqadb", XN, XN, self.N, optimize=True)
+            H = np.einsum("bpr,rqadb,iadb->bipq", W, both, dS, optimize=True)
+            hessian -= np.einsum("bipq,blqp->bil", H, H, optimize=True)
+        hessian += 2.0 * np.einsum("ilad,adb->bil", self.dTdT, G)
+        return gradient, 0.5 * (hessian + hessian.transpose(0, 2, 1))
+
+    @staticmethod
+    def _second(K: FloatArray, second: FloatArray, dS: FloatArray) -> FloatArray:
+        """sum over classes of tr(dS_i K dS_l Psi), (B, m, m)."""
+        k = K.shape[0]
+        tensor = np.empty((k, k, k, k, K.shape[2]))
+        for a in range(k):
+            for d in range(k):
+                tensor[a, d] = np.einsum("efbc,bc->efb", second, K[a, d])
+        # tensor[b, c, d, a]: dS_i[a, b] K[b, c] dS_l[c, d] Psi[d, a]
+        half = np.einsum("iaez,eczda->izcda", dS, np.moveaxis(tensor, 4, 2), optimize=True)
+        out: FloatArray = np.einsum("izcda,lcdz->zil", half, dS, optimize=True)
+        return out
+
+
+def _steps(gradient: FloatArray, hessian: FloatArray, radius: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Newton steps with the absolute curvatures, no longer than the radius, and the predicted decrease."""
+    values, vectors = np.linalg.eigh(hessian)
+    g = np.einsum("bij,bi->bj", vectors, gradient)
+    size = np.maximum(np.abs(values).max(axis=1, keepdims=True), 1.0)
+    # At a saddle (a standard deviation of zero) the gradient vanishes, so that it is left along its axis.
+    saddle = (values < -1e-6 * size) & (np.abs(g) < 1e-6 * size)
+    g = np.where(saddle, -1e-3 * size, g)
+    step = -g / np.maximum(np.abs(values), 1e-10 * size)
+    length = np.linalg.norm(step, axis=1)
+    step *= np.minimum(1.0, radius / np.maximum(length, 1e-300))[:, None]
+    predicted = -(g * step).sum(axis=1) - 0.5 * (np.where(saddle, 0.0, values) * step**2).sum(axis=1)
+    return np.einsum("bij,bj->bi", vectors, step), np.maximum(predicted, 0.0)

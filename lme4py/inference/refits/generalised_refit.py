@@ -1,0 +1,204 @@
+"""A generalised model with a new response: the symbolic structure is used again, from the old optimum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lme4py.design.response import ResponseData, binomial_response, glmm_response
+from lme4py.engine.generalised.descent import Descents, GlmmOptimum
+from lme4py.engine.generalised.nested_quadrature import make_quadrature
+from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
+from lme4py.engine.generalised.search import Search
+from lme4py.engine.generalised.start import Start
+from lme4py.engine.identification.one_answer import refuse_one_answer
+from lme4py.engine.optimise import Control
+from lme4py.engine.threads import limited_threads
+from lme4py.errors import DataError
+from lme4py.fits.generalised import GlmmFit, _make_fit, warn_of
+from lme4py.formula.values import Value
+from lme4py.inference.prediction.response_rows import levels_of_response, response_numbers
+from lme4py.inference.refits.generalised_simulate import is_proportion, numeric_categories
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["Estimates", "new_response", "other_minima", "refit_estimates", "refit_glmm"]
+
+# Minima closer than the first are one; one that is further above is excluded by every interval.
+_SAME, _EXCLUDED = 1e-3, 50.0
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """The estimates of a refit without standard errors and certificate, on the user's scale.
+
+    Attributes
+    ----------
+    beta : ndarray, shape (p,)
+    theta : ndarray, shape (m,)
+    covariances : tuple of ndarray, each (k, k)
+    log_dispersion : float or None
+    criterion : float
+        -2 log-likelihood.
+    thresholds : ndarray, shape (K - 1,), or None
+        Of ordered categories.
+    """
+
+    beta: FloatArray
+    theta: FloatArray
+    covariances: tuple[FloatArray, ...]
+    log_dispersion: float | None
+    criterion: float
+    thresholds: FloatArray | None = None
+
+
+def new_response(fit: GlmmFit, y: Any) -> ResponseData:
+    """A new response of the rows used, checked for the family.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    y : array_like, shape (n,) or (n, 2)
+        One value per row used, or one per row of the data, also as a data frame with one column; with an index it is
+        matched with the rows by it. Binomial models of several trials per row: numbers of
+        successes (proportions where the model was given proportions), or successes and failures side by side.
+        Ordinal models: the categories; where these are no numbers, also their positions 0 .. K - 1.
+
+    Returns
+    -------
+    ResponseData
+    """
+    data = _checked(fit, y)
+    refuse_one_answer(fit.design, fit.family, data)
+    return data
+
+
+def _checked(fit: GlmmFit, y: Any) -> ResponseData:
+    binomial = fit.family.name == "binomial"
+    levels = levels_of_response(fit.design) if binomial else fit.categories
+    values = response_numbers(fit.design, y, levels, coded=numeric_categories(fit), pairs=binomial)
+    if fit.categories:
+        return _ordered(fit, values)
+    name, weights = fit.design.response_name, fit.data.weights
+    if not binomial:
+        return glmm_response(Value("numeric", values), name, fit.family.name, weights)
+    if values.ndim == 2:
+        return glmm_response(Value("matrix", values), name, "binomial", weights)
+    if is_proportion(fit):
+        return glmm_response(Value("numeric", values), name, "binomial", fit.data.trials)
+    data = binomial_response(values, fit.data.n_trials, name, weights)
+    return data if fit.data.trials is None else replace(data, trials=fit.data.trials)
+
+
+def _ordered(fit: GlmmFit, codes: FloatArray) -> ResponseData:
+    """Positions of categories, each of which must occur."""
+    K = len(fit.categories)
+    if not np.isin(codes, np.arange(K)).all():
+        raise DataError(f"the new response holds values that are no positions 0 .. {K - 1} of its categories.")
+    absent = [repr(fit.categories[k]) for k in range(K) if not (codes == k).any()]
+    if absent:
+        raise DataError(
+            f"the new response never has {', '.join(absent)}: a threshold has no finite estimate; fit a model with "
+            "fewer categories."
+        )
+    return ResponseData(codes, None, fit.data.weights, fit.data.categories)
+
+
+def refit_glmm(fit: GlmmFit, y: Any, compare: bool = True) -> GlmmFit:
+    """Fit the same generalised model to a new response.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    y : array_like, shape (n,) or (n, 2)
+        See `new_response`.
+    compare : bool
+        False for one of many refits: as in `glmm_fit`, and with fewer other starts.
+
+    Returns
+    -------
+    GlmmFit
+    """
+    data = new_response(fit, y)
+    design = replace(fit.design, y=data.table, response=data)
+    finder = ModeFinder(replace(fit.problem, data=data))
+    with limited_threads(design):
+        search = _search(fit, finder, thorough=compare)
+        optimum = search.best(_old(fit, finder.problem, search.usual), beside=True)
+        again = _make_fit(design, fit.family, data, fit.nAGQ, fit.hessian, finder, optimum)
+    warn_of(again, compare, stacklevel=4)
+    return again
+
+
+def refit_estimates(fit: GlmmFit, y: Any) -> Estimates:
+    """The estimates of the same model for a new response; faster than `refit_glmm`, which also makes a certificate.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    y : array_like
+        See `new_response`.
+    """
+    finder = ModeFinder(replace(fit.problem, data=new_response(fit, y)))
+    with limited_threads(fit.design):
+        search = _search(fit, finder, thorough=False)
+        way = search.begin(_old(fit, finder.problem, search.usual), beside=True)
+        if way is None or search.is_open(way.phi, way.found, way.value):
+            search.look_elsewhere()
+        best = search.lowest()
+        return _estimates(finder.problem, best.phi, best.value)
+
+
+def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> Estimates:
+    theta, beta, inside = problem.split(phi)
+    lam = problem.user_nuisance(beta, inside)
+    roots = [S @ T for S, T in zip(problem.S, problem.templates.factors(theta), strict=True)]
+    return Estimates(
+        problem.C @ beta,
+        problem.templates.user.theta_of_factors(roots),
+        tuple(root @ root.T for root in roots),
+        problem.reported_lambda(lam) if problem.n_dispersion else None,
+        value,
+        problem.family.alpha(lam) if problem.family.name == "ordinal" else None,
+    )
+
+
+def other_minima(fit: GlmmFit) -> list[GlmmOptimum]:
+    """Other local minima of the criterion that the search for the fit has met, lowest first.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    """
+    rises = [rival.reached - fit.criterion for rival in fit.certificate.compared if rival.reached is not None]
+    if not any(_SAME < rise < _EXCLUDED for rise in rises):
+        return []
+    search = _search(fit, ModeFinder(fit.problem), thorough=True)
+    with limited_threads(fit.design):
+        best = search.best(Start(*fit.problem.split(fit.phi)), beside=True)
+        if not search.compared:
+            search.look_elsewhere()
+        return [other for other in search.others(best) if other.value < fit.criterion + _EXCLUDED]
+
+
+def _search(fit: GlmmFit, finder: ModeFinder, thorough: bool) -> Search:
+    refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ not in (0, 1) else None
+    return Search(Descents(finder, Control(), refine, profiled=fit.nAGQ == 0), thorough)
+
+
+def _old(fit: GlmmFit, problem: GlmmProblem, usual: Start) -> Start:
+    """The old estimates as a start, moved off zeros and off infinity, where the gradient vanishes."""
+    _, beta, lam = fit.problem.split(fit.phi)
+    if fit.recession is not None:
+        return replace(usual, theta=start_theta(fit))
+    if problem.n_dispersion and problem.in_tail(lam):
+        lam = usual.lam
+    return Start(start_theta(fit), beta, lam)
+
+
+def start_theta(fit: GlmmFit) -> FloatArray:
+    """theta inside to start from: that of the fit, moved off the boundary."""
+    from lme4py.inference.refits.refit import off_boundary
+
+    return off_boundary(fit.problem.templates, fit.phi[: fit.problem.n_theta])

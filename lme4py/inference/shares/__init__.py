@@ -1,0 +1,1 @@
+"""Shares of the variance: ICC and R²."""

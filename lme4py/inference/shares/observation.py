@@ -1,0 +1,171 @@
+"""Variance of a single observation on the scale of the linear predictor, which ICC and R squared divide by.
+
+A binary or ordinal response is the sign (or the interval) of a latent variable whose distribution has a known
+variance. Other responses have no latent variable: their variance around the mean is carried to the scale of the link
+(Nakagawa, Johnson & Schielzeth 2017, J. R. Soc. Interface 14:20170213, table 1),
+
+    delta       Var(y) / (dmu/deta)^2
+    lognormal   log(1 + Var(y) / mu^2)            log link
+    trigamma    trigamma(mu^2 / Var(y))           log link,
+
+at the mean mu of the model with the intercept as its only fixed effect.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import special
+
+from lme4py.errors import ConvergenceWarning, Lme4Error, OptionError, did_you_mean
+from lme4py.fits.generalised import GlmmFit, fit_like
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["VARIANCES", "Observation", "null_mean", "observation_variance"]
+
+VARIANCES = ("theoretical", "lognormal", "trigamma", "delta")
+_LATENT = {
+    "logit": np.pi**2 / 3.0,
+    "probit": 1.0,
+    "cloglog": np.pi**2 / 6.0,
+    "loglog": np.pi**2 / 6.0,
+}
+_LATENT_FAMILIES = ("binomial", "ordinal")
+_COUNTS = ("poisson", "nbinomial", "nbinomial1")
+# Step in log dispersion of the central difference of a variance that is smooth in it.
+_STEP = 1e-5
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Variance of one observation on the link scale.
+
+    Attributes
+    ----------
+    variance : float
+    slope : float
+        Its derivative in the logarithm of the dispersion; 0 for a family without one.
+    kind : str
+        "latent", "residual", "lognormal", "trigamma" or "delta".
+    """
+
+    variance: float
+    slope: float
+    kind: str
+
+
+def observation_variance(fit: GlmmFit, variance: str = "theoretical", mean: float | None = None) -> Observation:
+    """Variance of one observation on the scale of the linear predictor.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    variance : {"theoretical", "lognormal", "trigamma", "delta"}
+        "theoretical" is the variance of the latent variable for binomial and ordinal responses, the residual variance
+        for a gaussian one, the lognormal approximation for counts with the log link, and the delta method for
+        everything else (the defaults of R's performance).
+    mean : float, optional
+        mu, where it is known; otherwise `null_mean`.
+
+    Returns
+    -------
+    Observation
+
+    Raises
+    ------
+    OptionError
+        The latent variable has no variance (cauchit), or the approximation is none of this family and link.
+    """
+    if variance not in VARIANCES:
+        hint = did_you_mean(str(variance), VARIANCES)
+        raise OptionError(f"variance={variance!r} is not known.{hint} Use one of {', '.join(VARIANCES)}.")
+    kind = _kind(fit, variance)
+    if kind == "latent":
+        return Observation(_LATENT[fit.family.link.name], 0.0, kind)
+    if kind == "residual":
+        return Observation(fit.dispersion, fit.dispersion, kind)
+    mu = null_mean(fit) if mean is None else mean
+    value = _approximate(fit, kind, mu, fit.lam)
+    slope = 0.0
+    if fit.family.n_dispersion:
+        up, down = (_approximate(fit, kind, mu, fit.lam + h) for h in (_STEP, -_STEP))
+        slope = (up - down) / (2.0 * _STEP)
+    return Observation(value, slope, kind)
+
+
+def _kind(fit: GlmmFit, variance: str) -> str:
+    name, link = fit.family.name, fit.family.link.name
+    if variance in ("lognormal", "trigamma"):
+        if link != "log" or name in (*_LATENT_FAMILIES, "gaussian"):
+            raise OptionError(
+                f"variance={variance!r} is for counts and positive responses with the log link; this model is {name} "
+                f"with the {link} link. Use variance='theoretical'."
+            )
+        return variance
+    if name in _LATENT_FAMILIES and variance == "theoretical":
+        if link in _LATENT:
+            return "latent"
+        raise OptionError(
+            f"with the {link} link there is no latent variable that has a variance, so that shares of the variance "
+            f"cannot be had this way; use the logit, probit or cloglog link"
+            f"{'' if name == 'ordinal' else ', or variance=' + repr('delta')}."
+        )
+    if name == "ordinal":
+        raise OptionError("variance='delta' is not defined for an ordinal response; use variance='theoretical'.")
+    if name == "gaussian" and link == "identity":
+        return "residual"
+    return "lognormal" if variance == "theoretical" and name in _COUNTS and link == "log" else "delta"
+
+
+def _approximate(fit: GlmmFit, kind: str, mu: float, lam: float) -> float:
+    """Variance on the link scale of one observation (binomial: of one trial) of weight 1 with mean mu."""
+    mean = np.array([mu])
+    spread = float(fit.family.variance(mean, lam)[0])
+    if kind == "lognormal":
+        return float(np.log1p(spread / mu**2))
+    if kind == "trigamma":
+        return float(special.polygamma(1, mu**2 / spread))
+    slope = float(fit.family.link.derivatives(fit.family.eta_of(mean))[1][0])
+    return spread / slope**2
+
+
+def null_mean(fit: GlmmFit) -> float:
+    """Mean of a row (offset and random effects zero) in the model with the intercept as its only fixed effect.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+
+    Raises
+    ------
+    Lme4Error
+        That model cannot be fitted.
+    """
+    kept = fit.__dict__
+    if "_null_mean" not in kept:
+        kept["_null_mean"] = _null_mean(fit)
+    value: float = kept["_null_mean"]
+    return value
+
+
+def _null_mean(fit: GlmmFit) -> float:
+    design = fit.design
+    one = np.ones((design.n_obs, 1))
+    if design.X.shape[1] == 1 and np.array_equal(design.X, one):
+        beta: FloatArray = fit.beta
+    else:
+        null = replace(
+            design, X=one, x_names=("Intercept",), assign=(0,), fixed_labels=(), dropped=(), alias=None, notes=()
+        )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                beta = fit_like(fit, null).beta
+        except (Lme4Error, ArithmeticError) as error:
+            raise Lme4Error(
+                f"the variance of an observation needs the model with an intercept alone, which cannot be fitted: "
+                f"{error}"
+            ) from error
+    return float(fit.family.mean(beta)[0])

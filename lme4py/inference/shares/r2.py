@@ -1,0 +1,107 @@
+"""R squared of Nakagawa & Schielzeth (2013), with Johnson's (2014) mean variance for random slopes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lme4py.errors import OptionError
+from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.linear import Fit
+from lme4py.inference.estimates.limits import warn_unknown
+from lme4py.inference.shares.observation import Observation, observation_variance
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["RSquared", "fixed_variance", "observation_level", "r_squared", "random_moments", "rest_variance"]
+
+
+@dataclass(frozen=True)
+class RSquared:
+    """Shares of the variance.
+
+    Attributes
+    ----------
+    marginal : float
+        Of the fixed effects.
+    conditional : float
+        Of fixed and random effects.
+    var_fixed, var_random, var_residual : float
+    """
+
+    marginal: float
+    conditional: float
+    var_fixed: float
+    var_random: float
+    var_residual: float
+
+
+def random_moments(fit: Fit | GlmmFit) -> list[FloatArray]:
+    """Z'Z / n of each term: the mean variance of its effects over the rows is tr(Sigma Z'Z / n) (Johnson 2014)."""
+    return [term.values.T @ term.values / fit.design.n_obs for term in fit.design.terms]
+
+
+def observation_level(fit: Fit | GlmmFit) -> tuple[bool, ...]:
+    """Which terms have a level for every row: overdispersion, which no two rows share."""
+    return tuple(term.n_levels == fit.design.n_obs for term in fit.design.terms)
+
+
+def fixed_variance(fit: Fit | GlmmFit) -> float:
+    """Variance of X beta over the rows (offsets left out, denominator n - 1); NaN where X beta is not finite."""
+    if fit.design.n_obs < 2 or not fit.beta.size:
+        return 0.0
+    if warn_unknown(fit, fit.design.X, "the variance of the fixed effects", stacklevel=4):
+        return float("nan")
+    return float(np.var(fit.design.X @ fit.beta, ddof=1))
+
+
+def rest_variance(fit: Fit | GlmmFit, variance: str = "theoretical") -> Observation:
+    """What is left of the variance when fixed and random effects are known.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    variance : str
+        For generalised models, see `observation_variance`.
+    """
+    if isinstance(fit, GlmmFit):
+        return observation_variance(fit, variance)
+    if variance != "theoretical":
+        raise OptionError(f"variance={variance!r} is for generalised models; leave it out.")
+    return Observation(fit.sigma**2, fit.sigma**2, "residual")
+
+
+def r_squared(fit: Fit | GlmmFit, variance: str = "theoretical") -> RSquared:
+    """Marginal and conditional R squared.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    variance : {"theoretical", "lognormal", "trigamma", "delta"}
+        Of one observation of a generalised model, see `observation_variance`.
+
+    Returns
+    -------
+    RSquared
+        var_fixed is the variance of X beta over the rows (offsets left out, denominator n - 1, as R's performance),
+        var_random the mean over the rows of the variance of Z b, var_residual sigma^2 or the variance of one
+        observation on the link scale. Random effects with a level for every row (overdispersion) count in
+        var_residual.
+
+    Examples
+    --------
+    >>> from lme4py import glmer, load_dataset
+    >>> result = glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", load_dataset("cbpp"))
+    >>> found = r_squared(result.fit)
+    >>> round(found.marginal, 3), round(found.conditional, 3)
+    (0.085, 0.187)
+    """
+    fixed = fixed_variance(fit)
+    parts = [float(np.sum(cov * K)) for cov, K in zip(fit.covariances, random_moments(fit), strict=True)]
+    own = observation_level(fit)
+    random = sum(part for part, alone in zip(parts, own, strict=True) if not alone)
+    residual = rest_variance(fit, variance).variance + sum(
+        part for part, alone in zip(parts, own, strict=True) if alone
+    )
+    total = fixed + random + residual
+    return RSquared(fixed / total, (fixed + random) / total, fixed, random, residual)

@@ -1,0 +1,1 @@
+"""Wald and F tests of fixed effects."""

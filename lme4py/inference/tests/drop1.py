@@ -1,0 +1,119 @@
+"""Tests of leaving out each term of the fixed effects that is no margin of another one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import special
+
+from lme4py.design.design import Design
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.generalised import fit_like
+from lme4py.fits.linear import Fit, lmm_fit
+from lme4py.inference.refits.refit import refit_ml
+from lme4py.inference.tests.anova import drop_each
+from lme4py.inference.tests.hypotheses import dropped_term
+from lme4py.linalg.types import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["drop1", "droppable"]
+
+TESTS = ("F", "Chisq")
+
+
+def drop1(fit: Any, test: str | None = None, ddf: str | None = None) -> pd.DataFrame:
+    """Test each term against the model without it, main effects of an interaction only through the interaction.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    test : {None, "F", "Chisq"}
+        "F": Wald F tests as lmerTest's drop1 (linear models; their default). "Chisq": likelihood-ratio tests of refits
+        by maximum likelihood, as lme4's drop1 (the default of generalised models).
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        Of the F tests; None is `default_ddf` of the fit.
+
+    Returns
+    -------
+    pandas.DataFrame
+        "F": as `anova_table`. "Chisq": columns df (parameters less), logLik, AIC, chi2, p_value; the first row,
+        ``<none>``, is the model itself, fitted by maximum likelihood.
+
+    Examples
+    --------
+    >>> import lme4py
+    >>> fit = lme4py.lmer("Reaction ~ Days + (Days | Subject)", lme4py.load_dataset("sleepstudy")).fit
+    >>> drop1(fit, "Chisq").loc["Days", ["df", "AIC", "chi2"]].round(4).to_dict()
+    {'df': 1.0, 'AIC': 1785.4759, 'chi2': 23.5365}
+    """
+    linear = isinstance(fit, Fit)
+    chosen = ("F" if linear else "Chisq") if test is None else test
+    if chosen not in TESTS:
+        raise OptionError(f"test={test!r} is not known.{did_you_mean(str(test), TESTS)} Use 'F' or 'Chisq'.")
+    if chosen == "F":
+        if not linear:
+            raise OptionError("test='F' is for linear mixed models; use test='Chisq'.")
+        return drop_each(fit, ddf)
+    return _likelihood_table(fit)
+
+
+def droppable(design: Design) -> list[int]:
+    """Numbers (from 1) of the terms whose variables are not all in another term."""
+    sets = [frozenset(term.variables) for term in design.recipe.formula.fixed.terms]
+    return [i for i, own in enumerate(sets, start=1) if not any(own < other for other in sets)]
+
+
+def _likelihood_table(fit: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    full = refit_ml(fit) if isinstance(fit, Fit) else fit
+    design = full.design
+    none = {"df": np.nan, "logLik": full.log_likelihood, "AIC": full.criterion + 2.0 * full.n_params}
+    rows = {"<none>": none | {"chi2": np.nan, "p_value": np.nan}}
+    for term in droppable(design):
+        rows[design.fixed_labels[term - 1]] = _without(full, _restriction(full, term))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["df", "logLik", "AIC", "chi2", "p_value"])
+
+
+def _restriction(full: Any, term: int) -> FloatArray:
+    """L beta = 0 is the model without a term."""
+    if getattr(full, "thresholds", None) is None:
+        return dropped_term(full.design, term)
+    # The thresholds stand for the intercept, so that every term has its own columns.
+    own = np.array(full.design.assign) == term
+    rows: FloatArray = np.eye(own.size)[own]
+    return rows
+
+
+def _without(full: Any, L: FloatArray) -> dict[str, float]:
+    """The row of the model in which L beta = 0."""
+    df = L.shape[0]
+    if df == 0:
+        logLik, AIC = full.log_likelihood, full.criterion + 2.0 * full.n_params
+        return {"df": 0.0, "logLik": logLik, "AIC": AIC, "chi2": 0.0, "p_value": np.nan}
+    reduced = _refit(full, _restricted(full.design, L))
+    chi2 = max(reduced.criterion - full.criterion, 0.0)
+    return {
+        "df": float(df),
+        "logLik": reduced.log_likelihood,
+        "AIC": reduced.criterion + 2.0 * (full.n_params - df),
+        "chi2": chi2,
+        "p_value": float(special.chdtrc(df, chi2)),
+    }
+
+
+def _restricted(design: Design, L: FloatArray) -> Design:
+    """The design whose columns span those X beta with L beta = 0."""
+    basis = np.linalg.svd(L)[2][L.shape[0] :].T
+    names = tuple(f"column{i}" for i in range(1, basis.shape[1] + 1))
+    return replace(design, X=design.X @ basis, x_names=names, assign=(1,) * len(names), dropped=(), alias=None)
+
+
+def _refit(full: Any, design: Design) -> Any:
+    if isinstance(full, Fit):
+        return lmm_fit(design, reml=False)
+    return fit_like(full, design)

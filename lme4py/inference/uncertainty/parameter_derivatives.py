@@ -1,0 +1,146 @@
+"""Asymptotic covariance of variance parameters, and delta-method standard errors of what is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.threads import limited_threads
+from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.linear import Fit
+from lme4py.inference.uncertainty.derivatives import remembered
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["VarianceInformation", "variance_information"]
+
+# Relative step of the central differences of analytic gradients: their error is of order step^2, rounding 1e-12 / step.
+_STEP = 1e-4
+
+
+@dataclass(frozen=True)
+class VarianceInformation:
+    """Covariance of all s parameters phi, and derivatives of what is reported in phi.
+
+    phi is (theta inside, log sigma, beta) for a linear model, (theta, beta, log dispersion or thresholds) for a
+    generalised one.
+
+    Attributes
+    ----------
+    covariance : ndarray, shape (s, s)
+        Inverse of half the Hessian of the criterion (restricted likelihood for REML fits).
+    covariances : tuple of ndarray, each (s, k, k)
+        Derivatives of the covariance matrix of each term.
+    residual : ndarray, shape (s,)
+        Derivatives of log sigma^2 (log dispersion); zeros for a family without a dispersion parameter.
+    fixed : ndarray, shape (s, p)
+        Derivatives of the fixed effects.
+    thresholds : ndarray, shape (s, K - 1)
+        Derivatives of the thresholds of an ordinal model.
+    """
+
+    covariance: FloatArray
+    covariances: tuple[FloatArray, ...]
+    residual: FloatArray
+    fixed: FloatArray
+    thresholds: FloatArray
+
+    def std_error(self, gradient: FloatArray) -> float:
+        """Standard error of a function with this gradient in phi."""
+        return float(np.sqrt(max(float(gradient @ self.covariance @ gradient), 0.0)))
+
+
+def variance_information(fit: Fit | GlmmFit) -> VarianceInformation:
+    """Observed information of the parameters at the optimum.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    """
+    anything: Any = fit
+    make: Any = _generalised if isinstance(fit, GlmmFit) else _linear
+    found: VarianceInformation = remembered(anything, "_variance_information", make)
+    return found
+
+
+def _generalised(fit: GlmmFit) -> VarianceInformation:
+    templates = fit.problem.templates.user
+    m, p, s = templates.n_theta, fit.beta.size, fit.parameter_vcov.shape[0]
+    out = []
+    factors = templates.factors(fit.theta)
+    for template, place, T in zip(templates.templates, templates.slices, factors, strict=True):
+        d = np.zeros((s, template.size, template.size))
+        for i, dT in enumerate(template.directions):
+            half = dT @ T.T
+            d[place.start + i] = half + half.T
+        out.append(d)
+    unit = np.eye(s)
+    has_dispersion = fit.log_dispersion is not None
+    residual = unit[m + p] if has_dispersion else np.zeros(s)
+    thresholds = unit[:, m + p : m + p if has_dispersion else s]
+    return VarianceInformation(fit.parameter_vcov, tuple(out), residual, unit[:, m : m + p], thresholds)
+
+
+def _linear(fit: Fit) -> VarianceInformation:
+    """phi is (theta inside, log sigma, beta); the fixed effects are independent of the variances."""
+    criterion = Criterion(fit.problem, fit.reml)
+    with limited_threads(fit.design):
+        covariance: FloatArray = np.asarray(2.0 * np.linalg.pinv(_hessian(criterion, fit.theta_inside), hermitian=True))
+    templates, scaling = fit.problem.templates, fit.problem.scaling
+    factors = templates.factors(fit.theta_inside)
+    scale = fit.sigma**2 / scaling.weight_scale
+    m, p = templates.n_theta, fit.beta.size
+    s = m + 1 + p
+    out = []
+    for t, (template, place) in enumerate(zip(templates.templates, templates.slices, strict=True)):
+        S, T = scaling.S[t], factors[t]
+        d = np.zeros((s, template.size, template.size))
+        for i, dT in enumerate(template.directions):
+            half = scale * S @ dT @ T.T @ S.T
+            d[place.start + i] = half + half.T
+        d[m] = 2.0 * fit.covariances[t]
+        out.append(d)
+    unit = np.eye(s)
+    both = np.zeros((s, s))
+    both[: m + 1, : m + 1] = covariance
+    both[m + 1 :, m + 1 :] = fit.vcov
+    return VarianceInformation(both, tuple(out), 2.0 * unit[m], unit[:, m + 1 :], unit[:, s:])
+
+
+def _hessian(criterion: Criterion, theta: FloatArray) -> FloatArray:
+    """Hessian of the criterion in (theta, log sigma) at its minimum, sigma not profiled out.
+
+    With d = f + r2 / sigma^2 + df log(sigma^2): d_ss = 4 df and d_st = -2 dr2/dt / sigma^2, so that the profiled
+    Hessian P gives d_tt = P + d_ts d_st / d_ss.
+    """
+    m = theta.size
+    profiled = np.empty((m, m))
+    for i in range(m):
+        h = _STEP * max(abs(float(theta[i])), 0.1)
+        step = np.zeros(m)
+        step[i] = h
+        profiled[i] = (criterion.gradient(theta + step) - criterion.gradient(theta - step)) / (2.0 * h)
+    point = criterion.evaluate(theta)
+    cross = -2.0 * criterion.df / point.r2 * _r2_gradient(criterion, theta)
+    out = np.empty((m + 1, m + 1))
+    out[:m, :m] = 0.5 * (profiled + profiled.T) + np.outer(cross, cross) / (4.0 * criterion.df)
+    out[m, :m] = out[:m, m] = cross
+    out[m, m] = 4.0 * criterion.df
+    return out
+
+
+def _r2_gradient(criterion: Criterion, theta: FloatArray) -> FloatArray:
+    """Derivative of the penalised residual sum of squares in theta: -g' dSigma g with g = Z'V^-1 (y - X beta)."""
+    point = criterion.evaluate(theta)
+    problem = criterion.problem
+    _, g = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
+    out = np.zeros(theta.size)
+    for f, factor in enumerate(problem.factors):
+        values = g[f].reshape(factor.n_columns, factor.n_levels)
+        gram = values @ values.T
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            template, place = problem.templates.templates[term], problem.templates.slices[term]
+            out[place] = template.gradient(-2.0 * gram[columns, columns] @ point.T[term])
+    return out

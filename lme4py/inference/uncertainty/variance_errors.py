@@ -1,0 +1,176 @@
+"""Standard errors and Wald intervals of standard deviations, correlations, dispersions and thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import special
+
+from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.linear import Fit
+from lme4py.inference.estimates.coefficients import chosen_alpha
+from lme4py.inference.estimates.dispersion import shown_dispersion
+from lme4py.inference.estimates.limits import known_errors
+from lme4py.inference.estimates.parameters import RESIDUAL, Parameter, fit_parameters, fit_values, is_determined
+from lme4py.inference.uncertainty.parameter_derivatives import VarianceInformation, variance_information
+from lme4py.linalg.types import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["noted", "standard_errors", "variance_table", "wald_limits"]
+
+# Rounding of a variance that is zero.
+_NO_VARIANCE = 1e-20
+
+
+def standard_errors(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
+    """Standard errors by the delta method; zero or NaN on the boundary, NaN where the design determines nothing.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    wanted : sequence of Parameter
+    """
+    fixed = known_errors(fit, np.eye(fit.beta.size), fit.vcov)
+    known: dict[str, FloatArray | None] = {"fixed": fixed, "threshold": getattr(fit, "threshold_se", None)}
+
+    def error(parameter: Parameter) -> float:
+        own = known.get(parameter.kind)
+        return _std_error(fit, parameter) if own is None else float(own[parameter.first])
+
+    return np.array([error(parameter) for parameter in wanted])
+
+
+def _std_error(fit: Fit | GlmmFit, parameter: Parameter) -> float:
+    if not is_determined(fit, parameter):
+        return float("nan")
+    information = variance_information(fit)
+    return information.std_error(_gradient(fit, information, parameter))
+
+
+def _gradient(fit: Fit | GlmmFit, information: VarianceInformation, parameter: Parameter) -> FloatArray:
+    """Derivative of a parameter in phi."""
+    if parameter.kind in ("sigma", "dispersion") and isinstance(fit, GlmmFit) and fit.dispersion_limit:
+        # At the end of the range the curvature says nothing.
+        return np.full(information.residual.shape, np.nan)
+    if parameter.kind == "sigma":
+        return 0.5 * fit.sigma * information.residual
+    if parameter.kind == "dispersion":
+        slope: FloatArray = parameter.reported(fit.dispersion) * information.residual  # type: ignore[union-attr]
+        return -slope if parameter.inverted else slope
+    if parameter.kind == "threshold":
+        return information.thresholds[:, parameter.first]
+    cov, d = fit.covariances[parameter.term], information.covariances[parameter.term]
+    i, j = parameter.first, parameter.second
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if parameter.kind == "sd":
+            own: FloatArray = d[:, i, i] / (2.0 * np.sqrt(cov[i, i]))
+            return own
+        sizes = np.sqrt(cov[i, i] * cov[j, j])
+        half = d[:, i, i] / (2.0 * cov[i, i]) + d[:, j, j] / (2.0 * cov[j, j])
+        gradient: FloatArray = d[:, i, j] / sizes - cov[i, j] / sizes * half
+        return gradient
+
+
+def wald_limits(fit: Fit | GlmmFit, wanted: Sequence[Parameter], alpha: float) -> FloatArray:
+    """Limits, shape (len(wanted), 2).
+
+    Normal ones for fixed effects and thresholds, on the log scale for standard deviations and the dispersion, on that
+    of Fisher's z for correlations. A standard deviation of zero has the limits 0 and infinity: the curvature says
+    nothing there (the profile does). What the design does not determine has the limits NaN.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    wanted : sequence of Parameter
+    alpha : float
+    """
+    z = -special.ndtri(alpha / 2.0)
+    values = fit_values(fit, wanted)
+    out = np.empty((len(wanted), 2))
+    for row, parameter, value, error in zip(out, wanted, values, standard_errors(fit, wanted), strict=True):
+        known = is_determined(fit, parameter)
+        row[:] = _limits(parameter.kind, float(value), z * float(error)) if known else np.nan
+    return out
+
+
+def _limits(kind: str, value: float, half: float) -> tuple[float, float]:
+    if kind in ("fixed", "threshold"):
+        return value - half, value + half
+    if kind == "corr":
+        if not abs(value) < 1.0 or not np.isfinite(half):
+            return -1.0, 1.0
+        centre, spread = np.arctanh(value), half / (1.0 - value**2)
+        return float(np.tanh(centre - spread)), float(np.tanh(centre + spread))
+    if value in (0.0, np.inf) or half == 0.0 or not np.isfinite(half):
+        # On the boundary the curvature says nothing; the profile does.
+        return 0.0, float("inf")
+    with np.errstate(over="ignore"):
+        return value * float(np.exp(-half / value)), value * float(np.exp(half / value))
+
+
+def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFrame:
+    """Variances and covariances with standard errors and limits, as Stata prints them.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    alpha : float, optional
+        One minus the confidence level; that of the fit when not given.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows as the keys of `variance_components` without the correlations: ``var(_cons)``, ``cov(_cons,x)``,
+        ``var(Residual)``, then the dispersion under its name (phi, theta; alpha of the keyword door); columns estimate,
+        std_error (delta method), lower, upper (on the log scale for variances, normal for covariances). A variance of
+        zero has no standard error from the curvature: NaN, and the limits 0 and infinity; use the profile. What the
+        design does not determine is NaN.
+    """
+    import pandas as pd
+
+    z = float(-special.ndtri(chosen_alpha(fit, alpha) / 2.0))
+    information = variance_information(fit)
+    names, rows = [], []
+    for p in fit_parameters(fit):
+        if p.kind not in ("sd", "corr", "sigma"):
+            continue
+        if p.kind == "sigma":
+            value, slope = fit.sigma**2, fit.sigma**2 * information.residual
+        else:
+            value = float(fit.covariance_estimates[p.term][p.first, p.second])
+            slope = information.covariances[p.term][:, p.first, p.second]
+        known = is_determined(fit, p)
+        error = information.std_error(slope) if known else float("nan")
+        names.append(p.name.replace("corr(", "cov(").replace("sd(", "var("))
+        if p.kind == "corr":
+            rows.append((value, error, value - z * error, value + z * error))
+        else:
+            value = 0.0 if value <= _NO_VARIANCE else value
+            limits = _limits("sd", value, z * error) if known else (float("nan"), float("nan"))
+            rows.append((value, error if value > 0.0 else float("nan"), *limits))
+    found = shown_dispersion(fit, alpha)
+    if found is not None and RESIDUAL not in [p.name for p in fit_parameters(fit)]:
+        names.append(found.name)
+        rows.append((found.estimate, found.std_error, found.lower, found.upper))
+    columns = ["estimate", "std_error", "lower", "upper"]
+    table = pd.DataFrame(rows, columns=columns, index=pd.Index(names, name="term"))
+    return noted(fit, table)
+
+
+def noted(fit: Fit | GlmmFit, table: pd.DataFrame) -> pd.DataFrame:
+    """A table with variances, and a note where these keep the model's errors beside robust ones of coefficients.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    table : DataFrame
+    """
+    if isinstance(fit, Fit) and fit.design.conventions.vce is not None:
+        table.attrs["note"] = (
+            "Standard errors and limits of variances are the model's; those of coefficients are robust."
+        )
+    return table

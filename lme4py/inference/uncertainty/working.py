@@ -1,0 +1,206 @@
+"""The linear mixed model with given variances behind a fit: for a generalised model the working one at the mode.
+
+    z = X beta + Z b + e,   V = W^-1 + Z Sigma Z',   P = V^-1 - V^-1 X (X'V^-1X)^-1 X'V^-1.
+
+Everything is computed from the factor of I + Lambda'Z'WZ Lambda: n x p arrays and diagonals, never an n x n matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lme4py.engine.factor.sweep import Swept
+from lme4py.engine.generalised.products import WeightedProducts
+from lme4py.engine.linear.scaling import Scaling, scale_columns
+from lme4py.engine.threads import limited_threads
+from lme4py.fits.linear import Fit
+from lme4py.frozen import computed_once
+from lme4py.inference.uncertainty.clusters import row_sums
+from lme4py.linalg.types import FloatArray, IntArray
+
+__all__ = ["WorkingModel", "model_covariance", "working_model"]
+
+
+@dataclass(frozen=True)
+class WorkingModel:
+    """A linear mixed model with known relative variances, in the engine's columns.
+
+    Attributes
+    ----------
+    X : ndarray, shape (n, p)
+    z : ndarray, shape (n,)
+        The response, or the working response.
+    w : ndarray, shape (n,)
+    T : list of ndarray
+        Relative covariance factor of each grouping factor.
+    products : WeightedProducts
+    swept : Swept
+        The factor for the weights `w`.
+    C : ndarray, shape (p, p)
+        Changes of the user's coefficients are C times changes of the inside ones, times `scale`.
+    scale : float
+    df : float or None
+        Degrees of freedom of the scale, n - p (REML) or n; None where the scale is not estimated with beta.
+    sigma : float
+        Square root of the scale inside: 1 for generalised models.
+    """
+
+    X: FloatArray
+    z: FloatArray
+    w: FloatArray
+    T: list[FloatArray]
+    products: WeightedProducts
+    swept: Swept
+    C: FloatArray
+    scale: float
+    df: float | None
+    sigma: float
+
+    @computed_once
+    def inverse_times(self) -> tuple[FloatArray, FloatArray]:
+        """V^-1 X (n, p) and V^-1 z (n,)."""
+        right = self.w[:, None] * np.concatenate([self.X, self.z[:, None]], axis=1)
+        border = self.swept.sweep_border(self.products.project(right))
+        b, _ = self.swept.back_substitute(border, np.eye(right.shape[1]))
+        right -= self.w[:, None] * (self.products.rows @ np.concatenate(b))
+        return right[:, :-1], right[:, -1]
+
+    @computed_once
+    def cross(self) -> tuple[FloatArray, FloatArray]:
+        """X'V^-1X (p, p) and X'V^-1z (p,)."""
+        VX, Vz = self.inverse_times
+        A = self.X.T @ VX
+        return 0.5 * (A + A.T), self.X.T @ Vz
+
+    @computed_once
+    def phi(self) -> FloatArray:
+        """(X'V^-1X)^-1."""
+        return np.asarray(np.linalg.inv(self.cross[0]))
+
+    @computed_once
+    def beta(self) -> FloatArray:
+        beta: FloatArray = self.phi @ self.cross[1]
+        return beta
+
+    @computed_once
+    def residual(self) -> FloatArray:
+        """P z, (n,)."""
+        VX, Vz = self.inverse_times
+        return Vz - VX @ self.beta
+
+    @computed_once
+    def inverse_diagonal(self) -> FloatArray:
+        """Diagonal of V^-1, (n,)."""
+        h = self.products.log_det_derivatives(self.swept)[0]
+        return self.w * (1.0 - self.w * h)
+
+    @computed_once
+    def projection_diagonal(self) -> FloatArray:
+        """Diagonal of P, (n,)."""
+        VX = self.inverse_times[0]
+        explained: FloatArray = np.einsum("ni,ij,nj->n", VX, self.phi, VX, optimize=True)
+        return self.inverse_diagonal - explained
+
+    @computed_once
+    def leverage(self) -> FloatArray:
+        """Derivative of the fitted value (random effects included) of each row in its response: 1 - P_ii / w_i."""
+        return 1.0 - self.projection_diagonal / self.w
+
+    @computed_once
+    def square(self) -> float:
+        """z'P z, the penalised residual sum of squares."""
+        return float(self.z @ self.residual)
+
+    def cluster_products(self, codes: IntArray, size: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """X_c'V_c^-1X_c (m, p, p), X_c'V_c^-1z_c (m, p), z_c'V_c^-1z_c (m,) where V is block diagonal in the clusters.
+
+        Parameters
+        ----------
+        codes : ndarray of int, shape (n,)
+        size : int
+        """
+        VX, Vz = self.inverse_times
+        blocks = row_sums(self.X[:, :, None] * VX[:, None, :], codes, size)
+        blocks = 0.5 * (blocks + np.swapaxes(blocks, 1, 2))
+        right = row_sums(VX * self.z[:, None], codes, size)
+        square = row_sums(Vz * self.z, codes, size)
+        return blocks, right, square
+
+    def without(self, codes: IntArray, level: int) -> WorkingModel:
+        """The model without the rows of one cluster, by weights of zero; variances are kept."""
+        w = np.where(codes != level, self.w, 0.0)
+        return replace(self, w=w, swept=self.products.factorize(self.T, w))
+
+
+def working_model(fit: Any) -> WorkingModel:
+    """The linear model with the variances of a fit.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    """
+    with limited_threads(fit.design):
+        return _linear(fit) if isinstance(fit, Fit) else _generalised(fit)
+
+
+def model_covariance(fit: Any) -> FloatArray:
+    """Covariance of beta by the model, also where the fit was told to print a robust one, (p, p)."""
+    if isinstance(fit, Fit):
+        inverse = np.linalg.inv(fit.point.RX)
+        return fit.problem.scaling.vcov(_inside_sigma(fit, fit.problem.scaling) ** 2 * (inverse @ inverse.T))
+    m, p = fit.theta.size, fit.beta.size
+    covariance: FloatArray = fit.own_parameter_vcov[m : m + p, m : m + p]
+    return covariance
+
+
+def _linear(fit: Fit) -> WorkingModel:
+    columns = scale_columns(fit.design)[1]
+    problem, scaling = fit.problem, fit.problem.scaling
+    p = fit.beta.size
+    w = np.ones(fit.design.n_obs) if columns.weights is None else columns.weights
+    codes = tuple(fit.design.terms[factor.terms[0]].codes for factor in problem.factors)
+    Z = tuple(np.hstack([columns.Z[t] for t in factor.terms]) for factor in problem.factors)
+    products = WeightedProducts(codes, Z, problem.factors)
+    T = problem.factor_T(fit.point.T)
+    df = float(fit.design.n_obs - p if fit.reml else fit.design.n_obs)
+    return WorkingModel(
+        X=columns.XY[:, :p],
+        z=columns.XY[:, p],
+        w=w,
+        T=T,
+        products=products,
+        swept=products.factorize(T, w),
+        C=scaling.C,
+        scale=scaling.y_scale,
+        df=df,
+        sigma=_inside_sigma(fit, scaling),
+    )
+
+
+def _inside_sigma(fit: Fit, scaling: Scaling) -> float:
+    return fit.sigma / (scaling.y_scale * float(np.sqrt(scaling.weight_scale)))
+
+
+def _generalised(fit: Any) -> WorkingModel:
+    """Weights are the expected ones, which are positive for every link (the observed ones for canonical links)."""
+    mode, problem = fit.point.mode, fit.problem
+    products = problem.products
+    rows = problem.family.derivatives(problem.data, mode.eta, mode.lam, 3, expected=True)
+    w = rows.w_exp if rows.w_exp is not None else mode.w
+    # A row without information has no working response; a tiny weight stands for none.
+    w = np.maximum(w, 1e-12 * float(np.abs(w).max()))
+    return WorkingModel(
+        X=problem.X,
+        z=problem.X @ mode.beta + products.spread(mode.b) + mode.rows.score / w,
+        w=w,
+        T=mode.T,
+        products=products,
+        swept=products.factorize(mode.T, w),
+        C=problem.C,
+        scale=1.0,
+        df=None,
+        sigma=1.0,
+    )

@@ -1,0 +1,1 @@
+"""Arrays only: types, small blocks, Cholesky factors, ordering, memory; knows no model."""

@@ -1,0 +1,164 @@
+"""Arithmetic on many small matrices at once.
+
+A batch of J matrices is one array of shape (k, k, J): every operation is a few NumPy calls on vectors of
+length J, whatever k is. That is far faster than J calls into LAPACK, and free of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg.lapack as lapack
+
+from lme4py.linalg.types import FloatArray
+
+
+def spd_inverse(M: FloatArray) -> tuple[float, FloatArray]:
+    """Sum of log-determinants and the inverses of a batch of symmetric positive definite matrices.
+
+    Parameters
+    ----------
+    M : ndarray, shape (k, k, J)
+
+    Returns
+    -------
+    log_det : float
+        Sum over the batch of log|M_j|.
+    inverse : ndarray, shape (k, k, J)
+    """
+    k = M.shape[0]
+    if k == 1:
+        return float(np.log(M).sum()), 1.0 / M
+    if k == 2:
+        return _spd_inverse_2(M)
+    inverse = M.copy()
+    log_det = 0.0
+    # Gauss-Jordan sweeps; no pivoting is needed for positive definite matrices.
+    for i in range(k):
+        pivot = inverse[i, i].copy()
+        log_det += float(np.log(pivot).sum())
+        row = inverse[i] / pivot
+        column = inverse[:, i].copy()
+        column[i] = 0.0
+        inverse -= column[:, None] * row[None]
+        inverse[:, i] = -column / pivot
+        inverse[i] = row
+        inverse[i, i] = 1.0 / pivot
+    return log_det, inverse
+
+
+def _spd_inverse_2(M: FloatArray) -> tuple[float, FloatArray]:
+    a, b, c = M[0, 0], M[0, 1], M[1, 1]
+    inverse = np.empty_like(M)
+    ratio = b / a
+    schur = c - b * ratio
+    inverse[1, 1] = 1.0 / schur
+    inverse[0, 1] = inverse[1, 0] = -ratio * inverse[1, 1]
+    inverse[0, 0] = 1.0 / a - ratio * inverse[0, 1]
+    return float(np.log(a * schur).sum()), inverse
+
+
+def congruence(T: FloatArray, A: FloatArray) -> FloatArray:
+    """T' A_j T for every j; A has shape (k, k, J)."""
+    if T.shape[0] == 1:
+        scaled: FloatArray = A * T[0, 0] ** 2
+        return scaled
+    return right(left(T.T, A), T)
+
+
+def left(T: FloatArray, A: FloatArray) -> FloatArray:
+    """T A_j for every j; A has shape (k, l, J)."""
+    return (T @ A.reshape(A.shape[0], -1)).reshape(T.shape[0], *A.shape[1:])
+
+
+def right(A: FloatArray, T: FloatArray) -> FloatArray:
+    """A_j T for every j; A has shape (l, k, J)."""
+    product: FloatArray = np.matmul(T.T, A)
+    return product
+
+
+def product(A: FloatArray, B: FloatArray) -> FloatArray:
+    """A_j B_j for every j; shapes (k, l, J) and (l, m, J)."""
+    if A.shape[1] == 1:
+        return A * B
+    out: FloatArray = A[:, 0, None] * B[None, 0]
+    for i in range(1, A.shape[1]):
+        out += A[:, i, None] * B[None, i]
+    return out
+
+
+def apply(A: FloatArray, B: FloatArray) -> FloatArray:
+    """A_j B_j for every j where B holds rows: shapes (k, l, J) and (l, J, c), result (k, J, c)."""
+    if A.shape[1] == 1:
+        scaled: FloatArray = A[:, 0, :, None] * B
+        return scaled
+    out: FloatArray = A[:, 0, :, None] * B[None, 0]
+    for i in range(1, A.shape[1]):
+        out += A[:, i, :, None] * B[None, i]
+    return out
+
+
+def outer(A: FloatArray, B: FloatArray) -> FloatArray:
+    """A_j B_j' for every j: shapes (k, J, c) and (l, J, c), result (k, l, J)."""
+    if A.shape[0] == 1 and B.shape[0] == 1:
+        single: FloatArray = np.einsum("jc,jc->j", A[0], B[0])[None, None]
+        return single
+    out: FloatArray = np.einsum("ajc,bjc->abj", A, B)
+    return out
+
+
+def transpose(A: FloatArray) -> FloatArray:
+    """A_j' for every j."""
+    return A.swapaxes(0, 1)
+
+
+def symmetrize(A: FloatArray) -> FloatArray:
+    """(A_j + A_j') / 2 for every j."""
+    if A.shape[0] == 1:
+        return A
+    return 0.5 * (A + A.swapaxes(0, 1))
+
+
+def lower_inverse(T: FloatArray) -> FloatArray:
+    """Inverse of one lower triangular matrix."""
+    inverse: FloatArray = lapack.dtrtri(T, lower=1)[0]
+    return inverse
+
+
+def singular_values(T: FloatArray) -> FloatArray:
+    """Singular values of one matrix, decreasing."""
+    return np.asarray(np.abs(T[0]) if T.shape == (1, 1) else np.linalg.svd(T, compute_uv=False), dtype=np.float64)
+
+
+def lower_factor(M: FloatArray) -> FloatArray:
+    """Lower triangular L with L L' = M M' and a non-negative diagonal; M may be singular or wide.
+
+    Parameters
+    ----------
+    M : ndarray, shape (k, l)
+
+    Returns
+    -------
+    ndarray, shape (k, k)
+        Elements that are rounding noise against their row are exact zeros.
+    """
+    k = M.shape[0]
+    L = np.zeros((k, k))
+    norms = np.sqrt((M * M).sum(axis=1))
+    # Rows of M are orthonormalised one by one; a row inside the span of the ones before it gets a zero diagonal,
+    # which a QR of M' would replace by noise in the diagonal and arbitrary elements below it.
+    basis: list[FloatArray] = []
+    places: list[int] = []
+    for i in range(k):
+        rest = M[i].astype(float)
+        for _ in range(2):
+            for q, place in zip(basis, places, strict=True):
+                amount = float(q @ rest)
+                L[i, place] += amount
+                rest = rest - amount * q
+        size = float(np.sqrt(rest @ rest))
+        if size > 1e-9 * norms[i] and size > 0.0:
+            L[i, i] = size
+            basis.append(rest / size)
+            places.append(i)
+    L[np.abs(L) < 1e-15 * norms[:, None]] = 0.0
+    return L

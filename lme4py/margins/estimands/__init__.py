@@ -1,0 +1,1 @@
+"""Means, slopes and contrasts as functions of the parameters."""

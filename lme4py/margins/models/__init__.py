@@ -1,0 +1,1 @@
+"""What margins need of a model: adapters."""

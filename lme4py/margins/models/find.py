@@ -1,0 +1,55 @@
+"""Which adapter serves a fit."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from lme4py.errors import OptionError
+from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.linear import Fit
+from lme4py.margins.estimands.ordinal import OrdinalAdapter, is_ordinal
+from lme4py.margins.models.adapter import ModelAdapter
+from lme4py.margins.models.own import OwnAdapter
+
+__all__ = ["find_adapter"]
+
+
+def find_adapter(fit: Any, adapter: Any = None) -> ModelAdapter:
+    """The adapter that the user gives, or the one for the class of the fit.
+
+    Parameters
+    ----------
+    fit : object
+        A result of this package, its frozen fit, a statsmodels MixedLM result, or an adapter.
+    adapter : ModelAdapter, or a callable from the fit to one, optional
+    """
+    if adapter is not None:
+        made = adapter if isinstance(adapter, ModelAdapter) else adapter(fit)
+        if not isinstance(made, ModelAdapter):
+            raise OptionError(f"`adapter` made a {type(made).__name__}; it must be a lme4py.adapters.ModelAdapter.")
+        return made
+    if isinstance(fit, ModelAdapter):
+        return fit
+    inner = getattr(fit, "fit", None)
+    if isinstance(inner, (Fit, GlmmFit)):
+        return _own(inner)
+    if isinstance(fit, (Fit, GlmmFit)):
+        return _own(fit)
+    if _is_statsmodels(fit):
+        from lme4py.margins.models.statsmodels import StatsmodelsMixedLMAdapter
+
+        return StatsmodelsMixedLMAdapter(fit)
+    raise OptionError(
+        f"a {type(fit).__name__} is no fit that Margins knows: give a result of lme4py or of statsmodels' MixedLM, or "
+        "write a subclass of lme4py.adapters.ModelAdapter and pass it as adapter=."
+    )
+
+
+def _own(fit: Fit | GlmmFit) -> ModelAdapter:
+    return OrdinalAdapter(fit) if is_ordinal(fit) else OwnAdapter(fit)
+
+
+def _is_statsmodels(fit: Any) -> bool:
+    module = sys.modules.get("statsmodels.regression.mixed_linear_model")
+    return module is not None and type(getattr(fit, "model", None)) is module.MixedLM

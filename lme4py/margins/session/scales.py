@@ -1,0 +1,257 @@
+"""The four ways to open a session: on which scale means are averaged and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from lme4py.margins.models.adapter import ModelAdapter
+from lme4py.margins.session.slopes import SlopeMethods
+
+__all__ = ["ScaleMethods"]
+
+
+class ScaleMethods(SlopeMethods):
+    """linear_scale and its relatives."""
+
+    @classmethod
+    def linear_scale(
+        cls,
+        fit: Any,
+        *,
+        at: Any = "overall",
+        weights: Any = None,
+        level: float | None = None,
+        method: str = "delta",
+        n_sim: int = 4000,
+        n_boot: int = 1000,
+        rng_seed: int | None = None,
+        n_jobs: int = 1,
+        ddf: str | None = None,
+        random: str | Sequence[str] = "zero",
+        adapter: ModelAdapter | type | None = None,
+        vcov: Any = None,
+        cluster: Any = None,
+        boot: str = "parametric",
+    ) -> Self:
+        """A session on the scale of the response: means and their differences.
+
+        Parameters
+        ----------
+        fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
+        at : str, dict or data frame
+            Rows over which predictions are averaged. "overall": the data; "mean": numbers at their means, factors by
+            their shares (the columns of the design are averaged); "median": the same with medians; "typical": means
+            and the most frequent levels; "balanced": numbers at their means, all levels of factors alike (emmeans'
+            reference grid); a dict fixes some variables and keeps the others; a data frame gives the rows.
+        weights : array of shape (n,) or str, optional
+            Weights of the rows in every average, share and median: one for each row used (or for each row of the
+            data), or the name of a numeric column of the data.
+        level : float, optional
+            Confidence level; 0.95 when not given, or that of the keyword front door.
+        method : {"delta", "simulation", "bootstrap"}
+            Gradients; draws from the normal distribution of the estimates; or refits of the same model to new
+            responses (``boot="parametric"``) or to groups drawn with replacement (``boot="clusters"``, `cluster`
+            names the grouping factor).
+        n_sim, n_boot : int
+        rng_seed : int, optional
+            Seed of the draws; 0 when not given, so that results can be repeated.
+        n_jobs : int
+            Processes of the bootstrap.
+        ddf : {None, "normal", "satterthwaite", "kenward-roger", "residual"}
+            Degrees of freedom of each estimate; None is `default_ddf` of the fit. With draws the limits are
+            percentiles that are wider by as much as those of t are (Hesterberg 2015, Am. Stat. 69:371).
+        random : {"zero", "integrate", "conditional"}, or list of grouping factors
+            Random effects at zero (also called "broad": inference about the population of groups); averaged over their
+            distribution; at their conditional modes ("narrow": inference about the groups of the data, whose effects
+            are estimated with the joint covariance of Henderson's equations); or at their modes for the named factors
+            and zero for the others (intermediate inference).
+        adapter : ModelAdapter or its class, optional
+            For fits of other packages.
+        vcov : str or array of shape (p, p), optional
+            Another covariance of the fixed effects: an array, or the name of a robust one, as `cov_params` takes it.
+        cluster : str, optional
+            Clusters of the robust covariance, or of the bootstrap.
+        boot : {"parametric", "clusters"}
+
+        Returns
+        -------
+        Margins
+        """
+        return cls(
+            fit,
+            "linear",
+            at=at,
+            weights=weights,
+            level=level,
+            method=method,
+            n_sim=n_sim,
+            n_boot=n_boot,
+            rng_seed=rng_seed,
+            n_jobs=n_jobs,
+            ddf=ddf,
+            random=random,
+            adapter=adapter,
+            vcov=vcov,
+            cluster=cluster,
+            boot=boot,
+        )
+
+    @classmethod
+    def log_scale(
+        cls,
+        fit: Any,
+        *,
+        at: Any = "overall",
+        weights: Any = None,
+        level: float | None = None,
+        method: str = "delta",
+        n_sim: int = 4000,
+        n_boot: int = 1000,
+        rng_seed: int | None = None,
+        n_jobs: int = 1,
+        ddf: str | None = None,
+        random: str | Sequence[str] = "zero",
+        adapter: ModelAdapter | type | None = None,
+        vcov: Any = None,
+        cluster: Any = None,
+        boot: str = "parametric",
+    ) -> Self:
+        """A session on the log scale: logarithms of means are averaged and compared, and shown by exp.
+
+        Predictions are geometric means, contrasts and slopes ratios. The response of a linear mixed model is taken to
+        be a logarithm already.
+
+        Parameters
+        ----------
+        fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
+        at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
+            As in `linear_scale`.
+
+        Returns
+        -------
+        Margins
+        """
+        return cls(
+            fit,
+            "log",
+            at=at,
+            weights=weights,
+            level=level,
+            method=method,
+            n_sim=n_sim,
+            n_boot=n_boot,
+            rng_seed=rng_seed,
+            n_jobs=n_jobs,
+            ddf=ddf,
+            random=random,
+            adapter=adapter,
+            vcov=vcov,
+            cluster=cluster,
+            boot=boot,
+        )
+
+    @classmethod
+    def logit_scale(
+        cls,
+        fit: Any,
+        *,
+        at: Any = "overall",
+        weights: Any = None,
+        level: float | None = None,
+        method: str = "delta",
+        n_sim: int = 4000,
+        n_boot: int = 1000,
+        rng_seed: int | None = None,
+        n_jobs: int = 1,
+        ddf: str | None = None,
+        random: str | Sequence[str] = "zero",
+        adapter: ModelAdapter | type | None = None,
+        vcov: Any = None,
+        cluster: Any = None,
+        boot: str = "parametric",
+    ) -> Self:
+        """A session on the logit scale: logits of means are averaged and compared.
+
+        Predictions are shown as probabilities, contrasts and slopes as odds ratios. The response of a linear mixed
+        model is taken to be a logit already.
+
+        Parameters
+        ----------
+        fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
+        at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
+            As in `linear_scale`.
+
+        Returns
+        -------
+        Margins
+        """
+        return cls(
+            fit,
+            "logit",
+            at=at,
+            weights=weights,
+            level=level,
+            method=method,
+            n_sim=n_sim,
+            n_boot=n_boot,
+            rng_seed=rng_seed,
+            n_jobs=n_jobs,
+            ddf=ddf,
+            random=random,
+            adapter=adapter,
+            vcov=vcov,
+            cluster=cluster,
+            boot=boot,
+        )
+
+    @classmethod
+    def link_scale(
+        cls,
+        fit: Any,
+        *,
+        at: Any = "overall",
+        weights: Any = None,
+        level: float | None = None,
+        method: str = "delta",
+        n_sim: int = 4000,
+        n_boot: int = 1000,
+        rng_seed: int | None = None,
+        n_jobs: int = 1,
+        ddf: str | None = None,
+        random: str | Sequence[str] = "zero",
+        adapter: ModelAdapter | type | None = None,
+        vcov: Any = None,
+        cluster: Any = None,
+        boot: str = "parametric",
+    ) -> Self:
+        """A session on the linear predictor.
+
+        Parameters
+        ----------
+        fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
+        at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
+            As in `linear_scale`.
+
+        Returns
+        -------
+        Margins
+        """
+        return cls(
+            fit,
+            "link",
+            at=at,
+            weights=weights,
+            level=level,
+            method=method,
+            n_sim=n_sim,
+            n_boot=n_boot,
+            rng_seed=rng_seed,
+            n_jobs=n_jobs,
+            ddf=ddf,
+            random=random,
+            adapter=adapter,
+            vcov=vcov,
+            cluster=cluster,
+            boot=boot,
+        )

@@ -1,0 +1,116 @@
+"""Plots of a fit, and the numbers that they draw; matplotlib is imported only when one is drawn.
+
+Each kind is a pair of functions: one makes a data frame, the other draws it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.report.plots.effect import effect, effect_data
+from lme4py.report.plots.fitted import fitted, fitted_data
+from lme4py.report.plots.profile import profile, profile_data
+from lme4py.report.plots.random import caterpillar, caterpillar_data, shrinkage, shrinkage_data
+from lme4py.report.plots.rows import qq, qq_data, residuals, residuals_data
+from lme4py.report.summaries.parts import AnyFit
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "KINDS",
+    "caterpillar",
+    "caterpillar_data",
+    "effect",
+    "effect_data",
+    "fitted",
+    "fitted_data",
+    "plot",
+    "plot_data",
+    "profile",
+    "profile_data",
+    "qq",
+    "qq_data",
+    "residuals",
+    "residuals_data",
+    "shrinkage",
+    "shrinkage_data",
+]
+
+_PAIRS: dict[str, tuple[Callable[..., Any], Callable[..., pd.DataFrame]]] = {
+    "caterpillar": (caterpillar, caterpillar_data),
+    "residuals": (residuals, residuals_data),
+    "qq": (qq, qq_data),
+    "profile": (profile, profile_data),
+    "fitted": (fitted, fitted_data),
+    "shrinkage": (shrinkage, shrinkage_data),
+    "effect": (effect, effect_data),
+}
+KINDS = tuple(_PAIRS)
+
+
+def plot(fit: AnyFit, kind: str = "caterpillar", variable: Any = None, **kw: Any) -> Axes | NDArray[Any]:
+    """Draw a plot.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect"}
+        Conditional modes with intervals; residuals against fitted values; normal quantiles of residuals or modes;
+        profile likelihood; fitted curves by group; estimates without and with pooling; effect of a variable.
+    variable : str or sequence of str, optional
+        What to draw, as the function of that name explains.
+    **kw
+        ``ax`` to draw into given axes, ``figsize``, and the options of the function.
+
+    Returns
+    -------
+    matplotlib Axes, or an array of them when there are several panels
+
+    Raises
+    ------
+    OptionError
+    """
+    draw = _pair(kind)[0]
+    _check_options(kind, draw, kw)
+    drawn: Axes | NDArray[Any] = draw(fit, variable, **kw)
+    return drawn
+
+
+def plot_data(fit: AnyFit, kind: str = "caterpillar", variable: Any = None, **kw: Any) -> pd.DataFrame:
+    """The numbers of a plot as a data frame; takes the same arguments as `plot`.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    kind : str
+    variable : str or sequence of str, optional
+    **kw
+        Options; those that only concern the drawing do nothing.
+    """
+    draw, make = _pair(kind)
+    _check_options(kind, draw, kw)
+    known = inspect.signature(make).parameters
+    return make(fit, variable, **{name: value for name, value in kw.items() if name in known})
+
+
+def _pair(kind: object) -> tuple[Callable[..., Any], Callable[..., pd.DataFrame]]:
+    if isinstance(kind, str) and kind in _PAIRS:
+        return _PAIRS[kind]
+    hint = did_you_mean(str(kind), KINDS)
+    raise OptionError(f"kind={kind!r} is no kind of plot.{hint} Use one of {', '.join(KINDS)}.")
+
+
+def _check_options(kind: str, draw: Callable[..., Any], kw: dict[str, Any]) -> None:
+    known = [name for name in inspect.signature(draw).parameters if name not in ("fit", "variable")]
+    for name in kw:
+        if name not in known:
+            raise OptionError(
+                f"kind={kind!r} has no option {name!r}.{did_you_mean(name, known)} Its options are {', '.join(known)}."
+            )

@@ -1,0 +1,111 @@
+"""The printed summary of a generalised linear mixed model, as a list of tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lme4py.families.ordinal import Ordinal
+from lme4py.fits.generalised import GlmmFit
+from lme4py.inference.estimates.dispersion import shown_dispersion
+from lme4py.inference.estimates.generalised import has_residual
+from lme4py.report.summaries.parts import is_ordinal, threshold_table
+from lme4py.report.summaries.summary import (
+    closing_table,
+    coefficient_table,
+    criterion_table,
+    group_table,
+    header_table,
+    random_effects_table,
+    residual_table,
+)
+from lme4py.report.tables.numbers import column_decimals, format_value
+from lme4py.report.tables.table import Table
+
+__all__ = ["approximation", "closing", "family_line", "summary_tables"]
+
+
+def approximation(fit: GlmmFit) -> str:
+    """How the integral over the random effects was made, in words."""
+    if fit.nAGQ == 0:
+        return "nAGQ = 0 (fixed effects at the joint mode)"
+    kind = "observed information, as glmmTMB" if fit.hessian == "observed" else "expected information, as lme4"
+    if is_ordinal(fit):
+        kind = "" if fit.hessian == "observed" else "expected information"
+    kind = f"; {kind}" if kind and not fit.family.canonical else ""
+    if fit.nAGQ == 1:
+        return f"Laplace approximation{kind}"
+    adaptive = "adaptive" if fit.nAGQ > 1 else "non-adaptive"
+    return f"{adaptive} Gauss-Hermite quadrature, nAGQ = {fit.nAGQ}{kind}"
+
+
+def family_line(fit: GlmmFit) -> str:
+    """Family, link and dispersion."""
+    text = f"{fit.family.name} ({fit.family.link.name})"
+    if isinstance(fit.family, Ordinal):
+        return f"{text}, {fit.family.threshold} thresholds"
+    found = shown_dispersion(fit)
+    if found is None:
+        return text
+    limit = f" ({found.limit})" if found.limit else ""
+    return f"{text}, {found.name} = {found.estimate:.4g}{limit}"
+
+
+def summary_tables(fit: GlmmFit, ddf: str | None = None) -> list[Table]:
+    """Everything that the summary shows, in order.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+    ddf : {None, "residual", "normal"}
+        Degrees of freedom of the fixed effects; `default_ddf` of the fit when not given.
+    """
+    same: Any = fit
+    return [
+        _header(fit),
+        criterion_table(same),
+        *([] if is_ordinal(fit) else [residual_table(same)]),
+        _random_effects(fit),
+        group_table(same),
+        coefficient_table(same, ddf),
+        *([threshold_rows(fit)] if is_ordinal(fit) else []),
+        closing(fit),
+    ]
+
+
+def threshold_rows(fit: GlmmFit) -> Table:
+    """Thresholds of ordered categories with their standard errors."""
+    table = threshold_table(fit)
+    decimals = column_decimals(table["std_error"].tolist())
+    numbers = [[format_value(value, decimals) for value in table[name].tolist()] for name in ("estimate", "std_error")]
+    z = [format_value(value, 2, 2, least=1) for value in table["statistic"].tolist()]
+    rows = tuple(zip(map(str, table.index), *numbers, z, strict=True))
+    return Table("Thresholds", ("", "Estimate", "Std. error", "z value"), rows, ("left", "right", "right", "right"))
+
+
+def _header(fit: GlmmFit) -> Table:
+    same: Any = fit
+    table = header_table(same)
+    rows = (("Family:", family_line(fit)), ("Integral:", approximation(fit)), *table.rows)
+    return Table(
+        "Generalised linear mixed model fit by maximum likelihood", ("", ""), rows, ("left", "left"), show_header=False
+    )
+
+
+def _random_effects(fit: GlmmFit) -> Table:
+    same: Any = fit
+    table = random_effects_table(same)
+    if has_residual(fit):
+        return table
+    # The last row is the residual variance of a linear model.
+    return Table(table.title, table.columns, table.rows[:-1], table.align, table.notes)
+
+
+def closing(fit: GlmmFit) -> Table:
+    """Notes and the verdict; also whether the rule for the integral is poor."""
+    same: Any = fit
+    table = closing_table(same)
+    found = fit.integral_check
+    unchecked = fit.nAGQ != 0 and found.points is None
+    if not found.matters and not unchecked:
+        return table
+    return Table(table.title, table.columns, table.rows, table.align, (*table.notes, str(found)))

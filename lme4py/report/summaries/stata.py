@@ -1,0 +1,228 @@
+"""The printed summary of models of the keyword front door, in Stata's order, as a list of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy import special
+
+from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.linear import Fit
+from lme4py.inference.estimates.coefficients import coef_table, confidence_intervals, restriction_matrix, wald_statistic
+from lme4py.inference.estimates.dispersion import shown_dispersion
+from lme4py.inference.estimates.limits import unknown
+from lme4py.inference.estimates.parameters import fit_parameters
+from lme4py.inference.estimates.row_summary import no_random_test, row_summary
+from lme4py.inference.lrt.lrt import LRTestResult
+from lme4py.inference.uncertainty.variance_errors import variance_table
+from lme4py.report.summaries.generalised import approximation, closing, family_line
+from lme4py.report.summaries.parts import is_ordinal, threshold_table
+from lme4py.report.summaries.summary import DDF_NOTES, closing_table, right_aligned, rows_used
+from lme4py.report.tables.numbers import column_decimals, format_integer, format_p_value, format_value
+from lme4py.report.tables.table import Table
+
+__all__ = ["stata_tables"]
+
+AnyFit: TypeAlias = "Fit | GlmmFit"
+
+# Stata's names of the models, and of what the likelihood-ratio test compares them with.
+_MODELS = {
+    ("binomial", "logit"): ("logistic", "logistic model"),
+    ("binomial", "probit"): ("probit", "probit model"),
+    ("binomial", "cloglog"): ("complementary log-log", "complementary log-log model"),
+    ("poisson", "log"): ("Poisson", "Poisson model"),
+    ("nbinomial", "log"): ("negative binomial", "negative binomial model"),
+    ("gamma", "log"): ("gamma", "gamma model"),
+    ("ordinal", "logit"): ("ordered logistic", "ordered logistic model"),
+    ("ordinal", "probit"): ("ordered probit", "ordered probit model"),
+}
+_STRUCTURES = {"unstructured": "Unstructured", "diagonal": "Independent"}
+
+
+def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
+    """Header, groups, coefficients, random-effects parameters, thresholds, test against no random effects, verdict.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        None is `default_ddf` of the fit.
+    """
+    chosen = ddf or fit.default_ddf
+    tables = [_header(fit), _groups(fit), _coefficients(fit, chosen), _random_effects(fit)]
+    if is_ordinal(fit):
+        tables.append(_thresholds(fit))
+    last = closing(fit) if isinstance(fit, GlmmFit) else closing_table(fit)
+    test = _test_of_random_effects(fit)
+    return [*tables, *([Table("", (), (), (), (test,))] if test else []), last]
+
+
+def _names(fit: AnyFit) -> tuple[str, str]:
+    if isinstance(fit, Fit):
+        return ("REML" if fit.reml else "ML"), "linear model"
+    return _MODELS.get((fit.family.name, fit.family.link.name), ("GLM", "generalised linear model"))
+
+
+def _header(fit: AnyFit) -> Table:
+    same: Any = fit
+    rows = [("Formula:", fit.design.formula), ("Number of obs:", rows_used(same))]
+    if isinstance(fit, GlmmFit):
+        rows += [("Family and link:", family_line(fit)), ("Integration:", approximation(fit))]
+    likelihood = "Log restricted-likelihood:" if fit.reml else "Log likelihood:"
+    rows.append((likelihood, format_value(fit.log_likelihood, 4, 8)))
+    rows += _wald_row(fit)
+    return Table(
+        f"Mixed-effects {_names(fit)[0]} regression", ("", ""), tuple(rows), ("left", "left"), show_header=False
+    )
+
+
+def _wald_row(fit: AnyFit) -> list[tuple[str, str]]:
+    """The joint test of all coefficients but the constant."""
+    same: Any = fit
+    names = [name for name, place in zip(fit.design.x_names, fit.design.assign, strict=True) if place != 0]
+    if not names:
+        return []
+    rows = restriction_matrix(same, names)
+    if unknown(fit, rows).any():
+        return [(f"Wald chi2({len(names)}):", "not finite")]
+    test = wald_statistic(same, rows)
+    value = f"{format_value(test['chi2'], 2, 4)}, {_probability('Prob > chi2', test['p_value'])}"
+    return [(f"Wald chi2({len(names)}):", value)]
+
+
+def _groups(fit: AnyFit) -> Table:
+    """Levels from the outer to the inner: number of groups, smallest, mean and largest number of rows."""
+    same: Any = fit
+    found, counts = row_summary(same).group_rows, fit.design.n_groups
+    rows = tuple(
+        (group, str(counts[group]), *(format_integer(float(size)) for size in found[group]))
+        for group in reversed(list(counts))
+    )
+    columns = ("Group variable", "No. of groups", "Minimum", "Average", "Maximum")
+    return Table("Observations per group", columns, rows, ("left", *right_aligned(4)))
+
+
+def _limits_heading(fit: AnyFit) -> tuple[str, str]:
+    return f"[{100.0 * (1.0 - fit.design.conventions.alpha):g}% conf.", "interval]"
+
+
+def _coefficients(fit: AnyFit, ddf: str) -> Table:
+    same: Any = fit
+    table = coef_table(same, ddf)
+    limits = confidence_intervals(same, ddf=ddf)
+    decimals = column_decimals(table["std_error"].tolist())
+    columns: dict[str, list[str]] = {
+        fit.design.response_name: list(fit.design.x_names),
+        "Coefficient": [format_value(value, decimals) for value in table["estimate"].tolist()],
+        "Std. err.": [format_value(value, decimals) for value in table["std_error"].tolist()],
+    }
+    statistic = "z" if ddf == "normal" else "t"
+    if ddf != "normal":
+        columns["df"] = [format_value(value, 2, 2, least=1) for value in table["df"].tolist()]
+    columns[statistic] = [format_value(value, 2, 2, least=1) for value in table["statistic"].tolist()]
+    columns[f"P>|{statistic}|"] = [format_p_value(value) for value in table["p_value"].tolist()]
+    for heading, side in zip(_limits_heading(fit), ("lower", "upper"), strict=True):
+        columns[heading] = [format_value(value, decimals) for value in limits[side].tolist()]
+    rows = tuple(zip(*columns.values(), strict=True))
+    notes = (*DDF_NOTES.get(ddf, ()), *_vce_note(fit)) if rows else ("There are no fixed effects.",)
+    return Table("", tuple(columns), rows, ("left", *right_aligned(len(columns) - 1)), notes)
+
+
+def _vce_note(fit: AnyFit) -> tuple[str, ...]:
+    vce = fit.design.conventions.vce
+    if vce is None:
+        return ()
+    cluster = list(fit.design.n_groups)[-1] if vce == "robust" else vce
+    if isinstance(fit, Fit):
+        which = f"Standard errors of the coefficients are robust, for clusters in {cluster}"
+        return (f"{which}; those of the variances are the model's.",)
+    return (f"Standard errors are robust, for clusters in {cluster}.",)
+
+
+def _random_effects(fit: AnyFit) -> Table:
+    """Variances and covariances of each level, then the residual variance or the dispersion."""
+    rows: list[tuple[str, tuple[float, ...]]] = []
+    for t in reversed(range(len(fit.design.terms))):
+        term = fit.design.terms[t]
+        structure = term.structure if term.n_columns > 1 else "identity"
+        rows.append((f"{term.group}: {_STRUCTURES.get(structure, structure.capitalize())}", ()))
+        rows += [(f"  {name}", values) for name, values in _term_rows(fit, t)]
+    rows += list(_last_rows(fit))
+    numbers = np.array([values for _, values in rows if values])
+    decimals = column_decimals([abs(v) for v in numbers[:, :2].ravel().tolist() if v > 0.0] or [1.0])
+    cells = tuple(
+        (name, *(format_value(v, min(decimals, 6)) for v in values)) if values else (name, "", "", "", "")
+        for name, values in rows
+    )
+    columns = ("Random-effects parameters", "Estimate", "Std. err.", *_limits_heading(fit))
+    return Table("", columns, cells, ("left", *right_aligned(4)))
+
+
+def _entries(fit: AnyFit) -> list[tuple[Any, tuple[float, ...]]]:
+    """Parameters of the variance table with its rows."""
+    table = variance_table(fit, fit.design.conventions.alpha)
+    known = [p for p in fit_parameters(fit) if p.kind in ("sd", "corr", "sigma")]
+    # The dispersion, in the last row of the table, is no random effect.
+    return list(zip(known, map(tuple, table.to_numpy(dtype=np.float64).tolist()), strict=False))
+
+
+def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """Rows of one term; where effects share a variance it is shown once, for all of them."""
+    term = fit.design.terms[t]
+    own = [(p, row) for p, row in _entries(fit) if p.term == t]
+    if term.structure in ("identity", "exchangeable"):
+        together = " ".join(term.columns)
+        for kind, word in (("sd", "var"), ("corr", "cov")):
+            first = next((row for p, row in own if p.kind == kind), None)
+            if first is not None:
+                yield f"{word}({together})", first
+        return
+    for p, row in own:
+        pair = (p.first, p.second) if p.kind == "corr" else (p.first,)
+        yield f"{'cov' if p.kind == 'corr' else 'var'}({','.join(term.columns[j] for j in pair)})", row
+
+
+def _last_rows(fit: AnyFit) -> Iterator[tuple[str, tuple[float, ...]]]:
+    yield from (("var(Residual)", row) for p, row in _entries(fit) if p.kind == "sigma")
+    found = shown_dispersion(fit)
+    if found is not None and isinstance(fit, GlmmFit) and fit.family.name != "gaussian":
+        yield found.name, (found.estimate, found.std_error, found.lower, found.upper)
+
+
+def _thresholds(fit: AnyFit) -> Table:
+    table = threshold_table(fit)
+    half = -float(special.ndtri(fit.design.conventions.alpha / 2.0)) * table["std_error"]
+    parts = (table["estimate"], table["std_error"], table["estimate"] - half, table["estimate"] + half)
+    decimals = column_decimals(table["std_error"].tolist())
+    cells = [[format_value(float(value), decimals) for value in part] for part in parts]
+    columns = ("Thresholds", "Estimate", "Std. err.", *_limits_heading(fit))
+    rows = tuple(zip([str(name) for name in table.index], *cells, strict=True))
+    return Table("", columns, rows, ("left", *right_aligned(4)))
+
+
+def _test_of_random_effects(fit: AnyFit) -> str:
+    """The likelihood-ratio test against the model without random effects; empty where its data are gone.
+
+    Beside robust standard errors, which do not take the likelihood at its word, there is none, as in Stata.
+    """
+    test = None if fit.design.conventions.vce is not None else no_random_test(fit)
+    if test is None:
+        return ""
+    return f"LR test vs. {_names(fit)[1]}: {_statistic(test)}"
+
+
+def _statistic(test: LRTestResult) -> str:
+    chi2 = format_value(test.chi2, 2, 4)
+    if not test.boundary_corrected:
+        return f"chi2({test.df}) = {chi2}, {_probability('Prob > chi2', test.p_value)}. The test is conservative."
+    p = _probability("Prob >= chibar2", test.p_value)
+    if test.weights == {0: 0.5, 1: 0.5}:
+        return f"chibar2(01) = {chi2}, {p}."
+    return f"chibar2 = {chi2}, {p} ({test.note})."
+
+
+def _probability(what: str, value: float) -> str:
+    text = format_p_value(value)
+    return f"{what} < {text[1:]}" if text.startswith("<") else f"{what} = {text}"

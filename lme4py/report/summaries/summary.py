@@ -1,0 +1,174 @@
+"""The printed summary of a fit, as a list of tables."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lme4py.design.design import RandomTerm
+from lme4py.fits.linear import Fit
+from lme4py.inference.estimates.coefficients import coef_table
+from lme4py.inference.estimates.likelihood import aic, bic
+from lme4py.inference.estimates.row_summary import row_summary
+from lme4py.inference.estimates.variance import correlations, has_correlations, term_labels
+from lme4py.report.tables.numbers import column_decimals, format_column, format_integer, format_p_value, format_value
+from lme4py.report.tables.table import Align, Table
+
+DDF_NOTES = {
+    "satterthwaite": ("Degrees of freedom: Satterthwaite.",),
+    "kenward-roger": ("Degrees of freedom and standard errors: Kenward-Roger.",),
+}
+
+__all__ = ["DDF_NOTES", "coefficient_table", "random_effects_table", "right_aligned", "rows_used", "summary_tables"]
+
+
+def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
+    """Everything that the summary shows, in order.
+
+    Parameters
+    ----------
+    fit : Fit
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        Degrees of freedom of the fixed effects; `default_ddf` of the fit when not given.
+    """
+    tables = [header_table(fit), criterion_table(fit), residual_table(fit)]
+    tables += [random_effects_table(fit), group_table(fit), coefficient_table(fit, ddf)]
+    return [*tables, closing_table(fit)]
+
+
+def right_aligned(count: int) -> tuple[Align, ...]:
+    """The alignment of `count` columns of numbers."""
+    side: Align = "right"
+    return (side,) * count
+
+
+def header_table(fit: Fit) -> Table:
+    """Title, formula and the number of rows used."""
+    method = "REML" if fit.reml else "maximum likelihood"
+    rows = [("Formula:", fit.design.formula), ("Data:", rows_used(fit))]
+    limits = row_summary(fit).weight_range
+    if limits is not None:
+        rows.append(("Weights:", f"from {limits[0]:.4g} to {limits[1]:.4g}"))
+    title = f"Linear mixed model fit by {method}"
+    return Table(title, ("", ""), tuple(rows), ("left", "left"), show_header=False)
+
+
+def rows_used(fit: Fit) -> str:
+    """How many rows of the data the fit used, in words."""
+    total = int(fit.design.keep.size)
+    dropped = total - fit.design.n_obs
+    if dropped == 0:
+        return f"{total} rows, all used"
+    return f"{fit.design.n_obs} of {total} rows used, {dropped} dropped (missing values)"
+
+
+def criterion_table(fit: Fit) -> Table:
+    """The criterion that was minimised, the log-likelihood and the information criteria."""
+    name = "REML criterion" if fit.reml else "-2 log-lik."
+    logl = "REML log-lik." if fit.reml else "Log-lik."
+    values = (fit.criterion, fit.log_likelihood, aic(fit), bic(fit))
+    cells = tuple(format_value(value, 2, 6) for value in values)
+    columns = (name, logl, "AIC", "BIC", "Parameters", "Residual df")
+    row = (*cells, str(fit.n_params), str(fit.df_resid))
+    return Table("", columns, (row,), right_aligned(6))
+
+
+def residual_table(fit: Fit) -> Table:
+    """Minimum, quartiles and maximum of the scaled residuals (Pearson residuals of a generalised model)."""
+    title = "Scaled residuals" if isinstance(fit, Fit) else "Pearson residuals"
+    # These are of the order of one: what is left at the tenth decimal is rounding, and is shown as zero.
+    values = [round(value, 10) for value in row_summary(fit).residual_quartiles or ()]
+    cells = tuple(format_value(value, 3, 2, least=1) for value in values)
+    return Table(title, ("Min", "1Q", "Median", "3Q", "Max"), (cells,), right_aligned(5))
+
+
+def random_effects_table(fit: Fit) -> Table:
+    """Variances, standard deviations and correlations of each term, then the residual variance."""
+    terms = fit.design.terms
+    labels = term_labels(terms)
+    variances = [float(v) for cov in fit.covariance_estimates for v in np.diag(cov)] + [fit.sigma**2]
+    sds = [float(np.sqrt(v)) for v in variances]
+    names = [row for term, label in zip(terms, labels, strict=True) for row in _names(term, label)]
+    pairs = zip(terms, fit.covariance_estimates, strict=True)
+    corr = [row for term, cov in pairs for row in _correlation_rows(term, cov)]
+    width = max((len(row) for row in corr), default=0)
+    rows = tuple(
+        (group, name, variance, sd, *_filled(cells, width))
+        for (group, name), variance, sd, cells in zip(
+            [*names, ("Residual", "")],
+            format_column(variances),
+            format_column(sds),
+            [*corr, []],
+            strict=True,
+        )
+    )
+    columns = ("Group", "Name", "Variance", "Std. dev.", *_filled(["Corr."] if width else [], width))
+    align: tuple[Align, ...] = ("left", "left", *right_aligned(2 + width))
+    return Table("Random effects", columns, rows, align)
+
+
+def _names(term: RandomTerm, label: str) -> list[tuple[str, str]]:
+    return [(label if j == 0 else "", name) for j, name in enumerate(term.columns)]
+
+
+def _correlation_rows(term: RandomTerm, covariance: np.ndarray) -> list[list[str]]:
+    """The lower triangle of the correlations, without the diagonal."""
+    if not has_correlations(term):
+        return [[] for _ in term.columns]
+    corr = correlations(covariance)
+    return [[_correlation(float(corr[j, i])) for i in range(j)] for j in range(term.n_columns)]
+
+
+def _correlation(value: float) -> str:
+    return format_value(value, 2, 1, least=1)
+
+
+def _filled(cells: list[str], width: int) -> list[str]:
+    return cells + [""] * (width - len(cells))
+
+
+def group_table(fit: Fit) -> Table:
+    """Number of levels of each grouping factor, and how many rows they have."""
+    found = row_summary(fit).group_rows
+    rows = tuple(
+        (group, str(n_levels), *(format_integer(float(size)) for size in found[group]))
+        for group, n_levels in fit.design.n_groups.items()
+    )
+    columns = ("Group", "Levels", "Min rows", "Mean", "Max")
+    return Table("Groups", columns, rows, ("left", *right_aligned(4)))
+
+
+def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
+    """Estimates, standard errors and tests, with the degrees of freedom of the fit where `ddf` is not given."""
+    chosen = fit.default_ddf if ddf is None else ddf
+    table = coef_table(fit, chosen)
+    se = table["std_error"].tolist()
+    decimals = column_decimals(se)
+    columns: dict[str, list[str]] = {
+        "": list(fit.design.x_names),
+        "Estimate": [format_value(value, decimals) for value in table["estimate"].tolist()],
+        "Std. error": [format_value(value, decimals) for value in se],
+    }
+    statistics = [format_value(value, 2, 2, least=1) for value in table["statistic"].tolist()]
+    columns |= _test_columns(chosen, statistics, table["df"].tolist(), table["p_value"].tolist())
+    rows = tuple(zip(*columns.values(), strict=True))
+    notes = DDF_NOTES.get(chosen, ()) if rows else ("There are no fixed effects.",)
+    return Table("Fixed effects", tuple(columns), rows, ("left", *right_aligned(len(columns) - 1)), notes)
+
+
+def _test_columns(ddf: str, statistics: list[str], df: list[float], p: list[float]) -> dict[str, list[str]]:
+    p_values = [format_p_value(value) for value in p]
+    if ddf == "normal":
+        return {"z value": statistics, "P(>|z|)": p_values}
+    shown = [format_integer(value) if ddf == "residual" else format_value(value, 2, 2, least=1) for value in df]
+    return {"df": shown, "t value": statistics, "P(>|t|)": p_values}
+
+
+def closing_table(fit: Fit) -> Table:
+    """The notes of the design (dropped columns among them) and the verdict on convergence, as sentences."""
+    return Table("", (), (), (), (*(_sentence(note) for note in fit.design.notes), fit.certificate.verdict))
+
+
+def _sentence(note: str) -> str:
+    """`note` with a capital letter and a full stop."""
+    text = note[:1].upper() + note[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -1,0 +1,354 @@
+"""Results as tidy data frames (broom.mixed's shapes) and as plain Python for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import special
+
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.linear import Fit
+from lme4py.inference.estimates import generalised as glmm
+from lme4py.inference.estimates.coefficients import chosen_alpha, coef_table, confidence_intervals, covariance_frame
+from lme4py.inference.estimates.dispersion import shown_dispersion
+from lme4py.inference.estimates.intervals import intervals
+from lme4py.inference.estimates.likelihood import aic, bic
+from lme4py.inference.estimates.parameters import DISPERSION, fit_parameters
+from lme4py.inference.estimates.random_effects import coef, conditional_modes, conditional_sds
+from lme4py.inference.estimates.variance import VarianceEntry, var_corr, variance_components
+from lme4py.inference.uncertainty.variance_errors import wald_limits
+from lme4py.report.summaries.parts import AnyFit, entries, threshold_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["EFFECTS", "glance", "optimisation_log", "tidy", "to_dict"]
+
+EFFECTS = ("fixed", "ran_pars", "ran_vals", "ran_coefs")
+SCALES = ("sdcor", "vcov")
+_COLUMNS = ("effect", "group", "level", "term", "estimate", "std_error", "statistic", "p_value")
+_LIMITS = ("conf_low", "conf_high")
+_NAN = float("nan")
+
+
+def tidy(
+    fit: AnyFit,
+    ddf: str | None = None,
+    effects: str | Sequence[str] = ("fixed", "ran_pars"),
+    conf_int: bool = False,
+    conf_level: float | None = None,
+    conf_method: str = "wald",
+    scales: str = "sdcor",
+    exponentiate: bool = False,
+) -> pd.DataFrame:
+    """One row per parameter, in the shape of broom.mixed.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    ddf : str, optional
+        Degrees of freedom of the tests (and the Wald limits) of the fixed effects; `default_ddf` of the fit when not
+        given.
+    effects : str or sequence of {"fixed", "ran_pars", "ran_vals", "ran_coefs"}
+        Fixed effects (and thresholds), standard deviations and correlations of the random effects (and the dispersion),
+        conditional modes, and coefficients of each level. Rows come in the order asked for.
+    conf_int : bool
+        Add the columns conf_low and conf_high.
+    conf_level : float, optional
+        That of the fit when not given.
+    conf_method : {"wald", "profile", "boot"}
+        For fixed effects and `ran_pars`; limits of conditional modes are always normal.
+    scales : {"sdcor", "vcov"}
+        `ran_pars` as standard deviations and correlations (``sd__x``, ``cor__a.b``), or as variances and covariances
+        (``var__x``, ``cov__a.b``; without limits).
+    exponentiate : bool
+        exp of the fixed effects and their limits; their standard errors by the delta method.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns effect, group, level (only with `ran_vals` or `ran_coefs`), term, estimate, std_error, statistic,
+        p_value, conf_low, conf_high. NaN where a quantity has no standard error, test or limit.
+
+    Raises
+    ------
+    OptionError
+    """
+    wanted = _check_effects(effects)
+    if scales not in SCALES:
+        raise OptionError(f"scales={scales!r} is not known.{did_you_mean(str(scales), SCALES)} Use 'sdcor' or 'vcov'.")
+    alpha = _alpha(fit, conf_level) if conf_int else None
+    blocks = []
+    for effect in wanted:
+        if effect == "fixed":
+            blocks += _fixed_blocks(fit, ddf, alpha, conf_method, exponentiate)
+        elif effect == "ran_pars":
+            blocks += [_parameter_block(fit, alpha, conf_method, scales), *_dispersion_blocks(fit, alpha, conf_method)]
+        else:
+            blocks += _level_blocks(fit, effect, alpha)
+    return _stacked(blocks, "ran_vals" in wanted or "ran_coefs" in wanted, conf_int)
+
+
+def _check_effects(effects: str | Sequence[str]) -> list[str]:
+    wanted = [effects] if isinstance(effects, str) else list(effects)
+    for effect in wanted:
+        if effect not in EFFECTS:
+            raise OptionError(
+                f"effects names {effect!r}.{did_you_mean(str(effect), EFFECTS)} Use some of {', '.join(EFFECTS)}."
+            )
+    if not wanted:
+        raise OptionError(f"effects is empty; give some of {', '.join(EFFECTS)}.")
+    return list(dict.fromkeys(wanted))
+
+
+def _alpha(fit: AnyFit, level: Any) -> float:
+    """One minus the confidence level."""
+    if level is None:
+        return chosen_alpha(fit, None)
+    if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not 0.0 < level < 1.0:
+        raise OptionError(f"`conf_level` is {level!r}; give a number between 0 and 1, such as 0.95.")
+    return 1.0 - float(level)
+
+
+def _stacked(blocks: list[dict[str, Any]], levels: bool, limits: bool) -> pd.DataFrame:
+    import pandas as pd
+
+    names = [name for name in _COLUMNS if levels or name != "level"] + list(_LIMITS if limits else ())
+    frames = [pd.DataFrame({name: _column(block, name) for name in names}) for block in blocks]
+    table = pd.concat(frames, ignore_index=True)
+    # As objects, so that the missing group of a fixed effect stays None.
+    for name in ("group", "level"):
+        if name in table:
+            cells = [cell for block in blocks for cell in _column(block, name)]
+            table[name] = pd.Series(cells, index=table.index, dtype=object)
+    return table
+
+
+def _column(block: dict[str, Any], name: str) -> Any:
+    n = len(block["term"])
+    if name == "effect":
+        return [block["effect"]] * n
+    if name in ("group", "level"):
+        return block.get(name, [None] * n)
+    return block.get(name, np.full(n, _NAN))
+
+
+def _fixed_blocks(
+    fit: AnyFit, ddf: str | None, alpha: float | None, method: str, exponentiate: bool
+) -> list[dict[str, Any]]:
+    table = coef_table(_any(fit), ddf)
+    block: dict[str, Any] = {"effect": "fixed", "term": list(table.index)}
+    block |= {name: table[name].to_numpy(dtype=np.float64) for name in _COLUMNS[4:]}
+    if alpha is not None:
+        block |= _limit_columns(_fixed_limits(fit, ddf, alpha, method))
+    if exponentiate:
+        block["std_error"] = np.exp(block["estimate"]) * block["std_error"]
+        block |= {name: np.exp(block[name]) for name in ("estimate", *_LIMITS) if name in block}
+    cuts = threshold_table(fit)
+    if cuts.empty:
+        return [block]
+    own: dict[str, Any] = {"effect": "threshold", "term": list(cuts.index)}
+    own |= {name: cuts[name].to_numpy(dtype=np.float64) for name in _COLUMNS[4:]}
+    if alpha is not None:
+        half = -special.ndtri(alpha / 2.0) * own["std_error"]
+        own |= {"conf_low": own["estimate"] - half, "conf_high": own["estimate"] + half}
+    return [block, own]
+
+
+def _fixed_limits(fit: AnyFit, ddf: str | None, alpha: float, method: str) -> Any:
+    if method == "wald":
+        return confidence_intervals(_any(fit), alpha, "wald", "fixed", ddf).to_numpy(dtype=np.float64)
+    return intervals(fit, alpha, method, "fixed").to_numpy(dtype=np.float64)
+
+
+def _limit_columns(limits: Any) -> dict[str, Any]:
+    return dict(zip(_LIMITS, np.asarray(limits, dtype=np.float64).reshape(-1, 2).T, strict=True))
+
+
+def _parameter_block(fit: AnyFit, alpha: float | None, method: str, scales: str) -> dict[str, Any]:
+    found = entries(fit)
+    block: dict[str, Any] = {
+        "effect": "ran_pars",
+        "group": [entry.group for entry in found],
+        "term": [_random_term(entry, scales) for entry in found],
+        "estimate": np.array([getattr(entry, scales) for entry in found], dtype=np.float64),
+    }
+    if alpha is None or scales == "vcov":
+        return block
+    # The same order: each term's standard deviations, its correlations, and the residual one at the end.
+    wanted = [p for p in fit_parameters(fit) if p.kind in ("sd", "corr", "sigma")]
+    if method == "wald":
+        return block | _limit_columns(wald_limits(fit, wanted, alpha))
+    return block | _limit_columns(intervals(fit, alpha, method, [p.name for p in wanted]))
+
+
+def _dispersion_blocks(fit: AnyFit, alpha: float | None, method: str) -> list[dict[str, Any]]:
+    """The dispersion, where it is no residual variance."""
+    found = shown_dispersion(fit, alpha)
+    if found is None or any(entry.name1 is None for entry in entries(fit)):
+        return []
+    block: dict[str, Any] = {"effect": "dispersion", "term": [found.name]}
+    block |= {"estimate": np.array([found.estimate]), "std_error": np.array([found.std_error])}
+    if alpha is None:
+        return [block]
+    limits = (found.lower, found.upper) if method == "wald" else intervals(fit, alpha, method, [DISPERSION])
+    return [block | _limit_columns(limits)]
+
+
+def _random_term(entry: VarianceEntry, scales: str) -> str:
+    own, cross = ("sd", "cor") if scales == "sdcor" else ("var", "cov")
+    if entry.name1 is None:
+        return f"{own}__Observation"
+    return f"{own}__{entry.name1}" if entry.name2 is None else f"{cross}__{entry.name1}.{entry.name2}"
+
+
+def _level_blocks(fit: AnyFit, effect: str, alpha: float | None) -> list[dict[str, Any]]:
+    same = _any(fit)
+    frames = conditional_modes(same) if effect == "ran_vals" else coef(same)
+    errors = conditional_sds(same) if effect == "ran_vals" else {}
+    blocks = []
+    for group, frame in frames.items():
+        k, n = frame.shape[1], frame.shape[0]
+        block: dict[str, Any] = {
+            "effect": effect,
+            "group": [group] * (k * n),
+            "level": list(frame.index) * k,
+            "term": [name for name in frame.columns for _ in range(n)],
+            "estimate": frame.to_numpy(dtype=np.float64).T.ravel(),
+        }
+        if group in errors:
+            block["std_error"] = errors[group].to_numpy(dtype=np.float64).T.ravel()
+            if alpha is not None:
+                half = -special.ndtri(alpha / 2.0) * block["std_error"]
+                block |= {"conf_low": block["estimate"] - half, "conf_high": block["estimate"] + half}
+        blocks.append(block)
+    return blocks
+
+
+def _any(fit: AnyFit) -> Any:
+    """The functions for linear models read only what both kinds of fit have."""
+    return fit
+
+
+# --- one row, and plain Python ----------------------------------------------------------------------------------
+
+
+def glance(fit: AnyFit) -> pd.DataFrame:
+    """One row with the sizes of the model, its criterion and what is known about the optimum.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    """
+    import pandas as pd
+
+    return pd.DataFrame([overview(fit)])
+
+
+def overview(fit: AnyFit) -> dict[str, Any]:
+    """The cells of `glance`."""
+    same = _any(fit)
+    sizes = {"n_obs": fit.design.n_obs, "n_params": fit.n_params, "df_resid": fit.df_resid, "sigma": fit.sigma}
+    quality = {
+        "criterion": fit.criterion,
+        "log_likelihood": fit.log_likelihood,
+        "deviance": fit.criterion,
+        "aic": aic(same),
+        "bic": bic(same),
+        "converged": fit.certificate.converged,
+        "is_singular": fit.certificate.is_singular,
+    }
+    if isinstance(fit, Fit):
+        return {"reml": fit.reml, **sizes, **quality}
+    head = {"family": fit.family.name, "link": fit.family.link.name, "nAGQ": fit.nAGQ, "hessian": fit.hessian}
+    return {**head, **sizes, **quality, "dispersion": _dispersion(fit)}
+
+
+def _dispersion(fit: GlmmFit) -> float:
+    """As `MEGLMResult.dispersion`; NaN where that is None."""
+    found = shown_dispersion(fit)
+    if found is None:
+        return _NAN if fit.design.conventions.stata else 1.0
+    return found.estimate
+
+
+def optimisation_log(fit: Fit) -> pd.DataFrame:
+    """One row per evaluation: number, criterion, gradient_norm, radius, accepted, theta1, ..."""
+    import pandas as pd
+
+    rows = [
+        {
+            "number": step.number,
+            "criterion": step.criterion,
+            "gradient_norm": step.gradient_norm,
+            "radius": step.radius,
+            "accepted": step.accepted,
+            **{f"theta{i}": value for i, value in enumerate(step.theta, start=1)},
+        }
+        for step in fit.opt_log
+    ]
+    return pd.DataFrame(rows)
+
+
+def to_dict(fit: AnyFit, random_effects: bool = False) -> dict[str, Any]:
+    """The result as nested dicts and lists of plain Python values; what is not a finite number is None.
+
+    Parameters
+    ----------
+    fit : Fit or GlmmFit
+    random_effects : bool
+        The conditional modes too.
+    """
+    same, certificate = _any(fit), fit.certificate
+    generalised = isinstance(fit, GlmmFit)
+    head = {} if generalised else {"family": "gaussian", "link": "identity"}
+    parts: dict[str, Any] = {
+        "formula": fit.design.formula,
+        **head,
+        **overview(fit),
+        "n_groups": fit.design.n_groups,
+        "n_rows": int(fit.design.keep.size),
+        "fixed_effects": _table_records(coef_table(same)),
+        "cov_params": covariance_frame(same).to_numpy().tolist(),
+        "variance_components": (glmm.variance_components if generalised else variance_components)(same),
+        "var_corr": (glmm.var_corr if generalised else var_corr)(same).to_dict("records"),
+        "theta": fit.theta.tolist(),
+        "dropped": list(fit.design.dropped),
+        "notes": list(fit.design.notes),
+        "certificate": asdict(certificate),
+    }
+    cuts = threshold_table(fit)
+    if not cuts.empty:
+        parts["thresholds"] = _table_records(cuts)
+        parts["categories"] = list(same.categories)
+    if random_effects:
+        parts["random_effects"] = {g: _level_records(f) for g, f in conditional_modes(same).items()}
+    plain: dict[str, Any] = _plain(parts)
+    return plain
+
+
+def _table_records(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    return table.rename_axis("term").reset_index().to_dict("records")
+
+
+def _level_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    names = ["level", *map(str, frame.columns)]
+    return [dict(zip(names, row, strict=True)) for row in frame.itertuples(name=None)]
+
+
+def _plain(value: Any) -> Any:
+    """Replace arrays' scalars by Python's own and NaN or infinity by None, all the way down."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

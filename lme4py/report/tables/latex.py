@@ -1,0 +1,77 @@
+"""Tables as LaTeX (with the rules of the booktabs package)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from lme4py.report.tables.table import Table
+
+__all__ = ["render_latex"]
+
+_COMMANDS = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
+    "\n": " ",
+}
+_SPECIAL = re.compile("|".join(re.escape(character) for character in _COMMANDS))
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]\d+)?")
+_WITH_ERROR = re.compile(rf"({_NUMBER.pattern}) \(({_NUMBER.pattern})\)")
+
+
+def render_latex(tables: Sequence[Table]) -> str:
+    """Render tables as ``tabular`` environments; a comment names the packages that the document needs."""
+    preamble = r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"
+    body = "\n\n\\par\\medskip\n".join("\n".join(_lines(table)) for table in tables)
+    return f"{preamble}\n\n{body}\n"
+
+
+def escape(text: str) -> str:
+    """Replace every character that is special to LaTeX by a command that prints it."""
+    return _SPECIAL.sub(lambda match: _COMMANDS[match.group()], text)
+
+
+def _lines(table: Table) -> list[str]:
+    title = [rf"\par\noindent\textbf{{{escape(table.title)}}}\par\smallskip"] if table.title else []
+    notes = [rf"\par\smallskip\noindent {escape(note)}" for note in table.notes]
+    return title + (_tabular(table) if table.rows else []) + notes
+
+
+def _tabular(table: Table) -> list[str]:
+    sides = "".join("l" if side == "left" else "r" for side in table.align)
+    head = [_line(table.columns), r"\midrule"] if table.show_header else []
+    rows = [_line(row) for row in table.rows]
+    begin = rf"\noindent\begin{{tabular}}{{{sides}}}"
+    return [begin, r"\toprule", *head, *rows, r"\bottomrule", r"\end{tabular}"]
+
+
+def _line(cells: Sequence[str]) -> str:
+    # A row that begins with "[" would be read as the length argument of the "\\" before it.
+    text = " & ".join(_cell(cell) for cell in cells)
+    return ("{}" if text.startswith("[") else "") + text + r" \\"
+
+
+def _cell(cell: str) -> str:
+    pair = _WITH_ERROR.fullmatch(cell)
+    if pair is not None:
+        return f"{_number(pair[1])} ({_number(pair[4])})"
+    return escape(cell) if _NUMBER.fullmatch(cell) is None else _number(cell)
+
+
+def _number(cell: str) -> str:
+    mantissa, _, exponent = cell.partition("e")
+    # Math mode sets a true minus sign.
+    return f"${mantissa} \\times 10^{{{int(exponent)}}}$" if exponent else f"${mantissa}$"
