@@ -369,6 +369,9 @@ def glmm_fit(
             optimum = solve_glmm(finder, inside, settings, refine, nAGQ == 0, thorough)
         except DesignError as error:
             raise DesignError(f"{error}{range_hint(problem, design.x_names)}") from None
+        hint = "" if optimum.is_minimum else range_hint(problem, design.x_names)
+        if hint:
+            raise DesignError(f"the criterion has no minimum.{hint}")
         fit = _make_fit(design, family, data, nAGQ, hessian, finder, optimum)
     warn_of(fit, compare, stacklevel=4)
     return fit
