@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lme4py.data.frame import read_frame
 from lme4py.design.categories import ordinal_response
 from lme4py.design.coding import Variable, drop_unused, matrix_columns, model_columns, stack_columns
-from lme4py.design.design import Design, RandomTerm
+from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.fixed import (
     FixedPart,
     check_finite,
@@ -240,15 +240,8 @@ def _assemble(
         formula=parsed.text,
         response_name=response_name,
         y=y,
-        X=fixed.X,
-        x_names=fixed.names,
-        assign=fixed.assign,
-        fixed_labels=fixed.labels,
-        dropped=fixed.dropped,
-        alias=fixed.alias,
-        terms=terms,
+        predictors=(_predictor(fixed, terms, _total_offset(parsed, offset, values)),),
         weights=weights,
-        offset=_total_offset(parsed, offset, values),
         keep=rows.keep,
         # Names of an index can be changed in place.
         index=rows.frame.index.copy(deep=True),
@@ -271,6 +264,10 @@ def _assemble(
         labelled=rows.frame.labelled,
         source=rows.frame.again().again,
     )
+
+
+def _predictor(fixed: FixedPart, terms: tuple[RandomTerm, ...], offset: FloatArray | None) -> Predictor:
+    return Predictor(fixed.X, fixed.names, fixed.assign, fixed.labels, terms, offset, fixed.dropped, fixed.alias)
 
 
 def _response(
@@ -361,5 +358,5 @@ def _random_term(
     if block is None:
         block = stack_columns(columns, n, order="C")
         check_finite(block, names, f"column {{name}} of {bar.label}")
-    term = RandomTerm(grouping.name, names, grouping.levels, codes, block, bar.structure, bar.label)
+    term = RandomTerm(grouping.name, names, grouping.levels, bar.structure, bar.label, codes, block)
     return term, BarRecipe(bar.label, bar.terms, variables, bar.group, grouping, len(names))

@@ -56,7 +56,7 @@ def with_conventions(design: Design, conventions: Conventions) -> Design:
         return replace(design, conventions=conventions)
     terms = tuple(replace(term, columns=_renamed(term.columns)) for term in design.terms)
     names = _renamed(design.x_names)
-    return replace(design, conventions=conventions, x_names=names, terms=terms)
+    return replace(design, conventions=conventions).with_predictor(names=names, terms=terms)
 
 
 def _renamed(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""What a formula and data become: the arrays that the engine works on."""
+"""What a formula and data become: the arrays that the engine works on, and the plan of them that holds no rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from lme4py.design.recipe import Recipe
     from lme4py.design.response import ResponseData
 
+__all__ = ["Design", "DesignPlan", "Predictor", "PredictorPlan", "RandomTerm", "TermPlan"]
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
-class RandomTerm:
-    """One random-effects term: k columns that vary over the J levels of a grouping factor.
+class TermPlan:
+    """One random-effects term without its rows.
 
     Attributes
     ----------
@@ -37,10 +39,6 @@ class RandomTerm:
         Names of the k columns.
     levels : tuple
         The J levels that occur, in order: the user's own objects for a plain factor, ``"lo:308"`` for an interaction.
-    codes : ndarray of int, shape (n,)
-        Level of each row, 0 .. J-1; 32 bits each, so convert them before arithmetic that could leave that range.
-    values : ndarray of float, shape (n, k)
-        The raw model matrix of the term.
     structure : str
         "unstructured" (k(k+1)/2 theta), "diagonal" (k theta), "identity" (1 theta) or "exchangeable" (2 theta).
     label : str
@@ -50,8 +48,6 @@ class RandomTerm:
     group: str
     columns: tuple[str, ...]
     levels: tuple[Any, ...]
-    codes: IntArray
-    values: FloatArray
     structure: str
     label: str
 
@@ -70,9 +66,143 @@ class RandomTerm:
         return sizes[self.structure]
 
 
+@dataclass(frozen=True, slots=True)
+class RandomTerm(TermPlan):
+    """One random-effects term: k columns that vary over the J levels of a grouping factor.
+
+    Attributes
+    ----------
+    codes : ndarray of int, shape (n,)
+        Level of each row, 0 .. J-1; 32 bits each, so convert them before arithmetic that could leave that range.
+    values : ndarray of float, shape (n, k)
+        The raw model matrix of the term.
+    """
+
+    codes: IntArray
+    values: FloatArray
+
+    @property
+    def plan(self) -> TermPlan:
+        """The term without its rows."""
+        return TermPlan(self.group, self.columns, self.levels, self.structure, self.label)
+
+
+@dataclass(frozen=True)
+class PredictorPlan(Frozen):
+    """One linear predictor without its rows.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the p columns of X.
+    assign : tuple of int
+        For each column of X the index (1, 2, ...) of its term in `labels`; 0 for the intercept.
+    labels : tuple of str
+        Of the fixed terms.
+    terms : tuple of TermPlan
+        In lme4's order: number of levels, decreasing.
+    dropped : tuple of str
+        Columns that were linear combinations of the ones before them.
+    alias : ndarray of float, shape (p, number dropped), or None
+        Each dropped column as a combination of the columns of X; None when nothing was dropped.
+    link : str or None
+        Name of the link between the predictor and what it predicts; None is that of the family.
+    name : str
+        What it predicts: "conditional" is the mean (for ordered categories the location).
+    """
+
+    names: tuple[str, ...]
+    assign: tuple[int, ...]
+    labels: tuple[str, ...]
+    terms: tuple[TermPlan, ...] = ()
+    dropped: tuple[str, ...] = ()
+    alias: FloatArray | None = None
+    link: str | None = None
+    name: str = "conditional"
+
+
+@dataclass(frozen=True)
+class Predictor(Frozen):
+    """One linear predictor on the rows used: eta = X beta + Z b + offset.
+
+    Attributes
+    ----------
+    X : ndarray of float, shape (n, p)
+        Fixed-effects model matrix, full column rank.
+    names, assign, labels, dropped, alias, link, name
+        As in `PredictorPlan`.
+    terms : tuple of RandomTerm
+        In lme4's order: number of levels, decreasing.
+    offset : ndarray of float, shape (n,), or None
+        Known part of the predictor.
+    """
+
+    X: FloatArray
+    names: tuple[str, ...]
+    assign: tuple[int, ...]
+    labels: tuple[str, ...] = ()
+    terms: tuple[RandomTerm, ...] = ()
+    offset: FloatArray | None = None
+    dropped: tuple[str, ...] = ()
+    alias: FloatArray | None = None
+    link: str | None = None
+    name: str = "conditional"
+
+    @property
+    def n_columns(self) -> int:
+        """Number of fixed effects, p."""
+        return len(self.names)
+
+    @property
+    def n_theta(self) -> int:
+        """Number of covariance parameters of the terms."""
+        return sum(term.n_theta for term in self.terms)
+
+    @property
+    def plan(self) -> PredictorPlan:
+        """The predictor without its rows."""
+        terms = tuple(term.plan for term in self.terms)
+        return PredictorPlan(
+            self.names, self.assign, self.labels, terms, self.dropped, self.alias, self.link, self.name
+        )
+
+
+@dataclass(frozen=True)
+class DesignPlan(Frozen):
+    """A design without its rows: what new data, slim fits and other machines need.
+
+    Attributes
+    ----------
+    formula : str
+        As the user wrote it.
+    response_name : str
+    predictors : tuple of PredictorPlan
+    recipe : Recipe
+        What is needed to build the same columns for new data; small, picklable.
+    na_action : str
+        "omit" | "exclude" | "raise".
+    notes : tuple of str
+        Plain sentences worth showing to the user.
+    n_rows, n_obs : int
+        Number of rows of the user's data, and of those used.
+    """
+
+    formula: str
+    response_name: str
+    predictors: tuple[PredictorPlan, ...]
+    recipe: Recipe
+    na_action: str
+    notes: tuple[str, ...]
+    n_rows: int
+    n_obs: int
+
+
 @dataclass(frozen=True)
 class Design(Frozen):
     """The first modular step: formula and data as arrays.
+
+    Most models have one linear predictor; `X`, `x_names`, `assign`, `fixed_labels`, `dropped`, `alias`, `terms` and
+    `offset` are those of the first.
 
     Attributes
     ----------
@@ -80,29 +210,13 @@ class Design(Frozen):
         As the user wrote it.
     response_name : str
     y : ndarray of float, shape (n,), or (n, 2) for ``cbind()``
-    X : ndarray of float, shape (n, p)
-        Fixed-effects model matrix, full column rank.
-    x_names : tuple of str
-    assign : tuple of int
-        For each column of X the index (1, 2, ...) of its term in `fixed_labels`; 0 for the intercept.
-    fixed_labels : tuple of str
-        Labels of the fixed terms.
-    dropped : tuple of str
-        Columns that were linear combinations of the ones before them.
-    terms : tuple of RandomTerm
-        In lme4's order: number of levels, decreasing.
+    predictors : tuple of Predictor
     weights : ndarray of float, shape (n,), or None
         Prior weights, positive.
-    offset : ndarray of float, shape (n,), or None
-        Sum of the `offset` argument and the formula's ``offset()`` terms.
     keep : ndarray of bool, shape (n_data,)
         Rows of the user's data that are used.
     index : pandas.Index
         Labels of all n_data rows of the user's data.
-    labelled : bool
-        Whether these are the user's own labels; False where they count the rows.
-    source : callable, or None
-        Gives the data of the user's, for columns that the fit does not keep; a reference, which is not pickled.
     na_action : str
         "omit" | "exclude" | "raise".
     recipe : Recipe
@@ -111,32 +225,27 @@ class Design(Frozen):
         Plain sentences worth showing to the user (dropped columns, `||` with a factor, ...).
     response : ResponseData or None
         The response of a generalised model, checked for its family.
-    alias : ndarray of float, shape (p, number dropped), or None
-        Each dropped column as a combination of the columns of X; None when nothing was dropped.
     columns : mapping of str to Column, or None
         The columns of the data that the formula, the weights and the offset use, on the rows used.
     conventions : Conventions
         What the front door wants from the results.
+    labelled : bool
+        Whether the labels of `index` are the user's own; False where they count the rows.
+    source : callable, or None
+        Gives the data of the user's, for columns that the fit does not keep; a reference, which is not pickled.
     """
 
     formula: str
     response_name: str
     y: FloatArray
-    X: FloatArray
-    x_names: tuple[str, ...]
-    assign: tuple[int, ...]
-    fixed_labels: tuple[str, ...]
-    dropped: tuple[str, ...]
-    terms: tuple[RandomTerm, ...]
+    predictors: tuple[Predictor, ...]
     weights: FloatArray | None
-    offset: FloatArray | None
     keep: NDArray[np.bool_]
     index: pd.Index
     na_action: str
     recipe: Recipe
     notes: tuple[str, ...] = ()
     response: ResponseData | None = None
-    alias: FloatArray | None = None
     columns: Mapping[str, Column] | None = None
     conventions: Conventions = field(default_factory=Conventions)
     labelled: bool = True
@@ -144,6 +253,74 @@ class Design(Frozen):
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"source": None}
+
+    def with_predictor(self, **changes: Any) -> Design:
+        """The same design with another first predictor.
+
+        Parameters
+        ----------
+        **changes
+            Fields of `Predictor`.
+        """
+        return replace(self, predictors=(replace(self.predictors[0], **changes), *self.predictors[1:]))
+
+    @property
+    def plan(self) -> DesignPlan:
+        """The design without its rows."""
+        return DesignPlan(
+            self.formula,
+            self.response_name,
+            tuple(predictor.plan for predictor in self.predictors),
+            self.recipe,
+            self.na_action,
+            self.notes,
+            self.n_rows,
+            self.n_obs,
+        )
+
+    # --- the first predictor --------------------------------------------------------------------------------
+
+    @property
+    def X(self) -> FloatArray:
+        """Fixed-effects model matrix, (n, p)."""
+        return self.predictors[0].X
+
+    @property
+    def x_names(self) -> tuple[str, ...]:
+        """Names of the columns of X."""
+        return self.predictors[0].names
+
+    @property
+    def assign(self) -> tuple[int, ...]:
+        """For each column of X the index (1, 2, ...) of its term in `fixed_labels`; 0 for the intercept."""
+        return self.predictors[0].assign
+
+    @property
+    def fixed_labels(self) -> tuple[str, ...]:
+        """Labels of the fixed terms."""
+        return self.predictors[0].labels
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Columns that were linear combinations of the ones before them."""
+        return self.predictors[0].dropped
+
+    @property
+    def alias(self) -> FloatArray | None:
+        """Each dropped column as a combination of the columns of X, (p, number dropped), or None."""
+        return self.predictors[0].alias
+
+    @property
+    def terms(self) -> tuple[RandomTerm, ...]:
+        """Random-effects terms in lme4's order: number of levels, decreasing."""
+        return self.predictors[0].terms
+
+    @property
+    def offset(self) -> FloatArray | None:
+        """Sum of the `offset` argument and the formula's ``offset()`` terms, (n,), or None."""
+        return self.predictors[0].offset
+
+    # --- sizes ----------------------------------------------------------------------------------------------
 
     @property
     def n_rows(self) -> int:

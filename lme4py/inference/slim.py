@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from lme4py.design.design import Design, RandomTerm
+from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.response import ResponseData
 from lme4py.errors import Lme4Error
 from lme4py.fits.generalised import GlmmFit
@@ -185,15 +185,21 @@ def _dropped(name: str, array: Any) -> Any:
 
 
 def _slim_design(design: Design) -> Design:
-    names = {"y": "response", "X": "model matrix", "weights": "weights", "offset": "offset", "keep": "rows used"}
+    names = {"y": "response", "weights": "weights", "keep": "rows used"}
     changes: dict[str, Any] = {name: _dropped(what, getattr(design, name)) for name, what in names.items()}
     index: Any = DroppedRows("row labels", (len(design.index),))
     columns: Any = DroppedRows("columns of the data", (design.n_obs,))
     response = None if design.response is None else _slim_response(design.response)
     conventions = replace(design.conventions, clusters=_dropped("clusters of the rows", design.conventions.clusters))
-    terms = tuple(_slim_term(term) for term in design.terms)
     changes |= {"index": index, "source": None, "columns": columns, "response": response}
-    return replace(design, **changes, terms=terms, conventions=conventions)
+    predictors = tuple(_slim_predictor(predictor) for predictor in design.predictors)
+    return replace(design, **changes, predictors=predictors, conventions=conventions)
+
+
+def _slim_predictor(predictor: Predictor) -> Predictor:
+    names = {"X": "model matrix", "offset": "offset"}
+    changes: dict[str, Any] = {name: _dropped(what, getattr(predictor, name)) for name, what in names.items()}
+    return replace(predictor, **changes, terms=tuple(_slim_term(term) for term in predictor.terms))
 
 
 def _slim_response(data: ResponseData) -> ResponseData:

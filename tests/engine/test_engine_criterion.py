@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dense_models import DESIGNS, dense, make_design, make_term, random_theta
+from dense_models import DESIGNS, changed, dense, make_design, make_term, random_theta
 from scipy import linalg
 
 import lme4py
@@ -110,7 +110,7 @@ def test_average_information(name, reml):
     # The same model in the engine's columns: those of each term times S, weights with mean one.
     terms = tuple(replace(t, values=t.values @ S) for t, S in zip(design.terms, scaling.S, strict=True))
     weights = None if design.weights is None else design.weights / scaling.weight_scale
-    expected = dense(replace(design, terms=terms, weights=weights), theta, reml)
+    expected = dense(changed(design, terms=terms, weights=weights), theta, reml)
     for ours, theirs in (
         (found.hessian - curvature, expected.average_information),
         (found.gradient, expected.gradient),

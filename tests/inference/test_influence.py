@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from dense_models import changed
 from influence_models import (
     FORMULAS,
     MODELS,
@@ -105,7 +106,7 @@ def refitted(fit: Any, rows: np.ndarray) -> Any:
     for term in design.terms:
         levels, codes = np.unique(term.codes[keep], return_inverse=True)
         terms.append(replace(term, codes=codes, values=term.values[keep], levels=tuple(range(levels.size))))
-    smaller = replace(
+    smaller = changed(
         design,
         y=design.y[keep],
         X=design.X[keep],

@@ -5,7 +5,7 @@ Nothing here uses the engine: the marginal covariance V is formed and inverted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +14,14 @@ import pandas as pd
 from scipy import linalg
 from threadpoolctl import ThreadpoolController
 
-from lme4py.design.design import Design, RandomTerm
+from lme4py.design.design import Design, Predictor, RandomTerm
+
+
+def changed(design: Design, **changes: Any) -> Design:
+    """A design with other fields, among them those of its only predictor."""
+    own = {f.name for f in fields(Predictor)}
+    predictor = {name: changes.pop(name) for name in own & changes.keys()}
+    return replace(design, **changes).with_predictor(**predictor)
 
 
 def make_term(group: str, codes: np.ndarray, values: np.ndarray, structure: str = "unstructured") -> RandomTerm:
@@ -23,7 +30,7 @@ def make_term(group: str, codes: np.ndarray, values: np.ndarray, structure: str 
     columns = tuple(f"c{i}" for i in range(values.shape[1]))
     levels, codes = np.unique(codes, return_inverse=True)
     label = f"({' + '.join(columns)} | {group})"
-    return RandomTerm(group, columns, tuple(levels.tolist()), codes.astype(np.intp), values, structure, label)
+    return RandomTerm(group, columns, tuple(levels.tolist()), structure, label, codes.astype(np.intp), values)
 
 
 def make_design(y: np.ndarray, X: np.ndarray, terms: list[RandomTerm], **changes: Any) -> Design:
@@ -33,20 +40,14 @@ def make_design(y: np.ndarray, X: np.ndarray, terms: list[RandomTerm], **changes
         formula="y ~ x",
         response_name="y",
         y=y,
-        X=X,
-        x_names=tuple(f"x{i}" for i in range(p)),
-        assign=tuple(range(p)),
-        fixed_labels=(),
-        dropped=(),
-        terms=tuple(terms),
+        predictors=(Predictor(X, tuple(f"x{i}" for i in range(p)), tuple(range(p)), terms=tuple(terms)),),
         weights=None,
-        offset=None,
         keep=np.ones(n, dtype=bool),
         index=pd.RangeIndex(n),
         na_action="omit",
         recipe=SimpleNamespace(),  # type: ignore[arg-type]
     )
-    return replace(plain, **changes)
+    return changed(plain, **changes)
 
 
 def _designs() -> dict[str, Design]:

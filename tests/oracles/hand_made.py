@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from dense_models import changed
 from scipy import linalg
 
-from lme4py.design.design import Design, RandomTerm
+from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.engine.certificate import Certificate, Evaluation
 from lme4py.errors import IdentificationWarning
 from lme4py.fits.linear import Fit, lmm_criterion
@@ -30,7 +31,7 @@ def random_term(group: str, columns: dict[str, np.ndarray], codes: np.ndarray, *
     levels = tuple(chr(ord("a") + i) for i in range(int(codes.max()) + 1))
     label = f"({' + '.join(columns)} | {group})"
     term = RandomTerm(
-        group, tuple(columns), levels, codes, np.column_stack(list(columns.values())), "unstructured", label
+        group, tuple(columns), levels, "unstructured", label, codes, np.column_stack(list(columns.values()))
     )
     return replace(term, **changes)
 
@@ -42,21 +43,23 @@ def design(y: np.ndarray, X: dict[str, np.ndarray], terms: tuple[RandomTerm, ...
         formula="y ~ " + " + ".join([*X, *(term.label for term in terms)]),
         response_name="y",
         y=y,
-        X=np.column_stack(list(X.values())) if X else np.empty((n, 0)),
-        x_names=tuple(X),
-        assign=tuple(range(len(X))),
-        fixed_labels=tuple(X)[1:],
-        dropped=(),
-        terms=terms,
+        predictors=(
+            Predictor(
+                np.column_stack(list(X.values())) if X else np.empty((n, 0)),
+                tuple(X),
+                tuple(range(len(X))),
+                tuple(X)[1:],
+                terms,
+            ),
+        ),
         weights=None,
-        offset=None,
         keep=np.ones(n, dtype=bool),
         index=pd.Index([f"r{i}" for i in range(n)], name="row"),
         na_action="omit",
         recipe=SimpleNamespace(),  # type: ignore[arg-type]
         notes=(),
     )
-    return replace(plain, **changes)
+    return changed(plain, **changes)
 
 
 def _factors(terms: tuple[RandomTerm, ...], theta: np.ndarray) -> list[np.ndarray]:

@@ -257,7 +257,7 @@ def test_summary_says_how_many_rows_were_dropped():
 
 
 def test_summary_ends_with_notes_and_verdict():
-    made = replace(hand_made.slopes_design(), notes=("column z is left out: x determines it",), dropped=("z",))
+    made = hand_made.slopes_design(notes=("column z is left out: x determines it",), dropped=("z",))
     verdict = "Not converged: try more evaluations."
     fit = hand_made.dense_fit(made, np.array([1.0, 0.1, 0.2]), certificate=hand_made.certificate(verdict=verdict))
     lines = MixedResult(fit).summary().splitlines()
@@ -278,7 +278,7 @@ def test_summary_shows_weights():
 
 def test_summary_without_fixed_effects():
     made = hand_made.slopes_design()
-    made = replace(made, X=np.empty((24, 0)), x_names=(), assign=())
+    made = made.with_predictor(X=np.empty((24, 0)), names=(), assign=())
     result = MixedResult(hand_made.dense_fit(made, np.array([1.0, 0.1, 0.2])))
     assert "There are no fixed effects." in result.summary()
     assert result.params.empty

@@ -153,7 +153,7 @@ def test_var_corr_lists_variances_then_covariances(crossed):
 def test_structures_without_covariances_show_none(structure, theta):
     made = hand_made.slopes_design()
     term = replace(made.terms[0], structure=structure)
-    result = MixedResult(hand_made.dense_fit(replace(made, terms=(term,)), np.array(theta)))
+    result = MixedResult(hand_made.dense_fit(made.with_predictor(terms=(term,)), np.array(theta)))
     assert list(result.variance_components) == ["var(_cons)", "var(x)", "var(Residual)"]
     assert result.var_corr()["name2"].tolist() == [None, None, None]
     assert "Corr." not in result.summary()
@@ -237,7 +237,7 @@ def test_coef_adds_every_term(crossed):
 
 def test_coef_of_a_random_effect_without_fixed_effect():
     made = hand_made.slopes_design()
-    only = replace(made, X=made.X[:, :1], x_names=("Intercept",))
+    only = made.with_predictor(X=made.X[:, :1], names=("Intercept",))
     result = MixedResult(hand_made.dense_fit(only, np.array([1.2, 0.1, 0.3])))
     assert result.coef().columns.tolist() == ["Intercept", "x"]
     np.testing.assert_array_equal(result.coef()["x"], result.ranef()["x"])

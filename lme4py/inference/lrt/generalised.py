@@ -54,9 +54,8 @@ def _working_problem(full: GlmmFit, restricted: GlmmFit | PlainFit) -> Problem:
     # The information does not depend on the response.
     y = np.random.default_rng(0).standard_normal(design.n_obs)
     one = np.ones((design.n_obs, 1))
-    return make_problem(
-        replace(design, y=y, X=one, x_names=("Intercept",), weights=w, offset=None, response=None, alias=None)
-    )
+    working = replace(design, y=y, weights=w, response=None)
+    return make_problem(working.with_predictor(X=one, names=("Intercept",), offset=None, alias=None))
 
 
 def _plain_source(full: GlmmFit, plain: PlainFit, X: FloatArray) -> GlmmFit:
@@ -66,7 +65,7 @@ def _plain_source(full: GlmmFit, plain: PlainFit, X: FloatArray) -> GlmmFit:
     family = full.family
     return replace(
         full,
-        design=replace(full.design, X=X),
+        design=full.design.with_predictor(X=X),
         beta=plain.problem.C @ inside,
         covariances=tuple(np.zeros_like(cov) for cov in full.covariances),
         log_dispersion=float(lam) if full.log_dispersion is not None else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,7 @@ def plain_fit(fit: GlmmFit, X: FloatArray | None = None) -> PlainFit:
     with limited_threads(fit.design):
         if X is None:
             return fit_plain(fit.problem, fit.phi[fit.problem.n_theta :])
-        design = replace(fit.design, X=X, x_names=tuple(map(str, range(X.shape[1]))))
+        design = fit.design.with_predictor(X=X, names=tuple(map(str, range(X.shape[1]))))
         problem = make_glmm(design, fit.family, fit.data, expected=fit.problem.expected)
         return fit_plain(problem, _joined(problem, find_start(problem)))
 

@@ -48,7 +48,7 @@ def ranova(fit: Fit | GlmmFit) -> pd.DataFrame:
 
 def _refitted(full: Fit | GlmmFit, terms: tuple[RandomTerm, ...]) -> Fit | GlmmFit:
     """The same model with other random effects."""
-    design = replace(full.design, terms=terms)
+    design = full.design.with_predictor(terms=terms)
     if isinstance(full, GlmmFit):
         return fit_like(full, design)
     return lmm_fit(design, full.reml)

@@ -89,10 +89,16 @@ def _of_rows(design: Design, rows: IntArray, codes: IntArray, draw: IntArray | N
     return replace(
         design,
         y=design.y[rows],
-        X=design.X[rows],
-        terms=tuple(_term(term, rows, codes, draw) for term in design.terms),
+        predictors=tuple(
+            replace(
+                predictor,
+                X=predictor.X[rows],
+                terms=tuple(_term(term, rows, codes, draw) for term in predictor.terms),
+                offset=take(predictor.offset),
+            )
+            for predictor in design.predictors
+        ),
         weights=take(design.weights),
-        offset=take(design.offset),
         response=_response(design.response, rows),
         keep=np.ones(rows.size, dtype=bool),
         index=pd.RangeIndex(rows.size),

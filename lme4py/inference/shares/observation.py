@@ -156,9 +156,8 @@ def _null_mean(fit: GlmmFit) -> float:
     if design.X.shape[1] == 1 and np.array_equal(design.X, one):
         beta: FloatArray = fit.beta
     else:
-        null = replace(
-            design, X=one, x_names=("Intercept",), assign=(0,), fixed_labels=(), dropped=(), alias=None, notes=()
-        )
+        plain = replace(design, notes=())
+        null = plain.with_predictor(X=one, names=("Intercept",), assign=(0,), labels=(), dropped=(), alias=None)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,7 +109,7 @@ def _restricted(design: Design, L: FloatArray) -> Design:
     """The design whose columns span those X beta with L beta = 0."""
     basis = np.linalg.svd(L)[2][L.shape[0] :].T
     names = tuple(f"column{i}" for i in range(1, basis.shape[1] + 1))
-    return replace(design, X=design.X @ basis, x_names=names, assign=(1,) * len(names), dropped=(), alias=None)
+    return design.with_predictor(X=design.X @ basis, names=names, assign=(1,) * len(names), dropped=(), alias=None)
 
 
 def _refit(full: Any, design: Design) -> Any:
