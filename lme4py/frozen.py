@@ -7,6 +7,8 @@ table, a test or a prediction is computed from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from itertools import chain
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -17,6 +19,8 @@ T = TypeVar("T")
 
 # Levels and labels can be a million long, and hold no arrays.
 _LABELS = (str, int, float, bool, bytes, type(None), np.generic)
+# Kinds that hold no arrays at all, told by one look.
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None), np.float64, np.int64, np.bool_, slice})
 # Whose objects are looked into: the package's own, and the sparse matrices it holds.
 _OWN = ("lme4py.", "scipy.sparse.")
 
@@ -41,41 +45,43 @@ def freeze(value: T) -> T:
     >>> numbers.flags.writeable
     False
     """
-    _freeze(value, set())
+    waiting, seen = [value], set()
+    while waiting:
+        held: Any = waiting.pop()
+        if type(held) in _PLAIN or id(held) in seen:
+            continue
+        if isinstance(held, np.ndarray):
+            held.flags.writeable = False
+            continue
+        seen.add(id(held))
+        # A record within another one has frozen itself.
+        if held is value or not isinstance(held, Frozen):
+            waiting.extend(_parts(held))
     return value
 
 
-def _freeze(value: Any, seen: set[int]) -> None:
-    if isinstance(value, np.ndarray):
-        value.flags.writeable = False
-        return
-    parts = _parts(value)
-    if parts is None or id(value) in seen:
-        return
-    seen.add(id(value))
-    for part in parts:
-        _freeze(part, seen)
-
-
-def _parts(value: Any) -> Iterable[Any] | None:
-    """What an object holds; None for one that is not looked into."""
+def _parts(value: Any) -> Iterable[Any]:
+    """What an object holds; nothing for one that is not looked into."""
     if isinstance(value, list | tuple):
         return () if value and isinstance(value[0], _LABELS) and isinstance(value[-1], _LABELS) else value
     if isinstance(value, Mapping):
         return value.values()
-    kind = type(value)
-    if kind.__module__.startswith(_OWN):
-        slots = [name for one in kind.__mro__ for name in _slots(one) if hasattr(value, name)]
-        return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name) for name in slots)]
-    return _index_arrays(value) if kind.__module__.startswith("pandas.") else None
+    own, slots = _kind(type(value))
+    if own:
+        held = [getattr(value, name) for name in slots if hasattr(value, name)]
+        return [*getattr(value, "__dict__", {}).values(), *held]
+    return _index_arrays(value) if type(value).__module__.startswith("pandas.") else ()
 
 
-def _slots(kind: type) -> tuple[str, ...]:
-    names = kind.__dict__.get("__slots__", ())
-    return (names,) if isinstance(names, str) else tuple(names)
+@cache
+def _kind(kind: type) -> tuple[bool, tuple[str, ...]]:
+    """Whether objects of a class are looked into, and its slots."""
+    slots = [one.__dict__.get("__slots__", ()) for one in kind.__mro__]
+    names = [(name,) if isinstance(name, str) else tuple(name) for name in slots]
+    return kind.__module__.startswith(_OWN), tuple(chain.from_iterable(names))
 
 
-def _index_arrays(value: Any) -> Iterable[Any] | None:
+def _index_arrays(value: Any) -> Iterable[Any]:
     """The arrays behind the labels of rows."""
     import pandas as pd
 
@@ -85,7 +91,7 @@ def _index_arrays(value: Any) -> Iterable[Any] | None:
         return ()
     if isinstance(value, pd.Index):
         return [value.values]
-    return None
+    return ()
 
 
 class Frozen:
