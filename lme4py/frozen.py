@@ -6,7 +6,7 @@ table, a test or a prediction is computed from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cache
 from itertools import chain
 from typing import Any, Generic, TypeVar, overload
@@ -66,7 +66,8 @@ def _parts(value: Any) -> Iterable[Any]:
         return () if value and isinstance(value[0], _LABELS) and isinstance(value[-1], _LABELS) else value
     if isinstance(value, Mapping):
         return value.values()
-    own, slots = _kind(type(value))
+    kind: Hashable = type(value)
+    own, slots = _kind(kind)
     if own:
         held = [getattr(value, name) for name in slots if hasattr(value, name)]
         return [*getattr(value, "__dict__", {}).values(), *held]
@@ -74,7 +75,7 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 @cache
-def _kind(kind: type) -> tuple[bool, tuple[str, ...]]:
+def _kind(kind: Any) -> tuple[bool, tuple[str, ...]]:
     """Whether objects of a class are looked into, and its slots."""
     slots = [one.__dict__.get("__slots__", ()) for one in kind.__mro__]
     names = [(name,) if isinstance(name, str) else tuple(name) for name in slots]
