@@ -6,8 +6,7 @@ table, a test or a prediction is computed from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, Generic, TypeVar, overload
 
@@ -23,6 +22,10 @@ _LABELS = (str, int, float, bool, bytes, type(None), np.generic)
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None), np.float64, np.int64, np.bool_, slice})
 # Whose objects are looked into: the package's own, and the sparse matrices it holds.
 _OWN = ("lme4py.", "scipy.sparse.")
+# Trees of formulas hold names and numbers.
+_TREES = "lme4py.formula.nodes"
+# Whether objects of a class are looked into, and its slots.
+_KINDS: dict[type, tuple[bool, tuple[str, ...]]] = {}
 
 
 def freeze(value: T) -> T:
@@ -66,20 +69,19 @@ def _parts(value: Any) -> Iterable[Any]:
         return () if value and isinstance(value[0], _LABELS) and isinstance(value[-1], _LABELS) else value
     if isinstance(value, Mapping):
         return value.values()
-    kind: Hashable = type(value)
-    own, slots = _kind(kind)
+    kind = type(value)
+    own, slots = _KINDS.get(kind) or _KINDS.setdefault(kind, _kind(kind))
     if own:
         held = [getattr(value, name) for name in slots if hasattr(value, name)]
         return [*getattr(value, "__dict__", {}).values(), *held]
-    return _index_arrays(value) if type(value).__module__.startswith("pandas.") else ()
+    return _index_arrays(value) if kind.__module__.startswith("pandas.") else ()
 
 
-@cache
-def _kind(kind: Any) -> tuple[bool, tuple[str, ...]]:
+def _kind(kind: type) -> tuple[bool, tuple[str, ...]]:
     """Whether objects of a class are looked into, and its slots."""
     slots = [one.__dict__.get("__slots__", ()) for one in kind.__mro__]
     names = [(name,) if isinstance(name, str) else tuple(name) for name in slots]
-    return kind.__module__.startswith(_OWN), tuple(chain.from_iterable(names))
+    return kind.__module__.startswith(_OWN) and kind.__module__ != _TREES, tuple(chain.from_iterable(names))
 
 
 def _index_arrays(value: Any) -> Iterable[Any]:
