@@ -18,7 +18,7 @@ _HOME = {
     "BootstrapResult": "lme4py.inference.bootstrap.bootstrap",
     "Certificate": "lme4py.engine.certificate",
     "Control": "lme4py.engine.optimise",
-    "Comparison": "lme4py.report.tables.compare",
+    "Comparison": "lme4py.report.summaries.compare",
     "ConvergenceWarning": "lme4py.errors",
     "DataError": "lme4py.errors",
     "Design": "lme4py.design.design",
@@ -46,7 +46,8 @@ _HOME = {
     "anova": "lme4py.inference.tests.anova",
     "at_levels": "lme4py.margins.population.scenarios",
     "clmm": "lme4py.api",
-    "compare": "lme4py.report.tables.compare",
+    "compare": "lme4py.report.summaries.compare",
+    "describe_dataset": "lme4py.data.datasets",
     "did": "lme4py.margins.population.scenarios",
     "glmer": "lme4py.api",
     "glmer_nb": "lme4py.api",
@@ -112,6 +113,7 @@ __all__ = [
     "at_levels",
     "clmm",
     "compare",
+    "describe_dataset",
     "did",
     "glmer",
     "glmer_nb",
@@ -142,7 +144,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from lme4py.api import clmm, glmer, glmer_nb, lmer
-    from lme4py.data.datasets import list_datasets, load_dataset
+    from lme4py.data.datasets import describe_dataset, list_datasets, load_dataset
     from lme4py.design.build import lformula
     from lme4py.design.design import Design
     from lme4py.engine.certificate import Certificate
@@ -181,7 +183,7 @@ if TYPE_CHECKING:
     from lme4py.margins.population.scenarios import all_pairwise, at_levels, did, grid, pairwise, reference
     from lme4py.margins.results.result import MarginsResult, adjust
     from lme4py.margins.session.margins import Margins
-    from lme4py.report.tables.compare import Comparison, compare
+    from lme4py.report.summaries.compare import Comparison, compare
     from lme4py.results import MEGLMResult, MixedResult
 else:
 
@@ -195,7 +197,11 @@ else:
             return value
         if name in _MODULES:
             return importlib.import_module(f"lme4py.{name}")
-        raise AttributeError(f"module 'lme4py' has no attribute {name!r}")
+        if name.startswith("_"):
+            raise AttributeError(f"module 'lme4py' has no attribute {name!r}")
+        from lme4py.errors import foreign_function
+
+        raise AttributeError(foreign_function(name, __all__), name=name)
 
     def __dir__():
         """List the public names, imported or not."""

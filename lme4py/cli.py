@@ -169,7 +169,7 @@ def _check_available(arguments: argparse.Namespace) -> None:
     if arguments.ddf is not None:
         from lme4py.inference.estimates.coefficients import check_ddf
 
-        check_ddf(arguments.ddf, linear=not _is_generalised(arguments))
+        arguments.ddf = check_ddf(arguments.ddf, linear=not _is_generalised(arguments))
     if arguments.ddf == "kenward-roger" and arguments.ml:
         raise OptionError("--ddf kenward-roger needs a REML fit; leave out --ml, or use --ddf satterthwaite.")
 
@@ -223,8 +223,8 @@ def _write_plot(result: MixedResult | MEGLMResult, name: str) -> None:
 
 def _datasets(arguments: argparse.Namespace) -> None:
     from lme4py.data.datasets import list_datasets
-    from lme4py.report.tables.table import Table
-    from lme4py.report.tables.text import render_text
+    from lme4py.tables.table import Table
+    from lme4py.tables.text import render_text
 
     listed = list_datasets()[["name", "rows", "columns", "title"]]
     rows = tuple(tuple(str(cell) for cell in row) for row in listed.itertuples(index=False))

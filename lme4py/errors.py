@@ -21,7 +21,11 @@ __all__ = [
     "OptimaWarning",
     "OptionError",
     "RankWarning",
+    "UnknownArgumentError",
     "did_you_mean",
+    "foreign_attribute",
+    "foreign_function",
+    "unknown_argument",
     "warn",
 ]
 
@@ -78,6 +82,10 @@ class OptionError(Lme4Error):
     """An argument outside its allowed values."""
 
 
+class UnknownArgumentError(OptionError, TypeError):
+    """An argument that a function does not have; also a `TypeError`, as Python's own."""
+
+
 class Lme4Warning(UserWarning):
     """Base class of every warning that lme4py gives."""
 
@@ -116,8 +124,293 @@ def warn(message: str, category: type[Lme4Warning]) -> None:
     warnings.warn(message, category, stacklevel=level)
 
 
+# --- words of other programs ------------------------------------------------------------------------------------
+# R (lme4, lmerTest, emmeans, broom), Stata, statsmodels, pymer4 and scikit-learn: what a user types from memory, and
+# what it is here.
+
+ATTRIBUTES: dict[str, str] = {
+    "AIC": "aic",
+    "AICc": "aic",
+    "BIC": "bic",
+    "VarCorr": "var_corr()",
+    "allFit": "all_fit()",
+    "as_data_frame": "tidy()",
+    "bootMer": "bootstrap()",
+    "bse_fe": "bse",
+    "check_model": "check()",
+    "coef_": "params",
+    "coefficients": "params",
+    "coefs": "coef_table()",
+    "confint": "conf_int()",
+    "cooks_distance": "influence().cooks_distance",
+    "cov_re": "var_corr()",
+    "deviance_residuals": 'residuals("deviance")',
+    "df_residual": "df_resid",
+    "difflsmeans": 'contrasts(all_pairwise("x")) of lme4py.Margins.response(result, at="balanced")',
+    "emmeans": 'predict(atexog={"x": [...]}) of lme4py.Margins.response(result, at="balanced")',
+    "emtrends": "dydx() of lme4py.Margins.response(result)",
+    "estat_icc": "icc()",
+    "exp_coef": "tidy(exponentiate=True)",
+    "f_test": "contest()",
+    "fe_params": "params",
+    "fitted": "fittedvalues",
+    "fixed_effects_table": "coef_table()",
+    "fixef": "params",
+    "getME": "model_matrix, Zt and theta",
+    "get_influence": "influence()",
+    "get_margeff": "dydx() of lme4py.Margins.response(result)",
+    "get_prediction": 'predict(interval="confidence")',
+    "ggpredict": 'predict(atexog={"x": [...]}) of lme4py.Margins.response(result)',
+    "intercept_": "params",
+    "irr": "incidence_rate_ratios()",
+    "isREML": "reml",
+    "isSingular": "is_singular",
+    "lincom": 'contest("a - b = 0")',
+    "logLik": "log_likelihood",
+    "loglik": "log_likelihood",
+    "logLike": "log_likelihood",
+    "ls_means": 'predict(atexog={"x": [...]}) of lme4py.Margins.response(result, at="balanced")',
+    "lsmeans": 'predict(atexog={"x": [...]}) of lme4py.Margins.response(result, at="balanced")',
+    "marginal_effects": "dydx() of lme4py.Margins.response(result)",
+    "margins": "lme4py.Margins.response(result)",
+    "model_performance": "glance()",
+    "mle_retvals": "opt_log",
+    "ngrps": "n_groups",
+    "nlcom": "evaluate() of lme4py.Margins.response(result)",
+    "normalized_cov_params": "cov_params()",
+    "or_": "odds_ratios()",
+    "post_hoc": 'contrasts(all_pairwise("x")) of lme4py.Margins.response(result)',
+    "predict_proba": "predict()",
+    "pvals": "pvalues",
+    "r2": "r_squared()",
+    "random_effects_cov": "ranef(conditional_se=True)",
+    "ranef_var": "var_corr()",
+    "rePCA": "re_pca()",
+    "refitML": "update(reml=False)",
+    "remove_data": "slim()",
+    "resid": "residuals()",
+    "resid_pearson": 'residuals("pearson")',
+    "rsquared": "r_squared()",
+    "rstudent": "influence().rstudent",
+    "score": "r_squared()",
+    "summary2": "summary()",
+    "t_test": 'contest("a - b = 0", joint=False)',
+    "testparm": 'wald_test(["a", "b"])',
+    "vcov": "cov_params()",
+    "wald_test_terms": "anova()",
+    "zvals": "tvalues",
+}
+"""What other programs call something of a result, and the lme4py call."""
+
+FUNCTIONS: dict[str, str] = {
+    "Lmer": "lmer(formula, data), or glmer(formula, data, family)",
+    "MixedLM": "mixed(data, y, x_fixed, group), or lmer(formula, data)",
+    "allfit": "result.all_fit()",
+    "glmmTMB": "glmer(formula, data, family)",
+    "glmm": "glmer(formula, data, family)",
+    "lm": "lmer(formula, data) with a random effect such as (1 | g); without one use statsmodels",
+    "lme": 'lmer("y ~ x + (x | g)", data)',
+    "mixedlm": "mixed(data, y, x_fixed, group), or lmer(formula, data)",
+    "ordinal": "clmm(formula, data)",
+    "polr": "clmm(formula, data)",
+    "ranef": "result.ranef()",
+    "coef": "result.params; result.coef() has those of every group",
+    "simulate": "result.simulate()",
+    "summary": "result.summary()",
+    "tidy": "result.tidy()",
+    "glance": "result.glance()",
+    "augment": "result.augment()",
+    "predict": "result.predict()",
+    "profile": "result.profile()",
+    "ranova": "result.ranova()",
+    "rand": "result.ranova()",
+    "test": "result.wald_test()",
+    "xtmixed": "mixed(data, y, x_fixed, group)",
+    "xtlogit": "melogit(data, y, x_fixed, group)",
+    "xtpoisson": "mepoisson(data, y, x_fixed, group)",
+}
+"""What other programs have as functions of their module, and the lme4py call."""
+
+# Name -> the pairs (argument of lme4py, how it is written); the first pair whose argument the function has counts.
+ARGUMENTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "REML": (("reml", "reml=False for maximum likelihood"), ("method", 'method="ml" for maximum likelihood')),
+    "alpha": (("level", "level=0.95"), ("conf_level", "conf_level=0.95")),
+    "allow_new_levels": (("new_levels", 'new_levels="zero" (the default) or "error"'),),
+    "at": (("atexog", 'atexog={"x": [1, 2]}'), ("type", "at= of lme4py.Margins.response(result, at=...)")),
+    "cl": (("n_jobs", "n_jobs=4"),),
+    "conf_level": (("alpha", "alpha=0.1 for 90% limits"), ("level", "level=0.9")),
+    "covariance": (("cov_type", 'cov_type="unstructured"'), ("formula", "(1 + x | g), or (1 + x || g) without it")),
+    "cov_type": (("vcov", 'vcov="CR2"'), ("vce", 'vce="robust"')),
+    "eform": (("exponentiate", "exponentiate=True"), ("formula", "result.incidence_rate_ratios() or odds_ratios()")),
+    "endog": (("y", "y="), ("formula", "a formula: lmer('y ~ x + (1 | g)', data)")),
+    "exog": (("x_fixed", "x_fixed="), ("data", "data="), ("formula", "a formula: lmer('y ~ x + (1 | g)', data)")),
+    "exposure": (("offset", 'offset="log(exposure)"'),),
+    "groups": (("group", "group="), ("formula", "a term of the formula: (1 | g)")),
+    "intpoints": (("nAGQ", "nAGQ=7"),),
+    "irr": (
+        ("exponentiate", "exponentiate=True"),
+        ("formula", "result.incidence_rate_ratios()"),
+        ("y", "result.incidence_rate_ratios()"),
+    ),
+    "level": (
+        ("alpha", "alpha=0.1 for 90% limits"),
+        ("conf_level", "conf_level=0.9"),
+        ("formula", "result.conf_int(alpha=0.1) for 90% limits"),
+    ),
+    "mle": (("reml", "reml=False"), ("method", 'method="ml"')),
+    "ml": (("reml", "reml=False"), ("method", 'method="ml"')),
+    "method": (("reml", "reml=True for REML, reml=False for maximum likelihood"), ("ddf", "ddf=")),
+    "na_rm": (("na_action", 'na_action="omit"'),),
+    "newdata": (("data", "data="), ("formula", "data=")),
+    "newX": (("data", "data="),),
+    "X": (("data", "data="), ("x_fixed", "x_fixed=")),
+    "n_agq": (("nAGQ", "nAGQ=7"),),
+    "nagq": (("nAGQ", "nAGQ=7"),),
+    "nsim": (("n_boot", "n_boot=1000"), ("n_sim", "n_sim=1000"), ("n", "n=1000")),
+    "optimizer": (("control", "control={...}; result.all_fit() compares optimisers"),),
+    "or_": (("exponentiate", "exponentiate=True"), ("formula", "result.odds_ratios()"), ("y", "result.odds_ratios()")),
+    "parameters": (("parm", 'parm=["x"]'),),
+    "re_form": (("include_random", "include_random=False for the fixed part, include_random=['g'] for some factors"),),
+    "re_formula": (
+        ("include_random", "include_random=False"),
+        ("x_random", 'x_random=["x"]'),
+        ("formula", "a term of the formula: (1 + x | g)"),
+    ),
+    "reformula": (("include_random", "include_random=False"),),
+    "reml": (("method", 'method="ml" for maximum likelihood, method="reml"'),),
+    "residuals": (
+        ("residual", 'residual="ar1(t | id)"'),
+        ("formula", "nothing yet: residuals are independent here"),
+        ("y", "nothing yet: residuals are independent here"),
+    ),
+    "se_fit": (("interval", 'interval="confidence"'),),
+    "start_params": (("start", "start= (theta)"),),
+    "subset": (("data", 'data=data[data["x"] > 0]'),),
+    "test": (("ddf", "ddf="),),
+    "transform": (("type", 'type="linear" for the linear predictor'),),
+    "use_u": (("include_random", "include_random=True"), ("type", 'type="semiparametric"')),
+    "vc_formula": (("x_random", 'x_random=["x"]'), ("formula", "a term of the formula: (1 | a) + (1 | b)")),
+    "verbose": (("progress", "progress=True"),),
+    "vcov": (("type", 'type="CR2"'), ("vce", 'vce="robust"')),
+}
+"""Arguments of other programs."""
+
+VALUES: dict[str, tuple[str, ...]] = {
+    "link": ("linear",),
+    "lp": ("linear",),
+    "xb": ("linear",),
+    "eta": ("linear",),
+    "mu": ("response",),
+    "probs": ("prob",),
+    "probability": ("prob",),
+    "pr": ("response",),
+    "mean": ("response",),
+    "kr": ("kenward-roger",),
+    "kroger": ("kenward-roger",),
+    "kenward": ("kenward-roger",),
+    "kenwardroger": ("kenward-roger",),
+    "sat": ("satterthwaite",),
+    "satt": ("satterthwaite",),
+    "z": ("normal",),
+    "asymptotic": ("normal",),
+    "lme4": ("normal",),
+    "wald": ("normal",),
+    "t": ("residual",),
+    "anova": ("residual",),
+    "independent": ("diagonal",),
+    "logistic": ("binomial", "logit"),
+    "bernoulli": ("binomial",),
+    "nb": ("nbinomial",),
+    "negative_binomial": ("nbinomial",),
+    "nbinom2": ("nbinomial",),
+    "nbreg": ("nbinomial",),
+    "nbinom1": ("nbinomial1",),
+    "normal": ("gaussian",),
+    "boot": ("bootstrap",),
+    "bootstrap": ("boot",),
+    "likelihood": ("profile",),
+    "lrt": ("Chisq",),
+    "observation": ("overall",),
+    "asobserved": ("overall",),
+    "means": ("mean",),
+    "allow": ("zero",),
+}
+"""Values of other programs, and those of lme4py."""
+
+
+def foreign_attribute(owner: str, name: str, known: Iterable[str], of: str = "result") -> str:
+    """What to say of something that `owner` does not have.
+
+    Parameters
+    ----------
+    owner : str
+        Such as "MixedResult".
+    name : str
+    known : iterable of str
+        Public names that there are.
+    of : str
+        How the object is called in the advice.
+
+    Examples
+    --------
+    >>> foreign_attribute("MixedResult", "fixef", ["params"])
+    "MixedResult has no 'fixef'; in lme4py it is result.params."
+    """
+    call = ATTRIBUTES.get(name, ATTRIBUTES.get(name.replace(".", "_")))
+    if call is not None:
+        spelled = call if "lme4py." in call else f"{of}.{call}"
+        return f"{owner} has no {name!r}; in lme4py it is {spelled}."
+    return f"{owner} has no {name!r}.{did_you_mean(name, known)}".rstrip()
+
+
+def foreign_function(name: str, known: Iterable[str]) -> str:
+    """What to say of a function that the package does not have.
+
+    Parameters
+    ----------
+    name : str
+    known : iterable of str
+        Public names of the package.
+
+    Examples
+    --------
+    >>> foreign_function("VarCorr", [])
+    "lme4py has no 'VarCorr'; it is result.var_corr()."
+    """
+    call = FUNCTIONS.get(name)
+    if call is None and name in ATTRIBUTES:
+        call = ATTRIBUTES[name] if "lme4py." in ATTRIBUTES[name] else f"result.{ATTRIBUTES[name]}"
+    if call is not None:
+        return f"lme4py has no {name!r}; it is {call}."
+    return f"module 'lme4py' has no attribute {name!r}.{did_you_mean(name, known)}"
+
+
+def unknown_argument(door: str, name: str, known: Iterable[str]) -> UnknownArgumentError:
+    """The error for an argument that a function does not have; those of other programs come with lme4py's.
+
+    Parameters
+    ----------
+    door : str
+        Name of the function.
+    name : str
+    known : iterable of str
+        Arguments that it has.
+
+    Examples
+    --------
+    >>> print(unknown_argument("lmer", "REML", ["formula", "data", "reml"]))
+    lmer() has no argument 'REML'; in lme4py it is reml=False for maximum likelihood.
+    """
+    words = [word for word in known if word not in ("self", "cls")]
+    for argument, spelled in ARGUMENTS.get(name, ARGUMENTS.get(name.replace(".", "_"), ())):
+        if argument in words:
+            return UnknownArgumentError(f"{door}() has no argument {name!r}; in lme4py it is {spelled}.")
+    hint = did_you_mean(name, words)
+    return UnknownArgumentError(f"{door}() has no argument {name!r}.{hint} Its arguments are {', '.join(words)}.")
+
+
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
-    """Return ``" Did you mean 'a' or 'b'?"``, or ``""`` where nothing is close.
+    """Return ``" Did you mean 'a' or 'b'?"``, or ``""`` where nothing is close; words of other programs are known.
 
     Parameters
     ----------
@@ -136,9 +429,12 @@ def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
     --------
     >>> did_you_mean("satterwaite", ["satterthwaite", "normal"])
     " Did you mean 'satterthwaite'?"
+    >>> did_you_mean("KR", ["satterthwaite", "kenward-roger"])
+    " Did you mean 'kenward-roger'?"
     """
     words = list(known)
-    close = difflib.get_close_matches(name, words, n=limit, cutoff=0.6)
+    meant = [word for word in VALUES.get(name.casefold(), ()) if word in words]
+    close = meant or difflib.get_close_matches(name, words, n=limit, cutoff=0.6)
     if not close:
         folded = {word.casefold(): word for word in words}
         close = [folded[name.casefold()]] if name.casefold() in folded else []

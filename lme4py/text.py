@@ -8,9 +8,12 @@ __all__ = ["Sentence"]
 
 
 class Sentence:
-    """Shows ``str()`` of a result in a notebook; `repr` keeps all its fields."""
+    """A result whose `repr` is its sentence, in a terminal and in a notebook."""
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self}>"
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(str(self))}</p>"

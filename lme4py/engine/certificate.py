@@ -57,7 +57,7 @@ class Rival:
         return f"{where} {self.criterion:.6f}{end}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Certificate(Sentence):
     """What is proved about the optimum, from analytic gradients and a Hessian made of them, and what was compared.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from lme4py.errors import OptionError, did_you_mean
+from lme4py.errors import OptionError, unknown_argument
 from lme4py.families.registry import make_family
 from lme4py.fits.generalised import check_options, glmm_fit
 from lme4py.inference.estimates.parameters import check_names
@@ -372,10 +372,8 @@ def _known(function: str, kw: dict[str, Any]) -> dict[str, Any]:
     """The keywords, or an error where `meglm` has no such argument."""
     known = [name for name in inspect.signature(meglm).parameters if name != "family"]
     for name in kw:
+        if name == "family":
+            raise OptionError(f"{function}() has no argument 'family'. Use meglm() for another family.")
         if name not in known:
-            family = " Use meglm() for another family." if name == "family" else ""
-            raise OptionError(
-                f"{function} has no argument {name!r}.{did_you_mean(name, known)}{family} Its arguments are "
-                f"{', '.join(known)}."
-            )
+            raise unknown_argument(function, name, known)
     return kw

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from lme4py.arguments import no_attribute, speaks_throughout
 from lme4py.engine.certificate import Certificate
 from lme4py.inference.estimates import likelihood, variance
 from lme4py.report.summaries import tidy as tidy_report
@@ -23,6 +24,7 @@ __all__ = ["FittedModel"]
 FloatArray = NDArray[np.float64]
 
 
+@speaks_throughout
 class FittedModel:
     """A frozen fit and what can be read off it.
 
@@ -91,6 +93,12 @@ class FittedModel:
         'Reaction ~ Days + (1 | Subject)'
         """
         return update(getattr(self, "_call", None), self.fit.design, formula, arguments)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            """Say what another program's name of something is called here."""
+            return no_attribute(self, name)
 
     # --- the model ------------------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from lme4py.arguments import accepted, check_arguments
 from lme4py.design.design import Design
 from lme4py.design.source import is_unchanged
-from lme4py.errors import Lme4Error, Lme4Warning, OptionError, did_you_mean
+from lme4py.errors import Lme4Error, Lme4Warning, OptionError, unknown_argument
 from lme4py.formula.nodes import Formula
 from lme4py.formula.update import update_formula
 from lme4py.frozen import freeze
@@ -74,11 +75,7 @@ class Call:
         for name in arguments:
             # A function that hands further arguments on checks these itself.
             if name not in known and len(known) == len(parameters):
-                hint = did_you_mean(name, known)
-                raise OptionError(
-                    f"update() got {name!r}, which is no argument of {self.function.__name__}().{hint} "
-                    f"They are {', '.join(known)}."
-                )
+                raise unknown_argument(self.function.__name__, name, known)
         new = {**self.arguments, **arguments}
         data = new.pop("data", self.data)
         if data is None:
@@ -102,9 +99,11 @@ class Call:
 def records_call(function: Callable[P, R]) -> Callable[P, R]:
     """Give the results of a function the call that made them, for their `update` method."""
     signature = inspect.signature(function)
+    known = accepted(function)
 
     @wraps(function)
     def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
+        check_arguments(function, known, kwargs)
         result: Any = function(*args, **kwargs)
         bound = signature.bind(*args, **kwargs).arguments
         arguments = {name: value for name, value in bound.items() if name != "data"}

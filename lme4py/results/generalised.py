@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lme4py.arguments import speaks_throughout
 from lme4py.inference.estimates import generalised as numbers
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.prediction import ordinal
-from lme4py.inference.tests.anova import anova
 from lme4py.report.summaries import generalised as report
-from lme4py.report.tables.table import Table
-from lme4py.results.base import FittedModel
-from lme4py.results.diagnostics import DiagnosticMethods
-from lme4py.results.inference import InferenceMethods
 from lme4py.results.reports import ReportMethods
-from lme4py.results.rows import RowMethods
+from lme4py.tables.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["MEGLMResult"]
 
 
-class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods):
+@speaks_throughout
+class MEGLMResult(ReportMethods):
     """A fitted generalised linear mixed model.
 
     Parameters
@@ -125,28 +122,6 @@ class MEGLMResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods
         return self.coef_table()["statistic"].rename("zvalue")
 
     zvalues = tvalues
-
-    def anova(self, type: Any = 3, ddf: Any = None, *models: FittedModel) -> pd.DataFrame:
-        """Wald chi-squared tests of the terms: chi2, df, p_value.
-
-        With other results, ``fit.anova(fit2, ...)``, the table of likelihood-ratio tests between them.
-
-        Parameters
-        ----------
-        type : {1, 2, 3, "sequential", "car-2", "car-3"}
-            1, 2 and 3 as in SAS and R's lmerTest: each term adjusted for those before it; for those that do not
-            contain it; hypotheses that do not depend on the coding of the factors. "sequential" is the table of
-            R's lme4; "car-2" and "car-3" are those of R's car. They mean the same for every kind of model; see `anova`.
-        ddf : {None, "normal"}
-            Generalised models have no denominator degrees of freedom.
-
-        Returns
-        -------
-        DataFrame
-            One row per term, or one per model.
-        """
-        others = [model for model in (type, ddf, *models) if isinstance(model, FittedModel)]
-        return anova(self, *others) if others else anova(self, type=type, ddf=ddf)
 
     def odds_ratios(self, alpha: float | None = None) -> pd.DataFrame:
         """exp of the fixed effects with confidence limits (logit link; binomial family or ordered categories).

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from lme4py.results.diagnostics import DiagnosticMethods
-from lme4py.results.inference import InferenceMethods
 from lme4py.results.reports import ReportMethods
-from lme4py.results.rows import RowMethods
 
 __all__ = ["MixedResult"]
 
 
-class MixedResult(InferenceMethods, DiagnosticMethods, RowMethods, ReportMethods):
+class MixedResult(ReportMethods):
     """A fitted linear mixed model.
 
     Parameters

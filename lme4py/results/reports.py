@@ -8,27 +8,28 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import NDArray
 
+from lme4py.arguments import speaks_throughout
 from lme4py.inference.slim import slim_fit
+from lme4py.report.summaries import maketables
 from lme4py.report.summaries import summary as summary_report
 from lme4py.report.summaries import tidy as tidy_report
 from lme4py.report.summaries.augment import augment
 from lme4py.report.summaries.stata import stata_tables
-from lme4py.report.tables import maketables
-from lme4py.report.tables.html import render_html
-from lme4py.report.tables.latex import render_latex
-from lme4py.report.tables.markdown import render_markdown
-from lme4py.report.tables.table import Table
-from lme4py.report.tables.text import render_text
-from lme4py.results.base import FittedModel
+from lme4py.results.refits import RefitMethods
+from lme4py.tables.shown import Summary
+from lme4py.tables.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from lme4py.inference.uncertainty.df import Ddf
+
 __all__ = ["ReportMethods"]
 
 
-class ReportMethods(FittedModel):
+@speaks_throughout
+class ReportMethods(RefitMethods):
     """Methods that hand the fit to the functions of `report`."""
 
     def _tables(self, ddf: str | None) -> list[Table]:
@@ -39,8 +40,8 @@ class ReportMethods(FittedModel):
     def _plain_tables(self, ddf: str | None) -> list[Table]:
         return summary_report.summary_tables(self.fit, ddf)
 
-    def summary(self, ddf: str | None = None) -> str:
-        """The result as text.
+    def summary(self, ddf: Ddf | None = None) -> Summary:
+        """The result as text that a notebook shows as tables.
 
         Parameters
         ----------
@@ -49,11 +50,12 @@ class ReportMethods(FittedModel):
 
         Returns
         -------
-        str
+        Summary
+            A `str` with ``to_latex(caption=, label=)``, ``to_markdown()`` and ``to_html()``.
         """
-        return render_text(self._tables(ddf))
+        return Summary(self._tables(ddf))
 
-    def to_markdown(self, ddf: str | None = None) -> str:
+    def to_markdown(self, ddf: Ddf | None = None) -> str:
         """The summary as Markdown.
 
         Parameters
@@ -65,21 +67,23 @@ class ReportMethods(FittedModel):
         -------
         str
         """
-        return render_markdown(self._tables(ddf))
+        return self.summary(ddf).to_markdown()
 
-    def to_latex(self, ddf: str | None = None) -> str:
+    def to_latex(self, ddf: Ddf | None = None, caption: str | None = None, label: str | None = None) -> str:
         """The summary as LaTeX tables with booktabs rules.
 
         Parameters
         ----------
         ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
             As in `summary`.
+        caption, label : str, optional
+            Put the tables into a floating ``table`` with this caption and label.
 
         Returns
         -------
         str
         """
-        return render_latex(self._tables(ddf))
+        return self.summary(ddf).to_latex(caption, label)
 
     def to_dict(self, random_effects: bool = False) -> dict[str, Any]:
         """The result as plain Python values; the conditional modes too when `random_effects` is true.
@@ -270,4 +274,4 @@ class ReportMethods(FittedModel):
         return self.summary()
 
     def _repr_html_(self) -> str:
-        return render_html(self._tables(None))
+        return self.summary().to_html()

@@ -1,20 +1,18 @@
-"""Random effects, rows, predictions and new responses of a fitted model."""
+"""One number for each row: fitted values, residuals, predictions, new responses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
+from lme4py.arguments import speaks_throughout
 from lme4py.inference.diagnostics import residuals
 from lme4py.inference.diagnostics.quantile_residuals import QuantileResiduals, quantile_residuals
-from lme4py.inference.estimates import random_effects
 from lme4py.inference.prediction import predict as prediction
-from lme4py.inference.refits import refit as refitting
 from lme4py.inference.refits import simulate as simulation
-from lme4py.inference.uncertainty.vce import with_vce
-from lme4py.results.base import FittedModel
+from lme4py.results.hypotheses import HypothesisMethods
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,52 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["RowMethods"]
 
 
-class RowMethods(FittedModel):
-    """Methods that give one number for each level or for each row."""
-
-    # --- random effects -------------------------------------------------------------------------------------
-
-    def ranef(self, conditional_se: bool = False, include_fixed: bool = False) -> Any:
-        """Conditional modes of the random effects.
-
-        Parameters
-        ----------
-        conditional_se : bool
-            Return the pair (modes, conditional standard deviations).
-        include_fixed : bool
-            Count the uncertainty of the fixed effects in the standard deviations (Stata's ``reses``); False takes the
-            fixed effects as known (lme4's ``condVar``).
-
-        Returns
-        -------
-        DataFrame, or dict factor -> DataFrame when there are several grouping factors; or a pair of them
-            Rows are levels, columns are random effects.
-        """
-        modes = random_effects.one_or_dict(random_effects.conditional_modes(self.fit))
-        if not conditional_se:
-            return modes
-        return modes, random_effects.one_or_dict(random_effects.conditional_sds(self.fit, include_fixed))
-
-    @property
-    def random_effects(self) -> Any:
-        """The same as ``ranef()``."""
-        return self.ranef()
-
-    @property
-    def blups(self) -> Any:
-        """The same as ``ranef()``."""
-        return self.ranef()
-
-    def coef(self) -> Any:
-        """Fixed effects plus conditional modes for each level; shaped as ``ranef()``.
-
-        Returns
-        -------
-        DataFrame, or dict factor -> DataFrame when there are several grouping factors
-        """
-        return random_effects.one_or_dict(random_effects.coef(self.fit))
-
-    # --- rows -----------------------------------------------------------------------------------------------
+@speaks_throughout
+class RowMethods(HypothesisMethods):
+    """What the fit says of rows, old and new."""
 
     @property
     def fittedvalues(self) -> pd.Series[float]:
@@ -178,8 +133,6 @@ class RowMethods(FittedModel):
             self.fit, data, include_random, type, new_levels, interval, alpha, weights, ddf, offset
         )
 
-    # --- other responses ------------------------------------------------------------------------------------
-
     def simulate(
         self, n: int = 1, seed: int | None = None, include_random: bool | str | Sequence[str] = False
     ) -> pd.DataFrame:
@@ -200,18 +153,3 @@ class RowMethods(FittedModel):
             With ``na_action="exclude"`` a row for each row of the data, NaN where it was left out.
         """
         return simulation.simulate(self.fit, n, seed, include_random)
-
-    def refit(self, y: ArrayLike) -> Self:
-        """The same model fitted to a new response of the rows used, as a new result.
-
-        Parameters
-        ----------
-        y : array or Series of shape (n_obs,)
-            Or one value for each row of the data, or a data frame with one column, such as a column of `simulate`.
-            Values with an index are matched with the rows by it.
-
-        Returns
-        -------
-        MixedResult or MEGLMResult
-        """
-        return type(self)(with_vce(refitting.refit(self.fit, y)))

@@ -13,14 +13,14 @@ import pytest
 import lme4py
 from lme4py.errors import OptionError
 from lme4py.report.summaries.summary import coefficient_table, random_effects_table, summary_tables
-from lme4py.report.tables.html import render_html
-from lme4py.report.tables.latex import escape as latex_escape
-from lme4py.report.tables.latex import render_latex
-from lme4py.report.tables.markdown import render_markdown
-from lme4py.report.tables.numbers import format_column, format_integer, format_p_value, format_value
-from lme4py.report.tables.table import Table
-from lme4py.report.tables.text import render_text
 from lme4py.results import MixedResult
+from lme4py.tables.html import render_html
+from lme4py.tables.latex import escape as latex_escape
+from lme4py.tables.latex import render_latex
+from lme4py.tables.markdown import render_markdown
+from lme4py.tables.numbers import format_column, format_integer, format_p_value, format_value
+from lme4py.tables.table import Table
+from lme4py.tables.text import render_text
 
 NASTY = Table(
     title="A & B_1",

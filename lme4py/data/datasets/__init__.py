@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import json
+from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.errors import DataError, did_you_mean
+from lme4py.tables.shown import Shown
+from lme4py.tables.table import Align, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["dataset_names", "list_datasets", "load_dataset"]
+__all__ = ["DatasetDescription", "dataset_names", "describe_dataset", "list_datasets", "load_dataset"]
 
 _PLAIN_TYPES = {"numeric": "str", "integer": "int64", "logical": "bool", "string": "str"}
 
@@ -49,13 +52,94 @@ def list_datasets() -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame(
+    from lme4py.tables.frames import printed
+
+    table = pd.DataFrame(
         [
             (name, entry["rows"], len(entry["columns"]), entry["title"], entry["source"])
             for name, entry in _catalog().items()
         ],
         columns=["name", "rows", "columns", "title", "source"],
     )
+    return printed(table, hidden=["source"], note="describe_dataset(name) shows the columns and the source.")
+
+
+@dataclass(frozen=True, repr=False)
+class DatasetDescription(Shown):
+    """What a data set is.
+
+    Attributes
+    ----------
+    name, title, source : str
+        The source is the publication that the data come from.
+    rows : int
+    columns : dict of str to str
+        Name of each column, and what it holds.
+    """
+
+    name: str
+    title: str
+    source: str
+    rows: int
+    columns: dict[str, str]
+
+    def _tables(self) -> list[Table]:
+        size = f"{self.rows} rows, {len(self.columns)} columns"
+        align: tuple[Align, Align] = ("left", "left")
+        rows = tuple(self.columns.items())
+        return [Table(f"{self.name}: {self.title}", ("Column", "Values"), rows, align, (f"{size}.", f"{self.source}."))]
+
+
+def describe_dataset(name: str) -> DatasetDescription:
+    """Columns and source of one of the data sets that come with the package.
+
+    Parameters
+    ----------
+    name : str
+        As `load_dataset` takes it.
+
+    Returns
+    -------
+    DatasetDescription
+        Prints itself.
+
+    Raises
+    ------
+    DataError
+        If there is no such data set.
+
+    Examples
+    --------
+    >>> describe_dataset("Dyestuff")
+    Dyestuff: Yield of dyestuff from six batches of an intermediate product
+      Column  Values
+      Batch   factor: A, B, C, D, E, F
+      Yield   numbers from 1440 to 1635
+    30 rows, 2 columns.
+    Davies, O. L. and Goldsmith, P. L. (eds) (1972), Statistical Methods in Research and
+    Production, 4th ed., Oliver and Boyd, Edinburgh.
+    """
+    own = _canonical_name(name)
+    entry, data = _catalog()[own], load_dataset(own)
+    columns = {str(column): _contents(data[column]) for column in data.columns}
+    return DatasetDescription(own, entry["title"], entry["source"].rstrip("."), len(data), columns)
+
+
+def _contents(column: pd.Series[Any]) -> str:
+    """What a column holds, in words."""
+    import pandas as pd
+
+    missing = f"; {int(column.isna().sum())} missing" if column.isna().any() else ""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        levels = [str(level) for level in column.cat.categories]
+        kind = "ordered factor" if column.cat.ordered else "factor"
+        shown = ", ".join(levels) if len(levels) <= 6 else f"{len(levels)} levels, {levels[0]}, {levels[1]}, ..."
+        return f"{kind}: {shown}{missing}"
+    if pd.api.types.is_bool_dtype(column):
+        return f"True or False{missing}"
+    if pd.api.types.is_numeric_dtype(column):
+        return f"numbers from {column.min():g} to {column.max():g}{missing}"
+    return f"text{missing}"
 
 
 def load_dataset(name: str) -> pd.DataFrame:

@@ -37,7 +37,7 @@ _LADDER_COST = 20_000_000
 _LONGEST_STEP = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class IntegralCheck(Sentence):
     """Two rules for the integral over the random effects, compared at the estimates.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.inference.estimates.coefficients import check_alpha
 from lme4py.inference.estimates.parameters import DISPERSION
 from lme4py.linalg.types import FloatArray
+from lme4py.tables.html import render_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,6 +168,11 @@ class BootstrapResult:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_jackknife": None}
+
+    def _repr_html_(self) -> str:
+        from lme4py.tables.frames import frame_table
+
+        return render_html([replace(frame_table(self.summary()), title="Bootstrap", notes=(self.note,))])
 
     def __repr__(self) -> str:
         return (

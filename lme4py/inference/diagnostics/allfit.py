@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from lme4py.errors import DesignError, OptionError, did_you_mean
 from lme4py.fits.linear import Fit
 from lme4py.inference.estimates.limits import known_coefficients
 from lme4py.linalg.types import FloatArray
+from lme4py.tables.shown import Shown, Summary
+from lme4py.tables.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +46,8 @@ _SAME, _NEAR, _CLOSE = 1e-3, 0.01, 0.01
 _NOWHERE = 1e100
 
 
-@dataclass(frozen=True)
-class AllFitResult:
+@dataclass(frozen=True, repr=False)
+class AllFitResult(Shown):
     """What each optimiser found.
 
     Attributes
@@ -71,8 +73,13 @@ class AllFitResult:
         """The table."""
         return self.table
 
-    def summary(self) -> str:
-        """A verdict, then the table."""
+    def summary(self) -> Summary:
+        """A verdict and the table."""
+        return Summary(self._tables())
+
+    def _tables(self) -> list[Table]:
+        from lme4py.tables.frames import frame_table
+
         best = float(self.table["criterion"].min())
         same = int((self.table["verdict"] == "same optimum").sum())
         if best < self.criterion - _SAME:
@@ -81,10 +88,7 @@ class AllFitResult:
             head = f"{same} of {len(self.table)} runs end at the optimum of the fit, none at a lower criterion."
         else:
             head = "Runs with the same criterion have other estimates: some parameters are not identified by the data."
-        shown = self.table.to_string(index=False, float_format=lambda value: f"{value:.6g}")
-        return f"{head}\n{shown}"
-
-    __str__ = summary
+        return [replace(frame_table(self.table), title=head)]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ import numpy as np
 from lme4py.fits.linear import Fit
 from lme4py.inference.estimates.random_effects import known_columns
 from lme4py.linalg.types import FloatArray
+from lme4py.tables.html import render_html
+from lme4py.tables.table import Align, Table
 from lme4py.text import Sentence
 
 if TYPE_CHECKING:
@@ -36,9 +38,10 @@ _OVER, _UNDER = 1.3, 0.7
 _MOST_SHAPIRO = 5000
 # Columns of the printed report, and of the mark before each line.
 _WIDTH, _MARK = 88, 10
+_MARKS = {True: "ok", False: "ATTENTION", None: "-"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CheckLine(Sentence):
     """One look.
 
@@ -58,8 +61,7 @@ class CheckLine(Sentence):
     value: float | None = None
 
     def __str__(self) -> str:
-        mark = {True: "ok", False: "ATTENTION", None: "-"}[self.ok]
-        line = f"{mark:<{_MARK}}{self.name}: {self.message}"
+        line = f"{_MARKS[self.ok]:<{_MARK}}{self.name}: {self.message}"
         return textwrap.fill(
             line, _WIDTH, subsequent_indent=" " * _MARK, break_long_words=False, break_on_hyphens=False
         )
@@ -102,12 +104,21 @@ class CheckResult:
         rows = [(line.name, line.ok, line.value, line.message) for line in self.lines]
         return pd.DataFrame(rows, columns=["check", "ok", "value", "message"])
 
-    def __str__(self) -> str:
+    @property
+    def verdict(self) -> str:
+        """How many checks ask for attention, in words."""
         count = len(self.attention)
-        head = "Nothing asks for attention." if not count else f"{count} of {len(self.lines)} checks ask for attention."
-        return "\n".join([head, *map(str, self.lines)])
+        return "Nothing asks for attention." if not count else f"{count} of {len(self.lines)} checks ask for attention."
+
+    def __str__(self) -> str:
+        return "\n".join([self.verdict, *map(str, self.lines)])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        align: tuple[Align, ...] = ("left", "left", "left")
+        rows = tuple((_MARKS[line.ok], line.name, line.message) for line in self.lines)
+        return render_html([Table(self.verdict, ("", "Check", "Found"), rows, align)])
 
 
 def check(fit: Any) -> CheckResult:

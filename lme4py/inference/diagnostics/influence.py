@@ -18,7 +18,7 @@ Welsch (1980), Cook (1977, Technometrics 19:15). For single rows and fixed varia
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,8 @@ from lme4py.inference.refits.deletion_refit import refit_without, step_without
 from lme4py.inference.uncertainty.clusters import ClusterChoice, Clusters, find_clusters, home_of_levels
 from lme4py.inference.uncertainty.working import WorkingModel, model_covariance, working_model
 from lme4py.linalg.types import FloatArray
+from lme4py.tables.shown import Shown, Summary
+from lme4py.tables.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +43,8 @@ __all__ = ["InfluenceResult", "influence"]
 METHODS = ("exact", "one-step", "refit")
 
 
-@dataclass(frozen=True)
-class InfluenceResult:
+@dataclass(frozen=True, repr=False)
+class InfluenceResult(Shown):
     """Measures of influence of U units, on the user's scale.
 
     Attributes
@@ -99,8 +101,18 @@ class InfluenceResult:
         measures = ["cooks_fixed", "cooks_distance", "leverage", *(f"dfbetas_{name}" for name in self.dfbetas.columns)]
         return self.to_frame()[measures].iloc[order]
 
-    def summary(self, n: int = 5) -> str:
-        """The largest distances in words and numbers."""
+    def summary(self, n: int = 5) -> Summary:
+        """The n largest distances, and what they mean.
+
+        Parameters
+        ----------
+        n : int
+        """
+        return Summary(self._tables(n))
+
+    def _tables(self, n: int = 5) -> list[Table]:
+        from lme4py.tables.frames import frame_table
+
         how = {
             "exact": "variances kept",
             "one-step": "one step of the estimates",
@@ -109,16 +121,17 @@ class InfluenceResult:
         count = self.cooks_distance.size
         above = int((self.cooks_fixed > 4.0 / count).sum())
         units = "observations" if self.unit == "observation" else f"levels of {self.unit}"
-        lines = [
-            f"Influence of {count} {units} ({how})",
-            f"{above} with a Cook's distance of the fixed effects above 4/{count} = {4.0 / count:.3g}; the largest:",
-            self.largest(n).to_string(float_format=lambda value: f"{value:.4g}"),
+        table = frame_table(self.largest(n))
+        title = f"Influence of {count} {units} ({how})"
+        notes = [
+            f"{above} with a Cook's distance of the fixed effects above 4/{count} = {4.0 / count:.3g}; shown are the "
+            "largest.",
             self._distances(),
         ]
         if self.failed:
             shown = ", ".join(map(str, self.failed[:5])) + (", ..." if len(self.failed) > 5 else "")
-            lines.append(f"No estimates without {shown} ({len(self.failed)} in all).")
-        return "\n".join(lines)
+            notes.append(f"No estimates without {shown} ({len(self.failed)} in all).")
+        return [replace(table, title=title, notes=tuple(notes))]
 
     def _distances(self) -> str:
         """What the two distances are."""
@@ -126,8 +139,6 @@ class InfluenceResult:
         if self.cooks_distance.equals(self.cooks_fixed.rename("cooks_distance")):
             return f"{own}; cooks_distance is the same here."
         return f"{own}; cooks_distance: lme4's, from residual and leverage, random effects included."
-
-    __str__ = summary
 
 
 def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) -> InfluenceResult:

@@ -22,6 +22,10 @@ from lme4py.inference.prediction.rows import on_data_index
 from lme4py.inference.refits.generalised_simulate import is_proportion, numeric_categories
 from lme4py.inference.refits.simulate import check_count, check_seed, make_simulator
 from lme4py.linalg.types import BoolArray, FloatArray
+from lme4py.tables.html import render_html
+from lme4py.tables.numbers import format_p_value
+from lme4py.tables.shown import Shown, facts
+from lme4py.tables.table import Align, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,9 +63,18 @@ class SimulationTest:
             f"{self.alternative}>"
         )
 
+    def _repr_html_(self) -> str:
+        rows = [
+            ("Statistic", f"{self.statistic:.4g}"),
+            ("Expected", f"{self.expected:.4g}"),
+            ("p", format_p_value(self.p_value)),
+            ("Alternative", self.alternative),
+        ]
+        return render_html([facts(f"Test of {self.name}", rows)])
 
-@dataclass(frozen=True)
-class QuantileResiduals:
+
+@dataclass(frozen=True, repr=False)
+class QuantileResiduals(Shown):
     """Quantile residuals with the simulated responses that they come from.
 
     Attributes
@@ -88,6 +101,17 @@ class QuantileResiduals:
     expected: FloatArray = field(repr=False)
     is_discrete: bool = False
     trials: FloatArray | None = field(default=None, repr=False)
+
+    def _tables(self) -> list[Table]:
+        tests = [self.test_uniformity(), self.test_dispersion(), self.test_outliers()]
+        if self.is_discrete:
+            tests.append(self.test_zero_inflation())
+        rows = tuple(
+            (test.name, f"{test.statistic:.4g}", f"{test.expected:.4g}", format_p_value(test.p_value)) for test in tests
+        )
+        align: tuple[Align, ...] = ("left", "right", "right", "right")
+        title = f"Quantile residuals of {len(self.residuals)} rows, {self.n} simulations"
+        return [Table(title, ("Test", "Statistic", "Expected", "p"), rows, align)]
 
     @property
     def normal(self) -> pd.Series[float]:

@@ -11,6 +11,7 @@ import scipy.linalg
 
 from lme4py.fits.linear import Fit
 from lme4py.linalg.types import FloatArray
+from lme4py.tables.html import render_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,6 +93,13 @@ class RePCA(Mapping[str, Components]):
             for i, (sd, share) in enumerate(zip(part.sd, part.proportion, strict=True), start=1):
                 lines.append(f"  component {i}: SD {sd:.4g}, {100 * share:.2f} % of the variance")
         return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from lme4py.tables.frames import frame_table
+
+        return render_html([frame_table(self.to_frame())])
 
 
 def re_pca(fit: Any) -> RePCA:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg, special
 
-from lme4py.data.beside import in_name_order
-from lme4py.errors import DesignError, OptionError, did_you_mean
+from lme4py.errors import DesignError, Lme4Warning, OptionError, did_you_mean, warn
 from lme4py.fits.linear import Fit
 from lme4py.inference.estimates.limits import coefficient_estimates, known_errors, unknown, warn_unknown
+from lme4py.inference.estimates.restrictions import hypothesised, linear_hypotheses
 from lme4py.inference.uncertainty.df import Ddf, Method, Plain, check_method, method
 
 if TYPE_CHECKING:
@@ -30,17 +30,15 @@ __all__ = [
     "covariance",
     "covariance_frame",
     "estimates",
-    "hypothesised",
-    "labels_of",
     "quantile",
-    "restriction_matrix",
     "standard_errors",
     "two_sided",
     "wald_test",
+    "warn_small_level",
 ]
 
 FloatArray = NDArray[np.float64]
-Restrictions: TypeAlias = str | Sequence[str] | ArrayLike
+Restrictions: TypeAlias = str | Sequence[str] | Mapping[str, float] | ArrayLike
 
 
 def estimates(fit: Fit) -> pd.Series[float]:
@@ -173,9 +171,10 @@ def wald_test(
     Parameters
     ----------
     fit : Fit
-    restrictions : str, sequence of str, array of shape (p,) or (r, p), or data frame
-        Names of coefficients that are tested jointly, or the matrix R in the order of the fixed effects; the columns
-        of a data frame are found by their names.
+    restrictions : str, sequence of str, dict, array of shape (p,) or (r, p), or data frame
+        Hypotheses as text, such as ``"Days - 10 = 0"``, ``"a = b, c = 0"`` or names of coefficients, which are tested
+        jointly; a dict from text to value; or the matrix R in the order of the fixed effects (the columns of a data
+        frame are found by their names).
     value : float or array of shape (r,)
         Right-hand side.
     vcov, cluster
@@ -187,11 +186,10 @@ def wald_test(
     dict
         chi2, df (the rank of R), p_value.
     """
-    R = restriction_matrix(fit, restrictions)
-    target = hypothesised(value, R.shape[0], labels_of(restrictions))
-    if warn_unknown(fit, R, "a Wald test"):
-        return {"chi2": np.nan, "df": float(np.linalg.matrix_rank(R)), "p_value": np.nan}
-    return wald_statistic(fit, R, target, vcov, cluster)
+    tested = linear_hypotheses(fit.design.x_names, restrictions, value)
+    if warn_unknown(fit, tested.R, "a Wald test"):
+        return {"chi2": np.nan, "df": float(np.linalg.matrix_rank(tested.R)), "p_value": np.nan}
+    return wald_statistic(fit, tested.R, tested.target, vcov, cluster)
 
 
 def wald_statistic(
@@ -218,31 +216,6 @@ def wald_statistic(
         raise DesignError("The " + too_few_clusters(None, rank))
     chi2 = float(gap @ linalg.cho_solve(linalg.cho_factor(V), gap))
     return {"chi2": chi2, "df": float(rank), "p_value": float(special.chdtrc(rank, chi2))}
-
-
-def hypothesised(value: float | ArrayLike, rows: int, labels: Sequence[Any] | None = None) -> FloatArray:
-    """The right-hand side of `rows` linear hypotheses, a scalar or shape (rows,), checked.
-
-    Parameters
-    ----------
-    value : float or array of shape (rows,)
-        A Series with labels is matched by them with `labels`.
-    rows : int
-    labels : sequence, optional
-        Names of the hypotheses.
-    """
-    named = in_name_order(value, range(rows) if labels is None else labels, "value", "hypotheses")
-    try:
-        target = np.asarray(named, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise OptionError(f"`value` is {value!r}; give a number, or one for each of the {rows} row(s).") from None
-    if target.ndim > 0 and target.shape != (rows,):
-        raise OptionError(
-            f"`value` has shape {target.shape} but there are {rows} row(s); give one number, or one for each row."
-        )
-    if not np.isfinite(target).all():
-        raise OptionError("`value` holds missing or infinite numbers; give finite ones.")
-    return target
 
 
 def constant_df(fit: Any, ddf: str | None) -> FloatArray:
@@ -294,7 +267,29 @@ def check_alpha(alpha: float | None) -> float:
     number = isinstance(alpha, (int, float, np.number)) and not isinstance(alpha, bool)
     if not number or not 0.0 < float(alpha) < 1.0:
         raise OptionError(f"`alpha` is {alpha!r}; give a number between 0 and 1, such as 0.05.")
+    other = 1.0 - float(alpha)
+    warn_small_level("alpha", float(alpha), other, f"alpha={other:.4g} (conf_level={float(alpha):g} in tidy())")
     return float(alpha)
+
+
+def warn_small_level(name: str, given: float, level: float, meant: str) -> None:
+    """Warn of a confidence level below one half, which is one minus what was meant.
+
+    Parameters
+    ----------
+    name : str
+        The argument.
+    given, level : float
+        Its value, and the level that it stands for.
+    meant : str
+        How the other level is written.
+    """
+    if level < 0.5:
+        warn(
+            f"{name}={given:g} asks for limits of level {100.0 * level:.4g}%; for {100.0 * (1.0 - level):.4g}% limits "
+            f"write {meant}.",
+            Lme4Warning,
+        )
 
 
 def check_ddf(ddf: str | None, *, linear: bool = False) -> Ddf:
@@ -395,75 +390,3 @@ def _known_name(fit: Fit, name: object) -> str:
         return name
     hint = did_you_mean(str(name), names)
     raise OptionError(f"There is no fixed effect {name!r}.{hint} The fixed effects are {', '.join(names)}.")
-
-
-def restriction_matrix(fit: Fit, restrictions: Restrictions) -> FloatArray:
-    """Names of coefficients, or a matrix with one column per fixed effect, as a checked matrix of shape (r, p)."""
-    if fit.beta.size == 0:
-        raise OptionError("the model has no fixed effects: there is nothing to test.")
-    if isinstance(restrictions, Mapping):
-        raise OptionError("`restrictions` must be names or a matrix, not a dict; give the right-hand sides as `value`.")
-    if isinstance(restrictions, str):
-        return _unit_rows(fit, [restrictions])
-    if hasattr(restrictions, "columns"):
-        return _checked_matrix(fit, _by_name(fit, restrictions))
-    if _all_text(restrictions):
-        return _unit_rows(fit, restrictions)
-    row = in_name_order(restrictions, fit.design.x_names, "restrictions", "fixed effects", rest=0.0)
-    return _checked_matrix(fit, row)
-
-
-def labels_of(restrictions: Restrictions) -> list[Any] | None:
-    """Names of the hypotheses: those of coefficients, or the row labels of a data frame; None without any."""
-    if isinstance(restrictions, str):
-        return [restrictions]
-    if hasattr(restrictions, "columns"):
-        index = getattr(restrictions, "index", None)
-        return None if index is None else list(index)
-    anything: Any = restrictions
-    return list(anything) if _all_text(anything) else None
-
-
-def _by_name(fit: Fit, table: Any) -> Any:
-    """The matrix of a data frame whose columns are named after coefficients; those it does not name are not tested.
-
-    A frame whose columns only have numbers (0, 1, ...) is a plain matrix.
-    """
-    columns = list(table.columns)
-    if columns == list(range(len(columns))):
-        return table.to_numpy()
-    if len(set(columns)) < len(columns):
-        raise OptionError("`restrictions` has two columns of the same name; give each coefficient one column.")
-    places = [list(fit.design.x_names).index(_known_name(fit, name)) for name in columns]
-    matrix = np.zeros((len(table), fit.beta.size))
-    try:
-        matrix[:, places] = np.asarray(table.to_numpy(), dtype=np.float64)
-    except (TypeError, ValueError):
-        raise OptionError("`restrictions` holds values that are no numbers; give one row per restriction.") from None
-    return matrix
-
-
-def _all_text(values: Any) -> bool:
-    return len(values) > 0 and all(isinstance(value, str) for value in values)
-
-
-def _unit_rows(fit: Fit, names: Any) -> FloatArray:
-    columns = list(fit.design.x_names)
-    return np.eye(len(columns))[[columns.index(_known_name(fit, name)) for name in names]]
-
-
-def _checked_matrix(fit: Fit, restrictions: Any) -> FloatArray:
-    try:
-        R = np.atleast_2d(np.asarray(restrictions, dtype=np.float64))
-    except (TypeError, ValueError):
-        raise OptionError(
-            "`restrictions` must be names of fixed effects or a matrix with one column per fixed effect."
-        ) from None
-    if R.ndim != 2 or R.shape[1] != fit.beta.size or R.shape[0] == 0:
-        raise OptionError(
-            f"`restrictions` has shape {R.shape}; give one column for each of the {fit.beta.size} fixed "
-            f"effects ({', '.join(fit.design.x_names)})."
-        )
-    if not np.isfinite(R).all():
-        raise OptionError("`restrictions` holds a value that is not finite; use finite numbers only.")
-    return R

@@ -24,6 +24,9 @@ from lme4py.inference.lrt.simulation import bootstrap_ratios, exact_ratios
 from lme4py.inference.refits.refit import refit_ml
 from lme4py.inference.refits.simulate import check_count, check_seed
 from lme4py.linalg.types import FloatArray
+from lme4py.tables.html import render_html
+from lme4py.tables.numbers import format_p_value
+from lme4py.tables.shown import facts
 from lme4py.text import Sentence
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ __all__ = ["LRTestResult", "likelihood_table", "lrtest"]
 METHODS = ("asymptotic", "bootstrap", "exact")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LRTestResult(Sentence):
     """A likelihood-ratio test.
 
@@ -66,6 +69,16 @@ class LRTestResult(Sentence):
 
     def __str__(self) -> str:
         return f"LR chi2({self.df}) = {self.chi2:.4f}, p = {self.p_value:.4g} ({self.note})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("chi2", f"{self.chi2:.4f}"),
+            ("Degrees of freedom", str(self.df)),
+            ("p", format_p_value(self.p_value)),
+            ("Log-likelihood, restricted", f"{self.restricted_logL:.4f}"),
+            ("Log-likelihood, full", f"{self.full_logL:.4f}"),
+        ]
+        return render_html([facts("Likelihood-ratio test", rows, [self.note] if self.note else [])])
 
 
 @dataclass(frozen=True)
@@ -421,11 +434,13 @@ def likelihood_table(results: Sequence[Any], refit: bool = True, names: Sequence
     Returns
     -------
     pandas.DataFrame
-        Columns npar, AIC, BIC, logLik, deviance, chi2, df, p_value, p_chi2: the last is the plain chi-squared p-value,
-        `p_value` that of `lrtest`, NaN where a model is not nested in the next one. ``attrs["note"]`` holds what there
-        is to say in words.
+        Columns npar, AIC, BIC, logLik, deviance, chi2, df, p_value, p_chi2: the last is the plain chi-squared p-value
+        (it is not printed), `p_value` that of `lrtest`, NaN where a model is not nested in the next one.
+        ``attrs["note"]`` holds what there is to say in words.
     """
     import pandas as pd
+
+    from lme4py.tables.frames import printed
 
     if len(results) < 2:
         raise OptionError("a table of likelihood-ratio tests needs at least two models.")
@@ -444,8 +459,7 @@ def likelihood_table(results: Sequence[Any], refit: bool = True, names: Sequence
     columns = ["npar", "AIC", "BIC", "logLik", "deviance", "chi2", "df", "p_value", "p_chi2"]
     index = pd.Index([labels[i] for i in order], name="model")
     table = pd.DataFrame(rows, columns=columns, index=index)
-    table.attrs["note"] = " ".join(notes)
-    return table
+    return printed(table, note=" ".join(notes), hidden=["p_chi2"])
 
 
 def _labels(models: Sequence[_Model]) -> list[str]:

@@ -33,17 +33,20 @@ def ranova(fit: Fit | GlmmFit) -> pd.DataFrame:
     pandas.DataFrame
         Columns npar, logLik, AIC, chi2, df, p_value, p_chi2; the first row is the model itself. A slope is left out
         with its covariances, an intercept alone with its whole term. `p_chi2` is the plain chi-squared p-value (as
-        lmerTest's ranova), `p_value` takes the boundary into account; both are NaN for a term that adds nothing to the
-        others, with 0 degrees of freedom.
+        lmerTest's ranova; it is not printed), `p_value` takes the boundary into account; both are NaN for a term that
+        adds nothing to the others, with 0 degrees of freedom.
     """
     import pandas as pd
+
+    from lme4py.tables.frames import printed
 
     rows = {"<none>": {"npar": fit.n_params, "logLik": fit.log_likelihood, "AIC": fit.criterion + 2.0 * fit.n_params}}
     for label, terms in _reductions(fit.design):
         reduced = _refitted(fit, terms) if terms else None
         rows[label] = _row(reduced, fit)
     columns = ["npar", "logLik", "AIC", "chi2", "df", "p_value", "p_chi2"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return printed(table, note="p_value takes the boundary into account.", hidden=["p_chi2"])
 
 
 def _refitted(full: Fit | GlmmFit, terms: tuple[RandomTerm, ...]) -> Fit | GlmmFit:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +31,7 @@ from lme4py.inference.profile.side import BetterOptimum, Point, Side
 from lme4py.inference.refits.refit import fit_problem, other_minima, refit_ml
 from lme4py.inference.uncertainty.variance_errors import standard_errors
 from lme4py.linalg.types import FloatArray
+from lme4py.tables.html import render_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +165,15 @@ class Profile:
         return sum(side.evaluations for pair in self._sides.values() for side in pair)
 
     def __repr__(self) -> str:
-        return f"<Profile of {len(self.parameters)} parameters>"
+        names = [parameter.name for parameter in self.parameters]
+        shown = ", ".join(names[:4]) + (f", ... ({len(names) - 4} more)" if len(names) > 4 else "")
+        return f"<Profile of {len(names)} parameters: {shown}>"
+
+    def _repr_html_(self) -> str:
+        from lme4py.tables.frames import frame_table
+
+        table = frame_table(self.conf_int())
+        return render_html([replace(table, title="Intervals of the profile likelihood")])
 
 
 def _value(parameter: Parameter, v: float) -> float:

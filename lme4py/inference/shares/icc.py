@@ -31,6 +31,8 @@ from lme4py.inference.refits.simulate import check_count
 from lme4py.inference.shares.r2 import fixed_variance, observation_level, random_moments, rest_variance
 from lme4py.inference.uncertainty.parameter_derivatives import variance_information
 from lme4py.linalg.types import FloatArray
+from lme4py.tables.html import render_html
+from lme4py.tables.shown import facts
 from lme4py.text import Sentence
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ AnyFit = Fit | GlmmFit
 _ZERO = 1e-10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ICCResult(Sentence):
     """An intraclass correlation.
 
@@ -80,6 +82,17 @@ class ICCResult(Sentence):
         how = f" ({self.note})" if self.note else ""
         where = f"; {self.at}" if self.at else ""
         return f"ICC ({self.component}{where}) {self.estimate:.4f}, standard error {self.se:.4f}, {interval}{how}"
+
+    def _repr_html_(self) -> str:
+        level = f"{100.0 * (1.0 - self.alpha):g}% interval"
+        rows = [
+            ("Component", self.component),
+            *([("Taken at", self.at)] if self.at else []),
+            ("Estimate", f"{self.estimate:.4f}"),
+            ("Standard error", f"{self.se:.4f}"),
+            (level, f"{self.ci_lower:.4f} to {self.ci_upper:.4f}"),
+        ]
+        return render_html([facts("Intraclass correlation", rows, [self.note] if self.note else [])])
 
 
 @dataclass(frozen=True)

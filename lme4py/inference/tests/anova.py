@@ -11,8 +11,9 @@ from lme4py.design.design import Design
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.generalised import GlmmFit
 from lme4py.fits.linear import Fit
-from lme4py.inference.estimates.coefficients import coefficient_method, hypothesised, labels_of, restriction_matrix
-from lme4py.inference.estimates.limits import unknown, warn_unknown
+from lme4py.inference.estimates.coefficients import coefficient_method
+from lme4py.inference.estimates.limits import known_errors, masked, unknown, warn_unknown
+from lme4py.inference.estimates.restrictions import linear_hypotheses
 from lme4py.inference.tests import hypotheses
 from lme4py.inference.uncertainty.df import FTest, Method, method
 from lme4py.linalg.types import FloatArray
@@ -146,14 +147,15 @@ def contest(
     Parameters
     ----------
     fit : Fit
-    L : str, sequence of str, or array of shape (p,) or (r, p)
-        Coefficients, or a matrix with one column per fixed effect. Rows that follow from others count once.
+    L : str, sequence of str, dict, array of shape (p,) or (r, p), or data frame
+        Hypotheses as text (``"a - b = 0"``), names, a dict from text to value, or a matrix with one column per fixed
+        effect, as in `wald_test`. Rows that follow from others count once.
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
         None is `default_ddf` of the fit; with a robust covariance "satterthwaite".
     value : float or array of shape (r,)
         L beta under the hypothesis.
     joint : bool
-        One F test of all rows, or a t test of each row.
+        One F test of all rows (linear models), or a t or z test of each row.
     vcov : {None, "CR0", "CR1", "CR2", "CR3"}
         A cluster-robust covariance; its F test is the approximate Hotelling one of clubSandwich ("HTZ").
     cluster : str, array of shape (n,), or None
@@ -167,15 +169,17 @@ def contest(
     """
     import pandas as pd
 
-    linear_method(fit, "normal")
+    if joint:
+        linear_method(fit, "normal")
     chosen = coefficient_method(fit, ddf, vcov, cluster)
-    rows = restriction_matrix(fit, L)
-    target = hypothesised(value, rows.shape[0], labels_of(L))
+    tested = linear_hypotheses(fit.design.x_names, L, value)
+    rows, target = tested.R, tested.target
     if not np.abs(rows).max(axis=1).all():
         raise OptionError("a row of L holds zeros only: it tests nothing; leave it out.")
     estimate = rows @ fit.beta
     if not joint:
-        return pd.DataFrame(_t_columns(chosen, rows, estimate, target))
+        index = None if tested.labels is None else pd.Index(tested.labels, name="hypothesis")
+        return pd.DataFrame(_t_columns(fit, chosen, rows, target), index=index)
     test = chosen.f_test(*_independent(fit, rows, estimate - target))
     return pd.DataFrame([_cells(test, fit)], columns=list(_COLUMNS), index=["L"])
 
@@ -311,11 +315,13 @@ def check_type(type: object) -> str:
 def _table(fit: Fit, rows: dict[str, FloatArray], chosen: Method) -> pd.DataFrame:
     import pandas as pd
 
+    from lme4py.tables.frames import printed
+
     cells = [
         _cells(chosen.f_test(L, L @ fit.beta), fit) if L.shape[0] else (np.nan, np.nan, 0.0, np.nan, np.nan, np.nan)
         for L in rows.values()
     ]
-    return pd.DataFrame(cells, columns=list(_COLUMNS), index=pd.Index(list(rows), name="term"))
+    return printed(pd.DataFrame(cells, columns=list(_COLUMNS), index=pd.Index(list(rows), name="term")))
 
 
 def _cells(test: FTest, fit: Fit) -> tuple[float, ...]:
@@ -323,10 +329,12 @@ def _cells(test: FTest, fit: Fit) -> tuple[float, ...]:
     return mean_sq * test.num_df, mean_sq, test.num_df, test.den_df, test.F, test.p_value
 
 
-def _t_columns(chosen: Method, rows: FloatArray, estimate: FloatArray, target: FloatArray) -> dict[str, FloatArray]:
+def _t_columns(fit: Any, chosen: Method, rows: FloatArray, target: FloatArray) -> dict[str, FloatArray]:
     from lme4py.inference.estimates.coefficients import two_sided
 
-    se = np.sqrt(np.einsum("ri,ij,rj->r", rows, chosen.vcov, rows))
+    warn_unknown(fit, rows, "a test", stacklevel=4)
+    estimate = masked(fit, rows, rows @ fit.beta)
+    se = known_errors(fit, rows, chosen.vcov)
     df = chosen.t_df(rows)
     statistic = (estimate - target) / se
     return {

@@ -23,7 +23,7 @@ from lme4py.fits.linear import Fit
 from lme4py.inference.estimates.coefficients import check_ddf, coefficient_method, constant_df
 from lme4py.inference.prediction.joint_variance import joint_variance
 from lme4py.inference.uncertainty.derivatives import fixed_in_groups, variance_derivatives
-from lme4py.inference.uncertainty.df import FTest, joint_f_test
+from lme4py.inference.uncertainty.df import FTest, check_method, joint_f_test
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["JointMethod", "effect_places"]
@@ -79,6 +79,7 @@ class JointMethod:
 
     def __init__(self, fit: Fit | GlmmFit, ddf: str | None = None, vcov: FloatArray | None = None) -> None:
         linear = isinstance(fit, Fit)
+        ddf = None if ddf is None else check_method(ddf)
         if ddf == "kenward-roger":
             raise OptionError(
                 "ddf='kenward-roger' is about fixed effects; with random effects at their modes use "

@@ -13,7 +13,7 @@ from lme4py.data.beside import is_numbered
 from lme4py.engine.identification.recession import Recession
 from lme4py.errors import OptionError
 from lme4py.inference.tests.joint_tests import JointMethod
-from lme4py.inference.uncertainty.df import Plain
+from lme4py.inference.uncertainty.df import Plain, check_method
 from lme4py.linalg.types import BoolArray, FloatArray
 from lme4py.margins.estimands.estimands import Estimand, Values
 from lme4py.margins.estimands.grids import Parameters
@@ -23,7 +23,6 @@ from lme4py.margins.models.adapter import DdfMethod, ModelAdapter, Random
 
 __all__ = ["Done", "Inference"]
 
-_DDF: Final = ("normal", "satterthwaite", "kenward-roger", "residual")
 # An average of parts that cancel is zero below this part of the gradient.
 _ROUNDING: Final = 1e-9
 # Coefficients and random effects whose whole covariance is formed.
@@ -80,8 +79,7 @@ class Inference:
     ) -> None:
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 10:
             raise OptionError(f"the number of draws is {n!r}; give a whole number of at least 10.")
-        if ddf is not None and ddf not in _DDF:
-            raise OptionError(f"ddf={ddf!r} is not known; use one of {', '.join(map(repr, _DDF))}.")
+        ddf = None if ddf is None else check_method(ddf)
         if boot not in _BOOT:
             raise OptionError(f"boot={boot!r} is not known; use 'parametric' or 'clusters'.")
         if cluster is not None and vcov is None and not (method == "bootstrap" and boot == "clusters"):

@@ -11,14 +11,12 @@ from scipy import special
 
 from lme4py.data.beside import in_name_order
 from lme4py.errors import OptionError
-from lme4py.inference.estimates.coefficients import quantile
+from lme4py.inference.estimates.coefficients import quantile, warn_small_level
 from lme4py.linalg.types import BoolArray, FloatArray
 from lme4py.margins.estimands.scales import transform, untransform
 from lme4py.margins.results import multiplicity
-from lme4py.report.tables.html import render_html
-from lme4py.report.tables.latex import render_latex
-from lme4py.report.tables.markdown import render_markdown
-from lme4py.report.tables.text import render_text
+from lme4py.tables.shown import Shown, Summary
+from lme4py.tables.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +32,8 @@ _ROOT = float(np.sqrt(2.0))
 _ALTERNATIVES = ("two-sided", "greater", "less")
 
 
-@dataclass(frozen=True)
-class MarginsResult:
+@dataclass(frozen=True, repr=False)
+class MarginsResult(Shown):
     """Estimates of one call of a session.
 
     Attributes
@@ -423,34 +421,16 @@ class MarginsResult:
             notes.append(_adjustment_note(self))
         return notes
 
-    def summary(self) -> str:
-        """The result as text.
+    def summary(self) -> Summary:
+        """The result as text that a notebook shows as a table.
 
         Returns
         -------
-        str
+        Summary
         """
-        return render_text(self._tables())
+        return Summary(self._tables())
 
-    def to_markdown(self) -> str:
-        """The result as Markdown.
-
-        Returns
-        -------
-        str
-        """
-        return render_markdown(self._tables())
-
-    def to_latex(self) -> str:
-        """The result as a LaTeX table with booktabs rules.
-
-        Returns
-        -------
-        str
-        """
-        return render_latex(self._tables())
-
-    def _tables(self) -> list[Any]:
+    def _tables(self) -> list[Table]:
         from lme4py.margins.results.table import result_table
 
         return [result_table(self)]
@@ -477,21 +457,13 @@ class MarginsResult:
 
         return plot_result(self, x, by, **kw)
 
-    def __str__(self) -> str:
-        return self.summary()
-
-    def _repr_html_(self) -> str:
-        return render_html(self._tables())
-
-    def __repr__(self) -> str:
-        return f"<MarginsResult: {self.title}; {len(self)} estimate(s), {self.method}, level {self.level:g}>"
-
 
 def check_level(level: Any) -> float:
     """A confidence level between 0 and 1."""
     number = isinstance(level, (int, float, np.number)) and not isinstance(level, bool)
     if not number or not 0.0 < float(level) < 1.0:
         raise OptionError(f"`level` is {level!r}; give a number between 0 and 1, such as 0.95.")
+    warn_small_level("level", float(level), float(level), f"level={1.0 - float(level):.4g}")
     return float(level)
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lme4py.report.tables.numbers import format_column, format_p_value, format_value
-from lme4py.report.tables.table import Table
+from lme4py.tables.numbers import format_column, format_p_value, format_value
+from lme4py.tables.table import Table
 
 if TYPE_CHECKING:
     from lme4py.margins.results.result import MarginsResult

@@ -99,7 +99,9 @@ def _beside(frame: pd.DataFrame, columns: dict[str, Any], prefix: str) -> pd.Dat
             f"the data already have the column(s) {', '.join(map(repr, taken))}; rename them, or give a prefix such as "
             "prefix='.'."
         )
-    return frame.assign(**{prefix + name: np.asarray(values) for name, values in columns.items()})
+    from lme4py.tables.frames import printed
+
+    return printed(frame.assign(**{prefix + name: np.asarray(values) for name, values in columns.items()}))
 
 
 def _all_columns(data: Any) -> pd.DataFrame:

@@ -18,8 +18,8 @@ from lme4py.report.summaries.summary import (
     random_effects_table,
     residual_table,
 )
-from lme4py.report.tables.numbers import column_decimals, format_value
-from lme4py.report.tables.table import Table
+from lme4py.tables.numbers import column_decimals, format_value
+from lme4py.tables.table import Table
 
 __all__ = ["approximation", "closing", "family_line", "summary_tables"]
 

@@ -10,18 +10,20 @@ from scipy import special
 
 from lme4py.fits.generalised import GlmmFit
 from lme4py.fits.linear import Fit
-from lme4py.inference.estimates.coefficients import coef_table, confidence_intervals, restriction_matrix, wald_statistic
+from lme4py.inference.estimates.coefficients import coef_table, confidence_intervals, wald_statistic
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.limits import unknown
 from lme4py.inference.estimates.parameters import fit_parameters
+from lme4py.inference.estimates.restrictions import restriction_matrix
 from lme4py.inference.estimates.row_summary import no_random_test, row_summary
 from lme4py.inference.lrt.lrt import LRTestResult
+from lme4py.inference.uncertainty.df import check_method
 from lme4py.inference.uncertainty.variance_errors import variance_table
 from lme4py.report.summaries.generalised import approximation, closing, family_line
 from lme4py.report.summaries.parts import is_ordinal, threshold_table
 from lme4py.report.summaries.summary import DDF_NOTES, closing_table, right_aligned, rows_used
-from lme4py.report.tables.numbers import column_decimals, format_integer, format_p_value, format_value
-from lme4py.report.tables.table import Table
+from lme4py.tables.numbers import column_decimals, format_integer, format_p_value, format_value
+from lme4py.tables.table import Table
 
 __all__ = ["stata_tables"]
 
@@ -50,7 +52,7 @@ def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
         None is `default_ddf` of the fit.
     """
-    chosen = ddf or fit.default_ddf
+    chosen = check_method(ddf or fit.default_ddf)
     tables = [_header(fit), _groups(fit), _coefficients(fit, chosen), _random_effects(fit)]
     if is_ordinal(fit):
         tables.append(_thresholds(fit))
@@ -84,7 +86,7 @@ def _wald_row(fit: AnyFit) -> list[tuple[str, str]]:
     names = [name for name, place in zip(fit.design.x_names, fit.design.assign, strict=True) if place != 0]
     if not names:
         return []
-    rows = restriction_matrix(same, names)
+    rows = restriction_matrix(fit.design.x_names, names)
     if unknown(fit, rows).any():
         return [(f"Wald chi2({len(names)}):", "not finite")]
     test = wald_statistic(same, rows)

@@ -10,8 +10,9 @@ from lme4py.inference.estimates.coefficients import coef_table
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.row_summary import row_summary
 from lme4py.inference.estimates.variance import correlations, has_correlations, term_labels
-from lme4py.report.tables.numbers import column_decimals, format_column, format_integer, format_p_value, format_value
-from lme4py.report.tables.table import Align, Table
+from lme4py.inference.uncertainty.df import check_method
+from lme4py.tables.numbers import column_decimals, format_column, format_integer, format_p_value, format_value
+from lme4py.tables.table import Align, Table
 
 DDF_NOTES = {
     "satterthwaite": ("Degrees of freedom: Satterthwaite.",),
@@ -139,7 +140,7 @@ def group_table(fit: Fit) -> Table:
 
 def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
     """Estimates, standard errors and tests, with the degrees of freedom of the fit where `ddf` is not given."""
-    chosen = fit.default_ddf if ddf is None else ddf
+    chosen = check_method(fit.default_ddf if ddf is None else ddf)
     table = coef_table(fit, chosen)
     se = table["std_error"].tolist()
     decimals = column_decimals(se)

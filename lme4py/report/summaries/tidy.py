@@ -14,7 +14,12 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.generalised import GlmmFit
 from lme4py.fits.linear import Fit
 from lme4py.inference.estimates import generalised as glmm
-from lme4py.inference.estimates.coefficients import chosen_alpha, coef_table, confidence_intervals, covariance_frame
+from lme4py.inference.estimates.coefficients import (
+    chosen_alpha,
+    coef_table,
+    confidence_intervals,
+    covariance_frame,
+)
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.intervals import intervals
 from lme4py.inference.estimates.likelihood import aic, bic
@@ -91,7 +96,9 @@ def tidy(
             blocks += [_parameter_block(fit, alpha, conf_method, scales), *_dispersion_blocks(fit, alpha, conf_method)]
         else:
             blocks += _level_blocks(fit, effect, alpha)
-    return _stacked(blocks, "ran_vals" in wanted or "ran_coefs" in wanted, conf_int)
+    from lme4py.tables.frames import printed
+
+    return printed(_stacked(blocks, "ran_vals" in wanted or "ran_coefs" in wanted, conf_int))
 
 
 def _check_effects(effects: str | Sequence[str]) -> list[str]:
@@ -247,7 +254,9 @@ def glance(fit: AnyFit) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame([overview(fit)])
+    from lme4py.tables.frames import printed
+
+    return printed(pd.DataFrame([overview(fit)]))
 
 
 def overview(fit: AnyFit) -> dict[str, Any]:

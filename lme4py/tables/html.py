@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from lme4py.report.tables.table import Align, Table
+from lme4py.tables.table import Align, Table
 
 __all__ = ["render_html"]
 

@@ -1,19 +1,14 @@
-"""Estimates, tests, intervals and resampling of a fitted model."""
+"""Estimates of a fitted model: fixed effects, their errors and intervals, variances, random effects, shares."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import ArrayLike
-
-from lme4py.inference.bootstrap.bootstrap import BootstrapResult, bootstrap
-from lme4py.inference.estimates import coefficients
+from lme4py.arguments import speaks_throughout
+from lme4py.inference.estimates import coefficients, random_effects
 from lme4py.inference.estimates.intervals import intervals
-from lme4py.inference.lrt import lrt
-from lme4py.inference.lrt.lrt import LRTestResult
-from lme4py.inference.profile.profile import Profile, profile
 from lme4py.inference.shares.r2 import r_squared
 from lme4py.inference.uncertainty.variance_errors import variance_table
 from lme4py.results.base import FittedModel
@@ -24,13 +19,12 @@ if TYPE_CHECKING:
     from lme4py.inference.shares.icc import ICCResult
     from lme4py.inference.uncertainty.clusters import ClusterChoice
 
-__all__ = ["InferenceMethods"]
+__all__ = ["EstimateMethods"]
 
 
-class InferenceMethods(FittedModel):
-    """Methods that hand the fit to the functions of `inference`."""
-
-    # --- fixed effects --------------------------------------------------------------------------------------
+@speaks_throughout
+class EstimateMethods(FittedModel):
+    """What the fit estimates, with standard errors and intervals."""
 
     @property
     def params(self) -> pd.Series[float]:
@@ -93,90 +87,6 @@ class InferenceMethods(FittedModel):
         """
         return coefficients.coef_table(self.fit, ddf, vcov, cluster)
 
-    def anova(self, type: Any = 3, ddf: Any = None, *models: FittedModel) -> pd.DataFrame:
-        """F tests of the terms: sum_sq, mean_sq, num_df, den_df, F, p_value.
-
-        With other results, ``fit.anova(fit2, ...)``, the table of likelihood-ratio tests between them; REML fits are
-        refitted with ML first, which ``attrs["note"]`` of the table says.
-
-        Parameters
-        ----------
-        type : {1, 2, 3, "sequential", "car-2", "car-3"}
-            1, 2 and 3 as in SAS and R's lmerTest: each term adjusted for those before it; for those that do not
-            contain it; hypotheses that do not depend on the coding of the factors. "sequential" is the table of
-            R's lme4; "car-2" and "car-3" are those of R's car. They mean the same for every kind of model; see `anova`.
-        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
-            None is `default_ddf`.
-
-        Returns
-        -------
-        DataFrame
-            One row per term, or one per model.
-        """
-        from lme4py.inference.tests.anova import anova_table
-
-        others = [model for model in (type, ddf, *models) if isinstance(model, FittedModel)]
-        if others:
-            return lrt.likelihood_table([self, *others])
-        return anova_table(self.fit, type, ddf)
-
-    def ranova(self) -> pd.DataFrame:
-        """Likelihood-ratio tests of leaving out each random effect.
-
-        Returns
-        -------
-        DataFrame
-            One row per random effect, after that of the model itself.
-        """
-        from lme4py.inference.lrt.ranova import ranova
-
-        return ranova(self.fit)
-
-    def lrtest_no_random(self, **kw: Any) -> LRTestResult:
-        """Likelihood-ratio test against the linear model without random effects; for the options see `lrtest`.
-
-        Parameters
-        ----------
-        **kw
-            `boundary`, `method`, `n_sim`, `seed`.
-
-        Returns
-        -------
-        LRTestResult
-        """
-        return lrt.lrtest(None, self, **kw)
-
-    def contest(
-        self,
-        L: Any,
-        ddf: str | None = None,
-        value: float | ArrayLike = 0.0,
-        joint: bool = True,
-        vcov: str | None = None,
-        cluster: ClusterChoice = None,
-    ) -> pd.DataFrame:
-        """F test of ``L beta = value``, or a t test of each row of L where `joint` is false.
-
-        Parameters
-        ----------
-        L : str, sequence of str, or array of shape (r, p)
-            Coefficients, or a matrix with one column for each of them.
-        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
-            None is `default_ddf`; with a robust covariance "satterthwaite".
-        value : float or array of shape (r,)
-        joint : bool
-        vcov, cluster
-            A cluster-robust covariance, as in `coef_table`.
-
-        Returns
-        -------
-        DataFrame
-            One row, or one for each row of L where `joint` is false.
-        """
-        from lme4py.inference.tests.anova import contest
-
-        return contest(self.fit, L, ddf, value, joint, vcov, cluster)
-
     def conf_int(
         self,
         alpha: float | None = None,
@@ -235,79 +145,60 @@ class InferenceMethods(FittedModel):
             cluster=cluster,
         )
 
-    def wald_test(
-        self,
-        restrictions: Any,
-        value: float | ArrayLike = 0.0,
-        vcov: str | None = None,
-        cluster: ClusterChoice = None,
-    ) -> dict[str, float]:
-        """Joint Wald chi-square test of ``R beta = value``.
+    def ranef(self, conditional_se: bool = False, include_fixed: bool = False) -> Any:
+        """Conditional modes of the random effects.
 
         Parameters
         ----------
-        restrictions : str, sequence of str, or array of shape (r, p)
-            Coefficients tested against `value`, or the matrix R.
-        value : float or array of shape (r,)
-        vcov, cluster
-            A cluster-robust covariance, as in `coef_table`.
+        conditional_se : bool
+            Return the pair (modes, conditional standard deviations).
+        include_fixed : bool
+            Count the uncertainty of the fixed effects in the standard deviations (Stata's ``reses``); False takes the
+            fixed effects as known (lme4's ``condVar``).
 
         Returns
         -------
-        dict
-            chi2, df, p_value.
+        DataFrame, or dict factor -> DataFrame when there are several grouping factors; or a pair of them
+            Rows are levels, columns are random effects.
         """
-        return coefficients.wald_test(self.fit, restrictions, value, vcov, cluster)
+        modes = random_effects.one_or_dict(random_effects.conditional_modes(self.fit))
+        if not conditional_se:
+            return modes
+        return modes, random_effects.one_or_dict(random_effects.conditional_sds(self.fit, include_fixed))
 
-    # --- resampling and profile -----------------------------------------------------------------------------
+    @property
+    def random_effects(self) -> Any:
+        """The same as ``ranef()``."""
+        return self.ranef()
 
-    def bootstrap(
-        self,
-        n: int = 1000,
-        func: Callable[[Any], Any] | None = None,
-        seed: int | None = None,
-        n_jobs: int | None = 1,
-        progress: bool | None = None,
-        **kw: Any,
-    ) -> BootstrapResult:
-        """Bootstrap statistics of the fit.
+    @property
+    def blups(self) -> Any:
+        """The same as ``ranef()``."""
+        return self.ranef()
+
+    def coef(self) -> Any:
+        """Fixed effects plus conditional modes for each level; shaped as ``ranef()``.
+
+        Returns
+        -------
+        DataFrame, or dict factor -> DataFrame when there are several grouping factors
+        """
+        return random_effects.one_or_dict(random_effects.coef(self.fit))
+
+    def variance_table(self, alpha: float | None = None) -> pd.DataFrame:
+        """Variances and covariances with standard errors and limits, as Stata prints them.
 
         Parameters
         ----------
-        n : int
-            Number of replicates.
-        func : callable, optional
-            From a result to a number, an array, a dict or a Series; None takes all parameters and is much faster.
-        seed : int, optional
-            The same seed gives the same numbers for every `n_jobs`.
-        n_jobs : int or None
-            Processes, -1 for all processors; None leaves it to ``joblib.parallel_config``.
-        progress : bool, optional
-            Show a progress bar; None shows one on a terminal.
-        **kw
-            ``type="parametric"`` (or "semiparametric", linear models only, or "cases") and ``group``, the factor whose
-            levels are drawn.
+        alpha : float, optional
+            One minus the confidence level; when not given 0.05, or that of the keyword front door.
 
         Returns
         -------
-        BootstrapResult
+        DataFrame
+            One row per variance or covariance.
         """
-        return bootstrap(self.fit, n, func, seed, n_jobs, progress, wrap=type(self), **kw)
-
-    def profile(self, parm: str | Sequence[str] = "all", alpha: float | None = 0.01) -> Profile:
-        """Profile likelihood of the parameters, up to the limits of intervals of level 1 - alpha.
-
-        Parameters
-        ----------
-        parm : "fixed", "random", "all", or names
-        alpha : float or None
-            None grows the profiles only when intervals are asked for.
-
-        Returns
-        -------
-        Profile
-        """
-        return profile(self.fit, parm, alpha)
+        return variance_table(self.fit, alpha)
 
     def r_squared(self, variance: str = "theoretical") -> dict[str, float]:
         """Nakagawa's R squared: marginal, conditional, and the variances var_fixed, var_random, var_residual.
@@ -361,18 +252,3 @@ class InferenceMethods(FittedModel):
         from lme4py.inference.shares.icc import icc_table
 
         return icc_table(self.fit, alpha, **kw)
-
-    def variance_table(self, alpha: float | None = None) -> pd.DataFrame:
-        """Variances and covariances with standard errors and limits, as Stata prints them.
-
-        Parameters
-        ----------
-        alpha : float, optional
-            One minus the confidence level; when not given 0.05, or that of the keyword front door.
-
-        Returns
-        -------
-        DataFrame
-            One row per variance or covariance.
-        """
-        return variance_table(self.fit, alpha)

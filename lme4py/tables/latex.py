@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lme4py.report.tables.table import Table
+from lme4py.errors import OptionError
+from lme4py.tables.table import Table
 
 __all__ = ["render_latex"]
 
@@ -32,11 +33,32 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]\d+)?")
 _WITH_ERROR = re.compile(rf"({_NUMBER.pattern}) \(({_NUMBER.pattern})\)")
 
 
-def render_latex(tables: Sequence[Table]) -> str:
-    """Render tables as ``tabular`` environments; a comment names the packages that the document needs."""
-    preamble = r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"
-    body = "\n\n\\par\\medskip\n".join("\n".join(_lines(table)) for table in tables)
-    return f"{preamble}\n\n{body}\n"
+def render_latex(tables: Sequence[Table], caption: str | None = None, label: str | None = None) -> str:
+    """Render tables as ``tabular`` environments; a comment names the packages that the document needs.
+
+    Parameters
+    ----------
+    tables : sequence of Table
+    caption : str, optional
+        Puts everything into one ``table`` environment with this caption (special characters are escaped); it is made
+        narrower where it would be wider than the text.
+    label : str, optional
+        For cross-references; needs a caption.
+    """
+    if label is not None and caption is None:
+        raise OptionError(f"label={label!r} belongs to a caption; give caption= too.")
+    body = "\n\n\\par\\medskip\n".join("\n".join(_lines(table, caption is not None)) for table in tables)
+    if caption is None:
+        preamble = r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"
+        return f"{preamble}\n\n{body}\n"
+    preamble = r"% needs \usepackage{booktabs,adjustbox} and \usepackage[T1]{fontenc}"
+    return "\n".join([preamble, "", *_float(body, caption, label)]) + "\n"
+
+
+def _float(body: str, caption: str, label: str | None) -> list[str]:
+    """A floating table with a caption above it."""
+    mark = [rf"\label{{{label}}}"] if label is not None else []
+    return [r"\begin{table}[htbp]", rf"\caption{{{escape(caption)}}}", *mark, body, r"\end{table}"]
 
 
 def escape(text: str) -> str:
@@ -44,18 +66,21 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(lambda match: _COMMANDS[match.group()], text)
 
 
-def _lines(table: Table) -> list[str]:
+def _lines(table: Table, within: bool) -> list[str]:
+    """Title, tabular and notes; `within` the width of the text."""
     title = [rf"\par\noindent\textbf{{{escape(table.title)}}}\par\smallskip"] if table.title else []
     notes = [rf"\par\smallskip\noindent {escape(note)}" for note in table.notes]
-    return title + (_tabular(table) if table.rows else []) + notes
+    return title + (_tabular(table, within) if table.rows else []) + notes
 
 
-def _tabular(table: Table) -> list[str]:
+def _tabular(table: Table, within: bool) -> list[str]:
     sides = "".join("l" if side == "left" else "r" for side in table.align)
     head = [_line(table.columns), r"\midrule"] if table.show_header else []
     rows = [_line(row) for row in table.rows]
-    begin = rf"\noindent\begin{{tabular}}{{{sides}}}"
-    return [begin, r"\toprule", *head, *rows, r"\bottomrule", r"\end{tabular}"]
+    lines = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", *head, *rows, r"\bottomrule", r"\end{tabular}"]
+    if within:
+        return [r"\noindent\begin{adjustbox}{max width=\linewidth}", *lines, r"\end{adjustbox}"]
+    return [rf"\noindent{lines[0]}", *lines[1:]]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -12,12 +12,9 @@ from lme4py.inference.estimates.coefficients import coef_table
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.report.summaries.parts import AnyFit, entries, entry_label, family_label, method_label, threshold_table
-from lme4py.report.tables.html import render_html
-from lme4py.report.tables.latex import render_latex
-from lme4py.report.tables.markdown import render_markdown
-from lme4py.report.tables.numbers import column_decimals, format_integer, format_value
-from lme4py.report.tables.table import Align, Table
-from lme4py.report.tables.text import render_text
+from lme4py.tables.numbers import column_decimals, format_integer, format_value
+from lme4py.tables.shown import Shown
+from lme4py.tables.table import Align, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +43,8 @@ class Row:
     errors: tuple[float | None, ...] = field(default=())
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """Models side by side; prints as text and shows itself as HTML in a notebook.
 
     Attributes
@@ -70,38 +67,8 @@ class Comparison:
         align: tuple[Align, ...] = ("left", *(right * len(self.names)))
         return Table("Comparison of models", ("", *self.names), rows, align, self.notes)
 
-    def __str__(self) -> str:
-        return render_text([self.table])
-
-    def _repr_html_(self) -> str:
-        return render_html([self.table])
-
-    def to_html(self) -> str:
-        """The table as HTML.
-
-        Returns
-        -------
-        str
-        """
-        return render_html([self.table])
-
-    def to_markdown(self) -> str:
-        """The table as Markdown.
-
-        Returns
-        -------
-        str
-        """
-        return render_markdown([self.table])
-
-    def to_latex(self) -> str:
-        """The table as LaTeX with booktabs rules.
-
-        Returns
-        -------
-        str
-        """
-        return render_latex([self.table])
+    def _tables(self) -> list[Table]:
+        return [self.table]
 
     def to_frame(self) -> pd.DataFrame:
         """Numbers: rows (part, term), columns (model, estimate or std_error).

@@ -1,0 +1,93 @@
+"""Arguments that a function does not have get an error that knows the words of other programs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from lme4py.errors import foreign_attribute, unknown_argument
+
+__all__ = ["accepted", "check_arguments", "no_attribute", "speaks", "speaks_throughout"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound=type)
+
+
+def accepted(function: Callable[..., Any]) -> frozenset[str] | None:
+    """Names of the arguments of a function; None where it takes any.
+
+    Parameters
+    ----------
+    function : callable
+    """
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return frozenset(parameter.name for parameter in parameters)
+
+
+def check_arguments(function: Callable[..., Any], known: frozenset[str] | None, given: dict[str, Any]) -> None:
+    """Raise `UnknownArgumentError` for the first argument that is not known.
+
+    Parameters
+    ----------
+    function : callable
+    known : frozenset of str, or None
+        As `accepted` gives it.
+    given : dict
+        Arguments by name.
+    """
+    if known is None:
+        return
+    for name in given:
+        if name not in known:
+            raise unknown_argument(function.__name__, name, list(inspect.signature(function).parameters))
+
+
+def speaks(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, whose errors about unknown arguments name the argument that is meant."""
+    known = accepted(function)
+    if known is None:
+        return function
+
+    @wraps(function)
+    def speaking(*args: P.args, **kwargs: P.kwargs) -> R:
+        check_arguments(function, known, kwargs)
+        return function(*args, **kwargs)
+
+    return speaking
+
+
+def no_attribute(instance: object, name: str, called: str = "result") -> NoReturn:
+    """What `__getattr__` does: an AttributeError that knows the words of other programs.
+
+    Parameters
+    ----------
+    instance : object
+    name : str
+    called : str
+        How such an object is called in advice.
+    """
+    kind = type(instance)
+    if hasattr(kind, name):
+        # A property that is there, and raised an AttributeError of its own: that is the one to see.
+        object.__getattribute__(instance, name)
+    if name.startswith("_"):
+        raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}")
+    known = [word for word in dir(kind) if not word.startswith("_")]
+    raise AttributeError(foreign_attribute(kind.__name__, name, known, called), name=name, obj=None)
+
+
+def speaks_throughout(kind: C) -> C:
+    """A class whose public methods all speak."""
+    for name, member in list(vars(kind).items()):
+        if name.startswith("_"):
+            continue
+        if inspect.isfunction(member):
+            setattr(kind, name, speaks(member))
+        elif isinstance(member, classmethod):
+            setattr(kind, name, classmethod(speaks(member.__func__)))
+    return kind

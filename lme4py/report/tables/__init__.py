@@ -1,1 +1,0 @@
-"""One model of a table, four renderers."""
