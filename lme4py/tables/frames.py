@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ _WIDTH = 80
 _MOST_ROWS, _SHOWN = 60, 10
 # Shown with two decimals, as in summaries.
 _CRITERIA = frozenset(("aic", "bic", "loglik", "log_likelihood", "criterion", "deviance"))
-# Longer text in a cell is cut.
+# Longer text in a cell of a terminal goes on below.
 _LONGEST = 60
 
 
@@ -36,7 +39,8 @@ class PrintedFrame(pd.DataFrame):
         return pd.DataFrame
 
     def __repr__(self) -> str:
-        return render_text([frame_table(self)], _WIDTH)
+        table = frame_table(self)
+        return render_text([replace(table, rows=tuple(line for row in table.rows for line in _folded(row)))], _WIDTH)
 
     def _repr_html_(self) -> str:
         return render_html([frame_table(self)])
@@ -123,5 +127,11 @@ def _text(value: Any) -> str:
         return ", ".join(_text(part) for part in value)
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
-    text = str(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return str(value)
+
+
+def _folded(row: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """A row as the lines that its longest cell takes."""
+    cells = [textwrap.wrap(cell, _LONGEST) or [""] for cell in row]
+    for i in range(max(map(len, cells))):
+        yield tuple(cell[i] if i < len(cell) else "" for cell in cells)
