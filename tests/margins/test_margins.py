@@ -28,6 +28,7 @@ from lme4py import (
     pairwise,
     reference,
 )
+from lme4py.margins.session.scales import SessionOptions
 
 # Numbers of the example page are printed with ten decimals of another optimiser's theta.
 PAGE = {"rtol": 1e-6}
@@ -500,7 +501,15 @@ def test_signatures_that_are_promised():
         "random": "zero",
         "adapter": None,
     }
-    for scale in (Margins.linear_scale, Margins.log_scale, Margins.logit_scale, Margins.link_scale):
+    for scale in (
+        Margins.response,
+        Margins.link,
+        Margins.linear_scale,
+        Margins.log_scale,
+        Margins.logit_scale,
+        Margins.link_scale,
+    ):
         found = inspect.signature(scale).parameters
         assert {name: found[name].default for name in promised} == promised
         assert list(found)[: len(promised) + 1] == ["fit", *promised]
+    assert set(SessionOptions.__annotations__) == set(found) - {"fit"}

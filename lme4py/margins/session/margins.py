@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lme4py.arguments import no_attribute, speaks_throughout
 from lme4py.errors import OptionError
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.estimands import estimands
@@ -22,17 +23,18 @@ from lme4py.margins.session.scales import ScaleMethods
 __all__ = ["Margins"]
 
 
+@speaks_throughout
 class Margins(ScaleMethods):
     """Predictions, slopes and contrasts of a fitted model.
 
-    Made by `linear_scale`, `log_scale`, `logit_scale` or `link_scale`.
+    Made by `response`, `link`, `log_scale` or `logit_scale`.
 
     Parameters
     ----------
     fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
     scale : {"linear", "log", "logit", "link"}
     at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
-        As in `linear_scale`.
+        As in `response`.
 
     Examples
     --------
@@ -46,6 +48,12 @@ class Margins(ScaleMethods):
             label  estimate
     period: 1 / 2    2.6975
     """
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            """Say what another program's name of something is called here."""
+            return no_attribute(self, name, "margins")
 
     # --- predictions
 

@@ -1,40 +1,59 @@
-"""The four ways to open a session: on which scale means are averaged and compared."""
+"""The ways to open a session: on which scale means are averaged and compared."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
+from lme4py.arguments import speaks_throughout
+from lme4py.inference.uncertainty.df import Ddf
 from lme4py.margins.models.adapter import ModelAdapter
+from lme4py.margins.session.base import SessionBase
 from lme4py.margins.session.slopes import SlopeMethods
 
-__all__ = ["ScaleMethods"]
+__all__ = ["ScaleMethods", "SessionOptions"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
+class SessionOptions(TypedDict, total=False):
+    """Settings of a session; see `Margins.response`."""
+
+    at: Any
+    weights: Any
+    level: float | None
+    method: Literal["delta", "simulation", "bootstrap"]
+    n_sim: int
+    n_boot: int
+    rng_seed: int | None
+    n_jobs: int
+    ddf: Ddf | None
+    random: Literal["zero", "integrate", "conditional", "broad", "narrow"] | Sequence[str]
+    adapter: ModelAdapter | type | None
+    vcov: Any
+    cluster: Any
+    boot: Literal["parametric", "clusters"]
+
+
+def _signature_of_session(opens: Callable[P, R]) -> Callable[P, R]:
+    """Show the settings of a session with their defaults, which are written once, in `SessionBase`."""
+    settings = list(inspect.signature(SessionBase).parameters.values())
+    parameters = [parameter for parameter in settings if parameter.name != "scale"]
+    first = next(iter(inspect.signature(opens).parameters.values()))
+    opens.__signature__ = inspect.Signature([first, *parameters])  # type: ignore[attr-defined]
+    return opens
+
+
+@speaks_throughout
 class ScaleMethods(SlopeMethods):
-    """linear_scale and its relatives."""
+    """`response`, `link` and the scales of ratios."""
 
     @classmethod
-    def linear_scale(
-        cls,
-        fit: Any,
-        *,
-        at: Any = "overall",
-        weights: Any = None,
-        level: float | None = None,
-        method: str = "delta",
-        n_sim: int = 4000,
-        n_boot: int = 1000,
-        rng_seed: int | None = None,
-        n_jobs: int = 1,
-        ddf: str | None = None,
-        random: str | Sequence[str] = "zero",
-        adapter: ModelAdapter | type | None = None,
-        vcov: Any = None,
-        cluster: Any = None,
-        boot: str = "parametric",
-    ) -> Self:
-        """A session on the scale of the response: means and their differences.
+    @_signature_of_session
+    def response(cls, fit: Any, **options: Unpack[SessionOptions]) -> Self:
+        """A session on the scale of the response: means (probabilities, mean counts) and their differences.
 
         Parameters
         ----------
@@ -78,45 +97,28 @@ class ScaleMethods(SlopeMethods):
         -------
         Margins
         """
-        return cls(
-            fit,
-            "linear",
-            at=at,
-            weights=weights,
-            level=level,
-            method=method,
-            n_sim=n_sim,
-            n_boot=n_boot,
-            rng_seed=rng_seed,
-            n_jobs=n_jobs,
-            ddf=ddf,
-            random=random,
-            adapter=adapter,
-            vcov=vcov,
-            cluster=cluster,
-            boot=boot,
-        )
+        return cls(fit, "linear", **options)
 
     @classmethod
-    def log_scale(
-        cls,
-        fit: Any,
-        *,
-        at: Any = "overall",
-        weights: Any = None,
-        level: float | None = None,
-        method: str = "delta",
-        n_sim: int = 4000,
-        n_boot: int = 1000,
-        rng_seed: int | None = None,
-        n_jobs: int = 1,
-        ddf: str | None = None,
-        random: str | Sequence[str] = "zero",
-        adapter: ModelAdapter | type | None = None,
-        vcov: Any = None,
-        cluster: Any = None,
-        boot: str = "parametric",
-    ) -> Self:
+    @_signature_of_session
+    def linear_scale(cls, fit: Any, **options: Unpack[SessionOptions]) -> Self:
+        """`response` by its older name.
+
+        Parameters
+        ----------
+        fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
+        at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
+            As in `response`.
+
+        Returns
+        -------
+        Margins
+        """
+        return cls(fit, "linear", **options)
+
+    @classmethod
+    @_signature_of_session
+    def log_scale(cls, fit: Any, **options: Unpack[SessionOptions]) -> Self:
         """A session on the log scale: logarithms of means are averaged and compared, and shown by exp.
 
         Predictions are geometric means, contrasts and slopes ratios. The response of a linear mixed model is taken to
@@ -126,51 +128,17 @@ class ScaleMethods(SlopeMethods):
         ----------
         fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
         at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
-            As in `linear_scale`.
+            As in `response`.
 
         Returns
         -------
         Margins
         """
-        return cls(
-            fit,
-            "log",
-            at=at,
-            weights=weights,
-            level=level,
-            method=method,
-            n_sim=n_sim,
-            n_boot=n_boot,
-            rng_seed=rng_seed,
-            n_jobs=n_jobs,
-            ddf=ddf,
-            random=random,
-            adapter=adapter,
-            vcov=vcov,
-            cluster=cluster,
-            boot=boot,
-        )
+        return cls(fit, "log", **options)
 
     @classmethod
-    def logit_scale(
-        cls,
-        fit: Any,
-        *,
-        at: Any = "overall",
-        weights: Any = None,
-        level: float | None = None,
-        method: str = "delta",
-        n_sim: int = 4000,
-        n_boot: int = 1000,
-        rng_seed: int | None = None,
-        n_jobs: int = 1,
-        ddf: str | None = None,
-        random: str | Sequence[str] = "zero",
-        adapter: ModelAdapter | type | None = None,
-        vcov: Any = None,
-        cluster: Any = None,
-        boot: str = "parametric",
-    ) -> Self:
+    @_signature_of_session
+    def logit_scale(cls, fit: Any, **options: Unpack[SessionOptions]) -> Self:
         """A session on the logit scale: logits of means are averaged and compared.
 
         Predictions are shown as probabilities, contrasts and slopes as odds ratios. The response of a linear mixed
@@ -180,78 +148,44 @@ class ScaleMethods(SlopeMethods):
         ----------
         fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
         at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
-            As in `linear_scale`.
+            As in `response`.
 
         Returns
         -------
         Margins
         """
-        return cls(
-            fit,
-            "logit",
-            at=at,
-            weights=weights,
-            level=level,
-            method=method,
-            n_sim=n_sim,
-            n_boot=n_boot,
-            rng_seed=rng_seed,
-            n_jobs=n_jobs,
-            ddf=ddf,
-            random=random,
-            adapter=adapter,
-            vcov=vcov,
-            cluster=cluster,
-            boot=boot,
-        )
+        return cls(fit, "logit", **options)
 
     @classmethod
-    def link_scale(
-        cls,
-        fit: Any,
-        *,
-        at: Any = "overall",
-        weights: Any = None,
-        level: float | None = None,
-        method: str = "delta",
-        n_sim: int = 4000,
-        n_boot: int = 1000,
-        rng_seed: int | None = None,
-        n_jobs: int = 1,
-        ddf: str | None = None,
-        random: str | Sequence[str] = "zero",
-        adapter: ModelAdapter | type | None = None,
-        vcov: Any = None,
-        cluster: Any = None,
-        boot: str = "parametric",
-    ) -> Self:
-        """A session on the linear predictor.
+    @_signature_of_session
+    def link(cls, fit: Any, **options: Unpack[SessionOptions]) -> Self:
+        """A session on the scale of the linear predictor.
 
         Parameters
         ----------
         fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
         at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
-            As in `linear_scale`.
+            As in `response`.
 
         Returns
         -------
         Margins
         """
-        return cls(
-            fit,
-            "link",
-            at=at,
-            weights=weights,
-            level=level,
-            method=method,
-            n_sim=n_sim,
-            n_boot=n_boot,
-            rng_seed=rng_seed,
-            n_jobs=n_jobs,
-            ddf=ddf,
-            random=random,
-            adapter=adapter,
-            vcov=vcov,
-            cluster=cluster,
-            boot=boot,
-        )
+        return cls(fit, "link", **options)
+
+    @classmethod
+    @_signature_of_session
+    def link_scale(cls, fit: Any, **options: Unpack[SessionOptions]) -> Self:
+        """`link` by its older name.
+
+        Parameters
+        ----------
+        fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
+        at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
+            As in `response`.
+
+        Returns
+        -------
+        Margins
+        """
+        return cls(fit, "link", **options)
