@@ -194,7 +194,7 @@ def glmer(
         contrasts=contrasts,
         na_action=na_action,
         functions=functions,
-        family=response_family.name,
+        family=response_family,
     )
     return MEGLMResult(_fit_glmm(design, response_family, nAGQ, hessian, start, control, bool(progress)))
 

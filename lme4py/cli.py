@@ -152,7 +152,9 @@ def _fitted(arguments: argparse.Namespace, data: pd.DataFrame) -> MixedResult | 
 
 def _is_generalised(arguments: argparse.Namespace) -> bool:
     """A gaussian model with its own link is a linear one."""
-    return bool(arguments.family != "gaussian" or arguments.link not in (None, "identity"))
+    from lme4py.families.registry import make_family
+
+    return arguments.family == "ordinal" or not make_family(arguments.family, arguments.link).has_no_link
 
 
 def _check_available(arguments: argparse.Namespace) -> None:

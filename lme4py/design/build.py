@@ -10,16 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.data.frame import read_frame
-from lme4py.design.categories import ordinal_response
 from lme4py.design.coding import Variable, drop_unused, matrix_columns, model_columns, stack_columns
 from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.fixed import (
     FixedPart,
-    check_finite,
     fixed_part,
     make_variables,
     name_of,
-    response_values,
     used_variables,
     user_contrasts,
     without_intercept,
@@ -34,14 +31,16 @@ from lme4py.design.random import (
     term_order,
 )
 from lme4py.design.recipe import BarRecipe, Recipe, offset_values
-from lme4py.design.response import ResponseData, glmm_response
 from lme4py.design.rows import NaAction, UsedRows
 from lme4py.errors import DataError, DesignError, FormulaError, OptionError, RankWarning, did_you_mean, warn
+from lme4py.families.base import Family
+from lme4py.families.registry import response_family
+from lme4py.families.response import ResponseData
 from lme4py.formula.deparse import deparse, names_in
 from lme4py.formula.evaluate import evaluate, learn
 from lme4py.formula.nodes import Bar, Formula, Name, Node
 from lme4py.formula.parse import DOUBLE_BAR_NOTE, parse_formula
-from lme4py.formula.values import Value
+from lme4py.formula.values import Value, check_finite, response_values
 
 __all__ = ["NaAction", "lformula"]
 
@@ -59,7 +58,7 @@ def lformula(
     na_action: NaAction = "omit",
     functions: Functions | None = None,
     require_random: bool = True,
-    family: str | None = None,
+    family: str | Family | None = None,
     levels: Iterable[Any] | None = None,
 ) -> Design:
     """Read a formula and data into the arrays of a mixed model.
@@ -85,8 +84,8 @@ def lformula(
         Functions of your own that the formula may call.
     require_random : bool
         Refuse a formula without a random-effects term.
-    family : str, optional
-        Canonical name of a response family: the response is checked for it and stands in `Design.response`.
+    family : str or Family, optional
+        A response family, or its name: the response is checked for it and stands in `Design.response`.
         "ordinal": ordered categories, with thresholds in the place of the intercept.
     levels : iterable, optional
         Ordinal: the categories of the response, lowest first.
@@ -106,18 +105,19 @@ def lformula(
     frame = read_frame(data)
     parsed = _parsed(formula, frame.names)
     response = _check_parts(parsed, require_random)
-    if family == "ordinal":
+    reader = None if family is None else response_family(family)
+    if reader is not None and reader.has_thresholds:
         _check_thresholds(parsed)
     rows = UsedRows(
         frame,
         _model_nodes(parsed),
         {"weights": weights, "offset": offset},
         na_action,
-        response if family == "binomial" else None,
+        response if reader is not None and reader.has_trials else None,
     )
     state: dict[str, Any] = {}
     values = _evaluate(parsed, rows, state, functions or {})
-    return _assemble(parsed, response, rows, values, state, contrasts, functions or {}, family, levels)
+    return _assemble(parsed, response, rows, values, state, contrasts, functions or {}, reader, levels)
 
 
 @lru_cache(maxsize=256)
@@ -211,7 +211,7 @@ def _assemble(
     state: dict[str, Any],
     contrasts: Mapping[str, str | NDArray[Any]] | None,
     functions: Functions,
-    family: str | None,
+    family: Family | None,
     levels: Iterable[Any] | None,
 ) -> Design:
     fixed_nodes = used_variables(parsed.fixed)
@@ -220,20 +220,20 @@ def _assemble(
     response_name = name_of(response)
     weights, offset = rows.numbers("weights", values), rows.numbers("offset", values)
     if weights is not None:
-        positive_weights(weights, rows.given["weights"], zero=family == "binomial")
+        positive_weights(weights, rows.given["weights"], zero=family is not None and family.has_trials)
     if offset is not None:
         finite_offset(offset, rows.given["offset"])
-    data, own_notes = _response(response, values, rows, weights, family, levels)
+    data = None if family is None else _response(response, values, rows, weights, family, levels)
     y = response_values(values[response], response_name) if data is None else data.table
     variables = make_variables(fixed_nodes, values, chosen)
     names = ColumnNames()
     names.add(parsed.fixed, variables, "the fixed effects")
     fixed = fixed_part(parsed.fixed, variables, values, rows.n)
-    if family == "ordinal":
+    if family is not None and family.has_thresholds:
         fixed = without_intercept(fixed)
     terms, bars = _random_terms(parsed.bars, values, rows.n, fixed, names)
     columns = {name: (column.kind, column.levels) for name, column in rows.columns.items()}
-    notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *own_notes, *notes]
+    notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *(data.notes if data else ()), *notes]
     if fixed.dropped:
         warn(_dropped_words(fixed.dropped, len(fixed.dropped)), RankWarning)
     return Design(
@@ -275,16 +275,12 @@ def _response(
     values: Mapping[Node, Value],
     rows: UsedRows,
     weights: FloatArray | None,
-    family: str | None,
+    family: Family,
     levels: Iterable[Any] | None,
-) -> tuple[ResponseData | None, list[str]]:
-    """The response checked for its family, and notes."""
-    if family is None:
-        return None, []
-    if family == "ordinal":
-        column = rows.columns.get(node.name) if isinstance(node, Name) else None
-        return ordinal_response(values[node], name_of(node), levels, weights, column)
-    return glmm_response(values[node], name_of(node), family, weights), []
+) -> ResponseData:
+    """The response checked for its family."""
+    column = rows.columns.get(node.name) if isinstance(node, Name) else None
+    return family.coerce(values[node], name_of(node), weights, levels=levels, column=column)
 
 
 def _formula_notes(parsed: Formula, bars: Iterable[BarRecipe]) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lme4py.data.column import Column
     from lme4py.data.frame import Frame
     from lme4py.design.recipe import Recipe
-    from lme4py.design.response import ResponseData
+    from lme4py.families.response import ResponseData
 
 __all__ = ["Design", "DesignPlan", "Predictor", "PredictorPlan", "RandomTerm", "TermPlan"]
 

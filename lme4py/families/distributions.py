@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Final
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final
 
 import numpy as np
+from scipy import special
 from scipy.special import xlogy
 
-from lme4py.design.response import ResponseData
-from lme4py.families.base import (
-    DispersionLimit,
-    EtaDerivatives,
-    Family,
-    MeanFamily,
-    Order,
-    Pieces,
-    RowNoise,
-    natural,
-    working_weight,
+from lme4py.data.column import Column
+from lme4py.errors import DataError
+from lme4py.families.base import Kind, VarianceKind, latent_kind
+from lme4py.families.coercion import (
+    one_column,
+    read_binomial,
+    refuse,
+    successes_of_trials,
+    whole_numbers,
 )
 from lme4py.families.links import ProbabilityLink
+from lme4py.families.mean_family import MeanFamily, Pieces, natural
+from lme4py.families.mean_response import MeanResponse
+from lme4py.families.response import ResponseData
+from lme4py.families.rows import DispersionLimit, EtaDerivatives, Order, RowNoise, working_weight
 from lme4py.families.special import log1p_minus, log_shape
+from lme4py.formula.values import Value
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = [
     "Binomial",
+    "CountResponse",
     "Gamma",
     "Gaussian",
     "InverseGaussian",
@@ -35,18 +41,21 @@ __all__ = [
 _TINY: Final = float(np.finfo(np.float64).eps)
 # With phi 1e-10 of its unit the rows stand at their means; a smaller one would leave the modes few digits.
 _NO_DISPERSION: Final = DispersionLimit(
-    0.0, "no variation beside that of the random effects", "", stand_in=-23.0, tail=-9.0, start=-8.0
+    0.0, "no variation beside that of the random effects", stand_in=-23.0, tail=-9.0, start=-8.0
 )
 
 
 @dataclass(frozen=True)
-class Binomial(Family):
+class Binomial(MeanResponse):
     """y successes of m trials: l = log C(m, y) + y A + (m - y) B, with A = log mu and B = log(1 - mu)."""
 
     link: ProbabilityLink
     name = "binomial"
+    kind = "trials"
     default_link = "logit"
     canonical_link = "logit"
+    ratios = frozenset({"odds_ratio"})
+    more_variable = "a beta-binomial"
 
     @property
     def log_concave(self) -> bool:
@@ -80,6 +89,30 @@ class Binomial(Family):
 
     separates = "successes from failures"
 
+    def coerce(
+        self,
+        value: Value,
+        name: str,
+        weights: FloatArray | None = None,
+        *,
+        levels: Iterable[Any] | None = None,
+        column: Column | None = None,
+    ) -> ResponseData:
+        if levels is not None:
+            raise self.lacks("levels: these are for ordered categories, which clmm() fits")
+        return read_binomial(value, name, weights)
+
+    def coerce_again(self, values: FloatArray, data: ResponseData, name: str, proportions: bool) -> ResponseData:
+        if values.ndim == 2:
+            return read_binomial(Value("matrix", values), name, data.weights)
+        if proportions:
+            return read_binomial(Value("numeric", values), name, data.trials)
+        read = successes_of_trials(values, data.n_trials, name, data.weights)
+        return read if data.trials is None else replace(read, trials=data.trials)
+
+    def observation_kind(self, method: str) -> VarianceKind:
+        return super().observation_kind(method) if method != "theoretical" else latent_kind(self)
+
     def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
         return np.asarray((data.failures if mean else data.y) == 0.0)
 
@@ -95,6 +128,18 @@ class Binomial(Family):
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu * (1.0 - mu)
+
+    def row_variance(self, mu: FloatArray, lam: Any, data: ResponseData) -> FloatArray:
+        """Of the proportion."""
+        return self.variance(mu) / data.n_trials
+
+    def mean_near(self, y: FloatArray, data: ResponseData) -> FloatArray:
+        return np.clip((y + 0.5) / (data.n_trials + 1.0), 1e-9, 1.0 - 1e-9)
+
+    def _cdf(self, y: FloatArray, mu: FloatArray, lam: Any, data: ResponseData) -> FloatArray:
+        rest = np.maximum(data.n_trials - y, 1e-300)
+        value = special.betainc(rest, np.maximum(y, 0.0) + 1.0, 1.0 - np.clip(mu, 0.0, 1.0))
+        return np.where(y < 0.0, 0.0, np.where(y >= data.n_trials, 1.0, value))
 
     def row_noise(self, data: ResponseData) -> RowNoise | None:
         """That of the latent variable whose sign a single trial shows; the trials of a row have an effect in common."""
@@ -119,7 +164,7 @@ class Binomial(Family):
         parts = xlogy(y, y / (m * success)) + xlogy(f, f / (m * (1.0 - success)))
         return 2.0 * np.asarray(parts, dtype=np.float64)
 
-    def simulate(self, mu: FloatArray, lam: float, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+    def _draw(self, mu: FloatArray, lam: Any, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         return rng.binomial(np.rint(data.n_trials).astype(np.int64), mu).astype(np.float64)
 
 
@@ -130,14 +175,41 @@ def _times(count: FloatArray, part: FloatArray) -> FloatArray:
     return product if bool(np.isfinite(product.sum())) else np.where(count == 0.0, 0.0, product)
 
 
+class CountResponse(MeanFamily):
+    """Counts 0, 1, 2, ..."""
+
+    kind: Kind = "count"
+    ratios = frozenset({"rate_ratio"})
+    separates = "zeros from positive counts"
+
+    def _read(self, value: Value, name: str) -> FloatArray:
+        what = f"the response '{name}'"
+        return whole_numbers(one_column(value, name), what, f"the {self.name} family needs counts 0, 1, 2, ...")
+
+    def outside(self, y: FloatArray) -> BoolArray:
+        """None: what is no count was refused when it was read."""
+        return np.zeros(y.shape, dtype=bool)
+
+    def _refuse_uninformative(self, y: FloatArray, name: str) -> None:
+        if not y.any():
+            raise DataError(
+                f"all {y.size} values of the response '{name}' are 0: the mean has no estimate above 0; "
+                "check the column, or use more data"
+            )
+
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        return np.asarray((data.y == 0.0) & (mean == 0.0))
+
+
 @dataclass(frozen=True)
-class Poisson(MeanFamily):
+class Poisson(CountResponse):
     """l = y L - mu - log y!."""
 
     name = "poisson"
     default_link = "log"
     canonical_link = "log"
     concave_links = frozenset({"log", "sqrt", "identity"})
+    more_variable = "a negative binomial"
 
     def _pieces(self, data: ResponseData, t: FloatArray, lam: float, order: Order, expected: bool) -> Pieces:
         y = data.y
@@ -154,10 +226,8 @@ class Poisson(MeanFamily):
             p.info = p.d_info = p.quasi = mu
         return p
 
-    separates = "zeros from positive counts"
-
-    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
-        return np.asarray((data.y == 0.0) & (mean == 0.0))
+    def _cdf(self, y: FloatArray, mu: FloatArray, lam: Any, data: ResponseData) -> FloatArray:
+        return np.where(y < 0.0, 0.0, special.pdtr(np.maximum(y, 0.0), mu))
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu
@@ -172,7 +242,7 @@ class Poisson(MeanFamily):
         result: FloatArray = 2.0 * (xlogy(data.y, data.y / mu) - (data.y - mu))
         return result
 
-    def simulate(self, mu: FloatArray, lam: float, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+    def _draw(self, mu: FloatArray, lam: Any, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         return rng.poisson(mu).astype(np.float64)
 
 
@@ -194,6 +264,22 @@ class _PhiFamily(MeanFamily):
     parameter = "phi"
     weights_multiply = False
     limit = _NO_DISPERSION
+
+    def _read(self, value: Value, name: str) -> FloatArray:
+        y = one_column(value, name)
+        if self.kind == "positive":
+            refuse(
+                y <= 0.0,
+                y,
+                f"the response '{name}'",
+                f"zero or negative, but the {self.name} family needs values above 0; remove these rows, or use another "
+                "family",
+            )
+        return y
+
+    def outside(self, y: FloatArray) -> BoolArray:
+        """None: what is not positive was refused when it was read."""
+        return np.zeros(y.shape, dtype=bool)
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return natural(lam) * self.unit_variance(mu, lam)
@@ -224,6 +310,7 @@ class Gamma(_PhiFamily):
     """Variance phi mu^2; shape a = w / phi. With z = log(y / mu): l = -a (e^z - 1 - z) + K(a) - log y."""
 
     name = "gamma"
+    kind = "positive"
     default_link = "log"
     canonical_link = "inverse"
     concave_links = frozenset({"log", "inverse"})
@@ -255,10 +342,14 @@ class Gamma(_PhiFamily):
     def unit_variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu * mu
 
+    def _cdf(self, y: FloatArray, mu: FloatArray, lam: Any, data: ResponseData) -> FloatArray:
+        shape = self._precision(data, lam)
+        return np.asarray(special.gammainc(shape, shape * y / mu))
+
     def _unit_deviance(self, data: ResponseData, mu: FloatArray, lam: float) -> FloatArray:
         return -2.0 * log1p_minus(data.y / mu - 1.0)
 
-    def simulate(self, mu: FloatArray, lam: float, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+    def _draw(self, mu: FloatArray, lam: Any, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         a = self._precision(data, lam)
         return rng.gamma(np.broadcast_to(a, mu.shape), mu / a)
 
@@ -268,6 +359,7 @@ class InverseGaussian(_PhiFamily):
     """Variance phi mu^3. With b = w / phi: l = -b (y/mu^2 - 2/mu + 1/y) / 2 + [log(b / 2 pi) - 3 log y] / 2."""
 
     name = "inverse_gaussian"
+    kind = "positive"
     default_link = "log"
     canonical_link = "1/mu^2"
     concave_links = frozenset({"1/mu^2", "inverse"})
@@ -303,10 +395,19 @@ class InverseGaussian(_PhiFamily):
     def unit_variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu**3
 
+    def _cdf(self, y: FloatArray, mu: FloatArray, lam: Any, data: ResponseData) -> FloatArray:
+        """Phi(r (y/mu - 1)) + exp(2b/mu) Phi(-r (y/mu + 1)) with r = sqrt(b / y)."""
+        b = self._precision(data, lam)
+        r = np.sqrt(b / y)
+        first = special.ndtr(r * (y / mu - 1.0))
+        second: FloatArray = np.exp(2.0 * b / mu + special.log_ndtr(-r * (y / mu + 1.0)))
+        total: FloatArray = first + second
+        return total
+
     def _unit_deviance(self, data: ResponseData, mu: FloatArray, lam: float) -> FloatArray:
         return (data.y - mu) ** 2 / (mu * mu * data.y)
 
-    def simulate(self, mu: FloatArray, lam: float, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+    def _draw(self, mu: FloatArray, lam: Any, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         return rng.wald(mu, np.broadcast_to(self._precision(data, lam), mu.shape))
 
 
@@ -315,6 +416,8 @@ class Gaussian(_PhiFamily):
     """Variance sigma^2 / w, in t = mu; the dispersion parameter is sigma^2."""
 
     name = "gaussian"
+    kind = "real"
+    has_residual = True
     default_link = "identity"
     canonical_link = "identity"
     concave_links = frozenset({"identity"})
@@ -342,7 +445,7 @@ class Gaussian(_PhiFamily):
 
     def row_noise(self, data: ResponseData) -> RowNoise | None:
         """The residual, which the identity makes a part of eta."""
-        is_part = self.link.name == "identity"
+        is_part = self.link.is_identity
         weights = data.weights if is_part else None
         return RowNoise("the residual variance", float(data.n_obs), weights, exact=is_part)
 
@@ -364,8 +467,11 @@ class Gaussian(_PhiFamily):
             return np.minimum(data.y, -0.1 * scale)
         return np.maximum(data.y, 0.1 * scale)
 
+    def _cdf(self, y: FloatArray, mu: FloatArray, lam: Any, data: ResponseData) -> FloatArray:
+        return special.ndtr((y - mu) * np.sqrt(self._precision(data, lam)))
+
     def _unit_deviance(self, data: ResponseData, mu: FloatArray, lam: float) -> FloatArray:
         return (data.y - mu) ** 2
 
-    def simulate(self, mu: FloatArray, lam: float, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+    def _draw(self, mu: FloatArray, lam: Any, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         return rng.normal(mu, 1.0 / np.sqrt(self._precision(data, lam)))

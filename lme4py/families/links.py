@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 from scipy.special import log_ndtr, logit, ndtr, ndtri
 
+from lme4py.families import averages
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["PROBABILITY_LINKS", "Derivatives", "Link", "LogMean", "MeanLink", "PowerMean", "ProbabilityLink"]
@@ -40,11 +41,35 @@ class Link(ABC):
     name : str
     low, high : float
         eta is valid inside (low, high).
+    has_unit : bool
+        Whether eta has the unit of the mean, or a power of it; False for log, logit and their like.
+    ratio : str or None
+        What exp of a difference in eta is: "odds_ratio", "rate_ratio".
+    latent_variance : float or None
+        Variance of the latent variable whose distribution function the inverse link is; None where there is none.
+    strip : float or None
+        Half-width of the strip in which the inverse link is analytic and stays of order one: sums over a normal
+        distribution need it.
+    heavy_tail : bool
+        Whether the inverse link falls slower than exp(eta).
+    entire : bool
+        Whether the inverse link is an entire function of eta.
+    turn : float or None
+        Where the mean turns from falling to rising.
+    inner : float
+        Some valid eta.
     """
 
     name: str
     low: float
     high: float
+    has_unit: bool = True
+    ratio: str | None = None
+    latent_variance: float | None = None
+    strip: float | None = None
+    heavy_tail: bool = False
+    entire: bool = False
+    is_log: bool = False
     # Distance of the predictor from its middle at which tails have no digits left beside 1.
     tail: float = 40.0
 
@@ -69,6 +94,49 @@ class Link(ABC):
     def has_pole(self) -> bool:
         """Whether a likelihood can be zero inside the range, so that each side of that point has maxima of its own."""
         return False
+
+    @property
+    def inner(self) -> float:
+        return float(self.eta(np.array(0.5)))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the mean is eta itself."""
+        return False
+
+    @property
+    def turn(self) -> float | None:
+        return None
+
+    def edge_mean(self, eta: FloatArray) -> FloatArray:
+        """The mean, or its limit where eta is beyond the range, shape of eta."""
+        valid = self.valid(eta)
+        with np.errstate(over="ignore", under="ignore"):
+            if valid.all():
+                return self.mean(eta)
+            inside = self.mean(np.where(valid, eta, self.inner))
+        return np.where(valid, inside, self._beyond(eta))
+
+    def _beyond(self, eta: FloatArray) -> FloatArray:
+        """Limits of the mean where eta is not valid."""
+        low, high = self.extremes
+        return np.where(eta <= self.low, low, high)
+
+    def averaged(self, eta: FloatArray, v: FloatArray, order: int) -> tuple[FloatArray, ...] | None:
+        """E g^-1(eta + sqrt(v) z), z standard normal, with derivatives in eta, where they have a closed form.
+
+        Parameters
+        ----------
+        eta, v : ndarray
+            Of one shape, or shapes that broadcast.
+        order : {0, 1, 2}
+            2 takes four derivatives, 1 two.
+        """
+        return None
+
+    def mean_derivatives(self, eta: FloatArray, order: int) -> tuple[FloatArray, ...]:
+        """The mean and its derivatives, at least `order` (0 to 3) of them, on grids without an invalid eta."""
+        return self.derivatives(eta)
 
     def room(self, eta: FloatArray, change: FloatArray) -> float:
         """The part of a step, at most 1, that surely stays inside the range.
@@ -113,6 +181,7 @@ class ProbabilityLink(Link):
 
     low = -np.inf
     high = np.inf
+    has_unit = False
     log_concave = True
 
     @property
@@ -164,6 +233,10 @@ def _mirror(tail: Derivatives) -> Derivatives:
 
 class Logit(ProbabilityLink):
     name = "logit"
+    ratio = "odds_ratio"
+    latent_variance = np.pi**2 / 3.0
+    strip = np.pi
+    entire = True
 
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         small = np.exp(-np.abs(eta))
@@ -179,10 +252,31 @@ class Logit(ProbabilityLink):
     def eta(self, mu: FloatArray) -> FloatArray:
         return logit(mu)
 
+    def mean_derivatives(self, eta: FloatArray, order: int) -> tuple[FloatArray, ...]:
+        """On large grids: no derivative that is not asked for, and no 1 - mu by subtraction."""
+        t = np.exp(-np.abs(eta))
+        large = 1.0 / (1.0 + t)
+        small = t * large
+        positive = eta > 0
+        mean = np.where(positive, large, small)
+        first = large * small
+        if order < 2:
+            return mean, first
+        difference = large - small
+        second = first * np.where(positive, -difference, difference)
+        return (mean, first, second) if order == 2 else (mean, first, second, first * (1.0 - 6.0 * first))
+
 
 class Probit(ProbabilityLink):
     name = "probit"
     tail = 10.0
+    latent_variance = 1.0
+    # Its inverse is entire, and grows like the density falls.
+    strip = 3.0
+    entire = True
+
+    def averaged(self, eta: FloatArray, v: FloatArray, order: int) -> tuple[FloatArray, ...]:
+        return averages.probit(eta, v)
 
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         return _normal_tail(eta), _mirror(_normal_tail(-eta))
@@ -223,6 +317,8 @@ def _normal_ratio(eta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 class Cauchit(ProbabilityLink):
     name = "cauchit"
+    strip = 1.0
+    heavy_tail = True
     log_concave = False
     # These tails fall like 1 / eta; further out the rest of the predictor would lose its digits.
     tail = 1e7
@@ -253,6 +349,9 @@ def _cauchy_tail(eta: FloatArray) -> Derivatives:
 
 class Cloglog(ProbabilityLink):
     name = "cloglog"
+    latent_variance = np.pi**2 / 6.0
+    strip = 0.5 * np.pi
+    entire = True
 
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         return _gumbel_tail(eta), _gumbel_survival(eta)
@@ -266,6 +365,9 @@ class Loglog(ProbabilityLink):
     """F = exp(-exp(-eta)): the cloglog link of failures, with eta reversed."""
 
     name = "loglog"
+    latent_variance = np.pi**2 / 6.0
+    strip = 0.5 * np.pi
+    entire = True
 
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         return _mirror(_gumbel_survival(-eta)), _mirror(_gumbel_tail(-eta))
@@ -300,6 +402,12 @@ class LogProbability(ProbabilityLink):
 
     name = "log"
     high = -_EDGE
+    strip = 0.5 * np.pi
+    entire = True
+    is_log = True
+
+    def averaged(self, eta: FloatArray, v: FloatArray, order: int) -> tuple[FloatArray, ...]:
+        return averages.log(eta, v)
 
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         zero = np.zeros_like(eta)
@@ -318,6 +426,16 @@ class IdentityProbability(ProbabilityLink):
     name = "identity"
     low = _EDGE
     high = 1.0
+    has_unit = True
+    strip = 0.5 * np.pi
+    entire = True
+
+    @property
+    def is_identity(self) -> bool:
+        return True
+
+    def averaged(self, eta: FloatArray, v: FloatArray, order: int) -> tuple[FloatArray, ...]:
+        return averages.identity(eta, v)
 
     def tails(self, eta: FloatArray) -> tuple[Derivatives, Derivatives]:
         p, q = 1.0 / eta, 1.0 / (1.0 - eta)
@@ -339,6 +457,10 @@ PROBABILITY_LINKS: Final[dict[str, ProbabilityLink]] = {
 class MeanLink(Link):
     """A link from eta to a mean on the line or the half-line."""
 
+    @property
+    def inner(self) -> float:
+        return 1.0
+
     @abstractmethod
     def log_mean(self, eta: FloatArray) -> Derivatives:
         """L = log mu with three derivatives, each of the shape of eta."""
@@ -351,6 +473,11 @@ class LogMean(MeanLink):
     name: str = "log"
     low: float = -np.inf
     high: float = np.inf
+    has_unit = False
+    ratio = "rate_ratio"
+    strip = 0.5 * np.pi
+    entire = True
+    is_log = True
 
     @property
     def extremes(self) -> tuple[float, float]:
@@ -363,6 +490,9 @@ class LogMean(MeanLink):
     def log_mean(self, eta: FloatArray) -> Derivatives:
         zero = np.zeros_like(eta)
         return eta, zero + 1.0, zero, zero
+
+    def averaged(self, eta: FloatArray, v: FloatArray, order: int) -> tuple[FloatArray, ...]:
+        return averages.log(eta, v)
 
     def eta(self, mu: FloatArray) -> FloatArray:
         result: FloatArray = np.log(mu)
@@ -385,6 +515,31 @@ class PowerMean(MeanLink):
     power: float
     low: float = _EDGE
     high: float = np.inf
+    strip = 0.5 * np.pi
+
+    @property
+    def entire(self) -> bool:  # type: ignore[override]
+        return self.power > 0.0
+
+    @property
+    def is_identity(self) -> bool:
+        return self.power == 1.0
+
+    @property
+    def turn(self) -> float | None:
+        """Even powers on both sides of zero turn there."""
+        return 0.0 if self.power == 2.0 and self.low < 0.0 else None
+
+    def _beyond(self, eta: FloatArray) -> FloatArray:
+        """A range ends at zero, where the mean is 0 or infinite."""
+        return np.full(eta.shape, np.inf if self.power < 0.0 else 0.0)
+
+    def averaged(self, eta: FloatArray, v: FloatArray, order: int) -> tuple[FloatArray, ...] | None:
+        if self.power == 1.0:
+            return averages.identity(eta, v)
+        if self.power == 2.0:
+            return averages.square(eta, v)
+        return averages.power(self.name, self.power, eta, v, order) if self.power in (-1.0, -0.5) else None
 
     @property
     def extremes(self) -> tuple[float, float]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from scipy.special import xlog1py, xlogy
+from scipy.special import betainc, xlog1py, xlogy
 
-from lme4py.design.response import ResponseData
-from lme4py.families.base import DispersionLimit, MeanFamily, Order, Pieces, RowNoise, natural
+from lme4py.families.base import Family
+from lme4py.families.distributions import CountResponse, Poisson
+from lme4py.families.mean_family import Pieces, natural
+from lme4py.families.response import ResponseData
+from lme4py.families.rows import DispersionLimit, Order, RowNoise
 from lme4py.families.special import log1p_minus, log_coefficient, log_rising, nb1_information
-from lme4py.linalg.types import BoolArray, FloatArray
+from lme4py.linalg.types import FloatArray
 
 __all__ = ["NegativeBinomial1", "NegativeBinomial2"]
 
@@ -23,7 +26,7 @@ _LARGE_COUNT: Final = 1000.0
 
 
 @dataclass(frozen=True)
-class NegativeBinomial2(MeanFamily):
+class NegativeBinomial2(CountResponse):
     """Variance mu + mu^2 / theta (NB-2).
 
     With R = log_rising(y, log theta): l = R + y L - (y + theta) log(1 + mu/theta) - log y!.
@@ -36,7 +39,7 @@ class NegativeBinomial2(MeanFamily):
     parameter = "theta"
     stata_inverts = True
     stata_parameter = "alpha"
-    limit = DispersionLimit(np.inf, "the Poisson model", "poisson", stand_in=30.0, tail=4.0, start=2.0)
+    limit = DispersionLimit(np.inf, "the Poisson model", stand_in=30.0, tail=4.0, start=2.0)
 
     def lambda_unit(self, data: ResponseData) -> float:
         """theta as large as the mean: both parts of the variance are the same."""
@@ -77,10 +80,12 @@ class NegativeBinomial2(MeanFamily):
                 p.d_lam = np.where(large, slope_lam, p.d_lam)
         return p
 
-    separates = "zeros from positive counts"
+    def limiting(self) -> Family:
+        return Poisson(self.link)
 
-    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
-        return np.asarray((data.y == 0.0) & (mean == 0.0))
+    def _cdf(self, y: FloatArray, mu: FloatArray, lam: Any, data: ResponseData) -> FloatArray:
+        size = float(np.exp(lam))
+        return np.where(y < 0.0, 0.0, betainc(size, np.maximum(y, 0.0) + 1.0, size / (size + mu)))
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu + mu * mu * natural(-lam)
@@ -101,13 +106,13 @@ class NegativeBinomial2(MeanFamily):
     def _unit_deviance(self, data: ResponseData, mu: FloatArray, lam: float) -> FloatArray:
         return _nb_deviance(data.y, mu, natural(lam))
 
-    def simulate(self, mu: FloatArray, lam: float, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+    def _draw(self, mu: FloatArray, lam: Any, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         theta = natural(lam)
         return rng.poisson(rng.gamma(theta, mu / theta)).astype(np.float64)
 
 
 @dataclass(frozen=True)
-class NegativeBinomial1(MeanFamily):
+class NegativeBinomial1(CountResponse):
     """Variance mu (1 + alpha) (NB-1).
 
     With s = mu/alpha, R = log_rising(y, log s) and k = log(1 + alpha): l = R + y L - (y + s) k - log y!.
@@ -118,7 +123,7 @@ class NegativeBinomial1(MeanFamily):
     concave_links = frozenset({"identity"})
     n_dispersion = 1
     parameter = "alpha"
-    limit = DispersionLimit(0.0, "the Poisson model", "poisson", stand_in=-30.0, tail=-4.0, start=-2.0)
+    limit = DispersionLimit(0.0, "the Poisson model", stand_in=-30.0, tail=-4.0, start=-2.0)
 
     def _pieces(self, data: ResponseData, t: FloatArray, lam: float, order: Order, expected: bool) -> Pieces:
         y, alpha = data.y, natural(lam)
@@ -151,10 +156,12 @@ class NegativeBinomial1(MeanFamily):
                 p.d_lam = np.where(large, s * (k - rho) - slope + y / (1.0 + alpha), p.d_lam)
         return p
 
-    separates = "zeros from positive counts"
+    def limiting(self) -> Family:
+        return Poisson(self.link)
 
-    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
-        return np.asarray((data.y == 0.0) & (mean == 0.0))
+    def _cdf(self, y: FloatArray, mu: FloatArray, lam: Any, data: ResponseData) -> FloatArray:
+        alpha = float(np.exp(lam))
+        return np.where(y < 0.0, 0.0, betainc(mu / alpha, np.maximum(y, 0.0) + 1.0, 1.0 / (1.0 + alpha)))
 
     def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return mu * (1.0 + natural(lam))
@@ -175,7 +182,7 @@ class NegativeBinomial1(MeanFamily):
         """That of the NB-2 distribution with the same size mu/alpha."""
         return _nb_deviance(data.y, mu, mu * natural(-lam))
 
-    def simulate(self, mu: FloatArray, lam: float, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+    def _draw(self, mu: FloatArray, lam: Any, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         alpha = natural(lam)
         return rng.poisson(rng.gamma(mu / alpha, alpha)).astype(np.float64)
 

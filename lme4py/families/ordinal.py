@@ -18,19 +18,24 @@ Thresholds that do not increase have likelihood zero.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
-from lme4py.design.response import ResponseData
+from lme4py.data.column import Column
 from lme4py.errors import DataError, OptionError, did_you_mean
-from lme4py.families.base import EtaDerivatives, Family, HalfRows, Order, RowNoise, working_weight
+from lme4py.families.base import Family, VarianceKind, latent_kind
+from lme4py.families.categories import ordinal_response
 from lme4py.families.interval_rows import Intervals, RowParts, make_intervals, row_parts
 from lme4py.families.links import PROBABILITY_LINKS, ProbabilityLink
 from lme4py.families.nuisance import DensePart, Nuisance, ThresholdPart
+from lme4py.families.response import ResponseData
+from lme4py.families.rows import EtaDerivatives, HalfRows, Order, RowNoise, working_weight
+from lme4py.formula.values import Value
 from lme4py.frozen import computed_once
-from lme4py.linalg.types import BoolArray, FloatArray, IntArray
+from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["ORDINAL_LINKS", "THRESHOLDS", "Ordinal", "make_ordinal"]
 
@@ -86,7 +91,13 @@ class Ordinal(Family):
     n_categories: int = 3
     threshold: str = "flexible"
     name = "ordinal"
+    kind = "ordered"
     default_link = "logit"
+    ratios = frozenset({"odds_ratio"})
+    instead = (
+        "use the probabilities of the categories: predict(type='prob'), predict(type='cumulative') or "
+        "predict(type='class')"
+    )
     # The score already holds what the thresholds need.
     nuisance_order = 1
 
@@ -98,6 +109,10 @@ class Ordinal(Family):
     def canonical(self) -> bool:
         """False: no link makes the observed and the expected weights the same."""
         return False
+
+    @property
+    def variant(self) -> str:
+        return f"{self.threshold} thresholds"
 
     # --- thresholds
 
@@ -142,6 +157,10 @@ class Ordinal(Family):
         """e with A e = 1, so that a constant in eta can move into gamma; None where there is none."""
         e: Any = np.linalg.lstsq(self.A, np.ones(self.n_categories - 1), rcond=None)[0] if self.n_nuisance else None
         return np.rint(e) if e is not None and np.allclose(self.A @ e, 1.0) else None
+
+    @property
+    def threshold_matrix(self) -> FloatArray | None:
+        return self.A
 
     def alpha(self, lam: Nuisance) -> FloatArray:
         """Thresholds, shape (K - 1,)."""
@@ -273,15 +292,49 @@ class Ordinal(Family):
             total += np.exp(parts.value) * parts.s**2
         return total
 
-    def _derivatives(self, *arguments: Any) -> EtaDerivatives:
-        raise NotImplementedError("an ordinal family has `derivatives` of its own")
+    # --- the response
+
+    def coerce(
+        self,
+        value: Value,
+        name: str,
+        weights: FloatArray | None = None,
+        *,
+        levels: Iterable[Any] | None = None,
+        column: Column | None = None,
+    ) -> ResponseData:
+        return ordinal_response(value, name, levels, weights, column)
+
+    def coerce_again(self, values: FloatArray, data: ResponseData, name: str, proportions: bool) -> ResponseData:
+        """From positions of the categories, each of which must occur."""
+        K = self.n_categories
+        if not np.isin(values, np.arange(K)).all():
+            raise DataError(f"the new response holds values that are no positions 0 .. {K - 1} of its categories.")
+        labels = data.categories or tuple(range(K))
+        absent = [repr(labels[k]) for k in range(K) if not (values == k).any()]
+        if absent:
+            raise DataError(
+                f"the new response never has {', '.join(absent)}: a threshold has no finite estimate; fit a model with "
+                "fewer categories."
+            )
+        return ResponseData(values, None, data.weights, data.categories)
+
+    def check_categories(self, data: ResponseData) -> None:
+        found = len(data.categories or ())
+        if found != self.n_categories:
+            raise OptionError(
+                f"the family has {self.n_categories} ordered categories, but the response has {found or 'none'}; make "
+                "the design with lformula(..., family='ordinal') and the family with as many categories."
+            )
+
+    def observation_kind(self, method: str) -> VarianceKind:
+        if method == "delta":
+            raise OptionError("variance='delta' is not defined for an ordinal response; use variance='theoretical'.")
+        return super().observation_kind(method) if method != "theoretical" else latent_kind(self)
 
     # --- infinity
 
     separates = "the categories"
-
-    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
-        raise _no_mean()
 
     def half_rows(self, data: ResponseData, eta: FloatArray, beyond: bool = False) -> HalfRows:
         """A row stays possible while eta falls below the threshold above it, and while it rises over the one below."""
@@ -335,37 +388,18 @@ class Ordinal(Family):
             p: FloatArray = np.exp(self.derivatives(ResponseData(data.y), eta, lam, 0).loglik)
         return p
 
-    # --- what a model with a mean has
-
-    def mean(self, eta: FloatArray) -> FloatArray:
-        raise _no_mean()
-
-    def variance(self, mu: FloatArray, lam: Nuisance = 0.0) -> FloatArray:
-        raise _no_mean()
+    def cdf(self, y: FloatArray, eta: FloatArray, lam: Nuisance, data: ResponseData) -> FloatArray:
+        below = np.concatenate([np.zeros((*np.shape(eta), 1)), self.cumulative(eta, lam)], axis=-1)
+        below = np.concatenate([below, np.ones((*np.shape(eta), 1))], axis=-1)
+        place = np.clip(np.floor(y) + 1.0, 0.0, self.n_categories).astype(np.intp)
+        return np.take_along_axis(below, np.broadcast_to(place, np.shape(eta))[..., None], axis=-1)[..., 0]
 
     def row_noise(self, data: ResponseData) -> RowNoise:
         """That of the latent variable, of which a row shows one interval (or several, with weights)."""
         weights = np.maximum(data.weight * np.ones(data.n_obs), 1.0)
         return RowNoise("the variation of a single ordered response", float(weights.sum()), weights)
 
-    def start_mean(self, data: ResponseData) -> FloatArray:
-        raise _no_mean()
-
-    def _unit_deviance(self, data: ResponseData, mu: FloatArray, lam: Nuisance) -> FloatArray:
-        raise _no_mean()
-
-    def simulate(self, mu: FloatArray, lam: Nuisance, data: ResponseData, rng: np.random.Generator) -> FloatArray:
-        raise _no_mean()
-
-    def draw(self, eta: FloatArray, lam: Nuisance, rng: np.random.Generator) -> FloatArray:
-        """New categories 0 .. K - 1 (as floats, like `ResponseData.y`), shape of eta."""
+    def _simulate(self, eta: FloatArray, lam: Nuisance, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         above = rng.random(np.shape(eta))[..., None] > self.cumulative(eta, lam)
         codes: FloatArray = above.sum(axis=-1).astype(np.float64)
         return codes
-
-
-def _no_mean() -> OptionError:
-    return OptionError(
-        "ordered categories have no mean and no variance; use the probabilities of the categories: "
-        "predict(type='prob'), predict(type='cumulative') or predict(type='class')."
-    )

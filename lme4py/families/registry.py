@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.families.base import EtaDerivatives, Family
+from lme4py.families.base import Family
 from lme4py.families.distributions import (
     Binomial,
     Gamma,
@@ -36,8 +36,9 @@ from lme4py.families.distributions import (
 )
 from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean, PowerMean
 from lme4py.families.negative_binomial import NegativeBinomial1, NegativeBinomial2
+from lme4py.families.ordinal import Ordinal
 
-__all__ = ["FAMILIES", "EtaDerivatives", "Family", "make_family"]
+__all__ = ["FAMILIES", "Family", "make_family", "response_family"]
 
 _POWERS: Final = {"identity": 1.0, "sqrt": 2.0, "inverse": -1.0, "1/mu^2": -0.5}
 
@@ -98,10 +99,31 @@ def make_family(family: str | Family, link: str | None = None) -> Family:
     if isinstance(family, Family):
         if link is None or link == family.link.name:
             return family
+        if FAMILIES.get(family.name, (None,))[0] is not type(family):
+            raise OptionError(
+                f"`family` is the {family.name} family with the {family.link.name} link; leave out `link`."
+            )
         family = family.name
     name = _family_name(family)
     kind, links = FAMILIES[name]
     return kind(_make_link(name, _link_name(name, link, links)))
+
+
+def response_family(family: str | Family) -> Family:
+    """The family that reads a response: of a name, "ordinal" among them, or the one given.
+
+    Parameters
+    ----------
+    family : str or Family
+
+    Examples
+    --------
+    >>> response_family("ordinal").has_thresholds
+    True
+    """
+    if family == Ordinal.name:
+        return Ordinal(PROBABILITY_LINKS[Ordinal.default_link])
+    return make_family(family)
 
 
 def _family_name(family: object) -> str:

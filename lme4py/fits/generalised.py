@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.covariance.user_theta import theta_jacobian
-from lme4py.design.categories import threshold_names
 from lme4py.design.design import Design
-from lme4py.design.response import ResponseData
 from lme4py.engine.certificate import Certificate, Evaluation
 from lme4py.engine.generalised.certificate import certify_glmm
 from lme4py.engine.generalised.descent import GlmmOptimum
@@ -30,8 +28,9 @@ from lme4py.engine.identification.record import Identification
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, DesignError, OptimaWarning, OptionError, did_you_mean, warn
-from lme4py.families.ordinal import Ordinal
+from lme4py.families.categories import threshold_names
 from lme4py.families.registry import Family
+from lme4py.families.response import ResponseData
 from lme4py.fits.linear import _control, _fitted, term_names, warn_unidentified
 from lme4py.frozen import Frozen, computed_once
 from lme4py.linalg.types import FloatArray
@@ -172,7 +171,7 @@ class GlmmFit(Frozen):
 
         Always a number to compute with: a dispersion at the end of its range is as near to it as makes no difference.
         """
-        if isinstance(self.family, Ordinal) and self.thresholds is not None:
+        if self.thresholds is not None:
             return self.family.parameters(self.thresholds)
         if self.log_dispersion is None:
             return 0.0
@@ -185,12 +184,9 @@ class GlmmFit(Frozen):
         return self.problem.limit_model if at_limit else ""
 
     @property
-    def distribution(self) -> str:
-        """Name of the distribution of the response: that of the family, or its limit where the dispersion is there."""
-        limit = self.family.limit
-        return (
-            self.family.name if limit is None or not self.dispersion_limit else limit.distribution or self.family.name
-        )
+    def distribution(self) -> Family:
+        """The distribution of the response: the family, or its limit where the dispersion is there."""
+        return self.family.limiting() if self.dispersion_limit else self.family
 
     @property
     def dispersion(self) -> float:
@@ -351,12 +347,12 @@ def glmm_fit(
     (array([0.6475]), True)
     """
     settings = _control(control)
-    check_options(nAGQ, hessian, fixed_points=family.name == "ordinal")
+    check_options(nAGQ, hessian, fixed_points=family.has_thresholds)
     if data is None:
         data = design.response
     if data is None:
         raise OptionError("the design holds no response of a family; make it with lformula(..., family=...).")
-    _check_categories(family, data)
+    family.check_categories(data)
     refuse_one_answer(design, family, data)
     with limited_threads(design):
         problem = make_glmm(design, family, data, expected=hessian == "expected")
@@ -422,21 +418,6 @@ def fit_like(
         compare=False,
         thorough=thorough,
     )
-
-
-def _check_categories(family: Family, data: ResponseData) -> None:
-    """An ordinal family goes with as many ordered categories, and no other family does."""
-    found = len(data.categories or ())
-    if isinstance(family, Ordinal) and found != family.n_categories:
-        raise OptionError(
-            f"the family has {family.n_categories} ordered categories, but the response has {found or 'none'}; make "
-            "the design with lformula(..., family='ordinal') and the family with as many categories."
-        )
-    if found and not isinstance(family, Ordinal):
-        raise OptionError(
-            f"the response holds {found} ordered categories, which the {family.name} family cannot use; fit it with "
-            "clmm()."
-        )
 
 
 def check_options(nAGQ: object, hessian: object, fixed_points: bool = False) -> None:
@@ -524,7 +505,7 @@ def _make_fit(
         opt_log=optimum.log,
         problem=problem,
         phi=optimum.phi,
-        thresholds=family.alpha(lam) if isinstance(family, Ordinal) else None,
+        thresholds=family.alpha(lam),
         identification=problem.identification if limit is None else limit.identification,
         recession=None if limit is None else limit.recession,
     )
@@ -589,7 +570,8 @@ def user_jacobian(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
         d' = K - 1 for ordered categories, else d. Rows of parameters on the boundary are zero.
     """
     m, p = problem.n_theta, problem.n_fixed
-    last = problem.family.A if isinstance(problem.family, Ordinal) else np.eye(problem.n_nuisance)
+    A = problem.family.threshold_matrix
+    last = np.eye(problem.n_nuisance) if A is None else A
     to_user = np.zeros((m + p + last.shape[0], phi.size))
     to_user[:m, :m] = theta_jacobian(problem.templates, problem.S, phi[:m])
     to_user[m : m + p, m : m + p] = problem.C

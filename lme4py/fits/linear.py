@@ -32,7 +32,7 @@ from lme4py.errors import (
     did_you_mean,
     warn,
 )
-from lme4py.families.base import RowNoise
+from lme4py.families.rows import RowNoise
 from lme4py.frozen import Frozen, computed_once
 from lme4py.linalg.types import FloatArray
 

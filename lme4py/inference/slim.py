@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from lme4py.design.design import Design, Predictor, RandomTerm
-from lme4py.design.response import ResponseData
 from lme4py.errors import Lme4Error
+from lme4py.families.response import ResponseData
 from lme4py.fits.generalised import GlmmFit
 from lme4py.fits.linear import Fit
 from lme4py.frozen import Frozen

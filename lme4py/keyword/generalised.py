@@ -126,7 +126,7 @@ def meglm(
         ddf=ddf,
         vce=vce,
     )
-    design = model.design(response_family.name)
+    design = model.design(response_family)
     check_robust(design, nAGQ)
     check_names(design, response_family)
     return MEGLMResult(with_vce(glmm_fit(design, response_family, nAGQ=nAGQ, hessian=hessian, control=settings)))

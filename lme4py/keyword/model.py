@@ -12,6 +12,8 @@ from lme4py.design.build import lformula
 from lme4py.design.conventions import Conventions, with_conventions
 from lme4py.design.design import Design
 from lme4py.errors import DesignError, OptionError
+from lme4py.families.base import Family
+from lme4py.families.registry import response_family
 from lme4py.inference.uncertainty.robust import independent_clusters
 from lme4py.keyword.formula import chains_of, fixed_part, random_part
 from lme4py.keyword.names import term
@@ -52,13 +54,13 @@ class Model:
     vce: Any = None
     levels: Any = None
 
-    def design(self, family: str | None) -> Design:
+    def design(self, family: str | Family | None) -> Design:
         """The design of the formula that the keywords mean.
 
         Parameters
         ----------
-        family : str or None
-            Canonical name of the response distribution; None for a linear mixed model.
+        family : str, Family or None
+            The response distribution, or its name; None for a linear mixed model.
         """
         if isinstance(self.data, str):
             raise OptionError(
@@ -69,7 +71,7 @@ class Model:
         chosen = conventions(self.alpha, self.ddf, self.vce, family is None, frame)
         chains = chains_of(self.group, self.crossed, frame)
         offset = term(self.offset, frame, "offset") if isinstance(self.offset, str) else self.offset
-        left, random, frame = self.formula(family or "gaussian", chains, frame)
+        left, random, frame = self.formula(None if family is None else response_family(family), chains, frame)
         try:
             design = lformula(
                 f"{left} + {random}",
@@ -96,7 +98,7 @@ class Model:
             hint = " For crossed factors name a column of coarser clusters in vce." if self.crossed else ""
             raise OptionError(f"vce={self.vce!r} is not possible: {error}{hint}") from None
 
-    def formula(self, family: str, chains: Sequence[Sequence[str]], frame: Frame) -> tuple[str, str, Frame]:
+    def formula(self, family: Family | None, chains: Sequence[Sequence[str]], frame: Frame) -> tuple[str, str, Frame]:
         """The formula up to the fixed effects, its random effects, and the data it is evaluated on."""
         response, data = response_part(self.y, self.trials, family, frame)
         random = random_part(chains, self.x_random, self.cov_type, frame)

@@ -11,8 +11,8 @@ import numpy as np
 
 from lme4py.data.column import Column
 from lme4py.data.frame import read_frame
-from lme4py.design.categories import MAX_CATEGORIES
 from lme4py.errors import Lme4Warning
+from lme4py.families.categories import MAX_CATEGORIES
 from lme4py.families.ordinal import make_ordinal
 from lme4py.fits.generalised import check_options, glmm_fit
 from lme4py.inference.estimates.parameters import check_names

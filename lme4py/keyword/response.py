@@ -12,12 +12,13 @@ from lme4py.data.column import Column
 from lme4py.data.frame import Frame
 from lme4py.design.given import number_column
 from lme4py.errors import DataError, OptionError
+from lme4py.families.base import Family
 from lme4py.keyword.names import quote, term
 
 __all__ = ["response_part"]
 
 
-def response_part(y: Any, trials: Any, family: str, frame: Frame) -> tuple[str, Frame]:
+def response_part(y: Any, trials: Any, family: Family | None, frame: Frame) -> tuple[str, Frame]:
     """Left-hand side of the formula, and the data it is evaluated on.
 
     Parameters
@@ -26,8 +27,8 @@ def response_part(y: Any, trials: Any, family: str, frame: Frame) -> tuple[str, 
         Column or expression; with `trials` the number of successes.
     trials : None, str, number, or array of shape (n_data,)
         A column name, an expression, or values; values with an index are matched with the rows by it.
-    family : str
-        Canonical name of the family.
+    family : Family or None
+        None for a linear mixed model.
     frame : Frame
 
     Returns
@@ -40,8 +41,9 @@ def response_part(y: Any, trials: Any, family: str, frame: Frame) -> tuple[str, 
     response = term(y, frame, "y")
     if trials is None:
         return response, frame
-    if family != "binomial":
-        raise OptionError(f"`trials` is for the binomial family; this model is {family}.")
+    if family is None or not family.has_trials:
+        name = "gaussian" if family is None else family.name
+        raise OptionError(f"`trials` is for the binomial family; this model is {name}.")
     text, values, extended = _trials(trials, frame)
     if str(y) in frame:
         _check_successes(frame.column(str(y)), values)

@@ -138,7 +138,7 @@ class MEGLMResult(ReportMethods):
         DataFrame
             Columns odds_ratio, lower, upper.
         """
-        given = self.family in ("binomial", "ordinal") and self.link == "logit"
+        given = self._glmm.family.ratio == "odds_ratio"
         self._needs("odds_ratios", given, "binomial family or ordered categories, logit link")
         return numbers.ratios(self._glmm, alpha, "odds_ratio")
 
@@ -155,7 +155,7 @@ class MEGLMResult(ReportMethods):
         DataFrame
             Columns rate_ratio, lower, upper.
         """
-        counts = self.family in ("poisson", "nbinomial", "nbinomial1") and self.link == "log"
+        counts = self._glmm.family.ratio == "rate_ratio"
         self._needs("incidence_rate_ratios", counts, "poisson or negative binomial family, log link")
         return numbers.ratios(self._glmm, alpha, "rate_ratio")
 

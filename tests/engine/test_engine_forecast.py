@@ -7,13 +7,13 @@ import pytest
 from dense_models import make_design, make_term
 
 import lme4py
-from lme4py.design.response import ResponseData
 from lme4py.engine.factor import forecast
 from lme4py.engine.factor.forecast import available_memory, check_levels, check_memory, check_products, size_words
 from lme4py.engine.generalised.problem import make_glmm
 from lme4py.engine.linear import criterion as lmm
 from lme4py.errors import DesignError
 from lme4py.families.registry import make_family
+from lme4py.families.response import ResponseData
 
 
 def set_free(monkeypatch: pytest.MonkeyPatch, megabytes: float) -> None:

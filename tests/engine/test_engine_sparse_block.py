@@ -9,7 +9,6 @@ from scipy import sparse
 
 import lme4py
 from lme4py.design.design import Design
-from lme4py.design.response import ResponseData
 from lme4py.engine.factor import forecast
 from lme4py.engine.factor import symbolic as structure
 from lme4py.engine.factor.sparse_block import SparseFactor
@@ -20,6 +19,7 @@ from lme4py.engine.generalised.problem import ModeFinder, make_glmm
 from lme4py.engine.linear import criterion as lmm
 from lme4py.errors import DesignError
 from lme4py.families.registry import make_family
+from lme4py.families.response import ResponseData
 from lme4py.inference.estimates.modes import conditional_covariances
 from lme4py.linalg import cholesky
 from lme4py.linalg.ordering import minimum_degree

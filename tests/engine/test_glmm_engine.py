@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from dense_models import make_design, make_term
 
-from lme4py.design.response import ResponseData
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.hessian import difference_hessian
 from lme4py.engine.generalised.laplace import laplace
@@ -19,6 +18,7 @@ from lme4py.engine.generalised.start import find_start
 from lme4py.engine.linear.criterion import group_terms
 from lme4py.errors import OptionError
 from lme4py.families.registry import make_family
+from lme4py.families.response import ResponseData
 
 RNG = np.random.default_rng(20)
 N = 240

@@ -10,7 +10,6 @@ import pytest
 from dense_models import make_design, make_term
 
 import lme4py
-from lme4py.design.response import ResponseData
 from lme4py.engine.generalised.laplace import laplace
 from lme4py.engine.generalised.nested_quadrature import NestedQuadrature, find_nesting, make_quadrature
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder, make_glmm
@@ -18,6 +17,7 @@ from lme4py.engine.generalised.quadrature import Quadrature
 from lme4py.engine.generalised.start import find_start
 from lme4py.errors import OptionError
 from lme4py.families.registry import make_family
+from lme4py.families.response import ResponseData
 
 RNG = np.random.default_rng(11)
 N = 150

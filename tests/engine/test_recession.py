@@ -18,7 +18,7 @@ from scipy.special import expit
 import lme4py
 from lme4py.engine.identification.recession import Recession, find_recession
 from lme4py.errors import ConvergenceWarning, DesignError
-from lme4py.families.base import HalfRows
+from lme4py.families.rows import HalfRows
 from lme4py.report.plots.effect import effect_data
 
 N = 144

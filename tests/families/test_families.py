@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 from scipy.special import erfcx
 
-from lme4py.design.response import ResponseData
 from lme4py.errors import OptionError
 from lme4py.families.links import PROBABILITY_LINKS, LogMean, PowerMean
 from lme4py.families.registry import FAMILIES, make_family
+from lme4py.families.response import ResponseData
 from lme4py.families.special import log1p_minus, log_rising, log_shape, nb1_information
 
 PAIRS = [(name, link) for name, (_, links) in FAMILIES.items() for link in links]
@@ -252,7 +252,7 @@ def test_simulated_responses_have_the_mean_and_variance(name, link):
     weights = None if family.weights_multiply else np.full(n, 4.0)
     trials = np.full(n, 5.0) if name == "binomial" else None
     data = ResponseData(mu, trials, weights)
-    y = family.simulate(mu, -0.5, data, np.random.default_rng(1))
+    y = family.simulate(family.eta_of(mu), -0.5, data, np.random.default_rng(1))
     per_row = 5.0 if name == "binomial" else 1.0
     spread = per_row * family.variance(mu, -0.5)[0] / (1.0 if weights is None else 4.0)
     # Four standard errors of a mean; the variance of a skewed variable is known to some percent only.
@@ -274,7 +274,7 @@ def test_start_of_the_dispersion_is_near_the_truth(name):
     family = make_family(name)
     mu = np.exp(np.random.default_rng(2).normal(1.0, 0.5, 20_000))
     empty = ResponseData(mu)
-    y = family.simulate(mu, -0.7, empty, np.random.default_rng(3))
+    y = family.simulate(family.eta_of(mu), -0.7, empty, np.random.default_rng(3))
     # 20,000 rows give the moment estimate to some percent.
     assert family.start_lambda(ResponseData(y), mu) == pytest.approx(-0.7, abs=0.1)
     # No overdispersion at all: at the end of the range, not an error.

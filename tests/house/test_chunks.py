@@ -27,7 +27,7 @@ PACKAGE = Path(lme4py.__file__).parent
 # Module constants of 100 and more that name neither a chunk nor a size from which another way is taken, and why.
 OTHER = {
     "data/convert.py": {"_INEXACT": "the largest whole number that is exact"},
-    "design/categories.py": {"MAX_CATEGORIES": "beyond it data are refused"},
+    "families/categories.py": {"MAX_CATEGORIES": "beyond it data are refused"},
     "design/coding.py": {"MOST_LEVELS": "beyond it data are refused"},
     "engine/certificate.py": {
         "LARGE": "from it on the Hessian is an approximation, as docs/convergence.md says",
@@ -68,7 +68,7 @@ OTHER = {
     "formula/syntax.py": {"MAX_DEPTH": "beyond it a formula is refused"},
     "formula/terms.py": dict.fromkeys(("MAX_TERMS", "_MAX_STEPS", "_MAX_DEGREES"), "beyond it a formula is refused"),
     "formula/tokens.py": {"MAX_LENGTH": "beyond it a formula is refused"},
-    "inference/prediction/averages.py": {"_ROOT_NODES": "nodes of a rule"},
+    "families/averages.py": {"_ROOT_NODES": "nodes of a rule"},
     "inference/refits/generalised_batch.py": {
         "_MAX_ROWS": "beyond it models are fitted one by one; both ways are tested side by side"
     },

@@ -12,9 +12,9 @@ from dense_models import DESIGNS, dense
 from scipy import integrate, linalg, stats
 
 import lme4py
-from lme4py.design.response import ResponseData
 from lme4py.errors import DataError, Lme4Warning, OptionError
 from lme4py.families.registry import make_family
+from lme4py.families.response import ResponseData
 from lme4py.inference.diagnostics.leverage import hatvalues
 from lme4py.inference.prediction.averages import averaged_mean
 from lme4py.inference.prediction.predict import linear_predictor, predict, random_variance
@@ -293,8 +293,8 @@ def test_quantiles_of_mixed_responses(family_fits, family, link, y, variance):
 
     def probability(value, i):
         def integrand(z):
-            mu = fit.family.mean(np.array([eta[i] + s * z]))
-            return float(cumulative(fit, np.array([value]), mu, ResponseData(np.zeros(1)))[0]) * stats.norm.pdf(z)
+            at = np.array([eta[i] + s * z])
+            return float(cumulative(fit, np.array([value]), at, ResponseData(np.zeros(1)))[0]) * stats.norm.pdf(z)
 
         turn = np.clip((np.log(max(value, 0.3)) - eta[i]) / s, -7.9, 7.9)
         points = np.unique(np.clip([turn - 0.5, turn, turn + 0.5, 0.0], -7.9, 7.9))
@@ -320,13 +320,13 @@ def test_quantiles_of_many_kinds_of_rows(family_fits):
     w = stats.norm.pdf(z) * (z[1] - z[0])
     for family in ("poisson", "nbinomial"):
         fit = family_fits[family, None]
-        mu = np.exp(eta + np.sqrt(variance) * z)
+        at = eta + np.sqrt(variance) * z
         for level in (0.005, 0.5, 0.975):
             found = mixed_quantiles(fit, eta, variance, rows, level)
             assert (found == np.rint(found)).all()
             # The two rules agree to 1e-7.
-            assert ((w * cumulative(fit, found, mu, rows)).sum(axis=0) >= level - 1e-6).all()
-            below = (w * cumulative(fit, found - 1.0, mu, rows)).sum(axis=0)
+            assert ((w * cumulative(fit, found, at, rows)).sum(axis=0) >= level - 1e-6).all()
+            below = (w * cumulative(fit, found - 1.0, at, rows)).sum(axis=0)
             assert ((found == 0) | (below < level + 1e-6)).all()
 
 

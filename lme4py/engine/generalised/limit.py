@@ -17,8 +17,8 @@ from lme4py.engine.generalised.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.problem import GlmmProblem, Mode, ModeFinder
 from lme4py.engine.identification.recession import Recession, find_recession
 from lme4py.engine.identification.record import Identification
-from lme4py.families.base import Family, HalfRows
-from lme4py.families.ordinal import Ordinal
+from lme4py.families.base import Family
+from lme4py.families.rows import HalfRows
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["Limit", "find_limit", "range_hint"]
@@ -83,7 +83,7 @@ def find_limit(
     family = problem.family
     half = family.half_rows(problem.data, mode.eta)
     rates = family.rates(half, optimum.found.rows) if _stopped(problem, optimum) else None
-    A = problem.family.A if isinstance(problem.family, Ordinal) else None
+    A = problem.family.threshold_matrix
     found = find_recession(half, rates, problem.X, A, problem.unit)
     if found is None:
         return None
@@ -139,7 +139,7 @@ def _stopped(problem: GlmmProblem, optimum: GlmmOptimum) -> bool:
 
 def _distance(half: HalfRows, mode: Mode, family: Family, moved: IntArray, direction: FloatArray) -> float:
     """How far along the direction all rows that move are in their tails; each moves by at least 1 per unit."""
-    alpha = family.alpha(mode.lam) if isinstance(family, Ordinal) else None
+    alpha = family.alpha(mode.lam)
     wanted = float((family.link.tail - half.values(mode.eta, alpha)[moved]).max())
     return float(np.clip(wanted, 0.0, _FARTHEST / max(float(np.abs(direction).max()), 1.0)))
 

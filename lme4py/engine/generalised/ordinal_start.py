@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from lme4py.design.response import ResponseData
 from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.errors import DesignError
 from lme4py.families.nuisance import as_columns, total
 from lme4py.families.ordinal import Ordinal
+from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["start_thresholds"]

@@ -25,8 +25,8 @@ from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.criterion import group_terms
 from lme4py.engine.linear.scaling import scale_model
-from lme4py.families.base import DispersionLimit
 from lme4py.families.nuisance import Nuisance, change
+from lme4py.families.rows import DispersionLimit
 from lme4py.linalg.types import BoolArray, FloatArray
 
 if TYPE_CHECKING:
@@ -229,10 +229,6 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     return GlmmProblem(factors, templates, C, S, X, offset, products, family, data, expected, shift, unit)
 
 
-# Links whose predictor has no unit.
-UNIT_LINKS = ("logit", "probit", "cloglog", "loglog", "cauchit", "log")
-
-
 def predictor_unit(family: Any, data: Any) -> float:
     """Spread of the linear predictor to the nearest power of two; 1 for links that take the unit away.
 
@@ -241,7 +237,7 @@ def predictor_unit(family: Any, data: Any) -> float:
     family : Family
     data : object
     """
-    if family.link.name in UNIT_LINKS or family.name not in ("gaussian", "gamma", "inverse_gaussian"):
+    if not (family.link.has_unit and family.has_unit):
         return 1.0
     with np.errstate(all="ignore"):
         eta = np.asarray(family.start_eta(data), dtype=np.float64)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from lme4py.engine.generalised.ordinal_start import start_thresholds
-from lme4py.engine.generalised.problem import UNIT_LINKS, GlmmProblem
+from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.errors import DesignError
-from lme4py.families.ordinal import Ordinal
 from lme4py.linalg.types import FloatArray
 
 # Scoring steps for the model without random effects (one, where they need not give a dispersion); the rest is left to
@@ -48,7 +47,7 @@ def find_start(problem: GlmmProblem) -> Start:
     problem : GlmmProblem
     """
     family, data = problem.family, problem.data
-    if isinstance(family, Ordinal):
+    if family.has_thresholds:
         with np.errstate(all="ignore"):
             beta, gamma = start_thresholds(problem)
             rows = family.derivatives(data, problem.offset + problem.X @ beta, gamma, 2, expected=False)
@@ -81,7 +80,7 @@ def glm_starts(problem: GlmmProblem, usual: Start) -> list[Start]:
     list of Start
         Distinct ones, the best first, without the usual one.
     """
-    if isinstance(problem.family, Ordinal) or not problem.n_fixed:
+    if problem.family.has_thresholds or not problem.n_fixed:
         return []
     found: list[tuple[float, Start]] = []
     with np.errstate(all="ignore"):
@@ -166,7 +165,7 @@ def _moment_theta(problem: GlmmProblem, rows: Any) -> FloatArray:
     products = problem.products
     scores = products.split(products.gather(rows.score))
     # Standard deviations beyond 2 are no start where the predictor has no unit.
-    bounded = problem.family.link.name in UNIT_LINKS
+    bounded = not problem.family.link.has_unit
     sizes: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
     for factor, score, A in zip(problem.factors, scores, products.base(rows.w_work).diagonal, strict=True):
         information = np.einsum("aaj->aj", A)

@@ -13,7 +13,7 @@ from lme4py.engine.identification.gram import VarianceGram
 from lme4py.engine.identification.record import NOTHING, Identification
 from lme4py.engine.identification.words import listed, places, sentences, undetermined_columns
 from lme4py.errors import DesignError
-from lme4py.families.base import RowNoise
+from lme4py.families.rows import RowNoise
 from lme4py.linalg.null_space import INDEPENDENT, echelon, null_space
 from lme4py.linalg.types import FloatArray
 

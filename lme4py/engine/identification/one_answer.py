@@ -24,10 +24,10 @@ from scipy.special import log_ndtr, logsumexp
 
 from lme4py.chunks import chunk
 from lme4py.design.design import Design, RandomTerm
-from lme4py.design.response import ResponseData
 from lme4py.errors import DesignError
-from lme4py.families.base import Family, HalfRows
-from lme4py.families.ordinal import Ordinal
+from lme4py.families.base import Family
+from lme4py.families.response import ResponseData
+from lme4py.families.rows import HalfRows
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["refuse_one_answer", "refuse_perfect_groups"]
@@ -98,7 +98,7 @@ def refuse_one_answer(design: Design, family: Family, data: ResponseData) -> Non
     if answers is None or not half.row.size or (half.sign == 0.0).any():
         return
     for effect in _effects(design.terms):
-        if isinstance(family, Ordinal) and not effect.is_constant:
+        if family.has_thresholds and not effect.is_constant:
             continue
         own = answers if effect.is_constant else answers * np.sign(effect.z)
         counts = _one_answer(own, effect.codes, half, data)
@@ -186,7 +186,7 @@ def refuse_perfect_groups(
     if family.answers(data) is None:
         return
     half = family.half_rows(data, np.zeros(data.n_obs))
-    alpha = family.alpha(lam) if isinstance(family, Ordinal) else None
+    alpha = family.alpha(lam)
     if not half.row.size or (half.sign == 0.0).any() or (half.values(eta, alpha) <= 0.0).any():
         return
     limit = _Limit(design, half, effects[0], np.zeros(0) if alpha is None else alpha)
@@ -263,7 +263,7 @@ def _highest_on_ray(
         nodes = int(np.clip(8.0 * t * sd * _WIDTH, _NODES, _MOST_NODES))
         if nodes * data.n_obs > _MOST_VALUES:
             return np.inf
-        own = t * lam if isinstance(family, Ordinal) else lam
+        own = t * lam if family.has_thresholds else lam
         values.append(_log_likelihood(design, family, data, effect, t * beta, own, t * sd, nodes))
     return max(values)
 

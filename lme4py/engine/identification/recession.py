@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from lme4py.families.base import HalfRows
+from lme4py.families.rows import HalfRows
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 

@@ -263,17 +263,17 @@ def _separation(fit: Any) -> CheckLine | None:
 
 def _dispersion(fit: Any) -> CheckLine | None:
     """Pearson chi-squared where the family has no parameter for the dispersion."""
-    if isinstance(fit, Fit) or fit.family.name not in ("poisson", "binomial"):
+    if isinstance(fit, Fit) or not fit.family.more_variable:
         return None
-    if fit.family.name == "binomial" and float(np.max(fit.data.n_trials)) <= 1.0:
+    if fit.family.has_trials and float(np.max(fit.data.n_trials)) <= 1.0:
         return CheckLine("dispersion", None, "0/1 responses cannot show overdispersion.")
     pearson = fit.family.pearson(fit.data, fit.fitted, fit.lam)
     ratio = float(pearson @ pearson) / max(fit.df_resid, 1)
     if ratio > _OVER:
-        other = "a negative binomial" if fit.family.name == "poisson" else "a beta-binomial"
         message = (
             f"Pearson chi-squared is {ratio:.2f} times its degrees of freedom: more variation than the family has. "
-            f"Standard errors may be too small; think of an observation-level random effect or {other} model."
+            f"Standard errors may be too small; think of an observation-level random effect or "
+            f"{fit.family.more_variable} model."
         )
     elif ratio < _UNDER:
         message = (

@@ -241,8 +241,7 @@ def quantile_residuals(
 
 
 def _is_discrete(fit: Fit | GlmmFit) -> bool:
-    names = ("binomial", "poisson", "nbinomial", "nbinomial1", "ordinal")
-    return isinstance(fit, GlmmFit) and fit.family.name in names
+    return isinstance(fit, GlmmFit) and (fit.family.is_count or fit.family.has_thresholds)
 
 
 def _observed(fit: Fit | GlmmFit) -> FloatArray:

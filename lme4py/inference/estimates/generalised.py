@@ -79,7 +79,7 @@ def _any(fit: GlmmFit) -> Any:
 
 def has_residual(fit: GlmmFit) -> bool:
     """Only the gaussian family has a residual variance beside those of the random effects."""
-    return fit.family.name == "gaussian"
+    return fit.family.has_residual
 
 
 def random_entries(fit: GlmmFit) -> Iterator[VarianceEntry]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.design.categories import threshold_names
 from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design
 from lme4py.errors import DataError, OptionError, did_you_mean
-from lme4py.families.registry import Family
+from lme4py.families.base import Family
+from lme4py.families.categories import threshold_names
 from lme4py.fits.generalised import GlmmFit
 from lme4py.fits.linear import Fit
 from lme4py.inference.estimates.dispersion import is_inverted
@@ -114,12 +114,12 @@ def fit_parameters(fit: Fit | GlmmFit) -> tuple[Parameter, ...]:
     """
     if isinstance(fit, Fit):
         return parameters(fit.design)
-    plain = parameters(fit.design, residual=fit.family.name == "gaussian")
+    plain = parameters(fit.design, residual=fit.family.has_residual)
     fixed = [parameter for parameter in plain if parameter.kind == "fixed"]
     names = getattr(fit, "threshold_names", None) or ()
     cuts = [Parameter(str(name), "threshold", first=k, alias=str(name)) for k, name in enumerate(names)]
     rest = [parameter for parameter in plain if parameter.kind != "fixed"]
-    if fit.log_dispersion is not None and fit.family.name != "gaussian":
+    if fit.log_dispersion is not None and not fit.family.has_residual:
         name = fit.family.stata_parameter if is_inverted(fit) else fit.family.parameter
         endless = fit.family.limit is not None and np.isposinf(fit.family.limit.dispersion)
         rest.append(
@@ -141,7 +141,7 @@ def check_names(design: Design, family: Family | None = None) -> None:
     ------
     DataError
     """
-    residual = family is None or family.name == "gaussian"
+    residual = family is None or family.has_residual
     names = [parameter.name for parameter in parameters(design, residual)]
     if family is not None and family.n_dispersion and not residual:
         names.append(DISPERSION)

@@ -60,7 +60,8 @@ def _row_summary(fit: Fit) -> RowSummary:
 
 
 def _quartiles(fit: Any) -> tuple[float, ...] | None:
-    if getattr(getattr(fit, "family", None), "name", "") == "ordinal":
+    family = getattr(fit, "family", None)
+    if family is not None and family.has_thresholds:
         return None
     found = np.quantile(residual_values(fit, "scaled"), [0.0, 0.25, 0.5, 0.75, 1.0])
     return tuple(float(value) for value in found)

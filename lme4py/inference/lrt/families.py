@@ -9,8 +9,6 @@ from lme4py.fits.generalised import GlmmFit
 
 __all__ = ["check_families", "differ_in_dispersion"]
 
-_OVERDISPERSED = ("nbinomial", "nbinomial1")
-
 
 def differ_in_dispersion(restricted: Any, full: Any) -> bool:
     """True for a Poisson model against a negative binomial one, which is Poisson where its dispersion vanishes.
@@ -21,7 +19,7 @@ def differ_in_dispersion(restricted: Any, full: Any) -> bool:
     """
     if not isinstance(restricted, GlmmFit) or not isinstance(full, GlmmFit):
         return False
-    return restricted.family.name == "poisson" and full.family.name in _OVERDISPERSED
+    return full.family.extends(restricted.family)
 
 
 def check_families(restricted: GlmmFit, full: GlmmFit) -> None:
@@ -38,7 +36,9 @@ def check_families(restricted: GlmmFit, full: GlmmFit) -> None:
     """
     if restricted.family.name != full.family.name and not differ_in_dispersion(restricted, full):
         swapped = (
-            " A Poisson model is the restricted one; it comes first." if differ_in_dispersion(full, restricted) else ""
+            f" {full.family.limiting_words} is the restricted one; it comes first."
+            if differ_in_dispersion(full, restricted)
+            else ""
         )
         raise OptionError(
             f"the models differ in family ({restricted.family.name} and {full.family.name}): they are not nested, so "

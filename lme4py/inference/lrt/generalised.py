@@ -11,7 +11,6 @@ from lme4py.chunks import chunk
 from lme4py.engine.linear.criterion import Problem, make_problem
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Error
-from lme4py.families.ordinal import Ordinal
 from lme4py.fits.generalised import GlmmFit
 from lme4py.inference.lrt.mixture import cone_information
 from lme4py.inference.lrt.nesting import Embedding
@@ -69,7 +68,7 @@ def _plain_source(full: GlmmFit, plain: PlainFit, X: FloatArray) -> GlmmFit:
         beta=plain.problem.C @ inside,
         covariances=tuple(np.zeros_like(cov) for cov in full.covariances),
         log_dispersion=float(lam) if full.log_dispersion is not None else None,
-        thresholds=family.alpha(lam) if isinstance(family, Ordinal) else None,
+        thresholds=family.alpha(lam),
     )
 
 

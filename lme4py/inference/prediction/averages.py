@@ -2,8 +2,8 @@
 
 Predictions averaged over the random effects, their limits and the margins of a session all come from here. The
 derivatives in the variance follow from those in eta by the heat equation, df/dv = 1/2 d2f/deta2; that in the standard
-deviation is 2 sd df/dv. Identity, log, probit and sqrt have closed forms; for 1/mu and 1/mu^2, whose means are no
-numbers where the linear predictor can reach zero, see `_power`; the other links are summed by the trapezoidal rule.
+deviation is 2 sd df/dv. Where the link has closed forms (`Link.averaged`) these are used; the other links are summed by
+the trapezoidal rule.
 
 The error of the trapezoidal rule falls exponentially with the inverse step h: as exp(-2 pi^2 / h^2) for the normal
 density, and as exp(-2 pi d / (h sd)) for a function that is analytic in a strip of half-width d (Trefethen & Weideman
@@ -18,23 +18,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from scipy import special
 
 from lme4py.chunks import chunk, from_size
 from lme4py.errors import OptionError
+from lme4py.families.averages import REACH, normal_nodes
 from lme4py.families.links import Link
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["Derivatives", "average_over", "averaged_mean", "inverse_link", "normal_rule"]
+__all__ = ["Derivatives", "average_over", "averaged_mean", "normal_rule"]
 
 _STEP: Final = 0.7
-# Half-widths of the strips in which inverse links are analytic and stay of order one; the normal distribution function
-# has none, and grows like the density falls.
-_STRIPS: Final = {"logit": np.pi, "probit": 3.0, "cauchit": 1.0}
-_OTHER_STRIP: Final = 0.5 * np.pi
 # -log of the relative error that is left.
 _DIGITS: Final = 37.0
-_REACH: Final = 8.5
 # Numbers of rows times nodes that are worked on at a time.
 _HELD: Final = chunk(100_000)
 # From this number of linear predictors with one variance a table is made: polynomials of degree 7 on pieces of length
@@ -42,11 +37,6 @@ _HELD: Final = chunk(100_000)
 _TABLE_FROM: Final = from_size(20_000, 1)
 _PIECES: Final = 8
 _POINTS: Final = 8
-# The linear predictors of 1/mu and 1/mu^2 must be above zero but for this probability (a mean at 4.75 sd).
-_BEYOND: Final = 1e-6
-# For powers: a step whose error is below rounding as near to the pole as it is used, and nodes between 0 and the end.
-_NEAR_STEP: Final = 0.2
-_ROOT_NODES: Final = 160
 _ABSENT: Final[Any] = None
 
 
@@ -109,11 +99,9 @@ def averaged_mean(link: Link, eta: FloatArray, variance: FloatArray | float | No
 
 
 def _in_eta(link: Link, eta: FloatArray, v: FloatArray, order: int) -> tuple[FloatArray, ...]:
-    closed = {"identity": _identity, "log": _log, "probit": _probit, "sqrt": _square}.get(link.name)
+    closed = link.averaged(eta, v, order)
     if closed is not None:
-        return closed(eta, v)
-    if link.name in ("inverse", "1/mu^2"):
-        return _power(link.name, eta, v, order)
+        return closed
     sd = np.sqrt(v)
     found = _tabulated(link, eta, sd, order) if eta.size >= _TABLE_FROM and sd.any() else None
     return _trapezoidal(link, eta, sd, order) if found is None else found
@@ -128,122 +116,7 @@ def _by_heat(d: tuple[FloatArray, ...], order: int) -> Derivatives:
     return Derivatives(d[0], d[1], 0.5 * d[2], d[2], 0.5 * d[3], 0.25 * d[4])
 
 
-# --- closed forms
-
-
-def _identity(eta: FloatArray, v: FloatArray) -> tuple[FloatArray, ...]:
-    zero = np.zeros_like(eta)
-    return eta, zero + 1.0, zero, zero, zero
-
-
-def _square(eta: FloatArray, v: FloatArray) -> tuple[FloatArray, ...]:
-    zero = np.zeros_like(eta)
-    return eta * eta + v, 2.0 * eta, zero + 2.0, zero, zero
-
-
-def _log(eta: FloatArray, v: FloatArray) -> tuple[FloatArray, ...]:
-    with np.errstate(over="ignore"):
-        mean = np.exp(eta + 0.5 * v)
-    return mean, mean, mean, mean, mean
-
-
-def _probit(eta: FloatArray, v: FloatArray) -> tuple[FloatArray, ...]:
-    root = np.sqrt(1.0 + v)
-    a = eta / root
-    density = np.exp(-0.5 * a * a) / np.sqrt(2.0 * np.pi) / root
-    second = -a * density / root
-    third = (a * a - 1.0) * density / root**2
-    return special.ndtr(a), density, second, third, (3.0 * a - a**3) * density / root**3
-
-
-# --- powers of a linear predictor that is positive
-
-
-def _power(name: str, eta: FloatArray, v: FloatArray, order: int) -> tuple[FloatArray, ...]:
-    """Means of 1/eta (principal value) and of 1/sqrt(eta) over its positive part."""
-    sd = np.sqrt(v)
-    ratio = np.divide(eta, sd, out=np.where(eta > 0, np.inf, -np.inf), where=sd > 0)
-    beyond = special.ndtr(-ratio)
-    if (beyond > _BEYOND).any():
-        raise OptionError(
-            f"the mean over the random effects does not exist with the {name!r} link: the linear predictor of "
-            f"{int((beyond > _BEYOND).sum())} row(s) is negative with a probability up to {beyond.max():.3g}. Use "
-            "random effects at zero (include_random=False, random='zero'), or fit the model with the log link."
-        )
-    count = 5 if order == 2 else 3
-    near = ratio < _REACH + 1.0
-    # Numbers that reach no node: their rows are replaced below.
-    power, away = -1.0 if name == "inverse" else -0.5, np.where(near, 0.0, sd)
-    sums = np.zeros((count, *eta.shape))
-    for z, w in zip(*_normal_nodes(_NEAR_STEP, _REACH), strict=True):
-        at = eta + z * away
-        value = w * at**power
-        for k in range(count):
-            sums[k] += value
-            value = value * (power - k) / at
-    if near.any():
-        sums[:, near] = (_dawson if name == "inverse" else _roots)(eta[near], sd[near], count)
-    return tuple(sums)
-
-
-def _dawson(eta: FloatArray, sd: FloatArray, count: int) -> FloatArray:
-    """Principal value of E 1/(eta + sd z) = sqrt(2) / sd D(eta / (sqrt(2) sd)) by Dawson's integral D, (count, n)."""
-    scale = np.sqrt(2.0) * sd
-    x = eta / scale
-    d = [special.dawsn(x)]
-    d.append(1.0 - 2.0 * x * d[0])
-    for k in range(1, count - 1):
-        d.append(-2.0 * (x * d[k] + k * d[k - 1]))
-    return np.stack([2.0 / scale * value / scale**k for k, value in enumerate(d)])
-
-
-def _roots(eta: FloatArray, sd: FloatArray, count: int) -> FloatArray:
-    """E 1/sqrt(x), x > 0, as the integral of the density at x = s^2 over the line of s, (count, n)."""
-    ends = np.sqrt(eta + _REACH * sd)
-    s = ends * ((np.arange(_ROOT_NODES) + 0.5) / _ROOT_NODES)[:, None]
-    u = (s * s - eta) / sd
-    density = np.exp(-0.5 * u * u) * (2.0 * ends / (_ROOT_NODES * np.sqrt(2.0 * np.pi) * sd))
-    # Hermite polynomials: each derivative in eta is one of the density.
-    hermite = [np.ones_like(u), u]
-    for k in range(1, count - 1):
-        hermite.append(u * hermite[k] - k * hermite[k - 1])
-    return np.stack([(h * density).sum(axis=0) / sd**k for k, h in enumerate(hermite)])
-
-
 # --- the trapezoidal rule
-
-
-def inverse_link(link: Link, eta: FloatArray, order: int) -> tuple[FloatArray, ...]:
-    """The inverse link and its derivatives, at least `order` (0 to 3) of them.
-
-    Parameters
-    ----------
-    link : Link
-    eta : ndarray
-    order : int
-    """
-    if link.name != "logit":
-        return link.derivatives(eta)
-    # The logit link on large grids: no derivative that is not asked for, and no 1 - mu by subtraction.
-    t = np.exp(-np.abs(eta))
-    large = 1.0 / (1.0 + t)
-    small = t * large
-    positive = eta > 0
-    mean = np.where(positive, large, small)
-    first = large * small
-    if order < 2:
-        return mean, first
-    difference = large - small
-    second = first * np.where(positive, -difference, difference)
-    return (mean, first, second) if order == 2 else (mean, first, second, first * (1.0 - 6.0 * first))
-
-
-def _normal_nodes(step: float, reach: float) -> tuple[FloatArray, FloatArray]:
-    half = int(np.ceil(reach / step))
-    nodes = step * np.arange(-half, half + 1, dtype=np.float64)
-    weights: FloatArray = np.exp(-0.5 * nodes * nodes)
-    total = float(weights.sum())
-    return nodes, weights / total
 
 
 def normal_rule(link: Link, widest: float) -> tuple[FloatArray, FloatArray]:
@@ -260,10 +133,15 @@ def normal_rule(link: Link, widest: float) -> tuple[FloatArray, FloatArray]:
     """
     if not widest > 0.0:
         return np.zeros(1), np.ones(1)
-    strip = _STRIPS.get(link.name, _OTHER_STRIP)
-    step = min(_STEP, 2.0 * np.pi * strip / (_DIGITS * widest))
+    if link.strip is None:
+        raise OptionError(
+            f"the link {link.name!r} does not say in which strip its inverse is analytic (`Link.strip`), so that no "
+            "sum over the random effects is known to be exact. Use random effects at zero (include_random=False, "
+            "random='zero')."
+        )
+    step = min(_STEP, 2.0 * np.pi * link.strip / (_DIGITS * widest))
     # A tail of g^-1 that falls like exp(eta) moves the mass of the integral by one standard deviation.
-    return _normal_nodes(step, _REACH + (0.0 if link.name == "cauchit" else widest))
+    return normal_nodes(step, REACH + (0.0 if link.heavy_tail else widest))
 
 
 def average_over(
@@ -303,7 +181,7 @@ def _trapezoidal(link: Link, eta: FloatArray, sd: FloatArray, order: int) -> tup
         if order == 0:
             sums[0] += np.tensordot(w, link.mean(at), axes=1)
             continue
-        parts = inverse_link(link, at, highest)
+        parts = link.mean_derivatives(at, highest)
         for total, part in zip(sums, parts, strict=False):
             total += np.tensordot(w, part, axes=1)
         if order == 2:

@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike
 from lme4py.data.frame import Frame
 from lme4py.design.given import Given, number_column, positive_weights
 from lme4py.design.recipe import new_response, new_weights
-from lme4py.design.response import ResponseData
 from lme4py.errors import DataError, OptionError
+from lme4py.families.response import ResponseData
 from lme4py.fits.generalised import GlmmFit
 from lme4py.fits.linear import Fit
 from lme4py.inference.estimates.coefficients import check_ddf, constant_df, quantile
@@ -79,24 +79,12 @@ def limits(
 
 def _means(fit: GlmmFit, low: FloatArray, high: FloatArray) -> list[FloatArray]:
     """Means between two linear predictors: their limits, whichever way the link goes."""
-    ends = np.stack([edge_mean(fit, low), edge_mean(fit, high)])
+    ends = np.stack([fit.family.link.edge_mean(low), fit.family.link.edge_mean(high)])
     lower, upper = ends.min(axis=0), ends.max(axis=0)
-    if fit.family.link.name == "sqrt":
-        # mu = eta^2 turns at zero.
-        lower = np.where((low < 0.0) & (high > 0.0), 0.0, lower)
+    turn = fit.family.link.turn
+    if turn is not None:
+        lower = np.where((low < turn) & (high > turn), fit.family.mean(np.array(turn)), lower)
     return [lower, upper]
-
-
-def edge_mean(fit: GlmmFit, eta: FloatArray) -> FloatArray:
-    """The mean, or its limit where eta is beyond the range of the link."""
-    link = fit.family.link
-    valid = link.valid(eta)
-    if valid.all():
-        return fit.family.mean(eta)
-    inside = np.where(valid, eta, 1.0)
-    # Only powers of eta have a range that ends: at zero, where the mean is 0 or infinite.
-    limit = np.inf if link.name in ("inverse", "1/mu^2") else 0.0
-    return np.where(valid, fit.family.mean(inside), limit)
 
 
 def _averaged(fit: GlmmFit, rows: Rows, eta: FloatArray, half: float) -> list[FloatArray]:
@@ -153,7 +141,7 @@ def _row_data(fit: GlmmFit, frame: Frame | None, whole: BoolArray, weights: str 
     if frame is None:
         return fit.data
     n = int(whole.sum())
-    if fit.family.name == "binomial":
+    if fit.family.has_trials:
         return ResponseData(np.zeros(n), _trials(fit, frame, whole, weights))
     if fit.family.weights_multiply:
         return ResponseData(np.zeros(n))

@@ -13,7 +13,8 @@ import numpy as np
 from scipy import special
 
 from lme4py.chunks import chunk
-from lme4py.design.response import ResponseData
+from lme4py.families.mean_response import mean_response
+from lme4py.families.response import ResponseData
 from lme4py.fits.generalised import GlmmFit
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
@@ -25,7 +26,6 @@ _AROUND = np.array([-8.0, -4.0, -1.5, 0.0, 1.5, 4.0, 8.0])
 # Where F falls over more than this many standard deviations of the linear predictor, and is an entire function of it,
 # one Gauss-Hermite rule is exact to 1e-8.
 _SMOOTH = 1.2
-_SMOOTH_LINKS = ("identity", "log", "logit", "probit", "cloglog", "loglog", "sqrt")
 _HERMITE = np.polynomial.hermite_e.hermegauss(32)
 # Rows whose nodes are held at a time.
 _ROWS = chunk(5_000)
@@ -63,15 +63,8 @@ def mixed_quantiles(
     parts = []
     for start in range(0, first.size, _ROWS):
         rows = first[start : start + _ROWS]
-        parts.append(_quantiles(_Mixture(fit, eta[rows], variance[rows], _rows_of(data, rows)), probability))
+        parts.append(_quantiles(_Mixture(fit, eta[rows], variance[rows], data.take(rows)), probability))
     return np.concatenate(parts)[back.reshape(-1)] if parts else np.zeros(0)
-
-
-def _rows_of(data: ResponseData, rows: IntArray) -> ResponseData:
-    def take(values: FloatArray | None) -> FloatArray | None:
-        return None if values is None else values[rows]
-
-    return ResponseData(data.y[rows], take(data.trials), take(data.weights))
 
 
 class _Mixture:
@@ -79,28 +72,29 @@ class _Mixture:
 
     def __init__(self, fit: GlmmFit, eta: FloatArray, variance: FloatArray, data: ResponseData) -> None:
         self.fit = fit
+        self.family = mean_response(fit.family)
         self.eta = eta
         self.s = np.sqrt(np.maximum(variance, 1e-24))
         self.data = data
 
     @property
     def is_count(self) -> bool:
-        return self.fit.family.name in ("binomial", "poisson", "nbinomial", "nbinomial1")
+        return self.family.is_count
 
     @property
     def is_positive(self) -> bool:
-        return self.fit.family.name in ("gamma", "inverse_gaussian")
+        return self.family.kind == "positive"
 
     def take(self, rows: IntArray) -> _Mixture:
         """Some of the rows."""
         part = copy(self)
-        part.eta, part.s, part.data = self.eta[rows], self.s[rows], _rows_of(self.data, rows)
+        part.eta, part.s, part.data = self.eta[rows], self.s[rows], self.data.take(rows)
         return part
 
     def __call__(self, y: FloatArray) -> FloatArray:
         """Probability of at most `y`, shape (n,)."""
         smooth = np.zeros(y.size, dtype=bool)
-        if self.is_count and self.fit.family.link.name in _SMOOTH_LINKS:
+        if self.is_count and self.family.link.entire:
             smooth = self._turn(y)[1] > _SMOOTH
         total = np.empty(y.size)
         for chosen, rule in ((smooth, _Mixture._smooth_nodes), (~smooth, _Mixture._nodes)):
@@ -111,10 +105,7 @@ class _Mixture:
         return total
 
     def _sum(self, y: FloatArray, z: FloatArray, w: FloatArray) -> FloatArray:
-        from lme4py.inference.prediction.intervals import edge_mean
-
-        mu = edge_mean(self.fit, self.eta + self.s * z)
-        total: FloatArray = (w * cumulative(self.fit, y, mu, self.data)).sum(axis=0)
+        total: FloatArray = (w * cumulative(self.fit, y, self.eta + self.s * z, self.data)).sum(axis=0)
         return total
 
     def _smooth_nodes(self, y: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -143,20 +134,10 @@ class _Mixture:
 
     def _local(self, y: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The linear predictor where the mean is y, the spread of the response on its scale, and dmu/deta."""
-        fit, family, weight = self.fit, self.fit.family, self.data.weight
+        family = self.family
         with np.errstate(all="ignore"):
-            if family.name == "binomial":
-                mu = np.clip((y + 0.5) / (self.data.n_trials + 1.0), 1e-9, 1.0 - 1e-9)
-                variance = family.variance(mu) / self.data.n_trials
-            elif self.is_count:
-                mu = np.maximum(y + 0.5, 1e-6)
-                variance = family.variance(mu, fit.lam)
-            elif self.is_positive:
-                mu = np.maximum(y, 1e-300)
-                variance = family.variance(mu, fit.lam) / weight
-            else:
-                mu = y if family.link.name == "identity" else np.maximum(np.abs(y), 1e-12)
-                variance = family.variance(mu, fit.lam) / weight
+            mu = family.mean_near(y, self.data)
+            variance = family.row_variance(mu, self.fit.lam, self.data)
             there = family.eta_of(mu)
             slope = family.link.derivatives(there)[1]
             return there, np.sqrt(variance) / np.abs(slope), slope
@@ -166,20 +147,19 @@ class _Mixture:
 
         The spread of the response where the mean is y adds to that of the linear predictor.
         """
-        from lme4py.inference.prediction.intervals import edge_mean
-
-        if self.fit.family.name == "gaussian":
-            mu, rise = edge_mean(self.fit, self.eta), self.fit.family.link.derivatives(self.eta)[1]
-            spread = np.sqrt((self.s * rise) ** 2 + self.fit.family.variance(mu, self.fit.lam) / self.data.weight)
+        link = self.family.link
+        if self.family.kind == "real":
+            mu, rise = link.edge_mean(self.eta), link.derivatives(self.eta)[1]
+            spread = np.sqrt((self.s * rise) ** 2 + self.family.row_variance(mu, self.fit.lam, self.data))
             return mu + special.ndtri(probability) * spread, 1.0 / spread
-        trials = self.data.n_trials if self.fit.family.name == "binomial" else 1.0
-        y, slope = trials * edge_mean(self.fit, self.eta), np.ones(self.eta.size)
+        trials = self.data.n_trials if self.family.has_trials else 1.0
+        y, slope = trials * link.edge_mean(self.eta), np.ones(self.eta.size)
         with np.errstate(all="ignore"):
             # Of continuous responses the spread at the mean is enough, and may grow without limit above it.
             for _ in range(_GUESSES if self.is_count else 1):
                 _, width, rise = self._local(y)
                 spread = np.hypot(self.s, width)
-                found = trials * edge_mean(self.fit, self.eta + np.sign(rise) * special.ndtri(probability) * spread)
+                found = trials * link.edge_mean(self.eta + np.sign(rise) * special.ndtri(probability) * spread)
                 rate = 1.0 / (trials * np.abs(rise) * spread)
                 usable = np.isfinite(found) & np.isfinite(rate) & (rate > 0.0)
                 y, slope = np.where(usable, found, y), np.where(usable, rate, slope)
@@ -192,9 +172,9 @@ def _quantiles(mixture: _Mixture, probability: float) -> FloatArray:
     low, high = np.full(y.size, -np.inf), np.full(y.size, np.inf)
     if mixture.is_count:
         low = np.full(y.size, -1.0)
-        high = mixture.data.n_trials.copy() if mixture.fit.family.name == "binomial" else high
+        high = mixture.data.n_trials.copy() if mixture.family.has_trials else high
         counts = _search(mixture, np.ceil(y), slope, low, high, probability)
-        if mixture.fit.family.name != "binomial":
+        if not mixture.family.has_trials:
             return counts
         # A proportion of no trials is not a number.
         trials = mixture.data.n_trials
@@ -288,44 +268,14 @@ def _next(
     return np.where(np.isfinite(middle) & (outside | halve), middle, new)
 
 
-def cumulative(fit: GlmmFit, y: FloatArray, mu: FloatArray, data: ResponseData) -> FloatArray:
-    """P(Y <= y | mu): the distribution function of the response (binomial: of successes), shape of mu.
+def cumulative(fit: GlmmFit, y: FloatArray, eta: FloatArray, data: ResponseData) -> FloatArray:
+    """P(Y <= y | eta): the distribution function of the response (binomial: of successes), shape of eta.
 
     Parameters
     ----------
     fit : GlmmFit
     y : ndarray, shape (n,)
-    mu : ndarray, shape (..., n)
+    eta : ndarray, shape (..., n)
     data : ResponseData
     """
-    name, size = fit.distribution, float(np.exp(fit.lam)) if fit.family.n_dispersion else 1.0
-    with np.errstate(all="ignore"):
-        if name == "binomial":
-            rest = np.maximum(data.n_trials - y, 1e-300)
-            value = special.betainc(rest, np.maximum(y, 0.0) + 1.0, 1.0 - np.clip(mu, 0.0, 1.0))
-            value = np.where(y < 0.0, 0.0, np.where(y >= data.n_trials, 1.0, value))
-        elif name == "poisson":
-            value = np.where(y < 0.0, 0.0, special.pdtr(np.maximum(y, 0.0), mu))
-        elif name == "nbinomial":
-            value = np.where(y < 0.0, 0.0, special.betainc(size, np.maximum(y, 0.0) + 1.0, size / (size + mu)))
-        elif name == "nbinomial1":
-            value = np.where(y < 0.0, 0.0, special.betainc(mu / size, np.maximum(y, 0.0) + 1.0, 1.0 / (1.0 + size)))
-        elif name == "gaussian":
-            value = special.ndtr((y - mu) * np.sqrt(data.weight / size))
-        elif name == "gamma":
-            shape = data.weight / size
-            value = special.gammainc(shape, shape * y / mu)
-        else:
-            value = _inverse_gaussian(y, mu, data.weight / size)
-    # A mean at the end of its range: nothing (infinite mean) or everything (zero) is below y.
-    limit = np.where(mu > y, 0.0, 1.0)
-    return np.where(np.isfinite(value), value, limit)
-
-
-def _inverse_gaussian(y: FloatArray, mu: FloatArray, b: FloatArray | float) -> FloatArray:
-    """Phi(r (y/mu - 1)) + exp(2b/mu) Phi(-r (y/mu + 1)) with r = sqrt(b / y)."""
-    r = np.sqrt(b / y)
-    first = special.ndtr(r * (y / mu - 1.0))
-    second: FloatArray = np.exp(2.0 * b / mu + special.log_ndtr(-r * (y / mu + 1.0)))
-    total: FloatArray = first + second
-    return total
+    return fit.distribution.cdf(y, eta, fit.lam, data)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.design.response import ResponseData
+from lme4py.families.response import ResponseData
 from lme4py.fits.generalised import GlmmFit
 from lme4py.inference.refits.batch import _steps
 from lme4py.inference.refits.generalised_refit import start_theta

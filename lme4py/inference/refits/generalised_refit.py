@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from lme4py.design.response import ResponseData, binomial_response, glmm_response
 from lme4py.engine.generalised.descent import Descents, GlmmOptimum
 from lme4py.engine.generalised.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
@@ -16,9 +13,8 @@ from lme4py.engine.generalised.start import Start
 from lme4py.engine.identification.one_answer import refuse_one_answer
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
-from lme4py.errors import DataError
+from lme4py.families.response import ResponseData
 from lme4py.fits.generalised import GlmmFit, _make_fit, warn_of
-from lme4py.formula.values import Value
 from lme4py.inference.prediction.response_rows import levels_of_response, response_numbers
 from lme4py.inference.refits.generalised_simulate import is_proportion, numeric_categories
 from lme4py.linalg.types import FloatArray
@@ -75,34 +71,10 @@ def new_response(fit: GlmmFit, y: Any) -> ResponseData:
 
 
 def _checked(fit: GlmmFit, y: Any) -> ResponseData:
-    binomial = fit.family.name == "binomial"
-    levels = levels_of_response(fit.design) if binomial else fit.categories
-    values = response_numbers(fit.design, y, levels, coded=numeric_categories(fit), pairs=binomial)
-    if fit.categories:
-        return _ordered(fit, values)
-    name, weights = fit.design.response_name, fit.data.weights
-    if not binomial:
-        return glmm_response(Value("numeric", values), name, fit.family.name, weights)
-    if values.ndim == 2:
-        return glmm_response(Value("matrix", values), name, "binomial", weights)
-    if is_proportion(fit):
-        return glmm_response(Value("numeric", values), name, "binomial", fit.data.trials)
-    data = binomial_response(values, fit.data.n_trials, name, weights)
-    return data if fit.data.trials is None else replace(data, trials=fit.data.trials)
-
-
-def _ordered(fit: GlmmFit, codes: FloatArray) -> ResponseData:
-    """Positions of categories, each of which must occur."""
-    K = len(fit.categories)
-    if not np.isin(codes, np.arange(K)).all():
-        raise DataError(f"the new response holds values that are no positions 0 .. {K - 1} of its categories.")
-    absent = [repr(fit.categories[k]) for k in range(K) if not (codes == k).any()]
-    if absent:
-        raise DataError(
-            f"the new response never has {', '.join(absent)}: a threshold has no finite estimate; fit a model with "
-            "fewer categories."
-        )
-    return ResponseData(codes, None, fit.data.weights, fit.data.categories)
+    family = fit.family
+    levels = levels_of_response(fit.design) if family.has_trials else fit.categories
+    values = response_numbers(fit.design, y, levels, coded=numeric_categories(fit), pairs=family.has_trials)
+    return family.coerce_again(values, fit.data, fit.design.response_name, is_proportion(fit))
 
 
 def refit_glmm(fit: GlmmFit, y: Any, compare: bool = True) -> GlmmFit:
@@ -160,7 +132,7 @@ def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> Estimates
         tuple(root @ root.T for root in roots),
         problem.reported_lambda(lam) if problem.n_dispersion else None,
         value,
-        problem.family.alpha(lam) if problem.family.name == "ordinal" else None,
+        problem.family.alpha(lam),
     )
 
 

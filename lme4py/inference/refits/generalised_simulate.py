@@ -6,14 +6,10 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from lme4py.families.ordinal import Ordinal
 from lme4py.fits.generalised import GlmmFit
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["GlmmSimulator", "is_proportion", "numeric_categories"]
-
-# numpy draws Poisson counts up to about 2^63 only.
-_LARGEST_MEAN = 1e18
 
 
 def is_proportion(fit: GlmmFit) -> bool:
@@ -86,14 +82,6 @@ class GlmmSimulator:
             eta = eta + np.einsum("nk,nk->n", term.values, b[term.codes])
         return eta
 
-    def response(self, eta: FloatArray, rng: np.random.Generator) -> FloatArray | float:
+    def response(self, eta: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Counts, successes or measurements with the linear predictor `eta`, or NaN where it has no mean."""
-        fit = self.fit
-        if not fit.family.valid(eta).all():
-            return np.nan
-        if isinstance(fit.family, Ordinal):
-            return fit.family.draw(eta, fit.lam, rng)
-        mu = fit.family.mean(eta)
-        if fit.family.name in ("poisson", "nbinomial", "nbinomial1") and mu.max() > _LARGEST_MEAN:
-            return np.nan
-        return fit.family.simulate(mu, fit.lam, fit.data, rng)
+        return self.fit.family.simulate(eta, self.fit.lam, self.fit.data, rng)

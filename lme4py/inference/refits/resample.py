@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from lme4py.design.design import Design, RandomTerm
-from lme4py.design.response import ResponseData
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["default_group", "group_codes", "is_nested", "resampled_design", "without_level"]

@@ -20,20 +20,13 @@ import numpy as np
 from scipy import special
 
 from lme4py.errors import ConvergenceWarning, Lme4Error, OptionError, did_you_mean
+from lme4py.families.base import SHARES
 from lme4py.fits.generalised import GlmmFit, fit_like
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["VARIANCES", "Observation", "null_mean", "observation_variance"]
 
-VARIANCES = ("theoretical", "lognormal", "trigamma", "delta")
-_LATENT = {
-    "logit": np.pi**2 / 3.0,
-    "probit": 1.0,
-    "cloglog": np.pi**2 / 6.0,
-    "loglog": np.pi**2 / 6.0,
-}
-_LATENT_FAMILIES = ("binomial", "ordinal")
-_COUNTS = ("poisson", "nbinomial", "nbinomial1")
+VARIANCES = SHARES
 # Step in log dispersion of the central difference of a variance that is smooth in it.
 _STEP = 1e-5
 
@@ -81,9 +74,10 @@ def observation_variance(fit: GlmmFit, variance: str = "theoretical", mean: floa
     if variance not in VARIANCES:
         hint = did_you_mean(str(variance), VARIANCES)
         raise OptionError(f"variance={variance!r} is not known.{hint} Use one of {', '.join(VARIANCES)}.")
-    kind = _kind(fit, variance)
-    if kind == "latent":
-        return Observation(_LATENT[fit.family.link.name], 0.0, kind)
+    kind = fit.family.observation_kind(variance)
+    latent = fit.family.link.latent_variance
+    if kind == "latent" and latent is not None:
+        return Observation(latent, 0.0, kind)
     if kind == "residual":
         return Observation(fit.dispersion, fit.dispersion, kind)
     mu = null_mean(fit) if mean is None else mean
@@ -95,30 +89,6 @@ def observation_variance(fit: GlmmFit, variance: str = "theoretical", mean: floa
     return Observation(value, slope, kind)
 
 
-def _kind(fit: GlmmFit, variance: str) -> str:
-    name, link = fit.family.name, fit.family.link.name
-    if variance in ("lognormal", "trigamma"):
-        if link != "log" or name in (*_LATENT_FAMILIES, "gaussian"):
-            raise OptionError(
-                f"variance={variance!r} is for counts and positive responses with the log link; this model is {name} "
-                f"with the {link} link. Use variance='theoretical'."
-            )
-        return variance
-    if name in _LATENT_FAMILIES and variance == "theoretical":
-        if link in _LATENT:
-            return "latent"
-        raise OptionError(
-            f"with the {link} link there is no latent variable that has a variance, so that shares of the variance "
-            f"cannot be had this way; use the logit, probit or cloglog link"
-            f"{'' if name == 'ordinal' else ', or variance=' + repr('delta')}."
-        )
-    if name == "ordinal":
-        raise OptionError("variance='delta' is not defined for an ordinal response; use variance='theoretical'.")
-    if name == "gaussian" and link == "identity":
-        return "residual"
-    return "lognormal" if variance == "theoretical" and name in _COUNTS and link == "log" else "delta"
-
-
 def _approximate(fit: GlmmFit, kind: str, mu: float, lam: float) -> float:
     """Variance on the link scale of one observation (binomial: of one trial) of weight 1 with mean mu."""
     mean = np.array([mu])
@@ -127,7 +97,7 @@ def _approximate(fit: GlmmFit, kind: str, mu: float, lam: float) -> float:
         return float(np.log1p(spread / mu**2))
     if kind == "trigamma":
         return float(special.polygamma(1, mu**2 / spread))
-    slope = float(fit.family.link.derivatives(fit.family.eta_of(mean))[1][0])
+    slope = float(fit.family.link.derivatives(fit.family.link.eta(mean))[1][0])
     return spread / slope**2
 
 

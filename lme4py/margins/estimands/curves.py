@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from lme4py.families.links import Link
-from lme4py.inference.prediction.averages import Derivatives, averaged_mean, inverse_link
+from lme4py.inference.prediction.averages import Derivatives, averaged_mean
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Averaged", "Composed", "Curve", "Identity", "Inverse", "Outer"]
@@ -62,7 +62,7 @@ class Inverse(Curve):
     def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> Derivatives:
         if order == 0:
             return Derivatives(self.link.mean(eta))
-        d = inverse_link(self.link, eta, order)
+        d = self.link.mean_derivatives(eta, order)
         return Derivatives(d[0], d[1], ee=d[2] if order == 2 else _ABSENT)
 
 

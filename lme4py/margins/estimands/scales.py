@@ -75,13 +75,9 @@ def untransform(name: str, x: FloatArray) -> FloatArray:
     return value
 
 
-def _has_no_link(family: str, link: Link | None) -> bool:
-    return link is None or (family == "gaussian" and link.name == "identity")
-
-
-def assumption(scale: Scale, family: str, link: Link | None) -> str:
+def assumption(scale: Scale, link: Link | None) -> str:
     """What the scale takes a model without a link to be, as a sentence; empty where nothing is assumed."""
-    if not _has_no_link(family, link) or scale.name not in ("log", "logit"):
+    if link is not None or scale.name not in ("log", "logit"):
         return ""
     word = {"log": "a logarithm", "logit": "a logit"}[scale.name]
     return (
@@ -90,32 +86,31 @@ def assumption(scale: Scale, family: str, link: Link | None) -> str:
     )
 
 
-def working_curve(scale: Scale, family: str, link: Link | None, integrate: bool) -> Curve:
+def working_curve(scale: Scale, link: Link | None, integrate: bool) -> Curve:
     """What is averaged over rows and compared.
 
     Parameters
     ----------
     scale : Scale
-    family : str
     link : Link or None
         None for a model whose linear predictor is the mean.
     integrate : bool
         Means are averaged over the random effects.
     """
-    if scale.name == "link" or link is None or _has_no_link(family, link):
+    if scale.name == "link" or link is None:
         return Identity()
     if scale.name == "linear":
         mean = _mean_curve(link, integrate)
-        return Identity() if isinstance(mean, Inverse) and link.name == "identity" else mean
+        return Identity() if isinstance(mean, Inverse) and link.is_identity else mean
     # Without averaging the scale of the link itself is the linear predictor: no digits are lost in the tails.
     if link.name == scale.name and not integrate:
         return Identity()
     return Composed(Outer(scale.name), _mean_curve(link, integrate))
 
 
-def outcome_curve(scale: Scale, family: str, link: Link | None, integrate: bool) -> Curve:
+def outcome_curve(scale: Scale, link: Link | None, integrate: bool) -> Curve:
     """The response itself, for elasticities: the mean, or the shown prediction of a linear mixed model."""
-    if link is not None and not _has_no_link(family, link):
+    if link is not None:
         return _mean_curve(link, integrate)
     if scale.name == "log":
         return Inverse(LogMean())

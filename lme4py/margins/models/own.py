@@ -76,7 +76,9 @@ class OwnAdapter(ModelAdapter):
         self.default_ddf, self.alpha = fit.default_ddf, design.conventions.alpha
         self._unreplayed = self._offset_of_rows()
         if not self.is_linear_model:
-            self.family, self.link, self.recession = fit.family.name, fit.family.link, fit.recession
+            self.family, self.recession = fit.family.name, fit.recession
+            # A linear predictor that is the mean of any number: as in a linear model.
+            self.link = None if fit.family.has_no_link else fit.family.link
         self.theta = fit.theta
         self._pairs = tuple(_Pairs(*np.tril_indices(term.n_columns)) for term in design.terms)
         if not self.is_linear_model:

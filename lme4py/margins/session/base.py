@@ -81,8 +81,8 @@ class SessionBase:
                 f"the {scale} scale has no meaning for the probabilities of several categories; use "
                 "Margins.linear_scale for probabilities, or Margins.link_scale for the latent scale."
             )
-        self._working = working_curve(self.scale, self.adapter.family, self.adapter.link, integrate)
-        self._outcome = outcome_curve(self.scale, self.adapter.family, self.adapter.link, integrate)
+        self._working = working_curve(self.scale, self.adapter.link, integrate)
+        self._outcome = outcome_curve(self.scale, self.adapter.link, integrate)
         self._inference = Inference(
             self.adapter,
             method=method,
@@ -234,7 +234,7 @@ class SessionBase:
         if self._weighted:
             rows = "weighted average over the rows of the data" if at == "overall" else f"{rows}, weighted"
         random = self._inference_space()
-        assumed = assumption(self.scale, self.adapter.family, self.adapter.link)
+        assumed = assumption(self.scale, self.adapter.link)
         return [f"{rows[0].upper()}{rows[1:]}; {random}.", *([assumed] if assumed else []), *self.adapter.notes]
 
     def _inference_space(self) -> str:

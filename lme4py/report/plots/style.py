@@ -162,7 +162,7 @@ def mean_label(fit: AnyFit, type: str = "response") -> str:
         return f"linear predictor ({fit.family.link.name})"
     if is_ordinal(fit):
         return f"probability, {short(name)}"
-    if fit.family.name == "binomial":
+    if fit.family.has_trials:
         return "probability" if name.startswith("cbind(") else f"probability, {short(name)}"
     return f"mean of {short(name)}"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from lme4py.families.ordinal import Ordinal
 from lme4py.fits.generalised import GlmmFit
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.generalised import has_residual
@@ -41,8 +40,8 @@ def approximation(fit: GlmmFit) -> str:
 def family_line(fit: GlmmFit) -> str:
     """Family, link and dispersion."""
     text = f"{fit.family.name} ({fit.family.link.name})"
-    if isinstance(fit.family, Ordinal):
-        return f"{text}, {fit.family.threshold} thresholds"
+    if fit.family.variant:
+        return f"{text}, {fit.family.variant}"
     found = shown_dispersion(fit)
     if found is None:
         return text

@@ -67,7 +67,7 @@ def method_label(fit: AnyFit) -> str:
 
 def is_ordinal(fit: AnyFit) -> bool:
     """True for a model of an ordered response."""
-    return isinstance(fit, GlmmFit) and fit.family.name == "ordinal"
+    return isinstance(fit, GlmmFit) and fit.family.has_thresholds
 
 
 def threshold_table(fit: AnyFit) -> pd.DataFrame:

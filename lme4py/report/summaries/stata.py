@@ -189,7 +189,7 @@ def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
 def _last_rows(fit: AnyFit) -> Iterator[tuple[str, tuple[float, ...]]]:
     yield from (("var(Residual)", row) for p, row in _entries(fit) if p.kind == "sigma")
     found = shown_dispersion(fit)
-    if found is not None and isinstance(fit, GlmmFit) and fit.family.name != "gaussian":
+    if found is not None and isinstance(fit, GlmmFit) and not fit.family.has_residual:
         yield found.name, (found.estimate, found.std_error, found.lower, found.upper)
 
 

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 import lme4py
-from lme4py.design.response import ResponseData, binomial_response, glmm_response
 from lme4py.errors import DataError
+from lme4py.families.coercion import successes_of_trials
+from lme4py.families.registry import response_family
+from lme4py.families.response import ResponseData
 from lme4py.formula.values import Value
 
 
@@ -22,6 +24,10 @@ def factor(codes, levels, kind="factor"):
 
 def columns(*pairs):
     return Value("matrix", np.array(pairs, dtype=float), suffixes=("[1]", "[2]"))
+
+
+def read(value, name, family, weights=None):
+    return response_family(family).coerce(value, name, weights)
 
 
 def arrays(data: ResponseData):
@@ -42,7 +48,7 @@ def arrays(data: ResponseData):
     ids=["0/1", "boolean", "factor", "ordered"],
 )
 def test_one_trial_each(value):
-    data = glmm_response(value, "y", "binomial")
+    data = read(value, "y", "binomial")
     assert arrays(data) == ([0.0, 1.0, 1.0], None, None)
     assert data.n_obs == 3
     assert data.n_trials.tolist() == [1.0, 1.0, 1.0]
@@ -51,7 +57,7 @@ def test_one_trial_each(value):
 
 
 def test_successes_and_failures():
-    data = glmm_response(columns((2, 12), (0, 0), (3, 1)), "cbind(s, f)", "binomial")
+    data = read(columns((2, 12), (0, 0), (3, 1)), "cbind(s, f)", "binomial")
     assert arrays(data) == ([2.0, 0.0, 3.0], [14.0, 0.0, 4.0], None)
     # log of 91, 1 and 4; gamma functions lose a few units in the last place.
     np.testing.assert_allclose(data.log_choose, np.log([91.0, 1.0, 4.0]), rtol=1e-13, atol=1e-14)
@@ -59,23 +65,23 @@ def test_successes_and_failures():
 
 def test_weights_of_counted_successes_multiply():
     weights = np.array([0.5, 2.0])
-    data = glmm_response(columns((2, 12), (3, 1)), "cbind(s, f)", "binomial", weights)
+    data = read(columns((2, 12), (3, 1)), "cbind(s, f)", "binomial", weights)
     assert arrays(data) == ([2.0, 3.0], [14.0, 4.0], [0.5, 2.0])
 
 
 def test_proportions_take_the_trials_from_the_weights():
     # 1/3 and 5/49 do not come back whole from the multiplication.
-    data = glmm_response(numbers(1 / 3, 5 / 49, 0.0), "p", "binomial", np.array([3.0, 49.0, 8.0]))
+    data = read(numbers(1 / 3, 5 / 49, 0.0), "p", "binomial", np.array([3.0, 49.0, 8.0]))
     assert arrays(data) == ([1.0, 5.0, 0.0], [3.0, 49.0, 8.0], None)
 
 
 def test_zeros_and_ones_with_weights():
-    whole = glmm_response(numbers(0, 1), "p", "binomial", np.array([3.0, 2.0]))
+    whole = read(numbers(0, 1), "p", "binomial", np.array([3.0, 2.0]))
     assert arrays(whole) == ([0.0, 2.0], [3.0, 2.0], None)
     # Weights that are no numbers of trials multiply the log-likelihood.
-    survey = glmm_response(numbers(0, 1), "p", "binomial", np.array([0.7, 2.0]))
+    survey = read(numbers(0, 1), "p", "binomial", np.array([0.7, 2.0]))
     assert arrays(survey) == ([0.0, 1.0], None, [0.7, 2.0])
-    named = glmm_response(factor([0, 1], "ab"), "p", "binomial", np.array([3.0, 2.0]))
+    named = read(factor([0, 1], "ab"), "p", "binomial", np.array([3.0, 2.0]))
     assert arrays(named) == ([0.0, 1.0], None, [3.0, 2.0])
 
 
@@ -101,18 +107,18 @@ def test_zeros_and_ones_with_weights():
 )
 def test_binomial_errors(value, name, weights, message):
     with pytest.raises(DataError, match=message):
-        glmm_response(value, name, "binomial", weights)
+        read(value, name, "binomial", weights)
 
 
 def test_successes_out_of_trials():
-    data = binomial_response(np.array([1.0, 0.0]), np.array([4.0, 2.0]), "y")
+    data = successes_of_trials(np.array([1.0, 0.0]), np.array([4.0, 2.0]), "y")
     assert arrays(data) == ([1.0, 0.0], [4.0, 2.0], None)
-    single = binomial_response(np.array([1.0, 0.0]), np.array([1.0, 1.0]), "y")
+    single = successes_of_trials(np.array([1.0, 0.0]), np.array([1.0, 1.0]), "y")
     assert single.trials is None
     with pytest.raises(DataError, match=r"'y' has more successes than trials in 1 of 2 rows \(first: 5 of 4\)"):
-        binomial_response(np.array([5.0, 0.0]), np.array([4.0, 2.0]), "y")
+        successes_of_trials(np.array([5.0, 0.0]), np.array([4.0, 2.0]), "y")
     with pytest.raises(DataError, match=r"the trials of 'y': 1 of 2 values \(first: 2.5\)"):
-        binomial_response(np.array([1.0, 0.0]), np.array([4.0, 2.5]), "y")
+        successes_of_trials(np.array([1.0, 0.0]), np.array([4.0, 2.5]), "y")
 
 
 # --- counts and positive numbers
@@ -121,7 +127,7 @@ def test_successes_out_of_trials():
 @pytest.mark.parametrize("family", ["poisson", "nbinomial", "nbinomial1"])
 def test_counts(family):
     weights = np.array([1.0, 0.5, 2.0])
-    data = glmm_response(numbers(0, 3, 3 * (1 + 1e-15)), "y", family, weights)
+    data = read(numbers(0, 3, 3 * (1 + 1e-15)), "y", family, weights)
     assert arrays(data) == ([0.0, 3.0, 3.0], None, [1.0, 0.5, 2.0])
     for values, message in (
         ((1, 2.5, -1), r"'y': 2 of 3 values \(first: 2.5\) .*needs counts 0, 1, 2, ...; correct these rows"),
@@ -130,36 +136,36 @@ def test_counts(family):
         ((1, np.inf), "infinite"),
     ):
         with pytest.raises(DataError, match=message):
-            glmm_response(numbers(*values), "y", family)
+            read(numbers(*values), "y", family)
 
 
 @pytest.mark.parametrize("family", ["gamma", "inverse_gaussian"])
 def test_positive_numbers(family):
-    data = glmm_response(numbers(0.5, 2.0), "y", family)
+    data = read(numbers(0.5, 2.0), "y", family)
     assert arrays(data) == ([0.5, 2.0], None, None)
     assert data.weight == 1.0
     # One rounding each.
     np.testing.assert_allclose(data.log_y, np.log([0.5, 2.0]), rtol=1e-15)
     with pytest.raises(DataError, match=rf"1 of 2 values \(first: 0\) .*{family} family needs values above 0"):
-        glmm_response(numbers(1, 0), "y", family)
+        read(numbers(1, 0), "y", family)
 
 
 @pytest.mark.parametrize("family", ["gamma", "inverse_gaussian", "gaussian"])
 def test_constant(family):
     with pytest.raises(DataError, match="all 3 values of the response 'y' are 2: a constant has no variance"):
-        glmm_response(numbers(2, 2, 2), "y", family)
+        read(numbers(2, 2, 2), "y", family)
 
 
 @pytest.mark.parametrize("family", ["poisson", "gamma", "gaussian"])
 def test_only_the_binomial_family_reads_two_columns_and_factors(family):
     with pytest.raises(DataError, match="two columns, which only the binomial family reads"):
-        glmm_response(columns((1, 2), (2, 3)), "cbind(s, f)", family)
+        read(columns((1, 2), (2, 3)), "cbind(s, f)", family)
     with pytest.raises(DataError, match="not numeric"):
-        glmm_response(factor([0, 1], "ab"), "y", family)
+        read(factor([0, 1], "ab"), "y", family)
 
 
 def test_gaussian_takes_any_number():
-    assert arrays(glmm_response(numbers(-1.5, 2), "y", "gaussian")) == ([-1.5, 2.0], None, None)
+    assert arrays(read(numbers(-1.5, 2), "y", "gaussian")) == ([-1.5, 2.0], None, None)
 
 
 def no_trials() -> pd.DataFrame:

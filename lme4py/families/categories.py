@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.data.column import Column
-from lme4py.design.fixed import check_finite
-from lme4py.design.response import ResponseData
 from lme4py.errors import DataError, OptionError
-from lme4py.formula.values import Value
+from lme4py.families.response import ResponseData
+from lme4py.formula.values import Value, check_finite
 
 __all__ = ["MAX_CATEGORIES", "category_label", "ordinal_response", "threshold_names"]
 
@@ -27,8 +26,8 @@ def ordinal_response(
     levels: Iterable[Any] | None = None,
     weights: NDArray[np.float64] | None = None,
     column: Column | None = None,
-) -> tuple[ResponseData, list[str]]:
-    """The response as codes 0 .. K - 1 of its K categories, lowest first, and notes.
+) -> ResponseData:
+    """The response as codes 0 .. K - 1 of its K categories, lowest first.
 
     Parameters
     ----------
@@ -51,7 +50,7 @@ def ordinal_response(
     Examples
     --------
     >>> import numpy as np
-    >>> data, notes = ordinal_response(Value("numeric", np.array([3.0, 1.0, 2.0, 3.0])), "y")
+    >>> data = ordinal_response(Value("numeric", np.array([3.0, 1.0, 2.0, 3.0])), "y")
     >>> data.codes, data.categories
     (array([2, 0, 1, 2]), (1, 2, 3))
     """
@@ -67,8 +66,8 @@ def ordinal_response(
         whole = () if column is None or not column.is_factor else column.levels
         unused = [level for level in whole if level not in found]
     _check_count(kept, name)
-    notes = [_unused_note(unused, name)] if unused else []
-    return ResponseData(codes.astype(np.float64), None, weights, tuple(kept)), notes
+    notes = (_unused_note(unused, name),) if unused else ()
+    return ResponseData(codes.astype(np.float64), None, weights, tuple(kept), notes)
 
 
 def category_label(level: Any) -> str:

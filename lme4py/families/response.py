@@ -1,0 +1,115 @@
+"""The responses of a model as the numbers that a family works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln, xlogy
+
+from lme4py.frozen import computed_once
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
+
+__all__ = ["ResponseData"]
+
+
+@dataclass(frozen=True)
+class ResponseData:
+    """What the log-likelihood of a row needs, apart from eta and the dispersion.
+
+    Attributes
+    ----------
+    y : ndarray, shape (n,)
+        The response; for the binomial family the number of successes (a count, not a proportion).
+    trials : ndarray, shape (n,), or None
+        Binomial: number of trials of the row (None: one each); None for all other families.
+    weights : ndarray, shape (n,), or None
+        Prior weights w > 0; None stands for ones. Poisson, binomial and negative binomial: the row's
+        log-likelihood is multiplied by w. Gaussian, gamma and inverse Gaussian: its dispersion is phi / w.
+    categories : tuple or None
+        Ordered categories: the labels, lowest first, as the user's own objects; `y` then holds 0 .. K - 1.
+    notes : tuple of str
+        What users should know of how the response was read.
+    """
+
+    y: FloatArray
+    trials: FloatArray | None = None
+    weights: FloatArray | None = None
+    categories: tuple[Any, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows; grouped binomial data count rows, not trials."""
+        return int(self.y.shape[0])
+
+    @property
+    def weight(self) -> FloatArray | float:
+        """Prior weights, shape (n,), or 1.0."""
+        return 1.0 if self.weights is None else self.weights
+
+    @property
+    def table(self) -> FloatArray:
+        """`y`, or successes and failures side by side, (n, 2), where rows have several trials."""
+        return self.y if self.trials is None else np.column_stack([self.y, self.failures])
+
+    def take(self, rows: IntArray | BoolArray) -> ResponseData:
+        """Some of the rows."""
+        trials, weights = (None if part is None else part[rows] for part in (self.trials, self.weights))
+        return ResponseData(self.y[rows], trials, weights, self.categories)
+
+    # The rest does not change while a model is fitted: computed once.
+
+    @computed_once
+    def codes(self) -> NDArray[np.intp]:
+        """`y` of ordered categories as positions 0 .. K - 1, shape (n,)."""
+        return self.y.astype(np.intp)
+
+    @computed_once
+    def n_trials(self) -> FloatArray:
+        """Trials as an array, shape (n,)."""
+        return np.ones_like(self.y) if self.trials is None else self.trials
+
+    @computed_once
+    def failures(self) -> FloatArray:
+        """Trials less successes, shape (n,)."""
+        return self.n_trials - self.y
+
+    @computed_once
+    def log_choose(self) -> FloatArray:
+        """log of the binomial coefficient, shape (n,)."""
+        if self.trials is None:
+            return np.zeros_like(self.y)
+        result: FloatArray = gammaln(self.trials + 1.0) - gammaln(self.y + 1.0) - gammaln(self.failures + 1.0)
+        return result
+
+    @computed_once
+    def log_factorial(self) -> FloatArray:
+        """log y!, shape (n,)."""
+        result: FloatArray = gammaln(self.y + 1.0)
+        return result
+
+    @computed_once
+    def distinct(self) -> tuple[FloatArray, NDArray[np.intp]]:
+        """The distinct responses, and for each row the position of its own among them: counts repeat."""
+        values, index = np.unique(self.y, return_inverse=True)
+        return values, index
+
+    @computed_once
+    def has_large_counts(self) -> bool:
+        """Counts so large that y log mu - mu would lose the digits that a fit needs."""
+        return bool(self.y.size) and float(self.y.max()) > 1e4
+
+    @computed_once
+    def saturated_poisson(self) -> FloatArray:
+        """Poisson log-likelihood at mu = y, shape (n,)."""
+        result: FloatArray = xlogy(self.y, self.y) - self.y - self.log_factorial
+        return result
+
+    @computed_once
+    def log_y(self) -> FloatArray:
+        """log y of positive responses, shape (n,)."""
+        result: FloatArray = np.log(self.y)
+        return result
