@@ -30,7 +30,7 @@ import lme4py
 from lme4py import glmer, lmer, lrtest
 from lme4py.errors import ConvergenceWarning
 from lme4py.inference.lrt.generalised import glmm_bootstrap_ratios
-from lme4py.inference.lrt.no_random import plain_fit
+from lme4py.fits.generalised.no_random import plain_fit
 from lme4py.inference.lrt.simulation import bootstrap_ratios, exact_ratios
 
 LEVEL = 0.05

@@ -23,15 +23,16 @@ _HOME = {
     "DataError": "lme4py.errors",
     "Design": "lme4py.design.design",
     "DesignError": "lme4py.errors",
-    "Fit": "lme4py.fits.linear",
+    "Fit": "lme4py.fits.base",
     "FormulaError": "lme4py.errors",
     "IdentificationWarning": "lme4py.errors",
-    "GlmmFit": "lme4py.fits.generalised",
+    "GeneralisedFit": "lme4py.fits.generalised.fit",
     "ICCResult": "lme4py.inference.shares.icc",
     "LRTestResult": "lme4py.inference.lrt.lrt",
     "Lme4Error": "lme4py.errors",
     "Lme4Warning": "lme4py.errors",
-    "LmmCriterion": "lme4py.fits.linear",
+    "LinearFit": "lme4py.fits.linear.fit",
+    "LmmCriterion": "lme4py.fits.linear.steps",
     "MEGLMResult": "lme4py.results",
     "Margins": "lme4py.margins.session.margins",
     "MarginsResult": "lme4py.margins.results.result",
@@ -56,11 +57,11 @@ _HOME = {
     "lformula": "lme4py.design.build",
     "list_datasets": "lme4py.data.datasets",
     "lmer": "lme4py.api",
-    "lmm_criterion": "lme4py.fits.linear",
-    "lmm_fit": "lme4py.fits.linear",
+    "lmm_criterion": "lme4py.fits.linear.steps",
+    "lmm_fit": "lme4py.fits.linear.steps",
     "load_dataset": "lme4py.data.datasets",
     "lrtest": "lme4py.inference.lrt.lrt",
-    "make_fit": "lme4py.fits.linear",
+    "make_fit": "lme4py.fits.linear.steps",
     "mecloglog": "lme4py.keyword",
     "megamma": "lme4py.keyword",
     "meglm": "lme4py.keyword",
@@ -71,7 +72,7 @@ _HOME = {
     "mepoisson": "lme4py.keyword",
     "meprobit": "lme4py.keyword",
     "mixed": "lme4py.keyword",
-    "optimize_criterion": "lme4py.fits.linear",
+    "optimize_criterion": "lme4py.fits.linear.steps",
     "pairwise": "lme4py.margins.population.scenarios",
     "reference": "lme4py.margins.population.scenarios",
 }
@@ -90,10 +91,11 @@ __all__ = [
     "DesignError",
     "Fit",
     "FormulaError",
-    "GlmmFit",
+    "GeneralisedFit",
     "ICCResult",
     "IdentificationWarning",
     "LRTestResult",
+    "LinearFit",
     "Lme4Error",
     "Lme4Warning",
     "LmmCriterion",
@@ -161,8 +163,10 @@ if TYPE_CHECKING:
         OptionError,
         RankWarning,
     )
-    from lme4py.fits.generalised import GlmmFit
-    from lme4py.fits.linear import Fit, LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
+    from lme4py.fits.base import Fit
+    from lme4py.fits.generalised.fit import GeneralisedFit
+    from lme4py.fits.linear.fit import LinearFit
+    from lme4py.fits.linear.steps import LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
     from lme4py.inference.bootstrap.bootstrap import BootstrapResult
     from lme4py.inference.lrt.lrt import LRTestResult, lrtest
     from lme4py.inference.profile.profile import Profile

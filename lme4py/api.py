@@ -15,9 +15,11 @@ from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.ordinal import make_ordinal
 from lme4py.families.registry import Family, make_family
-from lme4py.fits.generalised import GlmmFit, check_options, glmm_fit
-from lme4py.fits.linear import Fit, lmm_criterion, make_fit, optimize_criterion
-from lme4py.inference.estimates.parameters import check_names
+from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.steps import check_options, glmm_fit
+from lme4py.fits.linear.steps import lmm_criterion, make_fit, optimize_criterion
+from lme4py.fits.parameters import check_names
 from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
 
@@ -360,7 +362,7 @@ def clmm(
 
 def _fit_glmm(
     design: Design, family: Family, nAGQ: int, hessian: str, start: Any, control: Any, progress: bool
-) -> GlmmFit:
+) -> GeneralisedFit:
     """`glmm_fit` with a bar while it runs."""
     check_names(design, family)
     with _bar(progress, 1, "fitting") as bar:

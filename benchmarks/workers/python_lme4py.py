@@ -20,7 +20,7 @@ from python_actions import ACTIONS
 import lme4py
 from lme4py import MixedResult, clmm, glmer, glmer_nb, lformula, lmer, lmm_criterion, make_fit, optimize_criterion
 from lme4py.families.registry import make_family
-from lme4py.fits.generalised import glmm_fit
+from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.results import MEGLMResult
 
 

@@ -261,6 +261,10 @@ class Design(Frozen):
         ----------
         **changes
             Fields of `Predictor`.
+
+        Returns
+        -------
+        Design
         """
         return replace(self, predictors=(replace(self.predictors[0], **changes), *self.predictors[1:]))
 

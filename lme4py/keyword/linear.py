@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lme4py.errors import OptionError
-from lme4py.fits.linear import lmm_fit
-from lme4py.inference.estimates.parameters import check_names
-from lme4py.inference.uncertainty.vce import with_vce
+from lme4py.fits.linear.steps import lmm_fit
+from lme4py.fits.parameters import check_names
+from lme4py.inference.uncertainty.robust import with_vce
 from lme4py.keyword.model import Model
 from lme4py.keyword.options import control
 from lme4py.results import MixedResult

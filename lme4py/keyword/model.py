@@ -14,7 +14,7 @@ from lme4py.design.design import Design
 from lme4py.errors import DesignError, OptionError
 from lme4py.families.base import Family
 from lme4py.families.registry import response_family
-from lme4py.inference.uncertainty.robust import independent_clusters
+from lme4py.fits.clusters import independent_clusters
 from lme4py.keyword.formula import chains_of, fixed_part, random_part
 from lme4py.keyword.names import term
 from lme4py.keyword.nesting import crossed_hint, nesting_notes

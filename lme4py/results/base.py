@@ -17,7 +17,7 @@ from lme4py.results.call import Call, update
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.fits.linear import Fit
+    from lme4py.fits.base import Fit
 
 __all__ = ["FittedModel"]
 
@@ -30,7 +30,7 @@ class FittedModel:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     call : Call, optional
         How it was made, for `update`.
     """
@@ -41,7 +41,7 @@ class FittedModel:
 
     @property
     def fit(self) -> Fit:
-        """The frozen numbers that every method is computed from: a `Fit`, or a `GlmmFit` for generalised models."""
+        """The frozen numbers that every method is computed from: a `LinearFit` or a `GeneralisedFit`."""
         fit: Fit = self._fit
         return fit
 

@@ -16,8 +16,8 @@ from lme4py.results.base import FittedModel
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lme4py.fits.clusters import ClusterChoice
     from lme4py.inference.shares.icc import ICCResult
-    from lme4py.inference.uncertainty.clusters import ClusterChoice
 
 __all__ = ["EstimateMethods"]
 

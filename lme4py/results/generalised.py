@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lme4py.engine.generalised.integral import IntegralCheck
-    from lme4py.fits.generalised import GlmmFit
+    from lme4py.fits.generalised.fit import GeneralisedFit
 
 __all__ = ["MEGLMResult"]
 
@@ -27,7 +27,7 @@ class MEGLMResult(ReportMethods):
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
         The frozen numbers of the fit.
 
     Examples
@@ -45,12 +45,12 @@ class MEGLMResult(ReportMethods):
 
     @property
     def fit(self) -> Any:
-        """The frozen numbers that every method is computed from, a `GlmmFit`."""
+        """The frozen numbers that every method is computed from, a `GeneralisedFit`."""
         return self._fit
 
     @property
-    def _glmm(self) -> GlmmFit:
-        fit: GlmmFit = self._fit
+    def _glmm(self) -> GeneralisedFit:
+        fit: GeneralisedFit = self._fit
         return fit
 
     # --- the model ------------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from lme4py.results.estimates import EstimateMethods
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lme4py.fits.clusters import ClusterChoice
+    from lme4py.fits.method import Ddf
     from lme4py.inference.lrt.lrt import LRTestResult
-    from lme4py.inference.uncertainty.clusters import ClusterChoice
-    from lme4py.inference.uncertainty.df import Ddf
 
 __all__ = ["HypothesisMethods"]
 

@@ -11,15 +11,15 @@ from lme4py.arguments import speaks_throughout
 from lme4py.inference.bootstrap.bootstrap import BootstrapResult, bootstrap
 from lme4py.inference.profile.profile import Profile, profile
 from lme4py.inference.refits import refit as refitting
-from lme4py.inference.uncertainty.vce import with_vce
+from lme4py.inference.uncertainty.robust import with_vce
 from lme4py.results.rows import RowMethods
 
 if TYPE_CHECKING:
+    from lme4py.fits.clusters import ClusterChoice
     from lme4py.inference.diagnostics.allfit import AllFitResult
     from lme4py.inference.diagnostics.check import CheckResult
     from lme4py.inference.diagnostics.influence import InfluenceResult
     from lme4py.inference.diagnostics.repca import RePCA
-    from lme4py.inference.uncertainty.clusters import ClusterChoice
 
 __all__ = ["RefitMethods"]
 

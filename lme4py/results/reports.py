@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from lme4py.inference.uncertainty.df import Ddf
+    from lme4py.fits.method import Ddf
 
 __all__ = ["ReportMethods"]
 

@@ -18,7 +18,7 @@ from lme4py.data import Column, read_frame
 from lme4py.design import Design, lformula, new_fixed, new_random
 from lme4py.design.rank import dependent_columns
 from lme4py.errors import DataError, DesignError, FormulaError, Lme4Error, OptionError, RankWarning
-from lme4py.fits.linear import lmm_criterion
+from lme4py.fits.linear.steps import lmm_criterion
 
 # Columns that R drops too are left out with a warning, of which one test is about.
 pytestmark = pytest.mark.filterwarnings("ignore::lme4py.RankWarning")

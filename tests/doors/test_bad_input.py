@@ -1444,8 +1444,8 @@ def no_fitting(monkeypatch):
     def forbidden(*_args, **_kw):
         pytest.fail("bad input reached the optimiser")
 
-    monkeypatch.setattr(import_module("lme4py.fits.linear"), "solve", forbidden)
-    monkeypatch.setattr(import_module("lme4py.fits.generalised"), "solve_glmm", forbidden)
+    monkeypatch.setattr(import_module("lme4py.fits.linear.steps"), "solve", forbidden)
+    monkeypatch.setattr(import_module("lme4py.fits.generalised.steps"), "solve_glmm", forbidden)
 
 
 @pytest.mark.parametrize(("call", "error", "words"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])

@@ -11,7 +11,7 @@ from scipy import optimize, stats
 
 import lme4py
 from lme4py.errors import ConvergenceWarning
-from lme4py.inference.refits.generalised_refit import refit_estimates
+from lme4py.fits.generalised.refit import refit_estimates
 
 FAMILIES = ("nbinomial", "nbinomial1")
 

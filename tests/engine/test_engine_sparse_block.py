@@ -20,7 +20,7 @@ from lme4py.engine.linear import criterion as lmm
 from lme4py.errors import DesignError
 from lme4py.families.registry import make_family
 from lme4py.families.response import ResponseData
-from lme4py.inference.estimates.modes import conditional_covariances
+from lme4py.fits.kinds import model_of
 from lme4py.linalg import cholesky
 from lme4py.linalg.ordering import minimum_degree
 from lme4py.linalg.supernodes import SparseCholesky, Symbolic, analyse_pattern
@@ -203,8 +203,8 @@ def test_fits(name, monkeypatch):
     np.testing.assert_allclose(own.theta, dense.theta, rtol=0, atol=1e-6)
     for include_fixed in (False, True):
         for ours, theirs in zip(
-            conditional_covariances(own, include_fixed=include_fixed),
-            conditional_covariances(dense, include_fixed=include_fixed),
+            model_of(own).conditional_covariances(include_fixed=include_fixed),
+            model_of(dense).conditional_covariances(include_fixed=include_fixed),
             strict=True,
         ):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)

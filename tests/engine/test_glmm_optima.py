@@ -14,7 +14,7 @@ from reference_data import REFERENCE
 
 import lme4py
 from lme4py.errors import OptimaWarning
-from lme4py.inference.refits.generalised_refit import refit_estimates
+from lme4py.fits.generalised.refit import refit_estimates
 
 # Hard random models, each with the lowest of twenty wide starts, by benchmarks/glmm_optima.py --write.
 CASES: list[dict[str, Any]] = json.loads((REFERENCE / "glmm_optima.json").read_text(encoding="utf-8"))

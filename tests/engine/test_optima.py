@@ -19,9 +19,9 @@ from lme4py.engine.linear.rivals import is_large
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control, Local, minimise
 from lme4py.engine.threads import limited_threads
+from lme4py.fits.linear.batch import BatchSolver
+from lme4py.fits.linear.refit import Responses, refit_ml
 from lme4py.inference.diagnostics.allfit import all_fit
-from lme4py.inference.refits.batch import BatchSolver
-from lme4py.inference.refits.refit import Responses, refit_ml
 
 CASES = json.loads((REFERENCE / "optima.json").read_text(encoding="utf-8"))
 MODELS = ("y ~ x + (1 | g)", "y ~ x + (x | g)", "y ~ x + (1 | g) + (1 | h)", "y ~ x + (1 | g/h)")

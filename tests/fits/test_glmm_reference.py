@@ -62,7 +62,7 @@ def relative(ours: Any, reference: Any) -> float:
 
 def by_group(name: str, kind: str) -> dict[str, int]:
     """R's label of a term (the factor, numbered from its second term on) -> its position here."""
-    from lme4py.inference.estimates.variance import term_labels
+    from lme4py.fits.parameters import term_labels
 
     return {label: i for i, label in enumerate(term_labels(fit(name, kind).fit.design.terms))}
 

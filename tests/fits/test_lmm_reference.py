@@ -19,7 +19,7 @@ import pytest
 from reference_data import REFERENCE, load_reference
 
 import lme4py
-from lme4py.inference.estimates.modes import conditional_covariances
+from lme4py.fits.kinds import model_of
 
 MODELS: dict[str, dict[str, Any]] = json.loads(gzip.decompress((REFERENCE / "lmm.json.gz").read_bytes()))["models"]
 
@@ -197,7 +197,7 @@ def compare_modes(c: Comparison, result: lme4py.MixedResult, model: dict[str, An
         modes, sds, blocks = result.ranef(), None, None
     else:
         modes, sds = result.ranef(conditional_se=True)
-        blocks = conditional_covariances(result.fit)
+        blocks = model_of(result.fit).conditional_covariances()
     if len(result.n_groups) == 1:
         group = next(iter(result.n_groups))
         modes, sds = {group: modes}, {group: sds}

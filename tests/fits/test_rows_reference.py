@@ -14,8 +14,8 @@ import pytest
 from reference_data import REFERENCE, load_reference
 
 import lme4py
+from lme4py.fits.kinds import model_of
 from lme4py.inference.diagnostics.leverage import cooks_distance
-from lme4py.inference.estimates.modes import conditional_covariances
 
 MODELS: dict[str, dict[str, Any]] = json.loads(gzip.decompress((REFERENCE / "rows.json.gz").read_bytes()))["models"]
 
@@ -53,7 +53,7 @@ def test_random_effects(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_conditional_variances(name):
     result = fitted(name)
-    blocks = conditional_covariances(result.fit)
+    blocks = model_of(result.fit).conditional_covariances()
     for group, expected in MODELS[name]["ranef"].items():
         own = [t for t, term in enumerate(result.fit.design.terms) if term.group == group]
         levels = [str(level) for level in result.fit.design.terms[own[0]].levels]

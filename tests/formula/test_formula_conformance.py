@@ -13,7 +13,7 @@ from reference_data import REFERENCE, load_reference
 from lme4py.design.build import lformula
 from lme4py.design.design import Design
 from lme4py.errors import IdentificationWarning, Lme4Error
-from lme4py.fits.linear import lmm_criterion
+from lme4py.fits.linear.steps import lmm_criterion
 
 CASES = json.loads((REFERENCE / "formulas.json").read_text(encoding="utf-8"))["formulas"]
 

@@ -20,7 +20,7 @@ import pytest
 import lme4py
 from lme4py.chunks import TINY, VARIABLE
 from lme4py.engine.factor import sweep
-from lme4py.inference.refits import deletion_batch
+from lme4py.fits.linear import deletion_batch
 
 PACKAGE = Path(lme4py.__file__).parent
 
@@ -69,7 +69,7 @@ OTHER = {
     "formula/terms.py": dict.fromkeys(("MAX_TERMS", "_MAX_STEPS", "_MAX_DEGREES"), "beyond it a formula is refused"),
     "formula/tokens.py": {"MAX_LENGTH": "beyond it a formula is refused"},
     "families/averages.py": {"_ROOT_NODES": "nodes of a rule"},
-    "inference/refits/generalised_batch.py": {
+    "fits/generalised/batch.py": {
         "_MAX_ROWS": "beyond it models are fitted one by one; both ways are tested side by side"
     },
     "inference/diagnostics/check.py": {"_MOST_SHAPIRO": "most rows of SciPy's test of normality"},
@@ -149,7 +149,7 @@ def test_every_loop_over_parts_has_a_chunk():
 
 def test_the_switch_is_read_when_lme4py_is_imported():
     code = (
-        "from lme4py.engine.factor import crossproducts, sweep; from lme4py.inference.uncertainty import information;"
+        "from lme4py.engine.factor import crossproducts, sweep; from lme4py.fits.linear import information;"
         "print(sweep._LEVELS, crossproducts._ROWS, crossproducts._FEW, information._CHUNK)"
     )
     found = {}

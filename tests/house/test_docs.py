@@ -12,6 +12,7 @@ import pytest
 
 import lme4py
 import lme4py.adapters
+from lme4py.fits.derived import DerivedNumber
 
 ROOT = Path(__file__).parents[2]
 # The others need packages that are no test requirement, or processes of their own; the docs build runs all of them.
@@ -64,7 +65,9 @@ def _documented():
         if inspect.isfunction(value):
             yield name, value
         elif inspect.isclass(value) and not issubclass(value, (Exception, Warning)):
-            for attribute, method in inspect.getmembers(value, callable):
+            for attribute, method in inspect.getmembers(
+                value, lambda member: callable(member) and not isinstance(member, DerivedNumber)
+            ):
                 if not attribute.startswith("_") and getattr(method, "__module__", "").startswith("lme4py"):
                     yield f"{name}.{attribute}", method
 

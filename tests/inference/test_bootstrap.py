@@ -18,11 +18,11 @@ from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DataError, Lme4Error, OptionError
-from lme4py.fits.linear import lmm_fit
-from lme4py.inference.refits.batch import BatchSolver, can_batch
-from lme4py.inference.refits.refit import Responses, random_start
-from lme4py.inference.refits.resample import default_group, group_codes, is_nested, resampled_design
-from lme4py.inference.refits.simulate import Simulator
+from lme4py.fits.groups import default_group, group_codes, is_nested, resampled_design
+from lme4py.fits.linear.batch import BatchSolver, can_batch
+from lme4py.fits.linear.refit import Responses, random_start
+from lme4py.fits.linear.simulate import Simulator
+from lme4py.fits.linear.steps import lmm_fit
 
 TWO = "Reaction ~ Days + (Days | Subject)"
 

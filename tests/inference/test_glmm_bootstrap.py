@@ -12,10 +12,10 @@ from joblib import parallel_config
 
 import lme4py
 from lme4py.errors import OptionError
-from lme4py.inference.estimates.parameters import fit_parameters
-from lme4py.inference.refits.generalised_batch import can_batch_glmm, solve_responses, user_estimates
-from lme4py.inference.refits.generalised_refit import refit_estimates
-from lme4py.inference.refits.generalised_simulate import GlmmSimulator
+from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses, user_estimates
+from lme4py.fits.generalised.refit import refit_estimates
+from lme4py.fits.generalised.simulate import GlmmSimulator
+from lme4py.fits.parameters import fit_parameters
 
 
 def test_parametric_bootstrap():

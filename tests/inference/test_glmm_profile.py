@@ -15,8 +15,8 @@ import lme4py
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.errors import ConvergenceWarning, OptionError
-from lme4py.inference.estimates.parameters import fit_parameters
-from lme4py.inference.profile.generalised_constrained import GlmmConstrained, covariances_of
+from lme4py.fits.generalised.constrained import GlmmConstrained, covariances_of
+from lme4py.fits.parameters import fit_parameters
 from lme4py.inference.profile.profile import profile
 
 

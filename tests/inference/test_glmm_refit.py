@@ -8,7 +8,7 @@ import pytest
 
 import lme4py
 from lme4py.errors import DataError, Lme4Error, OptionError
-from lme4py.inference.refits.generalised_refit import refit_estimates
+from lme4py.fits.generalised.refit import refit_estimates
 from lme4py.inference.refits.simulate import simulate_responses
 
 CBPP = "cbind(incidence, size - incidence) ~ period + (1 | herd)"

@@ -23,7 +23,7 @@ from reference_data import load_reference
 
 import lme4py
 from lme4py.errors import DataError, Lme4Warning, OptionError
-from lme4py.fits.linear import lmm_fit
+from lme4py.fits.linear.steps import lmm_fit
 from lme4py.inference.diagnostics.influence import influence
 
 MEASURES = {"hatvalues": "leverage", "cooks_distance": "cooks_distance", "rstudent": "rstudent"}

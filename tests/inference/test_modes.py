@@ -8,7 +8,7 @@ from dense_models import DESIGNS, blocks, dense
 from scipy import linalg
 
 import lme4py
-from lme4py.inference.estimates.modes import conditional_covariances
+from lme4py.fits.kinds import model_of
 
 
 @pytest.mark.parametrize("include_fixed", [False, True])
@@ -19,7 +19,7 @@ def test_equal_the_dense_covariance(name, include_fixed):
     fit = lme4py.lmm_fit(design)
     expected = dense(design, fit.theta)
     matrix = expected.conditional_all if include_fixed else expected.conditional
-    found = conditional_covariances(fit, include_fixed=include_fixed)
+    found = model_of(fit).conditional_covariances(include_fixed=include_fixed)
     assert len(found) == len(design.terms)
     for ours, theirs in zip(found, blocks(design, expected.sigma**2 * matrix), strict=True):
         assert ours.shape == theirs.shape
@@ -30,7 +30,7 @@ def test_equal_the_dense_covariance(name, include_fixed):
 def test_sleepstudy_with_and_without_the_fixed_effects(sleep):
     """lme4's condVar takes beta as known; Stata's reses does not."""
     known, uncertain = (
-        np.sqrt(np.diagonal(conditional_covariances(sleep.fit, include_fixed=f)[0], axis1=1, axis2=2))
+        np.sqrt(np.diagonal(model_of(sleep.fit).conditional_covariances(include_fixed=f)[0], axis1=1, axis2=2))
         for f in (False, True)
     )
     # Balanced data: the same for every subject.  Published with four decimals, from optimisers that stop
@@ -41,7 +41,7 @@ def test_sleepstudy_with_and_without_the_fixed_effects(sleep):
 
 def test_ranef_gives_lme4s_sds(sleep):
     _, sds = sleep.ranef(conditional_se=True)
-    blocks_of_fit = conditional_covariances(sleep.fit)[0]
+    blocks_of_fit = model_of(sleep.fit).conditional_covariances()[0]
     np.testing.assert_allclose(sds, np.sqrt(np.diagonal(blocks_of_fit, axis1=1, axis2=2)), rtol=1e-14)  # one root
     assert list(sds.columns) == ["Intercept", "Days"]
 
@@ -49,8 +49,8 @@ def test_ranef_gives_lme4s_sds(sleep):
 @pytest.mark.parametrize("name", ["slope", "two terms on one factor", "nested chain and crossed", "weights and offset"])
 def test_positive_and_smaller_than_the_prior(name):
     fit = lme4py.lmm_fit(DESIGNS[name])
-    more = conditional_covariances(fit, include_fixed=True)
-    for block, with_fixed, prior in zip(conditional_covariances(fit), more, fit.covariances, strict=True):
+    more = model_of(fit).conditional_covariances(include_fixed=True)
+    for block, with_fixed, prior in zip(model_of(fit).conditional_covariances(), more, fit.covariances, strict=True):
         # Rounding against variances of order one.
         assert np.linalg.eigvalsh(block).min() > -1e-12
         assert np.linalg.eigvalsh(prior - block).min() > -1e-9
@@ -61,7 +61,7 @@ def test_positive_and_smaller_than_the_prior(name):
 def test_zero_variance_leaves_no_uncertainty():
     result = lme4py.lmer("Yield ~ 1 + (1 | Batch)", lme4py.load_dataset("Dyestuff2"))
     for include_fixed in (False, True):
-        assert (conditional_covariances(result.fit, include_fixed=include_fixed)[0] == 0.0).all()
+        assert (model_of(result.fit).conditional_covariances(include_fixed=include_fixed)[0] == 0.0).all()
 
 
 def test_more_rows_mean_less_uncertainty():
@@ -69,7 +69,7 @@ def test_more_rows_mean_less_uncertainty():
     codes = np.repeat([0, 1, 2, 3, 4, 5], [2, 4, 8, 16, 32, 64])
     y = 2 * rng.normal(size=6)[codes] + rng.normal(size=codes.size)
     fit = lme4py.lmer("y ~ 1 + (1 | g)", {"y": y, "g": codes}).fit
-    variances = conditional_covariances(fit)[0][:, 0, 0]
+    variances = model_of(fit).conditional_covariances()[0][:, 0, 0]
     assert (np.diff(variances) < 0).all()
     # sigma^2 tau / (sigma^2 + n tau): rounding only.
     tau = fit.covariances[0][0, 0]
@@ -83,7 +83,7 @@ def test_units(sleepstudy):
     seconds = lme4py.lmer(
         "Reaction ~ Days + (Days | Subject)", sleepstudy.assign(Reaction=sleepstudy["Reaction"] / 1000)
     )
-    a, b = conditional_covariances(plain.fit)[0], conditional_covariances(seconds.fit)[0]
+    a, b = model_of(plain.fit).conditional_covariances()[0], model_of(seconds.fit).conditional_covariances()[0]
     # The optimum is the same to 1e-8 of theta or better.
     np.testing.assert_allclose(b * 1e6, a, rtol=1e-7)
 
@@ -114,10 +114,10 @@ def test_generalised_models_with_the_fixed_effects(formula):
     K = np.linalg.inv(Z.T @ (w[:, None] * Z) + np.linalg.inv(prior))
     P = K @ Z.T @ (w[:, None] * X)
     expected = blocks(fit.design, K + P @ fit.vcov @ P.T)
-    for ours, theirs in zip(conditional_covariances(fit, include_fixed=True), expected, strict=True):
+    for ours, theirs in zip(model_of(fit).conditional_covariances(include_fixed=True), expected, strict=True):
         # The dense side inverts matrices of size 40.
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9)
-    for ours, theirs in zip(conditional_covariances(fit), blocks(fit.design, K), strict=True):
+    for ours, theirs in zip(model_of(fit).conditional_covariances(), blocks(fit.design, K), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9)
     sds = result.ranef(conditional_se=True, include_fixed=True)[1]
     first = next(iter(sds.values())) if isinstance(sds, dict) else sds
@@ -139,6 +139,6 @@ def test_ordinal_models_with_the_thresholds():
     K = np.linalg.inv(Z.T @ (w[:, None] * Z) + np.eye(9) / fit.covariances[0])
     moved = K @ Z.T @ np.column_stack([-w[:, None] * X, *slopes])
     expected = K + moved @ fit.parameter_vcov[1:, 1:] @ moved.T
-    found = conditional_covariances(fit, include_fixed=True)[0][:, 0, 0]
+    found = model_of(fit).conditional_covariances(include_fixed=True)[0][:, 0, 0]
     # Central differences.
     np.testing.assert_allclose(found, expected.diagonal(), rtol=1e-7)

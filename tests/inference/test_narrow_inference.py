@@ -11,8 +11,8 @@ from scipy import linalg, special, stats
 
 import lme4py
 from lme4py import Margins, OptionError, pairwise
+from lme4py.fits.kinds import model_of
 from lme4py.inference.tests.joint_tests import JointMethod, effect_places
-from lme4py.inference.uncertainty.parameter_derivatives import variance_information
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_degrees_of_freedom_by_differences(plots, split):
     fit = split.fit
     L = means_by_hand(plots, fit, ["block"])
     m = fit.theta.size
-    A = variance_information(fit).covariance[: m + 1, : m + 1]
+    A = model_of(fit).variance_information().covariance[: m + 1, : m + 1]
     scaling = fit.problem.scaling
 
     def variance(change):

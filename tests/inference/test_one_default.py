@@ -15,9 +15,9 @@ from test_prediction_intervals import dense_variance
 import lme4py
 from lme4py import Margins
 from lme4py.errors import OptionError
+from lme4py.fits.kinds import model_of
 from lme4py.inference.prediction.predictor_error import predictor_error
 from lme4py.inference.prediction.rows import make_rows
-from lme4py.inference.uncertainty.parameter_derivatives import variance_information
 
 SLEEP = {"y": "Reaction", "x_fixed": ["Days"], "group": "Subject", "x_random": ["Days"]}
 
@@ -166,7 +166,7 @@ def test_a_robust_covariance_brings_its_degrees_of_freedom_to_margins(fits):
 def dense_df(fit, noise):
     """2 v^2 / g'Ag by central differences in (theta, log sigma) of the variance by the inverse of V."""
     m = fit.theta.size
-    A = variance_information(fit).covariance[: m + 1, : m + 1]
+    A = model_of(fit).variance_information().covariance[: m + 1, : m + 1]
     templates, scaling = fit.problem.templates, fit.problem.scaling
     X, Z = fit.design.X, fit.design.Zt.T.toarray()
     w = np.ones(X.shape[0]) if fit.design.weights is None else fit.design.weights

@@ -12,9 +12,10 @@ from scipy import linalg, special, stats
 import lme4py
 from lme4py.errors import Lme4Warning
 from lme4py.families.ordinal import make_ordinal
+from lme4py.fits.rows import Rows
 from lme4py.inference.prediction.ordinal import category_probabilities
 from lme4py.inference.prediction.ordinal_intervals import probability_limits
-from lme4py.inference.prediction.rows import Rows, make_rows
+from lme4py.inference.prediction.rows import make_rows
 
 Z95 = stats.norm.ppf(0.975)
 

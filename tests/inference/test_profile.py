@@ -9,8 +9,8 @@ from scipy import optimize, stats
 
 import lme4py
 from lme4py.errors import OptionError
-from lme4py.fits.linear import lmm_criterion
-from lme4py.inference.estimates.parameters import parameters
+from lme4py.fits.linear.steps import lmm_criterion
+from lme4py.fits.parameters import parameters
 
 CUT = stats.chi2.ppf(0.95, 1)
 

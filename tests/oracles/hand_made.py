@@ -15,7 +15,8 @@ from scipy import linalg
 from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.engine.certificate import Certificate, Evaluation
 from lme4py.errors import IdentificationWarning
-from lme4py.fits.linear import Fit, lmm_criterion
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.linear.steps import lmm_criterion
 
 VERDICT = "Converged: the criterion is within 1e-12 of its minimum."
 
@@ -80,7 +81,7 @@ def _factors(terms: tuple[RandomTerm, ...], theta: np.ndarray) -> list[np.ndarra
     return factors
 
 
-def dense_fit(design: Design, theta: np.ndarray, reml: bool = True, **changes: Any) -> Fit:
+def dense_fit(design: Design, theta: np.ndarray, reml: bool = True, **changes: Any) -> LinearFit:
     """The fit of `design` at `theta` (not an optimum) from dense matrices."""
     n, p = design.X.shape
     factors = _factors(design.terms, np.asarray(theta, dtype=float))
@@ -107,7 +108,7 @@ def dense_fit(design: Design, theta: np.ndarray, reml: bool = True, **changes: A
         # Two terms of `crossed_fit` hold the same column.
         warnings.simplefilter("ignore", IdentificationWarning)
         engine = lmm_criterion(design, reml)
-    plain = Fit(
+    plain = LinearFit(
         design=design,
         reml=reml,
         criterion=float(criterion),
@@ -140,12 +141,12 @@ def slopes_design(**changes: Any) -> Design:
     return design(y, {"Intercept": one, "x": x}, (term,), **{"formula": "y ~ x + (x | g)", **changes})
 
 
-def slopes_fit(**changes: Any) -> Fit:
+def slopes_fit(**changes: Any) -> LinearFit:
     """`slopes_design` at theta = (1.2, 0.1, 0.3)."""
     return dense_fit(slopes_design(), np.array([1.2, 0.1, 0.3]), **changes)
 
 
-def crossed_fit(**changes: Any) -> Fit:
+def crossed_fit(**changes: Any) -> LinearFit:
     """Two crossed factors, one of them with two terms that share a column."""
     generator = np.random.default_rng(7)
     codes_g = np.repeat(np.arange(6), 5)

@@ -174,7 +174,7 @@ class TestFormulaAndOptions:
     def test_the_steps_check_that_they_fit(self, wine: pd.DataFrame) -> None:
         from lme4py.families.ordinal import make_ordinal
         from lme4py.families.registry import make_family
-        from lme4py.fits.generalised import glmm_fit
+        from lme4py.fits.generalised.steps import glmm_fit
 
         design = lme4py.lformula(FORMULA, wine, family="ordinal")
         with pytest.raises(OptionError, match="family has 4 ordered categories, but the response has 5"):

@@ -11,14 +11,15 @@ import numpy as np
 from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.errors import ConvergenceWarning, Lme4Error
-from lme4py.fits.generalised import GlmmFit, fit_like
+from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses, user_estimates
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.refit import Estimates, refit_estimates, refit_glmm
+from lme4py.fits.generalised.simulate import GlmmSimulator
+from lme4py.fits.generalised.steps import fit_like
+from lme4py.fits.kinds import model_of
+from lme4py.fits.parameters import fit_parameters
 from lme4py.inference.bootstrap.task import TASK_REPLICATES, Part, Seeds, Task, stack_values
 from lme4py.inference.estimates.limits import coefficient_estimates, known_coefficients
-from lme4py.inference.estimates.parameters import fit_parameters
-from lme4py.inference.refits.generalised_batch import can_batch_glmm, solve_responses, user_estimates
-from lme4py.inference.refits.generalised_refit import Estimates, refit_estimates, refit_glmm
-from lme4py.inference.refits.generalised_simulate import GlmmSimulator
-from lme4py.inference.uncertainty.working import model_covariance
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["GlmmTask"]
@@ -96,27 +97,27 @@ class GlmmTask(Task):
         return _estimated(fit, again)
 
 
-def _counted(again: GlmmFit) -> GlmmFit:
+def _counted(again: GeneralisedFit) -> GeneralisedFit:
     """The same fit; infinite estimates count as not converged."""
     if again.recession is not None:
         warnings.warn(again.certificate.verdict, ConvergenceWarning, stacklevel=2)
     return again
 
 
-def _far(fit: GlmmFit, beta: FloatArray) -> BoolArray:
+def _far(fit: GeneralisedFit, beta: FloatArray) -> BoolArray:
     """Which fixed effects, (..., p), lie so far from those of the fit that the response may be separated, (...,)."""
     known = known_coefficients(fit)
-    error = np.sqrt(np.maximum(model_covariance(fit).diagonal(), 1e-300))
+    error = np.sqrt(np.maximum(model_of(fit).own_vcov().diagonal(), 1e-300))
     return np.asarray((np.abs(beta - fit.beta) > _FAR * error)[..., known].any(axis=-1))
 
 
-def _estimated(fit: GlmmFit, found: Estimates | GlmmFit) -> FloatArray:
+def _estimated(fit: GeneralisedFit, found: Estimates | GeneralisedFit) -> FloatArray:
     """Values of all parameters of a replicate."""
     lam = 0.0 if found.log_dispersion is None else found.log_dispersion
-    thresholds = found.threshold_estimates if isinstance(found, GlmmFit) else found.thresholds
+    thresholds = found.threshold_estimates if isinstance(found, GeneralisedFit) else found.thresholds
     values: FloatArray = stack_values(
         fit_parameters(fit),
-        (found.beta_estimates if isinstance(found, GlmmFit) else found.beta)[None],
+        (found.beta_estimates if isinstance(found, GeneralisedFit) else found.beta)[None],
         [cov[None] for cov in found.covariances],
         np.array([fit.family.sigma(lam)]),
         np.array([fit.family.dispersion(lam)]),

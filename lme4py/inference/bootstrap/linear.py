@@ -12,12 +12,13 @@ from lme4py.design.design import Design
 from lme4py.engine.linear.criterion import Criterion, Problem, make_problem
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control
-from lme4py.fits.linear import Fit, lmm_fit
+from lme4py.fits.linear.batch import BatchSolver, can_batch
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.linear.refit import Responses, fit_problem, random_start
+from lme4py.fits.linear.simulate import Simulator
+from lme4py.fits.linear.steps import lmm_fit
+from lme4py.fits.parameters import parameters
 from lme4py.inference.bootstrap.task import TASK_NUMBERS, TASK_REPLICATES, Part, Seeds, Task, stack_values
-from lme4py.inference.estimates.parameters import parameters
-from lme4py.inference.refits.batch import BatchSolver, can_batch
-from lme4py.inference.refits.refit import Responses, fit_problem, random_start
-from lme4py.inference.refits.simulate import Simulator
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["LinearTask"]
@@ -95,7 +96,7 @@ class LinearTask(Task):
         return Part(values, tuple(failures), 0)
 
 
-def _solved_values(fit: Fit, problem: Problem, start: FloatArray | None) -> FloatArray:
+def _solved_values(fit: LinearFit, problem: Problem, start: FloatArray | None) -> FloatArray:
     """All parameters of a problem, without a certificate."""
     criterion = Criterion(problem, fit.reml)
     point = solve(criterion, start, Control()).source[0]
@@ -104,7 +105,9 @@ def _solved_values(fit: Fit, problem: Problem, start: FloatArray | None) -> Floa
     return values
 
 
-def _values_inside(fit: Fit, problem: Problem, T: list[FloatArray], beta: FloatArray, sigma2: FloatArray) -> FloatArray:
+def _values_inside(
+    fit: LinearFit, problem: Problem, T: list[FloatArray], beta: FloatArray, sigma2: FloatArray
+) -> FloatArray:
     """All parameters on the user's scale, (B, s), from T (B, k, k) of each term, beta (B, p), sigma^2 (B,) inside."""
     scaling = problem.scaling
     covariances = []

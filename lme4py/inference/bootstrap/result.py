@@ -10,8 +10,8 @@ import numpy as np
 from scipy import special
 
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.parameters import DISPERSION
 from lme4py.inference.estimates.coefficients import check_alpha
-from lme4py.inference.estimates.parameters import DISPERSION
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
 

@@ -14,9 +14,9 @@ from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, Lme4Error
-from lme4py.inference.estimates.parameters import Parameter, fit_parameters, fit_values
-from lme4py.inference.refits.resample import default_group, group_codes, resampled_design, without_level
-from lme4py.inference.refits.simulate import generators
+from lme4py.fits.draws import generators
+from lme4py.fits.groups import default_group, group_codes, resampled_design, without_level
+from lme4py.fits.parameters import Parameter, fit_parameters, fit_values
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Part", "Seeds", "Statistic", "Task", "Wrap", "stack_values"]
@@ -45,7 +45,7 @@ class Task(ABC):
 
     Attributes
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     kind : str
     group : str or None
     func : callable or None

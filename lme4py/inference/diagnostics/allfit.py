@@ -20,7 +20,7 @@ from lme4py.engine.linear.start import moment_start
 from lme4py.engine.optimise import Control, Local, minimise
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DesignError, OptionError, did_you_mean
-from lme4py.fits.linear import Fit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.estimates.limits import known_coefficients
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.shown import Shown, Summary
@@ -129,7 +129,7 @@ def all_fit(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     optimizers : sequence of str, optional
         Of "trust-region" (the package's own), "L-BFGS-B", "BFGS" (with the analytic gradient), "Nelder-Mead", "Powell"
         and "COBYLA" (without derivatives); all of them when not given.
@@ -152,7 +152,7 @@ def all_fit(
     rng = np.random.default_rng(seed)
     runs, fixef = [], []
     with limited_threads(fit.design), np.errstate(all="ignore"):
-        task = _linear(fit) if isinstance(fit, Fit) else _generalised(fit)
+        task = _linear(fit) if isinstance(fit, LinearFit) else _generalised(fit)
         beta, sds = _own_estimates(fit)
         for number in range(n_starts):
             start = task.start if number == 0 else _random(task, rng, number % 2 == 1)
@@ -230,7 +230,7 @@ def _random(task: _Task, rng: np.random.Generator, far: bool) -> FloatArray:
 # --- criteria ---------------------------------------------------------------------------------------------------
 
 
-def _linear(fit: Fit) -> _Task:
+def _linear(fit: LinearFit) -> _Task:
     criterion = Criterion(fit.problem, fit.reml)
     scaling, templates = fit.problem.scaling, fit.problem.templates
 
@@ -327,7 +327,7 @@ def _distances(fit: Any, beta: FloatArray, sds: FloatArray, own: FloatArray) -> 
     """Changes in standard errors, and of standard deviations relative to their size."""
     known = known_coefficients(fit)
     in_errors = float(np.abs(beta[known] / np.sqrt(np.diag(fit.vcov)[known])).max(initial=0.0))
-    floor = 0.01 * float(own.max(initial=0.0)) + 1e-3 * (fit.sigma if isinstance(fit, Fit) else 1.0)
+    floor = 0.01 * float(own.max(initial=0.0)) + 1e-3 * (fit.sigma if isinstance(fit, LinearFit) else 1.0)
     return in_errors, float(np.abs(sds / np.maximum(own, floor)).max(initial=0.0))
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.estimates.random_effects import known_columns
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
@@ -126,7 +127,7 @@ def check(fit: Any) -> CheckResult:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
 
     Examples
     --------
@@ -251,7 +252,7 @@ def _groups(fit: Any) -> CheckLine:
 
 
 def _separation(fit: Any) -> CheckLine | None:
-    if isinstance(fit, Fit):
+    if isinstance(fit, LinearFit):
         return None
     if fit.recession is None:
         return CheckLine("separation", True, "every coefficient has a finite estimate.")
@@ -286,7 +287,7 @@ def _dispersion(fit: Any) -> CheckLine | None:
 
 
 def _residuals(fit: Any) -> CheckLine | None:
-    if not isinstance(fit, Fit):
+    if not isinstance(fit, LinearFit):
         return None
     w = 1.0 if fit.design.weights is None else np.sqrt(fit.design.weights)
     p = _shapiro((fit.design.y - fit.fitted) * w)
@@ -340,7 +341,7 @@ def _shapiro(values: FloatArray) -> float | None:
 
 def _integral(fit: Any) -> CheckLine | None:
     """The Laplace approximation, or the number of quadrature points."""
-    if isinstance(fit, Fit):
+    if isinstance(fit, LinearFit):
         return None
     found = fit.integral_check
     name = "Laplace" if fit.nAGQ in (0, 1) else "quadrature"

@@ -25,12 +25,13 @@ import numpy as np
 
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Warning, OptionError, did_you_mean
-from lme4py.fits.linear import Fit
+from lme4py.fits.clusters import ClusterChoice, Clusters, find_clusters, home_of_levels
+from lme4py.fits.kinds import model_of
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.working import WorkingModel
 from lme4py.inference.estimates.limits import coefficient_estimates, known_coefficients
 from lme4py.inference.refits.deletion import Deleted, delete_groups, delete_one_by_one, delete_rows, group_leverage
 from lme4py.inference.refits.deletion_refit import refit_without, step_without
-from lme4py.inference.uncertainty.clusters import ClusterChoice, Clusters, find_clusters, home_of_levels
-from lme4py.inference.uncertainty.working import WorkingModel, model_covariance, working_model
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.shown import Shown, Summary
 from lme4py.tables.table import Table
@@ -146,7 +147,7 @@ def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) 
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     group : str, array of shape (n,), or None
         None leaves out single rows; a grouping factor (crossed or nested), or labels of the rows, leave out groups.
     method : {None, "exact", "one-step", "refit"}
@@ -181,9 +182,9 @@ def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) 
     if units.n_clusters < 2:
         raise OptionError(f"{units.name!r} is one group only; nothing is left without it.")
     with limited_threads(fit.design):
-        model = working_model(fit)
+        model = model_of(fit).working_model()
         deleted = _kept_variances(fit, model, units, single=group is None)
-    if chosen == "refit" or (chosen == "one-step" and isinstance(fit, Fit)):
+    if chosen == "refit" or (chosen == "one-step" and isinstance(fit, LinearFit)):
         again = refit_without if chosen == "refit" else step_without
         deleted = again(fit, units.codes, deleted.ok, _whole_levels(fit, units, single=group is None))
     rows_kept = group is None and deleted.theta is None
@@ -199,7 +200,7 @@ def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) 
 
 
 def _check_method(fit: Any, method: str | None) -> str:
-    linear = isinstance(fit, Fit)
+    linear = isinstance(fit, LinearFit)
     if method is None:
         return "exact" if linear else "one-step"
     if method not in METHODS:
@@ -243,7 +244,7 @@ def _result(
     # What has no finite estimate cannot change.
     known = known_coefficients(fit)
     hide = np.where(known, 1.0, np.nan)
-    fixed = _cooks_fixed(model_covariance(fit)[np.ix_(known, known)], deleted.change[:, known])
+    fixed = _cooks_fixed(model_of(fit).own_vcov()[np.ix_(known, known)], deleted.change[:, known])
 
     def series(values: FloatArray, name: str) -> pd.Series[float]:
         return pd.Series(values, index=index, name=name)

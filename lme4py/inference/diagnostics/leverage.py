@@ -6,21 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.kinds import model_of
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.diagnostics.residuals import residual_values
-from lme4py.inference.prediction.joint_variance import joint_variance
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["cooks_distance", "hatvalues"]
 
 
-def hatvalues(fit: Fit | GlmmFit) -> FloatArray:
+def hatvalues(fit: Fit) -> FloatArray:
     """Leverages of the rows used, shape (n,).
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
 
     Returns
     -------
@@ -29,22 +29,22 @@ def hatvalues(fit: Fit | GlmmFit) -> FloatArray:
         covariances (as lme4's `hatvalues`); for generalised models that of the working linear model, with the
         expected weights of iteratively reweighted least squares. Their sum is the effective number of parameters.
     """
-    joint = joint_variance(fit, expected=True)
+    joint = model_of(fit).joint_variance(expected=True)
     return joint.w * joint.training() / joint.scale
 
 
-def cooks_distance(fit: Fit | GlmmFit) -> FloatArray:
+def cooks_distance(fit: Fit) -> FloatArray:
     """Cook's distance of each row used, shape (n,): r^2 h / (p (1 - h)^2).
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
         r are its Pearson residuals over sigma, h its `hatvalues` and p the number of fixed effects (as lme4's
         `cooks.distance`).
     """
     anything: Any = fit
     h, r = hatvalues(fit), residual_values(anything, "pearson")
-    scale = fit.sigma if isinstance(fit, Fit) or not fit.family.weights_multiply else 1.0
+    scale = fit.sigma if isinstance(fit, LinearFit) or not fit.family.weights_multiply else 1.0
     p = max(fit.beta.size, 1)
     distance: FloatArray = (r / scale) ** 2 * h / (p * np.maximum(1.0 - h, 1e-300) ** 2)
     return distance

@@ -16,10 +16,10 @@ import numpy as np
 from scipy import special
 
 from lme4py.errors import Lme4Error, OptionError
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.simulate import is_proportion, numeric_categories
 from lme4py.inference.prediction.rows import on_data_index
-from lme4py.inference.refits.generalised_simulate import is_proportion, numeric_categories
 from lme4py.inference.refits.simulate import check_count, check_seed, make_simulator
 from lme4py.linalg.types import BoolArray, FloatArray
 from lme4py.tables.html import render_html
@@ -190,7 +190,7 @@ class QuantileResiduals(Shown):
 
 
 def quantile_residuals(
-    fit: Fit | GlmmFit,
+    fit: Fit,
     n: int = 250,
     seed: int | None = None,
     include_random: bool | str | Iterable[str] = False,
@@ -199,7 +199,7 @@ def quantile_residuals(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     n : int
         Number of simulated responses; residuals are multiples of 1/n for continuous responses.
     seed : int, optional
@@ -236,17 +236,17 @@ def quantile_residuals(
     anything: Any = fit
     series = on_data_index(anything, below + uniform * ties, "residual")
     expected = _expected(fit, include_random, simulated)
-    trials = fit.data.n_trials if isinstance(fit, GlmmFit) and is_proportion(fit) else None
+    trials = fit.data.n_trials if isinstance(fit, GeneralisedFit) and is_proportion(fit) else None
     return QuantileResiduals(series, count, observed, simulated, expected, _is_discrete(fit), trials)
 
 
-def _is_discrete(fit: Fit | GlmmFit) -> bool:
-    return isinstance(fit, GlmmFit) and (fit.family.is_count or fit.family.has_thresholds)
+def _is_discrete(fit: Fit) -> bool:
+    return isinstance(fit, GeneralisedFit) and (fit.family.is_count or fit.family.has_thresholds)
 
 
-def _observed(fit: Fit | GlmmFit) -> FloatArray:
+def _observed(fit: Fit) -> FloatArray:
     """Responses in the form of the simulated ones."""
-    if not isinstance(fit, GlmmFit):
+    if not isinstance(fit, GeneralisedFit):
         return fit.design.y
     if numeric_categories(fit):
         labels: FloatArray = np.asarray(fit.categories, dtype=np.float64)[fit.data.codes]
@@ -254,16 +254,16 @@ def _observed(fit: Fit | GlmmFit) -> FloatArray:
     return fit.data.y / np.maximum(fit.data.n_trials, 1.0) if is_proportion(fit) else fit.data.y
 
 
-def _expected(fit: Fit | GlmmFit, include_random: bool | str | Iterable[str], simulated: FloatArray) -> FloatArray:
+def _expected(fit: Fit, include_random: bool | str | Iterable[str], simulated: FloatArray) -> FloatArray:
     """Means with the same random effects kept; categories have none, and get those of the simulations."""
-    if isinstance(fit, GlmmFit) and fit.categories:
+    if isinstance(fit, GeneralisedFit) and fit.categories:
         centres: FloatArray = simulated.mean(axis=1)
         return centres
     from lme4py.inference.prediction.predict import linear_predictor
     from lme4py.inference.prediction.rows import chosen_terms, make_rows
 
     eta = linear_predictor(fit, make_rows(fit, None, chosen_terms(fit, include_random)))
-    if not isinstance(fit, GlmmFit):
+    if not isinstance(fit, GeneralisedFit):
         return eta
     counts = fit.data.trials is not None and not is_proportion(fit)
     mean: FloatArray = fit.family.mean(eta) * (fit.data.n_trials if counts else 1.0)

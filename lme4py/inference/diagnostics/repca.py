@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.linalg
 
-from lme4py.fits.linear import Fit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
 
@@ -107,7 +107,7 @@ def re_pca(fit: Any) -> RePCA:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
 
     Notes
     -----
@@ -121,7 +121,7 @@ def re_pca(fit: Any) -> RePCA:
     >>> re_pca(fit)["Subject"].sdev.round(4)
     array([0.9669, 0.2309])
     """
-    scale = fit.sigma if isinstance(fit, Fit) else 1.0
+    scale = fit.sigma if isinstance(fit, LinearFit) else 1.0
     return RePCA({group: _components(fit, group, scale) for group in fit.design.n_groups})
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.prediction.rows import on_data_index
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def residual_values(fit: Fit, type: str = "response") -> FloatArray:
     the square root of the prior weights; "scaled" divides the Pearson residual by sigma.
     """
     anything: Any = fit
-    if not isinstance(anything, Fit):
+    if not isinstance(anything, LinearFit):
         from lme4py.inference.estimates import generalised as glmm
 
         return glmm.residual_values(anything, "pearson" if type == "scaled" else type)
@@ -47,7 +48,7 @@ def residual_series(fit: Fit, type: str = "response", seed: int | None = None) -
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     type : str
         A type of `residual_values`, or "quantile" for those of `lme4py.inference.diagnostics.quantile_residuals`.
     seed : int, optional

@@ -10,15 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import linalg, special
 
 from lme4py.errors import DesignError, Lme4Warning, OptionError, did_you_mean, warn
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.method import Ddf, Method, Plain, check_method
 from lme4py.inference.estimates.limits import coefficient_estimates, known_errors, unknown, warn_unknown
 from lme4py.inference.estimates.restrictions import hypothesised, linear_hypotheses
-from lme4py.inference.uncertainty.df import Ddf, Method, Plain, check_method, method
+from lme4py.inference.uncertainty.df import method
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.inference.uncertainty.clusters import ClusterChoice
+    from lme4py.fits.clusters import ClusterChoice
 
 __all__ = [
     "Ddf",
@@ -211,19 +212,19 @@ def wald_statistic(
     # A Cholesky solve keeps the quadratic form positive where an explicit inverse may not.
     V = R @ covariance(fit, vcov, cluster) @ R.T
     if vcov is not None and np.linalg.matrix_rank(V, hermitian=True) < rank:
-        from lme4py.inference.uncertainty.robust import too_few_clusters
+        from lme4py.fits.clusters import too_few_clusters
 
         raise DesignError("The " + too_few_clusters(None, rank))
     chi2 = float(gap @ linalg.cho_solve(linalg.cho_factor(V), gap))
     return {"chi2": chi2, "df": float(rank), "p_value": float(special.chdtrc(rank, chi2))}
 
 
-def constant_df(fit: Any, ddf: str | None) -> FloatArray:
-    """Degrees of freedom that are the same for everything in a generalised model: infinite, or rows less coefficients.
+def constant_df(fit: Fit, ddf: str | None) -> FloatArray:
+    """Degrees of freedom that are the same for everything: infinite, or rows less coefficients.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : Fit
     ddf : {None, "residual", "normal"}
         None is `default_ddf` of the fit.
 
@@ -254,7 +255,7 @@ def chosen_alpha(fit: Any, alpha: float | None) -> float:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     alpha : float or None
     """
     return check_alpha(fit.design.conventions.alpha if alpha is None else alpha)
@@ -339,12 +340,12 @@ def coefficient_method(
     vcov : {None, "CR0", "CR1", "CR2", "CR3"}
     cluster : str, array of shape (n,), or None
     """
-    linear = isinstance(fit, Fit)
-    usual = "satterthwaite" if linear and vcov is not None else fit.default_ddf
-    chosen = check_ddf(usual if ddf is None else ddf, linear=linear)
+    moments = "satterthwaite" in fit.ddf_methods
+    usual = "satterthwaite" if moments and vcov is not None else fit.default_ddf
+    chosen = check_ddf(usual if ddf is None else ddf, linear=moments)
     if vcov is None:
         _no_cluster(cluster)
-        return method(fit, chosen) if linear else Plain(fit.vcov, float(constant_df(fit, chosen)))
+        return method(fit, chosen)
     if chosen == "kenward-roger":
         raise OptionError(
             f"ddf='kenward-roger' belongs to the model's own covariance; with vcov={vcov!r} use ddf='satterthwaite'."

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.parameters import is_inverted
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 
-__all__ = ["Dispersion", "is_inverted", "shown_dispersion"]
+__all__ = ["Dispersion", "shown_dispersion"]
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,16 @@ class Dispersion:
     limit: str = ""
 
 
-def is_inverted(fit: GlmmFit) -> bool:
-    """True where one over the parameter of the family is reported."""
-    return fit.design.conventions.stata and fit.family.stata_inverts
-
-
-def shown_dispersion(fit: Fit | GlmmFit, alpha: float | None = None) -> Dispersion | None:
+def shown_dispersion(fit: Fit, alpha: float | None = None) -> Dispersion | None:
     """The dispersion parameter of a fit; None where the family has none, and for linear mixed models.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     alpha : float, optional
         One minus the level of the limits; that of the fit when not given.
     """
-    if isinstance(fit, Fit) or fit.log_dispersion is None:
+    if fit.log_dispersion is None:
         return None
     inverted = is_inverted(fit)
     value = 1.0 / fit.dispersion if inverted else fit.dispersion

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.inference.estimates.coefficients import confidence_intervals
 from lme4py.inference.estimates.limits import coefficient_estimates
 from lme4py.inference.estimates.variance import VarianceEntry, _keyed, _suffix, variance_entries
@@ -30,12 +30,12 @@ __all__ = [
 RESIDUAL_TYPES = ("response", "pearson", "deviance", "working")
 
 
-def residual_values(fit: GlmmFit, type: str = "deviance") -> FloatArray:
+def residual_values(fit: GeneralisedFit, type: str = "deviance") -> FloatArray:
     """Residuals of the rows used, shape (n,), conditional on the modes of the random effects.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     type : {"deviance", "pearson", "response", "working"}
         "response" is y - mu (for the binomial family the proportion less the probability), "working" divides it
         by dmu/deta; "pearson" and "deviance" are those of R's glm with prior weights.
@@ -59,37 +59,32 @@ def residual_values(fit: GlmmFit, type: str = "deviance") -> FloatArray:
     return raw / slope
 
 
-def _observed(fit: GlmmFit) -> FloatArray:
+def _observed(fit: GeneralisedFit) -> FloatArray:
     """The response on the scale of the mean."""
     return fit.data.y if fit.data.trials is None else fit.data.y / np.maximum(fit.data.trials, 1.0)
 
 
-def fitted_values(fit: GlmmFit) -> pd.Series[float]:
+def fitted_values(fit: GeneralisedFit) -> pd.Series[float]:
     """Means (offset and conditional modes included) on the user's own index."""
-    return on_data_index(_any(fit), fit.fitted, "fitted")
-
-
-def _any(fit: GlmmFit) -> Any:
-    """The functions for linear models read only what both kinds of fit have."""
-    return fit
+    return on_data_index(fit, fit.fitted, "fitted")
 
 
 # -- tables ------------------------------------------------------------------------------------------------------
 
 
-def has_residual(fit: GlmmFit) -> bool:
+def has_residual(fit: GeneralisedFit) -> bool:
     """Only the gaussian family has a residual variance beside those of the random effects."""
     return fit.family.has_residual
 
 
-def random_entries(fit: GlmmFit) -> Iterator[VarianceEntry]:
+def random_entries(fit: GeneralisedFit) -> Iterator[VarianceEntry]:
     """Variances and covariances of the random effects; the residual one for the gaussian family only."""
-    for entry in variance_entries(_any(fit)):
+    for entry in variance_entries(fit):
         if entry.term is not None or has_residual(fit):
             yield entry
 
 
-def var_corr(fit: GlmmFit) -> pd.DataFrame:
+def var_corr(fit: GeneralisedFit) -> pd.DataFrame:
     """Table group, name1, name2, vcov, sdcor."""
     import pandas as pd
 
@@ -100,25 +95,25 @@ def var_corr(fit: GlmmFit) -> pd.DataFrame:
     return table
 
 
-def variance_components(fit: GlmmFit) -> dict[str, float]:
+def variance_components(fit: GeneralisedFit) -> dict[str, float]:
     """Variances, covariances and correlations under Stata-like keys; see `lme4py.inference.estimates.variance`."""
     factors = {term.group for term in fit.design.terms}
     parts: dict[str, float] = {}
     for entry in random_entries(fit):
-        parts.update(_keyed(entry, _suffix(_any(fit), entry, len(factors) > 1, parts)))
+        parts.update(_keyed(entry, _suffix(fit, entry, len(factors) > 1, parts)))
     return parts
 
 
-def ratios(fit: GlmmFit, alpha: float | None, name: str) -> pd.DataFrame:
+def ratios(fit: GeneralisedFit, alpha: float | None, name: str) -> pd.DataFrame:
     """exp of the fixed effects with confidence limits.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     alpha : float or None
     name : str
         Name of the first column.
     """
-    limits = confidence_intervals(_any(fit), alpha).apply(np.exp)
+    limits = confidence_intervals(fit, alpha).apply(np.exp)
     limits.insert(0, name, np.exp(coefficient_estimates(fit)))
     return limits

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.clusters import check_robust_type
+from lme4py.fits.kinds import model_of
+from lme4py.fits.parameters import fit_parameters, select_parameters
 from lme4py.inference.bootstrap.bootstrap import bootstrap
 from lme4py.inference.estimates.coefficients import chosen_alpha, confidence_intervals
-from lme4py.inference.estimates.parameters import fit_parameters, select_parameters
 from lme4py.inference.profile.profile import profile
 from lme4py.inference.uncertainty.variance_errors import noted, wald_limits
-from lme4py.inference.uncertainty.vce import with_robust
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.inference.uncertainty.clusters import ClusterChoice
+    from lme4py.fits.clusters import ClusterChoice
 
 __all__ = ["intervals"]
 
@@ -30,7 +30,7 @@ METHODS = ("wald", "profile", "boot")
 
 
 def intervals(
-    fit: Fit | GlmmFit,
+    fit: Fit,
     alpha: float | None = None,
     method: str = "wald",
     parm: str | Sequence[str] = "fixed",
@@ -48,7 +48,7 @@ def intervals(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     alpha : float, optional
         One minus the confidence level; that of the fit when not given.
     method : {"wald", "profile", "boot"}
@@ -86,8 +86,8 @@ def intervals(
     if method == "boot":
         made = bootstrap(fit, 1000 if n_boot is None else n_boot, None, seed, n_jobs, progress)
         return made.conf_int(level, "percentile" if type is None else type, names)
-    if vcov is not None and isinstance(fit, GlmmFit):
-        fit, vcov, cluster = with_robust(fit, vcov, cluster), None, None
+    if vcov is not None and fit.robust_variances:
+        fit, vcov, cluster = model_of(fit).with_robust(check_robust_type(vcov), cluster), None, None
     fixed = [parameter.name for parameter in wanted if parameter.kind == "fixed"]
     if vcov is not None and len(fixed) < len(wanted):
         raise OptionError(
@@ -95,10 +95,9 @@ def intervals(
             "parm='fixed', or method='profile' for variances."
         )
     index = pd.Index(names, name="term")
-    anything: Any = fit
     table = pd.DataFrame(wald_limits(fit, wanted, level), index=index, columns=["lower", "upper"])
     if fixed:
-        table.loc[fixed] = confidence_intervals(anything, level, "wald", fixed, ddf, vcov, cluster).to_numpy(
+        table.loc[fixed] = confidence_intervals(fit, level, "wald", fixed, ddf, vcov, cluster).to_numpy(
             dtype=np.float64
         )
     return table if len(fixed) == len(wanted) else noted(fit, table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
 
 __all__ = ["aic", "bic"]
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from lme4py.engine.identification.recession import Recession
 from lme4py.errors import ConvergenceWarning
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = [
@@ -31,41 +31,41 @@ __all__ = [
 ]
 
 
-def recession_of(fit: Fit | GlmmFit) -> Recession | None:
+def recession_of(fit: Fit) -> Recession | None:
     """Where the likelihood of a fit has no maximum; None where it has one, as in every linear model."""
-    return fit.recession if isinstance(fit, GlmmFit) else None
+    return fit.recession
 
 
-def known_coefficients(fit: Fit | GlmmFit) -> BoolArray:
+def known_coefficients(fit: Fit) -> BoolArray:
     """Which fixed effects have a finite estimate, shape (p,)."""
     return ~unknown(fit, np.eye(fit.beta.size))
 
 
-def same_limits(one: GlmmFit, other: GlmmFit) -> bool:
+def same_limits(one: GeneralisedFit, other: GeneralisedFit) -> bool:
     """Whether the same coefficients are infinite in two fits of the same columns."""
     if one.recession is None or other.recession is None:
         return one.recession is other.recession
     return np.array_equal(one.recession.limits, other.recession.limits, equal_nan=True)
 
 
-def unknown(fit: Fit | GlmmFit, C: FloatArray) -> BoolArray:
+def unknown(fit: Fit, C: FloatArray) -> BoolArray:
     """Which rows of C, (r, p) or with the thresholds (r, P), have no finite estimate, shape (r,)."""
     recession = recession_of(fit)
     return np.zeros(C.shape[0], dtype=bool) if recession is None else ~recession.finite(C)
 
 
-def masked(fit: Fit | GlmmFit, C: FloatArray, values: FloatArray) -> FloatArray:
+def masked(fit: Fit, C: FloatArray, values: FloatArray) -> FloatArray:
     """`values` of C beta, shape (r,), with +inf, -inf and NaN for what has no finite estimate."""
     recession = recession_of(fit)
     return values if recession is None else recession.masked(C, values)
 
 
-def known_errors(fit: Fit | GlmmFit, C: FloatArray, vcov: FloatArray) -> FloatArray:
+def known_errors(fit: Fit, C: FloatArray, vcov: FloatArray) -> FloatArray:
     """Standard errors of C beta, NaN for what has no finite estimate, shape (r,).
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     C : ndarray, shape (r, p) or, with the thresholds, (r, P)
     vcov : ndarray
         Of the coefficients that C has columns for.
@@ -74,12 +74,12 @@ def known_errors(fit: Fit | GlmmFit, C: FloatArray, vcov: FloatArray) -> FloatAr
     return np.where(unknown(fit, C), np.nan, errors)
 
 
-def coefficient_estimates(fit: Fit | GlmmFit) -> FloatArray:
+def coefficient_estimates(fit: Fit) -> FloatArray:
     """Fixed effects, with +inf, -inf and NaN for those without a finite estimate, shape (p,)."""
-    return fit.beta if isinstance(fit, Fit) else fit.beta_estimates
+    return fit.beta_estimates
 
 
-def limit_mean(fit: GlmmFit, limits: FloatArray) -> FloatArray:
+def limit_mean(fit: GeneralisedFit, limits: FloatArray) -> FloatArray:
     """The mean that is approached as eta goes to +inf or -inf; NaN for other limits, shape of limits."""
     low, high = (np.nan if end is None else end for end in fit.family.link.ends)
     return np.where(limits == np.inf, high, np.where(limits == -np.inf, low, np.nan))
@@ -107,12 +107,12 @@ def warn_rows(recession: Recession, limits: FloatArray, interval: bool, stacklev
         )
 
 
-def warn_unknown(fit: Fit | GlmmFit, C: FloatArray, what: str, stacklevel: int = 3) -> bool:
+def warn_unknown(fit: Fit, C: FloatArray, what: str, stacklevel: int = 3) -> bool:
     """Whether some row of C has no finite estimate; warns if so.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     C : ndarray, shape (r, p)
     what : str
         What does not exist for that reason, as in "a Wald test".

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
 from lme4py.inference.estimates.limits import coefficient_estimates
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def known_columns(fit: Fit, blocks: tuple[FloatArray, ...]) -> tuple[FloatArray,
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     blocks : tuple of ndarray, each (J, k)
         Modes, or their standard deviations.
     """
@@ -47,13 +47,13 @@ def conditional_sds(fit: Fit, include_fixed: bool = False) -> Frames:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     include_fixed : bool
         Count the uncertainty of the fixed effects too.
     """
-    from lme4py.inference.estimates.modes import conditional_covariances
+    from lme4py.fits.kinds import model_of
 
-    blocks = conditional_covariances(fit, include_fixed=include_fixed)
+    blocks = model_of(fit).conditional_covariances(include_fixed=include_fixed)
     sds = tuple(np.sqrt(np.diagonal(block, axis1=1, axis2=2)) for block in blocks)
     return _frames(fit, known_columns(fit, sds))
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lme4py.errors import Lme4Error
+from lme4py.fits.derived import derived
 from lme4py.inference.diagnostics.residuals import residual_values
-from lme4py.inference.uncertainty.derivatives import remembered
 
 if TYPE_CHECKING:
-    from lme4py.fits.generalised import GlmmFit
-    from lme4py.fits.linear import Fit
+    from lme4py.fits.base import Fit
     from lme4py.inference.lrt.lrt import LRTestResult
 
 __all__ = ["RowSummary", "no_random_test", "row_summary"]
@@ -38,18 +37,14 @@ class RowSummary:
     weight_range: tuple[float, float] | None
 
 
-def row_summary(fit: Fit | GlmmFit) -> RowSummary:
+@derived
+def row_summary(fit: Fit) -> RowSummary:
     """The numbers, computed once for each fit.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     """
-    anything: Any = fit
-    return remembered(anything, "_row_summary", _row_summary)
-
-
-def _row_summary(fit: Fit) -> RowSummary:
     rows = {}
     for term in fit.design.terms:
         counts = np.bincount(term.codes, minlength=term.n_levels)
@@ -59,30 +54,25 @@ def _row_summary(fit: Fit) -> RowSummary:
     return RowSummary(_quartiles(fit), rows, limits)
 
 
-def _quartiles(fit: Any) -> tuple[float, ...] | None:
-    family = getattr(fit, "family", None)
-    if family is not None and family.has_thresholds:
+def _quartiles(fit: Fit) -> tuple[float, ...] | None:
+    if fit.family.has_thresholds:
         return None
     found = np.quantile(residual_values(fit, "scaled"), [0.0, 0.25, 0.5, 0.75, 1.0])
     return tuple(float(value) for value in found)
 
 
-def no_random_test(fit: Fit | GlmmFit) -> LRTestResult | None:
+@derived
+def no_random_test(fit: Fit) -> LRTestResult | None:
     """The likelihood-ratio test against the model without random effects, computed once for each fit.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
 
     Returns
     -------
     LRTestResult, or None where there is no such test
     """
-    anything: Any = fit
-    return remembered(anything, "_no_random_test", _no_random_test)
-
-
-def _no_random_test(fit: Any) -> LRTestResult | None:
     from lme4py.inference.lrt.lrt import lrtest
 
     try:

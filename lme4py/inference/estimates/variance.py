@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.design.design import RandomTerm
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.parameters import has_correlations, term_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "VarianceEntry",
     "correlations",
-    "has_correlations",
-    "term_labels",
     "var_corr",
     "variance_components",
     "variance_entries",
@@ -53,17 +51,6 @@ class VarianceEntry:
     sdcor: float
 
 
-def term_labels(terms: tuple[RandomTerm, ...]) -> list[str]:
-    """Label of each term: its factor, numbered from the second term of a factor on (as lme4)."""
-    seen: dict[str, int] = {}
-    labels = []
-    for term in terms:
-        count = seen.get(term.group, 0)
-        labels.append(term.group if count == 0 else f"{term.group}.{count}")
-        seen[term.group] = count + 1
-    return labels
-
-
 def correlations(covariance: FloatArray) -> FloatArray:
     """Correlation matrix, shape (k, k); NaN where a variance is zero."""
     sd = np.sqrt(np.diag(covariance))
@@ -71,11 +58,6 @@ def correlations(covariance: FloatArray) -> FloatArray:
         # Rounding may leave a correlation of a singular matrix just outside its range.
         corr: FloatArray = np.clip(covariance / np.outer(sd, sd), -1.0, 1.0)
     return corr
-
-
-def has_correlations(term: RandomTerm) -> bool:
-    """True where the covariances of the term are parameters, not zeros by definition."""
-    return term.structure in ("unstructured", "exchangeable") and term.n_columns > 1
 
 
 def variance_entries(fit: Fit) -> Iterator[VarianceEntry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lme4py.errors import OptionError
-from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.generalised.fit import GeneralisedFit
 
 __all__ = ["check_families", "differ_in_dispersion"]
 
@@ -15,19 +15,19 @@ def differ_in_dispersion(restricted: Any, full: Any) -> bool:
 
     Parameters
     ----------
-    restricted, full : Fit or GlmmFit
+    restricted, full : Fit
     """
-    if not isinstance(restricted, GlmmFit) or not isinstance(full, GlmmFit):
+    if not isinstance(restricted, GeneralisedFit) or not isinstance(full, GeneralisedFit):
         return False
     return full.family.extends(restricted.family)
 
 
-def check_families(restricted: GlmmFit, full: GlmmFit) -> None:
+def check_families(restricted: GeneralisedFit, full: GeneralisedFit) -> None:
     """Refuse models whose likelihoods are not of one kind.
 
     Parameters
     ----------
-    restricted, full : GlmmFit
+    restricted, full : GeneralisedFit
 
     Raises
     ------

@@ -11,13 +11,13 @@ from lme4py.chunks import chunk
 from lme4py.engine.linear.criterion import Problem, make_problem
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Error
-from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.no_random import PlainFit, fit_plain
+from lme4py.fits.generalised.refit import new_response, refit_estimates
+from lme4py.fits.generalised.simulate import GlmmSimulator
 from lme4py.inference.lrt.mixture import cone_information
 from lme4py.inference.lrt.nesting import Embedding
-from lme4py.inference.lrt.no_random import PlainFit, fit_plain
-from lme4py.inference.refits.generalised_batch import can_batch_glmm, solve_responses
-from lme4py.inference.refits.generalised_refit import new_response, refit_estimates
-from lme4py.inference.refits.generalised_simulate import GlmmSimulator
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["glmm_bootstrap_ratios", "glmm_cone_information"]
@@ -28,7 +28,9 @@ _LEAST_WEIGHT = 1e-10
 _CHUNK_NUMBERS, _CHUNK = chunk(200_000, 4000), chunk(500)
 
 
-def glmm_cone_information(full: GlmmFit, restricted: GlmmFit | PlainFit, embedding: Embedding) -> FloatArray:
+def glmm_cone_information(
+    full: GeneralisedFit, restricted: GeneralisedFit | PlainFit, embedding: Embedding
+) -> FloatArray:
     """Information in the elements of the cones' blocks: that of the working linear model at the restricted estimates.
 
     The working response has the variance W^-1 + Z Sigma Z', W the expected weights (Lin 1997, Biometrika 84:309). The
@@ -36,8 +38,8 @@ def glmm_cone_information(full: GlmmFit, restricted: GlmmFit | PlainFit, embeddi
 
     Parameters
     ----------
-    full : GlmmFit
-    restricted : GlmmFit or PlainFit
+    full : GeneralisedFit
+    restricted : GeneralisedFit or PlainFit
     embedding : Embedding
         The restricted model in the full one.
     """
@@ -45,7 +47,7 @@ def glmm_cone_information(full: GlmmFit, restricted: GlmmFit | PlainFit, embeddi
     return cone_information(problem, embedding, False, scale_is_known=not full.family.n_dispersion)
 
 
-def _working_problem(full: GlmmFit, restricted: GlmmFit | PlainFit) -> Problem:
+def _working_problem(full: GeneralisedFit, restricted: GeneralisedFit | PlainFit) -> Problem:
     rows = full.family.derivatives(full.data, restricted.linear_predictor, restricted.lam, 3, expected=True)
     w = rows.w_exp if rows.w_exp is not None else rows.w_work
     w = np.maximum(w, _LEAST_WEIGHT * float(w.max()))
@@ -57,7 +59,7 @@ def _working_problem(full: GlmmFit, restricted: GlmmFit | PlainFit) -> Problem:
     return make_problem(working.with_predictor(X=one, names=("Intercept",), offset=None, alias=None))
 
 
-def _plain_source(full: GlmmFit, plain: PlainFit, X: FloatArray) -> GlmmFit:
+def _plain_source(full: GeneralisedFit, plain: PlainFit, X: FloatArray) -> GeneralisedFit:
     """The full fit with the estimates of the model without random effects."""
     inside = plain.x[: plain.problem.n_fixed]
     lam = plain.problem.user_nuisance(inside, plain.lam)
@@ -73,16 +75,16 @@ def _plain_source(full: GlmmFit, plain: PlainFit, X: FloatArray) -> GlmmFit:
 
 
 def glmm_bootstrap_ratios(
-    restricted: GlmmFit | PlainFit, X: FloatArray, full: GlmmFit, n_sim: int, seed: int | None
+    restricted: GeneralisedFit | PlainFit, X: FloatArray, full: GeneralisedFit, n_sim: int, seed: int | None
 ) -> tuple[FloatArray, int]:
     """Likelihood ratios of responses simulated from the restricted model, and how many could not be fitted.
 
     Parameters
     ----------
-    restricted : GlmmFit or PlainFit
+    restricted : GeneralisedFit or PlainFit
     X : ndarray, shape (n, p)
         Fixed effects of the restricted model, on the user's scale.
-    full : GlmmFit
+    full : GeneralisedFit
     n_sim : int
     seed : int or None
 
@@ -109,7 +111,7 @@ def glmm_bootstrap_ratios(
     return np.maximum(ratios, 0.0), n_sim - ratios.size
 
 
-def _mixed(fit: GlmmFit, Y: FloatArray, why: list[str]) -> FloatArray:
+def _mixed(fit: GeneralisedFit, Y: FloatArray, why: list[str]) -> FloatArray:
     """Minima of the criterion for responses (n, B); NaN where a response cannot be fitted."""
     values = np.full(Y.shape[1], np.nan)
     if can_batch_glmm(fit):
@@ -119,7 +121,7 @@ def _mixed(fit: GlmmFit, Y: FloatArray, why: list[str]) -> FloatArray:
     return _one_by_one(values, Y, lambda y: refit_estimates(fit, y).criterion, why)
 
 
-def _plain(full: GlmmFit, plain: PlainFit, Y: FloatArray, why: list[str]) -> FloatArray:
+def _plain(full: GeneralisedFit, plain: PlainFit, Y: FloatArray, why: list[str]) -> FloatArray:
     def criterion(y: FloatArray) -> float:
         return fit_plain(replace(plain.problem, data=new_response(full, y)), plain.x).criterion
 

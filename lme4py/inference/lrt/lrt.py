@@ -13,15 +13,15 @@ from lme4py.design.design import Design
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.no_random import PlainFit, plain_fit
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.linear.refit import refit_ml
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
 from lme4py.inference.lrt.generalised import glmm_bootstrap_ratios, glmm_cone_information
 from lme4py.inference.lrt.mixture import Mixture, cone_information, cone_mixture, dispersion_mixture
 from lme4py.inference.lrt.nesting import Embedding, embed, same_span, spans
-from lme4py.inference.lrt.no_random import PlainFit, plain_fit
 from lme4py.inference.lrt.simulation import bootstrap_ratios, exact_ratios
-from lme4py.inference.refits.refit import refit_ml
 from lme4py.inference.refits.simulate import check_count, check_seed
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
@@ -167,7 +167,7 @@ def lrtest(
     embedding = _check_nested(small, large)
     chi2 = _statistic(small, large)
     if method != "asymptotic":
-        count = (10_000 if isinstance(large.fit, Fit) else 1_000) if n_sim is None else n_sim
+        count = (10_000 if isinstance(large.fit, LinearFit) else 1_000) if n_sim is None else n_sim
         return _simulated(small, large, chi2, df, method, check_count("n_sim", count, 100), check_seed(seed))
     mixture = _mixture(small, large, embedding, df, boundary)
     return LRTestResult(
@@ -194,7 +194,7 @@ def _linear(result: Any, large: _Model) -> _Model:
     fit = large.fit
     design = large.design
     X = design.X
-    if isinstance(fit, GlmmFit):
+    if isinstance(fit, GeneralisedFit):
         return _generalised_linear(result, large, fit)
     if result is not None:
         endog, exog = np.asarray(result.model.endog), np.asarray(result.model.exog)
@@ -209,7 +209,7 @@ def _linear(result: Any, large: _Model) -> _Model:
     return _Model(design, X, fit.reml, _ols_log_likelihood(design, X), rank + 1, None)
 
 
-def _generalised_linear(result: Any, large: _Model, fit: GlmmFit) -> _Model:
+def _generalised_linear(result: Any, large: _Model, fit: GeneralisedFit) -> _Model:
     """The generalised linear model without random effects."""
     X = large.design.X
     if result is not None:
@@ -221,7 +221,7 @@ def _generalised_linear(result: Any, large: _Model, fit: GlmmFit) -> _Model:
     return _Model(large.design, X, False, -0.5 * plain.criterion, rank + fit.family.n_nuisance, None, plain)
 
 
-def _foreign_columns(result: Any, fit: GlmmFit) -> FloatArray:
+def _foreign_columns(result: Any, fit: GeneralisedFit) -> FloatArray:
     """Fixed effects of a model fitted by statsmodels, after a check of its response and family."""
     endog, exog = np.asarray(result.model.endog), np.asarray(result.model.exog, dtype=np.float64)
     y = fit.data.y if fit.data.trials is None else fit.data.y / np.maximum(fit.data.n_trials, 1.0)
@@ -279,12 +279,12 @@ def _check_same_method(small: _Model, large: _Model) -> None:
         )
     if not small.has_random:
         return
-    if isinstance(small.fit, Fit) != isinstance(large.fit, Fit):
+    if isinstance(small.fit, LinearFit) != isinstance(large.fit, LinearFit):
         raise OptionError(
             "one model is a linear mixed model and the other a generalised one: their likelihoods cannot be compared; "
             "fit both by the same function."
         )
-    if isinstance(large.fit, GlmmFit):
+    if isinstance(large.fit, GeneralisedFit):
         check_families(small.fit, large.fit)
         _check_thresholds(small.fit, large.fit)
 
@@ -328,7 +328,7 @@ def _check_nested(small: _Model, large: _Model) -> Embedding:
         )
     covariances: tuple[FloatArray, ...] = ()
     if small.has_random:
-        scale = float(getattr(small.fit, "sigma", 1.0)) ** 2 if isinstance(small.fit, Fit) else 1.0
+        scale = float(getattr(small.fit, "sigma", 1.0)) ** 2 if isinstance(small.fit, LinearFit) else 1.0
         covariances = tuple(cov / scale for cov in small.fit.covariances)
     found = embed(large.design, small.design if small.has_random else None, covariances)
     if found is None:
@@ -369,7 +369,7 @@ def _mixture(small: _Model, large: _Model, embedding: Embedding, df: int, bounda
 
     def information() -> FloatArray:
         with limited_threads(large.design):
-            if isinstance(fit, Fit):
+            if isinstance(fit, LinearFit):
                 return cone_information(fit.problem, embedding, large.reml)
             return glmm_cone_information(fit, small.fit if small.plain is None else small.plain, embedding)
 
@@ -385,7 +385,7 @@ def _mixture(small: _Model, large: _Model, embedding: Embedding, df: int, bounda
 def _simulated(
     small: _Model, large: _Model, chi2: float, df: int, method: str, n_sim: int, seed: int | None
 ) -> LRTestResult:
-    if not isinstance(large.fit, Fit):
+    if not isinstance(large.fit, LinearFit):
         return _simulated_glmm(small, large, chi2, df, method, n_sim, seed)
     with limited_threads(large.design):
         if method == "exact":

@@ -11,8 +11,8 @@ from scipy import special
 
 from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design, RandomTerm
-from lme4py.fits.generalised import GlmmFit, fit_like
-from lme4py.fits.linear import Fit, lmm_fit
+from lme4py.fits.base import Fit
+from lme4py.fits.kinds import model_of
 from lme4py.inference.lrt.lrt import lrtest
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["ranova"]
 
 
-def ranova(fit: Fit | GlmmFit) -> pd.DataFrame:
+def ranova(fit: Fit) -> pd.DataFrame:
     """Likelihood-ratio tests of leaving out each random effect, by the method of the fit (REML or ML).
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
 
     Returns
     -------
@@ -49,15 +49,12 @@ def ranova(fit: Fit | GlmmFit) -> pd.DataFrame:
     return printed(table, note="p_value takes the boundary into account.", hidden=["p_chi2"])
 
 
-def _refitted(full: Fit | GlmmFit, terms: tuple[RandomTerm, ...]) -> Fit | GlmmFit:
+def _refitted(full: Fit, terms: tuple[RandomTerm, ...]) -> Fit:
     """The same model with other random effects."""
-    design = full.design.with_predictor(terms=terms)
-    if isinstance(full, GlmmFit):
-        return fit_like(full, design)
-    return lmm_fit(design, full.reml)
+    return model_of(full).like(full.design.with_predictor(terms=terms))
 
 
-def _row(reduced: Fit | GlmmFit | None, full: Fit | GlmmFit) -> dict[str, float]:
+def _row(reduced: Fit | None, full: Fit) -> dict[str, float]:
     if reduced is not None and _rank(reduced) == _rank(full):
         # The other terms describe all that this one does: there is nothing to test.
         own = {"npar": reduced.n_params, "logLik": reduced.log_likelihood}
@@ -75,7 +72,7 @@ def _row(reduced: Fit | GlmmFit | None, full: Fit | GlmmFit) -> dict[str, float]
     }
 
 
-def _rank(fit: Fit | GlmmFit) -> int:
+def _rank(fit: Fit) -> int:
     """Number of parameters that the design determines."""
     return fit.n_params - fit.identification.n_redundant
 

@@ -12,10 +12,10 @@ from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DesignError
-from lme4py.fits.linear import Fit
-from lme4py.inference.refits.batch import BatchSolver, can_batch
-from lme4py.inference.refits.refit import Responses, random_start
-from lme4py.inference.refits.simulate import Simulator
+from lme4py.fits.linear.batch import BatchSolver, can_batch
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.linear.refit import Responses, random_start
+from lme4py.fits.linear.simulate import Simulator
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["bootstrap_ratios", "exact_ratios"]
@@ -27,16 +27,18 @@ _GRID = 200
 _MOST_EFFECTS = 3000
 
 
-def bootstrap_ratios(restricted: Fit | None, X: FloatArray, full: Fit, n_sim: int, seed: int | None) -> FloatArray:
+def bootstrap_ratios(
+    restricted: LinearFit | None, X: FloatArray, full: LinearFit, n_sim: int, seed: int | None
+) -> FloatArray:
     """Likelihood ratios of responses simulated from the restricted model, shape (n_sim,).
 
     Parameters
     ----------
-    restricted : Fit or None
+    restricted : LinearFit or None
         None is a linear model.
     X : ndarray, shape (n, p)
         Fixed effects of the restricted model.
-    full : Fit
+    full : LinearFit
     n_sim : int
     seed : int or None
     """
@@ -53,7 +55,7 @@ def bootstrap_ratios(restricted: Fit | None, X: FloatArray, full: Fit, n_sim: in
     return np.concatenate(out)
 
 
-def _linear_source(full: Fit, X: FloatArray) -> Fit:
+def _linear_source(full: LinearFit, X: FloatArray) -> LinearFit:
     """The full fit with the fitted values and the residual variance of the linear model."""
     design = full.design
     offset = np.zeros(design.n_obs) if design.offset is None else design.offset
@@ -65,7 +67,7 @@ def _linear_source(full: Fit, X: FloatArray) -> Fit:
     return replace(full, fitted=fitted, sigma=float(np.sqrt(rest @ rest / df)))
 
 
-def _criteria(fit: Fit, Y: FloatArray) -> FloatArray:
+def _criteria(fit: LinearFit, Y: FloatArray) -> FloatArray:
     """Minima of the criterion for responses (n, B)."""
     responses = Responses(fit)
     Zy, Xy, yy = responses.products(Y)
@@ -82,7 +84,7 @@ def _criteria(fit: Fit, Y: FloatArray) -> FloatArray:
     return values
 
 
-def _ols_criteria(full: Fit, X: FloatArray, Y: FloatArray) -> FloatArray:
+def _ols_criteria(full: LinearFit, X: FloatArray, Y: FloatArray) -> FloatArray:
     """Criteria of the linear model for responses (n, B)."""
     design, problem = full.design, full.problem
     criterion = Criterion(problem, full.reml)
@@ -100,7 +102,7 @@ def _ols_criteria(full: Fit, X: FloatArray, Y: FloatArray) -> FloatArray:
     return values
 
 
-def exact_ratios(full: Fit, n_sim: int, seed: int | None) -> FloatArray:
+def exact_ratios(full: LinearFit, n_sim: int, seed: int | None) -> FloatArray:
     """Draws of the (restricted) likelihood ratio of the only variance against zero, shape (n_sim,).
 
     With mu_s the eigenvalues of Z'PZ (P the projection off X), xi_s those of Z'WZ, and w_s normal,
@@ -112,7 +114,7 @@ def exact_ratios(full: Fit, n_sim: int, seed: int | None) -> FloatArray:
 
     Parameters
     ----------
-    full : Fit
+    full : LinearFit
     n_sim : int
     seed : int or None
     """

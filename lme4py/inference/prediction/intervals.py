@@ -24,20 +24,20 @@ from lme4py.design.given import Given, number_column, positive_weights
 from lme4py.design.recipe import new_response, new_weights
 from lme4py.errors import DataError, OptionError
 from lme4py.families.response import ResponseData
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import check_ddf, constant_df, quantile
 from lme4py.inference.prediction.averages import averaged_mean
 from lme4py.inference.prediction.predict import linear_predictor, random_variance, variance_slopes
 from lme4py.inference.prediction.predictor_error import predictor_error
-from lme4py.inference.prediction.rows import Rows
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["limits"]
 
 
 def limits(
-    fit: Fit | GlmmFit,
+    fit: Fit,
     rows: Rows,
     whole: BoolArray,
     interval: str,
@@ -51,7 +51,7 @@ def limits(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     rows : Rows
         Complete rows with the columns of all terms.
     whole : ndarray of bool
@@ -69,15 +69,15 @@ def limits(
     eta = linear_predictor(fit, rows)
     if interval == "prediction":
         return _observations(fit, rows, whole, eta, alpha, weights, ddf)
-    if isinstance(fit, GlmmFit) and average and type == "response":
+    if isinstance(fit, GeneralisedFit) and average and type == "response":
         return _averaged(fit, rows, eta, float(quantile(alpha, constant_df(fit, ddf))))
     half = predictor_error(fit, rows, ddf=ddf).half(alpha)
-    if not isinstance(fit, GlmmFit) or type == "linear":
+    if not isinstance(fit, GeneralisedFit) or type == "linear":
         return [eta - half, eta + half]
     return _means(fit, eta - half, eta + half)
 
 
-def _means(fit: GlmmFit, low: FloatArray, high: FloatArray) -> list[FloatArray]:
+def _means(fit: GeneralisedFit, low: FloatArray, high: FloatArray) -> list[FloatArray]:
     """Means between two linear predictors: their limits, whichever way the link goes."""
     ends = np.stack([fit.family.link.edge_mean(low), fit.family.link.edge_mean(high)])
     lower, upper = ends.min(axis=0), ends.max(axis=0)
@@ -87,7 +87,7 @@ def _means(fit: GlmmFit, low: FloatArray, high: FloatArray) -> list[FloatArray]:
     return [lower, upper]
 
 
-def _averaged(fit: GlmmFit, rows: Rows, eta: FloatArray, half: float) -> list[FloatArray]:
+def _averaged(fit: GeneralisedFit, rows: Rows, eta: FloatArray, half: float) -> list[FloatArray]:
     """The delta method for g(E g^-1(eta + z'b)) in (theta, beta).
 
     The gradient in theta is dm/dv d(z'Sigma z)/dtheta with the variance v = z'Sigma z.
@@ -108,7 +108,7 @@ def _averaged(fit: GlmmFit, rows: Rows, eta: FloatArray, half: float) -> list[Fl
 
 
 def _observations(
-    fit: Fit | GlmmFit,
+    fit: Fit,
     rows: Rows,
     whole: BoolArray,
     eta: FloatArray,
@@ -116,7 +116,7 @@ def _observations(
     weights: str | ArrayLike | None,
     ddf: str | None,
 ) -> list[FloatArray]:
-    if isinstance(fit, GlmmFit):
+    if isinstance(fit, GeneralisedFit):
         from lme4py.inference.prediction.response_quantiles import mixed_quantiles
 
         _only_normal(ddf)
@@ -136,7 +136,9 @@ def _only_normal(ddf: str | None) -> None:
         )
 
 
-def _row_data(fit: GlmmFit, frame: Frame | None, whole: BoolArray, weights: str | ArrayLike | None) -> ResponseData:
+def _row_data(
+    fit: GeneralisedFit, frame: Frame | None, whole: BoolArray, weights: str | ArrayLike | None
+) -> ResponseData:
     """What the distribution of new observations needs to know beside their means."""
     if frame is None:
         return fit.data
@@ -148,7 +150,7 @@ def _row_data(fit: GlmmFit, frame: Frame | None, whole: BoolArray, weights: str 
     return ResponseData(np.zeros(n), None, np.broadcast_to(_weights(fit, frame, whole, weights), (n,)))
 
 
-def _trials(fit: GlmmFit, frame: Frame, whole: BoolArray, weights: str | ArrayLike | None) -> FloatArray | None:
+def _trials(fit: GeneralisedFit, frame: Frame, whole: BoolArray, weights: str | ArrayLike | None) -> FloatArray | None:
     """Numbers of trials of new rows; None where each has one."""
     if fit.data.trials is None and weights is None:
         return None
@@ -169,9 +171,7 @@ def _trials(fit: GlmmFit, frame: Frame, whole: BoolArray, weights: str | ArrayLi
     return np.asarray(trials, dtype=np.float64)
 
 
-def _weights(
-    fit: Fit | GlmmFit, frame: Frame | None, whole: BoolArray, weights: str | ArrayLike | None
-) -> FloatArray | float:
+def _weights(fit: Fit, frame: Frame | None, whole: BoolArray, weights: str | ArrayLike | None) -> FloatArray | float:
     """Prior weights of the rows to predict; 1 where the model has none."""
     if frame is None:
         return 1.0 if fit.design.weights is None else fit.design.weights

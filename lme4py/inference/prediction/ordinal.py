@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike
 from lme4py.data.frame import read_frame
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.ordinal import Ordinal
-from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.estimates.limits import known_errors, masked, warn_rows
 from lme4py.inference.prediction.averages import average_over
-from lme4py.inference.prediction.rows import Rows, chosen_terms, make_rows, padded, report_unseen
+from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ NO_OBSERVATION = (
 )
 
 
-def family_of(fit: GlmmFit) -> Ordinal:
+def family_of(fit: GeneralisedFit) -> Ordinal:
     """The family of an ordinal fit."""
     if not isinstance(fit.family, Ordinal):
         raise OptionError(f"this needs a model of ordered categories (clmm), and this model is {fit.family.name}.")
@@ -51,7 +52,7 @@ def family_of(fit: GlmmFit) -> Ordinal:
 
 
 def predict_categories(
-    fit: GlmmFit,
+    fit: GeneralisedFit,
     data: Any = None,
     include_random: bool | str | Iterable[str] = True,
     type: str = "prob",
@@ -65,7 +66,7 @@ def predict_categories(
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
         Of ordered categories.
     data : data frame, optional
         New data; None predicts the rows that were fitted. The response is not needed.
@@ -131,7 +132,7 @@ def predict_categories(
 
 
 def probabilities_at_limits(
-    fit: GlmmFit, rows: Rows, parts: list[FloatArray], average: bool, cumulative: bool
+    fit: GeneralisedFit, rows: Rows, parts: list[FloatArray], average: bool, cumulative: bool
 ) -> list[FloatArray]:
     """Probabilities beside thresholds whose distance from eta is not finite: their limits, without intervals."""
     if fit.recession is None:
@@ -165,7 +166,7 @@ def _check_interval(interval: object, type: str) -> None:
         raise OptionError("the most probable category has no limits; use type='prob' with interval='confidence'.")
 
 
-def _by_category(fit: GlmmFit, table: FloatArray, index: pd.Index[Any]) -> pd.DataFrame:
+def _by_category(fit: GeneralisedFit, table: FloatArray, index: pd.Index[Any]) -> pd.DataFrame:
     """A column for each category; of three numbers each, (n, K, 3), a pair of levels (category, number)."""
     import pandas as pd
 
@@ -176,7 +177,7 @@ def _by_category(fit: GlmmFit, table: FloatArray, index: pd.Index[Any]) -> pd.Da
     return pd.DataFrame(table.reshape(len(table), -1), index=index, columns=columns)
 
 
-def _most_probable(fit: GlmmFit, table: FloatArray, index: pd.Index[Any]) -> pd.Series[Any]:
+def _most_probable(fit: GeneralisedFit, table: FloatArray, index: pd.Index[Any]) -> pd.Series[Any]:
     import pandas as pd
 
     missing = np.isnan(table).any(axis=1)
@@ -186,12 +187,14 @@ def _most_probable(fit: GlmmFit, table: FloatArray, index: pd.Index[Any]) -> pd.
     return pd.Series(values, index=index, name="predicted")
 
 
-def category_probabilities(fit: GlmmFit, rows: Any, average: bool = False, cumulative: bool = False) -> FloatArray:
+def category_probabilities(
+    fit: GeneralisedFit, rows: Any, average: bool = False, cumulative: bool = False
+) -> FloatArray:
     """P(Y = k), or P(Y <= k), of complete rows, shape (n, K).
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     rows : Rows
         With the columns of all terms when `average`.
     average : bool
@@ -213,12 +216,12 @@ def category_probabilities(fit: GlmmFit, rows: Any, average: bool = False, cumul
     return average_over(table, family.link, eta, np.sqrt(random_variance(fit, rows)))
 
 
-def ordinal_residuals(fit: GlmmFit, type: str = "deviance") -> FloatArray:
+def ordinal_residuals(fit: GeneralisedFit, type: str = "deviance") -> FloatArray:
     """Residuals of the rows used, shape (n,), conditional on the modes of the random effects.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     type : {"deviance", "probability", "score"}
         "probability": P(Y < y) - P(Y > y), the probability-scale residual (Shepherd, Li & Liu 2016, Can. J. Stat.
         44:463), in -1 .. 1 and of mean 0 in the model. "deviance": the root of -2 w log P(Y = y), with the sign of
@@ -254,41 +257,41 @@ def ordinal_residuals(fit: GlmmFit, type: str = "deviance") -> FloatArray:
     return signed
 
 
-def thresholds(fit: GlmmFit) -> pd.Series[float]:
+def thresholds(fit: GeneralisedFit) -> pd.Series[float]:
     """Thresholds under their names.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     """
     return _named(fit, fit.threshold_estimates, "threshold")
 
 
-def thresholds_se(fit: GlmmFit) -> pd.Series[float]:
+def thresholds_se(fit: GeneralisedFit) -> pd.Series[float]:
     """Standard errors of the thresholds.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     """
     return _named(fit, fit.threshold_se, "std_error")
 
 
-def _named(fit: GlmmFit, values: FloatArray | None, name: str) -> pd.Series[float]:
+def _named(fit: GeneralisedFit, values: FloatArray | None, name: str) -> pd.Series[float]:
     import pandas as pd
 
     family_of(fit)
     return pd.Series(values, index=pd.Index(list(fit.threshold_names), name="term"), name=name, copy=True)
 
 
-def threshold_parameters(fit: GlmmFit) -> pd.DataFrame:
+def threshold_parameters(fit: GeneralisedFit) -> pd.DataFrame:
     """The free parameters of the thresholds, as R's clmm prints them: estimate and std_error.
 
     The thresholds themselves where these are "flexible"; else central.1, spacing.1 and the like.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     """
     import pandas as pd
 

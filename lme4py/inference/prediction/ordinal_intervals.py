@@ -4,7 +4,7 @@ A category is the event low < latent <= high, a cumulative probability one with 
 event is what lies below and what lies above it. The logit of a probability, log P(event) - log P(complement), is a
 function of the linear predictor eta and the thresholds low and high, and its derivatives come from those of
 log-probabilities, so that nothing cancels or underflows in the tails. Its error has the joint covariance of eta and
-the thresholds: with conditional modes that of Henderson's equations (`lme4py.inference.prediction.joint_variance`),
+the thresholds: with conditional modes that of Henderson's equations (`lme4py.fits.joint`),
 with probabilities averaged over the random effects that of (theta, beta, thresholds). Limits that are normal on the
 logit scale stay between 0 and 1 (Fox & Hong 2009, J. Stat. Softw. 32(1)).
 """
@@ -18,12 +18,12 @@ from scipy import special
 
 from lme4py.chunks import chunk
 from lme4py.families.interval_rows import Intervals, make_intervals, row_parts
-from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.kinds import model_of
+from lme4py.fits.rows import Rows
 from lme4py.inference.prediction.averages import normal_rule
-from lme4py.inference.prediction.joint_variance import joint_variance
 from lme4py.inference.prediction.ordinal import family_of
 from lme4py.inference.prediction.predict import included_variance, linear_predictor, random_variance, variance_slopes
-from lme4py.inference.prediction.rows import Rows
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["probability_limits"]
@@ -33,13 +33,13 @@ _CHUNK = chunk(400_000)
 
 
 def probability_limits(
-    fit: GlmmFit, rows: Rows, z: float, average: bool = False, cumulative: bool = False
+    fit: GeneralisedFit, rows: Rows, z: float, average: bool = False, cumulative: bool = False
 ) -> tuple[FloatArray, FloatArray]:
     """Lower and upper limits of P(Y = k), or of P(Y <= k), each (n, K).
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
         Of ordered categories.
     rows : Rows
         Complete rows; with the columns of all terms when `average`.
@@ -75,12 +75,12 @@ def _within(logit: FloatArray, end: float) -> FloatArray:
 # --- the joint covariance of the quantities that probabilities depend on ----------------------------------------
 
 
-def _covariance(fit: GlmmFit, rows: Rows) -> FloatArray:
+def _covariance(fit: GeneralisedFit, rows: Rows) -> FloatArray:
     """Of the errors of eta (first), and of the thresholds, shape (n, K, K)."""
     p = fit.beta.size
     moved, random = rows.X, np.zeros(rows.n)
     if rows.codes:
-        moved, random = joint_variance(fit).parts(rows)
+        moved, random = model_of(fit).joint_variance().parts(rows)
     else:
         moved = np.hstack([moved, np.zeros((rows.n, len(fit.categories) - 1))])
     own = fit.parameter_vcov[fit.theta.size :, fit.theta.size :]
@@ -92,7 +92,7 @@ def _covariance(fit: GlmmFit, rows: Rows) -> FloatArray:
     return out
 
 
-def _averaged_covariance(fit: GlmmFit, rows: Rows) -> FloatArray:
+def _averaged_covariance(fit: GeneralisedFit, rows: Rows) -> FloatArray:
     """Of eta, the thresholds and (last) the variance of the random part, shape (n, K + 1, K + 1)."""
     m, p = fit.theta.size, fit.beta.size
     V, slopes = fit.parameter_vcov, variance_slopes(fit, rows)
@@ -122,7 +122,11 @@ class _Log:
 
 
 def _logits(
-    fit: GlmmFit, eta: FloatArray, variance: FloatArray | None, cumulative: bool, rule: tuple[FloatArray, FloatArray]
+    fit: GeneralisedFit,
+    eta: FloatArray,
+    variance: FloatArray | None,
+    cumulative: bool,
+    rule: tuple[FloatArray, FloatArray],
 ) -> tuple[FloatArray, FloatArray]:
     """Logits, (n, E), and their derivatives in eta, the thresholds and the variance, (n, E, K or K + 1)."""
     alpha = np.asarray(fit.thresholds)
@@ -166,7 +170,7 @@ def _nodes(
     return points[:, :, None], np.log(w)[:, None, None]
 
 
-def _total(fit: GlmmFit, pieces: list[Intervals], points: FloatArray, log_weights: FloatArray) -> _Log:
+def _total(fit: GeneralisedFit, pieces: list[Intervals], points: FloatArray, log_weights: FloatArray) -> _Log:
     """log of the sum over pieces and nodes; derivatives are averages with the shares of the sum as weights."""
     link = family_of(fit).link
     logs: list[list[FloatArray]] = []

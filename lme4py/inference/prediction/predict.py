@@ -13,12 +13,13 @@ from lme4py.data.column import Column
 from lme4py.data.frame import Frame, read_frame
 from lme4py.design.given import number_column
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.limits import limit_mean, recession_of, warn_rows
 from lme4py.inference.prediction.averages import averaged_mean
-from lme4py.inference.prediction.rows import Rows, chosen_terms, make_rows, on_data_index, padded, report_unseen
+from lme4py.inference.prediction.rows import chosen_terms, make_rows, on_data_index, padded, report_unseen
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ __all__ = [
 
 
 def predict(
-    fit: Fit | GlmmFit,
+    fit: Fit,
     data: Any = None,
     include_random: bool | str | Iterable[str] = True,
     type: str = "response",
@@ -52,7 +53,7 @@ def predict(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     data : data frame, optional
         New data with the columns of the formula; None predicts the rows that were fitted.
     include_random : bool, str or iterable of str
@@ -95,12 +96,12 @@ def predict(
     """
     import pandas as pd
 
-    if isinstance(fit, GlmmFit) and fit.categories and type != "linear":
+    if isinstance(fit, GeneralisedFit) and fit.categories and type != "linear":
         from lme4py.inference.prediction.ordinal import predict_categories
 
         return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset)
     _check(type, new_levels, interval)
-    if interval == "prediction" and isinstance(fit, GlmmFit):
+    if interval == "prediction" and isinstance(fit, GeneralisedFit):
         _check_observation(fit, type)
     level = chosen_alpha(fit, alpha)
     chosen = chosen_terms(fit, include_random)
@@ -127,12 +128,12 @@ def predict(
     return pd.DataFrame(table, index=index, columns=names)
 
 
-def offset_column(fit: Fit | GlmmFit, frame: Frame | None, offset: str | ArrayLike | None) -> Column | None:
+def offset_column(fit: Fit, frame: Frame | None, offset: str | ArrayLike | None) -> Column | None:
     """The `offset` argument of a prediction on the rows of new data; None where there is none.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     frame : Frame or None
     offset : str, number, array_like or None
     """
@@ -144,7 +145,7 @@ def offset_column(fit: Fit | GlmmFit, frame: Frame | None, offset: str | ArrayLi
     return number_column(offset, "offset", frame, recipe.functions, dict(recipe.state))
 
 
-def _check_observation(fit: GlmmFit, type: object) -> None:
+def _check_observation(fit: GeneralisedFit, type: object) -> None:
     if fit.categories:
         from lme4py.inference.prediction.ordinal import NO_OBSERVATION
 
@@ -167,23 +168,23 @@ def _check(type: object, new_levels: object, interval: object) -> None:
             raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}.{hint}")
 
 
-def _predicted(fit: Fit | GlmmFit, rows: Rows, own_terms: int | None, average: bool, type: str) -> FloatArray:
+def _predicted(fit: Fit, rows: Rows, own_terms: int | None, average: bool, type: str) -> FloatArray:
     if own_terms == len(fit.design.terms):
         # The numbers of the fit itself, without rounding on the way.
-        eta = fit.linear_predictor if isinstance(fit, GlmmFit) else fit.fitted
+        eta = fit.linear_predictor if isinstance(fit, GeneralisedFit) else fit.fitted
     else:
         eta = linear_predictor(fit, rows)
-    if not isinstance(fit, GlmmFit) or type == "linear":
+    if not isinstance(fit, GeneralisedFit) or type == "linear":
         return eta
     if average:
         return averaged_mean(fit.family.link, eta, random_variance(fit, rows)).f
     return fit.family.mean(eta)
 
 
-def at_limits(fit: Fit | GlmmFit, rows: Rows, parts: list[FloatArray], type: str) -> list[FloatArray]:
+def at_limits(fit: Fit, rows: Rows, parts: list[FloatArray], type: str) -> list[FloatArray]:
     """Predictions without a finite linear predictor: their limits, without an interval."""
     recession = recession_of(fit)
-    if recession is None or not isinstance(fit, GlmmFit):
+    if recession is None or not isinstance(fit, GeneralisedFit):
         return parts
     limits = recession.limits_of(rows.X)
     warn_rows(recession, limits, interval=len(parts) > 1)
@@ -192,7 +193,7 @@ def at_limits(fit: Fit | GlmmFit, rows: Rows, parts: list[FloatArray], type: str
     return [np.where(away, ends if i == 0 else np.nan, part) for i, part in enumerate(parts)]
 
 
-def linear_predictor(fit: Fit | GlmmFit, rows: Rows) -> FloatArray:
+def linear_predictor(fit: Fit, rows: Rows) -> FloatArray:
     """x'beta + offset plus the conditional modes of the terms that `rows` has groups for, shape (n,)."""
     eta: FloatArray = rows.X @ fit.beta + rows.offset
     for t, codes in rows.codes.items():
@@ -204,7 +205,7 @@ def linear_predictor(fit: Fit | GlmmFit, rows: Rows) -> FloatArray:
     return eta
 
 
-def random_variance(fit: Fit | GlmmFit, rows: Rows) -> FloatArray:
+def random_variance(fit: Fit, rows: Rows) -> FloatArray:
     """z'Sigma z summed over the terms without groups in `rows`, and over rows of unknown groups, shape (n,)."""
     total = np.zeros(rows.n)
     for t, Z in rows.values.items():
@@ -213,13 +214,13 @@ def random_variance(fit: Fit | GlmmFit, rows: Rows) -> FloatArray:
     return total
 
 
-def included_variance(fit: Fit | GlmmFit, rows: Rows) -> FloatArray:
+def included_variance(fit: Fit, rows: Rows) -> FloatArray:
     """z'Sigma z of the terms whose groups `rows` has, where a group is unknown, shape (n,)."""
     values = {t: Z for t, Z in rows.values.items() if t in rows.codes}
     return random_variance(fit, Rows(rows.X, rows.offset, values, rows.codes, rows.frame))
 
 
-def variance_slopes(fit: GlmmFit, rows: Rows) -> FloatArray:
+def variance_slopes(fit: GeneralisedFit, rows: Rows) -> FloatArray:
     """Derivatives of z'Sigma z, summed over all terms, in theta, shape (n, m)."""
     # From the design, which slim results have too.
     templates = Templates.of_terms(fit.design.terms).user

@@ -2,7 +2,7 @@
 
 * Fixed effects alone: x'V x, with the degrees of freedom that tests of x'beta have.
 * With random effects: the joint covariance of (beta^ - beta, b^ - b) of Henderson's mixed model equations, at the
-  estimated covariances (see `lme4py.inference.prediction.joint_variance`). The modes of a group that was not in the
+  estimated covariances (see `lme4py.fits.joint`). The modes of a group that was not in the
   data are zero with variance Sigma, which is the limit of a group with less and less data: z'Sigma z is added.
 * A new observation: the residual variance is added too.
 
@@ -13,18 +13,16 @@ function of these parameters, as McLean & Sanders (1988, Proc. Stat. Comp. Sect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.engine.threads import limited_threads
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.kinds import model_of
+from lme4py.fits.linear.derivatives import VarianceDerivatives
+from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import check_ddf, coefficient_method, constant_df, quantile
-from lme4py.inference.prediction.joint_variance import joint_variance
 from lme4py.inference.prediction.predict import included_variance, random_variance
-from lme4py.inference.prediction.rows import Rows
-from lme4py.inference.uncertainty.derivatives import Root, VarianceDerivatives, variance_derivatives
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["PredictorError", "predictor_error"]
@@ -50,13 +48,13 @@ class PredictorError:
 
 
 def predictor_error(
-    fit: Fit | GlmmFit, rows: Rows, *, new: bool = False, noise: FloatArray | None = None, ddf: str | None = None
+    fit: Fit, rows: Rows, *, new: bool = False, noise: FloatArray | None = None, ddf: str | None = None
 ) -> PredictorError:
     """Variance and degrees of freedom of the error of linear predictors.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     rows : Rows
         Complete rows.
     new : bool
@@ -67,18 +65,16 @@ def predictor_error(
         `default_ddf` of the fit when not given. Kenward and Roger's are defined for fixed effects; of everything else
         they are Satterthwaite's.
     """
-    if isinstance(fit, GlmmFit):
-        return PredictorError(_variance(fit, rows, new), np.broadcast_to(constant_df(fit, ddf), rows.n))
     if not (new or noise is not None or rows.codes):
         method = coefficient_method(fit, ddf)
         return _with_whole_df(_quadratic(rows.X, method.vcov), method.t_df(rows.X))
-    chosen = check_ddf(fit.default_ddf if ddf is None else ddf, linear=True)
+    chosen = check_ddf(fit.default_ddf if ddf is None else ddf, linear="satterthwaite" in fit.ddf_methods)
     variance = _variance(fit, rows, new) + (0.0 if noise is None else noise)
     if chosen in ("normal", "residual"):
         return PredictorError(variance, np.broadcast_to(constant_df(fit, chosen), rows.n))
     # Refuses where the fit has another covariance than the model's.
     coefficient_method(fit, "satterthwaite")
-    derivatives = variance_derivatives(fit)
+    derivatives = model_of(fit).variance_derivatives()
     gradient = _gradient(fit, derivatives, rows, new)
     # Every variance is proportional to sigma^2 when the others are relative to it.
     gradient[:, -1] = variance
@@ -95,8 +91,8 @@ def _quadratic(X: FloatArray, V: FloatArray) -> FloatArray:
     return variance
 
 
-def _variance(fit: Fit | GlmmFit, rows: Rows, new: bool) -> FloatArray:
-    known = joint_variance(fit).variance(rows) if rows.codes else _quadratic(rows.X, fit.vcov)
+def _variance(fit: Fit, rows: Rows, new: bool) -> FloatArray:
+    known = model_of(fit).joint_variance().variance(rows) if rows.codes else _quadratic(rows.X, fit.vcov)
     return known + (random_variance(fit, rows) if new else included_variance(fit, rows))
 
 
@@ -106,7 +102,7 @@ def _variance(fit: Fit | GlmmFit, rows: Rows, new: bool) -> FloatArray:
 def _gradient(fit: Fit, derivatives: VarianceDerivatives, rows: Rows, new: bool) -> FloatArray:
     """Derivatives of the variance in the roots of all covariance matrices, shape (n, s); the last column is unused."""
     known = (
-        _joint_gradient(fit, derivatives, rows)
+        model_of(fit).predictor_gradient(derivatives, rows)
         if rows.codes
         else np.einsum("np,spq,nq->ns", rows.X, derivatives.jacobian, rows.X)
     )
@@ -117,22 +113,3 @@ def _gradient(fit: Fit, derivatives: VarianceDerivatives, rows: Rows, new: bool)
         elif new:
             known = known + part
     return known
-
-
-def _joint_gradient(fit: Fit, derivatives: VarianceDerivatives, rows: Rows) -> FloatArray:
-    """Derivatives of the joint variance, (n, s), by the five-point rule."""
-    templates = fit.problem.templates
-    columns = []
-    for term, root in enumerate(derivatives.roots):
-        for D, step in zip(root.directions, root.steps, strict=True):
-
-            def moved(steps: float, term: int = term, root: Root = root, change: FloatArray = step * D) -> FloatArray:
-                theta = fit.theta_inside.copy()
-                value = root.value + steps * change
-                theta[templates.slices[term]] = templates.templates[term].theta_of_factor(value)
-                return joint_variance(replace(fit, theta_inside=theta)).variance(rows)
-
-            with limited_threads(fit.design):
-                near, far = moved(1.0) - moved(-1.0), moved(2.0) - moved(-2.0)
-            columns.append((8.0 * near - far) / (12.0 * step))
-    return np.column_stack([*columns, np.empty(rows.n)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from lme4py.errors import (
     did_you_mean,
     warn,
 )
+from lme4py.fits.rows import Rows, own_rows
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -32,47 +32,6 @@ __all__ = ["Rows", "chosen_terms", "make_rows", "on_data_index", "padded", "repo
 _MOST_LABELS = 10
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rows to predict.
-
-    Attributes
-    ----------
-    X : ndarray, shape (n, p)
-    offset : ndarray, shape (n,)
-    values : dict of int to ndarray, each (n, k)
-        Columns of the random terms that are needed, by position in the design.
-    codes : dict of int to ndarray of int, each (n,)
-        Levels of the terms whose conditional modes are added; -1 where a group is missing or unknown.
-    frame : Frame or None
-        The new data; None for the rows of the fit.
-    """
-
-    X: FloatArray
-    offset: FloatArray
-    values: dict[int, FloatArray]
-    codes: dict[int, IntArray]
-    frame: Frame | None
-
-    @property
-    def n(self) -> int:
-        return int(self.X.shape[0])
-
-    @property
-    def complete(self) -> BoolArray:
-        """Rows without a missing value in the columns that are needed."""
-        whole = np.isfinite(self.X).all(axis=1) & np.isfinite(self.offset)
-        for values in self.values.values():
-            whole &= np.isfinite(values).all(axis=1)
-        return whole
-
-    def take(self, rows: BoolArray) -> Rows:
-        """Some of the rows."""
-        values = {t: v[rows] for t, v in self.values.items()}
-        codes = {t: c[rows] for t, c in self.codes.items()}
-        return Rows(self.X[rows], self.offset[rows], values, codes, self.frame)
-
-
 def make_rows(
     fit: Any, frame: Frame | None, chosen: Sequence[int], others: bool = False, offset: Column | None = None
 ) -> Rows:
@@ -80,7 +39,7 @@ def make_rows(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     frame : Frame or None
     chosen : sequence of int
         Terms whose modes are added.
@@ -92,9 +51,7 @@ def make_rows(
     design = fit.design
     terms = range(len(design.terms)) if others else chosen
     if frame is None:
-        known = np.zeros(design.n_obs) if design.offset is None else design.offset
-        values = {t: design.terms[t].values for t in terms}
-        return Rows(design.X, known, values, {t: design.terms[t].codes for t in chosen}, None)
+        return own_rows(design, terms, chosen)
     X, known = new_fixed(design.recipe, frame, offset)
     _report_beyond(fit, np.isnan(X).any(axis=1) & np.isfinite(known))
     values, codes = {}, {}
@@ -112,7 +69,7 @@ def _split_rows(fit: Any, codes: dict[int, IntArray], n: int) -> BoolArray:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     codes : dict of int to ndarray of int, each (n,)
     n : int
     """
@@ -137,7 +94,7 @@ def _report_beyond(fit: Any, lost: BoolArray) -> None:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     lost : ndarray of bool, shape (n,)
     """
     if not lost.any():
@@ -156,7 +113,7 @@ def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[i
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     include_random : bool, str or iterable of str
         All, none, those of the named grouping factors; none for "integrate".
     """
@@ -192,7 +149,7 @@ def report_unseen(fit: Any, rows: Rows, new_levels: str, stacklevel: int = 4) ->
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     rows : Rows
     new_levels : {"zero", "error"}
     stacklevel : int

@@ -15,20 +15,17 @@ from scipy import special
 
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Error
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
-from lme4py.inference.estimates.coefficients import check_alpha, chosen_alpha
-from lme4py.inference.estimates.parameters import (
+from lme4py.fits.base import Fit
+from lme4py.fits.kinds import model_of
+from lme4py.fits.parameters import (
     Parameter,
     fit_parameters,
     fit_values,
     is_determined,
     select_parameters,
 )
-from lme4py.inference.profile.constrained import Constrained, CovarianceCriterion, Minimum
-from lme4py.inference.profile.generalised import check_profiled, glmm_sides, refit_from
-from lme4py.inference.profile.side import BetterOptimum, Point, Side
-from lme4py.inference.refits.refit import fit_problem, other_minima, refit_ml
+from lme4py.inference.estimates.coefficients import check_alpha, chosen_alpha
+from lme4py.inference.profile.side import BetterOptimum, Side, make_sides
 from lme4py.inference.uncertainty.variance_errors import standard_errors
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
@@ -48,7 +45,7 @@ class Profile:
 
     Attributes
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
         The maximum-likelihood fit that is profiled.
     parameters : tuple of Parameter
     estimates : ndarray
@@ -68,7 +65,7 @@ class Profile:
     sd(Residual)    38.23    67.66
     """
 
-    fit: Fit | GlmmFit
+    fit: Fit
     parameters: tuple[Parameter, ...]
     estimates: FloatArray
     note: str
@@ -116,9 +113,9 @@ class Profile:
                 notes.append(f"{parameter.name}: the design does not determine it.")
             elif parameter.name not in self._sides:
                 notes.append(f"{parameter.name}: a variance is zero, so that the data say nothing about it.")
-            elif parameter.flipped and upper == np.inf and isinstance(self.fit, GlmmFit):
+            elif parameter.flipped and upper == np.inf:
                 notes.append(
-                    f"{parameter.name}: the profile does not exclude infinity, {self.fit.problem.limit_model}."
+                    f"{parameter.name}: the profile does not exclude infinity, {model_of(self.fit).limit_model}."
                 )
             elif not (np.isfinite(lower) and np.isfinite(upper)):
                 which = "lower" if not np.isfinite(lower) else "upper"
@@ -183,7 +180,7 @@ def _value(parameter: Parameter, v: float) -> float:
 
 
 def profile(
-    fit: Fit | GlmmFit,
+    fit: Fit,
     parm: str | Sequence[str] | None = None,
     alpha: float | None = 0.01,
     *,
@@ -193,7 +190,7 @@ def profile(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
         A generalised model needs nAGQ >= 1.
     parm : "all", "fixed", "random", or names
     alpha : float or None
@@ -212,15 +209,13 @@ def profile(
         The fit is not the optimum, or a profile cannot be followed far enough.
     """
     wanted = select_parameters(fit_parameters(fit), parm)
-    if isinstance(fit, GlmmFit):
-        check_profiled(fit)
+    best = model_of(fit).with_profile()
     note = "The REML fit was refitted and profiled by maximum likelihood." if fit.reml else ""
-    best: Fit | GlmmFit = fit if isinstance(fit, GlmmFit) else refit_ml(fit)
     for _ in range(5):
         try:
             return _profile(best, wanted, alpha, note, step)
         except BetterOptimum as better:
-            best = _improved(best, better)
+            best = model_of(best).from_minimum(better.holding, better.minimum)
             note = (note + " A better optimum was found on the way, and the profile is about that one.").strip()
     raise Lme4Error(
         "the profile finds ever better optima: the fit has not converged. Scale the covariates, or simplify the random "
@@ -228,13 +223,7 @@ def profile(
     )
 
 
-def _improved(fit: Fit | GlmmFit, better: BetterOptimum) -> Fit | GlmmFit:
-    if isinstance(fit, GlmmFit):
-        return refit_from(fit, better)
-    return fit_problem(fit.design, fit.problem, False, better.minimum.theta)
-
-
-def _profile(fit: Fit | GlmmFit, wanted: list[Parameter], alpha: float | None, note: str, step: float) -> Profile:
+def _profile(fit: Fit, wanted: list[Parameter], alpha: float | None, note: str, step: float) -> Profile:
     estimates = fit_values(fit, wanted)
     errors = standard_errors(fit, wanted)
     sides = {}
@@ -245,79 +234,11 @@ def _profile(fit: Fit | GlmmFit, wanted: list[Parameter], alpha: float | None, n
                 # The other effect has no variance, or nothing in the design tells the variance from another one: the
                 # likelihood is flat.
                 continue
-            if isinstance(fit, GlmmFit):
-                # Where the profile moves one over what is reported, the relative error is the same.
-                inner = float(error) / float(value) ** 2 if parameter.flipped else float(error)
-                pair = glmm_sides(fit, parameter, inner)
-            else:
-                pair = make_sides(fit, CovarianceCriterion(fit.problem, False), parameter, float(value), float(error))
+            # Where the profile moves one over what is reported, the relative error is the same.
+            inner = float(error) / float(value) ** 2 if parameter.flipped else float(error)
+            pair = make_sides(model_of(fit).holding(parameter), inner)
             sides[parameter.name] = pair
             if alpha is not None:
                 for side in pair:
                     side.reach(float(-special.ndtri(check_alpha(alpha) / 2.0)), step)
     return Profile(fit, tuple(wanted), estimates, note, sides)
-
-
-def make_sides(
-    fit: Fit, criterion: CovarianceCriterion, parameter: Parameter, value: float, error: float
-) -> tuple[Side, Side]:
-    """Both sides of a profile, with the estimate alone on them.
-
-    Parameters
-    ----------
-    fit : Fit
-        By the likelihood of `criterion`.
-    criterion : CovarianceCriterion
-    parameter : Parameter
-    value, error : float
-        Estimate and standard error; an error that is zero or not finite (boundary) is replaced by a guess.
-    """
-    others = other_minima(fit)
-    constrained = Constrained(criterion, parameter, [other.theta_inside for other in others])
-    chart = constrained.chart
-    v = _coordinate(parameter, value)
-    scale = float(np.cos(v)) if parameter.kind == "corr" else 1.0
-    error = error / scale if scale > 1e-6 else 0.0
-    if not np.isfinite(error) or error <= 1e-6 * max(abs(v), 1e-300):
-        error = _guess(fit, parameter, 1.0 if parameter.term < 0 else float(chart.units[chart.held]))
-    first = Point(_minimum_at(fit, constrained, v), 0.0, 1.0 / error)
-    islands = []
-    for other in others:
-        place = _coordinate(parameter, float(fit_values(other, [parameter])[0]))
-        zeta = float(np.sqrt(max(other.criterion - fit.criterion, 0.0)))
-        islands.append(Point(_minimum_at(other, constrained, place), zeta, 1.0 / error))
-    lower_bound, upper_bound = _bounds(parameter, fit)
-    sides = []
-    for direction, bound in ((-1, lower_bound), (1, upper_bound)):
-        ended = abs(v - bound) <= 1e-9
-        sides.append(Side(constrained, direction, fit.criterion, bound, [first], ended, islands=tuple(islands)))
-    return sides[0], sides[1]
-
-
-def _coordinate(parameter: Parameter, value: float) -> float:
-    return float(np.arcsin(value)) if parameter.kind == "corr" else value
-
-
-def _minimum_at(fit: Fit, constrained: Constrained, v: float) -> Minimum:
-    """A fit as the minimum with the parameter at its estimate."""
-    log_sigma = float(np.log(fit.sigma / constrained.chart.sigma_unit))
-    x = constrained.start(fit.theta_inside, log_sigma)
-    return Minimum(v, x, fit.criterion, 0.0, fit.theta_inside, log_sigma, 0)
-
-
-def _bounds(parameter: Parameter, fit: Fit) -> tuple[float, float]:
-    if parameter.kind == "corr":
-        term = fit.design.terms[parameter.term]
-        if term.structure == "exchangeable":
-            return float(np.arcsin(-1.0 / (term.n_columns - 1))), 0.5 * np.pi
-        return -0.5 * np.pi, 0.5 * np.pi
-    return (-np.inf if parameter.kind == "fixed" else 0.0), np.inf
-
-
-def _guess(fit: Fit, parameter: Parameter, unit: float) -> float:
-    """Size of a first step where there is no standard error."""
-    if parameter.kind == "corr":
-        return 0.3
-    levels = fit.design.terms[parameter.term].n_levels if parameter.term >= 0 else 1
-    sigma = 1.0 if parameter.kind == "ratio" else fit.sigma
-    return sigma * unit * float(np.sqrt(1.0 / (levels * max(fit.design.n_obs / levels, 1.0) ** 0.5)))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from lme4py.errors import DesignError, Lme4Error
-from lme4py.inference.estimates.parameters import Parameter
-from lme4py.inference.profile.constrained import Minimum
+from lme4py.fits.holding import Holding, Minimum
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["BetterOptimum", "Holding", "Point", "Side"]
+__all__ = ["BetterOptimum", "Point", "Side", "make_sides"]
 
 # A limit is where the signed root differs from the normal quantile by less than this.
 _CLOSE = 1e-7
@@ -21,17 +19,6 @@ _LOWER = 1e-6
 _MAX_STEPS = 80
 # A profile that rises less than this part of what is missing, this often, while the distance doubles, has no limit.
 _FLAT, _FLAT_STEPS = 0.01, 8
-
-
-class Holding(Protocol):
-    """The criterion with one parameter held."""
-
-    parameter: Parameter
-    # Whether the criterion has a value at the end of the range of a standard deviation or a dispersion.
-    ends: bool
-
-    def minimum(self, v: float, x: FloatArray) -> Minimum:
-        """Minimise over everything else from the coordinates x."""
 
 
 @dataclass(frozen=True)
@@ -211,3 +198,29 @@ def _between(a: Point, b: Point, target: float, count: int) -> float:
     if not 1e-3 < share < 1.0 - 1e-3:
         share = min(max(share, 1e-9), 1.0 - 1e-9) if abs(share - t) < 0.2 else t
     return a.v + float(share) * width
+
+
+def make_sides(holding: Holding, error: float) -> tuple[Side, Side]:
+    """Both sides of a profile, with the estimate alone on them.
+
+    Parameters
+    ----------
+    holding : Holding
+    error : float
+        Standard error; one that is zero or not finite (boundary) is replaced by a guess.
+    """
+    start = holding.estimate
+    scale = float(np.cos(start.v)) if holding.parameter.kind == "corr" else 1.0
+    error = error / scale if scale > 1e-6 else 0.0
+    if not np.isfinite(error) or error <= 1e-6 * max(abs(start.v), 1e-300):
+        error = holding.guess
+    first = Point(start, 0.0, 1.0 / error)
+    islands = tuple(
+        Point(other, float(np.sqrt(max(other.value - start.value, 0.0))), 1.0 / error) for other in holding.others
+    )
+    low, high = holding.bounds
+    sides = [
+        Side(holding, direction, start.value, bound, [first], ended=abs(start.v - bound) <= 1e-9, islands=islands)
+        for direction, bound in ((-1, low), (1, high))
+    ]
+    return sides[0], sides[1]

@@ -12,15 +12,18 @@ import numpy as np
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Error, Lme4Warning
-from lme4py.fits.generalised import GlmmFit, fit_like
-from lme4py.fits.linear import Fit, LmmCriterion, lmm_fit
+from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.steps import fit_like
+from lme4py.fits.groups import without_level
+from lme4py.fits.kinds import model_of
+from lme4py.fits.linear.batch import can_batch
+from lme4py.fits.linear.deletion_batch import DeletionSolver
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.linear.refit import random_start
+from lme4py.fits.linear.steps import LmmCriterion, lmm_fit
 from lme4py.inference.estimates.limits import known_coefficients, same_limits
-from lme4py.inference.refits.batch import can_batch
 from lme4py.inference.refits.deletion import Deleted
-from lme4py.inference.refits.deletion_batch import DeletionSolver
-from lme4py.inference.refits.refit import random_start
-from lme4py.inference.refits.resample import without_level
-from lme4py.inference.uncertainty.working import model_covariance
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["refit_without", "step_without"]
@@ -36,12 +39,12 @@ class _Estimate:
     theta: FloatArray
 
 
-def refit_without(fit: Fit | GlmmFit, codes: IntArray, ok: BoolArray, whole_levels: bool | None) -> Deleted:
+def refit_without(fit: Fit, codes: IntArray, ok: BoolArray, whole_levels: bool | None) -> Deleted:
     """A full fit without each unit.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     codes : ndarray of int, shape (n,)
         Unit of each row.
     ok : ndarray of bool, shape (U,)
@@ -50,12 +53,12 @@ def refit_without(fit: Fit | GlmmFit, codes: IntArray, ok: BoolArray, whole_leve
         True when the units are the levels of the only grouping factor, False when they are single rows; these are
         fitted all at once. None for other groups.
     """
-    if isinstance(fit, Fit) and whole_levels is not None and can_batch(fit):
+    if isinstance(fit, LinearFit) and whole_levels is not None and can_batch(fit):
         return _batched(fit, ok, whole_levels, full=True)
-    return _loop(fit, codes, ok, _refit_linear if isinstance(fit, Fit) else _refit_generalised)
+    return _loop(fit, codes, ok, _refit_linear if isinstance(fit, LinearFit) else _refit_generalised)
 
 
-def step_without(fit: Fit, codes: IntArray, ok: BoolArray, whole_levels: bool | None) -> Deleted:
+def step_without(fit: LinearFit, codes: IntArray, ok: BoolArray, whole_levels: bool | None) -> Deleted:
     """One Newton step of the variances without each unit, and everything else at the new variances.
 
     Parameters
@@ -71,7 +74,7 @@ def step_without(fit: Fit, codes: IntArray, ok: BoolArray, whole_levels: bool | 
 # --- all at once ------------------------------------------------------------------------------------------------
 
 
-def _batched(fit: Fit, ok: BoolArray, whole_levels: bool, full: bool) -> Deleted:
+def _batched(fit: LinearFit, ok: BoolArray, whole_levels: bool, full: bool) -> Deleted:
     with limited_threads(fit.design):
         solver = DeletionSolver(fit)
         out = _empty(fit, ok.size)
@@ -89,7 +92,9 @@ def _batched(fit: Fit, ok: BoolArray, whole_levels: bool, full: bool) -> Deleted
     return _finished(fit, out, good)
 
 
-def _store(fit: Fit, out: dict[str, FloatArray], units: IntArray, found: Any, phi: FloatArray, df: FloatArray) -> None:
+def _store(
+    fit: LinearFit, out: dict[str, FloatArray], units: IntArray, found: Any, phi: FloatArray, df: FloatArray
+) -> None:
     scaling = fit.problem.scaling
     inside = found.r2 / df
     out["beta"][units] = scaling.b0 + scaling.y_scale * found.beta @ scaling.C.T
@@ -101,15 +106,15 @@ def _store(fit: Fit, out: dict[str, FloatArray], units: IntArray, found: Any, ph
     out["theta"][units] = np.array([criterion.to_user(theta) for theta in found.theta]).reshape(units.size, -1)
 
 
-def _empty(fit: Fit | GlmmFit, size: int) -> dict[str, FloatArray]:
+def _empty(fit: Fit, size: int) -> dict[str, FloatArray]:
     p = fit.beta.size
     shapes = {"beta": (p,), "vcov": (p, p), "sigma": (), "theta": (fit.theta.size,)}
     return {name: np.full((size, *shape), np.nan) for name, shape in shapes.items()}
 
 
-def _finished(fit: Fit | GlmmFit, out: dict[str, FloatArray], ok: BoolArray) -> Deleted:
+def _finished(fit: Fit, out: dict[str, FloatArray], ok: BoolArray) -> Deleted:
     hide = np.where(ok, 1.0, np.nan)
-    own = model_covariance(fit)
+    own = model_of(fit).own_vcov()
     safe = np.where(ok[:, None, None], out["vcov"], own)
     known = np.flatnonzero(known_coefficients(fit))
     log_dets = [np.linalg.slogdet(V[..., known[:, None], known])[1] for V in (safe, own)]
@@ -147,19 +152,19 @@ def _attempt(fit: Any, design: Any, estimate: Callable[[Any, Any], _Estimate | N
             return None
 
 
-def _refit_linear(fit: Fit, design: Any) -> _Estimate | None:
+def _refit_linear(fit: LinearFit, design: Any) -> _Estimate | None:
     again = lmm_fit(design, fit.reml, start=None if fit.certificate.is_singular else fit.theta)
     return _Estimate(again.beta, again.vcov, again.sigma, again.theta) if again.certificate.converged else None
 
 
-def _refit_generalised(fit: GlmmFit, design: Any) -> _Estimate | None:
+def _refit_generalised(fit: GeneralisedFit, design: Any) -> _Estimate | None:
     start = None if fit.certificate.is_singular else fit.theta
     again = fit_like(fit, design, design.response, start, thorough=False)
     usable = same_limits(fit, again) and (again.certificate.converged or again.recession is not None)
     return _Estimate(again.beta, again.vcov, again.sigma, again.theta) if usable else None
 
 
-def _step_linear(fit: Fit, design: Any) -> _Estimate | None:
+def _step_linear(fit: LinearFit, design: Any) -> _Estimate | None:
     with limited_threads(design):
         criterion = LmmCriterion(design, fit.reml)
         inside = criterion.inside

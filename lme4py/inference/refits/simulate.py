@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from lme4py.errors import Lme4Error, OptionError
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.draws import Draws
+from lme4py.fits.kinds import model_of
 from lme4py.inference.prediction.rows import chosen_terms, padded
-from lme4py.inference.refits.generalised_simulate import GlmmSimulator
-from lme4py.linalg.small import lower_factor
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "Simulator",
     "check_count",
     "check_seed",
-    "covariance_roots",
-    "generators",
     "make_simulator",
     "simulate",
     "simulate_responses",
 ]
 
 Seed: TypeAlias = "int | np.random.SeedSequence | np.random.Generator | None"
-
-
-class _Draws(Protocol):
-    """Anything that draws responses from seeds."""
-
-    def draw(self, seeds: Sequence[np.random.SeedSequence]) -> FloatArray: ...
 
 
 def check_count(name: str, value: object, least: int = 1) -> int:
@@ -50,158 +40,30 @@ def check_seed(seed: object) -> int | None:
     return None if seed is None else check_count("seed", seed, 0)
 
 
-def generators(seeds: Sequence[np.random.SeedSequence]) -> list[np.random.Generator]:
-    """One generator for each seed."""
-    return [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
-
-
-def covariance_roots(covariances: Iterable[FloatArray]) -> list[FloatArray]:
-    """A lower triangular factor of each covariance matrix (k, k); exact zeros stay zeros."""
-    out = []
-    for cov in covariances:
-        values, vectors = np.linalg.eigh(cov)
-        out.append(lower_factor(vectors * np.sqrt(np.maximum(values, 0.0))))
-    return out
-
-
-class Simulator:
-    """Draws responses; the same seed gives the same response whatever else is drawn.
-
-    Parameters
-    ----------
-    fit : Fit
-    kind : {"parametric", "semiparametric", "conditional"}
-        Random effects and residuals from normal distributions; from the fitted ones, centred, given the estimated
-        covariances and drawn with replacement (Carpenter, Goldstein & Rasbash 2003); or normal residuals with the
-        random effects kept at their conditional modes.
-    """
-
-    def __init__(self, fit: Fit, kind: str = "parametric") -> None:
-        self.fit = fit
-        self.kind = kind
-        design = fit.design
-        self.mean = design.X @ fit.beta
-        if design.offset is not None:
-            self.mean = self.mean + design.offset
-        self.spread = np.full(design.n_obs, fit.sigma)
-        if design.weights is not None:
-            self.spread = fit.sigma / np.sqrt(design.weights)
-        if kind == "conditional":
-            self.mean = fit.fitted
-        if kind == "semiparametric":
-            self._modes, self._residuals = _reflated(fit)
-        self.roots = covariance_roots(fit.covariances)
-
-    def draw(self, seeds: Sequence[np.random.SeedSequence]) -> FloatArray:
-        """One response for each seed, shape (n, B), on the user's scale."""
-        make = self._resampled if self.kind == "semiparametric" else self._normal
-        rows, effects = make(generators(seeds))
-        # In place: large models make large arrays.
-        rows *= self.spread
-        rows += self.mean
-        for term, b in zip(self.fit.design.terms, effects, strict=True):
-            for j in range(term.n_columns):
-                part = b[:, term.codes, j]
-                part *= term.values[:, j]
-                rows += part
-        return rows.T
-
-    def _normal(self, rngs: list[np.random.Generator]) -> tuple[FloatArray, list[FloatArray]]:
-        """Standard residuals (B, n) and random effects of each term (B, J, k)."""
-        terms = () if self.kind == "conditional" else self.fit.design.terms
-        n = self.fit.design.n_obs
-        sizes = [term.n_levels * term.n_columns for term in terms]
-        total = sum(sizes)
-        values = np.empty((len(rngs), total + n))
-        for row, rng in zip(values, rngs, strict=True):
-            rng.standard_normal(out=row)
-        effects = []
-        start = 0
-        for term, size, root in zip(terms, sizes, self.roots, strict=False):
-            block = values[:, start : start + size].reshape(len(rngs), term.n_levels, term.n_columns)
-            effects.append(block @ root.T)
-            start += size
-        if not terms:
-            effects = [np.zeros((1, term.n_levels, term.n_columns)) for term in self.fit.design.terms]
-        return values[:, total:], effects
-
-    def _resampled(self, rngs: list[np.random.Generator]) -> tuple[FloatArray, list[FloatArray]]:
-        n = self.fit.design.n_obs
-        rows = np.empty((len(rngs), n))
-        effects = [np.empty((len(rngs), *modes.shape)) for modes in self._modes]
-        for i, rng in enumerate(rngs):
-            for out, modes in zip(effects, self._modes, strict=True):
-                out[i] = modes[rng.integers(0, modes.shape[0], modes.shape[0])]
-            rows[i] = self._residuals[rng.integers(0, n, n)]
-        return rows, effects
-
-
-def _reflated(fit: Fit) -> tuple[list[FloatArray], FloatArray]:
-    """Conditional modes with the estimated covariances, and residuals with variance one, all with mean zero."""
-    modes = []
-    for b, cov in zip(fit.modes, fit.covariances, strict=True):
-        centred = b - b.mean(axis=0)
-        values, vectors = np.linalg.eigh(centred.T @ centred / centred.shape[0])
-        keep = values > 1e-12 * max(float(values[-1]), 1e-300)
-        whitened = centred @ (vectors[:, keep] / np.sqrt(values[keep]))
-        # The symmetric root, taken along the directions in which the modes vary.
-        sizes, axes = np.linalg.eigh(cov)
-        root = (axes * np.sqrt(np.maximum(sizes, 0.0))) @ axes.T
-        modes.append(whitened @ vectors[:, keep].T @ root)
-    weights = fit.design.weights
-    residuals = fit.design.y - fit.fitted
-    standard = residuals if weights is None else residuals * np.sqrt(weights)
-    standard = standard - standard.mean()
-    return modes, standard / np.sqrt(np.mean(standard**2))
-
-
-class PartialSimulator(Simulator):
-    """A linear model's `Simulator` with some terms at their conditional modes and new effects for the others.
-
-    Parameters
-    ----------
-    fit : Fit
-    kept : collection of int
-        Positions of the terms that stay at their modes.
-    """
-
-    def __init__(self, fit: Fit, kept: Sequence[int]) -> None:
-        super().__init__(fit)
-        for t in kept:
-            term = fit.design.terms[t]
-            self.mean = self.mean + np.einsum("nk,nk->n", term.values, fit.modes[t][term.codes])
-            self.roots[t] = np.zeros_like(self.roots[t])
-
-
-def make_simulator(fit: Fit | GlmmFit, include_random: bool | str | Iterable[str] = False) -> _Draws:
+def make_simulator(fit: Fit, include_random: bool | str | Iterable[str] = False) -> Draws:
     """What draws responses of a fit.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     include_random : bool, str or iterable of str
         True keeps all random effects at their conditional modes, False draws new ones; names of grouping factors keep
         those at their modes.
     """
     if include_random == "integrate":
         raise OptionError("`include_random` is 'integrate', which simulate() has no use for; False draws new effects.")
-    anything: Any = fit
-    kept = chosen_terms(anything, include_random)
-    if isinstance(fit, GlmmFit):
-        return GlmmSimulator(fit, kept)
-    if isinstance(include_random, bool):
-        return Simulator(fit, "conditional" if include_random else "parametric")
-    return PartialSimulator(fit, kept)
+    kept = chosen_terms(fit, include_random)
+    return model_of(fit).simulator(None if include_random is True else kept)
 
 
 def simulate_responses(
-    fit: Fit | GlmmFit, n: int, rng: Seed = None, include_random: bool | str | Iterable[str] = False
+    fit: Fit, n: int, rng: Seed = None, include_random: bool | str | Iterable[str] = False
 ) -> FloatArray:
     """Responses drawn from the fitted model, in the form that `refit` reads.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     n : int
         Number of responses.
     rng : int, SeedSequence, Generator or None
@@ -228,13 +90,13 @@ def _seeds(rng: Seed, count: int) -> list[np.random.SeedSequence]:
 
 
 def simulate(
-    fit: Fit | GlmmFit, n: int = 1, seed: int | None = None, include_random: bool | str | Iterable[str] = False
+    fit: Fit, n: int = 1, seed: int | None = None, include_random: bool | str | Iterable[str] = False
 ) -> pd.DataFrame:
     """Responses drawn from the fitted model.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     n : int
         Number of responses.
     seed : int, optional
@@ -270,7 +132,7 @@ def simulate(
     names = [f"sim_{i + 1}" for i in range(values.shape[1])]
     table, index = padded(fit, values)
     frame = pd.DataFrame(table, index=index, columns=names)
-    return _labelled(frame, fit.categories) if isinstance(fit, GlmmFit) and fit.categories else frame
+    return _labelled(frame, fit.categories) if fit.categories else frame
 
 
 def _labelled(frame: pd.DataFrame, categories: tuple[Any, ...]) -> pd.DataFrame:

@@ -17,19 +17,16 @@ from scipy import special
 from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design, RandomTerm
 from lme4py.engine.threads import limited_threads
-from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.errors import Lme4Error, OptionError, did_you_mean
+from lme4py.fits.base import Fit
+from lme4py.fits.groups import group_codes, is_nested
+from lme4py.fits.kinds import model_of
+from lme4py.fits.parameters import RESIDUAL, fit_parameters
 from lme4py.inference.bootstrap.bootstrap import bootstrap
 from lme4py.inference.estimates.coefficients import chosen_alpha
-from lme4py.inference.estimates.parameters import RESIDUAL, Parameter, fit_parameters
-from lme4py.inference.profile.constrained import CovarianceCriterion
-from lme4py.inference.profile.generalised import covariances_at_limit
-from lme4py.inference.profile.profile import make_sides
-from lme4py.inference.refits.resample import group_codes, is_nested
+from lme4py.inference.profile.side import BetterOptimum, make_sides
 from lme4py.inference.refits.simulate import check_count
 from lme4py.inference.shares.r2 import fixed_variance, observation_level, random_moments, rest_variance
-from lme4py.inference.uncertainty.parameter_derivatives import variance_information
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
 from lme4py.tables.shown import facts
@@ -40,8 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ICCResult", "icc", "icc_table"]
 
-AnyFit = Fit | GlmmFit
 
+# Better optima that are followed before a fit counts as not converged.
+_REFITS = 5
 # Below this an estimate lies on the boundary.
 _ZERO = 1e-10
 
@@ -121,7 +119,7 @@ class _Ratio:
         """K of the terms that two rows of one group share, None for the others."""
         return [K if t in self.shared else None for t, K in enumerate(self.K)]
 
-    def parts(self, fit: AnyFit, covariances: Sequence[FloatArray] | None = None) -> tuple[float, float]:
+    def parts(self, fit: Fit, covariances: Sequence[FloatArray] | None = None) -> tuple[float, float]:
         """Numerator and denominator, at other covariances when these are given."""
         covariances = fit.covariances if covariances is None else covariances
         variances = [float(np.sum(K * cov)) for K, cov in zip(self.K, covariances, strict=True)]
@@ -130,7 +128,7 @@ class _Ratio:
             total += fixed_variance(fit)
         return sum(variances[t] for t in self.shared), total
 
-    def value(self, fit: AnyFit) -> float:
+    def value(self, fit: Fit) -> float:
         """The ICC."""
         above, below = self.parts(fit)
         return above / below
@@ -201,7 +199,7 @@ def icc(
 
 
 def _interval(
-    fit: AnyFit,
+    fit: Fit,
     ratio: _Ratio,
     component: str,
     level: float,
@@ -272,14 +270,14 @@ def _components(design: Design) -> list[str]:
     return ["_cons"] if len(groups) == 1 else [f"_cons|{group}" for group in groups]
 
 
-def _fit(result: Any) -> AnyFit:
+def _fit(result: Any) -> Fit:
     fit = getattr(result, "fit", result)
-    if isinstance(fit, Fit | GlmmFit):
+    if isinstance(fit, Fit):
         return fit
     raise OptionError(f"icc() needs a fitted mixed model, not {type(result).__name__}.")
 
 
-def _ratio(fit: AnyFit, component: str, at: Mapping[str, float] | str | None, adjusted: bool, variance: str) -> _Ratio:
+def _ratio(fit: Fit, component: str, at: Mapping[str, float] | str | None, adjusted: bool, variance: str) -> _Ratio:
     design = fit.design
     shared = _shared(design, component)
     if component == "all":
@@ -365,8 +363,8 @@ def _at_values(term: RandomTerm, values: dict[str, float]) -> FloatArray:
     return np.outer(z, z)
 
 
-def _std_error(fit: AnyFit, ratio: _Ratio) -> float:
-    information = variance_information(fit)
+def _std_error(fit: Fit, ratio: _Ratio) -> float:
+    information = model_of(fit).variance_information()
     above, below = ratio.parts(fit)
     slopes = [np.einsum("ab,iab->i", K, d) for K, d in zip(ratio.K, information.covariances, strict=True)]
     d_above = sum((slopes[t] for t in ratio.shared), np.zeros_like(information.residual))
@@ -378,7 +376,7 @@ def _std_error(fit: AnyFit, ratio: _Ratio) -> float:
 
 
 def _bootstrapped(
-    fit: AnyFit, ratio: _Ratio, component: str, alpha: float, n_boot: int, seed: int | None, n_jobs: int | None
+    fit: Fit, ratio: _Ratio, component: str, alpha: float, n_boot: int, seed: int | None, n_jobs: int | None
 ) -> ICCResult:
     rest = rest_variance(fit, ratio.variance)
     if ratio.fixed or rest.kind not in ("residual", "latent") or not fit.identification.complete:
@@ -395,7 +393,7 @@ def _bootstrapped(
     return ICCResult(ratio.value(fit), se, float(lower), float(upper), alpha, component, note)
 
 
-def _ratios(fit: AnyFit, ratio: _Ratio, replicates: Any, latent: float | None) -> FloatArray:
+def _ratios(fit: Fit, ratio: _Ratio, replicates: Any, latent: float | None) -> FloatArray:
     """The ICC of every replicate from its standard deviations and correlations."""
     known = fit_parameters(fit)
     sds = {(p.term, p.first): replicates[p.name].to_numpy() for p in known if p.kind == "sd"}
@@ -413,27 +411,36 @@ def _ratios(fit: AnyFit, ratio: _Ratio, replicates: Any, latent: float | None) -
     return out
 
 
-def _upper_at_zero(fit: AnyFit, ratio: _Ratio, alpha: float) -> float:
+def _upper_at_zero(fit: Fit, ratio: _Ratio, alpha: float) -> float:
     """The ICC at the upper profile limit of its first standard deviation (over sigma for linear models; for one
     variance: its own limit)."""
     t = ratio.shared[0]
     column = int(np.argmax(np.diag(ratio.K[t])))
-    if isinstance(fit, GlmmFit):
-        covariances = covariances_at_limit(fit, t, column, alpha)
-        if covariances is None:
-            return 1.0
-        above, below = ratio.parts(fit, covariances)
-        return above / below
-    parameter = Parameter("ratio", "ratio", t, column, column)
-    target = -float(special.ndtri(alpha / 2.0))
-    criterion = CovarianceCriterion(fit.problem, fit.reml)
-    with limited_threads(fit.design):
-        _, side = make_sides(fit, criterion, parameter, 0.0, 0.0)
-        limit = side.limit(target)
+    covariances, change = _at_limit(fit, t, column, alpha)
+    if covariances is None:
+        return 1.0
+    above, below = ratio.parts(fit, covariances)
+    return above / (below + change)
+
+
+def _at_limit(fit: Fit, term: int, column: int, alpha: float) -> tuple[list[FloatArray] | None, float]:
+    """Covariances of all terms where a standard deviation is at its upper profile limit; None where it has none.
+
+    With them the residual variance there less that of the fit.
+    """
+    best = model_of(fit).with_likelihood()
+    for _ in range(_REFITS):
+        model = model_of(best)
+        try:
+            with limited_threads(fit.design):
+                holding = model.holding(model.boundary_parameter(term, column), own=True)
+                _, side = make_sides(holding, 0.0)
+                limit = side.limit(-float(special.ndtri(alpha / 2.0)))
+        except BetterOptimum as better:
+            best = model.from_minimum(better.holding, better.minimum)
+            continue
+        if not np.isfinite(limit):
+            return None, 0.0
         found = min(side.points, key=lambda point: abs(point.v - limit)).minimum
-    scaling = fit.problem.scaling
-    sigma = float(np.exp(found.log_sigma)) * scaling.y_scale
-    roots = [sigma * S @ T for S, T in zip(scaling.S, fit.problem.templates.factors(found.theta), strict=True)]
-    above, below = ratio.parts(fit, [root @ root.T for root in roots])
-    below += sigma**2 * scaling.weight_scale - fit.sigma**2
-    return above / below
+        return holding.covariances(found), holding.residual_change(found)
+    raise Lme4Error("the profile finds ever better optima: the fit has not converged. Simplify the random effects.")

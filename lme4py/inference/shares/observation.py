@@ -21,7 +21,8 @@ from scipy import special
 
 from lme4py.errors import ConvergenceWarning, Lme4Error, OptionError, did_you_mean
 from lme4py.families.base import SHARES
-from lme4py.fits.generalised import GlmmFit, fit_like
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.steps import fit_like
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["VARIANCES", "Observation", "null_mean", "observation_variance"]
@@ -49,12 +50,12 @@ class Observation:
     kind: str
 
 
-def observation_variance(fit: GlmmFit, variance: str = "theoretical", mean: float | None = None) -> Observation:
+def observation_variance(fit: GeneralisedFit, variance: str = "theoretical", mean: float | None = None) -> Observation:
     """Variance of one observation on the scale of the linear predictor.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     variance : {"theoretical", "lognormal", "trigamma", "delta"}
         "theoretical" is the variance of the latent variable for binomial and ordinal responses, the residual variance
         for a gaussian one, the lognormal approximation for counts with the log link, and the delta method for
@@ -89,7 +90,7 @@ def observation_variance(fit: GlmmFit, variance: str = "theoretical", mean: floa
     return Observation(value, slope, kind)
 
 
-def _approximate(fit: GlmmFit, kind: str, mu: float, lam: float) -> float:
+def _approximate(fit: GeneralisedFit, kind: str, mu: float, lam: float) -> float:
     """Variance on the link scale of one observation (binomial: of one trial) of weight 1 with mean mu."""
     mean = np.array([mu])
     spread = float(fit.family.variance(mean, lam)[0])
@@ -101,12 +102,12 @@ def _approximate(fit: GlmmFit, kind: str, mu: float, lam: float) -> float:
     return spread / slope**2
 
 
-def null_mean(fit: GlmmFit) -> float:
+def null_mean(fit: GeneralisedFit) -> float:
     """Mean of a row (offset and random effects zero) in the model with the intercept as its only fixed effect.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
 
     Raises
     ------
@@ -120,7 +121,7 @@ def null_mean(fit: GlmmFit) -> float:
     return value
 
 
-def _null_mean(fit: GlmmFit) -> float:
+def _null_mean(fit: GeneralisedFit) -> float:
     design = fit.design
     one = np.ones((design.n_obs, 1))
     if design.X.shape[1] == 1 and np.array_equal(design.X, one):

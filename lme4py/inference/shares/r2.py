@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lme4py.errors import OptionError
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.inference.estimates.limits import warn_unknown
 from lme4py.inference.shares.observation import Observation, observation_variance
 from lme4py.linalg.types import FloatArray
@@ -36,17 +36,17 @@ class RSquared:
     var_residual: float
 
 
-def random_moments(fit: Fit | GlmmFit) -> list[FloatArray]:
+def random_moments(fit: Fit) -> list[FloatArray]:
     """Z'Z / n of each term: the mean variance of its effects over the rows is tr(Sigma Z'Z / n) (Johnson 2014)."""
     return [term.values.T @ term.values / fit.design.n_obs for term in fit.design.terms]
 
 
-def observation_level(fit: Fit | GlmmFit) -> tuple[bool, ...]:
+def observation_level(fit: Fit) -> tuple[bool, ...]:
     """Which terms have a level for every row: overdispersion, which no two rows share."""
     return tuple(term.n_levels == fit.design.n_obs for term in fit.design.terms)
 
 
-def fixed_variance(fit: Fit | GlmmFit) -> float:
+def fixed_variance(fit: Fit) -> float:
     """Variance of X beta over the rows (offsets left out, denominator n - 1); NaN where X beta is not finite."""
     if fit.design.n_obs < 2 or not fit.beta.size:
         return 0.0
@@ -55,28 +55,28 @@ def fixed_variance(fit: Fit | GlmmFit) -> float:
     return float(np.var(fit.design.X @ fit.beta, ddof=1))
 
 
-def rest_variance(fit: Fit | GlmmFit, variance: str = "theoretical") -> Observation:
+def rest_variance(fit: Fit, variance: str = "theoretical") -> Observation:
     """What is left of the variance when fixed and random effects are known.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     variance : str
         For generalised models, see `observation_variance`.
     """
-    if isinstance(fit, GlmmFit):
+    if isinstance(fit, GeneralisedFit):
         return observation_variance(fit, variance)
     if variance != "theoretical":
         raise OptionError(f"variance={variance!r} is for generalised models; leave it out.")
     return Observation(fit.sigma**2, fit.sigma**2, "residual")
 
 
-def r_squared(fit: Fit | GlmmFit, variance: str = "theoretical") -> RSquared:
+def r_squared(fit: Fit, variance: str = "theoretical") -> RSquared:
     """Marginal and conditional R squared.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     variance : {"theoretical", "lognormal", "trigamma", "delta"}
         Of one observation of a generalised model, see `observation_variance`.
 

@@ -9,20 +9,22 @@ from scipy import special
 
 from lme4py.design.design import Design
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.method import FTest, Method
 from lme4py.inference.estimates.coefficients import coefficient_method
 from lme4py.inference.estimates.limits import known_errors, masked, unknown, warn_unknown
 from lme4py.inference.estimates.restrictions import linear_hypotheses
 from lme4py.inference.tests import hypotheses
-from lme4py.inference.uncertainty.df import FTest, Method, method
+from lme4py.inference.uncertainty.df import method
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
-    from lme4py.inference.uncertainty.clusters import ClusterChoice
+    from lme4py.fits.clusters import ClusterChoice
 
 __all__ = ["anova", "anova_table", "chi_squared_table", "contest", "drop_each", "term_hypotheses"]
 
@@ -197,12 +199,12 @@ def _independent(fit: Fit, rows: FloatArray, gap: FloatArray) -> tuple[FloatArra
     return vectors.T @ rows, vectors.T @ gap
 
 
-def chi_squared_table(fit: GlmmFit, type: int | str = 3, ddf: str | None = None) -> pd.DataFrame:
+def chi_squared_table(fit: GeneralisedFit, type: int | str = 3, ddf: str | None = None) -> pd.DataFrame:
     """Analysis of variance of a generalised model: one Wald chi-squared test for each term.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     type : {1, 2, 3, "sequential", "car-2", "car-3"}
         As in `term_hypotheses`.
     ddf : {None, "normal"}
@@ -225,7 +227,7 @@ def chi_squared_table(fit: GlmmFit, type: int | str = 3, ddf: str | None = None)
     return table.rename_axis(index="term")
 
 
-def _regular(fit: GlmmFit) -> FloatArray:
+def _regular(fit: GeneralisedFit) -> FloatArray:
     """The covariance, with very large variances where estimates are infinite: these say nothing to other terms."""
     if fit.recession is None:
         return fit.vcov
@@ -236,7 +238,7 @@ def _regular(fit: GlmmFit) -> FloatArray:
     return covariance
 
 
-def _chi_squared(fit: GlmmFit, rows: dict[str, FloatArray]) -> pd.DataFrame:
+def _chi_squared(fit: GeneralisedFit, rows: dict[str, FloatArray]) -> pd.DataFrame:
     """Wald tests of L beta = 0; a term without columns has df 0, one without a finite estimate no test."""
     import pandas as pd
 
@@ -287,16 +289,16 @@ def anova(*results: Any, type: int | str = 3, ddf: str | None = None, refit: boo
     if len(results) != 1:
         return likelihood_table(results, refit)
     fit = getattr(results[0], "fit", results[0])
-    if isinstance(fit, GlmmFit):
+    if isinstance(fit, GeneralisedFit):
         return chi_squared_table(fit, type, ddf)
-    if not isinstance(fit, Fit):
+    if not isinstance(fit, LinearFit):
         raise OptionError(f"anova() takes fitted mixed models; this is of type {fit.__class__.__name__}.")
     return anova_table(fit, type, ddf)
 
 
 def linear_method(fit: Any, ddf: str | None) -> Method:
     """`lme4py.inference.uncertainty.df.method` (None: `default_ddf`), with an error for models that have no F tests."""
-    if not isinstance(fit, Fit):
+    if not isinstance(fit, LinearFit):
         raise OptionError("F tests are for linear mixed models; use wald_test() or drop1() for this one.")
     return method(fit, fit.default_ddf if ddf is None else ddf)
 

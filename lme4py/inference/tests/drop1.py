@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import special
 
 from lme4py.design.design import Design
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.generalised import fit_like
-from lme4py.fits.linear import Fit, lmm_fit
-from lme4py.inference.refits.refit import refit_ml
+from lme4py.fits.base import Fit
+from lme4py.fits.kinds import model_of
+from lme4py.fits.refuse import refuse
 from lme4py.inference.tests.anova import drop_each
 from lme4py.inference.tests.hypotheses import dropped_term
 from lme4py.linalg.types import FloatArray
@@ -24,12 +24,12 @@ __all__ = ["drop1", "droppable"]
 TESTS = ("F", "Chisq")
 
 
-def drop1(fit: Any, test: str | None = None, ddf: str | None = None) -> pd.DataFrame:
+def drop1(fit: Fit, test: str | None = None, ddf: str | None = None) -> pd.DataFrame:
     """Test each term against the model without it, main effects of an interaction only through the interaction.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     test : {None, "F", "Chisq"}
         "F": Wald F tests as lmerTest's drop1 (linear models; their default). "Chisq": likelihood-ratio tests of refits
         by maximum likelihood, as lme4's drop1 (the default of generalised models).
@@ -49,13 +49,13 @@ def drop1(fit: Any, test: str | None = None, ddf: str | None = None) -> pd.DataF
     >>> drop1(fit, "Chisq").loc["Days", ["df", "AIC", "chi2"]].round(4).to_dict()
     {'df': 1.0, 'AIC': 1785.4759, 'chi2': 23.5365}
     """
-    linear = isinstance(fit, Fit)
+    linear = "satterthwaite" in fit.ddf_methods
     chosen = ("F" if linear else "Chisq") if test is None else test
     if chosen not in TESTS:
         raise OptionError(f"test={test!r} is not known.{did_you_mean(str(test), TESTS)} Use 'F' or 'Chisq'.")
     if chosen == "F":
         if not linear:
-            raise OptionError("test='F' is for linear mixed models; use test='Chisq'.")
+            refuse("test='F' is", "use test='Chisq'")
         return drop_each(fit, ddf)
     return _likelihood_table(fit)
 
@@ -66,10 +66,10 @@ def droppable(design: Design) -> list[int]:
     return [i for i, own in enumerate(sets, start=1) if not any(own < other for other in sets)]
 
 
-def _likelihood_table(fit: Any) -> pd.DataFrame:
+def _likelihood_table(fit: Fit) -> pd.DataFrame:
     import pandas as pd
 
-    full = refit_ml(fit) if isinstance(fit, Fit) else fit
+    full = model_of(fit).by_maximum_likelihood()
     design = full.design
     none = {"df": np.nan, "logLik": full.log_likelihood, "AIC": full.criterion + 2.0 * full.n_params}
     rows = {"<none>": none | {"chi2": np.nan, "p_value": np.nan}}
@@ -78,9 +78,9 @@ def _likelihood_table(fit: Any) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["df", "logLik", "AIC", "chi2", "p_value"])
 
 
-def _restriction(full: Any, term: int) -> FloatArray:
+def _restriction(full: Fit, term: int) -> FloatArray:
     """L beta = 0 is the model without a term."""
-    if getattr(full, "thresholds", None) is None:
+    if full.thresholds is None:
         return dropped_term(full.design, term)
     # The thresholds stand for the intercept, so that every term has its own columns.
     own = np.array(full.design.assign) == term
@@ -88,13 +88,13 @@ def _restriction(full: Any, term: int) -> FloatArray:
     return rows
 
 
-def _without(full: Any, L: FloatArray) -> dict[str, float]:
+def _without(full: Fit, L: FloatArray) -> dict[str, float]:
     """The row of the model in which L beta = 0."""
     df = L.shape[0]
     if df == 0:
         logLik, AIC = full.log_likelihood, full.criterion + 2.0 * full.n_params
         return {"df": 0.0, "logLik": logLik, "AIC": AIC, "chi2": 0.0, "p_value": np.nan}
-    reduced = _refit(full, _restricted(full.design, L))
+    reduced = model_of(full).like(_restricted(full.design, L))
     chi2 = max(reduced.criterion - full.criterion, 0.0)
     return {
         "df": float(df),
@@ -110,9 +110,3 @@ def _restricted(design: Design, L: FloatArray) -> Design:
     basis = np.linalg.svd(L)[2][L.shape[0] :].T
     names = tuple(f"column{i}" for i in range(1, basis.shape[1] + 1))
     return design.with_predictor(X=design.X @ basis, names=names, assign=(1,) * len(names), dropped=(), alias=None)
-
-
-def _refit(full: Any, design: Design) -> Any:
-    if isinstance(full, Fit):
-        return lmm_fit(design, reml=False)
-    return fit_like(full, design)

@@ -18,18 +18,16 @@ import numpy as np
 
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.kinds import model_of
+from lme4py.fits.method import FTest, check_method, joint_f_test
 from lme4py.inference.estimates.coefficients import check_ddf, coefficient_method, constant_df
-from lme4py.inference.prediction.joint_variance import joint_variance
-from lme4py.inference.uncertainty.derivatives import fixed_in_groups, variance_derivatives
-from lme4py.inference.uncertainty.df import FTest, check_method, joint_f_test
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["JointMethod", "effect_places"]
 
 
-def effect_places(fit: Fit | GlmmFit) -> list[slice]:
+def effect_places(fit: Fit) -> list[slice]:
     """Places of the random effects of each term among all of them: levels, then columns."""
     ends = np.cumsum([term.n_levels * term.n_columns for term in fit.design.terms])
     return [
@@ -62,7 +60,7 @@ class JointMethod:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     ddf : str or None
         `default_ddf` of the fit when not given; Satterthwaite's stand in for Kenward and Roger's, which are about fixed
         effects.
@@ -77,8 +75,8 @@ class JointMethod:
     the modes, with the covariance of the coefficients that the fit reports.
     """
 
-    def __init__(self, fit: Fit | GlmmFit, ddf: str | None = None, vcov: FloatArray | None = None) -> None:
-        linear = isinstance(fit, Fit)
+    def __init__(self, fit: Fit, ddf: str | None = None, vcov: FloatArray | None = None) -> None:
+        linear = "satterthwaite" in fit.ddf_methods
         ddf = None if ddf is None else check_method(ddf)
         if ddf == "kenward-roger":
             raise OptionError(
@@ -86,7 +84,7 @@ class JointMethod:
                 "ddf='satterthwaite', 'residual' or 'normal'."
             )
         self.fit = fit
-        self.joint = joint_variance(fit)
+        self.joint = model_of(fit).joint_variance()
         usual = "normal" if vcov is not None and fit.default_ddf != "residual" else fit.default_ddf
         chosen = check_ddf(usual if ddf is None else ddf, linear=linear)
         self.by_moments = linear and chosen in ("satterthwaite", "kenward-roger")
@@ -94,7 +92,7 @@ class JointMethod:
             if vcov is not None:
                 raise OptionError(f"ddf={ddf!r} does not belong to another covariance; use ddf='normal' or 'residual'.")
             # Refuses where the fit has a robust covariance.
-            coefficient_method(self._linear, "satterthwaite")
+            coefficient_method(fit, "satterthwaite")
         self.df = np.inf if self.by_moments else float(constant_df(fit, chosen))
         # Columns of the coefficients in the engine; thresholds stand behind beta as they are.
         C = self.joint.C
@@ -137,12 +135,6 @@ class JointMethod:
     def _places(self) -> list[slice]:
         return effect_places(self.fit)
 
-    @property
-    def _linear(self) -> Fit:
-        if not isinstance(self.fit, Fit):  # pragma: no cover - asked for linear models only
-            raise TypeError
-        return self.fit
-
     def _of(self, solved: _Solved) -> FloatArray:
         covariance: FloatArray = self.joint.scale * (solved.moved @ self.vcov @ solved.moved.T + solved.random)
         return covariance
@@ -157,11 +149,10 @@ class JointMethod:
             return np.full(L.shape[0], self.df)
         solved = self._solve(L)
         variance = np.maximum(np.diag(self._of(solved)), 0.0)
-        fit = self._linear
-        derivatives = variance_derivatives(fit)
+        model = model_of(self.fit)
+        derivatives = model.variance_derivatives()
         weights = [
-            rest - H @ self.vcov @ solved.moved.T
-            for rest, H in zip(solved.rest, fixed_in_groups(fit.point), strict=True)
+            rest - H @ self.vcov @ solved.moved.T for rest, H in zip(solved.rest, model.fixed_in_groups(), strict=True)
         ]
         by_term = {
             t: weights[f].reshape(factor.n_columns, factor.n_levels, -1)[place]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.information import VarianceInformation
+from lme4py.fits.kinds import model_of
+from lme4py.fits.parameters import RESIDUAL, Parameter, fit_parameters, fit_values, is_determined
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.limits import known_errors
-from lme4py.inference.estimates.parameters import RESIDUAL, Parameter, fit_parameters, fit_values, is_determined
-from lme4py.inference.uncertainty.parameter_derivatives import VarianceInformation, variance_information
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -26,16 +26,16 @@ __all__ = ["noted", "standard_errors", "variance_table", "wald_limits"]
 _NO_VARIANCE = 1e-20
 
 
-def standard_errors(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
+def standard_errors(fit: Fit, wanted: Sequence[Parameter]) -> FloatArray:
     """Standard errors by the delta method; zero or NaN on the boundary, NaN where the design determines nothing.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     wanted : sequence of Parameter
     """
     fixed = known_errors(fit, np.eye(fit.beta.size), fit.vcov)
-    known: dict[str, FloatArray | None] = {"fixed": fixed, "threshold": getattr(fit, "threshold_se", None)}
+    known: dict[str, FloatArray | None] = {"fixed": fixed, "threshold": fit.threshold_se}
 
     def error(parameter: Parameter) -> float:
         own = known.get(parameter.kind)
@@ -44,22 +44,22 @@ def standard_errors(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArr
     return np.array([error(parameter) for parameter in wanted])
 
 
-def _std_error(fit: Fit | GlmmFit, parameter: Parameter) -> float:
+def _std_error(fit: Fit, parameter: Parameter) -> float:
     if not is_determined(fit, parameter):
         return float("nan")
-    information = variance_information(fit)
+    information = model_of(fit).variance_information()
     return information.std_error(_gradient(fit, information, parameter))
 
 
-def _gradient(fit: Fit | GlmmFit, information: VarianceInformation, parameter: Parameter) -> FloatArray:
+def _gradient(fit: Fit, information: VarianceInformation, parameter: Parameter) -> FloatArray:
     """Derivative of a parameter in phi."""
-    if parameter.kind in ("sigma", "dispersion") and isinstance(fit, GlmmFit) and fit.dispersion_limit:
+    if parameter.kind in ("sigma", "dispersion") and fit.dispersion_limit:
         # At the end of the range the curvature says nothing.
         return np.full(information.residual.shape, np.nan)
     if parameter.kind == "sigma":
         return 0.5 * fit.sigma * information.residual
     if parameter.kind == "dispersion":
-        slope: FloatArray = parameter.reported(fit.dispersion) * information.residual  # type: ignore[union-attr]
+        slope: FloatArray = parameter.reported(fit.dispersion) * information.residual
         return -slope if parameter.inverted else slope
     if parameter.kind == "threshold":
         return information.thresholds[:, parameter.first]
@@ -75,7 +75,7 @@ def _gradient(fit: Fit | GlmmFit, information: VarianceInformation, parameter: P
         return gradient
 
 
-def wald_limits(fit: Fit | GlmmFit, wanted: Sequence[Parameter], alpha: float) -> FloatArray:
+def wald_limits(fit: Fit, wanted: Sequence[Parameter], alpha: float) -> FloatArray:
     """Limits, shape (len(wanted), 2).
 
     Normal ones for fixed effects and thresholds, on the log scale for standard deviations and the dispersion, on that
@@ -84,7 +84,7 @@ def wald_limits(fit: Fit | GlmmFit, wanted: Sequence[Parameter], alpha: float) -
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     wanted : sequence of Parameter
     alpha : float
     """
@@ -112,12 +112,12 @@ def _limits(kind: str, value: float, half: float) -> tuple[float, float]:
         return value * float(np.exp(-half / value)), value * float(np.exp(half / value))
 
 
-def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFrame:
+def variance_table(fit: Fit, alpha: float | None = None) -> pd.DataFrame:
     """Variances and covariances with standard errors and limits, as Stata prints them.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     alpha : float, optional
         One minus the confidence level; that of the fit when not given.
 
@@ -133,7 +133,7 @@ def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFra
     import pandas as pd
 
     z = float(-special.ndtri(chosen_alpha(fit, alpha) / 2.0))
-    information = variance_information(fit)
+    information = model_of(fit).variance_information()
     names, rows = [], []
     for p in fit_parameters(fit):
         if p.kind not in ("sd", "corr", "sigma"):
@@ -161,15 +161,15 @@ def variance_table(fit: Fit | GlmmFit, alpha: float | None = None) -> pd.DataFra
     return noted(fit, table)
 
 
-def noted(fit: Fit | GlmmFit, table: pd.DataFrame) -> pd.DataFrame:
+def noted(fit: Fit, table: pd.DataFrame) -> pd.DataFrame:
     """A table with variances, and a note where these keep the model's errors beside robust ones of coefficients.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     table : DataFrame
     """
-    if isinstance(fit, Fit) and fit.design.conventions.vce is not None:
+    if not fit.robust_variances and fit.design.conventions.vce is not None:
         table.attrs["note"] = (
             "Standard errors and limits of variances are the model's; those of coefficients are robust."
         )

@@ -12,8 +12,8 @@ import numpy as np
 from lme4py.data.beside import is_numbered
 from lme4py.engine.identification.recession import Recession
 from lme4py.errors import OptionError
+from lme4py.fits.method import Plain, check_method
 from lme4py.inference.tests.joint_tests import JointMethod
-from lme4py.inference.uncertainty.df import Plain, check_method
 from lme4py.linalg.types import BoolArray, FloatArray
 from lme4py.margins.estimands.estimands import Estimand, Values
 from lme4py.margins.estimands.grids import Parameters

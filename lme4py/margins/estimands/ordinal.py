@@ -14,9 +14,10 @@ import numpy as np
 
 from lme4py.data.frame import Frame
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.clusters import check_robust_type
+from lme4py.fits.kinds import model_of
+from lme4py.fits.method import Plain
 from lme4py.inference.estimates.coefficients import constant_df
-from lme4py.inference.uncertainty.df import Plain
-from lme4py.inference.uncertainty.robust import robust_parameters
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.estimands.estimands import Estimand, Values
 from lme4py.margins.estimands.grids import Parameters
@@ -38,7 +39,7 @@ class OrdinalAdapter(OwnAdapter):
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     cut : int or None
         P(Y > category number cut + 1); None stands for the mean of the thresholds (the latent scale).
     """
@@ -64,7 +65,9 @@ class OrdinalAdapter(OwnAdapter):
     def robust(self, kind: str, cluster: Any, ddf: str | None = None) -> DdfMethod:
         df = constant_df(self.fit, ddf)
         k = self.params.size
-        return Plain(self._in_order(robust_parameters(self.fit, kind, cluster))[:k, :k], float(df))
+        return Plain(
+            self._in_order(model_of(self.fit).robust_parameters(check_robust_type(kind), cluster))[:k, :k], float(df)
+        )
 
     def _wider(self, X: FloatArray, by: float) -> FloatArray:
         cuts = np.broadcast_to(-by * self.weights_of_cuts, (X.shape[0], self.weights_of_cuts.size))

@@ -6,8 +6,7 @@ import sys
 from typing import Any
 
 from lme4py.errors import OptionError
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
 from lme4py.margins.estimands.ordinal import OrdinalAdapter, is_ordinal
 from lme4py.margins.models.adapter import ModelAdapter
 from lme4py.margins.models.own import OwnAdapter
@@ -32,9 +31,9 @@ def find_adapter(fit: Any, adapter: Any = None) -> ModelAdapter:
     if isinstance(fit, ModelAdapter):
         return fit
     inner = getattr(fit, "fit", None)
-    if isinstance(inner, (Fit, GlmmFit)):
+    if isinstance(inner, (Fit)):
         return _own(inner)
-    if isinstance(fit, (Fit, GlmmFit)):
+    if isinstance(fit, (Fit)):
         return _own(fit)
     if _is_statsmodels(fit):
         from lme4py.margins.models.statsmodels import StatsmodelsMixedLMAdapter
@@ -46,7 +45,7 @@ def find_adapter(fit: Any, adapter: Any = None) -> ModelAdapter:
     )
 
 
-def _own(fit: Fit | GlmmFit) -> ModelAdapter:
+def _own(fit: Fit) -> ModelAdapter:
     return OrdinalAdapter(fit) if is_ordinal(fit) else OwnAdapter(fit)
 
 

@@ -17,12 +17,14 @@ from lme4py.design.design import Design
 from lme4py.design.recipe import Recipe, new_random
 from lme4py.design.source import column_of_fit
 from lme4py.errors import OptionError
-from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.clusters import check_robust_type
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.kinds import model_of
+from lme4py.fits.method import Plain
 from lme4py.inference.estimates.coefficients import coefficient_method
 from lme4py.inference.prediction.rows import chosen_terms
 from lme4py.inference.tests.joint_tests import JointMethod, effect_places
-from lme4py.inference.uncertainty.df import Plain, method
-from lme4py.inference.uncertainty.robust import robust_parameters
+from lme4py.inference.uncertainty.df import method
 from lme4py.linalg.types import FloatArray, SparseMatrix, sparse
 from lme4py.margins.models.adapter import DdfMethod, FactoredEffects, FactoredRows, ModelAdapter, Random, Rows, frame_of
 from lme4py.margins.models.formula_rows import FormulaRows, factored_matrix, matrix_slope, names_of_nodes, whole_matrix
@@ -57,7 +59,7 @@ class OwnAdapter(ModelAdapter):
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     """
 
     def __init__(self, fit: Any) -> None:
@@ -71,7 +73,7 @@ class OwnAdapter(ModelAdapter):
         self.cells = self.formula_rows.cells()
         self.names, self.params, self.vcov = design.x_names, fit.beta, fit.vcov
         self.variables = self.formula_rows.variables
-        self.is_linear_model = not isinstance(fit, GlmmFit)
+        self.is_linear_model = not isinstance(fit, GeneralisedFit)
         self.description = design.formula
         self.default_ddf, self.alpha = fit.default_ddf, design.conventions.alpha
         self._unreplayed = self._offset_of_rows()
@@ -259,7 +261,11 @@ class OwnAdapter(ModelAdapter):
         return coefficient_method(self.fit, ddf, kind, cluster)
 
     def robust_parameters(self, kind: str, cluster: Any) -> FloatArray | None:
-        return None if self.is_linear_model else self._in_order(robust_parameters(self.fit, kind, cluster))
+        return (
+            None
+            if self.is_linear_model
+            else self._in_order(model_of(self.fit).robust_parameters(check_robust_type(kind), cluster))
+        )
 
     def _in_order(self, covariance: FloatArray) -> FloatArray:
         """Covariance of (coefficients, theta) from that of (theta, beta, ...)."""

@@ -17,7 +17,7 @@ import numpy as np
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, read_frame
 from lme4py.errors import DataError, Lme4Error, OptionError
-from lme4py.inference.uncertainty.df import Plain
+from lme4py.fits.method import Plain
 from lme4py.linalg.types import FloatArray, IntArray
 from lme4py.margins.models.adapter import DdfMethod, FactoredRows, ModelAdapter, Random, Rows, to_pandas
 from lme4py.margins.models.formula_rows import FormulaRows

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
 from lme4py.arguments import speaks_throughout
-from lme4py.inference.uncertainty.df import Ddf
+from lme4py.fits.method import Ddf
 from lme4py.margins.models.adapter import ModelAdapter
 from lme4py.margins.session.base import SessionBase
 from lme4py.margins.session.slopes import SlopeMethods

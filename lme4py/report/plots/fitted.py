@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.linear import Fit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.report.plots.style import BLUE, GREY, ORANGE, mean_label, panels, short
 from lme4py.report.plots.training import columns_of, observed_response, training_columns
 from lme4py.report.plots.typical import (
@@ -48,7 +48,7 @@ def fitted_data(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     variable : str, optional
         On the horizontal axis; the first variable with a random slope, else the first of the fixed effects.
     group : str, optional
@@ -153,7 +153,7 @@ class _Lattice:
             inside = _containing(term.codes, self.term.codes, J)[codes]
             b = np.where(inside[:, None] >= 0, fit.modes[t][np.maximum(inside, 0)], 0.0)
             own = own + np.einsum("nk,nk->n", random_columns(fit, frame, t), b)
-        if isinstance(fit, Fit):
+        if isinstance(fit, LinearFit):
             return eta, own
         return fit.family.mean(eta), fit.family.mean(own)
 
@@ -237,7 +237,7 @@ def fitted(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     variable : str, optional
     figsize : (float, float), optional
     group, levels, n_points, max_panels

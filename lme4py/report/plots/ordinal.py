@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.fits.rows import Rows
 from lme4py.inference.prediction.ordinal import family_of, probabilities_at_limits
 from lme4py.inference.prediction.ordinal_intervals import probability_limits
-from lme4py.inference.prediction.rows import Rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.fits.generalised import GlmmFit
+    from lme4py.fits.generalised.fit import GeneralisedFit
 
 __all__ = ["category_rows"]
 
 FloatArray = NDArray[np.float64]
 
 
-def category_rows(fit: GlmmFit, table: pd.DataFrame, X: FloatArray, eta: FloatArray, z: float) -> pd.DataFrame:
+def category_rows(fit: GeneralisedFit, table: pd.DataFrame, X: FloatArray, eta: FloatArray, z: float) -> pd.DataFrame:
     """`table` once for each category, with the columns category, predicted, lower and upper.
 
     Limits as those of ``predict(type="prob", include_random=False, interval="confidence")``.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
         Of ordered categories.
     table : DataFrame, n rows
     X : ndarray, shape (n, p)

@@ -60,7 +60,7 @@ def plot(fit: AnyFit, kind: str = "caterpillar", variable: Any = None, **kw: Any
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect"}
         Conditional modes with intervals; residuals against fitted values; normal quantiles of residuals or modes;
         profile likelihood; fitted curves by group; estimates without and with pooling; effect of a variable.
@@ -88,7 +88,7 @@ def plot_data(fit: AnyFit, kind: str = "caterpillar", variable: Any = None, **kw
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     kind : str
     variable : str or sequence of str, optional
     **kw

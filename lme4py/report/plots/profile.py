@@ -30,7 +30,7 @@ def profile_data(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     variable : str or sequence of str, optional
         Parameters ("Days", "sd(_cons)"), "fixed", "random" or "all"; all when not given.
     alpha : float, optional
@@ -72,7 +72,7 @@ def profile(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     variable : str or sequence of str, optional
     ax : Axes, optional
     figsize : (float, float), optional

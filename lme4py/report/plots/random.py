@@ -11,7 +11,7 @@ from scipy import special
 
 from lme4py.design.conventions import INTERCEPTS
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.linear import Fit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.random_effects import conditional_modes, conditional_sds, known_columns
@@ -44,7 +44,7 @@ def chosen_effects(fit: AnyFit, variable: str | Sequence[str] | None) -> list[tu
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     variable : str, sequence of str, or None
         None takes all.
     """
@@ -88,7 +88,7 @@ def caterpillar_data(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     variable : str or sequence of str, optional
         Random effects or grouping factors, or "all"; the random intercept when not given.
     alpha : float, optional
@@ -131,7 +131,7 @@ def caterpillar(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     variable : str or sequence of str, optional
         As in `caterpillar_data`; one effect is drawn into one axes.
     ax : Axes, optional
@@ -189,7 +189,7 @@ def shrinkage_data(fit: AnyFit, variable: str | Sequence[str] | None = None) -> 
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     variable : str or sequence of str, optional
         Random effects of one factor, or the factor; the first factor when not given.
 
@@ -265,7 +265,7 @@ def _newton(fit: AnyFit, Z: FloatArray, codes: NDArray[np.intp], J: int) -> Floa
 
 def _working(fit: AnyFit) -> tuple[FloatArray, FloatArray]:
     """Working weights (up to a factor) and residuals of the rows used."""
-    if isinstance(fit, Fit):
+    if isinstance(fit, LinearFit):
         weights = np.ones(fit.design.n_obs) if fit.design.weights is None else fit.design.weights
         return weights, residual_values(fit, "working")
     mu, counts = fit.fitted, 1.0 if fit.data.trials is None else fit.data.trials
@@ -287,7 +287,7 @@ def shrinkage(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     variable : str or sequence of str, optional
         One or two effects of a factor, or the factor, whose first two effects are drawn.
     ax : Axes, optional

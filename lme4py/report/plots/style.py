@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.errors import OptionError
-from lme4py.fits.linear import Fit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.report.summaries.parts import AnyFit, is_ordinal
 
 if TYPE_CHECKING:
@@ -152,11 +152,11 @@ def mean_label(fit: AnyFit, type: str = "response") -> str:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     type : {"response", "linear"}
     """
     name = fit.design.response_name
-    if isinstance(fit, Fit):
+    if isinstance(fit, LinearFit):
         return short(name)
     if type == "linear":
         return f"linear predictor ({fit.family.link.name})"

@@ -21,7 +21,7 @@ def training_columns(fit: AnyFit) -> dict[str, Column]:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     """
     columns = fit.design.columns or {}
     formula = fit.design.recipe.formula
@@ -38,7 +38,7 @@ def columns_of(fit: AnyFit, names: Iterable[str]) -> dict[str, Column]:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     names : iterable of str
 
     Raises
@@ -64,7 +64,7 @@ def observed_response(fit: AnyFit) -> NDArray[np.float64]:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     """
     anything: Any = fit
     data = getattr(anything, "data", None)

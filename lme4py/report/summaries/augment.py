@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lme4py.data.beside import in_row_order
 from lme4py.data.frame import read_frame
 from lme4py.errors import OptionError
-from lme4py.fits.linear import Fit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.diagnostics.leverage import cooks_distance, hatvalues
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates import generalised as glmm
@@ -38,7 +38,7 @@ def augment(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     data : data frame, optional
         The training data, whose columns come first; without it those that the formula uses.
     newdata : data frame, optional
@@ -170,7 +170,7 @@ def _of_rows(fit: AnyFit) -> dict[str, FloatArray]:
     offset = np.zeros(design.n_obs) if design.offset is None else design.offset
     weights = np.ones(design.n_obs) if design.weights is None else design.weights
     fixed = masked(fit, design.X, design.X @ fit.beta + offset)
-    if isinstance(fit, Fit):
+    if isinstance(fit, LinearFit):
         root, resid = np.sqrt(weights), residual_values(fit)
         parts = {"fitted": fit.fitted, "resid": resid, "fixed": fixed, "mu": fit.fitted, "offset": offset}
         return parts | {"sqrt_xwt": root, "sqrt_rwt": root, "weights": weights, "wtres": root * resid}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lme4py.errors import OptionError
-from lme4py.fits.linear import Fit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.estimates.coefficients import coef_table
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.likelihood import aic, bic
@@ -184,7 +184,7 @@ def _estimates(table: pd.DataFrame) -> dict[str, tuple[float, float | None]]:
 
 def _fixed_rows(fits: list[AnyFit], ddf: str | None) -> list[Row]:
     same: list[Any] = list(fits)
-    tables = [coef_table(fit, ddf if isinstance(fit, Fit) else None) for fit in same]
+    tables = [coef_table(fit, ddf if isinstance(fit, LinearFit) else None) for fit in same]
     fixed = _merged("fixed", [_estimates(table) for table in tables])
     return fixed + _merged("threshold", [_estimates(threshold_table(fit)) for fit in fits])
 
@@ -202,7 +202,7 @@ def _random_rows(fits: list[AnyFit]) -> list[Row]:
 def _model_rows(fits: list[AnyFit]) -> list[Row]:
     same: list[Any] = list(fits)
     rows = []
-    if any(not isinstance(fit, Fit) for fit in fits):
+    if any(not isinstance(fit, LinearFit) for fit in fits):
         rows.append(Row("model", "Family (link)", tuple(family_label(fit) for fit in fits)))
     dispersion = [shown_dispersion(fit) for fit in fits]
     for name in dict.fromkeys(found.name for found in dispersion if found is not None):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.generalised import has_residual
 from lme4py.report.summaries.parts import is_ordinal, threshold_table
@@ -23,7 +23,7 @@ from lme4py.tables.table import Table
 __all__ = ["approximation", "closing", "family_line", "summary_tables"]
 
 
-def approximation(fit: GlmmFit) -> str:
+def approximation(fit: GeneralisedFit) -> str:
     """How the integral over the random effects was made, in words."""
     if fit.nAGQ == 0:
         return "nAGQ = 0 (fixed effects at the joint mode)"
@@ -37,7 +37,7 @@ def approximation(fit: GlmmFit) -> str:
     return f"{adaptive} Gauss-Hermite quadrature, nAGQ = {fit.nAGQ}{kind}"
 
 
-def family_line(fit: GlmmFit) -> str:
+def family_line(fit: GeneralisedFit) -> str:
     """Family, link and dispersion."""
     text = f"{fit.family.name} ({fit.family.link.name})"
     if fit.family.variant:
@@ -49,12 +49,12 @@ def family_line(fit: GlmmFit) -> str:
     return f"{text}, {found.name} = {found.estimate:.4g}{limit}"
 
 
-def summary_tables(fit: GlmmFit, ddf: str | None = None) -> list[Table]:
+def summary_tables(fit: GeneralisedFit, ddf: str | None = None) -> list[Table]:
     """Everything that the summary shows, in order.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     ddf : {None, "residual", "normal"}
         Degrees of freedom of the fixed effects; `default_ddf` of the fit when not given.
     """
@@ -71,7 +71,7 @@ def summary_tables(fit: GlmmFit, ddf: str | None = None) -> list[Table]:
     ]
 
 
-def threshold_rows(fit: GlmmFit) -> Table:
+def threshold_rows(fit: GeneralisedFit) -> Table:
     """Thresholds of ordered categories with their standard errors."""
     table = threshold_table(fit)
     decimals = column_decimals(table["std_error"].tolist())
@@ -81,7 +81,7 @@ def threshold_rows(fit: GlmmFit) -> Table:
     return Table("Thresholds", ("", "Estimate", "Std. error", "z value"), rows, ("left", "right", "right", "right"))
 
 
-def _header(fit: GlmmFit) -> Table:
+def _header(fit: GeneralisedFit) -> Table:
     same: Any = fit
     table = header_table(same)
     rows = (("Family:", family_line(fit)), ("Integral:", approximation(fit)), *table.rows)
@@ -90,7 +90,7 @@ def _header(fit: GlmmFit) -> Table:
     )
 
 
-def _random_effects(fit: GlmmFit) -> Table:
+def _random_effects(fit: GeneralisedFit) -> Table:
     same: Any = fit
     table = random_effects_table(same)
     if has_residual(fit):
@@ -99,7 +99,7 @@ def _random_effects(fit: GlmmFit) -> Table:
     return Table(table.title, table.columns, table.rows[:-1], table.align, table.notes)
 
 
-def closing(fit: GlmmFit) -> Table:
+def closing(fit: GeneralisedFit) -> Table:
     """Notes and the verdict; also whether the rule for the integral is poor."""
     same: Any = fit
     table = closing_table(same)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.estimates.coefficients import two_sided
 from lme4py.inference.estimates.generalised import random_entries
 from lme4py.inference.estimates.variance import VarianceEntry, variance_entries
@@ -25,7 +26,7 @@ __all__ = [
     "threshold_table",
 ]
 
-AnyFit: TypeAlias = Fit | GlmmFit
+AnyFit: TypeAlias = Fit
 
 
 def entries(fit: AnyFit) -> list[VarianceEntry]:
@@ -33,9 +34,9 @@ def entries(fit: AnyFit) -> list[VarianceEntry]:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     """
-    return list(random_entries(fit) if isinstance(fit, GlmmFit) else variance_entries(fit))
+    return list(random_entries(fit) if isinstance(fit, GeneralisedFit) else variance_entries(fit))
 
 
 def entry_label(entry: VarianceEntry) -> str:
@@ -55,19 +56,19 @@ def entry_label(entry: VarianceEntry) -> str:
 
 def family_label(fit: AnyFit) -> str:
     """Family and link: "poisson (log)"."""
-    return "gaussian (identity)" if isinstance(fit, Fit) else f"{fit.family.name} ({fit.family.link.name})"
+    return "gaussian (identity)" if isinstance(fit, LinearFit) else f"{fit.family.name} ({fit.family.link.name})"
 
 
 def method_label(fit: AnyFit) -> str:
     """How the model was fitted: "REML", "ML", "ML, Laplace", "ML, nAGQ = 9"."""
-    if isinstance(fit, Fit):
+    if not isinstance(fit, GeneralisedFit):
         return "REML" if fit.reml else "ML"
     return "ML, Laplace" if fit.nAGQ == 1 else f"ML, nAGQ = {fit.nAGQ}"
 
 
 def is_ordinal(fit: AnyFit) -> bool:
     """True for a model of an ordered response."""
-    return isinstance(fit, GlmmFit) and fit.family.has_thresholds
+    return isinstance(fit, GeneralisedFit) and fit.family.has_thresholds
 
 
 def threshold_table(fit: AnyFit) -> pd.DataFrame:
@@ -75,7 +76,7 @@ def threshold_table(fit: AnyFit) -> pd.DataFrame:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     """
     import pandas as pd
 

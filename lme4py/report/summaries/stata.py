@@ -8,16 +8,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import special
 
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.method import check_method
+from lme4py.fits.parameters import fit_parameters
 from lme4py.inference.estimates.coefficients import coef_table, confidence_intervals, wald_statistic
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.limits import unknown
-from lme4py.inference.estimates.parameters import fit_parameters
 from lme4py.inference.estimates.restrictions import restriction_matrix
 from lme4py.inference.estimates.row_summary import no_random_test, row_summary
 from lme4py.inference.lrt.lrt import LRTestResult
-from lme4py.inference.uncertainty.df import check_method
 from lme4py.inference.uncertainty.variance_errors import variance_table
 from lme4py.report.summaries.generalised import approximation, closing, family_line
 from lme4py.report.summaries.parts import is_ordinal, threshold_table
@@ -27,7 +28,7 @@ from lme4py.tables.table import Table
 
 __all__ = ["stata_tables"]
 
-AnyFit: TypeAlias = "Fit | GlmmFit"
+AnyFit: TypeAlias = "Fit"
 
 # Stata's names of the models, and of what the likelihood-ratio test compares them with.
 _MODELS = {
@@ -48,7 +49,7 @@ def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
         None is `default_ddf` of the fit.
     """
@@ -56,13 +57,13 @@ def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
     tables = [_header(fit), _groups(fit), _coefficients(fit, chosen), _random_effects(fit)]
     if is_ordinal(fit):
         tables.append(_thresholds(fit))
-    last = closing(fit) if isinstance(fit, GlmmFit) else closing_table(fit)
+    last = closing(fit) if isinstance(fit, GeneralisedFit) else closing_table(fit)
     test = _test_of_random_effects(fit)
     return [*tables, *([Table("", (), (), (), (test,))] if test else []), last]
 
 
 def _names(fit: AnyFit) -> tuple[str, str]:
-    if isinstance(fit, Fit):
+    if isinstance(fit, LinearFit):
         return ("REML" if fit.reml else "ML"), "linear model"
     return _MODELS.get((fit.family.name, fit.family.link.name), ("GLM", "generalised linear model"))
 
@@ -70,7 +71,7 @@ def _names(fit: AnyFit) -> tuple[str, str]:
 def _header(fit: AnyFit) -> Table:
     same: Any = fit
     rows = [("Formula:", fit.design.formula), ("Number of obs:", rows_used(same))]
-    if isinstance(fit, GlmmFit):
+    if isinstance(fit, GeneralisedFit):
         rows += [("Family and link:", family_line(fit)), ("Integration:", approximation(fit))]
     likelihood = "Log restricted-likelihood:" if fit.reml else "Log likelihood:"
     rows.append((likelihood, format_value(fit.log_likelihood, 4, 8)))
@@ -137,7 +138,7 @@ def _vce_note(fit: AnyFit) -> tuple[str, ...]:
     if vce is None:
         return ()
     cluster = list(fit.design.n_groups)[-1] if vce == "robust" else vce
-    if isinstance(fit, Fit):
+    if isinstance(fit, LinearFit):
         which = f"Standard errors of the coefficients are robust, for clusters in {cluster}"
         return (f"{which}; those of the variances are the model's.",)
     return (f"Standard errors are robust, for clusters in {cluster}.",)
@@ -189,7 +190,7 @@ def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
 def _last_rows(fit: AnyFit) -> Iterator[tuple[str, tuple[float, ...]]]:
     yield from (("var(Residual)", row) for p, row in _entries(fit) if p.kind == "sigma")
     found = shown_dispersion(fit)
-    if found is not None and isinstance(fit, GlmmFit) and not fit.family.has_residual:
+    if found is not None and isinstance(fit, GeneralisedFit) and not fit.family.has_residual:
         yield found.name, (found.estimate, found.std_error, found.lower, found.upper)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from lme4py.design.design import RandomTerm
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.method import check_method
+from lme4py.fits.parameters import has_correlations, term_labels
 from lme4py.inference.estimates.coefficients import coef_table
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.row_summary import row_summary
-from lme4py.inference.estimates.variance import correlations, has_correlations, term_labels
-from lme4py.inference.uncertainty.df import check_method
+from lme4py.inference.estimates.variance import correlations
 from lme4py.tables.numbers import column_decimals, format_column, format_integer, format_p_value, format_value
 from lme4py.tables.table import Align, Table
 
@@ -75,7 +77,7 @@ def criterion_table(fit: Fit) -> Table:
 
 def residual_table(fit: Fit) -> Table:
     """Minimum, quartiles and maximum of the scaled residuals (Pearson residuals of a generalised model)."""
-    title = "Scaled residuals" if isinstance(fit, Fit) else "Pearson residuals"
+    title = "Scaled residuals" if isinstance(fit, LinearFit) else "Pearson residuals"
     # These are of the order of one: what is left at the tenth decimal is rounding, and is shown as zero.
     values = [round(value, 10) for value in row_summary(fit).residual_quartiles or ()]
     cells = tuple(format_value(value, 3, 2, least=1) for value in values)

@@ -11,8 +11,9 @@ import numpy as np
 from scipy import special
 
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.parameters import DISPERSION, fit_parameters
 from lme4py.inference.estimates import generalised as glmm
 from lme4py.inference.estimates.coefficients import (
     chosen_alpha,
@@ -23,7 +24,6 @@ from lme4py.inference.estimates.coefficients import (
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.intervals import intervals
 from lme4py.inference.estimates.likelihood import aic, bic
-from lme4py.inference.estimates.parameters import DISPERSION, fit_parameters
 from lme4py.inference.estimates.random_effects import coef, conditional_modes, conditional_sds
 from lme4py.inference.estimates.variance import VarianceEntry, var_corr, variance_components
 from lme4py.inference.uncertainty.variance_errors import wald_limits
@@ -55,7 +55,7 @@ def tidy(
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     ddf : str, optional
         Degrees of freedom of the tests (and the Wald limits) of the fixed effects; `default_ddf` of the fit when not
         given.
@@ -250,7 +250,7 @@ def glance(fit: AnyFit) -> pd.DataFrame:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     """
     import pandas as pd
 
@@ -272,13 +272,13 @@ def overview(fit: AnyFit) -> dict[str, Any]:
         "converged": fit.certificate.converged,
         "is_singular": fit.certificate.is_singular,
     }
-    if isinstance(fit, Fit):
+    if not isinstance(fit, GeneralisedFit):
         return {"reml": fit.reml, **sizes, **quality}
     head = {"family": fit.family.name, "link": fit.family.link.name, "nAGQ": fit.nAGQ, "hessian": fit.hessian}
     return {**head, **sizes, **quality, "dispersion": _dispersion(fit)}
 
 
-def _dispersion(fit: GlmmFit) -> float:
+def _dispersion(fit: GeneralisedFit) -> float:
     """As `MEGLMResult.dispersion`; NaN where that is None."""
     found = shown_dispersion(fit)
     if found is None:
@@ -309,12 +309,12 @@ def to_dict(fit: AnyFit, random_effects: bool = False) -> dict[str, Any]:
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     random_effects : bool
         The conditional modes too.
     """
     same, certificate = _any(fit), fit.certificate
-    generalised = isinstance(fit, GlmmFit)
+    generalised = isinstance(fit, GeneralisedFit)
     head = {} if generalised else {"family": "gaussian", "link": "identity"}
     parts: dict[str, Any] = {
         "formula": fit.design.formula,

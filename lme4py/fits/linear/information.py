@@ -25,12 +25,13 @@ from lme4py.chunks import chunk
 from lme4py.engine.factor.symbolic import cross_block
 from lme4py.engine.linear.criterion import Criterion, Point, Problem
 from lme4py.errors import OptionError
-from lme4py.fits.linear import Fit
-from lme4py.inference.uncertainty.derivatives import fixed_in_groups, remembered
+from lme4py.fits.derived import derived
+from lme4py.fits.linear.derivatives import fixed_in_groups, symmetric_inverse
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
 
-__all__ = ["Information", "expected_information"]
+__all__ = ["Information", "KenwardRogerParts", "expected_information", "kenward_roger"]
 
 # Bytes that the dense matrices may take.
 _MEMORY = 1.6e9
@@ -57,23 +58,7 @@ class Information:
     second: FloatArray
 
 
-def expected_information(fit: Fit) -> Information:
-    """The expected information at the estimates; kept with the fit.
-
-    Parameters
-    ----------
-    fit : Fit
-
-    Raises
-    ------
-    OptionError
-        The dense matrices would not fit in memory.
-    """
-    check_size(fit)
-    return remembered(fit, "_expected_information", _expected_information)
-
-
-def check_size(fit: Fit) -> None:
+def check_size(fit: LinearFit) -> None:
     """Refuse models whose dense matrices would not fit in memory."""
     factors = sorted(fit.problem.factors, key=lambda f: f.size)
     k = factors[-1].n_columns
@@ -86,7 +71,20 @@ def check_size(fit: Fit) -> None:
         )
 
 
-def _expected_information(fit: Fit) -> Information:
+@derived
+def expected_information(fit: LinearFit) -> Information:
+    """The expected information at the estimates; kept with the fit.
+
+    Parameters
+    ----------
+    fit : LinearFit
+
+    Raises
+    ------
+    OptionError
+        The dense matrices would not fit in memory.
+    """
+    check_size(fit)
     problem, point = fit.problem, fit.point
     U = fixed_in_groups(point)
     directions = _directions(problem)
@@ -342,3 +340,45 @@ def _diagonal_blocks(F: list[SparseMatrix], own: FloatArray, E: FloatArray) -> F
             for b in range(k):
                 out[a, b, rows] += np.asarray((F[b][rows] * half).sum(axis=1)).ravel()
     return out
+
+
+@dataclass(frozen=True)
+class KenwardRogerParts:
+    """Ingredients of Kenward-Roger; the variance parameters are relative to sigma^2.
+
+    Attributes
+    ----------
+    vcov : ndarray, shape (p, p)
+        Adjusted covariance, in the user's columns.
+    C : ndarray, shape (p, p)
+        The user's coefficients are C times those of the engine's columns.
+    phi : ndarray, shape (p, p)
+        (X'V^-1X)^-1 in the engine's columns.
+    changes : ndarray, shape (s, p, p)
+        Its derivatives Phi K_i Phi.
+    inverse_traces : ndarray, shape (s, s)
+        Half the asymptotic covariance of the parameters.
+    """
+
+    vcov: FloatArray
+    C: FloatArray
+    phi: FloatArray
+    changes: FloatArray
+    inverse_traces: FloatArray
+
+
+@derived
+def kenward_roger(fit: LinearFit) -> KenwardRogerParts:
+    """The parts at the estimates; computed once for each fit."""
+    information = expected_information(fit)
+    inverse = np.linalg.inv(fit.point.RX)
+    phi = inverse @ inverse.T
+    weights = symmetric_inverse(information.traces)
+    changes = phi @ information.first @ phi
+    # Sum of W_ij (Q_ij - P_i Phi P_j), with W twice the inverse of the traces.
+    between = np.einsum("st,stij->ij", weights, information.second)
+    between -= np.einsum("st,sij,jk,tkl->il", weights, information.first, phi, information.first, optimize=True)
+    added = 4.0 * phi @ (0.5 * (between + between.T)) @ phi
+    spread = fit.sigma**2 / fit.problem.scaling.weight_scale
+    C = fit.problem.scaling.C
+    return KenwardRogerParts(fit.vcov + spread * (C @ added @ C.T), C, phi, changes, weights)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from lme4py.families.response import ResponseData
-from lme4py.fits.generalised import GlmmFit
-from lme4py.inference.refits.batch import _steps
-from lme4py.inference.refits.generalised_refit import start_theta
-from lme4py.inference.refits.generalised_simulate import is_proportion
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.refit import start_theta
+from lme4py.fits.generalised.simulate import is_proportion
+from lme4py.fits.linear.batch import _steps
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["GlmmBatch", "GlmmBatchFits", "can_batch_glmm", "solve_responses", "user_estimates"]
@@ -35,7 +35,7 @@ _ZERO, _SMALL = 1e-3, 0.02
 _STEP = 1e-4
 
 
-def can_batch_glmm(fit: GlmmFit) -> bool:
+def can_batch_glmm(fit: GeneralisedFit) -> bool:
     """True for Laplace fits with one scalar random effect and no dispersion or thresholds."""
     problem = fit.problem
     scalar = len(problem.factors) == 1 and problem.factors[0].n_columns == 1
@@ -43,24 +43,24 @@ def can_batch_glmm(fit: GlmmFit) -> bool:
     return scalar and small and fit.nAGQ == 1 and problem.n_nuisance == 0 and problem.family.log_concave
 
 
-def solve_responses(fit: GlmmFit, Y: FloatArray) -> GlmmBatchFits:
+def solve_responses(fit: GeneralisedFit, Y: FloatArray) -> GlmmBatchFits:
     """Fit responses in the form in which `GlmmSimulator` draws them.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     Y : ndarray, shape (n, B)
     """
     counts = np.rint(Y * fit.data.n_trials[:, None]) if is_proportion(fit) else Y
     return GlmmBatch(fit).solve(counts)
 
 
-def user_estimates(fit: GlmmFit, phi: FloatArray) -> tuple[FloatArray, FloatArray]:
+def user_estimates(fit: GeneralisedFit, phi: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Fixed effects (B, p) and standard deviations (B,) on the user's scale.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     phi : ndarray, shape (B, 1 + p)
     """
     unit = abs(float(fit.problem.S[0][0, 0]))
@@ -101,11 +101,11 @@ class GlmmBatch:
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
         One that `can_batch_glmm`.
     """
 
-    def __init__(self, fit: GlmmFit) -> None:
+    def __init__(self, fit: GeneralisedFit) -> None:
         problem = fit.problem
         self.problem, self.family = problem, problem.family
         Z = problem.products.rows
@@ -129,7 +129,7 @@ class GlmmBatch:
         }
         return replace(data, **parts)
 
-    def _first_hessian(self, fit: GlmmFit) -> FloatArray:
+    def _first_hessian(self, fit: GeneralisedFit) -> FloatArray:
         """Hessian at the start for the response of the fit, by differences of gradients: one small batch."""
         m = self.start.size
         steps = _STEP * np.vstack([np.eye(m), -np.eye(m)])

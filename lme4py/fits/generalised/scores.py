@@ -24,9 +24,8 @@ from lme4py.engine.generalised.quadrature import _reordered
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
 from lme4py.families.nuisance import as_columns
-from lme4py.fits.generalised import GlmmFit, user_jacobian
-from lme4py.inference.uncertainty.clusters import ClusterChoice, Clusters, home_of_levels, row_sums
-from lme4py.inference.uncertainty.robust import independent_clusters
+from lme4py.fits.clusters import ClusterChoice, Clusters, home_of_levels, independent_clusters, row_sums
+from lme4py.fits.generalised.fit import GeneralisedFit, user_jacobian
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["cluster_scores", "score_covariance"]
@@ -35,12 +34,12 @@ __all__ = ["cluster_scores", "score_covariance"]
 _SINGULAR = 1e-6
 
 
-def cluster_scores(fit: GlmmFit, cluster: ClusterChoice = None) -> FloatArray:
+def cluster_scores(fit: GeneralisedFit, cluster: ClusterChoice = None) -> FloatArray:
     """Derivatives of the log-likelihood of each cluster in (theta, beta, log dispersion or thresholds).
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
         Fitted with nAGQ >= 1.
     cluster : str, array of shape (n,), or None
         Clusters that contain whole groups of every term.
@@ -71,12 +70,12 @@ def cluster_scores(fit: GlmmFit, cluster: ClusterChoice = None) -> FloatArray:
     return _on_user_scale(fit, -0.5 * gradient)
 
 
-def score_covariance(fit: GlmmFit, type: str, cluster: ClusterChoice) -> FloatArray:
+def score_covariance(fit: GeneralisedFit, type: str, cluster: ClusterChoice) -> FloatArray:
     """Sandwich of the scores for all parameters, in the places of ``fit.parameter_vcov``.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     type : {"CR0", "CR1"}
     cluster : str, array of shape (n,), or None
 
@@ -95,7 +94,7 @@ def score_covariance(fit: GlmmFit, type: str, cluster: ClusterChoice) -> FloatAr
     return covariance
 
 
-def _on_user_scale(fit: GlmmFit, scores: FloatArray) -> FloatArray:
+def _on_user_scale(fit: GeneralisedFit, scores: FloatArray) -> FloatArray:
     # Parameters on the boundary have rows of zeros, and scores of zero.
     user: FloatArray = scores @ np.linalg.pinv(user_jacobian(fit.problem, fit.phi))
     return user
@@ -124,7 +123,7 @@ def _by_level(found: Laplace) -> list[FloatArray] | None:
     return out
 
 
-def _together(fit: GlmmFit, clusters: Clusters, by_level: list[FloatArray]) -> FloatArray:
+def _together(fit: GeneralisedFit, clusters: Clusters, by_level: list[FloatArray]) -> FloatArray:
     """Gradient of the criterion by cluster, (m, n_parameters), in the engine's columns."""
     found = fit.point
     problem, mode, rows = fit.problem, found.mode, found.rows
@@ -168,7 +167,7 @@ def _outer_by_level(factors: tuple[Factor, ...], left: FloatArray, right: FloatA
     return out
 
 
-def _theta_by_cluster(fit: GlmmFit, by_T: list[FloatArray], clusters: Clusters) -> FloatArray:
+def _theta_by_cluster(fit: GeneralisedFit, by_T: list[FloatArray], clusters: Clusters) -> FloatArray:
     """Derivatives in theta by cluster, (m, n_theta), from those in the T of every level."""
     problem = fit.problem
     homes = home_of_levels(fit.design, clusters)
@@ -186,14 +185,14 @@ def _theta_by_cluster(fit: GlmmFit, by_T: list[FloatArray], clusters: Clusters) 
 # --- any approximation, cluster by cluster ----------------------------------------------------------------------
 
 
-def _one_by_one(fit: GlmmFit, clusters: Clusters) -> FloatArray:
+def _one_by_one(fit: GeneralisedFit, clusters: Clusters) -> FloatArray:
     """Gradient of the criterion by cluster from a model of each cluster at the same parameters."""
     order = np.argsort(clusters.codes, kind="stable")
     ends = np.cumsum(np.bincount(clusters.codes, minlength=clusters.n_clusters))
     return np.array([_gradient(fit, rows) for rows in np.split(order, ends[:-1])])
 
 
-def _gradient(fit: GlmmFit, rows: IntArray) -> FloatArray:
+def _gradient(fit: GeneralisedFit, rows: IntArray) -> FloatArray:
     problem, place = _restricted(fit.problem, rows)
     finder = ModeFinder(problem)
     theta, beta, lam = problem.split(fit.phi)

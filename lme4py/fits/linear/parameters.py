@@ -1,89 +1,24 @@
-"""Asymptotic covariance of variance parameters, and delta-method standard errors of what is made of them."""
+"""Observed information of all parameters of a linear mixed model."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.threads import limited_threads
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
-from lme4py.inference.uncertainty.derivatives import remembered
+from lme4py.fits.derived import derived
+from lme4py.fits.information import VarianceInformation
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["VarianceInformation", "variance_information"]
+__all__ = ["variance_information"]
 
 # Relative step of the central differences of analytic gradients: their error is of order step^2, rounding 1e-12 / step.
 _STEP = 1e-4
 
 
-@dataclass(frozen=True)
-class VarianceInformation:
-    """Covariance of all s parameters phi, and derivatives of what is reported in phi.
-
-    phi is (theta inside, log sigma, beta) for a linear model, (theta, beta, log dispersion or thresholds) for a
-    generalised one.
-
-    Attributes
-    ----------
-    covariance : ndarray, shape (s, s)
-        Inverse of half the Hessian of the criterion (restricted likelihood for REML fits).
-    covariances : tuple of ndarray, each (s, k, k)
-        Derivatives of the covariance matrix of each term.
-    residual : ndarray, shape (s,)
-        Derivatives of log sigma^2 (log dispersion); zeros for a family without a dispersion parameter.
-    fixed : ndarray, shape (s, p)
-        Derivatives of the fixed effects.
-    thresholds : ndarray, shape (s, K - 1)
-        Derivatives of the thresholds of an ordinal model.
-    """
-
-    covariance: FloatArray
-    covariances: tuple[FloatArray, ...]
-    residual: FloatArray
-    fixed: FloatArray
-    thresholds: FloatArray
-
-    def std_error(self, gradient: FloatArray) -> float:
-        """Standard error of a function with this gradient in phi."""
-        return float(np.sqrt(max(float(gradient @ self.covariance @ gradient), 0.0)))
-
-
-def variance_information(fit: Fit | GlmmFit) -> VarianceInformation:
-    """Observed information of the parameters at the optimum.
-
-    Parameters
-    ----------
-    fit : Fit or GlmmFit
-    """
-    anything: Any = fit
-    make: Any = _generalised if isinstance(fit, GlmmFit) else _linear
-    found: VarianceInformation = remembered(anything, "_variance_information", make)
-    return found
-
-
-def _generalised(fit: GlmmFit) -> VarianceInformation:
-    templates = fit.problem.templates.user
-    m, p, s = templates.n_theta, fit.beta.size, fit.parameter_vcov.shape[0]
-    out = []
-    factors = templates.factors(fit.theta)
-    for template, place, T in zip(templates.templates, templates.slices, factors, strict=True):
-        d = np.zeros((s, template.size, template.size))
-        for i, dT in enumerate(template.directions):
-            half = dT @ T.T
-            d[place.start + i] = half + half.T
-        out.append(d)
-    unit = np.eye(s)
-    has_dispersion = fit.log_dispersion is not None
-    residual = unit[m + p] if has_dispersion else np.zeros(s)
-    thresholds = unit[:, m + p : m + p if has_dispersion else s]
-    return VarianceInformation(fit.parameter_vcov, tuple(out), residual, unit[:, m : m + p], thresholds)
-
-
-def _linear(fit: Fit) -> VarianceInformation:
+@derived
+def variance_information(fit: LinearFit) -> VarianceInformation:
     """phi is (theta inside, log sigma, beta); the fixed effects are independent of the variances."""
     criterion = Criterion(fit.problem, fit.reml)
     with limited_threads(fit.design):

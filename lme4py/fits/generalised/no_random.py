@@ -14,8 +14,8 @@ from lme4py.engine.generalised.start import Start, find_start, glm_starts
 from lme4py.engine.optimise import Control, Local
 from lme4py.engine.threads import limited_threads
 from lme4py.families.nuisance import total
-from lme4py.fits.generalised import GlmmFit
-from lme4py.inference.uncertainty.derivatives import remembered
+from lme4py.fits.derived import derived
+from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["PlainFit", "fit_plain", "log_likelihood_without_random", "plain_fit"]
@@ -131,12 +131,12 @@ def _local_of(problem: GlmmProblem) -> Callable[[FloatArray], Local | None]:
     return local
 
 
-def plain_fit(fit: GlmmFit, X: FloatArray | None = None) -> PlainFit:
+def plain_fit(fit: GeneralisedFit, X: FloatArray | None = None) -> PlainFit:
     """The model of a fit without its random effects.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     X : ndarray, shape (n, p), optional
         Other fixed effects than those of the fit.
     """
@@ -148,12 +148,13 @@ def plain_fit(fit: GlmmFit, X: FloatArray | None = None) -> PlainFit:
         return fit_plain(problem, _joined(problem, find_start(problem)))
 
 
-def log_likelihood_without_random(fit: GlmmFit) -> float:
+@derived
+def log_likelihood_without_random(fit: GeneralisedFit) -> float:
     """Largest log-likelihood with all random effects zero: of the same fixed effects, dispersion and thresholds.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
 
     Examples
     --------
@@ -162,5 +163,4 @@ def log_likelihood_without_random(fit: GlmmFit) -> float:
     >>> round(log_likelihood_without_random(fit), 4)
     -1269.4238
     """
-    anything: Any = fit
-    return float(remembered(anything, "_without_random", lambda _: -0.5 * plain_fit(fit).criterion))
+    return -0.5 * plain_fit(fit).criterion

@@ -1,6 +1,6 @@
 """Refits without each row or group of a model with one grouping factor, all at once.
 
-Leaving out row i of level j changes one level: the classes of `lme4py.inference.refits.batch` lose level j, and the
+Leaving out row i of level j changes one level: the classes of `lme4py.fits.linear.batch` lose level j, and the
 level that is left of it is a class of its own. Every unit has its own cross-products, theta and Newton steps.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 from lme4py.chunks import chunk
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.scaling import scale_columns
-from lme4py.fits.linear import Fit
-from lme4py.inference.refits.batch import BatchFits, BatchSolver, _steps
-from lme4py.inference.uncertainty.clusters import row_sums
+from lme4py.fits.clusters import row_sums
+from lme4py.fits.linear.batch import BatchFits, BatchSolver, _steps
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.linalg.small import product, transpose
 from lme4py.linalg.types import FloatArray, IntArray
 
@@ -68,11 +68,11 @@ class DeletionSolver(BatchSolver):
 
     Parameters
     ----------
-    fit : Fit
+    fit : LinearFit
         With one grouping factor.
     """
 
-    def __init__(self, fit: Fit) -> None:
+    def __init__(self, fit: LinearFit) -> None:
         super().__init__(Criterion(fit.problem, fit.reml))
         self.fit = fit
         cross, p = fit.problem.cross, self.p

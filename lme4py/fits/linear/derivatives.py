@@ -8,28 +8,25 @@ is computed from both derivatives, such as Satterthwaite's degrees of freedom, d
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lme4py.engine.linear.criterion import Criterion
-from lme4py.engine.threads import limited_threads
-from lme4py.frozen import freeze
+from lme4py.fits.derived import derived
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
     from lme4py.covariance.templates import Template
     from lme4py.engine.linear.criterion import Point, Problem
-    from lme4py.fits.linear import Fit
+    from lme4py.fits.linear.fit import LinearFit
 
 __all__ = [
     "Root",
     "VarianceDerivatives",
     "fixed_in_groups",
     "level_products",
-    "remembered",
     "roots",
     "symmetric_inverse",
     "variance_derivatives",
@@ -42,8 +39,6 @@ _ZERO = 1e-7
 _STEP = 4e-3
 # Directions of a matrix with unit diagonal that have less curvature than this are not identified by the data.
 _FLAT = 1e-8
-
-Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -102,27 +97,14 @@ class VarianceDerivatives:
         return df
 
 
-def remembered(fit: Fit, name: str, make: Callable[[Fit], Kept]) -> Kept:
-    """``make(fit)``, computed once for each fit, read-only, and not pickled with it."""
-    kept = fit.__dict__
-    if name not in kept:
-        with limited_threads(fit.design):
-            kept[name] = freeze(make(fit))
-    value: Kept = kept[name]
-    return value
-
-
-def variance_derivatives(fit: Fit) -> VarianceDerivatives:
+@derived
+def variance_derivatives(fit: LinearFit) -> VarianceDerivatives:
     """Derivatives at the optimum of a fit; kept with the fit.
 
     Parameters
     ----------
-    fit : Fit
+    fit : LinearFit
     """
-    return remembered(fit, "_variance_derivatives", _derivatives)
-
-
-def _derivatives(fit: Fit) -> VarianceDerivatives:
     criterion = Criterion(fit.problem, fit.reml)
     point = fit.point
     parts = roots(fit.problem, point.T)
@@ -242,7 +224,7 @@ def _slope(problem: Problem, point: Point, parts: tuple[Root, ...]) -> FloatArra
     )
 
 
-def _covariance_slopes(fit: Fit, parts: tuple[Root, ...]) -> tuple[FloatArray, ...]:
+def _covariance_slopes(fit: LinearFit, parts: tuple[Root, ...]) -> tuple[FloatArray, ...]:
     """Derivatives of the covariance matrix of each term in all roots and log sigma^2, each (s, k, k)."""
     scaling = fit.problem.scaling
     s, first, out = sum(len(root.directions) for root in parts) + 1, 0, []
@@ -277,7 +259,7 @@ def level_products(problem: Problem, U: list[FloatArray]) -> list[FloatArray]:
     return out
 
 
-def _jacobian(fit: Fit, parts: tuple[Root, ...]) -> FloatArray:
+def _jacobian(fit: LinearFit, parts: tuple[Root, ...]) -> FloatArray:
     """d vcov = sigma^2 Phi (X'V^-1 Z dSigma Z'V^-1 X) Phi, with Phi = (X'V^-1X)^-1; shape (s, p, p)."""
     problem, C = fit.problem, fit.problem.scaling.C
     p = fit.beta.size

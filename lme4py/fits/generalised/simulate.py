@@ -6,18 +6,19 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from lme4py.fits.generalised import GlmmFit
+from lme4py.fits.draws import covariance_roots
+from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["GlmmSimulator", "is_proportion", "numeric_categories"]
 
 
-def is_proportion(fit: GlmmFit) -> bool:
+def is_proportion(fit: GeneralisedFit) -> bool:
     """Whether the binomial response was given as proportions with the numbers of trials as weights."""
     return fit.data.trials is not None and fit.data.weights is None and fit.design.weights is not None
 
 
-def numeric_categories(fit: GlmmFit) -> bool:
+def numeric_categories(fit: GeneralisedFit) -> bool:
     """Whether the categories of an ordinal model are numbers."""
     kinds = (int, float, np.number)
     return bool(fit.categories) and all(
@@ -30,7 +31,7 @@ class GlmmSimulator:
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     kept : collection of int
         Positions of the terms whose random effects stay at their conditional modes; those of all others are drawn
         from normal distributions with the estimated covariances.
@@ -43,9 +44,7 @@ class GlmmSimulator:
     other families they are weights of the log-likelihood and have no part in a simulation, as in lme4.
     """
 
-    def __init__(self, fit: GlmmFit, kept: Collection[int] = ()) -> None:
-        from lme4py.inference.refits.simulate import covariance_roots
-
+    def __init__(self, fit: GeneralisedFit, kept: Collection[int] = ()) -> None:
         design = fit.design
         self.fit = fit
         self.mean = design.X @ fit.beta

@@ -14,9 +14,11 @@ from lme4py.engine.identification.one_answer import refuse_one_answer
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.families.response import ResponseData
-from lme4py.fits.generalised import GlmmFit, _make_fit, warn_of
-from lme4py.inference.prediction.response_rows import levels_of_response, response_numbers
-from lme4py.inference.refits.generalised_simulate import is_proportion, numeric_categories
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.simulate import is_proportion, numeric_categories
+from lme4py.fits.generalised.steps import make_glmm_fit, warn_of
+from lme4py.fits.response_rows import levels_of_response, response_numbers
+from lme4py.fits.steps import off_boundary
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Estimates", "new_response", "other_minima", "refit_estimates", "refit_glmm"]
@@ -49,12 +51,12 @@ class Estimates:
     thresholds: FloatArray | None = None
 
 
-def new_response(fit: GlmmFit, y: Any) -> ResponseData:
+def new_response(fit: GeneralisedFit, y: Any) -> ResponseData:
     """A new response of the rows used, checked for the family.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     y : array_like, shape (n,) or (n, 2)
         One value per row used, or one per row of the data, also as a data frame with one column; with an index it is
         matched with the rows by it. Binomial models of several trials per row: numbers of
@@ -70,19 +72,19 @@ def new_response(fit: GlmmFit, y: Any) -> ResponseData:
     return data
 
 
-def _checked(fit: GlmmFit, y: Any) -> ResponseData:
+def _checked(fit: GeneralisedFit, y: Any) -> ResponseData:
     family = fit.family
     levels = levels_of_response(fit.design) if family.has_trials else fit.categories
     values = response_numbers(fit.design, y, levels, coded=numeric_categories(fit), pairs=family.has_trials)
     return family.coerce_again(values, fit.data, fit.design.response_name, is_proportion(fit))
 
 
-def refit_glmm(fit: GlmmFit, y: Any, compare: bool = True) -> GlmmFit:
+def refit_glmm(fit: GeneralisedFit, y: Any, compare: bool = True) -> GeneralisedFit:
     """Fit the same generalised model to a new response.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     y : array_like, shape (n,) or (n, 2)
         See `new_response`.
     compare : bool
@@ -90,7 +92,7 @@ def refit_glmm(fit: GlmmFit, y: Any, compare: bool = True) -> GlmmFit:
 
     Returns
     -------
-    GlmmFit
+    GeneralisedFit
     """
     data = new_response(fit, y)
     design = replace(fit.design, y=data.table, response=data)
@@ -98,17 +100,17 @@ def refit_glmm(fit: GlmmFit, y: Any, compare: bool = True) -> GlmmFit:
     with limited_threads(design):
         search = _search(fit, finder, thorough=compare)
         optimum = search.best(_old(fit, finder.problem, search.usual), beside=True)
-        again = _make_fit(design, fit.family, data, fit.nAGQ, fit.hessian, finder, optimum)
+        again = make_glmm_fit(design, fit.family, data, fit.nAGQ, fit.hessian, finder, optimum)
     warn_of(again, compare, stacklevel=4)
     return again
 
 
-def refit_estimates(fit: GlmmFit, y: Any) -> Estimates:
+def refit_estimates(fit: GeneralisedFit, y: Any) -> Estimates:
     """The estimates of the same model for a new response; faster than `refit_glmm`, which also makes a certificate.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     y : array_like
         See `new_response`.
     """
@@ -136,12 +138,12 @@ def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> Estimates
     )
 
 
-def other_minima(fit: GlmmFit) -> list[GlmmOptimum]:
+def other_minima(fit: GeneralisedFit) -> list[GlmmOptimum]:
     """Other local minima of the criterion that the search for the fit has met, lowest first.
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     """
     rises = [rival.reached - fit.criterion for rival in fit.certificate.compared if rival.reached is not None]
     if not any(_SAME < rise < _EXCLUDED for rise in rises):
@@ -154,12 +156,12 @@ def other_minima(fit: GlmmFit) -> list[GlmmOptimum]:
         return [other for other in search.others(best) if other.value < fit.criterion + _EXCLUDED]
 
 
-def _search(fit: GlmmFit, finder: ModeFinder, thorough: bool) -> Search:
+def _search(fit: GeneralisedFit, finder: ModeFinder, thorough: bool) -> Search:
     refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ not in (0, 1) else None
     return Search(Descents(finder, Control(), refine, profiled=fit.nAGQ == 0), thorough)
 
 
-def _old(fit: GlmmFit, problem: GlmmProblem, usual: Start) -> Start:
+def _old(fit: GeneralisedFit, problem: GlmmProblem, usual: Start) -> Start:
     """The old estimates as a start, moved off zeros and off infinity, where the gradient vanishes."""
     _, beta, lam = fit.problem.split(fit.phi)
     if fit.recession is not None:
@@ -169,8 +171,6 @@ def _old(fit: GlmmFit, problem: GlmmProblem, usual: Start) -> Start:
     return Start(start_theta(fit), beta, lam)
 
 
-def start_theta(fit: GlmmFit) -> FloatArray:
+def start_theta(fit: GeneralisedFit) -> FloatArray:
     """theta inside to start from: that of the fit, moved off the boundary."""
-    from lme4py.inference.refits.refit import off_boundary
-
     return off_boundary(fit.problem.templates, fit.phi[: fit.problem.n_theta])

@@ -19,7 +19,7 @@ import numpy as np
 
 from lme4py.covariance.templates import Template
 from lme4py.engine.linear.criterion import Criterion
-from lme4py.fits.linear import Fit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.linalg.small import product, transpose
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
@@ -33,7 +33,7 @@ _SIZES = np.array([0.0, 0.05, 0.2, 0.5, 1.0, 2.5, 8.0, 30.0, 200.0])
 _TOLERANCE = 1e-12
 
 
-def can_batch(fit: Fit) -> bool:
+def can_batch(fit: LinearFit) -> bool:
     """True for models with one grouping factor and few columns, where vectors over responses pay."""
     problem = fit.problem
     return len(problem.factors) == 1 and problem.factors[0].n_columns <= _MAX_COLUMNS and problem.n_fixed <= _MAX_FIXED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,12 +16,27 @@ from lme4py.data.frame import as_factor_column, drop_unused_levels
 from lme4py.design.design import Design
 from lme4py.design.source import column_of_fit
 from lme4py.errors import DataError, OptionError, did_you_mean
-from lme4py.inference.refits.resample import default_group, group_codes
+from lme4py.fits.groups import default_group, group_codes
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["ClusterChoice", "Clusters", "buckets", "find_clusters", "home_of_levels", "row_sums"]
+__all__ = [
+    "TYPES",
+    "ClusterChoice",
+    "Clusters",
+    "RobustType",
+    "buckets",
+    "check_robust_type",
+    "find_clusters",
+    "home_of_levels",
+    "independent_clusters",
+    "row_sums",
+    "too_few_clusters",
+]
 
 ClusterChoice: TypeAlias = str | ArrayLike | None
+RobustType: TypeAlias = Literal["CR0", "CR1", "CR2", "CR3"]
+
+TYPES: tuple[RobustType, ...] = ("CR0", "CR1", "CR2", "CR3")
 # Elements of the (r, r) matrices of all clusters at one time.
 _BUCKET = chunk(4_000_000)
 
@@ -169,3 +184,38 @@ def buckets(codes: IntArray, size: int, most: int = _BUCKET) -> Iterator[tuple[I
             place = np.arange(longest)
             inside = np.where(place < counts[which, None], place, 0)
             yield which, order[starts[which, None] + inside], counts[which]
+
+
+def check_robust_type(type: object) -> RobustType:
+    """`type` if it is known, otherwise an OptionError."""
+    for known in TYPES:
+        if isinstance(type, str) and type.upper() == known:
+            return known
+    raise OptionError(f"type={type!r} is no robust covariance.{did_you_mean(str(type), TYPES)} Use one of {TYPES}.")
+
+
+def independent_clusters(design: Design, cluster: ClusterChoice) -> Clusters:
+    """Clusters between which the model has no correlation, or an error."""
+    clusters = find_clusters(design, cluster)
+    if clusters.n_clusters < 2:
+        raise OptionError(f"{clusters.name!r} is one cluster only; a robust covariance needs at least two.")
+    if home_of_levels(design, clusters) is None:
+        split = [term.group for term in design.terms if _is_split(term.codes, clusters.codes, term.n_levels)]
+        raise OptionError(
+            f"levels of {' and '.join(dict.fromkeys(split))} have rows in several clusters of {clusters.name!r}, so "
+            "the clusters are not independent in this model. Use clusters that contain whole groups of every "
+            "random-effects term: the outermost factor, or a coarser one."
+        )
+    return clusters
+
+
+def _is_split(levels: IntArray, clusters: IntArray, size: int) -> bool:
+    home = np.full(size, -1)
+    home[levels] = clusters
+    return bool((home[levels] != clusters).any())
+
+
+def too_few_clusters(count: int | None, q: int) -> str:
+    """What to say where a robust covariance of q restrictions is singular."""
+    number = "" if count is None else f"{count} "
+    return f"{number}clusters are too few for a robust test of {q} restrictions together; test fewer at a time."

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from lme4py.chunks import chunk
 from lme4py.design.design import Design
-from lme4py.engine.certificate import Certificate, Evaluation, certify, describe_unidentified
+from lme4py.engine.certificate import certify
 from lme4py.engine.identification.identify import identify
-from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.criterion import Criterion, Point, Problem, make_problem
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control, Optimum
@@ -26,104 +23,16 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import (
     ConvergenceWarning,
     DesignError,
-    IdentificationWarning,
     OptimaWarning,
     OptionError,
-    did_you_mean,
     warn,
 )
 from lme4py.families.rows import RowNoise
-from lme4py.frozen import Frozen, computed_once
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.steps import linear_predictor, read_control, term_names, warn_unidentified
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Fit", "LmmCriterion", "lmm_criterion", "lmm_fit", "make_fit", "optimize_criterion"]
-
-# Rows whose fitted values are made at one time.
-_ROWS = chunk(2**15)
-
-
-@dataclass(frozen=True)
-class Fit(Frozen):
-    """A fitted linear mixed model: numbers only, everything on the user's scale.
-
-    Attributes
-    ----------
-    design : Design
-    reml : bool
-    criterion : float
-        REML criterion, or -2 log-likelihood for ML.
-    beta : ndarray, shape (p,)
-    vcov : ndarray, shape (p, p)
-        Covariance of `beta`: sigma^2 (X'V^-1X)^-1.
-    sigma : float
-        Residual standard deviation (of an observation with weight 1).
-    theta : ndarray, shape (m,)
-        Relative covariance parameters, column-major lower triangle per term, terms in the order of the design.
-    covariances : tuple of ndarray, each (k, k)
-        Covariance matrix of the random effects of each term.
-    modes : tuple of ndarray, each (J, k)
-        Conditional modes of the random effects of each term.
-    fitted : ndarray, shape (n,)
-        Fitted values of the rows used, offset and conditional modes included.
-    certificate : Certificate
-    opt_log : tuple of Evaluation
-    problem : Problem
-        The engine's side of the model, for inference.
-    theta_inside : ndarray, shape (m,)
-        theta in the engine's columns.
-    identification : Identification
-        Which covariance parameters are determined. Where not all are, `theta`, `covariances` and `modes` are one of
-        many solutions that fit equally well.
-    """
-
-    design: Design
-    reml: bool
-    criterion: float
-    beta: FloatArray
-    vcov: FloatArray
-    sigma: float
-    theta: FloatArray
-    covariances: tuple[FloatArray, ...]
-    modes: tuple[FloatArray, ...]
-    fitted: FloatArray
-    certificate: Certificate
-    opt_log: tuple[Evaluation, ...]
-    problem: Problem
-    theta_inside: FloatArray
-    identification: Identification = field(default_factory=Identification)
-
-    @property
-    def covariance_estimates(self) -> tuple[FloatArray, ...]:
-        """`covariances` with NaN for what is not determined."""
-        return self.identification.masked(self.covariances)
-
-    @property
-    def log_likelihood(self) -> float:
-        """-criterion / 2 (the restricted log-likelihood for REML)."""
-        return -0.5 * self.criterion
-
-    @property
-    def n_params(self) -> int:
-        """Fixed effects, theta and the residual scale."""
-        return self.beta.size + self.theta.size + 1
-
-    @property
-    def df_resid(self) -> int:
-        """Observations minus parameters."""
-        return self.design.n_obs - self.n_params
-
-    @property
-    def default_ddf(self) -> str:
-        """Degrees of freedom of tests and intervals of the fixed effects where none are asked for."""
-        return self.design.conventions.ddf or "satterthwaite"
-
-    @computed_once
-    def point(self) -> Point:
-        """The factor at the optimum, made again when it is first needed."""
-        return Criterion(self.problem, self.reml).evaluate(self.theta_inside)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+__all__ = ["LmmCriterion", "lmm_criterion", "lmm_fit", "make_fit", "optimize_criterion"]
 
 
 class LmmCriterion:
@@ -330,32 +239,13 @@ def optimize_criterion(
     >>> round(optimum.value, 4), criterion.to_user(optimum.theta).round(4)
     (319.6543, array([0.8483]))
     """
-    settings = _control(control)
+    settings = read_control(control)
     inside = None if start is None else criterion.to_inside(start)
     with limited_threads(criterion.design):
         return solve(criterion.inside, inside, settings)
 
 
-def _control(control: Control | Mapping[str, Any] | None) -> Control:
-    if control is None:
-        return Control()
-    if isinstance(control, Control):
-        return control
-    if not isinstance(control, Mapping):
-        raise OptionError(f"control must be a dict such as {{'max_evaluations': 500}}, got {type(control).__name__}.")
-    known = [f.name for f in fields(Control)]
-    for key in control:
-        if key not in known:
-            raise OptionError(
-                f"control has no setting {key!r}; there are {', '.join(known)}.{did_you_mean(str(key), known)}"
-            )
-    for key, value in control.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise OptionError(f"control[{key!r}] must be a positive number, got {value!r}.")
-    return Control(**control)
-
-
-def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Fit:
+def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> LinearFit:
     """Fourth modular step: estimates, modes and the certificate on the user's scale.
 
     Parameters
@@ -366,7 +256,7 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Fit:
 
     Returns
     -------
-    Fit
+    LinearFit
 
     Warns
     -----
@@ -408,7 +298,7 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Fit:
         covariances.append(root @ root.T)
     modes = _user_modes(problem, modes_inside)
     beta = scaling.beta(point.beta)
-    return Fit(
+    return LinearFit(
         design=design,
         reml=criterion.reml,
         criterion=point.value,
@@ -418,31 +308,13 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Fit:
         theta=criterion.to_user(optimum.theta),
         covariances=tuple(covariances),
         modes=modes,
-        fitted=_fitted(design, beta, modes),
+        fitted=linear_predictor(design, beta, modes),
         certificate=certificate,
         opt_log=optimum.log,
         problem=problem,
         theta_inside=optimum.theta,
         identification=criterion.identification,
     )
-
-
-def term_names(design: Design) -> list[tuple[str, tuple[str, ...]]]:
-    """Label and columns of each random-effects term, for the words of a certificate."""
-    return [(term.label, term.columns) for term in design.terms]
-
-
-def warn_unidentified(identification: Identification) -> None:
-    """Say which variances no data of this design tell apart.
-
-    Parameters
-    ----------
-    identification : Identification
-    """
-    if not identification.complete:
-        warn(describe_unidentified(identification.sentences), IdentificationWarning)
-    for sentence in identification.weak:
-        warn(f"{sentence}.", IdentificationWarning)
 
 
 def _inverse_cross(R: FloatArray) -> FloatArray:
@@ -463,20 +335,9 @@ def _user_modes(problem: Problem, inside: list[FloatArray]) -> tuple[FloatArray,
     return tuple(out)
 
 
-def _fitted(design: Design, beta: FloatArray, modes: tuple[FloatArray, ...]) -> FloatArray:
-    fitted = np.empty(design.n_obs)
-    for start in range(0, design.n_obs, _ROWS):
-        rows = slice(start, start + _ROWS)
-        own = design.X[rows] @ beta
-        for term, b in zip(design.terms, modes, strict=True):
-            own += np.einsum("nk,nk->n", term.values[rows], b[term.codes[rows]])
-        fitted[rows] = own if design.offset is None else own + design.offset[rows]
-    return fitted
-
-
 def lmm_fit(
     design: Design, reml: bool = True, start: Any = None, control: Control | Mapping[str, Any] | None = None
-) -> Fit:
+) -> LinearFit:
     """Fit the model of a design: `lmm_criterion`, `optimize_criterion` and `make_fit` in one call.
 
     Parameters
@@ -488,7 +349,7 @@ def lmm_fit(
 
     Returns
     -------
-    Fit
+    LinearFit
 
     Examples
     --------
@@ -497,6 +358,6 @@ def lmm_fit(
     >>> fit.theta.round(4), round(fit.criterion, 4)
     (array([0.7526]), 327.3271)
     """
-    settings = _control(control)
+    settings = read_control(control)
     criterion = lmm_criterion(design, reml)
     return make_fit(design, criterion, optimize_criterion(criterion, start, settings))

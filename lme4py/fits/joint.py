@@ -12,23 +12,21 @@ whatever combinations of levels they hold. No matrix of n x n or q x q elements 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.factor.sweep import Swept
-from lme4py.engine.generalised.problem import FixedSystem
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.threads import limited_threads
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
+from lme4py.fits.rows import Rows, own_rows
 from lme4py.frozen import computed_once
-from lme4py.inference.prediction.rows import Rows, make_rows
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["JointVariance", "joint_variance"]
+__all__ = ["JointVariance"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class JointVariance:
 
     Attributes
     ----------
-    fit : Fit or GlmmFit
+    design : Design
     factors : tuple of Factor
     T : list of ndarray, each (k, k)
         By grouping factor.
@@ -58,7 +56,7 @@ class JointVariance:
         The factor of M.
     """
 
-    fit: Fit | GlmmFit
+    design: Design
     factors: tuple[Factor, ...]
     T: list[FloatArray]
     w: FloatArray
@@ -120,83 +118,20 @@ class JointVariance:
         n = self.w.size
         all_codes = tuple(np.concatenate([c, d]) for c, d in zip(own_codes, codes, strict=True))
         all_Z = tuple(np.concatenate([c, d]) for c, d in zip(own_Z, Z, strict=True))
-        with limited_threads(self.fit.design):
+        with limited_threads(self.design):
             products = WeightedProducts(all_codes, all_Z, self.factors)
             swept = products.factorize(self.T, np.concatenate([self.w, np.zeros(Z[0].shape[0])]))
             return products.log_det_derivatives(swept)[0][n:]
 
+    def _own_rows(self) -> Rows:
+        terms = range(len(self.design.terms))
+        return own_rows(self.design, terms, terms)
+
     @computed_once
     def _training(self) -> tuple[list[Any], list[FloatArray]]:
-        rows = make_rows(self.fit, None, range(len(self.fit.design.terms)))
+        rows = self._own_rows()
         return [self._codes(rows, f) for f in self.factors], [self._columns(rows, f) for f in self.factors]
 
     def training(self) -> FloatArray:
         """`variance` of the rows of the fit with all their modes, shape (n,)."""
-        return self.variance(make_rows(self.fit, None, range(len(self.fit.design.terms))))
-
-
-def joint_variance(fit: Fit | GlmmFit, expected: bool = False) -> JointVariance:
-    """The joint covariance of a fit.
-
-    The fixed effects have `fit.vcov`, robust where the fit was asked for that; the conditional modes given the fixed
-    effects vary as the model says.
-
-    Parameters
-    ----------
-    fit : Fit or GlmmFit
-        For generalised models that of the working linear model at the modes.
-    expected : bool
-        The model's own covariance of the fixed effects; for generalised models with the expected weights, and the
-        fixed effects of the working model (X'V^-1X)^-1.
-    """
-    with limited_threads(fit.design):
-        return _generalised(fit, expected) if isinstance(fit, GlmmFit) else _linear(fit, expected)
-
-
-def _linear(fit: Fit, expected: bool) -> JointVariance:
-    problem, point = fit.problem, fit.point
-    p, scaling = problem.n_fixed, problem.scaling
-    weights = fit.design.weights
-    w = np.ones(fit.design.n_obs) if weights is None else weights / scaling.weight_scale
-    inverse = np.linalg.inv(point.RX) if p else np.zeros((0, 0))
-    P, _ = point.swept.back_substitute(point.border, np.eye(p + 1, p))
-    diagonal = point.swept.adjoint(point.border, np.zeros((p + 1, p + 1))).diagonal
-    scale = fit.sigma**2 / scaling.weight_scale
-    vcov = inverse @ inverse.T
-    if fit.design.conventions.vce is not None and not expected:
-        back = np.linalg.inv(scaling.C)
-        vcov = back @ fit.vcov @ back.T / scale
-    return JointVariance(
-        fit, problem.factors, problem.factor_T(point.T), w, scaling.C, scaling.S, P, vcov, diagonal, scale, point.swept
-    )
-
-
-def _generalised(fit: GlmmFit, expected: bool) -> JointVariance:
-    problem, mode = fit.problem, fit.point.mode
-    p, products = problem.n_fixed, problem.products
-    w, swept = mode.w, mode.swept
-    if expected or problem.uses_expected:
-        w = fit.family.derivatives(fit.data, mode.eta, mode.lam, 2).w_exp
-        swept = products.factorize(mode.T, w)
-    diagonal = products.log_det_derivatives(swept)[2]
-    if expected:
-        system = FixedSystem(problem, swept, w, np.zeros(problem.n_obs))
-        P, _ = swept.back_substitute(system.border, np.eye(p + 1, p))
-        vcov = np.linalg.inv(system.cross) if p else np.zeros((0, 0))
-        return JointVariance(fit, problem.factors, mode.T, w, problem.C, problem.S, P, vcov, diagonal, 1.0, swept)
-    columns = w[:, None] * fit.design.X
-    vcov = fit.vcov
-    if fit.thresholds is not None:
-        # The modes move with the thresholds too, and these with the fixed effects.
-        columns = np.column_stack([columns, -_threshold_scores(fit)])
-        vcov = fit.parameter_vcov[fit.theta.size :, fit.theta.size :]
-    P, _ = swept.back_substitute(swept.sweep_border(products.project(columns)), np.eye(columns.shape[1]))
-    C = np.eye(p, columns.shape[1])
-    return JointVariance(fit, problem.factors, mode.T, w, C, problem.S, P, vcov, diagonal, 1.0, swept)
-
-
-def _threshold_scores(fit: GlmmFit) -> FloatArray:
-    """Derivatives of each row's score in the thresholds, shape (n, K - 1)."""
-    rows = fit.family.derivatives(fit.data, fit.linear_predictor, fit.lam, 3)
-    scores: FloatArray = replace(rows.score_lam, A=np.eye(len(fit.categories) - 1)).columns()
-    return scores
+        return self.variance(self._own_rows())

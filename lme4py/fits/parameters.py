@@ -9,15 +9,11 @@ from typing import Any
 import numpy as np
 
 from lme4py.design.conventions import INTERCEPTS
-from lme4py.design.design import Design
+from lme4py.design.design import Design, RandomTerm
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.families.base import Family
 from lme4py.families.categories import threshold_names
-from lme4py.fits.generalised import GlmmFit
-from lme4py.fits.linear import Fit
-from lme4py.inference.estimates.dispersion import is_inverted
-from lme4py.inference.estimates.limits import coefficient_estimates
-from lme4py.inference.estimates.variance import has_correlations, term_labels
+from lme4py.fits.base import Fit
 from lme4py.linalg.types import FloatArray
 
 __all__ = [
@@ -27,10 +23,13 @@ __all__ = [
     "check_names",
     "fit_parameters",
     "fit_values",
+    "has_correlations",
     "is_determined",
+    "is_inverted",
     "parameter_values",
     "parameters",
     "select_parameters",
+    "term_labels",
 ]
 
 RESIDUAL = "sd(Residual)"
@@ -105,21 +104,18 @@ def parameters(design: Design, residual: bool = True) -> tuple[Parameter, ...]:
     return tuple(out)
 
 
-def fit_parameters(fit: Fit | GlmmFit) -> tuple[Parameter, ...]:
+def fit_parameters(fit: Fit) -> tuple[Parameter, ...]:
     """All parameters of a fit: fixed effects, thresholds, standard deviations and correlations, dispersion.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     """
-    if isinstance(fit, Fit):
-        return parameters(fit.design)
-    plain = parameters(fit.design, residual=fit.family.has_residual)
+    plain = parameters(fit.design, residual=fit.has_residual)
     fixed = [parameter for parameter in plain if parameter.kind == "fixed"]
-    names = getattr(fit, "threshold_names", None) or ()
-    cuts = [Parameter(str(name), "threshold", first=k, alias=str(name)) for k, name in enumerate(names)]
+    cuts = [Parameter(name, "threshold", first=k, alias=name) for k, name in enumerate(fit.threshold_names)]
     rest = [parameter for parameter in plain if parameter.kind != "fixed"]
-    if fit.log_dispersion is not None and not fit.family.has_residual:
+    if fit.log_dispersion is not None and not fit.has_residual:
         name = fit.family.stata_parameter if is_inverted(fit) else fit.family.parameter
         endless = fit.family.limit is not None and np.isposinf(fit.family.limit.dispersion)
         rest.append(
@@ -154,35 +150,34 @@ def check_names(design: Design, family: Family | None = None) -> None:
         )
 
 
-def fit_values(fit: Fit | GlmmFit, wanted: Sequence[Parameter]) -> FloatArray:
+def fit_values(fit: Fit, wanted: Sequence[Parameter]) -> FloatArray:
     """Estimates of parameters of a fit; NaN for a correlation with an effect that has no variance, and for what has no
     unique estimate.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     wanted : sequence of Parameter
     """
     covariances = fit.covariance_estimates
-    thresholds = getattr(fit, "threshold_estimates", None)
-    dispersion = getattr(fit, "dispersion", float("nan"))
+    beta, thresholds = fit.beta_estimates, fit.threshold_estimates
     values = [
         float(thresholds[p.first])
         if p.kind == "threshold" and thresholds is not None
-        else p.reported(dispersion)
+        else p.reported(fit.dispersion)
         if p.kind == "dispersion"
-        else _value(p, coefficient_estimates(fit), covariances, fit.sigma)
+        else _value(p, beta, covariances, fit.sigma)
         for p in wanted
     ]
     return np.array(values)
 
 
-def is_determined(fit: Fit | GlmmFit, parameter: Parameter) -> bool:
+def is_determined(fit: Fit, parameter: Parameter) -> bool:
     """Whether the design determines a parameter, so that it can have a standard error and an interval.
 
     Parameters
     ----------
-    fit : Fit or GlmmFit
+    fit : Fit
     parameter : Parameter
     """
     if parameter.kind not in ("sd", "corr"):
@@ -275,3 +270,24 @@ def _find(known: Sequence[Parameter], name: object) -> Parameter:
         f"There is no parameter {name!r}.{did_you_mean(str(name), names)} The parameters are {', '.join(names)}; "
         "parm may also be 'fixed', 'random' or 'all'."
     )
+
+
+def term_labels(terms: tuple[RandomTerm, ...]) -> list[str]:
+    """Label of each term: its factor, numbered from the second term of a factor on (as lme4)."""
+    seen: dict[str, int] = {}
+    labels = []
+    for term in terms:
+        count = seen.get(term.group, 0)
+        labels.append(term.group if count == 0 else f"{term.group}.{count}")
+        seen[term.group] = count + 1
+    return labels
+
+
+def has_correlations(term: RandomTerm) -> bool:
+    """True where the covariances of the term are parameters, not zeros by definition."""
+    return term.structure in ("unstructured", "exchangeable") and term.n_columns > 1
+
+
+def is_inverted(fit: Fit) -> bool:
+    """True where one over the parameter of the family is reported."""
+    return fit.design.conventions.stata and fit.family.stata_inverts

@@ -8,20 +8,16 @@ Everything is computed from the factor of I + Lambda'Z'WZ Lambda: n x p arrays a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from lme4py.engine.factor.sweep import Swept
 from lme4py.engine.generalised.products import WeightedProducts
-from lme4py.engine.linear.scaling import Scaling, scale_columns
-from lme4py.engine.threads import limited_threads
-from lme4py.fits.linear import Fit
+from lme4py.fits.clusters import row_sums
 from lme4py.frozen import computed_once
-from lme4py.inference.uncertainty.clusters import row_sums
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["WorkingModel", "model_covariance", "working_model"]
+__all__ = ["WorkingModel"]
 
 
 @dataclass(frozen=True)
@@ -133,74 +129,3 @@ class WorkingModel:
         """The model without the rows of one cluster, by weights of zero; variances are kept."""
         w = np.where(codes != level, self.w, 0.0)
         return replace(self, w=w, swept=self.products.factorize(self.T, w))
-
-
-def working_model(fit: Any) -> WorkingModel:
-    """The linear model with the variances of a fit.
-
-    Parameters
-    ----------
-    fit : Fit or GlmmFit
-    """
-    with limited_threads(fit.design):
-        return _linear(fit) if isinstance(fit, Fit) else _generalised(fit)
-
-
-def model_covariance(fit: Any) -> FloatArray:
-    """Covariance of beta by the model, also where the fit was told to print a robust one, (p, p)."""
-    if isinstance(fit, Fit):
-        inverse = np.linalg.inv(fit.point.RX)
-        return fit.problem.scaling.vcov(_inside_sigma(fit, fit.problem.scaling) ** 2 * (inverse @ inverse.T))
-    m, p = fit.theta.size, fit.beta.size
-    covariance: FloatArray = fit.own_parameter_vcov[m : m + p, m : m + p]
-    return covariance
-
-
-def _linear(fit: Fit) -> WorkingModel:
-    columns = scale_columns(fit.design)[1]
-    problem, scaling = fit.problem, fit.problem.scaling
-    p = fit.beta.size
-    w = np.ones(fit.design.n_obs) if columns.weights is None else columns.weights
-    codes = tuple(fit.design.terms[factor.terms[0]].codes for factor in problem.factors)
-    Z = tuple(np.hstack([columns.Z[t] for t in factor.terms]) for factor in problem.factors)
-    products = WeightedProducts(codes, Z, problem.factors)
-    T = problem.factor_T(fit.point.T)
-    df = float(fit.design.n_obs - p if fit.reml else fit.design.n_obs)
-    return WorkingModel(
-        X=columns.XY[:, :p],
-        z=columns.XY[:, p],
-        w=w,
-        T=T,
-        products=products,
-        swept=products.factorize(T, w),
-        C=scaling.C,
-        scale=scaling.y_scale,
-        df=df,
-        sigma=_inside_sigma(fit, scaling),
-    )
-
-
-def _inside_sigma(fit: Fit, scaling: Scaling) -> float:
-    return fit.sigma / (scaling.y_scale * float(np.sqrt(scaling.weight_scale)))
-
-
-def _generalised(fit: Any) -> WorkingModel:
-    """Weights are the expected ones, which are positive for every link (the observed ones for canonical links)."""
-    mode, problem = fit.point.mode, fit.problem
-    products = problem.products
-    rows = problem.family.derivatives(problem.data, mode.eta, mode.lam, 3, expected=True)
-    w = rows.w_exp if rows.w_exp is not None else mode.w
-    # A row without information has no working response; a tiny weight stands for none.
-    w = np.maximum(w, 1e-12 * float(np.abs(w).max()))
-    return WorkingModel(
-        X=problem.X,
-        z=problem.X @ mode.beta + products.spread(mode.b) + mode.rows.score / w,
-        w=w,
-        T=mode.T,
-        products=products,
-        swept=products.factorize(mode.T, w),
-        C=problem.C,
-        scale=1.0,
-        df=None,
-        sigma=1.0,
-    )

@@ -28,10 +28,10 @@ from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.optimise import Control, Local, Optimum
 from lme4py.errors import DesignError, OptionError
-from lme4py.fits.generalised import GlmmFit
-from lme4py.inference.estimates.parameters import Parameter
-from lme4py.inference.profile.constrained import Minimum
-from lme4py.inference.refits.generalised_refit import other_minima
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.refit import other_minima
+from lme4py.fits.holding import Minimum
+from lme4py.fits.parameters import Parameter
 from lme4py.linalg.small import lower_factor
 from lme4py.linalg.types import FloatArray, IntArray
 
@@ -39,6 +39,8 @@ __all__ = ["GlmmConstrained", "covariances_of"]
 
 # A minimum is good to this; the signed root of a limit (about 2) then to a quarter of it.
 _TOLERANCE = 1e-7
+# A first step where there is no standard error, in units of a column of unit size.
+_GUESS = 0.3
 # Points whose modes are kept as starts.
 _KEPT = 8
 
@@ -64,11 +66,11 @@ class _Chart:
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
     parameter : Parameter
     """
 
-    def __init__(self, fit: GlmmFit, parameter: Parameter) -> None:
+    def __init__(self, fit: GeneralisedFit, parameter: Parameter) -> None:
         self.parameter = parameter
         self.problem = fit.problem
         self.phi = fit.phi
@@ -86,7 +88,7 @@ class _Chart:
         else:
             self._place_linear()
 
-    def _reorder(self, fit: GlmmFit, term: RandomTerm) -> None:
+    def _reorder(self, fit: GeneralisedFit, term: RandomTerm) -> None:
         parameter, t = self.parameter, self.parameter.term
         first = [parameter.first] if parameter.kind == "sd" else [parameter.first, parameter.second]
         order = first + [i for i in range(term.n_columns) if i not in first]
@@ -94,7 +96,7 @@ class _Chart:
         self.moved = True
         self.phi = self.inside(fit, fit.phi)
 
-    def inside(self, fit: GlmmFit, phi: FloatArray) -> FloatArray:
+    def inside(self, fit: GeneralisedFit, phi: FloatArray) -> FloatArray:
         """Parameters of the fit's problem as those of the chart's."""
         if not self.moved:
             return phi
@@ -229,7 +231,7 @@ class _Chart:
         return x * roots, roots, x * change
 
 
-def _with_columns(fit: GlmmFit, t: int, order: IntArray) -> GlmmProblem:
+def _with_columns(fit: GeneralisedFit, t: int, order: IntArray) -> GlmmProblem:
     """The problem with the columns of one term in another order and only scaled."""
     problem = fit.problem
     term = fit.design.terms[t]
@@ -248,7 +250,7 @@ class GlmmConstrained:
 
     Parameters
     ----------
-    fit : GlmmFit
+    fit : GeneralisedFit
         With nAGQ >= 1.
     parameter : Parameter
 
@@ -261,8 +263,9 @@ class GlmmConstrained:
     """
 
     ends = True
+    reml = False
 
-    def __init__(self, fit: GlmmFit, parameter: Parameter) -> None:
+    def __init__(self, fit: GeneralisedFit, parameter: Parameter) -> None:
         self.parameter = parameter
         self.chart = _Chart(fit, parameter)
         self.problem = self.chart.problem
@@ -277,6 +280,26 @@ class GlmmConstrained:
             self._add(self.chart.inside(fit, other.phi))
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """The range of the coordinate."""
+        if self.parameter.kind == "corr":
+            return -0.5 * np.pi, 0.5 * np.pi
+        return (-np.inf if self.parameter.kind in ("fixed", "threshold") else 0.0), np.inf
+
+    @property
+    def guess(self) -> float:
+        """Size of a first step where there is no standard error."""
+        return _GUESS * (1.0 if self.parameter.kind in ("fixed", "threshold", "corr") else self.chart.unit)
+
+    def covariances(self, minimum: Minimum) -> list[FloatArray]:
+        """Covariances of all terms at a minimum, on the user's scale."""
+        return covariances_of(self.problem, minimum.theta)
+
+    def residual_change(self, minimum: Minimum) -> float:
+        """0: a residual variance is a part of the family."""
+        return 0.0
+
+    @property
     def others(self) -> list[Minimum]:
         return [minimum for minimum, _ in self._others]
 
@@ -287,7 +310,7 @@ class GlmmConstrained:
             minimum = Minimum(self.chart.value(phi), self.chart.start(phi), there[1], 0.0, phi, 0.0, 0)
             self._others.append((minimum, there[0]))
 
-    def _unconstrained(self, fit: GlmmFit) -> Minimum:
+    def _unconstrained(self, fit: GeneralisedFit) -> Minimum:
         phi, value = self.chart.phi, fit.criterion
         if fit.nAGQ != 1 and self.chart.moved:
             # The nodes lie along other axes: the rule has another error, and its minimum is elsewhere by as much.

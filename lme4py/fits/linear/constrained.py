@@ -22,11 +22,14 @@ import numpy as np
 from lme4py.covariance.templates import Template
 from lme4py.engine.linear.criterion import Criterion, Point, Problem
 from lme4py.engine.optimise import Control, Local, minimise
-from lme4py.inference.estimates.parameters import Parameter
+from lme4py.fits.holding import Minimum
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.linear.refit import other_minima
+from lme4py.fits.parameters import Parameter, fit_values
 from lme4py.linalg.small import lower_factor
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Chart", "Constrained", "CovarianceCriterion", "Minimum", "make_constrained"]
+__all__ = ["Chart", "Constrained", "CovarianceCriterion", "LinearHolding"]
 
 
 class CovarianceCriterion(Criterion):
@@ -247,34 +250,6 @@ class Chart:
         return out
 
 
-@dataclass(frozen=True)
-class Minimum:
-    """The smallest value of the criterion with the parameter at v.
-
-    Attributes
-    ----------
-    v : float
-    x : ndarray
-        Free coordinates.
-    value : float
-    slope : float
-        Derivative of `value` in v.
-    theta : ndarray, shape (m,)
-        Inside.
-    log_sigma : float
-        Inside.
-    evaluations : int
-    """
-
-    v: float
-    x: FloatArray
-    value: float
-    slope: float
-    theta: FloatArray
-    log_sigma: float
-    evaluations: int
-
-
 class Constrained:
     """Minimum over everything else with one parameter held.
 
@@ -451,3 +426,71 @@ def make_constrained(problem: Problem, reml: bool, parameter: Parameter) -> Cons
     parameter : Parameter
     """
     return Constrained(CovarianceCriterion(problem, reml), parameter)
+
+
+class LinearHolding(Constrained):
+    """The criterion of a fit with one parameter held.
+
+    Parameters
+    ----------
+    fit : LinearFit
+    parameter : Parameter
+    reml : bool
+        Which criterion.
+    """
+
+    def __init__(self, fit: LinearFit, parameter: Parameter, reml: bool) -> None:
+        self.reml = reml
+        minima = other_minima(fit)
+        super().__init__(CovarianceCriterion(fit.problem, reml), parameter, [other.theta_inside for other in minima])
+        self.fit = fit
+        self.estimate = self._at(fit)
+        self.others = [self._at(other) for other in minima]
+
+    def _at(self, fit: LinearFit) -> Minimum:
+        """A fit as the minimum with the parameter at its estimate."""
+        log_sigma = float(np.log(fit.sigma / self.chart.sigma_unit))
+        x = self.start(fit.theta_inside, log_sigma)
+        return Minimum(self._coordinate(fit), x, fit.criterion, 0.0, fit.theta_inside, log_sigma, 0)
+
+    def _coordinate(self, fit: LinearFit) -> float:
+        kind, first = self.parameter.kind, self.parameter.first
+        if kind == "ratio":
+            return float(np.sqrt(fit.covariances[self.parameter.term][first, first])) / fit.sigma
+        value = float(fit_values(fit, [self.parameter])[0])
+        return float(np.arcsin(value)) if kind == "corr" else value
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The range of the coordinate."""
+        parameter, fit = self.parameter, self.fit
+        if parameter.kind == "corr":
+            term = fit.design.terms[parameter.term]
+            if term.structure == "exchangeable":
+                return float(np.arcsin(-1.0 / (term.n_columns - 1))), 0.5 * np.pi
+            return -0.5 * np.pi, 0.5 * np.pi
+        return (-np.inf if parameter.kind == "fixed" else 0.0), np.inf
+
+    @property
+    def guess(self) -> float:
+        """Size of a first step where there is no standard error."""
+        parameter, fit = self.parameter, self.fit
+        unit = 1.0 if parameter.term < 0 else float(self.chart.units[self.chart.held])
+        if parameter.kind == "corr":
+            return 0.3
+        levels = fit.design.terms[parameter.term].n_levels if parameter.term >= 0 else 1
+        sigma = 1.0 if parameter.kind == "ratio" else fit.sigma
+        return sigma * unit * float(np.sqrt(1.0 / (levels * max(fit.design.n_obs / levels, 1.0) ** 0.5)))
+
+    def _sigma(self, minimum: Minimum) -> float:
+        return float(np.exp(minimum.log_sigma)) * self.problem.scaling.y_scale
+
+    def covariances(self, minimum: Minimum) -> list[FloatArray]:
+        """Covariances of all terms at a minimum, on the user's scale."""
+        factors = self.problem.templates.factors(minimum.theta)
+        roots = [self._sigma(minimum) * S @ T for S, T in zip(self.problem.scaling.S, factors, strict=True)]
+        return [root @ root.T for root in roots]
+
+    def residual_change(self, minimum: Minimum) -> float:
+        """Residual variance there less that of the fit."""
+        return self._sigma(minimum) ** 2 * self.problem.scaling.weight_scale - self.fit.sigma**2

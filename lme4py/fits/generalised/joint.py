@@ -1,0 +1,116 @@
+"""The joint distribution of estimates and conditional modes of a generalised linear mixed model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from lme4py.engine.generalised.problem import FixedSystem
+from lme4py.fits.derived import derived
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.information import VarianceInformation
+from lme4py.fits.joint import JointVariance
+from lme4py.fits.working import WorkingModel
+from lme4py.linalg.types import FloatArray
+
+__all__ = [
+    "conditional_covariances_with_fixed",
+    "joint_variance",
+    "model_covariance",
+    "variance_information",
+    "working_model",
+]
+
+
+def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
+    problem, mode = fit.problem, fit.point.mode
+    p, products = problem.n_fixed, problem.products
+    w, swept = mode.w, mode.swept
+    if expected or problem.uses_expected:
+        w = fit.family.derivatives(fit.data, mode.eta, mode.lam, 2).w_exp
+        swept = products.factorize(mode.T, w)
+    diagonal = products.log_det_derivatives(swept)[2]
+    if expected:
+        system = FixedSystem(problem, swept, w, np.zeros(problem.n_obs))
+        P, _ = swept.back_substitute(system.border, np.eye(p + 1, p))
+        vcov = np.linalg.inv(system.cross) if p else np.zeros((0, 0))
+        return JointVariance(
+            fit.design, problem.factors, mode.T, w, problem.C, problem.S, P, vcov, diagonal, 1.0, swept
+        )
+    columns = w[:, None] * fit.design.X
+    vcov = fit.vcov
+    if fit.thresholds is not None:
+        # The modes move with the thresholds too, and these with the fixed effects.
+        columns = np.column_stack([columns, -_threshold_scores(fit)])
+        vcov = fit.parameter_vcov[fit.theta.size :, fit.theta.size :]
+    P, _ = swept.back_substitute(swept.sweep_border(products.project(columns)), np.eye(columns.shape[1]))
+    C = np.eye(p, columns.shape[1])
+    return JointVariance(fit.design, problem.factors, mode.T, w, C, problem.S, P, vcov, diagonal, 1.0, swept)
+
+
+def _threshold_scores(fit: GeneralisedFit) -> FloatArray:
+    """Derivatives of each row's score in the thresholds, shape (n, K - 1)."""
+    rows = fit.family.derivatives(fit.data, fit.linear_predictor, fit.lam, 3)
+    scores: FloatArray = replace(rows.score_lam, A=np.eye(len(fit.categories) - 1)).columns()
+    return scores
+
+
+def working_model(fit: GeneralisedFit) -> WorkingModel:
+    """Weights are the expected ones, which are positive for every link (the observed ones for canonical links)."""
+    mode, problem = fit.point.mode, fit.problem
+    products = problem.products
+    rows = problem.family.derivatives(problem.data, mode.eta, mode.lam, 3, expected=True)
+    w = rows.w_exp if rows.w_exp is not None else mode.w
+    # A row without information has no working response; a tiny weight stands for none.
+    w = np.maximum(w, 1e-12 * float(np.abs(w).max()))
+    return WorkingModel(
+        X=problem.X,
+        z=problem.X @ mode.beta + products.spread(mode.b) + mode.rows.score / w,
+        w=w,
+        T=mode.T,
+        products=products,
+        swept=products.factorize(mode.T, w),
+        C=problem.C,
+        scale=1.0,
+        df=None,
+        sigma=1.0,
+    )
+
+
+def model_covariance(fit: GeneralisedFit) -> FloatArray:
+    """Covariance of beta by the model, also where the fit was asked for a robust one, (p, p)."""
+    m, p = fit.theta.size, fit.beta.size
+    covariance: FloatArray = fit.own_parameter_vcov[m : m + p, m : m + p]
+    return covariance
+
+
+def conditional_covariances_with_fixed(fit: GeneralisedFit, joint: JointVariance) -> tuple[FloatArray, ...]:
+    """The conditional covariances plus what the fixed effects move the modes by."""
+    out: list[FloatArray] = [np.empty(0)] * len(fit.design.terms)
+    for factor, P in zip(joint.factors, joint.P, strict=True):
+        by_level = P.reshape(factor.n_columns, factor.n_levels, -1)
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            moved = np.einsum("ab,bjp->jap", joint.S[term], by_level[columns])
+            extra = np.einsum("jap,pq,jbq->jab", moved, joint.vcov, moved)
+            out[term] = fit.conditional_covariances[term] + extra
+    return tuple(out)
+
+
+@derived
+def variance_information(fit: GeneralisedFit) -> VarianceInformation:
+    templates = fit.problem.templates.user
+    m, p, s = templates.n_theta, fit.beta.size, fit.parameter_vcov.shape[0]
+    out = []
+    factors = templates.factors(fit.theta)
+    for template, place, T in zip(templates.templates, templates.slices, factors, strict=True):
+        d = np.zeros((s, template.size, template.size))
+        for i, dT in enumerate(template.directions):
+            half = dT @ T.T
+            d[place.start + i] = half + half.T
+        out.append(d)
+    unit = np.eye(s)
+    has_dispersion = fit.log_dispersion is not None
+    residual = unit[m + p] if has_dispersion else np.zeros(s)
+    thresholds = unit[:, m + p : m + p if has_dispersion else s]
+    return VarianceInformation(fit.parameter_vcov, tuple(out), residual, unit[:, m : m + p], thresholds)

@@ -1,0 +1,152 @@
+"""The engine's side of a generalised linear mixed model."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lme4py.engine.threads import limited_threads
+from lme4py.errors import ConvergenceWarning, OptionError
+from lme4py.fits.clusters import ClusterChoice, RobustType
+from lme4py.fits.generalised import joint
+from lme4py.fits.generalised.constrained import GlmmConstrained
+from lme4py.fits.generalised.refit import refit_glmm
+from lme4py.fits.generalised.scores import score_covariance
+from lme4py.fits.generalised.simulate import GlmmSimulator
+from lme4py.fits.generalised.steps import fit_like, glmm_fit
+from lme4py.fits.method import Method, Plain
+from lme4py.fits.model import Model
+from lme4py.fits.parameters import Parameter
+from lme4py.fits.slim import DroppedRows, dropped, slim_design, slim_response
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lme4py.design.design import Design
+    from lme4py.families.response import ResponseData
+    from lme4py.fits.derived import DerivedNumber
+    from lme4py.fits.draws import Draws
+    from lme4py.fits.generalised.fit import GeneralisedFit
+    from lme4py.fits.holding import Holding, Minimum
+    from lme4py.fits.information import VarianceInformation
+    from lme4py.fits.joint import JointVariance
+    from lme4py.fits.working import WorkingModel
+    from lme4py.linalg.types import FloatArray
+
+__all__ = ["GeneralisedModel"]
+
+
+class GeneralisedModel(Model):
+    """The engine's side of a generalised linear mixed model.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    """
+
+    def __init__(self, fit: GeneralisedFit) -> None:
+        self.fit = fit
+
+    def joint_variance(self, expected: bool = False) -> JointVariance:
+        with limited_threads(self.fit.design):
+            return joint.joint_variance(self.fit, expected)
+
+    def working_model(self) -> WorkingModel:
+        with limited_threads(self.fit.design):
+            return joint.working_model(self.fit)
+
+    def own_vcov(self) -> FloatArray:
+        return joint.model_covariance(self.fit)
+
+    def conditional_covariances(self, include_fixed: bool = False) -> tuple[FloatArray, ...]:
+        if include_fixed:
+            return joint.conditional_covariances_with_fixed(self.fit, self.joint_variance())
+        return self.fit.conditional_covariances
+
+    def variance_information(self) -> VarianceInformation:
+        return joint.variance_information(self.fit)
+
+    def robust_method(self, type: RobustType, cluster: ClusterChoice) -> Method:
+        m, p = self.fit.theta.size, self.fit.beta.size
+        return Plain(self.robust_parameters(type, cluster)[m : m + p, m : m + p], np.inf)
+
+    def with_robust(self, type: RobustType, cluster: ClusterChoice) -> GeneralisedFit:
+        fit, whole = self.fit, self.robust_parameters(type, cluster)
+        m, p = fit.theta.size, fit.beta.size
+        error = None if fit.log_dispersion_se is None else float(np.sqrt(whole[m + p, m + p]))
+        return replace(
+            fit,
+            vcov=whole[m : m + p, m : m + p].copy(),
+            parameter_vcov=whole,
+            log_dispersion_se=error,
+            model_vcov=fit.own_parameter_vcov,
+        )
+
+    def robust_parameters(self, type: RobustType, cluster: ClusterChoice) -> FloatArray:
+        return score_covariance(self.fit, type, cluster)
+
+    def refit(self, y: Any, compare: bool = True) -> GeneralisedFit:
+        return refit_glmm(self.fit, y, compare)
+
+    def like(
+        self, design: Design, data: ResponseData | None = None, start: FloatArray | None = None, thorough: bool = True
+    ) -> GeneralisedFit:
+        return fit_like(self.fit, design, data, start, thorough)
+
+    def by_maximum_likelihood(self) -> GeneralisedFit:
+        return self.fit
+
+    def simulator(self, kept: Sequence[int] | None) -> Draws:
+        return GlmmSimulator(self.fit, range(len(self.fit.design.terms)) if kept is None else kept)
+
+    def without_rows(self) -> GeneralisedFit:
+        problem: Any = DroppedRows("the equations of the model")
+        return replace(
+            self.fit,
+            linear_predictor=dropped("linear predictor", self.fit.linear_predictor),
+            problem=problem,
+            data=slim_response(self.fit.data),
+            design=slim_design(self.fit.design),
+        )
+
+    def outlives_rows(self) -> list[DerivedNumber[Any, Any]]:
+        return [joint.variance_information, type(self.fit).integral_check]
+
+    @property
+    def limit_model(self) -> str:
+        return self.fit.problem.limit_model
+
+    def with_likelihood(self) -> GeneralisedFit:
+        fit = self.fit
+        if fit.nAGQ:
+            return fit
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return glmm_fit(fit.design, fit.family, fit.data, nAGQ=1, hessian=fit.hessian)
+
+    def with_profile(self) -> GeneralisedFit:
+        if self.fit.nAGQ == 0:
+            raise OptionError(
+                "a fit with nAGQ=0 does not maximise its likelihood over the fixed effects, so that there is no profile"
+                "; refit the model with nAGQ=1, or use method='wald' or 'boot'."
+            )
+        return self.fit
+
+    def holding(self, parameter: Parameter, own: bool = False) -> GlmmConstrained:
+        return GlmmConstrained(self.fit, parameter)
+
+    def from_minimum(self, holding: Holding, minimum: Minimum) -> GeneralisedFit:
+        roots: list[FloatArray] = []
+        for cov in holding.covariances(minimum):
+            ridge = 1e-12 * max(float(np.trace(cov)), 1e-6)
+            roots.append(np.asarray(np.linalg.cholesky(cov + ridge * np.eye(cov.shape[0])), dtype=np.float64))
+        start = self.fit.problem.templates.theta_of_factors(roots)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return fit_like(self.fit, self.fit.design, start=start)
+
+    def boundary_parameter(self, term: int, column: int) -> Parameter:
+        return Parameter("sd", "sd", term, column, column)

@@ -1,0 +1,138 @@
+"""The joint distribution of estimates and conditional modes of a linear mixed model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from lme4py.engine.generalised.products import WeightedProducts
+from lme4py.engine.linear.scaling import Scaling, scale_columns
+from lme4py.engine.threads import limited_threads
+from lme4py.fits.derived import derived
+from lme4py.fits.joint import JointVariance
+from lme4py.fits.linear.derivatives import Root, VarianceDerivatives
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.rows import Rows
+from lme4py.fits.working import WorkingModel
+from lme4py.linalg.types import FloatArray
+
+__all__ = [
+    "conditional_covariances",
+    "conditional_covariances_with_fixed",
+    "joint_gradient",
+    "joint_variance",
+    "model_covariance",
+    "working_model",
+]
+
+
+def joint_variance(fit: LinearFit, expected: bool) -> JointVariance:
+    problem, point = fit.problem, fit.point
+    p, scaling = problem.n_fixed, problem.scaling
+    weights = fit.design.weights
+    w = np.ones(fit.design.n_obs) if weights is None else weights / scaling.weight_scale
+    inverse = np.linalg.inv(point.RX) if p else np.zeros((0, 0))
+    P, _ = point.swept.back_substitute(point.border, np.eye(p + 1, p))
+    diagonal = point.swept.adjoint(point.border, np.zeros((p + 1, p + 1))).diagonal
+    scale = fit.sigma**2 / scaling.weight_scale
+    vcov = inverse @ inverse.T
+    if fit.design.conventions.vce is not None and not expected:
+        back = np.linalg.inv(scaling.C)
+        vcov = back @ fit.vcov @ back.T / scale
+    return JointVariance(
+        fit.design,
+        problem.factors,
+        problem.factor_T(point.T),
+        w,
+        scaling.C,
+        scaling.S,
+        P,
+        vcov,
+        diagonal,
+        scale,
+        point.swept,
+    )
+
+
+def joint_gradient(fit: LinearFit, derivatives: VarianceDerivatives, rows: Rows) -> FloatArray:
+    """Derivatives of the joint variance, (n, s), by the five-point rule."""
+    templates = fit.problem.templates
+    columns = []
+    for term, root in enumerate(derivatives.roots):
+        for D, step in zip(root.directions, root.steps, strict=True):
+
+            def moved(steps: float, term: int = term, root: Root = root, change: FloatArray = step * D) -> FloatArray:
+                theta = fit.theta_inside.copy()
+                value = root.value + steps * change
+                theta[templates.slices[term]] = templates.templates[term].theta_of_factor(value)
+                return joint_variance(replace(fit, theta_inside=theta), expected=False).variance(rows)
+
+            with limited_threads(fit.design):
+                near, far = moved(1.0) - moved(-1.0), moved(2.0) - moved(-2.0)
+            columns.append((8.0 * near - far) / (12.0 * step))
+    return np.column_stack([*columns, np.empty(rows.n)])
+
+
+def working_model(fit: LinearFit) -> WorkingModel:
+    columns = scale_columns(fit.design)[1]
+    problem, scaling = fit.problem, fit.problem.scaling
+    p = fit.beta.size
+    w = np.ones(fit.design.n_obs) if columns.weights is None else columns.weights
+    codes = tuple(fit.design.terms[factor.terms[0]].codes for factor in problem.factors)
+    Z = tuple(np.hstack([columns.Z[t] for t in factor.terms]) for factor in problem.factors)
+    products = WeightedProducts(codes, Z, problem.factors)
+    T = problem.factor_T(fit.point.T)
+    df = float(fit.design.n_obs - p if fit.reml else fit.design.n_obs)
+    return WorkingModel(
+        X=columns.XY[:, :p],
+        z=columns.XY[:, p],
+        w=w,
+        T=T,
+        products=products,
+        swept=products.factorize(T, w),
+        C=scaling.C,
+        scale=scaling.y_scale,
+        df=df,
+        sigma=_inside_sigma(fit, scaling),
+    )
+
+
+def _inside_sigma(fit: LinearFit, scaling: Scaling) -> float:
+    return fit.sigma / (scaling.y_scale * float(np.sqrt(scaling.weight_scale)))
+
+
+def model_covariance(fit: LinearFit) -> FloatArray:
+    """Covariance of beta by the model, also where the fit was told to print a robust one, (p, p)."""
+    inverse = np.linalg.inv(fit.point.RX)
+    return fit.problem.scaling.vcov(_inside_sigma(fit, fit.problem.scaling) ** 2 * (inverse @ inverse.T))
+
+
+@derived
+def conditional_covariances(fit: LinearFit) -> tuple[FloatArray, ...]:
+    """Covariances of the random effects of every level given the data and the fixed effects, each (J, k, k)."""
+    return _conditional(fit, include_fixed=False)
+
+
+@derived
+def conditional_covariances_with_fixed(fit: LinearFit) -> tuple[FloatArray, ...]:
+    """The same with the uncertainty of the fixed effects."""
+    return _conditional(fit, include_fixed=True)
+
+
+def _conditional(fit: LinearFit, include_fixed: bool) -> tuple[FloatArray, ...]:
+    point, problem = fit.point, fit.problem
+    p = problem.n_fixed
+    corner = np.zeros((p + 1, p + 1))
+    if include_fixed and p:
+        inverse = np.linalg.inv(point.RX)
+        corner[:p, :p] = inverse @ inverse.T
+    blocks = point.swept.adjoint(point.border, corner).diagonal
+    scaling = problem.scaling
+    scale = fit.sigma**2 / scaling.weight_scale
+    out: list[FloatArray] = [np.empty(0)] * len(fit.design.terms)
+    for factor, block in zip(problem.factors, blocks, strict=True):
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            S = scaling.S[term]
+            out[term] = scale * np.einsum("ab,bcj,dc->jad", S, block[columns, columns], S)
+    return tuple(out)

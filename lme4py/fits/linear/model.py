@@ -1,0 +1,136 @@
+"""The engine's side of a linear mixed model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from lme4py.engine.threads import limited_threads
+from lme4py.fits.clusters import ClusterChoice, RobustType, independent_clusters
+from lme4py.fits.linear import joint
+from lme4py.fits.linear.constrained import LinearHolding
+from lme4py.fits.linear.derivatives import fixed_in_groups, variance_derivatives
+from lme4py.fits.linear.information import KenwardRogerParts, kenward_roger
+from lme4py.fits.linear.parameters import variance_information
+from lme4py.fits.linear.refit import fit_problem, refit, refit_ml
+from lme4py.fits.linear.robust import Robust
+from lme4py.fits.linear.simulate import PartialSimulator, Simulator
+from lme4py.fits.linear.steps import lmm_fit
+from lme4py.fits.model import Model
+from lme4py.fits.parameters import Parameter
+from lme4py.fits.slim import DroppedRows, dropped, slim_design
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lme4py.design.design import Design
+    from lme4py.families.response import ResponseData
+    from lme4py.fits.derived import DerivedNumber
+    from lme4py.fits.draws import Draws
+    from lme4py.fits.holding import Holding, Minimum
+    from lme4py.fits.information import VarianceInformation
+    from lme4py.fits.joint import JointVariance
+    from lme4py.fits.linear.derivatives import VarianceDerivatives
+    from lme4py.fits.linear.fit import LinearFit
+    from lme4py.fits.method import Method
+    from lme4py.fits.rows import Rows
+    from lme4py.fits.working import WorkingModel
+    from lme4py.linalg.types import FloatArray
+
+__all__ = ["LinearModel"]
+
+
+class LinearModel(Model):
+    """The engine's side of a linear mixed model.
+
+    Parameters
+    ----------
+    fit : LinearFit
+    """
+
+    def __init__(self, fit: LinearFit) -> None:
+        self.fit = fit
+
+    def joint_variance(self, expected: bool = False) -> JointVariance:
+        with limited_threads(self.fit.design):
+            return joint.joint_variance(self.fit, expected)
+
+    def working_model(self) -> WorkingModel:
+        with limited_threads(self.fit.design):
+            return joint.working_model(self.fit)
+
+    def own_vcov(self) -> FloatArray:
+        return joint.model_covariance(self.fit)
+
+    def conditional_covariances(self, include_fixed: bool = False) -> tuple[FloatArray, ...]:
+        if include_fixed:
+            return joint.conditional_covariances_with_fixed(self.fit)
+        return joint.conditional_covariances(self.fit)
+
+    def variance_information(self) -> VarianceInformation:
+        return variance_information(self.fit)
+
+    def variance_derivatives(self) -> VarianceDerivatives:
+        return variance_derivatives(self.fit)
+
+    def kenward_roger(self) -> KenwardRogerParts:
+        return kenward_roger(self.fit)
+
+    def predictor_gradient(self, derivatives: VarianceDerivatives, rows: Rows) -> FloatArray:
+        return joint.joint_gradient(self.fit, derivatives, rows)
+
+    def robust_method(self, type: RobustType, cluster: ClusterChoice) -> Method:
+        return Robust(self.fit, type, independent_clusters(self.fit.design, cluster))
+
+    def with_robust(self, type: RobustType, cluster: ClusterChoice) -> LinearFit:
+        return replace(self.fit, vcov=self.robust_method(type, cluster).vcov)
+
+    def fixed_in_groups(self) -> list[FloatArray]:
+        return fixed_in_groups(self.fit.point)
+
+    def refit(self, y: Any, compare: bool = True) -> LinearFit:
+        return refit(self.fit, y)
+
+    def like(
+        self, design: Design, data: ResponseData | None = None, start: FloatArray | None = None, thorough: bool = True
+    ) -> LinearFit:
+        return lmm_fit(design, self.fit.reml, start=start)
+
+    def by_maximum_likelihood(self) -> LinearFit:
+        return refit_ml(self.fit)
+
+    def simulator(self, kept: Sequence[int] | None) -> Draws:
+        if kept is None:
+            return Simulator(self.fit, "conditional")
+        return PartialSimulator(self.fit, kept) if kept else Simulator(self.fit)
+
+    def resampler(self) -> Draws:
+        return Simulator(self.fit, "semiparametric")
+
+    def without_rows(self) -> LinearFit:
+        problem: Any = DroppedRows("the equations of the model")
+        fitted = dropped("fitted values", self.fit.fitted)
+        return replace(self.fit, fitted=fitted, problem=problem, design=slim_design(self.fit.design))
+
+    def outlives_rows(self) -> list[DerivedNumber[Any, Any]]:
+        return [
+            variance_information,
+            variance_derivatives,
+            joint.conditional_covariances,
+            joint.conditional_covariances_with_fixed,
+        ]
+
+    def with_likelihood(self) -> LinearFit:
+        return self.fit
+
+    def with_profile(self) -> LinearFit:
+        return refit_ml(self.fit)
+
+    def holding(self, parameter: Parameter, own: bool = False) -> LinearHolding:
+        return LinearHolding(self.fit, parameter, self.fit.reml if own else False)
+
+    def from_minimum(self, holding: Holding, minimum: Minimum) -> LinearFit:
+        return fit_problem(self.fit.design, self.fit.problem, holding.reml, minimum.theta)
+
+    def boundary_parameter(self, term: int, column: int) -> Parameter:
+        return Parameter("ratio", "ratio", term, column, column)

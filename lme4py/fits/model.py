@@ -1,0 +1,267 @@
+"""What inference asks of the engine's side of a fit, whatever kind of model it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from lme4py.fits.refuse import GENERALISED, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lme4py.design.design import Design
+    from lme4py.families.response import ResponseData
+    from lme4py.fits.base import Fit
+    from lme4py.fits.clusters import ClusterChoice, RobustType
+    from lme4py.fits.derived import DerivedNumber
+    from lme4py.fits.draws import Draws
+    from lme4py.fits.holding import Holding, Minimum
+    from lme4py.fits.information import VarianceInformation
+    from lme4py.fits.joint import JointVariance
+    from lme4py.fits.linear.derivatives import VarianceDerivatives
+    from lme4py.fits.linear.information import KenwardRogerParts
+    from lme4py.fits.method import Method
+    from lme4py.fits.parameters import Parameter
+    from lme4py.fits.rows import Rows
+    from lme4py.fits.working import WorkingModel
+    from lme4py.linalg.types import FloatArray
+
+__all__ = ["Model"]
+
+
+class Model(ABC):
+    """The engine's side of a fit.
+
+    What only one kind of model has is a method that refuses by name unless a subclass has it.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+
+    @abstractmethod
+    def __init__(self, fit: Any) -> None: ...
+
+    # --- covariances ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def joint_variance(self, expected: bool = False) -> JointVariance:
+        """The joint covariance of the errors of coefficients and conditional modes.
+
+        The fixed effects have `fit.vcov`, robust where the fit was asked for that; the conditional modes given the
+        fixed effects vary as the model says.
+
+        Parameters
+        ----------
+        expected : bool
+            The model's own covariance of the fixed effects; for generalised models with the expected weights, and the
+            fixed effects of the working model (X'V^-1X)^-1.
+
+        Returns
+        -------
+        JointVariance
+        """
+
+    @abstractmethod
+    def working_model(self) -> WorkingModel:
+        """The linear model with the variances of the fit.
+
+        Returns
+        -------
+        WorkingModel
+            For a generalised model that of the working response at the conditional modes.
+        """
+
+    @abstractmethod
+    def own_vcov(self) -> FloatArray:
+        """Covariance of beta by the model, also where the fit was asked for a robust one, shape (p, p)."""
+
+    @abstractmethod
+    def conditional_covariances(self, include_fixed: bool = False) -> tuple[FloatArray, ...]:
+        """Covariance matrices of the random effects of every level given the data.
+
+        Parameters
+        ----------
+        include_fixed : bool
+            Add the uncertainty of the fixed effects (Stata's `reses`); False takes them as known (lme4's `condVar`).
+
+        Returns
+        -------
+        tuple of ndarray, each (J, k, k)
+            One per term of the design; sigma^2 times the diagonal blocks of Lambda M^-1 Lambda' (Bates et al. 2015,
+            eq. 58). With the fixed effects P_j V_beta P_j' more, P = Lambda M^-1 Lambda'Z'WX.
+        """
+
+    @abstractmethod
+    def variance_information(self) -> VarianceInformation:
+        """Observed information of all parameters at the optimum."""
+
+    def variance_derivatives(self) -> VarianceDerivatives:
+        """Derivatives of the covariance of beta in the variance parameters, for Satterthwaite's degrees of freedom."""
+        refuse("Satterthwaite's degrees of freedom are", "use ddf='normal' or 'residual'")
+
+    def kenward_roger(self) -> KenwardRogerParts:
+        """The parts of Kenward and Roger's adjustment."""
+        refuse("Kenward and Roger's adjustment is", "use ddf='normal' or 'residual'")
+
+    def predictor_gradient(self, derivatives: VarianceDerivatives, rows: Rows) -> FloatArray:
+        """Derivatives of the variance of linear predictors with modes in the variance parameters, shape (n, s).
+
+        Parameters
+        ----------
+        derivatives : VarianceDerivatives
+        rows : Rows
+
+        Returns
+        -------
+        ndarray
+            The last column is unused.
+        """
+        refuse("Satterthwaite's degrees of freedom are", "use ddf='normal' or 'residual'")
+
+    # --- robust covariances -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def robust_method(self, type: RobustType, cluster: ClusterChoice) -> Method:
+        """Cluster-robust covariance of the fixed effects with its degrees of freedom.
+
+        Parameters
+        ----------
+        type : {"CR0", "CR1", "CR2", "CR3"}
+        cluster : str, array of shape (n,), or None
+            A grouping factor, or labels of the rows; None takes the outermost grouping factor.
+        """
+
+    @abstractmethod
+    def with_robust(self, type: RobustType, cluster: ClusterChoice) -> Fit:
+        """The fit with a robust covariance of all that has one.
+
+        Parameters
+        ----------
+        type, cluster
+            As `robust_method`.
+        """
+
+    def robust_parameters(self, type: RobustType, cluster: ClusterChoice) -> FloatArray:
+        """Cluster-robust covariance of all parameters, in the places of ``parameter_vcov``.
+
+        Parameters
+        ----------
+        type, cluster
+            As `robust_method`.
+        """
+        refuse("a robust covariance of variances is", "use a profile or a bootstrap for them", GENERALISED)
+
+    def fixed_in_groups(self) -> list[FloatArray]:
+        """Z'V^-1X by grouping factor, each (k J, p), in the engine's columns, V relative to sigma^2."""
+        refuse("Satterthwaite's degrees of freedom are", "use ddf='normal' or 'residual'")
+
+    # --- other fits -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def refit(self, y: Any, compare: bool = True) -> Fit:
+        """The same model fitted to a new response.
+
+        Parameters
+        ----------
+        y : array_like, shape (n,) or (n, 2)
+        compare : bool
+            False for one of many refits: nothing is said about how good the integral is, and fewer starts are tried.
+        """
+
+    @abstractmethod
+    def like(
+        self, design: Design, data: ResponseData | None = None, start: FloatArray | None = None, thorough: bool = True
+    ) -> Fit:
+        """The model of another design, fitted as this one was.
+
+        Parameters
+        ----------
+        design : Design
+        data : ResponseData, optional
+            The response of a generalised model; that of the fit when not given.
+        start : ndarray, shape (m,), optional
+            theta on the user's scale.
+        thorough : bool
+            False for one of many similar fits.
+        """
+
+    @abstractmethod
+    def by_maximum_likelihood(self) -> Fit:
+        """The maximum-likelihood fit of the same model; the fit itself when it is one."""
+
+    @abstractmethod
+    def simulator(self, kept: Sequence[int] | None) -> Draws:
+        """What draws responses.
+
+        Parameters
+        ----------
+        kept : sequence of int, or None
+            Terms that keep their conditional modes; new effects are drawn for the others. None keeps all of them.
+        """
+
+    def resampler(self) -> Draws:
+        """What draws responses from the residuals and modes themselves (semiparametric)."""
+        refuse("type='semiparametric' is", "use type='parametric' or 'cases'")
+
+    # --- without rows -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def without_rows(self) -> Fit:
+        """The fit with `DroppedRows` in the place of everything that grows with the number of rows."""
+
+    @abstractmethod
+    def outlives_rows(self) -> list[DerivedNumber[Any, Any]]:
+        """Derived numbers that a fit without rows must have from the one with them."""
+
+    # --- the profile ------------------------------------------------------------------------------------------------
+
+    @property
+    def limit_model(self) -> str:
+        """What the model is where its dispersion is at the end of its range; "" without such an end."""
+        return ""
+
+    @abstractmethod
+    def with_likelihood(self) -> Fit:
+        """A fit whose criterion is minimised over all parameters: this one, or one with a better approximation."""
+
+    @abstractmethod
+    def with_profile(self) -> Fit:
+        """The fit whose likelihood is profiled: of the same model, by maximum likelihood.
+
+        Raises
+        ------
+        OptionError
+            There is no profile.
+        """
+
+    @abstractmethod
+    def holding(self, parameter: Parameter, own: bool = False) -> Holding:
+        """The likelihood with one parameter held.
+
+        Parameters
+        ----------
+        parameter : Parameter
+        own : bool
+            The criterion of the fit, also where that is the REML criterion.
+        """
+
+    @abstractmethod
+    def from_minimum(self, holding: Holding, minimum: Minimum) -> Fit:
+        """The fit from a better point that a profile has found.
+
+        Parameters
+        ----------
+        holding : Holding
+        minimum : Minimum
+        """
+
+    @abstractmethod
+    def boundary_parameter(self, term: int, column: int) -> Parameter:
+        """The parameter that measures how far a standard deviation is from zero.
+
+        Parameters
+        ----------
+        term, column : int
+        """

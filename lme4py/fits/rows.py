@@ -1,0 +1,71 @@
+"""Rows of a model: those of a fit, or new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lme4py.data.frame import Frame
+from lme4py.design.design import Design
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
+
+__all__ = ["Rows", "own_rows"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to predict.
+
+    Attributes
+    ----------
+    X : ndarray, shape (n, p)
+    offset : ndarray, shape (n,)
+    values : dict of int to ndarray, each (n, k)
+        Columns of the random terms that are needed, by position in the design.
+    codes : dict of int to ndarray of int, each (n,)
+        Levels of the terms whose conditional modes are added; -1 where a group is missing or unknown.
+    frame : Frame or None
+        The new data; None for the rows of the fit.
+    """
+
+    X: FloatArray
+    offset: FloatArray
+    values: dict[int, FloatArray]
+    codes: dict[int, IntArray]
+    frame: Frame | None
+
+    @property
+    def n(self) -> int:
+        return int(self.X.shape[0])
+
+    @property
+    def complete(self) -> BoolArray:
+        """Rows without a missing value in the columns that are needed."""
+        whole = np.isfinite(self.X).all(axis=1) & np.isfinite(self.offset)
+        for values in self.values.values():
+            whole &= np.isfinite(values).all(axis=1)
+        return whole
+
+    def take(self, rows: BoolArray) -> Rows:
+        """Some of the rows."""
+        values = {t: v[rows] for t, v in self.values.items()}
+        codes = {t: c[rows] for t, c in self.codes.items()}
+        return Rows(self.X[rows], self.offset[rows], values, codes, self.frame)
+
+
+def own_rows(design: Design, terms: Iterable[int], chosen: Iterable[int]) -> Rows:
+    """The rows of a fit.
+
+    Parameters
+    ----------
+    design : Design
+    terms : iterable of int
+        Whose columns are needed.
+    chosen : iterable of int
+        Whose conditional modes are added.
+    """
+    known = np.zeros(design.n_obs) if design.offset is None else design.offset
+    values = {t: design.terms[t].values for t in terms}
+    return Rows(design.X, known, values, {t: design.terms[t].codes for t in chosen}, None)
