@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,9 +43,8 @@ class Parameter:
     Attributes
     ----------
     name : str
-        ``"Days"``, ``"sd(_cons)"``, ``"corr(_cons,Days)"``, ``"sd(Residual)"``; with several grouping factors
-        ``"sd(_cons|g)"``, as the keys of `variance_components`; ``"dispersion"`` and ``"1|2"`` (a threshold) for
-        generalised models.
+        ``"Days"``, ``"sd(Intercept | Subject)"``, ``"cor(Intercept, Days | Subject)"``, ``"sigma"``; of the keyword
+        door `stata`; ``"dispersion"`` and ``"1|2"`` (a threshold) for generalised models.
     kind : str
         "fixed", "sd", "corr", "sigma", "dispersion" or "threshold".
     term : int
@@ -54,6 +53,11 @@ class Parameter:
         Columns of X (fixed) or of the term; `first` is the number of a threshold.
     alias : str
         lme4's name: ``"sd_(Intercept)|Subject"``, ``"sigma"``.
+    stata : str
+        The name in the keyword door: ``"sd(_cons)"``, ``"corr(_cons,Days)"``, ``"sd(Residual)"``; with several
+        grouping factors ``"sd(_cons|g)"``.
+    plain : str
+        The name in the formula door.
     inverted : bool
         One over the parameter of the family is reported.
     reciprocal : bool
@@ -66,6 +70,8 @@ class Parameter:
     first: int = -1
     second: int = -1
     alias: str = ""
+    stata: str = ""
+    plain: str = ""
     inverted: bool = False
     reciprocal: bool = False
 
@@ -93,15 +99,23 @@ def parameters(design: Design, residual: bool = True) -> tuple[Parameter, ...]:
     several = len(design.n_groups) > 1
     taken: set[str] = set()
     for t, (term, label) in enumerate(zip(design.terms, term_labels(design.terms), strict=True)):
-        suffix = f"|{term.group}" if several else ""
-        plain = _of_term(design, t, suffix, label)
-        if any(parameter.name in taken for parameter in plain):
-            plain = _of_term(design, t, f"|{label}", label)
-        taken.update(parameter.name for parameter in plain)
-        out.extend(plain)
+        own = _of_term(design, t, f"|{term.group}" if several else "", term.group, label)
+        if any(parameter.stata in taken or parameter.plain in taken for parameter in own):
+            own = _of_term(design, t, f"|{label}", label, label)
+        taken.update(name for parameter in own for name in (parameter.stata, parameter.plain))
+        out.extend(own)
     if residual:
-        out.append(Parameter(RESIDUAL, "sigma", alias="sigma"))
-    return tuple(out)
+        out.append(Parameter(RESIDUAL, "sigma", alias="sigma", stata=RESIDUAL, plain="sigma"))
+    return tuple(_spoken(parameter, design) for parameter in out)
+
+
+def _spoken(parameter: Parameter, design: Design) -> Parameter:
+    """The parameter under its name in the door that the design came by.
+
+    A fixed effect that is called "sigma" leaves the residual standard deviation its longer name.
+    """
+    name = parameter.stata if design.conventions.stata or parameter.plain in design.x_names else parameter.plain
+    return replace(parameter, name=name) if name else parameter
 
 
 def fit_parameters(fit: Fit) -> tuple[Parameter, ...]:
@@ -187,18 +201,26 @@ def is_determined(fit: Fit, parameter: Parameter) -> bool:
     return mask is None or bool(mask[used].all())
 
 
-def _of_term(design: Design, t: int, suffix: str, label: str) -> list[Parameter]:
+def _of_term(design: Design, t: int, suffix: str, group: str, label: str) -> list[Parameter]:
+    """Standard deviations and correlations of a term: `suffix` of Stata's names, `group` of the plain ones."""
     term = design.terms[t]
     names = [_stata_name(name) for name in term.columns]
+    plain = [_plain_name(name) for name in term.columns]
     long = [_lme4_name(name) for name in term.columns]
-    out = [Parameter(f"sd({names[i]}{suffix})", "sd", t, i, i, f"sd_{long[i]}|{label}") for i in range(term.n_columns)]
+    out = []
+    for i in range(term.n_columns):
+        stata, own = f"sd({names[i]}{suffix})", f"sd({plain[i]} | {group})"
+        out.append(Parameter(stata, "sd", t, i, i, f"sd_{long[i]}|{label}", stata, own))
     if has_correlations(term):
-        out += [
-            Parameter(f"corr({names[j]},{names[i]}{suffix})", "corr", t, j, i, f"cor_{long[i]}.{long[j]}|{label}")
-            for j in range(term.n_columns)
-            for i in range(j + 1, term.n_columns)
-        ]
+        for j in range(term.n_columns):
+            for i in range(j + 1, term.n_columns):
+                stata, own = f"corr({names[j]},{names[i]}{suffix})", f"cor({plain[j]}, {plain[i]} | {group})"
+                out.append(Parameter(stata, "corr", t, j, i, f"cor_{long[i]}.{long[j]}|{label}", stata, own))
     return out
+
+
+def _plain_name(name: str) -> str:
+    return "Intercept" if name in INTERCEPTS else name
 
 
 def _stata_name(name: str) -> str:
@@ -245,8 +267,8 @@ def select_parameters(known: Sequence[Parameter], parm: str | Sequence[str] | No
     ----------
     known : sequence of Parameter
     parm : str, sequence of str, or None
-        "fixed", "random" (standard deviations, correlations and the residual one), "all" (also None), or names; lme4's
-        names are understood too. Thresholds and the dispersion belong to "all".
+        "fixed", "random" (standard deviations, correlations and the residual one), "all" (also None), or names; those
+        of the other door and lme4's are understood too. Thresholds and the dispersion belong to "all".
     """
     if parm is None or (isinstance(parm, str) and parm == "all"):
         return list(known)
@@ -261,7 +283,7 @@ def select_parameters(known: Sequence[Parameter], parm: str | Sequence[str] | No
 
 def _find(known: Sequence[Parameter], name: object) -> Parameter:
     # A column of the data may be called as lme4 calls a parameter: names come first.
-    for attribute in ("name", "alias"):
+    for attribute in ("name", "plain", "stata", "alias"):
         for parameter in known:
             if name == getattr(parameter, attribute):
                 return parameter

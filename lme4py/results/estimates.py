@@ -113,7 +113,8 @@ class EstimateMethods(FittedModel):
             correlations on that of Fisher's z, both normal); profile likelihood (REML fits by ML, as lme4); parametric
             bootstrap.
         parm : "fixed", "random", "all", or names
-            Names as in `profile`: "Days", "sd(_cons)", "corr(_cons,Days)", "sd(Residual)".
+            Names as in `profile`: "Days", "sd(Intercept | Subject)", "cor(Intercept, Days | Subject)", "sigma"; of
+            the keyword door "sd(_cons)", "corr(_cons,Days)", "sd(Residual)". Each door understands the other's.
         ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
             Quantiles of t with these degrees of freedom for the fixed effects; None is `default_ddf`, as in
             `coef_table`, so that an interval excludes zero where the p-value is below alpha.

@@ -133,14 +133,14 @@ def test_compound_symmetry_is_a_nested_intercept(twins):
 
 def test_profile_limits(twins):
     one, two = twins
-    names = ["Intercept", "sd(Residual)"]
+    names = ["Intercept", "sigma"]
     # The likelihood is the same function of these as long as the covariance is positive.
     np.testing.assert_allclose(
         one.conf_int(method="profile", parm=names), two.conf_int(method="profile", parm=names), rtol=1e-5
     )
 
 
-@pytest.mark.parametrize("name", ["sd(_cons)", "corr(_cons,D)"])
+@pytest.mark.parametrize("name", ["sd(Intercept | Subject)", "cor(Intercept, D | Subject)"])
 def test_profile_of_the_shared_parameters_is_the_constrained_likelihood(name):
     """At a limit the largest likelihood under the constraint lies a chi-squared quantile below the maximum."""
     from scipy import optimize
@@ -159,11 +159,11 @@ def test_profile_of_the_shared_parameters_is_the_constrained_likelihood(name):
     for limit in limits.iloc[0]:
 
         def free(x, limit=limit):
-            if name == "sd(_cons)":
+            if name == "sd(Intercept | Subject)":
                 return deviance(limit**2, np.tanh(x[0]), np.exp(x[1]))
             return deviance(np.exp(2.0 * x[0]), limit, np.exp(x[1]))
 
-        start = [0.5, 3.2] if name == "sd(_cons)" else [3.3, 3.2]
+        start = [0.5, 3.2] if name == "sd(Intercept | Subject)" else [3.3, 3.2]
         found = optimize.minimize(free, start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-9})
         # The limits of the profile are interpolated to about 1e-5 of the interval.
         assert found.fun - fit.deviance == pytest.approx(3.841458821, abs=1e-3)
@@ -190,7 +190,7 @@ def test_the_lower_end_of_the_correlation():
     assert result.is_singular
     # The end of the range, -1 / (k - 1), but for rounding.
     assert result.variance_components["corr(f[k0],f[k1])"] == pytest.approx(-0.5, abs=1e-9)
-    lower = result.conf_int(method="profile", parm=["corr(f[k0],f[k1])"])["lower"].iloc[0]
+    lower = result.conf_int(method="profile", parm=["cor(f[k0], f[k1] | g)"])["lower"].iloc[0]
     assert lower == pytest.approx(-0.5, abs=1e-6)
 
 
@@ -222,4 +222,4 @@ def test_other_inference():
     assert result.simulate(3, seed=1).shape == (180, 3)
     # Both columns together: one variance is an alias of the other.
     limits = result.conf_int(parm="random")
-    np.testing.assert_allclose(limits.loc["sd(_cons)"], limits.loc["sd(D)"], rtol=1e-12)
+    np.testing.assert_allclose(limits.loc["sd(Intercept | Subject)"], limits.loc["sd(D | Subject)"], rtol=1e-12)

@@ -264,7 +264,7 @@ def test_nothing_else_is_given(kind: str, pairs: dict[str, tuple[Any, Any]]) -> 
     assert not shared.certificate.identified
     assert shared.certificate.unidentified[0] in shared.certificate.verdict
     assert "(1 | g) and (0 + f |" in shared.certificate.verdict
-    names = ["sd(_cons)", "sd(f[a])", "corr(f[a],f[b])"]
+    names = ["sd(Intercept | g)", "sd(f[a] | g)", "cor(f[a], f[b] | g)"]
     for method in ("wald", "profile"):
         assert shared.conf_int(method=method, parm=names).isna().all(axis=None)
     boot = shared.conf_int(method="boot", parm="all", n_boot=20 if kind != "ordinal" else 4, seed=1)
@@ -316,7 +316,7 @@ def test_it_stays_with_the_fit(pairs: dict[str, tuple[Any, Any]]) -> None:
     shared, _ = pairs["REML"]
     for other in (pickle.loads(pickle.dumps(shared)), shared.slim()):
         assert np.isnan(other.variance_components["var(_cons)"])
-        assert other.conf_int(parm=["sd(_cons)"]).isna().all(axis=None)
+        assert other.conf_int(parm=["sd(Intercept | g)"]).isna().all(axis=None)
     # The warning belongs to the design; it is not given again.
     again = shared.refit(shared.fit.design.y + shared.fit.design.X[:, 1])
     assert np.isnan(again.variance_components["var(f[a])"])
@@ -329,7 +329,7 @@ def test_a_factor_that_is_constant_within_groups(split: pd.DataFrame) -> None:
     assert "only var(side[T.v]) + 2 cov(Intercept,side[T.v]) is determined" in result.certificate.verdict
     assert result.variance_components["var(_cons)"] == pytest.approx(own.variance_components["var(side[u])"], rel=1e-5)
     assert np.isnan(result.variance_components["var(side[T.v])"])
-    limits, expected = result.conf_int(parm=["sd(_cons)"]), own.conf_int(parm=["sd(side[u])"])
+    limits, expected = result.conf_int(parm=["sd(Intercept | g)"]), own.conf_int(parm=["sd(side[u] | g)"])
     np.testing.assert_allclose(limits, expected, rtol=1e-4)  # differences of gradients
     generalised = shared_fit(lambda: lme4py.glmer("count ~ x + (side | g)", split, "poisson"))
     assert np.isnan(generalised.variance_components["var(side[T.v])"])
@@ -349,7 +349,7 @@ def test_an_estimate_that_the_boundary_holds_is_given_without_interval() -> None
     assert plain.variance_components["corr(f[a],f[b])"] == 1.0
     assert result.variance_components["var(_cons)"] == 0.0
     assert result.variance_components["var(f[b])"] == pytest.approx(plain.variance_components["var(f[b])"], rel=1e-5)
-    assert result.conf_int(parm="random").drop(index="sd(Residual)").isna().all(axis=None)
+    assert result.conf_int(parm="random").drop(index="sigma").isna().all(axis=None)
     assert "the variance of (1 | g) is zero" in result.certificate.singular
 
 

@@ -157,7 +157,14 @@ def test_balanced_data_have_one_class(sleep, sleepstudy):
 def test_parametric_bootstrap_of_all_parameters(sleep):
     boot = sleep.bootstrap(2000, seed=1)
     assert list(boot.replicates.columns) == [
-        *("Intercept", "Days", "sd(_cons)", "sd(Days)", "corr(_cons,Days)", "sd(Residual)")
+        *(
+            "Intercept",
+            "Days",
+            "sd(Intercept | Subject)",
+            "sd(Days | Subject)",
+            "cor(Intercept, Days | Subject)",
+            "sigma",
+        )
     ]
     assert boot.n_failed == 0
     summary = boot.summary()
@@ -175,7 +182,7 @@ def test_same_numbers_for_every_number_of_processes(sleep):
     # Products with batches of other sizes are rounded in another order.
     np.testing.assert_allclose(few, many.iloc[:5], rtol=1e-10)
     # The batch solver and single fits stop within 1e-12 of the same minimum.
-    fast = sleep.bootstrap(30, seed=3).replicates["sd(Residual)"]
+    fast = sleep.bootstrap(30, seed=3).replicates["sigma"]
     np.testing.assert_allclose(fast, one.replicates["sigma"], rtol=1e-6)
 
 
@@ -184,7 +191,7 @@ def test_models_without_a_batch_solver():
     boot = result.bootstrap(30, seed=1)
     alone = result.bootstrap(30, lambda r: {"plate": np.sqrt(r.variance_components["var(_cons|plate)"])}, seed=1)
     # Two runs of the same optimiser.
-    np.testing.assert_allclose(boot.replicates["sd(_cons|plate)"], alone.replicates["plate"], rtol=1e-6)
+    np.testing.assert_allclose(boot.replicates["sd(Intercept | plate)"], alone.replicates["plate"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["semiparametric", "cases"])
@@ -242,16 +249,18 @@ def test_failures_are_counted():
 def test_intervals(sleep):
     boot = sleep.bootstrap(1000, seed=1)
     tables = {kind: boot.conf_int(type=kind) for kind in ("percentile", "basic", "bca", "normal")}
-    values, estimate = np.sort(boot.replicates["sd(Days)"]), boot.estimates["sd(Days)"]
-    lower, upper = tables["percentile"].loc["sd(Days)"]
+    values, estimate = np.sort(boot.replicates["sd(Days | Subject)"]), boot.estimates["sd(Days | Subject)"]
+    lower, upper = tables["percentile"].loc["sd(Days | Subject)"]
     # Quantiles at (n + 1) p, between the order statistics 25 and 26, 975 and 976.
     assert values[24] <= lower <= values[25]
     assert values[974] <= upper <= values[975]
-    assert tables["basic"].loc["sd(Days)"].tolist() == pytest.approx([2 * estimate - upper, 2 * estimate - lower])
+    assert tables["basic"].loc["sd(Days | Subject)"].tolist() == pytest.approx(
+        [2 * estimate - upper, 2 * estimate - lower]
+    )
     for table in tables.values():
         assert (table["lower"] < table["upper"]).all()
     # The replicates of a standard deviation are biased downwards, which BCa corrects.
-    assert tables["bca"].loc["sd(Days)", "upper"] > upper
+    assert tables["bca"].loc["sd(Days | Subject)", "upper"] > upper
     assert pickle.loads(pickle.dumps(boot)).conf_int().equals(tables["percentile"])
     table = sleep.conf_int(method="boot", parm="Days", n_boot=1000, seed=1)
     assert table.loc["Days"].tolist() == tables["percentile"].loc["Days"].tolist()

@@ -56,7 +56,7 @@ def test_variance_table_is_on_the_log_scale():
     assert (value, error) == pytest.approx((0.4124998, 0.2293668), abs=2e-6)
     assert (lower, upper) == pytest.approx((value * np.exp(-1.959964 * error / value), 1.226668), rel=1e-5)
     # Limits of the standard deviation are the roots of those of the variance.
-    assert cbpp().conf_int(parm="random").loc["sd(_cons)"].tolist() == pytest.approx(np.sqrt([lower, upper]))
+    assert cbpp().conf_int(parm="random").loc["sd(Intercept | herd)"].tolist() == pytest.approx(np.sqrt([lower, upper]))
 
 
 @pytest.mark.parametrize("variance", ["lognormal", "trigamma", "delta"])
@@ -95,7 +95,7 @@ def test_icc_of_zero_has_a_one_sided_interval():
     result = no_variance()
     found = icc(result)
     assert (found.estimate, found.ci_lower) == (0.0, 0.0)
-    upper = result.conf_int(method="profile", parm="random").loc["sd(_cons)", "upper"]
+    upper = result.conf_int(method="profile", parm="random").loc["sd(Intercept | g)", "upper"]
     # The same root, found twice.
     assert found.ci_upper == pytest.approx(upper**2 / (upper**2 + np.pi**2 / 3), rel=1e-5)
 

@@ -133,8 +133,8 @@ def test_one_sentence_in_print_and_in_a_notebook(sleep):
     numbers = f"{found.estimate:.4f}, standard error {found.se:.4f}, 90% interval "
     assert str(found).startswith(f"ICC (_cons; Days = 0) {numbers}")
     assert str(found).endswith("(delta method, logit scale)")
-    assert found._repr_html_() == f"<p>{found}</p>"
-    assert repr(found).startswith("ICCResult(estimate=")
+    assert "Intraclass correlation" in found._repr_html_()
+    assert repr(found).startswith("<ICCResult: ICC (_cons")
     assert found == icc(sleep, alpha=0.1)
 
 

@@ -110,7 +110,7 @@ def test_alpha_of_the_fit_reaches_every_interval(sleepstudy):
     new = sleepstudy.head(3)
     pairs = [
         (plain.conf_int(parm="all"), wide.conf_int(0.2, parm="all")),
-        (plain.conf_int(method="profile", parm="sd(Residual)"), wide.conf_int(0.2, "profile", "sd(Residual)")),
+        (plain.conf_int(method="profile", parm="sigma"), wide.conf_int(0.2, "profile", "sigma")),
         (plain.profile("Days").conf_int(), wide.profile("Days").conf_int(0.2)),
         (plain.variance_table(), wide.variance_table(0.2)),
         (plain.icc_table(), wide.icc_table(0.2)),

@@ -471,3 +471,20 @@ def test_unknown_arguments(name):
         function(SLEEP, "Reaction", ["Days"], "Subject", nagq=3)
     with pytest.raises(lme4py.OptionError, match=r"Use meglm\(\) for another family"):
         function(SLEEP, "Reaction", ["Days"], "Subject", family="gaussian")
+
+
+def test_each_door_has_its_names_and_understands_the_others():
+    formula = lme4py.lmer("Reaction ~ Days + (Days | Subject)", SLEEP)
+    keyword = mixed(SLEEP, "Reaction", ["Days"], "Subject", ["Days"], ddf="satterthwaite")
+    plain = ["sd(Intercept | Subject)", "sd(Days | Subject)", "cor(Intercept, Days | Subject)", "sigma"]
+    stata = ["sd(_cons)", "sd(Days)", "corr(_cons,Days)", "sd(Residual)"]
+    lme4 = ["sd_(Intercept)|Subject", "sd_Days|Subject", "cor_Days.(Intercept)|Subject", "sigma"]
+    assert list(formula.conf_int(parm="random").index) == plain
+    assert list(keyword.conf_int(parm="random").index) == stata
+    for names in (plain, stata, lme4):
+        for result, own in ((formula, plain), (keyword, stata)):
+            assert list(result.conf_int(parm=names).index) == own
+    # Factors are named where there are several, terms where two of them hold the same effect.
+    crossed = lme4py.lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", DATA["Penicillin"])
+    assert list(crossed.conf_int(parm="random").index) == ["sd(Intercept | plate)", "sd(Intercept | sample)", "sigma"]
+    assert list(crossed.conf_int(parm=["sd(_cons|sample)"]).index) == ["sd(Intercept | sample)"]

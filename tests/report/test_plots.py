@@ -448,13 +448,13 @@ def test_limits_of_categories_are_those_of_the_delta_method(wine):
 
 
 def test_profile_plot_of_one_parameter(sleep, agg):
-    profile = sleep.profile(["Days", "sd(Days)"])
-    axis = sleep.plot("profile", "sd(Days)", profile=profile)
-    assert axis.get_title(loc="left") == "sd(Days)"
-    table = sleep.plot_data("profile", "sd(Days)", profile=profile)
-    assert table["parameter"].unique().tolist() == ["sd(Days)"]
-    assert len(sleep.plot("profile", ["Days", "sd(Days)"], profile=profile)) == 2
-    low, high = profile.conf_int().loc["sd(Days)"]
+    profile = sleep.profile(["Days", "sd(Days | Subject)"])
+    axis = sleep.plot("profile", "sd(Days | Subject)", profile=profile)
+    assert axis.get_title(loc="left") == "sd(Days | Subject)"
+    table = sleep.plot_data("profile", "sd(Days | Subject)", profile=profile)
+    assert table["parameter"].unique().tolist() == ["sd(Days | Subject)"]
+    assert len(sleep.plot("profile", ["Days", "sd(Days | Subject)"], profile=profile)) == 2
+    low, high = profile.conf_int().loc["sd(Days | Subject)"]
     span = axis.patches[0].get_extents().transformed(axis.transData.inverted())
     np.testing.assert_allclose([span.x0, span.x1], [low, high], rtol=1e-6)  # through pixels and back
 

@@ -53,7 +53,7 @@ class BootstrapResult:
     >>> boot
     <BootstrapResult: 500 parametric replicates of 3 statistics, 0 failed>
     >>> list(boot.conf_int().index)
-    ['Intercept', 'sd(_cons)', 'sd(Residual)']
+    ['Intercept', 'sd(Intercept | Batch)', 'sigma']
     """
 
     kind: str

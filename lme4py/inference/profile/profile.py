@@ -58,11 +58,11 @@ class Profile:
     >>> from lme4py import lmer, load_dataset
     >>> profile = lmer("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff")).profile()
     >>> profile.conf_int().round(2)
-                     lower    upper
+                             lower    upper
     term
-    Intercept     1486.45  1568.55
-    sd(_cons)       12.20    84.06
-    sd(Residual)    38.23    67.66
+    Intercept              1486.45  1568.55
+    sd(Intercept | Batch)    12.20    84.06
+    sigma                    38.23    67.66
     """
 
     fit: Fit

@@ -21,7 +21,7 @@ from lme4py.errors import Lme4Error, OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.groups import group_codes, is_nested
 from lme4py.fits.kinds import model_of
-from lme4py.fits.parameters import RESIDUAL, fit_parameters
+from lme4py.fits.parameters import fit_parameters
 from lme4py.inference.bootstrap.bootstrap import bootstrap
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.profile.side import BetterOptimum, make_sides
@@ -406,7 +406,8 @@ def _ratios(fit: Fit, ratio: _Ratio, replicates: Any, latent: float | None) -> F
                 corr = np.nan_to_num(replicates[p.name].to_numpy())
                 total = total + 2.0 * K[p.first, p.second] * corr * sds[t, p.first] * sds[t, p.second]
         parts.append(np.asarray(total))
-    rest = replicates[RESIDUAL].to_numpy() ** 2 if latent is None else latent
+    residual = next((p.name for p in known if p.kind == "sigma"), None)
+    rest: Any = latent if residual is None or latent is not None else replicates[residual].to_numpy() ** 2
     out: FloatArray = sum((parts[t] for t in ratio.shared), np.zeros_like(parts[0])) / (sum(parts) + rest)
     return out
 

@@ -11,7 +11,7 @@ from scipy import special
 from lme4py.fits.base import Fit
 from lme4py.fits.information import VarianceInformation
 from lme4py.fits.kinds import model_of
-from lme4py.fits.parameters import RESIDUAL, Parameter, fit_parameters, fit_values, is_determined
+from lme4py.fits.parameters import Parameter, fit_parameters, fit_values, is_determined
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.limits import known_errors
@@ -145,7 +145,7 @@ def variance_table(fit: Fit, alpha: float | None = None) -> pd.DataFrame:
             slope = information.covariances[p.term][:, p.first, p.second]
         known = is_determined(fit, p)
         error = information.std_error(slope) if known else float("nan")
-        names.append(p.name.replace("corr(", "cov(").replace("sd(", "var("))
+        names.append(p.stata.replace("corr(", "cov(").replace("sd(", "var("))
         if p.kind == "corr":
             rows.append((value, error, value - z * error, value + z * error))
         else:
@@ -153,7 +153,7 @@ def variance_table(fit: Fit, alpha: float | None = None) -> pd.DataFrame:
             limits = _limits("sd", value, z * error) if known else (float("nan"), float("nan"))
             rows.append((value, error if value > 0.0 else float("nan"), *limits))
     found = shown_dispersion(fit, alpha)
-    if found is not None and RESIDUAL not in [p.name for p in fit_parameters(fit)]:
+    if found is not None and all(p.kind != "sigma" for p in fit_parameters(fit)):
         names.append(found.name)
         rows.append((found.estimate, found.std_error, found.lower, found.upper))
     columns = ["estimate", "std_error", "lower", "upper"]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from lme4py.inference.estimates.coefficients import chosen_alpha
+from lme4py.inference.estimates.parameters import select_parameters
 from lme4py.inference.profile.profile import profile as profile_likelihood
 from lme4py.report.plots.style import BLUE, GREY, LIGHT, ORANGE, panels, title
 from lme4py.report.summaries.parts import AnyFit
@@ -32,7 +33,7 @@ def profile_data(
     ----------
     fit : Fit
     variable : str or sequence of str, optional
-        Parameters ("Days", "sd(_cons)"), "fixed", "random" or "all"; all when not given.
+        Parameters ("Days", "sd(Intercept | Subject)"), "fixed", "random" or "all"; all when not given.
     alpha : float, optional
         The limits that are drawn are those of intervals of level 1 - alpha.
     profile : Profile, optional
@@ -55,8 +56,7 @@ def _names(profile: Any, variable: str | Sequence[str] | None) -> list[str]:
     known = [parameter.name for parameter in profile.parameters]
     if variable is None or (isinstance(variable, str) and variable in ("all", "fixed", "random")):
         return known
-    wanted = {variable} if isinstance(variable, str) else set(variable)
-    return [p.name for p in profile.parameters if p.name in wanted or p.alias in wanted] or known
+    return [p.name for p in select_parameters(profile.parameters, variable)]
 
 
 def profile(
