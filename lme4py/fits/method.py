@@ -55,9 +55,10 @@ class Method(Protocol):
 
 
 def check_method(ddf: object) -> Ddf:
-    """`ddf` if it is known, otherwise an OptionError."""
+    """`ddf` if it is known (upper and lower case do not matter), otherwise an OptionError."""
+    name = ddf.strip().lower() if isinstance(ddf, str) else ddf
     for known in METHODS:
-        if ddf == known:
+        if name == known:
             return known
     hint = did_you_mean(str(ddf), METHODS)
     raise OptionError(f"ddf={ddf!r} is not known.{hint} Use one of {', '.join(map(repr, METHODS))}.")

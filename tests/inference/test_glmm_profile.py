@@ -112,7 +112,7 @@ def test_profile_with_quadrature():
 
 def test_profile_at_the_boundary_says_so():
     table = no_variance().profile().conf_int()
-    lower, upper = table.loc["sd(Intercept | herd)"]
+    lower, upper = table.loc["sd(Intercept | g)"]
     assert lower == 0.0 < upper < np.inf
     assert "end of the range" in table.attrs["note"]
     assert table.notna().all(axis=None)

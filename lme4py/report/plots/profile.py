@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from lme4py.fits.parameters import select_parameters
 from lme4py.inference.estimates.coefficients import chosen_alpha
-from lme4py.inference.estimates.parameters import select_parameters
 from lme4py.inference.profile.profile import profile as profile_likelihood
 from lme4py.report.plots.style import BLUE, GREY, LIGHT, ORANGE, panels, title
 from lme4py.report.summaries.parts import AnyFit
