@@ -9,6 +9,7 @@ from typing import Any, get_args
 from numpy.typing import ArrayLike
 
 from lme4py.data.hints import data_from_text
+from lme4py.data.sources import find_source, is_path
 from lme4py.design.build import NaAction, lformula
 from lme4py.design.design import Design
 from lme4py.engine.optimise import Control
@@ -20,6 +21,7 @@ from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import check_options, glmm_fit
 from lme4py.fits.linear.steps import lmm_criterion, make_fit, optimize_criterion
 from lme4py.fits.parameters import check_names
+from lme4py.fits.streamed import refuse_functions, rows_in_memory, rows_setting, streamed_design
 from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
 
@@ -93,8 +95,16 @@ def lmer(
     >>> result.converged
     True
     """
+    where, control = rows_setting(control)
+    data, source = find_source(data, where)
     _check_options(formula, data, reml, progress, na_action)
     _check_mappings(contrasts, functions)
+    if source is not None:
+        refuse_functions(functions)
+        streamed = streamed_design(
+            formula, source, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action
+        )
+        return MixedResult(_fit(streamed, reml, start, control, bool(progress)))
     design = lformula(
         formula,
         data,
@@ -184,6 +194,7 @@ def glmer(
     age           0.009      0.005
     urban[T.Y]    0.653      0.116
     """
+    data, control = rows_in_memory(data, control, "generalised models")
     _check_options(formula, data, True, progress, na_action)
     _check_mappings(contrasts, functions)
     response_family = make_family(family, link)
@@ -340,6 +351,7 @@ def clmm(
     >>> result.thresholds.round(3).to_dict()
     {'1|2': -1.624, '2|3': 1.513, '3|4': 4.229, '4|5': 6.089}
     """
+    data, control = rows_in_memory(data, control, "generalised models")
     _check_options(formula, data, True, progress, na_action)
     _check_mappings(contrasts, functions)
     make_ordinal(link, threshold)
@@ -411,7 +423,7 @@ def _check_options(formula: object, data: object, reml: object, progress: object
     if not isinstance(formula, str):
         hint = " The formula comes first, then the data." if isinstance(data, str) else ""
         raise OptionError(f'`formula` is of type {type(formula).__name__}; give text such as "y ~ x + (x | g)".{hint}')
-    if isinstance(data, str):
+    if isinstance(data, str) and not is_path(data):
         raise OptionError(f"`data` is the text {data!r}; give a data frame, such as {data_from_text(data)}.")
     _check_bool("reml", reml)
     if progress is not None:

@@ -42,7 +42,7 @@ from lme4py.formula.nodes import Bar, Formula, Name, Node
 from lme4py.formula.parse import DOUBLE_BAR_NOTE, parse_formula
 from lme4py.formula.values import Value, check_finite, response_values
 
-__all__ = ["NaAction", "lformula"]
+__all__ = ["NaAction", "assemble", "check_parts", "evaluate_all", "lformula", "model_nodes", "read_formula"]
 
 FloatArray = NDArray[np.float64]
 Functions = Mapping[str, Callable[..., Any]]
@@ -103,21 +103,21 @@ def lformula(
     """
     _check_na_action(na_action)
     frame = read_frame(data)
-    parsed = _parsed(formula, frame.names)
-    response = _check_parts(parsed, require_random)
+    parsed = read_formula(formula, frame.names)
+    response = check_parts(parsed, require_random)
     reader = None if family is None else response_family(family)
     if reader is not None and reader.has_thresholds:
         _check_thresholds(parsed)
     rows = UsedRows(
         frame,
-        _model_nodes(parsed),
+        model_nodes(parsed),
         {"weights": weights, "offset": offset},
         na_action,
         response if reader is not None and reader.has_trials else None,
     )
     state: dict[str, Any] = {}
-    values = _evaluate(parsed, rows, state, functions or {})
-    return _assemble(parsed, response, rows, values, state, contrasts, functions or {}, reader, levels)
+    values = evaluate_all(parsed, rows, state, functions or {})
+    return assemble(parsed, response, rows, values, state, contrasts, functions or {}, reader, levels)
 
 
 @lru_cache(maxsize=256)
@@ -125,7 +125,8 @@ def _parse(formula: str, names: tuple[str, ...]) -> Formula:
     return parse_formula(formula, names)
 
 
-def _parsed(formula: Any, names: tuple[str, ...]) -> Formula:
+def read_formula(formula: Any, names: tuple[str, ...]) -> Formula:
+    """The tree of a formula; the same text is parsed once."""
     if not isinstance(formula, str):
         raise FormulaError(f"`formula` is of type {type(formula).__name__}; give text such as 'y ~ x + (1 | group)'")
     return _parse(formula, names)
@@ -139,13 +140,13 @@ def _check_na_action(na_action: str) -> None:
         )
 
 
-def _check_parts(parsed: Formula, require_random: bool) -> Node:
+def check_parts(parsed: Formula, require_random: bool) -> Node:
     """Refuse a formula that lacks a part or computes its groups; return the response."""
     if parsed.response is None:
         raise FormulaError("the formula has no response; write it left of '~', as in 'y ~ x + (1 | group)'")
     if require_random and not parsed.bars:
         raise FormulaError(f"the formula '{parsed.text}' has no random-effects term; add one in brackets: (1 | group)")
-    in_frame = {node.name for node in _model_nodes(parsed) if isinstance(node, Name)}
+    in_frame = {node.name for node in model_nodes(parsed) if isinstance(node, Name)}
     for bar in parsed.bars:
         for node in bar.group:
             # lme4 evaluates the expression among the variables of the model, not among all columns.
@@ -173,7 +174,7 @@ def _check_thresholds(parsed: Formula) -> None:
         )
 
 
-def _model_nodes(parsed: Formula) -> list[Node]:
+def model_nodes(parsed: Formula) -> list[Node]:
     """All variables, in the order of the model: response, fixed effects, offsets, random-effects terms."""
     nodes: list[Node] = [parsed.response] if parsed.response is not None else []
     nodes += [*parsed.fixed.variables, *parsed.fixed.offsets]
@@ -182,7 +183,7 @@ def _model_nodes(parsed: Formula) -> list[Node]:
     return list(dict.fromkeys(nodes))
 
 
-def _evaluate(parsed: Formula, rows: UsedRows, state: dict[str, Any], functions: Functions) -> dict[Node, Value]:
+def evaluate_all(parsed: Formula, rows: UsedRows, state: dict[str, Any], functions: Functions) -> dict[Node, Value]:
     """Every variable of the model once, on the rows used, without levels that do not occur."""
     groups = [node for bar in parsed.bars for node in bar.group]
     numbers: list[Node | None] = [parsed.response, *used_variables(parsed.fixed), *parsed.fixed.offsets]
@@ -203,7 +204,7 @@ def _evaluate(parsed: Formula, rows: UsedRows, state: dict[str, Any], functions:
     return values
 
 
-def _assemble(
+def assemble(
     parsed: Formula,
     response: Node,
     rows: UsedRows,
@@ -213,7 +214,23 @@ def _assemble(
     functions: Functions,
     family: Family | None,
     levels: Iterable[Any] | None,
+    check_rank: bool = True,
 ) -> Design:
+    """The design of evaluated variables.
+
+    Parameters
+    ----------
+    parsed : Formula
+    response : Node
+    rows : UsedRows
+    values : dict of Node to Value
+    state : dict
+        What functions learnt.
+    contrasts, functions, family, levels
+        As in `lformula`.
+    check_rank : bool
+        Leave out columns of X that depend on others.
+    """
     fixed_nodes = used_variables(parsed.fixed)
     others = [node for bar in parsed.bars for node in (*used_variables(bar.terms), *bar.group)]
     chosen, notes = user_contrasts(contrasts, fixed_nodes, others, values)
@@ -228,14 +245,13 @@ def _assemble(
     variables = make_variables(fixed_nodes, values, chosen)
     names = ColumnNames()
     names.add(parsed.fixed, variables, "the fixed effects")
-    fixed = fixed_part(parsed.fixed, variables, values, rows.n)
+    fixed = fixed_part(parsed.fixed, variables, values, rows.n, check_rank)
     if family is not None and family.has_thresholds:
         fixed = without_intercept(fixed)
     terms, bars = _random_terms(parsed.bars, values, rows.n, fixed, names)
     columns = {name: (column.kind, column.levels) for name, column in rows.columns.items()}
     notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *(data.notes if data else ()), *notes]
-    if fixed.dropped:
-        warn(_dropped_words(fixed.dropped, len(fixed.dropped)), RankWarning)
+    warn_dropped(fixed.dropped)
     return Design(
         formula=parsed.text,
         response_name=response_name,
@@ -294,6 +310,13 @@ def _formula_notes(parsed: Formula, bars: Iterable[BarRecipe]) -> list[str]:
 
 def _dropped_note(dropped: tuple[str, ...]) -> list[str]:
     return [_dropped_words(dropped, 8)] if dropped else []
+
+
+def warn_dropped(dropped: tuple[str, ...]) -> list[str]:
+    """Warn of columns that are left out of the fixed effects, where there are any; the note on them."""
+    if dropped:
+        warn(_dropped_words(dropped, len(dropped)), RankWarning)
+    return _dropped_note(dropped)
 
 
 def _dropped_words(dropped: tuple[str, ...], most: int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from lme4py.design.absent import RowsReport
 from lme4py.design.conventions import Conventions
 from lme4py.frozen import Frozen, computed_once
 
@@ -233,6 +234,8 @@ class Design(Frozen):
         Whether the labels of `index` are the user's own; False where they count the rows.
     source : callable, or None
         Gives the data of the user's, for columns that the fit does not keep; a reference, which is not pickled.
+    streamed : RowsReport or None
+        How the rows went by, where they are not in memory.
     """
 
     formula: str
@@ -250,6 +253,7 @@ class Design(Frozen):
     conventions: Conventions = field(default_factory=Conventions)
     labelled: bool = True
     source: Callable[[], Frame] | None = None
+    streamed: RowsReport | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"source": None}
@@ -324,6 +328,11 @@ class Design(Frozen):
         """Sum of the `offset` argument and the formula's ``offset()`` terms, (n,), or None."""
         return self.predictors[0].offset
 
+    @property
+    def rows(self) -> RowsReport:
+        """Where the rows are, and how often all of them were read."""
+        return self.streamed or RowsReport("memory", 1, 1, self.n_rows, self.n_obs)
+
     # --- sizes ----------------------------------------------------------------------------------------------
 
     @property
@@ -345,6 +354,11 @@ class Design(Frozen):
     def n_groups(self) -> dict[str, int]:
         """Number of levels of each grouping factor, in the order of `terms`."""
         return {term.group: term.n_levels for term in self.terms}
+
+    @property
+    def triangle(self) -> FloatArray:
+        """R of X = QR, (p, p)."""
+        return np.asarray(np.linalg.qr(self.X, mode="r"), dtype=np.float64)
 
     @computed_once
     def Zt(self) -> sparse.csr_array:

@@ -85,7 +85,9 @@ def make_variables(
     return variables
 
 
-def fixed_part(terms: Terms, variables: Mapping[Node, Variable], values: Mapping[Node, Value], n: int) -> FixedPart:
+def fixed_part(
+    terms: Terms, variables: Mapping[Node, Variable], values: Mapping[Node, Value], n: int, check_rank: bool = True
+) -> FixedPart:
     """The model matrix of the fixed effects, of full column rank.
 
     Parameters
@@ -95,11 +97,13 @@ def fixed_part(terms: Terms, variables: Mapping[Node, Variable], values: Mapping
     values : mapping of Node to Value
         On the n rows that are used.
     n : int
+    check_rank : bool
+        Leave out columns that are combinations of the ones before them.
     """
     names, assign = model_columns(terms, variables)
     X = model_matrix(terms, variables, {node: values[node].values for node in variables}, n)
     check_finite(X, names, "column {name} of the fixed effects")
-    dropped = dependent_columns(X, terms.intercept)
+    dropped = dependent_columns(X, terms.intercept) if check_rank else []
     kept = tuple(j for j in range(len(names)) if j not in dropped)
     null = alias = None
     if dropped:

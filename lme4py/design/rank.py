@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["dependent_columns", "null_vectors"]
+__all__ = ["dependent_by_triangle", "dependent_columns", "is_clearly_regular", "null_vectors"]
 
 FloatArray = NDArray[np.float64]
 
@@ -50,14 +50,33 @@ def dependent_columns(X: FloatArray, has_intercept: bool) -> list[int]:
     []
     """
     n, p = X.shape
-    if p == 0 or (p <= n and _clearly_regular(X, has_intercept)):
+    if p == 0:
         return []
+    if p <= n:
+        with np.errstate(over="ignore", invalid="ignore"):
+            cross = X.T @ X
+        if is_clearly_regular(cross, has_intercept):
+            return []
     if not has_intercept:
         X = np.column_stack([np.ones(n), X])
     scaled = _unit_columns(X)
     # The square factor R has the same lengths and angles between columns as the tall matrix.
     R = np.asarray(np.linalg.qr(scaled, mode="r")) if n > p else scaled
     return _Basis(R[:, 0]).dependent(R if has_intercept else R[:, 1:])
+
+
+def dependent_by_triangle(R: FloatArray, has_intercept: bool) -> list[int]:
+    """The same as `dependent_columns` from R of the QR decomposition of X.
+
+    Parameters
+    ----------
+    R : ndarray, shape (m, p), or (m, p + 1)
+        Without an intercept the first column is the constant, which is not one of X.
+    has_intercept : bool
+        Column 0 of X is the constant 1.
+    """
+    scaled = _unit_columns(R)
+    return _Basis(scaled[:, 0]).dependent(scaled if has_intercept else scaled[:, 1:])
 
 
 def null_vectors(X: FloatArray, dropped: list[int]) -> FloatArray:
@@ -90,15 +109,22 @@ def _sizes(X: FloatArray) -> FloatArray:
     return sizes
 
 
-def _clearly_regular(X: FloatArray, has_intercept: bool) -> bool:
-    """A cheap sufficient check from X'X, with the intercept swept out."""
-    n, p = X.shape
+def is_clearly_regular(cross: FloatArray, has_intercept: bool) -> bool:
+    """A cheap sufficient check from X'X, with the intercept swept out.
+
+    Parameters
+    ----------
+    cross : ndarray, shape (p, p)
+        X'X; the columns may be shifted, beside an intercept, and scaled.
+    has_intercept : bool
+        Column 0 is the constant 1.
+    """
+    p = cross.shape[0]
     with np.errstate(over="ignore", invalid="ignore"):
-        cross = X.T @ X
         squares = cross.diagonal()
         if has_intercept:
             sums = cross[0, 1:]
-            cross = cross[1:, 1:] - np.multiply.outer(sums, sums) / n
+            cross = cross[1:, 1:] - np.multiply.outer(sums, sums) / cross[0, 0]
             # A nearly constant column loses its digits in the subtraction: leave it to the careful check.
             squares, before = cross.diagonal(), squares[1:] * CLEARLY_REGULAR
         else:

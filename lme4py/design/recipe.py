@@ -30,6 +30,8 @@ __all__ = [
     "new_random_values",
     "new_response",
     "new_weights",
+    "offset_values",
+    "trained_values",
     "unseen_groups",
 ]
 
@@ -357,11 +359,11 @@ def _evaluate(
 
 
 def _replay(terms: Terms, variables: Mapping[Node, Variable], values: Mapping[Node, Value], n: int) -> FloatArray:
-    arrays = {node: _trained_values(variable, values[node]) for node, variable in variables.items()}
+    arrays = {node: trained_values(variable, values[node]) for node, variable in variables.items()}
     return model_matrix(terms, variables, arrays, n)
 
 
-def _trained_values(variable: Variable, value: Value) -> NDArray[Any]:
+def trained_values(variable: Variable, value: Value) -> NDArray[Any]:
     """Values of a variable in terms of the training levels."""
     if variable.kind != "factor":
         return value.values

@@ -64,12 +64,23 @@ def warn_unidentified(identification: Identification) -> None:
 
 
 def linear_predictor(design: Design, beta: FloatArray, modes: tuple[FloatArray, ...]) -> FloatArray:
+    """Fixed effects, conditional modes and offset of the rows, shape (n,).
+
+    Parameters
+    ----------
+    design : Design
+    beta : ndarray, shape (p,)
+    modes : tuple of ndarray, each (J, k)
+    """
     fitted = np.empty(design.n_obs)
     for start in range(0, design.n_obs, _ROWS):
         rows = slice(start, start + _ROWS)
         own = design.X[rows] @ beta
         for term, b in zip(design.terms, modes, strict=True):
-            own += np.einsum("nk,nk->n", term.values[rows], b[term.codes[rows]])
+            codes = term.codes[rows]
+            # Column by column: nothing of shape (n, k) is gathered.
+            for k, own_modes in enumerate(b.T):
+                own += term.values[rows, k] * own_modes.take(codes)
         fitted[rows] = own if design.offset is None else own + design.offset[rows]
     return fitted
 

@@ -22,7 +22,7 @@ from lme4py.formula.operands import Context, Operand, describe, kind_text
 from lme4py.formula.operators import apply_binary, apply_unary
 from lme4py.formula.values import Value, ValueKind
 
-__all__ = ["KNOWN_FUNCTIONS", "evaluate", "learn"]
+__all__ = ["KNOWN_FUNCTIONS", "LEARNERS", "evaluate", "learn"]
 
 _KINDS: Final[dict[str, ValueKind]] = {
     "numeric": "numeric",
@@ -47,7 +47,7 @@ _CONSTANTS: Final[dict[str, float | bool | None]] = {
     "None": None,
 }
 # Calls whose meaning depends on the values of the training data, by numbers that other rows share.
-_LEARNERS: Final = frozenset(
+LEARNERS: Final = frozenset(
     (
         "poly",
         "scale",
@@ -144,7 +144,7 @@ def learn(
     """
     # Inner calls first: their columns may be complete in more rows.
     for call in reversed(list(walk(node))):
-        if not isinstance(call, Call) or call.function not in _LEARNERS:
+        if not isinstance(call, Call) or call.function not in LEARNERS:
             continue
         columns = _known_columns(call, column)
         if not columns:

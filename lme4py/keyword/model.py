@@ -8,6 +8,7 @@ from typing import Any
 
 from lme4py.data.frame import Frame, read_frame
 from lme4py.data.hints import data_from_text
+from lme4py.data.sources import find_source, is_path
 from lme4py.design.build import lformula
 from lme4py.design.conventions import Conventions, with_conventions
 from lme4py.design.design import Design
@@ -62,12 +63,12 @@ class Model:
         family : str, Family or None
             The response distribution, or its name; None for a linear mixed model.
         """
-        if isinstance(self.data, str):
+        if isinstance(self.data, str) and not is_path(self.data):
             raise OptionError(
                 f"`data` is the text {self.data!r}; the data come first, as a data frame, such as "
                 f"{data_from_text(self.data)}."
             )
-        frame = read_frame(self.data)
+        frame = read_frame(find_source(self.data, "memory")[0])
         chosen = conventions(self.alpha, self.ddf, self.vce, family is None, frame)
         chains = chains_of(self.group, self.crossed, frame)
         offset = term(self.offset, frame, "offset") if isinstance(self.offset, str) else self.offset

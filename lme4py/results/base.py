@@ -17,6 +17,7 @@ from lme4py.results.call import Call, update
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lme4py.design.absent import RowsReport
     from lme4py.fits.base import Fit
 
 __all__ = ["FittedModel"]
@@ -106,6 +107,11 @@ class FittedModel:
     def formula(self) -> str:
         """The formula as it was given."""
         return self.fit.design.formula
+
+    @property
+    def rows(self) -> RowsReport:
+        """Where the rows were, how many passes over them were made, and over how many blocks."""
+        return self.fit.design.rows
 
     @property
     def n_obs(self) -> int:

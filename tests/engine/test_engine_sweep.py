@@ -12,7 +12,7 @@ from scipy import linalg
 
 import lme4py
 from lme4py.design.design import Design
-from lme4py.engine.factor.crossproducts import RowBlock, accumulate
+from lme4py.engine.factor.crossproducts import ModelBlock, accumulate
 from lme4py.engine.linear.criterion import Criterion, Point, Problem, make_problem
 
 CASES = pytest.mark.parametrize("name", DESIGNS)
@@ -185,11 +185,11 @@ def test_blocks_helper_agrees_with_itself():
 # -- accumulation ----------------------------------------------------------------------------------
 
 
-def row_block(design: Design, problem: Problem, rows: np.ndarray) -> RowBlock:
+def row_block(design: Design, problem: Problem, rows: np.ndarray) -> ModelBlock:
     Z = tuple(np.hstack([design.terms[t].values for t in factor.terms])[rows] for factor in problem.factors)
     codes = tuple(design.terms[factor.terms[0]].codes[rows] for factor in problem.factors)
     XY = np.column_stack([design.X, design.y])[rows]
-    return RowBlock(XY, codes, Z, None if design.weights is None else design.weights[rows])
+    return ModelBlock(XY, codes, Z, None if design.weights is None else design.weights[rows])
 
 
 @pytest.mark.parametrize(

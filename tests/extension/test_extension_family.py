@@ -128,7 +128,7 @@ PROPERTIES = {
         "thresholds_se", "tvalues", "zvalues",
     ],
     "link": ["blups", "bse", "fixed_effects", "params", "random_effects", "theta"],
-    "text": ["certificate", "family", "fit", "formula", "integral_check", "link", "opt_log"],
+    "text": ["certificate", "family", "fit", "formula", "integral_check", "link", "opt_log", "rows"],
     "components": ["variance_components"],
 }  # fmt: skip
 SAME = {

@@ -29,6 +29,7 @@ OTHER = {
     "data/convert.py": {"_INEXACT": "the largest whole number that is exact"},
     "families/categories.py": {"MAX_CATEGORIES": "beyond it data are refused"},
     "design/coding.py": {"MOST_LEVELS": "beyond it data are refused"},
+    "design/survey.py": {"_MOST": "beyond it data are refused"},
     "engine/certificate.py": {
         "LARGE": "from it on the Hessian is an approximation, as docs/convergence.md says",
         "SMALL": "from it on the Hessian is made of differences",

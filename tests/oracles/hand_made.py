@@ -118,7 +118,6 @@ def dense_fit(design: Design, theta: np.ndarray, reml: bool = True, **changes: A
         theta=np.asarray(theta, dtype=float),
         covariances=tuple(sigma**2 * T @ T.T for T in factors),
         modes=tuple(modes),
-        fitted=offset + design.X @ beta + Z @ b,
         certificate=certificate(),
         opt_log=(
             Evaluation(1, float(criterion) + 3.0, 5.0, 1.0, True, (1.0,) * len(theta)),

@@ -7,7 +7,7 @@ send their blocks through `accumulate`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from lme4py.linalg.types import FloatArray, IntArray, sparse
 _FEW = from_size(20_000)
 # Rows that are summed at one time.
 _ROWS = chunk(2**17)
+# Parts of edges that are kept apart.
+_PARTS = chunk(4)
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Factor:
 
 
 @dataclass(frozen=True)
-class RowBlock:
-    """Some rows of the data: `XY` (n, p + 1), and for each factor codes (n,) and columns (n, k)."""
+class ModelBlock:
+    """Some rows of a model: `XY` (n, p + 1), and for each factor codes (n,) and columns (n, k)."""
 
     XY: FloatArray
     codes: tuple[IntArray, ...]
@@ -125,26 +127,81 @@ class CrossProducts:
     n_obs: int
     sum_log_weights: float
 
+    def merge(self, other: CrossProducts) -> CrossProducts:
+        """The cross-products of the rows of both: in any order and grouping the same up to rounding.
 
-def accumulate(blocks: Iterable[RowBlock], factors: tuple[Factor, ...]) -> CrossProducts:
+        Parameters
+        ----------
+        other : CrossProducts
+            Of other rows of the same model, in the same columns.
+        """
+        edges: dict[tuple[int, int], Edges | SortedEdges] = {}
+        for (s, t), own in self.edges.items():
+            shape = (self.diagonal[s].shape[2], self.diagonal[t].shape[2])
+            edges[s, t] = _merge_edges([own, other.edges[s, t]], shape)
+        return CrossProducts(
+            tuple(a + b for a, b in zip(self.diagonal, other.diagonal, strict=True)),
+            edges,
+            tuple(a + b for a, b in zip(self.border, other.border, strict=True)),
+            self.corner + other.corner,
+            self.n_obs + other.n_obs,
+            self.sum_log_weights + other.sum_log_weights,
+        )
+
+    def in_columns(
+        self, XY: FloatArray, Z: Sequence[FloatArray], scale: float = 1.0, log_scale: float = 0.0
+    ) -> CrossProducts:
+        """The cross-products of [X y] XY and of Z_f Z[f], with weights multiplied by `scale`.
+
+        Parameters
+        ----------
+        XY : ndarray, shape (p + 1, p' + 1)
+        Z : sequence of ndarray, each (k, k)
+            One for each factor.
+        scale : float
+        log_scale : float
+            What is added to the sum of the log weights.
+        """
+        edges = {
+            (s, t): replace(own, values=scale * np.einsum("ac,abe,bd->cde", Z[s], own.values, Z[t], optimize=True))
+            for (s, t), own in self.edges.items()
+        }
+        return CrossProducts(
+            tuple(_moved(S, D, S, scale) for S, D in zip(Z, self.diagonal, strict=True)),
+            edges,
+            tuple(
+                scale * np.tensordot(S.T, B, axes=1).reshape(B.shape) @ XY for S, B in zip(Z, self.border, strict=True)
+            ),
+            scale * (XY.T @ self.corner @ XY),
+            self.n_obs,
+            self.sum_log_weights + log_scale,
+        )
+
+
+def _moved(S: FloatArray, D: FloatArray, T: FloatArray, scale: float) -> FloatArray:
+    out: FloatArray = scale * np.einsum("ac,abj,bd->cdj", S, D, T, optimize=True)
+    return out
+
+
+def accumulate(blocks: Iterable[ModelBlock], factors: tuple[Factor, ...]) -> CrossProducts:
     """Sum the cross-products of all blocks of rows.
 
     Parameters
     ----------
-    blocks : iterable of RowBlock
+    blocks : iterable of ModelBlock
     factors : tuple of Factor
     """
-    sums: _Sums | None = None
+    sums: Sums | None = None
     for block in blocks:
         if sums is None:
-            sums = _Sums(factors, block.XY.shape[1])
+            sums = Sums(factors, block.XY.shape[1])
         sums.add(block)
     if sums is None:
         raise ValueError("there are no rows")
     return sums.result()
 
 
-class _Sums:
+class Sums:
     """Cross-products of the blocks of rows so far.
 
     Parameters
@@ -152,6 +209,11 @@ class _Sums:
     factors : tuple of Factor
     width : int
         p + 1.
+
+    Attributes
+    ----------
+    n_obs : int
+    sum_log_weights : float
     """
 
     def __init__(self, factors: tuple[Factor, ...], width: int) -> None:
@@ -165,7 +227,7 @@ class _Sums:
         self.n_obs = 0
         self.sum_log_weights = 0.0
 
-    def add(self, block: RowBlock) -> None:
+    def add(self, block: ModelBlock) -> None:
         """Add the products of some rows."""
         w = block.weights
         weighted_XY = block.XY if w is None else block.XY * w[:, None]
@@ -176,17 +238,25 @@ class _Sums:
             _add_border(self.border[f], codes, Z, weighted_XY)
         for (s, t), parts in self.edges.items():
             parts.append(_edges(block, weighted_Z, s, t, self.factors))
+            self._shorten(s, t)
         self.corner += block.XY.T @ weighted_XY
         self.n_obs += block.XY.shape[0]
         self.sum_log_weights += 0.0 if w is None else float(np.log(w).sum())
 
+    def _shorten(self, s: int, t: int) -> None:
+        """Merge the parts of the edges of a pair where the later ones are as long as the first, which is merged."""
+        parts = self.edges[s, t]
+        if len(parts) > _PARTS and sum(part.values.shape[2] for part in parts[1:]) > parts[0].values.shape[2]:
+            self.edges[s, t] = [_merge_edges(parts, (self.factors[s].n_levels, self.factors[t].n_levels))]
+
     def result(self) -> CrossProducts:
-        """The sums; the parts of the edges are given up one by one."""
-        edges = {}
-        for pair in list(self.edges):
-            parts = self.edges.pop(pair)
+        """The sums."""
+        edges: dict[tuple[int, int], Edges | SortedEdges] = {}
+        for pair, parts in self.edges.items():
             shape = (self.factors[pair[0]].n_levels, self.factors[pair[1]].n_levels)
-            edges[pair] = parts[0] if len(parts) == 1 else _merge_edges(parts, shape)
+            if len(parts) > 1:
+                self.edges[pair] = [_merge_edges(parts, shape)]
+            edges[pair] = self.edges[pair][0]
         return CrossProducts(self.diagonal, edges, self.border, self.corner, self.n_obs, self.sum_log_weights)
 
 
@@ -210,8 +280,8 @@ def _add_diagonal(out: FloatArray, codes: IntArray, Z: FloatArray, WZ: FloatArra
 def _add_border(out: FloatArray, codes: IntArray, Z: FloatArray, weighted_XY: FloatArray) -> None:
     n, k = Z.shape
     n_levels, c = out.shape[1:]
-    if n * k * c < _FEW:
-        # A sparse matrix costs more to set up than these sums.
+    if n * k * c < _FEW or n_levels > _ROWS:
+        # A sparse matrix costs more to set up than these sums, and with more levels than rows its products are long.
         for a in range(k):
             for j in range(c):
                 out[a, :, j] += np.bincount(codes, weights=Z[:, a] * weighted_XY[:, j], minlength=n_levels)
@@ -226,7 +296,7 @@ def _add_border(out: FloatArray, codes: IntArray, Z: FloatArray, weighted_XY: Fl
 
 
 def _edges(
-    block: RowBlock, weighted_Z: list[FloatArray], s: int, t: int, factors: tuple[Factor, ...]
+    block: ModelBlock, weighted_Z: list[FloatArray], s: int, t: int, factors: tuple[Factor, ...]
 ) -> Edges | SortedEdges:
     rows, columns = block.codes[s], block.codes[t]
     Zs, WZt = block.Z[s], weighted_Z[t]
@@ -255,5 +325,4 @@ def _merge_edges(parts: list[Edges | SortedEdges], shape: tuple[int, int]) -> So
     rows = np.concatenate([part.rows.astype(small) for part in parts])
     columns = np.concatenate([part.columns.astype(small) for part in parts])
     values = np.concatenate([part.values for part in parts], axis=2)
-    parts.clear()
     return _sorted_edges(rows, columns, [list(line) for line in values], shape)

@@ -12,7 +12,7 @@ import numpy as np
 
 from lme4py.chunks import chunk
 from lme4py.design.design import Design
-from lme4py.engine.factor.crossproducts import RowBlock, accumulate
+from lme4py.engine.factor.crossproducts import ModelBlock, accumulate
 from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.engine.identification.gram import variance_gram
 from lme4py.engine.identification.identify import identify
@@ -52,13 +52,13 @@ def identify_glmm(problem: GlmmProblem, design: Design) -> Identification:
 
 def _row_block(
     problem: GlmmProblem, codes: tuple[IntArray, ...], weights: FloatArray | None, mix: FloatArray | None, place: slice
-) -> RowBlock:
+) -> ModelBlock:
     """Some rows, with a response of zeros."""
     X = _fixed(problem, place)
     XY = np.zeros((X.shape[0], X.shape[1] + 1))
     XY[:, :-1] = X / problem.unit if mix is None else X @ mix
     Z = tuple(block[place] for block in problem.products.blocks)
-    return RowBlock(XY, tuple(c[place] for c in codes), Z, None if weights is None else weights[place])
+    return ModelBlock(XY, tuple(c[place] for c in codes), Z, None if weights is None else weights[place])
 
 
 def _fixed(problem: GlmmProblem, place: slice) -> FloatArray:

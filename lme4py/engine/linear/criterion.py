@@ -19,14 +19,15 @@ import scipy.linalg.lapack as lapack
 
 from lme4py.chunks import chunk, from_size
 from lme4py.covariance.templates import Templates
-from lme4py.design.design import Design
-from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor, RowBlock, SortedEdges, accumulate
+from lme4py.design.absent import AbsentRows
+from lme4py.design.design import Design, Predictor
+from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor, ModelBlock, SortedEdges, accumulate
 from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.factor.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
 from lme4py.engine.factor.symbolic import Structure, analyse
 from lme4py.engine.identification.gram import VarianceGram, variance_gram
 from lme4py.engine.linear.scaling import ScaledColumns, Scaling, constant_column, plan_scaling, row_blocks
-from lme4py.errors import DesignError
+from lme4py.errors import DesignError, Lme4Error
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, LinearOperator, SparseMatrix, sparse
 
@@ -76,6 +77,47 @@ class Problem:
         ]
 
 
+@dataclass(frozen=True)
+class StreamedDesign(Design):
+    """A design whose rows went by: what a linear model needs of them is in its equations.
+
+    Attributes
+    ----------
+    problem : Problem
+        Of the predictors that the design was made with.
+    of : tuple
+        Those predictors: other ones, or another response, have other equations.
+    root : ndarray, shape (p, p)
+        R with R'R = X'X.
+    """
+
+    problem: Problem | None = None
+    of: tuple[Predictor, ...] = ()
+    root: FloatArray | None = None
+
+    @property
+    def triangle(self) -> FloatArray:
+        """R of X = QR, (p, p)."""
+        self.known_problem()
+        return np.asarray(self.root, dtype=np.float64)
+
+    def known_problem(self) -> Problem:
+        """The equations.
+
+        Raises
+        ------
+        Lme4Error
+            Where the design is not the one that they belong to.
+        """
+        y: object = self.y
+        if self.problem is None or self.predictors is not self.of or not isinstance(y, AbsentRows):
+            raise Lme4Error(
+                "the rows of this model were streamed and are not in memory, and a model with other columns, groups or "
+                "responses needs them: fit that model from the source, or this one with control={'rows': 'memory'}."
+            )
+        return self.problem
+
+
 def group_terms(design: Design) -> tuple[Factor, ...]:
     """Grouping factors of a design with the terms of each."""
     names: dict[str, list[int]] = {}
@@ -91,6 +133,8 @@ def group_terms(design: Design) -> tuple[Factor, ...]:
 
 def make_problem(design: Design) -> Problem:
     """Scale the columns, form the cross-products and do the symbolic step."""
+    if isinstance(design, StreamedDesign):
+        return design.known_problem()
     if design.y.ndim != 1:
         raise DesignError(
             "a linear mixed model needs one response column, not cbind(); fit one model for each, or reshape the data."
@@ -102,21 +146,44 @@ def make_problem(design: Design) -> Problem:
     size = n if n <= 2 * _ROWS else _ROWS
     blocks = (_row_block(design, scaler.rows(place), place, factors) for place in row_blocks(n, size))
     cross = accumulate(blocks, factors)
+    constants = tuple(constant_column(term.values) for term in design.terms)
+    return assemble(factors, design, scaling, cross, constants)
+
+
+def assemble(
+    factors: tuple[Factor, ...],
+    design: Design,
+    scaling: Scaling,
+    cross: CrossProducts,
+    constants: tuple[int | None, ...],
+) -> Problem:
+    """The symbolic step, and all parts of a model together.
+
+    Parameters
+    ----------
+    factors : tuple of Factor
+    design : Design
+        For the structures of its terms.
+    scaling : Scaling
+    cross : CrossProducts
+        In the columns of `scaling`.
+    constants : tuple of (int or None)
+        Position of the constant column of each term.
+    """
     # Of a block of random intercepts one matrix is kept, and one more where a variance is zero.
     copies = 2 if all(factor.n_columns == 1 for factor in factors) else 4
     structure = analyse(factors, cross, max_listed=_MAX_LISTED, copies=copies)
     templates = Templates.of_terms(design.terms)
-    constants = tuple(constant_column(term.values) for term in design.terms)
     return Problem(factors, templates, scaling, cross, structure, base_values(structure, factors, cross), constants)
 
 
-def _row_block(design: Design, columns: ScaledColumns, place: slice, factors: tuple[Factor, ...]) -> RowBlock:
+def _row_block(design: Design, columns: ScaledColumns, place: slice, factors: tuple[Factor, ...]) -> ModelBlock:
     codes = tuple(design.terms[factor.terms[0]].codes[place] for factor in factors)
     Z = tuple(
         columns.Z[factor.terms[0]] if len(factor.terms) == 1 else np.hstack([columns.Z[t] for t in factor.terms])
         for factor in factors
     )
-    return RowBlock(columns.XY, codes, Z, columns.weights)
+    return ModelBlock(columns.XY, codes, Z, columns.weights)
 
 
 @dataclass(frozen=True)

@@ -366,14 +366,10 @@ def _scale_random(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, C
     k = Z.shape[1]
     if k == 1 and Z[0, 0] == 1.0 and (Z == 1.0).all():
         return np.eye(1), ColumnMap()
-    if term.structure != "unstructured":
-        sizes = _sizes(Z, ColumnMap(), w, term.columns)[1]
-        if term.structure != "diagonal":
-            sizes = np.full(k, np.sqrt(np.mean(sizes**2)))
-        if term.structure == "exchangeable":
-            S: FloatArray = mean_and_contrasts(k) / sizes
-            return S, ColumnMap(mix=S)
-        return np.diag(1.0 / sizes), ColumnMap(sizes=sizes)
+    if not takes_any_columns(term.structure):
+        S = structured_columns(term.structure, _sizes(Z, ColumnMap(), w, term.columns)[1])
+        is_scale = not np.count_nonzero(S - np.diag(S.diagonal()))
+        return S, ColumnMap(sizes=1.0 / S.diagonal()) if is_scale else ColumnMap(mix=S)
     S, own, gram = _centre_and_scale(Z, w, term.columns)
     values, vectors = np.linalg.eigh(gram)
     if k == 1:
@@ -384,6 +380,33 @@ def _scale_random(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, C
         return (S, own) if depends else _by_triangle(Z, S, own, w)
     whiten = (vectors / np.sqrt(values)) @ vectors.T
     return S @ whiten, replace(own, mix=whiten)
+
+
+def takes_any_columns(structure: str) -> bool:
+    """Whether every change of the columns of a term keeps its covariance structure."""
+    return structure == "unstructured"
+
+
+def structured_columns(structure: str, sizes: FloatArray) -> FloatArray:
+    """S of a term whose columns cannot be changed at will.
+
+    Parameters
+    ----------
+    structure : str
+    sizes : ndarray, shape (k,)
+        Root mean squares of the columns.
+
+    Returns
+    -------
+    ndarray, shape (k, k)
+    """
+    k = sizes.size
+    if structure != "diagonal":
+        sizes = np.full(k, np.sqrt(np.mean(sizes**2)))
+    if structure == "exchangeable":
+        mixed: FloatArray = mean_and_contrasts(k) / sizes
+        return mixed
+    return np.diag(1.0 / sizes)
 
 
 def scale_model(

@@ -14,6 +14,7 @@ from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
 from lme4py.fits.derived import derived
 from lme4py.fits.method import METHODS, Ddf
+from lme4py.fits.steps import linear_predictor
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["LinearFit"]
@@ -32,8 +33,6 @@ class LinearFit(Fit):
     reml : bool
     sigma : float
         Residual standard deviation (of an observation with weight 1); `vcov` is sigma^2 (X'V^-1X)^-1.
-    fitted : ndarray, shape (n,)
-        Fitted values of the rows used, offset and conditional modes included.
     problem : Problem
         The engine's side of the model.
     theta_inside : ndarray, shape (m,)
@@ -47,7 +46,6 @@ class LinearFit(Fit):
 
     reml: bool
     sigma: float
-    fitted: FloatArray
     problem: Problem
     theta_inside: FloatArray
     identification: Identification = field(default_factory=Identification)
@@ -61,6 +59,11 @@ class LinearFit(Fit):
     def default_ddf(self) -> str:
         """Degrees of freedom of tests and intervals of the fixed effects where none are asked for."""
         return self.design.conventions.ddf or "satterthwaite"
+
+    @derived
+    def fitted(self) -> FloatArray:
+        """Fitted values of the rows used, offset and conditional modes included, shape (n,)."""
+        return linear_predictor(self.design, self.beta, self.modes)
 
     @property
     def linear_predictor(self) -> FloatArray:

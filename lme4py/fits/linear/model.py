@@ -18,7 +18,7 @@ from lme4py.fits.linear.simulate import PartialSimulator, Simulator
 from lme4py.fits.linear.steps import lmm_fit
 from lme4py.fits.model import Model
 from lme4py.fits.parameters import Parameter
-from lme4py.fits.slim import DroppedRows, dropped, slim_design
+from lme4py.fits.slim import DroppedRows, slim_design
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,8 +109,7 @@ class LinearModel(Model):
 
     def without_rows(self) -> LinearFit:
         problem: Any = DroppedRows("the equations of the model")
-        fitted = dropped("fitted values", self.fit.fitted)
-        return replace(self.fit, fitted=fitted, problem=problem, design=slim_design(self.fit.design))
+        return replace(self.fit, problem=problem, design=slim_design(self.fit.design))
 
     def outlives_rows(self) -> list[DerivedNumber[Any, Any]]:
         return [

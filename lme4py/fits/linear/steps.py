@@ -29,7 +29,7 @@ from lme4py.errors import (
 )
 from lme4py.families.rows import RowNoise
 from lme4py.fits.linear.fit import LinearFit
-from lme4py.fits.steps import linear_predictor, read_control, term_names, warn_unidentified
+from lme4py.fits.steps import read_control, term_names, warn_unidentified
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["LmmCriterion", "lmm_criterion", "lmm_fit", "make_fit", "optimize_criterion"]
@@ -308,7 +308,6 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Linea
         theta=criterion.to_user(optimum.theta),
         covariances=tuple(covariances),
         modes=modes,
-        fitted=linear_predictor(design, beta, modes),
         certificate=certificate,
         opt_log=optimum.log,
         problem=problem,

@@ -45,6 +45,9 @@ def row_summary(fit: Fit) -> RowSummary:
     ----------
     fit : Fit
     """
+    streamed = fit.design.streamed
+    if streamed is not None:
+        return RowSummary(None, dict(streamed.group_rows), streamed.weight_range)
     rows = {}
     for term in fit.design.terms:
         counts = np.bincount(term.codes, minlength=term.n_levels)

@@ -64,7 +64,9 @@ def _linear_source(full: LinearFit, X: FloatArray) -> LinearFit:
     fitted = X @ beta + offset
     rest = root * (design.y - fitted)
     df = design.n_obs - (X.shape[1] if full.reml else 0)
-    return replace(full, fitted=fitted, sigma=float(np.sqrt(rest @ rest / df)))
+    source = replace(full, sigma=float(np.sqrt(rest @ rest / df)))
+    source.derived.keep(LinearFit.fitted, fitted)
+    return source
 
 
 def _criteria(fit: LinearFit, Y: FloatArray) -> FloatArray:

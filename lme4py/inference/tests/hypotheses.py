@@ -82,7 +82,7 @@ def own_columns(design: Design) -> list[FloatArray]:
 def _triangle(design: Design) -> FloatArray:
     """R with R'R = X'X; where the intercept is in the thresholds (ordinal models), X'X is adjusted for it."""
     if not _hidden_intercept(design):
-        return _triangle_of(design.X)
+        return design.triangle
     return _triangle_of(np.column_stack([np.ones(design.n_obs), design.X]))[1:, 1:]
 
 

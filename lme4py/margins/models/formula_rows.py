@@ -16,9 +16,9 @@ from lme4py.design.recipe import (
     Recipe,
     _columns,
     _evaluate,
-    _trained_values,
     beyond,
     new_fixed,
+    trained_values,
 )
 from lme4py.formula.deparse import names_in, walk
 from lme4py.formula.nodes import Call, Node, Terms
@@ -135,7 +135,7 @@ def matrix_slope(
     nodes, n = list(variables), frame.n_rows
     columns = _columns(recipe, frame, nodes)
     values = _evaluate(recipe, nodes, columns, n)[0]
-    arrays = {node: _trained_values(variable, values[node]) for node, variable in variables.items()}
+    arrays = {node: trained_values(variable, values[node]) for node, variable in variables.items()}
     names, assign = model_columns(terms, variables)
     total = np.zeros((n, len(names)))
     context = _context(recipe, columns, n)
@@ -155,7 +155,7 @@ def whole_matrix(recipe: Recipe, terms: Terms, variables: Mapping[Node, Variable
     """All columns of a right-hand side on complete rows."""
     columns = _columns(recipe, frame, list(variables))
     values = _evaluate(recipe, list(variables), columns, frame.n_rows)[0]
-    arrays = {node: _trained_values(variable, values[node]) for node, variable in variables.items()}
+    arrays = {node: trained_values(variable, values[node]) for node, variable in variables.items()}
     return model_matrix(terms, variables, arrays, frame.n_rows)
 
 
@@ -172,7 +172,7 @@ def factored_matrix(
         nodes = [node for node in variables if sides[node] == side]
         columns = _columns(recipe, frame, nodes)
         values = _evaluate(recipe, nodes, columns, frame.n_rows)[0] if nodes else {}
-        arrays = {node: _trained_values(variables[node], values[node]) for node in nodes}
+        arrays = {node: trained_values(variables[node], values[node]) for node in nodes}
         out.append(_one_side(terms, variables, arrays, frame.n_rows))
     return out[0], out[1]
 

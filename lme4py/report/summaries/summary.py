@@ -33,7 +33,9 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
         Degrees of freedom of the fixed effects; `default_ddf` of the fit when not given.
     """
-    tables = [header_table(fit), criterion_table(fit), residual_table(fit)]
+    tables = [header_table(fit), criterion_table(fit)]
+    if row_summary(fit).residual_quartiles is not None:
+        tables.append(residual_table(fit))
     tables += [random_effects_table(fit), group_table(fit), coefficient_table(fit, ddf)]
     return [*tables, closing_table(fit)]
 
@@ -48,6 +50,8 @@ def header_table(fit: Fit) -> Table:
     """Title, formula and the number of rows used."""
     method = "REML" if fit.reml else "maximum likelihood"
     rows = [("Formula:", fit.design.formula), ("Data:", rows_used(fit))]
+    if fit.design.streamed is not None:
+        rows.append(("Read from:", fit.design.streamed.summary))
     limits = row_summary(fit).weight_range
     if limits is not None:
         rows.append(("Weights:", f"from {limits[0]:.4g} to {limits[1]:.4g}"))

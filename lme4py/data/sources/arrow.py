@@ -1,0 +1,93 @@
+"""Rows in files that pyarrow streams (Parquet, Feather, CSV and TSV), and its own datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lme4py.chunks import chunk
+from lme4py.data.frame import read_frame
+from lme4py.data.sources.base import RowBlock, RowSource, Schema
+from lme4py.errors import DataError
+
+__all__ = ["ArrowSource", "arrow_blocks"]
+
+# Rows of a block; record batches are put together until there are as many.
+_ROWS = chunk(2**20)
+
+
+class ArrowSource(RowSource):
+    """A pyarrow.dataset.
+
+    Parameters
+    ----------
+    dataset : pyarrow.dataset.Dataset
+    place : str, optional
+    partial : mapping of str to str, optional
+        Columns that a file lacks, with the name of the file.
+    """
+
+    def __init__(self, dataset: Any, place: str = "pyarrow dataset", partial: Mapping[str, str] | None = None) -> None:
+        self.dataset = dataset
+        self.place = place
+        self.partial = dict(partial or {})
+
+    def schema(self) -> Schema:
+        """Names of the columns."""
+        return Schema(tuple(self.dataset.schema.names))
+
+    def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
+        """The rows file by file; only the columns asked for are read."""
+        import pyarrow as pa
+
+        for name in columns or ():
+            if name in self.partial:
+                raise DataError(f"the file {self.partial[name]!r} has no column {name!r}, but other files have it.")
+        wanted = None if columns is None else [name for name in self.dataset.schema.names if name in set(columns)]
+        try:
+            batches = self.dataset.to_batches(columns=wanted, batch_size=2**17, batch_readahead=8, fragment_readahead=2)
+            yield from arrow_blocks(batches, self.place)
+        except OSError as error:
+            raise DataError(
+                f"{self.place} cannot be read to the end; perhaps the source changed while it was read: {error}"
+            ) from None
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise DataError(
+                f"{self.place} cannot be read as one table: {error}. Files of one source need the same type for a "
+                "column; convert them, or fit them apart."
+            ) from None
+
+    def whole(self) -> Any:
+        """A pyarrow Table."""
+        return self.dataset.to_table()
+
+    def fingerprint(self) -> Hashable:
+        """Sizes and times of the files."""
+        files = getattr(self.dataset, "files", None)
+        if not files:
+            return None
+        found = self.dataset.filesystem.get_file_info(files)
+        return tuple((info.path, info.size, info.mtime_ns) for info in found)
+
+
+def arrow_blocks(batches: Any, place: str) -> Iterator[RowBlock]:
+    """Record batches put together to blocks.
+
+    Parameters
+    ----------
+    batches : iterable of pyarrow.RecordBatch
+    place : str
+        For messages.
+    """
+    import pyarrow as pa
+
+    kept: list[Any] = []
+    size = 0
+    for batch in batches:
+        kept.append(batch)
+        size += batch.num_rows
+        if size >= _ROWS:
+            yield RowBlock(read_frame(pa.Table.from_batches(kept)), place)
+            kept, size = [], 0
+    if size:
+        yield RowBlock(read_frame(pa.Table.from_batches(kept)), place)

@@ -1,0 +1,124 @@
+"""Where rows live: anything that gives its rows in blocks, as often as it is asked.
+
+A linear mixed model needs its rows only in sums, so they never have to be in memory together. A new kind of source is
+one module here with a class that has `place`, `schema` and `blocks`; where rows live on other machines, `map_blocks`
+sends the function to them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from lme4py.data.column import Column
+from lme4py.data.concatenate import concatenate
+from lme4py.data.frame import Frame
+
+__all__ = ["RowBlock", "RowSource", "Schema"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """Some of the rows of a source.
+
+    Attributes
+    ----------
+    frame : Frame
+        Their columns; only those that were asked for need be there.
+    where : str
+        What messages call the block, such as the name of a file.
+    """
+
+    frame: Frame
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What is known of a source before its rows are read.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the columns.
+    """
+
+    names: tuple[str, ...]
+
+
+class RowSource(ABC):
+    """Rows in blocks.
+
+    Attributes
+    ----------
+    place : str
+        Where the rows are, in words: "3 Parquet files".
+    travels : bool
+        True where functions are sent to the rows, and only what they return comes here.
+    """
+
+    place: str
+    travels: ClassVar[bool] = False
+
+    @abstractmethod
+    def schema(self) -> Schema:
+        """Names of the columns; no rows are read."""
+
+    @abstractmethod
+    def blocks(self, columns: Sequence[str] | None = None) -> Iterable[RowBlock]:
+        """All rows in blocks, from the beginning each time.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Those that are needed; all without it.
+        """
+
+    def map_blocks(self, function: Callable[[RowBlock], T], columns: Sequence[str] | None = None) -> Iterator[T]:
+        """What a function makes of each block, in any order.
+
+        Parameters
+        ----------
+        function : callable
+            It can be pickled, and keeps nothing between blocks.
+        columns : sequence of str, optional
+        """
+        return (function(block) for block in self.blocks(columns))
+
+    def reduce_blocks(
+        self, function: Callable[[RowBlock], T], merge: Callable[[T, T], T], columns: Sequence[str] | None = None
+    ) -> T | None:
+        """What a function makes of all blocks together; None where there are no blocks.
+
+        Parameters
+        ----------
+        function : callable
+            As in `map_blocks`.
+        merge : callable
+            Joins two of its values, in any order and grouping; it can be pickled.
+        columns : sequence of str, optional
+        """
+        total: T | None = None
+        for part in self.map_blocks(function, columns):
+            total = part if total is None else merge(total, part)
+        return total
+
+    def whole(self) -> Any:
+        """All rows in memory, as something that `lme4py.data.frame.read_frame` reads."""
+        sizes = [block.frame.n_rows for block in self.blocks()]
+        names = self.schema().names
+
+        def column(position: int) -> Column:
+            own = [names[position]]
+            parts = [block.frame.column(own[0]) for block in self.blocks(own) if block.frame.n_rows]
+            return concatenate(parts)
+
+        return Frame(names, sum(sizes), column)
+
+    def fingerprint(self) -> Hashable:
+        """Something that differs when the rows do; None where nothing is known without reading them."""
+        return None

@@ -1,0 +1,43 @@
+"""A DuckDB relation: a query, a view or a table of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lme4py.chunks import chunk
+from lme4py.data.sources.arrow import arrow_blocks
+from lme4py.data.sources.base import RowBlock, RowSource, Schema
+
+__all__ = ["DuckDBSource"]
+
+_ROWS = chunk(2**20)
+
+
+class DuckDBSource(RowSource):
+    """A relation: its query runs anew in each pass, and reads only the columns asked for.
+
+    Parameters
+    ----------
+    data : duckdb.DuckDBPyRelation
+    """
+
+    place = "DuckDB relation"
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def schema(self) -> Schema:
+        """Names of the columns."""
+        return Schema(tuple(self.data.columns))
+
+    def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
+        """The rows of the query."""
+        chosen = self.data.columns if columns is None else columns
+        query = self.data.project(", ".join('"' + name.replace('"', '""') + '"' for name in chosen))
+        read = query.to_arrow_reader if hasattr(query, "to_arrow_reader") else query.fetch_arrow_reader
+        yield from arrow_blocks(read(_ROWS), self.place)
+
+    def whole(self) -> Any:
+        """A pyarrow Table."""
+        return self.data.project("*").to_arrow_table()

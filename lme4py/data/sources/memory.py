@@ -1,0 +1,49 @@
+"""Rows that are in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from lme4py.chunks import chunk
+from lme4py.data.frame import Frame
+from lme4py.data.sources.base import RowBlock, RowSource, Schema
+
+__all__ = ["MemorySource"]
+
+_ROWS = chunk(2**20)
+
+
+class MemorySource(RowSource):
+    """A data frame in memory, some rows at a time.
+
+    Parameters
+    ----------
+    frame : Frame
+    size : int, optional
+        Rows of a block.
+
+    Examples
+    --------
+    >>> from lme4py.data.frame import read_frame
+    >>> source = MemorySource(read_frame({"x": [1.0, 2.0, 3.0]}), size=2)
+    >>> [block.frame.column("x").values.tolist() for block in source.blocks()]
+    [[1.0, 2.0], [3.0]]
+    """
+
+    place = "memory"
+
+    def __init__(self, frame: Frame, size: int = _ROWS) -> None:
+        self.frame = frame
+        self.size = size
+
+    def schema(self) -> Schema:
+        """Names of the columns."""
+        return Schema(self.frame.names)
+
+    def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
+        """The rows in their order."""
+        n = self.frame.n_rows
+        for start in range(0, n, self.size):
+            yield RowBlock(self.frame.take(np.arange(start, min(start + self.size, n))), f"rows from {start} on")

@@ -1,0 +1,131 @@
+"""Files by name: one path, a list of them, or a pattern such as "sales/*.parquet"."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from lme4py.data.sources.arrow import ArrowSource
+from lme4py.data.sources.base import RowSource
+from lme4py.errors import DataError, OptionError
+
+__all__ = ["frame_of_file", "is_path", "source_of_paths"]
+
+_STREAMED = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".feather": "feather",
+    ".arrow": "feather",
+    ".ipc": "feather",
+    ".csv": "csv",
+    ".tsv": "tsv",
+}
+_WHOLE = {".dta": "read_stata", ".xlsx": "read_excel"}
+_NAMES = {"parquet": "Parquet", "feather": "Feather", "csv": "CSV", "tsv": "TSV"}
+
+
+def is_path(data: Any) -> bool:
+    """Whether the data are the name of a file, a pattern, or a list of names."""
+    if isinstance(data, list | tuple) and data:
+        return all(is_path(one) for one in data)
+    if not isinstance(data, str | os.PathLike):
+        return False
+    return _ending(os.fspath(data)) in {*_STREAMED, *_WHOLE}
+
+
+def frame_of_file(data: Any) -> Any:
+    """A file that is read whole (.dta, .xlsx) as a pandas data frame; None for others."""
+    if not isinstance(data, str | os.PathLike) or _ending(os.fspath(data)) not in _WHOLE:
+        return None
+    import pandas as pd
+
+    path = os.fspath(data)
+    if not os.path.exists(path):
+        raise DataError(f"there is no file {path!r}; check the path.")
+    try:
+        return getattr(pd, _WHOLE[_ending(path)])(path)
+    except ImportError as error:
+        raise DataError(f"{path!r} cannot be read: {error}") from None
+
+
+def source_of_paths(data: Any) -> RowSource:
+    """The files as one source.
+
+    Parameters
+    ----------
+    data : str, path, or sequence of them
+        Names ending in .parquet, .pq, .feather, .arrow, .ipc, .csv or .tsv; a pattern has ``*``, ``?`` or ``[...]``.
+        Addresses such as ``s3://bucket/part.parquet`` go through fsspec.
+    """
+    import pyarrow.dataset as ds
+
+    given = list(data) if isinstance(data, list | tuple) else [data]
+    files = [path for one in given for path in _files(os.fspath(one))]
+    kinds = {_STREAMED.get(_ending(path), "") for path in files}
+    if len(kinds) > 1 or "" in kinds:
+        raise OptionError(
+            f"`data` names files of several kinds, {', '.join(sorted({_ending(path) for path in files}))}; give files "
+            f"of one kind ({', '.join(_STREAMED)})."
+        )
+    kind = kinds.pop()
+    form: Any = kind
+    if kind in ("csv", "tsv"):
+        import pyarrow.csv as pc
+
+        form = ds.CsvFileFormat(pc.ParseOptions(delimiter="\t" if kind == "tsv" else ","))
+    system, names = _filesystem(files)
+    dataset = ds.dataset(names, format=form, filesystem=system)
+    schema, partial = _one_schema(dataset, kind)
+    place = f"{len(files)} {_NAMES[kind]} file{'s' * (len(files) != 1)}"
+    return ArrowSource(dataset.replace_schema(schema), place, partial)
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path.lower())[1]
+
+
+def _files(path: str) -> Sequence[str]:
+    if "://" in path:
+        fsspec: Any = import_module("fsspec")
+        system, _, found = fsspec.get_fs_token_paths(path)
+        return [system.unstrip_protocol(one) for one in found]
+    if os.path.exists(path):
+        return [path]
+    found = sorted(glob.glob(path, recursive=True))
+    if not found:
+        what = "file matches the pattern" if glob.has_magic(path) else "file"
+        raise DataError(f"there is no {what} {path!r}; check the path.")
+    return found
+
+
+def _filesystem(files: Sequence[str]) -> tuple[Any, list[str]]:
+    """What opens the files (None for those of this machine), and their names there."""
+    if "://" not in files[0]:
+        return None, list(files)
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    fsspec: Any = import_module("fsspec")
+    found = [fsspec.core.url_to_fs(path) for path in files]
+    return PyFileSystem(FSSpecHandler(found[0][0])), [name for _, name in found]
+
+
+def _one_schema(dataset: Any, kind: str) -> tuple[Any, dict[str, str]]:
+    """The columns of all files, and those that a file lacks; an empty column does not decide a type."""
+    import pyarrow as pa
+
+    if kind not in ("parquet", "feather"):
+        return dataset.schema, {}
+    fragments = list(dataset.get_fragments())
+    try:
+        schemas = [fragment.physical_schema for fragment in fragments]
+        schema = pa.unify_schemas(schemas, promote_options="permissive").remove_metadata()
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(
+            f"the files have different columns: {error}. Files of one source need the same type for a column; convert "
+            "them, or fit them apart."
+        ) from None
+    own = zip(fragments, schemas, strict=True)
+    return schema, {name: fragment.path for fragment, one in own for name in {*schema.names} - {*one.names}}

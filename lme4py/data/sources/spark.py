@@ -1,0 +1,73 @@
+"""A Spark DataFrame: functions run in Spark's workers, which need lme4py and pyarrow."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from lme4py.data.frame import read_frame
+from lme4py.data.sources.arrow import arrow_blocks
+from lme4py.data.sources.base import RowBlock, RowSource, Schema
+from lme4py.errors import Lme4Error
+
+__all__ = ["SparkSource"]
+
+T = TypeVar("T")
+
+
+class SparkSource(RowSource):
+    """A DataFrame of the active Spark session.
+
+    Parameters
+    ----------
+    data : pyspark.sql.DataFrame
+    """
+
+    travels = True
+    place = "Spark DataFrame"
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def schema(self) -> Schema:
+        """Names of the columns."""
+        return Schema(tuple(self.data.columns))
+
+    def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
+        """The rows, which are brought here."""
+        chosen = self.data if columns is None else self.data.select([f"`{name}`" for name in columns])
+        yield RowBlock(read_frame(chosen.toArrow()), self.place)
+
+    def map_blocks(self, function: Callable[[RowBlock], T], columns: Sequence[str] | None = None) -> Iterator[T]:
+        """What a function makes of each block, where it is."""
+        chosen = self.data if columns is None else self.data.select([f"`{name}`" for name in columns])
+        try:
+            made = chosen.mapInArrow(_Run(function), "part binary")
+            for row in made.toLocalIterator(prefetchPartitions=True):
+                yield pickle.loads(row["part"])
+        except Exception as error:
+            if "No module named 'lme4py'" in str(error):
+                raise Lme4Error(
+                    "the workers of Spark have no lme4py; install it where they run, or send it with "
+                    "spark.sparkContext.addPyFile or --py-files."
+                ) from None
+            raise
+
+    def whole(self) -> Any:
+        """A pandas DataFrame."""
+        return self.data.toPandas()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A function of blocks as one of the record batches of a partition."""
+
+    function: Callable[[RowBlock], Any]
+
+    def __call__(self, batches: Any) -> Iterator[Any]:
+        import pyarrow as pa
+
+        for block in arrow_blocks(batches, "Spark partition"):
+            yield pa.RecordBatch.from_pydict({"part": [pickle.dumps(self.function(block))]})
