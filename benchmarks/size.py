@@ -29,9 +29,8 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 import lme4py
 from lme4py import glmer, lmer, lrtest
 from lme4py.errors import ConvergenceWarning
-from lme4py.inference.lrt.generalised import glmm_bootstrap_ratios
-from lme4py.fits.generalised.no_random import plain_fit
-from lme4py.inference.lrt.simulation import bootstrap_ratios, exact_ratios
+from lme4py.fits.kinds import model_of
+from lme4py.inference.lrt.simulation import bootstrap_ratios
 
 LEVEL = 0.05
 CLUSTERS = (8, 15, 30)
@@ -79,8 +78,8 @@ def _against_both(ratios: np.ndarray[Any, Any], test: Any) -> dict[str, float]:
 def one_variance(clusters: int, n: int, reml: bool) -> Row:
     """An intercept variance of zero."""
     full = lmer("y ~ x + (1 | g)", grouped(clusters, 10, clusters), reml=reml)
-    ratios = bootstrap_ratios(None, full.fit.design.X, full.fit, n, clusters)
-    null = np.sort(exact_ratios(full.fit, 20_000, clusters))
+    ratios, _ = bootstrap_ratios(model_of(full.fit).without_random(), full.fit, n, clusters)
+    null = np.sort(model_of(full.fit).exact_ratios(20_000, clusters))
     exact = float(np.mean(1.0 - np.searchsorted(null, ratios) / null.size <= LEVEL))
     sizes = {**_against_both(ratios, lrtest(None, full)), "exact": exact}
     return Row(f"one variance = 0, {'REML' if reml else 'ML'}", clusters, n, sizes)
@@ -96,14 +95,14 @@ def slope(clusters: int, n: int) -> Row:
     """A random slope and its covariance with the intercept, both zero."""
     data = _with_intercepts(clusters)
     small, full = (lmer(f"y ~ x + ({term} | g)", data) for term in ("1", "x"))
-    ratios = bootstrap_ratios(small.fit, small.fit.design.X, full.fit, n, clusters)
+    ratios, _ = bootstrap_ratios(small.fit, full.fit, n, clusters)
     return Row("slope variance and covariance = 0, REML", clusters, n, _against_both(ratios, lrtest(small, full)))
 
 
 def two_variances(clusters: int, n: int) -> Row:
     """Independent variances of intercept and slope, both zero."""
     full = lmer("y ~ x + (x || g)", grouped(clusters, 10, clusters))
-    ratios = bootstrap_ratios(None, full.fit.design.X, full.fit, n, clusters)
+    ratios, _ = bootstrap_ratios(model_of(full.fit).without_random(), full.fit, n, clusters)
     return Row("two independent variances = 0, REML", clusters, n, _against_both(ratios, lrtest(None, full)))
 
 
@@ -111,7 +110,7 @@ def binomial_variance(clusters: int, n: int) -> Row:
     """An intercept variance of zero in a logistic model, Laplace."""
     data = grouped(clusters, 20, clusters)
     full = glmer("z ~ x + (1 | g)", data.assign(z=(data["y"] > 0).astype(int)))
-    ratios, failed = glmm_bootstrap_ratios(plain_fit(full.fit), full.fit.design.X, full.fit, n, clusters)
+    ratios, failed = bootstrap_ratios(model_of(full.fit).without_random(), full.fit, n, clusters)
     return Row("one variance = 0, logistic", clusters, n - failed, _against_both(ratios, lrtest(None, full)))
 
 

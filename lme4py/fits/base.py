@@ -17,6 +17,7 @@ from lme4py.frozen import Frozen
 if TYPE_CHECKING:
     from lme4py.design.design import Design
     from lme4py.engine.certificate import Certificate, Evaluation
+    from lme4py.engine.generalised.integral import IntegralCheck
     from lme4py.engine.identification.recession import Recession
     from lme4py.engine.identification.record import Identification
     from lme4py.families.base import Family
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from lme4py.fits.method import Ddf
     from lme4py.linalg.types import FloatArray
 
-__all__ = ["Fit"]
+__all__ = ["Fit", "fit_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,18 @@ class Fit(Frozen):
             """Log dispersion, or the parameters of thresholds, shape (d,): always numbers to compute with."""
 
         @property
+        def theta_unit(self) -> float:
+            """The standard deviation that theta is relative to: `sigma`, or 1."""
+
+        @property
+        def approximation(self) -> dict[str, int | str]:
+            """How the criterion approximates an integral, by the names of the options; empty where it is exact."""
+
+        @property
+        def integral_check(self) -> IntegralCheck | None:
+            """The rule for the integral over the random effects compared with a finer one; None where it is exact."""
+
+        @property
         def default_ddf(self) -> str:
             """Degrees of freedom of tests and intervals of the fixed effects where none are asked for."""
 
@@ -143,6 +156,10 @@ class Fit(Frozen):
             """What the model is where the dispersion is at an end of its range: "the Poisson model"; else ""."""
 
         @property
+        def distribution(self) -> Family:
+            """The distribution of the response: the family, or its limit where the dispersion is there."""
+
+        @property
         def thresholds(self) -> FloatArray | None:
             """Ordered categories: P(Y <= k) = F(thresholds[k - 1] - eta), shape (K - 1,); None for other responses."""
 
@@ -155,8 +172,17 @@ class Fit(Frozen):
             """Standard errors of `thresholds`, NaN for those without a finite estimate, shape (K - 1,)."""
 
         @property
+        def threshold_vcov(self) -> FloatArray | None:
+            """Covariance of `thresholds`, shape (K - 1, K - 1)."""
+
+        @property
         def threshold_names(self) -> tuple[str, ...]:
             """``("1|2", "2|3", ...)``; () without thresholds."""
+
+    @property
+    def has_f_tests(self) -> bool:
+        """Whether denominators of tests of the fixed effects have degrees of freedom that are estimated."""
+        return "satterthwaite" in self.ddf_methods
 
     @property
     def categories(self) -> tuple[Any, ...]:
@@ -187,3 +213,14 @@ class Fit(Frozen):
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def fit_of(result: object) -> Fit | None:
+    """The fit of a result, or the fit itself; None for anything else.
+
+    Parameters
+    ----------
+    result : object
+    """
+    fit = getattr(result, "fit", result)
+    return fit if isinstance(fit, Fit) else None

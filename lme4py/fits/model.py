@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lme4py.errors import OptionError
 from lme4py.fits.refuse import GENERALISED, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from lme4py.covariance.templates import Templates
     from lme4py.design.design import Design
+    from lme4py.engine.linear.criterion import Problem
     from lme4py.families.response import ResponseData
     from lme4py.fits.base import Fit
     from lme4py.fits.clusters import ClusterChoice, RobustType
     from lme4py.fits.derived import DerivedNumber
     from lme4py.fits.draws import Draws
     from lme4py.fits.holding import Holding, Minimum
-    from lme4py.fits.information import VarianceInformation
     from lme4py.fits.joint import JointVariance
     from lme4py.fits.linear.derivatives import VarianceDerivatives
     from lme4py.fits.linear.information import KenwardRogerParts
+    from lme4py.fits.many import Many, UnitEstimate
     from lme4py.fits.method import Method
-    from lme4py.fits.parameters import Parameter
+    from lme4py.fits.null import Null
+    from lme4py.fits.objective import Objective
+    from lme4py.fits.parameters import Parameter, VarianceInformation
     from lme4py.fits.rows import Rows
     from lme4py.fits.working import WorkingModel
-    from lme4py.linalg.types import FloatArray
+    from lme4py.linalg.types import BoolArray, FloatArray
 
-__all__ = ["Model"]
+__all__ = ["ConeProblem", "Model"]
+
+
+class ConeProblem(NamedTuple):
+    """A linear model whose information weighs the cones of a test on the boundary."""
+
+    problem: Problem
+    reml: bool
+    scale_is_known: bool
 
 
 class Model(ABC):
@@ -96,6 +109,13 @@ class Model(ABC):
     @abstractmethod
     def variance_information(self) -> VarianceInformation:
         """Observed information of all parameters at the optimum."""
+
+    @abstractmethod
+    def parameter_vcov(self) -> FloatArray:
+        """Covariance of (theta, beta, parameters of the distribution), theta on the user's scale.
+
+        The last ones are log sigma^2 or the log dispersion, or the thresholds of ordered categories.
+        """
 
     def variance_derivatives(self) -> VarianceDerivatives:
         """Derivatives of the covariance of beta in the variance parameters, for Satterthwaite's degrees of freedom."""
@@ -192,7 +212,7 @@ class Model(ABC):
         """The maximum-likelihood fit of the same model; the fit itself when it is one."""
 
     @abstractmethod
-    def simulator(self, kept: Sequence[int] | None) -> Draws:
+    def simulator(self, kept: Sequence[int] | None = ()) -> Draws:
         """What draws responses.
 
         Parameters
@@ -214,6 +234,53 @@ class Model(ABC):
     @abstractmethod
     def outlives_rows(self) -> list[DerivedNumber[Any, Any]]:
         """Derived numbers that a fit without rows must have from the one with them."""
+
+    @abstractmethod
+    def objective(self) -> Objective:
+        """The criterion in scaled parameters, for optimisers of every make."""
+
+    # --- many responses ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def together(self) -> int:
+        """Responses whose estimates are made in one task."""
+
+    @abstractmethod
+    def estimates(self, Y: FloatArray) -> Many:
+        """Estimates for many responses, all at once where the model allows it.
+
+        Parameters
+        ----------
+        Y : ndarray, shape (n, B)
+            As a simulator draws them.
+        """
+
+    @abstractmethod
+    def refits(self, Y: FloatArray) -> Iterator[Callable[[], Fit]]:
+        """Makers of the fits to many responses.
+
+        Parameters
+        ----------
+        Y : ndarray, shape (n, B)
+        """
+
+    @abstractmethod
+    def estimates_of_design(self, design: Design) -> Many:
+        """Estimates of the model of another design, as those of one response.
+
+        Parameters
+        ----------
+        design : Design
+        """
+
+    @abstractmethod
+    def fit_of_design(self, design: Design) -> Fit:
+        """The fit of another design, as one of many.
+
+        Parameters
+        ----------
+        design : Design
+        """
 
     # --- the profile ------------------------------------------------------------------------------------------------
 
@@ -265,3 +332,96 @@ class Model(ABC):
         ----------
         term, column : int
         """
+
+    # --- influence --------------------------------------------------------------------------------------------------
+
+    # The first one keeps the variances, and is the usual one.
+    influence_methods: tuple[str, ...]
+
+    def deletions(
+        self, ok: BoolArray, whole_levels: bool, full: bool
+    ) -> tuple[dict[str, FloatArray], BoolArray] | None:
+        """Estimates without each level of the only grouping factor, or each row, all at once; None one by one.
+
+        Parameters
+        ----------
+        ok : ndarray of bool, shape (U,)
+            Units without which the fixed effects can be estimated.
+        whole_levels : bool
+            The units are levels, not rows.
+        full : bool
+            False takes one Newton step of the variances.
+
+        Returns
+        -------
+        tuple or None
+            `lme4py.fits.many.unit_table`, filled, and which units have estimates.
+        """
+        return None
+
+    def newton_step(self, design: Design) -> UnitEstimate:
+        """One Newton step of the variances for another design, and everything else at the new variances.
+
+        Parameters
+        ----------
+        design : Design
+        """
+        refuse("a Newton step of the variances is", "use method='refit'")
+
+    # --- likelihood ratios ------------------------------------------------------------------------------------------
+
+    # Simulations of a likelihood ratio where no number is asked for.
+    n_simulations: int
+    # Simulated ratios that are less below the observed one than this are as large.
+    tie: float
+
+    @property
+    @abstractmethod
+    def templates(self) -> Templates:
+        """The covariance structures of all terms in the engine's columns."""
+
+    @abstractmethod
+    def without_random(self, result: Any = None) -> Null:
+        """The model without random effects, by the method of the fit.
+
+        Parameters
+        ----------
+        result : object, optional
+            A fit of statsmodels with other fixed effects.
+        """
+
+    @abstractmethod
+    def cone_problem(self, restricted: Fit | Null) -> ConeProblem:
+        """The linear model whose information weighs the cones of a test on the boundary.
+
+        Parameters
+        ----------
+        restricted : Fit or Null
+            At whose estimates.
+        """
+
+    @abstractmethod
+    def responses_at_once(self) -> int:
+        """How many responses are worth drawing at a time."""
+
+    @abstractmethod
+    def criteria(self, Y: FloatArray, why: list[str]) -> FloatArray:
+        """Minima of the criterion for responses (n, B), as `Null.criteria`.
+
+        Parameters
+        ----------
+        Y : ndarray, shape (n, B)
+        why : list of str
+        """
+
+    def exact_ratios(self, n_sim: int, seed: int | None) -> FloatArray:
+        """Draws of the likelihood ratio of the only variance against zero, shape (n_sim,).
+
+        Parameters
+        ----------
+        n_sim : int
+        seed : int or None
+        """
+        raise OptionError(
+            "method='exact' is the distribution of a linear mixed model; use method='asymptotic' or 'bootstrap'."
+        )

@@ -12,9 +12,10 @@ from lme4py.data.column import Column
 from lme4py.data.frame import drop_unused_levels
 from lme4py.design.design import Design
 from lme4py.errors import DataError, OptionError
+from lme4py.fits.base import Fit
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["levels_of_response", "response_numbers"]
+__all__ = ["is_proportion", "levels_of_response", "numeric_categories", "response_numbers"]
 
 
 def response_numbers(
@@ -118,3 +119,16 @@ def _place(value: Any, place: dict[Any, float]) -> float:
         shown = ", ".join(map(repr, list(place)[:6])) + ", ..." * (len(place) > 6)
         raise DataError(f"the new response holds {value!r}, but its levels are {shown}; give these.")
     return place[value]
+
+
+def is_proportion(fit: Fit) -> bool:
+    """Whether the binomial response was given as proportions with the numbers of trials as weights."""
+    return fit.data.trials is not None and fit.data.weights is None and fit.design.weights is not None
+
+
+def numeric_categories(fit: Fit) -> bool:
+    """Whether the categories of an ordinal model are numbers."""
+    kinds = (int, float, np.number)
+    return bool(fit.categories) and all(
+        isinstance(level, kinds) and not isinstance(level, bool) for level in fit.categories
+    )

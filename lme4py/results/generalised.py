@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lme4py.arguments import speaks_throughout
-from lme4py.inference.estimates import generalised as numbers
+from lme4py.inference.diagnostics.residuals import fitted_values
+from lme4py.inference.estimates.coefficients import ratios
 from lme4py.inference.estimates.dispersion import shown_dispersion
+from lme4py.inference.estimates.variance import var_corr, variance_components
 from lme4py.inference.prediction import ordinal
 from lme4py.report.summaries import generalised as report
 from lme4py.results.reports import ReportMethods
@@ -140,7 +142,7 @@ class MEGLMResult(ReportMethods):
         """
         given = self._glmm.family.ratio == "odds_ratio"
         self._needs("odds_ratios", given, "binomial family or ordered categories, logit link")
-        return numbers.ratios(self._glmm, alpha, "odds_ratio")
+        return ratios(self._glmm, alpha, "odds_ratio")
 
     def incidence_rate_ratios(self, alpha: float | None = None) -> pd.DataFrame:
         """exp of the fixed effects with confidence limits (count families with the log link).
@@ -157,7 +159,7 @@ class MEGLMResult(ReportMethods):
         """
         counts = self._glmm.family.ratio == "rate_ratio"
         self._needs("incidence_rate_ratios", counts, "poisson or negative binomial family, log link")
-        return numbers.ratios(self._glmm, alpha, "rate_ratio")
+        return ratios(self._glmm, alpha, "rate_ratio")
 
     def _needs(self, method: str, given: bool, what: str) -> None:
         from lme4py.errors import OptionError
@@ -197,7 +199,7 @@ class MEGLMResult(ReportMethods):
     @property
     def variance_components(self) -> dict[str, float]:
         """Variances, covariances, correlations: ``var(_cons)``, ``cov(_cons,x)``, ..."""
-        return numbers.variance_components(self._glmm)
+        return variance_components(self._glmm)
 
     def var_corr(self) -> pd.DataFrame:
         """Table group, name1, name2, vcov, sdcor of variances and covariances.
@@ -207,7 +209,7 @@ class MEGLMResult(ReportMethods):
         DataFrame
             Columns group, name1, name2, vcov (variance or covariance) and sdcor (standard deviation or correlation).
         """
-        return numbers.var_corr(self._glmm)
+        return var_corr(self._glmm)
 
     # --- rows ----------------------------------------------------------------------------
 
@@ -217,7 +219,7 @@ class MEGLMResult(ReportMethods):
 
         Of ordered categories the probability of the category observed.
         """
-        return numbers.fitted_values(self._glmm)
+        return fitted_values(self._glmm)
 
     def residuals(self, type: str = "deviance", seed: int | None = None) -> pd.Series[float]:
         """Residuals on the data's own index.

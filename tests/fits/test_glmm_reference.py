@@ -119,7 +119,7 @@ def test_random_effects(name: str, kind: str) -> None:
 def test_rows(name: str, kind: str) -> None:
     result, reference = fit(name, kind), MODELS[name][kind]
     pairs = [(result.fit.fitted, reference["fitted"])]
-    from lme4py.inference.estimates.generalised import residual_values
+    from lme4py.inference.diagnostics.residuals import residual_values
 
     for type_, expected in reference["residuals"].items():
         pairs.append((residual_values(result.fit, type_), expected))

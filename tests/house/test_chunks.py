@@ -74,7 +74,7 @@ OTHER = {
         "_MAX_ROWS": "beyond it models are fitted one by one; both ways are tested side by side"
     },
     "inference/diagnostics/check.py": {"_MOST_SHAPIRO": "most rows of SciPy's test of normality"},
-    "inference/lrt/simulation.py": {
+    "fits/linear/null.py": {
         "_GRID": "points of a grid",
         "_MOST_EFFECTS": "beyond it the exact test is refused",
     },
@@ -137,6 +137,7 @@ STEPS_FROM = {
     "engine/generalised/nested_quadrature.py": "the chunk of engine/generalised/quadrature.py",
     "inference/bootstrap/bootstrap.py": "the size of a task, in bootstrap_task.py",
     "engine/linear/scaling.py": "row_blocks, whose callers name the chunk",
+    "inference/lrt/simulation.py": "responses_at_once() of the model, by its chunk",
 }
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.refit import start_theta
-from lme4py.fits.generalised.simulate import is_proportion
 from lme4py.fits.linear.batch import _steps
+from lme4py.fits.response_rows import is_proportion
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["GlmmBatch", "GlmmBatchFits", "can_batch_glmm", "solve_responses", "user_estimates"]

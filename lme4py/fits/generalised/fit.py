@@ -125,6 +125,16 @@ class GeneralisedFit(Fit):
         return self.log_dispersion if np.isfinite(self.log_dispersion) else self.problem.limit_lambda
 
     @property
+    def approximation(self) -> dict[str, int | str]:
+        """`nAGQ` and `hessian`."""
+        return {"nAGQ": self.nAGQ, "hessian": self.hessian}
+
+    @property
+    def theta_unit(self) -> float:
+        """1."""
+        return 1.0
+
+    @property
     def has_residual(self) -> bool:
         """Whether the dispersion of the family is a residual variance."""
         return self.family.has_residual

@@ -9,8 +9,8 @@ import numpy as np
 from lme4py.engine.generalised.problem import FixedSystem
 from lme4py.fits.derived import derived
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.information import VarianceInformation
 from lme4py.fits.joint import JointVariance
+from lme4py.fits.parameters import VarianceInformation
 from lme4py.fits.working import WorkingModel
 from lme4py.linalg.types import FloatArray
 

@@ -8,35 +8,47 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, OptionError
 from lme4py.fits.clusters import ClusterChoice, RobustType
-from lme4py.fits.generalised import joint
+from lme4py.fits.generalised import joint, many
 from lme4py.fits.generalised.constrained import GlmmConstrained
+from lme4py.fits.generalised.null import GeneralisedNull, criteria, null_model, working_problem
+from lme4py.fits.generalised.objective import objective
 from lme4py.fits.generalised.refit import refit_glmm
 from lme4py.fits.generalised.scores import score_covariance
 from lme4py.fits.generalised.simulate import GlmmSimulator
 from lme4py.fits.generalised.steps import fit_like, glmm_fit
 from lme4py.fits.method import Method, Plain
-from lme4py.fits.model import Model
+from lme4py.fits.model import ConeProblem, Model
 from lme4py.fits.parameters import Parameter
 from lme4py.fits.slim import DroppedRows, dropped, slim_design, slim_response
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from lme4py.covariance.templates import Templates
     from lme4py.design.design import Design
     from lme4py.families.response import ResponseData
+    from lme4py.fits.base import Fit
     from lme4py.fits.derived import DerivedNumber
     from lme4py.fits.draws import Draws
     from lme4py.fits.generalised.fit import GeneralisedFit
     from lme4py.fits.holding import Holding, Minimum
-    from lme4py.fits.information import VarianceInformation
     from lme4py.fits.joint import JointVariance
+    from lme4py.fits.many import Many
+    from lme4py.fits.null import Null
+    from lme4py.fits.objective import Objective
+    from lme4py.fits.parameters import VarianceInformation
     from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import FloatArray
 
 __all__ = ["GeneralisedModel"]
+
+
+# Numbers in the responses that are drawn at a time, and the most responses.
+_CHUNK_NUMBERS, _CHUNK = chunk(200_000, 4000), chunk(500)
 
 
 class GeneralisedModel(Model):
@@ -46,6 +58,9 @@ class GeneralisedModel(Model):
     ----------
     fit : GeneralisedFit
     """
+
+    n_simulations, tie = 1_000, 1e-6
+    influence_methods = ("one-step", "refit")
 
     def __init__(self, fit: GeneralisedFit) -> None:
         self.fit = fit
@@ -68,6 +83,9 @@ class GeneralisedModel(Model):
 
     def variance_information(self) -> VarianceInformation:
         return joint.variance_information(self.fit)
+
+    def parameter_vcov(self) -> FloatArray:
+        return self.fit.parameter_vcov
 
     def robust_method(self, type: RobustType, cluster: ClusterChoice) -> Method:
         m, p = self.fit.theta.size, self.fit.beta.size
@@ -99,7 +117,7 @@ class GeneralisedModel(Model):
     def by_maximum_likelihood(self) -> GeneralisedFit:
         return self.fit
 
-    def simulator(self, kept: Sequence[int] | None) -> Draws:
+    def simulator(self, kept: Sequence[int] | None = ()) -> Draws:
         return GlmmSimulator(self.fit, range(len(self.fit.design.terms)) if kept is None else kept)
 
     def without_rows(self) -> GeneralisedFit:
@@ -150,3 +168,37 @@ class GeneralisedModel(Model):
 
     def boundary_parameter(self, term: int, column: int) -> Parameter:
         return Parameter("sd", "sd", term, column, column)
+
+    @property
+    def templates(self) -> Templates:
+        return self.fit.problem.templates
+
+    def without_random(self, result: Any = None) -> GeneralisedNull:
+        return null_model(self.fit, result)
+
+    def cone_problem(self, restricted: Fit | Null) -> ConeProblem:
+        return ConeProblem(working_problem(self.fit, restricted), False, not self.fit.family.n_dispersion)
+
+    def responses_at_once(self) -> int:
+        return max(1, min(_CHUNK, _CHUNK_NUMBERS // self.fit.design.n_obs))
+
+    def criteria(self, Y: FloatArray, why: list[str]) -> FloatArray:
+        return criteria(self.fit, Y, why)
+
+    def together(self) -> int:
+        return many.together(self.fit)
+
+    def estimates(self, Y: FloatArray) -> Many:
+        return many.estimates(self.fit, Y)
+
+    def refits(self, Y: FloatArray) -> Iterator[Callable[[], GeneralisedFit]]:
+        return many.refits(self.fit, Y)
+
+    def estimates_of_design(self, design: Design) -> Many:
+        return many.estimates_of_design(self.fit, design)
+
+    def fit_of_design(self, design: Design) -> GeneralisedFit:
+        return many.fit_of_design(self.fit, design)
+
+    def objective(self) -> Objective:
+        return objective(self.fit)

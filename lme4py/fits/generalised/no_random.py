@@ -13,7 +13,7 @@ from lme4py.engine.generalised.problem import GlmmProblem, make_glmm
 from lme4py.engine.generalised.start import Start, find_start, glm_starts
 from lme4py.engine.optimise import Control, Local
 from lme4py.engine.threads import limited_threads
-from lme4py.families.nuisance import total
+from lme4py.families.nuisance import Nuisance, total
 from lme4py.fits.derived import derived
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.linalg.types import FloatArray
@@ -43,9 +43,10 @@ class PlainFit:
     criterion: float
 
     @property
-    def lam(self) -> Any:
+    def lam(self) -> Nuisance:
         """Log dispersion, or the parameters of the thresholds; inside."""
-        return self.problem.nuisance(self.x[self.problem.n_fixed :])
+        lam: Nuisance = self.problem.nuisance(self.x[self.problem.n_fixed :])
+        return lam
 
     @property
     def linear_predictor(self) -> FloatArray:

@@ -15,9 +15,8 @@ from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.generalised.simulate import is_proportion, numeric_categories
 from lme4py.fits.generalised.steps import make_glmm_fit, warn_of
-from lme4py.fits.response_rows import levels_of_response, response_numbers
+from lme4py.fits.response_rows import is_proportion, levels_of_response, numeric_categories, response_numbers
 from lme4py.fits.steps import off_boundary
 from lme4py.linalg.types import FloatArray
 

@@ -8,22 +8,10 @@ import numpy as np
 
 from lme4py.fits.draws import covariance_roots
 from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.response_rows import is_proportion, numeric_categories
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["GlmmSimulator", "is_proportion", "numeric_categories"]
-
-
-def is_proportion(fit: GeneralisedFit) -> bool:
-    """Whether the binomial response was given as proportions with the numbers of trials as weights."""
-    return fit.data.trials is not None and fit.data.weights is None and fit.design.weights is not None
-
-
-def numeric_categories(fit: GeneralisedFit) -> bool:
-    """Whether the categories of an ordinal model are numbers."""
-    kinds = (int, float, np.number)
-    return bool(fit.categories) and all(
-        isinstance(level, kinds) and not isinstance(level, bool) for level in fit.categories
-    )
+__all__ = ["GlmmSimulator"]
 
 
 class GlmmSimulator:

@@ -66,6 +66,20 @@ class LinearFit(Fit):
         return linear_predictor(self.design, self.beta, self.modes)
 
     @property
+    def theta_unit(self) -> float:
+        """The residual standard deviation."""
+        return self.sigma
+
+    @property
+    def approximation(self) -> dict[str, int | str]:
+        """Nothing."""
+        return {}
+
+    @property
+    def integral_check(self) -> None:
+        """None: the integral over the random effects is exact."""
+
+    @property
     def linear_predictor(self) -> FloatArray:
         """The fitted values: the link is the identity."""
         return self.fitted
@@ -113,6 +127,11 @@ class LinearFit(Fit):
         return ""
 
     @property
+    def distribution(self) -> Family:
+        """The normal one."""
+        return self.family
+
+    @property
     def thresholds(self) -> None:
         """None: the response is a number."""
 
@@ -122,6 +141,10 @@ class LinearFit(Fit):
 
     @property
     def threshold_se(self) -> None:
+        """None, as `thresholds`."""
+
+    @property
+    def threshold_vcov(self) -> None:
         """None, as `thresholds`."""
 
     @property

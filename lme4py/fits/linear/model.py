@@ -5,39 +5,52 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lme4py.chunks import chunk
 from lme4py.engine.threads import limited_threads
 from lme4py.fits.clusters import ClusterChoice, RobustType, independent_clusters
-from lme4py.fits.linear import joint
+from lme4py.fits.linear import joint, many
 from lme4py.fits.linear.constrained import LinearHolding
+from lme4py.fits.linear.deletion import deletions, newton_step
 from lme4py.fits.linear.derivatives import fixed_in_groups, variance_derivatives
 from lme4py.fits.linear.information import KenwardRogerParts, kenward_roger
-from lme4py.fits.linear.parameters import variance_information
+from lme4py.fits.linear.null import LinearNull, criteria, exact_ratios, null_model
+from lme4py.fits.linear.objective import objective
+from lme4py.fits.linear.parameters import parameter_vcov, variance_information
 from lme4py.fits.linear.refit import fit_problem, refit, refit_ml
 from lme4py.fits.linear.robust import Robust
 from lme4py.fits.linear.simulate import PartialSimulator, Simulator
 from lme4py.fits.linear.steps import lmm_fit
-from lme4py.fits.model import Model
+from lme4py.fits.model import ConeProblem, Model
 from lme4py.fits.parameters import Parameter
 from lme4py.fits.slim import DroppedRows, slim_design
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from lme4py.covariance.templates import Templates
     from lme4py.design.design import Design
     from lme4py.families.response import ResponseData
+    from lme4py.fits.base import Fit
     from lme4py.fits.derived import DerivedNumber
     from lme4py.fits.draws import Draws
     from lme4py.fits.holding import Holding, Minimum
-    from lme4py.fits.information import VarianceInformation
     from lme4py.fits.joint import JointVariance
     from lme4py.fits.linear.derivatives import VarianceDerivatives
     from lme4py.fits.linear.fit import LinearFit
+    from lme4py.fits.many import Many, UnitEstimate
     from lme4py.fits.method import Method
+    from lme4py.fits.null import Null
+    from lme4py.fits.objective import Objective
+    from lme4py.fits.parameters import VarianceInformation
     from lme4py.fits.rows import Rows
     from lme4py.fits.working import WorkingModel
-    from lme4py.linalg.types import FloatArray
+    from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["LinearModel"]
+
+
+# Numbers in the responses that are drawn at a time, and the most responses.
+_CHUNK_NUMBERS, _CHUNK = chunk(4_000_000, 4000), chunk(1000)
 
 
 class LinearModel(Model):
@@ -47,6 +60,9 @@ class LinearModel(Model):
     ----------
     fit : LinearFit
     """
+
+    n_simulations, tie = 10_000, 1e-9
+    influence_methods = ("exact", "one-step", "refit")
 
     def __init__(self, fit: LinearFit) -> None:
         self.fit = fit
@@ -69,6 +85,9 @@ class LinearModel(Model):
 
     def variance_information(self) -> VarianceInformation:
         return variance_information(self.fit)
+
+    def parameter_vcov(self) -> FloatArray:
+        return parameter_vcov(self.fit)
 
     def variance_derivatives(self) -> VarianceDerivatives:
         return variance_derivatives(self.fit)
@@ -99,7 +118,7 @@ class LinearModel(Model):
     def by_maximum_likelihood(self) -> LinearFit:
         return refit_ml(self.fit)
 
-    def simulator(self, kept: Sequence[int] | None) -> Draws:
+    def simulator(self, kept: Sequence[int] | None = ()) -> Draws:
         if kept is None:
             return Simulator(self.fit, "conditional")
         return PartialSimulator(self.fit, kept) if kept else Simulator(self.fit)
@@ -133,3 +152,48 @@ class LinearModel(Model):
 
     def boundary_parameter(self, term: int, column: int) -> Parameter:
         return Parameter("ratio", "ratio", term, column, column)
+
+    def deletions(
+        self, ok: BoolArray, whole_levels: bool, full: bool
+    ) -> tuple[dict[str, FloatArray], BoolArray] | None:
+        return deletions(self.fit, ok, whole_levels, full)
+
+    def newton_step(self, design: Design) -> UnitEstimate:
+        return newton_step(self.fit, design)
+
+    @property
+    def templates(self) -> Templates:
+        return self.fit.problem.templates
+
+    def without_random(self, result: Any = None) -> LinearNull:
+        return null_model(self.fit, result)
+
+    def cone_problem(self, restricted: Fit | Null) -> ConeProblem:
+        return ConeProblem(self.fit.problem, self.fit.reml, False)
+
+    def responses_at_once(self) -> int:
+        return max(1, min(_CHUNK, _CHUNK_NUMBERS // self.fit.design.n_obs))
+
+    def criteria(self, Y: FloatArray, why: list[str]) -> FloatArray:
+        return criteria(self.fit, Y)
+
+    def exact_ratios(self, n_sim: int, seed: int | None) -> FloatArray:
+        return exact_ratios(self.fit, n_sim, seed)
+
+    def together(self) -> int:
+        return many.together(self.fit)
+
+    def estimates(self, Y: FloatArray) -> Many:
+        return many.estimates(self.fit, Y)
+
+    def refits(self, Y: FloatArray) -> Iterator[Callable[[], LinearFit]]:
+        return many.refits(self.fit, Y)
+
+    def estimates_of_design(self, design: Design) -> Many:
+        return many.estimates_of_design(self.fit, design)
+
+    def fit_of_design(self, design: Design) -> LinearFit:
+        return lmm_fit(design, self.fit.reml)
+
+    def objective(self) -> Objective:
+        return objective(self.fit)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from lme4py.covariance.user_theta import theta_jacobian
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.threads import limited_threads
 from lme4py.fits.derived import derived
-from lme4py.fits.information import VarianceInformation
 from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.parameters import VarianceInformation
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["variance_information"]
+__all__ = ["parameter_vcov", "variance_information"]
 
 # Relative step of the central differences of analytic gradients: their error is of order step^2, rounding 1e-12 / step.
 _STEP = 1e-4
@@ -79,3 +80,21 @@ def _r2_gradient(criterion: Criterion, theta: FloatArray) -> FloatArray:
             template, place = problem.templates.templates[term], problem.templates.slices[term]
             out[place] = template.gradient(-2.0 * gram[columns, columns] @ point.T[term])
     return out
+
+
+def parameter_vcov(fit: LinearFit) -> FloatArray:
+    """Covariance of (theta, beta, log sigma^2) on the user's scale, shape (m + p + 1, m + p + 1).
+
+    Parameters
+    ----------
+    fit : LinearFit
+    """
+    inside, scaling = variance_information(fit).covariance, fit.problem.scaling
+    m, p = fit.theta.size, fit.beta.size
+    to_user = np.zeros((m + p + 1, inside.shape[0]))
+    jacobian = theta_jacobian(fit.problem.templates, scaling.S, fit.theta_inside)
+    to_user[:m, :m] = jacobian / np.sqrt(scaling.weight_scale)
+    to_user[m : m + p, m + 1 :] = np.eye(p)
+    to_user[-1, m] = 2.0
+    covariance: FloatArray = to_user @ inside @ to_user.T
+    return covariance

@@ -12,11 +12,8 @@ import numpy as np
 
 from lme4py.errors import Lme4Error, OptionError, did_you_mean
 from lme4py.fits.base import Fit
-from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.groups import default_group
 from lme4py.fits.parameters import fit_parameters, is_determined
-from lme4py.inference.bootstrap.generalised import GlmmTask
-from lme4py.inference.bootstrap.linear import LinearTask
 from lme4py.inference.bootstrap.result import BootstrapResult
 from lme4py.inference.bootstrap.task import Part, Seeds, Statistic, Task, Wrap
 from lme4py.inference.bootstrap.workers import run_chunks
@@ -77,15 +74,14 @@ def bootstrap(
         raise OptionError(f"`func` is {func!r}; give a function of the result, or None for all parameters.")
     if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs == 0):
         raise OptionError(f"`n_jobs` is {n_jobs!r}; give a number of processes, -1 for all, or None.")
-    if type == "semiparametric" and isinstance(fit, GeneralisedFit):
+    if type == "semiparametric" and not fit.normal_errors:
         raise OptionError(
             "type='semiparametric' resamples residuals, which have no common distribution in a generalised model; use "
             "type='parametric' or 'cases'."
         )
     if type == "cases" or group is not None:
         group = default_group(fit.design, group, required=True)
-    kind = GlmmTask if isinstance(fit, GeneralisedFit) else LinearTask
-    task: Task = kind(fit, type, group, func, wrap)
+    task = Task(fit, type, group, func, wrap)
     seeds = np.random.SeedSequence(check_seed(seed)).spawn(count)
     parts = list(_with_progress(_run(task, seeds, n_jobs), count, progress))
     return _collect(task, parts, count)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.engine.threads import limited_threads
-from lme4py.errors import ConvergenceWarning, Lme4Error
+from lme4py.errors import Lme4Error
+from lme4py.fits.base import Fit
 from lme4py.fits.draws import generators
 from lme4py.fits.groups import default_group, group_codes, resampled_design, without_level
+from lme4py.fits.kinds import model_of
+from lme4py.fits.many import TASK_NUMBERS, TASK_REPLICATES, Many, one_by_one
 from lme4py.fits.parameters import Parameter, fit_parameters, fit_values
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Part", "Seeds", "Statistic", "Task", "Wrap", "stack_values"]
-
-# Numbers in the responses of one task, and its most replicates; independent of n_jobs, so that rounding is too.
-TASK_NUMBERS = chunk(4_000_000, 4000)
-TASK_REPLICATES = {"batch": chunk(1000), "single": chunk(20, 3)}
 
 Wrap = Callable[[Any], Any]
 Statistic = Callable[[Any], Any]
@@ -40,7 +36,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Task(ABC):
+class Task:
     """What every process needs to make replicates.
 
     Attributes
@@ -54,7 +50,7 @@ class Task(ABC):
         Makes of a fit what `func` expects.
     """
 
-    fit: Any
+    fit: Fit
     kind: str
     group: str | None
     func: Statistic | None
@@ -83,7 +79,9 @@ class Task(ABC):
 
     def size(self) -> int:
         """Replicates in one task."""
-        rows: int = max(self.fit.design.n_obs, 1)
+        if self.func is None and self.kind != "cases":
+            return model_of(self.fit).together()
+        rows = max(self.fit.design.n_obs, 1)
         return max(1, min(TASK_REPLICATES["single"], TASK_NUMBERS // rows))
 
     def __call__(self, seeds: Seeds) -> Part:
@@ -91,13 +89,32 @@ class Task(ABC):
         with limited_threads(self.fit.design):
             return self._each(self._case_fits(seeds)) if self.kind == "cases" else self._responses(seeds)
 
-    @abstractmethod
     def _responses(self, seeds: Seeds) -> Part:
         """Replicates with new responses."""
+        model = model_of(self.fit)
+        draws = model.resampler() if self.kind == "semiparametric" else model.simulator()
+        Y = draws.draw(seeds)
+        if self.func is not None:
+            return self._each(self._valued(make) for make in model.refits(Y))
+        found = model.estimates(Y)
+        return Part(self._stacked(found), found.failures, found.n_not_converged)
 
-    @abstractmethod
+    def _valued(self, make: Callable[[], Fit]) -> Callable[[], FloatArray]:
+        return lambda: self._values(make())
+
+    def _stacked(self, found: Many) -> FloatArray:
+        """Values of all parameters, (B, s)."""
+        return stack_values(
+            fit_parameters(self.fit), found.beta, found.covariances, found.sigma, found.dispersion, found.thresholds
+        )
+
     def _of_design(self, design: Design) -> FloatArray:
         """The statistics of the model of another design."""
+        model = model_of(self.fit)
+        if self.func is not None:
+            return self._values(model.fit_of_design(design))
+        values: FloatArray = self._stacked(model.estimates_of_design(design))[0]
+        return values
 
     def of_design(self, design: Design) -> FloatArray:
         """The statistics of the model of another design, whose fixed effects must be identified."""
@@ -127,21 +144,13 @@ class Task(ABC):
 
     def _each(self, makers: Iterator[Callable[[], FloatArray]]) -> Part:
         """Values one by one; whatever goes wrong in one replicate is recorded."""
-        rows, failures, not_converged = [], [], 0
-        for i, make in enumerate(makers):
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                try:
-                    rows.append(make())
-                except Exception as error:
-                    rows.append(np.array([np.nan]))
-                    failures.append((i, f"{error.__class__.__name__}: {error}"))
-            not_converged += any(issubclass(w.category, ConvergenceWarning) for w in caught)
-        width = max(row.size for row in rows)
-        values = np.full((len(rows), width), np.nan)
-        for i, row in enumerate(rows):
-            values[i, : row.size] = row
-        return Part(values, tuple(failures), not_converged)
+        made = one_by_one(makers)
+        width = max(1 if row is None else row.size for row in made.values)
+        values = np.full((len(made.values), width), np.nan)
+        for out, row in zip(values, made.values, strict=True):
+            if row is not None:
+                out[: row.size] = row
+        return Part(values, made.failures, made.n_not_converged)
 
 
 def stack_values(

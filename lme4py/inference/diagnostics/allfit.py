@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lme4py.covariance.templates import Templates
-from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
-from lme4py.engine.generalised.nested_quadrature import make_quadrature
-from lme4py.engine.generalised.problem import ModeFinder
-from lme4py.engine.generalised.start import find_start
-from lme4py.engine.linear.criterion import Criterion
-from lme4py.engine.linear.start import moment_start
-from lme4py.engine.optimise import Control, Local, minimise
+from lme4py.engine.optimise import Control, minimise
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DesignError, OptionError, did_you_mean
-from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.base import Fit
+from lme4py.fits.kinds import model_of
+from lme4py.fits.objective import NOWHERE, Objective
 from lme4py.inference.estimates.limits import known_coefficients
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.shown import Shown, Summary
@@ -42,8 +37,6 @@ OPTIMIZERS: dict[str, tuple[str | None, bool, dict[str, float]]] = {
 }
 # On the scale of -2 log-likelihood, standard errors and relative standard deviations: differences below are none.
 _SAME, _NEAR, _CLOSE = 1e-3, 0.01, 0.01
-# What an optimiser is told where the criterion does not exist.
-_NOWHERE = 1e100
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,35 +84,8 @@ class AllFitResult(Shown):
         return [replace(frame_table(self.table), title=head)]
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A criterion in scaled parameters.
-
-    Attributes
-    ----------
-    value : callable
-        x -> value and gradient; a large value where there is none.
-    estimates : callable
-        x -> beta and the standard deviations of all random effects, on the user's scale.
-    local : callable
-        For the package's own optimiser.
-    start : ndarray
-    templates : Templates
-        The first elements of x are theta.
-    reach : tuple of float
-        By what starts far out multiply standard deviations, least and most.
-    """
-
-    value: Callable[[FloatArray], tuple[float, FloatArray]]
-    estimates: Callable[[FloatArray], tuple[FloatArray, FloatArray]]
-    local: Callable[[FloatArray], Local | None]
-    start: FloatArray
-    templates: Templates
-    reach: tuple[float, float]
-
-
 def all_fit(
-    fit: Any,
+    fit: Fit,
     optimizers: Sequence[str] | None = None,
     n_starts: int = 2,
     seed: int | None = None,
@@ -152,7 +118,7 @@ def all_fit(
     rng = np.random.default_rng(seed)
     runs, fixef = [], []
     with limited_threads(fit.design), np.errstate(all="ignore"):
-        task = _linear(fit) if isinstance(fit, LinearFit) else _generalised(fit)
+        task = model_of(fit).objective()
         beta, sds = _own_estimates(fit)
         for number in range(n_starts):
             start = task.start if number == 0 else _random(task, rng, number % 2 == 1)
@@ -182,7 +148,7 @@ def _label(number: int) -> str:
     return "default" if number == 0 else f"random {number}"
 
 
-def _run(task: _Task, name: str, start: FloatArray, most: int) -> tuple[FloatArray, float, int, float]:
+def _run(task: Objective, name: str, start: FloatArray, most: int) -> tuple[FloatArray, float, int, float]:
     """Parameters, value, evaluations and seconds of one run."""
     from scipy.optimize import minimize
 
@@ -212,11 +178,11 @@ def _run(task: _Task, name: str, start: FloatArray, most: int) -> tuple[FloatArr
         # Their complaints are what the verdicts say in one scale for all.
         warnings.simplefilter("ignore")
         minimize(objective, start, **settings)
-    value_at_best = best[1] if best[1] < _NOWHERE else np.inf
+    value_at_best = best[1] if best[1] < NOWHERE else np.inf
     return best[0], float(value_at_best), count, time.perf_counter() - before
 
 
-def _random(task: _Task, rng: np.random.Generator, far: bool) -> FloatArray:
+def _random(task: Objective, rng: np.random.Generator, far: bool) -> FloatArray:
     """The usual start with much larger variances, or much smaller ones, and some correlation."""
     out = task.start.copy()
     diagonal = task.templates.diagonal()
@@ -227,107 +193,18 @@ def _random(task: _Task, rng: np.random.Generator, far: bool) -> FloatArray:
     return out
 
 
-# --- criteria ---------------------------------------------------------------------------------------------------
-
-
-def _linear(fit: LinearFit) -> _Task:
-    criterion = Criterion(fit.problem, fit.reml)
-    scaling, templates = fit.problem.scaling, fit.problem.templates
-
-    def local(theta: FloatArray) -> Local | None:
-        try:
-            point = criterion.evaluate(theta)
-            found = criterion.derivatives(point)
-        except np.linalg.LinAlgError:
-            return None
-        return Local(theta, point.value, found.gradient, found.hessian, None)
-
-    def value(theta: FloatArray) -> tuple[float, FloatArray]:
-        try:
-            point = criterion.evaluate(theta)
-        except np.linalg.LinAlgError:
-            return _NOWHERE, np.zeros_like(theta)
-        return point.value, criterion.theta_gradient(point, criterion.sigma_gradient(point))
-
-    def estimates(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-        point = criterion.evaluate(theta)
-        spread = scaling.y_scale * float(np.sqrt(point.r2 / criterion.df))
-        roots = [spread * scaling.factor(i, T) for i, T in enumerate(point.T)]
-        return scaling.beta(point.beta), _sds(roots)
-
-    return _Task(value, estimates, local, moment_start(criterion), templates, (10.0, 100.0))
-
-
-def _generalised(fit: Any) -> _Task:
-    problem = fit.problem
-    finder = ModeFinder(problem)
-    refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ not in (0, 1) else None
-    first = find_start(problem)
-    m, p = problem.n_theta, problem.n_fixed
-    profiled = ProfiledCriterion(finder, first.beta)
-    joint = JointCriterion(finder, refine)
-    start = problem.join(first.theta, first.beta, first.lam)
-    if fit.nAGQ == 0:
-        start = np.delete(start, np.s_[m : m + p])
-    # Steps are counted in units of the curvature at the fit.
-    unit = _units(fit, start.size)
-
-    def at(x: FloatArray) -> tuple[float, FloatArray] | None:
-        if fit.nAGQ == 0:
-            found = profiled.evaluate(x * unit)
-            return None if found is None else (found.value, found.gradient * unit)
-        result = joint.evaluate(x * unit)
-        return None if result is None else (result[1], result[2] * unit)
-
-    def local(x: FloatArray) -> Local | None:
-        found = (profiled if fit.nAGQ == 0 else joint).local(x * unit)
-        if found is None:
-            return None
-        return Local(x, found.value, found.gradient * unit, found.hessian * np.outer(unit, unit), None)
-
-    def value(x: FloatArray) -> tuple[float, FloatArray]:
-        found = at(x)
-        return (_NOWHERE, np.zeros_like(x)) if found is None else found
-
-    def estimates(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        phi = x * unit
-        beta = phi[m : m + p]
-        if fit.nAGQ == 0:
-            found = profiled.evaluate(phi)
-            beta = np.full(p, np.nan) if found is None else found.mode.beta
-        T = problem.templates.factors(phi[:m])
-        return problem.C @ beta, _sds([S @ t for S, t in zip(problem.S, T, strict=True)])
-
-    return _Task(value, estimates, local, start / unit, problem.templates, (3.0, 20.0))
-
-
-def _units(fit: Any, size: int) -> FloatArray:
-    """Roughly the standard errors of the engine's parameters."""
-    m, p = fit.problem.n_theta, fit.problem.n_fixed
-    unit = np.ones(size)
-    unit[:m] = 0.3
-    if fit.nAGQ > 0 and p:
-        inverse = np.linalg.inv(fit.problem.C)
-        unit[m : m + p] = np.sqrt(np.maximum(np.diag(inverse @ fit.vcov @ inverse.T), 1e-12))
-    return unit
-
-
-def _sds(roots: Sequence[FloatArray]) -> FloatArray:
-    return np.concatenate([np.linalg.norm(root, axis=1) for root in roots])
-
-
-def _own_estimates(fit: Any) -> tuple[FloatArray, FloatArray]:
+def _own_estimates(fit: Fit) -> tuple[FloatArray, FloatArray]:
     return fit.beta, np.concatenate([np.sqrt(np.diag(cov)) for cov in fit.covariances])
 
 
 # --- the table --------------------------------------------------------------------------------------------------
 
 
-def _distances(fit: Any, beta: FloatArray, sds: FloatArray, own: FloatArray) -> tuple[float, float]:
+def _distances(fit: Fit, beta: FloatArray, sds: FloatArray, own: FloatArray) -> tuple[float, float]:
     """Changes in standard errors, and of standard deviations relative to their size."""
     known = known_coefficients(fit)
     in_errors = float(np.abs(beta[known] / np.sqrt(np.diag(fit.vcov)[known])).max(initial=0.0))
-    floor = 0.01 * float(own.max(initial=0.0)) + 1e-3 * (fit.sigma if isinstance(fit, LinearFit) else 1.0)
+    floor = 0.01 * float(own.max(initial=0.0)) + 1e-3 * fit.theta_unit
     return in_errors, float(np.abs(sds / np.maximum(own, floor)).max(initial=0.0))
 
 
@@ -339,7 +216,7 @@ def _verdict(difference: float, beta: float, sd: float) -> str:
     return "same optimum" if beta < _NEAR and sd < _CLOSE else "same criterion, other estimates"
 
 
-def _result(fit: Any, runs: list[Any], fixef: list[FloatArray]) -> AllFitResult:
+def _result(fit: Fit, runs: list[Any], fixef: list[FloatArray]) -> AllFitResult:
     import pandas as pd
 
     names = ["optimizer", "start", "criterion", "beta_distance", "sd_distance", "evaluations", "seconds"]

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lme4py.fits.base import Fit
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.estimates.random_effects import known_columns
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
@@ -252,7 +250,7 @@ def _groups(fit: Any) -> CheckLine:
 
 
 def _separation(fit: Any) -> CheckLine | None:
-    if isinstance(fit, LinearFit):
+    if fit.normal_errors:
         return None
     if fit.recession is None:
         return CheckLine("separation", True, "every coefficient has a finite estimate.")
@@ -264,7 +262,7 @@ def _separation(fit: Any) -> CheckLine | None:
 
 def _dispersion(fit: Any) -> CheckLine | None:
     """Pearson chi-squared where the family has no parameter for the dispersion."""
-    if isinstance(fit, Fit) or not fit.family.more_variable:
+    if not fit.family.more_variable:
         return None
     if fit.family.has_trials and float(np.max(fit.data.n_trials)) <= 1.0:
         return CheckLine("dispersion", None, "0/1 responses cannot show overdispersion.")
@@ -287,7 +285,7 @@ def _dispersion(fit: Any) -> CheckLine | None:
 
 
 def _residuals(fit: Any) -> CheckLine | None:
-    if not isinstance(fit, LinearFit):
+    if not fit.normal_errors:
         return None
     w = 1.0 if fit.design.weights is None else np.sqrt(fit.design.weights)
     p = _shapiro((fit.design.y - fit.fitted) * w)
@@ -341,9 +339,9 @@ def _shapiro(values: FloatArray) -> float | None:
 
 def _integral(fit: Any) -> CheckLine | None:
     """The Laplace approximation, or the number of quadrature points."""
-    if isinstance(fit, LinearFit):
-        return None
     found = fit.integral_check
+    if found is None:
+        return None
     name = "Laplace" if fit.nAGQ in (0, 1) else "quadrature"
     if found.points is None:
         return CheckLine(name, None, f"{found.reason}; not checked.")

@@ -27,7 +27,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Warning, OptionError, did_you_mean
 from lme4py.fits.clusters import ClusterChoice, Clusters, find_clusters, home_of_levels
 from lme4py.fits.kinds import model_of
-from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.refuse import refuse
 from lme4py.fits.working import WorkingModel
 from lme4py.inference.estimates.limits import coefficient_estimates, known_coefficients
 from lme4py.inference.refits.deletion import Deleted, delete_groups, delete_one_by_one, delete_rows, group_leverage
@@ -184,7 +184,7 @@ def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) 
     with limited_threads(fit.design):
         model = model_of(fit).working_model()
         deleted = _kept_variances(fit, model, units, single=group is None)
-    if chosen == "refit" or (chosen == "one-step" and isinstance(fit, LinearFit)):
+    if chosen != model_of(fit).influence_methods[0]:
         again = refit_without if chosen == "refit" else step_without
         deleted = again(fit, units.codes, deleted.ok, _whole_levels(fit, units, single=group is None))
     rows_kept = group is None and deleted.theta is None
@@ -200,13 +200,13 @@ def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) 
 
 
 def _check_method(fit: Any, method: str | None) -> str:
-    linear = isinstance(fit, LinearFit)
+    known = model_of(fit).influence_methods
     if method is None:
-        return "exact" if linear else "one-step"
+        return known[0]
     if method not in METHODS:
         raise OptionError(f"method={method!r} is not known.{did_you_mean(str(method), METHODS)} Use one of {METHODS}.")
-    if method == "exact" and not linear:
-        raise OptionError("method='exact' is for linear mixed models; use 'one-step' or 'refit'.")
+    if method not in known:
+        refuse(f"method={method!r} is", f"use {' or '.join(map(repr, known))}")
     return method
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.linalg.types import FloatArray
 
@@ -42,9 +39,8 @@ def cooks_distance(fit: Fit) -> FloatArray:
         r are its Pearson residuals over sigma, h its `hatvalues` and p the number of fixed effects (as lme4's
         `cooks.distance`).
     """
-    anything: Any = fit
-    h, r = hatvalues(fit), residual_values(anything, "pearson")
-    scale = fit.sigma if isinstance(fit, LinearFit) or not fit.family.weights_multiply else 1.0
+    h, r = hatvalues(fit), residual_values(fit, "pearson")
+    scale = fit.sigma if not fit.family.weights_multiply else 1.0
     p = max(fit.beta.size, 1)
     distance: FloatArray = (r / scale) ** 2 * h / (p * np.maximum(1.0 - h, 1e-300) ** 2)
     return distance

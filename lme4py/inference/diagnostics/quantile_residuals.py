@@ -17,8 +17,7 @@ from scipy import special
 
 from lme4py.errors import Lme4Error, OptionError
 from lme4py.fits.base import Fit
-from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.generalised.simulate import is_proportion, numeric_categories
+from lme4py.fits.response_rows import is_proportion, numeric_categories
 from lme4py.inference.prediction.rows import on_data_index
 from lme4py.inference.refits.simulate import check_count, check_seed, make_simulator
 from lme4py.linalg.types import BoolArray, FloatArray
@@ -233,21 +232,18 @@ def quantile_residuals(
     below = np.mean(simulated < observed[:, None], axis=1)
     ties = np.mean(simulated == observed[:, None], axis=1)
     uniform = np.random.Generator(np.random.PCG64(seeds[-1])).random(observed.size)
-    anything: Any = fit
-    series = on_data_index(anything, below + uniform * ties, "residual")
+    series = on_data_index(fit, below + uniform * ties, "residual")
     expected = _expected(fit, include_random, simulated)
-    trials = fit.data.n_trials if isinstance(fit, GeneralisedFit) and is_proportion(fit) else None
+    trials = fit.data.n_trials if is_proportion(fit) else None
     return QuantileResiduals(series, count, observed, simulated, expected, _is_discrete(fit), trials)
 
 
 def _is_discrete(fit: Fit) -> bool:
-    return isinstance(fit, GeneralisedFit) and (fit.family.is_count or fit.family.has_thresholds)
+    return fit.family.is_count or fit.family.has_thresholds
 
 
 def _observed(fit: Fit) -> FloatArray:
     """Responses in the form of the simulated ones."""
-    if not isinstance(fit, GeneralisedFit):
-        return fit.design.y
     if numeric_categories(fit):
         labels: FloatArray = np.asarray(fit.categories, dtype=np.float64)[fit.data.codes]
         return labels
@@ -256,15 +252,13 @@ def _observed(fit: Fit) -> FloatArray:
 
 def _expected(fit: Fit, include_random: bool | str | Iterable[str], simulated: FloatArray) -> FloatArray:
     """Means with the same random effects kept; categories have none, and get those of the simulations."""
-    if isinstance(fit, GeneralisedFit) and fit.categories:
+    if fit.categories:
         centres: FloatArray = simulated.mean(axis=1)
         return centres
     from lme4py.inference.prediction.predict import linear_predictor
     from lme4py.inference.prediction.rows import chosen_terms, make_rows
 
     eta = linear_predictor(fit, make_rows(fit, None, chosen_terms(fit, include_random)))
-    if not isinstance(fit, GeneralisedFit):
-        return eta
     counts = fit.data.trials is not None and not is_proportion(fit)
     mean: FloatArray = fit.family.mean(eta) * (fit.data.n_trials if counts else 1.0)
     return mean

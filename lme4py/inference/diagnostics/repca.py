@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.linalg
 
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
 
@@ -121,7 +120,7 @@ def re_pca(fit: Any) -> RePCA:
     >>> re_pca(fit)["Subject"].sdev.round(4)
     array([0.9669, 0.2309])
     """
-    scale = fit.sigma if isinstance(fit, LinearFit) else 1.0
+    scale = fit.theta_unit
     return RePCA({group: _components(fit, group, scale) for group in fit.design.n_groups})
 
 

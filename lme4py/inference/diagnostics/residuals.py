@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.prediction.rows import on_data_index
 
 if TYPE_CHECKING:
@@ -22,25 +21,39 @@ RESIDUAL_TYPES = ("response", "pearson", "scaled", "deviance", "working")
 
 
 def residual_values(fit: Fit, type: str = "response") -> FloatArray:
-    """Residuals of the rows used, shape (n,).
+    """Residuals of the rows used, shape (n,), conditional on the modes of the random effects.
 
-    For a linear mixed model "response" and "working" are y - fitted; "pearson" and "deviance" multiply it by
-    the square root of the prior weights; "scaled" divides the Pearson residual by sigma.
+    Parameters
+    ----------
+    fit : Fit
+    type : {"response", "pearson", "scaled", "deviance", "working"}
+        "response" is y - mu (for the binomial family the proportion less the probability), "working" divides it
+        by dmu/deta; "pearson" and "deviance" are those of R's glm with prior weights; "scaled" divides the Pearson
+        residual by the residual standard deviation of a linear mixed model.
     """
-    anything: Any = fit
-    if not isinstance(anything, LinearFit):
-        from lme4py.inference.estimates import generalised as glmm
+    if fit.categories:
+        from lme4py.inference.prediction.ordinal import ordinal_residuals
 
-        return glmm.residual_values(anything, "pearson" if type == "scaled" else type)
+        return ordinal_residuals(fit, "pearson" if type == "scaled" else type)
     if type not in RESIDUAL_TYPES:
         hint = did_you_mean(str(type), RESIDUAL_TYPES)
         raise OptionError(f"type={type!r} is no kind of residual.{hint} Use one of {', '.join(RESIDUAL_TYPES)}.")
-    raw = fit.design.y - fit.fitted
-    if type in ("response", "working"):
+    mu = fit.fitted
+    if type in ("pearson", "scaled"):
+        pearson = fit.family.pearson(fit.data, mu, fit.lam)
+        return pearson / fit.theta_unit if type == "scaled" else pearson
+    if type == "deviance":
+        return fit.family.deviance_residuals(fit.data, mu, fit.lam)
+    raw = _observed(fit) - mu
+    if type == "response":
         return raw
-    weights = fit.design.weights
-    pearson = raw if weights is None else np.sqrt(weights) * raw
-    return pearson / fit.sigma if type == "scaled" else pearson
+    slope: FloatArray = fit.family.link.derivatives(fit.linear_predictor)[1]
+    return raw / slope
+
+
+def _observed(fit: Fit) -> FloatArray:
+    """The response on the scale of the mean."""
+    return fit.data.y if fit.data.trials is None else fit.data.y / np.maximum(fit.data.trials, 1.0)
 
 
 def residual_series(fit: Fit, type: str = "response", seed: int | None = None) -> pd.Series[float]:

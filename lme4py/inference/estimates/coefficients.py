@@ -32,6 +32,7 @@ __all__ = [
     "covariance_frame",
     "estimates",
     "quantile",
+    "ratios",
     "standard_errors",
     "two_sided",
     "wald_test",
@@ -340,7 +341,7 @@ def coefficient_method(
     vcov : {None, "CR0", "CR1", "CR2", "CR3"}
     cluster : str, array of shape (n,), or None
     """
-    moments = "satterthwaite" in fit.ddf_methods
+    moments = fit.has_f_tests
     usual = "satterthwaite" if moments and vcov is not None else fit.default_ddf
     chosen = check_ddf(usual if ddf is None else ddf, linear=moments)
     if vcov is None:
@@ -391,3 +392,18 @@ def _known_name(fit: Fit, name: object) -> str:
         return name
     hint = did_you_mean(str(name), names)
     raise OptionError(f"There is no fixed effect {name!r}.{hint} The fixed effects are {', '.join(names)}.")
+
+
+def ratios(fit: Fit, alpha: float | None, name: str) -> pd.DataFrame:
+    """exp of the fixed effects with confidence limits.
+
+    Parameters
+    ----------
+    fit : Fit
+    alpha : float or None
+    name : str
+        Name of the first column.
+    """
+    limits = confidence_intervals(fit, alpha).apply(np.exp)
+    limits.insert(0, name, np.exp(coefficient_estimates(fit)))
+    return limits

@@ -14,7 +14,6 @@ import numpy as np
 from lme4py.engine.identification.recession import Recession
 from lme4py.errors import ConvergenceWarning
 from lme4py.fits.base import Fit
-from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = [
@@ -41,7 +40,7 @@ def known_coefficients(fit: Fit) -> BoolArray:
     return ~unknown(fit, np.eye(fit.beta.size))
 
 
-def same_limits(one: GeneralisedFit, other: GeneralisedFit) -> bool:
+def same_limits(one: Fit, other: Fit) -> bool:
     """Whether the same coefficients are infinite in two fits of the same columns."""
     if one.recession is None or other.recession is None:
         return one.recession is other.recession
@@ -79,7 +78,7 @@ def coefficient_estimates(fit: Fit) -> FloatArray:
     return fit.beta_estimates
 
 
-def limit_mean(fit: GeneralisedFit, limits: FloatArray) -> FloatArray:
+def limit_mean(fit: Fit, limits: FloatArray) -> FloatArray:
     """The mean that is approached as eta goes to +inf or -inf; NaN for other limits, shape of limits."""
     low, high = (np.nan if end is None else end for end in fit.family.link.ends)
     return np.where(limits == np.inf, high, np.where(limits == -np.inf, low, np.nan))

@@ -61,7 +61,7 @@ def correlations(covariance: FloatArray) -> FloatArray:
 
 
 def variance_entries(fit: Fit) -> Iterator[VarianceEntry]:
-    """Every variance, then every covariance of each term in turn; the residual variance comes last.
+    """Every variance, then every covariance of each term in turn; a residual variance comes last.
 
     NaN stands for what has no unique estimate (see `lme4py.engine.identification.record`).
     """
@@ -71,7 +71,8 @@ def variance_entries(fit: Fit) -> Iterator[VarianceEntry]:
             yield VarianceEntry(i, label, name, None, float(cov[j, j]), float(np.sqrt(cov[j, j])))
         if has_correlations(term):
             yield from _covariance_entries(i, label, term.columns, cov)
-    yield VarianceEntry(None, "Residual", None, None, fit.sigma**2, fit.sigma)
+    if fit.has_residual:
+        yield VarianceEntry(None, "Residual", None, None, fit.sigma**2, fit.sigma)
 
 
 def _covariance_entries(term: int, label: str, names: tuple[str, ...], cov: FloatArray) -> Iterator[VarianceEntry]:
@@ -89,7 +90,7 @@ def var_corr(fit: Fit) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns group, name1, name2, vcov (variance or covariance), sdcor (standard deviation or correlation);
-        the residual variance is the last row.
+        the residual variance, where there is one, is the last row.
     """
     import pandas as pd
 

@@ -1,33 +1,29 @@
-"""Which generalised models a likelihood-ratio test may compare."""
+"""Which models a likelihood-ratio test may compare."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from lme4py.errors import OptionError
-from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.base import Fit
 
 __all__ = ["check_families", "differ_in_dispersion"]
 
 
-def differ_in_dispersion(restricted: Any, full: Any) -> bool:
+def differ_in_dispersion(restricted: Fit, full: Fit) -> bool:
     """True for a Poisson model against a negative binomial one, which is Poisson where its dispersion vanishes.
 
     Parameters
     ----------
     restricted, full : Fit
     """
-    if not isinstance(restricted, GeneralisedFit) or not isinstance(full, GeneralisedFit):
-        return False
     return full.family.extends(restricted.family)
 
 
-def check_families(restricted: GeneralisedFit, full: GeneralisedFit) -> None:
+def check_families(restricted: Fit, full: Fit) -> None:
     """Refuse models whose likelihoods are not of one kind.
 
     Parameters
     ----------
-    restricted, full : GeneralisedFit
+    restricted, full : Fit
 
     Raises
     ------
@@ -46,8 +42,7 @@ def check_families(restricted: GeneralisedFit, full: GeneralisedFit) -> None:
         )
     for name, one, other in (
         ("link", restricted.family.link.name, full.family.link.name),
-        ("nAGQ", restricted.nAGQ, full.nAGQ),
-        ("hessian", restricted.hessian, full.hessian),
+        *((name, one, full.approximation[name]) for name, one in restricted.approximation.items()),
     ):
         if one != other:
             raise OptionError(

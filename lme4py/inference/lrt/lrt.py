@@ -10,19 +10,17 @@ import numpy as np
 from scipy import special
 
 from lme4py.design.design import Design
-from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
-from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.generalised.no_random import PlainFit, plain_fit
-from lme4py.fits.linear.fit import LinearFit
-from lme4py.fits.linear.refit import refit_ml
+from lme4py.fits.base import Fit, fit_of
+from lme4py.fits.kinds import model_of
+from lme4py.fits.null import Null
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
-from lme4py.inference.lrt.generalised import glmm_bootstrap_ratios, glmm_cone_information
 from lme4py.inference.lrt.mixture import Mixture, cone_information, cone_mixture, dispersion_mixture
-from lme4py.inference.lrt.nesting import Embedding, embed, same_span, spans
-from lme4py.inference.lrt.simulation import bootstrap_ratios, exact_ratios
+from lme4py.inference.lrt.nesting import Embedding, embed
+from lme4py.inference.lrt.simulation import bootstrap_ratios
 from lme4py.inference.refits.simulate import check_count, check_seed
+from lme4py.linalg.spans import same_span, spans
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
 from lme4py.tables.numbers import format_p_value
@@ -94,7 +92,7 @@ class _Model:
     logL: float
     n_params: int
     fit: Any
-    plain: PlainFit | None = None
+    null: Null | None = None
 
     @property
     def has_random(self) -> bool:
@@ -160,14 +158,14 @@ def lrtest(
     if boundary is not None and not isinstance(boundary, bool):
         raise OptionError(f"`boundary` is {boundary!r}; give None, True or False.")
     large = _model(full, "full")
-    small = _linear(restricted, large) if _is_linear(restricted) else _model(restricted, "restricted")
+    small = _without_random(restricted, large) if _is_linear(restricted) else _model(restricted, "restricted")
     _check_same_data(small, large)
     _check_same_method(small, large)
     df = _check_sizes(small, large)
     embedding = _check_nested(small, large)
     chi2 = _statistic(small, large)
     if method != "asymptotic":
-        count = (10_000 if isinstance(large.fit, LinearFit) else 1_000) if n_sim is None else n_sim
+        count = model_of(large.fit).n_simulations if n_sim is None else n_sim
         return _simulated(small, large, chi2, df, method, check_count("n_sim", count, 100), check_seed(seed))
     mixture = _mixture(small, large, embedding, df, boundary)
     return LRTestResult(
@@ -176,8 +174,8 @@ def lrtest(
 
 
 def _model(result: Any, role: str) -> _Model:
-    fit = getattr(result, "fit", result)
-    if not all(hasattr(fit, name) for name in ("design", "criterion", "problem")):
+    fit = fit_of(result)
+    if fit is None:
         raise OptionError(
             f"the {role} model is of type {type(result).__name__}; give a fitted mixed model"
             f"{' (or None for no random effects)' if role == 'restricted' else ''}."
@@ -189,63 +187,10 @@ def _is_linear(result: Any) -> bool:
     return result is None or (hasattr(result, "model") and hasattr(result.model, "exog"))
 
 
-def _linear(result: Any, large: _Model) -> _Model:
-    """The linear model without random effects, by the method of the full model."""
-    fit = large.fit
-    design = large.design
-    X = design.X
-    if isinstance(fit, GeneralisedFit):
-        return _generalised_linear(result, large, fit)
-    if result is not None:
-        endog, exog = np.asarray(result.model.endog), np.asarray(result.model.exog)
-        if endog.shape != design.y.shape or not np.array_equal(endog, design.y):
-            raise OptionError("the linear model was fitted to another response; fit both models to the same rows.")
-        X = exog
-    if same_span(design.X, X):
-        with limited_threads(design):
-            value = Criterion(fit.problem, fit.reml)(np.zeros(fit.theta_inside.size))
-        return _Model(design, X, fit.reml, -0.5 * value, design.X.shape[1] + 1, None)
-    rank = int(np.linalg.matrix_rank(X))
-    return _Model(design, X, fit.reml, _ols_log_likelihood(design, X), rank + 1, None)
-
-
-def _generalised_linear(result: Any, large: _Model, fit: GeneralisedFit) -> _Model:
-    """The generalised linear model without random effects."""
-    X = large.design.X
-    if result is not None:
-        X = _foreign_columns(result, fit)
-    same = same_span(large.design.X, X)
-    plain = plain_fit(fit, None if same else X)
-    X = large.design.X if same else X
-    rank = int(np.linalg.matrix_rank(X)) if X.size else 0
-    return _Model(large.design, X, False, -0.5 * plain.criterion, rank + fit.family.n_nuisance, None, plain)
-
-
-def _foreign_columns(result: Any, fit: GeneralisedFit) -> FloatArray:
-    """Fixed effects of a model fitted by statsmodels, after a check of its response and family."""
-    endog, exog = np.asarray(result.model.endog), np.asarray(result.model.exog, dtype=np.float64)
-    y = fit.data.y if fit.data.trials is None else fit.data.y / np.maximum(fit.data.n_trials, 1.0)
-    candidates = [y, fit.design.y]
-    if not any(endog.shape == own.shape and np.allclose(endog, own, rtol=1e-12, atol=0) for own in candidates):
-        raise OptionError("the restricted model was fitted to another response; fit both models to the same rows.")
-    family = getattr(result.model, "family", None)
-    name = type(result.model if family is None else family).__name__.lower()
-    own_names = {"binomial": ("binomial", "logit", "probit"), "nbinomial": ("negativebinomial", "negativebinomialp")}
-    if name not in own_names.get(fit.family.name, (fit.family.name.replace("_", ""),)):
-        raise OptionError(
-            f"the models differ in family ({name} and {fit.family.name}): their likelihoods cannot be compared; give "
-            "None for the same model without random effects."
-        )
-    return exog
-
-
-def _ols_log_likelihood(design: Design, X: FloatArray) -> float:
-    y = design.y if design.offset is None else design.y - design.offset
-    w = np.ones(y.size) if design.weights is None else design.weights
-    root = np.sqrt(w)
-    rest = root * y - (root[:, None] * X) @ np.linalg.lstsq(root[:, None] * X, root * y, rcond=None)[0]
-    n = y.size
-    return -0.5 * float(n * (1.0 + np.log(2.0 * np.pi * float(rest @ rest) / n)) - np.log(w).sum())
+def _without_random(result: Any, large: _Model) -> _Model:
+    """The model without random effects, by the method of the full model."""
+    null = model_of(large.fit).without_random(result)
+    return _Model(large.design, null.X, large.reml, null.log_likelihood, null.n_params, None, null)
 
 
 def _check_same_data(small: _Model, large: _Model) -> None:
@@ -279,25 +224,24 @@ def _check_same_method(small: _Model, large: _Model) -> None:
         )
     if not small.has_random:
         return
-    if isinstance(small.fit, LinearFit) != isinstance(large.fit, LinearFit):
+    if small.fit.kind != large.fit.kind:
         raise OptionError(
             "one model is a linear mixed model and the other a generalised one: their likelihoods cannot be compared; "
             "fit both by the same function."
         )
-    if isinstance(large.fit, GeneralisedFit):
-        check_families(small.fit, large.fit)
-        _check_thresholds(small.fit, large.fit)
+    check_families(small.fit, large.fit)
+    _check_thresholds(small.fit, large.fit)
 
 
-def _check_thresholds(small: Any, large: Any) -> None:
+def _check_thresholds(small: Fit, large: Fit) -> None:
     """Thresholds of ordinal models: the structure of the restricted one must be a special case."""
-    a, b = (getattr(fit.family, "A", None) for fit in (small, large))
+    a, b = (fit.family.threshold_matrix for fit in (small, large))
     if a is None or b is None:
         return
     if a.shape[0] != b.shape[0] or not spans(b, a):
         raise OptionError(
-            f"the models are not nested: {small.family.threshold} thresholds are no special case of "
-            f"{large.family.threshold} ones. Compare AIC or BIC."
+            f"the models are not nested: {small.family.variant} are no special case of "
+            f"{large.family.variant.removesuffix(' thresholds')} ones. Compare AIC or BIC."
         )
 
 
@@ -328,7 +272,7 @@ def _check_nested(small: _Model, large: _Model) -> Embedding:
         )
     covariances: tuple[FloatArray, ...] = ()
     if small.has_random:
-        scale = float(getattr(small.fit, "sigma", 1.0)) ** 2 if isinstance(small.fit, LinearFit) else 1.0
+        scale = small.fit.theta_unit**2
         covariances = tuple(cov / scale for cov in small.fit.covariances)
     found = embed(large.design, small.design if small.has_random else None, covariances)
     if found is None:
@@ -363,17 +307,16 @@ def _log_det(X: FloatArray) -> float:
 def _mixture(small: _Model, large: _Model, embedding: Embedding, df: int, boundary: bool | None) -> Mixture:
     if boundary is False:
         return Mixture({df: 1.0}, "chi-squared, as asked for")
-    fit = large.fit
+    fit, model = large.fit, model_of(large.fit)
     if small.has_random and differ_in_dispersion(small.fit, fit):
-        return dispersion_mixture(fit.problem.templates, embedding, df, fit.family.parameter)
+        return dispersion_mixture(model.templates, embedding, df, fit.family.parameter)
 
     def information() -> FloatArray:
         with limited_threads(large.design):
-            if isinstance(fit, LinearFit):
-                return cone_information(fit.problem, embedding, large.reml)
-            return glmm_cone_information(fit, small.fit if small.plain is None else small.plain, embedding)
+            at = model.cone_problem(small.fit if small.null is None else small.null)
+            return cone_information(at.problem, embedding, at.reml, scale_is_known=at.scale_is_known)
 
-    mixture = cone_mixture(fit.problem.templates, embedding, df, information)
+    mixture = cone_mixture(model.templates, embedding, df, information)
     if boundary and mixture.is_plain:
         raise OptionError(
             "boundary=True, but the hypothesis does not put a variance on the boundary of zero, so that the plain "
@@ -385,38 +328,30 @@ def _mixture(small: _Model, large: _Model, embedding: Embedding, df: int, bounda
 def _simulated(
     small: _Model, large: _Model, chi2: float, df: int, method: str, n_sim: int, seed: int | None
 ) -> LRTestResult:
-    if not isinstance(large.fit, LinearFit):
-        return _simulated_glmm(small, large, chi2, df, method, n_sim, seed)
-    with limited_threads(large.design):
-        if method == "exact":
-            if small.has_random or not same_span(small.X, large.X) or large.fit.theta.size != 1:
-                raise OptionError(
-                    "method='exact' tests the only variance of a model with one random-effects parameter against "
-                    "zero; give None as the restricted model, or use method='bootstrap'."
-                )
-            ratios = exact_ratios(large.fit, n_sim, seed)
-        else:
-            ratios = bootstrap_ratios(small.fit, small.X, large.fit, n_sim, seed)
-    above = int((ratios >= chi2 - 1e-9).sum())
+    exact = method == "exact"
+    model = model_of(large.fit)
+    if exact:
+        with limited_threads(large.design):
+            ratios, failed = _exact(small, large, n_sim, seed), 0
+    else:
+        ratios, failed = bootstrap_ratios(small.fit if small.null is None else small.null, large.fit, n_sim, seed)
+    above = int((ratios >= chi2 - model.tie).sum())
     # The observed statistic counts as one of the simulated ones, so that p is never zero.
-    p = above / n_sim if method == "exact" and above else (above + 1.0) / (ratios.size + 1.0)
-    name = "finite-sample distribution" if method == "exact" else "parametric bootstrap"
-    note = f"{name}, {ratios.size} simulations"
-    return LRTestResult(chi2, df, 1.0 if chi2 == 0.0 else p, True, small.logL, large.logL, note, {})
+    p = above / n_sim if exact and above else (above + 1.0) / (ratios.size + 1.0)
+    name = "finite-sample distribution" if exact else "parametric bootstrap"
+    told = failed or not large.fit.normal_errors
+    count = f"{n_sim} simulations, {failed} failed" if told else f"{ratios.size} simulations"
+    return LRTestResult(chi2, df, 1.0 if chi2 == 0.0 else p, True, small.logL, large.logL, f"{name}, {count}", {})
 
 
-def _simulated_glmm(
-    small: _Model, large: _Model, chi2: float, df: int, method: str, n_sim: int, seed: int | None
-) -> LRTestResult:
-    if method == "exact":
+def _exact(small: _Model, large: _Model, n_sim: int, seed: int | None) -> FloatArray:
+    model = model_of(large.fit)
+    if large.fit.normal_errors and (small.has_random or not same_span(small.X, large.X) or large.fit.theta.size != 1):
         raise OptionError(
-            "method='exact' is the distribution of a linear mixed model; use method='asymptotic' or 'bootstrap'."
+            "method='exact' tests the only variance of a model with one random-effects parameter against "
+            "zero; give None as the restricted model, or use method='bootstrap'."
         )
-    restricted = small.fit if small.plain is None else small.plain
-    ratios, failed = glmm_bootstrap_ratios(restricted, small.X, large.fit, n_sim, seed)
-    p = (float((ratios >= chi2 - 1e-6).sum()) + 1.0) / (ratios.size + 1.0)
-    note = f"parametric bootstrap, {n_sim} simulations, {failed} failed"
-    return LRTestResult(chi2, df, 1.0 if chi2 == 0.0 else p, True, small.logL, large.logL, note, {})
+    return model.exact_ratios(n_sim, seed)
 
 
 def likelihood_table(results: Sequence[Any], refit: bool = True, names: Sequence[str] | None = None) -> pd.DataFrame:
@@ -448,7 +383,9 @@ def likelihood_table(results: Sequence[Any], refit: bool = True, names: Sequence
     labels = list(names) if names is not None else _labels(models)
     notes = []
     if refit and any(model.reml for model in models):
-        models = [_model(refit_ml(model.fit), "compared") if model.reml else model for model in models]
+        models = [
+            _model(model_of(model.fit).by_maximum_likelihood(), "compared") if model.reml else model for model in models
+        ]
         notes.append("REML fits were refitted with ML.")
     order = sorted(range(len(models)), key=lambda i: models[i].n_params)
     rows = []
@@ -464,7 +401,7 @@ def likelihood_table(results: Sequence[Any], refit: bool = True, names: Sequence
 
 def _labels(models: Sequence[_Model]) -> list[str]:
     """Formulas, with the family where models differ in it."""
-    families = [getattr(getattr(model.fit, "family", None), "name", "") for model in models]
+    families = [model.fit.family.name for model in models]
     told = len(set(families)) > 1
     return [
         f"{model.design.formula} ({family})" if told and family else model.design.formula

@@ -25,7 +25,7 @@ from lme4py.design.recipe import new_response, new_weights
 from lme4py.errors import DataError, OptionError
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
-from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.kinds import model_of
 from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import check_ddf, constant_df, quantile
 from lme4py.inference.prediction.averages import averaged_mean
@@ -69,15 +69,15 @@ def limits(
     eta = linear_predictor(fit, rows)
     if interval == "prediction":
         return _observations(fit, rows, whole, eta, alpha, weights, ddf)
-    if isinstance(fit, GeneralisedFit) and average and type == "response":
+    if average and type == "response" and not fit.family.link.is_identity:
         return _averaged(fit, rows, eta, float(quantile(alpha, constant_df(fit, ddf))))
     half = predictor_error(fit, rows, ddf=ddf).half(alpha)
-    if not isinstance(fit, GeneralisedFit) or type == "linear":
+    if fit.family.link.is_identity or type == "linear":
         return [eta - half, eta + half]
     return _means(fit, eta - half, eta + half)
 
 
-def _means(fit: GeneralisedFit, low: FloatArray, high: FloatArray) -> list[FloatArray]:
+def _means(fit: Fit, low: FloatArray, high: FloatArray) -> list[FloatArray]:
     """Means between two linear predictors: their limits, whichever way the link goes."""
     ends = np.stack([fit.family.link.edge_mean(low), fit.family.link.edge_mean(high)])
     lower, upper = ends.min(axis=0), ends.max(axis=0)
@@ -87,7 +87,7 @@ def _means(fit: GeneralisedFit, low: FloatArray, high: FloatArray) -> list[Float
     return [lower, upper]
 
 
-def _averaged(fit: GeneralisedFit, rows: Rows, eta: FloatArray, half: float) -> list[FloatArray]:
+def _averaged(fit: Fit, rows: Rows, eta: FloatArray, half: float) -> list[FloatArray]:
     """The delta method for g(E g^-1(eta + z'b)) in (theta, beta).
 
     The gradient in theta is dm/dv d(z'Sigma z)/dtheta with the variance v = z'Sigma z.
@@ -97,7 +97,7 @@ def _averaged(fit: GeneralisedFit, rows: Rows, eta: FloatArray, half: float) -> 
     by_theta = mean.v[:, None] * variance_slopes(fit, rows)
     m, p = by_theta.shape[1], by_beta.shape[1]
     slopes = np.concatenate([by_theta, by_beta], axis=1)
-    spread = np.einsum("ni,ij,nj->n", slopes, fit.parameter_vcov[: m + p, : m + p], slopes)
+    spread = np.einsum("ni,ij,nj->n", slopes, model_of(fit).parameter_vcov()[: m + p, : m + p], slopes)
     link = fit.family.link
     centre = link.eta(mean.f)
     se = np.sqrt(np.maximum(spread, 0.0)) / np.abs(link.derivatives(centre)[1])
@@ -116,7 +116,7 @@ def _observations(
     weights: str | ArrayLike | None,
     ddf: str | None,
 ) -> list[FloatArray]:
-    if isinstance(fit, GeneralisedFit):
+    if not fit.normal_errors:
         from lme4py.inference.prediction.response_quantiles import mixed_quantiles
 
         _only_normal(ddf)
@@ -136,9 +136,7 @@ def _only_normal(ddf: str | None) -> None:
         )
 
 
-def _row_data(
-    fit: GeneralisedFit, frame: Frame | None, whole: BoolArray, weights: str | ArrayLike | None
-) -> ResponseData:
+def _row_data(fit: Fit, frame: Frame | None, whole: BoolArray, weights: str | ArrayLike | None) -> ResponseData:
     """What the distribution of new observations needs to know beside their means."""
     if frame is None:
         return fit.data
@@ -150,7 +148,7 @@ def _row_data(
     return ResponseData(np.zeros(n), None, np.broadcast_to(_weights(fit, frame, whole, weights), (n,)))
 
 
-def _trials(fit: GeneralisedFit, frame: Frame, whole: BoolArray, weights: str | ArrayLike | None) -> FloatArray | None:
+def _trials(fit: Fit, frame: Frame, whole: BoolArray, weights: str | ArrayLike | None) -> FloatArray | None:
     """Numbers of trials of new rows; None where each has one."""
     if fit.data.trials is None and weights is None:
         return None

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from lme4py.data.frame import read_frame
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.ordinal import Ordinal
-from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.base import Fit
 from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.estimates.limits import known_errors, masked, warn_rows
@@ -44,7 +44,7 @@ NO_OBSERVATION = (
 )
 
 
-def family_of(fit: GeneralisedFit) -> Ordinal:
+def family_of(fit: Fit) -> Ordinal:
     """The family of an ordinal fit."""
     if not isinstance(fit.family, Ordinal):
         raise OptionError(f"this needs a model of ordered categories (clmm), and this model is {fit.family.name}.")
@@ -52,7 +52,7 @@ def family_of(fit: GeneralisedFit) -> Ordinal:
 
 
 def predict_categories(
-    fit: GeneralisedFit,
+    fit: Fit,
     data: Any = None,
     include_random: bool | str | Iterable[str] = True,
     type: str = "prob",
@@ -66,7 +66,7 @@ def predict_categories(
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
         Of ordered categories.
     data : data frame, optional
         New data; None predicts the rows that were fitted. The response is not needed.
@@ -132,7 +132,7 @@ def predict_categories(
 
 
 def probabilities_at_limits(
-    fit: GeneralisedFit, rows: Rows, parts: list[FloatArray], average: bool, cumulative: bool
+    fit: Fit, rows: Rows, parts: list[FloatArray], average: bool, cumulative: bool
 ) -> list[FloatArray]:
     """Probabilities beside thresholds whose distance from eta is not finite: their limits, without intervals."""
     if fit.recession is None:
@@ -166,7 +166,7 @@ def _check_interval(interval: object, type: str) -> None:
         raise OptionError("the most probable category has no limits; use type='prob' with interval='confidence'.")
 
 
-def _by_category(fit: GeneralisedFit, table: FloatArray, index: pd.Index[Any]) -> pd.DataFrame:
+def _by_category(fit: Fit, table: FloatArray, index: pd.Index[Any]) -> pd.DataFrame:
     """A column for each category; of three numbers each, (n, K, 3), a pair of levels (category, number)."""
     import pandas as pd
 
@@ -177,7 +177,7 @@ def _by_category(fit: GeneralisedFit, table: FloatArray, index: pd.Index[Any]) -
     return pd.DataFrame(table.reshape(len(table), -1), index=index, columns=columns)
 
 
-def _most_probable(fit: GeneralisedFit, table: FloatArray, index: pd.Index[Any]) -> pd.Series[Any]:
+def _most_probable(fit: Fit, table: FloatArray, index: pd.Index[Any]) -> pd.Series[Any]:
     import pandas as pd
 
     missing = np.isnan(table).any(axis=1)
@@ -187,14 +187,12 @@ def _most_probable(fit: GeneralisedFit, table: FloatArray, index: pd.Index[Any])
     return pd.Series(values, index=index, name="predicted")
 
 
-def category_probabilities(
-    fit: GeneralisedFit, rows: Any, average: bool = False, cumulative: bool = False
-) -> FloatArray:
+def category_probabilities(fit: Fit, rows: Any, average: bool = False, cumulative: bool = False) -> FloatArray:
     """P(Y = k), or P(Y <= k), of complete rows, shape (n, K).
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
     rows : Rows
         With the columns of all terms when `average`.
     average : bool
@@ -216,12 +214,12 @@ def category_probabilities(
     return average_over(table, family.link, eta, np.sqrt(random_variance(fit, rows)))
 
 
-def ordinal_residuals(fit: GeneralisedFit, type: str = "deviance") -> FloatArray:
+def ordinal_residuals(fit: Fit, type: str = "deviance") -> FloatArray:
     """Residuals of the rows used, shape (n,), conditional on the modes of the random effects.
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
     type : {"deviance", "probability", "score"}
         "probability": P(Y < y) - P(Y > y), the probability-scale residual (Shepherd, Li & Liu 2016, Can. J. Stat.
         44:463), in -1 .. 1 and of mean 0 in the model. "deviance": the root of -2 w log P(Y = y), with the sign of
@@ -257,41 +255,41 @@ def ordinal_residuals(fit: GeneralisedFit, type: str = "deviance") -> FloatArray
     return signed
 
 
-def thresholds(fit: GeneralisedFit) -> pd.Series[float]:
+def thresholds(fit: Fit) -> pd.Series[float]:
     """Thresholds under their names.
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
     """
     return _named(fit, fit.threshold_estimates, "threshold")
 
 
-def thresholds_se(fit: GeneralisedFit) -> pd.Series[float]:
+def thresholds_se(fit: Fit) -> pd.Series[float]:
     """Standard errors of the thresholds.
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
     """
     return _named(fit, fit.threshold_se, "std_error")
 
 
-def _named(fit: GeneralisedFit, values: FloatArray | None, name: str) -> pd.Series[float]:
+def _named(fit: Fit, values: FloatArray | None, name: str) -> pd.Series[float]:
     import pandas as pd
 
     family_of(fit)
     return pd.Series(values, index=pd.Index(list(fit.threshold_names), name="term"), name=name, copy=True)
 
 
-def threshold_parameters(fit: GeneralisedFit) -> pd.DataFrame:
+def threshold_parameters(fit: Fit) -> pd.DataFrame:
     """The free parameters of the thresholds, as R's clmm prints them: estimate and std_error.
 
     The thresholds themselves where these are "flexible"; else central.1, spacing.1 and the like.
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
     """
     import pandas as pd
 

@@ -18,7 +18,7 @@ from scipy import special
 
 from lme4py.chunks import chunk
 from lme4py.families.interval_rows import Intervals, make_intervals, row_parts
-from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.rows import Rows
 from lme4py.inference.prediction.averages import normal_rule
@@ -33,13 +33,13 @@ _CHUNK = chunk(400_000)
 
 
 def probability_limits(
-    fit: GeneralisedFit, rows: Rows, z: float, average: bool = False, cumulative: bool = False
+    fit: Fit, rows: Rows, z: float, average: bool = False, cumulative: bool = False
 ) -> tuple[FloatArray, FloatArray]:
     """Lower and upper limits of P(Y = k), or of P(Y <= k), each (n, K).
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
         Of ordered categories.
     rows : Rows
         Complete rows; with the columns of all terms when `average`.
@@ -75,7 +75,7 @@ def _within(logit: FloatArray, end: float) -> FloatArray:
 # --- the joint covariance of the quantities that probabilities depend on ----------------------------------------
 
 
-def _covariance(fit: GeneralisedFit, rows: Rows) -> FloatArray:
+def _covariance(fit: Fit, rows: Rows) -> FloatArray:
     """Of the errors of eta (first), and of the thresholds, shape (n, K, K)."""
     p = fit.beta.size
     moved, random = rows.X, np.zeros(rows.n)
@@ -83,7 +83,7 @@ def _covariance(fit: GeneralisedFit, rows: Rows) -> FloatArray:
         moved, random = model_of(fit).joint_variance().parts(rows)
     else:
         moved = np.hstack([moved, np.zeros((rows.n, len(fit.categories) - 1))])
-    own = fit.parameter_vcov[fit.theta.size :, fit.theta.size :]
+    own = model_of(fit).parameter_vcov()[fit.theta.size :, fit.theta.size :]
     eta = moved @ own
     out = np.empty((rows.n, len(fit.categories), len(fit.categories)))
     out[:, 0, 0] = np.einsum("na,na->n", eta, moved) + random + included_variance(fit, rows)
@@ -92,10 +92,10 @@ def _covariance(fit: GeneralisedFit, rows: Rows) -> FloatArray:
     return out
 
 
-def _averaged_covariance(fit: GeneralisedFit, rows: Rows) -> FloatArray:
+def _averaged_covariance(fit: Fit, rows: Rows) -> FloatArray:
     """Of eta, the thresholds and (last) the variance of the random part, shape (n, K + 1, K + 1)."""
     m, p = fit.theta.size, fit.beta.size
-    V, slopes = fit.parameter_vcov, variance_slopes(fit, rows)
+    V, slopes = model_of(fit).parameter_vcov(), variance_slopes(fit, rows)
     fixed, random = rows.X @ V[m : m + p], slopes @ V[:m]
     out = np.empty((rows.n, len(fit.categories) + 1, len(fit.categories) + 1))
     out[:, 0, 0] = np.einsum("na,na->n", fixed[:, m : m + p], rows.X)
@@ -122,7 +122,7 @@ class _Log:
 
 
 def _logits(
-    fit: GeneralisedFit,
+    fit: Fit,
     eta: FloatArray,
     variance: FloatArray | None,
     cumulative: bool,
@@ -170,7 +170,7 @@ def _nodes(
     return points[:, :, None], np.log(w)[:, None, None]
 
 
-def _total(fit: GeneralisedFit, pieces: list[Intervals], points: FloatArray, log_weights: FloatArray) -> _Log:
+def _total(fit: Fit, pieces: list[Intervals], points: FloatArray, log_weights: FloatArray) -> _Log:
     """log of the sum over pieces and nodes; derivatives are averages with the shares of the sum as weights."""
     link = family_of(fit).link
     logs: list[list[FloatArray]] = []

@@ -14,7 +14,6 @@ from lme4py.data.frame import Frame, read_frame
 from lme4py.design.given import number_column
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
-from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.limits import limit_mean, recession_of, warn_rows
@@ -96,12 +95,12 @@ def predict(
     """
     import pandas as pd
 
-    if isinstance(fit, GeneralisedFit) and fit.categories and type != "linear":
+    if fit.categories and type != "linear":
         from lme4py.inference.prediction.ordinal import predict_categories
 
         return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset)
     _check(type, new_levels, interval)
-    if interval == "prediction" and isinstance(fit, GeneralisedFit):
+    if interval == "prediction" and not fit.normal_errors:
         _check_observation(fit, type)
     level = chosen_alpha(fit, alpha)
     chosen = chosen_terms(fit, include_random)
@@ -145,7 +144,7 @@ def offset_column(fit: Fit, frame: Frame | None, offset: str | ArrayLike | None)
     return number_column(offset, "offset", frame, recipe.functions, dict(recipe.state))
 
 
-def _check_observation(fit: GeneralisedFit, type: object) -> None:
+def _check_observation(fit: Fit, type: object) -> None:
     if fit.categories:
         from lme4py.inference.prediction.ordinal import NO_OBSERVATION
 
@@ -169,12 +168,9 @@ def _check(type: object, new_levels: object, interval: object) -> None:
 
 
 def _predicted(fit: Fit, rows: Rows, own_terms: int | None, average: bool, type: str) -> FloatArray:
-    if own_terms == len(fit.design.terms):
-        # The numbers of the fit itself, without rounding on the way.
-        eta = fit.linear_predictor if isinstance(fit, GeneralisedFit) else fit.fitted
-    else:
-        eta = linear_predictor(fit, rows)
-    if not isinstance(fit, GeneralisedFit) or type == "linear":
+    # The numbers of the fit itself, without rounding on the way.
+    eta = fit.linear_predictor if own_terms == len(fit.design.terms) else linear_predictor(fit, rows)
+    if fit.family.link.is_identity or type == "linear":
         return eta
     if average:
         return averaged_mean(fit.family.link, eta, random_variance(fit, rows)).f
@@ -184,7 +180,7 @@ def _predicted(fit: Fit, rows: Rows, own_terms: int | None, average: bool, type:
 def at_limits(fit: Fit, rows: Rows, parts: list[FloatArray], type: str) -> list[FloatArray]:
     """Predictions without a finite linear predictor: their limits, without an interval."""
     recession = recession_of(fit)
-    if recession is None or not isinstance(fit, GeneralisedFit):
+    if recession is None:
         return parts
     limits = recession.limits_of(rows.X)
     warn_rows(recession, limits, interval=len(parts) > 1)
@@ -220,7 +216,7 @@ def included_variance(fit: Fit, rows: Rows) -> FloatArray:
     return random_variance(fit, Rows(rows.X, rows.offset, values, rows.codes, rows.frame))
 
 
-def variance_slopes(fit: GeneralisedFit, rows: Rows) -> FloatArray:
+def variance_slopes(fit: Fit, rows: Rows) -> FloatArray:
     """Derivatives of z'Sigma z, summed over all terms, in theta, shape (n, m)."""
     # From the design, which slim results have too.
     templates = Templates.of_terms(fit.design.terms).user

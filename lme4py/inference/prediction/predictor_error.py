@@ -68,7 +68,7 @@ def predictor_error(
     if not (new or noise is not None or rows.codes):
         method = coefficient_method(fit, ddf)
         return _with_whole_df(_quadratic(rows.X, method.vcov), method.t_df(rows.X))
-    chosen = check_ddf(fit.default_ddf if ddf is None else ddf, linear="satterthwaite" in fit.ddf_methods)
+    chosen = check_ddf(fit.default_ddf if ddf is None else ddf, linear=fit.has_f_tests)
     variance = _variance(fit, rows, new) + (0.0 if noise is None else noise)
     if chosen in ("normal", "residual"):
         return PredictorError(variance, np.broadcast_to(constant_df(fit, chosen), rows.n))

@@ -15,7 +15,7 @@ from scipy import special
 from lme4py.chunks import chunk
 from lme4py.families.mean_response import mean_response
 from lme4py.families.response import ResponseData
-from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.base import Fit
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["cumulative", "mixed_quantiles"]
@@ -39,13 +39,13 @@ _MOST = 1e200
 
 
 def mixed_quantiles(
-    fit: GeneralisedFit, eta: FloatArray, variance: FloatArray, data: ResponseData, probability: float
+    fit: Fit, eta: FloatArray, variance: FloatArray, data: ResponseData, probability: float
 ) -> FloatArray:
     """The smallest responses whose probability reaches `probability`, shape (n,).
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
     eta, variance : ndarray, shape (n,)
         Mean and variance of the linear predictor.
     data : ResponseData
@@ -70,7 +70,7 @@ def mixed_quantiles(
 class _Mixture:
     """P(Y <= y) for rows with a normal linear predictor."""
 
-    def __init__(self, fit: GeneralisedFit, eta: FloatArray, variance: FloatArray, data: ResponseData) -> None:
+    def __init__(self, fit: Fit, eta: FloatArray, variance: FloatArray, data: ResponseData) -> None:
         self.fit = fit
         self.family = mean_response(fit.family)
         self.eta = eta
@@ -268,12 +268,12 @@ def _next(
     return np.where(np.isfinite(middle) & (outside | halve), middle, new)
 
 
-def cumulative(fit: GeneralisedFit, y: FloatArray, eta: FloatArray, data: ResponseData) -> FloatArray:
+def cumulative(fit: Fit, y: FloatArray, eta: FloatArray, data: ResponseData) -> FloatArray:
     """P(Y <= y | eta): the distribution function of the response (binomial: of successes), shape of eta.
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
     y : ndarray, shape (n,)
     eta : ndarray, shape (..., n)
     data : ResponseData

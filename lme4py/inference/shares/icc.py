@@ -18,7 +18,7 @@ from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design, RandomTerm
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Error, OptionError, did_you_mean
-from lme4py.fits.base import Fit
+from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.groups import group_codes, is_nested
 from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import fit_parameters
@@ -271,8 +271,8 @@ def _components(design: Design) -> list[str]:
 
 
 def _fit(result: Any) -> Fit:
-    fit = getattr(result, "fit", result)
-    if isinstance(fit, Fit):
+    fit = fit_of(result)
+    if fit is not None:
         return fit
     raise OptionError(f"icc() needs a fitted mixed model, not {type(result).__name__}.")
 

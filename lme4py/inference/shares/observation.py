@@ -21,8 +21,9 @@ from scipy import special
 
 from lme4py.errors import ConvergenceWarning, Lme4Error, OptionError, did_you_mean
 from lme4py.families.base import SHARES
-from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.generalised.steps import fit_like
+from lme4py.fits.base import Fit
+from lme4py.fits.derived import derived
+from lme4py.fits.kinds import model_of
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["VARIANCES", "Observation", "null_mean", "observation_variance"]
@@ -50,12 +51,12 @@ class Observation:
     kind: str
 
 
-def observation_variance(fit: GeneralisedFit, variance: str = "theoretical", mean: float | None = None) -> Observation:
+def observation_variance(fit: Fit, variance: str = "theoretical", mean: float | None = None) -> Observation:
     """Variance of one observation on the scale of the linear predictor.
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
     variance : {"theoretical", "lognormal", "trigamma", "delta"}
         "theoretical" is the variance of the latent variable for binomial and ordinal responses, the residual variance
         for a gaussian one, the lognormal approximation for counts with the log link, and the delta method for
@@ -90,7 +91,7 @@ def observation_variance(fit: GeneralisedFit, variance: str = "theoretical", mea
     return Observation(value, slope, kind)
 
 
-def _approximate(fit: GeneralisedFit, kind: str, mu: float, lam: float) -> float:
+def _approximate(fit: Fit, kind: str, mu: float, lam: float) -> float:
     """Variance on the link scale of one observation (binomial: of one trial) of weight 1 with mean mu."""
     mean = np.array([mu])
     spread = float(fit.family.variance(mean, lam)[0])
@@ -102,26 +103,19 @@ def _approximate(fit: GeneralisedFit, kind: str, mu: float, lam: float) -> float
     return spread / slope**2
 
 
-def null_mean(fit: GeneralisedFit) -> float:
+@derived
+def null_mean(fit: Fit) -> float:
     """Mean of a row (offset and random effects zero) in the model with the intercept as its only fixed effect.
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
 
     Raises
     ------
     Lme4Error
         That model cannot be fitted.
     """
-    kept = fit.__dict__
-    if "_null_mean" not in kept:
-        kept["_null_mean"] = _null_mean(fit)
-    value: float = kept["_null_mean"]
-    return value
-
-
-def _null_mean(fit: GeneralisedFit) -> float:
     design = fit.design
     one = np.ones((design.n_obs, 1))
     if design.X.shape[1] == 1 and np.array_equal(design.X, one):
@@ -132,7 +126,7 @@ def _null_mean(fit: GeneralisedFit) -> float:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                beta = fit_like(fit, null).beta
+                beta = model_of(fit).like(null).beta
         except (Lme4Error, ArithmeticError) as error:
             raise Lme4Error(
                 f"the variance of an observation needs the model with an intercept alone, which cannot be fitted: "

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
-from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.refuse import refuse
 from lme4py.inference.estimates.limits import warn_unknown
 from lme4py.inference.shares.observation import Observation, observation_variance
 from lme4py.linalg.types import FloatArray
@@ -64,11 +63,9 @@ def rest_variance(fit: Fit, variance: str = "theoretical") -> Observation:
     variance : str
         For generalised models, see `observation_variance`.
     """
-    if isinstance(fit, GeneralisedFit):
-        return observation_variance(fit, variance)
-    if variance != "theoretical":
-        raise OptionError(f"variance={variance!r} is for generalised models; leave it out.")
-    return Observation(fit.sigma**2, fit.sigma**2, "residual")
+    if fit.normal_errors and variance != "theoretical":
+        refuse(f"variance={variance!r} is", "leave it out", "generalised models")
+    return observation_variance(fit, variance)
 
 
 def r_squared(fit: Fit, variance: str = "theoretical") -> RSquared:

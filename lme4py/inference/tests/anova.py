@@ -9,10 +9,9 @@ from scipy import special
 
 from lme4py.design.design import Design
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.base import Fit
-from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.method import FTest, Method
+from lme4py.fits.refuse import refuse
 from lme4py.inference.estimates.coefficients import coefficient_method
 from lme4py.inference.estimates.limits import known_errors, masked, unknown, warn_unknown
 from lme4py.inference.estimates.restrictions import linear_hypotheses
@@ -199,12 +198,12 @@ def _independent(fit: Fit, rows: FloatArray, gap: FloatArray) -> tuple[FloatArra
     return vectors.T @ rows, vectors.T @ gap
 
 
-def chi_squared_table(fit: GeneralisedFit, type: int | str = 3, ddf: str | None = None) -> pd.DataFrame:
+def chi_squared_table(fit: Fit, type: int | str = 3, ddf: str | None = None) -> pd.DataFrame:
     """Analysis of variance of a generalised model: one Wald chi-squared test for each term.
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
     type : {1, 2, 3, "sequential", "car-2", "car-3"}
         As in `term_hypotheses`.
     ddf : {None, "normal"}
@@ -227,7 +226,7 @@ def chi_squared_table(fit: GeneralisedFit, type: int | str = 3, ddf: str | None 
     return table.rename_axis(index="term")
 
 
-def _regular(fit: GeneralisedFit) -> FloatArray:
+def _regular(fit: Fit) -> FloatArray:
     """The covariance, with very large variances where estimates are infinite: these say nothing to other terms."""
     if fit.recession is None:
         return fit.vcov
@@ -238,7 +237,7 @@ def _regular(fit: GeneralisedFit) -> FloatArray:
     return covariance
 
 
-def _chi_squared(fit: GeneralisedFit, rows: dict[str, FloatArray]) -> pd.DataFrame:
+def _chi_squared(fit: Fit, rows: dict[str, FloatArray]) -> pd.DataFrame:
     """Wald tests of L beta = 0; a term without columns has df 0, one without a finite estimate no test."""
     import pandas as pd
 
@@ -288,18 +287,16 @@ def anova(*results: Any, type: int | str = 3, ddf: str | None = None, refit: boo
 
     if len(results) != 1:
         return likelihood_table(results, refit)
-    fit = getattr(results[0], "fit", results[0])
-    if isinstance(fit, GeneralisedFit):
-        return chi_squared_table(fit, type, ddf)
-    if not isinstance(fit, LinearFit):
-        raise OptionError(f"anova() takes fitted mixed models; this is of type {fit.__class__.__name__}.")
-    return anova_table(fit, type, ddf)
+    fit = fit_of(results[0])
+    if fit is None:
+        raise OptionError(f"anova() takes fitted mixed models; this is of type {results[0].__class__.__name__}.")
+    return anova_table(fit, type, ddf) if fit.has_f_tests else chi_squared_table(fit, type, ddf)
 
 
-def linear_method(fit: Any, ddf: str | None) -> Method:
+def linear_method(fit: Fit, ddf: str | None) -> Method:
     """`lme4py.inference.uncertainty.df.method` (None: `default_ddf`), with an error for models that have no F tests."""
-    if not isinstance(fit, LinearFit):
-        raise OptionError("F tests are for linear mixed models; use wald_test() or drop1() for this one.")
+    if not fit.has_f_tests:
+        refuse("F tests are", "use wald_test() or drop1() for this one")
     return method(fit, fit.default_ddf if ddf is None else ddf)
 
 

@@ -49,7 +49,7 @@ def drop1(fit: Fit, test: str | None = None, ddf: str | None = None) -> pd.DataF
     >>> drop1(fit, "Chisq").loc["Days", ["df", "AIC", "chi2"]].round(4).to_dict()
     {'df': 1.0, 'AIC': 1785.4759, 'chi2': 23.5365}
     """
-    linear = "satterthwaite" in fit.ddf_methods
+    linear = fit.has_f_tests
     chosen = ("F" if linear else "Chisq") if test is None else test
     if chosen not in TESTS:
         raise OptionError(f"test={test!r} is not known.{did_you_mean(str(test), TESTS)} Use 'F' or 'Chisq'.")

@@ -76,7 +76,7 @@ class JointMethod:
     """
 
     def __init__(self, fit: Fit, ddf: str | None = None, vcov: FloatArray | None = None) -> None:
-        linear = "satterthwaite" in fit.ddf_methods
+        linear = fit.has_f_tests
         ddf = None if ddf is None else check_method(ddf)
         if ddf == "kenward-roger":
             raise OptionError(

@@ -9,9 +9,8 @@ import numpy as np
 from scipy import special
 
 from lme4py.fits.base import Fit
-from lme4py.fits.information import VarianceInformation
 from lme4py.fits.kinds import model_of
-from lme4py.fits.parameters import Parameter, fit_parameters, fit_values, is_determined
+from lme4py.fits.parameters import Parameter, VarianceInformation, fit_parameters, fit_values, is_determined
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.limits import known_errors

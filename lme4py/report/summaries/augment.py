@@ -13,7 +13,6 @@ from lme4py.errors import OptionError
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.diagnostics.leverage import cooks_distance, hatvalues
 from lme4py.inference.diagnostics.residuals import residual_values
-from lme4py.inference.estimates import generalised as glmm
 from lme4py.inference.estimates.limits import masked
 from lme4py.inference.prediction.predict import predict
 from lme4py.inference.prediction.rows import on_data_index
@@ -183,7 +182,7 @@ def _of_rows(fit: AnyFit) -> dict[str, FloatArray]:
     slope = same.family.link.derivatives(same.linear_predictor)[1]
     return {
         "fitted": eta,
-        "resid": glmm.residual_values(same, "deviance"),
+        "resid": residual_values(same, "deviance"),
         "fixed": fixed,
         "mu": mu,
         "eta": eta,
@@ -191,7 +190,7 @@ def _of_rows(fit: AnyFit) -> dict[str, FloatArray]:
         "sqrt_xwt": np.abs(slope) * root,
         "sqrt_rwt": root,
         "weights": np.asarray(same.data.weight * counts * np.ones(design.n_obs)),
-        "wtres": glmm.residual_values(same, "pearson"),
+        "wtres": residual_values(same, "pearson"),
     }
 
 

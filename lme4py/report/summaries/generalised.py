@@ -6,7 +6,6 @@ from typing import Any
 
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.inference.estimates.dispersion import shown_dispersion
-from lme4py.inference.estimates.generalised import has_residual
 from lme4py.report.summaries.parts import is_ordinal, threshold_table
 from lme4py.report.summaries.summary import (
     closing_table,
@@ -93,7 +92,7 @@ def _header(fit: GeneralisedFit) -> Table:
 def _random_effects(fit: GeneralisedFit) -> Table:
     same: Any = fit
     table = random_effects_table(same)
-    if has_residual(fit):
+    if fit.has_residual:
         return table
     # The last row is the residual variance of a linear model.
     return Table(table.title, table.columns, table.rows[:-1], table.align, table.notes)

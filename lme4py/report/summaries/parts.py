@@ -10,7 +10,6 @@ from lme4py.fits.base import Fit
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.estimates.coefficients import two_sided
-from lme4py.inference.estimates.generalised import random_entries
 from lme4py.inference.estimates.variance import VarianceEntry, variance_entries
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def entries(fit: AnyFit) -> list[VarianceEntry]:
     ----------
     fit : Fit
     """
-    return list(random_entries(fit) if isinstance(fit, GeneralisedFit) else variance_entries(fit))
+    return list(variance_entries(fit))
 
 
 def entry_label(entry: VarianceEntry) -> str:

@@ -14,7 +14,6 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.parameters import DISPERSION, fit_parameters
-from lme4py.inference.estimates import generalised as glmm
 from lme4py.inference.estimates.coefficients import (
     chosen_alpha,
     coef_table,
@@ -324,8 +323,8 @@ def to_dict(fit: AnyFit, random_effects: bool = False) -> dict[str, Any]:
         "n_rows": int(fit.design.keep.size),
         "fixed_effects": _table_records(coef_table(same)),
         "cov_params": covariance_frame(same).to_numpy().tolist(),
-        "variance_components": (glmm.variance_components if generalised else variance_components)(same),
-        "var_corr": (glmm.var_corr if generalised else var_corr)(same).to_dict("records"),
+        "variance_components": variance_components(same),
+        "var_corr": var_corr(same).to_dict("records"),
         "theta": fit.theta.tolist(),
         "dropped": list(fit.design.dropped),
         "notes": list(fit.design.notes),

@@ -1,0 +1,182 @@
+"""Generalised models for many responses: all at once where the model allows it, else one by one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from lme4py.chunks import chunk
+from lme4py.design.design import Design
+from lme4py.errors import ConvergenceWarning, Lme4Error
+from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses, user_estimates
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.joint import model_covariance
+from lme4py.fits.generalised.refit import Estimates, refit_estimates, refit_glmm
+from lme4py.fits.generalised.steps import fit_like
+from lme4py.fits.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
+from lme4py.linalg.types import BoolArray, FloatArray
+
+__all__ = ["estimates", "estimates_of_design", "fit_of_design", "refits", "together"]
+
+# Rows times responses of one batch: arrays of this size stay in the cache.
+_BATCH_NUMBERS = chunk(200_000, 4000)
+# Standard errors beyond which an estimate of a replicate may be infinite.
+_FAR = 10.0
+
+
+def together(fit: GeneralisedFit) -> int:
+    """Responses whose estimates are made in one task.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    """
+    rows = max(fit.design.n_obs, 1)
+    if not can_batch_glmm(fit):
+        return max(1, min(TASK_REPLICATES["single"], TASK_NUMBERS // rows))
+    return max(1, min(TASK_REPLICATES["batch"], _BATCH_NUMBERS // rows))
+
+
+def estimates(fit: GeneralisedFit, Y: FloatArray) -> Many:
+    """Estimates for responses; coefficients that are infinite in the fit are so for all responses that come from it.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    Y : ndarray, shape (n, B)
+    """
+    if not can_batch_glmm(fit):
+        return _singly(fit, Y)
+    values = _empty(fit, Y.shape[1])
+    possible = np.flatnonzero(~np.isnan(Y).any(axis=0))
+    found = solve_responses(fit, Y[:, possible])
+    sure = possible[found.converged]
+    beta, sd = user_estimates(fit, found.phi[found.converged])
+    # Standard deviations of another size may be infinite: every group with one answer.
+    own = max(float(np.sqrt(fit.covariances[0][0, 0])), 1.0)
+    far = _far(fit, beta) | (sd.reshape(sd.shape[0], -1) > _FAR * own).any(axis=1)
+    sure, beta, sd = sure[~far], _known(fit, beta[~far]), sd[~far]
+    ones = np.ones(sure.size)
+    values = values.with_rows(sure, Many(beta, [(sd**2)[:, None, None]], ones, ones))
+    open_ones = np.setdiff1d(np.arange(Y.shape[1]), sure)
+    return values.with_rows(open_ones, _singly(fit, Y[:, open_ones])) if open_ones.size else values
+
+
+def refits(fit: GeneralisedFit, Y: FloatArray) -> Iterator[Callable[[], GeneralisedFit]]:
+    """Makers of the fits to responses; infinite estimates count as not converged.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    Y : ndarray, shape (n, B)
+    """
+    for y in Y.T:
+
+        def make(y: FloatArray = y) -> GeneralisedFit:
+            _refuse_outside(y)
+            return _counted(refit_glmm(fit, y, compare=False))
+
+        yield make
+
+
+def fit_of_design(fit: GeneralisedFit, design: Design) -> GeneralisedFit:
+    """The fit of another design; infinite estimates count as not converged.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    design : Design
+    """
+    return _counted(fit_like(fit, design, design.response, thorough=False))
+
+
+def estimates_of_design(fit: GeneralisedFit, design: Design) -> Many:
+    """Estimates of the model of another design.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    design : Design
+    """
+    return _of_fit(fit_of_design(fit, design))
+
+
+def _empty(fit: GeneralisedFit, rows: int) -> Many:
+    cuts = None if fit.thresholds is None else fit.thresholds.size
+    return nothing(rows, fit.beta.size, [cov.shape[0] for cov in fit.covariances], cuts, True)
+
+
+def _singly(fit: GeneralisedFit, Y: FloatArray) -> Many:
+    def makers() -> Iterator[Callable[[], Many]]:
+        for y in Y.T:
+            yield partial(_of_response, fit, y)
+
+    return stacked(one_by_one(makers()), _empty(fit, 1))
+
+
+def _of_response(fit: GeneralisedFit, y: FloatArray) -> Many:
+    _refuse_outside(y)
+    found = refit_estimates(fit, y)
+    if not _far(fit, found.beta):
+        return _of_estimates(fit, replace(found, beta=_known(fit, found.beta)))
+    # Far away means infinite, mostly; the fit itself knows.
+    return _of_fit(_counted(refit_glmm(fit, y, compare=False)))
+
+
+def _refuse_outside(y: FloatArray) -> None:
+    if np.isnan(y).any():
+        raise Lme4Error("the random effects that were drawn lead to a mean outside the range of the link")
+
+
+def _counted(again: GeneralisedFit) -> GeneralisedFit:
+    """The same fit; infinite estimates count as not converged."""
+    if again.recession is not None:
+        warnings.warn(again.certificate.verdict, ConvergenceWarning, stacklevel=2)
+    return again
+
+
+def _finite(fit: GeneralisedFit) -> BoolArray:
+    """Which fixed effects have a finite estimate, shape (p,)."""
+    p = fit.beta.size
+    return np.ones(p, dtype=bool) if fit.recession is None else fit.recession.finite(np.eye(p))
+
+
+def _known(fit: GeneralisedFit, beta: FloatArray) -> FloatArray:
+    """Coefficients of replicates, (..., p); those that are infinite in the fit are so in all that come from it."""
+    return np.where(_finite(fit), beta, fit.beta_estimates)
+
+
+def _far(fit: GeneralisedFit, beta: FloatArray) -> BoolArray:
+    """Which fixed effects, (..., p), lie so far from those of the fit that the response may be separated, (...,)."""
+    error = np.sqrt(np.maximum(model_covariance(fit).diagonal(), 1e-300))
+    return np.asarray((np.abs(beta - fit.beta) > _FAR * error)[..., _finite(fit)].any(axis=-1))
+
+
+def _of_fit(again: GeneralisedFit) -> Many:
+    return _one(again, again.beta_estimates, again.covariances, again.log_dispersion, again.threshold_estimates)
+
+
+def _of_estimates(fit: GeneralisedFit, found: Estimates) -> Many:
+    return _one(fit, found.beta, found.covariances, found.log_dispersion, found.thresholds)
+
+
+def _one(
+    fit: GeneralisedFit,
+    beta: FloatArray,
+    covariances: tuple[FloatArray, ...],
+    log_dispersion: float | None,
+    thresholds: FloatArray | None,
+) -> Many:
+    """The estimates of one response."""
+    lam = 0.0 if log_dispersion is None else log_dispersion
+    return Many(
+        beta[None],
+        [cov[None] for cov in covariances],
+        np.array([fit.family.sigma(lam)]),
+        np.array([fit.family.dispersion(lam)]),
+        None if thresholds is None else np.asarray(thresholds)[None],
+    )

@@ -1,0 +1,138 @@
+"""Linear mixed models for many responses: all at once where the model allows it, else one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+
+from lme4py.design.design import Design
+from lme4py.engine.linear.criterion import Criterion, Problem, make_problem
+from lme4py.engine.linear.solve import solve
+from lme4py.engine.optimise import Control
+from lme4py.fits.linear.batch import BatchSolver, can_batch
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.linear.refit import Responses, fit_problem, random_start
+from lme4py.fits.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["estimates", "estimates_of_design", "refits", "together"]
+
+Products: TypeAlias = tuple[list[FloatArray], FloatArray, FloatArray]
+
+
+def together(fit: LinearFit) -> int:
+    """Responses whose estimates are made in one task.
+
+    Parameters
+    ----------
+    fit : LinearFit
+    """
+    is_batch = can_batch(fit)
+    most = TASK_REPLICATES["batch" if is_batch else "single"]
+    sums = 0
+    if is_batch:
+        factor = fit.problem.factors[0]
+        sums = factor.size * (2 * factor.n_columns + fit.problem.n_fixed)
+    numbers = max(fit.design.n_obs + 4 * sums, 1)
+    return max(1, min(most, TASK_NUMBERS // numbers))
+
+
+def estimates(fit: LinearFit, Y: FloatArray) -> Many:
+    """Estimates for responses.
+
+    Parameters
+    ----------
+    fit : LinearFit
+    Y : ndarray, shape (n, B)
+    """
+    responses = Responses(fit)
+    products = responses.products(Y)
+    if can_batch(fit):
+        return _batch(fit, responses, products)
+    return stacked(one_by_one(_problems(fit, responses, products)), _empty(fit))
+
+
+def refits(fit: LinearFit, Y: FloatArray) -> Iterator[Callable[[], LinearFit]]:
+    """Makers of the fits to responses.
+
+    Parameters
+    ----------
+    fit : LinearFit
+    Y : ndarray, shape (n, B)
+    """
+    responses = Responses(fit)
+    Zy, Xy, yy = responses.products(Y)
+    start = random_start(fit)
+    for b in range(Y.shape[1]):
+
+        def make(b: int = b) -> LinearFit:
+            problem = responses.problem([z[:, b] for z in Zy], Xy[:, b], float(yy[b]))
+            design = replace(fit.design, y=np.ascontiguousarray(Y[:, b]))
+            return fit_problem(design, problem, fit.reml, start)
+
+        yield make
+
+
+def estimates_of_design(fit: LinearFit, design: Design) -> Many:
+    """Estimates of the model of another design, without a certificate.
+
+    Parameters
+    ----------
+    fit : LinearFit
+    design : Design
+    """
+    return _solved(fit, make_problem(design), None)
+
+
+def _empty(fit: LinearFit) -> Many:
+    return nothing(1, fit.beta.size, [cov.shape[0] for cov in fit.covariances], None, False)
+
+
+def _problems(fit: LinearFit, responses: Responses, products: Products) -> Iterator[Callable[[], Many]]:
+    Zy, Xy, yy = products
+    start = random_start(fit)
+    for b in range(yy.size):
+
+        def make(b: int = b) -> Many:
+            problem = responses.problem([z[:, b] for z in Zy], Xy[:, b], float(yy[b]))
+            return _solved(fit, problem, start)
+
+        yield make
+
+
+def _batch(fit: LinearFit, responses: Responses, products: Products) -> Many:
+    Zy, Xy, yy = products
+    solver = BatchSolver(Criterion(fit.problem, fit.reml))
+    start = random_start(fit)
+    found = solver.solve(solver.sums(Zy[0], Xy, yy), start)
+    T = solver.factors(found.theta)[..., 0].transpose(2, 0, 1)
+    by_term = [T[:, columns, columns] for columns in fit.problem.factors[0].columns]
+    values = _on_user_scale(fit.problem, by_term, found.beta, found.r2 / solver.df)
+    rest = np.flatnonzero(~found.converged)
+    if not rest.size:
+        return values
+    own = ([z[:, rest] for z in Zy], Xy[:, rest], yy[rest])
+    singly = stacked(one_by_one(_problems(fit, responses, own)), _empty(fit))
+    return values.with_rows(rest, replace(singly, n_not_converged=0))
+
+
+def _solved(fit: LinearFit, problem: Problem, start: FloatArray | None) -> Many:
+    """All parameters of a problem, without a certificate."""
+    criterion = Criterion(problem, fit.reml)
+    point = solve(criterion, start, Control()).source[0]
+    T = [t[None] for t in point.T]
+    return _on_user_scale(problem, T, point.beta[None], np.array([point.r2 / criterion.df]))
+
+
+def _on_user_scale(problem: Problem, T: list[FloatArray], beta: FloatArray, sigma2: FloatArray) -> Many:
+    """Estimates on the user's scale from T (B, k, k) of each term, beta (B, p) and sigma^2 (B,) inside."""
+    scaling = problem.scaling
+    covariances = []
+    for S, t in zip(scaling.S, T, strict=True):
+        root = S @ t
+        covariances.append((scaling.y_scale**2 * sigma2)[:, None, None] * (root @ root.transpose(0, 2, 1)))
+    sigma = scaling.y_scale * np.sqrt(scaling.weight_scale * sigma2)
+    return Many(scaling.b0 + scaling.y_scale * (beta @ scaling.C.T), covariances, sigma)

@@ -1,0 +1,42 @@
+"""The criterion of a linear mixed model for optimisers of every make."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.start import moment_start
+from lme4py.engine.optimise import Local
+from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.objective import NOWHERE, Objective, row_lengths
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["objective"]
+
+
+def objective(fit: LinearFit) -> Objective:
+    criterion = Criterion(fit.problem, fit.reml)
+    scaling, templates = fit.problem.scaling, fit.problem.templates
+
+    def local(theta: FloatArray) -> Local | None:
+        try:
+            point = criterion.evaluate(theta)
+            found = criterion.derivatives(point)
+        except np.linalg.LinAlgError:
+            return None
+        return Local(theta, point.value, found.gradient, found.hessian, None)
+
+    def value(theta: FloatArray) -> tuple[float, FloatArray]:
+        try:
+            point = criterion.evaluate(theta)
+        except np.linalg.LinAlgError:
+            return NOWHERE, np.zeros_like(theta)
+        return point.value, criterion.theta_gradient(point, criterion.sigma_gradient(point))
+
+    def estimates(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        point = criterion.evaluate(theta)
+        spread = scaling.y_scale * float(np.sqrt(point.r2 / criterion.df))
+        roots = [spread * scaling.factor(i, T) for i, T in enumerate(point.T)]
+        return scaling.beta(point.beta), row_lengths(roots)
+
+    return Objective(value, estimates, local, moment_start(criterion), templates, (10.0, 100.0))

@@ -1,0 +1,49 @@
+"""The criterion of a model in scaled parameters, for optimisers of every make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lme4py.covariance.templates import Templates
+from lme4py.engine.optimise import Local
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["NOWHERE", "Objective", "row_lengths"]
+
+# What an optimiser is told where the criterion does not exist.
+NOWHERE = 1e100
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A criterion in scaled parameters.
+
+    Attributes
+    ----------
+    value : callable
+        x -> value and gradient; a large value where there is none.
+    estimates : callable
+        x -> beta and the standard deviations of all random effects, on the user's scale.
+    local : callable
+        For the package's own optimiser.
+    start : ndarray
+    templates : Templates
+        The first elements of x are theta.
+    reach : tuple of float
+        By what starts far out multiply standard deviations, least and most.
+    """
+
+    value: Callable[[FloatArray], tuple[float, FloatArray]]
+    estimates: Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+    local: Callable[[FloatArray], Local | None]
+    start: FloatArray
+    templates: Templates
+    reach: tuple[float, float]
+
+
+def row_lengths(roots: Sequence[FloatArray]) -> FloatArray:
+    """Standard deviations of all effects from roots of their covariances."""
+    return np.concatenate([np.linalg.norm(root, axis=1) for root in roots])
