@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, get_args
 
 from numpy.typing import ArrayLike
@@ -26,6 +27,15 @@ from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
 
 __all__ = ["clmm", "glmer", "glmer_nb", "lmer"]
+
+
+class _DefaultFamily(str):
+    """The name of the family of `glmer` where none is given, which is told from the same name that a user gives."""
+
+    __slots__ = ()
+
+
+DEFAULT_FAMILY = _DefaultFamily("binomial")
 
 
 @records_call
@@ -121,7 +131,7 @@ def lmer(
 def glmer(
     formula: str,
     data: Any,
-    family: str | Family = "binomial",
+    family: str | Family = DEFAULT_FAMILY,
     *,
     link: str | None = None,
     nAGQ: int = 1,
@@ -146,7 +156,8 @@ def glmer(
     data : data frame
         pandas, polars (eager or lazy), pyarrow, a dict of arrays, or anything else that narwhals reads.
     family : str
-        "binomial", "poisson", "nbinomial" (NB-2), "nbinomial1", "gamma", "inverse_gaussian" or "gaussian".
+        "binomial", "poisson", "nbinomial" (NB-2), "nbinomial1", "gamma", "inverse_gaussian" or "gaussian"; where it is
+        not given, "binomial", which the notes of the summary say.
     link : str, optional
         The default is logit for binomial, identity for gaussian and log for all others.
     nAGQ : int
@@ -209,6 +220,9 @@ def glmer(
         functions=functions,
         family=response_family,
     )
+    if family is DEFAULT_FAMILY:
+        announced = f"the family was not given: {response_family.name} with the {response_family.link.name} link"
+        design = replace(design, notes=(*design.notes, announced))
     return MEGLMResult(_fit_glmm(design, response_family, nAGQ, hessian, start, control, bool(progress)))
 
 

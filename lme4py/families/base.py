@@ -135,6 +135,19 @@ class Family(ABC):
         return self.kind == "real" and self.link.is_identity
 
     @property
+    def mean_range(self) -> tuple[float, float]:
+        """The ends of what a mean can be."""
+        if self.kind in ("trials", "proportion", "ordered"):
+            return 0.0, 1.0
+        return (-np.inf if self.kind == "real" else 0.0), np.inf
+
+    @property
+    def mean_name(self) -> str:
+        """What a mean is, in words."""
+        words = {"trials": "probability", "ordered": "probability", "proportion": "mean proportion"}
+        return words.get(self.kind, "mean count" if self.kind == "count" else "mean")
+
+    @property
     def ratio(self) -> str | None:
         """What exp(beta) is: "odds_ratio", "rate_ratio", or None where it is no ratio with a name."""
         return self.link.ratio if self.link.ratio in self.ratios else None

@@ -6,8 +6,9 @@ import matplotlib
 import numpy as np
 import pytest
 from margins_models import binary_fit, cbpp_fit, example, example_fit
-from scipy import stats
+from scipy import special, stats
 
+import lme4py
 from lme4py import (
     Lme4Error,
     Margins,
@@ -77,7 +78,7 @@ def test_summary_html_markdown_and_latex(schools):
     assert "<table" in schools._repr_html_()
     assert "\\begin{tabular}" in schools.to_latex()
     assert "|" in schools.to_markdown()
-    assert "6 estimate(s)" in repr(schools)
+    assert repr(schools) == text
     assert "multivariate" in adjust(schools, "mvt").summary()
 
 
@@ -335,3 +336,63 @@ def test_weighted_averages_say_so(schools):
     weights = np.arange(fit.n_obs) + 1.0
     assert "Averaged over the rows" in Margins.linear_scale(fit).predict().summary()
     assert "Weighted average over the rows" in Margins.linear_scale(fit, weights=weights).predict().summary()
+
+
+# --- limits of means --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def herds():
+    return lme4py.glmer(
+        "cbind(incidence, size - incidence) ~ period + (1 | herd)", lme4py.load_dataset("cbpp"), "binomial"
+    )
+
+
+def test_limits_of_one_prediction_are_those_of_its_linear_predictor(herds):
+    shown = Margins.response(herds).predict(atexog={"period": ["1", "4"]})
+    linear = Margins.link(herds).predict(atexog={"period": ["1", "4"]}).conf_int()
+    np.testing.assert_allclose(shown.conf_int(), special.expit(linear), rtol=1e-10)
+    frame = lme4py.load_dataset("cbpp").drop_duplicates("period").iloc[[0, 3]]
+    own = herds.predict(frame, include_random=False, interval="confidence")
+    np.testing.assert_allclose(shown.conf_int(), own[["lower", "upper"]], rtol=1e-10)
+    wider = shown.conf_int(simultaneous=True)
+    assert (wider["lower"] < shown.conf_int()["lower"]).all()
+
+
+@pytest.mark.parametrize("link", ["logit", "probit", "cloglog", "cauchit"])
+@pytest.mark.parametrize("random", ["zero", "integrate"])
+def test_limits_of_probabilities_stay_between_0_and_1(link, random):
+    data = lme4py.load_dataset("cbpp")
+    fit = lme4py.glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", data, "binomial", link=link)
+    for level in (0.95, 0.999999):
+        limits = Margins.response(fit, random=random, level=level).predict(atexog={"period": ["1", "2", "3", "4"]})
+        lower, upper = limits.conf_int().to_numpy().T
+        assert ((lower > 0.0) & (lower < limits.estimate) & (limits.estimate < upper) & (upper < 1.0)).all()
+
+
+@pytest.mark.parametrize("link", ["log", "identity", "sqrt"])
+def test_limits_of_positive_means_stay_positive(link):
+    data = lme4py.load_dataset("Salamanders").assign(count=lambda d: d["count"] + 1)
+    fit = lme4py.glmer("count ~ mined + (1 | site)", data, "poisson", link=link)
+    shown = Margins.response(fit, level=0.999999).predict(atexog={"mined": ["yes", "no"]})
+    lower, upper = shown.conf_int().to_numpy().T
+    assert ((lower > 0.0) & (lower < shown.estimate) & (shown.estimate < upper)).all()
+    assert "mean count" in shown.title
+
+
+def test_titles_say_what_is_shown(herds):
+    grid = {"period": ["1"]}
+    assert Margins.response(herds).predict(atexog=grid).title == "Predictions (probability)"
+    assert Margins.link(herds).predict(atexog=grid).title == "Predictions (linear predictor)"
+    assert Margins.logit_scale(herds).contrasts(pairwise("period", ["1", "2"])).title == "Contrasts (odds ratios)"
+    ordinal = lme4py.clmm("rating ~ temp + (1 | judge)", lme4py.load_dataset("wine"))
+    shown = Margins.response(ordinal, level=0.999999).predict(atexog={"temp": ["cold", "warm"]})
+    assert shown.title == "Predictions (probability)"
+    assert shown.conf_int().gt(0.0).all(axis=None)
+    assert shown.conf_int().lt(1.0).all(axis=None)
+
+
+def test_the_default_family_is_announced(herds):
+    formula, data = "use ~ age + (1 | district)", lme4py.load_dataset("Contraception")
+    assert "The family was not given: binomial with the logit link." in lme4py.glmer(formula, data).summary()
+    assert "was not given" not in lme4py.glmer(formula, data, "binomial").summary()

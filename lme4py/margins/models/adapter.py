@@ -152,6 +152,10 @@ class ModelAdapter(ABC):
         "gaussian" for a linear model.
     link : Link or None
         None where the linear predictor is the mean.
+    mean_range : (float, float)
+        The ends of what a mean can be.
+    mean_name : str
+        What a mean is, in words.
     theta : ndarray, shape (m,)
         Covariance parameters of the random effects, for averages over these.
     parameter_vcov : ndarray, shape (p + m, p + m), or None
@@ -177,6 +181,8 @@ class ModelAdapter(ABC):
     variables: tuple[str, ...]
     family: str = "gaussian"
     link: Link | None = None
+    mean_range: tuple[float, float] = (-np.inf, np.inf)
+    mean_name: str = "mean"
     theta: FloatArray = np.zeros(0)
     parameter_vcov: FloatArray | None = None
     group: str | None = None

@@ -81,6 +81,7 @@ class OwnAdapter(ModelAdapter):
             self.family, self.recession = fit.family.name, fit.recession
             # A linear predictor that is the mean of any number: as in a linear model.
             self.link = None if fit.family.has_no_link else fit.family.link
+            self.mean_range, self.mean_name = fit.family.mean_range, fit.family.mean_name
         self.theta = fit.theta
         self._pairs = tuple(_Pairs(*np.tril_indices(term.n_columns)) for term in design.terms)
         if not self.is_linear_model:

@@ -15,6 +15,7 @@ from lme4py.inference.estimates.coefficients import quantile, warn_small_level
 from lme4py.linalg.types import BoolArray, FloatArray
 from lme4py.margins.estimands.scales import transform, untransform
 from lme4py.margins.results import multiplicity
+from lme4py.margins.results.back import BackTransform
 from lme4py.tables.shown import Shown, Summary
 from lme4py.tables.table import Table
 
@@ -69,6 +70,8 @@ class MarginsResult(Shown):
         Variables that are numbers, for plots.
     is_curved : bool
         Whether the estimates are no linear functions of the parameters.
+    back : BackTransform or None
+        Where limits are made so that they stay in the range of a mean; None for limits on the working scale.
     nearby : Nearby or None
         Several such estimates as functions of the parameters, for joint tests; not pickled.
 
@@ -103,6 +106,7 @@ class MarginsResult(Shown):
     tests: Any = field(default=None, repr=False)
     numeric: frozenset[str] = frozenset()
     is_curved: bool = False
+    back: BackTransform | None = None
     nearby: Nearby | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -239,7 +243,7 @@ class MarginsResult(Shown):
         return multiplicity.at_each(lambda df: multiplicity.max_t_critical(level, self._known_correlation, df), self.df)
 
     def limits(self, level: float, simultaneous: bool = False) -> tuple[FloatArray, FloatArray]:
-        """Confidence limits as shown, each (K,).
+        """Confidence limits as shown, each (K,); those of probabilities and of positive means stay in their range.
 
         Parameters
         ----------
@@ -261,6 +265,8 @@ class MarginsResult(Shown):
             lower, upper = np.array(ends).T
         else:
             half = self._critical(level, simultaneous) * self.se
+            if self.back is not None:
+                return self.back.limits(self.value, half)
             lower, upper = self.value - half, self.value + half
         return transform(self.shown, lower)[0], transform(self.shown, upper)[0]
 

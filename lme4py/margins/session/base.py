@@ -21,6 +21,7 @@ from lme4py.margins.population.groups import Group
 from lme4py.margins.population.labels import RowNames
 from lme4py.margins.population.population import SessionRows
 from lme4py.margins.population.scenarios import Scenario
+from lme4py.margins.results.back import BackTransform, back_transform
 from lme4py.margins.results.result import MarginsResult, check_level
 
 __all__ = ["SessionBase"]
@@ -215,6 +216,7 @@ class SessionBase:
             level=self.options.level,
             method=self._inference.method,
             title=f"{title} ({self._scale_text(effect, title)})",
+            back=self._back(title),
             notes=(*notes, *self._session_notes(), *done.notes),
             family=family,
             tests=done.tests,
@@ -226,7 +228,18 @@ class SessionBase:
     def _scale_text(self, effect: str, title: str) -> str:
         if title == "Contrasts" and effect != "identity":
             return f"{self.scale.effect_name}s" if effect == self.scale.effect else f"{self.scale.name} scale"
-        return f"{self.scale.name} scale"
+        if self.scale.name == "linear":
+            return self.adapter.mean_name
+        if title == "Predictions" and effect != "identity" and self.adapter.link is not None:
+            return f"{self.adapter.mean_name}, averaged on the {self.scale.name} scale"
+        return "linear predictor" if self.scale.name == "link" else f"{self.scale.name} scale"
+
+    def _back(self, title: str) -> BackTransform | None:
+        """Where limits of means are made, so that they stay in their range."""
+        if title != "Predictions" or self.scale.name != "linear":
+            return None
+        several = isinstance(self.adapter, OrdinalAdapter)
+        return back_transform(None if several else self.adapter.link, self.adapter.mean_range)
 
     def _session_notes(self) -> list[str]:
         at = self.options.at if isinstance(self.options.at, str) else "the given values or rows"

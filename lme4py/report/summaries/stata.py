@@ -8,13 +8,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import special
 
+from lme4py.design.conventions import CONSTANT
 from lme4py.fits.base import Fit
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.method import check_method
 from lme4py.fits.parameters import fit_parameters
 from lme4py.inference.estimates.coefficients import coef_table, confidence_intervals, wald_statistic
-from lme4py.inference.estimates.dispersion import shown_dispersion
+from lme4py.inference.estimates.dispersion import Dispersion, shown_dispersion
 from lme4py.inference.estimates.limits import unknown
 from lme4py.inference.estimates.restrictions import restriction_matrix
 from lme4py.inference.estimates.row_summary import no_random_test, row_summary
@@ -45,7 +46,7 @@ _STRUCTURES = {"unstructured": "Unstructured", "diagonal": "Independent"}
 
 
 def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
-    """Header, groups, coefficients, random-effects parameters, thresholds, test against no random effects, verdict.
+    """Header, groups, coefficients, thresholds, random-effects parameters, test against no random effects, verdict.
 
     Parameters
     ----------
@@ -54,9 +55,9 @@ def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
         None is `default_ddf` of the fit.
     """
     chosen = check_method(ddf or fit.default_ddf)
-    tables = [_header(fit), _groups(fit), _coefficients(fit, chosen), _random_effects(fit)]
-    if is_ordinal(fit):
-        tables.append(_thresholds(fit))
+    tables = [_header(fit), _groups(fit), _coefficients(fit, chosen)]
+    tables += [_thresholds(fit)] if is_ordinal(fit) else []
+    tables.append(_random_effects(fit))
     last = closing(fit) if isinstance(fit, GeneralisedFit) else closing_table(fit)
     test = _test_of_random_effects(fit)
     return [*tables, *([Table("", (), (), (), (test,))] if test else []), last]
@@ -128,7 +129,7 @@ def _coefficients(fit: AnyFit, ddf: str) -> Table:
     columns[f"P>|{statistic}|"] = [format_p_value(value) for value in table["p_value"].tolist()]
     for heading, side in zip(_limits_heading(fit), ("lower", "upper"), strict=True):
         columns[heading] = [format_value(value, decimals) for value in limits[side].tolist()]
-    rows = tuple(zip(*columns.values(), strict=True))
+    rows = tuple(sorted(zip(*columns.values(), strict=True), key=lambda row: row[0] == CONSTANT))
     notes = (*DDF_NOTES.get(ddf, ()), *_vce_note(fit)) if rows else ("There are no fixed effects.",)
     return Table("", tuple(columns), rows, ("left", *right_aligned(len(columns) - 1)), notes)
 
@@ -182,16 +183,27 @@ def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
             if first is not None:
                 yield f"{word}({together})", first
         return
-    for p, row in own:
+    for p, row in sorted(own, key=lambda one: (one[0].kind == "corr", term.columns[one[0].first] == CONSTANT)):
         pair = (p.first, p.second) if p.kind == "corr" else (p.first,)
-        yield f"{'cov' if p.kind == 'corr' else 'var'}({','.join(term.columns[j] for j in pair)})", row
+        names = sorted((term.columns[j] for j in pair), key=lambda name: name == CONSTANT)
+        yield f"{'cov' if p.kind == 'corr' else 'var'}({','.join(names)})", row
 
 
 def _last_rows(fit: AnyFit) -> Iterator[tuple[str, tuple[float, ...]]]:
     yield from (("var(Residual)", row) for p, row in _entries(fit) if p.kind == "sigma")
     found = shown_dispersion(fit)
     if found is not None and isinstance(fit, GeneralisedFit) and not fit.family.has_residual:
+        if fit.family.stata_inverts:
+            yield _logarithm(found)
         yield found.name, (found.estimate, found.std_error, found.lower, found.upper)
+
+
+def _logarithm(found: Dispersion) -> tuple[str, tuple[float, ...]]:
+    """The logarithm of a dispersion, which Stata estimates."""
+    with np.errstate(divide="ignore"):
+        estimate, lower, upper = np.log([found.estimate, found.lower, found.upper]).tolist()
+    error = found.std_error / found.estimate if found.estimate > 0.0 else float("nan")
+    return f"/ln{found.name}", (estimate, error, lower, upper)
 
 
 def _thresholds(fit: AnyFit) -> Table:
@@ -201,8 +213,9 @@ def _thresholds(fit: AnyFit) -> Table:
     decimals = column_decimals(table["std_error"].tolist())
     cells = [[format_value(float(value), decimals) for value in part] for part in parts]
     columns = ("Thresholds", "Estimate", "Std. err.", *_limits_heading(fit))
-    rows = tuple(zip([str(name) for name in table.index], *cells, strict=True))
-    return Table("", columns, rows, ("left", *right_aligned(4)))
+    rows = tuple(zip([f"/cut{k}" for k in range(1, len(table) + 1)], *cells, strict=True))
+    meaning = ", ".join(f"/cut{k} {name}" for k, name in enumerate(table.index, start=1))
+    return Table("", columns, rows, ("left", *right_aligned(4)), (f"Between the categories: {meaning}.",))
 
 
 def _test_of_random_effects(fit: AnyFit) -> str:
