@@ -412,7 +412,7 @@ class _Coder:
     def _prepare(self) -> None:
         import pandas as pd
 
-        numbers = np.array([float(level) for level in self.levels])
+        numbers = np.array(self.levels, dtype=np.float64)
         low, high = float(numbers.min()), float(numbers.max())
         if high - low <= max(4 * numbers.size, 1000) and np.array_equal(numbers, np.floor(numbers)):
             table = np.full(int(high - low) + 1, -1, dtype=np.int32)

@@ -143,7 +143,8 @@ def make_problem(design: Design) -> Problem:
     check_levels(factors)
     scaling, scaler = plan_scaling(design)
     n = design.n_obs
-    size = n if n <= 2 * _ROWS else _ROWS
+    # With more levels than rows of a block, adding the sums of blocks would cost more than the sums.
+    size = n if n <= 2 * _ROWS else max(_ROWS, *(factor.n_levels for factor in factors))
     blocks = (_row_block(design, scaler.rows(place), place, factors) for place in row_blocks(n, size))
     cross = accumulate(blocks, factors)
     constants = tuple(constant_column(term.values) for term in design.terms)

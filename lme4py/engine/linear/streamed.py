@@ -61,7 +61,7 @@ class Columns:
     def block(self, rows: ModelRows, factors: tuple[Factor, ...]) -> ModelBlock:
         """Rows in these columns."""
         X = _mapped(rows.X, self.C, self.has_constant)
-        XY = np.empty((rows.n, X.shape[1] + 1))
+        XY = np.empty((rows.n, X.shape[1] + 1), order="F")
         XY[:, :-1] = X
         y = rows.y if rows.offset is None else rows.y - rows.offset
         np.divide(y - rows.X @ self.b0, self.y_scale, out=XY[:, -1])
@@ -88,9 +88,11 @@ def _mapped(X: FloatArray, C: FloatArray, has_constant: bool) -> FloatArray:
         out[:, 1:] = (X[:, 1:] - middle) @ rest
         return out
     out = np.empty_like(X)
-    out[:, 0] = X[:, 0] * C[0, 0]
+    np.multiply(X[:, 0], C[0, 0], out=out[:, 0])
     size = rest.diagonal()
-    np.multiply(X[:, 1:] + C[0, 1:] / size, size, out=out[:, 1:])
+    for j in range(1, X.shape[1]):
+        np.add(X[:, j], C[0, j] / size[j - 1], out=out[:, j])
+        out[:, j] *= size[j - 1]
     return out
 
 
