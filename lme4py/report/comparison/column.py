@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["Column", "Entry"]
+__all__ = ["Entry", "ModelColumn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Column:
+class ModelColumn:
     """One model of a comparison.
 
     Attributes

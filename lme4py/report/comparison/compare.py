@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.inference.estimates.coefficients import check_alpha
-from lme4py.report.comparison.column import Column, Entry
+from lme4py.report.comparison.column import Entry, ModelColumn
 from lme4py.report.comparison.foreign import foreign_column, is_foreign
 from lme4py.report.comparison.own import Choices, own_column
 from lme4py.tables.numbers import column_decimals, format_integer, format_p_value, format_value
@@ -284,7 +284,7 @@ def _headings(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     return headings
 
 
-def _column(model: Any, choices: Choices) -> Column:
+def _column(model: Any, choices: Choices) -> ModelColumn:
     if is_foreign(model):
         return foreign_column(model, choices)
     fit = getattr(model, "fit", model)
@@ -296,7 +296,7 @@ def _column(model: Any, choices: Choices) -> Column:
     return own_column(fit, choices)
 
 
-def _same_intercepts(columns: list[Column]) -> list[Column]:
+def _same_intercepts(columns: list[ModelColumn]) -> list[ModelColumn]:
     """Where models call their intercepts by several names, all have the first of these."""
     found = dict.fromkeys(name for column in columns for name in column.fixed if name in _INTERCEPTS)
     if len(found) < 2:
@@ -318,19 +318,19 @@ def _merged(part: str, parts: Sequence[dict[str, Entry]]) -> list[Row]:
     return [Row(part, label, tuple(own.get(label) for own in parts)) for label in labels]
 
 
-def _estimates(columns: list[Column]) -> list[Row]:
+def _estimates(columns: list[ModelColumn]) -> list[Row]:
     fixed = _merged("fixed", [column.fixed for column in columns])
     return fixed + _merged("threshold", [column.thresholds for column in columns])
 
 
-def _random_rows(columns: list[Column]) -> list[Row]:
+def _random_rows(columns: list[ModelColumn]) -> list[Row]:
     # Standard deviations first, then correlations, the residual one, and dispersions last.
     order = {"SD": 0, "Co": 1, "Di": 3}
     rows = _merged("random", [column.random for column in columns])
     return sorted(rows, key=lambda row: 2 if row.label == "SD (Residual)" else order[row.label[:2]])
 
 
-def _model_rows(columns: list[Column]) -> list[Row]:
+def _model_rows(columns: list[ModelColumn]) -> list[Row]:
     rows = []
     for label in _fact_labels(columns):
         values = [column.facts.get(label) for column in columns]
@@ -341,7 +341,7 @@ def _model_rows(columns: list[Column]) -> list[Row]:
     return rows
 
 
-def _fact_labels(columns: list[Column]) -> list[str]:
+def _fact_labels(columns: list[ModelColumn]) -> list[str]:
     """Labels in the order of the first model, those of others before the row that follows them there."""
     labels: list[str] = []
     for column in columns:
@@ -355,7 +355,7 @@ def _fact_labels(columns: list[Column]) -> list[str]:
     return labels
 
 
-def _notes(columns: list[Column], choices: Choices, ci: bool, stars: bool) -> tuple[str, ...]:
+def _notes(columns: list[ModelColumn], choices: Choices, ci: bool, stars: bool) -> tuple[str, ...]:
     notes = ["Estimates with standard errors in parentheses; SD: standard deviation, Cor.: correlation."]
     if ci:
         notes.append(f"In brackets {100.0 * (1.0 - choices.alpha):g}% confidence limits.")
@@ -369,7 +369,7 @@ def _notes(columns: list[Column], choices: Choices, ci: bool, stars: bool) -> tu
     return (*notes, *_warnings(columns))
 
 
-def _warnings(columns: list[Column]) -> list[str]:
+def _warnings(columns: list[ModelColumn]) -> list[str]:
     """What cannot be compared."""
     if len({column.response for column in columns} - {""}) > 1 or len({column.n_obs for column in columns}) > 1:
         return ["The models have different responses or rows: log-likelihoods, AIC and BIC cannot be compared."]

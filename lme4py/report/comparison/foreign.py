@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.errors import OptionError
-from lme4py.report.comparison.column import Column, Entry
+from lme4py.report.comparison.column import Entry, ModelColumn
 from lme4py.report.comparison.own import Choices, exponentiated_entries
 
 __all__ = ["foreign_column", "is_foreign"]
@@ -32,7 +32,7 @@ def is_foreign(model: Any) -> bool:
     return type(model).__module__.partition(".")[0] == "statsmodels" and all(hasattr(model, name) for name in needed)
 
 
-def foreign_column(results: Any, choices: Choices) -> Column:
+def foreign_column(results: Any, choices: Choices) -> ModelColumn:
     """The column of a fit of statsmodels.
 
     Parameters
@@ -55,7 +55,7 @@ def foreign_column(results: Any, choices: Choices) -> Column:
         (fixed if j < keep and name != "alpha" else rest)[name] = entry
     ratio = choices.exponentiate and _is_ratio(results)
     alpha = {"Dispersion (alpha)": Entry(rest["alpha"].estimate)} if "alpha" in rest else {}
-    return Column(
+    return ModelColumn(
         exponentiated_entries(fixed) if ratio else fixed,
         {},
         {**_random(results), **alpha},

@@ -14,7 +14,7 @@ from lme4py.inference.estimates.coefficients import coef_table, confidence_inter
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.shares.r2 import r_squared
-from lme4py.report.comparison.column import Column, Entry
+from lme4py.report.comparison.column import Entry, ModelColumn
 from lme4py.report.summaries.parts import entries, entry_label, family_label, method_label, threshold_table
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Choices:
     exponentiate: bool = False
 
 
-def own_column(fit: Fit, choices: Choices) -> Column:
+def own_column(fit: Fit, choices: Choices) -> ModelColumn:
     """The column of a fit.
 
     Parameters
@@ -56,7 +56,7 @@ def own_column(fit: Fit, choices: Choices) -> Column:
     table = coef_table(fit, ddf, choices.vcov)
     limits = confidence_intervals(fit, choices.alpha, ddf=ddf, vcov=choices.vcov)
     fixed = _entries(table, limits)
-    return Column(
+    return ModelColumn(
         exponentiated_entries(fixed) if ratio else fixed,
         _thresholds(fit, choices.alpha),
         _random(fit),
