@@ -11,7 +11,6 @@ from lme4py.fits.refuse import GENERALISED, refuse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from lme4py.covariance.templates import Templates
     from lme4py.design.design import Design
     from lme4py.engine.linear.criterion import Problem
     from lme4py.families.response import ResponseData
@@ -374,11 +373,6 @@ class Model(ABC):
     n_simulations: int
     # Simulated ratios that are less below the observed one than this are as large.
     tie: float
-
-    @property
-    @abstractmethod
-    def templates(self) -> Templates:
-        """The covariance structures of all terms in the engine's columns."""
 
     @abstractmethod
     def without_random(self, result: Any = None) -> Null:

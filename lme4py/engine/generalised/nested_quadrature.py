@@ -358,7 +358,7 @@ class NestedQuadrature:
         by_T[self.inner] += (scales.A_ba @ Ta @ _transpose(G_ba)).sum(axis=0)
         score = np.empty(problem.n_obs)
         score[self.order] = sums.score
-        parts = [theta_gradient(problem, by_T), problem.X.T @ (rest - 2.0 * score)]
+        parts = [theta_gradient(problem, mode.theta, by_T), problem.X.T @ (rest - 2.0 * score)]
         if problem.n_nuisance:
             lam_w = rows.w_exp_lam if expected else rows.w_obs_lam
             parts.append(-2.0 * sums.lam + total(lam_w, h) + total(rows.score_lam, Za))

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.linalg
 
+from lme4py.covariance import CovarianceStructure
 from lme4py.design.design import Design
 from lme4py.design.rank import dependent_columns
 from lme4py.design.stream import ModelRows
 from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor, ModelBlock, Sums
-from lme4py.engine.linear.scaling import Scaling, structured_columns, takes_any_columns
+from lme4py.engine.linear.scaling import Scaling, structured_columns
 from lme4py.errors import DataError, DesignError
 from lme4py.linalg.types import FloatArray, IntArray
 
@@ -414,10 +415,10 @@ def _term_gram(cross: CrossProducts, factors: tuple[Factor, ...], t: int) -> Flo
     raise ValueError(t)
 
 
-def _random_map(structure: str, G: FloatArray, columns: Columns, t: int) -> tuple[FloatArray, bool]:
+def _random_map(structure: CovarianceStructure, G: FloatArray, columns: Columns, t: int) -> tuple[FloatArray, bool]:
     """The change of the columns of a term from those of the sums to the engine's, and whether digits are left."""
     S = columns.S[t]
-    if not takes_any_columns(structure):
+    if structure.column_changes != "any":
         # Nothing was subtracted from these columns.
         own = structured_columns(structure, np.sqrt(G.diagonal()) / S.diagonal())
         return own / S.diagonal()[:, None], True

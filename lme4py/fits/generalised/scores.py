@@ -176,9 +176,10 @@ def _theta_by_cluster(fit: GeneralisedFit, by_T: list[FloatArray], clusters: Clu
     out = np.zeros((clusters.n_clusters, problem.n_theta))
     for factor, values in zip(problem.factors, by_T, strict=True):
         for term, columns in zip(factor.terms, factor.columns, strict=True):
-            template = problem.templates.templates[term]
-            own = np.einsum("jab,iab->ji", values[:, columns, columns], np.array(template.directions))
-            out[:, problem.templates.slices[term]] = row_sums(own, homes[factor.name], clusters.n_clusters)
+            structure = problem.structures.each[term]
+            place = problem.structures.slices[term]
+            own = np.einsum("jab,iab->ji", values[:, columns, columns], structure.tangents(fit.phi[place]))
+            out[:, place] = row_sums(own, homes[factor.name], clusters.n_clusters)
     return out
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.covariance.templates import Template
+from lme4py.covariance import CovarianceStructures
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.linalg.small import product, transpose
@@ -34,9 +34,15 @@ _TOLERANCE = 1e-12
 
 
 def can_batch(fit: LinearFit) -> bool:
-    """True for models with one grouping factor and few columns, where vectors over responses pay."""
+    """True for models with one grouping factor, few columns and T linear in theta, where vectors over responses pay."""
     problem = fit.problem
-    return len(problem.factors) == 1 and problem.factors[0].n_columns <= _MAX_COLUMNS and problem.n_fixed <= _MAX_FIXED
+    linear = all(structure.linear_factor for structure in problem.structures.each)
+    return (
+        linear
+        and len(problem.factors) == 1
+        and problem.factors[0].n_columns <= _MAX_COLUMNS
+        and problem.n_fixed <= _MAX_FIXED
+    )
 
 
 @dataclass(frozen=True)
@@ -114,13 +120,14 @@ class BatchSolver:
         self.A = np.ascontiguousarray(A[:, :, first])[:, :, None]  # (k, k, 1, C)
         self.X = np.ascontiguousarray(X[:, :, first])[:, :, None]  # (k, p, 1, C)
         self.XX = problem.base.corner[: self.p, : self.p]
-        self._directions(problem.templates.templates, factor.columns)
+        self._directions(problem.structures, factor.columns)
 
-    def _directions(self, templates: tuple[Template, ...], columns: tuple[slice, ...]) -> None:
+    def _directions(self, structures: CovarianceStructures, columns: tuple[slice, ...]) -> None:
         """dT/dtheta of the whole factor, (m, k, k), and their products."""
         out = []
-        for template, place in zip(templates, columns, strict=True):
-            for direction in template.directions:
+        for structure, place in zip(structures.each, columns, strict=True):
+            # The same at every theta.
+            for direction in structure.tangents(structure.initial()):
                 dT = np.zeros((self.k, self.k))
                 dT[place, place] = direction
                 out.append(dT)

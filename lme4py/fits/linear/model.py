@@ -27,7 +27,6 @@ from lme4py.fits.slim import DroppedRows, slim_design
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from lme4py.covariance.templates import Templates
     from lme4py.design.design import Design
     from lme4py.families.response import ResponseData
     from lme4py.fits.base import Fit
@@ -151,7 +150,8 @@ class LinearModel(Model):
         return fit_problem(self.fit.design, self.fit.problem, holding.reml, minimum.theta)
 
     def boundary_parameter(self, term: int, column: int) -> Parameter:
-        return Parameter("ratio", "ratio", term, column, column)
+        place = self.fit.design.terms[term].structure.natural_place("sd", (column,))
+        return Parameter("ratio", "ratio", term, column, column, natural=place)
 
     def deletions(
         self, ok: BoolArray, whole_levels: bool, full: bool
@@ -160,10 +160,6 @@ class LinearModel(Model):
 
     def newton_step(self, design: Design) -> UnitEstimate:
         return newton_step(self.fit, design)
-
-    @property
-    def templates(self) -> Templates:
-        return self.fit.problem.templates
 
     def without_random(self, result: Any = None) -> LinearNull:
         return null_model(self.fit, result)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lme4py.covariance.templates import Templates
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, read_frame
 from lme4py.design.given import number_column
@@ -219,10 +218,9 @@ def included_variance(fit: Fit, rows: Rows) -> FloatArray:
 def variance_slopes(fit: Fit, rows: Rows) -> FloatArray:
     """Derivatives of z'Sigma z, summed over all terms, in theta, shape (n, m)."""
     # From the design, which slim results have too.
-    templates = Templates.of_terms(fit.design.terms).user
+    structures = fit.design.structures
     columns = []
-    for t, (template, T) in enumerate(zip(templates.templates, templates.factors(fit.theta), strict=True)):
+    for t, (structure, theta) in enumerate(zip(structures.each, structures.split(fit.theta), strict=True)):
         Z = rows.values[t]
-        half = Z @ T
-        columns += [2.0 * np.einsum("na,ab,nb->n", Z, dT, half) for dT in template.directions]
+        columns += [np.einsum("na,ab,nb->n", Z, change, Z) for change in structure.covariance_tangents(theta)]
     return np.column_stack(columns)

@@ -100,7 +100,7 @@ def _variance(fit: Fit, rows: Rows, new: bool) -> FloatArray:
 
 
 def _gradient(fit: Fit, derivatives: VarianceDerivatives, rows: Rows, new: bool) -> FloatArray:
-    """Derivatives of the variance in the roots of all covariance matrices, shape (n, s); the last column is unused."""
+    """Derivatives of the variance in the coordinates of all covariances, (n, s); the last column is unused."""
     known = (
         model_of(fit).predictor_gradient(derivatives, rows)
         if rows.codes

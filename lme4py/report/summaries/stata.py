@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import special
 
+from lme4py.covariance import find_structure
 from lme4py.design.conventions import CONSTANT
 from lme4py.fits.base import Fit
 from lme4py.fits.generalised.fit import GeneralisedFit
@@ -42,7 +43,6 @@ _MODELS = {
     ("ordinal", "logit"): ("ordered logistic", "ordered logistic model"),
     ("ordinal", "probit"): ("ordered probit", "ordered probit model"),
 }
-_STRUCTURES = {"unstructured": "Unstructured", "diagonal": "Independent"}
 
 
 def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
@@ -150,8 +150,9 @@ def _random_effects(fit: AnyFit) -> Table:
     rows: list[tuple[str, tuple[float, ...]]] = []
     for t in reversed(range(len(fit.design.terms))):
         term = fit.design.terms[t]
-        structure = term.structure if term.n_columns > 1 else "identity"
-        rows.append((f"{term.group}: {_STRUCTURES.get(structure, structure.capitalize())}", ()))
+        # One effect has a variance, whatever the structure.
+        title = term.structure.title if term.n_columns > 1 else find_structure("identity").title
+        rows.append((f"{term.group}: {title}", ()))
         rows += [(f"  {name}", values) for name, values in _term_rows(fit, t)]
     rows += list(_last_rows(fit))
     numbers = np.array([values for _, values in rows if values])
@@ -167,7 +168,7 @@ def _random_effects(fit: AnyFit) -> Table:
 def _entries(fit: AnyFit) -> list[tuple[Any, tuple[float, ...]]]:
     """Parameters of the variance table with its rows."""
     table = variance_table(fit, fit.design.conventions.alpha)
-    known = [p for p in fit_parameters(fit) if p.kind in ("sd", "corr", "sigma")]
+    known = [p for p in fit_parameters(fit) if p.is_random]
     # The dispersion, in the last row of the table, is no random effect.
     return list(zip(known, map(tuple, table.to_numpy(dtype=np.float64).tolist()), strict=False))
 
@@ -176,7 +177,7 @@ def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
     """Rows of one term; where effects share a variance it is shown once, for all of them."""
     term = fit.design.terms[t]
     own = [(p, row) for p, row in _entries(fit) if p.term == t]
-    if term.structure in ("identity", "exchangeable"):
+    if term.structure.shares_variance and term.structure.linear:
         together = " ".join(term.columns)
         for kind, word in (("sd", "var"), ("corr", "cov")):
             first = next((row for p, row in own if p.kind == kind), None)
@@ -184,6 +185,9 @@ def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
                 yield f"{word}({together})", first
         return
     for p, row in sorted(own, key=lambda one: (one[0].kind == "corr", term.columns[one[0].first] == CONSTANT)):
+        if p.shape is not None or term.structure.shares_variance:
+            yield p.stata.replace("sd(", "var("), row
+            continue
         pair = (p.first, p.second) if p.kind == "corr" else (p.first,)
         names = sorted((term.columns[j] for j in pair), key=lambda name: name == CONSTANT)
         yield f"{'cov' if p.kind == 'corr' else 'var'}({','.join(names)})", row

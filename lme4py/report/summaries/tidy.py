@@ -187,7 +187,7 @@ def _parameter_block(fit: AnyFit, alpha: float | None, method: str, scales: str)
     if alpha is None or scales == "vcov":
         return block
     # The same order: each term's standard deviations, its correlations, and the residual one at the end.
-    wanted = [p for p in fit_parameters(fit) if p.kind in ("sd", "corr", "sigma")]
+    wanted = [p for p in fit_parameters(fit) if p.is_random]
     if method == "wald":
         return block | _limit_columns(wald_limits(fit, wanted, alpha))
     return block | _limit_columns(intervals(fit, alpha, method, [p.name for p in wanted]))
@@ -210,6 +210,9 @@ def _random_term(entry: VarianceEntry, scales: str) -> str:
     own, cross = ("sd", "cor") if scales == "sdcor" else ("var", "cov")
     if entry.name1 is None:
         return f"{own}__Observation"
+    if entry.shape:
+        word, _, rest = entry.shape.partition("(")
+        return f"{word}__{rest[:-1]}"
     return f"{own}__{entry.name1}" if entry.name2 is None else f"{cross}__{entry.name1}.{entry.name2}"
 
 
