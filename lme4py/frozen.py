@@ -7,10 +7,14 @@ table, a test or a prediction is computed from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from itertools import chain
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
+
+from lme4py.tables.html import render_html
+from lme4py.tables.shown import facts
 
 __all__ = ["Frozen", "computed_once", "freeze"]
 
@@ -20,6 +24,8 @@ T = TypeVar("T")
 _LABELS = (str, int, float, bool, bytes, type(None), np.generic)
 # Kinds that hold no arrays at all, told by one look.
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None), np.float64, np.int64, np.bool_, slice})
+# Characters of a printed record, and of one value in it.
+_LONGEST, _WORD = 160, 60
 # Whose objects are looked into: the package's own, and the sparse matrices it holds.
 _OWN = ("lme4py.", "scipy.sparse.")
 # Trees of formulas hold names and numbers.
@@ -98,7 +104,16 @@ def _index_arrays(value: Any) -> Iterable[Any]:
 
 
 class Frozen:
-    """A record whose arrays are read-only: from its creation on, and after it was copied or unpickled."""
+    """A record whose arrays are read-only: from its creation on, and after it was copied or unpickled.
+
+    It prints what its fields are, arrays by their shapes.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # In the place of the one that `dataclass` would make, which prints all numbers.
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = Frozen.__repr__  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         freeze(self)
@@ -106,6 +121,34 @@ class Frozen:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         freeze(self)
+
+    def __repr__(self) -> str:
+        text = ", ".join(f"{name} {said}" for name, said in self._said())
+        short = text if len(text) <= _LONGEST else f"{text[:_LONGEST].rpartition(', ')[0]}, ..."
+        return f"<{type(self).__name__}: {short}>"
+
+    def _repr_html_(self) -> str:
+        return render_html([facts(type(self).__name__, self._said())])
+
+    def _said(self) -> list[tuple[str, str]]:
+        """Names of the fields, and what they are."""
+        record: Any = self
+        return [(one.name, _described(getattr(self, one.name))) for one in fields(record) if one.repr]
+
+
+def _described(value: Any) -> str:
+    """A value in a few characters."""
+    if isinstance(value, np.ndarray) or type(value).__module__.startswith("pandas."):
+        return f"{tuple(value.shape)}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str | int | None):
+        return repr(value) if len(repr(value)) <= _WORD else f"{repr(value)[:_WORD]}..."
+    if isinstance(value, list | tuple | Mapping):
+        inner = [_described(one) for one in (value.values() if isinstance(value, Mapping) else value[:4])]
+        text = f"({', '.join(inner[:4])}{', ...' if len(value) > 4 else ''})"
+        return text if len(text) <= _WORD else f"{len(value)} of them"
+    return f"<{type(value).__name__}>"
 
 
 class computed_once(Generic[T]):  # noqa: N801 - used as a decorator, as `property` is

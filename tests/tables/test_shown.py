@@ -124,9 +124,13 @@ def test_every_result_prints_and_has_a_table(pair):
         one.summary(),
         lme4py.Margins.linear_scale(one).predict(),
         lme4py.describe_dataset("cbpp"),
+        one.fit,
+        one.fit.design,
+        one.slim().fit,
     ]
     for result in results:
         text = repr(result)
+        assert len(text) < 2500, type(result)
         assert "array(" not in text, type(result)
         assert "dtype" not in text, type(result)
         assert result._repr_html_().count("<") > 1
