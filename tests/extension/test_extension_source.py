@@ -125,6 +125,12 @@ def test_a_result_outlives_its_source(streamed) -> None:
     assert_allclose(again.coef_table().to_numpy(float), streamed.coef_table().to_numpy(float), rtol=1e-12)
 
 
+def test_slim(streamed) -> None:
+    small = streamed.slim()
+    assert small.coef_table().equals(streamed.coef_table())
+    assert len(pickle.dumps(small)) < len(pickle.dumps(streamed))
+
+
 def test_read_into_memory_on_demand(whole) -> None:
     fit = lme4py.lmer(FORMULA, shelves(), control={"rows": "memory"})
     assert fit.rows.where == "memory"

@@ -1,0 +1,38 @@
+"""A Spark DataFrame; its session takes most of a minute, so that a step of its own runs this."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import lme4py
+
+pytestmark = [
+    pytest.mark.skipif("LME4PY_SPARK" not in os.environ, reason="set LME4PY_SPARK=1; needs Java and pyspark"),
+    pytest.mark.filterwarnings("default"),
+]
+
+
+def test_spark_data_frame() -> None:
+    from pyspark.sql import SparkSession
+
+    rng = np.random.default_rng(8)
+    g, h = rng.integers(0, 25, 900), rng.integers(0, 9, 900)
+    data = pd.DataFrame({"x": rng.normal(size=900), "f": rng.choice(list("abc"), 900), "g": g})
+    data["h"] = [f"h{i}" for i in h]
+    data["y"] = data.x + rng.normal(size=25)[g] + rng.normal(size=9)[h] + rng.normal(size=900)
+    session = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+    try:
+        rows = session.createDataFrame(data).repartition(4)
+        fit = lme4py.lmer("y ~ x * f + (x | g) + (1 | h)", rows)
+        whole = lme4py.lmer("y ~ x * f + (x | g) + (1 | h)", data)
+        # Sums in another order.
+        assert_allclose(fit.params, whole.params, rtol=1e-9)
+        assert_allclose(fit.criterion, whole.criterion, rtol=1e-11)
+        assert (fit.rows.where, fit.rows.passes, fit.n_obs) == ("Spark DataFrame", 2, 900)
+    finally:
+        session.stop()
