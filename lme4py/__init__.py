@@ -57,6 +57,8 @@ _HOME = {
     "lformula": "lme4py.design.build",
     "list_datasets": "lme4py.data.datasets",
     "lmer": "lme4py.api",
+    "glmm_criterion": "lme4py.fits.generalised.criterion",
+    "glmm_fit": "lme4py.fits.generalised.steps",
     "lmm_criterion": "lme4py.fits.linear.steps",
     "lmm_fit": "lme4py.fits.linear.steps",
     "load_dataset": "lme4py.data.datasets",
@@ -119,6 +121,8 @@ __all__ = [
     "did",
     "glmer",
     "glmer_nb",
+    "glmm_criterion",
+    "glmm_fit",
     "grid",
     "icc",
     "lformula",
@@ -164,7 +168,9 @@ if TYPE_CHECKING:
         RankWarning,
     )
     from lme4py.fits.base import Fit
+    from lme4py.fits.generalised.criterion import glmm_criterion
     from lme4py.fits.generalised.fit import GeneralisedFit
+    from lme4py.fits.generalised.steps import glmm_fit
     from lme4py.fits.linear.fit import LinearFit
     from lme4py.fits.linear.steps import LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
     from lme4py.inference.bootstrap.bootstrap import BootstrapResult

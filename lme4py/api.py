@@ -18,8 +18,9 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.ordinal import make_ordinal
 from lme4py.families.registry import Family, make_family
 from lme4py.fits.base import Fit
+from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.generalised.steps import check_options, glmm_fit
+from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.linear.steps import lmm_criterion, make_fit, optimize_criterion
 from lme4py.fits.parameters import check_names
 from lme4py.fits.streamed import refuse_functions, rows_in_memory, rows_setting, streamed_design

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lme4py.errors import OptionError, unknown_argument
 from lme4py.families.registry import make_family
-from lme4py.fits.generalised.steps import check_options, glmm_fit
+from lme4py.fits.generalised.criterion import check_options
+from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.parameters import check_names
 from lme4py.inference.uncertainty.robust import with_vce
 from lme4py.keyword.model import KeywordModel

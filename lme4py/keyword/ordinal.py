@@ -14,7 +14,8 @@ from lme4py.data.frame import read_frame
 from lme4py.errors import Lme4Warning
 from lme4py.families.categories import MAX_CATEGORIES
 from lme4py.families.ordinal import make_ordinal
-from lme4py.fits.generalised.steps import check_options, glmm_fit
+from lme4py.fits.generalised.criterion import check_options
+from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.parameters import check_names
 from lme4py.inference.uncertainty.robust import with_vce
 from lme4py.keyword.model import KeywordModel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,26 +12,22 @@ from lme4py.design.design import Design
 from lme4py.engine.generalised.certificate import certify_glmm
 from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.generalised.hessian import curvature_floor, inverse_hessian
-from lme4py.engine.generalised.identification import identify_glmm
 from lme4py.engine.generalised.laplace import Laplace
-from lme4py.engine.generalised.limit import Limit, find_limit, range_hint
-from lme4py.engine.generalised.nested_quadrature import make_quadrature
-from lme4py.engine.generalised.problem import FixedSystem, GlmmProblem, ModeFinder, make_glmm
-from lme4py.engine.generalised.solve import solve_glmm
-from lme4py.engine.identification.one_answer import refuse_one_answer, refuse_perfect_groups
+from lme4py.engine.generalised.limit import Limit, find_limit
+from lme4py.engine.generalised.problem import FixedSystem, GlmmProblem, ModeFinder
+from lme4py.engine.identification.one_answer import refuse_perfect_groups
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
-from lme4py.errors import ConvergenceWarning, DesignError, OptimaWarning, OptionError, did_you_mean, warn
+from lme4py.errors import ConvergenceWarning, OptimaWarning, warn
 from lme4py.families.categories import threshold_names
 from lme4py.families.registry import Family
 from lme4py.families.response import ResponseData
+from lme4py.fits.generalised.criterion import GlmmCriterion, glmm_criterion
 from lme4py.fits.generalised.fit import GeneralisedFit, user_jacobian
-from lme4py.fits.steps import linear_predictor, read_control, term_names, warn_unidentified
+from lme4py.fits.steps import linear_predictor, read_control, term_names
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["check_options", "fit_like", "glmm_fit", "make_glmm_fit", "warn_of"]
-
-HESSIANS = ("observed", "expected")
+__all__ = ["fit_at", "fit_like", "glmm_fit", "make_glmm_fit", "warn_of"]
 
 
 def glmm_fit(
@@ -96,28 +91,8 @@ def glmm_fit(
     (array([0.6475]), True)
     """
     settings = read_control(control)
-    check_options(nAGQ, hessian, fixed_points=family.has_thresholds)
-    if data is None:
-        data = design.response
-    if data is None:
-        raise OptionError("the design holds no response of a family; make it with lformula(..., family=...).")
-    family.check_categories(data)
-    refuse_one_answer(design, family, data)
-    with limited_threads(design):
-        problem = make_glmm(design, family, data, expected=hessian == "expected")
-        problem = replace(problem, identification=identify_glmm(problem, design))
-        warn_unidentified(problem.identification)
-        finder = ModeFinder(problem)
-        refine = make_quadrature(finder, nAGQ) if nAGQ not in (0, 1) else None
-        inside = None if start is None else _inside_theta(problem, start)
-        try:
-            optimum = solve_glmm(finder, inside, settings, refine, nAGQ == 0, thorough)
-        except DesignError as error:
-            raise DesignError(f"{error}{range_hint(problem, design.x_names)}") from None
-        hint = "" if optimum.is_minimum else range_hint(problem, design.x_names)
-        if hint:
-            raise DesignError(f"the criterion has no minimum.{hint}")
-        fit = make_glmm_fit(design, family, data, nAGQ, hessian, finder, optimum)
+    criterion = glmm_criterion(design, family, data, nAGQ=nAGQ, hessian=hessian)
+    fit = fit_at(design, criterion, criterion.optimise(start, settings, thorough))
     warn_of(fit, compare, stacklevel=4)
     return fit
 
@@ -169,34 +144,18 @@ def fit_like(
     )
 
 
-def check_options(nAGQ: object, hessian: object, fixed_points: bool = False) -> None:
-    """Refuse what is no number of points or no kind of information.
+def fit_at(design: Design, criterion: GlmmCriterion, optimum: GlmmOptimum) -> GeneralisedFit:
+    """The fit at an optimum of a criterion, without a warning.
 
     Parameters
     ----------
-    nAGQ, hessian : object
-    fixed_points : bool
-        Ordered categories: negative numbers of points are allowed (R's clmm: quadrature that is not adaptive), 0 is
-        not.
+    design : Design
+    criterion : GlmmCriterion
+    optimum : GlmmOptimum
     """
-    whole = isinstance(nAGQ, int | np.integer) and not isinstance(nAGQ, bool)
-    if fixed_points and (not whole or nAGQ in (0, -1)):
-        raise OptionError(
-            f"nAGQ={nAGQ!r} must be 1 (Laplace), a number of points of adaptive quadrature such as 9, or that number "
-            "with a minus sign for quadrature that is not adaptive."
-        )
-    if not whole or (int(nAGQ) < 0 and not fixed_points):  # type: ignore[call-overload]
-        raise OptionError(f"nAGQ={nAGQ!r} must be 0, 1 (Laplace), or a number of quadrature points such as 9.")
-    if hessian not in HESSIANS:
-        hint = did_you_mean(str(hessian), HESSIANS)
-        raise OptionError(
-            f"hessian={hessian!r} is not known.{hint} Use 'observed' (as glmmTMB) or 'expected' (as lme4)."
-        )
-
-
-def _inside_theta(problem: GlmmProblem, start: Any) -> FloatArray:
-    user = problem.structures.user
-    return user.to_engine(user.check(start), problem.S)
+    family, data, finder = criterion.family, criterion.data, criterion.finder
+    with limited_threads(design):
+        return make_glmm_fit(design, family, data, criterion.nAGQ, criterion.hessian, finder, optimum)
 
 
 def make_glmm_fit(

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from lme4py.design.design import Design
 from lme4py.engine.certificate import certify
+from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.identification.identify import identify
 from lme4py.engine.linear.criterion import Criterion, Point, Problem, make_problem
 from lme4py.engine.linear.solve import solve
@@ -28,6 +29,9 @@ from lme4py.errors import (
     warn,
 )
 from lme4py.families.rows import RowNoise
+from lme4py.fits.generalised.criterion import GlmmCriterion
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.steps import fit_at, warn_of
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.steps import read_control, term_names, warn_unidentified
 from lme4py.linalg.types import FloatArray
@@ -151,6 +155,23 @@ class LmmCriterion:
         structures = self.inside.problem.structures.user
         return structures.canonical(structures.to_user(inside, self._column_changes()))
 
+    def optimise(self, start: Any, control: Control) -> Optimum:
+        """The minimum.
+
+        Parameters
+        ----------
+        start : array_like, shape (m,), or None
+            theta on the user's scale.
+        control : Control
+
+        Returns
+        -------
+        Optimum
+        """
+        inside = None if start is None else self.to_inside(start)
+        with limited_threads(self.design):
+            return solve(self.inside, inside, control)
+
 
 def refuse_saturated(design: Design) -> None:
     """Refuse a gaussian model whose fixed effects leave nothing for a residual variance.
@@ -211,14 +232,22 @@ def lmm_criterion(design: Design, reml: bool = True) -> LmmCriterion:
         return LmmCriterion(design, reml)
 
 
+@overload
 def optimize_criterion(
     criterion: LmmCriterion, start: Any = None, control: Control | Mapping[str, Any] | None = None
-) -> Optimum:
+) -> Optimum: ...
+@overload
+def optimize_criterion(
+    criterion: GlmmCriterion, start: Any = None, control: Control | Mapping[str, Any] | None = None
+) -> GlmmOptimum: ...
+def optimize_criterion(
+    criterion: LmmCriterion | GlmmCriterion, start: Any = None, control: Control | Mapping[str, Any] | None = None
+) -> Optimum | GlmmOptimum:
     """Third modular step: the minimum of the criterion.
 
     Parameters
     ----------
-    criterion : LmmCriterion
+    criterion : LmmCriterion or GlmmCriterion
     start : array_like, shape (m,), optional
         theta on the user's scale.
     control : Control or dict, optional
@@ -226,8 +255,8 @@ def optimize_criterion(
 
     Returns
     -------
-    Optimum
-        Its theta are in the engine's columns; `LmmCriterion.to_user` brings them back.
+    Optimum or GlmmOptimum
+        Its parameters are in the engine's columns; `LmmCriterion.to_user` brings theta back.
 
     Examples
     --------
@@ -237,24 +266,28 @@ def optimize_criterion(
     >>> round(optimum.value, 4), criterion.to_user(optimum.theta).round(4)
     (319.6543, array([0.8483]))
     """
-    settings = read_control(control)
-    inside = None if start is None else criterion.to_inside(start)
-    with limited_threads(criterion.design):
-        return solve(criterion.inside, inside, settings)
+    return criterion.optimise(start, read_control(control))
 
 
-def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> LinearFit:
+@overload
+def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> LinearFit: ...
+@overload
+def make_fit(design: Design, criterion: GlmmCriterion, optimum: GlmmOptimum) -> GeneralisedFit: ...
+def make_fit(
+    design: Design, criterion: LmmCriterion | GlmmCriterion, optimum: Optimum | GlmmOptimum
+) -> LinearFit | GeneralisedFit:
     """Fourth modular step: estimates, modes and the certificate on the user's scale.
 
     Parameters
     ----------
     design : Design
-    criterion : LmmCriterion
-    optimum : Optimum
+    criterion : LmmCriterion or GlmmCriterion
+    optimum : Optimum or GlmmOptimum
+        Of this criterion.
 
     Returns
     -------
-    LinearFit
+    LinearFit or GeneralisedFit
 
     Warns
     -----
@@ -272,6 +305,16 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Linea
     >>> round(fit.sigma, 3), fit.certificate.converged
     (49.51, True)
     """
+    if isinstance(criterion, LmmCriterion) and isinstance(optimum, Optimum):
+        return _linear_fit(design, criterion, optimum)
+    if isinstance(criterion, LmmCriterion) or isinstance(optimum, Optimum):
+        raise OptionError("the optimum is not one of this criterion; give what optimize_criterion(criterion) returned.")
+    fit = fit_at(design, criterion, optimum)
+    warn_of(fit, True, stacklevel=3)
+    return fit
+
+
+def _linear_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> LinearFit:
     inside = criterion.inside
     problem = inside.problem
     with limited_threads(design):
@@ -284,7 +327,7 @@ def make_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Linea
         certificate = certify(inside, optimum, term_names(design), criterion.identification)
         modes_inside, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
     if not certificate.converged:
-        warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=3)
+        warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=4)
     elif certificate.second is not None:
         warn(certificate.verdict, OptimaWarning)
     scaling = problem.scaling
