@@ -218,8 +218,8 @@ def glmm_criterion(
     >>> round(criterion([0.64, -1.4, -1.0, -1.1, -1.6]), 4)
     184.0664
     >>> fit = make_fit(design, criterion, optimize_criterion(criterion))
-    >>> fit.theta.round(4), round(fit.criterion, 4)
-    (array([0.6423]), 184.0527)
+    >>> fit.theta.round(4), round(fit.criterion, 3)
+    (array([0.6423]), 184.053)
     """
     check_options(nAGQ, hessian, fixed_points=family.has_thresholds)
     if data is None:
