@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lme4py.covariance.user_theta import theta_jacobian
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.identification import identify_glmm
 from lme4py.engine.generalised.limit import range_hint
@@ -84,7 +83,7 @@ class GlmmCriterion:
         _, inside, phi = self._evaluate(parameters)
         problem, m, p = self.problem, self.problem.n_theta, self.problem.n_fixed
         jacobian = np.eye(phi.size)
-        jacobian[:m, :m] = theta_jacobian(problem.templates, problem.S, phi[:m])
+        jacobian[:m, :m] = problem.structures.user.to_user_jacobian(phi[:m], problem.S)
         if self.nAGQ == 0:
             keep = np.r_[:m, m + p : phi.size]
             jacobian = jacobian[np.ix_(keep, keep)]
@@ -144,10 +143,8 @@ class GlmmCriterion:
         ----------
         theta : array_like, shape (m,)
         """
-        templates = self.problem.templates
-        T = templates.user.factors(templates.check(theta))
-        inside: Any = [np.linalg.solve(S, t) for S, t in zip(self.problem.S, T, strict=True)]
-        return templates.theta_of_factors(inside)
+        user = self.problem.structures.user
+        return user.to_engine(user.check(theta), self.problem.S)
 
     def optimise(self, start: Any, control: Control, thorough: bool = True) -> GlmmOptimum:
         """The minimum.
