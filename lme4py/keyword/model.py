@@ -22,11 +22,11 @@ from lme4py.keyword.nesting import crossed_hint, nesting_notes
 from lme4py.keyword.options import conventions
 from lme4py.keyword.response import response_part
 
-__all__ = ["KeywordModel"]
+__all__ = ["Model"]
 
 
 @dataclass(frozen=True)
-class KeywordModel:
+class Model:
     """What all functions of the keyword front door take, as the user gave it.
 
     Attributes

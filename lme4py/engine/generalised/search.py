@@ -266,7 +266,8 @@ def _judged(rival: Rival, value: float, minima: list[float]) -> Rival:
 
 
 def _near_zero(problem: GlmmProblem, phi: FloatArray) -> bool:
-    return problem.structures.depth(phi[: problem.n_theta]) < _NEAR_ZERO
+    factors = problem.templates.factors(phi[: problem.n_theta])
+    return any(float(np.linalg.svd(T, compute_uv=False)[-1]) < _NEAR_ZERO for T in factors)
 
 
 def _predicted(found: Laplace, system: FixedSystem) -> float:

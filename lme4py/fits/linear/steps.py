@@ -104,11 +104,13 @@ class LmmCriterion:
         -------
         ndarray, shape (m,)
         """
-        structures, scaling = self.inside.problem.structures.user, self.inside.problem.scaling
+        templates, scaling = self.inside.problem.templates.user, self.inside.problem.scaling
         G = self.inside.sigma_gradient(self._evaluate(theta))
         inverse = [np.linalg.inv(S) for S in scaling.S]
         user = [scaling.weight_scale * s.T @ g @ s for s, g in zip(inverse, G, strict=True)]
-        return structures.covariance_pullback(structures.check(theta), user)
+        T = templates.factors(templates.check(theta))
+        parts = zip(templates.templates, user, T, strict=True)
+        return np.concatenate([t.gradient(2.0 * g @ factor) for t, g, factor in parts])
 
     def _evaluate(self, theta: Any) -> Point:
         try:
@@ -128,17 +130,14 @@ class LmmCriterion:
         -------
         ndarray, shape (m,)
         """
-        structures = self.inside.problem.structures
-        values = structures.user.to_engine(structures.check(theta), self._column_changes())
+        templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
+        T = templates.user.factors(templates.check(theta))
+        root = np.sqrt(scaling.weight_scale)
+        factors = [root * np.linalg.solve(S, t) for S, t in zip(scaling.S, T, strict=True)]
         # Squares of larger numbers are infinite.
-        if not all(np.abs(M).max() <= 1e150 for M in structures.factors(values)):
+        if max((float(np.abs(M).max()) for M in factors), default=0.0) > 1e150:
             raise OptionError(_too_large(theta, "their squares are beyond floating point"))
-        return values
-
-    def _column_changes(self) -> list[FloatArray]:
-        """S of each term, for covariances relative to the residual variance of a row with weight 1."""
-        scaling = self.inside.problem.scaling
-        return [S / np.sqrt(scaling.weight_scale) for S in scaling.S]
+        return templates.theta_of_factors(factors)
 
     def to_user(self, inside: FloatArray) -> FloatArray:
         """theta on the user's scale from the engine's.
@@ -152,8 +151,11 @@ class LmmCriterion:
         -------
         ndarray, shape (m,)
         """
-        structures = self.inside.problem.structures.user
-        return structures.canonical(structures.to_user(inside, self._column_changes()))
+        templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
+        root = np.sqrt(scaling.weight_scale)
+        return templates.user.theta_of_factors(
+            [scaling.factor(i, T) / root for i, T in enumerate(templates.factors(inside))]
+        )
 
     def optimise(self, start: Any, control: Control) -> Optimum:
         """The minimum.
@@ -367,7 +369,7 @@ def _inverse_cross(R: FloatArray) -> FloatArray:
 
 def _user_modes(problem: Problem, inside: list[FloatArray]) -> tuple[FloatArray, ...]:
     """Conditional modes of each term, (J, k), from those of each factor in the engine's columns."""
-    out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
+    out: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
     for factor, b in zip(problem.factors, inside, strict=True):
         values = b.reshape(factor.n_columns, factor.n_levels)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
