@@ -144,7 +144,7 @@ def wide_starts(problem: Any, count: int, seed: int = 1) -> Iterator[float]:
     rng = np.random.default_rng(seed)
     with np.errstate(all="ignore"):
         first = find_start(problem)
-    diagonal = problem.templates.diagonal()
+    diagonal = problem.structures.even
     for k in range(count):
         sizes = np.exp(rng.uniform(np.log(0.05), np.log(20.0), diagonal.size))
         theta = np.where(diagonal, sizes if k % 2 else sizes[0], 0.5 * rng.normal(size=diagonal.size) * (k % 3 == 1))

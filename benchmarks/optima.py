@@ -69,7 +69,7 @@ def excess(formula: str, data: pd.DataFrame, reml: bool) -> float | None:
         found = lme4py.optimize_criterion(whole)
     except Lme4Error:
         return None
-    criterion, templates = whole.inside, whole.inside.problem.templates
+    criterion, structures = whole.inside, whole.inside.problem.structures
     if found.source[0].r2 < 1e-10 * criterion.problem.cross.n_obs:
         return None  # the random effects fit exactly: refused by the last step
 
@@ -82,7 +82,7 @@ def excess(formula: str, data: pd.DataFrame, reml: bool) -> float | None:
         return Local(theta, point.value, slopes.gradient, slopes.hessian)
 
     with limited_threads(whole.design):
-        starts = [size * templates.initial() for size in SIZES]
+        starts = [size * structures.initial() for size in SIZES]
         best = min(minimise(local, start, Control(max_evaluations=500)).value for start in starts)
     return found.value - best
 

@@ -18,7 +18,7 @@ _HOME = {
     "BootstrapResult": "lme4py.inference.bootstrap.bootstrap",
     "Certificate": "lme4py.engine.certificate",
     "Control": "lme4py.engine.optimise",
-    "Comparison": "lme4py.report.summaries.compare",
+    "Comparison": "lme4py.report.comparison.compare",
     "ConvergenceWarning": "lme4py.errors",
     "DataError": "lme4py.errors",
     "Design": "lme4py.design.design",
@@ -47,7 +47,7 @@ _HOME = {
     "anova": "lme4py.inference.tests.anova",
     "at_levels": "lme4py.margins.population.scenarios",
     "clmm": "lme4py.api",
-    "compare": "lme4py.report.summaries.compare",
+    "compare": "lme4py.report.comparison.compare",
     "describe_dataset": "lme4py.data.datasets",
     "did": "lme4py.margins.population.scenarios",
     "glmer": "lme4py.api",
@@ -193,7 +193,7 @@ if TYPE_CHECKING:
     from lme4py.margins.population.scenarios import all_pairwise, at_levels, did, grid, pairwise, reference
     from lme4py.margins.results.result import MarginsResult, adjust
     from lme4py.margins.session.margins import Margins
-    from lme4py.report.summaries.compare import Comparison, compare
+    from lme4py.report.comparison.compare import Comparison, compare
     from lme4py.results import MEGLMResult, MixedResult
 else:
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from lme4py.covariance import CovarianceStructure, CovarianceStructures
 from lme4py.design.absent import RowsReport
 from lme4py.design.conventions import Conventions
 from lme4py.frozen import Frozen, computed_once
@@ -40,8 +41,8 @@ class TermPlan:
         Names of the k columns.
     levels : tuple
         The J levels that occur, in order: the user's own objects for a plain factor, ``"lo:308"`` for an interaction.
-    structure : str
-        "unstructured" (k(k+1)/2 theta), "diagonal" (k theta), "identity" (1 theta) or "exchangeable" (2 theta).
+    structure : CovarianceStructure
+        Of the k effects, in these columns.
     label : str
         ``"(Days | Subject)"``.
     """
@@ -49,7 +50,7 @@ class TermPlan:
     group: str
     columns: tuple[str, ...]
     levels: tuple[Any, ...]
-    structure: str
+    structure: CovarianceStructure
     label: str
 
     @property
@@ -62,9 +63,7 @@ class TermPlan:
 
     @property
     def n_theta(self) -> int:
-        k = len(self.columns)
-        sizes = {"unstructured": k * (k + 1) // 2, "diagonal": k, "identity": 1, "exchangeable": min(k, 2)}
-        return sizes[self.structure]
+        return self.structure.n_theta
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,12 @@ class RandomTerm(TermPlan):
 
     codes: IntArray
     values: FloatArray
+
+    def subset(self, columns: Sequence[int]) -> RandomTerm:
+        """The term with some of its columns."""
+        kept = np.asarray(columns, dtype=np.intp)
+        names = tuple(self.columns[j] for j in kept)
+        return replace(self, columns=names, values=self.values[:, kept], structure=self.structure.subset(kept))
 
     @property
     def plan(self) -> TermPlan:
@@ -344,6 +349,11 @@ class Design(Frozen):
     def n_obs(self) -> int:
         """Number of rows used."""
         return int(self.y.shape[0])
+
+    @computed_once
+    def structures(self) -> CovarianceStructures:
+        """The covariance structures of all terms."""
+        return CovarianceStructures(tuple(term.structure for term in self.terms))
 
     @property
     def n_theta(self) -> int:

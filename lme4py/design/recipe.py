@@ -14,6 +14,7 @@ from lme4py.data.frame import Frame, as_factor_column, missing_rows
 from lme4py.design.coding import Variable, model_matrix
 from lme4py.design.fixed import name_of
 from lme4py.design.given import Given, column_getter, finite_offset, numbers_of
+from lme4py.design.places import Places
 from lme4py.design.random import Grouping, as_factor, group_codes
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.formula.deparse import names_in
@@ -56,6 +57,8 @@ class BarRecipe:
     group : tuple of Node
     grouping : Grouping
     n_columns : int
+    places : Places or None
+        Of a term whose columns are times or places.
     """
 
     label: str
@@ -64,6 +67,18 @@ class BarRecipe:
     group: tuple[Node, ...]
     grouping: Grouping
     n_columns: int
+    places: Places | None = None
+
+    @property
+    def nodes(self) -> list[Node]:
+        """What stands left of the bar."""
+        return list(self.variables if self.places is None else self.places.nodes)
+
+    def matrix(self, values: Mapping[Node, Value], n: int) -> FloatArray:
+        """The columns of n rows, (n, k), from the values of `nodes`."""
+        if self.places is not None:
+            return self.places.columns(values)
+        return _replay(self.terms, self.variables, values, n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,12 +274,12 @@ def new_random(recipe: Recipe, frame: Frame, term_index: int) -> tuple[FloatArra
 def new_random_values(recipe: Recipe, frame: Frame, term_index: int) -> FloatArray:
     """The columns of one random-effects term on new data, shape (n, k); the grouping factor is not needed."""
     bar = recipe.bars[term_index]
-    nodes = list(bar.variables)
+    nodes = bar.nodes
     columns = _columns(recipe, frame, nodes)
     evaluated, present = _evaluate(recipe, nodes, columns, frame.n_rows)
     values = np.full((frame.n_rows, bar.n_columns), np.nan)
     if present.any():
-        values[present] = _replay(bar.terms, bar.variables, evaluated, int(present.sum()))
+        values[present] = bar.matrix(evaluated, int(present.sum()))
         _check_finite(values[present], present)
     return values
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.covariance import find_structure
 from lme4py.data.column import Column
 from lme4py.data.sources.base import RowBlock, RowSource
-from lme4py.design.build import assemble, check_parts, evaluate_all, model_nodes, read_formula
+from lme4py.design.build import assemble, check_parts, check_structure, evaluate_all, model_nodes, read_formula
 from lme4py.design.coding import model_matrix
 from lme4py.design.design import Design
 from lme4py.design.fixed import name_of
@@ -121,6 +122,13 @@ def plan_stream(
     names = source.schema().names
     parsed = read_formula(formula, names)
     response = check_parts(parsed, True)
+    for bar in parsed.bars:
+        check_structure(bar, parsed.text)
+        if find_structure(bar.structure).takes_positions != "nothing":
+            raise OptionError(
+                f"the columns of {bar.label} are the times or places of all rows, which are streamed here; fit the "
+                "model in memory with control={'rows': 'memory'}."
+            )
     arguments = {"weights": weights, "offset": offset}
     given = {what: _given(one, what, names) for what, one in arguments.items() if one is not None}
     asked = _survey_plan(parsed, given, names)
@@ -412,7 +420,7 @@ class _Coder:
     def _prepare(self) -> None:
         import pandas as pd
 
-        numbers = np.array([float(level) for level in self.levels])
+        numbers = np.array(self.levels, dtype=np.float64)
         low, high = float(numbers.min()), float(numbers.max())
         if high - low <= max(4 * numbers.size, 1000) and np.array_equal(numbers, np.floor(numbers)):
             table = np.full(int(high - low) + 1, -1, dtype=np.int32)

@@ -70,15 +70,15 @@ class Tally:
         Rows, complete rows, and blocks that had rows.
     sums : dict of str to float
         Of the numeric columns on complete rows.
-    sizes : dict of str to float
-        The same of absolute values.
+    squares : dict of str to float
+        The same of squares.
     """
 
     n_rows: int = 0
     n_obs: int = 0
     n_blocks: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    sizes: dict[str, float] = field(default_factory=dict)
+    squares: dict[str, float] = field(default_factory=dict)
 
     def add(self, n_rows: int, columns: Iterable[Column], n_obs: int) -> None:
         """Count a block whose complete rows have these columns."""
@@ -87,7 +87,7 @@ class Tally:
         self.n_blocks += n_rows > 0
         for column in columns:
             if not column.is_factor:
-                self._sum(column.name, float(column.values.sum()), float(np.abs(column.values).sum()))
+                self._sum(column.name, float(column.values.sum()), float(column.values @ column.values))
 
     def merge(self, other: Tally) -> None:
         """Count the blocks of another tally too."""
@@ -95,18 +95,19 @@ class Tally:
         self.n_obs += other.n_obs
         self.n_blocks += other.n_blocks
         for name, total in other.sums.items():
-            self._sum(name, total, other.sizes[name])
+            self._sum(name, total, other.squares[name])
 
-    def _sum(self, name: str, total: float, size: float) -> None:
+    def _sum(self, name: str, total: float, squares: float) -> None:
         self.sums[name] = self.sums.get(name, 0.0) + total
-        self.sizes[name] = self.sizes.get(name, 0.0) + size
+        self.squares[name] = self.squares.get(name, 0.0) + squares
 
     def refuse_other(self, now: Tally) -> None:
         """Raise where another pass found other rows."""
         same = (self.n_rows, self.n_obs) == (now.n_rows, now.n_obs)
         # Blocks can come in another order, which changes the rounding of a sum.
         same = same and all(
-            abs(now.sums.get(name, np.nan) - total) <= 1e-9 * self.sizes[name] for name, total in self.sums.items()
+            abs(now.sums.get(name, np.nan) - total) <= 1e-9 * np.sqrt(self.n_obs * self.squares[name])
+            for name, total in self.sums.items()
         )
         if not same:
             raise DataError(
@@ -190,7 +191,7 @@ class Survey:
                     f"{text} has more than {_MOST} distinct values, which are all kept while rows are streamed; make "
                     "this column in the source, or fit in memory with control={'rows': 'memory'}."
                 )
-        rows = np.unique(np.concatenate(new))
+        rows = _union(new)
         if rows.size:
             self.rows.append({name: column.take(rows) for name, column in columns.items()})
 
@@ -224,6 +225,17 @@ class Survey:
     def used_of_learnt(self) -> Frame:
         """The same on the complete rows."""
         return self.all_of_learnt().take(np.concatenate(self.used))
+
+
+def _union(parts: Sequence[IntArray]) -> IntArray:
+    """Ascending positions without repetition."""
+    filled = [part for part in parts if part.size]
+    if len(filled) < 2:
+        return np.sort(filled[0]) if filled else parts[0]
+    chosen = np.zeros(max(int(part.max()) for part in filled) + 1, dtype=bool)
+    for part in filled:
+        chosen[part] = True
+    return np.flatnonzero(chosen)
 
 
 def _value(node: Node, columns: dict[str, Column], get: Callable[[str], Column], formula: str) -> Column:
@@ -299,7 +311,7 @@ class _Numbers:
     def __init__(self) -> None:
         self.count = 0
         self.low, self.high = 0, -1
-        self.table: IntArray | None = np.zeros(0, dtype=np.intp)
+        self.table: NDArray[Any] | None = np.zeros(0, dtype=np.int32)
         self.index: Any = None
 
     def look_up(self, column: Column) -> tuple[IntArray, IntArray]:
@@ -330,7 +342,7 @@ class _Numbers:
         if self.table.size and low == self.low and high - low < self.table.size:
             self.high = high
             return
-        table = np.full(max(high - low + 1, min(2 * self.table.size, _TABLE)), -1, dtype=np.intp)
+        table = np.full(max(high - low + 1, min(2 * self.table.size, _TABLE)), -1, dtype=np.int32)
         if self.table.size:
             place = self.low - low
             used = self.high - self.low + 1
@@ -339,10 +351,11 @@ class _Numbers:
 
     def _in_table(self, values: NDArray[Any]) -> tuple[IntArray, IntArray]:
         assert self.table is not None
-        places = (values - self.low).astype(np.intp)
-        unknown = np.flatnonzero(self.table[places] < 0)
+        places = (values - self.low).astype(np.int32)
+        found = self.table[places]
+        unknown = np.flatnonzero(found < 0)
         if not unknown.size:
-            return self.table[places], unknown
+            return found, unknown
         # The last assignment counts, so rows go backwards.
         self.table[places[unknown[::-1]]] = unknown[::-1]
         new: IntArray = unknown[self.table[places[unknown]] == unknown]

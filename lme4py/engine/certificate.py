@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lme4py.engine.linear.hessian import exact_hessian
-from lme4py.linalg.small import singular_values
 from lme4py.linalg.types import FloatArray
 from lme4py.text import Sentence
 
 if TYPE_CHECKING:
+    from lme4py.covariance import CovarianceStructures
     from lme4py.engine.identification.record import Identification
     from lme4py.engine.linear.criterion import Criterion
     from lme4py.engine.optimise import Optimum
@@ -180,9 +181,10 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
     along = vectors.T @ (units * gradient)
     # A direction that the model does not identify has no curvature; its gradient is rounding.
     bound = 0.5 * float(np.sum(along**2 / np.maximum(np.abs(values), 1e-9 * largest)))
-    boundary = _boundary_derivative(criterion, theta, G)
-    singular = describe_singular(criterion.problem.templates.factors(theta), criterion.problem.scaling.S, names)
-    shown = with_estimate(singular, identification, optimum.source[0].T, criterion.problem.scaling.S)
+    problem = criterion.problem
+    boundary = _boundary_derivative(problem.structures, theta, G)
+    singular = describe_singular(problem.structures, problem.scaling.S, theta, names)
+    shown = with_estimate(singular, identification, optimum.source[0].T, problem.scaling.S)
     descends = float(values[0]) < -1e-5 * largest or (boundary is not None and boundary < -1e-5 * largest)
     converged = bound < CONVERGED and not descends
     what = "the REML criterion" if criterion.reml else "the deviance"
@@ -228,30 +230,15 @@ def difference_hessian(criterion: Criterion, theta: FloatArray, gradient: FloatA
     return symmetric
 
 
-def _null_space(T: FloatArray) -> FloatArray:
-    """Directions in which a term with factor T has no variance, shape (k, d)."""
-    if T.shape == (1, 1):
-        return np.ones((1, int(abs(T[0, 0]) < SINGULAR * 1e-3)))
-    vectors, sizes, _ = np.linalg.svd(T)
-    return vectors[:, sizes < SINGULAR * 1e-3]
-
-
-def _boundary_derivative(criterion: Criterion, theta: FloatArray, G: Sequence[FloatArray]) -> float | None:
+def _boundary_derivative(structures: CovarianceStructures, theta: FloatArray, G: Sequence[FloatArray]) -> float | None:
     """Smallest one-sided derivative of the criterion in a variance that is zero."""
-    templates = criterion.problem.templates
-    found = []
-    for template, T, g in zip(templates.templates, templates.factors(theta), G, strict=True):
-        if template.structure == "unstructured":
-            N = _null_space(T)
-            if N.shape[1]:
-                found.append(float(np.linalg.eigvalsh(N.T @ g @ N)[0]))
-        else:
-            found.extend(template.gradient(g)[template.theta(T) < SINGULAR * 1e-3].tolist())
-    return min(found) if found else None
+    own = zip(structures.each, structures.split(theta), G, strict=True)
+    found = (structure.boundary_derivative(theta, g) for structure, theta, g in own)
+    return min((value for value in found if value is not None), default=None)
 
 
 def with_estimate(
-    singular: Mapping[int, str],
+    singular: Mapping[int, tuple[str, ...]],
     identification: Identification,
     T: Sequence[FloatArray],
     S: Sequence[FloatArray],
@@ -267,42 +254,19 @@ def with_estimate(
         Relative covariance factors, and columns inside are Z S.
     """
     if identification.complete:
-        return tuple(singular.values())
+        return tuple(chain.from_iterable(singular.values()))
     roots = [s @ t for s, t in zip(S, T, strict=True)]
     known = identification.masked([root @ root.T for root in roots])
-    return tuple(text for term, text in singular.items() if not np.isnan(known[term]).any())
+    return tuple(text for term, texts in singular.items() if not np.isnan(known[term]).any() for text in texts)
 
 
-def describe_singular(factors: Sequence[FloatArray], S: Sequence[FloatArray], names: TermNames) -> dict[int, str]:
-    """What is zero in each term whose covariance matrix has no full rank, in words, by its position.
-
-    Parameters
-    ----------
-    factors, S : sequence of ndarray, each (k, k)
-        T inside and the scale of the columns, by term.
-    names : sequence
-        Label and columns of each term.
-    """
-    out = {}
-    for term, (T, S_term, (label, columns)) in enumerate(zip(factors, S, names, strict=True)):
-        sizes = singular_values(T)
-        zero = int((sizes < SINGULAR).sum())
-        k = T.shape[0]
-        if not zero:
-            continue
-        sd = np.sqrt(((S_term @ T) ** 2).sum(axis=1)) / np.sqrt((S_term**2).sum(axis=1))
-        gone = [name for name, value in zip(columns, sd, strict=True) if value < SINGULAR]
-        if zero == k:
-            out[term] = f"the variance of {label} is zero" if k == 1 else f"all variances of {label} are zero"
-        elif len(gone) == zero:
-            out[term] = f"the variance of {', '.join(gone)} in {label} is zero"
-        elif k == 2:
-            user = S_term @ T
-            sign = "-1" if float(user[0] @ user[1]) < 0 else "+1"
-            out[term] = f"the correlation of {columns[0]} and {columns[1]} in {label} is {sign}"
-        else:
-            out[term] = f"the covariance matrix of {label} has rank {k - zero}, not {k}"
-    return out
+def describe_singular(
+    structures: CovarianceStructures, S: Sequence[FloatArray], theta: FloatArray, names: TermNames
+) -> dict[int, tuple[str, ...]]:
+    """What is on the boundary in each term, in words, by its position."""
+    own = zip(structures.each, structures.split(theta), S, names, strict=True)
+    found = (structure.boundary(theta, *name, scale, SINGULAR) for structure, theta, scale, name in own)
+    return {term: texts for term, texts in enumerate(found) if texts}
 
 
 def verdict(

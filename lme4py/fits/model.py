@@ -11,7 +11,6 @@ from lme4py.fits.refuse import GENERALISED, refuse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from lme4py.covariance.templates import Templates
     from lme4py.design.design import Design
     from lme4py.engine.linear.criterion import Problem
     from lme4py.families.response import ResponseData
@@ -21,11 +20,13 @@ if TYPE_CHECKING:
     from lme4py.fits.draws import Draws
     from lme4py.fits.holding import Holding, Minimum
     from lme4py.fits.joint import JointVariance
+    from lme4py.fits.linear.derivatives import VarianceDerivatives
+    from lme4py.fits.linear.information import KenwardRogerParts
     from lme4py.fits.many import Many, UnitEstimate
     from lme4py.fits.method import Method
     from lme4py.fits.null import Null
     from lme4py.fits.objective import Objective
-    from lme4py.fits.parameters import KenwardRogerParts, Parameter, VarianceDerivatives, VarianceInformation
+    from lme4py.fits.parameters import Parameter, VarianceInformation
     from lme4py.fits.rows import Rows
     from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import BoolArray, FloatArray
@@ -372,11 +373,6 @@ class Model(ABC):
     n_simulations: int
     # Simulated ratios that are less below the observed one than this are as large.
     tie: float
-
-    @property
-    @abstractmethod
-    def templates(self) -> Templates:
-        """The covariance structures of all terms in the engine's columns."""
 
     @abstractmethod
     def without_random(self, result: Any = None) -> Null:

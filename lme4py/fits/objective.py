@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.covariance.templates import Templates
+from lme4py.covariance import CovarianceStructures
 from lme4py.engine.optimise import Local
 from lme4py.linalg.types import FloatArray
 
@@ -30,7 +30,7 @@ class Objective:
     local : callable
         For the package's own optimiser.
     start : ndarray
-    templates : Templates
+    structures : CovarianceStructures
         The first elements of x are theta.
     reach : tuple of float
         By what starts far out multiply standard deviations, least and most.
@@ -40,7 +40,7 @@ class Objective:
     estimates: Callable[[FloatArray], tuple[FloatArray, FloatArray]]
     local: Callable[[FloatArray], Local | None]
     start: FloatArray
-    templates: Templates
+    structures: CovarianceStructures
     reach: tuple[float, float]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.covariance import CovarianceStructure
+from lme4py.covariance.naming import is_shape, natural_values, shape_words
 from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design, RandomTerm
 from lme4py.errors import DataError, OptionError, did_you_mean
@@ -19,10 +21,7 @@ from lme4py.linalg.types import FloatArray
 __all__ = [
     "DISPERSION",
     "RESIDUAL",
-    "KenwardRogerParts",
     "Parameter",
-    "Root",
-    "VarianceDerivatives",
     "VarianceInformation",
     "check_names",
     "fit_parameters",
@@ -32,6 +31,7 @@ __all__ = [
     "is_inverted",
     "parameter_values",
     "parameters",
+    "profile_range",
     "select_parameters",
     "term_labels",
 ]
@@ -50,7 +50,8 @@ class Parameter:
         ``"Days"``, ``"sd(Intercept | Subject)"``, ``"cor(Intercept, Days | Subject)"``, ``"sigma"``; of the keyword
         door `stata`; ``"dispersion"`` and ``"1|2"`` (a threshold) for generalised models.
     kind : str
-        "fixed", "sd", "corr", "sigma", "dispersion" or "threshold".
+        "fixed", "sd", "corr", "sigma", "dispersion", "threshold", or another kind of `NaturalParameter` such as
+        "range".
     term : int
         Position of the random-effects term in the design; -1 for fixed effects and the residual.
     first, second : int
@@ -64,6 +65,10 @@ class Parameter:
         The name in the formula door.
     inverted : bool
         One over the parameter of the family is reported.
+    natural : int
+        Place among the natural parameters of the term's covariance structure; -1 for what belongs to none.
+    shape : CovarianceStructure or None
+        The structure, where the parameter is no standard deviation and no correlation of two columns.
     reciprocal : bool
         One over the parameter of the family is what a profile follows: its range ends at infinity.
     """
@@ -78,6 +83,21 @@ class Parameter:
     plain: str = ""
     inverted: bool = False
     reciprocal: bool = False
+    natural: int = -1
+    shape: CovarianceStructure | None = None
+
+    @property
+    def is_random(self) -> bool:
+        """Belongs to the random effects, or is the residual standard deviation."""
+        return self.term >= 0 or self.kind == "sigma"
+
+    def of_covariance(self, covariance: FloatArray) -> float:
+        """The value of a parameter of a covariance structure where the covariance matrix of the term is this one."""
+        if self.shape is None:
+            raise TypeError(f"{self.name} is an element of the covariance matrix")
+        values, vectors = np.linalg.eigh(covariance)
+        theta = self.shape.theta_of_factor(vectors * np.sqrt(np.maximum(values, 0.0)))
+        return float(natural_values(self.shape, theta, covariance)[self.natural])
 
     @property
     def flipped(self) -> bool:
@@ -179,8 +199,11 @@ def fit_values(fit: Fit, wanted: Sequence[Parameter]) -> FloatArray:
     """
     covariances = fit.covariance_estimates
     beta, thresholds = fit.beta_estimates, fit.threshold_estimates
+    thetas = fit.design.structures.split(fit.theta)
     values = [
-        float(thresholds[p.first])
+        float(natural_values(p.shape, thetas[p.term], covariances[p.term])[p.natural])
+        if p.shape is not None
+        else float(thresholds[p.first])
         if p.kind == "threshold" and thresholds is not None
         else p.reported(fit.dispersion)
         if p.kind == "dispersion"
@@ -198,11 +221,27 @@ def is_determined(fit: Fit, parameter: Parameter) -> bool:
     fit : Fit
     parameter : Parameter
     """
-    if parameter.kind not in ("sd", "corr"):
+    if parameter.term < 0:
         return True
     mask = fit.identification.determined(parameter.term)
+    if parameter.shape is not None:
+        return mask is None or bool(mask.all())
     used = np.ix_((parameter.first, parameter.second), (parameter.first, parameter.second))
     return mask is None or bool(mask[used].all())
+
+
+def profile_range(design: Design, parameter: Parameter) -> tuple[float, float]:
+    """Ends of what a profile of a parameter of a covariance matrix moves in, which for a correlation is an angle.
+
+    Parameters
+    ----------
+    design : Design
+    parameter : Parameter
+    """
+    natural = design.terms[parameter.term].structure.natural_parameters[parameter.natural]
+    if parameter.kind == "corr":
+        return float(np.arcsin(natural.lower)), float(np.arcsin(natural.upper))
+    return natural.lower, natural.upper
 
 
 def _of_term(design: Design, t: int, suffix: str, group: str, label: str) -> list[Parameter]:
@@ -211,15 +250,35 @@ def _of_term(design: Design, t: int, suffix: str, group: str, label: str) -> lis
     names = [_stata_name(name) for name in term.columns]
     plain = [_plain_name(name) for name in term.columns]
     long = [_lme4_name(name) for name in term.columns]
+    if not term.structure.linear:
+        return _of_structure(term, t, suffix, group, label)
+    place = term.structure.natural_place
     out = []
     for i in range(term.n_columns):
         stata, own = f"sd({names[i]}{suffix})", f"sd({plain[i]} | {group})"
-        out.append(Parameter(stata, "sd", t, i, i, f"sd_{long[i]}|{label}", stata, own))
+        natural = place("sd", (i,))
+        out.append(Parameter(stata, "sd", t, i, i, f"sd_{long[i]}|{label}", stata, own, natural=natural))
     if has_correlations(term):
         for j in range(term.n_columns):
             for i in range(j + 1, term.n_columns):
                 stata, own = f"corr({names[j]},{names[i]}{suffix})", f"cor({plain[j]}, {plain[i]} | {group})"
-                out.append(Parameter(stata, "corr", t, j, i, f"cor_{long[i]}.{long[j]}|{label}", stata, own))
+                alias, natural = f"cor_{long[i]}.{long[j]}|{label}", place("cor", (j, i))
+                out.append(Parameter(stata, "corr", t, j, i, alias, stata, own, natural=natural))
+    return out
+
+
+def _of_structure(term: RandomTerm, t: int, suffix: str, group: str, label: str) -> list[Parameter]:
+    """The parameters of a covariance structure that is no linear space, each once."""
+    structure, out = term.structure, []
+    for i, natural in enumerate(structure.natural_parameters):
+        word, own = shape_words(structure, natural, [_stata_name(name) for name in term.columns], ",")
+        kind = {"cor": "corr"}.get(natural.kind, natural.kind)
+        stata = f"{'corr' if word == 'cor' else word}({own}{suffix})"
+        plain = f"{word}({shape_words(structure, natural, [_plain_name(n) for n in term.columns])[1]} | {group})"
+        alias = f"{word}_{shape_words(structure, natural, [_lme4_name(n) for n in term.columns], '.')[1]}|{label}"
+        first, second = (natural.columns * 2)[:2] or (0, 0)
+        shape = structure if is_shape(structure, natural) else None
+        out.append(Parameter(stata, kind, t, first, second, alias, stata, plain, natural=i, shape=shape))
     return out
 
 
@@ -256,6 +315,8 @@ def _value(parameter: Parameter, beta: FloatArray, covariances: Sequence[FloatAr
     if parameter.kind == "sigma":
         return sigma
     cov = covariances[parameter.term]
+    if parameter.shape is not None:
+        return parameter.of_covariance(cov)
     i, j = parameter.first, parameter.second
     if parameter.kind == "sd":
         return float(np.sqrt(cov[i, i]))
@@ -277,8 +338,7 @@ def select_parameters(known: Sequence[Parameter], parm: str | Sequence[str] | No
     if parm is None or (isinstance(parm, str) and parm == "all"):
         return list(known)
     if isinstance(parm, str) and parm in ("fixed", "random"):
-        kinds = ("fixed",) if parm == "fixed" else ("sd", "corr", "sigma")
-        return [p for p in known if p.kind in kinds]
+        return [p for p in known if (p.kind == "fixed" if parm == "fixed" else p.is_random)]
     names: Sequence[Any] = [parm] if isinstance(parm, str) else list(parm)
     if not names:
         raise OptionError("`parm` is empty; name a parameter, or use 'fixed', 'random' or 'all'.")
@@ -311,7 +371,7 @@ def term_labels(terms: tuple[RandomTerm, ...]) -> list[str]:
 
 def has_correlations(term: RandomTerm) -> bool:
     """True where the covariances of the term are parameters, not zeros by definition."""
-    return term.structure in ("unstructured", "exchangeable") and term.n_columns > 1
+    return term.structure.has_correlations
 
 
 def is_inverted(fit: Fit) -> bool:
@@ -338,6 +398,10 @@ class VarianceInformation:
         Derivatives of the fixed effects.
     thresholds : ndarray, shape (s, K - 1)
         Derivatives of the thresholds of an ordinal model.
+    thetas : tuple of ndarray, each (s, m_t)
+        Derivatives of the user's theta of each term.
+    relative : bool
+        Covariances are relative to sigma^2.
     """
 
     covariance: FloatArray
@@ -345,88 +409,14 @@ class VarianceInformation:
     residual: FloatArray
     fixed: FloatArray
     thresholds: FloatArray
+    thetas: tuple[FloatArray, ...]
+    relative: bool = False
+
+    @property
+    def scale(self) -> FloatArray:
+        """Derivatives of the logarithm of sigma where covariances are relative to it, else zeros, (s,)."""
+        return 0.5 * self.residual if self.relative else np.zeros_like(self.residual)
 
     def std_error(self, gradient: FloatArray) -> float:
         """Standard error of a function with this gradient in phi."""
         return float(np.sqrt(max(float(gradient @ self.covariance @ gradient), 0.0)))
-
-
-@dataclass(frozen=True)
-class Root:
-    """A root of the relative covariance matrix of one term and the directions in which it can move.
-
-    Attributes
-    ----------
-    value : ndarray, shape (k, r)
-        R with Sigma = R R', in the engine's columns.
-    directions : tuple of ndarray, each (k, r)
-    steps : tuple of float
-        Length of the step of a difference in each direction.
-    """
-
-    value: FloatArray
-    directions: tuple[FloatArray, ...]
-    steps: tuple[float, ...]
-
-    def sigma_directions(self) -> list[FloatArray]:
-        """dSigma = D R' + R D' for each direction D, (k, k)."""
-        halves = [D @ self.value.T for D in self.directions]
-        return [half + half.T for half in halves]
-
-
-@dataclass(frozen=True)
-class VarianceDerivatives:
-    """First and second derivatives in the s variance parameters; the last parameter is log sigma^2.
-
-    Attributes
-    ----------
-    roots : tuple of Root
-        One per term.
-    jacobian : ndarray, shape (s, p, p)
-        Derivatives of the covariance of the fixed effects, in the user's columns.
-    hessian : ndarray, shape (s, s)
-        Of the criterion (-2 log-likelihood or REML criterion), not profiled over sigma.
-    covariance : ndarray, shape (s, s)
-        Asymptotic covariance of the parameters, twice the inverse of the Hessian; directions that the data do not
-        identify are left out.
-    covariances : tuple of ndarray, each (s, k, k)
-        Derivatives of the covariance matrix of every term, in the user's columns.
-    """
-
-    roots: tuple[Root, ...]
-    jacobian: FloatArray
-    hessian: FloatArray
-    covariance: FloatArray
-    covariances: tuple[FloatArray, ...]
-
-    def degrees_of_freedom(self, variance: FloatArray, gradient: FloatArray) -> FloatArray:
-        """Satterthwaite's 2 v^2 / (g'Ag) of estimates with variances v, (n,), and their gradients g, (n, s)."""
-        spread = np.einsum("rs,st,rt->r", gradient, self.covariance, gradient)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            df: FloatArray = 2.0 * variance**2 / spread
-        return df
-
-
-@dataclass(frozen=True)
-class KenwardRogerParts:
-    """Ingredients of Kenward-Roger; the variance parameters are relative to sigma^2.
-
-    Attributes
-    ----------
-    vcov : ndarray, shape (p, p)
-        Adjusted covariance, in the user's columns.
-    C : ndarray, shape (p, p)
-        The user's coefficients are C times those of the engine's columns.
-    phi : ndarray, shape (p, p)
-        (X'V^-1X)^-1 in the engine's columns.
-    changes : ndarray, shape (s, p, p)
-        Its derivatives Phi K_i Phi.
-    inverse_traces : ndarray, shape (s, s)
-        Half the asymptotic covariance of the parameters.
-    """
-
-    vcov: FloatArray
-    C: FloatArray
-    phi: FloatArray
-    changes: FloatArray
-    inverse_traces: FloatArray

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.chunks import chunk
-from lme4py.covariance.templates import Templates
+from lme4py.covariance import CovarianceStructures
 from lme4py.design.design import Design
 from lme4py.engine.certificate import describe_unidentified
 from lme4py.engine.identification.record import Identification
@@ -85,10 +85,6 @@ def linear_predictor(design: Design, beta: FloatArray, modes: tuple[FloatArray, 
     return fitted
 
 
-def off_boundary(templates: Templates, theta: FloatArray) -> FloatArray:
+def off_boundary(structures: CovarianceStructures, theta: FloatArray) -> FloatArray:
     """theta with small standard deviations raised, for a start."""
-    factors = []
-    for T in templates.factors(theta):
-        vectors, sizes, _ = np.linalg.svd(T)
-        factors.append(vectors * np.maximum(sizes, _LEAST_START))
-    return templates.theta_of_factors(factors)
+    return structures.as_start(theta, _LEAST_START)

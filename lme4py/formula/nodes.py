@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 Span = tuple[int, int]
+# What an option of a covariance structure can be.
+OptionValue = int | float | str | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +116,24 @@ class Bar:
     group : tuple of Node
         The variables whose interaction is the grouping factor (one for a plain factor), in the order of the label.
     structure : str
-        "unstructured", "diagonal" (``diag(x | g)``), "identity" (``id(x | g)``) or "exchangeable"
-        (``homcs(x | g)``: one variance, one covariance).
+        Name of the covariance structure of the effects, as it is written: "us" where none is.
     label : str
         As the user would write it: ``(Days | Subject)``; shown in messages.
+    options : tuple of (name, value)
+        What else stands in the call of the structure, with "" for the name of an argument without one.
     """
 
     terms: Terms
     group: tuple[Node, ...]
     structure: str
     label: str
+    options: tuple[tuple[str, OptionValue], ...] = ()
     span: Span = field(compare=False, repr=False, kw_only=True, default=(0, 0))
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What makes two terms the same."""
+        return self.terms, frozenset(self.group), self.structure, self.options
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,23 @@ from typing import Final, NoReturn
 
 from lme4py.errors import FormulaError
 from lme4py.formula.deparse import deparse, names_in, walk
-from lme4py.formula.nodes import Bar, Binary, Call, Formula, Name, Node, Number, Paren, Terms, Text, Unary
+from lme4py.formula.nodes import (
+    Argument,
+    Bar,
+    Binary,
+    Call,
+    Formula,
+    Name,
+    Node,
+    Number,
+    OptionValue,
+    Paren,
+    Terms,
+    Text,
+    Unary,
+)
 from lme4py.formula.syntax import read_formula
-from lme4py.formula.terms import Expansion, bar_in, expand, single_terms, term_label
+from lme4py.formula.terms import Expansion, Structured, bar_in, expand, single_terms, term_label
 from lme4py.formula.tokens import CONSTANTS
 
 __all__ = ["DOUBLE_BAR_NOTE", "parse_formula"]
@@ -19,6 +33,7 @@ DOUBLE_BAR_NOTE: Final = "`(f || g)` keeps the block of a factor; write `diag(f 
 _MAX_BARS: Final = 1_000
 _NOT_GROUPS: Final = (CONSTANTS - {"T", "F"}) | {"."}
 _WRITE: Final = "write `response ~ terms + (1 | group)`"
+_LOGICAL: Final = {"TRUE": True, "FALSE": False, "True": True, "False": False}
 Group = tuple[Node, ...]
 
 
@@ -96,7 +111,7 @@ def _dot(response: Node, data_names: Sequence[str] | None) -> tuple[str, ...] | 
 def _check_duplicates(bars: list[Bar], text: str) -> None:
     seen = set()
     for bar in bars:
-        key = (bar.terms, frozenset(bar.group), bar.structure)
+        key = bar.key
         if key in seen:
             message = f"the random-effects term `{bar.label}` occurs twice; remove one of them"
             raise FormulaError(message, text, *bar.span)
@@ -116,7 +131,9 @@ class _Reader:
 
     def bars(self, notes: dict[str, None]) -> list[Bar]:
         """Read the term: one `Bar` for each piece of ``||`` and each grouping factor of ``/`` and ``*``."""
-        bar, structure = self.bar()
+        found = self.structured()
+        bar = found.bar
+        options = tuple([self.option(argument) for argument in found.options])
         double = bar.operator == "||"
         if double and isinstance(self.node, Call):
             name = self.node.function
@@ -130,17 +147,28 @@ class _Reader:
         result = []
         for piece, left in pieces:
             for group in groups:
-                label = f"{opening}{left} {':'.join(map(deparse, group))})"
-                result.append(Bar(piece, group, structure, label, span=self.node.span))
+                label = f"{opening}{left} {':'.join(map(deparse, group))}{''.join(map(_written, options))})"
+                result.append(Bar(piece, group, found.structure, label, options, span=self.node.span))
         return result
 
-    def bar(self) -> tuple[Binary, str]:
+    def structured(self) -> Structured:
         found = bar_in(self.node)
         if found is not None:
             return found
         if isinstance(self.node, Binary):
-            return self.node, "unstructured"
+            return Structured(self.node, "us")
         raise TypeError("not a random-effects term")
+
+    def option(self, argument: Argument) -> tuple[str, OptionValue]:
+        """The name ("" without one) and the value of a further argument."""
+        value = argument.value
+        if isinstance(value, Number):
+            return argument.name or "", int(value.value) if value.value == int(value.value) else value.value
+        if isinstance(value, Text):
+            return argument.name or "", value.value
+        if isinstance(value, Name) and value.name in _LOGICAL:
+            return argument.name or "", _LOGICAL[value.name]
+        return self.fail(f"`{deparse(value)}` cannot be an option; give a number, text, TRUE or FALSE", value)
 
     def terms(self, left: Node, notes: dict[str, None]) -> Terms:
         self.refuse_nested(left)
@@ -197,7 +225,7 @@ class _Reader:
 
     def one_bar_each(self) -> str:
         """The term with one bar for each grouping factor of a sum."""
-        bar, _ = self.bar()
+        bar = self.structured().bar
         factors = _summands(bar.right)
         for factor in factors:
             self.groups(factor)
@@ -216,6 +244,13 @@ def _summands(node: Node) -> list[Node]:
     if node.operator == "+":
         return left + right
     return [replace(node, left=a, right=b) for a in left for b in right]
+
+
+def _written(option: tuple[str, OptionValue]) -> str:
+    """An option as it stands behind the bar."""
+    name, value = option
+    text = str(value).upper() if isinstance(value, bool) else repr(value)
+    return f", {name} = {text}" if name else f", {text}"
 
 
 def _joined(*groups: Group) -> Group:

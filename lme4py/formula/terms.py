@@ -10,19 +10,18 @@ from typing import Final, Literal, NoReturn
 
 from lme4py.errors import FormulaError
 from lme4py.formula.deparse import deparse, walk
-from lme4py.formula.nodes import Binary, Call, FixedTerm, Name, Node, Number, Paren, Terms, Text, Unary
+from lme4py.formula.functions import KNOWN_FUNCTIONS
+from lme4py.formula.nodes import Argument, Binary, Call, FixedTerm, Name, Node, Number, Paren, Terms, Text, Unary
 from lme4py.formula.syntax import TERM_OPERATORS
 
-__all__ = ["MAX_TERMS", "STRUCTURES", "Expansion", "bar_in", "expand", "single_terms", "term_label"]
+__all__ = ["MAX_TERMS", "Expansion", "Structured", "bar_in", "expand", "single_terms", "term_label"]
 
 MAX_TERMS: Final = 20_000
 _MAX_STEPS: Final = 4_000_000
 _MAX_DEGREES: Final = 200_000
+# Names of functions that are covariance structures too: around a bar they are these.
+_BOTH: Final = frozenset({"exp"})
 
-STRUCTURES: Final = {"diag": "diagonal", "id": "identity", "homcs": "exchangeable", "us": "unstructured"}
-_OTHER_STRUCTURES: Final = frozenset(
-    ("ar1", "hetar1", "cs", "homdiag", "toep", "homtoep", "ou", "mat", "gau", "rr", "propto")
-)
 _RESERVED: Final = frozenset(("TRUE", "FALSE", "NULL", "NA", "NaN", "Inf"))
 
 Place = Literal["sum", "minus", "product"]
@@ -98,18 +97,34 @@ def single_terms(terms: Terms) -> list[Terms]:
     return pieces
 
 
-def bar_in(node: Node) -> tuple[Binary, str] | None:
-    """Return the bar and its structure where `node` is ``(x | g)``, ``diag(x | g)`` and so on, else None."""
-    structure = "unstructured"
-    inner = node
+@dataclass(frozen=True, slots=True)
+class Structured:
+    """A bar, the name of the covariance structure around it, and what else stands in the call."""
+
+    bar: Binary
+    structure: str
+    options: tuple[Argument, ...] = ()
+
+
+def bar_in(node: Node) -> Structured | None:
+    """Return the bar of ``(x | g)``, or of any call around one such as ``ar1(0 + t | g)``, else None.
+
+    Which structures there are is not known here; functions of the formula language are none.
+    """
+    structure, inner = "us", node
+    options: tuple[Argument, ...] = ()
     if isinstance(node, Call):
-        if node.function not in STRUCTURES or len(node.arguments) != 1:
+        if (
+            (node.function in KNOWN_FUNCTIONS and node.function not in _BOTH)
+            or not node.arguments
+            or node.arguments[0].name is not None
+        ):
             return None
-        structure, inner = STRUCTURES[node.function], node.arguments[0].value
+        structure, options, inner = node.function, node.arguments[1:], node.arguments[0].value
     while isinstance(inner, Paren):
         inner = inner.inner
     is_bar = isinstance(inner, Binary) and inner.operator in ("|", "||") and inner is not node
-    return (inner, structure) if is_bar and isinstance(inner, Binary) else None
+    return Structured(inner, structure, options) if is_bar and isinstance(inner, Binary) else None
 
 
 def _coding(terms: Iterable[tuple[int, ...]]) -> tuple[tuple[bool, ...], ...]:
@@ -283,13 +298,6 @@ class _Expander:
             return self.bar(node, place)
         if node.function == "offset":
             return self.offset(node, place)
-        values = [argument.value for argument in node.arguments]
-        bars = [value for value in values if isinstance(value, Binary) and value.operator in ("|", "||")]
-        if bars and node.function in STRUCTURES:
-            self.fail(f"`{node.function}()` takes one argument; write `{node.function}({deparse(bars[0])})`", node)
-        if bars and node.function in _OTHER_STRUCTURES:
-            known = ", ".join(f"`{name}(x | g)`" for name in STRUCTURES)
-            self.fail(f"the covariance structure `{node.function}()` is not available; use one of {known}", node)
         return self.variable(node)
 
     def offset(self, node: Call, place: Place) -> TermSet:

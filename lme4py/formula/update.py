@@ -136,7 +136,7 @@ class _Term:
 
     @property
     def keys(self) -> tuple[object, ...]:
-        return tuple((bar.terms, frozenset(bar.group), bar.structure) for bar in self.bars)
+        return tuple(bar.key for bar in self.bars)
 
 
 def _read_term(node: Node) -> _Term:

@@ -11,7 +11,7 @@ from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.parameters import check_names
 from lme4py.inference.uncertainty.robust import with_vce
-from lme4py.keyword.model import Model
+from lme4py.keyword.model import KeywordModel
 from lme4py.keyword.options import check_robust, control
 from lme4py.results import MEGLMResult
 from lme4py.results.call import records_call
@@ -112,7 +112,7 @@ def meglm(
     response_family = make_family(family, link)
     check_options(nAGQ, hessian)
     settings = control(maxiter, tol)
-    model = Model(
+    model = KeywordModel(
         data,
         y,
         x_fixed,

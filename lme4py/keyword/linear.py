@@ -8,7 +8,7 @@ from lme4py.errors import OptionError
 from lme4py.fits.linear.steps import lmm_fit
 from lme4py.fits.parameters import check_names
 from lme4py.inference.uncertainty.robust import with_vce
-from lme4py.keyword.model import Model
+from lme4py.keyword.model import KeywordModel
 from lme4py.keyword.options import control
 from lme4py.results import MixedResult
 from lme4py.results.call import records_call
@@ -108,7 +108,7 @@ def mixed(
     if reml is None:
         raise OptionError(f"method={method!r} is not known; use 'reml' or 'ml'.")
     settings = control(maxiter, tol)
-    model = Model(
+    model = KeywordModel(
         data,
         y,
         x_fixed,

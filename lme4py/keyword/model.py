@@ -22,11 +22,11 @@ from lme4py.keyword.nesting import crossed_hint, nesting_notes
 from lme4py.keyword.options import conventions
 from lme4py.keyword.response import response_part
 
-__all__ = ["Model"]
+__all__ = ["KeywordModel"]
 
 
 @dataclass(frozen=True)
-class Model:
+class KeywordModel:
     """What all functions of the keyword front door take, as the user gave it.
 
     Attributes

@@ -18,7 +18,7 @@ from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.parameters import check_names
 from lme4py.inference.uncertainty.robust import with_vce
-from lme4py.keyword.model import Model
+from lme4py.keyword.model import KeywordModel
 from lme4py.keyword.options import control
 from lme4py.results import MEGLMResult
 from lme4py.results.call import records_call
@@ -91,7 +91,7 @@ def meologit(
     -81.5654
     """
     keywords = {"offset": offset, "weights": weights, "alpha": alpha, "ddf": ddf, "vce": vce, "levels": levels}
-    model = Model(data, y, x_fixed, group, x_random, cov_type, crossed, **keywords)
+    model = KeywordModel(data, y, x_fixed, group, x_random, cov_type, crossed, **keywords)
     return _fitted(model, "logit", threshold, nAGQ, maxiter, tol)
 
 
@@ -137,11 +137,11 @@ def meoprobit(
     ('probit', ['1|2', '2|3', '3|4', '4|5'])
     """
     keywords = {"offset": offset, "weights": weights, "alpha": alpha, "ddf": ddf, "vce": vce, "levels": levels}
-    model = Model(data, y, x_fixed, group, x_random, cov_type, crossed, **keywords)
+    model = KeywordModel(data, y, x_fixed, group, x_random, cov_type, crossed, **keywords)
     return _fitted(model, "probit", threshold, nAGQ, maxiter, tol)
 
 
-def _fitted(model: Model, link: str, threshold: str, nAGQ: int, maxiter: int, tol: float) -> MEGLMResult:
+def _fitted(model: KeywordModel, link: str, threshold: str, nAGQ: int, maxiter: int, tol: float) -> MEGLMResult:
     make_ordinal(link, threshold)
     check_options(nAGQ, "observed", fixed_points=True)
     settings = control(maxiter, tol)

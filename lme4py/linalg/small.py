@@ -118,10 +118,23 @@ def symmetrize(A: FloatArray) -> FloatArray:
     return 0.5 * (A + A.swapaxes(0, 1))
 
 
-def lower_inverse(T: FloatArray) -> FloatArray:
-    """Inverse of one lower triangular matrix."""
-    inverse: FloatArray = lapack.dtrtri(T, lower=1)[0]
-    return inverse
+def factor_inverse(T: FloatArray) -> FloatArray:
+    """Inverse of one factor of a covariance matrix, which mostly is lower triangular."""
+    return np.asarray(np.linalg.inv(T) if np.triu(T, 1).any() else lapack.dtrtri(T, lower=1)[0], dtype=np.float64)
+
+
+def mapped_root(S: FloatArray, T: FloatArray) -> FloatArray:
+    """S T; rows that are rounding noise, because a variance is zero, are exact zeros.
+
+    Parameters
+    ----------
+    S : ndarray, shape (k, k)
+    T : ndarray, shape (k, l)
+    """
+    root: FloatArray = S @ T
+    noise = 1e-13 * np.linalg.norm(np.abs(S) @ np.abs(T), axis=1)
+    root[np.linalg.norm(root, axis=1) <= noise] = 0.0
+    return root
 
 
 def singular_values(T: FloatArray) -> FloatArray:

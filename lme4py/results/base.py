@@ -12,7 +12,7 @@ from lme4py.arguments import no_attribute, speaks_throughout
 from lme4py.engine.certificate import Certificate
 from lme4py.inference.estimates import likelihood, variance
 from lme4py.report.summaries import tidy as tidy_report
-from lme4py.results.call import Call, update
+from lme4py.results.call import FitCall, update
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,11 +32,11 @@ class FittedModel:
     Parameters
     ----------
     fit : Fit
-    call : Call, optional
+    call : FitCall, optional
         How it was made, for `update`.
     """
 
-    def __init__(self, fit: Any, call: Call | None = None) -> None:
+    def __init__(self, fit: Any, call: FitCall | None = None) -> None:
         self._fit = fit
         self._call = call
 
@@ -55,12 +55,12 @@ class FittedModel:
         """
         return self.fit.default_ddf
 
-    def with_call(self, call: Call) -> Self:
+    def with_call(self, call: FitCall) -> Self:
         """The same result that remembers how it was made.
 
         Parameters
         ----------
-        call : Call
+        call : FitCall
             The function and its arguments.
 
         Returns

@@ -19,14 +19,14 @@ from lme4py.formula.nodes import Formula
 from lme4py.formula.update import update_formula
 from lme4py.frozen import freeze
 
-__all__ = ["Call", "records_call", "update"]
+__all__ = ["FitCall", "records_call", "update"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Call:
+class FitCall:
     """A call of a function that fits models.
 
     Attributes
@@ -55,7 +55,7 @@ class Call:
         self.__dict__.update(state)
         freeze(self.arguments)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Call:
+    def __deepcopy__(self, memo: dict[int, Any]) -> FitCall:
         return self
 
     def changed(self, formula: Formula, change: str | None, arguments: Mapping[str, Any]) -> Any:
@@ -111,7 +111,7 @@ def records_call(function: Callable[P, R]) -> Callable[P, R]:
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 arguments.update(arguments.pop(name, {}))
         data = _snapshot(bound.get("data"))
-        made: R = result.with_call(Call(recorded, _own(arguments), None if data is None else lambda: data))
+        made: R = result.with_call(FitCall(recorded, _own(arguments), None if data is None else lambda: data))
         return made
 
     return recorded
@@ -139,8 +139,8 @@ def _snapshot(data: Any) -> Any:
     return dict(data) if isinstance(data, dict) else data
 
 
-def update(call: Call | None, design: Design, change: str | None, arguments: Mapping[str, Any]) -> Any:
-    """See `Call.changed`; an error for a result that no call made."""
+def update(call: FitCall | None, design: Design, change: str | None, arguments: Mapping[str, Any]) -> Any:
+    """See `FitCall.changed`; an error for a result that no call made."""
     if call is None:
         raise Lme4Error(
             "this result was not made by a call with data and arguments (it comes from refit(), or from the modular "

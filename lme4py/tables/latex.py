@@ -30,7 +30,11 @@ _COMMANDS = {
 }
 _SPECIAL = re.compile("|".join(re.escape(character) for character in _COMMANDS))
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]\d+)?")
-_WITH_ERROR = re.compile(rf"({_NUMBER.pattern}) \(({_NUMBER.pattern})\)")
+_NUMBER_ONLY = r"[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?"
+# An estimate with stars and its standard error, limits, or a p-value.
+_NUMBERS = re.compile(
+    rf"{_NUMBER_ONLY}\** \({_NUMBER_ONLY}\)|{_NUMBER_ONLY}\*+|\[{_NUMBER_ONLY}, {_NUMBER_ONLY}\]|p [<=] {_NUMBER_ONLY}"
+)
 
 
 def render_latex(tables: Sequence[Table], caption: str | None = None, label: str | None = None) -> str:
@@ -90,10 +94,12 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(cell: str) -> str:
-    pair = _WITH_ERROR.fullmatch(cell)
-    if pair is not None:
-        return f"{_number(pair[1])} ({_number(pair[4])})"
-    return escape(cell) if _NUMBER.fullmatch(cell) is None else _number(cell)
+    if _NUMBER.fullmatch(cell) is not None:
+        return _number(cell)
+    if _NUMBERS.fullmatch(cell) is not None:
+        parts = re.split(rf"({_NUMBER_ONLY})", cell)
+        return "".join(_number(part) if i % 2 else escape(part) for i, part in enumerate(parts))
+    return escape(cell)
 
 
 def _number(cell: str) -> str:

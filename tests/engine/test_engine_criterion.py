@@ -10,7 +10,6 @@ from dense_models import DESIGNS, changed, dense, make_design, make_term, random
 from scipy import linalg
 
 import lme4py
-from lme4py.covariance.templates import Template, Templates
 from lme4py.engine.linear.criterion import Criterion, group_terms, make_problem
 
 CASES = pytest.mark.parametrize("name", DESIGNS)
@@ -103,10 +102,12 @@ def test_average_information(name, reml):
     """Without the exact part from the curvature of T T' the Hessian model is y'P V_i P V_j P y, profiled."""
     design = DESIGNS[name]
     inside = lme4py.lmm_criterion(design, reml).inside
-    scaling, templates = inside.problem.scaling, inside.problem.templates
+    scaling, structures = inside.problem.scaling, inside.problem.structures
     theta = random_theta(design)
     found = inside.derivatives(inside.evaluate(theta))
-    curvature = linalg.block_diag(*[t.curvature(g) for t, g in zip(templates.templates, found.G, strict=True)])
+    curvature = linalg.block_diag(
+        *[s.curvature(own, g) for s, own, g in zip(structures.each, structures.split(theta), found.G, strict=True)]
+    )
     # The same model in the engine's columns: those of each term times S, weights with mean one.
     terms = tuple(replace(t, values=t.values @ S) for t, S in zip(design.terms, scaling.S, strict=True))
     weights = None if design.weights is None else design.weights / scaling.weight_scale
@@ -180,45 +181,6 @@ def test_theta_of_the_wrong_size(theta):
     for function in (criterion, criterion.gradient, criterion.to_inside):
         with pytest.raises(lme4py.OptionError, match="3 finite numbers"):
             function(theta)
-
-
-@pytest.mark.parametrize("structure", ["unstructured", "diagonal", "identity"])
-def test_templates(structure):
-    rng = np.random.default_rng(0)
-    template = Template(3, structure)
-    theta = rng.uniform(0.5, 1.5, template.n_theta)
-    T = template.factor(theta)
-    assert (np.triu(T, 1) == 0).all()
-    # Exact but for one rounding of a mean of squares.
-    np.testing.assert_allclose(template.theta(T), theta, rtol=1e-15)
-    np.testing.assert_allclose(template.theta_of_factor(T), theta, rtol=1e-14)
-    G = rng.normal(size=(3, 3))
-    G = G + G.T
-    gradient = template.gradient(2 * G @ T)
-    h = 1e-6
-
-    def quadratic(values):
-        factor = template.factor(values)
-        return np.trace(G @ factor @ factor.T)
-
-    steps = h * np.eye(theta.size)
-    numeric = [(quadratic(theta + s) - quadratic(theta - s)) / (2 * h) for s in steps]
-    # A quadratic: central differences have rounding only, 1e-15 / 1e-6.
-    np.testing.assert_allclose(gradient, numeric, atol=1e-8)
-    curved = [(template.gradient(2 * G @ template.factor(theta + s)) - gradient) / h for s in steps]
-    np.testing.assert_allclose(template.curvature(G), curved, atol=1e-8)
-    np.testing.assert_array_equal(template.factor(template.initial()), np.eye(3))
-
-
-def test_templates_of_several_terms():
-    templates = Templates((Template(2, "unstructured"), Template(3, "diagonal"), Template(2, "identity")))
-    theta = np.arange(1.0, 8.0)
-    assert templates.n_theta == 7
-    first, second, third = templates.factors(theta)
-    np.testing.assert_array_equal(first, [[1, 0], [2, 3]])
-    np.testing.assert_array_equal(second, np.diag([4, 5, 6]))
-    np.testing.assert_array_equal(third, 7 * np.eye(2))
-    assert templates.diagonal().tolist() == [True, False, True, True, True, True, True]
 
 
 def test_criterion_is_even_in_the_sign_of_a_column_of_T():

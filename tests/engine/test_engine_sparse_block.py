@@ -197,7 +197,7 @@ def test_fits(name, monkeypatch):
         use(monkeypatch, block)
         fits[block] = lme4py.lmm_fit(DESIGNS[name])
     dense, own = fits["dense"], fits["sparse"]
-    assert own.problem.structure.sparse is not None
+    assert own.problem.symbolic.sparse is not None
     # Two runs of the optimiser end within its tolerance of 1e-12 in the criterion, the root of that in theta.
     assert own.criterion == pytest.approx(dense.criterion, rel=1e-12)
     np.testing.assert_allclose(own.theta, dense.theta, rtol=0, atol=1e-6)
@@ -274,7 +274,7 @@ def test_local_mobility_is_sparse_and_random_mobility_dense(monkeypatch):
     monkeypatch.setattr(structure, "SPARSE_FROM", 1500)
     local = workers_and_firms(20_000, 2000, local=True)
     problem = lmm.make_problem(local)
-    block = problem.structure.sparse
+    block = problem.symbolic.sparse
     assert block is not None
     # 11 neighbouring firms on either side; the factor has about twice the elements of the band.
     assert block.n_elements < 11 * 2000
@@ -310,4 +310,4 @@ def test_too_little_memory_is_an_error_before_anything_is_laid_out(monkeypatch):
     assert "Kept sparse they would need" in message
     assert "Leave one of these" in message
     # With neighbours only, the sparse block fits.
-    assert lmm.make_problem(workers_and_firms(9000, 900, local=True)).structure.sparse is not None
+    assert lmm.make_problem(workers_and_firms(9000, 900, local=True)).symbolic.sparse is not None

@@ -253,7 +253,7 @@ def test_cross_products_are_the_dense_ones():
     ],
 )
 def test_nested_factors_need_no_dense_block(name, eliminated, dense_factors):
-    structure = make_problem(DESIGNS[name]).structure
+    structure = make_problem(DESIGNS[name]).symbolic
     assert [stage.factor for stage in structure.stages] == eliminated
     assert len(structure.dense) == dense_factors
 

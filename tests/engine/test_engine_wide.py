@@ -86,7 +86,7 @@ def test_criterion_and_derivatives(name, zero, reml, monkeypatch):
         monkeypatch.setattr(lmm, "_MAX_LISTED", limit)
         monkeypatch.setattr(sweep, "_SPEND_FROM", rows)
         criterion = lme4py.lmm_criterion(design, reml).inside
-        assert (criterion.problem.structure.stages[0].products is None) == (limit == 0)
+        assert (criterion.problem.symbolic.stages[0].products is None) == (limit == 0)
         point = criterion.evaluate(theta)
         point.swept.spend()
         derivatives = criterion.derivatives(point)

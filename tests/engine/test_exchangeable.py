@@ -1,59 +1,15 @@
-"""Terms with one variance and one covariance: the template, the fits, the profile."""
+"""Terms with one variance and one covariance: the fits, the profile."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import lme4py
-from lme4py.covariance.templates import Template, Templates, mean_and_contrasts
-from lme4py.covariance.user_theta import theta_jacobian
+from lme4py.covariance import CovarianceStructures, make_structure
+from lme4py.covariance.compound import mean_and_contrasts
 
-STRUCTURES = ["diagonal", "identity", "exchangeable", "tied"]
 SLEEP = lme4py.load_dataset("sleepstudy").assign(D=lambda d: (d["Days"] - 4.5) / 3)
 MACHINES = lme4py.load_dataset("Machines")
-
-
-@pytest.mark.parametrize("structure", STRUCTURES)
-@pytest.mark.parametrize("k", [1, 2, 3, 5])
-def test_templates_of_eigenvalues(structure, k):
-    rng = np.random.default_rng(k)
-    template = Template(k, structure)
-    theta = rng.uniform(0.3, 2.0, template.n_theta)
-    T = template.factor(theta)
-    # Two roots of rounded sums.
-    np.testing.assert_allclose(template.theta(T), theta, rtol=1e-14)
-    rotation = np.linalg.qr(rng.normal(size=(k, k)))[0]
-    np.testing.assert_allclose(template.theta_of_factor(T @ rotation), theta, rtol=1e-13)
-    covariance = T @ T.T
-    rebuilt = np.tensordot(template.coefficients(covariance), np.array(template.covariance_directions), 1)
-    np.testing.assert_allclose(rebuilt, covariance, atol=1e-13)
-    G = rng.normal(size=(k, k))
-    G = G + G.T
-    h = 1e-6
-
-    def quadratic(values):
-        factor = template.factor(values)
-        return np.trace(G @ factor @ factor.T)
-
-    steps = h * np.eye(theta.size)
-    numeric = [(quadratic(theta + s) - quadratic(theta - s)) / (2 * h) for s in steps]
-    # A quadratic: central differences have rounding only, 1e-15 / 1e-6.
-    np.testing.assert_allclose(template.gradient(2 * G @ T), numeric, atol=1e-7)
-    change = [(template.gradient(2 * G @ template.factor(theta + s)) - template.gradient(2 * G @ T)) / h for s in steps]
-    np.testing.assert_allclose(template.curvature(G), change, atol=1e-7)
-    np.testing.assert_allclose(template.factor(template.initial()), np.eye(k), atol=1e-15)
-    cut = template.truncate(template.factor(np.where(np.arange(theta.size) == 0, 1e-9, theta)), 1e-6)
-    assert template.theta(cut)[0] < 1e-12
-
-
-@pytest.mark.parametrize("k", [2, 3, 4])
-def test_every_exchangeable_covariance_has_theta(k):
-    template = Template(k, "exchangeable")
-    for rho in (-1.0 / (k - 1), -0.3 / (k - 1), 0.0, 0.6, 1.0):
-        covariance = 2.5 * ((1.0 - rho) * np.eye(k) + rho)
-        values, vectors = np.linalg.eigh(covariance)
-        T = template.factor(template.theta_of_factor(vectors * np.sqrt(np.maximum(values, 0.0))))
-        np.testing.assert_allclose(T @ T.T, covariance, atol=1e-14)
 
 
 def test_the_engine_has_the_mean_and_contrasts():
@@ -75,15 +31,16 @@ def test_the_engine_has_the_mean_and_contrasts():
 
 def test_theta_of_the_user_moves_with_that_of_the_engine():
     S = 0.7 * mean_and_contrasts(3)
-    inside, user = Templates((Template(3, "tied"),)), Templates((Template(3, "exchangeable"),))
-    theta = np.array([1.2, -0.4])
+    user = CovarianceStructures((make_structure("homcs", 3),))
+    inside = user.inside
+    theta = np.array([1.2, 0.4])
 
     def mapped(values):
         return user.theta_of_factors([S @ T for T in inside.factors(values)])
 
     numeric = np.array([(mapped(theta + s) - mapped(theta - s)) / 2e-6 for s in 1e-6 * np.eye(2)]).T
     # Linear but for the sign: rounding / 1e-6.
-    np.testing.assert_allclose(theta_jacobian(inside, (S,), theta), numeric, atol=1e-8)
+    np.testing.assert_allclose(user.to_user_jacobian(theta, [S]), numeric, atol=1e-8)
 
 
 # nlme::lme(Reaction ~ D, random = list(Subject = pdCompSymm(~ 1 + D))) and pdIdent; tolerance 1e-12 of its optimiser.
@@ -171,7 +128,7 @@ def test_profile_of_the_shared_parameters_is_the_constrained_likelihood(name):
 
 def _log_det(fit, theta):
     """log|M| from the random-effects model matrix."""
-    T = Template(2, "exchangeable").factor(theta)
+    T = make_structure("homcs", 2).factor(theta)
     Z = fit.Zt.toarray()
     W = np.kron(np.eye(18), T.T) @ Z
     return np.linalg.slogdet(W @ W.T + np.eye(36))[1]

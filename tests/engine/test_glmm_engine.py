@@ -59,7 +59,7 @@ def some_point(problem: GlmmProblem, seed: int = 3) -> np.ndarray:
     """Parameters away from any optimum, at which every row has a possible mean."""
     rng = np.random.default_rng(seed)
     start = find_start(problem)
-    theta = 0.15 * problem.templates.initial() + 0.05 * rng.normal(size=problem.n_theta)
+    theta = 0.15 * problem.structures.initial() + 0.05 * rng.normal(size=problem.n_theta)
     return problem.join(theta, start.beta + 0.02 * rng.normal(size=start.beta.size), start.lam + 0.1)
 
 

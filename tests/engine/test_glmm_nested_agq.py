@@ -72,7 +72,7 @@ def some_point(problem: GlmmProblem, theta: Any = None) -> np.ndarray:
     rng = np.random.default_rng(3)
     start = find_start(problem)
     if theta is None:
-        theta = 0.4 * problem.templates.initial() + 0.1 * rng.normal(size=problem.n_theta)
+        theta = 0.4 * problem.structures.initial() + 0.1 * rng.normal(size=problem.n_theta)
     return problem.join(np.asarray(theta, dtype=float), start.beta + 0.05, start.lam + 0.1)
 
 

@@ -41,7 +41,7 @@ def simpson(groups: int, rows: int, between: float, sd: float, seed: int) -> pd.
 def lowest(whole: lme4py.LmmCriterion, sizes: tuple[float, ...] = (0.1, 1, 5, 20, 80)) -> float:
     """The best of local descents from multiples of T = I; no part of the search for a second minimum is used."""
     criterion = whole.inside
-    templates = criterion.problem.templates
+    structures = criterion.problem.structures
 
     def local(theta: np.ndarray) -> Local | None:
         try:
@@ -51,8 +51,8 @@ def lowest(whole: lme4py.LmmCriterion, sizes: tuple[float, ...] = (0.1, 1, 5, 20
             return None
         return Local(theta, point.value, found.gradient, found.hessian)
 
-    identity = [np.eye(template.size) for template in templates.templates]
-    starts = [templates.theta_of_factors([size * T for T in identity]) for size in sizes]
+    identity = [np.eye(template.size) for template in structures.each]
+    starts = [structures.theta_of_factors([size * T for T in identity]) for size in sizes]
     with limited_threads(whole.design):
         return min(minimise(local, start, Control()).value for start in starts)
 
@@ -180,7 +180,7 @@ def at_zero(formula: str, data: pd.DataFrame) -> lme4py.Fit:
     """The fit at the local minimum where every variance is zero, whatever is lower."""
     design = lme4py.lformula(formula, data)
     criterion = lme4py.lmm_criterion(design, reml=False)
-    start = np.zeros(criterion.inside.problem.templates.n_theta)
+    start = np.zeros(criterion.inside.problem.structures.n_theta)
     optimum = lme4py.optimize_criterion(criterion, start, {"max_evaluations": 1})
     return lme4py.make_fit(design, criterion, optimum)
 
@@ -289,7 +289,7 @@ def test_many_responses_at_once(formula: str, start: float) -> None:
     responses = Responses(fit)
     Zy, Xy, yy = responses.products(Y)
     solver = BatchSolver(Criterion(fit.problem, True))
-    found = solver.solve(solver.sums(Zy[0], Xy, yy), start * fit.problem.templates.initial())
+    found = solver.solve(solver.sums(Zy[0], Xy, yy), start * fit.problem.structures.initial())
     assert found.converged.all()
     for b in range(30):
         problem = responses.problem([z[:, b] for z in Zy], Xy[:, b], float(yy[b]))

@@ -10,8 +10,7 @@ import pytest
 from reference_data import load_reference
 
 import lme4py
-from lme4py.covariance.templates import Template, Templates
-from lme4py.covariance.user_theta import theta_jacobian
+from lme4py.covariance import CovarianceStructures, make_structure
 from lme4py.design.build import lformula
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.nested_quadrature import make_quadrature
@@ -293,8 +292,8 @@ def test_two_categories_are_the_binomial_model(link: str) -> None:
 class TestTheThetaMap:
     def test_the_jacobian(self) -> None:
         rng = np.random.default_rng(1)
-        shapes = ((3, "unstructured"), (2, "diagonal"), (2, "identity"), (1, "unstructured"))
-        templates = Templates(tuple(Template(*shape) for shape in shapes))
+        shapes = (("us", 3), ("diag", 2), ("homdiag", 2), ("us", 1))
+        templates = CovarianceStructures(tuple(make_structure(*shape) for shape in shapes))
         S = (rng.normal(size=(3, 3)), np.diag([2.0, 0.5]), 3.0 * np.eye(2), np.array([[2.0]]))
 
         def user(theta: Any) -> Any:
@@ -304,12 +303,12 @@ class TestTheThetaMap:
         h = 1e-6
         numeric = np.array([(user(theta + e) - user(theta - e)) / (2 * h) for e in h * np.eye(theta.size)]).T
         # Central differences: h^2 and rounding / h.
-        np.testing.assert_allclose(theta_jacobian(templates, S, theta), numeric, atol=1e-8)
+        np.testing.assert_allclose(templates.to_user_jacobian(theta, S), numeric, atol=1e-8)
 
     def test_parameters_on_the_boundary_are_fixed(self) -> None:
-        templates = Templates((Template(2, "unstructured"), Template(2, "diagonal")))
+        templates = CovarianceStructures((make_structure("us", 2), make_structure("diag", 2)))
         S = (np.array([[1.0, 2.0], [0.5, 3.0]]), np.eye(2))
-        jacobian = theta_jacobian(templates, S, np.array([1.0, 0.4, 0.0, 0.7, 0.0]))
+        jacobian = templates.to_user_jacobian(np.array([1.0, 0.4, 0.0, 0.7, 0.0]), S)
         assert (jacobian[2] == 0.0).all()
         assert (jacobian[4] == 0.0).all()
         assert (jacobian[[0, 1, 3]] != 0.0).any(axis=1).all()

@@ -25,7 +25,7 @@ def criterion_of(name: str) -> lme4py.LmmCriterion:
 @pytest.mark.parametrize("size", [1e7, 1e8, 1e10, 1e20, 1e100, 1e155, 1e200, 1e308])
 def test_theta_too_large_for_the_digits_of_the_criterion(name: str, size: float, capfd: pytest.CaptureFixture) -> None:
     criterion = criterion_of(name)
-    theta = size * criterion.inside.problem.templates.initial()
+    theta = size * criterion.inside.problem.structures.initial()
     for function in (criterion, criterion.gradient):
         with pytest.raises(OptionError, match=r"cannot be evaluated at theta=.*relative to the residual one"):
             function(theta)
@@ -36,7 +36,7 @@ def test_theta_too_large_for_the_digits_of_the_criterion(name: str, size: float,
 def test_large_theta_are_right_or_refused(name: str) -> None:
     """Far out the criterion rises by twice the logarithm of theta for every random effect that is not a mean."""
     criterion = criterion_of(name)
-    theta = criterion.inside.problem.templates.initial()
+    theta = criterion.inside.problem.structures.initial()
     before = rise = 0.0
     for power in range(3, 9):
         try:
@@ -56,7 +56,7 @@ def test_large_theta_are_right_or_refused(name: str) -> None:
 def test_a_start_far_out_ends_in_the_minimum(name: str, start: float) -> None:
     formula, data = MODELS[name]
     right = lme4py.lmer(formula, lme4py.load_dataset(data))
-    theta = start * criterion_of(name).inside.problem.templates.initial()
+    theta = start * criterion_of(name).inside.problem.structures.initial()
     again = lme4py.lmer(formula, lme4py.load_dataset(data), start=theta)
     assert again.converged
     # Both are certified to 1e-12 or so.
@@ -67,7 +67,7 @@ def test_a_start_far_out_ends_in_the_minimum(name: str, start: float) -> None:
 def test_the_bound_far_out_is_no_promise(name: str) -> None:
     """The criterion is flat in theta there, and still falls by much on the way back."""
     criterion = criterion_of(name)
-    theta = 200.0 * criterion.inside.problem.templates.initial()
+    theta = 200.0 * criterion.inside.problem.structures.initial()
     optimum = lme4py.optimize_criterion(criterion, theta, {"max_evaluations": 1})
     with pytest.warns(lme4py.ConvergenceWarning, match=r"Not converged"):
         certificate = lme4py.make_fit(criterion.design, criterion, optimum).certificate

@@ -90,7 +90,7 @@ def test_covariances_are_those_of_theta(name):
     for term, covariance in zip(fit.design.terms, fit.covariances, strict=True):
         part = fit.theta[start : start + term.n_theta]
         start += term.n_theta
-        if term.structure == "unstructured":
+        if term.structure.name == "us":
             columns, rows = np.triu_indices(term.n_columns)
             T = np.zeros((term.n_columns, term.n_columns))
             T[rows, columns] = part

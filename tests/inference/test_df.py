@@ -74,14 +74,14 @@ def test_adjusted_covariance_agrees_with_the_reference(name):
 def user_varpar(fitted: Fit) -> np.ndarray:
     """Covariance of (theta, sigma) on the user's scale from that of the roots, by a numeric change of variables."""
     found = variance_derivatives(fitted)
-    criterion, templates = LmmCriterion(fitted.design, fitted.reml), fitted.problem.templates
+    criterion, structures = LmmCriterion(fitted.design, fitted.reml), fitted.problem.structures
     step, columns = 1e-5, []
-    for term, root in enumerate(found.roots):
-        for D in root.directions:
+    for term, chart in enumerate(found.charts):
+        for along in np.eye(chart.size):
             ends = []
             for sign in (1.0, -1.0):
                 theta = fitted.theta_inside.copy()
-                theta[templates.slices[term]] = templates.templates[term].theta_of_factor(root.value + sign * step * D)
+                theta[structures.slices[term]] = chart.theta(sign * step * along)
                 ends.append(criterion.to_user(theta))
             columns.append(np.append((ends[0] - ends[1]) / (2 * step), 0.0))
     columns.append(np.append(np.zeros(fitted.theta.size), fitted.sigma / 2))  # d sigma / d log sigma^2
@@ -157,13 +157,12 @@ def dense(fitted: Fit) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     directions = [np.diag(1.0 / w)]
     V = fitted.sigma**2 * directions[0]
     for term, covariance, template in zip(
-        design.terms, fitted.covariances, fitted.problem.templates.templates, strict=True
+        design.terms, fitted.covariances, fitted.problem.structures.each, strict=True
     ):
         same = term.codes[:, None] == term.codes
         V = V + same * (term.values @ covariance @ term.values.T)
-        for E in template.covariance_directions:
-            scales = E if template.structure != "identity" else np.eye(term.n_columns)
-            directions.append(same * (term.values @ scales @ term.values.T))
+        for E in template.span_basis():
+            directions.append(same * (term.values @ E @ term.values.T))
     inverse = np.linalg.inv(V)
     VX = inverse @ design.X
     return V, directions, inverse - VX @ np.linalg.inv(design.X.T @ VX) @ VX.T

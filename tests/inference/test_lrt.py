@@ -221,14 +221,15 @@ def test_expected_information_is_that_of_dense_algebra(reml):
     design = make_design(rng.normal(size=n), X, [make_term("g", g, X), make_term("h", h, np.ones(n))])
     problem = make_problem(design)
     covariances = (np.array([[1.0, 0.3], [0.3, 0.5]]), np.zeros((1, 1)))
-    J = mixture.expected_information(problem, covariances, reml)
+    directions = [(t, E) for t, own in enumerate(problem.structures.each) for E in own.span_basis()]
+    J = mixture.expected_information(problem, covariances, reml, directions)
     Z = [X @ problem.scaling.S[0], np.ones((n, 1))]
     codes = [g, h]
     same = [c[:, None] == c[None, :] for c in codes]
     changes = [
         same[t] * (Z[t] @ E @ Z[t].T)
-        for t, template in enumerate(problem.templates.templates)
-        for E in template.covariance_directions
+        for t, template in enumerate(problem.structures.each)
+        for E in template.span_basis()
     ]
     V = np.eye(n) + same[0] * (X @ covariances[0] @ X.T)
     changes.append(V)

@@ -145,7 +145,7 @@ def test_degrees_of_freedom_by_differences(plots, split):
         sigma = fit.sigma * np.exp(change[m])
         roots = [
             sigma / np.sqrt(scaling.weight_scale) * S @ T
-            for S, T in zip(scaling.S, fit.problem.templates.factors(fit.theta_inside + change[:m]), strict=True)
+            for S, T in zip(scaling.S, fit.problem.structures.factors(fit.theta_inside + change[:m]), strict=True)
         ]
         moved = replace(fit, sigma=sigma, covariances=tuple(root @ root.T for root in roots))
         return np.einsum("ri,ij,rj->r", L, henderson(moved)[0], L)

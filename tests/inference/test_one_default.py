@@ -167,13 +167,13 @@ def dense_df(fit, noise):
     """2 v^2 / g'Ag by central differences in (theta, log sigma) of the variance by the inverse of V."""
     m = fit.theta.size
     A = model_of(fit).variance_information().covariance[: m + 1, : m + 1]
-    templates, scaling = fit.problem.templates, fit.problem.scaling
+    structures, scaling = fit.problem.structures, fit.problem.scaling
     X, Z = fit.design.X, fit.design.Zt.T.toarray()
     w = np.ones(X.shape[0]) if fit.design.weights is None else fit.design.weights
 
     def variance(change):
         sigma = fit.sigma * np.exp(change[m])
-        factors = templates.factors(fit.theta_inside + change[:m])
+        factors = structures.factors(fit.theta_inside + change[:m])
         roots = [sigma / np.sqrt(scaling.weight_scale) * S @ T for S, T in zip(scaling.S, factors, strict=True)]
         moved = replace(fit, sigma=sigma, covariances=tuple(root @ root.T for root in roots))
         return dense_variance(moved, X, Z) + (sigma**2 / w if noise else 0.0)

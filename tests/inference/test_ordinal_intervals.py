@@ -167,7 +167,7 @@ def test_averages_are_uncertain_in_theta_too(ratings, threshold, cumulative) -> 
     n_events = 3 if cumulative else 4
 
     def logits(parameters):
-        factors = fit.problem.templates.user.factors(parameters[:m])
+        factors = fit.problem.structures.user.factors(parameters[:m])
         moved = replace(
             fit,
             family=make_ordinal("logit", "flexible", 4),

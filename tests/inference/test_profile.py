@@ -32,7 +32,7 @@ def _constrained_minimum(result: lme4py.MixedResult, name: str, value: float) ->
     design = result.fit.design
     criterion = lmm_criterion(design, reml=False)
     parameter = next(p for p in parameters(design) if p.name == name)
-    templates = criterion.inside.problem.templates
+    structures = criterion.inside.problem.structures
     n = design.n_obs
 
     def deviance(x):
@@ -43,7 +43,7 @@ def _constrained_minimum(result: lme4py.MixedResult, name: str, value: float) ->
         return point.value + n * (ratio - 1.0 - np.log(ratio))
 
     def held(x):
-        T = templates.factors(x[:-1])[parameter.term]
+        T = structures.factors(x[:-1])[parameter.term]
         cov = np.exp(2.0 * x[-1]) * T @ T.T
         i, j = parameter.first, parameter.second
         if parameter.kind == "sd":

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import linalg
 from threadpoolctl import ThreadpoolController
 
+from lme4py.covariance import make_structure
 from lme4py.design.design import Design, Predictor, RandomTerm
 
 
@@ -30,7 +31,8 @@ def make_term(group: str, codes: np.ndarray, values: np.ndarray, structure: str 
     columns = tuple(f"c{i}" for i in range(values.shape[1]))
     levels, codes = np.unique(codes, return_inverse=True)
     label = f"({' + '.join(columns)} | {group})"
-    return RandomTerm(group, columns, tuple(levels.tolist()), structure, label, codes.astype(np.intp), values)
+    kind = make_structure(structure, values.shape[1])
+    return RandomTerm(group, columns, tuple(levels.tolist()), kind, label, codes.astype(np.intp), values)
 
 
 def make_design(y: np.ndarray, X: np.ndarray, terms: list[RandomTerm], **changes: Any) -> Design:
@@ -101,7 +103,7 @@ def random_theta(design: Design, seed: int = 2) -> np.ndarray:
     rng = np.random.default_rng(seed)
     parts = []
     for term in design.terms:
-        if term.structure == "unstructured":
+        if term.structure.name == "us":
             columns, rows = np.triu_indices(term.n_columns)
             size = rows.size
             parts.append(np.where(rows == columns, rng.uniform(0.3, 1.2, size), 0.3 * rng.normal(size=size)))
@@ -122,10 +124,10 @@ def _factors_and_directions(
     start = 0
     for term in terms:
         k = term.n_columns
-        if term.structure == "identity":
+        if term.structure.name == "homdiag":
             directions = [np.eye(k)]
         else:
-            columns, rows = np.triu_indices(k) if term.structure == "unstructured" else (np.arange(k), np.arange(k))
+            columns, rows = np.triu_indices(k) if term.structure.name == "us" else (np.arange(k), np.arange(k))
             directions = []
             for row, column in zip(rows, columns, strict=True):
                 direction = np.zeros((k, k))

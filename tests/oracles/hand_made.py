@@ -12,6 +12,7 @@ import pandas as pd
 from dense_models import changed
 from scipy import linalg
 
+from lme4py.covariance import make_structure
 from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.engine.certificate import Certificate, Evaluation
 from lme4py.errors import IdentificationWarning
@@ -31,9 +32,8 @@ def random_term(group: str, columns: dict[str, np.ndarray], codes: np.ndarray, *
     """A term whose levels are called a, b, c, ..."""
     levels = tuple(chr(ord("a") + i) for i in range(int(codes.max()) + 1))
     label = f"({' + '.join(columns)} | {group})"
-    term = RandomTerm(
-        group, tuple(columns), levels, "unstructured", label, codes, np.column_stack(list(columns.values()))
-    )
+    kind = make_structure("us", len(columns))
+    term = RandomTerm(group, tuple(columns), levels, kind, label, codes, np.column_stack(list(columns.values())))
     return replace(term, **changes)
 
 
@@ -71,7 +71,7 @@ def _factors(terms: tuple[RandomTerm, ...], theta: np.ndarray) -> list[np.ndarra
         k = term.n_columns
         T = np.zeros((k, k))
         values = theta[position : position + term.n_theta]
-        if term.structure == "unstructured":
+        if term.structure.name == "us":
             columns, rows = np.triu_indices(k)
             T[rows, columns] = values
         else:

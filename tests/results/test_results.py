@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy import linalg, stats
 
+from lme4py.covariance import make_structure
 from lme4py.errors import OptionError
 from lme4py.results import MixedResult
 
@@ -155,7 +156,7 @@ def test_var_corr_lists_variances_then_covariances(crossed):
 @pytest.mark.parametrize(("structure", "theta"), [("diagonal", [0.5, 0.2]), ("identity", [0.5])])
 def test_structures_without_covariances_show_none(structure, theta):
     made = hand_made.slopes_design()
-    term = replace(made.terms[0], structure=structure)
+    term = replace(made.terms[0], structure=make_structure(structure, 2))
     result = MixedResult(hand_made.dense_fit(made.with_predictor(terms=(term,)), np.array(theta)))
     assert list(result.variance_components) == ["var(_cons)", "var(x)", "var(Residual)"]
     assert result.var_corr()["name2"].tolist() == [None, None, None]

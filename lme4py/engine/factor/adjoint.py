@@ -216,7 +216,7 @@ def _adjoint_dense(swept: Swept, border: SweptBorder, corner: FloatArray, state:
         Q = dense.inverse_blocks(position)
         state.diagonal[f] = small.right(small.left(T, Q), T.T) + block_products(weighted[rows], EB[rows], k, J)
         if is_invertible(T):
-            T_inverse = small.lower_inverse(T)
+            T_inverse = small.factor_inverse(T)
             own = T_inverse.T @ (J * np.eye(k) - Q.sum(axis=2)) @ T_inverse
         else:
             own = dense.reduced_sum(position)

@@ -22,6 +22,8 @@ _FEW = from_size(20_000)
 _ROWS = chunk(2**17)
 # Parts of edges that are kept apart.
 _PARTS = chunk(4)
+# Up to this many products they are summed one by one.
+_NARROW = from_size(8)
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,9 @@ class Sums:
         weighted_Z = [Z if w is None else Z * w[:, None] for Z in block.Z]
         for f in range(len(self.factors)):
             codes, Z = block.codes[f], block.Z[f]
+            if _shares(self.border[f], codes.size):
+                _add_shared(self.diagonal[f], self.border[f], codes, Z, block.XY, w)
+                continue
             _add_diagonal(self.diagonal[f], codes, Z, weighted_Z[f])
             _add_border(self.border[f], codes, Z, weighted_XY)
         for (s, t), parts in self.edges.items():
@@ -268,6 +273,65 @@ def sum_arrays(arrays: list[FloatArray]) -> FloatArray:
     return total
 
 
+def _shares(border: FloatArray, n: int) -> bool:
+    """Whether products are summed one by one, each of them once: (x | g) beside x has five, not nine."""
+    k, n_levels, c = border.shape
+    return n >= _FEW and ((k > 1 and k * c <= _NARROW) or n_levels > _ROWS)
+
+
+def _add_shared(
+    diagonal: FloatArray, border: FloatArray, codes: IntArray, Z: FloatArray, XY: FloatArray, w: FloatArray | None
+) -> None:
+    sums = _GroupedSums(codes, diagonal.shape[2], w)
+    own = [sums.number(column) for column in Z.T]
+    others = [sums.number(column) for column in XY.T]
+    for a, first in enumerate(own):
+        for b, second in enumerate(own):
+            diagonal[a, b] += sums.product(first, second)
+        for j, second in enumerate(others):
+            border[a, :, j] += sums.product(first, second)
+
+
+class _GroupedSums:
+    """Sums of products of columns over the rows of each level; equal columns are one.
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (n,)
+    n_levels : int
+    weights : ndarray, shape (n,), or None
+    """
+
+    def __init__(self, codes: IntArray, n_levels: int, weights: FloatArray | None) -> None:
+        self.codes = codes
+        self.n_levels = n_levels
+        # Number 0 is the constant 1, weighted as all others.
+        self.columns: list[FloatArray | None] = [None]
+        self.weights = weights
+        self.found: dict[tuple[int, int], FloatArray] = {}
+
+    def number(self, column: FloatArray) -> int:
+        """The place of a column among the distinct ones."""
+        if column[0] == 1.0 and (column == 1.0).all():
+            return 0
+        for place, known in enumerate(self.columns):
+            if known is not None and known[0] == column[0] and np.array_equal(known, column):
+                return place
+        self.columns.append(np.ascontiguousarray(column))
+        return len(self.columns) - 1
+
+    def product(self, first: int, second: int) -> FloatArray:
+        """Sum of the products of two columns, shape (J,)."""
+        pair = min(first, second), max(first, second)
+        if pair not in self.found:
+            values: FloatArray | None = None
+            for part in (self.columns[pair[0]], self.columns[pair[1]], self.weights):
+                values = part if values is None else values if part is None else values * part
+            sums = np.bincount(self.codes, weights=values, minlength=self.n_levels)
+            self.found[pair] = sums.astype(np.float64, copy=False)
+        return self.found[pair]
+
+
 def _add_diagonal(out: FloatArray, codes: IntArray, Z: FloatArray, WZ: FloatArray) -> None:
     k, _, n_levels = out.shape
     for a in range(k):
@@ -280,8 +344,8 @@ def _add_diagonal(out: FloatArray, codes: IntArray, Z: FloatArray, WZ: FloatArra
 def _add_border(out: FloatArray, codes: IntArray, Z: FloatArray, weighted_XY: FloatArray) -> None:
     n, k = Z.shape
     n_levels, c = out.shape[1:]
-    if n * k * c < _FEW or n_levels > _ROWS:
-        # A sparse matrix costs more to set up than these sums, and with more levels than rows its products are long.
+    if n * k * c < _FEW:
+        # A sparse matrix costs more to set up than these sums.
         for a in range(k):
             for j in range(c):
                 out[a, :, j] += np.bincount(codes, weights=Z[:, a] * weighted_XY[:, j], minlength=n_levels)

@@ -306,8 +306,8 @@ def scale_rows(factors: tuple[Factor, ...], T: list[FloatArray], M: FloatArray, 
 
 def is_invertible(T: FloatArray) -> bool:
     """Can T be divided out without loss of digits?"""
-    size = np.abs(T.diagonal())
-    return bool(size.min() > _INVERTIBLE * max(1.0, float(np.abs(T).max())))
+    smallest = small.singular_values(T)[-1] if np.triu(T, 1).any() else np.abs(T.diagonal()).min()
+    return bool(smallest > _INVERTIBLE * max(1.0, float(np.abs(T).max())))
 
 
 def _diagonal_blocks(M: FloatArray, k: int, J: int) -> FloatArray:

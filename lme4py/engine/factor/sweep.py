@@ -112,7 +112,7 @@ class SweptStage:
             return self.inverse
         if self.invertible:
             # T^-T M^-1 T' has no cancellation.
-            return small.left(small.lower_inverse(self.T).T, small.right(self.inverse, self.T.T))
+            return small.left(small.factor_inverse(self.T).T, small.right(self.inverse, self.T.T))
         return np.eye(self.T.shape[0])[:, :, None] - small.product(self.A, self.E)
 
     def take(self, levels: slice) -> SweptStage:

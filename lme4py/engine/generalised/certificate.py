@@ -50,9 +50,8 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
     if problem.n_dispersion:
         free[-1] = not problem.at_limit(optimum.phi[-1])
     _, values, _ = scaled_eigen(optimum.hessian[np.ix_(free, free)], floor)
-    factors = problem.templates.factors(theta)
-    singular = describe_singular(factors, problem.S, names)
-    shown = with_estimate(singular, problem.identification, factors, problem.S)
+    singular = describe_singular(problem.structures, problem.S, theta, names)
+    shown = with_estimate(singular, problem.identification, problem.structures.factors(theta), problem.S)
     boundary = _boundary_derivative(problem, theta, optimum.hessian)
     lowest = float(values[0]) if values.size else 0.0
     # What counts is the criterion beside the point: differences can make a curvature of zero negative.
@@ -117,5 +116,5 @@ def _unbounded(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
 
 def _boundary_derivative(problem: GlmmProblem, theta: FloatArray, hessian: FloatArray) -> float | None:
     """Smallest one-sided derivative in a variance that is zero: half the curvature in its standard deviation."""
-    zero = np.flatnonzero(problem.templates.diagonal() & (np.abs(theta) < SINGULAR * 1e-3))
+    zero = np.flatnonzero(problem.structures.edge_sizes(theta) < SINGULAR * 1e-3)
     return 0.5 * float(hessian.diagonal()[zero].min()) if zero.size else None

@@ -190,18 +190,10 @@ def _snapped(
 
 def _zeros(problem: GlmmProblem, phi: FloatArray) -> FloatArray | None:
     """Parameters with small singular values of each T set to zero; None if none is small, or all are zero already."""
-    templates = problem.templates
-    factors = templates.factors(phi[: problem.n_theta])
-    changed = False
-    for i, (T, template) in enumerate(zip(factors, templates.templates, strict=True)):
-        sizes = np.linalg.svd(T, compute_uv=False)
-        if sizes[-1] < _SNAP and (sizes[sizes < _SNAP] > 0.0).any():
-            factors[i] = template.truncate(T, _SNAP)
-            changed = True
-    if not changed:
-        return None
-    theta = templates.theta_of_factors(factors)
-    if np.allclose(theta, phi[: problem.n_theta], rtol=0, atol=1e-14):
+    structures = problem.structures
+    own = zip(structures.each, structures.split(phi[: problem.n_theta]), strict=True)
+    theta = np.concatenate([structure.canonical(structure.truncate(t, _SNAP)) for structure, t in own])
+    if np.allclose(theta, structures.canonical(phi[: problem.n_theta]), rtol=0, atol=1e-14):
         return None
     return np.concatenate([theta, phi[problem.n_theta :]])
 
@@ -215,7 +207,7 @@ def _limit(problem: GlmmProblem, phi: FloatArray) -> FloatArray | None:
 
 def canonical(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
     """The same covariances with non-negative diagonals; what is rounding beside the predictor's unit is zero."""
-    theta = problem.templates.theta_of_factors(problem.templates.factors(phi[: problem.n_theta]))
+    theta = problem.structures.canonical(phi[: problem.n_theta])
     theta = np.where(np.abs(theta) < _NO_VARIANCE, 0.0, theta)
     return np.concatenate([theta, phi[problem.n_theta :]])
 

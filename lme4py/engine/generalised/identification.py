@@ -46,7 +46,8 @@ def identify_glmm(problem: GlmmProblem, design: Design) -> Identification:
     codes = tuple(design.terms[factor.terms[0]].codes for factor in problem.factors)
     mix = None if weights is None else _orthonormal(problem, weights, size)
     blocks = (_row_block(problem, codes, weights, mix, place) for place in row_blocks(problem.n_obs, _ROWS))
-    gram = variance_gram(problem.factors, problem.templates, accumulate(blocks, problem.factors), size)
+    bases = [structure.directions() for structure in problem.structures.each]
+    gram = variance_gram(problem.factors, bases, accumulate(blocks, problem.factors), size)
     return identify(gram, problem.S, design.terms, noise)
 
 

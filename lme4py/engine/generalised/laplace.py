@@ -88,10 +88,10 @@ class Laplace:
             a, b_a = products.solve(mode.swept, c)
             moved = products.spread(b_a)
         rest = c - mode.w * moved
-        through_mode = outer_by_factor(problem.factors, products.gather(rest) - 2.0 * mode.score, mode.u)
-        through_T = outer_by_factor(problem.factors, mode.score, a)
+        through_mode = _outer_by_factor(problem.factors, products.gather(rest) - 2.0 * mode.score, mode.u)
+        through_T = _outer_by_factor(problem.factors, mode.score, a)
         by_T = [x + y + 2.0 * g @ T for x, y, g, T in zip(through_mode, through_T, G, mode.T, strict=True)]
-        parts = [theta_gradient(problem, by_T)]
+        parts = [theta_gradient(problem, mode.theta, by_T)]
         if not self.profiled:
             parts.append(problem.X.T @ (rest - 2.0 * rows.score))
         if problem.n_nuisance:
@@ -136,7 +136,7 @@ def is_at_pole(found: Laplace) -> bool:
     return not concave and float(found.swept.stages[0].inverse.max()) > _EDGE * _FLAT
 
 
-def outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:
+def _outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:
     """Sum over levels of left_j right_j' for each factor."""
     out = []
     start = 0
@@ -147,12 +147,13 @@ def outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatA
     return out
 
 
-def theta_gradient(problem: GlmmProblem, by_T: list[FloatArray]) -> FloatArray:
+def theta_gradient(problem: GlmmProblem, theta: FloatArray, by_T: list[FloatArray]) -> FloatArray:
     """Derivative in theta from the one in the T of each factor."""
-    parts: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
+    parts: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
     for factor, derivative in zip(problem.factors, by_T, strict=True):
         for term, columns in zip(factor.terms, factor.columns, strict=True):
-            parts[term] = problem.templates.templates[term].gradient(derivative[columns, columns])
+            own = theta[problem.structures.slices[term]]
+            parts[term] = problem.structures.each[term].pullback(own, derivative[columns, columns])
     return np.concatenate(parts)
 
 
@@ -164,7 +165,7 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
     dispersion has the curvature of the rows at fixed eta.
     """
     problem, mode = finder.problem, found.mode
-    products, templates = problem.products, problem.templates
+    products, structures = problem.products, problem.structures
     m, p = problem.n_theta, problem.n_fixed
     h = _directions(problem, mode)
     columns = np.concatenate([products.rows @ h, problem.X], axis=1)
@@ -181,11 +182,11 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
     hessian = 0.5 * (hessian + hessian.T)
     hessian[m:] *= 2.0
     hessian[:m, m:] *= 2.0
-    score = outer_by_factor(problem.factors, mode.score, mode.score)
+    score = _outer_by_factor(problem.factors, mode.score, mode.score)
     for factor, g, s in zip(problem.factors, found.G, score, strict=True):
         for term, place in zip(factor.terms, factor.columns, strict=True):
-            t = templates.slices[term]
-            hessian[t, t] += templates.templates[term].curvature((g - s)[place, place])
+            t = structures.slices[term]
+            hessian[t, t] += structures.each[term].curvature(mode.theta[t], (g - s)[place, place])
     if not problem.n_dispersion:
         return hessian
     full = np.zeros((m + p + 1, m + p + 1))
@@ -204,18 +205,16 @@ def dispersion_curvature(finder: ModeFinder, found: Laplace) -> float:
 
 def _directions(problem: GlmmProblem, mode: Mode) -> FloatArray:
     """(dLambda Lambda' + Lambda dLambda') Z's for each theta, (Q, m)."""
-    templates = problem.templates
-    by_term = templates.factors(mode.theta)
-    h = np.zeros((mode.u.size, templates.n_theta))
+    structures = problem.structures
+    h = np.zeros((mode.u.size, structures.n_theta))
     start = 0
     for factor in problem.factors:
         J = factor.n_levels
         values = mode.score[start : start + factor.size].reshape(factor.n_columns, J)
         block = h[start : start + factor.size].reshape(factor.n_columns, J, -1)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
-            first = templates.slices[term].start
-            for i, dT in enumerate(templates.templates[term].directions):
-                half = dT @ by_term[term].T
-                block[columns, :, first + i] = (half + half.T) @ values[columns]
+            own = structures.slices[term]
+            for i, dSigma in enumerate(structures.each[term].covariance_tangents(mode.theta[own])):
+                block[columns, :, own.start + i] = dSigma @ values[columns]
         start += factor.size
     return h

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.linalg
 
-from lme4py.covariance.templates import Templates
+from lme4py.covariance import CovarianceStructures
 from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.factor.sweep import Swept, SweptBorder
@@ -46,7 +46,7 @@ class GlmmProblem:
     Attributes
     ----------
     factors : tuple of Factor
-    templates : Templates
+    structures : CovarianceStructures
     C : ndarray, shape (p, p)
         X inside = X C.
     S : tuple of ndarray, each (k, k)
@@ -69,7 +69,7 @@ class GlmmProblem:
     """
 
     factors: tuple[Factor, ...]
-    templates: Templates
+    structures: CovarianceStructures
     C: FloatArray
     S: tuple[FloatArray, ...]
     X: FloatArray
@@ -92,7 +92,7 @@ class GlmmProblem:
 
     @property
     def n_theta(self) -> int:
-        return self.templates.n_theta
+        return self.structures.n_theta
 
     @property
     def n_dispersion(self) -> int:
@@ -116,7 +116,7 @@ class GlmmProblem:
 
     def factor_T(self, theta: FloatArray) -> list[FloatArray]:
         """T of every grouping factor: block diagonal in its terms."""
-        by_term = self.templates.factors(theta)
+        by_term = self.structures.factors(theta)
         return [
             by_term[factor.terms[0]]
             if len(factor.terms) == 1
@@ -223,10 +223,10 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     factors = group_terms(design)
     codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
     columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)
-    templates = Templates.of_terms(design.terms)
+    structures = design.structures.inside
     offset = np.zeros(design.n_obs) if design.offset is None else design.offset
     products = WeightedProducts(codes, columns, factors)
-    return GlmmProblem(factors, templates, C, S, X, offset, products, family, data, expected, shift, unit)
+    return GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
 
 
 def predictor_unit(family: Any, data: Any) -> float:

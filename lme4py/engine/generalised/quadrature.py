@@ -139,7 +139,7 @@ class Quadrature:
         self.codes = codes[self.order]
         self.starts = np.searchsorted(self.codes, np.arange(self.J))
         self.Z = Z.data.reshape(-1, k)[self.order]
-        self.data = reordered(problem.data, self.order)
+        self.data = _reordered(problem.data, self.order)
 
     def _group_sum(self, values: FloatArray) -> FloatArray:
         """Sums over the rows of each group: (..., n) to (..., J)."""
@@ -267,7 +267,7 @@ class Quadrature:
         by_T += 2.0 * (A @ T @ D).sum(axis=0)
         score = np.empty(problem.n_obs)
         score[self.order] = sums.score
-        parts = [theta_gradient(problem, [by_T]), problem.X.T @ (rest - 2.0 * score)]
+        parts = [theta_gradient(problem, mode.theta, [by_T]), problem.X.T @ (rest - 2.0 * score)]
         if problem.n_nuisance:
             lam_w = rows.w_exp_lam if expected else rows.w_obs_lam
             parts.append(-2.0 * sums.lam + total(lam_w, h) + total(rows.score_lam, Za))
@@ -296,7 +296,7 @@ class FixedQuadrature(Quadrature):
         problem = self.finder.problem
         score = np.empty(problem.n_obs)
         score[self.order] = sums.score
-        parts = [theta_gradient(problem, [-2.0 * sums.by_T]), problem.X.T @ (-2.0 * score)]
+        parts = [theta_gradient(problem, found.mode.theta, [-2.0 * sums.by_T]), problem.X.T @ (-2.0 * score)]
         return np.concatenate([*parts, -2.0 * sums.lam] if problem.n_nuisance else parts)
 
 
@@ -325,7 +325,7 @@ class _Sums:
     lam: FloatArray
 
 
-def reordered(data: Any, order: IntArray) -> Any:
+def _reordered(data: Any, order: IntArray) -> Any:
     """The response with its rows in another order."""
     arrays = {
         name: getattr(data, name)[order] for name in ("y", "trials", "weights") if getattr(data, name, None) is not None

@@ -77,34 +77,35 @@ def candidates(descents: Descents, usual: Start, start: Start, least: float, tho
     most = _MOST_OF_POLES if problem.family.link.has_pole else _MOST_GLM
     for i, other in enumerate(glm_starts(problem, usual)[:most]):
         label = f", fixed effects {i + 2}"
-        theta = np.where(problem.templates.diagonal(), other.theta, 0.0)
+        theta = problem.structures.uncorrelated(other.theta)
         yield Candidate(f"moments{label}", other, beside=True)
-        yield Candidate(f"far from zero{label}", replace(other, theta=_FAR * theta))
-        yield Candidate(f"near zero{label}", replace(other, theta=_NEAR * theta), beside=True)
+        yield Candidate(f"far from zero{label}", replace(other, theta=problem.structures.scaled(theta, _FAR)))
+        yield Candidate(f"near zero{label}", replace(other, theta=problem.structures.scaled(theta, _NEAR)), beside=True)
 
 
 def _around(problem: GlmmProblem, base: Start) -> Iterator[Candidate]:
     """Starts with other variances and dispersions than those of `base`."""
-    diagonal = problem.templates.diagonal()
-    theta = np.where(diagonal, base.theta, 0.0)
-    yield Candidate("far from zero", replace(base, theta=_FAR * theta))
-    yield Candidate("farther from zero", replace(base, theta=_FARTHER * theta))
+    structures = problem.structures
+    theta = structures.uncorrelated(base.theta)
+    far = structures.scaled(theta, _FAR)
+    yield Candidate("far from zero", replace(base, theta=far))
+    yield Candidate("farther from zero", replace(base, theta=structures.scaled(theta, _FARTHER)))
     if problem.n_dispersion:
         less = problem.sloped_lambda(base.lam + _LESS * float(np.sign(problem.limit_lambda - base.lam)))
-        yield Candidate("less dispersion", replace(base, theta=_FAR * theta, lam=less))
-    yield Candidate("near zero", replace(base, theta=_NEAR * theta), beside=True)
+        yield Candidate("less dispersion", replace(base, theta=far, lam=less))
+    yield Candidate("near zero", replace(base, theta=structures.scaled(theta, _NEAR)), beside=True)
     if not problem.family.single_peaked:
         yield Candidate("moments in one stage", replace(base, theta=theta), beside=True)
-        yield Candidate("far from zero in one stage", replace(base, theta=_FAR * theta), beside=True)
-    if diagonal.sum() > 1:
+        yield Candidate("far from zero in one stage", replace(base, theta=far), beside=True)
+    if len(structures.axes()) > 1:
         yield from _one_alone(problem, base, theta)
 
 
 def _one_alone(problem: GlmmProblem, base: Start, theta: FloatArray) -> Iterator[Candidate]:
     """Each standard deviation far from zero, and the others near it."""
-    for number, place in enumerate(np.flatnonzero(problem.templates.diagonal())):
-        alone = 0.1 * theta
-        alone[place] = _FAR * theta[place]
+    near, far = problem.structures.scaled(theta, 0.1), problem.structures.scaled(theta, _FAR)
+    for number, axis in enumerate(problem.structures.axes()):
+        alone = np.where(axis != 0.0, far, near)
         yield Candidate(
             f"standard deviation {number + 1} far from zero",
             replace(base, theta=alone),
@@ -118,19 +119,19 @@ def _within_groups(descents: Descents, usual: Start) -> Start | None:
     One evaluation far from zero, where the modes are the groups' own estimates.
     """
     problem = descents.problem
-    diagonal = problem.templates.diagonal()
+    structures = problem.structures
     for wide in _WIDE:
-        far = descents.glance(replace(usual, theta=np.where(diagonal, wide, 0.0)))
+        far = descents.glance(replace(usual, theta=structures.scaled(structures.initial(), wide)))
         if far is not None:
             break
     else:
         return None
-    sizes: list[Any] = [None] * len(problem.templates.templates)
+    sizes: list[Any] = [None] * len(problem.structures.each)
     for factor, b in zip(problem.factors, problem.products.split(far.mode.b), strict=True):
         spread = np.sqrt(np.mean(b.reshape(factor.n_columns, -1) ** 2, axis=1))
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             sizes[term] = spread[columns]
-    theta = np.concatenate([t.theta(np.diag(own)) for t, own in zip(problem.templates.templates, sizes, strict=True)])
+    theta = structures.as_start(structures.theta_of_factors([np.diag(own) for own in sizes]), 0.0)
     lam = usual.lam
     if problem.n_dispersion:
         mean = problem.family.mean(far.mode.eta)

@@ -266,8 +266,7 @@ def _judged(rival: Rival, value: float, minima: list[float]) -> Rival:
 
 
 def _near_zero(problem: GlmmProblem, phi: FloatArray) -> bool:
-    factors = problem.templates.factors(phi[: problem.n_theta])
-    return any(float(np.linalg.svd(T, compute_uv=False)[-1]) < _NEAR_ZERO for T in factors)
+    return problem.structures.depth(phi[: problem.n_theta]) < _NEAR_ZERO
 
 
 def _predicted(found: Laplace, system: FixedSystem) -> float:

@@ -166,7 +166,7 @@ def _moment_theta(problem: GlmmProblem, rows: Any) -> FloatArray:
     scores = products.split(products.gather(rows.score))
     # Standard deviations beyond 2 are no start where the predictor has no unit.
     bounded = not problem.family.link.has_unit
-    sizes: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
+    sizes: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
     for factor, score, A in zip(problem.factors, scores, products.base(rows.w_work).diagonal, strict=True):
         information = np.einsum("aaj->aj", A)
         excess = (score.reshape(information.shape) ** 2 - information).sum(axis=1)
@@ -176,8 +176,8 @@ def _moment_theta(problem: GlmmProblem, rows: Any) -> FloatArray:
         tau = np.clip(tau, 0.05, 2.0) if bounded else tau
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             sizes[term] = np.where(np.isfinite(tau[columns]), tau[columns], 0.5)
-    templates = problem.templates.templates
-    return np.concatenate([t.theta(np.diag(own)) for t, own in zip(templates, sizes, strict=True)])
+    structures = problem.structures
+    return structures.as_start(structures.theta_of_factors([np.diag(own) for own in sizes]), 0.0)
 
 
 def _first_beta(problem: GlmmProblem, lam: float) -> FloatArray:

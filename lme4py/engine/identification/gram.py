@@ -14,13 +14,12 @@ cross-products: with A the blocks of Z'WZ and R = Z'WX (X'WX)^-1 X'WZ on the pat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lme4py.chunks import chunk
-from lme4py.covariance.templates import Templates
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor
 from lme4py.linalg.types import FloatArray, IntArray
 
@@ -68,18 +67,19 @@ class VarianceGram:
     totals: tuple[FloatArray, ...]
 
 
-def variance_directions(factors: tuple[Factor, ...], templates: Templates) -> tuple[Direction, ...]:
-    """A basis of the covariances of all terms, in the engine's columns.
+def variance_directions(factors: tuple[Factor, ...], bases: Sequence[FloatArray]) -> tuple[Direction, ...]:
+    """The directions of the covariances of all terms in the columns of their grouping factors.
 
     Parameters
     ----------
     factors : tuple of Factor
-    templates : Templates
+    bases : sequence of ndarray, each (d, k, k)
+        Of each term, in the engine's columns.
     """
     out = []
     for f, factor in enumerate(factors):
         for term, columns in _columns_of(factor):
-            for own in templates.templates[term].covariance_directions:
+            for own in bases[term]:
                 E = np.zeros((factor.n_columns, factor.n_columns))
                 E[columns, columns] = own
                 out.append(Direction(term, f, E, own, bool(np.trace(own) > 0)))
@@ -87,20 +87,21 @@ def variance_directions(factors: tuple[Factor, ...], templates: Templates) -> tu
 
 
 def variance_gram(
-    factors: tuple[Factor, ...], templates: Templates, cross: CrossProducts, size: float | None = None
+    factors: tuple[Factor, ...], bases: Sequence[FloatArray], cross: CrossProducts, size: float | None = None
 ) -> VarianceGram:
     """The inner products of a model.
 
     Parameters
     ----------
     factors : tuple of Factor
-    templates : Templates
+    bases : sequence of ndarray, each (d, k, k)
+        Directions of the covariance of each term, in the engine's columns.
     cross : CrossProducts
         The columns of X orthonormal up to rounding: X'WX = `size` I.
     size : float, optional
         tr(I) in the metric of W: the number of rows, or of trials where a row stands for several.
     """
-    directions = variance_directions(factors, templates)
+    directions = variance_directions(factors, bases)
     m, p = len(directions), cross.corner.shape[0] - 1
     size = float(cross.n_obs) if size is None else size
     plain, mixed = np.zeros((m + 1, m + 1)), np.zeros((m + 1, m + 1))

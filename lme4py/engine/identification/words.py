@@ -9,7 +9,6 @@ import numpy as np
 
 from lme4py.design.design import RandomTerm
 from lme4py.engine.identification.record import NOTHING, Identification
-from lme4py.errors import DesignError
 from lme4py.linalg.null_space import echelon, independent_rows
 from lme4py.linalg.types import FloatArray
 
@@ -58,17 +57,7 @@ class _Element:
 
 def _elements(t: int, term: RandomTerm) -> list[_Element]:
     """The parameters of a term: one variance stands for all where they are equal."""
-    k = term.n_columns
-    if term.structure == "identity":
-        return [_Element(t, 0, 0)]
-    if term.structure == "exchangeable":
-        return [_Element(t, 0, 0), *([_Element(t, 1, 0)] if k > 1 else [])]
-    variances = [_Element(t, j, j) for j in range(k)]
-    if term.structure == "diagonal":
-        return variances
-    if term.structure == "unstructured":
-        return variances + [_Element(t, i, j) for j in range(k) for i in range(j + 1, k)]
-    raise DesignError(f"nothing is known about the parameters of a covariance of structure {term.structure!r}")
+    return [_Element(t, i, j) for i, j in term.structure.elements]
 
 
 def sentences(terms: Sequence[RandomTerm], found: Identification) -> Iterator[str]:

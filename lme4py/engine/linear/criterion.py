@@ -10,7 +10,9 @@ user's scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import log, pi
 
 import numpy as np
@@ -18,7 +20,7 @@ import scipy.linalg
 import scipy.linalg.lapack as lapack
 
 from lme4py.chunks import chunk, from_size
-from lme4py.covariance.templates import Templates
+from lme4py.covariance import CovarianceStructures
 from lme4py.design.absent import AbsentRows
 from lme4py.design.design import Design, Predictor
 from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor, ModelBlock, SortedEdges, accumulate
@@ -46,20 +48,20 @@ class Problem:
     Attributes
     ----------
     factors : tuple of Factor
-    templates : Templates
+    structures : CovarianceStructures
     scaling : Scaling
     cross : CrossProducts
-    structure : Structure
+    symbolic : Structure
     base : BaseValues
     constants : tuple of (int or None)
         Position of the constant column of each term.
     """
 
     factors: tuple[Factor, ...]
-    templates: Templates
+    structures: CovarianceStructures
     scaling: Scaling
     cross: CrossProducts
-    structure: Structure
+    symbolic: Structure
     base: BaseValues
     constants: tuple[int | None, ...]
 
@@ -143,7 +145,8 @@ def make_problem(design: Design) -> Problem:
     check_levels(factors)
     scaling, scaler = plan_scaling(design)
     n = design.n_obs
-    size = n if n <= 2 * _ROWS else _ROWS
+    # With more levels than rows of a block, adding the sums of blocks would cost more than the sums.
+    size = n if n <= 2 * _ROWS else max(_ROWS, *(factor.n_levels for factor in factors))
     blocks = (_row_block(design, scaler.rows(place), place, factors) for place in row_blocks(n, size))
     cross = accumulate(blocks, factors)
     constants = tuple(constant_column(term.values) for term in design.terms)
@@ -172,9 +175,9 @@ def assemble(
     """
     # Of a block of random intercepts one matrix is kept, and one more where a variance is zero.
     copies = 2 if all(factor.n_columns == 1 for factor in factors) else 4
-    structure = analyse(factors, cross, max_listed=_MAX_LISTED, copies=copies)
-    templates = Templates.of_terms(design.terms)
-    return Problem(factors, templates, scaling, cross, structure, base_values(structure, factors, cross), constants)
+    symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=copies)
+    base = base_values(symbolic, factors, cross)
+    return Problem(factors, design.structures.inside, scaling, cross, symbolic, base, constants)
 
 
 def _row_block(design: Design, columns: ScaledColumns, place: slice, factors: tuple[Factor, ...]) -> ModelBlock:
@@ -236,7 +239,7 @@ class Criterion:
     def __init__(self, problem: Problem, reml: bool) -> None:
         self.problem = problem
         self.reml = reml
-        self.sweeper = Sweeper(problem.structure, problem.factors, lean=True)
+        self.sweeper = Sweeper(problem.symbolic, problem.factors, lean=True)
         n, p = problem.cross.n_obs, problem.n_fixed
         self.df = n - p if reml else n
         scaling = problem.scaling
@@ -249,10 +252,20 @@ class Criterion:
     @property
     def variance_gram(self) -> VarianceGram:
         """Inner products of the directions of V, kept with the problem: they depend on neither y nor theta."""
+        return self._gram("_variance_gram", [structure.directions() for structure in self.problem.structures.each])
+
+    @property
+    def moment_gram(self) -> VarianceGram:
+        """The same of the matrices that a start by moments is made of."""
+        if self.problem.structures.linear:
+            return self.variance_gram
+        return self._gram("_moment_gram", [structure.moment_basis() for structure in self.problem.structures.each])
+
+    def _gram(self, name: str, bases: list[FloatArray]) -> VarianceGram:
         kept = self.problem.__dict__
-        if "_variance_gram" not in kept:
-            kept["_variance_gram"] = variance_gram(self.problem.factors, self.problem.templates, self.problem.cross)
-        gram: VarianceGram = kept["_variance_gram"]
+        if name not in kept:
+            kept[name] = variance_gram(self.problem.factors, bases, self.problem.cross)
+        gram: VarianceGram = kept[name]
         return gram
 
     def __call__(self, theta: FloatArray) -> float:
@@ -261,8 +274,19 @@ class Criterion:
 
     def evaluate(self, theta: FloatArray) -> Point:
         """Value at theta with the factor that made it."""
+        return self.evaluate_factors(self.problem.structures.factors(theta), theta)
+
+    def evaluate_factors(self, T: list[FloatArray], theta: FloatArray | None = None) -> Point:
+        """Value where the terms have any relative covariances T T'.
+
+        Parameters
+        ----------
+        T : list of ndarray, each (k, k)
+            One per term.
+        theta : ndarray, shape (m,), optional
+            To which they belong; without it the point has no derivatives in theta.
+        """
         problem = self.problem
-        T = problem.templates.factors(theta)
         swept = self.sweeper.factorize(problem.factor_T(T), problem.base)
         border = swept.sweep_border(problem.base.border)
         corner = problem.base.corner - border.cross(border)
@@ -277,7 +301,7 @@ class Criterion:
         value = swept.log_det + self.df * log(r2) + self.constant
         if self.reml:
             value += 2.0 * float(np.log(RX.diagonal()).sum())
-        return Point(theta, T, value, r2, RX, beta, swept, border)
+        return Point(np.zeros(0) if theta is None else theta, T, value, r2, RX, beta, swept, border)
 
     def gradient(self, theta: FloatArray) -> FloatArray:
         """Gradient at theta (engine's columns), shape (m,)."""
@@ -293,17 +317,15 @@ class Criterion:
             inverse = lapack.dtrtri(point.RX)[0]
             corner[:p, :p] += inverse @ inverse.T
         by_factor = point.swept.adjoint(point.border, corner, only_sigma=True).sigma
-        out: list[FloatArray] = [np.empty(0)] * len(self.problem.templates.templates)
+        out: list[FloatArray] = [np.empty(0)] * len(self.problem.structures.each)
         for factor, G in zip(self.problem.factors, by_factor, strict=True):
             for term, columns in zip(factor.terms, factor.columns, strict=True):
                 out[term] = G[columns, columns]
         return out
 
     def theta_gradient(self, point: Point, G: list[FloatArray]) -> FloatArray:
-        """Chain rule: d/dT = 2 G T."""
-        templates = self.problem.templates
-        parts = zip(templates.templates, G, point.T, strict=True)
-        return np.concatenate([t.gradient(2.0 * g @ T) for t, g, T in parts])
+        """Chain rule."""
+        return self.problem.structures.covariance_pullback(point.theta, G)
 
     def derivatives(self, point: Point) -> Derivatives:
         """Gradient and Hessian of the criterion with the average information (Gilmour et al. 1995).
@@ -312,34 +334,49 @@ class Criterion:
         in expectation; the part from the curvature of Sigma = T T' is exact.
         """
         problem = self.problem
-        templates = problem.templates
+        structures = problem.structures
         G = self.sigma_gradient(point)
         gradient = self.theta_gradient(point, G)
         q, slope = self.average_information(point)
         hessian = self.df / point.r2 * (q - np.outer(slope, slope) / point.r2)
-        for template, place, g in zip(templates.templates, templates.slices, G, strict=True):
-            hessian[place, place] += template.curvature(g)
+        for structure, place, g in zip(structures.each, structures.slices, G, strict=True):
+            hessian[place, place] += structure.curvature(point.theta[place], g)
         return Derivatives(gradient, 0.5 * (hessian + hessian.T), tuple(G), (q, slope))
 
-    def average_information(self, point: Point) -> tuple[FloatArray, FloatArray]:
-        """y'P V_i P V_j P y and y'P V_i P y for all pairs of theta."""
+    def average_information(
+        self, point: Point, changes: Sequence[FloatArray] | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """y'P V_i P V_j P y and y'P V_i P y for all pairs of theta, or of other changes of the covariances.
+
+        Parameters
+        ----------
+        point : Point
+        changes : sequence of ndarray, each (d, k, k), optional
+            Of the covariance of each term, in the order of rows of the result.
+        """
         problem = self.problem
+        if changes is None:
+            structures = problem.structures
+            own = zip(structures.each, structures.split(point.theta), strict=True)
+            changes = [structure.covariance_tangents(theta) for structure, theta in own]
         combination = np.append(-point.beta, 1.0)[:, None]
         if len(problem.factors) == 1:
-            q, slope, XY = self._forms_of_one(point, combination)
+            q, slope, XY = self._forms_of_one(point, combination, changes)
         else:
-            q, slope, XY = self._forms(point, point.swept.back_substitute(point.border, combination)[1])
+            q, slope, XY = self._forms(point, point.swept.back_substitute(point.border, combination)[1], changes)
         p = problem.n_fixed
         if p:
             half = lapack.dtrtrs(point.RX, XY[:p], trans=1)[0]
             q -= half.T @ half
         return q, slope
 
-    def _forms(self, point: Point, g: list[FloatArray]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _forms(
+        self, point: Point, g: list[FloatArray], changes: Sequence[FloatArray]
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Quadratic forms in V^-1 of the directions S_i g, their products with g, and with X and y."""
         problem = self.problem
-        directions = self._directions(point, g)
-        slope = np.zeros(problem.templates.n_theta)
+        directions = self._directions(g, changes)
+        slope = np.zeros(directions[0].shape[1])
         XY = np.zeros((problem.n_fixed + 1, slope.size))
         for f, h in enumerate(directions):
             slope += h.T @ g[f][:, 0]
@@ -349,14 +386,16 @@ class Criterion:
         XY -= point.border.cross(swept_border)
         return inner - swept_border.cross(swept_border), slope, XY
 
-    def _forms_of_one(self, point: Point, combination: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _forms_of_one(
+        self, point: Point, combination: FloatArray, changes: Sequence[FloatArray]
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The same for one grouping factor, some levels at a time."""
-        k, m = self.problem.factors[0].n_columns, self.problem.templates.n_theta
+        k, m = self.problem.factors[0].n_columns, sum(map(len, changes))
         border = self.problem.base.border[0].reshape(k, self.problem.factors[0].n_levels, -1)
         q, slope, XY = np.zeros((m, m)), np.zeros(m), np.zeros((border.shape[2], m))
         for levels, stage in point.swept.stages[0].pieces():
             own = small.apply(stage.residual_map, border[:, levels] @ combination).reshape(-1, 1)
-            h = self._directions(point, [own])[0]
+            h = self._directions([own], changes)[0]
             products = small.apply(stage.A, h.reshape(k, -1, m)).reshape(-1, m)
             rest = h - stage.apply_E(products)
             q += products.T @ rest
@@ -364,24 +403,36 @@ class Criterion:
             XY += border[:, levels].reshape(-1, border.shape[2]).T @ rest
         return q, slope, XY
 
-    def _directions(self, point: Point, g: list[FloatArray]) -> list[FloatArray]:
-        """dSigma g for each parameter, by grouping factor: (k J, m), or for the levels whose g are given."""
-        problem = self.problem
+    def _directions(self, g: list[FloatArray], changes: Sequence[FloatArray]) -> list[FloatArray]:
+        """dSigma g for each change, by grouping factor: (k J, m), or for the levels whose g are given."""
+        ends = np.cumsum([len(own) for own in changes])
         out = []
-        for f, factor in enumerate(problem.factors):
+        for f, factor in enumerate(self.problem.factors):
             values = g[f].reshape(factor.n_columns, -1)
-            h = np.zeros((*values.shape, problem.templates.n_theta))
+            h = np.zeros((*values.shape, int(ends[-1])))
             for term, columns in zip(factor.terms, factor.columns, strict=True):
-                start = problem.templates.slices[term].start
-                for i, change in enumerate(self._sigma_changes(point, term)):
-                    h[columns, :, start + i] = change @ values[columns]
+                for i, change in enumerate(changes[term], start=int(ends[term]) - len(changes[term])):
+                    h[columns, :, i] = change @ values[columns]
             out.append(h.reshape(values.size, -1))
         return out
 
-    def _sigma_changes(self, point: Point, term: int) -> list[FloatArray]:
-        """dT T' + T dT' for each theta of a term, (k, k)."""
-        halves = (dT @ point.T[term].T for dT in self.problem.templates.templates[term].directions)
-        return [half + half.T for half in halves]
+    def with_columns(self, M: FloatArray) -> Criterion:
+        """The criterion of the model whose columns are [X y] M, with the same random effects.
+
+        Parameters
+        ----------
+        M : ndarray, shape (p + 1, p' + 1)
+        """
+        problem = self.problem
+        border = tuple(B @ M for B in problem.base.border)
+        corner = M.T @ problem.base.corner @ M
+        moved = copy.copy(self)
+        moved.problem = replace(
+            problem,
+            base=replace(problem.base, border=border, corner=corner),
+            cross=replace(problem.cross, corner=corner),
+        )
+        return moved
 
 
 class _ZZ:
@@ -391,8 +442,8 @@ class _ZZ:
         self.factors = problem.factors
         self.diagonal = problem.cross.diagonal
         # The factor that is eliminated first has its products with all others in one matrix.
-        self.first = problem.structure.stages[0].factor
-        self.others = problem.structure.remaining_slices[0]
+        self.first = problem.symbolic.stages[0].factor
+        self.others = problem.symbolic.remaining_slices[0]
         self.coupling = problem.base.coupling_operator
         self.tables = {
             pair: LinearOperator.of(_edge_matrix(edges, problem.factors[pair[0]], problem.factors[pair[1]]))

@@ -39,12 +39,12 @@ def exact_hessian(
     forms : tuple of ndarray
         `Criterion.average_information` at the point.
     """
-    templates = criterion.problem.templates
+    structures = criterion.problem.structures
     q, slope = forms
     hessian: FloatArray = criterion.df / point.r2 * (2.0 * q - np.outer(slope, slope) / point.r2)
     hessian -= _traces(criterion, point)
-    for template, place, g in zip(templates.templates, templates.slices, G, strict=True):
-        hessian[place, place] += template.curvature(g)
+    for structure, place, g in zip(structures.each, structures.slices, G, strict=True):
+        hessian[place, place] += structure.curvature(point.theta[place], g)
     return 0.5 * (hessian + hessian.T)
 
 
@@ -54,16 +54,15 @@ def _traces(criterion: Criterion, point: Point) -> FloatArray:
     W = _inner_products(criterion, point)
     ends = np.cumsum([factor.size for factor in problem.factors])
     rows = [slice(int(end) - factor.size, int(end)) for end, factor in zip(ends, problem.factors, strict=True)]
-    moved: list[tuple[slice, FloatArray]] = [(rows[0], W)] * problem.templates.n_theta
+    moved: list[tuple[slice, FloatArray]] = [(rows[0], W)] * problem.structures.n_theta
     for f, factor in enumerate(problem.factors):
         own = W[rows[f]].reshape(factor.n_columns, -1)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
-            start = problem.templates.slices[term].start
-            for i, dT in enumerate(problem.templates.templates[term].directions):
-                half = dT @ point.T[term].T
+            place = problem.structures.slices[term]
+            for i, dSigma in enumerate(problem.structures.each[term].covariance_tangents(point.theta[place])):
                 S = np.zeros((factor.n_columns, factor.n_columns))
-                S[columns, columns] = half + half.T
-                moved[start + i] = rows[f], (S @ own).reshape(factor.size, -1)
+                S[columns, columns] = dSigma
+                moved[place.start + i] = rows[f], (S @ own).reshape(factor.size, -1)
     out = np.empty((len(moved), len(moved)))
     for i, (own_rows, left) in enumerate(moved):
         for j, (other_rows, right) in enumerate(moved[: i + 1]):

@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
+import scipy.linalg
 
-from lme4py.covariance.templates import Templates
+from lme4py.covariance import CovarianceStructures
 from lme4py.engine.certificate import LARGE, Rival
 from lme4py.engine.linear.criterion import Criterion, Point, Problem
 from lme4py.engine.linear.start import moment_start
 from lme4py.engine.optimise import Local, Optimum, trust_region_step
 from lme4py.errors import DesignError
 from lme4py.linalg import small
-from lme4py.linalg.small import singular_values
 from lme4py.linalg.types import FloatArray
 
 # Relative standard deviations this large leave nothing but the regression within groups.
@@ -90,12 +90,12 @@ def _suspicious(criterion: Criterion, optimum: Optimum, point: Point) -> bool:
 
 def is_large(problem: Problem) -> bool:
     """Whether an evaluation costs too much for many of them."""
-    return problem.structure.dense_size > _DENSE or sum(factor.size for factor in problem.factors) > LARGE
+    return problem.symbolic.dense_size > _DENSE or sum(factor.size for factor in problem.factors) > LARGE
 
 
 def is_near_zero(problem: Problem, theta: FloatArray) -> bool:
     """Whether a variance, or a direction of a covariance matrix, is at zero or near it."""
-    return any(singular_values(T)[-1] < _NEAR for T in problem.templates.factors(theta))
+    return problem.structures.depth(theta) < _NEAR
 
 
 def disagreement(criterion: Criterion, point: Point) -> float:
@@ -118,34 +118,33 @@ def disagreement(criterion: Criterion, point: Point) -> float:
 
 def outer_points(problem: Problem) -> Iterator[tuple[str, FloatArray]]:
     """Where variances are very large: intercepts of all factors, of each factor, all effects, each effect alone."""
-    templates = problem.templates
+    structures = problem.structures
     intercepts = [_intercepts(problem, f) for f in range(len(problem.factors))]
     names = [factor.name for factor in problem.factors]
     together = np.sum(intercepts, axis=0)
-    yield f"within {' and '.join(names)}", _FAR * together
+    yield f"within {' and '.join(names)}", structures.scaled(together, _FAR)
     if len(names) > 1:
-        yield from ((f"within {name}", _FAR * theta) for name, theta in zip(names, intercepts, strict=True))
-    everything = templates.initial()
+        yield from (
+            (f"within {name}", structures.scaled(own, _FAR)) for name, own in zip(names, intercepts, strict=True)
+        )
+    everything = structures.initial()
     if np.array_equal(everything, together):
         return
-    yield "within levels, all effects free", _FAR * everything
-    effects = np.eye(everything.size)[templates.diagonal()]
+    yield "within levels, all effects free", structures.scaled(everything, _FAR)
+    effects = structures.axes()
     if len(effects) <= _MAX_EFFECTS:
-        yield from ((f"effect {number} alone", _FAR * theta) for number, theta in enumerate(effects, start=1))
+        scaled = (structures.scaled(theta, _FAR) for theta in effects)
+        yield from ((f"effect {number} alone", theta) for number, theta in enumerate(scaled, start=1))
 
 
 def _intercepts(problem: Problem, f: int) -> FloatArray:
     """theta of unit standard deviations for the constant columns of a factor; for all if none is constant."""
-    templates, terms = problem.templates, problem.factors[f].terms
+    structures, terms = problem.structures, problem.factors[f].terms
     constant = [t for t in terms if problem.constants[t] is not None]
-    theta = np.zeros(templates.n_theta)
+    theta = structures.scaled(structures.initial(), 0.0)
     for t in constant or terms:
-        template, column = templates.templates[t], problem.constants[t]
-        if column is None or template.structure not in ("unstructured", "diagonal"):
-            theta[templates.slices[t]] = template.initial()
-        else:
-            place = int(np.flatnonzero(template.diagonal())[column])
-            theta[templates.slices[t].start + place] = 1.0
+        structure, column = structures.each[t], problem.constants[t]
+        theta[structures.slices[t]] = structure.initial() if column is None else structure.alone(column)
     return theta
 
 
@@ -171,8 +170,9 @@ def outer_start(criterion: Criterion, point: Point) -> FloatArray:
         covariance = values @ values.T / (sigma2 * max(factor.n_levels - (p - within), 1)) - _noise(problem, f)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             squares, vectors = np.linalg.eigh(covariance[columns, columns])
-            roots[term] = vectors * np.clip(np.sqrt(np.maximum(squares, 0.0)), _LOWEST, _HIGHEST)
-    return problem.templates.theta_of_factors(roots)
+            roots[term] = vectors * np.sqrt(np.maximum(squares, 0.0))
+    structures = problem.structures
+    return structures.as_start(structures.theta_of_factors(roots), _LOWEST, _HIGHEST)
 
 
 def starts(criterion: Criterion) -> Iterator[tuple[str, FloatArray]]:
@@ -223,7 +223,7 @@ class _Search:
         local: Callable[[FloatArray], Local | None],
     ) -> None:
         self.criterion, self.descend, self.local = criterion, descend, local
-        self.problem, self.templates = criterion.problem, criterion.problem.templates
+        self.problem, self.structures = criterion.problem, criterion.problem.structures
         self.best, self.what = optimum, what
         self.known = [np.array(optimum.log[0].theta), optimum.theta]
         self.rivals: list[Rival] = []
@@ -262,8 +262,8 @@ class _Search:
             self.start(what, theta)
             outer = theta if outer is None and what != "moments" else outer
         # A line is all there is to one parameter.
-        if self.templates.n_theta > 1 and is_near_zero(self.problem, self.best.theta):
-            self.start("unit variances", self.templates.initial())
+        if self.structures.n_theta > 1 and is_near_zero(self.problem, self.best.theta):
+            self.start("unit variances", self.structures.initial())
             self.start("correlations reversed", self._reversed())
         if outer is not None:
             self.scan(outer)
@@ -286,36 +286,32 @@ class _Search:
         self.rivals.append(Rival(what, found.log[0].criterion, found.value, is_minimum=_is_curved(found)))
 
     def _is_known(self, theta: FloatArray, within: float = _SAME_BASIN) -> bool:
-        return any(_same_basin(self.templates, theta, other, within) for other in self.known)
+        return any(_same_basin(self.structures, theta, other, within) for other in self.known)
 
     def _reversed(self) -> FloatArray:
         """theta with the signs of covariances reversed, and off the boundary."""
-        factors = []
-        for T in self.templates.factors(self.best.theta):
-            vectors, sizes, _ = np.linalg.svd(np.where(np.eye(T.shape[0]) > 0, T, -T))
-            factors.append(vectors * np.maximum(sizes, _LOWEST))
-        return self.templates.theta_of_factors(factors)
+        factors = [np.where(np.eye(T.shape[0]) > 0, T, -T) for T in self.structures.factors(self.best.theta)]
+        return self.structures.as_start(self.structures.theta_of_factors(factors), _LOWEST)
 
     def scan(self, outer: FloatArray) -> None:
         """Look along multiples of the optimum, and of what is not zero far out where the optimum is."""
-        T, far = (self.templates.factors(theta) for theta in (self.best.theta, outer))
-        zero = [singular_values(t)[0] < _NEAR for t in T]
+        structures = self.structures
+        here, far = structures.split(self.best.theta), structures.split(outer)
+        zero = [float(np.abs(T).max()) < _NEAR for T in structures.factors(self.best.theta)]
         if not all(zero):
-            self._scan("multiples of the optimum", [np.zeros_like(t) for t in T], T, 1.0)
+            self._scan("multiples of the optimum", here, [True] * len(zero), 1.0)
         if any(zero):
-            fixed = [np.zeros_like(t) if z else t for z, t in zip(zero, T, strict=True)]
-            moved = [o if z else np.zeros_like(o) for z, o in zip(zero, far, strict=True)]
-            self._scan("variances that are zero", fixed, moved, 0.0)
+            moved = [o if z else own for z, own, o in zip(zero, here, far, strict=True)]
+            self._scan("variances that are zero", moved, zero, 0.0)
 
-    def _scan(self, what: str, fixed: list[FloatArray], moved: list[FloatArray], here: float) -> None:
-        """Values along fixed + c moved; the optimum is at c = `here`."""
+    def _scan(self, what: str, theta: list[FloatArray], moves: list[bool], here: float) -> None:
+        """Values with the covariances of the terms that move multiplied by c^2; the optimum is at c = `here`."""
         sizes = np.sort([here, *(2.0**power for power in _SCAN)])
-        thetas = [
-            self.templates.theta_of_factors([f + c * m for f, m in zip(fixed, moved, strict=True)]) for c in sizes
-        ]
+        own = list(zip(self.structures.each, theta, moves, strict=True))
+        thetas = [np.concatenate([s.scaled(t, float(c)) if move else t for s, t, move in own]) for c in sizes]
         best, values = self.best.value, []
-        for c, theta in zip(sizes, thetas, strict=True):
-            point = None if c == here else _evaluate(self.criterion, theta)
+        for c, point_theta in zip(sizes, thetas, strict=True):
+            point = None if c == here else _evaluate(self.criterion, point_theta)
             values.append(best if c == here else np.inf if point is None else point.value)
         seen = [value for c, value in zip(sizes, values, strict=True) if c != here and np.isfinite(value)]
         for i in _dips(values):
@@ -337,11 +333,11 @@ def _dips(values: list[float]) -> list[int]:
     return [i for i in range(len(values)) if padded[i] > padded[i + 1] < padded[i + 2]]
 
 
-def _same_basin(templates: Templates, theta: FloatArray, other: FloatArray, within: float) -> bool:
+def _same_basin(structures: CovarianceStructures, theta: FloatArray, other: FloatArray, within: float) -> bool:
     """Do the standard deviations of two theta differ by less than a factor in every direction?"""
-    for T, S in zip(templates.factors(theta), templates.factors(other), strict=True):
+    for T, S in zip(structures.factors(theta), structures.factors(other), strict=True):
         floor = _LOWEST**2 * np.eye(T.shape[0])
-        ratios = np.linalg.eigvals(np.linalg.solve(S @ S.T + floor, T @ T.T + floor)).real
-        if float(ratios.min()) < within**-2 or float(ratios.max()) > within**2:
+        ratios = scipy.linalg.eigh(T @ T.T + floor, S @ S.T + floor, eigvals_only=True)
+        if float(ratios[0]) < within**-2 or float(ratios[-1]) > within**2:
             return False
     return True

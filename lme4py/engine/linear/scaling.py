@@ -16,10 +16,11 @@ import numpy as np
 import scipy.linalg
 
 from lme4py.chunks import chunk
-from lme4py.covariance.templates import mean_and_contrasts
+from lme4py.covariance import CovarianceStructure
 from lme4py.design.design import Design, RandomTerm
 from lme4py.design.rank import dependent_columns
 from lme4py.errors import DataError
+from lme4py.linalg.small import mapped_root
 from lme4py.linalg.types import FloatArray
 
 # Beyond this condition number a cross-product loses too many digits and X is orthogonalised row by row.
@@ -58,11 +59,7 @@ class Scaling:
 
     def factor(self, term: int, T: FloatArray) -> FloatArray:
         """S T of a term; rows that are rounding noise, because a variance is zero, are exact zeros."""
-        S = self.S[term]
-        root: FloatArray = S @ T
-        noise = 1e-13 * np.linalg.norm(np.abs(S) @ np.abs(T), axis=1)
-        root[np.linalg.norm(root, axis=1) <= noise] = 0.0
-        return root
+        return mapped_root(self.S[term], T)
 
     def beta(self, inside: FloatArray) -> FloatArray:
         """Fixed effects on the user's scale."""
@@ -366,9 +363,10 @@ def _scale_random(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, C
     k = Z.shape[1]
     if k == 1 and Z[0, 0] == 1.0 and (Z == 1.0).all():
         return np.eye(1), ColumnMap()
-    if not takes_any_columns(term.structure):
-        S = structured_columns(term.structure, _sizes(Z, ColumnMap(), w, term.columns)[1])
-        is_scale = not np.count_nonzero(S - np.diag(S.diagonal()))
+    structure = term.structure
+    if structure.column_changes != "any":
+        S = structured_columns(structure, _sizes(Z, ColumnMap(), w, term.columns)[1])
+        is_scale = structure.basis is None
         return S, ColumnMap(sizes=1.0 / S.diagonal()) if is_scale else ColumnMap(mix=S)
     S, own, gram = _centre_and_scale(Z, w, term.columns)
     values, vectors = np.linalg.eigh(gram)
@@ -382,17 +380,12 @@ def _scale_random(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, C
     return S @ whiten, replace(own, mix=whiten)
 
 
-def takes_any_columns(structure: str) -> bool:
-    """Whether every change of the columns of a term keeps its covariance structure."""
-    return structure == "unstructured"
-
-
-def structured_columns(structure: str, sizes: FloatArray) -> FloatArray:
+def structured_columns(structure: CovarianceStructure, sizes: FloatArray) -> FloatArray:
     """S of a term whose columns cannot be changed at will.
 
     Parameters
     ----------
-    structure : str
+    structure : CovarianceStructure
     sizes : ndarray, shape (k,)
         Root mean squares of the columns.
 
@@ -401,12 +394,9 @@ def structured_columns(structure: str, sizes: FloatArray) -> FloatArray:
     ndarray, shape (k, k)
     """
     k = sizes.size
-    if structure != "diagonal":
+    if structure.shares_variance:
         sizes = np.full(k, np.sqrt(np.mean(sizes**2)))
-    if structure == "exchangeable":
-        mixed: FloatArray = mean_and_contrasts(k) / sizes
-        return mixed
-    return np.diag(1.0 / sizes)
+    return np.diag(1.0 / sizes) if structure.basis is None else structure.basis / sizes
 
 
 def scale_model(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import scipy.optimize
 
-from lme4py.covariance.templates import Templates
+from lme4py.covariance import CovarianceStructures
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.rivals import compare, starts
 from lme4py.engine.linear.start import moment_start
@@ -44,7 +44,7 @@ def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> O
     def descend(theta: FloatArray) -> Optimum:
         return _descend(criterion, local, theta, control)
 
-    first = moment_start(criterion) if start is None else _within_reach(criterion.problem.templates, start)
+    first = moment_start(criterion) if start is None else _within_reach(criterion.problem.structures, start)
     optimum = descend(first)
     if len(optimum.log) >= control.max_evaluations:
         return optimum
@@ -89,13 +89,13 @@ def _descend(
     criterion: Criterion, local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control
 ) -> Optimum:
     """The local minimum below a start."""
-    templates = criterion.problem.templates
+    structures = criterion.problem.structures
     optimum = minimise(local, start, control)
     if _is_stuck(optimum) and len(optimum.log) < control.max_evaluations:
         optimum = _append(optimum, minimise(local, _fall_back(criterion, optimum.theta), control))
     # At an exact zero the trust region sees the curvature along the axis, so that a wrong zero is left again.
     for _ in range(3):
-        snapped = _snap(criterion, templates, optimum)
+        snapped = _snap(criterion, structures, optimum)
         if snapped is None:
             break
         again = minimise(local, snapped, control)
@@ -106,13 +106,13 @@ def _descend(
     return optimum
 
 
-def _within_reach(templates: Templates, start: FloatArray) -> FloatArray:
+def _within_reach(structures: CovarianceStructures, start: FloatArray) -> FloatArray:
     """The start, with terms moved in that are too far out."""
     moved = start.copy()
-    for T, place in zip(templates.factors(start), templates.slices, strict=True):
-        largest = float(singular_values(T)[0])
+    for structure, place in zip(structures.each, structures.slices, strict=True):
+        largest = float(singular_values(structure.factor(start[place]))[0])
         if largest > _REACH:
-            moved[place] *= _MOVED_IN / largest
+            moved[place] = structure.scaled(start[place], _MOVED_IN / largest)
     return moved
 
 
@@ -143,20 +143,15 @@ def _fall_back(criterion: Criterion, theta: FloatArray) -> FloatArray:
     return best
 
 
-def _snap(criterion: Criterion, templates: Templates, optimum: Optimum) -> FloatArray | None:
-    """theta with small singular values of T set to zero, if the criterion does not rise; None if none is small."""
-    factors = templates.factors(optimum.theta)
-    small = [singular_values(T)[-1] < _SNAP for T in factors]
-    if not any(small):
-        return None
+def _snap(criterion: Criterion, structures: CovarianceStructures, optimum: Optimum) -> FloatArray | None:
+    """theta with what is near the boundary put on it, if the criterion does not rise; None if nothing is near it."""
     noise = 1e-11 * max(1.0, abs(optimum.value)) + 1e-10
     theta = optimum.theta
-    for i, is_small in enumerate(small):
-        if not is_small:
+    for structure, place in zip(structures.each, structures.slices, strict=True):
+        if structure.depth(theta[place]) >= _SNAP:
             continue
-        trial = list(templates.factors(theta))
-        trial[i] = templates.templates[i].truncate(trial[i], _SNAP)
-        candidate = templates.theta_of_factors(trial)
+        candidate = theta.copy()
+        candidate[place] = structure.truncate(theta[place], _SNAP)
         if criterion(candidate) <= optimum.value + noise:
             theta = candidate
     return None if theta is optimum.theta else theta

@@ -31,9 +31,10 @@ def moment_start(criterion: Criterion) -> FloatArray:
     criterion : Criterion
     """
     problem = criterion.problem
-    gram = criterion.variance_gram
+    gram = criterion.moment_gram
     covariances = _solve(problem, gram.directions, gram.projected, _observed(problem, gram.directions))
-    return problem.templates.theta_of_factors([_root(covariance) for covariance in covariances])
+    theta = problem.structures.theta_of_factors([_root(covariance) for covariance in covariances])
+    return problem.structures.as_start(theta, _LOWEST, _HIGHEST)
 
 
 def _solve(
@@ -60,17 +61,15 @@ def _solve(
 
 
 def _assemble(problem: Problem, directions: tuple[Direction, ...], solution: FloatArray) -> list[FloatArray]:
-    out = [np.zeros((t.size, t.size)) for t in problem.templates.templates]
+    out = [np.zeros((t.size, t.size)) for t in problem.structures.each]
     for direction, value in zip(directions, solution, strict=False):
         out[direction.term] += value * direction.own
     return out
 
 
 def _root(covariance: FloatArray) -> FloatArray:
-    """A factor of a covariance whose standard deviations are kept within sensible bounds."""
     values, vectors = np.linalg.eigh(covariance)
-    bounded = np.clip(np.sqrt(np.maximum(values, 0.0)), _LOWEST, _HIGHEST)
-    root: FloatArray = vectors * bounded
+    root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
     return root
 
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.linalg
 
+from lme4py.covariance import CovarianceStructure
 from lme4py.design.design import Design
 from lme4py.design.rank import dependent_columns
 from lme4py.design.stream import ModelRows
 from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor, ModelBlock, Sums
-from lme4py.engine.linear.scaling import Scaling, structured_columns, takes_any_columns
+from lme4py.engine.linear.scaling import Scaling, structured_columns
 from lme4py.errors import DataError, DesignError
 from lme4py.linalg.types import FloatArray, IntArray
 
@@ -61,7 +62,7 @@ class Columns:
     def block(self, rows: ModelRows, factors: tuple[Factor, ...]) -> ModelBlock:
         """Rows in these columns."""
         X = _mapped(rows.X, self.C, self.has_constant)
-        XY = np.empty((rows.n, X.shape[1] + 1))
+        XY = np.empty((rows.n, X.shape[1] + 1), order="F")
         XY[:, :-1] = X
         y = rows.y if rows.offset is None else rows.y - rows.offset
         np.divide(y - rows.X @ self.b0, self.y_scale, out=XY[:, -1])
@@ -88,9 +89,11 @@ def _mapped(X: FloatArray, C: FloatArray, has_constant: bool) -> FloatArray:
         out[:, 1:] = (X[:, 1:] - middle) @ rest
         return out
     out = np.empty_like(X)
-    out[:, 0] = X[:, 0] * C[0, 0]
+    np.multiply(X[:, 0], C[0, 0], out=out[:, 0])
     size = rest.diagonal()
-    np.multiply(X[:, 1:] + C[0, 1:] / size, size, out=out[:, 1:])
+    for j in range(1, X.shape[1]):
+        np.add(X[:, j], C[0, j] / size[j - 1], out=out[:, j])
+        out[:, j] *= size[j - 1]
     return out
 
 
@@ -412,10 +415,10 @@ def _term_gram(cross: CrossProducts, factors: tuple[Factor, ...], t: int) -> Flo
     raise ValueError(t)
 
 
-def _random_map(structure: str, G: FloatArray, columns: Columns, t: int) -> tuple[FloatArray, bool]:
+def _random_map(structure: CovarianceStructure, G: FloatArray, columns: Columns, t: int) -> tuple[FloatArray, bool]:
     """The change of the columns of a term from those of the sums to the engine's, and whether digits are left."""
     S = columns.S[t]
-    if not takes_any_columns(structure):
+    if structure.column_changes != "any":
         # Nothing was subtracted from these columns.
         own = structured_columns(structure, np.sqrt(G.diagonal()) / S.diagonal())
         return own / S.diagonal()[:, None], True

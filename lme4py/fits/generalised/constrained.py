@@ -1,15 +1,10 @@
 """The criterion of a generalised model with one parameter held at a value: what a profile minimises.
 
-Each parameter is held in columns of the random effects in which it is simple. With the columns of its term in an order
-where the held one comes first, and only scaled, the factor of their covariance is S T with S diagonal, so that
-
-    sd of the first column      T[0, 0] = v / S[0, 0]
-    correlation of the first    T[1, 0] = r sin(v),  T[1, 1] = r cos(v)        (v the arc sine of the correlation)
-    two columns
-
-and everything else stays free. A fixed effect or a threshold is a linear condition, which an orthogonal basis solves;
-the dispersion is one coordinate. So all constrained minima are unconstrained ones in coordinates x, with
-phi = phi(x, v) and the gradient that of the criterion times A = dphi/dx.
+Each parameter is held in columns of the random effects in which it is simple: with the columns of its term in an order
+that their covariance structure chooses, and only scaled, the parameter is one of the structure's own
+(`lme4py.covariance.holding`), and everything else stays free. A fixed effect or a threshold is a linear condition,
+which an orthogonal basis solves; the dispersion is one coordinate. So all constrained minima are unconstrained ones in
+coordinates x, with phi = phi(x, v) and the gradient that of the criterion times A = dphi/dx.
 """
 
 from __future__ import annotations
@@ -19,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lme4py.design.design import RandomTerm
+from lme4py.covariance import CovarianceStructures
+from lme4py.covariance.holding import Holding
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.descent import minimise_scaled, off_limit
 from lme4py.engine.generalised.laplace import FLAT_MODE, Laplace, is_at_pole
@@ -31,9 +27,8 @@ from lme4py.errors import DesignError, OptionError
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.refit import other_minima
 from lme4py.fits.holding import Minimum
-from lme4py.fits.parameters import Parameter
-from lme4py.linalg.small import lower_factor
-from lme4py.linalg.types import FloatArray, IntArray
+from lme4py.fits.parameters import Parameter, profile_range
+from lme4py.linalg.types import FloatArray
 
 __all__ = ["GlmmConstrained", "covariances_of"]
 
@@ -47,7 +42,7 @@ _KEPT = 8
 
 def covariances_of(problem: GlmmProblem, phi: FloatArray) -> list[FloatArray]:
     """Covariances of all terms on the user's scale."""
-    T = problem.templates.factors(phi[: problem.n_theta])
+    T = problem.structures.factors(phi[: problem.n_theta])
     roots = [S @ t for S, t in zip(problem.S, T, strict=True)]
     return [root @ root.T for root in roots]
 
@@ -75,52 +70,42 @@ class _Chart:
         self.problem = fit.problem
         self.phi = fit.phi
         self.moved = False
-        if parameter.term >= 0:
-            term = fit.design.terms[parameter.term]
-            if term.structure == "unstructured" and term.n_columns > 1:
-                self._reorder(fit, term)
-        self.size = self.phi.size
         self.unit = 1.0
-        if parameter.kind in ("sd", "corr"):
-            self._place_variance()
-        elif parameter.kind in ("sigma", "dispersion"):
+        self.holding: Holding | None = None
+        if parameter.term >= 0:
+            self._hold(fit)
+        self.size = self.phi.size
+        if parameter.kind in ("sigma", "dispersion"):
             self._place_dispersion()
-        else:
+        elif self.holding is None:
             self._place_linear()
 
-    def _reorder(self, fit: GeneralisedFit, term: RandomTerm) -> None:
+    def _hold(self, fit: GeneralisedFit) -> None:
+        """Columns of the term in which the parameter is one of the structure's own, on another scale."""
         parameter, t = self.parameter, self.parameter.term
-        first = [parameter.first] if parameter.kind == "sd" else [parameter.first, parameter.second]
-        order = first + [i for i in range(term.n_columns) if i not in first]
-        self.problem = _with_columns(fit, t, np.array(order))
-        self.moved = True
-        self.phi = self.inside(fit, fit.phi)
+        structure = fit.problem.structures.each[t].user
+        natural = structure.natural_parameters[parameter.natural]
+        holding = structure.hold(parameter.natural)
+        own = fit.problem.S[t]
+        if np.count_nonzero(own - np.diag(own.diagonal())) or (np.diff(holding.order) < 0).any():
+            self.problem = _with_columns(fit, t, holding)
+            self.moved = True
+            self.phi = self.inside(fit, fit.phi)
+        self.holding = holding
+        self.own = self.problem.structures.slices[t]
+        if natural.relative:
+            # The rows of S are those of the user's columns.
+            self.unit = float(np.linalg.norm(self.problem.S[t][natural.columns[0] if natural.columns else 0]))
 
     def inside(self, fit: GeneralisedFit, phi: FloatArray) -> FloatArray:
         """Parameters of the fit's problem as those of the chart's."""
         if not self.moved:
             return phi
-        t, theta = self.parameter.term, []
-        for i, T in enumerate(fit.problem.templates.factors(phi[: fit.problem.n_theta])):
-            template = fit.problem.templates.templates[i]
-            moved: FloatArray = np.asarray(np.linalg.solve(self.problem.S[t], fit.problem.S[t] @ T)) if i == t else T
-            theta.append(template.theta(lower_factor(moved) if i == t else T))
-        return np.concatenate([*theta, phi[fit.problem.n_theta :]])
-
-    def _place_variance(self) -> None:
-        problem, parameter = self.problem, self.parameter
-        place = problem.templates.slices[parameter.term]
-        template = problem.templates.templates[parameter.term]
-        S = problem.S[parameter.term]
-        # S is diagonal, up to the order of its rows, or (tied effects) a multiple of an orthogonal matrix.
-        self.unit = float(np.linalg.norm(S[:, 0 if self.moved else parameter.first]))
-        self.index = place.start + (parameter.first if template.structure == "diagonal" else 0)
-        self.tied = template.n_theta == 2 and template.structure == "tied"
-        self.columns = template.size
-        if parameter.kind == "corr":
-            self.pair = [place.start + 1, place.start + template.size]
-        if self.tied:
-            self.pair = [place.start, place.start + 1]
+        t, m = self.parameter.term, fit.problem.n_theta
+        parts = fit.problem.structures.split(phi[:m])
+        change = np.asarray(np.linalg.solve(self.problem.S[t], fit.problem.S[t]))
+        parts[t] = fit.problem.structures.each[t].user.to_user(parts[t], change)
+        return np.concatenate([*parts, phi[m:]])
 
     def _place_dispersion(self) -> None:
         """v = exp(lambda / power), which is zero at the limit of the dispersion."""
@@ -149,34 +134,18 @@ class _Chart:
         if kind in ("sigma", "dispersion"):
             lam = float(phi[self.index])
             return 0.0 if self.problem.at_limit(lam) else float(np.exp(lam / self.power))
-        if kind not in ("sd", "corr"):
-            return float(self.a @ phi[self.problem.n_theta :])
-        if not self.tied:
-            if kind == "sd":
-                return float(abs(phi[self.index]) * self.unit)
-            return float(np.arctan2(*phi[self.pair]))
-        k = self.columns
-        large, small = phi[self.pair] ** 2
-        if kind == "sd":
-            return self.unit * float(np.sqrt((large + (k - 1.0) * small) / k))
-        return float(np.arcsin((large - small) / (large + (k - 1.0) * small)))
+        if self.holding is not None:
+            return self.unit * self.holding.value(phi[self.own])
+        return float(self.a @ phi[self.problem.n_theta :])
 
     def start(self, phi: FloatArray) -> FloatArray:
         """Free coordinates of a point."""
         kind, m = self.parameter.kind, self.problem.n_theta
         if kind in ("fixed", "threshold"):
             return np.concatenate([phi[:m], self.across.T @ phi[m:]])
-        if kind in ("sigma", "dispersion") or (kind == "sd" and not self.tied):
+        if self.holding is None:
             return np.delete(phi, self.index)
-        first, second = self.pair
-        out = phi.copy()
-        if not self.tied:
-            out[first] = np.hypot(phi[first], phi[second])
-        elif kind == "sd":
-            out[first] = np.arctan2(phi[first], phi[second] * np.sqrt(self.columns - 1.0))
-        else:
-            out[first] = np.sqrt((phi[first] ** 2 + (self.columns - 1.0) * phi[second] ** 2) / self.columns)
-        return np.delete(out, second)
+        return np.concatenate([phi[: self.own.start], self.holding.start(phi[self.own]), phi[self.own.stop :]])
 
     def place(self, x: FloatArray, v: float) -> _Place:
         """phi at coordinates x with the parameter at v, and its derivatives."""
@@ -194,55 +163,41 @@ class _Chart:
                 lam = self.problem.limit_lambda
             along[self.index] = self.power / v if v > 0.0 else 0.0
             return self._inserted(x, lam, along)
-        if kind == "sd" and not self.tied:
-            along[self.index] = 1.0 / self.unit
-            return self._inserted(x, v / self.unit, along)
-        return self._turned(x, v)
+        if self.holding is None:
+            raise TypeError(f"a parameter of kind {kind!r} has no place")
+        return self._held(self.holding, x, v)
 
     def _inserted(self, x: FloatArray, value: float, along: FloatArray) -> _Place:
         A = np.delete(np.eye(self.size), self.index, axis=1)
         return _Place(np.insert(x, self.index, value), A, along)
 
-    def _turned(self, x: FloatArray, v: float) -> _Place:
-        """Two theta as functions of one coordinate and v."""
-        first, second = self.pair
-        own = float(x[first])
-        values, by_x, by_v = self._two(own, v)
-        phi = np.insert(x, second, 0.0)
-        A = np.delete(np.eye(self.size), second, axis=1)
-        along = np.zeros(self.size)
-        phi[self.pair], A[self.pair, first], along[self.pair] = values, by_x, by_v
+    def _held(self, holding: Holding, x: FloatArray, v: float) -> _Place:
+        """The theta of the term as functions of its own coordinates and v."""
+        start, stop, d = self.own.start, self.own.stop, holding.size
+        jet = holding.theta(x[start : start + d], v / self.unit)
+        phi = np.concatenate([x[:start], jet.value, x[start + d :]])
+        A, along = np.zeros((self.size, x.size)), np.zeros(self.size)
+        A[:start, :start], A[stop:, start + d :] = np.eye(start), np.eye(self.size - stop)
+        A[start:stop, start : start + d], along[start:stop] = jet.first[:d].T, jet.first[d] / self.unit
         return _Place(phi, A, along)
 
-    def _two(self, x: float, v: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Two theta and their derivatives in x and v."""
-        if not self.tied:
-            direction, turned = np.array([np.sin(v), np.cos(v)]), np.array([np.cos(v), -np.sin(v)])
-            return x * direction, direction, x * turned
-        k = self.columns
-        if self.parameter.kind == "sd":
-            size = np.sqrt(k) / self.unit * np.array([1.0, 1.0 / np.sqrt(k - 1.0)])
-            direction = size * np.array([np.sin(x), np.cos(x)])
-            return v * direction, v * size * np.array([np.cos(x), -np.sin(x)]), direction
-        rho = float(np.sin(v))
-        roots = np.sqrt(np.maximum([1.0 + (k - 1.0) * rho, 1.0 - rho], 0.0))
-        # d sqrt(1 - sin v) = -sqrt(1 + sin v) / 2, also where the root is zero.
-        change = np.array([0.5 * (k - 1.0) * np.cos(v) / max(roots[0], 1e-150), -0.5 * np.sqrt(1.0 + rho)])
-        return x * roots, roots, x * change
 
-
-def _with_columns(fit: GeneralisedFit, t: int, order: IntArray) -> GlmmProblem:
+def _with_columns(fit: GeneralisedFit, t: int, holding: Holding) -> GlmmProblem:
     """The problem with the columns of one term in another order and only scaled."""
-    problem = fit.problem
+    problem, order = fit.problem, holding.order
     term = fit.design.terms[t]
     sizes = np.sqrt(np.mean(term.values**2, axis=0))[order]
+    if term.structure.shares_variance:
+        sizes = np.full(sizes.size, np.sqrt(np.mean(sizes**2)))
     sizes = np.where(sizes > 0, sizes, 1.0)
+    structures = list(problem.structures.each)
+    structures[t] = holding.structure
     S = list(problem.S)
     S[t] = np.eye(term.n_columns)[:, order] / sizes
     codes = tuple(fit.design.terms[factor.terms[0]].codes for factor in problem.factors)
     columns = tuple(np.hstack([fit.design.terms[i].values @ S[i] for i in factor.terms]) for factor in problem.factors)
     products = WeightedProducts(codes, columns, problem.factors)
-    return replace(problem, S=tuple(S), products=products)
+    return replace(problem, S=tuple(S), products=products, structures=CovarianceStructures(tuple(structures)))
 
 
 class GlmmConstrained:
@@ -275,6 +230,7 @@ class GlmmConstrained:
         self._points: list[tuple[FloatArray, Laplace]] = []
         self._correction: FloatArray | None = None
         self._others: list[tuple[Minimum, Laplace]] = []
+        self.design = fit.design
         self.estimate = self._unconstrained(fit)
         for other in other_minima(fit):
             self._add(self.chart.inside(fit, other.phi))
@@ -282,9 +238,9 @@ class GlmmConstrained:
     @property
     def bounds(self) -> tuple[float, float]:
         """The range of the coordinate."""
-        if self.parameter.kind == "corr":
-            return -0.5 * np.pi, 0.5 * np.pi
-        return (-np.inf if self.parameter.kind in ("fixed", "threshold") else 0.0), np.inf
+        if self.parameter.term < 0:
+            return (-np.inf if self.parameter.kind in ("fixed", "threshold") else 0.0), np.inf
+        return profile_range(self.design, self.parameter)
 
     @property
     def guess(self) -> float:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lme4py.covariance.user_theta import theta_jacobian
 from lme4py.engine.generalised.integral import IntegralCheck, check_integral
 from lme4py.engine.generalised.laplace import Laplace, laplace
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
@@ -17,7 +16,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.families.categories import threshold_names
 from lme4py.families.registry import Family
 from lme4py.families.response import ResponseData
-from lme4py.fits.base import Approximation, Fit
+from lme4py.fits.base import Fit
 from lme4py.fits.derived import derived
 from lme4py.fits.method import Ddf
 from lme4py.linalg.types import FloatArray
@@ -125,9 +124,9 @@ class GeneralisedFit(Fit):
         return self.log_dispersion if np.isfinite(self.log_dispersion) else self.problem.limit_lambda
 
     @property
-    def approximation(self) -> Approximation:
+    def approximation(self) -> dict[str, int | str]:
         """`nAGQ` and `hessian`."""
-        return Approximation(self.nAGQ, self.hessian)
+        return {"nAGQ": self.nAGQ, "hessian": self.hessian}
 
     @property
     def theta_unit(self) -> float:
@@ -258,7 +257,7 @@ def user_jacobian(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
     A = problem.family.threshold_matrix
     last = np.eye(problem.n_nuisance) if A is None else A
     to_user = np.zeros((m + p + last.shape[0], phi.size))
-    to_user[:m, :m] = theta_jacobian(problem.templates, problem.S, phi[:m])
+    to_user[:m, :m] = problem.structures.user.to_user_jacobian(phi[:m], problem.S)
     to_user[m : m + p, m : m + p] = problem.C
     to_user[m + p :, m + p :] = last
     to_user[:, problem.held(phi)] = 0.0

@@ -99,18 +99,16 @@ def conditional_covariances_with_fixed(fit: GeneralisedFit, joint: JointVariance
 
 @derived
 def variance_information(fit: GeneralisedFit) -> VarianceInformation:
-    templates = fit.problem.templates.user
-    m, p, s = templates.n_theta, fit.beta.size, fit.parameter_vcov.shape[0]
+    structures = fit.problem.structures.user
+    m, p, s = structures.n_theta, fit.beta.size, fit.parameter_vcov.shape[0]
     out = []
-    factors = templates.factors(fit.theta)
-    for template, place, T in zip(templates.templates, templates.slices, factors, strict=True):
-        d = np.zeros((s, template.size, template.size))
-        for i, dT in enumerate(template.directions):
-            half = dT @ T.T
-            d[place.start + i] = half + half.T
+    for structure, place in zip(structures.each, structures.slices, strict=True):
+        d = np.zeros((s, structure.size, structure.size))
+        d[place] = structure.covariance_tangents(fit.theta[place])
         out.append(d)
     unit = np.eye(s)
     has_dispersion = fit.log_dispersion is not None
     residual = unit[m + p] if has_dispersion else np.zeros(s)
     thresholds = unit[:, m + p : m + p if has_dispersion else s]
-    return VarianceInformation(fit.parameter_vcov, tuple(out), residual, unit[:, m : m + p], thresholds)
+    thetas = tuple(unit[:, place] for place in structures.slices)
+    return VarianceInformation(fit.parameter_vcov, tuple(out), residual, unit[:, m : m + p], thresholds, thetas)

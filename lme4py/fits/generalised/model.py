@@ -28,7 +28,6 @@ from lme4py.fits.slim import DroppedRows, dropped, slim_design, slim_response
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from lme4py.covariance.templates import Templates
     from lme4py.design.design import Design
     from lme4py.families.response import ResponseData
     from lme4py.fits.base import Fit
@@ -161,17 +160,14 @@ class GeneralisedModel(Model):
         for cov in holding.covariances(minimum):
             ridge = 1e-12 * max(float(np.trace(cov)), 1e-6)
             roots.append(np.asarray(np.linalg.cholesky(cov + ridge * np.eye(cov.shape[0])), dtype=np.float64))
-        start = self.fit.problem.templates.theta_of_factors(roots)
+        start = self.fit.problem.structures.user.theta_of_factors(roots)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return fit_like(self.fit, self.fit.design, start=start)
 
     def boundary_parameter(self, term: int, column: int) -> Parameter:
-        return Parameter("sd", "sd", term, column, column)
-
-    @property
-    def templates(self) -> Templates:
-        return self.fit.problem.templates
+        place = self.fit.design.terms[term].structure.natural_place("sd", (column,))
+        return Parameter("sd", "sd", term, column, column, natural=place)
 
     def without_random(self, result: Any = None) -> GeneralisedNull:
         return null_model(self.fit, result)

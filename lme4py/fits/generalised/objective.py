@@ -53,10 +53,10 @@ def objective(fit: GeneralisedFit) -> Objective:
         if fit.nAGQ == 0:
             found = profiled.evaluate(phi)
             beta = np.full(p, np.nan) if found is None else found.mode.beta
-        T = problem.templates.factors(phi[:m])
+        T = problem.structures.factors(phi[:m])
         return problem.C @ beta, row_lengths([S @ t for S, t in zip(problem.S, T, strict=True)])
 
-    return Objective(value, estimates, local, start / unit, problem.templates, (3.0, 20.0))
+    return Objective(value, estimates, local, start / unit, problem.structures, (3.0, 20.0))
 
 
 def _units(fit: GeneralisedFit, size: int) -> FloatArray:

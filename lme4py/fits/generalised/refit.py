@@ -126,10 +126,10 @@ def refit_estimates(fit: GeneralisedFit, y: Any) -> Estimates:
 def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> Estimates:
     theta, beta, inside = problem.split(phi)
     lam = problem.user_nuisance(beta, inside)
-    roots = [S @ T for S, T in zip(problem.S, problem.templates.factors(theta), strict=True)]
+    roots = (S @ T for S, T in zip(problem.S, problem.structures.factors(theta), strict=True))
     return Estimates(
         problem.C @ beta,
-        problem.templates.user.theta_of_factors(roots),
+        problem.structures.user.to_user(theta, problem.S),
         tuple(root @ root.T for root in roots),
         problem.reported_lambda(lam) if problem.n_dispersion else None,
         value,
@@ -172,4 +172,4 @@ def _old(fit: GeneralisedFit, problem: GlmmProblem, usual: Start) -> Start:
 
 def start_theta(fit: GeneralisedFit) -> FloatArray:
     """theta inside to start from: that of the fit, moved off the boundary."""
-    return off_boundary(fit.problem.templates, fit.phi[: fit.problem.n_theta])
+    return off_boundary(fit.problem.structures, fit.phi[: fit.problem.n_theta])

@@ -20,7 +20,7 @@ from lme4py.engine.generalised.laplace import Laplace, laplace
 from lme4py.engine.generalised.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.products import WeightedProducts
-from lme4py.engine.generalised.quadrature import reordered
+from lme4py.engine.generalised.quadrature import _reordered
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
 from lme4py.families.nuisance import as_columns
@@ -176,9 +176,10 @@ def _theta_by_cluster(fit: GeneralisedFit, by_T: list[FloatArray], clusters: Clu
     out = np.zeros((clusters.n_clusters, problem.n_theta))
     for factor, values in zip(problem.factors, by_T, strict=True):
         for term, columns in zip(factor.terms, factor.columns, strict=True):
-            template = problem.templates.templates[term]
-            own = np.einsum("jab,iab->ji", values[:, columns, columns], np.array(template.directions))
-            out[:, problem.templates.slices[term]] = row_sums(own, homes[factor.name], clusters.n_clusters)
+            structure = problem.structures.each[term]
+            place = problem.structures.slices[term]
+            own = np.einsum("jab,iab->ji", values[:, columns, columns], structure.tangents(fit.phi[place]))
+            out[:, place] = row_sums(own, homes[factor.name], clusters.n_clusters)
     return out
 
 
@@ -225,6 +226,6 @@ def _restricted(problem: GlmmProblem, rows: IntArray) -> tuple[GlmmProblem, IntA
         X=problem.X[rows],
         offset=problem.offset[rows],
         products=WeightedProducts(tuple(codes[f] for f in order), tuple(Z[f] for f in order), kept),
-        data=reordered(problem.data, rows),
+        data=_reordered(problem.data, rows),
     )
     return smaller, np.concatenate([places[f] for f in order])

@@ -173,10 +173,9 @@ def make_glmm_fit(
         optimum = limit.optimum
     theta, inside_beta, inside_lam = problem.split(optimum.phi)
     beta, lam = problem.C @ inside_beta, problem.user_nuisance(inside_beta, inside_lam)
-    covariances, factors = [], []
-    for T, S in zip(problem.templates.factors(theta), problem.S, strict=True):
+    covariances = []
+    for T, S in zip(problem.structures.factors(theta), problem.S, strict=True):
         root = S @ T
-        factors.append(root)
         covariances.append(root @ root.T)
     modes = _user_modes(problem, optimum.found)
     eta = linear_predictor(design, beta, modes)
@@ -197,7 +196,7 @@ def make_glmm_fit(
         parameter_vcov=covariance,
         log_dispersion=problem.reported_lambda(lam) if problem.n_dispersion else None,
         log_dispersion_se=_dispersion_error(problem, lam, covariance),
-        theta=problem.templates.user.theta_of_factors(factors),
+        theta=problem.structures.user.to_user(theta, problem.S),
         covariances=tuple(covariances),
         modes=modes,
         conditional_covariances=_user_conditional(problem, optimum.found),
@@ -273,7 +272,7 @@ def _with_block(outer: FloatArray, block: FloatArray, place: int) -> FloatArray:
 
 def _user_modes(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:
     """Conditional modes of each term, (J, k)."""
-    out: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
+    out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
     blocks = problem.products.split(found.mode.b)
     for factor, b in zip(problem.factors, blocks, strict=True):
         values = b.reshape(factor.n_columns, factor.n_levels)
@@ -284,7 +283,7 @@ def _user_modes(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:
 
 def _user_conditional(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:
     """Diagonal blocks of Lambda M^-1 Lambda' of each term, (J, k, k)."""
-    out: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
+    out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
     for factor, block in zip(problem.factors, found.diagonal, strict=True):
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             S = problem.S[term]

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.covariance.templates import Template
+from lme4py.covariance import CovarianceStructures
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.fits.linear.fit import LinearFit
-from lme4py.linalg.newton import newton_steps
 from lme4py.linalg.small import product, transpose
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
@@ -35,9 +34,15 @@ _TOLERANCE = 1e-12
 
 
 def can_batch(fit: LinearFit) -> bool:
-    """True for models with one grouping factor and few columns, where vectors over responses pay."""
+    """True for models with one grouping factor, few columns and T linear in theta, where vectors over responses pay."""
     problem = fit.problem
-    return len(problem.factors) == 1 and problem.factors[0].n_columns <= _MAX_COLUMNS and problem.n_fixed <= _MAX_FIXED
+    linear = all(structure.linear_factor for structure in problem.structures.each)
+    return (
+        linear
+        and len(problem.factors) == 1
+        and problem.factors[0].n_columns <= _MAX_COLUMNS
+        and problem.n_fixed <= _MAX_FIXED
+    )
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,14 @@ class BatchSolver:
         self.A = np.ascontiguousarray(A[:, :, first])[:, :, None]  # (k, k, 1, C)
         self.X = np.ascontiguousarray(X[:, :, first])[:, :, None]  # (k, p, 1, C)
         self.XX = problem.base.corner[: self.p, : self.p]
-        self._directions(problem.templates.templates, factor.columns)
+        self._directions(problem.structures, factor.columns)
 
-    def _directions(self, templates: tuple[Template, ...], columns: tuple[slice, ...]) -> None:
+    def _directions(self, structures: CovarianceStructures, columns: tuple[slice, ...]) -> None:
         """dT/dtheta of the whole factor, (m, k, k), and their products."""
         out = []
-        for template, place in zip(templates, columns, strict=True):
-            for direction in template.directions:
+        for structure, place in zip(structures.each, columns, strict=True):
+            # The same at every theta.
+            for direction in structure.tangents(structure.initial()):
                 dT = np.zeros((self.k, self.k))
                 dT[place, place] = direction
                 out.append(dT)
@@ -194,7 +200,7 @@ class BatchSolver:
         here = _State(*(np.array(v) for v in vars(state).values()))
         converged = np.zeros(B, dtype=bool)
         for _ in range(_MAX_ITERATIONS):
-            step, predicted = newton_steps(here.gradient[active], here.hessian[active], radius[active])
+            step, predicted = _steps(here.gradient[active], here.hessian[active], radius[active])
             done = predicted < _TOLERANCE * np.maximum(1.0, np.abs(here.value[active]) * 1e-3)
             converged[active[done]] = True
             active, step, predicted = active[~done], step[~done], predicted[~done]
@@ -329,3 +335,18 @@ class BatchSolver:
         half = np.einsum("iaez,eczda->izcda", dS, np.moveaxis(tensor, 4, 2), optimize=True)
         out: FloatArray = np.einsum("izcda,lcdz->zil", half, dS, optimize=True)
         return out
+
+
+def _steps(gradient: FloatArray, hessian: FloatArray, radius: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Newton steps with the absolute curvatures, no longer than the radius, and the predicted decrease."""
+    values, vectors = np.linalg.eigh(hessian)
+    g = np.einsum("bij,bi->bj", vectors, gradient)
+    size = np.maximum(np.abs(values).max(axis=1, keepdims=True), 1.0)
+    # At a saddle (a standard deviation of zero) the gradient vanishes, so that it is left along its axis.
+    saddle = (values < -1e-6 * size) & (np.abs(g) < 1e-6 * size)
+    g = np.where(saddle, -1e-3 * size, g)
+    step = -g / np.maximum(np.abs(values), 1e-10 * size)
+    length = np.linalg.norm(step, axis=1)
+    step *= np.minimum(1.0, radius / np.maximum(length, 1e-300))[:, None]
+    predicted = -(g * step).sum(axis=1) - 0.5 * (np.where(saddle, 0.0, values) * step**2).sum(axis=1)
+    return np.einsum("bij,bj->bi", vectors, step), np.maximum(predicted, 0.0)

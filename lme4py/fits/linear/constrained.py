@@ -4,8 +4,8 @@ The criterion with sigma not profiled out,
 
     d(Sigma, sigma) = log|M| + r2 / sigma^2 + df log(2 pi sigma^2) - sum(log w)    [+ log|X'V^-1X| for REML],
 
-is a function of the relative covariance matrices Sigma_t = M_t M_t'. Holding a standard deviation, a correlation or
-sigma at a value is a choice of coordinates for M_t and sigma (a `Chart`), in which everything else is free; holding a
+is a function of the relative covariance matrices Sigma_t. Holding a standard deviation, a correlation or sigma at a
+value is a choice of coordinates for theta and sigma (a `Chart`), in which everything else is free; holding a
 fixed effect is a linear change of the columns [X y], which leaves a model with one column of X less. So each
 constrained minimum is an unconstrained one with an analytic gradient, and the ends of the range (a standard deviation
 of 0, a correlation of -1 or 1) are ordinary points.
@@ -13,87 +13,86 @@ of 0, a correlation of -1 or 1) are ordinary points.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.covariance.templates import Template
+from lme4py.covariance import CovarianceStructure
 from lme4py.engine.linear.criterion import Criterion, Point, Problem
 from lme4py.engine.optimise import Control, Local, minimise
 from lme4py.fits.holding import Minimum
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.refit import other_minima
-from lme4py.fits.parameters import Parameter, fit_values
-from lme4py.linalg.small import lower_factor
-from lme4py.linalg.types import FloatArray
+from lme4py.fits.parameters import Parameter, fit_values, profile_range
+from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["Chart", "Constrained", "CovarianceCriterion", "LinearHolding"]
-
-
-class CovarianceCriterion(Criterion):
-    """The criterion with the average information in the elements of Sigma instead of theta."""
-
-    def _sigma_changes(self, point: Point, term: int) -> list[FloatArray]:
-        return list(self.problem.templates.templates[term].covariance_directions)
-
-    def information(self, point: Point) -> tuple[FloatArray, FloatArray]:
-        """y'P V_i P V_j P y and y'P V_i P y for all covariance directions (Gilmour et al. 1995)."""
-        return self.average_information(point)
-
-    def with_columns(self, M: FloatArray) -> CovarianceCriterion:
-        """The model whose columns are [X y] M, shape (p + 1, p' + 1); the random effects are the same."""
-        problem = self.problem
-        border = tuple(B @ M for B in problem.base.border)
-        corner = M.T @ problem.base.corner @ M
-        moved = copy.copy(self)
-        moved.problem = replace(
-            problem,
-            base=replace(problem.base, border=border, corner=corner),
-            cross=replace(problem.cross, corner=corner),
-        )
-        return moved
+__all__ = ["Chart", "Constrained", "LinearHolding"]
 
 
 @dataclass(frozen=True)
-class _TermChart:
-    """M = R (v F / sigma + sum_i x_i B_i), or without sigma, with B_i possibly depending on v.
-
-    With `turned`, F is F(x_0), an angle, and B is zero: dF/dx_0 = turned, d2F/dx_0^2 = -F.
+class _Local:
+    """One term at some coordinates, with the first and second derivatives of theta in the d coordinates that move it.
 
     Attributes
     ----------
-    R : ndarray, shape (k, k)
-    B : ndarray, shape (d, k, k)
-    dB : ndarray, shape (d, k, k), or None
-        Derivative of B in v.
-    F, turned : ndarray, shape (k, k), or None
+    structure : CovarianceStructure
+    theta : ndarray, shape (m,)
+    first : ndarray, shape (d, m)
+    second : ndarray, shape (d, d, m), or None
+        None where theta are coordinates themselves.
+    coordinates : ndarray of int, shape (d,)
+    R : ndarray, shape (k, k), or None
+        Sigma in the engine's columns is R Sigma(theta) R'; None is the identity.
+    along : ndarray, shape (m,), or None
+        Derivative of theta in the held value.
     """
 
-    R: FloatArray
-    B: FloatArray
-    dB: FloatArray | None = None
-    F: FloatArray | None = None
-    turned: FloatArray | None = None
+    structure: CovarianceStructure
+    theta: FloatArray
+    first: FloatArray | None
+    second: FloatArray | None
+    coordinates: IntArray
+    R: FloatArray | None = None
+    along: FloatArray | None = None
+
+    def changes(self) -> FloatArray:
+        """dSigma in the coordinates, (d, k, k), in the engine's columns."""
+        moves = self.structure.covariance_tangents(self.theta)
+        moves = moves if self.first is None else np.tensordot(self.first, moves, 1)
+        return moves if self.R is None else self.R @ moves @ self.R.T
+
+    def slopes(self, G: FloatArray) -> FloatArray:
+        """Derivatives in theta from those in Sigma in the engine's columns."""
+        return self.structure.covariance_pullback(self.theta, self._own(G))
+
+    def curvature(self, G: FloatArray) -> FloatArray:
+        """The part of the Hessian in the coordinates that is from the curvature of Sigma, (d, d)."""
+        inner = self.structure.curvature(self.theta, self._own(G))
+        if self.first is None or self.second is None:
+            return inner
+        out: FloatArray = self.first @ inner @ self.first.T + self.second @ self.slopes(G)
+        return out
+
+    def _own(self, G: FloatArray) -> FloatArray:
+        own: FloatArray = G if self.R is None else self.R.T @ G @ self.R
+        return own
 
 
 @dataclass(frozen=True)
-class _Map:
-    """M of every term, log sigma (inside), and their derivatives in the free coordinates."""
+class _Place:
+    """All terms at some coordinates, theta and log sigma inside."""
 
-    M: list[FloatArray]
+    terms: list[_Local]
+    theta: FloatArray
     log_sigma: float
-    dM: list[tuple[int, int, FloatArray]]  # (coordinate, term, derivative)
-    second: list[tuple[int, int, int, FloatArray]]  # (coordinate, coordinate, term, second derivative)
-    dv: list[tuple[int, FloatArray]]  # term, dM / dv
 
 
 class Chart:
     """Coordinates of all variance parameters with one of them held at v.
 
-    v is a standard deviation on the user's scale ("sd"), or that over sigma ("ratio"), or the arc sine of a
-    correlation: in the angle the likelihood is smooth at the ends of the range too.
+    v is a natural parameter of a covariance structure on the user's scale, that over sigma ("ratio"), or the arc sine
+    of a correlation: in the angle the likelihood is smooth at the ends of the range too.
 
     Parameters
     ----------
@@ -109,145 +108,73 @@ class Chart:
         # sigma of the user is this many times sigma inside.
         self.sigma_unit = problem.scaling.y_scale * self.root
         self.free_sigma = parameter.kind != "sigma"
+        self.unit = 1.0
         if parameter.term >= 0:
-            self._order_columns(parameter)
+            self._hold(parameter)
 
-    def _order_columns(self, parameter: Parameter) -> None:
+    def _hold(self, parameter: Parameter) -> None:
         S = self.problem.scaling.S[parameter.term]
-        first = [parameter.first, parameter.second] if parameter.kind == "corr" else [parameter.first]
-        k = S.shape[0]
-        structure = self.problem.templates.templates[parameter.term].structure
-        self.order = first + [i for i in range(k) if i not in first] if structure == "unstructured" else list(range(k))
+        structure = self.problem.structures.each[parameter.term].user
+        natural = structure.natural_parameters[parameter.natural]
+        self.holding = structure.hold(parameter.natural)
         # Rows in units of a column of unit size, so that the trust region is as round as in the engine's columns.
-        self.units = np.linalg.norm(S, axis=1)[self.order]
-        self.held = self.order.index(parameter.first)
-        P = np.eye(k)[:, self.order]
-        self.R = self.root * np.linalg.solve(S, P * self.units)
+        units = np.linalg.norm(S, axis=1)[self.holding.order]
+        P = np.eye(S.shape[0])[:, self.holding.order]
+        self.to_engine = (P / units).T @ S / self.root
+        self.R = np.linalg.inv(self.to_engine)
+        self.relative = natural.relative
+        if natural.relative:
+            self.unit = float(np.linalg.norm(S[natural.columns[0] if natural.columns else 0]))
 
     def start(self, theta: FloatArray, log_sigma: float) -> FloatArray:
         """Free coordinates of a point given inside."""
-        parts = []
-        for t, T in enumerate(self.problem.templates.factors(theta)):
-            template = self.problem.templates.templates[t]
-            if t != self.parameter.term:
-                parts.append(template.theta(T))
-                continue
-            user = lower_factor(np.asarray(np.linalg.solve(self.R, T)))
-            if template.structure != "unstructured":
-                parts.append(self._start_of_eigenvalues(template, user))
-            elif self.parameter.kind != "corr":
-                parts.append(template.theta(user)[1:])
-            else:
-                elements = [user[0, 0], np.hypot(user[1, 0], user[1, 1])]
-                parts.append(np.concatenate([elements, self._below(user)]))
+        structures = self.problem.structures
+        parts = structures.split(theta)
+        t = self.parameter.term
+        if t >= 0:
+            user = structures.each[t].user.to_user(parts[t], self.to_engine)
+            parts[t] = self.holding.start(user)
         if self.free_sigma:
             parts.append(np.array([log_sigma]))
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def _start_of_eigenvalues(self, template: Template, user: FloatArray) -> FloatArray:
-        if template.structure == "diagonal":
-            return np.delete(user.diagonal(), self.held)
-        if template.n_theta == 1:
-            return np.zeros(0)
-        theta = Template(template.size, "exchangeable").theta_of_factor(user)
-        if self.parameter.kind == "corr":
-            return np.array([float(np.linalg.norm(user[0]))])
-        return np.array([float(np.arctan2(theta[0], theta[1] * np.sqrt(template.size - 1.0)))])
-
-    @staticmethod
-    def _below(T: FloatArray) -> FloatArray:
-        return np.concatenate([np.zeros(0)] + [T[r, : r + 1] for r in range(2, T.shape[0])])
-
-    def _term(self, t: int, v: float, x: FloatArray) -> _TermChart:
-        template = self.problem.templates.templates[t]
-        k = template.size
-        if t != self.parameter.term:
-            return _TermChart(np.eye(k), np.array(template.directions))
-        if template.structure == "tied" and k > 1:
-            return self._exchangeable_term(k, v, x)
-        if self.parameter.kind != "corr":
-            return self._sd_term(template.structure, k)
-        B = np.zeros((2 + (k * (k + 1)) // 2 - 3, k, k))
-        dB = np.zeros_like(B)
-        B[0, 0, 0] = 1.0
-        B[1, 1, :2] = np.sin(v), np.cos(v)
-        dB[1, 1, :2] = np.cos(v), -np.sin(v)
-        places = [(r, c) for r in range(2, k) for c in range(r + 1)]
-        for i, (r, c) in enumerate(places):
-            B[2 + i, r, c] = 1.0
-        return _TermChart(self.R, B, dB)
-
-    def _exchangeable_term(self, k: int, v: float, x: FloatArray) -> _TermChart:
-        """One variance and one covariance: the eigenvalues are 1 + (k - 1) rho and 1 - rho times the variance.
-
-        With the standard deviation held, the free coordinate is the angle of the roots of the two parts of the
-        variance; with the correlation held, it is the standard deviation.
-        """
-        mean, rest = np.full((k, k), 1.0 / k), np.eye(k) - 1.0 / k
-        if self.parameter.kind == "corr":
-            rho = float(np.sin(v))
-            large, small = np.sqrt(max(1.0 + (k - 1.0) * rho, 1e-300)), np.sqrt(max(1.0 - rho, 0.0))
-            B = large * mean + small * rest
-            # d sqrt(1 - sin v) = -sqrt(1 + sin v) / 2, also where the root is zero.
-            dB = 0.5 * (k - 1.0) * np.cos(v) / large * mean - 0.5 * np.sqrt(1.0 + rho) * rest
-            return _TermChart(self.R, B[None], dB[None])
-        parts = self._unit() * np.sqrt(k) * np.array([mean, rest / np.sqrt(k - 1.0)])
-        F = np.sin(x[0]) * parts[0] + np.cos(x[0]) * parts[1]
-        turned = np.cos(x[0]) * parts[0] - np.sin(x[0]) * parts[1]
-        return _TermChart(self.R, np.zeros((1, k, k)), None, F, turned)
-
-    def _unit(self) -> float:
-        """The user's sd is `units` times the row, times sigma of the user."""
-        unit = 1.0 / float(self.units[self.held])
-        return unit / self.sigma_unit if self.parameter.kind == "sd" else unit
-
-    def _sd_term(self, structure: str, k: int) -> _TermChart:
-        unit = self._unit()
-        F = np.zeros((k, k))
-        if structure in ("identity", "tied"):
-            F[np.diag_indices(k)] = unit
-            return _TermChart(self.R, np.zeros((0, k, k)), None, F)
-        F[self.held, self.held] = unit
-        if structure == "diagonal":
-            places = [(r, r) for r in range(k) if r != self.held]
-        else:
-            places = [(r, c) for c in range(k) for r in range(c, k)][1:]
-        B = np.zeros((len(places), k, k))
-        for i, (r, c) in enumerate(places):
-            B[i, r, c] = 1.0
-        return _TermChart(self.R, B, None, F)
-
-    def map(self, x: FloatArray, v: float) -> _Map:
+    def place(self, x: FloatArray, v: float) -> _Place:
         """Everything at coordinates x, shape (d,)."""
         log_sigma = float(x[-1]) if self.free_sigma else float(np.log(v / self.sigma_unit))
-        position = 0
-        out = _Map([], log_sigma, [], [], [])
-        for t in range(len(self.problem.templates.templates)):
-            chart = self._term(t, v, x[position:])
-            d = chart.B.shape[0]
-            own = x[position : position + d]
-            M = chart.R @ np.tensordot(own, chart.B, 1)
-            out.dM.extend((position + i, t, chart.R @ chart.B[i]) for i in range(d))
-            if chart.F is not None:
-                absolute = self.parameter.kind == "sd"
-                size = float(np.exp(-log_sigma)) if absolute else 1.0
-                unit = size * chart.R @ chart.F
-                M = M + v * unit
-                out.dv.append((t, unit))
-                if absolute:
-                    out.dM.append((x.size - 1, t, -v * unit))
-                    out.second.append((x.size - 1, x.size - 1, t, v * unit))
-                if chart.turned is not None:
-                    turned = v * size * chart.R @ chart.turned
-                    out.dM.append((position, t, turned))
-                    out.second.append((position, position, t, -v * unit))
-                    if absolute:
-                        out.second.extend([(position, x.size - 1, t, -turned), (x.size - 1, position, t, -turned)])
-            if chart.dB is not None:
-                out.dv.append((t, chart.R @ np.tensordot(own, chart.dB, 1)))
-            out.M.append(M)
+        terms, parts, position = [], [], 0
+        for t, structure in enumerate(self.problem.structures.each):
+            held = t == self.parameter.term
+            d = self.holding.size if held else structure.n_theta
+            own, coordinates = x[position : position + d], np.arange(position, position + d)
+            if held:
+                local = self._held(own, coordinates, x.size - 1, v, log_sigma)
+                parts.append(structure.user.to_engine(local.theta, self.to_engine))
+            else:
+                local = _Local(structure, own, None, None, coordinates)
+                parts.append(own)
+            terms.append(local)
             position += d
-        return out
+        return _Place(terms, np.concatenate([np.zeros(0), *parts]), log_sigma)
+
+    def _held(self, x: FloatArray, coordinates: IntArray, last: int, v: float, log_sigma: float) -> _Local:
+        """The term whose parameter is held; on the user's scale it is sigma times what the structure knows."""
+        absolute = self.relative and self.parameter.kind != "ratio"
+        size = float(np.exp(-log_sigma)) / (self.unit * self.sigma_unit) if absolute else 1.0 / self.unit
+        s = v * size
+        jet = self.holding.theta(x, s)
+        d = x.size
+        along = size * jet.first[d]
+        if not absolute:
+            return _Local(
+                self.holding.structure, jet.value, jet.first[:d], jet.second[:d, :d], coordinates, self.R, along
+            )
+        # ds / d log sigma = -s.
+        change = np.eye(d + 1)
+        change[d, d] = -s
+        first = change @ jet.first
+        second = np.einsum("ai,ijm,bj->abm", change, jet.second, change)
+        second[d, d] += s * jet.first[d]
+        return _Local(self.holding.structure, jet.value, first, second, np.append(coordinates, last), self.R, along)
 
 
 class Constrained:
@@ -255,13 +182,13 @@ class Constrained:
 
     Parameters
     ----------
-    criterion : CovarianceCriterion
+    criterion : Criterion
     parameter : Parameter
     starts : sequence of ndarray, each (m,)
         theta inside of other local minima: each minimum is looked for from these too.
     """
 
-    def __init__(self, criterion: CovarianceCriterion, parameter: Parameter, starts: Sequence[FloatArray] = ()) -> None:
+    def __init__(self, criterion: Criterion, parameter: Parameter, starts: Sequence[FloatArray] = ()) -> None:
         self.criterion = criterion
         self.starts = starts
         self.parameter = parameter
@@ -283,7 +210,7 @@ class Constrained:
         """Free coordinates of a point inside."""
         return self.chart.start(theta, log_sigma)
 
-    def _criterion(self, v: float) -> CovarianceCriterion:
+    def _criterion(self, v: float) -> Criterion:
         """The criterion as a function of the variance parameters alone."""
         if self.parameter.kind != "fixed":
             return self.criterion
@@ -319,38 +246,44 @@ class Constrained:
             point = criterion.evaluate(theta)
             other = minimise(local, self.start(theta, 0.5 * float(np.log(point.r2 / criterion.df))), control)
             found = other if other.value < found.value - 10.0 * tolerance else found
-        point, mapped, G, sigma2 = found.source
-        slope = self._slope(criterion, v, point, mapped, G, sigma2)
-        return Minimum(v, found.theta, found.value, slope, point.theta, mapped.log_sigma, len(found.log))
+        point, placed, G, sigma2 = found.source
+        slope = self._slope(criterion, v, point, placed, G, sigma2)
+        return Minimum(v, found.theta, found.value, slope, point.theta, placed.log_sigma, len(found.log))
 
-    def _local(self, criterion: CovarianceCriterion, x: FloatArray, v: float) -> Local | None:
-        mapped = self.chart.map(x, v)
-        templates = self.problem.templates
+    def _local(self, criterion: Criterion, x: FloatArray, v: float) -> Local | None:
+        placed = self.chart.place(x, v)
+        T = self.problem.structures.factors(placed.theta)
         # Out of this range the exponential or the factor leaves floating point.
-        if abs(mapped.log_sigma) > 40.0 or max(float(np.abs(M).max()) for M in mapped.M) > 1e8:
+        if abs(placed.log_sigma) > 40.0 or not max(float(np.abs(M).max()) for M in T) <= 1e8:
             return None
-        sigma2 = float(np.exp(2.0 * mapped.log_sigma))
+        sigma2 = float(np.exp(2.0 * placed.log_sigma))
         try:
-            point = criterion.evaluate(templates.theta_of_factors(mapped.M))
+            point = criterion.evaluate_factors(T, placed.theta)
         except np.linalg.LinAlgError:
             return None
         df = criterion.df
         value = point.value + df * (np.log(df * sigma2 / point.r2) - 1.0) + point.r2 / sigma2
         G = self._sigma_gradient(criterion, point, sigma2)
-        gradient, J = self._chain(mapped, G, x.size)
-        q, slope = criterion.information(point)
+        q, slope = criterion.average_information(point, [term.changes() for term in placed.terms])
+        # Several changes may belong to one coordinate.
+        J = np.zeros((slope.size, x.size))
+        J[np.arange(slope.size), np.concatenate([term.coordinates for term in placed.terms])] = 1.0
         hessian = J.T @ q @ J / sigma2
+        gradient = np.zeros(x.size)
+        for term, g in zip(placed.terms, G, strict=True):
+            slopes = term.slopes(g)
+            gradient[term.coordinates] += slopes if term.first is None else term.first @ slopes
+            hessian[np.ix_(term.coordinates, term.coordinates)] += term.curvature(g)
         if self.chart.free_sigma:
             gradient[-1] += 2.0 * df - 2.0 * point.r2 / sigma2
             cross = 2.0 * (slope @ J) / sigma2
             hessian[-1] += cross
             hessian[:, -1] += cross
             hessian[-1, -1] += 4.0 * point.r2 / sigma2
-        self._add_curvature(hessian, mapped, G)
         point.swept.release()
-        return Local(x, float(value), gradient, 0.5 * (hessian + hessian.T), (point, mapped, G, sigma2))
+        return Local(x, float(value), gradient, 0.5 * (hessian + hessian.T), (point, placed, G, sigma2))
 
-    def _sigma_gradient(self, criterion: CovarianceCriterion, point: Point, sigma2: float) -> list[FloatArray]:
+    def _sigma_gradient(self, criterion: Criterion, point: Point, sigma2: float) -> list[FloatArray]:
         """Derivative in Sigma of each term with sigma^2 held: only the part of r2 differs from the profiled one."""
         G = criterion.sigma_gradient(point)
         change = criterion.df / point.r2 - 1.0 / sigma2
@@ -364,36 +297,12 @@ class Constrained:
                 G[term] = G[term] + change * gram[columns, columns]
         return G
 
-    def _chain(self, mapped: _Map, G: list[FloatArray], size: int) -> tuple[FloatArray, FloatArray]:
-        """Gradient in x, and the Jacobian of the covariance elements in x."""
-        templates = self.problem.templates
-        gradient = np.zeros(size)
-        J = np.zeros((templates.n_theta, size))
-        for i, t, dM in mapped.dM:
-            half = dM @ mapped.M[t].T
-            gradient[i] += 2.0 * float(np.sum(G[t] * half))
-            change = half + half.T
-            template = templates.templates[t]
-            J[templates.slices[t], i] += template.coefficients(change)
-        return gradient, J
-
-    @staticmethod
-    def _add_curvature(hessian: FloatArray, mapped: _Map, G: list[FloatArray]) -> None:
-        """The part of the Hessian from the curvature of Sigma = M M'; exact."""
-        for i, t, dM in mapped.dM:
-            moved = 2.0 * G[t] @ dM
-            for j, other, dN in mapped.dM:
-                if other == t:
-                    hessian[i, j] += float(np.sum(moved * dN))
-        for i, j, t, d2M in mapped.second:
-            hessian[i, j] += 2.0 * float(np.sum((G[t] @ mapped.M[t]) * d2M))
-
     def _slope(
         self,
-        criterion: CovarianceCriterion,
+        criterion: Criterion,
         v: float,
         point: Point,
-        mapped: _Map,
+        placed: _Place,
         G: list[FloatArray],
         sigma2: float,
     ) -> float:
@@ -402,7 +311,8 @@ class Constrained:
             return (2.0 * criterion.df - 2.0 * point.r2 / sigma2) / v
         if self.parameter.kind == "fixed":
             return self._fixed_slope(v, point) / sigma2
-        return sum(2.0 * float(np.sum((G[t] @ mapped.M[t]) * dM)) for t, dM in mapped.dv)
+        pairs = zip(placed.terms, G, strict=True)
+        return sum(float(term.along @ term.slopes(g)) for term, g in pairs if term.along is not None)
 
     def _fixed_slope(self, v: float, point: Point) -> float:
         """Derivative of r2 in the held coefficient: -2 x'V^-1 (y - X beta)."""
@@ -425,7 +335,7 @@ def make_constrained(problem: Problem, reml: bool, parameter: Parameter) -> Cons
         Must be False for a fixed effect, whose restricted likelihood does not depend on it.
     parameter : Parameter
     """
-    return Constrained(CovarianceCriterion(problem, reml), parameter)
+    return Constrained(Criterion(problem, reml), parameter)
 
 
 class LinearHolding(Constrained):
@@ -442,7 +352,7 @@ class LinearHolding(Constrained):
     def __init__(self, fit: LinearFit, parameter: Parameter, reml: bool) -> None:
         self.reml = reml
         minima = other_minima(fit)
-        super().__init__(CovarianceCriterion(fit.problem, reml), parameter, [other.theta_inside for other in minima])
+        super().__init__(Criterion(fit.problem, reml), parameter, [other.theta_inside for other in minima])
         self.fit = fit
         self.estimate = self._at(fit)
         self.others = [self._at(other) for other in minima]
@@ -463,19 +373,15 @@ class LinearHolding(Constrained):
     @property
     def bounds(self) -> tuple[float, float]:
         """The range of the coordinate."""
-        parameter, fit = self.parameter, self.fit
-        if parameter.kind == "corr":
-            term = fit.design.terms[parameter.term]
-            if term.structure == "exchangeable":
-                return float(np.arcsin(-1.0 / (term.n_columns - 1))), 0.5 * np.pi
-            return -0.5 * np.pi, 0.5 * np.pi
-        return (-np.inf if parameter.kind == "fixed" else 0.0), np.inf
+        if self.parameter.term < 0:
+            return (-np.inf if self.parameter.kind == "fixed" else 0.0), np.inf
+        return profile_range(self.fit.design, self.parameter)
 
     @property
     def guess(self) -> float:
         """Size of a first step where there is no standard error."""
         parameter, fit = self.parameter, self.fit
-        unit = 1.0 if parameter.term < 0 else float(self.chart.units[self.chart.held])
+        unit = self.chart.unit
         if parameter.kind == "corr":
             return 0.3
         levels = fit.design.terms[parameter.term].n_levels if parameter.term >= 0 else 1
@@ -487,7 +393,7 @@ class LinearHolding(Constrained):
 
     def covariances(self, minimum: Minimum) -> list[FloatArray]:
         """Covariances of all terms at a minimum, on the user's scale."""
-        factors = self.problem.templates.factors(minimum.theta)
+        factors = self.problem.structures.factors(minimum.theta)
         roots = [self._sigma(minimum) * S @ T for S, T in zip(self.problem.scaling.S, factors, strict=True)]
         return [root @ root.T for root in roots]
 

@@ -1,42 +1,75 @@
 """Derivatives of the covariance of the fixed effects in the variance parameters, and the Hessian there.
 
-The parameters are a root of the relative covariance matrix of every term and log sigma^2. For a covariance matrix of
-full rank the root is T(theta). For one of rank r < k it is a k x r matrix: the rank is taken as known, and the
-parameters are the directions along which a matrix of that rank can move. A variance of zero has no direction. Whatever
-is computed from both derivatives, such as Satterthwaite's degrees of freedom, does not depend on the parametrisation.
+The parameters are coordinates of the relative covariance matrix of every term (`lme4py.covariance.charts`: what is on
+the boundary is taken as known) and log sigma^2. Whatever is computed from both derivatives, such as Satterthwaite's
+degrees of freedom, does not depend on the parametrisation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.fits.derived import derived
-from lme4py.fits.parameters import Root, VarianceDerivatives
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
-    from lme4py.covariance.templates import Template
+    from lme4py.covariance.charts import Chart
     from lme4py.engine.linear.criterion import Point, Problem
     from lme4py.fits.linear.fit import LinearFit
 
 __all__ = [
+    "VarianceDerivatives",
+    "charts",
     "fixed_in_groups",
     "level_products",
-    "roots",
+    "steps",
     "symmetric_inverse",
     "variance_derivatives",
 ]
 
-# Relative standard deviations (in scaled columns) below this are zero.
-_ZERO = 1e-7
-# Step of the differences, relative to the size of the root: the five-point rule leaves an error of the order of its
+# Step of the differences, relative to the size of a coordinate: the five-point rule leaves an error of the order of its
 # fourth power (1e-9), and the rounding of the gradient divided by it (1e-12).
 _STEP = 4e-3
 # Directions of a matrix with unit diagonal that have less curvature than this are not identified by the data.
 _FLAT = 1e-8
+
+
+@dataclass(frozen=True)
+class VarianceDerivatives:
+    """First and second derivatives in the s variance parameters; the last parameter is log sigma^2.
+
+    Attributes
+    ----------
+    charts : tuple of Chart
+        One per term.
+    jacobian : ndarray, shape (s, p, p)
+        Derivatives of the covariance of the fixed effects, in the user's columns.
+    hessian : ndarray, shape (s, s)
+        Of the criterion (-2 log-likelihood or REML criterion), not profiled over sigma.
+    covariance : ndarray, shape (s, s)
+        Asymptotic covariance of the parameters, twice the inverse of the Hessian; directions that the data do not
+        identify are left out.
+    covariances : tuple of ndarray, each (s, k, k)
+        Derivatives of the covariance matrix of every term, in the user's columns.
+    """
+
+    charts: tuple[Chart, ...]
+    jacobian: FloatArray
+    hessian: FloatArray
+    covariance: FloatArray
+    covariances: tuple[FloatArray, ...]
+
+    def degrees_of_freedom(self, variance: FloatArray, gradient: FloatArray) -> FloatArray:
+        """Satterthwaite's 2 v^2 / (g'Ag) of estimates with variances v, (n,), and their gradients g, (n, s)."""
+        spread = np.einsum("rs,st,rt->r", gradient, self.covariance, gradient)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            df: FloatArray = 2.0 * variance**2 / spread
+        return df
 
 
 @derived
@@ -49,7 +82,7 @@ def variance_derivatives(fit: LinearFit) -> VarianceDerivatives:
     """
     criterion = Criterion(fit.problem, fit.reml)
     point = fit.point
-    parts = roots(fit.problem, point.T)
+    parts = charts(fit.problem, point.theta)
     sigma2 = point.r2 / criterion.df
     slope = _slope(fit.problem, point, parts)
     m = slope.size
@@ -72,66 +105,31 @@ def symmetric_inverse(H: FloatArray) -> FloatArray:
     return inverse
 
 
-# --- roots ------------------------------------------------------------------------------------------------------
-
-
-def roots(problem: Problem, T: list[FloatArray]) -> tuple[Root, ...]:
-    """Root of every term at given T.
+def charts(problem: Problem, theta: FloatArray) -> tuple[Chart, ...]:
+    """Coordinates of the covariance of every term near theta.
 
     Parameters
     ----------
     problem : Problem
-    T : list of ndarray, each (k, k)
-        One per term.
+    theta : ndarray, shape (m,)
+        In the engine's columns.
     """
-    return tuple(_root(template, t) for template, t in zip(problem.templates.templates, T, strict=True))
-
-
-def _root(template: Template, T: FloatArray) -> Root:
-    if template.structure != "unstructured":
-        directions = [D for D in template.directions if np.abs(T[D != 0]).max() > _ZERO]
-        return _with_steps(T, directions)
-    vectors, sizes, _ = np.linalg.svd(T)
-    rank = int((sizes > _ZERO).sum())
-    if rank == template.size:
-        return _with_steps(T, template.directions)
-    R = vectors[:, :rank] * sizes[:rank]
-    return _with_steps(R, _moves(R))
-
-
-def _moves(R: FloatArray) -> list[FloatArray]:
-    """A basis of the directions of a (k, r) root that change R R': all but its rotations R K, K' = -K."""
-    k, r = R.shape
-    rotations = []
-    for i in range(r):
-        for j in range(i):
-            K = np.zeros((r, r))
-            K[i, j], K[j, i] = 1.0, -1.0
-            rotations.append((R @ K).ravel())
-    if not rotations:
-        return [unit.reshape(k, r) for unit in np.eye(k * r)]
-    still = np.linalg.svd(np.array(rotations))[2][len(rotations) :]
-    return [direction.reshape(k, r) for direction in still]
-
-
-def _with_steps(R: FloatArray, directions: list[FloatArray]) -> Root:
-    sizes = np.maximum(np.linalg.norm(R, axis=1), 0.02)
-    steps = [_STEP * float(sizes[np.abs(D).max(axis=1) > 1e-12].min()) for D in directions]
-    return Root(R, tuple(directions), tuple(steps))
+    structures = problem.structures
+    return tuple(s.chart(own) for s, own in zip(structures.each, structures.split(theta), strict=True))
 
 
 # --- the Hessian ------------------------------------------------------------------------------------------------
 
 
-def _profiled_hessian(criterion: Criterion, point: Point, parts: tuple[Root, ...]) -> FloatArray:
-    """Second derivatives in the roots of the criterion profiled over sigma, from analytic gradients.
+def _profiled_hessian(criterion: Criterion, point: Point, parts: tuple[Chart, ...]) -> FloatArray:
+    """Second derivatives in the coordinates of the criterion profiled over sigma, from analytic gradients.
 
     Four gradients for each parameter (five-point rule).
     """
     rows = []
-    for term, root in enumerate(parts):
-        for D, step in zip(root.directions, root.steps, strict=True):
-            gradients = [_gradient(criterion, point, parts, term, size * step * D) for size in (1, -1, 2, -2)]
+    for term, chart in enumerate(parts):
+        for step, change in steps(chart):
+            gradients = [_gradient(criterion, point, parts, term, size * change) for size in (1, -1, 2, -2)]
             near, far = gradients[0] - gradients[1], gradients[2] - gradients[3]
             rows.append((8.0 * near - far) / (12.0 * step))
     hessian = np.array(rows).reshape(len(rows), len(rows))
@@ -139,43 +137,42 @@ def _profiled_hessian(criterion: Criterion, point: Point, parts: tuple[Root, ...
     return symmetric
 
 
-def _gradient(criterion: Criterion, point: Point, parts: tuple[Root, ...], term: int, change: FloatArray) -> FloatArray:
-    """Gradient in all roots where the root of `term` is moved by `change`."""
-    templates = criterion.problem.templates
+def steps(chart: Chart) -> Iterator[tuple[float, FloatArray]]:
+    """Length of the step of a difference in each coordinate, and the step, (d,)."""
+    for unit, along in zip(_STEP * chart.units, np.eye(chart.size), strict=True):
+        yield float(unit), unit * along
+
+
+def _gradient(
+    criterion: Criterion, point: Point, parts: tuple[Chart, ...], term: int, change: FloatArray
+) -> FloatArray:
+    """Gradient in all coordinates where those of `term` are moved by `change`."""
     theta = point.theta.copy()
-    values = [root.value for root in parts]
-    values[term] = values[term] + change
-    theta[templates.slices[term]] = templates.templates[term].theta_of_factor(values[term])
+    theta[criterion.problem.structures.slices[term]] = parts[term].theta(change)
     G = criterion.sigma_gradient(criterion.evaluate(theta))
-    return np.array(
-        [2.0 * float(np.sum((g @ R) * D)) for g, R, root in zip(G, values, parts, strict=True) for D in root.directions]
-    )
+    moves = (chart.tangents(change if t == term else None) for t, chart in enumerate(parts))
+    return np.concatenate([np.einsum("ab,iab->i", g, own) for g, own in zip(G, moves, strict=True)])
 
 
-def _slope(problem: Problem, point: Point, parts: tuple[Root, ...]) -> FloatArray:
+def _slope(problem: Problem, point: Point, parts: tuple[Chart, ...]) -> FloatArray:
     """y'P Z dSigma Z'P y for each direction: minus the derivative of the penalised residual sum of squares."""
     combination = np.append(-point.beta, 1.0)[:, None]
     _, g = point.swept.back_substitute(point.border, combination)
     products = level_products(problem, g)
     return np.array(
-        [
-            float(np.sum(dS * P[..., 0, 0]))
-            for root, P in zip(parts, products, strict=True)
-            for dS in root.sigma_directions()
-        ]
+        [float(np.sum(dS * P[..., 0, 0])) for chart, P in zip(parts, products, strict=True) for dS in chart.tangents()]
     )
 
 
-def _covariance_slopes(fit: LinearFit, parts: tuple[Root, ...]) -> tuple[FloatArray, ...]:
-    """Derivatives of the covariance matrix of each term in all roots and log sigma^2, each (s, k, k)."""
+def _covariance_slopes(fit: LinearFit, parts: tuple[Chart, ...]) -> tuple[FloatArray, ...]:
+    """Derivatives of the covariance matrix of each term in all coordinates and log sigma^2, each (s, k, k)."""
     scaling = fit.problem.scaling
-    s, first, out = sum(len(root.directions) for root in parts) + 1, 0, []
-    for S, root, covariance in zip(scaling.S, parts, fit.covariances, strict=True):
+    s, first, out = sum(chart.size for chart in parts) + 1, 0, []
+    for S, chart, covariance in zip(scaling.S, parts, fit.covariances, strict=True):
         d = np.zeros((s, *covariance.shape))
-        for i, own in enumerate(root.sigma_directions(), start=first):
-            d[i] = fit.sigma**2 / scaling.weight_scale * (S @ own @ S.T)
+        d[first : first + chart.size] = fit.sigma**2 / scaling.weight_scale * (S @ chart.tangents() @ S.T)
         d[-1] = covariance
-        first += len(root.directions)
+        first += chart.size
         out.append(d)
     return tuple(out)
 
@@ -192,7 +189,7 @@ def fixed_in_groups(point: Point) -> list[FloatArray]:
 
 def level_products(problem: Problem, U: list[FloatArray]) -> list[FloatArray]:
     """For each term the sums over levels of u_aj u_bj', shape (k, k, c, c); rows of U are columns, then levels."""
-    out: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
+    out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
     for factor, rows in zip(problem.factors, U, strict=True):
         blocks = rows.reshape(factor.n_columns, factor.n_levels, -1)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
@@ -201,15 +198,13 @@ def level_products(problem: Problem, U: list[FloatArray]) -> list[FloatArray]:
     return out
 
 
-def _jacobian(fit: LinearFit, parts: tuple[Root, ...]) -> FloatArray:
+def _jacobian(fit: LinearFit, parts: tuple[Chart, ...]) -> FloatArray:
     """d vcov = sigma^2 Phi (X'V^-1 Z dSigma Z'V^-1 X) Phi, with Phi = (X'V^-1X)^-1; shape (s, p, p)."""
     problem, C = fit.problem, fit.problem.scaling.C
     p = fit.beta.size
     products = level_products(problem, fixed_in_groups(fit.point))
     changes = [
-        np.einsum("ab,abij->ij", dS, P)
-        for root, P in zip(parts, products, strict=True)
-        for dS in root.sigma_directions()
+        np.einsum("ab,abij->ij", dS, P) for chart, P in zip(parts, products, strict=True) for dS in chart.tangents()
     ]
     inverse = np.linalg.inv(fit.point.RX)
     spread = fit.sigma / np.sqrt(problem.scaling.weight_scale)

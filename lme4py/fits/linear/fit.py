@@ -71,8 +71,9 @@ class LinearFit(Fit):
         return self.sigma
 
     @property
-    def approximation(self) -> None:
-        """None: the integral over the random effects is exact."""
+    def approximation(self) -> dict[str, int | str]:
+        """Nothing."""
+        return {}
 
     @property
     def integral_check(self) -> None:

@@ -1,7 +1,9 @@
 """Expected information of the variance parameters, in products that do not grow with the number of rows.
 
-The covariance of y is linear in its parameters: sigma^2 (V + change), with the directions V itself (for sigma^2) and
-Z E Z' for every free element of every covariance matrix, V = W^-1 + Z Sigma Z'. Needed are, with
+The covariance of y is sigma^2 (V + change), with the directions V itself (for sigma^2) and Z E Z' for every parameter
+of every covariance matrix, V = W^-1 + Z Sigma Z'. It is linear in its parameters where these are the elements of
+covariance matrices; for other structures they are variances, correlations and ranges
+(`CovarianceStructure.kenward_roger`), and R_ij = X'V^-1 V_ij V^-1 X is not zero. Needed are, with
 P = V^-1 - V^-1 X (X'V^-1X)^-1 X'V^-1,
 
     trace[i, j] = tr(P V_i P V_j),      K_i = X'V^-1 V_i V^-1 X,      Q_ij = X'V^-1 V_i V^-1 V_j V^-1 X.
@@ -22,17 +24,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from lme4py.chunks import chunk
+from lme4py.covariance.natural import Adjusted
 from lme4py.engine.factor.symbolic import cross_block
 from lme4py.engine.linear.criterion import Criterion, Point, Problem
 from lme4py.errors import OptionError
 from lme4py.fits.derived import derived
-from lme4py.fits.linear.derivatives import fixed_in_groups, symmetric_inverse
+from lme4py.fits.linear.derivatives import fixed_in_groups, level_products, symmetric_inverse
 from lme4py.fits.linear.fit import LinearFit
-from lme4py.fits.parameters import KenwardRogerParts
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
 
-__all__ = ["Information", "expected_information", "kenward_roger"]
+__all__ = ["Information", "KenwardRogerParts", "expected_information", "kenward_roger"]
 
 # Bytes that the dense matrices may take.
 _MEMORY = 1.6e9
@@ -52,11 +54,14 @@ class Information:
         K_i.
     second : ndarray, shape (s, s, p, p)
         Q_ij.
+    curved : ndarray, shape (s, s, p, p), or None
+        R_ij; None where the covariance is linear.
     """
 
     traces: FloatArray
     first: FloatArray
     second: FloatArray
+    curved: FloatArray | None = None
 
 
 def check_size(fit: LinearFit) -> None:
@@ -88,7 +93,8 @@ def expected_information(fit: LinearFit) -> Information:
     check_size(fit)
     problem, point = fit.problem, fit.point
     U = fixed_in_groups(point)
-    directions = _directions(problem)
+    parts = _parts(fit)
+    directions = _directions(problem, parts)
     cross, second = _fixed_products(Criterion(problem, fit.reml), point, U, directions)
     blocks = _Blocks(problem, point, U)
     s, p = len(directions) + 1, fit.beta.size
@@ -104,15 +110,38 @@ def expected_information(fit: LinearFit) -> Information:
     full[0] = first
     full[:, 0] = first
     full[1:, 1:] = second
-    return Information(traces, first, full)
+    curved = None if problem.structures.linear else _curved(problem, parts, U)
+    return Information(traces, first, full, curved)
 
 
-def _directions(problem: Problem) -> list[tuple[int, FloatArray]]:
-    """(grouping factor, E) for each free element of each covariance matrix; E is (k, k) in the factor's columns."""
+def _parts(fit: LinearFit) -> list[Adjusted]:
+    """Covariances of all terms with derivatives in Kenward and Roger's parameters, in the engine's columns."""
+    structures = fit.problem.structures
+    return [s.kenward_roger(own) for s, own in zip(structures.each, structures.split(fit.theta_inside), strict=True)]
+
+
+def _curved(problem: Problem, parts: list[Adjusted], U: list[FloatArray]) -> FloatArray:
+    """R_ij of all directions; that of V moves all variances together."""
+    m = sum(len(part.sigma.first) for part in parts)
+    p = U[0].shape[1]
+    out = np.zeros((m + 1, m + 1, p, p))
+    start = 1
+    for part, P in zip(parts, level_products(problem, U), strict=True):
+        own = len(part.sigma.first)
+        change = np.zeros((m + 1, own))
+        change[0], change[start : start + own] = part.along_scale, np.eye(own)
+        second = np.einsum("ijab,abpq->ijpq", part.sigma.second, P)
+        out += np.einsum("si,ijpq,tj->stpq", change, second, change, optimize=True)
+        start += own
+    return out
+
+
+def _directions(problem: Problem, parts: list[Adjusted]) -> list[tuple[int, FloatArray]]:
+    """(grouping factor, E) for each parameter of each covariance matrix; E is (k, k) in the factor's columns."""
     found: list[tuple[int, FloatArray]] = []
     for f, factor in enumerate(problem.factors):
         for term, columns in zip(factor.terms, factor.columns, strict=True):
-            for own in problem.templates.templates[term].covariance_directions:
+            for own in parts[term].sigma.first:
                 E = np.zeros((factor.n_columns, factor.n_columns))
                 E[columns, columns] = own
                 found.append((f, E))
@@ -343,6 +372,31 @@ def _diagonal_blocks(F: list[SparseMatrix], own: FloatArray, E: FloatArray) -> F
     return out
 
 
+@dataclass(frozen=True)
+class KenwardRogerParts:
+    """Ingredients of Kenward-Roger; the variance parameters are relative to sigma^2.
+
+    Attributes
+    ----------
+    vcov : ndarray, shape (p, p)
+        Adjusted covariance, in the user's columns.
+    C : ndarray, shape (p, p)
+        The user's coefficients are C times those of the engine's columns.
+    phi : ndarray, shape (p, p)
+        (X'V^-1X)^-1 in the engine's columns.
+    changes : ndarray, shape (s, p, p)
+        Its derivatives Phi K_i Phi.
+    inverse_traces : ndarray, shape (s, s)
+        Half the asymptotic covariance of the parameters.
+    """
+
+    vcov: FloatArray
+    C: FloatArray
+    phi: FloatArray
+    changes: FloatArray
+    inverse_traces: FloatArray
+
+
 @derived
 def kenward_roger(fit: LinearFit) -> KenwardRogerParts:
     """The parts at the estimates; computed once for each fit."""
@@ -351,9 +405,11 @@ def kenward_roger(fit: LinearFit) -> KenwardRogerParts:
     phi = inverse @ inverse.T
     weights = symmetric_inverse(information.traces)
     changes = phi @ information.first @ phi
-    # Sum of W_ij (Q_ij - P_i Phi P_j), with W twice the inverse of the traces.
+    # Sum of W_ij (Q_ij - P_i Phi P_j - R_ij / 4), with W twice the inverse of the traces.
     between = np.einsum("st,stij->ij", weights, information.second)
     between -= np.einsum("st,sij,jk,tkl->il", weights, information.first, phi, information.first, optimize=True)
+    if information.curved is not None:
+        between -= 0.25 * np.einsum("st,stij->ij", weights, information.curved)
     added = 4.0 * phi @ (0.5 * (between + between.T)) @ phi
     spread = fit.sigma**2 / fit.problem.scaling.weight_scale
     C = fit.problem.scaling.C

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from lme4py.covariance.charts import Chart
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.linear.scaling import Scaling, scale_columns
 from lme4py.engine.threads import limited_threads
 from lme4py.fits.derived import derived
 from lme4py.fits.joint import JointVariance
+from lme4py.fits.linear.derivatives import VarianceDerivatives, steps
 from lme4py.fits.linear.fit import LinearFit
-from lme4py.fits.parameters import Root, VarianceDerivatives
 from lme4py.fits.rows import Rows
 from lme4py.fits.working import WorkingModel
 from lme4py.linalg.types import FloatArray
@@ -57,15 +58,14 @@ def joint_variance(fit: LinearFit, expected: bool) -> JointVariance:
 
 def joint_gradient(fit: LinearFit, derivatives: VarianceDerivatives, rows: Rows) -> FloatArray:
     """Derivatives of the joint variance, (n, s), by the five-point rule."""
-    templates = fit.problem.templates
+    structures = fit.problem.structures
     columns = []
-    for term, root in enumerate(derivatives.roots):
-        for D, step in zip(root.directions, root.steps, strict=True):
+    for term, chart in enumerate(derivatives.charts):
+        for step, change in steps(chart):
 
-            def moved(steps: float, term: int = term, root: Root = root, change: FloatArray = step * D) -> FloatArray:
+            def moved(size: float, term: int = term, chart: Chart = chart, change: FloatArray = change) -> FloatArray:
                 theta = fit.theta_inside.copy()
-                value = root.value + steps * change
-                theta[templates.slices[term]] = templates.templates[term].theta_of_factor(value)
+                theta[structures.slices[term]] = chart.theta(size * change)
                 return joint_variance(replace(fit, theta_inside=theta), expected=False).variance(rows)
 
             with limited_threads(fit.design):

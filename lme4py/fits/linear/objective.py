@@ -16,7 +16,7 @@ __all__ = ["objective"]
 
 def objective(fit: LinearFit) -> Objective:
     criterion = Criterion(fit.problem, fit.reml)
-    scaling, templates = fit.problem.scaling, fit.problem.templates
+    scaling, structures = fit.problem.scaling, fit.problem.structures
 
     def local(theta: FloatArray) -> Local | None:
         try:
@@ -39,4 +39,4 @@ def objective(fit: LinearFit) -> Objective:
         roots = [spread * scaling.factor(i, T) for i, T in enumerate(point.T)]
         return scaling.beta(point.beta), row_lengths(roots)
 
-    return Objective(value, estimates, local, moment_start(criterion), templates, (10.0, 100.0))
+    return Objective(value, estimates, local, moment_start(criterion), structures, (10.0, 100.0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from lme4py.covariance.user_theta import theta_jacobian
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.threads import limited_threads
 from lme4py.fits.derived import derived
@@ -24,25 +23,28 @@ def variance_information(fit: LinearFit) -> VarianceInformation:
     criterion = Criterion(fit.problem, fit.reml)
     with limited_threads(fit.design):
         covariance: FloatArray = np.asarray(2.0 * np.linalg.pinv(_hessian(criterion, fit.theta_inside), hermitian=True))
-    templates, scaling = fit.problem.templates, fit.problem.scaling
-    factors = templates.factors(fit.theta_inside)
+    structures, scaling = fit.problem.structures, fit.problem.scaling
     scale = fit.sigma**2 / scaling.weight_scale
-    m, p = templates.n_theta, fit.beta.size
+    m, p = structures.n_theta, fit.beta.size
     s = m + 1 + p
-    out = []
-    for t, (template, place) in enumerate(zip(templates.templates, templates.slices, strict=True)):
-        S, T = scaling.S[t], factors[t]
-        d = np.zeros((s, template.size, template.size))
-        for i, dT in enumerate(template.directions):
-            half = scale * S @ dT @ T.T @ S.T
-            d[place.start + i] = half + half.T
+    out, thetas = [], []
+    root = np.sqrt(scaling.weight_scale)
+    for t, (structure, place) in enumerate(zip(structures.each, structures.slices, strict=True)):
+        S = scaling.S[t]
+        d = np.zeros((s, structure.size, structure.size))
+        d[place] = scale * (S @ structure.covariance_tangents(fit.theta_inside[place]) @ S.T)
         d[m] = 2.0 * fit.covariances[t]
         out.append(d)
+        moved = np.zeros((s, structure.n_theta))
+        moved[place] = structure.user.to_user_jacobian(fit.theta_inside[place], S / root).T
+        thetas.append(moved)
     unit = np.eye(s)
     both = np.zeros((s, s))
     both[: m + 1, : m + 1] = covariance
     both[m + 1 :, m + 1 :] = fit.vcov
-    return VarianceInformation(both, tuple(out), 2.0 * unit[m], unit[:, m + 1 :], unit[:, s:])
+    return VarianceInformation(
+        both, tuple(out), 2.0 * unit[m], unit[:, m + 1 :], unit[:, s:], tuple(thetas), relative=True
+    )
 
 
 def _hessian(criterion: Criterion, theta: FloatArray) -> FloatArray:
@@ -77,8 +79,8 @@ def _r2_gradient(criterion: Criterion, theta: FloatArray) -> FloatArray:
         values = g[f].reshape(factor.n_columns, factor.n_levels)
         gram = values @ values.T
         for term, columns in zip(factor.terms, factor.columns, strict=True):
-            template, place = problem.templates.templates[term], problem.templates.slices[term]
-            out[place] = template.gradient(-2.0 * gram[columns, columns] @ point.T[term])
+            structure, place = problem.structures.each[term], problem.structures.slices[term]
+            out[place] = structure.covariance_pullback(theta[place], -gram[columns, columns])
     return out
 
 
@@ -92,8 +94,9 @@ def parameter_vcov(fit: LinearFit) -> FloatArray:
     inside, scaling = variance_information(fit).covariance, fit.problem.scaling
     m, p = fit.theta.size, fit.beta.size
     to_user = np.zeros((m + p + 1, inside.shape[0]))
-    jacobian = theta_jacobian(fit.problem.templates, scaling.S, fit.theta_inside)
-    to_user[:m, :m] = jacobian / np.sqrt(scaling.weight_scale)
+    changes = [S / np.sqrt(scaling.weight_scale) for S in scaling.S]
+    jacobian = fit.problem.structures.user.to_user_jacobian(fit.theta_inside, changes)
+    to_user[:m, :m] = jacobian
     to_user[m : m + p, m + 1 :] = np.eye(p)
     to_user[-1, m] = 2.0
     covariance: FloatArray = to_user @ inside @ to_user.T

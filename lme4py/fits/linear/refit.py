@@ -78,7 +78,7 @@ def other_minima(fit: LinearFit) -> list[LinearFit]:
 
 def random_start(fit: LinearFit) -> FloatArray:
     """theta inside to start a similar fit from: that of the fit, moved off the boundary."""
-    return off_boundary(fit.problem.templates, fit.theta_inside)
+    return off_boundary(fit.problem.structures, fit.theta_inside)
 
 
 def refit(fit: LinearFit, y: Any) -> LinearFit:

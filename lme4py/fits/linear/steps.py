@@ -104,13 +104,11 @@ class LmmCriterion:
         -------
         ndarray, shape (m,)
         """
-        templates, scaling = self.inside.problem.templates.user, self.inside.problem.scaling
+        structures, scaling = self.inside.problem.structures.user, self.inside.problem.scaling
         G = self.inside.sigma_gradient(self._evaluate(theta))
         inverse = [np.linalg.inv(S) for S in scaling.S]
         user = [scaling.weight_scale * s.T @ g @ s for s, g in zip(inverse, G, strict=True)]
-        T = templates.factors(templates.check(theta))
-        parts = zip(templates.templates, user, T, strict=True)
-        return np.concatenate([t.gradient(2.0 * g @ factor) for t, g, factor in parts])
+        return structures.covariance_pullback(structures.check(theta), user)
 
     def _evaluate(self, theta: Any) -> Point:
         try:
@@ -130,14 +128,17 @@ class LmmCriterion:
         -------
         ndarray, shape (m,)
         """
-        templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
-        T = templates.user.factors(templates.check(theta))
-        root = np.sqrt(scaling.weight_scale)
-        factors = [root * np.linalg.solve(S, t) for S, t in zip(scaling.S, T, strict=True)]
+        structures = self.inside.problem.structures
+        values = structures.user.to_engine(structures.check(theta), self._column_changes())
         # Squares of larger numbers are infinite.
-        if max((float(np.abs(M).max()) for M in factors), default=0.0) > 1e150:
+        if not all(np.abs(M).max() <= 1e150 for M in structures.factors(values)):
             raise OptionError(_too_large(theta, "their squares are beyond floating point"))
-        return templates.theta_of_factors(factors)
+        return values
+
+    def _column_changes(self) -> list[FloatArray]:
+        """S of each term, for covariances relative to the residual variance of a row with weight 1."""
+        scaling = self.inside.problem.scaling
+        return [S / np.sqrt(scaling.weight_scale) for S in scaling.S]
 
     def to_user(self, inside: FloatArray) -> FloatArray:
         """theta on the user's scale from the engine's.
@@ -151,11 +152,8 @@ class LmmCriterion:
         -------
         ndarray, shape (m,)
         """
-        templates, scaling = self.inside.problem.templates, self.inside.problem.scaling
-        root = np.sqrt(scaling.weight_scale)
-        return templates.user.theta_of_factors(
-            [scaling.factor(i, T) / root for i, T in enumerate(templates.factors(inside))]
-        )
+        structures = self.inside.problem.structures.user
+        return structures.canonical(structures.to_user(inside, self._column_changes()))
 
     def optimise(self, start: Any, control: Control) -> Optimum:
         """The minimum.
@@ -369,7 +367,7 @@ def _inverse_cross(R: FloatArray) -> FloatArray:
 
 def _user_modes(problem: Problem, inside: list[FloatArray]) -> tuple[FloatArray, ...]:
     """Conditional modes of each term, (J, k), from those of each factor in the engine's columns."""
-    out: list[FloatArray] = [np.empty(0)] * len(problem.templates.templates)
+    out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
     for factor, b in zip(problem.factors, inside, strict=True):
         values = b.reshape(factor.n_columns, factor.n_levels)
         for term, columns in zip(factor.terms, factor.columns, strict=True):

@@ -184,6 +184,9 @@ def stack_values(
             columns.append(sigma)
         else:
             cov, i, j = covariances[parameter.term], parameter.first, parameter.second
+            if parameter.shape is not None:
+                columns.append(np.array([parameter.of_covariance(one) for one in cov]))
+                continue
             if parameter.kind == "sd":
                 columns.append(np.sqrt(cov[:, i, i]))
                 continue

@@ -185,11 +185,13 @@ def _run(task: Objective, name: str, start: FloatArray, most: int) -> tuple[Floa
 def _random(task: Objective, rng: np.random.Generator, far: bool) -> FloatArray:
     """The usual start with much larger variances, or much smaller ones, and some correlation."""
     out = task.start.copy()
-    diagonal = task.templates.diagonal()
-    m = diagonal.size
+    structures = task.structures
+    m = structures.n_theta
     least, most = task.reach if far else (1.0 / task.reach[1], 1.0 / task.reach[0])
     sizes = np.maximum(np.abs(out[:m]), 0.1) * np.exp(rng.uniform(np.log(least), np.log(most), m))
-    out[:m] = np.where(diagonal, sizes, 0.3 * rng.normal(size=m) * sizes.min(initial=1.0))
+    correlations = 0.3 * rng.normal(size=m) * sizes.min(initial=1.0)
+    for structure, place in zip(structures.each, structures.slices, strict=True):
+        out[place] = structure.at_random(sizes[place], correlations[place])
     return out
 
 

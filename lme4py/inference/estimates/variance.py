@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.covariance.naming import is_shape, natural_values, shape_words
+from lme4py.design.design import RandomTerm
 from lme4py.fits.base import Fit
 from lme4py.fits.parameters import has_correlations, term_labels
 
@@ -37,10 +39,13 @@ class VarianceEntry:
     group : str
         Factor of the term; ``"Subject.1"`` for a second term of ``"Subject"``; ``"Residual"``.
     name1, name2 : str or None
+        Columns; where all columns share a variance, the name of the covariance structure.
     vcov : float
-        Variance or covariance.
+        Variance or covariance; NaN for what is neither.
     sdcor : float
-        Standard deviation or correlation.
+        Standard deviation, correlation, range, ...
+    shape : str
+        What this is where it is a parameter of a covariance structure, and no element of the matrix: ``"cor(ar1)"``.
     """
 
     term: int | None
@@ -49,6 +54,12 @@ class VarianceEntry:
     name2: str | None
     vcov: float
     sdcor: float
+    shape: str = ""
+
+    def key(self, suffix: str) -> str:
+        """`shape` as a key of `variance_components`: ``"corr(ar1|g)"``."""
+        name = f"corr{self.shape[3:-1]}" if self.shape.startswith("cor(") else self.shape[:-1]
+        return f"{name}{suffix})"
 
 
 def correlations(covariance: FloatArray) -> FloatArray:
@@ -66,13 +77,35 @@ def variance_entries(fit: Fit) -> Iterator[VarianceEntry]:
     NaN stands for what has no unique estimate (see `lme4py.engine.identification.record`).
     """
     terms = fit.design.terms
+    thetas = fit.design.structures.split(fit.theta)
     for i, (term, label, cov) in enumerate(zip(terms, term_labels(terms), fit.covariance_estimates, strict=True)):
+        if not term.structure.linear:
+            yield from _natural_entries(i, label, term, thetas[i], cov)
+            continue
         for j, name in enumerate(term.columns):
             yield VarianceEntry(i, label, name, None, float(cov[j, j]), float(np.sqrt(cov[j, j])))
         if has_correlations(term):
             yield from _covariance_entries(i, label, term.columns, cov)
     if fit.has_residual:
         yield VarianceEntry(None, "Residual", None, None, fit.sigma**2, fit.sigma)
+
+
+def _natural_entries(
+    t: int, label: str, term: RandomTerm, theta: FloatArray, cov: FloatArray
+) -> Iterator[VarianceEntry]:
+    """Parameters of a covariance structure that is no linear space: each once."""
+    structure = term.structure
+    values = natural_values(structure, theta, cov)
+    for parameter, value in zip(structure.natural_parameters, values.tolist(), strict=True):
+        names = [term.columns[j] for j in parameter.columns] or [structure.name]
+        if is_shape(structure, parameter):
+            word, own = shape_words(structure, parameter, term.columns)
+            yield VarianceEntry(t, label, names[0], parameter.label, float("nan"), value, f"{word}({own})")
+        elif parameter.kind == "sd":
+            yield VarianceEntry(t, label, names[0], None, value**2, value)
+        else:
+            vcov = float(cov[parameter.columns[1], parameter.columns[0]])
+            yield VarianceEntry(t, label, names[0], names[1], vcov, value)
 
 
 def _covariance_entries(term: int, label: str, names: tuple[str, ...], cov: FloatArray) -> Iterator[VarianceEntry]:
@@ -127,6 +160,8 @@ def _suffix(fit: Fit, entry: VarianceEntry, several: bool, taken: dict[str, floa
 def _keyed(entry: VarianceEntry, suffix: str) -> dict[str, float]:
     if entry.name1 is None:
         return {"var(Residual)": entry.vcov}
+    if entry.shape:
+        return {entry.key(suffix): entry.sdcor}
     a = _stata_name(entry.name1)
     if entry.name2 is None:
         return {f"var({a}{suffix})": entry.vcov}

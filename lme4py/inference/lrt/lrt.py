@@ -309,14 +309,14 @@ def _mixture(small: _Model, large: _Model, embedding: Embedding, df: int, bounda
         return Mixture({df: 1.0}, "chi-squared, as asked for")
     fit, model = large.fit, model_of(large.fit)
     if small.has_random and differ_in_dispersion(small.fit, fit):
-        return dispersion_mixture(model.templates, embedding, df, fit.family.parameter)
+        return dispersion_mixture(embedding, df, fit.family.parameter)
 
     def information() -> FloatArray:
         with limited_threads(large.design):
             at = model.cone_problem(small.fit if small.null is None else small.null)
             return cone_information(at.problem, embedding, at.reml, scale_is_known=at.scale_is_known)
 
-    mixture = cone_mixture(model.templates, embedding, df, information)
+    mixture = cone_mixture(embedding, df, information)
     if boundary and mixture.is_plain:
         raise OptionError(
             "boundary=True, but the hypothesis does not put a variance on the boundary of zero, so that the plain "

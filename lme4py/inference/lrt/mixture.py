@@ -8,25 +8,36 @@ that have no variance under the restricted model, after everything that may take
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special
 
-from lme4py.covariance.templates import Template, Templates
+from lme4py.covariance import TangentCone
 from lme4py.engine.linear.criterion import Criterion, Problem
 from lme4py.errors import OptionError
 from lme4py.inference.lrt.nesting import Embedding
-from lme4py.linalg.types import BoolArray, FloatArray
+from lme4py.linalg.types import FloatArray
 
-__all__ = ["Mixture", "cone_information", "cone_mixture", "dispersion_mixture", "expected_information"]
+__all__ = [
+    "Mixture",
+    "UnknownDistribution",
+    "cone_information",
+    "cone_mixture",
+    "dispersion_mixture",
+    "expected_information",
+]
 
 # Draws for weights without a closed form, and their seed: the same test gives the same p-value every time.
 _DRAWS, _SEED = 100_000, 20_240_607
 _PROJECTIONS = 4_000
 # Relative step of the one-sided differences; their error is of order step^2.
 _STEP = 1e-4
+
+
+class UnknownDistribution(OptionError):
+    """The likelihood ratio of two nested models has a distribution that no theory here covers."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +67,13 @@ class Mixture:
         return len(self.weights) == 1
 
 
-def cone_mixture(
-    templates: Templates, embedding: Embedding, df: int, information: Callable[[], FloatArray] | None
-) -> Mixture:
+def cone_mixture(embedding: Embedding, df: int, information: Callable[[], FloatArray] | None) -> Mixture:
     """The distribution of the likelihood ratio of two nested models.
 
     Parameters
     ----------
-    templates : Templates
-        Of the full model.
     embedding : Embedding
-        The restricted model in it.
+        The restricted model in the full one.
     df : int
         Difference of the numbers of parameters.
     information : callable or None
@@ -75,7 +82,12 @@ def cone_mixture(
     """
     if not embedding.is_unique:
         return Mixture({df: 1.0}, "chi-squared: the covariances of the full model are not identified; conservative")
-    cones = _cones(templates, embedding)
+    if embedding.unknown:
+        raise UnknownDistribution(
+            f"the distribution of this likelihood ratio is not known, because {embedding.unknown}; use "
+            "method='bootstrap'."
+        )
+    cones = embedding.blocks
     held = sum(r * (r + 1) // 2 for r in cones)
     if not cones or held > df:
         return Mixture({df: 1.0}, "chi-squared: nothing that is tested lies on a boundary")
@@ -92,7 +104,7 @@ def cone_mixture(
     return Mixture({free + j: float(w) for j, w in enumerate(weights)}, note)
 
 
-def dispersion_mixture(templates: Templates, embedding: Embedding, df: int, parameter: str) -> Mixture:
+def dispersion_mixture(embedding: Embedding, df: int, parameter: str) -> Mixture:
     """The distribution for a Poisson model in a negative binomial one (Lawless 1987, Can. J. Stat. 15:209).
 
     1 / theta (alpha of NB-1) is zero under the restricted model and cannot be negative: a cone of one dimension, so
@@ -100,10 +112,8 @@ def dispersion_mixture(templates: Templates, embedding: Embedding, df: int, para
 
     Parameters
     ----------
-    templates : Templates
-        Of the full model.
     embedding : Embedding
-        The restricted model in it.
+        The restricted model in the full one.
     df : int
         Difference of the numbers of parameters.
     parameter : str
@@ -114,7 +124,7 @@ def dispersion_mixture(templates: Templates, embedding: Embedding, df: int, para
     OptionError
         Variances are tested against zero at the same time.
     """
-    if _cones(templates, embedding):
+    if embedding.blocks:
         raise OptionError(
             "the models differ in the dispersion and in random effects, and both are on the boundary under the "
             "restricted model; test them one after the other, or use method='bootstrap'."
@@ -125,48 +135,6 @@ def dispersion_mixture(templates: Templates, embedding: Embedding, df: int, para
         f"binomial one with {parameter} = {where}, on the boundary"
     )
     return Mixture({df - 1: 0.5, df: 0.5}, note)
-
-
-def _cones(templates: Templates, embedding: Embedding) -> list[int]:
-    """Sizes of the positive semi-definite blocks that are zero under the restricted model."""
-    out = []
-    for template, N in zip(templates.templates, embedding.null, strict=True):
-        r = N.shape[1]
-        if template.structure == "unstructured":
-            out += [r] if r else []
-        else:
-            out += [1] * int(_vanishing(template.user, N).sum())
-    return out
-
-
-def _vanishing(template: Template, N: FloatArray) -> BoolArray:
-    """Which eigenvalues of a term that is no unstructured one are zero, given a basis of the null space, (k, r)."""
-    share: FloatArray = template.coefficients(N @ N.T)
-    return share > 0.5
-
-
-def _coordinates(problem: Problem, embedding: Embedding) -> tuple[FloatArray, int]:
-    """Covariance directions, (m, m), whose first columns are the elements of the cones' blocks, and how many these are.
-
-    Column j holds the coefficients of coordinate j in the templates' covariance directions.
-    """
-    held: list[FloatArray] = []
-    free: list[FloatArray] = []
-    for template, place, N in zip(problem.templates.templates, problem.templates.slices, embedding.null, strict=True):
-        r = N.shape[1]
-        if template.structure != "unstructured":
-            zero = _vanishing(template, N)
-            for i in range(template.n_theta):
-                (held if zero[i] else free).append(np.eye(problem.templates.n_theta)[place.start + i])
-            continue
-        B = np.hstack([N, np.linalg.svd(N, full_matrices=True)[0][:, r:]]) if r else np.eye(template.size)
-        for b in range(template.size):
-            for a in range(b + 1):
-                E = np.outer(B[:, a], B[:, b])
-                column = np.zeros(problem.templates.n_theta)
-                column[place] = (E + E.T if a != b else E)[template.rows, template.columns]
-                (held if b < r else free).append(column)
-    return np.column_stack([*held, *free]), len(held)
 
 
 def cone_information(problem: Problem, embedding: Embedding, reml: bool, scale_is_known: bool = False) -> FloatArray:
@@ -182,29 +150,34 @@ def cone_information(problem: Problem, embedding: Embedding, reml: bool, scale_i
     scale_is_known : bool
         sigma^2 is 1 and no parameter.
     """
-    J = expected_information(problem, embedding.covariances, reml)
-    inside = _to_inside(problem, embedding)
-    W, held = _coordinates(problem, inside)
-    m = problem.templates.n_theta
-    change = np.eye(m + 1)
-    change[:m, :m] = W
-    J = change.T @ J @ change
+    held, free = _directions(problem, embedding, lambda cone: cone.held), _directions(problem, embedding, _free)
+    J = expected_information(problem, embedding.covariances, reml, [*held, *free])
     if scale_is_known:
-        J = J[:m, :m]
-    rest = J[held:, held:]
-    return J[:held, :held] - J[:held, held:] @ np.linalg.pinv(rest, rcond=1e-10, hermitian=True) @ J[held:, :held]
+        J = J[:-1, :-1]
+    h = len(held)
+    rest = J[h:, h:]
+    return J[:h, :h] - J[:h, h:] @ np.linalg.pinv(rest, rcond=1e-10, hermitian=True) @ J[h:, :h]
 
 
-def _to_inside(problem: Problem, embedding: Embedding) -> Embedding:
-    """The directions without variance in the engine's columns: S'n for a covariance S^-1 C S^-T."""
-    null = []
-    for S, N in zip(problem.scaling.S, embedding.null, strict=True):
-        null.append(np.linalg.qr(S.T @ N)[0] if N.shape[1] else N)
-    return Embedding(tuple(null), embedding.covariances, embedding.is_unique)
+def _free(cone: TangentCone) -> FloatArray:
+    return cone.free
 
 
-def expected_information(problem: Problem, covariances: tuple[FloatArray, ...], reml: bool) -> FloatArray:
-    """Expected information of (relative covariances inside, log sigma^2), shape (m + 1, m + 1).
+def _directions(
+    problem: Problem, embedding: Embedding, part: Callable[[TangentCone], FloatArray]
+) -> list[tuple[int, FloatArray]]:
+    """A part of the cones of all terms as directions (term, E) in the engine's columns."""
+    out = []
+    for t, (S, cone) in enumerate(zip(problem.scaling.S, embedding.cones, strict=True)):
+        inverse = np.linalg.inv(S)
+        out += [(t, inverse @ E @ inverse.T) for E in part(cone)]
+    return out
+
+
+def expected_information(
+    problem: Problem, covariances: tuple[FloatArray, ...], reml: bool, directions: Sequence[tuple[int, FloatArray]]
+) -> FloatArray:
+    """Expected information of (coefficients of the directions, log sigma^2), shape (d + 1, d + 1).
 
     Parameters
     ----------
@@ -212,11 +185,13 @@ def expected_information(problem: Problem, covariances: tuple[FloatArray, ...], 
     covariances : tuple of ndarray
         Relative to sigma^2, on the user's scale.
     reml : bool
+    directions : sequence of (term, E)
+        E (k, k) is a direction of the relative covariance of a term in the engine's columns.
 
     Notes
     -----
     1/2 tr(P V_i P V_j) is minus half the derivative of the traces tr(P V_i), which the adjoint of the factor gives
-    exactly; they are differentiated along directions that stay inside the cone.
+    exactly; they are differentiated along matrices that stay inside the cone.
     """
     criterion = Criterion(problem, reml)
     scaling = problem.scaling
@@ -224,37 +199,26 @@ def expected_information(problem: Problem, covariances: tuple[FloatArray, ...], 
     for S, C in zip(scaling.S, covariances, strict=True):
         inverse = np.linalg.inv(S)
         inside.append(scaling.weight_scale * inverse @ C @ inverse.T)
-    base = _traces(criterion, inside)
-    m = problem.templates.n_theta
-    J = np.zeros((m + 1, m + 1))
-    J[m, m] = 0.5 * criterion.df
-    J[m, :m] = J[:m, m] = 0.5 * base
-    for t, (template, place) in enumerate(zip(problem.templates.templates, problem.templates.slices, strict=True)):
-        h = _STEP / _largest(problem, t)
-
-        def slope(step: FloatArray, t: int = t, h: float = h) -> FloatArray:
-            return _slope(criterion, inside, t, step, base, h)
-
-        J[place, :m] = -0.5 * np.array(_direction_slopes(template, slope))
-    J[:m, :m] = 0.5 * (J[:m, :m] + J[:m, :m].T)
+    base = _traces(criterion, inside, directions)
+    d = len(directions)
+    J = np.zeros((d + 1, d + 1))
+    J[d, d] = 0.5 * criterion.df
+    J[d, :d] = J[:d, d] = 0.5 * base
+    for i, (t, E) in enumerate(directions):
+        J[i, :d] = -0.5 * sum(
+            (sign * _slope(criterion, inside, t, part, directions, base) for sign, part in _signed(E)), np.zeros(d)
+        )
+    J[:d, :d] = 0.5 * (J[:d, :d] + J[:d, :d].T)
     return J
 
 
-def _direction_slopes(template: Template, slope: Callable[[FloatArray], FloatArray]) -> list[FloatArray]:
-    """Slopes along the covariance directions of a term, from steps that stay inside the cone."""
-    if template.structure != "unstructured":
-        return [slope(direction) for direction in template.covariance_directions]
-    unit = np.eye(template.size)
-    squares = [slope(np.outer(d, d)) for d in unit]
-    out = []
-    for row, col in zip(template.rows, template.columns, strict=True):
-        if row == col:
-            out.append(squares[row])
-        else:
-            # (e_a + e_b)(e_a + e_b)' less both squares is the direction of the covariance.
-            both = unit[row] + unit[col]
-            out.append(slope(np.outer(both, both)) - squares[row] - squares[col])
-    return out
+def _signed(E: FloatArray) -> Iterator[tuple[float, FloatArray]]:
+    """A symmetric matrix as the difference of two that stay inside the cone of covariances."""
+    values, vectors = np.linalg.eigh(E)
+    for sign in (1.0, -1.0):
+        used = np.where(sign * values > 1e-12 * np.abs(values).max(), sign * values, 0.0)
+        if used.any():
+            yield sign, (vectors * used) @ vectors.T
 
 
 def _largest(problem: Problem, t: int) -> float:
@@ -265,38 +229,43 @@ def _largest(problem: Problem, t: int) -> float:
 
 
 def _slope(
-    criterion: Criterion, inside: list[FloatArray], t: int, step: FloatArray, base: FloatArray, h: float
+    criterion: Criterion,
+    inside: list[FloatArray],
+    t: int,
+    step: FloatArray,
+    directions: Sequence[tuple[int, FloatArray]],
+    base: FloatArray,
 ) -> FloatArray:
-    """One-sided derivative of the traces, of second order in h."""
+    """One-sided derivative of the traces, of second order in the length of the step."""
+    h = _STEP / (_largest(criterion.problem, t) * float(np.trace(step)))
     values = []
     for size in (h, 2.0 * h):
         moved = list(inside)
         moved[t] = inside[t] + size * step
-        values.append(_traces(criterion, moved))
+        values.append(_traces(criterion, moved, directions))
     return (4.0 * values[0] - values[1] - 3.0 * base) / (2.0 * h)
 
 
-def _traces(criterion: Criterion, inside: list[FloatArray]) -> FloatArray:
-    """tr(P V_i) for all covariance directions (tr(V^-1 V_i) for ML)."""
+def _traces(criterion: Criterion, inside: list[FloatArray], directions: Sequence[tuple[int, FloatArray]]) -> FloatArray:
+    """tr(P V_i) for all directions (tr(V^-1 V_i) for ML)."""
     problem = criterion.problem
     roots = []
     for C in inside:
         values, vectors = np.linalg.eigh(C)
         roots.append(vectors * np.sqrt(np.maximum(values, 0.0)))
-    point = criterion.evaluate(problem.templates.theta_of_factors(roots))
+    point = criterion.evaluate_factors(roots)
     p = problem.n_fixed
     corner = np.zeros((p + 1, p + 1))
     if criterion.reml and p:
         inverse = np.linalg.inv(point.RX)
         corner[:p, :p] = inverse @ inverse.T
     by_factor = point.swept.adjoint(point.border, corner).sigma
-    out = np.zeros(problem.templates.n_theta)
-    for factor, G in zip(problem.factors, by_factor, strict=True):
-        for term, columns in zip(factor.terms, factor.columns, strict=True):
-            template, place = problem.templates.templates[term], problem.templates.slices[term]
-            g = G[columns, columns]
-            out[place] = [np.sum(g * E) for E in template.covariance_directions]
-    return out
+    by_term = {
+        term: G[columns, columns]
+        for factor, G in zip(problem.factors, by_factor, strict=True)
+        for term, columns in zip(factor.terms, factor.columns, strict=True)
+    }
+    return np.array([float(np.vdot(by_term[t], E)) for t, E in directions])
 
 
 def _weights(cones: list[int], information: FloatArray) -> tuple[FloatArray, str]:

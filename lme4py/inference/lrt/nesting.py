@@ -8,11 +8,11 @@ one's" is a matter of linear spans; that also covers (1 | g:h) inside (h | g).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lme4py.covariance.templates import Template
+from lme4py.covariance import TangentCone
 from lme4py.design.design import Design, RandomTerm
 from lme4py.linalg.types import FloatArray, IntArray
 
@@ -29,22 +29,35 @@ class Embedding:
 
     Attributes
     ----------
-    null : tuple of ndarray, each (k, r)
-        For each term of the full model an orthonormal basis of the directions without variance under the restricted
-        one.
+    cones : tuple of TangentCone
+        For each term of the full model the covariances near one that the restricted model can have, in the user's
+        columns.
     covariances : tuple of ndarray, each (k, k)
         Covariances of the full model's terms that give the restricted model's estimates.
     is_unique : bool
         False when the full model's covariances are not identified.
     """
 
-    null: tuple[FloatArray, ...]
+    cones: tuple[TangentCone, ...]
     covariances: tuple[FloatArray, ...]
     is_unique: bool
+
+    @property
+    def blocks(self) -> list[int]:
+        """Sizes of the positive semi-definite blocks that are zero under the restricted model."""
+        return [size for cone in self.cones for size in cone.blocks]
+
+    @property
+    def unknown(self) -> str:
+        """Why a cone is not known, or ""."""
+        return "; ".join(dict.fromkeys(cone.unknown for cone in self.cones if cone.unknown))
 
 
 def embed(full: Design, restricted: Design | None, covariances: tuple[FloatArray, ...]) -> Embedding | None:
     """Write the restricted model's random effects as those of the full one; None when that is impossible.
+
+    A term whose covariances are no linear space is compared with the term of the restricted model that has its columns
+    and groups; all others by linear spans.
 
     Parameters
     ----------
@@ -54,28 +67,92 @@ def embed(full: Design, restricted: Design | None, covariances: tuple[FloatArray
     covariances : tuple of ndarray
         Estimates of the restricted model.
     """
-    zeros = [np.zeros((term.n_columns, term.n_columns)) for term in full.terms]
-    if restricted is None:
-        null = tuple(np.eye(z.shape[0]) for z in zeros)
-        return Embedding(null, tuple(zeros), _is_unique(_kernels(full.terms, _pairs(full.terms))[0]))
-    pairs = _pairs((*full.terms, *restricted.terms))
-    A, directions = _kernels(full.terms, pairs)
-    B, small = _kernels(restricted.terms, pairs)
+    generic = [np.zeros((term.n_columns, term.n_columns)) for term in full.terms]
+    values = list(generic)
+    unique = _is_unique(_kernels(full.terms, _pairs(full.terms), _directions(full.terms))[0])
+    rest = [] if restricted is None else list(range(len(restricted.terms)))
+    linear = [t for t, term in enumerate(full.terms) if term.structure.linear]
+    if restricted is not None:
+        for t, r in _partners(full.terms, restricted.terms).items():
+            generic[t], values[t] = _typical(restricted.terms[r]), covariances[r]
+            rest.remove(r)
+        found = _embed_spans(
+            [full.terms[t] for t in linear], [restricted.terms[r] for r in rest], [covariances[r] for r in rest], unique
+        )
+        if found is None:
+            return None
+        for t, own, value in zip(linear, *found, strict=True):
+            generic[t], values[t] = own, value
+    return Embedding(tuple(_cone(g, t) for g, t in zip(generic, full.terms, strict=True)), tuple(values), unique)
+
+
+def _partners(full: tuple[RandomTerm, ...], restricted: tuple[RandomTerm, ...]) -> dict[int, int]:
+    """For terms of the full model that are no linear space the term of the restricted model that is a case of each."""
+    found: dict[int, int] = {}
+    for t, term in enumerate(full):
+        if term.structure.linear:
+            continue
+        fitting = [
+            r
+            for r, other in enumerate(restricted)
+            if r not in found.values()
+            and other.structure.nested_in(term.structure)
+            and np.array_equal(other.codes, term.codes)
+            and np.array_equal(other.values, term.values)
+        ]
+        if fitting:
+            found[t] = max(fitting, key=lambda r: restricted[r].structure == term.structure)
+    return found
+
+
+def _typical(term: RandomTerm) -> FloatArray:
+    """A covariance matrix of a term in no special place."""
+    return term.structure.covariance(term.structure.generic())
+
+
+def _embed_spans(
+    full: Sequence[RandomTerm], restricted: Sequence[RandomTerm], covariances: Sequence[FloatArray], unique: bool
+) -> tuple[list[FloatArray], list[FloatArray]] | None:
+    """A typical covariance of the restricted terms, and their estimates, as those of the full terms."""
+    if not restricted:
+        zeros = [np.zeros((term.n_columns, term.n_columns)) for term in full]
+        return zeros, zeros
+    if not full:
+        return None
+    pairs = _pairs((*full, *restricted))
+    A, directions = _kernels(full, pairs, _spans(full))
+    B, small = _kernels(restricted, pairs, _spans(restricted))
     solution = np.linalg.lstsq(A, B, rcond=1e-9)[0]
     if (np.linalg.norm(A @ solution - B, axis=0) > _TOLERANCE * np.linalg.norm(B, axis=0)).any():
         return None
-    generic = _assemble(full.terms, directions, solution @ _coefficients(small, _generic(restricted.terms)))
-    scaled_estimates = _all_in_units(restricted.terms, covariances)
-    values = _assemble(full.terms, directions, solution @ _coefficients(small, scaled_estimates))
-    unique = _is_unique(A)
-    scaled = [_in_units(term, g) for term, g in zip(full.terms, generic, strict=True)]
+    generic = _assemble(full, directions, solution @ _coefficients(small, _generic(restricted)))
+    values = _assemble(full, directions, solution @ _coefficients(small, _all_in_units(restricted, covariances)))
     # Outside the cone of covariance matrices: linear combinations alone would allow it.
-    if unique and any(np.linalg.eigvalsh(g)[0] < -_TOLERANCE for g in scaled):
+    if unique and any(np.linalg.eigvalsh(g)[0] < -_TOLERANCE for g in _all_in_units(full, generic)):
         return None
-    return Embedding(tuple(_null(g, t) for g, t in zip(scaled, full.terms, strict=True)), tuple(values), unique)
+    return generic, values
 
 
-def _pairs(terms: tuple[RandomTerm, ...]) -> tuple[IntArray, IntArray]:
+def _spans(terms: Sequence[RandomTerm]) -> list[FloatArray]:
+    """The smallest linear space that holds all covariances of each term."""
+    return [term.structure.span_basis() for term in terms]
+
+
+def _directions(terms: Sequence[RandomTerm]) -> list[FloatArray]:
+    """In which directions the covariances of each term move."""
+    return [term.structure.directions() for term in terms]
+
+
+def _cone(covariance: FloatArray, term: RandomTerm) -> TangentCone:
+    """The covariances of a term near one of them."""
+    units = np.outer(_units(term), _units(term))
+    values, vectors = np.linalg.eigh(covariance * units)
+    root = vectors * np.sqrt(np.where(values > _TOLERANCE * max(float(values[-1]), 0.0), values, 0.0))
+    cone = term.structure.cone(term.structure.theta_of_factor(root))
+    return replace(cone, held=cone.held / units, free=cone.free / units)
+
+
+def _pairs(terms: Sequence[RandomTerm]) -> tuple[IntArray, IntArray]:
     """Pairs of rows: rows with themselves, and rows of one level of each grouping factor."""
     rng = np.random.default_rng(_SEED)
     n = terms[0].codes.size
@@ -99,16 +176,16 @@ def _pairs(terms: tuple[RandomTerm, ...]) -> tuple[IntArray, IntArray]:
 
 
 def _kernels(
-    terms: tuple[RandomTerm, ...], pairs: tuple[IntArray, IntArray]
+    terms: Sequence[RandomTerm], pairs: tuple[IntArray, IntArray], bases: Sequence[FloatArray]
 ) -> tuple[FloatArray, list[tuple[int, FloatArray, float]]]:
     """Covariance of each pair of rows for each direction (term, matrix in units of the columns, scale)."""
     i, j = pairs
     columns, directions = [], []
-    for t, term in enumerate(terms):
+    for t, (term, basis) in enumerate(zip(terms, bases, strict=True)):
         units = _units(term)
         same = term.codes[i] == term.codes[j]
         left, right = term.values[i] / units, term.values[j] / units
-        for E in Template(term.n_columns, term.structure).covariance_directions:
+        for E in basis:
             columns.append(same * np.einsum("na,ab,nb->n", left, E, right))
             directions.append((t, E))
     A = np.column_stack(columns)
@@ -118,7 +195,7 @@ def _kernels(
 
 def _units(term: RandomTerm) -> FloatArray:
     sizes = np.sqrt(np.mean(term.values**2, axis=0))
-    if term.structure in ("identity", "exchangeable"):
+    if term.structure.shares_variance:
         # One variance for all columns needs one unit.
         return np.full(term.n_columns, float(np.sqrt(np.mean(sizes**2))))
     return np.where(sizes > 0, sizes, 1.0)
@@ -129,13 +206,13 @@ def _in_units(term: RandomTerm, covariance: FloatArray) -> FloatArray:
     return covariance * np.outer(units, units)
 
 
-def _all_in_units(terms: tuple[RandomTerm, ...], covariances: Sequence[FloatArray]) -> list[FloatArray]:
+def _all_in_units(terms: Sequence[RandomTerm], covariances: Sequence[FloatArray]) -> list[FloatArray]:
     return [_in_units(term, covariance) for term, covariance in zip(terms, covariances, strict=True)]
 
 
-def _generic(terms: tuple[RandomTerm, ...]) -> list[FloatArray]:
+def _generic(terms: Sequence[RandomTerm]) -> list[FloatArray]:
     """Covariances inside the range of each term, in units of its columns."""
-    return [np.eye(term.n_columns) for term in terms]
+    return [np.eye(term.n_columns) if term.structure.linear else _typical(term) for term in terms]
 
 
 def _coefficients(directions: list[tuple[int, FloatArray, float]], covariances: Sequence[FloatArray]) -> FloatArray:
@@ -148,7 +225,7 @@ def _coefficients(directions: list[tuple[int, FloatArray, float]], covariances: 
 
 
 def _assemble(
-    terms: tuple[RandomTerm, ...], directions: list[tuple[int, FloatArray, float]], solution: FloatArray
+    terms: Sequence[RandomTerm], directions: list[tuple[int, FloatArray, float]], solution: FloatArray
 ) -> list[FloatArray]:
     out = [np.zeros((term.n_columns, term.n_columns)) for term in terms]
     for (t, E, scale), x in zip(directions, solution, strict=True):
@@ -158,10 +235,3 @@ def _assemble(
 
 def _is_unique(A: FloatArray) -> bool:
     return bool(np.linalg.matrix_rank(A, tol=1e-9 * np.linalg.norm(A, 2)) == A.shape[1])
-
-
-def _null(scaled: FloatArray, term: RandomTerm) -> FloatArray:
-    """Directions without variance, on the user's scale."""
-    values, vectors = np.linalg.eigh(scaled)
-    N = vectors[:, values <= _TOLERANCE] * _units(term)[:, None]
-    return np.linalg.qr(N)[0] if N.shape[1] else N

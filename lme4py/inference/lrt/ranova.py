@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scipy import special
@@ -14,6 +13,7 @@ from lme4py.design.design import Design, RandomTerm
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.inference.lrt.lrt import lrtest
+from lme4py.inference.lrt.mixture import UnknownDistribution
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,8 @@ def ranova(fit: Fit) -> pd.DataFrame:
         Columns npar, logLik, AIC, chi2, df, p_value, p_chi2; the first row is the model itself. A slope is left out
         with its covariances, an intercept alone with its whole term. `p_chi2` is the plain chi-squared p-value (as
         lmerTest's ranova; it is not printed), `p_value` takes the boundary into account; both are NaN for a term that
-        adds nothing to the others, with 0 degrees of freedom.
+        adds nothing to the others, with 0 degrees of freedom. `p_value` is NaN too where no distribution is known: a
+        correlation, say, that has no meaning without the term (``lrtest(method='bootstrap')`` simulates it).
     """
     import pandas as pd
 
@@ -59,7 +60,12 @@ def _row(reduced: Fit | None, full: Fit) -> dict[str, float]:
         # The other terms describe all that this one does: there is nothing to test.
         own = {"npar": reduced.n_params, "logLik": reduced.log_likelihood}
         return own | {"AIC": reduced.criterion + 2.0 * reduced.n_params, "chi2": 0.0, "df": 0.0}
-    test = lrtest(reduced, full)
+    try:
+        test = lrtest(reduced, full)
+        p_value = test.p_value
+    except UnknownDistribution:
+        test = lrtest(reduced, full, boundary=False)
+        p_value = float("nan")
     npar = full.n_params - test.df
     return {
         "npar": npar,
@@ -67,7 +73,7 @@ def _row(reduced: Fit | None, full: Fit) -> dict[str, float]:
         "AIC": -2.0 * test.restricted_logL + 2.0 * npar,
         "chi2": test.chi2,
         "df": test.df,
-        "p_value": test.p_value,
+        "p_value": p_value,
         "p_chi2": float(special.chdtrc(test.df, test.chi2)),
     }
 
@@ -84,11 +90,9 @@ def _reductions(design: Design) -> Iterator[tuple[str, tuple[RandomTerm, ...]]]:
         variables = [re.sub(r"\[[^\]]*\]", "", name) for name in term.columns]
         slopes = [name for name in dict.fromkeys(variables) if name not in INTERCEPTS]
         # Effects that share a variance come and go together: without one of them the model is no special case.
-        shared = term.structure in ("identity", "exchangeable")
-        if shared or INTERCEPTS.isdisjoint(variables) or not slopes:
+        if term.structure.shares_variance or INTERCEPTS.isdisjoint(variables) or not slopes:
             yield term.label, before + after
             continue
         for name in slopes:
             kept = [j for j, variable in enumerate(variables) if variable != name]
-            smaller = replace(term, columns=tuple(term.columns[j] for j in kept), values=term.values[:, kept])
-            yield f"{name} in {term.label}", (*before, smaller, *after)
+            yield f"{name} in {term.label}", (*before, term.subset(kept), *after)

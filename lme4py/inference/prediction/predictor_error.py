@@ -19,10 +19,10 @@ import numpy as np
 
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.parameters import VarianceDerivatives
+from lme4py.fits.linear.derivatives import VarianceDerivatives
 from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import check_ddf, coefficient_method, constant_df, quantile
-from lme4py.inference.prediction.predictor import included_variance, random_variance
+from lme4py.inference.prediction.predict import included_variance, random_variance
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["PredictorError", "predictor_error"]
@@ -100,7 +100,7 @@ def _variance(fit: Fit, rows: Rows, new: bool) -> FloatArray:
 
 
 def _gradient(fit: Fit, derivatives: VarianceDerivatives, rows: Rows, new: bool) -> FloatArray:
-    """Derivatives of the variance in the roots of all covariance matrices, shape (n, s); the last column is unused."""
+    """Derivatives of the variance in the coordinates of all covariances, (n, s); the last column is unused."""
     known = (
         model_of(fit).predictor_gradient(derivatives, rows)
         if rows.codes

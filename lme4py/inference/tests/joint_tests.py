@@ -161,8 +161,8 @@ class JointMethod:
         }
         gradient = [
             self.joint.scale * np.einsum("ajr,ab,bjr->r", by_term[t], dS, by_term[t], optimize=True)
-            for t, root in enumerate(derivatives.roots)
-            for dS in root.sigma_directions()
+            for t, chart in enumerate(derivatives.charts)
+            for dS in chart.tangents()
         ]
         df = derivatives.degrees_of_freedom(variance, np.column_stack([*gradient, variance]))
         return np.where(np.isnan(df), np.inf, df)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
-from lme4py.design.coding import Variable, column_products, full_coding, model_columns, model_matrix
+from lme4py.design.coding import Variable, _products, full_coding, model_columns, model_matrix
 from lme4py.design.given import column_getter
 from lme4py.design.recipe import (
+    BarRecipe,
     Recipe,
     _columns,
     _evaluate,
@@ -28,7 +29,7 @@ from lme4py.linalg.types import FloatArray
 from lme4py.margins.models.nesting import Cells, nested_cells
 from lme4py.margins.models.slopes import expression_slope
 
-__all__ = ["FormulaRows", "factored_matrix", "matrix_slope", "names_of_nodes", "whole_matrix"]
+__all__ = ["FormulaRows", "bar_matrix", "bar_slope", "factored_matrix", "names_of_nodes"]
 
 _FACTOR_CALLS = frozenset(
     ("factor", "as.factor", "ordered", "as.ordered", "as.character", "C", "interaction", "relevel", "droplevels")
@@ -159,6 +160,19 @@ def whole_matrix(recipe: Recipe, terms: Terms, variables: Mapping[Node, Variable
     return model_matrix(terms, variables, arrays, frame.n_rows)
 
 
+def bar_matrix(recipe: Recipe, bar: BarRecipe, frame: Frame) -> FloatArray:
+    """All columns of a random-effects term on complete rows, (n, k)."""
+    values = _evaluate(recipe, bar.nodes, _columns(recipe, frame, bar.nodes), frame.n_rows)[0]
+    return bar.matrix(values, frame.n_rows)
+
+
+def bar_slope(recipe: Recipe, bar: BarRecipe, frame: Frame, name: str) -> FloatArray:
+    """Their derivatives in a numeric column, (n, k): a row that is at another time has another effect, not a slope."""
+    if bar.places is not None:
+        return np.zeros((frame.n_rows, bar.n_columns))
+    return matrix_slope(recipe, bar.terms, bar.variables, frame, name)
+
+
 def factored_matrix(
     recipe: Recipe, terms: Terms, variables: Mapping[Node, Variable], rows: Frame, scenarios: Frame
 ) -> tuple[FloatArray, FloatArray] | None:
@@ -197,7 +211,7 @@ def _one_side(
             variable = variables[node]
             known = node in arrays
             parts.append(variable.columns(arrays[node], flag) if known else [one] * len(variable.names(flag)))
-        columns += column_products(parts)
+        columns += _products(parts)
     matrix = np.empty((n, len(columns)), order="F")
     for j, column in enumerate(columns):
         matrix[:, j] = column

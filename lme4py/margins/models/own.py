@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.covariance.templates import Template
 from lme4py.data.beside import beside
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
@@ -18,6 +17,7 @@ from lme4py.design.recipe import Recipe, new_random
 from lme4py.design.source import column_of_fit
 from lme4py.errors import OptionError
 from lme4py.fits.clusters import check_robust_type
+from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.method import Plain
 from lme4py.inference.estimates.coefficients import coefficient_method
@@ -26,7 +26,7 @@ from lme4py.inference.tests.joint_tests import JointMethod, effect_places
 from lme4py.inference.uncertainty.df import method
 from lme4py.linalg.types import FloatArray, SparseMatrix, sparse
 from lme4py.margins.models.adapter import DdfMethod, FactoredEffects, FactoredRows, ModelAdapter, Random, Rows, frame_of
-from lme4py.margins.models.formula_rows import FormulaRows, factored_matrix, matrix_slope, names_of_nodes, whole_matrix
+from lme4py.margins.models.formula_rows import FormulaRows, bar_matrix, bar_slope, factored_matrix, names_of_nodes
 from lme4py.margins.models.refits import own_replicates
 
 __all__ = ["OwnAdapter"]
@@ -72,7 +72,7 @@ class OwnAdapter(ModelAdapter):
         self.cells = self.formula_rows.cells()
         self.names, self.params, self.vcov = design.x_names, fit.beta, fit.vcov
         self.variables = self.formula_rows.variables
-        self.is_linear_model = fit.normal_errors
+        self.is_linear_model = not isinstance(fit, GeneralisedFit)
         self.description = design.formula
         self.default_ddf, self.alpha = fit.default_ddf, design.conventions.alpha
         self._unreplayed = self._offset_of_rows()
@@ -117,7 +117,7 @@ class OwnAdapter(ModelAdapter):
             added = self._added(random)
             for t, bar in enumerate(self.design.recipe.bars):
                 if random == "integrate" or t in added:
-                    names.update(dict.fromkeys(names_of_nodes(list(bar.variables), self.columns)))
+                    names.update(dict.fromkeys(names_of_nodes(bar.nodes, self.columns)))
                 if t in added:
                     names.update(dict.fromkeys(names_of_nodes(bar.group, self.columns)))
         return tuple(names)
@@ -172,14 +172,14 @@ class OwnAdapter(ModelAdapter):
     @staticmethod
     def _z(recipe: Recipe, frame: Frame, t: int) -> FloatArray:
         bar = recipe.bars[t]
-        return whole_matrix(recipe, bar.terms, bar.variables, frame)
+        return bar_matrix(recipe, bar, frame)
 
     def slopes(self, frame: Frame, name: str, random: Random) -> Rows:
         X, offset = self.formula_rows.slopes(frame, name)
         if random == "zero":
             return Rows(X, offset)
         recipe = self.design.recipe
-        dz = [matrix_slope(recipe, bar.terms, bar.variables, frame, name) for bar in recipe.bars]
+        dz = [bar_slope(recipe, bar, frame, name) for bar in recipe.bars]
         if random != "integrate":
             moves = {t: (dz[t], self._conditional(frame, t)[1]) for t in self._added(random)}
             for t, (z, codes) in moves.items():
@@ -198,6 +198,8 @@ class OwnAdapter(ModelAdapter):
         recipe = self.design.recipe
         chosen = range(len(recipe.bars)) if random == "integrate" else self._added(random)
         bars = [recipe.bars[t] for t in chosen]
+        if any(bar.places is not None for bar in bars):
+            return None
         parts = [factored_matrix(recipe, bar.terms, bar.variables, rows, scenarios) for bar in bars]
         if any(part is None for part in parts):
             return None
@@ -237,15 +239,13 @@ class OwnAdapter(ModelAdapter):
     def spread_coefficients(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         values, slopes, start = [], [], 0
         for term, pairs in zip(self.design.terms, self._pairs, strict=True):
-            template = Template(term.n_columns, term.structure)
-            T = template.factor(theta[start : start + template.n_theta])
-            values.append(pairs.entries(T @ T.T))
+            own = theta[start : start + term.n_theta]
+            values.append(pairs.entries(term.structure.covariance(own)))
             block = np.zeros((values[-1].size, theta.size))
-            for j, D in enumerate(template.directions):
-                half = D @ T.T
-                block[:, start + j] = pairs.entries(half + half.T)
+            for j, change in enumerate(term.structure.covariance_tangents(own)):
+                block[:, start + j] = pairs.entries(change)
             slopes.append(block)
-            start += template.n_theta
+            start += term.n_theta
         return np.concatenate(values), np.vstack(slopes)
 
     def test_method(self, ddf: str) -> DdfMethod | None:

@@ -13,11 +13,11 @@ from lme4py.data.column import Column
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.margins.population.population import SessionRows
 
-__all__ = ["Group", "groups_of"]
+__all__ = ["RowGroup", "groups_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RowGroup:
     """Rows with the same values of the variables of `over`.
 
     Attributes
@@ -46,7 +46,7 @@ class Group:
         return names
 
 
-def groups_of(session: SessionRows, over: Any) -> list[Group]:
+def groups_of(session: SessionRows, over: Any) -> list[RowGroup]:
     """The groups, in the order of the values; one of all rows without `over`.
 
     Parameters
@@ -56,7 +56,7 @@ def groups_of(session: SessionRows, over: Any) -> list[Group]:
         Values with an index are matched with the rows by it.
     """
     if over is None:
-        return [Group({}, None)]
+        return [RowGroup({}, None)]
     columns = _columns(session, over)
     codes = np.zeros(session.n_rows, dtype=np.int64)
     decoded = []
@@ -72,7 +72,7 @@ def groups_of(session: SessionRows, over: Any) -> list[Group]:
     for code in np.unique(codes[used]).tolist():
         rows = np.flatnonzero((codes == code) & used)
         values = {column.name: _value(column, int(rows[0])) for column, _ in decoded}
-        groups.append(Group(values, rows))
+        groups.append(RowGroup(values, rows))
     return groups
 
 

@@ -137,7 +137,7 @@ class MarginsResult(Shown):
     @property
     def statistic(self) -> FloatArray:
         """Estimates over standard errors on the working scale: tests of 0, of a ratio of 1, of a probability of 1/2."""
-        return _ratio(self.value, self.se)
+        return ratio(self.value, self.se)
 
     @property
     def statistic_name(self) -> str:
@@ -513,7 +513,7 @@ def _adjustment_note(result: MarginsResult) -> str:
     return f"p-values: {name}, {m} estimates; intervals: {name if own else 'Bonferroni'}."
 
 
-def _ratio(value: FloatArray, se: FloatArray) -> FloatArray:
+def ratio(value: FloatArray, se: FloatArray) -> FloatArray:
     # An estimate that is known exactly (a coefficient-free contrast) is infinitely many standard errors from 0.
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = value / se

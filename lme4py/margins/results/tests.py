@@ -39,10 +39,10 @@ def _upper_tail(statistic: FloatArray, df: FloatArray) -> FloatArray:
 
 def null_tests(result: MarginsResult, value: Any, alternative: str) -> dict[str, FloatArray]:
     """estimate, null, statistic, df, p_value."""
-    from lme4py.margins.results.result import _ratio
+    from lme4py.margins.results.result import ratio
 
     null = result.null_value(value)
-    statistic = _ratio(result.value - null, result.se)
+    statistic = ratio(result.value - null, result.se)
     if alternative == "two-sided":
         p = result._p_values(statistic)
     else:
@@ -56,12 +56,12 @@ def null_tests(result: MarginsResult, value: Any, alternative: str) -> dict[str,
 
 def equivalence_tests(result: MarginsResult, bounds: tuple[float, float]) -> dict[str, FloatArray]:
     """Two one-sided tests against a lower and an upper bound."""
-    from lme4py.margins.results.result import _ratio
+    from lme4py.margins.results.result import ratio
 
     if len(bounds) != 2 or not bounds[0] < bounds[1]:
         raise OptionError(f"`equivalence` is {bounds!r}; give a lower and a larger upper bound.")
     low, high = (result.null_value(bound) for bound in bounds)
-    above, below = _ratio(result.value - low, result.se), _ratio(result.value - high, result.se)
+    above, below = ratio(result.value - low, result.se), ratio(result.value - high, result.se)
     p_above, p_below = _upper_tail(above, result.df), _upper_tail(-below, result.df)
     return {
         "estimate": result.estimate,

@@ -17,7 +17,7 @@ from lme4py.margins.estimands.ordinal import OrdinalAdapter, by_category
 from lme4py.margins.estimands.scales import SCALES, Scale, assumption, outcome_curve, working_curve
 from lme4py.margins.models.adapter import ModelAdapter, Random
 from lme4py.margins.models.find import find_adapter
-from lme4py.margins.population.groups import Group
+from lme4py.margins.population.groups import RowGroup
 from lme4py.margins.population.labels import RowNames
 from lme4py.margins.population.population import SessionRows
 from lme4py.margins.population.scenarios import Scenario
@@ -140,11 +140,11 @@ class SessionBase:
         if unit_level and self.rows.kind != "overall":
             raise OptionError(f"unit_level=True needs rows; at={self.rows.kind!r} has none. Use at='overall'.")
 
-    def _grid(self, scenarios: Sequence[Scenario], group: Group, also_moving: Sequence[str] = ()) -> Grid:
+    def _grid(self, scenarios: Sequence[Scenario], group: RowGroup, also_moving: Sequence[str] = ()) -> Grid:
         moving = {*scenarios[0], *also_moving}
         return Grid(self.adapter, self.rows.population(moving, group.rows), scenarios, self.options.random)
 
-    def _predictions(self, scenarios: Sequence[Scenario], group: Group) -> tuple[Estimand, int]:
+    def _predictions(self, scenarios: Sequence[Scenario], group: RowGroup) -> tuple[Estimand, int]:
         """Predictions of scenarios that may set different variables, in their order."""
         keys: dict[tuple[str, ...], list[int]] = {}
         for i, scenario in enumerate(scenarios):

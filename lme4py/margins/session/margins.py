@@ -13,7 +13,7 @@ from lme4py.linalg.types import FloatArray
 from lme4py.margins.estimands import estimands
 from lme4py.margins.estimands.compose import Caller
 from lme4py.margins.estimands.estimands import Estimand
-from lme4py.margins.population.groups import Group, groups_of
+from lme4py.margins.population.groups import RowGroup, groups_of
 from lme4py.margins.population.labels import RowNames, contrast_labels, contrast_matrix, family_of, prediction_label
 from lme4py.margins.population.population import Population
 from lme4py.margins.population.scenarios import ContrastSpec, Scenario, expand_grid
@@ -99,7 +99,7 @@ class Margins(ScaleMethods):
         return self._finish(estimand, names, self.scale.prediction, "Predictions")
 
     def _name_predictions(
-        self, names: RowNames, scenarios: Sequence[Scenario], group: Group, population: Population, unit_level: bool
+        self, names: RowNames, scenarios: Sequence[Scenario], group: RowGroup, population: Population, unit_level: bool
     ) -> None:
         for scenario in scenarios:
             values = {**group.named({*scenario, *self.rows.fixed}), **scenario}
@@ -198,7 +198,7 @@ class Margins(ScaleMethods):
         names_of, listed = self._scenarios(scenarios)
 
         def build() -> tuple[Estimand, RowNames]:
-            made, n_obs = self._predictions(listed, Group({}, None))
+            made, n_obs = self._predictions(listed, RowGroup({}, None))
             names = RowNames()
             for scenario in listed:
                 names.add("", "", "", scenario, n_obs)

@@ -12,7 +12,7 @@ from lme4py.linalg.types import FloatArray
 from lme4py.margins.estimands import estimands
 from lme4py.margins.estimands.estimands import Estimand
 from lme4py.margins.estimands.ordinal import OrdinalAdapter
-from lme4py.margins.population.groups import Group, groups_of
+from lme4py.margins.population.groups import RowGroup, groups_of
 from lme4py.margins.population.labels import RowNames, prediction_label
 from lme4py.margins.population.scenarios import Scenario, expand_grid, shown
 from lme4py.margins.results.result import MarginsResult
@@ -168,7 +168,7 @@ class SlopeMethods(SessionBase):
         kind: str,
         variable: str,
         scenarios: Sequence[Scenario],
-        group: Group,
+        group: RowGroup,
         unit_level: bool,
     ) -> list[Estimand]:
         grid = self._grid(scenarios, group, also_moving=())
@@ -187,7 +187,7 @@ class SlopeMethods(SessionBase):
         kind: str,
         variable: str,
         scenarios: Sequence[Scenario],
-        group: Group,
+        group: RowGroup,
         unit_level: bool,
     ) -> list[Estimand]:
         levels = self.levels(variable)

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from lme4py.chunks import chunk
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.estimates.limits import masked, unknown
-from lme4py.inference.prediction.predictor import at_limits
+from lme4py.inference.prediction.predict import at_limits
 from lme4py.inference.prediction.predictor_error import predictor_error
 from lme4py.report.plots.ordinal import category_rows
 from lme4py.report.plots.style import GREY, PALETTE, mean_label, short, single, title
@@ -98,7 +100,7 @@ def effect_data(
     spread = predictor_error(fit, rows)
     error, half = np.sqrt(spread.variance), spread.half(level)
     table = pd.DataFrame({name: _shown(columns[name], value) for name, value in zip(focus, points, strict=True)})
-    if is_ordinal(fit) and type == "response":
+    if isinstance(fit, GeneralisedFit) and is_ordinal(fit) and type == "response":
         z = float(quantile(level, constant_df(fit, None)))
         return category_rows(fit, table.assign(linear=eta, std_error=error), X, eta, z)
     mean: Any = _inverse_link(fit, type)
@@ -122,7 +124,7 @@ def _known(names: list[str], name: object, what: str) -> str:
 
 
 def _inverse_link(fit: AnyFit, type: str) -> Any:
-    if type == "linear" or fit.family.link.is_identity:
+    if type == "linear" or isinstance(fit, LinearFit):
         return np.asarray
     return fit.family.mean
 

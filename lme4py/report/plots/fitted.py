@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.report.plots.style import BLUE, GREY, ORANGE, mean_label, panels, short
 from lme4py.report.plots.training import columns_of, observed_response, training_columns
 from lme4py.report.plots.typical import (
@@ -152,7 +153,7 @@ class _Lattice:
             inside = _containing(term.codes, self.term.codes, J)[codes]
             b = np.where(inside[:, None] >= 0, fit.modes[t][np.maximum(inside, 0)], 0.0)
             own = own + np.einsum("nk,nk->n", random_columns(fit, frame, t), b)
-        if fit.normal_errors:
+        if isinstance(fit, LinearFit):
             return eta, own
         return fit.family.mean(eta), fit.family.mean(own)
 

@@ -11,6 +11,7 @@ from scipy import special
 
 from lme4py.design.conventions import INTERCEPTS
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.random_effects import conditional_modes, conditional_sds, known_columns
@@ -264,7 +265,7 @@ def _newton(fit: AnyFit, Z: FloatArray, codes: NDArray[np.intp], J: int) -> Floa
 
 def _working(fit: AnyFit) -> tuple[FloatArray, FloatArray]:
     """Working weights (up to a factor) and residuals of the rows used."""
-    if fit.normal_errors:
+    if isinstance(fit, LinearFit):
         weights = np.ones(fit.design.n_obs) if fit.design.weights is None else fit.design.weights
         return weights, residual_values(fit, "working")
     mu, counts = fit.fitted, 1.0 if fit.data.trials is None else fit.data.trials

@@ -27,7 +27,7 @@ def fixed_names(recipe: Recipe) -> list[str]:
 
 def random_names(recipe: Recipe, term: int) -> list[str]:
     """Columns of the data left of the bar of one term."""
-    return _names(recipe, recipe.bars[term].variables)
+    return _names(recipe, recipe.bars[term].nodes)
 
 
 def discrete_names(recipe: Recipe, columns: Mapping[str, Column]) -> set[str]:

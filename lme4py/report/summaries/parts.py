@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.estimates.coefficients import two_sided
 from lme4py.inference.estimates.variance import VarianceEntry, variance_entries
 
@@ -53,20 +55,19 @@ def entry_label(entry: VarianceEntry) -> str:
 
 def family_label(fit: AnyFit) -> str:
     """Family and link: "poisson (log)"."""
-    return f"{fit.family.name} ({fit.family.link.name})"
+    return "gaussian (identity)" if isinstance(fit, LinearFit) else f"{fit.family.name} ({fit.family.link.name})"
 
 
 def method_label(fit: AnyFit) -> str:
     """How the model was fitted: "REML", "ML", "ML, Laplace", "ML, nAGQ = 9"."""
-    if fit.approximation is None:
+    if not isinstance(fit, GeneralisedFit):
         return "REML" if fit.reml else "ML"
-    points = fit.approximation.nAGQ
-    return "ML, Laplace" if points == 1 else f"ML, nAGQ = {points}"
+    return "ML, Laplace" if fit.nAGQ == 1 else f"ML, nAGQ = {fit.nAGQ}"
 
 
 def is_ordinal(fit: AnyFit) -> bool:
     """True for a model of an ordered response."""
-    return fit.family.has_thresholds
+    return isinstance(fit, GeneralisedFit) and fit.family.has_thresholds
 
 
 def threshold_table(fit: AnyFit) -> pd.DataFrame:

@@ -8,17 +8,20 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import special
 
+from lme4py.covariance import find_structure
 from lme4py.design.conventions import CONSTANT
 from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.method import check_method
 from lme4py.fits.parameters import fit_parameters
 from lme4py.inference.estimates.coefficients import coef_table, confidence_intervals, wald_statistic
 from lme4py.inference.estimates.dispersion import Dispersion, shown_dispersion
 from lme4py.inference.estimates.limits import unknown
 from lme4py.inference.estimates.restrictions import restriction_matrix
-from lme4py.inference.estimates.variance_errors import variance_table
+from lme4py.inference.estimates.row_summary import no_random_test, row_summary
 from lme4py.inference.lrt.lrt import LRTestResult
-from lme4py.inference.overview.row_summary import no_random_test, row_summary
+from lme4py.inference.uncertainty.variance_errors import variance_table
 from lme4py.report.summaries.generalised import approximation, closing, family_line
 from lme4py.report.summaries.parts import is_ordinal, threshold_table
 from lme4py.report.summaries.summary import DDF_NOTES, closing_table, right_aligned, rows_used
@@ -40,7 +43,6 @@ _MODELS = {
     ("ordinal", "logit"): ("ordered logistic", "ordered logistic model"),
     ("ordinal", "probit"): ("ordered probit", "ordered probit model"),
 }
-_STRUCTURES = {"unstructured": "Unstructured", "diagonal": "Independent"}
 
 
 def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
@@ -56,13 +58,13 @@ def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
     tables = [_header(fit), _groups(fit), _coefficients(fit, chosen)]
     tables += [_thresholds(fit)] if is_ordinal(fit) else []
     tables.append(_random_effects(fit))
-    last = closing_table(fit) if fit.approximation is None else closing(fit)
+    last = closing(fit) if isinstance(fit, GeneralisedFit) else closing_table(fit)
     test = _test_of_random_effects(fit)
     return [*tables, *([Table("", (), (), (), (test,))] if test else []), last]
 
 
 def _names(fit: AnyFit) -> tuple[str, str]:
-    if fit.normal_errors:
+    if isinstance(fit, LinearFit):
         return ("REML" if fit.reml else "ML"), "linear model"
     return _MODELS.get((fit.family.name, fit.family.link.name), ("GLM", "generalised linear model"))
 
@@ -70,7 +72,7 @@ def _names(fit: AnyFit) -> tuple[str, str]:
 def _header(fit: AnyFit) -> Table:
     same: Any = fit
     rows = [("Formula:", fit.design.formula), ("Number of obs:", rows_used(same))]
-    if fit.approximation is not None:
+    if isinstance(fit, GeneralisedFit):
         rows += [("Family and link:", family_line(fit)), ("Integration:", approximation(fit))]
     likelihood = "Log restricted-likelihood:" if fit.reml else "Log likelihood:"
     rows.append((likelihood, format_value(fit.log_likelihood, 4, 8)))
@@ -137,7 +139,7 @@ def _vce_note(fit: AnyFit) -> tuple[str, ...]:
     if vce is None:
         return ()
     cluster = list(fit.design.n_groups)[-1] if vce == "robust" else vce
-    if not fit.robust_variances:
+    if isinstance(fit, LinearFit):
         which = f"Standard errors of the coefficients are robust, for clusters in {cluster}"
         return (f"{which}; those of the variances are the model's.",)
     return (f"Standard errors are robust, for clusters in {cluster}.",)
@@ -148,8 +150,9 @@ def _random_effects(fit: AnyFit) -> Table:
     rows: list[tuple[str, tuple[float, ...]]] = []
     for t in reversed(range(len(fit.design.terms))):
         term = fit.design.terms[t]
-        structure = term.structure if term.n_columns > 1 else "identity"
-        rows.append((f"{term.group}: {_STRUCTURES.get(structure, structure.capitalize())}", ()))
+        # One effect has a variance, whatever the structure.
+        title = term.structure.title if term.n_columns > 1 else find_structure("identity").title
+        rows.append((f"{term.group}: {title}", ()))
         rows += [(f"  {name}", values) for name, values in _term_rows(fit, t)]
     rows += list(_last_rows(fit))
     numbers = np.array([values for _, values in rows if values])
@@ -165,7 +168,7 @@ def _random_effects(fit: AnyFit) -> Table:
 def _entries(fit: AnyFit) -> list[tuple[Any, tuple[float, ...]]]:
     """Parameters of the variance table with its rows."""
     table = variance_table(fit, fit.design.conventions.alpha)
-    known = [p for p in fit_parameters(fit) if p.kind in ("sd", "corr", "sigma")]
+    known = [p for p in fit_parameters(fit) if p.is_random]
     # The dispersion, in the last row of the table, is no random effect.
     return list(zip(known, map(tuple, table.to_numpy(dtype=np.float64).tolist()), strict=False))
 
@@ -174,7 +177,7 @@ def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
     """Rows of one term; where effects share a variance it is shown once, for all of them."""
     term = fit.design.terms[t]
     own = [(p, row) for p, row in _entries(fit) if p.term == t]
-    if term.structure in ("identity", "exchangeable"):
+    if term.structure.shares_variance and term.structure.linear:
         together = " ".join(term.columns)
         for kind, word in (("sd", "var"), ("corr", "cov")):
             first = next((row for p, row in own if p.kind == kind), None)
@@ -182,6 +185,9 @@ def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
                 yield f"{word}({together})", first
         return
     for p, row in sorted(own, key=lambda one: (one[0].kind == "corr", term.columns[one[0].first] == CONSTANT)):
+        if p.shape is not None or term.structure.shares_variance:
+            yield p.stata.replace("sd(", "var("), row
+            continue
         pair = (p.first, p.second) if p.kind == "corr" else (p.first,)
         names = sorted((term.columns[j] for j in pair), key=lambda name: name == CONSTANT)
         yield f"{'cov' if p.kind == 'corr' else 'var'}({','.join(names)})", row
@@ -190,7 +196,7 @@ def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
 def _last_rows(fit: AnyFit) -> Iterator[tuple[str, tuple[float, ...]]]:
     yield from (("var(Residual)", row) for p, row in _entries(fit) if p.kind == "sigma")
     found = shown_dispersion(fit)
-    if found is not None and not fit.has_residual:
+    if found is not None and isinstance(fit, GeneralisedFit) and not fit.family.has_residual:
         if fit.family.stata_inverts:
             yield _logarithm(found)
         yield found.name, (found.estimate, found.std_error, found.lower, found.upper)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import zip_longest
+
 import numpy as np
 
 from lme4py.design.design import RandomTerm
 from lme4py.fits.base import Fit
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.method import check_method
-from lme4py.fits.parameters import has_correlations, term_labels
+from lme4py.fits.parameters import has_correlations
 from lme4py.inference.estimates.coefficients import coef_table
 from lme4py.inference.estimates.likelihood import aic, bic
-from lme4py.inference.estimates.variance import correlations
-from lme4py.inference.overview.row_summary import row_summary
+from lme4py.inference.estimates.row_summary import row_summary
+from lme4py.inference.estimates.variance import VarianceEntry, correlations, variance_entries
 from lme4py.tables.numbers import column_decimals, format_column, format_integer, format_p_value, format_value
 from lme4py.tables.table import Align, Table
 
@@ -80,7 +84,7 @@ def criterion_table(fit: Fit) -> Table:
 
 def residual_table(fit: Fit) -> Table:
     """Minimum, quartiles and maximum of the scaled residuals (Pearson residuals of a generalised model)."""
-    title = "Scaled residuals" if fit.normal_errors else "Pearson residuals"
+    title = "Scaled residuals" if isinstance(fit, LinearFit) else "Pearson residuals"
     # These are of the order of one: what is left at the tenth decimal is rounding, and is shown as zero.
     values = [round(value, 10) for value in row_summary(fit).residual_quartiles or ()]
     cells = tuple(format_value(value, 3, 2, least=1) for value in values)
@@ -88,36 +92,58 @@ def residual_table(fit: Fit) -> Table:
 
 
 def random_effects_table(fit: Fit) -> Table:
-    """Variances, standard deviations and correlations of each term, then a residual variance."""
+    """Variances, standard deviations and correlations of each term, then the residual variance."""
     terms = fit.design.terms
-    labels = term_labels(terms)
-    variances = [float(v) for cov in fit.covariance_estimates for v in np.diag(cov)]
-    names = [row for term, label in zip(terms, labels, strict=True) for row in _names(term, label)]
-    pairs = zip(terms, fit.covariance_estimates, strict=True)
-    corr = [row for term, cov in pairs for row in _correlation_rows(term, cov)]
-    width = max((len(row) for row in corr), default=0)
-    if fit.has_residual:
-        variances.append(fit.sigma**2)
-        names.append(("Residual", ""))
-        corr.append([])
-    sds = [float(np.sqrt(v)) for v in variances]
-    rows = tuple(
-        (group, name, variance, sd, *_filled(cells, width))
-        for (group, name), variance, sd, cells in zip(
-            names,
-            format_column(variances),
-            format_column(sds),
-            corr,
-            strict=True,
-        )
-    )
+    found = list(variance_entries(fit))
+    own = [[entry for entry in found if entry.term == t] for t in range(len(terms))]
+    lines = [
+        line
+        for term, entries, cov in zip(terms, own, fit.covariance_estimates, strict=True)
+        for line in (_lines(term, entries, cov) if term.structure.linear else _natural_lines(entries))
+    ]
+    lines.append(_Line(found[-1], []))
+    width = max(len(line.cells) for line in lines)
+    sds = [line.entry for line in lines if line.entry is not None]
+    numbers = iter(zip(format_column([e.vcov for e in sds]), format_column([e.sdcor for e in sds]), strict=True))
+    rows = []
+    for line in lines:
+        entry = line.entry
+        first = (entry.group if line.is_first else "", entry.name1 or "", *next(numbers)) if entry else ("",) * 4
+        rows.append((*first, *_filled(line.cells, width)))
     columns = ("Group", "Name", "Variance", "Std. dev.", *_filled(["Corr."] if width else [], width))
     align: tuple[Align, ...] = ("left", "left", *right_aligned(2 + width))
-    return Table("Random effects", columns, rows, align)
+    return Table("Random effects", columns, tuple(rows), align)
 
 
-def _names(term: RandomTerm, label: str) -> list[tuple[str, str]]:
-    return [(label if j == 0 else "", name) for j, name in enumerate(term.columns)]
+@dataclass(frozen=True)
+class _Line:
+    """A standard deviation, and what stands right of it: correlations, or parameters of a covariance structure."""
+
+    entry: VarianceEntry | None
+    cells: list[str]
+    is_first: bool = True
+
+
+def _lines(term: RandomTerm, entries: list[VarianceEntry], covariance: np.ndarray) -> list[_Line]:
+    sds = [entry for entry in entries if entry.name2 is None]
+    cells = _correlation_rows(term, covariance)
+    return [_Line(entry, own, j == 0) for j, (entry, own) in enumerate(zip(sds, cells, strict=True))]
+
+
+def _natural_lines(entries: list[VarianceEntry]) -> list[_Line]:
+    """Standard deviations, and beside them the other parameters with their names, from the top."""
+    sds = [entry for entry in entries if entry.name2 is None]
+    cells = [[f"{_correlation(entry.sdcor)} ({_short(entry)})"] for entry in entries if entry.name2 is not None]
+    pairs = zip_longest(sds, cells)
+    return [_Line(entry, own or [], j == 0) for j, (entry, own) in enumerate(pairs)]
+
+
+def _short(entry: VarianceEntry) -> str:
+    """What a parameter of a structure is called beside it: ``"ar1"``, ``"lag 2"``, ``"range"``."""
+    if not entry.shape:
+        return f"{entry.name1}, {entry.name2}"
+    word, _, rest = entry.shape[:-1].partition("(")
+    return rest.rpartition(", ")[2] if word == "cor" else word
 
 
 def _correlation_rows(term: RandomTerm, covariance: np.ndarray) -> list[list[str]]:

@@ -12,6 +12,7 @@ from scipy import special
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
+from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.parameters import DISPERSION, fit_parameters
 from lme4py.inference.estimates.coefficients import (
     chosen_alpha,
@@ -20,11 +21,11 @@ from lme4py.inference.estimates.coefficients import (
     covariance_frame,
 )
 from lme4py.inference.estimates.dispersion import shown_dispersion
+from lme4py.inference.estimates.intervals import intervals
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.random_effects import coef, conditional_modes, conditional_sds
 from lme4py.inference.estimates.variance import VarianceEntry, var_corr, variance_components
-from lme4py.inference.estimates.variance_errors import wald_limits
-from lme4py.inference.overview.intervals import intervals
+from lme4py.inference.uncertainty.variance_errors import wald_limits
 from lme4py.report.summaries.parts import AnyFit, entries, threshold_table
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _parameter_block(fit: AnyFit, alpha: float | None, method: str, scales: str)
     if alpha is None or scales == "vcov":
         return block
     # The same order: each term's standard deviations, its correlations, and the residual one at the end.
-    wanted = [p for p in fit_parameters(fit) if p.kind in ("sd", "corr", "sigma")]
+    wanted = [p for p in fit_parameters(fit) if p.is_random]
     if method == "wald":
         return block | _limit_columns(wald_limits(fit, wanted, alpha))
     return block | _limit_columns(intervals(fit, alpha, method, [p.name for p in wanted]))
@@ -209,6 +210,9 @@ def _random_term(entry: VarianceEntry, scales: str) -> str:
     own, cross = ("sd", "cor") if scales == "sdcor" else ("var", "cov")
     if entry.name1 is None:
         return f"{own}__Observation"
+    if entry.shape:
+        word, _, rest = entry.shape.partition("(")
+        return f"{word}__{rest[:-1]}"
     return f"{own}__{entry.name1}" if entry.name2 is None else f"{cross}__{entry.name1}.{entry.name2}"
 
 
@@ -270,13 +274,13 @@ def overview(fit: AnyFit) -> dict[str, Any]:
         "converged": fit.certificate.converged,
         "is_singular": fit.certificate.is_singular,
     }
-    if fit.approximation is None:
+    if not isinstance(fit, GeneralisedFit):
         return {"reml": fit.reml, **sizes, **quality}
-    head = {"family": fit.family.name, "link": fit.family.link.name, **fit.approximation._asdict()}
+    head = {"family": fit.family.name, "link": fit.family.link.name, "nAGQ": fit.nAGQ, "hessian": fit.hessian}
     return {**head, **sizes, **quality, "dispersion": _dispersion(fit)}
 
 
-def _dispersion(fit: Fit) -> float:
+def _dispersion(fit: GeneralisedFit) -> float:
     """As `MEGLMResult.dispersion`; NaN where that is None."""
     found = shown_dispersion(fit)
     if found is None:
@@ -312,7 +316,8 @@ def to_dict(fit: AnyFit, random_effects: bool = False) -> dict[str, Any]:
         The conditional modes too.
     """
     same, certificate = _any(fit), fit.certificate
-    head = {} if fit.approximation is not None else {"family": "gaussian", "link": "identity"}
+    generalised = isinstance(fit, GeneralisedFit)
+    head = {} if generalised else {"family": "gaussian", "link": "identity"}
     parts: dict[str, Any] = {
         "formula": fit.design.formula,
         **head,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
+from lme4py.covariance import CovarianceStructure
+from lme4py.covariance.naming import natural_values
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import Parameter, VarianceInformation, fit_parameters, fit_values, is_determined
@@ -62,6 +64,8 @@ def _gradient(fit: Fit, information: VarianceInformation, parameter: Parameter) 
         return -slope if parameter.inverted else slope
     if parameter.kind == "threshold":
         return information.thresholds[:, parameter.first]
+    if parameter.shape is not None:
+        return _shape_gradient(fit, information, parameter, parameter.shape)
     cov, d = fit.covariances[parameter.term], information.covariances[parameter.term]
     i, j = parameter.first, parameter.second
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -72,6 +76,21 @@ def _gradient(fit: Fit, information: VarianceInformation, parameter: Parameter) 
         half = d[:, i, i] / (2.0 * cov[i, i]) + d[:, j, j] / (2.0 * cov[j, j])
         gradient: FloatArray = d[:, i, j] / sizes - cov[i, j] / sizes * half
         return gradient
+
+
+def _shape_gradient(
+    fit: Fit, information: VarianceInformation, parameter: Parameter, structure: CovarianceStructure
+) -> FloatArray:
+    """Derivative of a parameter of a covariance structure in phi."""
+    t, i = parameter.term, parameter.natural
+    theta = fit.design.structures.split(fit.theta)[t]
+    slopes = information.thetas[t] @ structure.natural_jacobian(theta)[i]
+    if not structure.natural_parameters[i].relative:
+        return np.asarray(slopes)
+    value = float(natural_values(structure, theta, fit.covariances[t])[i])
+    own = float(structure.natural(theta)[i])
+    unit = value / own if own else 1.0
+    return np.asarray(unit * slopes + value * information.scale)
 
 
 def wald_limits(fit: Fit, wanted: Sequence[Parameter], alpha: float) -> FloatArray:
@@ -92,8 +111,19 @@ def wald_limits(fit: Fit, wanted: Sequence[Parameter], alpha: float) -> FloatArr
     out = np.empty((len(wanted), 2))
     for row, parameter, value, error in zip(out, wanted, values, standard_errors(fit, wanted), strict=True):
         known = is_determined(fit, parameter)
-        row[:] = _limits(parameter.kind, float(value), z * float(error)) if known else np.nan
+        row[:] = _own_limits(parameter, float(value), z * float(error)) if known else np.nan
     return out
+
+
+def _own_limits(parameter: Parameter, value: float, half: float) -> tuple[float, float]:
+    if parameter.shape is None:
+        return _limits(parameter.kind, value, half)
+    natural = parameter.shape.natural_parameters[parameter.natural]
+    slope = natural.slope(value)
+    if not np.isfinite(slope) or not np.isfinite(half) or half == 0.0:
+        return natural.lower, natural.upper
+    centre = natural.unbounded(value)
+    return natural.bounded(centre - slope * half), natural.bounded(centre + slope * half)
 
 
 def _limits(kind: str, value: float, half: float) -> tuple[float, float]:
@@ -135,7 +165,12 @@ def variance_table(fit: Fit, alpha: float | None = None) -> pd.DataFrame:
     information = model_of(fit).variance_information()
     names, rows = [], []
     for p in fit_parameters(fit):
-        if p.kind not in ("sd", "corr", "sigma"):
+        if not p.is_random:
+            continue
+        if p.shape is not None:
+            value, error = float(fit_values(fit, [p])[0]), _std_error(fit, p)
+            names.append(p.name)
+            rows.append((value, error, *wald_limits(fit, [p], chosen_alpha(fit, alpha))[0].tolist()))
             continue
         if p.kind == "sigma":
             value, slope = fit.sigma**2, fit.sigma**2 * information.residual

@@ -21,7 +21,6 @@ from lme4py.design.survey import Tally
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor
 from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.linear.criterion import StreamedDesign, assemble, group_terms
-from lme4py.engine.linear.scaling import takes_any_columns
 from lme4py.engine.linear.streamed import Columns, PackedSums, RowSums, first_columns, problem_parts, root_of, triangle
 from lme4py.errors import DataError, DesignError, OptionError
 
@@ -112,7 +111,7 @@ def streamed_design(
     check_levels(factors)
     has_constant = witness.recipe.formula.fixed.intercept
     centred = [
-        bar.terms.intercept and takes_any_columns(term.structure)
+        bar.terms.intercept and term.structure.column_changes == "any"
         for bar, term in zip(witness.recipe.bars, witness.terms, strict=True)
     ]
     columns = first_columns(sample_of(plan), has_constant, tuple(centred))

@@ -1,1 +1,0 @@
-"""What draws on several rooms: intervals by every method, what a summary says about the rows, slim fits."""
