@@ -8,7 +8,7 @@ link leads to, or `lme4py.families.mean_family.MeanFamily`, whose log-likelihood
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
@@ -66,36 +66,73 @@ class Family(ABC):
         For messages: the responses that are possible, and what to do about others.
     separates : str
         What coefficients that go to infinity tell apart.
+    has_expected : bool
+        Whether the expected weights are known; they are asked for by ``hessian="expected"`` only.
     instead : str
         For messages: where to look for what a family does not have.
     """
 
     link: Link
 
-    name: ClassVar[str]
-    default_link: ClassVar[str]
-    n_dispersion: ClassVar[int] = 0
-    parameter: ClassVar[str] = ""
     has_residual: ClassVar[bool] = False
     stata_inverts: ClassVar[bool] = False
     stata_parameter: ClassVar[str] = ""
-    weights_multiply: ClassVar[bool] = True
     canonical_link: ClassVar[str] = ""
     concave_links: ClassVar[frozenset[str]] = frozenset()
-    ratios: ClassVar[frozenset[str]] = frozenset()
     more_variable: ClassVar[str] = ""
-    support: ClassVar[str] = "other values"
-    advice: ClassVar[str] = "correct or remove these rows, or use another family"
-    separates: ClassVar[str] = "responses from each other"
     instead: ClassVar[str] = ""
-    # The order of `derivatives` that holds `d_lam`.
-    nuisance_order: ClassVar[Order] = 3
-    # Every family with a dispersion parameter has one.
-    limit: ClassVar[DispersionLimit | None] = None
+
+    has_expected: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
 
     @property
     @abstractmethod
     def kind(self) -> Kind: ...
+
+    @property
+    @abstractmethod
+    def default_link(self) -> str: ...
+
+    @property
+    def n_dispersion(self) -> int:
+        return 0
+
+    @property
+    def parameter(self) -> str:
+        return ""
+
+    @property
+    def weights_multiply(self) -> bool:
+        return True
+
+    @property
+    def ratios(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
+    def support(self) -> str:
+        return "other values"
+
+    @property
+    def advice(self) -> str:
+        return "correct or remove these rows, or use another family"
+
+    @property
+    def separates(self) -> str:
+        return "responses from each other"
+
+    @property
+    def nuisance_order(self) -> Order:
+        """The order of `derivatives` that holds `d_lam`."""
+        return 3
+
+    @property
+    def limit(self) -> DispersionLimit | None:
+        """The end of the range of the dispersion; None where it has none that matters."""
+        return None
 
     def lacks(self, what: str) -> OptionError:
         """The error of something that the family does not have, by its name."""
@@ -174,8 +211,33 @@ class Family(ABC):
 
     @property
     def n_nuisance(self) -> int:
-        """Parameters of the likelihood beside eta: the log dispersion, or those of the thresholds."""
+        """Parameters of the likelihood beside eta: those of the thresholds, others, and last the log dispersion."""
         return self.n_dispersion
+
+    @property
+    def nuisance_names(self) -> tuple[str, ...]:
+        """Names of the parameters that are neither a dispersion nor thresholds, such as "power"."""
+        return ()
+
+    def other_values(self, others: Sequence[float]) -> FloatArray:
+        """The parameters of `nuisance_names` as they are reported, from their values on scales without bounds."""
+        return np.asarray(others, dtype=np.float64)
+
+    def other_natural(self, number: int, value: float) -> float:
+        """One of them as it is reported."""
+        return value
+
+    def other_ends(self, others: Sequence[float]) -> dict[int, str]:
+        """Which of them stand at an end of their range, and what the model is there."""
+        return {}
+
+    def other_slopes(self, others: Sequence[float]) -> FloatArray:
+        """Derivatives of `other_values`, shape (k, k)."""
+        return np.eye(len(others))
+
+    def other_limits(self, number: int, value: float, half: float) -> tuple[float, float]:
+        """Limits of one of them, normal on the scale without bounds, from half the width of an interval around it."""
+        return value - half, value + half
 
     def dispersion(self, lam: float) -> float:
         """The dispersion parameter exp(lambda); 1 where the family has none."""
@@ -456,6 +518,10 @@ class Family(ABC):
     def start_eta(self, data: ResponseData) -> FloatArray:
         """Linear predictor to start from, shape (n,): of means near the responses, inside the range."""
         raise self.lacks("linear predictor to start from")
+
+    def start_nuisance(self, data: ResponseData, eta: FloatArray) -> Any:
+        """lambda to start from given linear predictors, shape (n,)."""
+        return float(self.start_lambda(data, self.mean(eta))) if self.n_dispersion else 0.0
 
     def start_lambda(self, data: ResponseData, mu: FloatArray) -> float:
         """Moment estimate of lambda given means mu, shape (n,); 0 without a dispersion parameter."""

@@ -41,11 +41,11 @@ class MeanResponse(Family):
                 result = result.scaled(data.weights)
         return result if everywhere else result.restricted(valid)
 
-    @abstractmethod
     def _derivatives(
         self, data: ResponseData, eta: FloatArray, lam: Any, order: Order, expected: bool
     ) -> EtaDerivatives:
         """`derivatives` for valid eta, without the weights that multiply."""
+        raise self.lacks("log-likelihood")
 
     # --- infinity
 

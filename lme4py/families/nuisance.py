@@ -13,7 +13,7 @@ import numpy as np
 
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["DensePart", "Nuisance", "ThresholdPart", "as_columns", "change", "total"]
+__all__ = ["Columns", "DensePart", "Nuisance", "ThresholdPart", "as_columns", "change", "total"]
 
 # A log dispersion (0 for families without one), or the free parameters of the thresholds, shape (d,).
 Nuisance = float | FloatArray
@@ -88,6 +88,52 @@ class DensePart:
         return self.values
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Derivatives of one quantity per row in several parameters.
+
+    Attributes
+    ----------
+    parts : tuple of ndarray, each (..., n)
+        One for each parameter, or each linear predictor.
+    X : tuple of ndarray (n, p) or None
+        Columns of the linear predictors; None for a parameter that all rows share.
+    """
+
+    parts: tuple[FloatArray, ...]
+    X: tuple[FloatArray | None, ...] = ()
+
+    def _pairs(self) -> list[tuple[FloatArray, FloatArray | None]]:
+        return list(zip(self.parts, self.X or (None,) * len(self.parts), strict=True))
+
+    def total(self, by: FloatArray | None, possible: BoolArray | None = None) -> FloatArray:
+        """Sum over all rows (and nodes), each times `by`, shape (d,)."""
+        sums = []
+        for part, X in self._pairs():
+            if possible is not None and not possible.all():
+                part = np.where(possible, part, 0.0)
+            weighted = part if by is None else part * by
+            if weighted.ndim > 1:
+                weighted = weighted.sum(axis=0)
+            sums.append(np.array([weighted.sum()]) if X is None else X.T @ weighted)
+        return np.concatenate(sums)
+
+    def change(self, difference: FloatArray) -> FloatArray:
+        """First-order change of each row, shape (n,)."""
+        moved: FloatArray = np.zeros(self.parts[0].shape)
+        start = 0
+        for part, X in self._pairs():
+            width = 1 if X is None else X.shape[1]
+            step = difference[start : start + width]
+            moved += part * (step[0] if X is None else X @ step)
+            start += width
+        return moved
+
+    def columns(self) -> FloatArray:
+        """All derivatives, shape (n, d)."""
+        return np.hstack([part[:, None] if X is None else part[:, None] * X for part, X in self._pairs()])
+
+
 def total(part: Any, by: FloatArray | None = None, possible: BoolArray | None = None) -> FloatArray:
     """Sum over rows (and nodes) of a derivative times `by`, shape (d,).
 
@@ -98,6 +144,8 @@ def total(part: Any, by: FloatArray | None = None, possible: BoolArray | None = 
     possible : ndarray of bool, optional
         Where the derivative is a number; it counts as zero elsewhere.
     """
+    if isinstance(part, Columns):
+        return part.total(by, possible)
     if isinstance(part, ThresholdPart | DensePart):
         return part.total(by)
     if possible is not None and not possible.all():
@@ -115,7 +163,7 @@ def change(part: Any, difference: Nuisance) -> FloatArray:
     part : ndarray, ThresholdPart or DensePart
     difference : float or ndarray, shape (d,)
     """
-    if isinstance(part, ThresholdPart | DensePart):
+    if isinstance(part, ThresholdPart | DensePart | Columns):
         return part.change(np.atleast_1d(difference))
     moved: FloatArray = difference * part
     return moved
@@ -123,7 +171,7 @@ def change(part: Any, difference: Nuisance) -> FloatArray:
 
 def as_columns(part: Any) -> FloatArray:
     """A derivative as columns, one for each parameter, shape (n, d)."""
-    if isinstance(part, ThresholdPart | DensePart):
+    if isinstance(part, ThresholdPart | DensePart | Columns):
         return part.columns()
     column: FloatArray = part[:, None]
     return column

@@ -27,6 +27,8 @@ import numpy as np
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.base import Family
+from lme4py.families.densities.registry import density_links, make_density
+from lme4py.families.density_family import DensityFamily
 from lme4py.families.distributions import (
     Binomial,
     Gamma,
@@ -53,6 +55,17 @@ FAMILIES: Final[dict[str, tuple[type[Family], tuple[str, ...]]]] = {
     "nbinomial1": (NegativeBinomial1, ("log", "sqrt", "identity")),
 }
 
+# Families made of densities.
+_DENSITIES: Final = (
+    "beta",
+    "betabinomial",
+    "compois",
+    "genpois",
+    "lognormal",
+    "t",
+    "tweedie",
+)
+
 _ALIASES: Final = {
     "normal": "gaussian",
     "bernoulli": "binomial",
@@ -63,6 +76,10 @@ _ALIASES: Final = {
     "nbinom2": "nbinomial",
     "negative_binomial": "nbinomial",
     "nbinom1": "nbinomial1",
+    "beta_family": "beta",
+    "t_family": "t",
+    "student": "t",
+    "student_t": "t",
 }
 
 
@@ -99,12 +116,14 @@ def make_family(family: str | Family, link: str | None = None) -> Family:
     if isinstance(family, Family):
         if link is None or link == family.link.name:
             return family
-        if FAMILIES.get(family.name, (None,))[0] is not type(family):
+        if FAMILIES.get(family.name, (DensityFamily,))[0] is not type(family):
             raise OptionError(
                 f"`family` is the {family.name} family with the {family.link.name} link; leave out `link`."
             )
         family = family.name
     name = _family_name(family)
+    if name not in FAMILIES:
+        return DensityFamily(make_density(name, _link_name(name, link, density_links(name))))
     kind, links = FAMILIES[name]
     return kind(_make_link(name, _link_name(name, link, links)))
 
@@ -128,12 +147,15 @@ def response_family(family: str | Family) -> Family:
 
 def _family_name(family: object) -> str:
     if not isinstance(family, str):
-        raise OptionError(f"`family` is of type {type(family).__name__}; give its name, one of {_listed(FAMILIES)}")
+        raise OptionError(
+            f"`family` is of type {type(family).__name__}; give its name, one of {_listed([*FAMILIES, *_DENSITIES])}"
+        )
     name = family.strip().lower()
     name = _ALIASES.get(name, name)
-    if name not in FAMILIES:
+    known = [*FAMILIES, *_DENSITIES]
+    if name not in known:
         raise OptionError(
-            f"there is no family {family!r}.{did_you_mean(name, [*FAMILIES, *_ALIASES])} Use one of {_listed(FAMILIES)}"
+            f"there is no family {family!r}.{did_you_mean(name, [*known, *_ALIASES])} Use one of {_listed(known)}"
         )
     return name
 

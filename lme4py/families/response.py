@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, xlogy
 
+from lme4py.families.densities.special import log_factorial_remainder
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
@@ -55,10 +57,38 @@ class ResponseData:
         """`y`, or successes and failures side by side, (n, 2), where rows have several trials."""
         return self.y if self.trials is None else np.column_stack([self.y, self.failures])
 
-    def take(self, rows: IntArray | BoolArray) -> ResponseData:
+    def take(self, rows: IntArray | BoolArray | slice) -> ResponseData:
         """Some of the rows."""
         trials, weights = (None if part is None else part[rows] for part in (self.trials, self.weights))
         return ResponseData(self.y[rows], trials, weights, self.categories)
+
+    def with_y(self, y: FloatArray) -> ResponseData:
+        """Other responses of the same rows."""
+        return ResponseData(y, self.trials, self.weights)
+
+    def remember(self, key: object, make: Callable[[], Any]) -> Any:
+        """The value of `make()`, computed once for each key.
+
+        Parameters
+        ----------
+        key : hashable
+        make : callable
+        """
+        kept = self.__dict__.setdefault("_remembered", {})
+        if key not in kept:
+            kept[key] = make()
+        return kept[key]
+
+    def block(self, start: int, stop: int) -> ResponseData:
+        """Rows start .. stop; the same object each time, with what it remembers."""
+        if start == 0 and stop >= self.n_obs:
+            return self
+        block: ResponseData = self.remember(("block", start, stop), lambda: self.take(slice(start, stop)))
+        return block
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be computed again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     # The rest does not change while a model is fitted: computed once.
 
@@ -76,6 +106,27 @@ class ResponseData:
     def failures(self) -> FloatArray:
         """Trials less successes, shape (n,)."""
         return self.n_trials - self.y
+
+    @computed_once
+    def zeros(self) -> IntArray:
+        """Rows with a response of 0."""
+        return np.flatnonzero(self.y == 0.0)
+
+    @computed_once
+    def positive(self) -> tuple[IntArray, ResponseData]:
+        """Rows with a response other than 0."""
+        rows = np.flatnonzero(self.y != 0.0)
+        return rows, self.take(rows)
+
+    @computed_once
+    def log_rest(self) -> FloatArray:
+        """log(1 - y) of proportions, and 0 where y is 1, shape (n,)."""
+        return np.log1p(-np.where(self.y < 1.0, self.y, 0.0))
+
+    @computed_once
+    def factorial_remainder(self) -> FloatArray:
+        """log y! - (y log y - y), shape (n,)."""
+        return log_factorial_remainder(self.y)
 
     @computed_once
     def log_choose(self) -> FloatArray:
@@ -110,6 +161,5 @@ class ResponseData:
 
     @computed_once
     def log_y(self) -> FloatArray:
-        """log y of positive responses, shape (n,)."""
-        result: FloatArray = np.log(self.y)
-        return result
+        """log y, and 0 where y is 0, shape (n,)."""
+        return np.log(np.where(self.y > 0.0, self.y, 1.0))

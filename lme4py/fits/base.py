@@ -176,6 +176,10 @@ class Fit(Frozen):
             """Covariance of `thresholds`, shape (K - 1, K - 1)."""
 
         @property
+        def others(self) -> tuple[float, ...]:
+            """Parameters of the family that are neither a dispersion nor thresholds, on scales without bounds."""
+
+        @property
         def threshold_names(self) -> tuple[str, ...]:
             """``("1|2", "2|3", ...)``; () without thresholds."""
 

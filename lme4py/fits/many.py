@@ -46,6 +46,8 @@ class Many:
     dispersion : ndarray, shape (B,), or None
         Of a family that has one.
     thresholds : ndarray, shape (B, K - 1), or None
+    others : ndarray, shape (B, k), or None
+        Parameters of the family that are neither, as they are reported.
     failures : tuple of (int, str)
         Responses without estimates, and why.
     n_not_converged : int
@@ -56,6 +58,7 @@ class Many:
     sigma: FloatArray
     dispersion: FloatArray | None = None
     thresholds: FloatArray | None = None
+    others: FloatArray | None = None
     failures: tuple[tuple[int, str], ...] = ()
     n_not_converged: int = 0
 
@@ -80,6 +83,7 @@ class Many:
             filled(self.sigma, other.sigma),
             put(self.dispersion, other.dispersion),
             put(self.thresholds, other.thresholds),
+            put(self.others, other.others),
             (*self.failures, *((int(rows[i]), why) for i, why in other.failures)),
             self.n_not_converged + other.n_not_converged,
         )
@@ -134,11 +138,18 @@ def stacked(made: Made[Many], empty: Many) -> Many:
     beta, sigma = (np.concatenate([getattr(one, name) for one in rows]) for name in ("beta", "sigma"))
     covariances = [np.concatenate(parts) for parts in zip(*(one.covariances for one in rows), strict=True)]
     return Many(
-        beta, covariances, sigma, joined("dispersion"), joined("thresholds"), made.failures, made.n_not_converged
+        beta,
+        covariances,
+        sigma,
+        joined("dispersion"),
+        joined("thresholds"),
+        joined("others"),
+        made.failures,
+        made.n_not_converged,
     )
 
 
-def nothing(rows: int, p: int, sizes: list[int], thresholds: int | None, dispersion: bool) -> Many:
+def nothing(rows: int, p: int, sizes: list[int], thresholds: int | None, dispersion: bool, others: int = 0) -> Many:
     """No estimates for some responses.
 
     Parameters
@@ -148,6 +159,7 @@ def nothing(rows: int, p: int, sizes: list[int], thresholds: int | None, dispers
         Columns of the random effects of each term.
     thresholds : int or None
     dispersion : bool
+    others : int
     """
     return Many(
         np.full((rows, p), np.nan),
@@ -155,6 +167,7 @@ def nothing(rows: int, p: int, sizes: list[int], thresholds: int | None, dispers
         np.full(rows, np.nan),
         np.full(rows, np.nan) if dispersion else None,
         None if thresholds is None else np.full((rows, thresholds), np.nan),
+        np.full((rows, others), np.nan) if others else None,
     )
 
 

@@ -50,8 +50,8 @@ class Parameter:
         ``"Days"``, ``"sd(Intercept | Subject)"``, ``"cor(Intercept, Days | Subject)"``, ``"sigma"``; of the keyword
         door `stata`; ``"dispersion"`` and ``"1|2"`` (a threshold) for generalised models.
     kind : str
-        "fixed", "sd", "corr", "sigma", "dispersion", "threshold", or another kind of `NaturalParameter` such as
-        "range".
+        "fixed", "sd", "corr", "sigma", "dispersion", "threshold", "other" (of the family: a power, coefficients of
+        further linear predictors), or another kind of `NaturalParameter` such as "range".
     term : int
         Position of the random-effects term in the design; -1 for fixed effects and the residual.
     first, second : int
@@ -159,7 +159,9 @@ def fit_parameters(fit: Fit) -> tuple[Parameter, ...]:
         rest.append(
             Parameter(DISPERSION, "dispersion", alias=name, inverted=is_inverted(fit), reciprocal=bool(endless))
         )
-    return (*fixed, *cuts, *rest)
+    names = fit.family.nuisance_names if fit.others else ()
+    others = [Parameter(name, "other", first=k, alias=name) for k, name in enumerate(names)]
+    return (*fixed, *cuts, *others, *rest)
 
 
 def check_names(design: Design, family: Family | None = None) -> None:
@@ -179,6 +181,8 @@ def check_names(design: Design, family: Family | None = None) -> None:
     names = [parameter.name for parameter in parameters(design, residual)]
     if family is not None and family.n_dispersion and not residual:
         names.append(DISPERSION)
+    if family is not None:
+        names += family.nuisance_names
     names += threshold_names(() if design.response is None else design.response.categories or ())
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
@@ -207,6 +211,8 @@ def fit_values(fit: Fit, wanted: Sequence[Parameter]) -> FloatArray:
         if p.kind == "threshold" and thresholds is not None
         else p.reported(fit.dispersion)
         if p.kind == "dispersion"
+        else float(fit.family.other_values(fit.others)[p.first])
+        if p.kind == "other"
         else _value(p, beta, covariances, fit.sigma)
         for p in wanted
     ]

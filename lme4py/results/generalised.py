@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lme4py.arguments import speaks_throughout
 from lme4py.inference.diagnostics.residuals import fitted_values
 from lme4py.inference.estimates.coefficients import ratios
-from lme4py.inference.estimates.dispersion import shown_dispersion
+from lme4py.inference.estimates.dispersion import family_params, shown_dispersion
 from lme4py.inference.estimates.variance import var_corr, variance_components
 from lme4py.inference.prediction import ordinal
 from lme4py.report.summaries import generalised as report
@@ -93,6 +93,19 @@ class MEGLMResult(ReportMethods):
         """Standard error of `dispersion` by the delta method; None without one."""
         found = shown_dispersion(self._glmm)
         return None if found is None else found.std_error
+
+    @property
+    def family_params(self) -> dict[str, float]:
+        """Parameters of the family beside the dispersion: the power of tweedie, the degrees of freedom of t.
+
+        Examples
+        --------
+        >>> from lme4py import glmer, load_dataset
+        >>> result = glmer("Reaction ~ Days + (Days | Subject)", load_dataset("sleepstudy"), family="t")
+        >>> round(result.family_params["df"], 2)
+        2.9
+        """
+        return family_params(self._glmm)
 
     @property
     def laplace_error(self) -> float | None:

@@ -128,7 +128,7 @@ PROPERTIES = {
         "thresholds_se", "tvalues", "zvalues",
     ],
     "link": ["blups", "bse", "fixed_effects", "params", "random_effects", "theta"],
-    "text": ["certificate", "family", "fit", "formula", "integral_check", "link", "opt_log", "rows"],
+    "text": ["certificate", "family", "family_params", "fit", "formula", "integral_check", "link", "opt_log", "rows"],
     "components": ["variance_components"],
 }  # fmt: skip
 SAME = {
@@ -210,6 +210,7 @@ def test_other_properties(fits):
     toy, known = fits
     assert (toy.family, toy.link, known.family, known.link) == ("clicks", "doublings", "poisson", "log")
     assert toy.certificate.converged
+    assert toy.family_params == known.family_params == {}
     assert toy.formula == known.formula.replace("(o)", "(o2)")
     assert toy.opt_log.shape[1] == known.opt_log.shape[1]
     same(toy.integral_check.change, known.integral_check.change)

@@ -490,7 +490,7 @@ def test_pickles_and_compares(name, link):
     ("arguments", "message"),
     [
         (("binominal",), r"no family 'binominal'.* Did you mean 'binomial'.*Use one of 'gaussian', 'binomial'"),
-        (("tweedie",), "no family 'tweedie'"),
+        (("quasipoisson",), "no family 'quasipoisson'"),
         ((3,), "`family` is of type int"),
         (("binomial", "logitt"), r"no link 'logitt'. Did you mean 'logit'.* Use one of 'logit', 'probit', 'cloglog'"),
         (("poisson", "probit"), "the poisson family has no link 'probit'; use one of 'log', 'sqrt', 'identity'"),

@@ -70,6 +70,7 @@ OTHER = {
     "formula/terms.py": dict.fromkeys(("MAX_TERMS", "_MAX_STEPS", "_MAX_DEGREES"), "beyond it a formula is refused"),
     "formula/tokens.py": {"MAX_LENGTH": "beyond it a formula is refused"},
     "families/averages.py": {"_ROOT_NODES": "nodes of a rule"},
+    "families/densities/counts.py": {"_MOST": "counts that are summed at a time"},
     "fits/generalised/batch.py": {
         "_MAX_ROWS": "beyond it models are fitted one by one; both ways are tested side by side"
     },

@@ -47,7 +47,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
     trouble = trouble or _unbounded(problem, optimum)
     _, bound = newton_step(optimum.hessian, optimum.gradient, floor)
     free = np.ones(optimum.gradient.size, dtype=bool)
-    if problem.n_dispersion:
+    if problem.has_limit:
         free[-1] = not problem.at_limit(optimum.phi[-1])
     _, values, _ = scaled_eigen(optimum.hessian[np.ix_(free, free)], floor)
     singular = describe_singular(problem.structures, problem.S, theta, names)
@@ -97,14 +97,20 @@ def _caution(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
 
 def _limit(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
     """A sentence about a dispersion at the end of its range, or ""."""
-    if not problem.n_dispersion or not problem.at_limit(optimum.phi[-1]):
-        return ""
-    return f" The dispersion is at the end of its range: {problem.limit_model}."
+    others = optimum.phi[problem.n_theta + problem.n_fixed :][: len(problem.family.nuisance_names)]
+    names = problem.family.nuisance_names
+    text = "".join(
+        f" {names[i]} is at the end of its range: {model}."
+        for i, model in problem.family.other_ends(others.tolist()).items()
+    )
+    if not problem.at_limit(optimum.phi[-1]):
+        return text
+    return f"{text} The dispersion is at the end of its range: {problem.limit_model}."
 
 
 def _unbounded(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
     """Why there is no maximum where the likelihood still grows at the end of the range of the dispersion, or ""."""
-    if not problem.n_dispersion or not problem.at_limit(optimum.phi[-1]) or abs(optimum.gradient[-1]) < _GROWS:
+    if not problem.at_limit(optimum.phi[-1]) or abs(optimum.gradient[-1]) < _GROWS:
         return ""
     return (
         f"the likelihood has no maximum: it grows without bound as {problem.family.parameter} goes to "

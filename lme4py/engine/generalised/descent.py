@@ -200,7 +200,7 @@ def _zeros(problem: GlmmProblem, phi: FloatArray) -> FloatArray | None:
 
 def _limit(problem: GlmmProblem, phi: FloatArray) -> FloatArray | None:
     """Parameters with the dispersion at its limit; None where it is far from it, or there already."""
-    if not problem.n_dispersion or not problem.in_tail(float(phi[-1])) or problem.at_limit(float(phi[-1])):
+    if not problem.in_tail(float(phi[-1])) or problem.at_limit(float(phi[-1])):
         return None
     return np.append(phi[:-1], problem.limit_lambda)
 
@@ -504,7 +504,7 @@ def off_limit(criterion: JointCriterion, phi: FloatArray) -> FloatArray | None:
     its reciprocal, there is: two gradients give the parabola whose minimum is the point.
     """
     problem = criterion.finder.problem
-    if not problem.n_dispersion or not problem.at_limit(float(phi[-1])):
+    if not problem.at_limit(float(phi[-1])):
         return None
     slopes = []
     for share in _INWARDS:

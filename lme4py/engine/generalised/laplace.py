@@ -171,7 +171,7 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
     columns = np.concatenate([products.rows @ h, problem.X], axis=1)
     weighted = mode.w[:, None] * columns
     corner = columns.T @ weighted
-    if problem.n_nuisance and not problem.n_dispersion:
+    if problem.n_nuisance and not problem.has_one_dispersion:
         # -d2l / (deta dgamma) stands for W times a column.
         crossed = -as_columns(found.rows.score_lam)
         beside = columns.T @ crossed
@@ -187,7 +187,7 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
         for term, place in zip(factor.terms, factor.columns, strict=True):
             t = structures.slices[term]
             hessian[t, t] += structures.each[term].curvature(mode.theta[t], (g - s)[place, place])
-    if not problem.n_dispersion:
+    if not problem.has_one_dispersion:
         return hessian
     full = np.zeros((m + p + 1, m + p + 1))
     full[: m + p, : m + p] = hessian

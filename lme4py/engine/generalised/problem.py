@@ -37,6 +37,8 @@ TOLERANCE = 1e-15
 _LAST_STEP = 1e-6
 _MAX_STEPS = 100
 _MAX_HALVINGS = 40
+# Logarithms of parameters beyond this leave nothing of the likelihood in double precision.
+_FARTHEST_NUISANCE = 80.0
 
 
 @dataclass(frozen=True)
@@ -124,25 +126,41 @@ class GlmmProblem:
             for factor in self.factors
         ]
 
-    # -- the dispersion near the end of its range --------------------------------------------------------------------
+    # -- the dispersion near the end of its range; it is the last element of lambda -----------------------------------
+
+    @property
+    def has_one_dispersion(self) -> bool:
+        """Whether lambda is a log dispersion and nothing else."""
+        return bool(self.n_dispersion) and self.n_nuisance == 1
 
     @cached_property
     def limit_lambda(self) -> float:
-        """lambda that stands for the limit of the dispersion; only for families that have one."""
+        """Log dispersion that stands for its limit; only for families that have one."""
         return self._limit.stand_in + self._lambda_unit
 
     @cached_property
     def _lambda_unit(self) -> float:
         return float(self.family.lambda_unit(self.data))
 
+    @cached_property
+    def has_limit(self) -> bool:
+        """Whether the family has a dispersion, and that a limit."""
+        return bool(self.n_dispersion) and self.family.limit is not None
+
+    @property
+    def end_of_dispersion(self) -> float:
+        """Log dispersion at the end of what can be computed: at its limit, where it has one."""
+        return self.limit_lambda if self.has_limit else self._lambda_unit - _FARTHEST_NUISANCE
+
     @property
     def limit_model(self) -> str:
         """What the model is at the limit of the dispersion, in words."""
         return self._limit.model
 
-    def reported_lambda(self, lam: float) -> float:
+    def reported_lambda(self, lam: Any) -> float:
         """Log dispersion as users see it: inf or -inf at the end of its range."""
-        return float(np.inf * np.sign(self._limit.stand_in)) if self.at_limit(lam) else float(lam)
+        own = _last(lam)
+        return float(np.inf * np.sign(self._limit.stand_in)) if self.at_limit(own) else own
 
     @property
     def _limit(self) -> DispersionLimit:
@@ -152,8 +170,8 @@ class GlmmProblem:
         return limit
 
     def at_limit(self, lam: Any) -> bool:
-        """Whether lambda stands for the limit of the dispersion."""
-        return bool(self.n_dispersion) and self._limit.is_stand_in(float(lam) - self._lambda_unit)
+        """Whether the dispersion stands for its limit."""
+        return self.has_limit and self._limit.is_stand_in(_last(lam) - self._lambda_unit)
 
     def held(self, phi: FloatArray) -> BoolArray:
         """Which parameters stand at the end of their range: the log dispersion, the last one, at its limit."""
@@ -164,22 +182,38 @@ class GlmmProblem:
 
     def beyond_limit(self, lam: Any) -> bool:
         """Whether lambda lies where the likelihood would have no digits left."""
-        if not self.n_dispersion:
+        if not self.n_nuisance or self.family.has_thresholds:
             return False
-        beyond = float(lam) - self.limit_lambda
+        if not self.has_one_dispersion and float(np.abs(np.atleast_1d(lam)).max()) > _FARTHEST_NUISANCE:
+            return True
+        if not self.has_limit:
+            return bool(self.n_dispersion) and abs(_last(lam) - self._lambda_unit) > _FARTHEST_NUISANCE
+        beyond = _last(lam) - self.limit_lambda
         return beyond > 1e-6 if self._limit.stand_in > 0.0 else beyond < -1e-6
 
-    def in_tail(self, lam: float) -> bool:
-        """Whether the likelihood hardly changes any more between lambda and its limit."""
-        return self._limit.in_tail(lam - self._lambda_unit)
+    def in_tail(self, lam: Any) -> bool:
+        """Whether the likelihood hardly changes any more between the dispersion and its limit."""
+        return self.has_limit and self._limit.in_tail(_last(lam) - self._lambda_unit)
 
     def lambda_inwards(self, share: float) -> float:
-        """lambda where the dispersion, or its reciprocal, is `share` of its unit: towards the limit, but not there."""
+        """Log dispersion where it, or its reciprocal, is `share` of its unit: towards the limit, but not there."""
+        if not self.has_limit:
+            return self._lambda_unit
         return self._lambda_unit - float(np.sign(self._limit.stand_in)) * float(np.log(share))
 
-    def sloped_lambda(self, lam: float) -> float:
-        """lambda, moved to where the likelihood has a slope: a start."""
-        return self._lambda_unit + self._limit.before_tail(lam - self._lambda_unit)
+    def sloped_lambda(self, lam: Any) -> Any:
+        """lambda with the dispersion moved to where the likelihood has a slope: a start."""
+        if not self.has_limit:
+            return lam
+        own = self._lambda_unit + self._limit.before_tail(_last(lam) - self._lambda_unit)
+        return own if self.has_one_dispersion else np.append(np.atleast_1d(lam)[:-1], own)
+
+    def less_dispersed(self, lam: Any, by: float) -> Any:
+        """lambda with a dispersion that leaves more of the variation to the random effects: a start."""
+        if not self.has_limit:
+            return lam
+        own = _last(lam) + by * float(np.sign(self.limit_lambda - _last(lam)))
+        return self.sloped_lambda(own if self.has_one_dispersion else np.append(np.atleast_1d(lam)[:-1], own))
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -190,7 +224,7 @@ class GlmmProblem:
 
     def nuisance(self, values: FloatArray) -> Any:
         """lambda as the family has it: a number, or an array where there are several, from an array, shape (d,)."""
-        if self.n_dispersion or not self.n_nuisance:
+        if self.has_one_dispersion or not self.n_nuisance:
             return float(values[0]) if self.n_nuisance else 0.0
         return values
 
@@ -203,6 +237,11 @@ class GlmmProblem:
         if self.shift is None:
             return lam
         return lam - self.family.constant * float(self.shift @ beta)
+
+
+def _last(lam: Any) -> float:
+    """The log dispersion out of lambda."""
+    return float(lam[-1]) if isinstance(lam, np.ndarray) and lam.ndim else float(lam)
 
 
 def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) -> GlmmProblem:

@@ -90,8 +90,8 @@ def _around(problem: GlmmProblem, base: Start) -> Iterator[Candidate]:
     far = structures.scaled(theta, _FAR)
     yield Candidate("far from zero", replace(base, theta=far))
     yield Candidate("farther from zero", replace(base, theta=structures.scaled(theta, _FARTHER)))
-    if problem.n_dispersion:
-        less = problem.sloped_lambda(base.lam + _LESS * float(np.sign(problem.limit_lambda - base.lam)))
+    if problem.has_limit:
+        less = problem.less_dispersed(base.lam, _LESS)
         yield Candidate("less dispersion", replace(base, theta=far, lam=less))
     yield Candidate("near zero", replace(base, theta=structures.scaled(theta, _NEAR)), beside=True)
     if not problem.family.single_peaked:
@@ -134,6 +134,5 @@ def _within_groups(descents: Descents, usual: Start) -> Start | None:
     theta = structures.as_start(structures.theta_of_factors([np.diag(own) for own in sizes]), 0.0)
     lam = usual.lam
     if problem.n_dispersion:
-        mean = problem.family.mean(far.mode.eta)
-        lam = problem.sloped_lambda(float(problem.family.start_lambda(problem.data, mean)))
+        lam = problem.sloped_lambda(problem.family.start_nuisance(problem.data, far.mode.eta))
     return Start(theta, far.mode.beta, lam)

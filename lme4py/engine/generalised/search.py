@@ -98,7 +98,7 @@ class Search:
         return (
             not problem.family.single_peaked
             # Few rows can be explained by the random effects, or by the dispersion.
-            or bool(problem.n_dispersion and problem.n_obs <= _FEW)
+            or bool(problem.n_nuisance and problem.n_obs <= _FEW and not problem.family.has_thresholds)
             # Without random effects the criterion would be as low.
             or self.usual.value < value + _BARELY
             or _near_zero(problem, phi)

@@ -54,14 +54,15 @@ def find_start(problem: GlmmProblem) -> Start:
             return Start(_moment_theta(problem, rows), beta, gamma, -2.0 * float(rows.loglik.sum()))
     with np.errstate(all="ignore"):
         lam = 0.0
-        if problem.n_dispersion:
-            lam = _start_lambda(problem, np.full(problem.n_obs, float(np.mean(family.start_mean(data)))))
+        if problem.n_nuisance:
+            middle = family.link.eta(np.full(problem.n_obs, float(np.mean(family.start_mean(data)))))
+            lam = _start_nuisance(problem, middle)
         beta = _first_beta(problem, lam)
-        for _ in range(_GLM_STEPS if problem.n_dispersion else 1):
+        for _ in range(_GLM_STEPS if problem.n_nuisance else 1):
             eta = problem.offset + problem.X @ beta
             rows = family.derivatives(data, eta, lam, 2)
             beta = _scoring_step(problem, beta, lam, rows)
-            lam = _start_lambda(problem, family.mean(problem.offset + problem.X @ beta))
+            lam = _start_nuisance(problem, problem.offset + problem.X @ beta)
         rows = family.derivatives(data, problem.offset + problem.X @ beta, lam, 2)
         theta = _moment_theta(problem, rows)
     return Start(theta, beta, lam, -2.0 * float(rows.loglik.sum()))
@@ -109,7 +110,7 @@ def _scored(problem: GlmmProblem, beta: FloatArray, lam: float, steps: int) -> t
         eta = problem.offset + problem.X @ beta
         before = beta
         beta = _scoring_step(problem, beta, lam, problem.family.derivatives(problem.data, eta, lam, 2))
-        lam = _start_lambda(problem, problem.family.mean(problem.offset + problem.X @ beta))
+        lam = _start_nuisance(problem, problem.offset + problem.X @ beta)
         if np.allclose(before, beta, rtol=1e-3, atol=1e-6):
             break
     return beta, lam
@@ -138,9 +139,9 @@ def _beta_candidates(problem: GlmmProblem, usual: Start) -> Iterator[FloatArray]
         yield usual.beta + spread * rng.standard_normal(problem.n_fixed)
 
 
-def _start_lambda(problem: GlmmProblem, mu: FloatArray) -> float:
-    """A moment estimate, moved to where the likelihood has a slope: in the tail the gradient vanishes."""
-    return problem.sloped_lambda(float(problem.family.start_lambda(problem.data, mu))) if problem.n_dispersion else 0.0
+def _start_nuisance(problem: GlmmProblem, eta: FloatArray) -> Any:
+    """Moment estimates, moved to where the likelihood has a slope: in the tail the gradient vanishes."""
+    return problem.sloped_lambda(problem.family.start_nuisance(problem.data, eta)) if problem.n_nuisance else 0.0
 
 
 def _scoring_step(problem: GlmmProblem, beta: FloatArray, lam: float, rows: Any) -> FloatArray:

@@ -109,7 +109,7 @@ class _Chart:
 
     def _place_dispersion(self) -> None:
         """v = exp(lambda / power), which is zero at the limit of the dispersion."""
-        self.index = self.problem.n_theta + self.problem.n_fixed
+        self.index = self.size - 1
         self.power = 2.0 if self.parameter.kind == "sigma" else -1.0 if self.parameter.reciprocal else 1.0
         self.unit = float(np.exp(self.problem.lambda_inwards(1.0) / self.power))
 
@@ -120,6 +120,8 @@ class _Chart:
         self.a = np.zeros(self.size - m)
         if parameter.kind == "fixed":
             self.a[:p] = problem.C[parameter.first]
+        elif parameter.kind == "other":
+            self.a[p + parameter.first] = 1.0
         else:
             row = problem.family.A[parameter.first]
             self.a[p:] = row
@@ -141,7 +143,7 @@ class _Chart:
     def start(self, phi: FloatArray) -> FloatArray:
         """Free coordinates of a point."""
         kind, m = self.parameter.kind, self.problem.n_theta
-        if kind in ("fixed", "threshold"):
+        if kind in ("fixed", "threshold", "other"):
             return np.concatenate([phi[:m], self.across.T @ phi[m:]])
         if self.holding is None:
             return np.delete(phi, self.index)
@@ -151,16 +153,16 @@ class _Chart:
         """phi at coordinates x with the parameter at v, and its derivatives."""
         kind, size, m = self.parameter.kind, self.size, self.problem.n_theta
         along = np.zeros(size)
-        if kind in ("fixed", "threshold"):
+        if kind in ("fixed", "threshold", "other"):
             along[m:] = self.a / float(self.a @ self.a)
             A = np.zeros((size, size - 1))
             A[:m, :m] = np.eye(m)
             A[m:, m:] = self.across
             return _Place(v * along + A @ x, A, along)
         if kind in ("sigma", "dispersion"):
-            lam = self.problem.limit_lambda if v <= 0.0 else self.power * float(np.log(v))
+            lam = self.problem.end_of_dispersion if v <= 0.0 else self.power * float(np.log(v))
             if self.problem.beyond_limit(lam):
-                lam = self.problem.limit_lambda
+                lam = self.problem.end_of_dispersion
             along[self.index] = self.power / v if v > 0.0 else 0.0
             return self._inserted(x, lam, along)
         if self.holding is None:
@@ -239,13 +241,13 @@ class GlmmConstrained:
     def bounds(self) -> tuple[float, float]:
         """The range of the coordinate."""
         if self.parameter.term < 0:
-            return (-np.inf if self.parameter.kind in ("fixed", "threshold") else 0.0), np.inf
+            return (-np.inf if self.parameter.kind in ("fixed", "threshold", "other") else 0.0), np.inf
         return profile_range(self.design, self.parameter)
 
     @property
     def guess(self) -> float:
         """Size of a first step where there is no standard error."""
-        return _GUESS * (1.0 if self.parameter.kind in ("fixed", "threshold", "corr") else self.chart.unit)
+        return _GUESS * (1.0 if self.parameter.kind in ("fixed", "threshold", "other", "corr") else self.chart.unit)
 
     def covariances(self, minimum: Minimum) -> list[FloatArray]:
         """Covariances of all terms at a minimum, on the user's scale."""

@@ -219,6 +219,8 @@ def glmm_criterion(
     (array([0.6423]), 184.053)
     """
     check_options(nAGQ, hessian, fixed_points=family.has_thresholds)
+    if hessian == "expected" and not family.has_expected:
+        raise family.lacks("expected weights; use hessian='observed'")
     if data is None:
         data = design.response
     if data is None:

@@ -68,6 +68,9 @@ class GeneralisedFit(Fit):
         Where the likelihood has no maximum: which coefficients go to infinity. `beta` and `thresholds` are then finite
         numbers far out, where means and probabilities have their limits; `vcov` and `parameter_vcov` hold the
         covariances of what has a finite estimate, and nothing of the rest.
+    others : tuple of float
+        The parameters of the family that are neither a dispersion nor thresholds (`Family.nuisance_names`), on scales
+        without bounds.
     """
 
     kind: ClassVar[str] = "generalised linear mixed model"
@@ -90,6 +93,7 @@ class GeneralisedFit(Fit):
     identification: Identification = field(default_factory=Identification)
     model_vcov: FloatArray | None = None
     recession: Recession | None = None
+    others: tuple[float, ...] = ()
 
     @property
     def own_parameter_vcov(self) -> FloatArray:
@@ -119,9 +123,12 @@ class GeneralisedFit(Fit):
         """
         if self.thresholds is not None:
             return self.family.parameters(self.thresholds)
-        if self.log_dispersion is None:
-            return 0.0
-        return self.log_dispersion if np.isfinite(self.log_dispersion) else self.problem.limit_lambda
+        own: tuple[float, ...] = ()
+        if self.log_dispersion is not None:
+            own = (self.log_dispersion if np.isfinite(self.log_dispersion) else self.problem.limit_lambda,)
+        if self.others:
+            return np.array([*self.others, *own])
+        return own[0] if own else 0.0
 
     @property
     def approximation(self) -> dict[str, int | str]:

@@ -28,7 +28,9 @@ def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
     p, products = problem.n_fixed, problem.products
     w, swept = mode.w, mode.swept
     if expected or problem.uses_expected:
-        w = fit.family.derivatives(fit.data, mode.eta, mode.lam, 2).w_exp
+        known = fit.family.derivatives(fit.data, mode.eta, mode.lam, 2)
+        # Where the expected weights are not known, those of the Newton steps stand for them.
+        w = known.w_work if known.w_exp is None else known.w_exp
         swept = products.factorize(mode.T, w)
     diagonal = products.log_det_derivatives(swept)[2]
     if expected:
@@ -108,7 +110,7 @@ def variance_information(fit: GeneralisedFit) -> VarianceInformation:
         out.append(d)
     unit = np.eye(s)
     has_dispersion = fit.log_dispersion is not None
-    residual = unit[m + p] if has_dispersion else np.zeros(s)
-    thresholds = unit[:, m + p : m + p if has_dispersion else s]
+    residual = unit[-1] if has_dispersion else np.zeros(s)
+    thresholds = unit[:, m + p : s - 1 if has_dispersion else s]
     thetas = tuple(unit[:, place] for place in structures.slices)
     return VarianceInformation(fit.parameter_vcov, tuple(out), residual, unit[:, m : m + p], thresholds, thetas)

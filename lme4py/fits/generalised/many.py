@@ -107,7 +107,7 @@ def estimates_of_design(fit: GeneralisedFit, design: Design) -> Many:
 
 def _empty(fit: GeneralisedFit, rows: int) -> Many:
     cuts = None if fit.thresholds is None else fit.thresholds.size
-    return nothing(rows, fit.beta.size, [cov.shape[0] for cov in fit.covariances], cuts, True)
+    return nothing(rows, fit.beta.size, [cov.shape[0] for cov in fit.covariances], cuts, True, len(fit.others))
 
 
 def _singly(fit: GeneralisedFit, Y: FloatArray) -> Many:
@@ -157,11 +157,13 @@ def _far(fit: GeneralisedFit, beta: FloatArray) -> BoolArray:
 
 
 def _of_fit(again: GeneralisedFit) -> Many:
-    return _one(again, again.beta_estimates, again.covariances, again.log_dispersion, again.threshold_estimates)
+    return _one(
+        again, again.beta_estimates, again.covariances, again.log_dispersion, again.threshold_estimates, again.others
+    )
 
 
 def _of_estimates(fit: GeneralisedFit, found: Estimates) -> Many:
-    return _one(fit, found.beta, found.covariances, found.log_dispersion, found.thresholds)
+    return _one(fit, found.beta, found.covariances, found.log_dispersion, found.thresholds, found.others)
 
 
 def _one(
@@ -170,6 +172,7 @@ def _one(
     covariances: tuple[FloatArray, ...],
     log_dispersion: float | None,
     thresholds: FloatArray | None,
+    others: tuple[float, ...],
 ) -> Many:
     """The estimates of one response."""
     lam = 0.0 if log_dispersion is None else log_dispersion
@@ -179,4 +182,5 @@ def _one(
         np.array([fit.family.sigma(lam)]),
         np.array([fit.family.dispersion(lam)]),
         None if thresholds is None else np.asarray(thresholds)[None],
+        fit.family.other_values(others)[None] if others else None,
     )

@@ -93,7 +93,7 @@ class GeneralisedModel(Model):
     def with_robust(self, type: RobustType, cluster: ClusterChoice) -> GeneralisedFit:
         fit, whole = self.fit, self.robust_parameters(type, cluster)
         m, p = fit.theta.size, fit.beta.size
-        error = None if fit.log_dispersion_se is None else float(np.sqrt(whole[m + p, m + p]))
+        error = None if fit.log_dispersion_se is None else float(np.sqrt(whole[-1, -1]))
         return replace(
             fit,
             vcov=whole[m : m + p, m : m + p].copy(),

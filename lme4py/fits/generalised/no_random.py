@@ -67,7 +67,7 @@ def fit_plain(problem: GlmmProblem, start: FloatArray) -> PlainFit:
     others = [] if problem.family.single_peaked else glm_starts(problem, usual)
     starts = [_sloped(problem, start), *(_joined(problem, one) for one in (usual, *others))]
     # One maximum only: beta, or a dispersion with a slope, leads to it from everywhere.
-    wanted = starts[:1] if problem.family.single_peaked and not problem.n_dispersion else starts
+    wanted = starts[:1] if problem.family.single_peaked and not problem.n_nuisance else starts
     return min((_maximised(problem, one) for one in wanted), key=lambda found: found.criterion)
 
 
@@ -77,7 +77,9 @@ def _joined(problem: GlmmProblem, start: Start) -> FloatArray:
 
 def _sloped(problem: GlmmProblem, x: FloatArray) -> FloatArray:
     """The start with a dispersion where the likelihood has a slope."""
-    return np.append(x[:-1], problem.sloped_lambda(float(x[-1]))) if problem.n_dispersion else x
+    if not problem.has_limit:
+        return x
+    return np.append(x[: problem.n_fixed], problem.sloped_lambda(problem.nuisance(x[problem.n_fixed :])))
 
 
 def _maximised(problem: GlmmProblem, start: FloatArray) -> PlainFit:
@@ -86,7 +88,7 @@ def _maximised(problem: GlmmProblem, start: FloatArray) -> PlainFit:
     if not start.size:
         return PlainFit(problem, start, _criterion(problem, start))
     found = minimise_scaled(local, start, Control(max_evaluations=200, tolerance=1e-11))
-    if problem.n_dispersion and problem.in_tail(float(found.theta[-1])):
+    if problem.has_limit and problem.in_tail(float(found.theta[-1])):
         limit = np.append(found.theta[:-1], problem.limit_lambda)
         again = minimise_scaled(local, limit, Control(max_evaluations=200, tolerance=1e-11)) if local(limit) else found
         if again.value <= found.value + 1e-8:
@@ -103,7 +105,8 @@ def _criterion(problem: GlmmProblem, x: FloatArray) -> float:
 def _local_of(problem: GlmmProblem) -> Callable[[FloatArray], Local | None]:
     """-2 log-likelihood without random effects, for `minimise`."""
     p = problem.n_fixed
-    order: Any = max(2, problem.score_order)
+    # Weights for the Newton steps, and the slopes in all parameters.
+    order: Any = 3 if problem.n_nuisance else 2
 
     def gradient_of(x: FloatArray) -> tuple[Any, FloatArray]:
         eta = problem.offset + problem.X @ x[:p]

@@ -15,7 +15,7 @@ from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.generalised.steps import make_glmm_fit, warn_of
+from lme4py.fits.generalised.steps import make_glmm_fit, others_of, warn_of
 from lme4py.fits.response_rows import is_proportion, levels_of_response, numeric_categories, response_numbers
 from lme4py.fits.steps import off_boundary
 from lme4py.linalg.types import FloatArray
@@ -40,6 +40,8 @@ class Estimates:
         -2 log-likelihood.
     thresholds : ndarray, shape (K - 1,), or None
         Of ordered categories.
+    others : tuple of float
+        Of the family, on scales without bounds.
     """
 
     beta: FloatArray
@@ -48,6 +50,7 @@ class Estimates:
     log_dispersion: float | None
     criterion: float
     thresholds: FloatArray | None = None
+    others: tuple[float, ...] = ()
 
 
 def new_response(fit: GeneralisedFit, y: Any) -> ResponseData:
@@ -134,6 +137,7 @@ def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> Estimates
         problem.reported_lambda(lam) if problem.n_dispersion else None,
         value,
         problem.family.alpha(lam),
+        others_of(problem.family, lam),
     )
 
 
@@ -165,7 +169,7 @@ def _old(fit: GeneralisedFit, problem: GlmmProblem, usual: Start) -> Start:
     _, beta, lam = fit.problem.split(fit.phi)
     if fit.recession is not None:
         return replace(usual, theta=start_theta(fit))
-    if problem.n_dispersion and problem.in_tail(lam):
+    if problem.in_tail(lam):
         lam = usual.lam
     return Start(start_theta(fit), beta, lam)
 

@@ -211,9 +211,15 @@ def make_glmm_fit(
         problem=problem,
         phi=optimum.phi,
         thresholds=family.alpha(lam),
+        others=others_of(family, lam),
         identification=problem.identification if limit is None else limit.identification,
         recession=None if limit is None else limit.recession,
     )
+
+
+def others_of(family: Family, lam: Any) -> tuple[float, ...]:
+    """The parameters that are neither a dispersion nor thresholds, as the family's variables."""
+    return tuple(float(value) for value in np.atleast_1d(lam)[: len(family.nuisance_names)])
 
 
 def _no_maximum(limit: Limit, family: Family) -> str:

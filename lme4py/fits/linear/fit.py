@@ -109,6 +109,11 @@ class LinearFit(Fit):
         """None: there is always a maximum."""
 
     @property
+    def others(self) -> tuple[float, ...]:
+        """None: the normal distribution has no other parameters."""
+        return ()
+
+    @property
     def log_dispersion(self) -> None:
         """None: the residual standard deviation is one of the random effects' kind."""
 

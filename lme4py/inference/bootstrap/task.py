@@ -105,7 +105,13 @@ class Task:
     def _stacked(self, found: Many) -> FloatArray:
         """Values of all parameters, (B, s)."""
         return stack_values(
-            fit_parameters(self.fit), found.beta, found.covariances, found.sigma, found.dispersion, found.thresholds
+            fit_parameters(self.fit),
+            found.beta,
+            found.covariances,
+            found.sigma,
+            found.dispersion,
+            found.thresholds,
+            found.others,
         )
 
     def _of_design(self, design: Design) -> FloatArray:
@@ -160,6 +166,7 @@ def stack_values(
     sigma: FloatArray,
     dispersion: FloatArray | None = None,
     thresholds: FloatArray | None = None,
+    others: FloatArray | None = None,
 ) -> FloatArray:
     """Values of parameters of B fits, (B, s); a correlation with an effect that has no variance is NaN.
 
@@ -171,6 +178,8 @@ def stack_values(
     sigma : ndarray, shape (B,)
     dispersion : ndarray, shape (B,), optional
     thresholds : ndarray, shape (B, K - 1), optional
+    others : ndarray, shape (B, k), optional
+        Parameters of the family that are neither, as they are reported.
     """
     columns = []
     for parameter in wanted:
@@ -180,6 +189,8 @@ def stack_values(
             columns.append(parameter.reported(dispersion))
         elif parameter.kind == "threshold" and thresholds is not None:
             columns.append(thresholds[:, parameter.first])
+        elif parameter.kind == "other" and others is not None:
+            columns.append(others[:, parameter.first])
         elif parameter.kind == "sigma":
             columns.append(sigma)
         else:

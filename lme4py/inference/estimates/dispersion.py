@@ -14,7 +14,7 @@ from lme4py.fits.base import Fit
 from lme4py.fits.parameters import is_inverted
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 
-__all__ = ["Dispersion", "shown_dispersion"]
+__all__ = ["Dispersion", "family_params", "shown_dispersion"]
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,15 @@ def shown_dispersion(fit: Fit, alpha: float | None = None) -> Dispersion | None:
     with np.errstate(over="ignore"):
         limits = value * np.exp([-half, half])
     return Dispersion(name, value, value * error, float(limits[0]), float(limits[1]))
+
+
+def family_params(fit: Fit) -> dict[str, float]:
+    """Parameters of the family that are neither a dispersion nor thresholds: a power, degrees of freedom.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    if not fit.others:
+        return {}
+    return dict(zip(fit.family.nuisance_names, fit.family.other_values(fit.others).tolist(), strict=True))

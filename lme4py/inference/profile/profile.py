@@ -134,7 +134,7 @@ class Profile:
     def _limits(self, parameter: Parameter, target: float) -> tuple[float, float]:
         if parameter.name not in self._sides:
             return (-1.0, 1.0) if is_determined(self.fit, parameter) else (np.nan, np.nan)
-        lower, upper = (_value(parameter, side.limit(target)) for side in self._sides[parameter.name])
+        lower, upper = (_value(self.fit, parameter, side.limit(target)) for side in self._sides[parameter.name])
         return (upper, lower) if parameter.flipped else (lower, upper)
 
     def to_frame(self) -> pd.DataFrame:
@@ -152,8 +152,8 @@ class Profile:
                 continue
             # What grows with one over a parameter is below its estimate where that is above.
             lower, upper = self._sides[parameter.name][:: -1 if parameter.flipped else 1]
-            rows += [(parameter.name, _value(parameter, p.v), -p.zeta) for p in reversed(lower.points)]
-            rows += [(parameter.name, _value(parameter, p.v), p.zeta) for p in upper.points[1:]]
+            rows += [(parameter.name, _value(self.fit, parameter, p.v), -p.zeta) for p in reversed(lower.points)]
+            rows += [(parameter.name, _value(self.fit, parameter, p.v), p.zeta) for p in upper.points[1:]]
         return pd.DataFrame(rows, columns=["parameter", "value", "zeta"])
 
     @property
@@ -173,7 +173,9 @@ class Profile:
         return render_html([replace(table, title="Intervals of the profile likelihood")])
 
 
-def _value(parameter: Parameter, v: float) -> float:
+def _value(fit: Fit, parameter: Parameter, v: float) -> float:
+    if parameter.kind == "other":
+        return fit.family.other_natural(parameter.first, v)
     if parameter.flipped:
         return 1.0 / v if v else float("inf")
     return float(np.sin(v)) if parameter.kind == "corr" else float(v)
@@ -236,6 +238,8 @@ def _profile(fit: Fit, wanted: list[Parameter], alpha: float | None, note: str, 
                 continue
             # Where the profile moves one over what is reported, the relative error is the same.
             inner = float(error) / float(value) ** 2 if parameter.flipped else float(error)
+            if parameter.kind == "other":
+                inner = float(error) / float(fit.family.other_slopes(fit.others)[parameter.first, parameter.first])
             pair = make_sides(model_of(fit).holding(parameter), inner)
             sides[parameter.name] = pair
             if alpha is not None:

@@ -62,6 +62,9 @@ def _gradient(fit: Fit, information: VarianceInformation, parameter: Parameter) 
     if parameter.kind == "dispersion":
         slope: FloatArray = parameter.reported(fit.dispersion) * information.residual
         return -slope if parameter.inverted else slope
+    if parameter.kind == "other":
+        combined: FloatArray = information.thresholds @ fit.family.other_slopes(fit.others)[parameter.first]
+        return combined
     if parameter.kind == "threshold":
         return information.thresholds[:, parameter.first]
     if parameter.shape is not None:
@@ -111,7 +114,10 @@ def wald_limits(fit: Fit, wanted: Sequence[Parameter], alpha: float) -> FloatArr
     out = np.empty((len(wanted), 2))
     for row, parameter, value, error in zip(out, wanted, values, standard_errors(fit, wanted), strict=True):
         known = is_determined(fit, parameter)
-        row[:] = _own_limits(parameter, float(value), z * float(error)) if known else np.nan
+        if parameter.kind == "other":
+            row[:] = fit.family.other_limits(parameter.first, float(value), z * float(error))
+        else:
+            row[:] = _own_limits(parameter, float(value), z * float(error)) if known else np.nan
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.inference.estimates.dispersion import shown_dispersion
+from lme4py.inference.estimates.dispersion import family_params, shown_dispersion
 from lme4py.report.summaries.parts import is_ordinal, threshold_table
 from lme4py.report.summaries.summary import (
     closing_table,
@@ -42,10 +42,10 @@ def family_line(fit: GeneralisedFit) -> str:
     if fit.family.variant:
         return f"{text}, {fit.family.variant}"
     found = shown_dispersion(fit)
-    if found is None:
-        return text
-    limit = f" ({found.limit})" if found.limit else ""
-    return f"{text}, {found.name} = {found.estimate:.4g}{limit}"
+    if found is not None:
+        limit = f" ({found.limit})" if found.limit else ""
+        text = f"{text}, {found.name} = {found.estimate:.4g}{limit}"
+    return ", ".join([text, *(f"{name} = {value:.4g}" for name, value in family_params(fit).items())])
 
 
 def summary_tables(fit: GeneralisedFit, ddf: str | None = None) -> list[Table]:

@@ -13,7 +13,7 @@ from scipy import special
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.parameters import DISPERSION, fit_parameters
+from lme4py.fits.parameters import DISPERSION, Parameter, fit_parameters, fit_values
 from lme4py.inference.estimates.coefficients import (
     chosen_alpha,
     coef_table,
@@ -25,7 +25,7 @@ from lme4py.inference.estimates.intervals import intervals
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.random_effects import coef, conditional_modes, conditional_sds
 from lme4py.inference.estimates.variance import VarianceEntry, var_corr, variance_components
-from lme4py.inference.uncertainty.variance_errors import wald_limits
+from lme4py.inference.uncertainty.variance_errors import standard_errors, wald_limits
 from lme4py.report.summaries.parts import AnyFit, entries, threshold_table
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def tidy(
             blocks += _fixed_blocks(fit, ddf, alpha, conf_method, exponentiate)
         elif effect == "ran_pars":
             blocks += [_parameter_block(fit, alpha, conf_method, scales), *_dispersion_blocks(fit, alpha, conf_method)]
+            blocks += _family_blocks(fit, alpha, conf_method)
         else:
             blocks += _level_blocks(fit, effect, alpha)
     from lme4py.tables.frames import printed
@@ -204,6 +205,23 @@ def _dispersion_blocks(fit: AnyFit, alpha: float | None, method: str) -> list[di
         return [block]
     limits = (found.lower, found.upper) if method == "wald" else intervals(fit, alpha, method, [DISPERSION])
     return [block | _limit_columns(limits)]
+
+
+def _family_blocks(fit: AnyFit, alpha: float | None, method: str) -> list[dict[str, Any]]:
+    """Parameters of the family that are neither a dispersion nor thresholds."""
+    wanted = [p for p in fit_parameters(fit) if p.kind == "other"]
+    if not wanted:
+        return []
+    block: dict[str, Any] = {"effect": "family", "term": [p.name for p in wanted]}
+    block |= {"estimate": fit_values(fit, wanted), "std_error": standard_errors(fit, wanted)}
+    if alpha is None:
+        return [block]
+    limits = wald_limits(fit, wanted, alpha) if method == "wald" else intervals(fit, alpha, method, _names(wanted))
+    return [block | _limit_columns(limits)]
+
+
+def _names(wanted: list[Parameter]) -> list[str]:
+    return [parameter.name for parameter in wanted]
 
 
 def _random_term(entry: VarianceEntry, scales: str) -> str:

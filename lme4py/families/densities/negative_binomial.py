@@ -1,0 +1,262 @@
+"""Negative binomial counts, with the variance quadratic (NB-2) or linear (NB-1) in mu.
+
+Hardin & Hilbe (2007, *Generalized Linear Models and Extensions*). Both are written with r = s / (y + s), c = 1 - r,
+v = (mu - y) / (y + s), w = v / (1 + v) and G = log(1 + v) - w for the size s (Loader 2000): what remains of the gamma
+functions is small, and the Poisson limit s -> infinity is exact.
+
+    l = -(y + s) log(1 + v) + y log(mu / y) - log(1 + y/s)/2 - [log y! - (y log y - y)] + delta(y + s) - delta(s)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from lme4py.families.densities.base import (
+    CONDITIONAL,
+    DISPERSION,
+    Density,
+    End,
+    ScaledDensity,
+    Values,
+    clipped_log,
+    log_mean,
+    through_log_mean,
+)
+from lme4py.families.densities.counts import CountDensity
+from lme4py.families.densities.jets import Degrees, Jet, compose
+from lme4py.families.densities.poisson import PoissonDensity
+from lme4py.families.densities.special import log1p_minus_slope, log_log1p, log_log1p_rest, sigmoid, softplus, stirling
+from lme4py.families.response import ResponseData
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["NegativeBinomial1Density", "NegativeBinomial2Density"]
+
+
+class _NegativeBinomial(ScaledDensity, CountDensity):
+    default_link = "log"
+    links = ("log", "identity", "sqrt")
+    sources = "Hardin & Hilbe (2007)"
+
+    def size(self, x: Values) -> FloatArray:
+        """s, in terms of which the variance is mu + mu^2 / s."""
+        raise NotImplementedError
+
+    def variance(self, x: Values, data: ResponseData | None = None) -> FloatArray:
+        mu = self.mean(x, data)
+        return mu * (1.0 + mu / self.size(x))
+
+    @property
+    def without_dispersion(self) -> Density | None:
+        return PoissonDensity(self.link)
+
+    def cdf(self, y: FloatArray, x: Values, data: ResponseData) -> FloatArray:
+        k, (miss, _) = np.floor(y), self._odds(x)
+        return np.where(k < 0.0, 0.0, special.betainc(self.size(x), np.maximum(k, 0.0) + 1.0, miss))
+
+    def sf(self, y: FloatArray, x: Values, data: ResponseData) -> FloatArray:
+        k, (_, hit) = np.floor(y), self._odds(x)
+        return np.where(k < 0.0, 1.0, special.betainc(np.maximum(k, 0.0) + 1.0, self.size(x), hit))
+
+    def _odds(self, x: Values) -> tuple[FloatArray, FloatArray]:
+        """s / (s + mu) and mu / (s + mu)."""
+        return sigmoid(np.log(self.size(x)) - np.log(self.mean(x)))
+
+    def simulate(self, x: Values, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+        """Poisson counts with gamma distributed means."""
+        mu, s = np.broadcast_arrays(self.mean(x, data), self.size(x))
+        mu, s = np.broadcast_to(mu, data.y.shape), np.broadcast_to(s, data.y.shape)
+        # A gamma distribution of immense shape is its mean.
+        rate = np.where(s < 1e15, rng.gamma(np.minimum(s, 1e15), mu / np.minimum(s, 1e15)), mu)
+        return rng.poisson(rate).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class NegativeBinomial2Density(_NegativeBinomial):
+    """Variance mu + mu^2 / shape."""
+
+    name = "nbinomial"
+    parameter = "shape"
+    dispersion_means = "shape: the variance is mu + mu^2 / shape"
+    limits = (End(DISPERSION, 1, "the Poisson model", simpler=True), End(CONDITIONAL, -1, "a mean of zero"))
+
+    def size(self, x: Values) -> FloatArray:
+        return np.exp(np.asarray(x[1]))
+
+    def dispersion_unit(self, data: ResponseData) -> float:
+        """The shape as large as the mean: both parts of the variance are the same."""
+        return float(np.log(max(float(np.mean(data.y)), 1e-300)))
+
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+        L = log_mean(self.link, x[0])
+        return through_log_mean(_quadratic(data, L, np.asarray(x[1]), degrees), self.link, x[0])
+
+    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+        """log(theta log(1 + mu/theta))."""
+        L, T = log_mean(self.link, x[0]), np.asarray(x[1])
+        inner = Jet.kept(degrees, {(): L - T, (0,): 1.0, (1,): -1.0})
+        jet = compose(log_log1p(L - T, degrees.total), inner)
+        if degrees.keeps((1,)):
+            jet.parts[1,] = log_log1p_rest(L - T)
+        jet.parts[()] = jet.parts[()] + T
+        return through_log_mean(jet, self.link, x[0])
+
+    def start_rest(self, data: ResponseData, eta: FloatArray) -> tuple[float, ...]:
+        """From sum((y - mu)^2 - mu) = sum(mu^2) / shape."""
+        mu = self.mean((eta,))
+        excess = float(np.sum(data.weight * ((data.y - mu) ** 2 - mu)))
+        square = float(np.sum(data.weight * mu * mu))
+        return (clipped_log(square / max(excess, 1e-300), 1e-3, 1e3),)
+
+
+@dataclass(frozen=True)
+class NegativeBinomial1Density(_NegativeBinomial):
+    """Variance mu (1 + phi)."""
+
+    name = "nbinomial1"
+    dispersion_means = "phi: the variance is mu (1 + phi)"
+    limits = (End(DISPERSION, -1, "the Poisson model", simpler=True), End(CONDITIONAL, -1, "a mean of zero"))
+
+    def size(self, x: Values) -> FloatArray:
+        return self.mean(x) * np.exp(-np.asarray(x[1]))
+
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+        L = log_mean(self.link, x[0])
+        return through_log_mean(_linear(data, L, np.asarray(x[1]), degrees), self.link, x[0])
+
+    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+        """log(mu log(1 + phi) / phi)."""
+        L, F = log_mean(self.link, x[0]), np.asarray(x[1])
+        jet = compose(log_log1p(F, degrees.total), Jet.kept(degrees, {(): F, (1,): 1.0}))
+        if degrees.keeps((0,)):
+            jet.parts[0,] = 1.0
+        if degrees.keeps((1,)):
+            jet.parts[1,] = -log_log1p_rest(F)
+        jet.parts[()] = jet.parts[()] + (L - F)
+        return through_log_mean(jet, self.link, x[0])
+
+    def start_rest(self, data: ResponseData, eta: FloatArray) -> tuple[float, ...]:
+        """From sum((y - mu)^2) = (1 + phi) sum(mu)."""
+        mu = self.mean((eta,))
+        ratio = float(np.sum(data.weight * (data.y - mu) ** 2) / np.sum(data.weight * mu))
+        return (clipped_log(ratio - 1.0, 1e-3, 1e12),)
+
+
+def _beyond_poisson(data: ResponseData, t: FloatArray, order: int) -> list[FloatArray]:
+    """-log(1 + y/s)/2 + delta(y + s) - delta(s) and its derivatives with respect to t = log s.
+
+    One number s for all rows needs the gamma functions of the distinct counts only.
+    """
+    if np.size(t) > 1:
+        return _remainder(data.y, t, order)
+    counts, index = data.distinct
+    return [part[index] for part in _remainder(counts, t, order)]
+
+
+def _remainder(y: FloatArray, t: FloatArray, order: int) -> list[FloatArray]:
+    s = np.exp(t)
+    total = y + s
+    c, r = y / total, s / total
+    top, low = stirling(np.log(total), order), stirling(t, order)
+    out = [-0.5 * np.log1p(y / s) + top[0] - low[0]]
+    if order >= 1:
+        out.append(0.5 * c + r * top[1] - low[1])
+    if order >= 2:
+        rc = r * c
+        out.append(rc * (top[1] - 0.5) + r * r * top[2] - low[2])
+    if order >= 3:
+        out.append(rc * (c - r) * (top[1] - 0.5) + 3.0 * r * rc * top[2] + r**3 * top[3] - low[3])
+    return [np.where(y == 0.0, 0.0, part) for part in out]
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What both kinds need of mu and s: y - mu, r, c, v, w, G, log(1 + v), and q = log(mu/y)."""
+
+    less: FloatArray
+    r: FloatArray
+    c: FloatArray
+    v: FloatArray
+    w: FloatArray
+    G: FloatArray
+    length: FloatArray
+    q: FloatArray
+
+    @classmethod
+    def of(cls, data: ResponseData, L: FloatArray, t: FloatArray) -> _Common:
+        y = data.y
+        some = y > 0.0
+        mu, s = np.exp(np.minimum(L, 700.0)), np.exp(t)
+        q = np.where(some, L - data.log_y, 0.0)
+        less = np.where(some, -y * np.expm1(np.minimum(q, 700.0)), -mu)
+        total = y + s
+        v = -less / total
+        # Far from 0, where 1 + v would lose its digits or overflow, by its two parts.
+        near = np.abs(v) < 0.5
+        z = np.where(near, v, 0.0)
+        w = np.where(v < 1e10, -less / (mu + s), sigmoid(L - t)[0] - y * np.exp(-L))
+        length = np.where(near, np.log1p(z), softplus(L - t) + t - np.log(total))
+        G = np.where(near, log1p_minus_slope(z), length - w)
+        return cls(less, s / total, y / total, v, w, G, length, q)
+
+    def value(self, data: ResponseData, s: FloatArray, rest: FloatArray) -> FloatArray:
+        y = data.y
+        main = -(y + s) * self.length + y * self.q
+        return np.where(y > 0.0, main + rest - data.factorial_remainder, -s * self.length)
+
+
+def _quadratic(data: ResponseData, L: FloatArray, T: FloatArray, degrees: Degrees) -> Jet:
+    """NB-2 in L = log mu and T = log shape."""
+    y, s = data.y, np.exp(T)
+    k = _Common.of(data, L, T)
+    p, q = sigmoid(L - T)
+    in_shape = degrees.keeps((1,))
+    E = _beyond_poisson(data, T, max(i.count(1) for i in degrees.indices()) if in_shape else 0)
+    less_q = np.where(k.v < 1e10, k.less * q, y * q - s * p)
+    curve = (y + s) * p * q
+    rw = k.r * k.w * k.w
+    return Jet.of(
+        degrees,
+        {
+            (): lambda: k.value(data, s, E[0]),
+            (0,): lambda: less_q,
+            (1,): lambda: E[1] - s * k.G,
+            (0, 0): lambda: -curve,
+            (0, 1): lambda: less_q * p,
+            (1, 1): lambda: E[2] - s * (k.G - rw),
+            (0, 0, 0): lambda: curve * (p - q),
+            # Two forms of the same, each without cancellation on its side.
+            (0, 0, 1): lambda: np.where(p < 0.5, p * q * (k.less * (q - p) - s * p / q), curve * (q - p) - s * p * q),
+            (0, 1, 1): lambda: less_q * p * (p - q),
+            (1, 1, 1): lambda: E[3] - s * (k.G - rw * (3.0 - k.r - 2.0 * q)),
+        },
+    )
+
+
+def _linear(data: ResponseData, L: FloatArray, F: FloatArray, degrees: Degrees) -> Jet:
+    """NB-1 in L = log mu and F = log phi; s = mu / phi."""
+    t = L - F
+    s = np.exp(t)
+    k = _Common.of(data, L, t)
+    rho, rest = sigmoid(F)
+    E = _remainder(data.y, t, degrees.total)
+    e = k.v * rest  # d log(1 + v) / dF
+    rc, wc = k.r * k.c, k.w * k.c
+    d_e = rho * rest - rc
+    return Jet.of(
+        degrees,
+        {
+            (): lambda: k.value(data, s, E[0]),
+            (0,): lambda: E[1] - s * k.length,
+            (1,): lambda: s * k.G - E[1],
+            (0, 0): lambda: E[2] - s * (k.length + k.c),
+            (0, 1): lambda: s * (k.G + wc) - E[2],
+            (1, 1): lambda: E[2] - s * (k.G - k.w * e),
+            (0, 0, 0): lambda: E[3] - s * (k.length + k.c + k.c * k.c),
+            (0, 0, 1): lambda: s * (k.G + wc + k.c * k.c) - E[3],
+            (0, 1, 1): lambda: E[3] + s * (k.w * e + (1.0 - k.w) * e * k.c + k.w * rc - k.G - wc),
+            (1, 1, 1): lambda: s * (k.G - 2.0 * k.w * e + (1.0 - k.w) * e * e + k.w * d_e) - E[3],
+        },
+    )

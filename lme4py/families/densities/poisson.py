@@ -1,0 +1,75 @@
+"""Poisson counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from lme4py.families.densities.base import CONDITIONAL, Argument, End, Values, log_mean, through_log_mean
+from lme4py.families.densities.counts import CountDensity
+from lme4py.families.densities.jets import Degrees, Jet
+from lme4py.families.densities.special import expm1_minus
+from lme4py.families.response import ResponseData
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["PoissonDensity"]
+
+
+@dataclass(frozen=True)
+class PoissonDensity(CountDensity):
+    """l = -y (e^q - 1 - q) - [log y! - (y log y - y)] with q = log(mu / y), and -mu for y = 0.
+
+    The first term is half the deviance of the row: nothing of the size of y log y is left to cancel.
+    """
+
+    name = "poisson"
+    default_link = "log"
+    links = ("log", "identity", "sqrt")
+    limits = (End(CONDITIONAL, -1, "a mean of zero"),)
+
+    @property
+    def variables(self) -> tuple[Argument, ...]:
+        return (Argument(CONDITIONAL, "mu", "log"),)
+
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+        L = log_mean(self.link, x[0])
+        jet = poisson_jet(data, L, degrees)
+        return through_log_mean(jet, self.link, x[0])
+
+    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+        jet = Jet({(): log_mean(self.link, x[0]), (0,): 1.0}, degrees)
+        return through_log_mean(jet, self.link, x[0])
+
+    def variance(self, x: Values, data: ResponseData | None = None) -> FloatArray:
+        return self.mean(x, data)
+
+    def cdf(self, y: FloatArray, x: Values, data: ResponseData) -> FloatArray:
+        k = np.floor(y)
+        return np.where(k < 0.0, 0.0, special.pdtr(np.maximum(k, 0.0), self.mean(x, data)))
+
+    def sf(self, y: FloatArray, x: Values, data: ResponseData) -> FloatArray:
+        k = np.floor(y)
+        return np.where(k < 0.0, 1.0, special.pdtrc(np.maximum(k, 0.0), self.mean(x, data)))
+
+    def simulate(self, x: Values, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+        return rng.poisson(self.mean(x, data), data.n_obs).astype(np.float64)
+
+
+def poisson_jet(data: ResponseData, L: FloatArray, degrees: Degrees) -> Jet:
+    """In L = log mu."""
+    y = data.y
+    some = y > 0.0
+    mu = np.exp(L)
+    q = np.where(some, L - data.log_y, 0.0)
+    value = np.where(some, -y * expm1_minus(q) - data.factorial_remainder, -mu)
+    return Jet.of(
+        degrees,
+        {
+            (): lambda: value,
+            (0,): lambda: np.where(some, -y * np.expm1(q), -mu),
+            (0, 0): lambda: -mu,
+            (0, 0, 0): lambda: -mu,
+        },
+    )

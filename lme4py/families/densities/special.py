@@ -1,0 +1,307 @@
+"""Special functions of the response distributions, with derivatives, accurate where the textbook formula cancels.
+
+Most log-densities hold differences of log gamma functions that grow like x log x while the difference does not. All
+of them are written here with the remainder of Stirling's formula,
+
+    delta(x) = log GammaDensity(x) - [(x - 1/2) log x - x + log(2 pi)/2],
+
+which is small, and with `log1p_minus` and `expm1_minus` for what is left of the large terms (Loader 2000, *Fast and
+accurate computation of binomial probabilities*). Functions of a positive quantity x take t = log x and give
+derivatives with respect to t: x may then be as small or as large as double precision allows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from scipy import special
+
+from lme4py.linalg.types import FloatArray
+
+__all__ = [
+    "LOG_2PI",
+    "expm1_minus",
+    "expm1_minus_slopes",
+    "log1mexp",
+    "log1p_minus",
+    "log1p_minus_slope",
+    "log_expm1_ratio",
+    "log_factorial_remainder",
+    "log_log1p",
+    "log_log1p_rest",
+    "rising",
+    "sigmoid",
+    "softplus",
+    "stirling",
+]
+
+LOG_2PI: Final = float(np.log(2.0 * np.pi))
+# Coefficients of x^-1, x^-3, ... of Stirling's series: B_2k / (2k (2k - 1)).
+_STIRLING: Final = (
+    1 / 12,
+    -1 / 360,
+    1 / 1260,
+    -1 / 1680,
+    1 / 1188,
+    -691 / 360360,
+    1 / 156,
+    -3617 / 122400,
+)
+# From here on eight terms of the series leave less than 1e-16, also in the third derivative.
+_LARGE: Final = 15.0
+_SHIFT: Final = 15
+# log x outside of these is taken at them: x is no number of double precision there.
+_RANGE: Final = (-700.0, 700.0)
+
+
+def log1p_minus(x: FloatArray) -> FloatArray:
+    """log(1 + x) - x for x > -1, without cancellation near 0.
+
+    With v = x / (2 + x) this is -x v + 2 v^3 (1/3 + v^2/5 + v^4/7 + ...).
+    """
+    near = np.abs(x) < 0.25
+    z = np.where(near, x, 0.0)
+    v = z / (2.0 + z)
+    w = v * v
+    series = np.full_like(w, 1 / 21)
+    for k in (19, 17, 15, 13, 11, 9, 7, 5, 3):
+        series = series * w + 1 / k
+    result: FloatArray = np.where(near, 2.0 * v * w * series - z * v, np.log1p(x) - x)
+    return result
+
+
+def log1p_minus_slope(x: FloatArray) -> FloatArray:
+    """log(1 + x) - x / (1 + x) for x > -1: positive, x^2/2 near 0, without cancellation."""
+    near = np.abs(x) < 0.25
+    z = np.where(near, x, 0.0)
+    result: FloatArray = np.where(near, log1p_minus(z) + z * z / (1.0 + z), np.log1p(x) - x / (1.0 + x))
+    return result
+
+
+def expm1_minus(x: FloatArray) -> FloatArray:
+    """e^x - 1 - x, without cancellation near 0."""
+    near = np.abs(x) < 0.5
+    z = np.where(near, x, 0.0)
+    series = np.full_like(z, 1 / 15)
+    for k in range(14, 2, -1):
+        series = (1.0 + z * series) / k
+    result: FloatArray = np.where(near, 0.5 * z * z * (1.0 + z * series), np.expm1(x) - x)
+    return result
+
+
+def expm1_minus_slopes(x: FloatArray, order: int = 3) -> list[FloatArray]:
+    """(e^x - 1 - x) / x^2 and its derivatives in x: the entire function 1/2 + x/6 + x^2/24 + ..."""
+    near = np.abs(x) < 1.5
+    z = np.where(near, x, 0.0)
+    far = np.where(near, 2.0, x)
+    r = 1.0 / far
+    e = np.exp(np.minimum(far, 700.0))
+    # phi_2 = (phi_1 - 1)/x with phi_1 = (e^x - 1)/x; the derivatives follow from phi_k' = phi_k - (k) phi_{k+1} ...
+    direct = [(np.expm1(np.minimum(far, 700.0)) - far) * r * r]
+    top = np.expm1(np.minimum(far, 700.0))
+    for k in range(order):
+        # x^2 f = e^x - 1 - x, differentiated k + 1 times.
+        top = e if k else top
+        low = 2.0 * (k + 1) * far * direct[k] + (k * (k + 1) * direct[k - 1] if k else 0.0)
+        direct.append((top - low) * r * r)
+    out = []
+    for k in range(order + 1):
+        # Sum over j of x^j (j + 1) ... (j + k) / (j + k + 2)!
+        term = np.full_like(z, 1.0 / ((k + 1) * (k + 2)))
+        total = term.copy()
+        for j in range(1, 26):
+            term = term * z * ((j + k) / (j * (j + k + 2.0)))
+            total += term
+        out.append(np.where(near, total, direct[k]))
+    return out
+
+
+def softplus(x: FloatArray) -> FloatArray:
+    """log(1 + e^x)."""
+    result: FloatArray = np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
+    return result
+
+
+def sigmoid(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """1 / (1 + e^-x) and 1 / (1 + e^x), both to full relative accuracy."""
+    small = np.exp(-np.abs(x))
+    larger = 1.0 / (1.0 + small)
+    smaller = small * larger
+    return np.where(x > 0.0, larger, smaller), np.where(x > 0.0, smaller, larger)
+
+
+def log1mexp(x: FloatArray) -> FloatArray:
+    """log(1 - e^-x) for x > 0."""
+    result: FloatArray = np.where(x < 0.7, np.log(-np.expm1(-x)), np.log1p(-np.exp(-x)))
+    return result
+
+
+def log_expm1_ratio(t: FloatArray, order: int = 3) -> list[FloatArray]:
+    """log((1 - e^-m) / m) with m = e^t, and its derivatives with respect to t.
+
+    The part of a zero-truncated log-density that its untruncated one does not have.
+    """
+    m = np.exp(np.minimum(t, 6.5))
+    small = m < 0.1
+    positive = np.where(small, 1.0, m)
+    b = np.where(small, 0.0, positive / np.expm1(positive))
+    z = np.where(small, m, 0.0)
+    # b - 1 = -m/2 + m^2/12 - ... (Bernoulli numbers).
+    less = z * (-1 / 2 + z * (1 / 12 + z * z * (-1 / 720 + z * z * (1 / 30240 - z * z / 1209600))))
+    slope = np.where(small, less, b - 1.0)
+    b = np.where(small, 1.0 + less, b)
+    s = np.where(small, -slope - m, 1.0 - b - m)
+    value = np.where(t > 6.5, -t, np.where(small, np.log1p(-_lost(z)), np.log(-np.expm1(-positive) / positive)))
+    bs = b * s
+    return [value, slope, bs, bs * s - b * (bs + m)][: order + 1]
+
+
+def _lost(m: FloatArray) -> FloatArray:
+    """1 - (1 - e^-m)/m = m/2 - m^2/6 + ..., for small m."""
+    return m * (1 / 2 - m * (1 / 6 - m * (1 / 24 - m * (1 / 120 - m * (1 / 720 - m * (1 / 5040 - m / 40320))))))
+
+
+def log_log1p(t: FloatArray, order: int = 3) -> list[FloatArray]:
+    """log(log(1 + x)) with x = e^t, and its derivatives with respect to t."""
+    x = np.exp(np.minimum(t, 700.0))
+    # The square of a smaller number is not one of double precision.
+    tiny = x < 1e-150
+    z = np.where(tiny, 1.0, x)
+    far = t > 700.0
+    length = np.where(tiny, 1.0, np.where(far, t, np.log1p(z)))
+    less = log1p_minus(z)
+    # h = x / ((1 + x) log(1 + x)) is the slope; g the slope of log h.
+    p = z / (1.0 + z)
+    h = np.where(tiny, 1.0 - 0.5 * x, p / length)
+    g = np.where(tiny, -0.5 * x, less / ((1.0 + z) * length))
+    value = np.where(tiny, t - 0.5 * x, np.log(length))
+    if order < 2:
+        return [value, h][: order + 1]
+    d_g = g * np.where(tiny, 1.0, -z * p / less - p - h)
+    return [value, h, h * g, h * (g * g + d_g)][: order + 1]
+
+
+def log_log1p_rest(t: FloatArray) -> FloatArray:
+    """1 less the slope of `log_log1p`: x/2 - 5 x^2/12 + ... near 0, without cancellation."""
+    x = np.exp(np.minimum(t, 700.0))
+    tiny = x < 1e-150
+    z = np.where(tiny, 1.0, x)
+    length = np.log1p(z)
+    return np.where(tiny, 0.5 * x, (log1p_minus(z) / z + length) / ((1.0 / z + 1.0) * length))
+
+
+def stirling(t: FloatArray, order: int = 3) -> list[FloatArray]:
+    """delta(x), x = e^t, and its derivatives with respect to t.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> delta, slope = stirling(np.log(np.array([1e6])), 1)
+    >>> delta * 12e6, slope * 12e6
+    (array([1.]), array([-1.]))
+    """
+    t = np.clip(np.asarray(t, dtype=np.float64), *_RANGE)
+    small = t < np.log(_LARGE)
+    if not small.any():
+        return _series(np.exp(-t), order)
+    if small.all():
+        return _shifted(t, order)
+    out = [np.empty(t.shape) for _ in range(order + 1)]
+    for where, parts in ((small, _shifted(t[small], order)), (~small, _series(np.exp(-t[~small]), order))):
+        for result, part in zip(out, parts, strict=True):
+            result[where] = part
+    return out
+
+
+def _series(r: FloatArray, order: int) -> list[FloatArray]:
+    """By Stirling's series in r = 1/x."""
+    w = r * r
+    out = []
+    for k in range(order + 1):
+        total = np.full_like(w, _coefficient(7, k))
+        for m in range(6, -1, -1):
+            total = total * w + _coefficient(m, k)
+        out.append(total * r)
+    return out
+
+
+def _coefficient(m: int, k: int) -> float:
+    """Of x^-(2 m + 1) in the k-th derivative with respect to log x."""
+    return float(_STIRLING[m] * (-(2 * m + 1)) ** k)
+
+
+def _shifted(t: FloatArray, order: int) -> list[FloatArray]:
+    """From the gamma functions, those of higher order by recurrence from x + 15."""
+    x = np.exp(t)
+    out = [special.gammaln(x) - (x - 0.5) * t + x - 0.5 * LOG_2PI]
+    if order == 0:
+        return out
+    # x psi(x) + 1, x^2 psi'(x) - 1, x^3 psi''(x) + 2: without the poles at 0, which cancel below.
+    log_part = x * t
+    slope = x * special.digamma(1.0 + x)
+    out.append(slope - log_part - 0.5)
+    if order == 1:
+        return out
+    far = x + _SHIFT
+    r = 1.0 / far
+    w = r * r
+    # From psi' = 1/x + 1/(2 x^2) + B_2/x^3 + ... at x + 15.
+    tri = r * (1.0 + r * (0.5 + r * (1 / 6 - w * (1 / 30 - w * (1 / 42 - w * (1 / 30 - w * (5 / 66 - w * 0.2531)))))))
+    squares = x * x * tri
+    ratios = [x / (x + k) for k in range(1, _SHIFT)]
+    for ratio in ratios:
+        squares = squares + ratio * ratio
+    out.append(slope + squares - log_part - x)
+    if order == 2:
+        return out
+    tet = -w * (1.0 + r * (1.0 + r * (0.5 - w * (1 / 6 - w * (1 / 6 - w * (3 / 10 - w * (5 / 6 - w * 3.29)))))))
+    cubes = x**3 * tet
+    for ratio in ratios:
+        cubes = cubes - 2.0 * ratio**3
+    out.append(slope + 3.0 * squares + cubes - log_part - 2.0 * x)
+    return out
+
+
+def rising(y: FloatArray, t: FloatArray, order: int = 3) -> list[FloatArray]:
+    """R = log GammaDensity(y + a) - log GammaDensity(a) - y log a with a = e^t, and its derivatives with respect to t.
+
+    For counts y it is the sum over j < y of log(1 + j / a). It goes to zero as a grows; the derivatives of the whole
+    of log GammaDensity(y + a) - log GammaDensity(a) are those of R plus those of y t.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(rising(np.array([3.0]), np.array([0.0]), 0)[0][0])  # log(1 * 2 * 3)
+    1.791...
+    """
+    y, t = np.broadcast_arrays(np.asarray(y, dtype=np.float64), np.asarray(t, dtype=np.float64))
+    t = np.clip(t, *_RANGE)
+    a = np.exp(t)
+    x = y / a
+    total = y + a
+    c = y / total
+    r = a / total
+    top, low = stirling(np.log(total), order), stirling(t, order)
+    near = log1p_minus(x)
+    out = [a * near + (y - 0.5) * np.log1p(x) + top[0] - low[0]]
+    if order >= 1:
+        out.append(a * near + 0.5 * c + r * top[1] - low[1])
+    if order >= 2:
+        slope = log1p_minus_slope(x)
+        rc = r * c
+        out.append(a * slope - 0.5 * rc + rc * top[1] + r * r * top[2] - low[2])
+    if order >= 3:
+        bend = rc * (c - r)
+        third = bend * (top[1] - 0.5) + 3.0 * r * rc * top[2] + r**3 * top[3] - low[3]
+        out.append(a * (slope - c * c) + third)
+    # With y of 0 or 1 the sum is empty or log 1.
+    single = (y == 0.0) | (y == 1.0)
+    return [np.where(single, 0.0, part) for part in out]
+
+
+def log_factorial_remainder(y: FloatArray) -> FloatArray:
+    """log y! - (y log y - y): log(2 pi y)/2 + delta(y), and 0 for y = 0."""
+    some = np.where(y > 0.0, y, 1.0)
+    t = np.log(some)
+    return np.where(y > 0.0, 0.5 * (LOG_2PI + t) + stirling(t, 0)[0], 0.0)

@@ -1,0 +1,150 @@
+"""Densities in all their variables: against SciPy, derivatives against differences, distributions against sums."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lme4py.families.densities.jets import Degrees
+from lme4py.families.densities.registry import DENSITIES, make_density, with_zeros
+from lme4py.families.densities.rows import partials
+from lme4py.families.response import ResponseData
+
+TRUNCATED = ("truncated_poisson", "truncated_nbinomial", "truncated_nbinomial1", "truncated_compois")
+NAMES = (*DENSITIES, *TRUNCATED)
+ZEROS = ("poisson", "nbinomial", "nbinomial1", "gamma", "beta", "truncated_poisson", "binomial", "betabinomial")
+RNG = np.random.default_rng(3)
+
+
+def response(density, n=24):
+    y = {
+        "real": RNG.normal(0.5, 1.0, n),
+        "positive": RNG.gamma(2.0, 0.8, n),
+        "proportion": RNG.uniform(0.05, 0.95, n),
+        "count": RNG.poisson(2.0, n).astype(float),
+        "trials": RNG.binomial(7, 0.4, n).astype(float),
+    }[density.kind]
+    if density.name in ("tweedie", "ordbeta"):
+        y[:5] = 0.0
+    if getattr(density, "lowest", 0) == 1:
+        y = np.maximum(y, 1.0)
+    return ResponseData(y, np.full(n, 7.0) if density.kind == "trials" else None)
+
+
+def variables(density, n=24):
+    x = [RNG.normal(0.3, 0.4, n)]
+    for argument in density.variables[1:]:
+        value = {"dispersion": 0.4, "df": 1.2, "power": 0.3, "zero_inflation": -0.5, "cut": -1.5, "width": 1.0}
+        noise = RNG.normal(0.0, 0.2, n) if argument.linear else 0.0
+        x.append(np.asarray(value[argument.name] + noise))
+    if density.link.name in ("inverse", "1/mu^2", "identity") and density.kind != "real":
+        x[0] = np.abs(x[0]) + 0.4
+    return x
+
+
+def all_densities():
+    plain = [make_density(name) for name in NAMES]
+    return [*plain, *(with_zeros(make_density(name)) for name in ZEROS), make_density("genpois", "identity")]
+
+
+@pytest.mark.parametrize("density", all_densities(), ids=lambda d: f"{d.name}-{d.link.name}")
+def test_derivatives_against_differences(density):
+    data, x = response(density), variables(density)
+    if density.name.startswith("hurdle") or density.name.startswith("zero_inflated"):
+        y = data.y.copy()
+        y[:6] = 0.0
+        data = data.with_y(y)
+    places = tuple(range(len(x)))
+    found = partials(density, data, x, Degrees(3, places))
+    h = 1e-4
+    for index, value in found.items():
+        if len(index) == 3:
+            continue
+        for place in places:
+            up, down = (partials(density, data, [*x[:place], x[place] + s * h, *x[place + 1 :]], Degrees(2, places))
+                        for s in (1.0, -1.0))  # fmt: skip
+            slope = (up[index] - down[index]) / (2.0 * h)
+            own = found[tuple(sorted((*index, place)))]
+            # Central differences: h^2 times a fifth derivative, and rounding of 1e-15 / h.
+            np.testing.assert_allclose(own, slope, rtol=2e-5, atol=2e-5 * max(1.0, float(np.abs(slope).max())))
+        assert np.isfinite(value).all()
+
+
+def reference(name, y, mu, d, rest):
+    """Log-densities in SciPy's words; d is the dispersion on its natural scale."""
+    return {
+        "beta": lambda: stats.beta.logpdf(y, mu * d, (1 - mu) * d),
+        "betabinomial": lambda: stats.betabinom.logpmf(y, 7, mu * d, (1 - mu) * d),
+        "lognormal": lambda: stats.lognorm.logpdf(y, d, scale=mu * np.exp(-0.5 * d * d)),
+        "t": lambda: stats.t.logpdf(y, rest, mu, d),
+        "gamma": lambda: stats.gamma.logpdf(y, d, scale=mu / d),
+        "nbinomial": lambda: stats.nbinom.logpmf(y, d, d / (d + mu)),
+        "nbinomial1": lambda: stats.nbinom.logpmf(y, mu / d, 1.0 / (1.0 + d)),
+        "poisson": lambda: stats.poisson.logpmf(y, mu),
+        "truncated_poisson": lambda: stats.poisson.logpmf(y, mu) - np.log1p(-np.exp(-mu)),
+        "truncated_nbinomial": lambda: stats.nbinom.logpmf(y, d, d / (d + mu)) - np.log1p(-((d / (d + mu)) ** d)),
+    }[name]()
+
+
+SCIPY = ("beta", "betabinomial", "lognormal", "t", "gamma", "nbinomial", "nbinomial1", "poisson")
+
+
+@pytest.mark.parametrize("name", [*SCIPY, "truncated_poisson", "truncated_nbinomial"])
+def test_log_densities_against_scipy(name):
+    density = make_density(name)
+    data, x = response(density), variables(density)
+    dispersion = np.exp(x[1]) if len(x) > 1 else None
+    rest = np.exp(x[2]) if len(x) > 2 else None
+    expected = reference(name, data.y, density.link.mean(x[0]), dispersion, rest)
+    # Both to rounding; log gamma functions of SciPy lose some digits.
+    np.testing.assert_allclose(density.loglik(data, x), expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["compois", "genpois", "truncated_compois", "truncated_nbinomial1", "betabinomial"])
+def test_probabilities_add_up_and_have_the_moments(name):
+    density = make_density(name)
+    lowest = getattr(density, "lowest", 0)
+    counts = np.arange(lowest, 8 if density.kind == "trials" else 400, dtype=float)
+    data = ResponseData(counts, np.full(counts.size, 7.0) if density.kind == "trials" else None)
+    x = [np.array([0.4]), *(np.array(v) for v in (0.3, 0.2)[: len(density.variables) - 1])]
+    p = np.exp(density.loglik(data, x))
+    one = data.take(np.arange(1))
+    scale = 7.0 if density.kind == "trials" else 1.0
+    # Sums of 400 rounded terms.
+    assert p.sum() == pytest.approx(1.0, abs=1e-10)
+    assert p @ counts == pytest.approx(scale * density.mean(x, one).item(), rel=1e-9)
+    assert p @ counts**2 - (p @ counts) ** 2 == pytest.approx(density.variance(x, one).item(), rel=1e-8)
+    inside = counts[:6]
+    rows = data.take(np.arange(inside.size))
+    np.testing.assert_allclose(density.cdf(inside, x, rows), np.cumsum(p)[: inside.size], rtol=1e-9)
+
+
+def test_a_tweedie_density_is_a_sum_over_the_number_of_amounts():
+    density = make_density("tweedie")
+    mu, phi, power = 1.7, 1.3, 1.4
+    y = np.array([0.0, 0.3, 1.0, 4.0, 11.0])
+    rate, shape, scale = (
+        mu ** (2 - power) / (phi * (2 - power)),
+        (2 - power) / (power - 1),
+        phi * (power - 1) * mu ** (power - 1),
+    )
+    j = np.arange(1, 120)
+    terms = stats.poisson.pmf(j, rate) * stats.gamma.pdf(y[1:, None], j * shape, scale=scale)
+    expected = np.concatenate([[-rate], np.log(terms.sum(axis=1))])
+    x = [np.full(5, np.log(mu)), np.array(np.log(phi)), np.array(np.log((power - 1) / (2 - power)))]
+    # 119 terms hold everything that counts.
+    np.testing.assert_allclose(density.loglik(ResponseData(y), x), expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["beta", "lognormal", "t", "tweedie", "betabinomial", "compois", "genpois"])
+def test_simulated_responses_have_the_moments(name):
+    density, n = make_density(name), 40_000
+    data = ResponseData(np.zeros(n), np.full(n, 7.0) if density.kind == "trials" else None)
+    x = [np.full(n, 0.2), *(np.array(v) for v in (0.1, 2.5)[: len(density.variables) - 1])]
+    y = density.simulate(x, data, np.random.default_rng(5))
+    mean = density.mean(x, data)[0] * (7.0 if density.kind == "trials" else 1.0)
+    variance = float(np.broadcast_to(density.variance(x, data), n)[0])
+    # Four standard errors; a variance of heavy tails is known to some percent.
+    assert y.mean() == pytest.approx(mean, abs=4.0 * np.sqrt(variance / n))
+    assert y.var() == pytest.approx(variance, rel=0.1)

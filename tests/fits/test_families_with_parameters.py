@@ -1,0 +1,173 @@
+"""Families with parameters beside the mean: fits against glmmTMB, and everything after the fit."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from reference_data import REFERENCE
+
+import lme4py
+from lme4py.errors import DataError, OptionError
+from lme4py.families.registry import make_family
+
+MODELS = json.loads((REFERENCE / "families.json").read_text(encoding="utf-8"))["models"]
+
+
+def data_of(name):
+    sal = lme4py.load_dataset("Salamanders")
+    cbpp = lme4py.load_dataset("cbpp")
+    if name in ("beta", "betabinomial"):
+        return cbpp.assign(share=(cbpp["incidence"] + 0.5) / (cbpp["size"] + 1.0))
+    if name == "t":
+        return lme4py.load_dataset("sleepstudy")
+    if name == "compois":
+        return sal[sal["spp"] == "DM"]
+    return sal
+
+
+CALLS = {
+    "beta": "share ~ period + (1 | herd)",
+    "betabinomial": "cbind(incidence, size - incidence) ~ period + (1 | herd)",
+    "compois": "count ~ mined + (1 | site)",
+    "genpois": "count ~ mined + (1 | site)",
+    "tweedie": "count ~ mined + (1 | site)",
+}
+
+
+@pytest.fixture(scope="module")
+def fits():
+    return {name: lme4py.glmer(formula, data_of(name), family=name) for name, formula in CALLS.items()}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_optima_are_those_of_glmmtmb(fits, name):
+    fit, reference = fits[name], MODELS[name]
+    assert fit.converged
+    assert fit.log_likelihood >= reference["log_likelihood"] - 1e-6
+    # glmmTMB stops where its own gradient is about 1e-4.
+    assert fit.log_likelihood == pytest.approx(reference["log_likelihood"], abs=1e-5)
+    se = np.array(reference["cond"]["se"])
+    np.testing.assert_allclose((fit.params - reference["cond"]["estimate"]) / se, 0.0, atol=3e-4)
+    np.testing.assert_allclose(fit.bse, se, rtol=3e-4)
+    # 2e-6 is glmmTMB's zero.
+    assert np.sqrt(fit.var_corr()["vcov"].iloc[0]) == pytest.approx(reference["sd"][0], rel=1e-3, abs=1e-5)
+    assert fit.dispersion == pytest.approx(reference["sigma"], rel=1e-3)
+    np.testing.assert_allclose(fit.fittedvalues.to_numpy()[:6], reference["fitted"], rtol=1e-3)
+    if name == "tweedie":
+        assert fit.family_params == {"power": pytest.approx(reference["df"][0], rel=1e-4)}
+
+
+def test_t_responses_find_the_heavy_tails():
+    fit = lme4py.glmer("Reaction ~ Days + (1 | Subject)", data_of("t"), family="t")
+    # glmmTMB stops at infinite degrees of freedom, 5.7 below.
+    assert fit.log_likelihood > MODELS["t"]["log_likelihood"] + 5.0
+    table = fit.tidy(conf_int=True)
+    row = table[table["effect"] == "family"].iloc[0]
+    assert row["term"] == "df"
+    assert row["conf_low"] < row["estimate"] < row["conf_high"]
+    limits = fit.conf_int(parm="all").loc["df"]
+    np.testing.assert_allclose(limits, [row["conf_low"], row["conf_high"]], rtol=1e-10)
+    assert "df = " in str(fit.summary())
+
+
+def test_degrees_of_freedom_without_heavy_tails_are_infinite():
+    rng = np.random.default_rng(1)
+    g, x = np.repeat(np.arange(20), 10), rng.normal(size=200)
+    data = pd.DataFrame({"g": g, "x": x, "y": x + rng.normal(size=20)[g] + rng.uniform(-1.0, 1.0, 200)})
+    fit = lme4py.glmer("y ~ x + (1 | g)", data, family="t")
+    assert fit.family_params == {"df": np.inf}
+    assert "the gaussian model" in fit.certificate.verdict
+    # The gaussian model itself.
+    assert fit.log_likelihood == pytest.approx(
+        lme4py.lmer("y ~ x + (1 | g)", data, reml=False).log_likelihood, abs=1e-6
+    )
+    assert fit.conf_int(parm="all").loc["df"].isna().all()
+
+
+def test_a_lognormal_model_is_the_linear_one_of_the_logarithms():
+    data = lme4py.load_dataset("sleepstudy")
+    fit = lme4py.glmer("Reaction ~ Days + (1 | Subject)", data, family="lognormal")
+    linear = lme4py.lmer("log(Reaction) ~ Days + (1 | Subject)", data, reml=False)
+    assert fit.log_likelihood == pytest.approx(linear.log_likelihood - np.log(data["Reaction"]).sum(), abs=1e-7)
+    assert fit.dispersion == pytest.approx(linear.sigma, rel=1e-6)
+    assert fit.params["Intercept"] == pytest.approx(linear.params["Intercept"] + 0.5 * linear.sigma**2, rel=1e-7)
+    assert fit.params["Days"] == pytest.approx(linear.params["Days"], rel=1e-6)
+
+
+def test_a_betabinomial_model_without_overdispersion_is_binomial():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=150)
+    data = pd.DataFrame({"g": np.repeat(np.arange(15), 10), "x": x, "s": rng.binomial(10, 1 / (1 + np.exp(-x)))})
+    fit = lme4py.glmer("cbind(s, 10 - s) ~ x + (1 | g)", data, family="betabinomial")
+    plain = lme4py.glmer("cbind(s, 10 - s) ~ x + (1 | g)", data, family="binomial")
+    if fit.dispersion == np.inf:
+        assert "the binomial model" in fit.certificate.verdict
+        assert fit.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-6)
+    assert fit.log_likelihood >= plain.log_likelihood - 1e-6
+
+
+# The sums of compois and genpois make a full round slow; they share the code.
+@pytest.mark.parametrize("name", ["beta", "betabinomial", "tweedie"])
+def test_everything_after_the_fit(fits, name):
+    fit = fits[name]
+    for method in ("augment", "check", "drop1", "glance", "hatvalues", "influence", "lrtest_no_random", "residuals"):
+        assert getattr(fit, method)() is not None
+    assert np.isfinite(fit.predict(include_random="integrate")).all()
+    limits = fit.predict(data_of(name).iloc[:3], include_random=False, interval="prediction")
+    assert (limits["lower"] <= limits["upper"]).all()
+    y = fit.simulate(1, seed=4).iloc[:, 0]
+    assert fit.refit(y).log_likelihood != fit.log_likelihood
+    assert np.isfinite(fit.bootstrap(2, seed=1).replicates.to_numpy()).any()
+    shares = fit.r_squared(variance="theoretical" if name != "beta" else "delta")
+    assert 0.0 <= shares["marginal"] <= shares["conditional"] <= 1.0
+    # Uniform on 0 .. 1.
+    assert fit.residuals(type="quantile", seed=2).mean() == pytest.approx(0.5, abs=0.1)
+    assert np.isfinite(lme4py.Margins.linear_scale(fit).dydx().to_frame()["std_error"]).all()
+    assert fit.slim().family_params == fit.family_params
+
+
+def test_profile_of_a_power(fits):
+    wald = fits["tweedie"].conf_int(parm="power")
+    profile = fits["tweedie"].conf_int(parm="power", method="profile")
+    # With 644 rows the profile is nearly a parabola.
+    np.testing.assert_allclose(profile, wald, rtol=0.02)
+
+
+def test_robust_errors_have_a_place_for_every_parameter(fits):
+    robust = fits["tweedie"].coef_table(vcov="CR0")["std_error"]
+    assert np.isfinite(robust).all()
+
+
+@pytest.mark.parametrize(
+    ("family", "y", "words"),
+    [
+        ("beta", [0.2, 0.0, 1.0, 0.4], r"2 of 4 .*row 2: 0, row 3: 1.*ordbeta"),
+        ("lognormal", [1.0, -2.0, 3.0, 4.0], r"1 of 4 .*row 2: -2"),
+        ("tweedie", [0.0, -2.0, 3.0, 4.0], r"row 2: -2"),
+        ("genpois", [0.0, 0.5, 3.0, 4.0], r"row 2: 0.5"),
+    ],
+)
+def test_impossible_responses(family, y, words):
+    data = pd.DataFrame({"y": y, "g": list("aabb")})
+    with pytest.raises(DataError, match=words):
+        lme4py.glmer("y ~ 1 + (1 | g)", data, family=family)
+
+
+def test_expected_weights_are_refused_by_name():
+    with pytest.raises(OptionError, match="beta family has no expected weights"):
+        lme4py.glmer("share ~ period + (1 | herd)", data_of("beta"), family="beta", hessian="expected")
+
+
+def test_quadrature_agrees_with_laplace_where_that_is_good(fits):
+    more = lme4py.glmer(CALLS["betabinomial"], data_of("betabinomial"), family="betabinomial", nAGQ=9)
+    # Adaptive quadrature of 15 herds: a change of the integral of some tenths at most.
+    assert more.log_likelihood == pytest.approx(fits["betabinomial"].log_likelihood, abs=0.5)
+    assert more.converged
+
+
+def test_names_of_other_programs():
+    assert make_family("beta_family").name == "beta"
+    assert make_family("t_family").name == "t"
