@@ -74,9 +74,12 @@ _HOME = {
     "mepoisson": "lme4py.keyword",
     "meprobit": "lme4py.keyword",
     "mixed": "lme4py.keyword",
+    "mmrm": "lme4py.trial",
     "optimize_criterion": "lme4py.fits.linear.steps",
     "pairwise": "lme4py.margins.population.scenarios",
     "reference": "lme4py.margins.population.scenarios",
+    "ResidualFit": "lme4py.fits.residual.fit",
+    "trial_table": "lme4py.trial",
 }
 
 # Public submodules, imported when they are first used too.
@@ -110,6 +113,7 @@ __all__ = [
     "OptionError",
     "Profile",
     "RankWarning",
+    "ResidualFit",
     "__version__",
     "adjust",
     "all_pairwise",
@@ -143,9 +147,11 @@ __all__ = [
     "mepoisson",
     "meprobit",
     "mixed",
+    "mmrm",
     "optimize_criterion",
     "pairwise",
     "reference",
+    "trial_table",
 ]
 
 if TYPE_CHECKING:
@@ -173,6 +179,7 @@ if TYPE_CHECKING:
     from lme4py.fits.generalised.steps import glmm_fit
     from lme4py.fits.linear.fit import LinearFit
     from lme4py.fits.linear.steps import LmmCriterion, lmm_criterion, lmm_fit, make_fit, optimize_criterion
+    from lme4py.fits.residual.fit import ResidualFit
     from lme4py.inference.bootstrap.bootstrap import BootstrapResult
     from lme4py.inference.lrt.lrt import LRTestResult, lrtest
     from lme4py.inference.profile.profile import Profile
@@ -195,6 +202,7 @@ if TYPE_CHECKING:
     from lme4py.margins.session.margins import Margins
     from lme4py.report.comparison.compare import Comparison, compare
     from lme4py.results import MEGLMResult, MixedResult
+    from lme4py.trial import mmrm, trial_table
 else:
 
     def __getattr__(name):

@@ -13,6 +13,8 @@ from lme4py.data.hints import data_from_text
 from lme4py.data.sources import find_source, is_path
 from lme4py.design.build import NaAction, lformula
 from lme4py.design.design import Design
+from lme4py.design.residual import residual_design
+from lme4py.design.residual_text import ResidualSides, read_sides
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.ordinal import make_ordinal
@@ -23,6 +25,8 @@ from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.linear.steps import lmm_criterion, make_fit, optimize_criterion
 from lme4py.fits.parameters import check_names
+from lme4py.fits.residual.fit import ResidualFit
+from lme4py.fits.residual.steps import residual_fit
 from lme4py.fits.streamed import refuse_functions, rows_in_memory, rows_setting, streamed_design
 from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
@@ -53,6 +57,10 @@ def lmer(
     progress: bool | None = None,
     na_action: NaAction = "omit",
     functions: Mapping[str, Callable[..., Any]] | None = None,
+    residual: str | None = None,
+    variance: str | None = None,
+    dispformula: str | None = None,
+    fixed_only: bool = False,
 ) -> MixedResult:
     """Fit a linear mixed model.
 
@@ -82,6 +90,18 @@ def lmer(
         them out but give them NaN in residuals and fitted values; or refuse.
     functions : dict, optional
         Functions of your own that the formula may call: name -> callable from arrays to an array.
+    residual : str, optional
+        Correlated residuals, ``"structure(index | subject)"``: ``"ar1(visit | id)"``, ``"us(visit | arm / id)"`` (a
+        matrix for each arm), ``"exp(x + y | field, nugget=TRUE)"``; 1 for the index is the order of the rows.
+        Structures: us, cs, homcs, ar1, hetar1, car1, arma11, toep, homtoep, ad, ou, exp, gau, sph, mat. With prior
+        weights the residual covariance is W^-1/2 R W^-1/2.
+    variance : str, optional
+        Unequal residual standard deviations: ``"ident(f)"`` (one for each level), ``"power(x)"``, ``"power(fitted)"``,
+        ``"exp(x)"``, and products such as ``"ident(f) * power(x)"``.
+    dispformula : str, optional
+        ``"~ z"``: the logarithm of the residual standard deviation is linear in these terms.
+    fixed_only : bool
+        A formula without random effects is accepted; implied by `residual`, `variance` and `dispformula`.
 
     Returns
     -------
@@ -110,7 +130,15 @@ def lmer(
     data, source = find_source(data, where)
     _check_options(formula, data, reml, progress, na_action)
     _check_mappings(contrasts, functions)
+    _check_bool("fixed_only", fixed_only)
+    structured = residual is not None or variance is not None or dispformula is not None
+    read = read_sides(residual, variance, dispformula)
     if source is not None:
+        if structured or fixed_only:
+            raise OptionError(
+                "correlated or unequal residuals, and models without random effects, need their rows in memory; use "
+                "control={'rows': 'memory'}."
+            )
         refuse_functions(functions)
         streamed = streamed_design(
             formula, source, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action
@@ -124,7 +152,11 @@ def lmer(
         contrasts=contrasts,
         na_action=na_action,
         functions=functions,
+        require_random=not (structured or fixed_only),
+        beside=read.nodes,
     )
+    if structured or not design.terms:
+        return MixedResult(_fit_structured(design, read, reml, start, control, bool(progress)))
     return MixedResult(_fit(design, reml, start, control, bool(progress)))
 
 
@@ -385,6 +417,17 @@ def clmm(
     categories = () if design.response is None else design.response.categories
     family = make_ordinal(link, threshold, len(categories or ()))
     return MEGLMResult(_fit_glmm(design, family, nAGQ, hessian, start, control, bool(progress)))
+
+
+def _fit_structured(
+    design: Design, read: ResidualSides, reml: bool, start: Any, control: Any, progress: bool
+) -> ResidualFit:
+    """`residual_fit` with a bar while it runs."""
+    check_names(design)
+    with _bar(progress, 1, "fitting") as bar:
+        fit = residual_fit(design, residual_design(design, read), reml, start, control)
+        bar.update()
+    return fit
 
 
 def _fit_glmm(

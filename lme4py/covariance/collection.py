@@ -38,7 +38,7 @@ class CovarianceStructures:
     def slices(self) -> tuple[slice, ...]:
         """Where the theta of each term are."""
         ends = np.cumsum([structure.n_theta for structure in self.each], dtype=np.intp)
-        starts = np.concatenate([[0], ends[:-1]])
+        starts = np.concatenate([[0], ends])[: ends.size]
         return tuple(slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True))
 
     @computed_once

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, get_args
 
@@ -71,6 +71,7 @@ def lformula(
     require_random: bool = True,
     family: str | Family | None = None,
     levels: Iterable[Any] | None = None,
+    beside: Sequence[Node] = (),
 ) -> Design:
     """Read a formula and data into the arrays of a mixed model.
 
@@ -100,6 +101,9 @@ def lformula(
         "ordinal": ordered categories, with thresholds in the place of the intercept.
     levels : iterable, optional
         Ordinal: the categories of the response, lowest first.
+    beside : sequence of Node
+        Other variables of the model, such as those of a residual structure: rows in which they are missing are not
+        used, and `Design.columns` holds their columns.
 
     Returns
     -------
@@ -121,7 +125,7 @@ def lformula(
         _check_thresholds(parsed)
     rows = UsedRows(
         frame,
-        model_nodes(parsed),
+        [*model_nodes(parsed), *beside],
         {"weights": weights, "offset": offset},
         na_action,
         response if reader is not None and reader.has_trials else None,

@@ -376,8 +376,10 @@ class Design(Frozen):
 
         Rows run over terms, then levels, then the columns of the term (lme4's order).
         """
-        blocks = []
         n = self.n_obs
+        if not self.terms:
+            return sparse.csr_array((0, n))
+        blocks = []
         for term in self.terms:
             k = term.n_columns
             rows = (term.codes.astype(np.intp)[:, None] * k + np.arange(k)).ravel()

@@ -42,6 +42,8 @@ class Fit(Frozen):
         Whether a response is the linear predictor plus a normal error, so that everything is linear in it.
     robust_variances : bool
         Whether a robust covariance is one of all parameters; False where it is one of the fixed effects alone.
+    independent_residuals : bool
+        Whether residuals (rows, given the random effects) are independent with one variance for each weight.
     design : Design
     criterion : float
         What was minimised: -2 log-likelihood, with all constants, or the REML criterion.
@@ -67,6 +69,7 @@ class Fit(Frozen):
     ddf_methods: ClassVar[tuple[Ddf, ...]]
     normal_errors: ClassVar[bool]
     robust_variances: ClassVar[bool]
+    independent_residuals: ClassVar[bool] = True
 
     design: Design
     criterion: float
@@ -187,6 +190,13 @@ class Fit(Frozen):
     def has_f_tests(self) -> bool:
         """Whether denominators of tests of the fixed effects have degrees of freedom that are estimated."""
         return "satterthwaite" in self.ddf_methods
+
+    @property
+    def residual_deviations(self) -> list[tuple[str | None, float]]:
+        """Residual standard deviations by name; one without a name where all rows have the same, none
+        where the family has none.
+        """
+        return [(None, self.sigma)] if self.has_residual else []
 
     @property
     def categories(self) -> tuple[Any, ...]:

@@ -11,10 +11,16 @@ from lme4py.fits.generalised.model import GeneralisedModel
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.model import LinearModel
 from lme4py.fits.model import Model
+from lme4py.fits.residual.fit import ResidualFit
+from lme4py.fits.residual.model import ResidualModel
 
 __all__ = ["model_of", "register"]
 
-_MODELS: dict[type[Fit], type[Model]] = {LinearFit: LinearModel, GeneralisedFit: GeneralisedModel}
+_MODELS: dict[type[Fit], type[Model]] = {
+    LinearFit: LinearModel,
+    GeneralisedFit: GeneralisedModel,
+    ResidualFit: ResidualModel,
+}
 
 
 def register(fit: type[Fit], model: type[Model]) -> None:

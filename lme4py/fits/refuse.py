@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from lme4py.errors import OptionError
 
-__all__ = ["GENERALISED", "LINEAR", "refuse"]
+if TYPE_CHECKING:
+    from lme4py.fits.base import Fit
+
+__all__ = ["GENERALISED", "LINEAR", "refuse", "refuse_residual", "refuse_structured"]
 
 LINEAR, GENERALISED = "linear mixed models", "generalised linear mixed models"
 
@@ -35,3 +38,39 @@ def refuse(what: str, instead: str, kinds: str = LINEAR) -> NoReturn:
     lme4py.errors.OptionError: test='F' is for linear mixed models; use test='Chisq'.
     """
     raise OptionError(f"{what} for {kinds}; {instead}.")
+
+
+def refuse_residual(
+    what: str, instead: str = "fit the model with lmer() without residual=, variance= and dispformula="
+) -> NoReturn:
+    """Refuse what a model with correlated or unequal residuals does not have.
+
+    Parameters
+    ----------
+    what : str
+        With its verb.
+    instead : str
+        What to do.
+
+    Raises
+    ------
+    OptionError
+    """
+    raise OptionError(f"{what} not there for models with correlated or unequal residuals; {instead}.")
+
+
+def refuse_structured(fit: Fit, what: str, instead: str = "see residual_covariance()") -> None:
+    """Refuse a fit with correlated or unequal residuals where they are taken as independent with one variance.
+
+    Parameters
+    ----------
+    fit : Fit
+    what, instead : str
+        As in `refuse_residual`.
+
+    Raises
+    ------
+    OptionError
+    """
+    if not fit.independent_residuals:
+        refuse_residual(what, instead)

@@ -36,14 +36,14 @@ from lme4py.fits.linear.joint import working_model
 from lme4py.fits.method import FTest, f_test_of, wald
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Robust"]
+__all__ = ["Pieces", "Robust", "bias_reduced_pieces", "jackknife"]
 
 # Eigenvalues of B_c below this part of the largest are zero: the cluster alone determines that direction of X.
 _RANK = 1e-10
 
 
 @dataclass(frozen=True)
-class _Pieces:
+class Pieces:
     """What is left of m clusters, in the engine's columns and relative to sigma^2.
 
     Attributes
@@ -60,8 +60,8 @@ class _Pieces:
     spread: FloatArray
     reach: FloatArray
 
-    def times(self, factor: float) -> _Pieces:
-        return _Pieces(factor * self.scores, factor**2 * self.spread, factor * self.reach)
+    def times(self, factor: float) -> Pieces:
+        return Pieces(factor * self.scores, factor**2 * self.spread, factor * self.reach)
 
 
 class Robust:
@@ -91,12 +91,12 @@ class Robust:
         scores = self.pieces.scores @ self.M
         self.vcov = fit.problem.scaling.vcov(scores.T @ scores)
 
-    def _adjusted(self, fit: LinearFit, clusters: Clusters) -> _Pieces:
+    def _adjusted(self, fit: LinearFit, clusters: Clusters) -> Pieces:
         if self.type == "CR2":
             return _bias_reduced(_rows_of(fit), clusters, self.M)
         plain = _plain(fit, clusters)
         if self.type == "CR3":
-            return _jackknife(plain, self.M, clusters)
+            return jackknife(plain, self.M, clusters)
         m = clusters.n_clusters
         return plain.times(np.sqrt(m / (m - 1.0))) if self.type == "CR1" else plain
 
@@ -187,15 +187,15 @@ def _rows_of(fit: LinearFit) -> _Rows:
     )
 
 
-def _plain(fit: LinearFit, clusters: Clusters) -> _Pieces:
+def _plain(fit: LinearFit, clusters: Clusters) -> Pieces:
     """CR0: sums of the rows of V^-1 X, which the factor gives at once for all clusters."""
     model = working_model(fit)
     m = clusters.n_clusters
     blocks, right, _ = model.cluster_products(clusters.codes, m)
-    return _Pieces(right - blocks @ fit.point.beta, blocks, blocks)
+    return Pieces(right - blocks @ fit.point.beta, blocks, blocks)
 
 
-def _jackknife(plain: _Pieces, M: FloatArray, clusters: Clusters) -> _Pieces:
+def jackknife(plain: Pieces, M: FloatArray, clusters: Clusters) -> Pieces:
     """CR3 from CR0: X'V^-1 (I - X M X'V^-1)^-1 = (I - X'V^-1X M)^-1 X'V^-1 in every cluster."""
     R = np.linalg.cholesky(M)
     left = np.eye(M.shape[0]) - R.T @ plain.spread @ R
@@ -210,26 +210,42 @@ def _jackknife(plain: _Pieces, M: FloatArray, clusters: Clusters) -> _Pieces:
     inverse = back.T @ np.linalg.solve(left, np.broadcast_to(R.T, plain.spread.shape))
     scores = np.einsum("cij,cj->ci", inverse, plain.scores)
     reach = inverse @ plain.reach
-    return _Pieces(scores, reach @ np.swapaxes(inverse, 1, 2), reach)
+    return Pieces(scores, reach @ np.swapaxes(inverse, 1, 2), reach)
 
 
-def _bias_reduced(rows: _Rows, clusters: Clusters, M: FloatArray) -> _Pieces:
+def _bias_reduced(rows: _Rows, clusters: Clusters, M: FloatArray) -> Pieces:
     """CR2, bucket by bucket."""
     m, p = clusters.n_clusters, M.shape[0]
-    out = _Pieces(np.empty((m, p)), np.empty((m, p, p)), np.empty((m, p, p)))
+    out = Pieces(np.empty((m, p)), np.empty((m, p, p)), np.empty((m, p, p)))
     for which, places, counts in buckets(clusters.codes, m):
         X, e, V = _reduced(rows, places, np.arange(places.shape[1]) < counts[:, None])
-        values, vectors = np.linalg.eigh(V)
-        root = (vectors * np.sqrt(values)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
-        inverse_root = (vectors / np.sqrt(values)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
-        rX = root @ X
-        B = V @ V - rX @ M @ np.swapaxes(rX, 1, 2)
-        S = np.swapaxes(X, 1, 2) @ inverse_root @ _inverse_root(B) @ root
-        reach = S @ X
-        out.scores[which] = np.einsum("cir,cr->ci", S, e)
-        out.spread[which] = S @ V @ np.swapaxes(S, 1, 2)
-        out.reach[which] = reach
+        bias_reduced_pieces(out, which, X, e, V, M)
     return out
+
+
+def bias_reduced_pieces(
+    out: Pieces, which: IntArray, X: FloatArray, e: FloatArray, V: FloatArray, M: FloatArray
+) -> None:
+    """CR2 of some clusters, put in their places.
+
+    Parameters
+    ----------
+    out : Pieces
+    which : ndarray of int, shape (C,)
+    X : ndarray, shape (C, s, p)
+    e : ndarray, shape (C, s)
+    V : ndarray, shape (C, s, s)
+    M : ndarray, shape (p, p)
+    """
+    values, vectors = np.linalg.eigh(V)
+    root = (vectors * np.sqrt(values)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+    inverse_root = (vectors / np.sqrt(values)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+    rX = root @ X
+    B = V @ V - rX @ M @ np.swapaxes(rX, 1, 2)
+    S = np.swapaxes(X, 1, 2) @ inverse_root @ _inverse_root(B) @ root
+    out.scores[which] = np.einsum("cir,cr->ci", S, e)
+    out.spread[which] = S @ V @ np.swapaxes(S, 1, 2)
+    out.reach[which] = S @ X
 
 
 def _inverse_root(B: FloatArray) -> FloatArray:

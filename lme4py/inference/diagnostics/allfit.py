@@ -16,6 +16,7 @@ from lme4py.errors import DesignError, OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.objective import NOWHERE, Objective
+from lme4py.fits.refuse import refuse_structured
 from lme4py.inference.estimates.limits import known_coefficients
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.shown import Shown, Summary
@@ -114,6 +115,7 @@ def all_fit(
     >>> all_fit(fit, n_starts=1).agree
     True
     """
+    refuse_structured(fit, "all_fit() is", "give other starts with start=; the certificate lists what was compared")
     chosen = _check(optimizers, n_starts)
     rng = np.random.default_rng(seed)
     runs, fixef = [], []

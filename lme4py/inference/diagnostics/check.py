@@ -147,6 +147,9 @@ def check(fit: Any) -> CheckResult:
         _modes,
         _integral,
     ]
+    if not fit.independent_residuals:
+        # The others take residuals as independent with one variance, or need a grouping factor.
+        looks = [_convergence, _singularity, _collinearity]
     found = (look(fit) for look in looks)
     return CheckResult(tuple(line for line in found if line is not None))
 
@@ -180,7 +183,7 @@ def _identification(fit: Any) -> CheckLine:
 def _singularity(fit: Any) -> CheckLine:
     certificate = fit.certificate
     if not certificate.is_singular:
-        smallest = min(float(_relative_sizes(cov)[-1]) for cov in fit.covariances)
+        smallest = min((float(_relative_sizes(cov)[-1]) for cov in fit.covariances), default=1.0)
         return CheckLine("singularity", True, "all random-effects covariances have full rank.", smallest)
     if not certificate.singular:
         return CheckLine("singularity", None, "the design does not determine the covariances that have no full rank.")

@@ -17,6 +17,7 @@ from scipy import special
 
 from lme4py.errors import Lme4Error, OptionError
 from lme4py.fits.base import Fit
+from lme4py.fits.refuse import refuse_structured
 from lme4py.fits.response_rows import is_proportion, numeric_categories
 from lme4py.inference.prediction.rows import on_data_index
 from lme4py.inference.refits.simulate import check_count, check_seed, make_simulator
@@ -219,6 +220,9 @@ def quantile_residuals(
     >>> round(checks.test_zero_inflation().p_value, 3)
     0.008
     """
+    refuse_structured(
+        fit, "quantile residuals, whose tests take the rows as independent, are", "use residuals('normalized')"
+    )
     count = check_count("n", n, 20)
     sequence = np.random.SeedSequence(check_seed(seed))
     seeds = sequence.spawn(count + 1)

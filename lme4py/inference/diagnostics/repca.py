@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.linalg
 
+from lme4py.fits.refuse import refuse_structured
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
 
@@ -120,6 +121,7 @@ def re_pca(fit: Any) -> RePCA:
     >>> re_pca(fit)["Subject"].sdev.round(4)
     array([0.9669, 0.2309])
     """
+    refuse_structured(fit, "components of the random effects in units of sigma are")
     scale = fit.theta_unit
     return RePCA({group: _components(fit, group, scale) for group in fit.design.n_groups})
 

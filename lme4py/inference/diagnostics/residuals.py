@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
+from lme4py.fits.residual.fit import ResidualFit
+from lme4py.fits.residual.residuals import structured_residuals
 from lme4py.inference.prediction.rows import on_data_index
 
 if TYPE_CHECKING:
@@ -29,8 +31,11 @@ def residual_values(fit: Fit, type: str = "response") -> FloatArray:
     type : {"response", "pearson", "scaled", "deviance", "working"}
         "response" is y - mu (for the binomial family the proportion less the probability), "working" divides it
         by dmu/deta; "pearson" and "deviance" are those of R's glm with prior weights; "scaled" divides the Pearson
-        residual by the residual standard deviation of a linear mixed model.
+        residual by the residual standard deviation of a linear mixed model. With correlated or unequal residuals see
+        `lme4py.fits.residual.residuals.structured_residuals`, which has "normalized" as well.
     """
+    if isinstance(fit, ResidualFit):
+        return structured_residuals(fit, type)
     if fit.categories:
         from lme4py.inference.prediction.ordinal import ordinal_residuals
 

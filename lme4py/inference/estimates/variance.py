@@ -86,8 +86,8 @@ def variance_entries(fit: Fit) -> Iterator[VarianceEntry]:
             yield VarianceEntry(i, label, name, None, float(cov[j, j]), float(np.sqrt(cov[j, j])))
         if has_correlations(term):
             yield from _covariance_entries(i, label, term.columns, cov)
-    if fit.has_residual:
-        yield VarianceEntry(None, "Residual", None, None, fit.sigma**2, fit.sigma)
+    for label_of_sd, sd in fit.residual_deviations:
+        yield VarianceEntry(None, "Residual", label_of_sd, None, sd**2, sd)
 
 
 def _natural_entries(
@@ -160,6 +160,8 @@ def _suffix(fit: Fit, entry: VarianceEntry, several: bool, taken: dict[str, floa
 def _keyed(entry: VarianceEntry, suffix: str) -> dict[str, float]:
     if entry.name1 is None:
         return {"var(Residual)": entry.vcov}
+    if entry.term is None:
+        return {f"var({entry.name1}|Residual)": entry.vcov}
     if entry.shape:
         return {entry.key(suffix): entry.sdcor}
     a = _stata_name(entry.name1)

@@ -15,9 +15,11 @@ from lme4py.errors import OptionError
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
 from lme4py.fits.null import Null
+from lme4py.fits.refuse import refuse_residual
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
 from lme4py.inference.lrt.mixture import Mixture, cone_information, cone_mixture, dispersion_mixture
 from lme4py.inference.lrt.nesting import Embedding, embed
+from lme4py.inference.lrt.residual import check_residuals
 from lme4py.inference.lrt.simulation import bootstrap_ratios
 from lme4py.inference.refits.simulate import check_count, check_seed
 from lme4py.linalg.spans import same_span, spans
@@ -158,6 +160,8 @@ def lrtest(
     if boundary is not None and not isinstance(boundary, bool):
         raise OptionError(f"`boundary` is {boundary!r}; give None, True or False.")
     large = _model(full, "full")
+    if _has_structure(restricted, large):
+        return _residual_test(restricted, large, boundary, method)
     small = _without_random(restricted, large) if _is_linear(restricted) else _model(restricted, "restricted")
     _check_same_data(small, large)
     _check_same_method(small, large)
@@ -171,6 +175,32 @@ def lrtest(
     return LRTestResult(
         chi2, df, mixture.p_value(chi2), not mixture.is_plain, small.logL, large.logL, mixture.note, mixture.weights
     )
+
+
+def _has_structure(restricted: Any, large: _Model) -> bool:
+    fits = [large.fit, getattr(restricted, "fit", restricted)]
+    return any(isinstance(fit, Fit) and not fit.independent_residuals for fit in fits)
+
+
+def _residual_test(restricted: Any, large: _Model, boundary: bool | None, method: str) -> LRTestResult:
+    """Models with a residual structure: a plain chi-squared test, or a refusal."""
+    if method != "asymptotic" or boundary:
+        refuse_residual("simulated tests and mixtures of chi-squared distributions are", "use lrtest() as it is")
+    if _is_linear(restricted):
+        check_residuals(None, large.fit)
+    small = _model(restricted, "restricted")
+    _check_same_data(small, large)
+    _check_same_method(small, large)
+    df = _check_sizes(small, large)
+    if not spans(large.X, small.X):
+        raise OptionError(
+            "the models are not nested: the fixed effects of the restricted one are no linear combinations of those "
+            "of the full one. Compare AIC or BIC."
+        )
+    check_residuals(small.fit, large.fit)
+    chi2 = _statistic(small, large)
+    p = float(special.chdtrc(df, chi2))
+    return LRTestResult(chi2, df, p, False, small.logL, large.logL, "chi-squared", {df: 1.0})
 
 
 def _model(result: Any, role: str) -> _Model:
@@ -224,7 +254,7 @@ def _check_same_method(small: _Model, large: _Model) -> None:
         )
     if not small.has_random:
         return
-    if small.fit.kind != large.fit.kind:
+    if small.fit.normal_errors != large.fit.normal_errors:
         raise OptionError(
             "one model is a linear mixed model and the other a generalised one: their likelihoods cannot be compared; "
             "fit both by the same function."

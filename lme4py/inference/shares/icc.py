@@ -22,6 +22,7 @@ from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.groups import group_codes, is_nested
 from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import fit_parameters
+from lme4py.fits.refuse import refuse_structured
 from lme4py.inference.bootstrap.bootstrap import bootstrap
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.profile.side import BetterOptimum, make_sides
@@ -190,6 +191,7 @@ def icc(
     >>> round(found.estimate, 4), round(found.se, 4), round(found.ci_lower, 4), round(found.ci_upper, 4)
     (0.5893, 0.0934, 0.4025, 0.7535)
     """
+    refuse_structured(getattr(result, "fit", result), "intraclass correlations are")
     fit = _fit(result)
     level = chosen_alpha(fit, alpha)
     at = "mean" if at is None and component == "all" else at
@@ -254,6 +256,7 @@ def icc_table(result: Any, alpha: float | None = None, **kw: Any) -> pd.DataFram
     0   _cons|plate     0.151  0.085     0.046     0.396
     1  _cons|sample     0.785  0.113     0.495     0.932
     """
+    refuse_structured(getattr(result, "fit", result), "intraclass correlations are")
     import pandas as pd
 
     columns = ["component", "estimate", "se", "ci_lower", "ci_upper"]

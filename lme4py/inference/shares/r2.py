@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lme4py.fits.base import Fit
-from lme4py.fits.refuse import refuse
+from lme4py.fits.refuse import refuse, refuse_structured
 from lme4py.inference.estimates.limits import warn_unknown
 from lme4py.inference.shares.observation import Observation, observation_variance
 from lme4py.linalg.types import FloatArray
@@ -63,6 +63,7 @@ def rest_variance(fit: Fit, variance: str = "theoretical") -> Observation:
     variance : str
         For generalised models, see `observation_variance`.
     """
+    refuse_structured(fit, "shares of the variance are")
     if fit.normal_errors and variance != "theoretical":
         refuse(f"variance={variance!r} is", "leave it out", "generalised models")
     return observation_variance(fit, variance)

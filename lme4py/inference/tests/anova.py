@@ -324,7 +324,8 @@ def _table(fit: Fit, rows: dict[str, FloatArray], chosen: Method) -> pd.DataFram
 
 
 def _cells(test: FTest, fit: Fit) -> tuple[float, ...]:
-    mean_sq = test.F / test.scale * fit.sigma**2
+    # Sums of squares need one residual variance to be compared with.
+    mean_sq = test.F / test.scale * fit.sigma**2 if fit.independent_residuals else np.nan
     return mean_sq * test.num_df, mean_sq, test.num_df, test.den_df, test.F, test.p_value
 
 

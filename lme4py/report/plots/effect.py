@@ -12,7 +12,6 @@ from lme4py.chunks import chunk
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.estimates.limits import masked, unknown
@@ -124,7 +123,7 @@ def _known(names: list[str], name: object, what: str) -> str:
 
 
 def _inverse_link(fit: AnyFit, type: str) -> Any:
-    if type == "linear" or isinstance(fit, LinearFit):
+    if type == "linear" or fit.normal_errors:
         return np.asarray
     return fit.family.mean
 

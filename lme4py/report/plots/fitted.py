@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.report.plots.style import BLUE, GREY, ORANGE, mean_label, panels, short
 from lme4py.report.plots.training import columns_of, observed_response, training_columns
 from lme4py.report.plots.typical import (
@@ -153,13 +152,15 @@ class _Lattice:
             inside = _containing(term.codes, self.term.codes, J)[codes]
             b = np.where(inside[:, None] >= 0, fit.modes[t][np.maximum(inside, 0)], 0.0)
             own = own + np.einsum("nk,nk->n", random_columns(fit, frame, t), b)
-        if isinstance(fit, LinearFit):
+        if fit.normal_errors:
             return eta, own
         return fit.family.mean(eta), fit.family.mean(own)
 
 
 def _checked_group(fit: AnyFit, group: str | None) -> str:
     known = list(fit.design.n_groups)
+    if not known:
+        raise OptionError("the model has no grouping factor to draw lines for; see plot('effect').")
     if group is None:
         return known[0]
     if group in known:

@@ -11,7 +11,7 @@ from scipy import special
 
 from lme4py.design.conventions import INTERCEPTS
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.refuse import refuse_structured
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.random_effects import conditional_modes, conditional_sds, known_columns
@@ -72,6 +72,8 @@ def _any(fit: AnyFit) -> Any:
 
 def _asked_for(fit: AnyFit, variable: str | Sequence[str] | None) -> list[tuple[str, str, str]]:
     """The effects of a caterpillar plot: the first random intercept (or effect) when not given."""
+    if not fit.design.terms:
+        raise OptionError("the model has no random effects to draw; see plot('residuals').")
     if variable is None:
         known = chosen_effects(fit, None)
         return [next((effect for effect in known if effect[2] in INTERCEPTS), known[0])]
@@ -200,6 +202,7 @@ def shrinkage_data(fit: AnyFit, variable: str | Sequence[str] | None = None) -> 
     """
     import pandas as pd
 
+    refuse_structured(fit, "a shrinkage plot is", "use kind='caterpillar'")
     group, columns = _one_factor(fit, variable)
     positions = [t for t, term in enumerate(fit.design.terms) if term.group == group]
     terms = [fit.design.terms[t] for t in positions]
@@ -265,7 +268,7 @@ def _newton(fit: AnyFit, Z: FloatArray, codes: NDArray[np.intp], J: int) -> Floa
 
 def _working(fit: AnyFit) -> tuple[FloatArray, FloatArray]:
     """Working weights (up to a factor) and residuals of the rows used."""
-    if isinstance(fit, LinearFit):
+    if fit.normal_errors:
         weights = np.ones(fit.design.n_obs) if fit.design.weights is None else fit.design.weights
         return weights, residual_values(fit, "working")
     mu, counts = fit.fitted, 1.0 if fit.data.trials is None else fit.data.trials

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from scipy import special
 
 from lme4py.errors import OptionError
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.diagnostics.quantile_residuals import quantile_residuals
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates.coefficients import chosen_alpha
@@ -43,8 +42,8 @@ def _kind(fit: AnyFit, type: str | None, normal: bool = False) -> str:
     """The kind of residual, or that of the model when not given: one that should be normal, or one against means."""
     if type is not None:
         return type
-    if isinstance(fit, LinearFit):
-        return "scaled"
+    if fit.normal_errors:
+        return "scaled" if fit.independent_residuals else "normalized"
     return "quantile" if normal or is_ordinal(fit) else "pearson"
 
 
@@ -122,7 +121,7 @@ def residuals(
     if smooth and x.size >= 20:
         axis.plot(*_binned(x, y), color=ORANGE, linewidth=1.8, label="mean in bins")
         axis.legend(fontsize="small", frameon=False)
-    what = "linear predictor" if is_ordinal(fit) else f"fitted {'value' if isinstance(fit, LinearFit) else 'mean'}"
+    what = "linear predictor" if is_ordinal(fit) else f"fitted {'value' if fit.normal_errors else 'mean'}"
     kind = _kind(fit, type)
     part = ", random effects zero" if kind == "quantile" else ""
     axis.set_xlabel(f"{what} of {fit.design.response_name}{part}")

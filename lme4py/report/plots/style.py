@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.errors import OptionError
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.report.summaries.parts import AnyFit, is_ordinal
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def mean_label(fit: AnyFit, type: str = "response") -> str:
     type : {"response", "linear"}
     """
     name = fit.design.response_name
-    if isinstance(fit, LinearFit):
+    if fit.normal_errors:
         return short(name)
     if type == "linear":
         return f"linear predictor ({fit.family.link.name})"

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from lme4py.data.beside import in_row_order
 from lme4py.data.frame import read_frame
 from lme4py.errors import OptionError
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.diagnostics.leverage import cooks_distance, hatvalues
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates.limits import masked
@@ -169,7 +168,7 @@ def _of_rows(fit: AnyFit) -> dict[str, FloatArray]:
     offset = np.zeros(design.n_obs) if design.offset is None else design.offset
     weights = np.ones(design.n_obs) if design.weights is None else design.weights
     fixed = masked(fit, design.X, design.X @ fit.beta + offset)
-    if isinstance(fit, LinearFit):
+    if fit.normal_errors:
         root, resid = np.sqrt(weights), residual_values(fit)
         parts = {"fitted": fit.fitted, "resid": resid, "fixed": fixed, "mu": fit.fitted, "offset": offset}
         return parts | {"sqrt_xwt": root, "sqrt_rwt": root, "weights": weights, "wtres": root * resid}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.estimates.coefficients import coef_table, confidence_intervals
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.likelihood import aic, bic
@@ -63,7 +62,7 @@ def _values(fit: AnyFit) -> dict[str, Any]:
     values |= {"N": fit.design.n_obs, "n_params": fit.n_params, "df_resid": fit.df_resid}
     values |= {"ll": fit.log_likelihood, "aic": aic(same), "bic": bic(same), "deviance": fit.criterion}
     values |= {"method": method_label(fit), "family": family_label(fit), "se_type": "model"}
-    if isinstance(fit, LinearFit):
+    if fit.normal_errors:
         values["sigma"] = fit.sigma
     found = shown_dispersion(fit)
     if found is not None:

@@ -8,7 +8,6 @@ import numpy as np
 
 from lme4py.fits.base import Fit
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.inference.estimates.coefficients import two_sided
 from lme4py.inference.estimates.variance import VarianceEntry, variance_entries
 
@@ -55,7 +54,7 @@ def entry_label(entry: VarianceEntry) -> str:
 
 def family_label(fit: AnyFit) -> str:
     """Family and link: "poisson (log)"."""
-    return "gaussian (identity)" if isinstance(fit, LinearFit) else f"{fit.family.name} ({fit.family.link.name})"
+    return "gaussian (identity)" if fit.normal_errors else f"{fit.family.name} ({fit.family.link.name})"
 
 
 def method_label(fit: AnyFit) -> str:

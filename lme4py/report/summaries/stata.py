@@ -12,7 +12,6 @@ from lme4py.covariance import find_structure
 from lme4py.design.conventions import CONSTANT
 from lme4py.fits.base import Fit
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.method import check_method
 from lme4py.fits.parameters import fit_parameters
 from lme4py.inference.estimates.coefficients import coef_table, confidence_intervals, wald_statistic
@@ -64,7 +63,7 @@ def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
 
 
 def _names(fit: AnyFit) -> tuple[str, str]:
-    if isinstance(fit, LinearFit):
+    if fit.normal_errors:
         return ("REML" if fit.reml else "ML"), "linear model"
     return _MODELS.get((fit.family.name, fit.family.link.name), ("GLM", "generalised linear model"))
 
@@ -139,7 +138,7 @@ def _vce_note(fit: AnyFit) -> tuple[str, ...]:
     if vce is None:
         return ()
     cluster = list(fit.design.n_groups)[-1] if vce == "robust" else vce
-    if isinstance(fit, LinearFit):
+    if fit.normal_errors:
         which = f"Standard errors of the coefficients are robust, for clusters in {cluster}"
         return (f"{which}; those of the variances are the model's.",)
     return (f"Standard errors are robust, for clusters in {cluster}.",)

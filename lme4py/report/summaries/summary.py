@@ -9,13 +9,13 @@ import numpy as np
 
 from lme4py.design.design import RandomTerm
 from lme4py.fits.base import Fit
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.method import check_method
 from lme4py.fits.parameters import has_correlations
 from lme4py.inference.estimates.coefficients import coef_table
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.row_summary import row_summary
 from lme4py.inference.estimates.variance import VarianceEntry, correlations, variance_entries
+from lme4py.report.summaries.residual import residual_rows, residual_tables
 from lme4py.tables.numbers import column_decimals, format_column, format_integer, format_p_value, format_value
 from lme4py.tables.table import Align, Table
 
@@ -39,7 +39,8 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
     tables = [header_table(fit), criterion_table(fit)]
     if row_summary(fit).residual_quartiles is not None:
         tables.append(residual_table(fit))
-    tables += [random_effects_table(fit), group_table(fit), coefficient_table(fit, ddf)]
+    tables += [random_effects_table(fit), *residual_tables(fit)]
+    tables += [*([group_table(fit)] if fit.design.terms else []), coefficient_table(fit, ddf)]
     return [*tables, closing_table(fit)]
 
 
@@ -58,7 +59,8 @@ def header_table(fit: Fit) -> Table:
     limits = row_summary(fit).weight_range
     if limits is not None:
         rows.append(("Weights:", f"from {limits[0]:.4g} to {limits[1]:.4g}"))
-    title = f"Linear mixed model fit by {method}"
+    rows += residual_rows(fit)
+    title = f"Linear {'mixed ' if fit.design.terms else ''}model fit by {method}"
     return Table(title, ("", ""), tuple(rows), ("left", "left"), show_header=False)
 
 
@@ -84,7 +86,7 @@ def criterion_table(fit: Fit) -> Table:
 
 def residual_table(fit: Fit) -> Table:
     """Minimum, quartiles and maximum of the scaled residuals (Pearson residuals of a generalised model)."""
-    title = "Scaled residuals" if isinstance(fit, LinearFit) else "Pearson residuals"
+    title = "Scaled residuals" if fit.normal_errors else "Pearson residuals"
     # These are of the order of one: what is left at the tenth decimal is rounding, and is shown as zero.
     values = [round(value, 10) for value in row_summary(fit).residual_quartiles or ()]
     cells = tuple(format_value(value, 3, 2, least=1) for value in values)
@@ -101,7 +103,8 @@ def random_effects_table(fit: Fit) -> Table:
         for term, entries, cov in zip(terms, own, fit.covariance_estimates, strict=True)
         for line in (_lines(term, entries, cov) if term.structure.linear else _natural_lines(entries))
     ]
-    lines.append(_Line(found[-1], []))
+    rest = [entry for entry in found if entry.term is None]
+    lines += [_Line(entry, [], j == 0) for j, entry in enumerate(rest)]
     width = max(len(line.cells) for line in lines)
     sds = [line.entry for line in lines if line.entry is not None]
     numbers = iter(zip(format_column([e.vcov for e in sds]), format_column([e.sdcor for e in sds]), strict=True))
@@ -112,7 +115,7 @@ def random_effects_table(fit: Fit) -> Table:
         rows.append((*first, *_filled(line.cells, width)))
     columns = ("Group", "Name", "Variance", "Std. dev.", *_filled(["Corr."] if width else [], width))
     align: tuple[Align, ...] = ("left", "left", *right_aligned(2 + width))
-    return Table("Random effects", columns, tuple(rows), align)
+    return Table("Random effects" if terms else "Residuals", columns, tuple(rows), align)
 
 
 @dataclass(frozen=True)

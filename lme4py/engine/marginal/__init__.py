@@ -1,0 +1,1 @@
+"""Linear models by the covariance of their rows, which is block diagonal by independent units."""

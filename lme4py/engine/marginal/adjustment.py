@@ -1,0 +1,146 @@
+"""What Kenward and Roger's adjustment is made of, for a covariance of any form (Kenward & Roger 1997, 2009).
+
+With V_i, V_ij the derivatives of V in parameters psi and Phi = (X'V^-1X)^-1,
+
+    P_i = - X'V^-1 V_i V^-1 X,   Q_ij = X'V^-1 V_i V^-1 V_j V^-1 X,   R_ij = X'V^-1 V_ij V^-1 X
+    2 (W^-1)_ij = tr(V_i V^-1 V_j V^-1) - tr(2 Phi Q_ij - Phi P_i Phi P_j)
+    Phi_A = Phi + 2 Phi (sum W_ij (Q_ij - P_i Phi P_j - R_ij / 4)) Phi
+
+The result depends on psi through R alone. psi are the elements of the covariance for structures that are linear in them
+(no R), variances and correlations for the others, and the coefficients of the logarithm of the standard deviation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lme4py.covariance import CovarianceStructure, Jet
+from lme4py.engine.marginal.blocks import Blocks, make_blocks, points_for, structure_placed
+from lme4py.engine.marginal.criterion import MarginalCriterion, Point, residuals
+from lme4py.engine.marginal.units import Batch
+from lme4py.errors import DesignError
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["Expected", "expected"]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Sums at the estimates, in the parameters psi and the columns inside.
+
+    Attributes
+    ----------
+    information : ndarray, shape (s, s)
+        Expected information of psi under REML, W^-1.
+    first : ndarray, shape (s, p, p)
+        X'V^-1 V_i V^-1 X = -P_i.
+    second : ndarray, shape (s, s, p, p)
+        Q_ij.
+    curved : ndarray, shape (s, s, p, p), or None
+        R_ij; None where it was not asked for, or is zero.
+    """
+
+    information: FloatArray
+    first: FloatArray
+    second: FloatArray
+    curved: FloatArray | None
+
+
+def expected(criterion: MarginalCriterion, point: Point, curved: bool = True) -> Expected:
+    """The sums of the adjustment.
+
+    Parameters
+    ----------
+    criterion : MarginalCriterion
+    point : Point
+    curved : bool
+        With R_ij.
+
+    Raises
+    ------
+    DesignError
+        The parameters have no meaning at the estimates: a correlation with what has no variance.
+    """
+    model, m, p = criterion.model, criterion.model.n_par, criterion.p
+    has_curves = curved and (
+        model.slices[-1].stop > model.slices[-1].start or not all(s.linear for s in model.structures)
+    )
+    first, second, traces = np.zeros((m, p, p)), np.zeros((m, p, m, p)), np.zeros((m, m))
+    R = np.zeros((m, m, p, p)) if has_curves else None
+    for batch, inverse in zip(criterion.batches, point.inverse, strict=True):
+        jets = [_jet(criterion, batch, point.par, i) for i in range(len(model.structures))]
+        blocks = make_blocks(model, batch, jets, point.par[model.slices[-1]])
+        B = residuals(batch, inverse, point.beta)[1]
+        F = (inverse[:, None] @ np.moveaxis(blocks.first, 0, 1))[batch.of_class] @ B[:, None]
+        first += np.einsum("rap,rmaq->mpq", B, (np.moveaxis(blocks.first, 0, 1)[batch.of_class] @ B[:, None]))
+        flat = np.moveaxis(F, 2, 0).reshape(-1, m * p)
+        second += (flat.T @ flat).reshape(m, p, m, p)
+        E = inverse @ blocks.first @ inverse.swapaxes(1, 2)
+        traces += (batch.count[:, None, None] * E).reshape(m, -1) @ E.reshape(m, -1).T
+        if R is not None:
+            _add_curves(criterion, batch, blocks, jets, B, R)
+    Q = np.moveaxis(second, 2, 1)
+    PP = point.phi @ first
+    information = 0.5 * (traces - 2.0 * np.einsum("pq,stqp->st", point.phi, Q) + np.einsum("sab,tba->st", PP, PP))
+    return Expected(information, first, Q, R)
+
+
+def _jet(criterion: MarginalCriterion, batch: Batch, par: FloatArray, i: int) -> Jet:
+    """Covariance i with derivatives in its psi."""
+    model = criterion.model
+    structure, theta = model.structures[i], par[model.slices[i]]
+    points = points_for(model, batch, i)
+    if structure.linear:
+        if points is not None:
+            structure.refuse("a position that is no column")
+        basis = structure.span_basis()
+        return Jet(structure.covariance(theta), basis, np.zeros((len(basis), len(basis), 1, 1)))
+    return _in_natural(structure, theta, structure.covariance_derivatives(theta, points))
+
+
+def _in_natural(structure: CovarianceStructure, theta: FloatArray, S: Jet) -> Jet:
+    """Derivatives in variances and the other natural parameters from those in theta."""
+    psi = structure.natural_derivatives(theta)
+    square = psi * psi
+    is_sd = np.array([parameter.kind == "sd" for parameter in structure.natural_parameters])
+    J = np.where(is_sd, square.first, psi.first).T
+    H = np.moveaxis(np.where(is_sd, square.second, psi.second), -1, 0)
+    if not (np.isfinite(J).all() and np.isfinite(H).all() and np.linalg.cond(J) < 1e12):
+        raise DesignError(
+            f"Kenward and Roger's adjustment has no parameters to be made in: the estimate of {structure.name}() is on "
+            "the boundary of its parameter space; use ddf='satterthwaite', or method='Satterthwaite'."
+        )
+    K = np.linalg.inv(J)
+    first = np.tensordot(K.T, S.first, 1)
+    curved = S.second - np.tensordot(np.moveaxis(H, 0, -1), first, 1)
+    return Jet(S.value, first, np.tensordot(K.T, np.moveaxis(np.tensordot(K.T, curved, 1), 1, 0), 1))
+
+
+def _add_curves(
+    criterion: MarginalCriterion, batch: Batch, blocks: Blocks, jets: list[Jet], B: FloatArray, R: FloatArray
+) -> None:
+    """R_ij of a batch."""
+    model = criterion.model
+    at = model.slices[-1]
+
+    def add(i: int, j: int, V: FloatArray) -> None:
+        own = np.tensordot(B, V[batch.of_class] @ B, ((0, 1), (0, 1)))
+        R[i, j] += own
+        if i != j:
+            R[j, i] += own
+
+    for k, (structure, place) in enumerate(zip(model.structures, model.slices[:-1], strict=True)):
+        if structure.linear:
+            continue
+        for i in range(structure.n_theta):
+            for j in range(i + 1):
+                add(place.start + i, place.start + j, structure_placed(model, batch, blocks, jets[k].second[i, j], k))
+    g = np.moveaxis(batch.log_scale, 2, 0)
+    both = g[:, :, :, None] + g[:, :, None, :]
+    for i in range(len(g)):
+        for j in range(i + 1):
+            add(at.start + i, at.start + j, both[i] * both[j] * blocks.residual)
+        for j in range(model.slices[len(model.random)].start, at.start):
+            add(at.start + i, j, both[i] * blocks.first[j])

@@ -1,0 +1,83 @@
+"""What is made of the rows at the estimates: V^-1 times columns, conditional modes, whitened residuals, draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lme4py.engine.marginal.blocks import jets_of, make_blocks, structure_placed
+from lme4py.engine.marginal.criterion import MarginalCriterion, Point
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["conditional_covariances", "inverse_times", "modes", "residual_roots", "whitened"]
+
+
+def inverse_times(criterion: MarginalCriterion, point: Point, M: FloatArray) -> FloatArray:
+    """V^-1 M, M of shape (n, q), with V inside."""
+    out = np.empty_like(M)
+    for batch, inverse in zip(criterion.batches, point.inverse, strict=True):
+        own = inverse[batch.unit_class]
+        out[batch.rows] = own.swapaxes(1, 2) @ (own @ M[batch.rows])
+    return out
+
+
+def modes(criterion: MarginalCriterion, point: Point) -> list[FloatArray]:
+    """Conditional modes of each random part inside, (J, k): Sigma Z'V^-1 (y - X beta)."""
+    model = criterion.model
+    weighted = inverse_times(criterion, point, (model.y - model.X @ point.beta)[:, None])
+    found = []
+    for part, place in zip(model.random, model.slices, strict=False):
+        size = int(part.codes.max()) + 1
+        columns = [np.bincount(part.codes, weighted[:, 0] * z, size) for z in part.values.T]
+        found.append(np.stack(columns, axis=1) @ part.structure.covariance(point.par[place]))
+    return found
+
+
+def conditional_covariances(criterion: MarginalCriterion, point: Point, include_fixed: bool) -> list[FloatArray]:
+    """Covariances of the errors of the modes of each level, inside, (J, k, k).
+
+    Sigma - Sigma Z'V^-1 Z Sigma for known fixed effects; Sigma Z'V^-1 X Phi X'V^-1 Z Sigma more for estimated ones.
+    """
+    model = criterion.model
+    VX = inverse_times(criterion, point, model.X)
+    found = []
+    for t, (part, place) in enumerate(zip(model.random, model.slices, strict=False)):
+        S = part.structure.covariance(point.par[place])
+        k, size = S.shape[0], int(part.codes.max()) + 1
+        inner = np.zeros((size, k, k))
+        for batch, inverse in zip(criterion.batches, point.inverse, strict=True):
+            W = batch.same_level[t] * (inverse.swapaxes(1, 2) @ inverse)
+            rows = batch.Z[t][..., :, None] * (W @ batch.Z[t])[..., None, :]
+            np.add.at(inner, part.codes[batch.rows], rows[batch.unit_class])
+        cov = S - S @ inner @ S
+        if include_fixed:
+            P = np.zeros((size, k, VX.shape[1]))
+            np.add.at(P, part.codes, part.values[:, :, None] * VX[:, None, :])
+            P = S @ P
+            cov = cov + P @ point.phi @ P.swapaxes(1, 2)
+        found.append(cov)
+    return found
+
+
+def residual_roots(criterion: MarginalCriterion, point: Point, parts: Sequence[int] = ()) -> list[FloatArray]:
+    """Lower factors, (C, s, s) by batch, of the residual part of V and of some random parts beside it."""
+    model = criterion.model
+    found = []
+    for batch in criterion.batches:
+        jets = jets_of(model, batch, point.par, 0)
+        blocks = make_blocks(model, batch, jets, point.par[model.slices[-1]])
+        V = blocks.residual
+        for t in parts:
+            V = V + structure_placed(model, batch, blocks, jets[t].value, t)
+        found.append(np.asarray(np.linalg.cholesky(V), dtype=float))
+    return found
+
+
+def whitened(criterion: MarginalCriterion, roots: Sequence[FloatArray], residual: FloatArray) -> FloatArray:
+    """L^-1 e in the order of the rows, L the lower factors of a covariance of the units."""
+    out = np.empty_like(residual)
+    for batch, root in zip(criterion.batches, roots, strict=True):
+        own = np.linalg.inv(root)[batch.unit_class]
+        out[batch.rows] = (own @ residual[batch.rows][..., None])[..., 0]
+    return out

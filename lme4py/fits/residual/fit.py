@@ -1,0 +1,236 @@
+"""The frozen result of a linear model with a residual structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from lme4py.engine.identification.record import Identification
+from lme4py.families.registry import Family, make_family
+from lme4py.families.response import ResponseData
+from lme4py.fits.base import Fit
+from lme4py.fits.derived import derived
+from lme4py.fits.method import METHODS, Ddf
+from lme4py.fits.residual.problem import Problem
+from lme4py.linalg.types import FloatArray
+
+if TYPE_CHECKING:
+    from lme4py.covariance import NaturalParameter
+    from lme4py.design.residual import ResidualDesign
+    from lme4py.engine.marginal.criterion import Point
+
+__all__ = ["ResidualFit"]
+
+_NORMAL = make_family("gaussian", "identity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualFit(Fit):
+    """A fitted linear model with correlated or unequal residuals, with random effects or without.
+
+    Beside those of `Fit`:
+
+    Attributes
+    ----------
+    reml : bool
+    theta : ndarray, shape (m,)
+        All covariance parameters, absolute: of the random effects, of the residuals of each stratum, and coefficients
+        of the logarithm of the residual standard deviation.
+    sigma : float
+        Residual standard deviation where the variance function is 1, of the first position where each has an own one.
+    fitted : ndarray, shape (n,)
+        Fitted values, offset and conditional modes of the random effects included.
+    residual : ResidualDesign
+    problem : Problem
+        The engine's side.
+    par : ndarray, shape (m,)
+        Covariance parameters inside.
+    hessian : ndarray, shape (m, m)
+        Of the criterion in them.
+    second_order : bool
+        Kenward and Roger's adjustment with second derivatives.
+    """
+
+    kind: ClassVar[str] = "linear model with a residual structure"
+    ddf_methods: ClassVar[tuple[Ddf, ...]] = METHODS
+    normal_errors: ClassVar[bool] = True
+    robust_variances: ClassVar[bool] = False
+    independent_residuals: ClassVar[bool] = False
+
+    reml: bool
+    sigma: float
+    fitted: FloatArray
+    residual: ResidualDesign
+    problem: Problem
+    par: FloatArray
+    hessian: FloatArray
+    second_order: bool = True
+    identification: Identification = field(default_factory=Identification)
+
+    @property
+    def n_params(self) -> int:
+        """Fixed effects and covariance parameters."""
+        return self.beta.size + self.theta.size
+
+    @property
+    def default_ddf(self) -> str:
+        """Degrees of freedom of tests and intervals of the fixed effects where none are asked for."""
+        return self.design.conventions.ddf or "satterthwaite"
+
+    @property
+    def theta_unit(self) -> float:
+        """1: the covariance parameters are absolute."""
+        return 1.0
+
+    @property
+    def approximation(self) -> dict[str, int | str]:
+        """Nothing."""
+        return {}
+
+    @property
+    def integral_check(self) -> None:
+        """None: the integral over the random effects is exact."""
+
+    @property
+    def linear_predictor(self) -> FloatArray:
+        """The fitted values: the link is the identity."""
+        return self.fitted
+
+    @property
+    def family(self) -> Family:
+        """The normal distribution."""
+        return _NORMAL
+
+    @derived
+    def data(self) -> ResponseData:
+        """The response and its weights."""
+        return ResponseData(self.design.y, None, self.design.weights)
+
+    @property
+    def lam(self) -> float:
+        """Log of the square of `sigma`."""
+        return 2.0 * float(np.log(self.sigma))
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether one residual variance belongs to all rows."""
+        return self.residual.has_equal_variances
+
+    @property
+    def recession(self) -> None:
+        """None: there is always a maximum."""
+
+    @property
+    def log_dispersion(self) -> None:
+        """None."""
+
+    @property
+    def log_dispersion_se(self) -> None:
+        """None."""
+
+    @property
+    def dispersion(self) -> float:
+        """The square of `sigma`."""
+        return self.sigma**2
+
+    @property
+    def dispersion_limit(self) -> str:
+        """Always ""."""
+        return ""
+
+    @property
+    def distribution(self) -> Family:
+        """The normal one."""
+        return self.family
+
+    @property
+    def threshold_vcov(self) -> None:
+        """None, as `thresholds`."""
+
+    @property
+    def thresholds(self) -> None:
+        """None: the response is a number."""
+
+    @property
+    def threshold_estimates(self) -> None:
+        """None, as `thresholds`."""
+
+    @property
+    def threshold_se(self) -> None:
+        """None, as `thresholds`."""
+
+    @property
+    def threshold_names(self) -> tuple[str, ...]:
+        """(), as `thresholds`."""
+        return ()
+
+    @derived
+    def point(self) -> Point:
+        """The criterion at the optimum."""
+        found = self.problem.criterion.evaluate(self.par)
+        assert found is not None
+        return found
+
+    # --- the residuals ----------------------------------------------------------------------------------------------
+
+    def residual_theta(self, stratum: int) -> FloatArray:
+        """theta of the residuals of a stratum on the user's scale.
+
+        Parameters
+        ----------
+        stratum : int
+        """
+        return self.theta[self.residual_place(stratum)]
+
+    def residual_place(self, stratum: int) -> slice:
+        """Where the residual parameters of a stratum are among `theta`."""
+        sizes = [structure.n_theta for structure in self.residual.part.structures]
+        start = self.theta.size - len(self.residual.scale_names) - sum(sizes[stratum:])
+        return slice(start, start + sizes[stratum])
+
+    def residual_covariance(self, stratum: int = 0) -> FloatArray:
+        """Residual covariance of the positions of a grid, shape (k, k), where the variance function is 1.
+
+        Parameters
+        ----------
+        stratum : int
+        """
+        return self.residual.part.structures[stratum].covariance(self.residual_theta(stratum))
+
+    def residual_estimates(self, stratum: int = 0) -> list[tuple[NaturalParameter, float]]:
+        """Standard deviations, correlations, ranges of the residuals.
+
+        Parameters
+        ----------
+        stratum : int
+        """
+        structure = self.residual.part.structures[stratum]
+        values = structure.natural(self.residual_theta(stratum))
+        return list(zip(structure.natural_parameters, values.tolist(), strict=True))
+
+    @property
+    def residual_deviations(self) -> list[tuple[str | None, float]]:
+        """Residual standard deviations by stratum and position, where the variance function is 1."""
+        side = self.residual
+        if side.has_one_structure:
+            return [(None, self.sigma)]
+        found: list[tuple[str | None, float]] = []
+        for h, stratum in enumerate(side.strata):
+            own = [value for parameter, value in self.residual_estimates(h) if parameter.kind == "sd"]
+            labels = side.columns if len(own) > 1 else ("",)
+            names = [": ".join(part for part in (stratum, label) if part) for label in labels]
+            found += list(zip(names, own, strict=True))
+        return found
+
+    @property
+    def scale_coefficients(self) -> FloatArray:
+        """Coefficients of the logarithm of the residual standard deviation, shape (r,)."""
+        r = len(self.residual.scale_names)
+        return self.theta[self.theta.size - r :]
+
+    @derived
+    def residual_sd(self) -> FloatArray:
+        """Residual standard deviation of each row used, shape (n,)."""
+        return self.problem.residual_sd(self.par)

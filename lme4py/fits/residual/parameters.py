@@ -1,0 +1,126 @@
+"""Errors of the covariance parameters of a model with a residual structure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from lme4py.fits.derived import derived
+from lme4py.fits.parameters import VarianceInformation
+from lme4py.fits.residual.fit import ResidualFit
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["ResidualParameter", "par_covariance", "residual_parameters", "variance_information"]
+
+# Step of central differences, relative to a parameter inside; natural parameters are smooth and cheap.
+_STEP = 1e-5
+
+
+def par_covariance(fit: ResidualFit) -> FloatArray:
+    """Covariance of the parameters inside, shape (m, m): twice the inverse of the Hessian, without flat directions."""
+    values, vectors = np.linalg.eigh(fit.hessian)
+    kept = values > 1e-10 * max(1.0, float(values.max(initial=0.0)))
+    return np.asarray(2.0 * (vectors[:, kept] / values[kept]) @ vectors[:, kept].T)
+
+
+@dataclass(frozen=True)
+class ResidualParameter:
+    """A parameter of the residuals as it is printed.
+
+    Attributes
+    ----------
+    stratum, label : str
+    estimate, std_error : float
+        NaN for an error that the curvature does not give.
+    lower, upper : float
+        Wald limits on an unbounded scale: the logarithm of what is positive, Fisher's z of a correlation.
+    """
+
+    stratum: str
+    label: str
+    estimate: float
+    std_error: float
+    lower: float
+    upper: float
+
+
+def residual_parameters(fit: ResidualFit, z: float) -> list[ResidualParameter]:
+    """Standard deviations, correlations, ranges and coefficients of the residuals with limits z errors away.
+
+    Parameters
+    ----------
+    fit : ResidualFit
+    z : float
+    """
+    A = par_covariance(fit)
+    found = []
+    side = fit.residual
+    for h, (stratum, structure) in enumerate(zip(side.strata, side.part.structures, strict=True)):
+        theta = fit.residual_theta(h)
+        place = fit.residual_place(h)
+        J = _slopes(structure.natural, theta) * _unit(fit, h)
+        errors = np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", J, A[place, place], J), 0.0))
+        for parameter, value, error in zip(
+            structure.natural_parameters, structure.natural(theta).tolist(), errors.tolist(), strict=True
+        ):
+            columns = ", ".join(side.columns[j] for j in parameter.columns) if side.columns else ""
+            label = f"{parameter.label}({columns})" if columns else parameter.label
+            slope = parameter.slope(value)
+            if not (np.isfinite(slope) and error > 0.0):
+                found.append(ResidualParameter(stratum, label, value, np.nan, parameter.lower, parameter.upper))
+                continue
+            centre = parameter.unbounded(value)
+            ends = [parameter.bounded(centre + sign * z * slope * error) for sign in (-1.0, 1.0)]
+            found.append(ResidualParameter(stratum, label, value, error, min(ends), max(ends)))
+    r = len(side.scale_names)
+    own = np.sqrt(A.diagonal()[A.shape[0] - r :])
+    for name, value, error in zip(side.scale_names, fit.scale_coefficients.tolist(), own.tolist(), strict=True):
+        found.append(ResidualParameter("", name, value, error, value - z * error, value + z * error))
+    return found
+
+
+def _unit(fit: ResidualFit, h: int) -> FloatArray:
+    """d theta / d par of the residuals of a stratum: theta outside moves with that inside, element by element, (m,)."""
+    structure = fit.residual.part.structures[h]
+    size = fit.problem.criterion.scaling.y_scale
+    inside = fit.par[fit.residual_place(h)]
+    return np.diagonal(_slopes(lambda par: structure.scaled(par, size), inside)).copy()
+
+
+def _slopes(function: Callable[[FloatArray], FloatArray], x: FloatArray) -> FloatArray:
+    """Derivatives by central differences, (r, m)."""
+    columns = []
+    for i in range(x.size):
+        step = np.zeros(x.size)
+        step[i] = _STEP * max(abs(float(x[i])), 0.1)
+        columns.append((function(x + step) - function(x - step)) / (2.0 * step[i]))
+    return np.stack(columns, axis=1)
+
+
+@derived
+def variance_information(fit: ResidualFit) -> VarianceInformation:
+    """Covariance of (par, beta): those of the covariance parameters and of the fixed effects are independent."""
+    model, problem = fit.problem.criterion.model, fit.problem
+    m, p = fit.par.size, fit.beta.size
+    covariance = np.zeros((m + p, m + p))
+    covariance[:m, :m], covariance[m:, m:] = par_covariance(fit), fit.vcov
+    covariances, thetas = [], []
+    for t, (part, place) in enumerate(zip(model.random, model.slices, strict=False)):
+        own = np.zeros((m + p, part.structure.size, part.structure.size))
+        own[place] = problem.outside(t, part.structure.covariance_tangents(fit.par[place]))
+        covariances.append(own)
+        moved = np.zeros((m + p, part.structure.n_theta))
+        moved[place] = _slopes(partial(problem.theta_of_term, t), fit.par[place]).T
+        thetas.append(moved)
+    residual = np.zeros(m + p)
+    if fit.has_residual:
+        place = problem.residual_slice(0)
+        points = model.residual.points[:1][:, None]
+        at = points[..., 0] if points.shape[-1] == 1 else points
+        jet = model.residual.structures[0].covariance_derivatives(fit.par[place], at, order=1)
+        residual[place] = jet.first[:, 0, 0, 0] / jet.value[0, 0, 0]
+    fixed = np.concatenate([np.zeros((m, p)), np.eye(p)])
+    return VarianceInformation(covariance, tuple(covariances), residual, fixed, np.zeros((m + p, 0)), tuple(thetas))

@@ -1,0 +1,152 @@
+"""The engine's side of a model with a residual structure, and the way between its units and the user's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lme4py.covariance import CovarianceStructure
+from lme4py.design.design import Design, RandomTerm
+from lme4py.design.residual import ResidualDesign
+from lme4py.engine.marginal.criterion import MarginalCriterion
+from lme4py.engine.marginal.model import MarginalModel, RandomPart
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["Problem", "make_problem"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The criterion, and the scales of the columns of the random effects.
+
+    Attributes
+    ----------
+    criterion : MarginalCriterion
+    S : tuple of ndarray, each (k, k)
+        Columns inside are Z S, by term.
+    """
+
+    criterion: MarginalCriterion
+    S: tuple[FloatArray, ...]
+
+    def residual_slice(self, stratum: int) -> slice:
+        """Where the residual parameters of a stratum are."""
+        return self.criterion.model.slices[len(self.S) + stratum]
+
+    def to_user(self, par: FloatArray) -> FloatArray:
+        """Parameters on the user's scale.
+
+        Parameters
+        ----------
+        par : ndarray, shape (m,)
+        """
+        model, size = self.criterion.model, self.criterion.scaling.y_scale
+        parts = [self.theta_of_term(t, par[model.slices[t]]) for t in range(len(self.S))]
+        own = zip(model.residual.structures, model.slices[len(self.S) :], strict=False)
+        parts += [structure.scaled(par[place], size) for structure, place in own]
+        return np.concatenate([*parts, par[model.slices[-1]]])
+
+    def theta_of_term(self, t: int, par: FloatArray) -> FloatArray:
+        """theta of a term on the user's scale from its parameters inside."""
+        size = self.criterion.scaling.y_scale
+        return _to_user(self.criterion.model.random[t].structure, par, size * self.S[t])
+
+    def to_inside(self, theta: FloatArray) -> FloatArray:
+        """Parameters inside.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,)
+            On the user's scale.
+        """
+        model, size = self.criterion.model, self.criterion.scaling.y_scale
+        parts = [
+            _to_engine(part.structure, theta[place], size * S)
+            for part, place, S in zip(model.random, model.slices, self.S, strict=False)
+        ]
+        own = zip(model.residual.structures, model.slices[len(self.S) :], strict=False)
+        parts += [structure.scaled(theta[place], 1.0 / size) for structure, place in own]
+        return np.concatenate([*parts, theta[model.slices[-1]]])
+
+    def covariances(self, par: FloatArray) -> tuple[FloatArray, ...]:
+        """Covariance matrix of each term on the user's scale."""
+        model = self.criterion.model
+        pairs = zip(model.random, model.slices, strict=False)
+        return tuple(self.outside(t, part.structure.covariance(par[place])) for t, (part, place) in enumerate(pairs))
+
+    def outside(self, t: int, inside: FloatArray) -> FloatArray:
+        """A covariance of the effects of term t, (..., k, k), on the user's scale."""
+        half = self.criterion.scaling.y_scale * self.S[t]
+        return np.asarray(half @ inside @ half.T)
+
+    def residual_sd(self, par: FloatArray) -> FloatArray:
+        """Residual standard deviation of each row, on the user's scale."""
+        model = self.criterion.model
+        part = model.residual
+        out = np.empty(model.y.size)
+        for h, structure in enumerate(part.structures):
+            rows = np.flatnonzero(part.stratum == h)
+            points = part.points[rows][:, None]
+            at = points[..., 0] if part.points.shape[1] == 1 else points
+            out[rows] = structure.covariance(par[self.residual_slice(h)], at)[:, 0, 0]
+        scale = np.exp(part.log_scale @ par[model.slices[-1]])
+        weights = 1.0 if part.weights is None else part.weights
+        return np.asarray(self.criterion.scaling.y_scale * scale * np.sqrt(out / weights))
+
+
+def make_problem(design: Design, residual: ResidualDesign, reml: bool) -> Problem:
+    """The criterion of a design.
+
+    Parameters
+    ----------
+    design : Design
+    residual : ResidualDesign
+    reml : bool
+
+    Raises
+    ------
+    DesignError
+        Too many rows in one block.
+    """
+    S = tuple(_column_scale(term) for term in design.terms)
+    random = tuple(
+        RandomPart(structure_of(term), term.codes.astype(np.intp), term.values @ scale)
+        for term, scale in zip(design.terms, S, strict=True)
+    )
+    y = design.y if design.offset is None else design.y - design.offset
+    return Problem(MarginalCriterion(MarginalModel(design.X, y, random, residual.part), reml), S)
+
+
+def structure_of(term: RandomTerm) -> CovarianceStructure:
+    """The covariance structure of a term."""
+    structure: CovarianceStructure = term.structure
+    return structure
+
+
+def _column_scale(term: RandomTerm) -> FloatArray:
+    """A change of columns that keeps the structure, to columns of unit size."""
+    structure = structure_of(term)
+    Z = term.values
+    norm = np.sqrt(np.mean(Z**2, axis=0))
+    norm = np.where(norm > 0.0, norm, 1.0)
+    if structure.basis is not None or structure.column_changes == "common":
+        return np.asarray(np.eye(Z.shape[1]) / np.sqrt(np.mean(norm**2)))
+    if structure.column_changes == "diagonal":
+        return np.diag(1.0 / norm)
+    R = np.linalg.qr(Z / norm, mode="r")
+    if np.linalg.matrix_rank(R) < Z.shape[1]:
+        return np.diag(1.0 / norm)
+    return np.asarray(np.linalg.inv(R) * np.sqrt(len(Z)) / norm[:, None])
+
+
+def _to_user(structure: CovarianceStructure, theta: FloatArray, S: FloatArray) -> FloatArray:
+    if structure.basis is not None or structure.column_changes == "common":
+        return structure.scaled(theta, float(S[0, 0]))
+    return structure.to_user(theta, S)
+
+
+def _to_engine(structure: CovarianceStructure, theta: FloatArray, S: FloatArray) -> FloatArray:
+    if structure.basis is not None or structure.column_changes == "common":
+        return structure.scaled(theta, 1.0 / float(S[0, 0]))
+    return structure.to_engine(theta, S)

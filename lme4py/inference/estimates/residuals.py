@@ -1,0 +1,90 @@
+"""The covariance matrix of the residuals of a subject."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from scipy import special
+
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.base import Fit
+from lme4py.fits.residual.fit import ResidualFit
+from lme4py.fits.residual.parameters import residual_parameters
+from lme4py.inference.estimates.coefficients import chosen_alpha
+from lme4py.inference.estimates.variance import correlations
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["residual_matrix", "residual_table"]
+
+
+def residual_matrix(fit: Fit, stratum: str | None = None, correlation: bool = False) -> pd.DataFrame:
+    """Covariances (or correlations) of the residuals by position, shape (k, k).
+
+    Parameters
+    ----------
+    fit : Fit
+    stratum : str, optional
+        Where each has a matrix of its own.
+    correlation : bool
+
+    Raises
+    ------
+    OptionError
+    """
+    import pandas as pd
+
+    if not isinstance(fit, ResidualFit) or not fit.residual.text:
+        raise OptionError("the residuals of this model are independent; their standard deviation is `sigma`.")
+    side = fit.residual
+    if not side.columns:
+        raise OptionError(
+            f"{side.text} has no list of positions: the correlation of two residuals depends on their distance, see "
+            "summary()."
+        )
+    R = fit.residual_covariance(_place(side.strata, stratum))
+    values = correlations(R) if correlation else R
+    return pd.DataFrame(values, index=list(side.columns), columns=list(side.columns))
+
+
+def residual_table(fit: Fit, alpha: float | None = None) -> pd.DataFrame:
+    """Parameters of the residuals with standard errors and Wald limits.
+
+    Parameters
+    ----------
+    fit : Fit
+    alpha : float, optional
+        That of the fit when not given.
+
+    Returns
+    -------
+    DataFrame
+        Columns stratum, parameter, estimate, std_error, lower, upper. A parameter at the end of its range has no
+        standard error.
+
+    Raises
+    ------
+    OptionError
+    """
+    import pandas as pd
+
+    from lme4py.tables.frames import printed
+
+    if not isinstance(fit, ResidualFit):
+        raise OptionError("the residuals of this model have one parameter, `sigma`; see variance_table().")
+    found = residual_parameters(fit, float(-special.ndtri(chosen_alpha(fit, alpha) / 2.0)))
+    table = pd.DataFrame([asdict(one) for one in found])
+    return printed(table.rename(columns={"label": "parameter"}))
+
+
+def _place(strata: tuple[str, ...], stratum: str | None) -> int:
+    if stratum is None and len(strata) == 1:
+        return 0
+    if stratum is not None and str(stratum) in strata:
+        return strata.index(str(stratum))
+    known = ", ".join(strata)
+    if stratum is None:
+        raise OptionError(f"there is a matrix for each of {known}; say which one with stratum=.")
+    raise OptionError(f"stratum={stratum!r} is not known.{did_you_mean(str(stratum), strata)} There are {known}.")

@@ -1,0 +1,276 @@
+"""The mixed model for repeated measures: the door, the table of a trial report, and what is refused by name."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from reference_data import load_reference
+
+import lme4py
+from lme4py.errors import DataError, DesignError, FormulaError, Lme4Error, Lme4Warning, OptionError
+
+FORMULA = "y ~ base * visit + arm * visit + us(visit | id)"
+
+
+@pytest.fixture(scope="module")
+def trial():
+    return load_reference("mmrm200")
+
+
+@pytest.fixture(scope="module")
+def fit(trial):
+    return lme4py.mmrm(FORMULA, trial)
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    data = lme4py.load_dataset("Orthodont")
+    return lme4py.lmer("distance ~ age * Sex + (age | Subject)", data, variance="ident(Sex)")
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_means_are_those_of_margins(fit):
+    """Least-squares means are predictions with the covariate at its mean."""
+    table = lme4py.trial_table(fit, arm="arm", visit="visit")
+    means = table[table["kind"] == "mean"]
+    base = float(fit.fit.design.columns["base"].values.mean())
+    grid = {"visit": ["V1", "V4"], "arm": ["placebo", "active"], "base": [base]}
+    other = lme4py.Margins.linear_scale(fit).predict(atexog=grid).to_frame()
+    for _, row in other.iterrows():
+        own = means[(means["visit"] == row["visit"]) & (means["arm"] == row["arm"])].iloc[0]
+        # The same linear function of the same numbers.
+        for a, b in (("estimate",) * 2, ("std_error",) * 2, ("lower", "ci_lower"), ("upper", "ci_upper")):
+            assert own[a] == pytest.approx(row[b], rel=1e-10)
+
+
+def test_differences_and_counts(fit, trial):
+    table = lme4py.trial_table(fit, arm="arm", visit="visit")
+    means = table[table["kind"] == "mean"].set_index(["arm", "visit"])
+    differences = table[table["kind"] == "difference"].set_index("visit")
+    for visit in ("V1", "V2", "V3", "V4"):
+        own = means.loc[("active", visit), "estimate"] - means.loc[("placebo", visit), "estimate"]
+        assert differences.loc[visit, "estimate"] == pytest.approx(own, rel=1e-10)
+        rows = trial[(trial["visit"] == visit) & (trial["arm"] == "active")]
+        assert means.loc[("active", visit), "n"] == rows["y"].notna().sum()
+        assert means.loc[("active", visit), "n_dropped"] == rows["y"].isna().sum()
+    other = lme4py.trial_table(fit, arm="arm", visit="visit", reference="active", level=0.9)
+    assert other["estimate"].iloc[-1] == pytest.approx(-differences["estimate"].iloc[-1], rel=1e-10)
+    assert set(other["arm"]) == {"placebo", "active", "placebo - active"}
+
+
+def test_a_cell_that_was_never_observed_is_named(trial):
+    data = trial[~((trial["arm"] == "active") & (trial["visit"] == "V4"))]
+    with pytest.warns(lme4py.RankWarning):
+        fit = lme4py.mmrm("y ~ arm * visit + us(visit | id)", data)
+    with pytest.warns(Lme4Warning, match="active at V4"):
+        table = lme4py.trial_table(fit, arm="arm", visit="visit")
+    lost = table["estimate"].isna()
+    assert table.loc[lost, ["kind", "visit"]].to_numpy().tolist() == [["mean", "V4"], ["difference", "V4"]]
+
+
+def test_weights_of_other_factors(trial):
+    data = trial.assign(sex=np.where(trial["id"].cat.codes % 3 == 0, "f", "m"))
+    fit = lme4py.mmrm("y ~ arm * visit + sex + homcs(visit | id)", data)
+    equal, proportional = (lme4py.trial_table(fit, "arm", "visit", weights=w) for w in ("equal", "proportional"))
+    share = float((data.loc[data["y"].notna(), "sex"] == "m").mean())
+    # Levels f, m: the equal mean has half of the coefficient of m, the other one the share of its rows.
+    moved = (share - 0.5) * fit.params["sex[T.m]"]
+    assert proportional["estimate"][0] - equal["estimate"][0] == pytest.approx(moved, rel=1e-8)
+
+
+def test_robust_by_subject(fit):
+    """Clusters are the subjects; degrees of freedom are Satterthwaite's of the sandwich."""
+    table = lme4py.trial_table(fit, "arm", "visit", vcov="CR2")
+    plain = lme4py.trial_table(fit, "arm", "visit", ddf="satterthwaite")
+    assert table["estimate"].to_numpy() == pytest.approx(plain["estimate"].to_numpy(), rel=1e-12)
+    # 200 subjects whose covariance is the model's: within a third of each other.
+    assert table["std_error"].to_numpy() == pytest.approx(plain["std_error"].to_numpy(), rel=0.35)
+    with pytest.raises(OptionError, match="kenward-roger"):
+        fit.coef_table(ddf="kenward-roger", vcov="CR2")
+
+
+# --- the door ---------------------------------------------------------------------------------------------------------
+
+
+def test_visits_that_are_numbers_are_labels(fit, trial):
+    numbered = trial.assign(visit=trial["visit"].cat.codes + 1)
+    other = lme4py.mmrm(FORMULA, numbered)
+    assert other.criterion == pytest.approx(fit.criterion, abs=1e-9)
+    assert "taken as the labels of 4 visits" in other.fit.design.notes[-1]
+    new = numbered[numbered["id"] == "S001"]
+    assert other.predict(new).to_numpy() == pytest.approx(fit.predict(trial[trial["id"] == "S001"]).to_numpy())
+
+
+def test_the_order_of_rows_is_free(fit, trial):
+    mixed = lme4py.mmrm(FORMULA, trial.sample(frac=1.0, random_state=1))
+    assert mixed.criterion == pytest.approx(fit.criterion, abs=1e-8)
+    assert mixed.bse.to_numpy() == pytest.approx(fit.bse.to_numpy(), rel=1e-6)
+
+
+def test_units_are_free(fit, trial):
+    """Another unit of the response changes the criterion by a constant and the estimates by a factor."""
+    other = lme4py.mmrm(FORMULA, trial.assign(y=1e6 * trial["y"] + 1e9))
+    assert other.bse.to_numpy() == pytest.approx(1e6 * fit.bse.to_numpy(), rel=1e-6)
+    assert other.coef_table()["df"].to_numpy() == pytest.approx(fit.coef_table()["df"].to_numpy(), rel=1e-5)
+
+
+def test_matrices_by_arm(trial):
+    fit = lme4py.mmrm("y ~ base * visit + arm * visit + us(visit | arm / id)", trial, method="Satterthwaite")
+    with pytest.raises(OptionError, match="stratum"):
+        fit.residual_covariance()
+    arms = [fit.residual_covariance(arm) for arm in ("placebo", "active")]
+    assert arms[0].shape == (4, 4)
+    assert not np.allclose(arms[0], arms[1])
+    one = lme4py.mmrm(FORMULA, trial)
+    test = lme4py.lrtest(one, fit)
+    assert test.df == 10
+    assert test.chi2 > 0.0
+    corr = one.residual_correlation()
+    assert np.diag(corr) == pytest.approx(np.ones(4))
+
+
+def test_fallback_is_used_on_request_and_said(trial):
+    """Two visits that no subject has both of have no unstructured covariance."""
+    data = trial[
+        ~(
+            ((trial["visit"] == "V1") & (trial["id"].cat.codes % 2 == 0))
+            | ((trial["visit"] == "V4") & (trial["id"].cat.codes % 2 == 1))
+        )
+    ]
+    with pytest.raises(DesignError, match="V1 and V4 are never observed in the same subject"):
+        lme4py.mmrm(FORMULA, data)
+    with pytest.warns(Lme4Warning, match="in the place of us"):
+        fit = lme4py.mmrm(FORMULA, data, fallback=["hetar1", "cs"])
+    assert fit.fit.residual.text == "hetar1(visit | id)"
+    assert "in the place of us" in fit.fit.design.notes[-1]
+
+
+BAD = {
+    "y ~ arm * visit": (FormulaError, "no covariance term"),
+    "y ~ arm + us(visit | id) + ar1(visit | id)": (FormulaError, "2 covariance terms"),
+    "y ~ arm + (1 | id) + us(visit | id)": (FormulaError, "random effects"),
+    "y ~ arm + uns(visit | id)": (OptionError, "no covariance structure 'uns'"),
+    "y ~ arm + rr(visit | id)": (OptionError, "no structure of residuals"),
+    "y ~ arm + us(visit | arm)": (DataError, "more than one row at visit = V1"),
+    "y ~ arm + us(visit + base | id)": (OptionError, "takes one index"),
+    "y ~ arm + car1(arm | id)": (DataError, "is no number"),
+    "y ~ arm + us(visit | id, d=2)": (OptionError, "no option 'd'"),
+    "y ~ arm + us(visit | nothing)": (DataError, "'nothing' not found"),
+}
+
+
+@pytest.mark.parametrize("formula", BAD)
+def test_bad_formulas_are_refused_by_name(trial, formula):
+    kind, words = BAD[formula]
+    with pytest.raises(kind, match=words.replace("(", r"\(")):
+        lme4py.mmrm(formula, trial)
+
+
+def test_bad_options_are_refused_by_name(trial):
+    with pytest.raises(OptionError, match="method='KR'"):
+        lme4py.mmrm(FORMULA, trial, method="KR")
+    with pytest.raises(OptionError, match="REML only"):
+        lme4py.mmrm(FORMULA, trial, reml=False)
+    with pytest.raises(OptionError, match="no variance function"):
+        lme4py.lmer("y ~ arm", trial, variance="idnt(arm)")
+    with pytest.raises(DataError, match="whole numbers"):
+        lme4py.lmer("y ~ arm", trial, residual="ar1(base | id)")
+    with pytest.raises(DataError, match="is zero in"):
+        lme4py.lmer("y ~ arm", trial.assign(z=trial["time"] - 1), variance="power(z)")
+    with pytest.raises(DesignError, match="do not tell"):
+        lme4py.lmer("y ~ arm + (1 | id)", trial, residual="homcs(visit | id)")
+    with pytest.raises(DesignError, match="do not tell"):
+        lme4py.lmer("y ~ arm", trial, residual="us(visit | id)", variance="ident(visit)")
+
+
+# --- after the fit ----------------------------------------------------------------------------------------------------
+
+WORK = {
+    "summary": lambda f: str(f.summary()),
+    "coef_table": lambda f: f.coef_table(),
+    "anova": lambda f: f.anova(),
+    "contest": lambda f: f.contest(f.params.index[-1]),
+    "wald_test": lambda f: f.wald_test(f.params.index[-1]),
+    "drop1": lambda f: f.drop1("Chisq"),
+    "conf_int": lambda f: f.conf_int(),
+    "tidy": lambda f: f.tidy(),
+    "glance": lambda f: f.glance(),
+    "to_json": lambda f: f.to_json(),
+    "to_latex": lambda f: f.to_latex(),
+    "var_corr": lambda f: f.var_corr(),
+    "variance_components": lambda f: f.variance_components,
+    "predict": lambda f: f.predict(include_random=False, interval="confidence"),
+    "residuals": lambda f: f.residuals("normalized"),
+    "simulate": lambda f: f.simulate(2, seed=1),
+    "refit": lambda f: f.refit(f.simulate(1, seed=1).iloc[:, 0]),
+    "update": lambda f: f.update(control={"max_evaluations": 300}),
+    "ranef": lambda f: f.ranef(conditional_se=True),
+    "check": lambda f: f.check(),
+    "residual_table": lambda f: f.residual_table(),
+    "variance_table": lambda f: f.variance_table(),
+    "intervals of all": lambda f: f.conf_int(parm="all"),
+    "compare": lambda f: lme4py.compare(f),
+    "Margins": lambda f: lme4py.Margins.linear_scale(f).predict(atexog={}),
+    "pickle": lambda f: pickle.loads(pickle.dumps(f)).coef_table(),
+    "slim": lambda f: str(f.slim()),
+    "robust": lambda f: f.coef_table(vcov="CR3"),
+    "bootstrap": lambda f: f.bootstrap(2, seed=1, progress=False),
+}
+REFUSED = {
+    "influence": lambda f: f.influence(),
+    "hatvalues": lambda f: f.hatvalues(),
+    "profile": lambda f: f.profile(),
+    "all_fit": lambda f: f.all_fit(),
+    "icc": lambda f: lme4py.icc(f),
+    "r_squared": lambda f: f.r_squared(),
+    "quantile_residuals": lambda f: f.quantile_residuals(),
+    "prediction interval": lambda f: f.predict(include_random=False, interval="prediction"),
+    "lrtest_no_random": lambda f: f.lrtest_no_random(),
+    "semiparametric": lambda f: f.bootstrap(2, type="semiparametric"),
+    "re_pca": lambda f: f.re_pca(),
+    "conditional margins": lambda f: lme4py.Margins.linear_scale(f, random="conditional").predict(atexog={}),
+}
+
+
+@pytest.mark.parametrize("which", ["fit", "mixed"])
+@pytest.mark.parametrize("name", WORK)
+def test_methods_work(request, which, name):
+    assert WORK[name](request.getfixturevalue(which)) is not None
+
+
+@pytest.mark.parametrize("which", ["fit", "mixed"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_would_be_wrong_is_refused_by_name(request, which, name):
+    fit = request.getfixturevalue(which)
+    if which == "fit" and name == "conditional margins":
+        # Without random effects there is nothing to be conditional on.
+        return
+    with pytest.raises(Lme4Error):
+        REFUSED[name](fit)
+
+
+def test_simulated_responses_have_the_covariance(fit):
+    """The mean of many products of residuals of one subject is its covariance."""
+    Y = fit.simulate(4000, seed=3)
+    rows = np.flatnonzero(fit.fit.design.columns["id"].values == 0)
+    own = Y.iloc[rows].to_numpy() - fit.fittedvalues.iloc[rows].to_numpy()[:, None]
+    found = own @ own.T / 4000
+    R = fit.residual_covariance().to_numpy()[: len(rows), : len(rows)]
+    # Standard errors of a product of normal variables: at most sqrt(2) times the largest variance over sqrt(4000).
+    assert found == pytest.approx(R, abs=5.0 * np.sqrt(2.0 / 4000.0) * R.max())
+
+
+def test_normalized_residuals_are_uncorrelated(fit):
+    z = fit.residuals("normalized").to_numpy()
+    assert np.mean(z**2) == pytest.approx(1.0, abs=0.1)
+
+
+def test_no_warning_in_an_ordinary_trial(trial):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lme4py.mmrm(FORMULA, trial)
