@@ -25,7 +25,7 @@ _LABELS = (str, int, float, bool, bytes, type(None), np.generic)
 # Kinds that hold no arrays at all, told by one look.
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None), np.float64, np.int64, np.bool_, slice})
 # Characters of a printed record, and of one value in it.
-_LONGEST, _WORD = 160, 60
+_LINE, _WORD = 160, 60
 # Whose objects are looked into: the package's own, and the sparse matrices it holds.
 _OWN = ("lme4py.", "scipy.sparse.")
 # Trees of formulas hold names and numbers.
@@ -124,7 +124,7 @@ class Frozen:
 
     def __repr__(self) -> str:
         text = ", ".join(f"{name} {said}" for name, said in self._said())
-        short = text if len(text) <= _LONGEST else f"{text[:_LONGEST].rpartition(', ')[0]}, ..."
+        short = text if len(text) <= _LINE else f"{text[:_LINE].rpartition(', ')[0]}, ..."
         return f"<{type(self).__name__}: {short}>"
 
     def _repr_html_(self) -> str:

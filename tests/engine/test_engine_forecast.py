@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from dense_models import make_design, make_term
 
 import lme4py
 from lme4py.engine.factor import forecast
-from lme4py.engine.factor.forecast import available_memory, check_levels, check_memory, check_products, size_words
+from lme4py.engine.factor.forecast import check_levels, check_memory, check_products, size_words
 from lme4py.engine.generalised.problem import make_glmm
 from lme4py.engine.linear import criterion as lmm
 from lme4py.errors import DesignError
 from lme4py.families.registry import make_family
 from lme4py.families.response import ResponseData
+from lme4py.linalg import memory
+from lme4py.linalg.memory import available_memory
 
 
 def set_free(monkeypatch: pytest.MonkeyPatch, megabytes: float) -> None:
@@ -35,24 +40,27 @@ def test_there_is_memory_and_the_tests_run_in_it():
 
 def test_machine_without_meminfo(monkeypatch, tmp_path):
     """What macOS and other systems have: sysconf, or nothing at all."""
-    monkeypatch.setattr(forecast, "_table", lambda path: {})
-    monkeypatch.setattr(forecast, "_of_container", lambda root: None)
-    monkeypatch.setattr(forecast, "_of_process", lambda: None)
+    monkeypatch.setattr(memory, "_table", lambda path: {})
+    monkeypatch.setitem(sys.modules, "psutil", SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=77)))
+    assert memory._of_machine() == 77.0
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    monkeypatch.setattr(memory, "_of_container", lambda root: None)
+    monkeypatch.setattr(memory, "_of_process", lambda: None)
     values = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000, "SC_AVPHYS_PAGES": 300}
-    monkeypatch.setattr(forecast.sys, "platform", "darwin")
-    monkeypatch.setattr(forecast.os, "sysconf", values.__getitem__, raising=False)
-    monkeypatch.setattr(forecast.os, "sysconf_names", {"SC_AVPHYS_PAGES": 1}, raising=False)
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    monkeypatch.setattr(memory.os, "sysconf", values.__getitem__, raising=False)
+    monkeypatch.setattr(memory.os, "sysconf_names", {"SC_AVPHYS_PAGES": 1}, raising=False)
     assert available_memory() == 300 * 4096
-    monkeypatch.setattr(forecast.os, "sysconf_names", {}, raising=False)
+    monkeypatch.setattr(memory.os, "sysconf_names", {}, raising=False)
     assert available_memory() == 500 * 4096
 
     def unknown(name):
         raise ValueError(name)
 
-    monkeypatch.setattr(forecast.os, "sysconf", unknown, raising=False)
+    monkeypatch.setattr(memory.os, "sysconf", unknown, raising=False)
     assert available_memory() == 8 * 2**30
-    monkeypatch.setattr(forecast.sys, "platform", "win32")
-    monkeypatch.setattr(forecast, "_of_windows", lambda: 123.0)
+    monkeypatch.setattr(memory.sys, "platform", "win32")
+    monkeypatch.setattr(memory, "_of_windows", lambda: 123.0)
     assert available_memory() == 123.0
 
 
@@ -69,20 +77,20 @@ def test_limits_of_containers(tmp_path, limit, current, stat):
     (tmp_path / limit).write_text("1000\n")
     (tmp_path / current).write_text("600\n")
     (tmp_path / limit).with_name("memory.stat").write_text(f"anon 5\n{stat} 50\n")
-    assert forecast._of_container(tmp_path) == 450.0
+    assert memory._of_container(tmp_path) == 450.0
     (tmp_path / limit).write_text("max\n")
-    assert forecast._of_container(tmp_path) is None
+    assert memory._of_container(tmp_path) is None
     (tmp_path / limit).write_text(f"{2**63 - 4096}\n")
-    assert forecast._of_container(tmp_path) is None
+    assert memory._of_container(tmp_path) is None
 
 
 def test_the_smallest_limit_counts(monkeypatch):
-    monkeypatch.setattr(forecast, "_of_machine", lambda: 3.0)
-    monkeypatch.setattr(forecast, "_of_container", lambda root: 2.0)
-    monkeypatch.setattr(forecast, "_of_process", lambda: 5.0)
+    monkeypatch.setattr(memory, "_of_machine", lambda: 3.0)
+    monkeypatch.setattr(memory, "_of_container", lambda root: 2.0)
+    monkeypatch.setattr(memory, "_of_process", lambda: 5.0)
     assert available_memory() == 2.0
     # A container that is over its limit has nothing left.
-    monkeypatch.setattr(forecast, "_of_container", lambda root: -1.0)
+    monkeypatch.setattr(memory, "_of_container", lambda root: -1.0)
     assert available_memory() == 0.0
 
 
