@@ -20,6 +20,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.ordinal import make_ordinal
 from lme4py.families.registry import Family, make_family
 from lme4py.fits.base import Fit
+from lme4py.fits.compressed import compressed, of_all_rows
 from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import glmm_fit
@@ -177,6 +178,7 @@ def glmer(
     progress: bool | None = None,
     na_action: NaAction = "omit",
     functions: Mapping[str, Callable[..., Any]] | None = None,
+    compress: bool | None = None,
 ) -> MEGLMResult:
     """Fit a generalised linear mixed model by maximum likelihood.
 
@@ -217,6 +219,10 @@ def glmer(
         What to do with rows that have a missing value in a variable of the model.
     functions : dict, optional
         Functions of your own that the formula may call.
+    compress : bool, optional
+        Rows that are equal in all columns of the formula become one with their number as weight, which is exact where
+        weights multiply the log-likelihood. None does so for data that are lazy, in files or on other machines, where
+        it is worth it; such a result has no rows.
 
     Returns
     -------
@@ -238,15 +244,16 @@ def glmer(
     age           0.009      0.005
     urban[T.Y]    0.653      0.116
     """
-    data, control = rows_in_memory(data, control, "generalised models")
-    _check_options(formula, data, True, progress, na_action)
-    _check_mappings(contrasts, functions)
     response_family = make_family(family, link)
+    beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
+    made = compressed(data, control, formula, response_family, weights, beside, compress)
+    _check_options(formula, made.data, True, progress, na_action)
+    _check_mappings(contrasts, functions)
     check_options(nAGQ, hessian)
     design = lformula(
         formula,
-        data,
-        weights=weights,
+        made.data,
+        weights=made.weights,
         offset=offset,
         contrasts=contrasts,
         na_action=na_action,
@@ -256,7 +263,8 @@ def glmer(
     if family is DEFAULT_FAMILY:
         announced = f"the family was not given: {response_family.name} with the {response_family.link.name} link"
         design = replace(design, notes=(*design.notes, announced))
-    return MEGLMResult(_fit_glmm(design, response_family, nAGQ, hessian, start, control, bool(progress)))
+    fit = _fit_glmm(design, response_family, nAGQ, hessian, start, made.control, bool(progress))
+    return MEGLMResult(of_all_rows(fit, made))
 
 
 @records_call
@@ -334,6 +342,7 @@ def clmm(
     na_action: NaAction = "omit",
     functions: Mapping[str, Callable[..., Any]] | None = None,
     levels: Iterable[Any] | None = None,
+    compress: bool | None = None,
 ) -> MEGLMResult:
     """Fit a cumulative link mixed model to ordered categories by maximum likelihood.
 
@@ -378,6 +387,10 @@ def clmm(
         Functions of your own that the formula may call.
     levels : iterable, optional
         The categories of the response from the lowest to the highest; needed for text.
+    compress : bool, optional
+        Rows that are equal in all columns of the formula become one with their number as weight, which is exact where
+        weights multiply the log-likelihood. None does so for data that are lazy, in files or on other machines, where
+        it is worth it; such a result has no rows.
 
     Returns
     -------
@@ -398,15 +411,15 @@ def clmm(
     >>> result.thresholds.round(3).to_dict()
     {'1|2': -1.624, '2|3': 1.513, '3|4': 4.229, '4|5': 6.089}
     """
-    data, control = rows_in_memory(data, control, "generalised models")
-    _check_options(formula, data, True, progress, na_action)
+    beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
+    made = compressed(data, control, formula, make_ordinal(link, threshold), weights, beside, compress)
+    _check_options(formula, made.data, True, progress, na_action)
     _check_mappings(contrasts, functions)
-    make_ordinal(link, threshold)
     check_options(nAGQ, hessian, fixed_points=True)
     design = lformula(
         formula,
-        data,
-        weights=weights,
+        made.data,
+        weights=made.weights,
         offset=offset,
         contrasts=contrasts,
         na_action=na_action,
@@ -416,7 +429,8 @@ def clmm(
     )
     categories = () if design.response is None else design.response.categories
     family = make_ordinal(link, threshold, len(categories or ()))
-    return MEGLMResult(_fit_glmm(design, family, nAGQ, hessian, start, control, bool(progress)))
+    fit = _fit_glmm(design, family, nAGQ, hessian, start, made.control, bool(progress))
+    return MEGLMResult(of_all_rows(fit, made))
 
 
 def _fit_structured(

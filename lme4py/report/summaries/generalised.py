@@ -6,6 +6,7 @@ from typing import Any
 
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.inference.estimates.dispersion import family_params, shown_dispersion
+from lme4py.inference.estimates.row_summary import row_summary
 from lme4py.report.summaries.parts import is_ordinal, threshold_table
 from lme4py.report.summaries.summary import (
     closing_table,
@@ -61,7 +62,7 @@ def summary_tables(fit: GeneralisedFit, ddf: str | None = None) -> list[Table]:
     return [
         _header(fit),
         criterion_table(same),
-        *([] if is_ordinal(fit) else [residual_table(same)]),
+        *([] if row_summary(fit).residual_quartiles is None else [residual_table(same)]),
         _random_effects(fit),
         group_table(same),
         coefficient_table(same, ddf),

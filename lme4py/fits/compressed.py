@@ -1,0 +1,177 @@
+"""Generalised models of rows that repeat: a cell with the number of its rows says the same as the rows.
+
+Where prior weights multiply the log-likelihood of a row, one row with weight m has the log-likelihood of m equal rows,
+constants included: estimates, log-likelihood and information are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lme4py.data.cells import COUNT, Cells, find_cells
+from lme4py.data.sources import find_source
+from lme4py.design.absent import AbsentRows, RowsReport
+from lme4py.design.build import model_nodes, read_formula
+from lme4py.design.design import Design, Predictor, RandomTerm
+from lme4py.errors import OptionError
+from lme4py.families.registry import Family
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.kinds import model_of
+from lme4py.fits.streamed import rows_in_memory, rows_setting
+from lme4py.formula.deparse import names_in, walk
+from lme4py.formula.evaluate import LEARNERS
+from lme4py.formula.nodes import Call
+
+__all__ = ["Compressed", "compressed", "of_all_rows"]
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """Data for a fit in memory.
+
+    Attributes
+    ----------
+    data : object
+    control : object
+        The settings without ``rows``.
+    weights : object
+        The name of the column of counts where rows were compressed.
+    cells : Cells or None
+    where : str
+        Where the rows were.
+    """
+
+    data: Any
+    control: Any
+    weights: Any
+    cells: Cells | None = None
+    where: str = ""
+
+
+def compressed(
+    data: Any, control: Any, formula: Any, family: Family, weights: Any, arguments: Mapping[str, Any], compress: Any
+) -> Compressed:
+    """The data in memory, as cells where rows repeat.
+
+    Parameters
+    ----------
+    data, control, formula, weights : object
+        As the user gave them.
+    family : Family
+    arguments : mapping of str to object
+        Others that have a value for each row, or see rows: `offset`, `functions`.
+    compress : bool or None
+        None compresses the rows of sources that are not in memory, where it is worth it.
+
+    Raises
+    ------
+    OptionError
+        ``compress=True`` where cells are no substitute for rows.
+    """
+    if compress is not None and not isinstance(compress, bool):
+        raise OptionError(f"`compress` is {compress!r}; give True, False, or None for a choice by the data.")
+    where, _ = rows_setting(control)
+    source = None
+    if compress or (compress is None and where == "auto"):
+        source = find_source(data, "stream" if compress else "auto")[1]
+    if source is None:
+        return Compressed(*rows_in_memory(data, control, "generalised models"), weights)
+    hindrance = _hindrance(formula, source.schema().names, family, weights, arguments)
+    if hindrance and compress:
+        raise OptionError(f"compress=True is not possible: {hindrance}. Leave it out.")
+    cells = None if hindrance else find_cells(source, _columns(formula, source.schema().names), bool(compress))
+    if cells is None:
+        return Compressed(*rows_in_memory(data, control, "generalised models"), weights)
+    return Compressed(cells.frame, rows_setting(control)[1], COUNT, cells, source.place)
+
+
+def _columns(formula: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    parsed = read_formula(formula, names)
+    return tuple(dict.fromkeys(name for node in model_nodes(parsed) for name in names_in(node, names) if name in names))
+
+
+def _hindrance(formula: Any, names: tuple[str, ...], family: Family, weights: Any, arguments: Mapping[str, Any]) -> str:
+    """Why cells are no substitute for rows; "" where they are."""
+    if not family.weights_multiply:
+        return f"rows of the {family.name} family that repeat are not one row with a weight"
+    if weights is not None:
+        return "the rows have weights"
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        return f"`{given[0]}` is given"
+    parsed = read_formula(formula, names)
+    calls = [part for node in model_nodes(parsed) for part in walk(node) if isinstance(part, Call)]
+    learners = [call.function for call in calls if call.function in LEARNERS]
+    return f"{learners[0]}() learns from how often a value occurs" if learners else ""
+
+
+def of_all_rows(full: GeneralisedFit, made: Compressed) -> GeneralisedFit:
+    """A fit of cells as one of the rows that they stand for, which are not there; other fits as they are.
+
+    Parameters
+    ----------
+    full : GeneralisedFit
+    made : Compressed
+    """
+    if made.cells is None:
+        return full
+    model = model_of(full)
+    fit: Any = model.without_rows()
+    cells, design = made.cells, full.design
+    used = cells.counts[design.keep]
+    n = int(used.sum())
+    groups = {}
+    for term in design.terms:
+        rows = np.bincount(term.codes, weights=used, minlength=term.n_levels)
+        groups[term.group] = (int(rows.min()), float(rows.mean()), int(rows.max()))
+    where = f"{made.where}, compressed to {design.n_obs} cells"
+    report = RowsReport(where, 1, cells.n_blocks, cells.n_rows, n, groups)
+    absent: Any = AbsentRows
+    data, eta = _response(fit.design, n), absent("linear predictor", (n,))
+    found: GeneralisedFit = replace(
+        full,
+        problem=absent("the equations of the model"),
+        data=data,
+        linear_predictor=eta,
+        design=replace(
+            fit.design,
+            y=absent("response", (n, *design.y.shape[1:])),
+            predictors=tuple(_predictor(predictor, n) for predictor in fit.design.predictors),
+            weights=None,
+            keep=absent("rows used", (cells.n_rows,)),
+            index=absent("row labels", (cells.n_rows,)),
+            columns=absent("columns of the data", (n,)),
+            response=data,
+            recipe=replace(fit.design.recipe, weights=None),
+            streamed=report,
+        ),
+    )
+    for number in model.outlives_rows():
+        found.derived.keep(number, number(full))
+    return found
+
+
+def _response(design: Design, n: int) -> Any:
+    absent: Any = AbsentRows
+    data = design.response
+    if data is None:
+        return None
+    trials = None if data.trials is None else absent("numbers of trials", (n,))
+    return replace(data, y=absent("response", (n,)), trials=trials, weights=None)
+
+
+def _predictor(predictor: Predictor, n: int) -> Predictor:
+    absent: Any = AbsentRows
+    offset = None if predictor.offset is None else absent("offset", (n,))
+    terms = tuple(_term(term, n) for term in predictor.terms)
+    return replace(predictor, X=absent("model matrix", (n, len(predictor.names))), terms=terms, offset=offset)
+
+
+def _term(term: RandomTerm, n: int) -> RandomTerm:
+    absent: Any = AbsentRows
+    values = absent("columns of the random effects", (n, term.n_columns))
+    return replace(term, codes=absent("groups of the rows", (n,)), values=values)
