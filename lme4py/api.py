@@ -28,7 +28,7 @@ from lme4py.fits.linear.steps import lmm_criterion, make_fit, optimize_criterion
 from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
-from lme4py.fits.streamed import refuse_functions, rows_in_memory, rows_setting, streamed_design
+from lme4py.fits.streamed import refuse_functions, rows_setting, streamed_design
 from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
 
