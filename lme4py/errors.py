@@ -280,8 +280,8 @@ ARGUMENTS: dict[str, tuple[tuple[str, str], ...]] = {
     "reml": (("method", 'method="ml" for maximum likelihood, method="reml"'),),
     "residuals": (
         ("residual", 'residual="ar1(t | id)"'),
-        ("formula", "nothing yet: residuals are independent here"),
-        ("y", "nothing yet: residuals are independent here"),
+        ("y", 'residual="ar1(t | id)" of lmer()'),
+        ("formula", 'residual="ar1(t | id)" of lmer()'),
     ),
     "se_fit": (("interval", 'interval="confidence"'),),
     "start_params": (("start", "start= (theta)"),),
