@@ -181,11 +181,24 @@ class ResidualFit(Fit):
         Parameters
         ----------
         stratum : int
+
+        Returns
+        -------
+        ndarray, shape (m_h,)
         """
         return self.theta[self.residual_place(stratum)]
 
     def residual_place(self, stratum: int) -> slice:
-        """Where the residual parameters of a stratum are among `theta`."""
+        """Where the residual parameters of a stratum are among `theta`.
+
+        Parameters
+        ----------
+        stratum : int
+
+        Returns
+        -------
+        slice
+        """
         sizes = [structure.n_theta for structure in self.residual.part.structures]
         start = self.theta.size - len(self.residual.scale_names) - sum(sizes[stratum:])
         return slice(start, start + sizes[stratum])
@@ -196,6 +209,10 @@ class ResidualFit(Fit):
         Parameters
         ----------
         stratum : int
+
+        Returns
+        -------
+        ndarray, shape (k, k)
         """
         return self.residual.part.structures[stratum].covariance(self.residual_theta(stratum))
 
@@ -205,6 +222,10 @@ class ResidualFit(Fit):
         Parameters
         ----------
         stratum : int
+
+        Returns
+        -------
+        list of (NaturalParameter, float)
         """
         structure = self.residual.part.structures[stratum]
         values = structure.natural(self.residual_theta(stratum))
