@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import special
 
+from lme4py.chunks import chunk
 from lme4py.covariance.decay import Decay, distances
 from lme4py.covariance.distance import DistanceStructure
 from lme4py.covariance.jets import Jet
@@ -30,7 +31,7 @@ _GONE = 45.0
 # exp(-2 s) leaves the range of floating point beyond.
 _LOWEST = -350.0
 # Elements of the table of distances by nodes that are worked on at one time.
-_TABLE = 2**20
+_TABLE = chunk(2**20)
 # Beyond this smoothness the correlation is the Gaussian one, to the eye.
 _SMOOTH = 50.0
 

@@ -360,6 +360,8 @@ class Criterion:
             own = zip(structures.each, structures.split(point.theta), strict=True)
             changes = [structure.covariance_tangents(theta) for structure, theta in own]
         combination = np.append(-point.beta, 1.0)[:, None]
+        if not any(map(len, changes)):
+            return np.zeros((0, 0)), np.zeros(0)
         if len(problem.factors) == 1:
             q, slope, XY = self._forms_of_one(point, combination, changes)
         else:
