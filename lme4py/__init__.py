@@ -83,7 +83,7 @@ _HOME = {
 }
 
 # Public submodules, imported when they are first used too.
-_MODULES = ("adapters", "errors")
+_MODULES = ("adapters", "errors", "sklearn")
 
 __all__ = [
     "BootstrapResult",
