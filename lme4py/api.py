@@ -25,10 +25,10 @@ from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.linear.steps import lmm_criterion, make_fit, optimize_criterion
+from lme4py.fits.linear.streamed import refuse_functions, rows_setting, streamed_design
 from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
-from lme4py.fits.streamed import refuse_functions, rows_setting, streamed_design
 from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
 

@@ -200,7 +200,7 @@ def matrix_columns(
                 node = terms.variables[v]
                 known[v, flag] = variables[node].columns(values[node], flag)
             parts.append(known[v, flag])
-        columns += _products(parts)
+        columns += column_products(parts)
     return columns
 
 
@@ -212,7 +212,7 @@ def stack_columns(columns: Sequence[FloatArray | None], n: int, order: Literal["
     return matrix
 
 
-def _products(parts: Sequence[list[FloatArray]]) -> list[FloatArray]:
+def column_products(parts: Sequence[list[FloatArray]]) -> list[FloatArray]:
     """All products of one column from each part, the first part varying fastest."""
     columns = parts[0]
     for part in parts[1:]:

@@ -7,7 +7,7 @@ differently for every kind, is behind `Fit.model`; so nothing to the right of th
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,22 @@ if TYPE_CHECKING:
     from lme4py.fits.method import Ddf
     from lme4py.linalg.types import FloatArray
 
-__all__ = ["Fit", "fit_of"]
+__all__ = ["Approximation", "Fit", "fit_of"]
+
+
+class Approximation(NamedTuple):
+    """How a likelihood approximates its integral over the random effects, by the names of the options.
+
+    Attributes
+    ----------
+    nAGQ : int
+        0, 1 (Laplace) or the number of quadrature points per random effect; negative: not adaptive.
+    hessian : str
+        "observed" or "expected": the weights in the determinant of the Laplace approximation.
+    """
+
+    nAGQ: int
+    hessian: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +134,8 @@ class Fit(Frozen):
             """The standard deviation that theta is relative to: `sigma`, or 1."""
 
         @property
-        def approximation(self) -> dict[str, int | str]:
-            """How the criterion approximates an integral, by the names of the options; empty where it is exact."""
+        def approximation(self) -> Approximation | None:
+            """How the criterion approximates the integral over the random effects; None where it is exact."""
 
         @property
         def integral_check(self) -> IntegralCheck | None:

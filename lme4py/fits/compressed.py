@@ -21,7 +21,7 @@ from lme4py.errors import OptionError
 from lme4py.families.registry import Family
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.streamed import rows_in_memory, rows_setting
+from lme4py.fits.linear.streamed import rows_in_memory, rows_setting
 from lme4py.formula.deparse import names_in, walk
 from lme4py.formula.evaluate import LEARNERS
 from lme4py.formula.nodes import Call

@@ -20,13 +20,11 @@ if TYPE_CHECKING:
     from lme4py.fits.draws import Draws
     from lme4py.fits.holding import Holding, Minimum
     from lme4py.fits.joint import JointVariance
-    from lme4py.fits.linear.derivatives import VarianceDerivatives
-    from lme4py.fits.linear.information import KenwardRogerParts
     from lme4py.fits.many import Many, UnitEstimate
     from lme4py.fits.method import Method
     from lme4py.fits.null import Null
     from lme4py.fits.objective import Objective
-    from lme4py.fits.parameters import Parameter, VarianceInformation
+    from lme4py.fits.parameters import KenwardRogerParts, Parameter, VarianceDerivatives, VarianceInformation
     from lme4py.fits.rows import Rows
     from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import BoolArray, FloatArray

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.covariance import CovarianceStructure
+from lme4py.covariance.charts import Chart
 from lme4py.covariance.naming import is_shape, natural_values, shape_words
 from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design, RandomTerm
@@ -21,7 +22,9 @@ from lme4py.linalg.types import FloatArray
 __all__ = [
     "DISPERSION",
     "RESIDUAL",
+    "KenwardRogerParts",
     "Parameter",
+    "VarianceDerivatives",
     "VarianceInformation",
     "check_names",
     "fit_parameters",
@@ -426,3 +429,61 @@ class VarianceInformation:
     def std_error(self, gradient: FloatArray) -> float:
         """Standard error of a function with this gradient in phi."""
         return float(np.sqrt(max(float(gradient @ self.covariance @ gradient), 0.0)))
+
+
+@dataclass(frozen=True)
+class VarianceDerivatives:
+    """First and second derivatives in the s variance parameters; the last parameter is log sigma^2.
+
+    Attributes
+    ----------
+    charts : tuple of Chart
+        One per term.
+    jacobian : ndarray, shape (s, p, p)
+        Derivatives of the covariance of the fixed effects, in the user's columns.
+    hessian : ndarray, shape (s, s)
+        Of the criterion (-2 log-likelihood or REML criterion), not profiled over sigma.
+    covariance : ndarray, shape (s, s)
+        Asymptotic covariance of the parameters, twice the inverse of the Hessian; directions that the data do not
+        identify are left out.
+    covariances : tuple of ndarray, each (s, k, k)
+        Derivatives of the covariance matrix of every term, in the user's columns.
+    """
+
+    charts: tuple[Chart, ...]
+    jacobian: FloatArray
+    hessian: FloatArray
+    covariance: FloatArray
+    covariances: tuple[FloatArray, ...]
+
+    def degrees_of_freedom(self, variance: FloatArray, gradient: FloatArray) -> FloatArray:
+        """Satterthwaite's 2 v^2 / (g'Ag) of estimates with variances v, (n,), and their gradients g, (n, s)."""
+        spread = np.einsum("rs,st,rt->r", gradient, self.covariance, gradient)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            df: FloatArray = 2.0 * variance**2 / spread
+        return df
+
+
+@dataclass(frozen=True)
+class KenwardRogerParts:
+    """Ingredients of Kenward-Roger; the variance parameters are relative to sigma^2.
+
+    Attributes
+    ----------
+    vcov : ndarray, shape (p, p)
+        Adjusted covariance, in the user's columns.
+    C : ndarray, shape (p, p)
+        The user's coefficients are C times those of the engine's columns.
+    phi : ndarray, shape (p, p)
+        (X'V^-1X)^-1 in the engine's columns.
+    changes : ndarray, shape (s, p, p)
+        Its derivatives Phi K_i Phi.
+    inverse_traces : ndarray, shape (s, s)
+        Half the asymptotic covariance of the parameters.
+    """
+
+    vcov: FloatArray
+    C: FloatArray
+    phi: FloatArray
+    changes: FloatArray
+    inverse_traces: FloatArray

@@ -115,7 +115,7 @@ def evaluate(
         else:
             return _value_of(found)
     context = Context(column, state, functions or _NO_FUNCTIONS, formula)
-    value = _with_rows(context, node, _walk(context, node))
+    value = _with_rows(context, node, evaluate_node(context, node))
     if not _complete(value):
         raise _incomplete(context, node, value)
     return value
@@ -153,7 +153,7 @@ def learn(
         present = {name: found.take(complete) for name, found in columns.items()}
         found = dict(state)
         try:
-            operand = _walk(Context(_among(present), found, functions or _NO_FUNCTIONS, ""), call)
+            operand = evaluate_node(Context(_among(present), found, functions or _NO_FUNCTIONS, ""), call)
         except (FormulaError, DataError):
             continue
         if not isinstance(operand, Value) or _complete(operand):
@@ -177,7 +177,7 @@ def _among(columns: Mapping[str, Column]) -> Callable[[str], Column]:
     return column
 
 
-def _walk(context: Context, node: Node) -> Operand:
+def evaluate_node(context: Context, node: Node) -> Operand:
     """The operand that a node stands for."""
     match node:
         case Name():
@@ -185,13 +185,13 @@ def _walk(context: Context, node: Node) -> Operand:
         case Number() | Text():
             return node.value
         case Paren():
-            return _walk(context, node.inner)
+            return evaluate_node(context, node.inner)
         case Call():
-            return call_function(context, node, _walk)
+            return call_function(context, node, evaluate_node)
         case Unary():
-            return apply_unary(context, node, _walk(context, node.operand))
+            return apply_unary(context, node, evaluate_node(context, node.operand))
         case Binary():
-            return apply_binary(context, node, _walk(context, node.left), _walk(context, node.right))
+            return apply_binary(context, node, evaluate_node(context, node.left), evaluate_node(context, node.right))
     raise context.error(node, f"{type(node).__name__} cannot be evaluated; write names, numbers and functions")
 
 
@@ -266,7 +266,7 @@ def _culprit(context: Context, node: Node, value: Value, row: int) -> tuple[Node
     """The deepest expression whose value at `row` is bad, with that value."""
     for child in _children(node):
         try:
-            inner = _walk(context, child)
+            inner = evaluate_node(context, child)
         except (FormulaError, DataError):
             continue  # an argument that is no value of its own, such as contr.sum in C(x, contr.sum)
         if isinstance(inner, Value) and _bad_rows(inner)[row]:

@@ -191,7 +191,7 @@ def call_function(context: Context, node: Call, evaluate: Evaluate) -> Operand:
     if function is None:
         raise unknown_function(context, node)
     site = CallSite(context, node, node.function, deparse(node))
-    named, many = _match(site, function, node.arguments)
+    named, many = match_arguments(site, function, node.arguments)
     site.nodes = {**named, **{f"..{i}": value for i, value in enumerate(many, start=1)}}
     if function.named_columns:
         return function.body(site, **{name: evaluate(context, value) for name, value in site.nodes.items()})
@@ -213,7 +213,9 @@ def _python_name(function: Function, name: str) -> str:
     return "from_" if name == "from" else name.replace(".", "_")
 
 
-def _match(site: CallSite, function: Function, arguments: tuple[Argument, ...]) -> tuple[dict[str, Node], list[Node]]:
+def match_arguments(
+    site: CallSite, function: Function, arguments: tuple[Argument, ...]
+) -> tuple[dict[str, Node], list[Node]]:
     """Match arguments as R does: by name (or its unique beginning), then by position."""
     named: dict[str, Node] = {}
     positional: list[Node] = []

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from lme4py.arguments import speaks_throughout
 from lme4py.inference.estimates import coefficients, random_effects
-from lme4py.inference.estimates.intervals import intervals
+from lme4py.inference.estimates.variance_errors import variance_table
+from lme4py.inference.overview.intervals import intervals
 from lme4py.inference.shares.r2 import r_squared
-from lme4py.inference.uncertainty.variance_errors import variance_table
 from lme4py.results.base import FittedModel
 
 if TYPE_CHECKING:

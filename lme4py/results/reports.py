@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from numpy.typing import NDArray
 
 from lme4py.arguments import speaks_throughout
-from lme4py.inference.slim import slim_fit
+from lme4py.inference.overview.slim import slim_fit
 from lme4py.report.summaries import maketables
 from lme4py.report.summaries import summary as summary_report
 from lme4py.report.summaries import tidy as tidy_report

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from lme4py.arguments import speaks_throughout
 from lme4py.inference.diagnostics import residuals
+from lme4py.inference.diagnostics.leverage import hat_series
 from lme4py.inference.diagnostics.quantile_residuals import QuantileResiduals, quantile_residuals
 from lme4py.inference.prediction import predict as prediction
 from lme4py.inference.refits import simulate as simulation
@@ -75,7 +76,7 @@ class RowMethods(HypothesisMethods):
         -------
         Series, shape (n,)
         """
-        return residuals.hat_series(self.fit)
+        return hat_series(self.fit)
 
     def predict(
         self,

@@ -17,7 +17,8 @@ from lme4py.families.registry import make_family
 from lme4py.families.response import ResponseData
 from lme4py.inference.diagnostics.leverage import hatvalues
 from lme4py.inference.prediction.averages import averaged_mean
-from lme4py.inference.prediction.predict import linear_predictor, predict, random_variance
+from lme4py.inference.prediction.predict import predict
+from lme4py.inference.prediction.predictor import linear_predictor, random_variance
 from lme4py.inference.prediction.response_quantiles import cumulative, mixed_quantiles
 from lme4py.inference.prediction.rows import make_rows
 

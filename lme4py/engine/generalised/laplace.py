@@ -88,8 +88,8 @@ class Laplace:
             a, b_a = products.solve(mode.swept, c)
             moved = products.spread(b_a)
         rest = c - mode.w * moved
-        through_mode = _outer_by_factor(problem.factors, products.gather(rest) - 2.0 * mode.score, mode.u)
-        through_T = _outer_by_factor(problem.factors, mode.score, a)
+        through_mode = outer_by_factor(problem.factors, products.gather(rest) - 2.0 * mode.score, mode.u)
+        through_T = outer_by_factor(problem.factors, mode.score, a)
         by_T = [x + y + 2.0 * g @ T for x, y, g, T in zip(through_mode, through_T, G, mode.T, strict=True)]
         parts = [theta_gradient(problem, mode.theta, by_T)]
         if not self.profiled:
@@ -136,7 +136,7 @@ def is_at_pole(found: Laplace) -> bool:
     return not concave and float(found.swept.stages[0].inverse.max()) > _EDGE * _FLAT
 
 
-def _outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:
+def outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:
     """Sum over levels of left_j right_j' for each factor."""
     out = []
     start = 0
@@ -182,7 +182,7 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
     hessian = 0.5 * (hessian + hessian.T)
     hessian[m:] *= 2.0
     hessian[:m, m:] *= 2.0
-    score = _outer_by_factor(problem.factors, mode.score, mode.score)
+    score = outer_by_factor(problem.factors, mode.score, mode.score)
     for factor, g, s in zip(problem.factors, found.G, score, strict=True):
         for term, place in zip(factor.terms, factor.columns, strict=True):
             t = structures.slices[term]

@@ -23,16 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.engine.generalised.laplace import Laplace, _outer_by_factor, theta_gradient
+from lme4py.engine.generalised.laplace import Laplace, outer_by_factor, theta_gradient
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.quadrature import (
     _CHUNK,
     MAX_POINTS,
     FixedQuadrature,
     Quadrature,
-    _reordered,
     check_points,
     product_rule,
+    reordered,
     too_many_factors,
 )
 from lme4py.families.nuisance import total
@@ -192,7 +192,7 @@ class NestedQuadrature:
         self.parent: IntArray = a[self.starts]
         self.outer_starts: IntArray = np.searchsorted(self.parent, np.arange(problem.factors[self.outer].n_levels))
         self.Za, self.Zb = Za[self.order], Zb[self.order]
-        self.data = _reordered(problem.data, self.order)
+        self.data = reordered(problem.data, self.order)
 
     # -- where the nodes stand -----------------------------------------------------------------------------------
 
@@ -349,8 +349,8 @@ class NestedQuadrature:
         a = extra + products.solve(mode.swept, column)[0]
         Za = products.spread(finder.spread(mode.T, a))
         rest = c - mode.w * Za
-        through_mode = _outer_by_factor(problem.factors, products.gather(rest), mode.u)
-        through_T = _outer_by_factor(problem.factors, mode.score, a)
+        through_mode = outer_by_factor(problem.factors, products.gather(rest), mode.u)
+        through_T = outer_by_factor(problem.factors, mode.score, a)
         by_T = [x + y for x, y in zip(through_mode, through_T, strict=True)]
         by_T[self.outer] += -2.0 * sums.by_Ta + 2.0 * (scales.A_aa @ Ta @ G_aa).sum(axis=0)
         by_T[self.outer] += (_transpose(scales.A_ba) @ Tb @ G_ba).sum(axis=0)

@@ -139,7 +139,7 @@ class Quadrature:
         self.codes = codes[self.order]
         self.starts = np.searchsorted(self.codes, np.arange(self.J))
         self.Z = Z.data.reshape(-1, k)[self.order]
-        self.data = _reordered(problem.data, self.order)
+        self.data = reordered(problem.data, self.order)
 
     def _group_sum(self, values: FloatArray) -> FloatArray:
         """Sums over the rows of each group: (..., n) to (..., J)."""
@@ -325,7 +325,7 @@ class _Sums:
     lam: FloatArray
 
 
-def _reordered(data: Any, order: IntArray) -> Any:
+def reordered(data: Any, order: IntArray) -> Any:
     """The response with its rows in another order."""
     arrays = {
         name: getattr(data, name)[order] for name in ("y", "trials", "weights") if getattr(data, name, None) is not None

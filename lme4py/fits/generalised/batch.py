@@ -16,8 +16,8 @@ import numpy as np
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.refit import start_theta
-from lme4py.fits.linear.batch import _steps
 from lme4py.fits.response_rows import is_proportion
+from lme4py.linalg.newton import newton_steps
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["GlmmBatch", "GlmmBatchFits", "can_batch_glmm", "solve_responses", "user_estimates"]
@@ -231,7 +231,7 @@ class GlmmBatch:
         data = self._of(data, active)
         for _ in range(_MAX_ITERATIONS):
             scaled = hessian[active] / (unit[:, None] * unit)
-            step, predicted = _steps(here.gradient[active] / unit, scaled, radius[active])
+            step, predicted = newton_steps(here.gradient[active] / unit, scaled, radius[active])
             done = predicted < _TOLERANCE
             converged[active[done]] = True
             if done.any():

@@ -16,7 +16,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.families.categories import threshold_names
 from lme4py.families.registry import Family
 from lme4py.families.response import ResponseData
-from lme4py.fits.base import Fit
+from lme4py.fits.base import Approximation, Fit
 from lme4py.fits.derived import derived
 from lme4py.fits.method import Ddf
 from lme4py.linalg.types import FloatArray
@@ -131,9 +131,9 @@ class GeneralisedFit(Fit):
         return own[0] if own else 0.0
 
     @property
-    def approximation(self) -> dict[str, int | str]:
+    def approximation(self) -> Approximation:
         """`nAGQ` and `hessian`."""
-        return {"nAGQ": self.nAGQ, "hessian": self.hessian}
+        return Approximation(self.nAGQ, self.hessian)
 
     @property
     def theta_unit(self) -> float:

@@ -20,7 +20,7 @@ from lme4py.engine.generalised.laplace import Laplace, laplace
 from lme4py.engine.generalised.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.products import WeightedProducts
-from lme4py.engine.generalised.quadrature import _reordered
+from lme4py.engine.generalised.quadrature import reordered
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
 from lme4py.families.nuisance import as_columns
@@ -226,6 +226,6 @@ def _restricted(problem: GlmmProblem, rows: IntArray) -> tuple[GlmmProblem, IntA
         X=problem.X[rows],
         offset=problem.offset[rows],
         products=WeightedProducts(tuple(codes[f] for f in order), tuple(Z[f] for f in order), kept),
-        data=_reordered(problem.data, rows),
+        data=reordered(problem.data, rows),
     )
     return smaller, np.concatenate([places[f] for f in order])

@@ -20,6 +20,7 @@ import numpy as np
 from lme4py.covariance import CovarianceStructures
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.fits.linear.fit import LinearFit
+from lme4py.linalg.newton import newton_steps
 from lme4py.linalg.small import product, transpose
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
@@ -200,7 +201,7 @@ class BatchSolver:
         here = _State(*(np.array(v) for v in vars(state).values()))
         converged = np.zeros(B, dtype=bool)
         for _ in range(_MAX_ITERATIONS):
-            step, predicted = _steps(here.gradient[active], here.hessian[active], radius[active])
+            step, predicted = newton_steps(here.gradient[active], here.hessian[active], radius[active])
             done = predicted < _TOLERANCE * np.maximum(1.0, np.abs(here.value[active]) * 1e-3)
             converged[active[done]] = True
             active, step, predicted = active[~done], step[~done], predicted[~done]
@@ -335,18 +336,3 @@ class BatchSolver:
         half = np.einsum("iaez,eczda->izcda", dS, np.moveaxis(tensor, 4, 2), optimize=True)
         out: FloatArray = np.einsum("izcda,lcdz->zil", half, dS, optimize=True)
         return out
-
-
-def _steps(gradient: FloatArray, hessian: FloatArray, radius: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Newton steps with the absolute curvatures, no longer than the radius, and the predicted decrease."""
-    values, vectors = np.linalg.eigh(hessian)
-    g = np.einsum("bij,bi->bj", vectors, gradient)
-    size = np.maximum(np.abs(values).max(axis=1, keepdims=True), 1.0)
-    # At a saddle (a standard deviation of zero) the gradient vanishes, so that it is left along its axis.
-    saddle = (values < -1e-6 * size) & (np.abs(g) < 1e-6 * size)
-    g = np.where(saddle, -1e-3 * size, g)
-    step = -g / np.maximum(np.abs(values), 1e-10 * size)
-    length = np.linalg.norm(step, axis=1)
-    step *= np.minimum(1.0, radius / np.maximum(length, 1e-300))[:, None]
-    predicted = -(g * step).sum(axis=1) - 0.5 * (np.where(saddle, 0.0, values) * step**2).sum(axis=1)
-    return np.einsum("bij,bj->bi", vectors, step), np.maximum(predicted, 0.0)

@@ -17,8 +17,9 @@ from lme4py.chunks import chunk
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.scaling import scale_columns
 from lme4py.fits.clusters import row_sums
-from lme4py.fits.linear.batch import BatchFits, BatchSolver, _steps
+from lme4py.fits.linear.batch import BatchFits, BatchSolver
 from lme4py.fits.linear.fit import LinearFit
+from lme4py.linalg.newton import newton_steps
 from lme4py.linalg.small import product, transpose
 from lme4py.linalg.types import FloatArray, IntArray
 
@@ -150,7 +151,7 @@ class DeletionSolver(BatchSolver):
         """One Newton step from `start`, shape (m,), for all units."""
         theta = np.tile(start, (units.yy.size, 1))
         state = self._evaluate(theta, units)
-        moves, _ = _steps(state.gradient, state.hessian, np.full(units.yy.size, np.inf))
+        moves, _ = newton_steps(state.gradient, state.hessian, np.full(units.yy.size, np.inf))
         theta = theta + moves
         after = self._evaluate(theta, units)
         return BatchFits(theta, after.beta, after.r2, after.value, np.isfinite(after.value))

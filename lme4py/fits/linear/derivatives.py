@@ -8,13 +8,13 @@ degrees of freedom, does not depend on the parametrisation.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.fits.derived import derived
+from lme4py.fits.parameters import VarianceDerivatives
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from lme4py.fits.linear.fit import LinearFit
 
 __all__ = [
-    "VarianceDerivatives",
     "charts",
     "fixed_in_groups",
     "level_products",
@@ -37,39 +36,6 @@ __all__ = [
 _STEP = 4e-3
 # Directions of a matrix with unit diagonal that have less curvature than this are not identified by the data.
 _FLAT = 1e-8
-
-
-@dataclass(frozen=True)
-class VarianceDerivatives:
-    """First and second derivatives in the s variance parameters; the last parameter is log sigma^2.
-
-    Attributes
-    ----------
-    charts : tuple of Chart
-        One per term.
-    jacobian : ndarray, shape (s, p, p)
-        Derivatives of the covariance of the fixed effects, in the user's columns.
-    hessian : ndarray, shape (s, s)
-        Of the criterion (-2 log-likelihood or REML criterion), not profiled over sigma.
-    covariance : ndarray, shape (s, s)
-        Asymptotic covariance of the parameters, twice the inverse of the Hessian; directions that the data do not
-        identify are left out.
-    covariances : tuple of ndarray, each (s, k, k)
-        Derivatives of the covariance matrix of every term, in the user's columns.
-    """
-
-    charts: tuple[Chart, ...]
-    jacobian: FloatArray
-    hessian: FloatArray
-    covariance: FloatArray
-    covariances: tuple[FloatArray, ...]
-
-    def degrees_of_freedom(self, variance: FloatArray, gradient: FloatArray) -> FloatArray:
-        """Satterthwaite's 2 v^2 / (g'Ag) of estimates with variances v, (n,), and their gradients g, (n, s)."""
-        spread = np.einsum("rs,st,rt->r", gradient, self.covariance, gradient)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            df: FloatArray = 2.0 * variance**2 / spread
-        return df
 
 
 @derived

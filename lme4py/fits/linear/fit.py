@@ -71,9 +71,8 @@ class LinearFit(Fit):
         return self.sigma
 
     @property
-    def approximation(self) -> dict[str, int | str]:
-        """Nothing."""
-        return {}
+    def approximation(self) -> None:
+        """None: the integral over the random effects is exact."""
 
     @property
     def integral_check(self) -> None:

@@ -31,10 +31,11 @@ from lme4py.errors import OptionError
 from lme4py.fits.derived import derived
 from lme4py.fits.linear.derivatives import fixed_in_groups, level_products, symmetric_inverse
 from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.parameters import KenwardRogerParts
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
 
-__all__ = ["Information", "KenwardRogerParts", "expected_information", "kenward_roger"]
+__all__ = ["Information", "expected_information", "kenward_roger"]
 
 # Bytes that the dense matrices may take.
 _MEMORY = 1.6e9
@@ -370,31 +371,6 @@ def _diagonal_blocks(F: list[SparseMatrix], own: FloatArray, E: FloatArray) -> F
             for b in range(k):
                 out[a, b, rows] += np.asarray((F[b][rows] * half).sum(axis=1)).ravel()
     return out
-
-
-@dataclass(frozen=True)
-class KenwardRogerParts:
-    """Ingredients of Kenward-Roger; the variance parameters are relative to sigma^2.
-
-    Attributes
-    ----------
-    vcov : ndarray, shape (p, p)
-        Adjusted covariance, in the user's columns.
-    C : ndarray, shape (p, p)
-        The user's coefficients are C times those of the engine's columns.
-    phi : ndarray, shape (p, p)
-        (X'V^-1X)^-1 in the engine's columns.
-    changes : ndarray, shape (s, p, p)
-        Its derivatives Phi K_i Phi.
-    inverse_traces : ndarray, shape (s, s)
-        Half the asymptotic covariance of the parameters.
-    """
-
-    vcov: FloatArray
-    C: FloatArray
-    phi: FloatArray
-    changes: FloatArray
-    inverse_traces: FloatArray
 
 
 @derived

@@ -12,8 +12,9 @@ from lme4py.engine.linear.scaling import Scaling, scale_columns
 from lme4py.engine.threads import limited_threads
 from lme4py.fits.derived import derived
 from lme4py.fits.joint import JointVariance
-from lme4py.fits.linear.derivatives import VarianceDerivatives, steps
+from lme4py.fits.linear.derivatives import steps
 from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.parameters import VarianceDerivatives
 from lme4py.fits.rows import Rows
 from lme4py.fits.working import WorkingModel
 from lme4py.linalg.types import FloatArray

@@ -12,7 +12,7 @@ from lme4py.fits.linear import joint, many
 from lme4py.fits.linear.constrained import LinearHolding
 from lme4py.fits.linear.deletion import deletions, newton_step
 from lme4py.fits.linear.derivatives import fixed_in_groups, variance_derivatives
-from lme4py.fits.linear.information import KenwardRogerParts, kenward_roger
+from lme4py.fits.linear.information import kenward_roger
 from lme4py.fits.linear.null import LinearNull, criteria, exact_ratios, null_model
 from lme4py.fits.linear.objective import objective
 from lme4py.fits.linear.parameters import parameter_vcov, variance_information
@@ -21,7 +21,7 @@ from lme4py.fits.linear.robust import Robust
 from lme4py.fits.linear.simulate import PartialSimulator, Simulator
 from lme4py.fits.linear.steps import lmm_fit
 from lme4py.fits.model import ConeProblem, Model
-from lme4py.fits.parameters import Parameter
+from lme4py.fits.parameters import KenwardRogerParts, Parameter
 from lme4py.fits.slim import DroppedRows, slim_design
 
 if TYPE_CHECKING:
@@ -34,13 +34,12 @@ if TYPE_CHECKING:
     from lme4py.fits.draws import Draws
     from lme4py.fits.holding import Holding, Minimum
     from lme4py.fits.joint import JointVariance
-    from lme4py.fits.linear.derivatives import VarianceDerivatives
     from lme4py.fits.linear.fit import LinearFit
     from lme4py.fits.many import Many, UnitEstimate
     from lme4py.fits.method import Method
     from lme4py.fits.null import Null
     from lme4py.fits.objective import Objective
-    from lme4py.fits.parameters import VarianceInformation
+    from lme4py.fits.parameters import VarianceDerivatives, VarianceInformation
     from lme4py.fits.rows import Rows
     from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import BoolArray, FloatArray

@@ -85,9 +85,8 @@ class ResidualFit(Fit):
         return 1.0
 
     @property
-    def approximation(self) -> dict[str, int | str]:
-        """Nothing."""
-        return {}
+    def approximation(self) -> None:
+        """None: the integral over the random effects is exact."""
 
     @property
     def integral_check(self) -> None:

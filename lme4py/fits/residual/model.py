@@ -14,10 +14,9 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
 from lme4py.fits.clusters import Clusters, independent_clusters
 from lme4py.fits.derived import derived
-from lme4py.fits.linear.derivatives import VarianceDerivatives
-from lme4py.fits.linear.information import KenwardRogerParts
 from lme4py.fits.many import TASK_REPLICATES, Many, nothing, one_by_one, stacked
 from lme4py.fits.model import ConeProblem, Model
+from lme4py.fits.parameters import KenwardRogerParts, VarianceDerivatives
 from lme4py.fits.refuse import refuse_residual
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.parameters import par_covariance, variance_information

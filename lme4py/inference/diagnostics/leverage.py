@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.inference.diagnostics.residuals import residual_values
+from lme4py.inference.prediction.rows import on_data_index
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["cooks_distance", "hatvalues"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["cooks_distance", "hat_series", "hatvalues"]
 
 
 def hatvalues(fit: Fit) -> FloatArray:
@@ -44,3 +50,8 @@ def cooks_distance(fit: Fit) -> FloatArray:
     p = max(fit.beta.size, 1)
     distance: FloatArray = (r / scale) ** 2 * h / (p * np.maximum(1.0 - h, 1e-300) ** 2)
     return distance
+
+
+def hat_series(fit: Fit) -> pd.Series[float]:
+    """Leverages as a Series on the user's own index; see `lme4py.inference.diagnostics.leverage.hatvalues`."""
+    return on_data_index(fit, hatvalues(fit), "hat")

@@ -19,7 +19,8 @@ from lme4py.errors import Lme4Error, OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.refuse import refuse_structured
 from lme4py.fits.response_rows import is_proportion, numeric_categories
-from lme4py.inference.prediction.rows import on_data_index
+from lme4py.inference.prediction.predictor import linear_predictor
+from lme4py.inference.prediction.rows import chosen_terms, make_rows, on_data_index
 from lme4py.inference.refits.simulate import check_count, check_seed, make_simulator
 from lme4py.linalg.types import BoolArray, FloatArray
 from lme4py.tables.html import render_html
@@ -259,9 +260,6 @@ def _expected(fit: Fit, include_random: bool | str | Iterable[str], simulated: F
     if fit.categories:
         centres: FloatArray = simulated.mean(axis=1)
         return centres
-    from lme4py.inference.prediction.predict import linear_predictor
-    from lme4py.inference.prediction.rows import chosen_terms, make_rows
-
     eta = linear_predictor(fit, make_rows(fit, None, chosen_terms(fit, include_random)))
     counts = fit.data.trials is not None and not is_proportion(fit)
     mean: FloatArray = fit.family.mean(eta) * (fit.data.n_trials if counts else 1.0)

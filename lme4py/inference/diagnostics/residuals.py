@@ -11,12 +11,14 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.residuals import structured_residuals
+from lme4py.inference.diagnostics.quantile_residuals import quantile_residuals
+from lme4py.inference.prediction.ordinal import ordinal_residuals
 from lme4py.inference.prediction.rows import on_data_index
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RESIDUAL_TYPES", "fitted_values", "hat_series", "residual_series", "residual_values"]
+__all__ = ["RESIDUAL_TYPES", "fitted_values", "residual_series", "residual_values"]
 
 FloatArray = NDArray[np.float64]
 RESIDUAL_TYPES = ("response", "pearson", "scaled", "deviance", "working")
@@ -37,8 +39,6 @@ def residual_values(fit: Fit, type: str = "response") -> FloatArray:
     if isinstance(fit, ResidualFit):
         return structured_residuals(fit, type)
     if fit.categories:
-        from lme4py.inference.prediction.ordinal import ordinal_residuals
-
         return ordinal_residuals(fit, "pearson" if type == "scaled" else type)
     if type not in RESIDUAL_TYPES:
         hint = did_you_mean(str(type), RESIDUAL_TYPES)
@@ -73,17 +73,8 @@ def residual_series(fit: Fit, type: str = "response", seed: int | None = None) -
         Of the quantile residuals.
     """
     if type == "quantile":
-        from lme4py.inference.diagnostics.quantile_residuals import quantile_residuals
-
         return quantile_residuals(fit, seed=seed).residuals
     return on_data_index(fit, residual_values(fit, type), "residual")
-
-
-def hat_series(fit: Fit) -> pd.Series[float]:
-    """Leverages as a Series on the user's own index; see `lme4py.inference.diagnostics.leverage.hatvalues`."""
-    from lme4py.inference.diagnostics.leverage import hatvalues
-
-    return on_data_index(fit, hatvalues(fit), "hat")
 
 
 def fitted_values(fit: Fit) -> pd.Series[float]:

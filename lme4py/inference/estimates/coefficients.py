@@ -15,6 +15,7 @@ from lme4py.fits.method import Ddf, Method, Plain, check_method
 from lme4py.inference.estimates.limits import coefficient_estimates, known_errors, unknown, warn_unknown
 from lme4py.inference.estimates.restrictions import hypothesised, linear_hypotheses
 from lme4py.inference.uncertainty.df import method
+from lme4py.inference.uncertainty.robust import robust_covariance, robust_method
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,8 +81,6 @@ def covariance(fit: Fit, type: str | None = None, cluster: ClusterChoice = None)
     if type is None:
         _no_cluster(cluster)
         return fit.vcov
-    from lme4py.inference.uncertainty.robust import robust_covariance
-
     return robust_covariance(fit, type, cluster)
 
 
@@ -351,8 +350,6 @@ def coefficient_method(
         raise OptionError(
             f"ddf='kenward-roger' belongs to the model's own covariance; with vcov={vcov!r} use ddf='satterthwaite'."
         )
-    from lme4py.inference.uncertainty.robust import robust_method
-
     robust = robust_method(fit, vcov, cluster)
     if chosen == "satterthwaite":
         return robust

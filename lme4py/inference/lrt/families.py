@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lme4py.errors import OptionError
-from lme4py.fits.base import Fit
+from lme4py.fits.base import Approximation, Fit
 
 __all__ = ["check_families", "differ_in_dispersion"]
 
@@ -42,7 +42,7 @@ def check_families(restricted: Fit, full: Fit) -> None:
         )
     for name, one, other in (
         ("link", restricted.family.link.name, full.family.link.name),
-        *((name, one, full.approximation[name]) for name, one in restricted.approximation.items()),
+        *zip(Approximation._fields, restricted.approximation or (), full.approximation or (), strict=False),
     ):
         if one != other:
             raise OptionError(

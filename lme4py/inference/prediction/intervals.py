@@ -30,8 +30,9 @@ from lme4py.fits.refuse import refuse_structured
 from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import check_ddf, constant_df, quantile
 from lme4py.inference.prediction.averages import averaged_mean
-from lme4py.inference.prediction.predict import linear_predictor, random_variance, variance_slopes
+from lme4py.inference.prediction.predictor import linear_predictor, random_variance, variance_slopes
 from lme4py.inference.prediction.predictor_error import predictor_error
+from lme4py.inference.prediction.response_quantiles import mixed_quantiles
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["limits"]
@@ -118,8 +119,6 @@ def _observations(
     ddf: str | None,
 ) -> list[FloatArray]:
     if not fit.normal_errors:
-        from lme4py.inference.prediction.response_quantiles import mixed_quantiles
-
         _only_normal(ddf)
         variance = predictor_error(fit, rows, new=True, ddf=ddf).variance
         data = _row_data(fit, rows.frame, whole, weights)

@@ -10,12 +10,13 @@ from numpy.typing import ArrayLike
 
 from lme4py.data.frame import read_frame
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.families.ordinal import Ordinal
 from lme4py.fits.base import Fit
 from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.estimates.limits import known_errors, masked, warn_rows
 from lme4py.inference.prediction.averages import average_over
+from lme4py.inference.prediction.ordinal_intervals import probability_limits
+from lme4py.inference.prediction.predictor import family_of, linear_predictor, offset_column, random_variance
 from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen
 from lme4py.linalg.types import FloatArray
 
@@ -42,13 +43,6 @@ NO_OBSERVATION = (
     "its distribution is predict(type='prob') itself (include_random='integrate' for a new group); use "
     "interval='confidence' for limits of these probabilities."
 )
-
-
-def family_of(fit: Fit) -> Ordinal:
-    """The family of an ordinal fit."""
-    if not isinstance(fit.family, Ordinal):
-        raise OptionError(f"this needs a model of ordered categories (clmm), and this model is {fit.family.name}.")
-    return fit.family
 
 
 def predict_categories(
@@ -100,8 +94,6 @@ def predict_categories(
     ------
     OptionError, DataError
     """
-    from lme4py.inference.prediction.predict import offset_column
-
     if type not in PREDICTIONS:
         hint = did_you_mean(str(type), (*PREDICTIONS, "linear"))
         allowed = ", ".join(map(repr, ("linear", *PREDICTIONS)))
@@ -118,8 +110,6 @@ def predict_categories(
     whole = rows.complete
     parts = [category_probabilities(fit, rows.take(whole), average, cumulative=type == "cumulative")]
     if interval is not None:
-        from lme4py.inference.prediction.ordinal_intervals import probability_limits
-
         z = float(quantile(level, constant_df(fit, ddf)))
         parts += probability_limits(fit, rows.take(whole), z, average, cumulative=type == "cumulative")
     parts = probabilities_at_limits(fit, rows.take(whole), parts, average, cumulative=type == "cumulative")
@@ -199,8 +189,6 @@ def category_probabilities(fit: Fit, rows: Any, average: bool = False, cumulativ
         Over the normal distribution of the random effects that `rows` has no groups for.
     cumulative : bool
     """
-    from lme4py.inference.prediction.predict import linear_predictor, random_variance
-
     family, lam = family_of(fit), fit.lam
 
     def table(eta: FloatArray) -> FloatArray:

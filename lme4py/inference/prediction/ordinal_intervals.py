@@ -22,8 +22,13 @@ from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.rows import Rows
 from lme4py.inference.prediction.averages import normal_rule
-from lme4py.inference.prediction.ordinal import family_of
-from lme4py.inference.prediction.predict import included_variance, linear_predictor, random_variance, variance_slopes
+from lme4py.inference.prediction.predictor import (
+    family_of,
+    included_variance,
+    linear_predictor,
+    random_variance,
+    variance_slopes,
+)
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["probability_limits"]

@@ -8,31 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lme4py.data.column import Column
-from lme4py.data.frame import Frame, read_frame
-from lme4py.design.given import number_column
+from lme4py.data.frame import read_frame
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import chosen_alpha
-from lme4py.inference.estimates.limits import limit_mean, recession_of, warn_rows
 from lme4py.inference.prediction.averages import averaged_mean
-from lme4py.inference.prediction.rows import chosen_terms, make_rows, on_data_index, padded, report_unseen
+from lme4py.inference.prediction.intervals import limits
+from lme4py.inference.prediction.ordinal import NO_OBSERVATION, predict_categories
+from lme4py.inference.prediction.predictor import at_limits, linear_predictor, offset_column, random_variance
+from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "at_limits",
-    "included_variance",
-    "linear_predictor",
-    "offset_column",
-    "on_data_index",
-    "predict",
-    "random_variance",
-    "variance_slopes",
-]
+__all__ = ["predict"]
 
 
 def predict(
@@ -95,8 +86,6 @@ def predict(
     import pandas as pd
 
     if fit.categories and type != "linear":
-        from lme4py.inference.prediction.ordinal import predict_categories
-
         return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset)
     _check(type, new_levels, interval)
     if interval == "prediction" and not fit.normal_errors:
@@ -113,8 +102,6 @@ def predict(
     parts = [_predicted(fit, rows.take(whole), len(chosen) if data is None else None, average, type)]
     names = ["predicted"]
     if interval is not None:
-        from lme4py.inference.prediction.intervals import limits
-
         parts += limits(fit, rows.take(whole), whole, interval, type, average, level, weights, ddf)
         names += ["lower", "upper"]
     parts = at_limits(fit, rows.take(whole), parts, type)
@@ -126,27 +113,8 @@ def predict(
     return pd.DataFrame(table, index=index, columns=names)
 
 
-def offset_column(fit: Fit, frame: Frame | None, offset: str | ArrayLike | None) -> Column | None:
-    """The `offset` argument of a prediction on the rows of new data; None where there is none.
-
-    Parameters
-    ----------
-    fit : Fit
-    frame : Frame or None
-    offset : str, number, array_like or None
-    """
-    if offset is None:
-        return None
-    if frame is None:
-        raise OptionError("`offset` is for new data; the rows of the fit have its own. Give data=, or leave it out.")
-    recipe = fit.design.recipe
-    return number_column(offset, "offset", frame, recipe.functions, dict(recipe.state))
-
-
 def _check_observation(fit: Fit, type: object) -> None:
     if fit.categories:
-        from lme4py.inference.prediction.ordinal import NO_OBSERVATION
-
         raise OptionError(NO_OBSERVATION)
     if type == "linear":
         raise OptionError(
@@ -174,53 +142,3 @@ def _predicted(fit: Fit, rows: Rows, own_terms: int | None, average: bool, type:
     if average:
         return averaged_mean(fit.family.link, eta, random_variance(fit, rows)).f
     return fit.family.mean(eta)
-
-
-def at_limits(fit: Fit, rows: Rows, parts: list[FloatArray], type: str) -> list[FloatArray]:
-    """Predictions without a finite linear predictor: their limits, without an interval."""
-    recession = recession_of(fit)
-    if recession is None:
-        return parts
-    limits = recession.limits_of(rows.X)
-    warn_rows(recession, limits, interval=len(parts) > 1)
-    away = limits != 0.0
-    ends = limits if type == "linear" else limit_mean(fit, limits)
-    return [np.where(away, ends if i == 0 else np.nan, part) for i, part in enumerate(parts)]
-
-
-def linear_predictor(fit: Fit, rows: Rows) -> FloatArray:
-    """x'beta + offset plus the conditional modes of the terms that `rows` has groups for, shape (n,)."""
-    eta: FloatArray = rows.X @ fit.beta + rows.offset
-    for t, codes in rows.codes.items():
-        known = codes >= 0
-        if known.all():
-            eta = eta + np.einsum("nk,nk->n", rows.values[t], fit.modes[t][codes])
-        else:
-            eta[known] += np.einsum("nk,nk->n", rows.values[t][known], fit.modes[t][codes[known]])
-    return eta
-
-
-def random_variance(fit: Fit, rows: Rows) -> FloatArray:
-    """z'Sigma z summed over the terms without groups in `rows`, and over rows of unknown groups, shape (n,)."""
-    total = np.zeros(rows.n)
-    for t, Z in rows.values.items():
-        part = np.einsum("na,ab,nb->n", Z, fit.covariances[t], Z)
-        total += np.where(rows.codes[t] < 0, part, 0.0) if t in rows.codes else part
-    return total
-
-
-def included_variance(fit: Fit, rows: Rows) -> FloatArray:
-    """z'Sigma z of the terms whose groups `rows` has, where a group is unknown, shape (n,)."""
-    values = {t: Z for t, Z in rows.values.items() if t in rows.codes}
-    return random_variance(fit, Rows(rows.X, rows.offset, values, rows.codes, rows.frame))
-
-
-def variance_slopes(fit: Fit, rows: Rows) -> FloatArray:
-    """Derivatives of z'Sigma z, summed over all terms, in theta, shape (n, m)."""
-    # From the design, which slim results have too.
-    structures = fit.design.structures
-    columns = []
-    for t, (structure, theta) in enumerate(zip(structures.each, structures.split(fit.theta), strict=True)):
-        Z = rows.values[t]
-        columns += [np.einsum("na,ab,nb->n", Z, change, Z) for change in structure.covariance_tangents(theta)]
-    return np.column_stack(columns)

@@ -19,10 +19,10 @@ import numpy as np
 
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.linear.derivatives import VarianceDerivatives
+from lme4py.fits.parameters import VarianceDerivatives
 from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import check_ddf, coefficient_method, constant_df, quantile
-from lme4py.inference.prediction.predict import included_variance, random_variance
+from lme4py.inference.prediction.predictor import included_variance, random_variance
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["PredictorError", "predictor_error"]

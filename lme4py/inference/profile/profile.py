@@ -25,8 +25,8 @@ from lme4py.fits.parameters import (
     select_parameters,
 )
 from lme4py.inference.estimates.coefficients import check_alpha, chosen_alpha
+from lme4py.inference.estimates.variance_errors import standard_errors
 from lme4py.inference.profile.side import BetterOptimum, Side, make_sides
-from lme4py.inference.uncertainty.variance_errors import standard_errors
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
 

@@ -12,9 +12,10 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.method import FTest, Method
 from lme4py.fits.refuse import refuse
-from lme4py.inference.estimates.coefficients import coefficient_method
+from lme4py.inference.estimates.coefficients import coefficient_method, two_sided
 from lme4py.inference.estimates.limits import known_errors, masked, unknown, warn_unknown
 from lme4py.inference.estimates.restrictions import linear_hypotheses
+from lme4py.inference.lrt.lrt import likelihood_table
 from lme4py.inference.tests import hypotheses
 from lme4py.inference.uncertainty.df import method
 from lme4py.linalg.types import FloatArray
@@ -283,8 +284,6 @@ def anova(*results: Any, type: int | str = 3, ddf: str | None = None, refit: boo
     >>> anova(one, two)[["npar", "logLik", "chi2", "df"]].round(2).to_string(index=False).split("\\n")[-1].split()
     ['4', '-897.04', '116.46', '1.0']
     """
-    from lme4py.inference.lrt.lrt import likelihood_table
-
     if len(results) != 1:
         return likelihood_table(results, refit)
     fit = fit_of(results[0])
@@ -330,8 +329,6 @@ def _cells(test: FTest, fit: Fit) -> tuple[float, ...]:
 
 
 def _t_columns(fit: Any, chosen: Method, rows: FloatArray, target: FloatArray) -> dict[str, FloatArray]:
-    from lme4py.inference.estimates.coefficients import two_sided
-
     warn_unknown(fit, rows, "a test", stacklevel=4)
     estimate = masked(fit, rows, rows @ fit.beta)
     se = known_errors(fit, rows, chosen.vcov)

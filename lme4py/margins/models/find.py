@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from lme4py.errors import OptionError
-from lme4py.fits.base import Fit
+from lme4py.fits.base import Fit, fit_of
 from lme4py.margins.estimands.ordinal import OrdinalAdapter, is_ordinal
 from lme4py.margins.models.adapter import ModelAdapter
 from lme4py.margins.models.own import OwnAdapter
@@ -30,11 +30,9 @@ def find_adapter(fit: Any, adapter: Any = None) -> ModelAdapter:
         return made
     if isinstance(fit, ModelAdapter):
         return fit
-    inner = getattr(fit, "fit", None)
-    if isinstance(inner, (Fit)):
-        return _own(inner)
-    if isinstance(fit, (Fit)):
-        return _own(fit)
+    own = fit_of(fit)
+    if own is not None:
+        return _own(own)
     if _is_statsmodels(fit):
         from lme4py.margins.models.statsmodels import StatsmodelsMixedLMAdapter
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
-from lme4py.design.coding import Variable, _products, full_coding, model_columns, model_matrix
+from lme4py.design.coding import Variable, column_products, full_coding, model_columns, model_matrix
 from lme4py.design.given import column_getter
 from lme4py.design.recipe import (
     BarRecipe,
@@ -211,7 +211,7 @@ def _one_side(
             variable = variables[node]
             known = node in arrays
             parts.append(variable.columns(arrays[node], flag) if known else [one] * len(variable.names(flag)))
-        columns += _products(parts)
+        columns += column_products(parts)
     matrix = np.empty((n, len(columns)), order="F")
     for j, column in enumerate(columns):
         matrix[:, j] = column

@@ -17,7 +17,6 @@ from lme4py.design.recipe import Recipe, new_random
 from lme4py.design.source import column_of_fit
 from lme4py.errors import OptionError
 from lme4py.fits.clusters import check_robust_type
-from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.method import Plain
 from lme4py.inference.estimates.coefficients import coefficient_method
@@ -72,7 +71,7 @@ class OwnAdapter(ModelAdapter):
         self.cells = self.formula_rows.cells()
         self.names, self.params, self.vcov = design.x_names, fit.beta, fit.vcov
         self.variables = self.formula_rows.variables
-        self.is_linear_model = not isinstance(fit, GeneralisedFit)
+        self.is_linear_model = fit.normal_errors
         self.description = design.formula
         self.default_ddf, self.alpha = fit.default_ddf, design.conventions.alpha
         self._unreplayed = self._offset_of_rows()

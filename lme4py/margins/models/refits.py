@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from lme4py.errors import Lme4Error
-from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.inference.bootstrap.bootstrap import bootstrap
 from lme4py.linalg.types import FloatArray
 
@@ -35,7 +34,7 @@ def own_replicates(fit: Any, n: int, kind: str, group: Any, seed: int, n_jobs: i
     """
     how = "parametric" if kind == "parametric" else "cases"
     options: dict[str, Any] = {"type": how, "group": group if how == "cases" else None, "progress": False}
-    if isinstance(fit, GeneralisedFit):
+    if not fit.normal_errors:
         made = bootstrap(fit, n, _both, seed, n_jobs, **options)
         values = made.replicates.to_numpy(dtype=np.float64)
     else:

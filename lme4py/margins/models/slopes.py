@@ -13,8 +13,8 @@ import numpy as np
 
 from lme4py.formula import splines
 from lme4py.formula.deparse import deparse, names_in
-from lme4py.formula.evaluate import _walk
-from lme4py.formula.functions import KNOWN_FUNCTIONS, _match
+from lme4py.formula.evaluate import evaluate_node
+from lme4py.formula.functions import KNOWN_FUNCTIONS, match_arguments
 from lme4py.formula.nodes import Binary, Call, Name, Node, Paren, Unary
 from lme4py.formula.operands import CallSite, Context
 from lme4py.formula.values import Value
@@ -75,7 +75,7 @@ def expression_slope(context: Context, node: Node, name: str) -> FloatArray | No
 
 def _value(context: Context, node: Node) -> FloatArray:
     """Numbers of an expression, () for a constant."""
-    operand = _walk(context, node)
+    operand = evaluate_node(context, node)
     return np.asarray(operand.values if isinstance(operand, Value) else operand, dtype=np.float64)
 
 
@@ -116,12 +116,12 @@ def _call(context: Context, node: Call, name: str) -> FloatArray | None:
     if node.function in context.functions:
         return _user(context, node, name)
     site = CallSite(context, node, node.function, deparse(node))
-    named, many = _match(site, KNOWN_FUNCTIONS[node.function], node.arguments)
+    named, many = match_arguments(site, KNOWN_FUNCTIONS[node.function], node.arguments)
     if node.function in _ELEMENTWISE:
         inner = expression_slope(context, named["x"], name)
         if inner is None:
             return None
-        x = _walk(context, named["x"])
+        x = evaluate_node(context, named["x"])
         if isinstance(x, Value) and x.is_factor:
             return None
         with np.errstate(all="ignore"):

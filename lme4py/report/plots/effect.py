@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from lme4py.chunks import chunk
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.rows import Rows
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.estimates.limits import masked, unknown
-from lme4py.inference.prediction.predict import at_limits
+from lme4py.inference.prediction.predictor import at_limits
 from lme4py.inference.prediction.predictor_error import predictor_error
 from lme4py.report.plots.ordinal import category_rows
 from lme4py.report.plots.style import GREY, PALETTE, mean_label, short, single, title
@@ -99,7 +98,7 @@ def effect_data(
     spread = predictor_error(fit, rows)
     error, half = np.sqrt(spread.variance), spread.half(level)
     table = pd.DataFrame({name: _shown(columns[name], value) for name, value in zip(focus, points, strict=True)})
-    if isinstance(fit, GeneralisedFit) and is_ordinal(fit) and type == "response":
+    if is_ordinal(fit) and type == "response":
         z = float(quantile(level, constant_df(fit, None)))
         return category_rows(fit, table.assign(linear=eta, std_error=error), X, eta, z)
     mean: Any = _inverse_link(fit, type)

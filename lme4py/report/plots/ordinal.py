@@ -8,27 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.fits.rows import Rows
-from lme4py.inference.prediction.ordinal import family_of, probabilities_at_limits
+from lme4py.inference.prediction.ordinal import probabilities_at_limits
 from lme4py.inference.prediction.ordinal_intervals import probability_limits
+from lme4py.inference.prediction.predictor import family_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.fits.generalised.fit import GeneralisedFit
+    from lme4py.fits.base import Fit
 
 __all__ = ["category_rows"]
 
 FloatArray = NDArray[np.float64]
 
 
-def category_rows(fit: GeneralisedFit, table: pd.DataFrame, X: FloatArray, eta: FloatArray, z: float) -> pd.DataFrame:
+def category_rows(fit: Fit, table: pd.DataFrame, X: FloatArray, eta: FloatArray, z: float) -> pd.DataFrame:
     """`table` once for each category, with the columns category, predicted, lower and upper.
 
     Limits as those of ``predict(type="prob", include_random=False, interval="confidence")``.
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
         Of ordered categories.
     table : DataFrame, n rows
     X : ndarray, shape (n, p)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.base import Fit
 from lme4py.inference.estimates.dispersion import family_params, shown_dispersion
-from lme4py.inference.estimates.row_summary import row_summary
+from lme4py.inference.overview.row_summary import row_summary
 from lme4py.report.summaries.parts import is_ordinal, threshold_table
 from lme4py.report.summaries.summary import (
     closing_table,
@@ -23,21 +21,24 @@ from lme4py.tables.table import Table
 __all__ = ["approximation", "closing", "family_line", "summary_tables"]
 
 
-def approximation(fit: GeneralisedFit) -> str:
-    """How the integral over the random effects was made, in words."""
-    if fit.nAGQ == 0:
+def approximation(fit: Fit) -> str:
+    """How the integral over the random effects was made, in words; "exact" for a linear mixed model."""
+    if fit.approximation is None:
+        return "exact"
+    points, hessian = fit.approximation
+    if points == 0:
         return "nAGQ = 0 (fixed effects at the joint mode)"
-    kind = "observed information, as glmmTMB" if fit.hessian == "observed" else "expected information, as lme4"
+    kind = "observed information, as glmmTMB" if hessian == "observed" else "expected information, as lme4"
     if is_ordinal(fit):
-        kind = "" if fit.hessian == "observed" else "expected information"
+        kind = "" if hessian == "observed" else "expected information"
     kind = f"; {kind}" if kind and not fit.family.canonical else ""
-    if fit.nAGQ == 1:
+    if points == 1:
         return f"Laplace approximation{kind}"
-    adaptive = "adaptive" if fit.nAGQ > 1 else "non-adaptive"
-    return f"{adaptive} Gauss-Hermite quadrature, nAGQ = {fit.nAGQ}{kind}"
+    adaptive = "adaptive" if points > 1 else "non-adaptive"
+    return f"{adaptive} Gauss-Hermite quadrature, nAGQ = {points}{kind}"
 
 
-def family_line(fit: GeneralisedFit) -> str:
+def family_line(fit: Fit) -> str:
     """Family, link and dispersion."""
     text = f"{fit.family.name} ({fit.family.link.name})"
     if fit.family.variant:
@@ -49,29 +50,28 @@ def family_line(fit: GeneralisedFit) -> str:
     return ", ".join([text, *(f"{name} = {value:.4g}" for name, value in family_params(fit).items())])
 
 
-def summary_tables(fit: GeneralisedFit, ddf: str | None = None) -> list[Table]:
+def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
     """Everything that the summary shows, in order.
 
     Parameters
     ----------
-    fit : GeneralisedFit
+    fit : Fit
     ddf : {None, "residual", "normal"}
         Degrees of freedom of the fixed effects; `default_ddf` of the fit when not given.
     """
-    same: Any = fit
     return [
         _header(fit),
-        criterion_table(same),
-        *([] if row_summary(fit).residual_quartiles is None else [residual_table(same)]),
-        _random_effects(fit),
-        group_table(same),
-        coefficient_table(same, ddf),
+        criterion_table(fit),
+        *([] if row_summary(fit).residual_quartiles is None else [residual_table(fit)]),
+        random_effects_table(fit),
+        group_table(fit),
+        coefficient_table(fit, ddf),
         *([threshold_rows(fit)] if is_ordinal(fit) else []),
         closing(fit),
     ]
 
 
-def threshold_rows(fit: GeneralisedFit) -> Table:
+def threshold_rows(fit: Fit) -> Table:
     """Thresholds of ordered categories with their standard errors."""
     table = threshold_table(fit)
     decimals = column_decimals(table["std_error"].tolist())
@@ -81,30 +81,20 @@ def threshold_rows(fit: GeneralisedFit) -> Table:
     return Table("Thresholds", ("", "Estimate", "Std. error", "z value"), rows, ("left", "right", "right", "right"))
 
 
-def _header(fit: GeneralisedFit) -> Table:
-    same: Any = fit
-    table = header_table(same)
+def _header(fit: Fit) -> Table:
+    table = header_table(fit)
     rows = (("Family:", family_line(fit)), ("Integral:", approximation(fit)), *table.rows)
     return Table(
         "Generalised linear mixed model fit by maximum likelihood", ("", ""), rows, ("left", "left"), show_header=False
     )
 
 
-def _random_effects(fit: GeneralisedFit) -> Table:
-    same: Any = fit
-    table = random_effects_table(same)
-    if fit.has_residual:
-        return table
-    # The last row is the residual variance of a linear model.
-    return Table(table.title, table.columns, table.rows[:-1], table.align, table.notes)
-
-
-def closing(fit: GeneralisedFit) -> Table:
+def closing(fit: Fit) -> Table:
     """Notes and the verdict; also whether the rule for the integral is poor."""
-    same: Any = fit
-    table = closing_table(same)
-    found = fit.integral_check
-    unchecked = fit.nAGQ != 0 and found.points is None
+    table, found = closing_table(fit), fit.integral_check
+    if found is None or fit.approximation is None:
+        return table
+    unchecked = fit.approximation.nAGQ != 0 and found.points is None
     if not found.matters and not unchecked:
         return table
     return Table(table.title, table.columns, table.rows, table.align, (*table.notes, str(found)))

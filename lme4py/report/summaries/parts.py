@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from lme4py.fits.base import Fit
-from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.inference.estimates.coefficients import two_sided
 from lme4py.inference.estimates.variance import VarianceEntry, variance_entries
 
@@ -54,19 +53,20 @@ def entry_label(entry: VarianceEntry) -> str:
 
 def family_label(fit: AnyFit) -> str:
     """Family and link: "poisson (log)"."""
-    return "gaussian (identity)" if fit.normal_errors else f"{fit.family.name} ({fit.family.link.name})"
+    return f"{fit.family.name} ({fit.family.link.name})"
 
 
 def method_label(fit: AnyFit) -> str:
     """How the model was fitted: "REML", "ML", "ML, Laplace", "ML, nAGQ = 9"."""
-    if not isinstance(fit, GeneralisedFit):
+    if fit.approximation is None:
         return "REML" if fit.reml else "ML"
-    return "ML, Laplace" if fit.nAGQ == 1 else f"ML, nAGQ = {fit.nAGQ}"
+    points = fit.approximation.nAGQ
+    return "ML, Laplace" if points == 1 else f"ML, nAGQ = {points}"
 
 
 def is_ordinal(fit: AnyFit) -> bool:
     """True for a model of an ordered response."""
-    return isinstance(fit, GeneralisedFit) and fit.family.has_thresholds
+    return fit.family.has_thresholds
 
 
 def threshold_table(fit: AnyFit) -> pd.DataFrame:

@@ -11,16 +11,15 @@ from scipy import special
 from lme4py.covariance import find_structure
 from lme4py.design.conventions import CONSTANT
 from lme4py.fits.base import Fit
-from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.method import check_method
 from lme4py.fits.parameters import fit_parameters
 from lme4py.inference.estimates.coefficients import coef_table, confidence_intervals, wald_statistic
 from lme4py.inference.estimates.dispersion import Dispersion, shown_dispersion
 from lme4py.inference.estimates.limits import unknown
 from lme4py.inference.estimates.restrictions import restriction_matrix
-from lme4py.inference.estimates.row_summary import no_random_test, row_summary
+from lme4py.inference.estimates.variance_errors import variance_table
 from lme4py.inference.lrt.lrt import LRTestResult
-from lme4py.inference.uncertainty.variance_errors import variance_table
+from lme4py.inference.overview.row_summary import no_random_test, row_summary
 from lme4py.report.summaries.generalised import approximation, closing, family_line
 from lme4py.report.summaries.parts import is_ordinal, threshold_table
 from lme4py.report.summaries.summary import DDF_NOTES, closing_table, right_aligned, rows_used
@@ -57,7 +56,7 @@ def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
     tables = [_header(fit), _groups(fit), _coefficients(fit, chosen)]
     tables += [_thresholds(fit)] if is_ordinal(fit) else []
     tables.append(_random_effects(fit))
-    last = closing(fit) if isinstance(fit, GeneralisedFit) else closing_table(fit)
+    last = closing_table(fit) if fit.approximation is None else closing(fit)
     test = _test_of_random_effects(fit)
     return [*tables, *([Table("", (), (), (), (test,))] if test else []), last]
 
@@ -71,7 +70,7 @@ def _names(fit: AnyFit) -> tuple[str, str]:
 def _header(fit: AnyFit) -> Table:
     same: Any = fit
     rows = [("Formula:", fit.design.formula), ("Number of obs:", rows_used(same))]
-    if isinstance(fit, GeneralisedFit):
+    if fit.approximation is not None:
         rows += [("Family and link:", family_line(fit)), ("Integration:", approximation(fit))]
     likelihood = "Log restricted-likelihood:" if fit.reml else "Log likelihood:"
     rows.append((likelihood, format_value(fit.log_likelihood, 4, 8)))
@@ -138,7 +137,7 @@ def _vce_note(fit: AnyFit) -> tuple[str, ...]:
     if vce is None:
         return ()
     cluster = list(fit.design.n_groups)[-1] if vce == "robust" else vce
-    if fit.normal_errors:
+    if not fit.robust_variances:
         which = f"Standard errors of the coefficients are robust, for clusters in {cluster}"
         return (f"{which}; those of the variances are the model's.",)
     return (f"Standard errors are robust, for clusters in {cluster}.",)
@@ -195,7 +194,7 @@ def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
 def _last_rows(fit: AnyFit) -> Iterator[tuple[str, tuple[float, ...]]]:
     yield from (("var(Residual)", row) for p, row in _entries(fit) if p.kind == "sigma")
     found = shown_dispersion(fit)
-    if found is not None and isinstance(fit, GeneralisedFit) and not fit.family.has_residual:
+    if found is not None and not fit.has_residual:
         if fit.family.stata_inverts:
             yield _logarithm(found)
         yield found.name, (found.estimate, found.std_error, found.lower, found.upper)

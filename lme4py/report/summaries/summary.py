@@ -13,8 +13,8 @@ from lme4py.fits.method import check_method
 from lme4py.fits.parameters import has_correlations
 from lme4py.inference.estimates.coefficients import coef_table
 from lme4py.inference.estimates.likelihood import aic, bic
-from lme4py.inference.estimates.row_summary import row_summary
 from lme4py.inference.estimates.variance import VarianceEntry, correlations, variance_entries
+from lme4py.inference.overview.row_summary import row_summary
 from lme4py.report.summaries.residual import residual_rows, residual_tables
 from lme4py.tables.numbers import column_decimals, format_column, format_integer, format_p_value, format_value
 from lme4py.tables.table import Align, Table
@@ -94,7 +94,7 @@ def residual_table(fit: Fit) -> Table:
 
 
 def random_effects_table(fit: Fit) -> Table:
-    """Variances, standard deviations and correlations of each term, then the residual variance."""
+    """Variances, standard deviations and correlations of each term, then a residual variance."""
     terms = fit.design.terms
     found = list(variance_entries(fit))
     own = [[entry for entry in found if entry.term == t] for t in range(len(terms))]
@@ -105,7 +105,7 @@ def random_effects_table(fit: Fit) -> Table:
     ]
     rest = [entry for entry in found if entry.term is None]
     lines += [_Line(entry, [], j == 0) for j, entry in enumerate(rest)]
-    width = max(len(line.cells) for line in lines)
+    width = max((len(line.cells) for line in lines), default=0)
     sds = [line.entry for line in lines if line.entry is not None]
     numbers = iter(zip(format_column([e.vcov for e in sds]), format_column([e.sdcor for e in sds]), strict=True))
     rows = []

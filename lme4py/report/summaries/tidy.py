@@ -12,7 +12,6 @@ from scipy import special
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
-from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.parameters import DISPERSION, Parameter, fit_parameters, fit_values
 from lme4py.inference.estimates.coefficients import (
     chosen_alpha,
@@ -21,11 +20,11 @@ from lme4py.inference.estimates.coefficients import (
     covariance_frame,
 )
 from lme4py.inference.estimates.dispersion import shown_dispersion
-from lme4py.inference.estimates.intervals import intervals
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.random_effects import coef, conditional_modes, conditional_sds
 from lme4py.inference.estimates.variance import VarianceEntry, var_corr, variance_components
-from lme4py.inference.uncertainty.variance_errors import standard_errors, wald_limits
+from lme4py.inference.estimates.variance_errors import standard_errors, wald_limits
+from lme4py.inference.overview.intervals import intervals
 from lme4py.report.summaries.parts import AnyFit, entries, threshold_table
 
 if TYPE_CHECKING:
@@ -292,13 +291,13 @@ def overview(fit: AnyFit) -> dict[str, Any]:
         "converged": fit.certificate.converged,
         "is_singular": fit.certificate.is_singular,
     }
-    if not isinstance(fit, GeneralisedFit):
+    if fit.approximation is None:
         return {"reml": fit.reml, **sizes, **quality}
-    head = {"family": fit.family.name, "link": fit.family.link.name, "nAGQ": fit.nAGQ, "hessian": fit.hessian}
+    head = {"family": fit.family.name, "link": fit.family.link.name, **fit.approximation._asdict()}
     return {**head, **sizes, **quality, "dispersion": _dispersion(fit)}
 
 
-def _dispersion(fit: GeneralisedFit) -> float:
+def _dispersion(fit: Fit) -> float:
     """As `MEGLMResult.dispersion`; NaN where that is None."""
     found = shown_dispersion(fit)
     if found is None:
@@ -334,8 +333,7 @@ def to_dict(fit: AnyFit, random_effects: bool = False) -> dict[str, Any]:
         The conditional modes too.
     """
     same, certificate = _any(fit), fit.certificate
-    generalised = isinstance(fit, GeneralisedFit)
-    head = {} if generalised else {"family": "gaussian", "link": "identity"}
+    head = {} if fit.approximation is not None else {"family": "gaussian", "link": "identity"}
     parts: dict[str, Any] = {
         "formula": fit.design.formula,
         **head,

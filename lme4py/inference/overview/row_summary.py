@@ -10,6 +10,7 @@ import numpy as np
 from lme4py.errors import Lme4Error
 from lme4py.fits.derived import derived
 from lme4py.inference.diagnostics.residuals import residual_values
+from lme4py.inference.lrt.lrt import lrtest
 
 if TYPE_CHECKING:
     from lme4py.fits.base import Fit
@@ -76,8 +77,6 @@ def no_random_test(fit: Fit) -> LRTestResult | None:
     -------
     LRTestResult, or None where there is no such test
     """
-    from lme4py.inference.lrt.lrt import lrtest
-
     try:
         return lrtest(None, fit)
     except Lme4Error:

@@ -14,8 +14,8 @@ from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import fit_parameters, select_parameters
 from lme4py.inference.bootstrap.bootstrap import bootstrap
 from lme4py.inference.estimates.coefficients import chosen_alpha, confidence_intervals
+from lme4py.inference.estimates.variance_errors import noted, wald_limits
 from lme4py.inference.profile.profile import profile
-from lme4py.inference.uncertainty.variance_errors import noted, wald_limits
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from __future__ import annotations
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.slim import DroppedRows
-from lme4py.inference.estimates.row_summary import no_random_test, row_summary
+from lme4py.inference.overview.row_summary import no_random_test, row_summary
 
 __all__ = ["is_slim", "slim_fit"]
 

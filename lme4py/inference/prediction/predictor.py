@@ -1,0 +1,100 @@
+"""Linear predictors of rows, and how much their random effects vary."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lme4py.data.column import Column
+from lme4py.data.frame import Frame
+from lme4py.design.given import number_column
+from lme4py.errors import OptionError
+from lme4py.families.ordinal import Ordinal
+from lme4py.fits.base import Fit
+from lme4py.fits.rows import Rows
+from lme4py.inference.estimates.limits import limit_mean, recession_of, warn_rows
+from lme4py.linalg.types import FloatArray
+
+__all__ = [
+    "at_limits",
+    "family_of",
+    "included_variance",
+    "linear_predictor",
+    "offset_column",
+    "random_variance",
+    "variance_slopes",
+]
+
+
+def offset_column(fit: Fit, frame: Frame | None, offset: str | ArrayLike | None) -> Column | None:
+    """The `offset` argument of a prediction on the rows of new data; None where there is none.
+
+    Parameters
+    ----------
+    fit : Fit
+    frame : Frame or None
+    offset : str, number, array_like or None
+    """
+    if offset is None:
+        return None
+    if frame is None:
+        raise OptionError("`offset` is for new data; the rows of the fit have its own. Give data=, or leave it out.")
+    recipe = fit.design.recipe
+    return number_column(offset, "offset", frame, recipe.functions, dict(recipe.state))
+
+
+def at_limits(fit: Fit, rows: Rows, parts: list[FloatArray], type: str) -> list[FloatArray]:
+    """Predictions without a finite linear predictor: their limits, without an interval."""
+    recession = recession_of(fit)
+    if recession is None:
+        return parts
+    limits = recession.limits_of(rows.X)
+    warn_rows(recession, limits, interval=len(parts) > 1)
+    away = limits != 0.0
+    ends = limits if type == "linear" else limit_mean(fit, limits)
+    return [np.where(away, ends if i == 0 else np.nan, part) for i, part in enumerate(parts)]
+
+
+def linear_predictor(fit: Fit, rows: Rows) -> FloatArray:
+    """x'beta + offset plus the conditional modes of the terms that `rows` has groups for, shape (n,)."""
+    eta: FloatArray = rows.X @ fit.beta + rows.offset
+    for t, codes in rows.codes.items():
+        known = codes >= 0
+        if known.all():
+            eta = eta + np.einsum("nk,nk->n", rows.values[t], fit.modes[t][codes])
+        else:
+            eta[known] += np.einsum("nk,nk->n", rows.values[t][known], fit.modes[t][codes[known]])
+    return eta
+
+
+def random_variance(fit: Fit, rows: Rows) -> FloatArray:
+    """z'Sigma z summed over the terms without groups in `rows`, and over rows of unknown groups, shape (n,)."""
+    total = np.zeros(rows.n)
+    for t, Z in rows.values.items():
+        part = np.einsum("na,ab,nb->n", Z, fit.covariances[t], Z)
+        total += np.where(rows.codes[t] < 0, part, 0.0) if t in rows.codes else part
+    return total
+
+
+def included_variance(fit: Fit, rows: Rows) -> FloatArray:
+    """z'Sigma z of the terms whose groups `rows` has, where a group is unknown, shape (n,)."""
+    values = {t: Z for t, Z in rows.values.items() if t in rows.codes}
+    return random_variance(fit, Rows(rows.X, rows.offset, values, rows.codes, rows.frame))
+
+
+def variance_slopes(fit: Fit, rows: Rows) -> FloatArray:
+    """Derivatives of z'Sigma z, summed over all terms, in theta, shape (n, m)."""
+    # From the design, which slim results have too.
+    structures = fit.design.structures
+    columns = []
+    for t, (structure, theta) in enumerate(zip(structures.each, structures.split(fit.theta), strict=True)):
+        Z = rows.values[t]
+        columns += [np.einsum("na,ab,nb->n", Z, change, Z) for change in structure.covariance_tangents(theta)]
+    return np.column_stack(columns)
+
+
+def family_of(fit: Fit) -> Ordinal:
+    """The family of an ordinal fit."""
+    if not isinstance(fit.family, Ordinal):
+        raise OptionError(f"this needs a model of ordered categories (clmm), and this model is {fit.family.name}.")
+    return fit.family
