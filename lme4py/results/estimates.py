@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from lme4py.fits.clusters import ClusterChoice
     from lme4py.inference.shares.icc import ICCResult
+    from lme4py.results.options import BootInterval, Ddf, IntervalMethod, Robust, VarianceMethod
 
 __all__ = ["EstimateMethods"]
 
@@ -48,7 +49,7 @@ class EstimateMethods(FittedModel):
         """Two-sided p-values of `coef_table`, shape (p,)."""
         return self.coef_table()["p_value"].rename("pvalue")
 
-    def cov_params(self, type: str | None = None, cluster: ClusterChoice = None) -> pd.DataFrame:
+    def cov_params(self, type: Robust | None = None, cluster: ClusterChoice = None) -> pd.DataFrame:
         """Covariance matrix of the fixed effects, shape (p, p).
 
         Parameters
@@ -66,7 +67,7 @@ class EstimateMethods(FittedModel):
         return coefficients.covariance_frame(self.fit, type, cluster)
 
     def coef_table(
-        self, ddf: str | None = None, vcov: str | None = None, cluster: ClusterChoice = None
+        self, ddf: Ddf | None = None, vcov: Robust | None = None, cluster: ClusterChoice = None
     ) -> pd.DataFrame:
         """Table estimate, std_error, df, statistic, p_value of the fixed effects.
 
@@ -90,15 +91,15 @@ class EstimateMethods(FittedModel):
     def conf_int(
         self,
         alpha: float | None = None,
-        method: str = "wald",
+        method: IntervalMethod = "wald",
         parm: str | Sequence[str] = "fixed",
-        ddf: str | None = None,
-        vcov: str | None = None,
+        ddf: Ddf | None = None,
+        vcov: Robust | None = None,
         cluster: ClusterChoice = None,
         *,
         n_boot: int | None = None,
         seed: int | None = None,
-        type: str | None = None,
+        type: BootInterval | None = None,
         n_jobs: int | None = 1,
         progress: bool | None = None,
     ) -> pd.DataFrame:
@@ -201,7 +202,7 @@ class EstimateMethods(FittedModel):
         """
         return variance_table(self.fit, alpha)
 
-    def r_squared(self, variance: str = "theoretical") -> dict[str, float]:
+    def r_squared(self, variance: VarianceMethod = "theoretical") -> dict[str, float]:
         """Nakagawa's R squared: marginal, conditional, and the variances var_fixed, var_random, var_residual.
 
         Parameters

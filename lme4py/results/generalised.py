@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from lme4py.engine.generalised.integral import IntegralCheck
     from lme4py.fits.generalised.fit import GeneralisedFit
+    from lme4py.results.options import ResidualType
 
 __all__ = ["MEGLMResult"]
 
@@ -234,7 +235,7 @@ class MEGLMResult(ReportMethods):
         """
         return fitted_values(self._glmm)
 
-    def residuals(self, type: str = "deviance", seed: int | None = None) -> pd.Series[float]:
+    def residuals(self, type: ResidualType = "deviance", seed: int | None = None) -> pd.Series[float]:
         """Residuals on the data's own index.
 
         Parameters

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lme4py.fits.clusters import ClusterChoice
-    from lme4py.fits.method import Ddf
     from lme4py.inference.lrt.lrt import LRTestResult
+    from lme4py.results.options import Ddf, Robust
 
 __all__ = ["HypothesisMethods"]
 
@@ -35,7 +35,7 @@ class HypothesisMethods(EstimateMethods):
         self,
         restrictions: Any,
         value: float | ArrayLike = 0.0,
-        vcov: str | None = None,
+        vcov: Robust | None = None,
         cluster: ClusterChoice = None,
     ) -> dict[str, float]:
         """Joint Wald chi-square test of ``R beta = value``.
@@ -59,10 +59,10 @@ class HypothesisMethods(EstimateMethods):
     def contest(
         self,
         L: Any,
-        ddf: str | None = None,
+        ddf: Ddf | None = None,
         value: float | ArrayLike = 0.0,
         joint: bool = True,
-        vcov: str | None = None,
+        vcov: Robust | None = None,
         cluster: ClusterChoice = None,
     ) -> pd.DataFrame:
         """F test of ``L beta = value``, or a t test of each row of L where `joint` is false.
@@ -123,7 +123,7 @@ class HypothesisMethods(EstimateMethods):
         type, ddf = (*options, *(type, ddf)[len(options) :])
         return anova(self, *others, type=type, ddf=ddf)
 
-    def drop1(self, test: str | None = None, ddf: str | None = None) -> pd.DataFrame:
+    def drop1(self, test: Literal["F", "Chisq"] | None = None, ddf: Ddf | None = None) -> pd.DataFrame:
         """Test of leaving out each fixed term that is no margin of another one.
 
         Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from numpy.typing import ArrayLike
 
@@ -91,7 +91,9 @@ class RefitMethods(RowMethods):
         """
         return profile(self.fit, parm, alpha)
 
-    def influence(self, group: ClusterChoice = None, method: str | None = None) -> InfluenceResult:
+    def influence(
+        self, group: ClusterChoice = None, method: Literal["exact", "one-step", "refit"] | None = None
+    ) -> InfluenceResult:
         """Cook's distances, dfbeta, dfbetas, leverage of single rows, or of groups.
 
         Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from numpy.typing import NDArray
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from lme4py.fits.method import Ddf
+    from lme4py.results.options import IntervalMethod, PlotKind
 
 __all__ = ["ReportMethods"]
 
@@ -116,12 +117,12 @@ class ReportMethods(RefitMethods):
 
     def tidy(
         self,
-        ddf: str | None = None,
+        ddf: Ddf | None = None,
         effects: str | Sequence[str] = ("fixed", "ran_pars"),
         conf_int: bool = False,
         conf_level: float | None = None,
-        conf_method: str = "wald",
-        scales: str = "sdcor",
+        conf_method: IntervalMethod = "wald",
+        scales: Literal["sdcor", "vcov"] = "sdcor",
         exponentiate: bool = False,
     ) -> pd.DataFrame:
         """One row per parameter: effect, group, term, estimate, std_error, statistic, p_value.
@@ -192,7 +193,7 @@ class ReportMethods(RefitMethods):
         """
         return type(self)(slim_fit(self.fit))
 
-    def plot(self, kind: str = "caterpillar", variable: Any = None, **kw: Any) -> Axes | NDArray[Any]:
+    def plot(self, kind: PlotKind = "caterpillar", variable: Any = None, **kw: Any) -> Axes | NDArray[Any]:
         """Draw a plot (needs matplotlib); the same arguments to `plot_data` give its numbers.
 
         Parameters
@@ -213,7 +214,7 @@ class ReportMethods(RefitMethods):
 
         return plot(self.fit, kind, variable, **kw)
 
-    def plot_data(self, kind: str = "caterpillar", variable: Any = None, **kw: Any) -> pd.DataFrame:
+    def plot_data(self, kind: PlotKind = "caterpillar", variable: Any = None, **kw: Any) -> pd.DataFrame:
         """The numbers that `plot` draws, as a data frame.
 
         Parameters

@@ -18,6 +18,8 @@ from lme4py.results.hypotheses import HypothesisMethods
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lme4py.results.options import Ddf, NewLevels, PredictInterval, PredictType, ResidualType
+
 __all__ = ["RowMethods"]
 
 
@@ -30,7 +32,7 @@ class RowMethods(HypothesisMethods):
         """Fitted values, random effects included, on the data's own index."""
         return residuals.fitted_values(self.fit)
 
-    def residuals(self, type: str = "response", seed: int | None = None) -> pd.Series[float]:
+    def residuals(self, type: ResidualType = "response", seed: int | None = None) -> pd.Series[float]:
         """Residuals on the data's own index.
 
         Parameters
@@ -82,12 +84,12 @@ class RowMethods(HypothesisMethods):
         self,
         data: Any = None,
         include_random: bool | Sequence[str] | str = True,
-        type: str = "response",
-        new_levels: str = "zero",
-        interval: str | None = None,
+        type: PredictType = "response",
+        new_levels: NewLevels = "zero",
+        interval: PredictInterval | None = None,
         alpha: float | None = None,
         weights: str | ArrayLike | None = None,
-        ddf: str | None = None,
+        ddf: Ddf | None = None,
         offset: str | ArrayLike | None = None,
     ) -> Any:
         """Predictions on the index of `data`.

@@ -1,0 +1,32 @@
+"""Words that methods take, as types: so that editors complete them and type checkers find misspelt ones."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from lme4py.fits.method import Ddf
+
+__all__ = [
+    "BootInterval",
+    "Ddf",
+    "IntervalMethod",
+    "NewLevels",
+    "PlotKind",
+    "PredictInterval",
+    "PredictType",
+    "ResidualType",
+    "Robust",
+    "VarianceMethod",
+]
+
+Robust: TypeAlias = Literal["CR0", "CR1", "CR2", "CR3"]
+IntervalMethod: TypeAlias = Literal["wald", "profile", "boot"]
+BootInterval: TypeAlias = Literal["percentile", "basic", "bca", "normal"]
+PlotKind: TypeAlias = Literal["caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect"]
+PredictType: TypeAlias = Literal["response", "linear", "prob", "cumulative", "class"]
+PredictInterval: TypeAlias = Literal["confidence", "prediction"]
+NewLevels: TypeAlias = Literal["zero", "error"]
+ResidualType: TypeAlias = Literal[
+    "response", "pearson", "scaled", "deviance", "working", "quantile", "probability", "score"
+]
+VarianceMethod: TypeAlias = Literal["theoretical", "lognormal", "trigamma", "delta"]
