@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from lme4py.chunks import from_size
 from lme4py.data.column import Column
 from lme4py.data.concatenate import concatenate
-from lme4py.data.frame import Frame
+from lme4py.data.frame import Frame, read_frame
 from lme4py.data.sources.base import RowBlock, RowSource
 from lme4py.errors import DataError
 
@@ -86,16 +88,36 @@ def find_cells(source: RowSource, columns: Sequence[str], insist: bool = False) 
     one = _CellsOfBlock(tuple(columns))
     if source.travels:
         found = source.reduce_blocks(one, _merged, columns)
-        return found if found is None or insist or _few(found) else None
+        return _checked(found, insist)
+    with closing(_filled(source, columns)) as blocks:
+        first = next(map(one, blocks), None)
+    if first is None or not (insist or first.n_rows < _FEW or _few(first)):
+        return None
+    table = source.distinct(columns, COUNT)
+    if table is not None:
+        return _checked(_of_table(table, columns), insist)
     total: Cells | None = None
-    for block in source.blocks(columns):
-        if block.frame.n_rows == 0:
-            continue
-        own = one(block)
+    for own in map(one, _filled(source, columns)):
         total = own if total is None else total.merge(own)
         if not insist and total.n_rows >= _FEW and not _few(total):
             return None
-    return total if total is None or insist or _few(total) else None
+    return _checked(total, insist)
+
+
+def _filled(source: RowSource, columns: Sequence[str]) -> Generator[RowBlock, None, None]:
+    """The blocks that have rows."""
+    for block in source.blocks(columns):
+        if block.frame.n_rows:
+            yield block
+
+
+def _checked(cells: Cells | None, insist: bool) -> Cells | None:
+    return cells if cells is None or insist or _few(cells) else None
+
+
+def _of_table(table: Any, columns: Sequence[str]) -> Cells:
+    frame = read_frame(table)
+    return Cells({name: frame.column(name) for name in columns}, frame.column(COUNT).values)
 
 
 def _few(cells: Cells) -> bool:

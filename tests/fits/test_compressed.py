@@ -77,6 +77,17 @@ def test_sources_are_compressed_where_it_is_worth_it() -> None:
     assert lme4py.glmer("y ~ x + (1 | g)", source, control={"rows": "memory"}).fittedvalues.size == 1495
 
 
+@pytest.mark.parametrize("kind", ["polars", "duckdb"])
+def test_group_by_of_the_source(kind: str) -> None:
+    """Missing values are cells too; the numbers do not depend on who counts."""
+    module = pytest.importorskip(kind)
+    pl = pytest.importorskip("polars")
+    frame = pl.from_pandas(DATA)
+    source = frame.lazy() if kind == "polars" else module.from_arrow(frame.to_arrow())
+    same(lme4py.glmer("y ~ x + f + (1 | g)", DATA), lme4py.glmer("y ~ x + f + (1 | g)", source))
+    assert lme4py.glmer("y ~ wide + (1 | g)", source).rows.where == "memory"
+
+
 def test_cells_are_counts_of_rows() -> None:
     found = find_cells(MemorySource(read_frame(DATA), 97), ("x", "f", "y"), insist=True)
     assert found is not None

@@ -107,6 +107,21 @@ class RowSource(ABC):
             total = part if total is None else merge(total, part)
         return total
 
+    def distinct(self, columns: Sequence[str], count: str) -> Any:
+        """The distinct rows by the source's own GROUP BY, as something that `lme4py.data.frame.read_frame` reads.
+
+        Parameters
+        ----------
+        columns : sequence of str
+        count : str
+            Name of a further column, for the number of rows.
+
+        Returns
+        -------
+        data frame, or None where the source has no such means
+        """
+        return None
+
     def whole(self) -> Any:
         """All rows in memory, as something that `lme4py.data.frame.read_frame` reads."""
         sizes = [block.frame.n_rows for block in self.blocks()]

@@ -34,10 +34,24 @@ class DuckDBSource(RowSource):
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows of the query."""
         chosen = self.data.columns if columns is None else columns
-        query = self.data.project(", ".join('"' + name.replace('"', '""') + '"' for name in chosen))
+        query = self.data.project(", ".join(map(_quoted, chosen)))
         read = query.to_arrow_reader if hasattr(query, "to_arrow_reader") else query.fetch_arrow_reader
-        yield from arrow_blocks(read(_ROWS), self.place)
+        reader = read(_ROWS)
+        try:
+            yield from arrow_blocks(reader, self.place)
+        finally:
+            # A connection has one open result at a time.
+            reader.close()
+
+    def distinct(self, columns: Sequence[str], count: str) -> Any:
+        """By ``GROUP BY``, as a pyarrow Table."""
+        names = ", ".join(map(_quoted, columns))
+        return self.data.aggregate(f"{names}, count(*) AS {_quoted(count)}", names).to_arrow_table()
 
     def whole(self) -> Any:
         """A pyarrow Table."""
         return self.data.project("*").to_arrow_table()
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -52,6 +52,10 @@ class PolarsSource(RowSource):
         if size:
             yield RowBlock(read_frame(pl.concat(kept)))
 
+    def distinct(self, columns: Sequence[str], count: str) -> Any:
+        """By ``group_by``, as a polars DataFrame."""
+        return self.data.group_by(list(columns)).len(name=count).collect(engine="streaming")
+
     def whole(self) -> Any:
         """A polars DataFrame."""
         return self.data.collect()
