@@ -22,7 +22,9 @@ __all__ = [
 Robust: TypeAlias = Literal["CR0", "CR1", "CR2", "CR3"]
 IntervalMethod: TypeAlias = Literal["wald", "profile", "boot"]
 BootInterval: TypeAlias = Literal["percentile", "basic", "bca", "normal"]
-PlotKind: TypeAlias = Literal["caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect"]
+PlotKind: TypeAlias = Literal[
+    "caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef", "residual_panel"
+]
 PredictType: TypeAlias = Literal["response", "linear", "prob", "cumulative", "class"]
 PredictInterval: TypeAlias = Literal["confidence", "prediction"]
 NewLevels: TypeAlias = Literal["zero", "error"]

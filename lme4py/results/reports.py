@@ -198,7 +198,7 @@ class ReportMethods(RefitMethods):
 
         Parameters
         ----------
-        kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect"}
+        kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef", "residual_panel"}
         variable : str or sequence of str, optional
             What to draw: a random effect ("Days"; with several grouping factors "Intercept|Subject") for caterpillar
             (the random intercept when not given, "all" for every effect), qq and shrinkage; parameters for profile; a

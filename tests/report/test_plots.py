@@ -464,3 +464,30 @@ def test_drawing_without_matplotlib_says_how_to_get_it(slopes, monkeypatch):
     with pytest.raises(OptionError, match="lme4py\\[plot\\]"):
         slopes.plot()
     assert len(slopes.plot_data()) > 0
+
+
+def test_coefficients_with_their_limits(sleep):
+    table = sleep.plot_data("coef")
+    assert table["term"].tolist() == ["Days"]
+    np.testing.assert_allclose(table[["lower", "upper"]], sleep.conf_int(parm=["Days"]), rtol=1e-14)
+    both = sleep.plot("coef", ["Intercept", "Days"])
+    assert [label.get_text() for label in both.get_yticklabels()] == ["Days", "Intercept"]
+    with pytest.raises(OptionError, match="Did you mean 'Days'"):
+        sleep.plot("coef", "Dayz")
+    logit = lme4py.glmer("use ~ age + urban + (1 | district)", lme4py.load_dataset("Contraception"), "binomial")
+    shown = logit.plot_data("coef", exponentiate=True).set_index("term")
+    np.testing.assert_allclose(shown, logit.odds_ratios().loc[shown.index], rtol=1e-12)
+    assert logit.plot("coef", exponentiate=True).get_xscale() == "log"
+
+
+def test_the_residual_panel_shows_the_quantile_residuals(sleep):
+    own = sleep.quantile_residuals(100, seed=2)
+    table = sleep.plot_data("residual_panel", n=100, seed=2)
+    np.testing.assert_array_equal(table["residual"], own.residuals)
+    assert len(sleep.plot("residual_panel", n=50, seed=1)) == 3
+    counts = lme4py.glmer("count ~ mined + (1 | site)", lme4py.load_dataset("Salamanders"), "poisson")
+    axes = counts.plot("residual_panel", n=50, seed=1)
+    assert len(axes) == 4
+    assert "zeros" in axes[3].get_title(loc="left")
+    with pytest.raises(OptionError, match="no variable"):
+        sleep.plot("residual_panel", "Days")

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.report.plots.coef import coef, coef_data
 from lme4py.report.plots.effect import effect, effect_data
 from lme4py.report.plots.fitted import fitted, fitted_data
 from lme4py.report.plots.profile import profile, profile_data
 from lme4py.report.plots.random import caterpillar, caterpillar_data, shrinkage, shrinkage_data
+from lme4py.report.plots.residual_panel import residual_panel, residual_panel_data
 from lme4py.report.plots.rows import qq, qq_data, residuals, residuals_data
 from lme4py.report.summaries.parts import AnyFit
 
@@ -27,6 +29,8 @@ __all__ = [
     "KINDS",
     "caterpillar",
     "caterpillar_data",
+    "coef",
+    "coef_data",
     "effect",
     "effect_data",
     "fitted",
@@ -37,6 +41,8 @@ __all__ = [
     "profile_data",
     "qq",
     "qq_data",
+    "residual_panel",
+    "residual_panel_data",
     "residuals",
     "residuals_data",
     "shrinkage",
@@ -51,6 +57,8 @@ _PAIRS: dict[str, tuple[Callable[..., Any], Callable[..., pd.DataFrame]]] = {
     "fitted": (fitted, fitted_data),
     "shrinkage": (shrinkage, shrinkage_data),
     "effect": (effect, effect_data),
+    "coef": (coef, coef_data),
+    "residual_panel": (residual_panel, residual_panel_data),
 }
 KINDS = tuple(_PAIRS)
 
@@ -61,9 +69,11 @@ def plot(fit: AnyFit, kind: str = "caterpillar", variable: Any = None, **kw: Any
     Parameters
     ----------
     fit : Fit
-    kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect"}
+    kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef",
+        "residual_panel"}
         Conditional modes with intervals; residuals against fitted values; normal quantiles of residuals or modes;
-        profile likelihood; fitted curves by group; estimates without and with pooling; effect of a variable.
+        profile likelihood; fitted curves by group; estimates without and with pooling; effect of a variable;
+        coefficients with their limits; quantile residuals in several panels.
     variable : str or sequence of str, optional
         What to draw, as the function of that name explains.
     **kw
