@@ -429,7 +429,7 @@ def test_order_of_terms(bars: str, groups: list[str], sleep: pd.DataFrame) -> No
 
 def test_structures(sleep: pd.DataFrame) -> None:
     design = lformula("Reaction ~ Days + diag(Days | Subject) + id(0 + arm | cond:Subject)", sleep)
-    assert [(term.structure, term.n_theta) for term in design.terms] == [("identity", 1), ("diagonal", 2)]
+    assert [(term.structure.name, term.n_theta) for term in design.terms] == [("homdiag", 1), ("diag", 2)]
 
 
 def test_double_bar_with_a_factor_has_a_note(sleep: pd.DataFrame) -> None:

@@ -237,8 +237,8 @@ CASES = [
     (
         "data is path",
         lambda: lme4py.lmer(F, "sleep.csv"),
-        OptionError,
-        "`data` is the text 'sleep.csv'; give a data frame, such as",
+        DataError,
+        "there is no file 'sleep.csv'; check the path.",
     ),
     (
         "ragged dict",
@@ -1445,7 +1445,7 @@ def no_fitting(monkeypatch):
         pytest.fail("bad input reached the optimiser")
 
     monkeypatch.setattr(import_module("lme4py.fits.linear.steps"), "solve", forbidden)
-    monkeypatch.setattr(import_module("lme4py.fits.generalised.steps"), "solve_glmm", forbidden)
+    monkeypatch.setattr(import_module("lme4py.fits.generalised.criterion"), "solve_glmm", forbidden)
 
 
 @pytest.mark.parametrize(("call", "error", "words"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])

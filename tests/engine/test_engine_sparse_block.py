@@ -285,7 +285,7 @@ def test_local_mobility_is_sparse_and_random_mobility_dense(monkeypatch):
     assert fit.certificate.converged
     # The truth is (1, 0.5) and 20,000 workers.
     np.testing.assert_allclose(fit.theta, [1.0, 0.5], rtol=0, atol=0.05)
-    random = lmm.make_problem(workers_and_firms(20_000, 2000, local=False)).structure
+    random = lmm.make_problem(workers_and_firms(20_000, 2000, local=False)).symbolic
     assert random.sparse is None
     assert random.forecast is not None
     assert random.forecast.sparse_seconds > 0.5 * random.forecast.dense_seconds
@@ -293,7 +293,7 @@ def test_local_mobility_is_sparse_and_random_mobility_dense(monkeypatch):
 
 def test_small_blocks_are_dense_without_a_forecast(monkeypatch):
     monkeypatch.setattr(structure, "SPARSE_FROM", 3000)
-    found = lmm.make_problem(workers_and_firms(2000, 200, local=True)).structure
+    found = lmm.make_problem(workers_and_firms(2000, 200, local=True)).symbolic
     assert found.sparse is None
     assert found.forecast is None
 
