@@ -13,12 +13,13 @@ from lme4py.data.hints import data_from_text
 from lme4py.data.sources import find_source, is_path
 from lme4py.design.build import NaAction, lformula
 from lme4py.design.design import Design
+from lme4py.design.parts import part_formulas
 from lme4py.design.residual import residual_design
 from lme4py.design.residual_text import ResidualSides, read_sides
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.ordinal import make_ordinal
-from lme4py.families.registry import Family, make_family
+from lme4py.families.registry import Family, family_with_parts, family_with_zeros, make_family
 from lme4py.fits.base import Fit
 from lme4py.fits.compressed import compressed, of_all_rows
 from lme4py.fits.generalised.criterion import check_options
@@ -179,6 +180,8 @@ def glmer(
     na_action: NaAction = "omit",
     functions: Mapping[str, Callable[..., Any]] | None = None,
     compress: bool | None = None,
+    ziformula: str | None = None,
+    dispformula: str | None = None,
 ) -> MEGLMResult:
     """Fit a generalised linear mixed model by maximum likelihood.
 
@@ -223,6 +226,12 @@ def glmer(
         Rows that are equal in all columns of the formula become one with their number as weight, which is exact where
         weights multiply the log-likelihood. None does so for data that are lazy, in files or on other machines, where
         it is worth it; such a result has no rows.
+    ziformula : str, optional
+        Fixed effects of a zero part, as in ``"~ x"`` (logit link): zero inflation of counts and trials; of families
+        without zeros (gamma, beta, lognormal, truncated counts) a hurdle model. ``"~ ."`` is the conditional formula.
+    dispformula : str, optional
+        Fixed effects of the dispersion (log link): the logarithm of the standard deviation of gaussian responses, of
+        the scale of t ones, of the shape of gamma and nbinomial ones, of phi of all others.
 
     Returns
     -------
@@ -246,10 +255,13 @@ def glmer(
     """
     response_family = make_family(family, link)
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
+    beside |= {"ziformula": ziformula, "dispformula": dispformula}
     made = compressed(data, control, formula, response_family, weights, beside, compress)
     _check_options(formula, made.data, True, progress, na_action)
     _check_mappings(contrasts, functions)
     check_options(nAGQ, hessian)
+    parts = part_formulas(formula, ziformula, dispformula)
+    reader = family_with_zeros(response_family) if "zero_inflation" in parts else response_family
     design = lformula(
         formula,
         made.data,
@@ -258,8 +270,12 @@ def glmer(
         contrasts=contrasts,
         na_action=na_action,
         functions=functions,
-        family=response_family,
+        family=reader,
+        parts=parts,
     )
+    if parts:
+        names = [(predictor.name, predictor.names) for predictor in design.predictors[1:]]
+        response_family = family_with_parts(response_family, names)
     if family is DEFAULT_FAMILY:
         announced = f"the family was not given: {response_family.name} with the {response_family.link.name} link"
         design = replace(design, notes=(*design.notes, announced))

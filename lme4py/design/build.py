@@ -24,6 +24,7 @@ from lme4py.design.fixed import (
 )
 from lme4py.design.given import finite_offset, positive_weights
 from lme4py.design.names import ColumnNames
+from lme4py.design.parts import check_part, predictor_of, with_parts
 from lme4py.design.places import learn_places
 from lme4py.design.random import (
     Grouping,
@@ -72,6 +73,7 @@ def lformula(
     family: str | Family | None = None,
     levels: Iterable[Any] | None = None,
     beside: Sequence[Node] = (),
+    parts: Mapping[str, str] | None = None,
 ) -> Design:
     """Read a formula and data into the arrays of a mixed model.
 
@@ -104,6 +106,8 @@ def lformula(
     beside : sequence of Node
         Other variables of the model, such as those of a residual structure: rows in which they are missing are not
         used, and `Design.columns` holds their columns.
+    parts : dict of str to str, optional
+        One-sided formulas of further linear predictors by their names: ``{"zero_inflation": "~ x"}``.
 
     Returns
     -------
@@ -123,16 +127,29 @@ def lformula(
     reader = None if family is None else response_family(family)
     if reader is not None and reader.has_thresholds:
         _check_thresholds(parsed)
+    further = {name: read_formula(text, frame.names) for name, text in (parts or {}).items()}
+    for name, own in further.items():
+        check_part(own, name)
+    nodes = list(
+        dict.fromkeys([*model_nodes(parsed), *(node for own in further.values() for node in model_nodes(own))])
+    )
     rows = UsedRows(
         frame,
-        [*model_nodes(parsed), *beside],
+        list(dict.fromkeys([*nodes, *beside])),
         {"weights": weights, "offset": offset},
         na_action,
         response if reader is not None and reader.has_trials else None,
     )
     state: dict[str, Any] = {}
     values = evaluate_all(parsed, rows, state, functions or {})
-    return assemble(parsed, response, rows, values, state, contrasts, functions or {}, reader, levels)
+    design = assemble(parsed, response, rows, values, state, contrasts, functions or {}, reader, levels)
+    made = []
+    for name, own in further.items():
+        learnt: dict[str, Any] = {}
+        made.append(
+            predictor_of(name, own, rows, evaluate_all(own, rows, learnt, functions or {}), learnt, functions or {})
+        )
+    return with_parts(design, made)
 
 
 @lru_cache(maxsize=256)

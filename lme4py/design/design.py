@@ -241,6 +241,8 @@ class Design(Frozen):
         Gives the data of the user's, for columns that the fit does not keep; a reference, which is not pickled.
     streamed : RowsReport or None
         How the rows went by, where they are not in memory.
+    part_recipes : tuple of Recipe
+        As `recipe`, of the predictors after the first.
     """
 
     formula: str
@@ -259,6 +261,7 @@ class Design(Frozen):
     labelled: bool = True
     source: Callable[[], Frame] | None = None
     streamed: RowsReport | None = None
+    part_recipes: tuple[Recipe, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"source": None}

@@ -147,6 +147,25 @@ class Family(ABC):
     # --- what follows from the kind
 
     @property
+    def mean_is_link(self) -> bool:
+        """Whether the mean of a response is the inverse link of its conditional predictor."""
+        return True
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the linear predictors."""
+        return ("conditional",)
+
+    @property
+    def n_coefficients(self) -> int:
+        """Coefficients of the linear predictors after the first, which come first in lambda."""
+        return 0
+
+    def trouble(self, data: ResponseData, lam: Any) -> str:
+        """Why parameters beside eta have no finite estimate, or ""."""
+        return ""
+
+    @property
     def is_count(self) -> bool:
         """Whether responses are whole numbers."""
         return self.kind in ("count", "trials")

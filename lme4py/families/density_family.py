@@ -182,7 +182,7 @@ class DensityFamily(MeanResponse):
             spread = half / own.slope(centre)
             return own.natural(centre - spread), own.natural(centre + spread)
 
-    def _x(self, eta: FloatArray, lam: Any) -> list[FloatArray]:
+    def _x(self, eta: FloatArray, lam: Any, data: ResponseData | None = None) -> list[FloatArray]:
         """The variables of the density, in its own order."""
         values = np.atleast_1d(np.asarray(lam, dtype=np.float64))
         known = {v.name: np.asarray(value) for v, value in zip(self.nuisance, values, strict=False)}
@@ -207,13 +207,14 @@ class DensityFamily(MeanResponse):
     ) -> EtaDerivatives:
         """As `Family.derivatives`; `d_lam` comes with orders 1 and 3, and no expected weights at all."""
         places = self._places if order in (1, 3) else ()
-        together = 2 if order == 3 and len(places) > 1 and eta.ndim == 1 else 1
+        several = self.n_nuisance > 1 or not self.n_dispersion
+        together = 2 if order == 3 and places and several and eta.ndim == 1 else 1
         degrees = Degrees(order, tuple(sorted((0, *places))), tuple(sorted(places)), together)
-        x = self._x(eta, lam)
+        x = self._x(eta, lam, data)
         found = partials(self.density, data, x, degrees)
         if order == 0:
             return EtaDerivatives(found[()])
-        d_lam = self._part(found, ()) if places else None
+        d_lam = self._part(found, (), data) if places else None
         if order == 1:
             return EtaDerivatives(found[()], found[0,], d_lam=d_lam)
         w_obs = -found[0, 0]
@@ -229,21 +230,26 @@ class DensityFamily(MeanResponse):
         if places:
             result |= {
                 "d_lam": d_lam,
-                "score_lam": self._part(found, (0,)),
-                "w_obs_lam": self._part(found, (0, 0), -1.0),
-                "curve_lam": self._curve(found) if together > 1 else None,
+                "score_lam": self._part(found, (0,), data),
+                "w_obs_lam": self._part(found, (0, 0), data, -1.0),
+                "curve_lam": self._curve(found, data) if together > 1 else None,
             }
         return EtaDerivatives(found[()], **result)
 
-    def _part(self, found: dict[Index, FloatArray], of: Index, sign: float = 1.0) -> Any:
+    def _part(self, found: dict[Index, FloatArray], of: Index, data: ResponseData, sign: float = 1.0) -> Any:
         """Derivatives in lambda of a derivative in eta: an array for one parameter, else `Columns`."""
         columns = [sign * found[tuple(sorted((*of, i)))] for i in self._places]
         return columns[0] if len(columns) == 1 else Columns(tuple(columns))
 
-    def _curve(self, found: dict[Index, FloatArray]) -> FloatArray:
+    def _curve(self, found: dict[Index, FloatArray], data: ResponseData) -> FloatArray:
         """-d2l / dlambda2 of all rows together; curvatures count with their size."""
         places = self._places
         curve = -np.array([[float(np.sum(found[tuple(sorted((i, j)))])) for j in places] for i in places])
+        return self._sized(curve)
+
+    @staticmethod
+    def _sized(curve: FloatArray) -> FloatArray:
+        """A positive definite matrix near a symmetric one."""
         values, vectors = np.linalg.eigh(np.where(np.isfinite(curve), curve, 0.0))
         size = np.maximum(np.abs(values), 1e-3)
         result: FloatArray = (vectors * size) @ vectors.T
@@ -291,7 +297,7 @@ class DensityFamily(MeanResponse):
         return self.density.variance(self._x(self.link.eta(np.asarray(mu)), lam))
 
     def row_variance(self, mu: FloatArray, lam: Any, data: ResponseData) -> FloatArray:
-        spread = self.density.variance(self._x(self.link.eta(np.asarray(mu)), lam), data)
+        spread = self.density.variance(self._x(self.link.eta(np.asarray(mu)), lam, data), data)
         return spread / data.n_trials**2 if self.has_trials else spread
 
     def mean_near(self, y: FloatArray, data: ResponseData) -> FloatArray:
@@ -312,13 +318,13 @@ class DensityFamily(MeanResponse):
     def cdf(self, y: FloatArray, eta: FloatArray, lam: Any, data: ResponseData) -> FloatArray:
         inside = np.where(self.valid(eta), eta, self.link.inner)
         with np.errstate(all="ignore"):
-            value = self.density.cdf(np.asarray(y), self._x(inside, lam), data)
+            value = self.density.cdf(np.asarray(y), self._x(inside, lam, data), data)
         limit = np.where(self.link.edge_mean(eta) > y, 0.0, 1.0)
         return np.where(self.valid(eta) & np.isfinite(value), value, limit)
 
     def _simulate(self, eta: FloatArray, lam: Any, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         with np.errstate(all="ignore"):
-            return self.density.simulate(self._x(eta, lam), data, rng)
+            return self.density.simulate(self._x(eta, lam, data), data, rng)
 
     # --- starts
 
@@ -347,7 +353,7 @@ class DensityFamily(MeanResponse):
 
     def pearson(self, data: ResponseData, mu: FloatArray, lam: Any = 0.0) -> FloatArray:
         """(y - mu) / sd(y) with the weights of the row, shape (n,)."""
-        spread = self.density.variance(self._x(self.link.eta(mu), lam), data)
+        spread = self.density.variance(self._x(self.link.eta(mu), lam, data), data)
         counts = data.n_trials if self.has_trials else 1.0
         weight = data.weight if self.weights_multiply else 1.0
         result: FloatArray = np.sqrt(weight / spread) * (data.y - counts * mu)

@@ -20,14 +20,15 @@ and in ``lmer``; glmmTMB multiplies there too).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.base import Family
-from lme4py.families.densities.registry import density_links, make_density
+from lme4py.families.densities.base import Density
+from lme4py.families.densities.registry import density_links, make_density, with_zeros
 from lme4py.families.density_family import DensityFamily
 from lme4py.families.distributions import (
     Binomial,
@@ -39,8 +40,9 @@ from lme4py.families.distributions import (
 from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean, PowerMean
 from lme4py.families.negative_binomial import NegativeBinomial1, NegativeBinomial2
 from lme4py.families.ordinal import Ordinal
+from lme4py.families.parts import ZERO_INFLATION, PartsFamily
 
-__all__ = ["FAMILIES", "Family", "make_family", "response_family"]
+__all__ = ["FAMILIES", "Family", "family_with_parts", "family_with_zeros", "make_family", "response_family"]
 
 _POWERS: Final = {"identity": 1.0, "sqrt": 2.0, "inverse": -1.0, "1/mu^2": -0.5}
 
@@ -65,6 +67,8 @@ _DENSITIES: Final = (
     "t",
     "tweedie",
 )
+# Counts without zeros: the link leads to the mean before truncation.
+_TRUNCATED: Final = ("truncated_poisson", "truncated_nbinomial", "truncated_nbinomial1", "truncated_compois")
 
 _ALIASES: Final = {
     "normal": "gaussian",
@@ -78,6 +82,8 @@ _ALIASES: Final = {
     "nbinom1": "nbinomial1",
     "beta_family": "beta",
     "t_family": "t",
+    "truncated_nbinom2": "truncated_nbinomial",
+    "truncated_nbinom1": "truncated_nbinomial1",
     "student": "t",
     "student_t": "t",
 }
@@ -116,14 +122,15 @@ def make_family(family: str | Family, link: str | None = None) -> Family:
     if isinstance(family, Family):
         if link is None or link == family.link.name:
             return family
-        if FAMILIES.get(family.name, (DensityFamily,))[0] is not type(family):
+        if FAMILIES.get(family.name, (type(family),))[0] is not type(family):
             raise OptionError(
                 f"`family` is the {family.name} family with the {family.link.name} link; leave out `link`."
             )
         family = family.name
     name = _family_name(family)
     if name not in FAMILIES:
-        return DensityFamily(make_density(name, _link_name(name, link, density_links(name))))
+        density = make_density(name, _link_name(name, link, density_links(name)))
+        return PartsFamily(density, ()) if name in _TRUNCATED else DensityFamily(density)
     kind, links = FAMILIES[name]
     return kind(_make_link(name, _link_name(name, link, links)))
 
@@ -147,12 +154,11 @@ def response_family(family: str | Family) -> Family:
 
 def _family_name(family: object) -> str:
     if not isinstance(family, str):
-        raise OptionError(
-            f"`family` is of type {type(family).__name__}; give its name, one of {_listed([*FAMILIES, *_DENSITIES])}"
-        )
+        listed = _listed([*FAMILIES, *_DENSITIES, *_TRUNCATED])
+        raise OptionError(f"`family` is of type {type(family).__name__}; give its name, one of {listed}")
     name = family.strip().lower()
     name = _ALIASES.get(name, name)
-    known = [*FAMILIES, *_DENSITIES]
+    known = [*FAMILIES, *_DENSITIES, *_TRUNCATED]
     if name not in known:
         raise OptionError(
             f"there is no family {family!r}.{did_you_mean(name, [*known, *_ALIASES])} Use one of {_listed(known)}"
@@ -186,3 +192,50 @@ def _make_link(family: str, link: str) -> Link:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
+
+
+def family_with_zeros(family: Family) -> Family:
+    """The family that reads the response of a model with a zero part.
+
+    Parameters
+    ----------
+    family : Family
+    """
+    return DensityFamily(with_zeros(_density_of(family)))
+
+
+def family_with_parts(family: Family, parts: Sequence[tuple[str, tuple[str, ...]]]) -> Family:
+    """The family of a model with further linear predictors.
+
+    Parameters
+    ----------
+    family : Family
+        That of the conditional part.
+    parts : sequence of (str, tuple of str)
+        Name of each predictor and of its columns.
+
+    Raises
+    ------
+    OptionError
+        The family has no such part.
+
+    Examples
+    --------
+    >>> family_with_parts(make_family("poisson"), [("zero_inflation", ("Intercept",))]).name
+    'zero_inflated_poisson'
+    """
+    density = _density_of(family)
+    if any(name == ZERO_INFLATION for name, _ in parts):
+        density = with_zeros(density)
+    for name, _ in parts:
+        if name not in density.names:
+            raise OptionError(f"the {family.name} family has no {name} part; leave it out, or use another family.")
+    return PartsFamily(density, parts)
+
+
+def _density_of(family: Family) -> Density:
+    """The density of a family of the package."""
+    own = isinstance(family, DensityFamily) or FAMILIES.get(family.name, (None,))[0] is type(family)
+    if not own or family.has_thresholds:
+        raise family.lacks("density in all its variables, which further linear predictors need")
+    return family.density if isinstance(family, DensityFamily) else make_density(family.name, family.link.name)

@@ -14,7 +14,33 @@ from lme4py.families.densities.special import log_factorial_remainder
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["ResponseData"]
+__all__ = ["PartRows", "ResponseData"]
+
+
+@dataclass(frozen=True)
+class PartRows:
+    """The rows of a further linear predictor.
+
+    Attributes
+    ----------
+    name : str
+        "zero_inflation" or "dispersion".
+    X : ndarray, shape (n, p)
+    offset : ndarray, shape (n,), or None
+    """
+
+    name: str
+    X: FloatArray
+    offset: FloatArray | None = None
+
+    def predictor(self, coefficients: FloatArray) -> FloatArray:
+        """The linear predictor, shape (n,)."""
+        eta: FloatArray = self.X @ coefficients
+        return eta if self.offset is None else eta + self.offset
+
+    def take(self, rows: IntArray | BoolArray | slice) -> PartRows:
+        """Some of the rows."""
+        return PartRows(self.name, self.X[rows], None if self.offset is None else self.offset[rows])
 
 
 @dataclass(frozen=True)
@@ -34,6 +60,8 @@ class ResponseData:
         Ordered categories: the labels, lowest first, as the user's own objects; `y` then holds 0 .. K - 1.
     notes : tuple of str
         What users should know of how the response was read.
+    parts : tuple of PartRows
+        Further linear predictors.
     """
 
     y: FloatArray
@@ -41,6 +69,7 @@ class ResponseData:
     weights: FloatArray | None = None
     categories: tuple[Any, ...] | None = None
     notes: tuple[str, ...] = ()
+    parts: tuple[PartRows, ...] = ()
 
     @property
     def n_obs(self) -> int:
@@ -60,11 +89,12 @@ class ResponseData:
     def take(self, rows: IntArray | BoolArray | slice) -> ResponseData:
         """Some of the rows."""
         trials, weights = (None if part is None else part[rows] for part in (self.trials, self.weights))
-        return ResponseData(self.y[rows], trials, weights, self.categories)
+        parts = tuple(part.take(rows) for part in self.parts)
+        return ResponseData(self.y[rows], trials, weights, self.categories, (), parts)
 
     def with_y(self, y: FloatArray) -> ResponseData:
         """Other responses of the same rows."""
-        return ResponseData(y, self.trials, self.weights)
+        return ResponseData(y, self.trials, self.weights, parts=self.parts)
 
     def remember(self, key: object, make: Callable[[], Any]) -> Any:
         """The value of `make()`, computed once for each key.

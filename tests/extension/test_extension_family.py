@@ -128,7 +128,8 @@ PROPERTIES = {
         "thresholds_se", "tvalues", "zvalues",
     ],
     "link": ["blups", "bse", "fixed_effects", "params", "random_effects", "theta"],
-    "text": ["certificate", "family", "family_params", "fit", "formula", "integral_check", "link", "opt_log", "rows"],
+    "text": ["certificate", "components", "family", "family_params", "fit", "formula", "integral_check", "link",
+        "opt_log", "rows"],
     "components": ["variance_components"],
 }  # fmt: skip
 SAME = {
@@ -153,8 +154,8 @@ REFUSED = {
     "threshold_parameters": {},
 }
 OTHER = {
-    "all_fit", "bootstrap", "check", "contest", "cov_params", "glance", "influence", "plot", "plot_data", "predict",
-    "profile", "ranova", "re_pca", "refit", "slim", "summary", "tidy", "to_dict", "to_json",
+    "all_fit", "bootstrap", "check", "component_table", "contest", "cov_params", "glance", "influence", "plot", "plot_data",
+    "predict", "profile", "ranova", "re_pca", "refit", "slim", "summary", "tidy", "to_dict", "to_json",
     "to_latex", "to_markdown", "update", "var_corr", "variance_table", "with_call",
 }  # fmt: skip
 
@@ -211,6 +212,9 @@ def test_other_properties(fits):
     assert (toy.family, toy.link, known.family, known.link) == ("clicks", "doublings", "poisson", "log")
     assert toy.certificate.converged
     assert toy.family_params == known.family_params == {}
+    assert toy.components == ("conditional",)
+    with pytest.raises(Lme4Error, match="no further part"):
+        toy.component_table("zero_inflation")
     assert toy.formula == known.formula.replace("(o)", "(o2)")
     assert toy.opt_log.shape[1] == known.opt_log.shape[1]
     same(toy.integral_check.change, known.integral_check.change)

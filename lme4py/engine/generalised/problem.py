@@ -184,7 +184,8 @@ class GlmmProblem:
         """Whether lambda lies where the likelihood would have no digits left."""
         if not self.n_nuisance or self.family.has_thresholds:
             return False
-        if not self.has_one_dispersion and float(np.abs(np.atleast_1d(lam)).max()) > _FARTHEST_NUISANCE:
+        own = np.atleast_1d(lam)[sum(part.X.shape[1] for part in self.data.parts) :]
+        if not self.has_one_dispersion and float(np.abs(own).max(initial=0.0)) > _FARTHEST_NUISANCE:
             return True
         if not self.has_limit:
             return bool(self.n_dispersion) and abs(_last(lam) - self._lambda_unit) > _FARTHEST_NUISANCE

@@ -11,7 +11,7 @@ it follows the modes and the scales of the nodes as they move with the parameter
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -327,7 +327,4 @@ class _Sums:
 
 def reordered(data: Any, order: IntArray) -> Any:
     """The response with its rows in another order."""
-    arrays = {
-        name: getattr(data, name)[order] for name in ("y", "trials", "weights") if getattr(data, name, None) is not None
-    }
-    return replace(data, **arrays)
+    return data.take(order)

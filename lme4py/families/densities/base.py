@@ -199,6 +199,16 @@ class Density(ABC):
     def sources(self) -> str:
         return ""
 
+    @property
+    def mean_is_link(self) -> bool:
+        """Whether the mean is the inverse link of the first variable."""
+        return True
+
+    @property
+    def is_hurdle(self) -> bool:
+        """Whether zeros come from a process of their own only."""
+        return False
+
     # --- variables
 
     @property

@@ -31,6 +31,7 @@ class Truncated(CountDensity):
 
     base: CountDensity
     lowest = 1
+    mean_is_link = False
     support = "counts 1, 2, ..."
     advice = "for zeros add a ziformula (a hurdle model)"
 

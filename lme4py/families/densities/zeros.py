@@ -258,6 +258,7 @@ class Hurdle(_WithZeros):
         super().__init__(base)
 
     without = "no zeros"
+    is_hurdle = True
 
     @property
     def name(self) -> str:

@@ -262,7 +262,7 @@ def _expected(fit: Fit, include_random: bool | str | Iterable[str], simulated: F
         return centres
     eta = linear_predictor(fit, make_rows(fit, None, chosen_terms(fit, include_random)))
     counts = fit.data.trials is not None and not is_proportion(fit)
-    mean: FloatArray = fit.family.mean(eta) * (fit.data.n_trials if counts else 1.0)
+    mean: FloatArray = fit.family.fitted(fit.data, eta, fit.lam) * (fit.data.n_trials if counts else 1.0)
     return mean
 
 

@@ -76,4 +76,6 @@ def family_params(fit: Fit) -> dict[str, float]:
     """
     if not fit.others:
         return {}
-    return dict(zip(fit.family.nuisance_names, fit.family.other_values(fit.others).tolist(), strict=True))
+    skipped = fit.family.n_coefficients
+    names, values = fit.family.nuisance_names, fit.family.other_values(fit.others).tolist()
+    return dict(zip(names[skipped:], values[skipped:], strict=True))

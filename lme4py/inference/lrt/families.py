@@ -40,6 +40,11 @@ def check_families(restricted: Fit, full: Fit) -> None:
             f"the models differ in family ({restricted.family.name} and {full.family.name}): they are not nested, so "
             f"that there is no likelihood-ratio test.{swapped or ' Compare their AIC, as in compare(first, second).'}"
         )
+    if restricted.family.nuisance_names != full.family.nuisance_names and restricted.family.name == full.family.name:
+        raise OptionError(
+            "the models differ in their further parts (ziformula, dispformula), which are not tested this way; "
+            "compare their AIC, as in compare(first, second)."
+        )
     for name, one, other in (
         ("link", restricted.family.link.name, full.family.link.name),
         *zip(Approximation._fields, restricted.approximation or (), full.approximation or (), strict=False),

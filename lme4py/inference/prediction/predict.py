@@ -16,6 +16,7 @@ from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.prediction.averages import averaged_mean
 from lme4py.inference.prediction.intervals import limits
 from lme4py.inference.prediction.ordinal import NO_OBSERVATION, predict_categories
+from lme4py.inference.prediction.parts import needs_parts, predict_parts
 from lme4py.inference.prediction.predictor import at_limits, linear_predictor, offset_column, random_variance
 from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen
 from lme4py.linalg.types import FloatArray
@@ -49,8 +50,9 @@ def predict(
         True adds the conditional modes of all terms, False none; names of grouping factors add theirs only;
         "integrate" averages the mean over the distribution of the random effects (the same as False in a linear
         model).
-    type : {"response", "linear"}
-        Means, or linear predictors; the same for a linear model. Ordered categories: see
+    type : {"response", "linear", "conditional", "zprob", "dispersion", "variance"}
+        Means, or linear predictors; the same for a linear model. The others are for models with further parts: see
+        `lme4py.inference.prediction.parts.predict_parts`. Ordered categories: see
         `lme4py.inference.prediction.ordinal.predict_categories` for "response", "prob", "cumulative" and "class".
     new_levels : {"zero", "error"}
         What to do with groups that were not in the training data: contribute nothing, with one warning that counts
@@ -87,7 +89,12 @@ def predict(
 
     if fit.categories and type != "linear":
         return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset)
+    if needs_parts(fit, type):
+        own = None if data is None else offset_column(fit, read_frame(data), offset)
+        return predict_parts(fit, data, include_random, type, new_levels, interval, own)
     _check(type, new_levels, interval)
+    if interval == "prediction" and fit.family.n_coefficients:
+        raise fit.family.lacks("prediction intervals with further parts; use simulate()")
     if interval == "prediction" and not fit.normal_errors:
         _check_observation(fit, type)
     level = chosen_alpha(fit, alpha)

@@ -64,6 +64,8 @@ class OwnAdapter(ModelAdapter):
         design: Design = fit.design
         if design.columns is None:
             raise OptionError("the fit does not hold its data; fit the model again with this version of lme4py.")
+        if not fit.family.mean_is_link:
+            raise fit.family.lacks("margins: its means do not follow from the conditional part alone; use predict()")
         self.fit, self.design = fit, design
         self.columns = design.columns
         self.formula_rows = FormulaRows(_replayed(design.recipe), self.columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lme4py.fits.base import Fit
+from lme4py.inference.estimates.components import component_table
 from lme4py.inference.estimates.dispersion import family_params, shown_dispersion
 from lme4py.inference.overview.row_summary import row_summary
 from lme4py.report.summaries.parts import is_ordinal, threshold_table
@@ -66,9 +67,21 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
         random_effects_table(fit),
         group_table(fit),
         coefficient_table(fit, ddf),
+        *(_part_table(fit, component) for component in fit.family.components[1:]),
         *([threshold_rows(fit)] if is_ordinal(fit) else []),
         closing(fit),
     ]
+
+
+def _part_table(fit: Fit, component: str) -> Table:
+    """Coefficients of a further part."""
+    table = component_table(fit, component)
+    decimals = column_decimals(table["std_error"].tolist())
+    numbers = [[format_value(value, decimals) for value in table[name].tolist()] for name in ("estimate", "std_error")]
+    z = [format_value(value, 2, 2, least=1) for value in table["statistic"].tolist()]
+    rows = tuple(zip(map(str, table.index), *numbers, z, strict=True))
+    title = {"zero_inflation": "Zero part (logit)", "dispersion": "Dispersion part (log)"}[component]
+    return Table(title, ("", "Estimate", "Std. error", "z value"), rows, ("left", "right", "right", "right"))
 
 
 def threshold_rows(fit: Fit) -> Table:

@@ -125,6 +125,9 @@ def _stacked(blocks: list[dict[str, Any]], levels: bool, limits: bool) -> pd.Dat
     import pandas as pd
 
     names = [name for name in _COLUMNS if levels or name != "level"] + list(_LIMITS if limits else ())
+    if any("component" in block for block in blocks):
+        names.insert(1, "component")
+        blocks = [{"component": "conditional"} | block for block in blocks]
     frames = [pd.DataFrame({name: _column(block, name) for name in names}) for block in blocks]
     table = pd.concat(frames, ignore_index=True)
     # As objects, so that the missing group of a fixed effect stays None.
@@ -207,16 +210,26 @@ def _dispersion_blocks(fit: AnyFit, alpha: float | None, method: str) -> list[di
 
 
 def _family_blocks(fit: AnyFit, alpha: float | None, method: str) -> list[dict[str, Any]]:
-    """Parameters of the family that are neither a dispersion nor thresholds."""
-    wanted = [p for p in fit_parameters(fit) if p.kind == "other"]
-    if not wanted:
-        return []
-    block: dict[str, Any] = {"effect": "family", "term": [p.name for p in wanted]}
-    block |= {"estimate": fit_values(fit, wanted), "std_error": standard_errors(fit, wanted)}
-    if alpha is None:
-        return [block]
-    limits = wald_limits(fit, wanted, alpha) if method == "wald" else intervals(fit, alpha, method, _names(wanted))
-    return [block | _limit_columns(limits)]
+    """Coefficients of further parts, each with its component, and parameters of the family beside the dispersion."""
+    others = [p for p in fit_parameters(fit) if p.kind == "other"]
+    blocks = []
+    for component in (*fit.family.components[1:], ""):
+        wanted = [p for p in others if p.name.startswith(f"{component}: ") or (not component and ": " not in p.name)]
+        if not wanted:
+            continue
+        values, errors = fit_values(fit, wanted), standard_errors(fit, wanted)
+        block: dict[str, Any] = {"effect": "fixed" if component else "family", "estimate": values, "std_error": errors}
+        block["term"] = [p.name.split(": ", 1)[-1] for p in wanted]
+        if component:
+            z = values / errors
+            block |= {"component": component, "statistic": z, "p_value": 2.0 * special.ndtr(-np.abs(z))}
+        if alpha is not None:
+            limits = (
+                wald_limits(fit, wanted, alpha) if method == "wald" else intervals(fit, alpha, method, _names(wanted))
+            )
+            block |= _limit_columns(limits)
+        blocks.append(block)
+    return blocks
 
 
 def _names(wanted: list[Parameter]) -> list[str]:

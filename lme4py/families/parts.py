@@ -1,0 +1,246 @@
+"""Families with further linear predictors: the probability of zeros, the dispersion.
+
+Predictors without random effects are blocks of the parameters beside eta: lambda holds their coefficients, then the
+other parameters of the family, then a log dispersion that is one number. Their columns stand in `ResponseData.parts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from lme4py.errors import OptionError
+from lme4py.families.base import VarianceKind
+from lme4py.families.densities.base import DISPERSION, Argument, Density
+from lme4py.families.densities.jets import Index
+from lme4py.families.density_family import DensityFamily
+from lme4py.families.nuisance import Columns
+from lme4py.families.response import ResponseData
+from lme4py.linalg.types import BoolArray, FloatArray
+
+__all__ = ["ZERO_INFLATION", "PartsFamily"]
+
+ZERO_INFLATION: Final = "zero_inflation"
+# A linear predictor of this size is an end of its range for all that rows can tell.
+_FAR: Final = 16.0
+
+
+@dataclass(frozen=True, init=False)
+class PartsFamily(DensityFamily):
+    """A family some of whose variables beside the mean have linear predictors.
+
+    Attributes
+    ----------
+    parts : tuple of (str, tuple of str)
+        Name of each predictor and of its columns.
+    """
+
+    parts: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def __init__(self, density: Density, parts: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+        super().__init__(density)
+        object.__setattr__(self, "parts", tuple(parts))
+
+    @property
+    def mean_is_link(self) -> bool:
+        return ZERO_INFLATION not in self.components and self.density.mean_is_link
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        return ("conditional", *(name for name, _ in self.parts))
+
+    # --- parameters
+
+    @property
+    def _scalars(self) -> tuple[Argument, ...]:
+        """Variables without a linear predictor, the dispersion last."""
+        rest = [v for v in self.density.variables[1:] if v.name not in self.components]
+        return (*(v for v in rest if v.name != DISPERSION), *(v for v in rest if v.name == DISPERSION))
+
+    @property
+    def nuisance(self) -> tuple[Argument, ...]:
+        return self._scalars
+
+    @property
+    def n_coefficients(self) -> int:
+        """Coefficients of all further predictors."""
+        return sum(len(columns) for _, columns in self.parts)
+
+    @property
+    def nuisance_names(self) -> tuple[str, ...]:
+        own = tuple(f"{name}: {column}" for name, columns in self.parts for column in columns)
+        return (*own, *(v.parameter for v in self._scalars if v.name != DISPERSION))
+
+    @property
+    def n_nuisance(self) -> int:
+        return self.n_coefficients + len(self._scalars)
+
+    def place(self, component: str) -> slice:
+        """Where the coefficients of a predictor are in lambda."""
+        start = 0
+        for name, columns in self.parts:
+            if name == component:
+                return slice(start, start + len(columns))
+            start += len(columns)
+        raise OptionError(f"the model has no part {component!r}; it has {', '.join(self.components)}.")
+
+    def other_values(self, others: Sequence[float]) -> FloatArray:
+        q = self.n_coefficients
+        return np.concatenate([others[:q], super().other_values(others[q:])])
+
+    def other_ends(self, others: Sequence[float]) -> dict[int, str]:
+        # Parameters behind the coefficients only: what coefficients do depends on their columns.
+        q = self.n_coefficients
+        return {q + i: model for i, model in super().other_ends(others[q:]).items()} if len(others) > q else {}
+
+    def other_natural(self, number: int, value: float) -> float:
+        q = self.n_coefficients
+        return value if number < q else super().other_natural(number - q, value)
+
+    def other_slopes(self, others: Sequence[float]) -> FloatArray:
+        q = self.n_coefficients
+        out = np.eye(len(others))
+        out[q:, q:] = super().other_slopes(others[q:])
+        return out
+
+    def other_limits(self, number: int, value: float, half: float) -> tuple[float, float]:
+        q = self.n_coefficients
+        return (value - half, value + half) if number < q else super().other_limits(number - q, value, half)
+
+    def trouble(self, data: ResponseData, lam: Any) -> str:
+        """Why coefficients of a part have no finite estimate, or ""."""
+        values = np.atleast_1d(np.asarray(lam, dtype=np.float64))
+        for rows in data.parts:
+            if rows.name != ZERO_INFLATION:
+                continue
+            eta = rows.predictor(values[self.place(rows.name)])
+            if (eta < -_FAR).all():
+                return "the zero-inflation probability is zero in all rows (no excess zeros); leave the part out"
+            if (np.abs(eta) > _FAR).any():
+                return (
+                    f"coefficients of the {rows.name} part go to infinity: its columns tell rows that must be zero, or "
+                    "cannot be, from others"
+                )
+        return ""
+
+    def _x(self, eta: FloatArray, lam: Any, data: ResponseData | None = None) -> list[FloatArray]:
+        if data is None or len(data.parts) != len(self.parts):
+            raise self.lacks("numbers for rows without the columns of its further linear predictors")
+        values = np.atleast_1d(np.asarray(lam, dtype=np.float64))
+        known = {rows.name: rows.predictor(values[self.place(rows.name)]) for rows in data.parts}
+        rest = zip(self._scalars, values[self.n_coefficients :], strict=False)
+        known |= {v.name: np.asarray(value) for v, value in rest}
+        return [np.asarray(eta, dtype=np.float64), *(known[v.name] for v in self.density.variables[1:])]
+
+    # --- derivatives
+
+    def _pieces(self, data: ResponseData) -> list[tuple[int, FloatArray | None]]:
+        """Variable of the density and columns of each block of lambda."""
+        names = self.density.names
+        own: list[tuple[int, FloatArray | None]] = [(names.index(rows.name), rows.X) for rows in data.parts]
+        return [*own, *((names.index(v.name), None) for v in self._scalars)]
+
+    @property
+    def _places(self) -> tuple[int, ...]:
+        names = self.density.names
+        return tuple(names.index(name) for name in (*self.components[1:], *(v.name for v in self._scalars)))
+
+    def _part(self, found: dict[Index, FloatArray], of: Index, data: ResponseData, sign: float = 1.0) -> Any:
+        if not self.parts:
+            return super()._part(found, of, data, sign)
+        pieces = self._pieces(data)
+        columns = tuple(sign * found[tuple(sorted((*of, i)))] for i, _ in pieces)
+        return Columns(columns, tuple(X for _, X in pieces))
+
+    def _curve(self, found: dict[Index, FloatArray], data: ResponseData) -> FloatArray:
+        pieces = [(i, np.ones((data.n_obs, 1)) if X is None else X) for i, X in self._pieces(data)]
+        blocks = [[-(X.T * found[tuple(sorted((i, j)))]) @ Y for j, Y in pieces] for i, X in pieces]
+        return self._sized(np.block(blocks))
+
+    # --- the response
+
+    def coerce_again(self, values: FloatArray, data: ResponseData, name: str, proportions: bool) -> ResponseData:
+        return replace(super().coerce_again(values, data, name, proportions), parts=data.parts)
+
+    # --- infinity
+
+    def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
+        """A zero of a zero-inflated distribution is possible with every mean."""
+        if not self.mean_is_link and not self.density.is_hurdle:
+            return np.asarray(data.y == 0.0)
+        return super().stays_likely(data, mean)
+
+    def says_nothing(self, data: ResponseData) -> BoolArray:
+        """Zeros of a hurdle model say nothing of what is behind it."""
+        if self.density.is_hurdle:
+            return np.asarray(data.y == 0.0)
+        return super().says_nothing(data)
+
+    # --- moments
+
+    def mean(self, eta: FloatArray) -> FloatArray:
+        if self.mean_is_link:
+            return super().mean(eta)
+        raise self.lacks("mean that follows from the conditional part alone; use predict()")
+
+    def start_mean(self, data: ResponseData) -> FloatArray:
+        return self.link.mean(self.start_eta(data))
+
+    def fitted(self, data: ResponseData, eta: FloatArray, lam: Any) -> FloatArray:
+        """Means of the responses, zeros included, shape (n,)."""
+        return self.density.mean(self._x(eta, lam, data), data)
+
+    def predicted(self, kind: str, data: ResponseData, eta: FloatArray, lam: Any) -> FloatArray:
+        """What `predict(type=...)` gives of rows with this conditional predictor, shape (n,).
+
+        Parameters
+        ----------
+        kind : {"response", "conditional", "zprob", "dispersion", "variance"}
+        data : ResponseData
+            The rows, with their parts.
+        eta : ndarray, shape (n,)
+        lam : ndarray
+        """
+        x = self._x(eta, lam, data)
+        by_name = dict(zip(self.density.names, x, strict=True))
+        if kind == "conditional":
+            return self.link.mean(eta)
+        if kind == "zprob" and ZERO_INFLATION in by_name:
+            return 1.0 / (1.0 + np.exp(-np.broadcast_to(by_name[ZERO_INFLATION], eta.shape)))
+        if kind == "dispersion" and DISPERSION in by_name:
+            return np.exp(np.broadcast_to(by_name[DISPERSION], eta.shape))
+        if kind == "variance":
+            return np.broadcast_to(self.density.variance(x, data), eta.shape)
+        if kind == "response":
+            return self.density.mean(x, data)
+        raise self.lacks(f"prediction of type {kind!r}")
+
+    def observation_kind(self, method: str) -> VarianceKind:
+        raise self.lacks("variance of an observation, for shares of the variance, with further parts")
+
+    def pearson(self, data: ResponseData, mu: FloatArray, lam: Any = 0.0) -> FloatArray:
+        self._only_by_link("Pearson residuals")
+        return super().pearson(data, mu, lam)
+
+    def deviance_residuals(self, data: ResponseData, mu: FloatArray, lam: Any = 0.0) -> FloatArray:
+        self._only_by_link("deviance residuals")
+        return super().deviance_residuals(data, mu, lam)
+
+    def _only_by_link(self, what: str) -> None:
+        if not self.mean_is_link:
+            raise self.lacks(f"{what}; use residuals(type='response')")
+
+    # --- starts
+
+    def start_nuisance(self, data: ResponseData, eta: FloatArray) -> Any:
+        rest = dict(zip(self.density.names[1:], self.density.start_rest(data, eta), strict=True))
+        if not self.parts:
+            return super().start_nuisance(data, eta)
+        values = []
+        for rows in data.parts:
+            target = np.full(data.n_obs, rest[rows.name]) - (0.0 if rows.offset is None else rows.offset)
+            values.append(np.linalg.lstsq(rows.X, target, rcond=None)[0])
+        return np.concatenate([*values, [rest[v.name] for v in self._scalars]])

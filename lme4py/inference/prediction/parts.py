@@ -1,0 +1,91 @@
+"""Predictions of models whose means do not follow from one linear predictor: zero parts, truncated counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lme4py.data.column import Column
+from lme4py.data.frame import read_frame
+from lme4py.design.parts import new_parts
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.families.parts import PartsFamily
+from lme4py.families.response import ResponseData
+from lme4py.fits.base import Fit
+from lme4py.inference.prediction.predictor import linear_predictor
+from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen
+from lme4py.linalg.types import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PART_TYPES", "needs_parts", "predict_parts"]
+
+PART_TYPES = ("response", "conditional", "zprob", "dispersion", "variance")
+
+
+def needs_parts(fit: Fit, type: str) -> bool:
+    """Whether a prediction is one of this module."""
+    return type != "linear" and (not fit.family.mean_is_link or type in PART_TYPES[1:])
+
+
+def predict_parts(
+    fit: Fit, data: Any, include_random: Any, type: str, new_levels: str, interval: str | None, offset: Column | None
+) -> pd.Series[float]:
+    """Means, probabilities of zeros, dispersions or variances of rows.
+
+    Parameters
+    ----------
+    fit : Fit
+    data : data frame, optional
+    include_random : bool or list of str
+    type : {"response", "conditional", "zprob", "dispersion", "variance"}
+        The mean, zeros included; the mean of the conditional part; the probability of a zero of the zero part; the
+        dispersion; the variance of the response.
+    new_levels : {"zero", "error"}
+    interval : None
+    offset : Column, optional
+        Of new data.
+
+    Returns
+    -------
+    pandas.Series
+    """
+    import pandas as pd
+
+    family = _check(fit, include_random, type, interval)
+    chosen = chosen_terms(fit, include_random)
+    frame = None if data is None else read_frame(data)
+    rows = make_rows(fit, frame, chosen, False, offset)
+    report_unseen(fit, rows, new_levels)
+    own = data is None and len(chosen) == len(fit.design.terms)
+    eta = fit.linear_predictor if own else linear_predictor(fit, rows.take(rows.complete))
+    response = fit.data
+    if frame is not None:
+        blank = ResponseData(np.zeros(frame.n_rows))
+        response = new_parts(fit.design, frame, blank).take(rows.complete)
+    values: FloatArray = np.full(rows.n, np.nan)
+    values[rows.complete] = family.predicted(type, response, eta, fit.lam)
+    if frame is not None:
+        return pd.Series(values, index=frame.index, name="predicted")
+    table, index = padded(fit, values[:, None])
+    return pd.Series(table[:, 0], index=index, name="predicted")
+
+
+def _check(fit: Fit, include_random: Any, type: str, interval: str | None) -> PartsFamily:
+    if type not in PART_TYPES:
+        hint = did_you_mean(str(type), [*PART_TYPES, "linear"])
+        raise OptionError(f"type must be one of {', '.join(map(repr, (*PART_TYPES, 'linear')))}, got {type!r}.{hint}")
+    family = fit.family
+    if not isinstance(family, PartsFamily):
+        raise family.lacks(f"prediction of type {type!r}, which belongs to models with further parts")
+    if interval is not None:
+        raise family.lacks("intervals of predictions of its mean or its parts; use type='linear', or bootstrap()")
+    if include_random == "integrate":
+        raise family.lacks("means averaged over the random effects; use include_random=True or False")
+    if fit.recession is not None:
+        raise family.lacks("predictions by parts where conditional coefficients are infinite")
+    if type == "variance" and family.has_trials:
+        raise family.lacks("variance of new rows, whose trials are not known here")
+    return family
