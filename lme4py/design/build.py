@@ -390,7 +390,9 @@ def _random_terms(
         built.append((term, recipe))
     order = term_order([term.n_levels for term, _ in built])
     for term, recipe in (built[i] for i in order):
-        check_levels(recipe.grouping, term.label)
+        # One field of places has correlations to learn from.
+        if recipe.places is None:
+            check_levels(recipe.grouping, term.label)
     return tuple(built[i][0] for i in order), tuple(built[i][1] for i in order)
 
 

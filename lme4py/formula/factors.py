@@ -158,6 +158,15 @@ def as_factor(site: CallSite, x: Operand) -> Operand:
     return remember(site, as_rows(site, "x", x))
 
 
+def dummy(site: CallSite, x: Operand, level: Operand = None) -> Operand:
+    """1 where a factor has a level, and 0 elsewhere (lme4's ``dummy(f, "level")``); the first level without one."""
+    value = _factor(site, "x", x)
+    if level is not None and not isinstance(level, (str, int, float)):
+        raise site.error(f"argument 'level' must be one level, not {kind_text(level)}", "level")
+    place = 0 if level is None else _position(site, "level", value, level, by_position=False)
+    return Value("numeric", (value.values == place).astype(np.float64))
+
+
 def as_ordered(site: CallSite, x: Operand) -> Operand:
     """An ordered factor; one that is a factor already keeps all its levels."""
     value = remember(site, as_rows(site, "x", x))

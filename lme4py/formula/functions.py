@@ -125,6 +125,8 @@ _BODIES: Final[dict[str, Body]] = {
     "center": transforms.center,
     "standardize": transforms.standardize,
     "cbind": transforms.cbind,
+    "numFactor": transforms.num_factor,
+    "dummy": factors.dummy,
     "mean": transforms.summary(np.mean),
     "median": transforms.summary(np.median),
     "sd": transforms.summary(transforms.deviation),

@@ -169,6 +169,16 @@ def cbind(site: CallSite, /, **columns: Operand) -> Operand:
     return Value("matrix", np.hstack(parts), suffixes=tuple(suffixes))
 
 
+def num_factor(site: CallSite, /, **columns: Operand) -> Operand:
+    """Times or coordinates as they are: glmmTMB makes a factor of them, which a term of places does not need."""
+    if not columns:
+        raise site.error("needs times or coordinates, such as numFactor(x, y)")
+    parts = [site.numbers(argument, operand) for argument, operand in columns.items()]
+    if len(parts) == 1:
+        return Value("numeric", parts[0])
+    return Value("matrix", np.column_stack(parts), suffixes=tuple(f"[{_column_name(site, name)}]" for name in columns))
+
+
 def _column_name(site: CallSite, argument: str) -> str:
     if not argument.startswith(".."):
         return argument

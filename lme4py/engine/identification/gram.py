@@ -19,12 +19,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.chunks import chunk
+from lme4py.chunks import chunk, from_size
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor
+from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, IntArray
 
 # Numbers of rows of Z'WX that are gathered at one time.
 _CHUNK = chunk(2**18)
+# A table of all pairs of elements of two covariances with more numbers is not made.
+_LARGE_TABLE = from_size(1_000_000)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def variance_gram(
     for (f, g), A, R in _blocks(cross, p):
         for out, B in ((plain, A), (mixed, R)):
             if B is not None:
-                out[np.ix_(places[f], places[g])] = part = stacks[f] @ _table(A, B) @ stacks[g].T
+                out[np.ix_(places[f], places[g])] = part = _products_of(stacks[f], A, stacks[g], B)
                 out[np.ix_(places[g], places[f])] = part.T
     sums = [diagonal.sum(axis=2) for diagonal in cross.diagonal]
     for own, E, total in zip(places, stacks, sums, strict=True):
@@ -159,6 +162,17 @@ def _products(left: FloatArray, right: FloatArray, rows: IntArray, columns: IntA
         own, other = left[:, rows[place], :p], right[:, columns[place], :p]
         out[:, :, place] = np.einsum("ajp,bjp->abj", own, other)
     return out
+
+
+def _products_of(left: FloatArray, A: FloatArray, right: FloatArray, B: FloatArray) -> FloatArray:
+    """tr(E A D B') summed over blocks for all E and D, flattened rows of `left` and `right`."""
+    k, m, _ = A.shape
+    if k * k * m * m <= _LARGE_TABLE:
+        return left @ _table(A, B) @ right.T
+    # Of many columns the table would be too large, and there are few directions.
+    moved = [small.left(E.reshape(k, k), A).ravel() for E in left]
+    other = [small.right(B, D.reshape(m, m)).ravel() for D in right]
+    return np.array(moved) @ np.array(other).T
 
 
 def _table(A: FloatArray, B: FloatArray) -> FloatArray:
