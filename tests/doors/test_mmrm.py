@@ -188,6 +188,13 @@ def test_bad_options_are_refused_by_name(trial):
         lme4py.lmer("y ~ arm", trial, residual="us(visit | id)", variance="ident(visit)")
 
 
+def test_the_fit_has_what_every_fit_has():
+    """What inference reads of a linear mixed model, it may read of this one."""
+    names = [set(dir(kind)) | set(kind.__dataclass_fields__) for kind in (lme4py.LinearFit, lme4py.ResidualFit)]
+    own = {"theta_inside"}
+    assert {name for name in names[0] - names[1] if not name.startswith("_")} <= own
+
+
 # --- after the fit ----------------------------------------------------------------------------------------------------
 
 WORK = {
@@ -274,3 +281,25 @@ def test_no_warning_in_an_ordinary_trial(trial):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lme4py.mmrm(FORMULA, trial)
+
+
+def test_residuals_that_determine_each_other_are_said():
+    """A response that does not vary within subjects: a correlation of 1, where the likelihood has no maximum."""
+    rng = np.random.default_rng(1)
+    data = {
+        "id": np.repeat(np.arange(30), 3),
+        "visit": np.tile(np.arange(3), 30),
+        "y": np.repeat(rng.normal(size=30), 3),
+    }
+    with pytest.warns(lme4py.ConvergenceWarning, match="residual covariance has become singular"):
+        fit = lme4py.lmer("y ~ 1", data, residual="ar1(visit | id)")
+    assert not fit.converged
+
+
+def test_a_range_that_the_data_do_not_see_is_said():
+    rng = np.random.default_rng(3)
+    y = rng.normal(size=(40, 4))
+    y[:, 1:] -= 0.3 * y[:, :-1]  # neighbours are negatively correlated, which no range describes
+    data = {"id": np.repeat(np.arange(40), 4), "t": np.tile(np.arange(4.0), 40), "y": y.ravel()}
+    with pytest.warns(Lme4Warning, match="far shorter than the distances"):
+        lme4py.lmer("y ~ 1", data, residual="exp(t | id)")

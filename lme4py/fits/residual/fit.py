@@ -149,6 +149,11 @@ class ResidualFit(Fit):
         """None, as `thresholds`."""
 
     @property
+    def others(self) -> tuple[float, ...]:
+        """(): the normal distribution has no other parameters."""
+        return ()
+
+    @property
     def thresholds(self) -> None:
         """None: the response is a number."""
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from lme4py.design.design import Design
 from lme4py.design.residual import ResidualDesign
+from lme4py.engine.certificate import Certificate
 from lme4py.engine.marginal.effects import modes
 from lme4py.engine.marginal.solve import Solution, certify, refuse_unidentified, solve
 from lme4py.engine.optimise import Control
@@ -144,11 +145,7 @@ def _make(design: Design, residual: ResidualDesign, problem: Problem, found: Sol
     scaling = criterion.scaling
     if scaling.y_scale < 1e-13 * float(np.abs(design.y).max()):
         raise DesignError("the fixed effects fit the response exactly: there are no residuals; take terms out")
-    singular, limits = _boundary(design, residual, problem, point.par)
-    what = "the REML criterion" if criterion.reml else "-2 log-likelihood"
-    certificate = certify(criterion, found, singular, what)
-    if limits:
-        certificate = replace(certificate, caution="; ".join(limits))
+    certificate = _certified(design, residual, problem, found)
     inside = modes(criterion, point)
     own = tuple(scaling.y_scale * b @ S.T for b, S in zip(inside, problem.S, strict=True))
     beta = criterion.beta_outside(point.beta)
@@ -178,24 +175,30 @@ def _make(design: Design, residual: ResidualDesign, problem: Problem, found: Sol
     )
 
 
-def _boundary(
-    design: Design, residual: ResidualDesign, problem: Problem, par: FloatArray
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is on the boundary, and parameters that have run to where they no longer matter, in words."""
+def _certified(design: Design, residual: ResidualDesign, problem: Problem, found: Solution) -> Certificate:
+    """The certificate with everything that is on a boundary, or has run to where it no longer matters, in words."""
+    par, model = found.point.par, problem.criterion.model
     singular: list[str] = []
     limits: list[str] = []
-    model = problem.criterion.model
     for t, (term, place) in enumerate(zip(design.terms, model.slices, strict=False)):
         singular += model.random[t].structure.boundary(par[place], term.label, term.columns, problem.S[t])
         limits += model.random[t].structure.limits(par[place], term.label)
+    lost: list[str] = []
     for h, structure in enumerate(model.residual.structures):
-        label = residual.text + (f" in {residual.strata[h]}" if residual.strata[h] else "")
+        label = (residual.text or "the residuals") + (f" in {residual.strata[h]}" if residual.strata[h] else "")
         theta = par[problem.residual_slice(h)]
-        columns = residual.columns or tuple(map(str, range(min(structure.size, 1))))
         if model.residual.on_grid:
-            singular += structure.boundary(theta, label, columns)
+            lost += structure.boundary(theta, label, residual.columns)
         limits += structure.limits(theta, label)
-    return tuple(singular), tuple(limits)
+    what = "the REML criterion" if problem.criterion.reml else "-2 log-likelihood"
+    certificate = certify(problem.criterion, found, (*singular, *lost), what)
+    if lost and not certificate.converged:
+        why = (
+            f" The residual covariance has become singular ({'; '.join(lost)}), where {what} has no minimum: rows of a "
+            "subject determine each other. Choose a simpler residual structure."
+        )
+        return replace(certificate, verdict=certificate.verdict + why)
+    return replace(certificate, caution="; ".join(limits)) if limits else certificate
 
 
 def _report(fit: ResidualFit) -> None:
