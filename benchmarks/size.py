@@ -95,7 +95,7 @@ def slope(clusters: int, n: int) -> Row:
     """A random slope and its covariance with the intercept, both zero."""
     data = _with_intercepts(clusters)
     small, full = (lmer(f"y ~ x + ({term} | g)", data) for term in ("1", "x"))
-    ratios, _ = bootstrap_ratios(small.fit, full.fit, n, clusters)
+    ratios, _ = bootstrap_ratios(model_of(small.fit), full.fit, n, clusters)
     return Row("slope variance and covariance = 0, REML", clusters, n, _against_both(ratios, lrtest(small, full)))
 
 

@@ -44,6 +44,9 @@ _HOME = {
     "Profile": "lme4py.inference.profile.profile",
     "adjust": "lme4py.margins.results.result",
     "all_pairwise": "lme4py.margins.population.scenarios",
+    "aicc": "lme4py.inference.overview.selection",
+    "pool": "lme4py.inference.overview.selection",
+    "vif": "lme4py.inference.overview.selection",
     "anova": "lme4py.inference.tests.anova",
     "at_levels": "lme4py.margins.population.scenarios",
     "clmm": "lme4py.api",
@@ -116,6 +119,7 @@ __all__ = [
     "ResidualFit",
     "__version__",
     "adjust",
+    "aicc",
     "all_pairwise",
     "anova",
     "at_levels",
@@ -150,8 +154,10 @@ __all__ = [
     "mmrm",
     "optimize_criterion",
     "pairwise",
+    "pool",
     "reference",
     "trial_table",
+    "vif",
 ]
 
 if TYPE_CHECKING:
@@ -182,6 +188,7 @@ if TYPE_CHECKING:
     from lme4py.fits.residual.fit import ResidualFit
     from lme4py.inference.bootstrap.bootstrap import BootstrapResult
     from lme4py.inference.lrt.lrt import LRTestResult, lrtest
+    from lme4py.inference.overview.selection import aicc, pool, vif
     from lme4py.inference.profile.profile import Profile
     from lme4py.inference.shares.icc import ICCResult, icc
     from lme4py.inference.tests.anova import anova

@@ -14,6 +14,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
+from lme4py.fits.model import Model
 from lme4py.fits.null import Null
 from lme4py.fits.refuse import refuse_residual
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
@@ -364,7 +365,7 @@ def _simulated(
         with limited_threads(large.design):
             ratios, failed = _exact(small, large, n_sim, seed), 0
     else:
-        ratios, failed = bootstrap_ratios(small.fit if small.null is None else small.null, large.fit, n_sim, seed)
+        ratios, failed = bootstrap_ratios(_drawn(small), large.fit, n_sim, seed)
     above = int((ratios >= chi2 - model.tie).sum())
     # The observed statistic counts as one of the simulated ones, so that p is never zero.
     p = above / n_sim if exact and above else (above + 1.0) / (ratios.size + 1.0)
@@ -372,6 +373,11 @@ def _simulated(
     told = failed or not large.fit.normal_errors
     count = f"{n_sim} simulations, {failed} failed" if told else f"{ratios.size} simulations"
     return LRTestResult(chi2, df, 1.0 if chi2 == 0.0 else p, True, small.logL, large.logL, f"{name}, {count}", {})
+
+
+def _drawn(small: _Model) -> Model | Null:
+    """What responses of the restricted model are drawn from."""
+    return model_of(small.fit) if small.null is None else small.null
 
 
 def _exact(small: _Model, large: _Model, n_sim: int, seed: int | None) -> FloatArray:

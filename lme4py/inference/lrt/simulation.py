@@ -8,18 +8,19 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Error
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
+from lme4py.fits.model import Model
 from lme4py.fits.null import Null
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["bootstrap_ratios"]
 
 
-def bootstrap_ratios(restricted: Fit | Null, full: Fit, n_sim: int, seed: int | None) -> tuple[FloatArray, int]:
+def bootstrap_ratios(restricted: Model | Null, full: Fit, n_sim: int, seed: int | None) -> tuple[FloatArray, int]:
     """Likelihood ratios of responses simulated from the restricted model, and how many could not be fitted.
 
     Parameters
     ----------
-    restricted : Fit or Null
+    restricted : Model or Null
     full : Fit
     n_sim : int
     seed : int or None
@@ -30,8 +31,7 @@ def bootstrap_ratios(restricted: Fit | Null, full: Fit, n_sim: int, seed: int | 
     int
     """
     model = model_of(full)
-    small = model_of(restricted) if isinstance(restricted, Fit) else restricted
-    simulator = small.simulator()
+    simulator = restricted.simulator()
     seeds = np.random.SeedSequence(seed).spawn(n_sim)
     size = model.responses_at_once()
     parts: list[FloatArray] = []
@@ -39,7 +39,7 @@ def bootstrap_ratios(restricted: Fit | Null, full: Fit, n_sim: int, seed: int | 
     with limited_threads(full.design):
         for start in range(0, n_sim, size):
             Y = simulator.draw(seeds[start : start + size])
-            parts.append(small.criteria(Y, why) - model.criteria(Y, why))
+            parts.append(restricted.criteria(Y, why) - model.criteria(Y, why))
     ratios = np.concatenate(parts)
     ratios = ratios[np.isfinite(ratios)]
     if not ratios.size:
