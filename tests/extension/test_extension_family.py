@@ -154,8 +154,8 @@ REFUSED = {
     "threshold_parameters": {},
 }
 OTHER = {
-    "all_fit", "bootstrap", "check", "component_table", "contest", "cov_params", "glance", "influence", "plot", "plot_data",
-    "predict", "profile", "ranova", "re_pca", "refit", "slim", "summary", "tidy", "to_dict", "to_json",
+    "all_fit", "bootstrap", "check", "component_table", "contest", "cov_params", "glance", "influence", "plot",
+    "plot_data", "predict", "profile", "ranova", "re_pca", "refit", "slim", "summary", "tidy", "to_dict", "to_json",
     "to_latex", "to_markdown", "update", "var_corr", "variance_table", "with_call",
 }  # fmt: skip
 
