@@ -109,6 +109,10 @@ class MEGLMResult(ReportMethods):
         component : str
             One of `components`; "conditional" is `coef_table`.
 
+        Returns
+        -------
+        pandas.DataFrame
+
         Examples
         --------
         >>> from lme4py import glmer, load_dataset

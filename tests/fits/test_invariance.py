@@ -253,7 +253,7 @@ def test_integer_weights_are_repeated_rows_at_the_same_theta(seed, name):
     base = DESIGNS[name]
     repeats = np.repeat(np.arange(base.n_obs), weights)
     weighted = replace(base, weights=weights.astype(float))
-    terms = [make_term(t.group, t.codes[repeats], t.values[repeats], t.structure) for t in base.terms]
+    terms = [make_term(t.group, t.codes[repeats], t.values[repeats], t.structure.name) for t in base.terms]
     repeated = make_design(base.y[repeats], base.X[repeats], terms)
     theta = random_theta(base, 3)
     one, other = (lme4py.lmm_criterion(design, reml=False) for design in (weighted, repeated))

@@ -66,6 +66,12 @@ OTHER = {
         "_SAMPLE": "of a forecast",
     },
     "engine/threads.py": {"_LARGE": "from it on BLAS has its own threads"},
+    "design/residual.py": {"_MOST_COLUMNS": "beyond it a structure is refused"},
+    "engine/marginal/solve.py": {"_SMALL": "up to it more starts are tried"},
+    "engine/marginal/units.py": {
+        "MOST_ROWS": "beyond it a block is refused",
+        "_MANY": "from it on products are summed, to their rounding, where QR would take too long",
+    },
     "formula/factors.py": {"_MOST_LEVELS": "beyond it a formula is refused"},
     "formula/functions_numeric.py": {"_MOST_CONSTANTS": "beyond it a formula is refused"},
     "formula/operands.py": {"_INEXACT": "the largest whole number that is exact"},

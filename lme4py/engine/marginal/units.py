@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from lme4py.chunks import chunk
 from lme4py.engine.marginal.model import MarginalModel
 from lme4py.errors import DesignError
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
@@ -19,9 +20,9 @@ __all__ = ["MOST_ROWS", "Batch", "make_batches", "unit_codes"]
 # A unit of more rows takes minutes.
 MOST_ROWS = 4000
 # Numbers in the largest array of a batch.
-_BATCH = 4_000_000
+_BATCH = chunk(4_000_000)
 # From so many units of a class on their sums of products are made, in blocks of rows.
-_MANY, _ROWS = 2_000, 50_000
+_MANY, _ROWS = 2_000, chunk(50_000)
 
 
 @dataclass(frozen=True)

@@ -129,10 +129,11 @@ class LmmCriterion:
         ndarray, shape (m,)
         """
         structures = self.inside.problem.structures
-        values = structures.user.to_engine(structures.check(theta), self._column_changes())
+        given = structures.check(theta)
         # Squares of larger numbers are infinite.
-        if not all(np.abs(M).max() <= 1e150 for M in structures.factors(values)):
+        if not all(np.abs(M).max(initial=0.0) <= 1e150 for M in structures.user.factors(given)):
             raise OptionError(_too_large(theta, "their squares are beyond floating point"))
+        values = structures.user.to_engine(given, self._column_changes())
         return values
 
     def _column_changes(self) -> list[FloatArray]:

@@ -191,8 +191,8 @@ def icc(
     >>> round(found.estimate, 4), round(found.se, 4), round(found.ci_lower, 4), round(found.ci_upper, 4)
     (0.5893, 0.0934, 0.4025, 0.7535)
     """
-    refuse_structured(getattr(result, "fit", result), "intraclass correlations are")
     fit = _fit(result)
+    refuse_structured(fit, "intraclass correlations are")
     level = chosen_alpha(fit, alpha)
     at = "mean" if at is None and component == "all" else at
     ratio = _ratio(fit, component, at, adjusted, variance)
