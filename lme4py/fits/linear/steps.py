@@ -133,8 +133,7 @@ class LmmCriterion:
         # Squares of larger numbers are infinite.
         if not all(np.abs(M).max(initial=0.0) <= 1e150 for M in structures.user.factors(given)):
             raise OptionError(_too_large(theta, "their squares are beyond floating point"))
-        values = structures.user.to_engine(given, self._column_changes())
-        return values
+        return structures.user.to_engine(given, self._column_changes())
 
     def _column_changes(self) -> list[FloatArray]:
         """S of each term, for covariances relative to the residual variance of a row with weight 1."""
