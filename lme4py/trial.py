@@ -110,7 +110,7 @@ def mmrm(
     >>> round(result.criterion, 4)
     414.0348
     >>> result.residual_covariance().round(2).loc["8"].tolist()
-    [5.42, 2.72, 3.84, 2.72]
+    [5.42, 2.72, 3.91, 2.71]
     """
     ddf, second_order = _method(method, reml)
     plain, term = _split(formula)

@@ -93,7 +93,10 @@ def test_equivalent_terms() -> None:
 
 
 def test_unused_levels_count_as_times() -> None:
-    odd = SLEEP[SLEEP["Days"].isin([0, 1, 3, 4, 8])]
+    once = SLEEP[SLEEP["Days"].isin([0, 1, 3, 4, 8])]
+    # Two rows of each time: the residual variance is told apart from that of the process.
+    noise = np.random.default_rng(1).normal(0.0, 10.0, len(once))
+    odd = pd.concat([once, once.assign(Reaction=once["Reaction"] + noise)], ignore_index=True)
     as_factor = odd.assign(day=pd.Categorical(odd["Days"], categories=range(10)))
     one = lme4py.lmer("Reaction ~ Days + ar1(0 + day | Subject)", as_factor)
     two = lme4py.lmer("Reaction ~ Days + ar1(0 + Days | Subject)", odd)
