@@ -86,3 +86,14 @@ _copy_notebooks()
 _copy_results()
 # Pages of names that are no longer in the reference would stay otherwise.
 _empty(HERE / "generated")
+
+
+def _own_words(_app: object, _what: str, _name: str, of: object, _options: object, lines: list[str]) -> None:
+    """Methods inherited from scikit-learn point to labels of its documentation, which are not here."""
+    if (getattr(of, "__module__", None) or "").startswith("sklearn."):
+        lines[:] = ["As in scikit-learn."]
+
+
+def setup(app) -> None:
+    # Before numpydoc, which reads the same lines.
+    app.connect("autodoc-process-docstring", _own_words, priority=100)
