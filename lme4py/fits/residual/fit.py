@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from lme4py.engine.identification.record import Identification
-from lme4py.families.registry import Family, make_family
-from lme4py.families.response import ResponseData
-from lme4py.fits.base import Fit
 from lme4py.fits.derived import derived
-from lme4py.fits.method import METHODS, Ddf
+from lme4py.fits.normal import NormalFit
 from lme4py.fits.residual.problem import Problem
 from lme4py.linalg.types import FloatArray
 
@@ -23,18 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ResidualFit"]
 
-_NORMAL = make_family("gaussian", "identity")
-
 
 @dataclass(frozen=True, kw_only=True)
-class ResidualFit(Fit):
+class ResidualFit(NormalFit):
     """A fitted linear model with correlated or unequal residuals, with random effects or without.
 
-    Beside those of `Fit`:
+    Beside those of `NormalFit`:
 
     Attributes
     ----------
-    reml : bool
     theta : ndarray, shape (m,)
         All covariance parameters, absolute: of the random effects, of the residuals of each stratum, and coefficients
         of the logarithm of the residual standard deviation.
@@ -54,20 +45,14 @@ class ResidualFit(Fit):
     """
 
     kind: ClassVar[str] = "linear model with a residual structure"
-    ddf_methods: ClassVar[tuple[Ddf, ...]] = METHODS
-    normal_errors: ClassVar[bool] = True
-    robust_variances: ClassVar[bool] = False
     independent_residuals: ClassVar[bool] = False
 
-    reml: bool
-    sigma: float
     fitted: FloatArray
     residual: ResidualDesign
     problem: Problem
     par: FloatArray
     hessian: FloatArray
     second_order: bool = True
-    identification: Identification = field(default_factory=Identification)
 
     @property
     def n_params(self) -> int:
@@ -75,100 +60,14 @@ class ResidualFit(Fit):
         return self.beta.size + self.theta.size
 
     @property
-    def default_ddf(self) -> str:
-        """Degrees of freedom of tests and intervals of the fixed effects where none are asked for."""
-        return self.design.conventions.ddf or "satterthwaite"
-
-    @property
     def theta_unit(self) -> float:
         """1: the covariance parameters are absolute."""
         return 1.0
 
     @property
-    def approximation(self) -> None:
-        """None: the integral over the random effects is exact."""
-
-    @property
-    def integral_check(self) -> None:
-        """None: the integral over the random effects is exact."""
-
-    @property
-    def linear_predictor(self) -> FloatArray:
-        """The fitted values: the link is the identity."""
-        return self.fitted
-
-    @property
-    def family(self) -> Family:
-        """The normal distribution."""
-        return _NORMAL
-
-    @derived
-    def data(self) -> ResponseData:
-        """The response and its weights."""
-        return ResponseData(self.design.y, None, self.design.weights)
-
-    @property
-    def lam(self) -> float:
-        """Log of the square of `sigma`."""
-        return 2.0 * float(np.log(self.sigma))
-
-    @property
     def has_residual(self) -> bool:
         """Whether one residual variance belongs to all rows."""
         return self.residual.has_equal_variances
-
-    @property
-    def recession(self) -> None:
-        """None: there is always a maximum."""
-
-    @property
-    def log_dispersion(self) -> None:
-        """None."""
-
-    @property
-    def log_dispersion_se(self) -> None:
-        """None."""
-
-    @property
-    def dispersion(self) -> float:
-        """The square of `sigma`."""
-        return self.sigma**2
-
-    @property
-    def dispersion_limit(self) -> str:
-        """Always ""."""
-        return ""
-
-    @property
-    def distribution(self) -> Family:
-        """The normal one."""
-        return self.family
-
-    @property
-    def threshold_vcov(self) -> None:
-        """None, as `thresholds`."""
-
-    @property
-    def others(self) -> tuple[float, ...]:
-        """(): the normal distribution has no other parameters."""
-        return ()
-
-    @property
-    def thresholds(self) -> None:
-        """None: the response is a number."""
-
-    @property
-    def threshold_estimates(self) -> None:
-        """None, as `thresholds`."""
-
-    @property
-    def threshold_se(self) -> None:
-        """None, as `thresholds`."""
-
-    @property
-    def threshold_names(self) -> tuple[str, ...]:
-        """(), as `thresholds`."""
-        return ()
 
     @derived
     def point(self) -> Point:
