@@ -93,15 +93,6 @@ class ResidualDesign:
         names = tuple(self.scale_names[j] for j in kept)
         return replace(self, part=part, scale_names=names, fitted_column=None)
 
-    def with_weights(self, weights: FloatArray | None) -> ResidualDesign:
-        """With prior weights.
-
-        Parameters
-        ----------
-        weights : ndarray, shape (n,), or None
-        """
-        return replace(self, part=replace(self.part, weights=weights))
-
 
 def residual_design(design: Design, sides: ResidualSides) -> ResidualDesign:
     """The residual side on the rows of a design, whose columns hold all variables.

@@ -32,7 +32,6 @@ __all__ = [
     "has_correlations",
     "is_determined",
     "is_inverted",
-    "parameter_values",
     "parameters",
     "profile_range",
     "select_parameters",
@@ -301,21 +300,6 @@ def _stata_name(name: str) -> str:
 
 def _lme4_name(name: str) -> str:
     return "(Intercept)" if name in INTERCEPTS else name
-
-
-def parameter_values(
-    wanted: Sequence[Parameter], beta: FloatArray, covariances: Sequence[FloatArray], sigma: float
-) -> FloatArray:
-    """Values of parameters; a correlation with an effect that has no variance is NaN.
-
-    Parameters
-    ----------
-    wanted : sequence of Parameter
-    beta : ndarray, shape (p,)
-    covariances : sequence of ndarray, each (k, k)
-    sigma : float
-    """
-    return np.array([_value(parameter, beta, covariances, sigma) for parameter in wanted])
 
 
 def _value(parameter: Parameter, beta: FloatArray, covariances: Sequence[FloatArray], sigma: float) -> float:

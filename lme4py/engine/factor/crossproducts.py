@@ -265,14 +265,6 @@ class Sums:
         return CrossProducts(self.diagonal, edges, self.border, self.corner, self.n_obs, self.sum_log_weights)
 
 
-def sum_arrays(arrays: list[FloatArray]) -> FloatArray:
-    """Sum of equally shaped arrays, in order."""
-    total = arrays[0].copy()
-    for array in arrays[1:]:
-        total += array
-    return total
-
-
 def _shares(border: FloatArray, n: int) -> bool:
     """Whether products are summed one by one, each of them once: (x | g) beside x has five, not nine."""
     k, n_levels, c = border.shape

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lme4py.engine.marginal.blocks import Blocks, jets_of, make_blocks, second_sum
-from lme4py.engine.marginal.model import MarginalModel, RandomPart
+from lme4py.engine.marginal.model import MarginalModel
 from lme4py.engine.marginal.units import Batch, make_batches
 from lme4py.linalg.types import FloatArray
 
@@ -234,8 +234,3 @@ def _scaling(model: MarginalModel) -> Scaling:
     beta = beta + C @ (model.X @ C).T @ (model.y - model.X @ beta) / n
     left = model.y - model.X @ beta
     return Scaling(C, beta, float(np.sqrt(left @ left / max(n - p, 1))) or 1.0)
-
-
-def random_scales(random: tuple[RandomPart, ...]) -> list[float]:
-    """Root mean square of the rows of Z of each term."""
-    return [float(np.sqrt(np.mean(np.sum(part.values**2, axis=1)) / part.values.shape[1])) or 1.0 for part in random]

@@ -189,7 +189,7 @@ class BetaBinomial(ScaledDensity, _TrialsDensity):
 
 
 def _gamma_ratio(y: FloatArray, A: Derivatives, F: FloatArray, degrees: Degrees) -> Jet:
-    """log GammaDensity(y + a) - log GammaDensity(a) - y log phi with log a = A(eta) + F, in (eta, F)."""
+    """log Gamma(y + a) - log Gamma(a) - y log phi with log a = A(eta) + F, in (eta, F)."""
     t = A[0] + F
     R = rising(y, t, degrees.total)
     inner: dict[Index, Part] = {(): t, (1,): 1.0}

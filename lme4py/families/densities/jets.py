@@ -46,7 +46,6 @@ __all__ = [
     "log",
     "log1mexp",
     "log1p",
-    "log_beta",
     "log_ndtr",
     "log_sigmoid",
     "logaddexp",
@@ -478,11 +477,6 @@ def logsumexp(terms: Sequence[Jet]) -> Jet:
 
 
 def gammaln(x: Jet) -> Jet:
-    """log GammaDensity(x), x > 0."""
+    """log Gamma(x), x > 0."""
     v = x.value
     return compose((special.gammaln(v), special.digamma(v), special.polygamma(1, v), special.polygamma(2, v)), x)
-
-
-def log_beta(a: Jet, b: Jet) -> Jet:
-    """log of the beta function."""
-    return gammaln(a) + gammaln(b) - gammaln(a + b)

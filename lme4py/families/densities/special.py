@@ -3,7 +3,7 @@
 Most log-densities hold differences of log gamma functions that grow like x log x while the difference does not. All
 of them are written here with the remainder of Stirling's formula,
 
-    delta(x) = log GammaDensity(x) - [(x - 1/2) log x - x + log(2 pi)/2],
+    delta(x) = log Gamma(x) - [(x - 1/2) log x - x + log(2 pi)/2],
 
 which is small, and with `log1p_minus` and `expm1_minus` for what is left of the large terms (Loader 2000, *Fast and
 accurate computation of binomial probabilities*). Functions of a positive quantity x take t = log x and give
@@ -264,10 +264,10 @@ def _shifted(t: FloatArray, order: int) -> list[FloatArray]:
 
 
 def rising(y: FloatArray, t: FloatArray, order: int = 3) -> list[FloatArray]:
-    """R = log GammaDensity(y + a) - log GammaDensity(a) - y log a with a = e^t, and its derivatives with respect to t.
+    """R = log Gamma(y + a) - log Gamma(a) - y log a with a = e^t, and its derivatives with respect to t.
 
     For counts y it is the sum over j < y of log(1 + j / a). It goes to zero as a grows; the derivatives of the whole
-    of log GammaDensity(y + a) - log GammaDensity(a) are those of R plus those of y t.
+    of log Gamma(y + a) - log Gamma(a) are those of R plus those of y t.
 
     Examples
     --------

@@ -325,19 +325,6 @@ class Constrained:
         return -2.0 * float(column) / self.length
 
 
-def make_constrained(problem: Problem, reml: bool, parameter: Parameter) -> Constrained:
-    """The constrained criterion of one parameter.
-
-    Parameters
-    ----------
-    problem : Problem
-    reml : bool
-        Must be False for a fixed effect, whose restricted likelihood does not depend on it.
-    parameter : Parameter
-    """
-    return Constrained(Criterion(problem, reml), parameter)
-
-
 class LinearHolding(Constrained):
     """The criterion of a fit with one parameter held.
 
