@@ -21,7 +21,6 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.ordinal import make_ordinal
 from lme4py.families.registry import Family, family_with_parts, family_with_zeros, make_family
 from lme4py.fits.base import Fit
-from lme4py.fits.compressed import compressed, of_all_rows
 from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import glmm_fit
@@ -30,6 +29,7 @@ from lme4py.fits.linear.streamed import refuse_functions, rows_setting, streamed
 from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
+from lme4py.fits.rows.compressed import compressed, of_all_rows
 from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
 

@@ -7,9 +7,9 @@ table, a test or a prediction is computed from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from itertools import chain
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -109,6 +109,10 @@ class Frozen:
     It prints what its fields are, arrays by their shapes.
     """
 
+    if TYPE_CHECKING:
+        # Every record is a dataclass.
+        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         # In the place of the one that `dataclass` would make, which prints all numbers.
@@ -132,8 +136,7 @@ class Frozen:
 
     def _said(self) -> list[tuple[str, str]]:
         """Names of the fields, and what they are."""
-        record: Any = self
-        return [(one.name, _described(getattr(self, one.name))) for one in fields(record) if one.repr]
+        return [(one.name, _described(getattr(self, one.name))) for one in fields(self) if one.repr]
 
 
 def _described(value: Any) -> str:

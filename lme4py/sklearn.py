@@ -22,6 +22,7 @@ except ImportError:
 
 from lme4py.api import glmer, lmer
 from lme4py.errors import DataError, FormulaError, Lme4Warning
+from lme4py.families.registry import make_family
 from lme4py.linalg.types import FloatArray
 from lme4py.results import MEGLMResult, MixedResult
 
@@ -131,7 +132,7 @@ class MixedRegressor(RegressorMixin, _MixedEstimator):  # type: ignore[misc]
         """
         name, formula = self._formula()
         frame = self._frame(X, y, name)
-        if self.family == "gaussian" and self.link in (None, "identity"):
+        if make_family(self.family, self.link).has_no_link:
             made: MixedResult | MEGLMResult = lmer(formula, frame, reml=self.reml, weights=sample_weight)
         else:
             made = glmer(formula, frame, self.family, link=self.link, weights=sample_weight)

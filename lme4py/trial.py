@@ -17,6 +17,7 @@ from lme4py.design.residual import residual_design
 from lme4py.design.residual_text import ResidualText, read_sides, split_covariance
 from lme4py.engine.optimise import Control
 from lme4py.errors import ConvergenceWarning, DesignError, FormulaError, Lme4Warning, OptionError, did_you_mean, warn
+from lme4py.fits.conventions import Conventions
 from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
@@ -139,8 +140,8 @@ def mmrm(
         note = f"Fitted with {fit.residual.text} in the place of {tried[0]}"
         warn(note, Lme4Warning)
         fit = replace(fit, design=replace(fit.design, notes=(*fit.design.notes, note)))
-    design = replace(fit.design, formula=formula, conventions=replace(fit.design.conventions, ddf=ddf))
-    return MixedResult(replace(fit, design=design, second_order=second_order))
+    design = replace(fit.design, formula=formula)
+    return MixedResult(replace(fit, design=design, second_order=second_order, conventions=Conventions(ddf=ddf)))
 
 
 def _method(method: object, reml: object) -> tuple[str, bool]:

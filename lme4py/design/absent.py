@@ -10,7 +10,7 @@ import numpy as np
 
 from lme4py.errors import Lme4Error
 
-__all__ = ["STREAMED", "AbsentRows", "RowsReport"]
+__all__ = ["STREAMED", "AbsentRows", "RowsReport", "absent"]
 
 STREAMED = (
     "the rows of this model were streamed and are not in memory, and this needs them ({name}). Estimates, tests, "
@@ -75,6 +75,17 @@ class AbsentRows:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return AbsentRows, (self.name, self.shape, self.sentence)
+
+
+def absent(name: str, shape: tuple[int, ...] = ()) -> Any:
+    """What stands for an array of rows that are streamed: `AbsentRows`, in a field whose type is that of the array.
+
+    Parameters
+    ----------
+    name : str
+    shape : tuple of int
+    """
+    return AbsentRows(name, shape)
 
 
 _OPERATORS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from scipy import sparse
 
 from lme4py.covariance import CovarianceStructure, CovarianceStructures
 from lme4py.design.absent import RowsReport
-from lme4py.design.conventions import Conventions
 from lme4py.frozen import Frozen, computed_once
 
 if TYPE_CHECKING:
@@ -233,8 +232,6 @@ class Design(Frozen):
         The response of a generalised model, checked for its family.
     columns : mapping of str to Column, or None
         The columns of the data that the formula, the weights and the offset use, on the rows used.
-    conventions : Conventions
-        What the front door wants from the results.
     labelled : bool
         Whether the labels of `index` are the user's own; False where they count the rows.
     source : callable, or None
@@ -257,7 +254,6 @@ class Design(Frozen):
     notes: tuple[str, ...] = ()
     response: ResponseData | None = None
     columns: Mapping[str, Column] | None = None
-    conventions: Conventions = field(default_factory=Conventions)
     labelled: bool = True
     source: Callable[[], Frame] | None = None
     streamed: RowsReport | None = None

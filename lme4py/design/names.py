@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from lme4py.design.coding import Source, Variable, column_sources
-from lme4py.design.conventions import INTERCEPTS
 from lme4py.errors import DataError
 from lme4py.formula.nodes import Node, Terms
 
-__all__ = ["ColumnNames"]
+if TYPE_CHECKING:
+    from lme4py.design.design import Design
+
+__all__ = ["CONSTANT", "INTERCEPTS", "ColumnNames", "with_stata_names"]
+
+CONSTANT = "_cons"
+"""Name of the intercept in results of the keyword front door."""
+
+INTERCEPTS = frozenset(("Intercept", CONSTANT))
+"""Names that an intercept can have in a design."""
 
 # Names that the intercept has in results, in those of the keyword front door, and in lme4's.
 RESERVED = INTERCEPTS | {"(Intercept)"}
@@ -57,6 +66,21 @@ class ColumnNames:
                     f"{_described(source)}; rename a column of the data, so that each coefficient has its own name"
                 )
             own.add(name)
+
+
+def with_stata_names(design: Design) -> Design:
+    """The design with the intercepts called ``_cons``.
+
+    Parameters
+    ----------
+    design : Design
+    """
+    terms = tuple(replace(term, columns=_renamed(term.columns)) for term in design.terms)
+    return design.with_predictor(names=_renamed(design.x_names), terms=terms)
+
+
+def _renamed(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(CONSTANT if name == "Intercept" else name for name in names)
 
 
 def _described(source: Source) -> str:

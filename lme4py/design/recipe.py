@@ -182,9 +182,9 @@ def new_fixed(recipe: Recipe, frame: Frame, offset: Column | None = None) -> tup
             "offset=, a column name, an expression or an array; or fit the model with the offset as a column."
         )
     nodes = [*recipe.variables, *offsets]
-    columns = _columns(recipe, frame, nodes)
+    columns = columns_of(recipe, frame, nodes)
     extra = [] if offset is None else [offset]
-    values, present = _evaluate(recipe, nodes, columns, frame.n_rows, extra)
+    values, present = evaluated(recipe, nodes, columns, frame.n_rows, extra)
     X = np.full((frame.n_rows, len(recipe.kept)), np.nan)
     known = np.where(present, 0.0, np.nan)
     if present.any():
@@ -242,7 +242,7 @@ def new_weights(recipe: Recipe, frame: Frame) -> FloatArray:
     given = recipe.weights
     if given is None or given.node is None:
         raise OptionError("the fit has no weights that can be evaluated on new data; give them as weights=.")
-    values, present = _evaluate(recipe, [given.node], _columns(recipe, frame, [given.node]), frame.n_rows)
+    values, present = evaluated(recipe, [given.node], columns_of(recipe, frame, [given.node]), frame.n_rows)
     weights = np.full(frame.n_rows, np.nan)
     if present.any():
         weights[present] = numbers_of(values[given.node], given)
@@ -275,11 +275,11 @@ def new_random_values(recipe: Recipe, frame: Frame, term_index: int) -> FloatArr
     """The columns of one random-effects term on new data, shape (n, k); the grouping factor is not needed."""
     bar = recipe.bars[term_index]
     nodes = bar.nodes
-    columns = _columns(recipe, frame, nodes)
-    evaluated, present = _evaluate(recipe, nodes, columns, frame.n_rows)
+    columns = columns_of(recipe, frame, nodes)
+    values_of, present = evaluated(recipe, nodes, columns, frame.n_rows)
     values = np.full((frame.n_rows, bar.n_columns), np.nan)
     if present.any():
-        values[present] = bar.matrix(evaluated, int(present.sum()))
+        values[present] = bar.matrix(values_of, int(present.sum()))
         _check_finite(values[present], present)
     return values
 
@@ -325,8 +325,8 @@ def new_response(recipe: Recipe, frame: Frame) -> tuple[FloatArray, NDArray[np.b
     response = recipe.formula.response
     nodes = [] if response is None else [response]
     columns = {name: frame.column(name) for node in nodes for name in names_in(node, recipe.columns)}
-    evaluated, present = _evaluate(recipe, nodes, columns, frame.n_rows)
-    parts = [np.asarray(evaluated[node].values, dtype=np.float64) for node in nodes if present.any()]
+    values_of, present = evaluated(recipe, nodes, columns, frame.n_rows)
+    parts = [np.asarray(values_of[node].values, dtype=np.float64) for node in nodes if present.any()]
     found = np.column_stack(parts) if parts else np.zeros((0, 1))
     values = np.full((frame.n_rows, found.shape[1]), np.nan)
     values[present] = found
@@ -343,14 +343,14 @@ def offset_values(value: Value, name: str) -> FloatArray:
     return values
 
 
-def _columns(recipe: Recipe, frame: Frame, nodes: Iterable[Node], strict: bool = True) -> dict[str, Column]:
+def columns_of(recipe: Recipe, frame: Frame, nodes: Iterable[Node], strict: bool = True) -> dict[str, Column]:
     """The columns of new data that expressions use, in the form they had in the training data."""
     trained = recipe.columns
     names = dict.fromkeys(name for node in nodes for name in names_in(node, trained) if name in trained)
     return {name: _as_trained(frame.column(name), trained[name], strict) for name in names}
 
 
-def _evaluate(
+def evaluated(
     recipe: Recipe,
     nodes: Sequence[Node],
     columns: Mapping[str, Column],
@@ -453,8 +453,8 @@ def _new_group(recipe: Recipe, frame: Frame, node: Node) -> tuple[IntArray, Sequ
     if isinstance(node, Name):
         column = as_factor_column(frame.column(node.name))
         return column.values.astype(np.intp, copy=False), column.levels
-    columns = _columns(recipe, frame, [node], strict=False)
-    values, present = _evaluate(recipe, [node], columns, frame.n_rows)
+    columns = columns_of(recipe, frame, [node], strict=False)
+    values, present = evaluated(recipe, [node], columns, frame.n_rows)
     codes = np.full(frame.n_rows, -1, dtype=np.intp)
     levels: Sequence[Any] = ()
     if present.any():

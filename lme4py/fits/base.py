@@ -6,11 +6,12 @@ differently for every kind, is behind `Fit.model`; so nothing to the right of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from lme4py.fits.conventions import FORMULA, Conventions
 from lme4py.fits.derived import Derived
 from lme4py.frozen import Frozen
 
@@ -76,6 +77,8 @@ class Fit(Frozen):
     identification : Identification
         Which covariance parameters are determined. Where not all are, `theta`, `covariances` and `modes` are one of
         many solutions that fit equally well.
+    conventions : Conventions
+        How the results of the fit speak, and what they use where a call does not say.
     derived : Derived
         Numbers that were computed from this fit.
     """
@@ -96,6 +99,7 @@ class Fit(Frozen):
     certificate: Certificate
     opt_log: tuple[Evaluation, ...]
     identification: Identification
+    conventions: Conventions = FORMULA
     derived: Derived = field(default_factory=Derived, init=False, repr=False, compare=False)
 
     if TYPE_CHECKING:
@@ -200,6 +204,24 @@ class Fit(Frozen):
         @property
         def threshold_names(self) -> tuple[str, ...]:
             """``("1|2", "2|3", ...)``; () without thresholds."""
+
+    def speaking(self, conventions: Conventions) -> Self:
+        """The same fit under other conventions; numbers that were made while it was fitted stay.
+
+        Parameters
+        ----------
+        conventions : Conventions
+
+        Returns
+        -------
+        Fit
+            Of the same kind.
+        """
+        if conventions is self.conventions:
+            return self
+        fit = replace(self, conventions=conventions)
+        fit.derived.take(self.derived)
+        return fit
 
     @property
     def has_f_tests(self) -> bool:

@@ -63,6 +63,16 @@ class Derived:
         value: T = self._values.setdefault(number, made)
         return value
 
+    def take(self, other: Derived) -> None:
+        """Take over the numbers that were derived from another record of the same fit.
+
+        Parameters
+        ----------
+        other : Derived
+        """
+        self._values.update(other._values)
+        self._kept.update(other._kept)
+
     def keep(self, number: DerivedNumber[F, T], value: T) -> None:
         """Put a number here for good.
 

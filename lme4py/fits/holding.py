@@ -8,7 +8,7 @@ from typing import Protocol
 from lme4py.fits.parameters import Parameter
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Holding", "Minimum"]
+__all__ = ["HeldModel", "Minimum"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Minimum:
     evaluations: int
 
 
-class Holding(Protocol):
+class HeldModel(Protocol):
     """The criterion with one parameter held, and everything else free.
 
     Attributes

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from lme4py.engine.linear.criterion import Problem
     from lme4py.families.response import ResponseData
     from lme4py.fits.base import Fit
-    from lme4py.fits.clusters import ClusterChoice, RobustType
     from lme4py.fits.derived import DerivedNumber
     from lme4py.fits.draws import Draws
-    from lme4py.fits.holding import Holding, Minimum
+    from lme4py.fits.holding import HeldModel, Minimum
     from lme4py.fits.joint import JointVariance
     from lme4py.fits.many import Many, UnitEstimate
     from lme4py.fits.method import Method
     from lme4py.fits.null import Null
     from lme4py.fits.objective import Objective
     from lme4py.fits.parameters import KenwardRogerParts, Parameter, VarianceDerivatives, VarianceInformation
-    from lme4py.fits.rows import Rows
+    from lme4py.fits.rows.clusters import ClusterChoice, RobustType
+    from lme4py.fits.rows.model_rows import ModelRows
     from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -122,13 +122,13 @@ class Model(ABC):
         """The parts of Kenward and Roger's adjustment."""
         refuse("Kenward and Roger's adjustment is", "use ddf='normal' or 'residual'")
 
-    def predictor_gradient(self, derivatives: VarianceDerivatives, rows: Rows) -> FloatArray:
+    def predictor_gradient(self, derivatives: VarianceDerivatives, rows: ModelRows) -> FloatArray:
         """Derivatives of the variance of linear predictors with modes in the variance parameters, shape (n, s).
 
         Parameters
         ----------
         derivatives : VarianceDerivatives
-        rows : Rows
+        rows : ModelRows
 
         Returns
         -------
@@ -301,7 +301,7 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def holding(self, parameter: Parameter, own: bool = False) -> Holding:
+    def holding(self, parameter: Parameter, own: bool = False) -> HeldModel:
         """The likelihood with one parameter held.
 
         Parameters
@@ -312,12 +312,12 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def from_minimum(self, holding: Holding, minimum: Minimum) -> Fit:
+    def from_minimum(self, holding: HeldModel, minimum: Minimum) -> Fit:
         """The fit from a better point that a profile has found.
 
         Parameters
         ----------
-        holding : Holding
+        holding : HeldModel
         minimum : Minimum
         """
 

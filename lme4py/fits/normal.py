@@ -44,7 +44,7 @@ class NormalFit(Fit):
     @property
     def default_ddf(self) -> str:
         """Degrees of freedom of tests and intervals of the fixed effects where none are asked for."""
-        return self.design.conventions.ddf or "satterthwaite"
+        return self.conventions.ddf or "satterthwaite"
 
     @property
     def approximation(self) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from lme4py.covariance import CovarianceStructure
 from lme4py.covariance.charts import Chart
 from lme4py.covariance.naming import is_shape, natural_values, shape_words
-from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design, RandomTerm
+from lme4py.design.names import INTERCEPTS
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.families.base import Family
 from lme4py.families.categories import threshold_names
@@ -112,7 +112,7 @@ class Parameter:
             return 1.0 / np.asarray(value, dtype=np.float64)[()] if self.inverted else value
 
 
-def parameters(design: Design, residual: bool = True) -> tuple[Parameter, ...]:
+def parameters(design: Design, residual: bool = True, stata: bool = False) -> tuple[Parameter, ...]:
     """Fixed effects, then standard deviations and correlations of each term, then the residual one.
 
     Parameters
@@ -120,6 +120,8 @@ def parameters(design: Design, residual: bool = True) -> tuple[Parameter, ...]:
     design : Design
     residual : bool
         Whether the model has a residual standard deviation.
+    stata : bool
+        Whether they have the names of the keyword door.
     """
     out = [Parameter(name, "fixed", first=j, alias=_lme4_name(name)) for j, name in enumerate(design.x_names)]
     several = len(design.n_groups) > 1
@@ -132,15 +134,15 @@ def parameters(design: Design, residual: bool = True) -> tuple[Parameter, ...]:
         out.extend(own)
     if residual:
         out.append(Parameter(RESIDUAL, "sigma", alias="sigma", stata=RESIDUAL, plain="sigma"))
-    return tuple(_spoken(parameter, design) for parameter in out)
+    return tuple(_spoken(parameter, design, stata) for parameter in out)
 
 
-def _spoken(parameter: Parameter, design: Design) -> Parameter:
-    """The parameter under its name in the door that the design came by.
+def _spoken(parameter: Parameter, design: Design, stata: bool) -> Parameter:
+    """The parameter under its name in the door that the model came by.
 
     A fixed effect that is called "sigma" leaves the residual standard deviation its longer name.
     """
-    name = parameter.stata if design.conventions.stata or parameter.plain in design.x_names else parameter.plain
+    name = parameter.stata if stata or parameter.plain in design.x_names else parameter.plain
     return replace(parameter, name=name) if name else parameter
 
 
@@ -151,7 +153,7 @@ def fit_parameters(fit: Fit) -> tuple[Parameter, ...]:
     ----------
     fit : Fit
     """
-    plain = parameters(fit.design, residual=fit.has_residual)
+    plain = parameters(fit.design, fit.has_residual, fit.conventions.stata)
     fixed = [parameter for parameter in plain if parameter.kind == "fixed"]
     cuts = [Parameter(name, "threshold", first=k, alias=name) for k, name in enumerate(fit.threshold_names)]
     rest = [parameter for parameter in plain if parameter.kind != "fixed"]
@@ -166,7 +168,7 @@ def fit_parameters(fit: Fit) -> tuple[Parameter, ...]:
     return (*fixed, *cuts, *others, *rest)
 
 
-def check_names(design: Design, family: Family | None = None) -> None:
+def check_names(design: Design, family: Family | None = None, stata: bool = False) -> None:
     """Refuse a model in which a fixed effect has the name of another parameter, before it is fitted.
 
     Parameters
@@ -174,13 +176,15 @@ def check_names(design: Design, family: Family | None = None) -> None:
     design : Design
     family : Family, optional
         None for a linear mixed model.
+    stata : bool
+        Whether results have the names of the keyword door.
 
     Raises
     ------
     DataError
     """
     residual = family is None or family.has_residual
-    names = [parameter.name for parameter in parameters(design, residual)]
+    names = [parameter.name for parameter in parameters(design, residual, stata)]
     if family is not None and family.n_dispersion and not residual:
         names.append(DISPERSION)
     if family is not None:
@@ -369,7 +373,7 @@ def has_correlations(term: RandomTerm) -> bool:
 
 def is_inverted(fit: Fit) -> bool:
     """True where one over the parameter of the family is reported."""
-    return fit.design.conventions.stata and fit.family.stata_inverts
+    return fit.conventions.stata and fit.family.stata_inverts
 
 
 @dataclass(frozen=True)

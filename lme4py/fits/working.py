@@ -13,7 +13,7 @@ import numpy as np
 
 from lme4py.engine.factor.sweep import Swept
 from lme4py.engine.generalised.products import WeightedProducts
-from lme4py.fits.clusters import row_sums
+from lme4py.fits.rows.clusters import row_sums
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray, IntArray
 

@@ -127,10 +127,11 @@ def meglm(
         ddf=ddf,
         vce=vce,
     )
-    design = model.design(response_family)
-    check_robust(design, nAGQ)
-    check_names(design, response_family)
-    return MEGLMResult(with_vce(glmm_fit(design, response_family, nAGQ=nAGQ, hessian=hessian, control=settings)))
+    design, chosen = model.design(response_family)
+    check_robust(chosen.vce, nAGQ)
+    check_names(design, response_family, stata=True)
+    fit = glmm_fit(design, response_family, nAGQ=nAGQ, hessian=hessian, control=settings)
+    return MEGLMResult(with_vce(fit.speaking(chosen)))
 
 
 @records_call

@@ -122,6 +122,6 @@ def mixed(
         ddf=ddf,
         vce=vce,
     )
-    design = model.design(None)
-    check_names(design)
-    return MixedResult(with_vce(lmm_fit(design, reml, control=settings)))
+    design, chosen = model.design(None)
+    check_names(design, stata=True)
+    return MixedResult(with_vce(lmm_fit(design, reml, control=settings).speaking(chosen)))

@@ -10,12 +10,13 @@ from lme4py.data.frame import Frame, read_frame
 from lme4py.data.hints import data_from_text
 from lme4py.data.sources import find_source, is_path
 from lme4py.design.build import lformula
-from lme4py.design.conventions import Conventions, with_conventions
 from lme4py.design.design import Design
+from lme4py.design.names import with_stata_names
 from lme4py.errors import DesignError, OptionError
 from lme4py.families.base import Family
 from lme4py.families.registry import response_family
-from lme4py.fits.clusters import independent_clusters
+from lme4py.fits.conventions import Conventions
+from lme4py.fits.rows.clusters import independent_clusters
 from lme4py.keyword.formula import chains_of, fixed_part, random_part
 from lme4py.keyword.names import term
 from lme4py.keyword.nesting import crossed_hint, nesting_notes
@@ -55,8 +56,8 @@ class KeywordModel:
     vce: Any = None
     levels: Any = None
 
-    def design(self, family: str | Family | None) -> Design:
-        """The design of the formula that the keywords mean.
+    def design(self, family: str | Family | None) -> tuple[Design, Conventions]:
+        """The design of the formula that the keywords mean, and the conventions of its results.
 
         Parameters
         ----------
@@ -89,7 +90,8 @@ class KeywordModel:
         if isinstance(offset, str):
             # Shown as lme4 writes it, and still an argument: predict(offset=...) takes its place.
             design = replace(design, formula=f"{left} + offset({offset}) + {random}")
-        return _speaking(design, chosen, nesting_notes(chains, design))
+        notes = (*design.notes, *nesting_notes(chains, design))
+        return replace(with_stata_names(design), notes=notes), chosen
 
     def _check_clusters(self, design: Design, chosen: Conventions) -> None:
         """Refuse clusters that are not independent in the model, before any fitting."""
@@ -104,8 +106,3 @@ class KeywordModel:
         response, data = response_part(self.y, self.trials, family, frame)
         random = random_part(chains, self.x_random, self.cov_type, frame)
         return f"{response} ~ {fixed_part(self.x_fixed, frame)}", random, data
-
-
-def _speaking(design: Design, chosen: Conventions, notes: list[str]) -> Design:
-    named = with_conventions(design, chosen)
-    return replace(named, notes=(*design.notes, *notes)) if notes else named

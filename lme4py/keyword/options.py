@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from lme4py.data.frame import Frame, as_factor_column
-from lme4py.design.conventions import Conventions
-from lme4py.design.design import Design
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError
+from lme4py.fits.conventions import Conventions
 from lme4py.inference.estimates.coefficients import check_alpha, check_ddf
 from lme4py.keyword.names import column
 
@@ -36,12 +35,11 @@ def control(maxiter: Any, tol: Any) -> Control:
     return Control(max_evaluations=int(maxiter), tolerance=min(float(tol), Control().tolerance))
 
 
-def check_robust(design: Design, nAGQ: Any) -> None:
+def check_robust(vce: str | None, nAGQ: Any) -> None:
     """Refuse robust standard errors where there is no likelihood in all parameters, before any fitting."""
-    if nAGQ == 0 and design.conventions.vce is not None:
+    if nAGQ == 0 and vce is not None:
         raise OptionError(
-            f"vce={design.conventions.vce!r} needs a likelihood in all parameters, which nAGQ=0 does not have; use "
-            "nAGQ=1 or more."
+            f"vce={vce!r} needs a likelihood in all parameters, which nAGQ=0 does not have; use nAGQ=1 or more."
         )
 
 

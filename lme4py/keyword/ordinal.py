@@ -147,11 +147,12 @@ def _fitted(model: KeywordModel, link: str, threshold: str, nAGQ: int, maxiter: 
     settings = control(maxiter, tol)
     if model.levels is None:
         model = replace(model, levels=assumed_order(model.data, model.y))
-    design = model.design("ordinal")
+    design, chosen = model.design("ordinal")
     categories = () if design.response is None else design.response.categories
     family = make_ordinal(link, threshold, len(categories or ()))
-    check_names(design, family)
-    return MEGLMResult(with_vce(glmm_fit(design, family, nAGQ=nAGQ, control=settings)))
+    check_names(design, family, stata=True)
+    fit = glmm_fit(design, family, nAGQ=nAGQ, control=settings)
+    return MEGLMResult(with_vce(fit.speaking(chosen)))
 
 
 def assumed_order(data: Any, y: Any) -> list[Any] | None:

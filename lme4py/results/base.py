@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lme4py.arguments import no_attribute, speaks_throughout
+from lme4py.docstrings import carries
 from lme4py.engine.certificate import Certificate
 from lme4py.inference.estimates import likelihood, variance
 from lme4py.report.summaries import tidy as tidy_report
@@ -166,14 +167,8 @@ class FittedModel:
         """
         return variance.variance_components(self.fit)
 
+    @carries(variance.var_corr)
     def var_corr(self) -> pd.DataFrame:
-        """Table group, name1, name2, vcov, sdcor of variances and covariances, as R's VarCorr data frame.
-
-        Returns
-        -------
-        DataFrame
-            Columns group, name1, name2, vcov (variance or covariance) and sdcor (standard deviation or correlation).
-        """
         return variance.var_corr(self.fit)
 
     # --- quality of fit -------------------------------------------------------------------------------------

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lme4py.arguments import speaks_throughout
-from lme4py.inference.diagnostics.residuals import fitted_values
+from lme4py.docstrings import carries
+from lme4py.inference.diagnostics.residuals import residual_series
 from lme4py.inference.estimates.coefficients import ratios
 from lme4py.inference.estimates.components import component_table
 from lme4py.inference.estimates.dispersion import family_params, shown_dispersion
-from lme4py.inference.estimates.variance import var_corr, variance_components
 from lme4py.inference.prediction import ordinal
 from lme4py.report.summaries import generalised as report
 from lme4py.results.reports import ReportMethods
@@ -87,7 +87,7 @@ class MEGLMResult(ReportMethods):
         """
         found = shown_dispersion(self._glmm)
         if found is None:
-            return None if self.fit.design.conventions.stata else 1.0
+            return None if self.fit.conventions.stata else 1.0
         return found.estimate
 
     @property
@@ -101,19 +101,9 @@ class MEGLMResult(ReportMethods):
         """Names of the linear predictors: "conditional", "zero_inflation", "dispersion"."""
         return self._glmm.family.components
 
+    @carries(component_table)
     def component_table(self, component: str) -> pd.DataFrame:
-        """Coefficients of a further part with z tests: estimate, std_error, df, statistic, p_value.
-
-        Parameters
-        ----------
-        component : str
-            One of `components`; "conditional" is `coef_table`.
-
-        Returns
-        -------
-        pandas.DataFrame
-
-        Examples
+        """Examples
         --------
         >>> from lme4py import glmer, load_dataset
         >>> data = load_dataset("Salamanders")
@@ -236,48 +226,10 @@ class MEGLMResult(ReportMethods):
         """Ordered categories, lowest first; () for other families."""
         return self._glmm.categories
 
-    # --- variances ------------------------------------------------------------------------------------------
-
-    @property
-    def variance_components(self) -> dict[str, float]:
-        """Variances, covariances, correlations: ``var(_cons)``, ``cov(_cons,x)``, ..."""
-        return variance_components(self._glmm)
-
-    def var_corr(self) -> pd.DataFrame:
-        """Table group, name1, name2, vcov, sdcor of variances and covariances.
-
-        Returns
-        -------
-        DataFrame
-            Columns group, name1, name2, vcov (variance or covariance) and sdcor (standard deviation or correlation).
-        """
-        return var_corr(self._glmm)
-
     # --- rows ----------------------------------------------------------------------------
 
-    @property
-    def fittedvalues(self) -> pd.Series[float]:
-        """Means (probabilities for the binomial family), random effects included, on the data's own index.
-
-        Of ordered categories the probability of the category observed.
-        """
-        return fitted_values(self._glmm)
-
+    @carries(residual_series)
     def residuals(self, type: ResidualType = "deviance", seed: int | None = None) -> pd.Series[float]:
-        """Residuals on the data's own index.
-
-        Parameters
-        ----------
-        type : {"deviance", "pearson", "response", "working", "quantile"}
-            For "quantile" see `quantile_residuals`. Of ordered categories: "deviance", "probability"
-            (P(Y < y) - P(Y > y)), "score" or "quantile".
-        seed : int, optional
-            Of the quantile residuals, which are simulated.
-
-        Returns
-        -------
-        Series, shape (n,)
-        """
         return super().residuals(type, seed)
 
     # --- reports --------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lme4py.docstrings import carries
 from lme4py.inference.estimates import residuals
 from lme4py.results.reports import ReportMethods
 
@@ -47,53 +48,17 @@ class MixedResult(ReportMethods):
         """True when fitted by restricted maximum likelihood."""
         return self.fit.reml
 
+    @carries(residuals.residual_matrix)
     def residual_covariance(self, stratum: str | None = None) -> pd.DataFrame:
-        """Covariance of the residuals of a subject by visit, where the variance function is 1 and weights are 1.
-
-        Parameters
-        ----------
-        stratum : str, optional
-            Of ``us(visit | arm / id)`` the arm that is meant.
-
-        Returns
-        -------
-        DataFrame, shape (k, k)
-
-        Raises
-        ------
-        OptionError
-            The residuals are independent, or their structure has no list of positions (times, coordinates).
-        """
         return residuals.residual_matrix(self.fit, stratum)
 
+    @carries(residuals.residual_matrix)
     def residual_correlation(self, stratum: str | None = None) -> pd.DataFrame:
-        """Correlations of the residuals of a subject by visit; as `residual_covariance`.
-
-        Parameters
-        ----------
-        stratum : str, optional
-            Of ``us(visit | arm / id)`` the arm that is meant.
-
-        Returns
-        -------
-        DataFrame, shape (k, k)
-        """
+        """Correlations of the residuals of a subject by visit."""
         return residuals.residual_matrix(self.fit, stratum, correlation=True)
 
+    @carries(residuals.residual_table)
     def residual_table(self, alpha: float | None = None) -> pd.DataFrame:
-        """Parameters of correlated or unequal residuals with standard errors and limits.
-
-        Parameters
-        ----------
-        alpha : float, optional
-            One minus the confidence level; that of the fit when not given.
-
-        Returns
-        -------
-        DataFrame
-            Columns stratum, parameter, estimate, std_error, lower, upper; limits by the normal distribution on the
-            scale of logarithms (standard deviations, ranges) and of Fisher's z (correlations).
-        """
         return residuals.residual_table(self.fit, alpha)
 
     def __repr__(self) -> str:

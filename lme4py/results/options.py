@@ -8,6 +8,7 @@ from lme4py.fits.method import Ddf
 
 __all__ = [
     "BootInterval",
+    "BootstrapType",
     "Ddf",
     "IntervalMethod",
     "NewLevels",
@@ -22,6 +23,7 @@ __all__ = [
 Robust: TypeAlias = Literal["CR0", "CR1", "CR2", "CR3"]
 IntervalMethod: TypeAlias = Literal["wald", "profile", "boot"]
 BootInterval: TypeAlias = Literal["percentile", "basic", "bca", "normal"]
+BootstrapType: TypeAlias = Literal["parametric", "semiparametric", "cases"]
 PlotKind: TypeAlias = Literal[
     "caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef", "residual_panel"
 ]
@@ -29,6 +31,6 @@ PredictType: TypeAlias = Literal["response", "linear", "prob", "cumulative", "cl
 PredictInterval: TypeAlias = Literal["confidence", "prediction"]
 NewLevels: TypeAlias = Literal["zero", "error"]
 ResidualType: TypeAlias = Literal[
-    "response", "pearson", "scaled", "deviance", "working", "quantile", "probability", "score"
+    "response", "pearson", "scaled", "deviance", "working", "quantile", "normalized", "probability", "score"
 ]
 VarianceMethod: TypeAlias = Literal["theoretical", "lognormal", "trigamma", "delta"]

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from numpy.typing import NDArray
 
 from lme4py.arguments import speaks_throughout
+from lme4py.docstrings import carries
 from lme4py.inference.overview.slim import slim_fit
+from lme4py.report.plots.plots import plot, plot_data
 from lme4py.report.summaries import maketables
 from lme4py.report.summaries import summary as summary_report
 from lme4py.report.summaries import tidy as tidy_report
@@ -34,7 +36,7 @@ class ReportMethods(RefitMethods):
     """Methods that hand the fit to the functions of `report`."""
 
     def _tables(self, ddf: str | None) -> list[Table]:
-        if self.fit.design.conventions.stata:
+        if self.fit.conventions.stata:
             return stata_tables(self.fit, ddf)
         return self._plain_tables(ddf)
 
@@ -86,17 +88,8 @@ class ReportMethods(RefitMethods):
         """
         return self.summary(ddf).to_latex(caption, label)
 
+    @carries(tidy_report.to_dict)
     def to_dict(self, random_effects: bool = False) -> dict[str, Any]:
-        """The result as plain Python values; the conditional modes too when `random_effects` is true.
-
-        Parameters
-        ----------
-        random_effects : bool
-
-        Returns
-        -------
-        dict
-        """
         return tidy_report.to_dict(self.fit, random_effects)
 
     def to_json(self, random_effects: bool = False, indent: int | None = 2) -> str:
@@ -115,6 +108,7 @@ class ReportMethods(RefitMethods):
         """
         return json.dumps(self.to_dict(random_effects), indent=indent, ensure_ascii=False, allow_nan=False)
 
+    @carries(tidy_report.tidy)
     def tidy(
         self,
         ddf: Ddf | None = None,
@@ -125,62 +119,19 @@ class ReportMethods(RefitMethods):
         scales: Literal["sdcor", "vcov"] = "sdcor",
         exponentiate: bool = False,
     ) -> pd.DataFrame:
-        """One row per parameter: effect, group, term, estimate, std_error, statistic, p_value.
-
-        Parameters
-        ----------
-        ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
-            Of the tests and limits of the fixed effects; None is `default_ddf`.
-        effects : str or sequence of {"fixed", "ran_pars", "ran_vals", "ran_coefs"}
-            Fixed effects, standard deviations and correlations, conditional modes, coefficients of each level; the last
-            two come with the column level.
-        conf_int : bool
-            Add conf_low and conf_high.
-        conf_level : float, optional
-            0.95 when not given, or that of the keyword front door.
-        conf_method : {"wald", "profile", "boot"}
-        scales : {"sdcor", "vcov"}
-            `ran_pars` as standard deviations and correlations, or as variances and covariances.
-        exponentiate : bool
-            exp of the fixed effects (odds ratios, rate ratios).
-
-        Returns
-        -------
-        DataFrame
-        """
         return tidy_report.tidy(self.fit, ddf, effects, conf_int, conf_level, conf_method, scales, exponentiate)
 
+    @carries(tidy_report.glance)
     def glance(self) -> pd.DataFrame:
-        """One row for the whole model: sizes, sigma, criterion, log-likelihood, AIC, BIC, convergence.
-
-        Returns
-        -------
-        DataFrame, one row
-        """
         return tidy_report.glance(self.fit)
 
+    @carries(augment)
     def augment(
         self, data: Any = None, newdata: Any = None, prefix: str = "", leverage: bool | None = None
     ) -> pd.DataFrame:
-        """The rows of the fit with fitted, resid, hat, cooksd, fixed, mu, offset, weights, ... beside them.
-
-        Parameters
-        ----------
-        data : data frame, optional
-            The training data; without it come the columns that the formula uses.
-        newdata : data frame, optional
-            Other data, which get fitted, fixed and mu only.
-        prefix : str
-            Put before the new names; ``"."`` gives broom's own.
-        leverage : bool, optional
-            Add hat and cooksd; None adds them to fits of up to 20,000 rows.
-
-        Returns
-        -------
-        DataFrame
-        """
         return augment(self.fit, data, newdata, prefix, leverage)
 
+    @carries(slim_fit)
     def slim(self) -> Self:
         """The same result without anything that grows with the number of rows, for storing and deploying.
 
@@ -193,41 +144,12 @@ class ReportMethods(RefitMethods):
         """
         return type(self)(slim_fit(self.fit))
 
+    @carries(plot)
     def plot(self, kind: PlotKind = "caterpillar", variable: Any = None, **kw: Any) -> Axes | NDArray[Any]:
-        """Draw a plot (needs matplotlib); the same arguments to `plot_data` give its numbers.
-
-        Parameters
-        ----------
-        kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef", "residual_panel"}
-        variable : str or sequence of str, optional
-            What to draw: a random effect ("Days"; with several grouping factors "Intercept|Subject") for caterpillar
-            (the random intercept when not given, "all" for every effect), qq and shrinkage; parameters for profile; a
-            variable of the data for fitted and effect.
-        **kw
-            ``ax``, ``figsize``, and the options of the kind; see `lme4py.report.plots.plots`.
-
-        Returns
-        -------
-        matplotlib Axes, or an array of them for a plot of several panels
-        """
-        from lme4py.report.plots.plots import plot
-
         return plot(self.fit, kind, variable, **kw)
 
+    @carries(plot_data)
     def plot_data(self, kind: PlotKind = "caterpillar", variable: Any = None, **kw: Any) -> pd.DataFrame:
-        """The numbers that `plot` draws, as a data frame.
-
-        Parameters
-        ----------
-        kind, variable, **kw
-            As in `plot`.
-
-        Returns
-        -------
-        DataFrame
-        """
-        from lme4py.report.plots.plots import plot_data
-
         return plot_data(self.fit, kind, variable, **kw)
 
     # --- for packages that make tables ----------------------------------------------------------------------

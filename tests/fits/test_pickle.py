@@ -14,7 +14,7 @@ import pytest
 
 import lme4py
 from lme4py.errors import Lme4Error
-from lme4py.fits.slim import DroppedRows
+from lme4py.fits.rows.slim import DroppedRows
 from lme4py.inference.overview.slim import is_slim, slim_fit
 
 ROOT = Path(__file__).parents[2]

@@ -42,7 +42,7 @@ def fits(sleepstudy):
 
 
 def level_of(fit):
-    return 1.0 - fit.fit.design.conventions.alpha
+    return 1.0 - fit.fit.conventions.alpha
 
 
 @pytest.mark.parametrize("name", ["satterthwaite", "kenward-roger", "residual", "normal"])

@@ -14,8 +14,8 @@ from scipy import integrate, special, stats
 
 import lme4py
 from lme4py.errors import DataError, DesignError, OptionError
-from lme4py.fits.clusters import TYPES, buckets, find_clusters, row_sums
 from lme4py.fits.generalised.scores import _on_user_scale, _one_by_one, cluster_scores
+from lme4py.fits.rows.clusters import TYPES, buckets, find_clusters, row_sums
 from lme4py.inference.estimates.coefficients import wald_test
 from lme4py.inference.uncertainty.robust import robust_covariance, robust_df, robust_method
 

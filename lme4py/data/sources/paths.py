@@ -71,7 +71,7 @@ def source_of_paths(data: Any) -> RowSource:
             f"of one kind ({', '.join(_STREAMED)})."
         )
     kind = kinds.pop()
-    form: Any = kind
+    form: str | ds.FileFormat = kind
     if kind in ("csv", "tsv"):
         import pyarrow.csv as pc
 

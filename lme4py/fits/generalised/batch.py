@@ -16,7 +16,7 @@ import numpy as np
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.refit import start_theta
-from lme4py.fits.response_rows import is_proportion
+from lme4py.fits.rows.response import is_proportion
 from lme4py.linalg.newton import newton_steps
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 

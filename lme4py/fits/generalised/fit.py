@@ -113,7 +113,7 @@ class GeneralisedFit(Fit):
     @property
     def default_ddf(self) -> str:
         """Degrees of freedom of tests and intervals of the fixed effects where none are asked for."""
-        return self.design.conventions.ddf or "normal"
+        return self.conventions.ddf or "normal"
 
     @property
     def lam(self) -> Any:

@@ -11,7 +11,6 @@ import numpy as np
 from lme4py.chunks import chunk
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, OptionError
-from lme4py.fits.clusters import ClusterChoice, RobustType
 from lme4py.fits.generalised import joint, many
 from lme4py.fits.generalised.constrained import GlmmConstrained
 from lme4py.fits.generalised.null import GeneralisedNull, criteria, null_model, working_problem
@@ -23,7 +22,8 @@ from lme4py.fits.generalised.steps import fit_like, glmm_fit
 from lme4py.fits.method import Method, Plain
 from lme4py.fits.model import ConeProblem, Model
 from lme4py.fits.parameters import Parameter
-from lme4py.fits.slim import DroppedRows, dropped, slim_design, slim_response
+from lme4py.fits.rows.clusters import ClusterChoice, RobustType
+from lme4py.fits.rows.slim import DroppedRows, dropped, slim_conventions, slim_design, slim_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lme4py.fits.derived import DerivedNumber
     from lme4py.fits.draws import Draws
     from lme4py.fits.generalised.fit import GeneralisedFit
-    from lme4py.fits.holding import Holding, Minimum
+    from lme4py.fits.holding import HeldModel, Minimum
     from lme4py.fits.joint import JointVariance
     from lme4py.fits.many import Many
     from lme4py.fits.null import Null
@@ -127,6 +127,7 @@ class GeneralisedModel(Model):
             problem=problem,
             data=slim_response(self.fit.data),
             design=slim_design(self.fit.design),
+            conventions=slim_conventions(self.fit.conventions),
         )
 
     def outlives_rows(self) -> list[DerivedNumber[Any, Any]]:
@@ -142,7 +143,8 @@ class GeneralisedModel(Model):
             return fit
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return glmm_fit(fit.design, fit.family, fit.data, nAGQ=1, hessian=fit.hessian)
+            again = glmm_fit(fit.design, fit.family, fit.data, nAGQ=1, hessian=fit.hessian)
+            return again.speaking(fit.conventions)
 
     def with_profile(self) -> GeneralisedFit:
         if self.fit.nAGQ == 0:
@@ -155,7 +157,7 @@ class GeneralisedModel(Model):
     def holding(self, parameter: Parameter, own: bool = False) -> GlmmConstrained:
         return GlmmConstrained(self.fit, parameter)
 
-    def from_minimum(self, holding: Holding, minimum: Minimum) -> GeneralisedFit:
+    def from_minimum(self, holding: HeldModel, minimum: Minimum) -> GeneralisedFit:
         roots: list[FloatArray] = []
         for cov in holding.covariances(minimum):
             ridge = 1e-12 * max(float(np.trace(cov)), 1e-6)

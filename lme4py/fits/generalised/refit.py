@@ -16,7 +16,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import make_glmm_fit, others_of, warn_of
-from lme4py.fits.response_rows import is_proportion, levels_of_response, numeric_categories, response_numbers
+from lme4py.fits.rows.response import is_proportion, levels_of_response, numeric_categories, response_numbers
 from lme4py.fits.steps import off_boundary
 from lme4py.linalg.types import FloatArray
 
@@ -103,6 +103,7 @@ def refit_glmm(fit: GeneralisedFit, y: Any, compare: bool = True) -> Generalised
         search = _search(fit, finder, thorough=compare)
         optimum = search.best(_old(fit, finder.problem, search.usual), beside=True)
         again = make_glmm_fit(design, fit.family, data, fit.nAGQ, fit.hessian, finder, optimum)
+    again = again.speaking(fit.conventions)
     warn_of(again, compare, stacklevel=4)
     return again
 

@@ -24,8 +24,8 @@ from lme4py.engine.generalised.quadrature import reordered
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
 from lme4py.families.nuisance import as_columns
-from lme4py.fits.clusters import ClusterChoice, Clusters, home_of_levels, independent_clusters, row_sums
 from lme4py.fits.generalised.fit import GeneralisedFit, user_jacobian
+from lme4py.fits.rows.clusters import ClusterChoice, Clusters, home_of_levels, independent_clusters, row_sums
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["cluster_scores", "score_covariance"]

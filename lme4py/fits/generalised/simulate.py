@@ -8,7 +8,7 @@ import numpy as np
 
 from lme4py.fits.draws import covariance_roots
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.response_rows import is_proportion, numeric_categories
+from lme4py.fits.rows.response import is_proportion, numeric_categories
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["GlmmSimulator"]

@@ -132,7 +132,7 @@ def fit_like(
         As in `glmm_fit`.
     """
     response = fit.data if data is None else data
-    return glmm_fit(
+    again = glmm_fit(
         design,
         fit.family,
         response,
@@ -142,6 +142,7 @@ def fit_like(
         compare=False,
         thorough=thorough,
     )
+    return again.speaking(fit.conventions)
 
 
 def fit_at(design: Design, criterion: GlmmCriterion, optimum: GlmmOptimum) -> GeneralisedFit:

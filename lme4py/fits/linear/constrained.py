@@ -5,7 +5,7 @@ The criterion with sigma not profiled out,
     d(Sigma, sigma) = log|M| + r2 / sigma^2 + df log(2 pi sigma^2) - sum(log w)    [+ log|X'V^-1X| for REML],
 
 is a function of the relative covariance matrices Sigma_t. Holding a standard deviation, a correlation or sigma at a
-value is a choice of coordinates for theta and sigma (a `Chart`), in which everything else is free; holding a
+value is a choice of coordinates for theta and sigma (a `Coordinates`), in which everything else is free; holding a
 fixed effect is a linear change of the columns [X y], which leaves a model with one column of X less. So each
 constrained minimum is an unconstrained one with an analytic gradient, and the ends of the range (a standard deviation
 of 0, a correlation of -1 or 1) are ordinary points.
@@ -27,7 +27,7 @@ from lme4py.fits.linear.refit import other_minima
 from lme4py.fits.parameters import Parameter, fit_values, profile_range
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["Chart", "Constrained", "LinearHolding"]
+__all__ = ["Constrained", "Coordinates", "LinearHolding"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class _Place:
     log_sigma: float
 
 
-class Chart:
+class Coordinates:
     """Coordinates of all variance parameters with one of them held at v.
 
     v is a natural parameter of a covariance structure on the user's scale, that over sigma ("ratio"), or the arc sine
@@ -194,7 +194,7 @@ class Constrained:
         self.parameter = parameter
         self.ends = parameter.kind != "sigma"
         self.problem = criterion.problem
-        self.chart = Chart(criterion.problem, parameter)
+        self.chart = Coordinates(criterion.problem, parameter)
         if parameter.kind == "fixed":
             self._turn_columns()
 

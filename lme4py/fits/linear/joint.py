@@ -15,7 +15,7 @@ from lme4py.fits.joint import JointVariance
 from lme4py.fits.linear.derivatives import steps
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.parameters import VarianceDerivatives
-from lme4py.fits.rows import Rows
+from lme4py.fits.rows.model_rows import ModelRows
 from lme4py.fits.working import WorkingModel
 from lme4py.linalg.types import FloatArray
 
@@ -39,7 +39,7 @@ def joint_variance(fit: LinearFit, expected: bool) -> JointVariance:
     diagonal = point.swept.adjoint(point.border, np.zeros((p + 1, p + 1))).diagonal
     scale = fit.sigma**2 / scaling.weight_scale
     vcov = inverse @ inverse.T
-    if fit.design.conventions.vce is not None and not expected:
+    if fit.conventions.vce is not None and not expected:
         back = np.linalg.inv(scaling.C)
         vcov = back @ fit.vcov @ back.T / scale
     return JointVariance(
@@ -57,7 +57,7 @@ def joint_variance(fit: LinearFit, expected: bool) -> JointVariance:
     )
 
 
-def joint_gradient(fit: LinearFit, derivatives: VarianceDerivatives, rows: Rows) -> FloatArray:
+def joint_gradient(fit: LinearFit, derivatives: VarianceDerivatives, rows: ModelRows) -> FloatArray:
     """Derivatives of the joint variance, (n, s), by the five-point rule."""
     structures = fit.problem.structures
     columns = []

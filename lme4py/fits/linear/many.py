@@ -71,7 +71,7 @@ def refits(fit: LinearFit, Y: FloatArray) -> Iterator[Callable[[], LinearFit]]:
         def make(b: int = b) -> LinearFit:
             problem = responses.problem([z[:, b] for z in Zy], Xy[:, b], float(yy[b]))
             design = replace(fit.design, y=np.ascontiguousarray(Y[:, b]))
-            return fit_problem(design, problem, fit.reml, start)
+            return fit_problem(fit, design, problem, fit.reml, start)
 
         yield make
 

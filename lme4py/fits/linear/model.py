@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from lme4py.chunks import chunk
 from lme4py.engine.threads import limited_threads
-from lme4py.fits.clusters import ClusterChoice, RobustType, independent_clusters
 from lme4py.fits.linear import joint, many
 from lme4py.fits.linear.constrained import LinearHolding
 from lme4py.fits.linear.deletion import deletions, newton_step
@@ -22,7 +21,8 @@ from lme4py.fits.linear.simulate import PartialSimulator, Simulator
 from lme4py.fits.linear.steps import lmm_fit
 from lme4py.fits.model import ConeProblem, Model
 from lme4py.fits.parameters import KenwardRogerParts, Parameter
-from lme4py.fits.slim import DroppedRows, slim_design
+from lme4py.fits.rows.clusters import ClusterChoice, RobustType, independent_clusters
+from lme4py.fits.rows.slim import DroppedRows, slim_conventions, slim_design
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lme4py.fits.base import Fit
     from lme4py.fits.derived import DerivedNumber
     from lme4py.fits.draws import Draws
-    from lme4py.fits.holding import Holding, Minimum
+    from lme4py.fits.holding import HeldModel, Minimum
     from lme4py.fits.joint import JointVariance
     from lme4py.fits.linear.fit import LinearFit
     from lme4py.fits.many import Many, UnitEstimate
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lme4py.fits.null import Null
     from lme4py.fits.objective import Objective
     from lme4py.fits.parameters import VarianceDerivatives, VarianceInformation
-    from lme4py.fits.rows import Rows
+    from lme4py.fits.rows.model_rows import ModelRows
     from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -93,7 +93,7 @@ class LinearModel(Model):
     def kenward_roger(self) -> KenwardRogerParts:
         return kenward_roger(self.fit)
 
-    def predictor_gradient(self, derivatives: VarianceDerivatives, rows: Rows) -> FloatArray:
+    def predictor_gradient(self, derivatives: VarianceDerivatives, rows: ModelRows) -> FloatArray:
         return joint.joint_gradient(self.fit, derivatives, rows)
 
     def robust_method(self, type: RobustType, cluster: ClusterChoice) -> Method:
@@ -111,7 +111,7 @@ class LinearModel(Model):
     def like(
         self, design: Design, data: ResponseData | None = None, start: FloatArray | None = None, thorough: bool = True
     ) -> LinearFit:
-        return lmm_fit(design, self.fit.reml, start=start)
+        return lmm_fit(design, self.fit.reml, start=start).speaking(self.fit.conventions)
 
     def by_maximum_likelihood(self) -> LinearFit:
         return refit_ml(self.fit)
@@ -126,7 +126,12 @@ class LinearModel(Model):
 
     def without_rows(self) -> LinearFit:
         problem: Any = DroppedRows("the equations of the model")
-        return replace(self.fit, problem=problem, design=slim_design(self.fit.design))
+        return replace(
+            self.fit,
+            problem=problem,
+            design=slim_design(self.fit.design),
+            conventions=slim_conventions(self.fit.conventions),
+        )
 
     def outlives_rows(self) -> list[DerivedNumber[Any, Any]]:
         return [
@@ -145,8 +150,8 @@ class LinearModel(Model):
     def holding(self, parameter: Parameter, own: bool = False) -> LinearHolding:
         return LinearHolding(self.fit, parameter, self.fit.reml if own else False)
 
-    def from_minimum(self, holding: Holding, minimum: Minimum) -> LinearFit:
-        return fit_problem(self.fit.design, self.fit.problem, holding.reml, minimum.theta)
+    def from_minimum(self, holding: HeldModel, minimum: Minimum) -> LinearFit:
+        return fit_problem(self.fit, self.fit.design, self.fit.problem, holding.reml, minimum.theta)
 
     def boundary_parameter(self, term: int, column: int) -> Parameter:
         place = self.fit.design.terms[term].structure.natural_place("sd", (column,))
@@ -188,7 +193,7 @@ class LinearModel(Model):
         return many.estimates_of_design(self.fit, design)
 
     def fit_of_design(self, design: Design) -> LinearFit:
-        return lmm_fit(design, self.fit.reml)
+        return lmm_fit(design, self.fit.reml).speaking(self.fit.conventions)
 
     def objective(self) -> Objective:
         return objective(self.fit)

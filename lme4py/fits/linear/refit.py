@@ -18,7 +18,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Warning
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.steps import LmmCriterion, make_fit
-from lme4py.fits.response_rows import response_numbers
+from lme4py.fits.rows.response import response_numbers
 from lme4py.fits.steps import off_boundary
 from lme4py.linalg.types import FloatArray, sparse
 
@@ -35,11 +35,14 @@ class _SharedCriterion(LmmCriterion):
         self._set(design, inside)
 
 
-def fit_problem(design: Design, problem: Problem, reml: bool, start: FloatArray | None = None) -> LinearFit:
-    """The last two modular steps for a problem at hand.
+def fit_problem(
+    fit: LinearFit, design: Design, problem: Problem, reml: bool, start: FloatArray | None = None
+) -> LinearFit:
+    """The last two modular steps for a problem at hand, which comes from a fit and speaks as it does.
 
     Parameters
     ----------
+    fit : LinearFit
     design : Design
     problem : Problem
     reml : bool
@@ -49,14 +52,14 @@ def fit_problem(design: Design, problem: Problem, reml: bool, start: FloatArray 
     criterion = _SharedCriterion(design, Criterion(problem, reml))
     with limited_threads(design):
         optimum = solve(criterion.inside, start, Control())
-    return make_fit(design, criterion, optimum)
+    return make_fit(design, criterion, optimum).speaking(fit.conventions)
 
 
 def refit_ml(fit: LinearFit) -> LinearFit:
     """The maximum-likelihood fit of the same model; the fit itself when it is one."""
     if not fit.reml:
         return fit
-    return fit_problem(fit.design, fit.problem, False, random_start(fit))
+    return fit_problem(fit, fit.design, fit.problem, False, random_start(fit))
 
 
 def other_minima(fit: LinearFit) -> list[LinearFit]:
@@ -73,7 +76,7 @@ def other_minima(fit: LinearFit) -> list[LinearFit]:
     with limited_threads(fit.design), warnings.catch_warnings():
         warnings.simplefilter("ignore", Lme4Warning)
         found = [optimum for optimum in minima(criterion.inside) if optimum.value > fit.criterion + _SAME]
-        return [make_fit(fit.design, criterion, optimum) for optimum in found]
+        return [make_fit(fit.design, criterion, optimum).speaking(fit.conventions) for optimum in found]
 
 
 def random_start(fit: LinearFit) -> FloatArray:
@@ -90,7 +93,7 @@ def refit(fit: LinearFit, y: Any) -> LinearFit:
     corner[-1, :] = corner[:, -1] = columns.XY.T @ weighted
     Zy = [Zt @ weighted for Zt in _factor_rows(fit, columns)]
     problem = with_response(replace(fit.problem, scaling=scaling), Zy, corner)
-    return fit_problem(design, problem, fit.reml)
+    return fit_problem(fit, design, problem, fit.reml)
 
 
 def with_response(problem: Problem, Zy: list[FloatArray], corner: FloatArray) -> Problem:

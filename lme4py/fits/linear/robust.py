@@ -30,20 +30,20 @@ from lme4py.engine.linear.criterion import group_terms
 from lme4py.engine.linear.scaling import ScaledColumns, scale_columns
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DesignError
-from lme4py.fits.clusters import Clusters, RobustType, buckets, too_few_clusters
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.joint import working_model
 from lme4py.fits.method import FTest, f_test_of, wald
+from lme4py.fits.rows.clusters import Clusters, RobustType, buckets, too_few_clusters
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Pieces", "Robust", "bias_reduced_pieces", "jackknife"]
+__all__ = ["Robust", "RobustPieces", "bias_reduced_pieces", "jackknife"]
 
 # Eigenvalues of B_c below this part of the largest are zero: the cluster alone determines that direction of X.
 _RANK = 1e-10
 
 
 @dataclass(frozen=True)
-class Pieces:
+class RobustPieces:
     """What is left of m clusters, in the engine's columns and relative to sigma^2.
 
     Attributes
@@ -60,8 +60,8 @@ class Pieces:
     spread: FloatArray
     reach: FloatArray
 
-    def times(self, factor: float) -> Pieces:
-        return Pieces(factor * self.scores, factor**2 * self.spread, factor * self.reach)
+    def times(self, factor: float) -> RobustPieces:
+        return RobustPieces(factor * self.scores, factor**2 * self.spread, factor * self.reach)
 
 
 class Robust:
@@ -91,7 +91,7 @@ class Robust:
         scores = self.pieces.scores @ self.M
         self.vcov = fit.problem.scaling.vcov(scores.T @ scores)
 
-    def _adjusted(self, fit: LinearFit, clusters: Clusters) -> Pieces:
+    def _adjusted(self, fit: LinearFit, clusters: Clusters) -> RobustPieces:
         if self.type == "CR2":
             return _bias_reduced(_rows_of(fit), clusters, self.M)
         plain = _plain(fit, clusters)
@@ -187,15 +187,15 @@ def _rows_of(fit: LinearFit) -> _Rows:
     )
 
 
-def _plain(fit: LinearFit, clusters: Clusters) -> Pieces:
+def _plain(fit: LinearFit, clusters: Clusters) -> RobustPieces:
     """CR0: sums of the rows of V^-1 X, which the factor gives at once for all clusters."""
     model = working_model(fit)
     m = clusters.n_clusters
     blocks, right, _ = model.cluster_products(clusters.codes, m)
-    return Pieces(right - blocks @ fit.point.beta, blocks, blocks)
+    return RobustPieces(right - blocks @ fit.point.beta, blocks, blocks)
 
 
-def jackknife(plain: Pieces, M: FloatArray, clusters: Clusters) -> Pieces:
+def jackknife(plain: RobustPieces, M: FloatArray, clusters: Clusters) -> RobustPieces:
     """CR3 from CR0: X'V^-1 (I - X M X'V^-1)^-1 = (I - X'V^-1X M)^-1 X'V^-1 in every cluster."""
     R = np.linalg.cholesky(M)
     left = np.eye(M.shape[0]) - R.T @ plain.spread @ R
@@ -210,13 +210,13 @@ def jackknife(plain: Pieces, M: FloatArray, clusters: Clusters) -> Pieces:
     inverse = back.T @ np.linalg.solve(left, np.broadcast_to(R.T, plain.spread.shape))
     scores = np.einsum("cij,cj->ci", inverse, plain.scores)
     reach = inverse @ plain.reach
-    return Pieces(scores, reach @ np.swapaxes(inverse, 1, 2), reach)
+    return RobustPieces(scores, reach @ np.swapaxes(inverse, 1, 2), reach)
 
 
-def _bias_reduced(rows: _Rows, clusters: Clusters, M: FloatArray) -> Pieces:
+def _bias_reduced(rows: _Rows, clusters: Clusters, M: FloatArray) -> RobustPieces:
     """CR2, bucket by bucket."""
     m, p = clusters.n_clusters, M.shape[0]
-    out = Pieces(np.empty((m, p)), np.empty((m, p, p)), np.empty((m, p, p)))
+    out = RobustPieces(np.empty((m, p)), np.empty((m, p, p)), np.empty((m, p, p)))
     for which, places, counts in buckets(clusters.codes, m):
         X, e, V = _reduced(rows, places, np.arange(places.shape[1]) < counts[:, None])
         bias_reduced_pieces(out, which, X, e, V, M)
@@ -224,13 +224,13 @@ def _bias_reduced(rows: _Rows, clusters: Clusters, M: FloatArray) -> Pieces:
 
 
 def bias_reduced_pieces(
-    out: Pieces, which: IntArray, X: FloatArray, e: FloatArray, V: FloatArray, M: FloatArray
+    out: RobustPieces, which: IntArray, X: FloatArray, e: FloatArray, V: FloatArray, M: FloatArray
 ) -> None:
     """CR2 of some clusters, put in their places.
 
     Parameters
     ----------
-    out : Pieces
+    out : RobustPieces
     which : ndarray of int, shape (C,)
     X : ndarray, shape (C, s, p)
     e : ndarray, shape (C, s)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lme4py.data.sources import find_source
 from lme4py.data.sources.base import RowBlock, RowSource
-from lme4py.design.absent import AbsentRows, RowsReport
+from lme4py.design.absent import AbsentRows, RowsReport, absent
 from lme4py.design.build import warn_dropped
 from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.rank import dependent_by_triangle, is_clearly_regular, null_vectors
@@ -255,7 +255,6 @@ def _without_rows(witness: Design, dropped: list[int], R: Any, sums: RowSums, ta
         size = np.sqrt(np.mean(R[:, dropped] ** 2, axis=0) * R.shape[0] / n)
         null = null / np.where(size > 0.0, size, 1.0)
     names = tuple(old.names[j] for j in dropped)
-    absent: Any = AbsentRows
     predictor = Predictor(
         absent("model matrix", (n, len(kept))),
         tuple(old.names[j] for j in kept),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lme4py.fits.derived import derived
 from lme4py.fits.normal import NormalFit
-from lme4py.fits.residual.problem import Problem
+from lme4py.fits.residual.problem import ResidualProblem
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class ResidualFit(NormalFit):
     fitted : ndarray, shape (n,)
         Fitted values, offset and conditional modes of the random effects included.
     residual : ResidualDesign
-    problem : Problem
+    problem : ResidualProblem
         The engine's side.
     par : ndarray, shape (m,)
         Covariance parameters inside.
@@ -49,7 +49,7 @@ class ResidualFit(NormalFit):
 
     fitted: FloatArray
     residual: ResidualDesign
-    problem: Problem
+    problem: ResidualProblem
     par: FloatArray
     hessian: FloatArray
     second_order: bool = True

@@ -12,7 +12,6 @@ from lme4py.engine.marginal import effects
 from lme4py.engine.marginal.adjustment import expected
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
-from lme4py.fits.clusters import Clusters, independent_clusters
 from lme4py.fits.derived import derived
 from lme4py.fits.many import TASK_REPLICATES, Many, nothing, one_by_one, stacked
 from lme4py.fits.model import ConeProblem, Model
@@ -23,8 +22,9 @@ from lme4py.fits.residual.parameters import par_covariance, variance_information
 from lme4py.fits.residual.robust import ResidualRobust
 from lme4py.fits.residual.simulate import ResidualDraws
 from lme4py.fits.residual.steps import residual_fit
-from lme4py.fits.response_rows import response_numbers
-from lme4py.fits.slim import DroppedRows, dropped, slim_design
+from lme4py.fits.rows.clusters import Clusters, independent_clusters
+from lme4py.fits.rows.response import response_numbers
+from lme4py.fits.rows.slim import DroppedRows, dropped, slim_conventions, slim_design
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from lme4py.design.design import Design
     from lme4py.families.response import ResponseData
     from lme4py.fits.base import Fit
-    from lme4py.fits.clusters import ClusterChoice, RobustType
     from lme4py.fits.derived import DerivedNumber
     from lme4py.fits.draws import Draws
-    from lme4py.fits.holding import Holding, Minimum
+    from lme4py.fits.holding import HeldModel, Minimum
     from lme4py.fits.joint import JointVariance
     from lme4py.fits.method import Method
     from lme4py.fits.null import Null
     from lme4py.fits.objective import Objective
     from lme4py.fits.parameters import Parameter, VarianceInformation
+    from lme4py.fits.rows.clusters import ClusterChoice, RobustType
     from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import FloatArray
 
@@ -111,12 +111,13 @@ class ResidualModel(Model):
         if start is not None and design.n_theta != self.fit.design.n_theta:
             start = None
         made = residual_fit(design, self.fit.residual, self.fit.reml, start, thorough=thorough)
-        return replace(made, second_order=self.fit.second_order)
+        return replace(made, second_order=self.fit.second_order, conventions=self.fit.conventions)
 
     def by_maximum_likelihood(self) -> ResidualFit:
         if not self.fit.reml:
             return self.fit
-        return residual_fit(self.fit.design, self.fit.residual, False, self.fit.theta)
+        made = residual_fit(self.fit.design, self.fit.residual, False, self.fit.theta)
+        return made.speaking(self.fit.conventions)
 
     def simulator(self, kept: Sequence[int] | None = ()) -> Draws:
         every = range(len(self.fit.design.terms))
@@ -187,7 +188,14 @@ class ResidualModel(Model):
         )
         fitted = dropped("fitted values", self.fit.fitted)
         residual = replace(self.fit.residual, part=part)
-        return replace(self.fit, fitted=fitted, problem=problem, residual=residual, design=slim_design(self.fit.design))
+        return replace(
+            self.fit,
+            fitted=fitted,
+            problem=problem,
+            residual=residual,
+            design=slim_design(self.fit.design),
+            conventions=slim_conventions(self.fit.conventions),
+        )
 
     def outlives_rows(self) -> list[DerivedNumber[Any, Any]]:
         numbers: list[DerivedNumber[Any, Any]] = [variance_information, variance_derivatives, without_fixed, with_fixed]
@@ -203,10 +211,10 @@ class ResidualModel(Model):
     def with_profile(self) -> ResidualFit:
         refuse_residual("the profile of the likelihood is", "use Wald intervals, or bootstrap()")
 
-    def holding(self, parameter: Parameter, own: bool = False) -> Holding:
+    def holding(self, parameter: Parameter, own: bool = False) -> HeldModel:
         refuse_residual("the profile of the likelihood is", "use Wald intervals, or bootstrap()")
 
-    def from_minimum(self, holding: Holding, minimum: Minimum) -> ResidualFit:
+    def from_minimum(self, holding: HeldModel, minimum: Minimum) -> ResidualFit:
         refuse_residual("the profile of the likelihood is", "use Wald intervals, or bootstrap()")
 
     def boundary_parameter(self, term: int, column: int) -> Parameter:

@@ -13,11 +13,11 @@ from lme4py.engine.marginal.criterion import MarginalCriterion
 from lme4py.engine.marginal.model import MarginalModel, RandomPart
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Problem", "make_problem"]
+__all__ = ["ResidualProblem", "make_problem"]
 
 
 @dataclass(frozen=True)
-class Problem:
+class ResidualProblem:
     """The criterion, and the scales of the columns of the random effects.
 
     Attributes
@@ -95,7 +95,7 @@ class Problem:
         return np.asarray(self.criterion.scaling.y_scale * scale * np.sqrt(out / weights))
 
 
-def make_problem(design: Design, residual: ResidualDesign, reml: bool) -> Problem:
+def make_problem(design: Design, residual: ResidualDesign, reml: bool) -> ResidualProblem:
     """The criterion of a design.
 
     Parameters
@@ -115,7 +115,7 @@ def make_problem(design: Design, residual: ResidualDesign, reml: bool) -> Proble
         for term, scale in zip(design.terms, S, strict=True)
     )
     y = design.y if design.offset is None else design.y - design.offset
-    return Problem(MarginalCriterion(MarginalModel(design.X, y, random, residual.part), reml), S)
+    return ResidualProblem(MarginalCriterion(MarginalModel(design.X, y, random, residual.part), reml), S)
 
 
 def structure_of(term: RandomTerm) -> CovarianceStructure:
@@ -132,7 +132,7 @@ def _column_scale(term: RandomTerm) -> FloatArray:
     norm = np.where(norm > 0.0, norm, 1.0)
     if structure.basis is not None or structure.column_changes == "common":
         return np.asarray(np.eye(Z.shape[1]) / np.sqrt(np.mean(norm**2)))
-    if structure.column_changes == "diagonal":
+    if structure.column_changes != "any":
         return np.diag(1.0 / norm)
     R = np.linalg.qr(Z / norm, mode="r")
     if np.linalg.matrix_rank(R) < Z.shape[1]:

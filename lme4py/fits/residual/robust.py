@@ -7,9 +7,9 @@ import numpy as np
 from lme4py.engine.marginal.effects import inverse_times
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
-from lme4py.fits.clusters import Clusters, RobustType, buckets, row_sums
-from lme4py.fits.linear.robust import Pieces, Robust, bias_reduced_pieces, jackknife
+from lme4py.fits.linear.robust import Robust, RobustPieces, bias_reduced_pieces, jackknife
 from lme4py.fits.residual.fit import ResidualFit
+from lme4py.fits.rows.clusters import Clusters, RobustType, buckets, row_sums
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["ResidualRobust"]
@@ -46,7 +46,7 @@ class ResidualRobust(Robust):
                     f"subjects of {fit.residual.text or 'the residual structure'}."
                 )
 
-    def _of(self, fit: ResidualFit, clusters: Clusters) -> Pieces:
+    def _of(self, fit: ResidualFit, clusters: Clusters) -> RobustPieces:
         criterion, point = fit.problem.criterion, fit.point
         e = criterion.model.y - criterion.model.X @ point.beta
         if self.type == "CR2":
@@ -54,18 +54,18 @@ class ResidualRobust(Robust):
         VX = inverse_times(criterion, point, criterion.model.X)
         m = clusters.n_clusters
         blocks = row_sums(criterion.model.X[:, :, None] * VX[:, None, :], clusters.codes, m)
-        plain = Pieces(row_sums(VX * e[:, None], clusters.codes, m), blocks, blocks)
+        plain = RobustPieces(row_sums(VX * e[:, None], clusters.codes, m), blocks, blocks)
         if self.type == "CR3":
             return jackknife(plain, self.M, clusters)
         return plain.times(np.sqrt(m / (m - 1.0))) if self.type == "CR1" else plain
 
 
-def _bias_reduced(fit: ResidualFit, clusters: Clusters, e: FloatArray) -> Pieces:
+def _bias_reduced(fit: ResidualFit, clusters: Clusters, e: FloatArray) -> RobustPieces:
     """CR2, bucket by bucket of clusters."""
     X, M = fit.problem.criterion.model.X, fit.point.phi
     V = _Covariances(fit)
     m, p = clusters.n_clusters, M.shape[0]
-    out = Pieces(np.empty((m, p)), np.empty((m, p, p)), np.empty((m, p, p)))
+    out = RobustPieces(np.empty((m, p)), np.empty((m, p, p)), np.empty((m, p, p)))
     for which, places, counts in buckets(clusters.codes, m):
         real = np.arange(places.shape[1]) < counts[:, None]
         own = np.where(real[:, :, None], X[places], 0.0)

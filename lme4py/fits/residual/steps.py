@@ -17,7 +17,7 @@ from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, DesignError, Lme4Warning, OptionError, warn
 from lme4py.fits.residual.fit import ResidualFit
-from lme4py.fits.residual.problem import Problem, make_problem, structure_of
+from lme4py.fits.residual.problem import ResidualProblem, make_problem, structure_of
 from lme4py.fits.steps import linear_predictor, read_control
 from lme4py.linalg.types import FloatArray
 
@@ -74,7 +74,7 @@ def residual_fit(
 
 def _solved(
     design: Design, residual: ResidualDesign, reml: bool, start: Any, control: Control, thorough: bool
-) -> tuple[Problem, Solution]:
+) -> tuple[ResidualProblem, Solution]:
     n, p = design.X.shape
     if p >= n:
         raise DesignError(
@@ -140,7 +140,7 @@ def _fixed_point(design: Design, residual: ResidualDesign, reml: bool, start: An
     return fit
 
 
-def _make(design: Design, residual: ResidualDesign, problem: Problem, found: Solution) -> ResidualFit:
+def _make(design: Design, residual: ResidualDesign, problem: ResidualProblem, found: Solution) -> ResidualFit:
     criterion, point = problem.criterion, found.point
     scaling = criterion.scaling
     if scaling.y_scale < 1e-13 * float(np.abs(design.y).max()):
@@ -175,7 +175,7 @@ def _make(design: Design, residual: ResidualDesign, problem: Problem, found: Sol
     )
 
 
-def _certified(design: Design, residual: ResidualDesign, problem: Problem, found: Solution) -> Certificate:
+def _certified(design: Design, residual: ResidualDesign, problem: ResidualProblem, found: Solution) -> Certificate:
     """The certificate with everything that is on a boundary, or has run to where it no longer matters, in words."""
     par, model = found.point.par, problem.criterion.model
     singular: list[str] = []

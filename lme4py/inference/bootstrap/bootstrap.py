@@ -45,10 +45,11 @@ def bootstrap(
     n : int
         Number of replicates.
     func : callable, optional
-        From a fit to a number, an array, a dict or a Series; None takes all parameters (fixed effects, standard
+        From a result to a number, an array, a dict or a Series; None takes all parameters (fixed effects, standard
         deviations, correlations, dispersion, thresholds) and is much faster: no standard errors and certificates are
         made.
     seed : int, optional
+        The same seed gives the same numbers for every `n_jobs`.
     n_jobs : int or None
         Processes, -1 for all processors. None leaves it to ``joblib.parallel_config`` (Dask or Ray clusters).
     progress : bool, optional
@@ -137,6 +138,6 @@ def _collect(task: Task, parts: list[Part], count: int) -> BootstrapResult:
         pd.DataFrame(values, columns=names),
         tuple(failures),
         sum(part.n_not_converged for part in parts),
-        task.fit.design.conventions.alpha,
+        task.fit.conventions.alpha,
         task.jackknife,
     )

@@ -108,6 +108,10 @@ def all_fit(
     max_evaluations : int
         Of each run.
 
+    Returns
+    -------
+    AllFitResult
+
     Examples
     --------
     >>> import lme4py

@@ -121,11 +121,15 @@ class CheckResult:
 
 
 def check(fit: Any) -> CheckResult:
-    """Convergence, identification, singularity, scaling, groups, separation, dispersion, normality, Laplace.
+    """Convergence, singularity, scaling, separation, dispersion, normality and more, one plain line each.
 
     Parameters
     ----------
     fit : Fit
+
+    Returns
+    -------
+    CheckResult
 
     Examples
     --------

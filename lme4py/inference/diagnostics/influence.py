@@ -25,9 +25,9 @@ import numpy as np
 
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Warning, OptionError, did_you_mean
-from lme4py.fits.clusters import ClusterChoice, Clusters, find_clusters, home_of_levels
 from lme4py.fits.kinds import model_of
 from lme4py.fits.refuse import refuse
+from lme4py.fits.rows.clusters import ClusterChoice, Clusters, find_clusters, home_of_levels
 from lme4py.fits.working import WorkingModel
 from lme4py.inference.estimates.limits import coefficient_estimates, known_coefficients
 from lme4py.inference.refits.deletion import Deleted, delete_groups, delete_one_by_one, delete_rows, group_leverage
@@ -143,7 +143,7 @@ class InfluenceResult(Shown):
 
 
 def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) -> InfluenceResult:
-    """What each row, or each group, does to the fixed effects.
+    """Cook's distances, dfbeta, dfbetas and leverage: what each row, or each group, does to the fixed effects.
 
     Parameters
     ----------

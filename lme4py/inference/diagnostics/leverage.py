@@ -53,5 +53,16 @@ def cooks_distance(fit: Fit) -> FloatArray:
 
 
 def hat_series(fit: Fit) -> pd.Series[float]:
-    """Leverages as a Series on the user's own index; see `lme4py.inference.diagnostics.leverage.hatvalues`."""
+    """Leverages: the diagonal of the matrix from responses to fitted values, on the data's own index.
+
+    For a generalised model those of the working linear model at the estimates.
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Returns
+    -------
+    Series, shape (n,)
+    """
     return on_data_index(fit, hatvalues(fit), "hat")

@@ -18,7 +18,7 @@ from scipy import special
 from lme4py.errors import Lme4Error, OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.refuse import refuse_structured
-from lme4py.fits.response_rows import is_proportion, numeric_categories
+from lme4py.fits.rows.response import is_proportion, numeric_categories
 from lme4py.inference.prediction.predictor import linear_predictor
 from lme4py.inference.prediction.rows import chosen_terms, make_rows, on_data_index
 from lme4py.inference.refits.simulate import check_count, check_seed, make_simulator
@@ -196,7 +196,7 @@ def quantile_residuals(
     seed: int | None = None,
     include_random: bool | str | Iterable[str] = False,
 ) -> QuantileResiduals:
-    """Quantile residuals of a fit.
+    """Where the responses stand among simulated ones (uniform on 0 .. 1 if the model is right), with tests.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def quantile_residuals(
     seed : int, optional
     include_random : bool, str or iterable of str
         False draws new random effects for every simulated response, so that residuals of one group are correlated and
-        the whole model is checked; True keeps the conditional modes.
+        the whole model is checked; True keeps the conditional modes; names of grouping factors keep the modes of these.
 
     Returns
     -------

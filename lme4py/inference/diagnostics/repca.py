@@ -109,6 +109,10 @@ def re_pca(fit: Any) -> RePCA:
     ----------
     fit : Fit
 
+    Returns
+    -------
+    RePCA
+
     Notes
     -----
     Terms of one factor are taken together; all is NaN where the design does not determine their covariances. A

@@ -62,15 +62,23 @@ def _observed(fit: Fit) -> FloatArray:
 
 
 def residual_series(fit: Fit, type: str = "response", seed: int | None = None) -> pd.Series[float]:
-    """`residual_values` as a Series on the user's own index.
+    """Residuals on the data's own index.
 
     Parameters
     ----------
     fit : Fit
-    type : str
-        A type of `residual_values`, or "quantile" for those of `lme4py.inference.diagnostics.quantile_residuals`.
+    type : {"response", "pearson", "scaled", "deviance", "working", "quantile", "normalized",
+        "probability", "score"}
+        Response minus fitted value; times the square root of the weight ("pearson", "deviance"); and
+        divided by sigma ("scaled"); for "quantile" see `quantile_residuals`. Of correlated
+        residuals "normalized": independent ones with variance 1. Of ordered categories: "deviance", "probability"
+        (P(Y < y) - P(Y > y)), "score" or "quantile".
     seed : int, optional
-        Of the quantile residuals.
+        Of the quantile residuals, which are simulated.
+
+    Returns
+    -------
+    Series, shape (n,)
     """
     if type == "quantile":
         return quantile_residuals(fit, seed=seed).residuals

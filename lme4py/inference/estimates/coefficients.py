@@ -20,7 +20,7 @@ from lme4py.inference.uncertainty.robust import robust_covariance, robust_method
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.fits.clusters import ClusterChoice
+    from lme4py.fits.rows.clusters import ClusterChoice
 
 __all__ = [
     "Ddf",
@@ -59,15 +59,21 @@ def standard_errors(fit: Fit) -> pd.Series[float]:
 
 
 def covariance_frame(fit: Fit, type: str | None = None, cluster: ClusterChoice = None) -> pd.DataFrame:
-    """Covariance matrix of the fixed effects, shape (p, p), with names on both sides.
+    """Covariance matrix of the fixed effects, shape (p, p).
 
     Parameters
     ----------
     fit : Fit
     type : {None, "CR0", "CR1", "CR2", "CR3"}
-        None is the model's own; the others are cluster-robust, see `lme4py.inference.uncertainty.robust`.
+        None is the model's own; the others are cluster-robust (sandwich) ones. Linear models have all of
+        clubSandwich's; generalised ones "CR0" and "CR1" (Stata's vce(robust) and vce(cluster)).
     cluster : str, array of shape (n,), or None
-        Clusters of a robust covariance; None takes the outermost grouping factor.
+        A grouping factor, or labels of the rows; None takes the outermost grouping factor.
+
+    Returns
+    -------
+    DataFrame, shape (p, p)
+        With the names on both sides.
     """
     import pandas as pd
 
@@ -87,7 +93,7 @@ def covariance(fit: Fit, type: str | None = None, cluster: ClusterChoice = None)
 def coef_table(
     fit: Fit, ddf: str | None = None, vcov: str | None = None, cluster: ClusterChoice = None
 ) -> pd.DataFrame:
-    """Estimates with tests of each coefficient against zero.
+    """Table estimate, std_error, df, statistic, p_value of the fixed effects.
 
     Parameters
     ----------
@@ -167,7 +173,7 @@ def wald_test(
     vcov: str | None = None,
     cluster: ClusterChoice = None,
 ) -> dict[str, float]:
-    """Wald chi-square test of linear restrictions ``R beta = value``.
+    """Joint Wald chi-square test of ``R beta = value``.
 
     Parameters
     ----------
@@ -212,7 +218,7 @@ def wald_statistic(
     # A Cholesky solve keeps the quadratic form positive where an explicit inverse may not.
     V = R @ covariance(fit, vcov, cluster) @ R.T
     if vcov is not None and np.linalg.matrix_rank(V, hermitian=True) < rank:
-        from lme4py.fits.clusters import too_few_clusters
+        from lme4py.fits.rows.clusters import too_few_clusters
 
         raise DesignError("The " + too_few_clusters(None, rank))
     chi2 = float(gap @ linalg.cho_solve(linalg.cho_factor(V), gap))
@@ -258,7 +264,7 @@ def chosen_alpha(fit: Any, alpha: float | None) -> float:
     fit : Fit
     alpha : float or None
     """
-    return check_alpha(fit.design.conventions.alpha if alpha is None else alpha)
+    return check_alpha(fit.conventions.alpha if alpha is None else alpha)
 
 
 def check_alpha(alpha: float | None) -> float:

@@ -19,13 +19,17 @@ __all__ = ["component_table"]
 
 
 def component_table(fit: Fit, component: str) -> pd.DataFrame:
-    """Coefficients of a part with z tests: estimate, std_error, df, statistic, p_value.
+    """Coefficients of a further part with z tests: estimate, std_error, df, statistic, p_value.
 
     Parameters
     ----------
     fit : Fit
     component : str
-        One of `Family.components` but the first.
+        One of `components`; "conditional" is `coef_table`.
+
+    Returns
+    -------
+    pandas.DataFrame
 
     Raises
     ------

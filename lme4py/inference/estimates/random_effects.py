@@ -59,10 +59,18 @@ def conditional_sds(fit: Fit, include_fixed: bool = False) -> Frames:
 
 
 def coef(fit: Fit) -> Frames:
-    """Fixed effects plus conditional modes for each level, one frame per grouping factor.
+    """Fixed effects plus conditional modes for each level.
 
     The columns are the fixed effects, then the columns of the random terms that are no fixed effects
     (their fixed part is zero).
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Returns
+    -------
+    DataFrame, or dict factor -> DataFrame when there are several grouping factors
     """
     modes = known_columns(fit, fit.modes)
     return {group: _coef_of(fit, modes, group, rows) for group, rows in _terms_of(fit).items()}

@@ -21,18 +21,24 @@ __all__ = ["residual_matrix", "residual_table"]
 
 
 def residual_matrix(fit: Fit, stratum: str | None = None, correlation: bool = False) -> pd.DataFrame:
-    """Covariances (or correlations) of the residuals by position, shape (k, k).
+    """Covariance of the residuals of a subject by visit, where the variance function is 1 and weights are 1.
 
     Parameters
     ----------
     fit : Fit
     stratum : str, optional
-        Where each has a matrix of its own.
+        Of ``us(visit | arm / id)`` the arm that is meant.
     correlation : bool
+        Their correlations instead.
+
+    Returns
+    -------
+    DataFrame, shape (k, k)
 
     Raises
     ------
     OptionError
+        The residuals are independent, or their structure has no list of positions (times, coordinates).
     """
     import pandas as pd
 
@@ -50,19 +56,20 @@ def residual_matrix(fit: Fit, stratum: str | None = None, correlation: bool = Fa
 
 
 def residual_table(fit: Fit, alpha: float | None = None) -> pd.DataFrame:
-    """Parameters of the residuals with standard errors and Wald limits.
+    """Parameters of correlated or unequal residuals with standard errors and limits.
 
     Parameters
     ----------
     fit : Fit
     alpha : float, optional
-        That of the fit when not given.
+        One minus the confidence level; that of the fit when not given.
 
     Returns
     -------
     DataFrame
-        Columns stratum, parameter, estimate, std_error, lower, upper. A parameter at the end of its range has no
-        standard error.
+        Columns stratum, parameter, estimate, std_error, lower, upper; limits by the normal distribution on the
+        scale of logarithms (standard deviations, ranges) and of Fisher's z (correlations).
+        A parameter at the end of its range has no standard error.
 
     Raises
     ------

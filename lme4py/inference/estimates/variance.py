@@ -117,11 +117,15 @@ def _covariance_entries(term: int, label: str, names: tuple[str, ...], cov: Floa
 
 
 def var_corr(fit: Fit) -> pd.DataFrame:
-    """Table of variances and covariances.
+    """Table group, name1, name2, vcov, sdcor of variances and covariances, as R's VarCorr data frame.
+
+    Parameters
+    ----------
+    fit : Fit
 
     Returns
     -------
-    pandas.DataFrame
+    DataFrame
         Columns group, name1, name2, vcov (variance or covariance), sdcor (standard deviation or correlation);
         the residual variance, where there is one, is the last row.
     """

@@ -209,7 +209,7 @@ def noted(fit: Fit, table: pd.DataFrame) -> pd.DataFrame:
     fit : Fit
     table : DataFrame
     """
-    if not fit.robust_variances and fit.design.conventions.vce is not None:
+    if not fit.robust_variances and fit.conventions.vce is not None:
         table.attrs["note"] = (
             "Standard errors and limits of variances are the model's; those of coefficients are robust."
         )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from scipy import special
 
-from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design, RandomTerm
+from lme4py.design.names import INTERCEPTS
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.inference.lrt.lrt import lrtest

@@ -9,9 +9,9 @@ import numpy as np
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
-from lme4py.fits.clusters import check_robust_type
 from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import fit_parameters, select_parameters
+from lme4py.fits.rows.clusters import check_robust_type
 from lme4py.inference.bootstrap.bootstrap import bootstrap
 from lme4py.inference.estimates.coefficients import chosen_alpha, confidence_intervals
 from lme4py.inference.estimates.variance_errors import noted, wald_limits
@@ -20,7 +20,7 @@ from lme4py.inference.profile.profile import profile
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.fits.clusters import ClusterChoice
+    from lme4py.fits.rows.clusters import ClusterChoice
 
 __all__ = ["intervals"]
 
@@ -44,26 +44,34 @@ def intervals(
     vcov: str | None = None,
     cluster: ClusterChoice = None,
 ) -> pd.DataFrame:
-    """Confidence limits.
+    """Confidence limits lower, upper.
 
     Parameters
     ----------
     fit : Fit
     alpha : float, optional
-        One minus the confidence level; that of the fit when not given.
+        One minus the confidence level; 0.05 when not given, or that of the keyword front door.
     method : {"wald", "profile", "boot"}
+        Estimate plus and minus a quantile times the standard error (of standard deviations on the log scale, of
+        correlations on that of Fisher's z, both normal); profile likelihood (REML fits by ML, as lme4); parametric
+        bootstrap.
     parm : "fixed", "random", "all", or names
-    ddf : str, optional
-        Degrees of freedom of the fixed effects ("wald" only); `default_ddf` of the fit when not given.
-    n_boot, seed, type, n_jobs, progress
-        Of the parametric bootstrap and its intervals ("boot" only): 1000 replicates and "percentile" when not given.
+        Names as in `profile`: "Days", "sd(Intercept | Subject)", "cor(Intercept, Days | Subject)", "sigma"; of
+        the keyword door "sd(_cons)", "corr(_cons,Days)", "sd(Residual)". Each door understands the other's.
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        Quantiles of t with these degrees of freedom for the fixed effects; None is `default_ddf`, as in
+        `coef_table`, so that an interval excludes zero where the p-value is below alpha.
     vcov, cluster
-        A cluster-robust covariance ("wald" only), as in `coef_table`: of all parameters of a generalised model, of the
-        fixed effects of a linear one.
+        A cluster-robust covariance, as in `coef_table`.
+    n_boot, seed, n_jobs, progress
+        Of the bootstrap (`n` of `bootstrap` is `n_boot`; 1000 when not given): the same seed gives the same limits
+        for every number of processes.
+    type : {None, "percentile", "basic", "bca", "normal"}
+        Kind of bootstrap interval; None is "percentile".
 
     Returns
     -------
-    pandas.DataFrame
+    DataFrame
         Columns lower, upper; one row per parameter.
     """
     import pandas as pd

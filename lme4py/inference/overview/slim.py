@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.slim import DroppedRows
+from lme4py.fits.rows.slim import DroppedRows
 from lme4py.inference.overview.row_summary import no_random_test, row_summary
 
 __all__ = ["is_slim", "slim_fit"]
@@ -20,7 +20,10 @@ def is_slim(fit: Fit) -> bool:
 
 
 def slim_fit(fit: Fit) -> Fit:
-    """The same fit without anything that grows with the number of rows.
+    """The same fit without anything that grows with the number of rows, for storing and deploying.
+
+    It prints, predicts new data and gives estimates, random effects and Wald intervals; what needs rows raises an error
+    that says so.
 
     Parameters
     ----------
@@ -35,7 +38,7 @@ def slim_fit(fit: Fit) -> Fit:
         return fit
     model = model_of(fit)
     numbers = [row_summary, *model.outlives_rows()]
-    if fit.design.conventions.stata:
+    if fit.conventions.stata:
         # Their summary ends with this test.
         numbers.append(no_random_test)
     slim = model.without_rows()

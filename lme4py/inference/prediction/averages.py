@@ -25,7 +25,7 @@ from lme4py.families.averages import REACH, normal_nodes
 from lme4py.families.links import Link
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["Derivatives", "average_over", "averaged_mean", "normal_rule"]
+__all__ = ["MeanDerivatives", "average_over", "averaged_mean", "normal_rule"]
 
 _STEP: Final = 0.7
 # -log of the relative error that is left.
@@ -41,7 +41,7 @@ _ABSENT: Final[Any] = None
 
 
 @dataclass(frozen=True, slots=True)
-class Derivatives:
+class MeanDerivatives:
     """A function of (eta, v) and its derivatives, each of the shape of eta; what the order left out is None.
 
     Attributes
@@ -62,7 +62,7 @@ class Derivatives:
     vv: FloatArray = _ABSENT
 
 
-def averaged_mean(link: Link, eta: FloatArray, variance: FloatArray | float | None, order: int = 0) -> Derivatives:
+def averaged_mean(link: Link, eta: FloatArray, variance: FloatArray | float | None, order: int = 0) -> MeanDerivatives:
     """E g^-1(eta + sqrt(v) z) with derivatives.
 
     Parameters
@@ -77,7 +77,7 @@ def averaged_mean(link: Link, eta: FloatArray, variance: FloatArray | float | No
 
     Returns
     -------
-    Derivatives
+    MeanDerivatives
         Absolute errors below 1e-12 of the largest value, for any standard deviation.
 
     Raises
@@ -107,13 +107,13 @@ def _in_eta(link: Link, eta: FloatArray, v: FloatArray, order: int) -> tuple[Flo
     return _trapezoidal(link, eta, sd, order) if found is None else found
 
 
-def _by_heat(d: tuple[FloatArray, ...], order: int) -> Derivatives:
+def _by_heat(d: tuple[FloatArray, ...], order: int) -> MeanDerivatives:
     """Derivatives in v from those in eta, d = (f, f', ..., f'''')."""
     if order == 0:
-        return Derivatives(d[0])
+        return MeanDerivatives(d[0])
     if order == 1:
-        return Derivatives(d[0], d[1], 0.5 * d[2])
-    return Derivatives(d[0], d[1], 0.5 * d[2], d[2], 0.5 * d[3], 0.25 * d[4])
+        return MeanDerivatives(d[0], d[1], 0.5 * d[2])
+    return MeanDerivatives(d[0], d[1], 0.5 * d[2], d[2], 0.5 * d[3], 0.25 * d[4])
 
 
 # --- the trapezoidal rule

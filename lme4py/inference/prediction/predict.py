@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from lme4py.data.frame import read_frame
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
-from lme4py.fits.rows import Rows
+from lme4py.fits.rows.model_rows import ModelRows
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.prediction.averages import averaged_mean
 from lme4py.inference.prediction.intervals import limits
@@ -39,42 +39,48 @@ def predict(
     ddf: str | None = None,
     offset: str | ArrayLike | None = None,
 ) -> pd.Series[float] | pd.DataFrame:
-    """Predicted means or linear predictors, with intervals where these are asked for.
+    """Predictions on the index of `data`: means or linear predictors, with intervals where these are asked for.
 
     Parameters
     ----------
     fit : Fit
     data : data frame, optional
-        New data with the columns of the formula; None predicts the rows that were fitted.
-    include_random : bool, str or iterable of str
-        True adds the conditional modes of all terms, False none; names of grouping factors add theirs only;
-        "integrate" averages the mean over the distribution of the random effects (the same as False in a linear
-        model).
+        New data; the rows of the fit when not given.
+    include_random : bool, list of str, or "integrate"
+        All random effects, none, those of the named grouping factors, or means averaged over their distribution
+        (in a linear model the same as none).
     type : {"response", "linear", "conditional", "zprob", "dispersion", "variance"}
-        Means, or linear predictors; the same for a linear model. The others are for models with further parts: see
-        `lme4py.inference.prediction.parts.predict_parts`. Ordered categories: see
-        `lme4py.inference.prediction.ordinal.predict_categories` for "response", "prob", "cumulative" and "class".
+        Means (probabilities for the binomial family) or linear predictors; of a model with further parts also the mean
+        of its conditional part, the probability of its zero part, the dispersion, and the variance of a response.
+        Ordered categories: "response" or "prob" gives a DataFrame with the probability of each category, "cumulative"
+        P(Y <= k), and "class" the most probable category.
     new_levels : {"zero", "error"}
-        What to do with groups that were not in the training data: contribute nothing, with one warning that counts
-        them, or raise.
+        Levels that were not in the fit contribute nothing, with one warning, or are refused.
     interval : {None, "confidence", "prediction"}
-        Limits of the predicted mean, or of a new observation; see `lme4py.inference.prediction.intervals`.
+        "confidence": limits of the mean; the uncertainty of the conditional modes counts where random effects are
+        included, by their joint covariance with the fixed effects, and z'Sigma z for groups that were not in the
+        fit. "prediction": limits of one new observation, of a known group where its random effects are included,
+        else of a new group; the residual variance is that of the row's weight. Ordered categories have
+        "confidence" only: limits of each probability, which stay between 0 and 1.
     alpha : float, optional
-        One minus the level of the interval; that of the fit when not given.
-    weights : str or array_like, shape (n,), optional
-        For prediction intervals on new data: their prior weights (numbers of trials of a binomial model). The default
-        is the column or the expression that the fit took them from.
-    ddf : str, optional
-        Degrees of freedom of the limits; `default_ddf` of the fit when not given.
-    offset : str, number or array_like, shape (n,), optional
-        For new data: takes the place of the `offset` argument of the fit (the ``offset()`` terms of the formula stay).
-        The default is the column or the expression of the fit; where that was an array, this must be given.
+        One minus the level of the interval; when not given 0.05, or that of the keyword front door.
+    weights : str or array of shape (n,), optional
+        For prediction intervals on new data: prior weights, or numbers of trials; those that the fit took from a
+        column or an expression when not given.
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        Degrees of freedom of the limits; None is `default_ddf`. Satterthwaite's stand in for Kenward and Roger's
+        where random effects or new observations are predicted. "prediction" limits of generalised models are
+        quantiles of the response, and have none.
+    offset : str, number or array of shape (n,), optional
+        For new data: the offset in the place of the `offset` argument of the fit. It must be given where that was
+        an array; a column or an expression is found again in the new data.
 
     Returns
     -------
-    pandas.Series, or pandas.DataFrame predicted, lower, upper
-        On the data's own index; NaN in rows of new data with a missing value. Probabilities of ordered categories: see
-        `lme4py.inference.prediction.ordinal.predict_categories`.
+    Series, or DataFrame predicted, lower, upper where an interval is asked for
+        Probabilities of ordered categories with an interval have a MultiIndex of columns, (category, predicted),
+        (category, lower), (category, upper), so that ``table[category]`` is the frame of one category. NaN in
+        rows of new data with a missing value.
 
     Raises
     ------
@@ -141,7 +147,7 @@ def _check(type: object, new_levels: object, interval: object) -> None:
             raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}.{hint}")
 
 
-def _predicted(fit: Fit, rows: Rows, own_terms: int | None, average: bool, type: str) -> FloatArray:
+def _predicted(fit: Fit, rows: ModelRows, own_terms: int | None, average: bool, type: str) -> FloatArray:
     # The numbers of the fit itself, without rounding on the way.
     eta = fit.linear_predictor if own_terms == len(fit.design.terms) else linear_predictor(fit, rows)
     if fit.family.link.is_identity or type == "linear":

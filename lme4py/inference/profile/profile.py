@@ -188,7 +188,7 @@ def profile(
     *,
     step: float = _STEP,
 ) -> Profile:
-    """Profile the likelihood.
+    """Profile likelihood of the parameters, up to the limits of intervals of level 1 - alpha.
 
     Parameters
     ----------

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lme4py.errors import DesignError, Lme4Error
-from lme4py.fits.holding import Holding, Minimum
+from lme4py.fits.holding import HeldModel, Minimum
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["BetterOptimum", "Point", "Side", "make_sides"]
+__all__ = ["BetterOptimum", "ProfilePoint", "Side", "make_sides"]
 
 # A limit is where the signed root differs from the normal quantile by less than this.
 _CLOSE = 1e-7
@@ -22,7 +22,7 @@ _FLAT, _FLAT_STEPS = 0.01, 8
 
 
 @dataclass(frozen=True)
-class Point:
+class ProfilePoint:
     """A point of a profile; `zeta` is not negative, `slope` its derivative in the coordinate (absolute)."""
 
     minimum: Minimum
@@ -37,7 +37,7 @@ class Point:
 class BetterOptimum(Exception):
     """The profile went below the minimum of the fit; `minimum` is where, `holding` gives its coordinates a meaning."""
 
-    def __init__(self, minimum: Minimum, holding: Holding) -> None:
+    def __init__(self, minimum: Minimum, holding: HeldModel) -> None:
         super().__init__("a better optimum")
         self.minimum = minimum
         self.holding = holding
@@ -49,36 +49,36 @@ class Side:
 
     Attributes
     ----------
-    constrained : Holding
+    constrained : HeldModel
     direction : int
         -1 or 1.
     least : float
         The minimum of the criterion.
     bound : float
         End of the range of the coordinate.
-    points : list of Point
+    points : list of ProfilePoint
         From the estimate outwards.
     ended : bool
         The profile has reached the end of its range.
     unbounded : bool
         The profile stays below what was asked for, however far it is followed: there is no limit.
     evaluations : int
-    islands : tuple of Point
+    islands : tuple of ProfilePoint
         Other local minima of the criterion. One that is below what a limit asks for belongs to the interval, which ends
         beyond it.
     joined : bool
         The last limit is beyond an island.
     """
 
-    constrained: Holding
+    constrained: HeldModel
     direction: int
     least: float
     bound: float
-    points: list[Point]
+    points: list[ProfilePoint]
     ended: bool = False
     unbounded: bool = False
     evaluations: int = field(default=0)
-    islands: tuple[Point, ...] = ()
+    islands: tuple[ProfilePoint, ...] = ()
     joined: bool = False
 
     def reach(self, target: float, step: float) -> None:
@@ -129,14 +129,14 @@ class Side:
             return moved, False
         return (self.bound, True) if self.constrained.ends else (0.5 * v, False)
 
-    def _evaluate(self, v: float) -> Point:
+    def _evaluate(self, v: float) -> ProfilePoint:
         found = self.constrained.minimum(v, self._predict(v))
         self.evaluations += found.evaluations
         if found.value < self.least - _LOWER:
             raise BetterOptimum(found, self.constrained)
         zeta = float(np.sqrt(max(found.value - self.least, 0.0)))
         slope = self.direction * found.slope / (2.0 * zeta) if zeta > 1e-6 else self.points[0].slope
-        return Point(found, zeta, max(slope, 1e-3 * self.points[0].slope))
+        return ProfilePoint(found, zeta, max(slope, 1e-3 * self.points[0].slope))
 
     def _predict(self, v: float) -> FloatArray:
         """Coordinates of everything else, extrapolated from the nearest points."""
@@ -186,7 +186,7 @@ class Side:
         return self.points[low + 1].v
 
 
-def _between(a: Point, b: Point, target: float, count: int) -> float:
+def _between(a: ProfilePoint, b: ProfilePoint, target: float, count: int) -> float:
     """Coordinate between two points where the signed root should be `target`: inverse cubic Hermite interpolation."""
     width, rise = b.v - a.v, b.zeta - a.zeta
     t = (target - a.zeta) / rise
@@ -200,12 +200,12 @@ def _between(a: Point, b: Point, target: float, count: int) -> float:
     return a.v + float(share) * width
 
 
-def make_sides(holding: Holding, error: float) -> tuple[Side, Side]:
+def make_sides(holding: HeldModel, error: float) -> tuple[Side, Side]:
     """Both sides of a profile, with the estimate alone on them.
 
     Parameters
     ----------
-    holding : Holding
+    holding : HeldModel
     error : float
         Standard error; one that is zero or not finite (boundary) is replaced by a guess.
     """
@@ -214,9 +214,10 @@ def make_sides(holding: Holding, error: float) -> tuple[Side, Side]:
     error = error / scale if scale > 1e-6 else 0.0
     if not np.isfinite(error) or error <= 1e-6 * max(abs(start.v), 1e-300):
         error = holding.guess
-    first = Point(start, 0.0, 1.0 / error)
+    first = ProfilePoint(start, 0.0, 1.0 / error)
     islands = tuple(
-        Point(other, float(np.sqrt(max(other.value - start.value, 0.0))), 1.0 / error) for other in holding.others
+        ProfilePoint(other, float(np.sqrt(max(other.value - start.value, 0.0))), 1.0 / error)
+        for other in holding.others
     )
     low, high = holding.bounds
     sides = [

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.fits.clusters import row_sums
+from lme4py.fits.rows.clusters import row_sums
 from lme4py.fits.working import WorkingModel
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 

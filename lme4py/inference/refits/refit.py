@@ -11,7 +11,7 @@ __all__ = ["refit"]
 
 
 def refit(fit: Fit, y: Any) -> Fit:
-    """Fit the same model to a new response.
+    """The same model fitted to a new response of the rows used, as a new fit.
 
     Parameters
     ----------

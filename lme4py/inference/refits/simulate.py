@@ -92,7 +92,7 @@ def _seeds(rng: Seed, count: int) -> list[np.random.SeedSequence]:
 def simulate(
     fit: Fit, n: int = 1, seed: int | None = None, include_random: bool | str | Iterable[str] = False
 ) -> pd.DataFrame:
-    """Responses drawn from the fitted model.
+    """Responses drawn from the model, one column each.
 
     Parameters
     ----------

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
-from lme4py.design.conventions import INTERCEPTS
 from lme4py.design.design import Design, RandomTerm
+from lme4py.design.names import INTERCEPTS
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Error, OptionError, did_you_mean
 from lme4py.fits.base import Fit, fit_of

@@ -70,7 +70,7 @@ def rest_variance(fit: Fit, variance: str = "theoretical") -> Observation:
 
 
 def r_squared(fit: Fit, variance: str = "theoretical") -> RSquared:
-    """Marginal and conditional R squared.
+    """Nakagawa's R squared, marginal and conditional, with the variances it is made of.
 
     Parameters
     ----------
@@ -80,11 +80,11 @@ def r_squared(fit: Fit, variance: str = "theoretical") -> RSquared:
 
     Returns
     -------
-    RSquared
-        var_fixed is the variance of X beta over the rows (offsets left out, denominator n - 1, as R's performance),
-        var_random the mean over the rows of the variance of Z b, var_residual sigma^2 or the variance of one
-        observation on the link scale. Random effects with a level for every row (overdispersion) count in
-        var_residual.
+    RSquared (`result.r_squared()` gives the same as a dict)
+        marginal, conditional, and var_fixed: the variance of X beta over the rows (offsets left out, denominator n - 1,
+        as R's performance), var_random: the mean over the rows of the variance of Z b, var_residual: sigma^2 or the
+        variance of one observation on the link scale. Random effects with a level for every row (overdispersion) count
+        in var_residual.
 
     Examples
     --------

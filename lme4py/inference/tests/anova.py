@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
-    from lme4py.fits.clusters import ClusterChoice
+    from lme4py.fits.rows.clusters import ClusterChoice
 
 __all__ = ["anova", "anova_table", "chi_squared_table", "contest", "drop_each", "term_hypotheses"]
 
@@ -144,7 +144,7 @@ def contest(
     vcov: str | None = None,
     cluster: ClusterChoice = None,
 ) -> pd.DataFrame:
-    """Tests of linear combinations of the fixed effects.
+    """F test of ``L beta = value``, or a t test of each row of L where `joint` is false.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ TESTS = ("F", "Chisq")
 
 
 def drop1(fit: Fit, test: str | None = None, ddf: str | None = None) -> pd.DataFrame:
-    """Test each term against the model without it, main effects of an interaction only through the interaction.
+    """Test of leaving out each fixed term that is no margin of another one.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def method(fit: Fit, ddf: str) -> Method:
         for a fit that was asked for robust standard errors.
     """
     chosen = check_method(ddf)
-    vce = fit.design.conventions.vce
+    vce = fit.conventions.vce
     if vce is not None and chosen in ("satterthwaite", "kenward-roger"):
         raise OptionError(
             f"ddf={ddf!r} belongs to the covariance of the model, but this one was fitted with vce={vce!r}; use "

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lme4py.fits.base import Fit
-from lme4py.fits.clusters import ClusterChoice, check_robust_type
 from lme4py.fits.kinds import model_of
 from lme4py.fits.method import Method
+from lme4py.fits.rows.clusters import ClusterChoice, check_robust_type
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["robust_covariance", "robust_df", "robust_method", "with_vce"]
@@ -78,5 +78,5 @@ def with_vce(fit: Fit) -> Fit:
     ----------
     fit : Fit
     """
-    chosen = fit.design.conventions
+    chosen = fit.conventions
     return fit if chosen.vce is None else model_of(fit).with_robust("CR1", chosen.clusters)

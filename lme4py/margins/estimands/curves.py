@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from lme4py.families.links import Link
-from lme4py.inference.prediction.averages import Derivatives, averaged_mean
+from lme4py.inference.prediction.averages import MeanDerivatives, averaged_mean
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Averaged", "Composed", "Curve", "Identity", "Inverse", "Outer"]
@@ -40,7 +40,7 @@ class Curve(ABC):
         return False
 
     @abstractmethod
-    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> Derivatives:
+    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> MeanDerivatives:
         """Value (order 0), first (1) and second (2) derivatives; `v` broadcasts with `eta`."""
 
 
@@ -49,8 +49,8 @@ class Identity(Curve):
 
     is_linear = True
 
-    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> Derivatives:
-        return Derivatives(eta, np.ones_like(eta), ee=np.zeros_like(eta))
+    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> MeanDerivatives:
+        return MeanDerivatives(eta, np.ones_like(eta), ee=np.zeros_like(eta))
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Inverse(Curve):
 
     link: Link
 
-    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> Derivatives:
+    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> MeanDerivatives:
         if order == 0:
-            return Derivatives(self.link.mean(eta))
+            return MeanDerivatives(self.link.mean(eta))
         d = self.link.mean_derivatives(eta, order)
-        return Derivatives(d[0], d[1], ee=d[2] if order == 2 else _ABSENT)
+        return MeanDerivatives(d[0], d[1], ee=d[2] if order == 2 else _ABSENT)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Averaged(Curve):
     def uses_variance(self) -> bool:
         return True
 
-    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> Derivatives:
+    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> MeanDerivatives:
         return averaged_mean(self.link, eta, v, order)
 
 
@@ -114,19 +114,19 @@ class Composed(Curve):
     def uses_variance(self) -> bool:
         return self.inner.uses_variance
 
-    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> Derivatives:
+    def __call__(self, eta: FloatArray, v: FloatArray | None, order: int) -> MeanDerivatives:
         d = self.inner(eta, v, order)
         value, g1, g2 = self.outer(d.f)
         if order == 0:
-            return Derivatives(value)
+            return MeanDerivatives(value)
 
         def second(cross: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
             return g1 * cross + g2 * a * b
 
         v = g1 * d.v if self.uses_variance else _ABSENT
         if order == 1:
-            return Derivatives(value, g1 * d.e, v)
-        both = Derivatives(value, g1 * d.e, v, second(d.ee, d.e, d.e))
+            return MeanDerivatives(value, g1 * d.e, v)
+        both = MeanDerivatives(value, g1 * d.e, v, second(d.ee, d.e, d.e))
         if self.uses_variance:
             return replace(both, ev=second(d.ev, d.e, d.v), vv=second(d.vv, d.v, d.v))
         return both

@@ -10,7 +10,7 @@ import numpy as np
 from lme4py.chunks import chunk, from_size
 from lme4py.data.frame import Frame
 from lme4py.frozen import computed_once
-from lme4py.inference.prediction.averages import Derivatives
+from lme4py.inference.prediction.averages import MeanDerivatives
 from lme4py.linalg.types import FloatArray, IntArray
 from lme4py.margins.estimands.curves import Curve
 from lme4py.margins.models.adapter import FactoredRows, ModelAdapter, Random, Rows, frame_of
@@ -74,7 +74,7 @@ def moved_frame(population: Population, scenarios: Frame, s: int) -> Frame:
 
 def row_derivatives(
     rows: Rows, curve: Curve, parameters: Parameters, variance: tuple[FloatArray, FloatArray] | None, order: int
-) -> Derivatives:
+) -> MeanDerivatives:
     """The curve of every row."""
     eta = linear_predictor(rows, parameters)
     v = None if variance is None or rows.spread is None else rows.spread @ variance[0]

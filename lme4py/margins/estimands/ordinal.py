@@ -14,9 +14,9 @@ import numpy as np
 
 from lme4py.data.frame import Frame
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.clusters import check_robust_type
 from lme4py.fits.kinds import model_of
 from lme4py.fits.method import Plain
+from lme4py.fits.rows.clusters import check_robust_type
 from lme4py.inference.estimates.coefficients import constant_df
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.estimands.estimands import Estimand, Values

@@ -17,7 +17,7 @@ from lme4py.errors import OptionError
 from lme4py.families.links import Link
 from lme4py.inference.tests.joint_tests import JointMethod
 from lme4py.linalg.types import FloatArray, SparseMatrix
-from lme4py.margins.models.nesting import Cells
+from lme4py.margins.models.nesting import NestedCells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,7 +170,7 @@ class ModelAdapter(ABC):
     n_beyond : int
         Columns of rows after those of the p coefficients, whose coefficients the data do not determine: what moves with
         one of them cannot be estimated.
-    cells : Cells or None
+    cells : NestedCells or None
         Nested factors of the fixed effects.
     """
 
@@ -191,7 +191,7 @@ class ModelAdapter(ABC):
     default_ddf: str = "normal"
     alpha: float = 0.05
     n_beyond: int = 0
-    cells: Cells | None = None
+    cells: NestedCells | None = None
     description: str = ""
 
     @property

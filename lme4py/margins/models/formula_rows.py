@@ -15,9 +15,9 @@ from lme4py.design.given import column_getter
 from lme4py.design.recipe import (
     BarRecipe,
     Recipe,
-    _columns,
-    _evaluate,
     beyond,
+    columns_of,
+    evaluated,
     new_fixed,
     trained_values,
 )
@@ -26,7 +26,7 @@ from lme4py.formula.nodes import Call, Node, Terms
 from lme4py.formula.operands import Context
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray
-from lme4py.margins.models.nesting import Cells, nested_cells
+from lme4py.margins.models.nesting import NestedCells, nested_cells
 from lme4py.margins.models.slopes import expression_slope
 
 __all__ = ["FormulaRows", "bar_matrix", "bar_slope", "factored_matrix", "names_of_nodes"]
@@ -66,7 +66,7 @@ class FormulaRows:
         inside = [call for call in calls if isinstance(call, Call) and call.function in _FACTOR_CALLS]
         return frozenset(names_of_nodes(inside, self.columns))
 
-    def cells(self) -> Cells | None:
+    def cells(self) -> NestedCells | None:
         """Nested factors of the fixed effects; where the model has them, columns of their interaction are left out."""
         if not self.n_beyond:
             return None
@@ -90,7 +90,7 @@ class FormulaRows:
         recipe = self.recipe
         out: list[tuple[frozenset[str], FloatArray]] = []
         for node in recipe.offsets:
-            values = _evaluate(recipe, [node], _columns(recipe, frame, [node]), frame.n_rows)[0]
+            values = evaluated(recipe, [node], columns_of(recipe, frame, [node]), frame.n_rows)[0]
             out.append((frozenset(names_of_nodes([node], self.columns)), values[node].values))
         return out
 
@@ -103,7 +103,7 @@ class FormulaRows:
         whole = matrix_slope(recipe, self.fixed, recipe.variables, frame, name)
         X = self._with_beyond(whole)
         offset = np.zeros(n)
-        columns = _columns(recipe, frame, recipe.offsets)
+        columns = columns_of(recipe, frame, recipe.offsets)
         for node in recipe.offsets:
             slope = expression_slope(_context(recipe, columns, n), node, name)
             offset += 0.0 if slope is None else slope
@@ -134,8 +134,8 @@ def matrix_slope(
 ) -> FloatArray:
     """Derivative of a model matrix in a numeric column: the product rule, one variable of the formula at a time."""
     nodes, n = list(variables), frame.n_rows
-    columns = _columns(recipe, frame, nodes)
-    values = _evaluate(recipe, nodes, columns, n)[0]
+    columns = columns_of(recipe, frame, nodes)
+    values = evaluated(recipe, nodes, columns, n)[0]
     arrays = {node: trained_values(variable, values[node]) for node, variable in variables.items()}
     names, assign = model_columns(terms, variables)
     total = np.zeros((n, len(names)))
@@ -154,15 +154,15 @@ def matrix_slope(
 
 def whole_matrix(recipe: Recipe, terms: Terms, variables: Mapping[Node, Variable], frame: Frame) -> FloatArray:
     """All columns of a right-hand side on complete rows."""
-    columns = _columns(recipe, frame, list(variables))
-    values = _evaluate(recipe, list(variables), columns, frame.n_rows)[0]
+    columns = columns_of(recipe, frame, list(variables))
+    values = evaluated(recipe, list(variables), columns, frame.n_rows)[0]
     arrays = {node: trained_values(variable, values[node]) for node, variable in variables.items()}
     return model_matrix(terms, variables, arrays, frame.n_rows)
 
 
 def bar_matrix(recipe: Recipe, bar: BarRecipe, frame: Frame) -> FloatArray:
     """All columns of a random-effects term on complete rows, (n, k)."""
-    values = _evaluate(recipe, bar.nodes, _columns(recipe, frame, bar.nodes), frame.n_rows)[0]
+    values = evaluated(recipe, bar.nodes, columns_of(recipe, frame, bar.nodes), frame.n_rows)[0]
     return bar.matrix(values, frame.n_rows)
 
 
@@ -184,8 +184,8 @@ def factored_matrix(
     out = []
     for side, frame in (("scenario", scenarios), ("row", rows)):
         nodes = [node for node in variables if sides[node] == side]
-        columns = _columns(recipe, frame, nodes)
-        values = _evaluate(recipe, nodes, columns, frame.n_rows)[0] if nodes else {}
+        columns = columns_of(recipe, frame, nodes)
+        values = evaluated(recipe, nodes, columns, frame.n_rows)[0] if nodes else {}
         arrays = {node: trained_values(variables[node], values[node]) for node in nodes}
         out.append(_one_side(terms, variables, arrays, frame.n_rows))
     return out[0], out[1]
@@ -226,7 +226,7 @@ def _factored_offset(recipe: Recipe, rows: Frame, scenarios: Frame) -> tuple[Flo
         if side is None:
             return None
         frame, total = (scenarios, by_scenario) if side == "scenario" else (rows, by_row)
-        values = _evaluate(recipe, [node], _columns(recipe, frame, [node]), frame.n_rows)[0]
+        values = evaluated(recipe, [node], columns_of(recipe, frame, [node]), frame.n_rows)[0]
         total += values[node].values
     S, n = scenarios.n_rows, rows.n_rows
     return np.column_stack([by_scenario, np.ones(S)]), np.column_stack([np.ones(n), by_row])

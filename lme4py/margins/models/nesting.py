@@ -18,11 +18,11 @@ from lme4py.data.column import Column
 from lme4py.data.frame import Frame
 from lme4py.linalg.types import BoolArray, FloatArray
 
-__all__ = ["Cells", "nested_cells"]
+__all__ = ["NestedCells", "nested_cells"]
 
 
 @dataclass(frozen=True)
-class Cells:
+class NestedCells:
     """Pairs of a nested factor and the one around it, with the combinations of their values that occur.
 
     Attributes
@@ -61,7 +61,7 @@ class Cells:
 
 def nested_cells(
     columns: Mapping[str, Column], factors: Sequence[str], terms: Sequence[frozenset[str]]
-) -> Cells | None:
+) -> NestedCells | None:
     """The nested factors of a model; None where there are none.
 
     Parameters
@@ -82,4 +82,4 @@ def nested_cells(
         by_terms = all(outer in term for term in terms if inner in term)
         if by_label or by_terms:
             pairs[inner, outer] = known
-    return Cells(pairs) if pairs else None
+    return NestedCells(pairs) if pairs else None

@@ -16,9 +16,9 @@ from lme4py.design.design import Design
 from lme4py.design.recipe import Recipe, new_random
 from lme4py.design.source import column_of_fit
 from lme4py.errors import OptionError
-from lme4py.fits.clusters import check_robust_type
 from lme4py.fits.kinds import model_of
 from lme4py.fits.method import Plain
+from lme4py.fits.rows.clusters import check_robust_type
 from lme4py.inference.estimates.coefficients import coefficient_method
 from lme4py.inference.prediction.rows import chosen_terms
 from lme4py.inference.tests.joint_tests import JointMethod, effect_places
@@ -75,7 +75,7 @@ class OwnAdapter(ModelAdapter):
         self.variables = self.formula_rows.variables
         self.is_linear_model = fit.normal_errors
         self.description = design.formula
-        self.default_ddf, self.alpha = fit.default_ddf, design.conventions.alpha
+        self.default_ddf, self.alpha = fit.default_ddf, fit.conventions.alpha
         self._unreplayed = self._offset_of_rows()
         if not self.is_linear_model:
             self.family, self.recession = fit.family.name, fit.recession

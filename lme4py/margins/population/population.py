@@ -16,7 +16,7 @@ from lme4py.design.given import column_of_text
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.models.adapter import ModelAdapter, Random, frame_of
-from lme4py.margins.models.nesting import Cells
+from lme4py.margins.models.nesting import NestedCells
 from lme4py.margins.population.scenarios import value_column
 
 __all__ = ["AT", "Population", "SessionRows"]
@@ -43,7 +43,7 @@ class Population:
         Average the design before the curve is applied (means of the columns, as Stata's atmeans).
     index : ndarray or None
         Labels of the rows, where they are rows of data.
-    cells : Cells or None
+    cells : NestedCells or None
         Nested factors: only the rows that are cells of the design count.
     """
 
@@ -53,7 +53,7 @@ class Population:
     n_obs: int
     collapse: bool = False
     index: Any = None
-    cells: Cells | None = None
+    cells: NestedCells | None = None
 
 
 class SessionRows:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
 from lme4py.arguments import speaks_throughout
+from lme4py.docstrings import carries
 from lme4py.fits.method import Ddf
 from lme4py.margins.models.adapter import ModelAdapter
 from lme4py.margins.session.base import SessionBase
@@ -100,92 +101,44 @@ class ScaleMethods(SlopeMethods):
         return cls(fit, "linear", **options)
 
     @classmethod
+    @carries(response)
     @_signature_of_session
     def linear_scale(cls, fit: Any, **options: Unpack[SessionOptions]) -> Self:
-        """`response` by its older name.
-
-        Parameters
-        ----------
-        fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
-        at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
-            As in `response`.
-
-        Returns
-        -------
-        Margins
-        """
+        """`response` by its older name."""
         return cls(fit, "linear", **options)
 
     @classmethod
+    @carries(response)
     @_signature_of_session
     def log_scale(cls, fit: Any, **options: Unpack[SessionOptions]) -> Self:
         """A session on the log scale: logarithms of means are averaged and compared, and shown by exp.
 
         Predictions are geometric means, contrasts and slopes ratios. The response of a linear mixed model is taken to
         be a logarithm already.
-
-        Parameters
-        ----------
-        fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
-        at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
-            As in `response`.
-
-        Returns
-        -------
-        Margins
         """
         return cls(fit, "log", **options)
 
     @classmethod
+    @carries(response)
     @_signature_of_session
     def logit_scale(cls, fit: Any, **options: Unpack[SessionOptions]) -> Self:
         """A session on the logit scale: logits of means are averaged and compared.
 
         Predictions are shown as probabilities, contrasts and slopes as odds ratios. The response of a linear mixed
         model is taken to be a logit already.
-
-        Parameters
-        ----------
-        fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
-        at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
-            As in `response`.
-
-        Returns
-        -------
-        Margins
         """
         return cls(fit, "logit", **options)
 
     @classmethod
+    @carries(response)
     @_signature_of_session
     def link(cls, fit: Any, **options: Unpack[SessionOptions]) -> Self:
-        """A session on the scale of the linear predictor.
-
-        Parameters
-        ----------
-        fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
-        at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
-            As in `response`.
-
-        Returns
-        -------
-        Margins
-        """
+        """A session on the scale of the linear predictor."""
         return cls(fit, "link", **options)
 
     @classmethod
+    @carries(response)
     @_signature_of_session
     def link_scale(cls, fit: Any, **options: Unpack[SessionOptions]) -> Self:
-        """`link` by its older name.
-
-        Parameters
-        ----------
-        fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
-        at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
-            As in `response`.
-
-        Returns
-        -------
-        Margins
-        """
+        """`link` by its older name."""
         return cls(fit, "link", **options)

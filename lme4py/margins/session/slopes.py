@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.docstrings import carries
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.estimands import estimands
@@ -58,6 +59,7 @@ class SlopeMethods(SessionBase):
         """
         return self._slopes("dydx", vars, over, atexog, unit_level, outcome)
 
+    @carries(dydx)
     def eyex(
         self,
         vars: Any = None,
@@ -67,12 +69,7 @@ class SlopeMethods(SessionBase):
         unit_level: bool = False,
         outcome: Any = None,
     ) -> MarginsResult:
-        """Average elasticities (dy/dx) x / y of the response; arguments as in `dydx`.
-
-        Parameters
-        ----------
-        vars, over, atexog, unit_level, outcome
-            As in `dydx`.
+        """Average elasticities (dy/dx) x / y of the response.
 
         Returns
         -------
@@ -80,6 +77,7 @@ class SlopeMethods(SessionBase):
         """
         return self._slopes("eyex", vars, over, atexog, unit_level, outcome)
 
+    @carries(dydx)
     def eydx(
         self,
         vars: Any = None,
@@ -89,12 +87,7 @@ class SlopeMethods(SessionBase):
         unit_level: bool = False,
         outcome: Any = None,
     ) -> MarginsResult:
-        """Average semi-elasticities (dy/dx) / y of the response; arguments as in `dydx`.
-
-        Parameters
-        ----------
-        vars, over, atexog, unit_level, outcome
-            As in `dydx`.
+        """Average semi-elasticities (dy/dx) / y of the response.
 
         Returns
         -------
@@ -102,6 +95,7 @@ class SlopeMethods(SessionBase):
         """
         return self._slopes("eydx", vars, over, atexog, unit_level, outcome)
 
+    @carries(dydx)
     def dyex(
         self,
         vars: Any = None,
@@ -111,12 +105,7 @@ class SlopeMethods(SessionBase):
         unit_level: bool = False,
         outcome: Any = None,
     ) -> MarginsResult:
-        """Average semi-elasticities (dy/dx) x of the response; arguments as in `dydx`.
-
-        Parameters
-        ----------
-        vars, over, atexog, unit_level, outcome
-            As in `dydx`.
+        """Average semi-elasticities (dy/dx) x of the response.
 
         Returns
         -------

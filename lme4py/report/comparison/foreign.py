@@ -19,6 +19,8 @@ __all__ = ["foreign_column", "is_foreign"]
 _FACTOR = re.compile(r"C\(\s*(?:Q\([\"'])?([^,()\"']+?)(?:[\"']\))?\s*(?:,[^\[\]]*)?\)\[")
 # Classes of discrete models whose coefficients are logarithms of odds or of rates.
 _RATIOS = ("Logit", "Poisson", "NegativeBinomial", "GeneralizedPoisson")
+# Classes of statsmodels.
+_RATIO_LINKS = frozenset(("Log", "Logit", "log", "logit"))
 
 
 def is_foreign(model: Any) -> bool:
@@ -76,7 +78,7 @@ def _names(results: Any) -> list[str]:
 def _is_ratio(results: Any) -> bool:
     family = getattr(results.model, "family", None)
     if family is not None:
-        return type(family.link).__name__.lower() in ("log", "logit")
+        return type(family.link).__name__ in _RATIO_LINKS
     return type(results.model).__name__ in _RATIOS
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lme4py.design.conventions import INTERCEPTS
+from lme4py.design.names import INTERCEPTS
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.base import Fit
 from lme4py.inference.estimates.coefficients import chosen_alpha, coef_table, confidence_intervals
 from lme4py.report.plots.style import BLUE, GREY, level_height, single
-from lme4py.report.summaries.parts import AnyFit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,7 @@ __all__ = ["coef", "coef_data"]
 
 
 def coef_data(
-    fit: AnyFit,
+    fit: Fit,
     variable: str | Sequence[str] | None = None,
     *,
     alpha: float | None = None,
@@ -64,7 +64,7 @@ def coef_data(
 
 
 def coef(
-    fit: AnyFit,
+    fit: Fit,
     variable: str | Sequence[str] | None = None,
     *,
     ax: Axes | None = None,

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from lme4py.chunks import chunk
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.fits.rows import Rows
+from lme4py.fits.base import Fit
+from lme4py.fits.rows.model_rows import ModelRows
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.estimates.limits import masked, unknown
 from lme4py.inference.prediction.predictor import at_limits
@@ -20,7 +21,7 @@ from lme4py.report.plots.ordinal import category_rows
 from lme4py.report.plots.style import GREY, PALETTE, mean_label, short, single, title
 from lme4py.report.plots.training import columns_of
 from lme4py.report.plots.typical import discrete_names, fixed_columns, fixed_names, frame_of
-from lme4py.report.summaries.parts import AnyFit, is_ordinal
+from lme4py.report.summaries.parts import is_ordinal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ _MOST_LINES = len(PALETTE)
 
 
 def effect_data(
-    fit: AnyFit,
+    fit: Fit,
     variable: str | None = None,
     *,
     by: str | None = None,
@@ -94,7 +95,7 @@ def effect_data(
     X = _averaged(fit, columns, dict(zip(focus, points, strict=True)), held, weights)
     offset = 0.0 if fit.design.offset is None else float(np.mean(fit.design.offset))
     eta = X @ fit.beta + offset
-    rows = Rows(X, np.full(len(X), offset), {}, {}, None)
+    rows = ModelRows(X, np.full(len(X), offset), {}, {}, None)
     spread = predictor_error(fit, rows)
     error, half = np.sqrt(spread.variance), spread.half(level)
     table = pd.DataFrame({name: _shown(columns[name], value) for name, value in zip(focus, points, strict=True)})
@@ -121,7 +122,7 @@ def _known(names: list[str], name: object, what: str) -> str:
     )
 
 
-def _inverse_link(fit: AnyFit, type: str) -> Any:
+def _inverse_link(fit: Fit, type: str) -> Any:
     if type == "linear" or fit.normal_errors:
         return np.asarray
     return fit.family.mean
@@ -175,7 +176,7 @@ def _code(column: Column, value: Any) -> float:
 
 
 def _averaged(
-    fit: AnyFit,
+    fit: Fit,
     columns: Mapping[str, Column],
     points: Mapping[str, NDArray[Any]],
     held: Mapping[str, NDArray[Any]],
@@ -208,7 +209,7 @@ def _shown(column: Column, values: NDArray[Any]) -> Any:
 
 
 def effect(
-    fit: AnyFit,
+    fit: Fit,
     variable: str | None = None,
     *,
     ax: Axes | None = None,

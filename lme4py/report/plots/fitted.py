@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.base import Fit
 from lme4py.report.plots.style import BLUE, GREY, ORANGE, mean_label, panels, short
 from lme4py.report.plots.training import columns_of, observed_response, training_columns
 from lme4py.report.plots.typical import (
@@ -20,7 +21,7 @@ from lme4py.report.plots.typical import (
     random_columns,
     random_names,
 )
-from lme4py.report.summaries.parts import AnyFit, is_ordinal
+from lme4py.report.summaries.parts import is_ordinal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ Figsize = tuple[float, float]
 
 
 def fitted_data(
-    fit: AnyFit,
+    fit: Fit,
     variable: str | None = None,
     *,
     group: str | None = None,
@@ -76,7 +77,7 @@ class _Lattice:
 
     def __init__(
         self,
-        fit: AnyFit,
+        fit: Fit,
         variable: str | None,
         group: str | None,
         levels: Sequence[Any] | None,
@@ -157,7 +158,7 @@ class _Lattice:
         return fit.family.mean(eta), fit.family.mean(own)
 
 
-def _checked_group(fit: AnyFit, group: str | None) -> str:
+def _checked_group(fit: Fit, group: str | None) -> str:
     known = list(fit.design.n_groups)
     if not known:
         raise OptionError("the model has no grouping factor to draw lines for; see plot('effect').")
@@ -183,7 +184,7 @@ def _chosen_levels(known: list[Any], levels: Sequence[Any] | None, most: int) ->
     return np.array([place[level] for level in levels], dtype=np.intp)
 
 
-def _checked_variable(fit: AnyFit, variable: str | None, names: list[str]) -> str:
+def _checked_variable(fit: Fit, variable: str | None, names: list[str]) -> str:
     if variable is None:
         slopes = [column for term in fit.design.terms for column in term.columns]
         plain = training_columns(fit)
@@ -224,7 +225,7 @@ def _containing(outer: NDArray[np.intp], codes: NDArray[np.intp], J: int) -> NDA
 
 
 def fitted(
-    fit: AnyFit,
+    fit: Fit,
     variable: str | None = None,
     *,
     figsize: Figsize | None = None,

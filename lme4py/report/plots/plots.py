@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.base import Fit
 from lme4py.report.plots.coef import coef, coef_data
 from lme4py.report.plots.effect import effect, effect_data
 from lme4py.report.plots.fitted import fitted, fitted_data
@@ -19,7 +20,6 @@ from lme4py.report.plots.profile import profile, profile_data
 from lme4py.report.plots.random import caterpillar, caterpillar_data, shrinkage, shrinkage_data
 from lme4py.report.plots.residual_panel import residual_panel, residual_panel_data
 from lme4py.report.plots.rows import qq, qq_data, residuals, residuals_data
-from lme4py.report.summaries.parts import AnyFit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,8 +63,8 @@ _PAIRS: dict[str, tuple[Callable[..., Any], Callable[..., pd.DataFrame]]] = {
 KINDS = tuple(_PAIRS)
 
 
-def plot(fit: AnyFit, kind: str = "caterpillar", variable: Any = None, **kw: Any) -> Axes | NDArray[Any]:
-    """Draw a plot.
+def plot(fit: Fit, kind: str = "caterpillar", variable: Any = None, **kw: Any) -> Axes | NDArray[Any]:
+    """Draw a plot (needs matplotlib); the same arguments to `plot_data` give its numbers.
 
     Parameters
     ----------
@@ -75,9 +75,11 @@ def plot(fit: AnyFit, kind: str = "caterpillar", variable: Any = None, **kw: Any
         profile likelihood; fitted curves by group; estimates without and with pooling; effect of a variable;
         coefficients with their limits; quantile residuals in several panels.
     variable : str or sequence of str, optional
-        What to draw, as the function of that name explains.
+        What to draw: a random effect ("Days"; with several grouping factors "Intercept|Subject") for caterpillar
+        (the random intercept when not given, "all" for every effect), qq and shrinkage; parameters for profile; a
+        variable of the data for fitted and effect.
     **kw
-        ``ax`` to draw into given axes, ``figsize``, and the options of the function.
+        ``ax`` to draw into given axes, ``figsize``, and the options of the kind; see `lme4py.report.plots.plots`.
 
     Returns
     -------
@@ -93,8 +95,8 @@ def plot(fit: AnyFit, kind: str = "caterpillar", variable: Any = None, **kw: Any
     return drawn
 
 
-def plot_data(fit: AnyFit, kind: str = "caterpillar", variable: Any = None, **kw: Any) -> pd.DataFrame:
-    """The numbers of a plot as a data frame; takes the same arguments as `plot`.
+def plot_data(fit: Fit, kind: str = "caterpillar", variable: Any = None, **kw: Any) -> pd.DataFrame:
+    """The numbers that `plot` draws, as a data frame; takes the same arguments.
 
     Parameters
     ----------
@@ -103,6 +105,10 @@ def plot_data(fit: AnyFit, kind: str = "caterpillar", variable: Any = None, **kw
     variable : str or sequence of str, optional
     **kw
         Options; those that only concern the drawing do nothing.
+
+    Returns
+    -------
+    DataFrame
     """
     draw, make = _pair(kind)
     _check_options(kind, draw, kw)

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from lme4py.fits.base import Fit
 from lme4py.fits.parameters import select_parameters
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.profile.profile import profile as profile_likelihood
 from lme4py.report.plots.style import BLUE, GREY, LIGHT, ORANGE, panels, title
-from lme4py.report.summaries.parts import AnyFit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ Figsize = tuple[float, float]
 
 
 def profile_data(
-    fit: AnyFit, variable: str | Sequence[str] | None = None, *, alpha: float | None = None, profile: Any = None
+    fit: Fit, variable: str | Sequence[str] | None = None, *, alpha: float | None = None, profile: Any = None
 ) -> pd.DataFrame:
     """Points of the profiles: parameter, value, zeta.
 
@@ -44,12 +44,11 @@ def profile_data(
     return table[table["parameter"].isin(_names(found, variable))].reset_index(drop=True)
 
 
-def _profile(fit: AnyFit, variable: str | Sequence[str] | None, alpha: float, profile: Any) -> Any:
+def _profile(fit: Fit, variable: str | Sequence[str] | None, alpha: float, profile: Any) -> Any:
     if profile is not None:
         return profile
-    same: Any = fit
     # A little beyond the limits, so that the curves cross them.
-    return profile_likelihood(same, "all" if variable is None else variable, min(alpha / 5.0, 0.01))
+    return profile_likelihood(fit, "all" if variable is None else variable, min(alpha / 5.0, 0.01))
 
 
 def _names(profile: Any, variable: str | Sequence[str] | None) -> list[str]:
@@ -60,7 +59,7 @@ def _names(profile: Any, variable: str | Sequence[str] | None) -> list[str]:
 
 
 def profile(
-    fit: AnyFit,
+    fit: Fit,
     variable: str | Sequence[str] | None = None,
     *,
     ax: Axes | None = None,

@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from lme4py.design.conventions import INTERCEPTS
+from lme4py.design.names import INTERCEPTS
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.base import Fit
 from lme4py.fits.refuse import refuse_structured
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.random_effects import conditional_modes, conditional_sds, known_columns
 from lme4py.report.plots.style import BLUE, GREY, LIGHT, ORANGE, level_axis, level_height, panels, single, title
-from lme4py.report.summaries.parts import AnyFit, is_ordinal
+from lme4py.report.summaries.parts import is_ordinal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ FloatArray = NDArray[np.float64]
 Figsize = tuple[float, float]
 
 
-def effect_names(fit: AnyFit) -> dict[str, tuple[str, str]]:
+def effect_names(fit: Fit) -> dict[str, tuple[str, str]]:
     """(factor, column) of each random effect by its name: "Days", or "Days|Subject" with several factors."""
     frames = conditional_modes(_any(fit))
     several = len(frames) > 1
@@ -39,7 +40,7 @@ def effect_names(fit: AnyFit) -> dict[str, tuple[str, str]]:
     }
 
 
-def chosen_effects(fit: AnyFit, variable: str | Sequence[str] | None) -> list[tuple[str, str, str]]:
+def chosen_effects(fit: Fit, variable: str | Sequence[str] | None) -> list[tuple[str, str, str]]:
     """(name, factor, column) of the random effects that `variable` names; the name of a factor stands for all its own.
 
     Parameters
@@ -63,14 +64,14 @@ def chosen_effects(fit: AnyFit, variable: str | Sequence[str] | None) -> list[tu
     return found
 
 
-def _any(fit: AnyFit) -> Any:
+def _any(fit: Fit) -> Any:
     return fit
 
 
 # --- caterpillar ------------------------------------------------------------------------------------------------
 
 
-def _asked_for(fit: AnyFit, variable: str | Sequence[str] | None) -> list[tuple[str, str, str]]:
+def _asked_for(fit: Fit, variable: str | Sequence[str] | None) -> list[tuple[str, str, str]]:
     """The effects of a caterpillar plot: the first random intercept (or effect) when not given."""
     if not fit.design.terms:
         raise OptionError("the model has no random effects to draw; see plot('residuals').")
@@ -84,7 +85,7 @@ def _asked_for(fit: AnyFit, variable: str | Sequence[str] | None) -> list[tuple[
 
 
 def caterpillar_data(
-    fit: AnyFit, variable: str | Sequence[str] | None = None, *, alpha: float | None = None, sort: bool = True
+    fit: Fit, variable: str | Sequence[str] | None = None, *, alpha: float | None = None, sort: bool = True
 ) -> pd.DataFrame:
     """Conditional modes with normal intervals: group, term, level, estimate, std_error, lower, upper.
 
@@ -121,7 +122,7 @@ def caterpillar_data(
 
 
 def caterpillar(
-    fit: AnyFit,
+    fit: Fit,
     variable: str | Sequence[str] | None = None,
     *,
     ax: Axes | None = None,
@@ -182,7 +183,7 @@ def _draw_caterpillar(axis: Axes, own: pd.DataFrame, group: str, alpha: float) -
 # --- shrinkage --------------------------------------------------------------------------------------------------
 
 
-def shrinkage_data(fit: AnyFit, variable: str | Sequence[str] | None = None) -> pd.DataFrame:
+def shrinkage_data(fit: Fit, variable: str | Sequence[str] | None = None) -> pd.DataFrame:
     """Coefficients of each level without pooling and with partial pooling.
 
     The estimate without pooling is that of the level's own rows, with all else (other fixed effects, other factors)
@@ -231,7 +232,7 @@ def shrinkage_data(fit: AnyFit, variable: str | Sequence[str] | None = None) -> 
     return pd.concat(blocks, ignore_index=True)
 
 
-def _one_factor(fit: AnyFit, variable: str | Sequence[str] | None) -> tuple[str, list[str]]:
+def _one_factor(fit: Fit, variable: str | Sequence[str] | None) -> tuple[str, list[str]]:
     effects = chosen_effects(fit, variable if variable is not None else fit.design.terms[0].group)
     groups = list(dict.fromkeys(group for _, group, _ in effects))
     if len(groups) > 1:
@@ -244,7 +245,7 @@ def _one_factor(fit: AnyFit, variable: str | Sequence[str] | None) -> tuple[str,
     return groups[0], [column for _, _, column in effects]
 
 
-def _newton(fit: AnyFit, Z: FloatArray, codes: NDArray[np.intp], J: int) -> FloatArray:
+def _newton(fit: Fit, Z: FloatArray, codes: NDArray[np.intp], J: int) -> FloatArray:
     """(Z_j'WZ_j)^-1 Z_j'W r with working weights W and residuals r, for each level, (J, k); NaN where singular."""
     w, r = _working(fit)
     k = Z.shape[1]
@@ -266,7 +267,7 @@ def _newton(fit: AnyFit, Z: FloatArray, codes: NDArray[np.intp], J: int) -> Floa
     return found
 
 
-def _working(fit: AnyFit) -> tuple[FloatArray, FloatArray]:
+def _working(fit: Fit) -> tuple[FloatArray, FloatArray]:
     """Working weights (up to a factor) and residuals of the rows used."""
     if fit.normal_errors:
         weights = np.ones(fit.design.n_obs) if fit.design.weights is None else fit.design.weights
@@ -278,7 +279,7 @@ def _working(fit: AnyFit) -> tuple[FloatArray, FloatArray]:
 
 
 def shrinkage(
-    fit: AnyFit,
+    fit: Fit,
     variable: str | Sequence[str] | None = None,
     *,
     ax: Axes | None = None,

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.errors import OptionError
+from lme4py.fits.base import Fit
 from lme4py.inference.diagnostics.quantile_residuals import QuantileResiduals, quantile_residuals
 from lme4py.linalg.types import FloatArray
 from lme4py.report.plots.style import BLUE, GREY, LIGHT, ORANGE, panels, title
-from lme4py.report.summaries.parts import AnyFit
 from lme4py.tables.numbers import format_p_value
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["residual_panel", "residual_panel_data"]
 
 
 def residual_panel_data(
-    fit: AnyFit, variable: str | None = None, *, n: int = 250, seed: int | None = None
+    fit: Fit, variable: str | None = None, *, n: int = 250, seed: int | None = None
 ) -> pd.DataFrame:
     """Rows of the fit: the fitted mean without random effects, the quantile residual (0 .. 1), and its rank / n.
 
@@ -44,7 +44,7 @@ def residual_panel_data(
 
 
 def residual_panel(
-    fit: AnyFit,
+    fit: Fit,
     variable: str | None = None,
     *,
     ax: Axes | None = None,
@@ -82,7 +82,7 @@ def residual_panel(
     return axes
 
 
-def _residuals(fit: AnyFit, variable: str | None, n: int, seed: int | None) -> QuantileResiduals:
+def _residuals(fit: Fit, variable: str | None, n: int, seed: int | None) -> QuantileResiduals:
     if variable is not None:
         raise OptionError(f"the residual panel has no variable to choose; leave {variable!r} out.")
     return quantile_residuals(fit, n, seed, False)

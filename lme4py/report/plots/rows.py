@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from lme4py.errors import OptionError
+from lme4py.fits.base import Fit
 from lme4py.inference.diagnostics.quantile_residuals import quantile_residuals
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates.coefficients import chosen_alpha
@@ -16,7 +17,7 @@ from lme4py.inference.estimates.random_effects import conditional_modes
 from lme4py.inference.prediction.predict import predict
 from lme4py.report.plots.random import chosen_effects
 from lme4py.report.plots.style import BLUE, GREY, LIGHT, ORANGE, single, strength, title
-from lme4py.report.summaries.parts import AnyFit, is_ordinal
+from lme4py.report.summaries.parts import is_ordinal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,7 @@ _NAMES = {
 _SEED = 1
 
 
-def _kind(fit: AnyFit, type: str | None, normal: bool = False) -> str:
+def _kind(fit: Fit, type: str | None, normal: bool = False) -> str:
     """The kind of residual, or that of the model when not given: one that should be normal, or one against means."""
     if type is not None:
         return type
@@ -47,21 +48,20 @@ def _kind(fit: AnyFit, type: str | None, normal: bool = False) -> str:
     return "quantile" if normal or is_ordinal(fit) else "pearson"
 
 
-def _residual_values(fit: AnyFit, type: str, include_random: bool = False) -> tuple[FloatArray, str]:
+def _residual_values(fit: Fit, type: str, include_random: bool = False) -> tuple[FloatArray, str]:
     """Residuals of the rows used and what they are called; quantile ones given the random effects, or for new ones."""
     if type == "quantile":
         normal = quantile_residuals(fit, seed=_SEED, include_random=include_random).normal.dropna()
         return np.asarray(normal, dtype=np.float64), _NAMES["quantile"]
     if is_ordinal(fit):
         raise OptionError("of the residuals of ordinal models only type='quantile' can be drawn.")
-    same: Any = fit
-    return residual_values(same, type), _NAMES.get(type, f"{type} residual")
+    return residual_values(fit, type), _NAMES.get(type, f"{type} residual")
 
 
 # --- residuals against fitted values ----------------------------------------------------------------------------
 
 
-def residuals_data(fit: AnyFit, variable: None = None, *, type: str | None = None) -> pd.DataFrame:
+def residuals_data(fit: Fit, variable: None = None, *, type: str | None = None) -> pd.DataFrame:
     """One row per row used, on the data's own index: fitted, residual.
 
     Parameters
@@ -85,7 +85,7 @@ def residuals_data(fit: AnyFit, variable: None = None, *, type: str | None = Non
     return pd.DataFrame({"fitted": fitted, "residual": values}, index=index)
 
 
-def _fixed_part(fit: AnyFit) -> FloatArray:
+def _fixed_part(fit: Fit) -> FloatArray:
     """Means of the rows used with random effects at zero; linear predictors of ordered categories."""
     means = predict(fit, include_random=False, type="linear" if is_ordinal(fit) else "response").to_numpy()
     fixed: FloatArray = np.asarray(means, dtype=np.float64)
@@ -93,7 +93,7 @@ def _fixed_part(fit: AnyFit) -> FloatArray:
 
 
 def residuals(
-    fit: AnyFit,
+    fit: Fit,
     variable: None = None,
     *,
     ax: Axes | None = None,
@@ -141,7 +141,7 @@ def _binned(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def qq_data(
-    fit: AnyFit, variable: str | None = None, *, type: str | None = None, alpha: float | None = None
+    fit: Fit, variable: str | None = None, *, type: str | None = None, alpha: float | None = None
 ) -> pd.DataFrame:
     """Sorted values against normal quantiles: label, theoretical, sample, line, lower, upper.
 
@@ -177,8 +177,7 @@ def qq_data(
     return pd.DataFrame({"label": [labels[j] for j in order], **columns})
 
 
-def _sample(fit: AnyFit, variable: str | None, type: str | None) -> tuple[FloatArray, list[Any], str]:
-    same: Any = fit
+def _sample(fit: Fit, variable: str | None, type: str | None) -> tuple[FloatArray, list[Any], str]:
     if variable is None:
         # Those of one group share its random effect otherwise, and are no sample for the band.
         values, name = _residual_values(fit, _kind(fit, type, normal=True), include_random=True)
@@ -188,12 +187,12 @@ def _sample(fit: AnyFit, variable: str | None, type: str | None) -> tuple[FloatA
     if more:
         names = ", ".join([name, *(other[0] for other in more)])
         raise OptionError(f"variable={variable!r} means several random effects ({names}); name one of them.")
-    frame = conditional_modes(same)[group]
+    frame = conditional_modes(fit)[group]
     return frame[column].to_numpy(dtype=np.float64), list(frame.index), f"conditional mode of {name}"
 
 
 def qq(
-    fit: AnyFit,
+    fit: Fit,
     variable: str | None = None,
     *,
     ax: Axes | None = None,

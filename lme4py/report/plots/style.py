@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.errors import OptionError
-from lme4py.report.summaries.parts import AnyFit, is_ordinal
+from lme4py.fits.base import Fit
+from lme4py.report.summaries.parts import is_ordinal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,7 +147,7 @@ def strength(n: int) -> float:
     return float(np.clip(300.0 / max(n, 1), 0.08, 0.75))
 
 
-def mean_label(fit: AnyFit, type: str = "response") -> str:
+def mean_label(fit: Fit, type: str = "response") -> str:
     """What the vertical axis of predictions says.
 
     Parameters

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.base import Fit
 from lme4py.formula.deparse import names_in
-from lme4py.report.summaries.parts import AnyFit
 
 __all__ = ["columns_of", "observed_response", "training_columns"]
 
 
-def training_columns(fit: AnyFit) -> dict[str, Column]:
+def training_columns(fit: Fit) -> dict[str, Column]:
     """Columns of the data that the formula uses, on the rows used.
 
     Parameters
@@ -33,7 +32,7 @@ def training_columns(fit: AnyFit) -> dict[str, Column]:
     return {name: column for name, column in columns.items() if name in names}
 
 
-def columns_of(fit: AnyFit, names: Iterable[str]) -> dict[str, Column]:
+def columns_of(fit: Fit, names: Iterable[str]) -> dict[str, Column]:
     """Some of the columns.
 
     Parameters
@@ -59,15 +58,14 @@ def _known(known: dict[str, Column], name: str) -> Column:
     )
 
 
-def observed_response(fit: AnyFit) -> NDArray[np.float64]:
+def observed_response(fit: Fit) -> NDArray[np.float64]:
     """The response of the rows used on the scale of the mean (proportions for binomial counts), shape (n,).
 
     Parameters
     ----------
     fit : Fit
     """
-    anything: Any = fit
-    data = getattr(anything, "data", None)
+    data = getattr(fit, "data", None)
     if data is None:
         y: NDArray[np.float64] = fit.design.y
         return y

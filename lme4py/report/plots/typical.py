@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, read_frame
 from lme4py.design.recipe import Recipe, new_fixed, new_random_values
+from lme4py.fits.base import Fit
 from lme4py.formula.deparse import names_in
-from lme4py.report.summaries.parts import AnyFit
 
 __all__ = ["cells", "discrete_names", "fixed_columns", "fixed_names", "frame_of", "random_columns", "random_names"]
 
@@ -77,14 +77,14 @@ def frame_of(columns: Mapping[str, Column], values: Mapping[str, NDArray[Any]], 
     return read_frame(pd.DataFrame(made, index=pd.RangeIndex(n)))
 
 
-def fixed_columns(fit: AnyFit, frame: Frame) -> FloatArray:
+def fixed_columns(fit: Fit, frame: Frame) -> FloatArray:
     """Fixed-effects model matrix of new data, shape (n, p); the offsets of the model are not evaluated."""
     recipe = fit.design.recipe
     formula = replace(recipe.formula, fixed=replace(recipe.formula.fixed, offsets=()))
     return new_fixed(replace(recipe, formula=formula, offset=None), frame)[0]
 
 
-def random_columns(fit: AnyFit, frame: Frame, term: int) -> FloatArray:
+def random_columns(fit: Fit, frame: Frame, term: int) -> FloatArray:
     """Columns of one random-effects term of new data, shape (n, k)."""
     values: FloatArray = new_random_values(fit.design.recipe, frame, term)
     return values

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lme4py.data.beside import in_row_order
 from lme4py.data.frame import read_frame
 from lme4py.errors import OptionError
+from lme4py.fits.base import Fit
 from lme4py.inference.diagnostics.leverage import cooks_distance, hatvalues
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates.limits import masked
@@ -17,7 +18,7 @@ from lme4py.inference.prediction.predict import predict
 from lme4py.inference.prediction.rows import on_data_index
 from lme4py.report.plots.training import observed_response, training_columns
 from lme4py.report.plots.typical import cells
-from lme4py.report.summaries.parts import AnyFit, is_ordinal
+from lme4py.report.summaries.parts import is_ordinal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,9 +31,9 @@ _MOST_ROWS = 20_000
 
 
 def augment(
-    fit: AnyFit, data: Any = None, newdata: Any = None, prefix: str = "", leverage: bool | None = None
+    fit: Fit, data: Any = None, newdata: Any = None, prefix: str = "", leverage: bool | None = None
 ) -> pd.DataFrame:
-    """The rows of the fit with fitted values, residuals and weights beside them.
+    """The rows of the fit with fitted, resid, hat, cooksd, fixed, mu, offset, weights, ... beside them.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ def augment(
     return _beside(frame, series, prefix)
 
 
-def _any(fit: AnyFit) -> Any:
+def _any(fit: Fit) -> Any:
     return fit
 
 
@@ -117,7 +118,7 @@ def _all_columns(data: Any) -> pd.DataFrame:
     return table.set_axis(frame.index, axis=0)
 
 
-def _used_rows(fit: AnyFit, data: Any) -> pd.DataFrame:
+def _used_rows(fit: Fit, data: Any) -> pd.DataFrame:
     """The data of the fit, their rows in its order."""
     design, frame = fit.design, _all_columns(data)
     whole = design.na_action == "exclude"
@@ -133,7 +134,7 @@ def _used_rows(fit: AnyFit, data: Any) -> pd.DataFrame:
     )
 
 
-def _plain_columns(fit: AnyFit) -> pd.DataFrame:
+def _plain_columns(fit: Fit) -> pd.DataFrame:
     import pandas as pd
 
     design = fit.design
@@ -150,7 +151,7 @@ def _plain_columns(fit: AnyFit) -> pd.DataFrame:
     return table.reindex(place).set_axis(design.index, axis=0)
 
 
-def _of_new(fit: AnyFit, newdata: Any) -> dict[str, Any]:
+def _of_new(fit: Fit, newdata: Any) -> dict[str, Any]:
 
     same = _any(fit)
     columns = {
@@ -162,7 +163,7 @@ def _of_new(fit: AnyFit, newdata: Any) -> dict[str, Any]:
     return columns
 
 
-def _of_rows(fit: AnyFit) -> dict[str, FloatArray]:
+def _of_rows(fit: Fit) -> dict[str, FloatArray]:
     """What is known about each row used, shape (n,) each."""
     design, same = fit.design, _any(fit)
     offset = np.zeros(design.n_obs) if design.offset is None else design.offset
@@ -193,7 +194,7 @@ def _of_rows(fit: AnyFit) -> dict[str, FloatArray]:
     }
 
 
-def _with_leverage(fit: AnyFit, own: dict[str, FloatArray]) -> dict[str, FloatArray]:
+def _with_leverage(fit: Fit, own: dict[str, FloatArray]) -> dict[str, FloatArray]:
     """`own` with hat and cooksd after the residuals."""
     head = {name: own[name] for name in ("fitted", "resid")}
     found = {"hat": hatvalues(fit), "cooksd": cooks_distance(fit)}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lme4py.fits.base import Fit
 from lme4py.inference.estimates.coefficients import coef_table, confidence_intervals
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.likelihood import aic, bic
-from lme4py.report.summaries.parts import AnyFit, entries, entry_label, family_label, method_label, threshold_table
+from lme4py.report.summaries.parts import entries, entry_label, family_label, method_label, threshold_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ _LABELS = {
 }
 
 
-def coefficient_frame(fit: AnyFit) -> pd.DataFrame:
+def coefficient_frame(fit: Fit) -> pd.DataFrame:
     """Fixed effects and thresholds: columns b, se, t, p, ci95l, ci95u, indexed by coefficient.
 
     The columns are called for 95 % limits, and have them whatever `alpha` the fit was given.
@@ -44,8 +45,7 @@ def coefficient_frame(fit: AnyFit) -> pd.DataFrame:
     """
     import pandas as pd
 
-    same: Any = fit
-    table = coef_table(same).join(confidence_intervals(same, 0.05))
+    table = coef_table(fit).join(confidence_intervals(fit, 0.05))
     cuts = threshold_table(fit)
     if not cuts.empty:
         half = 1.959963984540054 * cuts["std_error"]
@@ -55,12 +55,11 @@ def coefficient_frame(fit: AnyFit) -> pd.DataFrame:
     return table[list(names)].rename(columns=names).rename_axis("Coefficient")
 
 
-def _values(fit: AnyFit) -> dict[str, Any]:
-    same: Any = fit
+def _values(fit: Fit) -> dict[str, Any]:
     values: dict[str, Any] = {entry_label(entry): entry.sdcor for entry in entries(fit)}
     values |= {f"Levels of {group}": count for group, count in fit.design.n_groups.items()}
     values |= {"N": fit.design.n_obs, "n_params": fit.n_params, "df_resid": fit.df_resid}
-    values |= {"ll": fit.log_likelihood, "aic": aic(same), "bic": bic(same), "deviance": fit.criterion}
+    values |= {"ll": fit.log_likelihood, "aic": aic(fit), "bic": bic(fit), "deviance": fit.criterion}
     values |= {"method": method_label(fit), "family": family_label(fit), "se_type": "model"}
     if fit.normal_errors:
         values["sigma"] = fit.sigma
@@ -70,7 +69,7 @@ def _values(fit: AnyFit) -> dict[str, Any]:
     return values
 
 
-def statistic(fit: AnyFit, key: str) -> Any:
+def statistic(fit: Fit, key: str) -> Any:
     """One statistic by its key, such as "N", "ll", "aic" or "SD (Days | Subject)"; None where there is none.
 
     Parameters
@@ -81,12 +80,12 @@ def statistic(fit: AnyFit, key: str) -> Any:
     return _values(fit).get(key)
 
 
-def statistic_labels(fit: AnyFit) -> dict[str, str]:
+def statistic_labels(fit: Fit) -> dict[str, str]:
     """Words for the keys of `statistic`."""
     return {key: _LABELS.get(key, key) for key in _values(fit)}
 
 
-def default_statistics(fit: AnyFit) -> list[str]:
+def default_statistics(fit: Fit) -> list[str]:
     """Keys shown where none are asked for: the random part, sizes, and information criteria."""
     random = [entry_label(entry) for entry in entries(fit)]
     levels = [f"Levels of {group}" for group in fit.design.n_groups]

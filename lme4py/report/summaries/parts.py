@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "AnyFit",
     "entries",
     "entry_label",
     "family_label",
@@ -23,10 +22,8 @@ __all__ = [
     "threshold_table",
 ]
 
-AnyFit: TypeAlias = Fit
 
-
-def entries(fit: AnyFit) -> list[VarianceEntry]:
+def entries(fit: Fit) -> list[VarianceEntry]:
     """Variances and covariances of the random effects; the residual variance last, where the model has one.
 
     Parameters
@@ -51,12 +48,12 @@ def entry_label(entry: VarianceEntry) -> str:
     return f"Cor. ({entry.name1}, {entry.name2} | {entry.group})"
 
 
-def family_label(fit: AnyFit) -> str:
+def family_label(fit: Fit) -> str:
     """Family and link: "poisson (log)"."""
     return f"{fit.family.name} ({fit.family.link.name})"
 
 
-def method_label(fit: AnyFit) -> str:
+def method_label(fit: Fit) -> str:
     """How the model was fitted: "REML", "ML", "ML, Laplace", "ML, nAGQ = 9"."""
     if fit.approximation is None:
         return "REML" if fit.reml else "ML"
@@ -64,12 +61,12 @@ def method_label(fit: AnyFit) -> str:
     return "ML, Laplace" if points == 1 else f"ML, nAGQ = {points}"
 
 
-def is_ordinal(fit: AnyFit) -> bool:
+def is_ordinal(fit: Fit) -> bool:
     """True for a model of an ordered response."""
     return fit.family.has_thresholds
 
 
-def threshold_table(fit: AnyFit) -> pd.DataFrame:
+def threshold_table(fit: Fit) -> pd.DataFrame:
     """Thresholds of an ordinal model with z tests: estimate, std_error, df, statistic, p_value; no rows for others.
 
     Parameters
@@ -78,10 +75,9 @@ def threshold_table(fit: AnyFit) -> pd.DataFrame:
     """
     import pandas as pd
 
-    anything: Any = fit
-    names = [str(name) for name in getattr(anything, "threshold_names", None) or ()]
-    estimate = np.asarray(anything.threshold_estimates if names else [], dtype=np.float64)
-    error = np.asarray(anything.threshold_se if names else [], dtype=np.float64)
+    names = [str(name) for name in getattr(fit, "threshold_names", None) or ()]
+    estimate = np.asarray(fit.threshold_estimates if names else [], dtype=np.float64)
+    error = np.asarray(fit.threshold_se if names else [], dtype=np.float64)
     df = np.full(estimate.size, np.inf)
     # A threshold that its structure fixes at zero has neither an error nor a test.
     statistic = np.divide(estimate, error, out=np.zeros_like(estimate), where=error != 0.0)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from scipy import special
 
 from lme4py.covariance import find_structure
-from lme4py.design.conventions import CONSTANT
+from lme4py.design.names import CONSTANT
 from lme4py.fits.base import Fit
 from lme4py.fits.method import check_method
 from lme4py.fits.parameters import fit_parameters
@@ -28,7 +28,6 @@ from lme4py.tables.table import Table
 
 __all__ = ["stata_tables"]
 
-AnyFit: TypeAlias = "Fit"
 
 # Stata's names of the models, and of what the likelihood-ratio test compares them with.
 _MODELS = {
@@ -43,7 +42,7 @@ _MODELS = {
 }
 
 
-def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
+def stata_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
     """Header, groups, coefficients, thresholds, random-effects parameters, test against no random effects, verdict.
 
     Parameters
@@ -61,15 +60,14 @@ def stata_tables(fit: AnyFit, ddf: str | None = None) -> list[Table]:
     return [*tables, *([Table("", (), (), (), (test,))] if test else []), last]
 
 
-def _names(fit: AnyFit) -> tuple[str, str]:
+def _names(fit: Fit) -> tuple[str, str]:
     if fit.normal_errors:
         return ("REML" if fit.reml else "ML"), "linear model"
     return _MODELS.get((fit.family.name, fit.family.link.name), ("GLM", "generalised linear model"))
 
 
-def _header(fit: AnyFit) -> Table:
-    same: Any = fit
-    rows = [("Formula:", fit.design.formula), ("Number of obs:", rows_used(same))]
+def _header(fit: Fit) -> Table:
+    rows = [("Formula:", fit.design.formula), ("Number of obs:", rows_used(fit))]
     if fit.approximation is not None:
         rows += [("Family and link:", family_line(fit)), ("Integration:", approximation(fit))]
     likelihood = "Log restricted-likelihood:" if fit.reml else "Log likelihood:"
@@ -80,24 +78,22 @@ def _header(fit: AnyFit) -> Table:
     )
 
 
-def _wald_row(fit: AnyFit) -> list[tuple[str, str]]:
+def _wald_row(fit: Fit) -> list[tuple[str, str]]:
     """The joint test of all coefficients but the constant."""
-    same: Any = fit
     names = [name for name, place in zip(fit.design.x_names, fit.design.assign, strict=True) if place != 0]
     if not names:
         return []
     rows = restriction_matrix(fit.design.x_names, names)
     if unknown(fit, rows).any():
         return [(f"Wald chi2({len(names)}):", "not finite")]
-    test = wald_statistic(same, rows)
+    test = wald_statistic(fit, rows)
     value = f"{format_value(test['chi2'], 2, 4)}, {_probability('Prob > chi2', test['p_value'])}"
     return [(f"Wald chi2({len(names)}):", value)]
 
 
-def _groups(fit: AnyFit) -> Table:
+def _groups(fit: Fit) -> Table:
     """Levels from the outer to the inner: number of groups, smallest, mean and largest number of rows."""
-    same: Any = fit
-    found, counts = row_summary(same).group_rows, fit.design.n_groups
+    found, counts = row_summary(fit).group_rows, fit.design.n_groups
     rows = tuple(
         (group, str(counts[group]), *(format_integer(float(size)) for size in found[group]))
         for group in reversed(list(counts))
@@ -106,14 +102,13 @@ def _groups(fit: AnyFit) -> Table:
     return Table("Observations per group", columns, rows, ("left", *right_aligned(4)))
 
 
-def _limits_heading(fit: AnyFit) -> tuple[str, str]:
-    return f"[{100.0 * (1.0 - fit.design.conventions.alpha):g}% conf.", "interval]"
+def _limits_heading(fit: Fit) -> tuple[str, str]:
+    return f"[{100.0 * (1.0 - fit.conventions.alpha):g}% conf.", "interval]"
 
 
-def _coefficients(fit: AnyFit, ddf: str) -> Table:
-    same: Any = fit
-    table = coef_table(same, ddf)
-    limits = confidence_intervals(same, ddf=ddf)
+def _coefficients(fit: Fit, ddf: str) -> Table:
+    table = coef_table(fit, ddf)
+    limits = confidence_intervals(fit, ddf=ddf)
     decimals = column_decimals(table["std_error"].tolist())
     columns: dict[str, list[str]] = {
         fit.design.response_name: list(fit.design.x_names),
@@ -132,8 +127,8 @@ def _coefficients(fit: AnyFit, ddf: str) -> Table:
     return Table("", tuple(columns), rows, ("left", *right_aligned(len(columns) - 1)), notes)
 
 
-def _vce_note(fit: AnyFit) -> tuple[str, ...]:
-    vce = fit.design.conventions.vce
+def _vce_note(fit: Fit) -> tuple[str, ...]:
+    vce = fit.conventions.vce
     if vce is None:
         return ()
     cluster = list(fit.design.n_groups)[-1] if vce == "robust" else vce
@@ -143,7 +138,7 @@ def _vce_note(fit: AnyFit) -> tuple[str, ...]:
     return (f"Standard errors are robust, for clusters in {cluster}.",)
 
 
-def _random_effects(fit: AnyFit) -> Table:
+def _random_effects(fit: Fit) -> Table:
     """Variances and covariances of each level, then the residual variance or the dispersion."""
     rows: list[tuple[str, tuple[float, ...]]] = []
     for t in reversed(range(len(fit.design.terms))):
@@ -163,15 +158,15 @@ def _random_effects(fit: AnyFit) -> Table:
     return Table("", columns, cells, ("left", *right_aligned(4)))
 
 
-def _entries(fit: AnyFit) -> list[tuple[Any, tuple[float, ...]]]:
+def _entries(fit: Fit) -> list[tuple[Any, tuple[float, ...]]]:
     """Parameters of the variance table with its rows."""
-    table = variance_table(fit, fit.design.conventions.alpha)
+    table = variance_table(fit, fit.conventions.alpha)
     known = [p for p in fit_parameters(fit) if p.is_random]
     # The dispersion, in the last row of the table, is no random effect.
     return list(zip(known, map(tuple, table.to_numpy(dtype=np.float64).tolist()), strict=False))
 
 
-def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
+def _term_rows(fit: Fit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
     """Rows of one term; where effects share a variance it is shown once, for all of them."""
     term = fit.design.terms[t]
     own = [(p, row) for p, row in _entries(fit) if p.term == t]
@@ -191,7 +186,7 @@ def _term_rows(fit: AnyFit, t: int) -> Iterator[tuple[str, tuple[float, ...]]]:
         yield f"{'cov' if p.kind == 'corr' else 'var'}({','.join(names)})", row
 
 
-def _last_rows(fit: AnyFit) -> Iterator[tuple[str, tuple[float, ...]]]:
+def _last_rows(fit: Fit) -> Iterator[tuple[str, tuple[float, ...]]]:
     yield from (("var(Residual)", row) for p, row in _entries(fit) if p.kind == "sigma")
     found = shown_dispersion(fit)
     if found is not None and not fit.has_residual:
@@ -208,9 +203,9 @@ def _logarithm(found: Dispersion) -> tuple[str, tuple[float, ...]]:
     return f"/ln{found.name}", (estimate, error, lower, upper)
 
 
-def _thresholds(fit: AnyFit) -> Table:
+def _thresholds(fit: Fit) -> Table:
     table = threshold_table(fit)
-    half = -float(special.ndtri(fit.design.conventions.alpha / 2.0)) * table["std_error"]
+    half = -float(special.ndtri(fit.conventions.alpha / 2.0)) * table["std_error"]
     parts = (table["estimate"], table["std_error"], table["estimate"] - half, table["estimate"] + half)
     decimals = column_decimals(table["std_error"].tolist())
     cells = [[format_value(float(value), decimals) for value in part] for part in parts]
@@ -220,12 +215,12 @@ def _thresholds(fit: AnyFit) -> Table:
     return Table("", columns, rows, ("left", *right_aligned(4)), (f"Between the categories: {meaning}.",))
 
 
-def _test_of_random_effects(fit: AnyFit) -> str:
+def _test_of_random_effects(fit: Fit) -> str:
     """The likelihood-ratio test against the model without random effects; empty where its data are gone.
 
     Beside robust standard errors, which do not take the likelihood at its word, there is none, as in Stata.
     """
-    test = None if fit.design.conventions.vce is not None else no_random_test(fit)
+    test = None if fit.conventions.vce is not None else no_random_test(fit)
     if test is None:
         return ""
     return f"LR test vs. {_names(fit)[1]}: {_statistic(test)}"

@@ -25,7 +25,7 @@ from lme4py.inference.estimates.random_effects import coef, conditional_modes, c
 from lme4py.inference.estimates.variance import VarianceEntry, var_corr, variance_components
 from lme4py.inference.estimates.variance_errors import standard_errors, wald_limits
 from lme4py.inference.overview.intervals import intervals
-from lme4py.report.summaries.parts import AnyFit, entries, threshold_table
+from lme4py.report.summaries.parts import entries, threshold_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ _NAN = float("nan")
 
 
 def tidy(
-    fit: AnyFit,
+    fit: Fit,
     ddf: str | None = None,
     effects: str | Sequence[str] = ("fixed", "ran_pars"),
     conf_int: bool = False,
@@ -49,7 +49,7 @@ def tidy(
     scales: str = "sdcor",
     exponentiate: bool = False,
 ) -> pd.DataFrame:
-    """One row per parameter, in the shape of broom.mixed.
+    """One row per parameter: effect, group, term, estimate, std_error, statistic, p_value, as broom.mixed.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def _check_effects(effects: str | Sequence[str]) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _alpha(fit: AnyFit, level: Any) -> float:
+def _alpha(fit: Fit, level: Any) -> float:
     """One minus the confidence level."""
     if level is None:
         return chosen_alpha(fit, None)
@@ -148,7 +148,7 @@ def _column(block: dict[str, Any], name: str) -> Any:
 
 
 def _fixed_blocks(
-    fit: AnyFit, ddf: str | None, alpha: float | None, method: str, exponentiate: bool
+    fit: Fit, ddf: str | None, alpha: float | None, method: str, exponentiate: bool
 ) -> list[dict[str, Any]]:
     table = coef_table(_any(fit), ddf)
     block: dict[str, Any] = {"effect": "fixed", "term": list(table.index)}
@@ -169,7 +169,7 @@ def _fixed_blocks(
     return [block, own]
 
 
-def _fixed_limits(fit: AnyFit, ddf: str | None, alpha: float, method: str) -> Any:
+def _fixed_limits(fit: Fit, ddf: str | None, alpha: float, method: str) -> Any:
     if method == "wald":
         return confidence_intervals(_any(fit), alpha, "wald", "fixed", ddf).to_numpy(dtype=np.float64)
     return intervals(fit, alpha, method, "fixed").to_numpy(dtype=np.float64)
@@ -179,7 +179,7 @@ def _limit_columns(limits: Any) -> dict[str, Any]:
     return dict(zip(_LIMITS, np.asarray(limits, dtype=np.float64).reshape(-1, 2).T, strict=True))
 
 
-def _parameter_block(fit: AnyFit, alpha: float | None, method: str, scales: str) -> dict[str, Any]:
+def _parameter_block(fit: Fit, alpha: float | None, method: str, scales: str) -> dict[str, Any]:
     found = entries(fit)
     block: dict[str, Any] = {
         "effect": "ran_pars",
@@ -196,7 +196,7 @@ def _parameter_block(fit: AnyFit, alpha: float | None, method: str, scales: str)
     return block | _limit_columns(intervals(fit, alpha, method, [p.name for p in wanted]))
 
 
-def _dispersion_blocks(fit: AnyFit, alpha: float | None, method: str) -> list[dict[str, Any]]:
+def _dispersion_blocks(fit: Fit, alpha: float | None, method: str) -> list[dict[str, Any]]:
     """The dispersion, where it is no residual variance."""
     found = shown_dispersion(fit, alpha)
     if found is None or any(entry.name1 is None for entry in entries(fit)):
@@ -209,7 +209,7 @@ def _dispersion_blocks(fit: AnyFit, alpha: float | None, method: str) -> list[di
     return [block | _limit_columns(limits)]
 
 
-def _family_blocks(fit: AnyFit, alpha: float | None, method: str) -> list[dict[str, Any]]:
+def _family_blocks(fit: Fit, alpha: float | None, method: str) -> list[dict[str, Any]]:
     """Coefficients of further parts, each with its component, and parameters of the family beside the dispersion."""
     others = [p for p in fit_parameters(fit) if p.kind == "other"]
     blocks = []
@@ -246,7 +246,7 @@ def _random_term(entry: VarianceEntry, scales: str) -> str:
     return f"{own}__{entry.name1}" if entry.name2 is None else f"{cross}__{entry.name1}.{entry.name2}"
 
 
-def _level_blocks(fit: AnyFit, effect: str, alpha: float | None) -> list[dict[str, Any]]:
+def _level_blocks(fit: Fit, effect: str, alpha: float | None) -> list[dict[str, Any]]:
     same = _any(fit)
     frames = conditional_modes(same) if effect == "ran_vals" else coef(same)
     errors = conditional_sds(same) if effect == "ran_vals" else {}
@@ -269,7 +269,7 @@ def _level_blocks(fit: AnyFit, effect: str, alpha: float | None) -> list[dict[st
     return blocks
 
 
-def _any(fit: AnyFit) -> Any:
+def _any(fit: Fit) -> Any:
     """The functions for linear models read only what both kinds of fit have."""
     return fit
 
@@ -277,12 +277,16 @@ def _any(fit: AnyFit) -> Any:
 # --- one row, and plain Python ----------------------------------------------------------------------------------
 
 
-def glance(fit: AnyFit) -> pd.DataFrame:
-    """One row with the sizes of the model, its criterion and what is known about the optimum.
+def glance(fit: Fit) -> pd.DataFrame:
+    """One row for the whole model: sizes, sigma, criterion, log-likelihood, AIC, BIC, convergence.
 
     Parameters
     ----------
     fit : Fit
+
+    Returns
+    -------
+    DataFrame, one row
     """
     import pandas as pd
 
@@ -291,7 +295,7 @@ def glance(fit: AnyFit) -> pd.DataFrame:
     return printed(pd.DataFrame([overview(fit)]))
 
 
-def overview(fit: AnyFit) -> dict[str, Any]:
+def overview(fit: Fit) -> dict[str, Any]:
     """The cells of `glance`."""
     same = _any(fit)
     sizes = {"n_obs": fit.design.n_obs, "n_params": fit.n_params, "df_resid": fit.df_resid, "sigma": fit.sigma}
@@ -314,7 +318,7 @@ def _dispersion(fit: Fit) -> float:
     """As `MEGLMResult.dispersion`; NaN where that is None."""
     found = shown_dispersion(fit)
     if found is None:
-        return _NAN if fit.design.conventions.stata else 1.0
+        return _NAN if fit.conventions.stata else 1.0
     return found.estimate
 
 
@@ -336,7 +340,7 @@ def optimisation_log(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def to_dict(fit: AnyFit, random_effects: bool = False) -> dict[str, Any]:
+def to_dict(fit: Fit, random_effects: bool = False) -> dict[str, Any]:
     """The result as nested dicts and lists of plain Python values; what is not a finite number is None.
 
     Parameters
@@ -344,6 +348,10 @@ def to_dict(fit: AnyFit, random_effects: bool = False) -> dict[str, Any]:
     fit : Fit
     random_effects : bool
         The conditional modes too.
+
+    Returns
+    -------
+    dict
     """
     same, certificate = _any(fit), fit.certificate
     head = {} if fit.approximation is not None else {"family": "gaussian", "link": "identity"}

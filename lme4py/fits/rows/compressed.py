@@ -14,7 +14,7 @@ import numpy as np
 
 from lme4py.data.cells import COUNT, Cells, find_cells
 from lme4py.data.sources import find_source
-from lme4py.design.absent import AbsentRows, RowsReport
+from lme4py.design.absent import RowsReport, absent
 from lme4py.design.build import model_nodes, read_formula
 from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.errors import OptionError
@@ -130,7 +130,6 @@ def of_all_rows(full: GeneralisedFit, made: Compressed) -> GeneralisedFit:
         groups[term.group] = (int(rows.min()), float(rows.mean()), int(rows.max()))
     where = f"{made.where}, compressed to {design.n_obs} cells"
     report = RowsReport(where, 1, cells.n_blocks, cells.n_rows, n, groups)
-    absent: Any = AbsentRows
     data, eta = _response(fit.design, n), absent("linear predictor", (n,))
     found: GeneralisedFit = replace(
         full,
@@ -156,7 +155,6 @@ def of_all_rows(full: GeneralisedFit, made: Compressed) -> GeneralisedFit:
 
 
 def _response(design: Design, n: int) -> Any:
-    absent: Any = AbsentRows
     data = design.response
     if data is None:
         return None
@@ -165,13 +163,11 @@ def _response(design: Design, n: int) -> Any:
 
 
 def _predictor(predictor: Predictor, n: int) -> Predictor:
-    absent: Any = AbsentRows
     offset = None if predictor.offset is None else absent("offset", (n,))
     terms = tuple(_term(term, n) for term in predictor.terms)
     return replace(predictor, X=absent("model matrix", (n, len(predictor.names))), terms=terms, offset=offset)
 
 
 def _term(term: RandomTerm, n: int) -> RandomTerm:
-    absent: Any = AbsentRows
     values = absent("columns of the random effects", (n, term.n_columns))
     return replace(term, codes=absent("groups of the rows", (n,)), values=values)

@@ -13,8 +13,9 @@ from lme4py.design.absent import AbsentRows
 from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.engine.linear.criterion import StreamedDesign
 from lme4py.families.response import ResponseData
+from lme4py.fits.conventions import Conventions
 
-__all__ = ["DroppedRows", "dropped", "slim_design", "slim_response"]
+__all__ = ["DroppedRows", "dropped", "slim_conventions", "slim_design", "slim_response"]
 
 
 _SLIM = (
@@ -61,12 +62,21 @@ def slim_design(design: Design) -> Design:
     index: Any = DroppedRows("row labels", (len(design.index),))
     columns: Any = DroppedRows("columns of the data", (design.n_obs,))
     response = None if design.response is None else slim_response(design.response)
-    conventions = replace(design.conventions, clusters=dropped("clusters of the rows", design.conventions.clusters))
     changes |= {"index": index, "source": None, "columns": columns, "response": response}
     if isinstance(design, StreamedDesign):
         changes["problem"] = None
     predictors = tuple(_slim_predictor(predictor) for predictor in design.predictors)
-    return replace(design, **changes, predictors=predictors, conventions=conventions)
+    return replace(design, **changes, predictors=predictors)
+
+
+def slim_conventions(conventions: Conventions) -> Conventions:
+    """Conventions without the clusters of the rows.
+
+    Parameters
+    ----------
+    conventions : Conventions
+    """
+    return replace(conventions, clusters=dropped("clusters of the rows", conventions.clusters))
 
 
 def _slim_predictor(predictor: Predictor) -> Predictor:
