@@ -34,6 +34,10 @@ _LOWEST = -350.0
 _TABLE = chunk(2**20)
 # Beyond this smoothness the correlation is the Gaussian one, to the eye.
 _SMOOTH = 50.0
+# Logarithm of a smoothness beyond which the correlation is the Gaussian one, to 1e-11.
+_GAUSSIAN = 25.0
+# Stirling's series with three terms is exact to rounding from here.
+_LARGE = 1e3
 
 
 def matern(x: FloatArray, log_nu: float, order: int = 2) -> Jet:
@@ -59,21 +63,36 @@ def matern(x: FloatArray, log_nu: float, order: int = 2) -> Jet:
     >>> f.value.round(6), f.first[0].round(6)
     (array([0.606531, 0.135335]), array([-0.606531, -0.135335]))
     """
-    nodes = _nodes(float(x.min()), float(np.exp(log_nu)))
-    pieces = np.array_split(x, max(1, x.size * nodes.size // _TABLE))
-    parts = [_expectations(piece, nodes, float(np.exp(log_nu)), order) for piece in pieces]
+    if log_nu > _GAUSSIAN:
+        return _gaussian(x, log_nu, order)
+    nu = float(np.exp(log_nu))
+    t = _nodes(float(x.min()), nu)
+    pieces = np.array_split(x, max(1, x.size * t.size // _TABLE))
+    parts = [_expectations(piece, t, nu, order) for piece in pieces]
     return Jet(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
 
 
-def _expectations(x: FloatArray, s: FloatArray, nu: float, order: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    log_weight = nu * s - np.exp(s) - special.gammaln(nu) + np.log(s[1] - s[0])
-    y = 0.25 * np.exp(-s)
+def _gaussian(x: FloatArray, log_nu: float, order: int) -> Jet:
+    """The limit exp(-x^2 / (4 nu)) of large nu."""
+    q = np.exp(2.0 * np.log(0.5 * x) - log_nu)
+    value = np.exp(-q)
+    if order == 0:
+        return Jet.constant(value, 0)
+    mixed = 2.0 * q / x * (1.0 - q)
+    second = np.array([[(4.0 * q - 2.0) * q / x**2, mixed], [mixed, q * q - q]])
+    return Jet(value, np.array([-2.0 * q / x, q]) * value, second * value)
+
+
+def _expectations(x: FloatArray, t: FloatArray, nu: float, order: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    # In t = log(g / nu) nothing cancels where nu is large.
+    log_weight = _log_constant(nu) + np.log(t[1] - t[0]) - nu * _exp_less_line(t, nu)
+    y = 0.25 / nu * np.exp(-t)
     table = np.exp(log_weight - x[:, None] ** 2 * y)  # (n, nodes)
     value = table.sum(axis=1)
     if order == 0:
         return value, np.zeros((0, x.size)), np.zeros((0, 0, x.size))
-    # Score of log nu, and its derivative: d log density = nu (s - digamma).
-    score = nu * (s - special.digamma(nu))
+    # Score of log nu, and its derivative: d log density = nu (log g - digamma(nu)).
+    score = nu * t + nu * _log_less_digamma(nu)
     twice = score**2 + score - nu**2 * special.polygamma(1, nu)
     Ey, Eyy, Es, Ess, Esy = (table @ np.column_stack([y, y**2, score, twice, score * y])).T
     first = np.array([-2.0 * x * Ey, Es])
@@ -81,12 +100,40 @@ def _expectations(x: FloatArray, s: FloatArray, nu: float, order: int) -> tuple[
     return value, first, np.array([[4.0 * x**2 * Eyy - 2.0 * Ey, mixed], [mixed, Ess]])
 
 
+def _exp_less_line(t: FloatArray, nu: float) -> FloatArray:
+    """exp(t) - 1 - t."""
+    if nu < _LARGE:
+        return np.asarray(np.expm1(t) - t)
+    # Every |t| is below 0.4 there: the first term left out is 1e-15 of the sum.
+    total = np.ones_like(t)
+    for k in range(13, 2, -1):
+        total = 1.0 + total * t / k
+    return 0.5 * t * t * total
+
+
+def _log_constant(nu: float) -> float:
+    """nu log(nu) - nu - log Gamma(nu)."""
+    if nu < _LARGE:
+        return float(nu * np.log(nu) - nu - special.gammaln(nu))
+    return float(0.5 * np.log(nu / (2.0 * np.pi)) - 1.0 / (12.0 * nu) + 1.0 / (360.0 * nu**3))
+
+
+def _log_less_digamma(nu: float) -> float:
+    """log(nu) - digamma(nu)."""
+    if nu < _LARGE:
+        return float(np.log(nu) - special.digamma(nu))
+    return 1.0 / (2.0 * nu) + 1.0 / (12.0 * nu**2) - 1.0 / (120.0 * nu**4)
+
+
 def _nodes(least: float, nu: float) -> FloatArray:
-    """Values of log g at which the integrand is not zero for x >= least, evenly spaced."""
-    # Above: exp(s) - nu s > _GONE beyond its minimum; below: x^2 exp(-s) / 4, or nu s alone, does it.
-    high = np.log(nu + _GONE + np.sqrt(2.0 * nu * _GONE))
-    by_x = 2.0 * np.log(0.5 * least) - np.log(_GONE + nu * _GONE)
-    low = max(by_x, np.log(nu) - _GONE / nu - np.sqrt(2.0 * _GONE / nu) - 1.0, _LOWEST)
+    """Values of t = log(g / nu) at which the integrand is not zero for x >= least, evenly spaced; about a hundred.
+
+    Below, exp(t) - 1 - t > t^2 / (2 - t) for t < 0, so that nu (exp(t) - 1 - t) > _GONE where the second candidate is.
+    """
+    r = _GONE / nu
+    high = np.log1p(r + np.sqrt(2.0 * r))
+    by_x = 2.0 * np.log(0.5 * least) - np.log(_GONE + nu * _GONE) - np.log(nu)
+    low = max(by_x, -r - np.sqrt(2.0 * r), _LOWEST - np.log(nu))
     step = min(0.12, 0.5 / np.sqrt(nu))
     return np.arange(min(low, high - 20.0 * step), high + step, step)
 

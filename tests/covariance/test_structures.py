@@ -9,7 +9,7 @@ from covariance_cases import SIZES, cases, random_theta, slopes, symmetric, text
 from reference_data import REFERENCE
 
 from lme4py.covariance import CovarianceStructure, find_structure, make_structure, structure_names
-from lme4py.covariance.matern import matern
+from lme4py.covariance.matern import _nodes, matern
 from lme4py.errors import DesignError, OptionError
 
 ALL = cases()
@@ -243,6 +243,19 @@ def test_matern_between_its_closed_forms():
         # Second-order differences: 1e-8 relative.
         np.testing.assert_allclose(here.first[1], (up.value - down.value) / 2e-4, rtol=1e-6, atol=1e-8)
         np.testing.assert_allclose(here.second[1], (up.first - down.first)[:, :] / 2e-4, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("log_nu", [12.0, 24.9, 25.1, 60.0, 1e6])
+def test_matern_of_any_smoothness_takes_as_many_nodes(log_nu):
+    assert _nodes(1e-3, np.exp(min(log_nu, 700.0))).size < 400
+    q = np.array([0.01, 0.3, 2.0])
+    x = 2.0 * np.exp(0.5 * min(log_nu, 600.0)) * np.sqrt(q)
+    found = matern(x, min(log_nu, 600.0))
+    # Where nu is large it is exp(-x^2 / (4 nu)) and a term of 1 / nu.
+    np.testing.assert_allclose(found.value, np.exp(-q), rtol=2.0 * np.exp(-log_nu), atol=1e-11)
+    np.testing.assert_allclose(found.first[1], q * np.exp(-q), rtol=3.0 * np.exp(-log_nu), atol=1e-9)
+    np.testing.assert_allclose(found.first[0] * x, -2.0 * q * np.exp(-q), rtol=3.0 * np.exp(-log_nu), atol=1e-9)
+    assert np.isfinite(matern(np.array([1e-3, 1.0]), log_nu).second).all()
 
 
 # --- points -----------------------------------------------------------------------------------------------------------

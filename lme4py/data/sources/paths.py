@@ -96,8 +96,8 @@ def _files(path: str) -> Sequence[str]:
         return [path]
     found = sorted(glob.glob(path, recursive=True))
     if not found:
-        what = "file matches the pattern" if glob.has_magic(path) else "file"
-        raise DataError(f"there is no {what} {path!r}; check the path.")
+        what = "no file matches the pattern" if glob.has_magic(path) else "there is no file"
+        raise DataError(f"{what} {path!r}; check the path.")
     return found
 
 
