@@ -67,6 +67,10 @@ _HOME = {
     "load_dataset": "lme4py.data.datasets",
     "lrtest": "lme4py.inference.lrt.lrt",
     "make_fit": "lme4py.fits.linear.steps",
+    "MadeModel": "lme4py.study.model",
+    "extend": "lme4py.study.extend",
+    "make_model": "lme4py.study.model",
+    "simulate": "lme4py.study.model",
     "mecloglog": "lme4py.keyword",
     "megamma": "lme4py.keyword",
     "meglm": "lme4py.keyword",
@@ -108,6 +112,7 @@ __all__ = [
     "Lme4Warning",
     "LmmCriterion",
     "MEGLMResult",
+    "MadeModel",
     "Margins",
     "MarginsResult",
     "MixedResult",
@@ -127,6 +132,7 @@ __all__ = [
     "compare",
     "describe_dataset",
     "did",
+    "extend",
     "glmer",
     "glmer_nb",
     "glmm_criterion",
@@ -141,6 +147,7 @@ __all__ = [
     "load_dataset",
     "lrtest",
     "make_fit",
+    "make_model",
     "mecloglog",
     "megamma",
     "meglm",
@@ -156,6 +163,7 @@ __all__ = [
     "pairwise",
     "pool",
     "reference",
+    "simulate",
     "trial_table",
     "vif",
 ]
@@ -209,6 +217,8 @@ if TYPE_CHECKING:
     from lme4py.margins.session.margins import Margins
     from lme4py.report.comparison.compare import Comparison, compare
     from lme4py.results import MEGLMResult, MixedResult
+    from lme4py.study.extend import extend
+    from lme4py.study.model import MadeModel, make_model, simulate
     from lme4py.trial import mmrm, trial_table
 else:
 

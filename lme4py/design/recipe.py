@@ -26,6 +26,7 @@ __all__ = [
     "BarRecipe",
     "Recipe",
     "beyond",
+    "group_parts",
     "new_fixed",
     "new_random",
     "new_random_values",
@@ -282,6 +283,20 @@ def new_random_values(recipe: Recipe, frame: Frame, term_index: int) -> FloatArr
         values[present] = bar.matrix(values_of, int(present.sum()))
         _check_finite(values[present], present)
     return values
+
+
+def group_parts(recipe: Recipe, frame: Frame, term_index: int) -> list[tuple[IntArray, tuple[Any, ...]]]:
+    """Codes (-1 where missing) and levels of each variable that groups one random-effects term on new data.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    frame : Frame
+    term_index : int
+        Position in `Design.terms`.
+    """
+    found = (_new_group(recipe, frame, node) for node in recipe.bars[term_index].group)
+    return [(codes, tuple(levels)) for codes, levels in found]
 
 
 def unseen_groups(recipe: Recipe, frame: Frame, term_index: int, codes: IntArray) -> tuple[list[Any], int]:

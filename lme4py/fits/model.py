@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lme4py.errors import OptionError
-from lme4py.fits.refuse import GENERALISED, refuse
+from lme4py.fits.refuse import GENERALISED, refuse, refuse_residual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lme4py.fits.parameters import KenwardRogerParts, Parameter, VarianceDerivatives, VarianceInformation
     from lme4py.fits.rows.clusters import ClusterChoice, RobustType
     from lme4py.fits.rows.model_rows import ModelRows
+    from lme4py.fits.truth import Truth
     from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -221,6 +222,25 @@ class Model(ABC):
     def resampler(self) -> Draws:
         """What draws responses from the residuals and modes themselves (semiparametric)."""
         refuse("type='semiparametric' is", "use type='parametric' or 'cases'")
+
+    def with_truth(self, truth: Truth) -> Fit:
+        """The fit with other parameters, as what responses are simulated from; no estimate of anything.
+
+        Parameters
+        ----------
+        truth : Truth
+        """
+        refuse_residual("simulation with other parameters is", "simulate from the fit as it is")
+
+    def on_rows(self, design: Design) -> Fit:
+        """The fit with other rows, as what responses are simulated from.
+
+        Parameters
+        ----------
+        design : Design
+            As `lme4py.design.replay.replayed` makes it, with all levels kept.
+        """
+        refuse_residual("simulation for other rows is", "simulate for the rows of the fit")
 
     # --- without rows -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
@@ -69,6 +69,11 @@ class RowMethods(HypothesisMethods):
 
     @carries(simulation.simulate)
     def simulate(
-        self, n: int = 1, seed: int | None = None, include_random: bool | str | Sequence[str] = False
+        self,
+        n: int = 1,
+        seed: int | None = None,
+        include_random: bool | str | Sequence[str] = False,
+        data: Any = None,
+        params: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
-        return simulation.simulate(self.fit, n, seed, include_random)
+        return simulation.simulate(self.fit, n, seed, include_random, data, params)

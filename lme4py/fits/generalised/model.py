@@ -19,6 +19,7 @@ from lme4py.fits.generalised.refit import refit_glmm
 from lme4py.fits.generalised.scores import score_covariance
 from lme4py.fits.generalised.simulate import GlmmSimulator
 from lme4py.fits.generalised.steps import fit_like, glmm_fit
+from lme4py.fits.generalised.truth import on_rows, with_truth
 from lme4py.fits.method import Method, Plain
 from lme4py.fits.model import ConeProblem, Model
 from lme4py.fits.parameters import Parameter
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from lme4py.fits.null import Null
     from lme4py.fits.objective import Objective
     from lme4py.fits.parameters import VarianceInformation
+    from lme4py.fits.truth import Truth
     from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import FloatArray
 
@@ -118,6 +120,12 @@ class GeneralisedModel(Model):
 
     def simulator(self, kept: Sequence[int] | None = ()) -> Draws:
         return GlmmSimulator(self.fit, range(len(self.fit.design.terms)) if kept is None else kept)
+
+    def with_truth(self, truth: Truth) -> GeneralisedFit:
+        return with_truth(self.fit, truth)
+
+    def on_rows(self, design: Design) -> GeneralisedFit:
+        return on_rows(self.fit, design)
 
     def without_rows(self) -> GeneralisedFit:
         problem: Any = DroppedRows("the equations of the model")

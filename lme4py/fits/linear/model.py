@@ -19,6 +19,7 @@ from lme4py.fits.linear.refit import fit_problem, refit, refit_ml
 from lme4py.fits.linear.robust import Robust
 from lme4py.fits.linear.simulate import PartialSimulator, Simulator
 from lme4py.fits.linear.steps import lmm_fit
+from lme4py.fits.linear.truth import on_rows, with_truth
 from lme4py.fits.model import ConeProblem, Model
 from lme4py.fits.parameters import KenwardRogerParts, Parameter
 from lme4py.fits.rows.clusters import ClusterChoice, RobustType, independent_clusters
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from lme4py.fits.objective import Objective
     from lme4py.fits.parameters import VarianceDerivatives, VarianceInformation
     from lme4py.fits.rows.model_rows import ModelRows
+    from lme4py.fits.truth import Truth
     from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -123,6 +125,12 @@ class LinearModel(Model):
 
     def resampler(self) -> Draws:
         return Simulator(self.fit, "semiparametric")
+
+    def with_truth(self, truth: Truth) -> LinearFit:
+        return with_truth(self.fit, truth)
+
+    def on_rows(self, design: Design) -> LinearFit:
+        return on_rows(self.fit, design)
 
     def without_rows(self) -> LinearFit:
         problem: Any = DroppedRows("the equations of the model")

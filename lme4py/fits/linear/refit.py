@@ -22,7 +22,7 @@ from lme4py.fits.rows.response import response_numbers
 from lme4py.fits.steps import off_boundary
 from lme4py.linalg.types import FloatArray, sparse
 
-__all__ = ["Responses", "fit_problem", "other_minima", "random_start", "refit", "refit_ml"]
+__all__ = ["Responses", "fit_problem", "other_minima", "random_start", "refit", "refit_ml", "shared_criterion"]
 
 # Minima closer than the first are one; one that is further above is excluded by every interval.
 _SAME, _EXCLUDED = 1e-6, 50.0
@@ -33,6 +33,17 @@ class _SharedCriterion(LmmCriterion):
 
     def __init__(self, design: Design, inside: Criterion) -> None:
         self._set(design, inside)
+
+
+def shared_criterion(design: Design, inside: Criterion) -> LmmCriterion:
+    """The criterion of a problem at hand on the user's scale.
+
+    Parameters
+    ----------
+    design : Design
+    inside : Criterion
+    """
+    return _SharedCriterion(design, inside)
 
 
 def fit_problem(

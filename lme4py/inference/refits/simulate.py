@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from lme4py.data.frame import read_frame
+from lme4py.design.replay import replayed
 from lme4py.errors import Lme4Error, OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.draws import Draws
 from lme4py.fits.kinds import model_of
+from lme4py.fits.truth import read_truth, truth_of
 from lme4py.inference.prediction.rows import chosen_terms, padded
 from lme4py.linalg.types import FloatArray
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_count",
     "check_seed",
+    "drawn_from",
     "make_simulator",
     "simulate",
     "simulate_responses",
@@ -90,7 +94,12 @@ def _seeds(rng: Seed, count: int) -> list[np.random.SeedSequence]:
 
 
 def simulate(
-    fit: Fit, n: int = 1, seed: int | None = None, include_random: bool | str | Iterable[str] = False
+    fit: Fit,
+    n: int = 1,
+    seed: int | None = None,
+    include_random: bool | str | Iterable[str] = False,
+    data: Any = None,
+    params: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Responses drawn from the model, one column each.
 
@@ -104,6 +113,10 @@ def simulate(
     include_random : bool, str or iterable of str
         True keeps the random effects at their conditional modes; False draws new ones; names of grouping factors keep
         the modes of these and draw all others.
+    data : data frame, optional
+        Other rows, whose groups may be new; for numbers of trials both columns of the response are needed.
+    params : mapping, optional
+        Other parameters, by name as `lme4py.make_model` takes them; those that are not named stay estimates.
 
     Returns
     -------
@@ -122,7 +135,10 @@ def simulate(
     """
     import pandas as pd
 
-    values = simulate_responses(fit, n, check_seed(seed), include_random)
+    drawn = drawn_from(fit, data, params)
+    if data is not None and include_random is not False:
+        _refuse_new_groups(fit, drawn, chosen_terms(fit, include_random))
+    values = simulate_responses(drawn, n, check_seed(seed), include_random)
     broken = int(np.isnan(values).any(axis=0).sum())
     if broken:
         raise Lme4Error(
@@ -130,9 +146,38 @@ def simulate(
             "effects that were drawn are too large for it. Use include_random=True, or a model with a log link."
         )
     names = [f"sim_{i + 1}" for i in range(values.shape[1])]
-    table, index = padded(fit, values)
+    table, index = padded(drawn, values)
     frame = pd.DataFrame(table, index=index, columns=names)
     return _labelled(frame, fit.categories) if fit.categories else frame
+
+
+def drawn_from(fit: Fit, data: Any = None, params: Mapping[str, Any] | None = None) -> Fit:
+    """What responses of other rows or with other parameters are drawn from.
+
+    Parameters
+    ----------
+    fit : Fit
+    data : data frame, optional
+    params : mapping, optional
+    """
+    if params is not None:
+        truth = read_truth(fit.design, fit.family, params, truth_of(fit))
+        fit = model_of(fit).with_truth(truth)
+    if data is not None:
+        frame = read_frame(data)
+        fit = model_of(fit).on_rows(replayed(fit.design, frame, fit.family, keep_levels=True))
+    return fit
+
+
+def _refuse_new_groups(fit: Fit, drawn: Fit, kept: Iterable[int]) -> None:
+    for t in kept:
+        old, term = fit.design.terms[t], drawn.design.terms[t]
+        new = [term.levels[j] for j in np.unique(term.codes).tolist() if j >= old.n_levels]
+        if new:
+            raise OptionError(
+                f"{len(new)} groups of {term.group} ({', '.join(map(repr, new[:6]))}) were not in the fit and have no "
+                "conditional modes; use include_random=False, which draws new effects."
+            )
 
 
 def _labelled(frame: pd.DataFrame, categories: tuple[Any, ...]) -> pd.DataFrame:

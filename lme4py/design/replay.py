@@ -1,0 +1,145 @@
+"""The design of a fit for other rows: the same columns and bases, and groups that may be new."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from lme4py.data.frame import Frame
+from lme4py.design.design import Design, Predictor, RandomTerm
+from lme4py.design.parts import new_parts
+from lme4py.design.recipe import Recipe, group_parts, new_fixed, new_random, new_response, new_weights
+from lme4py.errors import DataError, OptionError
+from lme4py.families.base import Family
+from lme4py.families.response import ResponseData
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
+
+__all__ = ["replayed"]
+
+
+def replayed(design: Design, frame: Frame, family: Family, keep_levels: bool = False) -> Design:
+    """The design of a fit for other rows, with a response of zeros.
+
+    Parameters
+    ----------
+    design : Design
+    frame : Frame
+        The other rows; the response is needed for the numbers of trials only.
+    family : Family
+        Of the fit.
+    keep_levels : bool
+        All groups of the fit stay, in their places, before the new ones; False: the groups that occur.
+
+    Returns
+    -------
+    Design
+        `response` has trials, weights, categories and parts, and zeros as values.
+
+    Raises
+    ------
+    DataError
+        No row is complete.
+    """
+    recipe = design.recipe
+    X, offset = new_fixed(recipe, frame)
+    blocks = [new_random(recipe, frame, t) for t in range(len(design.terms))]
+    parts = [group_parts(recipe, frame, t) for t in range(len(design.terms))]
+    keep: BoolArray = np.isfinite(X).all(axis=1) & np.isfinite(offset)
+    for (values, _), own in zip(blocks, parts, strict=True):
+        keep &= np.isfinite(values).all(axis=1) & np.all([codes >= 0 for codes, _ in own], axis=0)
+    weights = None if recipe.weights is None else new_weights(recipe, frame)
+    keep &= True if weights is None else np.isfinite(weights)
+    if not keep.any():
+        raise DataError("no row of the new data is complete: each has a missing value in a variable of the model.")
+    terms = tuple(
+        _term(term, values[keep], codes[keep], [(c[keep], levels) for c, levels in own], keep_levels)
+        for term, (values, codes), own in zip(design.terms, blocks, parts, strict=True)
+    )
+    has_offset = design.offset is not None
+    first = replace(design.predictors[0], X=X[keep], terms=terms, offset=offset[keep] if has_offset else None)
+    weights = None if weights is None else weights[keep]
+    data = new_parts(design, frame, _response(recipe, design, frame, family, weights, keep))
+    if data.parts:
+        data = replace(data, parts=tuple(part.take(keep) for part in data.parts))
+    further = tuple(
+        replace(old, X=part.X, offset=part.offset) for old, part in zip(design.predictors[1:], data.parts, strict=True)
+    )
+    return _with_rows(design, frame, (first, *further), data, weights, keep)
+
+
+def _with_rows(
+    design: Design,
+    frame: Frame,
+    predictors: tuple[Predictor, ...],
+    data: ResponseData,
+    weights: FloatArray | None,
+    keep: BoolArray,
+) -> Design:
+    columns = None
+    if design.columns is not None:
+        names = [name for name in design.columns if name in frame.names]
+        columns = {name: frame.column(name).take(keep) for name in names}
+    return replace(
+        design,
+        y=data.table,
+        predictors=predictors,
+        weights=weights,
+        keep=keep,
+        index=frame.index.copy(deep=True),
+        response=data if design.response is not None else None,
+        columns=columns,
+        labelled=frame.labelled,
+        source=frame.again().again,
+    )
+
+
+def _response(
+    recipe: Recipe, design: Design, frame: Frame, family: Family, weights: FloatArray | None, keep: BoolArray
+) -> ResponseData:
+    """Zeros with the trials, weights and categories of the rows."""
+    old = design.response
+    zeros = np.zeros(int(keep.sum()))
+    categories = None if old is None else old.categories
+    if old is None or not family.has_trials or old.trials is None:
+        return ResponseData(zeros, None, weights, categories)
+    if weights is not None and old.weights is None:
+        # Proportions, with the numbers of trials as weights.
+        return ResponseData(zeros, weights)
+    return ResponseData(zeros, _trials(recipe, frame, keep), weights)
+
+
+def _trials(recipe: Recipe, frame: Frame, keep: BoolArray) -> FloatArray:
+    try:
+        values, present = new_response(recipe, frame)
+    except DataError as error:
+        raise DataError(f"the numbers of trials of the new rows come from the response: {error}") from None
+    if values.shape[1] != 2 or not present[keep].all():
+        raise OptionError("the new data need both columns of the response, whose sums are the numbers of trials.")
+    trials: FloatArray = values[keep].sum(axis=1)
+    return trials
+
+
+def _term(
+    term: RandomTerm,
+    values: FloatArray,
+    codes: IntArray,
+    parts: list[tuple[IntArray, tuple[object, ...]]],
+    keep_levels: bool,
+) -> RandomTerm:
+    """The term with the groups of the rows; new ones stand behind those of the fit."""
+    codes = codes.astype(np.intp)
+    unseen = codes < 0
+    labels: list[object] = list(term.levels)
+    if unseen.any():
+        table = np.stack([own[unseen] for own, _ in parts], axis=1)
+        found, place = np.unique(table, axis=0, return_inverse=True)
+        codes[unseen] = len(labels) + place.ravel()
+        levels = [own for _, own in parts]
+        for row in found.tolist():
+            named = [own[code] for own, code in zip(levels, row, strict=True)]
+            labels.append(named[0] if len(named) == 1 else ":".join(map(str, named)))
+    if not keep_levels:
+        used, place = np.unique(codes, return_inverse=True)
+        codes, labels = place.ravel().astype(np.intp), [labels[i] for i in used.tolist()]
+    return replace(term, values=np.ascontiguousarray(values), codes=codes, levels=tuple(labels))
