@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, overload
 
 import numpy as np
 
@@ -23,15 +24,17 @@ T = TypeVar("T")
 # Levels and labels can be a million long, and hold no arrays.
 _LABELS = (str, int, float, bool, bytes, type(None), np.generic)
 # Kinds that hold no arrays at all, told by one look.
-_PLAIN = frozenset({str, int, float, bool, bytes, type(None), np.float64, np.int64, np.bool_, slice})
+_PLAIN: tuple[type, ...] = (str, int, float, bool, bytes, type(None), np.float64, np.int64, np.bool_, slice)
 # Characters of a printed record, and of one value in it.
 _LINE, _WORD = 160, 60
 # Whose objects are looked into: the package's own, and the sparse matrices it holds.
 _OWN = ("lme4py.", "scipy.sparse.")
 # Trees of formulas hold names and numbers.
 _TREES = "lme4py.formula.nodes"
-# Whether objects of a class are looked into, and its slots.
-_KINDS: dict[type, tuple[bool, tuple[str, ...]]] = {}
+
+# From an object to what it holds; None for kinds that hold nothing. Kinds are few, and fits meet them again.
+_Reader = Callable[[Any], Iterable[Any]]
+_READERS: dict[type, _Reader | None] = dict.fromkeys(_PLAIN)
 
 
 def freeze(value: T) -> T:
@@ -57,37 +60,60 @@ def freeze(value: T) -> T:
     waiting, seen = [value], set()
     while waiting:
         held: Any = waiting.pop()
-        if type(held) in _PLAIN or id(held) in seen:
-            continue
-        if isinstance(held, np.ndarray):
+        kind = type(held)
+        if kind is np.ndarray:
             held.flags.writeable = False
             continue
-        seen.add(id(held))
+        reader = _READERS[kind] if kind in _READERS else _new_reader(kind)
         # A record within another one has frozen itself.
-        if held is value or not isinstance(held, Frozen):
-            waiting.extend(_parts(held))
+        if reader is None or id(held) in seen or (issubclass(kind, Frozen) and held is not value):
+            continue
+        seen.add(id(held))
+        waiting += reader(held)
     return value
 
 
-def _parts(value: Any) -> Iterable[Any]:
-    """What an object holds; nothing for one that is not looked into."""
-    if isinstance(value, list | tuple):
-        return () if value and isinstance(value[0], _LABELS) and isinstance(value[-1], _LABELS) else value
-    if isinstance(value, Mapping):
-        return value.values()
-    kind = type(value)
-    own, slots = _KINDS.get(kind) or _KINDS.setdefault(kind, _kind(kind))
-    if own:
-        held = [getattr(value, name) for name in slots if hasattr(value, name)]
-        return [*getattr(value, "__dict__", {}).values(), *held]
-    return _index_arrays(value) if kind.__module__.startswith("pandas.") else ()
+def _new_reader(kind: type) -> _Reader | None:
+    """How objects of a class are looked into, found once."""
+    reader = _READERS[kind] = _find_reader(kind)
+    return reader
 
 
-def _kind(kind: type) -> tuple[bool, tuple[str, ...]]:
-    """Whether objects of a class are looked into, and its slots."""
-    slots = [one.__dict__.get("__slots__", ()) for one in kind.__mro__]
-    names = [(name,) if isinstance(name, str) else tuple(name) for name in slots]
-    return kind.__module__.startswith(_OWN) and kind.__module__ != _TREES, tuple(chain.from_iterable(names))
+def _find_reader(kind: type) -> _Reader | None:
+    if issubclass(kind, np.ndarray):
+        return _freeze_array
+    if issubclass(kind, list | tuple):
+        return _items
+    if issubclass(kind, Mapping):
+        return _values
+    if kind.__module__.startswith(_OWN) and kind.__module__ != _TREES:
+        slots = [one.__dict__.get("__slots__", ()) for one in kind.__mro__]
+        names = chain.from_iterable((name,) if isinstance(name, str) else name for name in slots)
+        return partial(_slots, tuple(names)) if any(slots) else _fields
+    return _index_arrays if kind.__module__.startswith("pandas.") else None
+
+
+def _freeze_array(array: Any) -> Iterable[Any]:
+    """An array of a class derived from NumPy's."""
+    array.flags.writeable = False
+    return ()
+
+
+def _items(value: Any) -> Iterable[Any]:
+    """What a sequence holds; nothing for labels."""
+    return () if value and isinstance(value[0], _LABELS) and isinstance(value[-1], _LABELS) else value
+
+
+def _values(value: Any) -> Iterable[Any]:
+    return cast(Iterable[Any], value.values())
+
+
+def _fields(value: Any) -> Iterable[Any]:
+    return getattr(value, "__dict__", {}).values()
+
+
+def _slots(names: tuple[str, ...], value: Any) -> Iterable[Any]:
+    return [*_fields(value), *(getattr(value, name) for name in names if hasattr(value, name))]
 
 
 def _index_arrays(value: Any) -> Iterable[Any]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from lme4py.errors import DesignError
+from lme4py.frozen import freeze
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["TangentCone", "refuse_large_basis", "symmetric_basis"]
 
 # Of more columns than this a basis with a matrix for each pair is not made.
 _PAIRED = 100
+# The basis of so few columns is made once.
+_SMALL = 8
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,16 @@ def symmetric_basis(k: int) -> FloatArray:
         Too many columns.
     """
     refuse_large_basis(k)
+    return _small_basis(k) if k <= _SMALL else _basis(k)
+
+
+def _basis(k: int) -> FloatArray:
     columns, rows = np.triu_indices(k)
     out = np.zeros((rows.size, k, k))
     out[np.arange(rows.size), rows, columns] = out[np.arange(rows.size), columns, rows] = 1.0
     return out
+
+
+@lru_cache(maxsize=_SMALL)
+def _small_basis(k: int) -> FloatArray:
+    return freeze(_basis(k))

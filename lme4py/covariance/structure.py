@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -43,6 +44,14 @@ Positions = Literal["nothing", "whole numbers", "times", "coordinates"]
 AT_EDGE = 1e-7
 # Standard deviations below this do not matter where others are about 1.
 LEAST_UNIT = 0.02
+# Structures of so few columns are made once, with what they keep; of many columns that would be much memory.
+_SMALL = 8
+
+
+@lru_cache(maxsize=256)
+def _shared(kind: type[CovarianceStructure], size: int) -> CovarianceStructure:
+    """The one structure of a kind and size, without positions and options."""
+    return kind(size)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -115,7 +124,9 @@ class CovarianceStructure(CovarianceFunctions):
             Options that it does not know.
         """
         cls.refuse_options(options)
-        return cls(size, None if cls.takes_positions == "nothing" else positions)
+        if cls.takes_positions != "nothing":
+            return cls(size, positions)
+        return _shared(cls, size) if size <= _SMALL else cls(size)
 
     @classmethod
     def refuse_options(cls, options: Mapping[str, Any]) -> None:

@@ -143,7 +143,7 @@ def _spoken(parameter: Parameter, design: Design, stata: bool) -> Parameter:
     A fixed effect that is called "sigma" leaves the residual standard deviation its longer name.
     """
     name = parameter.stata if stata or parameter.plain in design.x_names else parameter.plain
-    return replace(parameter, name=name) if name else parameter
+    return replace(parameter, name=name) if name and name != parameter.name else parameter
 
 
 def fit_parameters(fit: Fit) -> tuple[Parameter, ...]:

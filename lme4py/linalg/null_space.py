@@ -29,11 +29,11 @@ def null_space(gram: FloatArray) -> FloatArray:
     values, vectors = np.linalg.eigh(gram[np.ix_(left, left)] / np.outer(root, root))
     # What the projection leaves of a direction has lost digits.
     null = values < max(INDEPENDENT, _ROUNDING / float(own[left].min()))
+    if not null.any():
+        return gone
     found = np.zeros((count, int(null.sum())))
     found[left] = vectors[:, null] / root[:, None]
-    if found.size:
-        found = np.linalg.qr(found)[0]
-    return np.column_stack([gone, found])
+    return np.column_stack([gone, np.linalg.qr(found)[0]])
 
 
 def echelon(rows: FloatArray) -> tuple[FloatArray, list[int]]:

@@ -142,6 +142,11 @@ def singular_values(T: FloatArray) -> FloatArray:
     return np.asarray(np.abs(T[0]) if T.shape == (1, 1) else np.linalg.svd(T, compute_uv=False), dtype=np.float64)
 
 
+def _is_canonical(M: FloatArray, norms: FloatArray) -> bool:
+    """Lower triangular, with a diagonal that is positive beyond rounding."""
+    return not np.triu(M, 1).any() and bool((M.diagonal() > 1e-9 * norms).all())
+
+
 def lower_factor(M: FloatArray) -> FloatArray:
     """Lower triangular L with L L' = M M' and a non-negative diagonal; M may be singular or wide.
 
@@ -157,6 +162,8 @@ def lower_factor(M: FloatArray) -> FloatArray:
     k = M.shape[0]
     L = np.zeros((k, k))
     norms = np.sqrt((M * M).sum(axis=1))
+    if M.shape == L.shape and _is_canonical(M, norms):
+        return np.where(np.abs(M) < 1e-15 * norms[:, None], 0.0, M)
     # Rows of M are orthonormalised one by one; a row inside the span of the ones before it gets a zero diagonal,
     # which a QR of M' would replace by noise in the diagonal and arbitrary elements below it.
     basis: list[FloatArray] = []

@@ -210,19 +210,18 @@ def test_at_the_optimum_one_evaluation_is_enough(sleep):
 
 COUNTS = {
     # Balanced: the moments are the REML estimates.
-    "sleepstudy": ("Reaction ~ Days + (Days | Subject)", "sleepstudy", True, 1, 1),
-    "penicillin": ("diameter ~ 1 + (1 | plate) + (1 | sample)", "Penicillin", True, 1, 1),
-    "pastes": ("strength ~ 1 + (1 | batch/cask)", "Pastes", False, 6, 1),
-    "machines": ("score ~ Machine + (Machine | Worker)", "Machines", False, 5, 1),
-    # Where a standard deviation is near zero, zero is tried too.
-    "hsb82": ("mAch ~ meanses * cses + sector * cses + (cses | school)", "Hsb82", True, 7, 4),
+    "sleepstudy": ("Reaction ~ Days + (Days | Subject)", "sleepstudy", True, 1),
+    "penicillin": ("diameter ~ 1 + (1 | plate) + (1 | sample)", "Penicillin", True, 1),
+    "pastes": ("strength ~ 1 + (1 | batch/cask)", "Pastes", False, 6),
+    "machines": ("score ~ Machine + (Machine | Worker)", "Machines", False, 5),
+    "hsb82": ("mAch ~ meanses * cses + sector * cses + (cses | school)", "Hsb82", True, 7),
 }
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_number_of_evaluations(name, monkeypatch):
     """With derivatives, and of the value alone: a worse start, Hessian model or step shows here first."""
-    formula, data, reml, full, values = COUNTS[name]
+    formula, data, reml, full = COUNTS[name]
     calls = Counter()
     for method in ("evaluate", "derivatives"):
         original = getattr(Criterion, method)
@@ -232,8 +231,11 @@ def test_number_of_evaluations(name, monkeypatch):
             return original(self, x)
 
         monkeypatch.setattr(Criterion, method, counted)
-    result = lme4py.lmer(formula, lme4py.load_dataset(data), reml=reml)
-    assert len(result.opt_log) == calls["derivatives"]
+    # The search alone: where the factor is not kept whole, the certificate takes m gradients more for its Hessian.
+    criterion = lme4py.lmm_criterion(lme4py.lformula(formula, lme4py.load_dataset(data)), reml)
+    optimum = lme4py.optimize_criterion(criterion)
+    assert len(optimum.log) == calls["derivatives"]
     # Fewer are welcome; the last step can be one that only rounding asks for.
     assert calls["derivatives"] <= full
-    assert calls["evaluate"] - calls["derivatives"] <= values
+    # One look far out, for another minimum.
+    assert calls["evaluate"] - calls["derivatives"] <= 1
