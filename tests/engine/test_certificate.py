@@ -12,7 +12,8 @@ from reference_data import load_reference
 
 import lme4py
 from lme4py.design.design import Design
-from lme4py.engine.certificate import Rival, difference_hessian, verdict
+from lme4py.engine.certificate import Rival, verdict
+from lme4py.engine.linear.certificate import difference_hessian
 from lme4py.engine.linear.hessian import exact_hessian
 
 

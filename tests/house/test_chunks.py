@@ -34,10 +34,6 @@ OTHER = {
     "families/categories.py": {"MAX_CATEGORIES": "beyond it data are refused"},
     "design/coding.py": {"MOST_LEVELS": "beyond it data are refused"},
     "design/survey.py": {"_MOST": "beyond it data are refused"},
-    "engine/certificate.py": {
-        "LARGE": "from it on the Hessian is an approximation, as docs/convergence.md says",
-        "SMALL": "from it on the Hessian is made of differences",
-    },
     "engine/generalised/problem.py": {"_MAX_STEPS": "iterations"},
     "engine/generalised/rivals.py": {"_SMALL": "from it on other starts cost too much"},
     "engine/generalised/search.py": {
@@ -54,6 +50,10 @@ OTHER = {
         "_NODES": "nodes of a rule",
         "_MOST_NODES": "nodes of a rule",
         "_MOST_VALUES": "beyond it the check is left out",
+    },
+    "engine/linear/hessian.py": {
+        "LARGE": "from it on the Hessian of several factors is an approximation, as docs/convergence.md says",
+        "_SMALL": "from it on the Hessian of several factors is made of differences",
     },
     "engine/linear/rivals.py": {"_DENSE": "from it on an evaluation costs too much for a search"},
     "linalg/ordering.py": {

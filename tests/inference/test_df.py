@@ -17,7 +17,7 @@ from lme4py.design.design import Design
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
-from lme4py.fits.linear import information
+from lme4py.fits.linear import derivatives, information
 from lme4py.fits.linear.derivatives import symmetric_inverse, variance_derivatives
 from lme4py.fits.linear.information import expected_information
 from lme4py.fits.linear.steps import LmmCriterion
@@ -326,3 +326,30 @@ def test_directions_without_curvature_are_left_out():
 def test_joint_degrees_of_freedom_at_two_and_below(parts, joint):
     # Up to the spread of the parts.
     assert _joint_df(np.array(parts)) == pytest.approx(joint, rel=1e-6)
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (x | g)", "y ~ x + (1 | g) + (0 + x | g)", "y ~ x + ar1(0 + f | g)"])
+@pytest.mark.parametrize("reml", [True, False])
+def test_hessian_of_one_factor_of_any_size(formula, reml, monkeypatch):
+    """More random effects than a dense matrix of them is made for; differences of gradients know no exact Hessian."""
+    rng = np.random.default_rng(3)
+    g, x = np.repeat(np.arange(200), 4), rng.standard_normal(800)
+    y = x + rng.standard_normal(200)[g] + 0.5 * rng.standard_normal(200)[g] * x + rng.standard_normal(800)
+    data = {"y": y, "x": x, "g": g, "f": np.tile(list("abcd"), 200)}
+    fit = lme4py.lmer(formula, data, reml=reml).fit
+    exact = variance_derivatives(fit).hessian
+    monkeypatch.setattr(derivatives, "has_exact_hessian", lambda *_: False)
+    found = variance_derivatives.make(fit).hessian
+    # Differences of steps of 4e-3 have errors of their fourth power.
+    np.testing.assert_allclose(exact, found, rtol=1e-7, atol=1e-7 * np.abs(found).max())
+
+
+def test_summary_makes_no_gradients_beside_the_optimum(sleepstudy, monkeypatch):
+    """The exact Hessian needs one factor, at the optimum."""
+    fit = lme4py.lmer("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    calls = []
+    original = Criterion.evaluate
+    monkeypatch.setattr(Criterion, "evaluate", lambda self, theta: calls.append(theta) or original(self, theta))
+    str(fit.summary())
+    fit.conf_int()
+    assert len(calls) == 1

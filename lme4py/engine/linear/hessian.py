@@ -1,12 +1,13 @@
-"""The exact Hessian of the linear criterion, for models with few random effects.
+"""The exact Hessian of the linear criterion, for models of one grouping factor or of few random effects.
 
-With W = Z'PZ (Z'V^-1Z for ML), S_i the derivative of Sigma in theta_i and g = Z'Py, the second derivatives of the
+With W = Z'PZ (Z'V^-1Z for ML), S_i the derivative of Sigma in a parameter i and g = Z'Py, the second derivatives of the
 criterion are those of the average information with tr(P V_i P V_j) put back:
 
-    H_ij = df / r2 (2 g'S_i Z'PZ S_j g - g'S_i g g'S_j g / r2) - tr(W S_i W S_j) + curvature of Sigma(theta)
+    H_ij = df / r2 (2 g'S_i Z'PZ S_j g - g'S_i g g'S_j g / r2) - tr(W S_i W S_j) + curvature of Sigma
 
-(Searle, Casella & McCulloch 1992, *Variance Components*, section 6.6, profiled over sigma^2). W is a dense
-matrix of all random effects.
+(Searle, Casella & McCulloch 1992, *Variance Components*, section 6.6, profiled over sigma^2). Of one grouping factor
+Z'V^-1Z is block diagonal, and W differs from it by U U', U = Z'V^-1X RX^-1; of more factors W is a dense matrix of all
+random effects.
 """
 
 from __future__ import annotations
@@ -16,12 +17,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.linalg.lapack as lapack
 
+from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lme4py.engine.linear.criterion import Criterion, Point
+
+# Up to this many random effects a dense matrix of all of them is cheaper than gradients beside the optimum.
+_SMALL = 300
+# Models with more random effects than this are certified with the optimiser's Hessian.
+LARGE = 2000
+# A table of one grouping factor has the fourth power of its columns.
+_COLUMNS = 20
+
+
+def has_exact_hessian(criterion: Criterion, point: Point) -> bool:
+    """Whether second derivatives are cheap.
+
+    Parameters
+    ----------
+    criterion : Criterion
+    point : Point
+    """
+    factors = criterion.problem.factors
+    if len(factors) == 1:
+        return factors[0].n_columns <= _COLUMNS
+    return sum(factor.size for factor in factors) <= _SMALL and point.swept.is_complete
 
 
 def exact_hessian(
@@ -33,36 +56,92 @@ def exact_hessian(
     ----------
     criterion : Criterion
     point : Point
-        Its factor must still be there.
+        One that `has_exact_hessian`.
     G : sequence of ndarray, each (k, k)
         Derivatives in the covariance of each term at the point.
     forms : tuple of ndarray
         `Criterion.average_information` at the point.
     """
     structures = criterion.problem.structures
-    q, slope = forms
-    hessian: FloatArray = criterion.df / point.r2 * (2.0 * q - np.outer(slope, slope) / point.r2)
-    hessian -= _traces(criterion, point)
+    own = zip(structures.each, structures.split(point.theta), strict=True)
+    hessian = hessian_along(criterion, point, [s.covariance_tangents(theta) for s, theta in own], forms)
     for structure, place, g in zip(structures.each, structures.slices, G, strict=True):
         hessian[place, place] += structure.curvature(point.theta[place], g)
     return 0.5 * (hessian + hessian.T)
 
 
-def _traces(criterion: Criterion, point: Point) -> FloatArray:
-    """tr(W S_i W S_j) for all pairs of theta."""
+def hessian_along(
+    criterion: Criterion,
+    point: Point,
+    changes: Sequence[FloatArray],
+    forms: tuple[FloatArray, FloatArray] | None = None,
+) -> FloatArray:
+    """Second derivatives along straight lines in the covariances: without the curvature of Sigma, shape (d, d).
+
+    Parameters
+    ----------
+    criterion : Criterion
+    point : Point
+        One that `has_exact_hessian`.
+    changes : sequence of ndarray, each (d_t, k, k)
+        Of the covariance of each term.
+    forms : tuple of ndarray, optional
+        `Criterion.average_information` for them.
+    """
+    q, slope = criterion.average_information(point, changes) if forms is None else forms
+    hessian: FloatArray = criterion.df / point.r2 * (2.0 * q - np.outer(slope, slope) / point.r2)
+    one = len(criterion.problem.factors) == 1
+    return hessian - (_traces_of_one if one else _traces)(criterion, point, changes)
+
+
+def _changes_by_factor(criterion: Criterion, changes: Sequence[FloatArray]) -> list[tuple[int, FloatArray]]:
+    """Grouping factor of each change, and the change in the factor's columns, (k, k)."""
+    out: list[tuple[int, FloatArray]] = [(0, np.empty(0))] * sum(map(len, changes))
+    ends = np.cumsum([len(own) for own in changes])
+    for f, factor in enumerate(criterion.problem.factors):
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            for i, change in enumerate(changes[term], start=int(ends[term]) - len(changes[term])):
+                S = np.zeros((factor.n_columns, factor.n_columns))
+                S[columns, columns] = change
+                out[i] = f, S
+    return out
+
+
+def _traces_of_one(criterion: Criterion, point: Point, changes: Sequence[FloatArray]) -> FloatArray:
+    """tr(W S_i W S_j) with W = B - U U', from sums over the levels of B_ab B_cd, u_a u_b B_cd and u_a u_b'."""
+    k, levels_of = criterion.problem.factors[0].n_columns, point.swept.stages[0].pieces
+    p = criterion.problem.n_fixed if criterion.reml else 0
+    border = criterion.problem.base.border[0].reshape(k, criterion.problem.factors[0].n_levels, -1)[:, :, :p]
+    blocks, crossed, fixed = np.zeros((k * k, k * k)), np.zeros((k * k, k * k)), np.zeros((k, p, k, p))
+    for levels, stage in levels_of():
+        B = small.product(stage.residual_map, stage.A).reshape(k * k, -1)
+        blocks += B @ B.T
+        if p:
+            raw = small.apply(stage.residual_map, border[:, levels]).reshape(-1, p)
+            U = lapack.dtrtrs(point.RX, raw.T, trans=1)[0].T.reshape(k, -1, p)
+            crossed += small.outer(U, U).reshape(k * k, -1) @ B.T
+            fixed += np.tensordot(U, U, axes=(1, 1))
+    S = np.array([own for _, own in _changes_by_factor(criterion, changes)]).reshape(-1, k, k)
+    # With T = S_i and R = S_j: tr(B T B R) = sum of B_ab T_bc B_cd R_da.
+    own = blocks - 2.0 * crossed if p else blocks
+    table = np.einsum("abcd,ibc->iad", own.reshape(k, k, k, k), S)
+    out: FloatArray = np.einsum("iad,jda->ij", table, S)
+    if p:
+        K = np.einsum("apbq,iab->ipq", fixed, S)
+        out += np.einsum("ipq,jqp->ij", K, K)
+    return 0.5 * (out + out.T)
+
+
+def _traces(criterion: Criterion, point: Point, changes: Sequence[FloatArray]) -> FloatArray:
+    """tr(W S_i W S_j) for all pairs of changes."""
     problem = criterion.problem
     W = _inner_products(criterion, point)
     ends = np.cumsum([factor.size for factor in problem.factors])
     rows = [slice(int(end) - factor.size, int(end)) for end, factor in zip(ends, problem.factors, strict=True)]
-    moved: list[tuple[slice, FloatArray]] = [(rows[0], W)] * problem.structures.n_theta
-    for f, factor in enumerate(problem.factors):
-        own = W[rows[f]].reshape(factor.n_columns, -1)
-        for term, columns in zip(factor.terms, factor.columns, strict=True):
-            place = problem.structures.slices[term]
-            for i, dSigma in enumerate(problem.structures.each[term].covariance_tangents(point.theta[place])):
-                S = np.zeros((factor.n_columns, factor.n_columns))
-                S[columns, columns] = dSigma
-                moved[place.start + i] = rows[f], (S @ own).reshape(factor.size, -1)
+    moved = []
+    for f, S in _changes_by_factor(criterion, changes):
+        own = W[rows[f]].reshape(S.shape[0], -1)
+        moved.append((rows[f], (S @ own).reshape(-1, W.shape[1])))
     out = np.empty((len(moved), len(moved)))
     for i, (own_rows, left) in enumerate(moved):
         for j, (other_rows, right) in enumerate(moved[: i + 1]):

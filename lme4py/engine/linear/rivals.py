@@ -17,8 +17,9 @@ import numpy as np
 import scipy.linalg
 
 from lme4py.covariance import CovarianceStructures
-from lme4py.engine.certificate import LARGE, Rival
+from lme4py.engine.certificate import Rival
 from lme4py.engine.linear.criterion import Criterion, Point, Problem
+from lme4py.engine.linear.hessian import LARGE
 from lme4py.engine.linear.start import moment_start
 from lme4py.engine.optimise import Local, Optimum, trust_region_step
 from lme4py.errors import DesignError

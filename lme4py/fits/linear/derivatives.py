@@ -7,12 +7,14 @@ degrees of freedom, does not depend on the parametrisation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.hessian import has_exact_hessian, hessian_along
 from lme4py.fits.derived import derived
 from lme4py.fits.parameters import VarianceDerivatives
 from lme4py.linalg.types import FloatArray
@@ -88,19 +90,36 @@ def charts(problem: Problem, theta: FloatArray) -> tuple[Chart, ...]:
 
 
 def _profiled_hessian(criterion: Criterion, point: Point, parts: tuple[Chart, ...]) -> FloatArray:
-    """Second derivatives in the coordinates of the criterion profiled over sigma, from analytic gradients.
+    """Second derivatives in the coordinates of the criterion profiled over sigma.
 
-    Four gradients for each parameter (five-point rule).
+    Exact but for the curvature of Sigma in the coordinates, where `has_exact_hessian`; else from four analytic
+    gradients for each parameter.
     """
+    if has_exact_hessian(criterion, point):
+        hessian = hessian_along(criterion, point, [chart.tangents() for chart in parts])
+        first = 0
+        for chart, G in zip(parts, criterion.sigma_gradient(point), strict=True):
+            place = slice(first, first := first + chart.size)
+            hessian[place, place] += _differences(chart, chart.size, partial(_along, G, chart))
+        return 0.5 * (hessian + hessian.T)
+    s = sum(chart.size for chart in parts)
+    rows = [_differences(c, s, partial(_gradient, criterion, point, parts, term)) for term, c in enumerate(parts)]
+    hessian = np.concatenate([np.zeros((0, s)), *rows])
+    return 0.5 * (hessian + hessian.T)
+
+
+def _along(G: FloatArray, chart: Chart, change: FloatArray | None) -> FloatArray:
+    """Derivative in the coordinates of a term from the one in its covariance, shape (d,)."""
+    return np.asarray(np.einsum("ab,iab->i", G, chart.tangents(change)))
+
+
+def _differences(chart: Chart, s: int, gradient: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """Derivatives of a gradient of s elements in the coordinates of a term by the five-point rule, a row for each."""
     rows = []
-    for term, chart in enumerate(parts):
-        for step, change in steps(chart):
-            gradients = [_gradient(criterion, point, parts, term, size * change) for size in (1, -1, 2, -2)]
-            near, far = gradients[0] - gradients[1], gradients[2] - gradients[3]
-            rows.append((8.0 * near - far) / (12.0 * step))
-    hessian = np.array(rows).reshape(len(rows), len(rows))
-    symmetric: FloatArray = 0.5 * (hessian + hessian.T)
-    return symmetric
+    for step, change in steps(chart):
+        near, far = (gradient(size * change) - gradient(-size * change) for size in (1, 2))
+        rows.append((8.0 * near - far) / (12.0 * step))
+    return np.array(rows).reshape(chart.size, s)
 
 
 def steps(chart: Chart) -> Iterator[tuple[float, FloatArray]]:
@@ -116,8 +135,8 @@ def _gradient(
     theta = point.theta.copy()
     theta[criterion.problem.structures.slices[term]] = parts[term].theta(change)
     G = criterion.sigma_gradient(criterion.evaluate(theta))
-    moves = (chart.tangents(change if t == term else None) for t, chart in enumerate(parts))
-    return np.concatenate([np.einsum("ab,iab->i", g, own) for g, own in zip(G, moves, strict=True)])
+    own = enumerate(zip(G, parts, strict=True))
+    return np.concatenate([_along(g, chart, change if t == term else None) for t, (g, chart) in own])
 
 
 def _slope(problem: Problem, point: Point, parts: tuple[Chart, ...]) -> FloatArray:

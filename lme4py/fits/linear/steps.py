@@ -14,9 +14,9 @@ from typing import Any, overload
 import numpy as np
 
 from lme4py.design.design import Design
-from lme4py.engine.certificate import certify
 from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.identification.identify import identify
+from lme4py.engine.linear.certificate import certify
 from lme4py.engine.linear.criterion import Criterion, Point, Problem, make_problem
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control, Optimum
