@@ -14,8 +14,8 @@ from lme4py.data.sources import find_source, is_path
 from lme4py.design.build import NaAction, lformula
 from lme4py.design.design import Design
 from lme4py.design.parts import part_formulas
-from lme4py.design.residual import residual_design
-from lme4py.design.residual_text import ResidualSides, read_sides
+from lme4py.design.residual.side import residual_design
+from lme4py.design.residual.text import ResidualSides, read_sides
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.ordinal import make_ordinal

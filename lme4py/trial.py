@@ -13,8 +13,8 @@ from lme4py.covariance import find_structure
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, as_factor_column, read_frame
 from lme4py.design.build import NaAction, lformula
-from lme4py.design.residual import residual_design
-from lme4py.design.residual_text import ResidualText, read_sides, split_covariance
+from lme4py.design.residual.side import residual_design
+from lme4py.design.residual.text import ResidualText, read_sides, split_covariance
 from lme4py.engine.optimise import Control
 from lme4py.errors import ConvergenceWarning, DesignError, FormulaError, Lme4Warning, OptionError, did_you_mean, warn
 from lme4py.fits.conventions import Conventions

@@ -22,7 +22,7 @@ from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.factor.sweep import Swept
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.threads import limited_threads
-from lme4py.fits.rows.model_rows import ModelRows, own_rows
+from lme4py.fits.rows.arrays import RowArrays, own_rows
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray
 
@@ -68,14 +68,14 @@ class JointVariance:
     scale: float
     swept: Swept
 
-    def variance(self, rows: ModelRows) -> FloatArray:
+    def variance(self, rows: RowArrays) -> FloatArray:
         """Variance of x'beta^ + z'b^ - (x'beta + z'b) of complete rows, shape (n,); b of unknown groups left out."""
         moved, random = self.parts(rows)
         fixed = np.einsum("np,pq,nq->n", moved, self.vcov, moved)
         variance: FloatArray = self.scale * np.maximum(fixed + random, 0.0)
         return variance
 
-    def parts(self, rows: ModelRows) -> tuple[FloatArray, FloatArray]:
+    def parts(self, rows: RowArrays) -> tuple[FloatArray, FloatArray]:
         """x - P'z, shape (n, p), and z'Kz, shape (n,): what multiplies the errors of `vcov`, and the rest."""
         Z = [self._columns(rows, factor) for factor in self.factors]
         codes = [self._codes(rows, factor) for factor in self.factors]
@@ -87,7 +87,7 @@ class JointVariance:
                     moved = moved - z[:, a, None] * by_level[a][c]
         return moved, self._random(Z, codes)
 
-    def _columns(self, rows: ModelRows, factor: Factor) -> FloatArray:
+    def _columns(self, rows: RowArrays, factor: Factor) -> FloatArray:
         """Columns of a factor inside, (n, k); zero where no mode is added."""
         out = np.zeros((rows.n, factor.n_columns))
         for t, place in zip(factor.terms, factor.columns, strict=True):
@@ -96,7 +96,7 @@ class JointVariance:
                 out[known, place] = rows.values[t][known] @ self.S[t]
         return out
 
-    def _codes(self, rows: ModelRows, factor: Factor) -> Any:
+    def _codes(self, rows: RowArrays, factor: Factor) -> Any:
         found = [rows.codes[t] for t in factor.terms if t in rows.codes]
         return np.maximum(found[0], 0) if found else np.zeros(rows.n, dtype=np.intp)
 
@@ -123,7 +123,7 @@ class JointVariance:
             swept = products.factorize(self.T, np.concatenate([self.w, np.zeros(Z[0].shape[0])]))
             return products.log_det_derivatives(swept)[0][n:]
 
-    def _own_rows(self) -> ModelRows:
+    def _own_rows(self) -> RowArrays:
         terms = range(len(self.design.terms))
         return own_rows(self.design, terms, terms)
 

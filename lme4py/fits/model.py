@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from lme4py.fits.null import Null
     from lme4py.fits.objective import Objective
     from lme4py.fits.parameters import KenwardRogerParts, Parameter, VarianceDerivatives, VarianceInformation
+    from lme4py.fits.rows.arrays import RowArrays
     from lme4py.fits.rows.clusters import ClusterChoice, RobustType
-    from lme4py.fits.rows.model_rows import ModelRows
     from lme4py.fits.truth import Truth
     from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import BoolArray, FloatArray
@@ -123,13 +123,13 @@ class Model(ABC):
         """The parts of Kenward and Roger's adjustment."""
         refuse("Kenward and Roger's adjustment is", "use ddf='normal' or 'residual'")
 
-    def predictor_gradient(self, derivatives: VarianceDerivatives, rows: ModelRows) -> FloatArray:
+    def predictor_gradient(self, derivatives: VarianceDerivatives, rows: RowArrays) -> FloatArray:
         """Derivatives of the variance of linear predictors with modes in the variance parameters, shape (n, s).
 
         Parameters
         ----------
         derivatives : VarianceDerivatives
-        rows : ModelRows
+        rows : RowArrays
 
         Returns
         -------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lme4py.covariance import make_structure
-from lme4py.design.residual_part import ResidualPart
+from lme4py.design.residual.part import ResidualPart
 from lme4py.engine.marginal.criterion import MarginalCriterion
 from lme4py.engine.marginal.model import MarginalModel, RandomPart
 from lme4py.engine.marginal.units import unit_codes

@@ -66,7 +66,7 @@ OTHER = {
         "_SAMPLE": "of a forecast",
     },
     "engine/threads.py": {"_LARGE": "from it on BLAS has its own threads"},
-    "design/residual.py": {"_MOST_COLUMNS": "beyond it a structure is refused"},
+    "design/residual/side.py": {"_MOST_COLUMNS": "beyond it a structure is refused"},
     "engine/marginal/solve.py": {"_SMALL": "up to it more starts are tried"},
     "engine/marginal/units.py": {
         "MOST_ROWS": "beyond it a block is refused",

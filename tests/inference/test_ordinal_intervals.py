@@ -12,7 +12,7 @@ from scipy import linalg, special, stats
 import lme4py
 from lme4py.errors import Lme4Warning
 from lme4py.families.ordinal import make_ordinal
-from lme4py.fits.rows.model_rows import ModelRows
+from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.prediction.ordinal import category_probabilities
 from lme4py.inference.prediction.ordinal_intervals import probability_limits
 from lme4py.inference.prediction.rows import make_rows
@@ -191,7 +191,7 @@ def test_averages_are_uncertain_in_theta_too(ratings, threshold, cumulative) -> 
 def test_limits_stay_inside_far_away(ratings, link) -> None:
     fit = lme4py.clmm("y ~ x + (1 | g)", ratings, link=link).fit
     eta = np.array([-900.0, -60.0, -8.0, 0.0, 8.0, 60.0, 900.0])
-    rows = ModelRows(np.ones((7, 1)), eta - fit.beta[0], {}, {}, None)
+    rows = RowArrays(np.ones((7, 1)), eta - fit.beta[0], {}, {}, None)
     p = category_probabilities(fit, rows)
     for cumulative in (False, True):
         lower, upper = probability_limits(fit, rows, Z95, cumulative=cumulative)

@@ -18,7 +18,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from lme4py.covariance import CovarianceStructure
-    from lme4py.design.residual_part import ResidualPart
+    from lme4py.design.residual.part import ResidualPart
     from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["MarginalModel", "RandomPart"]

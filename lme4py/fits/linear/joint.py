@@ -15,7 +15,7 @@ from lme4py.fits.joint import JointVariance
 from lme4py.fits.linear.derivatives import steps
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.parameters import VarianceDerivatives
-from lme4py.fits.rows.model_rows import ModelRows
+from lme4py.fits.rows.arrays import RowArrays
 from lme4py.fits.working import WorkingModel
 from lme4py.linalg.types import FloatArray
 
@@ -57,7 +57,7 @@ def joint_variance(fit: LinearFit, expected: bool) -> JointVariance:
     )
 
 
-def joint_gradient(fit: LinearFit, derivatives: VarianceDerivatives, rows: ModelRows) -> FloatArray:
+def joint_gradient(fit: LinearFit, derivatives: VarianceDerivatives, rows: RowArrays) -> FloatArray:
     """Derivatives of the joint variance, (n, s), by the five-point rule."""
     structures = fit.problem.structures
     columns = []

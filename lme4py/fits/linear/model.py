@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lme4py.fits.null import Null
     from lme4py.fits.objective import Objective
     from lme4py.fits.parameters import VarianceDerivatives, VarianceInformation
-    from lme4py.fits.rows.model_rows import ModelRows
+    from lme4py.fits.rows.arrays import RowArrays
     from lme4py.fits.truth import Truth
     from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import BoolArray, FloatArray
@@ -95,7 +95,7 @@ class LinearModel(Model):
     def kenward_roger(self) -> KenwardRogerParts:
         return kenward_roger(self.fit)
 
-    def predictor_gradient(self, derivatives: VarianceDerivatives, rows: ModelRows) -> FloatArray:
+    def predictor_gradient(self, derivatives: VarianceDerivatives, rows: RowArrays) -> FloatArray:
         return joint.joint_gradient(self.fit, derivatives, rows)
 
     def robust_method(self, type: RobustType, cluster: ClusterChoice) -> Method:

@@ -12,7 +12,7 @@ from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
     from lme4py.covariance import NaturalParameter
-    from lme4py.design.residual import ResidualDesign
+    from lme4py.design.residual.side import ResidualDesign
     from lme4py.engine.marginal.criterion import Point
 
 __all__ = ["ResidualFit"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from lme4py.covariance import CovarianceStructure
 from lme4py.design.design import Design, RandomTerm
-from lme4py.design.residual import ResidualDesign
+from lme4py.design.residual.side import ResidualDesign
 from lme4py.engine.marginal.criterion import MarginalCriterion
 from lme4py.engine.marginal.model import MarginalModel, RandomPart
 from lme4py.linalg.types import FloatArray

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.design.design import Design
-from lme4py.design.residual import ResidualDesign
+from lme4py.design.residual.side import ResidualDesign
 from lme4py.engine.certificate import Certificate
 from lme4py.engine.marginal.effects import modes
 from lme4py.engine.marginal.solve import Solution, certify, refuse_unidentified, solve

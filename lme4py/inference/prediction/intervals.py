@@ -27,7 +27,7 @@ from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.refuse import refuse_structured
-from lme4py.fits.rows.model_rows import ModelRows
+from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.coefficients import check_ddf, constant_df, quantile
 from lme4py.inference.prediction.averages import averaged_mean
 from lme4py.inference.prediction.predictor import linear_predictor, random_variance, variance_slopes
@@ -40,7 +40,7 @@ __all__ = ["limits"]
 
 def limits(
     fit: Fit,
-    rows: ModelRows,
+    rows: RowArrays,
     whole: BoolArray,
     interval: str,
     type: str,
@@ -54,7 +54,7 @@ def limits(
     Parameters
     ----------
     fit : Fit
-    rows : ModelRows
+    rows : RowArrays
         Complete rows with the columns of all terms.
     whole : ndarray of bool
         Which rows of the data these are.
@@ -89,7 +89,7 @@ def _means(fit: Fit, low: FloatArray, high: FloatArray) -> list[FloatArray]:
     return [lower, upper]
 
 
-def _averaged(fit: Fit, rows: ModelRows, eta: FloatArray, half: float) -> list[FloatArray]:
+def _averaged(fit: Fit, rows: RowArrays, eta: FloatArray, half: float) -> list[FloatArray]:
     """The delta method for g(E g^-1(eta + z'b)) in (theta, beta).
 
     The gradient in theta is dm/dv d(z'Sigma z)/dtheta with the variance v = z'Sigma z.
@@ -111,7 +111,7 @@ def _averaged(fit: Fit, rows: ModelRows, eta: FloatArray, half: float) -> list[F
 
 def _observations(
     fit: Fit,
-    rows: ModelRows,
+    rows: RowArrays,
     whole: BoolArray,
     eta: FloatArray,
     alpha: float,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from lme4py.data.frame import read_frame
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
-from lme4py.fits.rows.model_rows import ModelRows
+from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.estimates.limits import known_errors, masked, warn_rows
 from lme4py.inference.prediction.averages import average_over
@@ -122,7 +122,7 @@ def predict_categories(
 
 
 def probabilities_at_limits(
-    fit: Fit, rows: ModelRows, parts: list[FloatArray], average: bool, cumulative: bool
+    fit: Fit, rows: RowArrays, parts: list[FloatArray], average: bool, cumulative: bool
 ) -> list[FloatArray]:
     """Probabilities beside thresholds whose distance from eta is not finite: their limits, without intervals."""
     if fit.recession is None:
@@ -183,7 +183,7 @@ def category_probabilities(fit: Fit, rows: Any, average: bool = False, cumulativ
     Parameters
     ----------
     fit : Fit
-    rows : ModelRows
+    rows : RowArrays
         With the columns of all terms when `average`.
     average : bool
         Over the normal distribution of the random effects that `rows` has no groups for.

@@ -20,7 +20,7 @@ from lme4py.chunks import chunk
 from lme4py.families.interval_rows import Intervals, make_intervals, row_parts
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.rows.model_rows import ModelRows
+from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.prediction.averages import normal_rule
 from lme4py.inference.prediction.predictor import (
     family_of,
@@ -38,7 +38,7 @@ _CHUNK = chunk(400_000)
 
 
 def probability_limits(
-    fit: Fit, rows: ModelRows, z: float, average: bool = False, cumulative: bool = False
+    fit: Fit, rows: RowArrays, z: float, average: bool = False, cumulative: bool = False
 ) -> tuple[FloatArray, FloatArray]:
     """Lower and upper limits of P(Y = k), or of P(Y <= k), each (n, K).
 
@@ -46,7 +46,7 @@ def probability_limits(
     ----------
     fit : Fit
         Of ordered categories.
-    rows : ModelRows
+    rows : RowArrays
         Complete rows; with the columns of all terms when `average`.
     z : float
         Normal quantile of the limits.
@@ -80,7 +80,7 @@ def _within(logit: FloatArray, end: float) -> FloatArray:
 # --- the joint covariance of the quantities that probabilities depend on ----------------------------------------
 
 
-def _covariance(fit: Fit, rows: ModelRows) -> FloatArray:
+def _covariance(fit: Fit, rows: RowArrays) -> FloatArray:
     """Of the errors of eta (first), and of the thresholds, shape (n, K, K)."""
     p = fit.beta.size
     moved, random = rows.X, np.zeros(rows.n)
@@ -97,7 +97,7 @@ def _covariance(fit: Fit, rows: ModelRows) -> FloatArray:
     return out
 
 
-def _averaged_covariance(fit: Fit, rows: ModelRows) -> FloatArray:
+def _averaged_covariance(fit: Fit, rows: RowArrays) -> FloatArray:
     """Of eta, the thresholds and (last) the variance of the random part, shape (n, K + 1, K + 1)."""
     m, p = fit.theta.size, fit.beta.size
     V, slopes = model_of(fit).parameter_vcov(), variance_slopes(fit, rows)

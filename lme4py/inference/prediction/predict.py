@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from lme4py.data.frame import read_frame
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
-from lme4py.fits.rows.model_rows import ModelRows
+from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.prediction.averages import averaged_mean
 from lme4py.inference.prediction.intervals import limits
@@ -147,7 +147,7 @@ def _check(type: object, new_levels: object, interval: object) -> None:
             raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}.{hint}")
 
 
-def _predicted(fit: Fit, rows: ModelRows, own_terms: int | None, average: bool, type: str) -> FloatArray:
+def _predicted(fit: Fit, rows: RowArrays, own_terms: int | None, average: bool, type: str) -> FloatArray:
     # The numbers of the fit itself, without rounding on the way.
     eta = fit.linear_predictor if own_terms == len(fit.design.terms) else linear_predictor(fit, rows)
     if fit.family.link.is_identity or type == "linear":

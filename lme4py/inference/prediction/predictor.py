@@ -11,7 +11,7 @@ from lme4py.design.given import number_column
 from lme4py.errors import OptionError
 from lme4py.families.ordinal import Ordinal
 from lme4py.fits.base import Fit
-from lme4py.fits.rows.model_rows import ModelRows
+from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.limits import limit_mean, recession_of, warn_rows
 from lme4py.linalg.types import FloatArray
 
@@ -43,7 +43,7 @@ def offset_column(fit: Fit, frame: Frame | None, offset: str | ArrayLike | None)
     return number_column(offset, "offset", frame, recipe.functions, dict(recipe.state))
 
 
-def at_limits(fit: Fit, rows: ModelRows, parts: list[FloatArray], type: str) -> list[FloatArray]:
+def at_limits(fit: Fit, rows: RowArrays, parts: list[FloatArray], type: str) -> list[FloatArray]:
     """Predictions without a finite linear predictor: their limits, without an interval."""
     recession = recession_of(fit)
     if recession is None:
@@ -55,7 +55,7 @@ def at_limits(fit: Fit, rows: ModelRows, parts: list[FloatArray], type: str) -> 
     return [np.where(away, ends if i == 0 else np.nan, part) for i, part in enumerate(parts)]
 
 
-def linear_predictor(fit: Fit, rows: ModelRows) -> FloatArray:
+def linear_predictor(fit: Fit, rows: RowArrays) -> FloatArray:
     """x'beta + offset plus the conditional modes of the terms that `rows` has groups for, shape (n,)."""
     eta: FloatArray = rows.X @ fit.beta + rows.offset
     for t, codes in rows.codes.items():
@@ -67,7 +67,7 @@ def linear_predictor(fit: Fit, rows: ModelRows) -> FloatArray:
     return eta
 
 
-def random_variance(fit: Fit, rows: ModelRows) -> FloatArray:
+def random_variance(fit: Fit, rows: RowArrays) -> FloatArray:
     """z'Sigma z summed over the terms without groups in `rows`, and over rows of unknown groups, shape (n,)."""
     total = np.zeros(rows.n)
     for t, Z in rows.values.items():
@@ -76,13 +76,13 @@ def random_variance(fit: Fit, rows: ModelRows) -> FloatArray:
     return total
 
 
-def included_variance(fit: Fit, rows: ModelRows) -> FloatArray:
+def included_variance(fit: Fit, rows: RowArrays) -> FloatArray:
     """z'Sigma z of the terms whose groups `rows` has, where a group is unknown, shape (n,)."""
     values = {t: Z for t, Z in rows.values.items() if t in rows.codes}
-    return random_variance(fit, ModelRows(rows.X, rows.offset, values, rows.codes, rows.frame))
+    return random_variance(fit, RowArrays(rows.X, rows.offset, values, rows.codes, rows.frame))
 
 
-def variance_slopes(fit: Fit, rows: ModelRows) -> FloatArray:
+def variance_slopes(fit: Fit, rows: RowArrays) -> FloatArray:
     """Derivatives of z'Sigma z, summed over all terms, in theta, shape (n, m)."""
     # From the design, which slim results have too.
     structures = fit.design.structures

@@ -20,7 +20,7 @@ import numpy as np
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import VarianceDerivatives
-from lme4py.fits.rows.model_rows import ModelRows
+from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.coefficients import check_ddf, coefficient_method, constant_df, quantile
 from lme4py.inference.prediction.predictor import included_variance, random_variance
 from lme4py.linalg.types import FloatArray
@@ -48,14 +48,14 @@ class PredictorError:
 
 
 def predictor_error(
-    fit: Fit, rows: ModelRows, *, new: bool = False, noise: FloatArray | None = None, ddf: str | None = None
+    fit: Fit, rows: RowArrays, *, new: bool = False, noise: FloatArray | None = None, ddf: str | None = None
 ) -> PredictorError:
     """Variance and degrees of freedom of the error of linear predictors.
 
     Parameters
     ----------
     fit : Fit
-    rows : ModelRows
+    rows : RowArrays
         Complete rows.
     new : bool
         The random effects that `rows` has no groups for are those of new groups: their variance is added.
@@ -91,7 +91,7 @@ def _quadratic(X: FloatArray, V: FloatArray) -> FloatArray:
     return variance
 
 
-def _variance(fit: Fit, rows: ModelRows, new: bool) -> FloatArray:
+def _variance(fit: Fit, rows: RowArrays, new: bool) -> FloatArray:
     known = model_of(fit).joint_variance().variance(rows) if rows.codes else _quadratic(rows.X, fit.vcov)
     return known + (random_variance(fit, rows) if new else included_variance(fit, rows))
 
@@ -99,7 +99,7 @@ def _variance(fit: Fit, rows: ModelRows, new: bool) -> FloatArray:
 # --- the gradient in the variance parameters --------------------------------------------------------------------
 
 
-def _gradient(fit: Fit, derivatives: VarianceDerivatives, rows: ModelRows, new: bool) -> FloatArray:
+def _gradient(fit: Fit, derivatives: VarianceDerivatives, rows: RowArrays, new: bool) -> FloatArray:
     """Derivatives of the variance in the coordinates of all covariances, (n, s); the last column is unused."""
     known = (
         model_of(fit).predictor_gradient(derivatives, rows)

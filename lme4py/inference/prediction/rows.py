@@ -20,13 +20,13 @@ from lme4py.errors import (
     did_you_mean,
     warn,
 )
-from lme4py.fits.rows.model_rows import ModelRows, own_rows
+from lme4py.fits.rows.arrays import RowArrays, own_rows
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ModelRows", "chosen_terms", "make_rows", "on_data_index", "padded", "report_unseen"]
+__all__ = ["RowArrays", "chosen_terms", "make_rows", "on_data_index", "padded", "report_unseen"]
 
 # Labels of unknown groups that a message lists.
 _MOST_LABELS = 10
@@ -34,7 +34,7 @@ _MOST_LABELS = 10
 
 def make_rows(
     fit: Any, frame: Frame | None, chosen: Sequence[int], others: bool = False, offset: Column | None = None
-) -> ModelRows:
+) -> RowArrays:
     """The rows of the fit (no frame), or of new data.
 
     Parameters
@@ -61,7 +61,7 @@ def make_rows(
         else:
             values[t] = new_random_values(design.recipe, frame, t)
     X[_split_rows(fit, codes, X.shape[0])] = np.nan
-    return ModelRows(X, known, values, codes, frame)
+    return RowArrays(X, known, values, codes, frame)
 
 
 def _split_rows(fit: Any, codes: dict[int, IntArray], n: int) -> BoolArray:
@@ -144,13 +144,13 @@ def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[i
     return chosen
 
 
-def report_unseen(fit: Any, rows: ModelRows, new_levels: str, stacklevel: int = 4) -> None:
+def report_unseen(fit: Any, rows: RowArrays, new_levels: str, stacklevel: int = 4) -> None:
     """One warning (or an error) that counts the rows of groups without a conditional mode, and names the groups.
 
     Parameters
     ----------
     fit : Fit
-    rows : ModelRows
+    rows : RowArrays
     new_levels : {"zero", "error"}
     stacklevel : int
     """
@@ -170,7 +170,7 @@ def report_unseen(fit: Any, rows: ModelRows, new_levels: str, stacklevel: int = 
     )
 
 
-def _unseen(fit: Any, rows: ModelRows, term: int) -> str:
+def _unseen(fit: Any, rows: RowArrays, term: int) -> str:
     """``2 of 9 rows ('a', 'b'; 1 missing)``."""
     codes = rows.codes[term]
     count = f"{int((codes < 0).sum())} of {rows.n} rows"

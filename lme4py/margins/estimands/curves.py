@@ -17,12 +17,12 @@ from lme4py.families.links import Link
 from lme4py.inference.prediction.averages import MeanDerivatives, averaged_mean
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Averaged", "Composed", "Curve", "Identity", "Inverse", "Outer"]
+__all__ = ["Averaged", "Composed", "Identity", "Inverse", "Outer", "ResponseCurve"]
 
 _ABSENT: Final[Any] = None
 
 
-class Curve(ABC):
+class ResponseCurve(ABC):
     """f(eta, v).
 
     Attributes
@@ -44,7 +44,7 @@ class Curve(ABC):
         """Value (order 0), first (1) and second (2) derivatives; `v` broadcasts with `eta`."""
 
 
-class Identity(Curve):
+class Identity(ResponseCurve):
     """f = eta."""
 
     is_linear = True
@@ -54,7 +54,7 @@ class Identity(Curve):
 
 
 @dataclass(frozen=True)
-class Inverse(Curve):
+class Inverse(ResponseCurve):
     """f = g^-1(eta) for a link g."""
 
     link: Link
@@ -67,7 +67,7 @@ class Inverse(Curve):
 
 
 @dataclass(frozen=True)
-class Averaged(Curve):
+class Averaged(ResponseCurve):
     """f = E g^-1(eta + sqrt(v) z); see `lme4py.inference.prediction.averages`."""
 
     link: Link
@@ -104,11 +104,11 @@ class Outer:
 
 
 @dataclass(frozen=True)
-class Composed(Curve):
+class Composed(ResponseCurve):
     """g(f(eta, v))."""
 
     outer: Outer
-    inner: Curve
+    inner: ResponseCurve
 
     @property
     def uses_variance(self) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lme4py.errors import OptionError
 from lme4py.linalg.types import FloatArray
-from lme4py.margins.estimands.curves import Composed, Curve, Identity, Outer
+from lme4py.margins.estimands.curves import Composed, Identity, Outer, ResponseCurve
 from lme4py.margins.estimands.grids import (
     Grid,
     Parameters,
@@ -33,7 +33,7 @@ Values: TypeAlias = tuple[FloatArray, FloatArray]
 Estimand: TypeAlias = Callable[[Parameters, bool], Values]
 
 
-def predictions(grids: Sequence[Grid], curve: Curve) -> Estimand:
+def predictions(grids: Sequence[Grid], curve: ResponseCurve) -> Estimand:
     """Averages of the curve under every scenario of every grid."""
 
     def evaluate(parameters: Parameters, gradient: bool) -> Values:
@@ -42,7 +42,7 @@ def predictions(grids: Sequence[Grid], curve: Curve) -> Estimand:
     return evaluate
 
 
-def unit_predictions(grids: Sequence[Grid], curve: Curve) -> Estimand:
+def unit_predictions(grids: Sequence[Grid], curve: ResponseCurve) -> Estimand:
     """The curve of every row, scenarios slowest."""
 
     def evaluate(parameters: Parameters, gradient: bool) -> Values:
@@ -81,7 +81,7 @@ def combined(inner: Estimand, weights: FloatArray) -> Estimand:
 
 
 def slopes(
-    adapter: ModelAdapter, grid: Grid, variable: str, curve: Curve, random: Random, kind: str, unit_level: bool
+    adapter: ModelAdapter, grid: Grid, variable: str, curve: ResponseCurve, random: Random, kind: str, unit_level: bool
 ) -> Estimand:
     """Derivatives of the curve in a numeric variable, averaged over the rows of a grid.
 
@@ -90,7 +90,7 @@ def slopes(
     adapter : ModelAdapter
     grid : Grid
     variable : str
-    curve : Curve
+    curve : ResponseCurve
         The working curve for "dydx", otherwise that of the response.
     random : str
     kind : {"dydx", "eyex", "eydx", "dyex"}
@@ -137,7 +137,11 @@ def _prepare(adapter: ModelAdapter, grid: Grid, s: int, variable: str, random: R
 
 
 def _row_slopes(
-    rows: Rows, moves: Rows, curve: Curve, parameters: Parameters, variance: tuple[FloatArray, FloatArray] | None
+    rows: Rows,
+    moves: Rows,
+    curve: ResponseCurve,
+    parameters: Parameters,
+    variance: tuple[FloatArray, FloatArray] | None,
 ) -> tuple[FloatArray, RowGradients]:
     """df/dx of every row, (n,), and its gradient."""
     eta_x = linear_predictor(moves, parameters)
@@ -169,7 +173,7 @@ def elasticity(
     return value, slope_jac.times(factor / y).plus(y_jac.times(-value / y))
 
 
-def logarithm_of(curve: Curve) -> Curve:
+def logarithm_of(curve: ResponseCurve) -> ResponseCurve:
     """log of a curve, for relative changes between levels."""
     return Composed(Outer("log"), curve if not isinstance(curve, Identity) else Composed(Outer("identity"), curve))
 

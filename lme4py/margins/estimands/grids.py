@@ -12,7 +12,7 @@ from lme4py.data.frame import Frame
 from lme4py.frozen import computed_once
 from lme4py.inference.prediction.averages import MeanDerivatives
 from lme4py.linalg.types import FloatArray, IntArray
-from lme4py.margins.estimands.curves import Curve
+from lme4py.margins.estimands.curves import ResponseCurve
 from lme4py.margins.models.adapter import FactoredRows, ModelAdapter, Random, Rows, frame_of
 from lme4py.margins.models.gradients import RowGradients
 from lme4py.margins.population.population import Population
@@ -58,7 +58,7 @@ class Parameters:
         return Parameters(beta, self.theta + rest if rest.size else self.theta)
 
 
-def variance_of(adapter: ModelAdapter, curve: Curve, theta: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+def variance_of(adapter: ModelAdapter, curve: ResponseCurve, theta: FloatArray) -> tuple[FloatArray, FloatArray] | None:
     """Coefficients of the variance of the random effects and their slopes in theta, where the curve uses them."""
     return adapter.spread_coefficients(theta) if curve.uses_variance else None
 
@@ -73,7 +73,7 @@ def moved_frame(population: Population, scenarios: Frame, s: int) -> Frame:
 
 
 def row_derivatives(
-    rows: Rows, curve: Curve, parameters: Parameters, variance: tuple[FloatArray, FloatArray] | None, order: int
+    rows: Rows, curve: ResponseCurve, parameters: Parameters, variance: tuple[FloatArray, FloatArray] | None, order: int
 ) -> MeanDerivatives:
     """The curve of every row."""
     eta = linear_predictor(rows, parameters)
@@ -176,7 +176,7 @@ class Grid:
         ]
         return np.stack([x for x, _ in parts]), np.array([known for _, known in parts])
 
-    def evaluate(self, curve: Curve, parameters: Parameters, gradient: bool) -> tuple[FloatArray, FloatArray]:
+    def evaluate(self, curve: ResponseCurve, parameters: Parameters, gradient: bool) -> tuple[FloatArray, FloatArray]:
         """Averages of the curve, (S,), and their gradients in (beta, theta), (S, q); empty without `gradient`.
 
         The columns of theta are there only where the curve uses the variance of the random effects.
@@ -199,7 +199,7 @@ class Grid:
         self,
         weights: FloatArray,
         rows: Rows,
-        curve: Curve,
+        curve: ResponseCurve,
         parameters: Parameters,
         variance: tuple[FloatArray, FloatArray] | None,
         gradient: bool,
@@ -223,7 +223,7 @@ class Grid:
     def _factored(
         self,
         factors: FactoredRows,
-        curve: Curve,
+        curve: ResponseCurve,
         parameters: Parameters,
         variance: tuple[FloatArray, FloatArray] | None,
         gradient: bool,
@@ -240,7 +240,7 @@ class Grid:
         self,
         factors: FactoredRows,
         part: slice,
-        curve: Curve,
+        curve: ResponseCurve,
         parameters: Parameters,
         variance: tuple[FloatArray, FloatArray] | None,
         gradient: bool,

@@ -23,7 +23,7 @@ import numpy as np
 from lme4py.errors import OptionError
 from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean
 from lme4py.linalg.types import FloatArray
-from lme4py.margins.estimands.curves import Averaged, Composed, Curve, Identity, Inverse, Outer
+from lme4py.margins.estimands.curves import Averaged, Composed, Identity, Inverse, Outer, ResponseCurve
 
 __all__ = ["SCALES", "Scale", "assumption", "outcome_curve", "transform", "untransform", "working_curve"]
 
@@ -86,7 +86,7 @@ def assumption(scale: Scale, link: Link | None) -> str:
     )
 
 
-def working_curve(scale: Scale, link: Link | None, integrate: bool) -> Curve:
+def working_curve(scale: Scale, link: Link | None, integrate: bool) -> ResponseCurve:
     """What is averaged over rows and compared.
 
     Parameters
@@ -108,7 +108,7 @@ def working_curve(scale: Scale, link: Link | None, integrate: bool) -> Curve:
     return Composed(Outer(scale.name), _mean_curve(link, integrate))
 
 
-def outcome_curve(scale: Scale, link: Link | None, integrate: bool) -> Curve:
+def outcome_curve(scale: Scale, link: Link | None, integrate: bool) -> ResponseCurve:
     """The response itself, for elasticities: the mean, or the shown prediction of a linear mixed model."""
     if link is not None:
         return _mean_curve(link, integrate)
@@ -117,5 +117,5 @@ def outcome_curve(scale: Scale, link: Link | None, integrate: bool) -> Curve:
     return Inverse(PROBABILITY_LINKS["logit"]) if scale.name == "logit" else Identity()
 
 
-def _mean_curve(link: Link, integrate: bool) -> Curve:
+def _mean_curve(link: Link, integrate: bool) -> ResponseCurve:
     return Averaged(link) if integrate else Inverse(link)

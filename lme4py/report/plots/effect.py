@@ -12,7 +12,7 @@ from lme4py.chunks import chunk
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
-from lme4py.fits.rows.model_rows import ModelRows
+from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.estimates.limits import masked, unknown
 from lme4py.inference.prediction.predictor import at_limits
@@ -95,7 +95,7 @@ def effect_data(
     X = _averaged(fit, columns, dict(zip(focus, points, strict=True)), held, weights)
     offset = 0.0 if fit.design.offset is None else float(np.mean(fit.design.offset))
     eta = X @ fit.beta + offset
-    rows = ModelRows(X, np.full(len(X), offset), {}, {}, None)
+    rows = RowArrays(X, np.full(len(X), offset), {}, {}, None)
     spread = predictor_error(fit, rows)
     error, half = np.sqrt(spread.variance), spread.half(level)
     table = pd.DataFrame({name: _shown(columns[name], value) for name, value in zip(focus, points, strict=True)})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.fits.rows.model_rows import ModelRows
+from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.prediction.ordinal import probabilities_at_limits
 from lme4py.inference.prediction.ordinal_intervals import probability_limits
 from lme4py.inference.prediction.predictor import family_of
@@ -39,7 +39,7 @@ def category_rows(fit: Fit, table: pd.DataFrame, X: FloatArray, eta: FloatArray,
     """
     import pandas as pd
 
-    rows = ModelRows(X, eta - X @ fit.beta, {}, {}, None)
+    rows = RowArrays(X, eta - X @ fit.beta, {}, {}, None)
     found = [family_of(fit).probabilities(eta, fit.lam), *probability_limits(fit, rows, z)]
     p, lower, upper = probabilities_at_limits(fit, rows, found, average=False, cumulative=False)
     blocks = []

@@ -11,11 +11,11 @@ from lme4py.data.frame import Frame
 from lme4py.design.design import Design
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["ModelRows", "own_rows"]
+__all__ = ["RowArrays", "own_rows"]
 
 
 @dataclass(frozen=True)
-class ModelRows:
+class RowArrays:
     """Rows to predict.
 
     Attributes
@@ -48,14 +48,14 @@ class ModelRows:
             whole &= np.isfinite(values).all(axis=1)
         return whole
 
-    def take(self, rows: BoolArray) -> ModelRows:
+    def take(self, rows: BoolArray) -> RowArrays:
         """Some of the rows."""
         values = {t: v[rows] for t, v in self.values.items()}
         codes = {t: c[rows] for t, c in self.codes.items()}
-        return ModelRows(self.X[rows], self.offset[rows], values, codes, self.frame)
+        return RowArrays(self.X[rows], self.offset[rows], values, codes, self.frame)
 
 
-def own_rows(design: Design, terms: Iterable[int], chosen: Iterable[int]) -> ModelRows:
+def own_rows(design: Design, terms: Iterable[int], chosen: Iterable[int]) -> RowArrays:
     """The rows of a fit.
 
     Parameters
@@ -68,4 +68,4 @@ def own_rows(design: Design, terms: Iterable[int], chosen: Iterable[int]) -> Mod
     """
     known = np.zeros(design.n_obs) if design.offset is None else design.offset
     values = {t: design.terms[t].values for t in terms}
-    return ModelRows(design.X, known, values, {t: design.terms[t].codes for t in chosen}, None)
+    return RowArrays(design.X, known, values, {t: design.terms[t].codes for t in chosen}, None)

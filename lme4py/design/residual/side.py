@@ -15,8 +15,8 @@ from lme4py.design.design import Design
 from lme4py.design.fixed import name_of
 from lme4py.design.given import column_getter
 from lme4py.design.random import as_factor, grouping_factor
-from lme4py.design.residual_part import ResidualPart
-from lme4py.design.residual_text import ResidualSides, ResidualText, VarianceText
+from lme4py.design.residual.part import ResidualPart
+from lme4py.design.residual.text import ResidualSides, ResidualText, VarianceText
 from lme4py.errors import DataError, DesignError, OptionError
 from lme4py.formula.deparse import deparse
 from lme4py.formula.evaluate import evaluate
