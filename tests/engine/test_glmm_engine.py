@@ -14,6 +14,7 @@ from lme4py.engine.generalised.laplace import laplace
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder, make_glmm
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.generalised.quadrature import Quadrature, check_quadrature, product_rule
+from lme4py.engine.generalised.stacked import StackedModel, can_stack
 from lme4py.engine.generalised.start import find_start
 from lme4py.engine.linear.criterion import group_terms
 from lme4py.errors import OptionError
@@ -327,14 +328,26 @@ def test_difference_hessian() -> None:
     finder = ModeFinder(problem)
     criterion = JointCriterion(finder)
     phi = some_point(problem)
-    found, value, gradient = criterion.evaluate(phi)  # type: ignore[misc]
+    found, value, _ = criterion.evaluate(phi)  # type: ignore[misc]
     assert value == found.value
-    hessian = difference_hessian(lambda point: at(finder, point).gradient, phi, np.eye(phi.size) * 100.0, gradient)
+    rough = np.eye(phi.size) * 100.0
+    hessian = difference_hessian(lambda points: np.array([at(finder, x).gradient for x in points]), phi, rough)
     beside = difference_hessian(
-        lambda point: criterion.evaluate(point, beside=True)[2],  # type: ignore[index]
+        lambda points: np.array([criterion.evaluate(x, beside=True)[2] for x in points]),  # type: ignore[index]
         phi,
-        np.eye(phi.size) * 100.0,
-        gradient,
+        rough,
     )
     # Modes from the first-order prediction leave an error of the square of the step, 1e-8.
     np.testing.assert_allclose(beside, hessian, atol=1e-5 * np.abs(hessian).max())
+
+
+@pytest.mark.parametrize("family", ["poisson", "binomial"])
+def test_stacked_gradients_are_those_of_single_points(family: str) -> None:
+    problem = make("one", family)
+    assert can_stack(problem)
+    finder, phi = ModeFinder(problem), some_point(problem)
+    points = phi + 1e-3 * np.vstack([np.eye(phi.size), -np.eye(phi.size)])
+    found = StackedModel(problem).gradients(points, at(finder, phi).mode.u)
+    single = np.array([at(finder, point).gradient for point in points])
+    # Both modes are found to a decrement of 1e-14.
+    np.testing.assert_allclose(found, single, atol=1e-9 * np.abs(single).max())

@@ -46,6 +46,9 @@ OTHER = {
         "_LAPLACE_COST": "nodes times rows beyond which the check of the integral takes a smaller rule, or none",
         "_LADDER_COST": "nodes times rows of the advice",
     },
+    "engine/generalised/stacked.py": {
+        "_MAX_ROWS": "beyond it points are evaluated one by one; both ways are tested side by side"
+    },
     "engine/identification/one_answer.py": {
         "_NODES": "nodes of a rule",
         "_MOST_NODES": "nodes of a rule",
@@ -81,9 +84,6 @@ OTHER = {
     "formula/tokens.py": {"MAX_LENGTH": "beyond it a formula is refused"},
     "families/averages.py": {"_ROOT_NODES": "nodes of a rule"},
     "families/densities/counts.py": {"_MOST": "counts that are summed at a time"},
-    "fits/generalised/batch.py": {
-        "_MAX_ROWS": "beyond it models are fitted one by one; both ways are tested side by side"
-    },
     "inference/diagnostics/check.py": {"_MOST_SHAPIRO": "most rows of SciPy's test of normality"},
     "fits/linear/null.py": {
         "_GRID": "points of a grid",

@@ -19,6 +19,7 @@ from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
 from lme4py.engine.generalised.laplace import FLAT_MODE, Laplace
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
+from lme4py.engine.generalised.stacked import StackedModel, can_stack
 from lme4py.engine.generalised.start import Start
 from lme4py.engine.optimise import Control, Local, Optimum, learn_bounded, minimise
 from lme4py.errors import DesignError
@@ -246,9 +247,15 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
             raise no_value(problem)
         return result[2]
 
+    def slopes(points: FloatArray) -> FloatArray:
+        together = None
+        if criterion.refine is None and can_stack(problem):
+            together = StackedModel(problem).gradients(points, found.mode.u)
+        return np.array([slope(point) for point in points]) if together is None else together
+
     criterion.base, criterion.best = found, value
     held = problem.held(phi)
-    hessian = difference_hessian(slope, phi, optimum.hessian, gradient, held)
+    hessian = difference_hessian(slopes, phi, optimum.hessian, held)
     floor = curvature_floor(found, problem.unit)
     for _ in range(2):
         step, bound = newton_step(hessian, gradient, floor)
@@ -278,7 +285,10 @@ def _finish_profiled(criterion: ProfiledCriterion, optimum: Optimum) -> GlmmOpti
             raise no_value(problem)
         return result.gradient
 
-    hessian = difference_hessian(slope, x, optimum.hessian, found.gradient, problem.held(x))
+    def slopes(points: FloatArray) -> FloatArray:
+        return np.array([slope(point) for point in points])
+
+    hessian = difference_hessian(slopes, x, optimum.hessian, problem.held(x))
     phi = problem.join(found.mode.theta, found.mode.beta, found.mode.lam)
 
     def value_at(point: FloatArray) -> float:

@@ -16,36 +16,30 @@ _FLAT = 1e-7
 
 
 def difference_hessian(
-    slope: Callable[[FloatArray], FloatArray],
+    slopes: Callable[[FloatArray], FloatArray],
     phi: FloatArray,
     rough: FloatArray,
-    gradient: FloatArray,
     held: BoolArray | None = None,
 ) -> FloatArray:
     """Hessian by central differences of analytic gradients.
 
     Parameters
     ----------
-    slope : callable
+    slopes : callable
+        Gradients at points, (B, r) to (B, r): all points are asked for in one call.
     phi : ndarray, shape (r,)
     rough : ndarray, shape (r, r)
         A Hessian model, for the steps.
-    gradient : ndarray, shape (r,)
     held : ndarray of bool, shape (r,), optional
         Parameters that cannot move; their rows and columns are zero.
     """
+    free = np.arange(phi.size) if held is None else np.flatnonzero(~held)
     size = np.sqrt(np.maximum(np.abs(rough.diagonal()), 1e-6))
-    rows = []
-    for i in range(phi.size):
-        if held is not None and held[i]:
-            rows.append(np.zeros(phi.size))
-            continue
-        h = min(_DIFFERENCE / float(size[i]), 0.01)
-        up, down = phi.copy(), phi.copy()
-        up[i] += h
-        down[i] -= h
-        rows.append((slope(up) - slope(down)) / (2.0 * h))
-    hessian = np.array(rows).reshape(phi.size, phi.size)
+    steps = np.diag(np.minimum(_DIFFERENCE / size, 0.01))[free]
+    hessian = np.zeros((phi.size, phi.size))
+    if free.size:
+        up, down = np.split(slopes(np.concatenate([phi + steps, phi - steps])), 2)
+        hessian[free] = (up - down) / (2.0 * steps[np.arange(free.size), free, None])
     if held is not None:
         hessian[:, held] = 0.0
     symmetric: FloatArray = 0.5 * (hessian + hessian.T)

@@ -1,0 +1,179 @@
+"""The Laplace criterion with its gradient at many points at once, or for many responses, by arrays of (B, n).
+
+With one scalar effect everything that a group needs is a sum over its rows: the modes are found by Newton steps for all
+groups of all points, and the criterion with its gradient (the formulas of `lme4py.engine.generalised.laplace`) follows
+without a loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lme4py.engine.generalised.problem import GlmmProblem
+from lme4py.families.response import ResponseData
+from lme4py.linalg.types import FloatArray, IntArray
+
+__all__ = ["StackedModel", "StackedPoints", "can_stack"]
+
+# Larger models gain nothing: their arrays alone fill the cache.
+_MAX_ROWS, _MAX_FIXED = 20_000, 12
+_MAX_NEWTON, _MAX_HALVINGS = 60, 30
+# Newton decrement of a group's mode.
+_MODE = 1e-14
+
+
+def can_stack(problem: GlmmProblem) -> bool:
+    """True for models with one scalar random effect, and no dispersion or thresholds.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    """
+    scalar = len(problem.factors) == 1 and problem.factors[0].n_columns == 1 and problem.structures.linear
+    small = problem.n_obs <= _MAX_ROWS and problem.n_fixed <= _MAX_FIXED
+    return scalar and small and problem.n_nuisance == 0 and problem.family.log_concave
+
+
+@dataclass
+class StackedPoints:
+    """B points: parameters (B, m), spherical modes (B, J), value (B,), gradient (B, m).
+
+    Without a mode the value is infinite.
+    """
+
+    phi: FloatArray
+    u: FloatArray
+    value: FloatArray
+    gradient: FloatArray
+
+
+class StackedModel:
+    """A model that `can_stack`, its rows in the order of the groups.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+
+    Attributes
+    ----------
+    order : ndarray of int, shape (n,)
+        Of the rows.
+    data : ResponseData
+        In this order.
+    n_levels : int
+    """
+
+    def __init__(self, problem: GlmmProblem) -> None:
+        self.family = problem.family
+        Z = problem.products.rows
+        codes = Z.indices.astype(np.intp)
+        self.order: IntArray = np.argsort(codes, kind="stable")
+        self.codes = codes[self.order]
+        self.n_levels = problem.factors[0].n_levels
+        self.starts = np.searchsorted(self.codes, np.arange(self.n_levels))
+        self.z = Z.data[self.order]
+        self.X = problem.X[self.order]
+        self.offset = problem.offset[self.order]
+        self.data = self._ordered(problem.data)
+        self.expected = problem.uses_expected
+
+    def _ordered(self, data: ResponseData) -> ResponseData:
+        parts = {
+            name: getattr(data, name)[self.order]
+            for name in ("y", "trials", "weights")
+            if getattr(data, name) is not None
+        }
+        return replace(data, **parts)
+
+    def gradients(self, phi: FloatArray, u: FloatArray) -> FloatArray | None:
+        """Gradients at several points beside each other, shape (B, m); None where one of them has no value.
+
+        Parameters
+        ----------
+        phi : ndarray, shape (B, m)
+        u : ndarray, shape (J,)
+            Modes near by.
+        """
+        B = phi.shape[0]
+        data = replace(self.data, y=np.broadcast_to(self.data.y, (B, self.data.y.size)).copy())
+        found = self.evaluate(phi, np.tile(u, (B, 1)), data)
+        return found.gradient if np.isfinite(found.value).all() else None
+
+    def _sum(self, values: FloatArray) -> FloatArray:
+        """Sums over the rows of each group: (B, n) to (B, J)."""
+        total: FloatArray = np.add.reduceat(values, self.starts, axis=-1)
+        return total
+
+    def _rows(self, eta: FloatArray, data: ResponseData, order: Any) -> Any:
+        return self.family.derivatives(data, eta, 0.0, order, expected=self.expected)
+
+    def _modes(self, fixed: FloatArray, theta: FloatArray, u: FloatArray, data: ResponseData) -> tuple[FloatArray, Any]:
+        """Modes of all groups, (B, J), and the rows there, of order 3."""
+        scale = theta[:, None] * self.z
+        rows = self._rows(fixed + scale * u[:, self.codes], data, 2)
+        objective = -2.0 * self._sum(rows.loglik) + u * u
+        for _ in range(_MAX_NEWTON):
+            slope = self._sum(scale * rows.score) - u
+            step = slope / (1.0 + self._sum(scale * scale * rows.w_work))
+            done = (slope * step).max(axis=1) < _MODE
+            if done.all():
+                break
+            # A response that is done stays where it is, whatever else is in the batch.
+            step[done] = 0.0
+            u, rows, objective = self._moved(fixed, scale, u, step, objective, data)
+        return u, self._rows(fixed + scale * u[:, self.codes], data, 3)
+
+    def _moved(
+        self,
+        fixed: FloatArray,
+        scale: FloatArray,
+        u: FloatArray,
+        step: FloatArray,
+        objective: FloatArray,
+        data: ResponseData,
+    ) -> tuple[FloatArray, Any, FloatArray]:
+        """One Newton step for every group, shorter where its objective would rise."""
+        for _ in range(_MAX_HALVINGS):
+            trial = u + step
+            rows = self._rows(fixed + scale * trial[:, self.codes], data, 2)
+            value = -2.0 * self._sum(rows.loglik) + trial * trial
+            worse = ~(value <= objective + 1e-12 * np.abs(objective) + 1e-12)
+            if not worse.any():
+                break
+            step = np.where(worse, 0.5 * step, step)
+        return trial, rows, value
+
+    def evaluate(self, phi: FloatArray, u: FloatArray, data: ResponseData) -> StackedPoints:
+        """Criterion and gradient.
+
+        Parameters
+        ----------
+        phi : ndarray, shape (B, m)
+        u : ndarray, shape (B, J)
+            Where the search for the modes begins.
+        data : ResponseData
+            With a row of y for each point.
+        """
+        with np.errstate(all="ignore"):
+            theta, beta = phi[:, 0], phi[:, 1:]
+            fixed = self.offset + sum(beta[:, j, None] * column for j, column in enumerate(self.X.T))
+            u, rows = self._modes(fixed, theta, u, data)
+            scale = theta[:, None] * self.z
+            w, dw = (rows.w_exp, rows.dw_exp) if self.expected else (rows.w_obs, rows.dw_obs)
+            zz = self.z * self.z
+            A, A_obs = self._sum(zz * w), self._sum(zz * rows.w_obs)
+            square = (theta * theta)[:, None]
+            M, H = 1.0 + square * A, 1.0 + square * A_obs
+            value = -2.0 * rows.loglik.sum(axis=1) + (u * u).sum(axis=1) + np.log(M).sum(axis=1)
+            c = (square / M)[:, self.codes] * zz * dw
+            a = self._sum(scale * c) / H
+            rest = c - rows.w_obs * scale * a[:, self.codes] - 2.0 * rows.score
+            by_theta = (u * self._sum(self.z * rest)).sum(axis=1) + (a * self._sum(self.z * rows.score)).sum(axis=1)
+            by_theta += 2.0 * theta * (A / M).sum(axis=1)
+            # Column by column: a matrix product would round differently in batches of other sizes.
+            gradient = np.column_stack([by_theta, *((rest * column).sum(axis=1) for column in self.X.T)])
+        usable = np.isfinite(value) & np.isfinite(gradient).all(axis=1)
+        return StackedPoints(phi, u, np.where(usable, value, np.inf), gradient)
