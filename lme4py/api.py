@@ -275,7 +275,8 @@ def glmer(
     )
     if parts:
         names = [(predictor.name, predictor.names) for predictor in design.predictors[1:]]
-        response_family = family_with_parts(response_family, names)
+        stacked = [part for part in parts if any(part in term.parts for term in design.terms)]
+        response_family = family_with_parts(response_family, names, stacked)
     if family is DEFAULT_FAMILY:
         announced = f"the family was not given: {response_family.name} with the {response_family.link.name} link"
         design = replace(design, notes=(*design.notes, announced))

@@ -9,9 +9,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.covariance import CovarianceStructure, find_structure
 from lme4py.data.frame import read_frame
-from lme4py.design.coding import Variable, drop_unused, matrix_columns, model_columns, stack_columns
+from lme4py.design.coding import drop_unused
 from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.fixed import (
     FixedPart,
@@ -24,24 +23,17 @@ from lme4py.design.fixed import (
 )
 from lme4py.design.given import finite_offset, positive_weights
 from lme4py.design.names import ColumnNames
-from lme4py.design.parts import check_part, predictor_of, with_parts
-from lme4py.design.places import learn_places
-from lme4py.design.random import (
-    Grouping,
-    check_levels,
-    grouping_factor,
-    shared_columns,
-    term_order,
-)
+from lme4py.design.parts import with_parts
 from lme4py.design.recipe import BarRecipe, Recipe, offset_values
 from lme4py.design.rows import NaAction, UsedRows
-from lme4py.errors import DataError, DesignError, FormulaError, OptionError, RankWarning, did_you_mean, warn
+from lme4py.design.terms import random_terms
+from lme4py.errors import DataError, FormulaError, OptionError, RankWarning, did_you_mean, warn
 from lme4py.families.base import Family
 from lme4py.families.registry import response_family
 from lme4py.families.response import ResponseData
 from lme4py.formula.deparse import deparse, names_in
 from lme4py.formula.evaluate import evaluate, learn
-from lme4py.formula.nodes import Bar, Formula, Name, Node
+from lme4py.formula.nodes import Formula, Name, Node
 from lme4py.formula.parse import DOUBLE_BAR_NOTE, parse_formula
 from lme4py.formula.values import Value, check_finite, response_values
 
@@ -49,7 +41,6 @@ __all__ = [
     "NaAction",
     "assemble",
     "check_parts",
-    "check_structure",
     "evaluate_all",
     "lformula",
     "model_nodes",
@@ -128,8 +119,8 @@ def lformula(
     if reader is not None and reader.has_thresholds:
         _check_thresholds(parsed)
     further = {name: read_formula(text, frame.names) for name, text in (parts or {}).items()}
-    for name, own in further.items():
-        check_part(own, name)
+    for own in further.values():
+        check_groups(own)
     nodes = list(
         dict.fromkeys([*model_nodes(parsed), *(node for own in further.values() for node in model_nodes(own))])
     )
@@ -143,13 +134,10 @@ def lformula(
     state: dict[str, Any] = {}
     values = evaluate_all(parsed, rows, state, functions or {})
     design = assemble(parsed, response, rows, values, state, contrasts, functions or {}, reader, levels)
-    made = []
-    for name, own in further.items():
-        learnt: dict[str, Any] = {}
-        made.append(
-            predictor_of(name, own, rows, evaluate_all(own, rows, learnt, functions or {}), learnt, functions or {})
-        )
-    return with_parts(design, made)
+    learnt = functions or {}
+    return with_parts(
+        design, {name: (own, evaluate_all(own, rows, state, learnt)) for name, own in further.items()}, rows
+    )
 
 
 @lru_cache(maxsize=256)
@@ -178,6 +166,12 @@ def check_parts(parsed: Formula, require_random: bool) -> Node:
         raise FormulaError("the formula has no response; write it left of '~', as in 'y ~ x + (1 | group)'")
     if require_random and not parsed.bars:
         raise FormulaError(f"the formula '{parsed.text}' has no random-effects term; add one in brackets: (1 | group)")
+    check_groups(parsed)
+    return parsed.response
+
+
+def check_groups(parsed: Formula) -> None:
+    """Refuse computed groups, and offsets inside of terms."""
     in_frame = {node.name for node in model_nodes(parsed) if isinstance(node, Name)}
     for bar in parsed.bars:
         for node in bar.group:
@@ -194,7 +188,6 @@ def check_parts(parsed: Formula, require_random: bool) -> Node:
                 )
         if bar.terms.offsets:
             raise FormulaError(f"offset() has no meaning inside {bar.label}; move it out of the brackets")
-    return parsed.response
 
 
 def _check_thresholds(parsed: Formula) -> None:
@@ -280,7 +273,7 @@ def assemble(
     fixed = fixed_part(parsed.fixed, variables, values, rows.n, check_rank)
     if family is not None and family.has_thresholds:
         fixed = without_intercept(fixed)
-    terms, bars = _random_terms(parsed, values, rows, fixed, names)
+    terms, bars = random_terms(parsed, values, rows, fixed, names)
     columns = {name: (column.kind, column.levels) for name, column in rows.columns.items()}
     notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *(data.notes if data else ()), *notes]
     warn_dropped(fixed.dropped)
@@ -371,91 +364,3 @@ def _total_offset(parsed: Formula, given: FloatArray | None, values: Mapping[Nod
     total = np.sum(parts, axis=0)
     check_finite(total, ["offset"], "the {name}")
     return np.asarray(total, dtype=np.float64)
-
-
-def _random_terms(
-    parsed: Formula, values: Mapping[Node, Value], rows: UsedRows, fixed: FixedPart, names: ColumnNames
-) -> tuple[tuple[RandomTerm, ...], tuple[BarRecipe, ...]]:
-    """The terms in lme4's order, checked, and how to replay them."""
-    groups: dict[tuple[Node, ...], tuple[Grouping, NDArray[np.intp]]] = {}
-    built = []
-    for bar in parsed.bars:
-        check_structure(bar, parsed.text)
-    for bar in parsed.bars:
-        if bar.group not in groups:
-            groups[bar.group] = grouping_factor([name_of(v) for v in bar.group], [values[v] for v in bar.group])
-        term, recipe = _random_term(bar, *groups[bar.group], values, rows, fixed)
-        if recipe.places is None:
-            names.add(recipe.terms, recipe.variables, bar.label)
-        built.append((term, recipe))
-    order = term_order([term.n_levels for term, _ in built])
-    for term, recipe in (built[i] for i in order):
-        # One field of places has correlations to learn from.
-        if recipe.places is None:
-            check_levels(recipe.grouping, term.label)
-    return tuple(built[i][0] for i in order), tuple(built[i][1] for i in order)
-
-
-def check_structure(bar: Bar, text: str) -> None:
-    """Refuse a structure or an option that there is not, and show where it stands."""
-    try:
-        kind = find_structure(bar.structure)
-        if "random" not in kind.sides:
-            raise OptionError(f"{kind.name}() is a structure of residuals, not of random effects.")
-        kind.refuse_options(_options(bar, kind))
-    except OptionError as error:
-        raise FormulaError(str(error), text, *bar.span) from None
-
-
-def _options(bar: Bar, kind: type[CovarianceStructure]) -> dict[str, Any]:
-    """Options by name; those without one are in the order of the structure's own."""
-    given = [option for option in bar.options if not option[0]]
-    named = {name: value for name, value in bar.options if name}
-    free = [name for name in kind.options if name not in named]
-    if len(given) > len(free):
-        raise OptionError(f"{kind.name}() takes no argument {given[len(free)][1]!r} behind the bar.")
-    return named | {name: value for name, (_, value) in zip(free, given, strict=False)}
-
-
-def _placed_term(
-    bar: Bar,
-    kind: type[CovarianceStructure],
-    grouping: Grouping,
-    codes: NDArray[np.intp],
-    values: Mapping[Node, Value],
-    rows: UsedRows,
-) -> tuple[RandomTerm, BarRecipe]:
-    """A term with a column for each time or place."""
-    # A level that does not occur is a time that was missed.
-    whole = {name: column.levels for name, column in rows.columns.items()}
-    places = learn_places(bar, kind, values, whole)
-    structure = kind.build(len(places.names), places.positions, **_options(bar, kind))
-    block = places.columns(values)
-    term = RandomTerm(grouping.name, places.names, grouping.levels, structure, bar.label, codes, block)
-    return term, BarRecipe(bar.label, bar.terms, {}, bar.group, grouping, len(places.names), places)
-
-
-def _random_term(
-    bar: Bar,
-    grouping: Grouping,
-    codes: NDArray[np.intp],
-    values: Mapping[Node, Value],
-    rows: UsedRows,
-    fixed: FixedPart,
-) -> tuple[RandomTerm, BarRecipe]:
-    kind = find_structure(bar.structure)
-    if kind.takes_positions != "nothing":
-        return _placed_term(bar, kind, grouping, codes, values, rows)
-    nodes = used_variables(bar.terms)
-    variables: dict[Node, Variable] = make_variables(nodes, values)
-    names, _ = model_columns(bar.terms, variables)
-    columns = matrix_columns(bar.terms, variables, {node: values[node].values for node in nodes})
-    if not columns:
-        raise DesignError(f"{bar.label} has no columns left of the bar; write (1 | group) or remove it")
-    block = shared_columns(names, columns, fixed.X, fixed.names)
-    if block is None:
-        block = stack_columns(columns, rows.n, order="C")
-        check_finite(block, names, f"column {{name}} of {bar.label}")
-    structure = kind.build(len(names), None, **_options(bar, kind))
-    term = RandomTerm(grouping.name, names, grouping.levels, structure, bar.label, codes, block)
-    return term, BarRecipe(bar.label, bar.terms, variables, bar.group, grouping, len(names))

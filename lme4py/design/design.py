@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from lme4py.design.recipe import Recipe
     from lme4py.families.response import ResponseData
 
-__all__ = ["Design", "DesignPlan", "Predictor", "PredictorPlan", "RandomTerm", "TermPlan"]
+__all__ = ["CONDITIONAL", "Design", "DesignPlan", "Predictor", "PredictorPlan", "RandomTerm", "TermPlan"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
+
+# The first linear predictor: of the mean, or the location.
+CONDITIONAL: Final = "conditional"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class TermPlan:
         Of the k effects, in these columns.
     label : str
         ``"(Days | Subject)"``.
+    parts : tuple of str
+        The linear predictor that each column belongs to; () where that is the first for all of them.
     """
 
     group: str
@@ -51,6 +56,7 @@ class TermPlan:
     levels: tuple[Any, ...]
     structure: CovarianceStructure
     label: str
+    parts: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def n_levels(self) -> int:
@@ -63,6 +69,35 @@ class TermPlan:
     @property
     def n_theta(self) -> int:
         return self.structure.n_theta
+
+    @property
+    def column_parts(self) -> tuple[str, ...]:
+        """The linear predictor of each column."""
+        return self.parts or (CONDITIONAL,) * self.n_columns
+
+    def predictors(self, further: Sequence[str]) -> tuple[int, ...]:
+        """Number of the linear predictor of each column.
+
+        Parameters
+        ----------
+        further : sequence of str
+            Names of the predictors after the first.
+        """
+        known = (CONDITIONAL, *further)
+        return tuple(known.index(part) for part in self.column_parts)
+
+    def masked(self, values: FloatArray, part: str = CONDITIONAL) -> FloatArray:
+        """Rows of the term's columns with zeros where a column belongs to another linear predictor.
+
+        Parameters
+        ----------
+        values : ndarray, shape (n, k)
+        part : str
+        """
+        if not self.parts and part == CONDITIONAL:
+            return values
+        kept: FloatArray = values * (np.array(self.column_parts) == part)
+        return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +119,18 @@ class RandomTerm(TermPlan):
         """The term with some of its columns."""
         kept = np.asarray(columns, dtype=np.intp)
         names = tuple(self.columns[j] for j in kept)
-        return replace(self, columns=names, values=self.values[:, kept], structure=self.structure.subset(kept))
+        parts = tuple(self.parts[j] for j in kept) if self.parts else ()
+        structure = self.structure.subset(kept)
+        return replace(self, columns=names, values=self.values[:, kept], structure=structure, parts=parts)
+
+    def values_of(self, part: str) -> FloatArray:
+        """The columns in one linear predictor, zero where they belong to another, (n, k)."""
+        return self.masked(self.values, part)
 
     @property
     def plan(self) -> TermPlan:
         """The term without its rows."""
-        return TermPlan(self.group, self.columns, self.levels, self.structure, self.label)
+        return TermPlan(self.group, self.columns, self.levels, self.structure, self.label, parts=self.parts)
 
 
 @dataclass(frozen=True)
@@ -206,8 +247,8 @@ class DesignPlan(Frozen):
 class Design(Frozen):
     """The first modular step: formula and data as arrays.
 
-    Most models have one linear predictor; `X`, `x_names`, `assign`, `fixed_labels`, `dropped`, `alias`, `terms` and
-    `offset` are those of the first.
+    Most models have one linear predictor; `X`, `x_names`, `assign`, `fixed_labels`, `dropped`, `alias` and `offset` are
+    those of the first, `terms` those of all.
 
     Attributes
     ----------
@@ -276,6 +317,21 @@ class Design(Frozen):
         """
         return replace(self, predictors=(replace(self.predictors[0], **changes), *self.predictors[1:]))
 
+    def with_terms(self, terms: Sequence[RandomTerm]) -> Design:
+        """The same design with other random-effects terms, each in the predictor of its first column.
+
+        Parameters
+        ----------
+        terms : sequence of RandomTerm
+            In the order of `terms`.
+        """
+        homes = [term.column_parts[0] for term in terms]
+        predictors = tuple(
+            replace(one, terms=tuple(t for t, home in zip(terms, homes, strict=True) if home == one.name))
+            for one in self.predictors
+        )
+        return replace(self, predictors=predictors)
+
     @property
     def plan(self) -> DesignPlan:
         """The design without its rows."""
@@ -324,8 +380,10 @@ class Design(Frozen):
 
     @property
     def terms(self) -> tuple[RandomTerm, ...]:
-        """Random-effects terms in lme4's order: number of levels, decreasing."""
-        return self.predictors[0].terms
+        """Random-effects terms of all predictors, each in lme4's order: number of levels, decreasing."""
+        if len(self.predictors) == 1:
+            return self.predictors[0].terms
+        return tuple(term for predictor in self.predictors for term in predictor.terms)
 
     @property
     def offset(self) -> FloatArray | None:

@@ -76,7 +76,7 @@ def with_stata_names(design: Design) -> Design:
     design : Design
     """
     terms = tuple(replace(term, columns=_renamed(term.columns)) for term in design.terms)
-    return design.with_predictor(names=_renamed(design.x_names), terms=terms)
+    return design.with_terms(terms).with_predictor(names=_renamed(design.x_names))
 
 
 def _renamed(names: Sequence[str]) -> tuple[str, ...]:

@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from lme4py.data.frame import Frame
-from lme4py.design.design import Design, Predictor
-from lme4py.design.fixed import fixed_part, make_variables, used_variables
+from lme4py.design.design import Design, Predictor, RandomTerm
+from lme4py.design.fixed import fixed_part, make_variables, name_of, used_variables
+from lme4py.design.names import ColumnNames
 from lme4py.design.recipe import Recipe, new_fixed, offset_values
 from lme4py.design.rows import UsedRows
-from lme4py.errors import FormulaError, OptionError
+from lme4py.design.terms import random_terms
+from lme4py.errors import OptionError
 from lme4py.families.response import PartRows, ResponseData
-from lme4py.formula.nodes import Formula
-from lme4py.linalg.types import FloatArray
+from lme4py.formula.nodes import Formula, Node
+from lme4py.formula.values import Value, check_finite
 
-__all__ = ["check_part", "new_parts", "part_formulas", "part_text", "predictor_of", "with_parts"]
+__all__ = ["new_parts", "part_formulas", "part_text", "with_parts"]
 
 
 def part_text(text: Any, argument: str, conditional: str) -> str:
@@ -52,51 +56,64 @@ def part_formulas(formula: Any, ziformula: str | None, dispformula: str | None) 
     return {name: part_text(text, argument, str(formula)) for name, argument, text in given if text is not None}
 
 
-def check_part(parsed: Formula, name: str) -> None:
-    """Refuse what a part cannot have."""
-    if parsed.bars:
-        raise FormulaError(
-            f"the {name} part '{parsed.text}' has random effects ({parsed.bars[0].label}), which further parts "
-            "cannot have; leave them out."
-        )
-
-
-def predictor_of(
-    name: str, parsed: Formula, rows: UsedRows, values: Mapping[Any, Any], state: dict[str, Any], functions: Any
-) -> tuple[Predictor, Recipe]:
-    """The predictor of a part, and how to make its columns for new data."""
-    nodes = used_variables(parsed.fixed)
-    variables = make_variables(nodes, values, {})
-    fixed = fixed_part(parsed.fixed, variables, values, rows.n)
-    total: FloatArray | None = None
-    for node in parsed.fixed.offsets:
-        own = offset_values(values[node], "offset")
-        total = own if total is None else total + own
-    columns = {key: (column.kind, column.levels) for key, column in rows.columns.items()}
-    recipe = Recipe(parsed, state, columns, variables, fixed.kept, (), None, dict(functions), None, fixed.null)
-    predictor = Predictor(
-        fixed.X, fixed.names, fixed.assign, fixed.labels, (), total, fixed.dropped, fixed.alias, name=name
-    )
-    return predictor, recipe
-
-
-def with_parts(design: Design, parts: list[tuple[Predictor, Recipe]]) -> Design:
+def with_parts(design: Design, parts: Mapping[str, tuple[Formula, dict[Node, Value]]], rows: UsedRows) -> Design:
     """The design with further predictors, which the response knows too.
 
     Parameters
     ----------
     design : Design
-    parts : list of (Predictor, Recipe)
+    parts : dict of str to (Formula, dict of Node to Value)
+        The formula of each predictor by its name, and the values of its variables.
+    rows : UsedRows
     """
     if not parts or design.response is None:
         return design
-    rows = tuple(PartRows(p.name, p.X, p.offset) for p, _ in parts)
+    made = [_predictor(name, *own, rows, design.recipe) for name, own in parts.items()]
+    predictors = tuple(predictor for predictor, _ in made)
+    bars = (*design.recipe.bars, *(bar for _, recipe in made for bar in recipe.bars))
     return replace(
         design,
-        predictors=(*design.predictors, *(p for p, _ in parts)),
-        response=replace(design.response, parts=rows),
-        part_recipes=tuple(recipe for _, recipe in parts),
+        predictors=(*design.predictors, *predictors),
+        response=replace(design.response, parts=tuple(PartRows(p.name, p.X, p.offset) for p in predictors)),
+        recipe=replace(design.recipe, bars=bars),
+        part_recipes=tuple(recipe for _, recipe in made),
     )
+
+
+def _predictor(
+    name: str, parsed: Formula, values: dict[Node, Value], rows: UsedRows, recipe: Recipe
+) -> tuple[Predictor, Recipe]:
+    """The predictor of a part, and how to make its columns for new data."""
+    variables = make_variables(used_variables(parsed.fixed), values, {})
+    names = ColumnNames()
+    names.add(parsed.fixed, variables, f"the {name} part")
+    fixed = fixed_part(parsed.fixed, variables, values, rows.n)
+    terms, bars = random_terms(parsed, values, rows, fixed, names)
+    offsets = [offset_values(values[node], name_of(node)) for node in parsed.fixed.offsets]
+    total = np.sum(offsets, axis=0) if offsets else None
+    if total is not None:
+        check_finite(total, ["offset"], f"the {{name}} of the {name} part")
+    own = replace(
+        recipe,
+        formula=parsed,
+        variables=variables,
+        kept=fixed.kept,
+        bars=bars,
+        offset=None,
+        weights=None,
+        null=fixed.null,
+    )
+    named = tuple(_named(term, name) for term in terms)
+    predictor = Predictor(
+        fixed.X, fixed.names, fixed.assign, fixed.labels, named, total, fixed.dropped, fixed.alias, name=name
+    )
+    return predictor, own
+
+
+def _named(term: RandomTerm, part: str) -> RandomTerm:
+    """The term under names that tell it from one of the conditional part."""
+    columns = tuple(f"{part}: {column}" for column in term.columns)
+    return replace(term, columns=columns, label=f"{part}: {term.label}", parts=(part,) * term.n_columns)
 
 
 def new_parts(design: Design, frame: Frame, data: ResponseData) -> ResponseData:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lme4py.covariance import find_structure
 from lme4py.data.column import Column
 from lme4py.data.sources.base import RowBlock, RowSource
-from lme4py.design.build import assemble, check_parts, check_structure, evaluate_all, model_nodes, read_formula
+from lme4py.design.build import assemble, check_parts, evaluate_all, model_nodes, read_formula
 from lme4py.design.coding import model_matrix
 from lme4py.design.design import Design
 from lme4py.design.fixed import name_of
@@ -21,6 +21,7 @@ from lme4py.design.random import as_factor
 from lme4py.design.recipe import Recipe, offset_values, trained_values
 from lme4py.design.rows import UsedRows
 from lme4py.design.survey import Survey, SurveyPlan, Tally, used_rows
+from lme4py.design.terms import check_structure
 from lme4py.errors import DataError, OptionError
 from lme4py.formula.deparse import deparse, names_in, walk
 from lme4py.formula.evaluate import LEARNERS, evaluate, learn

@@ -161,6 +161,25 @@ class Family(ABC):
         """Coefficients of the linear predictors after the first, which come first in lambda."""
         return 0
 
+    @property
+    def stacked(self) -> tuple[str, ...]:
+        """Names of the linear predictors after the first that have random effects.
+
+        `derivatives` then also takes the predictors of all rows one below the other, without the fixed effects of the
+        further ones, which are in lambda, and gives what belongs to each in the same order
+        (`lme4py.engine.generalised.stack`).
+        """
+        return ()
+
+    def room(self, eta: FloatArray, change: FloatArray) -> float:
+        """The part of a step, at most 1, that surely stays inside the range of the link.
+
+        Parameters
+        ----------
+        eta, change : ndarray, shape (D n,)
+        """
+        return self.link.room(eta, change)
+
     def trouble(self, data: ResponseData, lam: Any) -> str:
         """Why parameters beside eta have no finite estimate, or ""."""
         return ""
@@ -436,7 +455,7 @@ class Family(ABC):
             With score and weights; for ordered categories with `d_lam`.
         """
         # Where the likelihood need not rise all the way, a slope of zero can also be the top of a row.
-        rate: FloatArray = np.maximum(np.abs(rows.score), np.abs(rows.w_obs))[half.row]
+        rate: FloatArray = np.maximum(np.abs(rows.score[half.row]), np.abs(rows.w_obs[half.row]))
         return rate
 
     def answers(self, data: ResponseData) -> FloatArray | None:

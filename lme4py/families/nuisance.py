@@ -13,7 +13,7 @@ import numpy as np
 
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Columns", "DensePart", "Nuisance", "ThresholdPart", "as_columns", "change", "total"]
+__all__ = ["Columns", "DensePart", "Nuisance", "StackedColumns", "ThresholdPart", "as_columns", "change", "total"]
 
 # A log dispersion (0 for families without one), or the free parameters of the thresholds, shape (d,).
 Nuisance = float | FloatArray
@@ -134,6 +134,49 @@ class Columns:
         return np.hstack([part[:, None] if X is None else part[:, None] * X for part, X in self._pairs()])
 
 
+@dataclass(frozen=True, slots=True)
+class StackedColumns:
+    """Derivatives of several quantities per row, one below the other, in several parameters.
+
+    Attributes
+    ----------
+    parts : tuple of ndarray, each (D, n)
+        One for each parameter, or each linear predictor; a row for each quantity.
+    X : tuple of ndarray (n, p) or None
+        Columns of the linear predictors; None for a parameter that all rows share.
+    """
+
+    parts: tuple[FloatArray, ...]
+    X: tuple[FloatArray | None, ...]
+
+    def total(self, by: FloatArray | None) -> FloatArray:
+        """Sum over all rows and quantities, each times `by`, (D n,), shape (d,)."""
+        sums = []
+        for part, X in zip(self.parts, self.X, strict=True):
+            weighted = (part if by is None else part * by.reshape(part.shape)).sum(axis=0)
+            sums.append(np.array([weighted.sum()]) if X is None else X.T @ weighted)
+        return np.concatenate(sums)
+
+    def change(self, difference: FloatArray) -> FloatArray:
+        """First-order change, shape (D n,)."""
+        moved: FloatArray = np.zeros(self.parts[0].shape)
+        start = 0
+        for part, X in zip(self.parts, self.X, strict=True):
+            width = 1 if X is None else X.shape[1]
+            step = difference[start : start + width]
+            moved += part * (step[0] if X is None else X @ step)
+            start += width
+        return moved.ravel()
+
+    def columns(self) -> FloatArray:
+        """All derivatives, shape (D n, d)."""
+        out = []
+        for part, X in zip(self.parts, self.X, strict=True):
+            wide = part[:, :, None] if X is None else part[:, :, None] * X
+            out.append(wide.reshape(part.size, -1))
+        return np.hstack(out)
+
+
 def total(part: Any, by: FloatArray | None = None, possible: BoolArray | None = None) -> FloatArray:
     """Sum over rows (and nodes) of a derivative times `by`, shape (d,).
 
@@ -146,7 +189,7 @@ def total(part: Any, by: FloatArray | None = None, possible: BoolArray | None = 
     """
     if isinstance(part, Columns):
         return part.total(by, possible)
-    if isinstance(part, ThresholdPart | DensePart):
+    if isinstance(part, ThresholdPart | DensePart | StackedColumns):
         return part.total(by)
     if possible is not None and not possible.all():
         part = np.where(possible, part, 0.0)
@@ -163,7 +206,7 @@ def change(part: Any, difference: Nuisance) -> FloatArray:
     part : ndarray, ThresholdPart or DensePart
     difference : float or ndarray, shape (d,)
     """
-    if isinstance(part, ThresholdPart | DensePart | Columns):
+    if isinstance(part, ThresholdPart | DensePart | Columns | StackedColumns):
         return part.change(np.atleast_1d(difference))
     moved: FloatArray = difference * part
     return moved
@@ -171,7 +214,7 @@ def change(part: Any, difference: Nuisance) -> FloatArray:
 
 def as_columns(part: Any) -> FloatArray:
     """A derivative as columns, one for each parameter, shape (n, d)."""
-    if isinstance(part, ThresholdPart | DensePart | Columns):
+    if isinstance(part, ThresholdPart | DensePart | Columns | StackedColumns):
         return part.columns()
     column: FloatArray = part[:, None]
     return column

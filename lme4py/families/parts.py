@@ -19,6 +19,8 @@ from lme4py.families.densities.jets import Index
 from lme4py.families.density_family import DensityFamily
 from lme4py.families.nuisance import Columns
 from lme4py.families.response import ResponseData
+from lme4py.families.rows import EtaDerivatives, Order
+from lme4py.families.stacked_rows import stacked_derivatives
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["ZERO_INFLATION", "PartsFamily"]
@@ -36,13 +38,19 @@ class PartsFamily(DensityFamily):
     ----------
     parts : tuple of (str, tuple of str)
         Name of each predictor and of its columns.
+    random : tuple of str
+        Names of those that have random effects.
     """
 
     parts: tuple[tuple[str, tuple[str, ...]], ...]
+    random: tuple[str, ...]
 
-    def __init__(self, density: Density, parts: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    def __init__(
+        self, density: Density, parts: Sequence[tuple[str, tuple[str, ...]]], random: Sequence[str] = ()
+    ) -> None:
         super().__init__(density)
         object.__setattr__(self, "parts", tuple(parts))
+        object.__setattr__(self, "random", tuple(random))
 
     @property
     def mean_is_link(self) -> bool:
@@ -51,6 +59,10 @@ class PartsFamily(DensityFamily):
     @property
     def components(self) -> tuple[str, ...]:
         return ("conditional", *(name for name, _ in self.parts))
+
+    @property
+    def stacked(self) -> tuple[str, ...]:
+        return self.random
 
     # --- parameters
 
@@ -136,6 +148,31 @@ class PartsFamily(DensityFamily):
         return [np.asarray(eta, dtype=np.float64), *(known[v.name] for v in self.density.variables[1:])]
 
     # --- derivatives
+
+    def derivatives(
+        self,
+        data: ResponseData,
+        eta: FloatArray,
+        lam: Any = 0.0,
+        order: Order = 3,
+        *,
+        expected: bool = True,
+    ) -> EtaDerivatives:
+        """As `DensityFamily.derivatives`; for predictors one below the other those in all of them."""
+        size = 1 + len(self.stacked)
+        if size == 1 or eta.shape[-1] != size * data.n_obs:
+            return super().derivatives(data, eta, lam, order, expected=expected)
+        names = self.density.names
+        first, *further = np.split(eta, size, axis=-1)
+        x = self._x(first, lam, data)
+        own = (0, *(names.index(name) for name in self.stacked))
+        for place, more in zip(own[1:], further, strict=True):
+            x[place] = x[place] + more
+        return stacked_derivatives(self.density, data, x, own, self._pieces(data), order)
+
+    def room(self, eta: FloatArray, change: FloatArray) -> float:
+        n = eta.size // (1 + len(self.stacked))
+        return super().room(eta[:n], change[:n])
 
     def _pieces(self, data: ResponseData) -> list[tuple[int, FloatArray | None]]:
         """Variable of the density and columns of each block of lambda."""

@@ -204,7 +204,9 @@ def family_with_zeros(family: Family) -> Family:
     return DensityFamily(with_zeros(_density_of(family)))
 
 
-def family_with_parts(family: Family, parts: Sequence[tuple[str, tuple[str, ...]]]) -> Family:
+def family_with_parts(
+    family: Family, parts: Sequence[tuple[str, tuple[str, ...]]], stacked: Sequence[str] = ()
+) -> Family:
     """The family of a model with further linear predictors.
 
     Parameters
@@ -213,6 +215,8 @@ def family_with_parts(family: Family, parts: Sequence[tuple[str, tuple[str, ...]
         That of the conditional part.
     parts : sequence of (str, tuple of str)
         Name of each predictor and of its columns.
+    stacked : sequence of str
+        Names of those that have random effects.
 
     Raises
     ------
@@ -230,7 +234,7 @@ def family_with_parts(family: Family, parts: Sequence[tuple[str, tuple[str, ...]
     for name, _ in parts:
         if name not in density.names:
             raise OptionError(f"the {family.name} family has no {name} part; leave it out, or use another family.")
-    return PartsFamily(density, parts)
+    return PartsFamily(density, parts, stacked)
 
 
 def _density_of(family: Family) -> Density:

@@ -38,6 +38,10 @@ class PartRows:
         eta: FloatArray = self.X @ coefficients
         return eta if self.offset is None else eta + self.offset
 
+    def plus(self, known: FloatArray) -> PartRows:
+        """The rows with more in their offset, such as random effects."""
+        return PartRows(self.name, self.X, known if self.offset is None else self.offset + known)
+
     def take(self, rows: IntArray | BoolArray | slice) -> PartRows:
         """Some of the rows."""
         return PartRows(self.name, self.X[rows], None if self.offset is None else self.offset[rows])

@@ -241,6 +241,11 @@ class Fit(Frozen):
         return self.data.categories or ()
 
     @property
+    def response(self) -> ResponseData:
+        """`data` with the conditional modes of linear predictors after the first in their offsets."""
+        return self.data
+
+    @property
     def df_resid(self) -> int:
         """Rows minus parameters."""
         return self.design.n_obs - self.n_params

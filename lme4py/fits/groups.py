@@ -8,7 +8,6 @@ import numpy as np
 
 from lme4py.design.design import Design, RandomTerm
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["default_group", "group_codes", "is_nested", "resampled_design", "without_level"]
@@ -99,22 +98,12 @@ def _of_rows(design: Design, rows: IntArray, codes: IntArray, draw: IntArray | N
             for predictor in design.predictors
         ),
         weights=take(design.weights),
-        response=_response(design.response, rows),
+        response=None if design.response is None else replace(design.response.take(rows), notes=design.response.notes),
         keep=np.ones(rows.size, dtype=bool),
         index=pd.RangeIndex(rows.size),
         labelled=False,
         source=None,
     )
-
-
-def _response(data: ResponseData | None, rows: IntArray) -> ResponseData | None:
-    """The rows of a response of a generalised model."""
-    if data is None:
-        return None
-    parts = {
-        name: getattr(data, name)[rows] for name in ("y", "trials", "weights") if getattr(data, name, None) is not None
-    }
-    return replace(data, **parts)
 
 
 def _term(term: RandomTerm, rows: IntArray, codes: IntArray, draw: IntArray | None) -> RandomTerm:

@@ -12,7 +12,7 @@ whatever combinations of levels they hold. No matrix of n x n or q x q elements 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,8 @@ class JointVariance:
     scale : float
     swept : Swept
         The factor of M.
+    places : tuple of tuple of int, optional
+        Linear predictor of each column of each factor, where there are several; rows to predict are of the first.
     """
 
     design: Design
@@ -67,6 +69,7 @@ class JointVariance:
     diagonal: list[FloatArray]
     scale: float
     swept: Swept
+    places: tuple[tuple[int, ...], ...] | None = None
 
     def variance(self, rows: RowArrays) -> FloatArray:
         """Variance of x'beta^ + z'b^ - (x'beta + z'b) of complete rows, shape (n,); b of unknown groups left out."""
@@ -115,13 +118,15 @@ class JointVariance:
     def _with_cross_terms(self, Z: list[FloatArray], codes: list[Any]) -> FloatArray:
         """z'Kz where several factors take part: covariances of the modes of different factors enter."""
         own_codes, own_Z = self._training
-        n = self.w.size
+        n, new = self.design.n_obs, Z[0].shape[0]
         all_codes = tuple(np.concatenate([c, d]) for c, d in zip(own_codes, codes, strict=True))
         all_Z = tuple(np.concatenate([c, d]) for c, d in zip(own_Z, Z, strict=True))
         with limited_threads(self.design):
-            products = WeightedProducts(all_codes, all_Z, self.factors)
-            swept = products.factorize(self.T, np.concatenate([self.w, np.zeros(Z[0].shape[0])]))
-            return products.log_det_derivatives(swept)[0][n:]
+            products = WeightedProducts(all_codes, all_Z, self.factors, places=self.places)
+            by_pair = self.w.reshape(-1, n)
+            padded = np.concatenate([by_pair, np.zeros((by_pair.shape[0], new))], axis=1)
+            swept = products.factorize(self.T, padded.ravel())
+            return products.log_det_derivatives(swept)[0][n : n + new]
 
     def _own_rows(self) -> RowArrays:
         terms = range(len(self.design.terms))
@@ -129,7 +134,9 @@ class JointVariance:
 
     @computed_once
     def _training(self) -> tuple[list[Any], list[FloatArray]]:
+        """Codes and columns of the rows of the fit, those of all linear predictors."""
         rows = self._own_rows()
+        rows = replace(rows, values={t: self.design.terms[t].values for t in rows.values})
         return [self._codes(rows, f) for f in self.factors], [self._columns(rows, f) for f in self.factors]
 
     def training(self) -> FloatArray:

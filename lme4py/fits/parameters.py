@@ -356,13 +356,14 @@ def _find(known: Sequence[Parameter], name: object) -> Parameter:
 
 
 def term_labels(terms: tuple[RandomTerm, ...]) -> list[str]:
-    """Label of each term: its factor, numbered from the second term of a factor on (as lme4)."""
-    seen: dict[str, int] = {}
+    """Label of each term: its factor, numbered from the second term of a factor in a part on (as lme4)."""
+    seen: dict[tuple[str, str], int] = {}
     labels = []
     for term in terms:
-        count = seen.get(term.group, 0)
+        place = (term.group, term.column_parts[0])
+        count = seen.get(place, 0)
         labels.append(term.group if count == 0 else f"{term.group}.{count}")
-        seen[term.group] = count + 1
+        seen[place] = count + 1
     return labels
 
 

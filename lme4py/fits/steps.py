@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 from lme4py.chunks import chunk
 from lme4py.covariance import CovarianceStructures
-from lme4py.design.design import Design
+from lme4py.design.design import CONDITIONAL, Design
 from lme4py.engine.certificate import describe_unidentified
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.optimise import Control
 from lme4py.errors import IdentificationWarning, OptionError, did_you_mean, warn
+from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["linear_predictor", "off_boundary", "read_control", "term_names", "warn_unidentified"]
+__all__ = [
+    "linear_predictor",
+    "off_boundary",
+    "random_part",
+    "read_control",
+    "response_with_modes",
+    "term_names",
+    "warn_unidentified",
+]
 
+# Random effects of each term.
+Effects = Sequence[FloatArray | None]
 # Rows whose fitted values are made at one time.
 _ROWS = chunk(2**15)
 # Standard deviations (relative, in columns of unit size) below this are raised to it before they are a start: at an
@@ -64,7 +75,7 @@ def warn_unidentified(identification: Identification) -> None:
 
 
 def linear_predictor(design: Design, beta: FloatArray, modes: tuple[FloatArray, ...]) -> FloatArray:
-    """Fixed effects, conditional modes and offset of the rows, shape (n,).
+    """Fixed effects, conditional modes and offset of the rows in the first linear predictor, shape (n,).
 
     Parameters
     ----------
@@ -76,13 +87,53 @@ def linear_predictor(design: Design, beta: FloatArray, modes: tuple[FloatArray, 
     for start in range(0, design.n_obs, _ROWS):
         rows = slice(start, start + _ROWS)
         own = design.X[rows] @ beta
-        for term, b in zip(design.terms, modes, strict=True):
-            codes = term.codes[rows]
-            # Column by column: nothing of shape (n, k) is gathered.
-            for k, own_modes in enumerate(b.T):
-                own += term.values[rows, k] * own_modes.take(codes)
+        _add_modes(own, design, modes, CONDITIONAL, rows)
         fitted[rows] = own if design.offset is None else own + design.offset[rows]
     return fitted
+
+
+def random_part(design: Design, modes: Effects, part: str = CONDITIONAL) -> FloatArray:
+    """Random effects of the rows in one linear predictor, shape (n,).
+
+    Parameters
+    ----------
+    design : Design
+    modes : tuple of ndarray, each (J, k), or None
+        None for a term that adds nothing.
+    part : str
+        Name of the predictor.
+    """
+    out = np.zeros(design.n_obs)
+    _add_modes(out, design, modes, part, slice(None))
+    return out
+
+
+def response_with_modes(design: Design, data: ResponseData, modes: Effects) -> ResponseData:
+    """The response with the random effects of further predictors in their offsets.
+
+    Parameters
+    ----------
+    design : Design
+    data : ResponseData
+    modes : tuple of ndarray, each (J, k), or None
+        None for a term that adds nothing.
+    """
+    random = {part for term in design.terms for part in term.parts}
+    if not random:
+        return data
+    parts = [p.plus(random_part(design, modes, p.name)) if p.name in random else p for p in data.parts]
+    return replace(data, parts=tuple(parts))
+
+
+def _add_modes(eta: FloatArray, design: Design, modes: Effects, part: str, rows: slice) -> None:
+    for term, b in zip(design.terms, modes, strict=True):
+        if b is None:
+            continue
+        codes = term.codes[rows]
+        # Column by column: nothing of shape (n, k) is gathered.
+        for k, (home, own) in enumerate(zip(term.column_parts, b.T, strict=True)):
+            if home == part:
+                eta += term.values[rows, k] * own.take(codes)
 
 
 def off_boundary(structures: CovarianceStructures, theta: FloatArray) -> FloatArray:

@@ -79,7 +79,7 @@ class Laplace:
         problem, products, mode, rows = self.finder.problem, self.finder.problem.products, self.mode, self.rows
         h, G, _ = self._log_det
         expected = problem.uses_expected
-        c = h * (rows.dw_exp if expected else rows.dw_obs)
+        c = problem.stack.gradient(h, rows.dw_exp if expected else rows.dw_obs)
         if self.profiled and problem.n_fixed:
             system = FixedSystem(problem, mode.swept, mode.w, c)
             a, b_a = system.residual_modes()
@@ -87,7 +87,7 @@ class Laplace:
         else:
             a, b_a = products.solve(mode.swept, c)
             moved = products.spread(b_a)
-        rest = c - mode.w * moved
+        rest = c - problem.stack.weigh(mode.w, moved)
         through_mode = outer_by_factor(problem.factors, products.gather(rest) - 2.0 * mode.score, mode.u)
         through_T = outer_by_factor(problem.factors, mode.score, a)
         by_T = [x + y + 2.0 * g @ T for x, y, g, T in zip(through_mode, through_T, G, mode.T, strict=True)]
@@ -169,7 +169,7 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
     m, p = problem.n_theta, problem.n_fixed
     h = _directions(problem, mode)
     columns = np.concatenate([products.rows @ h, problem.X], axis=1)
-    weighted = mode.w[:, None] * columns
+    weighted = problem.stack.weigh(mode.w, columns)
     corner = columns.T @ weighted
     if problem.n_nuisance and not problem.has_one_dispersion:
         # -d2l / (deta dgamma) stands for W times a column.

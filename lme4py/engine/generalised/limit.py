@@ -81,10 +81,10 @@ def find_limit(
     """
     problem, mode = finder.problem, optimum.found.mode
     family = problem.family
-    half = family.half_rows(problem.data, mode.eta)
+    half = family.half_rows(problem.data, problem.stack.first(mode.eta))
     rates = family.rates(half, optimum.found.rows) if _stopped(problem, optimum) else None
     A = problem.family.threshold_matrix
-    found = find_recession(half, rates, problem.X, A, problem.unit)
+    found = find_recession(half, rates, problem.stack.first(problem.X), A, problem.unit)
     if found is None:
         return None
     null, cone, direction, moved = found
@@ -184,7 +184,7 @@ def range_hint(problem: GlmmProblem, names: tuple[str, ...]) -> str:
     if link.low == -np.inf and link.high == np.inf:
         return ""
     half = problem.family.half_rows(problem.data, np.ones(problem.n_obs), beyond=True)
-    found = find_recession(half, None, problem.X, None)
+    found = find_recession(half, None, problem.stack.first(problem.X), None)
     if found is None:
         return ""
     _, _, direction, moved = found

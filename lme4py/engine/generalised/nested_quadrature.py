@@ -64,7 +64,7 @@ def make_quadrature(finder: ModeFinder, n_points: int, most: int = MAX_POINTS) -
 
 def find_nesting(problem: GlmmProblem) -> tuple[int, int] | None:
     """Positions of the outer and the inner factor of two nested ones; None for any other model."""
-    if len(problem.factors) != 2:
+    if len(problem.factors) != 2 or problem.stack.size > 1:
         return None
     codes = _codes_and_columns(problem)
     for outer, inner in ((0, 1), (1, 0)):
@@ -78,16 +78,8 @@ def find_nesting(problem: GlmmProblem) -> tuple[int, int] | None:
 
 def _codes_and_columns(problem: GlmmProblem) -> list[tuple[IntArray, FloatArray]]:
     """Level of each row and columns of Z, for each factor."""
-    Z = problem.products.rows
-    indices, values = (x.reshape(problem.n_obs, -1) for x in (Z.indices, Z.data))
-    out = []
-    column = start = 0
-    for factor in problem.factors:
-        codes = indices[:, column].astype(np.intp) - start
-        out.append((codes, values[:, column : column + factor.n_columns]))
-        column += factor.n_columns
-        start += factor.size
-    return out
+    products = problem.products
+    return [(codes.astype(np.intp), Z) for codes, Z in zip(products.codes, products.blocks, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@
 
 (Bates et al. 2015, JSS 67(1), for the symbols.) W holds the observed or the expected weights -d2 log f / d eta2.
 lambda is the logarithm of the dispersion, or holds the parameters of the thresholds of ordered categories. Everything
-is in the scaled columns of `lme4py.engine.linear.scaling`.
+is in the scaled columns of `lme4py.engine.linear.scaling`. Several linear predictors with random effects stand one
+below the other, as `lme4py.engine.generalised.stack` has it: eta then has D n rows, and fixed effects of the further
+ones are part of lambda.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.factor.sweep import Swept, SweptBorder
 from lme4py.engine.generalised.products import WeightedProducts
+from lme4py.engine.generalised.stack import Stack
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.criterion import group_terms
 from lme4py.engine.linear.scaling import scale_model
@@ -53,8 +56,9 @@ class GlmmProblem:
         X inside = X C.
     S : tuple of ndarray, each (k, k)
         Z inside = Z S for each term.
-    X : ndarray, shape (n, p)
-    offset : ndarray, shape (n,)
+    X : ndarray, shape (D n, p)
+        Rows of further predictors are zero: their fixed effects are in lambda, and the family adds them.
+    offset : ndarray, shape (D n,)
     products : WeightedProducts
     family : Family
     data : object
@@ -86,7 +90,18 @@ class GlmmProblem:
 
     @property
     def n_obs(self) -> int:
-        return int(self.X.shape[0])
+        return self.stack.n
+
+    @property
+    def stack(self) -> Stack:
+        """How the linear predictors stand in one column."""
+        return self.products.stack
+
+    def fixed_part(self, beta: FloatArray) -> FloatArray:
+        """The first linear predictor without random effects, shape (n,)."""
+        n = self.n_obs
+        part: FloatArray = self.offset[:n] + self.X[:n] @ beta
+        return part
 
     @property
     def n_fixed(self) -> int:
@@ -265,7 +280,9 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)
     structures = design.structures.inside
     offset = np.zeros(design.n_obs) if design.offset is None else design.offset
-    products = WeightedProducts(codes, columns, factors)
+    places = tuple(tuple(p for t in f.terms for p in design.terms[t].predictors(family.stacked)) for f in factors)
+    products = WeightedProducts(codes, columns, factors, places=places)
+    X, offset = products.stack.below(X), products.stack.below(offset)
     return GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
 
 
@@ -298,12 +315,12 @@ class Mode:
     T : list of ndarray
     u, b : ndarray, shape (Q,)
         Spherical random effects and b = Lambda u; rows over factors, then columns, then levels.
-    eta : ndarray, shape (n,)
+    eta : ndarray, shape (D n,)
     rows : object
         Log-likelihood of each row and its derivatives.
     score : ndarray, shape (Q,)
         Z's with s = d log f / d eta.
-    w : ndarray, shape (n,)
+    w : ndarray, shape (n,), or (n_pairs n,)
         Weights of `swept`.
     swept : Swept
     objective : float
@@ -442,11 +459,11 @@ class ModeFinder:
             random_change = products.spread(b_change)
             fixed_change = problem.X @ change_beta if change_beta is not None else 0.0
             eta_change = random_change + fixed_change
-            t = problem.family.link.room(eta, eta_change)
+            t = problem.family.room(eta, eta_change)
             # After a step this small the next point is the mode.
             order = 3 if decrease < _LAST_STEP else 2
             # Rounding of the rows: log f is a difference of terms of the size of w eta.
-            noise = 1e-13 * abs(value) + 1e-15 * float(w @ np.abs(eta))
+            noise = 1e-13 * abs(value) + 1e-15 * float(w[: eta.size] @ np.abs(eta))
             for _ in range(_MAX_HALVINGS):
                 trial_eta = eta + t * eta_change
                 trial_u = u + t * change
@@ -481,9 +498,10 @@ class ModeFinder:
         """Where the quadratic approximation has its minimum: beta (only when `joint`) and u."""
         products = self.problem.products
         if not joint:
-            border = swept.sweep_border(products.split((products.gather(w * random) + score)[:, None]))
+            pulled = products.gather(products.stack.weigh(w, random))
+            border = swept.sweep_border(products.split((pulled + score)[:, None]))
             return np.empty(0), products.spherical(swept, border, np.ones((1, 1)))[0]
-        working = w * (random + fixed) + rows.score
+        working = products.stack.weigh(w, random + fixed) + rows.score
         system = FixedSystem(self.problem, swept, w, working)
         return system.solution, system.residual_modes()[0]
 
@@ -494,7 +512,8 @@ class ModeFinder:
         dT = [new - old for new, old in zip(problem.factor_T(theta), mode.T, strict=True)]
         extra = self.spread(dT, mode.score, transpose=True)
         moved = self.spread(dT, mode.u) + self.spread(mode.T, extra)
-        column = -mode.w * (problem.X @ (beta - mode.beta) + problem.products.spread(moved))
+        moved_eta = problem.X @ (beta - mode.beta) + problem.products.spread(moved)
+        column = -problem.stack.weigh(mode.w, moved_eta)
         if problem.n_nuisance and np.any(lam != mode.lam):
             column += change(found.rows.score_lam, lam - mode.lam)
         return mode.u + extra + problem.products.solve(mode.swept, column)[0]
@@ -507,15 +526,15 @@ class FixedSystem:
     ----------
     problem : GlmmProblem
     swept : Swept
-    w : ndarray, shape (n,)
-    column : ndarray, shape (n,)
+    w : ndarray, shape (n,), or (n_pairs n,)
+    column : ndarray, shape (D n,)
         W times the working response.
     """
 
     def __init__(self, problem: GlmmProblem, swept: Swept, w: FloatArray, column: FloatArray) -> None:
         X = problem.X
         p = problem.n_fixed
-        wX = w[:, None] * X
+        wX = problem.stack.weigh(w, X)
         right = np.concatenate([wX, column[:, None]], axis=1)
         self.problem = problem
         self.swept = swept

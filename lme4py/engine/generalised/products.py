@@ -19,6 +19,7 @@ from lme4py.engine.factor.dense_block import BlockValues
 from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.factor.sweep import BaseValues, LoneStage, Sweeper, Swept, SweptBorder, SweptStage, base_values
 from lme4py.engine.factor.symbolic import Structure, analyse
+from lme4py.engine.generalised.stack import Stack
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
 
@@ -47,15 +48,23 @@ class WeightedProducts:
     factors : tuple of Factor
     block : {"auto", "dense", "sparse"}
         As in `lme4py.engine.factor.symbolic.analyse`.
+    places : tuple of tuple of int, optional
+        The linear predictor of each column of each grouping factor, 0 .. D-1, where there are several.
 
     Attributes
     ----------
     structure : Structure
     sweeper : Sweeper
-    rows : csr_array, shape (n, Q)
+    codes : tuple of ndarray of int, each (n,)
+        As given.
+    stack : Stack
+        How the predictors stand in one column.
+    rows : csr_array, shape (D n, Q)
         Z; its columns run over factors, then columns of the factor, then levels.
-    columns : csr_array, shape (Q, n)
+    columns : csr_array, shape (Q, D n)
         Z'.
+    blocks : tuple of ndarray, each (n, k)
+        Columns of each grouping factor.
     """
 
     def __init__(
@@ -64,20 +73,24 @@ class WeightedProducts:
         Z: tuple[FloatArray, ...],
         factors: tuple[Factor, ...],
         block: str = "auto",
+        places: tuple[tuple[int, ...], ...] | None = None,
     ) -> None:
         check_levels(factors)
         self.factors = factors
         self.n = int(codes[0].size)
-        self._P_parts: list[tuple[IntArray, FloatArray]] = []
+        self.codes = codes
+        self.places = tuple((0,) * z.shape[1] for z in Z) if places is None else places
+        self.stack = Stack(self.n, 1 + max(max(own) for own in self.places))
+        self._P_parts: list[tuple[IntArray, FloatArray, int]] = []
         self._next = 1  # element 0 of the vector is always zero: a place for what the pattern does not hold
         cross = self._numbered(codes, Z)
-        self._codes = codes[0] if _is_indicator(Z) else None
+        self._codes = codes[0] if _is_indicator(Z) and self.stack.size == 1 else None
         self._P, self._Pt = self._matrix()
         self.structure: Structure = analyse(factors, cross, block)
         self.sweeper = Sweeper(self.structure, factors)
         base = base_values(self.structure, factors, cross)
         self._numbers(base)
-        self.rows, self.columns = _matrix_of_columns(codes, Z, factors)
+        self.rows, self.columns = self._stacked_columns(codes, Z)
         self.splits = np.cumsum([factor.size for factor in factors])[:-1]
         self._border = tuple(np.zeros((factor.size, 0)) for factor in factors)
         self._zero_border = self._make_zero_border()
@@ -86,38 +99,36 @@ class WeightedProducts:
 
     def _numbered(self, codes: tuple[IntArray, ...], Z: tuple[FloatArray, ...]) -> CrossProducts:
         """Cross-products whose values are positions in v."""
-        diagonal = tuple(
-            self._diagonal(c, z, factor.n_levels) for c, z, factor in zip(codes, Z, self.factors, strict=True)
-        )
-        edges = {
-            (s, t): self._edges(codes[s], codes[t], Z[s], Z[t], self.factors[t].n_levels)
-            for s in range(len(self.factors))
-            for t in range(s + 1, len(self.factors))
-        }
+        every = range(len(self.factors))
+        diagonal = tuple(self._diagonal(codes[s], Z[s], s) for s in every)
+        edges = {(s, t): self._edges(codes, Z, s, t) for s in every for t in every[s + 1 :]}
         border = tuple(np.zeros((factor.n_columns, factor.n_levels, 1)) for factor in self.factors)
         return CrossProducts(diagonal, edges, border, np.zeros((0, 0)), self.n, 0.0)
 
-    def _reserve(self, places: IntArray, values: FloatArray, count: int) -> FloatArray:
-        """Room for `count` elements, to which row i adds w_i values_i at `places`; their numbers."""
-        self._P_parts.append((places + self._next, values))
+    def _reserve(self, places: IntArray, values: FloatArray, count: int, pair: tuple[int, int]) -> FloatArray:
+        """Room for `count` elements, to which row i adds values_i at `places`, times its weight; their numbers."""
+        number = self.stack.pairs.index((min(pair), max(pair)))
+        self._P_parts.append((places + self._next, values, number))
         numbers = np.arange(self._next, self._next + count, dtype=float)
         self._next += count
         return numbers
 
-    def _diagonal(self, codes: IntArray, Z: FloatArray, n_levels: int) -> FloatArray:
-        k = Z.shape[1]
+    def _diagonal(self, codes: IntArray, Z: FloatArray, factor: int) -> FloatArray:
+        k, n_levels, own = Z.shape[1], self.factors[factor].n_levels, self.places[factor]
         out = np.empty((k, k, n_levels))
         for a in range(k):
             for b in range(a + 1):
-                out[a, b] = out[b, a] = self._reserve(codes, Z[:, a] * Z[:, b], n_levels)
+                numbers = self._reserve(codes, Z[:, a] * Z[:, b], n_levels, (own[a], own[b]))
+                out[a, b] = out[b, a] = numbers
         return out
 
-    def _edges(self, rows: IntArray, columns: IntArray, Zs: FloatArray, Zt: FloatArray, width: int) -> Edges:
-        keys, place = np.unique(rows.astype(np.intp) * width + columns, return_inverse=True)
+    def _edges(self, codes: tuple[IntArray, ...], Z: tuple[FloatArray, ...], s: int, t: int) -> Edges:
+        width = self.factors[t].n_levels
+        keys, place = np.unique(codes[s].astype(np.intp) * width + codes[t], return_inverse=True)
         values = np.array(
             [
-                [self._reserve(place, Zs[:, a] * Zt[:, b], keys.size) for b in range(Zt.shape[1])]
-                for a in range(Zs.shape[1])
+                [self._reserve(place, x * z, keys.size, (d, e)) for e, z in zip(self.places[t], Z[t].T, strict=True)]
+                for d, x in zip(self.places[s], Z[s].T, strict=True)
             ]
         )
         return Edges(keys // width, keys % width, values)
@@ -129,10 +140,17 @@ class WeightedProducts:
             return None, None
         places = np.concatenate([part[0] for part in self._P_parts])
         values = np.concatenate([part[1] for part in self._P_parts])
-        rows = np.tile(np.arange(self.n), len(self._P_parts))
+        rows = np.concatenate([np.arange(number * self.n, (number + 1) * self.n) for *_, number in self._P_parts])
         self._P_parts = []
-        P = sparse.coo_array((values, (places, rows)), shape=(self._next, self.n)).tocsr()
+        P = sparse.coo_array((values, (places, rows)), shape=(self._next, len(self.stack.pairs) * self.n)).tocsr()
         return P, P.T.tocsr()
+
+    def _stacked_columns(self, codes: tuple[IntArray, ...], Z: tuple[FloatArray, ...]) -> tuple[SparseMatrix, ...]:
+        """Z and Z' as CSR, the predictors one below the other."""
+        kept = range(self.stack.size)
+        parts = [_matrix_of_columns(codes, Z, self.factors, self.places, d) for d in kept]
+        rows = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
+        return rows, rows.T.tocsr()
 
     def _numbers(self, base: BaseValues) -> None:
         """Keep the positions that the arrays of the elimination are gathered from."""
@@ -192,10 +210,21 @@ class WeightedProducts:
 
     @property
     def blocks(self) -> tuple[FloatArray, ...]:
-        """Columns of each grouping factor, (n, k), as views of `rows`."""
-        values = self.rows.data.reshape(self.n, -1)
+        """Columns of each grouping factor, (n, k), as views of `rows` where there is one predictor."""
         ends = np.cumsum([factor.n_columns for factor in self.factors]).tolist()
-        return tuple(values[:, end - f.n_columns : end] for end, f in zip(ends, self.factors, strict=True))
+        whole = self.rows.data.reshape(self.n, -1) if self.stack.size == 1 else self._together()
+        return tuple(whole[:, end - f.n_columns : end] for end, f in zip(ends, self.factors, strict=True))
+
+    def _together(self) -> FloatArray:
+        """All columns side by side, (n, k)."""
+        order = np.concatenate(self.places)
+        out = np.empty((self.n, order.size))
+        start = 0
+        for d in range(self.stack.size):
+            own = np.flatnonzero(order == d)
+            out[:, own] = self.rows.data[start : start + self.n * own.size].reshape(self.n, own.size)
+            start += self.n * own.size
+        return out
 
     # -- every set of weights ------------------------------------------------------------------------------------
 
@@ -204,7 +233,7 @@ class WeightedProducts:
 
         Parameters
         ----------
-        w : ndarray, shape (n,)
+        w : ndarray, shape (n,), or (n_pairs n,)
         """
         if self._codes is None:
             v = self._P @ w
@@ -237,7 +266,7 @@ class WeightedProducts:
         return swept
 
     def spread(self, b: FloatArray) -> FloatArray:
-        """Z b, (n,)."""
+        """Z b, (D n,)."""
         if self._codes is not None:
             return b[self._codes]
         out: FloatArray = self.rows @ b
@@ -304,8 +333,8 @@ class WeightedProducts:
 
         Returns
         -------
-        h : ndarray, shape (n,)
-            In w: the diagonal of Z Lambda M^-1 Lambda'Z'.
+        h : ndarray, shape (n,), or (n_pairs n,)
+            In w: the diagonal of Z Lambda M^-1 Lambda'Z', and twice what couples two predictors in a row.
         sigma : list of ndarray, each (k, k)
             In Sigma of each factor.
         diagonal : list of ndarray, each (k, k, J)
@@ -373,18 +402,22 @@ def _as_index(numbers: FloatArray) -> IntArray:
 
 
 def _matrix_of_columns(
-    codes: tuple[IntArray, ...], Z: tuple[FloatArray, ...], factors: tuple[Factor, ...]
-) -> tuple[SparseMatrix, SparseMatrix]:
-    """Z and Z' as CSR."""
+    codes: tuple[IntArray, ...],
+    Z: tuple[FloatArray, ...],
+    factors: tuple[Factor, ...],
+    predictors: tuple[tuple[int, ...], ...],
+    wanted: int,
+) -> SparseMatrix:
+    """The rows of Z of one predictor as CSR."""
     n = codes[0].size
     places, values, start = [], [], 0
-    for c, z, factor in zip(codes, Z, factors, strict=True):
+    for c, z, factor, own in zip(codes, Z, factors, predictors, strict=True):
         for a in range(factor.n_columns):
-            places.append(start + c)
-            values.append(z[:, a])
+            if own[a] == wanted:
+                places.append(start + c)
+                values.append(z[:, a])
             start += factor.n_levels
     width = len(places)
-    indices = np.stack(places, axis=1).ravel()
-    data = np.stack(values, axis=1).ravel()
-    rows = sparse.csr_array((data, indices, np.arange(0, n * width + 1, width)), shape=(n, start))
-    return rows, rows.T.tocsr()
+    indices = np.stack(places, axis=1).ravel() if width else np.zeros(0, dtype=np.intp)
+    data = np.stack(values, axis=1).ravel() if width else np.zeros(0)
+    return sparse.csr_array((data, indices, np.arange(n + 1) * width), shape=(n, start))

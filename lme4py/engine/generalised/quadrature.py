@@ -75,6 +75,11 @@ def check_quadrature(problem: GlmmProblem, n_points: int, most: int = MAX_POINTS
 def too_many_factors(problem: GlmmProblem, n_points: int) -> OptionError:
     """The refusal of factors that are not nested, or of more than two of them."""
     names = ", ".join(factor.name for factor in problem.factors)
+    if problem.stack.size > 1:
+        return OptionError(
+            f"nAGQ={n_points} needs one grouping factor where further parts have random effects; this model has "
+            f"{len(problem.factors)} ({names}). Use nAGQ=1, the Laplace approximation."
+        )
     return OptionError(
         f"nAGQ={n_points} needs one grouping factor, or two of which one is nested in the other, because the integral "
         f"must split into groups; this model has {len(problem.factors)} ({names}). Use nAGQ=1, the Laplace "
@@ -132,13 +137,16 @@ class Quadrature:
 
     def _sort(self, problem: GlmmProblem) -> None:
         """Rows in the order of the groups, so that sums over a group are sums of neighbours."""
-        Z = problem.products.rows
-        k = self.k
-        codes = (Z.indices[::k]).astype(np.intp)
+        products = problem.products
+        codes = products.codes[0].astype(np.intp)
         self.order: IntArray = np.argsort(codes, kind="stable")
         self.codes = codes[self.order]
         self.starts = np.searchsorted(self.codes, np.arange(self.J))
-        self.Z = Z.data.reshape(-1, k)[self.order]
+        whole, places = products.blocks[0][self.order], np.array(products.places[0])
+        # Columns in each linear predictor.
+        D = problem.stack.size
+        self.Z = [whole] if D == 1 else [whole * (places == d) for d in range(D)]
+        self.whole = np.concatenate([d * self.order.size + self.order for d in range(D)])
         self.data = reordered(problem.data, self.order)
 
     def _group_sum(self, values: FloatArray) -> FloatArray:
@@ -154,10 +162,12 @@ class Quadrature:
         return np.swapaxes(np.linalg.inv(np.linalg.cholesky(M)), 1, 2), A
 
     def _values(self, found: Laplace, moves: FloatArray, order: int) -> Any:
-        """Rows at the nodes whose moves of b are given, (k, N, J) -> each (N, n)."""
-        eta = np.broadcast_to(found.mode.eta[self.order], (moves.shape[1], self.codes.size)).copy()
-        for a in range(self.k):
-            eta += self.Z[:, a] * moves[a][:, self.codes]
+        """Rows at the nodes whose moves of b are given, (k, N, J) -> each (N, n), or (N, D n)."""
+        eta = np.broadcast_to(found.mode.eta[self.whole], (moves.shape[1], self.whole.size)).copy()
+        n = self.codes.size
+        for d, Z in enumerate(self.Z):
+            for a in range(self.k):
+                eta[:, d * n : (d + 1) * n] += Z[:, a] * moves[a][:, self.codes]
         return self.finder.problem.family.derivatives(self.data, eta, found.mode.lam, order)
 
     def value(self, found: Laplace) -> float:
@@ -219,17 +229,19 @@ class Quadrature:
         """Averages over the nodes under their weights given the data."""
         x = self.rule.x if x is None else x
         score, by_row = rows.score, posterior[:, self.codes]
+        n, D = self.codes.size, len(self.Z)
         possible = np.isfinite(score)
         if not possible.all():
             # A node outside the range of the link has weight 0.
             score = np.where(possible, score, 0.0)
-        Zs = np.array([self._group_sum(score * self.Z[:, a]) for a in range(self.k)])
+        pulled = [sum(score[:, d * n : (d + 1) * n] * Z[:, a] for d, Z in enumerate(self.Z)) for a in range(self.k)]
+        Zs = np.array([self._group_sum(own) for own in pulled])
         lam = np.zeros(0)
         if self.finder.problem.n_nuisance:
-            lam = total(rows.d_lam, by_row, possible)
+            lam = total(rows.d_lam, by_row, possible[:, :n])
         by_T = np.einsum("qj,aqj,bqj->ab", posterior, Zs, u)
         return _Sums(
-            (score * by_row).sum(axis=0),
+            (score * (by_row if D == 1 else np.tile(by_row, D))).sum(axis=0),
             by_T,
             np.einsum("qj,aqj->aj", posterior, u),
             np.einsum("qj,aqj->aj", posterior, Zs),
@@ -251,27 +263,35 @@ class Quadrature:
         half[:, range(self.k), range(self.k)] = 0.5 * B[:, range(self.k), range(self.k)]
         D = C @ (np.eye(self.k) - half) @ np.swapaxes(C, 1, 2)
         TDT = T @ D @ T.T
-        h = np.empty(problem.n_obs)
-        h[self.order] = np.einsum("na,nab,nb->n", self.Z, TDT[self.codes], self.Z)
+        h = self._in_weights(problem, TDT[self.codes])
         expected = problem.uses_expected
-        c = h * (rows.dw_exp if expected else rows.dw_obs)
+        c = problem.stack.gradient(h, rows.dw_exp if expected else rows.dw_obs)
         # H a = T'Z'c + derivative in the mode.
         extra = in_mode.ravel()
-        column = c - mode.w * (products.spread(finder.spread(mode.T, extra)))
+        column = c - problem.stack.weigh(mode.w, products.spread(finder.spread(mode.T, extra)))
         a = extra + products.solve(mode.swept, column)[0]
         Za = products.spread(finder.spread(mode.T, a))
-        rest = c - mode.w * Za
+        rest = c - problem.stack.weigh(mode.w, Za)
         Z_rest = products.gather(rest).reshape(self.k, self.J)
         by_T = -2.0 * sums.by_T + Z_rest @ mode.u.reshape(self.k, self.J).T
         by_T += mode.score.reshape(self.k, self.J) @ a.reshape(self.k, self.J).T
         by_T += 2.0 * (A @ T @ D).sum(axis=0)
-        score = np.empty(problem.n_obs)
-        score[self.order] = sums.score
+        score = np.empty(self.whole.size)
+        score[self.whole] = sums.score
         parts = [theta_gradient(problem, mode.theta, [by_T]), problem.X.T @ (rest - 2.0 * score)]
         if problem.n_nuisance:
             lam_w = rows.w_exp_lam if expected else rows.w_obs_lam
             parts.append(-2.0 * sums.lam + total(lam_w, h) + total(rows.score_lam, Za))
         return np.concatenate(parts)
+
+    def _in_weights(self, problem: GlmmProblem, D: FloatArray) -> FloatArray:
+        """z_d' D z_e of each row and pair of predictors, twice where they differ, (n_pairs n,)."""
+        n = problem.n_obs
+        h = np.empty(len(problem.stack.pairs) * n)
+        for i, (d, e) in enumerate(problem.stack.pairs):
+            own = np.einsum("na,nab,nb->n", self.Z[d], D, self.Z[e])
+            h[i * n + self.order] = own if d == e else 2.0 * own
+        return h
 
 
 class FixedQuadrature(Quadrature):
@@ -294,8 +314,8 @@ class FixedQuadrature(Quadrature):
 
     def _gradient(self, found: Laplace, C: FloatArray, A: FloatArray, sums: _Sums) -> FloatArray:
         problem = self.finder.problem
-        score = np.empty(problem.n_obs)
-        score[self.order] = sums.score
+        score = np.empty(self.whole.size)
+        score[self.whole] = sums.score
         parts = [theta_gradient(problem, found.mode.theta, [-2.0 * sums.by_T]), problem.X.T @ (-2.0 * score)]
         return np.concatenate([*parts, -2.0 * sums.lam] if problem.n_nuisance else parts)
 
@@ -306,7 +326,7 @@ class _Sums:
 
     Attributes
     ----------
-    score : ndarray, shape (n,)
+    score : ndarray, shape (D n,)
     by_T : ndarray, shape (k, k)
         Z's u'.
     u, Zs : ndarray, shape (k, J)

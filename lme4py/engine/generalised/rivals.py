@@ -134,5 +134,5 @@ def _within_groups(descents: Descents, usual: Start) -> Start | None:
     theta = structures.as_start(structures.theta_of_factors([np.diag(own) for own in sizes]), 0.0)
     lam = usual.lam
     if problem.n_dispersion:
-        lam = problem.sloped_lambda(problem.family.start_nuisance(problem.data, far.mode.eta))
+        lam = problem.sloped_lambda(problem.family.start_nuisance(problem.data, problem.stack.first(far.mode.eta)))
     return Start(theta, far.mode.beta, lam)

@@ -121,7 +121,8 @@ class Search:
         w = mode.rows.w_work
         try:
             swept = problem.products.factorize([_FAR * T for T in mode.T], w)
-            system = FixedSystem(problem, swept, w, w * (mode.eta - problem.offset) + mode.rows.score)
+            working = problem.stack.weigh(w, mode.eta - problem.offset) + mode.rows.score
+            system = FixedSystem(problem, swept, w, working)
         except np.linalg.LinAlgError:
             return True
         change = system.solution - mode.beta
@@ -276,5 +277,6 @@ def _predicted(found: Laplace, system: FixedSystem) -> float:
     u, b = system.residual_modes()
     moved = problem.X @ (system.solution - mode.beta) + problem.products.spread(b - mode.b)
     # The working residuals are score / w, so that w r^2 needs no division.
-    fit = float(w @ (moved * moved)) - 2.0 * float(mode.rows.score @ moved) + float(u @ u - mode.u @ mode.u)
+    square = float(problem.stack.weigh(w, moved) @ moved)
+    fit = square - 2.0 * float(mode.rows.score @ moved) + float(u @ u - mode.u @ mode.u)
     return fit + system.swept.log_det - found.swept.log_det

@@ -50,7 +50,7 @@ def find_start(problem: GlmmProblem) -> Start:
     if family.has_thresholds:
         with np.errstate(all="ignore"):
             beta, gamma = start_thresholds(problem)
-            rows = family.derivatives(data, problem.offset + problem.X @ beta, gamma, 2, expected=False)
+            rows = family.derivatives(data, problem.fixed_part(beta), gamma, 2, expected=False)
             return Start(_moment_theta(problem, rows), beta, gamma, -2.0 * float(rows.loglik.sum()))
     with np.errstate(all="ignore"):
         lam = 0.0
@@ -59,11 +59,10 @@ def find_start(problem: GlmmProblem) -> Start:
             lam = _start_nuisance(problem, middle)
         beta = _first_beta(problem, lam)
         for _ in range(_GLM_STEPS if problem.n_nuisance else 1):
-            eta = problem.offset + problem.X @ beta
-            rows = family.derivatives(data, eta, lam, 2)
+            rows = family.derivatives(data, problem.fixed_part(beta), lam, 2)
             beta = _scoring_step(problem, beta, lam, rows)
-            lam = _start_nuisance(problem, problem.offset + problem.X @ beta)
-        rows = family.derivatives(data, problem.offset + problem.X @ beta, lam, 2)
+            lam = _start_nuisance(problem, problem.fixed_part(beta))
+        rows = _all_rows(problem, beta, lam)
         theta = _moment_theta(problem, rows)
     return Start(theta, beta, lam, -2.0 * float(rows.loglik.sum()))
 
@@ -94,23 +93,28 @@ def glm_starts(problem: GlmmProblem, usual: Start) -> list[Start]:
             if not np.isfinite(value) or any(abs(value - other) < 0.05 for other in known):
                 continue
             known.append(value)
-            rows = problem.family.derivatives(problem.data, problem.offset + problem.X @ beta, lam, 2)
+            rows = _all_rows(problem, beta, lam)
             found.append((value, Start(_moment_theta(problem, rows), beta, lam)))
     return [start for _, start in sorted(found, key=lambda one: -one[0])]
 
 
+def _all_rows(problem: GlmmProblem, beta: FloatArray, lam: Any) -> Any:
+    """Derivatives in all predictors, without random effects."""
+    eta = problem.stack.below(problem.fixed_part(beta))
+    return problem.family.derivatives(problem.data, eta, lam, 2)
+
+
 def _loglik(problem: GlmmProblem, beta: FloatArray, lam: float) -> float:
-    eta = problem.offset + problem.X @ beta
-    return float(problem.family.derivatives(problem.data, eta, lam, 0).loglik.sum())
+    return float(problem.family.derivatives(problem.data, problem.fixed_part(beta), lam, 0).loglik.sum())
 
 
 def _scored(problem: GlmmProblem, beta: FloatArray, lam: float, steps: int) -> tuple[FloatArray, float]:
     """Scoring steps for beta, with the dispersion by moments after each."""
     for _ in range(steps):
-        eta = problem.offset + problem.X @ beta
+        eta = problem.fixed_part(beta)
         before = beta
         beta = _scoring_step(problem, beta, lam, problem.family.derivatives(problem.data, eta, lam, 2))
-        lam = _start_nuisance(problem, problem.offset + problem.X @ beta)
+        lam = _start_nuisance(problem, problem.fixed_part(beta))
         if np.allclose(before, beta, rtol=1e-3, atol=1e-6):
             break
     return beta, lam
@@ -118,9 +122,9 @@ def _scored(problem: GlmmProblem, beta: FloatArray, lam: float, steps: int) -> t
 
 def _beta_candidates(problem: GlmmProblem, usual: Start) -> Iterator[FloatArray]:
     """Least squares with and without weights, a constant, other signs of an even link, and points around the usual."""
-    family, data, X = problem.family, problem.data, problem.X
+    family, data, X = problem.family, problem.data, problem.stack.first(problem.X)
     eta = family.start_eta(data)
-    target = eta - problem.offset
+    target = eta - problem.stack.first(problem.offset)
     one = np.ones(problem.n_obs)
     w = family.derivatives(data, eta, usual.lam, 2).w_work
     for goal, weights in (
@@ -132,7 +136,7 @@ def _beta_candidates(problem: GlmmProblem, usual: Start) -> Iterator[FloatArray]
     if family.link.has_pole:
         for column in X.T:
             for q in (0.3, 0.7):
-                yield _least_squares(X, np.abs(eta) * np.sign(column - np.quantile(column, q)) - problem.offset, one)
+                yield _least_squares(X, np.abs(eta) * np.sign(column - np.quantile(column, q)) - (eta - target), one)
     rng = np.random.default_rng(1)
     spread = float(np.std(target)) or 1.0
     for _ in range(_AROUND_POLES if family.link.has_pole else _AROUND):
@@ -146,14 +150,14 @@ def _start_nuisance(problem: GlmmProblem, eta: FloatArray) -> Any:
 
 def _scoring_step(problem: GlmmProblem, beta: FloatArray, lam: float, rows: Any) -> FloatArray:
     """One step of scoring with halving."""
-    X = problem.X
+    X = problem.stack.first(problem.X)
     if not X.shape[1]:
         return beta
     w = np.where(np.isfinite(rows.w_work), rows.w_work, 0.0)
     step: Any = np.linalg.lstsq((X.T * w) @ X, X.T @ rows.score, rcond=None)[0]
     before = float(rows.loglik.sum())
     for _ in range(20):
-        loglik = problem.family.derivatives(problem.data, problem.offset + X @ (beta + step), lam, 0).loglik.sum()
+        loglik = _loglik(problem, beta + step, lam)
         if loglik >= before:
             moved: FloatArray = beta + step
             return moved
@@ -185,13 +189,13 @@ def _first_beta(problem: GlmmProblem, lam: float) -> FloatArray:
     """Fixed effects by least squares on the working start of the family."""
     family, data = problem.family, problem.data
     eta = family.start_eta(data)
-    target = eta - problem.offset
+    target = eta - problem.stack.first(problem.offset)
     w = family.derivatives(data, eta, lam, 2).w_work
     w = np.where(np.isfinite(w), w, 0.0)
     constant = np.full(problem.n_obs, float(np.mean(target)))
     one = np.ones(problem.n_obs)
     for goal, weights in ((target, w), (target, one), (constant, one), (np.zeros(problem.n_obs), one)):
-        beta = _least_squares(problem.X, goal, weights)
+        beta = _least_squares(problem.stack.first(problem.X), goal, weights)
         if np.isfinite(beta).all() and _possible(problem, beta, lam):
             return beta
     raise DesignError(
@@ -209,5 +213,5 @@ def _least_squares(X: FloatArray, y: FloatArray, w: FloatArray) -> FloatArray:
 
 def _possible(problem: GlmmProblem, beta: FloatArray, lam: float) -> bool:
     with np.errstate(all="ignore"):
-        loglik = problem.family.derivatives(problem.data, problem.offset + problem.X @ beta, lam, 0).loglik
+        loglik = problem.family.derivatives(problem.data, problem.fixed_part(beta), lam, 0).loglik
     return bool(np.isfinite(loglik).all())

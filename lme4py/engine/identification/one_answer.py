@@ -66,8 +66,13 @@ class _Effect:
 
 
 def _effects(terms: tuple[RandomTerm, ...]) -> Iterator[_Effect]:
-    """Effects of terms that every row has: columns without zeros, and cells of columns of which each row has one."""
+    """Effects of terms that every row has: columns without zeros, and cells of columns of which each row has one.
+
+    Terms of further linear predictors say nothing of the means.
+    """
     for term in terms:
+        if term.parts:
+            continue
         nonzero = term.values != 0.0
         codes = term.codes.astype(np.intp)
         if term.n_columns > 1 and (nonzero.sum(axis=1) == 1).all():

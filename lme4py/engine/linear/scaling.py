@@ -364,6 +364,8 @@ def _scale_random(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, C
     if k == 1 and Z[0, 0] == 1.0 and (Z == 1.0).all():
         return np.eye(1), ColumnMap()
     structure = term.structure
+    if len(set(term.parts)) > 1:
+        return _scale_by_part(term, w)
     if structure.column_changes != "any":
         S = structured_columns(structure, _sizes(Z, ColumnMap(), w, term.columns)[1])
         is_scale = structure.basis is None
@@ -378,6 +380,15 @@ def _scale_random(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, C
         return (S, own) if depends else _by_triangle(Z, S, own, w)
     whiten = (vectors / np.sqrt(values)) @ vectors.T
     return S @ whiten, replace(own, mix=whiten)
+
+
+def _scale_by_part(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, ColumnMap]:
+    """S of a term of several linear predictors, whose columns cannot be mixed."""
+    S = np.zeros((term.n_columns, term.n_columns))
+    for part in dict.fromkeys(term.parts):
+        own = [j for j, other in enumerate(term.parts) if other == part]
+        S[np.ix_(own, own)] = _scale_random(term.subset(own), w)[0]
+    return S, ColumnMap(mix=S)
 
 
 def structured_columns(structure: CovarianceStructure, sizes: FloatArray) -> FloatArray:

@@ -198,7 +198,10 @@ def _with_columns(fit: GeneralisedFit, t: int, holding: Holding) -> GlmmProblem:
     S[t] = np.eye(term.n_columns)[:, order] / sizes
     codes = tuple(fit.design.terms[factor.terms[0]].codes for factor in problem.factors)
     columns = tuple(np.hstack([fit.design.terms[i].values @ S[i] for i in factor.terms]) for factor in problem.factors)
-    products = WeightedProducts(codes, columns, problem.factors)
+    named = problem.family.stacked
+    own = [tuple(np.array(fit.design.terms[i].predictors(named))[order if i == t else ...]) for i in range(len(S))]
+    places = tuple(tuple(int(p) for i in factor.terms for p in own[i]) for factor in problem.factors)
+    products = WeightedProducts(codes, columns, problem.factors, places=places)
     return replace(problem, S=tuple(S), products=products, structures=CovarianceStructures(tuple(structures)))
 
 

@@ -19,6 +19,7 @@ from lme4py.families.response import ResponseData
 from lme4py.fits.base import Approximation, Fit
 from lme4py.fits.derived import derived
 from lme4py.fits.method import Ddf
+from lme4py.fits.steps import response_with_modes
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["GeneralisedFit", "user_jacobian"]
@@ -172,7 +173,12 @@ class GeneralisedFit(Fit):
 
         For ordered categories the probability of the category observed, as R's clmm has it.
         """
-        return self.family.fitted(self.data, self.linear_predictor, self.lam)
+        return self.family.fitted(self.response, self.linear_predictor, self.lam)
+
+    @property
+    def response(self) -> ResponseData:
+        """`data` with the conditional modes of further linear predictors in their offsets."""
+        return response_with_modes(self.design, self.data, self.modes)
 
     @property
     def threshold_names(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from lme4py.engine.generalised.problem import FixedSystem
+from lme4py.families.nuisance import as_columns
 from lme4py.fits.derived import derived
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.joint import JointVariance
@@ -38,17 +39,22 @@ def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
         P, _ = swept.back_substitute(system.border, np.eye(p + 1, p))
         vcov = np.linalg.inv(system.cross) if p else np.zeros((0, 0))
         return JointVariance(
-            fit.design, problem.factors, mode.T, w, problem.C, problem.S, P, vcov, diagonal, 1.0, swept
+            fit.design, problem.factors, mode.T, w, problem.C, problem.S, P, vcov, diagonal, 1.0, swept, products.places
         )
-    columns = w[:, None] * fit.design.X
+    columns = problem.stack.weigh(w, problem.stack.below(fit.design.X))
     vcov = fit.vcov
     if fit.thresholds is not None:
         # The modes move with the thresholds too, and these with the fixed effects.
         columns = np.column_stack([columns, -_threshold_scores(fit)])
         vcov = fit.parameter_vcov[fit.theta.size :, fit.theta.size :]
+    elif fit.family.stacked:
+        # And with the coefficients of the further predictors.
+        columns = np.column_stack([columns, -as_columns(fit.point.rows.score_lam)])
+        vcov = fit.parameter_vcov[fit.theta.size :, fit.theta.size :]
     P, _ = swept.back_substitute(swept.sweep_border(products.project(columns)), np.eye(columns.shape[1]))
     C = np.eye(p, columns.shape[1])
-    return JointVariance(fit.design, problem.factors, mode.T, w, C, problem.S, P, vcov, diagonal, 1.0, swept)
+    places = products.places
+    return JointVariance(fit.design, problem.factors, mode.T, w, C, problem.S, P, vcov, diagonal, 1.0, swept, places)
 
 
 def _threshold_scores(fit: GeneralisedFit) -> FloatArray:
@@ -61,6 +67,8 @@ def _threshold_scores(fit: GeneralisedFit) -> FloatArray:
 def working_model(fit: GeneralisedFit) -> WorkingModel:
     """Weights are the expected ones, which are positive for every link (the observed ones for canonical links)."""
     mode, problem = fit.point.mode, fit.problem
+    if fit.family.stacked:
+        raise fit.family.lacks("influence of rows or groups where further parts have random effects; use bootstrap()")
     products = problem.products
     rows = problem.family.derivatives(problem.data, mode.eta, mode.lam, 3, expected=True)
     w = rows.w_exp if rows.w_exp is not None else mode.w

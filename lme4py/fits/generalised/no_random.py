@@ -51,7 +51,7 @@ class PlainFit:
     @property
     def linear_predictor(self) -> FloatArray:
         """Offset included, inside, shape (n,)."""
-        return self.problem.offset + self.problem.X @ self.x[: self.problem.n_fixed]
+        return self.problem.fixed_part(self.x[: self.problem.n_fixed])
 
 
 def fit_plain(problem: GlmmProblem, start: FloatArray) -> PlainFit:
@@ -98,7 +98,7 @@ def _maximised(problem: GlmmProblem, start: FloatArray) -> PlainFit:
 
 def _criterion(problem: GlmmProblem, x: FloatArray) -> float:
     p = problem.n_fixed
-    eta = problem.offset + problem.X @ x[:p]
+    eta = problem.fixed_part(x[:p])
     return -2.0 * float(problem.family.loglik(problem.data, eta, problem.nuisance(x[p:])).sum())
 
 
@@ -107,11 +107,12 @@ def _local_of(problem: GlmmProblem) -> Callable[[FloatArray], Local | None]:
     p = problem.n_fixed
     # Weights for the Newton steps, and the slopes in all parameters.
     order: Any = 3 if problem.n_nuisance else 2
+    X = problem.stack.first(problem.X)
 
     def gradient_of(x: FloatArray) -> tuple[Any, FloatArray]:
-        eta = problem.offset + problem.X @ x[:p]
+        eta = problem.fixed_part(x[:p])
         rows = problem.family.derivatives(problem.data, eta, problem.nuisance(x[p:]), order)
-        parts = [problem.X.T @ rows.score]
+        parts = [X.T @ rows.score]
         if problem.n_nuisance:
             parts.append(np.atleast_1d(total(rows.d_lam)))
         return rows, -2.0 * np.concatenate(parts)
@@ -125,7 +126,7 @@ def _local_of(problem: GlmmProblem) -> Callable[[FloatArray], Local | None]:
             if not (np.isfinite(value) and np.isfinite(gradient).all()):
                 return None
             hessian = np.zeros((x.size, x.size))
-            hessian[:p, :p] = 2.0 * (problem.X.T * rows.w_work) @ problem.X
+            hessian[:p, :p] = 2.0 * (X.T * rows.w_work) @ X
             for i in range(p, x.size):
                 step = _STEP * np.eye(x.size)[i]
                 up, down = gradient_of(x + step)[1], gradient_of(x - step)[1]

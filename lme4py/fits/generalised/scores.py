@@ -130,10 +130,10 @@ def _together(fit: GeneralisedFit, clusters: Clusters, by_level: list[FloatArray
     products = problem.products
     h = found._log_det[0]
     expected = problem.uses_expected
-    c = h * (rows.dw_exp if expected else rows.dw_obs)
+    c = problem.stack.gradient(h, rows.dw_exp if expected else rows.dw_obs)
     a, b_a = products.solve(mode.swept, c)
     moved = products.spread(b_a)
-    rest = c - mode.w * moved
+    rest = c - problem.stack.weigh(mode.w, moved)
     count = clusters.n_clusters
     left = products.gather(rest) - 2.0 * mode.score
     T = [
@@ -147,13 +147,22 @@ def _together(fit: GeneralisedFit, clusters: Clusters, by_level: list[FloatArray
     ]
     parts = [
         _theta_by_cluster(fit, T, clusters),
-        row_sums(problem.X * (rest - 2.0 * rows.score)[:, None], clusters.codes, count),
+        row_sums(_by_row(problem, problem.X * (rest - 2.0 * rows.score)[:, None]), clusters.codes, count),
     ]
     if problem.n_nuisance:
         curve = as_columns(rows.w_exp_lam if expected else rows.w_obs_lam)
-        values = -2.0 * as_columns(rows.d_lam) + h[:, None] * curve + moved[:, None] * as_columns(rows.score_lam)
+        values = -2.0 * as_columns(rows.d_lam) + _by_row(problem, h[:, None] * curve)
+        values += _by_row(problem, moved[:, None] * as_columns(rows.score_lam))
         parts.append(row_sums(values, clusters.codes, count))
     return np.concatenate(parts, axis=1)
+
+
+def _by_row(problem: GlmmProblem, values: FloatArray) -> FloatArray:
+    """Sums over the linear predictors, or their pairs, of each row of the data, shape (n, c)."""
+    if problem.stack.size == 1:
+        return values
+    summed: FloatArray = values.reshape(-1, problem.n_obs, values.shape[1]).sum(axis=0)
+    return summed
 
 
 def _outer_by_level(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:
@@ -203,29 +212,31 @@ def _gradient(fit: GeneralisedFit, rows: IntArray) -> FloatArray:
 
 def _restricted(problem: GlmmProblem, rows: IntArray) -> tuple[GlmmProblem, IntArray]:
     """The problem of some rows in the same columns, and the places of its random effects among all of them."""
-    table = problem.products.rows
-    # Every row of Z holds one value for each column of each factor, in order.
-    width = sum(factor.n_columns for factor in problem.factors)
-    indices, values = table.indices.reshape(-1, width)[rows], table.data.reshape(-1, width)[rows]
+    products, D = problem.products, problem.stack.size
     codes, Z, factors, places = [], [], [], []
-    column = start = 0
-    for factor in problem.factors:
-        k = factor.n_columns
-        used, own = np.unique(indices[:, column] - start, return_inverse=True)
+    start = 0
+    for factor, levels, block in zip(problem.factors, products.codes, products.blocks, strict=True):
+        used, own = np.unique(levels[rows], return_inverse=True)
         codes.append(own.reshape(-1).astype(np.intp))
-        Z.append(np.ascontiguousarray(values[:, column : column + k]))
+        Z.append(np.ascontiguousarray(block[rows]))
         factors.append(replace(factor, n_levels=used.size))
-        places.append((start + np.arange(k)[:, None] * factor.n_levels + used).ravel())
-        column, start = column + k, start + factor.size
+        places.append((start + np.arange(factor.n_columns)[:, None] * factor.n_levels + used).ravel())
+        start += factor.size
     # The outer factor first: within one cluster of one small group the data cannot tell which one it is.
     order = sorted(range(len(factors)), key=lambda f: problem.factors[f].n_levels)
     kept = tuple(factors[f] for f in order)
+    every = np.concatenate([d * problem.n_obs + rows for d in range(D)])
     smaller = replace(
         problem,
         factors=kept,
-        X=problem.X[rows],
-        offset=problem.offset[rows],
-        products=WeightedProducts(tuple(codes[f] for f in order), tuple(Z[f] for f in order), kept),
+        X=problem.X[every],
+        offset=problem.offset[every],
+        products=WeightedProducts(
+            tuple(codes[f] for f in order),
+            tuple(Z[f] for f in order),
+            kept,
+            places=tuple(products.places[f] for f in order),
+        ),
         data=reordered(problem.data, rows),
     )
     return smaller, np.concatenate([places[f] for f in order])

@@ -9,6 +9,7 @@ import numpy as np
 from lme4py.fits.draws import covariance_roots
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.rows.response import is_proportion, numeric_categories
+from lme4py.fits.steps import random_part, response_with_modes
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["GlmmSimulator"]
@@ -35,14 +36,13 @@ class GlmmSimulator:
     def __init__(self, fit: GeneralisedFit, kept: Collection[int] = ()) -> None:
         design = fit.design
         self.fit = fit
-        self.mean = design.X @ fit.beta
+        self.drawn = [t for t in range(len(design.terms)) if t not in kept]
+        self.roots = covariance_roots(fit.covariances)
+        kept_modes = [None if t in self.drawn else b for t, b in enumerate(fit.modes)]
+        self.mean = design.X @ fit.beta + random_part(design, kept_modes)
         if design.offset is not None:
             self.mean = self.mean + design.offset
-        self.drawn = [t for t in range(len(design.terms)) if t not in kept]
-        for t in kept:
-            term = design.terms[t]
-            self.mean = self.mean + np.einsum("nk,nk->n", term.values, fit.modes[t][term.codes])
-        self.roots = covariance_roots(fit.covariances)
+        self.data = response_with_modes(design, fit.data, kept_modes)
 
     def draw(self, seeds: Sequence[np.random.SeedSequence]) -> FloatArray:
         """One response for each seed, shape (n, B), in the form that `refit` reads.
@@ -53,22 +53,23 @@ class GlmmSimulator:
         out = np.empty((len(seeds), self.fit.design.n_obs))
         for row, seed in zip(out, seeds, strict=True):
             rng = np.random.Generator(np.random.PCG64(seed))
-            row[:] = self.response(self.linear_predictor(rng), rng)
+            row[:] = self.response(rng)
         if is_proportion(self.fit):
             out /= np.maximum(self.fit.data.n_trials, 1.0)
         if numeric_categories(self.fit):
             out = np.asarray(self.fit.categories, dtype=np.float64)[out.astype(np.intp)]
         return out.T
 
-    def linear_predictor(self, rng: np.random.Generator) -> FloatArray:
-        """Linear predictor with new random effects, shape (n,)."""
-        eta = self.mean
+    def response(self, rng: np.random.Generator) -> FloatArray:
+        """Counts, successes or measurements with new random effects, or NaN where a row has no mean, shape (n,)."""
+        fit, design, effects = self.fit, self.fit.design, self._effects(rng)
+        eta = self.mean + random_part(design, effects)
+        return fit.family.simulate(eta, fit.lam, response_with_modes(design, self.data, effects), rng)
+
+    def _effects(self, rng: np.random.Generator) -> list[FloatArray | None]:
+        """New random effects of the terms that are drawn."""
+        effects: list[FloatArray | None] = [None] * len(self.roots)
         for t in self.drawn:
             term = self.fit.design.terms[t]
-            b = rng.standard_normal((term.n_levels, term.n_columns)) @ self.roots[t].T
-            eta = eta + np.einsum("nk,nk->n", term.values, b[term.codes])
-        return eta
-
-    def response(self, eta: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Counts, successes or measurements with the linear predictor `eta`, or NaN where it has no mean."""
-        return self.fit.family.simulate(eta, self.fit.lam, self.fit.data, rng)
+            effects[t] = rng.standard_normal((term.n_levels, term.n_columns)) @ self.roots[t].T
+        return effects

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lme4py.data.frame import Frame
-from lme4py.design.design import Design
+from lme4py.design.design import CONDITIONAL, Design
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["RowArrays", "own_rows"]
@@ -23,7 +23,8 @@ class RowArrays:
     X : ndarray, shape (n, p)
     offset : ndarray, shape (n,)
     values : dict of int to ndarray, each (n, k)
-        Columns of the random terms that are needed, by position in the design.
+        Columns of the random terms that are needed, by position in the design; zero where they belong to another
+        linear predictor than the first.
     codes : dict of int to ndarray of int, each (n,)
         Levels of the terms whose conditional modes are added; -1 where a group is missing or unknown.
     frame : Frame or None
@@ -67,5 +68,5 @@ def own_rows(design: Design, terms: Iterable[int], chosen: Iterable[int]) -> Row
         Whose conditional modes are added.
     """
     known = np.zeros(design.n_obs) if design.offset is None else design.offset
-    values = {t: design.terms[t].values for t in terms}
+    values = {t: design.terms[t].values_of(CONDITIONAL) for t in terms}
     return RowArrays(design.X, known, values, {t: design.terms[t].codes for t in chosen}, None)

@@ -89,7 +89,9 @@ def slim_response(data: ResponseData) -> ResponseData:
     """Without rows; the names of ordered categories stay."""
     names = {"y": "response", "trials": "numbers of trials", "weights": "weights"}
     changes: dict[str, Any] = {name: dropped(what, getattr(data, name)) for name, what in names.items()}
-    return replace(data, **changes)
+    columns = {"X": "columns of further parts", "offset": "offset of further parts"}
+    slim = [replace(p, **{name: dropped(what, getattr(p, name)) for name, what in columns.items()}) for p in data.parts]
+    return replace(data, **changes, parts=tuple(slim))
 
 
 def _slim_term(term: RandomTerm) -> RandomTerm:

@@ -347,7 +347,8 @@ def _mixture(small: _Model, large: _Model, embedding: Embedding, df: int, bounda
             at = model.cone_problem(small.fit if small.null is None else small.null)
             return cone_information(at.problem, embedding, at.reml, scale_is_known=at.scale_is_known)
 
-    mixture = cone_mixture(embedding, df, information)
+    # The working linear model of several predictors is none of one.
+    mixture = cone_mixture(embedding, df, None if fit.family.stacked else information)
     if boundary and mixture.is_plain:
         raise OptionError(
             "boundary=True, but the hypothesis does not put a variance on the boundary of zero, so that the plain "

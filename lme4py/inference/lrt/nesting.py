@@ -22,6 +22,9 @@ _TOLERANCE = 1e-6
 # Pairs of rows for each grouping factor, and the seed that picks them.
 _PAIRS, _SEED = 5000, 20_240_607
 
+# First and second row of each pair, and pairs of names of linear predictors.
+_Pairs = tuple[IntArray, IntArray, list[tuple[str, str]]]
+
 
 @dataclass(frozen=True)
 class Embedding:
@@ -99,6 +102,7 @@ def _partners(full: tuple[RandomTerm, ...], restricted: tuple[RandomTerm, ...]) 
             and other.structure.nested_in(term.structure)
             and np.array_equal(other.codes, term.codes)
             and np.array_equal(other.values, term.values)
+            and other.column_parts == term.column_parts
         ]
         if fitting:
             found[t] = max(fitting, key=lambda r: restricted[r].structure == term.structure)
@@ -152,8 +156,11 @@ def _cone(covariance: FloatArray, term: RandomTerm) -> TangentCone:
     return replace(cone, held=cone.held / units, free=cone.free / units)
 
 
-def _pairs(terms: Sequence[RandomTerm]) -> tuple[IntArray, IntArray]:
-    """Pairs of rows: rows with themselves, and rows of one level of each grouping factor."""
+def _pairs(terms: Sequence[RandomTerm]) -> _Pairs:
+    """Pairs of rows: rows with themselves, and rows of one level of each grouping factor.
+
+    With them the pairs of linear predictors in which the terms have columns: one, but for models with further parts.
+    """
     rng = np.random.default_rng(_SEED)
     n = terms[0].codes.size
     own = np.arange(n) if n <= _PAIRS else rng.choice(n, _PAIRS, replace=False)
@@ -172,21 +179,23 @@ def _pairs(terms: Sequence[RandomTerm]) -> tuple[IntArray, IntArray]:
         level = term.codes[i]
         first.append(i)
         second.append(order[starts[level] + rng.integers(0, counts[level])])
-    return np.concatenate(first), np.concatenate(second)
+    parts = sorted({part for term in terms for part in term.column_parts})
+    return np.concatenate(first), np.concatenate(second), [(a, b) for a in parts for b in parts if a <= b]
 
 
 def _kernels(
-    terms: Sequence[RandomTerm], pairs: tuple[IntArray, IntArray], bases: Sequence[FloatArray]
+    terms: Sequence[RandomTerm], pairs: _Pairs, bases: Sequence[FloatArray]
 ) -> tuple[FloatArray, list[tuple[int, FloatArray, float]]]:
     """Covariance of each pair of rows for each direction (term, matrix in units of the columns, scale)."""
-    i, j = pairs
+    i, j, places = pairs
     columns, directions = [], []
     for t, (term, basis) in enumerate(zip(terms, bases, strict=True)):
         units = _units(term)
         same = term.codes[i] == term.codes[j]
-        left, right = term.values[i] / units, term.values[j] / units
+        sides = {part: term.values_of(part) / units for place in places for part in place}
         for E in basis:
-            columns.append(same * np.einsum("na,ab,nb->n", left, E, right))
+            own = [same * np.einsum("na,ab,nb->n", sides[a][i], E, sides[b][j]) for a, b in places]
+            columns.append(np.concatenate(own))
             directions.append((t, E))
     A = np.column_stack(columns)
     scale = np.maximum(np.linalg.norm(A, axis=0), 1e-300)

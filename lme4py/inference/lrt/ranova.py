@@ -52,7 +52,7 @@ def ranova(fit: Fit) -> pd.DataFrame:
 
 def _refitted(full: Fit, terms: tuple[RandomTerm, ...]) -> Fit:
     """The same model with other random effects."""
-    return model_of(full).like(full.design.with_predictor(terms=terms))
+    return model_of(full).like(full.design.with_terms(terms))
 
 
 def _row(reduced: Fit | None, full: Fit) -> dict[str, float]:

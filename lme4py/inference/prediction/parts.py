@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,10 +11,13 @@ import numpy as np
 from lme4py.data.column import Column
 from lme4py.data.frame import read_frame
 from lme4py.design.parts import new_parts
+from lme4py.design.recipe import new_random_values
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.parts import PartsFamily
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
+from lme4py.fits.rows.arrays import RowArrays
+from lme4py.fits.steps import response_with_modes
 from lme4py.inference.prediction.predictor import linear_predictor
 from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen
 from lme4py.linalg.types import FloatArray
@@ -61,16 +66,34 @@ def predict_parts(
     report_unseen(fit, rows, new_levels)
     own = data is None and len(chosen) == len(fit.design.terms)
     eta = fit.linear_predictor if own else linear_predictor(fit, rows.take(rows.complete))
-    response = fit.data
-    if frame is not None:
-        blank = ResponseData(np.zeros(frame.n_rows))
-        response = new_parts(fit.design, frame, blank).take(rows.complete)
+    response = _response(fit, rows, chosen).take(rows.complete)
     values: FloatArray = np.full(rows.n, np.nan)
     values[rows.complete] = family.predicted(type, response, eta, fit.lam)
     if frame is not None:
         return pd.Series(values, index=frame.index, name="predicted")
     table, index = padded(fit, values[:, None])
     return pd.Series(table[:, 0], index=index, name="predicted")
+
+
+def _response(fit: Fit, rows: RowArrays, chosen: Sequence[int]) -> ResponseData:
+    """A response of the rows whose further predictors have the modes of the chosen terms in their offsets."""
+    design = fit.design
+    if rows.frame is None:
+        modes = [fit.modes[t] if t in chosen else None for t in range(len(design.terms))]
+        return response_with_modes(design, fit.data, modes)
+    response = new_parts(design, rows.frame, ResponseData(np.zeros(rows.n)))
+    added = {part.name: np.zeros(rows.n) for part in response.parts}
+    for t in chosen:
+        term = design.terms[t]
+        if not term.parts:
+            continue
+        values = new_random_values(design.recipe, rows.frame, t)
+        for part in added:
+            own: FloatArray = np.einsum(
+                "nk,nk->n", term.masked(values, part), fit.modes[t][np.maximum(rows.codes[t], 0)]
+            )
+            added[part] += np.where(rows.codes[t] >= 0, own, 0.0)
+    return replace(response, parts=tuple(part.plus(added[part.name]) for part in response.parts))
 
 
 def _check(fit: Fit, include_random: Any, type: str, interval: str | None) -> PartsFamily:

@@ -60,6 +60,7 @@ def make_rows(
             values[t], codes[t] = new_random(design.recipe, frame, t)
         else:
             values[t] = new_random_values(design.recipe, frame, t)
+        values[t] = design.terms[t].masked(values[t])
     X[_split_rows(fit, codes, X.shape[0])] = np.nan
     return RowArrays(X, known, values, codes, frame)
 

@@ -158,6 +158,7 @@ class OwnAdapter(ModelAdapter):
 
     def _conditional(self, frame: Frame, t: int) -> tuple[FloatArray, NDArray[np.intp]]:
         z, codes = new_random(self.design.recipe, frame, t)
+        z = self.design.terms[t].masked(z)
         unseen = int((codes < 0).sum())
         if unseen:
             raise OptionError(
@@ -170,17 +171,17 @@ class OwnAdapter(ModelAdapter):
         recipe = self.design.recipe
         return [pairs.products(self._z(recipe, frame, t)) for t, pairs in enumerate(self._pairs)]
 
-    @staticmethod
-    def _z(recipe: Recipe, frame: Frame, t: int) -> FloatArray:
-        bar = recipe.bars[t]
-        return bar_matrix(recipe, bar, frame)
+    def _z(self, recipe: Recipe, frame: Frame, t: int) -> FloatArray:
+        """Columns of a term, those of further linear predictors zero."""
+        return self.design.terms[t].masked(bar_matrix(recipe, recipe.bars[t], frame))
 
     def slopes(self, frame: Frame, name: str, random: Random) -> Rows:
         X, offset = self.formula_rows.slopes(frame, name)
         if random == "zero":
             return Rows(X, offset)
         recipe = self.design.recipe
-        dz = [bar_slope(recipe, bar, frame, name) for bar in recipe.bars]
+        terms = self.design.terms
+        dz = [t.masked(bar_slope(recipe, bar, frame, name)) for t, bar in zip(terms, recipe.bars, strict=True)]
         if random != "integrate":
             moves = {t: (dz[t], self._conditional(frame, t)[1]) for t in self._added(random)}
             for t, (z, codes) in moves.items():
@@ -204,7 +205,8 @@ class OwnAdapter(ModelAdapter):
         parts = [factored_matrix(recipe, bar.terms, bar.variables, rows, scenarios) for bar in bars]
         if any(part is None for part in parts):
             return None
-        z = [part for part in parts if part is not None]
+        terms = [self.design.terms[t] for t in chosen]
+        z = [(t.masked(p[0]), t.masked(p[1])) for t, p in zip(terms, parts, strict=True) if p is not None]
         if random == "integrate":
             by_side = [[pair.products(p[side]) for pair, p in zip(self._pairs, z, strict=True)] for side in (0, 1)]
             return FactoredRows(X, known, (np.hstack(by_side[0]), np.hstack(by_side[1])))

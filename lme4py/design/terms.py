@@ -1,0 +1,122 @@
+"""The random-effects terms of a formula on the rows that a model uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lme4py.covariance import CovarianceStructure, find_structure
+from lme4py.design.coding import Variable, matrix_columns, model_columns, stack_columns
+from lme4py.design.design import RandomTerm
+from lme4py.design.fixed import FixedPart, make_variables, name_of, used_variables
+from lme4py.design.names import ColumnNames
+from lme4py.design.places import learn_places
+from lme4py.design.random import Grouping, check_levels, grouping_factor, shared_columns, term_order
+from lme4py.design.recipe import BarRecipe
+from lme4py.design.rows import UsedRows
+from lme4py.errors import DesignError, FormulaError, OptionError
+from lme4py.formula.nodes import Bar, Formula, Node
+from lme4py.formula.values import Value, check_finite
+
+__all__ = ["check_structure", "random_terms"]
+
+
+def random_terms(
+    parsed: Formula, values: Mapping[Node, Value], rows: UsedRows, fixed: FixedPart, names: ColumnNames
+) -> tuple[tuple[RandomTerm, ...], tuple[BarRecipe, ...]]:
+    """The terms in lme4's order, checked, and how to replay them.
+
+    Parameters
+    ----------
+    parsed : Formula
+    values : dict of Node to Value
+    rows : UsedRows
+    fixed : FixedPart
+        Whose columns the terms share where they can.
+    names : ColumnNames
+    """
+    groups: dict[tuple[Node, ...], tuple[Grouping, NDArray[np.intp]]] = {}
+    built = []
+    for bar in parsed.bars:
+        check_structure(bar, parsed.text)
+    for bar in parsed.bars:
+        if bar.group not in groups:
+            groups[bar.group] = grouping_factor([name_of(v) for v in bar.group], [values[v] for v in bar.group])
+        term, recipe = _random_term(bar, *groups[bar.group], values, rows, fixed)
+        if recipe.places is None:
+            names.add(recipe.terms, recipe.variables, bar.label)
+        built.append((term, recipe))
+    order = term_order([term.n_levels for term, _ in built])
+    for term, recipe in (built[i] for i in order):
+        # One field of places has correlations to learn from.
+        if recipe.places is None:
+            check_levels(recipe.grouping, term.label)
+    return tuple(built[i][0] for i in order), tuple(built[i][1] for i in order)
+
+
+def check_structure(bar: Bar, text: str) -> None:
+    """Refuse a structure or an option that there is not, and show where it stands."""
+    try:
+        kind = find_structure(bar.structure)
+        if "random" not in kind.sides:
+            raise OptionError(f"{kind.name}() is a structure of residuals, not of random effects.")
+        kind.refuse_options(_options(bar, kind))
+    except OptionError as error:
+        raise FormulaError(str(error), text, *bar.span) from None
+
+
+def _options(bar: Bar, kind: type[CovarianceStructure]) -> dict[str, Any]:
+    """Options by name; those without one are in the order of the structure's own."""
+    given = [option for option in bar.options if not option[0]]
+    named = {name: value for name, value in bar.options if name}
+    free = [name for name in kind.options if name not in named]
+    if len(given) > len(free):
+        raise OptionError(f"{kind.name}() takes no argument {given[len(free)][1]!r} behind the bar.")
+    return named | {name: value for name, (_, value) in zip(free, given, strict=False)}
+
+
+def _placed_term(
+    bar: Bar,
+    kind: type[CovarianceStructure],
+    grouping: Grouping,
+    codes: NDArray[np.intp],
+    values: Mapping[Node, Value],
+    rows: UsedRows,
+) -> tuple[RandomTerm, BarRecipe]:
+    """A term with a column for each time or place."""
+    # A level that does not occur is a time that was missed.
+    whole = {name: column.levels for name, column in rows.columns.items()}
+    places = learn_places(bar, kind, values, whole)
+    structure = kind.build(len(places.names), places.positions, **_options(bar, kind))
+    block = places.columns(values)
+    term = RandomTerm(grouping.name, places.names, grouping.levels, structure, bar.label, codes, block)
+    return term, BarRecipe(bar.label, bar.terms, {}, bar.group, grouping, len(places.names), places)
+
+
+def _random_term(
+    bar: Bar,
+    grouping: Grouping,
+    codes: NDArray[np.intp],
+    values: Mapping[Node, Value],
+    rows: UsedRows,
+    fixed: FixedPart,
+) -> tuple[RandomTerm, BarRecipe]:
+    kind = find_structure(bar.structure)
+    if kind.takes_positions != "nothing":
+        return _placed_term(bar, kind, grouping, codes, values, rows)
+    nodes = used_variables(bar.terms)
+    variables: dict[Node, Variable] = make_variables(nodes, values)
+    names, _ = model_columns(bar.terms, variables)
+    columns = matrix_columns(bar.terms, variables, {node: values[node].values for node in nodes})
+    if not columns:
+        raise DesignError(f"{bar.label} has no columns left of the bar; write (1 | group) or remove it")
+    block = shared_columns(names, columns, fixed.X, fixed.names)
+    if block is None:
+        block = stack_columns(columns, rows.n, order="C")
+        check_finite(block, names, f"column {{name}} of {bar.label}")
+    structure = kind.build(len(names), None, **_options(bar, kind))
+    term = RandomTerm(grouping.name, names, grouping.levels, structure, bar.label, codes, block)
+    return term, BarRecipe(bar.label, bar.terms, variables, bar.group, grouping, len(names))

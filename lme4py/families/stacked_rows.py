@@ -1,0 +1,120 @@
+"""Derivatives of rows in several linear predictors, one below the other, as the engine has them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from lme4py.families.densities.base import Density
+from lme4py.families.densities.jets import Degrees, Index
+from lme4py.families.densities.rows import partials
+from lme4py.families.nuisance import Columns, StackedColumns
+from lme4py.families.response import ResponseData
+from lme4py.families.rows import EtaDerivatives, Order
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["positive_blocks", "stacked_derivatives"]
+
+# Curvatures of a row count with their size, and at least with this part of the largest of the row.
+_LEAST: Final = 0.05
+
+# Variable of the density and columns of each block of lambda.
+Pieces = list[tuple[int, FloatArray | None]]
+
+
+def stacked_derivatives(
+    density: Density, data: ResponseData, x: list[FloatArray], own: tuple[int, ...], pieces: Pieces, order: Order
+) -> EtaDerivatives:
+    """Log-likelihood of each row with its derivatives in several variables.
+
+    Parameters
+    ----------
+    density : Density
+    data : ResponseData
+        n rows.
+    x : list of ndarray
+        Variables of the density.
+    own : tuple of int, length D
+        The variables with a place in the stack.
+    pieces : list of (int, ndarray or None)
+    order : {0, 1, 2, 3}
+
+    Returns
+    -------
+    EtaDerivatives
+        `score` of shape (D n,), weights of shape (n_pairs n,), and `dw_obs` (D, n_pairs n).
+    """
+    lam = tuple(dict.fromkeys(i for i, _ in pieces)) if order in (1, 3) else ()
+    active = tuple(sorted({*own, *lam}))
+    found = partials(density, data, x, Degrees(order, active))
+    if order == 0:
+        return EtaDerivatives(found[()])
+    columns = tuple(X for _, X in pieces)
+
+    def at(*index: int) -> FloatArray:
+        return found[tuple(sorted(index))]
+
+    d_lam = Columns(tuple(at(i) for i, _ in pieces), columns) if lam else None
+    score = np.concatenate([at(d) for d in own], axis=-1)
+    if order == 1:
+        return EtaDerivatives(found[()], score, d_lam=d_lam)
+    pairs = [*((d, d) for d in own), *((d, e) for k, d in enumerate(own) for e in own[k + 1 :])]
+    w_obs = -np.concatenate([at(d, e) for d, e in pairs])
+    rows: dict[str, Any] = {"score": score, "w_obs": w_obs, "w_work": positive_blocks(w_obs, len(own))}
+    if order == 2:
+        return EtaDerivatives(found[()], **rows)
+    rows["dw_obs"] = -np.array([np.concatenate([at(c, d, e) for d, e in pairs]) for c in own])
+    if pieces:
+        score_lam = tuple(np.array([at(d, i) for d in own]) for i, _ in pieces)
+        w_lam = tuple(-np.array([at(d, e, i) for d, e in pairs]) for i, _ in pieces)
+        rows |= {
+            "d_lam": d_lam,
+            "score_lam": StackedColumns(score_lam, columns),
+            "w_obs_lam": StackedColumns(w_lam, columns),
+            "curve_lam": _curve(found, pieces, data.n_obs),
+        }
+    return EtaDerivatives(found[()], **rows)
+
+
+def _curve(found: dict[Index, FloatArray], pieces: Pieces, n: int) -> FloatArray:
+    """-d2l / dlambda2 summed over the rows."""
+    wide = [(i, np.ones((n, 1)) if X is None else X) for i, X in pieces]
+    blocks = [[-(X.T * found[tuple(sorted((i, j)))]) @ Y for j, Y in wide] for i, X in wide]
+    return np.block(blocks)
+
+
+def positive_blocks(w: FloatArray, size: int) -> FloatArray:
+    """Symmetric blocks of rows with the sizes of their eigenvalues.
+
+    Parameters
+    ----------
+    w : ndarray, shape (n_pairs n,)
+        Elements of the blocks: the diagonals, then what stands above them.
+    size : int
+        D.
+    """
+    parts = np.nan_to_num(w.reshape(size * (size + 1) // 2, -1), nan=0.0, posinf=0.0, neginf=0.0)
+    if size == 2:
+        return _positive_pairs(*parts)
+    upper = np.triu_indices(size, 1)
+    blocks = np.zeros((parts.shape[1], size, size))
+    blocks[:, np.arange(size), np.arange(size)] = parts[:size].T
+    blocks[:, upper[0], upper[1]] = blocks[:, upper[1], upper[0]] = parts[size:].T
+    values, vectors = np.linalg.eigh(blocks)
+    sizes = np.abs(values)
+    sizes = np.maximum(sizes, _LEAST * sizes.max(axis=1, keepdims=True))
+    full = np.einsum("nab,nb,ncb->nac", vectors, sizes, vectors)
+    diagonal = full[:, np.arange(size), np.arange(size)].T
+    return np.concatenate([diagonal.ravel(), full[:, upper[0], upper[1]].T.ravel()])
+
+
+def _positive_pairs(a: FloatArray, c: FloatArray, b: FloatArray) -> FloatArray:
+    """The same for blocks [[a, b], [b, c]], whose eigenvalues are m + r and m - r."""
+    m, half = 0.5 * (a + c), 0.5 * (a - c)
+    r = np.hypot(half, b)
+    high, low = np.abs(m + r), np.abs(m - r)
+    least = _LEAST * np.maximum(high, low)
+    high, low = np.maximum(high, least), np.maximum(low, least)
+    middle, slope = 0.5 * (high + low), 0.5 * (high - low) / np.where(r > 0.0, r, 1.0)
+    return np.concatenate([middle + slope * half, middle - slope * half, slope * b])

@@ -1,0 +1,174 @@
+"""Random effects in zero and dispersion parts: against glmmTMB, brute force, and models that separate."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from reference_data import REFERENCE
+from scipy import special
+
+import lme4py
+from lme4py.design.parts import part_formulas
+from lme4py.errors import DesignError, OptionError
+from lme4py.families.registry import family_with_parts, family_with_zeros, make_family
+from lme4py.fits.generalised.criterion import glmm_criterion
+from lme4py.fits.generalised.scores import cluster_scores
+
+MODELS = json.loads((REFERENCE / "families.json").read_text(encoding="utf-8"))["models"]
+
+
+def small_counts():
+    rng = np.random.default_rng(2)
+    g, x = np.repeat(np.arange(8), 6), rng.normal(size=48)
+    a, b = rng.normal(size=(2, 8))
+    mean = np.exp(0.8 + 0.3 * x + 0.5 * a[g])
+    zero = rng.random(48) < 1.0 / (1.0 + np.exp(0.7 - 0.6 * b[g]))
+    return pd.DataFrame({"g": g, "h": np.tile(np.arange(6), 8), "x": x, "y": np.where(zero, 0, rng.poisson(mean))})
+
+
+def criterion(formula, family, ziformula=None, dispformula=None, nAGQ=1):
+    data = small_counts()
+    data["share"] = (data["y"] + 0.5) / (data["y"].max() + 1.0)
+    parts = part_formulas(formula, ziformula, dispformula)
+    plain = make_family(family)
+    reader = family_with_zeros(plain) if "zero_inflation" in parts else plain
+    design = lme4py.lformula(formula, data, family=reader, parts=parts)
+    named = [(one.name, one.names) for one in design.predictors[1:]]
+    random = [name for name in parts if any(name in term.parts for term in design.terms)]
+    family = family_with_parts(plain, named, random)
+    found = glmm_criterion(design, family, nAGQ=nAGQ)
+    size = design.n_theta + len(design.x_names) + family.n_nuisance
+    start = 0.3 * np.random.default_rng(0).standard_normal(size)
+    start[: design.n_theta] = np.abs(start[: design.n_theta]) + 0.3
+    return found, start, data
+
+
+@pytest.fixture(scope="module")
+def zip_random():
+    data = lme4py.load_dataset("Salamanders")
+    return lme4py.glmer("count ~ mined + (1 | site)", data, family="poisson", ziformula="~ mined + (1 | site)")
+
+
+def test_the_optimum_is_that_of_glmmtmb(zip_random):
+    fit, reference = zip_random, MODELS["zip_random"]
+    assert fit.converged
+    # glmmTMB's optimum is at most 1e-6 short.
+    assert fit.log_likelihood == pytest.approx(reference["log_likelihood"], abs=1e-6)
+    np.testing.assert_allclose((fit.params - reference["cond"]["estimate"]) / fit.bse, 0.0, atol=2e-4)
+    np.testing.assert_allclose(fit.bse, reference["cond"]["se"], rtol=2e-4)
+    table = fit.component_table("zero_inflation")
+    np.testing.assert_allclose(table["estimate"], reference["zi"]["estimate"], rtol=1e-4)
+    np.testing.assert_allclose(table["std_error"], reference["zi"]["se"], rtol=2e-4)
+    sd = fit.var_corr()["sdcor"]
+    np.testing.assert_allclose(sd, [*reference["sd"], *reference["sd_zi"]], rtol=2e-4)
+    # Conditional modes at an optimum found to 1e-4 standard errors.
+    np.testing.assert_allclose(fit.fittedvalues.to_numpy()[:6], reference["fitted"], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("formula", "family", "parts", "nAGQ"),
+    [
+        ("y ~ x + (1 | g)", "poisson", {"ziformula": "~ x + (1 | g)"}, 1),
+        ("y ~ x + (x | g)", "nbinomial", {"ziformula": "~ (1 | g) + (1 | h)", "dispformula": "~ x + (1 | h)"}, 1),
+        ("y ~ (1 | h)", "genpois", {"dispformula": "~ (x || g)"}, 1),
+        ("share ~ x + (1 | g)", "beta", {"dispformula": "~ diag(x | g)"}, 1),
+        ("y ~ x + (1 | g)", "gaussian", {"dispformula": "~ x + (1 | g)"}, 1),
+        ("y ~ x + (1 | g)", "nbinomial1", {"ziformula": "~ x + (1 | g)", "dispformula": "~ (1 | g)"}, 5),
+    ],
+)
+def test_the_gradient_is_that_of_the_criterion(formula, family, parts, nAGQ):
+    found, x, _ = criterion(formula, family, **parts, nAGQ=nAGQ)
+    steps = 1e-5 * np.eye(x.size)
+    differences = np.array([(found(x + h) - found(x - h)) / 2e-5 for h in steps])
+    # Central differences lose about ten of sixteen digits.
+    np.testing.assert_allclose(found.gradient(x), differences, rtol=1e-6, atol=1e-5)
+
+
+def test_quadrature_is_the_integral_over_both_effects():
+    found, x, data = criterion("y ~ x + (1 | g)", "poisson", ziformula="~ x + (1 | g)", nAGQ=25)
+    sd, sd_zero, *beta = x
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    total = 0.0
+    for _, own in data.groupby("g"):
+        y, z = own["y"].to_numpy(), own["x"].to_numpy()
+        mean = np.exp(beta[0] + beta[1] * z + sd * nodes[:, None])[:, None]
+        zero = 1.0 / (1.0 + np.exp(-(beta[2] + beta[3] * z + sd_zero * nodes[:, None])))[None]
+        density = (1.0 - zero) * mean**y * np.exp(-mean) / special.factorial(y) + np.where(y == 0, zero, 0.0)
+        total += np.log(weights @ density.prod(axis=2) @ weights / (2.0 * np.pi))
+    # Sixty nodes of a rule that is not adapted, and 25 of one that is: both are exact to about ten digits.
+    assert found(x) == pytest.approx(-2.0 * total, rel=1e-8)
+
+
+def test_a_hurdle_model_is_two_models():
+    data = lme4py.load_dataset("Salamanders")
+    data["none"] = (data["count"] == 0).astype(float)
+    fit = lme4py.glmer(
+        "count ~ mined + (1 | site)", data, family="truncated_poisson", ziformula="~ mined + DOP + (1 | site)"
+    )
+    counts = lme4py.glmer("count ~ mined + (1 | site)", data[data["count"] > 0], family="truncated_poisson")
+    zeros = lme4py.glmer("none ~ mined + DOP + (1 | site)", data, family="binomial")
+    assert fit.converged
+    # Sums of the two criteria, each minimised to 1e-9.
+    assert fit.log_likelihood == pytest.approx(counts.log_likelihood + zeros.log_likelihood, abs=1e-7)
+    np.testing.assert_allclose(fit.params, counts.params, rtol=1e-5)
+    np.testing.assert_allclose(fit.component_table("zero_inflation")["estimate"], zeros.params, rtol=1e-5)
+    np.testing.assert_allclose(fit.component_table("zero_inflation")["std_error"], zeros.bse, rtol=1e-4)
+    np.testing.assert_allclose(fit.predict(type="zprob"), zeros.fittedvalues, rtol=1e-4)
+
+
+def test_predictions_know_the_modes_of_every_part(zip_random):
+    fit, data = zip_random, lme4py.load_dataset("Salamanders")
+    for kind in ("response", "conditional", "zprob", "variance"):
+        np.testing.assert_allclose(fit.predict(type=kind), fit.predict(data, type=kind), rtol=1e-12)
+    np.testing.assert_allclose(fit.fittedvalues, fit.predict(), rtol=1e-12)
+    table = fit.component_table("zero_inflation")["estimate"]
+    modes = fit.ranef()["zero_inflation: Intercept"]
+    eta = table.iloc[0] + table.iloc[1] * (data["mined"] == "no") + modes[data["site"]].to_numpy()
+    np.testing.assert_allclose(fit.predict(type="zprob"), 1.0 / (1.0 + np.exp(-eta)), rtol=1e-10)
+    fixed = fit.predict(data, type="zprob", include_random=False)
+    # Without random effects there is one probability for each kind of site.
+    assert fixed.round(10).nunique() == 2
+    new = data.head(2).assign(site="elsewhere")
+    with pytest.warns(lme4py.errors.Lme4Warning, match="site"):
+        np.testing.assert_allclose(fit.predict(new, type="zprob"), fixed.head(2), rtol=1e-12)
+
+
+def test_what_follows_from_a_fit(zip_random):
+    fit = zip_random
+    scores = cluster_scores(fit.fit)
+    # The gradient at the optimum.
+    np.testing.assert_allclose(scores.sum(axis=0), 0.0, atol=1e-4)
+    assert np.isfinite(fit.coef_table(vcov="CR0")["std_error"]).all()
+    limits = fit.conf_int(parm="all")
+    assert np.isfinite(limits.loc["sd(zero_inflation: Intercept | site)"]).all()
+    draws = fit.simulate(50, seed=1)
+    # Zeros of 50 data sets: their share has a standard error of 0.03 between sites.
+    assert (draws == 0).to_numpy().mean() == pytest.approx(0.60, abs=0.06)
+    again = pickle.loads(pickle.dumps(fit))
+    np.testing.assert_allclose(again.predict(type="zprob"), fit.predict(type="zprob"), rtol=1e-12)
+    assert fit.refit(draws.iloc[:, 0]).components == fit.components
+    with pytest.raises(OptionError, match="no influence"):
+        fit.influence()
+
+
+def test_the_variance_of_a_part_is_tested_on_its_boundary(zip_random):
+    data = lme4py.load_dataset("Salamanders")
+    small = lme4py.glmer("count ~ mined + (1 | site)", data, family="poisson", ziformula="~ mined")
+    test = lme4py.lrtest(small, zip_random)
+    assert test.boundary_corrected
+    assert test.chi2 == pytest.approx(2.0 * (949.234760 - 941.591504), abs=1e-5)
+    # Half of a chi-squared variable with one degree of freedom.
+    assert test.p_value == pytest.approx(4.6e-5, rel=0.03)
+
+
+def test_parts_do_not_share_their_terms():
+    # A random effect of the zero part whose groups its fixed effects determine.
+    data = small_counts().assign(f=lambda d: d["g"].astype(str))
+    with pytest.raises(DesignError, match="fixed effects take up"):
+        lme4py.glmer("y ~ x + (1 | h)", data, family="poisson", ziformula="~ f + (1 | g)")
+    found = lme4py.glmer("y ~ x + (1 | g)", data, family="poisson", ziformula="~ .")
+    assert [term.label for term in found.fit.design.terms] == ["(1 | g)", "zero_inflation: (1 | g)"]
