@@ -227,10 +227,10 @@ def glmer(
         weights multiply the log-likelihood. None does so for data that are lazy, in files or on other machines, where
         it is worth it; such a result has no rows.
     ziformula : str, optional
-        Fixed effects of a zero part, as in ``"~ x"`` (logit link): zero inflation of counts and trials; of families
+        A zero part, as in ``"~ x + (1 | g)"`` (logit link): zero inflation of counts and trials; of families
         without zeros (gamma, beta, lognormal, truncated counts) a hurdle model. ``"~ ."`` is the conditional formula.
     dispformula : str, optional
-        Fixed effects of the dispersion (log link): the logarithm of the standard deviation of gaussian responses, of
+        A dispersion part, as in ``"~ z"`` (log link): the logarithm of the standard deviation of gaussian responses, of
         the scale of t ones, of the shape of gamma and nbinomial ones, of phi of all others.
 
     Returns

@@ -324,6 +324,10 @@ class Design(Frozen):
         ----------
         terms : sequence of RandomTerm
             In the order of `terms`.
+
+        Returns
+        -------
+        Design
         """
         homes = [term.column_parts[0] for term in terms]
         predictors = tuple(
