@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -26,6 +27,7 @@ examples:
   lme4py fit "Reaction ~ Days + (Days | Subject)" sleepstudy
   lme4py fit "score ~ age + (1 | school)" pupils.csv --ml --json fit.json
   lme4py fit "use ~ age + (1 | district)" Contraception --family binomial --nagq 9
+  lme4py report "Reaction ~ Days + (Days | Subject)" sleepstudy --out sleep.html
   lme4py fit "answer ~ dose + (1 | person)" survey.csv --family ordinal --levels "low,mid,high"
 """
 
@@ -75,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_fit(commands)
+    _add_report(commands)
     datasets = commands.add_parser("datasets", help="list the data sets that come with the package")
     datasets.set_defaults(run=_datasets)
     return parser
@@ -82,6 +85,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_fit(commands: Any) -> None:
     fit = commands.add_parser("fit", help="fit a model and print its summary")
+    _add_model(fit)
+    fit.add_argument("--json", metavar="FILE", help="write the result as JSON")
+    fit.add_argument("--latex", metavar="FILE", help="write the summary as LaTeX tables")
+    fit.add_argument("--plot", metavar="FILE", help="draw the random effects (PNG, PDF or SVG; needs matplotlib)")
+    fit.set_defaults(run=_fit)
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser("report", help="fit a model and write a page with its tables, checks and plots")
+    _add_model(report)
+    report.add_argument("--out", metavar="FILE", required=True, help="the page, such as report.html")
+    report.add_argument("--title", metavar="T", help="heading of the page; the formula when not given")
+    report.set_defaults(run=_report)
+
+
+def _add_model(fit: argparse.ArgumentParser) -> None:
+    """The model and its data, which all commands that fit one take alike."""
     fit.add_argument("formula", metavar="FORMULA", help='such as "y ~ x + (x | g)"')
     fit.add_argument("data", metavar="DATA", help="a CSV, TSV or Parquet file, or the name of a shipped data set")
     fit.add_argument("--family", metavar="F", default="gaussian", help="response distribution (gaussian), or ordinal")
@@ -94,10 +114,6 @@ def _add_fit(commands: Any) -> None:
     fit.add_argument("--ddf", metavar="M", help="degrees of freedom: satterthwaite, kenward-roger, residual, normal")
     fit.add_argument("--weights", metavar="C", help="column of prior weights")
     fit.add_argument("--offset", metavar="C", help="column of the offset")
-    fit.add_argument("--json", metavar="FILE", help="write the result as JSON")
-    fit.add_argument("--latex", metavar="FILE", help="write the summary as LaTeX tables")
-    fit.add_argument("--plot", metavar="FILE", help="draw the random effects (PNG, PDF or SVG; needs matplotlib)")
-    fit.set_defaults(run=_fit)
 
 
 class _Version(argparse.Action):
@@ -119,6 +135,24 @@ def _fit(arguments: argparse.Namespace) -> None:
     result = _fitted(arguments, data)
     print(result.summary(arguments.ddf))
     _save(result, arguments)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    _check_available(arguments)
+    _check_writable("out", arguments.out)
+    result = _fitted(arguments, _read(arguments.data))
+    _agg()
+    written = result.report(arguments.out, arguments.title, arguments.ddf)
+    print(f"{result.certificate.verdict}\nThe report is in {written}.")
+
+
+def _agg() -> None:
+    """A machine without a screen must be able to draw into a file."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return
+    mpl.use("agg")
 
 
 def _fitted(arguments: argparse.Namespace, data: pd.DataFrame) -> MixedResult | MEGLMResult:
@@ -207,14 +241,11 @@ def _write(option: str, name: str, text: str) -> None:
 
 
 def _write_plot(result: MixedResult | MEGLMResult, name: str) -> None:
-    try:
-        import matplotlib as mpl
-    except ImportError:
+    if find_spec("matplotlib") is None:
         raise OptionError(
             '--plot needs matplotlib, which is not installed; run `python -m pip install "lme4py[plot]"`.'
-        ) from None
-    # A machine without a screen must be able to draw into a file.
-    mpl.use("agg")
+        )
+    _agg()
     drawn = result.plot("caterpillar", "all")
     first: Any = drawn.flat[0] if hasattr(drawn, "flat") else drawn
     try:

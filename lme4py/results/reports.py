@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from lme4py.arguments import speaks_throughout
 from lme4py.docstrings import carries
 from lme4py.inference.overview.slim import slim_fit
+from lme4py.report.page.page import write_report
 from lme4py.report.plots.plots import plot, plot_data
 from lme4py.report.summaries import maketables
 from lme4py.report.summaries import summary as summary_report
@@ -143,6 +146,10 @@ class ReportMethods(RefitMethods):
         MixedResult or MEGLMResult
         """
         return type(self)(slim_fit(self.fit))
+
+    @carries(write_report)
+    def report(self, path: str | os.PathLike[str], title: str | None = None, ddf: Ddf | None = None) -> Path:
+        return write_report(self.fit, path, self._tables(ddf), title, ddf)
 
     @carries(plot)
     def plot(self, kind: PlotKind = "caterpillar", variable: Any = None, **kw: Any) -> Axes | NDArray[Any]:

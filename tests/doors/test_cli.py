@@ -258,3 +258,16 @@ def test_an_ordinal_model(capsys, tmp_path):
     assert "c4|c5" in told
     assert "levels=[" in _refused(capsys, "fit", formula, path, "--family", "ordinal")
     assert "--family ordinal" in _refused(capsys, "fit", formula, "wine", "--levels", "1,2,3,4,5")
+
+
+def test_report(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    page = tmp_path / "page.html"
+    assert main(["report", "Yield ~ 1 + (1 | Batch)", "Dyestuff", "--out", str(page), "--title", "Dyes"]) == 0
+    assert f"The report is in {page}." in capsys.readouterr().out
+    assert "<h1>Dyes</h1>" in page.read_text(encoding="utf-8")
+
+
+def test_report_needs_a_file_before_it_fits(capsys, tmp_path):
+    assert main(["report", "Yield ~ 1 + (1 | Batch)", "Dyestuff", "--out", str(tmp_path)]) == 2
+    assert "--out" in capsys.readouterr().err

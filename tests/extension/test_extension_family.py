@@ -155,8 +155,8 @@ REFUSED = {
 }
 OTHER = {
     "all_fit", "bootstrap", "check", "component_table", "contest", "cov_params", "glance", "influence", "plot",
-    "plot_data", "predict", "profile", "ranova", "re_pca", "refit", "slim", "summary", "tidy", "to_dict", "to_json",
-    "to_latex", "to_markdown", "update", "var_corr", "variance_table", "with_call",
+    "plot_data", "predict", "profile", "ranova", "re_pca", "refit", "report", "slim", "summary", "tidy", "to_dict",
+    "to_json", "to_latex", "to_markdown", "update", "var_corr", "variance_table", "with_call",
 }  # fmt: skip
 
 
@@ -280,6 +280,13 @@ def test_tables(fits):
 def test_texts_name_the_family(fits, name):
     assert "clicks" in str(getattr(fits[0], name)())
     assert "doublings" in str(getattr(fits[0], name)())
+
+
+def test_the_page_of_a_report(fits, tmp_path):
+    page = fits[0].report(tmp_path / "page.html").read_text(encoding="utf-8")
+    # What a link of which nothing is known does to the mean, no sentence says.
+    assert "the linear predictor (doublings) is" in page
+    assert "doublings(<var>&mu;</var><sub>i</sub>)" in page
 
 
 def test_predictions(fits):

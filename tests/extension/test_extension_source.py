@@ -135,7 +135,7 @@ def numbers(value: object) -> list[float]:
 PATHS = {"opt_log", "certificate", "rows", "to_dict", "all_fit"}
 
 
-@pytest.mark.parametrize("name", sorted({*PUBLIC} - NEED_ROWS - OTHER_REFUSALS))
+@pytest.mark.parametrize("name", sorted({*PUBLIC} - NEED_ROWS - OTHER_REFUSALS - {"report"}))
 def test_every_other_public_name_gives_what_the_fit_in_memory_gives(streamed, whole, name) -> None:
     plt.close("all")
     ours, other = outcome(streamed, name), outcome(whole, name)
@@ -149,6 +149,12 @@ def test_every_other_public_name_gives_what_the_fit_in_memory_gives(streamed, wh
 def test_what_needs_rows_is_refused_by_name(streamed, name) -> None:
     with pytest.raises(Lme4Error, match="streamed"):
         outcome(streamed, name)
+
+
+def test_a_report_says_what_it_leaves_out(streamed, tmp_path) -> None:
+    page = streamed.report(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "10.467" in page
+    assert page.count("Left out: the rows of this model were streamed") >= 3
 
 
 @pytest.mark.parametrize("name", sorted(OTHER_REFUSALS))

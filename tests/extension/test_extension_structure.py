@@ -20,6 +20,7 @@ import lme4py
 from lme4py.covariance import CovarianceStructure, NaturalParameter, register
 from lme4py.covariance.jets import Jet
 from lme4py.errors import Lme4Error
+from lme4py.report.page.page import report_html
 
 N, K = 40, 4
 
@@ -167,6 +168,7 @@ METHODS: dict[str, Callable[[Any], Any]] = {
     "r_squared": lambda m: m.r_squared(),
     "influence": lambda m: m.influence(),
     "caterpillar": lambda m: m.plot("caterpillar"),
+    "report": lambda m: report_html(m.fit, m.summary().tables),
 }
 
 
