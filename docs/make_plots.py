@@ -56,6 +56,7 @@ def models() -> dict[str, Any]:
 def plots(fits: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """File name -> what draws it."""
     sleep, cbpp, contraception = fits["sleepstudy"], fits["cbpp"], fits["contraception"]
+    simple = lme4py.glmer("use ~ age + urban + (1 | district)", lme4py.load_dataset("Contraception"))
     return {
         "caterpillar_sleepstudy": lambda: sleep.plot(variable="all"),
         "caterpillar_two_factors": lambda: fits["penicillin"].plot(variable="all"),
@@ -83,6 +84,18 @@ def plots(fits: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         "fitted_machines": lambda: fits["machines"].plot("fitted", "Machine"),
         "profile_cbpp": lambda: cbpp.plot("profile"),
         "effect_grouse": lambda: fits["grouse"].plot("effect", "YEAR"),
+        "coef_contraception": lambda: contraception.plot("coef", exponentiate=True),
+        "residual_panel_contraception": lambda: contraception.plot("residual_panel", seed=1),
+        "check_sleepstudy": lambda: sleep.plot("check"),
+        "check_wine": lambda: fits["wine"].plot("check"),
+        "influence_sleepstudy": lambda: sleep.influence("Subject").plot(),
+        "influence_rows": lambda: contraception.influence().plot("leverage"),
+        "bootstrap_sleepstudy": lambda: sleep.bootstrap(300, seed=1, progress=False).plot(),
+        "compare_contraception": lambda: lme4py.compare(contraception, simple, exponentiate=True).plot(),
+        "margins_line": lambda: (
+            lme4py.Margins.response(simple).predict(atexog={"age": [-10, 0, 10], "urban": ["N", "Y"]}).plot()
+        ),
+        "margins_forest": lambda: lme4py.Margins.response(simple).dydx().plot(),
     }
 
 

@@ -25,7 +25,7 @@ IntervalMethod: TypeAlias = Literal["wald", "profile", "boot"]
 BootInterval: TypeAlias = Literal["percentile", "basic", "bca", "normal"]
 BootstrapType: TypeAlias = Literal["parametric", "semiparametric", "cases"]
 PlotKind: TypeAlias = Literal[
-    "caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef", "residual_panel"
+    "caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef", "residual_panel", "check"
 ]
 PredictType: TypeAlias = Literal["response", "linear", "prob", "cumulative", "class"]
 PredictInterval: TypeAlias = Literal["confidence", "prediction"]

@@ -485,10 +485,66 @@ def test_the_residual_panel_shows_the_quantile_residuals(sleep):
     own = sleep.quantile_residuals(100, seed=2)
     table = sleep.plot_data("residual_panel", n=100, seed=2)
     np.testing.assert_array_equal(table["residual"], own.residuals)
-    assert len(sleep.plot("residual_panel", n=50, seed=1)) == 3
+    assert len(sleep.plot("residual_panel", n=50, seed=1)) == 4
     counts = lme4py.glmer("count ~ mined + (1 | site)", lme4py.load_dataset("Salamanders"), "poisson")
     axes = counts.plot("residual_panel", n=50, seed=1)
     assert len(axes) == 4
     assert "zeros" in axes[3].get_title(loc="left")
     with pytest.raises(OptionError, match="no variable"):
         sleep.plot("residual_panel", "Days")
+
+
+# --- results that draw themselves -----------------------------------------------------------------------------------
+
+
+def test_influence_draws_its_measures_and_names_the_largest(sleep, agg):
+    found = sleep.influence("Subject")
+    axis = found.plot()
+    heights = axis.lines[0].get_ydata()
+    np.testing.assert_array_equal(heights, found.cooks_fixed.to_numpy())
+    # The largest is named, and the line of Cook's distances is at 4 / U.
+    assert axis.texts[0].get_text() == str(found.cooks_fixed.idxmax())
+    assert any(np.allclose(line.get_ydata(), 4.0 / 18.0) for line in axis.lines)
+    lines = found.plot("dfbetas_Days").lines
+    assert any(np.allclose(line.get_ydata(), -2.0 / 18.0**0.5) for line in lines)
+    with pytest.raises(OptionError, match="Did you mean 'leverage'"):
+        found.plot("leverages")
+
+
+def test_a_bootstrap_draws_its_replicates_and_limits(sleep, agg):
+    boot = sleep.bootstrap(30, seed=1)
+    axes = boot.plot(["Days", "sigma"])
+    assert [axis.get_title(loc="left") for axis in axes] == ["Days", "sigma"]
+    assert sum(patch.get_height() for patch in axes[0].patches[:30]) == 30
+    assert any(np.allclose(line.get_xdata(), boot.estimates["Days"]) for line in axes[0].lines)
+
+
+def test_a_comparison_draws_every_model(contraception, agg):
+    other = lme4py.glmer("use ~ age + (1 | district)", lme4py.load_dataset("Contraception"), "binomial")
+    found = lme4py.compare(contraception, other, names=["large", "small"], exponentiate=True)
+    axis = found.plot(["age", "urban[T.Y]"])
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["large", "small"]
+    large, small = (line.get_xdata() for line in axis.lines if len(line.get_xdata()) and line.get_label()[0] != "_")
+    np.testing.assert_allclose(large, np.exp(contraception.params[["age", "urban[T.Y]"]]))
+    np.testing.assert_allclose(small, np.exp(other.params[["age"]]))
+    with pytest.raises(OptionError, match="no model has the coefficient"):
+        found.plot("agee")
+    linear = lme4py.lmer("age ~ urban + (1 | district)", lme4py.load_dataset("Contraception"))
+    with pytest.raises(OptionError, match="no axis in common"):
+        lme4py.compare(contraception, linear, exponentiate=True).plot()
+
+
+def test_the_residual_panel_has_a_panel_for_each_variable(contraception, agg):
+    axes = contraception.plot("residual_panel", seed=1)
+    titles = [axis.get_title(loc="left") for axis in axes]
+    assert titles[4:] == ["against age", "against urban", "against livch"]
+
+
+def test_axes_of_predictions_say_what_they_show(contraception, cbpp, wine, sleep, agg):
+    assert contraception.plot("effect", "age").get_ylabel() == "P(use = Y)"
+    assert cbpp.plot("effect", "period").get_ylabel() == "P(incidence)"
+    assert wine.plot("effect", "temp", at={"contact": "no"}).get_ylabel() == "P(rating = category)"
+    assert sleep.plot("effect", "Days").get_ylabel() == "Reaction"
+    margins = lme4py.Margins.response(cbpp)
+    assert margins.predict(atexog={"period": ["1", "2"]}).plot().get_xlabel() == "probability"
+    assert margins.dydx("period").plot().get_xlabel() == "slope of the probability"

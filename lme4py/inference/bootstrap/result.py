@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.parameters import DISPERSION
 from lme4py.inference.estimates.coefficients import check_alpha
 from lme4py.linalg.types import FloatArray
+from lme4py.pictures import LIGHT, ORANGE, panels, short, title
 from lme4py.tables.html import render_html
 
 if TYPE_CHECKING:
@@ -138,6 +140,40 @@ class BootstrapResult:
         table = pd.DataFrame(rows, columns=["lower", "upper"], index=index)
         table.attrs["note"] = self.note
         return table
+
+    def plot(
+        self,
+        parm: str | Sequence[str] | None = None,
+        alpha: float | None = None,
+        *,
+        type: str = "percentile",
+        figsize: tuple[float, float] | None = None,
+    ) -> NDArray[Any]:
+        """Histograms of the replicates with the estimate and its limits (needs matplotlib).
+
+        Parameters
+        ----------
+        parm : str or sequence of str, optional
+            Statistics; all when not given.
+        alpha, type
+            Of the limits, as in `conf_int`.
+        figsize : (float, float), optional
+
+        Returns
+        -------
+        array of matplotlib Axes
+        """
+        limits = self.conf_int(alpha, type, parm)
+        axes = panels(len(limits), None, figsize, columns=3, what="statistics")
+        for axis, name, (lower, upper) in zip(axes, limits.index, limits.to_numpy().tolist(), strict=True):
+            values = self.replicates[name].to_numpy(dtype=np.float64)
+            axis.hist(values[np.isfinite(values)], bins=30, color=LIGHT)
+            if np.isfinite(lower + upper):
+                axis.axvspan(lower, upper, color=LIGHT, alpha=0.3, linewidth=0, zorder=0)
+            if np.isfinite(self.estimates[name]):
+                axis.axvline(float(self.estimates[name]), color=ORANGE, linewidth=1.8)
+            title(axis, short(name))
+        return axes
 
     @property
     def note(self) -> str:

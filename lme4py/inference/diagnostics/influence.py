@@ -33,14 +33,22 @@ from lme4py.inference.estimates.limits import coefficient_estimates, known_coeff
 from lme4py.inference.refits.deletion import Deleted, delete_groups, delete_one_by_one, delete_rows, group_leverage
 from lme4py.inference.refits.deletion_refit import refit_without, step_without
 from lme4py.linalg.types import FloatArray
+from lme4py.pictures import ORANGE, spikes
 from lme4py.tables.shown import Shown, Summary
 from lme4py.tables.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 __all__ = ["InfluenceResult", "influence"]
 
+_MEASURES = {
+    "cooks_fixed": "Cook's distance of the fixed effects",
+    "cooks_distance": "Cook's distance",
+    "covratio": "ratio of covariance determinants",
+    "sigma": "residual standard deviation without the unit",
+}
 METHODS = ("exact", "one-step", "refit")
 
 
@@ -133,6 +141,45 @@ class InfluenceResult(Shown):
             shown = ", ".join(map(str, self.failed[:5])) + (", ..." if len(self.failed) > 5 else "")
             notes.append(f"No estimates without {shown} ({len(self.failed)} in all).")
         return [replace(table, title=title, notes=tuple(notes))]
+
+    def plot(
+        self,
+        measure: str = "cooks_fixed",
+        *,
+        n_labels: int = 5,
+        ax: Axes | None = None,
+        figsize: tuple[float, float] | None = None,
+    ) -> Axes:
+        """A measure of every unit in their order, the largest with their labels (needs matplotlib).
+
+        Parameters
+        ----------
+        measure : str
+            "cooks_fixed" (with a line at 4 / U), or another column of `to_frame`, such as "leverage" or
+            "dfbetas_Days" (with lines at 2 / sqrt(U)).
+        n_labels : int
+            Units that are named.
+        ax : Axes, optional
+        figsize : (float, float), optional
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        table = self.to_frame()
+        known = [str(name) for name in table]
+        if measure not in known:
+            hint = did_you_mean(str(measure), known)
+            raise OptionError(f"measure={measure!r} is not known.{hint} Use one of {', '.join(known)}.")
+        units = "observation" if self.unit == "observation" else f"level of {self.unit}"
+        axis = spikes(table[measure], n_labels, ax, figsize)
+        count = len(table)
+        bounds = {"cooks": [4.0 / count], "dfbetas": [-2.0 / count**0.5, 2.0 / count**0.5]}
+        for bound in bounds.get(measure.partition("_")[0], []):
+            axis.axhline(bound, color=ORANGE, linewidth=1.0, linestyle="--")
+        axis.set_xlabel(f"{units}, in order")
+        axis.set_ylabel(_MEASURES.get(measure, measure.replace("_", " ")))
+        return axis
 
     def _distances(self) -> str:
         """What the two distances are."""

@@ -9,6 +9,7 @@ import numpy as np
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.population.scenarios import shown
+from lme4py.pictures import BLUE, GREY, PALETTE, outside, ratio_axis, single
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_result"]
 
-_COLOURS: Final = ("#2b5c8a", "#c8553d", "#4c9f70", "#8e6c8a", "#e0a030", "#5ab4c5", "#777777", "#a23b72")
 _KINDS: Final = ("line", "forest")
 
 
@@ -50,29 +50,19 @@ def plot_result(
     if draw_line and (chosen is None or not _is_numeric(result.scenarios[chosen])):
         raise OptionError("a line needs a numeric scenario variable with several values; use kind='forest'.")
     lower, upper = result.limits(check_level(result.level if level is None else level), simultaneous)
-    axes = _axes(ax, figsize or ((6.4, 4.2) if draw_line else (6.4, 1.1 + 0.34 * len(result))))
+    axes = single(ax, figsize, (6.4, 4.2) if draw_line else (6.4, 1.1 + 0.34 * len(result)))
     if draw_line and chosen is not None:
         _line(axes, result, chosen, by, lower, upper)
         axes.set_xlabel(chosen if xlabel is None else xlabel)
         axes.set_ylabel(_quantity(result) if ylabel is None else ylabel)
         if reference is not None:
-            axes.axhline(reference, color="0.5", linewidth=0.9, linestyle="--", zorder=1)
+            axes.axhline(reference, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
     else:
         _forest(axes, result, lower, upper, reference)
         axes.set_xlabel(_quantity(result) if xlabel is None else xlabel)
         axes.set_ylabel("" if ylabel is None else ylabel)
     axes.set_title(result.title if title is None else title, loc="left", fontsize=11)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     return axes
-
-
-def _axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=figsize, layout="constrained")[1]
 
 
 def _is_numeric(values: list[Any]) -> bool:
@@ -91,13 +81,16 @@ def _numeric_variable(result: MarginsResult, by: str | None) -> str | None:
 
 
 def _quantity(result: MarginsResult) -> str:
-    words = {"identity": "estimate", "exp": "ratio", "expit": "probability"}
     kinds = set(result.kinds)
-    if kinds == {"predict"}:
-        return "predicted probability" if result.shown == "expit" else "prediction"
     if "odds" in result.title:
         return "odds ratio"
-    return words[result.shown] if result.shown != "identity" else next(iter(sorted(kinds)))
+    if result.shown == "exp" and kinds != {"predict"}:
+        return "ratio"
+    # The title says in parentheses what was averaged: "Predictions (probability)".
+    averaged = result.title.rpartition("(")[2].rstrip(")") or "mean"
+    words = {"predict": averaged, "dydx": f"slope of the {averaged}", "contrast": f"difference of the {averaged}"}
+    only = next(iter(kinds)) if len(kinds) == 1 else "estimate"
+    return words.get(only, only)
 
 
 def _line(axes: Axes, result: MarginsResult, x: str, by: str | None, lower: FloatArray, upper: FloatArray) -> None:
@@ -113,13 +106,13 @@ def _line(axes: Axes, result: MarginsResult, x: str, by: str | None, lower: Floa
                 f"several estimates share a value of {x!r}; leave `by` out to get a line for every combination of "
                 "the other variables."
             )
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = PALETTE[i % len(PALETTE)]
         label = ", ".join(f"{name} = {shown(value)}" for name, value in zip(others, key, strict=True))
         axes.fill_between(at[rows], lower[rows], upper[rows], color=colour, alpha=0.18, linewidth=0)
         marker = "o" if rows.size <= 8 else None
         axes.plot(at[rows], result.estimate[rows], color=colour, linewidth=1.8, marker=marker, label=label or None)
     if len(groups) > 1:
-        axes.legend(frameon=False, fontsize=9)
+        outside(axes)
 
 
 def _forest(axes: Axes, result: MarginsResult, lower: FloatArray, upper: FloatArray, reference: float | None) -> None:
@@ -127,25 +120,14 @@ def _forest(axes: Axes, result: MarginsResult, lower: FloatArray, upper: FloatAr
     ratio = result.shown == "exp"
     line = reference if reference is not None else _no_effect(result)
     if line is not None:
-        axes.axvline(line, color="0.5", linewidth=0.9, linestyle="--", zorder=1)
-    axes.hlines(places, lower, upper, color=_COLOURS[0], linewidth=1.8, zorder=2)
-    axes.plot(estimate, places, "o", color=_COLOURS[0], markersize=6, zorder=3)
+        axes.axvline(line, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
+    axes.hlines(places, lower, upper, color=BLUE, linewidth=1.8, zorder=2)
+    axes.plot(estimate, places, "o", color=BLUE, markersize=6, zorder=3)
     axes.set_yticks(places, list(result.labels))
     axes.set_ylim(-0.7, len(result) - 0.3)
     axes.tick_params(axis="y", length=0)
     if ratio and (lower > 0).all():
-        _ratio_axis(axes, lower, upper)
-
-
-def _ratio_axis(axes: Axes, lower: FloatArray, upper: FloatArray) -> None:
-    """A logarithmic axis with plain numbers."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    axes.set_xscale("log")
-    narrow = float(upper.max() / lower.min()) < 30.0
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+        ratio_axis(axes, float(lower.min()), float(upper.max()))
 
 
 def _no_effect(result: MarginsResult) -> float | None:

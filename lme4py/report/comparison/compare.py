@@ -11,6 +11,7 @@ from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.inference.estimates.coefficients import check_alpha
 from lme4py.report.comparison.column import Entry, ModelColumn
+from lme4py.report.comparison.draw import draw_comparison
 from lme4py.report.comparison.foreign import foreign_column, is_foreign
 from lme4py.report.comparison.own import Choices, own_column
 from lme4py.tables.numbers import column_decimals, format_integer, format_p_value, format_value
@@ -19,6 +20,7 @@ from lme4py.tables.table import Align, Table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 __all__ = ["Comparison", "compare"]
 
@@ -56,6 +58,8 @@ class Comparison(Shown):
     notes : tuple of str
     ci, p, stars : bool
         Whether limits, p-values and stars are shown.
+    exponentiated : tuple of bool
+        For each model whether its coefficients are shown as exp.
     """
 
     names: tuple[str, ...]
@@ -64,6 +68,7 @@ class Comparison(Shown):
     ci: bool = False
     p: bool = False
     stars: bool = False
+    exponentiated: tuple[bool, ...] = ()
 
     @property
     def table(self) -> Table:
@@ -72,6 +77,28 @@ class Comparison(Shown):
         right: tuple[Align, ...] = ("right",)
         align: tuple[Align, ...] = ("left", *(right * len(self.names)))
         return Table("Comparison of models", ("", *self.names), rows, align, self.notes)
+
+    def plot(
+        self,
+        terms: str | Sequence[str] | None = None,
+        *,
+        ax: Axes | None = None,
+        figsize: tuple[float, float] | None = None,
+    ) -> Axes:
+        """Coefficients of all models with their confidence limits, models beside each other (needs matplotlib).
+
+        Parameters
+        ----------
+        terms : str or sequence of str, optional
+            Coefficients; all but the intercept when not given.
+        ax : Axes, optional
+        figsize : (float, float), optional
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        return draw_comparison(self, terms, ax, figsize)
 
     def _tables(self) -> list[Table]:
         return [self.table]
@@ -272,7 +299,8 @@ def compare(
         raise OptionError("exponentiate=True is for models with a log or logit link, and none of these has one.")
     rows = [*_estimates(columns), *_random_rows(columns), *_model_rows(columns)]
     notes = _notes(columns, choices, ci, stars)
-    return Comparison(headings, tuple(rows), notes, bool(ci), bool(p), bool(stars))
+    ratios = tuple(column.exponentiated for column in columns)
+    return Comparison(headings, tuple(rows), notes, bool(ci), bool(p), bool(stars), ratios)
 
 
 def _headings(names: Sequence[str] | None, count: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from lme4py.report.plots.style import BLUE, GREY, LIGHT, ORANGE, pyplot
+from lme4py.pictures import BLUE, GREY, LIGHT, ORANGE, pyplot
 
 __all__ = ["figure"]
 

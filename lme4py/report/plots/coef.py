@@ -11,7 +11,7 @@ from lme4py.design.names import INTERCEPTS
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.inference.estimates.coefficients import chosen_alpha, coef_table, confidence_intervals
-from lme4py.report.plots.style import BLUE, GREY, level_height, single
+from lme4py.pictures import BLUE, GREY, level_height, ratio_axis, single
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,7 @@ def coef(
     axis.set_ylim(-0.6, len(table) - 0.4)
     axis.grid(False, axis="y")
     if exponentiate:
-        axis.set_xscale("log")
+        ratio_axis(axis, float(table["lower"].min()), float(table["upper"].max()))
     level = 100.0 * (1.0 - chosen_alpha(fit, alpha))
     what = "exp(coefficient)" if exponentiate else "coefficient"
     axis.set_xlabel(f"{what} with {level:g}% limits ({fit.design.response_name})")

@@ -17,8 +17,9 @@ from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, q
 from lme4py.inference.estimates.limits import masked, unknown
 from lme4py.inference.prediction.predictor import at_limits
 from lme4py.inference.prediction.predictor_error import predictor_error
+from lme4py.pictures import GREY, PALETTE, outside, short, single, title
+from lme4py.report.plots.labels import mean_label
 from lme4py.report.plots.ordinal import category_rows
-from lme4py.report.plots.style import GREY, PALETTE, mean_label, short, single, title
 from lme4py.report.plots.training import columns_of
 from lme4py.report.plots.typical import discrete_names, fixed_columns, fixed_names, frame_of
 from lme4py.report.summaries.parts import is_ordinal
@@ -255,9 +256,8 @@ def effect(
         axis.set_xticks(range(len(labels)), labels=labels, rotation=30 if len(labels) > 8 else 0)
         axis.set_xlim(-0.5, len(labels) - 0.5)
     if lines is not None:
-        # Beside the axes: error bars and bands leave no corner that is sure to be free.
-        outside: Any = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-        axis.legend(title=short(lines), fontsize="small", title_fontsize="small", frameon=False, **outside)
+        # Error bars and bands leave no corner that is sure to be free.
+        outside(axis, short(lines))
     axis.set_xlabel(name)
     axis.set_ylabel(mean_label(fit, type))
     title(

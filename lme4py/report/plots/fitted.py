@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
-from lme4py.report.plots.style import BLUE, GREY, ORANGE, mean_label, panels, short
+from lme4py.pictures import BLUE, GREY, ORANGE, panels, short
+from lme4py.report.plots.labels import mean_label
 from lme4py.report.plots.training import columns_of, observed_response, training_columns
 from lme4py.report.plots.typical import (
     discrete_names,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
+from lme4py.report.plots.check import check, check_data
 from lme4py.report.plots.coef import coef, coef_data
 from lme4py.report.plots.effect import effect, effect_data
 from lme4py.report.plots.fitted import fitted, fitted_data
@@ -29,6 +30,8 @@ __all__ = [
     "KINDS",
     "caterpillar",
     "caterpillar_data",
+    "check",
+    "check_data",
     "coef",
     "coef_data",
     "effect",
@@ -59,6 +62,7 @@ _PAIRS: dict[str, tuple[Callable[..., Any], Callable[..., pd.DataFrame]]] = {
     "effect": (effect, effect_data),
     "coef": (coef, coef_data),
     "residual_panel": (residual_panel, residual_panel_data),
+    "check": (check, check_data),
 }
 KINDS = tuple(_PAIRS)
 
@@ -70,10 +74,10 @@ def plot(fit: Fit, kind: str = "caterpillar", variable: Any = None, **kw: Any) -
     ----------
     fit : Fit
     kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef",
-        "residual_panel"}
+        "residual_panel", "check"}
         Conditional modes with intervals; residuals against fitted values; normal quantiles of residuals or modes;
         profile likelihood; fitted curves by group; estimates without and with pooling; effect of a variable;
-        coefficients with their limits; quantile residuals in several panels.
+        coefficients with their limits; quantile residuals in several panels; what to look at beside `check()`.
     variable : str or sequence of str, optional
         What to draw: a random effect ("Days"; with several grouping factors "Intercept|Subject") for caterpillar
         (the random intercept when not given, "all" for every effect), qq and shrinkage; parameters for profile; a

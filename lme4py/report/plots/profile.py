@@ -13,7 +13,7 @@ from lme4py.fits.base import Fit
 from lme4py.fits.parameters import select_parameters
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.profile.profile import profile as profile_likelihood
-from lme4py.report.plots.style import BLUE, GREY, LIGHT, ORANGE, panels, title
+from lme4py.pictures import BLUE, GREY, LIGHT, ORANGE, panels, title
 
 if TYPE_CHECKING:
     import pandas as pd

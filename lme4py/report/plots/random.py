@@ -16,7 +16,7 @@ from lme4py.fits.refuse import refuse_structured
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.random_effects import conditional_modes, conditional_sds, known_columns
-from lme4py.report.plots.style import BLUE, GREY, LIGHT, ORANGE, level_axis, level_height, panels, single, title
+from lme4py.pictures import BLUE, GREY, LIGHT, ORANGE, level_axis, level_height, panels, single, title
 from lme4py.report.summaries.parts import is_ordinal
 
 if TYPE_CHECKING:

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.data.column import Column
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.inference.diagnostics.quantile_residuals import QuantileResiduals, quantile_residuals
 from lme4py.linalg.types import FloatArray
-from lme4py.report.plots.style import BLUE, GREY, LIGHT, ORANGE, panels, title
+from lme4py.pictures import BLUE, GREY, LIGHT, ORANGE, panels, short, title
+from lme4py.report.plots.training import columns_of
+from lme4py.report.plots.typical import fixed_names
 from lme4py.tables.numbers import format_p_value
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+_MOST_PREDICTORS = 5
 
 __all__ = ["residual_panel", "residual_panel_data"]
 
@@ -52,7 +57,7 @@ def residual_panel(
     n: int = 250,
     seed: int | None = None,
 ) -> NDArray[Any]:
-    """Panels: uniform quantiles, residuals against ranks of fitted values, dispersion, and zeros of discrete responses.
+    """Panels: uniform quantiles, residuals against fitted ranks, dispersion, zeros of discrete responses, predictors.
 
     Parameters
     ----------
@@ -65,7 +70,9 @@ def residual_panel(
         As in `residual_panel_data`.
     """
     found = _residuals(fit, variable, n, seed)
-    axes = panels(4 if found.is_discrete else 3, ax, figsize, columns=2, size=(3.6, 3.0))
+    columns = _predictors(fit)
+    first = 4 if found.is_discrete else 3
+    axes = panels(first + len(columns), ax, figsize, columns=2 if not columns else 3, size=(3.6, 3.0))
     _quantiles(axes[0], found)
     _against_fitted(axes[1], found)
     size = np.ones(found.observed.size) if found.trials is None else found.trials
@@ -79,7 +86,36 @@ def residual_panel(
         inflation = found.test_zero_inflation()
         _histogram(axes[3], zeros, float((found.observed == 0.0).sum()), "zeros", inflation.p_value)
         axes[3].set_xlabel("number of zeros in simulations")
+    for axis, (name, column) in zip(axes[first:], columns.items(), strict=True):
+        _against_predictor(axis, name, column, found)
     return axes
+
+
+def _predictors(fit: Fit) -> dict[str, Column]:
+    """The first variables of the fixed effects, on the rows used."""
+    return columns_of(fit, fixed_names(fit.design.recipe)[:_MOST_PREDICTORS])
+
+
+def _against_predictor(axis: Axes, name: str, column: Column, found: QuantileResiduals) -> None:
+    """Residuals over a variable: points for numbers, boxes for levels; the quartiles should lie at the dotted lines."""
+    residual = _values(found)
+    for level in (0.25, 0.5, 0.75):
+        axis.axhline(level, color=GREY, linewidth=0.8, linestyle="-" if level == 0.5 else ":")
+    if column.is_factor or column.kind == "boolean":
+        codes = np.unique(column.values)
+        boxes = [residual[column.values == code] for code in codes]
+        drawn = axis.boxplot(boxes, positions=np.arange(len(codes)), widths=0.6, showfliers=False, patch_artist=True)
+        for box in drawn["boxes"]:
+            box.set(facecolor=LIGHT, edgecolor=BLUE)
+        for part in ("whiskers", "caps", "medians"):
+            for line in drawn[part]:
+                line.set_color(BLUE)
+        labels = [short(column.levels[int(code)]) if column.is_factor else str(bool(code)) for code in codes]
+        axis.set_xticks(range(len(codes)), labels=labels, rotation=30 if len(codes) > 6 else 0)
+    else:
+        axis.plot(column.values, residual, "o", color=BLUE, markersize=2.5, alpha=0.6)
+    axis.set(xlabel=short(name), ylabel="quantile residual", ylim=(-0.03, 1.03))
+    title(axis, f"against {short(name)}")
 
 
 def _residuals(fit: Fit, variable: str | None, n: int, seed: int | None) -> QuantileResiduals:

@@ -15,8 +15,8 @@ from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.random_effects import conditional_modes
 from lme4py.inference.prediction.predict import predict
+from lme4py.pictures import BLUE, GREY, LIGHT, ORANGE, single, strength, title
 from lme4py.report.plots.random import chosen_effects
-from lme4py.report.plots.style import BLUE, GREY, LIGHT, ORANGE, single, strength, title
 from lme4py.report.summaries.parts import is_ordinal
 
 if TYPE_CHECKING:

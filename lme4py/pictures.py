@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.errors import OptionError
-from lme4py.fits.base import Fit
-from lme4py.report.summaries.parts import is_ordinal
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 __all__ = [
@@ -23,10 +22,13 @@ __all__ = [
     "PALETTE",
     "level_axis",
     "level_height",
-    "mean_label",
+    "outside",
     "panels",
+    "pyplot",
+    "ratio_axis",
     "short",
     "single",
+    "spikes",
     "strength",
     "style",
     "title",
@@ -103,6 +105,73 @@ def panels(
     return np.array([style(axis) for axis in flat[:n]], dtype=object)
 
 
+def spikes(values: pd.Series[float], n_labels: int, ax: Axes | None, figsize: tuple[float, float] | None) -> Axes:
+    """A spike for each value in their order; the largest ones, in size, have their labels.
+
+    Parameters
+    ----------
+    values : Series
+    n_labels : int
+    ax : Axes, optional
+    figsize : (float, float), optional
+    """
+    axis = single(ax, figsize, (7.0, 3.6))
+    y = values.to_numpy(dtype=np.float64)
+    x = np.arange(y.size)
+    axis.vlines(x, 0.0, y, color=LIGHT if y.size <= 400 else BLUE, linewidth=1.4 if y.size <= 400 else 0.6)
+    if y.size <= 400:
+        axis.plot(x, y, "o", color=BLUE, markersize=3.5)
+    axis.axhline(0.0, color=GREY, linewidth=0.8)
+    for i in _apart(y, n_labels):
+        axis.annotate(
+            short(values.index[i]),
+            (i, y[i]),
+            xytext=(0, 3 if y[i] >= 0 else -3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if y[i] >= 0 else "top",
+            fontsize="small",
+        )
+    axis.margins(x=0.02, y=0.12)
+    if np.nanmin(y, initial=0.0) >= 0.0:
+        axis.set_ylim(bottom=0.0)
+    axis.grid(False, axis="x")
+    return axis
+
+
+def _apart(y: NDArray[Any], n_labels: int) -> list[int]:
+    """Places of the largest values in size, without neighbours whose labels would overlap."""
+    chosen: list[int] = []
+    known = np.flatnonzero(np.isfinite(y))
+    for i in known[np.argsort(-np.abs(y[known]), kind="stable")].tolist():
+        if len(chosen) < n_labels and all(abs(i - other) > 0.03 * y.size for other in chosen):
+            chosen.append(i)
+    return chosen
+
+
+def ratio_axis(axis: Axes, lower: float, upper: float) -> None:
+    """A logarithmic horizontal axis with plain numbers, for ratios between two values."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_xscale("log")
+    narrow = upper / lower < 30.0
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def outside(axis: Axes, heading: str | None = None) -> None:
+    """A legend to the right of the axes, where it covers nothing."""
+    axis.legend(
+        title=heading,
+        fontsize="small",
+        title_fontsize="small",
+        frameon=False,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+    )
+
+
 def level_height(n_levels: int) -> float:
     """Height in inches of a plot with one row per level."""
     return float(np.clip(1.0 + 0.2 * n_levels, 2.4, _TALLEST))
@@ -145,41 +214,6 @@ def short(label: Any) -> str:
 def strength(n: int) -> float:
     """Opacity of a point: many points overlap, and lighter ones show their density."""
     return float(np.clip(300.0 / max(n, 1), 0.08, 0.75))
-
-
-def mean_label(fit: Fit, type: str = "response") -> str:
-    """What the vertical axis of predictions says.
-
-    Parameters
-    ----------
-    fit : Fit
-    type : {"response", "linear"}
-    """
-    name = fit.design.response_name
-    if fit.normal_errors:
-        return short(name)
-    if type == "linear":
-        return f"linear predictor ({fit.family.link.name})"
-    if is_ordinal(fit):
-        return f"P({short(name)} = category)"
-    if fit.family.has_trials:
-        return _probability_label(fit)
-    return f"mean of {short(name)}"
-
-
-def _probability_label(fit: Fit) -> str:
-    """``P(use = Y)`` of a response with two values, ``P(incidence)`` of successes and failures, or a proportion."""
-    name = fit.design.response_name
-    if name.startswith("cbind("):
-        return f"P({short(name[len('cbind(') :].partition(',')[0].strip())})"
-    column = (fit.design.columns or {}).get(name)
-    if column is not None and column.is_factor:
-        # The last of the levels that occur is the success.
-        return f"P({short(name)} = {short(column.levels[int(column.values.max())])})"
-    if column is not None and column.kind == "boolean":
-        return f"P({short(name)})"
-    one = fit.data.trials is None or float(np.max(fit.data.n_trials)) <= 1.0
-    return f"P({short(name)} = 1)" if one else f"probability, {short(name)}"
 
 
 def pyplot() -> Any:
