@@ -70,6 +70,12 @@ _HOME = {
     "MadeModel": "lme4py.study.model",
     "extend": "lme4py.study.extend",
     "make_model": "lme4py.study.model",
+    "PowerCurve": "lme4py.study.power",
+    "PowerResult": "lme4py.study.power",
+    "minimum_effect": "lme4py.study.power",
+    "power": "lme4py.study.power",
+    "power_curve": "lme4py.study.power",
+    "sample_size": "lme4py.study.power",
     "simulate": "lme4py.study.model",
     "mecloglog": "lme4py.keyword",
     "megamma": "lme4py.keyword",
@@ -119,6 +125,8 @@ __all__ = [
     "OptimaWarning",
     "Optimum",
     "OptionError",
+    "PowerCurve",
+    "PowerResult",
     "Profile",
     "RankWarning",
     "ResidualFit",
@@ -157,12 +165,16 @@ __all__ = [
     "meoprobit",
     "mepoisson",
     "meprobit",
+    "minimum_effect",
     "mixed",
     "mmrm",
     "optimize_criterion",
     "pairwise",
     "pool",
+    "power",
+    "power_curve",
     "reference",
+    "sample_size",
     "simulate",
     "trial_table",
     "vif",
@@ -219,6 +231,7 @@ if TYPE_CHECKING:
     from lme4py.results import MEGLMResult, MixedResult
     from lme4py.study.extend import extend
     from lme4py.study.model import MadeModel, make_model, simulate
+    from lme4py.study.power import PowerCurve, PowerResult, minimum_effect, power, power_curve, sample_size
     from lme4py.trial import mmrm, trial_table
 else:
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from lme4py.chunks import chunk
-from lme4py.errors import ConvergenceWarning
+from lme4py.errors import ConvergenceWarning, OptionError
 from lme4py.fits.base import Fit
-from lme4py.linalg.types import FloatArray, IntArray
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "TASK_NUMBERS",
     "TASK_REPLICATES",
+    "Inferences",
     "Made",
     "Many",
     "UnitEstimate",
@@ -87,6 +88,62 @@ class Many:
             (*self.failures, *((int(rows[i]), why) for i, why in other.failures)),
             self.n_not_converged + other.n_not_converged,
         )
+
+
+@dataclass(frozen=True)
+class Inferences:
+    """What tests of the fixed effects need of the fits to B responses, on the user's scale; NaN where one has none.
+
+    Attributes
+    ----------
+    many : Many
+        The estimates.
+    vcov : ndarray, shape (B, p, p)
+    criterion : ndarray, shape (B,)
+    singular : ndarray of bool, shape (B,)
+    converged : ndarray of bool, shape (B,)
+        False where there is no fit, or one without a certificate.
+    jacobian : ndarray, shape (B, s, p, p), or None
+        Derivatives of `vcov` in the variance parameters, and
+    precision : ndarray, shape (B, s, s), or None
+        their asymptotic covariance, for Satterthwaite's degrees of freedom; None where there are none.
+    """
+
+    many: Many
+    vcov: FloatArray
+    criterion: FloatArray
+    singular: BoolArray
+    converged: BoolArray
+    jacobian: FloatArray | None = None
+    precision: FloatArray | None = None
+
+    def with_rows(self, rows: IntArray, other: Inferences) -> Inferences:
+        """These, with those of `other` in some rows.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+        other : Inferences
+        """
+        changed: dict[str, Any] = {}
+        for name in ("vcov", "criterion", "singular", "converged", "jacobian", "precision"):
+            own, new = getattr(self, name), getattr(other, name)
+            if own is not None:
+                own = own.copy()
+                own[rows] = new
+            changed[name] = own
+        return replace(self, many=self.many.with_rows(rows, other.many), **changed)
+
+    def t_df(self, L: FloatArray) -> FloatArray:
+        """Satterthwaite's degrees of freedom of rows of L, (r, p), for every response, (B, r)."""
+        if self.jacobian is None or self.precision is None:
+            raise OptionError("Satterthwaite's degrees of freedom are for linear mixed models; use ddf='normal'.")
+        variances = np.einsum("ri,bij,rj->br", L, self.vcov, L)
+        gradients = np.einsum("ri,bsij,rj->brs", L, self.jacobian, L)
+        spread = np.einsum("brs,bst,brt->br", gradients, self.precision, gradients)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            df: FloatArray = 2.0 * variances**2 / spread
+        return df
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lme4py.fits.draws import Draws
     from lme4py.fits.holding import HeldModel, Minimum
     from lme4py.fits.joint import JointVariance
-    from lme4py.fits.many import Many, UnitEstimate
+    from lme4py.fits.many import Inferences, Many, UnitEstimate
     from lme4py.fits.method import Method
     from lme4py.fits.null import Null
     from lme4py.fits.objective import Objective
@@ -265,6 +265,16 @@ class Model(ABC):
     @abstractmethod
     def estimates(self, Y: FloatArray) -> Many:
         """Estimates for many responses, all at once where the model allows it.
+
+        Parameters
+        ----------
+        Y : ndarray, shape (n, B)
+            As a simulator draws them.
+        """
+
+    @abstractmethod
+    def inferences(self, Y: FloatArray) -> Inferences:
+        """What tests need of the fits to many responses, all at once where the model allows it.
 
         Parameters
         ----------

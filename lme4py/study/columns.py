@@ -16,7 +16,7 @@ from lme4py.formula.deparse import names_in
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["frame_of", "pandas_column", "with_columns"]
+__all__ = ["frame_of", "pandas_column", "table_of", "with_columns"]
 
 
 def with_columns(data: Any, frame: Frame, columns: Mapping[str, Any]) -> Any:
@@ -61,8 +61,8 @@ def pandas_column(column: Column) -> Any:
     return column.values
 
 
-def frame_of(design: Design) -> pd.DataFrame:
-    """The columns of a design on the rows used, without those of the response alone.
+def table_of(design: Design) -> pd.DataFrame:
+    """All columns of a design on the rows used, those of the response too: they may hold the numbers of trials.
 
     Parameters
     ----------
@@ -75,16 +75,32 @@ def frame_of(design: Design) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if design.columns is None:
+    if not design.columns:
         raise OptionError(
-            "this model does not hold the columns of its data; make it with lmer(), glmer() or make_model()."
+            "this model does not hold the columns of its data; make it with lmer(), glmer(), clmm() or make_model()."
         )
+    return pd.DataFrame({name: pandas_column(column) for name, column in design.columns.items()})
+
+
+def frame_of(design: Design) -> pd.DataFrame:
+    """The columns of a design on the rows used, without those of the response alone.
+
+    Parameters
+    ----------
+    design : Design
+
+    Raises
+    ------
+    OptionError
+        The design does not keep its columns.
+    """
     formula = design.recipe.formula
     own = set() if formula.response is None else set(names_in(formula.response))
     others = _others(design)
-    kept = {name: column for name, column in design.columns.items() if name not in own or name in others}
-    values = {name: pandas_column(column) for name, column in kept.items()}
-    return pd.DataFrame(values, index=design.index[design.keep])
+    whole = table_of(design)
+    table = whole[[name for name in whole if name not in own or name in others]]
+    table.index = design.index[design.keep]
+    return table
 
 
 def _others(design: Design) -> set[str]:

@@ -21,7 +21,7 @@ from lme4py.fits.truth import truth_of
 from lme4py.formula.deparse import names_in
 from lme4py.inference.refits.simulate import check_count, check_seed
 from lme4py.linalg.types import IntArray
-from lme4py.study.columns import pandas_column
+from lme4py.study.columns import table_of
 from lme4py.study.model import MadeModel
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def extend(
     fit, result = _source(model)
     if (along is None) == (within is None):
         raise OptionError("give extend() either along= (a factor or variable) or within= (rows of each group).")
-    table = _table(fit.design)
+    table = table_of(fit.design)
     if within is not None:
         names = [name.strip() for name in within.split("+")] if isinstance(within, str) else list(within)
         rows = _within(table, [_known(table, name) for name in names], check_count("n", n))
@@ -126,15 +126,6 @@ def _made(fit: Fit, result: Any, table: pd.DataFrame) -> MadeModel:
         return model.like(drawn, drawn.response, thorough=False)
 
     return MadeModel(carrier(design, fit.family, truth_of(fit), data, fit_it), result)
-
-
-def _table(design: Design) -> pd.DataFrame:
-    """All columns of the design, those of the response too: they may hold the numbers of trials."""
-    import pandas as pd
-
-    if not design.columns:
-        raise OptionError("this model does not hold the columns of its data, so that it cannot be extended.")
-    return pd.DataFrame({name: pandas_column(column) for name, column in design.columns.items()})
 
 
 def _known(table: pd.DataFrame, name: Any) -> str:

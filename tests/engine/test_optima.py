@@ -289,7 +289,7 @@ def test_many_responses_at_once(formula: str, start: float) -> None:
     responses = Responses(fit)
     Zy, Xy, yy = responses.products(Y)
     solver = BatchSolver(Criterion(fit.problem, True))
-    found = solver.solve(solver.sums(Zy[0], Xy, yy), start * fit.problem.structures.initial())
+    found = solver.solve(solver.sums(Zy, Xy, yy), start * fit.problem.structures.initial())
     assert found.converged.all()
     for b in range(30):
         problem = responses.problem([z[:, b] for z in Zy], Xy[:, b], float(yy[b]))

@@ -18,7 +18,7 @@ from lme4py.fits.rows.response import is_proportion
 from lme4py.linalg.newton import newton_steps
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["GlmmBatch", "GlmmBatchFits", "can_batch_glmm", "solve_responses", "user_estimates"]
+__all__ = ["GlmmBatch", "GlmmBatchFits", "can_batch_glmm", "solve_responses", "solve_with_curvature", "user_estimates"]
 
 _MAX_ITERATIONS = 40
 # Stop when the criterion can fall by less than this; as for single fits.
@@ -27,6 +27,8 @@ _TOLERANCE = 1e-9
 _ZERO, _SMALL = 1e-3, 0.02
 # Step of the differences that make the first Hessian, in units of a standard error of about one.
 _STEP = 1e-4
+# Step of the differences that make standard errors, in standard errors.
+_CURVATURE = 1e-3
 
 
 def can_batch_glmm(fit: GeneralisedFit) -> bool:
@@ -44,6 +46,20 @@ def solve_responses(fit: GeneralisedFit, Y: FloatArray) -> GlmmBatchFits:
     """
     counts = np.rint(Y * fit.data.n_trials[:, None]) if is_proportion(fit) else Y
     return GlmmBatch(fit).solve(counts)
+
+
+def solve_with_curvature(fit: GeneralisedFit, Y: FloatArray) -> tuple[GlmmBatchFits, FloatArray]:
+    """As `solve_responses`, with the asymptotic covariance of theta and beta inside, (B, 1 + p, 1 + p).
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    Y : ndarray, shape (n, B)
+    """
+    counts = np.rint(Y * fit.data.n_trials[:, None]) if is_proportion(fit) else Y
+    batch = GlmmBatch(fit)
+    found = batch.solve(counts)
+    return found, batch.covariances(found.phi, counts)
 
 
 def user_estimates(fit: GeneralisedFit, phi: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -147,6 +163,41 @@ class GlmmBatch:
         data = replace(self.model.data, y=np.ascontiguousarray(Y[self.model.order][:, rows].T))
         rising: BoolArray = self.model.evaluate(phi, here.u[rows], data).gradient[:, 0] > 0.0
         return rising
+
+    def covariances(self, phi: FloatArray, Y: FloatArray) -> FloatArray:
+        """Twice the inverse of the Hessian at estimates (B, 1 + p), by differences of gradients, (B, 1 + p, 1 + p).
+
+        A standard deviation of zero is taken as known: its row and column are zero. NaN where there is no inverse.
+
+        Parameters
+        ----------
+        phi : ndarray, shape (B, 1 + p)
+        Y : ndarray, shape (n, B)
+        """
+        B, m = phi.shape
+        data = replace(self.data, y=np.ascontiguousarray(Y[self.order].T))
+        steps = _CURVATURE / np.sqrt(np.maximum(np.abs(np.diag(self.hessian)), 1e-6) / 2.0)
+        u = np.zeros((B, self.starts.size))
+        hessian: FloatArray = np.empty((B, m, m))
+        for i in range(m):
+            move = np.zeros(m)
+            move[i] = steps[i]
+            above = self._evaluate(phi + move, u, data)
+            below = self._evaluate(phi - move, above.u, data)
+            u = below.u
+            hessian[:, i] = (above.gradient - below.gradient) / (2.0 * steps[i])
+        hessian = np.asarray(0.5 * (hessian + hessian.transpose(0, 2, 1)))
+        zero = phi[:, 0] == 0.0
+        hessian[zero, 0, :] = hessian[zero, :, 0] = 0.0
+        hessian[zero, 0, 0] = 1.0
+        usable: BoolArray = np.asarray(np.isfinite(hessian).all(axis=(1, 2)))
+        hessian[~usable] = np.eye(m)
+        usable &= np.linalg.eigvalsh(hessian)[:, 0] > 0.0
+        hessian[~usable] = np.eye(m)
+        covariance: FloatArray = np.asarray(2.0 * np.linalg.inv(hessian), dtype=np.float64)
+        covariance[zero, 0, 0] = 0.0
+        covariance[~usable] = np.nan
+        return covariance
 
     @staticmethod
     def _of(data: ResponseData, rows: IntArray) -> ResponseData:

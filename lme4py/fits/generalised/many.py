@@ -20,7 +20,7 @@ from lme4py.fits.generalised.steps import fit_like
 from lme4py.fits.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
 from lme4py.linalg.types import BoolArray, FloatArray
 
-__all__ = ["estimates", "estimates_of_design", "fit_of_design", "refits", "together"]
+__all__ = ["estimates", "estimates_of_design", "far_from", "fit_of_design", "known_finite", "refits", "together"]
 
 # Rows times responses of one batch: arrays of this size stay in the cache.
 _BATCH_NUMBERS = chunk(200_000, 4000)
@@ -56,10 +56,8 @@ def estimates(fit: GeneralisedFit, Y: FloatArray) -> Many:
     found = solve_responses(fit, Y[:, possible])
     sure = possible[found.converged]
     beta, sd = user_estimates(fit, found.phi[found.converged])
-    # Standard deviations of another size may be infinite: every group with one answer.
-    own = max(float(np.sqrt(fit.covariances[0][0, 0])), 1.0)
-    far = _far(fit, beta) | (sd.reshape(sd.shape[0], -1) > _FAR * own).any(axis=1)
-    sure, beta, sd = sure[~far], _known(fit, beta[~far]), sd[~far]
+    far = far_from(fit, beta, sd)
+    sure, beta, sd = sure[~far], known_finite(fit, beta[~far]), sd[~far]
     ones = np.ones(sure.size)
     values = values.with_rows(sure, Many(beta, [(sd**2)[:, None, None]], ones, ones))
     open_ones = np.setdiff1d(np.arange(Y.shape[1]), sure)
@@ -122,7 +120,7 @@ def _of_response(fit: GeneralisedFit, y: FloatArray) -> Many:
     _refuse_outside(y)
     found = refit_estimates(fit, y)
     if not _far(fit, found.beta):
-        return _of_estimates(fit, replace(found, beta=_known(fit, found.beta)))
+        return _of_estimates(fit, replace(found, beta=known_finite(fit, found.beta)))
     # Far away means infinite, mostly; the fit itself knows.
     return _of_fit(_counted(refit_glmm(fit, y, compare=False)))
 
@@ -145,8 +143,28 @@ def _finite(fit: GeneralisedFit) -> BoolArray:
     return np.ones(p, dtype=bool) if fit.recession is None else fit.recession.finite(np.eye(p))
 
 
-def _known(fit: GeneralisedFit, beta: FloatArray) -> FloatArray:
-    """Coefficients of replicates, (..., p); those that are infinite in the fit are so in all that come from it."""
+def far_from(fit: GeneralisedFit, beta: FloatArray, sd: FloatArray) -> BoolArray:
+    """Which of B fits are so far from another that something may be infinite, shape (B,).
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    beta : ndarray, shape (B, p)
+    sd : ndarray, shape (B,)
+        Standard deviations of the random effects: of another size where every group has one answer.
+    """
+    own = max(float(np.sqrt(fit.covariances[0][0, 0])), 1.0)
+    return _far(fit, beta) | (sd > _FAR * own)
+
+
+def known_finite(fit: GeneralisedFit, beta: FloatArray) -> FloatArray:
+    """Coefficients of replicates; those that are infinite in the fit are so in all that come from it.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    beta : ndarray, shape (..., p)
+    """
     return np.where(_finite(fit), beta, fit.beta_estimates)
 
 

@@ -13,6 +13,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, OptionError
 from lme4py.fits.generalised import joint, many
 from lme4py.fits.generalised.constrained import GlmmConstrained
+from lme4py.fits.generalised.inferences import inferences
 from lme4py.fits.generalised.null import GeneralisedNull, criteria, null_model, working_problem
 from lme4py.fits.generalised.objective import objective
 from lme4py.fits.generalised.refit import refit_glmm
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from lme4py.fits.generalised.fit import GeneralisedFit
     from lme4py.fits.holding import HeldModel, Minimum
     from lme4py.fits.joint import JointVariance
-    from lme4py.fits.many import Many
+    from lme4py.fits.many import Inferences, Many
     from lme4py.fits.null import Null
     from lme4py.fits.objective import Objective
     from lme4py.fits.parameters import VarianceInformation
@@ -196,6 +197,9 @@ class GeneralisedModel(Model):
 
     def estimates(self, Y: FloatArray) -> Many:
         return many.estimates(self.fit, Y)
+
+    def inferences(self, Y: FloatArray) -> Inferences:
+        return inferences(self.fit, Y)
 
     def refits(self, Y: FloatArray) -> Iterator[Callable[[], GeneralisedFit]]:
         return many.refits(self.fit, Y)

@@ -20,18 +20,13 @@ import numpy as np
 from lme4py.covariance import CovarianceStructures
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.fits.linear.fit import LinearFit
-from lme4py.linalg.newton import newton_steps
+from lme4py.fits.linear.newton_batch import NewtonBatch, State, VarianceParts
 from lme4py.linalg.small import product, transpose
-from lme4py.linalg.types import BoolArray, FloatArray, IntArray
+from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["BatchFits", "BatchSolver", "can_batch"]
+__all__ = ["BatchSolver", "can_batch"]
 
 _MAX_COLUMNS, _MAX_FIXED = 4, 12
-_MAX_ITERATIONS = 60
-# Sizes of the relative standard deviations at which the criterion is looked at for a second minimum.
-_SIZES = np.array([0.0, 0.05, 0.2, 0.5, 1.0, 2.5, 8.0, 30.0, 200.0])
-# Stop when the criterion can fall by less than this.
-_TOLERANCE = 1e-12
 
 
 def can_batch(fit: LinearFit) -> bool:
@@ -47,34 +42,6 @@ def can_batch(fit: LinearFit) -> bool:
 
 
 @dataclass(frozen=True)
-class BatchFits:
-    """What the fits of B responses found, inside.
-
-    Attributes
-    ----------
-    theta : ndarray, shape (B, m)
-    beta : ndarray, shape (B, p)
-    r2 : ndarray, shape (B,)
-    value : ndarray, shape (B,)
-    converged : ndarray of bool, shape (B,)
-    """
-
-    theta: FloatArray
-    beta: FloatArray
-    r2: FloatArray
-    value: FloatArray
-    converged: BoolArray
-
-    def lower(self, rows: IntArray, other: BatchFits) -> BatchFits:
-        """These, with `other` for some rows where it is lower."""
-        better = other.converged & (other.value < self.value[rows] - 1e-9)
-        out = BatchFits(*(values.copy() for values in vars(self).values()))
-        for name, values in vars(other).items():
-            getattr(out, name)[rows[better]] = values[better]
-        return out
-
-
-@dataclass(frozen=True)
 class _Sums:
     """What is left of the responses: s (k, B, C), Q (k, k, B, C), Xy (B, p), yy (B,)."""
 
@@ -87,18 +54,7 @@ class _Sums:
         return _Sums(self.s[:, rows], self.Q[:, :, rows], self.Xy[rows], self.yy[rows])
 
 
-@dataclass(frozen=True)
-class _State:
-    """Value, gradient and Hessian for each response."""
-
-    value: FloatArray
-    gradient: FloatArray
-    hessian: FloatArray
-    beta: FloatArray
-    r2: FloatArray
-
-
-class BatchSolver:
+class BatchSolver(NewtonBatch[_Sums]):
     """Optimises many responses of one model.
 
     Parameters
@@ -110,8 +66,8 @@ class BatchSolver:
     def __init__(self, criterion: Criterion) -> None:
         problem = criterion.problem
         factor = problem.factors[0]
-        self.reml, self.df, self.constant = criterion.reml, criterion.df, criterion.constant
-        self.p, self.k = problem.n_fixed, factor.n_columns
+        super().__init__(criterion)
+        self.k = factor.n_columns
         A = problem.cross.diagonal[0]
         X = problem.cross.border[0][:, :, : self.p].transpose(0, 2, 1)
         rows = np.concatenate([A.reshape(-1, factor.n_levels), X.reshape(-1, factor.n_levels)]).T
@@ -140,10 +96,10 @@ class BatchSolver:
         """Number of different kinds of levels."""
         return int(self.N.size)
 
-    def sums(self, Zy: FloatArray, Xy: FloatArray, yy: FloatArray) -> _Sums:
+    def sums(self, Zy: list[FloatArray], Xy: FloatArray, yy: FloatArray) -> _Sums:
         """Gather the products of responses, Zy (k J, B), Xy (p, B), yy (B,), by class."""
-        B = Zy.shape[1]
-        z = Zy.reshape(self.k, -1, B)
+        B = yy.size
+        z = Zy[0].reshape(self.k, -1, B)
         C = self.n_classes
         if z.shape[1] == C:
             order = np.argsort(self.labels)
@@ -157,31 +113,12 @@ class BatchSolver:
             Q[:, :, :, c] = np.einsum("ajb,djb->adb", own, own)
         return _Sums(s, Q, Xy.T, yy)
 
-    def solve(self, sums: _Sums, start: FloatArray) -> BatchFits:
-        """The lowest minima that are found from `start`, shape (m,), and from dips along lines, for all responses."""
-        found = self._descend(sums, np.tile(start, (sums.yy.size, 1)))
-        for direction in self._lines(start):
-            found = self._compare(sums, found, _SIZES[:, None] * direction)
-        return found
-
     def _lines(self, start: FloatArray) -> list[FloatArray]:
         """Directions in theta to look along: the shape of the start, and the first effect alone."""
         first = np.zeros(start.size)
         first[0] = 1.0
         size = float(np.abs(start).max())
         return [first] if start.size == 1 or size == 0.0 else [start / size, first]
-
-    def _compare(self, sums: _Sums, found: BatchFits, thetas: FloatArray) -> BatchFits:
-        """Minimise again where the values at `thetas`, (c, m), have another dip, or one below the minimum."""
-        values = np.array([self.values(theta, sums) for theta in thetas])
-        padded = np.pad(values, ((1, 1), (0, 0)), constant_values=np.inf)
-        dips = (values < padded[:-2]) & (values < padded[2:])
-        several = (dips.sum(axis=0) > 1) | (values.min(axis=0) < found.value)
-        for theta, dip in zip(thetas, dips, strict=True):
-            rows = np.flatnonzero(dip & several)
-            if rows.size:
-                found = found.lower(rows, self._descend(sums.take(rows), np.tile(theta, (rows.size, 1))))
-        return found
 
     def values(self, theta: FloatArray, sums: _Sums) -> FloatArray:
         """The criterion of all responses at one theta, (m,); infinite where it does not exist."""
@@ -191,57 +128,61 @@ class BatchSolver:
             values: FloatArray = log_det + self.df * np.log(r2) + self.constant + (log_det_X if self.reml else 0.0)
         return np.where(np.isfinite(values), values, np.inf)
 
-    def _descend(self, sums: _Sums, theta: FloatArray) -> BatchFits:
-        """Minimise from theta, shape (B, m)."""
-        B = sums.yy.size
-        theta = theta.copy()
-        radius = np.ones(B)
-        state = self._evaluate(theta, sums)
-        active = np.arange(B)
-        here = _State(*(np.array(v) for v in vars(state).values()))
-        converged = np.zeros(B, dtype=bool)
-        for _ in range(_MAX_ITERATIONS):
-            step, predicted = newton_steps(here.gradient[active], here.hessian[active], radius[active])
-            done = predicted < _TOLERANCE * np.maximum(1.0, np.abs(here.value[active]) * 1e-3)
-            converged[active[done]] = True
-            active, step, predicted = active[~done], step[~done], predicted[~done]
-            if not active.size:
-                break
-            trial_theta = theta[active] + step
-            trial = self._evaluate(trial_theta, sums.take(active))
-            actual = here.value[active] - trial.value
-            noise = 1e-11 * np.maximum(1.0, np.abs(here.value[active]))
-            with np.errstate(invalid="ignore"):
-                good = np.isfinite(trial.value) & (actual > np.minimum(1e-4 * predicted, predicted) - noise)
-            ratio = np.where(good, actual / predicted, 0.0)
-            length = np.linalg.norm(step, axis=1)
-            wider = np.where(ratio > 0.75, np.maximum(radius[active], 2.0 * length), radius[active])
-            tiny = predicted < 10.0 * noise
-            radius[active] = np.where((ratio < 0.25) & ~tiny, 0.3 * length, wider)
-            moved = active[good]
-            theta[moved] = trial_theta[good]
-            for name, values in vars(trial).items():
-                getattr(here, name)[moved] = values[good]
-        return BatchFits(theta, here.beta, here.r2, here.value, converged)
-
     def factors(self, theta: FloatArray) -> FloatArray:
         """T for each response, (k, k, B, 1)."""
         return np.tensordot(theta, self.dT, 1).transpose(1, 2, 0)[..., None]
 
-    def _evaluate(self, theta: FloatArray, sums: _Sums) -> _State:
+    def _evaluate(self, theta: FloatArray, sums: _Sums) -> State:
         T = self.factors(theta)
         with np.errstate(all="ignore"):
             log_det, E = self._eliminate(T)
-            N_ = -product(self.A, E)
-            for a in range(self.k):
-                N_[a, a] += 1.0
+            N_ = self._shrunk(E)
             W, beta, r2, log_det_X = self._fixed(E, sums)
             value = log_det + self.df * np.log(r2) + self.constant
             if self.reml:
                 value = value + log_det_X
             gradient, hessian = self._derivatives(T, N_, W, beta, r2, sums)
         finite = np.isfinite(value) & np.isfinite(hessian).all(axis=(1, 2)) & (r2 > 0)
-        return _State(np.where(finite, value, np.inf), gradient, hessian, beta, r2)
+        return State(np.where(finite, value, np.inf), gradient, hessian, beta, r2)
+
+    def variance_parts(self, theta: FloatArray, sums: _Sums) -> VarianceParts:
+        T = self.factors(theta)
+        with np.errstate(all="ignore"):
+            _, E = self._eliminate(T)
+            N_ = self._shrunk(E)
+            W, beta, r2, _ = self._fixed(E, sums)
+            _, hessian = self._derivatives(T, N_, W, beta, r2, sums)
+            F = product(product(N_, self._residuals(beta, sums)), transpose(N_)).sum(axis=3)
+            dS = self._tangents(T)
+            XN = product(N_, self.X)
+            both = np.einsum("apbc,dqbc,c->pqadb", XN, XN, self.N, optimize=True)
+            changes = np.einsum("bpr,rqadb,iadb,bqs->bips", W, both, dS, W, optimize=True)
+        return VarianceParts(W, np.einsum("iadb,adb->bi", dS, F), changes, hessian)
+
+    def _shrunk(self, E: FloatArray) -> FloatArray:
+        """N_ = I - A E."""
+        N_ = -product(self.A, E)
+        for a in range(self.k):
+            N_[a, a] += 1.0
+        return N_
+
+    def _residuals(self, beta: FloatArray, sums: _Sums) -> FloatArray:
+        """D: sums over levels of the products of residuals, (k, k, B, C)."""
+        fitted = self._fitted(beta)
+        D = sums.Q - fitted[:, None] * sums.s[None] - sums.s[:, None] * fitted[None]
+        D += self.N * fitted[:, None] * fitted[None]
+        return D
+
+    def _fitted(self, beta: FloatArray) -> FloatArray:
+        """Z'X beta of one level of each class, (k, B, C)."""
+        fitted: FloatArray = np.einsum("apc,bp->abc", self.X[:, :, 0], beta)
+        return fitted
+
+    def _tangents(self, T: FloatArray) -> FloatArray:
+        """dSigma/dtheta, (m, k, k, B)."""
+        dS = np.einsum("iac,dcb->iadb", self.dT, T[..., 0])
+        tangents: FloatArray = dS + dS.transpose(0, 2, 1, 3)
+        return tangents
 
     def _eliminate(self, T: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Sum of log|I + T'AT| for each response, and E = T (I + T'AT)^-1 T'."""
@@ -276,29 +217,13 @@ class BatchSolver:
         yy = sums.yy - np.einsum("adbc,adbc->b", E, sums.Q)
         return self._solve_fixed(XX, Xy, yy)
 
-    def _solve_fixed(
-        self, XX: FloatArray, Xy: FloatArray, yy: FloatArray
-    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """(X'V^-1X)^-1, beta, r2 and log|X'V^-1X| from X'V^-1X, X'V^-1y and y'V^-1y."""
-        if not self.p:
-            return XX, Xy, yy, np.zeros(yy.size)
-        sign, log_det = np.linalg.slogdet(XX)
-        safe = np.where((sign > 0)[:, None, None], XX, np.eye(self.p))
-        W = np.linalg.inv(safe)
-        beta = np.einsum("bpq,bq->bp", W, Xy)
-        r2 = yy - np.einsum("bp,bp->b", Xy, beta)
-        return W, beta, np.where(sign > 0, r2, np.nan), log_det
-
     def _derivatives(
         self, T: FloatArray, N_: FloatArray, W: FloatArray, beta: FloatArray, r2: FloatArray, sums: _Sums
     ) -> tuple[FloatArray, FloatArray]:
         w = self.df / r2
         K = product(N_, self.A)
-        fitted = np.einsum("apc,bp->abc", self.X[:, :, 0], beta)
-        t = sums.s - self.N * fitted
-        D = sums.Q - fitted[:, None] * sums.s[None] - sums.s[:, None] * fitted[None]
-        D += self.N * fitted[:, None] * fitted[None]
-        F = product(product(N_, D), transpose(N_))
+        t = sums.s - self.N * self._fitted(beta)
+        F = product(product(N_, self._residuals(beta, sums)), transpose(N_))
         XN = product(N_, self.X)
         g = product(N_, t[:, None])[:, 0]
         G = np.einsum("adbc,c->adb", K, self.N) - w * F.sum(axis=3)
@@ -307,8 +232,7 @@ class BatchSolver:
             R = np.einsum("apbc,bpq,dqbc->adbc", XN, W, XN, optimize=True)
             G -= np.einsum("adbc,c->adb", R, self.N)
             second += 2.0 * self.N * R
-        dS = np.einsum("iac,dcb->iadb", self.dT, T[..., 0])
-        dS = dS + dS.transpose(0, 2, 1, 3)
+        dS = self._tangents(T)
         gradient = np.einsum("iadb,adb->bi", dS, G)
         hessian = self._second(K, second, dS)
         slope = np.einsum("iadb,adb->bi", dS, F.sum(axis=3))

@@ -16,8 +16,9 @@ import numpy as np
 from lme4py.chunks import chunk
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.scaling import scale_columns
-from lme4py.fits.linear.batch import BatchFits, BatchSolver
+from lme4py.fits.linear.batch import BatchSolver
 from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.linear.newton_batch import BatchFits
 from lme4py.fits.rows.clusters import row_sums
 from lme4py.linalg.newton import newton_steps
 from lme4py.linalg.small import product, transpose

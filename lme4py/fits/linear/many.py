@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,12 +13,22 @@ from lme4py.engine.linear.criterion import Criterion, Problem, make_problem
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control
 from lme4py.fits.linear.batch import BatchSolver, can_batch
+from lme4py.fits.linear.dense_batch import DenseBatch, can_batch_dense
 from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.linear.newton_batch import NewtonBatch
 from lme4py.fits.linear.refit import Responses, fit_problem, random_start
 from lme4py.fits.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["estimates", "estimates_of_design", "refits", "together"]
+__all__ = [
+    "batch_solver",
+    "by_term",
+    "estimates",
+    "estimates_of_design",
+    "on_user_scale",
+    "refits",
+    "together",
+]
 
 Products: TypeAlias = tuple[list[FloatArray], FloatArray, FloatArray]
 
@@ -30,12 +40,14 @@ def together(fit: LinearFit) -> int:
     ----------
     fit : LinearFit
     """
-    is_batch = can_batch(fit)
-    most = TASK_REPLICATES["batch" if is_batch else "single"]
+    is_dense = not can_batch(fit) and can_batch_dense(fit)
+    most = TASK_REPLICATES["batch" if can_batch(fit) or is_dense else "single"]
     sums = 0
-    if is_batch:
+    if can_batch(fit):
         factor = fit.problem.factors[0]
         sums = factor.size * (2 * factor.n_columns + fit.problem.n_fixed)
+    elif is_dense:
+        sums = 2 * sum(factor.size for factor in fit.problem.factors) ** 2
     numbers = max(fit.design.n_obs + 4 * sums, 1)
     return max(1, min(most, TASK_NUMBERS // numbers))
 
@@ -50,8 +62,9 @@ def estimates(fit: LinearFit, Y: FloatArray) -> Many:
     """
     responses = Responses(fit)
     products = responses.products(Y)
-    if can_batch(fit):
-        return _batch(fit, responses, products)
+    solver = batch_solver(fit, responses)
+    if solver is not None:
+        return _batch(fit, solver, responses, products)
     return stacked(one_by_one(_problems(fit, responses, products)), _empty(fit))
 
 
@@ -103,14 +116,40 @@ def _problems(fit: LinearFit, responses: Responses, products: Products) -> Itera
         yield make
 
 
-def _batch(fit: LinearFit, responses: Responses, products: Products) -> Many:
+def batch_solver(fit: LinearFit, responses: Responses) -> NewtonBatch[Any] | None:
+    """What optimises many responses of a model at once; None where that has to be one by one.
+
+    Parameters
+    ----------
+    fit : LinearFit
+    responses : Responses
+    """
+    if can_batch(fit):
+        return BatchSolver(Criterion(fit.problem, fit.reml))
+    return DenseBatch(Criterion(fit.problem, fit.reml), responses) if can_batch_dense(fit) else None
+
+
+def by_term(fit: LinearFit, theta: FloatArray) -> list[FloatArray]:
+    """T of each term, (B, k, k), where it is a linear function of theta.
+
+    Parameters
+    ----------
+    fit : LinearFit
+    theta : ndarray, shape (B, m)
+        In the engine's columns.
+    """
+    structures = fit.problem.structures
+    out = []
+    for structure, place in zip(structures.each, structures.slices, strict=True):
+        directions = np.array(list(structure.tangents(structure.initial())))
+        out.append(np.tensordot(theta[:, place], directions, 1))
+    return out
+
+
+def _batch(fit: LinearFit, solver: NewtonBatch[Any], responses: Responses, products: Products) -> Many:
     Zy, Xy, yy = products
-    solver = BatchSolver(Criterion(fit.problem, fit.reml))
-    start = random_start(fit)
-    found = solver.solve(solver.sums(Zy[0], Xy, yy), start)
-    T = solver.factors(found.theta)[..., 0].transpose(2, 0, 1)
-    by_term = [T[:, columns, columns] for columns in fit.problem.factors[0].columns]
-    values = _on_user_scale(fit.problem, by_term, found.beta, found.r2 / solver.df)
+    found = solver.solve(solver.sums(Zy, Xy, yy), random_start(fit))
+    values = on_user_scale(fit.problem, by_term(fit, found.theta), found.beta, found.r2 / solver.df)
     rest = np.flatnonzero(~found.converged)
     if not rest.size:
         return values
@@ -124,11 +163,20 @@ def _solved(fit: LinearFit, problem: Problem, start: FloatArray | None) -> Many:
     criterion = Criterion(problem, fit.reml)
     point = solve(criterion, start, Control()).source[0]
     T = [t[None] for t in point.T]
-    return _on_user_scale(problem, T, point.beta[None], np.array([point.r2 / criterion.df]))
+    return on_user_scale(problem, T, point.beta[None], np.array([point.r2 / criterion.df]))
 
 
-def _on_user_scale(problem: Problem, T: list[FloatArray], beta: FloatArray, sigma2: FloatArray) -> Many:
-    """Estimates on the user's scale from T (B, k, k) of each term, beta (B, p) and sigma^2 (B,) inside."""
+def on_user_scale(problem: Problem, T: list[FloatArray], beta: FloatArray, sigma2: FloatArray) -> Many:
+    """Estimates on the user's scale.
+
+    Parameters
+    ----------
+    problem : Problem
+    T : list of ndarray, each (B, k, k)
+        Of each term.
+    beta : ndarray, shape (B, p)
+    sigma2 : ndarray, shape (B,)
+    """
     scaling = problem.scaling
     covariances = []
     for S, t in zip(scaling.S, T, strict=True):

@@ -11,6 +11,7 @@ from lme4py.fits.linear import joint, many
 from lme4py.fits.linear.constrained import LinearHolding
 from lme4py.fits.linear.deletion import deletions, newton_step
 from lme4py.fits.linear.derivatives import fixed_in_groups, variance_derivatives
+from lme4py.fits.linear.inferences import inferences
 from lme4py.fits.linear.information import kenward_roger
 from lme4py.fits.linear.null import LinearNull, criteria, exact_ratios, null_model
 from lme4py.fits.linear.objective import objective
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from lme4py.fits.holding import HeldModel, Minimum
     from lme4py.fits.joint import JointVariance
     from lme4py.fits.linear.fit import LinearFit
-    from lme4py.fits.many import Many, UnitEstimate
+    from lme4py.fits.many import Inferences, Many, UnitEstimate
     from lme4py.fits.method import Method
     from lme4py.fits.null import Null
     from lme4py.fits.objective import Objective
@@ -193,6 +194,9 @@ class LinearModel(Model):
 
     def estimates(self, Y: FloatArray) -> Many:
         return many.estimates(self.fit, Y)
+
+    def inferences(self, Y: FloatArray) -> Inferences:
+        return inferences(self.fit, Y)
 
     def refits(self, Y: FloatArray) -> Iterator[Callable[[], LinearFit]]:
         return many.refits(self.fit, Y)

@@ -14,8 +14,8 @@ from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DesignError, OptionError
 from lme4py.fits.draws import Draws
-from lme4py.fits.linear.batch import BatchSolver, can_batch
 from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.linear.many import batch_solver
 from lme4py.fits.linear.refit import Responses, random_start
 from lme4py.fits.linear.simulate import Simulator
 from lme4py.linalg.spans import same_span
@@ -114,12 +114,11 @@ def criteria(fit: LinearFit, Y: FloatArray) -> FloatArray:
     """Minima of the criterion for responses (n, B)."""
     responses = Responses(fit)
     Zy, Xy, yy = responses.products(Y)
-    criterion = Criterion(fit.problem, fit.reml)
     start = random_start(fit)
     values = np.full(yy.size, np.nan)
-    if can_batch(fit):
-        solver = BatchSolver(criterion)
-        found = solver.solve(solver.sums(Zy[0], Xy, yy), start)
+    solver = batch_solver(fit, responses)
+    if solver is not None:
+        found = solver.solve(solver.sums(Zy, Xy, yy), start)
         values = np.where(found.converged, found.value, np.nan)
     for b in np.flatnonzero(np.isnan(values)):
         problem = responses.problem([z[:, b] for z in Zy], Xy[:, b], float(yy[b]))

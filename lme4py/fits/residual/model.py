@@ -13,7 +13,8 @@ from lme4py.engine.marginal.adjustment import expected
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
 from lme4py.fits.derived import derived
-from lme4py.fits.many import TASK_REPLICATES, Many, nothing, one_by_one, stacked
+from lme4py.fits.inferences import inferences_of
+from lme4py.fits.many import TASK_REPLICATES, Inferences, Many, nothing, one_by_one, stacked
 from lme4py.fits.model import ConeProblem, Model
 from lme4py.fits.parameters import KenwardRogerParts, VarianceDerivatives
 from lme4py.fits.refuse import refuse_residual
@@ -139,6 +140,13 @@ class ResidualModel(Model):
         makers = (partial(_estimates, make) for make in self.refits(Y))
         sizes = [cov.shape[0] for cov in fit.covariances]
         return stacked(one_by_one(makers), nothing(1, fit.beta.size, sizes, None, False))
+
+    def inferences(self, Y: FloatArray) -> Inferences:
+        def derivatives(one: Any) -> tuple[FloatArray, FloatArray]:
+            found = type(self)(one).variance_derivatives()
+            return found.jacobian, found.covariance
+
+        return inferences_of(self.fit, self.refits(Y), derivatives)
 
     def refits(self, Y: FloatArray) -> Iterator[Callable[[], ResidualFit]]:
         return (partial(self.refit, y) for y in Y.T)

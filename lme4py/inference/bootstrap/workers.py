@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pickle import PicklingError
@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 
 from lme4py.errors import Lme4Warning
-from lme4py.inference.bootstrap.task import Part, Seeds, Task
+from lme4py.inference.bootstrap.task import Part, Seeds
 
-__all__ = ["run_chunks"]
+__all__ = ["Work", "run_chunks"]
 
+Work = Callable[[Seeds], Part]
 # How often all that is left is tried again together, before every chunk is tried by itself.
 _ROUNDS = 2
 
 
-def run_chunks(task: Task, chunks: Sequence[Seeds], n_jobs: int | None) -> Iterator[Part]:
+def run_chunks(task: Work, chunks: Sequence[Seeds], n_jobs: int | None) -> Iterator[Part]:
     """The replicates of all chunks, in order.
 
     Parameters
     ----------
-    task : Task
+    task : callable
     chunks : sequence of sequences of SeedSequence
     n_jobs : int or None
         As joblib reads it; 1 works in this process.
@@ -54,7 +55,7 @@ def run_chunks(task: Task, chunks: Sequence[Seeds], n_jobs: int | None) -> Itera
         yield from _alone(task, chunk)
 
 
-def _spread(task: Task, chunks: Sequence[Seeds], n_jobs: int | None) -> Generator[Part, None, None]:
+def _spread(task: Work, chunks: Sequence[Seeds], n_jobs: int | None) -> Generator[Part, None, None]:
     """Parts from several processes; without files for large arrays where none can be written."""
     done = 0
     try:
@@ -66,7 +67,7 @@ def _spread(task: Task, chunks: Sequence[Seeds], n_jobs: int | None) -> Generato
         yield from _generator(task, chunks[done:], n_jobs, None)
 
 
-def _generator(task: Task, chunks: Sequence[Seeds], n_jobs: int | None, max_nbytes: str | None) -> Any:
+def _generator(task: Work, chunks: Sequence[Seeds], n_jobs: int | None, max_nbytes: str | None) -> Any:
     from joblib import Parallel, delayed
 
     return Parallel(n_jobs=n_jobs, return_as="generator", max_nbytes=max_nbytes)(
@@ -74,7 +75,7 @@ def _generator(task: Task, chunks: Sequence[Seeds], n_jobs: int | None, max_nbyt
     )
 
 
-def _alone(task: Task, chunk: Seeds) -> Iterator[Part]:
+def _alone(task: Work, chunk: Seeds) -> Iterator[Part]:
     """One chunk in a process of its own; halves of it when that process dies, down to the replicate that kills it."""
     try:
         yield next(iter(_spread(task, [chunk], 2)))
@@ -91,7 +92,7 @@ def _alone(task: Task, chunk: Seeds) -> Iterator[Part]:
 def _report(chunks: Sequence[Seeds], done: int) -> None:
     finished, count = sum(map(len, chunks[:done])), sum(map(len, chunks))
     warnings.warn(
-        f"a process of the bootstrap was killed (a crash, or no memory left) after {finished} of {count} replicates; "
+        f"a process was killed (a crash, or no memory left) after {finished} of {count} replicates; "
         "the others are computed again. With too little memory, use a smaller `n_jobs`.",
         Lme4Warning,
         stacklevel=2,

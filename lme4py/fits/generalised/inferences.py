@@ -1,0 +1,38 @@
+"""What tests need of generalised models of many responses: all at once where the model allows it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lme4py.fits.generalised.batch import can_batch_glmm, solve_with_curvature, user_estimates
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.many import far_from, known_finite, refits
+from lme4py.fits.inferences import inferences_of, no_inferences
+from lme4py.fits.many import Inferences, Many
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["inferences"]
+
+
+def inferences(fit: GeneralisedFit, Y: FloatArray) -> Inferences:
+    """What tests need of the fits to responses.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    Y : ndarray, shape (n, B)
+    """
+    if not can_batch_glmm(fit) or fit.recession is not None:
+        return inferences_of(fit, refits(fit, Y), None)
+    out = no_inferences(fit, Y.shape[1])
+    possible = np.flatnonzero(~np.isnan(Y).any(axis=0))
+    found, covariance = solve_with_curvature(fit, Y[:, possible])
+    beta, sd = user_estimates(fit, found.phi)
+    good = found.converged & np.isfinite(covariance).all(axis=(1, 2)) & ~far_from(fit, beta, sd)
+    C = fit.problem.C
+    vcov = C @ covariance[good, 1:, 1:] @ C.T
+    ones, yes = np.ones(vcov.shape[0]), np.ones(vcov.shape[0], dtype=bool)
+    many = Many(known_finite(fit, beta[good]), [(sd[good] ** 2)[:, None, None]], ones, ones)
+    out = out.with_rows(possible[good], Inferences(many, vcov, found.value[good], sd[good] == 0.0, yes))
+    rest = np.setdiff1d(np.arange(Y.shape[1]), possible[good])
+    return out.with_rows(rest, inferences_of(fit, refits(fit, Y[:, rest]), None)) if rest.size else out

@@ -1,0 +1,1 @@
+"""Tests of simulated responses: how often they reject."""
