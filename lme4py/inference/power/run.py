@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from lme4py.chunks import chunk
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
@@ -23,7 +24,7 @@ from lme4py.linalg.types import FloatArray
 __all__ = ["Replicates", "exact_interval", "run_tests"]
 
 # Simulations between two looks at the precision.
-_LOOK = 250
+_LOOK = chunk(250, 20)
 
 
 @dataclass(frozen=True)
