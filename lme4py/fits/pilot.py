@@ -15,7 +15,9 @@ from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
 from lme4py.fits.draws import covariance_roots, generators
 from lme4py.fits.kinds import model_of
+from lme4py.fits.steps import random_part, response_with_modes
 from lme4py.fits.truth import Truth
+from lme4py.linalg.types import FloatArray
 
 __all__ = ["carrier", "draw_response", "with_response"]
 
@@ -36,13 +38,14 @@ def draw_response(design: Design, family: Family, truth: Truth, data: ResponseDa
     seed : int
     """
     rng = generators([np.random.SeedSequence(seed)])[0]
-    eta = design.X @ truth.beta
+    effects: list[FloatArray | None] = [
+        rng.standard_normal((term.n_levels, term.n_columns)) @ root.T
+        for term, root in zip(design.terms, covariance_roots(truth.covariances), strict=True)
+    ]
+    eta = design.X @ truth.beta + random_part(design, effects)
     if design.offset is not None:
         eta = eta + design.offset
-    for term, root in zip(design.terms, covariance_roots(truth.covariances), strict=True):
-        b = rng.standard_normal((term.n_levels, term.n_columns)) @ root.T
-        eta = eta + np.einsum("nk,nk->n", term.values, b[term.codes])
-    return replace(data, y=family.simulate(eta, truth.lam, data, rng))
+    return replace(data, y=family.simulate(eta, truth.lam, response_with_modes(design, data, effects), rng))
 
 
 def with_response(design: Design, data: ResponseData) -> Design:

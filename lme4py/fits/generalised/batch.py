@@ -175,15 +175,15 @@ class GlmmBatch:
         Y : ndarray, shape (n, B)
         """
         B, m = phi.shape
-        data = replace(self.data, y=np.ascontiguousarray(Y[self.order].T))
+        data = replace(self.model.data, y=np.ascontiguousarray(Y[self.model.order].T))
         steps = _CURVATURE / np.sqrt(np.maximum(np.abs(np.diag(self.hessian)), 1e-6) / 2.0)
-        u = np.zeros((B, self.starts.size))
+        u = np.zeros((B, self.model.n_levels))
         hessian: FloatArray = np.empty((B, m, m))
         for i in range(m):
             move = np.zeros(m)
             move[i] = steps[i]
-            above = self._evaluate(phi + move, u, data)
-            below = self._evaluate(phi - move, above.u, data)
+            above = self.model.evaluate(phi + move, u, data)
+            below = self.model.evaluate(phi - move, above.u, data)
             u = below.u
             hessian[:, i] = (above.gradient - below.gradient) / (2.0 * steps[i])
         hessian = np.asarray(0.5 * (hessian + hessian.transpose(0, 2, 1)))

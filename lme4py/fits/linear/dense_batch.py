@@ -21,6 +21,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 
+from lme4py.chunks import from_size
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.newton_batch import NewtonBatch, State, VarianceParts
@@ -31,7 +32,8 @@ from lme4py.linalg.types import FloatArray, IntArray
 __all__ = ["DenseBatch", "can_batch_dense"]
 
 # Random effects above which a sparse factor for each response is no slower.
-_MAX_EFFECTS, _MAX_FIXED, _MAX_THETA = 120, 12, 12
+_MAX_EFFECTS = from_size(120, 30)
+_MAX_FIXED, _MAX_THETA = 12, 12
 # Directions of Z'WZ below this part of the largest are rounding.
 _NULL = 1e-12
 
