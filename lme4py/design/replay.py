@@ -43,8 +43,8 @@ def replayed(design: Design, frame: Frame, family: Family, keep_levels: bool = F
     """
     if any(predictor.terms for predictor in design.predictors[1:]) or any(term.parts for term in design.terms):
         raise OptionError(
-            "other rows of a model whose zero or dispersion part has random effects cannot be simulated yet; leave these "
-            "out, or simulate for the rows of the fit."
+            "other rows of a model whose zero or dispersion part has random effects cannot be simulated yet; leave "
+            "these out, or simulate for the rows of the fit."
         )
     recipe = design.recipe
     X, offset = new_fixed(recipe, frame)
