@@ -19,7 +19,7 @@ from lme4py.inference.power.run import Replicates, exact_interval, run_tests
 from lme4py.inference.power.tests import Alternative, PowerTest
 from lme4py.inference.refits.simulate import check_count, check_seed
 from lme4py.linalg.types import FloatArray
-from lme4py.report.plots.style import BLUE, GREY, single
+from lme4py.pictures import BLUE, GREY, single
 from lme4py.study.columns import table_of
 from lme4py.study.extend import extend
 from lme4py.study.model import MadeModel
