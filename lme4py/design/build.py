@@ -26,7 +26,7 @@ from lme4py.design.names import ColumnNames
 from lme4py.design.parts import with_parts
 from lme4py.design.recipe import BarRecipe, Recipe, offset_values
 from lme4py.design.rows import NaAction, UsedRows
-from lme4py.design.terms import random_terms
+from lme4py.design.terms import join_terms, random_terms
 from lme4py.errors import DataError, FormulaError, OptionError, RankWarning, did_you_mean, warn
 from lme4py.families.base import Family
 from lme4py.families.registry import response_family
@@ -135,9 +135,8 @@ def lformula(
     values = evaluate_all(parsed, rows, state, functions or {})
     design = assemble(parsed, response, rows, values, state, contrasts, functions or {}, reader, levels)
     learnt = functions or {}
-    return with_parts(
-        design, {name: (own, evaluate_all(own, rows, state, learnt)) for name, own in further.items()}, rows
-    )
+    made = {name: (own, evaluate_all(own, rows, state, learnt)) for name, own in further.items()}
+    return join_terms(with_parts(design, made, rows))
 
 
 @lru_cache(maxsize=256)

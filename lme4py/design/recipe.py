@@ -60,6 +60,10 @@ class BarRecipe:
     n_columns : int
     places : Places or None
         Of a term whose columns are times or places.
+    tag : str
+        The id of ``(1 | id | group)``.
+    joined : tuple of BarRecipe
+        The terms that a term of several with one id is made of; its other fields are those of the first.
     """
 
     label: str
@@ -69,14 +73,20 @@ class BarRecipe:
     grouping: Grouping
     n_columns: int
     places: Places | None = None
+    tag: str = ""
+    joined: tuple[BarRecipe, ...] = ()
 
     @property
     def nodes(self) -> list[Node]:
         """What stands left of the bar."""
+        if self.joined:
+            return list(dict.fromkeys(node for bar in self.joined for node in bar.nodes))
         return list(self.variables if self.places is None else self.places.nodes)
 
     def matrix(self, values: Mapping[Node, Value], n: int) -> FloatArray:
         """The columns of n rows, (n, k), from the values of `nodes`."""
+        if self.joined:
+            return np.hstack([bar.matrix(values, n) for bar in self.joined])
         if self.places is not None:
             return self.places.columns(values)
         return _replay(self.terms, self.variables, values, n)

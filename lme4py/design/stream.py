@@ -125,6 +125,11 @@ def plan_stream(
     response = check_parts(parsed, True)
     for bar in parsed.bars:
         check_structure(bar, parsed.text)
+        if bar.tag:
+            raise OptionError(
+                f"{bar.label} has an id, which streamed rows do not take; write the terms as one, or fit the model in "
+                "memory with control={'rows': 'memory'}."
+            )
         if find_structure(bar.structure).takes_positions != "nothing":
             raise OptionError(
                 f"the columns of {bar.label} are the times or places of all rows, which are streamed here; fit the "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from lme4py.covariance import CovarianceStructure, find_structure
 from lme4py.design.coding import Variable, matrix_columns, model_columns, stack_columns
-from lme4py.design.design import RandomTerm
+from lme4py.design.design import Design, RandomTerm
 from lme4py.design.fixed import FixedPart, make_variables, name_of, used_variables
 from lme4py.design.names import ColumnNames
 from lme4py.design.places import learn_places
@@ -21,7 +22,7 @@ from lme4py.errors import DesignError, FormulaError, OptionError
 from lme4py.formula.nodes import Bar, Formula, Node
 from lme4py.formula.values import Value, check_finite
 
-__all__ = ["check_structure", "random_terms"]
+__all__ = ["check_structure", "join_terms", "random_terms"]
 
 
 def random_terms(
@@ -55,6 +56,68 @@ def random_terms(
         if recipe.places is None:
             check_levels(recipe.grouping, term.label)
     return tuple(built[i][0] for i in order), tuple(built[i][1] for i in order)
+
+
+def join_terms(design: Design) -> Design:
+    """The design with one term for all those that have one id, as in ``(1 | id | group)``.
+
+    Parameters
+    ----------
+    design : Design
+
+    Returns
+    -------
+    Design
+
+    Raises
+    ------
+    FormulaError
+        Terms with one id have other groups, or a covariance structure that cannot be joined.
+    """
+    bars = design.recipe.bars
+    tags = dict.fromkeys(bar.tag for bar in bars if bar.tag)
+    if not tags:
+        return design
+    terms: list[RandomTerm | None] = list(design.terms)
+    recipes = list(bars)
+    for tag in tags:
+        own = [i for i, bar in enumerate(bars) if bar.tag == tag]
+        first, *others = own
+        terms[first] = _joined([design.terms[i] for i in own], tag)
+        recipes[first] = replace(bars[first], n_columns=sum(bars[i].n_columns for i in own), joined=_parts(bars, own))
+        for i in others:
+            terms[i] = None
+    kept = [i for i, term in enumerate(terms) if term is not None]
+    recipe = replace(design.recipe, bars=tuple(recipes[i] for i in kept))
+    return replace(design.with_terms([term for term in terms if term is not None]), recipe=recipe)
+
+
+def _parts(bars: Sequence[BarRecipe], own: Sequence[int]) -> tuple[BarRecipe, ...]:
+    return tuple(bars[i] for i in own) if len(own) > 1 else ()
+
+
+def _joined(terms: Sequence[RandomTerm], tag: str) -> RandomTerm:
+    first = terms[0]
+    if len(terms) == 1:
+        return first
+    names = ", ".join(term.label for term in terms)
+    if len({term.group for term in terms}) > 1:
+        raise FormulaError(f"the terms of the id {tag} ({names}) have different groups; give each its own id")
+    kinds = {type(term.structure) for term in terms}
+    if len(kinds) > 1 or first.structure.name not in ("us", "diag"):
+        raise FormulaError(f"the terms of the id {tag} ({names}) cannot be joined; write them without a structure")
+    columns = tuple(name for term in terms for name in term.columns)
+    twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None)
+    if twice is not None:
+        raise FormulaError(f"the terms of the id {tag} ({names}) have the column {twice} twice; leave one of them out")
+    return replace(
+        first,
+        columns=columns,
+        structure=type(first.structure).build(len(columns), None),
+        label=" + ".join(term.label for term in terms),
+        values=np.hstack([term.values for term in terms]),
+        parts=tuple(part for term in terms for part in term.column_parts),
+    )
 
 
 def check_structure(bar: Bar, text: str) -> None:
@@ -93,7 +156,7 @@ def _placed_term(
     structure = kind.build(len(places.names), places.positions, **_options(bar, kind))
     block = places.columns(values)
     term = RandomTerm(grouping.name, places.names, grouping.levels, structure, bar.label, codes, block)
-    return term, BarRecipe(bar.label, bar.terms, {}, bar.group, grouping, len(places.names), places)
+    return term, BarRecipe(bar.label, bar.terms, {}, bar.group, grouping, len(places.names), places, bar.tag)
 
 
 def _random_term(
@@ -119,4 +182,4 @@ def _random_term(
         check_finite(block, names, f"column {{name}} of {bar.label}")
     structure = kind.build(len(names), None, **_options(bar, kind))
     term = RandomTerm(grouping.name, names, grouping.levels, structure, bar.label, codes, block)
-    return term, BarRecipe(bar.label, bar.terms, variables, bar.group, grouping, len(names))
+    return term, BarRecipe(bar.label, bar.terms, variables, bar.group, grouping, len(names), tag=bar.tag)

@@ -161,6 +161,10 @@ class Family(ABC):
         """Coefficients of the linear predictors after the first, which come first in lambda."""
         return 0
 
+    def place(self, component: str) -> slice:
+        """Where the coefficients of a linear predictor after the first are in lambda."""
+        raise self.lacks(f"part {component!r}")
+
     @property
     def stacked(self) -> tuple[str, ...]:
         """Names of the linear predictors after the first that have random effects.
@@ -170,6 +174,11 @@ class Family(ABC):
         (`lme4py.engine.generalised.stack`).
         """
         return ()
+
+    @property
+    def enough_starts(self) -> int | None:
+        """Other starts after which no more are followed, where all have led to one minimum; None follows them all."""
+        return None
 
     def room(self, eta: FloatArray, change: FloatArray) -> float:
         """The part of a step, at most 1, that surely stays inside the range of the link.

@@ -26,6 +26,8 @@ from lme4py.linalg.types import BoolArray, FloatArray
 __all__ = ["ZERO_INFLATION", "PartsFamily"]
 
 ZERO_INFLATION: Final = "zero_inflation"
+# Starts that lead to one minimum.
+_ENOUGH: Final = 5
 # A linear predictor of this size is an end of its range for all that rows can tell.
 _FAR: Final = 16.0
 
@@ -63,6 +65,11 @@ class PartsFamily(DensityFamily):
     @property
     def stacked(self) -> tuple[str, ...]:
         return self.random
+
+    @property
+    def enough_starts(self) -> int | None:
+        """A descent costs more than one in a single predictor, and minima besides the lowest were seen by the first."""
+        return _ENOUGH
 
     # --- parameters
 

@@ -121,6 +121,8 @@ class Bar:
         As the user would write it: ``(Days | Subject)``; shown in messages.
     options : tuple of (name, value)
         What else stands in the call of the structure, with "" for the name of an argument without one.
+    tag : str
+        The id of ``(1 | id | group)``: terms with one id are correlated, also those of other formulas of the model.
     """
 
     terms: Terms
@@ -128,6 +130,7 @@ class Bar:
     structure: str
     label: str
     options: tuple[tuple[str, OptionValue], ...] = ()
+    tag: str = ""
     span: Span = field(compare=False, repr=False, kw_only=True, default=(0, 0))
 
     @property

@@ -135,21 +135,32 @@ class _Reader:
         bar = found.bar
         options = tuple([self.option(argument) for argument in found.options])
         double = bar.operator == "||"
+        inner, tag = self.tagged(bar)
         if double and isinstance(self.node, Call):
             name = self.node.function
             self.fail(f"`{name}()` takes a single bar; write `{name}(x | g)`", self.node)
-        terms = self.terms(bar.left, notes)
+        terms = self.terms(inner, notes)
         groups = self.groups(bar.right)
         if double and terms.terms:
             notes[DOUBLE_BAR_NOTE] = None
-        pieces = self.pieces(terms) if double else [(terms, f"{deparse(bar.left)} |")]
+        middle = f" {tag} |" if tag else ""
+        pieces = self.pieces(terms) if double else [(terms, f"{deparse(inner)} |{middle}")]
         opening = f"{self.node.function}(" if isinstance(self.node, Call) else "("
         result = []
         for piece, left in pieces:
             for group in groups:
                 label = f"{opening}{left} {':'.join(map(deparse, group))}{''.join(map(_written, options))})"
-                result.append(Bar(piece, group, found.structure, label, options, span=self.node.span))
+                result.append(Bar(piece, group, found.structure, label, options, tag, span=self.node.span))
         return result
+
+    def tagged(self, bar: Binary) -> tuple[Node, str]:
+        """What stands left of the bar, and the id of ``(1 | id | group)`` or ""."""
+        inner = bar.left
+        if not (bar.operator == "|" and isinstance(inner, Binary) and inner.operator == "|"):
+            return inner, ""
+        if not isinstance(inner.right, Name | Number):
+            self.refuse_nested(inner)
+        return inner.left, deparse(inner.right)
 
     def structured(self) -> Structured:
         found = bar_in(self.node)
@@ -188,7 +199,11 @@ class _Reader:
 
     def refuse_nested(self, node: Node) -> None:
         if isinstance(node, Binary) and node.operator in ("|", "||"):
-            self.fail("a random-effects term has one bar; put each term in parentheses, joined with `+`", node)
+            self.fail(
+                "a random-effects term has one bar; put each term in parentheses, joined with `+` (what stands between "
+                "two bars is an id, which is a name: `(1 | id | group)`)",
+                node,
+            )
 
     def groups(self, node: Node) -> list[Group]:
         """Return the grouping factors, the innermost of a nesting first."""

@@ -11,6 +11,7 @@ from lme4py.docstrings import carries
 from lme4py.inference.estimates import coefficients
 from lme4py.inference.estimates import random_effects as modes_of_groups
 from lme4py.inference.estimates.variance_errors import variance_table
+from lme4py.inference.overview import components
 from lme4py.inference.overview.intervals import intervals
 from lme4py.inference.shares.icc import icc, icc_table
 from lme4py.inference.shares.r2 import r_squared
@@ -52,15 +53,48 @@ class EstimateMethods(FittedModel):
         """Two-sided p-values of `coef_table`, shape (p,)."""
         return self.coef_table()["p_value"].rename("pvalue")
 
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the linear predictors: "conditional", "zero_inflation", "dispersion"."""
+        return self.fit.family.components
+
     @carries(coefficients.covariance_frame)
-    def cov_params(self, type: Robust | None = None, cluster: ClusterChoice = None) -> pd.DataFrame:
-        return coefficients.covariance_frame(self.fit, type, cluster)
+    def cov_params(
+        self, type: Robust | None = None, cluster: ClusterChoice = None, component: str | None = None
+    ) -> pd.DataFrame:
+        """Covariance matrix of the fixed effects, shape (p, p).
+
+        Parameters
+        ----------
+        component : str, optional
+            One of `components`, or "all" for the coefficients of all of them together.
+        """
+        return components.component_covariance(self.fit, type, cluster, component)
 
     @carries(coefficients.coef_table)
     def coef_table(
-        self, ddf: Ddf | None = None, vcov: Robust | None = None, cluster: ClusterChoice = None
+        self,
+        ddf: Ddf | None = None,
+        vcov: Robust | None = None,
+        cluster: ClusterChoice = None,
+        component: str | None = None,
     ) -> pd.DataFrame:
-        return coefficients.coef_table(self.fit, ddf, vcov, cluster)
+        """Table estimate, std_error, df, statistic, p_value of the fixed effects.
+
+        Parameters
+        ----------
+        component : str, optional
+            One of `components`, or "all", which adds a column; the conditional part when not given.
+
+        Examples
+        --------
+        >>> from lme4py import glmer, load_dataset
+        >>> data = load_dataset("Salamanders")
+        >>> fit = glmer("count ~ mined + (1 | site)", data, family="poisson", ziformula="~ mined")
+        >>> fit.coef_table(component="zero_inflation")["estimate"].round(3).to_dict()
+        {'Intercept': 1.139, 'mined[T.no]': -1.736}
+        """
+        return components.component_table(self.fit, ddf, vcov, cluster, component)
 
     @carries(intervals)
     def conf_int(
@@ -77,13 +111,23 @@ class EstimateMethods(FittedModel):
         type: BootInterval | None = None,
         n_jobs: int | None = 1,
         progress: bool | None = None,
+        component: str | None = None,
     ) -> pd.DataFrame:
-        return intervals(
+        """Confidence limits lower, upper.
+
+        Parameters
+        ----------
+        component : str, optional
+            One of `components`, or "all"; `parm` then names coefficients of that part. The conditional part when not
+            given.
+        """
+        return components.component_intervals(
             self.fit,
-            alpha,
-            method,
+            component,
             parm,
-            ddf,
+            alpha=alpha,
+            method=method,
+            ddf=ddf,
             n_boot=n_boot,
             seed=seed,
             type=type,
@@ -93,7 +137,7 @@ class EstimateMethods(FittedModel):
             cluster=cluster,
         )
 
-    def ranef(self, conditional_se: bool = False, include_fixed: bool = False) -> Any:
+    def ranef(self, conditional_se: bool = False, include_fixed: bool = False, component: str | None = None) -> Any:
         """Conditional modes of the random effects.
 
         Parameters
@@ -103,16 +147,19 @@ class EstimateMethods(FittedModel):
         include_fixed : bool
             Count the uncertainty of the fixed effects in the standard deviations (Stata's ``reses``); False takes the
             fixed effects as known (lme4's ``condVar``).
+        component : str, optional
+            Only the effects in one of `components`, under their own names.
 
         Returns
         -------
         DataFrame, or dict factor -> DataFrame when there are several grouping factors; or a pair of them
             Rows are levels, columns are random effects.
         """
-        modes = modes_of_groups.one_or_dict(modes_of_groups.conditional_modes(self.fit))
+        modes = components.component_modes(self.fit, modes_of_groups.conditional_modes(self.fit), component)
         if not conditional_se:
             return modes
-        return modes, modes_of_groups.one_or_dict(modes_of_groups.conditional_sds(self.fit, include_fixed))
+        errors = modes_of_groups.conditional_sds(self.fit, include_fixed)
+        return modes, components.component_modes(self.fit, errors, component)
 
     @property
     def random_effects(self) -> Any:

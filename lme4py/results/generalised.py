@@ -8,7 +8,6 @@ from lme4py.arguments import speaks_throughout
 from lme4py.docstrings import carries
 from lme4py.inference.diagnostics.residuals import residual_series
 from lme4py.inference.estimates.coefficients import ratios
-from lme4py.inference.estimates.components import component_table
 from lme4py.inference.estimates.dispersion import family_params, shown_dispersion
 from lme4py.inference.prediction import ordinal
 from lme4py.report.summaries import generalised as report
@@ -95,23 +94,6 @@ class MEGLMResult(ReportMethods):
         """Standard error of `dispersion` by the delta method; None without one."""
         found = shown_dispersion(self._glmm)
         return None if found is None else found.std_error
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """Names of the linear predictors: "conditional", "zero_inflation", "dispersion"."""
-        return self._glmm.family.components
-
-    @carries(component_table)
-    def component_table(self, component: str) -> pd.DataFrame:
-        """Examples
-        --------
-        >>> from lme4py import glmer, load_dataset
-        >>> data = load_dataset("Salamanders")
-        >>> fit = glmer("count ~ mined + (1 | site)", data, family="poisson", ziformula="~ mined")
-        >>> fit.component_table("zero_inflation")["estimate"].round(3).to_dict()
-        {'Intercept': 1.139, 'mined[T.no]': -1.736}
-        """
-        return self.coef_table() if component == "conditional" else component_table(self._glmm, component)
 
     @property
     def family_params(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from lme4py.errors import OptionError
 from lme4py.inference.estimates import coefficients
 from lme4py.inference.lrt import lrt
 from lme4py.inference.lrt.ranova import ranova
+from lme4py.inference.overview.components import component_anova
 from lme4py.inference.tests.anova import anova as analysis_of_variance
 from lme4py.inference.tests.anova import contest
 from lme4py.inference.tests.drop1 import drop1
@@ -58,13 +59,13 @@ class HypothesisMethods(EstimateMethods):
         return contest(self.fit, L, ddf, value, joint, vcov, cluster)
 
     @overload
-    def anova(self, type: AnovaType = 3, ddf: Ddf | None = None) -> pd.DataFrame: ...
+    def anova(self, type: AnovaType = 3, ddf: Ddf | None = None, *, component: str | None = None) -> pd.DataFrame: ...
 
     @overload
     def anova(self, *models: FittedModel) -> pd.DataFrame: ...
 
     @carries(analysis_of_variance)
-    def anova(self, *models: Any, type: Any = 3, ddf: Any = None) -> pd.DataFrame:
+    def anova(self, *models: Any, type: Any = 3, ddf: Any = None, component: str | None = None) -> pd.DataFrame:
         """Tests of the terms; with other results, ``fit.anova(fit2, ...)``, likelihood-ratio tests between the models.
 
         REML fits are refitted with ML before they are compared, which the note of the table says.
@@ -73,6 +74,8 @@ class HypothesisMethods(EstimateMethods):
         ----------
         *models : MixedResult or MEGLMResult
             Models of the same data.
+        component : str, optional
+            The terms of one of `components`, or of "all"; the conditional part when not given.
         """
         others = [one for one in models if isinstance(one, FittedModel)]
         options = [one for one in models if not isinstance(one, FittedModel)]
@@ -80,6 +83,8 @@ class HypothesisMethods(EstimateMethods):
             raise OptionError("anova() takes either other models, or the type of the tests and ddf.")
         # Both may be given by position: anova(2), anova(3, "kenward-roger").
         type, ddf = (*options, *(type, ddf)[len(options) :])
+        if component is not None and not others:
+            return component_anova(self.fit, component, type, ddf)
         return analysis_of_variance(self, *others, type=type, ddf=ddf)
 
     @carries(drop1)

@@ -121,8 +121,11 @@ class ReportMethods(RefitMethods):
         conf_method: IntervalMethod = "wald",
         scales: Literal["sdcor", "vcov"] = "sdcor",
         exponentiate: bool = False,
+        component: str | None = None,
     ) -> pd.DataFrame:
-        return tidy_report.tidy(self.fit, ddf, effects, conf_int, conf_level, conf_method, scales, exponentiate)
+        return tidy_report.tidy(
+            self.fit, ddf, effects, conf_int, conf_level, conf_method, scales, exponentiate, component
+        )
 
     @carries(tidy_report.glance)
     def glance(self) -> pd.DataFrame:

@@ -154,7 +154,7 @@ REFUSED = {
     "threshold_parameters": {},
 }
 OTHER = {
-    "all_fit", "bootstrap", "check", "component_table", "contest", "cov_params", "glance", "influence", "plot",
+    "all_fit", "bootstrap", "check", "contest", "cov_params", "glance", "influence", "plot",
     "plot_data", "predict", "profile", "ranova", "re_pca", "refit", "report", "slim", "summary", "tidy", "to_dict",
     "to_json", "to_latex", "to_markdown", "update", "var_corr", "variance_table", "with_call",
 }  # fmt: skip
@@ -213,8 +213,8 @@ def test_other_properties(fits):
     assert toy.certificate.converged
     assert toy.family_params == known.family_params == {}
     assert toy.components == ("conditional",)
-    with pytest.raises(Lme4Error, match="no further part"):
-        toy.component_table("zero_inflation")
+    with pytest.raises(Lme4Error, match="no part"):
+        toy.coef_table(component="zero_inflation")
     assert toy.formula == known.formula.replace("(o)", "(o2)")
     assert toy.opt_log.shape[1] == known.opt_log.shape[1]
     same(toy.integral_check.change, known.integral_check.change)

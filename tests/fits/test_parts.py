@@ -40,7 +40,7 @@ def test_the_optima_are_those_of_glmmtmb(fits, name):
     part = reference["zi"] or reference["disp"]
     # glmmTMB 1.1.5 writes the log of the variance of gaussian responses.
     scale = 0.5 if name.startswith("gaussian") else 1.0
-    table = fit.component_table(fit.components[1])
+    table = fit.coef_table(component=fit.components[1])
     np.testing.assert_allclose(table["std_error"], scale * np.array(part["se"]), rtol=2e-4)
     change = (table["estimate"] - scale * np.array(part["estimate"])) / table["std_error"]
     np.testing.assert_allclose(change, 0.0, atol=2e-4)
@@ -93,7 +93,7 @@ def test_predictions_of_a_zero_part(fits):
 
 def test_a_dispersion_part_is_that_of_the_rows(fits):
     fit, data = fits["gaussian_dispersion"], lme4py.load_dataset("sleepstudy")
-    table = fit.component_table("dispersion")["estimate"]
+    table = fit.coef_table(component="dispersion")["estimate"]
     expected = np.exp(table["Intercept"] + table["Days"] * data["Days"])
     np.testing.assert_allclose(fit.predict(data, type="dispersion"), expected, rtol=1e-12)
     np.testing.assert_allclose(fit.residuals(type="response"), data["Reaction"] - fit.fittedvalues, rtol=1e-10)

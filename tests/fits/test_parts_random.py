@@ -13,7 +13,7 @@ from scipy import special
 
 import lme4py
 from lme4py.design.parts import part_formulas
-from lme4py.errors import DesignError, OptionError
+from lme4py.errors import DesignError, FormulaError, OptionError
 from lme4py.families.registry import family_with_parts, family_with_zeros, make_family
 from lme4py.fits.generalised.criterion import glmm_criterion
 from lme4py.fits.generalised.scores import cluster_scores
@@ -60,7 +60,7 @@ def test_the_optimum_is_that_of_glmmtmb(zip_random):
     assert fit.log_likelihood == pytest.approx(reference["log_likelihood"], abs=1e-6)
     np.testing.assert_allclose((fit.params - reference["cond"]["estimate"]) / fit.bse, 0.0, atol=2e-4)
     np.testing.assert_allclose(fit.bse, reference["cond"]["se"], rtol=2e-4)
-    table = fit.component_table("zero_inflation")
+    table = fit.coef_table(component="zero_inflation")
     np.testing.assert_allclose(table["estimate"], reference["zi"]["estimate"], rtol=1e-4)
     np.testing.assert_allclose(table["std_error"], reference["zi"]["se"], rtol=2e-4)
     sd = fit.var_corr()["sdcor"]
@@ -76,6 +76,7 @@ def test_the_optimum_is_that_of_glmmtmb(zip_random):
         ("y ~ x + (x | g)", "nbinomial", {"ziformula": "~ (1 | g) + (1 | h)", "dispformula": "~ x + (1 | h)"}, 1),
         ("y ~ (1 | h)", "genpois", {"dispformula": "~ (x || g)"}, 1),
         ("share ~ x + (1 | g)", "beta", {"dispformula": "~ diag(x | g)"}, 1),
+        ("y ~ x + (1 | i | g)", "poisson", {"ziformula": "~ x + (x | i | g)"}, 1),
         ("y ~ x + (1 | g)", "gaussian", {"dispformula": "~ x + (1 | g)"}, 1),
         ("y ~ x + (1 | g)", "nbinomial1", {"ziformula": "~ x + (1 | g)", "dispformula": "~ (1 | g)"}, 5),
     ],
@@ -115,8 +116,8 @@ def test_a_hurdle_model_is_two_models():
     # Sums of the two criteria, each minimised to 1e-9.
     assert fit.log_likelihood == pytest.approx(counts.log_likelihood + zeros.log_likelihood, abs=1e-7)
     np.testing.assert_allclose(fit.params, counts.params, rtol=1e-5)
-    np.testing.assert_allclose(fit.component_table("zero_inflation")["estimate"], zeros.params, rtol=1e-5)
-    np.testing.assert_allclose(fit.component_table("zero_inflation")["std_error"], zeros.bse, rtol=1e-4)
+    np.testing.assert_allclose(fit.coef_table(component="zero_inflation")["estimate"], zeros.params, rtol=1e-5)
+    np.testing.assert_allclose(fit.coef_table(component="zero_inflation")["std_error"], zeros.bse, rtol=1e-4)
     np.testing.assert_allclose(fit.predict(type="zprob"), zeros.fittedvalues, rtol=1e-4)
 
 
@@ -125,7 +126,7 @@ def test_predictions_know_the_modes_of_every_part(zip_random):
     for kind in ("response", "conditional", "zprob", "variance"):
         np.testing.assert_allclose(fit.predict(type=kind), fit.predict(data, type=kind), rtol=1e-12)
     np.testing.assert_allclose(fit.fittedvalues, fit.predict(), rtol=1e-12)
-    table = fit.component_table("zero_inflation")["estimate"]
+    table = fit.coef_table(component="zero_inflation")["estimate"]
     modes = fit.ranef()["zero_inflation: Intercept"]
     eta = table.iloc[0] + table.iloc[1] * (data["mined"] == "no") + modes[data["site"]].to_numpy()
     np.testing.assert_allclose(fit.predict(type="zprob"), 1.0 / (1.0 + np.exp(-eta)), rtol=1e-10)
@@ -172,3 +173,51 @@ def test_parts_do_not_share_their_terms():
         lme4py.glmer("y ~ x + (1 | h)", data, family="poisson", ziformula="~ f + (1 | g)")
     found = lme4py.glmer("y ~ x + (1 | g)", data, family="poisson", ziformula="~ .")
     assert [term.label for term in found.fit.design.terms] == ["(1 | g)", "zero_inflation: (1 | g)"]
+
+
+def test_an_id_joins_terms_of_parts(zip_random):
+    data = lme4py.load_dataset("Salamanders")
+    fit = lme4py.glmer("count ~ mined + (1 | s | site)", data, family="poisson", ziformula="~ mined + (1 | s | site)")
+    assert fit.converged
+    # One more parameter than without the correlation.
+    assert fit.n_params == zip_random.n_params + 1
+    assert 0.0 < fit.log_likelihood - zip_random.log_likelihood < 1.0
+    assert "cor(Intercept, zero_inflation: Intercept | site)" in fit.conf_int(parm="all").index
+    np.testing.assert_allclose(fit.predict(data, type="zprob"), fit.predict(type="zprob"), rtol=1e-12)
+    test = lme4py.lrtest(zip_random, fit)
+    assert (test.df, test.boundary_corrected) == (1, False)
+
+
+def test_an_id_joins_terms_of_one_formula():
+    data = lme4py.load_dataset("sleepstudy")
+    joined = lme4py.lmer("Reaction ~ Days + (1 | a | Subject) + (0 + Days | a | Subject)", data)
+    plain = lme4py.lmer("Reaction ~ Days + (Days | Subject)", data)
+    # The same model.
+    assert joined.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-10)
+    np.testing.assert_allclose(joined.predict(data), plain.predict(data), rtol=1e-8)
+    with pytest.raises(FormulaError, match="different groups"):
+        lme4py.lmer("Reaction ~ 1 + (1 | a | Subject) + (1 | a | Days)", data)
+    with pytest.raises(FormulaError, match="id, which is a name"):
+        lme4py.lmer("Reaction ~ 1 + (1 | a + b | Subject)", data)
+
+
+def test_components_have_tables_of_their_own(zip_random):
+    fit = zip_random
+    whole = fit.coef_table(component="all")
+    assert whole["component"].tolist() == ["conditional"] * 2 + ["zero_inflation"] * 2
+    zero = fit.coef_table(component="zero_inflation")
+    np.testing.assert_allclose(whole["estimate"].iloc[2:], zero["estimate"])
+    V, every = fit.cov_params(component="zero_inflation"), fit.cov_params(component="all")
+    np.testing.assert_allclose(np.sqrt(np.diag(V)), zero["std_error"], rtol=1e-12)
+    np.testing.assert_allclose(every.iloc[2:, 2:], V, rtol=1e-12)
+    limits = fit.conf_int(component="zero_inflation")
+    np.testing.assert_allclose(limits, fit.conf_int(parm="all").loc[[f"zero_inflation: {n}" for n in zero.index]])
+    # One coefficient: the square of its z.
+    assert fit.anova(component="zero_inflation").loc["mined", "chi2"] == pytest.approx(zero["statistic"].iloc[1] ** 2)
+    modes = fit.ranef(component="zero_inflation")
+    np.testing.assert_allclose(modes["Intercept"], fit.ranef()["zero_inflation: Intercept"])
+    tidy = fit.tidy(component="zero_inflation", exponentiate=True)
+    assert tidy["term"].tolist() == ["sd__Intercept", "Intercept", "mined[T.no]"]
+    np.testing.assert_allclose(tidy["estimate"].iloc[1:], np.exp(zero["estimate"]), rtol=1e-12)
+    with pytest.raises(OptionError, match=r"no part 'zi'.*conditional, zero_inflation"):
+        fit.anova(component="zi")

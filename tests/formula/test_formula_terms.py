@@ -238,7 +238,6 @@ def test_no_notes(text: str) -> None:
         ("y ~ x:diag(1 | g)", "diag(1 | g)", "no interactions"),
         ("y ~ ((1 | a) | b)", "(1 | a)", "within another"),
         ("y ~ (1 | (a | b))", "a | b", "one bar"),
-        ("y ~ (1 | a | b)", "1 | a", "one bar"),
         ("y ~ x + (1 | g) | h", "(1 | g)", "within another"),
         ("y ~ x + 1 | g + 1 | h", "x + 1 | g + 1", "parentheses"),
         ("y ~ (x | a + b)", "a + b", "(x | a) + (x | b)"),

@@ -150,9 +150,17 @@ class Search:
                 self.compared.append(Rival(candidate.what, way.first, way.value))
                 if all(way is not other for other in self.ways):
                     self.ways.append(way)
-            if finder.factorizations > finder.most:
+            if finder.factorizations > finder.most or self._agree():
                 break
         finder.most = np.inf
+
+    def _agree(self) -> bool:
+        """Whether as many starts as the family asks for have all led to the lowest end so far, and none to another."""
+        enough = self.problem.family.enough_starts
+        if enough is None or len(self.compared) < enough:
+            return False
+        least = min(way.value for way in self.ways)
+        return all(one.reached is not None and abs(one.reached - least) < _BARELY for one in self.compared)
 
     def _followed(self, descents: Descents, candidate: Candidate) -> Way | None:
         """Where a candidate leads; None where the criterion has no value."""

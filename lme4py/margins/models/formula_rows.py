@@ -168,6 +168,8 @@ def bar_matrix(recipe: Recipe, bar: BarRecipe, frame: Frame) -> FloatArray:
 
 def bar_slope(recipe: Recipe, bar: BarRecipe, frame: Frame, name: str) -> FloatArray:
     """Their derivatives in a numeric column, (n, k): a row that is at another time has another effect, not a slope."""
+    if bar.joined:
+        return np.hstack([bar_slope(recipe, own, frame, name) for own in bar.joined])
     if bar.places is not None:
         return np.zeros((frame.n_rows, bar.n_columns))
     return matrix_slope(recipe, bar.terms, bar.variables, frame, name)

@@ -200,7 +200,7 @@ class OwnAdapter(ModelAdapter):
         recipe = self.design.recipe
         chosen = range(len(recipe.bars)) if random == "integrate" else self._added(random)
         bars = [recipe.bars[t] for t in chosen]
-        if any(bar.places is not None for bar in bars):
+        if any(bar.places is not None or bar.joined for bar in bars):
             return None
         parts = [factored_matrix(recipe, bar.terms, bar.variables, rows, scenarios) for bar in bars]
         if any(part is None for part in parts):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lme4py.fits.base import Fit
-from lme4py.inference.estimates.components import component_table
 from lme4py.inference.estimates.dispersion import family_params, shown_dispersion
+from lme4py.inference.overview.components import component_table
 from lme4py.inference.overview.row_summary import row_summary
 from lme4py.report.summaries.parts import is_ordinal, threshold_table
 from lme4py.report.summaries.summary import (
@@ -75,7 +75,7 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
 
 def _part_table(fit: Fit, component: str) -> Table:
     """Coefficients of a further part."""
-    table = component_table(fit, component)
+    table = component_table(fit, component=component)
     decimals = column_decimals(table["std_error"].tolist())
     numbers = [[format_value(value, decimals) for value in table[name].tolist()] for name in ("estimate", "std_error")]
     z = [format_value(value, 2, 2, least=1) for value in table["statistic"].tolist()]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
+from lme4py.design.design import CONDITIONAL
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.parameters import DISPERSION, Parameter, fit_parameters, fit_values
@@ -24,6 +25,7 @@ from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.random_effects import coef, conditional_modes, conditional_sds
 from lme4py.inference.estimates.variance import VarianceEntry, var_corr, variance_components
 from lme4py.inference.estimates.variance_errors import standard_errors, wald_limits
+from lme4py.inference.overview.components import ALL, component_names
 from lme4py.inference.overview.intervals import intervals
 from lme4py.report.summaries.parts import entries, threshold_table
 
@@ -48,6 +50,7 @@ def tidy(
     conf_method: str = "wald",
     scales: str = "sdcor",
     exponentiate: bool = False,
+    component: str | None = None,
 ) -> pd.DataFrame:
     """One row per parameter: effect, group, term, estimate, std_error, statistic, p_value, as broom.mixed.
 
@@ -71,6 +74,8 @@ def tidy(
         (``var__x``, ``cov__a.b``; without limits).
     exponentiate : bool
         exp of the fixed effects and their limits; their standard errors by the delta method.
+    component : str, optional
+        Only the rows of one linear predictor; all when not given, with a column that names it where there are several.
 
     Returns
     -------
@@ -92,12 +97,35 @@ def tidy(
             blocks += _fixed_blocks(fit, ddf, alpha, conf_method, exponentiate)
         elif effect == "ran_pars":
             blocks += [_parameter_block(fit, alpha, conf_method, scales), *_dispersion_blocks(fit, alpha, conf_method)]
-            blocks += _family_blocks(fit, alpha, conf_method)
+            blocks += _family_blocks(fit, alpha, conf_method, exponentiate)
         else:
             blocks += _level_blocks(fit, effect, alpha)
     from lme4py.tables.frames import printed
 
-    return printed(_stacked(blocks, "ran_vals" in wanted or "ran_coefs" in wanted, conf_int))
+    table = _stacked(blocks, "ran_vals" in wanted or "ran_coefs" in wanted, conf_int)
+    return printed(_of_component(fit, _by_part(fit, table), component))
+
+
+def _by_part(fit: Fit, table: pd.DataFrame) -> pd.DataFrame:
+    """Random effects of further parts under their own names, their part in the column `component`."""
+    further = fit.family.components[1:]
+    if "component" not in table and any(term.parts for term in fit.design.terms):
+        table.insert(1, "component", CONDITIONAL)
+    for part in further:
+        for row, term in table["term"].items():
+            two = term.startswith(("cor__", "cov__"))
+            if term.count(f"{part}: ") == 1 + two:
+                table.loc[row, ["component", "term"]] = [part, term.replace(f"{part}: ", "")]
+    return table
+
+
+def _of_component(fit: Fit, table: pd.DataFrame, component: str | None) -> pd.DataFrame:
+    if component in (None, ALL):
+        return table
+    (name,) = component_names(fit, component)
+    if "component" not in table:
+        return table
+    return table[table["component"] == name].reset_index(drop=True)
 
 
 def _check_effects(effects: str | Sequence[str]) -> list[str]:
@@ -156,8 +184,7 @@ def _fixed_blocks(
     if alpha is not None:
         block |= _limit_columns(_fixed_limits(fit, ddf, alpha, method))
     if exponentiate:
-        block["std_error"] = np.exp(block["estimate"]) * block["std_error"]
-        block |= {name: np.exp(block[name]) for name in ("estimate", *_LIMITS) if name in block}
+        _exponentiate(block)
     cuts = threshold_table(fit)
     if cuts.empty:
         return [block]
@@ -209,7 +236,7 @@ def _dispersion_blocks(fit: Fit, alpha: float | None, method: str) -> list[dict[
     return [block | _limit_columns(limits)]
 
 
-def _family_blocks(fit: Fit, alpha: float | None, method: str) -> list[dict[str, Any]]:
+def _family_blocks(fit: Fit, alpha: float | None, method: str, exponentiate: bool) -> list[dict[str, Any]]:
     """Coefficients of further parts, each with its component, and parameters of the family beside the dispersion."""
     others = [p for p in fit_parameters(fit) if p.kind == "other"]
     blocks = []
@@ -228,8 +255,16 @@ def _family_blocks(fit: Fit, alpha: float | None, method: str) -> list[dict[str,
                 wald_limits(fit, wanted, alpha) if method == "wald" else intervals(fit, alpha, method, _names(wanted))
             )
             block |= _limit_columns(limits)
+        if exponentiate and component:
+            _exponentiate(block)
         blocks.append(block)
     return blocks
+
+
+def _exponentiate(block: dict[str, Any]) -> None:
+    """exp of estimates and limits, standard errors by the delta method."""
+    block["std_error"] = np.exp(block["estimate"]) * block["std_error"]
+    block |= {name: np.exp(block[name]) for name in ("estimate", *_LIMITS) if name in block}
 
 
 def _names(wanted: list[Parameter]) -> list[str]:

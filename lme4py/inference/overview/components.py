@@ -1,0 +1,245 @@
+"""Coefficients of the linear predictors after the first, and those of all of them.
+
+A part is looked at as a model of its own: a view of the fit whose fixed effects are those of the part, with their block
+of the covariance of all parameters, so that tables and Wald tests are made by the functions that make them for the
+conditional part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lme4py.design.design import CONDITIONAL
+from lme4py.errors import OptionError, did_you_mean
+from lme4py.fits.base import Fit
+from lme4py.fits.kinds import model_of
+from lme4py.fits.rows.clusters import check_robust_type
+from lme4py.inference.estimates import coefficients
+from lme4py.inference.estimates.random_effects import one_or_dict
+from lme4py.inference.overview.intervals import intervals
+from lme4py.inference.tests.anova import anova
+from lme4py.linalg.types import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lme4py.fits.rows.clusters import ClusterChoice
+
+__all__ = [
+    "ALL",
+    "by_component",
+    "component_anova",
+    "component_covariance",
+    "component_intervals",
+    "component_modes",
+    "component_names",
+    "component_table",
+    "part_view",
+]
+
+ALL = "all"
+
+
+def component_names(fit: Fit, component: str | None) -> tuple[str, ...]:
+    """The components that a `component` argument asks for.
+
+    Parameters
+    ----------
+    fit : Fit
+    component : str or None
+        None is the conditional part, "all" all of them.
+
+    Raises
+    ------
+    OptionError
+        The model has no such part.
+    """
+    known = fit.family.components
+    if component is None:
+        return (CONDITIONAL,)
+    if component == ALL:
+        return known
+    if component not in known:
+        hint = did_you_mean(str(component), [*known, ALL])
+        raise OptionError(f"the model has no part {component!r}; its parts are {', '.join(known)}.{hint}")
+    return (component,)
+
+
+def part_view(fit: Fit, component: str, vcov: str | None = None, cluster: ClusterChoice = None) -> Any:
+    """The fit with the fixed effects of one part in the place of the conditional ones.
+
+    Parameters
+    ----------
+    fit : Fit
+    component : str
+    vcov : {None, "CR0", "CR1"}
+        A cluster-robust covariance in the place of the model's own.
+    cluster : str, array of shape (n,), or None
+    """
+    number = fit.family.components.index(component)
+    place = fit.family.place(component)
+    start = fit.theta.size + fit.beta.size
+    own = slice(start + place.start, start + place.stop)
+    predictor = replace(fit.design.predictors[number], name=CONDITIONAL, terms=fit.design.terms)
+    design = replace(fit.design, predictors=(predictor,), recipe=fit.design.part_recipes[number - 1])
+    whole = _parameters(fit, vcov, cluster)
+    beta = np.atleast_1d(np.asarray(fit.lam, dtype=np.float64))[place]
+    found: Any = fit
+    return replace(found, design=design, beta=beta, vcov=whole[own, own].copy(), recession=None)
+
+
+def _parameters(fit: Fit, vcov: str | None, cluster: ClusterChoice) -> FloatArray:
+    """Covariance of all parameters."""
+    model = model_of(fit)
+    return model.parameter_vcov() if vcov is None else model.robust_parameters(check_robust_type(vcov), cluster)
+
+
+def by_component(
+    fit: Fit,
+    component: str | None,
+    make: Callable[[Any], pd.DataFrame],
+    view: Callable[[str], Any] | None = None,
+) -> pd.DataFrame:
+    """A table of one component, or of all below each other with a column that names them.
+
+    Parameters
+    ----------
+    fit : Fit
+    component : str or None
+    make : callable
+        The table of a fit, or of the view of a part.
+    view : callable, optional
+        The view of a part by its name.
+    """
+    import pandas as pd
+
+    names = component_names(fit, component)
+    look = view or (lambda name: part_view(fit, name))
+    tables = [make(fit if name == CONDITIONAL else look(name)) for name in names]
+    if component != ALL:
+        return tables[0]
+    for name, table in zip(names, tables, strict=True):
+        table.insert(0, "component", name)
+    return pd.concat(tables)
+
+
+def component_table(
+    fit: Fit,
+    ddf: str | None = None,
+    vcov: str | None = None,
+    cluster: ClusterChoice = None,
+    component: str | None = None,
+) -> pd.DataFrame:
+    """Table estimate, std_error, df, statistic, p_value of the coefficients of one component, or of all.
+
+    Parameters
+    ----------
+    fit : Fit
+    ddf, vcov, cluster
+        As in `lme4py.inference.estimates.coefficients.coef_table`.
+    component : str, optional
+        One of `components`, or "all", which adds a column; None is the conditional part.
+    """
+    return by_component(
+        fit,
+        component,
+        lambda one: coefficients.coef_table(one, ddf, vcov if one is fit else None, cluster if one is fit else None),
+        lambda name: part_view(fit, name, vcov, cluster),
+    )
+
+
+def component_covariance(
+    fit: Fit, type: str | None = None, cluster: ClusterChoice = None, component: str | None = None
+) -> pd.DataFrame:
+    """Covariance matrix of the coefficients of one component, or of all together.
+
+    Parameters
+    ----------
+    fit : Fit
+    type, cluster
+        As in `lme4py.inference.estimates.coefficients.covariance_frame`.
+    component : str, optional
+        With "all" the names of further parts are those of `conf_int(parm="all")`.
+    """
+    import pandas as pd
+
+    names = component_names(fit, component)
+    if names == (CONDITIONAL,):
+        return coefficients.covariance_frame(fit, type, cluster)
+    if component != ALL:
+        return coefficients.covariance_frame(part_view(fit, names[0], type, cluster))
+    whole = _parameters(fit, type, cluster)
+    m, count = fit.theta.size, fit.beta.size + fit.family.n_coefficients
+    labels = [*fit.design.x_names, *fit.family.nuisance_names[: fit.family.n_coefficients]]
+    V: FloatArray = whole[m : m + count, m : m + count]
+    return pd.DataFrame(V, index=labels, columns=labels)
+
+
+def component_intervals(fit: Fit, component: str | None, parm: str | Sequence[str], **options: Any) -> pd.DataFrame:
+    """Confidence limits of the coefficients of one component, or of all.
+
+    Parameters
+    ----------
+    fit : Fit
+    component : str, optional
+    parm : "fixed", or names
+        Names of a part are those of its coefficients.
+    **options
+        Of `intervals`.
+    """
+    names = component_names(fit, component)
+    if names == (CONDITIONAL,):
+        return intervals(fit, parm=parm, **options)
+    own = fit.family.nuisance_names[: fit.family.n_coefficients]
+    if component == ALL:
+        found = intervals(fit, parm=[*fit.design.x_names, *own], **options)
+        return found.loc[found.index if parm == "fixed" else [parm] if isinstance(parm, str) else list(parm)]
+    prefix = f"{names[0]}: "
+    wanted = [parm] if isinstance(parm, str) else list(parm)
+    chosen = [n for n in own if n.startswith(prefix)] if parm == "fixed" else [f"{prefix}{name}" for name in wanted]
+    found = intervals(fit, parm=chosen, **options)
+    found.index = found.index.str.removeprefix(prefix)
+    return found
+
+
+def component_anova(fit: Fit, component: str | None, type: Any, ddf: Any) -> pd.DataFrame:
+    """Wald tests of the terms of one component, or of all.
+
+    Parameters
+    ----------
+    fit : Fit
+    component : str, optional
+    type, ddf
+        As in `lme4py.inference.tests.anova.anova`.
+    """
+    return by_component(fit, component, lambda one: anova(one, type=type, ddf=ddf))
+
+
+def component_modes(fit: Fit, tables: dict[str, pd.DataFrame], component: str | None) -> Any:
+    """Modes of the random effects of one component: the columns of the tables that belong to it, under their own names.
+
+    Parameters
+    ----------
+    fit : Fit
+    tables : dict of str to DataFrame
+        Of each grouping factor.
+    component : str, optional
+        None and "all" are all of them.
+    """
+    if component in (None, ALL):
+        return one_or_dict(tables)
+    (name,) = component_names(fit, component)
+    further = [f"{part}: " for part in fit.family.components[1:]]
+    kept = {}
+    for factor, table in tables.items():
+        conditional = [c for c in table.columns if not any(str(c).startswith(prefix) for prefix in further)]
+        own = conditional if name == CONDITIONAL else [c for c in table.columns if str(c).startswith(f"{name}: ")]
+        if own:
+            kept[factor] = table[own].rename(columns=lambda c: str(c).removeprefix(f"{name}: "))
+    if not kept:
+        raise OptionError(f"the {name} part has no random effects.")
+    return one_or_dict(kept)
