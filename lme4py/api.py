@@ -14,6 +14,7 @@ from lme4py.data.sources import find_source, is_path
 from lme4py.design.build import NaAction, lformula
 from lme4py.design.design import Design
 from lme4py.design.parts import part_formulas
+from lme4py.design.related import refuse_related
 from lme4py.design.residual.side import residual_design
 from lme4py.design.residual.text import ResidualSides, read_sides
 from lme4py.engine.optimise import Control
@@ -63,6 +64,7 @@ def lmer(
     variance: str | None = None,
     dispformula: str | None = None,
     fixed_only: bool = False,
+    relmat: Mapping[str, Any] | None = None,
 ) -> MixedResult:
     """Fit a linear mixed model.
 
@@ -104,6 +106,11 @@ def lmer(
         ``"~ z"``: the logarithm of the residual standard deviation is linear in these terms.
     fixed_only : bool
         A formula without random effects is accepted; implied by `residual`, `variance` and `dispformula`.
+    relmat : dict, optional
+        Grouping factor -> the known covariance K of its levels, whose effects have the covariance K times that of the
+        term: a DataFrame with the levels as index and columns, (matrix, labels), `Precision` (its inverse) or
+        `Pedigree`. K may be singular, and is taken as it is: an inbred animal has more than 1 on the diagonal. Levels
+        without rows have conditional modes too.
 
     Returns
     -------
@@ -135,7 +142,10 @@ def lmer(
     _check_bool("fixed_only", fixed_only)
     structured = residual is not None or variance is not None or dispformula is not None
     read = read_sides(residual, variance, dispformula)
+    if structured:
+        refuse_related(relmat, "models with residual=, variance= or dispformula=")
     if source is not None:
+        refuse_related(relmat, "models of rows that are streamed")
         if structured or fixed_only:
             raise OptionError(
                 "correlated or unequal residuals, and models without random effects, need their rows in memory; use "
@@ -156,6 +166,7 @@ def lmer(
         functions=functions,
         require_random=not (structured or fixed_only),
         beside=read.nodes,
+        relmat=relmat,
     )
     if structured or not design.terms:
         return MixedResult(_fit_structured(design, read, reml, start, control, bool(progress)))
@@ -182,6 +193,7 @@ def glmer(
     compress: bool | None = None,
     ziformula: str | None = None,
     dispformula: str | None = None,
+    relmat: Mapping[str, Any] | None = None,
 ) -> MEGLMResult:
     """Fit a generalised linear mixed model by maximum likelihood.
 
@@ -232,6 +244,8 @@ def glmer(
     dispformula : str, optional
         A dispersion part, as in ``"~ z"`` (log link): the logarithm of the standard deviation of gaussian responses, of
         the scale of t ones, of the shape of gamma and nbinomial ones, of phi of all others.
+    relmat : dict, optional
+        Grouping factor -> the known covariance of its levels; see `lmer`.
 
     Returns
     -------
@@ -272,6 +286,7 @@ def glmer(
         functions=functions,
         family=reader,
         parts=parts,
+        relmat=relmat,
     )
     if parts:
         names = [(predictor.name, predictor.names) for predictor in design.predictors[1:]]
@@ -300,6 +315,7 @@ def glmer_nb(
     progress: bool | None = None,
     na_action: NaAction = "omit",
     functions: Mapping[str, Callable[..., Any]] | None = None,
+    relmat: Mapping[str, Any] | None = None,
 ) -> MEGLMResult:
     """Fit a negative binomial mixed model (NB-2): `glmer` with ``family="nbinomial"``.
 
@@ -309,6 +325,8 @@ def glmer_nb(
     Parameters
     ----------
     formula, data, link, nAGQ, hessian, weights, offset, contrasts, start, control, progress, na_action, functions
+        As in `glmer`.
+    relmat
         As in `glmer`.
 
     Returns
@@ -338,6 +356,7 @@ def glmer_nb(
         progress=progress,
         na_action=na_action,
         functions=functions,
+        relmat=relmat,
     )
 
 
@@ -360,6 +379,7 @@ def clmm(
     functions: Mapping[str, Callable[..., Any]] | None = None,
     levels: Iterable[Any] | None = None,
     compress: bool | None = None,
+    relmat: Mapping[str, Any] | None = None,
 ) -> MEGLMResult:
     """Fit a cumulative link mixed model to ordered categories by maximum likelihood.
 
@@ -408,6 +428,8 @@ def clmm(
         Rows that are equal in all columns of the formula become one with their number as weight, which is exact where
         weights multiply the log-likelihood. None does so for data that are lazy, in files or on other machines, where
         it is worth it; such a result has no rows.
+    relmat : dict, optional
+        Grouping factor -> the known covariance of its levels; see `lmer`.
 
     Returns
     -------
@@ -443,6 +465,7 @@ def clmm(
         functions=functions,
         family="ordinal",
         levels=levels,
+        relmat=relmat,
     )
     categories = () if design.response is None else design.response.categories
     family = make_ordinal(link, threshold, len(categories or ()))

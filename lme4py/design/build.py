@@ -25,6 +25,7 @@ from lme4py.design.given import finite_offset, positive_weights
 from lme4py.design.names import ColumnNames
 from lme4py.design.parts import with_parts
 from lme4py.design.recipe import BarRecipe, Recipe, offset_values
+from lme4py.design.related import Relations, read_relations
 from lme4py.design.rows import NaAction, UsedRows
 from lme4py.design.terms import join_terms, random_terms
 from lme4py.errors import DataError, FormulaError, OptionError, RankWarning, did_you_mean, warn
@@ -65,6 +66,7 @@ def lformula(
     levels: Iterable[Any] | None = None,
     beside: Sequence[Node] = (),
     parts: Mapping[str, str] | None = None,
+    relmat: Mapping[str, Any] | None = None,
 ) -> Design:
     """Read a formula and data into the arrays of a mixed model.
 
@@ -99,6 +101,8 @@ def lformula(
         used, and `Design.columns` holds their columns.
     parts : dict of str to str, optional
         One-sided formulas of further linear predictors by their names: ``{"zero_inflation": "~ x"}``.
+    relmat : dict, optional
+        Grouping factor -> known covariance of its levels: a DataFrame, (matrix, labels), `Precision` or `Pedigree`.
 
     Returns
     -------
@@ -121,6 +125,8 @@ def lformula(
     further = {name: read_formula(text, frame.names) for name, text in (parts or {}).items()}
     for own in further.values():
         check_groups(own)
+    bars = [bar for own in (parsed, *further.values()) for bar in own.bars]
+    relations = read_relations(relmat, list(dict.fromkeys(":".join(map(name_of, bar.group)) for bar in bars)))
     nodes = list(
         dict.fromkeys([*model_nodes(parsed), *(node for own in further.values() for node in model_nodes(own))])
     )
@@ -133,10 +139,12 @@ def lformula(
     )
     state: dict[str, Any] = {}
     values = evaluate_all(parsed, rows, state, functions or {})
-    design = assemble(parsed, response, rows, values, state, contrasts, functions or {}, reader, levels)
+    design = assemble(
+        parsed, response, rows, values, state, contrasts, functions or {}, reader, levels, relations=relations
+    )
     learnt = functions or {}
     made = {name: (own, evaluate_all(own, rows, state, learnt)) for name, own in further.items()}
-    return join_terms(with_parts(design, made, rows))
+    return join_terms(with_parts(design, made, rows, relations))
 
 
 @lru_cache(maxsize=256)
@@ -239,6 +247,7 @@ def assemble(
     family: Family | None,
     levels: Iterable[Any] | None,
     check_rank: bool = True,
+    relations: Relations | None = None,
 ) -> Design:
     """The design of evaluated variables.
 
@@ -254,6 +263,8 @@ def assemble(
         As in `lformula`.
     check_rank : bool
         Leave out columns of X that depend on others.
+    relations : Relations, optional
+        Known covariances of levels by grouping factor.
     """
     fixed_nodes = used_variables(parsed.fixed)
     others = [node for bar in parsed.bars for node in (*used_variables(bar.terms), *bar.group)]
@@ -272,7 +283,7 @@ def assemble(
     fixed = fixed_part(parsed.fixed, variables, values, rows.n, check_rank)
     if family is not None and family.has_thresholds:
         fixed = without_intercept(fixed)
-    terms, bars = random_terms(parsed, values, rows, fixed, names)
+    terms, bars = random_terms(parsed, values, rows, fixed, names, relations or {})
     columns = {name: (column.kind, column.levels) for name, column in rows.columns.items()}
     notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *(data.notes if data else ()), *notes]
     warn_dropped(fixed.dropped)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lme4py.covariance import CovarianceStructure, CovarianceStructures
+from lme4py.covariance.relation import Relation
 from lme4py.design.absent import RowsReport
 from lme4py.frozen import Frozen, computed_once
 
@@ -49,6 +50,11 @@ class TermPlan:
         ``"(Days | Subject)"``.
     parts : tuple of str
         The linear predictor that each column belongs to; () where that is the first for all of them.
+    relation : Relation or None
+        The known covariance K of the levels, whose effects have the covariance K (x) Sigma; None where they are
+        independent.
+    level_variance : float
+        Mean over the rows of the diagonal of K; of a level that K does not have too.
     """
 
     group: str
@@ -57,6 +63,8 @@ class TermPlan:
     structure: CovarianceStructure
     label: str
     parts: tuple[str, ...] = field(default=(), kw_only=True)
+    relation: Relation | None = field(default=None, kw_only=True)
+    level_variance: float = field(default=1.0, kw_only=True)
 
     @property
     def n_levels(self) -> int:
@@ -130,7 +138,16 @@ class RandomTerm(TermPlan):
     @property
     def plan(self) -> TermPlan:
         """The term without its rows."""
-        return TermPlan(self.group, self.columns, self.levels, self.structure, self.label, parts=self.parts)
+        return TermPlan(
+            self.group,
+            self.columns,
+            self.levels,
+            self.structure,
+            self.label,
+            parts=self.parts,
+            relation=self.relation,
+            level_variance=self.level_variance,
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.fixed import fixed_part, make_variables, name_of, used_variables
 from lme4py.design.names import ColumnNames
 from lme4py.design.recipe import Recipe, new_fixed, offset_values
+from lme4py.design.related import Relations
 from lme4py.design.rows import UsedRows
 from lme4py.design.terms import random_terms
 from lme4py.errors import OptionError
@@ -56,7 +57,12 @@ def part_formulas(formula: Any, ziformula: str | None, dispformula: str | None) 
     return {name: part_text(text, argument, str(formula)) for name, argument, text in given if text is not None}
 
 
-def with_parts(design: Design, parts: Mapping[str, tuple[Formula, dict[Node, Value]]], rows: UsedRows) -> Design:
+def with_parts(
+    design: Design,
+    parts: Mapping[str, tuple[Formula, dict[Node, Value]]],
+    rows: UsedRows,
+    relations: Relations | None = None,
+) -> Design:
     """The design with further predictors, which the response knows too.
 
     Parameters
@@ -65,10 +71,12 @@ def with_parts(design: Design, parts: Mapping[str, tuple[Formula, dict[Node, Val
     parts : dict of str to (Formula, dict of Node to Value)
         The formula of each predictor by its name, and the values of its variables.
     rows : UsedRows
+    relations : Relations, optional
+        Known covariances of levels, which are those of a grouping factor in all predictors.
     """
     if not parts or design.response is None:
         return design
-    made = [_predictor(name, *own, rows, design.recipe) for name, own in parts.items()]
+    made = [_predictor(name, *own, rows, design.recipe, relations or {}) for name, own in parts.items()]
     predictors = tuple(predictor for predictor, _ in made)
     bars = (*design.recipe.bars, *(bar for _, recipe in made for bar in recipe.bars))
     return replace(
@@ -81,14 +89,19 @@ def with_parts(design: Design, parts: Mapping[str, tuple[Formula, dict[Node, Val
 
 
 def _predictor(
-    name: str, parsed: Formula, values: dict[Node, Value], rows: UsedRows, recipe: Recipe
+    name: str,
+    parsed: Formula,
+    values: dict[Node, Value],
+    rows: UsedRows,
+    recipe: Recipe,
+    relations: Relations,
 ) -> tuple[Predictor, Recipe]:
     """The predictor of a part, and how to make its columns for new data."""
     variables = make_variables(used_variables(parsed.fixed), values, {})
     names = ColumnNames()
     names.add(parsed.fixed, variables, f"the {name} part")
     fixed = fixed_part(parsed.fixed, variables, values, rows.n)
-    terms, bars = random_terms(parsed, values, rows, fixed, names)
+    terms, bars = random_terms(parsed, values, rows, fixed, names, relations)
     offsets = [offset_values(values[node], name_of(node)) for node in parsed.fixed.offsets]
     total = np.sum(offsets, axis=0) if offsets else None
     if total is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.chunks import from_size
+from lme4py.covariance.relation import Relation
 from lme4py.errors import DataError, DesignError
 from lme4py.formula.values import Value
 
@@ -48,12 +49,15 @@ class Grouping:
         Levels that occur; for an interaction the joined labels.
     occurring : ndarray of int, shape (J,), or None
         For an interaction the ascending positions of `levels` in the table of all combinations.
+    relation : Relation or None
+        The known covariance of the levels, which are then all of its levels; None where they are independent.
     """
 
     name: str
     parts: tuple[tuple[Any, ...], ...]
     levels: tuple[Any, ...]
     occurring: IntArray | None = None
+    relation: Relation | None = None
 
 
 def as_factor(value: Value, name: str) -> tuple[IntArray, tuple[Any, ...]]:

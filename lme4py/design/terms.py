@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from lme4py.covariance import CovarianceStructure, find_structure
 from lme4py.design.coding import Variable, matrix_columns, model_columns, stack_columns
-from lme4py.design.design import Design, RandomTerm
+from lme4py.design.design import Design, FloatArray, RandomTerm
 from lme4py.design.fixed import FixedPart, make_variables, name_of, used_variables
 from lme4py.design.names import ColumnNames
 from lme4py.design.places import learn_places
 from lme4py.design.random import Grouping, check_levels, grouping_factor, shared_columns, term_order
 from lme4py.design.recipe import BarRecipe
+from lme4py.design.related import Relations, level_variance, related
 from lme4py.design.rows import UsedRows
 from lme4py.errors import DesignError, FormulaError, OptionError
 from lme4py.formula.nodes import Bar, Formula, Node
@@ -26,7 +27,12 @@ __all__ = ["check_structure", "join_terms", "random_terms"]
 
 
 def random_terms(
-    parsed: Formula, values: Mapping[Node, Value], rows: UsedRows, fixed: FixedPart, names: ColumnNames
+    parsed: Formula,
+    values: Mapping[Node, Value],
+    rows: UsedRows,
+    fixed: FixedPart,
+    names: ColumnNames,
+    relations: Relations,
 ) -> tuple[tuple[RandomTerm, ...], tuple[BarRecipe, ...]]:
     """The terms in lme4's order, checked, and how to replay them.
 
@@ -38,6 +44,8 @@ def random_terms(
     fixed : FixedPart
         Whose columns the terms share where they can.
     names : ColumnNames
+    relations : Relations
+        Known covariances of levels by grouping factor.
     """
     groups: dict[tuple[Node, ...], tuple[Grouping, NDArray[np.intp]]] = {}
     built = []
@@ -45,7 +53,8 @@ def random_terms(
         check_structure(bar, parsed.text)
     for bar in parsed.bars:
         if bar.group not in groups:
-            groups[bar.group] = grouping_factor([name_of(v) for v in bar.group], [values[v] for v in bar.group])
+            found = grouping_factor([name_of(v) for v in bar.group], [values[v] for v in bar.group])
+            groups[bar.group] = related(*found, relations)
         term, recipe = _random_term(bar, *groups[bar.group], values, rows, fixed)
         if recipe.places is None:
             names.add(recipe.terms, recipe.variables, bar.label)
@@ -155,7 +164,7 @@ def _placed_term(
     places = learn_places(bar, kind, values, whole)
     structure = kind.build(len(places.names), places.positions, **_options(bar, kind))
     block = places.columns(values)
-    term = RandomTerm(grouping.name, places.names, grouping.levels, structure, bar.label, codes, block)
+    term = _made(grouping, places.names, structure, bar, codes, block)
     return term, BarRecipe(bar.label, bar.terms, {}, bar.group, grouping, len(places.names), places, bar.tag)
 
 
@@ -181,5 +190,26 @@ def _random_term(
         block = stack_columns(columns, rows.n, order="C")
         check_finite(block, names, f"column {{name}} of {bar.label}")
     structure = kind.build(len(names), None, **_options(bar, kind))
-    term = RandomTerm(grouping.name, names, grouping.levels, structure, bar.label, codes, block)
+    term = _made(grouping, names, structure, bar, codes, block)
     return term, BarRecipe(bar.label, bar.terms, variables, bar.group, grouping, len(names), tag=bar.tag)
+
+
+def _made(
+    grouping: Grouping,
+    names: tuple[str, ...],
+    structure: CovarianceStructure,
+    bar: Bar,
+    codes: NDArray[np.intp],
+    block: FloatArray,
+) -> RandomTerm:
+    return RandomTerm(
+        grouping.name,
+        names,
+        grouping.levels,
+        structure,
+        bar.label,
+        codes,
+        block,
+        relation=grouping.relation,
+        level_variance=level_variance(grouping, codes),
+    )

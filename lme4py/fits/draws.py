@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from lme4py.linalg.small import lower_factor
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Draws", "covariance_roots", "generators"]
+if TYPE_CHECKING:
+    from lme4py.design.design import TermPlan
+
+__all__ = ["Draws", "covariance_roots", "drawn_effects", "generators"]
 
 
 class Draws(Protocol):
@@ -30,4 +33,20 @@ def covariance_roots(covariances: Iterable[FloatArray]) -> list[FloatArray]:
     for cov in covariances:
         values, vectors = np.linalg.eigh(cov)
         out.append(lower_factor(vectors * np.sqrt(np.maximum(values, 0.0))))
+    return out
+
+
+def drawn_effects(term: TermPlan, z: FloatArray, root: FloatArray) -> FloatArray:
+    """Random effects of a term from independent standard normal numbers.
+
+    Parameters
+    ----------
+    term : TermPlan
+    z : ndarray, shape (B, J, k)
+    root : ndarray, shape (k, k)
+        Of the covariance of the term.
+    """
+    if term.relation is not None:
+        z = term.relation.along(z, "root")
+    out: FloatArray = z @ root.T
     return out

@@ -108,6 +108,9 @@ def _of_rows(design: Design, rows: IntArray, codes: IntArray, draw: IntArray | N
 
 def _term(term: RandomTerm, rows: IntArray, codes: IntArray, draw: IntArray | None) -> RandomTerm:
     old = term.codes[rows]
+    if term.relation is not None:
+        # Related levels stay, with rows or without.
+        return replace(term, codes=old, values=term.values[rows])
     key = old if draw is None or not is_nested(term.codes, codes) else draw * term.n_levels + old
     found, new = np.unique(key, return_inverse=True)
     return replace(

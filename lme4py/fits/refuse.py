@@ -9,7 +9,7 @@ from lme4py.errors import OptionError
 if TYPE_CHECKING:
     from lme4py.fits.base import Fit
 
-__all__ = ["GENERALISED", "LINEAR", "refuse", "refuse_residual", "refuse_structured"]
+__all__ = ["GENERALISED", "LINEAR", "refuse", "refuse_related", "refuse_residual", "refuse_structured"]
 
 LINEAR, GENERALISED = "linear mixed models", "generalised linear mixed models"
 
@@ -74,3 +74,23 @@ def refuse_structured(fit: Fit, what: str, instead: str = "see residual_covarian
     """
     if not fit.independent_residuals:
         refuse_residual(what, instead)
+
+
+def refuse_related(fit: Fit, what: str, instead: str) -> None:
+    """Refuse a fit with related levels (``relmat=``) where levels are taken as independent.
+
+    Parameters
+    ----------
+    fit : Fit
+    what : str
+        With its verb.
+    instead : str
+        What to do.
+
+    Raises
+    ------
+    OptionError
+    """
+    related = dict.fromkeys(term.group for term in fit.design.terms if term.relation is not None)
+    if related:
+        raise OptionError(f"{what} not there for models with related levels ({', '.join(related)}); {instead}.")

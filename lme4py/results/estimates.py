@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lme4py.arguments import speaks_throughout
 from lme4py.docstrings import carries
+from lme4py.errors import OptionError
 from lme4py.inference.estimates import coefficients
 from lme4py.inference.estimates import random_effects as modes_of_groups
 from lme4py.inference.estimates.variance_errors import variance_table
@@ -137,7 +138,13 @@ class EstimateMethods(FittedModel):
             cluster=cluster,
         )
 
-    def ranef(self, conditional_se: bool = False, include_fixed: bool = False, component: str | None = None) -> Any:
+    def ranef(
+        self,
+        conditional_se: bool = False,
+        include_fixed: bool = False,
+        component: str | None = None,
+        reliability: bool = False,
+    ) -> Any:
         """Conditional modes of the random effects.
 
         Parameters
@@ -149,6 +156,9 @@ class EstimateMethods(FittedModel):
             fixed effects as known (lme4's ``condVar``).
         component : str, optional
             Only the effects in one of `components`, under their own names.
+        reliability : bool
+            Return the pair (modes, reliabilities): 1 - PEV / variance, with the variance of the prediction error
+            (fixed effects estimated) and that of the effect itself, K_ii times the estimate where levels are related.
 
         Returns
         -------
@@ -156,6 +166,10 @@ class EstimateMethods(FittedModel):
             Rows are levels, columns are random effects.
         """
         modes = components.component_modes(self.fit, modes_of_groups.conditional_modes(self.fit), component)
+        if reliability:
+            if conditional_se:
+                raise OptionError("give one of conditional_se=True and reliability=True; each returns a pair.")
+            return modes, components.component_modes(self.fit, modes_of_groups.reliabilities(self.fit), component)
         if not conditional_se:
             return modes
         errors = modes_of_groups.conditional_sds(self.fit, include_fixed)

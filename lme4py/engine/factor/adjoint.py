@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lme4py.engine.factor.dense_block import BlockDerivative, DenseDerivative, block_products, is_invertible
+from lme4py.engine.factor.dense_block import BlockDerivative, DenseDerivative, block_products
 from lme4py.engine.factor.symbolic import Stage
 from lme4py.engine.factor.wide import gram_adjoint, gram_traces
 from lme4py.linalg import small
@@ -67,7 +67,7 @@ def adjoint(
     first_coupling = None
     state = _AdjointState(np.zeros(structure.n_values), {}, {}, {}, None)
     if swept.dense is not None:
-        _adjoint_dense(swept, border, corner, state)
+        _adjoint_dense(swept, border, corner, state, only_sigma)
     for position in range(len(swept.stages) - 1, -1, -1):
         s = swept.stages[position]
         f = s.stage.factor
@@ -199,7 +199,9 @@ def _adjoint_coupling(
     return out
 
 
-def _adjoint_dense(swept: Swept, border: SweptBorder, corner: FloatArray, state: _AdjointState) -> None:
+def _adjoint_dense(
+    swept: Swept, border: SweptBorder, corner: FloatArray, state: _AdjointState, only_sigma: bool
+) -> None:
     structure = swept.sweeper.structure
     dense = swept.dense
     if dense is None or border.dense is None or border.dense_scaled is None:
@@ -211,15 +213,12 @@ def _adjoint_dense(swept: Swept, border: SweptBorder, corner: FloatArray, state:
     for position, (f, start) in enumerate(zip(structure.dense, structure.dense_offsets, strict=True)):
         J, k = swept.sweeper.factors[f].n_levels, swept.sweeper.factors[f].n_columns
         rows = slice(start, start + k * J)
-        T = swept.T[f]
         state.border[f] = d_B[rows]
-        Q = dense.inverse_blocks(position)
-        state.diagonal[f] = small.right(small.left(T, Q), T.T) + block_products(weighted[rows], EB[rows], k, J)
-        if is_invertible(T):
-            T_inverse = small.factor_inverse(T)
-            own = T_inverse.T @ (J * np.eye(k) - Q.sum(axis=2)) @ T_inverse
-        else:
-            own = dense.reduced_sum(position)
+        if not only_sigma:
+            state.diagonal[f] = dense.effect_blocks(position) + block_products(weighted[rows], EB[rows], k, J)
         part = NB[rows].reshape(k, J, -1)
-        state.sigma[f] = own - small.outer((NB[rows] @ corner).reshape(k, J, -1), part).sum(axis=2)
-    state.dense = dense.derivative(weighted, EB)
+        moved = swept.sweeper.factors[f].along(part)
+        change = small.outer((NB[rows] @ corner).reshape(k, J, -1), moved).sum(axis=2)
+        state.sigma[f] = dense.sigma_gradient(position) - change
+    if structure.stages or not only_sigma:
+        state.dense = dense.derivative(weighted, EB)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.chunks import chunk, from_size
+from lme4py.covariance.relation import Relation
 from lme4py.linalg.types import FloatArray, IntArray, sparse
 
 # Below this many products the border is summed column by column, and pairs of levels are sorted.
@@ -39,6 +40,8 @@ class Factor:
         Positions of its terms in the design.
     columns : tuple of slice
         Columns of each of its terms.
+    relation : Relation or None
+        The known covariance of the levels; None where they are independent.
     """
 
     name: str
@@ -46,10 +49,20 @@ class Factor:
     n_columns: int
     terms: tuple[int, ...]
     columns: tuple[slice, ...]
+    relation: Relation | None = None
 
     @property
     def size(self) -> int:
         return self.n_levels * self.n_columns
+
+    def along(self, values: FloatArray) -> FloatArray:
+        """The covariance of the levels times values, (k, J, c): the values themselves of independent levels."""
+        return values if self.relation is None else self.relation.along(values)
+
+    def gram(self, values: FloatArray) -> FloatArray:
+        """Sum of K_ij v_i v_j' over pairs of levels, (k, k), for values (k, J)."""
+        out: FloatArray = values @ self.along(values[:, :, None])[:, :, 0].T
+        return out
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,15 @@ class BlockDerivative(Protocol):
 
 
 class BlockFactor(Protocol):
-    """The block at given T: S = I + Lambda'K Lambda, E = Lambda S^-1 Lambda'.
+    """The block at given T: S = Q + Lambda'K Lambda, E = Lambda S^-1 Lambda'.
+
+    Q^-1 is the covariance of the effects before they are scaled: the identity, but for levels with a known covariance,
+    where it is K (x) I in a sparse block, or the identity with a root of K in Lambda, in a dense one.
 
     Attributes
     ----------
     log_det : float
-        log|S|.
+        log|S| - log|Q|.
     """
 
     log_det: float
@@ -47,11 +50,14 @@ class BlockFactor(Protocol):
     def residual(self, B: FloatArray, EB: FloatArray) -> FloatArray:
         """(I + K Sigma)^-1 B."""
 
-    def inverse_blocks(self, f: int) -> FloatArray:
-        """Diagonal blocks of S^-1 of a grouping factor (by position in the block), (k, k, J)."""
+    def effect_blocks(self, f: int) -> FloatArray:
+        """Diagonal blocks of E of a grouping factor (by position in the block), (k, k, J)."""
 
-    def reduced_sum(self, f: int) -> FloatArray:
-        """Sum over levels of the diagonal blocks of K - K E K of a grouping factor, (k, k)."""
+    def sigma_gradient(self, f: int) -> FloatArray:
+        """Derivative of log|S| in Sigma of a grouping factor, (k, k)."""
+
+    def largest_inverse(self, f: int) -> float:
+        """The largest element of the diagonal of S^-1 of a grouping factor, relative to that of Q^-1."""
 
     def derivative(self, left: FloatArray, right: FloatArray) -> BlockDerivative:
         """The derivative E + left right' in the block."""
@@ -89,6 +95,14 @@ class BlockValues:
         out.reshape(-1)[self.places] = self.values
         return out
 
+    def rooted(self, factors: tuple[Factor, ...]) -> FloatArray:
+        """A dense block between the roots of the known covariances of its factors; made once."""
+        kept: FloatArray | None = self.__dict__.get("_rooted")
+        if kept is None:
+            kept = freeze(in_roots(factors, np.ascontiguousarray(in_roots(factors, self.array()).T)))
+            self.__dict__["_rooted"] = kept
+        return kept
+
 
 def base_block(structure: Structure, factors: tuple[Factor, ...], cross: CrossProducts) -> BlockValues:
     """The block before any elimination."""
@@ -125,6 +139,19 @@ def base_block(structure: Structure, factors: tuple[Factor, ...], cross: CrossPr
     return BlockValues(np.concatenate(places), np.concatenate(parts), (size, size))
 
 
+def in_roots(factors: tuple[Factor, ...], M: FloatArray, transpose: bool = True) -> FloatArray:
+    """(I (x) F)' M, or (I (x) F) M, with a root F of the known covariance of each factor; changed in place."""
+    start = 0
+    for factor in factors:
+        if factor.relation is not None:
+            F = factor.relation.dense_root
+            for a in range(factor.n_columns):
+                own = slice(start + a * factor.n_levels, start + (a + 1) * factor.n_levels)
+                M[own] = (F.T if transpose else F) @ M[own]
+        start += factor.size
+    return M
+
+
 class DenseFactor:
     """The Cholesky factor of a dense block.
 
@@ -135,6 +162,8 @@ class DenseFactor:
     T : list of ndarray, each (k, k)
     K : ndarray, shape (q, q)
         Only the lower triangle is up to date; it is overwritten.
+    rooted : ndarray, shape (q, q), optional
+        K between the roots of known covariances, where it is known already.
 
     Attributes
     ----------
@@ -146,14 +175,16 @@ class DenseFactor:
         Diagonal of Lambda when every grouping factor of the block has one column.
     """
 
-    def __init__(self, factors: tuple[Factor, ...], T: list[FloatArray], K: FloatArray) -> None:
+    def __init__(
+        self, factors: tuple[Factor, ...], T: list[FloatArray], K: FloatArray, rooted: FloatArray | None = None
+    ) -> None:
         self.factors = factors
         self.T = T
         self.lam: FloatArray | None = None
         self.K: FloatArray | None = None
         self._inverse: FloatArray | None = None
         self._is_spent = False
-        if all(factor.n_columns == 1 for factor in factors):
+        if all(factor.n_columns == 1 and factor.relation is None for factor in factors):
             lam = np.repeat([t[0, 0] for t in T], [factor.n_levels for factor in factors])
             if not all(is_invertible(t) for t in T):
                 self.K = mirror(K.copy())
@@ -163,17 +194,24 @@ class DenseFactor:
             self.lam = lam
         else:
             self.K = mirror(K)
-            S = scale_rows(factors, T, scale_rows(factors, T, self.K).T)
+            if rooted is None:
+                S = self._scaled(self._scaled(self.K).T)
+            else:
+                S = scale_rows(factors, T, scale_rows(factors, T, rooted).T)
         S.reshape(-1)[:: S.shape[0] + 1] += 1.0
         self.chol = upper_cholesky(S.T)
         self.log_det = 2.0 * float(np.log(self.chol.diagonal()).sum())
 
     def apply_E(self, B: FloatArray) -> FloatArray:
         """Lambda (I + Lambda'K Lambda)^-1 Lambda' B."""
-        right = np.asfortranarray(scale_rows(self.factors, self.T, B))
+        right = np.asfortranarray(self._scaled(B))
         known = self._inverse
         solved = self.solve(right) if known is None else blas.dsymm(1.0, known.T, right, lower=0)
-        return scale_rows(self.factors, self.T, solved, transpose=False)
+        return self._scaled(solved, transpose=False)
+
+    def _scaled(self, M: FloatArray, transpose: bool = True) -> FloatArray:
+        """Lambda' M (or Lambda M), with roots of known covariances in Lambda."""
+        return in_roots(self.factors, scale_rows(self.factors, self.T, M, transpose), transpose)
 
     def solve(self, right: FloatArray) -> FloatArray:
         """(I + Lambda'K Lambda)^-1 right, for the rows of the block."""
@@ -219,17 +257,45 @@ class DenseFactor:
             start += factor.size
         return slice(start, start + self.factors[f].size)
 
-    def inverse_blocks(self, f: int) -> FloatArray:
-        """Diagonal blocks of the inverse of one grouping factor, (k, k, J)."""
+    def _inverse_blocks(self, f: int) -> FloatArray:
+        """Diagonal blocks of S^-1 of one grouping factor, (k, k, J)."""
         rows = self._rows(f)
         return _diagonal_blocks(self.inverse()[rows, rows], self.factors[f].n_columns, self.factors[f].n_levels)
 
-    def reduced_sum(self, f: int) -> FloatArray:
-        """Sum over levels of the diagonal blocks of K - K E K, (k, k)."""
+    def effect_blocks(self, f: int) -> FloatArray:
+        """Diagonal blocks of E of one grouping factor, (k, k, J)."""
+        T, relation = self.T[f], self.factors[f].relation
+        if relation is None:
+            return small.right(small.left(T, self._inverse_blocks(f)), T.T)
+        k, J = self.factors[f].n_columns, self.factors[f].n_levels
+        rows = self._rows(f)
+        inner = self.inverse()[rows, rows].reshape(k, J, k, J)
+        F = relation.dense_root
+        inner = np.array([[np.einsum("ij,ij->i", F @ inner[a, :, b], F) for b in range(k)] for a in range(k)])
+        return small.right(small.left(T, inner), T.T)
+
+    def largest_inverse(self, f: int) -> float:
+        """The largest element of the diagonal of S^-1 of a grouping factor."""
+        rows = self._rows(f)
+        return float(self.inverse().diagonal()[rows].max())
+
+    def sigma_gradient(self, f: int) -> FloatArray:
+        """Derivative of log|S| in Sigma of one grouping factor, (k, k)."""
+        if is_invertible(self.T[f]):
+            return gradient_of_invertible(self.factors[f], self.T[f], self._inverse_blocks(f).sum(axis=2))
+        return self._reduced_sum(f)
+
+    def _reduced_sum(self, f: int) -> FloatArray:
+        """Sum over levels of the diagonal blocks of K - K E K, in the space of a known covariance, (k, k)."""
         if self.K is None:
             raise ValueError("the dense block was not kept")
         k, J = self.factors[f].n_columns, self.factors[f].n_levels
         rows = self._rows(f)
+        relation = self.factors[f].relation
+        if relation is not None:
+            reduced = self.K[rows, rows] - self.K[rows] @ self.apply_E(np.ascontiguousarray(self.K[:, rows]))
+            parts = reduced.reshape(k, J, k, J)
+            return np.array([[np.vdot(relation.matrix, parts[a, :, b]) for b in range(k)] for a in range(k)])
         K_rows = self.K[rows]
         EK = self.apply_E(np.ascontiguousarray(K_rows.T)).T
         blocks = _diagonal_blocks(self.K[rows, rows], k, J) - block_products(K_rows, EK, k, J)
@@ -240,8 +306,8 @@ class DenseFactor:
         """The derivative E + left right' in the block."""
         E = self.inverse()
         if self.lam is None:
-            half = scale_rows(self.factors, self.T, E, transpose=False)
-            E = scale_rows(self.factors, self.T, half.T, transpose=False)
+            half = self._scaled(E, transpose=False)
+            E = self._scaled(half.T, transpose=False)
         return DenseDerivative(E, self.lam, left, right)
 
 
@@ -301,6 +367,21 @@ def scale_rows(factors: tuple[Factor, ...], T: list[FloatArray], M: FloatArray, 
         else:
             out[rows] = small.left(t, M[rows].reshape(k, J, -1)).reshape(k * J, -1)
         start += k * J
+    return out
+
+
+def gradient_of_invertible(factor: Factor, T: FloatArray, prior_sum: FloatArray) -> FloatArray:
+    """Derivative of log|Q + Lambda'K Lambda| in Sigma = T T' of a factor, (k, k).
+
+    Parameters
+    ----------
+    factor : Factor
+    T : ndarray, shape (k, k)
+    prior_sum : ndarray, shape (k, k)
+        Sum over pairs of levels of Q at the pair times the block of the inverse there.
+    """
+    inverse = small.factor_inverse(T)
+    out: FloatArray = inverse.T @ (factor.n_levels * np.eye(factor.n_columns) - prior_sum) @ inverse
     return out
 
 

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor, SortedEdges
 from lme4py.linalg.types import IntArray
 
+# Products of a stage, for each element of the relations that it meets, above which it is eliminated with them.
+_FILL = 2.0
+
 
 def elimination_order(factors: tuple[Factor, ...]) -> list[int]:
     """Positions of the factors, the one with most random effects first."""
@@ -80,11 +83,17 @@ def choose_stages(
     """Factors eliminated by stages, factors left for the dense block, and the pattern of what is left."""
     remaining = elimination_order(factors)
     pattern = Pattern(factors, cross)
-    stages = [remaining.pop(0)]
+    first = _first_stage(factors, remaining, pattern)
+    if first is None:
+        return [], remaining, pattern
+    remaining.remove(first)
+    stages = [first]
     # Further stages need the list of products of the first one.
     while remaining and count_meetings(factors, pattern, stages[0]) <= max_products:
         found = None
         for t in remaining:
+            if factors[t].relation is not None:
+                continue
             parents = [pattern.function(s, t) for s in stages]
             if all(parent is not None for parent in parents):
                 found = t, parents
@@ -98,6 +107,19 @@ def choose_stages(
         remaining.remove(t)
         stages.append(t)
     return stages, remaining, pattern
+
+
+def _first_stage(factors: tuple[Factor, ...], order: list[int], pattern: Pattern) -> int | None:
+    """The largest factor whose levels are independent; None where its elimination would fill a sparse relation."""
+    relations = [factor.relation for factor in factors if factor.relation is not None]
+    free = [f for f in order if factors[f].relation is None]
+    if not relations:
+        return free[0]
+    if any(relation.precision is None for relation in relations):
+        return free[0] if free else None
+    elements = float(sum(relation.precision.nnz for relation in relations))
+    few = [f for f in free if count_meetings(factors, pattern, f) <= _FILL * elements]
+    return few[0] if few else None
 
 
 def count_meetings(factors: tuple[Factor, ...], pattern: Pattern, s: int) -> int:

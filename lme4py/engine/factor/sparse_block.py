@@ -8,14 +8,23 @@ from __future__ import annotations
 import numpy as np
 
 from lme4py.chunks import chunk
-from lme4py.engine.factor.dense_block import add_products, block_products, is_invertible, scale_rows
+from lme4py.engine.factor.dense_block import (
+    add_products,
+    block_products,
+    gradient_of_invertible,
+    is_invertible,
+    scale_rows,
+)
 from lme4py.engine.factor.sparse_pattern import SparseBlock
 from lme4py.engine.factor.symbolic import Stage
 from lme4py.engine.threads import single_thread
 from lme4py.frozen import freeze
+from lme4py.linalg import small
 from lme4py.linalg.supernodes import SparseCholesky
 from lme4py.linalg.types import FloatArray
 
+# Variances, beside the largest one, with which a singular covariance is made invertible.
+_NEAR_SINGULAR = (1e-6, 2e-6, 3e-6)
 # Right-hand sides at one time.
 _CHUNK = chunk(256)
 
@@ -39,12 +48,12 @@ class SparseFactor:
         values[block.upper] = values[block.lower]
         self.K = values
         S = block.congruence(values, T)
-        S[block.diagonal] += 1.0
+        S += block.prior
         self._invertible = [is_invertible(t) for t in T]
         self._inverse: FloatArray | None = None
         with single_thread(block.symbolic.largest_front):
             self.cholesky = SparseCholesky(block.symbolic, block.places, S)
-        self.log_det = self.cholesky.log_det
+        self.log_det = self.cholesky.log_det + block.prior_log_det
 
     def apply_E(self, B: FloatArray) -> FloatArray:
         """Lambda (I + Lambda'K Lambda)^-1 Lambda' B."""
@@ -52,7 +61,7 @@ class SparseFactor:
         return scale_rows(factors, self.T, self.solve(scale_rows(factors, self.T, B)), transpose=False)
 
     def solve(self, right: FloatArray) -> FloatArray:
-        """(I + Lambda'K Lambda)^-1 right, for the rows of the block."""
+        """S^-1 right, for the rows of the block."""
         with single_thread(self.block.symbolic.largest_front):
             return self.cholesky.solve(right)
 
@@ -62,8 +71,20 @@ class SparseFactor:
             out: FloatArray = B - self.block.matrix(self.K) @ EB
             return out
         inverses: list[FloatArray] = [np.linalg.inv(t).astype(float) for t in self.T]
-        half = scale_rows(self.block.factors, inverses, EB, transpose=False)
+        half = self._prior_times(scale_rows(self.block.factors, inverses, EB, transpose=False))
         return scale_rows(self.block.factors, inverses, half)
+
+    def _prior_times(self, rows: FloatArray) -> FloatArray:
+        """The inverse of the covariance of the effects before they are scaled, times rows of the block."""
+        out = rows
+        for f, factor in enumerate(self.block.factors):
+            if factor.relation is not None:
+                out = rows.copy() if out is rows else out
+                for a in range(factor.n_columns):
+                    start = int(self.block.offsets[f]) + a * factor.n_levels
+                    own = slice(start, start + factor.n_levels)
+                    out[own] = factor.relation.precision @ rows[own]
+        return out
 
     def inverse(self) -> FloatArray:
         """Elements of (I + Lambda'K Lambda)^-1 on the pattern of K."""
@@ -86,11 +107,37 @@ class SparseFactor:
         if all(self._invertible):
             self.K = np.zeros(0)
 
-    def inverse_blocks(self, f: int) -> FloatArray:
-        """Diagonal blocks of the inverse of one grouping factor, (k, k, J)."""
-        return self.inverse()[self.block.own_places[f]]
+    def effect_blocks(self, f: int) -> FloatArray:
+        """Diagonal blocks of E of one grouping factor, (k, k, J)."""
+        T = self.T[f]
+        return small.right(small.left(T, self.inverse()[self.block.own_places[f]]), T.T)
 
-    def reduced_sum(self, f: int) -> FloatArray:
+    def largest_inverse(self, f: int) -> float:
+        """The largest element of the diagonal of S^-1 of a grouping factor, relative to that of Q^-1."""
+        factor = self.block.factors[f]
+        own = np.einsum("aaj->aj", self.inverse()[self.block.own_places[f]])
+        return float((own if factor.relation is None else own / factor.relation.variances).max())
+
+    def sigma_gradient(self, f: int) -> FloatArray:
+        """Derivative of log|S| in Sigma of one grouping factor, (k, k)."""
+        if self._invertible[f]:
+            return gradient_of_invertible(self.block.factors[f], self.T[f], self.block.prior_sum(f, self.inverse()))
+        if self.block.factors[f].relation is not None:
+            return self._limit_of_gradient(f)
+        return self._reduced_sum(f)
+
+    def _limit_of_gradient(self, f: int) -> FloatArray:
+        """The same at a singular T of related levels: the derivative is smooth in Sigma + s I, and s goes to 0."""
+        sizes, vectors = np.linalg.eigh(self.T[f] @ self.T[f].T)
+        found = []
+        for s in _NEAR_SINGULAR:
+            T = list(self.T)
+            T[f] = vectors * np.sqrt(np.maximum(sizes, 0.0) + s * max(1.0, float(sizes[-1])))
+            found.append(SparseFactor(self.block, T, self.K.copy()).sigma_gradient(f))
+        # The parabola through the values at s, 2 s and 3 s, at 0.
+        return 3.0 * found[0] - 3.0 * found[1] + found[2]
+
+    def _reduced_sum(self, f: int) -> FloatArray:
         """Sum over levels of the diagonal blocks of K - K E K, (k, k).
 
         It needs elements of E outside the pattern, and so one solve for each level.

@@ -72,6 +72,10 @@ class SparseBlock:
     ----------
     rows, columns : ndarray of int, shape (n_elements,)
         Row and column in the block of each element.
+    prior : ndarray, shape (n_elements,)
+        What is added to Lambda'K Lambda: the inverse of the covariance of the effects before they are scaled.
+    prior_log_det : float
+        Minus its log determinant.
     counted : ndarray of bool
         Elements that stand for themselves: the upper triangle of a level's own block repeats the lower one.
     upper, lower : ndarray of int
@@ -94,6 +98,8 @@ class SparseBlock:
         self.places = symbolic.panel_positions(self.rows, self.columns)
         self.own_places = tuple(self._own_positions(f) for f in range(len(factors)))
         self.diagonal = np.concatenate([self._diagonal(f) for f in range(len(factors))])
+        self.prior = self._prior()
+        self.prior_log_det = sum(f.n_columns * f.relation.log_det for f in factors if f.relation is not None)
 
     def _find_groups(self, pairs: SparseMatrix) -> None:
         low = sparse.tril(pairs, -1).tocoo()
@@ -173,6 +179,33 @@ class SparseBlock:
     def _diagonal(self, f: int) -> IntArray:
         own = self.own_places[f]
         return np.concatenate([own[a, a] for a in range(own.shape[0])])
+
+    def _prior(self) -> FloatArray:
+        """1 on the diagonal of independent levels, and the inverse K^-1 (x) I of a known covariance."""
+        values = np.zeros(self.n_elements)
+        for f, factor in enumerate(self.factors):
+            if factor.relation is None:
+                values[self._diagonal(f)] = 1.0
+                continue
+            low = sparse.tril(factor.relation.precision).tocoo()
+            for a in range(factor.n_columns):
+                start = self.offsets[f] + a * factor.n_levels
+                values[self.positions(start + low.row, start + low.col)] = low.data
+        return values
+
+    def prior_sum(self, f: int, values: FloatArray) -> FloatArray:
+        """Sum over pairs of levels i, j of a factor of its prior at (i, j) times the block of values there, (k, k)."""
+        factor = self.factors[f]
+        if factor.relation is None:
+            total: FloatArray = values[self.own_places[f]].sum(axis=2)
+            return total
+        k = factor.n_columns
+        group = next(g for g in self.groups if g.f == g.g == f)
+        blocks, prior = values[group.place].reshape(k, k, -1), self.prior[group.place].reshape(k, k, -1)[0, 0]
+        off = group.rows != group.columns
+        half = blocks[:, :, off] @ prior[off]
+        out: FloatArray = blocks[:, :, ~off] @ prior[~off] + half + half.T
+        return out
 
     def _repeated(self, own: list[Group]) -> tuple[IntArray, IntArray]:
         upper: list[IntArray] = [np.zeros(0, dtype=np.intp)]

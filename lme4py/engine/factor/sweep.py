@@ -33,7 +33,7 @@ from lme4py.engine.factor.wide import subtract_gram
 from lme4py.frozen import computed_once
 from lme4py.linalg import small
 from lme4py.linalg.memory import give_back_freed
-from lme4py.linalg.types import FloatArray, LinearOperator, SparseMatrix, with_data
+from lme4py.linalg.types import FloatArray, LinearOperator, SparseMatrix, sparse, with_data
 
 # The factor of a dense block with more rows gives way to its inverse while the criterion is optimised.
 _SPEND_FROM = from_size(1000)
@@ -89,6 +89,8 @@ def base_values(structure: Structure, factors: tuple[Factor, ...], cross: CrossP
         vector[structure.coupling_slices[f]] = stage.coupling.data
     block = base_block(structure, factors, cross)
     border = tuple(B.reshape(-1, B.shape[2]) for B in cross.border)
+    if not structure.stages:
+        return BaseValues(vector, sparse.csr_array((0, 0)), None, block, cross.diagonal, border, cross.corner)
     first = structure.stages[0]
     return BaseValues(vector, first.coupling, first.products, block, cross.diagonal, border, cross.corner)
 
@@ -239,7 +241,7 @@ class Sweeper:
     """
 
     def __init__(self, structure: Structure, factors: tuple[Factor, ...], lean: bool = False) -> None:
-        alone = len(factors) == 1 and factors[0].n_levels > _LEVELS
+        alone = len(factors) == 1 and factors[0].n_levels > _LEVELS and factors[0].relation is None
         self.is_lean = lean and alone
         self.structure = structure
         self.factors = factors
@@ -290,7 +292,7 @@ class Sweeper:
                 flat[stage.dense_targets] -= change
         dense: BlockFactor | None = None
         if structure.dense_size:
-            dense = self._factorize_block(K, [T[f] for f in structure.dense])
+            dense = self._factorize_block(K, [T[f] for f in structure.dense], base)
             log_det += dense.log_det
         return Swept(self, T, base, stages, dense, log_det)
 
@@ -301,11 +303,13 @@ class Sweeper:
                 stage.gram  # noqa: B018 - kept by the stage
         give_back_freed()
 
-    def _factorize_block(self, K: FloatArray, T: list[FloatArray]) -> BlockFactor:
+    def _factorize_block(self, K: FloatArray, T: list[FloatArray], base: BaseValues) -> BlockFactor:
         """Cholesky factor of I + Lambda'K Lambda; only the lower triangle of K is up to date."""
         if self.structure.sparse is not None:
             return SparseFactor(self.structure.sparse, T, K)
-        return DenseFactor(self.block_factors, T, K)
+        # Without stages the block is the same at every T.
+        rooted = None if self.structure.stages else base.block.rooted(self.block_factors)
+        return DenseFactor(self.block_factors, T, K, rooted)
 
     def scale_rows(self, M: FloatArray, T: list[FloatArray], transpose: bool = True) -> FloatArray:
         """Lambda' M (or Lambda M) for the rows of the block; ``T`` by grouping factor."""
@@ -360,7 +364,8 @@ class SweptBorder:
 
     @property
     def width(self) -> int:
-        return int(self.before[0].shape[1])
+        first = self.before[0] if self.before or self.dense is None else self.dense
+        return int(first.shape[1])
 
 
 class Swept:
@@ -410,7 +415,7 @@ class Swept:
             Z_f'W times the columns, one per grouping factor.
         """
         structure = self.sweeper.structure
-        if isinstance(self.stages[0], LoneStage):
+        if self.stages and isinstance(self.stages[0], LoneStage):
             return SweptBorder([border[0]], [], None, None, self.stages[0])
         current = list(border)
         before, scaled = [], []
@@ -465,6 +470,15 @@ class Swept:
             g[f] = swept.residual(rest)
         order = range(len(self.sweeper.factors))
         return [b[f] for f in order], [g[f] for f in order]
+
+    @property
+    def largest_inverse(self) -> float:
+        """The largest variance of a random effect given all later ones, relative to that before the data."""
+        if self.stages:
+            return float(self.stages[0].inverse.max())
+        if self.dense is None:
+            return 0.0
+        return max(self.dense.largest_inverse(f) for f in range(len(self.sweeper.structure.dense)))
 
     # -- adjoint -------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ __all__ = ["Stage", "Structure", "analyse", "choose_stages", "cross_block", "eli
 
 # Above this many products per evaluation the prepared list would not fit into memory.
 MAX_PRODUCTS = 60_000_000
+# Dense matrices of its size that a block with a known covariance needs beside those of other blocks, as a factor.
+_RELATED = 2.0
 # Blocks with fewer rows are dense: a fit takes seconds at most.
 SPARSE_FROM = from_size(3000)
 # Blocks of which more than this part meets are dense without further questions.
@@ -68,15 +70,20 @@ def analyse(
     dense_size = int(offsets[-1])
     need = copies * 8.0 * float(dense_size) ** 2
     sparse_block, forecast = None, None
+    relations = [factor.relation for factor in factors if factor.relation is not None]
+    if any(relation.precision is None for relation in relations):
+        block, need = "dense", need * _RELATED
+    elif relations:
+        block = "sparse"
     if dense and (block == "sparse" or (block == "auto" and dense_size > SPARSE_FROM)):
         sparse_block, forecast = _plan_block(factors, cross, order, dense, pattern, need, block == "sparse")
     names = ", ".join(f"{factors[f].name} ({factors[f].size:,})" for f in dense)
     _check_block(names, dense_size, need, forecast, sparse_block)
     limit = MAX_PRODUCTS if max_listed is None else min(MAX_PRODUCTS, max_listed)
-    first = order[0]
-    count = count_meetings(factors, pattern, first)
-    if count <= limit or len(order) > 1 or sparse_block is not None:
-        check_products(count, factors[first], [factor for factor in factors if factor is not factors[first]])
+    for first in order[:1]:
+        count = count_meetings(factors, pattern, first)
+        if count <= limit or len(order) > 1 or sparse_block is not None:
+            check_products(count, factors[first], [factor for factor in factors if factor is not factors[first]])
     layout = Layout(factors, order, dense, pattern, cross, sparse_block, MAX_PRODUCTS, limit)
     stages = tuple(layout.stage(position) for position in range(len(order)))
     return Structure(
@@ -103,7 +110,7 @@ def _plan_block(
     forced: bool,
 ) -> tuple[SparseBlock | None, Forecast | None]:
     """The sparse block, or None where a dense one is better; and the forecast, if one was needed."""
-    if count_meetings(factors, pattern, order[0]) > MAX_PRODUCTS:
+    if order and count_meetings(factors, pattern, order[0]) > MAX_PRODUCTS:
         return None, None
     starts = dict(zip(dense, np.cumsum([0] + [factors[f].n_levels for f in dense]), strict=False))
     n_levels = sum(factors[f].n_levels for f in dense)
@@ -121,6 +128,11 @@ def _plan_block(
         for t in dense[:i]:
             rows, columns = level_pairs(cross, s, t)
             pairs.append((starts[s] + rows, starts[t] + columns))
+    for t in dense:
+        relation = factors[t].relation
+        if relation is not None and relation.precision is not None:
+            below = sparse.tril(relation.precision, -1).tocoo()
+            pairs.append((starts[t] + below.row, starts[t] + below.col))
     graph = level_graph(n_levels, incidences, pairs)
     if graph.nnz > _MAX_DENSITY * n_levels**2 and not forced:
         return None, None

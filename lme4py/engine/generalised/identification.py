@@ -8,6 +8,7 @@ variable where the response is 0/1 or ordered), and nothing in the data divides 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +17,9 @@ from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import ModelBlock, accumulate
 from lme4py.engine.generalised.problem import GlmmProblem
-from lme4py.engine.identification.gram import VarianceGram, variance_gram
+from lme4py.engine.identification.gram import VarianceGram
 from lme4py.engine.identification.identify import identify
+from lme4py.engine.identification.probes import gram_of, make_probes
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.scaling import row_blocks
 from lme4py.linalg.types import FloatArray, IntArray
@@ -48,13 +50,17 @@ def identify_glmm(problem: GlmmProblem, design: Design) -> Identification:
     codes = tuple(design.terms[factor.terms[0]].codes for factor in problem.factors)
     mix = None if weights is None else _orthonormal(_fixed(problem, slice(None)), weights, size)
     further = _further_columns(problem, weights, size)
-    blocks = (
-        _row_block(problem, codes, weights, further, mix, d, place)
-        for d in range(problem.stack.size)
-        for place in row_blocks(problem.n_obs, _ROWS)
-    )
+
+    def blocks() -> Iterator[ModelBlock]:
+        return (
+            _row_block(problem, codes, weights, further, mix, d, place)
+            for d in range(problem.stack.size)
+            for place in row_blocks(problem.n_obs, _ROWS)
+        )
+
     bases = [structure.directions() for structure in problem.structures.each]
-    gram = variance_gram(problem.factors, bases, accumulate(blocks, problem.factors), size)
+    cross = accumulate(blocks(), problem.factors)
+    gram = gram_of(problem.factors, bases, cross, make_probes(problem.factors, blocks), size)
     if problem.stack.size > 1 and noise is not None:
         gram = _noise_of_first(problem, gram)
     return identify(gram, problem.S, design.terms, noise)

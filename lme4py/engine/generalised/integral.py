@@ -207,6 +207,8 @@ def _compared(here: _Estimates, nAGQ: int, points: int) -> tuple[IntegralCheck, 
 def integrated_together(problem: GlmmProblem) -> int | None:
     """Random effects that a quadrature rule integrates at a time; None where there is no rule."""
     dimension = sum(factor.n_columns for factor in problem.factors)
+    if any(factor.relation is not None for factor in problem.factors):
+        return None
     splits = len(problem.factors) == 1 or find_nesting(problem) is not None
     return dimension if splits and dimension <= MAX_DIMENSION else None
 

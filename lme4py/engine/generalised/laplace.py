@@ -121,7 +121,7 @@ def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
 
 def _check_curvature(problem: GlmmProblem, swept: Swept) -> None:
     """Refuse points where a group's curvature nearly vanishes: there the approximation has a pole, not an optimum."""
-    if not problem.family.log_concave and float(swept.stages[0].inverse.max()) > _FLAT:
+    if not problem.family.log_concave and swept.largest_inverse > _FLAT:
         raise ModeError(FLAT_MODE)
 
 
@@ -133,7 +133,7 @@ def is_at_pole(found: Laplace) -> bool:
     found : Laplace
     """
     concave = found.finder.problem.family.log_concave
-    return not concave and float(found.swept.stages[0].inverse.max()) > _EDGE * _FLAT
+    return not concave and found.swept.largest_inverse > _EDGE * _FLAT
 
 
 def outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:
@@ -182,7 +182,7 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
     hessian = 0.5 * (hessian + hessian.T)
     hessian[m:] *= 2.0
     hessian[:m, m:] *= 2.0
-    score = outer_by_factor(problem.factors, mode.score, mode.score)
+    score = outer_by_factor(problem.factors, mode.score, products.related(mode.score))
     for factor, g, s in zip(problem.factors, found.G, score, strict=True):
         for term, place in zip(factor.terms, factor.columns, strict=True):
             t = structures.slices[term]
@@ -204,13 +204,14 @@ def dispersion_curvature(finder: ModeFinder, found: Laplace) -> float:
 
 
 def _directions(problem: GlmmProblem, mode: Mode) -> FloatArray:
-    """(dLambda Lambda' + Lambda dLambda') Z's for each theta, (Q, m)."""
+    """(dLambda Lambda' + Lambda dLambda') Z's for each theta, (Q, m); of related levels K (x) dSigma Z's."""
     structures = problem.structures
+    scores = problem.products.related(mode.score)
     h = np.zeros((mode.u.size, structures.n_theta))
     start = 0
     for factor in problem.factors:
         J = factor.n_levels
-        values = mode.score[start : start + factor.size].reshape(factor.n_columns, J)
+        values = scores[start : start + factor.size].reshape(factor.n_columns, J)
         block = h[start : start + factor.size].reshape(factor.n_columns, J, -1)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             own = structures.slices[term]

@@ -32,6 +32,7 @@ from lme4py.engine.generalised.quadrature import (
     Quadrature,
     check_points,
     product_rule,
+    refuse_related_levels,
     reordered,
     too_many_factors,
 )
@@ -157,6 +158,7 @@ class NestedQuadrature:
 
     def __init__(self, finder: ModeFinder, n_points: int, most: int = MAX_POINTS) -> None:
         problem = finder.problem
+        refuse_related_levels(problem, n_points)
         nesting = find_nesting(problem)
         if nesting is None:
             raise too_many_factors(problem, n_points)

@@ -314,7 +314,8 @@ class Mode:
     lam : float or ndarray, shape (d,)
     T : list of ndarray
     u, b : ndarray, shape (Q,)
-        Spherical random effects and b = Lambda u; rows over factors, then columns, then levels.
+        Spherical random effects (K (x) I of related levels) and b = Lambda u; rows over factors, then columns, then
+        levels.
     eta : ndarray, shape (D n,)
     rows : object
         Log-likelihood of each row and its derivatives.
@@ -324,7 +325,7 @@ class Mode:
         Weights of `swept`.
     swept : Swept
     objective : float
-        -2 sum log f + |u|^2.
+        -2 sum log f + |u|^2, in the metric of the distribution of u.
     steps : int
     complete : bool
         Whether `rows` are of order 3.
@@ -389,8 +390,8 @@ class ModeFinder:
         expected = order == 3 and self.problem.expected
         return self.problem.family.derivatives(self.problem.data, eta, lam, order, expected=expected)
 
-    def objective(self, rows: Any, u: FloatArray) -> float:
-        value = -2.0 * float(rows.loglik.sum()) + float(u @ u)
+    def objective(self, rows: Any, z: FloatArray) -> float:
+        value = -2.0 * float(rows.loglik.sum()) + float(z @ z)
         return value if np.isfinite(value) else np.inf
 
     def factorize(self, T: list[FloatArray], rows: Any) -> tuple[Swept, FloatArray]:
@@ -441,16 +442,18 @@ class ModeFinder:
         eta = problem.offset + fixed + random
         rows = self.rows(eta, lam, order)
         complete = order == 3
-        value = self.objective(rows, u)
+        z = products.whitened(u)
+        value = self.objective(rows, z)
         if not np.isfinite(value):
             raise ModeError("the likelihood is zero at the starting values")
         for step in range(_MAX_STEPS):
             swept, w = self.factorize(T, rows)
             score = products.gather(rows.score)
-            gradient = self.spread(T, score, transpose=True) - u
             new_beta, new_u = self._newton(T, swept, w, rows, random, fixed, score, joint)
             change, change_beta = new_u - u, new_beta - beta if joint else None
-            decrease = float(gradient @ change)
+            z_change = products.whitened(change)
+            gradient = products.pulled_back(self.spread(T, score, transpose=True)) - z
+            decrease = float(gradient @ z_change)
             if joint and change_beta is not None:
                 decrease += float((problem.X.T @ rows.score) @ change_beta)
             if decrease <= tolerance:
@@ -468,7 +471,8 @@ class ModeFinder:
                 trial_eta = eta + t * eta_change
                 trial_u = u + t * change
                 trial_rows = self.rows(trial_eta, lam, order)
-                trial = self.objective(trial_rows, trial_u)
+                trial_z = z + t * z_change
+                trial = self.objective(trial_rows, trial_z)
                 if trial <= value - 1e-4 * t * decrease + noise:
                     break
                 t *= 0.5
@@ -476,7 +480,7 @@ class ModeFinder:
                 if decrease < max(1e-8, noise):
                     return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step, complete)
                 raise ModeError("the penalised likelihood does not rise along the Newton direction")
-            u, eta, rows, value, complete = trial_u, trial_eta, trial_rows, trial, order == 3
+            u, z, eta, rows, value, complete = trial_u, trial_z, trial_eta, trial_rows, trial, order == 3
             b = b + t * b_change
             random = random + t * random_change
             if change_beta is not None:
@@ -510,7 +514,7 @@ class ModeFinder:
         problem, mode = self.problem, found.mode
         theta, beta, lam = problem.split(phi)
         dT = [new - old for new, old in zip(problem.factor_T(theta), mode.T, strict=True)]
-        extra = self.spread(dT, mode.score, transpose=True)
+        extra = problem.products.related(self.spread(dT, mode.score, transpose=True))
         moved = self.spread(dT, mode.u) + self.spread(mode.T, extra)
         moved_eta = problem.X @ (beta - mode.beta) + problem.products.spread(moved)
         column = -problem.stack.weigh(mode.w, moved_eta)

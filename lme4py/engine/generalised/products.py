@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.chunks import chunk
+from lme4py.covariance.relation import Product
 from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor
 from lme4py.engine.factor.dense_block import BlockValues
 from lme4py.engine.factor.forecast import check_levels
@@ -53,6 +54,8 @@ class WeightedProducts:
 
     Attributes
     ----------
+    has_related : bool
+        Whether the levels of a grouping factor are related.
     structure : Structure
     sweeper : Sweeper
     codes : tuple of ndarray of int, each (n,)
@@ -77,6 +80,7 @@ class WeightedProducts:
     ) -> None:
         check_levels(factors)
         self.factors = factors
+        self.has_related = any(factor.relation is not None for factor in factors)
         self.n = int(codes[0].size)
         self.codes = codes
         self.places = tuple((0,) * z.shape[1] for z in Z) if places is None else places
@@ -157,14 +161,15 @@ class WeightedProducts:
         self._vector = _as_index(base.vector)
         self._coupling = _as_index(base.coupling.data)
         self._coupling_pattern = base.coupling
-        first = self.structure.stages[0]
+        stages = self.structure.stages
+        first = stages[0] if stages else None
         # Without the list the elimination forms C'EC by dense algebra.
-        by_matrices = self._only_dense(first.coupling.shape[0] * self.structure.dense_size**2)
-        self._products_pattern = None if by_matrices else first.products
-        if self._products_pattern is not None:
+        by_matrices = first is None or self._only_dense(first.coupling.shape[0] * self.structure.dense_size**2)
+        self._products_pattern = None if by_matrices or first is None else first.products
+        if self._products_pattern is not None and first is not None:
             self._first, self._second = self._coupling[first.first], self._coupling[first.second]
         self._dense_shape = base.block.shape
-        self._direct = self._only_dense(first.coupling.nnz * self.structure.dense_size)
+        self._direct = first is not None and self._only_dense(first.coupling.nnz * self.structure.dense_size)
         places, first_of = np.unique(base.block.places, return_index=True)
         dense = _as_index(base.block.values[first_of])
         used = places[dense > 0]
@@ -175,10 +180,8 @@ class WeightedProducts:
         self._below: Any = DenseElements(below, rows[lower], columns[lower])
         self._below_from = self._dense_from[lower]
         self._diagonal_from = tuple(_as_index(d) for d in base.diagonal)
-        f = first.factor
-        self._derivative_from = np.concatenate(
-            [self._diagonal_from[f].ravel(), self._vector, self._coupling, self._below_from]
-        )
+        own = [] if first is None else [self._diagonal_from[first.factor].ravel()]
+        self._derivative_from = np.concatenate([*own, self._vector, self._coupling, self._below_from])
 
     def _only_dense(self, cost: int) -> bool:
         """Whether matrix products of `cost` operations beat the list of products of the only stage.
@@ -290,6 +293,37 @@ class WeightedProducts:
             return [values]
         return list(np.split(values, self.splits))
 
+    # -- the distribution of u: independent standard normal, but K (x) I of related levels ----------------------------
+
+    def _along(self, f: int, values: FloatArray, how: Product) -> FloatArray:
+        factor = self.factors[f]
+        if factor.relation is None:
+            return values
+        return factor.relation.along(values.reshape(factor.n_columns, factor.n_levels, 1), how).ravel()
+
+    def related(self, values: FloatArray) -> FloatArray:
+        """The covariance of u before it is scaled, times values, (Q,)."""
+        if not self.has_related:
+            return values
+        return np.concatenate([self._along(f, own, "times") for f, own in enumerate(self.split(values))])
+
+    def whitened(self, u: FloatArray) -> FloatArray:
+        """Independent standard normal numbers that u is made from, (Q,)."""
+        if not self.has_related:
+            return u
+        return np.concatenate([self._along(f, own, "solve_root") for f, own in enumerate(self.split(u))])
+
+    def pulled_back(self, gradient: FloatArray) -> FloatArray:
+        """A gradient in the numbers of `whitened` from that in u, (Q,)."""
+        if not self.has_related:
+            return gradient
+        return np.concatenate([self._along(f, own, "root_transposed") for f, own in enumerate(self.split(gradient))])
+
+    def penalty(self, u: FloatArray) -> float:
+        """|u|^2 in the metric of its distribution."""
+        z = self.whitened(u)
+        return float(z @ z)
+
     def solve(self, swept: Swept, column: FloatArray) -> tuple[FloatArray, FloatArray]:
         """u = H^-1 Lambda'Z' column and b = Lambda u, each (Q,)."""
         border = swept.sweep_border(self.split(self.gather(column)[:, None]))
@@ -297,6 +331,8 @@ class WeightedProducts:
 
     def spherical(self, swept: Swept, border: SweptBorder, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         """u and b = Lambda u of the combination ``columns @ weights`` (c, 1) of swept columns, each (Q,).
+
+        The effects u of related levels have the covariance K (x) I.
 
         u comes from M^-1 itself, without the cancellation in T'(I + A Sigma)^-1 where T is singular.
         """
@@ -310,6 +346,7 @@ class WeightedProducts:
                 rows = slice(start, start + self.factors[f].size)
                 b[f] = all_b[rows, 0]
                 u[f] = (swept.T[f].T @ all_g[rows].reshape(self.factors[f].n_columns, -1)).ravel()
+                u[f] = self._along(f, u[f], "times")
         for position in range(len(swept.stages) - 1, -1, -1):
             stage = swept.stages[position]
             rest = border.before[position] @ weights[:, 0]
@@ -341,8 +378,7 @@ class WeightedProducts:
             In the diagonal blocks of Z'WZ: those of Lambda M^-1 Lambda'.
         """
         adjoint = swept.adjoint(self._zero_border, np.zeros((1, 1)), blocks=not self._direct)
-        f = self.structure.stages[0].factor
-        parts = [adjoint.diagonal[f].ravel()]
+        parts = [adjoint.diagonal[stage.factor].ravel() for stage in self.structure.stages[:1]]
         if adjoint.values is not None:
             parts.append(adjoint.values)
         if self._direct:

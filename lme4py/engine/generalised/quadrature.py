@@ -67,9 +67,20 @@ def check_quadrature(problem: GlmmProblem, n_points: int, most: int = MAX_POINTS
     most : int
         Most points per dimension.
     """
+    refuse_related_levels(problem, n_points)
     if len(problem.factors) > 1:
         raise too_many_factors(problem, n_points)
     check_points(n_points, problem.factors[0].n_columns, "random effect(s) per group", most)
+
+
+def refuse_related_levels(problem: GlmmProblem, n_points: int) -> None:
+    """Refuse quadrature of random effects that are related, whose integral does not split into groups."""
+    related = [factor.name for factor in problem.factors if factor.relation is not None]
+    if related:
+        raise OptionError(
+            f"nAGQ={n_points} needs groups that are independent, and relmat= relates the levels of "
+            f"{' and '.join(related)}; use nAGQ=1, the Laplace approximation."
+        )
 
 
 def too_many_factors(problem: GlmmProblem, n_points: int) -> OptionError:

@@ -281,10 +281,11 @@ def _near_zero(problem: GlmmProblem, phi: FloatArray) -> bool:
 def _predicted(found: Laplace, system: FixedSystem) -> float:
     """Change of the criterion of the working linear model from the mode to other variances."""
     problem, mode = found.finder.problem, found.mode
-    w = mode.rows.w_work
+    products, w = problem.products, mode.rows.w_work
     u, b = system.residual_modes()
-    moved = problem.X @ (system.solution - mode.beta) + problem.products.spread(b - mode.b)
+    moved = problem.X @ (system.solution - mode.beta) + products.spread(b - mode.b)
     # The working residuals are score / w, so that w r^2 needs no division.
     square = float(problem.stack.weigh(w, moved) @ moved)
-    fit = square - 2.0 * float(mode.rows.score @ moved) + float(u @ u - mode.u @ mode.u)
+    prior = products.penalty(u) - products.penalty(mode.u)
+    fit = square - 2.0 * float(mode.rows.score @ moved) + prior
     return fit + system.swept.log_det - found.swept.log_det

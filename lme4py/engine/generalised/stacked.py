@@ -26,13 +26,14 @@ _MODE = 1e-14
 
 
 def can_stack(problem: GlmmProblem) -> bool:
-    """True for models with one scalar random effect, and no dispersion or thresholds.
+    """True for models with one scalar random effect of independent levels, and no dispersion or thresholds.
 
     Parameters
     ----------
     problem : GlmmProblem
     """
-    scalar = len(problem.factors) == 1 and problem.factors[0].n_columns == 1 and problem.structures.linear
+    one = len(problem.factors) == 1 and not problem.products.has_related
+    scalar = one and problem.factors[0].n_columns == 1 and problem.structures.linear
     small = problem.n_obs <= _MAX_ROWS and problem.n_fixed <= _MAX_FIXED
     return scalar and small and problem.n_nuisance == 0 and problem.family.log_concave
 

@@ -11,7 +11,7 @@ user's scale.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import log, pi
 
@@ -27,7 +27,8 @@ from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor, Mod
 from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.factor.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
 from lme4py.engine.factor.symbolic import Structure, analyse
-from lme4py.engine.identification.gram import VarianceGram, variance_gram
+from lme4py.engine.identification.gram import VarianceGram
+from lme4py.engine.identification.probes import Probes, gram_of, make_probes
 from lme4py.engine.linear.scaling import ScaledColumns, Scaling, constant_column, plan_scaling, row_blocks
 from lme4py.errors import DesignError, Lme4Error
 from lme4py.linalg import small
@@ -55,6 +56,8 @@ class Problem:
     base : BaseValues
     constants : tuple of (int or None)
         Position of the constant column of each term.
+    probes : Probes or None
+        Of a model with related levels.
     """
 
     factors: tuple[Factor, ...]
@@ -64,6 +67,7 @@ class Problem:
     symbolic: Structure
     base: BaseValues
     constants: tuple[int | None, ...]
+    probes: Probes | None = None
 
     @property
     def n_fixed(self) -> int:
@@ -129,7 +133,8 @@ def group_terms(design: Design) -> tuple[Factor, ...]:
     for name, terms in names.items():
         ends = np.cumsum([design.terms[t].n_columns for t in terms])
         columns = tuple(slice(int(e) - design.terms[t].n_columns, int(e)) for t, e in zip(terms, ends, strict=True))
-        factors.append(Factor(name, design.terms[terms[0]].n_levels, int(ends[-1]), tuple(terms), columns))
+        first = design.terms[terms[0]]
+        factors.append(Factor(name, first.n_levels, int(ends[-1]), tuple(terms), columns, first.relation))
     return tuple(factors)
 
 
@@ -147,10 +152,13 @@ def make_problem(design: Design) -> Problem:
     n = design.n_obs
     # With more levels than rows of a block, adding the sums of blocks would cost more than the sums.
     size = n if n <= 2 * _ROWS else max(_ROWS, *(factor.n_levels for factor in factors))
-    blocks = (_row_block(design, scaler.rows(place), place, factors) for place in row_blocks(n, size))
-    cross = accumulate(blocks, factors)
+
+    def blocks() -> Iterator[ModelBlock]:
+        return (_row_block(design, scaler.rows(place), place, factors) for place in row_blocks(n, size))
+
+    cross = accumulate(blocks(), factors)
     constants = tuple(constant_column(term.values) for term in design.terms)
-    return assemble(factors, design, scaling, cross, constants)
+    return assemble(factors, design, scaling, cross, constants, make_probes(factors, blocks))
 
 
 def assemble(
@@ -159,6 +167,7 @@ def assemble(
     scaling: Scaling,
     cross: CrossProducts,
     constants: tuple[int | None, ...],
+    probes: Probes | None = None,
 ) -> Problem:
     """The symbolic step, and all parts of a model together.
 
@@ -172,12 +181,14 @@ def assemble(
         In the columns of `scaling`.
     constants : tuple of (int or None)
         Position of the constant column of each term.
+    probes : Probes, optional
+        Where levels are related.
     """
     # Of a block of random intercepts one matrix is kept, and one more where a variance is zero.
     copies = 2 if all(factor.n_columns == 1 for factor in factors) else 4
     symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=copies)
     base = base_values(symbolic, factors, cross)
-    return Problem(factors, design.structures.inside, scaling, cross, symbolic, base, constants)
+    return Problem(factors, design.structures.inside, scaling, cross, symbolic, base, constants, probes)
 
 
 def _row_block(design: Design, columns: ScaledColumns, place: slice, factors: tuple[Factor, ...]) -> ModelBlock:
@@ -264,7 +275,7 @@ class Criterion:
     def _gram(self, name: str, bases: list[FloatArray]) -> VarianceGram:
         kept = self.problem.__dict__
         if name not in kept:
-            kept[name] = variance_gram(self.problem.factors, bases, self.problem.cross)
+            kept[name] = gram_of(self.problem.factors, bases, self.problem.cross, self.problem.probes)
         gram: VarianceGram = kept[name]
         return gram
 
@@ -362,7 +373,7 @@ class Criterion:
         combination = np.append(-point.beta, 1.0)[:, None]
         if not any(map(len, changes)):
             return np.zeros((0, 0)), np.zeros(0)
-        if len(problem.factors) == 1:
+        if len(problem.factors) == 1 and problem.factors[0].relation is None:
             q, slope, XY = self._forms_of_one(point, combination, changes)
         else:
             q, slope, XY = self._forms(point, point.swept.back_substitute(point.border, combination)[1], changes)
@@ -406,7 +417,7 @@ class Criterion:
         return q, slope, XY
 
     def _directions(self, g: list[FloatArray], changes: Sequence[FloatArray]) -> list[FloatArray]:
-        """dSigma g for each change, by grouping factor: (k J, m), or for the levels whose g are given."""
+        """(K (x) dSigma) g for each change, by grouping factor: (k J, m), or for the levels whose g are given."""
         ends = np.cumsum([len(own) for own in changes])
         out = []
         for f, factor in enumerate(self.problem.factors):
@@ -415,7 +426,7 @@ class Criterion:
             for term, columns in zip(factor.terms, factor.columns, strict=True):
                 for i, change in enumerate(changes[term], start=int(ends[term]) - len(changes[term])):
                     h[columns, :, i] = change @ values[columns]
-            out.append(h.reshape(values.size, -1))
+            out.append(factor.along(h).reshape(values.size, -1))
         return out
 
     def with_columns(self, M: FloatArray) -> Criterion:
@@ -444,8 +455,9 @@ class _ZZ:
         self.factors = problem.factors
         self.diagonal = problem.cross.diagonal
         # The factor that is eliminated first has its products with all others in one matrix.
-        self.first = problem.symbolic.stages[0].factor
-        self.others = problem.symbolic.remaining_slices[0]
+        stages = problem.symbolic.stages
+        self.first = stages[0].factor if stages else -1
+        self.others = problem.symbolic.remaining_slices[0] if stages else {}
         self.coupling = problem.base.coupling_operator
         self.tables = {
             pair: LinearOperator.of(_edge_matrix(edges, problem.factors[pair[0]], problem.factors[pair[1]]))

@@ -42,9 +42,15 @@ def has_exact_hessian(criterion: Criterion, point: Point) -> bool:
     point : Point
     """
     factors = criterion.problem.factors
-    if len(factors) == 1:
+    if _is_one(criterion):
         return factors[0].n_columns <= _COLUMNS
     return sum(factor.size for factor in factors) <= _SMALL and point.swept.is_complete
+
+
+def _is_one(criterion: Criterion) -> bool:
+    """One grouping factor of independent levels."""
+    factors = criterion.problem.factors
+    return len(factors) == 1 and factors[0].relation is None
 
 
 def exact_hessian(
@@ -90,7 +96,7 @@ def hessian_along(
     """
     q, slope = criterion.average_information(point, changes) if forms is None else forms
     hessian: FloatArray = criterion.df / point.r2 * (2.0 * q - np.outer(slope, slope) / point.r2)
-    one = len(criterion.problem.factors) == 1
+    one = _is_one(criterion)
     return hessian - (_traces_of_one if one else _traces)(criterion, point, changes)
 
 
@@ -135,13 +141,16 @@ def _traces_of_one(criterion: Criterion, point: Point, changes: Sequence[FloatAr
 def _traces(criterion: Criterion, point: Point, changes: Sequence[FloatArray]) -> FloatArray:
     """tr(W S_i W S_j) for all pairs of changes."""
     problem = criterion.problem
-    W = _inner_products(criterion, point)
+    W = inner_products(criterion, point)
     ends = np.cumsum([factor.size for factor in problem.factors])
     rows = [slice(int(end) - factor.size, int(end)) for end, factor in zip(ends, problem.factors, strict=True)]
     moved = []
+    related = [
+        factor.along(W[own].reshape(factor.n_columns, factor.n_levels, -1)).reshape(factor.n_columns, -1)
+        for factor, own in zip(problem.factors, rows, strict=True)
+    ]
     for f, S in _changes_by_factor(criterion, changes):
-        own = W[rows[f]].reshape(S.shape[0], -1)
-        moved.append((rows[f], (S @ own).reshape(-1, W.shape[1])))
+        moved.append((rows[f], (S @ related[f]).reshape(-1, W.shape[1])))
     out = np.empty((len(moved), len(moved)))
     for i, (own_rows, left) in enumerate(moved):
         for j, (other_rows, right) in enumerate(moved[: i + 1]):
@@ -149,7 +158,7 @@ def _traces(criterion: Criterion, point: Point, changes: Sequence[FloatArray]) -
     return out
 
 
-def _inner_products(criterion: Criterion, point: Point) -> FloatArray:
+def inner_products(criterion: Criterion, point: Point) -> FloatArray:
     """Z'PZ for REML, Z'V^-1Z for ML, shape (q, q)."""
     problem = criterion.problem
     identity = np.eye(sum(factor.size for factor in problem.factors))

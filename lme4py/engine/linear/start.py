@@ -76,8 +76,7 @@ def _root(covariance: FloatArray) -> FloatArray:
 def _observed(problem: Problem, directions: tuple[Direction, ...]) -> FloatArray:
     """The quadratic forms r'W Z E Z'W r and r'W r of the residuals r from X, shape (m + 1,)."""
     grams = []
-    for border in problem.cross.border:
-        residual = border[:, :, -1]
-        grams.append(residual @ residual.T)
+    for factor, border in zip(problem.factors, problem.cross.border, strict=True):
+        grams.append(factor.gram(border[:, :, -1]))
     forms = [float(np.vdot(direction.E, grams[direction.factor])) for direction in directions]
     return np.array([*forms, problem.cross.corner[-1, -1]])

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from lme4py.fits.draws import covariance_roots
+from lme4py.fits.draws import covariance_roots, drawn_effects
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.rows.response import is_proportion, numeric_categories
 from lme4py.fits.steps import random_part, response_with_modes
@@ -71,5 +71,6 @@ class GlmmSimulator:
         effects: list[FloatArray | None] = [None] * len(self.roots)
         for t in self.drawn:
             term = self.fit.design.terms[t]
-            effects[t] = rng.standard_normal((term.n_levels, term.n_columns)) @ self.roots[t].T
+            z = rng.standard_normal((1, term.n_levels, term.n_columns))
+            effects[t] = drawn_effects(term, z, self.roots[t])[0]
         return effects

@@ -30,12 +30,13 @@ _MAX_COLUMNS, _MAX_FIXED = 4, 12
 
 
 def can_batch(fit: LinearFit) -> bool:
-    """True for models with one grouping factor, few columns and T linear in theta, where vectors over responses pay."""
+    """True for models with one factor of independent levels, few columns and T linear in theta, where vectors pay."""
     problem = fit.problem
     linear = all(structure.linear_factor for structure in problem.structures.each)
     return (
         linear
         and len(problem.factors) == 1
+        and problem.factors[0].relation is None
         and problem.factors[0].n_columns <= _MAX_COLUMNS
         and problem.n_fixed <= _MAX_FIXED
     )

@@ -292,7 +292,7 @@ class Constrained:
         _, g = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
         for f, factor in enumerate(self.problem.factors):
             values = g[f].reshape(factor.n_columns, factor.n_levels)
-            gram = values @ values.T
+            gram = factor.gram(values)
             for term, columns in zip(factor.terms, factor.columns, strict=True):
                 G[term] = G[term] + change * gram[columns, columns]
         return G

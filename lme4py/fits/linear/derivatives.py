@@ -173,13 +173,16 @@ def fixed_in_groups(point: Point) -> list[FloatArray]:
 
 
 def level_products(problem: Problem, U: list[FloatArray]) -> list[FloatArray]:
-    """For each term the sums over levels of u_aj u_bj', shape (k, k, c, c); rows of U are columns, then levels."""
+    """For each term the sums over levels of u_aj u_bj', shape (k, k, c, c); rows of U are columns, then levels.
+
+    Of related levels they are the sums of K_ij u_ai u_bj' over pairs.
+    """
     out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
     for factor, rows in zip(problem.factors, U, strict=True):
         blocks = rows.reshape(factor.n_columns, factor.n_levels, -1)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             own = blocks[columns]
-            out[term] = np.matmul(own.transpose(0, 2, 1)[:, None], own[None])
+            out[term] = np.matmul(own.transpose(0, 2, 1)[:, None], factor.along(own)[None])
     return out
 
 

@@ -27,6 +27,7 @@ from lme4py.chunks import chunk
 from lme4py.covariance.natural import Adjusted
 from lme4py.engine.factor.symbolic import cross_block
 from lme4py.engine.linear.criterion import Criterion, Point, Problem
+from lme4py.engine.linear.hessian import inner_products
 from lme4py.errors import OptionError
 from lme4py.fits.derived import derived
 from lme4py.fits.linear.derivatives import fixed_in_groups, level_products, symmetric_inverse
@@ -67,6 +68,9 @@ class Information:
 
 def check_size(fit: LinearFit) -> None:
     """Refuse models whose dense matrices would not fit in memory."""
+    if _has_related(fit.problem):
+        _check_related(fit)
+        return
     factors = sorted(fit.problem.factors, key=lambda f: f.size)
     k = factors[-1].n_columns
     size = sum(f.size for f in factors[:-1]) + fit.beta.size
@@ -75,6 +79,20 @@ def check_size(fit: LinearFit) -> None:
         raise OptionError(
             f"ddf='kenward-roger' needs dense matrices of {size} x {size} here, {needed / 1e9:.1f} GB in all "
             f"(random effects of {', '.join(f.name for f in factors[:-1])}); use ddf='satterthwaite'."
+        )
+
+
+def _has_related(problem: Problem) -> bool:
+    return any(factor.relation is not None for factor in problem.factors)
+
+
+def _check_related(fit: LinearFit) -> None:
+    size = sum(factor.size for factor in fit.problem.factors)
+    needed = 8.0 * 6.0 * float(size) ** 2
+    if needed > _MEMORY:
+        raise OptionError(
+            f"ddf='kenward-roger' needs dense matrices of all {size:,} random effects where levels are related, "
+            f"{needed / 1e9:.1f} GB in all; use ddf='satterthwaite'."
         )
 
 
@@ -97,7 +115,7 @@ def expected_information(fit: LinearFit) -> Information:
     parts = _parts(fit)
     directions = _directions(problem, parts)
     cross, second = _fixed_products(Criterion(problem, fit.reml), point, U, directions)
-    blocks = _Blocks(problem, point, U)
+    blocks = _RelatedBlocks(problem, point) if _has_related(problem) else _Blocks(problem, point, U)
     s, p = len(directions) + 1, fit.beta.size
     traces = np.empty((s, s))
     traces[0, 0] = problem.cross.n_obs - p
@@ -158,7 +176,7 @@ def _fixed_products(
     H = [np.zeros((factor.size, m * p)) for factor in factors]
     for i, (f, E) in enumerate(directions):
         own = U[f].reshape(factors[f].n_columns, factors[f].n_levels, p)
-        H[f][:, i * p : (i + 1) * p] = np.tensordot(E, own, axes=1).reshape(factors[f].size, p)
+        H[f][:, i * p : (i + 1) * p] = factors[f].along(np.tensordot(E, own, axes=1)).reshape(factors[f].size, p)
     first = [U[f].T @ H[f][:, i * p : (i + 1) * p] for i, (f, _) in enumerate(directions)]
     border, _ = criterion.ZZ.apply(H)
     _, solved = point.swept.back_substitute(point.swept.sweep_border(border), np.eye(m * p))
@@ -243,6 +261,48 @@ class _Blocks:
 
     def _inner(self, f: int, a: int, g: int, b: int) -> FloatArray:
         return self.inner[self.rest.columns(f, a), self.rest.columns(g, b)]
+
+
+class _RelatedBlocks:
+    """The same of models with related levels, from all of Z'PZ and products with their covariances.
+
+    Parameters
+    ----------
+    problem : Problem
+    point : Point
+
+    Attributes
+    ----------
+    sums : dict of ndarray, each (k, k)
+        Sum of K_ij times the blocks of Z'PZ over pairs of levels, by grouping factor.
+    """
+
+    def __init__(self, problem: Problem, point: Point) -> None:
+        self.factors = problem.factors
+        W = inner_products(Criterion(problem, True), point)
+        ends = np.cumsum([factor.size for factor in self.factors])
+        self.rows = [slice(int(end) - f.size, int(end)) for end, f in zip(ends, self.factors, strict=True)]
+        # (K (x) I) Z'PZ
+        self.moved = [
+            factor.along(W[own].reshape(factor.n_columns, factor.n_levels, -1))
+            for factor, own in zip(self.factors, self.rows, strict=True)
+        ]
+        self.sums = {f: self._sum(f) for f in range(len(self.factors))}
+
+    def _between(self, f: int, g: int) -> FloatArray:
+        """The rows of f and the columns of g, (k, J, k', J')."""
+        k, J = self.factors[g].n_columns, self.factors[g].n_levels
+        return self.moved[f][:, :, self.rows[g]].reshape(*self.moved[f].shape[:2], k, J)
+
+    def _sum(self, f: int) -> FloatArray:
+        out: FloatArray = np.einsum("ajbj->ab", self._between(f, f))
+        return out
+
+    def trace(self, f: int, E: FloatArray, g: int, D: FloatArray) -> float:
+        """tr(P Z_f (K (x) E) Z_f' P Z_g (K (x) D) Z_g')."""
+        left = np.tensordot(E, self._between(f, g), axes=1)
+        right = np.tensordot(D, self._between(g, f), axes=1)
+        return float(np.vdot(left, right.transpose(2, 3, 0, 1)))
 
 
 class _Rest:

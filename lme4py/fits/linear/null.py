@@ -178,7 +178,7 @@ def exact_ratios(full: LinearFit, n_sim: int, seed: int | None) -> FloatArray:
 
 
 def _spectra(problem: Problem) -> tuple[FloatArray, FloatArray]:
-    """Positive eigenvalues of Z'PZ and all of Z'WZ for a model with one variance."""
+    """Positive eigenvalues of Z'PZ and all of Z'WZ for a model with one variance; of related levels of F'(.)F."""
     if len(problem.factors) != 1 or problem.factors[0].size > _MOST_EFFECTS:
         raise DesignError(
             f"the exact distribution needs one grouping factor with at most {_MOST_EFFECTS} random effects; use "
@@ -192,6 +192,9 @@ def _spectra(problem: Problem) -> tuple[FloatArray, FloatArray]:
         for b in range(k):
             ZZ[a * J + levels, b * J + levels] = problem.cross.diagonal[0][a, b]
     border = problem.base.border[0][:, :p]
+    if factor.relation is not None:
+        F = np.kron(np.eye(k), factor.relation.dense_root)
+        ZZ, border = F.T @ ZZ @ F, F.T @ border
     projected = ZZ - border @ np.linalg.solve(problem.base.corner[:p, :p], border.T) if p else ZZ
     mu = np.linalg.eigvalsh(projected)
     xi = np.linalg.eigvalsh(ZZ)

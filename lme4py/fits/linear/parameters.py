@@ -77,7 +77,7 @@ def _r2_gradient(criterion: Criterion, theta: FloatArray) -> FloatArray:
     out = np.zeros(theta.size)
     for f, factor in enumerate(problem.factors):
         values = g[f].reshape(factor.n_columns, factor.n_levels)
-        gram = values @ values.T
+        gram = factor.gram(values)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             structure, place = problem.structures.each[term], problem.structures.slices[term]
             out[place] = structure.covariance_pullback(theta[place], -gram[columns, columns])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lme4py.fits.draws import covariance_roots, generators
+from lme4py.fits.draws import covariance_roots, drawn_effects, generators
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.linalg.types import FloatArray
 
@@ -68,7 +68,7 @@ class Simulator:
         start = 0
         for term, size, root in zip(terms, sizes, self.roots, strict=False):
             block = values[:, start : start + size].reshape(len(rngs), term.n_levels, term.n_columns)
-            effects.append(block @ root.T)
+            effects.append(drawn_effects(term, block, root))
             start += size
         if not terms:
             effects = [np.zeros((1, term.n_levels, term.n_columns)) for term in self.fit.design.terms]

@@ -88,7 +88,9 @@ def find_clusters(design: Design, cluster: ClusterChoice = None, what: str = "cl
     if cluster is None or isinstance(cluster, str):
         name = _factor_name(design, cluster)
         levels = next(term.levels for term in design.terms if term.group == name)
-        return Clusters(name, group_codes(design, name), tuple(levels))
+        # Levels of a known covariance may have no rows.
+        used, codes = np.unique(group_codes(design, name), return_inverse=True)
+        return Clusters(name, codes.reshape(-1), tuple(levels[i] for i in used))
     column = beside(cluster, what, design, design.keep, as_labels=True)
     given = getattr(cluster, "name", None)
     return _of_column(column, what if given is None else str(given), what)
@@ -125,9 +127,11 @@ def _of_column(column: Column, name: str, what: str) -> Clusters:
 
 
 def home_of_levels(design: Design, clusters: Clusters) -> dict[str, IntArray] | None:
-    """Cluster of each level of each grouping factor; None where a level has rows in several clusters."""
+    """Cluster of each level of each grouping factor; None where clusters have a level, or related levels, in common."""
     homes = {}
     for term in design.terms:
+        if term.relation is not None:
+            return None
         home = np.full(term.n_levels, -1)
         home[term.codes] = clusters.codes
         if (home[term.codes] != clusters.codes).any():
@@ -199,6 +203,12 @@ def independent_clusters(design: Design, cluster: ClusterChoice) -> Clusters:
     clusters = find_clusters(design, cluster)
     if clusters.n_clusters < 2:
         raise OptionError(f"{clusters.name!r} is one cluster only; a robust covariance needs at least two.")
+    related = [term.group for term in design.terms if term.relation is not None]
+    if related:
+        raise OptionError(
+            f"the levels of {' and '.join(dict.fromkeys(related))} are related (relmat=), so that no clusters of this "
+            "model are independent; its own covariances take the relations into account."
+        )
     if home_of_levels(design, clusters) is None:
         split = [term.group for term in design.terms if _is_split(term.codes, clusters.codes, term.n_levels)]
         raise OptionError(

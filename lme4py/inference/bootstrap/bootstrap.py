@@ -14,7 +14,7 @@ from lme4py.errors import Lme4Error, OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.groups import default_group
 from lme4py.fits.parameters import fit_parameters, is_determined
-from lme4py.fits.refuse import refuse_structured
+from lme4py.fits.refuse import refuse_related, refuse_structured
 from lme4py.inference.bootstrap.result import BootstrapResult
 from lme4py.inference.bootstrap.task import Part, Seeds, Statistic, Task, Wrap
 from lme4py.inference.bootstrap.workers import run_chunks
@@ -83,6 +83,7 @@ def bootstrap(
         )
     if type != "parametric":
         refuse_structured(fit, f"type={type!r} is", "use type='parametric'")
+        refuse_related(fit, f"type={type!r} is", "use type='parametric'")
     if type == "cases" or group is not None:
         group = default_group(fit.design, group, required=True)
     task = Task(fit, type, group, func, wrap)

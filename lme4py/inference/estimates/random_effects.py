@@ -13,7 +13,7 @@ from lme4py.inference.estimates.limits import coefficient_estimates
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Frames", "coef", "conditional_modes", "conditional_sds", "known_columns", "one_or_dict"]
+__all__ = ["Frames", "coef", "conditional_modes", "conditional_sds", "known_columns", "one_or_dict", "reliabilities"]
 
 FloatArray = NDArray[np.float64]
 Frames: TypeAlias = "dict[str, pd.DataFrame]"
@@ -56,6 +56,28 @@ def conditional_sds(fit: Fit, include_fixed: bool = False) -> Frames:
     blocks = model_of(fit).conditional_covariances(include_fixed=include_fixed)
     sds = tuple(np.sqrt(np.diagonal(block, axis1=1, axis2=2)) for block in blocks)
     return _frames(fit, known_columns(fit, sds))
+
+
+def reliabilities(fit: Fit) -> Frames:
+    """1 - PEV / Var(b): how much of the variance of each random effect the data tell, shaped as `conditional_modes`.
+
+    PEV is the variance of the prediction error with the fixed effects estimated (Henderson 1975, Biometrics 31:423). An
+    effect without a variance has none: NaN.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    from lme4py.fits.kinds import model_of
+
+    blocks = model_of(fit).conditional_covariances(include_fixed=True)
+    out = []
+    for term, block, covariance in zip(fit.design.terms, blocks, fit.covariances, strict=True):
+        own = np.ones(term.n_levels) if term.relation is None else term.relation.variances
+        variances = np.outer(own, covariance.diagonal())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out.append(np.where(variances > 0.0, 1.0 - np.einsum("jaa->ja", block) / variances, np.nan))
+    return _frames(fit, known_columns(fit, tuple(out)))
 
 
 def coef(fit: Fit) -> Frames:

@@ -19,6 +19,8 @@ from lme4py.linalg.types import FloatArray, IntArray
 __all__ = ["Embedding", "embed"]
 
 _TOLERANCE = 1e-6
+# Rows whose covariances with any others are looked at where levels are related.
+_RELATED = 50
 # Pairs of rows for each grouping factor, and the seed that picks them.
 _PAIRS, _SEED = 5000, 20_240_607
 
@@ -100,6 +102,7 @@ def _partners(full: tuple[RandomTerm, ...], restricted: tuple[RandomTerm, ...]) 
             for r, other in enumerate(restricted)
             if r not in found.values()
             and other.structure.nested_in(term.structure)
+            and other.relation is term.relation
             and np.array_equal(other.codes, term.codes)
             and np.array_equal(other.values, term.values)
             and other.column_parts == term.column_parts
@@ -157,7 +160,7 @@ def _cone(covariance: FloatArray, term: RandomTerm) -> TangentCone:
 
 
 def _pairs(terms: Sequence[RandomTerm]) -> _Pairs:
-    """Pairs of rows: rows with themselves, and rows of one level of each grouping factor.
+    """Pairs of rows: with themselves, of one level of each grouping factor, and of any levels that may be related.
 
     With them the pairs of linear predictors in which the terms have columns: one, but for models with further parts.
     """
@@ -179,6 +182,11 @@ def _pairs(terms: Sequence[RandomTerm]) -> _Pairs:
         level = term.codes[i]
         first.append(i)
         second.append(order[starts[level] + rng.integers(0, counts[level])])
+    if any(term.relation is not None for term in terms):
+        # Of a few rows, since every one of their levels takes a column of a known covariance.
+        few = rng.choice(n, min(n, _RELATED))
+        first.append(np.repeat(few, _PAIRS // _RELATED))
+        second.append(rng.integers(0, n, first[-1].size))
     parts = sorted({part for term in terms for part in term.column_parts})
     return np.concatenate(first), np.concatenate(second), [(a, b) for a in parts for b in parts if a <= b]
 
@@ -191,7 +199,10 @@ def _kernels(
     columns, directions = [], []
     for t, (term, basis) in enumerate(zip(terms, bases, strict=True)):
         units = _units(term)
-        same = term.codes[i] == term.codes[j]
+        if term.relation is None:
+            same: FloatArray = (term.codes[i] == term.codes[j]).astype(np.float64)
+        else:
+            same = term.relation.elements(term.codes[i], term.codes[j])
         sides = {part: term.values_of(part) / units for place in places for part in place}
         for E in basis:
             own = [same * np.einsum("na,ab,nb->n", sides[a][i], E, sides[b][j]) for a, b in places]

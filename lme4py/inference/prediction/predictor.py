@@ -71,7 +71,7 @@ def random_variance(fit: Fit, rows: RowArrays) -> FloatArray:
     """z'Sigma z summed over the terms without groups in `rows`, and over rows of unknown groups, shape (n,)."""
     total = np.zeros(rows.n)
     for t, Z in rows.values.items():
-        part = np.einsum("na,ab,nb->n", Z, fit.covariances[t], Z)
+        part = fit.design.terms[t].level_variance * np.einsum("na,ab,nb->n", Z, fit.covariances[t], Z)
         total += np.where(rows.codes[t] < 0, part, 0.0) if t in rows.codes else part
     return total
 
@@ -88,7 +88,8 @@ def variance_slopes(fit: Fit, rows: RowArrays) -> FloatArray:
     structures = fit.design.structures
     columns = []
     for t, (structure, theta) in enumerate(zip(structures.each, structures.split(fit.theta), strict=True)):
-        Z = rows.values[t]
+        # A root of the size of the levels' variance scales both sides.
+        Z = np.sqrt(fit.design.terms[t].level_variance) * rows.values[t]
         columns += [np.einsum("na,ab,nb->n", Z, change, Z) for change in structure.covariance_tangents(theta)]
     return np.column_stack(columns)
 

@@ -107,7 +107,8 @@ def _gradient(fit: Fit, derivatives: VarianceDerivatives, rows: RowArrays, new: 
         else np.einsum("np,spq,nq->ns", rows.X, derivatives.jacobian, rows.X)
     )
     for t, Z in rows.values.items():
-        part = np.einsum("na,sab,nb->ns", Z, derivatives.covariances[t], Z)
+        own = fit.design.terms[t].level_variance
+        part = own * np.einsum("na,sab,nb->ns", Z, derivatives.covariances[t], Z)
         if t in rows.codes:
             known = known + np.where(rows.codes[t][:, None] < 0, part, 0.0)
         elif new:

@@ -316,7 +316,11 @@ def _shared(design: Design, component: str) -> tuple[int, ...]:
             f"component={component!r} is no level of this model.{hint} Use {' or '.join(map(repr, choices))}, or "
             "'all' for the share of all random effects; result.icc_table() has a row for each."
         )
-    codes = group_codes(design, group or known[0])
+    chosen = group or known[0]
+    if any(term.group == chosen and term.relation is not None for term in design.terms):
+        # Heritability: the share of the related effects alone, though rows of one level share others too.
+        return tuple(t for t, term in enumerate(design.terms) if term.group == chosen)
+    codes = group_codes(design, chosen)
     return tuple(t for t, term in enumerate(design.terms) if is_nested(codes, term.codes))
 
 

@@ -42,7 +42,7 @@ def random_moments(fit: Fit) -> list[FloatArray]:
 
 def observation_level(fit: Fit) -> tuple[bool, ...]:
     """Which terms have a level for every row: overdispersion, which no two rows share."""
-    return tuple(term.n_levels == fit.design.n_obs for term in fit.design.terms)
+    return tuple(term.relation is None and term.n_levels == fit.design.n_obs for term in fit.design.terms)
 
 
 def fixed_variance(fit: Fit) -> float:
@@ -95,7 +95,10 @@ def r_squared(fit: Fit, variance: str = "theoretical") -> RSquared:
     (0.085, 0.187)
     """
     fixed = fixed_variance(fit)
-    parts = [float(np.sum(cov * K)) for cov, K in zip(fit.covariances, random_moments(fit), strict=True)]
+    parts = [
+        term.level_variance * float(np.sum(cov * K))
+        for term, cov, K in zip(fit.design.terms, fit.covariances, random_moments(fit), strict=True)
+    ]
     own = observation_level(fit)
     random = sum(part for part, alone in zip(parts, own, strict=True) if not alone)
     residual = rest_variance(fit, variance).variance + sum(
