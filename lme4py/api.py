@@ -9,12 +9,14 @@ from typing import Any, get_args
 
 from numpy.typing import ArrayLike
 
+from lme4py.data.frame import read_frame
 from lme4py.data.hints import data_from_text
 from lme4py.data.sources import find_source, is_path
-from lme4py.design.build import NaAction, lformula
+from lme4py.design.build import NaAction, lformula, read_formula
 from lme4py.design.design import Design
 from lme4py.design.parts import part_formulas
 from lme4py.design.related import refuse_related
+from lme4py.design.residual.none import is_none, residual_of_term
 from lme4py.design.residual.side import residual_design
 from lme4py.design.residual.text import ResidualSides, read_sides
 from lme4py.engine.optimise import Control
@@ -103,7 +105,8 @@ def lmer(
         Unequal residual standard deviations: ``"ident(f)"`` (one for each level), ``"power(x)"``, ``"power(fitted)"``,
         ``"exp(x)"``, and products such as ``"ident(f) * power(x)"``.
     dispformula : str, optional
-        ``"~ z"``: the logarithm of the residual standard deviation is linear in these terms.
+        ``"~ z"``: the logarithm of the residual standard deviation is linear in these terms. ``"~ 0"``: no residual;
+        the term of the formula with an effect for each row, as ``ar1(0 + visit | id)``, is the residual covariance.
     fixed_only : bool
         A formula without random effects is accepted; implied by `residual`, `variance` and `dispformula`.
     relmat : dict, optional
@@ -141,6 +144,13 @@ def lmer(
     _check_mappings(contrasts, functions)
     _check_bool("fixed_only", fixed_only)
     structured = residual is not None or variance is not None or dispformula is not None
+    note = None
+    if is_none(dispformula):
+        _refuse_two_residuals(residual, variance)
+        formula, residual, label = residual_of_term(
+            read_formula(formula, () if data is None else read_frame(data).names)
+        )
+        dispformula, note = None, f"dispformula='~ 0': the term {label} is the covariance of the residuals"
     read = read_sides(residual, variance, dispformula)
     if structured:
         refuse_related(relmat, "models with residual=, variance= or dispformula=")
@@ -168,6 +178,8 @@ def lmer(
         beside=read.nodes,
         relmat=relmat,
     )
+    if note is not None:
+        design = replace(design, notes=(*design.notes, note))
     if structured or not design.terms:
         return MixedResult(_fit_structured(design, read, reml, start, control, bool(progress)))
     return MixedResult(_fit(design, reml, start, control, bool(progress)))
@@ -471,6 +483,12 @@ def clmm(
     family = make_ordinal(link, threshold, len(categories or ()))
     fit = _fit_glmm(design, family, nAGQ, hessian, start, made.control, bool(progress))
     return MEGLMResult(of_all_rows(fit, made))
+
+
+def _refuse_two_residuals(residual: object, variance: object) -> None:
+    for name, given in (("residual", residual), ("variance", variance)):
+        if given is not None:
+            raise OptionError(f"dispformula='~ 0' leaves no residual, and {name}={given!r} describes it; give one.")
 
 
 def _fit_structured(
