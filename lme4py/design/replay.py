@@ -135,6 +135,13 @@ def _term(
     """The term with the groups of the rows; new ones stand behind those of the fit."""
     codes = codes.astype(np.intp)
     unseen = codes < 0
+    if term.relation is not None:
+        if unseen.any():
+            raise OptionError(
+                f"{int(unseen.sum())} of {unseen.size} rows have levels of {term.group} that the covariance of relmat= "
+                "does not have, so that how they are related to the others is not known; give rows of its levels."
+            )
+        return replace(term, values=np.ascontiguousarray(values), codes=codes)
     labels: list[object] = list(term.levels)
     if unseen.any():
         table = np.stack([own[unseen] for own, _ in parts], axis=1)

@@ -13,7 +13,7 @@ from lme4py.errors import Lme4Error, Lme4Warning
 from lme4py.families.base import Family
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
-from lme4py.fits.draws import covariance_roots, generators
+from lme4py.fits.draws import covariance_roots, drawn_effects, generators
 from lme4py.fits.kinds import model_of
 from lme4py.fits.steps import random_part, response_with_modes
 from lme4py.fits.truth import Truth
@@ -39,7 +39,7 @@ def draw_response(design: Design, family: Family, truth: Truth, data: ResponseDa
     """
     rng = generators([np.random.SeedSequence(seed)])[0]
     effects: list[FloatArray | None] = [
-        rng.standard_normal((term.n_levels, term.n_columns)) @ root.T
+        drawn_effects(term, rng.standard_normal((1, term.n_levels, term.n_columns)), root)[0]
         for term, root in zip(design.terms, covariance_roots(truth.covariances), strict=True)
     ]
     eta = design.X @ truth.beta + random_part(design, effects)

@@ -354,3 +354,26 @@ def test_variances_that_relations_do_not_tell_apart() -> None:
     with pytest.raises(lme4py.DesignError, match="the same random effects"):
         lme4py.lmer("y ~ x + (1 | animal) + (1 | own)", ANIMALS, relmat={"animal": (np.eye(40), range(40))})
     assert lme4py.lmer("y ~ x + (1 | animal)", one, relmat={"animal": FAMILY}).converged
+
+
+def test_new_rows_and_larger_studies() -> None:
+    fit = lme4py.lmer("y ~ x + (1 | animal)", ANIMALS, relmat={"animal": FAMILY})
+    rows = pd.DataFrame({"x": np.zeros(2), "animal": [0, 1]})
+    draws = np.asarray(fit.simulate(4000, seed=2, data=rows))
+    V = np.cov(draws if draws.shape[0] == 2 else draws.T)
+    expected = fit.fit.covariances[0][0, 0] * K_FAMILY.to_numpy()[:2, :2] + fit.sigma**2 * np.eye(2)
+    # Five standard errors of covariances of 4000 draws.
+    assert np.abs(V - expected).max() < 5.0 * expected.max() * np.sqrt(2.0 / 4000)
+    with pytest.raises(OptionError, match="relmat= does not have"):
+        fit.simulate(1, data=rows.assign(animal=[0, 99]))
+    with pytest.raises(OptionError, match="relmat= does not have"):
+        lme4py.extend(fit, along="animal", n=60)
+
+
+def test_refits_of_many_responses_are_those_of_one() -> None:
+    fit = lme4py.lmer("y ~ x + (1 | animal)", ANIMALS, relmat={"animal": FAMILY})
+    boot = fit.bootstrap(3, seed=1).replicates
+    draws = np.asarray(fit.simulate(3, seed=1)).reshape(-1, 3)
+    alone = [fit.refit(y).params["x"] for y in draws.T]
+    # The same responses, fitted one by one and as the bootstrap fits them; the criterion is flat to 1e-9 there.
+    np.testing.assert_allclose(np.sort(boot["x"]), np.sort(alone), atol=1e-6)
