@@ -4,7 +4,10 @@ Sphinx reads below its own folder only, while notebooks and benchmark results li
 build into folders that are not under version control.
 """
 
+import inspect
+import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import lme4py
@@ -21,13 +24,26 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
 ]
+# Equations are typeset without a network where the package that holds MathJax is installed.
+if find_spec("sphinx_mathjax_offline"):
+    extensions.append("sphinx-mathjax-offline")
 exclude_patterns = ["_build", "_templates", "jupyter_execute", "**/.ipynb_checkpoints"]
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["lme4py.css"]
 html_title = f"lme4py {version}"
-html_theme_options = {"show_toc_level": 1, "navigation_with_keys": False, "header_links_before_dropdown": 6}
+# Versions that are published beside each other: docs/_static/switcher.json lists them.
+html_theme_options = {
+    "show_toc_level": 1,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 6,
+    "switcher": {"json_url": "_static/switcher.json", "version_match": version},
+    "check_switcher": False,
+    "navbar_end": ["version-switcher", "theme-switcher", "navbar-icon-links"],
+}
+# Guides come before the changelog and the reference.
+html_search_scorer = "_static/scorer.js"
 html_sidebars = {"index": [], "get_started": []}
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -43,6 +59,25 @@ autodoc_member_order = "bysource"
 # Pages are made for the names of the package, so that `lme4py.lmer` is documented under the name that users write.
 add_module_names = False
 
+
+
+
+def _themes(name: str) -> list[tuple[str, list[str]]]:
+    """Public members of a class by the class of the package that holds their theme, the nearest last."""
+    kind = getattr(lme4py, name, None)
+    if not inspect.isclass(kind):
+        return []
+    taken: set[str] = set()
+    found = []
+    for base in kind.__mro__:
+        if base.__module__.startswith("lme4py."):
+            own = [member for member in vars(base) if not member.startswith("_") and member not in taken]
+            taken.update(own)
+            found.append(((inspect.getdoc(base) or base.__name__).split("\n")[0].rstrip("."), own))
+    return [(theme, own) for theme, own in reversed(found) if own]
+
+
+autosummary_context = {"themes": {name: _themes(name) for name in lme4py.__all__}}
 
 # The order of the worked examples; others follow in the order of their names.
 FIRST = ("sleepstudy", "generalised", "crossed", "three_levels", "margins", "resampling")

@@ -488,7 +488,7 @@ def test_the_residual_panel_shows_the_quantile_residuals(sleep):
     assert len(sleep.plot("residual_panel", n=50, seed=1)) == 4
     counts = lme4py.glmer("count ~ mined + (1 | site)", lme4py.load_dataset("Salamanders"), "poisson")
     axes = counts.plot("residual_panel", n=50, seed=1)
-    assert len(axes) == 4
+    assert len(axes) == 5
     assert "zeros" in axes[3].get_title(loc="left")
     with pytest.raises(OptionError, match="no variable"):
         sleep.plot("residual_panel", "Days")

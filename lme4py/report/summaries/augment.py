@@ -50,23 +50,11 @@ def augment(
     Returns
     -------
     pandas.DataFrame
-        On the data's own index, the columns
-
-        fitted
-            Linear predictor with the conditional modes (what lme4's predict() gives).
-        resid
-            Response residuals of a linear model, deviance residuals of a generalised one.
-        hat, cooksd
-            Leverages and Cook's distances (see `leverage`).
-        fixed
-            Linear predictor without random effects.
-        mu, eta
-            Mean, and for generalised models the linear predictor.
-        offset, weights
-        sqrt_xwt, sqrt_rwt
-            Square roots of the weights of the rows of X and of the residuals.
-        wtres
-            Weighted residuals sqrt_rwt (y - mu).
+        On the data's own index. `fitted`: linear predictor with the conditional modes (what lme4's predict() gives);
+        `resid`: response residuals of a linear model, deviance residuals of a generalised one; `hat`, `cooksd`:
+        leverages and Cook's distances (see `leverage`); `fixed`: linear predictor without random effects; `mu`, `eta`:
+        mean, and for generalised models the linear predictor; `offset`, `weights`; `sqrt_xwt`, `sqrt_rwt`: square
+        roots of the weights of the rows of X and of the residuals; `wtres`: weighted residuals sqrt_rwt (y - mu).
 
     Raises
     ------
