@@ -5,7 +5,6 @@ build into folders that are not under version control.
 """
 
 import inspect
-import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +24,7 @@ extensions = [
     "sphinx.ext.mathjax",
 ]
 # Equations are typeset without a network where the package that holds MathJax is installed.
-if find_spec("sphinx_mathjax_offline"):
+if find_spec("sphinx-mathjax-offline"):
     extensions.append("sphinx-mathjax-offline")
 exclude_patterns = ["_build", "_templates", "jupyter_execute", "**/.ipynb_checkpoints"]
 templates_path = ["_templates"]
@@ -58,8 +57,6 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 # Pages are made for the names of the package, so that `lme4py.lmer` is documented under the name that users write.
 add_module_names = False
-
-
 
 
 def _themes(name: str) -> list[tuple[str, list[str]]]:
