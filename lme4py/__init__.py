@@ -72,6 +72,9 @@ _HOME = {
     "MadeModel": "lme4py.study.model",
     "extend": "lme4py.study.extend",
     "make_model": "lme4py.study.model",
+    "ManyFits": "lme4py.study.many",
+    "fit_by": "lme4py.study.many",
+    "fit_many": "lme4py.study.many",
     "PowerCurve": "lme4py.study.power",
     "PowerResult": "lme4py.study.power",
     "minimum_effect": "lme4py.study.power",
@@ -121,6 +124,7 @@ __all__ = [
     "LmmCriterion",
     "MEGLMResult",
     "MadeModel",
+    "ManyFits",
     "Margins",
     "MarginsResult",
     "MixedResult",
@@ -145,6 +149,8 @@ __all__ = [
     "describe_dataset",
     "did",
     "extend",
+    "fit_by",
+    "fit_many",
     "glmer",
     "glmer_nb",
     "glmm_criterion",
@@ -236,6 +242,7 @@ if TYPE_CHECKING:
     from lme4py.report.comparison.compare import Comparison, compare
     from lme4py.results import MEGLMResult, MixedResult
     from lme4py.study.extend import extend
+    from lme4py.study.many import ManyFits, fit_by, fit_many
     from lme4py.study.model import MadeModel, make_model, simulate
     from lme4py.study.power import PowerCurve, PowerResult, minimum_effect, power, power_curve, sample_size
     from lme4py.trial import mmrm, trial_table

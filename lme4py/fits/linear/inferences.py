@@ -15,7 +15,7 @@ from lme4py.fits.linear.refit import Responses, random_start
 from lme4py.fits.many import Inferences
 from lme4py.linalg.types import BoolArray, FloatArray
 
-__all__ = ["inferences"]
+__all__ = ["inferences", "of_batch"]
 
 # Relative standard deviations (singular values of T) below this are zeros.
 _ZERO = 1e-4
@@ -37,7 +37,7 @@ def inferences(fit: LinearFit, Y: FloatArray) -> Inferences:
         return _singly(fit, Y)
     sums = solver.sums(*responses.products(Y))
     found = solver.solve(sums, random_start(fit))
-    out = _of_batch(fit, solver, found, sums)
+    out = of_batch(fit, solver, found, sums)
     rest = np.flatnonzero(~found.converged)
     return out.with_rows(rest, _singly(fit, Y[:, rest])) if rest.size else out
 
@@ -50,7 +50,17 @@ def _singly(fit: LinearFit, Y: FloatArray) -> Inferences:
     return inferences_of(fit, refits(fit, Y), derivatives)
 
 
-def _of_batch(fit: LinearFit, solver: NewtonBatch[Any], found: BatchFits, sums: Any) -> Inferences:
+def of_batch(fit: LinearFit, solver: NewtonBatch[Any], found: BatchFits, sums: Any) -> Inferences:
+    """What tests need of fits that were found together.
+
+    Parameters
+    ----------
+    fit : LinearFit
+    solver : NewtonBatch
+    found : BatchFits
+    sums : object
+        What the solver made of the responses.
+    """
     parts = solver.variance_parts(found.theta, sums)
     sigma2 = found.r2 / solver.df
     T = by_term(fit, found.theta)

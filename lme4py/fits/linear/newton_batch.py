@@ -127,14 +127,32 @@ class NewtonBatch(ABC, Generic[S]):
     def _lines(self, start: FloatArray) -> list[FloatArray]:
         """Directions in theta to look along."""
 
-    def solve(self, sums: S, start: FloatArray) -> BatchFits:
-        """The lowest minima that are found from `start`, shape (m,), and from dips along lines, for all responses."""
-        found = self._descend(sums, np.tile(start, (sums.yy.size, 1)))
+    def solve(self, sums: S, start: FloatArray, tolerance: float = _TOLERANCE) -> BatchFits:
+        """The lowest minima that are found from `start`, shape (m,), and from dips along lines, for all responses.
+
+        Parameters
+        ----------
+        sums : object
+        start : ndarray, shape (m,)
+        tolerance : float
+            Stop when the criterion can fall by less than this.
+        """
+        found = self._descend(sums, np.tile(start, (sums.yy.size, 1)), tolerance)
         for direction in self._lines(start):
-            found = self._compare(sums, found, _SIZES[:, None] * direction)
+            found = self._compare(sums, found, _SIZES[:, None] * direction, tolerance)
         return found
 
-    def _compare(self, sums: S, found: BatchFits, thetas: FloatArray) -> BatchFits:
+    def evaluate(self, theta: FloatArray, sums: S) -> State:
+        """Value, gradient and Hessian of each response at its theta, (B, m).
+
+        Parameters
+        ----------
+        theta : ndarray, shape (B, m)
+        sums : object
+        """
+        return self._evaluate(theta, sums)
+
+    def _compare(self, sums: S, found: BatchFits, thetas: FloatArray, tolerance: float) -> BatchFits:
         """Minimise again where the values at `thetas`, (c, m), have another dip, or one below the minimum."""
         values = np.array([self.values(theta, sums) for theta in thetas])
         padded = np.pad(values, ((1, 1), (0, 0)), constant_values=np.inf)
@@ -143,10 +161,10 @@ class NewtonBatch(ABC, Generic[S]):
         for theta, dip in zip(thetas, dips, strict=True):
             rows = np.flatnonzero(dip & several)
             if rows.size:
-                found = found.lower(rows, self._descend(sums.take(rows), np.tile(theta, (rows.size, 1))))
+                found = found.lower(rows, self._descend(sums.take(rows), np.tile(theta, (rows.size, 1)), tolerance))
         return found
 
-    def _descend(self, sums: S, theta: FloatArray) -> BatchFits:
+    def _descend(self, sums: S, theta: FloatArray, tolerance: float = _TOLERANCE) -> BatchFits:
         """Minimise from theta, shape (B, m)."""
         B = sums.yy.size
         theta = theta.copy()
@@ -157,7 +175,7 @@ class NewtonBatch(ABC, Generic[S]):
         converged = np.zeros(B, dtype=bool)
         for _ in range(_MAX_ITERATIONS):
             step, predicted = newton_steps(here.gradient[active], here.hessian[active], radius[active])
-            done = predicted < _TOLERANCE * np.maximum(1.0, np.abs(here.value[active]) * 1e-3)
+            done = predicted < tolerance * np.maximum(1.0, np.abs(here.value[active]) * 1e-3)
             converged[active[done]] = True
             active, step, predicted = active[~done], step[~done], predicted[~done]
             if not active.size:
