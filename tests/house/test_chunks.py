@@ -96,6 +96,7 @@ OTHER = {
     "margins/results/multiplicity.py": dict.fromkeys(("_POINTS", "_FEWEST", "_MOST_DIMENSIONS"), "of an integration"),
     "margins/population/population.py": {"_MOST_ROWS": "beyond it a grid is refused"},
     "report/summaries/augment.py": {"_MOST_ROWS": "beyond it leverages are left out"},
+    "study/responses.py": {"_LOOKED_AT": "names in a message"},
 }
 
 
