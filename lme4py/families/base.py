@@ -161,6 +161,11 @@ class Family(ABC):
         """Coefficients of the linear predictors after the first, which come first in lambda."""
         return 0
 
+    @property
+    def base_name(self) -> str:
+        """Name of the family without a zero part."""
+        return self.name
+
     def place(self, component: str) -> slice:
         """Where the coefficients of a linear predictor after the first are in lambda."""
         raise self.lacks(f"part {component!r}")

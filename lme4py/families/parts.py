@@ -16,6 +16,7 @@ from lme4py.errors import OptionError
 from lme4py.families.base import VarianceKind
 from lme4py.families.densities.base import DISPERSION, Argument, Density
 from lme4py.families.densities.jets import Index
+from lme4py.families.densities.zeros import ZERO_INFLATION, Hurdle, ZeroInflated
 from lme4py.families.density_family import DensityFamily
 from lme4py.families.nuisance import Columns
 from lme4py.families.response import ResponseData
@@ -25,7 +26,6 @@ from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["ZERO_INFLATION", "PartsFamily"]
 
-ZERO_INFLATION: Final = "zero_inflation"
 # Starts that lead to one minimum.
 _ENOUGH: Final = 5
 # A linear predictor of this size is an end of its range for all that rows can tell.
@@ -61,6 +61,11 @@ class PartsFamily(DensityFamily):
     @property
     def components(self) -> tuple[str, ...]:
         return ("conditional", *(name for name, _ in self.parts))
+
+    @property
+    def base_name(self) -> str:
+        density = self.density
+        return density.base.name if isinstance(density, ZeroInflated | Hurdle) else density.name
 
     @property
     def stacked(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from reference_data import REFERENCE
+from scipy import stats
 
 import lme4py
 from lme4py.errors import ConvergenceWarning, FormulaError, Lme4Error, OptionError
@@ -154,9 +155,33 @@ def test_parts_that_are_refused():
         lme4py.glmer(formula, data, family="poisson", dispformula="~ mined")
     with pytest.raises(OptionError, match=r"ziformula='mined'.*ziformula='~ x'"):
         lme4py.glmer(formula, data, family="poisson", ziformula="mined")
-    first, second = (lme4py.glmer(formula, data, family="poisson", ziformula=zi) for zi in ("~ 1", "~ mined"))
-    with pytest.raises(OptionError, match="differ in their further parts"):
-        lme4py.lrtest(first, second)
+
+
+def test_likelihood_ratio_tests_of_parts(fits):
+    data, formula = lme4py.load_dataset("Salamanders"), "count ~ mined + (1 | site)"
+    none = lme4py.glmer(formula, data, family="poisson")
+    one = lme4py.glmer(formula, data, family="poisson", ziformula="~ 1")
+    full = fits["zip"]
+    test = lme4py.lrtest(one, full)
+    assert (test.df, test.boundary_corrected) == (1, False)
+    chi2 = 2.0 * (full.log_likelihood - one.log_likelihood)
+    assert test.chi2 == pytest.approx(chi2, abs=1e-9)
+    assert test.p_value == pytest.approx(stats.chi2.sf(chi2, 1), rel=1e-9)
+    # A probability of zero is the end of its range: half of the chi-squared probability.
+    zero = lme4py.lrtest(none, one)
+    assert (zero.df, zero.boundary_corrected) == (1, True)
+    assert zero.p_value == pytest.approx(0.5 * stats.chi2.sf(2.0 * (one.log_likelihood - none.log_likelihood), 1))
+    with pytest.raises(OptionError, match=r"coefficients of the zero part .* mean nothing"):
+        lme4py.lrtest(none, full)
+    with pytest.raises(OptionError, match="no combinations"):
+        lme4py.lrtest(lme4py.glmer(formula, data, family="poisson", ziformula="~ DOP"), full)
+    with pytest.raises(OptionError, match="has a zero_inflation part"):
+        lme4py.lrtest(one, lme4py.glmer("count ~ mined + DOP + (1 | site)", data, family="poisson"))
+    # One dispersion is a dispersion part with an intercept.
+    plain = lme4py.glmer("count ~ spp + mined + (1 | site)", data, family="nbinomial")
+    test = lme4py.lrtest(plain, fits["nb_dispersion"])
+    assert (test.df, test.boundary_corrected) == (1, False)
+    assert test.chi2 > 0.0
 
 
 def test_no_excess_zeros():

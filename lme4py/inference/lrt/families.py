@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lme4py.errors import OptionError
 from lme4py.fits.base import Approximation, Fit
+from lme4py.inference.lrt.parts import check_parts
 
 __all__ = ["check_families", "differ_in_dispersion"]
 
@@ -30,7 +31,8 @@ def check_families(restricted: Fit, full: Fit) -> None:
     OptionError
         Different families (but for `differ_in_dispersion`), links, quadrature, or weights of the Laplace approximation.
     """
-    if restricted.family.name != full.family.name and not differ_in_dispersion(restricted, full):
+    same = restricted.family.base_name == full.family.base_name
+    if not same and not differ_in_dispersion(restricted, full):
         swapped = (
             f" {full.family.limiting_words} is the restricted one; it comes first."
             if differ_in_dispersion(full, restricted)
@@ -40,11 +42,8 @@ def check_families(restricted: Fit, full: Fit) -> None:
             f"the models differ in family ({restricted.family.name} and {full.family.name}): they are not nested, so "
             f"that there is no likelihood-ratio test.{swapped or ' Compare their AIC, as in compare(first, second).'}"
         )
-    if restricted.family.nuisance_names != full.family.nuisance_names and restricted.family.name == full.family.name:
-        raise OptionError(
-            "the models differ in their further parts (ziformula, dispformula), which are not tested this way; "
-            "compare their AIC, as in compare(first, second)."
-        )
+    if same:
+        check_parts(restricted, full)
     for name, one, other in (
         ("link", restricted.family.link.name, full.family.link.name),
         *zip(Approximation._fields, restricted.approximation or (), full.approximation or (), strict=False),

@@ -20,6 +20,7 @@ from lme4py.fits.refuse import refuse_residual
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
 from lme4py.inference.lrt.mixture import Mixture, cone_information, cone_mixture, dispersion_mixture
 from lme4py.inference.lrt.nesting import Embedding, embed
+from lme4py.inference.lrt.parts import lacks_zero_part, zero_part_mixture
 from lme4py.inference.lrt.residual import check_residuals
 from lme4py.inference.lrt.simulation import bootstrap_ratios
 from lme4py.inference.refits.simulate import check_count, check_seed
@@ -341,6 +342,8 @@ def _mixture(small: _Model, large: _Model, embedding: Embedding, df: int, bounda
     fit, model = large.fit, model_of(large.fit)
     if small.has_random and differ_in_dispersion(small.fit, fit):
         return dispersion_mixture(embedding, df, fit.family.parameter)
+    if small.has_random and lacks_zero_part(small.fit, fit):
+        return zero_part_mixture(fit, embedding, df)
 
     def information() -> FloatArray:
         with limited_threads(large.design):
