@@ -17,7 +17,7 @@ import numpy as np
 from lme4py.engine.certificate import CONVERGED, Evaluation, Rival
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
-from lme4py.engine.generalised.laplace import FLAT_MODE, Laplace
+from lme4py.engine.generalised.laplace import Laplace, flat_mode
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.stacked import StackedModel, can_stack
 from lme4py.engine.generalised.start import Start
@@ -109,7 +109,7 @@ def first_point(local: Callable[[FloatArray], Local | None], x: FloatArray, prob
         "the criterion cannot be evaluated at the starting values; give other ones (`start=`), or take columns out of "
         "the random effects."
         if problem.family.log_concave
-        else FLAT_MODE
+        else flat_mode(problem.family)
     )
 
 
@@ -218,7 +218,7 @@ def canonical(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
 
 def no_value(problem: GlmmProblem) -> DesignError:
     if not problem.family.log_concave:
-        return DesignError(FLAT_MODE)
+        return DesignError(flat_mode(problem.family))
     return DesignError(
         "the criterion cannot be evaluated around the point where it is smallest; simplify the random effects, or give "
         "other starting values (`start=`)."

@@ -26,10 +26,24 @@ from lme4py.linalg.types import FloatArray
 _FLAT = 50.0
 # Points with more than this part of it lie at the edge.
 _EDGE = 0.8
-FLAT_MODE = (
-    "the observed information of a group nearly vanishes at its mode (the likelihood is not log-concave with this "
-    "link), and the Laplace approximation breaks down there; use hessian='expected', or another link."
-)
+
+
+def flat_mode(family: Any) -> str:
+    """Why the approximation breaks down where a family is not log-concave, and what to do.
+
+    Parameters
+    ----------
+    family : Family
+    """
+    instead = (
+        "use hessian='expected', or another link"
+        if family.has_expected
+        else "simplify the random effects, or use another link or family"
+    )
+    return (
+        "the observed information of a group nearly vanishes at its mode (the likelihood is not log-concave with this "
+        f"link), and the Laplace approximation breaks down there; {instead}."
+    )
 
 
 @dataclass(frozen=True)
@@ -122,7 +136,7 @@ def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
 def _check_curvature(problem: GlmmProblem, swept: Swept) -> None:
     """Refuse points where a group's curvature nearly vanishes: there the approximation has a pole, not an optimum."""
     if not problem.family.log_concave and swept.largest_inverse > _FLAT:
-        raise ModeError(FLAT_MODE)
+        raise ModeError(flat_mode(problem.family))
 
 
 def is_at_pole(found: Laplace) -> bool:

@@ -18,7 +18,7 @@ from lme4py.covariance import CovarianceStructures
 from lme4py.covariance.holding import Holding
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.descent import minimise_scaled, off_limit
-from lme4py.engine.generalised.laplace import FLAT_MODE, Laplace, is_at_pole
+from lme4py.engine.generalised.laplace import Laplace, flat_mode, is_at_pole
 from lme4py.engine.generalised.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.products import WeightedProducts
@@ -326,7 +326,7 @@ class GlmmConstrained:
         control = Control(max_evaluations=60, tolerance=_TOLERANCE)
         found = minimise_scaled(self._local(v), x, control)
         if is_at_pole(found.source[0][0]):
-            raise DesignError(FLAT_MODE)
+            raise DesignError(flat_mode(self.problem.family))
         if self.parameter.kind in ("sigma", "dispersion"):
             return found
         inside = off_limit(self.criterion, found.source[2].phi)
