@@ -68,6 +68,12 @@ class PartsFamily(DensityFamily):
         return density.base.name if isinstance(density, ZeroInflated | Hurdle) else density.name
 
     @property
+    def without_parts(self) -> DensityFamily:
+        """The family of what is not a zero of the zero part."""
+        density = self.density
+        return DensityFamily(density.base if isinstance(density, ZeroInflated | Hurdle) else density)
+
+    @property
     def stacked(self) -> tuple[str, ...]:
         return self.random
 

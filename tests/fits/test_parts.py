@@ -130,16 +130,15 @@ def test_what_follows_from_a_fit(fits):
 @pytest.mark.parametrize(
     "call",
     [
+        lambda fit: fit.predict(interval="prediction"),
         lambda fit: fit.predict(interval="confidence"),
-        lambda fit: fit.predict(include_random="integrate"),
         lambda fit: fit.residuals(),
         lambda fit: fit.augment(),
         lambda fit: fit.r_squared(),
         lambda fit: fit.icc(),
         lambda fit: fit.predict(type="dispersion"),
-        lambda fit: lme4py.Margins.linear_scale(fit),
     ],
-    ids=["intervals", "averages", "deviance", "augment", "r_squared", "icc", "dispersion", "margins"],
+    ids=["intervals", "modes", "deviance", "augment", "r_squared", "icc", "dispersion"],
 )
 def test_what_is_not_there_is_refused_by_name(fits, call):
     with pytest.raises(Lme4Error, match="zero_inflated_poisson family has no"):

@@ -81,15 +81,29 @@ def part_view(fit: Fit, component: str, vcov: str | None = None, cluster: Cluste
     cluster : str, array of shape (n,), or None
     """
     number = fit.family.components.index(component)
-    place = fit.family.place(component)
-    start = fit.theta.size + fit.beta.size
-    own = slice(start + place.start, start + place.stop)
-    predictor = replace(fit.design.predictors[number], name=CONDITIONAL, terms=fit.design.terms)
-    design = replace(fit.design, predictors=(predictor,), recipe=fit.design.part_recipes[number - 1])
+    m, place = fit.theta.size, fit.family.place(component)
+    start = m + fit.beta.size
+    own = np.arange(start + place.start, start + place.stop)
+    # Effects of other parts are none in this one.
+    terms = tuple(
+        replace(term, parts=tuple(CONDITIONAL if part == component else "other" for part in term.column_parts))
+        for term in fit.design.terms
+    )
+    predictor = replace(fit.design.predictors[number], name=CONDITIONAL, terms=terms)
+    recipe = replace(fit.design.part_recipes[number - 1], bars=fit.design.recipe.bars)
+    design = replace(fit.design, predictors=(predictor,), recipe=recipe)
     whole = _parameters(fit, vcov, cluster)
+    with_theta = np.concatenate([np.arange(m), own])
     beta = np.atleast_1d(np.asarray(fit.lam, dtype=np.float64))[place]
     found: Any = fit
-    return replace(found, design=design, beta=beta, vcov=whole[own, own].copy(), recession=None)
+    return replace(
+        found,
+        design=design,
+        beta=beta,
+        vcov=whole[np.ix_(own, own)],
+        parameter_vcov=whole[np.ix_(with_theta, with_theta)],
+        recession=None,
+    )
 
 
 def _parameters(fit: Fit, vcov: str | None, cluster: ClusterChoice) -> FloatArray:

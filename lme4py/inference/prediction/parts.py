@@ -18,6 +18,8 @@ from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.fits.steps import response_with_modes
+from lme4py.inference.estimates.coefficients import chosen_alpha
+from lme4py.inference.prediction.part_means import part_mean
 from lme4py.inference.prediction.predictor import linear_predictor
 from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen
 from lme4py.linalg.types import FloatArray
@@ -36,43 +38,63 @@ def needs_parts(fit: Fit, type: str) -> bool:
 
 
 def predict_parts(
-    fit: Fit, data: Any, include_random: Any, type: str, new_levels: str, interval: str | None, offset: Column | None
-) -> pd.Series[float]:
+    fit: Fit,
+    data: Any,
+    include_random: Any,
+    type: str,
+    new_levels: str,
+    interval: str | None,
+    offset: Column | None,
+    alpha: float | None = None,
+) -> pd.Series[float] | pd.DataFrame:
     """Means, probabilities of zeros, dispersions or variances of rows.
 
     Parameters
     ----------
     fit : Fit
     data : data frame, optional
-    include_random : bool or list of str
+    include_random : bool, list of str, or "integrate"
     type : {"response", "conditional", "zprob", "dispersion", "variance"}
         The mean, zeros included; the mean of the conditional part; the probability of a zero of the zero part; the
         dispersion; the variance of the response.
     new_levels : {"zero", "error"}
-    interval : None
+    interval : {None, "confidence"}
+        Limits of predictions without conditional modes.
     offset : Column, optional
         Of new data.
+    alpha : float, optional
 
     Returns
     -------
-    pandas.Series
+    pandas.Series, or pandas.DataFrame predicted, lower, upper
     """
     import pandas as pd
 
     family = _check(fit, include_random, type, interval)
+    average = isinstance(include_random, str) and include_random == "integrate"
     chosen = chosen_terms(fit, include_random)
     frame = None if data is None else read_frame(data)
     rows = make_rows(fit, frame, chosen, False, offset)
     report_unseen(fit, rows, new_levels)
-    own = data is None and len(chosen) == len(fit.design.terms)
-    eta = fit.linear_predictor if own else linear_predictor(fit, rows.take(rows.complete))
-    response = _response(fit, rows, chosen).take(rows.complete)
-    values: FloatArray = np.full(rows.n, np.nan)
-    values[rows.complete] = family.predicted(type, response, eta, fit.lam)
-    if frame is not None:
-        return pd.Series(values, index=frame.index, name="predicted")
-    table, index = padded(fit, values[:, None])
-    return pd.Series(table[:, 0], index=index, name="predicted")
+    whole, response = rows.complete, _response(fit, rows, chosen)
+    if average or interval is not None:
+        if frame is not None and not whole.all():
+            raise OptionError(
+                f"{int((~whole).sum())} of {whole.size} rows of the new data have missing values; leave them out for "
+                "averages and limits of models with further parts."
+            )
+        found = part_mean(fit, type, rows, response, average)
+        columns = [found.value, *([] if interval is None else found.limits(fit, chosen_alpha(fit, alpha)))]
+    else:
+        own = data is None and len(chosen) == len(fit.design.terms)
+        eta = fit.linear_predictor if own else linear_predictor(fit, rows.take(whole))
+        columns = [family.predicted(type, response.take(whole), eta, fit.lam)]
+    values: FloatArray = np.full((rows.n, len(columns)), np.nan)
+    values[whole] = np.column_stack(columns)
+    table, index = (values, frame.index) if frame is not None else padded(fit, values)
+    if interval is None:
+        return pd.Series(table[:, 0], index=index, name="predicted")
+    return pd.DataFrame(table, index=index, columns=["predicted", "lower", "upper"])
 
 
 def _response(fit: Fit, rows: RowArrays, chosen: Sequence[int]) -> ResponseData:
@@ -103,10 +125,13 @@ def _check(fit: Fit, include_random: Any, type: str, interval: str | None) -> Pa
     family = fit.family
     if not isinstance(family, PartsFamily):
         raise family.lacks(f"prediction of type {type!r}, which belongs to models with further parts")
-    if interval is not None:
-        raise family.lacks("intervals of predictions of its mean or its parts; use type='linear', or bootstrap()")
-    if include_random == "integrate":
-        raise family.lacks("means averaged over the random effects; use include_random=True or False")
+    if interval == "prediction":
+        raise family.lacks("prediction intervals with further parts; use simulate()")
+    if interval not in (None, "confidence"):
+        raise OptionError(f"interval must be None or 'confidence' here, got {interval!r}.")
+    modes = not (include_random is False or include_random == "integrate")
+    if interval is not None and modes and fit.design.terms:
+        raise family.lacks("limits at the conditional modes of several parts; use include_random=False or 'integrate'")
     if fit.recession is not None:
         raise family.lacks("predictions by parts where conditional coefficients are infinite")
     if type == "variance" and family.has_trials:

@@ -97,7 +97,7 @@ def predict(
         return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset)
     if needs_parts(fit, type):
         own = None if data is None else offset_column(fit, read_frame(data), offset)
-        return predict_parts(fit, data, include_random, type, new_levels, interval, own)
+        return predict_parts(fit, data, include_random, type, new_levels, interval, own, alpha)
     _check(type, new_levels, interval)
     if interval == "prediction" and fit.family.n_coefficients:
         raise fit.family.lacks("prediction intervals with further parts; use simulate()")

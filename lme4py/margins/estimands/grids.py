@@ -21,6 +21,7 @@ from lme4py.margins.population.scenarios import Scenario, scenario_frame
 __all__ = [
     "Grid",
     "Parameters",
+    "ZeroPartGrid",
     "linear_predictor",
     "moved_frame",
     "row_derivatives",
@@ -214,6 +215,15 @@ class Grid:
             return value, row
         return value, np.concatenate([row, ((weights * d.v) @ rows.spread) @ variance[1]])
 
+    def units(
+        self, curve: ResponseCurve, parameters: Parameters, gradient: bool
+    ) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """The curve of every row with its gradient, one scenario after the other."""
+        variance = variance_of(self.adapter, curve, parameters.theta)
+        for rows in self.each():
+            d = row_derivatives(rows, curve, parameters, variance, int(gradient))
+            yield d.f, row_gradients(rows, d.e, d.v, variance).whole() if gradient else np.empty((d.f.size, 0))
+
     @computed_once
     def _split(self) -> _Split:
         if self.factors is None:  # pragma: no cover - asked for with factors only
@@ -273,6 +283,45 @@ class Grid:
         if variance is not None and factors.spread is not None:
             rows = np.hstack([rows, ((d.v @ (w[:, None] * RP)) * CP) @ variance[1]])
         return d.f @ w, rows
+
+
+class ZeroPartGrid(Grid):
+    """Scenarios whose mean is (1 - pi) mu.
+
+    Parameters
+    ----------
+    adapter, population, scenarios, random
+        As in `Grid`; of mu.
+    zeros : Grid
+        Of pi.
+    zero_curve : ResponseCurve
+        From its linear predictor to pi.
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        population: Population,
+        scenarios: Sequence[Scenario],
+        random: Random,
+        zeros: Grid,
+        zero_curve: ResponseCurve,
+    ) -> None:
+        super().__init__(adapter, population, scenarios, random)
+        self.zeros, self.zero_curve = zeros, zero_curve
+
+    def evaluate(self, curve: ResponseCurve, parameters: Parameters, gradient: bool) -> tuple[FloatArray, FloatArray]:
+        parts = list(self.units(curve, parameters, gradient))
+        weights = [self.weights_of(s) for s in range(self.size)]
+        values = np.array([w @ value for w, (value, _) in zip(weights, parts, strict=True)])
+        return values, np.stack([w @ rows for w, (_, rows) in zip(weights, parts, strict=True)])
+
+    def units(
+        self, curve: ResponseCurve, parameters: Parameters, gradient: bool
+    ) -> Iterator[tuple[FloatArray, FloatArray]]:
+        others = self.zeros.units(self.zero_curve, parameters, gradient)
+        for (mu, by_mu), (pi, by_pi) in zip(super().units(curve, parameters, gradient), others, strict=True):
+            yield (1.0 - pi) * mu, (1.0 - pi)[:, None] * by_mu - mu[:, None] * by_pi
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ from typing import Any
 
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit, fit_of
+from lme4py.inference.overview.components import ALL, component_names
 from lme4py.margins.estimands.ordinal import OrdinalAdapter, is_ordinal
 from lme4py.margins.models.adapter import ModelAdapter
 from lme4py.margins.models.own import OwnAdapter
+from lme4py.margins.models.parts import PartAdapter, ZeroPartAdapter, has_zero_part
 
 __all__ = ["find_adapter"]
 
 
-def find_adapter(fit: Any, adapter: Any = None) -> ModelAdapter:
+def find_adapter(fit: Any, adapter: Any = None, component: str | None = None) -> ModelAdapter:
     """The adapter that the user gives, or the one for the class of the fit.
 
     Parameters
@@ -22,7 +24,11 @@ def find_adapter(fit: Any, adapter: Any = None) -> ModelAdapter:
     fit : object
         A result of this package, its frozen fit, a statsmodels MixedLM result, or an adapter.
     adapter : ModelAdapter, or a callable from the fit to one, optional
+    component : str, optional
+        One of the components of the fit.
     """
+    if component is not None and (adapter is not None or fit_of(fit) is None):
+        raise OptionError("`component` chooses a part of a fit of lme4py; leave it out.")
     if adapter is not None:
         made = adapter if isinstance(adapter, ModelAdapter) else adapter(fit)
         if not isinstance(made, ModelAdapter):
@@ -32,7 +38,7 @@ def find_adapter(fit: Any, adapter: Any = None) -> ModelAdapter:
         return fit
     own = fit_of(fit)
     if own is not None:
-        return _own(own)
+        return _own(own, component)
     if _is_statsmodels(fit):
         from lme4py.margins.models.statsmodels import StatsmodelsMixedLMAdapter
 
@@ -43,7 +49,13 @@ def find_adapter(fit: Any, adapter: Any = None) -> ModelAdapter:
     )
 
 
-def _own(fit: Fit) -> ModelAdapter:
+def _own(fit: Fit, component: str | None) -> ModelAdapter:
+    if component == ALL:
+        raise OptionError("`component` is the name of one part; without it margins are those of the response.")
+    if component is not None and component_names(fit, component) and len(fit.family.components) > 1:
+        return PartAdapter(fit, component)
+    if has_zero_part(fit):
+        return ZeroPartAdapter(fit)
     return OrdinalAdapter(fit) if is_ordinal(fit) else OwnAdapter(fit)
 
 

@@ -12,11 +12,12 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.margins.estimands import estimands
 from lme4py.margins.estimands.draws import Inference
 from lme4py.margins.estimands.estimands import Estimand
-from lme4py.margins.estimands.grids import Grid
+from lme4py.margins.estimands.grids import Grid, ZeroPartGrid
 from lme4py.margins.estimands.ordinal import OrdinalAdapter, by_category
 from lme4py.margins.estimands.scales import SCALES, Scale, assumption, outcome_curve, working_curve
 from lme4py.margins.models.adapter import ModelAdapter, Random
 from lme4py.margins.models.find import find_adapter
+from lme4py.margins.models.parts import ZeroPartAdapter
 from lme4py.margins.population.groups import RowGroup
 from lme4py.margins.population.labels import RowNames
 from lme4py.margins.population.population import SessionRows
@@ -68,10 +69,11 @@ class SessionBase:
         vcov: Any = None,
         cluster: Any = None,
         boot: str = "parametric",
+        component: str | None = None,
     ) -> None:
         self.scale: Scale = SCALES[_one_of("scale", scale, tuple(SCALES))]
         _one_of("method", method, _METHODS)
-        self.adapter = find_adapter(fit, adapter)
+        self.adapter = find_adapter(fit, adapter, component)
         random = _random(random, self.adapter)
         self.options = _Options(at, check_level(1.0 - self.adapter.alpha if level is None else level), random)
         self.rows = SessionRows(self.adapter, at, weights, random)
@@ -82,6 +84,8 @@ class SessionBase:
                 f"the {scale} scale has no meaning for the probabilities of several categories; use "
                 "Margins.linear_scale for probabilities, or Margins.link_scale for the latent scale."
             )
+        if isinstance(self.adapter, ZeroPartAdapter):
+            self._check_zero_part(self.adapter, scale, random)
         self._working = working_curve(self.scale, self.adapter.link, integrate)
         self._outcome = outcome_curve(self.scale, self.adapter.link, integrate)
         self._inference = Inference(
@@ -96,6 +100,16 @@ class SessionBase:
             boot=boot,
             random=random,
         )
+
+    @staticmethod
+    def _check_zero_part(adapter: ZeroPartAdapter, scale: str, random: Random) -> None:
+        if scale != "linear":
+            raise OptionError(
+                f"the {scale} scale belongs to one linear predictor, and the mean of this response has two; use "
+                "Margins.response, or component='conditional' or 'zero_inflation'."
+            )
+        if random == "integrate":
+            adapter.check_independent()
 
     def levels(self, name: str) -> list[Any]:
         """The values of a variable that occur in the data of the fit, in order.
@@ -142,7 +156,14 @@ class SessionBase:
 
     def _grid(self, scenarios: Sequence[Scenario], group: RowGroup, also_moving: Sequence[str] = ()) -> Grid:
         moving = {*scenarios[0], *also_moving}
-        return Grid(self.adapter, self.rows.population(moving, group.rows), scenarios, self.options.random)
+        population, random = self.rows.population(moving, group.rows), self.options.random
+        if not isinstance(self.adapter, ZeroPartAdapter):
+            return Grid(self.adapter, population, scenarios, random)
+        zeros = self.adapter.zeros
+        curve = working_curve(self.scale, zeros.link, random == "integrate")
+        return ZeroPartGrid(
+            self.adapter, population, scenarios, random, Grid(zeros, population, scenarios, random), curve
+        )
 
     def _predictions(self, scenarios: Sequence[Scenario], group: RowGroup) -> tuple[Estimand, int]:
         """Predictions of scenarios that may set different variables, in their order."""

@@ -36,6 +36,7 @@ class SessionOptions(TypedDict, total=False):
     vcov: Any
     cluster: Any
     boot: Literal["parametric", "clusters"]
+    component: str | None
 
 
 def _signature_of_session(opens: Callable[P, R]) -> Callable[P, R]:

@@ -1,0 +1,165 @@
+"""Models with further parts as a session sees them: one part at a time, or the mean of zero-inflated responses.
+
+A part is a model of its own: its linear predictor leads by its own link to a probability or a dispersion. The mean of a
+zero-inflated or hurdle response is (1 - pi) mu, row by row the product of two such models, whose coefficients stand
+one behind the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lme4py.data.frame import Frame
+from lme4py.design.design import CONDITIONAL
+from lme4py.errors import OptionError
+from lme4py.families.parts import PartsFamily
+from lme4py.families.registry import make_family
+from lme4py.fits.kinds import model_of
+from lme4py.fits.method import Plain
+from lme4py.fits.rows.clusters import check_robust_type
+from lme4py.inference.estimates.coefficients import constant_df
+from lme4py.inference.overview.components import component_names, part_view
+from lme4py.inference.tests.joint_tests import JointMethod
+from lme4py.linalg.types import FloatArray
+from lme4py.margins.models.adapter import DdfMethod, FactoredRows, Random, Rows
+from lme4py.margins.models.own import OwnAdapter
+
+__all__ = ["PartAdapter", "ZeroPartAdapter", "has_zero_part"]
+
+_ZEROS = "zero_inflation"
+# Links of the further parts, as families whose means they lead to.
+_LIKE = {_ZEROS: ("binomial", "logit"), "dispersion": ("gamma", "log")}
+_NAMES = {_ZEROS: "probability of a zero of its own", "dispersion": "dispersion", CONDITIONAL: "conditional mean"}
+
+
+def has_zero_part(fit: Any) -> bool:
+    """Whether means follow from a conditional and a zero part."""
+    return _ZEROS in fit.family.components
+
+
+class PartAdapter(OwnAdapter):
+    """One linear predictor of a fit, with the coefficients of others in front or behind where these count too.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    component : str
+    before, behind : int
+        Coefficients of other parts around its own.
+    """
+
+    def __init__(self, fit: Any, component: str, before: int = 0, behind: int = 0) -> None:
+        (self.component,) = component_names(fit, component)
+        self.whole = fit
+        super().__init__(_view(fit, self.component))
+        self.mean_name = _NAMES[self.component]
+        self.around = (before, behind)
+
+    def _wider(self, X: FloatArray) -> FloatArray:
+        before, behind = self.around
+        p = self.fit.beta.size
+        zeros = np.zeros((X.shape[0], before)), np.zeros((X.shape[0], behind))
+        return np.hstack([zeros[0], X[:, :p], zeros[1], X[:, p:]])
+
+    def rows(self, frame: Frame, random: Random) -> Rows:
+        rows = super().rows(frame, random)
+        return replace(rows, X=self._wider(rows.X))
+
+    def slopes(self, frame: Frame, name: str, random: Random) -> Rows:
+        rows = super().slopes(frame, name, random)
+        return replace(rows, X=self._wider(rows.X))
+
+    def factored(self, rows: Frame, scenarios: Frame, random: Random) -> FactoredRows | None:
+        return super().factored(rows, scenarios, random) if self.around == (0, 0) else None
+
+    def joint_method(self, ddf: str | None, vcov: FloatArray | None) -> JointMethod | None:
+        raise OptionError(
+            "margins at the conditional modes are for models without further parts, or without random effects in "
+            "them; use random='zero' or 'integrate', or predict()."
+        )
+
+    def robust(self, kind: str, cluster: Any, ddf: str | None = None) -> DdfMethod:
+        view = _view(self.whole, self.component, kind, cluster)
+        return Plain(view.vcov, float(constant_df(self.fit, ddf)))
+
+    def robust_parameters(self, kind: str, cluster: Any) -> FloatArray | None:
+        return self._in_order(_view(self.whole, self.component, kind, cluster).parameter_vcov)
+
+    def replicates(self, n: int, kind: str, group: Any, seed: int, n_jobs: int) -> FloatArray:
+        raise OptionError("method='bootstrap' is for models without further parts; use method='delta' or 'simulation'.")
+
+
+class ZeroPartAdapter(PartAdapter):
+    """The mean of a response with a zero part.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+
+    Attributes
+    ----------
+    zeros : PartAdapter
+        The zero part.
+    """
+
+    def __init__(self, fit: Any) -> None:
+        p = fit.beta.size
+        place = fit.family.place(_ZEROS)
+        q = place.stop - place.start
+        super().__init__(fit, CONDITIONAL, behind=q)
+        self.zeros = PartAdapter(fit, _ZEROS, before=p)
+        self.mean_name = "mean of the response, zeros included"
+        self.variables = tuple(dict.fromkeys([*self.variables, *self.zeros.variables]))
+        self.names = (*self.names, *(f"{_ZEROS}: {name}" for name in self.zeros.names))
+        self.params = np.concatenate([self.params, self.zeros.params])
+        self._places = np.concatenate([np.arange(p), p + np.arange(place.start, place.stop)])
+        self.parameter_vcov = self._in_order(fit.parameter_vcov)
+        self.vcov = self.parameter_vcov[: p + q, : p + q]
+
+    def _in_order(self, covariance: FloatArray) -> FloatArray:
+        """Covariance of (coefficients of both parts, theta)."""
+        m = self.whole.theta.size
+        # Before the second part is known the first stands alone.
+        places = getattr(self, "_places", np.arange(self.whole.beta.size))
+        order = np.concatenate([m + places, np.arange(m)])
+        moved: FloatArray = np.asarray(covariance, dtype=np.float64)[np.ix_(order, order)]
+        return moved
+
+    def is_categorical(self, name: str) -> bool:
+        return super().is_categorical(name) or self.zeros.is_categorical(name)
+
+    def needed(self, random: Random) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*super().needed(random), *self.zeros.needed(random)]))
+
+    def robust(self, kind: str, cluster: Any, ddf: str | None = None) -> DdfMethod:
+        k = self.params.size
+        return Plain(self._robust(kind, cluster)[:k, :k], float(constant_df(self.fit, ddf)))
+
+    def robust_parameters(self, kind: str, cluster: Any) -> FloatArray | None:
+        return self._robust(kind, cluster)
+
+    def _robust(self, kind: str, cluster: Any) -> FloatArray:
+        return self._in_order(model_of(self.whole).robust_parameters(check_robust_type(kind), cluster))
+
+    def check_independent(self) -> None:
+        """Refuse averages over random effects that both parts share."""
+        for term in self.whole.design.terms:
+            if len(set(term.column_parts)) > 1:
+                raise OptionError(
+                    f"{term.label} correlates random effects of two parts, so that the mean over them is no product "
+                    "of means; use random='zero', or component= for one part."
+                )
+
+
+def _view(fit: Any, component: str, vcov: str | None = None, cluster: Any = None) -> Any:
+    """The fit with the coefficients and the link of one part."""
+    if component != CONDITIONAL:
+        view = part_view(fit, component, vcov, cluster)
+        return replace(view, family=make_family(*_LIKE[component]), others=(), log_dispersion=None)
+    family = fit.family
+    if isinstance(family, PartsFamily) and has_zero_part(fit):
+        family = family.without_parts
+    return replace(fit, family=family)
