@@ -33,7 +33,8 @@ class Margins(ScaleMethods):
     ----------
     fit : MixedResult, MEGLMResult, or a statsmodels MixedLM fit
     scale : {"linear", "log", "logit", "link"}
-    at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot
+    at, weights, level, method, n_sim, n_boot, rng_seed, n_jobs, ddf, random, adapter, vcov, cluster, boot,
+    component
         As in `response`.
 
     Examples

@@ -94,6 +94,10 @@ class ScaleMethods(SlopeMethods):
         cluster : str, optional
             Clusters of the robust covariance, or of the bootstrap.
         boot : {"parametric", "clusters"}
+        component : str, optional
+            One linear predictor of a model with further parts: "conditional" for the mean of its part,
+            "zero_inflation" for the probability of a zero of its own, "dispersion". Without it means are those of the
+            response, zeros included.
 
         Returns
         -------
