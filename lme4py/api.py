@@ -67,6 +67,7 @@ def lmer(
     dispformula: str | None = None,
     fixed_only: bool = False,
     relmat: Mapping[str, Any] | None = None,
+    sigma: float | None = None,
 ) -> MixedResult:
     """Fit a linear mixed model.
 
@@ -114,6 +115,9 @@ def lmer(
         term: a DataFrame with the levels as index and columns, (matrix, labels), `Precision` (its inverse) or
         `Pedigree`. K may be singular, and is taken as it is: an inbred animal has more than 1 on the diagonal. Levels
         without rows have conditional modes too.
+    sigma : float, optional
+        The residual standard deviation of a row with weight 1, where it is known: with sampling variances in a column
+        vi, ``weights="1/vi", sigma=1`` is a meta-analysis. It is no parameter then.
 
     Returns
     -------
@@ -143,6 +147,7 @@ def lmer(
     _check_options(formula, data, reml, progress, na_action)
     _check_mappings(contrasts, functions)
     _check_bool("fixed_only", fixed_only)
+    known = _known_sigma(sigma)
     structured = residual is not None or variance is not None or dispformula is not None
     note = None
     if is_none(dispformula):
@@ -152,6 +157,11 @@ def lmer(
         )
         dispformula, note = None, f"dispformula='~ 0': the term {label} is the covariance of the residuals"
     read = read_sides(residual, variance, dispformula)
+    if known is not None and (structured or source is not None or fixed_only):
+        raise OptionError(
+            "sigma= is for models with random effects and independent residuals, whose rows are in memory; leave it "
+            "out, or residual=, variance=, dispformula= and fixed_only=."
+        )
     if structured:
         refuse_related(relmat, "models with residual=, variance= or dispformula=")
     if source is not None:
@@ -178,6 +188,8 @@ def lmer(
         beside=read.nodes,
         relmat=relmat,
     )
+    if known is not None:
+        design = replace(design, sigma=known, notes=(*design.notes, f"sigma is known: {known:g}"))
     if note is not None:
         design = replace(design, notes=(*design.notes, note))
     if structured or not design.terms:
@@ -483,6 +495,17 @@ def clmm(
     family = make_ordinal(link, threshold, len(categories or ()))
     fit = _fit_glmm(design, family, nAGQ, hessian, start, made.control, bool(progress))
     return MEGLMResult(of_all_rows(fit, made))
+
+
+def _known_sigma(sigma: object) -> float | None:
+    if sigma is None:
+        return None
+    if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0.0 < float(sigma) < float("inf"):
+        raise OptionError(
+            f"`sigma` is {sigma!r}; give the known residual standard deviation, a positive number (1 where weights= "
+            "are the inverses of sampling variances)."
+        )
+    return float(sigma)
 
 
 def _refuse_two_residuals(residual: object, variance: object) -> None:

@@ -298,6 +298,8 @@ class Design(Frozen):
         How the rows went by, where they are not in memory.
     part_recipes : tuple of Recipe
         As `recipe`, of the predictors after the first.
+    sigma : float or None
+        The residual standard deviation of a row with weight 1, where it is known and not estimated.
     """
 
     formula: str
@@ -316,6 +318,7 @@ class Design(Frozen):
     source: Callable[[], Frame] | None = None
     streamed: RowsReport | None = None
     part_recipes: tuple[Recipe, ...] = ()
+    sigma: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"source": None}

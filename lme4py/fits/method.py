@@ -13,13 +13,13 @@ from lme4py.linalg.types import FloatArray
 
 __all__ = ["METHODS", "Ddf", "FTest", "Method", "Plain", "check_method", "f_test_of", "joint_f_test", "wald"]
 
-Ddf: TypeAlias = Literal["satterthwaite", "kenward-roger", "residual", "normal"]
+Ddf: TypeAlias = Literal["satterthwaite", "kenward-roger", "residual", "normal", "knapp-hartung"]
 
 # Degrees of freedom of the rows of one test that differ by this part differ by the rounding of second derivatives;
 # above two of them the formula for different ones changes by the square of the difference only.
 _EQUAL = 1e-5
 
-METHODS: tuple[Ddf, ...] = ("satterthwaite", "kenward-roger", "residual", "normal")
+METHODS: tuple[Ddf, ...] = ("satterthwaite", "kenward-roger", "residual", "normal", "knapp-hartung")
 
 
 @dataclass(frozen=True, slots=True)

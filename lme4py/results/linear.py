@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lme4py.docstrings import carries
 from lme4py.inference.estimates import residuals
+from lme4py.inference.shares import heterogeneity
 from lme4py.results.reports import ReportMethods
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class MixedResult(ReportMethods):
     @carries(residuals.residual_table)
     def residual_table(self, alpha: float | None = None) -> pd.DataFrame:
         return residuals.residual_table(self.fit, alpha)
+
+    @carries(heterogeneity.heterogeneity)
+    def heterogeneity(self, alpha: float = 0.05) -> heterogeneity.Heterogeneity:
+        return heterogeneity.heterogeneity(self.fit, alpha)
 
     def __repr__(self) -> str:
         method = "REML" if self.reml else "ML"

@@ -58,6 +58,8 @@ class Problem:
         Position of the constant column of each term.
     probes : Probes or None
         Of a model with related levels.
+    known : float or None
+        The residual variance in the engine's columns, where it is no parameter.
     """
 
     factors: tuple[Factor, ...]
@@ -68,6 +70,7 @@ class Problem:
     base: BaseValues
     constants: tuple[int | None, ...]
     probes: Probes | None = None
+    known: float | None = None
 
     @property
     def n_fixed(self) -> int:
@@ -188,7 +191,8 @@ def assemble(
     copies = 2 if all(factor.n_columns == 1 for factor in factors) else 4
     symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=copies)
     base = base_values(symbolic, factors, cross)
-    return Problem(factors, design.structures.inside, scaling, cross, symbolic, base, constants, probes)
+    known = None if design.sigma is None else (design.sigma / scaling.y_scale) ** 2 / scaling.weight_scale
+    return Problem(factors, design.structures.inside, scaling, cross, symbolic, base, constants, probes, known)
 
 
 def _row_block(design: Design, columns: ScaledColumns, place: slice, factors: tuple[Factor, ...]) -> ModelBlock:
@@ -254,7 +258,9 @@ class Criterion:
         n, p = problem.cross.n_obs, problem.n_fixed
         self.df = n - p if reml else n
         scaling = problem.scaling
-        self.constant = self.df * (1.0 + log(2.0 * pi / self.df) + 2.0 * log(scaling.y_scale))
+        # -2 log L = log|M| + r2 / sigma^2 + df log(2 pi sigma^2), at sigma^2 = r2 / df where that is not known.
+        inside = 1.0 + log(2.0 * pi / self.df) if problem.known is None else log(2.0 * pi * problem.known)
+        self.constant = self.df * (inside + 2.0 * log(scaling.y_scale))
         self.constant -= problem.cross.sum_log_weights
         if reml:
             self.constant -= 2.0 * scaling.log_det_C
@@ -309,10 +315,15 @@ class Criterion:
         RX = R[:p, :p]
         beta = lapack.dtrtrs(RX, R[:p, p])[0] if p else np.zeros(0)
         r2 = float(R[p, p]) ** 2
-        value = swept.log_det + self.df * log(r2) + self.constant
+        known = problem.known
+        value = swept.log_det + self.constant + (self.df * log(r2) if known is None else r2 / known)
         if self.reml:
             value += 2.0 * float(np.log(RX.diagonal()).sum())
         return Point(np.zeros(0) if theta is None else theta, T, value, r2, RX, beta, swept, border)
+
+    def variance(self, r2: float) -> float:
+        """The residual variance in the engine's columns: the one that is known, or its estimate."""
+        return r2 / self.df if self.problem.known is None else self.problem.known
 
     def gradient(self, theta: FloatArray) -> FloatArray:
         """Gradient at theta (engine's columns), shape (m,)."""
@@ -323,7 +334,7 @@ class Criterion:
         """Derivative in the covariance of each term (k, k), relative to sigma^2."""
         p = self.problem.n_fixed
         combination = np.append(-point.beta, 1.0)
-        corner = self.df / point.r2 * np.outer(combination, combination)
+        corner = np.outer(combination, combination) / self.variance(point.r2)
         if self.reml and p:
             inverse = lapack.dtrtri(point.RX)[0]
             corner[:p, :p] += inverse @ inverse.T
@@ -349,10 +360,17 @@ class Criterion:
         G = self.sigma_gradient(point)
         gradient = self.theta_gradient(point, G)
         q, slope = self.average_information(point)
-        hessian = self.df / point.r2 * (q - np.outer(slope, slope) / point.r2)
+        hessian = self.quadratic(point, q, slope)
         for structure, place, g in zip(structures.each, structures.slices, G, strict=True):
             hessian[place, place] += structure.curvature(point.theta[place], g)
         return Derivatives(gradient, 0.5 * (hessian + hessian.T), tuple(G), (q, slope))
+
+    def quadratic(self, point: Point, q: FloatArray, slope: FloatArray) -> FloatArray:
+        """Second derivatives from quadratic forms, less what estimating sigma takes."""
+        if self.problem.known is not None:
+            return q / self.problem.known
+        out: FloatArray = self.df / point.r2 * (q - np.outer(slope, slope) / point.r2)
+        return out
 
     def average_information(
         self, point: Point, changes: Sequence[FloatArray] | None = None

@@ -95,7 +95,7 @@ def hessian_along(
         `Criterion.average_information` for them.
     """
     q, slope = criterion.average_information(point, changes) if forms is None else forms
-    hessian: FloatArray = criterion.df / point.r2 * (2.0 * q - np.outer(slope, slope) / point.r2)
+    hessian: FloatArray = criterion.quadratic(point, 2.0 * q, slope)
     one = _is_one(criterion)
     return hessian - (_traces_of_one if one else _traces)(criterion, point, changes)
 

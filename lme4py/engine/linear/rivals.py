@@ -111,7 +111,7 @@ def disagreement(criterion: Criterion, point: Point) -> float:
     corner, p = criterion.problem.base.corner, criterion.problem.n_fixed
     # The columns are orthonormal, times the square root of n.
     change = point.RX @ (point.beta - corner[:p, p] / corner.diagonal()[:p])
-    return float(change @ change) / point.r2 * criterion.df
+    return float(change @ change) / criterion.variance(point.r2)
 
 
 # --- points far out, and starts from there ---------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def outer_start(criterion: Criterion, point: Point) -> FloatArray:
     within = int((np.linalg.eigvalsh(point.RX.T @ point.RX) > 1e-5 * n).sum()) if p else 0
     modes, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
     free = sum(int(np.count_nonzero(b)) for b in modes)
-    sigma2 = point.r2 / max(n - free - within, 1)
+    sigma2 = point.r2 / max(n - free - within, 1) if problem.known is None else problem.known
     roots = [np.zeros((0, 0))] * len(point.T)
     for f, (factor, b) in enumerate(zip(problem.factors, modes, strict=True)):
         values = b.reshape(factor.n_columns, factor.n_levels)

@@ -41,6 +41,12 @@ def _solve(
     problem: Problem, directions: tuple[Direction, ...], system: FloatArray, observed: FloatArray
 ) -> list[FloatArray]:
     """Covariance matrices of the terms relative to sigma^2."""
+    if problem.known is not None:
+        # What the known variance explains is taken off; it is then an observation of itself.
+        observed = observed - system[-1] * problem.known
+        observed[-1] = problem.known
+        system = system.copy()
+        system[-1], system[:, -1], system[-1, -1] = 0.0, 0.0, 1.0
     scale = np.sqrt(np.maximum(system.diagonal(), 1e-300))
     scaled, right = system / np.outer(scale, scale), observed / scale
     solution = np.linalg.lstsq(scaled, right, rcond=1e-10)[0] / scale

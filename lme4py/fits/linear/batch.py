@@ -37,6 +37,7 @@ def can_batch(fit: LinearFit) -> bool:
         linear
         and len(problem.factors) == 1
         and problem.factors[0].relation is None
+        and problem.known is None
         and problem.factors[0].n_columns <= _MAX_COLUMNS
         and problem.n_fixed <= _MAX_FIXED
     )

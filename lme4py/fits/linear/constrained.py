@@ -244,7 +244,7 @@ class Constrained:
         found = minimise(local, x, control)
         for theta in self.starts:
             point = criterion.evaluate(theta)
-            other = minimise(local, self.start(theta, 0.5 * float(np.log(point.r2 / criterion.df))), control)
+            other = minimise(local, self.start(theta, 0.5 * float(np.log(criterion.variance(point.r2)))), control)
             found = other if other.value < found.value - 10.0 * tolerance else found
         point, placed, G, sigma2 = found.source
         slope = self._slope(criterion, v, point, placed, G, sigma2)
@@ -262,7 +262,9 @@ class Constrained:
         except np.linalg.LinAlgError:
             return None
         df = criterion.df
-        value = point.value + df * (np.log(df * sigma2 / point.r2) - 1.0) + point.r2 / sigma2
+        value = point.value
+        if self.problem.known is None:
+            value += df * (np.log(df * sigma2 / point.r2) - 1.0) + point.r2 / sigma2
         G = self._sigma_gradient(criterion, point, sigma2)
         q, slope = criterion.average_information(point, [term.changes() for term in placed.terms])
         # Several changes may belong to one coordinate.
@@ -274,7 +276,10 @@ class Constrained:
             slopes = term.slopes(g)
             gradient[term.coordinates] += slopes if term.first is None else term.first @ slopes
             hessian[np.ix_(term.coordinates, term.coordinates)] += term.curvature(g)
-        if self.chart.free_sigma:
+        if self.problem.known is not None:
+            # The coordinate of sigma stays where it is.
+            gradient[-1], hessian[-1], hessian[:, -1], hessian[-1, -1] = 0.0, 0.0, 0.0, 1.0
+        elif self.chart.free_sigma:
             gradient[-1] += 2.0 * df - 2.0 * point.r2 / sigma2
             cross = 2.0 * (slope @ J) / sigma2
             hessian[-1] += cross
@@ -286,8 +291,8 @@ class Constrained:
     def _sigma_gradient(self, criterion: Criterion, point: Point, sigma2: float) -> list[FloatArray]:
         """Derivative in Sigma of each term with sigma^2 held: only the part of r2 differs from the profiled one."""
         G = criterion.sigma_gradient(point)
-        change = criterion.df / point.r2 - 1.0 / sigma2
-        if change == 0.0:
+        change = 1.0 / criterion.variance(point.r2) - 1.0 / sigma2
+        if change == 0.0 or criterion.problem.known is not None:
             return G
         _, g = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
         for f, factor in enumerate(self.problem.factors):

@@ -83,7 +83,7 @@ def newton_step(fit: LinearFit, design: Design) -> UnitEstimate:
         theta = point.theta - vectors @ (used * (vectors.T @ d.gradient))
         point = inside.evaluate(theta)
     scaling = inside.problem.scaling
-    sigma2 = point.r2 / inside.df
+    sigma2 = inside.variance(point.r2)
     inverse = np.linalg.inv(point.RX)
     sigma = float(np.sqrt(sigma2 * scaling.weight_scale)) * scaling.y_scale
     return UnitEstimate(

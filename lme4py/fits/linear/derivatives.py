@@ -51,13 +51,16 @@ def variance_derivatives(fit: LinearFit) -> VarianceDerivatives:
     criterion = Criterion(fit.problem, fit.reml)
     point = fit.point
     parts = charts(fit.problem, point.theta)
-    sigma2 = point.r2 / criterion.df
     slope = _slope(fit.problem, point, parts)
     m = slope.size
-    hessian = np.empty((m + 1, m + 1))
-    hessian[:m, :m] = _profiled_hessian(criterion, point, parts) + np.outer(slope, slope) / (criterion.df * sigma2**2)
-    hessian[m, :m] = hessian[:m, m] = slope / sigma2
-    hessian[m, m] = criterion.df
+    hessian = np.zeros((m + 1, m + 1))
+    hessian[:m, :m] = _profiled_hessian(criterion, point, parts)
+    if fit.problem.known is None:
+        sigma2 = criterion.variance(point.r2)
+        hessian[:m, :m] += np.outer(slope, slope) / (criterion.df * sigma2**2)
+        hessian[m, :m] = hessian[:m, m] = slope / sigma2
+        hessian[m, m] = criterion.df
+    # A known sigma has a row of zeros, and no variance.
     inverse = 2.0 * symmetric_inverse(hessian)
     return VarianceDerivatives(parts, _jacobian(fit, parts), hessian, inverse, _covariance_slopes(fit, parts))
 

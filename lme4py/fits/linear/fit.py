@@ -37,8 +37,8 @@ class LinearFit(NormalFit):
 
     @property
     def n_params(self) -> int:
-        """Fixed effects, theta and the residual scale."""
-        return self.beta.size + self.theta.size + 1
+        """Fixed effects, theta and the residual scale, unless that is known."""
+        return self.beta.size + self.theta.size + int(self.has_residual)
 
     @derived
     def fitted(self) -> FloatArray:
@@ -52,8 +52,14 @@ class LinearFit(NormalFit):
 
     @property
     def has_residual(self) -> bool:
-        """True."""
-        return True
+        """Whether the residual standard deviation is estimated."""
+        return self.design.sigma is None
+
+    @derived
+    def knapp_hartung(self) -> float:
+        """(y - X beta)'V^-1 (y - X beta) / (n - p) with V in the units of a known sigma: 1 in expectation."""
+        point, known = self.point, self.problem.known
+        return float("nan") if known is None else point.r2 / known / (self.design.n_obs - self.beta.size)
 
     @derived
     def point(self) -> Point:

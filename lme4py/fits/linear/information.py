@@ -439,6 +439,10 @@ def kenward_roger(fit: LinearFit) -> KenwardRogerParts:
     information = expected_information(fit)
     inverse = np.linalg.inv(fit.point.RX)
     phi = inverse @ inverse.T
+    if fit.problem.known is not None:
+        # sigma^2, the first direction, is no parameter.
+        curved = None if information.curved is None else information.curved[1:, 1:]
+        information = Information(information.traces[1:, 1:], information.first[1:], information.second[1:, 1:], curved)
     weights = symmetric_inverse(information.traces)
     changes = phi @ information.first @ phi
     # Sum of W_ij (Q_ij - P_i Phi P_j - R_ij / 4), with W twice the inverse of the traces.

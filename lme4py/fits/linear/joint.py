@@ -94,7 +94,7 @@ def working_model(fit: LinearFit) -> WorkingModel:
         swept=products.factorize(T, w),
         C=scaling.C,
         scale=scaling.y_scale,
-        df=df,
+        df=df if problem.known is None else None,
         sigma=_inside_sigma(fit, scaling),
     )
 

@@ -163,7 +163,7 @@ def _solved(fit: LinearFit, problem: Problem, start: FloatArray | None) -> Many:
     criterion = Criterion(problem, fit.reml)
     point = solve(criterion, start, Control()).source[0]
     T = [t[None] for t in point.T]
-    return on_user_scale(problem, T, point.beta[None], np.array([point.r2 / criterion.df]))
+    return on_user_scale(problem, T, point.beta[None], np.array([criterion.variance(point.r2)]))
 
 
 def on_user_scale(problem: Problem, T: list[FloatArray], beta: FloatArray, sigma2: FloatArray) -> Many:

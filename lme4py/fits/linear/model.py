@@ -178,7 +178,7 @@ class LinearModel(Model):
         return null_model(self.fit, result)
 
     def cone_problem(self, restricted: Fit | Null) -> ConeProblem:
-        return ConeProblem(self.fit.problem, self.fit.reml, False)
+        return ConeProblem(self.fit.problem, self.fit.reml, not self.fit.has_residual)
 
     def responses_at_once(self) -> int:
         return max(1, min(_CHUNK, _CHUNK_NUMBERS // self.fit.design.n_obs))

@@ -82,7 +82,9 @@ def null_model(fit: LinearFit, result: Any = None) -> LinearNull:
     if same_span(design.X, X):
         with limited_threads(design):
             value = Criterion(fit.problem, fit.reml)(np.zeros(fit.theta_inside.size))
-        return LinearNull(fit, X, -0.5 * value, design.X.shape[1] + 1)
+        return LinearNull(fit, X, -0.5 * value, design.X.shape[1] + int(fit.has_residual))
+    if not fit.has_residual:
+        raise OptionError("a model with a known sigma= is compared with models of the same fixed effects only.")
     rank = int(np.linalg.matrix_rank(X))
     return LinearNull(fit, X, _ols_log_likelihood(design, X), rank + 1)
 
@@ -105,7 +107,7 @@ def _linear_source(full: LinearFit, X: FloatArray) -> LinearFit:
     fitted = X @ beta + offset
     rest = root * (design.y - fitted)
     df = design.n_obs - (X.shape[1] if full.reml else 0)
-    source = replace(full, sigma=float(np.sqrt(rest @ rest / df)))
+    source = replace(full, sigma=float(np.sqrt(rest @ rest / df)) if full.has_residual else full.sigma)
     source.derived.keep(LinearFit.fitted, fitted)
     return source
 
@@ -140,7 +142,8 @@ def _ols_criteria(full: LinearFit, X: FloatArray, Y: FloatArray) -> FloatArray:
     if full.reml:
         p = problem.n_fixed
         log_det = float(np.linalg.slogdet(problem.base.corner[:p, :p])[1])
-    values: FloatArray = criterion.df * np.log(r2) + criterion.constant + log_det
+    known = problem.known
+    values: FloatArray = (criterion.df * np.log(r2) if known is None else r2 / known) + criterion.constant + log_det
     return values
 
 
@@ -161,6 +164,8 @@ def exact_ratios(full: LinearFit, n_sim: int, seed: int | None) -> FloatArray:
     seed : int or None
     """
     problem = full.problem
+    if problem.known is not None:
+        raise OptionError("the exact distribution is that of an estimated sigma; use method='bootstrap'.")
     mu, xi = _spectra(problem)
     n, p = problem.cross.n_obs, problem.n_fixed
     rng = np.random.default_rng(seed)

@@ -35,7 +35,7 @@ def objective(fit: LinearFit) -> Objective:
 
     def estimates(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         point = criterion.evaluate(theta)
-        spread = scaling.y_scale * float(np.sqrt(point.r2 / criterion.df))
+        spread = scaling.y_scale * float(np.sqrt(criterion.variance(point.r2)))
         roots = [spread * scaling.factor(i, T) for i, T in enumerate(point.T)]
         return scaling.beta(point.beta), row_lengths(roots)
 

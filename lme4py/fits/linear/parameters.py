@@ -60,6 +60,11 @@ def _hessian(criterion: Criterion, theta: FloatArray) -> FloatArray:
         step = np.zeros(m)
         step[i] = h
         profiled[i] = (criterion.gradient(theta + step) - criterion.gradient(theta - step)) / (2.0 * h)
+    if criterion.problem.known is not None:
+        # A known sigma has no variance.
+        held = np.zeros((m + 1, m + 1))
+        held[:m, :m] = 0.5 * (profiled + profiled.T)
+        return held
     point = criterion.evaluate(theta)
     cross = -2.0 * criterion.df / point.r2 * _r2_gradient(criterion, theta)
     out = np.empty((m + 1, m + 1))

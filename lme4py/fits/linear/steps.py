@@ -74,7 +74,7 @@ class LmmCriterion:
     def _set(self, design: Design, inside: Criterion) -> None:
         self.design = design
         self.inside = inside
-        noise = RowNoise("the residual variance", float(design.n_obs))
+        noise = RowNoise("the residual variance", float(design.n_obs)) if design.sigma is None else None
         self.identification = identify(inside.variance_gram, inside.problem.scaling.S, design.terms, noise)
 
     @property
@@ -319,7 +319,7 @@ def _linear_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Li
     problem = inside.problem
     with limited_threads(design):
         point: Point = optimum.source[0]
-        if point.r2 < 1e-10 * problem.cross.n_obs:
+        if problem.known is None and point.r2 < 1e-10 * problem.cross.n_obs:
             raise DesignError(
                 "the random effects fit the response exactly, or all but a part in 1e10 of its variation: the residual "
                 "variance is zero in floating point. Take terms out of the formula, or group by a coarser factor."
@@ -331,7 +331,7 @@ def _linear_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Li
     elif certificate.second is not None:
         warn(certificate.verdict, OptimaWarning)
     scaling = problem.scaling
-    sigma_inside = float(np.sqrt(point.r2 / inside.df))
+    sigma_inside = float(np.sqrt(inside.variance(point.r2)))
     spread = scaling.y_scale * sigma_inside
     covariances = []
     for i, T in enumerate(point.T):
@@ -345,7 +345,7 @@ def _linear_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Li
         criterion=point.value,
         beta=beta,
         vcov=scaling.vcov(sigma_inside**2 * _inverse_cross(point.RX)),
-        sigma=spread * float(np.sqrt(scaling.weight_scale)),
+        sigma=spread * float(np.sqrt(scaling.weight_scale)) if design.sigma is None else design.sigma,
         theta=criterion.to_user(optimum.theta),
         covariances=tuple(covariances),
         modes=modes,

@@ -309,7 +309,7 @@ def check_ddf(ddf: str | None, *, linear: bool = False) -> Ddf:
         The model is a linear mixed model; others have only "normal" and "residual".
     """
     chosen = "normal" if ddf is None else check_method(ddf)
-    if not linear and chosen in ("satterthwaite", "kenward-roger"):
+    if not linear and chosen not in ("normal", "residual"):
         raise OptionError(f"ddf={ddf!r} is for linear mixed models; use 'normal' or 'residual'.")
     return chosen
 

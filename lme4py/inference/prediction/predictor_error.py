@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import VarianceDerivatives
@@ -70,6 +71,11 @@ def predictor_error(
         return _with_whole_df(_quadratic(rows.X, method.vcov), method.t_df(rows.X))
     chosen = check_ddf(fit.default_ddf if ddf is None else ddf, linear=fit.has_f_tests)
     variance = _variance(fit, rows, new) + (0.0 if noise is None else noise)
+    if chosen == "knapp-hartung":
+        raise OptionError(
+            "ddf='knapp-hartung' is for the fixed effects; intervals of predictions with random effects or new "
+            "observations have ddf='satterthwaite', 'residual' or 'normal'."
+        )
     if chosen in ("normal", "residual"):
         return PredictorError(variance, np.broadcast_to(constant_df(fit, chosen), rows.n))
     # Refuses where the fit has another covariance than the model's.

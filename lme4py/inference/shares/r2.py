@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.refuse import refuse, refuse_structured
 from lme4py.inference.estimates.limits import warn_unknown
@@ -64,6 +65,11 @@ def rest_variance(fit: Fit, variance: str = "theoretical") -> Observation:
         For generalised models, see `observation_variance`.
     """
     refuse_structured(fit, "shares of the variance are")
+    if fit.design.sigma is not None and fit.design.weights is not None:
+        raise OptionError(
+            "the residual variances are known and differ between the rows, so that there is no one share of them; "
+            "see result.heterogeneity()."
+        )
     if fit.normal_errors and variance != "theoretical":
         refuse(f"variance={variance!r} is", "leave it out", "generalised models")
     return observation_variance(fit, variance)

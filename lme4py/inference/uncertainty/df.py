@@ -16,11 +16,12 @@ import numpy as np
 from lme4py.errors import Lme4Warning, OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
+from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.method import FTest, Method, Plain, check_method, f_test_of, joint_f_test, wald
 from lme4py.inference.uncertainty.kenward_roger import FScale, f_scale
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["KenwardRoger", "Satterthwaite", "method"]
+__all__ = ["KenwardRoger", "Satterthwaite", "knapp_hartung", "method"]
 
 
 def method(fit: Fit, ddf: str) -> Method:
@@ -29,8 +30,8 @@ def method(fit: Fit, ddf: str) -> Method:
     Parameters
     ----------
     fit : Fit
-    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
-        "residual" is n - p, "normal" is infinity.
+    ddf : {"satterthwaite", "kenward-roger", "residual", "normal", "knapp-hartung"}
+        "residual" is n - p, "normal" is infinity; "knapp-hartung" scales the covariance too, see `knapp_hartung`.
 
     Raises
     ------
@@ -45,11 +46,27 @@ def method(fit: Fit, ddf: str) -> Method:
             f"ddf={ddf!r} belongs to the covariance of the model, but this one was fitted with vce={vce!r}; use "
             "ddf='normal' or 'residual', or fit without vce and use vcov='CR2', which has degrees of freedom."
         )
+    if chosen == "knapp-hartung":
+        return knapp_hartung(fit)
     if chosen == "satterthwaite":
         return Satterthwaite(fit)
     if chosen == "kenward-roger":
         return KenwardRoger(fit)
     return Plain(fit.vcov, float(fit.design.n_obs - fit.beta.size) if chosen == "residual" else np.inf)
+
+
+def knapp_hartung(fit: Fit) -> Plain:
+    """Covariance and degrees of freedom of Knapp & Hartung (2003, Stat. Med. 22:2693) for a known sigma.
+
+    The covariance of the fixed effects is multiplied by (y - X beta)'V^-1 (y - X beta) / (n - p), with n - p degrees of
+    freedom.
+    """
+    if fit.design.sigma is None or not isinstance(fit, LinearFit):
+        raise OptionError(
+            "ddf='knapp-hartung' is for models whose sampling variances are known, as in lmer(..., weights='1/vi', "
+            "sigma=1); use 'satterthwaite' or 'kenward-roger'."
+        )
+    return Plain(fit.knapp_hartung * fit.vcov, float(fit.design.n_obs - fit.beta.size))
 
 
 class Satterthwaite:
