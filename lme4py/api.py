@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -91,7 +90,7 @@ def lmer(
     control : Control or dict, optional
         Settings of the optimiser, such as ``{"max_evaluations": 500}``.
     progress : bool, optional
-        True shows a progress bar of the steps on standard error.
+        Show a bar of evaluations, or of blocks of rows; None shows one in a terminal or a notebook after a second.
     na_action : {"omit", "exclude", "raise"}
         What to do with rows that have a missing value in a variable of the model: leave them out; leave
         them out but give them NaN in residuals and fitted values; or refuse.
@@ -175,7 +174,7 @@ def lmer(
         streamed = streamed_design(
             formula, source, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action
         )
-        return MixedResult(_fit(streamed, reml, start, control, bool(progress)))
+        return MixedResult(_fit(streamed, reml, start, control))
     design = lformula(
         formula,
         data,
@@ -193,8 +192,8 @@ def lmer(
     if note is not None:
         design = replace(design, notes=(*design.notes, note))
     if structured or not design.terms:
-        return MixedResult(_fit_structured(design, read, reml, start, control, bool(progress)))
-    return MixedResult(_fit(design, reml, start, control, bool(progress)))
+        return MixedResult(_fit_structured(design, read, reml, start, control))
+    return MixedResult(_fit(design, reml, start, control))
 
 
 @records_call
@@ -253,7 +252,7 @@ def glmer(
     control : Control or dict, optional
         Settings of the optimiser, such as ``{"max_evaluations": 500}``.
     progress : bool, optional
-        True shows a progress bar on standard error.
+        Show a bar of evaluations; None shows one in a terminal or a notebook after a second.
     na_action : {"omit", "exclude", "raise"}
         What to do with rows that have a missing value in a variable of the model.
     functions : dict, optional
@@ -319,7 +318,7 @@ def glmer(
     if family is DEFAULT_FAMILY:
         announced = f"the family was not given: {response_family.name} with the {response_family.link.name} link"
         design = replace(design, notes=(*design.notes, announced))
-    fit = _fit_glmm(design, response_family, nAGQ, hessian, start, made.control, bool(progress))
+    fit = _fit_glmm(design, response_family, nAGQ, hessian, start, made.control)
     return MEGLMResult(of_all_rows(fit, made))
 
 
@@ -441,7 +440,7 @@ def clmm(
     control : Control or dict, optional
         Settings of the optimiser, such as ``{"max_evaluations": 500}``.
     progress : bool, optional
-        True shows a progress bar on standard error.
+        Show a bar of evaluations; None shows one in a terminal or a notebook after a second.
     na_action : {"omit", "exclude", "raise"}
         What to do with rows that have a missing value in a variable of the model.
     functions : dict, optional
@@ -493,7 +492,7 @@ def clmm(
     )
     categories = () if design.response is None else design.response.categories
     family = make_ordinal(link, threshold, len(categories or ()))
-    fit = _fit_glmm(design, family, nAGQ, hessian, start, made.control, bool(progress))
+    fit = _fit_glmm(design, family, nAGQ, hessian, start, made.control)
     return MEGLMResult(of_all_rows(fit, made))
 
 
@@ -514,62 +513,23 @@ def _refuse_two_residuals(residual: object, variance: object) -> None:
             raise OptionError(f"dispformula='~ 0' leaves no residual, and {name}={given!r} describes it; give one.")
 
 
-def _fit_structured(
-    design: Design, read: ResidualSides, reml: bool, start: Any, control: Any, progress: bool
-) -> ResidualFit:
-    """`residual_fit` with a bar while it runs."""
+def _fit_structured(design: Design, read: ResidualSides, reml: bool, start: Any, control: Any) -> ResidualFit:
+    """`residual_fit` of a design with names of its own."""
     check_names(design)
-    with _bar(progress, 1, "fitting") as bar:
-        fit = residual_fit(design, residual_design(design, read), reml, start, control)
-        bar.update()
-    return fit
+    return residual_fit(design, residual_design(design, read), reml, start, control)
 
 
-def _fit_glmm(
-    design: Design, family: Family, nAGQ: int, hessian: str, start: Any, control: Any, progress: bool
-) -> GeneralisedFit:
-    """`glmm_fit` with a bar while it runs."""
+def _fit_glmm(design: Design, family: Family, nAGQ: int, hessian: str, start: Any, control: Any) -> GeneralisedFit:
+    """`glmm_fit` of a design with names of its own."""
     check_names(design, family)
-    with _bar(progress, 1, "fitting") as bar:
-        fit = glmm_fit(design, family, nAGQ=nAGQ, hessian=hessian, start=start, control=control)
-        bar.update()
-    return fit
+    return glmm_fit(design, family, nAGQ=nAGQ, hessian=hessian, start=start, control=control)
 
 
-def _fit(design: Design, reml: bool, start: Any, control: Any, progress: bool) -> Fit:
-    """The modular steps after the first one, with a bar that counts them when `progress` is true."""
+def _fit(design: Design, reml: bool, start: Any, control: Any) -> Fit:
+    """The modular steps after the first one."""
     check_names(design)
-    with _bar(progress, 3, "cross-products") as bar:
-        criterion = lmm_criterion(design, reml=reml)
-        _advance(bar, "optimisation")
-        optimum = optimize_criterion(criterion, start=start, control=control)
-        _advance(bar, f"certificate ({len(optimum.log)} evaluations)")
-        return make_fit(design, criterion, optimum)
-
-
-class _NoBar:
-    """Takes what a progress bar is told, and shows nothing."""
-
-    def update(self) -> None:
-        """A step is done."""
-
-    def set_description(self, following: str) -> None:
-        """The name of the next one."""
-
-
-def _bar(progress: bool, total: int, first: str) -> Any:
-    """A context with a progress bar of so many steps."""
-    if not progress:
-        # A bar of tqdm that is not shown still takes a lock and starts a thread.
-        return nullcontext(_NoBar())
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=first, leave=False)
-
-
-def _advance(bar: Any, following: str) -> None:
-    bar.update()
-    bar.set_description(following)
+    criterion = lmm_criterion(design, reml=reml)
+    return make_fit(design, criterion, optimize_criterion(criterion, start=start, control=control))
 
 
 def _check_options(formula: object, data: object, reml: object, progress: object, na_action: object) -> None:

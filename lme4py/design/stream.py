@@ -27,6 +27,7 @@ from lme4py.formula.deparse import deparse, names_in, walk
 from lme4py.formula.evaluate import LEARNERS, evaluate, learn
 from lme4py.formula.nodes import Call, Formula, Name, Node
 from lme4py.formula.values import Value, check_finite, response_values
+from lme4py.progress import tick
 
 __all__ = ["ModelRows", "Replay", "StreamPlan", "plan_stream", "sample_of"]
 
@@ -187,6 +188,7 @@ def _survey(source: RowSource, asked: SurveyPlan) -> Survey:
         whole = source.reduce_blocks(_SurveyOne(asked), merged_surveys, asked.columns) or whole
     else:
         for block in source.blocks(asked.columns):
+            tick("blocks of rows")
             whole.add(block)
     if whole.tally.n_rows == 0:
         raise DataError("the data have no rows; give at least one row per parameter")

@@ -17,6 +17,7 @@ import numpy as np
 from lme4py.engine.certificate import Evaluation, Rival
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
+from lme4py.progress import tick
 
 # Far from the minimum a secant says little about the Hessian there, and slowed the fits of the reference models.
 _LEARN_BELOW = 0.3
@@ -259,6 +260,7 @@ def _resize(state: _State, ratio: float, step: FloatArray) -> None:
 
 
 def _record(state: _State, point: Local, accepted: bool) -> None:
+    tick("evaluations")
     state.log.append(
         Evaluation(
             len(state.log) + 1,

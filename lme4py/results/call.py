@@ -18,9 +18,12 @@ from lme4py.errors import Lme4Error, Lme4Warning, OptionError, unknown_argument
 from lme4py.formula.nodes import Formula
 from lme4py.formula.update import update_formula
 from lme4py.frozen import freeze
+from lme4py.progress import watching
 
 __all__ = ["FitCall", "records_call", "update"]
 
+# What fits count while they work.
+_STEPS = ("blocks of rows", "evaluations")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -104,7 +107,9 @@ def records_call(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
         check_arguments(function, known, kwargs)
-        result: Any = function(*args, **kwargs)
+        progress: Any = kwargs.get("progress")
+        with watching(function.__name__, progress if progress is None else progress is True, *_STEPS):
+            result: Any = function(*args, **kwargs)
         bound = signature.bind(*args, **kwargs).arguments
         arguments = {name: value for name, value in bound.items() if name != "data"}
         for name, parameter in signature.parameters.items():

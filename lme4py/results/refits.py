@@ -59,14 +59,19 @@ class RefitMethods(RowMethods):
         return bootstrap(self.fit, n, func, seed, n_jobs, progress, type=type, group=group, wrap=self.__class__)
 
     @carries(profile)
-    def profile(self, parm: str | Sequence[str] = "all", alpha: float | None = 0.01) -> Profile:
-        return profile(self.fit, parm, alpha)
+    def profile(
+        self, parm: str | Sequence[str] = "all", alpha: float | None = 0.01, progress: bool | None = None
+    ) -> Profile:
+        return profile(self.fit, parm, alpha, progress=progress)
 
     @carries(influence)
     def influence(
-        self, group: ClusterChoice = None, method: Literal["exact", "one-step", "refit"] | None = None
+        self,
+        group: ClusterChoice = None,
+        method: Literal["exact", "one-step", "refit"] | None = None,
+        progress: bool | None = None,
     ) -> InfluenceResult:
-        return influence(self.fit, group, method)
+        return influence(self.fit, group, method, progress)
 
     @carries(all_fit)
     def all_fit(
@@ -75,8 +80,9 @@ class RefitMethods(RowMethods):
         n_starts: int = 2,
         seed: int | None = None,
         max_evaluations: int = 20_000,
+        progress: bool | None = None,
     ) -> AllFitResult:
-        return all_fit(self.fit, optimizers, n_starts, seed, max_evaluations)
+        return all_fit(self.fit, optimizers, n_starts, seed, max_evaluations, progress)
 
     @carries(re_pca)
     def re_pca(self) -> RePCA:

@@ -23,6 +23,7 @@ from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.linear.criterion import StreamedDesign, assemble, group_terms
 from lme4py.engine.linear.streamed import Columns, PackedSums, RowSums, first_columns, problem_parts, root_of, triangle
 from lme4py.errors import DataError, DesignError, OptionError
+from lme4py.progress import tick
 
 __all__ = ["refuse_functions", "rows_in_memory", "rows_setting", "streamed_design"]
 
@@ -172,6 +173,7 @@ class _Passes:
         self.count += 1
         now = Tally()
         for block in self.source.blocks(self.replay.columns):
+            tick("blocks of rows")
             rows = self.replay.rows(block, now)
             if rows is not None:
                 yield rows

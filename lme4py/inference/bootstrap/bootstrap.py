@@ -19,6 +19,7 @@ from lme4py.inference.bootstrap.result import BootstrapResult
 from lme4py.inference.bootstrap.task import Part, Seeds, Statistic, Task, Wrap
 from lme4py.inference.bootstrap.workers import run_chunks
 from lme4py.inference.refits.simulate import check_count, check_seed
+from lme4py.progress import check_progress, keeping, tick, watching
 
 __all__ = ["BootstrapResult", "bootstrap"]
 
@@ -53,7 +54,8 @@ def bootstrap(
     n_jobs : int or None
         Processes, -1 for all processors. None leaves it to ``joblib.parallel_config`` (Dask or Ray clusters).
     progress : bool, optional
-        Show a progress bar on standard error; None shows one on a terminal.
+        Show a progress bar; None shows one in a terminal or a notebook after a second. An interruption (Ctrl-C) keeps
+        the replicates that are done, with a warning.
     type : {"parametric", "semiparametric", "cases"}
         New random effects and responses from the fitted distributions; random effects and residuals resampled from
         the fitted ones after these are given the estimated variances (linear models only); or whole groups drawn with
@@ -69,6 +71,7 @@ def bootstrap(
     BootstrapResult
     """
     count = check_count("n", n)
+    check_progress(progress)
     if type not in KINDS:
         hint = did_you_mean(str(type), KINDS)
         raise OptionError(f"type={type!r} is no kind of bootstrap.{hint} Use one of {', '.join(KINDS)}.")
@@ -88,26 +91,19 @@ def bootstrap(
         group = default_group(fit.design, group, required=True)
     task = Task(fit, type, group, func, wrap)
     seeds = np.random.SeedSequence(check_seed(seed)).spawn(count)
-    parts = list(_with_progress(_run(task, seeds, n_jobs), count, progress))
-    return _collect(task, parts, count)
+    parts: list[Part] = []
+    with watching("bootstrap", progress, "replicates", total=count), keeping("replicates", count) as kept:
+        for part in _run(task, seeds, n_jobs):
+            parts.append(part)
+            kept.done += part.values.shape[0]
+            tick("replicates", part.values.shape[0])
+    return _collect(task, parts, kept.done)
 
 
 def _run(task: Task, seeds: Seeds, n_jobs: int | None) -> Iterator[Part]:
     size = task.size()
     chunks = [seeds[i : i + size] for i in range(0, len(seeds), size)]
     return run_chunks(task, chunks, n_jobs)
-
-
-def _with_progress(parts: Iterator[Part], count: int, progress: bool | None) -> Iterator[Part]:
-    if progress is not None and not isinstance(progress, bool):
-        raise OptionError(f"`progress` is {progress!r}; give True, False or None.")
-    from tqdm import tqdm
-
-    # tqdm reads None as "not unless standard error is a terminal".
-    with tqdm(total=count, disable=None if progress is None else not progress, desc="bootstrap", leave=False) as bar:
-        for part in parts:
-            bar.update(part.values.shape[0])
-            yield part
 
 
 def _collect(task: Task, parts: list[Part], count: int) -> BootstrapResult:

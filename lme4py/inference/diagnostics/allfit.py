@@ -19,6 +19,7 @@ from lme4py.fits.objective import NOWHERE, Objective
 from lme4py.fits.refuse import refuse_structured
 from lme4py.inference.estimates.limits import known_coefficients
 from lme4py.linalg.types import FloatArray
+from lme4py.progress import check_progress, keeping, tick, watching
 from lme4py.tables.shown import Shown, Summary
 from lme4py.tables.table import Table
 
@@ -91,6 +92,7 @@ def all_fit(
     n_starts: int = 2,
     seed: int | None = None,
     max_evaluations: int = 20_000,
+    progress: bool | None = None,
 ) -> AllFitResult:
     """Minimise the criterion of a fit again with several optimisers, as R's ``allFit``.
 
@@ -107,6 +109,9 @@ def all_fit(
         Of the random starts.
     max_evaluations : int
         Of each run.
+    progress : bool, optional
+        Show a bar of the runs; None shows one in a terminal or a notebook after a second. An interruption (Ctrl-C)
+        keeps the runs that are done, with a warning.
 
     Returns
     -------
@@ -122,8 +127,14 @@ def all_fit(
     refuse_structured(fit, "all_fit() is", "give other starts with start=; the certificate lists what was compared")
     chosen = _check(optimizers, n_starts)
     rng = np.random.default_rng(seed)
-    runs, fixef = [], []
-    with limited_threads(fit.design), np.errstate(all="ignore"):
+    check_progress(progress)
+    runs, fixef, total = [], [], n_starts * len(chosen)
+    with (
+        watching("all_fit", progress, "runs", total=total),
+        keeping("runs", total) as kept,
+        limited_threads(fit.design),
+        np.errstate(all="ignore"),
+    ):
         task = model_of(fit).objective()
         beta, sds = _own_estimates(fit)
         for number in range(n_starts):
@@ -134,6 +145,8 @@ def all_fit(
                 fixef.append(found_beta)
                 distances = _distances(fit, found_beta - beta, found_sds - sds, sds)
                 runs.append((name, _label(number), value, *distances, count, seconds))
+                kept.done += 1
+                tick("runs")
     return _result(fit, runs, fixef)
 
 

@@ -34,6 +34,7 @@ from lme4py.inference.refits.deletion import Deleted, delete_groups, delete_one_
 from lme4py.inference.refits.deletion_refit import refit_without, step_without
 from lme4py.linalg.types import FloatArray
 from lme4py.pictures import ORANGE, spikes
+from lme4py.progress import check_progress, watching
 from lme4py.tables.shown import Shown, Summary
 from lme4py.tables.table import Table
 
@@ -189,7 +190,9 @@ class InfluenceResult(Shown):
         return f"{own}; cooks_distance: lme4's, from residual and leverage, random effects included."
 
 
-def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) -> InfluenceResult:
+def influence(
+    fit: Any, group: ClusterChoice = None, method: str | None = None, progress: bool | None = None
+) -> InfluenceResult:
     """Cook's distances, dfbeta, dfbetas and leverage: what each row, or each group, does to the fixed effects.
 
     Parameters
@@ -202,6 +205,9 @@ def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) 
         "one-step": linear models take one Newton step of the variances too; generalised ones (their default) take one
         Fisher-scoring step of beta at the modes, weights and variances kept. "refit" fits the model again without
         each unit.
+    progress : bool, optional
+        Show a bar of the units that are left out one by one; None shows one in a terminal or a notebook after a second.
+        An interruption (Ctrl-C) keeps the units that are done, with a warning; the others are NaN.
 
     Returns
     -------
@@ -224,6 +230,7 @@ def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) 
     >>> influence(fit, "Subject", "refit").cooks_distance.round(4).head(3).to_dict()
     {'308': 0.0821, '309': 0.132, '310': 0.0982}
     """
+    check_progress(progress)
     chosen = _check_method(fit, method)
     units = _rows(fit) if group is None else find_clusters(fit.design, group, "group")
     if units.n_clusters < 2:
@@ -233,7 +240,8 @@ def influence(fit: Any, group: ClusterChoice = None, method: str | None = None) 
         deleted = _kept_variances(fit, model, units, single=group is None)
     if chosen != model_of(fit).influence_methods[0]:
         again = refit_without if chosen == "refit" else step_without
-        deleted = again(fit, units.codes, deleted.ok, _whole_levels(fit, units, single=group is None))
+        with watching("influence", progress, "units", total=units.n_clusters):
+            deleted = again(fit, units.codes, deleted.ok, _whole_levels(fit, units, single=group is None))
     rows_kept = group is None and deleted.theta is None
     result = _result(fit, model, units, deleted, chosen, rows_kept)
     if result.failed:

@@ -28,6 +28,7 @@ from lme4py.inference.estimates.coefficients import check_alpha, chosen_alpha
 from lme4py.inference.estimates.variance_errors import standard_errors
 from lme4py.inference.profile.side import BetterOptimum, Side, make_sides
 from lme4py.linalg.types import FloatArray
+from lme4py.progress import check_progress, keeping, tick, watching
 from lme4py.tables.html import render_html
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ def profile(
     alpha: float | None = 0.01,
     *,
     step: float = _STEP,
+    progress: bool | None = None,
 ) -> Profile:
     """Profile likelihood of the parameters, up to the limits of intervals of level 1 - alpha.
 
@@ -200,6 +202,9 @@ def profile(
         for.
     step : float
         Points are this far apart in the signed root; fewer points are enough for limits.
+    progress : bool, optional
+        Show a bar of the parameters; None shows one in a terminal or a notebook after a second. An interruption
+        (Ctrl-C) keeps the parameters that are done, with a warning.
 
     Returns
     -------
@@ -210,12 +215,14 @@ def profile(
     Lme4Error
         The fit is not the optimum, or a profile cannot be followed far enough.
     """
+    check_progress(progress)
     wanted = select_parameters(fit_parameters(fit), parm)
     best = model_of(fit).with_profile()
     note = "The REML fit was refitted and profiled by maximum likelihood." if fit.reml else ""
     for _ in range(5):
         try:
-            return _profile(best, wanted, alpha, note, step)
+            with watching("profile", progress, "parameters", total=len(wanted)):
+                return _profile(best, wanted, alpha, note, step)
         except BetterOptimum as better:
             best = model_of(best).from_minimum(better.holding, better.minimum)
             note = (note + " A better optimum was found on the way, and the profile is about that one.").strip()
@@ -228,21 +235,32 @@ def profile(
 def _profile(fit: Fit, wanted: list[Parameter], alpha: float | None, note: str, step: float) -> Profile:
     estimates = fit_values(fit, wanted)
     errors = standard_errors(fit, wanted)
-    sides = {}
-    with limited_threads(fit.design), warnings.catch_warnings():
+    sides: dict[str, tuple[Side, Side]] = {}
+    with keeping("parameters", len(wanted)) as kept, limited_threads(fit.design), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         for parameter, value, error in zip(wanted, estimates, errors, strict=True):
-            if np.isnan(value) or not is_determined(fit, parameter):
-                # The other effect has no variance, or nothing in the design tells the variance from another one: the
-                # likelihood is flat.
-                continue
-            # Where the profile moves one over what is reported, the relative error is the same.
-            inner = float(error) / float(value) ** 2 if parameter.flipped else float(error)
-            if parameter.kind == "other":
-                inner = float(error) / float(fit.family.other_slopes(fit.others)[parameter.first, parameter.first])
-            pair = make_sides(model_of(fit).holding(parameter), inner)
-            sides[parameter.name] = pair
-            if alpha is not None:
-                for side in pair:
-                    side.reach(float(-special.ndtri(check_alpha(alpha) / 2.0)), step)
-    return Profile(fit, tuple(wanted), estimates, note, sides)
+            pair = _sides_of(fit, parameter, float(value), float(error), alpha, step)
+            if pair is not None:
+                sides[parameter.name] = pair
+            kept.done += 1
+            tick("parameters")
+    return Profile(fit, tuple(wanted[: kept.done]), estimates[: kept.done], note, sides)
+
+
+def _sides_of(
+    fit: Fit, parameter: Parameter, value: float, error: float, alpha: float | None, step: float
+) -> tuple[Side, Side] | None:
+    """Both sides of the profile of one parameter."""
+    if np.isnan(value) or not is_determined(fit, parameter):
+        # The other effect has no variance, or nothing in the design tells the variance from another one: the
+        # likelihood is flat.
+        return None
+    # Where the profile moves one over what is reported, the relative error is the same.
+    inner = error / value**2 if parameter.flipped else error
+    if parameter.kind == "other":
+        inner = error / float(fit.family.other_slopes(fit.others)[parameter.first, parameter.first])
+    pair = make_sides(model_of(fit).holding(parameter), inner)
+    if alpha is not None:
+        for side in pair:
+            side.reach(float(-special.ndtri(check_alpha(alpha) / 2.0)), step)
+    return pair

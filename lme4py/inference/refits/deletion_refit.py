@@ -16,6 +16,7 @@ from lme4py.fits.many import UnitEstimate, unit_table
 from lme4py.inference.estimates.limits import known_coefficients, same_limits
 from lme4py.inference.refits.deletion import Deleted
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
+from lme4py.progress import keeping, tick
 
 __all__ = ["refit_without", "step_without"]
 
@@ -77,12 +78,17 @@ def _finished(fit: Fit, out: dict[str, FloatArray], ok: BoolArray) -> Deleted:
 
 def _loop(fit: Fit, codes: IntArray, ok: BoolArray, estimate: Callable[[Fit, Design], UnitEstimate | None]) -> Deleted:
     out, good = unit_table(fit, ok.size), ok.copy()
-    for unit in np.flatnonzero(ok):
-        found = _attempt(fit, without_level(fit.design, codes, int(unit)), estimate)
-        good[unit] = found is not None
-        if found is not None:
-            for name in out:
-                out[name][unit] = getattr(found, name)
+    units = np.flatnonzero(ok)
+    good[units] = False
+    with keeping("units", units.size) as kept:
+        for unit in units:
+            found = _attempt(fit, without_level(fit.design, codes, int(unit)), estimate)
+            good[unit] = found is not None
+            if found is not None:
+                for name in out:
+                    out[name][unit] = getattr(found, name)
+            kept.done += 1
+            tick("units")
     return _finished(fit, out, good)
 
 
