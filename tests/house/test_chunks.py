@@ -95,6 +95,7 @@ OTHER = {
     "margins/estimands/draws.py": {"_MOST_EFFECTS": "beyond it what needs the joint covariance is refused"},
     "margins/results/multiplicity.py": dict.fromkeys(("_POINTS", "_FEWEST", "_MOST_DIMENSIONS"), "of an integration"),
     "margins/population/population.py": {"_MOST_ROWS": "beyond it a grid is refused"},
+    "report/page/figures.py": {"_MOST_POINTS": "beyond it points are drawn as an image"},
     "report/summaries/augment.py": {"_MOST_ROWS": "beyond it leverages are left out"},
     "study/responses.py": {"_LOOKED_AT": "names in a message"},
 }
