@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lme4py.arguments import speaks_throughout
 from lme4py.docstrings import carries
 from lme4py.errors import OptionError
@@ -14,6 +17,7 @@ from lme4py.inference.estimates import random_effects as modes_of_groups
 from lme4py.inference.estimates.variance_errors import variance_table
 from lme4py.inference.overview import components
 from lme4py.inference.overview.intervals import intervals
+from lme4py.inference.prediction.given import given_frames
 from lme4py.inference.shares.icc import icc, icc_table
 from lme4py.inference.shares.r2 import r_squared
 from lme4py.results.base import FittedModel
@@ -138,12 +142,28 @@ class EstimateMethods(FittedModel):
             cluster=cluster,
         )
 
+    def ranef_cov(self, include_fixed: bool = False) -> dict[str, NDArray[np.float64]]:
+        """Conditional covariances of the random effects of every level given the data.
+
+        Parameters
+        ----------
+        include_fixed : bool
+            Count the uncertainty of the fixed effects; False takes them as known (lme4's ``condVar``).
+
+        Returns
+        -------
+        dict factor -> ndarray of shape (J, k, k)
+            Levels and effects in the order of `ranef`; NaN between effects of different terms of one factor.
+        """
+        return modes_of_groups.mode_covariances(self.fit, include_fixed)
+
     def ranef(
         self,
         conditional_se: bool = False,
         include_fixed: bool = False,
         component: str | None = None,
         reliability: bool = False,
+        data: Any = None,
     ) -> Any:
         """Conditional modes of the random effects.
 
@@ -159,12 +179,19 @@ class EstimateMethods(FittedModel):
         reliability : bool
             Return the pair (modes, reliabilities): 1 - PEV / variance, with the variance of the prediction error
             (fixed effects estimated) and that of the effect itself, K_ii times the estimate where levels are related.
+        data : data frame, optional
+            Other rows, with their responses: the modes of their groups given these rows alone, at the estimates of the
+            fit (no refit). Standard deviations take the fixed effects as known.
 
         Returns
         -------
         DataFrame, or dict factor -> DataFrame when there are several grouping factors; or a pair of them
             Rows are levels, columns are random effects.
         """
+        if data is not None:
+            if include_fixed or reliability or component is not None:
+                raise OptionError("data= goes with conditional_se= only; leave the other arguments out.")
+            return given_frames(self.fit, data, conditional_se)
         modes = components.component_modes(self.fit, modes_of_groups.conditional_modes(self.fit), component)
         if reliability:
             if conditional_se:

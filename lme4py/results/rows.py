@@ -62,9 +62,11 @@ class RowMethods(HypothesisMethods):
         weights: str | ArrayLike | None = None,
         ddf: Ddf | None = None,
         offset: str | ArrayLike | None = None,
+        se: bool = False,
+        given: Any = None,
     ) -> Any:
         return prediction.predict(
-            self.fit, data, include_random, type, new_levels, interval, alpha, weights, ddf, offset
+            self.fit, data, include_random, type, new_levels, interval, alpha, weights, ddf, offset, se, given
         )
 
     @carries(simulation.simulate)

@@ -7,13 +7,24 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.design.design import Design
 from lme4py.fits.base import Fit
 from lme4py.inference.estimates.limits import coefficient_estimates
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Frames", "coef", "conditional_modes", "conditional_sds", "known_columns", "one_or_dict", "reliabilities"]
+__all__ = [
+    "Frames",
+    "coef",
+    "conditional_modes",
+    "conditional_sds",
+    "known_columns",
+    "level_frames",
+    "mode_covariances",
+    "one_or_dict",
+    "reliabilities",
+]
 
 FloatArray = NDArray[np.float64]
 Frames: TypeAlias = "dict[str, pd.DataFrame]"
@@ -24,7 +35,7 @@ def conditional_modes(fit: Fit) -> Frames:
 
     NaN stands for effects whose covariances have no unique estimate (see `lme4py.engine.identification.record`).
     """
-    return _frames(fit, known_columns(fit, fit.modes))
+    return level_frames(fit.design, known_columns(fit, fit.modes))
 
 
 def known_columns(fit: Fit, blocks: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
@@ -55,7 +66,7 @@ def conditional_sds(fit: Fit, include_fixed: bool = False) -> Frames:
 
     blocks = model_of(fit).conditional_covariances(include_fixed=include_fixed)
     sds = tuple(np.sqrt(np.diagonal(block, axis1=1, axis2=2)) for block in blocks)
-    return _frames(fit, known_columns(fit, sds))
+    return level_frames(fit.design, known_columns(fit, sds))
 
 
 def reliabilities(fit: Fit) -> Frames:
@@ -77,7 +88,7 @@ def reliabilities(fit: Fit) -> Frames:
         variances = np.outer(own, covariance.diagonal())
         with np.errstate(divide="ignore", invalid="ignore"):
             out.append(np.where(variances > 0.0, 1.0 - np.einsum("jaa->ja", block) / variances, np.nan))
-    return _frames(fit, known_columns(fit, tuple(out)))
+    return level_frames(fit.design, known_columns(fit, tuple(out)))
 
 
 def coef(fit: Fit) -> Frames:
@@ -95,7 +106,33 @@ def coef(fit: Fit) -> Frames:
     DataFrame, or dict factor -> DataFrame when there are several grouping factors
     """
     modes = known_columns(fit, fit.modes)
-    return {group: _coef_of(fit, modes, group, rows) for group, rows in _terms_of(fit).items()}
+    return {group: _coef_of(fit, modes, group, rows) for group, rows in _terms_of(fit.design).items()}
+
+
+def mode_covariances(fit: Fit, include_fixed: bool = False) -> dict[str, FloatArray]:
+    """Conditional covariances of the random effects of every level, by grouping factor, each (J, k, k).
+
+    Terms of one factor stand side by side as in `conditional_modes`; covariances between them are NaN, because the
+    blocks of the terms are what is known.
+
+    Parameters
+    ----------
+    fit : Fit
+    include_fixed : bool
+        Count the uncertainty of the fixed effects too.
+    """
+    from lme4py.fits.kinds import model_of
+
+    blocks = model_of(fit).conditional_covariances(include_fixed=include_fixed)
+    out = {}
+    for group, positions in _terms_of(fit.design).items():
+        sizes = [fit.design.terms[i].n_columns for i in positions]
+        ends = np.cumsum([0, *sizes])
+        whole = np.full((fit.design.terms[positions[0]].n_levels, int(ends[-1]), int(ends[-1])), np.nan)
+        for i, start, end in zip(positions, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+            whole[:, start:end, start:end] = blocks[i]
+        out[group] = whole
+    return out
 
 
 def one_or_dict(frames: Frames) -> pd.DataFrame | Frames:
@@ -103,24 +140,31 @@ def one_or_dict(frames: Frames) -> pd.DataFrame | Frames:
     return next(iter(frames.values())) if len(frames) == 1 else frames
 
 
-def _terms_of(fit: Fit) -> dict[str, list[int]]:
+def _terms_of(design: Design) -> dict[str, list[int]]:
     """Positions of the terms of each grouping factor."""
     positions: dict[str, list[int]] = {}
-    for i, term in enumerate(fit.design.terms):
+    for i, term in enumerate(design.terms):
         positions.setdefault(term.group, []).append(i)
     return positions
 
 
-def _frames(fit: Fit, blocks: tuple[FloatArray, ...]) -> Frames:
-    return {group: _frame_of(fit, blocks, group, rows) for group, rows in _terms_of(fit).items()}
+def level_frames(design: Design, blocks: tuple[FloatArray, ...]) -> Frames:
+    """Numbers of every level of each term, one frame per grouping factor.
+
+    Parameters
+    ----------
+    design : Design
+    blocks : tuple of ndarray, each (J, k)
+    """
+    return {group: _frame_of(design, blocks, group, rows) for group, rows in _terms_of(design).items()}
 
 
-def _frame_of(fit: Fit, blocks: tuple[FloatArray, ...], group: str, positions: list[int]) -> pd.DataFrame:
+def _frame_of(design: Design, blocks: tuple[FloatArray, ...], group: str, positions: list[int]) -> pd.DataFrame:
     import pandas as pd
 
-    names = _unique([name for i in positions for name in fit.design.terms[i].columns])
+    names = _unique([name for i in positions for name in design.terms[i].columns])
     values = np.hstack([blocks[i] for i in positions])
-    return pd.DataFrame(values, index=_level_index(fit, group, positions[0]), columns=names)
+    return pd.DataFrame(values, index=_level_index(design, group, positions[0]), columns=names)
 
 
 def _coef_of(fit: Fit, modes: tuple[FloatArray, ...], group: str, positions: list[int]) -> pd.DataFrame:
@@ -132,13 +176,13 @@ def _coef_of(fit: Fit, modes: tuple[FloatArray, ...], group: str, positions: lis
     for i in positions:
         for j, name in enumerate(fit.design.terms[i].columns):
             columns[name] = columns.get(name, np.zeros(n_levels)) + modes[i][:, j]
-    return pd.DataFrame(columns, index=_level_index(fit, group, positions[0]))
+    return pd.DataFrame(columns, index=_level_index(fit.design, group, positions[0]))
 
 
-def _level_index(fit: Fit, group: str, position: int) -> pd.Index:
+def _level_index(design: Design, group: str, position: int) -> pd.Index:
     import pandas as pd
 
-    index: pd.Index = pd.Index(list(fit.design.terms[position].levels), name=group)
+    index: pd.Index = pd.Index(list(design.terms[position].levels), name=group)
     return index
 
 

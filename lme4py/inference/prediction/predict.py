@@ -14,10 +14,12 @@ from lme4py.fits.base import Fit
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.prediction.averages import averaged_mean
+from lme4py.inference.prediction.given import predict_given
 from lme4py.inference.prediction.intervals import limits
 from lme4py.inference.prediction.ordinal import NO_OBSERVATION, predict_categories
 from lme4py.inference.prediction.parts import needs_parts, predict_parts
 from lme4py.inference.prediction.predictor import at_limits, linear_predictor, offset_column, random_variance
+from lme4py.inference.prediction.predictor_error import predictor_error
 from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen
 from lme4py.linalg.types import FloatArray
 
@@ -38,6 +40,8 @@ def predict(
     weights: str | ArrayLike | None = None,
     ddf: str | None = None,
     offset: str | ArrayLike | None = None,
+    se: bool = False,
+    given: Any = None,
 ) -> pd.Series[float] | pd.DataFrame:
     """Predictions on the index of `data`: means or linear predictors, with intervals where these are asked for.
 
@@ -74,6 +78,12 @@ def predict(
     offset : str, number or array of shape (n,), optional
         For new data: the offset in the place of the `offset` argument of the fit. It must be given where that was
         an array; a column or an expression is found again in the new data.
+    se : bool
+        Add a column std_error: of the mean, with the uncertainty that "confidence" limits have (by the delta method
+        through the link).
+    given : data frame, optional
+        Rows with responses that came after the fit: the modes of their groups, old and new ones, are updated by them at
+        the estimates of the fit, without a refit. Limits are normal.
 
     Returns
     -------
@@ -93,6 +103,14 @@ def predict(
     """
     import pandas as pd
 
+    if given is not None:
+        _check_given(fit, data, include_random, type, interval, weights, ddf, offset)
+        level = chosen_alpha(fit, alpha)
+        return predict_given(fit, read_frame(data), read_frame(given), type, interval, level, se)
+    if se and (needs_parts(fit, type) or (fit.categories and type != "linear")):
+        raise OptionError(
+            "se=True is for means and linear predictors; use type='linear', or bootstrap() the prediction."
+        )
     if fit.categories and type != "linear":
         return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset)
     if needs_parts(fit, type):
@@ -109,11 +127,14 @@ def predict(
     frame = None if data is None else read_frame(data)
     if frame is None and weights is not None:
         raise OptionError("`weights` is for new data; the rows of the fit have its own. Give data=, or leave it out.")
-    rows = make_rows(fit, frame, chosen, interval is not None or average, offset_column(fit, frame, offset))
+    rows = make_rows(fit, frame, chosen, interval is not None or average or se, offset_column(fit, frame, offset))
     report_unseen(fit, rows, new_levels)
     whole = rows.complete
     parts = [_predicted(fit, rows.take(whole), len(chosen) if data is None else None, average, type)]
     names = ["predicted"]
+    if se:
+        parts.append(_standard_errors(fit, rows.take(whole), type, average, ddf))
+        names.append("std_error")
     if interval is not None:
         parts += limits(fit, rows.take(whole), whole, interval, type, average, level, weights, ddf)
         names += ["lower", "upper"]
@@ -121,9 +142,36 @@ def predict(
     table = np.full((rows.n, len(parts)), np.nan)
     table[whole] = np.column_stack(parts)
     table, index = padded(fit, table) if frame is None else (table, frame.index)
-    if interval is None:
+    if len(names) == 1:
         return pd.Series(table[:, 0], index=index, name="predicted")
     return pd.DataFrame(table, index=index, columns=names)
+
+
+def _standard_errors(fit: Fit, rows: RowArrays, type: str, average: bool, ddf: str | None) -> FloatArray:
+    """Of means or linear predictors, shape (n,)."""
+    plain = fit.family.link.is_identity or type == "linear"
+    if average and not plain:
+        raise OptionError("se=True is not there for averaged means; ask for interval='confidence'.")
+    error = np.sqrt(predictor_error(fit, rows, ddf=ddf).variance)
+    if plain:
+        return error
+    slope: FloatArray = np.abs(fit.family.link.derivatives(linear_predictor(fit, rows))[1])
+    return slope * error
+
+
+def _check_given(
+    fit: Fit, data: Any, include_random: Any, type: str, interval: Any, weights: Any, ddf: Any, offset: Any
+) -> None:
+    """What predictions given other rows cannot have."""
+    _check(type, "zero", interval)
+    if data is None:
+        raise OptionError("given= needs data=: the rows to predict.")
+    if fit.categories and type != "linear":
+        raise OptionError("given= predicts the linear predictor of ordered categories; use type='linear'.")
+    others = {"weights": weights, "ddf": ddf, "offset": offset, "include_random": include_random}
+    for name, value in others.items():
+        if value is not (True if name == "include_random" else None):
+            raise OptionError(f"{name}={value!r} does not go with given=; leave it out.")
 
 
 def _check_observation(fit: Fit, type: object) -> None:
