@@ -155,7 +155,7 @@ REFUSED = {
 }
 OTHER = {
     "all_fit", "bootstrap", "check", "contest", "cov_params", "glance", "influence", "plot",
-    "plot_data", "predict", "profile", "ranova", "re_pca", "refit", "report", "slim", "summary", "tidy", "to_dict",
+    "plot_data", "predict", "profile", "ranef_cov", "ranova", "re_pca", "refit", "report", "slim", "summary", "tidy", "to_dict",
     "to_json", "to_latex", "to_markdown", "update", "var_corr", "variance_table", "with_call",
 }  # fmt: skip
 
@@ -287,6 +287,17 @@ def test_the_page_of_a_report(fits, tmp_path):
     # What a link of which nothing is known does to the mean, no sentence says.
     assert "the linear predictor (doublings) is" in page
     assert "doublings(<var>&mu;</var><sub>i</sub>)" in page
+
+
+def test_other_rows_and_power(fits):
+    toy, known = fits
+    same(toy.ranef_cov(), known.ranef_cov(), LOG2**2)
+    given = counts().iloc[:15]
+    same(toy.ranef(data=given), known.ranef(data=given), LOG2)
+    same(*(fit.predict(given, given=given, interval="confidence", se=True) for fit in fits))
+    same(*(fit.simulate(2, seed=3, data=given) for fit in fits))
+    same(*(lme4py.power(fit, "x", n_sim=3, seed=1).replicates["p_value"] for fit in fits))
+    assert lme4py.extend(toy, along="g", n=30).n_groups == {"g": 30}
 
 
 def test_predictions(fits):
