@@ -26,12 +26,14 @@ from lme4py.fits.base import Fit
 from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import glmm_fit
-from lme4py.fits.linear.steps import lmm_criterion, make_fit, optimize_criterion
+from lme4py.fits.linear.iterative import iterative_fit
+from lme4py.fits.linear.steps import linear_problem, lmm_criterion, make_fit, optimize_criterion
 from lme4py.fits.linear.streamed import refuse_functions, rows_setting, streamed_design
 from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
 from lme4py.fits.rows.compressed import compressed, of_all_rows
+from lme4py.fits.steps import read_control
 from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
 
@@ -171,8 +173,9 @@ def lmer(
                 "control={'rows': 'memory'}."
             )
         refuse_functions(functions)
+        block = read_control(control).block
         streamed = streamed_design(
-            formula, source, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action
+            formula, source, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action, block=block
         )
         return MixedResult(_fit(streamed, reml, start, control))
     design = lformula(
@@ -528,8 +531,12 @@ def _fit_glmm(design: Design, family: Family, nAGQ: int, hessian: str, start: An
 def _fit(design: Design, reml: bool, start: Any, control: Any) -> Fit:
     """The modular steps after the first one."""
     check_names(design)
-    criterion = lmm_criterion(design, reml=reml)
-    return make_fit(design, criterion, optimize_criterion(criterion, start=start, control=control))
+    settings = read_control(control)
+    problem = linear_problem(design, settings)
+    if problem.is_iterative:
+        return iterative_fit(design, problem, reml, start, settings)
+    criterion = lmm_criterion(design, reml, problem)
+    return make_fit(design, criterion, optimize_criterion(criterion, start, replace(settings, block="exact")))
 
 
 def _check_options(formula: object, data: object, reml: object, progress: object, na_action: object) -> None:

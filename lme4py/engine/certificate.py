@@ -55,6 +55,42 @@ class Rival:
         return f"{where} {self.criterion:.6f}{end}"
 
 
+@dataclass(frozen=True, slots=True)
+class MonteCarlo:
+    """How well a criterion is known whose log-determinant is a mean over random probes.
+
+    Attributes
+    ----------
+    criterion_se : float
+        Standard error of the criterion.
+    theta_se : tuple of float
+        Of theta in the engine's columns, from the probes alone.
+    theta_part : float
+        The largest of them as a part of theta's own standard error.
+    probes, directions : int
+        Random ones, and those in which the log-determinant was computed exactly.
+    iterations : int
+        Most steps of conjugate gradients for one system.
+    seed : int
+    """
+
+    criterion_se: float
+    theta_se: tuple[float, ...]
+    theta_part: float
+    probes: int
+    directions: int
+    iterations: int
+    seed: int
+
+    def __str__(self) -> str:
+        return (
+            f"The log-determinant is a mean over {self.probes} random probes (seed {self.seed}) beside "
+            f"{self.directions} exact directions: the criterion is known with a standard error of "
+            f"{self.criterion_se:.2g}, theta with {100.0 * self.theta_part:.2g} % of its standard errors; fixed "
+            "effects given theta are exact"
+        )
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Certificate(Sentence):
     """What is proved about the optimum, from analytic gradients and a Hessian made of them, and what was compared.
@@ -88,6 +124,8 @@ class Certificate(Sentence):
         many that are equally low. `converged` speaks of the criterion only.
     second : float or None
         How far above the optimum the next minimum that was found is, where an interval of 99 % could hold both.
+    monte_carlo : MonteCarlo or None
+        How well the criterion is known, where crossed effects are solved iteratively; None where it is exact.
     caution : str
         Why the minimum may not be the one that is wanted, although it is proved; else "". A fit warns of it.
     """
@@ -103,6 +141,7 @@ class Certificate(Sentence):
     compared: tuple[Rival, ...] = ()
     unidentified: tuple[str, ...] = ()
     second: float | None = None
+    monte_carlo: MonteCarlo | None = None
     caution: str = ""
 
     @property

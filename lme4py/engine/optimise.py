@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
 from lme4py.progress import tick
 
+Block = Literal["auto", "exact", "iterative"]
 # Far from the minimum a secant says little about the Hessian there, and slowed the fits of the reference models.
 _LEARN_BELOW = 0.3
 
@@ -34,11 +35,21 @@ class Control:
         Stop when the criterion is predicted to fall by less than this.
     radius : float
         First trust-region radius in theta (scaled columns).
+    block : {"auto", "exact", "iterative"}
+        How `lmer` treats crossed random effects: by an exact factor, or by conjugate gradients and random probes;
+        "auto" takes the second only where the first is forecast not to fit into memory or to take minutes.
+    seed : int
+        Of the probes.
+    criterion_se : float
+        Wanted standard error of the criterion where probes estimate it.
     """
 
     max_evaluations: int = 200
     tolerance: float = 1e-13
     radius: float = 1.0
+    block: Block = "auto"
+    seed: int = 0
+    criterion_se: float = 0.3
 
 
 @dataclass(frozen=True)

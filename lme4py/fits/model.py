@@ -104,6 +104,10 @@ class Model(ABC):
             eq. 58). With the fixed effects P_j V_beta P_j' more, P = Lambda M^-1 Lambda'Z'WX.
         """
 
+    def exact_criterion(self) -> float:
+        """The criterion of a linear model at the estimates, without any Monte-Carlo error."""
+        refuse("the exact criterion is", "see log_likelihood, and how the integral was approximated")
+
     @abstractmethod
     def variance_information(self) -> VarianceInformation:
         """Observed information of all parameters at the optimum."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from lme4py.covariance import CovarianceStructures
 from lme4py.design.design import CONDITIONAL, Design
 from lme4py.engine.certificate import describe_unidentified
 from lme4py.engine.identification.record import Identification
-from lme4py.engine.optimise import Control
+from lme4py.engine.optimise import Block, Control
 from lme4py.errors import IdentificationWarning, OptionError, did_you_mean, warn
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
@@ -23,6 +23,7 @@ __all__ = [
     "off_boundary",
     "random_part",
     "read_control",
+    "refuse_iterative",
     "response_with_modes",
     "term_names",
     "warn_unidentified",
@@ -51,9 +52,35 @@ def read_control(control: Control | Mapping[str, Any] | None) -> Control:
                 f"control has no setting {key!r}; there are {', '.join(known)}.{did_you_mean(str(key), known)}"
             )
     for key, value in control.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if key == "block":
+            if value not in get_args(Block):
+                raise OptionError(f"control['block'] must be one of {', '.join(get_args(Block))}, got {value!r}.")
+        elif key == "seed":
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+                raise OptionError(f"control['seed'] must be a whole number from 0 to 2**32 - 1, got {value!r}.")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise OptionError(f"control[{key!r}] must be a positive number, got {value!r}.")
     return Control(**control)
+
+
+def refuse_iterative(control: Control, what: str) -> None:
+    """Refuse a setting that only linear mixed models have.
+
+    Parameters
+    ----------
+    control : Control
+    what : str
+        The models that are fitted, as in "generalised models".
+
+    Raises
+    ------
+    OptionError
+    """
+    if control.block == "iterative":
+        raise OptionError(
+            f"control['block'] is 'iterative', but the crossed random effects of {what} are solved by their exact "
+            "factor only; leave it out."
+        )
 
 
 def term_names(design: Design) -> list[tuple[str, tuple[str, ...]]]:

@@ -50,7 +50,7 @@ def dense_gram(design: lme4py.Design, criterion: Criterion) -> tuple[np.ndarray,
     X = columns.XY[:, :-1] * root[:, None]
     M = np.eye(design.n_obs) - X @ np.linalg.pinv(X)
     parts = []
-    for direction in criterion.variance_gram.directions:
+    for direction in criterion.problem.variance_gram.directions:
         factor = criterion.problem.factors[direction.factor]
         Z = np.hstack([columns.Z[t] for t in factor.terms]) * root[:, None]
         codes = design.terms[factor.terms[0]].codes
@@ -75,7 +75,7 @@ def test_gram_of_the_directions(formula: str, data: pd.DataFrame) -> None:
     design = lme4py.lformula(formula, data, weights="w")
     criterion = Criterion(make_problem(design), reml=True)
     plain, projected = dense_gram(design, criterion)
-    gram = criterion.variance_gram
+    gram = criterion.problem.variance_gram
     # Sums of 150 x 150 products: rounding only.
     np.testing.assert_allclose(gram.plain, plain, rtol=0, atol=1e-13 * np.abs(plain).max())
     np.testing.assert_allclose(gram.projected, projected, rtol=0, atol=1e-13 * np.abs(plain).max())

@@ -58,6 +58,11 @@ OTHER = {
         "LARGE": "from it on the Hessian of several factors is an approximation, as docs/convergence.md says",
         "_SMALL": "from it on the Hessian of several factors is made of differences",
     },
+    "engine/linear/stochastic.py": {"MOST_ITERATIONS": "of conjugate gradients"},
+    "engine/linear/stochastic_solve.py": {
+        "_MOST_DIRECTIONS": "beyond it the error is made smaller by probes",
+        "_MOST_PROBES": "beyond it the error stays what it is, and is said",
+    },
     "engine/linear/rivals.py": {"_DENSE": "from it on an evaluation costs too much for a search"},
     "linalg/ordering.py": {
         "_MAX_EDGES": "an ordering is given up as dense: any ordering is right",

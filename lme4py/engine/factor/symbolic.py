@@ -13,7 +13,7 @@ import numpy as np
 
 from lme4py.chunks import from_size
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor
-from lme4py.engine.factor.forecast import check_memory, check_products, size_words
+from lme4py.engine.factor.forecast import available_memory, check_memory, check_products, size_words
 from lme4py.engine.factor.layout import Layout, Stage, Structure
 from lme4py.engine.factor.pattern import (
     Pattern,
@@ -26,7 +26,7 @@ from lme4py.engine.factor.pattern import (
 from lme4py.engine.factor.sparse_pattern import Forecast, SparseBlock, level_graph, plan_sparse
 from lme4py.linalg.types import SparseMatrix, sparse
 
-__all__ = ["Stage", "Structure", "analyse", "choose_stages", "cross_block", "elimination_order"]
+__all__ = ["Stage", "Structure", "analyse", "choose_stages", "cross_block", "elimination_order", "prefers_iterative"]
 
 # Above this many products per evaluation the prepared list would not fit into memory.
 MAX_PRODUCTS = 60_000_000
@@ -36,6 +36,8 @@ _RELATED = 2.0
 SPARSE_FROM = from_size(3000)
 # Blocks of which more than this part meets are dense without further questions.
 _MAX_DENSITY = 0.25
+# A fit with a dense block of so many rows takes about a minute of one processor.
+_DENSE_AT_MOST = from_size(5000, 5000)
 # Levels whose neighbours are counted before all pairs are listed.
 _SAMPLE = 200
 
@@ -98,6 +100,29 @@ def analyse(
         sparse_block,
         forecast,
     )
+
+
+def prefers_iterative(factors: tuple[Factor, ...], cross: CrossProducts, copies: int) -> bool:
+    """Whether an exact factor of crossed effects is forecast to take too much memory, or too long.
+
+    Parameters
+    ----------
+    factors : tuple of Factor
+    cross : CrossProducts
+    copies : int
+        As in `analyse`.
+    """
+    if len(factors) < 2 or any(factor.relation is not None for factor in factors):
+        return False
+    order, dense, pattern = choose_stages(factors, cross, MAX_PRODUCTS)
+    size = sum(factors[f].size for f in dense)
+    need = copies * 8.0 * float(size) ** 2
+    if size <= _DENSE_AT_MOST:
+        return need > available_memory()
+    sparse_block, forecast = _plan_block(factors, cross, order, dense, pattern, need, False)
+    if sparse_block is None or forecast is None:
+        return True
+    return forecast.sparse_bytes > available_memory()
 
 
 def _plan_block(

@@ -14,6 +14,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import log, pi
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -26,11 +27,13 @@ from lme4py.design.design import Design, Predictor
 from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor, ModelBlock, SortedEdges, accumulate
 from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.factor.sweep import BaseValues, Sweeper, Swept, SweptBorder, base_values
-from lme4py.engine.factor.symbolic import Structure, analyse
+from lme4py.engine.factor.symbolic import Structure, analyse, prefers_iterative
 from lme4py.engine.identification.gram import VarianceGram
 from lme4py.engine.identification.probes import Probes, gram_of, make_probes
 from lme4py.engine.linear.scaling import ScaledColumns, Scaling, constant_column, plan_scaling, row_blocks
-from lme4py.errors import DesignError, Lme4Error
+from lme4py.engine.optimise import Block
+from lme4py.errors import DesignError, Lme4Error, OptionError
+from lme4py.frozen import computed_once
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, LinearOperator, SparseMatrix, sparse
 
@@ -76,6 +79,40 @@ class Problem:
     def n_fixed(self) -> int:
         return int(self.cross.corner.shape[0]) - 1
 
+    @property
+    def is_iterative(self) -> bool:
+        """Whether crossed effects are solved iteratively: there is no factor of them."""
+        return isinstance(self.symbolic, Unfactored)
+
+    def variance(self, r2: float, reml: bool) -> float:
+        """The residual variance in the engine's columns: the one that is known, or its estimate."""
+        return r2 / (self.cross.n_obs - (self.n_fixed if reml else 0)) if self.known is None else self.known
+
+    def factored(self) -> Problem:
+        """The same with the symbolic step for an exact factor.
+
+        Raises
+        ------
+        DesignError
+            The factor would not fit into memory.
+        """
+        return _factored(self) if self.is_iterative else self
+
+    @computed_once
+    def variance_gram(self) -> VarianceGram:
+        """Inner products of the directions of V: they depend on neither y nor theta."""
+        return self._gram([structure.directions() for structure in self.structures.each])
+
+    @computed_once
+    def moment_gram(self) -> VarianceGram:
+        """The same of the matrices that a start by moments is made of."""
+        if self.structures.linear:
+            return self.variance_gram
+        return self._gram([structure.moment_basis() for structure in self.structures.each])
+
+    def _gram(self, bases: list[FloatArray]) -> VarianceGram:
+        return gram_of(self.factors, bases, self.cross, self.probes)
+
     def factor_T(self, by_term: list[FloatArray]) -> list[FloatArray]:
         """T of every grouping factor, block diagonal in its terms, from those of the terms."""
         return [
@@ -84,6 +121,21 @@ class Problem:
             else scipy.linalg.block_diag(*[by_term[t] for t in factor.terms])
             for factor in self.factors
         ]
+
+
+class Unfactored:
+    """Stands for the factor that is not made where crossed effects are solved iteratively."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise Lme4Error(UNFACTORED)
+
+
+UNFACTORED = (
+    "the crossed random effects of this fit were solved iteratively (control={'block': 'iterative'}), and this needs "
+    "their exact factor: fit the model with control={'block': 'exact'}, where the factor fits into memory."
+)
 
 
 @dataclass(frozen=True)
@@ -141,8 +193,16 @@ def group_terms(design: Design) -> tuple[Factor, ...]:
     return tuple(factors)
 
 
-def make_problem(design: Design) -> Problem:
-    """Scale the columns, form the cross-products and do the symbolic step."""
+def make_problem(design: Design, block: Block = "exact") -> Problem:
+    """Scale the columns, form the cross-products and do the symbolic step.
+
+    Parameters
+    ----------
+    design : Design
+    block : {"auto", "exact", "iterative"}
+        What is made of crossed effects: a factor, or nothing, for conjugate gradients; "auto" takes what is forecast to
+        be better.
+    """
     if isinstance(design, StreamedDesign):
         return design.known_problem()
     if design.y.ndim != 1:
@@ -161,7 +221,7 @@ def make_problem(design: Design) -> Problem:
 
     cross = accumulate(blocks(), factors)
     constants = tuple(constant_column(term.values) for term in design.terms)
-    return assemble(factors, design, scaling, cross, constants, make_probes(factors, blocks))
+    return assemble(factors, design, scaling, cross, constants, make_probes(factors, blocks), block)
 
 
 def assemble(
@@ -171,6 +231,7 @@ def assemble(
     cross: CrossProducts,
     constants: tuple[int | None, ...],
     probes: Probes | None = None,
+    block: Block = "exact",
 ) -> Problem:
     """The symbolic step, and all parts of a model together.
 
@@ -187,12 +248,52 @@ def assemble(
     probes : Probes, optional
         Where levels are related.
     """
-    # Of a block of random intercepts one matrix is kept, and one more where a variance is zero.
-    copies = 2 if all(factor.n_columns == 1 for factor in factors) else 4
-    symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=copies)
+    if block == "iterative":
+        refuse_iterative(factors, design)
+    if block == "iterative" or (
+        block == "auto" and design.sigma is None and prefers_iterative(factors, cross, _copies(factors))
+    ):
+        nothing: Any = Unfactored()
+        return Problem(factors, design.structures.inside, scaling, cross, nothing, nothing, constants)
+    symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=_copies(factors))
     base = base_values(symbolic, factors, cross)
     known = None if design.sigma is None else (design.sigma / scaling.y_scale) ** 2 / scaling.weight_scale
     return Problem(factors, design.structures.inside, scaling, cross, symbolic, base, constants, probes, known)
+
+
+def _copies(factors: tuple[Factor, ...]) -> int:
+    """Of a block of random intercepts one matrix is kept, and one more where a variance is zero."""
+    return 2 if all(factor.n_columns == 1 for factor in factors) else 4
+
+
+def _factored(problem: Problem) -> Problem:
+    factors, cross = problem.factors, problem.cross
+    symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=_copies(factors))
+    return replace(problem, symbolic=symbolic, base=base_values(symbolic, factors, cross))
+
+
+def refuse_iterative(factors: tuple[Factor, ...], design: Design) -> None:
+    """Refuse a model in which no effects are crossed, levels are related, or the residual variance is known.
+
+    Raises
+    ------
+    OptionError
+    """
+    if len(factors) < 2:
+        raise OptionError(
+            "control['block'] is 'iterative', which is for two and more grouping factors; this model has "
+            f"{len(factors)}, and its factor is exact and fast. Leave it out."
+        )
+    if design.sigma is not None:
+        raise OptionError(
+            "control['block'] is 'iterative', but sigma= is known: such models have an exact factor; leave it out."
+        )
+    for factor in factors:
+        if factor.relation is not None:
+            raise OptionError(
+                f"control['block'] is 'iterative', but the levels of {factor.name!r} have a known covariance, which is "
+                "fitted by its exact factor only; leave it out."
+            )
 
 
 def _row_block(design: Design, columns: ScaledColumns, place: slice, factors: tuple[Factor, ...]) -> ModelBlock:
@@ -266,25 +367,6 @@ class Criterion:
             self.constant -= 2.0 * scaling.log_det_C
         self.ZZ = _ZZ(problem)
 
-    @property
-    def variance_gram(self) -> VarianceGram:
-        """Inner products of the directions of V, kept with the problem: they depend on neither y nor theta."""
-        return self._gram("_variance_gram", [structure.directions() for structure in self.problem.structures.each])
-
-    @property
-    def moment_gram(self) -> VarianceGram:
-        """The same of the matrices that a start by moments is made of."""
-        if self.problem.structures.linear:
-            return self.variance_gram
-        return self._gram("_moment_gram", [structure.moment_basis() for structure in self.problem.structures.each])
-
-    def _gram(self, name: str, bases: list[FloatArray]) -> VarianceGram:
-        kept = self.problem.__dict__
-        if name not in kept:
-            kept[name] = gram_of(self.problem.factors, bases, self.problem.cross, self.problem.probes)
-        gram: VarianceGram = kept[name]
-        return gram
-
     def __call__(self, theta: FloatArray) -> float:
         """Value at theta (engine's columns)."""
         return self.evaluate(theta).value
@@ -323,7 +405,7 @@ class Criterion:
 
     def variance(self, r2: float) -> float:
         """The residual variance in the engine's columns: the one that is known, or its estimate."""
-        return r2 / self.df if self.problem.known is None else self.problem.known
+        return self.problem.variance(r2, self.reml)
 
     def gradient(self, theta: FloatArray) -> FloatArray:
         """Gradient at theta (engine's columns), shape (m,)."""

@@ -183,7 +183,7 @@ def starts(criterion: Criterion) -> Iterator[tuple[str, FloatArray]]:
     ----------
     criterion : Criterion
     """
-    yield "moments", moment_start(criterion)
+    yield "moments", moment_start(criterion.problem)
     for what, theta in outer_points(criterion.problem):
         point = _evaluate(criterion, theta)
         if point is not None:

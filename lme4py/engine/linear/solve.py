@@ -44,7 +44,7 @@ def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> O
     def descend(theta: FloatArray) -> Optimum:
         return _descend(criterion, local, theta, control)
 
-    first = moment_start(criterion) if start is None else _within_reach(criterion.problem.structures, start)
+    first = moment_start(criterion.problem) if start is None else _within_reach(criterion.problem.structures, start)
     optimum = descend(first)
     if len(optimum.log) >= control.max_evaluations:
         return optimum

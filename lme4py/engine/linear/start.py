@@ -16,22 +16,21 @@ import numpy as np
 from scipy.optimize import nnls
 
 from lme4py.engine.identification.gram import Direction
-from lme4py.engine.linear.criterion import Criterion, Problem
+from lme4py.engine.linear.criterion import Problem
 from lme4py.linalg.types import FloatArray
 
 # Smallest and largest relative standard deviation to start from, in columns of unit size.
 _LOWEST, _HIGHEST = 0.05, 30.0
 
 
-def moment_start(criterion: Criterion) -> FloatArray:
+def moment_start(problem: Problem) -> FloatArray:
     """theta in the engine's columns, shape (m,).
 
     Parameters
     ----------
-    criterion : Criterion
+    problem : Problem
     """
-    problem = criterion.problem
-    gram = criterion.moment_gram
+    gram = problem.moment_gram
     covariances = _solve(problem, gram.directions, gram.projected, _observed(problem, gram.directions))
     theta = problem.structures.theta_of_factors([_root(covariance) for covariance in covariances])
     return problem.structures.as_start(theta, _LOWEST, _HIGHEST)

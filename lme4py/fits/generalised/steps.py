@@ -24,7 +24,7 @@ from lme4py.families.registry import Family
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.criterion import GlmmCriterion, glmm_criterion
 from lme4py.fits.generalised.fit import GeneralisedFit, user_jacobian
-from lme4py.fits.steps import linear_predictor, read_control, term_names
+from lme4py.fits.steps import linear_predictor, read_control, refuse_iterative, term_names
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["fit_at", "fit_like", "glmm_fit", "make_glmm_fit", "warn_of"]
@@ -91,6 +91,7 @@ def glmm_fit(
     (array([0.6475]), True)
     """
     settings = read_control(control)
+    refuse_iterative(settings, "generalised models")
     criterion = glmm_criterion(design, family, data, nAGQ=nAGQ, hessian=hessian)
     fit = fit_at(design, criterion, criterion.optimise(start, settings, thorough))
     warn_of(fit, compare, stacklevel=4)

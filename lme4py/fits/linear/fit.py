@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
+
+import numpy as np
 
 from lme4py.engine.linear.criterion import Criterion, Point, Problem
+from lme4py.engine.linear.hessian import exact_hessian, has_exact_hessian
 from lme4py.fits.derived import derived
 from lme4py.fits.normal import NormalFit
 from lme4py.fits.steps import linear_predictor
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["LinearFit"]
+
+
+# Relative step of the central differences of analytic gradients: their error is of order step^2, rounding 1e-12 / step.
+_STEP = 1e-4
+
+
+class Curvature(NamedTuple):
+    """Second derivatives at the optimum, in the engine's columns.
+
+    Attributes
+    ----------
+    hessian : ndarray, shape (m, m)
+        Of the criterion profiled over sigma, in theta.
+    slope : ndarray, shape (m,)
+        y'P V_i P y: minus the derivative of the penalised residual sum of squares.
+    r2 : float
+        That sum.
+    df : int
+        What it is divided by.
+    """
+
+    hessian: FloatArray
+    slope: FloatArray
+    r2: float
+    df: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +93,24 @@ class LinearFit(NormalFit):
     def point(self) -> Point:
         """The factor at the optimum."""
         return Criterion(self.problem, self.reml).evaluate(self.theta_inside)
+
+    @derived
+    def curvature(self) -> Curvature:
+        """Second derivatives at the optimum: exact ones, or differences of gradients."""
+        criterion, point = Criterion(self.problem, self.reml), self.point
+        forms = criterion.average_information(point)
+        if has_exact_hessian(criterion, point):
+            hessian = exact_hessian(criterion, point, criterion.sigma_gradient(point), forms)
+        else:
+            hessian = _differences(criterion, self.theta_inside)
+        return Curvature(hessian, forms[1], point.r2, criterion.df)
+
+
+def _differences(criterion: Criterion, theta: FloatArray) -> FloatArray:
+    rows = []
+    for i, step in enumerate(_STEP * np.maximum(np.abs(theta), 0.1)):
+        moved = np.zeros(theta.size)
+        moved[i] = step
+        rows.append((criterion.gradient(theta + moved) - criterion.gradient(theta - moved)) / (2.0 * step))
+    hessian: FloatArray = np.array(rows).reshape(theta.size, theta.size)
+    return 0.5 * (hessian + hessian.T)

@@ -13,6 +13,7 @@ from lme4py.fits.linear.deletion import deletions, newton_step
 from lme4py.fits.linear.derivatives import fixed_in_groups, variance_derivatives
 from lme4py.fits.linear.inferences import inferences
 from lme4py.fits.linear.information import kenward_roger
+from lme4py.fits.linear.iterative import exact_criterion
 from lme4py.fits.linear.null import LinearNull, criteria, exact_ratios, null_model
 from lme4py.fits.linear.objective import objective
 from lme4py.fits.linear.parameters import parameter_vcov, variance_information
@@ -84,6 +85,9 @@ class LinearModel(Model):
             return joint.conditional_covariances_with_fixed(self.fit)
         return joint.conditional_covariances(self.fit)
 
+    def exact_criterion(self) -> float:
+        return exact_criterion(self.fit)
+
     def variance_information(self) -> VarianceInformation:
         return variance_information(self.fit)
 
@@ -143,6 +147,8 @@ class LinearModel(Model):
         )
 
     def outlives_rows(self) -> list[DerivedNumber[Any, Any]]:
+        if self.fit.problem.is_iterative:
+            return [variance_information]
         return [
             variance_information,
             variance_derivatives,

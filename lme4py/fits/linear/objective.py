@@ -39,4 +39,4 @@ def objective(fit: LinearFit) -> Objective:
         roots = [spread * scaling.factor(i, T) for i, T in enumerate(point.T)]
         return scaling.beta(point.beta), row_lengths(roots)
 
-    return Objective(value, estimates, local, moment_start(criterion), structures, (10.0, 100.0))
+    return Objective(value, estimates, local, moment_start(criterion.problem), structures, (10.0, 100.0))

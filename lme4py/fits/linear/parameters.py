@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from lme4py.engine.linear.criterion import Criterion
-from lme4py.engine.threads import limited_threads
 from lme4py.fits.derived import derived
-from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.linear.fit import Curvature, LinearFit
 from lme4py.fits.parameters import VarianceInformation
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["parameter_vcov", "variance_information"]
 
-# Relative step of the central differences of analytic gradients: their error is of order step^2, rounding 1e-12 / step.
-_STEP = 1e-4
-
 
 @derived
 def variance_information(fit: LinearFit) -> VarianceInformation:
     """phi is (theta inside, log sigma, beta); the fixed effects are independent of the variances."""
-    criterion = Criterion(fit.problem, fit.reml)
-    with limited_threads(fit.design):
-        covariance: FloatArray = np.asarray(2.0 * np.linalg.pinv(_hessian(criterion, fit.theta_inside), hermitian=True))
+    covariance: FloatArray = np.asarray(
+        2.0 * np.linalg.pinv(_hessian(fit.curvature, fit.problem.known is not None), hermitian=True)
+    )
     structures, scaling = fit.problem.structures, fit.problem.scaling
     scale = fit.sigma**2 / scaling.weight_scale
     m, p = structures.n_theta, fit.beta.size
@@ -47,45 +42,23 @@ def variance_information(fit: LinearFit) -> VarianceInformation:
     )
 
 
-def _hessian(criterion: Criterion, theta: FloatArray) -> FloatArray:
+def _hessian(found: Curvature, known: bool) -> FloatArray:
     """Hessian of the criterion in (theta, log sigma) at its minimum, sigma not profiled out.
 
     With d = f + r2 / sigma^2 + df log(sigma^2): d_ss = 4 df and d_st = -2 dr2/dt / sigma^2, so that the profiled
     Hessian P gives d_tt = P + d_ts d_st / d_ss.
     """
-    m = theta.size
-    profiled = np.empty((m, m))
-    for i in range(m):
-        h = _STEP * max(abs(float(theta[i])), 0.1)
-        step = np.zeros(m)
-        step[i] = h
-        profiled[i] = (criterion.gradient(theta + step) - criterion.gradient(theta - step)) / (2.0 * h)
-    if criterion.problem.known is not None:
+    m = found.slope.size
+    if known:
         # A known sigma has no variance.
         held = np.zeros((m + 1, m + 1))
-        held[:m, :m] = 0.5 * (profiled + profiled.T)
+        held[:m, :m] = found.hessian
         return held
-    point = criterion.evaluate(theta)
-    cross = -2.0 * criterion.df / point.r2 * _r2_gradient(criterion, theta)
+    cross = 2.0 * found.df / found.r2 * found.slope
     out = np.empty((m + 1, m + 1))
-    out[:m, :m] = 0.5 * (profiled + profiled.T) + np.outer(cross, cross) / (4.0 * criterion.df)
+    out[:m, :m] = found.hessian + np.outer(cross, cross) / (4.0 * found.df)
     out[m, :m] = out[:m, m] = cross
-    out[m, m] = 4.0 * criterion.df
-    return out
-
-
-def _r2_gradient(criterion: Criterion, theta: FloatArray) -> FloatArray:
-    """Derivative of the penalised residual sum of squares in theta: -g' dSigma g with g = Z'V^-1 (y - X beta)."""
-    point = criterion.evaluate(theta)
-    problem = criterion.problem
-    _, g = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
-    out = np.zeros(theta.size)
-    for f, factor in enumerate(problem.factors):
-        values = g[f].reshape(factor.n_columns, factor.n_levels)
-        gram = factor.gram(values)
-        for term, columns in zip(factor.terms, factor.columns, strict=True):
-            structure, place = problem.structures.each[term], problem.structures.slices[term]
-            out[place] = structure.covariance_pullback(theta[place], -gram[columns, columns])
+    out[m, m] = 4.0 * found.df
     return out
 
 

@@ -8,14 +8,17 @@ the user's scale). `lmm_fit` does the last three.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any, overload
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
 from lme4py.design.design import Design
+from lme4py.engine.certificate import Certificate, Evaluation
 from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.identification.identify import identify
+from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.certificate import certify
 from lme4py.engine.linear.criterion import Criterion, Point, Problem, make_problem
 from lme4py.engine.linear.solve import solve
@@ -66,16 +69,15 @@ class LmmCriterion:
     319.6543
     """
 
-    def __init__(self, design: Design, reml: bool = True) -> None:
+    def __init__(self, design: Design, reml: bool = True, problem: Problem | None = None) -> None:
         refuse_saturated(design)
-        self._set(design, Criterion(make_problem(design), reml))
+        self._set(design, Criterion(make_problem(design) if problem is None else problem, reml))
         warn_unidentified(self.identification)
 
     def _set(self, design: Design, inside: Criterion) -> None:
         self.design = design
         self.inside = inside
-        noise = RowNoise("the residual variance", float(design.n_obs)) if design.sigma is None else None
-        self.identification = identify(inside.variance_gram, inside.problem.scaling.S, design.terms, noise)
+        self.identification = identified(design, inside.problem)
 
     @property
     def reml(self) -> bool:
@@ -128,17 +130,7 @@ class LmmCriterion:
         -------
         ndarray, shape (m,)
         """
-        structures = self.inside.problem.structures
-        given = structures.check(theta)
-        # Squares of larger numbers are infinite.
-        if not all(np.abs(M).max(initial=0.0) <= 1e150 for M in structures.user.factors(given)):
-            raise OptionError(_too_large(theta, "their squares are beyond floating point"))
-        return structures.user.to_engine(given, self._column_changes())
-
-    def _column_changes(self) -> list[FloatArray]:
-        """S of each term, for covariances relative to the residual variance of a row with weight 1."""
-        scaling = self.inside.problem.scaling
-        return [S / np.sqrt(scaling.weight_scale) for S in scaling.S]
+        return to_inside(self.inside.problem, theta)
 
     def to_user(self, inside: FloatArray) -> FloatArray:
         """theta on the user's scale from the engine's.
@@ -152,8 +144,7 @@ class LmmCriterion:
         -------
         ndarray, shape (m,)
         """
-        structures = self.inside.problem.structures.user
-        return structures.canonical(structures.to_user(inside, self._column_changes()))
+        return to_user(self.inside.problem, inside)
 
     def optimise(self, start: Any, control: Control) -> Optimum:
         """The minimum.
@@ -168,9 +159,76 @@ class LmmCriterion:
         -------
         Optimum
         """
+        if control.block == "iterative":
+            raise OptionError(
+                "this criterion has the exact factor of its crossed random effects; control['block'] is 'iterative' in "
+                "lmer() and lmm_fit() only."
+            )
         inside = None if start is None else self.to_inside(start)
         with limited_threads(self.design):
             return solve(self.inside, inside, control)
+
+
+def identified(design: Design, problem: Problem) -> Identification:
+    """Which variances the data determine.
+
+    Parameters
+    ----------
+    design : Design
+    problem : Problem
+    """
+    noise = RowNoise("the residual variance", float(design.n_obs)) if design.sigma is None else None
+    return identify(problem.variance_gram, problem.scaling.S, design.terms, noise)
+
+
+def linear_problem(design: Design, control: Control) -> Problem:
+    """The engine's side of a design, with a factor of its crossed effects or without.
+
+    Parameters
+    ----------
+    design : Design
+    control : Control
+
+    Raises
+    ------
+    DesignError
+    """
+    refuse_saturated(design)
+    with limited_threads(design):
+        return make_problem(design, control.block)
+
+
+def to_inside(problem: Problem, theta: Any) -> FloatArray:
+    """theta of the same covariances in the engine's columns, from the user's.
+
+    Parameters
+    ----------
+    problem : Problem
+    theta : array_like, shape (m,)
+    """
+    structures = problem.structures
+    given = structures.check(theta)
+    # Squares of larger numbers are infinite.
+    if not all(np.abs(M).max(initial=0.0) <= 1e150 for M in structures.user.factors(given)):
+        raise OptionError(_too_large(theta, "their squares are beyond floating point"))
+    return structures.user.to_engine(given, _column_changes(problem))
+
+
+def to_user(problem: Problem, inside: FloatArray) -> FloatArray:
+    """theta on the user's scale, from the engine's.
+
+    Parameters
+    ----------
+    problem : Problem
+    inside : ndarray, shape (m,)
+    """
+    structures = problem.structures.user
+    return structures.canonical(structures.to_user(inside, _column_changes(problem)))
+
+
+def _column_changes(problem: Problem) -> list[FloatArray]:
+    """S of each term, for covariances relative to the residual variance of a row with weight 1."""
+    return [S / np.sqrt(problem.scaling.weight_scale) for S in problem.scaling.S]
 
 
 def refuse_saturated(design: Design) -> None:
@@ -198,13 +256,15 @@ def _too_large(theta: Any, why: str) -> str:
     )
 
 
-def lmm_criterion(design: Design, reml: bool = True) -> LmmCriterion:
+def lmm_criterion(design: Design, reml: bool = True, problem: Problem | None = None) -> LmmCriterion:
     """Second modular step: the function of theta that is minimised.
 
     Parameters
     ----------
     design : Design
     reml : bool
+    problem : Problem, optional
+        The engine's side of the design, where it has been made.
 
     Returns
     -------
@@ -229,7 +289,7 @@ def lmm_criterion(design: Design, reml: bool = True) -> LmmCriterion:
     (327.767, array([3.12]))
     """
     with limited_threads(design):
-        return LmmCriterion(design, reml)
+        return LmmCriterion(design, reml, problem)
 
 
 @overload
@@ -316,44 +376,111 @@ def make_fit(
 
 def _linear_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> LinearFit:
     inside = criterion.inside
-    problem = inside.problem
     with limited_threads(design):
         point: Point = optimum.source[0]
-        if problem.known is None and point.r2 < 1e-10 * problem.cross.n_obs:
-            raise DesignError(
-                "the random effects fit the response exactly, or all but a part in 1e10 of its variation: the residual "
-                "variance is zero in floating point. Take terms out of the formula, or group by a coarser factor."
-            )
+        refuse_exact_fit(point.r2, inside.problem)
         certificate = certify(inside, optimum, term_names(design), criterion.identification)
-        modes_inside, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
+        modes, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
     if not certificate.converged:
         warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=4)
     elif certificate.second is not None:
         warn(certificate.verdict, OptimaWarning)
+    found = Estimates(point.value, point.beta, point.RX, point.r2, point.T, modes, optimum.theta)
+    return linear_fit(
+        LinearFit, design, inside.problem, criterion.reml, found, criterion.identification, certificate, optimum.log
+    )
+
+
+def refuse_exact_fit(r2: float, problem: Problem) -> None:
+    """Refuse a response that the random effects fit exactly.
+
+    Raises
+    ------
+    DesignError
+    """
+    if problem.known is None and r2 < 1e-10 * problem.cross.n_obs:
+        raise DesignError(
+            "the random effects fit the response exactly, or all but a part in 1e10 of its variation: the residual "
+            "variance is zero in floating point. Take terms out of the formula, or group by a coarser factor."
+        )
+
+
+class Estimates(NamedTuple):
+    """What an engine found, in its columns.
+
+    Attributes
+    ----------
+    value : float
+        Of the criterion, on the user's scale.
+    beta : ndarray, shape (p,)
+    RX : ndarray, shape (p, p)
+    r2 : float
+        Penalised residual sum of squares.
+    T : sequence of ndarray
+        By term.
+    modes : list of ndarray, each (k J, 1)
+        By grouping factor.
+    theta : ndarray, shape (m,)
+    """
+
+    value: float
+    beta: FloatArray
+    RX: FloatArray
+    r2: float
+    T: Sequence[FloatArray]
+    modes: list[FloatArray]
+    theta: FloatArray
+
+
+_F = TypeVar("_F", bound=LinearFit)
+
+
+def linear_fit(
+    kind: type[_F],
+    design: Design,
+    problem: Problem,
+    reml: bool,
+    found: Estimates,
+    identification: Identification,
+    certificate: Certificate,
+    log: tuple[Evaluation, ...],
+    **more: Any,
+) -> _F:
+    """Everything on the user's scale.
+
+    Parameters
+    ----------
+    kind : type
+    design : Design
+    problem : Problem
+    reml : bool
+    found : Estimates
+    identification : Identification
+    certificate : Certificate
+    log : tuple of Evaluation
+    **more
+        Further fields of the kind.
+    """
     scaling = problem.scaling
-    sigma_inside = float(np.sqrt(inside.variance(point.r2)))
+    sigma_inside = float(np.sqrt(problem.variance(found.r2, reml)))
     spread = scaling.y_scale * sigma_inside
-    covariances = []
-    for i, T in enumerate(point.T):
-        root = spread * scaling.factor(i, T)
-        covariances.append(root @ root.T)
-    modes = _user_modes(problem, modes_inside)
-    beta = scaling.beta(point.beta)
-    return LinearFit(
+    roots = [spread * scaling.factor(i, T) for i, T in enumerate(found.T)]
+    return kind(
         design=design,
-        reml=criterion.reml,
-        criterion=point.value,
-        beta=beta,
-        vcov=scaling.vcov(sigma_inside**2 * _inverse_cross(point.RX)),
+        reml=reml,
+        criterion=found.value,
+        beta=scaling.beta(found.beta),
+        vcov=scaling.vcov(sigma_inside**2 * _inverse_cross(found.RX)),
         sigma=spread * float(np.sqrt(scaling.weight_scale)) if design.sigma is None else design.sigma,
-        theta=criterion.to_user(optimum.theta),
-        covariances=tuple(covariances),
-        modes=modes,
+        theta=to_user(problem, found.theta),
+        covariances=tuple(root @ root.T for root in roots),
+        modes=_user_modes(problem, found.modes),
         certificate=certificate,
-        opt_log=optimum.log,
+        opt_log=log,
         problem=problem,
-        theta_inside=optimum.theta,
-        identification=criterion.identification,
+        theta_inside=found.theta,
+        identification=identification,
+        **more,
     )
 
 
@@ -399,5 +526,10 @@ def lmm_fit(
     (array([0.7526]), 327.3271)
     """
     settings = read_control(control)
-    criterion = lmm_criterion(design, reml)
-    return make_fit(design, criterion, optimize_criterion(criterion, start, settings))
+    problem = linear_problem(design, settings)
+    if problem.is_iterative:
+        from lme4py.fits.linear.iterative import iterative_fit
+
+        return iterative_fit(design, problem, reml, start, settings)
+    criterion = lmm_criterion(design, reml, problem)
+    return make_fit(design, criterion, optimize_criterion(criterion, start, replace(settings, block="exact")))

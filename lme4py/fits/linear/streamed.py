@@ -22,6 +22,7 @@ from lme4py.engine.factor.crossproducts import CrossProducts, Factor
 from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.linear.criterion import StreamedDesign, assemble, group_terms
 from lme4py.engine.linear.streamed import Columns, PackedSums, RowSums, first_columns, problem_parts, root_of, triangle
+from lme4py.engine.optimise import Block
 from lme4py.errors import DataError, DesignError, OptionError
 from lme4py.progress import tick
 
@@ -79,6 +80,7 @@ def streamed_design(
     offset: Any = None,
     contrasts: Mapping[str, str | NDArray[Any]] | None = None,
     na_action: str = "omit",
+    block: Block = "exact",
 ) -> StreamedDesign:
     """The design and the equations of a linear mixed model whose rows are streamed.
 
@@ -90,6 +92,8 @@ def streamed_design(
         Columns or expressions.
     contrasts, na_action
         As in `lformula`.
+    block : {"auto", "exact", "iterative"}
+        As in `lme4py.engine.linear.criterion.make_problem`.
 
     Returns
     -------
@@ -130,7 +134,7 @@ def streamed_design(
         sums = passes.sums(_with_dropped(quality.columns, sums.columns, dropped), factors)
     passes.check_source()
     constants = tuple(0 if bar.terms.intercept else None for bar in witness.recipe.bars)
-    problem = assemble(factors, design, scaling, final, constants)
+    problem = assemble(factors, design, scaling, final, constants, block=block)
     root = root_of(sums, design.recipe.kept)
     report = _report(source, passes, sums, witness, factors)
     everything = {f.name: getattr(design, f.name) for f in fields(design)}

@@ -74,6 +74,9 @@ class ResidualModel(Model):
     def conditional_covariances(self, include_fixed: bool = False) -> tuple[FloatArray, ...]:
         return (with_fixed if include_fixed else without_fixed)(self.fit)
 
+    def exact_criterion(self) -> float:
+        return self.fit.criterion
+
     def variance_information(self) -> VarianceInformation:
         return variance_information(self.fit)
 

@@ -18,7 +18,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, DesignError, Lme4Warning, OptionError, warn
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.problem import ResidualProblem, make_problem, structure_of
-from lme4py.fits.steps import linear_predictor, read_control
+from lme4py.fits.steps import linear_predictor, read_control, refuse_iterative
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["residual_fit"]
@@ -63,6 +63,7 @@ def residual_fit(
     ConvergenceWarning
     """
     settings = read_control(control)
+    refuse_iterative(settings, "models with a residual structure")
     with limited_threads(design):
         if residual.fitted_column is not None:
             return _fixed_point(design, residual, reml, start, settings)

@@ -83,6 +83,10 @@ class LRTestResult(Sentence):
         return render_html([facts("Likelihood-ratio test", rows, [self.note] if self.note else [])])
 
 
+# Largest Monte-Carlo error of a statistic that is turned into a p-value.
+_UNCERTAIN = 0.1
+
+
 @dataclass(frozen=True)
 class _Model:
     """What a test needs to know of a model; `fit` is None for a model without random effects.
@@ -174,9 +178,31 @@ def lrtest(
         count = model_of(large.fit).n_simulations if n_sim is None else n_sim
         return _simulated(small, large, chi2, df, method, check_count("n_sim", count, 100), check_seed(seed))
     mixture = _mixture(small, large, embedding, df, boundary)
+    note = f"{mixture.note}{_monte_carlo(small, large)}"
     return LRTestResult(
-        chi2, df, mixture.p_value(chi2), not mixture.is_plain, small.logL, large.logL, mixture.note, mixture.weights
+        chi2, df, mixture.p_value(chi2), not mixture.is_plain, small.logL, large.logL, note, mixture.weights
     )
+
+
+def _monte_carlo(small: _Model, large: _Model) -> str:
+    """How well a statistic is known where a criterion is a mean over random probes, in words.
+
+    Raises
+    ------
+    OptionError
+        Not well enough for a p-value.
+    """
+    fits = [model.fit for model in (small, large) if model.has_random]
+    known = [fit.certificate.monte_carlo for fit in fits if fit.certificate.monte_carlo is not None]
+    if not known:
+        return ""
+    error = float(np.sqrt(sum(one.criterion_se**2 for one in known)))
+    if error > _UNCERTAIN:
+        raise OptionError(
+            f"chi2 is known with a Monte-Carlo standard error of {error:.2g}, which p-values do not bear; fit the "
+            f"models with control={{'criterion_se': {0.5 * _UNCERTAIN}}}, or with control={{'block': 'exact'}}."
+        )
+    return f"; Monte-Carlo standard error of chi2 {error:.2g}"
 
 
 def _has_structure(restricted: Any, large: _Model) -> bool:

@@ -1,0 +1,294 @@
+"""Products with the matrix that is left of crossed effects when the largest grouping factor has been eliminated.
+
+With E the inverse of the first block and Lambda the relative covariance factor of the others,
+
+    S = I + Lambda' K Lambda,      K = A_22 - A_21 E A_12.
+
+S is never made. Its blocks of one level each are, and precondition it. Products are made by blocks of rows, each by
+itself, so that the number of threads changes no digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lme4py.chunks import from_size
+from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor, SortedEdges
+from lme4py.linalg import small
+from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
+
+__all__ = ["CrossedAt", "CrossedTables"]
+
+# Products of fewer numbers than this are made by one thread.
+_SHARED = from_size(500_000)
+
+
+class _Table:
+    """Blocks of Z_s'W Z_t that are not zero, (k_s, k_t) for each pair of levels that meet, and products with them.
+
+    Parameters
+    ----------
+    pointer, indices : ndarray of int
+        Of the rows.
+    values : ndarray, shape (k_s, k_t, E)
+    shape : tuple of int
+        Numbers of levels.
+    parts : int
+        Blocks of rows.
+    """
+
+    def __init__(
+        self, pointer: IntArray, indices: NDArray[np.int32], values: FloatArray, shape: tuple[int, int], parts: int
+    ) -> None:
+        self.values, self.shape = values, shape
+        cuts = np.searchsorted(pointer, np.linspace(0, pointer[-1], parts + 1)[1:-1])
+        self.cuts = np.unique([0, *cuts, shape[0]]).tolist()
+        self.rows = [(self.cuts[i], self.cuts[i + 1]) for i in range(len(self.cuts) - 1)]
+        self.pointers = [pointer[a : b + 1] - pointer[a] for a, b in self.rows]
+        self.places = [slice(int(pointer[a]), int(pointer[b])) for a, b in self.rows]
+        self.indices = indices
+
+    def matrix(self, part: int, data: FloatArray) -> SparseMatrix:
+        """Some rows, with values of the pattern."""
+        a, b = self.rows[part]
+        place = self.places[part]
+        return sparse.csr_array((data[place], self.indices[place], self.pointers[part]), shape=(b - a, self.shape[1]))
+
+    def times(self, data: FloatArray, x: FloatArray, run: Callable[..., list[FloatArray]]) -> FloatArray:
+        """(rows, c) from (columns, c)."""
+        found = run(lambda part: self.matrix(part, data) @ x, range(len(self.rows)))
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+class CrossedTables:
+    """The cross-products of a model with crossed factors, ready for products.
+
+    Parameters
+    ----------
+    factors : tuple of Factor
+    cross : CrossProducts
+    threads : int
+
+    Attributes
+    ----------
+    first : int
+        The largest factor, which is eliminated.
+    rest : list of int
+        The others, in the order of the rows of S.
+    slices : dict of slice
+        Rows of S by factor: columns of the term, then levels.
+    size : int
+        Rows of S.
+    """
+
+    def __init__(self, factors: tuple[Factor, ...], cross: CrossProducts, threads: int = 1) -> None:
+        self.factors, self.cross = factors, cross
+        self.first = int(np.argmax([factor.size for factor in factors]))
+        self.rest = [f for f in range(len(factors)) if f != self.first]
+        ends = np.cumsum([0, *(factors[f].size for f in self.rest)])
+        self.slices = {f: slice(int(ends[i]), int(ends[i + 1])) for i, f in enumerate(self.rest)}
+        self.size = int(ends[-1])
+        self.threads = threads
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self.tables: dict[tuple[int, int], _Table] = {}
+        for (s, t), edges in cross.edges.items():
+            self._add(s, t, edges)
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool = None
+
+    def _run(self, call: Callable[[int], FloatArray], parts: range) -> list[FloatArray]:
+        if self._pool is None or len(parts) == 1:
+            return [call(part) for part in parts]
+        return list(self._pool.map(call, parts))
+
+    def _add(self, s: int, t: int, edges: Edges | SortedEdges) -> None:
+        shape = (self.factors[s].n_levels, self.factors[t].n_levels)
+        parts = 2 if edges.values.size > _SHARED else 1
+        if isinstance(edges, SortedEdges):
+            pointer, indices = edges.pointer, edges.indices
+        else:
+            pointer, indices = np.searchsorted(edges.rows, np.arange(shape[0] + 1)), edges.columns
+        places = indices.astype(np.int32, copy=False)
+        self.tables[s, t] = _Table(pointer.astype(np.int64), places, edges.values, shape, parts)
+        order = np.argsort(indices, kind="stable")
+        rows = np.repeat(np.arange(shape[0], dtype=np.int32), np.diff(pointer))[order]
+        back = np.concatenate([[0], np.cumsum(np.bincount(indices, minlength=shape[1]))])
+        values = edges.values.transpose(1, 0, 2)[:, :, order]
+        self.tables[t, s] = _Table(back, rows, values, shape[::-1], parts)
+
+    def off(self, s: int, t: int, x: FloatArray) -> FloatArray:
+        """Z_s'W Z_t x for rows (k_t J_t, c)."""
+        table = self.tables.get((s, t))
+        k, m = self.factors[s].n_columns, self.factors[t].n_columns
+        if table is None:
+            return np.zeros((self.factors[s].size, x.shape[1]))
+        rows = x.reshape(m, self.factors[t].n_levels, -1)
+        out = []
+        for a in range(k):
+            total = table.times(table.values[a, 0], rows[0], self._run)
+            for b in range(1, m):
+                total += table.times(table.values[a, b], rows[b], self._run)
+            out.append(total)
+        return out[0] if k == 1 else np.concatenate(out)
+
+    def into_first(self, x: FloatArray) -> FloatArray:
+        """A_12 x for the rows of S."""
+        return sum(self.off(self.first, t, x[self.slices[t]]) for t in self.rest)  # type: ignore[return-value]
+
+    def from_first(self, x: FloatArray) -> FloatArray:
+        """A_21 x for rows of the first factor."""
+        return np.concatenate([self.off(t, self.first, x) for t in self.rest])
+
+    def among_rest(self, x: FloatArray) -> FloatArray:
+        """A_22 x."""
+        out = []
+        for t in self.rest:
+            factor = self.factors[t]
+            own = x[self.slices[t]].reshape(factor.n_columns, factor.n_levels, -1)
+            total = small.apply(self.cross.diagonal[t], own).reshape(factor.size, -1)
+            for other in self.rest:
+                if (t, other) in self.tables:
+                    total += self.off(t, other, x[self.slices[other]])
+            out.append(total)
+        return np.concatenate(out)
+
+    def blocks(self, s: int, t: int, inner: FloatArray) -> FloatArray:
+        """Sum over levels l of V_jl N_l V_jl' for each level j of s, (k_s, k_s, J_s), V the blocks of Z_s'W Z_t.
+
+        Parameters
+        ----------
+        s, t : int
+        inner : ndarray, shape (k_t, k_t, J_t)
+            N.
+        """
+        k, m = self.factors[s].n_columns, self.factors[t].n_columns
+        out = np.zeros((k, k, self.factors[s].n_levels))
+        table = self.tables.get((s, t))
+        if table is None:
+            return out
+        V = table.values
+        for a in range(k):
+            for b in range(a + 1):
+                for c, d in np.ndindex(m, m):
+                    out[a, b] += table.times(V[a, c] * V[b, d], inner[c, d][:, None], self._run)[:, 0]
+                out[b, a] = out[a, b]
+        return out
+
+
+@dataclass(frozen=True)
+class CrossedAt:
+    """The matrices at one T.
+
+    Attributes
+    ----------
+    tables : CrossedTables
+    T : list of ndarray
+        By factor.
+    log_det : float
+        log of the determinants of the first block and of the preconditioner.
+    E : ndarray, shape (k, k, J)
+        Of the first factor.
+    residual_map : ndarray, shape (k, k, J)
+        (I + A Sigma)^-1 of the first factor.
+    roots, inverses : dict of ndarray, each (k, k, J)
+        L with L L' the blocks of S of one level each, and the inverses of these blocks, by factor.
+    """
+
+    tables: CrossedTables
+    T: list[FloatArray]
+    log_det: float
+    E: FloatArray
+    residual_map: FloatArray
+    roots: dict[int, FloatArray]
+    inverses: dict[int, FloatArray]
+
+    @classmethod
+    def of(cls, tables: CrossedTables, T: Sequence[FloatArray]) -> CrossedAt:
+        """Eliminate the first factor, and make the preconditioner."""
+        first = tables.first
+        A = tables.cross.diagonal[first]
+        k = A.shape[0]
+        M = small.congruence(T[first], A)
+        M[np.arange(k), np.arange(k)] += 1.0
+        log_det, inverse = small.spd_inverse(M)
+        E = small.right(small.left(T[first], inverse), T[first].T)
+        residual_map = inverse if k == 1 else np.eye(k)[:, :, None] - small.product(A, E)
+        roots: dict[int, FloatArray] = {}
+        inverses: dict[int, FloatArray] = {}
+        for t in tables.rest:
+            K = tables.cross.diagonal[t] - tables.blocks(t, first, E)
+            P = small.congruence(T[t], small.symmetrize(K))
+            m = P.shape[0]
+            P[np.arange(m), np.arange(m)] += 1.0
+            own, inverses[t] = small.spd_inverse(P)
+            log_det += own
+            root = np.sqrt(P) if m == 1 else np.linalg.cholesky(P.transpose(2, 0, 1)).transpose(1, 2, 0)
+            roots[t] = np.asarray(root, dtype=np.float64)
+        return cls(tables, list(T), log_det, E, residual_map, roots, inverses)
+
+    def _by_factor(self, x: FloatArray, change: Callable[[int, FloatArray], FloatArray]) -> FloatArray:
+        """Each factor's rows changed by themselves; rows as (k, J, c)."""
+        out = []
+        for t in self.tables.rest:
+            factor = self.tables.factors[t]
+            own = x[self.tables.slices[t]].reshape(factor.n_columns, factor.n_levels, -1)
+            out.append(change(t, own).reshape(factor.size, -1))
+        return out[0] if len(out) == 1 else np.concatenate(out)
+
+    def to_effects(self, x: FloatArray) -> FloatArray:
+        """Lambda x."""
+        return self._by_factor(x, lambda t, own: _mixed(self.T[t], own))
+
+    def to_spherical(self, x: FloatArray) -> FloatArray:
+        """Lambda' x."""
+        return self._by_factor(x, lambda t, own: _mixed(self.T[t].T, own))
+
+    def precondition(self, x: FloatArray) -> FloatArray:
+        """The inverse of the blocks of one level each, times x."""
+        return self._by_factor(x, lambda t, own: small.apply(self.inverses[t], own))
+
+    def rooted(self, z: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """L z and L'^-1 z, L L' the preconditioner."""
+        left = self._by_factor(z, lambda t, own: small.apply(self.roots[t], own))
+        return left, self.precondition(left)
+
+    def whitened(self, z: FloatArray) -> FloatArray:
+        """L^-1 S L'^-1 z: the preconditioned matrix, with a diagonal of ones."""
+        moved = self.precondition(self.apply(self.rooted(z)[1]))
+        return self._by_factor(moved, lambda t, own: small.apply(small.transpose(self.roots[t]), own))
+
+    def eliminate(self, x: FloatArray) -> FloatArray:
+        """E x for rows of the first factor."""
+        k, J = self.E.shape[0], self.E.shape[2]
+        return small.apply(self.E, x.reshape(k, J, -1)).reshape(k * J, -1)
+
+    def swept(self, x: FloatArray) -> FloatArray:
+        """(I + A Sigma)^-1 x for rows of the first factor."""
+        k, J = self.E.shape[0], self.E.shape[2]
+        return small.apply(self.residual_map, x.reshape(k, J, -1)).reshape(k * J, -1)
+
+    def reduced(self, b: FloatArray) -> FloatArray:
+        """K b for rows of all other factors."""
+        return self.tables.among_rest(b) - self.tables.from_first(self.eliminate(self.tables.into_first(b)))
+
+    def apply(self, x: FloatArray) -> FloatArray:
+        """S x."""
+        return x + self.to_spherical(self.reduced(self.to_effects(x)))
+
+    def diagonal_inverse(self, t: int) -> FloatArray:
+        """Lambda P^-1 Lambda' of a factor, P the preconditioner, (k, k, J)."""
+        return small.right(small.left(self.T[t], self.inverses[t]), self.T[t].T)
+
+
+def _mixed(T: FloatArray, rows: FloatArray) -> FloatArray:
+    """T times rows (k, J, c) of each level."""
+    return rows * T[0, 0] if T.shape[0] == 1 else np.tensordot(T, rows, axes=1)

@@ -1,0 +1,414 @@
+"""The criterion of crossed effects without a factor of them: conjugate gradients and random probes.
+
+What is a quadratic form (r^2, beta, X'V^-1X, the average information) comes from systems that are solved exactly;
+log|M| and its derivatives are means over probes z of random signs. With S = I + Lambda'K Lambda of
+`lme4py.engine.factor.crossed`, P = L L' its blocks of one level each, and for each probe
+
+    w = L'^-1 z,      x = S^-1 L z,      E[w w'] = P^-1,      E[x w'] = S^-1,
+
+log|S| = log|P| + E[z'(log(A) - A + I)z], A = L^-1 S L'^-1 with a diagonal of ones, and the derivatives are linear in
+the blocks of one level of S^-1,
+
+    of other factors:     T^-T (J I - Q) T^-1,       Q = sum over levels of [P^-1] + E[(x - x0) w'],
+    of the first factor:  sum of [R A_11] - [F P^-1 F'] - E[F (x - w) (F w)'],      F = R A_12 Lambda,
+
+with x0 = 2 w - P^-1 S w, whose mean is known. The probes stay the same during a search, so that value and gradient are
+smooth functions of theta; the gradient is not that of the value, but both have the right mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log, pi
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg.lapack as lapack
+
+from lme4py.chunks import chunk
+from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
+from lme4py.engine.factor.crossproducts import Factor
+from lme4py.engine.linear.criterion import Problem
+from lme4py.linalg import small
+from lme4py.linalg.iterative import Solved, conjugate_gradients, random_signs
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["Probed", "StochasticCriterion", "StochasticPoint"]
+
+# Residuals of systems that estimates are made from, of those of the probes, and of the average information.
+_EXACT, _PROBE, _ROUGH = 1e-11, 1e-5, 1e-4
+# Probes that are solved together.
+_TOGETHER = chunk(16, 3)
+# Steps towards the farthest directions.
+_POWERS = 3
+# Iterations after which a system counts as unsolvable.
+MOST_ITERATIONS = 2000
+
+
+class Solution(NamedTuple):
+    """The exactly solved part at one theta.
+
+    Attributes
+    ----------
+    corner : ndarray, shape (p + 1, p + 1)
+        [X y]'V^-1[X y].
+    h : ndarray, shape (q, p + 1)
+        S^-1 Lambda' Z_2'V_1^-1 [X y].
+    right : ndarray, shape (q, p + 1)
+        Lambda' Z_2'V_1^-1 [X y].
+    swept_first : ndarray, shape (k J, p + 1)
+        E Z_1'W[X y].
+    iterations : int
+    residual : float
+    """
+
+    corner: FloatArray
+    h: FloatArray
+    right: FloatArray
+    swept_first: FloatArray
+    iterations: int
+    residual: float
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What single probes say: the mean estimates, the scatter tells how well.
+
+    Attributes
+    ----------
+    log_det : ndarray, shape (B,)
+        log|M|.
+    G : list of ndarray, each (B, k, k)
+        Its derivative in the covariance of each grouping factor.
+    iterations : int
+    """
+
+    log_det: FloatArray
+    G: list[FloatArray]
+    iterations: int
+
+
+@dataclass(frozen=True)
+class StochasticPoint:
+    """The criterion at one theta.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (m,)
+    value : float
+    gradient : ndarray, shape (m,)
+    information : ndarray, shape (m, m)
+        Average information, as second derivatives of the criterion.
+    slope : ndarray, shape (m,)
+        y'P V_i P y.
+    values, gradients : ndarray, shape (B,) and (B, m)
+        Of single probes.
+    r2 : float
+    RX : ndarray, shape (p, p)
+    beta : ndarray, shape (p,)
+    T : list of ndarray
+        By term.
+    modes : list of ndarray, each (k J, 1)
+        Lambda u of each grouping factor.
+    h : ndarray
+        For the next point.
+    iterations : int
+        Largest number of steps of conjugate gradients.
+    """
+
+    theta: FloatArray
+    value: float
+    gradient: FloatArray
+    information: FloatArray
+    slope: FloatArray
+    values: FloatArray
+    gradients: FloatArray
+    r2: float
+    RX: FloatArray
+    beta: FloatArray
+    T: list[FloatArray]
+    modes: list[FloatArray]
+    h: FloatArray
+    iterations: int
+
+    @property
+    def value_se(self) -> float:
+        """Standard error of the value."""
+        return _standard_error(self.values)
+
+    @property
+    def gradient_vcov(self) -> FloatArray:
+        """Covariance of the gradient's Monte-Carlo error, (m, m)."""
+        count, m = self.gradients.shape
+        return np.cov(self.gradients.T).reshape(m, m) / count if count > 1 else np.full((m, m), np.inf)
+
+
+def _standard_error(values: FloatArray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else np.inf
+
+
+class StochasticCriterion:
+    """-2 log-likelihood (ML) or REML criterion in theta (engine's columns), log|M| by probes.
+
+    Parameters
+    ----------
+    problem : Problem
+    reml : bool
+    seed : int
+    threads : int
+    """
+
+    def __init__(self, problem: Problem, reml: bool, seed: int = 0, threads: int = 1) -> None:
+        self.problem, self.reml, self.seed = problem, reml, seed
+        n, p = problem.cross.n_obs, problem.n_fixed
+        self.df = n - p if reml else n
+        scaling = problem.scaling
+        self.constant = self.df * (1.0 + log(2.0 * pi / self.df) + 2.0 * log(scaling.y_scale))
+        self.constant -= problem.cross.sum_log_weights + (2.0 * scaling.log_det_C if reml else 0.0)
+        self.tables = CrossedTables(problem.factors, problem.cross, threads)
+        border = [B.reshape(-1, B.shape[2]) for B in problem.cross.border]
+        self.first = border[self.tables.first]
+        self.rest = np.concatenate([border[t] for t in self.tables.rest])
+        self.border = border
+        self.directions = np.zeros((self.tables.size, 0))
+        self.evaluations = 0
+
+    # -- exact systems -------------------------------------------------------------------------------------------
+
+    def _solve(
+        self, at: CrossedAt, first: FloatArray, rest: FloatArray, tolerance: float, start: FloatArray | None
+    ) -> tuple[FloatArray, Solved, FloatArray]:
+        """Right-hand side, solution, and E times the rows of the first factor, for columns Z'W v."""
+        swept = at.eliminate(first)
+        right = at.to_spherical(rest - self.tables.from_first(swept))
+        found = conjugate_gradients(at.apply, at.precondition, right, tolerance, start, MOST_ITERATIONS)
+        return right, found, swept
+
+    def _exact(self, at: CrossedAt, start: FloatArray | None) -> Solution:
+        right, found, swept = self._solve(at, self.first, self.rest, _EXACT, start)
+        corner = self.problem.cross.corner - self.first.T @ swept - right.T @ found.x
+        residual = float(found.residual.max(initial=0.0))
+        return Solution(0.5 * (corner + corner.T), found.x, right, swept, found.iterations, residual)
+
+    # -- probes --------------------------------------------------------------------------------------------------
+
+    def learn_directions(self, theta: FloatArray, count: int) -> None:
+        """Directions in which the preconditioned matrix is farthest from the identity: probes leave them out.
+
+        What they add is then computed exactly (Meyer, Musco, Musco & Woodruff 2021, Hutch++). They need not be exact
+        eigenvectors, so that those of one theta serve at others.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,)
+        count : int
+        """
+        at = CrossedAt.of(self.tables, self.problem.factor_T(self.problem.structures.factors(theta)))
+        # Seeds of the directions and of the probes are apart: given the directions the probes are independent.
+        V = random_signs(self.tables.size, min(count, self.tables.size), self.seed + 2**32)
+        for _ in range(_POWERS):
+            V = np.linalg.qr(V)[0]
+            V = V - at.whitened(V)
+        self.directions = np.linalg.qr(V)[0]
+
+    def probe(self, at: CrossedAt, count: int) -> Probed:
+        """What the first probes say."""
+        total, own = self._known(at)
+        V, iterations = self.directions, 0
+        for start in range(0, V.shape[1], _TOGETHER):
+            part = self._columns(at, V[:, start : start + _TOGETHER])
+            total += float(part.log_det.sum())
+            own = [a + b.sum(axis=0) for a, b in zip(own, part.G, strict=True)]
+            iterations = max(iterations, part.iterations)
+        parts = []
+        for start in range(0, count, _TOGETHER):
+            z = random_signs(self.tables.size, min(_TOGETHER, count - start), self.seed, start)
+            parts.append(self._columns(at, z - V @ (V.T @ z)))
+        log_det = total + np.concatenate([part.log_det for part in parts])
+        G = [a + np.concatenate([part.G[f] for part in parts]) for f, a in enumerate(own)]
+        return Probed(log_det, G, max(iterations, *(part.iterations for part in parts)))
+
+    def _known(self, at: CrossedAt) -> tuple[float, list[FloatArray]]:
+        """What log|M| and its derivatives would be if the blocks of one level each were all of S."""
+        tables = self.tables
+        G: list[FloatArray] = [np.empty(0)] * len(tables.factors)
+        for t in tables.rest:
+            factor, inverse = tables.factors[t], np.linalg.inv(at.T[t])
+            Q = at.inverses[t].sum(axis=2)
+            G[t] = inverse.T @ (factor.n_levels * np.eye(factor.n_columns) - Q) @ inverse
+        R = at.residual_map
+        blocks = small.product(R, tables.cross.diagonal[tables.first])
+        for t in tables.rest:
+            inner = tables.blocks(tables.first, t, at.diagonal_inverse(t))
+            blocks = blocks - small.product(small.product(R, inner), small.transpose(R))
+        total = blocks.sum(axis=2)
+        G[tables.first] = 0.5 * (total + total.T)
+        return at.log_det, G
+
+    def _columns(self, at: CrossedAt, z: FloatArray) -> Probed:
+        """What is to be added for single columns z."""
+        tables, count = self.tables, z.shape[1]
+        left, w = at.rooted(z)
+        found = conjugate_gradients(at.apply, at.precondition, left, _PROBE, None, MOST_ITERATIONS)
+        change = found.x - 2.0 * w + at.precondition(found.first)
+        G: list[FloatArray] = [np.empty(0)] * len(tables.factors)
+        for t in tables.rest:
+            inverse = np.linalg.inv(at.T[t])
+            moved = _products(change[tables.slices[t]], w[tables.slices[t]], tables.factors[t])
+            G[t] = -inverse.T @ moved @ inverse
+        one, two = np.split(at.swept(tables.into_first(at.to_effects(np.hstack([found.x - w, w])))), 2, axis=1)
+        G[tables.first] = -_products(one, two, tables.factors[tables.first])
+        return Probed(found.log_moments[:count], G, found.iterations)
+
+    # -- a point -------------------------------------------------------------------------------------------------
+
+    def evaluate(self, theta: FloatArray, probes: int, start: FloatArray | None = None) -> StochasticPoint:
+        """Value, gradient and average information.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,)
+        probes : int
+        start : ndarray, optional
+            `h` of a point near by.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            Systems that are not solved, or a residual variance that is lost in rounding.
+        """
+        self.evaluations += 1
+        problem, p = self.problem, self.problem.n_fixed
+        T = problem.structures.factors(theta)
+        at = CrossedAt.of(self.tables, problem.factor_T(T))
+        solution = self._exact(at, start)
+        R, info = lapack.dpotrf(solution.corner, lower=0, clean=1)
+        if info != 0 or solution.residual > 1e3 * _EXACT:
+            raise np.linalg.LinAlgError("the systems of the random effects cannot be solved at this point")
+        RX = R[:p, :p]
+        beta = lapack.dtrtrs(RX, R[:p, p])[0] if p else np.zeros(0)
+        r2 = float(R[p, p]) ** 2
+        probed = self.probe(at, probes)
+        exact = self.df * log(r2) + self.constant
+        if self.reml:
+            exact += 2.0 * float(np.log(RX.diagonal()).sum())
+        g, U, modes = self._in_groups(at, solution, beta, RX)
+        fixed = [-(self.df / r2) * _gram(own, own, f) for own, f in zip(g, problem.factors, strict=True)]
+        if self.reml and p:
+            fixed = [a - _gram(own, own, f) for a, own, f in zip(fixed, U, problem.factors, strict=True)]
+        G = self._by_term([a + b for a, b in zip(fixed, probed.G, strict=True)])
+        gradients = self._gradients(theta, G)
+        information, slope = self._information(at, solution, g, theta, r2, RX, [each.mean(axis=0) for each in G])
+        values = exact + probed.log_det
+        return StochasticPoint(
+            theta,
+            float(values.mean()),
+            gradients.mean(axis=0),
+            information,
+            slope,
+            values,
+            gradients,
+            r2,
+            RX,
+            beta,
+            T,
+            modes,
+            solution.h,
+            max(solution.iterations, probed.iterations),
+        )
+
+    def _in_groups(
+        self, at: CrossedAt, solution: Solution, beta: FloatArray, RX: FloatArray
+    ) -> tuple[list[FloatArray], list[FloatArray], list[FloatArray]]:
+        """Z'V^-1(y - X beta) and Z'V^-1X RX^-1 by factor, and the conditional modes of Lambda u."""
+        p = beta.size
+        columns = np.zeros((p + 1, p + 1))
+        columns[:, 0] = np.append(-beta, 1.0)
+        if p:
+            columns[:p, 1:] = lapack.dtrtri(RX)[0]
+        b = at.to_effects(solution.h @ columns)
+        crossed = self.tables.into_first(b)
+        first = self.first @ columns
+        swept = at.swept(first - crossed)
+        rest = self.rest @ columns - self.tables.among_rest(b)
+        eliminated = at.eliminate(first - crossed)
+        rest = rest - self.tables.from_first(eliminated)
+        g: list[FloatArray] = [np.empty(0)] * len(self.tables.factors)
+        modes = list(g)
+        g[self.tables.first], modes[self.tables.first] = swept, eliminated[:, :1]
+        for t in self.tables.rest:
+            g[t], modes[t] = rest[self.tables.slices[t]], b[self.tables.slices[t], :1]
+        return [own[:, :1] for own in g], [own[:, 1:] for own in g], modes
+
+    def _by_term(self, by_factor: Sequence[FloatArray]) -> list[FloatArray]:
+        out: list[FloatArray] = [np.empty(0)] * len(self.problem.structures.each)
+        for factor, G in zip(self.problem.factors, by_factor, strict=True):
+            for term, columns in zip(factor.terms, factor.columns, strict=True):
+                out[term] = G[..., columns, columns]
+        return out
+
+    def _gradients(self, theta: FloatArray, G: Sequence[FloatArray]) -> FloatArray:
+        structures = self.problem.structures
+        own = zip(structures.each, structures.split(theta), G, strict=True)
+        parts = [np.einsum("cab,iab->ci", g, s.covariance_tangents(each)) for s, each, g in own]
+        return np.concatenate(parts, axis=1)
+
+    def _information(
+        self,
+        at: CrossedAt,
+        solution: Solution,
+        g: list[FloatArray],
+        theta: FloatArray,
+        r2: float,
+        RX: FloatArray,
+        G: Sequence[FloatArray],
+    ) -> tuple[FloatArray, FloatArray]:
+        """As `lme4py.engine.linear.criterion.Criterion.derivatives`: traces replaced by quadratic forms."""
+        problem, tables, p = self.problem, self.tables, self.problem.n_fixed
+        structures = problem.structures
+        own = zip(structures.each, structures.split(theta), strict=True)
+        h = self._directions(g, [s.covariance_tangents(each) for s, each in own])
+        rest = np.concatenate([h[t] for t in tables.rest])
+        k, J = problem.factors[tables.first].n_columns, problem.factors[tables.first].n_levels
+        A = tables.cross.diagonal[tables.first]
+        first = small.apply(A, h[tables.first].reshape(k, J, -1)).reshape(k * J, -1) + tables.into_first(rest)
+        others = tables.from_first(h[tables.first]) + tables.among_rest(rest)
+        right, found, swept = self._solve(at, first, others, _ROUGH, None)
+        q = h[tables.first].T @ first + rest.T @ others - first.T @ swept - right.T @ found.x
+        XY = sum(B.T @ own for B, own in zip(self.border, h, strict=True))
+        XY = XY - solution.swept_first.T @ first - solution.h.T @ right
+        slope = np.sum([(a.T @ b)[:, 0] for a, b in zip(h, g, strict=True)], axis=0)
+        if p:
+            half = lapack.dtrtrs(RX, XY[:p], trans=1)[0]
+            q = q - half.T @ half
+        hessian: FloatArray = self.df / r2 * (q - np.outer(slope, slope) / r2)
+        for structure, place, each in zip(structures.each, structures.slices, G, strict=True):
+            hessian[place, place] += structure.curvature(theta[place], each)
+        return 0.5 * (hessian + hessian.T), slope
+
+    def _directions(self, g: list[FloatArray], changes: Sequence[FloatArray]) -> list[FloatArray]:
+        """dSigma g for each change, by grouping factor: (k J, m)."""
+        ends = np.cumsum([len(own) for own in changes])
+        out = []
+        for f, factor in enumerate(self.problem.factors):
+            values = g[f].reshape(factor.n_columns, -1)
+            h = np.zeros((*values.shape, int(ends[-1])))
+            for term, columns in zip(factor.terms, factor.columns, strict=True):
+                for i, change in enumerate(changes[term], start=int(ends[term]) - len(changes[term])):
+                    h[columns, :, i] = change @ values[columns]
+            out.append(h.reshape(values.size, -1))
+        return out
+
+
+def _products(a: FloatArray, b: FloatArray, factor: Factor) -> FloatArray:
+    """Sum over levels of the symmetric part of a_j b_j' for each column, (c, k, k)."""
+    shape = (factor.n_columns, factor.n_levels, a.shape[1])
+    out = np.einsum("ajc,bjc->cab", a.reshape(shape), b.reshape(shape))
+    return np.asarray(0.5 * (out + out.transpose(0, 2, 1)))
+
+
+def _gram(a: FloatArray, b: FloatArray, factor: Factor) -> FloatArray:
+    """Sum over levels and columns of a_j b_j', (k, k)."""
+    k = factor.n_columns
+    return a.reshape(k, -1) @ b.reshape(k, -1).T

@@ -1,0 +1,214 @@
+"""The minimum of a criterion whose log-determinant is known by probes only.
+
+With fixed probes the gradient is a smooth function, but not quite that of the value: steps are judged by the value
+while a fall is large, and by the gradient in the metric of the information near the minimum. More directions and probes
+are taken at the end only, until value and theta are known well enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lme4py.engine.certificate import Evaluation, MonteCarlo
+from lme4py.engine.linear.stochastic import StochasticCriterion, StochasticPoint
+from lme4py.engine.optimise import Control, trust_region_step
+from lme4py.errors import DesignError
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["StochasticOptimum", "solve_stochastic"]
+
+# Directions and probes of the search, and of the end at first and at most.
+_SEARCH = (16, 8)
+_FIRST, _MOST_DIRECTIONS, _MOST_PROBES = (32, 16), 256, 2048
+# Largest Monte-Carlo error of theta, in its standard errors.
+_THETA = 0.02
+# The search has ended when the criterion is predicted to fall by less than the first; below the second the value says
+# less than the gradient.
+_DONE, _FLAT = 1e-8, 0.5
+# Standard deviations (relative, in columns of unit size) below this are at zero.
+_LEAST = 1e-3
+
+
+@dataclass(frozen=True)
+class StochasticOptimum:
+    """Where the search ended.
+
+    Attributes
+    ----------
+    point : StochasticPoint
+    fall : float
+        How far the criterion is predicted to fall still.
+    log : tuple of Evaluation
+    monte_carlo : MonteCarlo
+    hessian : ndarray, shape (m, m)
+        The average information with what the steps taught.
+    """
+
+    point: StochasticPoint
+    fall: float
+    log: tuple[Evaluation, ...]
+    monte_carlo: MonteCarlo
+    hessian: FloatArray
+
+
+def solve_stochastic(
+    criterion: StochasticCriterion, start: FloatArray, control: Control, error: float
+) -> StochasticOptimum:
+    """Search from a start.
+
+    Parameters
+    ----------
+    criterion : StochasticCriterion
+    start : ndarray, shape (m,)
+        In the engine's columns.
+    control : Control
+    error : float
+        Wanted standard error of the value.
+
+    Raises
+    ------
+    DesignError
+        A variance at zero, or systems that are not solved.
+    """
+    search = _Search(criterion, start, control)
+    search.descend()
+    return search.finish(error)
+
+
+class _Search:
+    def __init__(self, criterion: StochasticCriterion, start: FloatArray, control: Control) -> None:
+        self.criterion, self.control = criterion, control
+        self.log: list[Evaluation] = []
+        self.radius = control.radius
+        self.correction = np.zeros((start.size, start.size))
+        self.probes = _SEARCH[1]
+        criterion.learn_directions(start, _SEARCH[0])
+        found = self._evaluate(start, None)
+        if found is None:
+            raise DesignError(
+                "the systems of the crossed random effects are not solved at the start; give other starting values "
+                "(`start=`), or use control={'block': 'exact'}."
+            )
+        self.here = found
+
+    def _evaluate(self, theta: FloatArray, start: FloatArray | None) -> StochasticPoint | None:
+        try:
+            with np.errstate(all="ignore"):
+                point = self.criterion.evaluate(theta, self.probes, start)
+        except np.linalg.LinAlgError:
+            return None
+        usable = np.isfinite(point.value) and np.isfinite(point.information).all() and np.isfinite(point.gradient).all()
+        return point if usable else None
+
+    def _record(self, point: StochasticPoint, accepted: bool) -> None:
+        largest = float(np.abs(point.gradient).max(initial=0.0))
+        theta = tuple(float(t) for t in point.theta)
+        self.log.append(Evaluation(len(self.log) + 1, point.value, largest, self.radius, accepted, theta))
+
+    @property
+    def _hessian(self) -> FloatArray:
+        return self.here.information + self.correction
+
+    def _step(self) -> tuple[FloatArray, float]:
+        return trust_region_step(self.here.gradient, self._hessian, self.radius)
+
+    def descend(self) -> None:
+        """Steps until the gradient vanishes."""
+        self._record(self.here, True)
+        while len(self.log) < self.control.max_evaluations:
+            step, fall = self._step()
+            if fall < _DONE:
+                return
+            trial = self._evaluate(self.here.theta + step, self.here.h)
+            if trial is None:
+                self.radius = 0.25 * float(np.linalg.norm(step))
+                if self.radius < 1e-8:
+                    return
+                continue
+            self._refuse_zero(trial)
+            accepted = self._is_better(trial, fall)
+            self._record(trial, accepted)
+            self._learn(trial, step, fall)
+            length = float(np.linalg.norm(step))
+            self.radius = max(self.radius, 2.0 * length) if accepted else 0.25 * length
+            if accepted:
+                self.here = trial
+
+    def _is_better(self, trial: StochasticPoint, fall: float) -> bool:
+        if fall > _FLAT:
+            return self.here.value - trial.value > 1e-2 * fall
+        metric = self._hessian
+        return _size(trial.gradient, metric) < _size(self.here.gradient, metric)
+
+    def _learn(self, trial: StochasticPoint, step: FloatArray, fall: float) -> None:
+        """Symmetric rank one, near the minimum."""
+        if fall > _FLAT:
+            return
+        base = trial.information + self.correction
+        miss = trial.gradient - self.here.gradient - base @ step
+        along = float(miss @ step)
+        if abs(along) > 1e-8 * float(np.linalg.norm(miss) * np.linalg.norm(step)):
+            self.correction = self.correction + np.outer(miss, miss) / along
+
+    def _refuse_zero(self, point: StochasticPoint) -> None:
+        if self.criterion.problem.structures.depth(point.theta) < _LEAST:
+            raise DesignError(
+                "a variance of the random effects is at or near zero, where the iterative block proves nothing: take "
+                "the term out, or use control={'block': 'exact'}."
+            )
+
+    def finish(self, error: float) -> StochasticOptimum:
+        """More directions and probes, and the steps that they ask for."""
+        directions, self.probes = _FIRST
+        fall = np.inf
+        for _ in range(12):
+            self.criterion.learn_directions(self.here.theta, directions)
+            point = self._evaluate(self.here.theta, self.here.h)
+            if point is None:
+                break
+            self.here = point
+            self._record(point, True)
+            monte_carlo = self._errors(directions)
+            short = max(monte_carlo.criterion_se / error, monte_carlo.theta_part / _THETA)
+            if short > 1.0 and directions < min(_MOST_DIRECTIONS, self.criterion.tables.size):
+                directions *= 2
+                continue
+            if short > 1.0 and self.probes < _MOST_PROBES:
+                self.probes = min(_MOST_PROBES, int(np.ceil(1.1 * self.probes * short**2)))
+                continue
+            break
+        for _ in range(4):
+            step, fall = self._step()
+            if fall < _DONE:
+                break
+            trial = self._evaluate(self.here.theta + step, self.here.h)
+            if trial is None or not self._is_better(trial, min(fall, _FLAT)):
+                break
+            self._learn(trial, step, fall)
+            self.here = trial
+            self._record(trial, True)
+        return StochasticOptimum(self.here, fall, tuple(self.log), self._errors(directions), self._hessian)
+
+    def _errors(self, directions: int) -> MonteCarlo:
+        here, hessian = self.here, self._hessian
+        inverse = np.linalg.pinv(hessian)
+        theta_se = np.sqrt(np.maximum(np.diag(inverse @ here.gradient_vcov @ inverse), 0.0))
+        own = np.sqrt(np.maximum(2.0 * np.diag(inverse), np.finfo(float).tiny))
+        return MonteCarlo(
+            here.value_se,
+            tuple(float(t) for t in theta_se),
+            float((theta_se / own).max(initial=0.0)),
+            self.probes,
+            min(directions, self.criterion.tables.size),
+            here.iterations,
+            self.criterion.seed,
+        )
+
+
+def _size(gradient: FloatArray, hessian: FloatArray) -> float:
+    """g'H^-1g with the sizes of the curvatures."""
+    values, vectors = np.linalg.eigh(hessian)
+    along = vectors.T @ gradient
+    return float(np.sum(along**2 / np.maximum(np.abs(values), 1e-10)))

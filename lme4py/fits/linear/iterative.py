@@ -1,0 +1,151 @@
+"""Linear mixed models with crossed effects too large for a factor: conjugate gradients and random probes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lme4py.design.design import Design
+from lme4py.engine.certificate import CONVERGED, Certificate
+from lme4py.engine.linear.criterion import UNFACTORED, Criterion, Point, Problem
+from lme4py.engine.linear.start import moment_start
+from lme4py.engine.linear.stochastic import StochasticCriterion
+from lme4py.engine.linear.stochastic_solve import StochasticOptimum, solve_stochastic
+from lme4py.engine.optimise import Control
+from lme4py.engine.threads import limited_threads
+from lme4py.errors import ConvergenceWarning, DesignError, Lme4Error
+from lme4py.fits.derived import derived
+from lme4py.fits.linear.fit import Curvature, LinearFit
+from lme4py.fits.linear.steps import (
+    Estimates,
+    identified,
+    linear_fit,
+    refuse_exact_fit,
+    to_inside,
+)
+
+__all__ = ["IterativeFit", "exact_criterion", "iterative_fit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterativeFit(LinearFit):
+    """A linear mixed model whose crossed effects were solved iteratively.
+
+    There is no factor of them: what needs one is refused. Tests and intervals of the fixed effects are normal, since
+    the groups are many. Standard errors of the variances follow from the average information.
+
+    Attributes
+    ----------
+    information : Curvature
+    """
+
+    information: Curvature
+
+    @property
+    def default_ddf(self) -> str:
+        """Normal quantiles, where none are asked for."""
+        return self.conventions.ddf or "normal"
+
+    @derived
+    def point(self) -> Point:
+        """Refused: it is a factor."""
+        raise Lme4Error(UNFACTORED)
+
+    @derived
+    def curvature(self) -> Curvature:
+        """The average information, with what the steps of the search taught."""
+        return self.information
+
+
+def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, control: Control) -> IterativeFit:
+    """Fit the model without a factor of its crossed effects.
+
+    Parameters
+    ----------
+    design : Design
+    problem : Problem
+        One that `is_iterative`.
+    reml : bool
+    start : array_like, shape (m,), or None
+        theta on the user's scale.
+    control : Control
+
+    Raises
+    ------
+    DesignError
+        Variances at zero, or that no data tell apart.
+    """
+    identification = identified(design, problem)
+    if not identification.complete:
+        raise DesignError(
+            f"not every variance is identified: {'; '.join(identification.sentences)}; the iterative block needs all "
+            "of them. Take a term out, or use control={'block': 'exact'}."
+        )
+    criterion = StochasticCriterion(problem, reml, control.seed, min(os.cpu_count() or 1, 2))
+    try:
+        with limited_threads(design):
+            inside = moment_start(problem) if start is None else to_inside(problem, start)
+            optimum = solve_stochastic(criterion, inside, control, control.criterion_se)
+    finally:
+        criterion.tables.close()
+    point = optimum.point
+    refuse_exact_fit(point.r2, problem)
+    certificate = _certificate(optimum, reml)
+    if not certificate.converged:
+        warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=4)
+    curvature = Curvature(optimum.hessian, point.slope, point.r2, criterion.df)
+    found = Estimates(point.value, point.beta, point.RX, point.r2, point.T, point.modes, point.theta)
+    return linear_fit(
+        IterativeFit, design, problem, reml, found, identification, certificate, optimum.log, information=curvature
+    )
+
+
+def _certificate(optimum: StochasticOptimum, reml: bool) -> Certificate:
+    point = optimum.point
+    units = np.maximum(1.0, np.abs(point.theta))
+    lowest = float(np.linalg.eigvalsh(units[:, None] * point.information * units)[0])
+    converged = optimum.fall < CONVERGED and lowest > 0.0
+    what = "the REML criterion" if reml else "the deviance"
+    if converged:
+        first = (
+            f"Converged: the gradient of {what} vanishes (it could fall by {max(optimum.fall, 1e-12):.0e}) where its "
+            "average information is positive definite; no other start was compared."
+        )
+    else:
+        first = (
+            f"Not converged: {what} is not at its minimum (it could still fall by about {optimum.fall:.1g}); do not "
+            "use these estimates. Give other starting values (`start=`), or use control={'block': 'exact'}."
+        )
+    return Certificate(
+        gradient_norm=float(np.sqrt(2.0 * optimum.fall)),
+        min_eigenvalue=lowest,
+        bound=optimum.fall,
+        boundary_derivative=None,
+        converged=converged,
+        is_singular=False,
+        singular=(),
+        verdict=f"{first} Crossed effects were solved iteratively. {optimum.monte_carlo}.",
+        monte_carlo=optimum.monte_carlo,
+    )
+
+
+def exact_criterion(fit: LinearFit) -> float:
+    """The criterion at the estimates by an exact factor.
+
+    Parameters
+    ----------
+    fit : LinearFit
+
+    Raises
+    ------
+    DesignError
+        The factor does not fit into memory.
+    """
+    if not fit.problem.is_iterative:
+        return fit.criterion
+    with limited_threads(fit.design):
+        return Criterion(fit.problem.factored(), fit.reml)(fit.theta_inside)

@@ -1,0 +1,182 @@
+"""Fits whose crossed effects are solved iteratively: beside exact ones, and what they refuse."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lme4py
+from lme4py.engine.factor import symbolic
+from lme4py.errors import DesignError, Lme4Error, OptionError
+
+ITERATIVE = {"block": "iterative"}
+SCALAR = "y ~ x + (1 | a) + (1 | b)"
+SLOPE = "y ~ x + (x | a) + (1 | b)"
+
+
+@pytest.fixture(scope="module")
+def data() -> pd.DataFrame:
+    rng = np.random.default_rng(11)
+    a, b, x = rng.integers(0, 120, 2500), rng.integers(0, 90, 2500), rng.standard_normal(2500)
+    y = 0.5 * x + 0.6 * rng.standard_normal(120)[a] + 0.4 * rng.standard_normal(120)[a] * x
+    y = y + 0.8 * rng.standard_normal(90)[b] + rng.standard_normal(2500)
+    return pd.DataFrame({"y": y, "x": x, "a": a, "b": b, "one": a % 2})
+
+
+@pytest.fixture(scope="module")
+def fits(data):
+    return {
+        (formula, reml): (
+            lme4py.lmer(formula, data, reml=reml),
+            lme4py.lmer(formula, data, reml=reml, control=ITERATIVE),
+        )
+        for formula, reml in [(SCALAR, True), (SCALAR, False), (SLOPE, True)]
+    }
+
+
+@pytest.mark.parametrize("key", [(SCALAR, True), (SCALAR, False), (SLOPE, True)])
+def test_estimates_are_those_of_the_exact_factor(fits, key):
+    exact, found = fits[key]
+    error = found.certificate.monte_carlo
+    assert found.converged
+    assert abs(found.criterion - exact.criterion) < 4.0 * error.criterion_se + 1e-6
+    # The criterion at these estimates without the probes' error: what is lost is the square of the error of theta.
+    assert exact.criterion <= found.exact_criterion() + 1e-7
+    assert found.exact_criterion() == pytest.approx(exact.criterion, abs=1e-5)
+    own = np.sqrt(np.diag(exact.fit.curvature.hessian) / 2.0)
+    # In units of about a standard error.
+    inside = (found.fit.theta_inside - exact.fit.theta_inside) * own
+    assert np.abs(inside).max() < max(4.0 * error.theta_part, 1e-3)
+    np.testing.assert_allclose(found.params, exact.params, rtol=1e-5)
+    np.testing.assert_allclose(found.bse, exact.bse, rtol=1e-4)
+    assert found.sigma == pytest.approx(exact.sigma, rel=1e-5)
+    for one, other in zip(found.fit.modes, exact.fit.modes, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-4)
+    # Average and observed information differ by the sampling of one data set.
+    np.testing.assert_allclose(
+        found.variance_table()["std_error"].to_numpy(dtype=float),
+        exact.variance_table()["std_error"].to_numpy(dtype=float),
+        rtol=0.1,
+    )
+
+
+def test_the_summary_says_how_and_how_well(fits):
+    _, found = fits[SCALAR, True]
+    text = " ".join(str(found.summary()).split())
+    assert "Crossed effects were solved iteratively" in text
+    assert "the criterion is known with a standard error of" in text
+    assert "random probes (seed 0)" in text
+    assert found.default_ddf == "normal"
+
+
+def test_a_seed_gives_the_same_numbers(data):
+    once, again, other = (
+        lme4py.lmer(SCALAR, data, control={**ITERATIVE, "seed": seed}).criterion for seed in (3, 3, 4)
+    )
+    assert once == again
+    # 90 levels and 32 directions: something is left to the probes.
+    assert once != other
+
+
+def test_a_smaller_error_on_request(data):
+    found = lme4py.lmer(SCALAR, data, control={**ITERATIVE, "criterion_se": 1e-6})
+    assert found.certificate.monte_carlo.criterion_se <= 1e-6
+    # There are 90 directions at most: the value is exact.
+    assert found.certificate.monte_carlo.directions == 90
+    assert found.criterion == pytest.approx(found.exact_criterion(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m.profile(),
+        lambda m: m.coef_table(ddf="kenward-roger"),
+        lambda m: m.coef_table(ddf="satterthwaite"),
+        lambda m: m.bootstrap(10, seed=1),
+        lambda m: m.influence(),
+        lambda m: m.predict(interval="confidence"),
+        lambda m: m.refit(m.fit.design.y),
+        lambda m: m.ranef(conditional_se=True),
+        lambda m: m.conf_int(method="profile"),
+        lambda m: m.all_fit(),
+    ],
+)
+def test_what_needs_a_factor_is_refused_by_name(fits, call):
+    with pytest.raises(Lme4Error, match="were solved iteratively"):
+        call(fits[SCALAR, True][1])
+
+
+def test_what_needs_no_factor_works(fits, data):
+    exact, found = fits[SCALAR, True]
+    np.testing.assert_allclose(found.predict(), exact.predict(), atol=2e-4)
+    new = data.head(5)
+    np.testing.assert_allclose(found.predict(new), exact.predict(new), atol=2e-4)
+    wanted = exact.coef_table(ddf="normal")["p_value"]
+    np.testing.assert_allclose(found.coef_table()["p_value"], wanted, rtol=1e-2)
+    assert found.simulate(2, seed=1).shape == (2500, 2)
+    again = pickle.loads(pickle.dumps(found))
+    assert again.criterion == found.criterion
+    assert str(again.summary()) == str(found.summary())
+    assert found.slim().criterion == found.criterion
+    pd.testing.assert_frame_equal(found.slim().coef_table(), found.coef_table())
+
+
+def test_likelihood_ratios_carry_the_error(data, fits):
+    small = lme4py.lmer("y ~ 1 + (1 | a) + (1 | b)", data, reml=False, control=ITERATIVE)
+    exact_small = lme4py.lmer("y ~ 1 + (1 | a) + (1 | b)", data, reml=False)
+    exact, found = fits[SCALAR, False]
+    test, wanted = lme4py.lrtest(small, found), lme4py.lrtest(exact_small, exact)
+    error = np.hypot(small.certificate.monte_carlo.criterion_se, found.certificate.monte_carlo.criterion_se)
+    assert abs(test.chi2 - wanted.chi2) < 4.0 * error + 1e-5
+    assert "Monte-Carlo standard error of chi2" in test.note
+    assert "Monte-Carlo" not in wanted.note
+
+
+def test_streamed_rows(data, tmp_path, fits):
+    path = tmp_path / "rows.parquet"
+    data.to_parquet(path)
+    found = lme4py.lmer(SCALAR, str(path), control=ITERATIVE)
+    # Columns are scaled by other sums of the same rows.
+    assert found.criterion == pytest.approx(fits[SCALAR, True][1].criterion, abs=1e-3)
+    np.testing.assert_allclose(found.params, fits[SCALAR, True][0].params, rtol=1e-5)
+
+
+def test_bad_settings_are_refused(data):
+    for control, text in [
+        ({"block": "fast"}, r"control\['block'\] must be one of auto, exact, iterative"),
+        ({"block": "iterative", "seed": -1}, "whole number"),
+        ({"block": "iterative", "criterion_se": 0.0}, "positive number"),
+    ]:
+        with pytest.raises(OptionError, match=text):
+            lme4py.lmer(SCALAR, data, control=control)
+    with pytest.raises(OptionError, match="two and more grouping factors"):
+        lme4py.lmer("y ~ x + (1 | a)", data, control=ITERATIVE)
+    with pytest.raises(OptionError, match="generalised models"):
+        lme4py.glmer("one ~ x + (1 | a) + (1 | b)", data, family="binomial", control=ITERATIVE)
+    criterion = lme4py.lmm_criterion(lme4py.lformula(SCALAR, data))
+    with pytest.raises(OptionError, match="exact factor"):
+        lme4py.optimize_criterion(criterion, control=ITERATIVE)
+
+
+def test_a_variance_at_zero_is_no_silent_estimate():
+    rng = np.random.default_rng(2)
+    a, b = rng.integers(0, 50, 1000), rng.integers(0, 40, 1000)
+    y = rng.standard_normal(50)[a] + rng.standard_normal(1000)
+    frame = pd.DataFrame({"y": y - pd.Series(y).groupby(b).transform("mean"), "a": a, "b": b})
+    with pytest.raises(DesignError, match="at or near zero"):
+        lme4py.lmer("y ~ 1 + (1 | a) + (1 | b)", frame, control=ITERATIVE)
+
+
+def test_the_choice_is_by_forecast_and_said(data, monkeypatch):
+    chosen = lme4py.lmer(SCALAR, data)
+    assert chosen.certificate.monte_carlo is None
+    monkeypatch.setattr(symbolic, "available_memory", lambda: 1000.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forced = lme4py.lmer(SCALAR, data)
+    assert forced.certificate.monte_carlo is not None
+    assert "solved iteratively" in str(forced.summary()).replace("\n", " ")
