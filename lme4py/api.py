@@ -17,7 +17,7 @@ from lme4py.design.parts import part_formulas
 from lme4py.design.related import refuse_related
 from lme4py.design.residual.none import is_none, residual_of_term
 from lme4py.design.residual.side import residual_design
-from lme4py.design.residual.text import ResidualSides, read_sides
+from lme4py.design.residual.text import ResidualSides, known_sigma, read_sides
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.ordinal import make_ordinal
@@ -63,7 +63,7 @@ def lmer(
     progress: bool | None = None,
     na_action: NaAction = "omit",
     functions: Mapping[str, Callable[..., Any]] | None = None,
-    residual: str | None = None,
+    residual: str | ArrayLike | None = None,
     variance: str | None = None,
     dispformula: str | None = None,
     fixed_only: bool = False,
@@ -102,7 +102,8 @@ def lmer(
         Correlated residuals, ``"structure(index | subject)"``: ``"ar1(visit | id)"``, ``"us(visit | arm / id)"`` (a
         matrix for each arm), ``"exp(x + y | field, nugget=TRUE)"``; 1 for the index is the order of the rows.
         Structures: us, cs, homcs, ar1, hetar1, car1, arma11, toep, homtoep, ad, ou, exp, gau, sph, mat. With prior
-        weights the residual covariance is W^-1/2 R W^-1/2.
+        weights the residual covariance is W^-1/2 R W^-1/2. Or a covariance matrix of the rows that is known up to a
+        factor sigma^2 (a data frame is aligned on the labels of the rows); with ``sigma=1`` it is known altogether.
     variance : str, optional
         Unequal residual standard deviations: ``"ident(f)"`` (one for each level), ``"power(x)"``, ``"power(fitted)"``,
         ``"exp(x)"``, and products such as ``"ident(f) * power(x)"``.
@@ -148,7 +149,6 @@ def lmer(
     _check_options(formula, data, reml, progress, na_action)
     _check_mappings(contrasts, functions)
     _check_bool("fixed_only", fixed_only)
-    known = _known_sigma(sigma)
     structured = residual is not None or variance is not None or dispformula is not None
     note = None
     if is_none(dispformula):
@@ -157,12 +157,11 @@ def lmer(
             read_formula(formula, () if data is None else read_frame(data).names)
         )
         dispformula, note = None, f"dispformula='~ 0': the term {label} is the covariance of the residuals"
-    read = read_sides(residual, variance, dispformula)
-    if known is not None and (structured or source is not None or fixed_only):
-        raise OptionError(
-            "sigma= is for models with random effects and independent residuals, whose rows are in memory; leave it "
-            "out, or residual=, variance=, dispformula= and fixed_only=."
-        )
+    # Independent residuals beside random effects are the linear engine's; all others those of the marginal one.
+    read = read_sides(residual, variance, dispformula, sigma if structured or fixed_only else None)
+    known = known_sigma(sigma)
+    if known is not None and source is not None:
+        raise OptionError("sigma= needs its rows in memory; use control={'rows': 'memory'}.")
     if structured:
         refuse_related(relmat, "models with residual=, variance= or dispformula=")
     if source is not None:
@@ -190,7 +189,7 @@ def lmer(
         beside=read.nodes,
         relmat=relmat,
     )
-    if known is not None:
+    if known is not None and design.terms and not structured:
         design = replace(design, sigma=known, notes=(*design.notes, f"sigma is known: {known:g}"))
     if note is not None:
         design = replace(design, notes=(*design.notes, note))
@@ -497,17 +496,6 @@ def clmm(
     family = make_ordinal(link, threshold, len(categories or ()))
     fit = _fit_glmm(design, family, nAGQ, hessian, start, made.control)
     return MEGLMResult(of_all_rows(fit, made))
-
-
-def _known_sigma(sigma: object) -> float | None:
-    if sigma is None:
-        return None
-    if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0.0 < float(sigma) < float("inf"):
-        raise OptionError(
-            f"`sigma` is {sigma!r}; give the known residual standard deviation, a positive number (1 where weights= "
-            "are the inverses of sampling variances)."
-        )
-    return float(sigma)
 
 
 def _refuse_two_residuals(residual: object, variance: object) -> None:

@@ -198,6 +198,20 @@ class CovarianceStructure(CovarianceFunctions):
         """theta of size^2 Sigma."""
         return self.theta_of_factor(size * self.factor(theta))
 
+    def in_units(self, size: float) -> CovarianceStructure:
+        """The structure of effects that are counted in `size`: itself, where theta takes any unit."""
+        return self
+
+    def reference_sd(self, theta: FloatArray, at: FloatArray | None) -> float:
+        """The standard deviation of residuals that sigma is: that of the first of the columns, or of the points `at`.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,)
+        at : ndarray, shape (..., p) or (..., p, d), or None
+        """
+        return float(np.sqrt(self.covariance(theta, at).reshape(-1)[0]))
+
     def uncorrelated(self, theta: FloatArray) -> FloatArray:
         """theta without the covariances that are parameters of their own; itself where there are none."""
         return theta

@@ -131,7 +131,9 @@ def minimise(
     _record(state, first, True)
     message = "maximum number of evaluations reached"
     stalled = failed = 0
-    while len(state.log) + failed < control.max_evaluations:
+    if not start.size:
+        message = "there are no parameters"
+    while start.size and len(state.log) + failed < control.max_evaluations:
         step, predicted = trust_region_step(state.here.gradient, state.hessian, state.radius)
         if predicted <= control.tolerance or _is_negligible(step, state.here, predicted):
             message = "predicted decrease below tolerance"

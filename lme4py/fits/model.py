@@ -88,6 +88,19 @@ class Model(ABC):
     def own_vcov(self) -> FloatArray:
         """Covariance of beta by the model, also where the fit was asked for a robust one, shape (p, p)."""
 
+    def mean_square(self) -> float:
+        """Mean square of the residuals in units of a covariance of the rows that is known.
+
+        Raises
+        ------
+        OptionError
+            The model estimates its residual variance, or has none.
+        """
+        raise OptionError(
+            "ddf='knapp-hartung' is for models whose sampling variances are known, as in lmer(..., weights='1/vi', "
+            "sigma=1); use 'satterthwaite' or 'kenward-roger'."
+        )
+
     @abstractmethod
     def conditional_covariances(self, include_fixed: bool = False) -> tuple[FloatArray, ...]:
         """Covariance matrices of the random effects of every level given the data.

@@ -139,8 +139,7 @@ def test_what_follows_keeps_sigma() -> None:
     [
         ({"sigma": 0.0}, "a positive number"),
         ({"sigma": "1"}, "a positive number"),
-        ({"sigma": 1, "variance": "power(x)"}, "sigma= is for models"),
-        ({"sigma": 1, "fixed_only": True}, "sigma= is for models"),
+        ({"sigma": 1, "residual": "ar1(1 | g)"}, "cannot go together"),
     ],
 )
 def test_what_is_refused(more: dict[str, Any], match: str) -> None:

@@ -15,6 +15,7 @@ from lme4py.design.design import Design
 from lme4py.design.fixed import name_of
 from lme4py.design.given import column_getter
 from lme4py.design.random import as_factor, grouping_factor
+from lme4py.design.residual.given import given_residuals
 from lme4py.design.residual.part import ResidualPart
 from lme4py.design.residual.text import ResidualSides, ResidualText, VarianceText
 from lme4py.errors import DataError, DesignError, OptionError
@@ -67,6 +68,11 @@ class ResidualDesign:
         return self.has_one_structure and not self.scale_names
 
     @property
+    def is_known(self) -> bool:
+        """Whether the residual covariance is given, without a parameter that is estimated."""
+        return not any(structure.n_theta for structure in self.part.structures) and not self.scale_names
+
+    @property
     def has_one_structure(self) -> bool:
         """Whether one standard deviation stands for all positions and strata."""
         return len(self.strata) == 1 and self.part.structures[0].shares_variance
@@ -110,8 +116,12 @@ def residual_design(design: Design, sides: ResidualSides) -> ResidualDesign:
     n = design.n_obs
     stratum, strata = _combined(residual.strata if residual else (), read, n)
     subject, subjects, name = _subjects(residual, read, n)
-    if residual is None:
-        structures: tuple[CovarianceStructure, ...] = (make_structure("homdiag", 1),)
+    if sides.is_given:
+        structures: tuple[CovarianceStructure, ...]
+        structures, points, subject = given_residuals(design, sides)
+        columns, subjects = _NONE, ()
+    elif residual is None:
+        structures = (make_structure("homdiag", 1),)
         points, columns = np.zeros((n, 1)), _ONE
     else:
         points, columns, make = _positions(residual, read, subject, n)
@@ -121,9 +131,8 @@ def residual_design(design: Design, sides: ResidualSides) -> ResidualDesign:
     G, names, fitted = _log_scale(design, sides, read, n)
     part = ResidualPart(structures, subject, stratum, points, G, design.weights)
     texts = [own.text for own in sides.variance] + ([sides.dispformula] if sides.dispformula else [])
-    return ResidualDesign(
-        residual.text if residual else "", " * ".join(texts), part, columns, strata, subjects, name, names, fitted
-    )
+    words = residual.text if residual else "V" if sides.matrix is not None else ""
+    return ResidualDesign(words, " * ".join(texts), part, columns, strata, subjects, name, names, fitted)
 
 
 Reader = Callable[[Node], Value]

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import numpy as np
+
 from lme4py.covariance import find_structure, structure_names
 from lme4py.covariance.structure import CovarianceStructure
 from lme4py.errors import FormulaError, OptionError, did_you_mean
@@ -24,6 +26,7 @@ __all__ = [
     "ResidualSides",
     "ResidualText",
     "VarianceText",
+    "known_sigma",
     "read_residual",
     "read_sides",
     "read_variance",
@@ -100,22 +103,40 @@ class ResidualSides:
         "" for none.
     nodes : tuple of Node
         All variables.
+    matrix : array_like or data frame, or None
+        A covariance of the rows that is known.
+    sigma : float or None
+        A residual standard deviation that is known.
     """
 
     residual: ResidualText | None
     variance: tuple[VarianceText, ...]
     dispformula: str
     nodes: tuple[Node, ...]
+    matrix: Any = None
+    sigma: float | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the residuals have a covariance that is known, up to a factor or altogether."""
+        return self.matrix is not None or self.sigma is not None
 
 
-def read_sides(residual: object, variance: object, dispformula: object) -> ResidualSides:
-    """Read the arguments `residual`, `variance` and `dispformula`; None for those that were not given.
+def read_sides(residual: object, variance: object, dispformula: object, sigma: object = None) -> ResidualSides:
+    """Read the arguments `residual`, `variance`, `dispformula` and `sigma`; None for those that were not given.
 
     Raises
     ------
     OptionError, FormulaError
     """
-    found = None if residual is None else read_residual(residual)
+    matrix = residual if hasattr(residual, "shape") else None
+    found = None if residual is None or matrix is not None else read_residual(residual)
+    known = known_sigma(sigma)
+    if known is not None and found is not None:
+        raise OptionError(
+            f"sigma={sigma!r} and residual={found.text!r} cannot go together: the structure estimates its standard "
+            "deviations. A covariance of the rows that is known is given as a matrix, residual=V with sigma=1."
+        )
     parts = () if variance is None else read_variance(variance)
     text = "" if dispformula is None else _dispersion(dispformula)
     nodes = [] if found is None else list(found.nodes)
@@ -127,7 +148,24 @@ def read_sides(residual: object, variance: object, dispformula: object) -> Resid
                 f"dispformula={text!r}: random effects in the dispersion are not taken for a normal response."
             )
         nodes += [*terms.fixed.variables, *terms.fixed.offsets]
-    return ResidualSides(found, parts, text, tuple(nodes))
+    return ResidualSides(found, parts, text, tuple(nodes), matrix, known)
+
+
+def known_sigma(sigma: object) -> float | None:
+    """A residual standard deviation that is known, checked; None where none is given.
+
+    Raises
+    ------
+    OptionError
+    """
+    if sigma is None:
+        return None
+    if isinstance(sigma, bool) or not isinstance(sigma, int | float | np.number) or not 0.0 < float(sigma) < np.inf:
+        raise OptionError(
+            f"`sigma` is {sigma!r}; give the known residual standard deviation, a positive number (1 where weights= "
+            "are the inverses of sampling variances)."
+        )
+    return float(sigma)
 
 
 def _dispersion(text: object) -> str:

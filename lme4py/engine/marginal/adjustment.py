@@ -64,6 +64,8 @@ def expected(criterion: MarginalCriterion, point: Point, curved: bool = True) ->
         The parameters have no meaning at the estimates: a correlation with what has no variance.
     """
     model, m, p = criterion.model, criterion.model.n_par, criterion.p
+    if not m:
+        return Expected(np.zeros((0, 0)), np.zeros((0, p, p)), np.zeros((0, 0, p, p)), None)
     has_curves = curved and (
         model.slices[-1].stop > model.slices[-1].start or not all(s.linear for s in model.structures)
     )
@@ -92,6 +94,8 @@ def _jet(criterion: MarginalCriterion, batch: Batch, par: FloatArray, i: int) ->
     model = criterion.model
     structure, theta = model.structures[i], par[model.slices[i]]
     points = points_for(model, batch, i)
+    if not structure.n_theta:
+        return structure.covariance_derivatives(theta, points)
     if structure.linear:
         if points is not None:
             structure.refuse("a position that is no column")

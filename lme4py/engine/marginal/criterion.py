@@ -89,7 +89,10 @@ class MarginalCriterion:
         self.reml = reml
         self.scaling = _scaling(model)
         inside = (model.y - model.X @ self.scaling.beta) / self.scaling.y_scale
-        self.model = replace(model, X=model.X @ self.scaling.C, y=inside)
+        residual = replace(
+            model.residual, structures=tuple(s.in_units(self.scaling.y_scale) for s in model.residual.structures)
+        )
+        self.model = replace(model, X=model.X @ self.scaling.C, y=inside, residual=residual)
         self.batches = make_batches(self.model)
         self.n, self.p = model.X.shape
 
@@ -152,6 +155,14 @@ class MarginalCriterion:
             value += float(np.linalg.slogdet(A[:p, :p])[1]) - p * _LOG_2_PI
         return Point(par, value, beta, 0.5 * (phi + phi.T), blocks, inverse) if np.isfinite(value) else None
 
+    def square(self, point: Point) -> float:
+        """(y - X beta)' V^-1 (y - X beta)."""
+        total = 0.0
+        for batch, inverse in zip(self.batches, point.inverse, strict=True):
+            left = inverse[batch.of_class] @ (batch.data[..., -1:] - batch.data[..., :-1] @ point.beta[:, None])
+            total += float(np.sum(left**2))
+        return total
+
     def first_moments(self, point: Point) -> FloatArray:
         """X'V^-1 V_j V^-1 X, shape (m, p, p)."""
         M = np.zeros((self.model.n_par, self.p, self.p))
@@ -172,6 +183,8 @@ class MarginalCriterion:
         """
         m, p = self.model.n_par, self.p
         gradient, hessian = np.zeros(m), np.zeros((m, m))
+        if not m:
+            return gradient, hessian
         M, h = np.zeros((m, p, p)), np.zeros((m, p))
         for batch, blocks, inverse in zip(self.batches, point.blocks, point.inverse, strict=True):
             a, B = residuals(batch, inverse, point.beta)
@@ -211,7 +224,7 @@ def _moments(batch: Batch, d: FloatArray, a: FloatArray, B: FloatArray) -> tuple
     p = B.shape[2]
     flat = np.concatenate([B, a[..., None]], axis=2)
     moved = d[:, batch.of_class] @ flat
-    out = B.reshape(-1, p).T @ moved.reshape(len(d), -1, p + 1)
+    out = B.reshape(-1, p).T @ moved.reshape(len(d), B.shape[0] * B.shape[1], p + 1)
     return out[..., :p], out[..., p]
 
 

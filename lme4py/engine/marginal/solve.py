@@ -126,6 +126,8 @@ def certify(criterion: MarginalCriterion, found: Solution, singular: Sequence[st
     converged = bound < 1e-6 and not descends
     compared = found.optimum.compared
     sentence = verdict(what, converged, bound, descends, singular, compared, (), found.optimum.value)
+    if not g.size:
+        sentence = "Exact: generalised least squares with a covariance that is known; there was nothing to search for."
     return Certificate(
         gradient_norm=float(np.sqrt(2.0 * bound)),
         min_eigenvalue=float(values[0]),

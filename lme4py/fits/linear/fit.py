@@ -84,12 +84,6 @@ class LinearFit(NormalFit):
         return self.design.sigma is None
 
     @derived
-    def knapp_hartung(self) -> float:
-        """(y - X beta)'V^-1 (y - X beta) / (n - p) with V in the units of a known sigma: 1 in expectation."""
-        point, known = self.point, self.problem.known
-        return float("nan") if known is None else point.r2 / known / (self.design.n_obs - self.beta.size)
-
-    @derived
     def point(self) -> Point:
         """The factor at the optimum."""
         return Criterion(self.problem, self.reml).evaluate(self.theta_inside)

@@ -77,6 +77,11 @@ class LinearModel(Model):
         with limited_threads(self.fit.design):
             return joint.working_model(self.fit)
 
+    def mean_square(self) -> float:
+        fit = self.fit
+        known = fit.problem.known
+        return super().mean_square() if known is None else fit.point.r2 / known / (fit.design.n_obs - fit.beta.size)
+
     def own_vcov(self) -> FloatArray:
         return joint.model_covariance(self.fit)
 

@@ -55,6 +55,11 @@ class ResidualFit(NormalFit):
     second_order: bool = True
 
     @property
+    def default_ddf(self) -> str:
+        """As of other linear models; "normal" where no variance is estimated."""
+        return self.conventions.ddf or (super().default_ddf if self.theta.size else "normal")
+
+    @property
     def n_params(self) -> int:
         """Fixed effects and covariance parameters."""
         return self.beta.size + self.theta.size
@@ -66,8 +71,8 @@ class ResidualFit(NormalFit):
 
     @property
     def has_residual(self) -> bool:
-        """Whether one residual variance belongs to all rows."""
-        return self.residual.has_equal_variances
+        """Whether one residual variance, that is estimated, belongs to all rows."""
+        return self.residual.has_equal_variances and not self.residual.is_known
 
     @derived
     def point(self) -> Point:

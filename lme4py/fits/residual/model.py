@@ -68,6 +68,12 @@ class ResidualModel(Model):
     def working_model(self) -> WorkingModel:
         refuse_residual("deletion of rows and groups is")
 
+    def mean_square(self) -> float:
+        fit = self.fit
+        if not fit.residual.is_known:
+            return super().mean_square()
+        return fit.problem.criterion.square(fit.point) / (fit.design.n_obs - fit.beta.size)
+
     def own_vcov(self) -> FloatArray:
         return self.fit.problem.criterion.vcov_outside(self.fit.point.phi)
 

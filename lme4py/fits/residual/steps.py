@@ -153,7 +153,7 @@ def _make(design: Design, residual: ResidualDesign, problem: ResidualProblem, fo
     theta = problem.to_user(point.par)
     first = residual.part.points[:1][:, None]
     at = first[..., 0] if first.shape[-1] == 1 else first
-    sd = residual.part.structures[0].covariance(
+    sd = criterion.model.residual.structures[0].reference_sd(
         point.par[problem.residual_slice(0)], at if residual.columns == () else None
     )
     return ResidualFit(
@@ -162,7 +162,7 @@ def _make(design: Design, residual: ResidualDesign, problem: ResidualProblem, fo
         criterion=criterion.value_outside(point.value),
         beta=beta,
         vcov=criterion.vcov_outside(point.phi),
-        sigma=scaling.y_scale * float(np.sqrt(sd.reshape(-1)[0])),
+        sigma=scaling.y_scale * sd,
         theta=theta,
         covariances=problem.covariances(point.par),
         modes=own,

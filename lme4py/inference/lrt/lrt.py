@@ -266,6 +266,11 @@ def _check_same_data(small: _Model, large: _Model) -> None:
         x, z = (np.full(d.n_obs, missing) if getattr(d, name) is None else getattr(d, name) for d in (a, b))
         if not np.array_equal(x, z):
             raise OptionError(f"the models have different {name}: they are not nested. Use the same {name} in both.")
+    if a.sigma != b.sigma:
+        known = ["estimated" if d.sigma is None else f"{d.sigma:g}" for d in (a, b)]
+        raise OptionError(
+            f"the known residual standard deviations differ ({known[0]} and {known[1]}); use the same sigma= in both."
+        )
 
 
 def _check_same_method(small: _Model, large: _Model) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lme4py.covariance import CovarianceStructure, make_structure
+from lme4py.covariance.given import GivenCovariance
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.residual.fit import ResidualFit
@@ -48,7 +49,24 @@ def check_residuals(small: Fit | None, large: Fit) -> None:
             + _COMPARE
         )
     _check_scales(small, large)
-    _check_structures(small, large)
+    if not _same_known(small, large):
+        _check_structures(small, large)
+
+
+def _same_known(small: Fit, large: ResidualFit) -> bool:
+    """Whether both have the same residual covariance that is given; refuse others beside one that is."""
+    given = [
+        structure
+        for fit in (small, large)
+        if isinstance(fit, ResidualFit)
+        for structure in fit.residual.part.structures
+        if isinstance(structure, GivenCovariance)
+    ]
+    if not given:
+        return False
+    if len(given) < 2 or given[0] != given[1]:
+        _refuse("their known residual variances (sigma=, residual=V) are not the same")
+    return True
 
 
 def _check_scales(small: Fit, large: ResidualFit) -> None:

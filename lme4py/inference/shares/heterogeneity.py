@@ -8,13 +8,17 @@ from statistics import NormalDist
 import numpy as np
 from scipy import special
 
+from lme4py.chunks import chunk
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.inference.shares.r2 import random_moments
+from lme4py.inference.shares.sampling import Root, sampling_root
 from lme4py.linalg.types import FloatArray
 from lme4py.text import Sentence
 
 __all__ = ["Heterogeneity", "heterogeneity"]
+
+_BLOCK = chunk(500)
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,19 +100,20 @@ def heterogeneity(fit: Fit, alpha: float = 0.05) -> Heterogeneity:
     tau^2 = 0.08267, I^2 = 84.0%, H^2 = 6.26; Q(3) = 14.91, p = 0.0019; a new true effect in [-0.2255, 1.063]
     """
     design = fit.design
-    if design.sigma is None:
+    half = sampling_root(fit)
+    if half is None:
         raise OptionError(
-            "heterogeneity() is for models whose sampling variances are known, as lmer(..., weights='1/vi', sigma=1)."
+            "heterogeneity() is for models whose sampling variances are known, as lmer(..., weights='1/vi', sigma=1), "
+            "or residual=V with sigma=1."
         )
     n, p = design.X.shape
-    w = (np.ones(n) if design.weights is None else design.weights) / design.sigma**2
-    root = np.sqrt(w)[:, None]
-    Q = np.linalg.qr(root * design.X)[0]
+    Q = np.linalg.qr(half(design.X))[0]
     y = design.y if design.offset is None else design.y - design.offset
-    rest = root[:, 0] * y
+    rest = half(y[:, None])[:, 0]
     rest = rest - Q @ (Q.T @ rest)
-    # tr(P) with P = W - W X (X'WX)^-1 X'W.
-    typical = (n - p) / float(w.sum() - np.sum(w * np.einsum("ij,ij->i", Q, Q)))
+    # tr(P) with P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1 and the root L^-1 of V^-1: |L^-1|^2 - |Q'L^-1|^2.
+    whole, lost = _traces(half, Q)
+    typical = (n - p) / (whole - lost)
     parts = {
         term.label: term.level_variance * float(np.sum(cov * K))
         for term, cov, K in zip(design.terms, fit.covariances, random_moments(fit), strict=True)
@@ -129,6 +134,18 @@ def heterogeneity(fit: Fit, alpha: float = 0.05) -> Heterogeneity:
         upper=upper,
         log_likelihood_metafor=fit.log_likelihood + (_half_log_det(design.X) if fit.reml else 0.0),
     )
+
+
+def _traces(half: Root, Q: FloatArray) -> tuple[float, float]:
+    """|H|^2 and |Q'H|^2 of a root H, a block of its columns after the other."""
+    n, whole, lost = len(Q), 0.0, 0.0
+    for first in range(0, n, _BLOCK):
+        unit = np.zeros((n, min(_BLOCK, n - first)))
+        unit[first + np.arange(unit.shape[1]), np.arange(unit.shape[1])] = 1.0
+        H = half(unit)
+        whole += float(np.sum(H**2))
+        lost += float(np.sum((Q.T @ H) ** 2))
+    return whole, lost
 
 
 def _prediction(fit: Fit, tau2: float, alpha: float) -> tuple[float, float]:

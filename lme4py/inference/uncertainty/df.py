@@ -16,7 +16,6 @@ import numpy as np
 from lme4py.errors import Lme4Warning, OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.method import FTest, Method, Plain, check_method, f_test_of, joint_f_test, wald
 from lme4py.inference.uncertainty.kenward_roger import FScale, f_scale
 from lme4py.linalg.types import FloatArray
@@ -61,12 +60,7 @@ def knapp_hartung(fit: Fit) -> Plain:
     The covariance of the fixed effects is multiplied by (y - X beta)'V^-1 (y - X beta) / (n - p), with n - p degrees of
     freedom.
     """
-    if fit.design.sigma is None or not isinstance(fit, LinearFit):
-        raise OptionError(
-            "ddf='knapp-hartung' is for models whose sampling variances are known, as in lmer(..., weights='1/vi', "
-            "sigma=1); use 'satterthwaite' or 'kenward-roger'."
-        )
-    return Plain(fit.knapp_hartung * fit.vcov, float(fit.design.n_obs - fit.beta.size))
+    return Plain(model_of(fit).mean_square() * fit.vcov, float(fit.design.n_obs - fit.beta.size))
 
 
 class Satterthwaite:

@@ -17,6 +17,7 @@ from lme4py.report.plots.check import check, check_data
 from lme4py.report.plots.coef import coef, coef_data
 from lme4py.report.plots.effect import effect, effect_data
 from lme4py.report.plots.fitted import fitted, fitted_data
+from lme4py.report.plots.forest import forest, forest_data
 from lme4py.report.plots.profile import profile, profile_data
 from lme4py.report.plots.random import caterpillar, caterpillar_data, shrinkage, shrinkage_data
 from lme4py.report.plots.residual_panel import residual_panel, residual_panel_data
@@ -38,6 +39,8 @@ __all__ = [
     "effect_data",
     "fitted",
     "fitted_data",
+    "forest",
+    "forest_data",
     "plot",
     "plot_data",
     "profile",
@@ -61,6 +64,7 @@ _PAIRS: dict[str, tuple[Callable[..., Any], Callable[..., pd.DataFrame]]] = {
     "shrinkage": (shrinkage, shrinkage_data),
     "effect": (effect, effect_data),
     "coef": (coef, coef_data),
+    "forest": (forest, forest_data),
     "residual_panel": (residual_panel, residual_panel_data),
     "check": (check, check_data),
 }
@@ -73,11 +77,12 @@ def plot(fit: Fit, kind: str = "caterpillar", variable: Any = None, **kw: Any) -
     Parameters
     ----------
     fit : Fit
-    kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef",
+    kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef", "forest",
         "residual_panel", "check"}
         Conditional modes with intervals; residuals against fitted values; normal quantiles of residuals or modes;
         profile likelihood; fitted curves by group; estimates without and with pooling; effect of a variable;
-        coefficients with their limits; quantile residuals in several panels; what to look at beside `check()`.
+        coefficients with their limits; effects with known variances and the pooled one; quantile residuals in several
+        panels; what to look at beside `check()`.
     variable : str or sequence of str, optional
         What to draw: a random effect ("Days"; with several grouping factors "Intercept|Subject") for caterpillar
         (the random intercept when not given, "all" for every effect), qq and shrinkage; parameters for profile; a

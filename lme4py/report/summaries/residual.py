@@ -21,7 +21,12 @@ def residual_rows(fit: Fit) -> list[tuple[str, str]]:
         return []
     side = fit.residual
     rows = []
-    if side.text:
+    if side.is_known:
+        sd = format_column([fit.sigma])[0].strip()
+        what = f"covariance of {fit.design.n_obs} rows" if side.text else f"residual sd {sd}"
+        by = " / sqrt(weight)" if fit.design.weights is not None else ""
+        rows.append(("Known:", f"{what}{by}, not estimated"))
+    elif side.text:
         title = side.part.structures[0].title
         rows.append(("Residuals:", f"{side.text}: {title.lower()}, {len(side.subjects)} subjects"))
     if side.variance_text:
