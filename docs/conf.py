@@ -77,7 +77,7 @@ def _themes(name: str) -> list[tuple[str, list[str]]]:
 autosummary_context = {"themes": {name: _themes(name) for name in lme4py.__all__}}
 
 # The order of the worked examples; others follow in the order of their names.
-FIRST = ("sleepstudy", "generalised", "crossed", "three_levels", "margins", "resampling")
+FIRST = ("sleepstudy", "generalised", "crossed", "three_levels", "margins", "resampling", "power")
 
 
 def _copy_notebooks() -> None:

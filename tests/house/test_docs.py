@@ -23,6 +23,7 @@ PAGES = [
     "generalised",
     "ordinal",
     "inference",
+    "studies",
     "convergence",
     "differences",
     "modular",
