@@ -46,12 +46,6 @@ def replayed(design: Design, frame: Frame, family: Family, keep_levels: bool = F
             "other rows of a model whose zero or dispersion part has random effects cannot be simulated yet; leave "
             "these out, or simulate for the rows of the fit."
         )
-    related = [term.label for term in design.terms if term.relation is not None]
-    if related:
-        raise OptionError(
-            f"the levels of {', '.join(related)} are related, and how new ones are is not known: other rows are not "
-            "there for this model yet."
-        )
     recipe = design.recipe
     X, offset = new_fixed(recipe, frame)
     blocks = [new_random(recipe, frame, t) for t in range(len(design.terms))]

@@ -1,7 +1,8 @@
 """Arithmetic on many small matrices at once.
 
 A batch of J matrices is one array of shape (k, k, J): every operation is a few NumPy calls on vectors of
-length J, whatever k is. That is far faster than J calls into LAPACK, and free of threads.
+length J, whatever k is. That is far faster than J calls into LAPACK, and free of threads; matrices of many columns, as
+of a process at many times, are multiplied and inverted one by one instead.
 """
 
 from __future__ import annotations
@@ -9,7 +10,29 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg.lapack as lapack
 
+from lme4py.chunks import from_size
+from lme4py.linalg.cholesky import upper_cholesky
 from lme4py.linalg.types import FloatArray
+
+# Matrices with as many rows are worked on one by one.
+_LARGE = from_size(32, 3)
+
+
+def _stacked(A: FloatArray) -> FloatArray:
+    """The batch with the matrices first, (J, k, l)."""
+    return np.ascontiguousarray(A.transpose(2, 0, 1))
+
+
+def _inverse_of_large(M: FloatArray) -> tuple[float, FloatArray]:
+    """`spd_inverse` by the Cholesky factor of each matrix."""
+    inverse = np.empty_like(M)
+    log_det = 0.0
+    for j in range(M.shape[2]):
+        factor = upper_cholesky(np.array(M[:, :, j], order="F"), clean=True)
+        log_det += 2.0 * float(np.log(factor.diagonal()).sum())
+        own = lapack.dpotri(factor, lower=0)[0]
+        inverse[:, :, j] = np.triu(own) + np.triu(own, 1).T
+    return log_det, inverse
 
 
 def spd_inverse(M: FloatArray) -> tuple[float, FloatArray]:
@@ -30,6 +53,8 @@ def spd_inverse(M: FloatArray) -> tuple[float, FloatArray]:
         return float(np.log(M).sum()), 1.0 / M
     if k == 2:
         return _spd_inverse_2(M)
+    if k >= _LARGE and np.isfinite(M).all():
+        return _inverse_of_large(M)
     inverse = M.copy()
     log_det = 0.0
     # Gauss-Jordan sweeps; no pivoting is needed for positive definite matrices.
@@ -72,6 +97,8 @@ def left(T: FloatArray, A: FloatArray) -> FloatArray:
 
 def right(A: FloatArray, T: FloatArray) -> FloatArray:
     """A_j T for every j; A has shape (l, k, J)."""
+    if T.shape[0] >= _LARGE:
+        return np.ascontiguousarray((_stacked(A) @ T).transpose(1, 2, 0))
     product: FloatArray = np.matmul(T.T, A)
     return product
 
@@ -80,6 +107,8 @@ def product(A: FloatArray, B: FloatArray) -> FloatArray:
     """A_j B_j for every j; shapes (k, l, J) and (l, m, J)."""
     if A.shape[1] == 1:
         return A * B
+    if A.shape[1] >= _LARGE:
+        return np.ascontiguousarray((_stacked(A) @ _stacked(B)).transpose(1, 2, 0))
     out: FloatArray = A[:, 0, None] * B[None, 0]
     for i in range(1, A.shape[1]):
         out += A[:, i, None] * B[None, i]
@@ -91,6 +120,9 @@ def apply(A: FloatArray, B: FloatArray) -> FloatArray:
     if A.shape[1] == 1:
         scaled: FloatArray = A[:, 0, :, None] * B
         return scaled
+    if A.shape[1] >= _LARGE:
+        rows = _stacked(A) @ np.ascontiguousarray(B.transpose(1, 0, 2))
+        return np.ascontiguousarray(rows.transpose(1, 0, 2))
     out: FloatArray = A[:, 0, :, None] * B[None, 0]
     for i in range(1, A.shape[1]):
         out += A[:, i, :, None] * B[None, i]

@@ -7,7 +7,8 @@ import pytest
 
 from lme4py.linalg import small
 
-SIZES = pytest.mark.parametrize("k", [1, 2, 3, 5])
+# From 32 columns on matrices are worked on one by one.
+SIZES = pytest.mark.parametrize("k", [1, 2, 3, 5, 40])
 J = 7
 
 

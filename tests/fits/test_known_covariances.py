@@ -368,6 +368,8 @@ def test_new_rows_and_larger_studies() -> None:
         fit.simulate(1, data=rows.assign(animal=[0, 99]))
     with pytest.raises(OptionError, match="relmat= does not have"):
         lme4py.extend(fit, along="animal", n=60)
+    with pytest.raises(OptionError, match="related levels"):
+        fit.ranef(data=ANIMALS)
 
 
 def test_refits_of_many_responses_are_those_of_one() -> None:

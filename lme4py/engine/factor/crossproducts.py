@@ -23,6 +23,8 @@ _FEW = from_size(20_000)
 _ROWS = chunk(2**17)
 # Parts of edges that are kept apart.
 _PARTS = chunk(4)
+# Columns from which a matrix product for each level is faster, where there are fewer levels.
+_MANY = from_size(32, 3)
 # Up to this many products they are summed one by one.
 _NARROW = from_size(8)
 
@@ -339,6 +341,12 @@ class _GroupedSums:
 
 def _add_diagonal(out: FloatArray, codes: IntArray, Z: FloatArray, WZ: FloatArray) -> None:
     k, _, n_levels = out.shape
+    if k > n_levels and k > _MANY:
+        order = np.argsort(codes, kind="stable")
+        ends = np.cumsum(np.bincount(codes, minlength=n_levels))
+        for j, rows in enumerate(np.split(order, ends[:-1])):
+            out[:, :, j] += Z[rows].T @ WZ[rows]
+        return
     for a in range(k):
         for b in range(a + 1):
             out[a, b] += np.bincount(codes, weights=Z[:, a] * WZ[:, b], minlength=n_levels)

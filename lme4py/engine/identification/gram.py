@@ -188,6 +188,11 @@ def _fixed_grams(directions: tuple[Direction, ...], cross: CrossProducts, p: int
     out = np.zeros((len(directions), p, p))
     for f, border in enumerate(cross.border):
         own = [i for i, direction in enumerate(directions) if direction.factor == f]
+        if len(own) < border.shape[0]:
+            for i in own:
+                moved = np.tensordot(directions[i].E, border[:, :, :p], axes=1)
+                out[i] = np.tensordot(border[:, :, :p], moved, axes=([0, 1], [0, 1]))
+            continue
         for a in range(border.shape[0]):
             for b in range(a + 1):
                 used = [(i, weight) for i in own if (weight := float(directions[i].E[a, b]))]

@@ -29,7 +29,7 @@ from lme4py.errors import DataError, Lme4Error, OptionError
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
 from lme4py.fits.draws import covariance_roots
-from lme4py.fits.refuse import refuse_structured
+from lme4py.fits.refuse import refuse_related, refuse_structured
 from lme4py.fits.rows.response import is_proportion, numeric_categories
 from lme4py.inference.estimates.random_effects import level_frames, one_or_dict
 from lme4py.linalg.types import FloatArray
@@ -126,6 +126,7 @@ def rows_given(fit: Fit, frame: Frame, with_own: bool = False) -> tuple[Design, 
     ResponseData
     """
     refuse_structured(fit, "modes given other rows are", "fit the model to all rows")
+    refuse_related(fit, "modes given other rows are", "fit the model to all rows")
     values, present = new_response(fit.design.recipe, frame)
     whole = replayed(fit.design, frame, fit.family, keep_levels=with_own)
     complete = present[whole.keep]
