@@ -161,6 +161,10 @@ class Family(ABC):
         """Coefficients of the linear predictors after the first, which come first in lambda."""
         return 0
 
+    def shown_params(self, values: dict[str, float]) -> dict[str, float]:
+        """Parameters beside the dispersion as users know them, from those of the family by their names."""
+        return values
+
     @property
     def base_name(self) -> str:
         """Name of the family without a zero part."""

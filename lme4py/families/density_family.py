@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from lme4py.errors import DataError
 from lme4py.families.base import Family, Kind, VarianceKind, latent_kind
 from lme4py.families.coercion import read_binomial
 from lme4py.families.densities.base import DISPERSION, Argument, Density
@@ -150,6 +151,9 @@ class DensityFamily(MeanResponse):
     def _others(self) -> tuple[Argument, ...]:
         return tuple(v for v in self.nuisance if v.name != DISPERSION)
 
+    def shown_params(self, values: dict[str, float]) -> dict[str, float]:
+        return self.density.shown_params(values)
+
     def other_values(self, others: Sequence[float]) -> FloatArray:
         values = np.array([v.natural(value) for v, value in zip(self._others, others, strict=True)])
         for i in self.other_ends(others):
@@ -271,13 +275,20 @@ class DensityFamily(MeanResponse):
 
     def coerce(self, value: Value, name: str, weights: FloatArray | None = None, **more: Any) -> ResponseData:
         if not self.has_trials:
-            return super().coerce(value, name, weights, **more)
+            return self._complete(super().coerce(value, name, weights, **more), name)
         return read_binomial(value, name, weights)
+
+    def _complete(self, data: ResponseData, name: str) -> ResponseData:
+        """The response, or a refusal where it lacks values that the family needs."""
+        why = self.density.lacking(data)
+        if why:
+            raise DataError(f"the response {name!r} {why}")
+        return data
 
     def coerce_again(self, values: FloatArray, data: ResponseData, name: str, proportions: bool) -> ResponseData:
         if self.has_trials:
             return Binomial(PROBABILITY_LINKS["logit"]).coerce_again(values, data, name, proportions)
-        return super().coerce_again(values, data, name, proportions)
+        return self._complete(super().coerce_again(values, data, name, proportions), name)
 
     def outside(self, y: FloatArray) -> BoolArray:
         return self.density.outside(ResponseData(y))

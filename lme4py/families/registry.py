@@ -67,7 +67,8 @@ _DENSITIES: Final = (
     "t",
     "tweedie",
 )
-# Counts without zeros: the link leads to the mean before truncation.
+# Families whose link leads to something else than the mean: that of proportions between 0 and 1, or before truncation.
+_BEYOND_LINKS: Final = ("ordbeta",)
 _TRUNCATED: Final = ("truncated_poisson", "truncated_nbinomial", "truncated_nbinomial1", "truncated_compois")
 
 _ALIASES: Final = {
@@ -130,7 +131,7 @@ def make_family(family: str | Family, link: str | None = None) -> Family:
     name = _family_name(family)
     if name not in FAMILIES:
         density = make_density(name, _link_name(name, link, density_links(name)))
-        return PartsFamily(density, ()) if name in _TRUNCATED else DensityFamily(density)
+        return DensityFamily(density) if name in _DENSITIES else PartsFamily(density, ())
     kind, links = FAMILIES[name]
     return kind(_make_link(name, _link_name(name, link, links)))
 
@@ -154,11 +155,11 @@ def response_family(family: str | Family) -> Family:
 
 def _family_name(family: object) -> str:
     if not isinstance(family, str):
-        listed = _listed([*FAMILIES, *_DENSITIES, *_TRUNCATED])
+        listed = _listed([*FAMILIES, *_DENSITIES, *_BEYOND_LINKS, *_TRUNCATED])
         raise OptionError(f"`family` is of type {type(family).__name__}; give its name, one of {listed}")
     name = family.strip().lower()
     name = _ALIASES.get(name, name)
-    known = [*FAMILIES, *_DENSITIES, *_TRUNCATED]
+    known = [*FAMILIES, *_DENSITIES, *_BEYOND_LINKS, *_TRUNCATED]
     if name not in known:
         raise OptionError(
             f"there is no family {family!r}.{did_you_mean(name, [*known, *_ALIASES])} Use one of {_listed(known)}"

@@ -205,6 +205,11 @@ class Density(ABC):
         return True
 
     @property
+    def has_zeros(self) -> bool:
+        """Whether a response of 0 has a probability of its own."""
+        return self.kind in ("count", "trials")
+
+    @property
     def is_hurdle(self) -> bool:
         """Whether zeros come from a process of their own only."""
         return False
@@ -269,6 +274,10 @@ class Density(ABC):
     def outside(self, data: ResponseData) -> BoolArray:
         """Rows whose response is impossible, shape (n,)."""
 
+    def lacking(self, data: ResponseData) -> str:
+        """Which responses are missing without which a parameter has no finite estimate, and what to do; or ""."""
+        return ""
+
     def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
         """Rows whose likelihood does not fall to zero as the mean goes to `mean`, an end of its range, shape (n,)."""
         if self.kind == "trials":
@@ -278,6 +287,10 @@ class Density(ABC):
     def dispersion_unit(self, data: ResponseData) -> float:
         """Log dispersion at which it is as large as the rest of the variation."""
         return 0.0
+
+    def shown_params(self, values: dict[str, float]) -> dict[str, float]:
+        """Parameters beside the dispersion as users know them, from their natural values."""
+        return values
 
     @property
     def without_dispersion(self) -> Density | None:

@@ -49,7 +49,7 @@ class _ProportionDensity(ScaledDensity):
 
     def start_rest(self, data: ResponseData, eta: FloatArray) -> tuple[float, ...]:
         """From sum((y - mu)^2) = sum(mu (1 - mu)) / (1 + phi)."""
-        mu = self.mean((eta,))
+        mu = self.link.mean(eta)
         square = float(np.sum(data.weight * (data.y - mu) ** 2))
         return (clipped_log(float(np.sum(data.weight * mu * (1.0 - mu))) / max(square, 1e-300) - 1.0, 0.1, 1e4),)
 
@@ -154,6 +154,9 @@ class OrderedBeta(_ProportionDensity):
 
     name = "ordbeta"
     links = ("logit",)
+    # Zeros and ones have a part in the mean.
+    mean_is_link = False
+    has_zeros = True
     support = "numbers from 0 to 1"
     advice = "correct or remove these rows"
     dispersion_means = "phi: between 0 and 1 the variance is mu (1 - mu) / (1 + phi)"
@@ -162,8 +165,12 @@ class OrderedBeta(_ProportionDensity):
 
     @property
     def variables(self) -> tuple[Argument, ...]:
-        cuts = (Argument("cut", "lower cutpoint", "identity", False), Argument("width", "distance", "log", False))
+        cuts = (Argument("cut", "lower cutpoint", "identity", False), Argument("width", "cut distance", "log", False))
         return (*super().variables, *cuts)
+
+    def shown_params(self, values: dict[str, float]) -> dict[str, float]:
+        low, distance = values["lower cutpoint"], values["cut distance"]
+        return {"lower cutpoint": low, "upper cutpoint": low + distance}
 
     def cutpoints(self, x: Values) -> tuple[FloatArray, FloatArray]:
         """c1 and c2."""
@@ -172,6 +179,19 @@ class OrderedBeta(_ProportionDensity):
 
     def outside(self, data: ResponseData) -> BoolArray:
         return np.asarray((data.y < 0.0) | (data.y > 1.0))
+
+    def lacking(self, data: ResponseData) -> str:
+        """Without zeros, or without ones, a cutpoint is infinite."""
+        absent = [number for number in (0, 1) if not (data.y == number).any()]
+        if not absent:
+            return ""
+        numbers = " and no ".join(map(str, absent))
+        instead: dict[tuple[int, ...], str] = {
+            (0,): "the beta family of one minus the response, with ziformula='~ 1' for its ones",
+            (1,): "the beta family with ziformula='~ 1' for its zeros",
+        }
+        advice = instead.get(tuple(absent), "the beta family")
+        return f"has no {numbers}, so that a cutpoint of ordbeta has no finite estimate; use {advice}."
 
     def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
         eta, low = np.asarray(x[0]), np.asarray(x[2])

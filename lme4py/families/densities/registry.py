@@ -129,6 +129,8 @@ def with_zeros(family: Density) -> Density:
     >>> with_zeros(make_density("poisson")).name, with_zeros(make_density("truncated_poisson")).name
     ('zero_inflated_poisson', 'hurdle_truncated_poisson')
     """
-    if family.kind == "trials" or (isinstance(family, CountDensity) and family.lowest == 0):
-        return ZeroInflated(family)
-    return Hurdle(family)
+    if isinstance(family, OrderedBeta):
+        raise OptionError("the ordbeta family has zeros whose probability follows its cutpoints; leave ziformula out.")
+    if isinstance(family, CountDensity):
+        return ZeroInflated(family) if family.lowest == 0 else Hurdle(family)
+    return ZeroInflated(family) if family.has_zeros else Hurdle(family)

@@ -50,6 +50,7 @@ class Tweedie(ScaledDensity):
 
     name = "tweedie"
     kind = "positive"
+    has_zeros = True
     default_link = "log"
     links = ("log", "identity", "sqrt")
     support = "numbers of 0 and above"

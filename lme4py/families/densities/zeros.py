@@ -159,7 +159,7 @@ class ZeroInflated(_WithZeros):
     """
 
     def __init__(self, base: Density) -> None:
-        if base.kind not in ("count", "trials") or getattr(base, "lowest", 0) > 0:
+        if not base.has_zeros or getattr(base, "lowest", 0) > 0:
             raise OptionError(f"the {base.name} family has no zeros to inflate; with a ziformula it is a hurdle model.")
         super().__init__(base)
 
@@ -253,7 +253,11 @@ class Hurdle(_WithZeros):
     """y is 0 with probability pi, and from a family without zeros otherwise: two models side by side."""
 
     def __init__(self, base: Density) -> None:
-        if base.kind not in ("positive", "proportion") and getattr(base, "lowest", 0) == 0:
+        if base.kind == "real":
+            raise OptionError(
+                f"the {base.name} family is one of any numbers; a ziformula belongs to counts, proportions and amounts."
+            )
+        if base.has_zeros and getattr(base, "lowest", 0) == 0:
             raise OptionError(f"the {base.name} family has zeros of its own; a hurdle model needs its truncated one.")
         super().__init__(base)
 

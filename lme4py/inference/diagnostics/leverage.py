@@ -32,6 +32,8 @@ def hatvalues(fit: Fit) -> FloatArray:
         covariances (as lme4's `hatvalues`); for generalised models that of the working linear model, with the
         expected weights of iteratively reweighted least squares. Their sum is the effective number of parameters.
     """
+    if fit.family.stacked:
+        raise fit.family.lacks("leverages where further parts have random effects")
     joint = model_of(fit).joint_variance(expected=True)
     return joint.w * joint.training() / joint.scale
 

@@ -78,4 +78,4 @@ def family_params(fit: Fit) -> dict[str, float]:
         return {}
     skipped = fit.family.n_coefficients
     names, values = fit.family.nuisance_names, fit.family.other_values(fit.others).tolist()
-    return dict(zip(names[skipped:], values[skipped:], strict=True))
+    return fit.family.shown_params(dict(zip(names[skipped:], values[skipped:], strict=True)))

@@ -9,6 +9,7 @@ sleep <- read_data("sleepstudy")
 cbpp <- read_data("cbpp")
 cbpp$share <- (cbpp$incidence + 0.5) / (cbpp$size + 1)
 positive <- sal[sal$count > 0, ]
+sal$part <- pmin(sal$count, 8) / 8
 
 tight <- glmmTMBControl(optCtrl = list(iter.max = 2000, eval.max = 4000, rel.tol = 1e-15, x.tol = 0))
 answer <- function(...) {
@@ -35,6 +36,8 @@ write_reference("families.json", list(
     genpois = answer(count ~ mined + (1 | site), sal, family = genpois()),
     tweedie = answer(count ~ mined + (1 | site), sal, family = tweedie()),
     t = answer(Reaction ~ Days + (1 | Subject), sleep, family = t_family()),
+    ordbeta = answer(part ~ mined + (1 | site), sal, family = ordbeta(), start = list(psi = c(-1, 1))),
+    zero_inflated_tweedie = answer(count ~ mined + (1 | site), sal, ziformula = ~ mined, family = tweedie()),
     truncated_poisson = answer(count ~ mined + (1 | site), positive, family = truncated_poisson()),
     truncated_nbinomial = answer(count ~ mined + (1 | site), positive, family = truncated_nbinom2()),
     zip = answer(count ~ mined + (1 | site), sal, ziformula = ~ mined, family = poisson()),
