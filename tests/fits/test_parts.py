@@ -115,6 +115,13 @@ def test_tables_name_their_components(fits):
     assert fit.params.index.tolist() == ["Intercept", "mined[T.no]"]
 
 
+def test_rows_of_a_model_with_parts(fits):
+    fit, data = fits["zip"], lme4py.load_dataset("Salamanders")
+    table = fit.augment()
+    np.testing.assert_allclose(table["mu"], fit.fittedvalues, rtol=1e-12)
+    np.testing.assert_allclose(table["resid"], data["count"] - fit.fittedvalues, rtol=1e-10)
+
+
 def test_what_follows_from_a_fit(fits):
     fit = fits["zip"]
     y = fit.simulate(1, seed=3).iloc[:, 0]
@@ -133,12 +140,11 @@ def test_what_follows_from_a_fit(fits):
         lambda fit: fit.predict(interval="prediction"),
         lambda fit: fit.predict(interval="confidence"),
         lambda fit: fit.residuals(),
-        lambda fit: fit.augment(),
         lambda fit: fit.r_squared(),
         lambda fit: fit.icc(),
         lambda fit: fit.predict(type="dispersion"),
     ],
-    ids=["intervals", "modes", "deviance", "augment", "r_squared", "icc", "dispersion"],
+    ids=["intervals", "modes", "deviance", "r_squared", "icc", "dispersion"],
 )
 def test_what_is_not_there_is_refused_by_name(fits, call):
     with pytest.raises(Lme4Error, match="zero_inflated_poisson family has no"):

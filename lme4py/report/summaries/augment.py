@@ -51,7 +51,8 @@ def augment(
     -------
     pandas.DataFrame
         On the data's own index. `fitted`: linear predictor with the conditional modes (what lme4's predict() gives);
-        `resid`: response residuals of a linear model, deviance residuals of a generalised one; `hat`, `cooksd`:
+        `resid`: response residuals of a linear model and of models with further parts, deviance residuals of other
+        generalised ones; `hat`, `cooksd`:
         leverages and Cook's distances (see `leverage`); `fixed`: linear predictor without random effects; `mu`, `eta`:
         mean, and for generalised models the linear predictor; `offset`, `weights`; `sqrt_xwt`, `sqrt_rwt`: square
         roots of the weights of the rows of X and of the residuals; `wtres`: weighted residuals sqrt_rwt (y - mu).
@@ -67,7 +68,7 @@ def augment(
         return _beside(_all_columns(newdata), _of_new(fit, newdata), prefix)
     own = _of_rows(fit)
     if leverage is None:
-        leverage = not is_ordinal(fit) and fit.design.n_obs <= _MOST_ROWS
+        leverage = not is_ordinal(fit) and not _has_parts(fit) and fit.design.n_obs <= _MOST_ROWS
     if leverage:
         own = _with_leverage(fit, own)
     frame = _plain_columns(fit) if data is None else _used_rows(fit, data)
@@ -151,6 +152,11 @@ def _of_new(fit: Fit, newdata: Any) -> dict[str, Any]:
     return columns
 
 
+def _has_parts(fit: Fit) -> bool:
+    """Whether means or variances do not follow from the linear predictor alone: there are no working weights."""
+    return not fit.family.mean_is_link or fit.family.n_coefficients > 0
+
+
 def _of_rows(fit: Fit) -> dict[str, FloatArray]:
     """What is known about each row used, shape (n,) each."""
     design, same = fit.design, _any(fit)
@@ -165,6 +171,10 @@ def _of_rows(fit: Fit) -> dict[str, FloatArray]:
     if is_ordinal(fit):
         return {"fitted": eta, "fixed": fixed, "eta": eta, "offset": offset, "weights": weights}
     mu = fit.fitted
+    if _has_parts(fit):
+        resid = residual_values(same, "response")
+        known = {"fitted": eta, "resid": resid, "fixed": fixed, "mu": mu, "eta": eta}
+        return known | {"offset": offset, "weights": weights}
     counts = 1.0 if same.data.trials is None else same.data.trials
     root = np.sqrt(same.data.weight * counts / same.family.unit_variance(mu, same.lam))
     slope = same.family.link.derivatives(same.linear_predictor)[1]
