@@ -19,9 +19,9 @@ from lme4py.linalg.types import FloatArray
 
 __all__ = ["StochasticOptimum", "solve_stochastic"]
 
-# Directions and probes of the search, and of the end at first and at most.
+# Directions and probes of the search, probes of the end at first, and the most of both.
 _SEARCH = (16, 8)
-_FIRST, _MOST_DIRECTIONS, _MOST_PROBES = (32, 16), 256, 2048
+_PROBES, _MOST_DIRECTIONS, _MOST_PROBES = 16, 256, 2048
 # Largest Monte-Carlo error of theta, in its standard errors.
 _THETA = 0.02
 # The search has ended when the criterion is predicted to fall by less than the first; below the second the value says
@@ -161,24 +161,24 @@ class _Search:
 
     def finish(self, error: float) -> StochasticOptimum:
         """More directions and probes, and the steps that they ask for."""
-        directions, self.probes = _FIRST
-        fall = np.inf
-        for _ in range(12):
-            self.criterion.learn_directions(self.here.theta, directions)
+        directions, fall, most = _SEARCH[0], np.inf, min(_MOST_DIRECTIONS, self.criterion.tables.size)
+        # Few probes know little of their own scatter.
+        short = 2.0 * self._part(error, directions)
+        while short > 1.0:
+            if directions < most:
+                directions *= 2
+                self.probes = _PROBES
+                self.criterion.learn_directions(self.here.theta, directions)
+            elif self.probes < _MOST_PROBES:
+                self.probes = min(_MOST_PROBES, int(np.ceil(1.1 * self.probes * short**2)))
+            else:
+                break
             point = self._evaluate(self.here.theta, self.here.h)
             if point is None:
                 break
             self.here = point
             self._record(point, True)
-            monte_carlo = self._errors(directions)
-            short = max(monte_carlo.criterion_se / error, monte_carlo.theta_part / _THETA)
-            if short > 1.0 and directions < min(_MOST_DIRECTIONS, self.criterion.tables.size):
-                directions *= 2
-                continue
-            if short > 1.0 and self.probes < _MOST_PROBES:
-                self.probes = min(_MOST_PROBES, int(np.ceil(1.1 * self.probes * short**2)))
-                continue
-            break
+            short = self._part(error, directions)
         for _ in range(4):
             step, fall = self._step()
             if fall < _DONE:
@@ -190,6 +190,11 @@ class _Search:
             self.here = trial
             self._record(trial, True)
         return StochasticOptimum(self.here, fall, tuple(self.log), self._errors(directions), self._hessian)
+
+    def _part(self, error: float, directions: int) -> float:
+        """The largest error as a part of what is wanted."""
+        found = self._errors(directions)
+        return max(found.criterion_se / error, found.theta_part / _THETA)
 
     def _errors(self, directions: int) -> MonteCarlo:
         here, hessian = self.here, self._hessian

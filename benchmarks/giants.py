@@ -1,0 +1,114 @@
+"""Crossed random effects too large for a factor: how long, how much memory, how sure.
+
+    python benchmarks/giants.py random clusters chain three slope exact [movielens movielens-slope]
+
+Each case runs in a process of its own, so that its peak of memory is its own. The graphs are those that make such
+models hard: a random one, closed clusters, a chain of eras, and the shape of MovieLens 25M (users and films of very
+different activity).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+
+Columns = dict[str, np.ndarray]
+
+
+def random_graph(rng: np.random.Generator) -> Columns:
+    return {"a": rng.integers(0, 20_000, 631_717), "b": rng.integers(0, 4226, 631_717)}
+
+
+def clusters(rng: np.random.Generator) -> Columns:
+    a = rng.integers(0, 20_000, 282_698)
+    return {"a": a, "b": a % 50 + 50 * rng.integers(0, 84, a.size)}
+
+
+def chain(rng: np.random.Generator) -> Columns:
+    a = rng.integers(0, 20_000, 266_853)
+    near = np.rint(a / 20_000 * 4200 + rng.normal(0.0, 30.0, a.size))
+    return {"a": a, "b": np.clip(near, 0, 4199).astype(np.int64)}
+
+
+def three(rng: np.random.Generator) -> Columns:
+    return {name: rng.integers(0, size, 500_000) for name, size in (("a", 20_000), ("b", 5000), ("c", 2000))}
+
+
+def movielens(rng: np.random.Generator) -> Columns:
+    """20 million rows of 162,541 users and up to 59,000 films, both with heavy tails."""
+    users = np.repeat(np.arange(162_541), np.maximum(1, rng.lognormal(4.1, 1.2, 162_541)).astype(np.int64))
+    users = users[:20_000_000]
+    films = np.minimum(59_000 * rng.random(users.size) ** 3.2, 58_999).astype(np.int64)
+    return {"a": users, "b": films}
+
+
+CASES = {
+    "random": (random_graph, "y ~ x + (1 | a) + (1 | b)", {}),
+    "clusters": (clusters, "y ~ x + (1 | a) + (1 | b)", {}),
+    "chain": (chain, "y ~ x + (1 | a) + (1 | b)", {}),
+    "three": (three, "y ~ x + (1 | a) + (1 | b) + (1 | c)", {}),
+    "slope": (random_graph, "y ~ x + (x | a) + (1 | b)", {}),
+    "exact": (random_graph, "y ~ x + (1 | a) + (1 | b)", {"block": "exact"}),
+    "movielens": (movielens, "y ~ x + (1 | a) + (1 | b)", {}),
+    "movielens-slope": (movielens, "y ~ x + (x | a) + (1 | b)", {}),
+}
+
+
+def simulated(name: str) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    make, formula, _ = CASES[name]
+    columns = make(rng)
+    n = columns["a"].size
+    x = rng.standard_normal(n)
+    y = 0.5 * x + rng.standard_normal(n)
+    for codes, sd in zip(columns.values(), (0.6, 0.8, 0.5), strict=False):
+        y += sd * rng.standard_normal(codes.max() + 1)[codes]
+    if "(x | a)" in formula:
+        y += 0.3 * rng.standard_normal(columns["a"].max() + 1)[columns["a"]] * x
+    return pd.DataFrame({"y": y, "x": x, **columns})
+
+
+def one(name: str) -> dict[str, object]:
+    """One fit, in this process."""
+    import lme4py
+
+    data = simulated(name)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wall, cpu = time.perf_counter(), time.process_time()
+    fit = lme4py.lmer(CASES[name][1], data, control={"block": "iterative", **CASES[name][2]})
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    error = fit.certificate.monte_carlo
+    return {
+        "case": name,
+        "rows": len(data),
+        "levels": fit.n_groups,
+        "wall_s": round(wall, 2),
+        "cpu_s": round(cpu, 2),
+        "evaluations": len(fit.opt_log),
+        "criterion": fit.criterion,
+        "criterion_se": None if error is None else error.criterion_se,
+        "theta_part": None if error is None else error.theta_part,
+        "probes": None if error is None else [error.probes, error.directions, error.iterations],
+        "sd": [float(np.sqrt(np.diag(c))[0]) for c in fit.fit.covariances],
+        "data_gib": round(before / 2**20, 2),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    }
+
+
+def main(names: list[str]) -> None:
+    for name in names:
+        run = subprocess.run([sys.executable, __file__, "--one", name], capture_output=True, text=True, check=False)
+        print(run.stdout.strip() or run.stderr.strip().splitlines()[-1], flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(one(sys.argv[2])))
+    else:
+        main(sys.argv[1:] or list(CASES)[:6])
