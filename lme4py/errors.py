@@ -215,7 +215,6 @@ FUNCTIONS: dict[str, str] = {
     "polr": "clmm(formula, data)",
     "ranef": "result.ranef()",
     "coef": "result.params; result.coef() has those of every group",
-    "simulate": "result.simulate()",
     "summary": "result.summary()",
     "tidy": "result.tidy()",
     "glance": "result.glance()",

@@ -52,3 +52,26 @@ def agg():
 
     yield plt
     plt.close("all")
+
+
+# What `python -m pytest -m quick` runs, in under a minute: formulas, reference fits, front doors, tables.
+QUICK = {
+    *("test_formula_conformance.py", "test_formula_evaluate.py", "test_formula_terms.py", "test_contrasts.py"),
+    *("test_lmm_reference.py", "test_ordinal_reference.py", "test_modular.py", "test_keyword.py", "test_api.py"),
+    *(
+        "test_cli.py",
+        "test_foreign_words.py",
+        "test_report.py",
+        "test_shown.py",
+        "test_docstrings.py",
+        "test_import.py",
+    ),
+}
+# Large data: right in the whole suite.
+SLOW = ("lmm_insteval", "in_its_own_process")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in QUICK and not any(word in item.name for word in SLOW):
+            item.add_marker(pytest.mark.quick)

@@ -47,7 +47,7 @@ def test_fit_prints_the_summary(capsys, sleep):
 def test_readme_has_the_commands():
     text = README.read_text(encoding="utf-8")
     assert f'python -m pip install . && lme4py fit "{FORMULA}" sleepstudy\n' in text
-    assert 'python -m pip install ".[test]" && python -m pytest\n' in text
+    assert 'python -m pip install ".[test]" && python -m pytest -n auto\n' in text
 
 
 def test_files_of_every_kind(capsys, csv, tmp_path):
