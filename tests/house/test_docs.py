@@ -30,6 +30,9 @@ PAGES = [
     "coming_from/lme4",
     "coming_from/stata",
     "coming_from/statsmodels",
+    "coming_from/pymargins",
+    "coming_from/bayes",
+    "coming_from/spss_sas",
 ]
 
 
