@@ -40,8 +40,8 @@ _HOME = {
     "Optimum": "lme4py.engine.optimise",
     "OptimaWarning": "lme4py.errors",
     "OptionError": "lme4py.errors",
-    "Pedigree": "lme4py.covariance.pedigree",
-    "Precision": "lme4py.covariance.known",
+    "Pedigree": "lme4py.covariance.relations.pedigree",
+    "Precision": "lme4py.covariance.relations.known",
     "RankWarning": "lme4py.errors",
     "Profile": "lme4py.inference.profile.profile",
     "adjust": "lme4py.margins.results.result",
@@ -192,8 +192,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from lme4py.api import clmm, glmer, glmer_nb, lmer
-    from lme4py.covariance.known import Precision
-    from lme4py.covariance.pedigree import Pedigree
+    from lme4py.covariance.relations.known import Precision
+    from lme4py.covariance.relations.pedigree import Pedigree
     from lme4py.data.datasets import describe_dataset, list_datasets, load_dataset
     from lme4py.design.build import lformula
     from lme4py.design.design import Design

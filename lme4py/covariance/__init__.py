@@ -7,7 +7,7 @@ line here.
 
 from __future__ import annotations
 
-from lme4py.covariance import (  # noqa: F401  # each registers its structures
+from lme4py.covariance.kinds import (  # noqa: F401  # each registers its structures
     autoregressive,
     compound,
     diagonal,

@@ -18,8 +18,8 @@ from typing import ClassVar
 import numpy as np
 import scipy.linalg.lapack as lapack
 
-from lme4py.covariance.correlation import Correlation, Latest
 from lme4py.covariance.jets import Jet
+from lme4py.covariance.kinds.correlation import Correlation, Latest
 from lme4py.covariance.steps import Steps
 from lme4py.errors import DesignError
 from lme4py.frozen import computed_once

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lme4py.covariance import CovarianceStructure, CovarianceStructures
-from lme4py.covariance.relation import Relation
+from lme4py.covariance.relations.relation import Relation
 from lme4py.design.absent import RowsReport
 from lme4py.frozen import Frozen, computed_once
 

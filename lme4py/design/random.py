@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.chunks import from_size
-from lme4py.covariance.relation import Relation
+from lme4py.covariance.relations.relation import Relation
 from lme4py.errors import DataError, DesignError
 from lme4py.formula.values import Value
 

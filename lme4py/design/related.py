@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.covariance.known import find_relation, match_labels
-from lme4py.covariance.relation import Relation
+from lme4py.covariance.relations.known import find_relation, match_labels
+from lme4py.covariance.relations.relation import Relation
 from lme4py.design.random import Grouping, IntArray
 from lme4py.errors import OptionError, did_you_mean
 

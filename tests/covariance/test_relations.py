@@ -10,8 +10,8 @@ import pytest
 from scipy import sparse
 
 import lme4py
-from lme4py.covariance.known import find_relation, match_labels
-from lme4py.covariance.relation import DenseRelation, relation_of_precision
+from lme4py.covariance.relations.known import find_relation, match_labels
+from lme4py.covariance.relations.relation import DenseRelation, relation_of_precision
 from lme4py.errors import DataError, OptionError
 
 

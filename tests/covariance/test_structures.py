@@ -9,7 +9,7 @@ from covariance_cases import SIZES, cases, random_theta, slopes, symmetric, text
 from reference_data import REFERENCE
 
 from lme4py.covariance import CovarianceStructure, find_structure, make_structure, structure_names
-from lme4py.covariance.matern import _nodes, matern
+from lme4py.covariance.kinds.matern import _nodes, matern
 from lme4py.errors import DesignError, OptionError
 
 ALL = cases()

@@ -6,7 +6,7 @@ import pytest
 
 import lme4py
 from lme4py.covariance import CovarianceStructures, make_structure
-from lme4py.covariance.compound import mean_and_contrasts
+from lme4py.covariance.kinds.compound import mean_and_contrasts
 
 SLEEP = lme4py.load_dataset("sleepstudy").assign(D=lambda d: (d["Days"] - 4.5) / 3)
 MACHINES = lme4py.load_dataset("Machines")

@@ -27,8 +27,8 @@ PACKAGE = Path(lme4py.__file__).parent
 # Module constants of 100 and more that name neither a chunk nor a size from which another way is taken, and why.
 OTHER = {
     "frozen.py": {"_LINE": "characters of a printed record"},
-    "covariance/correlation.py": {"_PAIRS": "pairs of columns that phi is fitted to at most"},
-    "covariance/decay.py": {"_SAMPLE": "pairs of columns that a start looks at"},
+    "covariance/kinds/correlation.py": {"_PAIRS": "pairs of columns that phi is fitted to at most"},
+    "covariance/kinds/decay.py": {"_SAMPLE": "pairs of columns that a start looks at"},
     "covariance/spaces.py": {"_PAIRED": "beyond it a basis is refused"},
     "data/convert.py": {"_INEXACT": "the largest whole number that is exact"},
     "families/categories.py": {"MAX_CATEGORIES": "beyond it data are refused"},

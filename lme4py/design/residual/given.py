@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from lme4py.covariance import CovarianceStructure
-from lme4py.covariance.given import GivenCovariance
+from lme4py.covariance.kinds.given import GivenCovariance
 from lme4py.design.design import Design
 from lme4py.design.residual.text import ResidualSides
 from lme4py.errors import DataError

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.chunks import chunk, from_size
-from lme4py.covariance.relation import Relation
+from lme4py.covariance.relations.relation import Relation
 from lme4py.linalg.types import FloatArray, IntArray, sparse
 
 # Below this many products the border is summed column by column, and pairs of levels are sorted.

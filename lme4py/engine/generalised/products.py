@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.chunks import chunk
-from lme4py.covariance.relation import Product
+from lme4py.covariance.relations.relation import Product
 from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor
 from lme4py.engine.factor.dense_block import BlockValues
 from lme4py.engine.factor.forecast import check_levels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lme4py.covariance import CovarianceStructure
-from lme4py.covariance.scaled import Scaled
+from lme4py.covariance.kinds.scaled import Scaled
 from lme4py.engine.marginal.criterion import MarginalCriterion
 from lme4py.engine.marginal.model import MarginalModel
 from lme4py.linalg.types import FloatArray

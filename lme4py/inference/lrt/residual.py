@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lme4py.covariance import CovarianceStructure, make_structure
-from lme4py.covariance.given import GivenCovariance
+from lme4py.covariance.kinds.given import GivenCovariance
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.residual.fit import ResidualFit

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.covariance.pedigree import Pedigree
-from lme4py.covariance.relation import DenseRelation, Relation, relation_of_precision
+from lme4py.covariance.relations.pedigree import Pedigree
+from lme4py.covariance.relations.relation import DenseRelation, Relation, relation_of_precision
 from lme4py.errors import DataError, OptionError
 from lme4py.frozen import computed_once, freeze
 from lme4py.linalg.types import FloatArray, SparseMatrix, sparse

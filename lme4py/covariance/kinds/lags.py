@@ -7,8 +7,8 @@ from abc import abstractmethod
 import numpy as np
 
 from lme4py.covariance.chain import increasing
-from lme4py.covariance.correlation import Correlation, fold_angles, odd_quarters, turn_sizes
 from lme4py.covariance.jets import Jet, sines
+from lme4py.covariance.kinds.correlation import Correlation, fold_angles, odd_quarters, turn_sizes
 from lme4py.errors import DesignError
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray, IntArray

@@ -16,8 +16,8 @@ import numpy as np
 import scipy.optimize
 
 from lme4py.covariance.chain import Chain, SharedSteps
-from lme4py.covariance.correlation import Correlation
 from lme4py.covariance.jets import Jet
+from lme4py.covariance.kinds.correlation import Correlation
 from lme4py.covariance.natural import NaturalParameter
 from lme4py.covariance.steps import Steps
 from lme4py.covariance.structure import AT_EDGE, LEAST_UNIT, ColumnChanges, CovarianceStructure

@@ -16,9 +16,9 @@ import numpy as np
 from scipy import special
 
 from lme4py.chunks import chunk
-from lme4py.covariance.decay import Decay, distances
-from lme4py.covariance.distance import DistanceStructure
 from lme4py.covariance.jets import Jet
+from lme4py.covariance.kinds.decay import Decay, distances
+from lme4py.covariance.kinds.distance import DistanceStructure
 from lme4py.covariance.natural import NaturalParameter
 from lme4py.covariance.registry import register
 from lme4py.covariance.structure import AT_EDGE

@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lme4py.covariance.correlation import Correlation, Independent, turn_sizes
 from lme4py.covariance.jets import Jet, sines
-from lme4py.covariance.lags import LagCorrelation, end_of, powers, whole_numbers
+from lme4py.covariance.kinds.correlation import Correlation, Independent, turn_sizes
+from lme4py.covariance.kinds.lags import LagCorrelation, end_of, powers, whole_numbers
+from lme4py.covariance.kinds.scaled import Heterogeneous, Homogeneous, Scaled
 from lme4py.covariance.natural import NaturalParameter
 from lme4py.covariance.registry import register
-from lme4py.covariance.scaled import Heterogeneous, Homogeneous, Scaled
 from lme4py.covariance.structure import Positions
 from lme4py.errors import DesignError, OptionError
 from lme4py.linalg.types import FloatArray

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lme4py.covariance.chain import increasing
-from lme4py.covariance.correlation import Correlation, Independent
-from lme4py.covariance.decay import (
+from lme4py.covariance.kinds.correlation import Correlation, Independent
+from lme4py.covariance.kinds.decay import (
     ContinuousChain,
     Decay,
     ExponentialDecay,
@@ -20,8 +20,8 @@ from lme4py.covariance.decay import (
     checked_positions,
     typical_distance,
 )
+from lme4py.covariance.kinds.scaled import Homogeneous, Scaled
 from lme4py.covariance.registry import register
-from lme4py.covariance.scaled import Homogeneous, Scaled
 from lme4py.covariance.structure import CovarianceStructure, Positions
 from lme4py.errors import DesignError, OptionError
 from lme4py.linalg.types import FloatArray

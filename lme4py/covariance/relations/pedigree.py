@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.covariance.relation import SparseRelation
+from lme4py.covariance.relations.relation import SparseRelation
 from lme4py.errors import DataError, did_you_mean
 from lme4py.frozen import computed_once, freeze
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray, SparseMatrix, sparse

@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lme4py.covariance.correlation import Correlation, Independent
-from lme4py.covariance.diagonal import Projections
 from lme4py.covariance.holding import Holding, PairHeld, RootHeld
 from lme4py.covariance.jets import Jet
+from lme4py.covariance.kinds.correlation import Correlation, Independent
+from lme4py.covariance.kinds.diagonal import Projections
+from lme4py.covariance.kinds.scaled import Heterogeneous
 from lme4py.covariance.natural import NaturalParameter
 from lme4py.covariance.registry import register
-from lme4py.covariance.scaled import Heterogeneous
 from lme4py.covariance.structure import CovarianceStructure
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray

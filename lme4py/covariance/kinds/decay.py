@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lme4py.covariance.chain import SharedSteps, neighbour_turns
-from lme4py.covariance.correlation import Correlation
 from lme4py.covariance.jets import Jet
+from lme4py.covariance.kinds.correlation import Correlation
 from lme4py.covariance.natural import NaturalParameter
 from lme4py.covariance.spaces import refuse_large_basis
 from lme4py.covariance.steps import Steps
