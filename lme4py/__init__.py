@@ -72,6 +72,10 @@ _HOME = {
     "MadeModel": "lme4py.study.model",
     "extend": "lme4py.study.extend",
     "make_model": "lme4py.study.model",
+    "allfit": "lme4py.study.selection",
+    "caic": "lme4py.inference.overview.conditional",
+    "cross_validate": "lme4py.study.selection",
+    "step": "lme4py.study.selection",
     "ManyFits": "lme4py.study.many",
     "fit_by": "lme4py.study.many",
     "fit_many": "lme4py.study.many",
@@ -142,10 +146,13 @@ __all__ = [
     "adjust",
     "aicc",
     "all_pairwise",
+    "allfit",
     "anova",
     "at_levels",
+    "caic",
     "clmm",
     "compare",
+    "cross_validate",
     "describe_dataset",
     "did",
     "extend",
@@ -186,6 +193,7 @@ __all__ = [
     "reference",
     "sample_size",
     "simulate",
+    "step",
     "trial_table",
     "vif",
 ]
@@ -220,6 +228,7 @@ if TYPE_CHECKING:
     from lme4py.fits.residual.fit import ResidualFit
     from lme4py.inference.bootstrap.bootstrap import BootstrapResult
     from lme4py.inference.lrt.lrt import LRTestResult, lrtest
+    from lme4py.inference.overview.conditional import caic
     from lme4py.inference.overview.selection import aicc, pool, vif
     from lme4py.inference.profile.profile import Profile
     from lme4py.inference.shares.icc import ICCResult, icc
@@ -245,6 +254,7 @@ if TYPE_CHECKING:
     from lme4py.study.many import ManyFits, fit_by, fit_many
     from lme4py.study.model import MadeModel, make_model, simulate
     from lme4py.study.power import PowerCurve, PowerResult, minimum_effect, power, power_curve, sample_size
+    from lme4py.study.selection import allfit, cross_validate, step
     from lme4py.trial import mmrm, trial_table
 else:
 
