@@ -7,6 +7,8 @@ line here.
 
 from __future__ import annotations
 
+from lme4py.covariance.collection import CovarianceStructures
+from lme4py.covariance.jets import Jet
 from lme4py.covariance.kinds import (  # noqa: F401  # each registers its structures
     autoregressive,
     compound,
@@ -16,8 +18,6 @@ from lme4py.covariance.kinds import (  # noqa: F401  # each registers its struct
     toeplitz,
     unstructured,
 )
-from lme4py.covariance.collection import CovarianceStructures
-from lme4py.covariance.jets import Jet
 from lme4py.covariance.natural import NaturalParameter
 from lme4py.covariance.registry import find_structure, make_structure, register, structure_names
 from lme4py.covariance.spaces import TangentCone

@@ -13,14 +13,14 @@ from scipy import sparse
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["Responses", "read_responses"]
+__all__ = ["NamedResponses", "read_responses"]
 
 # Names among which a similar one is looked for.
 _LOOKED_AT = 2000
 
 
 @dataclass(frozen=True)
-class Responses:
+class NamedResponses:
     """Columns of numbers by name.
 
     Attributes
@@ -98,7 +98,7 @@ def _numbers(column: Any, name: Any) -> FloatArray:
         raise DataError(f"the response {name!r} holds values that are no numbers; give numbers.") from None
 
 
-def read_responses(responses: Any, names: Sequence[Any] | None, n: int, index: Any) -> Responses:
+def read_responses(responses: Any, names: Sequence[Any] | None, n: int, index: Any) -> NamedResponses:
     """Many responses of n rows.
 
     Parameters
@@ -140,7 +140,7 @@ def read_responses(responses: Any, names: Sequence[Any] | None, n: int, index: A
             )
     if not wanted:
         raise OptionError("there are no responses; give at least one column.")
-    return Responses(tuple(wanted), take, places)
+    return NamedResponses(tuple(wanted), take, places)
 
 
 def _source(responses: Any) -> tuple[list[Any] | None, Callable[[IntArray], FloatArray], int | None]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from lme4py.covariance import CovarianceStructure, Jet
 from lme4py.engine.marginal.blocks import Blocks, make_blocks, points_for, structure_placed
-from lme4py.engine.marginal.criterion import MarginalCriterion, Point, residuals
+from lme4py.engine.marginal.criterion import MarginalCriterion, MarginalPoint, residuals
 from lme4py.engine.marginal.units import Batch
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
@@ -48,13 +48,13 @@ class Expected:
     curved: FloatArray | None
 
 
-def expected(criterion: MarginalCriterion, point: Point, curved: bool = True) -> Expected:
+def expected(criterion: MarginalCriterion, point: MarginalPoint, curved: bool = True) -> Expected:
     """The sums of the adjustment.
 
     Parameters
     ----------
     criterion : MarginalCriterion
-    point : Point
+    point : MarginalPoint
     curved : bool
         With R_ij.
 

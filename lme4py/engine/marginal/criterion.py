@@ -21,13 +21,13 @@ from lme4py.engine.marginal.model import MarginalModel
 from lme4py.engine.marginal.units import Batch, make_batches
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["MarginalCriterion", "Point", "Scaling"]
+__all__ = ["MarginalCriterion", "MarginalPoint", "MarginalScaling"]
 
 _LOG_2_PI = float(np.log(2.0 * np.pi))
 
 
 @dataclass(frozen=True)
-class Scaling:
+class MarginalScaling:
     """Units in which the model is solved: X C with orthogonal columns, and the residuals of y by least squares.
 
     Attributes
@@ -44,7 +44,7 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Point:
+class MarginalPoint:
     """The criterion at some parameters, inside.
 
     Attributes
@@ -81,7 +81,7 @@ class MarginalCriterion:
     ----------
     model : MarginalModel
         In the units of `scaling`.
-    scaling : Scaling
+    scaling : MarginalScaling
     batches : list of Batch
     """
 
@@ -117,7 +117,7 @@ class MarginalCriterion:
 
     # --- values -----------------------------------------------------------------------------------------------------
 
-    def evaluate(self, par: FloatArray, derivatives: bool = True) -> Point | None:
+    def evaluate(self, par: FloatArray, derivatives: bool = True) -> MarginalPoint | None:
         """The criterion at par, shape (m,); None where V is not positive definite in floating point."""
         blocks, inverses = [], []
         A = np.zeros((self.p + 1, self.p + 1))
@@ -143,7 +143,7 @@ class MarginalCriterion:
         log_det: float,
         blocks: tuple[Blocks, ...],
         inverse: tuple[FloatArray, ...],
-    ) -> Point | None:
+    ) -> MarginalPoint | None:
         p = self.p
         if p and _cholesky(A[:p, :p]) is None:
             return None
@@ -153,9 +153,9 @@ class MarginalCriterion:
         value = log_det + square + self.n * _LOG_2_PI
         if self.reml:
             value += float(np.linalg.slogdet(A[:p, :p])[1]) - p * _LOG_2_PI
-        return Point(par, value, beta, 0.5 * (phi + phi.T), blocks, inverse) if np.isfinite(value) else None
+        return MarginalPoint(par, value, beta, 0.5 * (phi + phi.T), blocks, inverse) if np.isfinite(value) else None
 
-    def square(self, point: Point) -> float:
+    def square(self, point: MarginalPoint) -> float:
         """(y - X beta)' V^-1 (y - X beta)."""
         total = 0.0
         for batch, inverse in zip(self.batches, point.inverse, strict=True):
@@ -163,7 +163,7 @@ class MarginalCriterion:
             total += float(np.sum(left**2))
         return total
 
-    def first_moments(self, point: Point) -> FloatArray:
+    def first_moments(self, point: MarginalPoint) -> FloatArray:
         """X'V^-1 V_j V^-1 X, shape (m, p, p)."""
         M = np.zeros((self.model.n_par, self.p, self.p))
         for batch, blocks, inverse in zip(self.batches, point.blocks, point.inverse, strict=True):
@@ -173,12 +173,12 @@ class MarginalCriterion:
 
     # --- derivatives ------------------------------------------------------------------------------------------------
 
-    def derivatives(self, point: Point) -> tuple[FloatArray, FloatArray]:
+    def derivatives(self, point: MarginalPoint) -> tuple[FloatArray, FloatArray]:
         """Gradient (m,) and Hessian (m, m) in the parameters.
 
         Parameters
         ----------
-        point : Point
+        point : MarginalPoint
             With derivatives.
         """
         m, p = self.model.n_par, self.p
@@ -236,14 +236,14 @@ def _cholesky(V: FloatArray) -> FloatArray | None:
     return factor if np.isfinite(factor).all() else None
 
 
-def _scaling(model: MarginalModel) -> Scaling:
+def _scaling(model: MarginalModel) -> MarginalScaling:
     n, p = model.X.shape
     if not p:
         size = float(np.sqrt(np.mean(model.y**2)))
-        return Scaling(np.zeros((0, 0)), np.zeros(0), size or 1.0)
+        return MarginalScaling(np.zeros((0, 0)), np.zeros(0), size or 1.0)
     norm = np.linalg.norm(model.X, axis=0)
     C = np.linalg.inv(np.linalg.qr(model.X / norm, mode="r")) * np.sqrt(n) / norm[:, None]
     beta = C @ (model.X @ C).T @ model.y / n
     beta = beta + C @ (model.X @ C).T @ (model.y - model.X @ beta) / n
     left = model.y - model.X @ beta
-    return Scaling(C, beta, float(np.sqrt(left @ left / max(n - p, 1))) or 1.0)
+    return MarginalScaling(C, beta, float(np.sqrt(left @ left / max(n - p, 1))) or 1.0)

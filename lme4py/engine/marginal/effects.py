@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from lme4py.engine.marginal.blocks import jets_of, make_blocks, structure_placed
-from lme4py.engine.marginal.criterion import MarginalCriterion, Point
+from lme4py.engine.marginal.criterion import MarginalCriterion, MarginalPoint
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["conditional_covariances", "inverse_times", "modes", "residual_roots", "whitened"]
 
 
-def inverse_times(criterion: MarginalCriterion, point: Point, M: FloatArray) -> FloatArray:
+def inverse_times(criterion: MarginalCriterion, point: MarginalPoint, M: FloatArray) -> FloatArray:
     """V^-1 M, M of shape (n, q), with V inside."""
     out = np.empty_like(M)
     for batch, inverse in zip(criterion.batches, point.inverse, strict=True):
@@ -22,7 +22,7 @@ def inverse_times(criterion: MarginalCriterion, point: Point, M: FloatArray) -> 
     return out
 
 
-def modes(criterion: MarginalCriterion, point: Point) -> list[FloatArray]:
+def modes(criterion: MarginalCriterion, point: MarginalPoint) -> list[FloatArray]:
     """Conditional modes of each random part inside, (J, k): Sigma Z'V^-1 (y - X beta)."""
     model = criterion.model
     weighted = inverse_times(criterion, point, (model.y - model.X @ point.beta)[:, None])
@@ -34,7 +34,9 @@ def modes(criterion: MarginalCriterion, point: Point) -> list[FloatArray]:
     return found
 
 
-def conditional_covariances(criterion: MarginalCriterion, point: Point, include_fixed: bool) -> list[FloatArray]:
+def conditional_covariances(
+    criterion: MarginalCriterion, point: MarginalPoint, include_fixed: bool
+) -> list[FloatArray]:
     """Covariances of the errors of the modes of each level, inside, (J, k, k).
 
     Sigma - Sigma Z'V^-1 Z Sigma for known fixed effects; Sigma Z'V^-1 X Phi X'V^-1 Z Sigma more for estimated ones.
@@ -60,7 +62,7 @@ def conditional_covariances(criterion: MarginalCriterion, point: Point, include_
     return found
 
 
-def residual_roots(criterion: MarginalCriterion, point: Point, parts: Sequence[int] = ()) -> list[FloatArray]:
+def residual_roots(criterion: MarginalCriterion, point: MarginalPoint, parts: Sequence[int] = ()) -> list[FloatArray]:
     """Lower factors, (C, s, s) by batch, of the residual part of V and of some random parts beside it."""
     model = criterion.model
     found = []

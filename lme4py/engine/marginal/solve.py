@@ -9,13 +9,13 @@ import numpy as np
 
 from lme4py.engine.certificate import Certificate, Rival, verdict
 from lme4py.engine.marginal.adjustment import expected
-from lme4py.engine.marginal.criterion import MarginalCriterion, Point
+from lme4py.engine.marginal.criterion import MarginalCriterion, MarginalPoint
 from lme4py.engine.marginal.start import starts
 from lme4py.engine.optimise import Control, Local, Optimum, minimise
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Solution", "certify", "refuse_unidentified", "solve"]
+__all__ = ["MarginalSolution", "certify", "refuse_unidentified", "solve"]
 
 # Rises between two minima that are the same one.
 _SAME = 1e-6
@@ -25,13 +25,13 @@ _WITH_RANDOM, _PLAIN, _SMALL = 6, 2, 50_000
 
 
 @dataclass(frozen=True)
-class Solution:
+class MarginalSolution:
     """The minimum.
 
     Attributes
     ----------
     optimum : Optimum
-        Its source is the `Point`.
+        Its source is the `MarginalPoint`.
     gradient : ndarray, shape (m,)
     hessian : ndarray, shape (m, m)
         Exact.
@@ -42,13 +42,15 @@ class Solution:
     hessian: FloatArray
 
     @property
-    def point(self) -> Point:
+    def point(self) -> MarginalPoint:
         """The criterion there."""
-        point: Point = self.optimum.source
+        point: MarginalPoint = self.optimum.source
         return point
 
 
-def solve(criterion: MarginalCriterion, start: FloatArray | None, control: Control, compare: bool = True) -> Solution:
+def solve(
+    criterion: MarginalCriterion, start: FloatArray | None, control: Control, compare: bool = True
+) -> MarginalSolution:
     """Minimise.
 
     Parameters
@@ -89,7 +91,7 @@ def solve(criterion: MarginalCriterion, start: FloatArray | None, control: Contr
     log = tuple(step for one in found for step in one.log)
     optimum = replace(found[best], compared=tuple(others), log=log)
     gradient, hessian = criterion.derivatives(optimum.source)
-    return Solution(optimum, gradient, hessian)
+    return MarginalSolution(optimum, gradient, hessian)
 
 
 def _n_starts(criterion: MarginalCriterion) -> int:
@@ -104,13 +106,13 @@ def _nothing(*_: object) -> None:
     """The Hessian is exact: there is nothing to learn from a step."""
 
 
-def certify(criterion: MarginalCriterion, found: Solution, singular: Sequence[str], what: str) -> Certificate:
+def certify(criterion: MarginalCriterion, found: MarginalSolution, singular: Sequence[str], what: str) -> Certificate:
     """What is proved about the minimum.
 
     Parameters
     ----------
     criterion : MarginalCriterion
-    found : Solution
+    found : MarginalSolution
     singular : sequence of str
         What is on the boundary.
     what : str

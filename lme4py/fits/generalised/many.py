@@ -15,7 +15,7 @@ from lme4py.errors import ConvergenceWarning, Lme4Error
 from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses, user_estimates
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.joint import model_covariance
-from lme4py.fits.generalised.refit import Estimates, refit_estimates, refit_glmm
+from lme4py.fits.generalised.refit import RefitEstimates, refit_estimates, refit_glmm
 from lme4py.fits.generalised.steps import fit_like
 from lme4py.fits.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
 from lme4py.linalg.types import BoolArray, FloatArray
@@ -180,7 +180,7 @@ def _of_fit(again: GeneralisedFit) -> Many:
     )
 
 
-def _of_estimates(fit: GeneralisedFit, found: Estimates) -> Many:
+def _of_estimates(fit: GeneralisedFit, found: RefitEstimates) -> Many:
     return _one(fit, found.beta, found.covariances, found.log_dispersion, found.thresholds, found.others)
 
 

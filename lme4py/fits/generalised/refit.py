@@ -20,14 +20,14 @@ from lme4py.fits.rows.response import is_proportion, levels_of_response, numeric
 from lme4py.fits.steps import off_boundary
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Estimates", "new_response", "other_minima", "refit_estimates", "refit_glmm"]
+__all__ = ["RefitEstimates", "new_response", "other_minima", "refit_estimates", "refit_glmm"]
 
 # Minima closer than the first are one; one that is further above is excluded by every interval.
 _SAME, _EXCLUDED = 1e-3, 50.0
 
 
 @dataclass(frozen=True)
-class Estimates:
+class RefitEstimates:
     """The estimates of a refit without standard errors and certificate, on the user's scale.
 
     Attributes
@@ -108,7 +108,7 @@ def refit_glmm(fit: GeneralisedFit, y: Any, compare: bool = True) -> Generalised
     return again
 
 
-def refit_estimates(fit: GeneralisedFit, y: Any) -> Estimates:
+def refit_estimates(fit: GeneralisedFit, y: Any) -> RefitEstimates:
     """The estimates of the same model for a new response; faster than `refit_glmm`, which also makes a certificate.
 
     Parameters
@@ -127,11 +127,11 @@ def refit_estimates(fit: GeneralisedFit, y: Any) -> Estimates:
         return _estimates(finder.problem, best.phi, best.value)
 
 
-def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> Estimates:
+def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> RefitEstimates:
     theta, beta, inside = problem.split(phi)
     lam = problem.user_nuisance(beta, inside)
     roots = (S @ T for S, T in zip(problem.S, problem.structures.factors(theta), strict=True))
-    return Estimates(
+    return RefitEstimates(
         problem.C @ beta,
         problem.structures.user.to_user(theta, problem.S),
         tuple(root @ root.T for root in roots),

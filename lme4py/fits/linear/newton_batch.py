@@ -12,7 +12,7 @@ from lme4py.engine.linear.criterion import Criterion
 from lme4py.linalg.newton import newton_steps
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["BatchFits", "NewtonBatch", "State", "Sums", "VarianceParts"]
+__all__ = ["BatchFits", "BatchSums", "NewtonBatch", "State", "VarianceParts"]
 
 _MAX_ITERATIONS = 60
 # Sizes of the relative standard deviations at which the criterion is looked at for a second minimum.
@@ -21,7 +21,7 @@ _SIZES = np.array([0.0, 0.05, 0.2, 0.5, 1.0, 2.5, 8.0, 30.0, 200.0])
 _TOLERANCE = 1e-12
 
 
-class Sums(Protocol):
+class BatchSums(Protocol):
     """What is left of B responses."""
 
     @property
@@ -30,7 +30,7 @@ class Sums(Protocol):
     def take(self, rows: IntArray) -> Self: ...
 
 
-S = TypeVar("S", bound=Sums)
+S = TypeVar("S", bound=BatchSums)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from lme4py.linalg.types import FloatArray
 if TYPE_CHECKING:
     from lme4py.covariance import NaturalParameter
     from lme4py.design.residual.side import ResidualDesign
-    from lme4py.engine.marginal.criterion import Point
+    from lme4py.engine.marginal.criterion import MarginalPoint
 
 __all__ = ["ResidualFit"]
 
@@ -75,7 +75,7 @@ class ResidualFit(NormalFit):
         return self.residual.has_equal_variances and not self.residual.is_known
 
     @derived
-    def point(self) -> Point:
+    def point(self) -> MarginalPoint:
         """The criterion at the optimum."""
         found = self.problem.criterion.evaluate(self.par)
         assert found is not None

@@ -12,7 +12,7 @@ from lme4py.design.design import Design
 from lme4py.design.residual.side import ResidualDesign
 from lme4py.engine.certificate import Certificate
 from lme4py.engine.marginal.effects import modes
-from lme4py.engine.marginal.solve import Solution, certify, refuse_unidentified, solve
+from lme4py.engine.marginal.solve import MarginalSolution, certify, refuse_unidentified, solve
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, DesignError, Lme4Warning, OptionError, warn
@@ -75,7 +75,7 @@ def residual_fit(
 
 def _solved(
     design: Design, residual: ResidualDesign, reml: bool, start: Any, control: Control, thorough: bool
-) -> tuple[ResidualProblem, Solution]:
+) -> tuple[ResidualProblem, MarginalSolution]:
     n, p = design.X.shape
     if p >= n:
         raise DesignError(
@@ -141,7 +141,7 @@ def _fixed_point(design: Design, residual: ResidualDesign, reml: bool, start: An
     return fit
 
 
-def _make(design: Design, residual: ResidualDesign, problem: ResidualProblem, found: Solution) -> ResidualFit:
+def _make(design: Design, residual: ResidualDesign, problem: ResidualProblem, found: MarginalSolution) -> ResidualFit:
     criterion, point = problem.criterion, found.point
     scaling = criterion.scaling
     if scaling.y_scale < 1e-13 * float(np.abs(design.y).max()):
@@ -176,7 +176,9 @@ def _make(design: Design, residual: ResidualDesign, problem: ResidualProblem, fo
     )
 
 
-def _certified(design: Design, residual: ResidualDesign, problem: ResidualProblem, found: Solution) -> Certificate:
+def _certified(
+    design: Design, residual: ResidualDesign, problem: ResidualProblem, found: MarginalSolution
+) -> Certificate:
     """The certificate with everything that is on a boundary, or has run to where it no longer matters, in words."""
     par, model = found.point.par, problem.criterion.model
     singular: list[str] = []
