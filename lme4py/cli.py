@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -21,7 +21,32 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 BAD_INPUT = 2
-_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".dta", ".xlsx")
+# Options by the names that other programs, and the functions of this package, give them.
+_WORDS = {
+    "reml": "REML is the default; --ml for maximum likelihood",
+    "mle": "--ml",
+    "method": "--ml for maximum likelihood; REML is the default",
+    "intpoints": "--nagq 7",
+    "intmethod": "--nagq 7; --nagq 1 is the Laplace approximation",
+    "quad": "--nagq 7",
+    "exposure": "a term of the formula: offset(log(exposure))",
+    "group": "a term of the formula: (1 | group)",
+    "groups": "a term of the formula: (1 | group)",
+    "random": "a term of the formula: (1 + x | group)",
+    "data": "the file comes after the formula, without an option",
+    "formula": "the formula comes first, without an option",
+    "dist": "--family",
+    "distribution": "--family",
+    "ddfm": "--ddf",
+    "df": "--ddf",
+    "level": "intervals are in the report; in Python result.conf_int(alpha=0.1)",
+    "or": "odds ratios are in the report; in Python result.odds_ratios()",
+    "irr": "rate ratios are in the report; in Python result.incidence_rate_ratios()",
+    "output": "--json, --latex or --plot; lme4py report ... --out page.html for a page",
+    "html": "lme4py report ... --out page.html",
+    "subset": "leave the rows out of the file",
+}
 _EPILOG = """\
 examples:
   lme4py fit "Reaction ~ Days + (Days | Subject)" sleepstudy
@@ -64,7 +89,16 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"lme4py: {message} (see `{self.prog} --help`)\n")
+        self.exit(BAD_INPUT, f"lme4py: {message}{_advice(message)} (see `{self.prog} --help`)\n")
+
+
+def _advice(message: str) -> str:
+    """What an option of another program is called here."""
+    _, known, rest = message.partition("unrecognized arguments: ")
+    if not known:
+        return ""
+    word = rest.split()[0].lstrip("-").partition("=")[0].lower().replace("-", "_")
+    return f"; use {_WORDS[word]}" if word in _WORDS else ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +137,7 @@ def _add_report(commands: Any) -> None:
 def _add_model(fit: argparse.ArgumentParser) -> None:
     """The model and its data, which all commands that fit one take alike."""
     fit.add_argument("formula", metavar="FORMULA", help='such as "y ~ x + (x | g)"')
-    fit.add_argument("data", metavar="DATA", help="a CSV, TSV or Parquet file, or the name of a shipped data set")
+    fit.add_argument("data", metavar="DATA", help="a CSV, TSV, Parquet, .dta or .xlsx file, or a shipped data set")
     fit.add_argument("--family", metavar="F", default="gaussian", help="response distribution (gaussian), or ordinal")
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     fit.add_argument("--link", metavar="L", help="link function (generalised models)")
@@ -286,7 +320,7 @@ def _read_file(path: Path) -> pd.DataFrame:
     if path.is_dir():
         raise DataError(f"{path} is a directory; give the name of a file.")
     try:
-        frame = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
+        frame = _reader(path)(path)
     except FileNotFoundError:
         raise DataError(f"The file {path} does not exist; check its name and directory.") from None
     except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
@@ -295,6 +329,18 @@ def _read_file(path: Path) -> pd.DataFrame:
         raise DataError(f"The file {path} cannot be read: {_reason(error)}.") from None
     if frame.empty:
         raise DataError(f"The file {path} holds no rows of data; give a line of names, then values.")
+    return frame
+
+
+def _reader(path: Path) -> Callable[[Path], pd.DataFrame]:
+    return {".parquet": _read_parquet, ".dta": _read_whole, ".xlsx": _read_whole}.get(path.suffix.lower(), _read_text)
+
+
+def _read_whole(path: Path) -> pd.DataFrame:
+    """Files of Stata and Excel."""
+    from lme4py.data.sources.paths import frame_of_file
+
+    frame: pd.DataFrame = frame_of_file(path)
     return frame
 
 

@@ -356,10 +356,12 @@ def foreign_attribute(owner: str, name: str, known: Iterable[str], of: str = "re
     "MixedResult has no 'fixef'; in lme4py it is result.params."
     """
     call = ATTRIBUTES.get(name, ATTRIBUTES.get(name.replace(".", "_")))
-    if call is not None:
+    words = list(known)
+    # Advice is about results of fits; other objects have some of these methods too.
+    if call is not None and (of == "result" or "lme4py." in call or call.partition("(")[0] in words):
         spelled = call if "lme4py." in call else f"{of}.{call}"
         return f"{owner} has no {name!r}; in lme4py it is {spelled}."
-    return f"{owner} has no {name!r}.{did_you_mean(name, known)}".rstrip()
+    return f"{owner} has no {name!r}.{did_you_mean(name, words)}".rstrip()
 
 
 def foreign_function(name: str, known: Iterable[str]) -> str:

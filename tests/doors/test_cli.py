@@ -271,3 +271,26 @@ def test_report(capsys, tmp_path):
 def test_report_needs_a_file_before_it_fits(capsys, tmp_path):
     assert main(["report", "Yield ~ 1 + (1 | Batch)", "Dyestuff", "--out", str(tmp_path)]) == 2
     assert "--out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [("--intpoints", "--nagq 7"), ("--REML", "--ml for maximum likelihood"), ("--html", "lme4py report")],
+)
+def test_options_of_other_programs_name_ours(capsys, option, advice):
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "Yield ~ 1 + (1 | Batch)", "Dyestuff", option, "7"])
+    assert stopped.value.code == 2
+    assert advice in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".dta", ".xlsx"])
+def test_files_of_stata_and_excel(capsys, tmp_path, suffix):
+    pytest.importorskip("openpyxl")
+    path = tmp_path / f"dyes{suffix}"
+    data = lme4py.load_dataset("Dyestuff").astype({"Batch": str})
+    (data.to_stata if suffix == ".dta" else data.to_excel)(
+        path, **({"write_index": False} if suffix == ".dta" else {"index": False})
+    )
+    assert main(["fit", "Yield ~ 1 + (1 | Batch)", str(path)]) == 0
+    assert "319.65" in capsys.readouterr().out

@@ -126,3 +126,11 @@ def test_a_property_that_fails_shows_its_own_error(fit, monkeypatch):
     monkeypatch.setattr(type(fit), "n_obs", property(broken))
     with pytest.raises(AttributeError, match="inner"):
         fit.n_obs  # noqa: B018
+
+
+def test_results_of_margins_know_foreign_names(logit):
+    found = lme4py.Margins.response(logit).dydx()
+    with pytest.raises(AttributeError, match=r"conf_int"):
+        found.confint  # noqa: B018
+    with pytest.raises(AttributeError, match="Did you mean 'to_frame'"):
+        found.to_framee  # noqa: B018

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
+from lme4py.arguments import no_attribute
 from lme4py.data.beside import in_name_order
 from lme4py.errors import OptionError
 from lme4py.inference.estimates.coefficients import quantile, warn_small_level
@@ -426,6 +427,12 @@ class MarginsResult(Shown):
         if self.adjustment != "none":
             notes.append(_adjustment_note(self))
         return notes
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            """Say what another program's name of something is called here."""
+            return no_attribute(self, name, "margins")
 
     def summary(self) -> Summary:
         """The result as text that a notebook shows as a table.
