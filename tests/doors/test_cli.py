@@ -289,8 +289,9 @@ def test_files_of_stata_and_excel(capsys, tmp_path, suffix):
     pytest.importorskip("openpyxl")
     path = tmp_path / f"dyes{suffix}"
     data = lme4py.load_dataset("Dyestuff").astype({"Batch": str})
-    (data.to_stata if suffix == ".dta" else data.to_excel)(
-        path, **({"write_index": False} if suffix == ".dta" else {"index": False})
-    )
+    if suffix == ".dta":
+        data.to_stata(path, write_index=False)
+    else:
+        data.to_excel(path, index=False)
     assert main(["fit", "Yield ~ 1 + (1 | Batch)", str(path)]) == 0
     assert "319.65" in capsys.readouterr().out

@@ -132,5 +132,7 @@ def test_results_of_margins_know_foreign_names(logit):
     found = lme4py.Margins.response(logit).dydx()
     with pytest.raises(AttributeError, match=r"conf_int"):
         found.confint  # noqa: B018
+    with pytest.raises(AttributeError, match=r"MarginsResult has no 'fixef'\.$"):
+        found.fixef  # noqa: B018
     with pytest.raises(AttributeError, match="Did you mean 'to_frame'"):
         found.to_framee  # noqa: B018
