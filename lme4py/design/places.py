@@ -6,7 +6,7 @@ for each point. The model matrix of such a term is 1 where a row is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from lme4py.formula.values import Value
 __all__ = ["Places", "learn_places"]
 
 FloatArray = NDArray[np.float64]
+# From places, (u,) or (u, d), to rows of the model matrix, (u, k); None where these are not known.
+Between = Callable[[FloatArray], "FloatArray | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +49,41 @@ class Places:
     positions: FloatArray
     names: tuple[str, ...]
 
-    def columns(self, values: Mapping[Node, Value]) -> FloatArray:
+    def columns(self, values: Mapping[Node, Value], between: Between | None = None) -> FloatArray:
         """The model matrix, shape (n, k).
+
+        Parameters
+        ----------
+        values : mapping of Node to Value
+        between : callable, optional
+            Gives the rows of places where no row of the fit was.
 
         Raises
         ------
         DataError
-            A row is where no row of the fit was.
+            A row is where no row of the fit was, and there is no `between`, or it does not know the place.
         """
         where = self._where(values)
         known = {tuple(np.atleast_1d(place).tolist()): j for j, place in enumerate(self.positions)}
         points, rows = np.unique(where, axis=0, return_inverse=True)
         column = np.array([known.get(tuple(np.atleast_1d(point).tolist()), -1) for point in points], dtype=np.intp)
-        if (column < 0).any():
+        new = column < 0
+        made = between(points[new]) if between is not None and new.any() and self._is_somewhere(points[new]) else None
+        if made is None and new.any():
             first = points[int(np.argmax(column < 0))]
             raise DataError(
                 f"{int((column < 0).sum())} place(s) of {self.label} in the new data were not in the rows the model "
                 f"was fitted to (first: {self._called(first)}); remove these rows, or fit the model with them"
             )
-        out = np.zeros((where.shape[0], self.positions.shape[0]))
-        out[np.arange(where.shape[0]), column[rows.reshape(-1)]] = 1.0
-        return out
+        own = np.zeros((points.shape[0], self.positions.shape[0]))
+        own[np.flatnonzero(~new), column[~new]] = 1.0
+        if made is not None:
+            own[new] = made
+        return own[rows.reshape(-1)]
+
+    def _is_somewhere(self, points: FloatArray) -> bool:
+        """Whether places are among those that a factor has."""
+        return not self.levels or bool((points >= 0).all())
 
     def _where(self, values: Mapping[Node, Value]) -> FloatArray:
         if not self.levels:

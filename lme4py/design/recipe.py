@@ -14,7 +14,7 @@ from lme4py.data.frame import Frame, as_factor_column, missing_rows
 from lme4py.design.coding import Variable, model_matrix
 from lme4py.design.fixed import name_of
 from lme4py.design.given import Given, column_getter, finite_offset, numbers_of
-from lme4py.design.places import Places
+from lme4py.design.places import Between, Places
 from lme4py.design.random import Grouping, as_factor, group_codes
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.formula.deparse import names_in
@@ -83,12 +83,12 @@ class BarRecipe:
             return list(dict.fromkeys(node for bar in self.joined for node in bar.nodes))
         return list(self.variables if self.places is None else self.places.nodes)
 
-    def matrix(self, values: Mapping[Node, Value], n: int) -> FloatArray:
+    def matrix(self, values: Mapping[Node, Value], n: int, between: Between | None = None) -> FloatArray:
         """The columns of n rows, (n, k), from the values of `nodes`."""
         if self.joined:
             return np.hstack([bar.matrix(values, n) for bar in self.joined])
         if self.places is not None:
-            return self.places.columns(values)
+            return self.places.columns(values, between)
         return _replay(self.terms, self.variables, values, n)
 
 
@@ -260,7 +260,9 @@ def new_weights(recipe: Recipe, frame: Frame) -> FloatArray:
     return weights
 
 
-def new_random(recipe: Recipe, frame: Frame, term_index: int) -> tuple[FloatArray, IntArray]:
+def new_random(
+    recipe: Recipe, frame: Frame, term_index: int, between: Between | None = None
+) -> tuple[FloatArray, IntArray]:
     """The columns and the groups of one random-effects term on new data.
 
     Parameters
@@ -269,6 +271,8 @@ def new_random(recipe: Recipe, frame: Frame, term_index: int) -> tuple[FloatArra
     frame : Frame
     term_index : int
         Position in `Design.terms`.
+    between : callable, optional
+        Rows of a process at places where no row of the fit was.
 
     Returns
     -------
@@ -278,11 +282,11 @@ def new_random(recipe: Recipe, frame: Frame, term_index: int) -> tuple[FloatArra
         -1 where the group is missing or was not in the training data.
     """
     bar = recipe.bars[term_index]
-    values = new_random_values(recipe, frame, term_index)
+    values = new_random_values(recipe, frame, term_index, between)
     return values, group_codes(bar.grouping, [_new_group(recipe, frame, node) for node in bar.group])
 
 
-def new_random_values(recipe: Recipe, frame: Frame, term_index: int) -> FloatArray:
+def new_random_values(recipe: Recipe, frame: Frame, term_index: int, between: Between | None = None) -> FloatArray:
     """The columns of one random-effects term on new data, shape (n, k); the grouping factor is not needed."""
     bar = recipe.bars[term_index]
     nodes = bar.nodes
@@ -290,7 +294,7 @@ def new_random_values(recipe: Recipe, frame: Frame, term_index: int) -> FloatArr
     values_of, present = evaluated(recipe, nodes, columns, frame.n_rows)
     values = np.full((frame.n_rows, bar.n_columns), np.nan)
     if present.any():
-        values[present] = bar.matrix(values_of, int(present.sum()))
+        values[present] = bar.matrix(values_of, int(present.sum()), between)
         _check_finite(values[present], present)
     return values
 

@@ -21,6 +21,7 @@ from lme4py.errors import (
     warn,
 )
 from lme4py.fits.rows.arrays import RowArrays, own_rows
+from lme4py.inference.prediction.between import conditional_rows
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def make_rows(
     values, codes = {}, {}
     for t in terms:
         if t in chosen:
-            values[t], codes[t] = new_random(design.recipe, frame, t)
+            # Errors would need more than the weights of known places.
+            between = None if others else conditional_rows(fit, t)
+            values[t], codes[t] = new_random(design.recipe, frame, t, between)
         else:
             values[t] = new_random_values(design.recipe, frame, t)
         values[t] = design.terms[t].masked(values[t])
