@@ -205,7 +205,6 @@ ATTRIBUTES: dict[str, str] = {
 FUNCTIONS: dict[str, str] = {
     "Lmer": "lmer(formula, data), or glmer(formula, data, family)",
     "MixedLM": "mixed(data, y, x_fixed, group), or lmer(formula, data)",
-    "allfit": "result.all_fit()",
     "glmmTMB": "glmer(formula, data, family)",
     "glmm": "glmer(formula, data, family)",
     "lm": "lmer(formula, data) with a random effect such as (1 | g); without one use statsmodels",

@@ -581,3 +581,20 @@ def test_compare_shows_correlations_with_two_decimals(sleep):
     found = lme4py.compare(sleep)
     line = next(line for line in str(found).split("\n") if "Cor. (" in line)
     assert line.split()[-1] == "0.07"
+
+
+def test_summaries_show_the_shares_of_the_variance(sleep):
+    text = str(sleep.summary())
+    shares = sleep.r_squared()
+    line = next(line for line in text.splitlines() if "R² marginal" in line)
+    numbers = text.splitlines()[text.splitlines().index(line) + 1].split()
+    own = shares["var_random"] / (shares["var_random"] + shares["var_residual"])
+    assert numbers == [f"{shares['marginal']:.3f}", f"{shares['conditional']:.3f}", f"{own:.3f}"]
+    assert numbers == next(
+        line.split() for line in str(sleep.slim().summary()).splitlines() if line.split()[:1] == numbers[:1]
+    )
+    # A zero part has no such measure, and its summary no such table.
+    zero = lme4py.glmer(
+        "count ~ mined + (1 | site)", lme4py.load_dataset("Salamanders"), "poisson", ziformula="~ mined"
+    )
+    assert "R² marginal" not in str(zero.summary())

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lme4py.errors import Lme4Error
+from lme4py.errors import Lme4Error, Lme4Warning
 from lme4py.fits.derived import derived
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.lrt.lrt import lrtest
+from lme4py.inference.shares.r2 import r_squared
 
 if TYPE_CHECKING:
     from lme4py.fits.base import Fit
@@ -31,11 +33,15 @@ class RowSummary:
         Smallest, mean and largest number of rows of a level, by grouping factor.
     weight_range : (float, float), or None
         Smallest and largest prior weight.
+    shares : (float, float, float), or None
+        Marginal and conditional R squared, and the share of the random effects in what the fixed ones leave (the
+        adjusted intraclass correlation); None where the model has none.
     """
 
     residual_quartiles: tuple[float, ...] | None
     group_rows: dict[str, tuple[int, float, int]]
     weight_range: tuple[float, float] | None
+    shares: tuple[float, float, float] | None = None
 
 
 @derived
@@ -55,7 +61,21 @@ def row_summary(fit: Fit) -> RowSummary:
         rows[term.group] = (int(counts.min()), float(counts.mean()), int(counts.max()))
     weights = fit.design.weights
     limits = None if weights is None else (float(np.min(weights)), float(np.max(weights)))
-    return RowSummary(_quartiles(fit), rows, limits)
+    return RowSummary(_quartiles(fit), rows, limits, _shares(fit))
+
+
+def _shares(fit: Fit) -> tuple[float, float, float] | None:
+    if fit.recession is not None or not fit.design.terms:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Lme4Warning)
+            found = r_squared(fit)
+    except Lme4Error:
+        return None
+    rest = found.var_random + found.var_residual
+    shares = (found.marginal, found.conditional, found.var_random / rest if rest > 0.0 else np.nan)
+    return shares if np.isfinite(shares).all() else None
 
 
 def _quartiles(fit: Fit) -> tuple[float, ...] | None:

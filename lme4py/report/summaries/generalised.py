@@ -15,6 +15,7 @@ from lme4py.report.summaries.summary import (
     header_table,
     random_effects_table,
     residual_table,
+    shares_table,
 )
 from lme4py.tables.numbers import column_decimals, format_value
 from lme4py.tables.table import Table
@@ -69,6 +70,7 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
         coefficient_table(fit, ddf),
         *(_part_table(fit, component) for component in fit.family.components[1:]),
         *([threshold_rows(fit)] if is_ordinal(fit) else []),
+        *shares_table(fit),
         closing(fit),
     ]
 

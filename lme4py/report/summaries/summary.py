@@ -24,7 +24,15 @@ DDF_NOTES = {
     "kenward-roger": ("Degrees of freedom and standard errors: Kenward-Roger.",),
 }
 
-__all__ = ["DDF_NOTES", "coefficient_table", "random_effects_table", "right_aligned", "rows_used", "summary_tables"]
+__all__ = [
+    "DDF_NOTES",
+    "coefficient_table",
+    "random_effects_table",
+    "right_aligned",
+    "rows_used",
+    "shares_table",
+    "summary_tables",
+]
 
 
 def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
@@ -40,7 +48,7 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
     if row_summary(fit).residual_quartiles is not None:
         tables.append(residual_table(fit))
     tables += [random_effects_table(fit), *residual_tables(fit)]
-    tables += [*([group_table(fit)] if fit.design.terms else []), coefficient_table(fit, ddf)]
+    tables += [*([group_table(fit)] if fit.design.terms else []), coefficient_table(fit, ddf), *shares_table(fit)]
     return [*tables, closing_table(fit)]
 
 
@@ -174,6 +182,15 @@ def group_table(fit: Fit) -> Table:
     )
     columns = ("Group", "Levels", "Min rows", "Mean", "Max")
     return Table("Groups", columns, rows, ("left", *right_aligned(4)))
+
+
+def shares_table(fit: Fit) -> list[Table]:
+    """R squared and the intraclass correlation, where the model has them."""
+    shares = row_summary(fit).shares
+    if shares is None:
+        return []
+    columns = ("R² marginal", "R² conditional", "ICC")
+    return [Table("Shares of the variance", columns, (tuple(f"{share:.3f}" for share in shares),), right_aligned(3))]
 
 
 def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
