@@ -14,7 +14,7 @@ from lme4py.api import clmm, glmer, lmer
 from lme4py.chunks import chunk
 from lme4py.data.frame import as_factor_column, read_frame
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError, did_you_mean
-from lme4py.families.registry import Family, make_family
+from lme4py.families.registry import Family, make_family, response_family
 from lme4py.fits.base import Fit
 from lme4py.fits.method import check_method
 from lme4py.inference.estimates.coefficients import coef_table as table_of_fit
@@ -322,10 +322,10 @@ def _as_pandas(frame: Any) -> pd.DataFrame:
 def _fitter(family: str | Family, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The function that fits one response, and its arguments."""
     given = dict(options)
-    if family == "ordinal":
+    if response_family(family).has_thresholds:
         return clmm, given
     made = make_family(family, given.get("link"))
-    if made == make_family("gaussian") and not {"nAGQ", "hessian", "ziformula", "link"} & set(given):
+    if made.has_residual and made.link.is_identity and not {"nAGQ", "hessian", "ziformula", "link"} & set(given):
         return lmer, given
     return glmer, {**given, "family": family}
 

@@ -14,7 +14,7 @@ from lme4py.design.design import Design
 from lme4py.design.parts import part_formulas
 from lme4py.errors import DataError, FormulaError, OptionError
 from lme4py.families.ordinal import make_ordinal
-from lme4py.families.registry import Family, family_with_parts, make_family
+from lme4py.families.registry import Family, family_with_parts, make_family, response_family
 from lme4py.families.response import PartRows, ResponseData
 from lme4py.fits.base import Fit
 from lme4py.fits.generalised.steps import glmm_fit
@@ -184,7 +184,7 @@ def make_model(
     parsed = read_formula(formula, frame.names)
     if parsed.response is None:
         raise FormulaError("the formula has no response; write it left of '~', as in 'y ~ x + (1 | group)'")
-    ordinal = family == "ordinal"
+    ordinal = response_family(family).has_thresholds
     beside = {"offset": offset, "contrasts": contrasts, "functions": functions}
     data = with_columns(data, frame, _placeholders(parsed.response, frame, ordinal, params))
     design = _design(formula, data, {**beside, "weights": weights}, ordinal)
@@ -198,7 +198,7 @@ def make_model(
     if parts:
         design, rows, made = _with_parts(design, rows, made, parts, data, functions)
     truth = read_truth(design, made, params)
-    linear = made == make_family("gaussian") and not parts
+    linear = made.has_residual and made.link.is_identity and not parts
     if not linear:
         design = replace(design, response=rows)
 

@@ -206,8 +206,8 @@ def _monte_carlo(small: _Model, large: _Model) -> str:
 
 
 def _has_structure(restricted: Any, large: _Model) -> bool:
-    fits = [large.fit, getattr(restricted, "fit", restricted)]
-    return any(isinstance(fit, Fit) and not fit.independent_residuals for fit in fits)
+    fits = [large.fit, fit_of(restricted)]
+    return any(fit is not None and not fit.independent_residuals for fit in fits)
 
 
 def _residual_test(restricted: Any, large: _Model, boundary: bool | None, method: str) -> LRTestResult:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from lme4py.linalg.types import FloatArray
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lme4py.fits.generalised.fit import GeneralisedFit
     from lme4py.fits.rows.clusters import ClusterChoice
 
 __all__ = [
@@ -95,9 +96,8 @@ def part_view(fit: Fit, component: str, vcov: str | None = None, cluster: Cluste
     whole = _parameters(fit, vcov, cluster)
     with_theta = np.concatenate([np.arange(m), own])
     beta = np.atleast_1d(np.asarray(fit.lam, dtype=np.float64))[place]
-    found: Any = fit
     return replace(
-        found,
+        cast("GeneralisedFit", fit),
         design=design,
         beta=beta,
         vcov=whole[np.ix_(own, own)],

@@ -14,7 +14,7 @@ from lme4py.data.frame import Frame, as_factor_column
 from lme4py.design.recipe import new_fixed
 from lme4py.design.source import is_unchanged
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError, did_you_mean, warn
-from lme4py.fits.base import Fit
+from lme4py.fits.base import Fit, fit_of
 from lme4py.formula.deparse import names_in
 from lme4py.inference.estimates.coefficients import coefficient_method, quantile, two_sided
 from lme4py.linalg.types import FloatArray, IntArray
@@ -53,7 +53,7 @@ def trial_frame(
     OptionError
         No such factor, level or choice.
     """
-    if not isinstance(fit, Fit) or not fit.normal_errors:
+    if fit_of(fit) is None or not fit.normal_errors:
         raise OptionError("trial_table() takes the result of mmrm(), or of another linear model.")
     if weights not in ("equal", "proportional"):
         raise OptionError(f"weights={weights!r} is not known; use 'equal' or 'proportional'.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lme4py.errors import OptionError
-from lme4py.fits.base import Fit
+from lme4py.fits.base import fit_of
 from lme4py.inference.estimates.coefficients import check_alpha
 from lme4py.report.comparison.column import Entry, ModelColumn
 from lme4py.report.comparison.draw import draw_comparison
@@ -315,8 +315,8 @@ def _headings(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
 def _column(model: Any, choices: Choices) -> ModelColumn:
     if is_foreign(model):
         return foreign_column(model, choices)
-    fit = getattr(model, "fit", model)
-    if not isinstance(fit, Fit):
+    fit = fit_of(model)
+    if fit is None:
         raise OptionError(
             f"compare() takes fitted models, got {type(model).__name__}; give results of lmer(), glmer() or their kin, "
             "or of statsmodels."
