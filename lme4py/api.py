@@ -13,6 +13,7 @@ from lme4py.data.hints import data_from_text
 from lme4py.data.sources import find_source, is_path
 from lme4py.design.build import NaAction, lformula, read_formula
 from lme4py.design.design import Design
+from lme4py.design.held import Held, hold
 from lme4py.design.parts import part_formulas
 from lme4py.design.related import refuse_related
 from lme4py.design.residual.none import is_none, residual_of_term
@@ -69,6 +70,7 @@ def lmer(
     fixed_only: bool = False,
     relmat: Mapping[str, Any] | None = None,
     sigma: float | None = None,
+    fix: Mapping[str, float] | None = None,
 ) -> MixedResult:
     """Fit a linear mixed model.
 
@@ -120,6 +122,10 @@ def lmer(
     sigma : float, optional
         The residual standard deviation of a row with weight 1, where it is known: with sampling variances in a column
         vi, ``weights="1/vi", sigma=1`` is a meta-analysis. It is no parameter then.
+    fix : dict, optional
+        Parameters that are held at given values and not estimated: ``{"sigma": 1, "x": 0.5}`` holds the residual
+        standard deviation and the coefficient of a numeric column, which becomes an offset. Variances and correlations
+        of random effects are refused.
 
     Returns
     -------
@@ -149,6 +155,10 @@ def lmer(
     _check_options(formula, data, reml, progress, na_action)
     _check_mappings(contrasts, functions)
     _check_bool("fixed_only", fixed_only)
+    held = None
+    if fix is not None:
+        held = _held(formula, data, fix, sigma is None)
+        formula, sigma = held.formula, sigma if held.sigma is None else held.sigma
     structured = residual is not None or variance is not None or dispformula is not None
     note = None
     if is_none(dispformula):
@@ -193,6 +203,8 @@ def lmer(
         design = replace(design, sigma=known, notes=(*design.notes, f"sigma is known: {known:g}"))
     if note is not None:
         design = replace(design, notes=(*design.notes, note))
+    if held is not None:
+        design = replace(design, notes=(*design.notes, *held.notes))
     if structured or not design.terms:
         return MixedResult(_fit_structured(design, read, reml, start, control))
     return MixedResult(_fit(design, reml, start, control))
@@ -219,6 +231,7 @@ def glmer(
     ziformula: str | None = None,
     dispformula: str | None = None,
     relmat: Mapping[str, Any] | None = None,
+    fix: Mapping[str, float] | None = None,
 ) -> MEGLMResult:
     """Fit a generalised linear mixed model by maximum likelihood.
 
@@ -271,6 +284,8 @@ def glmer(
         the scale of t ones, of the shape of gamma and nbinomial ones, of phi of all others.
     relmat : dict, optional
         Grouping factor -> the known covariance of its levels; see `lmer`.
+    fix : dict, optional
+        Coefficients of numeric columns that are held at given values: ``{"x": 0.5}``; see `lmer`.
 
     Returns
     -------
@@ -293,6 +308,10 @@ def glmer(
     urban[T.Y]    0.653      0.116
     """
     response_family = make_family(family, link)
+    held = None
+    if fix is not None:
+        held = _held(formula, data, fix, sigma=False)
+        formula = held.formula
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
     beside |= {"ziformula": ziformula, "dispformula": dispformula}
     made = compressed(data, control, formula, response_family, weights, beside, compress)
@@ -320,6 +339,8 @@ def glmer(
     if family is DEFAULT_FAMILY:
         announced = f"the family was not given: {response_family.name} with the {response_family.link.name} link"
         design = replace(design, notes=(*design.notes, announced))
+    if held is not None:
+        design = replace(design, notes=(*design.notes, *held.notes))
     fit = _fit_glmm(design, response_family, nAGQ, hessian, start, made.control)
     return MEGLMResult(of_all_rows(fit, made))
 
@@ -496,6 +517,12 @@ def clmm(
     family = make_ordinal(link, threshold, len(categories or ()))
     fit = _fit_glmm(design, family, nAGQ, hessian, start, made.control)
     return MEGLMResult(of_all_rows(fit, made))
+
+
+def _held(formula: str, data: Any, fix: object, sigma: bool) -> Held:
+    """The formula with what is held; names of the data where a dot stands for them."""
+    names = read_frame(data).names if isinstance(formula, str) and "." in formula else ()
+    return hold(read_formula(formula, names), fix, sigma)
 
 
 def _refuse_two_residuals(residual: object, variance: object) -> None:
