@@ -11,6 +11,7 @@ import pytest
 
 import lme4py
 from lme4py.engine.factor import symbolic
+from lme4py.engine.linear import stochastic_solve
 from lme4py.errors import DesignError, Lme4Error, OptionError
 
 ITERATIVE = {"block": "iterative"}
@@ -180,3 +181,12 @@ def test_the_choice_is_by_forecast_and_said(data, monkeypatch):
         forced = lme4py.lmer(SCALAR, data)
     assert forced.certificate.monte_carlo is not None
     assert "solved iteratively" in str(forced.summary()).replace("\n", " ")
+
+
+def test_an_error_that_is_larger_than_wanted_is_said(data, monkeypatch):
+    monkeypatch.setattr(stochastic_solve, "_MOST_DIRECTIONS", 16)
+    monkeypatch.setattr(stochastic_solve, "_MOST_PROBES", 16)
+    with pytest.warns(lme4py.Lme4Warning, match=r"1e-09 was wanted"):
+        found = lme4py.lmer(SCALAR, data, control={**ITERATIVE, "criterion_se": 1e-9})
+    assert found.converged
+    assert found.certificate.caution

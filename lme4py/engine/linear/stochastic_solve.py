@@ -17,13 +17,13 @@ from lme4py.engine.optimise import Control, trust_region_step
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["StochasticOptimum", "solve_stochastic"]
+__all__ = ["THETA_PART", "StochasticOptimum", "solve_stochastic"]
 
 # Directions and probes of the search, probes of the end at first, and the most of both.
 _SEARCH = (16, 8)
 _PROBES, _MOST_DIRECTIONS, _MOST_PROBES = 16, 256, 2048
 # Largest Monte-Carlo error of theta, in its standard errors.
-_THETA = 0.02
+THETA_PART = 0.02
 # The search has ended when the criterion is predicted to fall by less than the first; below the second the value says
 # less than the gradient.
 _DONE, _FLAT = 1e-8, 0.5
@@ -194,7 +194,7 @@ class _Search:
     def _part(self, error: float, directions: int) -> float:
         """The largest error as a part of what is wanted."""
         found = self._errors(directions)
-        return max(found.criterion_se / error, found.theta_part / _THETA)
+        return max(found.criterion_se / error, found.theta_part / THETA_PART)
 
     def _errors(self, directions: int) -> MonteCarlo:
         here, hessian = self.here, self._hessian

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from lme4py.design.design import Design
-from lme4py.engine.certificate import CONVERGED, Certificate
+from lme4py.engine.certificate import CONVERGED, Certificate, MonteCarlo
 from lme4py.engine.linear.criterion import UNFACTORED, Criterion, Point, Problem
 from lme4py.engine.linear.start import moment_start
 from lme4py.engine.linear.stochastic import StochasticCriterion
-from lme4py.engine.linear.stochastic_solve import StochasticOptimum, solve_stochastic
+from lme4py.engine.linear.stochastic_solve import THETA_PART, StochasticOptimum, solve_stochastic
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
-from lme4py.errors import ConvergenceWarning, DesignError, Lme4Error
+from lme4py.errors import ConvergenceWarning, DesignError, Lme4Error, Lme4Warning, warn
 from lme4py.fits.derived import derived
 from lme4py.fits.linear.fit import Curvature, LinearFit
 from lme4py.fits.linear.steps import (
@@ -94,9 +94,11 @@ def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, cont
         criterion.tables.close()
     point = optimum.point
     refuse_exact_fit(point.r2, problem)
-    certificate = _certificate(optimum, reml)
+    certificate = _certificate(optimum, reml, control.criterion_se)
     if not certificate.converged:
         warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=4)
+    elif certificate.caution:
+        warn(certificate.caution, Lme4Warning)
     curvature = Curvature(optimum.hessian, point.slope, point.r2, criterion.df)
     found = Estimates(point.value, point.beta, point.RX, point.r2, point.T, point.modes, point.theta)
     return linear_fit(
@@ -104,7 +106,7 @@ def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, cont
     )
 
 
-def _certificate(optimum: StochasticOptimum, reml: bool) -> Certificate:
+def _certificate(optimum: StochasticOptimum, reml: bool, wanted: float) -> Certificate:
     point = optimum.point
     units = np.maximum(1.0, np.abs(point.theta))
     lowest = float(np.linalg.eigvalsh(units[:, None] * point.information * units)[0])
@@ -130,6 +132,18 @@ def _certificate(optimum: StochasticOptimum, reml: bool) -> Certificate:
         singular=(),
         verdict=f"{first} Crossed effects were solved iteratively. {optimum.monte_carlo}.",
         monte_carlo=optimum.monte_carlo,
+        caution=_caution(optimum.monte_carlo, wanted),
+    )
+
+
+def _caution(found: MonteCarlo, wanted: float) -> str:
+    """That the most directions and probes were not enough."""
+    if found.criterion_se <= wanted and found.theta_part <= THETA_PART:
+        return ""
+    return (
+        f"{found.directions} directions and {found.probes} probes leave the criterion a standard error of "
+        f"{found.criterion_se:.2g} ({wanted:g} was wanted) and theta one of {100.0 * found.theta_part:.2g} % of its "
+        "own; exact_criterion() gives the criterion where a factor fits into memory."
     )
 
 
