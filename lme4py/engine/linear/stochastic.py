@@ -39,7 +39,7 @@ __all__ = ["Probed", "StochasticCriterion", "StochasticPoint"]
 # Residuals of systems that estimates are made from, of those of the probes, and of the average information.
 _EXACT, _PROBE, _ROUGH = 1e-11, 1e-5, 1e-4
 # Probes that are solved together.
-_TOGETHER = chunk(16, 3)
+_TOGETHER = chunk(24, 3)
 # Steps towards the farthest directions.
 _POWERS = 3
 # Iterations after which a system counts as unsolvable.
@@ -215,19 +215,24 @@ class StochasticCriterion:
     def probe(self, at: CrossedAt, count: int) -> Probed:
         """What the first probes say."""
         total, own = self._known(at)
-        V, iterations = self.directions, 0
-        for start in range(0, V.shape[1], _TOGETHER):
-            part = self._columns(at, V[:, start : start + _TOGETHER])
-            total += float(part.log_det.sum())
-            own = [a + b.sum(axis=0) for a, b in zip(own, part.G, strict=True)]
-            iterations = max(iterations, part.iterations)
-        parts = []
-        for start in range(0, count, _TOGETHER):
-            z = random_signs(self.tables.size, min(_TOGETHER, count - start), self.seed, start)
-            parts.append(self._columns(at, z - V @ (V.T @ z)))
-        log_det = total + np.concatenate([part.log_det for part in parts])
-        G = [a + np.concatenate([part.G[f] for part in parts]) for f, a in enumerate(own)]
-        return Probed(log_det, G, max(iterations, *(part.iterations for part in parts)))
+        r = self.directions.shape[1]
+        parts = [
+            self._columns(at, self._together(start, min(start + _TOGETHER, r + count)))
+            for start in range(0, r + count, _TOGETHER)
+        ]
+        log_det = np.concatenate([part.log_det for part in parts])
+        G = [np.concatenate([part.G[f] for part in parts]) for f in range(len(own))]
+        # Directions are added to what every probe says.
+        G = [a + g[:r].sum(axis=0) + g[r:] for a, g in zip(own, G, strict=True)]
+        return Probed(total + log_det[:r].sum() + log_det[r:], G, max(part.iterations for part in parts))
+
+    def _together(self, start: int, stop: int) -> FloatArray:
+        """Directions, and after the last of them random signs without these directions."""
+        V = self.directions
+        r = V.shape[1]
+        first = max(start - r, 0)
+        z = random_signs(self.tables.size, max(stop - r - first, 0), self.seed, first)
+        return np.hstack([V[:, start:stop], z - V @ (V.T @ z)])
 
     def _known(self, at: CrossedAt) -> tuple[float, list[FloatArray]]:
         """What log|M| and its derivatives would be if the blocks of one level each were all of S."""

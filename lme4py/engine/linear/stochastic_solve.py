@@ -19,9 +19,9 @@ from lme4py.linalg.types import FloatArray
 
 __all__ = ["THETA_PART", "StochasticOptimum", "solve_stochastic"]
 
-# Directions and probes of the search, probes of the end at first, and the most of both.
-_SEARCH = (16, 8)
-_PROBES, _MOST_DIRECTIONS, _MOST_PROBES = 16, 256, 2048
+# Directions and probes of the search, of the end where that is not enough, and the most of both.
+_SEARCH = (8, 8)
+_DIRECTIONS, _PROBES, _MOST_DIRECTIONS, _MOST_PROBES = 32, 16, 256, 2048
 # Largest Monte-Carlo error of theta, in its standard errors.
 THETA_PART = 0.02
 # The search has ended when the criterion is predicted to fall by less than the first; below the second the value says
@@ -166,7 +166,7 @@ class _Search:
         short = 2.0 * self._part(error, directions)
         while short > 1.0:
             if directions < most:
-                directions *= 2
+                directions = min(max(2 * directions, _DIRECTIONS), most)
                 self.probes = _PROBES
                 self.criterion.learn_directions(self.here.theta, directions)
             elif self.probes < _MOST_PROBES:
