@@ -9,6 +9,7 @@ from lme4py.fits.method import Ddf
 __all__ = [
     "BootInterval",
     "BootstrapType",
+    "DataLibrary",
     "Ddf",
     "IntervalMethod",
     "NewLevels",
@@ -24,6 +25,7 @@ Robust: TypeAlias = Literal["CR0", "CR1", "CR2", "CR3"]
 IntervalMethod: TypeAlias = Literal["wald", "profile", "boot"]
 BootInterval: TypeAlias = Literal["percentile", "basic", "bca", "normal"]
 BootstrapType: TypeAlias = Literal["parametric", "semiparametric", "cases"]
+DataLibrary: TypeAlias = Literal["pandas", "polars", "pyarrow"]
 PlotKind: TypeAlias = Literal[
     "caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef", "residual_panel", "check"
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from numpy.typing import NDArray
 
 from lme4py.arguments import speaks_throughout
+from lme4py.data.native import library_of, to_native
 from lme4py.docstrings import carries
 from lme4py.inference.overview.slim import slim_fit
 from lme4py.report.page.page import write_report
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from lme4py.fits.method import Ddf
-    from lme4py.results.options import IntervalMethod, PlotKind
+    from lme4py.results.options import DataLibrary, IntervalMethod, PlotKind
 
 __all__ = ["ReportMethods"]
 
@@ -136,6 +137,23 @@ class ReportMethods(RefitMethods):
         self, data: Any = None, newdata: Any = None, prefix: str = "", leverage: bool | None = None
     ) -> pd.DataFrame:
         return augment(self.fit, data, newdata, prefix, leverage)
+
+    def to_native(self, table: pd.DataFrame | pd.Series[Any], kind: DataLibrary | None = None) -> Any:
+        """A table of this result as a frame of the library that the data were of: polars in, polars out.
+
+        Parameters
+        ----------
+        table : DataFrame or Series
+            Such as ``fit.tidy()`` or ``fit.predict(new)``. An index with names or labels becomes the first columns.
+        kind : {None, "pandas", "polars", "pyarrow"}
+            None is that of the data of the fit; a result that was pickled no longer knows them: pandas.
+
+        Returns
+        -------
+        DataFrame or Table
+        """
+        call = getattr(self, "_call", None)
+        return to_native(table, (library_of(None if call is None else call.data)) if kind is None else kind)
 
     @carries(slim_fit)
     def slim(self) -> Self:

@@ -156,7 +156,7 @@ REFUSED = {
 OTHER = {
     "all_fit", "bootstrap", "check", "contest", "cov_params", "glance", "influence", "plot",
     "plot_data", "predict", "profile", "ranef_cov", "ranova", "re_pca", "refit", "report", "slim", "summary", "tidy",
-    "to_dict", "to_json", "to_latex", "to_markdown", "update", "var_corr", "variance_table", "with_call",
+    "to_dict", "to_json", "to_latex", "to_markdown", "to_native", "update", "var_corr", "variance_table", "with_call",
 }  # fmt: skip
 
 

@@ -135,7 +135,7 @@ def numbers(value: object) -> list[float]:
 PATHS = {"opt_log", "certificate", "rows", "to_dict", "all_fit"}
 
 
-@pytest.mark.parametrize("name", sorted({*PUBLIC} - NEED_ROWS - OTHER_REFUSALS - {"report"}))
+@pytest.mark.parametrize("name", sorted({*PUBLIC} - NEED_ROWS - OTHER_REFUSALS - {"report", "to_native"}))
 def test_every_other_public_name_gives_what_the_fit_in_memory_gives(streamed, whole, name) -> None:
     plt.close("all")
     ours, other = outcome(streamed, name), outcome(whole, name)
