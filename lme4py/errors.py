@@ -129,6 +129,14 @@ def warn(message: str, category: type[Lme4Warning]) -> None:
 # what it is here.
 
 ATTRIBUTES: dict[str, str] = {
+    "DHARMa": "quantile_residuals()",
+    "simulateResiduals": "quantile_residuals()",
+    "equation": 'report("page.html"), which has the equations',
+    "feature_importances_": "coef_table()",
+    "get_params": "lme4py.sklearn.MixedRegressor(formula).get_params()",
+    "latex": "to_latex()",
+    "test": 'contest("x = 0"), or wald_test("x = 0")',
+    "test_zero_inflation": "quantile_residuals().test_zero_inflation()",
     "AIC": "aic",
     "AICc": "aic",
     "BIC": "bic",
@@ -231,6 +239,10 @@ FUNCTIONS: dict[str, str] = {
 
 # Name -> the pairs (argument of lme4py, how it is written); the first pair whose argument the function has counts.
 ARGUMENTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "zi": (("ziformula", 'ziformula="~ x"'),),
+    "zi_formula": (("ziformula", 'ziformula="~ x"'),),
+    "disp": (("dispformula", 'dispformula="~ x"'),),
+    "disp_formula": (("dispformula", 'dispformula="~ x"'),),
     "REML": (("reml", "reml=False for maximum likelihood"), ("method", 'method="ml" for maximum likelihood')),
     "alpha": (("level", "level=0.95"), ("conf_level", "conf_level=0.95")),
     "allow_new_levels": (("new_levels", 'new_levels="zero" (the default) or "error"'),),

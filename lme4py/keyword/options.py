@@ -83,4 +83,6 @@ def _vce(vce: Any, frame: Frame) -> str | None:
         return "robust"
     if not isinstance(vce, str):
         raise OptionError(f"`vce` is {vce!r}; give 'robust', or the name of the column whose levels are the clusters.")
-    return column(vce, frame, "vce")
+    # As Stata writes it: vce(cluster id).
+    word, _, rest = vce.strip().partition(" ")
+    return column(rest.strip() if word.lower() == "cluster" and rest.strip() else vce, frame, "vce")

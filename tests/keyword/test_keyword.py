@@ -488,3 +488,9 @@ def test_each_door_has_its_names_and_understands_the_others():
     crossed = lme4py.lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", DATA["Penicillin"])
     assert list(crossed.conf_int(parm="random").index) == ["sd(Intercept | plate)", "sd(Intercept | sample)", "sigma"]
     assert list(crossed.conf_int(parm=["sd(_cons|sample)"]).index) == ["sd(Intercept | sample)"]
+
+
+def test_clusters_as_stata_writes_them():
+    plain = mixed(SLEEP, "Reaction", ["Days"], "Subject", vce="Subject")
+    written = mixed(SLEEP, "Reaction", ["Days"], "Subject", vce="cluster Subject")
+    np.testing.assert_array_equal(written.bse, plain.bse)
