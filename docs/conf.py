@@ -77,7 +77,17 @@ def _themes(name: str) -> list[tuple[str, list[str]]]:
 autosummary_context = {"themes": {name: _themes(name) for name in lme4py.__all__}}
 
 # The order of the worked examples; others follow in the order of their names.
-FIRST = ("sleepstudy", "generalised", "crossed", "three_levels", "margins", "resampling", "power")
+FIRST = (
+    "sleepstudy",
+    "generalised",
+    "crossed",
+    "three_levels",
+    "margins",
+    "resampling",
+    "power",
+    "growth_curves",
+    "animal_model",
+)
 
 
 def _copy_notebooks() -> None:
