@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import ArrayLike
 
@@ -12,6 +12,7 @@ from lme4py.docstrings import carries
 from lme4py.inference.diagnostics import residuals
 from lme4py.inference.diagnostics.leverage import hat_series
 from lme4py.inference.diagnostics.quantile_residuals import QuantileResiduals, quantile_residuals
+from lme4py.inference.diagnostics.residuals import row_weights
 from lme4py.inference.prediction import predict as prediction
 from lme4py.inference.refits import simulate as simulation
 from lme4py.results.hypotheses import HypothesisMethods
@@ -39,6 +40,10 @@ class RowMethods(HypothesisMethods):
     @carries(residuals.residual_series)
     def residuals(self, type: ResidualType = "response", seed: int | None = None) -> pd.Series[float]:
         return residuals.residual_series(self.fit, type, seed)
+
+    @carries(row_weights)
+    def weights(self, type: Literal["prior", "working"] = "prior") -> pd.Series[float]:
+        return row_weights(self.fit, type)
 
     @carries(quantile_residuals)
     def quantile_residuals(

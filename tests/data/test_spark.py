@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,9 @@ pytestmark = [
 ]
 
 
-def test_spark_data_frame() -> None:
+def test_spark_data_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The workers run the Python of the test, not the first one on the path.
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     from pyspark.sql import SparkSession
 
     rng = np.random.default_rng(8)

@@ -143,6 +143,7 @@ SAME = {
     "wald_test": {"restrictions": "x"},
     "icc": {},
     "icc_table": {},
+    "weights": {},
 }
 LINK = {"coef": {}, "coef_table": {}, "conf_int": {}, "ranef": {}}
 # The family says neither what exp(beta) is, nor what a deviance is (which `augment` has); it has no thresholds.

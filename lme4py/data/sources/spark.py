@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -48,9 +49,11 @@ class SparkSource(RowSource):
             for row in made.toLocalIterator(prefetchPartitions=True):
                 yield pickle.loads(row["part"])
         except Exception as error:
-            if "No module named 'lme4py'" in str(error):
+            missing = re.search(r"No module named '(\w+)", str(error))
+            if missing is not None:
                 raise Lme4Error(
-                    "the workers of Spark have no lme4py; install it where they run, or send it with "
+                    f"the workers of Spark have no {missing[1]}; install lme4py and what it needs where they run (the "
+                    "environment variable PYSPARK_PYTHON names their Python), or send it with "
                     "spark.sparkContext.addPyFile or --py-files."
                 ) from None
             raise

@@ -18,7 +18,7 @@ from lme4py.inference.prediction.rows import on_data_index
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RESIDUAL_TYPES", "fitted_values", "residual_series", "residual_values"]
+__all__ = ["RESIDUAL_TYPES", "fitted_values", "residual_series", "residual_values", "row_weights"]
 
 FloatArray = NDArray[np.float64]
 RESIDUAL_TYPES = ("response", "pearson", "scaled", "deviance", "working")
@@ -88,3 +88,35 @@ def residual_series(fit: Fit, type: str = "response", seed: int | None = None) -
 def fitted_values(fit: Fit) -> pd.Series[float]:
     """Fitted values (offset and conditional modes included) as a Series on the user's own index."""
     return on_data_index(fit, fit.fitted, "fitted")
+
+
+def row_weights(fit: Fit, type: str = "prior") -> pd.Series[float]:
+    """Prior or working weights on the data's own index, as R's ``weights``.
+
+    Parameters
+    ----------
+    fit : Fit
+    type : {"prior", "working"}
+        "prior": those that were given, 1 without any; numbers of trials of binomial rows (times the weights that these
+        have beside them). "working": (dmu/deta)^2 over the variance of the response at the modes, which are the prior
+        ones in a linear mixed model.
+
+    Returns
+    -------
+    Series
+    """
+    if type not in ("prior", "working"):
+        hint = did_you_mean(str(type), ("prior", "working"))
+        raise OptionError(f"type={type!r} is no kind of weights.{hint} Use 'prior' or 'working'.")
+    design, data = fit.design, fit.response
+    prior = np.ones(design.n_obs) if data.weights is None else np.asarray(data.weights)
+    if data.trials is not None:
+        prior = prior * data.trials
+    if type == "prior" or (fit.normal_errors and fit.independent_residuals):
+        return on_data_index(fit, prior, "weights")
+    if not fit.independent_residuals:
+        raise OptionError("correlated or unequal residuals have no working weights; see residual_covariance().")
+    if not fit.family.has_expected:
+        raise fit.family.lacks("expected weights")
+    found = fit.family.derivatives(data, fit.linear_predictor, fit.lam, 2, expected=True)
+    return on_data_index(fit, found.w_exp, "weights")
