@@ -33,6 +33,8 @@ _FAR = 25.0
 _LOOSE, _PATIENCE = 1e-4, 60
 # Factorizations of all other descents of a fit, and of one of many fits.
 _BUDGET, _LITTLE = 3000, 1000
+# And where a few starts that agree are enough.
+_FEW_STARTS = 500
 # Differences of the criterion that are worth a closer look.
 _BARELY = 1e-3
 # Loose descents end this near to their minima.
@@ -142,7 +144,7 @@ class Search:
         self.compared = []
         quick = self.descents.hasty(_PATIENCE)
         finder = quick.finder
-        finder.most = finder.factorizations + (_BUDGET if self.thorough else _LITTLE)
+        finder.most = finder.factorizations + self._budget()
         least = min((way.value for way in self.ways), default=np.inf)
         for candidate in candidates(quick, self.usual, self._began, least, self.thorough):
             way = self._followed(quick, candidate)
@@ -153,6 +155,12 @@ class Search:
             if finder.factorizations > finder.most or self._agree():
                 break
         finder.most = np.inf
+
+    def _budget(self) -> int:
+        """Factorizations of all other descents: fewer where the family says how many starts are enough."""
+        if self.problem.family.enough_starts is not None:
+            return _FEW_STARTS
+        return _BUDGET if self.thorough else _LITTLE
 
     def _agree(self) -> bool:
         """Whether as many starts as the family asks for have all led to the lowest end so far, and none to another."""

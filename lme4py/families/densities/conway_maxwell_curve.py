@@ -22,8 +22,11 @@ _KEYS: Final[tuple[Index, ...]] = Degrees(3, (0, 1)).indices()
 # By the number of derivatives: those of third order carry the rounding of the sums.
 _TOLERANCE: Final = np.array([(4e-13, 4e-13, 4e-12, 3e-11)[len(key)] for key in _KEYS] * 2 + [1e-12])
 # Rows that share a nu pay for a table from here on; beyond this nu the counts are so regular that pieces are short.
-_SHARED: Final = from_size(100, 1)
+_SHARED: Final = from_size(24, 1)
 _REGULAR: Final = float(np.log(20.0))
+# The last curve of so many numbers is kept, with its order.
+_REMEMBERED: Final = from_size(20_000, 1)
+_KNOWN: Final[dict[tuple[bytes, bytes], tuple[int, Curve]]] = {}
 
 
 def curve(L: FloatArray, N: FloatArray, order: int = 3) -> Curve:
@@ -37,6 +40,24 @@ def curve(L: FloatArray, N: FloatArray, order: int = 3) -> Curve:
         log nu, of the shape of `L` or one number.
     order : {0, 1, 2, 3}
     """
+    key = _key(L, N)
+    known = None if key is None else _KNOWN.get(key)
+    if known is not None and known[0] >= order:
+        return known[1]
+    found = _curve(L, N, order)
+    if key is not None:
+        _KNOWN.clear()
+        _KNOWN[key] = order, found
+    return found
+
+
+def _key(L: FloatArray, N: FloatArray) -> tuple[bytes, bytes] | None:
+    """The arguments themselves, where they are few: a log-likelihood asks for one curve several times."""
+    few = np.size(L) <= _REMEMBERED and np.size(N) <= _REMEMBERED
+    return (np.asarray(L).tobytes(), np.asarray(N).tobytes()) if few else None
+
+
+def _curve(L: FloatArray, N: FloatArray, order: int) -> Curve:
     shape = np.broadcast_shapes(np.shape(L), np.shape(N))
     flat = np.broadcast_to(L, shape).ravel()
     if np.size(N) == 1:

@@ -113,14 +113,16 @@ def _solve(L: FloatArray, N: FloatArray) -> FloatArray:
         limit = 0.5 + 3.0 / nu[active]
         step = np.clip(-gap * mean / np.maximum(slope, 1e-300), -limit, limit)
         trial = A[active] + step
-        outside = (trial <= low[active]) | (trial >= high[active])
+        # After a small Newton step its square is what is left; a bracket says nothing more there.
+        small = np.abs(step) <= 1e-9 * (1.0 + np.abs(trial))
+        outside = ((trial <= low[active]) | (trial >= high[active])) & ~small
         both = np.isfinite(low[active]) & np.isfinite(high[active])
         middle = 0.5 * (np.where(both, low[active], 0.0) + np.where(both, high[active], 0.0))
         trial = np.where(outside & both, middle, trial)
         moved = np.abs(trial - A[active])
         A[active] = trial
-        # After a small Newton step its square is what is left; a bisection says nothing of the kind.
-        active = active[(moved > 1e-9 * (1.0 + np.abs(trial))) | (outside & (moved > 1e-15 * (1.0 + np.abs(trial))))]
+        # A bisection may be small without being near.
+        active = active[~small & (moved > 1e-15 * (1.0 + np.abs(trial)))]
         if not active.size:
             break
     return A
