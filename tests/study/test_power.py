@@ -15,6 +15,7 @@ from lme4py import (
     lrtest,
     make_model,
     minimum_effect,
+    mixed,
     power,
     power_curve,
     sample_size,
@@ -183,6 +184,14 @@ def test_interval():
     for hits, n in ((0, 10), (3, 10), (10, 10), (334, 1000)):
         wanted = stats.binomtest(hits, n).proportion_ci(method="exact")
         np.testing.assert_allclose(exact_interval(hits, n), (wanted.low, wanted.high), atol=1e-12)  # another inverse
+
+
+def test_robust_fits_are_tested_by_a_function_only():
+    fit = mixed(load_dataset("sleepstudy"), "Reaction", ["Days"], "Subject", vce="robust")
+    with pytest.raises(OptionError, match="vce='robust'"):
+        power(fit, "Days", n_sim=5)
+    found = power(fit, lambda result: result.pvalues["Days"], n_sim=3, seed=1)
+    assert found.n_failed == 0
 
 
 @pytest.mark.parametrize(

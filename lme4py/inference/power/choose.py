@@ -58,6 +58,11 @@ def choose_test(
     if callable(test):
         _two_sided(alternative, "a function")
         return FunctionTest(getattr(test, "__name__", "a function"), test, wrap)
+    if fit.conventions.vce is not None:
+        raise OptionError(
+            f"the model was fitted with vce={fit.conventions.vce!r}, and the tests of power() have the covariance of "
+            "the model: give a function of the result, or a fit without vce."
+        )
     terms = [term.label for term in fit.design.terms]
     if isinstance(test, str) and ("~" in test or test.replace(" ", "") in [t.replace(" ", "") for t in terms]):
         _two_sided(alternative, "a likelihood ratio")
