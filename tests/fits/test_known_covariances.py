@@ -379,3 +379,16 @@ def test_refits_of_many_responses_are_those_of_one() -> None:
     alone = [fit.refit(y).params["x"] for y in draws.T]
     # The same responses, fitted one by one and as the bootstrap fits them; the criterion is flat to 1e-9 there.
     np.testing.assert_allclose(np.sort(boot["x"]), np.sort(alone), atol=1e-6)
+
+
+def test_the_conditional_aic_counts_how_fitted_values_move() -> None:
+    data = ANIMALS.iloc[::2]
+    fit = lme4py.lmer("y ~ x + (1 | animal)", data, relmat={"animal": FAMILY})
+    y, h, moved = data["y"].to_numpy(), 1e-3, 0.0
+    for i, e in enumerate(np.eye(y.size)):
+        up, down = (fit.refit(y + step * e).fittedvalues.iloc[i] for step in (h, -h))
+        moved += (up - down) / (2.0 * h)
+    # Central differences of refits, which are good to 1e-6 or so, and one for sigma.
+    assert lme4py.caic(fit).df == pytest.approx(moved + 1.0, abs=1e-3)
+    with pytest.raises(OptionError, match="estimated sigma"):
+        lme4py.caic(lme4py.lmer("y ~ x + (1 | animal)", data, sigma=1))

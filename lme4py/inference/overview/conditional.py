@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.engine.factor.crossproducts import Factor
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
@@ -79,6 +80,8 @@ def caic(result: Any) -> ConditionalAIC:
     if fit is None:
         raise OptionError(f"caic() takes a fitted mixed model; this is of type {type(result).__name__}.")
     refuse_structured(fit, "the conditional AIC is")
+    if fit.design.sigma is not None:
+        raise OptionError("the conditional AIC is for an estimated sigma, and this model knows it; use aic.")
     if not fit.normal_errors:
         refuse("the conditional AIC is", "compare aic of generalised models")
     design, sigma2 = fit.design, fit.sigma**2
@@ -106,22 +109,22 @@ def _moving(fit: Fit, working: WorkingModel) -> float:
 
 
 def _moved(fit: Fit, working: WorkingModel, charts: Any) -> FloatArray:
-    """V_k e for each variance parameter, (m, n)."""
+    """V_k e for each variance parameter, (m, n), with V_k = Z (K (x) dSigma) Z'."""
     rows = working.products.rows
     projected = rows.T @ working.residual
     out, first = [], 0
-    places: dict[int, tuple[int, int, slice]] = {}
+    places: dict[int, tuple[int, Factor, slice]] = {}
     for factor in working.products.factors:
         for term, columns in zip(factor.terms, factor.columns, strict=True):
-            places[term] = (first, factor.n_levels, columns)
+            places[term] = (first, factor, columns)
         first += factor.size
     for term, chart in enumerate(charts):
-        start, J, columns = places[term]
-        k = columns.stop - columns.start
+        start, factor, columns = places[term]
+        J, k = factor.n_levels, columns.stop - columns.start
         where = slice(start + columns.start * J, start + columns.stop * J)
         block = projected[where].reshape(k, J)
         for dS in chart.tangents():
             effects = np.zeros(rows.shape[1])
-            effects[where] = (dS @ block).ravel()
+            effects[where] = factor.along((dS @ block)[:, :, None]).ravel()
             out.append(rows @ effects)
     return np.array(out)
