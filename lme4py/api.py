@@ -27,7 +27,7 @@ from lme4py.fits.base import Fit
 from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import glmm_fit
-from lme4py.fits.linear.iterative import iterative_fit
+from lme4py.fits.linear.iterative import without_factor
 from lme4py.fits.linear.steps import linear_problem, lmm_criterion, make_fit, optimize_criterion
 from lme4py.fits.linear.streamed import refuse_functions, rows_setting, streamed_design
 from lme4py.fits.parameters import check_names
@@ -548,9 +548,10 @@ def _fit(design: Design, reml: bool, start: Any, control: Any) -> Fit:
     check_names(design)
     settings = read_control(control)
     problem = linear_problem(design, settings)
-    if problem.is_iterative:
-        return iterative_fit(design, problem, reml, start, settings)
-    criterion = lmm_criterion(design, reml, problem)
+    found = without_factor(design, problem, reml, start, settings)
+    if found is not None:
+        return found
+    criterion = lmm_criterion(design, reml, problem.factored())
     return make_fit(design, criterion, optimize_criterion(criterion, start, replace(settings, block="exact")))
 
 

@@ -163,13 +163,21 @@ def test_bad_settings_are_refused(data):
         lme4py.optimize_criterion(criterion, control=ITERATIVE)
 
 
-def test_a_variance_at_zero_is_no_silent_estimate():
+def test_a_variance_at_zero_is_no_silent_estimate(monkeypatch):
     rng = np.random.default_rng(2)
     a, b = rng.integers(0, 50, 1000), rng.integers(0, 40, 1000)
     y = rng.standard_normal(50)[a] + rng.standard_normal(1000)
     frame = pd.DataFrame({"y": y - pd.Series(y).groupby(b).transform("mean"), "a": a, "b": b})
+    formula = "y ~ 1 + (1 | a) + (1 | b)"
     with pytest.raises(DesignError, match="at or near zero"):
-        lme4py.lmer("y ~ 1 + (1 | a) + (1 | b)", frame, control=ITERATIVE)
+        lme4py.lmer(formula, frame, control=ITERATIVE)
+    exact = lme4py.lmer(formula, frame)
+    assert exact.is_singular
+    # Chosen by forecast alone, the iterative way gives place to the factor, which proves what is singular.
+    monkeypatch.setattr(symbolic, "available_memory", lambda: 1000.0)
+    found = lme4py.lmer(formula, frame)
+    assert found.is_singular
+    assert found.criterion == exact.criterion
 
 
 def test_the_choice_is_by_forecast_and_said(data, monkeypatch):

@@ -17,7 +17,7 @@ from lme4py.engine.optimise import Control, trust_region_step
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["THETA_PART", "StochasticOptimum", "solve_stochastic"]
+__all__ = ["THETA_PART", "NothingProved", "StochasticOptimum", "solve_stochastic"]
 
 # Directions and probes of the search, of the end where that is not enough, and the most of both.
 _SEARCH = (8, 8)
@@ -29,6 +29,10 @@ THETA_PART = 0.02
 _DONE, _FLAT = 1e-8, 0.5
 # Standard deviations (relative, in columns of unit size) below this are at zero.
 _LEAST = 1e-3
+
+
+class NothingProved(DesignError):
+    """The model has no regular minimum, and only an exact factor says what it has."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,10 @@ def solve_stochastic(
 
     Raises
     ------
+    NothingProved
+        A variance at zero.
     DesignError
-        A variance at zero, or systems that are not solved.
+        Systems that are not solved.
     """
     search = _Search(criterion, start, control)
     search.descend()
@@ -154,7 +160,7 @@ class _Search:
 
     def _refuse_zero(self, point: StochasticPoint) -> None:
         if self.criterion.problem.structures.depth(point.theta) < _LEAST:
-            raise DesignError(
+            raise NothingProved(
                 "a variance of the random effects is at or near zero, where the iterative block proves nothing: take "
                 "the term out, or use control={'block': 'exact'}."
             )

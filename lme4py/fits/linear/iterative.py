@@ -14,10 +14,10 @@ from lme4py.engine.certificate import CONVERGED, Certificate, MonteCarlo
 from lme4py.engine.linear.criterion import UNFACTORED, Criterion, Point, Problem
 from lme4py.engine.linear.start import moment_start
 from lme4py.engine.linear.stochastic import StochasticCriterion
-from lme4py.engine.linear.stochastic_solve import THETA_PART, StochasticOptimum, solve_stochastic
+from lme4py.engine.linear.stochastic_solve import THETA_PART, NothingProved, StochasticOptimum, solve_stochastic
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
-from lme4py.errors import ConvergenceWarning, DesignError, Lme4Error, Lme4Warning, warn
+from lme4py.errors import ConvergenceWarning, Lme4Error, Lme4Warning, warn
 from lme4py.fits.derived import derived
 from lme4py.fits.linear.fit import Curvature, LinearFit
 from lme4py.fits.linear.steps import (
@@ -28,7 +28,7 @@ from lme4py.fits.linear.steps import (
     to_inside,
 )
 
-__all__ = ["IterativeFit", "exact_criterion", "iterative_fit"]
+__all__ = ["IterativeFit", "exact_criterion", "iterative_fit", "without_factor"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,29 @@ class IterativeFit(LinearFit):
         return self.information
 
 
+def without_factor(design: Design, problem: Problem, reml: bool, start: Any, control: Control) -> IterativeFit | None:
+    """The fit without a factor of its crossed effects; None where there is to be one.
+
+    That is where the problem has it, and where it was left out by forecast only and the minimum is no regular one.
+
+    Parameters
+    ----------
+    design : Design
+    problem : Problem
+    reml : bool
+    start : array_like, shape (m,), or None
+    control : Control
+    """
+    if not problem.is_iterative:
+        return None
+    try:
+        return iterative_fit(design, problem, reml, start, control)
+    except NothingProved:
+        if control.block == "iterative":
+            raise
+        return None
+
+
 def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, control: Control) -> IterativeFit:
     """Fit the model without a factor of its crossed effects.
 
@@ -76,12 +99,12 @@ def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, cont
 
     Raises
     ------
-    DesignError
+    NothingProved
         Variances at zero, or that no data tell apart.
     """
     identification = identified(design, problem)
     if not identification.complete:
-        raise DesignError(
+        raise NothingProved(
             f"not every variance is identified: {'; '.join(identification.sentences)}; the iterative block needs all "
             "of them. Take a term out, or use control={'block': 'exact'}."
         )
@@ -96,7 +119,7 @@ def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, cont
     refuse_exact_fit(point.r2, problem)
     certificate = _certificate(optimum, reml, control.criterion_se)
     if not certificate.converged:
-        warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=4)
+        warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=5)
     elif certificate.caution:
         warn(certificate.caution, Lme4Warning)
     curvature = Curvature(optimum.hessian, point.slope, point.r2, criterion.df)

@@ -527,9 +527,10 @@ def lmm_fit(
     """
     settings = read_control(control)
     problem = linear_problem(design, settings)
-    if problem.is_iterative:
-        from lme4py.fits.linear.iterative import iterative_fit
+    from lme4py.fits.linear.iterative import without_factor
 
-        return iterative_fit(design, problem, reml, start, settings)
-    criterion = lmm_criterion(design, reml, problem)
+    found = without_factor(design, problem, reml, start, settings)
+    if found is not None:
+        return found
+    criterion = lmm_criterion(design, reml, problem.factored())
     return make_fit(design, criterion, optimize_criterion(criterion, start, replace(settings, block="exact")))
