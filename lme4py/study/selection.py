@@ -266,7 +266,8 @@ def _predicted(fit: Fit, table: pd.DataFrame) -> tuple[FloatArray, FloatArray | 
     w = np.ones(rows.n_obs) if rows.weights is None else rows.weights
     variance = fit.sigma**2 / w
     for term, covariance in zip(rows.terms, fit.covariances, strict=True):
-        variance = variance + np.einsum("na,ab,nb->n", term.values, covariance, term.values)
+        own = np.ones(rows.n_obs) if term.relation is None else term.relation.variances[term.codes]
+        variance = variance + own * np.einsum("na,ab,nb->n", term.values, covariance, term.values)
     variance = variance + np.einsum("np,pq,nq->n", rows.X, fit.vcov, rows.X)
     return mean, np.sqrt(variance)
 

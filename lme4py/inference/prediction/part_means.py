@@ -121,7 +121,8 @@ def _spread(fit: Fit, part: str, rows: RowArrays) -> tuple[FloatArray, FloatArra
     structures = fit.design.structures
     total, columns = np.zeros(rows.n), []
     for t, (structure, theta) in enumerate(zip(structures.each, structures.split(fit.theta), strict=True)):
-        z = _columns(fit, t, part, rows)
+        # A root of the size of the levels' variance scales both sides.
+        z = np.sqrt(fit.design.terms[t].level_variance) * _columns(fit, t, part, rows)
         total += np.einsum("na,ab,nb->n", z, fit.covariances[t], z)
         columns += [np.einsum("na,ab,nb->n", z, change, z) for change in structure.covariance_tangents(theta)]
     return total, np.column_stack(columns)
