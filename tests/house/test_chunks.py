@@ -40,6 +40,7 @@ OTHER = {
         "_FEW": "from it on the dispersion is no reason to look elsewhere",
         "_BUDGET": "factorizations of a search",
         "_LITTLE": "factorizations of a search",
+        "_FEW_STARTS": "from it on other starts cost too much",
     },
     "engine/generalised/integral.py": {
         "_MOST_POINTS": "of a rule",
@@ -100,6 +101,8 @@ OTHER = {
     "margins/estimands/draws.py": {"_MOST_EFFECTS": "beyond it what needs the joint covariance is refused"},
     "margins/results/multiplicity.py": dict.fromkeys(("_POINTS", "_FEWEST", "_MOST_DIMENSIONS"), "of an integration"),
     "margins/population/population.py": {"_MOST_ROWS": "beyond it a grid is refused"},
+    "covariance/relations/pedigree.py": {"_WHOLE": "beyond it a dense relationship is refused"},
+    "inference/prediction/given.py": {"_MOST_STEPS": "iterations"},
     "report/page/figures.py": {"_MOST_POINTS": "beyond it points are drawn as an image"},
     "report/summaries/augment.py": {"_MOST_ROWS": "beyond it leverages are left out"},
     "study/responses.py": {"_LOOKED_AT": "names in a message"},

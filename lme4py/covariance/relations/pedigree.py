@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.covariance.relations.relation import SparseRelation
 from lme4py.errors import DataError, did_you_mean
 from lme4py.frozen import computed_once, freeze
@@ -27,7 +28,7 @@ from lme4py.linalg.types import BoolArray, FloatArray, IntArray, SparseMatrix, s
 __all__ = ["Pedigree"]
 
 # Parents whose ancestors are traced at one time.
-_PARENTS = 2000
+_PARENTS = chunk(2000)
 # Animals of which the whole relationship matrix is made; 5000 of them take 200 MB.
 _WHOLE = 20_000
 # Animals of a loop that a message names.

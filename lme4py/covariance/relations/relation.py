@@ -15,6 +15,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg as sparse_linalg
 
+from lme4py.chunks import chunk
 from lme4py.errors import DataError
 from lme4py.frozen import computed_once
 from lme4py.linalg.cholesky import upper_cholesky
@@ -25,7 +26,7 @@ __all__ = ["DenseRelation", "Relation", "SparseRelation"]
 # An eigenvalue of K above minus this part of the largest one is zero.
 _ROUNDING = 1e-10
 # Columns of K that are made at one time.
-_COLUMNS = 256
+_COLUMNS = chunk(256)
 
 Product: TypeAlias = Literal["times", "root", "root_transposed", "solve_root"]
 
