@@ -15,6 +15,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.report.plots.check import check, check_data
 from lme4py.report.plots.coef import coef, coef_data
+from lme4py.report.plots.correlation import correlation, correlation_data
 from lme4py.report.plots.effect import effect, effect_data
 from lme4py.report.plots.fitted import fitted, fitted_data
 from lme4py.report.plots.forest import forest, forest_data
@@ -35,6 +36,8 @@ __all__ = [
     "check_data",
     "coef",
     "coef_data",
+    "correlation",
+    "correlation_data",
     "effect",
     "effect_data",
     "fitted",
@@ -67,6 +70,7 @@ _PAIRS: dict[str, tuple[Callable[..., Any], Callable[..., pd.DataFrame]]] = {
     "forest": (forest, forest_data),
     "residual_panel": (residual_panel, residual_panel_data),
     "check": (check, check_data),
+    "correlation": (correlation, correlation_data),
 }
 KINDS = tuple(_PAIRS)
 
@@ -78,11 +82,12 @@ def plot(fit: Fit, kind: str = "caterpillar", variable: Any = None, **kw: Any) -
     ----------
     fit : Fit
     kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef", "forest",
-        "residual_panel", "check"}
+        "residual_panel", "check", "correlation"}
         Conditional modes with intervals; residuals against fitted values; normal quantiles of residuals or modes;
         profile likelihood; fitted curves by group; estimates without and with pooling; effect of a variable;
         coefficients with their limits; effects with known variances and the pooled one; quantile residuals in several
-        panels; what to look at beside `check()`.
+        panels; what to look at beside `check()`; correlations of the effects of a term, against their distance where
+        they have times or places.
     variable : str or sequence of str, optional
         What to draw: a random effect ("Days"; with several grouping factors "Intercept|Subject") for caterpillar
         (the random intercept when not given, "all" for every effect), qq and shrinkage; parameters for profile; a
