@@ -9,6 +9,8 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+import pandas as pd
+
 import lme4py
 
 HERE = Path(__file__).parent
@@ -74,7 +76,10 @@ def _themes(name: str) -> list[tuple[str, list[str]]]:
     return [(theme, own) for theme, own in reversed(found) if own]
 
 
-autosummary_context = {"themes": {name: _themes(name) for name in lme4py.__all__}}
+# Tables that are data frames have what pandas documents.
+_public = {name: getattr(lme4py, name) for name in lme4py.__all__}
+_frames = [name for name, one in _public.items() if inspect.isclass(one) and issubclass(one, pd.DataFrame)]
+autosummary_context = {"themes": {name: _themes(name) for name in lme4py.__all__}, "frames": _frames}
 
 # The order of the worked examples; others follow in the order of their names.
 FIRST = (

@@ -40,7 +40,7 @@ OTHER = {
         "_FEW": "from it on the dispersion is no reason to look elsewhere",
         "_BUDGET": "factorizations of a search",
         "_LITTLE": "factorizations of a search",
-        "_FEW_STARTS": "from it on other starts cost too much",
+        "_FEW_STARTS": "factorizations of a search",
     },
     "engine/generalised/integral.py": {
         "_MOST_POINTS": "of a rule",
