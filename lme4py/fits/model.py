@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from lme4py.design.design import Design
     from lme4py.engine.linear.criterion import Problem
     from lme4py.families.response import ResponseData
+    from lme4py.fits.answers.draws import Draws
+    from lme4py.fits.answers.holding import HeldModel, Minimum
+    from lme4py.fits.answers.joint import JointVariance
+    from lme4py.fits.answers.many import Inferences, Many, UnitEstimate
+    from lme4py.fits.answers.null import Null
+    from lme4py.fits.answers.objective import Objective
+    from lme4py.fits.answers.working import WorkingModel
     from lme4py.fits.base import Fit
     from lme4py.fits.derived import DerivedNumber
-    from lme4py.fits.draws import Draws
-    from lme4py.fits.holding import HeldModel, Minimum
-    from lme4py.fits.joint import JointVariance
-    from lme4py.fits.many import Inferences, Many, UnitEstimate
     from lme4py.fits.method import Method
-    from lme4py.fits.null import Null
-    from lme4py.fits.objective import Objective
     from lme4py.fits.parameters import KenwardRogerParts, Parameter, VarianceDerivatives, VarianceInformation
     from lme4py.fits.rows.arrays import RowArrays
     from lme4py.fits.rows.clusters import ClusterChoice, RobustType
     from lme4py.fits.truth import Truth
-    from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["ConeProblem", "Model"]
@@ -399,7 +399,7 @@ class Model(ABC):
         Returns
         -------
         tuple or None
-            `lme4py.fits.many.unit_table`, filled, and which units have estimates.
+            `lme4py.fits.answers.many.unit_table`, filled, and which units have estimates.
         """
         return None
 

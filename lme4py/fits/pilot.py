@@ -12,8 +12,8 @@ from lme4py.design.design import Design
 from lme4py.errors import Lme4Error, Lme4Warning
 from lme4py.families.base import Family
 from lme4py.families.response import ResponseData
+from lme4py.fits.answers.draws import covariance_roots, drawn_effects, generators
 from lme4py.fits.base import Fit
-from lme4py.fits.draws import covariance_roots, drawn_effects, generators
 from lme4py.fits.kinds import model_of
 from lme4py.fits.steps import random_part, response_with_modes
 from lme4py.fits.truth import Truth

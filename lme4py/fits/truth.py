@@ -20,8 +20,8 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.base import Family
 from lme4py.families.densities.base import DISPERSION
 from lme4py.families.parts import ZERO_INFLATION
+from lme4py.fits.answers.draws import covariance_roots
 from lme4py.fits.base import Fit
-from lme4py.fits.draws import covariance_roots
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Truth", "padded_modes", "read_truth", "theta_of", "truth_of"]

@@ -19,13 +19,13 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Warning
 from lme4py.families.registry import make_family
 from lme4py.families.response import ResponseData
+from lme4py.fits.answers.many import Inferences
 from lme4py.fits.base import Fit
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.inferences import of_batch
 from lme4py.fits.linear.many import batch_solver
 from lme4py.fits.linear.refit import Responses, random_start
 from lme4py.fits.linear.steps import lmm_fit
-from lme4py.fits.many import Inferences
 from lme4py.fits.pilot import carrier
 from lme4py.fits.truth import Truth
 from lme4py.linalg.types import FloatArray

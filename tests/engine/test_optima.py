@@ -19,7 +19,7 @@ from lme4py.engine.linear.rivals import is_large
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control, Local, minimise
 from lme4py.engine.threads import limited_threads
-from lme4py.fits.linear.batch import BatchSolver
+from lme4py.fits.linear.batches.batch import BatchSolver
 from lme4py.fits.linear.refit import Responses, refit_ml
 from lme4py.inference.diagnostics.allfit import all_fit
 

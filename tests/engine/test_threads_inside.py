@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import lme4py
 from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.engine.linear.criterion import Criterion
-from lme4py.fits.linear.batch import BatchSolver
+from lme4py.fits.linear.batches.batch import BatchSolver
 
 
 def blas_threads() -> list[int]:

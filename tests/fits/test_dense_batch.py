@@ -9,7 +9,7 @@ import pytest
 from lme4py import lmer
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.fits.kinds import model_of
-from lme4py.fits.linear.dense_batch import DenseBatch, can_batch_dense
+from lme4py.fits.linear.batches.dense_batch import DenseBatch, can_batch_dense
 from lme4py.fits.linear.inferences import _singly
 from lme4py.fits.linear.refit import Responses
 from lme4py.linalg.cholesky import positive_inverses

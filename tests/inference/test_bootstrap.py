@@ -19,7 +19,7 @@ from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DataError, Lme4Error, OptionError
 from lme4py.fits.groups import default_group, group_codes, is_nested, resampled_design
-from lme4py.fits.linear.batch import BatchSolver, can_batch
+from lme4py.fits.linear.batches.batch import BatchSolver, can_batch
 from lme4py.fits.linear.refit import Responses, random_start
 from lme4py.fits.linear.simulate import Simulator
 from lme4py.fits.linear.steps import lmm_fit

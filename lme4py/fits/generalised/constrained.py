@@ -24,9 +24,9 @@ from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.optimise import Control, Local, Optimum
 from lme4py.errors import DesignError, OptionError
+from lme4py.fits.answers.holding import Minimum
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.refit import other_minima
-from lme4py.fits.holding import Minimum
 from lme4py.fits.parameters import Parameter, profile_range
 from lme4py.linalg.types import FloatArray
 

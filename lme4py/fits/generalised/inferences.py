@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from lme4py.fits.answers.inferences import inferences_of, no_inferences
+from lme4py.fits.answers.many import Inferences, Many
 from lme4py.fits.generalised.batch import can_batch_glmm, solve_with_curvature, user_estimates
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.many import far_from, known_finite, refits
-from lme4py.fits.inferences import inferences_of, no_inferences
-from lme4py.fits.many import Inferences, Many
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["inferences"]

@@ -8,11 +8,11 @@ import numpy as np
 
 from lme4py.engine.generalised.problem import FixedSystem
 from lme4py.families.nuisance import as_columns
+from lme4py.fits.answers.joint import JointVariance
+from lme4py.fits.answers.working import WorkingModel
 from lme4py.fits.derived import derived
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.joint import JointVariance
 from lme4py.fits.parameters import VarianceInformation
-from lme4py.fits.working import WorkingModel
 from lme4py.linalg.types import FloatArray
 
 __all__ = [

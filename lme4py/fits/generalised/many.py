@@ -12,12 +12,12 @@ import numpy as np
 from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.errors import ConvergenceWarning, Lme4Error
+from lme4py.fits.answers.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
 from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses, user_estimates
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.joint import model_covariance
 from lme4py.fits.generalised.refit import RefitEstimates, refit_estimates, refit_glmm
 from lme4py.fits.generalised.steps import fit_like
-from lme4py.fits.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["estimates", "estimates_of_design", "far_from", "fit_of_design", "known_finite", "refits", "together"]

@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
     from lme4py.design.design import Design
     from lme4py.families.response import ResponseData
+    from lme4py.fits.answers.draws import Draws
+    from lme4py.fits.answers.holding import HeldModel, Minimum
+    from lme4py.fits.answers.joint import JointVariance
+    from lme4py.fits.answers.many import Inferences, Many
+    from lme4py.fits.answers.null import Null
+    from lme4py.fits.answers.objective import Objective
+    from lme4py.fits.answers.working import WorkingModel
     from lme4py.fits.base import Fit
     from lme4py.fits.derived import DerivedNumber
-    from lme4py.fits.draws import Draws
     from lme4py.fits.generalised.fit import GeneralisedFit
-    from lme4py.fits.holding import HeldModel, Minimum
-    from lme4py.fits.joint import JointVariance
-    from lme4py.fits.many import Inferences, Many
-    from lme4py.fits.null import Null
-    from lme4py.fits.objective import Objective
     from lme4py.fits.parameters import VarianceInformation
     from lme4py.fits.truth import Truth
-    from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import FloatArray
 
 __all__ = ["GeneralisedModel"]

@@ -11,14 +11,14 @@ import numpy as np
 from lme4py.engine.linear.criterion import Problem, make_problem
 from lme4py.errors import Lme4Error, OptionError
 from lme4py.families.nuisance import Nuisance
+from lme4py.fits.answers.draws import Draws
+from lme4py.fits.answers.null import Null
 from lme4py.fits.base import Fit
-from lme4py.fits.draws import Draws
 from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.no_random import PlainFit, fit_plain, plain_fit
 from lme4py.fits.generalised.refit import new_response, refit_estimates
 from lme4py.fits.generalised.simulate import GlmmSimulator
-from lme4py.fits.null import Null
 from lme4py.linalg.spans import same_span
 from lme4py.linalg.types import FloatArray
 

@@ -9,8 +9,8 @@ from lme4py.engine.generalised.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.engine.generalised.start import find_start
 from lme4py.engine.optimise import Local
+from lme4py.fits.answers.objective import NOWHERE, Objective, row_lengths
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.objective import NOWHERE, Objective, row_lengths
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["objective"]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from lme4py.fits.draws import covariance_roots, drawn_effects
+from lme4py.fits.answers.draws import covariance_roots, drawn_effects
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.rows.response import is_proportion, numeric_categories
 from lme4py.fits.steps import random_part, response_with_modes

@@ -21,7 +21,7 @@ import numpy as np
 from lme4py.covariance import CovarianceStructure
 from lme4py.engine.linear.criterion import Criterion, Point, Problem
 from lme4py.engine.optimise import Control, Local, minimise
-from lme4py.fits.holding import Minimum
+from lme4py.fits.answers.holding import Minimum
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.refit import other_minima
 from lme4py.fits.parameters import Parameter, fit_values, profile_range

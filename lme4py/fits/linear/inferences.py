@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.fits.inferences import inferences_of
+from lme4py.fits.answers.inferences import inferences_of
+from lme4py.fits.answers.many import Inferences
+from lme4py.fits.linear.batches.newton_batch import BatchFits, NewtonBatch, VarianceParts
 from lme4py.fits.linear.derivatives import variance_derivatives
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.many import batch_solver, by_term, on_user_scale, refits
-from lme4py.fits.linear.newton_batch import BatchFits, NewtonBatch, VarianceParts
 from lme4py.fits.linear.refit import Responses, random_start
-from lme4py.fits.many import Inferences
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["inferences", "of_batch"]

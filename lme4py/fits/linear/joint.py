@@ -10,13 +10,13 @@ from lme4py.covariance.charts import Chart
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.linear.scaling import Scaling, scale_columns
 from lme4py.engine.threads import limited_threads
+from lme4py.fits.answers.joint import JointVariance
+from lme4py.fits.answers.working import WorkingModel
 from lme4py.fits.derived import derived
-from lme4py.fits.joint import JointVariance
 from lme4py.fits.linear.derivatives import steps
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.parameters import VarianceDerivatives
 from lme4py.fits.rows.arrays import RowArrays
-from lme4py.fits.working import WorkingModel
 from lme4py.linalg.types import FloatArray
 
 __all__ = [

@@ -12,12 +12,12 @@ from lme4py.design.design import Design
 from lme4py.engine.linear.criterion import Criterion, Problem, make_problem
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control
-from lme4py.fits.linear.batch import BatchSolver, can_batch
-from lme4py.fits.linear.dense_batch import DenseBatch, can_batch_dense
+from lme4py.fits.answers.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
+from lme4py.fits.linear.batches.batch import BatchSolver, can_batch
+from lme4py.fits.linear.batches.dense_batch import DenseBatch, can_batch_dense
+from lme4py.fits.linear.batches.newton_batch import NewtonBatch
 from lme4py.fits.linear.fit import LinearFit
-from lme4py.fits.linear.newton_batch import NewtonBatch
 from lme4py.fits.linear.refit import Responses, fit_problem, random_start
-from lme4py.fits.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
 from lme4py.linalg.types import FloatArray
 
 __all__ = [

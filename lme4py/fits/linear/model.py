@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lme4py.chunks import chunk
 from lme4py.engine.threads import limited_threads
 from lme4py.fits.linear import joint, many
+from lme4py.fits.linear.batches.deletion import deletions, newton_step
 from lme4py.fits.linear.constrained import LinearHolding
-from lme4py.fits.linear.deletion import deletions, newton_step
 from lme4py.fits.linear.derivatives import fixed_in_groups, variance_derivatives
 from lme4py.fits.linear.inferences import inferences
 from lme4py.fits.linear.information import kenward_roger
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
     from lme4py.design.design import Design
     from lme4py.families.response import ResponseData
+    from lme4py.fits.answers.draws import Draws
+    from lme4py.fits.answers.holding import HeldModel, Minimum
+    from lme4py.fits.answers.joint import JointVariance
+    from lme4py.fits.answers.many import Inferences, Many, UnitEstimate
+    from lme4py.fits.answers.null import Null
+    from lme4py.fits.answers.objective import Objective
+    from lme4py.fits.answers.working import WorkingModel
     from lme4py.fits.base import Fit
     from lme4py.fits.derived import DerivedNumber
-    from lme4py.fits.draws import Draws
-    from lme4py.fits.holding import HeldModel, Minimum
-    from lme4py.fits.joint import JointVariance
     from lme4py.fits.linear.fit import LinearFit
-    from lme4py.fits.many import Inferences, Many, UnitEstimate
     from lme4py.fits.method import Method
-    from lme4py.fits.null import Null
-    from lme4py.fits.objective import Objective
     from lme4py.fits.parameters import VarianceDerivatives, VarianceInformation
     from lme4py.fits.rows.arrays import RowArrays
     from lme4py.fits.truth import Truth
-    from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["LinearModel"]

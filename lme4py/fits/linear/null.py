@@ -13,7 +13,7 @@ from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DesignError, OptionError
-from lme4py.fits.draws import Draws
+from lme4py.fits.answers.draws import Draws
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.many import batch_solver
 from lme4py.fits.linear.refit import Responses, random_start

@@ -7,8 +7,8 @@ import numpy as np
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.start import moment_start
 from lme4py.engine.optimise import Local
+from lme4py.fits.answers.objective import NOWHERE, Objective, row_lengths
 from lme4py.fits.linear.fit import LinearFit
-from lme4py.fits.objective import NOWHERE, Objective, row_lengths
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["objective"]

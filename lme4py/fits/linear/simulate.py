@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lme4py.fits.draws import covariance_roots, drawn_effects, generators
+from lme4py.fits.answers.draws import covariance_roots, drawn_effects, generators
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.linalg.types import FloatArray
 

@@ -12,9 +12,9 @@ from lme4py.engine.marginal import effects
 from lme4py.engine.marginal.adjustment import expected
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
+from lme4py.fits.answers.inferences import inferences_of
+from lme4py.fits.answers.many import TASK_REPLICATES, Inferences, Many, nothing, one_by_one, stacked
 from lme4py.fits.derived import derived
-from lme4py.fits.inferences import inferences_of
-from lme4py.fits.many import TASK_REPLICATES, Inferences, Many, nothing, one_by_one, stacked
 from lme4py.fits.model import ConeProblem, Model
 from lme4py.fits.parameters import KenwardRogerParts, VarianceDerivatives
 from lme4py.fits.refuse import refuse_residual
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from lme4py.covariance import CovarianceStructures
     from lme4py.design.design import Design
     from lme4py.families.response import ResponseData
+    from lme4py.fits.answers.draws import Draws
+    from lme4py.fits.answers.holding import HeldModel, Minimum
+    from lme4py.fits.answers.joint import JointVariance
+    from lme4py.fits.answers.null import Null
+    from lme4py.fits.answers.objective import Objective
+    from lme4py.fits.answers.working import WorkingModel
     from lme4py.fits.base import Fit
     from lme4py.fits.derived import DerivedNumber
-    from lme4py.fits.draws import Draws
-    from lme4py.fits.holding import HeldModel, Minimum
-    from lme4py.fits.joint import JointVariance
     from lme4py.fits.method import Method
-    from lme4py.fits.null import Null
-    from lme4py.fits.objective import Objective
     from lme4py.fits.parameters import Parameter, VarianceInformation
     from lme4py.fits.rows.clusters import ClusterChoice, RobustType
-    from lme4py.fits.working import WorkingModel
     from lme4py.linalg.types import FloatArray
 
 __all__ = ["ResidualModel"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lme4py.engine.marginal.effects import residual_roots
-from lme4py.fits.draws import generators
+from lme4py.fits.answers.draws import generators
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.linalg.types import FloatArray
 

@@ -11,11 +11,11 @@ import numpy as np
 from lme4py.design.design import Design
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Error
+from lme4py.fits.answers.draws import generators
+from lme4py.fits.answers.many import TASK_NUMBERS, TASK_REPLICATES, Many, one_by_one
 from lme4py.fits.base import Fit
-from lme4py.fits.draws import generators
 from lme4py.fits.groups import default_group, group_codes, resampled_design, without_level
 from lme4py.fits.kinds import model_of
-from lme4py.fits.many import TASK_NUMBERS, TASK_REPLICATES, Many, one_by_one
 from lme4py.fits.parameters import Parameter, fit_parameters, fit_values
 from lme4py.linalg.types import FloatArray
 

@@ -13,9 +13,9 @@ import numpy as np
 from lme4py.engine.optimise import Control, minimise
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DesignError, OptionError, did_you_mean
+from lme4py.fits.answers.objective import NOWHERE, Objective
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.objective import NOWHERE, Objective
 from lme4py.fits.refuse import refuse_structured
 from lme4py.inference.estimates.limits import known_coefficients
 from lme4py.linalg.types import FloatArray

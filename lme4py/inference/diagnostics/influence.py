@@ -25,10 +25,10 @@ import numpy as np
 
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Warning, OptionError, did_you_mean
+from lme4py.fits.answers.working import WorkingModel
 from lme4py.fits.kinds import model_of
 from lme4py.fits.refuse import refuse
 from lme4py.fits.rows.clusters import ClusterChoice, Clusters, find_clusters, home_of_levels
-from lme4py.fits.working import WorkingModel
 from lme4py.inference.estimates.limits import coefficient_estimates, known_coefficients
 from lme4py.inference.refits.deletion import Deleted, delete_groups, delete_one_by_one, delete_rows, group_leverage
 from lme4py.inference.refits.deletion_refit import refit_without, step_without

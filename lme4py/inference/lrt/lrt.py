@@ -12,10 +12,10 @@ from scipy import special
 from lme4py.design.design import Design
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
+from lme4py.fits.answers.null import Null
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
 from lme4py.fits.model import Model
-from lme4py.fits.null import Null
 from lme4py.fits.refuse import refuse_residual
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
 from lme4py.inference.lrt.mixture import Mixture, cone_information, cone_mixture, dispersion_mixture

@@ -6,10 +6,10 @@ import numpy as np
 
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Error
+from lme4py.fits.answers.null import Null
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.model import Model
-from lme4py.fits.null import Null
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["bootstrap_ratios"]

@@ -1,6 +1,6 @@
 """Conditional AIC of linear mixed models: for predictions of the same groups.
 
-With P as in `lme4py.fits.working`, e = P y, V_k the derivative of V in a variance parameter, a_k = P V_k e,
+With P as in `lme4py.fits.answers.working`, e = P y, V_k the derivative of V in a variance parameter, a_k = P V_k e,
 s_k = e'V_k e and B the Hessian of the criterion profiled over sigma, the degrees of freedom are those of Greven & Kneib
 (2010, Biometrika 97:773): the derivative of the fitted values in the responses, with what the variances move,
 
@@ -18,10 +18,10 @@ import numpy as np
 
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.errors import OptionError
+from lme4py.fits.answers.working import WorkingModel
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
 from lme4py.fits.refuse import refuse, refuse_structured
-from lme4py.fits.working import WorkingModel
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["ConditionalAIC", "caic"]

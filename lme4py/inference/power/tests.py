@@ -12,9 +12,9 @@ import numpy as np
 from scipy import special
 
 from lme4py.errors import OptionError
+from lme4py.fits.answers.many import Inferences, one_by_one
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.many import Inferences, one_by_one
 from lme4py.fits.method import f_test_of, joint_f_test, wald
 from lme4py.inference.bootstrap.task import Part
 from lme4py.inference.lrt.mixture import Mixture

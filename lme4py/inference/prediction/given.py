@@ -27,8 +27,8 @@ from lme4py.design.recipe import new_response
 from lme4py.design.replay import replayed
 from lme4py.errors import DataError, Lme4Error, OptionError
 from lme4py.families.response import ResponseData
+from lme4py.fits.answers.draws import covariance_roots
 from lme4py.fits.base import Fit
-from lme4py.fits.draws import covariance_roots
 from lme4py.fits.refuse import refuse_related, refuse_structured
 from lme4py.fits.rows.response import is_proportion, numeric_categories
 from lme4py.inference.estimates.random_effects import level_frames, one_or_dict

@@ -4,7 +4,7 @@ A category is the event low < latent <= high, a cumulative probability one with 
 event is what lies below and what lies above it. The logit of a probability, log P(event) - log P(complement), is a
 function of the linear predictor eta and the thresholds low and high, and its derivatives come from those of
 log-probabilities, so that nothing cancels or underflows in the tails. Its error has the joint covariance of eta and
-the thresholds: with conditional modes that of Henderson's equations (`lme4py.fits.joint`),
+the thresholds: with conditional modes that of Henderson's equations (`lme4py.fits.answers.joint`),
 with probabilities averaged over the random effects that of (theta, beta, thresholds). Limits that are normal on the
 logit scale stay between 0 and 1 (Fox & Hong 2009, J. Stat. Softw. 32(1)).
 """

@@ -2,7 +2,7 @@
 
 * Fixed effects alone: x'V x, with the degrees of freedom that tests of x'beta have.
 * With random effects: the joint covariance of (beta^ - beta, b^ - b) of Henderson's mixed model equations, at the
-  estimated covariances (see `lme4py.fits.joint`). The modes of a group that was not in the
+  estimated covariances (see `lme4py.fits.answers.joint`). The modes of a group that was not in the
   data are zero with variance Sigma, which is the limit of a group with less and less data: z'Sigma z is added.
 * A new observation: the residual variance is added too.
 

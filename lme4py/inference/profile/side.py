@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lme4py.errors import DesignError, Lme4Error
-from lme4py.fits.holding import HeldModel, Minimum
+from lme4py.fits.answers.holding import HeldModel, Minimum
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["BetterOptimum", "ProfilePoint", "Side", "make_sides"]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lme4py.fits.answers.working import WorkingModel
 from lme4py.fits.rows.clusters import row_sums
-from lme4py.fits.working import WorkingModel
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["Deleted", "delete_groups", "delete_one_by_one", "delete_rows", "group_leverage"]

@@ -9,10 +9,10 @@ import numpy as np
 
 from lme4py.design.design import Design
 from lme4py.errors import Lme4Error, Lme4Warning
+from lme4py.fits.answers.many import UnitEstimate, unit_table
 from lme4py.fits.base import Fit
 from lme4py.fits.groups import without_level
 from lme4py.fits.kinds import model_of
-from lme4py.fits.many import UnitEstimate, unit_table
 from lme4py.inference.estimates.limits import known_coefficients, same_limits
 from lme4py.inference.refits.deletion import Deleted
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray

@@ -10,8 +10,8 @@ import numpy as np
 from lme4py.data.frame import read_frame
 from lme4py.design.replay import replayed
 from lme4py.errors import Lme4Error, OptionError
+from lme4py.fits.answers.draws import Draws
 from lme4py.fits.base import Fit
-from lme4py.fits.draws import Draws
 from lme4py.fits.kinds import model_of
 from lme4py.fits.truth import read_truth, truth_of
 from lme4py.inference.prediction.rows import chosen_terms, padded

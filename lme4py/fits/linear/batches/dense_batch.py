@@ -23,8 +23,8 @@ from scipy import sparse
 
 from lme4py.chunks import from_size
 from lme4py.engine.linear.criterion import Criterion
+from lme4py.fits.linear.batches.newton_batch import NewtonBatch, State, VarianceParts
 from lme4py.fits.linear.fit import LinearFit
-from lme4py.fits.linear.newton_batch import NewtonBatch, State, VarianceParts
 from lme4py.fits.linear.refit import Responses
 from lme4py.linalg.cholesky import positive_inverses
 from lme4py.linalg.types import FloatArray, IntArray

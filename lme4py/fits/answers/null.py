@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from lme4py.families.nuisance import Nuisance
-from lme4py.fits.draws import Draws
+from lme4py.fits.answers.draws import Draws
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Null"]

@@ -1,6 +1,6 @@
 """Refits without each row or group of a model with one grouping factor, all at once.
 
-Leaving out row i of level j changes one level: the classes of `lme4py.fits.linear.batch` lose level j, and the
+Leaving out row i of level j changes one level: the classes of `lme4py.fits.linear.batches.batch` lose level j, and the
 level that is left of it is a class of its own. Every unit has its own cross-products, theta and Newton steps.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 from lme4py.chunks import chunk
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.scaling import scale_columns
-from lme4py.fits.linear.batch import BatchSolver
+from lme4py.fits.linear.batches.batch import BatchSolver
+from lme4py.fits.linear.batches.newton_batch import BatchFits
 from lme4py.fits.linear.fit import LinearFit
-from lme4py.fits.linear.newton_batch import BatchFits
 from lme4py.fits.rows.clusters import row_sums
 from lme4py.linalg.newton import newton_steps
 from lme4py.linalg.small import product, transpose

@@ -9,12 +9,12 @@ import numpy as np
 from lme4py.design.design import Design
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.threads import limited_threads
-from lme4py.fits.linear.batch import can_batch
-from lme4py.fits.linear.deletion_batch import DeletionSolver
+from lme4py.fits.answers.many import UnitEstimate, unit_table
+from lme4py.fits.linear.batches.batch import can_batch
+from lme4py.fits.linear.batches.deletion_batch import DeletionSolver
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.refit import random_start
 from lme4py.fits.linear.steps import LmmCriterion
-from lme4py.fits.many import UnitEstimate, unit_table
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["deletions", "newton_step"]

@@ -19,8 +19,8 @@ import numpy as np
 
 from lme4py.covariance import CovarianceStructures
 from lme4py.engine.linear.criterion import Criterion
+from lme4py.fits.linear.batches.newton_batch import NewtonBatch, State, VarianceParts
 from lme4py.fits.linear.fit import LinearFit
-from lme4py.fits.linear.newton_batch import NewtonBatch, State, VarianceParts
 from lme4py.linalg.small import product, transpose
 from lme4py.linalg.types import FloatArray, IntArray
 

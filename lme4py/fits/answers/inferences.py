@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from lme4py.fits.answers.many import Inferences, Made, Many, nothing, one_by_one, stacked
 from lme4py.fits.base import Fit
-from lme4py.fits.many import Inferences, Made, Many, nothing, one_by_one, stacked
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["estimates_of", "inferences_of", "no_inferences"]
