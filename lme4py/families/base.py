@@ -7,8 +7,8 @@ link leads to, or `lme4py.families.mean_family.MeanFamily`, whose log-likelihood
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
@@ -19,6 +19,7 @@ from lme4py.errors import OptionError
 from lme4py.families.coercion import no_zero_weights, one_column, refuse_constant, refuse_outside
 from lme4py.families.links import Link
 from lme4py.families.nuisance import Nuisance
+from lme4py.families.other_parameters import OtherParameters
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import DispersionLimit, EtaDerivatives, HalfRows, Order, RowNoise
 from lme4py.formula.values import Value
@@ -33,7 +34,7 @@ SHARES: Final = ("theoretical", "lognormal", "trigamma", "delta")
 
 
 @dataclass(frozen=True)
-class Family(ABC):
+class Family(OtherParameters):
     """A response distribution with its link; `make_family` gives one.
 
     Attributes
@@ -180,7 +181,7 @@ class Family(ABC):
 
         `derivatives` then also takes the predictors of all rows one below the other, without the fixed effects of the
         further ones, which are in lambda, and gives what belongs to each in the same order
-        (`lme4py.engine.generalised.stack`).
+        (`lme4py.engine.generalised.stacking`).
         """
         return ()
 
@@ -269,39 +270,6 @@ class Family(ABC):
     def n_nuisance(self) -> int:
         """Parameters of the likelihood beside eta: those of the thresholds, others, and last the log dispersion."""
         return self.n_dispersion
-
-    @property
-    def nuisance_names(self) -> tuple[str, ...]:
-        """Names of the parameters that are neither a dispersion nor thresholds, such as "power"."""
-        return ()
-
-    def other_values(self, others: Sequence[float]) -> FloatArray:
-        """The parameters of `nuisance_names` as they are reported, from their values on scales without bounds."""
-        return np.asarray(others, dtype=np.float64)
-
-    def other_natural(self, number: int, value: float) -> float:
-        """One of them as it is reported."""
-        return value
-
-    def other_ends(self, others: Sequence[float]) -> dict[int, str]:
-        """Which of them stand at an end of their range, and what the model is there."""
-        return {}
-
-    def other_slopes(self, others: Sequence[float]) -> FloatArray:
-        """Derivatives of `other_values`, shape (k, k)."""
-        return np.eye(len(others))
-
-    def other_limits(self, number: int, value: float, half: float) -> tuple[float, float]:
-        """Limits of one of them, normal on the scale without bounds, from half the width of an interval around it."""
-        return value - half, value + half
-
-    def dispersion(self, lam: float) -> float:
-        """The dispersion parameter exp(lambda); 1 where the family has none."""
-        return float(np.exp(lam)) if self.n_dispersion else 1.0
-
-    def sigma(self, lam: float) -> float:
-        """The number that glmmTMB's ``sigma()`` gives; 1 where the family has no dispersion parameter."""
-        return self.dispersion(lam)
 
     def limiting(self) -> Family:
         """The family at the end of the range of the dispersion: itself where there is no other."""

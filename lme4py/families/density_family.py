@@ -16,13 +16,13 @@ import numpy as np
 from lme4py.errors import DataError
 from lme4py.families.base import Family, Kind, VarianceKind, latent_kind
 from lme4py.families.coercion import read_binomial
-from lme4py.families.densities.base import DISPERSION, Argument, Density
-from lme4py.families.densities.jets import Degrees, Index
-from lme4py.families.densities.rows import partials
+from lme4py.families.densities.base import DISPERSION, Density, DensityArgument
+from lme4py.families.densities.calculus.jets import Degrees, Index
+from lme4py.families.densities.calculus.rows import partials
 from lme4py.families.distributions import Binomial
 from lme4py.families.links import PROBABILITY_LINKS, ProbabilityLink
 from lme4py.families.mean_response import MeanResponse
-from lme4py.families.nuisance import Columns
+from lme4py.families.nuisance import NuisanceColumns
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import DispersionLimit, EtaDerivatives, Order, RowNoise
 from lme4py.formula.values import Value
@@ -98,7 +98,7 @@ class DensityFamily(MeanResponse):
     # --- parameters
 
     @property
-    def nuisance(self) -> tuple[Argument, ...]:
+    def nuisance(self) -> tuple[DensityArgument, ...]:
         """The variables beside the linear predictor, in the order of lambda."""
         rest = self.density.variables[1:]
         others = [v for v in rest if v.name != DISPERSION]
@@ -148,7 +148,7 @@ class DensityFamily(MeanResponse):
         return self if simpler is None else DensityFamily(simpler)
 
     @property
-    def _others(self) -> tuple[Argument, ...]:
+    def _others(self) -> tuple[DensityArgument, ...]:
         return tuple(v for v in self.nuisance if v.name != DISPERSION)
 
     def shown_params(self, values: dict[str, float]) -> dict[str, float]:
@@ -243,7 +243,7 @@ class DensityFamily(MeanResponse):
     def _part(self, found: dict[Index, FloatArray], of: Index, data: ResponseData, sign: float = 1.0) -> Any:
         """Derivatives in lambda of a derivative in eta: an array for one parameter, else `Columns`."""
         columns = [sign * found[tuple(sorted((*of, i)))] for i in self._places]
-        return columns[0] if len(columns) == 1 else Columns(tuple(columns))
+        return columns[0] if len(columns) == 1 else NuisanceColumns(tuple(columns))
 
     def _curve(self, found: dict[Index, FloatArray], data: ResponseData) -> FloatArray:
         """-d2l / dlambda2 of all rows together; curvatures count with their size."""

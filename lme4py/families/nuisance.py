@@ -13,7 +13,16 @@ import numpy as np
 
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Columns", "DensePart", "Nuisance", "StackedColumns", "ThresholdPart", "as_columns", "change", "total"]
+__all__ = [
+    "DensePart",
+    "Nuisance",
+    "NuisanceColumns",
+    "StackedColumns",
+    "ThresholdPart",
+    "as_columns",
+    "change",
+    "total",
+]
 
 # A log dispersion (0 for families without one), or the free parameters of the thresholds, shape (d,).
 Nuisance = float | FloatArray
@@ -89,7 +98,7 @@ class DensePart:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class NuisanceColumns:
     """Derivatives of one quantity per row in several parameters.
 
     Attributes
@@ -187,7 +196,7 @@ def total(part: Any, by: FloatArray | None = None, possible: BoolArray | None = 
     possible : ndarray of bool, optional
         Where the derivative is a number; it counts as zero elsewhere.
     """
-    if isinstance(part, Columns):
+    if isinstance(part, NuisanceColumns):
         return part.total(by, possible)
     if isinstance(part, ThresholdPart | DensePart | StackedColumns):
         return part.total(by)
@@ -206,7 +215,7 @@ def change(part: Any, difference: Nuisance) -> FloatArray:
     part : ndarray, ThresholdPart or DensePart
     difference : float or ndarray, shape (d,)
     """
-    if isinstance(part, ThresholdPart | DensePart | Columns | StackedColumns):
+    if isinstance(part, ThresholdPart | DensePart | NuisanceColumns | StackedColumns):
         return part.change(np.atleast_1d(difference))
     moved: FloatArray = difference * part
     return moved
@@ -214,7 +223,7 @@ def change(part: Any, difference: Nuisance) -> FloatArray:
 
 def as_columns(part: Any) -> FloatArray:
     """A derivative as columns, one for each parameter, shape (n, d)."""
-    if isinstance(part, ThresholdPart | DensePart | Columns | StackedColumns):
+    if isinstance(part, ThresholdPart | DensePart | NuisanceColumns | StackedColumns):
         return part.columns()
     column: FloatArray = part[:, None]
     return column

@@ -14,11 +14,11 @@ import numpy as np
 
 from lme4py.errors import OptionError
 from lme4py.families.base import VarianceKind
-from lme4py.families.densities.base import DISPERSION, Argument, Density
-from lme4py.families.densities.jets import Index
+from lme4py.families.densities.base import DISPERSION, Density, DensityArgument
+from lme4py.families.densities.calculus.jets import Index
 from lme4py.families.densities.zeros import ZERO_INFLATION, Hurdle, ZeroInflated
 from lme4py.families.density_family import DensityFamily
-from lme4py.families.nuisance import Columns
+from lme4py.families.nuisance import NuisanceColumns
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, Order
 from lme4py.families.stacked_rows import stacked_derivatives
@@ -85,13 +85,13 @@ class PartsFamily(DensityFamily):
     # --- parameters
 
     @property
-    def _scalars(self) -> tuple[Argument, ...]:
+    def _scalars(self) -> tuple[DensityArgument, ...]:
         """Variables without a linear predictor, the dispersion last."""
         rest = [v for v in self.density.variables[1:] if v.name not in self.components]
         return (*(v for v in rest if v.name != DISPERSION), *(v for v in rest if v.name == DISPERSION))
 
     @property
-    def nuisance(self) -> tuple[Argument, ...]:
+    def nuisance(self) -> tuple[DensityArgument, ...]:
         return self._scalars
 
     @property
@@ -208,7 +208,7 @@ class PartsFamily(DensityFamily):
             return super()._part(found, of, data, sign)
         pieces = self._pieces(data)
         columns = tuple(sign * found[tuple(sorted((*of, i)))] for i, _ in pieces)
-        return Columns(columns, tuple(X for _, X in pieces))
+        return NuisanceColumns(columns, tuple(X for _, X in pieces))
 
     def _curve(self, found: dict[Index, FloatArray], data: ResponseData) -> FloatArray:
         pieces = [(i, np.ones((data.n_obs, 1)) if X is None else X) for i, X in self._pieces(data)]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, xlogy
 
-from lme4py.families.densities.special import log_factorial_remainder
+from lme4py.families.densities.calculus.special import log_factorial_remainder
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 import numpy as np
 
 from lme4py.families.densities.base import Density
-from lme4py.families.densities.jets import Degrees, Index
-from lme4py.families.densities.rows import partials
-from lme4py.families.nuisance import Columns, StackedColumns
+from lme4py.families.densities.calculus.jets import Degrees, Index
+from lme4py.families.densities.calculus.rows import partials
+from lme4py.families.nuisance import NuisanceColumns, StackedColumns
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, Order
 from lme4py.linalg.types import FloatArray
@@ -55,7 +55,7 @@ def stacked_derivatives(
     def at(*index: int) -> FloatArray:
         return found[tuple(sorted(index))]
 
-    d_lam = Columns(tuple(at(i) for i, _ in pieces), columns) if lam else None
+    d_lam = NuisanceColumns(tuple(at(i) for i, _ in pieces), columns) if lam else None
     score = np.concatenate([at(d) for d in own], axis=-1)
     if order == 1:
         return EtaDerivatives(found[()], score, d_lam=d_lam)

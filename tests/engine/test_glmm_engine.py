@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from dense_models import make_design, make_term
 
+from lme4py.engine.generalised.batches import StackedModel, can_stack
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.hessian import difference_hessian
 from lme4py.engine.generalised.laplace import laplace
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder, make_glmm
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.generalised.quadrature import Quadrature, check_quadrature, product_rule
-from lme4py.engine.generalised.stacked import StackedModel, can_stack
 from lme4py.engine.generalised.start import find_start
 from lme4py.engine.linear.criterion import group_terms
 from lme4py.errors import OptionError

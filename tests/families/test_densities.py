@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lme4py.families.densities.jets import Degrees
+from lme4py.families.densities.calculus.jets import Degrees
+from lme4py.families.densities.calculus.rows import partials
 from lme4py.families.densities.registry import DENSITIES, make_density, with_zeros
-from lme4py.families.densities.rows import partials
 from lme4py.families.response import ResponseData
 
 TRUNCATED = ("truncated_poisson", "truncated_nbinomial", "truncated_nbinomial1", "truncated_compois")

@@ -33,7 +33,7 @@ OTHER = {
     "data/convert.py": {"_INEXACT": "the largest whole number that is exact"},
     "families/categories.py": {"MAX_CATEGORIES": "beyond it data are refused"},
     "design/coding.py": {"MOST_LEVELS": "beyond it data are refused"},
-    "design/survey.py": {"_MOST": "beyond it data are refused"},
+    "design/streaming/survey.py": {"_MOST": "beyond it data are refused"},
     "engine/generalised/problem.py": {"_MAX_STEPS": "iterations"},
     "engine/generalised/rivals.py": {"_SMALL": "from it on other starts cost too much"},
     "engine/generalised/search.py": {
@@ -47,7 +47,7 @@ OTHER = {
         "_LAPLACE_COST": "nodes times rows beyond which the check of the integral takes a smaller rule, or none",
         "_LADDER_COST": "nodes times rows of the advice",
     },
-    "engine/generalised/stacked.py": {
+    "engine/generalised/batches.py": {
         "_MAX_ROWS": "beyond it points are evaluated one by one; both ways are tested side by side"
     },
     "engine/identification/one_answer.py": {

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lme4py.engine.certificate import CONVERGED, Evaluation, Rival
+from lme4py.engine.generalised.batches import StackedModel, can_stack
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
 from lme4py.engine.generalised.laplace import Laplace, flat_mode
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
-from lme4py.engine.generalised.stacked import StackedModel, can_stack
 from lme4py.engine.generalised.start import Start
 from lme4py.engine.optimise import Control, Local, Optimum, learn_bounded, minimise
 from lme4py.errors import DesignError

@@ -6,7 +6,7 @@
 (Bates et al. 2015, JSS 67(1), for the symbols.) W holds the observed or the expected weights -d2 log f / d eta2.
 lambda is the logarithm of the dispersion, or holds the parameters of the thresholds of ordered categories. Everything
 is in the scaled columns of `lme4py.engine.linear.scaling`. Several linear predictors with random effects stand one
-below the other, as `lme4py.engine.generalised.stack` has it: eta then has D n rows, and fixed effects of the further
+below the other, as `lme4py.engine.generalised.stacking` has it: eta then has D n rows, and fixed effects of the further
 ones are part of lambda.
 """
 
@@ -24,7 +24,7 @@ from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.factor.sweep import Swept, SweptBorder
 from lme4py.engine.generalised.products import WeightedProducts
-from lme4py.engine.generalised.stack import Stack
+from lme4py.engine.generalised.stacking import Stack
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.criterion import group_terms
 from lme4py.engine.linear.scaling import scale_model

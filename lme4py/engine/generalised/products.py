@@ -20,7 +20,7 @@ from lme4py.engine.factor.dense_block import BlockValues
 from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.factor.sweep import BaseValues, LoneStage, Sweeper, Swept, SweptBorder, SweptStage, base_values
 from lme4py.engine.factor.symbolic import Structure, analyse
-from lme4py.engine.generalised.stack import Stack
+from lme4py.engine.generalised.stacking import Stack
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
 

@@ -17,7 +17,7 @@ import scipy.linalg
 from lme4py.covariance import CovarianceStructure
 from lme4py.design.design import Design
 from lme4py.design.rank import dependent_columns
-from lme4py.design.stream import ModelRows
+from lme4py.design.streaming.stream import ModelRows
 from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor, ModelBlock, Sums
 from lme4py.engine.linear.scaling import Scaling, structured_columns
 from lme4py.errors import DataError, DesignError

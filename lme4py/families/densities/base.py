@@ -17,7 +17,7 @@ import numpy as np
 from scipy import special
 
 from lme4py.errors import OptionError
-from lme4py.families.densities.jets import Degrees, Index, Jet, Part
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part
 from lme4py.families.links import Derivatives, Link, LogMean, MeanLink, PowerMean, ProbabilityLink
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
@@ -25,8 +25,8 @@ from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 __all__ = [
     "CONDITIONAL",
     "DISPERSION",
-    "Argument",
     "Density",
+    "DensityArgument",
     "End",
     "Kind",
     "Scale",
@@ -65,7 +65,7 @@ _NATURAL: Final[dict[str, tuple[Callable[[float], float], Callable[[float], floa
 
 
 @dataclass(frozen=True)
-class Argument:
+class DensityArgument:
     """One argument of a row's log-likelihood.
 
     Attributes
@@ -218,7 +218,7 @@ class Density(ABC):
 
     @property
     @abstractmethod
-    def variables(self) -> tuple[Argument, ...]:
+    def variables(self) -> tuple[DensityArgument, ...]:
         """The arguments of the log-likelihood of a row, the conditional linear predictor first."""
 
     @property
@@ -233,7 +233,7 @@ class Density(ABC):
     # --- log-likelihood
 
     @abstractmethod
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         """Log-likelihood of each row (all constants, no weights that multiply) with its derivatives.
 
         Parameters
@@ -247,7 +247,7 @@ class Density(ABC):
 
         Returns
         -------
-        Jet
+        DensityJet
             In the variables 0, 1, ...
         """
 
@@ -353,19 +353,19 @@ class ScaledDensity(Density):
         return "phi"
 
     @property
-    def variables(self) -> tuple[Argument, ...]:
-        return (Argument(CONDITIONAL, "mu", "identity"), Argument(DISPERSION, self.parameter, "log"))
+    def variables(self) -> tuple[DensityArgument, ...]:
+        return (DensityArgument(CONDITIONAL, "mu", "identity"), DensityArgument(DISPERSION, self.parameter, "log"))
 
 
 # --- helpers
 
 
-def substitute(jet: Jet, chain: Derivatives) -> Jet:
+def substitute(jet: DensityJet, chain: Derivatives) -> DensityJet:
     """From derivatives in t to derivatives in eta, where t(eta) took the place of variable 0.
 
     Parameters
     ----------
-    jet : Jet
+    jet : DensityJet
         In (t, other variables).
     chain : tuple of four ndarrays
         t and its three derivatives in eta.
@@ -383,17 +383,17 @@ def substitute(jet: Jet, chain: Derivatives) -> Jet:
             parts[index] = p2 * (t1 * t1) + p1 * t2
         elif times == 3:
             parts[index] = p3 * (t1 * t1 * t1) + 3.0 * p2 * (t1 * t2) + p1 * t3
-    return Jet(parts, jet.degrees)
+    return DensityJet(parts, jet.degrees)
 
 
-def through_log_mean(jet: Jet, link: Link, eta: FloatArray) -> Jet:
+def through_log_mean(jet: DensityJet, link: Link, eta: FloatArray) -> DensityJet:
     """From derivatives in log mu to derivatives in eta."""
     if isinstance(link, LogMean):
         return jet
     return substitute(jet, mean_link(link).log_mean(eta))
 
 
-def through_mean(jet: Jet, link: Link, eta: FloatArray) -> Jet:
+def through_mean(jet: DensityJet, link: Link, eta: FloatArray) -> DensityJet:
     """From derivatives in mu to derivatives in eta."""
     if isinstance(link, PowerMean) and link.power == 1.0:
         return jet

@@ -9,15 +9,15 @@ from scipy import special
 
 from lme4py.families.densities.base import (
     DISPERSION,
-    Argument,
+    DensityArgument,
     End,
     ScaledDensity,
     Values,
     clipped_log,
     probability_link,
 )
-from lme4py.families.densities.jets import Degrees, Index, Jet, Part, compose
-from lme4py.families.densities.special import LOG_2PI, expm1_minus, log1mexp, sigmoid, softplus, stirling
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, compose
+from lme4py.families.densities.calculus.special import LOG_2PI, expm1_minus, log1mexp, sigmoid, softplus, stirling
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -72,7 +72,7 @@ class Beta(_ProportionDensity):
     limits = (End(DISPERSION, 1, "responses without variation around their means"),)
     sources = "Smithson & Verkuilen (2006); Ferrari & Cribari-Neto (2004)"
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         link = probability_link(self.link)
         return beta_jet(*link.tails(x[0]), link.derivatives(x[0]), data.log_y, data.log_rest, x[1], degrees)
 
@@ -109,7 +109,7 @@ def beta_jet(
     log_rest: FloatArray,
     F: FloatArray,
     degrees: Degrees,
-) -> Jet:
+) -> DensityJet:
     """Beta log-density in (eta, F = log phi), from log mu, log(1 - mu) and mu with three derivatives in eta."""
     F = np.asarray(F)
     phi = np.exp(F)
@@ -133,13 +133,13 @@ def beta_jet(
             parts[index] = parts[index] + 0.5 * (A[len(index)] + B[len(index)])
     if degrees.keeps((1,)):
         parts[1,] = parts[1,] + 0.5
-    whole = Jet.kept(degrees, {(): F, (1,): 1.0})
+    whole = DensityJet.kept(degrees, {(): F, (1,): 1.0})
     orders = max(index.count(1) for index in degrees.indices())
-    jet = Jet(parts, degrees) + compose(stirling(F, orders), whole)
+    jet = DensityJet(parts, degrees) + compose(stirling(F, orders), whole)
     for C in (A, B):
         t = C[0] + F
         inner: dict[Index, Part] = {(): t, **{(0,) * k: C[k] for k in (1, 2, 3)}, (1,): 1.0}
-        jet = jet - compose(stirling(t, degrees.total), Jet.kept(degrees, inner))
+        jet = jet - compose(stirling(t, degrees.total), DensityJet.kept(degrees, inner))
     return jet
 
 
@@ -164,8 +164,11 @@ class OrderedBeta(_ProportionDensity):
     sources = "Kubinec (2022)"
 
     @property
-    def variables(self) -> tuple[Argument, ...]:
-        cuts = (Argument("cut", "lower cutpoint", "identity", False), Argument("width", "cut distance", "log", False))
+    def variables(self) -> tuple[DensityArgument, ...]:
+        cuts = (
+            DensityArgument("cut", "lower cutpoint", "identity", False),
+            DensityArgument("width", "cut distance", "log", False),
+        )
         return (*super().variables, *cuts)
 
     def shown_params(self, values: dict[str, float]) -> dict[str, float]:
@@ -193,21 +196,21 @@ class OrderedBeta(_ProportionDensity):
         advice = instead.get(tuple(absent), "the beta family")
         return f"has no {numbers}, so that a cutpoint of ordbeta has no finite estimate; use {advice}."
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         eta, low = np.asarray(x[0]), np.asarray(x[2])
         width = np.exp(np.asarray(x[3]))
         zero, one = data.y == 0.0, data.y == 1.0
         inside = ~(zero | one)
         link = probability_link(self.link)
         center = beta_jet(*link.tails(eta), link.derivatives(eta), data.log_y, data.log_rest, x[1], degrees)
-        jet = Jet({k: np.where(inside, part, 0.0) for k, part in center.parts.items()}, degrees)
+        jet = DensityJet({k: np.where(inside, part, 0.0) for k, part in center.parts.items()}, degrees)
         # log F(+-(eta - c1)) for the rows above and at 0, log F(-+(eta - c2)) for those below and at 1.
-        below = Jet.kept(degrees, {(): eta - low, (0,): 1.0, (2,): -1.0})
+        below = DensityJet.kept(degrees, {(): eta - low, (0,): 1.0, (2,): -1.0})
         less = {(3,) * k: -width for k in (1, 2, 3)}
-        above = Jet.kept(degrees, {(): eta - low - width, (0,): 1.0, (2,): -1.0, **less})
+        above = DensityJet.kept(degrees, {(): eta - low - width, (0,): 1.0, (2,): -1.0, **less})
         jet = jet + _log_logistic(below, np.where(zero, -1.0, np.where(one, 0.0, 1.0)))
         jet = jet + _log_logistic(above, np.where(one, 1.0, np.where(zero, 0.0, -1.0)))
-        gap = Jet.kept(degrees, {(): width, (3,): width, (3, 3): width, (3, 3, 3): width})
+        gap = DensityJet.kept(degrees, {(): width, (3,): width, (3, 3): width, (3, 3, 3): width})
         r = 1.0 / np.expm1(width)
         kappa = r * (1.0 + r)
         length = compose((log1mexp(width), r, -kappa, kappa * (1.0 + 2.0 * r)), gap)
@@ -275,7 +278,7 @@ class OrderedBeta(_ProportionDensity):
         return (phi, low, float(np.log(max(high - low, 0.1))))
 
 
-def _log_logistic(z: Jet, sign: FloatArray) -> Jet:
+def _log_logistic(z: DensityJet, sign: FloatArray) -> DensityJet:
     """log F(sign z); nothing where the sign is 0."""
     some = np.abs(sign)
     p, q = sigmoid(sign * z.value)

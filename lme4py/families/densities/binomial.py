@@ -12,17 +12,17 @@ from lme4py.chunks import chunk
 from lme4py.families.densities.base import (
     CONDITIONAL,
     DISPERSION,
-    Argument,
     Density,
+    DensityArgument,
     End,
     ScaledDensity,
     Values,
     clipped_log,
     probability_link,
 )
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, compose
+from lme4py.families.densities.calculus.special import rising
 from lme4py.families.densities.counts import discrete_quantile, flat
-from lme4py.families.densities.jets import Degrees, Index, Jet, Part, compose
-from lme4py.families.densities.special import rising
 from lme4py.families.links import Derivatives
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
@@ -69,16 +69,16 @@ class BinomialDensity(_TrialsDensity):
     links = _LINKS
 
     @property
-    def variables(self) -> tuple[Argument, ...]:
-        return (Argument(CONDITIONAL, "p", "logit"),)
+    def variables(self) -> tuple[DensityArgument, ...]:
+        return (DensityArgument(CONDITIONAL, "p", "logit"),)
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         A, B = probability_link(self.link).tails(x[0])
         parts: dict[Index, Part] = {(): data.log_choose + _both(data, A[0], B[0])}
         for k in range(1, degrees.total + 1):
             if degrees.keeps((0,) * k):
                 parts[(0,) * k] = _both(data, A[k], B[k])
-        return Jet(parts, degrees)
+        return DensityJet(parts, degrees)
 
     def variance(self, x: Values, data: ResponseData | None = None) -> FloatArray:
         A, B = probability_link(self.link).tails(np.asarray(x[0]))
@@ -126,7 +126,7 @@ class BetaBinomial(ScaledDensity, _TrialsDensity):
     limits = (End(DISPERSION, 1, "the binomial model", simpler=True),)
     sources = "Smithson & Verkuilen (2006)"
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         A, B = probability_link(self.link).tails(x[0])
         F = np.asarray(x[1])
         total = _gamma_ratio(data.y, A, F, degrees) + _gamma_ratio(data.failures, B, F, degrees)
@@ -188,7 +188,7 @@ class BetaBinomial(ScaledDensity, _TrialsDensity):
         return (clipped_log(1.0 / max(excess, 1e-3) - 1.0, 1e-2, 1e3),)
 
 
-def _gamma_ratio(y: FloatArray, A: Derivatives, F: FloatArray, degrees: Degrees) -> Jet:
+def _gamma_ratio(y: FloatArray, A: Derivatives, F: FloatArray, degrees: Degrees) -> DensityJet:
     """log Gamma(y + a) - log Gamma(a) - y log phi with log a = A(eta) + F, in (eta, F)."""
     t = A[0] + F
     R = rising(y, t, degrees.total)
@@ -196,7 +196,7 @@ def _gamma_ratio(y: FloatArray, A: Derivatives, F: FloatArray, degrees: Degrees)
     if A[0].ndim:
         inner |= {(0,) * k: A[k] for k in (1, 2, 3)}
     slopes = [R[0] + y * A[0], *([R[1] + y] if len(R) > 1 else []), *R[2:]]
-    return compose(slopes, Jet.kept(degrees, inner))
+    return compose(slopes, DensityJet.kept(degrees, inner))
 
 
 def _slope_in_phi(data: ResponseData, log_mu: FloatArray, log_rest: FloatArray, F: FloatArray) -> FloatArray:

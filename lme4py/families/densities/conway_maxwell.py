@@ -17,11 +17,11 @@ from lme4py.families.densities.base import (
     log_mean,
     through_log_mean,
 )
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, compose, log
+from lme4py.families.densities.calculus.lattice import deviance
 from lme4py.families.densities.conway_maxwell_curve import curve
 from lme4py.families.densities.conway_maxwell_sums import Curve
 from lme4py.families.densities.counts import CountDensity
-from lme4py.families.densities.jets import Degrees, Jet, compose, log
-from lme4py.families.densities.lattice import deviance
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -61,13 +61,13 @@ class ConwayMaxwellPoisson(ScaledDensity, CountDensity):
     def moved_inside(self, x: Values, valid: BoolArray) -> list[FloatArray]:
         return [*super().moved_inside(x, valid)[:1], np.clip(np.asarray(x[1]), -0.9 * _NARROWEST, 0.9 * _WIDEST)]
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         L, N = log_mean(self.link, x[0]), -np.asarray(x[1])
         c = curve(L, N, degrees.total)
         jet = _log_likelihood(data, c, N, degrees)
         return through_log_mean(_in_dispersion(jet), self.link, x[0])
 
-    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         """The log of the log of the normalising constant."""
         L, N = log_mean(self.link, x[0]), -np.asarray(x[1])
         jet = log(_log_constant(curve(L, N, degrees.total), N, degrees))
@@ -86,7 +86,7 @@ class ConwayMaxwellPoisson(ScaledDensity, CountDensity):
         return (clipped_log(ratio, 0.1, 10.0),)
 
 
-def _log_likelihood(data: ResponseData, c: Curve, N: FloatArray, degrees: Degrees) -> Jet:
+def _log_likelihood(data: ResponseData, c: Curve, N: FloatArray, degrees: Degrees) -> DensityJet:
     """In L = log mu and N = log nu."""
     y, A, alpha, nu = data.y, c.rate[()], np.exp(c.rate[()]), np.exp(N)
     b = np.where(
@@ -95,20 +95,22 @@ def _log_likelihood(data: ResponseData, c: Curve, N: FloatArray, degrees: Degree
         data.remember("log_factorial", lambda: special.gammaln(y + 1.0)) - y * A,
     )
     rise = np.where(c.centered, alpha, 0.0)
-    of_y = compose((b, rise - y, rise, rise), Jet.kept(degrees, c.rate))
-    return Jet.kept(degrees, c.total) * -1.0 - of_y * Jet.kept(degrees, {(): nu, (1,): nu, (1, 1): nu, (1, 1, 1): nu})
+    of_y = compose((b, rise - y, rise, rise), DensityJet.kept(degrees, c.rate))
+    return DensityJet.kept(degrees, c.total) * -1.0 - of_y * DensityJet.kept(
+        degrees, {(): nu, (1,): nu, (1, 1): nu, (1, 1, 1): nu}
+    )
 
 
-def _log_constant(c: Curve, N: FloatArray, degrees: Degrees) -> Jet:
+def _log_constant(c: Curve, N: FloatArray, degrees: Degrees) -> DensityJet:
     """log of the sum of (alpha^j / j!)^nu over j."""
-    total = Jet.kept(degrees, c.total)
+    total = DensityJet.kept(degrees, c.total)
     alpha = np.where(c.centered, np.exp(c.rate[()]), 0.0)
     nu = np.exp(N)
-    power = Jet.kept(degrees, {(): nu, (1,): nu, (1, 1): nu, (1, 1, 1): nu})
-    return total + compose((alpha, alpha, alpha, alpha), Jet.kept(degrees, c.rate)) * power
+    power = DensityJet.kept(degrees, {(): nu, (1,): nu, (1, 1): nu, (1, 1, 1): nu})
+    return total + compose((alpha, alpha, alpha, alpha), DensityJet.kept(degrees, c.rate)) * power
 
 
-def _in_dispersion(jet: Jet) -> Jet:
+def _in_dispersion(jet: DensityJet) -> DensityJet:
     """From derivatives in log nu to those in log phi = -log nu."""
     parts = {k: -part if k.count(1) % 2 else part for k, part in jet.parts.items()}
-    return Jet(parts, jet.degrees)
+    return DensityJet(parts, jet.degrees)

@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from lme4py.families.densities.jets import Degrees, Index, Jet, Part, compose2
-from lme4py.families.densities.lattice import deviance, node_blocks, window
-from lme4py.families.densities.special import log_factorial_remainder
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, compose2
+from lme4py.families.densities.calculus.lattice import deviance, node_blocks, window
+from lme4py.families.densities.calculus.special import log_factorial_remainder
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["Curve", "exact_curve", "is_centered"]
@@ -80,13 +80,13 @@ def exact_curve(L: FloatArray, N: FloatArray, order: int, centered: BoolArray | 
     # Order by order: what the known derivatives of A give, and what is missing.
     for k in range(1, order + 1):
         degrees = Degrees(k, (0, 1))
-        known = compose2(M, Jet(dict(rate), degrees), Jet({(): N, (1,): 1.0}, degrees))
+        known = compose2(M, DensityJet(dict(rate), degrees), DensityJet({(): N, (1,): 1.0}, degrees))
         for index in degrees.indices():
             if len(index) == k:
                 target = 0.0 if 1 in index else mu
                 rate[index] = (target - known.parts.get(index, 0.0)) / slope
     degrees = Degrees(order, (0, 1))
-    total = compose2(R, Jet(rate, degrees), Jet({(): N, (1,): 1.0}, degrees))
+    total = compose2(R, DensityJet(rate, degrees), DensityJet({(): N, (1,): 1.0}, degrees))
     return Curve(rate, dict(total.parts), centered)
 
 

@@ -9,7 +9,7 @@ from scipy import special
 
 from lme4py.errors import OptionError
 from lme4py.families.densities.base import Density, Values
-from lme4py.families.densities.jets import Degrees, Jet
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
@@ -33,7 +33,7 @@ class CountDensity(Density):
     def outside(self, data: ResponseData) -> BoolArray:
         return np.asarray((data.y < self.lowest) | (data.y != np.rint(data.y)))
 
-    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         """log(-log P(Y = 0)) with its derivatives, accurate as the mean goes to zero.
 
         Raises

@@ -8,9 +8,9 @@ import numpy as np
 from scipy import special
 
 from lme4py.families.densities.base import DISPERSION, End, Values, clipped_log, log_mean, through_log_mean
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet
+from lme4py.families.densities.calculus.special import LOG_2PI, expm1_minus, stirling
 from lme4py.families.densities.continuous import PositiveDensity, log_bisection
-from lme4py.families.densities.jets import Degrees, Jet
-from lme4py.families.densities.special import LOG_2PI, expm1_minus, stirling
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
 
@@ -32,14 +32,14 @@ class GammaDensity(PositiveDensity):
     weights_multiply = False
     limits = (End(DISPERSION, 1, "responses without variation around their means"),)
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         t = np.log(data.weight) + x[1]
         a = np.exp(t)
         z = data.log_y - log_mean(self.link, x[0])
         growth = a * np.expm1(z)
         gap = a * expm1_minus(z)
         delta = stirling(t, max(index.count(1) for index in degrees.indices()))
-        jet = Jet.of(
+        jet = DensityJet.of(
             degrees,
             {
                 (): lambda: 0.5 * (t - LOG_2PI) - delta[0] - data.log_y - gap,
@@ -98,7 +98,7 @@ class InverseGaussianDensity(PositiveDensity):
     weights_multiply = False
     limits = (End(DISPERSION, -1, "responses without variation around their means"),)
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         t = np.log(data.weight) - x[1]
         b = np.exp(t)
         L = log_mean(self.link, x[0])
@@ -106,7 +106,7 @@ class InverseGaussianDensity(PositiveDensity):
         half = 0.5 * b * growth * growth / data.y
         U, V = b * np.exp(data.log_y - 2.0 * L), b * np.exp(-L)
         slope = V * growth
-        jet = Jet.of(
+        jet = DensityJet.of(
             degrees,
             {
                 (): lambda: 0.5 * (t - LOG_2PI - 3.0 * data.log_y) - half,

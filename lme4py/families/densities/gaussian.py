@@ -8,9 +8,9 @@ import numpy as np
 from scipy import special
 
 from lme4py.families.densities.base import DISPERSION, End, Values, clipped_log, through_mean
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet
+from lme4py.families.densities.calculus.special import LOG_2PI
 from lme4py.families.densities.continuous import RealDensity
-from lme4py.families.densities.jets import Degrees, Jet
-from lme4py.families.densities.special import LOG_2PI
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
 
@@ -32,13 +32,13 @@ class GaussianDensity(RealDensity):
     weights_multiply = False
     limits = (End(DISPERSION, -1, "responses without residual variation"),)
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         w = data.weight
         b = w * np.exp(-2.0 * np.asarray(x[1]))
         less = data.y - self.link.mean(x[0])
         slope = b * less
         square = slope * less
-        jet = Jet.of(
+        jet = DensityJet.of(
             degrees,
             {
                 (): lambda: 0.5 * (np.log(w) - LOG_2PI - square) - x[1],

@@ -15,9 +15,9 @@ from lme4py.families.densities.base import (
     log_mean,
     through_log_mean,
 )
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, compose
+from lme4py.families.densities.calculus.special import log1p_minus
 from lme4py.families.densities.counts import CountDensity
-from lme4py.families.densities.jets import Degrees, Index, Jet, Part, compose
-from lme4py.families.densities.special import log1p_minus
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -42,14 +42,14 @@ class GeneralisedPoisson(ScaledDensity, CountDensity):
     limits = (End(CONDITIONAL, -1, "a mean of zero"),)
     sources = "Consul & Famoye (1992)"
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         y, L, F = data.y, log_mean(self.link, x[0]), np.asarray(x[1])
         some = y > 0.0
         r = np.exp(-0.5 * F)
         # d = v - y = r (mu - y), without cancellation where mu is near y.
         d = r * np.where(some, y * np.expm1(np.where(some, L - data.log_y, 0.0)), np.exp(L))
         m = r * np.exp(L)
-        v = Jet.kept(degrees, {(): y + d, **_table(m, m, -0.5 * d, 0.25 * d, -0.125 * d)})
+        v = DensityJet.kept(degrees, {(): y + d, **_table(m, m, -0.5 * d, 0.25 * d, -0.125 * d)})
         inverse = 1.0 / v.value
         whole = np.where(some, y, 1.0)
         main = np.where(some, y * log1p_minus(d / whole), -m)
@@ -57,7 +57,7 @@ class GeneralisedPoisson(ScaledDensity, CountDensity):
         # kappa = y (sqrt(phi) - 1) / mu
         k = y * np.exp(0.5 * F - L)
         kappa = y * np.expm1(0.5 * F) * np.exp(-L)
-        ratio = Jet.kept(degrees, {(): kappa, **_table(-kappa, -k, 0.5 * k, 0.25 * k, 0.125 * k, -1.0)})
+        ratio = DensityJet.kept(degrees, {(): kappa, **_table(-kappa, -k, 0.5 * k, 0.25 * k, 0.125 * k, -1.0)})
         share = m * inverse  # 1 / (1 + kappa)
         length = np.where(kappa > -0.5, np.log1p(np.maximum(kappa, -0.5)), np.log(v.value) - L + 0.5 * F)
         jet = value - compose((length, share, -(share**2), 2.0 * share**3), ratio) - data.factorial_remainder
@@ -66,9 +66,9 @@ class GeneralisedPoisson(ScaledDensity, CountDensity):
             jet = _impossible(jet, possible)
         return through_log_mean(jet, self.link, x[0])
 
-    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         """log(mu / sqrt(phi))."""
-        jet = Jet.kept(degrees, {(): log_mean(self.link, x[0]) - 0.5 * np.asarray(x[1]), (0,): 1.0, (1,): -0.5})
+        jet = DensityJet.kept(degrees, {(): log_mean(self.link, x[0]) - 0.5 * np.asarray(x[1]), (0,): 1.0, (1,): -0.5})
         return through_log_mean(jet, self.link, x[0])
 
     def variance(self, x: Values, data: ResponseData | None = None) -> FloatArray:
@@ -103,9 +103,9 @@ def _table(
     }
 
 
-def _impossible(jet: Jet, possible: BoolArray) -> Jet:
+def _impossible(jet: DensityJet, possible: BoolArray) -> DensityJet:
     """Log-likelihood -inf where the support has ended."""
     parts: dict[Index, Part] = {
         index: np.where(possible, part, np.nan if index else -np.inf) for index, part in jet.parts.items()
     }
-    return Jet(parts, jet.degrees)
+    return DensityJet(parts, jet.degrees)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from lme4py.families.densities import jets
 from lme4py.families.densities.base import DISPERSION, End, Values, clipped_log, log_mean, through_log_mean
+from lme4py.families.densities.calculus import jets
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet
+from lme4py.families.densities.calculus.special import LOG_2PI
 from lme4py.families.densities.continuous import PositiveDensity
-from lme4py.families.densities.jets import Degrees, Jet
-from lme4py.families.densities.special import LOG_2PI
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
 
@@ -48,7 +48,7 @@ class Lognormal(PositiveDensity):
         s: FloatArray = np.sqrt(np.logaddexp(0.0, 2.0 * (x[1] - log_mu)))
         return s
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         L = log_mean(self.link, x[0])
         jet = _response_sd(data, L, x[1], degrees) if self.response_sd else _log_sd(data, L, x[1], degrees)
         return through_log_mean(jet, self.link, x[0])
@@ -83,14 +83,14 @@ class Lognormal(PositiveDensity):
         return (0.5 * clipped_log(float(np.mean(np.log(data.y / mu) ** 2)), 1e-8, 1e2),)
 
 
-def _log_sd(data: ResponseData, L: FloatArray, F: FloatArray, degrees: Degrees) -> Jet:
+def _log_sd(data: ResponseData, L: FloatArray, F: FloatArray, degrees: Degrees) -> DensityJet:
     """In L = log mu and F = log s: with q = log y - L, l = -F - (q/s + s/2)^2 / 2 - ..."""
     q = data.log_y - L
     v = np.exp(-2.0 * np.asarray(F))
     # (q/s + s/2)^2 = q^2 v + q + s^2/4.
     a, b = q * q * v, 0.25 / v
     qv = q * v
-    return Jet.of(
+    return DensityJet.of(
         degrees,
         {
             (): lambda: -F - 0.5 * (LOG_2PI + a + q + b) - data.log_y,
@@ -106,7 +106,7 @@ def _log_sd(data: ResponseData, L: FloatArray, F: FloatArray, degrees: Degrees) 
     )
 
 
-def _response_sd(data: ResponseData, L: FloatArray, F: FloatArray, degrees: Degrees) -> Jet:
+def _response_sd(data: ResponseData, L: FloatArray, F: FloatArray, degrees: Degrees) -> DensityJet:
     """In L = log mu and F = log phi, through S = s^2 = log(1 + phi^2 / mu^2)."""
     mu, phi = jets.variable(L, 0, degrees), jets.variable(np.asarray(F), 1, degrees)
     S = jets.softplus((phi - mu) * 2.0)

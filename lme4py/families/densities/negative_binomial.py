@@ -25,10 +25,17 @@ from lme4py.families.densities.base import (
     log_mean,
     through_log_mean,
 )
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, compose
+from lme4py.families.densities.calculus.special import (
+    log1p_minus_slope,
+    log_log1p,
+    log_log1p_rest,
+    sigmoid,
+    softplus,
+    stirling,
+)
 from lme4py.families.densities.counts import CountDensity
-from lme4py.families.densities.jets import Degrees, Jet, compose
 from lme4py.families.densities.poisson import PoissonDensity
-from lme4py.families.densities.special import log1p_minus_slope, log_log1p, log_log1p_rest, sigmoid, softplus, stirling
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
 
@@ -89,14 +96,14 @@ class NegativeBinomial2Density(_NegativeBinomial):
         """The shape as large as the mean: both parts of the variance are the same."""
         return float(np.log(max(float(np.mean(data.y)), 1e-300)))
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         L = log_mean(self.link, x[0])
         return through_log_mean(_quadratic(data, L, np.asarray(x[1]), degrees), self.link, x[0])
 
-    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         """log(theta log(1 + mu/theta))."""
         L, T = log_mean(self.link, x[0]), np.asarray(x[1])
-        inner = Jet.kept(degrees, {(): L - T, (0,): 1.0, (1,): -1.0})
+        inner = DensityJet.kept(degrees, {(): L - T, (0,): 1.0, (1,): -1.0})
         jet = compose(log_log1p(L - T, degrees.total), inner)
         if degrees.keeps((1,)):
             jet.parts[1,] = log_log1p_rest(L - T)
@@ -122,14 +129,14 @@ class NegativeBinomial1Density(_NegativeBinomial):
     def size(self, x: Values) -> FloatArray:
         return self.mean(x) * np.exp(-np.asarray(x[1]))
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         L = log_mean(self.link, x[0])
         return through_log_mean(_linear(data, L, np.asarray(x[1]), degrees), self.link, x[0])
 
-    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         """log(mu log(1 + phi) / phi)."""
         L, F = log_mean(self.link, x[0]), np.asarray(x[1])
-        jet = compose(log_log1p(F, degrees.total), Jet.kept(degrees, {(): F, (1,): 1.0}))
+        jet = compose(log_log1p(F, degrees.total), DensityJet.kept(degrees, {(): F, (1,): 1.0}))
         if degrees.keeps((0,)):
             jet.parts[0,] = 1.0
         if degrees.keeps((1,)):
@@ -207,7 +214,7 @@ class _Common:
         return np.where(y > 0.0, main + rest - data.factorial_remainder, -s * self.length)
 
 
-def _quadratic(data: ResponseData, L: FloatArray, T: FloatArray, degrees: Degrees) -> Jet:
+def _quadratic(data: ResponseData, L: FloatArray, T: FloatArray, degrees: Degrees) -> DensityJet:
     """NB-2 in L = log mu and T = log shape."""
     y, s = data.y, np.exp(T)
     k = _Common.of(data, L, T)
@@ -217,7 +224,7 @@ def _quadratic(data: ResponseData, L: FloatArray, T: FloatArray, degrees: Degree
     less_q = np.where(k.v < 1e10, k.less * q, y * q - s * p)
     curve = (y + s) * p * q
     rw = k.r * k.w * k.w
-    return Jet.of(
+    return DensityJet.of(
         degrees,
         {
             (): lambda: k.value(data, s, E[0]),
@@ -235,7 +242,7 @@ def _quadratic(data: ResponseData, L: FloatArray, T: FloatArray, degrees: Degree
     )
 
 
-def _linear(data: ResponseData, L: FloatArray, F: FloatArray, degrees: Degrees) -> Jet:
+def _linear(data: ResponseData, L: FloatArray, F: FloatArray, degrees: Degrees) -> DensityJet:
     """NB-1 in L = log mu and F = log phi; s = mu / phi."""
     t = L - F
     s = np.exp(t)
@@ -245,7 +252,7 @@ def _linear(data: ResponseData, L: FloatArray, F: FloatArray, degrees: Degrees) 
     e = k.v * rest  # d log(1 + v) / dF
     rc, wc = k.r * k.c, k.w * k.c
     d_e = rho * rest - rc
-    return Jet.of(
+    return DensityJet.of(
         degrees,
         {
             (): lambda: k.value(data, s, E[0]),

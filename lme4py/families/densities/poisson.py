@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from lme4py.families.densities.base import CONDITIONAL, Argument, End, Values, log_mean, through_log_mean
+from lme4py.families.densities.base import CONDITIONAL, DensityArgument, End, Values, log_mean, through_log_mean
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet
+from lme4py.families.densities.calculus.special import expm1_minus
 from lme4py.families.densities.counts import CountDensity
-from lme4py.families.densities.jets import Degrees, Jet
-from lme4py.families.densities.special import expm1_minus
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
 
@@ -30,16 +30,16 @@ class PoissonDensity(CountDensity):
     limits = (End(CONDITIONAL, -1, "a mean of zero"),)
 
     @property
-    def variables(self) -> tuple[Argument, ...]:
-        return (Argument(CONDITIONAL, "mu", "log"),)
+    def variables(self) -> tuple[DensityArgument, ...]:
+        return (DensityArgument(CONDITIONAL, "mu", "log"),)
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         L = log_mean(self.link, x[0])
         jet = poisson_jet(data, L, degrees)
         return through_log_mean(jet, self.link, x[0])
 
-    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
-        jet = Jet({(): log_mean(self.link, x[0]), (0,): 1.0}, degrees)
+    def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
+        jet = DensityJet({(): log_mean(self.link, x[0]), (0,): 1.0}, degrees)
         return through_log_mean(jet, self.link, x[0])
 
     def variance(self, x: Values, data: ResponseData | None = None) -> FloatArray:
@@ -57,14 +57,14 @@ class PoissonDensity(CountDensity):
         return rng.poisson(self.mean(x, data), data.n_obs).astype(np.float64)
 
 
-def poisson_jet(data: ResponseData, L: FloatArray, degrees: Degrees) -> Jet:
+def poisson_jet(data: ResponseData, L: FloatArray, degrees: Degrees) -> DensityJet:
     """In L = log mu."""
     y = data.y
     some = y > 0.0
     mu = np.exp(L)
     q = np.where(some, L - data.log_y, 0.0)
     value = np.where(some, -y * expm1_minus(q) - data.factorial_remainder, -mu)
-    return Jet.of(
+    return DensityJet.of(
         degrees,
         {
             (): lambda: value,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from lme4py.families.densities.base import DISPERSION, Argument, End, Values, clipped_log, through_mean
+from lme4py.families.densities.base import DISPERSION, DensityArgument, End, Values, clipped_log, through_mean
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet
+from lme4py.families.densities.calculus.special import LOG_2PI, log1p_minus_slope, rising
 from lme4py.families.densities.continuous import RealDensity
-from lme4py.families.densities.jets import Degrees, Jet
-from lme4py.families.densities.special import LOG_2PI, log1p_minus_slope, rising
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
 
@@ -35,10 +35,10 @@ class Student(RealDensity):
     sources = "Lange, Little & Taylor (1989)"
 
     @property
-    def variables(self) -> tuple[Argument, ...]:
-        return (*super().variables, Argument("df", "df", "log", linear=False))
+    def variables(self) -> tuple[DensityArgument, ...]:
+        return (*super().variables, DensityArgument("df", "df", "log", linear=False))
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         sigma, nu = np.exp(np.asarray(x[1])), np.exp(np.asarray(x[2]))
         h = 0.5 * nu
         N = h + 0.5
@@ -57,7 +57,7 @@ class Student(RealDensity):
         g2 = 2.0 * inverse * (1.0 - 2.0 * c)
         R = rising(np.array(0.5), np.log(h), max(index.count(2) for index in degrees.indices()))
         k = h * c - 0.5 * rest
-        jet = Jet.of(
+        jet = DensityJet.of(
             degrees,
             {
                 (): lambda: R[0] - 0.5 * LOG_2PI - x[1] - N * length,

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.families.densities.base import CONDITIONAL, Argument, Density, End, Values, at
+from lme4py.families.densities.base import CONDITIONAL, Density, DensityArgument, End, Values, at
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, compose
+from lme4py.families.densities.calculus.special import log_expm1_ratio
 from lme4py.families.densities.counts import CountDensity
-from lme4py.families.densities.jets import Degrees, Jet, compose
-from lme4py.families.densities.special import log_expm1_ratio
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -65,10 +65,10 @@ class Truncated(CountDensity):
         return self.base.sources
 
     @property
-    def variables(self) -> tuple[Argument, ...]:
+    def variables(self) -> tuple[DensityArgument, ...]:
         return self.base.variables
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         M = self.base.log_log_zero(data, x, degrees)
         return self.base.jet(data, x, degrees) - M - compose(log_expm1_ratio(M.value, degrees.total), M)
 

@@ -8,11 +8,10 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from lme4py.families.densities import jets
 from lme4py.families.densities.base import (
     CONDITIONAL,
     DISPERSION,
-    Argument,
+    DensityArgument,
     End,
     ScaledDensity,
     Values,
@@ -21,10 +20,11 @@ from lme4py.families.densities.base import (
     log_mean,
     through_log_mean,
 )
+from lme4py.families.densities.calculus import jets
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part
+from lme4py.families.densities.calculus.special import LOG_2PI, expm1_minus_slopes
 from lme4py.families.densities.continuous import log_bisection
 from lme4py.families.densities.counts import flat
-from lme4py.families.densities.jets import Degrees, Index, Jet, Part
-from lme4py.families.densities.special import LOG_2PI, expm1_minus_slopes
 from lme4py.families.densities.tweedie_sums import log_sum
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
@@ -67,8 +67,8 @@ class Tweedie(ScaledDensity):
     sources = "Dunn & Smyth (2005)"
 
     @property
-    def variables(self) -> tuple[Argument, ...]:
-        return (*super().variables, Argument("power", "power", "power", linear=False))
+    def variables(self) -> tuple[DensityArgument, ...]:
+        return (*super().variables, DensityArgument("power", "power", "power", linear=False))
 
     def valid(self, x: Values) -> BoolArray:
         """Also where the series of the density has a length that can be summed."""
@@ -81,7 +81,7 @@ class Tweedie(ScaledDensity):
     def outside(self, data: ResponseData) -> BoolArray:
         return np.asarray(data.y < 0.0)
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         L = log_mean(self.link, x[0])
         F = np.asarray(x[1]) - np.log(data.weight)
         shape = np.broadcast_shapes(data.y.shape, L.shape, F.shape)
@@ -92,7 +92,7 @@ class Tweedie(ScaledDensity):
                 part = make(some, [*at((L, F), where), np.asarray(x[2])], degrees)
                 for index, values in part.parts.items():
                     np.asarray(out[index])[..., where] = values
-        return through_log_mean(Jet(out, degrees), self.link, x[0])
+        return through_log_mean(DensityJet(out, degrees), self.link, x[0])
 
     def _poisson_gamma(self, x: Values, data: ResponseData | None) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Mean number of amounts, their shape, their scale."""
@@ -159,14 +159,14 @@ class Tweedie(ScaledDensity):
         return (clipped_log(ratio, 1e-8, 1e8), 0.0)
 
 
-def _of_zeros(data: ResponseData, x: list[FloatArray], degrees: Degrees) -> Jet:
+def _of_zeros(data: ResponseData, x: list[FloatArray], degrees: Degrees) -> DensityJet:
     """-mu^k / (phi k)."""
     log_mu, log_phi, power = (jets.variable(v, i, degrees) for i, v in enumerate(x))
     log_k = jets.log_sigmoid(-power)
     return -jets.exp(jets.exp(log_k) * log_mu - log_phi - log_k)
 
 
-def _of_amounts(data: ResponseData, x: list[FloatArray], degrees: Degrees) -> Jet:
+def _of_amounts(data: ResponseData, x: list[FloatArray], degrees: Degrees) -> DensityJet:
     log_mu, log_phi, power = (jets.variable(v, i, degrees) for i, v in enumerate(x))
     log_k, log_rho = jets.log_sigmoid(-power), jets.log_sigmoid(power)
     k, rho = jets.exp(log_k), jets.exp(log_rho)
@@ -178,6 +178,6 @@ def _of_amounts(data: ResponseData, x: list[FloatArray], degrees: Degrees) -> Je
     return total - deviance - power * 0.5 - (log_y + LOG_2PI)
 
 
-def _second(x: Jet) -> Jet:
+def _second(x: DensityJet) -> DensityJet:
     """(e^x - 1 - x) / x^2."""
     return jets.compose(expm1_minus_slopes(x.value, x.degrees.total), x)

@@ -17,11 +17,11 @@ from typing import Final
 import numpy as np
 
 from lme4py.chunks import from_size
-from lme4py.families.densities import jets
-from lme4py.families.densities.jets import Degrees, Index, Jet, Part, compose2
-from lme4py.families.densities.lattice import deviance, node_blocks, window
-from lme4py.families.densities.special import LOG_2PI, stirling
-from lme4py.families.densities.tables import ChebyshevTable
+from lme4py.families.densities.calculus import jets
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, compose2
+from lme4py.families.densities.calculus.lattice import deviance, node_blocks, window
+from lme4py.families.densities.calculus.special import LOG_2PI, stirling
+from lme4py.families.densities.calculus.tables import ChebyshevTable
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["log_sum", "sums"]
@@ -58,7 +58,7 @@ _TOLERANCE: Final = np.array([(4e-13, 4e-13, 4e-12, 3e-11)[len(key)] for key in 
 _SHARED: Final = from_size(100, 1)
 
 
-def log_sum(log_rate: Jet, log_tau: Jet) -> Jet:
+def log_sum(log_rate: DensityJet, log_tau: DensityJet) -> DensityJet:
     """T as a function of jets; the second is one number for all rows."""
     Lam, q = log_rate.value, float(np.ravel(log_tau.value)[0])
     order = log_rate.degrees.total

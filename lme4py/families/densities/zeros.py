@@ -15,9 +15,9 @@ import numpy as np
 from scipy import special
 
 from lme4py.errors import OptionError
-from lme4py.families.densities.base import Argument, Density, End, Kind, Values, at
-from lme4py.families.densities.jets import Degrees, Index, Jet, Part, compose2
-from lme4py.families.densities.special import sigmoid, softplus
+from lme4py.families.densities.base import Density, DensityArgument, End, Kind, Values, at
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, compose2
+from lme4py.families.densities.calculus.special import sigmoid, softplus
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -74,9 +74,9 @@ class _WithZeros(Density):
         """The model at pi = 0."""
 
     @property
-    def variables(self) -> tuple[Argument, ...]:
+    def variables(self) -> tuple[DensityArgument, ...]:
         first, *rest = self.base.variables
-        return (first, Argument(ZERO_INFLATION, "pi", "logit"), *rest)
+        return (first, DensityArgument(ZERO_INFLATION, "pi", "logit"), *rest)
 
     @property
     def always(self) -> tuple[str, ...]:
@@ -177,7 +177,7 @@ class ZeroInflated(_WithZeros):
         pi, rest = self._probability(x)
         return pi + rest * self.base.zero_probability(self._base(x), data)
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         base_degrees, names = self._base_degrees(degrees)
         inner = self.base.jet(data, self._base(x), base_degrees).shifted(names, degrees)
         shape = self._shape(data, x)
@@ -193,10 +193,10 @@ class ZeroInflated(_WithZeros):
             zero = {k: np.asarray(p) for k, p in inner.parts.items()}
             at_zero = {k: p if p.ndim == 0 else p[..., rows] for k, p in zero.items()}
             z = np.asarray(x[1])
-            mixed = _mixed(Jet(dict(at_zero), degrees), z if z.ndim == 0 else z[..., rows])
+            mixed = _mixed(DensityJet(dict(at_zero), degrees), z if z.ndim == 0 else z[..., rows])
             for index in parts:
                 parts[index][..., rows] = mixed.parts.get(index, 0.0)  # type: ignore[index]
-        return Jet(parts, degrees)
+        return DensityJet(parts, degrees)
 
     def start_eta(self, data: ResponseData) -> FloatArray:
         """Zeros may be of either kind: they start at a small mean beside that of the others."""
@@ -207,7 +207,7 @@ class ZeroInflated(_WithZeros):
         return (_excess(data), *self.base.start_rest(data, eta))
 
 
-def _mixed(f: Jet, z: FloatArray) -> Jet:
+def _mixed(f: DensityJet, z: FloatArray) -> DensityJet:
     """log(pi + (1 - pi) e^f)."""
     p0 = np.minimum(f.value, 0.0)
     pi, rest = sigmoid(z)
@@ -233,7 +233,7 @@ def _mixed(f: Jet, z: FloatArray) -> Jet:
         (0, 1, 1): -third,
         (1, 1, 1): in_z * (1.0 - w - pi) - more * (v + pi * rest),
     }
-    return compose2(outer, f, Jet.kept(f.degrees, {(): z, (1,): 1.0}))
+    return compose2(outer, f, DensityJet.kept(f.degrees, {(): z, (1,): 1.0}))
 
 
 def _excess(data: ResponseData) -> float:
@@ -277,7 +277,7 @@ class Hurdle(_WithZeros):
     def zero_probability(self, x: Values, data: ResponseData) -> FloatArray:
         return self._probability(x)[0] + np.zeros(self._shape(data, x))
 
-    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> Jet:
+    def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         base_degrees, names = self._base_degrees(degrees)
         shape = self._shape(data, x)
         rows, some = data.positive
@@ -292,7 +292,7 @@ class Hurdle(_WithZeros):
             if set(index) <= {1}:
                 part += np.where(zero, below[len(index)], above[len(index)])
             parts[index] = part
-        return Jet(parts, degrees)
+        return DensityJet(parts, degrees)
 
     def start_eta(self, data: ResponseData) -> FloatArray:
         rows, some = data.positive

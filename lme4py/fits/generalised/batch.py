@@ -1,6 +1,6 @@
 """Many Laplace fits at once: generalised models with one random effect per group, all responses together.
 
-All responses are evaluated by arrays of (B, n) (`lme4py.engine.generalised.stacked`). The parameters move by
+All responses are evaluated by arrays of (B, n) (`lme4py.engine.generalised.batches`). The parameters move by
 trust-region steps whose Hessian starts from that of the fit and learns from the gradients (symmetric rank one).
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lme4py.engine.generalised.stacked import StackedModel, StackedPoints, can_stack
+from lme4py.engine.generalised.batches import StackedModel, StackedPoints, can_stack
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.refit import start_theta

@@ -16,8 +16,8 @@ from lme4py.design.build import warn_dropped
 from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.rank import dependent_by_triangle, is_clearly_regular, null_vectors
 from lme4py.design.recipe import Recipe
-from lme4py.design.stream import ModelRows, Replay, StreamPlan, plan_stream, sample_of
-from lme4py.design.survey import Tally
+from lme4py.design.streaming.stream import ModelRows, Replay, StreamPlan, plan_stream, sample_of
+from lme4py.design.streaming.survey import Tally
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor
 from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.linear.criterion import StreamedDesign, assemble, group_terms

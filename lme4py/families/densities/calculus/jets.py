@@ -1,22 +1,8 @@
 """Truncated Taylor arithmetic: functions of several variables with their partial derivatives to third order.
 
-A `Jet` holds the value of a function at many points and its partial derivatives; arithmetic and the functions below
-carry them through by Leibniz' and Faa di Bruno's rules (Griewank & Walther 2008, *Evaluating Derivatives*, chapter
-13). The log-density of a new family can be written once, and its derivatives are exact.
-
-What costs nothing where it is not needed:
-
-* derivatives that vanish everywhere are not stored, so that a function of one variable costs what one variable costs;
-* a derivative of constant value is a number, not an array;
-* `Degrees` says which derivatives are wanted: a gradient of the Laplace criterion needs at most one derivative in
-  the nuisance parameters, and those of higher degree are then never formed;
-* which products make up which derivative is looked up once for every pattern of derivatives.
-
->>> import numpy as np
->>> x, y = variables([np.array([2.0]), np.array([3.0])])
->>> f = x * x * log(y)
->>> f.d(0, 0, 1)  # 2 / y
-array([0.66666667])
+A `DensityJet` holds the value of a function at many points and its partial derivatives; arithmetic and the functions
+below carry them through by Leibniz' and Faa di Bruno's rules (Griewank & Walther 2008, *Evaluating Derivatives*,
+chapter 13). The log-density of a new family can be written once, and its derivatives are exact.
 """
 
 from __future__ import annotations
@@ -34,8 +20,8 @@ from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = [
     "Degrees",
+    "DensityJet",
     "Index",
-    "Jet",
     "Part",
     "compose",
     "compose2",
@@ -110,7 +96,7 @@ def _indices(degrees: Degrees) -> tuple[Index, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Jet:
+class DensityJet:
     """A function at many points with its partial derivatives.
 
     Attributes
@@ -126,12 +112,12 @@ class Jet:
     __array_ufunc__: ClassVar[None] = None
 
     @classmethod
-    def of(cls, degrees: Degrees, parts: Mapping[Index, Callable[[], Part]]) -> Jet:
+    def of(cls, degrees: Degrees, parts: Mapping[Index, Callable[[], Part]]) -> DensityJet:
         """A jet from functions that give its parts; only those of `degrees` are called."""
         return cls({index: make() for index, make in parts.items() if _keeps(degrees, index)}, degrees)
 
     @classmethod
-    def kept(cls, degrees: Degrees, parts: Mapping[Index, Part]) -> Jet:
+    def kept(cls, degrees: Degrees, parts: Mapping[Index, Part]) -> DensityJet:
         """A jet from its parts, without those that are not of `degrees`."""
         return cls({index: part for index, part in parts.items() if not index or _keeps(degrees, index)}, degrees)
 
@@ -145,58 +131,58 @@ class Jet:
         part = self.parts.get(tuple(sorted(wrt)), 0.0)
         return np.broadcast_to(np.asarray(part, dtype=np.float64), self.value.shape)
 
-    def __neg__(self) -> Jet:
-        return Jet({index: -part for index, part in self.parts.items()}, self.degrees)
+    def __neg__(self) -> DensityJet:
+        return DensityJet({index: -part for index, part in self.parts.items()}, self.degrees)
 
-    def __add__(self, other: Jet | Part) -> Jet:
-        if not isinstance(other, Jet):
-            return Jet({**self.parts, (): self.parts[()] + other}, self.degrees)
+    def __add__(self, other: DensityJet | Part) -> DensityJet:
+        if not isinstance(other, DensityJet):
+            return DensityJet({**self.parts, (): self.parts[()] + other}, self.degrees)
         parts = dict(self.parts)
         for index, part in other.parts.items():
             parts[index] = parts[index] + part if index in parts else part
-        return Jet(parts, self.degrees)
+        return DensityJet(parts, self.degrees)
 
     __radd__ = __add__
 
-    def __sub__(self, other: Jet | Part) -> Jet:
-        if not isinstance(other, Jet):
-            return Jet({**self.parts, (): self.parts[()] - other}, self.degrees)
+    def __sub__(self, other: DensityJet | Part) -> DensityJet:
+        if not isinstance(other, DensityJet):
+            return DensityJet({**self.parts, (): self.parts[()] - other}, self.degrees)
         parts = dict(self.parts)
         for index, part in other.parts.items():
             parts[index] = parts[index] - part if index in parts else -part
-        return Jet(parts, self.degrees)
+        return DensityJet(parts, self.degrees)
 
-    def __rsub__(self, other: Part) -> Jet:
+    def __rsub__(self, other: Part) -> DensityJet:
         return (-self) + other
 
-    def __mul__(self, other: Jet | Part) -> Jet:
-        if not isinstance(other, Jet):
-            return Jet({index: _times(part, other) for index, part in self.parts.items()}, self.degrees)
+    def __mul__(self, other: DensityJet | Part) -> DensityJet:
+        if not isinstance(other, DensityJet):
+            return DensityJet({index: _times(part, other) for index, part in self.parts.items()}, self.degrees)
         total = _Sum()
         for left, right, index, count in _products(tuple(self.parts), tuple(other.parts), self.degrees):
             term = _times(self.parts[left], other.parts[right])
             total.add(index, term if count == 1 else count * term)
-        return Jet(total.parts, self.degrees)
+        return DensityJet(total.parts, self.degrees)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, other: Jet | Part) -> Jet:
-        return self * (reciprocal(other) if isinstance(other, Jet) else 1.0 / other)
+    def __truediv__(self, other: DensityJet | Part) -> DensityJet:
+        return self * (reciprocal(other) if isinstance(other, DensityJet) else 1.0 / other)
 
-    def __rtruediv__(self, other: Part) -> Jet:
+    def __rtruediv__(self, other: Part) -> DensityJet:
         return reciprocal(self) * other
 
-    def __pow__(self, exponent: int) -> Jet:
+    def __pow__(self, exponent: int) -> DensityJet:
         """A whole power, 0 and above."""
         result = constant(np.ones(()), self.degrees)
         for _ in range(exponent):
             result = result * self
         return result
 
-    def shifted(self, names: Mapping[int, int], degrees: Degrees) -> Jet:
+    def shifted(self, names: Mapping[int, int], degrees: Degrees) -> DensityJet:
         """The same function with its variables renumbered."""
         renamed = {tuple(sorted(names[i] for i in index)): part for index, part in self.parts.items()}
-        return Jet(renamed, degrees)
+        return DensityJet(renamed, degrees)
 
 
 class _Sum:
@@ -246,7 +232,7 @@ def _ways(index: Index, part: Index) -> int:
     return ways
 
 
-def variables(values: Sequence[FloatArray], order: int = 3) -> tuple[Jet, ...]:
+def variables(values: Sequence[FloatArray], order: int = 3) -> tuple[DensityJet, ...]:
     """The variables themselves, as jets.
 
     Parameters
@@ -259,31 +245,31 @@ def variables(values: Sequence[FloatArray], order: int = 3) -> tuple[Jet, ...]:
     return tuple(variable(value, i, degrees) for i, value in enumerate(values))
 
 
-def variable(value: FloatArray, number: int, degrees: Degrees) -> Jet:
+def variable(value: FloatArray, number: int, degrees: Degrees) -> DensityJet:
     """One variable as a jet; a constant where it is not among those of `degrees`."""
-    return Jet({(): value, (number,): 1.0} if degrees.keeps((number,)) else {(): value}, degrees)
+    return DensityJet({(): value, (number,): 1.0} if degrees.keeps((number,)) else {(): value}, degrees)
 
 
-def constant(value: Part, degrees: Degrees) -> Jet:
+def constant(value: Part, degrees: Degrees) -> DensityJet:
     """A function without derivatives."""
-    return Jet({(): value}, degrees)
+    return DensityJet({(): value}, degrees)
 
 
-def compose(derivatives: Sequence[Part], inner: Jet) -> Jet:
+def compose(derivatives: Sequence[Part], inner: DensityJet) -> DensityJet:
     """g(f) from g and its derivatives at the value of f (Faa di Bruno).
 
     Parameters
     ----------
     derivatives : sequence of ndarray
         g, g', g'', g''' as far as the degrees of `inner` need them.
-    inner : Jet
+    inner : DensityJet
     """
     f, g = inner.parts, derivatives
     total = _Sum()
     total.add((), g[0])
     for index, blocks in _compositions(tuple(f), inner.degrees):
         total.add(index, _chain(g[len(blocks)], [f[block] for block in blocks]))
-    return Jet(total.parts, inner.degrees)
+    return DensityJet(total.parts, inner.degrees)
 
 
 def _chain(outer: Part, factors: list[Part]) -> Part:
@@ -315,14 +301,14 @@ def _partitions(index: Index) -> tuple[tuple[Index, ...], ...]:
     return ((index,), ((i, j), (k,)), ((i, k), (j,)), ((j, k), (i,)), ((i,), (j,), (k,)))
 
 
-def compose2(outer: Mapping[Index, Part], first: Jet, second: Jet) -> Jet:
+def compose2(outer: Mapping[Index, Part], first: DensityJet, second: DensityJet) -> DensityJet:
     """g(f, h) from the partial derivatives of g at the values of f and h.
 
     Parameters
     ----------
     outer : mapping of tuple of int to ndarray
         Derivatives of g in its variables 0 and 1; what is missing is zero.
-    first, second : Jet
+    first, second : DensityJet
         f and h.
     """
     inner = (first.parts, second.parts)
@@ -332,7 +318,7 @@ def compose2(outer: Mapping[Index, Part], first: Jet, second: Jet) -> Jet:
         if wrt in outer:
             factors = [inner[i][block] for i, block in blocks]
             total.add(index, _chain(outer[wrt], factors))
-    return Jet(total.parts, first.degrees)
+    return DensityJet(total.parts, first.degrees)
 
 
 Blocks = tuple[tuple[int, Index], ...]
@@ -357,54 +343,54 @@ def _double(
     return tuple(found)
 
 
-def select(where: BoolArray, yes: Jet, no: Jet) -> Jet:
+def select(where: BoolArray, yes: DensityJet, no: DensityJet) -> DensityJet:
     """`yes` where the condition holds, `no` elsewhere (numpy's ``where`` for every derivative)."""
     keys = dict.fromkeys((*yes.parts, *no.parts))
-    return Jet({k: np.where(where, yes.parts.get(k, 0.0), no.parts.get(k, 0.0)) for k in keys}, yes.degrees)
+    return DensityJet({k: np.where(where, yes.parts.get(k, 0.0), no.parts.get(k, 0.0)) for k in keys}, yes.degrees)
 
 
 # --- functions
 
 
-def reciprocal(x: Jet) -> Jet:
+def reciprocal(x: DensityJet) -> DensityJet:
     """1 / x."""
     r = 1.0 / x.value
     s = r * r
     return compose((r, -s, 2.0 * s * r, -6.0 * s * s), x)
 
 
-def exp(x: Jet) -> Jet:
+def exp(x: DensityJet) -> DensityJet:
     """e^x."""
     e = np.exp(x.value)
     return compose((e, e, e, e), x)
 
 
-def expm1(x: Jet) -> Jet:
+def expm1(x: DensityJet) -> DensityJet:
     """e^x - 1."""
     e = np.exp(x.value)
     return compose((np.expm1(x.value), e, e, e), x)
 
 
-def log(x: Jet) -> Jet:
+def log(x: DensityJet) -> DensityJet:
     """Natural logarithm."""
     r = 1.0 / x.value
     return compose((np.log(x.value), r, -r * r, 2.0 * r**3), x)
 
 
-def log1p(x: Jet) -> Jet:
+def log1p(x: DensityJet) -> DensityJet:
     """log(1 + x)."""
     r = 1.0 / (1.0 + x.value)
     return compose((np.log1p(x.value), r, -r * r, 2.0 * r**3), x)
 
 
-def sqrt(x: Jet) -> Jet:
+def sqrt(x: DensityJet) -> DensityJet:
     """Square root."""
     s = np.sqrt(x.value)
     r = 1.0 / x.value
     return compose((s, 0.5 * s * r, -0.25 * s * r * r, 0.375 * s * r**3), x)
 
 
-def power(x: Jet, exponent: float) -> Jet:
+def power(x: DensityJet, exponent: float) -> DensityJet:
     """x to a constant power; for a variable one exp(p * log(x))."""
     v, p = x.value, exponent
     r = 1.0 / v
@@ -414,13 +400,13 @@ def power(x: Jet, exponent: float) -> Jet:
     return compose((f, d1, d2, (p - 2.0) * d2 * r), x)
 
 
-def sinh(x: Jet) -> Jet:
+def sinh(x: DensityJet) -> DensityJet:
     """Hyperbolic sine."""
     s, c = np.sinh(x.value), np.cosh(x.value)
     return compose((s, c, s, c), x)
 
 
-def softplus(x: Jet) -> Jet:
+def softplus(x: DensityJet) -> DensityJet:
     """log(1 + e^x)."""
     small = np.exp(-np.abs(x.value))
     large = 1.0 / (1.0 + small)
@@ -429,12 +415,12 @@ def softplus(x: Jet) -> Jet:
     return compose((np.maximum(x.value, 0.0) + np.log1p(small), p, v, v * (1.0 - 2.0 * p)), x)
 
 
-def log_sigmoid(x: Jet) -> Jet:
+def log_sigmoid(x: DensityJet) -> DensityJet:
     """log of the logistic distribution function, -log(1 + e^-x)."""
     return -softplus(-x)
 
 
-def log_ndtr(x: Jet) -> Jet:
+def log_ndtr(x: DensityJet) -> DensityJet:
     """log of the normal distribution function; accurate in the left tail."""
     v = x.value
     middle = np.maximum(v, _NORMAL_TAIL)
@@ -454,7 +440,7 @@ def log_ndtr(x: Jet) -> Jet:
     return compose((special.log_ndtr(v), h, -curve, curve * (2.0 * delta - epsilon)), x)
 
 
-def log1mexp(x: Jet) -> Jet:
+def log1mexp(x: DensityJet) -> DensityJet:
     """log(1 - e^-x), x > 0."""
     v = x.value
     r = 1.0 / np.expm1(v)
@@ -463,12 +449,12 @@ def log1mexp(x: Jet) -> Jet:
     return compose((value, r, -k, k * (1.0 + 2.0 * r)), x)
 
 
-def logaddexp(x: Jet, y: Jet) -> Jet:
+def logaddexp(x: DensityJet, y: DensityJet) -> DensityJet:
     """log(e^x + e^y)."""
     return x + softplus(y - x)
 
 
-def logsumexp(terms: Sequence[Jet]) -> Jet:
+def logsumexp(terms: Sequence[DensityJet]) -> DensityJet:
     """log of the sum of the exponentials."""
     total = terms[0]
     for term in terms[1:]:
@@ -476,7 +462,7 @@ def logsumexp(terms: Sequence[Jet]) -> Jet:
     return total
 
 
-def gammaln(x: Jet) -> Jet:
+def gammaln(x: DensityJet) -> DensityJet:
     """log Gamma(x), x > 0."""
     v = x.value
     return compose((special.gammaln(v), special.digamma(v), special.polygamma(1, v), special.polygamma(2, v)), x)

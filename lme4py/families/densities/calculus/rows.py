@@ -8,7 +8,7 @@ import numpy as np
 
 from lme4py.chunks import chunk
 from lme4py.families.densities.base import Density
-from lme4py.families.densities.jets import Degrees, Index, Jet
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -51,7 +51,7 @@ def partials(density: Density, data: ResponseData, x: list[FloatArray], degrees:
     return out
 
 
-def _weighted(density: Density, data: ResponseData, x: list[FloatArray], degrees: Degrees) -> Jet:
+def _weighted(density: Density, data: ResponseData, x: list[FloatArray], degrees: Degrees) -> DensityJet:
     valid = density.valid(x)
     everywhere = bool(np.all(valid))
     if not everywhere:
@@ -62,8 +62,8 @@ def _weighted(density: Density, data: ResponseData, x: list[FloatArray], degrees
     return jet if everywhere else _restricted(jet, valid)
 
 
-def _restricted(jet: Jet, valid: BoolArray) -> Jet:
+def _restricted(jet: DensityJet, valid: BoolArray) -> DensityJet:
     """Rows that are not valid as log-likelihood -inf and NaN."""
     wanted = {index: jet.parts.get(index, 0.0) for index in jet.degrees.indices()}
     parts = {index: np.where(valid, part, np.nan if index else -np.inf) for index, part in wanted.items()}
-    return Jet(dict(parts), jet.degrees)
+    return DensityJet(dict(parts), jet.degrees)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from lme4py.chunks import chunk
-from lme4py.families.densities.special import log1p_minus
+from lme4py.families.densities.calculus.special import log1p_minus
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["deviance", "node_blocks", "window"]

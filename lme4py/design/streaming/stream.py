@@ -20,7 +20,7 @@ from lme4py.design.given import Given, column_getter, finite_offset, given_text,
 from lme4py.design.random import as_factor
 from lme4py.design.recipe import Recipe, offset_values, trained_values
 from lme4py.design.rows import UsedRows
-from lme4py.design.survey import Survey, SurveyPlan, Tally, used_rows
+from lme4py.design.streaming.survey import Survey, SurveyPlan, Tally, used_rows
 from lme4py.design.terms import check_structure
 from lme4py.errors import DataError, OptionError
 from lme4py.formula.deparse import deparse, names_in, walk

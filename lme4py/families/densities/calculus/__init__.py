@@ -1,0 +1,1 @@
+"""Jets, special functions, lattices and tables that the densities are written with."""
