@@ -22,7 +22,7 @@ from lme4py.families.densities.calculus.rows import partials
 from lme4py.families.distributions import Binomial
 from lme4py.families.links import PROBABILITY_LINKS, ProbabilityLink
 from lme4py.families.mean_response import MeanResponse
-from lme4py.families.nuisance import NuisanceColumns
+from lme4py.families.nuisance import NuisanceColumns, NuisancePart
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import DispersionLimit, EtaDerivatives, Order, RowNoise
 from lme4py.formula.values import Value
@@ -218,9 +218,9 @@ class DensityFamily(MeanResponse):
         found = partials(self.density, data, x, degrees)
         if order == 0:
             return EtaDerivatives(found[()])
-        d_lam = self._part(found, (), data) if places else None
+        nuisance: dict[str, Any] = {"d_lam": self._part(found, (), data)} if places else {}
         if order == 1:
-            return EtaDerivatives(found[()], found[0,], d_lam=d_lam)
+            return EtaDerivatives(found[()], found[0,], **nuisance)
         w_obs = -found[0, 0]
         w_work = self._working(data, x, w_obs)
         if order == 2:
@@ -230,18 +230,18 @@ class DensityFamily(MeanResponse):
             "w_obs": w_obs,
             "w_work": w_work,
             "dw_obs": -found[0, 0, 0],
+            **nuisance,
         }
         if places:
             result |= {
-                "d_lam": d_lam,
                 "score_lam": self._part(found, (0,), data),
                 "w_obs_lam": self._part(found, (0, 0), data, -1.0),
                 "curve_lam": self._curve(found, data) if together > 1 else None,
             }
         return EtaDerivatives(found[()], **result)
 
-    def _part(self, found: dict[Index, FloatArray], of: Index, data: ResponseData, sign: float = 1.0) -> Any:
-        """Derivatives in lambda of a derivative in eta: an array for one parameter, else `Columns`."""
+    def _part(self, found: dict[Index, FloatArray], of: Index, data: ResponseData, sign: float = 1.0) -> NuisancePart:
+        """Derivatives in lambda of a derivative in eta: an array for one parameter, else `NuisanceColumns`."""
         columns = [sign * found[tuple(sorted((*of, i)))] for i in self._places]
         return columns[0] if len(columns) == 1 else NuisanceColumns(tuple(columns))
 

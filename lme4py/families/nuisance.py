@@ -7,7 +7,7 @@ each row depends on two thresholds only, however many there are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,7 @@ __all__ = [
     "DensePart",
     "Nuisance",
     "NuisanceColumns",
+    "NuisancePart",
     "StackedColumns",
     "ThresholdPart",
     "as_columns",
@@ -184,6 +185,10 @@ class StackedColumns:
             wide = part[:, :, None] if X is None else part[:, :, None] * X
             out.append(wide.reshape(part.size, -1))
         return np.hstack(out)
+
+
+# A derivative in the parameters beside eta, row by row.
+NuisancePart: TypeAlias = "FloatArray | ThresholdPart | DensePart | NuisanceColumns | StackedColumns"
 
 
 def total(part: Any, by: FloatArray | None = None, possible: BoolArray | None = None) -> FloatArray:

@@ -353,6 +353,7 @@ class Ordinal(Family):
     def rates(self, half: HalfRows, rows: EtaDerivatives) -> FloatArray:
         """Slopes in the threshold of each half row."""
         part = rows.d_lam
+        assert isinstance(part, ThresholdPart)
         slopes: FloatArray = np.where(half.sign < 0.0, part.upper[half.row], -part.lower[half.row])
         return slopes
 

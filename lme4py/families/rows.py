@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from lme4py.families.nuisance import NuisancePart
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["DispersionLimit", "EtaDerivatives", "HalfRows", "Order", "RowNoise", "working_weight"]
@@ -56,10 +57,10 @@ class EtaDerivatives:
     w_work: FloatArray = _ABSENT
     dw_obs: FloatArray = _ABSENT
     dw_exp: FloatArray = _ABSENT
-    d_lam: Any = _ABSENT
-    score_lam: Any = _ABSENT
-    w_obs_lam: Any = _ABSENT
-    w_exp_lam: Any = _ABSENT
+    d_lam: NuisancePart = _ABSENT
+    score_lam: NuisancePart = _ABSENT
+    w_obs_lam: NuisancePart = _ABSENT
+    w_exp_lam: NuisancePart = _ABSENT
     curve_lam: FloatArray = _ABSENT
 
     def scaled(self, weights: FloatArray) -> EtaDerivatives:

@@ -55,10 +55,10 @@ def stacked_derivatives(
     def at(*index: int) -> FloatArray:
         return found[tuple(sorted(index))]
 
-    d_lam = NuisanceColumns(tuple(at(i) for i, _ in pieces), columns) if lam else None
+    nuisance: dict[str, Any] = {"d_lam": NuisanceColumns(tuple(at(i) for i, _ in pieces), columns)} if lam else {}
     score = np.concatenate([at(d) for d in own], axis=-1)
     if order == 1:
-        return EtaDerivatives(found[()], score, d_lam=d_lam)
+        return EtaDerivatives(found[()], score, **nuisance)
     pairs = [*((d, d) for d in own), *((d, e) for k, d in enumerate(own) for e in own[k + 1 :])]
     w_obs = -np.concatenate([at(d, e) for d, e in pairs])
     rows: dict[str, Any] = {"score": score, "w_obs": w_obs, "w_work": positive_blocks(w_obs, len(own))}
@@ -69,7 +69,7 @@ def stacked_derivatives(
         score_lam = tuple(np.array([at(d, i) for d in own]) for i, _ in pieces)
         w_lam = tuple(-np.array([at(d, e, i) for d, e in pairs]) for i, _ in pieces)
         rows |= {
-            "d_lam": d_lam,
+            **nuisance,
             "score_lam": StackedColumns(score_lam, columns),
             "w_obs_lam": StackedColumns(w_lam, columns),
             "curve_lam": _curve(found, pieces, data.n_obs),

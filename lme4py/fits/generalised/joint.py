@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from lme4py.engine.generalised.problem import FixedSystem
-from lme4py.families.nuisance import as_columns
+from lme4py.families.nuisance import ThresholdPart, as_columns
 from lme4py.fits.answers.joint import JointVariance
 from lme4py.fits.answers.working import WorkingModel
 from lme4py.fits.derived import derived
@@ -60,8 +60,9 @@ def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
 def _threshold_scores(fit: GeneralisedFit) -> FloatArray:
     """Derivatives of each row's score in the thresholds, shape (n, K - 1)."""
     rows = fit.family.derivatives(fit.data, fit.linear_predictor, fit.lam, 3)
-    scores: FloatArray = replace(rows.score_lam, A=np.eye(len(fit.categories) - 1)).columns()
-    return scores
+    part = rows.score_lam
+    assert isinstance(part, ThresholdPart)
+    return replace(part, A=np.eye(len(fit.categories) - 1)).columns()
 
 
 def working_model(fit: GeneralisedFit) -> WorkingModel:
