@@ -20,7 +20,7 @@ import pytest
 import lme4py
 from lme4py.chunks import TINY, VARIABLE
 from lme4py.engine.factor import sweep
-from lme4py.fits.linear import deletion_batch
+from lme4py.fits.linear.batches import deletion_batch
 
 PACKAGE = Path(lme4py.__file__).parent
 
