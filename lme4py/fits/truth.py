@@ -114,7 +114,8 @@ def _as_sections(design: Design, params: Any) -> dict[str, Any]:
         return {"beta": given}
     for name in given:
         if name not in _KEYS:
-            hint = did_you_mean(str(name), [*_KEYS, *design.x_names])
+            inside = f" Coefficients beside other parts stand in 'beta': {{'beta': {{{name!r}: ...}}, 'sd': ...}}."
+            hint = inside if _INTERCEPTS.get(name, name) in design.x_names else did_you_mean(str(name), _KEYS)
             raise OptionError(f"`params` has no part {name!r}.{hint} Its parts are {', '.join(_KEYS)}.")
     return given
 
