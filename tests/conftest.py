@@ -6,6 +6,7 @@ import os
 
 import hand_made
 import pytest
+from threadpoolctl import threadpool_limits
 
 import lme4py
 from lme4py.chunks import TINY, VARIABLE
@@ -13,6 +14,13 @@ from lme4py.chunks import TINY, VARIABLE
 # With tiny chunks these are not run again: they have no numbers of fits, or numbers that others have too.
 _ONCE = ["test_api.py"]
 collect_ignore_glob = _ONCE if TINY and os.environ[VARIABLE] != "all" else []
+
+
+def pytest_configure():
+    """Processes of pytest-xdist share the cores: their threads of BLAS would wait for one another."""
+    workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    if workers:
+        threadpool_limits(max(1, (os.cpu_count() or 1) // int(workers)))
 
 
 @pytest.fixture(scope="session")

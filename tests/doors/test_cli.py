@@ -157,7 +157,8 @@ def test_formula_error_shows_the_caret(capsys):
         ("binary.csv", b"\xff\xfe\x00\x01,\x80\n1,2\n", "cannot be read"),
         ("broken.csv.gz", b"this is not gzip", "cannot be read"),
         ("broken.parquet", b"PAR1 but no more", "cannot be read"),
-        ("sheet.xlsx", b"PK", "must end in"),
+        ("sheet.xlsx", b"PK", "cannot be read"),
+        ("sheet.ods", b"PK", "must end in"),
     ],
 )
 def test_files_that_cannot_be_read(capsys, tmp_path, name, content, words):

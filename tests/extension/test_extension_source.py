@@ -104,6 +104,7 @@ NEED_ROWS = {"Zt", "augment", "bootstrap", "check", "fittedvalues", "hatvalues",
 }
 OTHER_REFUSALS = {"heterogeneity", "residual_covariance", "residual_correlation", "residual_table"}
 GIVEN = {
+    "all_fit": {"optimizers": ["trust-region", "L-BFGS-B"], "n_starts": 1},
     "bootstrap": {"n": 3},
     "contest": {"L": "Days"},
     "refit": {"y": np.zeros(180)},
