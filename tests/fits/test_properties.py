@@ -347,7 +347,7 @@ def test_balanced_one_way_layouts(seed, groups, each, size):
     between = each * float(means.var(ddof=1))
     variance = max((between - within) / each, 0.0)
     residual = within if variance else float(y.var(ddof=1))
-    # The issue's own tolerance; the optimiser's last steps are quadratic.
+    # Closed forms of the balanced design; the optimiser's last steps are quadratic.
     assert result.sigma**2 == pytest.approx(residual, rel=1e-10)
     assert result.variance_components["var(_cons)"] == pytest.approx(variance, rel=1e-9, abs=1e-10 * residual)
     assert result.bse["Intercept"] ** 2 == pytest.approx((variance * each + residual) / g.size, rel=1e-10)
