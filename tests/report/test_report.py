@@ -598,3 +598,7 @@ def test_summaries_show_the_shares_of_the_variance(sleep):
         "count ~ mined + (1 | site)", lme4py.load_dataset("Salamanders"), "poisson", ziformula="~ mined"
     )
     assert "R² marginal" not in str(zero.summary())
+    # With several factors it is the share of all of them; icc() gives one at a time, and says which.
+    assert "ICC, all effects" not in str(sleep.summary())
+    both = lme4py.lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", lme4py.load_dataset("Penicillin"))
+    assert "ICC, all effects" in str(both.summary())

@@ -189,7 +189,10 @@ def shares_table(fit: Fit) -> list[Table]:
     shares = row_summary(fit).shares
     if shares is None:
         return []
-    columns = ("R² marginal", "R² conditional", "ICC")
+    terms = fit.design.terms
+    # With one factor of independent levels it is that of icc(); else the share of all, which icc() takes one by one.
+    alone = len(terms) == 1 and terms[0].level_variance == 1.0
+    columns = ("R² marginal", "R² conditional", "ICC" if alone else "ICC, all effects")
     return [Table("Shares of the variance", columns, (tuple(f"{share:.3f}" for share in shares),), right_aligned(3))]
 
 
