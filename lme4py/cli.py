@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from glob import has_magic
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -137,7 +138,11 @@ def _add_report(commands: Any) -> None:
 def _add_model(fit: argparse.ArgumentParser) -> None:
     """The model and its data, which all commands that fit one take alike."""
     fit.add_argument("formula", metavar="FORMULA", help='such as "y ~ x + (x | g)"')
-    fit.add_argument("data", metavar="DATA", help="a CSV, TSV, Parquet, .dta or .xlsx file, or a shipped data set")
+    fit.add_argument(
+        "data",
+        metavar="DATA",
+        help="a CSV, TSV, Parquet, .dta or .xlsx file, a pattern such as 'rows/*.parquet', or a shipped data set",
+    )
     fit.add_argument("--family", metavar="F", default="gaussian", help="response distribution (gaussian), or ordinal")
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     fit.add_argument("--link", metavar="L", help="link function (generalised models)")
@@ -189,7 +194,7 @@ def _agg() -> None:
     mpl.use("agg")
 
 
-def _fitted(arguments: argparse.Namespace, data: pd.DataFrame) -> MixedResult | MEGLMResult:
+def _fitted(arguments: argparse.Namespace, data: pd.DataFrame | str) -> MixedResult | MEGLMResult:
     from lme4py.api import clmm, glmer, lmer
 
     shared = {"weights": arguments.weights, "offset": arguments.offset}
@@ -298,11 +303,13 @@ def _datasets(arguments: argparse.Namespace) -> None:
     print(render_text([Table("", ("name", "rows", "columns", "title"), rows, ("left", "right", "right", "left"))]))
 
 
-def _read(name: str) -> pd.DataFrame:
-    """Read the file `name`, or load the shipped data set of that name."""
+def _read(name: str) -> pd.DataFrame | str:
+    """Read the file `name`, or load the shipped data set of that name; files of a pattern are streamed by the fit."""
     from lme4py.data.datasets import dataset_names, load_dataset
 
     path = Path(name)
+    if has_magic(name) and not path.exists():
+        return name
     if name.lower().endswith(_SUFFIXES):
         return _read_file(path)
     if path.exists():

@@ -296,3 +296,14 @@ def test_files_of_stata_and_excel(capsys, tmp_path, suffix):
         data.to_excel(path, index=False)
     assert main(["fit", "Yield ~ 1 + (1 | Batch)", str(path)]) == 0
     assert "319.65" in capsys.readouterr().out
+
+
+def test_files_of_a_pattern_are_streamed(capsys, tmp_path):
+    data = lme4py.load_dataset("sleepstudy")
+    for i, rows in enumerate((data[:90], data[90:])):
+        rows.to_parquet(tmp_path / f"part{i}.parquet")
+    assert main(["fit", FORMULA, str(tmp_path / "part*.parquet")]) == 0
+    text = capsys.readouterr().out
+    assert "1743.6" in text
+    assert "2 Parquet files" in text
+    assert "no file matches the pattern" in _refused(capsys, "fit", FORMULA, tmp_path / "none*.parquet")
