@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from lme4py.inference.power.tests import Alternative, PowerTest
 from lme4py.inference.refits.simulate import check_count, check_seed
 from lme4py.linalg.types import FloatArray
 from lme4py.pictures import BLUE, GREY, single
+from lme4py.progress import check_progress, watching
 from lme4py.study.columns import table_of
 from lme4py.study.extend import extend
 from lme4py.study.model import MadeModel
@@ -168,7 +168,7 @@ def power(
     alternative: Alternative = "two-sided",
     precision: float | None = None,
     save: str | os.PathLike[str] | None = None,
-    progress: bool | None = False,
+    progress: bool | None = None,
 ) -> PowerResult:
     """Power of a test: the share of simulated responses in which it rejects.
 
@@ -201,7 +201,8 @@ def power(
         A file that keeps the simulations as they are made, so that the same call, or one with a larger `n_sim`, goes on
         where it was interrupted; it needs a `seed`.
     progress : bool or None
-        Show a progress bar; None shows one on a terminal.
+        Show a progress bar; None shows one in a terminal or a notebook after a second. An interruption (Ctrl-C) keeps
+        the simulations that are done, with a warning.
 
     Returns
     -------
@@ -234,8 +235,9 @@ def power(
     def enough(done: Replicates) -> bool:
         return precision is not None and _half(done, level) <= precision
 
-    with _bar(count, progress) as told:
-        done = run_tests(fit, chosen, count, check_seed(seed), n_jobs, enough, save, key, told)
+    check_progress(progress)
+    with watching("power", progress, "simulations", total=count):
+        done = run_tests(fit, chosen, count, check_seed(seed), n_jobs, enough, save, key)
     return _result(chosen, done, level)
 
 
@@ -497,15 +499,3 @@ def _result(test: PowerTest, done: Replicates, alpha: float) -> PowerResult:
         done.failures,
         done.n_not_converged,
     )
-
-
-@contextmanager
-def _bar(total: int, progress: bool | None) -> Iterator[Any]:
-    """What is told how many simulations are done."""
-    if progress is False:
-        yield lambda done: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, disable=None if progress is None else not progress, desc="power", leave=False) as bar:
-        yield lambda done: bar.update(done - bar.n)

@@ -20,7 +20,7 @@ from lme4py import (
     power_curve,
     sample_size,
 )
-from lme4py.errors import Lme4Error, OptionError
+from lme4py.errors import Lme4Error, Lme4Warning, OptionError
 from lme4py.inference.power.run import exact_interval
 from lme4py.inference.uncertainty.df import method
 
@@ -209,3 +209,21 @@ def test_robust_fits_are_tested_by_a_function_only():
 def test_bad_input(sleep, test, kw, message):
     with pytest.raises(OptionError, match=message):
         power(sleep, test, n_sim=10, **kw)
+
+
+def test_an_interruption_keeps_the_simulations_that_are_done(monkeypatch):
+    from lme4py.inference.power import run
+
+    whole = power(between(0.5), "x", n_sim=100, seed=3)
+    parts = run._parts
+
+    def cut(work, chunks, n_jobs):
+        made = parts(work, [chunks[0][:40], chunks[0][40:]], n_jobs)
+        yield next(made)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_parts", cut)
+    with pytest.warns(Lme4Warning, match="interrupted: 40 of 100 simulations"):
+        some = power(between(0.5), "x", n_sim=100, seed=3)
+    assert some.n_sim == 40
+    assert whole.n_sim == 100

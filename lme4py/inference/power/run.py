@@ -20,6 +20,7 @@ from lme4py.inference.bootstrap.task import Part, Seeds
 from lme4py.inference.bootstrap.workers import run_chunks
 from lme4py.inference.power.tests import PowerTest
 from lme4py.linalg.types import FloatArray
+from lme4py.progress import keeping, tick
 
 __all__ = ["Replicates", "exact_interval", "run_tests"]
 
@@ -101,7 +102,6 @@ def run_tests(
     enough: Callable[[Replicates], bool],
     save: str | os.PathLike[str] | None = None,
     key: dict[str, Any] | None = None,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> Replicates:
     """Tests of responses; simulation i has its own seed, whatever the number of processes and of simulations.
 
@@ -118,8 +118,6 @@ def run_tests(
         A file in which the simulations are kept; those that it holds are not made again.
     key : dict, optional
         What they belong to.
-    progress : callable
-        Told how many simulations are done.
     """
     seeds = np.random.SeedSequence(seed).spawn(n_sim)
     size = min(model_of(fit).together(), _LOOK)
@@ -127,16 +125,19 @@ def run_tests(
     failures = tuple((i, why) for i, why in done.failures if i < n_sim)
     done = Replicates(done.values[:n_sim], failures, done.n_not_converged)
     chunks = [seeds[i : i + size] for i in range(done.n, n_sim, size)]
-    progress(done.n)
+    tick("simulations", done.n)
     if not chunks or (done.n and enough(done)):
         return done
-    for part in _parts(_Work(fit, test), chunks, n_jobs):
-        done = done.with_part(part)
-        if save is not None:
-            _store(save, key or {}, done)
-        progress(done.n)
-        if enough(done):
-            break
+    with keeping("simulations", n_sim) as kept:
+        kept.done = done.n
+        for part in _parts(_Work(fit, test), chunks, n_jobs):
+            before, done = done.n, done.with_part(part)
+            kept.done = done.n
+            if save is not None:
+                _store(save, key or {}, done)
+            tick("simulations", done.n - before)
+            if enough(done):
+                break
     return done
 
 
