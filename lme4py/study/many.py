@@ -21,6 +21,7 @@ from lme4py.inference.estimates.coefficients import coef_table as table_of_fit
 from lme4py.inference.estimates.variance import var_corr
 from lme4py.linalg.types import FloatArray, IntArray
 from lme4py.margins.results.multiplicity import adjusted, check_adjustment
+from lme4py.progress import check_progress, tick, watching
 from lme4py.study.columns import pandas_column, with_columns
 from lme4py.study.responses import read_responses
 from lme4py.study.together import BlockOfFits, Together, fits_together, make_together
@@ -183,6 +184,7 @@ def fit_many(
     names: Sequence[str] | None = None,
     ddf: str | None = None,
     n_jobs: int | None = 1,
+    progress: bool | None = None,
     **options: Any,
 ) -> ManyFits:
     """Fit one model to each of many responses of the same rows.
@@ -208,6 +210,8 @@ def fit_many(
         Of the tests: "satterthwaite" (linear models, the default), "kenward-roger" (one by one), "residual", "normal".
     n_jobs : int or None
         Processes.
+    progress : bool, optional
+        Show a bar; None shows one in a terminal or a notebook after a second.
     **options
         Further arguments of `lmer`, `glmer` or `clmm`: reml, weights, offset, contrasts, link, nAGQ, ...
 
@@ -243,7 +247,9 @@ def fit_many(
     size = max(1, min(most, _NUMBERS // max(frame.n_rows, 1)))
     blocks = [read.names[i : i + size] for i in range(0, len(read.names), size)]
     tasks = ((names, read.columns(names)) for names in blocks)
-    parts = list(_spread(_Work(make, together, method), tasks, len(blocks), n_jobs))
+    check_progress(progress)
+    with watching("fit_many", progress, "responses", total=len(read.names)):
+        parts = list(_spread(_Work(make, together, method), tasks, len(blocks), n_jobs))
     return _collected(read.names, parts, lambda name: make(name, read.columns([name])[:, 0]), "response")
 
 
@@ -255,6 +261,7 @@ def fit_by(
     *,
     ddf: str | None = None,
     n_jobs: int | None = 1,
+    progress: bool | None = None,
     **options: Any,
 ) -> ManyFits:
     """Fit one model to each group of rows.
@@ -272,6 +279,8 @@ def fit_by(
         Of the tests.
     n_jobs : int or None
         Processes.
+    progress : bool, optional
+        Show a bar; None shows one in a terminal or a notebook after a second.
     **options
         Further arguments of `lmer`, `glmer` or `clmm`; `weights` and `offset` as columns or expressions.
 
@@ -309,7 +318,9 @@ def fit_by(
 
     names = tuple(level for level, _ in kept)
     tasks = (((level,), where[level][:, None]) for level in names)
-    parts = list(_spread(_Work(make, None, method), tasks, len(names), n_jobs))
+    check_progress(progress)
+    with watching("fit_by", progress, "groups", total=len(names)):
+        parts = list(_spread(_Work(make, None, method), tasks, len(names), n_jobs, "groups"))
     return _collected(names, parts, lambda level: make(level, where[level]), by)
 
 
@@ -376,16 +387,18 @@ class _Work:
 
 
 def _spread(
-    work: _Work, tasks: Iterator[tuple[Names, NDArray[Any]]], count: int, n_jobs: int | None
+    work: _Work, tasks: Iterator[tuple[Names, NDArray[Any]]], count: int, n_jobs: int | None, unit: str = "responses"
 ) -> Iterator[list[BlockOfFits]]:
     """The numbers of all tasks, in order; responses are made as they are needed."""
     if n_jobs == 1 or count == 1:
-        for names, values in tasks:
-            yield work(names, values)
-        return
-    from joblib import Parallel, delayed
+        done: Iterator[list[BlockOfFits]] = (work(*task) for task in tasks)
+    else:
+        from joblib import Parallel, delayed
 
-    yield from Parallel(n_jobs=n_jobs, return_as="generator")(delayed(work)(*task) for task in tasks)
+        done = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(work)(*task) for task in tasks)
+    for blocks in done:
+        yield blocks
+        tick(unit, sum(len(block.fits) for block in blocks))
 
 
 def _collected(

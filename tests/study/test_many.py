@@ -160,3 +160,12 @@ def test_processes_change_nothing():
 def test_bad_input(formula, given, kw, error, message):
     with pytest.raises(error, match=message):
         fit_many(formula, rows(), given, **kw)
+
+
+def test_many_fits_show_a_bar(capsys):
+    data = load_dataset("sleepstudy")
+    noise = np.random.default_rng(4).normal(size=(180, 3))
+    fit_many("~ Days + (1 | Subject)", data, noise, progress=True)
+    assert "responses: 100%|" in capsys.readouterr().err
+    with pytest.raises(OptionError, match="True, False or None"):
+        fit_by("Reaction ~ 1 + (1 | Subject)", data, "Days", progress="yes")
