@@ -19,8 +19,13 @@ _LARGE = from_size(32, 3)
 
 
 def _stacked(A: FloatArray) -> FloatArray:
-    """The batch with the matrices first, (J, k, l)."""
-    return np.ascontiguousarray(A.transpose(2, 0, 1))
+    """The batch with the matrices last, (J, k, l); J may be several axes."""
+    return np.ascontiguousarray(np.moveaxis(A, (0, 1), (-2, -1)))
+
+
+def _unstacked(M: FloatArray) -> FloatArray:
+    """The inverse of `_stacked`."""
+    return np.ascontiguousarray(np.moveaxis(M, (-2, -1), (0, 1)))
 
 
 def _inverse_of_large(M: FloatArray) -> tuple[float, FloatArray]:
@@ -98,17 +103,17 @@ def left(T: FloatArray, A: FloatArray) -> FloatArray:
 def right(A: FloatArray, T: FloatArray) -> FloatArray:
     """A_j T for every j; A has shape (l, k, J)."""
     if T.shape[0] >= _LARGE:
-        return np.ascontiguousarray((_stacked(A) @ T).transpose(1, 2, 0))
+        return _unstacked(_stacked(A) @ T)
     product: FloatArray = np.matmul(T.T, A)
     return product
 
 
 def product(A: FloatArray, B: FloatArray) -> FloatArray:
-    """A_j B_j for every j; shapes (k, l, J) and (l, m, J)."""
+    """A_j B_j for every j; shapes (k, l, J) and (l, m, J), where J may be several axes that broadcast."""
     if A.shape[1] == 1:
         return A * B
     if A.shape[1] >= _LARGE:
-        return np.ascontiguousarray((_stacked(A) @ _stacked(B)).transpose(1, 2, 0))
+        return _unstacked(_stacked(A) @ _stacked(B))
     out: FloatArray = A[:, 0, None] * B[None, 0]
     for i in range(1, A.shape[1]):
         out += A[:, i, None] * B[None, i]

@@ -158,3 +158,13 @@ def test_lower_factor_does_not_depend_on_units():
     np.testing.assert_allclose(
         small.lower_factor(scale[:, None] * M), scale[:, None] * small.lower_factor(M), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("k", [2, 3, 40])
+def test_products_of_batches_of_several_axes(k):
+    """One matrix against a batch of two axes, as fits without a level take them, whatever the size."""
+    rng = np.random.default_rng(k)
+    A, B = rng.normal(size=(k, k, 1, 4)), rng.normal(size=(k, 2, 3, 1))
+    wide = [np.broadcast_to(M, (*M.shape[:2], 3, 4)) for M in (A, B)]
+    # Sums of k products in another order.
+    np.testing.assert_allclose(small.product(A, B), np.einsum("abij,bcij->acij", *wide), atol=1e-12)
