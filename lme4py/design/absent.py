@@ -114,6 +114,8 @@ class RowsReport:
     group_rows : dict of str to (int, float, int)
         Smallest, mean and largest number of rows of a level, by grouping factor.
     weight_range : (float, float), or None
+    sums : dict of str to (float, float)
+        Sum, and sum of squares, of each numeric column of the model on the rows used.
     """
 
     where: str
@@ -123,6 +125,7 @@ class RowsReport:
     n_obs: int
     group_rows: Mapping[str, tuple[int, float, int]] = field(default_factory=dict)
     weight_range: tuple[float, float] | None = None
+    sums: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:

@@ -109,6 +109,14 @@ def test_duckdb_relation(folder: Path, whole: Any) -> None:
         same(lme4py.lmer(FORMULA, connection.sql(f"select * from '{folder}/*.parquet'")), whole)
 
 
+def test_ibis_table(whole: Any) -> None:
+    ibis = pytest.importorskip("ibis")
+    table = ibis.sqlite.connect().create_table("rows", DATA.drop(columns="unused"))
+    fit = lme4py.lmer(FORMULA, table)
+    same(fit, whole)
+    assert fit.rows.where == "ibis table"
+
+
 def test_dask_data_frame(whole: Any) -> None:
     dd = pytest.importorskip("dask.dataframe")
     fit = lme4py.lmer(FORMULA, dd.from_pandas(DATA, npartitions=5))
@@ -193,3 +201,31 @@ def test_a_file_that_changes_between_passes(folder: Path, tmp_path: Path, monkey
     monkeypatch.setattr(ArrowSource, "blocks", blocks)
     with pytest.raises(DataError, match="changed while it was read"):
         lme4py.lmer(FORMULA, path)
+
+
+def test_a_file_that_is_deleted_between_passes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lme4py.data.sources.arrow import ArrowSource
+
+    for name in ("p0.parquet", "p2.parquet"):
+        pq.write_table(pq.read_table(folder / name), tmp_path / name)
+    passes = ArrowSource.blocks
+
+    def blocks(self: Any, columns: Any = None) -> Any:
+        yield from passes(self, columns)
+        (tmp_path / "p2.parquet").unlink(missing_ok=True)
+
+    monkeypatch.setattr(ArrowSource, "blocks", blocks)
+    with pytest.raises(DataError, match="the source changed while it was read"):
+        lme4py.lmer(FORMULA, str(tmp_path / "*.parquet"))
+
+
+def test_partitions_without_rows_and_without_complete_rows(tmp_path: Path) -> None:
+    """They have other types too: a column of nothing but missing values has none."""
+    parts = [DATA.iloc[:0], DATA.iloc[:400], DATA.iloc[400:410].assign(x=None), DATA.iloc[410:]]
+    for number, part in enumerate(parts):
+        pq.write_table(pa.Table.from_pandas(part, preserve_index=False), tmp_path / f"{number}.parquet")
+    fit = lme4py.lmer(FORMULA, str(tmp_path / "*.parquet"))
+    whole = lme4py.lmer(FORMULA, DATA.drop(index=range(400, 410)))
+    # The same optimum from sums in another order.
+    assert_allclose(fit.params, whole.params, rtol=1e-9)
+    assert (fit.rows.n_rows, fit.n_obs) == (900, 889)

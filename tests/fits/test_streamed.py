@@ -157,6 +157,53 @@ def test_models_that_would_need_other_equations_are_refused() -> None:
             lme4py.lmm_fit(other)
 
 
+# --- tests between models ----------------------------------------------------------------------------------------
+
+ML = {"reml": False, "data": DATA.dropna()}
+STREAM = {"control": {"rows": "stream"}}
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        ("y ~ o + (1 | g)", "y ~ o + (o || g)"),
+        ("y ~ o + (o || g)", "y ~ o + (o | g)"),
+        ("y ~ o + (1 | g)", "y ~ o + (o | g) + (1 | h)"),
+        ("y ~ 1 + homcs(f | g)", "y ~ 1 + (f | g)"),
+        ("y ~ 1 + (1 | g)", "y ~ o + (1 | g) + (1 | h)"),
+    ],
+)
+def test_likelihood_ratio_tests(small: str, large: str, reml: bool) -> None:
+    """Names show the nesting that the rows show."""
+    options = ML | {"reml": reml}
+    if reml and "~ 1 + (1 | g)" in small:
+        with pytest.raises(OptionError, match="REML"):
+            lme4py.lrtest(*(lme4py.lmer(one, **options, **STREAM) for one in (small, large)))
+        return
+    whole = lme4py.lrtest(*(lme4py.lmer(one, **options) for one in (small, large)))
+    ours = lme4py.lrtest(*(lme4py.lmer(one, **options, **STREAM) for one in (small, large)))
+    # Both criteria are equal to 1e-9 of their size, about 5000.
+    assert_allclose((ours.chi2, ours.p_value), (whole.chi2, whole.p_value), rtol=1e-5, atol=1e-6)
+    assert (ours.df, ours.note) == (whole.df, whole.note)
+
+
+def test_models_that_names_do_not_show_to_be_nested() -> None:
+    one = lme4py.lmer("y ~ o + (o | g)", **ML, **STREAM)
+    for formula, data, words in [
+        ("y ~ o + (o || g) + (1 | h) + (1 | f)", DATA.dropna(), "random effects do not show"),
+        ("y ~ poly(o, 1) + (o | g) + (1 | h)", DATA.dropna(), "fixed effects do not show"),
+        ("log(y) ~ o + (o | g) + (1 | h)", DATA.dropna(), "different responses"),
+        ("y ~ o + (o | g) + (1 | h)", DATA.dropna().assign(y=lambda d: d.y + d.o), "sums of 'y' differ"),
+    ]:
+        with pytest.raises(OptionError, match=words):
+            lme4py.lrtest(one, lme4py.lmer(formula, data, reml=False, **STREAM))
+    with pytest.raises(OptionError, match="different weights"):
+        lme4py.lrtest(one, lme4py.lmer("y ~ o + (o | g) + (1 | h)", weights="w", **ML, **STREAM))
+    with pytest.raises(OptionError, match="rows of one model are in memory"):
+        lme4py.lrtest(one, lme4py.lmer("y ~ o + (o | g) + (1 | h)", **ML))
+
+
 # --- cross-products -----------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from lme4py.chunks import chunk
 from lme4py.data.frame import read_frame
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
+from lme4py.data.sources.cluster import cluster_error
 
 __all__ = ["DaskSource"]
 
@@ -44,14 +45,13 @@ class DaskSource(RowSource):
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The partitions, which are brought here one after the other."""
         for number, part in enumerate(self._partitions(columns)):
-            yield RowBlock(read_frame(part.compute()), f"partition {number}")
+            yield RowBlock(read_frame(_computed([part])[0]), f"partition {number}")
 
     def map_blocks(self, function: Callable[[RowBlock], T], columns: Sequence[str] | None = None) -> Iterator[T]:
         """What a function makes of each partition, where it is."""
         dask: Any = import_module("dask")
         run = _Run(function)
-        parts = [dask.delayed(run)(part, number) for number, part in enumerate(self._partitions(columns))]
-        return iter(dask.compute(*parts))
+        return iter(_computed([dask.delayed(run)(part, i) for i, part in enumerate(self._partitions(columns))]))
 
     def reduce_blocks(
         self, function: Callable[[RowBlock], T], merge: Callable[[T, T], T], columns: Sequence[str] | None = None
@@ -62,11 +62,24 @@ class DaskSource(RowSource):
         parts = [dask.delayed(run)(part, number) for number, part in enumerate(self._partitions(columns))]
         while len(parts) > 1:
             parts = [dask.delayed(join)(parts[i : i + _WIDTH]) for i in range(0, len(parts), _WIDTH)]
-        return dask.compute(*parts)[0] if parts else None
+        return _computed(parts)[0] if parts else None
 
     def whole(self) -> Any:
         """A pandas DataFrame."""
         return self.data.compute()
+
+
+def _computed(parts: Sequence[Any]) -> Sequence[Any]:
+    """Values of delayed ones, by Dask's own scheduler, which tries tasks of lost workers again."""
+    dask: Any = import_module("dask")
+    try:
+        values: Sequence[Any] = dask.compute(*parts)
+    except Exception as error:
+        found = cluster_error(error, "Dask", ", as with client.register_plugin(PipInstall(['lme4py']))")
+        if found is not None:
+            raise found from None
+        raise
+    return values
 
 
 @dataclass(frozen=True)

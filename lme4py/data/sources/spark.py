@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,11 +10,15 @@ from typing import Any, TypeVar
 from lme4py.data.frame import read_frame
 from lme4py.data.sources.arrow import arrow_blocks
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
-from lme4py.errors import Lme4Error
+from lme4py.data.sources.cluster import cluster_error
 
 __all__ = ["SparkSource"]
 
 T = TypeVar("T")
+_INSTALL = (
+    " (the environment variable PYSPARK_PYTHON names their Python), or send it with spark.sparkContext.addPyFile or "
+    "--py-files"
+)
 
 
 class SparkSource(RowSource):
@@ -49,13 +52,9 @@ class SparkSource(RowSource):
             for row in made.toLocalIterator(prefetchPartitions=True):
                 yield pickle.loads(row["part"])
         except Exception as error:
-            missing = re.search(r"No module named '(\w+)", str(error))
-            if missing is not None:
-                raise Lme4Error(
-                    f"the workers of Spark have no {missing[1]}; install lme4py and what it needs where they run (the "
-                    "environment variable PYSPARK_PYTHON names their Python), or send it with "
-                    "spark.sparkContext.addPyFile or --py-files."
-                ) from None
+            found = cluster_error(error, "Spark", _INSTALL)
+            if found is not None:
+                raise found from None
             raise
 
     def whole(self) -> Any:

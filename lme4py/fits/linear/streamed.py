@@ -305,4 +305,5 @@ def _report(
     }
     limits = None if witness.weights is None else (sums.low_weight, sums.high_weight)
     tally = passes.tally
-    return RowsReport(source.place, passes.count, tally.n_blocks, tally.n_rows, tally.n_obs, rows, limits)
+    totals = {name: (total, tally.squares[name]) for name, total in tally.sums.items()}
+    return RowsReport(source.place, passes.count, tally.n_blocks, tally.n_rows, tally.n_obs, rows, limits, totals)

@@ -129,7 +129,9 @@ def of_all_rows(full: GeneralisedFit, made: Compressed) -> GeneralisedFit:
         rows = np.bincount(term.codes, weights=used, minlength=term.n_levels)
         groups[term.group] = (int(rows.min()), float(rows.mean()), int(rows.max()))
     where = f"{made.where}, compressed to {design.n_obs} cells"
-    report = RowsReport(where, 1, cells.n_blocks, cells.n_rows, n, groups)
+    numbers = {name: column.values[design.keep] for name, column in cells.columns.items() if not column.is_factor}
+    sums = {name: (float(used @ own), float(used @ own**2)) for name, own in numbers.items()}
+    report = RowsReport(where, 1, cells.n_blocks, cells.n_rows, n, groups, sums=sums)
     data, eta = _response(fit.design, n), absent("linear predictor", (n,))
     found: GeneralisedFit = replace(
         full,

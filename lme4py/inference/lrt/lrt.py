@@ -17,6 +17,7 @@ from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
 from lme4py.fits.model import Model
 from lme4py.fits.refuse import refuse_residual
+from lme4py.inference.lrt.by_names import embed_by_names, same_rows
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
 from lme4py.inference.lrt.mixture import Mixture, cone_information, cone_mixture, dispersion_mixture
 from lme4py.inference.lrt.nesting import Embedding, embed
@@ -105,6 +106,10 @@ class _Model:
     @property
     def has_random(self) -> bool:
         return self.fit is not None
+
+    @property
+    def has_rows(self) -> bool:
+        return self.design.streamed is None
 
     @property
     def n_redundant(self) -> int:
@@ -258,6 +263,11 @@ def _check_same_data(small: _Model, large: _Model) -> None:
             f"the restricted model was fitted to {a.n_obs} rows and the full one to {b.n_obs}: their likelihoods "
             "cannot be compared. Fit both to the rows without missing values in any variable."
         )
+    if not (small.has_rows and large.has_rows):
+        reason = same_rows(a, b)
+        if reason:
+            raise OptionError(reason)
+        return
     if a.y.shape != b.y.shape or not np.array_equal(a.y, b.y):
         raise OptionError(
             "the models have different responses (or rows in another order): their likelihoods cannot be compared."
@@ -280,7 +290,7 @@ def _check_same_method(small: _Model, large: _Model) -> None:
             f"the restricted model was fitted by {one} and the full one by {other}; fit both with reml=False, or "
             "both with reml=True when they have the same fixed effects."
         )
-    if small.reml and not same_span(small.X, large.X):
+    if small.reml and not _same_fixed(small, large):
         raise OptionError(
             "REML likelihoods of models with different fixed effects cannot be compared; fit both models with "
             "reml=False (result.anova() does so)."
@@ -294,6 +304,12 @@ def _check_same_method(small: _Model, large: _Model) -> None:
         )
     check_families(small.fit, large.fit)
     _check_thresholds(small.fit, large.fit)
+
+
+def _same_fixed(small: _Model, large: _Model) -> bool:
+    if large.has_rows:
+        return same_span(small.X, large.X)
+    return set(small.design.x_names) == set(large.design.x_names)
 
 
 def _check_thresholds(small: Fit, large: Fit) -> None:
@@ -328,6 +344,8 @@ def _check_sizes(small: _Model, large: _Model) -> int:
 
 
 def _check_nested(small: _Model, large: _Model) -> Embedding:
+    if not large.has_rows:
+        return _nested_by_names(small, large)
     if not spans(large.X, small.X):
         raise OptionError(
             "the models are not nested: the fixed effects of the restricted one are no linear combinations of those "
@@ -347,9 +365,24 @@ def _check_nested(small: _Model, large: _Model) -> Embedding:
     return found
 
 
+def _nested_by_names(small: _Model, large: _Model) -> Embedding:
+    """The same without the rows."""
+    hint = "compare AIC or BIC, or fit both with control={'rows': 'memory'}"
+    if not small.has_random:
+        raise OptionError(f"the model without random effects needs the rows, which were streamed; {hint}.")
+    if not set(small.design.x_names) <= set(large.design.x_names):
+        raise OptionError(f"the names of the fixed effects do not show that the models are nested; {hint}.")
+    scale = small.fit.theta_unit**2
+    covariances = tuple(cov / scale for cov in small.fit.covariances)
+    found = embed_by_names(large.design, small.design, covariances)
+    if found is None:
+        raise OptionError(f"the names of the random effects do not show that the models are nested; {hint}.")
+    return found
+
+
 def _statistic(small: _Model, large: _Model) -> float:
     chi2 = 2.0 * (large.logL - small.logL)
-    if large.reml and not np.array_equal(small.X, large.X):
+    if large.reml and large.has_rows and not np.array_equal(small.X, large.X):
         # The restricted likelihood depends on the coding of the fixed effects; this part is constant.
         chi2 += _log_det(large.X) - _log_det(small.X)
     # Both optima are certified to less than this.

@@ -1,0 +1,50 @@
+"""An ibis table: a query in any of its engines, run anew in each pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lme4py.chunks import chunk
+from lme4py.data.sources.arrow import arrow_blocks
+from lme4py.data.sources.base import RowBlock, RowSource, Schema
+
+__all__ = ["IbisSource"]
+
+_ROWS = chunk(2**20)
+
+
+class IbisSource(RowSource):
+    """A table expression; only the columns asked for are read.
+
+    Parameters
+    ----------
+    data : ibis.Table
+    """
+
+    place = "ibis table"
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def schema(self) -> Schema:
+        """Names of the columns."""
+        return Schema(tuple(self.data.columns))
+
+    def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
+        """The rows of the query."""
+        query = self.data if columns is None else self.data.select(*columns)
+        reader = query.to_pyarrow_batches(chunk_size=_ROWS)
+        try:
+            yield from arrow_blocks(reader, self.place)
+        finally:
+            # A connection has one open result at a time.
+            reader.close()
+
+    def distinct(self, columns: Sequence[str], count: str) -> Any:
+        """By ``GROUP BY``, as a pyarrow Table."""
+        return self.data.group_by(list(columns)).aggregate(**{count: self.data.count()}).to_pyarrow()
+
+    def whole(self) -> Any:
+        """A pyarrow Table."""
+        return self.data.to_pyarrow()
