@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,21 @@ def test_blocks_of_the_readme_run(capsys):
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def test_links_of_the_readme_are_absolute_and_lead_to_files_of_the_repository():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    home = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    raw = home.replace("https://github.com/", "https://raw.githubusercontent.com/")
+    targets = re.findall(r"\]\(([^)]*)\)", text) + re.findall(r"(?:src|href)=\"([^\"]*)\"", text)
+    assert len(targets) > 20
+    for target in targets:
+        assert target.startswith(("https://", "#")), target
+        if target.startswith((home, raw)):
+            path = re.sub(rf"^{re.escape(home)}/(?:blob|tree)/main/|^{re.escape(raw)}/main/", "", target)
+            assert (ROOT / path).exists(), target
+    for name, target in re.findall(r'^(\w+) = "(https://[^"]*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE):
+        assert target.startswith(home), name
 
 
 @pytest.mark.parametrize("page", PAGES)

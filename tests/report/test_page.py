@@ -10,6 +10,7 @@ import pytest
 
 import lme4py
 from lme4py.errors import OptionError
+from lme4py.report.page.figures import figure
 from lme4py.report.page.words import findings, headline, question
 
 D = lme4py.load_dataset
@@ -142,3 +143,15 @@ def test_without_matplotlib_the_page_says_so(sleep, tmp_path, monkeypatch):
     page = sleep.report(tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<figure>" not in page
     assert "Plots need matplotlib" in page
+
+
+@pytest.mark.parametrize(("columns", "scrolls"), [(1, False), (4, True)])
+def test_figures_of_several_panels_scroll_on_a_small_screen_and_others_shrink(columns, scrolls):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    drawn = figure(lambda: plt.subplots(1, columns, figsize=(3.2 * columns, 3.0))[1], "panels")
+    sizes = re.search(r'style="max-width: (\d+)px(?:; min-width: (\d+)px)?"', drawn)
+    widest, least = sizes[1], sizes[2]
+    # A CSS pixel is 1/96 inch.
+    assert int(widest) == pytest.approx(96 * 3.2 * columns, abs=1.0)
+    # Seven tenths of the natural width: labels of 8 points stay above 7 pixels.
+    assert least is None if not scrolls else int(least) == pytest.approx(0.7 * int(widest), abs=1.0)

@@ -25,6 +25,10 @@ _COLOURS = {
 }
 # Lines and clouds of more points are drawn as an image.
 _MOST_POINTS = 2000
+_PIXELS_PER_POINT = 4 / 3
+# Drawings up to this width in pixels, one panel, shrink to a telephone; wider ones to this share of their width.
+_ONE_PANEL = 700.0
+_SMALLEST = 0.7
 _SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "lme4py", "font.family": "sans-serif"}
 
 
@@ -58,6 +62,12 @@ def _points(line: Any) -> int:
     return len(found)
 
 
+def _size(natural: float) -> str:
+    """Style of a drawing of this width in pixels: one of several panels scrolls where its labels would be too small."""
+    least = f"; min-width: {_SMALLEST * natural:.0f}px" if natural > _ONE_PANEL else ""
+    return f"max-width: {natural:.0f}px{least}"
+
+
 def _inline(svg: str, caption: str) -> str:
     """The drawing without the prolog of a file, its size that of the page, its colours those of the page."""
     body = svg[svg.index("<svg") :].strip()
@@ -65,7 +75,7 @@ def _inline(svg: str, caption: str) -> str:
     opening, rest = body[: body.index(">") + 1], body[body.index(">") + 1 :]
     width = re.search(r' width="([\d.]+)pt"', opening)
     opening = re.sub(r' (?:width|height)="[^"]*"', "", opening)
-    size = f"max-width: {float(width[1]) * 4 / 3:.0f}px" if width else ""
+    size = _size(float(width[1]) * _PIXELS_PER_POINT) if width else ""
     opening = opening.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}" style="{size}"', 1)
     for colour, variable in _COLOURS.items():
         rest = re.sub(re.escape(colour), variable, rest, flags=re.IGNORECASE)

@@ -16,7 +16,7 @@ main { max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.55rem; line-height: 1.25; margin: 0.2rem 0 0.4rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 0.6rem; padding-bottom: 0.25rem; border-bottom: 1px solid var(--rule); }
 p, li { max-width: 46rem; }
-.soft, figcaption, footer { color: var(--soft); }
+.soft, figcaption, footer { color: var(--soft); } figcaption { position: sticky; left: 0; }
 nav { display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; margin: 0.8rem 0; }
 a { color: var(--blue); }
 code { overflow-wrap: anywhere; }
@@ -29,8 +29,10 @@ ul.checks { list-style: none; padding: 0; }
 ul.checks li { margin: 0.35rem 0; padding-left: 6.3rem; text-indent: -6.3rem; }
 ul.checks .mark { display: inline-block; width: 6.3rem; text-indent: 0; font-weight: 600; }
 .attention .mark { color: var(--orange); }
-figure { margin: 1.4rem 0; } figure svg { display: block; width: 100%; height: auto; }
+figure { margin: 1.4rem 0; overflow-x: auto; } figure svg { display: block; width: 100%; height: auto; }
 figure svg text { fill: currentColor; }
 footer { margin-top: 3rem; font-size: 0.9rem; border-top: 1px solid var(--rule); padding-top: 0.6rem; }
+@media (max-width: 30rem) { .lme4py td:first-child { white-space: normal !important; }
+  ul.checks li { padding-left: 4.2rem; text-indent: -4.2rem; } ul.checks .mark { width: 4.2rem; } }
 @media print { nav { display: none; } figure, table { break-inside: avoid; } }
 """.strip()
