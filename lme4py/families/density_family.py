@@ -138,6 +138,9 @@ class DensityFamily(MeanResponse):
         far *= sign
         return DispersionLimit(np.inf if sign > 0 else 0.0, end.model, 23.0 * far, 9.0 * far, 8.0 * far)
 
+    def trouble(self, data: ResponseData, lam: Any) -> str:
+        return self.density.trouble(data, float(np.atleast_1d(lam)[-1])) if self.n_dispersion else ""
+
     def lambda_unit(self, data: ResponseData) -> float:
         return self.density.dispersion_unit(data)
 
@@ -211,8 +214,7 @@ class DensityFamily(MeanResponse):
     ) -> EtaDerivatives:
         """As `Family.derivatives`; `d_lam` comes with orders 1 and 3, and no expected weights at all."""
         places = self._places if order in (1, 3) else ()
-        several = self.n_nuisance > 1 or not self.n_dispersion
-        together = 2 if order == 3 and places and several and eta.ndim == 1 else 1
+        together = 2 if order == 3 and places and eta.ndim == 1 else 1
         degrees = Degrees(order, tuple(sorted((0, *places))), tuple(sorted(places)), together)
         x = self._x(eta, lam, data)
         found = partials(self.density, data, x, degrees)

@@ -30,6 +30,14 @@ __all__ = ["ZERO_INFLATION", "PartsFamily"]
 _ENOUGH: Final = 5
 # A linear predictor of this size is an end of its range for all that rows can tell.
 _FAR: Final = 16.0
+_AT_END: Final = {
+    ZERO_INFLATION: "the zero-inflation probability is zero",
+    DISPERSION: "the dispersion is at the end of its range",
+}
+_INFINITE: Final = {
+    ZERO_INFLATION: "its columns tell rows that must be zero, or cannot be, from others",
+    DISPERSION: "its columns tell rows that have no dispersion of their own, or all of it, from others",
+}
 
 
 @dataclass(frozen=True, init=False)
@@ -144,17 +152,21 @@ class PartsFamily(DensityFamily):
         """Why coefficients of a part have no finite estimate, or ""."""
         values = np.atleast_1d(np.asarray(lam, dtype=np.float64))
         for rows in data.parts:
-            if rows.name != ZERO_INFLATION:
-                continue
-            eta = rows.predictor(values[self.place(rows.name)])
-            if (eta < -_FAR).all():
-                return "the zero-inflation probability is zero in all rows (no excess zeros); leave the part out"
-            if (np.abs(eta) > _FAR).any():
-                return (
-                    f"coefficients of the {rows.name} part go to infinity: its columns tell rows that must be zero, or "
-                    "cannot be, from others"
-                )
-        return ""
+            why = self._at_end(rows.name, rows.predictor(values[self.place(rows.name)]), data)
+            if why:
+                return why
+        return super().trouble(data, lam) if self.n_dispersion else ""
+
+    def _at_end(self, name: str, eta: FloatArray, data: ResponseData) -> str:
+        """Why the predictor of a part is at an end of its range, or ""."""
+        if name == DISPERSION:
+            eta = eta - self.density.dispersion_unit(data)
+        for end in self.density.limits:
+            if end.variable == name and end.simpler and (end.sign * eta > _FAR).all():
+                return f"{_AT_END[name]} in all rows ({end.model}); leave the part out"
+        if (np.abs(eta) <= _FAR).all():
+            return ""
+        return f"coefficients of the {name} part go to infinity: {_INFINITE[name]}"
 
     def _x(self, eta: FloatArray, lam: Any, data: ResponseData | None = None) -> list[FloatArray]:
         if data is None or len(data.parts) != len(self.parts):

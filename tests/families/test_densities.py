@@ -148,3 +148,24 @@ def test_simulated_responses_have_the_moments(name):
     # Four standard errors; a variance of heavy tails is known to some percent.
     assert y.mean() == pytest.approx(mean, abs=4.0 * np.sqrt(variance / n))
     assert y.var() == pytest.approx(variance, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["compois", "truncated_compois"])
+def test_conway_maxwell_counts_tend_to_geometric_ones(name):
+    y = np.array([1.0, 2.0, 5.0, 30.0, 100.0])
+    data = ResponseData(y)
+    density = make_density(name)
+    limit = density.without_dispersion
+    for mean in (0.1, 1.0, 8.0, 150.0):
+        eta = np.full(y.size, np.log(mean))
+        found = partials(density, data, [eta, np.array(30.0)], Degrees(3, (0, 1)))
+        exact = partials(limit, data, [eta], Degrees(3, (0,)))
+        for index, part in exact.items():
+            # nu = e^-30 leaves about nu y log y.
+            np.testing.assert_allclose(found[index], part, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(found[1,], 0.0, atol=1e-9)
+    if name == "compois":
+        np.testing.assert_allclose(np.exp(exact[()]), stats.nbinom.pmf(y, 1, 1 / 151.0), rtol=1e-12)
+        np.testing.assert_allclose(limit.cdf(y, [eta], data), stats.nbinom.cdf(y, 1, 1 / 151.0), rtol=1e-12)
+        np.testing.assert_allclose(limit.sf(y, [eta], data), stats.nbinom.sf(y, 1, 1 / 151.0), rtol=1e-12)
+        np.testing.assert_allclose(limit.variance([eta]), 150.0 * 151.0, rtol=1e-12)

@@ -10,7 +10,7 @@ import pytest
 from reference_data import REFERENCE
 
 import lme4py
-from lme4py.errors import DataError, OptionError
+from lme4py.errors import ConvergenceWarning, DataError, OptionError
 from lme4py.families.registry import make_family
 
 MODELS = json.loads((REFERENCE / "families.json").read_text(encoding="utf-8"))["models"]
@@ -23,9 +23,7 @@ def data_of(name):
         return cbpp.assign(share=(cbpp["incidence"] + 0.5) / (cbpp["size"] + 1.0))
     if name == "t":
         return lme4py.load_dataset("sleepstudy")
-    if name == "compois":
-        return sal[sal["spp"] == "DM"]
-    return sal
+    return sal[sal["spp"] == "DM"] if name == "compois" else sal
 
 
 CALLS = {
@@ -85,6 +83,26 @@ def test_degrees_of_freedom_without_heavy_tails_are_infinite():
         lme4py.lmer("y ~ x + (1 | g)", data, reml=False).log_likelihood, abs=1e-6
     )
     assert fit.conf_int(parm="all").loc["df"].isna().all()
+
+
+def test_counts_more_variable_than_any_conway_maxwell_distribution_are_geometric():
+    fit = lme4py.glmer("count ~ mined + (1 | site)", lme4py.load_dataset("Salamanders"), family="compois")
+    reference = MODELS["geometric"]
+    assert fit.dispersion == np.inf
+    assert "the geometric distribution" in fit.certificate.verdict
+    # A phi of e^30 stands for an infinite one.
+    assert fit.log_likelihood == pytest.approx(reference["log_likelihood"], abs=1e-6)
+    se = np.array(reference["cond"]["se"])
+    np.testing.assert_allclose((fit.params - reference["cond"]["estimate"]) / se, 0.0, atol=3e-4)
+    np.testing.assert_allclose(fit.bse, se, rtol=3e-4)
+
+
+def test_counts_of_which_only_two_occur_have_no_phi():
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"g": np.repeat(np.arange(10), 8), "y": rng.integers(0, 2, 80)})
+    with pytest.warns(ConvergenceWarning, match="phi goes to zero"):
+        fit = lme4py.glmer("y ~ 1 + (1 | g)", data, family="compois")
+    assert not fit.converged
 
 
 def test_a_lognormal_model_is_the_linear_one_of_the_logarithms():

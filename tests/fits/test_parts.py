@@ -63,6 +63,35 @@ def test_zero_parts_that_separate_rows_say_so(name, family):
     assert fit.log_likelihood == pytest.approx(MODELS[name]["log_likelihood"], abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("family", "part", "message"),
+    [
+        ("poisson", {"ziformula": "~ 1"}, "zero-inflation probability is zero in all rows"),
+        (
+            "nbinomial",
+            {"dispformula": "~ x"},
+            r"dispersion is at the end of its range in all rows \(the Poisson model\)",
+        ),
+        (
+            "nbinomial1",
+            {"dispformula": "~ x"},
+            r"dispersion is at the end of its range in all rows \(the Poisson model\)",
+        ),
+    ],
+)
+def test_parts_without_a_finite_estimate_say_so(family, part, message):
+    rng = np.random.default_rng(1)
+    g, x = np.repeat(np.arange(20), 10), rng.normal(size=200)
+    y = rng.poisson(np.exp(0.3 * x + 0.5 * rng.normal(size=20)[g]))
+    data = pd.DataFrame({"g": g, "x": x, "y": y})
+    with pytest.warns(ConvergenceWarning, match=message):
+        fit = lme4py.glmer("y ~ x + (1 | g)", data, family=family, **part)
+    assert not fit.converged
+    plain = lme4py.glmer("y ~ x + (1 | g)", data, family="poisson")
+    # A predictor of 16 stands for an infinite one.
+    assert fit.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-4)
+
+
 @pytest.mark.parametrize("family", ["truncated_poisson", "truncated_nbinomial"])
 def test_truncated_counts(family):
     data = lme4py.load_dataset("Salamanders")

@@ -210,7 +210,9 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
 
 
 def dispersion_curvature(finder: ModeFinder, found: Laplace) -> float:
-    """Second derivative of -2 log f in log dispersion at fixed eta, by one difference."""
+    """Second derivative of -2 log f in log dispersion at fixed eta: of the family, or by one difference."""
+    if found.rows.curve_lam is not None:
+        return max(2.0 * float(found.rows.curve_lam[0, 0]), 0.1)
     h = 1e-4
     moved = finder.rows(found.mode.eta, found.mode.lam + h, 3)
     curvature = -2.0 * float((moved.d_lam - found.rows.d_lam).sum()) / h

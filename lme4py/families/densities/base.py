@@ -284,6 +284,10 @@ class Density(ABC):
             return np.asarray((data.failures if mean else data.y) == 0.0)
         return np.asarray((data.y == 0.0) & (mean == 0.0))
 
+    def trouble(self, data: ResponseData, dispersion: float) -> str:
+        """Why an estimate of the log dispersion is none, where `limits` do not say it; or ""."""
+        return ""
+
     def dispersion_unit(self, data: ResponseData) -> float:
         """Log dispersion at which it is as large as the rest of the variation."""
         return 0.0

@@ -10,6 +10,8 @@ from scipy import special
 
 from lme4py.families.densities.base import (
     CONDITIONAL,
+    DISPERSION,
+    Density,
     End,
     ScaledDensity,
     Values,
@@ -22,6 +24,7 @@ from lme4py.families.densities.calculus.lattice import deviance
 from lme4py.families.densities.conway_maxwell_curve import curve
 from lme4py.families.densities.conway_maxwell_sums import Curve
 from lme4py.families.densities.counts import CountDensity
+from lme4py.families.densities.geometric import Geometric
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -30,7 +33,9 @@ __all__ = ["ConwayMaxwellPoisson"]
 # Bounds of |log mu|, and of -log phi and log phi.
 _FARTHEST: Final = 30.0
 _NARROWEST: Final = 6.0
-_WIDEST: Final = 7.0
+_WIDEST: Final = 33.0
+# Counts that are e^-30 times as likely as others do not occur.
+_ALONE: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class ConwayMaxwellPoisson(ScaledDensity, CountDensity):
 
     Huang (2017, *Statistical Modelling* 17:359): mu and nu are orthogonal. With the deviance d(y) = y log(y / alpha) -
     y + alpha and s(y) = log y! - (y log y - y): l = -nu [d(y) + s(y)] - R, R the log of the sum of the exponentials of
-    the same over all counts. phi = 1 is Poisson; for phi < 1 the counts are less variable.
+    the same over all counts. phi = 1 is Poisson; for phi < 1 the counts are less variable; as phi goes to infinity they
+    are geometric.
     """
 
     name = "compois"
@@ -47,7 +53,7 @@ class ConwayMaxwellPoisson(ScaledDensity, CountDensity):
     default_link = "log"
     links = ("log", "identity", "sqrt")
     dispersion_means = "phi = 1/nu: the variance is about mu phi; 1 is Poisson"
-    limits = (End(CONDITIONAL, -1, "a mean of zero"),)
+    limits = (End(DISPERSION, 1, "the geometric distribution", simpler=True), End(CONDITIONAL, -1, "a mean of zero"))
     sources = "Huang (2017)"
 
     def valid(self, x: Values) -> BoolArray:
@@ -78,6 +84,17 @@ class ConwayMaxwellPoisson(ScaledDensity, CountDensity):
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             # d log(lambda) / d log(mu) = mu / V.
             return np.exp(L - N) / curve(L, N, 1).rate[0,]
+
+    def trouble(self, data: ResponseData, dispersion: float) -> str:
+        """As phi goes to zero only the two counts beside the mean are left."""
+        rise = float(np.log1p(1.0 / max(float(np.max(data.y)), 1.0)))
+        if np.exp(-dispersion) * rise < _ALONE:
+            return ""
+        return "phi goes to zero: no row has other counts than the two beside its mean; use a binomial model of these"
+
+    @property
+    def without_dispersion(self) -> Density | None:
+        return Geometric(self.link)
 
     def start_rest(self, data: ResponseData, eta: FloatArray) -> tuple[float, ...]:
         """From sum((y - mu)^2) = phi sum(mu)."""

@@ -68,6 +68,18 @@ class Truncated(CountDensity):
     def variables(self) -> tuple[DensityArgument, ...]:
         return self.base.variables
 
+    def valid(self, x: Values) -> BoolArray:
+        return self.base.valid(x)
+
+    def moved_inside(self, x: Values, valid: BoolArray) -> list[FloatArray]:
+        return self.base.moved_inside(x, valid)
+
+    def inner(self) -> float:
+        return self.base.inner()
+
+    def trouble(self, data: ResponseData, dispersion: float) -> str:
+        return self.base.trouble(data, dispersion)
+
     def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         M = self.base.log_log_zero(data, x, degrees)
         return self.base.jet(data, x, degrees) - M - compose(log_expm1_ratio(M.value, degrees.total), M)

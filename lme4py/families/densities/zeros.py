@@ -66,7 +66,7 @@ class _WithZeros(Density):
 
     @property
     def limits(self) -> tuple[End, ...]:
-        return (*self.base.limits, End(ZERO_INFLATION, -1, self.without))
+        return (*self.base.limits, End(ZERO_INFLATION, -1, self.without, simpler=True))
 
     @property
     @abstractmethod
@@ -101,6 +101,9 @@ class _WithZeros(Density):
 
     def inner(self) -> float:
         return self.base.inner()
+
+    def trouble(self, data: ResponseData, dispersion: float) -> str:
+        return self.base.trouble(data, dispersion)
 
     def outside(self, data: ResponseData) -> BoolArray:
         positive = data.y != 0.0
@@ -163,7 +166,7 @@ class ZeroInflated(_WithZeros):
             raise OptionError(f"the {base.name} family has no zeros to inflate; with a ziformula it is a hurdle model.")
         super().__init__(base)
 
-    without = "no zeros beside those of the counts"
+    without = "no excess zeros"
 
     @property
     def name(self) -> str:

@@ -33,6 +33,8 @@ write_reference("families.json", list(
     beta = answer(share ~ period + (1 | herd), cbpp, family = beta_family()),
     betabinomial = answer(cbind(incidence, size - incidence) ~ period + (1 | herd), cbpp, family = betabinomial()),
     compois = answer(count ~ mined + (1 | site), sal[sal$spp == "DM", ], family = compois()),
+    geometric = answer(count ~ mined + (1 | site), sal, family = nbinom2(), start = list(betad = 0),
+                       map = list(betad = factor(NA))),
     genpois = answer(count ~ mined + (1 | site), sal, family = genpois()),
     tweedie = answer(count ~ mined + (1 | site), sal, family = tweedie()),
     t = answer(Reaction ~ Days + (1 | Subject), sleep, family = t_family()),
