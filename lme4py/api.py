@@ -13,7 +13,6 @@ from lme4py.data.hints import data_from_text
 from lme4py.data.sources import find_source, is_path
 from lme4py.design.build import NaAction, lformula, read_formula
 from lme4py.design.design import Design
-from lme4py.design.held import Held, hold
 from lme4py.design.parts import part_formulas
 from lme4py.design.related import refuse_related
 from lme4py.design.residual.none import is_none, residual_of_term
@@ -27,6 +26,7 @@ from lme4py.fits.base import Fit
 from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import glmm_fit
+from lme4py.fits.held import hold, read_fix, sigma_of
 from lme4py.fits.linear.iterative import without_factor
 from lme4py.fits.linear.steps import linear_problem, lmm_criterion, make_fit, optimize_criterion
 from lme4py.fits.linear.streamed import refuse_functions, rows_setting, streamed_design
@@ -70,7 +70,7 @@ def lmer(
     fixed_only: bool = False,
     relmat: Mapping[str, Any] | None = None,
     sigma: float | None = None,
-    fix: Mapping[str, float] | None = None,
+    fix: Mapping[str, Any] | None = None,
 ) -> MixedResult:
     """Fit a linear mixed model.
 
@@ -123,9 +123,12 @@ def lmer(
         The residual standard deviation of a row with weight 1, where it is known: with sampling variances in a column
         vi, ``weights="1/vi", sigma=1`` is a meta-analysis. It is no parameter then.
     fix : dict, optional
-        Parameters that are held at given values and not estimated: ``{"sigma": 1, "x": 0.5}`` holds the residual
-        standard deviation and the coefficient of a numeric column, which becomes an offset. Variances and correlations
-        of random effects are refused.
+        Parameters that are held at given values and not estimated, by the names that `conf_int` and `params` give them:
+        ``{"sigma": 1, "x": 0.5, "period[T.2]": 0}`` the residual standard deviation and coefficients, whose columns
+        become a known part of the predictor; ``{"sd(Intercept | g)": 2, "cor(Intercept, x | g)": 0}`` and ranges,
+        loadings and the like of covariance structures; ``{"theta": [1, None, 0.5]}`` relative covariance parameters,
+        None where one is free. What is held costs no degree of freedom. Standard deviations beside an estimated sigma
+        are fitted with the covariance matrices of whole independent blocks of rows, as models with `residual` are.
 
     Returns
     -------
@@ -155,10 +158,9 @@ def lmer(
     _check_options(formula, data, reml, progress, na_action)
     _check_mappings(contrasts, functions)
     _check_bool("fixed_only", fixed_only)
-    held = None
-    if fix is not None:
-        held = _held(formula, data, fix, sigma is None)
-        formula, sigma = held.formula, sigma if held.sigma is None else held.sigma
+    given = read_fix(fix)
+    if sigma is None:
+        sigma = sigma_of(given)
     structured = residual is not None or variance is not None or dispformula is not None
     note = None
     if is_none(dispformula):
@@ -176,6 +178,8 @@ def lmer(
         refuse_related(relmat, "models with residual=, variance= or dispformula=")
     if source is not None:
         refuse_related(relmat, "models of rows that are streamed")
+        if given:
+            raise OptionError("fix= needs its rows in memory; use control={'rows': 'memory'}.")
         if structured or fixed_only:
             raise OptionError(
                 "correlated or unequal residuals, and models without random effects, need their rows in memory; use "
@@ -199,13 +203,13 @@ def lmer(
         beside=read.nodes,
         relmat=relmat,
     )
+    held = hold(design, given, known if not structured else None)
+    design = held.design
     if known is not None and design.terms and not structured:
         design = replace(design, sigma=known, notes=(*design.notes, f"sigma is known: {known:g}"))
     if note is not None:
         design = replace(design, notes=(*design.notes, note))
-    if held is not None:
-        design = replace(design, notes=(*design.notes, *held.notes))
-    if structured or not design.terms:
+    if structured or held.absolute or not design.terms:
         return MixedResult(_fit_structured(design, read, reml, start, control))
     return MixedResult(_fit(design, reml, start, control))
 
@@ -231,7 +235,7 @@ def glmer(
     ziformula: str | None = None,
     dispformula: str | None = None,
     relmat: Mapping[str, Any] | None = None,
-    fix: Mapping[str, float] | None = None,
+    fix: Mapping[str, Any] | None = None,
 ) -> MEGLMResult:
     """Fit a generalised linear mixed model by maximum likelihood.
 
@@ -285,7 +289,7 @@ def glmer(
     relmat : dict, optional
         Grouping factor -> the known covariance of its levels; see `lmer`.
     fix : dict, optional
-        Coefficients of numeric columns that are held at given values: ``{"x": 0.5}``; see `lmer`.
+        Parameters that are held at given values: coefficients and those of covariance structures; see `lmer`.
 
     Returns
     -------
@@ -308,10 +312,6 @@ def glmer(
     urban[T.Y]    0.653      0.116
     """
     response_family = make_family(family, link)
-    held = None
-    if fix is not None:
-        held = _held(formula, data, fix, sigma=False)
-        formula = held.formula
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
     beside |= {"ziformula": ziformula, "dispformula": dispformula}
     made = compressed(data, control, formula, response_family, weights, beside, compress)
@@ -339,8 +339,7 @@ def glmer(
     if family is DEFAULT_FAMILY:
         announced = f"the family was not given: {response_family.name} with the {response_family.link.name} link"
         design = replace(design, notes=(*design.notes, announced))
-    if held is not None:
-        design = replace(design, notes=(*design.notes, *held.notes))
+    design = hold(design, read_fix(fix), residual=False).design
     fit = _fit_glmm(design, response_family, nAGQ, hessian, start, made.control)
     return MEGLMResult(of_all_rows(fit, made))
 
@@ -426,6 +425,7 @@ def clmm(
     levels: Iterable[Any] | None = None,
     compress: bool | None = None,
     relmat: Mapping[str, Any] | None = None,
+    fix: Mapping[str, Any] | None = None,
 ) -> MEGLMResult:
     """Fit a cumulative link mixed model to ordered categories by maximum likelihood.
 
@@ -476,6 +476,8 @@ def clmm(
         it is worth it; such a result has no rows.
     relmat : dict, optional
         Grouping factor -> the known covariance of its levels; see `lmer`.
+    fix : dict, optional
+        Parameters that are held at given values: coefficients and those of covariance structures; see `lmer`.
 
     Returns
     -------
@@ -513,16 +515,11 @@ def clmm(
         levels=levels,
         relmat=relmat,
     )
+    design = hold(design, read_fix(fix), residual=False).design
     categories = () if design.response is None else design.response.categories
     family = make_ordinal(link, threshold, len(categories or ()))
     fit = _fit_glmm(design, family, nAGQ, hessian, start, made.control)
     return MEGLMResult(of_all_rows(fit, made))
-
-
-def _held(formula: str, data: Any, fix: object, sigma: bool) -> Held:
-    """The formula with what is held; names of the data where a dot stands for them."""
-    names = read_frame(data).names if isinstance(formula, str) and "." in formula else ()
-    return hold(read_formula(formula, names), fix, sigma)
 
 
 def _refuse_two_residuals(residual: object, variance: object) -> None:

@@ -45,7 +45,7 @@ def independent(moves: FloatArray) -> list[int]:
     """Which of some matrices, (m, k, k), are no linear combinations of the ones before them."""
     basis: list[FloatArray] = []
     kept = []
-    for i, move in enumerate(moves.reshape(len(moves), -1)):
+    for i, move in enumerate(moves.reshape(len(moves), int(np.prod(moves.shape[1:])))):
         rest = move - sum((q * (q @ move) for q in basis), np.zeros_like(move))
         size = float(np.linalg.norm(rest))
         if size > _NEW * float(np.linalg.norm(move)):

@@ -46,10 +46,10 @@ class CovarianceStructures:
         """Number of parameters of all terms."""
         return sum(structure.n_theta for structure in self.each)
 
-    @computed_once
-    def inside(self) -> CovarianceStructures:
-        """The same in the engine's columns."""
-        return CovarianceStructures(tuple(structure.inside for structure in self.each))
+    def in_columns(self, S: Sequence[FloatArray]) -> CovarianceStructures:
+        """The same in the engine's columns Z S, S for each term."""
+        moved = (structure.in_columns(own) for structure, own in zip(self.each, S, strict=True))
+        return CovarianceStructures(tuple(structure.inside for structure in moved))
 
     @computed_once
     def user(self) -> CovarianceStructures:

@@ -23,6 +23,11 @@ class CovarianceFunctions(ABC):
     positions: FloatArray | None
 
     @property
+    def word(self) -> str:
+        """What it is called where its parameters are named."""
+        return self.name
+
+    @property
     @abstractmethod
     def theta_names(self) -> tuple[str, ...]:
         """A name for each theta, for tables of the engine."""
@@ -170,7 +175,7 @@ class CovarianceFunctions(ABC):
 
     def refuse(self, what: str) -> NoReturn:
         """Raise for something that this structure has no answer to."""
-        raise OptionError(f"{what} is not known for {self.name}().")
+        raise OptionError(f"{what} is not known for {self.word}().")
 
 
 def _rows(T: FloatArray, rows: IntArray | None) -> FloatArray:

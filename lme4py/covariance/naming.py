@@ -29,7 +29,7 @@ def shape_words(
         Between names.
     """
     word, _, detail = parameter.label.partition("(")
-    own = [columns[j] for j in parameter.columns] or [structure.name]
+    own = [columns[j] for j in parameter.columns] or [structure.word]
     return word, between.join([*own, *([detail[:-1]] if detail else [])])
 
 

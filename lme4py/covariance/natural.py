@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from lme4py.covariance.jets import Jet
+from lme4py.errors import OptionError
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Adjusted", "NaturalParameter", "elements_as_natural", "in_other_parameters"]
@@ -31,6 +32,8 @@ class NaturalParameter:
         Its range; the ends are reached unless they are infinite.
     relative : bool
         In a model with a residual variance the value is in units of sigma.
+    held : bool
+        It is at a value that the user gave, and no parameter of the model.
 
     Notes
     -----
@@ -53,6 +56,7 @@ class NaturalParameter:
     lower: float
     upper: float
     relative: bool = False
+    held: bool = False
 
     def _half(self) -> tuple[float, float]:
         """Middle and half the width of a bounded range."""
@@ -84,6 +88,24 @@ class NaturalParameter:
     def allows(self, value: float) -> bool:
         """Is the value in the range, ends included?"""
         return bool(np.isfinite(value) and self.lower <= value <= self.upper)
+
+    def check(self, value: float, owner: str) -> None:
+        """Raise for a value out of the range.
+
+        Parameters
+        ----------
+        value : float
+        owner : str
+            What the parameter belongs to, in words.
+
+        Raises
+        ------
+        OptionError
+        """
+        if not self.allows(value):
+            raise OptionError(
+                f"{self.label} of {owner} is {value:g}; it must be between {self.lower:.4g} and {self.upper:.4g}."
+            )
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,11 @@ class CovarianceStructure(CovarianceFunctions):
         return {field.name: self.__dict__[field.name] for field in fields(self)}
 
     @property
+    def heading(self) -> str:
+        """What it is called in tables."""
+        return self.title
+
+    @property
     def option_values(self) -> dict[str, Any]:
         """The options that `build` would need for this structure."""
         return {}
@@ -390,6 +395,16 @@ class CovarianceStructure(CovarianceFunctions):
         """An orthogonal matrix (k, k) that the engine's columns are turned by, before they are scaled."""
         return None
 
+    def in_columns(self, S: FloatArray) -> CovarianceStructure:
+        """The structure of the effects of columns Z S: itself, where theta takes any scale of them.
+
+        Parameters
+        ----------
+        S : ndarray, shape (k, k)
+            One of `column_changes`.
+        """
+        return self
+
     def to_user(self, theta: FloatArray, S: FloatArray) -> FloatArray:
         """theta of Sigma = S T T' S' in the user's columns Z, from that of `inside` in the engine's, Z S.
 
@@ -470,17 +485,58 @@ class CovarianceStructure(CovarianceFunctions):
             self.refuse(f"a profile of {parameter.label}")
         return NaturalHeld(self, np.arange(self.size), place, parameter.kind == "cor")
 
+    def apart(self, places: frozenset[int]) -> CovarianceStructure:
+        """The same covariances with other theta: those natural parameters are functions of as many of them.
+
+        Parameters
+        ----------
+        places : set of int
+            Among `natural_parameters`.
+
+        Raises
+        ------
+        OptionError
+            They cannot be held without others.
+        """
+        return self
+
+    def holding(self, values: Mapping[int, float]) -> dict[int, float]:
+        """The theta that natural parameters are functions of, where these have given values.
+
+        Parameters
+        ----------
+        values : mapping of int to float
+            Place among `natural_parameters` -> value.
+
+        Returns
+        -------
+        dict of int to float
+            Place in theta -> value.
+        """
+        if not self.separable:
+            self.refuse("holding parameters at given values")
+        natural = self.natural(self.initial())
+        natural[list(values)] = list(values.values())
+        theta = self.theta_of_natural(natural)
+        return {place: float(theta[place]) for place in values}
+
     def check_natural(self, values: FloatArray) -> None:
         """Raise for a natural parameter out of its range, by name."""
         known = self.natural_parameters
         if len(values) != len(known):
             raise OptionError(f"{self.name}() has {len(known)} parameters, and {len(values)} values were given.")
         for parameter, value in zip(known, values, strict=True):
-            if not parameter.allows(float(value)):
-                low, high = parameter.lower, parameter.upper
-                raise OptionError(
-                    f"{parameter.label} of {self.name}() is {value:g}; it must be between {low:.4g} and {high:.4g}."
-                )
+            parameter.check(float(value), f"{self.name}()")
+
+    @property
+    def adjusting(self) -> tuple[int, ...]:
+        """Places of the natural parameters that the adjustment is made in, as many as there are theta."""
+        return tuple(range(len(self.natural_parameters)))
+
+    @property
+    def shown_as_matrix(self) -> bool:
+        """Whether tables show a standard deviation of each column and all correlations."""
+        return self.linear
 
     def kenward_roger(self, theta: FloatArray) -> Adjusted:
         """Sigma with its derivatives in the parameters that Kenward and Roger's adjustment is made in.
@@ -494,14 +550,16 @@ class CovarianceStructure(CovarianceFunctions):
             # Along the scale all elements grow in proportion.
             along = np.einsum("iab,ab->i", basis, value) / np.einsum("iab,iab->i", basis, basis)
             return Adjusted(Jet(value, basis, np.zeros((len(basis), *basis.shape))), along)
-        psi = self.natural_derivatives(theta)
+        places = self.adjusting
+        known = [self.natural_parameters[i] for i in places]
+        psi = self.natural_derivatives(theta)[np.asarray(places, dtype=np.intp)]
         square = psi * psi
-        is_sd = np.array([parameter.kind == "sd" for parameter in self.natural_parameters])
+        is_sd = np.array([parameter.kind == "sd" for parameter in known], dtype=bool)
         parts = zip((square.first, square.second), (psi.first, psi.second), strict=True)
         J, H = (np.where(is_sd, of_square, plain) for of_square, plain in parts)
         sigma = in_other_parameters(self.covariance_derivatives(theta), J.T, np.moveaxis(H, -1, 0))
         # Variances grow with the scale, other lengths with its root.
-        grows = np.array([0.5 * parameter.relative for parameter in self.natural_parameters])
+        grows = np.array([0.5 * parameter.relative for parameter in known])
         return Adjusted(sigma, np.where(is_sd, square.value, grows * psi.value))
 
     # --- other structures -------------------------------------------------------------------------------------------

@@ -172,6 +172,8 @@ class PredictorPlan(Frozen):
         Name of the link between the predictor and what it predicts; None is that of the family.
     name : str
         What it predicts: "conditional" is the mean (for ordered categories the location).
+    held : tuple of (str, float)
+        Columns whose coefficients are at values that the user gave; they are a part of the offset.
     """
 
     names: tuple[str, ...]
@@ -182,6 +184,7 @@ class PredictorPlan(Frozen):
     alias: FloatArray | None = None
     link: str | None = None
     name: str = "conditional"
+    held: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ class Predictor(Frozen):
     ----------
     X : ndarray of float, shape (n, p)
         Fixed-effects model matrix, full column rank.
-    names, assign, labels, dropped, alias, link, name
+    names, assign, labels, dropped, alias, link, name, held
         As in `PredictorPlan`.
     terms : tuple of RandomTerm
         In lme4's order: number of levels, decreasing.
@@ -210,6 +213,7 @@ class Predictor(Frozen):
     alias: FloatArray | None = None
     link: str | None = None
     name: str = "conditional"
+    held: tuple[tuple[str, float], ...] = ()
 
     @property
     def n_columns(self) -> int:
@@ -226,7 +230,7 @@ class Predictor(Frozen):
         """The predictor without its rows."""
         terms = tuple(term.plan for term in self.terms)
         return PredictorPlan(
-            self.names, self.assign, self.labels, terms, self.dropped, self.alias, self.link, self.name
+            self.names, self.assign, self.labels, terms, self.dropped, self.alias, self.link, self.name, self.held
         )
 
 

@@ -1,103 +1,65 @@
-"""Parameters that a user holds at given values (``fix=``), as far as the formula can say it.
+"""Coefficients that a user holds at given values (``fix=``): known parts of the linear predictor.
 
-A coefficient that is held at b is a known part of the linear predictor: the term leaves the formula and
-``offset(b * x)`` takes its place, so that new data, refits and tests have it too.
+The column of a coefficient that is held at b leaves X, and b times it joins the offset, in the recipe too, so that new
+data, refits and tests have it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
+from collections.abc import Mapping
+from dataclasses import replace
 
-from lme4py.errors import OptionError, did_you_mean
-from lme4py.formula.deparse import deparse
-from lme4py.formula.nodes import Formula
-from lme4py.formula.update import update_formula
+import numpy as np
 
-__all__ = ["Held", "hold"]
+from lme4py.design.design import Design
+from lme4py.errors import OptionError
 
-
-@dataclass(frozen=True)
-class Held:
-    """A formula in which coefficients are held.
-
-    Attributes
-    ----------
-    formula : str
-    sigma : float or None
-        The residual standard deviation, where it is held.
-    notes : tuple of str
-    """
-
-    formula: str
-    sigma: float | None
-    notes: tuple[str, ...]
+__all__ = ["hold_columns"]
 
 
-def hold(formula: Formula, fix: object, sigma: bool) -> Held:
-    """Hold parameters at given values.
+def hold_columns(design: Design, values: Mapping[str, float]) -> Design:
+    """A design in which coefficients of the first predictor are held.
 
     Parameters
     ----------
-    formula : Formula
-    fix : mapping of str to float
-        "sigma", or the name of a numeric column of the fixed effects, "Intercept" at 0.
-    sigma : bool
-        Whether the model has a residual standard deviation that can be held.
+    design : Design
+    values : mapping of str to float
+        Names of columns of X.
 
     Raises
     ------
     OptionError
-        Not a dict of numbers, or a parameter that cannot be held.
+        A column beside one that was left out because it depends on others: what is held is not determined.
 
     Examples
     --------
-    >>> from lme4py.formula.parse import parse_formula
-    >>> hold(parse_formula("y ~ x + z + (1 | g)"), {"x": 0.5, "sigma": 1}, True)
-    Held(formula='y ~ z + offset(0.5 * (x)) + (1 | g)', sigma=1.0, notes=('x is held at 0.5',))
+    >>> from lme4py.design.build import lformula
+    >>> data = {"y": [1.0, 3.0, 2.0, 5.0], "x": [0.0, 1.0, 0.0, 1.0], "g": ["a", "a", "b", "b"]}
+    >>> held = hold_columns(lformula("y ~ x + (1 | g)", data), {"x": 0.5})
+    >>> held.x_names, held.offset
+    (('Intercept',), array([0. , 0.5, 0. , 0.5]))
     """
-    if not isinstance(fix, Mapping):
-        raise OptionError(f'`fix` is of type {type(fix).__name__}; give a dict such as {{"x": 0}}.')
-    found: float | None = None
-    changes, notes = [], []
-    for name, given in fix.items():
-        value = _number(name, given)
-        if name == "sigma" and sigma:
-            found = value
-            continue
-        changes.append(_change(formula, name, value))
-        notes.append(f"{name} is held at {value:g}")
-    text = formula.text if not changes else update_formula(formula, f"~ . {' '.join(changes)}")[0]
-    return Held(text, found, tuple(notes))
-
-
-def _number(name: object, given: object) -> float:
-    if isinstance(given, bool) or not isinstance(given, int | float) or not isfinite(given):
-        raise OptionError(f"fix holds {name!r} at {given!r}; give a finite number.")
-    return float(given)
-
-
-def _change(formula: Formula, name: str, value: float) -> str:
-    """What of a formula changes where a coefficient is held."""
-    if name == "Intercept" and formula.fixed.intercept:
-        if value:
-            raise OptionError("fix holds the intercept at 0 only; give another known value as offset=.")
-        return "- 1"
-    known = _columns(formula)
-    if name not in known:
-        hint = did_you_mean(str(name), ["sigma", *known])
+    if not values:
+        return design
+    if design.dropped:
         raise OptionError(
-            f"fix names {name!r}, which cannot be held.{hint} It holds sigma (linear models) and coefficients of "
-            f"numeric columns ({', '.join(known) or 'there are none'}), not variances, correlations and levels of "
-            "factors."
+            f"fix holds {', '.join(values)}, but {', '.join(design.dropped)} was left out because the columns before "
+            "it determine it: it is not clear which coefficients these are; take it out of the formula."
         )
-    return f"- {name}" + (f" + offset({value!r} * ({name}))" if value else "")
-
-
-def _columns(formula: Formula) -> Sequence[str]:
-    """Fixed terms of one variable that are in no interaction."""
-    names = [deparse(node) for node in formula.fixed.variables]
-    alone = [names[term.variables[0]] for term in formula.fixed.terms if len(term.variables) == 1]
-    others = {names[v] for term in formula.fixed.terms if len(term.variables) > 1 for v in term.variables}
-    return [name for name in alone if name not in others]
+    names = list(design.x_names)
+    places = [names.index(name) for name in values]
+    coefficients = np.array(list(values.values()))
+    free = [j for j in range(len(names)) if j not in places]
+    known = design.X[:, places] @ coefficients
+    recipe = design.recipe
+    held = tuple(zip((recipe.kept[j] for j in places), coefficients.tolist(), strict=True))
+    return replace(
+        design.with_predictor(
+            X=np.asfortranarray(design.X[:, free]),
+            names=tuple(names[j] for j in free),
+            assign=tuple(design.assign[j] for j in free),
+            offset=known if design.offset is None else design.offset + known,
+            held=tuple(values.items()),
+        ),
+        recipe=replace(recipe, kept=tuple(recipe.kept[j] for j in free), held=held),
+    )

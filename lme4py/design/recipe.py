@@ -118,6 +118,8 @@ class Recipe:
     null : ndarray, shape (number of all columns, d), or None
         Combinations of the columns of the model matrix that are zero in the data of the fit, in units of the size of
         the dropped column; see `beyond`.
+    held : tuple of (int, float)
+        Columns of the model matrix whose coefficients are known: they are a part of the offset.
     """
 
     formula: Formula
@@ -130,6 +132,13 @@ class Recipe:
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     weights: Given | None = None
     null: FloatArray | None = None
+    held: tuple[tuple[int, float], ...] = ()
+
+    def known_part(self, whole: FloatArray) -> FloatArray:
+        """What columns with known coefficients add to the offset, (n,), of all columns of the model matrix."""
+        places = [place for place, _ in self.held]
+        known: FloatArray = whole[:, places] @ np.array([value for _, value in self.held])
+        return known
 
     @property
     def offsets(self) -> tuple[Node, ...]:
@@ -202,6 +211,7 @@ def new_fixed(recipe: Recipe, frame: Frame, offset: Column | None = None) -> tup
         whole = _replay(terms, recipe.variables, values, int(present.sum()))
         for node in offsets:
             known[present] += _offset_of(recipe, node, values[node])
+        known[present] += recipe.known_part(whole)
         _check_finite(np.column_stack([whole, known[present]]), present)
         X[present] = whole[:, recipe.kept]
         X[np.flatnonzero(present)[beyond(recipe, whole).any(axis=1)]] = np.nan

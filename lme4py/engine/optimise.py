@@ -184,6 +184,8 @@ def trust_region_step(gradient: FloatArray, hessian: FloatArray, radius: float) 
     Moré & Sorensen (1983), with the eigenvectors at hand; the hard case (no gradient along the most negative
     curvature) moves along that eigenvector.
     """
+    if not gradient.size:
+        return gradient, 0.0
     values, vectors = np.linalg.eigh(hessian)
     g = vectors.T @ gradient
     floor = 1e-10 * max(1.0, float(np.abs(values).max()))

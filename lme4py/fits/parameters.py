@@ -32,6 +32,7 @@ __all__ = [
     "has_correlations",
     "is_determined",
     "is_inverted",
+    "natural_names",
     "parameters",
     "profile_range",
     "select_parameters",
@@ -279,10 +280,23 @@ def _of_term(design: Design, t: int, suffix: str, group: str, label: str) -> lis
     return out
 
 
+def natural_names(design: Design) -> list[Parameter]:
+    """The parameters of all covariance structures, each once: ``"cor(homcs | g)"`` stands for those of all pairs.
+
+    Parameters
+    ----------
+    design : Design
+    """
+    labels = enumerate(zip(design.terms, term_labels(design.terms), strict=True))
+    return [own for t, (term, label) in labels for own in _of_structure(term, t, "", term.group, label)]
+
+
 def _of_structure(term: RandomTerm, t: int, suffix: str, group: str, label: str) -> list[Parameter]:
     """The parameters of a covariance structure that is no linear space, each once."""
     structure, out = term.structure, []
     for i, natural in enumerate(structure.natural_parameters):
+        if natural.held:
+            continue
         word, own = shape_words(structure, natural, [_stata_name(name) for name in term.columns], ",")
         kind = {"cor": "corr"}.get(natural.kind, natural.kind)
         stata = f"{'corr' if word == 'cor' else word}({own}{suffix})"

@@ -513,7 +513,7 @@ def test_structures_of_several_terms():
     assert terms.n_theta == theta.size == 3 + 2 + 4 + 1
     assert terms.slices[-1] == slice(9, 10)
     S = [change_of_columns(s) for s in terms.each]
-    inside = terms.inside
+    inside = terms.in_columns(S)
     user = terms.to_user(theta, S)
     for s, u, T, change in zip(terms.each, terms.split(user), inside.factors(theta), S, strict=True):
         np.testing.assert_allclose(s.covariance(u), change @ T @ T.T @ change.T, atol=1e-12)

@@ -145,3 +145,14 @@ def test_what_follows_keeps_sigma() -> None:
 def test_what_is_refused(more: dict[str, Any], match: str) -> None:
     with pytest.raises(OptionError, match=match):
         lme4py.lmer("y ~ x + (1 | g)", DATA, **more)
+
+
+def test_a_refit_knows_sigma_in_the_units_of_the_new_response() -> None:
+    data = lme4py.load_dataset("sleepstudy")
+    fit = lme4py.lmer("Reaction ~ Days + (Days | Subject)", data, sigma=26.0)
+    y = 3.0 * fit.simulate(1, seed=1).iloc[:, 0]
+    again = fit.refit(y)
+    same = lme4py.lmer("Reaction ~ Days + (Days | Subject)", data.assign(Reaction=y.to_numpy()), sigma=26.0)
+    # The same model by another way in.
+    assert again.log_likelihood == pytest.approx(same.log_likelihood, abs=1e-8)
+    assert again.variance_components["var(Days)"] == pytest.approx(same.variance_components["var(Days)"], rel=1e-6)

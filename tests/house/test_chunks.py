@@ -27,6 +27,7 @@ PACKAGE = Path(lme4py.__file__).parent
 # Module constants of 100 and more that name neither a chunk nor a size from which another way is taken, and why.
 OTHER = {
     "frozen.py": {"_LINE": "characters of a printed record"},
+    "covariance/kinds/angles.py": {"_ORDERS": "orders of columns that are looked at"},
     "covariance/kinds/correlation.py": {"_PAIRS": "pairs of columns that phi is fitted to at most"},
     "covariance/kinds/decay.py": {"_SAMPLE": "pairs of columns that a start looks at"},
     "covariance/spaces.py": {"_PAIRED": "beyond it a basis is refused"},

@@ -18,7 +18,7 @@ from lme4py.covariance.holding import Holding, PairHeld, RootHeld
 from lme4py.covariance.jets import Jet
 from lme4py.covariance.kinds.correlation import Correlation, Independent
 from lme4py.covariance.kinds.diagonal import Projections
-from lme4py.covariance.kinds.scaled import Heterogeneous
+from lme4py.covariance.kinds.scaled import Heterogeneous, Homogeneous
 from lme4py.covariance.natural import NaturalParameter
 from lme4py.covariance.registry import register
 from lme4py.covariance.structure import CovarianceStructure
@@ -290,6 +290,12 @@ class HomogeneousCompoundSymmetry(_TwoEigenvalues):
     def to_engine(self, theta: FloatArray, S: FloatArray) -> FloatArray:
         return theta / float(np.linalg.norm(S[0]))
 
+    def apart(self, places: frozenset[int]) -> CovarianceStructure:
+        return self if self.size == 1 else Exchangeable.build(self.size)
+
+    def holding(self, values: Mapping[int, float]) -> dict[int, float]:
+        return {0: values[0]}
+
     def hold(self, place: int) -> Holding:
         order = np.arange(self.size)
         if self.size == 1:
@@ -322,6 +328,19 @@ class HomogeneousCompoundSymmetry(_TwoEigenvalues):
             return values
         sd, rho = values
         return np.asarray(sd * np.sqrt(np.maximum([1.0 + (self.size - 1.0) * rho, 1.0 - rho], 0.0)))
+
+
+class Exchangeable(Homogeneous):
+    """homcs by its standard deviation and its correlation; not in the registry."""
+
+    name: ClassVar[str] = "homcs"
+    title: ClassVar[str] = "Exchangeable"
+    within: ClassVar[tuple[str, ...]] = ("cs", "homtoep")
+    separable: ClassVar[bool] = True
+
+    @classmethod
+    def correlation_of(cls, size: int, positions: FloatArray | None, **options: Any) -> Correlation:
+        return Equal(size)
 
 
 class _VarianceHeld(PairHeld):

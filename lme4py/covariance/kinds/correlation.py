@@ -9,7 +9,7 @@ semi-definite on either side.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
@@ -277,6 +277,13 @@ class Correlation(ABC):
     @abstractmethod
     def of_natural(self, values: FloatArray) -> FloatArray:
         """phi from the natural parameters, which are in their ranges."""
+
+    def holding(self, values: Mapping[int, float]) -> dict[int, float]:
+        """As `CovarianceStructure.holding`, of natural parameters that are functions of the phi in the same place."""
+        natural = self.natural(self.initial(), 0).value.copy()
+        natural[list(values)] = list(values.values())
+        phi = self.of_natural(natural)
+        return {place: float(phi[place]) for place in values}
 
     # --- linear spaces ----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ d_i = theta_i^2 (see `lme4py.covariance.structure`).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -292,6 +292,16 @@ class Scaled(CovarianceStructure):
     @abstractmethod
     def _of_sd(self, sd: FloatArray) -> FloatArray:
         """theta of printed standard deviations."""
+
+    def holding(self, values: Mapping[int, float]) -> dict[int, float]:
+        s = self.n_sd
+        sd = self._sd_jet(self.initial(), 0).value.copy()
+        own = [place for place in values if place < s]
+        sd[own] = [values[place] for place in own]
+        theta = self._of_sd(sd)
+        found = {place: float(theta[place]) for place in own}
+        rest = {place - s: value for place, value in values.items() if place >= s}
+        return found | {place + s: value for place, value in self.correlation.holding(rest).items()} if rest else found
 
 
 class Homogeneous(Scaled):

@@ -131,6 +131,16 @@ class PartialAutocorrelations(LagCorrelation):
             )
         return np.arcsin(np.clip(partial, -1.0, 1.0))
 
+    def holding(self, values: Mapping[int, float]) -> dict[int, float]:
+        n = len(values)
+        if set(values) != set(range(n)):
+            raise OptionError(
+                "the correlations of a Toeplitz matrix can be held from lag 1 on without gaps: what is possible at a "
+                "lag depends on those before it."
+            )
+        phi = self.of_natural(np.array([values[place] for place in range(n)]))
+        return dict(enumerate(phi.tolist()))
+
 
 @dataclass(frozen=True, eq=False)
 class MovingAverage(LagCorrelation):

@@ -10,8 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lme4py.covariance.charts import Chart, RootChart, moves_of_root
-from lme4py.covariance.holding import Holding, PairHeld, RootHeld
+from lme4py.covariance.holding import Holding, NaturalHeld, PairHeld, RootHeld
 from lme4py.covariance.jets import Jet
+from lme4py.covariance.kinds.angles import SphericalAngles, order_for
+from lme4py.covariance.kinds.correlation import Correlation
+from lme4py.covariance.kinds.scaled import Heterogeneous
 from lme4py.covariance.natural import NaturalParameter, elements_as_natural
 from lme4py.covariance.registry import register
 from lme4py.covariance.spaces import TangentCone, symmetric_basis
@@ -266,6 +269,17 @@ class Unstructured(Loadings):
         order = np.array([*columns, *(j for j in range(self.size) if j not in columns)])
         return RootHeld(self, order, 0) if len(columns) == 1 else _Turned(self, order, (1, self.size))
 
+    def apart(self, places: frozenset[int]) -> CovarianceStructure:
+        known = self.natural_parameters
+        pairs = frozenset((a, b) for a, b in (known[i].columns for i in places if known[i].kind == "cor"))
+        order = order_for(self.size, pairs)
+        if order is None:
+            raise OptionError(
+                "these correlations cannot be held without others: hold those of one column with any others, or all "
+                "among some columns."
+            )
+        return ByAngles(self.size, correlation=SphericalAngles(self.size, None, order))
+
     def theta_of_natural(self, values: FloatArray) -> FloatArray:
         values = np.asarray(values, dtype=float)
         self.check_natural(values)
@@ -279,6 +293,35 @@ class Unstructured(Loadings):
                 f"eigenvalue would be {sizes[0]:.3g}."
             )
         return self.theta_of_factor(values[: self.size, None] * vectors * np.sqrt(np.maximum(sizes, 0.0)))
+
+
+class ByAngles(Heterogeneous):
+    """us by its standard deviations and angles of its correlations; not in the registry."""
+
+    name: ClassVar[str] = "us"
+    title: ClassVar[str] = "Unstructured"
+
+    @classmethod
+    def correlation_of(cls, size: int, positions: FloatArray | None, **options: Any) -> Correlation:
+        return SphericalAngles(size, None, tuple(range(size)))
+
+    def hold(self, place: int) -> Holding:
+        """Standard deviations, and correlations with the first column in the order of the angles."""
+        if place < self.size:
+            return NaturalHeld(self, np.arange(self.size), place, angle=False)
+        theta = self.size + np.flatnonzero(
+            self.correlation.natural(self.correlation.typical(), 1).first[:, place - self.size]
+        )
+        if theta.size > 1:
+            self.refuse("a profile of a correlation beside parameters that are held")
+        return _AngleHeld(self, np.arange(self.size), int(theta[0]))
+
+
+class _AngleHeld(RootHeld):
+    """The angle of a correlation."""
+
+    def value(self, theta: FloatArray) -> float:
+        return float(theta[self.place])
 
 
 class _Turned(PairHeld):

@@ -278,7 +278,7 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     factors = group_terms(design)
     codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
     columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)
-    structures = design.structures.inside
+    structures = design.structures.in_columns(S)
     offset = np.zeros(design.n_obs) if design.offset is None else design.offset
     places = tuple(tuple(p for t in f.terms for p in design.terms[t].predictors(family.stacked)) for f in factors)
     products = WeightedProducts(codes, columns, factors, places=places)

@@ -108,8 +108,11 @@ def variance_gram(
     m, p = len(directions), cross.corner.shape[0] - 1
     size = float(cross.n_obs) if size is None else size
     plain, mixed = np.zeros((m + 1, m + 1)), np.zeros((m + 1, m + 1))
-    places = [np.array([i for i, d in enumerate(directions) if d.factor == f]) for f in range(len(factors))]
-    stacks = [np.array([directions[i].E for i in own]).reshape(own.size, -1) for own in places]
+    places = [np.array([i for i, d in enumerate(directions) if d.factor == f], np.intp) for f in range(len(factors))]
+    stacks = [
+        np.array([directions[i].E for i in own]).reshape(own.size, factor.n_columns**2)
+        for own, factor in zip(places, factors, strict=True)
+    ]
     for (f, g), A, R in _blocks(cross, p):
         for out, B in ((plain, A), (mixed, R)):
             if B is not None:
@@ -134,7 +137,7 @@ def _projected(
     p, m = cross.corner.shape[0] - 1, len(directions)
     if p == 0:
         return plain
-    grams = _fixed_grams(directions, cross, p).reshape(m, -1)
+    grams = _fixed_grams(directions, cross, p).reshape(m, p * p)
     out = plain - 2.0 * mixed / size
     out[:m, :m] += grams @ grams.T / size**2
     out[:m, m] -= grams[:, :: p + 1].sum(axis=1) / size

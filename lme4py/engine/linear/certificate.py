@@ -50,12 +50,14 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
     boundary = _boundary_derivative(problem.structures, theta, G)
     singular = describe_singular(problem.structures, problem.scaling.S, theta, names)
     shown = with_estimate(singular, identification, optimum.source[0].T, problem.scaling.S)
-    descends = float(values[0]) < -1e-5 * largest or (boundary is not None and boundary < -1e-5 * largest)
+    # Without a parameter nothing curves, and nothing descends.
+    lowest = float(values[0]) if values.size else np.inf
+    descends = lowest < -1e-5 * largest or (boundary is not None and boundary < -1e-5 * largest)
     converged = bound < CONVERGED and not descends
     what = "the REML criterion" if criterion.reml else "the deviance"
     return Certificate(
         gradient_norm=float(np.sqrt(2.0 * bound)),
-        min_eigenvalue=float(values[0]),
+        min_eigenvalue=lowest,
         bound=bound,
         boundary_derivative=boundary,
         converged=converged,

@@ -248,17 +248,30 @@ def assemble(
     probes : Probes, optional
         Where levels are related.
     """
+    structures = design.structures.in_columns([S / np.sqrt(scaling.weight_scale) for S in scaling.S])
     if block == "iterative":
         refuse_iterative(factors, design)
     if block == "iterative" or (
         block == "auto" and design.sigma is None and prefers_iterative(factors, cross, _copies(factors))
     ):
         nothing: Any = Unfactored()
-        return Problem(factors, design.structures.inside, scaling, cross, nothing, nothing, constants)
+        return Problem(factors, structures, scaling, cross, nothing, nothing, constants)
     symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=_copies(factors))
     base = base_values(symbolic, factors, cross)
-    known = None if design.sigma is None else (design.sigma / scaling.y_scale) ** 2 / scaling.weight_scale
-    return Problem(factors, design.structures.inside, scaling, cross, symbolic, base, constants, probes, known)
+    known = known_variance(design, scaling)
+    return Problem(factors, structures, scaling, cross, symbolic, base, constants, probes, known)
+
+
+def known_variance(design: Design, scaling: Scaling) -> float | None:
+    """The residual variance in the engine's units, where the user knows it.
+
+    Parameters
+    ----------
+    design : Design
+    scaling : Scaling
+        Of the response that is fitted: another one has another unit.
+    """
+    return None if design.sigma is None else (design.sigma / scaling.y_scale) ** 2 / scaling.weight_scale
 
 
 def _copies(factors: tuple[Factor, ...]) -> int:

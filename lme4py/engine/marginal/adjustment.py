@@ -106,14 +106,15 @@ def _jet(criterion: MarginalCriterion, batch: Batch, par: FloatArray, i: int) ->
 
 def _in_natural(structure: CovarianceStructure, theta: FloatArray, S: Jet) -> Jet:
     """Derivatives in variances and the other natural parameters from those in theta."""
-    psi = structure.natural_derivatives(theta)
+    places = structure.adjusting
+    psi = structure.natural_derivatives(theta)[np.array(places)]
     square = psi * psi
-    is_sd = np.array([parameter.kind == "sd" for parameter in structure.natural_parameters])
+    is_sd = np.array([structure.natural_parameters[i].kind == "sd" for i in places])
     J = np.where(is_sd, square.first, psi.first).T
     H = np.moveaxis(np.where(is_sd, square.second, psi.second), -1, 0)
     if not (np.isfinite(J).all() and np.isfinite(H).all() and np.linalg.cond(J) < 1e12):
         raise DesignError(
-            f"Kenward and Roger's adjustment has no parameters to be made in: the estimate of {structure.name}() is on "
+            f"Kenward and Roger's adjustment has no parameters to be made in: the estimate of {structure.word}() is on "
             "the boundary of its parameter space; use ddf='satterthwaite', or method='Satterthwaite'."
         )
     K = np.linalg.inv(J)

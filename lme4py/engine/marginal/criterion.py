@@ -92,7 +92,8 @@ class MarginalCriterion:
         residual = replace(
             model.residual, structures=tuple(s.in_units(self.scaling.y_scale) for s in model.residual.structures)
         )
-        self.model = replace(model, X=model.X @ self.scaling.C, y=inside, residual=residual)
+        random = tuple(replace(r, structure=r.structure.in_units(self.scaling.y_scale)) for r in model.random)
+        self.model = replace(model, X=model.X @ self.scaling.C, y=inside, random=random, residual=residual)
         self.batches = make_batches(self.model)
         self.n, self.p = model.X.shape
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import CrossProducts
-from lme4py.engine.linear.criterion import Criterion, Problem
+from lme4py.engine.linear.criterion import Criterion, Problem, known_variance
 from lme4py.engine.linear.scaling import ScaledColumns, scale_columns
 from lme4py.engine.linear.solve import minima, solve
 from lme4py.engine.optimise import Control
@@ -103,7 +103,8 @@ def refit(fit: LinearFit, y: Any) -> LinearFit:
     corner = fit.problem.cross.corner.copy()
     corner[-1, :] = corner[:, -1] = columns.XY.T @ weighted
     Zy = [Zt @ weighted for Zt in _factor_rows(fit, columns)]
-    problem = with_response(replace(fit.problem, scaling=scaling), Zy, corner)
+    moved = replace(fit.problem, scaling=scaling, known=known_variance(design, scaling))
+    problem = with_response(moved, Zy, corner)
     return fit_problem(fit, design, problem, fit.reml)
 
 

@@ -92,7 +92,9 @@ def _unit(fit: ResidualFit, h: int) -> FloatArray:
 
 def _slopes(function: Callable[[FloatArray], FloatArray], x: FloatArray) -> FloatArray:
     """Derivatives by central differences, (r, m)."""
-    columns = []
+    columns: list[FloatArray] = []
+    if not x.size:
+        return np.zeros((function(x).size, 0))
     for i in range(x.size):
         step = np.zeros(x.size)
         step[i] = _STEP * max(abs(float(x[i])), 0.1)

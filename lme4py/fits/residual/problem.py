@@ -111,7 +111,7 @@ def make_problem(design: Design, residual: ResidualDesign, reml: bool) -> Residu
     """
     S = tuple(_column_scale(term) for term in design.terms)
     random = tuple(
-        RandomPart(structure_of(term), term.codes.astype(np.intp), term.values @ scale)
+        RandomPart(structure_of(term).in_columns(scale), term.codes.astype(np.intp), term.values @ scale)
         for term, scale in zip(design.terms, S, strict=True)
     )
     y = design.y if design.offset is None else design.y - design.offset
@@ -141,12 +141,18 @@ def _column_scale(term: RandomTerm) -> FloatArray:
 
 
 def _to_user(structure: CovarianceStructure, theta: FloatArray, S: FloatArray) -> FloatArray:
-    if structure.basis is not None or structure.column_changes == "common":
+    if _takes_scales(structure):
         return structure.scaled(theta, float(S[0, 0]))
-    return structure.to_user(theta, S)
+    return structure.user.to_user(theta, S)
 
 
 def _to_engine(structure: CovarianceStructure, theta: FloatArray, S: FloatArray) -> FloatArray:
-    if structure.basis is not None or structure.column_changes == "common":
+    if _takes_scales(structure):
         return structure.scaled(theta, 1.0 / float(S[0, 0]))
-    return structure.to_engine(theta, S)
+    return structure.user.to_engine(theta, S)
+
+
+def _takes_scales(structure: CovarianceStructure) -> bool:
+    """Whether a change of columns is a change of the scale of theta, whatever else it may do inside."""
+    common = structure.basis is not None or structure.column_changes == "common"
+    return common and structure.user is structure

@@ -97,7 +97,7 @@ def _natural_entries(
     structure = term.structure
     values = natural_values(structure, theta, cov)
     for parameter, value in zip(structure.natural_parameters, values.tolist(), strict=True):
-        names = [term.columns[j] for j in parameter.columns] or [structure.name]
+        names = [term.columns[j] for j in parameter.columns] or [structure.word]
         if is_shape(structure, parameter):
             word, own = shape_words(structure, parameter, term.columns)
             yield VarianceEntry(t, label, names[0], parameter.label, float("nan"), value, f"{word}({own})")

@@ -88,7 +88,8 @@ def _triangle(design: Design) -> FloatArray:
 
 def _hidden_intercept(design: Design) -> bool:
     """Whether the model has an intercept that is no column of X."""
-    return design.recipe.formula.fixed.intercept and 0 not in design.recipe.kept
+    recipe = design.recipe
+    return recipe.formula.fixed.intercept and 0 not in recipe.kept and 0 not in dict(recipe.held)
 
 
 def _triangle_of(X: FloatArray) -> FloatArray:
@@ -195,11 +196,13 @@ def _with_dropped(design: Design) -> FloatArray:
     kept = list(design.recipe.kept)
     # The intercept of an ordinal model is in its thresholds: it counts as zero.
     absent = int(_hidden_intercept(design))
-    p, total = len(kept), len(kept) + len(design.dropped) + absent
+    # Columns with known coefficients count as zero too.
+    held = dict(design.recipe.held)
+    p, total = len(kept), len(kept) + len(design.dropped) + len(held) + absent
     out = np.zeros((p, total))
     out[:, kept] = np.eye(p)
     if design.alias is not None:
-        out[:, [j for j in range(absent, total) if j not in kept]] = design.alias
+        out[:, [j for j in range(absent, total) if j not in kept and j not in held]] = design.alias
     return out
 
 

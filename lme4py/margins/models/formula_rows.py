@@ -107,12 +107,12 @@ class FormulaRows:
         for node in recipe.offsets:
             slope = expression_slope(_context(recipe, columns, n), node, name)
             offset += 0.0 if slope is None else slope
-        return X, offset
+        return X, offset + recipe.known_part(whole)
 
     def factored(self, rows: Frame, scenarios: Frame) -> tuple[tuple[FloatArray, FloatArray], ...] | None:
         """X and the offset as products of a part of the scenario and a part of the row."""
         recipe = self.recipe
-        if self.n_beyond:
+        if self.n_beyond or recipe.held:
             return None  # every row is checked for what can be estimated
         X = factored_matrix(recipe, self.fixed, recipe.variables, rows, scenarios)
         known = _factored_offset(recipe, rows, scenarios)

@@ -103,7 +103,7 @@ def _distributions(fit: Fit) -> list[str]:
             variance = float(fit.covariance_estimates[t][0, 0])
             out.append(f"<var>{letter}</var>[{escape(term.group)}] ~ N(0, {variance:.4g})")
         else:
-            words = f"{sigma}: {count} &times; {count}, {escape(term.structure.title.lower())}"
+            words = f"{sigma}: {count} &times; {count}, {escape(term.structure.heading.lower())}"
             out.append(f"<var>{letter}</var>[{escape(term.group)}] ~ N(0, {sigma}), {words}")
     out += _rest(fit)
     return out

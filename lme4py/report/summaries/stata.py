@@ -144,7 +144,7 @@ def _random_effects(fit: Fit) -> Table:
     for t in reversed(range(len(fit.design.terms))):
         term = fit.design.terms[t]
         # One effect has a variance, whatever the structure.
-        title = term.structure.title if term.n_columns > 1 else find_structure("identity").title
+        title = term.structure.heading if term.n_columns > 1 else find_structure("identity").title
         rows.append((f"{term.group}: {title}", ()))
         rows += [(f"  {name}", values) for name, values in _term_rows(fit, t)]
     rows += list(_last_rows(fit))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import numpy as np
@@ -109,7 +109,9 @@ def random_effects_table(fit: Fit) -> Table:
     lines = [
         line
         for term, entries, cov in zip(terms, own, fit.covariance_estimates, strict=True)
-        for line in (_lines(term, entries, cov) if term.structure.linear else _natural_lines(entries))
+        for line in (
+            _lines(term, entries, cov) if term.structure.shown_as_matrix else _natural_lines(term, entries, cov)
+        )
     ]
     rest = [entry for entry in found if entry.term is None]
     lines += [_Line(entry, [], j == 0) for j, entry in enumerate(rest)]
@@ -141,9 +143,15 @@ def _lines(term: RandomTerm, entries: list[VarianceEntry], covariance: np.ndarra
     return [_Line(entry, own, j == 0) for j, (entry, own) in enumerate(zip(sds, cells, strict=True))]
 
 
-def _natural_lines(entries: list[VarianceEntry]) -> list[_Line]:
-    """Standard deviations, and beside them the other parameters with their names, from the top."""
-    sds = [entry for entry in entries if entry.name2 is None]
+def _natural_lines(term: RandomTerm, entries: list[VarianceEntry], covariance: np.ndarray) -> list[_Line]:
+    """Standard deviations, and beside them the other parameters with their names, from the top.
+
+    Where these are made of other parameters, such as loadings, they are those of the columns.
+    """
+    sds = [entry for entry in entries if entry.name2 is None] or [
+        replace(entries[0], name1=name, name2=None, vcov=float(variance), sdcor=float(np.sqrt(variance)), shape="")
+        for name, variance in zip(term.columns, covariance.diagonal(), strict=True)
+    ]
     cells = [[f"{_correlation(entry.sdcor)} ({_short(entry)})"] for entry in entries if entry.name2 is not None]
     pairs = zip_longest(sds, cells)
     return [_Line(entry, own or [], j == 0) for j, (entry, own) in enumerate(pairs)]
