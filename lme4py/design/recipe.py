@@ -26,8 +26,11 @@ __all__ = [
     "BarRecipe",
     "Recipe",
     "beyond",
+    "columns_of",
+    "evaluated",
     "group_parts",
     "new_fixed",
+    "new_group",
     "new_random",
     "new_random_values",
     "new_response",
@@ -293,7 +296,7 @@ def new_random(
     """
     bar = recipe.bars[term_index]
     values = new_random_values(recipe, frame, term_index, between)
-    return values, group_codes(bar.grouping, [_new_group(recipe, frame, node) for node in bar.group])
+    return values, group_codes(bar.grouping, [new_group(recipe, frame, node) for node in bar.group])
 
 
 def new_random_values(recipe: Recipe, frame: Frame, term_index: int, between: Between | None = None) -> FloatArray:
@@ -319,7 +322,7 @@ def group_parts(recipe: Recipe, frame: Frame, term_index: int) -> list[tuple[Int
     term_index : int
         Position in `Design.terms`.
     """
-    found = (_new_group(recipe, frame, node) for node in recipe.bars[term_index].group)
+    found = (new_group(recipe, frame, node) for node in recipe.bars[term_index].group)
     return [(codes, tuple(levels)) for codes, levels in found]
 
 
@@ -341,7 +344,7 @@ def unseen_groups(recipe: Recipe, frame: Frame, term_index: int, codes: IntArray
         Each label once, in ascending order; ``"lo:308"`` for an interaction.
     int
     """
-    parts = [_new_group(recipe, frame, node) for node in recipe.bars[term_index].group]
+    parts = [new_group(recipe, frame, node) for node in recipe.bars[term_index].group]
     missing = np.any([part < 0 for part, _ in parts], axis=0)
     unknown = (codes < 0) & ~missing
     found = np.unique(np.stack([part[unknown] for part, _ in parts], axis=1), axis=0).tolist()
@@ -383,7 +386,20 @@ def offset_values(value: Value, name: str) -> FloatArray:
 
 
 def columns_of(recipe: Recipe, frame: Frame, nodes: Iterable[Node], strict: bool = True) -> dict[str, Column]:
-    """The columns of new data that expressions use, in the form they had in the training data."""
+    """The columns of new data that expressions use, in the form they had in the training data.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    frame : Frame
+    nodes : iterable of Node
+    strict : bool
+        Refuse levels that the training data did not have; their codes are -1 otherwise.
+
+    Returns
+    -------
+    dict of str to Column
+    """
     trained = recipe.columns
     names = dict.fromkeys(name for node in nodes for name in names_in(node, trained) if name in trained)
     return {name: _as_trained(frame.column(name), trained[name], strict) for name in names}
@@ -396,7 +412,23 @@ def evaluated(
     n_rows: int,
     extra: Sequence[Column] = (),
 ) -> tuple[dict[Node, Value], NDArray[np.bool_]]:
-    """Values of expressions on the rows that are complete, and which rows those are."""
+    """Values of expressions on the rows that are complete, and which rows those are.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    nodes : sequence of Node
+    columns : mapping of str to Column
+        As `columns_of` gives them.
+    n_rows : int
+    extra : sequence of Column
+        Further columns that must not be missing.
+
+    Returns
+    -------
+    dict of Node to Value
+    ndarray of bool, shape (n,)
+    """
     present = ~missing_rows([*columns.values(), *extra], n_rows)
     complete = {name: column.take(present) for name, column in columns.items()}
     if not present.any():
@@ -487,8 +519,22 @@ def _listed(levels: Sequence[Any], most: int) -> str:
     return ", ".join(repr(level) for level in levels[:most]) + ", ..." * (len(levels) > most)
 
 
-def _new_group(recipe: Recipe, frame: Frame, node: Node) -> tuple[IntArray, Sequence[Any]]:
-    """Codes (-1 where missing) and levels of one grouping variable on new data."""
+def new_group(recipe: Recipe, frame: Frame, node: Node) -> tuple[IntArray, Sequence[Any]]:
+    """Codes (-1 where missing) and levels of one grouping variable on new data.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    frame : Frame
+    node : Node
+        A column or an expression.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+    sequence
+        What the codes mean.
+    """
     if isinstance(node, Name):
         column = as_factor_column(frame.column(node.name))
         return column.values.astype(np.intp, copy=False), column.levels

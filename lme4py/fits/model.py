@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lme4py.errors import OptionError
+from lme4py.fits.groups import without_level
 from lme4py.fits.refuse import GENERALISED, refuse, refuse_residual
+from lme4py.fits.rows.clusters import home_of_levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from lme4py.fits.answers.holding import HeldModel, Minimum
     from lme4py.fits.answers.joint import JointVariance
     from lme4py.fits.answers.many import Inferences, Many, UnitEstimate
+    from lme4py.fits.answers.noise import Noise
     from lme4py.fits.answers.null import Null
     from lme4py.fits.answers.objective import Objective
     from lme4py.fits.answers.working import WorkingModel
@@ -26,9 +29,9 @@ if TYPE_CHECKING:
     from lme4py.fits.method import Method
     from lme4py.fits.parameters import KenwardRogerParts, Parameter, VarianceDerivatives, VarianceInformation
     from lme4py.fits.rows.arrays import RowArrays
-    from lme4py.fits.rows.clusters import ClusterChoice, RobustType
+    from lme4py.fits.rows.clusters import ClusterChoice, Clusters, RobustType
     from lme4py.fits.truth import Truth
-    from lme4py.linalg.types import BoolArray, FloatArray
+    from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["ConeProblem", "Model"]
 
@@ -50,6 +53,8 @@ class Model(ABC):
     ----------
     fit : Fit
     """
+
+    fit: Fit
 
     @abstractmethod
     def __init__(self, fit: Any) -> None: ...
@@ -73,6 +78,37 @@ class Model(ABC):
         -------
         JointVariance
         """
+
+    def predictor_variance(self, rows: RowArrays) -> FloatArray:
+        """Variance of the errors of linear predictors with conditional modes, shape (n,); unknown groups left out.
+
+        Parameters
+        ----------
+        rows : RowArrays
+            Complete rows.
+        """
+        return self.joint_variance().variance(rows)
+
+    def hat_values(self) -> FloatArray:
+        """Derivative of the fitted value of each row in its response, shape (n,)."""
+        joint = self.joint_variance(expected=True)
+        return joint.w * joint.training() / joint.scale
+
+    def noise(self, rows: RowArrays, whole: BoolArray, weights: FloatArray | None, eta: FloatArray) -> Noise:
+        """Residual variances of rows of a model of normal responses.
+
+        Parameters
+        ----------
+        rows : RowArrays
+            Complete ones.
+        whole : ndarray of bool
+            Which rows of `rows.frame` these are.
+        weights : ndarray, shape (n,), or None
+            Prior weights of these rows.
+        eta : ndarray, shape (n,)
+            Their linear predictors.
+        """
+        refuse("a residual variance is", "there is none in generalised models")
 
     @abstractmethod
     def working_model(self) -> WorkingModel:
@@ -381,6 +417,28 @@ class Model(ABC):
 
     # The first one keeps the variances, and is the usual one.
     influence_methods: tuple[str, ...]
+
+    def independent_units(self, units: Clusters) -> bool:
+        """Whether no two groups of rows are correlated by the model.
+
+        Parameters
+        ----------
+        units : Clusters
+        """
+        return home_of_levels(self.fit.design, units) is not None
+
+    def fit_without(self, codes: IntArray, unit: int) -> Fit:
+        """The model fitted again, as one of many, without the rows of one unit.
+
+        Parameters
+        ----------
+        codes : ndarray of int, shape (n,)
+            Unit of each row.
+        unit : int
+        """
+        design = without_level(self.fit.design, codes, unit)
+        start = None if self.fit.certificate.is_singular else self.fit.theta
+        return self.like(design, design.response, start, thorough=False)
 
     def deletions(
         self, ok: BoolArray, whole_levels: bool, full: bool

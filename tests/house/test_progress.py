@@ -148,9 +148,9 @@ def test_an_interrupted_comparison_of_optimisers_keeps_its_runs(fit, monkeypatch
 
 
 def test_interrupted_refits_without_units_are_missing(fit, monkeypatch):
-    from lme4py.inference.refits import deletion_refit
+    from lme4py.fits import model
 
-    _stop_after(monkeypatch, deletion_refit, "without_level", 2)
+    _stop_after(monkeypatch, model, "without_level", 2)
     missing = pytest.warns(Lme4Warning, match="no estimates without 2 of the 4 units")
     with missing, pytest.warns(Lme4Warning, match="interrupted: 2 of 4 units"):
         found = fit.influence(np.arange(180) % 4, "refit")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from lme4py.covariance import CovarianceStructure
-    from lme4py.linalg.types import FloatArray, IntArray
+    from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["ResidualPart"]
 
@@ -42,3 +44,41 @@ class ResidualPart:
     def on_grid(self) -> bool:
         """Whether all positions are columns of the structures."""
         return all(structure.takes_positions in ("nothing", "whole numbers") for structure in self.structures)
+
+    def take(self, rows: IntArray | BoolArray) -> ResidualPart:
+        """Some of the rows.
+
+        Parameters
+        ----------
+        rows : ndarray of int or bool
+        """
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(
+            self,
+            subject=self.subject[rows],
+            stratum=self.stratum[rows],
+            points=self.points[rows],
+            log_scale=self.log_scale[rows],
+            weights=weights,
+        )
+
+    def then(self, other: ResidualPart) -> ResidualPart:
+        """These rows, then others of the same structures.
+
+        Parameters
+        ----------
+        other : ResidualPart
+        """
+        both = (self.weights, other.weights)
+        weights = None
+        if any(one is not None for one in both):
+            sizes = (len(self.subject), len(other.subject))
+            weights = np.concatenate([np.ones(n) if w is None else w for w, n in zip(both, sizes, strict=True)])
+        return replace(
+            self,
+            subject=np.concatenate([self.subject, other.subject]),
+            stratum=np.concatenate([self.stratum, other.stratum]),
+            points=np.concatenate([self.points, other.points]),
+            log_scale=np.concatenate([self.log_scale, other.log_scale]),
+            weights=weights,
+        )

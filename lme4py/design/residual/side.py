@@ -9,23 +9,48 @@ from typing import Any
 import numpy as np
 
 from lme4py.covariance import CovarianceStructure, find_structure, make_structure
-from lme4py.data.frame import Frame
-from lme4py.design.build import lformula
 from lme4py.design.design import Design
 from lme4py.design.fixed import name_of
-from lme4py.design.given import column_getter
-from lme4py.design.random import as_factor, grouping_factor
+from lme4py.design.random import Grouping, as_factor, grouping_factor
 from lme4py.design.residual.given import given_residuals
 from lme4py.design.residual.part import ResidualPart
-from lme4py.design.residual.text import ResidualSides, ResidualText, VarianceText
+from lme4py.design.residual.reader import Reader, reader_of
+from lme4py.design.residual.scales import ScaleColumns, log_size, scale_columns
+from lme4py.design.residual.text import ResidualSides, ResidualText
 from lme4py.errors import DataError, DesignError, OptionError
 from lme4py.formula.deparse import deparse
-from lme4py.formula.evaluate import evaluate
 from lme4py.formula.nodes import Node
 from lme4py.formula.values import Value
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["ResidualDesign", "residual_design"]
+__all__ = ["ResidualDesign", "ResidualPlaces", "coordinate", "residual_design"]
+
+
+@dataclass(frozen=True)
+class ResidualPlaces:
+    """Where rows stand on the residual side, without the rows: what places those of other data.
+
+    Attributes
+    ----------
+    residual : ResidualText or None
+    levels : tuple
+        Of an index that is a factor: the k columns. () for numbers and for the order of the rows.
+    origin : float
+        Whole number of the first column.
+    strata : Grouping or None
+    subject : Grouping or None
+    subject_nodes : tuple of Node
+        What the subjects are told apart by.
+    scales : ScaleColumns
+    """
+
+    residual: ResidualText | None
+    levels: tuple[Any, ...]
+    origin: float
+    strata: Grouping | None
+    subject: Grouping | None
+    subject_nodes: tuple[Node, ...]
+    scales: ScaleColumns
 
 
 @dataclass(frozen=True)
@@ -48,8 +73,7 @@ class ResidualDesign:
         Of the columns of the logarithm of the standard deviation.
     fitted_column : int or None
         Which of them is the logarithm of the fitted values.
-    reference : ndarray, shape (r,)
-        Values of these columns at which `sigma` is the standard deviation: zeros.
+    places : ResidualPlaces
     """
 
     text: str
@@ -61,6 +85,7 @@ class ResidualDesign:
     subject_name: str
     scale_names: tuple[str, ...]
     fitted_column: int | None
+    places: ResidualPlaces
 
     @property
     def has_equal_variances(self) -> bool:
@@ -77,6 +102,15 @@ class ResidualDesign:
         """Whether one standard deviation stands for all positions and strata."""
         return len(self.strata) == 1 and self.part.structures[0].shares_variance
 
+    def take(self, rows: IntArray) -> ResidualDesign:
+        """The residual side of some of the rows.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+        """
+        return replace(self, part=self.part.take(rows))
+
     def with_fitted(self, fitted: FloatArray) -> ResidualDesign:
         """With these fitted values in the place of others.
 
@@ -87,7 +121,7 @@ class ResidualDesign:
         if self.fitted_column is None:
             return self
         G = self.part.log_scale.copy()
-        G[:, self.fitted_column] = _log_size(fitted, "the fitted value")
+        G[:, self.fitted_column] = log_size(fitted, "the fitted value")
         return replace(self, part=replace(self.part, log_scale=G))
 
     def without_fitted(self) -> ResidualDesign:
@@ -112,109 +146,129 @@ def residual_design(design: Design, sides: ResidualSides) -> ResidualDesign:
     ------
     DataError, DesignError, OptionError
     """
-    read, residual = _reader(design), sides.residual
+    read, residual = reader_of(design), sides.residual
     n = design.n_obs
-    stratum, strata = _combined(residual.strata if residual else (), read, n)
-    subject, subjects, name = _subjects(residual, read, n)
+    strata = _strata(residual, read, n)
+    subjects = _subjects(residual, read, n)
+    subject, labels = subjects.codes, subjects.labels
+    placed = _Positions(np.zeros((n, 1)), _NONE)
+    structures: tuple[CovarianceStructure, ...]
     if sides.is_given:
-        structures: tuple[CovarianceStructure, ...]
         structures, points, subject = given_residuals(design, sides)
-        columns, subjects = _NONE, ()
+        placed, labels = _Positions(points, _NONE), ()
     elif residual is None:
         structures = (make_structure("homdiag", 1),)
-        points, columns = np.zeros((n, 1)), _ONE
+        placed = _Positions(np.zeros((n, 1)), _ONE)
     else:
-        points, columns, make = _positions(residual, read, subject, n)
-        _refuse_repeated(residual, subject, subjects, points, columns)
-        structures = tuple(make() for _ in strata)
-        _refuse_never_together(residual, subject, stratum, points, columns, strata)
-    G, names, fitted = _log_scale(design, sides, read, n)
-    part = ResidualPart(structures, subject, stratum, points, G, design.weights)
+        placed, make = _positions(residual, read, subject)
+        _refuse_repeated(residual, subject, labels, placed.points, placed.columns)
+        structures = tuple(make() for _ in strata.labels)
+        _refuse_never_together(residual, subject, strata.codes, placed.points, placed.columns, strata.labels)
+    G, scales = scale_columns(design, sides, read, n)
+    part = ResidualPart(structures, subject, strata.codes, placed.points, G, design.weights)
     texts = [own.text for own in sides.variance] + ([sides.dispformula] if sides.dispformula else [])
     words = residual.text if residual else "V" if sides.matrix is not None else ""
-    return ResidualDesign(words, " * ".join(texts), part, columns, strata, subjects, name, names, fitted)
+    places = ResidualPlaces(
+        residual, placed.levels, placed.origin, strata.grouping, subjects.grouping, subjects.nodes, scales
+    )
+    return ResidualDesign(
+        words,
+        " * ".join(texts),
+        part,
+        placed.columns,
+        strata.labels,
+        labels,
+        subjects.name,
+        scales.names,
+        scales.fitted,
+        places,
+    )
 
 
-Reader = Callable[[Node], Value]
+@dataclass(frozen=True)
+class _Groups:
+    """Combinations of factors: codes of the rows, labels, and what makes the codes of other rows."""
+
+    codes: IntArray
+    labels: tuple[Any, ...]
+    grouping: Grouping | None = None
+    nodes: tuple[Node, ...] = ()
+    name: str = ""
 
 
-def _reader(design: Design) -> Reader:
-    get = column_getter(design.columns or {})
-    functions = design.recipe.functions
-
-    def read(node: Node) -> Value:
-        value = evaluate(node, get, {}, functions=functions, formula=deparse(node))
-        if value.refusal:
-            raise DataError(value.refusal)
-        return value
-
-    return read
+def _strata(residual: ResidualText | None, read: Reader, n: int) -> _Groups:
+    if residual is None or not residual.strata:
+        return _Groups(np.zeros(n, dtype=np.intp), ("",))
+    grouping, codes = _grouped(residual.strata, read)
+    return _Groups(codes, tuple(str(level) for level in grouping.levels), grouping, residual.strata)
 
 
-def _combined(nodes: Sequence[Node], read: Reader, n: int) -> tuple[IntArray, tuple[str, ...]]:
-    """Codes and labels of the combinations of factors."""
-    if not nodes:
-        return np.zeros(n, dtype=np.intp), ("",)
-    grouping, codes = grouping_factor([name_of(node) for node in nodes], [_label_value(node, read) for node in nodes])
-    return codes.astype(np.intp), tuple(str(level) for level in grouping.levels)
+def _grouped(nodes: Sequence[Node], read: Reader) -> tuple[Grouping, IntArray]:
+    grouping, codes = grouping_factor([name_of(node) for node in nodes], [read(node) for node in nodes])
+    return grouping, codes.astype(np.intp)
 
 
-def _label_value(node: Node, read: Reader) -> Value:
-    get: Value = read(node)
-    return get
-
-
-def _subjects(residual: ResidualText | None, read: Reader, n: int) -> tuple[IntArray, tuple[Any, ...], str]:
+def _subjects(residual: ResidualText | None, read: Reader, n: int) -> _Groups:
     if residual is None:
-        return np.arange(n), (), ""
+        return _Groups(np.arange(n), ())
     nodes = (*residual.strata, *residual.subject)
     if not nodes:
-        return np.zeros(n, dtype=np.intp), ("all rows",), "all rows"
-    values = [_label_value(node, read) for node in nodes]
-    grouping, codes = grouping_factor([name_of(node) for node in nodes], values)
-    labels = grouping.levels
-    if residual.strata:
+        return _Groups(np.zeros(n, dtype=np.intp), ("all rows",), name="all rows")
+    grouping, codes = _grouped(nodes, read)
+    if residual.strata and residual.subject:
         # Named by the subject alone where that says which one it is.
-        own = grouping_factor([name_of(node) for node in residual.subject], values[len(residual.strata) :])
-        if len(own[0].levels) == len(labels):
-            grouping, codes = own
+        own = _grouped(residual.subject, read)
+        if len(own[0].levels) == len(grouping.levels):
+            (grouping, codes), nodes = own, residual.subject
     name = ":".join(name_of(node) for node in residual.subject) or grouping.name
-    return codes.astype(np.intp), grouping.levels, name
+    return _Groups(codes, grouping.levels, grouping, nodes, name)
+
+
+@dataclass(frozen=True)
+class _Positions:
+    """Points of the rows (n, d), labels of the columns, and what the columns of other rows are found by."""
+
+    points: FloatArray
+    columns: tuple[str, ...]
+    levels: tuple[Any, ...] = ()
+    origin: float = 0.0
 
 
 def _positions(
-    residual: ResidualText, read: Reader, subject: IntArray, n: int
-) -> tuple[FloatArray, tuple[str, ...], Callable[[], CovarianceStructure]]:
-    """Points of the rows (n, d), labels of the columns, and what makes the structure."""
+    residual: ResidualText, read: Reader, subject: IntArray
+) -> tuple[_Positions, Callable[[], CovarianceStructure]]:
+    """Where the rows are, and what makes the structure."""
     kind, takes = residual.kind, residual.kind.takes_positions
     if takes in ("times", "coordinates"):
-        return _in_space(residual, read, subject, n)
+        return _in_space(residual, read, subject)
     if len(residual.index) > 1:
         raise OptionError(
             f"residual={residual.text!r}: {kind.name}() takes one index; make a factor of the combination first."
         )
     if not residual.index:
-        codes, labels = _order_within(subject), _NONE
+        codes = _order_within(subject)
+        columns = tuple(str(i + 1) for i in range(int(codes.max()) + 1))
+        placed = _Positions(codes[:, None].astype(float), columns)
     else:
-        codes, labels = _levels(residual, read(residual.index[0]), name_of(residual.index[0]), takes == "whole numbers")
-    size = int(codes.max()) + 1
-    columns = labels or tuple(str(i + 1) for i in range(size))
+        index = residual.index[0]
+        placed = _levels(residual, read(index), name_of(index), takes == "whole numbers")
+    size = int(placed.points.max()) + 1
 
     def make() -> CovarianceStructure:
         return find_structure(kind.name).build(size, None, **residual.options)
 
-    return codes[:, None].astype(float), columns, make
+    return placed, make
 
 
-def _levels(residual: ResidualText, value: Value, name: str, counted: bool) -> tuple[IntArray, tuple[str, ...]]:
+def _levels(residual: ResidualText, value: Value, name: str, counted: bool) -> _Positions:
     """Columns of the rows. Where gaps count, unused levels and whole numbers between are columns as well."""
     if not counted:
         codes, levels = as_factor(value, name)
-        return codes.astype(np.intp), tuple(str(level) for level in levels)
+        return _on_levels(codes, levels)
     if value.is_factor:
         used = np.flatnonzero(np.bincount(value.values, minlength=len(value.levels)))
-        levels = value.levels[int(used[0]) : int(used[-1]) + 1]
-        return value.values.astype(np.intp) - int(used[0]), tuple(str(level) for level in levels)
+        first = int(used[0])
+        return _on_levels(value.values - first, value.levels[first : int(used[-1]) + 1])
     if value.kind == "matrix" or not np.array_equal(value.values, np.round(value.values)):
         raise DataError(
             f"residual={residual.text!r}: the index {name!r} of {residual.kind.name}() must be whole numbers (or a "
@@ -226,7 +280,13 @@ def _levels(residual: ResidualText, value: Value, name: str, counted: bool) -> t
             f"residual={residual.text!r}: the index {name!r} runs from {low} to {high}, that is {high - low + 1} "
             f"positions one apart, and {_MOST_COLUMNS} are the most; use car1() or exp() for such times"
         )
-    return (value.values - low).astype(np.intp), tuple(str(i) for i in range(low, high + 1))
+    columns = tuple(str(i) for i in range(low, high + 1))
+    return _Positions((value.values - low)[:, None].astype(float), columns, (), float(low))
+
+
+def _on_levels(codes: Any, levels: Sequence[Any]) -> _Positions:
+    points = np.asarray(codes, dtype=float)[:, None]
+    return _Positions(points, tuple(str(level) for level in levels), tuple(levels))
 
 
 _MOST_COLUMNS = 2000
@@ -245,11 +305,11 @@ def _order_within(subject: IntArray) -> IntArray:
 
 
 def _in_space(
-    residual: ResidualText, read: Reader, subject: IntArray, n: int
-) -> tuple[FloatArray, tuple[str, ...], Callable[[], CovarianceStructure]]:
+    residual: ResidualText, read: Reader, subject: IntArray
+) -> tuple[_Positions, Callable[[], CovarianceStructure]]:
     kind = residual.kind
     if residual.index:
-        points = np.column_stack([_coordinate(residual, read(node), name_of(node)) for node in residual.index])
+        points = np.column_stack([coordinate(residual, read(node), name_of(node)) for node in residual.index])
     else:
         points = _order_within(subject)[:, None].astype(float)
     if kind.takes_positions == "times" and points.shape[1] > 1:
@@ -268,10 +328,11 @@ def _in_space(
     def make() -> CovarianceStructure:
         return find_structure(kind.name).build(len(places), given, **options)
 
-    return points, (), make
+    return _Positions(points, _NONE), make
 
 
-def _coordinate(residual: ResidualText, value: Value, name: str) -> FloatArray:
+def coordinate(residual: ResidualText, value: Value, name: str) -> FloatArray:
+    """Numbers of a coordinate, shape (n,)."""
     if value.is_factor or value.kind == "matrix":
         raise DataError(
             f"residual={residual.text!r}: {name!r} is no number, and {residual.kind.name}() needs times or coordinates"
@@ -338,80 +399,3 @@ def _refuse_never_together(
                 "others, "
                 "such as toep(), ar1() or cs()"
             )
-
-
-# --- variance functions -----------------------------------------------------------------------------------------------
-
-
-def _log_scale(
-    design: Design, sides: ResidualSides, read: Reader, n: int
-) -> tuple[FloatArray, tuple[str, ...], int | None]:
-    blocks: list[FloatArray] = []
-    names: list[str] = []
-    fitted = None
-    for part in sides.variance:
-        if part.node is None:
-            fitted = len(names)
-            columns, own = np.zeros((n, 1)), [part.text]
-        else:
-            columns, own = _columns_of(part, read, n)
-        blocks.append(columns)
-        names += own
-    if sides.dispformula:
-        columns, own = _of_formula(design, sides.dispformula)
-        blocks.append(columns)
-        names += own
-    G = np.concatenate([np.zeros((n, 0)), *blocks], axis=1)
-    return G, tuple(names), fitted
-
-
-def _columns_of(part: VarianceText, read: Reader, n: int) -> tuple[FloatArray, list[str]]:
-    if part.function == "ident":
-        codes, labels = _combined(part.factors, read, n)
-        if len(labels) < 2:
-            raise DataError(f"variance={part.text!r} has one level; a variance function needs two or more")
-        return (codes[:, None] == np.arange(1, len(labels))).astype(float), [f"{part.text}[{x}]" for x in labels[1:]]
-    assert part.node is not None
-    value = read(part.node)
-    if value.is_factor or value.kind == "matrix":
-        raise DataError(f"variance={part.text!r}: {deparse(part.node)} is no number; use ident() for a factor")
-    x = np.asarray(value.values, dtype=float)
-    if not np.isfinite(x).all():
-        raise DataError(f"variance={part.text!r}: {deparse(part.node)} has infinite values; correct the data")
-    if part.function == "power":
-        x = _log_size(x, deparse(part.node))
-    if np.ptp(x) == 0.0:
-        raise DataError(f"variance={part.text!r}: {deparse(part.node)} is the same for all rows")
-    return x[:, None], [part.text]
-
-
-def _log_size(x: FloatArray, name: str) -> FloatArray:
-    if (x == 0.0).any():
-        raise DataError(
-            f"variance=power(): {name} is zero in {int((x == 0.0).sum())} row(s), where the standard deviation "
-            "would be "
-            "zero or infinite; use exp(), or move the covariate away from zero"
-        )
-    return np.asarray(np.log(np.abs(x)))
-
-
-def _of_formula(design: Design, text: str) -> tuple[FloatArray, list[str]]:
-    """Columns of a dispersion formula beside its intercept, which the standard deviation is."""
-    columns = dict(design.columns or {})
-    names = tuple(columns)
-    frame = Frame(names, design.n_obs, lambda i: columns[names[i]])
-    own = lformula(
-        f"{design.response_name} {text}", frame, require_random=False, functions=dict(design.recipe.functions)
-    )
-    if own.terms:
-        raise OptionError(
-            f"dispformula={text!r}: random effects in the dispersion are not taken for a normal response."
-        )
-    if "Intercept" not in own.x_names:
-        raise OptionError(
-            f"dispformula={text!r} has no intercept; leave it in: it is the logarithm of the residual standard "
-            "deviation. "
-            "(A model without residuals, '~ 0', is not taken.)"
-        )
-    kept = [j for j, name in enumerate(own.x_names) if name != "Intercept"]
-    return own.X[:, kept], [own.x_names[j] for j in kept]

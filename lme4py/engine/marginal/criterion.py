@@ -76,6 +76,8 @@ class MarginalCriterion:
     model : MarginalModel
         On the user's scale.
     reml : bool
+    scaling : MarginalScaling, optional
+        That of another criterion, whose parameters are to mean the same here.
 
     Attributes
     ----------
@@ -85,9 +87,9 @@ class MarginalCriterion:
     batches : list of Batch
     """
 
-    def __init__(self, model: MarginalModel, reml: bool = True) -> None:
+    def __init__(self, model: MarginalModel, reml: bool = True, scaling: MarginalScaling | None = None) -> None:
         self.reml = reml
-        self.scaling = _scaling(model)
+        self.scaling = _scaling(model) if scaling is None else scaling
         inside = (model.y - model.X @ self.scaling.beta) / self.scaling.y_scale
         residual = replace(
             model.residual, structures=tuple(s.in_units(self.scaling.y_scale) for s in model.residual.structures)

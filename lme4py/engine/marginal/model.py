@@ -59,6 +59,20 @@ class MarginalModel:
     random: tuple[RandomPart, ...]
     residual: ResidualPart
 
+    def then(self, other: MarginalModel) -> MarginalModel:
+        """These rows, then others, whose levels have the same codes.
+
+        Parameters
+        ----------
+        other : MarginalModel
+        """
+        random = tuple(
+            RandomPart(own.structure, np.concatenate([own.codes, new.codes]), np.concatenate([own.values, new.values]))
+            for own, new in zip(self.random, other.random, strict=True)
+        )
+        X, y = np.concatenate([self.X, other.X]), np.concatenate([self.y, other.y])
+        return MarginalModel(X, y, random, self.residual.then(other.residual))
+
     @cached_property
     def structures(self) -> tuple[CovarianceStructure, ...]:
         """Those of the random effects, then those of the residuals."""

@@ -2,11 +2,12 @@
 
     z = X beta + Z b + e,   V = W^-1 + Z Sigma Z',   P = V^-1 - V^-1 X (X'V^-1X)^-1 X'V^-1.
 
-Everything is computed from the factor of I + Lambda'Z'WZ Lambda: n x p arrays and diagonals, never an n x n matrix.
+Everything is n x p arrays and diagonals, never an n x n matrix.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,11 +18,11 @@ from lme4py.fits.rows.clusters import row_sums
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["WorkingModel"]
+__all__ = ["FactoredModel", "WorkingModel"]
 
 
-@dataclass(frozen=True)
-class WorkingModel:
+@dataclass(frozen=True, kw_only=True)
+class WorkingModel(ABC):
     """A linear mixed model with known relative variances, in the engine's columns.
 
     Attributes
@@ -30,11 +31,7 @@ class WorkingModel:
     z : ndarray, shape (n,)
         The response, or the working response.
     w : ndarray, shape (n,)
-    T : list of ndarray
-        Relative covariance factor of each grouping factor.
-    products : WeightedProducts
-    swept : Swept
-        The factor for the weights `w`.
+        One over the residual variance of each row, relative to the scale.
     C : ndarray, shape (p, p)
         Changes of the user's coefficients are C times changes of the inside ones, times `scale`.
     scale : float
@@ -47,22 +44,29 @@ class WorkingModel:
     X: FloatArray
     z: FloatArray
     w: FloatArray
-    T: list[FloatArray]
-    products: WeightedProducts
-    swept: Swept
     C: FloatArray
     scale: float
     df: float | None
     sigma: float
 
-    @computed_once
+    @property
+    @abstractmethod
     def inverse_times(self) -> tuple[FloatArray, FloatArray]:
         """V^-1 X (n, p) and V^-1 z (n,)."""
-        right = self.w[:, None] * np.concatenate([self.X, self.z[:, None]], axis=1)
-        border = self.swept.sweep_border(self.products.project(right))
-        b, _ = self.swept.back_substitute(border, np.eye(right.shape[1]))
-        right -= self.w[:, None] * (self.products.rows @ np.concatenate(b))
-        return right[:, :-1], right[:, -1]
+
+    @property
+    @abstractmethod
+    def inverse_diagonal(self) -> FloatArray:
+        """Diagonal of V^-1, (n,)."""
+
+    @abstractmethod
+    def without(self, codes: IntArray, level: int) -> WorkingModel:
+        """The model without the rows of one cluster; variances are kept."""
+
+    @property
+    def independent_rows(self) -> bool:
+        """Whether rows are independent where the random effects are known."""
+        return True
 
     @computed_once
     def cross(self) -> tuple[FloatArray, FloatArray]:
@@ -86,12 +90,6 @@ class WorkingModel:
         """P z, (n,)."""
         VX, Vz = self.inverse_times
         return Vz - VX @ self.beta
-
-    @computed_once
-    def inverse_diagonal(self) -> FloatArray:
-        """Diagonal of V^-1, (n,)."""
-        h = self.products.log_det_derivatives(self.swept)[0]
-        return self.w * (1.0 - self.w * h)
 
     @computed_once
     def projection_diagonal(self) -> FloatArray:
@@ -125,7 +123,40 @@ class WorkingModel:
         square = row_sums(Vz * self.z, codes, size)
         return blocks, right, square
 
-    def without(self, codes: IntArray, level: int) -> WorkingModel:
-        """The model without the rows of one cluster, by weights of zero; variances are kept."""
+
+@dataclass(frozen=True, kw_only=True)
+class FactoredModel(WorkingModel):
+    """The same by the factor of I + Lambda'Z'WZ Lambda.
+
+    Attributes
+    ----------
+    T : list of ndarray
+        Relative covariance factor of each grouping factor.
+    products : WeightedProducts
+    swept : Swept
+        The factor for the weights `w`.
+    """
+
+    T: list[FloatArray]
+    products: WeightedProducts
+    swept: Swept
+
+    @computed_once
+    def inverse_times(self) -> tuple[FloatArray, FloatArray]:
+        """V^-1 X (n, p) and V^-1 z (n,)."""
+        right = self.w[:, None] * np.concatenate([self.X, self.z[:, None]], axis=1)
+        border = self.swept.sweep_border(self.products.project(right))
+        b, _ = self.swept.back_substitute(border, np.eye(right.shape[1]))
+        right -= self.w[:, None] * (self.products.rows @ np.concatenate(b))
+        return right[:, :-1], right[:, -1]
+
+    @computed_once
+    def inverse_diagonal(self) -> FloatArray:
+        """Diagonal of V^-1, (n,)."""
+        h = self.products.log_det_derivatives(self.swept)[0]
+        return self.w * (1.0 - self.w * h)
+
+    def without(self, codes: IntArray, level: int) -> FactoredModel:
+        """The model without the rows of one cluster, by weights of zero."""
         w = np.where(codes != level, self.w, 0.0)
         return replace(self, w=w, swept=self.products.factorize(self.T, w))

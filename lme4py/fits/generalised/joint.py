@@ -9,7 +9,7 @@ import numpy as np
 from lme4py.engine.generalised.problem import FixedSystem
 from lme4py.families.nuisance import ThresholdPart, as_columns
 from lme4py.fits.answers.joint import JointVariance
-from lme4py.fits.answers.working import WorkingModel
+from lme4py.fits.answers.working import FactoredModel
 from lme4py.fits.derived import derived
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.parameters import VarianceInformation
@@ -65,7 +65,7 @@ def _threshold_scores(fit: GeneralisedFit) -> FloatArray:
     return replace(part, A=np.eye(len(fit.categories) - 1)).columns()
 
 
-def working_model(fit: GeneralisedFit) -> WorkingModel:
+def working_model(fit: GeneralisedFit) -> FactoredModel:
     """Weights are the expected ones, which are positive for every link (the observed ones for canonical links)."""
     mode, problem = fit.point.mode, fit.problem
     if fit.family.stacked:
@@ -75,7 +75,7 @@ def working_model(fit: GeneralisedFit) -> WorkingModel:
     w = rows.w_exp if rows.w_exp is not None else mode.w
     # A row without information has no working response; a tiny weight stands for none.
     w = np.maximum(w, 1e-12 * float(np.abs(w).max()))
-    return WorkingModel(
+    return FactoredModel(
         X=problem.X,
         z=problem.X @ mode.beta + products.spread(mode.b) + mode.rows.score / w,
         w=w,

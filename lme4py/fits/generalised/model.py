@@ -64,6 +64,8 @@ class GeneralisedModel(Model):
     n_simulations, tie = 1_000, 1e-6
     influence_methods = ("one-step", "refit")
 
+    fit: GeneralisedFit
+
     def __init__(self, fit: GeneralisedFit) -> None:
         self.fit = fit
 

@@ -11,7 +11,7 @@ from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.linear.scaling import Scaling, scale_columns
 from lme4py.engine.threads import limited_threads
 from lme4py.fits.answers.joint import JointVariance
-from lme4py.fits.answers.working import WorkingModel
+from lme4py.fits.answers.working import FactoredModel
 from lme4py.fits.derived import derived
 from lme4py.fits.linear.derivatives import steps
 from lme4py.fits.linear.fit import LinearFit
@@ -75,7 +75,7 @@ def joint_gradient(fit: LinearFit, derivatives: VarianceDerivatives, rows: RowAr
     return np.column_stack([*columns, np.empty(rows.n)])
 
 
-def working_model(fit: LinearFit) -> WorkingModel:
+def working_model(fit: LinearFit) -> FactoredModel:
     columns = scale_columns(fit.design)[1]
     problem, scaling = fit.problem, fit.problem.scaling
     p = fit.beta.size
@@ -85,7 +85,7 @@ def working_model(fit: LinearFit) -> WorkingModel:
     products = WeightedProducts(codes, Z, problem.factors)
     T = problem.factor_T(fit.point.T)
     df = float(fit.design.n_obs - p if fit.reml else fit.design.n_obs)
-    return WorkingModel(
+    return FactoredModel(
         X=columns.XY[:, :p],
         z=columns.XY[:, p],
         w=w,

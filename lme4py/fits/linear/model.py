@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lme4py.chunks import chunk
 from lme4py.engine.threads import limited_threads
+from lme4py.fits.answers.noise import Noise
 from lme4py.fits.linear import joint, many
 from lme4py.fits.linear.batches.deletion import deletions, newton_step
 from lme4py.fits.linear.constrained import LinearHolding
@@ -66,12 +69,17 @@ class LinearModel(Model):
     n_simulations, tie = 10_000, 1e-9
     influence_methods = ("exact", "one-step", "refit")
 
+    fit: LinearFit
+
     def __init__(self, fit: LinearFit) -> None:
         self.fit = fit
 
     def joint_variance(self, expected: bool = False) -> JointVariance:
         with limited_threads(self.fit.design):
             return joint.joint_variance(self.fit, expected)
+
+    def noise(self, rows: RowArrays, whole: BoolArray, weights: FloatArray | None, eta: FloatArray) -> Noise:
+        return Noise(self.fit.sigma**2 / (1.0 if weights is None else weights) * np.ones(rows.n))
 
     def working_model(self) -> WorkingModel:
         with limited_threads(self.fit.design):

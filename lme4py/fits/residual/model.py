@@ -15,14 +15,17 @@ from lme4py.errors import OptionError
 from lme4py.fits.answers.inferences import inferences_of
 from lme4py.fits.answers.many import TASK_REPLICATES, Inferences, Many, nothing, one_by_one, stacked
 from lme4py.fits.derived import derived
+from lme4py.fits.groups import without_level
 from lme4py.fits.model import ConeProblem, Model
 from lme4py.fits.parameters import KenwardRogerParts, VarianceDerivatives
 from lme4py.fits.refuse import refuse_residual
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.parameters import par_covariance, variance_information
+from lme4py.fits.residual.prediction import noise, predictor_gradient, predictor_variance
 from lme4py.fits.residual.robust import ResidualRobust
 from lme4py.fits.residual.simulate import ResidualDraws
 from lme4py.fits.residual.steps import residual_fit
+from lme4py.fits.residual.working import ResidualWorking, residual_working
 from lme4py.fits.rows.clusters import Clusters, independent_clusters
 from lme4py.fits.rows.response import response_numbers
 from lme4py.fits.rows.slim import DroppedRows, dropped, slim_conventions, slim_design
@@ -36,15 +39,16 @@ if TYPE_CHECKING:
     from lme4py.fits.answers.draws import Draws
     from lme4py.fits.answers.holding import HeldModel, Minimum
     from lme4py.fits.answers.joint import JointVariance
+    from lme4py.fits.answers.noise import Noise
     from lme4py.fits.answers.null import Null
     from lme4py.fits.answers.objective import Objective
-    from lme4py.fits.answers.working import WorkingModel
     from lme4py.fits.base import Fit
     from lme4py.fits.derived import DerivedNumber
     from lme4py.fits.method import Method
     from lme4py.fits.parameters import Parameter, VarianceInformation
+    from lme4py.fits.rows.arrays import RowArrays
     from lme4py.fits.rows.clusters import ClusterChoice, RobustType
-    from lme4py.linalg.types import FloatArray
+    from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["ResidualModel"]
 
@@ -57,6 +61,8 @@ class ResidualModel(Model):
     fit : ResidualFit
     """
 
+    fit: ResidualFit
+
     def __init__(self, fit: ResidualFit) -> None:
         self.fit = fit
 
@@ -65,8 +71,21 @@ class ResidualModel(Model):
     def joint_variance(self, expected: bool = False) -> JointVariance:
         refuse_residual("errors of predictions with conditional modes, and leverages, are")
 
-    def working_model(self) -> WorkingModel:
-        refuse_residual("deletion of rows and groups is")
+    def predictor_variance(self, rows: RowArrays) -> FloatArray:
+        return predictor_variance(self.fit, rows)
+
+    def predictor_gradient(self, derivatives: VarianceDerivatives, rows: RowArrays) -> FloatArray:
+        return predictor_gradient(self.fit, rows)
+
+    def noise(self, rows: RowArrays, whole: BoolArray, weights: FloatArray | None, eta: FloatArray) -> Noise:
+        return noise(self.fit, rows, whole, weights, eta)
+
+    def hat_values(self) -> FloatArray:
+        return self.working_model().leverage
+
+    def working_model(self) -> ResidualWorking:
+        with limited_threads(self.fit.design):
+            return residual_working(self.fit)
 
     def mean_square(self) -> float:
         fit = self.fit
@@ -170,7 +189,19 @@ class ResidualModel(Model):
 
     # --- influence --------------------------------------------------------------------------------------------------
 
-    influence_methods = ("refit",)
+    influence_methods = ("exact", "refit")
+
+    def independent_units(self, units: Clusters) -> bool:
+        batches = self.fit.problem.criterion.batches
+        return all((units.codes[batch.rows] == units.codes[batch.rows[:, :1]]).all() for batch in batches)
+
+    def fit_without(self, codes: IntArray, unit: int) -> ResidualFit:
+        fit = self.fit
+        rows = np.flatnonzero(codes != unit)
+        start = None if fit.certificate.is_singular else fit.theta
+        design = without_level(fit.design, codes, unit)
+        made = residual_fit(design, fit.residual.take(rows), fit.reml, start, thorough=False)
+        return replace(made, second_order=fit.second_order, conventions=fit.conventions)
 
     # --- likelihood ratios ------------------------------------------------------------------------------------------
 

@@ -8,12 +8,13 @@ import numpy as np
 
 from lme4py.covariance import CovarianceStructure
 from lme4py.design.design import Design, RandomTerm
+from lme4py.design.residual.part import ResidualPart
 from lme4py.design.residual.side import ResidualDesign
 from lme4py.engine.marginal.criterion import MarginalCriterion
 from lme4py.engine.marginal.model import MarginalModel, RandomPart
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["ResidualProblem", "make_problem"]
+__all__ = ["ResidualProblem", "make_problem", "marginal_model", "structure_of"]
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,25 @@ def make_problem(design: Design, residual: ResidualDesign, reml: bool) -> Residu
         Too many rows in one block.
     """
     S = tuple(_column_scale(term) for term in design.terms)
+    return ResidualProblem(MarginalCriterion(marginal_model(design, residual.part, S), reml), S)
+
+
+def marginal_model(design: Design, residual: ResidualPart, S: tuple[FloatArray, ...]) -> MarginalModel:
+    """The arrays of a design.
+
+    Parameters
+    ----------
+    design : Design
+    residual : ResidualPart
+    S : tuple of ndarray, each (k, k)
+        Columns inside are Z S, by term.
+    """
     random = tuple(
         RandomPart(structure_of(term).in_columns(scale), term.codes.astype(np.intp), term.values @ scale)
         for term, scale in zip(design.terms, S, strict=True)
     )
     y = design.y if design.offset is None else design.y - design.offset
-    return ResidualProblem(MarginalCriterion(MarginalModel(design.X, y, random, residual.part), reml), S)
+    return MarginalModel(design.X, y, random, residual)
 
 
 def structure_of(term: RandomTerm) -> CovarianceStructure:

@@ -97,6 +97,8 @@ def find_clusters(design: Design, cluster: ClusterChoice = None, what: str = "cl
 
 
 def _factor_name(design: Design, cluster: str | None) -> str:
+    if not design.n_groups and cluster is None:
+        raise OptionError("the model has no grouping factor; say with `cluster=` what the clusters are.")
     try:
         return default_group(design, cluster, required=True)
     except OptionError:

@@ -28,7 +28,7 @@ from lme4py.errors import Lme4Warning, OptionError, did_you_mean
 from lme4py.fits.answers.working import WorkingModel
 from lme4py.fits.kinds import model_of
 from lme4py.fits.refuse import refuse
-from lme4py.fits.rows.clusters import ClusterChoice, Clusters, find_clusters, home_of_levels
+from lme4py.fits.rows.clusters import ClusterChoice, Clusters, find_clusters
 from lme4py.inference.estimates.limits import coefficient_estimates, known_coefficients
 from lme4py.inference.refits.deletion import Deleted, delete_groups, delete_one_by_one, delete_rows, group_leverage
 from lme4py.inference.refits.deletion_refit import refit_without, step_without
@@ -242,7 +242,7 @@ def influence(
         again = refit_without if chosen == "refit" else step_without
         with watching("influence", progress, "units", total=units.n_clusters):
             deleted = again(fit, units.codes, deleted.ok, _whole_levels(fit, units, single=group is None))
-    rows_kept = group is None and deleted.theta is None
+    rows_kept = group is None and deleted.theta is None and model.independent_rows
     result = _result(fit, model, units, deleted, chosen, rows_kept)
     if result.failed:
         warnings.warn(
@@ -283,8 +283,7 @@ def _whole_levels(fit: Any, units: Clusters, single: bool) -> bool | None:
 def _kept_variances(fit: Any, model: WorkingModel, units: Clusters, single: bool) -> Deleted:
     if single:
         return delete_rows(model)
-    independent = home_of_levels(fit.design, units) is not None
-    delete = delete_groups if independent else delete_one_by_one
+    delete = delete_groups if model_of(fit).independent_units(units) else delete_one_by_one
     return delete(model, units.codes, units.n_clusters)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
+from lme4py.inference.diagnostics.influence import influence
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.prediction.rows import on_data_index
 from lme4py.linalg.types import FloatArray
@@ -34,8 +35,7 @@ def hatvalues(fit: Fit) -> FloatArray:
     """
     if fit.family.stacked:
         raise fit.family.lacks("leverages where further parts have random effects")
-    joint = model_of(fit).joint_variance(expected=True)
-    return joint.w * joint.training() / joint.scale
+    return model_of(fit).hat_values()
 
 
 def cooks_distance(fit: Fit) -> FloatArray:
@@ -45,8 +45,10 @@ def cooks_distance(fit: Fit) -> FloatArray:
     ----------
     fit : Fit
         r are its Pearson residuals over sigma, h its `hatvalues` and p the number of fixed effects (as lme4's
-        `cooks.distance`).
+        `cooks.distance`). Where residuals are correlated: the change of the fixed effects, as `influence` has it.
     """
+    if not fit.independent_residuals:
+        return np.asarray(influence(fit).cooks_distance, dtype=np.float64)
     h, r = hatvalues(fit), residual_values(fit, "pearson")
     scale = fit.sigma if not fit.family.weights_multiply else 1.0
     p = max(fit.beta.size, 1)

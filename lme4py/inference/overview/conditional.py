@@ -18,7 +18,7 @@ import numpy as np
 
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.errors import OptionError
-from lme4py.fits.answers.working import WorkingModel
+from lme4py.fits.answers.working import FactoredModel
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
 from lme4py.fits.refuse import refuse, refuse_structured
@@ -89,10 +89,11 @@ def caic(result: Any) -> ConditionalAIC:
     residual = design.y - fit.fitted
     loglik = -0.5 * float(np.sum(np.log(2.0 * np.pi * sigma2 / w) + w * residual**2 / sigma2))
     working = model_of(fit).working_model()
+    assert isinstance(working, FactoredModel)
     return ConditionalAIC(float(working.leverage.sum()) + _moving(fit, working) + 1.0, loglik)
 
 
-def _moving(fit: Fit, working: WorkingModel) -> float:
+def _moving(fit: Fit, working: FactoredModel) -> float:
     """Degrees of freedom of the variances: how much the fitted values move with them."""
     derivatives = model_of(fit).variance_derivatives()
     H = derivatives.hessian
@@ -108,7 +109,7 @@ def _moving(fit: Fit, working: WorkingModel) -> float:
     return -float(np.sum(np.linalg.pinv(B, hermitian=True) * ((G / working.w) @ a.T)))
 
 
-def _moved(fit: Fit, working: WorkingModel, charts: Any) -> FloatArray:
+def _moved(fit: Fit, working: FactoredModel, charts: Any) -> FloatArray:
     """V_k e for each variance parameter, (m, n), with V_k = Z (K (x) dSigma) Z'."""
     rows = working.products.rows
     projected = rows.T @ working.residual

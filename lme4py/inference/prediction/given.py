@@ -29,9 +29,11 @@ from lme4py.errors import DataError, Lme4Error, OptionError
 from lme4py.families.response import ResponseData
 from lme4py.fits.answers.draws import covariance_roots
 from lme4py.fits.base import Fit
-from lme4py.fits.refuse import refuse_related, refuse_structured
+from lme4py.fits.refuse import refuse_related
+from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.rows.response import is_proportion, numeric_categories
 from lme4py.inference.estimates.random_effects import level_frames, one_or_dict
+from lme4py.inference.prediction.given_residual import frame_of, given_modes, predict_rows
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -125,7 +127,6 @@ def rows_given(fit: Fit, frame: Frame, with_own: bool = False) -> tuple[Design, 
     Design
     ResponseData
     """
-    refuse_structured(fit, "modes given other rows are", "fit the model to all rows")
     refuse_related(fit, "modes given other rows are", "fit the model to all rows")
     values, present = new_response(fit.design.recipe, frame)
     whole = replayed(fit.design, frame, fit.family, keep_levels=with_own)
@@ -295,17 +296,25 @@ def given_frames(fit: Fit, data: Any, conditional_se: bool = False) -> Any:
         With the response.
     conditional_se : bool
     """
-    design, response = rows_given(fit, read_frame(data))
-    found = modes_given(fit, design, response)
-    modes = one_or_dict(level_frames(design, found.modes))
+    design, own, covariances = _modes_of(fit, read_frame(data))
+    modes = one_or_dict(level_frames(design, own))
     if not conditional_se:
         return modes
-    sds = tuple(np.sqrt(np.diagonal(block, axis1=1, axis2=2)) for block in found.covariances())
+    sds = tuple(np.sqrt(np.diagonal(block, axis1=1, axis2=2)) for block in covariances())
     return modes, one_or_dict(level_frames(design, sds))
 
 
+def _modes_of(fit: Fit, frame: Frame) -> tuple[Design, tuple[FloatArray, ...], Callable[[], tuple[FloatArray, ...]]]:
+    if isinstance(fit, ResidualFit):
+        design, modes, covariances = given_modes(fit, frame)
+        return design, modes, lambda: covariances
+    design, response = rows_given(fit, frame)
+    found = modes_given(fit, design, response)
+    return design, found.modes, found.covariances
+
+
 def predict_given(
-    fit: Fit, frame: Frame, given: Frame, type: str, interval: str | None, alpha: float, se: bool
+    fit: Fit, frame: Frame, given: Frame | None, type: str, interval: str | None, alpha: float, se: bool
 ) -> pd.Series[float] | pd.DataFrame:
     """Predictions of rows whose groups have modes that are updated by the responses of other rows.
 
@@ -314,7 +323,8 @@ def predict_given(
     fit : Fit
     frame : Frame
         The rows to predict.
-    given : Frame
+    given : Frame or None
+        None for the rows of the fit alone, which say more than its modes do where residuals are correlated.
     type : {"response", "linear"}
     interval : {None, "confidence", "prediction"}
         Normal limits; "prediction" in linear mixed models.
@@ -323,6 +333,13 @@ def predict_given(
     """
     import pandas as pd
 
+    if isinstance(fit, ResidualFit):
+        quantile = float(-special.ndtri(alpha / 2.0))
+        return frame_of(*predict_rows(fit, frame, given), frame.index, quantile, interval, se)
+    if given is None:
+        raise OptionError(
+            "given=True is for models with a residual structure; the modes of others have it all: leave given= out."
+        )
     if interval == "prediction" and not fit.normal_errors:
         raise OptionError("interval='prediction' with given= is for linear mixed models; use interval='confidence'.")
     found = modes_given(fit, *rows_given(fit, given, with_own=True))

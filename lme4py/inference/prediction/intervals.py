@@ -26,7 +26,6 @@ from lme4py.errors import DataError, OptionError
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.refuse import refuse_structured
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.coefficients import check_ddf, constant_df, quantile
 from lme4py.inference.prediction.averages import averaged_mean
@@ -123,8 +122,8 @@ def _observations(
         variance = predictor_error(fit, rows, new=True, ddf=ddf).variance
         data = _row_data(fit, rows.frame, whole, weights)
         return [mixed_quantiles(fit, eta, variance, data, q) for q in (alpha / 2.0, 1.0 - alpha / 2.0)]
-    refuse_structured(fit, "prediction intervals are", "use interval='confidence'")
-    noise = fit.sigma**2 / np.broadcast_to(_weights(fit, rows.frame, whole, weights), eta.shape)
+    size = np.broadcast_to(_weights(fit, rows.frame, whole, weights), eta.shape)
+    noise = model_of(fit).noise(rows, whole, size, eta)
     half = predictor_error(fit, rows, new=True, noise=noise, ddf=ddf).half(alpha)
     return [eta - half, eta + half]
 

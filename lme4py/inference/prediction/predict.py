@@ -81,9 +81,11 @@ def predict(
     se : bool
         Add a column std_error: of the mean, with the uncertainty that "confidence" limits have (by the delta method
         through the link).
-    given : data frame, optional
+    given : data frame or True, optional
         Rows with responses that came after the fit: the modes of their groups, old and new ones, are updated by them at
-        the estimates of the fit, without a refit. Limits are normal.
+        the estimates of the fit, without a refit. Limits are normal. Of a model with a residual structure the response
+        of a row is predicted given those of its subject: a missing visit given the observed ones. Rows of the fit may
+        be among the rows given (each counts once); True stands for the rows of the fit alone.
 
     Returns
     -------
@@ -106,7 +108,9 @@ def predict(
     if given is not None:
         _check_given(fit, data, include_random, type, interval, weights, ddf, offset)
         level = chosen_alpha(fit, alpha)
-        return predict_given(fit, read_frame(data), read_frame(given), type, interval, level, se)
+        return predict_given(
+            fit, read_frame(data), None if given is True else read_frame(given), type, interval, level, se
+        )
     if se and (needs_parts(fit, type) or (fit.categories and type != "linear")):
         raise OptionError(
             "se=True is for means and linear predictors; use type='linear', or bootstrap() the prediction."

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lme4py.errors import OptionError
+from lme4py.fits.answers.noise import Noise
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import VarianceDerivatives
@@ -49,7 +50,7 @@ class PredictorError:
 
 
 def predictor_error(
-    fit: Fit, rows: RowArrays, *, new: bool = False, noise: FloatArray | None = None, ddf: str | None = None
+    fit: Fit, rows: RowArrays, *, new: bool = False, noise: Noise | None = None, ddf: str | None = None
 ) -> PredictorError:
     """Variance and degrees of freedom of the error of linear predictors.
 
@@ -60,7 +61,7 @@ def predictor_error(
         Complete rows.
     new : bool
         The random effects that `rows` has no groups for are those of new groups: their variance is added.
-    noise : ndarray, shape (n,), optional
+    noise : Noise, optional
         Residual variance of a new observation of a linear model, to be added.
     ddf : str, optional
         `default_ddf` of the fit when not given. Kenward and Roger's are defined for fixed effects; of everything else
@@ -70,7 +71,7 @@ def predictor_error(
         method = coefficient_method(fit, ddf)
         return _with_whole_df(_quadratic(rows.X, method.vcov), method.t_df(rows.X))
     chosen = check_ddf(fit.default_ddf if ddf is None else ddf, linear=fit.has_f_tests)
-    variance = _variance(fit, rows, new) + (0.0 if noise is None else noise)
+    variance = _variance(fit, rows, new) + (0.0 if noise is None else noise.variance)
     if chosen == "knapp-hartung":
         raise OptionError(
             "ddf='knapp-hartung' is for the fixed effects; intervals of predictions with random effects or new "
@@ -82,6 +83,8 @@ def predictor_error(
     coefficient_method(fit, "satterthwaite")
     derivatives = model_of(fit).variance_derivatives()
     gradient = _gradient(fit, derivatives, rows, new)
+    if noise is not None and noise.slopes is not None:
+        gradient = gradient + noise.slopes
     # Every variance is proportional to sigma^2 when the others are relative to it.
     gradient[:, -1] = variance
     return _with_whole_df(variance, derivatives.degrees_of_freedom(variance, gradient))
@@ -98,7 +101,7 @@ def _quadratic(X: FloatArray, V: FloatArray) -> FloatArray:
 
 
 def _variance(fit: Fit, rows: RowArrays, new: bool) -> FloatArray:
-    known = model_of(fit).joint_variance().variance(rows) if rows.codes else _quadratic(rows.X, fit.vcov)
+    known = model_of(fit).predictor_variance(rows) if rows.codes else _quadratic(rows.X, fit.vcov)
     return known + (random_variance(fit, rows) if new else included_variance(fit, rows))
 
 

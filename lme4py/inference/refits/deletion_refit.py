@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lme4py.design.design import Design
 from lme4py.errors import Lme4Error, Lme4Warning
 from lme4py.fits.answers.many import UnitEstimate, unit_table
 from lme4py.fits.base import Fit
@@ -54,7 +53,7 @@ def _deleted(fit: Fit, codes: IntArray, ok: BoolArray, whole_levels: bool | None
     together = None if whole_levels is None else model.deletions(ok, whole_levels, full)
     if together is not None:
         return _finished(fit, *together)
-    return _loop(fit, codes, ok, _refitted if full else lambda fit, design: model_of(fit).newton_step(design))
+    return _loop(fit, codes, ok, _refitted if full else _stepped)
 
 
 def _finished(fit: Fit, out: dict[str, FloatArray], ok: BoolArray) -> Deleted:
@@ -76,13 +75,16 @@ def _finished(fit: Fit, out: dict[str, FloatArray], ok: BoolArray) -> Deleted:
 # --- one after the other ----------------------------------------------------------------------------------------
 
 
-def _loop(fit: Fit, codes: IntArray, ok: BoolArray, estimate: Callable[[Fit, Design], UnitEstimate | None]) -> Deleted:
+Estimate = Callable[[Fit, IntArray, int], UnitEstimate | None]
+
+
+def _loop(fit: Fit, codes: IntArray, ok: BoolArray, estimate: Estimate) -> Deleted:
     out, good = unit_table(fit, ok.size), ok.copy()
     units = np.flatnonzero(ok)
     good[units] = False
     with keeping("units", units.size) as kept:
         for unit in units:
-            found = _attempt(fit, without_level(fit.design, codes, int(unit)), estimate)
+            found = _attempt(fit, codes, int(unit), estimate)
             good[unit] = found is not None
             if found is not None:
                 for name in out:
@@ -92,18 +94,21 @@ def _loop(fit: Fit, codes: IntArray, ok: BoolArray, estimate: Callable[[Fit, Des
     return _finished(fit, out, good)
 
 
-def _attempt(fit: Fit, design: Design, estimate: Callable[[Fit, Design], UnitEstimate | None]) -> UnitEstimate | None:
+def _attempt(fit: Fit, codes: IntArray, unit: int, estimate: Estimate) -> UnitEstimate | None:
     """The estimate, or None where there is none; such units are counted and named in the result."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Lme4Warning)
         try:
-            return estimate(fit, design)
+            return estimate(fit, codes, unit)
         except (Lme4Error, np.linalg.LinAlgError):
             return None
 
 
-def _refitted(fit: Fit, design: Design) -> UnitEstimate | None:
-    start = None if fit.certificate.is_singular else fit.theta
-    again = model_of(fit).like(design, design.response, start, thorough=False)
+def _stepped(fit: Fit, codes: IntArray, unit: int) -> UnitEstimate:
+    return model_of(fit).newton_step(without_level(fit.design, codes, unit))
+
+
+def _refitted(fit: Fit, codes: IntArray, unit: int) -> UnitEstimate | None:
+    again = model_of(fit).fit_without(codes, unit)
     usable = same_limits(fit, again) and (again.certificate.converged or again.recession is not None)
     return UnitEstimate(again.beta, again.vcov, again.sigma, again.theta) if usable else None

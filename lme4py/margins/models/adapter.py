@@ -165,6 +165,8 @@ class ModelAdapter(ABC):
     notes : tuple of str
     default_ddf : str
         Degrees of freedom where a session is given none, of those that `test_method` knows.
+    has_random : bool
+        Whether there are random effects.
     alpha : float
         One minus the confidence level where a session is given none.
     n_beyond : int
@@ -189,6 +191,7 @@ class ModelAdapter(ABC):
     notes: tuple[str, ...] = ()
     recession: Recession | None = None
     default_ddf: str = "normal"
+    has_random: bool = True
     alpha: float = 0.05
     n_beyond: int = 0
     cells: NestedCells | None = None

@@ -83,6 +83,7 @@ class OwnAdapter(ModelAdapter):
             self.link = None if fit.family.has_no_link else fit.family.link
             self.mean_range, self.mean_name = fit.family.mean_range, fit.family.mean_name
         self.theta = fit.theta
+        self.has_random = any(predictor.terms for predictor in design.predictors)
         self._pairs = tuple(_Pairs(*np.tril_indices(term.n_columns)) for term in design.terms)
         if not self.is_linear_model:
             self.parameter_vcov = self._in_order(fit.parameter_vcov)

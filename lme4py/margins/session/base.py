@@ -298,7 +298,9 @@ def _random(random: Any, adapter: ModelAdapter) -> Random:
         raise OptionError(
             "random='intermediate' needs to know whose modes: name the grouping factors, such as random=['block']."
         )
-    return _RANDOM[_one_of("random", random, tuple(_RANDOM))]
+    found = _RANDOM[_one_of("random", random, tuple(_RANDOM))]
+    # Without random effects all of these are the same.
+    return found if adapter.has_random else "zero"
 
 
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
