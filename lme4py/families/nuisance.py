@@ -23,6 +23,7 @@ __all__ = [
     "as_columns",
     "change",
     "total",
+    "totals",
 ]
 
 # A log dispersion (0 for families without one), or the free parameters of the thresholds, shape (d,).
@@ -57,6 +58,15 @@ class ThresholdPart:
         by_threshold = np.bincount(self.codes, weights=upper, minlength=K)[:-1]
         by_threshold = by_threshold + np.bincount(self.codes, weights=lower, minlength=K)[1:]
         result: FloatArray = by_threshold @ self.A
+        return result
+
+    def totals(self, by: FloatArray | None) -> FloatArray:
+        """Sum over the rows of each of B points, each times `by`, (B, n); shape (B, d)."""
+        upper, lower = (part if by is None else part * by for part in (self.upper, self.lower))
+        B, K = upper.shape[0], self.A.shape[0] + 1
+        codes = (self.codes + K * np.arange(B)[:, None]).ravel()
+        above, below = (np.bincount(codes, part.ravel(), B * K).reshape(B, K) for part in (upper, lower))
+        result: FloatArray = (above[:, :-1] + below[:, 1:]) @ self.A
         return result
 
     def change(self, difference: FloatArray) -> FloatArray:
@@ -210,6 +220,20 @@ def total(part: Any, by: FloatArray | None = None, possible: BoolArray | None = 
     if by is None:
         return np.array([part.sum()])
     return np.array([by @ part if by.ndim == 1 else (part * by).sum()])
+
+
+def totals(part: Any, by: FloatArray | None = None) -> FloatArray:
+    """Sum over the rows of each of B points of a derivative times `by`, shape (B, d).
+
+    Parameters
+    ----------
+    part : ndarray (B, n), or ThresholdPart of such arrays
+    by : ndarray, shape (B, n), optional
+    """
+    if isinstance(part, ThresholdPart):
+        return part.totals(by)
+    summed: FloatArray = (part if by is None else part * by).sum(axis=1)[:, None]
+    return summed
 
 
 def change(part: Any, difference: Nuisance) -> FloatArray:

@@ -18,6 +18,7 @@ from lme4py.engine.generalised.quadrature import Quadrature, check_quadrature, p
 from lme4py.engine.generalised.start import find_start
 from lme4py.engine.linear.criterion import group_terms
 from lme4py.errors import OptionError
+from lme4py.families.ordinal import make_ordinal
 from lme4py.families.registry import make_family
 from lme4py.families.response import ResponseData
 
@@ -341,12 +342,40 @@ def test_difference_hessian() -> None:
     np.testing.assert_allclose(beside, hessian, atol=1e-5 * np.abs(hessian).max())
 
 
-@pytest.mark.parametrize("family", ["poisson", "binomial"])
-def test_stacked_gradients_are_those_of_single_points(family: str) -> None:
-    problem = make("one", family)
+@pytest.mark.parametrize("expected", [False, True])
+@pytest.mark.parametrize(
+    ("family", "link"),
+    [
+        ("poisson", "log"),
+        ("poisson", "sqrt"),
+        ("binomial", "logit"),
+        ("binomial", "cloglog"),
+        ("nbinomial", "log"),
+        ("nbinomial1", "identity"),
+        ("gamma", "log"),
+        ("gaussian", "identity"),
+    ],
+)
+def test_stacked_gradients_are_those_of_single_points(family: str, link: str, expected: bool) -> None:
+    _stack_agrees(make("one", family, link, expected))
+
+
+@pytest.mark.parametrize("threshold", ["flexible", "equidistant"])
+@pytest.mark.parametrize("link", ["logit", "probit", "cloglog", "loglog"])
+def test_stacked_gradients_of_ordered_categories(link: str, threshold: str) -> None:
+    codes = RNG.integers(0, 4, N)
+    design = make_design(codes.astype(float), X[:, 1:], TERMS["one"])
+    weights = RNG.integers(1, 4, N).astype(float)
+    data = ResponseData(codes.astype(float), weights=weights, categories=("a", "b", "c", "d"))
+    _stack_agrees(make_glmm(design, make_ordinal(link, threshold, 4), data, False))
+
+
+def _stack_agrees(problem: GlmmProblem) -> None:
+    """Points beside one with its dispersion or thresholds, as the difference Hessian asks for them."""
     assert can_stack(problem)
     finder, phi = ModeFinder(problem), some_point(problem)
-    points = phi + 1e-3 * np.vstack([np.eye(phi.size), -np.eye(phi.size)])
+    steps = 1e-3 * np.eye(phi.size)[: 1 + problem.n_fixed]
+    points = phi + np.vstack([steps, -steps])
     found = StackedModel(problem).gradients(points, at(finder, phi).mode.u)
     single = np.array([at(finder, point).gradient for point in points])
     # Both modes are found to a decrement of 1e-14.

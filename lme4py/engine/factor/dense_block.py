@@ -387,6 +387,9 @@ def gradient_of_invertible(factor: Factor, T: FloatArray, prior_sum: FloatArray)
 
 def is_invertible(T: FloatArray) -> bool:
     """Can T be divided out without loss of digits?"""
+    if T.shape[0] == 1:
+        size = abs(float(T[0, 0]))
+        return size > _INVERTIBLE * max(1.0, size)
     smallest = small.singular_values(T)[-1] if np.triu(T, 1).any() else np.abs(T.diagonal()).min()
     return bool(smallest > _INVERTIBLE * max(1.0, float(np.abs(T).max())))
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.engine.generalised.problem import GlmmProblem
+from lme4py.families.nuisance import totals
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray, IntArray
 
@@ -26,7 +27,7 @@ _MODE = 1e-14
 
 
 def can_stack(problem: GlmmProblem) -> bool:
-    """True for models with one scalar random effect of independent levels, and no dispersion or thresholds.
+    """True for models with one scalar random effect of independent levels, of one predictor.
 
     Parameters
     ----------
@@ -35,7 +36,8 @@ def can_stack(problem: GlmmProblem) -> bool:
     one = len(problem.factors) == 1 and not problem.products.has_related
     scalar = one and problem.factors[0].n_columns == 1 and problem.structures.linear
     small = problem.n_obs <= _MAX_ROWS and problem.n_fixed <= _MAX_FIXED
-    return scalar and small and problem.n_nuisance == 0 and problem.family.log_concave
+    beside = not problem.n_nuisance or problem.has_one_dispersion or problem.family.has_thresholds
+    return scalar and small and beside and not problem.data.parts and problem.family.log_concave
 
 
 @dataclass
@@ -68,6 +70,7 @@ class StackedModel:
     """
 
     def __init__(self, problem: GlmmProblem) -> None:
+        self.problem = problem
         self.family = problem.family
         Z = problem.products.rows
         codes = Z.indices.astype(np.intp)
@@ -95,12 +98,11 @@ class StackedModel:
         Parameters
         ----------
         phi : ndarray, shape (B, m)
+            With one dispersion, or thresholds, of all points.
         u : ndarray, shape (J,)
             Modes near by.
         """
-        B = phi.shape[0]
-        data = replace(self.data, y=np.broadcast_to(self.data.y, (B, self.data.y.size)).copy())
-        found = self.evaluate(phi, np.tile(u, (B, 1)), data)
+        found = self.evaluate(phi, np.tile(u, (phi.shape[0], 1)), self.data)
         return found.gradient if np.isfinite(found.value).all() else None
 
     def _sum(self, values: FloatArray) -> FloatArray:
@@ -108,24 +110,28 @@ class StackedModel:
         total: FloatArray = np.add.reduceat(values, self.starts, axis=-1)
         return total
 
-    def _rows(self, eta: FloatArray, data: ResponseData, order: Any) -> Any:
-        return self.family.derivatives(data, eta, 0.0, order, expected=self.expected)
+    def _rows(self, eta: FloatArray, data: ResponseData, lam: Any, order: Any) -> Any:
+        return self.family.derivatives(data, eta, lam, order, expected=self.expected and order == 3)
 
-    def _modes(self, fixed: FloatArray, theta: FloatArray, u: FloatArray, data: ResponseData) -> tuple[FloatArray, Any]:
+    def _modes(
+        self, fixed: FloatArray, theta: FloatArray, u: FloatArray, data: ResponseData, lam: Any
+    ) -> tuple[FloatArray, Any]:
         """Modes of all groups, (B, J), and the rows there, of order 3."""
         scale = theta[:, None] * self.z
-        rows = self._rows(fixed + scale * u[:, self.codes], data, 2)
+        rows = self._rows(fixed + scale * u[:, self.codes], data, lam, 2)
         objective = -2.0 * self._sum(rows.loglik) + u * u
         for _ in range(_MAX_NEWTON):
             slope = self._sum(scale * rows.score) - u
             step = slope / (1.0 + self._sum(scale * scale * rows.w_work))
             done = (slope * step).max(axis=1) < _MODE
             if done.all():
+                # The last step costs nothing, and squares what is left of the error.
+                u = u + step
                 break
             # A response that is done stays where it is, whatever else is in the batch.
             step[done] = 0.0
-            u, rows, objective = self._moved(fixed, scale, u, step, objective, data)
-        return u, self._rows(fixed + scale * u[:, self.codes], data, 3)
+            u, rows, objective = self._moved(fixed, scale, u, step, objective, data, lam)
+        return u, self._rows(fixed + scale * u[:, self.codes], data, lam, 3)
 
     def _moved(
         self,
@@ -135,11 +141,12 @@ class StackedModel:
         step: FloatArray,
         objective: FloatArray,
         data: ResponseData,
+        lam: Any,
     ) -> tuple[FloatArray, Any, FloatArray]:
         """One Newton step for every group, shorter where its objective would rise."""
         for _ in range(_MAX_HALVINGS):
             trial = u + step
-            rows = self._rows(fixed + scale * trial[:, self.codes], data, 2)
+            rows = self._rows(fixed + scale * trial[:, self.codes], data, lam, 2)
             value = -2.0 * self._sum(rows.loglik) + trial * trial
             worse = ~(value <= objective + 1e-12 * np.abs(objective) + 1e-12)
             if not worse.any():
@@ -156,12 +163,13 @@ class StackedModel:
         u : ndarray, shape (B, J)
             Where the search for the modes begins.
         data : ResponseData
-            With a row of y for each point.
+            With a row of y for each point, or one for all.
         """
         with np.errstate(all="ignore"):
-            theta, beta = phi[:, 0], phi[:, 1:]
+            theta, beta = phi[:, 0], phi[:, 1 : 1 + self.X.shape[1]]
+            lam = self.problem.split(phi[0])[2]
             fixed = self.offset + sum(beta[:, j, None] * column for j, column in enumerate(self.X.T))
-            u, rows = self._modes(fixed, theta, u, data)
+            u, rows = self._modes(fixed, theta, u, data, lam)
             scale = theta[:, None] * self.z
             w, dw = (rows.w_exp, rows.dw_exp) if self.expected else (rows.w_obs, rows.dw_obs)
             zz = self.z * self.z
@@ -169,12 +177,18 @@ class StackedModel:
             square = (theta * theta)[:, None]
             M, H = 1.0 + square * A, 1.0 + square * A_obs
             value = -2.0 * rows.loglik.sum(axis=1) + (u * u).sum(axis=1) + np.log(M).sum(axis=1)
-            c = (square / M)[:, self.codes] * zz * dw
+            h = (square / M)[:, self.codes] * zz
+            c = h * dw
             a = self._sum(scale * c) / H
-            rest = c - rows.w_obs * scale * a[:, self.codes] - 2.0 * rows.score
+            moved = scale * a[:, self.codes]
+            rest = c - rows.w_obs * moved - 2.0 * rows.score
             by_theta = (u * self._sum(self.z * rest)).sum(axis=1) + (a * self._sum(self.z * rows.score)).sum(axis=1)
             by_theta += 2.0 * theta * (A / M).sum(axis=1)
             # Column by column: a matrix product would round differently in batches of other sizes.
             gradient = np.column_stack([by_theta, *((rest * column).sum(axis=1) for column in self.X.T)])
+            if self.problem.n_nuisance:
+                w_lam = rows.w_exp_lam if self.expected else rows.w_obs_lam
+                by_lam = totals(w_lam, h) - 2.0 * totals(rows.d_lam) + totals(rows.score_lam, moved)
+                gradient = np.hstack([gradient, by_lam])
         usable = np.isfinite(value) & np.isfinite(gradient).all(axis=1)
         return StackedPoints(phi, u, np.where(usable, value, np.inf), gradient)

@@ -248,10 +248,17 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
         return result[2]
 
     def slopes(points: FloatArray) -> FloatArray:
-        together = None
-        if criterion.refine is None and can_stack(problem):
-            together = StackedModel(problem).gradients(points, found.mode.u)
-        return np.array([slope(point) for point in points]) if together is None else together
+        if criterion.refine is not None or not can_stack(problem):
+            return np.array([slope(point) for point in points])
+        first = problem.n_theta + problem.n_fixed
+        beside = (points[:, first:] == phi[first:]).all(axis=1)
+        together = StackedModel(problem).gradients(points[beside], found.mode.u)
+        if together is None:
+            return np.array([slope(point) for point in points])
+        out = np.empty(points.shape)
+        out[beside] = together
+        out[~beside] = np.reshape([slope(point) for point in points[~beside]], (-1, points.shape[1]))
+        return out
 
     criterion.base, criterion.best = found, value
     held = problem.held(phi)
