@@ -376,7 +376,7 @@ def _stack_agrees(problem: GlmmProblem) -> None:
     finder, phi = ModeFinder(problem), some_point(problem)
     steps = 1e-3 * np.eye(phi.size)[: 1 + problem.n_fixed]
     points = phi + np.vstack([steps, -steps])
-    found = StackedModel(problem).gradients(points, at(finder, phi).mode.u)
+    found = StackedModel(problem).gradients(points, at(finder, phi).mode)
     single = np.array([at(finder, point).gradient for point in points])
     # Both modes are found to a decrement of 1e-14.
     np.testing.assert_allclose(found, single, atol=1e-9 * np.abs(single).max())

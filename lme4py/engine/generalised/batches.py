@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.engine.generalised.problem import GlmmProblem
+from lme4py.engine.generalised.problem import GlmmProblem, Mode
 from lme4py.families.nuisance import totals
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray, IntArray
@@ -92,17 +92,20 @@ class StackedModel:
         }
         return replace(data, **parts)
 
-    def gradients(self, phi: FloatArray, u: FloatArray) -> FloatArray | None:
+    def gradients(self, phi: FloatArray, centre: Mode) -> FloatArray | None:
         """Gradients at several points beside each other, shape (B, m); None where one of them has no value.
 
         Parameters
         ----------
         phi : ndarray, shape (B, m)
             With one dispersion, or thresholds, of all points.
-        u : ndarray, shape (J,)
-            Modes near by.
+        centre : Mode
+            Near by. The predictor is that of the centre and a change, so that the rounding of a large one is the same
+            at all points.
         """
-        found = self.evaluate(phi, np.tile(u, (phi.shape[0], 1)), self.data)
+        there = self.offset + self._fixed(centre.beta[None])
+        fixed = there + self._fixed(phi[:, 1 : 1 + self.X.shape[1]] - centre.beta)
+        found = self._at(phi, fixed, np.tile(centre.u, (phi.shape[0], 1)), self.data)
         return found.gradient if np.isfinite(found.value).all() else None
 
     def _sum(self, values: FloatArray) -> FloatArray:
@@ -130,7 +133,10 @@ class StackedModel:
                 break
             # A response that is done stays where it is, whatever else is in the batch.
             step[done] = 0.0
-            u, rows, objective = self._moved(fixed, scale, u, step, objective, data, lam)
+            # Rounding of a row: log f is a difference of terms of the size of w eta.
+            eta = fixed + scale * u[:, self.codes]
+            slack = 1e-12 * np.abs(objective) + 1e-12 + 1e-15 * self._sum(rows.w_work * np.abs(eta))
+            u, rows, objective = self._moved(fixed, scale, u, step, objective + slack, data, lam)
         return u, self._rows(fixed + scale * u[:, self.codes], data, lam, 3)
 
     def _moved(
@@ -139,16 +145,16 @@ class StackedModel:
         scale: FloatArray,
         u: FloatArray,
         step: FloatArray,
-        objective: FloatArray,
+        bound: FloatArray,
         data: ResponseData,
         lam: Any,
     ) -> tuple[FloatArray, Any, FloatArray]:
-        """One Newton step for every group, shorter where its objective would rise."""
+        """One Newton step for every group, shorter where its objective would be above the bound."""
         for _ in range(_MAX_HALVINGS):
             trial = u + step
             rows = self._rows(fixed + scale * trial[:, self.codes], data, lam, 2)
             value = -2.0 * self._sum(rows.loglik) + trial * trial
-            worse = ~(value <= objective + 1e-12 * np.abs(objective) + 1e-12)
+            worse = ~(value <= bound)
             if not worse.any():
                 break
             step = np.where(worse, 0.5 * step, step)
@@ -165,10 +171,18 @@ class StackedModel:
         data : ResponseData
             With a row of y for each point, or one for all.
         """
+        return self._at(phi, self.offset + self._fixed(phi[:, 1 : 1 + self.X.shape[1]]), u, data)
+
+    def _fixed(self, beta: FloatArray) -> FloatArray:
+        """X beta of B points, (B, n); no matrix product, which would round differently in batches of other sizes."""
+        out = np.zeros((beta.shape[0], self.X.shape[0]))
+        for j, column in enumerate(self.X.T):
+            out += beta[:, j, None] * column
+        return out
+
+    def _at(self, phi: FloatArray, fixed: FloatArray, u: FloatArray, data: ResponseData) -> StackedPoints:
         with np.errstate(all="ignore"):
-            theta, beta = phi[:, 0], phi[:, 1 : 1 + self.X.shape[1]]
-            lam = self.problem.split(phi[0])[2]
-            fixed = self.offset + sum(beta[:, j, None] * column for j, column in enumerate(self.X.T))
+            theta, lam = phi[:, 0], self.problem.split(phi[0])[2]
             u, rows = self._modes(fixed, theta, u, data, lam)
             scale = theta[:, None] * self.z
             w, dw = (rows.w_exp, rows.dw_exp) if self.expected else (rows.w_obs, rows.dw_obs)
@@ -184,7 +198,7 @@ class StackedModel:
             rest = c - rows.w_obs * moved - 2.0 * rows.score
             by_theta = (u * self._sum(self.z * rest)).sum(axis=1) + (a * self._sum(self.z * rows.score)).sum(axis=1)
             by_theta += 2.0 * theta * (A / M).sum(axis=1)
-            # Column by column: a matrix product would round differently in batches of other sizes.
+            # Column by column, as in `_fixed`.
             gradient = np.column_stack([by_theta, *((rest * column).sum(axis=1) for column in self.X.T)])
             if self.problem.n_nuisance:
                 w_lam = rows.w_exp_lam if self.expected else rows.w_obs_lam

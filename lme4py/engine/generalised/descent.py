@@ -252,7 +252,7 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
             return np.array([slope(point) for point in points])
         first = problem.n_theta + problem.n_fixed
         beside = (points[:, first:] == phi[first:]).all(axis=1)
-        together = StackedModel(problem).gradients(points[beside], found.mode.u)
+        together = StackedModel(problem).gradients(points[beside], found.mode)
         if together is None:
             return np.array([slope(point) for point in points])
         out = np.empty(points.shape)

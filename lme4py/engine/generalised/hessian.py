@@ -38,8 +38,11 @@ def difference_hessian(
     steps = np.diag(np.minimum(_DIFFERENCE / size, 0.01))[free]
     hessian = np.zeros((phi.size, phi.size))
     if free.size:
-        up, down = np.split(slopes(np.concatenate([phi + steps, phi - steps])), 2)
-        hessian[free] = (up - down) / (2.0 * steps[np.arange(free.size), free, None])
+        above, below = phi + steps, phi - steps
+        up, down = np.split(slopes(np.concatenate([above, below])), 2)
+        # The distance as it is after rounding: a parameter may be large beside its step.
+        width = (above - below)[np.arange(free.size), free]
+        hessian[free] = (up - down) / width[:, None]
     if held is not None:
         hessian[:, held] = 0.0
     symmetric: FloatArray = 0.5 * (hessian + hessian.T)

@@ -111,10 +111,10 @@ class GlmmBatch:
         """Hessian at the start for the response of the fit, by differences of gradients: one small batch."""
         m = self.start.size
         steps = _STEP * np.vstack([np.eye(m), -np.eye(m)])
-        gradients = self.model.gradients(self.start + steps, np.zeros(self.model.n_levels))
-        if gradients is None:
+        found = self.model.evaluate(self.start + steps, np.zeros((2 * m, self.model.n_levels)), self.model.data)
+        if not np.isfinite(found.value).all():
             return np.eye(m) * float(fit.design.n_obs)
-        rows = (gradients[:m] - gradients[m:]) / (2.0 * _STEP)
+        rows = (found.gradient[:m] - found.gradient[m:]) / (2.0 * _STEP)
         return 0.5 * (rows + rows.T)
 
     # -- all responses -------------------------------------------------------------------------------------------
