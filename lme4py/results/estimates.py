@@ -14,9 +14,12 @@ from lme4py.docstrings import carries
 from lme4py.errors import OptionError
 from lme4py.inference.estimates import coefficients
 from lme4py.inference.estimates import random_effects as modes_of_groups
-from lme4py.inference.estimates.variance_errors import variance_table
+from lme4py.inference.estimates.variance_errors import parameter_covariance, variance_table
 from lme4py.inference.overview import components
 from lme4py.inference.overview.intervals import intervals
+from lme4py.inference.overview.named import named_part
+from lme4py.inference.overview.selection import information_criteria
+from lme4py.inference.overview.standardised import standardised_coefficients
 from lme4py.inference.prediction.given import given_frames
 from lme4py.inference.shares.icc import icc, icc_table
 from lme4py.inference.shares.r2 import r_squared
@@ -65,15 +68,26 @@ class EstimateMethods(FittedModel):
 
     @carries(coefficients.covariance_frame)
     def cov_params(
-        self, type: Robust | None = None, cluster: ClusterChoice = None, component: str | None = None
+        self,
+        type: Robust | None = None,
+        cluster: ClusterChoice = None,
+        component: str | None = None,
+        parm: str | Sequence[str] = "fixed",
     ) -> pd.DataFrame:
-        """Covariance matrix of the fixed effects, shape (p, p).
+        """Covariance matrix of the fixed effects, shape (p, p), or of other parameters.
 
         Parameters
         ----------
         component : str, optional
             One of `components`, or "all" for the coefficients of all of them together.
+        parm : {"fixed", "random", "all"} or names
+            Parameters by the names of `conf_int`: "all" adds standard deviations, correlations and what else the model
+            estimates, by the delta method.
         """
+        if parm != "fixed":
+            if type is not None or cluster is not None or component is not None:
+                raise OptionError("parm= is for the covariance of the model itself; leave the other arguments out.")
+            return parameter_covariance(self.fit, parm)
         return components.component_covariance(self.fit, type, cluster, component)
 
     @carries(coefficients.coef_table)
@@ -83,6 +97,7 @@ class EstimateMethods(FittedModel):
         vcov: Robust | None = None,
         cluster: ClusterChoice = None,
         component: str | None = None,
+        dropped: bool = False,
     ) -> pd.DataFrame:
         """Table estimate, std_error, df, statistic, p_value of the fixed effects.
 
@@ -90,6 +105,8 @@ class EstimateMethods(FittedModel):
         ----------
         component : str, optional
             One of `components`, or "all", which adds a column; the conditional part when not given.
+        dropped : bool
+            Rows of NaN, last, for the columns that were left out because they depend on others.
 
         Examples
         --------
@@ -99,7 +116,12 @@ class EstimateMethods(FittedModel):
         >>> fit.coef_table(component="zero_inflation")["estimate"].round(3).to_dict()
         {'Intercept': 1.139, 'mined[T.no]': -1.736}
         """
-        return components.component_table(self.fit, ddf, vcov, cluster, component)
+        table = components.component_table(self.fit, ddf, vcov, cluster, component)
+        if not dropped:
+            return table
+        if component is not None:
+            raise OptionError("dropped=True is for the conditional part; leave component= out.")
+        return table.reindex([*table.index, *self.fit.design.dropped])
 
     @carries(intervals)
     def conf_int(
@@ -142,6 +164,18 @@ class EstimateMethods(FittedModel):
             cluster=cluster,
         )
 
+    @carries(standardised_coefficients)
+    def standardised(self, ddf: Ddf | None = None, alpha: float | None = None) -> pd.DataFrame:
+        return standardised_coefficients(self.fit, ddf, alpha)
+
+    @carries(information_criteria)
+    def information_criteria(self) -> pd.Series[float]:
+        return information_criteria(self.fit)
+
+    @carries(named_part)
+    def part(self, name: str) -> Any:
+        return named_part(self.fit, name)
+
     def ranef_cov(self, include_fixed: bool = False) -> dict[str, NDArray[np.float64]]:
         """Conditional covariances of the random effects of every level given the data.
 
@@ -164,6 +198,7 @@ class EstimateMethods(FittedModel):
         component: str | None = None,
         reliability: bool = False,
         data: Any = None,
+        standardised: bool = False,
     ) -> Any:
         """Conditional modes of the random effects.
 
@@ -182,6 +217,9 @@ class EstimateMethods(FittedModel):
         data : data frame, optional
             Other rows, with their responses: the modes of their groups given these rows alone, at the estimates of the
             fit (no refit). Standard deviations take the fixed effects as known.
+        standardised : bool
+            Modes over their own standard deviations, sqrt(Var(b) - PEV): about standard normal where the model is
+            right.
 
         Returns
         -------
@@ -189,9 +227,13 @@ class EstimateMethods(FittedModel):
             Rows are levels, columns are random effects.
         """
         if data is not None:
-            if include_fixed or reliability or component is not None:
+            if include_fixed or reliability or standardised or component is not None:
                 raise OptionError("data= goes with conditional_se= only; leave the other arguments out.")
             return given_frames(self.fit, data, conditional_se)
+        if standardised:
+            if conditional_se or reliability:
+                raise OptionError("standardised modes have a standard deviation of one; leave the other argument out.")
+            return components.component_modes(self.fit, modes_of_groups.standardised(self.fit), component)
         modes = components.component_modes(self.fit, modes_of_groups.conditional_modes(self.fit), component)
         if reliability:
             if conditional_se:
@@ -245,8 +287,10 @@ class EstimateMethods(FittedModel):
         adjusted: bool = True,
         variance: VarianceMethod = "theoretical",
         n_jobs: int | None = 1,
+        k: float = 1,
     ) -> ICCResult:
-        return icc(self.fit, component, alpha, n_boot, seed, at=at, adjusted=adjusted, variance=variance, n_jobs=n_jobs)
+        options: dict[str, Any] = {"at": at, "adjusted": adjusted, "variance": variance, "n_jobs": n_jobs, "k": k}
+        return icc(self.fit, component, alpha, n_boot, seed, **options)
 
     @carries(icc_table)
     def icc_table(self, alpha: float | None = None, **kw: Any) -> pd.DataFrame:

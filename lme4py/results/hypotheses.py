@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from numpy.typing import ArrayLike
@@ -62,10 +63,17 @@ class HypothesisMethods(EstimateMethods):
     def anova(self, type: AnovaType = 3, ddf: Ddf | None = None, *, component: str | None = None) -> pd.DataFrame: ...
 
     @overload
-    def anova(self, *models: FittedModel) -> pd.DataFrame: ...
+    def anova(self, *models: FittedModel, names: Sequence[str] | None = None) -> pd.DataFrame: ...
 
     @carries(analysis_of_variance)
-    def anova(self, *models: Any, type: Any = 3, ddf: Any = None, component: str | None = None) -> pd.DataFrame:
+    def anova(
+        self,
+        *models: Any,
+        type: Any = 3,
+        ddf: Any = None,
+        component: str | None = None,
+        names: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
         """Tests of the terms; with other results, ``fit.anova(fit2, ...)``, likelihood-ratio tests between the models.
 
         REML fits are refitted with ML before they are compared, which the note of the table says.
@@ -85,11 +93,16 @@ class HypothesisMethods(EstimateMethods):
         type, ddf = (*options, *(type, ddf)[len(options) :])
         if component is not None and not others:
             return component_anova(self.fit, component, type, ddf)
-        return analysis_of_variance(self, *others, type=type, ddf=ddf)
+        return analysis_of_variance(self, *others, type=type, ddf=ddf, names=names)
 
     @carries(drop1)
-    def drop1(self, test: Literal["F", "Chisq"] | None = None, ddf: Ddf | None = None) -> pd.DataFrame:
-        return drop1(self.fit, test, ddf)
+    def drop1(
+        self,
+        test: Literal["F", "Chisq"] | None = None,
+        ddf: Ddf | None = None,
+        scope: str | Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        return drop1(self.fit, test, ddf, scope)
 
     @carries(ranova)
     def ranova(self) -> pd.DataFrame:

@@ -31,7 +31,7 @@ PlotKind: TypeAlias = Literal[
 ]
 PredictType: TypeAlias = Literal["response", "linear", "prob", "cumulative", "class"]
 PredictInterval: TypeAlias = Literal["confidence", "prediction"]
-NewLevels: TypeAlias = Literal["zero", "error"]
+NewLevels: TypeAlias = Literal["zero", "error", "missing"]
 ResidualType: TypeAlias = Literal[
     "response", "pearson", "scaled", "deviance", "working", "quantile", "normalized", "probability", "score"
 ]

@@ -47,20 +47,26 @@ class ReportMethods(RefitMethods):
     def _plain_tables(self, ddf: str | None) -> list[Table]:
         return summary_report.summary_tables(self.fit, ddf)
 
-    def summary(self, ddf: Ddf | None = None) -> Summary:
+    def summary(self, ddf: Ddf | None = None, correlation: bool = False) -> Summary:
         """The result as text that a notebook shows as tables.
 
         Parameters
         ----------
         ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
             Degrees of freedom of the tests of the fixed effects; None is the default of the model.
+        correlation : bool
+            Also the correlations of the estimates of the fixed effects.
 
         Returns
         -------
         Summary
             A `str` with ``to_latex(caption=, label=)``, ``to_markdown()`` and ``to_html()``.
         """
-        return Summary(self._tables(ddf))
+        tables = self._tables(ddf)
+        if correlation:
+            # Before the closing sentences.
+            tables.insert(len(tables) - 1, summary_report.correlation_table(self.fit))
+        return Summary(tables)
 
     def to_markdown(self, ddf: Ddf | None = None) -> str:
         """The summary as Markdown.

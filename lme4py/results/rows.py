@@ -59,7 +59,7 @@ class RowMethods(HypothesisMethods):
     def predict(
         self,
         data: Any = None,
-        include_random: bool | Sequence[str] | str = True,
+        include_random: bool | Sequence[str] | str | Mapping[str, str | Sequence[str]] = True,
         type: PredictType = "response",
         new_levels: NewLevels = "zero",
         interval: PredictInterval | None = None,
@@ -69,9 +69,22 @@ class RowMethods(HypothesisMethods):
         offset: str | ArrayLike | None = None,
         se: bool = False,
         given: Any = None,
+        include_fixed: bool = True,
     ) -> Any:
         return prediction.predict(
-            self.fit, data, include_random, type, new_levels, interval, alpha, weights, ddf, offset, se, given
+            self.fit,
+            data,
+            include_random,
+            type,
+            new_levels,
+            interval,
+            alpha,
+            weights,
+            ddf,
+            offset,
+            se,
+            given,
+            include_fixed,
         )
 
     @carries(simulation.simulate)

@@ -144,8 +144,10 @@ SAME = {
     "icc": {},
     "icc_table": {},
     "weights": {},
+    "information_criteria": {},
+    "part": {"name": "mu"},
 }
-LINK = {"coef": {}, "coef_table": {}, "conf_int": {}, "ranef": {}}
+LINK = {"coef": {}, "coef_table": {}, "conf_int": {}, "ranef": {}, "standardised": {}}
 # The family says neither what exp(beta) is, nor what a deviance is (which `augment` has); it has no thresholds.
 REFUSED = {
     "odds_ratios": {},
@@ -246,7 +248,7 @@ def test_methods(fits, name):
     same(toy, known)
 
 
-@pytest.mark.parametrize("name", ["coef", "ranef"])
+@pytest.mark.parametrize("name", ["coef", "ranef", "standardised"])
 def test_effects(fits, name):
     same(*(getattr(fit, name)() for fit in fits), LOG2)
 

@@ -100,13 +100,14 @@ def test_order_of_blocks_plays_no_role(streamed) -> None:
 # Of the public names of a result those that need rows; the residuals here are independent, which the last three say.
 NEED_ROWS = {"Zt", "augment", "bootstrap", "check", "fittedvalues", "hatvalues", "icc", "icc_table", "influence"} | {
     *("lrtest_no_random", "model_matrix", "predict", "quantile_residuals", "r_squared", "ranova", "refit"),
-    *("residuals", "simulate", "weights"),
+    *("residuals", "simulate", "standardised", "weights"),
 }
 OTHER_REFUSALS = {"heterogeneity", "residual_covariance", "residual_correlation", "residual_table"}
 GIVEN = {
     "all_fit": {"optimizers": ["trust-region", "L-BFGS-B"], "n_starts": 1},
     "bootstrap": {"n": 3},
     "contest": {"L": "Days"},
+    "part": {"name": "Sigma"},
     "refit": {"y": np.zeros(180)},
     "wald_test": {"restrictions": "Days = 10"},
     "with_call": {"call": None},

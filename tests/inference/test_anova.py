@@ -15,7 +15,8 @@ from test_lmm_reference import fit
 import lme4py
 from lme4py.errors import OptionError
 from lme4py.inference.tests import hypotheses
-from lme4py.inference.tests.anova import anova_table, contest, drop_each
+from lme4py.inference.tests.anova import anova_table, contest
+from lme4py.inference.tests.drop1 import drop1
 
 # Columns that R drops too are left out with a warning, of which one test is about.
 pytestmark = pytest.mark.filterwarnings("ignore::lme4py.RankWarning")
@@ -113,12 +114,12 @@ def test_a_dropped_column_is_not_estimable(cells):
     assert table["num_df"].tolist() == [1.0, 0.0, 2.0]
     assert table.loc["x2"].isna().tolist() == [True, True, False, True, True, True]
     # Leaving out x changes nothing while x2 stays.
-    assert drop_each(result.fit)["num_df"].tolist() == [0.0, 0.0, 2.0]
+    assert drop1(result.fit, "F")["num_df"].tolist() == [0.0, 0.0, 2.0]
 
 
 def test_drop_each_tests_terms_that_are_no_margins(cells):
     result = lme4py.lmer("y ~ a * b + x + (1 | g)", cells)
-    table = drop_each(result.fit)
+    table = drop1(result.fit, "F")
     assert list(table.index) == ["x", "a:b"]
     assert table.loc["a:b", "num_df"] == 3  # four, and one cell is empty
     # The last term of a sequential table is the same comparison.

@@ -14,6 +14,6 @@ def aic(fit: Fit) -> float:
     return fit.criterion + 2.0 * fit.n_params
 
 
-def bic(fit: Fit) -> float:
-    """Schwarz's criterion: log(n) per parameter, n the number of rows used (as lme4, also for REML)."""
-    return fit.criterion + math.log(fit.design.n_obs) * fit.n_params
+def bic(fit: Fit, n: int | None = None) -> float:
+    """Schwarz's criterion: log(n) per parameter, n the number of rows used (as lme4, also for REML) if not given."""
+    return fit.criterion + math.log(fit.design.n_obs if n is None else n) * fit.n_params

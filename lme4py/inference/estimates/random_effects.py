@@ -24,6 +24,7 @@ __all__ = [
     "mode_covariances",
     "one_or_dict",
     "reliabilities",
+    "standardised",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -83,12 +84,38 @@ def reliabilities(fit: Fit) -> Frames:
 
     blocks = model_of(fit).conditional_covariances(include_fixed=True)
     out = []
-    for term, block, covariance in zip(fit.design.terms, blocks, fit.covariances, strict=True):
-        own = np.ones(term.n_levels) if term.relation is None else term.relation.variances
-        variances = np.outer(own, covariance.diagonal())
+    for t, block in enumerate(blocks):
+        variances = _own_sds(fit, t) ** 2
         with np.errstate(divide="ignore", invalid="ignore"):
             out.append(np.where(variances > 0.0, 1.0 - np.einsum("jaa->ja", block) / variances, np.nan))
     return level_frames(fit.design, known_columns(fit, tuple(out)))
+
+
+def standardised(fit: Fit) -> Frames:
+    """Modes over their own standard deviations, shaped as `conditional_modes`: about standard normal in a right model.
+
+    The variance of a mode over repeated samples is that of the effect less that of the prediction error, Var(b) - PEV
+    ("diagnostic" standard errors; Goldstein 2011, Multilevel Statistical Models, section 2.8). NaN without a variance.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    known = reliabilities(fit)
+    out: Frames = {}
+    for group, modes in conditional_modes(fit).items():
+        sds = np.hstack([_own_sds(fit, t) for t in _terms_of(fit.design)[group]])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out[group] = modes.div(sds * np.sqrt(known[group].to_numpy(dtype=np.float64)))
+    return out
+
+
+def _own_sds(fit: Fit, t: int) -> FloatArray:
+    """Standard deviations of the effects of each level of a term, shape (J, k)."""
+    term = fit.design.terms[t]
+    own = np.ones(term.n_levels) if term.relation is None else term.relation.variances
+    sds: FloatArray = np.sqrt(np.outer(own, fit.covariances[t].diagonal()))
+    return sds
 
 
 def coef(fit: Fit) -> Frames:

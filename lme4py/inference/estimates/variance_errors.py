@@ -12,7 +12,14 @@ from lme4py.covariance import CovarianceStructure
 from lme4py.covariance.naming import natural_values
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.parameters import Parameter, VarianceInformation, fit_parameters, fit_values, is_determined
+from lme4py.fits.parameters import (
+    Parameter,
+    VarianceInformation,
+    fit_parameters,
+    fit_values,
+    is_determined,
+    select_parameters,
+)
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.limits import known_errors
@@ -21,7 +28,7 @@ from lme4py.linalg.types import FloatArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["noted", "standard_errors", "variance_table", "wald_limits"]
+__all__ = ["noted", "parameter_covariance", "standard_errors", "variance_table", "wald_limits"]
 
 # Rounding of a variance that is zero.
 _NO_VARIANCE = 1e-20
@@ -94,6 +101,38 @@ def _shape_gradient(
     own = float(structure.natural(theta)[i])
     unit = value / own if own else 1.0
     return np.asarray(unit * slopes + value * information.scale)
+
+
+def parameter_covariance(fit: Fit, parm: str | Sequence[str] = "all") -> pd.DataFrame:
+    """Covariance matrix of parameters of all kinds, by the delta method from that of what the engine estimates.
+
+    Parameters
+    ----------
+    fit : Fit
+    parm : {"fixed", "random", "all"} or names
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the names of `conf_int` on both sides. NaN along what has no standard error: coefficients that are
+        infinite, variances on the boundary, what the design does not determine.
+    """
+    import pandas as pd
+
+    wanted = select_parameters(fit_parameters(fit), parm)
+    information = model_of(fit).variance_information()
+    G = np.array(
+        [information.fixed[:, p.first] if p.kind == "fixed" else _gradient(fit, information, p) for p in wanted]
+    ).reshape(len(wanted), -1)
+    errors = standard_errors(fit, wanted)
+    V = G @ information.covariance @ G.T
+    # Errors of the fixed effects of a linear model are those of its vcov, whatever the variances.
+    fixed = [i for i, p in enumerate(wanted) if p.kind == "fixed"]
+    places = [wanted[i].first for i in fixed]
+    V[np.ix_(fixed, fixed)] = fit.vcov[np.ix_(places, places)]
+    unknown = ~np.isfinite(errors) | ((errors == 0.0) & np.array([p.is_random for p in wanted]))
+    names = [p.name for p in wanted]
+    return pd.DataFrame(np.where(unknown | unknown[:, None], np.nan, V), index=names, columns=names)
 
 
 def wald_limits(fit: Fit, wanted: Sequence[Parameter], alpha: float) -> FloatArray:

@@ -494,6 +494,8 @@ def likelihood_table(results: Sequence[Any], refit: bool = True, names: Sequence
         raise OptionError("a table of likelihood-ratio tests needs at least two models.")
     models = [_model(result, "compared") for result in results]
     labels = list(names) if names is not None else _labels(models)
+    if len(labels) != len(models) or isinstance(names, str):
+        raise OptionError(f"names= has {len(labels)} names for {len(models)} models; give one for each.")
     notes = []
     if refit and any(model.reml for model in models):
         models = [

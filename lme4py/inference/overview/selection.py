@@ -15,14 +15,14 @@ import numpy as np
 from lme4py.errors import DesignError, OptionError
 from lme4py.fits.base import Fit, fit_of
 from lme4py.inference.estimates.coefficients import check_alpha, quantile, two_sided
-from lme4py.inference.estimates.likelihood import aic
+from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.limits import unknown
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["aicc", "pool", "vif"]
+__all__ = ["aicc", "information_criteria", "pool", "vif"]
 
 
 def _fit(result: object, function: str) -> Fit:
@@ -62,6 +62,33 @@ def aicc(result: Any) -> float:
     if n - k - 1 <= 0:
         raise OptionError(f"AICc needs more rows than parameters and two: the model has {k} parameters and {n} rows.")
     return aic(fit) + 2.0 * k * (k + 1.0) / (n - k - 1.0)
+
+
+def information_criteria(fit: Fit) -> pd.Series[float]:
+    """AIC, AICc, and BIC by the number of rows and by the numbers of groups.
+
+    BIC has a term log(n) for each parameter, and in a mixed model it is open what n is: the rows (lme4, `bic`), or the
+    levels of the outermost factor, which are independent (SAS; Delattre, Lavielle & Poursat 2014).
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Returns
+    -------
+    Series
+        Index aic, aicc (NaN where it does not exist), bic, and ``bic_g`` for each grouping factor g.
+    """
+    import pandas as pd
+
+    n, k = fit.design.n_obs, fit.n_params
+    values = {
+        "aic": aic(fit),
+        "aicc": aicc(fit) if n - k - 1 > 0 else float("nan"),
+        "bic": bic(fit),
+    }
+    values |= {f"bic_{group}": bic(fit, count) for group, count in fit.design.n_groups.items()}
+    return pd.Series(values, name="value")
 
 
 def vif(result: Any) -> pd.DataFrame:

@@ -17,7 +17,13 @@ from lme4py.inference.estimates.limits import known_errors, masked, warn_rows
 from lme4py.inference.prediction.averages import average_over
 from lme4py.inference.prediction.ordinal_intervals import probability_limits
 from lme4py.inference.prediction.predictor import family_of, linear_predictor, offset_column, random_variance
-from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen
+from lme4py.inference.prediction.rows import (
+    chosen_terms,
+    make_rows,
+    padded,
+    report_unseen,
+    without_unseen,
+)
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -69,7 +75,7 @@ def predict_categories(
         "integrate" averages the probabilities over the distribution of the random effects.
     type : {"response", "prob", "cumulative", "class"}
         "response" and "prob" are the same.
-    new_levels : {"zero", "error"}
+    new_levels : {"zero", "error", "missing"}
         Groups that were not in the fit contribute nothing, with one warning, or are refused.
     interval : {None, "confidence"}
         Limits of each probability on its own; see `lme4py.inference.prediction.ordinal_intervals`. There is none of
@@ -98,14 +104,13 @@ def predict_categories(
         hint = did_you_mean(str(type), (*PREDICTIONS, "linear"))
         allowed = ", ".join(map(repr, ("linear", *PREDICTIONS)))
         raise OptionError(f"type={type!r} is not known for ordered categories.{hint} Use one of {allowed}.")
-    if new_levels not in ("zero", "error"):
-        raise OptionError(f"new_levels must be 'zero' or 'error', got {new_levels!r}.")
     _check_interval(interval, type)
     level = chosen_alpha(fit, alpha)
     chosen = chosen_terms(fit, include_random)
     average = isinstance(include_random, str) and include_random == "integrate"
     frame = None if data is None else read_frame(data)
     rows = make_rows(fit, frame, chosen, average, offset_column(fit, frame, offset))
+    rows = without_unseen(rows, new_levels)
     report_unseen(fit, rows, new_levels, stacklevel=5)
     whole = rows.complete
     parts = [category_probabilities(fit, rows.take(whole), average, cumulative=type == "cumulative")]

@@ -21,7 +21,7 @@ from lme4py.fits.steps import response_with_modes
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.prediction.part_means import part_mean
 from lme4py.inference.prediction.predictor import linear_predictor
-from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen
+from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen, without_unseen
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def predict_parts(
     type : {"response", "conditional", "zprob", "dispersion", "variance"}
         The mean, zeros included; the mean of the conditional part; the probability of a zero of the zero part; the
         dispersion; the variance of the response.
-    new_levels : {"zero", "error"}
+    new_levels : {"zero", "error", "missing"}
     interval : {None, "confidence"}
         Limits of predictions without conditional modes.
     offset : Column, optional
@@ -74,7 +74,7 @@ def predict_parts(
     average = isinstance(include_random, str) and include_random == "integrate"
     chosen = chosen_terms(fit, include_random)
     frame = None if data is None else read_frame(data)
-    rows = make_rows(fit, frame, chosen, False, offset)
+    rows = without_unseen(make_rows(fit, frame, chosen, False, offset), new_levels)
     report_unseen(fit, rows, new_levels)
     whole, response = rows.complete, _response(fit, rows, chosen)
     if average or interval is not None:

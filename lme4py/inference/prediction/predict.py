@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,15 @@ from lme4py.inference.prediction.ordinal import NO_OBSERVATION, predict_categori
 from lme4py.inference.prediction.parts import needs_parts, predict_parts
 from lme4py.inference.prediction.predictor import at_limits, linear_predictor, offset_column, random_variance
 from lme4py.inference.prediction.predictor_error import predictor_error
-from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen
+from lme4py.inference.prediction.rows import (
+    chosen_columns,
+    chosen_terms,
+    make_rows,
+    masked_columns,
+    padded,
+    report_unseen,
+    without_unseen,
+)
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -32,7 +41,7 @@ __all__ = ["predict"]
 def predict(
     fit: Fit,
     data: Any = None,
-    include_random: bool | str | Iterable[str] = True,
+    include_random: bool | str | Iterable[str] | Mapping[str, str | Iterable[str]] = True,
     type: str = "response",
     new_levels: str = "zero",
     interval: str | None = None,
@@ -42,6 +51,7 @@ def predict(
     offset: str | ArrayLike | None = None,
     se: bool = False,
     given: Any = None,
+    include_fixed: bool = True,
 ) -> pd.Series[float] | pd.DataFrame:
     """Predictions on the index of `data`: means or linear predictors, with intervals where these are asked for.
 
@@ -50,16 +60,17 @@ def predict(
     fit : Fit
     data : data frame, optional
         New data; the rows of the fit when not given.
-    include_random : bool, list of str, or "integrate"
-        All random effects, none, those of the named grouping factors, or means averaged over their distribution
-        (in a linear model the same as none).
+    include_random : bool, list of str, dict, or "integrate"
+        All random effects, none, those of the named grouping factors, of a dict only the named effects of each factor
+        (``{"Subject": ["Intercept"]}``), or means averaged over their distribution (in a linear model the same as
+        none).
     type : {"response", "linear", "conditional", "zprob", "dispersion", "variance"}
         Means (probabilities for the binomial family) or linear predictors; of a model with further parts also the mean
         of its conditional part, the probability of its zero part, the dispersion, and the variance of a response.
         Ordered categories: "response" or "prob" gives a DataFrame with the probability of each category, "cumulative"
         P(Y <= k), and "class" the most probable category.
-    new_levels : {"zero", "error"}
-        Levels that were not in the fit contribute nothing, with one warning, or are refused.
+    new_levels : {"zero", "error", "missing"}
+        Levels that were not in the fit contribute nothing, with one warning, or are refused, or their rows are NaN.
     interval : {None, "confidence", "prediction"}
         "confidence": limits of the mean; the uncertainty of the conditional modes counts where random effects are
         included, by their joint covariance with the fixed effects, and z'Sigma z for groups that were not in the
@@ -86,6 +97,9 @@ def predict(
         the estimates of the fit, without a refit. Limits are normal. Of a model with a residual structure the response
         of a row is predicted given those of its subject: a missing visit given the observed ones. Rows of the fit may
         be among the rows given (each counts once); True stands for the rows of the fit alone.
+    include_fixed : bool
+        False leaves out the fixed effects and offsets: the random part alone (R's ``random.only``), on the scale of
+        the linear predictor.
 
     Returns
     -------
@@ -106,7 +120,7 @@ def predict(
     import pandas as pd
 
     if given is not None:
-        _check_given(fit, data, include_random, type, interval, weights, ddf, offset)
+        _check_given(fit, data, include_random, type, interval, weights, ddf, offset, include_fixed)
         level = chosen_alpha(fit, alpha)
         return predict_given(
             fit, read_frame(data), None if given is True else read_frame(given), type, interval, level, se
@@ -115,26 +129,34 @@ def predict(
         raise OptionError(
             "se=True is for means and linear predictors; use type='linear', or bootstrap() the prediction."
         )
+    partly = isinstance(include_random, Mapping)
+    if partly or not include_fixed:
+        _check_part(fit, include_random, type, interval, include_fixed)
     if fit.categories and type != "linear":
         return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset)
     if needs_parts(fit, type):
         own = None if data is None else offset_column(fit, read_frame(data), offset)
         return predict_parts(fit, data, include_random, type, new_levels, interval, own, alpha)
-    _check(type, new_levels, interval)
+    _check(type, interval)
     if interval == "prediction" and fit.family.n_coefficients:
         raise fit.family.lacks("prediction intervals with further parts; use simulate()")
     if interval == "prediction" and not fit.normal_errors:
         _check_observation(fit, type)
     level = chosen_alpha(fit, alpha)
-    chosen = chosen_terms(fit, include_random)
+    masks = chosen_columns(fit, include_random) if isinstance(include_random, Mapping) else {}
+    chosen = list(masks) if partly else chosen_terms(fit, include_random)
     average = isinstance(include_random, str) and include_random == "integrate"
     frame = None if data is None else read_frame(data)
     if frame is None and weights is not None:
         raise OptionError("`weights` is for new data; the rows of the fit have its own. Give data=, or leave it out.")
     rows = make_rows(fit, frame, chosen, interval is not None or average or se, offset_column(fit, frame, offset))
+    rows = masked_columns(without_unseen(rows, new_levels), masks)
     report_unseen(fit, rows, new_levels)
+    if not include_fixed:
+        rows = replace(rows, X=np.zeros_like(rows.X), offset=np.where(np.isfinite(rows.offset), 0.0, np.nan))
     whole = rows.complete
-    parts = [_predicted(fit, rows.take(whole), len(chosen) if data is None else None, average, type)]
+    own_terms = len(chosen) if data is None and include_fixed and not partly else None
+    parts = [_predicted(fit, rows.take(whole), own_terms, average, type)]
     names = ["predicted"]
     if se:
         parts.append(_standard_errors(fit, rows.take(whole), type, average, ddf))
@@ -163,18 +185,42 @@ def _standard_errors(fit: Fit, rows: RowArrays, type: str, average: bool, ddf: s
     return slope * error
 
 
+def _check_part(fit: Fit, include_random: Any, type: str, interval: Any, include_fixed: bool) -> None:
+    """Refuse what part of a linear predictor does not have."""
+    if interval == "prediction":
+        raise OptionError(
+            "interval='prediction' is that of a new observation, which has all effects; use interval='confidence' for "
+            "part of them."
+        )
+    if include_fixed:
+        return
+    if isinstance(include_random, str) or (isinstance(include_random, bool) and not include_random):
+        raise OptionError(f"include_fixed=False with include_random={include_random!r} leaves nothing to predict.")
+    if type != "linear" and not (type == "response" and fit.family.link.is_identity):
+        raise OptionError("the random part alone is on the scale of the linear predictor; use type='linear'.")
+
+
 def _check_given(
-    fit: Fit, data: Any, include_random: Any, type: str, interval: Any, weights: Any, ddf: Any, offset: Any
+    fit: Fit,
+    data: Any,
+    include_random: Any,
+    type: str,
+    interval: Any,
+    weights: Any,
+    ddf: Any,
+    offset: Any,
+    include_fixed: bool,
 ) -> None:
     """What predictions given other rows cannot have."""
-    _check(type, "zero", interval)
+    _check(type, interval)
     if data is None:
         raise OptionError("given= needs data=: the rows to predict.")
     if fit.categories and type != "linear":
         raise OptionError("given= predicts the linear predictor of ordered categories; use type='linear'.")
-    others = {"weights": weights, "ddf": ddf, "offset": offset, "include_random": include_random}
+    others = {"weights": weights, "ddf": ddf, "offset": offset}
+    others |= {"include_random": include_random, "include_fixed": include_fixed}
     for name, value in others.items():
-        if value is not (True if name == "include_random" else None):
+        if value is not (True if name.startswith("include") else None):
             raise OptionError(f"{name}={value!r} does not go with given=; leave it out.")
 
 
@@ -188,10 +234,9 @@ def _check_observation(fit: Fit, type: object) -> None:
         )
 
 
-def _check(type: object, new_levels: object, interval: object) -> None:
+def _check(type: object, interval: object) -> None:
     for name, value, allowed in (
         ("type", type, ("response", "linear")),
-        ("new_levels", new_levels, ("zero", "error")),
         ("interval", interval, (None, "confidence", "prediction")),
     ):
         if value not in allowed:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,19 @@ from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RowArrays", "chosen_terms", "make_rows", "on_data_index", "padded", "report_unseen"]
+__all__ = [
+    "RowArrays",
+    "chosen_columns",
+    "chosen_terms",
+    "make_rows",
+    "masked_columns",
+    "on_data_index",
+    "padded",
+    "report_unseen",
+    "without_unseen",
+]
+
+NEW_LEVELS = ("zero", "error", "missing")
 
 # Labels of unknown groups that a message lists.
 _MOST_LABELS = 10
@@ -122,6 +135,11 @@ def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[i
         All, none, those of the named grouping factors; none for "integrate".
     """
     terms = range(len(fit.design.terms))
+    if isinstance(include_random, Mapping):
+        raise OptionError(
+            "include_random names effects of a factor, which predictions of means and linear predictors without "
+            "further parts take; name whole factors here."
+        )
     if isinstance(include_random, bool | np.bool_):
         return list(terms) if include_random else []
     if isinstance(include_random, str) and include_random == "integrate":
@@ -148,6 +166,66 @@ def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[i
     return chosen
 
 
+def chosen_columns(fit: Any, include_random: Mapping[str, str | Iterable[str]]) -> dict[int, BoolArray]:
+    """Which effects of the terms of the named factors are added: position of a term -> (k,).
+
+    Parameters
+    ----------
+    fit : Fit
+    include_random : dict of str to str or iterable of str
+        Grouping factor -> names of its effects.
+    """
+    out: dict[int, BoolArray] = {}
+    for group, given in include_random.items():
+        names = [given] if isinstance(given, str) else list(given)
+        terms = chosen_terms(fit, [group])
+        known = [name for t in terms for name in fit.design.terms[t].columns]
+        for name in names:
+            if name not in known:
+                raise OptionError(
+                    f"include_random names {name!r}, which is no random effect of {group} "
+                    f"({', '.join(dict.fromkeys(known))}).{did_you_mean(str(name), known)}"
+                )
+        masks = {t: np.isin(fit.design.terms[t].columns, names) for t in terms}
+        out |= {t: mask for t, mask in masks.items() if mask.any()}
+    if not fit.identification.complete:
+        raise OptionError(
+            "the effects of this model are not told apart by the data "
+            f"({'; '.join(fit.identification.sentences)}): name whole factors in include_random."
+        )
+    return out
+
+
+def masked_columns(rows: RowArrays, masks: Mapping[int, BoolArray]) -> RowArrays:
+    """The rows with zeros in the columns of random effects that are not added.
+
+    Parameters
+    ----------
+    rows : RowArrays
+    masks : dict of int to ndarray of bool, each (k,)
+    """
+    return replace(rows, values={t: v * masks[t] if t in masks else v for t, v in rows.values.items()})
+
+
+def without_unseen(rows: RowArrays, new_levels: str) -> RowArrays:
+    """The rows, those of groups without a conditional mode missing where `new_levels` says so.
+
+    Parameters
+    ----------
+    rows : RowArrays
+    new_levels : {"zero", "error", "missing"}
+    """
+    if new_levels not in NEW_LEVELS:
+        raise OptionError(
+            f"new_levels must be {', '.join(map(repr, NEW_LEVELS))}, got {new_levels!r}."
+            f"{did_you_mean(str(new_levels), NEW_LEVELS)}"
+        )
+    if new_levels != "missing" or not rows.codes:
+        return rows
+    unseen = np.any([codes < 0 for codes in rows.codes.values()], axis=0)
+    return replace(rows, offset=np.where(unseen, np.nan, rows.offset))
+
+
 def report_unseen(fit: Any, rows: RowArrays, new_levels: str, stacklevel: int = 4) -> None:
     """One warning (or an error) that counts the rows of groups without a conditional mode, and names the groups.
 
@@ -155,9 +233,12 @@ def report_unseen(fit: Any, rows: RowArrays, new_levels: str, stacklevel: int = 
     ----------
     fit : Fit
     rows : RowArrays
-    new_levels : {"zero", "error"}
+    new_levels : {"zero", "error", "missing"}
+        Nothing is said of rows that are missing.
     stacklevel : int
     """
+    if new_levels == "missing":
+        return
     unseen = {fit.design.terms[t].group: _unseen(fit, rows, t) for t, codes in rows.codes.items() if (codes < 0).any()}
     counts = "; ".join(f"{group}: {text}" for group, text in unseen.items())
     if not counts:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import special
 
 from lme4py.engine.threads import limited_threads
-from lme4py.errors import Lme4Error
+from lme4py.errors import Lme4Error, OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import (
@@ -34,7 +34,7 @@ from lme4py.tables.html import render_html
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Profile", "profile"]
+__all__ = ["Profile", "profile", "variances_of"]
 
 # Steps along a profile aim at this much of the signed root.
 _STEP = 0.75
@@ -72,13 +72,16 @@ class Profile:
     note: str
     _sides: dict[str, tuple[Side, Side]]
 
-    def conf_int(self, alpha: float | None = None) -> pd.DataFrame:
+    def conf_int(self, alpha: float | None = None, scales: Literal["sdcor", "vcov"] = "sdcor") -> pd.DataFrame:
         """Limits lower, upper where the deviance is the chi-squared quantile above its minimum.
 
         Parameters
         ----------
         alpha : float, optional
             One minus the confidence level; when not given 0.05, or that of the keyword front door.
+        scales : {"sdcor", "vcov"}
+            "vcov": limits of variances in the place of those of standard deviations (profiles do not change with the
+            scale); correlations stay.
 
         Returns
         -------
@@ -103,7 +106,7 @@ class Profile:
         index = pd.Index([parameter.name for parameter in self.parameters], name="term")
         table = pd.DataFrame(rows, columns=["lower", "upper"], index=index)
         table.attrs["note"] = " ".join([self.note, *self._one_sided(table)]).strip()
-        return table
+        return variances_of(table, self.parameters, scales, ["lower", "upper"])
 
     def _one_sided(self, table: pd.DataFrame) -> list[str]:
         """Sentences about limits that are no roots of the profile."""
@@ -138,8 +141,13 @@ class Profile:
         lower, upper = (_value(self.fit, parameter, side.limit(target)) for side in self._sides[parameter.name])
         return (upper, lower) if parameter.flipped else (lower, upper)
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self, scales: Literal["sdcor", "vcov"] = "sdcor") -> pd.DataFrame:
         """All points: columns parameter, value, zeta (the signed root of the change of the deviance).
+
+        Parameters
+        ----------
+        scales : {"sdcor", "vcov"}
+            As in `conf_int`.
 
         Returns
         -------
@@ -155,7 +163,8 @@ class Profile:
             lower, upper = self._sides[parameter.name][:: -1 if parameter.flipped else 1]
             rows += [(parameter.name, _value(self.fit, parameter, p.v), -p.zeta) for p in reversed(lower.points)]
             rows += [(parameter.name, _value(self.fit, parameter, p.v), p.zeta) for p in upper.points[1:]]
-        return pd.DataFrame(rows, columns=["parameter", "value", "zeta"])
+        table = pd.DataFrame(rows, columns=["parameter", "value", "zeta"]).set_index("parameter")
+        return variances_of(table, self.parameters, scales, ["value"]).reset_index()
 
     @property
     def evaluations(self) -> int:
@@ -180,6 +189,35 @@ def _value(fit: Fit, parameter: Parameter, v: float) -> float:
     if parameter.flipped:
         return 1.0 / v if v else float("inf")
     return float(np.sin(v)) if parameter.kind == "corr" else float(v)
+
+
+def variances_of(
+    table: pd.DataFrame, parameters: Sequence[Parameter], scales: str, columns: Sequence[str]
+) -> pd.DataFrame:
+    """A table by parameter with variances in the place of standard deviations, where `scales` says so.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Index: names of parameters.
+    parameters : sequence of Parameter
+    scales : {"sdcor", "vcov"}
+    columns : sequence of str
+        Those that hold values of the parameters.
+    """
+    if scales not in ("sdcor", "vcov"):
+        raise OptionError(f"scales={scales!r} is not known; use 'sdcor' or 'vcov'.")
+    if scales == "sdcor":
+        return table
+    squared = {p.name: _variance_name(p) for p in parameters if p.kind in ("sd", "sigma") and p.shape is None}
+    own = table.index.isin(list(squared))
+    out = table.copy()
+    out.loc[own, list(columns)] = out.loc[own, list(columns)] ** 2
+    return out.rename(index=squared)
+
+
+def _variance_name(parameter: Parameter) -> str:
+    return "sigma^2" if parameter.name == "sigma" else parameter.name.replace("sd(", "var(", 1)
 
 
 def profile(

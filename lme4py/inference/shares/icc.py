@@ -146,6 +146,7 @@ def icc(
     adjusted: bool = True,
     variance: str = "theoretical",
     n_jobs: int | None = 1,
+    k: float = 1,
 ) -> ICCResult:
     """Intraclass correlation.
 
@@ -174,6 +175,10 @@ def icc(
         estimates it anew.
     n_jobs : int or None
         Processes of the bootstrap.
+    k : float
+        The reliability of a mean of k rows of a group in the place of one: k ICC / (1 + (k - 1) ICC), Spearman and
+        Brown's formula (ICC(1, k) of Shrout & Fleiss 1979; with raters as a random factor beside, ICC(2, k), and with
+        raters as fixed effects, ICC(3, k)).
 
     Returns
     -------
@@ -197,7 +202,25 @@ def icc(
     at = "mean" if at is None and component == "all" else at
     ratio = _ratio(fit, component, at, adjusted, variance)
     found = _interval(fit, ratio, component, level, n_boot, seed, n_jobs)
-    return replace(found, at=_where(fit.design, at))
+    return _of_means(replace(found, at=_where(fit.design, at)), k)
+
+
+def _of_means(found: ICCResult, k: float) -> ICCResult:
+    """The same correlation of means of k rows; limits go with the estimate, which is monotone in that of one row."""
+    if isinstance(k, bool) or not isinstance(k, int | float | np.number) or not 1 <= k < np.inf:
+        raise OptionError(f"k={k!r} is not a number of rows; give 1 or more.")
+    if k == 1:
+        return found
+
+    def stepped(value: float) -> float:
+        return float(k * value / (1.0 + (k - 1.0) * value))
+
+    slope = k / (1.0 + (k - 1.0) * found.estimate) ** 2
+    note = f"{found.note}; means of {k:g} rows" if found.note else f"means of {k:g} rows"
+    lower, upper = stepped(found.ci_lower), stepped(found.ci_upper)
+    return replace(
+        found, estimate=stepped(found.estimate), se=slope * found.se, ci_lower=lower, ci_upper=upper, note=note
+    )
 
 
 def _interval(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,14 +112,16 @@ def _information_factor(vcov: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.cholesky(np.linalg.inv(vcov)).T, dtype=np.float64)
 
 
-def drop_each(fit: Fit, ddf: str | None = None) -> pd.DataFrame:
-    """F tests of leaving out each term that is no margin of another one.
+def drop_each(fit: Fit, ddf: str | None, terms: Sequence[int]) -> pd.DataFrame:
+    """F tests of leaving out each of some terms.
 
     Parameters
     ----------
     fit : Fit
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
         None is `default_ddf` of the fit.
+    terms : sequence of int
+        Their numbers, from 1.
 
     Returns
     -------
@@ -126,12 +129,7 @@ def drop_each(fit: Fit, ddf: str | None = None) -> pd.DataFrame:
         As `anova_table`.
     """
     design = fit.design
-    sets = [frozenset(term.variables) for term in design.recipe.formula.fixed.terms]
-    rows = {
-        label: hypotheses.dropped_term(design, i)
-        for i, (label, own) in enumerate(zip(design.fixed_labels, sets, strict=True), start=1)
-        if not any(own < other for other in sets)
-    }
+    rows = {design.fixed_labels[i - 1]: hypotheses.dropped_term(design, i) for i in terms}
     return _table(fit, rows, linear_method(fit, ddf))
 
 
@@ -251,7 +249,13 @@ def _chi_squared(fit: Fit, rows: dict[str, FloatArray]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(cells, orient="index", columns=["chi2", "df", "p_value"])
 
 
-def anova(*results: Any, type: int | str = 3, ddf: str | None = None, refit: bool = True) -> pd.DataFrame:
+def anova(
+    *results: Any,
+    type: int | str = 3,
+    ddf: str | None = None,
+    refit: bool = True,
+    names: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """Analysis of variance of one model, or likelihood-ratio tests between several, as R's anova.
 
     Parameters
@@ -268,6 +272,8 @@ def anova(*results: Any, type: int | str = 3, ddf: str | None = None, refit: boo
         Degrees of freedom of the F tests of one linear model; None is its `default_ddf`.
     refit : bool
         Refit REML fits by maximum likelihood before they are compared; ``attrs["note"]`` of the table says so.
+    names : sequence of str, optional
+        Names of the models that are compared; their formulas when not given.
 
     Returns
     -------
@@ -285,7 +291,9 @@ def anova(*results: Any, type: int | str = 3, ddf: str | None = None, refit: boo
     ['4', '-897.04', '116.46', '1.0']
     """
     if len(results) != 1:
-        return likelihood_table(results, refit)
+        return likelihood_table(results, refit, names)
+    if names is not None:
+        raise OptionError("names= is for several models; the rows of one model are its terms.")
     fit = fit_of(results[0])
     if fit is None:
         raise OptionError(f"anova() takes fitted mixed models; this is of type {results[0].__class__.__name__}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.refuse import refuse
+from lme4py.formula.nodes import Node, Terms
+from lme4py.formula.parse import parse_formula
 from lme4py.inference.tests.anova import drop_each
 from lme4py.inference.tests.hypotheses import dropped_term
 from lme4py.linalg.types import FloatArray
@@ -24,7 +27,9 @@ __all__ = ["drop1", "droppable"]
 TESTS = ("F", "Chisq")
 
 
-def drop1(fit: Fit, test: str | None = None, ddf: str | None = None) -> pd.DataFrame:
+def drop1(
+    fit: Fit, test: str | None = None, ddf: str | None = None, scope: str | Sequence[str] | None = None
+) -> pd.DataFrame:
     """Test of leaving out each fixed term that is no margin of another one.
 
     Parameters
@@ -35,6 +40,8 @@ def drop1(fit: Fit, test: str | None = None, ddf: str | None = None) -> pd.DataF
         by maximum likelihood, as lme4's drop1 (the default of generalised models).
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
         Of the F tests; None is `default_ddf` of the fit.
+    scope : str or sequence of str, optional
+        Only these terms, by their names or as a formula (``"~ a + b:c"``).
 
     Returns
     -------
@@ -56,8 +63,8 @@ def drop1(fit: Fit, test: str | None = None, ddf: str | None = None) -> pd.DataF
     if chosen == "F":
         if not linear:
             refuse("test='F' is", "use test='Chisq'")
-        return drop_each(fit, ddf)
-    return _likelihood_table(fit)
+        return drop_each(fit, ddf, scoped(fit.design, scope))
+    return _likelihood_table(fit, scope)
 
 
 def droppable(design: Design) -> list[int]:
@@ -66,14 +73,48 @@ def droppable(design: Design) -> list[int]:
     return [i for i, own in enumerate(sets, start=1) if not any(own < other for other in sets)]
 
 
-def _likelihood_table(fit: Fit) -> pd.DataFrame:
+def scoped(design: Design, scope: str | Sequence[str] | None) -> list[int]:
+    """Numbers (from 1) of the terms of a scope; without one those that are no margin of another one.
+
+    Parameters
+    ----------
+    design : Design
+    scope : str, sequence of str, or None
+    """
+    if scope is None:
+        return droppable(design)
+    if isinstance(scope, str) and scope.lstrip().startswith("~"):
+        wanted, own = _variables(parse_formula(f"y {scope}").fixed), _variables(design.recipe.formula.fixed)
+        places = [own.index(term) + 1 if term in own else 0 for term in wanted]
+    else:
+        names = [scope] if isinstance(scope, str) else list(scope)
+        places = [design.fixed_labels.index(name) + 1 if name in design.fixed_labels else 0 for name in names]
+    if not places or 0 in places:
+        raise OptionError(
+            f"scope={scope!r} names what is no term of the model; its terms are {', '.join(design.fixed_labels)}."
+        )
+    margins = [design.fixed_labels[i - 1] for i in places if i not in droppable(design)]
+    if margins:
+        raise OptionError(
+            f"{', '.join(margins)} cannot be left out while a term that contains it stays: the model would be the "
+            "same, or depend on the coding. Fit the model without the larger term, or use anova()."
+        )
+    return places
+
+
+def _variables(terms: Terms) -> list[frozenset[Node]]:
+    """The variables of each term."""
+    return [frozenset(terms.variables[i] for i in term.variables) for term in terms.terms]
+
+
+def _likelihood_table(fit: Fit, scope: str | Sequence[str] | None) -> pd.DataFrame:
     import pandas as pd
 
     full = model_of(fit).by_maximum_likelihood()
     design = full.design
     none = {"df": np.nan, "logLik": full.log_likelihood, "AIC": full.criterion + 2.0 * full.n_params}
     rows = {"<none>": none | {"chi2": np.nan, "p_value": np.nan}}
-    for term in droppable(design):
+    for term in scoped(design, scope):
         rows[design.fixed_labels[term - 1]] = _without(full, _restriction(full, term))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["df", "logLik", "AIC", "chi2", "p_value"])
 

@@ -11,7 +11,7 @@ from lme4py.design.design import RandomTerm
 from lme4py.fits.base import Fit
 from lme4py.fits.method import check_method
 from lme4py.fits.parameters import has_correlations
-from lme4py.inference.estimates.coefficients import coef_table
+from lme4py.inference.estimates.coefficients import coef_table, covariance_frame
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.variance import VarianceEntry, correlations, variance_entries
 from lme4py.inference.overview.row_summary import row_summary
@@ -27,6 +27,7 @@ DDF_NOTES = {
 __all__ = [
     "DDF_NOTES",
     "coefficient_table",
+    "correlation_table",
     "random_effects_table",
     "right_aligned",
     "rows_used",
@@ -220,6 +221,22 @@ def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
     rows = tuple(zip(*columns.values(), strict=True))
     notes = DDF_NOTES.get(chosen, ()) if rows else ("There are no fixed effects.",)
     return Table("Fixed effects", tuple(columns), rows, ("left", *right_aligned(len(columns) - 1)), notes)
+
+
+def correlation_table(fit: Fit) -> Table:
+    """Correlations of the estimates of the fixed effects, the lower triangle with numbers for the columns."""
+    names = [f"{i} {name}" for i, name in enumerate(fit.design.x_names, start=1)]
+    V = covariance_frame(fit).to_numpy(dtype=np.float64)
+    sd = np.sqrt(np.diag(V))
+    R = V / np.outer(sd, sd)
+    rows = tuple(
+        (name, *(f"{value:.2f}" for value in (R[i, :i].round(2) + 0.0).tolist()), *[""] * (len(names) - 1 - i))
+        for i, name in enumerate(names)
+        if i
+    )
+    columns = ("", *map(str, range(1, len(names))))
+    note = () if rows else ("There are fewer than two fixed effects.",)
+    return Table("Correlation of fixed effects", columns, rows, ("left", *right_aligned(len(columns) - 1)), note)
 
 
 def _test_columns(ddf: str, statistics: list[str], df: list[float], p: list[float]) -> dict[str, list[str]]:

@@ -1,0 +1,55 @@
+"""Fixed effects in standard deviations of their columns, and of the response of a linear model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lme4py.fits.base import Fit
+from lme4py.inference.estimates.coefficients import chosen_alpha, coef_table, quantile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["standardised_coefficients"]
+
+
+def standardised_coefficients(fit: Fit, ddf: str | None = None, alpha: float | None = None) -> pd.DataFrame:
+    """Coefficients for a change of one standard deviation of their columns of X, in those of the response.
+
+    The change of the prediction when a column of the model matrix rises by its standard deviation over the rows; of a
+    linear model in standard deviations of the response, of others on the scale of the linear predictor. Statistics and
+    p-values are those of the plain coefficients. (R's effectsize calls it "basic". To standardise the variables instead
+    write ``scale(x)`` in the formula.)
+
+    Parameters
+    ----------
+    fit : Fit
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        As in `coef_table`.
+    alpha : float, optional
+        One minus the confidence level; that of the fit when not given.
+
+    Returns
+    -------
+    DataFrame
+        Columns estimate, std_error, lower, upper; the intercept, which has no standard deviation, is left out.
+
+    Examples
+    --------
+    >>> import lme4py
+    >>> fit = lme4py.lmer("Reaction ~ Days + (Days | Subject)", lme4py.load_dataset("sleepstudy")).fit
+    >>> standardised_coefficients(fit)["estimate"].round(4).to_dict()
+    {'Days': 0.5352}
+    """
+    X = fit.design.X
+    spread = X.std(axis=0, ddof=1)
+    scale = float(np.std(fit.design.y, ddof=1)) if fit.normal_errors else 1.0
+    plain = coef_table(fit, ddf)
+    half = quantile(chosen_alpha(fit, alpha), plain["df"].to_numpy(dtype=np.float64)) * plain["std_error"]
+    columns = plain[["estimate", "std_error"]].assign(lower=plain["estimate"] - half, upper=plain["estimate"] + half)
+    # A constant column is left out; rounding of its mean counts as none.
+    varies = spread > 1e-12 * np.abs(X).max(axis=0, initial=0.0)
+    table: pd.DataFrame = columns.mul(spread / scale, axis=0).loc[varies]
+    return table
