@@ -95,6 +95,7 @@ _HOME = {
     "meoprobit": "lme4py.keyword",
     "mepoisson": "lme4py.keyword",
     "meprobit": "lme4py.keyword",
+    "meta": "lme4py.keyword",
     "mixed": "lme4py.keyword",
     "mmrm": "lme4py.trial",
     "optimize_criterion": "lme4py.fits.linear.steps",
@@ -182,6 +183,7 @@ __all__ = [
     "meoprobit",
     "mepoisson",
     "meprobit",
+    "meta",
     "minimum_effect",
     "mixed",
     "mmrm",
@@ -243,6 +245,7 @@ if TYPE_CHECKING:
         meoprobit,
         mepoisson,
         meprobit,
+        meta,
         mixed,
     )
     from lme4py.margins.population.scenarios import all_pairwise, at_levels, did, grid, pairwise, reference

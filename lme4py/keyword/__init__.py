@@ -5,6 +5,7 @@ Each function builds a formula (`lme4py.keyword.formula`) and takes the same way
 
 from lme4py.keyword.generalised import mecloglog, megamma, meglm, melogit, menbreg, mepoisson, meprobit
 from lme4py.keyword.linear import mixed
+from lme4py.keyword.meta import meta
 from lme4py.keyword.ordinal import meologit, meoprobit
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "meoprobit",
     "mepoisson",
     "meprobit",
+    "meta",
     "mixed",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from scipy import special
@@ -13,6 +12,7 @@ from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.inference.shares.r2 import random_moments
 from lme4py.inference.shares.sampling import Root, sampling_root
+from lme4py.inference.uncertainty.df import method
 from lme4py.linalg.types import FloatArray
 from lme4py.text import Sentence
 
@@ -41,8 +41,8 @@ class Heterogeneity(Sentence):
     I2_by_term : dict of str to float
         The shares of the terms.
     lower, upper : float
-        Prediction interval of the true effect of a new study, from the normal distribution; NaN unless the intercept is
-        the only fixed effect.
+        Prediction interval of the true effect of a new study, NaN unless there is an intercept alone: normal,
+        or by Knapp and Hartung, or with n - p degrees of freedom, where that is the fit's default.
     log_likelihood_metafor : float
         With log|X'X| / 2 added to a restricted likelihood, as metafor reports it.
     """
@@ -152,7 +152,11 @@ def _prediction(fit: Fit, tau2: float, alpha: float) -> tuple[float, float]:
     X = fit.design.X
     if X.shape[1] != 1 or not (X == 1.0).all():
         return float("nan"), float("nan")
-    half = NormalDist().inv_cdf(1.0 - alpha / 2.0) * float(np.sqrt(fit.vcov[0, 0] + tau2))
+    chosen = fit.conventions.ddf
+    plain = method(fit, chosen if chosen in ("knapp-hartung", "residual") else "normal")
+    df = float(plain.t_df(np.eye(1))[0])
+    quantile = special.ndtri(1.0 - alpha / 2.0) if np.isinf(df) else special.stdtrit(df, 1.0 - alpha / 2.0)
+    half = float(quantile * np.sqrt(plain.vcov[0, 0] + tau2))
     return float(fit.beta[0]) - half, float(fit.beta[0]) + half
 
 
