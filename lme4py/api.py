@@ -14,6 +14,7 @@ from lme4py.data.sources import find_source, is_path
 from lme4py.design.build import NaAction, lformula, read_formula
 from lme4py.design.design import Design
 from lme4py.design.parts import part_formulas
+from lme4py.design.priors import read_priors, with_priors
 from lme4py.design.related import refuse_related
 from lme4py.design.residual.none import is_none, residual_of_term
 from lme4py.design.residual.side import residual_design
@@ -71,6 +72,9 @@ def lmer(
     relmat: Mapping[str, Any] | None = None,
     sigma: float | None = None,
     fix: Mapping[str, Any] | None = None,
+    cov_prior: Any = None,
+    fixef_prior: Any = None,
+    resid_prior: Any = None,
 ) -> MixedResult:
     """Fit a linear mixed model.
 
@@ -129,6 +133,16 @@ def lmer(
         loadings and the like of covariance structures; ``{"theta": [1, None, 0.5]}`` relative covariance parameters,
         None where one is free. What is held costs no degree of freedom. Standard deviations beside an estimated sigma
         are fitted with the covariance matrices of whole independent blocks of rows, as models with `residual` are.
+    cov_prior : str, dict or list, optional
+        Penalise the covariances of random effects, relative to the residual variance, in blme's words: "wishart",
+        "invwishart", "gamma", "invgamma", and "lkj", as ``"wishart(df = 5)"``; for all terms, or
+        ``{"Subject": "wishart"}``. See `lme4py.priors.covariance` for their arguments and for priors of your own. With
+        priors, estimates are posterior modes.
+    fixef_prior : str, optional
+        Penalise the fixed effects: ``"normal(sd = c(10, 2.5))"`` in units of the residual standard deviation (the first
+        number is the intercept's, the last one is repeated), ``"t(df = 3)"`` (with ``reml=False``).
+    resid_prior : str, optional
+        Penalise the residual variance: "gamma", "invgamma"; ``"point(1)"`` is ``sigma=1``.
 
     Returns
     -------
@@ -161,6 +175,8 @@ def lmer(
     given = read_fix(fix)
     if sigma is None:
         sigma = sigma_of(given)
+    priors, point = read_priors(cov_prior, fixef_prior, resid_prior)
+    sigma = sigma if point is None else point
     structured = residual is not None or variance is not None or dispformula is not None
     note = None
     if is_none(dispformula):
@@ -174,6 +190,13 @@ def lmer(
     known = known_sigma(sigma)
     if known is not None and source is not None:
         raise OptionError("sigma= needs its rows in memory; use control={'rows': 'memory'}.")
+    if priors is not None and set(given) - {"sigma"}:
+        raise OptionError(f"{priors.text} goes with no fix= but that of sigma; leave one of them out.")
+    if priors is not None and (structured or fixed_only or source is not None):
+        raise OptionError(
+            f"{priors.text} is for models with random effects, independent residuals and rows in memory; leave it out, "
+            "or the options that it does not go with."
+        )
     if structured:
         refuse_related(relmat, "models with residual=, variance= or dispformula=")
     if source is not None:
@@ -209,6 +232,7 @@ def lmer(
         design = replace(design, sigma=known, notes=(*design.notes, f"sigma is known: {known:g}"))
     if note is not None:
         design = replace(design, notes=(*design.notes, note))
+    design = with_priors(design, priors)
     if structured or held.absolute or not design.terms:
         return MixedResult(_fit_structured(design, read, reml, start, control))
     return MixedResult(_fit(design, reml, start, control))
@@ -236,6 +260,8 @@ def glmer(
     dispformula: str | None = None,
     relmat: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
+    cov_prior: Any = None,
+    fixef_prior: Any = None,
 ) -> MEGLMResult:
     """Fit a generalised linear mixed model by maximum likelihood.
 
@@ -290,6 +316,11 @@ def glmer(
         Grouping factor -> the known covariance of its levels; see `lmer`.
     fix : dict, optional
         Parameters that are held at given values: coefficients and those of covariance structures; see `lmer`.
+    cov_prior : str, dict or list, optional
+        Penalise the covariances of random effects: "wishart", "gamma(shape = 2.5, rate = 0)", ...; see `lmer`.
+    fixef_prior : str, optional
+        Penalise the fixed effects: ``"normal(sd = c(10, 2.5))"``, ``"t(df = 3)"``; "jeffreys" or "firth" (binomial,
+        poisson) keeps estimates finite where responses are separated.
 
     Returns
     -------
@@ -312,6 +343,7 @@ def glmer(
     urban[T.Y]    0.653      0.116
     """
     response_family = make_family(family, link)
+    priors, _ = read_priors(cov_prior, fixef_prior)
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
     beside |= {"ziformula": ziformula, "dispformula": dispformula}
     made = compressed(data, control, formula, response_family, weights, beside, compress)
@@ -339,7 +371,10 @@ def glmer(
     if family is DEFAULT_FAMILY:
         announced = f"the family was not given: {response_family.name} with the {response_family.link.name} link"
         design = replace(design, notes=(*design.notes, announced))
+    if priors is not None and fix:
+        raise OptionError(f"{priors.text} goes with no fix=; leave one of them out.")
     design = hold(design, read_fix(fix), residual=False).design
+    design = with_priors(design, priors)
     fit = _fit_glmm(design, response_family, nAGQ, hessian, start, made.control)
     return MEGLMResult(of_all_rows(fit, made))
 
@@ -361,6 +396,8 @@ def glmer_nb(
     na_action: NaAction = "omit",
     functions: Mapping[str, Callable[..., Any]] | None = None,
     relmat: Mapping[str, Any] | None = None,
+    cov_prior: Any = None,
+    fixef_prior: Any = None,
 ) -> MEGLMResult:
     """Fit a negative binomial mixed model (NB-2): `glmer` with ``family="nbinomial"``.
 
@@ -371,7 +408,7 @@ def glmer_nb(
     ----------
     formula, data, link, nAGQ, hessian, weights, offset, contrasts, start, control, progress, na_action, functions
         As in `glmer`.
-    relmat
+    relmat, cov_prior, fixef_prior
         As in `glmer`.
 
     Returns
@@ -402,6 +439,8 @@ def glmer_nb(
         na_action=na_action,
         functions=functions,
         relmat=relmat,
+        cov_prior=cov_prior,
+        fixef_prior=fixef_prior,
     )
 
 
@@ -426,6 +465,8 @@ def clmm(
     compress: bool | None = None,
     relmat: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
+    cov_prior: Any = None,
+    fixef_prior: Any = None,
 ) -> MEGLMResult:
     """Fit a cumulative link mixed model to ordered categories by maximum likelihood.
 
@@ -478,6 +519,8 @@ def clmm(
         Grouping factor -> the known covariance of its levels; see `lmer`.
     fix : dict, optional
         Parameters that are held at given values: coefficients and those of covariance structures; see `lmer`.
+    cov_prior, fixef_prior
+        As in `glmer`, without "jeffreys".
 
     Returns
     -------
@@ -498,6 +541,7 @@ def clmm(
     >>> result.thresholds.round(3).to_dict()
     {'1|2': -1.624, '2|3': 1.513, '3|4': 4.229, '4|5': 6.089}
     """
+    priors, _ = read_priors(cov_prior, fixef_prior)
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
     made = compressed(data, control, formula, make_ordinal(link, threshold), weights, beside, compress)
     _check_options(formula, made.data, True, progress, na_action)
@@ -515,9 +559,12 @@ def clmm(
         levels=levels,
         relmat=relmat,
     )
+    if priors is not None and fix:
+        raise OptionError(f"{priors.text} goes with no fix=; leave one of them out.")
     design = hold(design, read_fix(fix), residual=False).design
     categories = () if design.response is None else design.response.categories
     family = make_ordinal(link, threshold, len(categories or ()))
+    design = with_priors(design, priors)
     fit = _fit_glmm(design, family, nAGQ, hessian, start, made.control)
     return MEGLMResult(of_all_rows(fit, made))
 

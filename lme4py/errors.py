@@ -110,6 +110,10 @@ class OptimaWarning(Lme4Warning):
     """
 
 
+class PenalisedWarning(Lme4Warning):
+    """A number that takes the estimates as maxima of a likelihood was asked of a fit with priors."""
+
+
 def warn(message: str, category: type[Lme4Warning]) -> None:
     """Warn at the line of the user's code that called lme4py, whatever lies between.
 

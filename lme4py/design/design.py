@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from lme4py.data.column import Column
     from lme4py.data.frame import Frame
+    from lme4py.design.priors import Priors
     from lme4py.design.recipe import Recipe
     from lme4py.families.response import ResponseData
 
@@ -304,6 +305,8 @@ class Design(Frozen):
         As `recipe`, of the predictors after the first.
     sigma : float or None
         The residual standard deviation of a row with weight 1, where it is known and not estimated.
+    priors : Priors or None
+        Densities that penalise the likelihood.
     """
 
     formula: str
@@ -323,6 +326,7 @@ class Design(Frozen):
     streamed: RowsReport | None = None
     part_recipes: tuple[Recipe, ...] = ()
     sigma: float | None = None
+    priors: Priors | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"source": None}

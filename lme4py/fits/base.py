@@ -58,6 +58,8 @@ class Fit(Frozen):
         Whether a response is the linear predictor plus a normal error, so that everything is linear in it.
     robust_variances : bool
         Whether a robust covariance is one of all parameters; False where it is one of the fixed effects alone.
+    penalised : bool
+        Whether the criterion holds priors beside the likelihood.
     independent_residuals : bool
         Whether residuals (rows, given the random effects) are independent with one variance for each weight.
     design : Design
@@ -88,6 +90,7 @@ class Fit(Frozen):
     normal_errors: ClassVar[bool]
     robust_variances: ClassVar[bool]
     independent_residuals: ClassVar[bool] = True
+    penalised: ClassVar[bool] = False
 
     design: Design
     criterion: float

@@ -6,10 +6,12 @@ A new kind is a subclass of `Fit`, a subclass of `Model`, and a line here, or a 
 from __future__ import annotations
 
 from lme4py.fits.base import Fit
-from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.fit import GeneralisedFit, PenalisedGeneralisedFit
 from lme4py.fits.generalised.model import GeneralisedModel
-from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.generalised.penalised import PenalisedGeneralisedModel
+from lme4py.fits.linear.fit import LinearFit, PenalisedLinearFit
 from lme4py.fits.linear.model import LinearModel
+from lme4py.fits.linear.penalised import PenalisedLinearModel
 from lme4py.fits.model import Model
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.model import ResidualModel
@@ -18,7 +20,9 @@ __all__ = ["model_of", "register"]
 
 _MODELS: dict[type[Fit], type[Model]] = {
     LinearFit: LinearModel,
+    PenalisedLinearFit: PenalisedLinearModel,
     GeneralisedFit: GeneralisedModel,
+    PenalisedGeneralisedFit: PenalisedGeneralisedModel,
     ResidualFit: ResidualModel,
 }
 

@@ -9,7 +9,16 @@ from lme4py.errors import OptionError
 if TYPE_CHECKING:
     from lme4py.fits.base import Fit
 
-__all__ = ["GENERALISED", "LINEAR", "refuse", "refuse_related", "refuse_residual", "refuse_structured"]
+__all__ = [
+    "GENERALISED",
+    "LINEAR",
+    "refuse",
+    "refuse_penalised",
+    "refuse_priors",
+    "refuse_related",
+    "refuse_residual",
+    "refuse_structured",
+]
 
 LINEAR, GENERALISED = "linear mixed models", "generalised linear mixed models"
 
@@ -94,3 +103,42 @@ def refuse_related(fit: Fit, what: str, instead: str) -> None:
     related = dict.fromkeys(term.group for term in fit.design.terms if term.relation is not None)
     if related:
         raise OptionError(f"{what} not there for models with related levels ({', '.join(related)}); {instead}.")
+
+
+def refuse_penalised(fit: Fit, what: str, instead: str = "fit the model without its priors for that") -> None:
+    """Refuse a penalised fit where the maximum of a likelihood is needed.
+
+    Parameters
+    ----------
+    fit : Fit
+    what : str
+        With its verb.
+    instead : str
+        What to do.
+
+    Raises
+    ------
+    OptionError
+    """
+    if fit.penalised:
+        refuse_priors(what, instead)
+
+
+def refuse_priors(what: str, instead: str = "fit the model without its priors for that") -> NoReturn:
+    """Say that something is not there for penalised models.
+
+    Parameters
+    ----------
+    what : str
+        With its verb.
+    instead : str
+        What to do.
+
+    Raises
+    ------
+    OptionError
+    """
+    raise OptionError(
+        f"{what} not there for penalised models (cov_prior=, fixef_prior=, resid_prior=), whose estimates are no "
+        f"maxima of a likelihood; {instead}."
+    )

@@ -186,16 +186,18 @@ class FittedModel:
     @property
     def deviance(self) -> float:
         """-2 log-likelihood at the estimates; for REML fits the REML criterion."""
-        return self.fit.criterion
+        return -2.0 * self.fit.log_likelihood
 
     @property
     def aic(self) -> float:
-        """Akaike's information criterion."""
+        """Akaike's information criterion; NaN, with a warning, for penalised fits."""
+        likelihood.warn_penalised(self.fit, "aic")
         return likelihood.aic(self.fit)
 
     @property
     def bic(self) -> float:
-        """Schwarz's information criterion, with n the number of rows used."""
+        """Schwarz's information criterion, with n the number of rows used; NaN, with a warning, for penalised fits."""
+        likelihood.warn_penalised(self.fit, "bic")
         return likelihood.bic(self.fit)
 
     @property

@@ -24,6 +24,7 @@ PAGES = [
     "generalised",
     "ordinal",
     "inference",
+    "penalties",
     "studies",
     "convergence",
     "differences",

@@ -27,7 +27,7 @@ _MODE = 1e-14
 
 
 def can_stack(problem: GlmmProblem) -> bool:
-    """True for models with one scalar random effect of independent levels, of one predictor.
+    """True for models with one scalar random effect of independent levels, of one predictor, without priors.
 
     Parameters
     ----------
@@ -37,6 +37,7 @@ def can_stack(problem: GlmmProblem) -> bool:
     scalar = one and problem.factors[0].n_columns == 1 and problem.structures.linear
     small = problem.n_obs <= _MAX_ROWS and problem.n_fixed <= _MAX_FIXED
     beside = not problem.n_nuisance or problem.has_one_dispersion or problem.family.has_thresholds
+    beside = beside and problem.penalty is None
     return scalar and small and beside and not problem.data.parts and problem.family.log_concave
 
 

@@ -70,7 +70,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
         verdict=f"Not converged to finite estimates: {trouble}"
         if trouble
         else verdict(
-            "-2 log-likelihood",
+            "-2 log-likelihood" if problem.penalty is None else "-2 log-likelihood penalised by the priors",
             converged,
             bound,
             descends,

@@ -397,6 +397,9 @@ class Descents:
         problem = self.problem
         if self.profiled:
             return self._profiled(start)
+        if problem.penalty is not None and problem.penalty.has_fixed:
+            # Without their prior the fixed effects may have no finite mode.
+            return self.beside(start, tolerance)
         rough = ProfiledCriterion(self.finder, start.beta)
         x = np.append(start.theta, start.lam) if problem.n_nuisance else start.theta
 

@@ -11,7 +11,7 @@ the observed weights, and r = c - W_obs Z Lambda a,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from lme4py.engine.generalised.problem import FixedSystem, GlmmProblem, Mode, Mo
 from lme4py.families.nuisance import as_columns, total
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray
+
+if TYPE_CHECKING:
+    from lme4py.engine.generalised.penalty import GlmmPenaltyPoint
 
 # The prior alone has curvature 1; below 1 / _FLAT of it the likelihood of a group has no proper mode.
 _FLAT = 50.0
@@ -90,6 +93,9 @@ class Laplace:
     @computed_once
     def gradient(self) -> FloatArray:
         """In (theta, beta, lambda), or (theta, lambda) when beta is profiled."""
+        return self._gradient()
+
+    def _gradient(self) -> FloatArray:
         problem, products, mode, rows = self.finder.problem, self.finder.problem.products, self.mode, self.rows
         h, G, _ = self._log_det
         expected = problem.uses_expected
@@ -114,6 +120,40 @@ class Laplace:
         return np.concatenate(parts)
 
 
+@dataclass(frozen=True)
+class PenalisedLaplace(Laplace):
+    """The Laplace criterion of a model with priors."""
+
+    @property
+    def value(self) -> float:
+        """-2 log-likelihood - 2 log prior density."""
+        return self.mode.objective + self.swept.log_det + self.penalty.value
+
+    @computed_once
+    def penalty(self) -> GlmmPenaltyPoint:
+        """-2 log prior density with its derivatives."""
+        problem = self.finder.problem
+        if problem.penalty is None:
+            raise ModeError("the problem has no priors")
+        return problem.penalty.at(problem, self.mode)
+
+    def with_penalty(self, gradient: FloatArray) -> FloatArray:
+        """A gradient of the likelihood with that of the priors.
+
+        Parameters
+        ----------
+        gradient : ndarray
+            In (theta, beta, lambda), or (theta, lambda) when beta is profiled.
+        """
+        own = [self.penalty.theta] if self.profiled else [self.penalty.theta, self.penalty.beta]
+        together = np.concatenate(own)
+        out: FloatArray = gradient + np.pad(together, (0, gradient.size - together.size))
+        return out
+
+    def _gradient(self) -> FloatArray:
+        return self.with_penalty(super()._gradient())
+
+
 def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
     """The Laplace criterion at a mode.
 
@@ -130,7 +170,8 @@ def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
     rows = mode.rows if mode.complete else finder.rows(mode.eta, mode.lam, 3)
     swept = problem.products.factorize(mode.T, rows.w_exp) if problem.uses_expected else mode.swept
     _check_curvature(problem, swept)
-    return Laplace(finder, mode, rows, swept, profiled)
+    kind = Laplace if problem.penalty is None else PenalisedLaplace
+    return kind(finder, mode, rows, swept, profiled)
 
 
 def _check_curvature(problem: GlmmProblem, swept: Swept) -> None:
@@ -201,6 +242,8 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
         for term, place in zip(factor.terms, factor.columns, strict=True):
             t = structures.slices[term]
             hessian[t, t] += structures.each[term].curvature(mode.theta[t], (g - s)[place, place])
+    if isinstance(found, PenalisedLaplace):
+        hessian[: m + p, : m + p] += found.penalty.hessian(problem, mode.theta)
     if not problem.has_one_dispersion:
         return hessian
     full = np.zeros((m + p + 1, m + p + 1))

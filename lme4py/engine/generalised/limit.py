@@ -80,6 +80,8 @@ def find_limit(
         With 0 gradient and Hessian are not those in all parameters.
     """
     problem, mode = finder.problem, optimum.found.mode
+    if problem.penalty is not None and problem.penalty.has_fixed:
+        return None
     family = problem.family
     half = family.half_rows(problem.data, problem.stack.first(mode.eta))
     rates = family.rates(half, optimum.found.rows) if _stopped(problem, optimum) else None

@@ -18,12 +18,14 @@ approximation. The gradient is exact: it follows the modes and the scales of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lme4py.engine.generalised.laplace import Laplace, outer_by_factor, theta_gradient
+from lme4py.engine.generalised.penalty import PenalisedRule
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.quadrature import (
     _CHUNK,
@@ -39,8 +41,11 @@ from lme4py.engine.generalised.quadrature import (
 from lme4py.families.nuisance import total
 from lme4py.linalg.types import FloatArray, IntArray
 
+# From a point to -2 log-likelihood and its gradient.
+Rule: TypeAlias = Callable[[Laplace], tuple[float, FloatArray]]
 
-def make_quadrature(finder: ModeFinder, n_points: int, most: int = MAX_POINTS) -> Quadrature | NestedQuadrature:
+
+def make_quadrature(finder: ModeFinder, n_points: int, most: int = MAX_POINTS) -> Rule:
     """The quadrature rule of a model.
 
     Parameters
@@ -56,11 +61,14 @@ def make_quadrature(finder: ModeFinder, n_points: int, most: int = MAX_POINTS) -
     OptionError
         When the integral does not split into groups, or has too many dimensions.
     """
+    rule: Quadrature | NestedQuadrature
     if n_points < 0:
-        return FixedQuadrature(finder, -n_points, most)
-    if len(finder.problem.factors) == 1:
-        return Quadrature(finder, n_points, most)
-    return NestedQuadrature(finder, n_points, most)
+        rule = FixedQuadrature(finder, -n_points, most)
+    elif len(finder.problem.factors) == 1:
+        rule = Quadrature(finder, n_points, most)
+    else:
+        rule = NestedQuadrature(finder, n_points, most)
+    return rule if finder.problem.penalty is None else PenalisedRule(rule)
 
 
 def find_nesting(problem: GlmmProblem) -> tuple[int, int] | None:

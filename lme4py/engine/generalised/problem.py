@@ -12,7 +12,7 @@ ones are part of lambda.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from lme4py.covariance import CovarianceStructures
 from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.factor.sweep import Swept, SweptBorder
+from lme4py.engine.generalised.penalty import GlmmPenalty, glmm_penalty
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.generalised.stacking import Stack
 from lme4py.engine.identification.record import Identification
@@ -72,6 +73,8 @@ class GlmmProblem:
         columns are multiplied by it, so that beta and theta inside have no unit.
     identification : Identification
         Which covariance parameters are determined.
+    penalty : GlmmPenalty or None
+        Of a model with priors.
     """
 
     factors: tuple[Factor, ...]
@@ -87,6 +90,7 @@ class GlmmProblem:
     shift: FloatArray | None = None
     unit: float = 1.0
     identification: Identification = field(default_factory=Identification)
+    penalty: GlmmPenalty | None = None
 
     @property
     def n_obs(self) -> int:
@@ -283,7 +287,8 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     places = tuple(tuple(p for t in f.terms for p in design.terms[t].predictors(family.stacked)) for f in factors)
     products = WeightedProducts(codes, columns, factors, places=places)
     X, offset = products.stack.below(X), products.stack.below(offset)
-    return GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
+    problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
+    return replace(problem, penalty=glmm_penalty(design, family, S))
 
 
 def predictor_unit(family: Any, data: Any) -> float:

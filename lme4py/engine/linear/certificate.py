@@ -55,6 +55,7 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
     descends = lowest < -1e-5 * largest or (boundary is not None and boundary < -1e-5 * largest)
     converged = bound < CONVERGED and not descends
     what = "the REML criterion" if criterion.reml else "the deviance"
+    what = what if problem.priors is None else f"{what} penalised by the priors"
     return Certificate(
         gradient_norm=float(np.sqrt(2.0 * bound)),
         min_eigenvalue=lowest,

@@ -30,6 +30,7 @@ from lme4py.engine.factor.sweep import BaseValues, Sweeper, Swept, SweptBorder, 
 from lme4py.engine.factor.symbolic import Structure, analyse, prefers_iterative
 from lme4py.engine.identification.gram import VarianceGram
 from lme4py.engine.identification.probes import Probes, gram_of, make_probes
+from lme4py.engine.linear.priors import LinearPriors, linear_priors
 from lme4py.engine.linear.scaling import ScaledColumns, Scaling, constant_column, plan_scaling, row_blocks
 from lme4py.engine.optimise import Block
 from lme4py.errors import DesignError, Lme4Error, OptionError
@@ -63,6 +64,8 @@ class Problem:
         Of a model with related levels.
     known : float or None
         The residual variance in the engine's columns, where it is no parameter.
+    priors : LinearPriors or None
+        Of a model that is penalised.
     """
 
     factors: tuple[Factor, ...]
@@ -74,6 +77,7 @@ class Problem:
     constants: tuple[int | None, ...]
     probes: Probes | None = None
     known: float | None = None
+    priors: LinearPriors | None = None
 
     @property
     def n_fixed(self) -> int:
@@ -252,14 +256,17 @@ def assemble(
     if block == "iterative":
         refuse_iterative(factors, design)
     if block == "iterative" or (
-        block == "auto" and design.sigma is None and prefers_iterative(factors, cross, _copies(factors))
+        block == "auto"
+        and design.sigma is None
+        and design.priors is None
+        and prefers_iterative(factors, cross, _copies(factors))
     ):
         nothing: Any = Unfactored()
         return Problem(factors, structures, scaling, cross, nothing, nothing, constants)
     symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=_copies(factors))
     base = base_values(symbolic, factors, cross)
     known = known_variance(design, scaling)
-    return Problem(factors, structures, scaling, cross, symbolic, base, constants, probes, known)
+    return Problem(factors, structures, scaling, cross, symbolic, base, constants, probes, known, linear_priors(design))
 
 
 def known_variance(design: Design, scaling: Scaling) -> float | None:
@@ -296,6 +303,10 @@ def refuse_iterative(factors: tuple[Factor, ...], design: Design) -> None:
         raise OptionError(
             "control['block'] is 'iterative', which is for two and more grouping factors; this model has "
             f"{len(factors)}, and its factor is exact and fast. Leave it out."
+        )
+    if design.priors is not None:
+        raise OptionError(
+            "control['block'] is 'iterative', but the model has priors: such models have an exact factor; leave it out."
         )
     if design.sigma is not None:
         raise OptionError(

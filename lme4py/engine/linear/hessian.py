@@ -42,6 +42,8 @@ def has_exact_hessian(criterion: Criterion, point: Point) -> bool:
     point : Point
     """
     factors = criterion.problem.factors
+    if criterion.problem.priors is not None:
+        return False
     if _is_one(criterion):
         return factors[0].n_columns <= _COLUMNS
     return sum(factor.size for factor in factors) <= _SMALL and point.swept.is_complete

@@ -57,6 +57,8 @@ class GlmmCriterion:
         self.design, self.family, self.data = design, family, data
         self.nAGQ, self.hessian = nAGQ, hessian
         problem = make_glmm(design, family, data, expected=hessian == "expected")
+        if problem.penalty is not None and problem.penalty.has_fixed and nAGQ == 0:
+            raise OptionError("fixef_prior needs nAGQ=1 or more: with nAGQ=0 the fixed effects are no parameters.")
         self.problem: GlmmProblem = replace(problem, identification=identify_glmm(problem, design))
         self.identification = self.problem.identification
         warn_unidentified(self.identification)

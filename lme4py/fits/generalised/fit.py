@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from lme4py.fits.method import Ddf
 from lme4py.fits.steps import response_with_modes
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["GeneralisedFit", "user_jacobian"]
+__all__ = ["GeneralisedFit", "PenalisedGeneralisedFit", "penalised_fit", "user_jacobian"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +250,43 @@ class GeneralisedFit(Fit):
     def laplace_is_poor(self) -> bool:
         """True when quadrature moves an estimate by more than half a standard error."""
         return self.nAGQ == 1 and self.integral_check.matters
+
+
+@dataclass(frozen=True, kw_only=True)
+class PenalisedGeneralisedFit(GeneralisedFit):
+    """A generalised linear mixed model with priors: the mode of its posterior density.
+
+    Beside those of `GeneralisedFit`:
+
+    Attributes
+    ----------
+    criterion : float
+        What was minimised: -2 log-likelihood and `prior` together.
+    prior : float
+        -2 log density of the priors at the mode, without the normalising constants of those of variances.
+    """
+
+    kind: ClassVar[str] = "penalised generalised linear mixed model"
+    penalised: ClassVar[bool] = True
+
+    prior: float
+
+    @property
+    def log_likelihood(self) -> float:
+        """Of the data alone, at the mode."""
+        return -0.5 * (self.criterion - self.prior)
+
+
+def penalised_fit(fit: GeneralisedFit, prior: float) -> PenalisedGeneralisedFit:
+    """The fit as one with priors.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    prior : float
+        -2 log density of the priors at the mode.
+    """
+    return PenalisedGeneralisedFit(**{f.name: getattr(fit, f.name) for f in fields(fit) if f.init}, prior=prior)
 
 
 def user_jacobian(problem: GlmmProblem, phi: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from lme4py.design.design import Design
 from lme4py.engine.generalised.certificate import certify_glmm
 from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.generalised.hessian import curvature_floor, inverse_hessian
-from lme4py.engine.generalised.laplace import Laplace
+from lme4py.engine.generalised.laplace import Laplace, PenalisedLaplace
 from lme4py.engine.generalised.limit import Limit, find_limit
 from lme4py.engine.generalised.problem import FixedSystem, GlmmProblem, ModeFinder
 from lme4py.engine.identification.one_answer import refuse_perfect_groups
@@ -23,7 +23,7 @@ from lme4py.families.categories import threshold_names
 from lme4py.families.registry import Family
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.criterion import GlmmCriterion, glmm_criterion
-from lme4py.fits.generalised.fit import GeneralisedFit, user_jacobian
+from lme4py.fits.generalised.fit import GeneralisedFit, penalised_fit, user_jacobian
 from lme4py.fits.steps import linear_predictor, read_control, refuse_iterative, term_names
 from lme4py.linalg.types import FloatArray
 
@@ -186,7 +186,7 @@ def make_glmm_fit(
     covariance = _covariance(problem, optimum, limit, profiled=nAGQ == 0)
     m, p = problem.n_theta, problem.n_fixed
     vcov = covariance[m : m + p, m : m + p].copy()
-    return GeneralisedFit(
+    fit = GeneralisedFit(
         design=design,
         family=family,
         data=data,
@@ -217,6 +217,8 @@ def make_glmm_fit(
         identification=problem.identification if limit is None else limit.identification,
         recession=None if limit is None else limit.recession,
     )
+    found = optimum.found
+    return penalised_fit(fit, found.penalty.value) if isinstance(found, PenalisedLaplace) else fit
 
 
 def others_of(family: Family, lam: Any) -> tuple[float, ...]:

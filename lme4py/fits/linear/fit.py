@@ -9,12 +9,14 @@ import numpy as np
 
 from lme4py.engine.linear.criterion import Criterion, Point, Problem
 from lme4py.engine.linear.hessian import exact_hessian, has_exact_hessian
+from lme4py.engine.linear.penalised import make_criterion
 from lme4py.fits.derived import derived
+from lme4py.fits.method import Ddf
 from lme4py.fits.normal import NormalFit
 from lme4py.fits.steps import linear_predictor
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["LinearFit"]
+__all__ = ["LinearFit", "PenalisedLinearFit"]
 
 
 # Relative step of the central differences of analytic gradients: their error is of order step^2, rounding 1e-12 / step.
@@ -86,18 +88,53 @@ class LinearFit(NormalFit):
     @derived
     def point(self) -> Point:
         """The factor at the optimum."""
-        return Criterion(self.problem, self.reml).evaluate(self.theta_inside)
+        return make_criterion(self.problem, self.reml).evaluate(self.theta_inside)
 
     @derived
     def curvature(self) -> Curvature:
         """Second derivatives at the optimum: exact ones, or differences of gradients."""
-        criterion, point = Criterion(self.problem, self.reml), self.point
+        criterion, point = make_criterion(self.problem, self.reml), self.point
         forms = criterion.average_information(point)
         if has_exact_hessian(criterion, point):
             hessian = exact_hessian(criterion, point, criterion.sigma_gradient(point), forms)
         else:
             hessian = _differences(criterion, self.theta_inside)
         return Curvature(hessian, forms[1], point.r2, criterion.df)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PenalisedLinearFit(LinearFit):
+    """A linear mixed model with priors: the mode of its posterior density.
+
+    Beside those of `LinearFit`:
+
+    Attributes
+    ----------
+    criterion : float
+        What was minimised: `likelihood` and `prior` together; under REML with a prior of the fixed effects these are
+        integrated over that prior, and the sum is another one.
+    likelihood : float
+        -2 log-likelihood, or the REML criterion, at the mode.
+    prior : float
+        -2 log density of the priors at the mode, without the normalising constants of those of variances.
+    """
+
+    kind: ClassVar[str] = "penalised linear mixed model"
+    ddf_methods: ClassVar[tuple[Ddf, ...]] = ("residual", "normal")
+    penalised: ClassVar[bool] = True
+
+    likelihood: float
+    prior: float
+
+    @property
+    def log_likelihood(self) -> float:
+        """-likelihood / 2: of the data alone, at the mode."""
+        return -0.5 * self.likelihood
+
+    @property
+    def default_ddf(self) -> str:
+        """Degrees of freedom of tests and intervals of the fixed effects where none are asked for."""
+        return self.conventions.ddf or "normal"
 
 
 def _differences(criterion: Criterion, theta: FloatArray) -> FloatArray:

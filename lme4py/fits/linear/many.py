@@ -10,6 +10,7 @@ import numpy as np
 
 from lme4py.design.design import Design
 from lme4py.engine.linear.criterion import Criterion, Problem, make_problem
+from lme4py.engine.linear.penalised import make_criterion
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control
 from lme4py.fits.answers.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
@@ -160,7 +161,7 @@ def _batch(fit: LinearFit, solver: NewtonBatch[Any], responses: Responses, produ
 
 def _solved(fit: LinearFit, problem: Problem, start: FloatArray | None) -> Many:
     """All parameters of a problem, without a certificate."""
-    criterion = Criterion(problem, fit.reml)
+    criterion = make_criterion(problem, fit.reml)
     point = solve(criterion, start, Control()).source[0]
     T = [t[None] for t in point.T]
     return on_user_scale(problem, T, point.beta[None], np.array([criterion.variance(point.r2)]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.penalised import make_criterion
 from lme4py.engine.linear.start import moment_start
 from lme4py.engine.optimise import Local
 from lme4py.fits.answers.objective import NOWHERE, Objective, row_lengths
@@ -15,7 +15,7 @@ __all__ = ["objective"]
 
 
 def objective(fit: LinearFit) -> Objective:
-    criterion = Criterion(fit.problem, fit.reml)
+    criterion = make_criterion(fit.problem, fit.reml)
     scaling, structures = fit.problem.scaling, fit.problem.structures
 
     def local(theta: FloatArray) -> Local | None:

@@ -11,6 +11,7 @@ import numpy as np
 from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import CrossProducts
 from lme4py.engine.linear.criterion import Criterion, Problem, known_variance
+from lme4py.engine.linear.penalised import make_criterion
 from lme4py.engine.linear.scaling import ScaledColumns, scale_columns
 from lme4py.engine.linear.solve import minima, solve
 from lme4py.engine.optimise import Control
@@ -60,7 +61,7 @@ def fit_problem(
     start : ndarray, shape (m,), optional
         theta inside.
     """
-    criterion = _SharedCriterion(design, Criterion(problem, reml))
+    criterion = _SharedCriterion(design, make_criterion(problem, reml))
     with limited_threads(design):
         optimum = solve(criterion.inside, start, Control())
     return make_fit(design, criterion, optimum).speaking(fit.conventions)
@@ -83,7 +84,7 @@ def other_minima(fit: LinearFit) -> list[LinearFit]:
     rises = [rival.reached - fit.criterion for rival in fit.certificate.compared if rival.reached is not None]
     if not any(_SAME < rise < _EXCLUDED for rise in rises):
         return []
-    criterion = _SharedCriterion(fit.design, Criterion(fit.problem, fit.reml))
+    criterion = _SharedCriterion(fit.design, make_criterion(fit.problem, fit.reml))
     with limited_threads(fit.design), warnings.catch_warnings():
         warnings.simplefilter("ignore", Lme4Warning)
         found = [optimum for optimum in minima(criterion.inside) if optimum.value > fit.criterion + _SAME]

@@ -21,6 +21,7 @@ from lme4py.engine.identification.identify import identify
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.certificate import certify
 from lme4py.engine.linear.criterion import Criterion, Point, Problem, make_problem
+from lme4py.engine.linear.penalised import PenalisedPoint, make_criterion
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control, Optimum
 from lme4py.engine.threads import limited_threads
@@ -35,7 +36,7 @@ from lme4py.families.rows import RowNoise
 from lme4py.fits.generalised.criterion import GlmmCriterion
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import fit_at, warn_of
-from lme4py.fits.linear.fit import LinearFit
+from lme4py.fits.linear.fit import LinearFit, PenalisedLinearFit
 from lme4py.fits.steps import read_control, term_names, warn_unidentified
 from lme4py.linalg.types import FloatArray
 
@@ -71,7 +72,7 @@ class LmmCriterion:
 
     def __init__(self, design: Design, reml: bool = True, problem: Problem | None = None) -> None:
         refuse_saturated(design)
-        self._set(design, Criterion(make_problem(design) if problem is None else problem, reml))
+        self._set(design, make_criterion(make_problem(design) if problem is None else problem, reml))
         warn_unidentified(self.identification)
 
     def _set(self, design: Design, inside: Criterion) -> None:
@@ -379,16 +380,25 @@ def _linear_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Li
     with limited_threads(design):
         point: Point = optimum.source[0]
         refuse_exact_fit(point.r2, inside.problem)
-        certificate = certify(inside, optimum, term_names(design), criterion.identification)
+        try:
+            certificate = certify(inside, optimum, term_names(design), criterion.identification)
+        except np.linalg.LinAlgError:
+            if design.priors is None:
+                raise
+            raise DesignError(
+                f"the criterion has no minimum with {design.priors.text}: an improper prior outweighs the data as "
+                "variances grow; give it a scale or a rate, or a smaller shape."
+            ) from None
         modes, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
     if not certificate.converged:
         warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=4)
     elif certificate.second is not None:
         warn(certificate.verdict, OptimaWarning)
     found = Estimates(point.value, point.beta, point.RX, point.r2, point.T, modes, optimum.theta)
-    return linear_fit(
-        LinearFit, design, inside.problem, criterion.reml, found, criterion.identification, certificate, optimum.log
-    )
+    own = (design, inside.problem, criterion.reml, found, criterion.identification, certificate, optimum.log)
+    if isinstance(point, PenalisedPoint):
+        return linear_fit(PenalisedLinearFit, *own, prior=point.prior, likelihood=point.likelihood)
+    return linear_fit(LinearFit, *own)
 
 
 def refuse_exact_fit(r2: float, problem: Problem) -> None:

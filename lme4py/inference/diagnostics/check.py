@@ -141,6 +141,7 @@ def check(fit: Any) -> CheckResult:
     looks: list[Callable[[Any], CheckLine | None]] = [
         _convergence,
         _identification,
+        _penalty,
         _singularity,
         _scaling,
         _collinearity,
@@ -184,6 +185,15 @@ def _identification(fit: Any) -> CheckLine:
     return CheckLine("identification", False, message, float(len(fit.identification.changes)))
 
 
+def _penalty(fit: Any) -> CheckLine | None:
+    if not fit.penalised:
+        return None
+    message = (
+        f"{fit.design.priors.text}: estimates are posterior modes; there are no likelihood ratio tests and no AIC."
+    )
+    return CheckLine("priors", None, message)
+
+
 def _singularity(fit: Any) -> CheckLine:
     certificate = fit.certificate
     if not certificate.is_singular:
@@ -193,7 +203,7 @@ def _singularity(fit: Any) -> CheckLine:
         return CheckLine("singularity", None, "the design does not determine the covariances that have no full rank.")
     message = (
         f"{'; '.join(certificate.singular)}. The data do not need this direction: the fit is valid, but a simpler "
-        "random-effects term gives the same likelihood."
+        "random-effects term gives the same likelihood. cov_prior='wishart' keeps the estimate off the boundary."
     )
     return CheckLine("singularity", False, message, 0.0)
 
@@ -261,7 +271,9 @@ def _separation(fit: Any) -> CheckLine | None:
         return None
     if fit.recession is None:
         return CheckLine("separation", True, "every coefficient has a finite estimate.")
-    return CheckLine("separation", False, fit.recession.describe(fit.family.separates))
+    prior = "normal" if fit.family.n_nuisance or not fit.family.has_expected else "jeffreys"
+    offer = f" fixef_prior={prior!r} keeps every estimate finite."
+    return CheckLine("separation", False, fit.recession.describe(fit.family.separates) + offer)
 
 
 # --- the distribution -------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from scipy import linalg, special
 from lme4py.errors import DesignError, Lme4Warning, OptionError, did_you_mean, warn
 from lme4py.fits.base import Fit
 from lme4py.fits.method import Ddf, Method, Plain, check_method
+from lme4py.fits.refuse import refuse_priors
 from lme4py.inference.estimates.limits import coefficient_estimates, known_errors, unknown, warn_unknown
 from lme4py.inference.estimates.restrictions import hypothesised, linear_hypotheses
 from lme4py.inference.uncertainty.df import method
@@ -348,6 +349,8 @@ def coefficient_method(
     """
     moments = fit.has_f_tests
     usual = "satterthwaite" if moments and vcov is not None else fit.default_ddf
+    if fit.penalised and check_method(ddf or usual) not in fit.ddf_methods:
+        refuse_priors(f"ddf={ddf!r} is", "use 'normal' or 'residual'")
     chosen = check_ddf(usual if ddf is None else ddf, linear=moments)
     if vcov is None:
         _no_cluster(cluster)

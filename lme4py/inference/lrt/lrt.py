@@ -16,7 +16,7 @@ from lme4py.fits.answers.null import Null
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
 from lme4py.fits.model import Model
-from lme4py.fits.refuse import refuse_residual
+from lme4py.fits.refuse import refuse_penalised, refuse_residual
 from lme4py.inference.lrt.by_names import embed_by_names, same_rows
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
 from lme4py.inference.lrt.mixture import Mixture, cone_information, cone_mixture, dispersion_mixture
@@ -246,6 +246,7 @@ def _model(result: Any, role: str) -> _Model:
             f"the {role} model is of type {type(result).__name__}; give a fitted mixed model"
             f"{' (or None for no random effects)' if role == 'restricted' else ''}."
         )
+    refuse_penalised(fit, "a likelihood ratio test is", "use wald_test(), or the models without priors")
     return _Model(fit.design, fit.design.X, fit.reml, fit.log_likelihood, fit.n_params, fit)
 
 

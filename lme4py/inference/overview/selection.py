@@ -14,6 +14,7 @@ import numpy as np
 
 from lme4py.errors import DesignError, OptionError
 from lme4py.fits.base import Fit, fit_of
+from lme4py.fits.refuse import refuse_penalised
 from lme4py.inference.estimates.coefficients import check_alpha, quantile, two_sided
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.limits import unknown
@@ -58,6 +59,7 @@ def aicc(result: Any) -> float:
     1764.42
     """
     fit = _fit(result, "aicc")
+    refuse_penalised(fit, "AICc is")
     n, k = fit.design.n_obs, fit.n_params
     if n - k - 1 <= 0:
         raise OptionError(f"AICc needs more rows than parameters and two: the model has {k} parameters and {n} rows.")

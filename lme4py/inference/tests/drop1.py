@@ -12,7 +12,7 @@ from lme4py.design.design import Design
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.refuse import refuse
+from lme4py.fits.refuse import refuse, refuse_penalised
 from lme4py.formula.nodes import Node, Terms
 from lme4py.formula.parse import parse_formula
 from lme4py.inference.tests.anova import drop_each
@@ -110,6 +110,7 @@ def _variables(terms: Terms) -> list[frozenset[Node]]:
 def _likelihood_table(fit: Fit, scope: str | Sequence[str] | None) -> pd.DataFrame:
     import pandas as pd
 
+    refuse_penalised(fit, "a likelihood ratio test is", "use anova(), whose tests are Wald's")
     full = model_of(fit).by_maximum_likelihood()
     design = full.design
     none = {"df": np.nan, "logLik": full.log_likelihood, "AIC": full.criterion + 2.0 * full.n_params}

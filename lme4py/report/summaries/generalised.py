@@ -99,9 +99,9 @@ def threshold_rows(fit: Fit) -> Table:
 def _header(fit: Fit) -> Table:
     table = header_table(fit)
     rows = (("Family:", family_line(fit)), ("Integral:", approximation(fit)), *table.rows)
-    return Table(
-        "Generalised linear mixed model fit by maximum likelihood", ("", ""), rows, ("left", "left"), show_header=False
-    )
+    method = "penalised maximum likelihood" if fit.penalised else "maximum likelihood"
+    title = f"Generalised linear mixed model fit by {method}"
+    return Table(title, ("", ""), rows, ("left", "left"), show_header=False)
 
 
 def closing(fit: Fit) -> Table:

@@ -59,7 +59,7 @@ def _values(fit: Fit) -> dict[str, Any]:
     values: dict[str, Any] = {entry_label(entry): entry.sdcor for entry in entries(fit)}
     values |= {f"Levels of {group}": count for group, count in fit.design.n_groups.items()}
     values |= {"N": fit.design.n_obs, "n_params": fit.n_params, "df_resid": fit.df_resid}
-    values |= {"ll": fit.log_likelihood, "aic": aic(fit), "bic": bic(fit), "deviance": fit.criterion}
+    values |= {"ll": fit.log_likelihood, "aic": aic(fit), "bic": bic(fit), "deviance": -2.0 * fit.log_likelihood}
     values |= {"method": method_label(fit), "family": family_label(fit), "se_type": "model"}
     if fit.normal_errors:
         values["sigma"] = fit.sigma

@@ -54,11 +54,13 @@ def family_label(fit: Fit) -> str:
 
 
 def method_label(fit: Fit) -> str:
-    """How the model was fitted: "REML", "ML", "ML, Laplace", "ML, nAGQ = 9"."""
+    """How the model was fitted: "REML", "ML", "penalised ML", "ML, Laplace", "ML, nAGQ = 9"."""
+    how = "REML" if fit.reml else "ML"
+    how = f"penalised {how}" if fit.penalised else how
     if fit.approximation is None:
-        return "REML" if fit.reml else "ML"
+        return how
     points = fit.approximation.nAGQ
-    return "ML, Laplace" if points == 1 else f"ML, nAGQ = {points}"
+    return f"{how}, Laplace" if points == 1 else f"{how}, nAGQ = {points}"
 
 
 def is_ordinal(fit: Fit) -> bool:

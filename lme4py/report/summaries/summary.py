@@ -69,6 +69,7 @@ def header_table(fit: Fit) -> Table:
     if limits is not None:
         rows.append(("Weights:", f"from {limits[0]:.4g} to {limits[1]:.4g}"))
     rows += residual_rows(fit)
+    method = f"penalised {method}" if fit.penalised else method
     title = f"Linear {'mixed ' if fit.design.terms else ''}model fit by {method}"
     return Table(title, ("", ""), tuple(rows), ("left", "left"), show_header=False)
 
@@ -84,6 +85,8 @@ def rows_used(fit: Fit) -> str:
 
 def criterion_table(fit: Fit) -> Table:
     """The criterion that was minimised, the log-likelihood and the information criteria."""
+    if fit.penalised:
+        return _penalised_table(fit)
     name = "REML criterion" if fit.reml else "-2 log-lik."
     logl = "REML log-lik." if fit.reml else "Log-lik."
     values = (fit.criterion, fit.log_likelihood, aic(fit), bic(fit))
@@ -91,6 +94,16 @@ def criterion_table(fit: Fit) -> Table:
     columns = (name, logl, "AIC", "BIC", "Parameters", "Residual df")
     row = (*cells, str(fit.n_params), str(fit.df_resid))
     return Table("", columns, (row,), right_aligned(6))
+
+
+def _penalised_table(fit: Fit) -> Table:
+    """The same of a fit with priors, which has no information criteria."""
+    logl = "REML log-lik." if fit.reml else "Log-lik."
+    cells = tuple(format_value(value, 2, 6) for value in (fit.criterion, fit.log_likelihood))
+    columns = ("Penalised criterion", logl, "AIC", "BIC", "Parameters", "Residual df")
+    row = (*cells, "-", "-", str(fit.n_params), str(fit.df_resid))
+    note = "Penalised: AIC, BIC and likelihood ratio tests need the maximum of the likelihood, which this is not."
+    return Table("", columns, (row,), right_aligned(6), (note,))
 
 
 def residual_table(fit: Fit) -> Table:

@@ -337,7 +337,7 @@ def overview(fit: Fit) -> dict[str, Any]:
     quality = {
         "criterion": fit.criterion,
         "log_likelihood": fit.log_likelihood,
-        "deviance": fit.criterion,
+        "deviance": -2.0 * fit.log_likelihood,
         "aic": aic(same),
         "bic": bic(same),
         "converged": fit.certificate.converged,

@@ -38,6 +38,7 @@ def can_batch(fit: LinearFit) -> bool:
         and len(problem.factors) == 1
         and problem.factors[0].relation is None
         and problem.known is None
+        and problem.priors is None
         and problem.factors[0].n_columns <= _MAX_COLUMNS
         and problem.n_fixed <= _MAX_FIXED
     )

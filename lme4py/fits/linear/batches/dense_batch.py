@@ -41,7 +41,11 @@ _NULL = 1e-12
 def can_batch_dense(fit: LinearFit) -> bool:
     """True for models with few random effects in all, of independent levels, and T linear in theta."""
     problem = fit.problem
-    if problem.known is not None or any(factor.relation is not None for factor in problem.factors):
+    if (
+        problem.known is not None
+        or problem.priors is not None
+        or any(factor.relation is not None for factor in problem.factors)
+    ):
         return False
     return (
         all(structure.linear_factor for structure in problem.structures.each)

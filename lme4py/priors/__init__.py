@@ -1,0 +1,1 @@
+"""Prior densities of variances and coefficients, which penalise a likelihood: arrays in, numbers out."""
