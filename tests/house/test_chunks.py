@@ -65,6 +65,7 @@ OTHER = {
         "_MOST_DIRECTIONS": "beyond it the error is made smaller by probes",
         "_MOST_PROBES": "beyond it the error stays what it is, and is said",
     },
+    "engine/linear/penalised.py": {"_ROUNDS": "iterations"},
     "engine/linear/rivals.py": {"_DENSE": "from it on an evaluation costs too much for a search"},
     "linalg/ordering.py": {
         "_MAX_EDGES": "an ordering is given up as dense: any ordering is right",

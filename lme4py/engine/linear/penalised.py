@@ -35,7 +35,8 @@ __all__ = ["PenalisedCriterion", "PenalisedPoint", "make_criterion"]
 # Where less than this is left of a sum of squares, most of its digits are gone.
 _DIGITS = 1e-13
 
-_MM_STEPS, _MM_TOLERANCE = 2000, 1e-15
+# Weightings of a t density: the last change, and most of them.
+_ROUNDS, _ROUNDED = 2000, 1e-15
 # The root of the slope in log sigma^2 is looked for this far from the estimate without priors.
 _WIDEST = 60.0
 
@@ -257,12 +258,10 @@ def _mode_of_beta(least: _Least, P: FloatArray, target: FloatArray, fixed: Quadr
     Under a t density it is that of a normal one whose precision is weighted by how far beta is out.
     """
     weight, beta = 1.0, least.beta
-    for _ in range(_MM_STEPS):
+    for _ in range(_ROUNDS):
         right = least.K @ least.beta + weight * (P @ target)
         new = np.asarray(np.linalg.solve(least.K + weight * P, right), dtype=np.float64)
-        done = float(np.abs(new - beta).max(initial=0.0)) <= _MM_TOLERANCE * max(
-            1.0, float(np.abs(new).max(initial=0.0))
-        )
+        done = float(np.abs(new - beta).max(initial=0.0)) <= _ROUNDED * max(1.0, float(np.abs(new).max(initial=0.0)))
         beta, away = new, new - target
         if done or np.isinf(fixed.df):
             break
