@@ -229,10 +229,10 @@ WORK = {
     "influence": lambda f: f.influence(),
     "hatvalues": lambda f: f.hatvalues(),
     "prediction interval": lambda f: f.predict(include_random=False, interval="prediction"),
+    "profile": lambda f: f.profile(f.params.index[-1]),
     "bootstrap": lambda f: f.bootstrap(2, seed=1, progress=False),
 }
 REFUSED = {
-    "profile": lambda f: f.profile(),
     "all_fit": lambda f: f.all_fit(),
     "icc": lambda f: lme4py.icc(f),
     "r_squared": lambda f: f.r_squared(),

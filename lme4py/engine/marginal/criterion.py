@@ -12,6 +12,7 @@ With P = V^-1 - V^-1 X Phi X'V^-1, Phi = (X'V^-1X)^-1, a = P y, B = V^-1 X and t
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -117,6 +118,20 @@ class MarginalCriterion:
         """Their covariance."""
         half = self.scaling.y_scale * self.scaling.C
         return np.asarray(half @ phi @ half.T)
+
+    def with_columns(self, M: FloatArray) -> MarginalCriterion:
+        """The criterion of the columns [X y] M inside, whose rows and covariances are the same.
+
+        Parameters
+        ----------
+        M : ndarray, shape (p + 1, q + 1)
+        """
+        made = copy(self)
+        made.batches = [replace(batch, data=batch.data @ M) for batch in self.batches]
+        whole = np.concatenate([self.model.X, self.model.y[:, None]], axis=1) @ M
+        made.model = replace(self.model, X=whole[:, :-1], y=whole[:, -1])
+        made.p = M.shape[1] - 1
+        return made
 
     # --- values -----------------------------------------------------------------------------------------------------
 

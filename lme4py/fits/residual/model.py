@@ -19,6 +19,7 @@ from lme4py.fits.groups import without_level
 from lme4py.fits.model import ConeProblem, Model
 from lme4py.fits.parameters import KenwardRogerParts, VarianceDerivatives
 from lme4py.fits.refuse import refuse_residual
+from lme4py.fits.residual.constrained import ResidualHolding
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.parameters import par_covariance, variance_information
 from lme4py.fits.residual.prediction import noise, predictor_gradient, predictor_variance
@@ -257,13 +258,17 @@ class ResidualModel(Model):
         return self.fit
 
     def with_profile(self) -> ResidualFit:
-        refuse_residual("the profile of the likelihood is", "use Wald intervals, or bootstrap()")
+        if self.fit.residual.fitted_column is not None:
+            refuse_residual("the profile of power(fitted), which has no likelihood, is", "use Wald intervals")
+        return self.by_maximum_likelihood()
 
     def holding(self, parameter: Parameter, own: bool = False) -> HeldModel:
-        refuse_residual("the profile of the likelihood is", "use Wald intervals, or bootstrap()")
+        return ResidualHolding(self.fit, parameter, self.fit.reml if own else False)
 
     def from_minimum(self, holding: HeldModel, minimum: Minimum) -> ResidualFit:
-        refuse_residual("the profile of the likelihood is", "use Wald intervals, or bootstrap()")
+        fit = self.fit
+        made = residual_fit(fit.design, fit.residual, holding.reml, fit.problem.to_user(minimum.theta))
+        return made.speaking(fit.conventions)
 
     def boundary_parameter(self, term: int, column: int) -> Parameter:
         refuse_residual("a test of a variance at its boundary is", "compare AIC and BIC")

@@ -53,6 +53,11 @@ class ResidualProblem:
         size = self.criterion.scaling.y_scale
         return _to_user(self.criterion.model.random[t].structure, par, size * self.S[t])
 
+    def par_of_term(self, t: int, theta: FloatArray) -> FloatArray:
+        """Parameters inside of a term from its theta on the user's scale."""
+        size = self.criterion.scaling.y_scale
+        return _to_engine(self.criterion.model.random[t].structure, theta, size * self.S[t])
+
     def to_inside(self, theta: FloatArray) -> FloatArray:
         """Parameters inside.
 
@@ -62,10 +67,7 @@ class ResidualProblem:
             On the user's scale.
         """
         model, size = self.criterion.model, self.criterion.scaling.y_scale
-        parts = [
-            _to_engine(part.structure, theta[place], size * S)
-            for part, place, S in zip(model.random, model.slices, self.S, strict=False)
-        ]
+        parts = [self.par_of_term(t, theta[model.slices[t]]) for t in range(len(self.S))]
         own = zip(model.residual.structures, model.slices[len(self.S) :], strict=False)
         parts += [structure.scaled(theta[place], 1.0 / size) for structure, place in own]
         return np.concatenate([*parts, theta[model.slices[-1]]])
