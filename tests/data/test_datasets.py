@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import zlib
 from importlib.resources import files
 from pathlib import Path
@@ -58,7 +59,19 @@ def check_numbers(column: pd.Series, facts: dict[str, Any]) -> None:
 
 def test_all_promised_names_exist() -> None:
     assert set(dataset_names()) >= PROMISED
-    assert set(dataset_names()) == set(REFERENCE)
+    assert set(dataset_names()) == {*REFERENCE, "trial"}
+
+
+def test_the_simulated_trial_is_what_its_script_makes() -> None:
+    folder = Path(__file__).parents[1] / "reference" / "make"
+    made = runpy.run_path(str(folder / "trial.py"))["make"]()
+    own = load_dataset("trial")
+    assert list(own.columns) == list(made.columns)
+    for name in own:
+        pd.testing.assert_series_equal(own[name].astype(made[name].dtype), made[name])
+    # One row for each subject and visit, missing ones too.
+    assert len(own) == 4 * own["USUBJID"].nunique()
+    assert 0.1 < own["AVAL"].isna().mean() < 0.3
 
 
 def test_no_file_without_an_entry() -> None:
@@ -108,4 +121,4 @@ def test_list_of_data_sets() -> None:
     assert "Belenky" in table.loc["sleepstudy", "source"]
     assert (table["title"].str.len() > 10).all()
     # Each source names a year.
-    assert table["source"].str.contains(r"\(\d{4}\)").all()
+    assert table["source"].str.contains(r"\(\d{4}[);]").all()

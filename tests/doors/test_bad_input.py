@@ -1229,7 +1229,7 @@ CASES = [
         "load_dataset type",
         lambda: lme4py.load_dataset(3),
         DataError,
-        "there is no data set 3. `list_datasets()` shows all 35.",
+        "there is no data set 3. `list_datasets()` shows all 36.",
     ),
     (
         "mixed x",
