@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 from numpy.typing import ArrayLike
 
 from lme4py.data.frame import read_frame
-from lme4py.data.hints import data_from_text
-from lme4py.data.sources import find_source, is_path
+from lme4py.data.sources import find_source
 from lme4py.design.build import NaAction, lformula, read_formula
+from lme4py.design.call import check_bool, check_call, check_mappings
 from lme4py.design.design import Design
 from lme4py.design.parts import part_formulas
 from lme4py.design.priors import read_priors, with_priors
@@ -20,7 +20,7 @@ from lme4py.design.residual.none import is_none, residual_of_term
 from lme4py.design.residual.side import residual_design
 from lme4py.design.residual.text import ResidualSides, known_sigma, read_sides
 from lme4py.engine.optimise import Control
-from lme4py.errors import OptionError, did_you_mean
+from lme4py.errors import OptionError
 from lme4py.families.ordinal import make_ordinal
 from lme4py.families.registry import Family, family_with_parts, family_with_zeros, make_family
 from lme4py.fits.base import Fit
@@ -36,6 +36,8 @@ from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
 from lme4py.fits.rows.compressed import compressed, of_all_rows
 from lme4py.fits.steps import read_control
+from lme4py.fits.survey.door import fit_of_call, linear_fit_of_call
+from lme4py.fits.survey.weights import SurveyRequest
 from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
 
@@ -75,6 +77,9 @@ def lmer(
     cov_prior: Any = None,
     fixef_prior: Any = None,
     resid_prior: Any = None,
+    level_weights: Mapping[str, Any] | None = None,
+    pwscale: str | None = None,
+    survey: Mapping[str, Any] | None = None,
 ) -> MixedResult:
     """Fit a linear mixed model.
 
@@ -143,6 +148,13 @@ def lmer(
         number is the intercept's, the last one is repeated), ``"t(df = 3)"`` (with ``reml=False``).
     resid_prior : str, optional
         Penalise the residual variance: "gamma", "invgamma"; ``"point(1)"`` is ``sigma=1``.
+    level_weights : dict, optional
+        Sampling weights of the levels of the grouping factor, ``{"school": "w2"}``, for weighted pseudo-maximum
+        likelihood (``reml=False``); `weights` are those of the rows within levels then, and count them.
+    pwscale : {None, "size", "effective", "gk"}
+        How weights of rows are scaled within levels.
+    survey : dict, optional
+        ``strata``, ``psu``, ``fpc``: columns; or ``replicates``: columns, with ``method``, "brr" or "jackknife".
 
     Returns
     -------
@@ -169,9 +181,17 @@ def lmer(
     """
     where, control = rows_setting(control)
     data, source = find_source(data, where)
-    _check_options(formula, data, reml, progress, na_action)
-    _check_mappings(contrasts, functions)
-    _check_bool("fixed_only", fixed_only)
+    check_call(formula, data, reml, progress, na_action)
+    check_mappings(contrasts, functions)
+    check_bool("fixed_only", fixed_only)
+    request = SurveyRequest.read(level_weights, weights, pwscale, survey)
+    if request is not None:
+        others = {"residual": residual, "variance": variance, "dispformula": dispformula, "sigma": sigma, "fix": fix}
+        others |= {"relmat": relmat, "fixed_only": fixed_only or None, "cov_prior": cov_prior}
+        others |= {"fixef_prior": fixef_prior, "resid_prior": resid_prior}
+        options = {"offset": offset, "contrasts": contrasts, "na_action": na_action, "functions": functions}
+        survey_fit = linear_fit_of_call(formula, data, reml, request, options, others, start=start, control=control)
+        return MixedResult(survey_fit)
     given = read_fix(fix)
     if sigma is None:
         sigma = sigma_of(given)
@@ -262,6 +282,9 @@ def glmer(
     fix: Mapping[str, Any] | None = None,
     cov_prior: Any = None,
     fixef_prior: Any = None,
+    level_weights: Mapping[str, Any] | None = None,
+    pwscale: str | None = None,
+    survey: Mapping[str, Any] | None = None,
 ) -> MEGLMResult:
     """Fit a generalised linear mixed model by maximum likelihood.
 
@@ -321,6 +344,8 @@ def glmer(
     fixef_prior : str, optional
         Penalise the fixed effects: ``"normal(sd = c(10, 2.5))"``, ``"t(df = 3)"``; "jeffreys" or "firth" (binomial,
         poisson) keeps estimates finite where responses are separated.
+    level_weights, pwscale, survey
+        Sampling weights, as in `lmer`.
 
     Returns
     -------
@@ -344,11 +369,18 @@ def glmer(
     """
     response_family = make_family(family, link)
     priors, _ = read_priors(cov_prior, fixef_prior)
+    request = SurveyRequest.read(level_weights, weights, pwscale, survey)
+    if request is not None:
+        others = {"ziformula": ziformula, "dispformula": dispformula, "relmat": relmat, "fix": fix}
+        others |= {"cov_prior": cov_prior, "fixef_prior": fixef_prior}
+        options = {"offset": offset, "contrasts": contrasts, "na_action": na_action, "functions": functions}
+        way = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control}
+        return MEGLMResult(fit_of_call(formula, data, response_family, request, options, others, **way))
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
     beside |= {"ziformula": ziformula, "dispformula": dispformula}
     made = compressed(data, control, formula, response_family, weights, beside, compress)
-    _check_options(formula, made.data, True, progress, na_action)
-    _check_mappings(contrasts, functions)
+    check_call(formula, made.data, True, progress, na_action)
+    check_mappings(contrasts, functions)
     check_options(nAGQ, hessian)
     parts = part_formulas(formula, ziformula, dispformula)
     reader = family_with_zeros(response_family) if "zero_inflation" in parts else response_family
@@ -467,6 +499,9 @@ def clmm(
     fix: Mapping[str, Any] | None = None,
     cov_prior: Any = None,
     fixef_prior: Any = None,
+    level_weights: Mapping[str, Any] | None = None,
+    pwscale: str | None = None,
+    survey: Mapping[str, Any] | None = None,
 ) -> MEGLMResult:
     """Fit a cumulative link mixed model to ordered categories by maximum likelihood.
 
@@ -521,6 +556,8 @@ def clmm(
         Parameters that are held at given values: coefficients and those of covariance structures; see `lmer`.
     cov_prior, fixef_prior
         As in `glmer`, without "jeffreys".
+    level_weights, pwscale, survey
+        Sampling weights, as in `lmer`.
 
     Returns
     -------
@@ -542,10 +579,17 @@ def clmm(
     {'1|2': -1.624, '2|3': 1.513, '3|4': 4.229, '4|5': 6.089}
     """
     priors, _ = read_priors(cov_prior, fixef_prior)
+    request = SurveyRequest.read(level_weights, weights, pwscale, survey)
+    if request is not None:
+        options = {"offset": offset, "contrasts": contrasts, "na_action": na_action, "functions": functions}
+        way = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control}
+        options |= {"family": "ordinal", "levels": levels}
+        family = make_ordinal(link, threshold)
+        return MEGLMResult(fit_of_call(formula, data, family, request, options, {"relmat": relmat}, **way))
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
     made = compressed(data, control, formula, make_ordinal(link, threshold), weights, beside, compress)
-    _check_options(formula, made.data, True, progress, na_action)
-    _check_mappings(contrasts, functions)
+    check_call(formula, made.data, True, progress, na_action)
+    check_mappings(contrasts, functions)
     check_options(nAGQ, hessian, fixed_points=True)
     design = lformula(
         formula,
@@ -597,42 +641,3 @@ def _fit(design: Design, reml: bool, start: Any, control: Any) -> Fit:
         return found
     criterion = lmm_criterion(design, reml, problem.factored())
     return make_fit(design, criterion, optimize_criterion(criterion, start, replace(settings, block="exact")))
-
-
-def _check_options(formula: object, data: object, reml: object, progress: object, na_action: object) -> None:
-    if not isinstance(formula, str):
-        hint = " The formula comes first, then the data." if isinstance(data, str) else ""
-        raise OptionError(f'`formula` is of type {type(formula).__name__}; give text such as "y ~ x + (x | g)".{hint}')
-    if isinstance(data, str) and not is_path(data):
-        raise OptionError(f"`data` is the text {data!r}; give a data frame, such as {data_from_text(data)}.")
-    _check_bool("reml", reml)
-    if progress is not None:
-        _check_bool("progress", progress)
-    allowed = get_args(NaAction)
-    if na_action not in allowed:
-        hint = did_you_mean(str(na_action), allowed)
-        raise OptionError(f"na_action={na_action!r} is not known.{hint} Use one of {', '.join(allowed)}.")
-
-
-def _check_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise OptionError(f"`{name}` is {value!r}; give True or False.")
-
-
-def _check_mappings(contrasts: object, functions: object) -> None:
-    for name, value, example in (
-        ("contrasts", contrasts, '{"treatment": "contr.sum"}'),
-        ("functions", functions, '{"halve": lambda x: x / 2}'),
-    ):
-        if value is not None and not isinstance(value, Mapping):
-            raise OptionError(f"`{name}` is of type {type(value).__name__}; give a dict such as {example}.")
-    if isinstance(functions, Mapping):
-        _check_functions(functions)
-
-
-def _check_functions(functions: Mapping[Any, Any]) -> None:
-    for name, function in functions.items():
-        if not isinstance(name, str) or not callable(function):
-            raise OptionError(
-                f"`functions` holds {name!r}: {function!r}; each name must be text and each value a function."
-            )

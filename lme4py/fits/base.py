@@ -60,6 +60,8 @@ class Fit(Frozen):
         Whether a robust covariance is one of all parameters; False where it is one of the fixed effects alone.
     penalised : bool
         Whether the criterion holds priors beside the likelihood.
+    pseudo_likelihood : bool
+        Whether `criterion` is one of sampling weights, which no likelihood-ratio test or information criterion has.
     independent_residuals : bool
         Whether residuals (rows, given the random effects) are independent with one variance for each weight.
     design : Design
@@ -91,6 +93,7 @@ class Fit(Frozen):
     robust_variances: ClassVar[bool]
     independent_residuals: ClassVar[bool] = True
     penalised: ClassVar[bool] = False
+    pseudo_likelihood: ClassVar[bool] = False
 
     design: Design
     criterion: float

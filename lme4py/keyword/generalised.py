@@ -10,6 +10,7 @@ from lme4py.families.registry import make_family
 from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.parameters import check_names
+from lme4py.fits.survey.steps import survey_fit
 from lme4py.inference.uncertainty.robust import with_vce
 from lme4py.keyword.model import KeywordModel
 from lme4py.keyword.options import check_robust, control
@@ -51,6 +52,9 @@ def meglm(
     weights: Values = None,
     vce: str | None = None,
     ddf: str | None = None,
+    pweights: Mapping[str | None, Any] | None = None,
+    pwscale: str | None = None,
+    survey: Mapping[str, Any] | None = None,
 ) -> MEGLMResult:
     """Fit a generalised linear mixed model from column names, as Stata's ``meglm``.
 
@@ -88,6 +92,10 @@ def meglm(
         then, variances, dispersion and thresholds too (needs `nAGQ` of 1 or more).
     ddf : {None, "normal", "residual"}
         Degrees of freedom of tests and intervals.
+    pweights : dict, optional
+        Sampling weights, ``{"school": "w2", None: "w1"}``: of the levels of the group, and of rows under the key None.
+    pwscale, survey
+        As in `lmer`: how weights of rows are scaled within groups; strata, units and replicate weights.
 
     Returns
     -------
@@ -126,10 +134,17 @@ def meglm(
         alpha=alpha,
         ddf=ddf,
         vce=vce,
+        pweights=pweights,
+        pwscale=pwscale,
+        survey=survey,
     )
+    request = model.request
     design, chosen = model.design(response_family)
     check_robust(chosen.vce, nAGQ)
     check_names(design, response_family, stata=True)
+    if request is not None:
+        found = survey_fit(design, response_family, request, nAGQ=nAGQ, hessian=hessian, control=settings)
+        return MEGLMResult(found.speaking(chosen))
     fit = glmm_fit(design, response_family, nAGQ=nAGQ, hessian=hessian, control=settings)
     return MEGLMResult(with_vce(fit.speaking(chosen)))
 
@@ -155,7 +170,7 @@ def melogit(
         As in `meglm`.
     **kw
         Further arguments of `meglm` by name: `cov_type`, `offset`, `weights`, `maxiter`, `tol`, `alpha`, `crossed`,
-        `vce`, ...
+        `vce`, `pweights`, ...
 
     Returns
     -------
@@ -194,7 +209,7 @@ def meprobit(
         As in `meglm`.
     **kw
         Further arguments of `meglm` by name: `cov_type`, `offset`, `weights`, `maxiter`, `tol`, `alpha`, `crossed`,
-        `vce`, ...
+        `vce`, `pweights`, ...
 
     Returns
     -------
@@ -231,7 +246,7 @@ def mecloglog(
         As in `meglm`.
     **kw
         Further arguments of `meglm` by name: `cov_type`, `offset`, `weights`, `maxiter`, `tol`, `alpha`, `crossed`,
-        `vce`, ...
+        `vce`, `pweights`, ...
 
     Returns
     -------
@@ -270,7 +285,7 @@ def mepoisson(
         As in `meglm`.
     **kw
         Further arguments of `meglm` by name: `cov_type`, `link`, `weights`, `maxiter`, `tol`, `alpha`, `crossed`,
-        `vce`, ...
+        `vce`, `pweights`, ...
 
     Returns
     -------
@@ -307,7 +322,7 @@ def menbreg(
         As in `meglm`.
     **kw
         Further arguments of `meglm` by name: `cov_type`, `link`, `weights`, `maxiter`, `tol`, `alpha`, `crossed`,
-        `vce`, ...
+        `vce`, `pweights`, ...
 
     Returns
     -------
@@ -342,7 +357,7 @@ def megamma(
         As in `meglm`.
     **kw
         Further arguments of `meglm` by name: `cov_type`, `link`, `weights`, `maxiter`, `tol`, `alpha`, `crossed`,
-        `vce`, ...
+        `vce`, `pweights`, ...
 
     Returns
     -------

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lme4py.errors import OptionError
+from lme4py.families.registry import make_family
 from lme4py.fits.linear.steps import lmm_fit
 from lme4py.fits.parameters import check_names
+from lme4py.fits.survey.steps import survey_fit
 from lme4py.inference.uncertainty.robust import with_vce
 from lme4py.keyword.model import KeywordModel
 from lme4py.keyword.options import control
@@ -41,6 +43,9 @@ def mixed(
     offset: str | ArrayLike | None = None,
     vce: str | None = None,
     ddf: str | None = None,
+    pweights: Mapping[str | None, Any] | None = None,
+    pwscale: str | None = None,
+    survey: Mapping[str, Any] | None = None,
 ) -> MixedResult:
     """Fit a linear mixed model from column names, as Stata's ``mixed``.
 
@@ -82,6 +87,11 @@ def mixed(
         variances are the model's.
     ddf : {None, "normal", "satterthwaite", "kenward-roger", "residual"}
         Degrees of freedom of tests and intervals; None is "normal", as in Stata.
+    pweights : dict, optional
+        Sampling weights, ``{"school": "w2", None: "w1"}``: of the levels of the group, and of rows under the key None.
+        Needs ``method="ml"``.
+    pwscale, survey
+        As in `lmer`: how weights of rows are scaled within groups; strata, units and replicate weights.
 
     Returns
     -------
@@ -121,7 +131,18 @@ def mixed(
         alpha=alpha,
         ddf=ddf,
         vce=vce,
+        pweights=pweights,
+        pwscale=pwscale,
+        survey=survey,
     )
+    request = model.request
+    if request is not None:
+        if reml:
+            raise OptionError("pweights= needs maximum likelihood: REML has no weighted form. Give method='ml'.")
+        family = make_family("gaussian", None)
+        design, chosen = model.design(family)
+        check_names(design, stata=True)
+        return MixedResult(survey_fit(design, family, request, control=settings).speaking(chosen))
     design, chosen = model.design(None)
     check_names(design, stata=True)
     return MixedResult(with_vce(lmm_fit(design, reml, control=settings).speaking(chosen)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from lme4py.families.base import Family
 from lme4py.families.registry import response_family
 from lme4py.fits.conventions import Conventions
 from lme4py.fits.rows.clusters import independent_clusters
+from lme4py.fits.survey.weights import SurveyRequest
 from lme4py.keyword.formula import chains_of, fixed_part, random_part
 from lme4py.keyword.names import term
 from lme4py.keyword.nesting import crossed_hint, nesting_notes
@@ -39,6 +40,7 @@ class KeywordModel:
     offset, weights, trials : None, column name, or array (`trials` also a number)
     alpha, ddf, vce : conventions of the results
     levels : categories of an ordinal response, in order
+    pweights, pwscale, survey : sampling weights, as the functions take them
     """
 
     data: Any
@@ -55,6 +57,37 @@ class KeywordModel:
     ddf: Any = None
     vce: Any = None
     levels: Any = None
+    pweights: Any = None
+    pwscale: Any = None
+    survey: Any = None
+
+    @property
+    def request(self) -> SurveyRequest | None:
+        """The sampling weights; None without any.
+
+        Raises
+        ------
+        OptionError
+            Weights of another kind, or options that do not go with them.
+        """
+        given = self.pweights
+        if isinstance(given, Mapping):
+            if self.weights is not None:
+                raise OptionError("`weights` beside `pweights`: give the weights of rows as pweights={None: ...}.")
+            if self.vce is not None:
+                raise OptionError(
+                    f"vce={self.vce!r} beside `pweights`, whose standard errors are robust anyway; leave it out, and "
+                    "name units that are coarser than the groups by survey={'psu': ...}."
+                )
+            rows = given.get(None)
+            levels = {name: value for name, value in given.items() if name is not None}
+            if not levels:
+                raise OptionError(
+                    f"`pweights` has weights of rows only; name those of the groups too, "
+                    f"{{{str(self.group)!r}: ..., None: {rows!r}}}, as a column of ones where all are equal."
+                )
+            return SurveyRequest.read(levels, rows, self.pwscale, self.survey, "pweights")
+        return SurveyRequest.read(given, None, self.pwscale, self.survey, "pweights")
 
     def design(self, family: str | Family | None) -> tuple[Design, Conventions]:
         """The design of the formula that the keywords mean, and the conventions of its results.
@@ -70,6 +103,7 @@ class KeywordModel:
                 f"{data_from_text(self.data)}."
             )
         frame = read_frame(find_source(self.data, "memory")[0])
+        request = self.request
         chosen = conventions(self.alpha, self.ddf, self.vce, family is None, frame)
         chains = chains_of(self.group, self.crossed, frame)
         offset = term(self.offset, frame, "offset") if isinstance(self.offset, str) else self.offset
@@ -82,6 +116,7 @@ class KeywordModel:
                 offset=offset,
                 family=family,
                 levels=self.levels,
+                beside=() if request is None else request.nodes(frame.names),
             )
         except DesignError as error:
             raise DesignError(f"{str(error).rstrip('.')}.{crossed_hint(chains)}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from lme4py.families.ordinal import make_ordinal
 from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.parameters import check_names
+from lme4py.fits.survey.steps import survey_fit
 from lme4py.inference.uncertainty.robust import with_vce
 from lme4py.keyword.model import KeywordModel
 from lme4py.keyword.options import control
@@ -49,6 +50,9 @@ def meologit(
     weights: Values = None,
     vce: str | None = None,
     ddf: str | None = None,
+    pweights: Mapping[str | None, Any] | None = None,
+    pwscale: str | None = None,
+    survey: Mapping[str, Any] | None = None,
 ) -> MEGLMResult:
     """Fit a mixed ordered logistic regression from column names, as Stata's ``meologit``.
 
@@ -60,7 +64,7 @@ def meologit(
         An ordered categorical column, or numbers (in ascending order). Text is ordered by appearance and an unordered
         categorical by its categories, with a warning that prints the order. Categories without rows are left out.
     x_fixed, group, x_random, cov_type, offset, nAGQ, maxiter, tol, alpha, crossed, weights, vce, ddf
-        As in `meglm`. The thresholds take the place of the constant.
+        As in `meglm`, like `pweights`, `pwscale` and `survey`. The thresholds take the place of the constant.
     threshold : {"flexible", "symmetric", "symmetric2", "equidistant"}
         As in `clmm`.
     levels : iterable, optional
@@ -91,6 +95,7 @@ def meologit(
     -81.5654
     """
     keywords = {"offset": offset, "weights": weights, "alpha": alpha, "ddf": ddf, "vce": vce, "levels": levels}
+    keywords |= {"pweights": pweights, "pwscale": pwscale, "survey": survey}
     model = KeywordModel(data, y, x_fixed, group, x_random, cov_type, crossed, **keywords)
     return _fitted(model, "logit", threshold, nAGQ, maxiter, tol)
 
@@ -115,6 +120,9 @@ def meoprobit(
     weights: Values = None,
     vce: str | None = None,
     ddf: str | None = None,
+    pweights: Mapping[str | None, Any] | None = None,
+    pwscale: str | None = None,
+    survey: Mapping[str, Any] | None = None,
 ) -> MEGLMResult:
     """Fit a mixed ordered probit regression from column names, as Stata's ``meoprobit``; see `meologit`.
 
@@ -122,7 +130,7 @@ def meoprobit(
     ----------
     data, y, x_fixed, group, x_random, cov_type, offset, nAGQ, maxiter, tol, alpha, threshold, levels, crossed
         As in `meologit`.
-    weights, vce, ddf
+    weights, vce, ddf, pweights, pwscale, survey
         As in `meologit`.
 
     Returns
@@ -137,6 +145,7 @@ def meoprobit(
     ('probit', ['1|2', '2|3', '3|4', '4|5'])
     """
     keywords = {"offset": offset, "weights": weights, "alpha": alpha, "ddf": ddf, "vce": vce, "levels": levels}
+    keywords |= {"pweights": pweights, "pwscale": pwscale, "survey": survey}
     model = KeywordModel(data, y, x_fixed, group, x_random, cov_type, crossed, **keywords)
     return _fitted(model, "probit", threshold, nAGQ, maxiter, tol)
 
@@ -151,6 +160,9 @@ def _fitted(model: KeywordModel, link: str, threshold: str, nAGQ: int, maxiter: 
     categories = () if design.response is None else design.response.categories
     family = make_ordinal(link, threshold, len(categories or ()))
     check_names(design, family, stata=True)
+    request = model.request
+    if request is not None:
+        return MEGLMResult(survey_fit(design, family, request, nAGQ=nAGQ, control=settings).speaking(chosen))
     fit = glmm_fit(design, family, nAGQ=nAGQ, control=settings)
     return MEGLMResult(with_vce(fit.speaking(chosen)))
 

@@ -144,6 +144,8 @@ class Quadrature:
         factor = problem.factors[0]
         self.k, self.J = factor.n_columns, factor.n_levels
         self.rule = product_rule(n_points, self.k)
+        # What the log-determinant of a group counts for.
+        self.unit = np.eye(self.k)
         self._sort(problem)
 
     def _sort(self, problem: GlmmProblem) -> None:
@@ -272,7 +274,7 @@ class Quadrature:
         upper = np.triu(B)
         half = 0.5 * (upper + np.swapaxes(upper, 1, 2))
         half[:, range(self.k), range(self.k)] = 0.5 * B[:, range(self.k), range(self.k)]
-        D = C @ (np.eye(self.k) - half) @ np.swapaxes(C, 1, 2)
+        D = C @ (self.unit - half) @ np.swapaxes(C, 1, 2)
         TDT = T @ D @ T.T
         h = self._in_weights(problem, TDT[self.codes])
         expected = problem.uses_expected

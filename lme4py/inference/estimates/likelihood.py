@@ -11,15 +11,15 @@ __all__ = ["aic", "bic", "warn_penalised"]
 
 
 def aic(fit: Fit) -> float:
-    """Akaike's criterion: the criterion of the fit plus twice the number of parameters; NaN for a penalised fit."""
-    if fit.penalised:
+    """Akaike's criterion: the criterion of the fit plus twice the number of parameters; NaN without a likelihood of its own."""
+    if fit.penalised or fit.pseudo_likelihood:
         return math.nan
     return fit.criterion + 2.0 * fit.n_params
 
 
 def bic(fit: Fit, n: int | None = None) -> float:
     """Schwarz's criterion: log(n) per parameter, n the number of rows used (as lme4, also for REML) if not given."""
-    if fit.penalised:
+    if fit.penalised or fit.pseudo_likelihood:
         return math.nan
     return fit.criterion + math.log(fit.design.n_obs if n is None else n) * fit.n_params
 

@@ -247,6 +247,10 @@ def _model(result: Any, role: str) -> _Model:
             f"{' (or None for no random effects)' if role == 'restricted' else ''}."
         )
     refuse_penalised(fit, "a likelihood ratio test is", "use wald_test(), or the models without priors")
+    if fit.pseudo_likelihood:
+        raise OptionError(
+            f"the {role} model has sampling weights: a pseudo-likelihood has no likelihood-ratio test; use wald_test()."
+        )
     return _Model(fit.design, fit.design.X, fit.reml, fit.log_likelihood, fit.n_params, fit)
 
 

@@ -68,7 +68,8 @@ def augment(
         return _beside(_all_columns(newdata), _of_new(fit, newdata), prefix)
     own = _of_rows(fit)
     if leverage is None:
-        leverage = not is_ordinal(fit) and not _has_parts(fit) and fit.design.n_obs <= _MOST_ROWS
+        known = not (is_ordinal(fit) or _has_parts(fit) or fit.pseudo_likelihood)
+        leverage = known and fit.design.n_obs <= _MOST_ROWS
     if leverage:
         own = _with_leverage(fit, own)
     frame = _plain_columns(fit) if data is None else _used_rows(fit, data)

@@ -13,6 +13,7 @@ from lme4py.report.summaries.summary import (
     criterion_table,
     group_table,
     header_table,
+    likelihood_words,
     random_effects_table,
     residual_table,
     shares_table,
@@ -99,8 +100,7 @@ def threshold_rows(fit: Fit) -> Table:
 def _header(fit: Fit) -> Table:
     table = header_table(fit)
     rows = (("Family:", family_line(fit)), ("Integral:", approximation(fit)), *table.rows)
-    method = "penalised maximum likelihood" if fit.penalised else "maximum likelihood"
-    title = f"Generalised linear mixed model fit by {method}"
+    title = f"Generalised linear mixed model fit by {likelihood_words(fit)}"
     return Table(title, ("", ""), rows, ("left", "left"), show_header=False)
 
 

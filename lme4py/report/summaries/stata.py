@@ -70,7 +70,7 @@ def _header(fit: Fit) -> Table:
     rows = [("Formula:", fit.design.formula), ("Number of obs:", rows_used(fit))]
     if fit.approximation is not None:
         rows += [("Family and link:", family_line(fit)), ("Integration:", approximation(fit))]
-    likelihood = "Log restricted-likelihood:" if fit.reml else "Log likelihood:"
+    likelihood = "Log restricted-likelihood:" if fit.reml else f"Log {'pseudo' * fit.pseudo_likelihood}likelihood:"
     rows.append((likelihood, format_value(fit.log_likelihood, 4, 8)))
     rows += _wald_row(fit)
     return Table(

@@ -28,6 +28,7 @@ __all__ = [
     "DDF_NOTES",
     "coefficient_table",
     "correlation_table",
+    "likelihood_words",
     "random_effects_table",
     "right_aligned",
     "rows_used",
@@ -61,7 +62,7 @@ def right_aligned(count: int) -> tuple[Align, ...]:
 
 def header_table(fit: Fit) -> Table:
     """Title, formula and the number of rows used."""
-    method = "REML" if fit.reml else "maximum likelihood"
+    method = "REML" if fit.reml else likelihood_words(fit)
     rows = [("Formula:", fit.design.formula), ("Data:", rows_used(fit))]
     if fit.design.streamed is not None:
         rows.append(("Read from:", fit.design.streamed.summary))
@@ -69,9 +70,16 @@ def header_table(fit: Fit) -> Table:
     if limits is not None:
         rows.append(("Weights:", f"from {limits[0]:.4g} to {limits[1]:.4g}"))
     rows += residual_rows(fit)
-    method = f"penalised {method}" if fit.penalised else method
+    method = f"penalised {method}" if fit.penalised and fit.reml else method
     title = f"Linear {'mixed ' if fit.design.terms else ''}model fit by {method}"
     return Table(title, ("", ""), tuple(rows), ("left", "left"), show_header=False)
+
+
+def likelihood_words(fit: Fit) -> str:
+    """How a fit that is none of REML was fitted."""
+    if fit.pseudo_likelihood:
+        return "weighted pseudo-maximum likelihood"
+    return "penalised maximum likelihood" if fit.penalised else "maximum likelihood"
 
 
 def rows_used(fit: Fit) -> str:
@@ -87,8 +95,9 @@ def criterion_table(fit: Fit) -> Table:
     """The criterion that was minimised, the log-likelihood and the information criteria."""
     if fit.penalised:
         return _penalised_table(fit)
-    name = "REML criterion" if fit.reml else "-2 log-lik."
-    logl = "REML log-lik." if fit.reml else "Log-lik."
+    kind = "Log pseudo-lik." if fit.pseudo_likelihood else "Log-lik."
+    name = "REML criterion" if fit.reml else f"-2 {kind.lower()}"
+    logl = "REML log-lik." if fit.reml else kind
     values = (fit.criterion, fit.log_likelihood, aic(fit), bic(fit))
     cells = tuple(format_value(value, 2, 6) for value in values)
     columns = (name, logl, "AIC", "BIC", "Parameters", "Residual df")

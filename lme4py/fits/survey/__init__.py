@@ -1,0 +1,1 @@
+"""Models with sampling weights of rows and of groups: pseudo-likelihood, sandwich and replicates."""
