@@ -581,9 +581,9 @@ def clmm(
     priors, _ = read_priors(cov_prior, fixef_prior)
     request = SurveyRequest.read(level_weights, weights, pwscale, survey)
     if request is not None:
-        options = {"offset": offset, "contrasts": contrasts, "na_action": na_action, "functions": functions}
+        options: dict[str, Any] = {"offset": offset, "contrasts": contrasts, "na_action": na_action}
+        options |= {"functions": functions, "family": "ordinal", "levels": levels}
         way = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control}
-        options |= {"family": "ordinal", "levels": levels}
         family = make_ordinal(link, threshold)
         return MEGLMResult(fit_of_call(formula, data, family, request, options, {"relmat": relmat}, **way))
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
