@@ -585,7 +585,7 @@ def clmm(
         options |= {"functions": functions, "family": "ordinal", "levels": levels}
         way = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control}
         family = make_ordinal(link, threshold)
-        return MEGLMResult(fit_of_call(formula, data, family, request, options, {"relmat": relmat}, **way))
+        return MEGLMResult(fit_of_call(formula, data, family, request, options, {"relmat": relmat, "fix": fix}, **way))
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
     made = compressed(data, control, formula, make_ordinal(link, threshold), weights, beside, compress)
     check_call(formula, made.data, True, progress, na_action)
