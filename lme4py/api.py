@@ -584,8 +584,9 @@ def clmm(
         options: dict[str, Any] = {"offset": offset, "contrasts": contrasts, "na_action": na_action}
         options |= {"functions": functions, "family": "ordinal", "levels": levels}
         way = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control}
+        others = {"relmat": relmat, "fix": fix, "cov_prior": cov_prior, "fixef_prior": fixef_prior}
         family = make_ordinal(link, threshold)
-        return MEGLMResult(fit_of_call(formula, data, family, request, options, {"relmat": relmat, "fix": fix}, **way))
+        return MEGLMResult(fit_of_call(formula, data, family, request, options, others, **way))
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
     made = compressed(data, control, formula, make_ordinal(link, threshold), weights, beside, compress)
     check_call(formula, made.data, True, progress, na_action)

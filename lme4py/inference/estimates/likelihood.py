@@ -11,7 +11,7 @@ __all__ = ["aic", "bic", "warn_penalised"]
 
 
 def aic(fit: Fit) -> float:
-    """Akaike's criterion: the criterion of the fit plus twice the number of parameters; NaN without a likelihood of its own."""
+    """Akaike's criterion: the criterion of the fit plus twice the number of parameters; NaN without a likelihood."""
     if fit.penalised or fit.pseudo_likelihood:
         return math.nan
     return fit.criterion + 2.0 * fit.n_params
