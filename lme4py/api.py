@@ -27,7 +27,7 @@ from lme4py.fits.base import Fit
 from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import glmm_fit
-from lme4py.fits.held import hold, read_fix, sigma_of
+from lme4py.fits.held import hold, hold_dispersion, read_fix, sigma_of
 from lme4py.fits.linear.iterative import without_factor
 from lme4py.fits.linear.steps import linear_problem, lmm_criterion, make_fit, optimize_criterion
 from lme4py.fits.linear.streamed import refuse_functions, rows_setting, streamed_design
@@ -338,7 +338,8 @@ def glmer(
     relmat : dict, optional
         Grouping factor -> the known covariance of its levels; see `lmer`.
     fix : dict, optional
-        Parameters that are held at given values: coefficients and those of covariance structures; see `lmer`.
+        Parameters that are held at given values: coefficients, ``"dispersion"`` (phi, or the shape of negative binomial
+        counts) and those of covariance structures; see `lmer`.
     cov_prior : str, dict or list, optional
         Penalise the covariances of random effects: "wishart", "gamma(shape = 2.5, rate = 0)", ...; see `lmer`.
     fixef_prior : str, optional
@@ -405,7 +406,8 @@ def glmer(
         design = replace(design, notes=(*design.notes, announced))
     if priors is not None and fix:
         raise OptionError(f"{priors.text} goes with no fix=; leave one of them out.")
-    design = hold(design, read_fix(fix), residual=False).design
+    given = read_fix(fix)
+    design = hold(hold_dispersion(design, given, response_family), given, residual=False).design
     design = with_priors(design, priors)
     fit = _fit_glmm(design, response_family, nAGQ, hessian, start, made.control)
     return MEGLMResult(of_all_rows(fit, made))

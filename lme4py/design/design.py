@@ -307,6 +307,8 @@ class Design(Frozen):
         The residual standard deviation of a row with weight 1, where it is known and not estimated.
     priors : Priors or None
         Densities that penalise the likelihood.
+    log_dispersion : float or None
+        The logarithm of the dispersion of the family, where it is known.
     """
 
     formula: str
@@ -327,6 +329,7 @@ class Design(Frozen):
     part_recipes: tuple[Recipe, ...] = ()
     sigma: float | None = None
     priors: Priors | None = None
+    log_dispersion: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"source": None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, log
 from typing import Any
 
 from lme4py.covariance import CovarianceStructure
@@ -12,9 +12,10 @@ from lme4py.covariance.kinds.held import hold_natural, hold_theta
 from lme4py.design.design import Design
 from lme4py.design.held import hold_columns
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.families.base import Family
 from lme4py.fits.parameters import Parameter, natural_names, parameters
 
-__all__ = ["HeldDesign", "hold", "read_fix", "sigma_of"]
+__all__ = ["HeldDesign", "hold", "hold_dispersion", "read_fix", "sigma_of"]
 
 _THETA = "theta"
 
@@ -80,6 +81,39 @@ def sigma_of(fix: dict[str, Any]) -> float | None:
         if name in fix:
             return float(fix.pop(name))
     return None
+
+
+def hold_dispersion(design: Design, fix: dict[str, Any], family: Family) -> Design:
+    """A design in which the dispersion of a family is known, where `fix` names it; the name is taken out of `fix`.
+
+    Parameters
+    ----------
+    design : Design
+    fix : dict
+        As `read_fix` gives it.
+    family : Family
+
+    Raises
+    ------
+    OptionError
+        A family with further parameters, or a value that is not positive.
+    """
+    names = ("dispersion", family.parameter, *(("sigma", "sd(Residual)") if family.has_residual else ()))
+    found = [name for name in names if name and name in fix]
+    if not found or not family.n_dispersion:
+        return design
+    name = found[0]
+    value = float(fix.pop(name))
+    if family.n_nuisance != 1:
+        raise OptionError(
+            f"fix holds {name!r}, and the {family.name} family has {family.n_nuisance} parameters beside the mean, of "
+            "which the dispersion cannot be held alone."
+        )
+    if not value > 0.0:
+        raise OptionError(f"fix holds {name!r} at {value:g}; it must be positive.")
+    power = 2.0 if name in ("sigma", "sd(Residual)") else 1.0
+    note = f"fixed by the user, not estimated: {name} = {value:g}"
+    return replace(design, log_dispersion=power * log(value), notes=(*design.notes, note))
 
 
 def hold(design: Design, fix: Mapping[str, Any], sigma: float | None = None, residual: bool = True) -> HeldDesign:
@@ -149,8 +183,8 @@ def _random(design: Design, name: str) -> Parameter:
                 return parameter
     names = [*design.x_names, *dict.fromkeys(parameter.plain or parameter.name for parameter in known)]
     raise OptionError(
-        f"fix names {name!r}, which is no parameter of the model.{did_you_mean(name, names)} The parameters are "
-        f"{', '.join(names)}."
+        f"fix names {name!r}, which is no parameter that can be held.{did_you_mean(name, names)} These are the "
+        f"dispersion, sigma, and {', '.join(names)}; not thresholds, and not coefficients of further parts."
     )
 
 

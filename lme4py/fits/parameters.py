@@ -158,7 +158,7 @@ def fit_parameters(fit: Fit) -> tuple[Parameter, ...]:
     fixed = [parameter for parameter in plain if parameter.kind == "fixed"]
     cuts = [Parameter(name, "threshold", first=k, alias=name) for k, name in enumerate(fit.threshold_names)]
     rest = [parameter for parameter in plain if parameter.kind != "fixed"]
-    if fit.log_dispersion is not None and not fit.has_residual:
+    if fit.log_dispersion is not None and not fit.has_residual and fit.design.log_dispersion is None:
         name = fit.family.stata_parameter if is_inverted(fit) else fit.family.parameter
         endless = fit.family.limit is not None and np.isposinf(fit.family.limit.dispersion)
         rest.append(

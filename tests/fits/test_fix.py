@@ -135,6 +135,35 @@ def test_sigma_and_a_coefficient_together() -> None:
     assert held.log_likelihood == pytest.approx(same.log_likelihood, abs=1e-9)
 
 
+# --- dispersions --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["gamma", "gaussian", "inverse_gaussian", "lognormal", "nbinomial", "nbinomial1"])
+def test_a_dispersion_that_is_held(family: str) -> None:
+    formula, data = ("c ~ x + (1 | g)", ROWS) if family.startswith("n") else ("Reaction ~ Days + (1 | Subject)", SLEEP)
+    free = lme4py.glmer(formula, data, family)
+    held = lme4py.glmer(formula, data, family, fix={"dispersion": free.fit.dispersion})
+    assert held.log_likelihood == pytest.approx(free.log_likelihood, abs=1e-7)
+    assert held.n_params == free.n_params - 1
+    lower, upper = free.conf_int(parm=list(free.conf_int(parm="all").index)[-1:], method="profile").iloc[0]
+    # Of the gaussian family the standard deviation is printed.
+    value = upper**2 if family == "gaussian" else upper
+    assert 0.0 < lower < upper
+    there = lme4py.glmer(formula, data, family, fix={"dispersion": value})
+    # Limits are found to 1e-6 of the parameter.
+    assert free.log_likelihood - there.log_likelihood == pytest.approx(DROP, abs=1e-3)
+    again = there.refit(there.simulate(1, seed=1).iloc[:, 0])
+    assert again.fit.dispersion == pytest.approx(value)
+    assert "fixed by the user" in str(there.summary()).lower()
+    assert lme4py.lrtest(there, free).df == 1
+
+
+def test_the_residual_deviation_of_a_gaussian_glmer() -> None:
+    a = lme4py.glmer("Reaction ~ Days + (1 | Subject)", SLEEP, "gaussian", fix={"sigma": 30})
+    b = lme4py.lmer("Reaction ~ Days + (1 | Subject)", SLEEP, reml=False, sigma=30)
+    assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-7)
+
+
 # --- covariance structures ----------------------------------------------------------------------------------------
 
 
@@ -303,6 +332,15 @@ def test_two_correlations_of_a_column_and_all_of_some() -> None:
 def test_what_is_refused(fix: Any, match: str) -> None:
     with pytest.raises(OptionError, match=match):
         lme4py.lmer("Reaction ~ Days + (1 | Subject)", SLEEP, fix=fix)
+
+
+def test_what_is_not_held() -> None:
+    with pytest.raises(OptionError, match="not thresholds"):
+        _ordinal(fix={"1|2": 0})
+    with pytest.raises(OptionError, match="beside the mean"):
+        lme4py.glmer("Reaction ~ Days + (1 | Subject)", SLEEP, "tweedie", fix={"phi": 1})
+    with pytest.raises(OptionError, match="must be positive"):
+        lme4py.glmer("Reaction ~ Days + (1 | Subject)", SLEEP, "gamma", fix={"dispersion": 0})
 
 
 def test_correlations_that_are_no_matrix() -> None:

@@ -75,6 +75,8 @@ class GlmmProblem:
         Which covariance parameters are determined.
     penalty : GlmmPenalty or None
         Of a model with priors.
+    known : float or None
+        Log dispersion, where it is no parameter.
     """
 
     factors: tuple[Factor, ...]
@@ -91,6 +93,7 @@ class GlmmProblem:
     unit: float = 1.0
     identification: Identification = field(default_factory=Identification)
     penalty: GlmmPenalty | None = None
+    known: float | None = None
 
     @property
     def n_obs(self) -> int:
@@ -118,12 +121,17 @@ class GlmmProblem:
     @property
     def n_dispersion(self) -> int:
         """1 when the family has a dispersion parameter that is estimated."""
-        return int(self.family.n_dispersion)
+        return int(self.family.n_dispersion) if self.known is None else 0
 
     @property
     def n_nuisance(self) -> int:
         """Parameters beside theta and beta: the dispersion, or those of the thresholds."""
-        return int(self.family.n_nuisance)
+        return int(self.family.n_nuisance) if self.known is None else 0
+
+    @property
+    def lambda_without(self) -> float:
+        """Log dispersion where it is no parameter: 0 where the family has none."""
+        return 0.0 if self.known is None else self.known
 
     @property
     def score_order(self) -> int:
@@ -245,7 +253,7 @@ class GlmmProblem:
     def nuisance(self, values: FloatArray) -> Any:
         """lambda as the family has it: a number, or an array where there are several, from an array, shape (d,)."""
         if self.has_one_dispersion or not self.n_nuisance:
-            return float(values[0]) if self.n_nuisance else 0.0
+            return float(values[0]) if self.n_nuisance else self.lambda_without
         return values
 
     def join(self, theta: FloatArray, beta: FloatArray, lam: Nuisance) -> FloatArray:
@@ -288,7 +296,7 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     products = WeightedProducts(codes, columns, factors, places=places)
     X, offset = products.stack.below(X), products.stack.below(offset)
     problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
-    return replace(problem, penalty=glmm_penalty(design, family, S))
+    return replace(problem, penalty=glmm_penalty(design, family, S), known=design.log_dispersion)
 
 
 def predictor_unit(family: Any, data: Any) -> float:

@@ -53,7 +53,7 @@ def find_start(problem: GlmmProblem) -> Start:
             rows = family.derivatives(data, problem.fixed_part(beta), gamma, 2, expected=False)
             return Start(_moment_theta(problem, rows), beta, gamma, -2.0 * float(rows.loglik.sum()))
     with np.errstate(all="ignore"):
-        lam = 0.0
+        lam = problem.lambda_without
         if problem.n_nuisance:
             middle = family.link.eta(np.full(problem.n_obs, float(np.mean(family.start_mean(data)))))
             lam = _start_nuisance(problem, middle)
@@ -145,7 +145,9 @@ def _beta_candidates(problem: GlmmProblem, usual: Start) -> Iterator[FloatArray]
 
 def _start_nuisance(problem: GlmmProblem, eta: FloatArray) -> Any:
     """Moment estimates, moved to where the likelihood has a slope: in the tail the gradient vanishes."""
-    return problem.sloped_lambda(problem.family.start_nuisance(problem.data, eta)) if problem.n_nuisance else 0.0
+    if not problem.n_nuisance:
+        return problem.lambda_without
+    return problem.sloped_lambda(problem.family.start_nuisance(problem.data, eta))
 
 
 def _scoring_step(problem: GlmmProblem, beta: FloatArray, lam: float, rows: Any) -> FloatArray:

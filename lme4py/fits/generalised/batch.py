@@ -33,7 +33,7 @@ _CURVATURE = 1e-3
 
 def can_batch_glmm(fit: GeneralisedFit) -> bool:
     """True for Laplace fits with one scalar random effect and no dispersion or thresholds."""
-    return fit.nAGQ == 1 and not fit.problem.n_nuisance and can_stack(fit.problem)
+    return fit.nAGQ == 1 and not fit.family.n_nuisance and can_stack(fit.problem)
 
 
 def solve_responses(fit: GeneralisedFit, Y: FloatArray) -> GlmmBatchFits:

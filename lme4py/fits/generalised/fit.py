@@ -109,7 +109,12 @@ class GeneralisedFit(Fit):
     @property
     def n_params(self) -> int:
         """Fixed effects, theta and the dispersion, or the free parameters of the thresholds."""
-        return self.beta.size + self.theta.size + self.family.n_nuisance
+        return self.beta.size + self.theta.size + (0 if self.dispersion_is_known else self.family.n_nuisance)
+
+    @property
+    def dispersion_is_known(self) -> bool:
+        """Whether the dispersion is at a value that the user gave, and no parameter."""
+        return self.design.log_dispersion is not None
 
     @property
     def default_ddf(self) -> str:
@@ -144,7 +149,7 @@ class GeneralisedFit(Fit):
     @property
     def has_residual(self) -> bool:
         """Whether the dispersion of the family is a residual variance."""
-        return self.family.has_residual
+        return self.family.has_residual and not self.dispersion_is_known
 
     @property
     def dispersion_limit(self) -> str:

@@ -118,7 +118,7 @@ def variance_information(fit: GeneralisedFit) -> VarianceInformation:
         d[place] = structure.covariance_tangents(fit.theta[place])
         out.append(d)
     unit = np.eye(s)
-    has_dispersion = fit.log_dispersion is not None
+    has_dispersion = fit.log_dispersion is not None and not fit.dispersion_is_known
     residual = unit[-1] if has_dispersion else np.zeros(s)
     thresholds = unit[:, m + p : s - 1 if has_dispersion else s]
     thetas = tuple(unit[:, place] for place in structures.slices)

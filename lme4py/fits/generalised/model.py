@@ -186,7 +186,7 @@ class GeneralisedModel(Model):
         return null_model(self.fit, result)
 
     def cone_problem(self, restricted: Fit | Null) -> ConeProblem:
-        return ConeProblem(working_problem(self.fit, restricted), False, not self.fit.family.n_dispersion)
+        return ConeProblem(working_problem(self.fit, restricted), False, not self.fit.problem.n_dispersion)
 
     def responses_at_once(self) -> int:
         return max(1, min(_CHUNK, _CHUNK_NUMBERS // self.fit.design.n_obs))

@@ -80,7 +80,7 @@ def null_model(fit: GeneralisedFit, result: Any = None) -> GeneralisedNull:
     plain = plain_fit(fit, None if same else X)
     X = fit.design.X if same else X
     rank = int(np.linalg.matrix_rank(X)) if X.size else 0
-    return GeneralisedNull(fit, plain, X, -0.5 * plain.criterion, rank + fit.family.n_nuisance)
+    return GeneralisedNull(fit, plain, X, -0.5 * plain.criterion, rank + fit.problem.n_nuisance)
 
 
 def _foreign_columns(result: Any, fit: GeneralisedFit) -> FloatArray:

@@ -135,7 +135,7 @@ def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> RefitEsti
         problem.C @ beta,
         problem.structures.user.to_user(theta, problem.S),
         tuple(root @ root.T for root in roots),
-        problem.reported_lambda(lam) if problem.n_dispersion else None,
+        problem.reported_lambda(lam) if problem.n_dispersion else problem.known,
         value,
         problem.family.alpha(lam),
         others_of(problem.family, lam),

@@ -196,7 +196,7 @@ def make_glmm_fit(
         beta=beta,
         vcov=vcov,
         parameter_vcov=covariance,
-        log_dispersion=problem.reported_lambda(lam) if problem.n_dispersion else None,
+        log_dispersion=problem.reported_lambda(lam) if problem.n_dispersion else problem.known,
         log_dispersion_se=_dispersion_error(problem, lam, covariance),
         theta=problem.structures.user.to_user(theta, problem.S),
         covariances=tuple(covariances),

@@ -59,6 +59,9 @@ def shown_dispersion(fit: Fit, alpha: float | None = None) -> Dispersion | None:
     if fit.dispersion_limit:
         name = fit.family.stata_parameter if inverted else fit.family.parameter
         return Dispersion(name, value, float("nan"), 0.0, float("inf"), fit.dispersion_limit)
+    if fit.design.log_dispersion is not None:
+        name = fit.family.stata_parameter if inverted else fit.family.parameter
+        return Dispersion(name, value, 0.0, value, value, "fixed by the user")
     error = float("nan") if fit.log_dispersion_se is None else fit.log_dispersion_se
     half = float(quantile(chosen_alpha(fit, alpha), constant_df(fit, "normal"))) * error
     name = fit.family.stata_parameter if inverted else fit.family.parameter

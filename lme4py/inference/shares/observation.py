@@ -85,7 +85,7 @@ def observation_variance(fit: Fit, variance: str = "theoretical", mean: float | 
     mu = null_mean(fit) if mean is None else mean
     value = _approximate(fit, kind, mu, fit.lam)
     slope = 0.0
-    if fit.family.n_dispersion:
+    if fit.family.n_dispersion and fit.design.log_dispersion is None:
         up, down = (_approximate(fit, kind, mu, fit.lam + h) for h in (_STEP, -_STEP))
         slope = (up - down) / (2.0 * _STEP)
     return Observation(value, slope, kind)
