@@ -34,6 +34,18 @@ MODELS = {
     "gamma, zeros": ("gamma", {"ziformula": "~ x"}, "amount0"),
     "tweedie": ("tweedie", {}, "amount0"),
     "ordbeta": ("ordbeta", {}, "share01"),
+    "nb1, zeros": ("nbinomial1", {"ziformula": "~ x"}, "count"),
+    "hurdle, nb1": ("truncated_nbinomial1", {"ziformula": "~ f"}, "count"),
+    "hurdle, nb2": ("truncated_nbinomial", {"ziformula": "~ x"}, "count"),
+    "genpois": ("genpois", {}, "count"),
+    "genpois, zeros": ("genpois", {"ziformula": "~ 1"}, "count"),
+    "betabinomial": ("betabinomial", {"ziformula": "~ 1"}, "trials"),
+    "binomial, zeros": ("binomial", {"ziformula": "~ x"}, "trials"),
+    "lognormal": ("lognormal", {"dispformula": "~ x"}, "amount"),
+    "lognormal, zeros": ("lognormal", {"ziformula": "~ f"}, "amount0"),
+    "t": ("t", {"dispformula": "~ x"}, "real"),
+    "gaussian": ("gaussian", {"dispformula": "~ x + (1 | g)"}, "real"),
+    "compois": ("compois", {}, "count"),
 }
 # Other starts, as sizes of all standard deviations.
 SIZES = (0.1, 0.5, 2.0)
@@ -65,6 +77,9 @@ def data_of(seed: int, kind: str) -> pd.DataFrame:
     none = rng.random(n) < 1.0 / (1.0 + np.exp(1.0 - rng.choice([0.0, 1.0]) * x + 20.0 * rng.integers(2) * (f == "b")))
     share = np.clip(rng.beta(3.0 / (1.0 + np.exp(-eta)), 3.0 / (1.0 + np.exp(eta))), 1e-6, 1 - 1e-6)
     y = {
+        "real": eta + rng.standard_t(4, n),
+        "trials": np.where(none, 0, rng.binomial(8, share)),
+        "amount": rng.gamma(2.0, np.exp(eta) / 2.0),
         "count": np.where(none, 0, rng.poisson(np.exp(eta))),
         "share": share,
         "share0": np.where(none, 0.0, share),
@@ -74,18 +89,24 @@ def data_of(seed: int, kind: str) -> pd.DataFrame:
     return pd.DataFrame({"g": g, "x": x, "f": f, "y": y})
 
 
+def left(kind: str) -> str:
+    """The response of a formula."""
+    return "cbind(y, 8 - y)" if kind == "trials" else "y"
+
+
 def one(seed: int, family: str, parts: dict[str, str], kind: str, counts: Counts) -> None:
     """Fit, and compare with fits from other starts."""
     data = data_of(seed, kind)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            fit = lme4py.glmer("y ~ x + (1 | g)", data, family=family, **parts)
+            formula = f"{left(kind)} ~ x + (1 | g)"
+            fit = lme4py.glmer(formula, data, family=family, **parts)
             if not fit.converged:
                 counts.told += 1
                 return
             counts.converged += 1
-            others = [lme4py.glmer("y ~ x + (1 | g)", data, family=family, start=s * np.ones_like(fit.theta), **parts)
+            others = [lme4py.glmer(formula, data, family=family, start=s * np.ones_like(fit.theta), **parts)
                       for s in SIZES]  # fmt: skip
     except Lme4Error:
         counts.refused += 1
@@ -103,12 +124,13 @@ def one(seed: int, family: str, parts: dict[str, str], kind: str, counts: Counts
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=60)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--models", nargs="*", default=list(MODELS))
     chosen = parser.parse_args()
     bad = 0
     for name in chosen.models:
         counts = Counts()
-        for seed in range(chosen.seeds):
+        for seed in range(chosen.first, chosen.first + chosen.seeds):
             one(seed, *MODELS[name], counts)
         print(
             f"{name:18} converged {counts.converged}, told {counts.told}, refused {counts.refused}, "

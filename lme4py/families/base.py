@@ -563,6 +563,17 @@ class Family(OtherParameters):
 
     # --- residuals
 
+    def pearson_at(self, data: ResponseData, mu: FloatArray, eta: FloatArray, lam: Any) -> FloatArray:
+        """Pearson residuals of rows with these means and conditional linear predictors, shape (n,).
+
+        Parameters
+        ----------
+        data : ResponseData
+        mu, eta : ndarray, shape (n,)
+        lam : float or ndarray
+        """
+        return self.pearson(data, mu, lam)
+
     def pearson(self, data: ResponseData, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         """Pearson residuals sqrt(w / V(mu)) (y - mu), as R's glm, shape (n,)."""
         raise self.lacks("Pearson residuals")

@@ -72,6 +72,10 @@ class DensityFamily(MeanResponse):
         return self.density.default_link
 
     @property
+    def mean_is_link(self) -> bool:
+        return self.density.mean_is_link
+
+    @property
     def weights_multiply(self) -> bool:
         return self.density.weights_multiply
 
@@ -324,6 +328,9 @@ class DensityFamily(MeanResponse):
     def observation_kind(self, method: str) -> VarianceKind:
         if self.has_trials and method == "theoretical":
             return latent_kind(self)
+        if method == "theoretical" and self.kind == "positive" and self.density.has_zeros and self.link.is_log:
+            # Amounts with zeros are far from symmetric: as counts.
+            return "lognormal"
         return super().observation_kind(method)
 
     # --- distribution

@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from scipy import special
 
 from lme4py.errors import OptionError
 from lme4py.families.base import VarianceKind
 from lme4py.families.densities.base import DISPERSION, Density, DensityArgument
 from lme4py.families.densities.calculus.jets import Index
+from lme4py.families.densities.truncated import Truncated
 from lme4py.families.densities.zeros import ZERO_INFLATION, Hurdle, ZeroInflated
 from lme4py.families.density_family import DensityFamily
+from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean
 from lme4py.families.nuisance import NuisanceColumns
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, Order
@@ -28,6 +31,8 @@ __all__ = ["ZERO_INFLATION", "PartsFamily"]
 
 # Starts that lead to one minimum.
 _ENOUGH: Final = 5
+# Of central differences of moments: their error is about its square.
+_STEP: Final = 1e-5
 # A linear predictor of this size is an end of its range for all that rows can tell.
 _FAR: Final = 16.0
 _AT_END: Final = {
@@ -80,6 +85,19 @@ class PartsFamily(DensityFamily):
         """The family of what is not a zero of the zero part."""
         density = self.density
         return DensityFamily(density.base if isinstance(density, ZeroInflated | Hurdle) else density)
+
+    @property
+    def of_conditional_mean(self) -> DensityFamily:
+        """The family whose mean is that of the conditional part: the untruncated one where counts are truncated."""
+        plain = self.without_parts.density
+        return DensityFamily(plain.base if isinstance(plain, Truncated) else plain)
+
+    def without_parts_variance(self, x: Sequence[FloatArray], data: ResponseData) -> FloatArray:
+        """Variance of a response that is not a zero of the zero part, from the arguments of all, shape (n,)."""
+        density = self.density
+        if isinstance(density, ZeroInflated | Hurdle):
+            return density.base.variance([x[0], *x[2:]], data)
+        return density.variance(x, data)
 
     @property
     def stacked(self) -> tuple[str, ...]:
@@ -271,26 +289,97 @@ class PartsFamily(DensityFamily):
         eta : ndarray, shape (n,)
         lam : ndarray
         """
-        x = self._x(eta, lam, data)
+        return self.moment(kind, data, self._x(eta, lam, data))
+
+    def variables(self, data: ResponseData, eta: FloatArray, lam: Any) -> dict[str, FloatArray]:
+        """The arguments of the rows' log-likelihoods by name, each (n,) or a number.
+
+        Parameters
+        ----------
+        data : ResponseData
+            The rows, with their parts.
+        eta : ndarray, shape (n,)
+        lam : ndarray
+        """
+        return dict(zip(self.density.names, self._x(eta, lam, data), strict=True))
+
+    def moment(self, kind: str, data: ResponseData, x: Sequence[FloatArray]) -> FloatArray:
+        """As `predicted`, from the arguments of the log-likelihood in the order of the density, shape (n,)."""
+        shape = np.broadcast_shapes(*(np.shape(part) for part in x))
         by_name = dict(zip(self.density.names, x, strict=True))
         if kind == "conditional":
-            return self.link.mean(eta)
+            return self.link.mean(x[0])
         if kind == "zprob" and ZERO_INFLATION in by_name:
-            return 1.0 / (1.0 + np.exp(-np.broadcast_to(by_name[ZERO_INFLATION], eta.shape)))
+            return 1.0 / (1.0 + np.exp(-np.broadcast_to(by_name[ZERO_INFLATION], shape)))
         if kind == "dispersion" and DISPERSION in by_name:
-            return np.exp(np.broadcast_to(by_name[DISPERSION], eta.shape))
+            return np.exp(np.broadcast_to(by_name[DISPERSION], shape))
         if kind == "variance":
-            return np.broadcast_to(self.density.variance(x, data), eta.shape)
+            return np.broadcast_to(self.density.variance(x, data), shape)
         if kind == "response":
-            return self.density.mean(x, data)
+            return np.broadcast_to(self.density.mean(x, data), shape)
         raise self.lacks(f"prediction of type {kind!r}")
 
+    def moment_slopes(self, kind: str, data: ResponseData, x: Sequence[FloatArray]) -> list[FloatArray]:
+        """Derivatives of `moment` in each argument, each (n,), by central differences."""
+        out = []
+        for i, part in enumerate(x):
+            up, down = (self.moment(kind, data, [*x[:i], part + h, *x[i + 1 :]]) for h in (_STEP, -_STEP))
+            out.append((up - down) / (2.0 * _STEP))
+        return out
+
+    def moment_link(self, kind: str) -> Link:
+        """On whose scale limits of `moment` are made, so that they stay in its range."""
+        if kind == "conditional":
+            return self.link
+        if kind == "zprob" or (kind == "response" and self.kind in ("trials", "proportion")):
+            return PROBABILITY_LINKS["logit"]
+        return self.link if kind == "response" and self.kind == "real" else LogMean()
+
     def observation_kind(self, method: str) -> VarianceKind:
-        raise self.lacks("variance of an observation, for shares of the variance, with further parts")
+        kind = super().observation_kind(method)
+        if kind == "latent" and ZERO_INFLATION in self.components:
+            raise self.lacks("latent variable for zeros of two kinds; use variance='delta'")
+        # The residual variance differs between the rows.
+        return "delta" if kind == "residual" else kind
+
+    def link_scale_variance(self, kind: str, mu: float, data: ResponseData, lam: Any) -> float:
+        """Variance of a response, zeros included, on the scale of the conditional link, averaged over the rows.
+
+        Nakagawa, Johnson & Schielzeth (2017), with the slope m' of the mean of the response in the linear predictor in
+        the place of that of the link: V / m'^2, log(1 + V / m'^2), or trigamma(m'^2 / V).
+
+        Parameters
+        ----------
+        kind : {"delta", "lognormal", "trigamma"}
+        mu : float
+            The conditional mean; the further parts are those of the rows.
+        data : ResponseData
+        lam : ndarray
+        """
+        x = self._x(np.full(data.n_obs, float(self.link.eta(np.array(mu)))), lam, data)
+        spread = self.moment("variance", data, x)
+        if self.has_trials:
+            spread = spread / data.n_trials**2
+        ratio = spread / self.moment_slopes("response", data, x)[0] ** 2
+        if kind == "delta":
+            return float(np.mean(ratio))
+        if kind not in ("lognormal", "trigamma"):
+            raise self.lacks(f"variance of an observation of kind {kind!r} with further parts")
+        return float(np.mean(np.log1p(ratio) if kind == "lognormal" else special.polygamma(1, 1.0 / ratio)))
 
     def pearson(self, data: ResponseData, mu: FloatArray, lam: Any = 0.0) -> FloatArray:
         self._only_by_link("Pearson residuals")
         return super().pearson(data, mu, lam)
+
+    def pearson_at(self, data: ResponseData, mu: FloatArray, eta: FloatArray, lam: Any) -> FloatArray:
+        """(y - E y) / sd(y), zeros of the zero part included."""
+        if self.mean_is_link:
+            return super().pearson_at(data, mu, eta, lam)
+        spread = self.predicted("variance", data, eta, lam)
+        weight = data.weight if self.weights_multiply else 1.0
+        counts = data.n_trials if self.has_trials else 1.0
+        result: FloatArray = np.sqrt(weight / spread) * (data.y - counts * mu)
+        return result
 
     def deviance_residuals(self, data: ResponseData, mu: FloatArray, lam: Any = 0.0) -> FloatArray:
         self._only_by_link("deviance residuals")

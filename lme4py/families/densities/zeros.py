@@ -31,6 +31,7 @@ class _WithZeros(Density):
     """A family with a second predictor, after the conditional one."""
 
     base: Density
+    has_zeros = True
 
     def __init__(self, base: Density) -> None:
         object.__setattr__(self, "link", base.link)

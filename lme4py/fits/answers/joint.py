@@ -55,7 +55,7 @@ class JointVariance:
     swept : Swept
         The factor of M.
     places : tuple of tuple of int, optional
-        Linear predictor of each column of each factor, where there are several; rows to predict are of the first.
+        Linear predictor of each column of each factor, where there are several.
     """
 
     design: Design
@@ -126,7 +126,8 @@ class JointVariance:
             by_pair = self.w.reshape(-1, n)
             padded = np.concatenate([by_pair, np.zeros((by_pair.shape[0], new))], axis=1)
             swept = products.factorize(self.T, padded.ravel())
-            return products.log_det_derivatives(swept)[0][n : n + new]
+            by_predictors = products.log_det_derivatives(swept)[0].reshape(by_pair.shape[0], n + new)
+            return np.asarray(by_predictors[:, n:].sum(axis=0))
 
     def _own_rows(self) -> RowArrays:
         terms = range(len(self.design.terms))

@@ -47,7 +47,7 @@ def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
         # The modes move with the thresholds too, and these with the fixed effects.
         columns = np.column_stack([columns, -_threshold_scores(fit)])
         vcov = fit.parameter_vcov[fit.theta.size :, fit.theta.size :]
-    elif fit.family.stacked:
+    elif fit.family.n_coefficients:
         # And with the coefficients of the further predictors.
         columns = np.column_stack([columns, -as_columns(fit.point.rows.score_lam)])
         vcov = fit.parameter_vcov[fit.theta.size :, fit.theta.size :]

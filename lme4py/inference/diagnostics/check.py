@@ -285,7 +285,7 @@ def _dispersion(fit: Any) -> CheckLine | None:
         return None
     if fit.family.has_trials and float(np.max(fit.data.n_trials)) <= 1.0:
         return CheckLine("dispersion", None, "0/1 responses cannot show overdispersion.")
-    pearson = fit.family.pearson(fit.response, fit.fitted, fit.lam)
+    pearson = fit.family.pearson_at(fit.response, fit.fitted, fit.linear_predictor, fit.lam)
     ratio = float(pearson @ pearson) / max(fit.df_resid, 1)
     if ratio > _OVER:
         message = (

@@ -45,7 +45,7 @@ def residual_values(fit: Fit, type: str = "response") -> FloatArray:
         raise OptionError(f"type={type!r} is no kind of residual.{hint} Use one of {', '.join(RESIDUAL_TYPES)}.")
     mu = fit.fitted
     if type in ("pearson", "scaled"):
-        pearson = fit.family.pearson(fit.response, mu, fit.lam)
+        pearson = fit.family.pearson_at(fit.response, mu, fit.linear_predictor, fit.lam)
         return pearson / fit.theta_unit if type == "scaled" else pearson
     if type == "deviance":
         return fit.family.deviance_residuals(fit.response, mu, fit.lam)

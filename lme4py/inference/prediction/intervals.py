@@ -34,7 +34,7 @@ from lme4py.inference.prediction.predictor_error import predictor_error
 from lme4py.inference.prediction.response_quantiles import mixed_quantiles
 from lme4py.linalg.types import BoolArray, FloatArray
 
-__all__ = ["limits"]
+__all__ = ["limits", "row_data"]
 
 
 def limits(
@@ -120,7 +120,7 @@ def _observations(
     if not fit.normal_errors:
         _only_normal(ddf)
         variance = predictor_error(fit, rows, new=True, ddf=ddf).variance
-        data = _row_data(fit, rows.frame, whole, weights)
+        data = row_data(fit, rows.frame, whole, weights)
         return [mixed_quantiles(fit, eta, variance, data, q) for q in (alpha / 2.0, 1.0 - alpha / 2.0)]
     size = np.broadcast_to(_weights(fit, rows.frame, whole, weights), eta.shape)
     noise = model_of(fit).noise(rows, whole, size, eta)
@@ -136,8 +136,17 @@ def _only_normal(ddf: str | None) -> None:
         )
 
 
-def _row_data(fit: Fit, frame: Frame | None, whole: BoolArray, weights: str | ArrayLike | None) -> ResponseData:
-    """What the distribution of new observations needs to know beside their means."""
+def row_data(fit: Fit, frame: Frame | None, whole: BoolArray, weights: str | ArrayLike | None) -> ResponseData:
+    """What the distribution of new observations needs to know beside their means.
+
+    Parameters
+    ----------
+    fit : Fit
+    frame : Frame or None
+    whole : ndarray of bool
+        Which rows of the data these are.
+    weights : str or array_like, optional
+    """
     if frame is None:
         return fit.data
     n = int(whole.sum())

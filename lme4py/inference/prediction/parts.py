@@ -19,7 +19,10 @@ from lme4py.fits.base import Fit
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.fits.steps import response_with_modes
 from lme4py.inference.estimates.coefficients import chosen_alpha
-from lme4py.inference.prediction.part_means import part_mean
+from lme4py.inference.prediction.intervals import row_data
+from lme4py.inference.prediction.part_errors import combined_variance, predictor_covariance
+from lme4py.inference.prediction.part_means import link_limits, part_mean
+from lme4py.inference.prediction.part_quantiles import part_quantiles
 from lme4py.inference.prediction.predictor import linear_predictor
 from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen, without_unseen
 from lme4py.linalg.types import FloatArray
@@ -32,9 +35,19 @@ __all__ = ["PART_TYPES", "needs_parts", "predict_parts"]
 PART_TYPES = ("response", "conditional", "zprob", "dispersion", "variance")
 
 
-def needs_parts(fit: Fit, type: str) -> bool:
-    """Whether a prediction is one of this module."""
-    return type != "linear" and (not fit.family.mean_is_link or type in PART_TYPES[1:])
+def needs_parts(fit: Fit, type: str, interval: str | None = None) -> bool:
+    """Whether a prediction is one of this module.
+
+    Parameters
+    ----------
+    fit : Fit
+    type : str
+    interval : str, optional
+    """
+    if type == "linear":
+        return False
+    several = interval == "prediction" and fit.family.n_coefficients > 0
+    return several or not fit.family.mean_is_link or type in PART_TYPES[1:]
 
 
 def predict_parts(
@@ -46,6 +59,8 @@ def predict_parts(
     interval: str | None,
     offset: Column | None,
     alpha: float | None = None,
+    se: bool = False,
+    weights: Any = None,
 ) -> pd.Series[float] | pd.DataFrame:
     """Means, probabilities of zeros, dispersions or variances of rows.
 
@@ -58,11 +73,15 @@ def predict_parts(
         The mean, zeros included; the mean of the conditional part; the probability of a zero of the zero part; the
         dispersion; the variance of the response.
     new_levels : {"zero", "error", "missing"}
-    interval : {None, "confidence"}
-        Limits of predictions without conditional modes.
+    interval : {None, "confidence", "prediction"}
+        As in `predict`; "prediction" for type "response".
     offset : Column, optional
         Of new data.
     alpha : float, optional
+    se : bool
+        Add a column std_error.
+    weights : str or array, optional
+        Of new data, for prediction intervals.
 
     Returns
     -------
@@ -70,31 +89,71 @@ def predict_parts(
     """
     import pandas as pd
 
-    family = _check(fit, include_random, type, interval)
+    _check(fit, type, interval)
     average = isinstance(include_random, str) and include_random == "integrate"
     chosen = chosen_terms(fit, include_random)
     frame = None if data is None else read_frame(data)
     rows = without_unseen(make_rows(fit, frame, chosen, False, offset), new_levels)
     report_unseen(fit, rows, new_levels)
     whole, response = rows.complete, _response(fit, rows, chosen)
-    if average or interval is not None:
-        if frame is not None and not whole.all():
-            raise OptionError(
-                f"{int((~whole).sum())} of {whole.size} rows of the new data have missing values; leave them out for "
-                "averages and limits of models with further parts."
-            )
-        found = part_mean(fit, type, rows, response, average)
-        columns = [found.value, *([] if interval is None else found.limits(fit, chosen_alpha(fit, alpha)))]
+    rows, response = (
+        replace(rows.take(whole), frame=None if frame is None else frame.take(np.flatnonzero(whole))),
+        response.take(whole),
+    )
+    level = chosen_alpha(fit, alpha)
+    if interval == "prediction":
+        known = row_data(fit, frame, whole, weights)
+        columns = _with_observations(fit, rows, replace(known, y=np.zeros(rows.n), parts=response.parts), level)
+    elif average:
+        columns = _with_average(fit, type, rows, response, interval is not None, level, se)
     else:
-        own = data is None and len(chosen) == len(fit.design.terms)
-        eta = fit.linear_predictor if own else linear_predictor(fit, rows.take(whole))
-        columns = [family.predicted(type, response.take(whole), eta, fit.lam)]
-    values: FloatArray = np.full((rows.n, len(columns)), np.nan)
+        columns = _with_modes(fit, type, rows, response, interval is not None, level, se)
+    names = ["predicted", *["std_error"] * se, *["lower", "upper"] * (interval is not None)]
+    values: FloatArray = np.full((whole.size, len(columns)), np.nan)
     values[whole] = np.column_stack(columns)
     table, index = (values, frame.index) if frame is not None else padded(fit, values)
-    if interval is None:
+    if len(names) == 1:
         return pd.Series(table[:, 0], index=index, name="predicted")
-    return pd.DataFrame(table, index=index, columns=["predicted", "lower", "upper"])
+    return pd.DataFrame(table, index=index, columns=names)
+
+
+def _eta(fit: Fit, rows: RowArrays) -> FloatArray:
+    """The conditional predictor with the modes of the rows' groups."""
+    own = rows.frame is None and len(rows.codes) == len(fit.design.terms)
+    return fit.linear_predictor if own else linear_predictor(fit, rows)
+
+
+def _with_average(
+    fit: Fit, type: str, rows: RowArrays, response: ResponseData, limits: bool, level: float, se: bool
+) -> list[FloatArray]:
+    found = part_mean(fit, type, rows, response)
+    columns = [found.value, *([found.errors(fit)] if se else [])]
+    return [*columns, *(found.limits(fit, level) if limits else [])]
+
+
+def _with_modes(
+    fit: Fit, type: str, rows: RowArrays, response: ResponseData, limits: bool, level: float, se: bool
+) -> list[FloatArray]:
+    """Predictions at conditional modes, or at random effects of zero."""
+    family: Any = fit.family
+    eta = _eta(fit, rows)
+    value = family.predicted(type, response, eta, fit.lam)
+    if not (limits or se):
+        return [value]
+    x = list(family.variables(response, eta, fit.lam).values())
+    slopes = dict(zip(family.density.names, family.moment_slopes(type, response, x), strict=True))
+    error = np.sqrt(combined_variance(fit, rows, response, slopes))
+    columns = [value, *([error] if se else [])]
+    return [*columns, *(link_limits(fit, family.moment_link(type), value, error, level) if limits else [])]
+
+
+def _with_observations(fit: Fit, rows: RowArrays, response: ResponseData, level: float) -> list[FloatArray]:
+    """Means, and limits of one new observation of a known group where its modes are included, else of a new group."""
+    family: Any = fit.family
+    eta = _eta(fit, rows)
+    covariance = predictor_covariance(fit, rows, response)
+    ends = part_quantiles(fit, response, eta, covariance, (level / 2.0, 1.0 - level / 2.0))
+    return [family.predicted("response", response, eta, fit.lam), *ends]
 
 
 def _response(fit: Fit, rows: RowArrays, chosen: Sequence[int]) -> ResponseData:
@@ -118,22 +177,21 @@ def _response(fit: Fit, rows: RowArrays, chosen: Sequence[int]) -> ResponseData:
     return replace(response, parts=tuple(part.plus(added[part.name]) for part in response.parts))
 
 
-def _check(fit: Fit, include_random: Any, type: str, interval: str | None) -> PartsFamily:
+def _check(fit: Fit, type: str, interval: str | None) -> None:
     if type not in PART_TYPES:
         hint = did_you_mean(str(type), [*PART_TYPES, "linear"])
         raise OptionError(f"type must be one of {', '.join(map(repr, (*PART_TYPES, 'linear')))}, got {type!r}.{hint}")
     family = fit.family
     if not isinstance(family, PartsFamily):
         raise family.lacks(f"prediction of type {type!r}, which belongs to models with further parts")
-    if interval == "prediction":
-        raise family.lacks("prediction intervals with further parts; use simulate()")
-    if interval not in (None, "confidence"):
-        raise OptionError(f"interval must be None or 'confidence' here, got {interval!r}.")
-    modes = not (include_random is False or include_random == "integrate")
-    if interval is not None and modes and fit.design.terms:
-        raise family.lacks("limits at the conditional modes of several parts; use include_random=False or 'integrate'")
+    if interval not in (None, "confidence", "prediction"):
+        raise OptionError(f"interval must be None, 'confidence' or 'prediction', got {interval!r}.")
+    if interval == "prediction" and type != "response":
+        raise OptionError(
+            "interval='prediction' is that of a new observation, which is on the scale of the response; use "
+            "type='response', or interval='confidence'."
+        )
     if fit.recession is not None:
         raise family.lacks("predictions by parts where conditional coefficients are infinite")
     if type == "variance" and family.has_trials:
         raise family.lacks("variance of new rows, whose trials are not known here")
-    return family

@@ -125,7 +125,7 @@ def predict(
         return predict_given(
             fit, read_frame(data), None if given is True else read_frame(given), type, interval, level, se
         )
-    if se and (needs_parts(fit, type) or (fit.categories and type != "linear")):
+    if se and fit.categories and type != "linear":
         raise OptionError(
             "se=True is for means and linear predictors; use type='linear', or bootstrap() the prediction."
         )
@@ -134,12 +134,10 @@ def predict(
         _check_part(fit, include_random, type, interval, include_fixed)
     if fit.categories and type != "linear":
         return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset)
-    if needs_parts(fit, type):
+    if needs_parts(fit, type, interval):
         own = None if data is None else offset_column(fit, read_frame(data), offset)
-        return predict_parts(fit, data, include_random, type, new_levels, interval, own, alpha)
+        return predict_parts(fit, data, include_random, type, new_levels, interval, own, alpha, se, weights)
     _check(type, interval)
-    if interval == "prediction" and fit.family.n_coefficients:
-        raise fit.family.lacks("prediction intervals with further parts; use simulate()")
     if interval == "prediction" and not fit.normal_errors:
         _check_observation(fit, type)
     level = chosen_alpha(fit, alpha)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
-from lme4py.design.design import Design, RandomTerm
+from lme4py.design.design import CONDITIONAL, Design, RandomTerm
 from lme4py.design.names import INTERCEPTS
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Error, OptionError, did_you_mean
@@ -292,8 +292,20 @@ def icc_table(result: Any, alpha: float | None = None, **kw: Any) -> pd.DataFram
 
 def _components(design: Design) -> list[str]:
     """Names of the correlations of two rows in one group."""
-    groups = list(design.n_groups)
+    groups = _groups(design)
     return ["_cons"] if len(groups) == 1 else [f"_cons|{group}" for group in groups]
+
+
+def _groups(design: Design) -> list[str]:
+    """Grouping factors of the conditional part."""
+    return list(dict.fromkeys(term.group for term in design.terms if CONDITIONAL in term.column_parts))
+
+
+def _slopes(design: Design) -> list[str]:
+    """Columns of random slopes of the conditional part."""
+    columns = [zip(term.columns, term.column_parts, strict=True) for term in design.terms]
+    names = (name for own in columns for name, part in own if part == CONDITIONAL and name not in INTERCEPTS)
+    return list(dict.fromkeys(names))
 
 
 def _fit(result: Any) -> Fit:
@@ -330,7 +342,7 @@ def _shared(design: Design, component: str) -> tuple[int, ...]:
     """Terms shared by two rows of one group."""
     if component == "all":
         return tuple(range(len(design.terms)))
-    known = list(design.n_groups)
+    known = _groups(design)
     choices = _components(design)
     head, group = _split(component, known)
     if head not in INTERCEPTS or (group and group not in known) or (not group and len(known) > 1):
@@ -365,7 +377,7 @@ def _split(component: Any, known: Sequence[str]) -> tuple[str, str]:
 
 def _where(design: Design, at: Mapping[str, float] | str | None) -> str:
     """At which values of the columns of random slopes the variances are taken, in words."""
-    slopes = dict.fromkeys(name for term in design.terms for name in term.columns if name not in INTERCEPTS)
+    slopes = _slopes(design)
     if not slopes:
         return ""
     if isinstance(at, str):
@@ -375,7 +387,7 @@ def _where(design: Design, at: Mapping[str, float] | str | None) -> str:
 
 
 def _checked_values(design: Design, at: Mapping[str, float] | None) -> dict[str, float]:
-    known = {name for term in design.terms for name in term.columns if name not in INTERCEPTS}
+    known = _slopes(design)
     values = dict(at or {})
     for name, value in values.items():
         if name not in known:
@@ -398,7 +410,8 @@ def _std_error(fit: Fit, ratio: _Ratio) -> float:
     above, below = ratio.parts(fit)
     slopes = [np.einsum("ab,iab->i", K, d) for K, d in zip(ratio.K, information.covariances, strict=True)]
     d_above = sum((slopes[t] for t in ratio.shared), np.zeros_like(information.residual))
-    d_below = sum(slopes, rest_variance(fit, ratio.variance).slope * information.residual)
+    rest = rest_variance(fit, ratio.variance)
+    d_below = sum(slopes, rest.slope * information.residual if rest.gradient is None else rest.gradient)
     if ratio.fixed:
         X = fit.design.X - fit.design.X.mean(axis=0)
         d_below = d_below + information.fixed @ (2.0 * X.T @ (X @ fit.beta) / (fit.design.n_obs - 1))

@@ -8,7 +8,8 @@ variance. Other responses have no latent variable: their variance around the mea
     lognormal   log(1 + Var(y) / mu^2)            log link
     trigamma    trigamma(mu^2 / Var(y))           log link,
 
-at the mean mu of the model with the intercept as its only fixed effect.
+at the mean mu of the model with the intercept as its only fixed effect. Shares of a model with further parts are those
+of its conditional linear predictor; the variance is that of the response, zeros included, averaged over the rows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from scipy import special
 
 from lme4py.errors import ConvergenceWarning, Lme4Error, OptionError, did_you_mean
 from lme4py.families.base import SHARES
+from lme4py.families.parts import PartsFamily
 from lme4py.fits.base import Fit
 from lme4py.fits.derived import derived
 from lme4py.fits.kinds import model_of
@@ -44,11 +46,14 @@ class Observation:
         Its derivative in the logarithm of the dispersion; 0 for a family without one.
     kind : str
         "latent", "residual", "lognormal", "trigamma" or "delta".
+    gradient : ndarray, shape (s,), or None
+        Its derivatives in all parameters, where it depends on coefficients of further parts.
     """
 
     variance: float
     slope: float
     kind: str
+    gradient: FloatArray | None = None
 
 
 def observation_variance(fit: Fit, variance: str = "theoretical", mean: float | None = None) -> Observation:
@@ -59,8 +64,8 @@ def observation_variance(fit: Fit, variance: str = "theoretical", mean: float | 
     fit : Fit
     variance : {"theoretical", "lognormal", "trigamma", "delta"}
         "theoretical" is the variance of the latent variable for binomial and ordinal responses, the residual variance
-        for a gaussian one, the lognormal approximation for counts with the log link, and the delta method for
-        everything else (the defaults of R's performance).
+        for a gaussian one, the lognormal approximation for counts and amounts with zeros with the log link, and the
+        delta method for everything else (the defaults of R's performance).
     mean : float, optional
         mu, where it is known; otherwise `null_mean`.
 
@@ -83,12 +88,25 @@ def observation_variance(fit: Fit, variance: str = "theoretical", mean: float | 
     if kind == "residual":
         return Observation(fit.dispersion, fit.dispersion, kind)
     mu = null_mean(fit) if mean is None else mean
+    if isinstance(fit.family, PartsFamily):
+        return _of_parts(fit, fit.family, kind, mu)
     value = _approximate(fit, kind, mu, fit.lam)
     slope = 0.0
     if fit.family.n_dispersion and fit.design.log_dispersion is None:
         up, down = (_approximate(fit, kind, mu, fit.lam + h) for h in (_STEP, -_STEP))
         slope = (up - down) / (2.0 * _STEP)
     return Observation(value, slope, kind)
+
+
+def _of_parts(fit: Fit, family: PartsFamily, kind: str, mu: float) -> Observation:
+    """The variance of a response with further parts, zeros included, averaged over the rows."""
+    lam = np.atleast_1d(np.asarray(fit.lam, dtype=np.float64))
+    gradient = np.zeros(model_of(fit).parameter_vcov().shape[0])
+    for i in range(family.n_nuisance):
+        step = _STEP * (np.arange(lam.size) == i)
+        up, down = (family.link_scale_variance(kind, mu, fit.response, lam + h) for h in (step, -step))
+        gradient[fit.theta.size + fit.beta.size + i] = (up - down) / (2.0 * _STEP)
+    return Observation(family.link_scale_variance(kind, mu, fit.response, lam), 0.0, kind, gradient)
 
 
 def _approximate(fit: Fit, kind: str, mu: float, lam: float) -> float:
@@ -132,4 +150,4 @@ def null_mean(fit: Fit) -> float:
                 f"the variance of an observation needs the model with an intercept alone, which cannot be fitted: "
                 f"{error}"
             ) from error
-    return float(fit.family.mean(beta)[0])
+    return float(fit.family.link.mean(beta)[0])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lme4py.design.design import CONDITIONAL
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.refuse import refuse, refuse_structured
@@ -37,8 +38,12 @@ class RSquared:
 
 
 def random_moments(fit: Fit) -> list[FloatArray]:
-    """Z'Z / n of each term: the mean variance of its effects over the rows is tr(Sigma Z'Z / n) (Johnson 2014)."""
-    return [term.values.T @ term.values / fit.design.n_obs for term in fit.design.terms]
+    """Z'Z / n of each term: the mean variance of its effects over the rows is tr(Sigma Z'Z / n) (Johnson 2014).
+
+    Columns of further linear predictors are zero.
+    """
+    columns = [term.values_of(CONDITIONAL) for term in fit.design.terms]
+    return [Z.T @ Z / fit.design.n_obs for Z in columns]
 
 
 def observation_level(fit: Fit) -> tuple[bool, ...]:

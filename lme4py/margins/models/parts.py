@@ -106,6 +106,11 @@ class ZeroPartAdapter(PartAdapter):
     """
 
     def __init__(self, fit: Any) -> None:
+        if not fit.family.without_parts.mean_is_link:
+            raise fit.family.lacks(
+                "margins of its mean, which is that of truncated counts; use predict(type='response'), or "
+                "component='conditional' (before truncation) or 'zero_inflation'"
+            )
         p = fit.beta.size
         place = fit.family.place(_ZEROS)
         q = place.stop - place.start
@@ -161,5 +166,5 @@ def _view(fit: Any, component: str, vcov: str | None = None, cluster: Any = None
         return replace(view, family=make_family(*_LIKE[component]), others=(), log_dispersion=None)
     family = fit.family
     if isinstance(family, PartsFamily) and has_zero_part(fit):
-        family = family.without_parts
+        family = family.of_conditional_mean
     return replace(fit, family=family)
