@@ -35,6 +35,7 @@ from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
 from lme4py.fits.rows.compressed import compressed, of_all_rows
+from lme4py.fits.rows.partitioned import partitioned_fit
 from lme4py.fits.steps import read_control
 from lme4py.fits.survey.door import fit_of_call, linear_fit_of_call
 from lme4py.fits.survey.weights import SurveyRequest
@@ -379,10 +380,14 @@ def glmer(
         return MEGLMResult(fit_of_call(formula, data, response_family, request, options, others, **way))
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
     beside |= {"ziformula": ziformula, "dispformula": dispformula}
-    made = compressed(data, control, formula, response_family, weights, beside, compress)
+    more: dict[str, Any] = {"relmat": relmat, "fix": fix, "cov_prior": cov_prior, "fixef_prior": fixef_prior}
+    made = compressed(data, control, formula, response_family, weights, beside, compress, more | {"start": start})
     check_call(formula, made.data, True, progress, na_action)
     check_mappings(contrasts, functions)
     check_options(nAGQ, hessian)
+    if made.source is not None:
+        given = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
+        return MEGLMResult(partitioned_fit(formula, made, response_family, given, nAGQ=nAGQ, hessian=hessian))
     parts = part_formulas(formula, ziformula, dispformula)
     reader = family_with_zeros(response_family) if "zero_inflation" in parts else response_family
     design = lformula(
@@ -590,10 +595,16 @@ def clmm(
         family = make_ordinal(link, threshold)
         return MEGLMResult(fit_of_call(formula, data, family, request, options, others, **way))
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
-    made = compressed(data, control, formula, make_ordinal(link, threshold), weights, beside, compress)
+    more: dict[str, Any] = {"relmat": relmat, "fix": fix, "cov_prior": cov_prior, "fixef_prior": fixef_prior}
+    family = make_ordinal(link, threshold)
+    made = compressed(data, control, formula, family, weights, beside, compress, more | {"start": start})
     check_call(formula, made.data, True, progress, na_action)
     check_mappings(contrasts, functions)
     check_options(nAGQ, hessian, fixed_points=True)
+    if made.source is not None:
+        given = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
+        fit = partitioned_fit(formula, made, family, given, levels=levels, nAGQ=nAGQ, hessian=hessian)
+        return MEGLMResult(fit)
     design = lformula(
         formula,
         made.data,

@@ -153,6 +153,9 @@ def _add_model(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--ddf", metavar="M", help="degrees of freedom: satterthwaite, kenward-roger, residual, normal")
     fit.add_argument("--weights", metavar="C", help="column of prior weights")
     fit.add_argument("--offset", metavar="C", help="column of the offset")
+    fit.add_argument(
+        "--memory-limit", metavar="SIZE", help="such as 2GB: larger data are streamed (generalised models)"
+    )
 
 
 class _Version(argparse.Action):
@@ -169,7 +172,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     _check_available(arguments)
     for option in ("json", "latex", "plot"):
         _check_writable(option, getattr(arguments, option))
-    data = _read(arguments.data)
+    data = _read(arguments.data, arguments.memory_limit is not None)
 
     result = _fitted(arguments, data)
     print(result.summary(arguments.ddf))
@@ -179,7 +182,7 @@ def _fit(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     _check_available(arguments)
     _check_writable("out", arguments.out)
-    result = _fitted(arguments, _read(arguments.data))
+    result = _fitted(arguments, _read(arguments.data, arguments.memory_limit is not None))
     _agg()
     written = result.report(arguments.out, arguments.title, arguments.ddf)
     print(f"{result.certificate.verdict}\nThe report is in {written}.")
@@ -197,7 +200,9 @@ def _agg() -> None:
 def _fitted(arguments: argparse.Namespace, data: pd.DataFrame | str) -> MixedResult | MEGLMResult:
     from lme4py.api import clmm, glmer, lmer
 
-    shared = {"weights": arguments.weights, "offset": arguments.offset}
+    shared: dict[str, Any] = {"weights": arguments.weights, "offset": arguments.offset}
+    if arguments.memory_limit is not None:
+        shared["control"] = {"memory_limit": arguments.memory_limit}
     if not _is_generalised(arguments):
         return lmer(arguments.formula, data, reml=not arguments.ml, **shared)
     points = 1 if arguments.nagq is None else int(arguments.nagq)
@@ -303,12 +308,17 @@ def _datasets(arguments: argparse.Namespace) -> None:
     print(render_text([Table("", ("name", "rows", "columns", "title"), rows, ("left", "right", "right", "left"))]))
 
 
-def _read(name: str) -> pd.DataFrame | str:
-    """Read the file `name`, or load the shipped data set of that name; files of a pattern are streamed by the fit."""
+def _read(name: str, limited: bool = False) -> pd.DataFrame | str:
+    """Read the file `name`, or load the shipped data set of that name.
+
+    Files of a pattern, and all that can be under a limit of memory, are left to the fit, which may stream them.
+    """
     from lme4py.data.datasets import dataset_names, load_dataset
 
     path = Path(name)
     if has_magic(name) and not path.exists():
+        return name
+    if limited and path.exists() and path.suffix.lower() in (".csv", ".tsv", ".parquet"):
         return name
     if name.lower().endswith(_SUFFIXES):
         return _read_file(path)

@@ -246,6 +246,17 @@ def test_a_generalised_model(capsys):
     assert "nAGQ = 5" in out
 
 
+def test_files_above_a_limit_of_memory_are_streamed(capsys, tmp_path):
+    pytest.importorskip("pyarrow")
+    data = lme4py.load_dataset("Contraception")
+    path = tmp_path / "rows.csv"
+    data.loc[data.index.repeat(5), ["use", "age", "district"]].to_csv(path, index=False)
+    command = ["fit", "use ~ age + (1 | district)", str(path), "--family", "binomial"]
+    assert main([*command, "--memory-limit", "1MB"]) == 0
+    assert "parts by group" in capsys.readouterr().out
+    assert "memory_limit" in _refused(capsys, *command, "--memory-limit", "much")
+
+
 def test_an_ordinal_model(capsys, tmp_path):
     wine = lme4py.load_dataset("wine")
     path = tmp_path / "wine.csv"

@@ -57,6 +57,10 @@ class ArrowSource(RowSource):
                 "column; convert them, or fit them apart."
             ) from None
 
+    def count(self) -> int | None:
+        """By the metadata of the files; text is read through."""
+        return int(self.dataset.count_rows())
+
     def whole(self) -> Any:
         """A pyarrow Table."""
         return self.dataset.to_table()

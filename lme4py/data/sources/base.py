@@ -134,6 +134,10 @@ class RowSource(ABC):
 
         return Frame(names, sum(sizes), column)
 
+    def count(self) -> int | None:
+        """Number of rows, where that is cheap to know; else None."""
+        return None
+
     def fingerprint(self) -> Hashable:
         """Something that differs when the rows do; None where nothing is known without reading them."""
         return None

@@ -64,6 +64,10 @@ class DaskSource(RowSource):
             parts = [dask.delayed(join)(parts[i : i + _WIDTH]) for i in range(0, len(parts), _WIDTH)]
         return _computed(parts)[0] if parts else None
 
+    def count(self) -> int | None:
+        """Where the partitions are."""
+        return len(self.data)
+
     def whole(self) -> Any:
         """A pandas DataFrame."""
         return self.data.compute()

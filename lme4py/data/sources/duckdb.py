@@ -48,6 +48,10 @@ class DuckDBSource(RowSource):
         names = ", ".join(map(_quoted, columns))
         return self.data.aggregate(f"{names}, count(*) AS {_quoted(count)}", names).to_arrow_table()
 
+    def count(self) -> int | None:
+        """By the query."""
+        return int(self.data.aggregate("count(*)").fetchone()[0])
+
     def whole(self) -> Any:
         """A pyarrow Table."""
         return self.data.project("*").to_arrow_table()

@@ -45,6 +45,10 @@ class IbisSource(RowSource):
         """By ``GROUP BY``, as a pyarrow Table."""
         return self.data.group_by(list(columns)).aggregate(**{count: self.data.count()}).to_pyarrow()
 
+    def count(self) -> int | None:
+        """By the query."""
+        return int(self.data.count().execute())
+
     def whole(self) -> Any:
         """A pyarrow Table."""
         return self.data.to_pyarrow()

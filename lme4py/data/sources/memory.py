@@ -47,3 +47,7 @@ class MemorySource(RowSource):
         n = self.frame.n_rows
         for start in range(0, n, self.size):
             yield RowBlock(self.frame.take(np.arange(start, min(start + self.size, n))), f"rows from {start} on")
+
+    def count(self) -> int | None:
+        """Of the frame."""
+        return self.frame.n_rows

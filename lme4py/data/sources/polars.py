@@ -56,6 +56,12 @@ class PolarsSource(RowSource):
         """By ``group_by``, as a polars DataFrame."""
         return self.data.group_by(list(columns)).len(name=count).collect(engine="streaming")
 
+    def count(self) -> int | None:
+        """By the query."""
+        import polars as pl
+
+        return int(self.data.select(pl.len()).collect(engine="streaming").item())
+
     def whole(self) -> Any:
         """A polars DataFrame."""
         return self.data.collect()

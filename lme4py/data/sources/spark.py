@@ -57,6 +57,10 @@ class SparkSource(RowSource):
                 raise found from None
             raise
 
+    def count(self) -> int | None:
+        """By Spark."""
+        return int(self.data.count())
+
     def whole(self) -> Any:
         """A pandas DataFrame."""
         return self.data.toPandas()

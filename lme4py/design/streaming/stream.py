@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,14 @@ from lme4py.design.rows import UsedRows
 from lme4py.design.streaming.survey import Survey, SurveyPlan, Tally, used_rows
 from lme4py.design.terms import check_structure
 from lme4py.errors import DataError, OptionError
+from lme4py.families.base import Family
 from lme4py.formula.deparse import deparse, names_in, walk
 from lme4py.formula.evaluate import LEARNERS, evaluate, learn
 from lme4py.formula.nodes import Call, Formula, Name, Node
-from lme4py.formula.values import Value, check_finite, response_values
+from lme4py.formula.values import Value, ValueKind, check_finite, response_values
 from lme4py.progress import tick
 
-__all__ = ["ModelRows", "Replay", "StreamPlan", "plan_stream", "sample_of"]
+__all__ = ["ModelRows", "Replay", "ResponseForm", "StreamPlan", "plan_stream", "sample_of"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -60,6 +61,7 @@ class ModelRows:
     ----------
     X : ndarray, shape (n, p)
     y : ndarray, shape (n,)
+        Of a response that a family reads, the table of `ResponseForm`, shape (n,) or (n, k).
     Z : tuple of ndarray, each (n, k)
         By term.
     codes : tuple of ndarray of int, each (n,)
@@ -78,6 +80,41 @@ class ModelRows:
     def n(self) -> int:
         """Number of rows."""
         return int(self.y.shape[0])
+
+
+@dataclass(frozen=True)
+class ResponseForm:
+    """How the response of a family is written as numbers, and read from them.
+
+    Attributes
+    ----------
+    name : str
+    kind, levels, suffixes
+        As in `Value`.
+    """
+
+    name: str
+    kind: ValueKind
+    levels: tuple[Any, ...]
+    suffixes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, value: Value) -> ResponseForm:
+        """That of a response."""
+        return cls(name, value.kind, value.levels, value.suffixes)
+
+    def table(self, value: Value) -> FloatArray:
+        """Numbers of the rows of a block."""
+        if not self.levels:
+            return np.asarray(value.values, dtype=np.float64)
+        place = {level: float(i) for i, level in enumerate(self.levels)}
+        own: FloatArray = np.array([place.get(level, np.nan) for level in value.levels])[value.values]
+        return own
+
+    def value(self, table: FloatArray) -> Value:
+        """The response of some rows."""
+        numbers = table.astype(np.intp) if self.levels else table
+        return Value(self.kind, numbers, self.levels, self.suffixes)
 
 
 @dataclass(frozen=True)
@@ -109,6 +146,8 @@ def plan_stream(
     offset: Any = None,
     contrasts: Mapping[str, str | NDArray[Any]] | None = None,
     na_action: str = "omit",
+    family: Family | None = None,
+    levels: Iterable[Any] | None = None,
 ) -> StreamPlan:
     """Read a formula and make the first pass over the rows.
 
@@ -120,6 +159,10 @@ def plan_stream(
         Columns or expressions; values of their own cannot be matched with rows that come in blocks.
     contrasts, na_action
         As in `lformula`.
+    family : Family, optional
+        Reads the response.
+    levels : iterable, optional
+        Ordered categories, as in `clmm`.
     """
     names = source.schema().names
     parsed = read_formula(formula, names)
@@ -139,14 +182,18 @@ def plan_stream(
     arguments = {"weights": weights, "offset": offset}
     given = {what: _given(one, what, names) for what, one in arguments.items() if one is not None}
     asked = _survey_plan(parsed, given, names)
+    if family is not None and (family.has_thresholds or family.has_trials) and isinstance(response, Name):
+        # Every category must be found, however rare.
+        asked = replace(asked, keys=(*asked.keys, (Name(response.name, True),)))
     survey = _survey(source, asked)
     _check_missing(survey, na_action)
     state = _learnt(parsed, given, survey)
     frame, n_sample = survey.witness()
     rows = UsedRows(frame, model_nodes(parsed), arguments, "omit")
     values = evaluate_all(parsed, rows, state, {})
-    witness = assemble(parsed, response, rows, values, state, contrasts, {}, None, None, check_rank=False)
-    return StreamPlan(witness, n_sample, Replay(witness.recipe, asked.columns), survey.tally)
+    witness = assemble(parsed, response, rows, values, state, contrasts, {}, family, levels, check_rank=False)
+    form = None if family is None else ResponseForm.of(name_of(response), values[response])
+    return StreamPlan(witness, n_sample, Replay(witness.recipe, asked.columns, form), survey.tally)
 
 
 def _given(argument: Any, what: str, names: tuple[str, ...]) -> Given:
@@ -256,11 +303,14 @@ class Replay:
     recipe : Recipe
     columns : tuple of str
         All columns of the model.
+    form : ResponseForm, optional
+        Of a response that a family reads.
     """
 
-    def __init__(self, recipe: Recipe, columns: tuple[str, ...]) -> None:
+    def __init__(self, recipe: Recipe, columns: tuple[str, ...], form: ResponseForm | None = None) -> None:
         self.recipe = recipe
         self.columns = columns
+        self.form = form
         parsed = recipe.formula
         given = [one.node for one in (recipe.weights, recipe.offset) if one is not None and one.node is not None]
         bars = [node for bar in recipe.bars for node in bar.variables]
@@ -272,10 +322,10 @@ class Replay:
         self._parts: dict[tuple[int, int], _Coder] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"recipe": self.recipe, "columns": self.columns}
+        return {"recipe": self.recipe, "columns": self.columns, "form": self.form}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["recipe"], state["columns"])  # type: ignore[misc]
+        self.__init__(state["recipe"], state["columns"], state["form"])  # type: ignore[misc]
 
     def rows(self, block: RowBlock, tally: Tally) -> ModelRows | None:
         """The complete rows of a block; None where it has none.
@@ -315,7 +365,8 @@ class Replay:
         X = model_matrix(fixed, recipe.variables, arrays, n)
         check_finite(X, [""] * X.shape[1], "a column of the fixed effects")
         response = _response(recipe.formula)
-        y = response_values(values[response], name_of(response))
+        value = values[response]
+        y = response_values(value, name_of(response)) if self.form is None else self.form.table(value)
         Z, codes = [], []
         for t, bar in enumerate(recipe.bars):
             arrays = {node: trained_values(variable, values[node]) for node, variable in bar.variables.items()}

@@ -430,6 +430,10 @@ class Descents:
             return self._profiled(start)
         return self._joint(self.problem.join(start.theta, start.beta, start.lam), tolerance)
 
+    def criterion(self) -> JointCriterion:
+        """The criterion in all parameters."""
+        return JointCriterion(self.finder, self.refine)
+
     def _profiled(self, start: Start) -> Way:
         rough = ProfiledCriterion(self.finder, start.beta)
         x = np.append(start.theta, start.lam) if self.problem.n_nuisance else start.theta
@@ -449,7 +453,7 @@ class Descents:
     def _joint(
         self, phi: FloatArray, tolerance: float, first: float | None = None, stage: Optimum | None = None
     ) -> Way:
-        criterion = JointCriterion(self.finder, self.refine)
+        criterion = self.criterion()
         criterion.base = None if stage is None else stage.source
         here = first_point(criterion.local, phi, self.problem)
         optimum = with_snaps(

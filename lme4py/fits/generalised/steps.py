@@ -27,7 +27,7 @@ from lme4py.fits.generalised.fit import GeneralisedFit, penalised_fit, user_jaco
 from lme4py.fits.steps import linear_predictor, read_control, refuse_iterative, term_names
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["fit_at", "fit_like", "glmm_fit", "make_glmm_fit", "warn_of"]
+__all__ = ["fit_at", "fit_like", "glmm_fit", "make_glmm_fit", "user_conditional", "user_modes", "warn_of"]
 
 
 def glmm_fit(
@@ -179,7 +179,7 @@ def make_glmm_fit(
     for T, S in zip(problem.structures.factors(theta), problem.S, strict=True):
         root = S @ T
         covariances.append(root @ root.T)
-    modes = _user_modes(problem, optimum.found)
+    modes = user_modes(problem, optimum.found)
     eta = linear_predictor(design, beta, modes)
     if limit is None:
         refuse_perfect_groups(design, family, data, beta, lam, covariances[0], eta)
@@ -201,7 +201,7 @@ def make_glmm_fit(
         theta=problem.structures.user.to_user(theta, problem.S),
         covariances=tuple(covariances),
         modes=modes,
-        conditional_covariances=_user_conditional(problem, optimum.found),
+        conditional_covariances=user_conditional(problem, optimum.found),
         linear_predictor=eta,
         certificate=certify_glmm(
             problem,
@@ -280,7 +280,7 @@ def _with_block(outer: FloatArray, block: FloatArray, place: int) -> FloatArray:
     return full
 
 
-def _user_modes(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:
+def user_modes(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:
     """Conditional modes of each term, (J, k)."""
     out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
     blocks = problem.products.split(found.mode.b)
@@ -291,7 +291,7 @@ def _user_modes(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:
     return tuple(out)
 
 
-def _user_conditional(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:
+def user_conditional(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:
     """Diagonal blocks of Lambda M^-1 Lambda' of each term, (J, k, k)."""
     out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
     for factor, block in zip(problem.factors, found.diagonal, strict=True):

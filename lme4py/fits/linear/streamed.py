@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -26,7 +27,7 @@ from lme4py.engine.optimise import Block
 from lme4py.errors import DataError, DesignError, OptionError
 from lme4py.progress import tick
 
-__all__ = ["refuse_functions", "rows_in_memory", "rows_setting", "streamed_design"]
+__all__ = ["Passes", "memory_setting", "refuse_functions", "rows_in_memory", "rows_setting", "streamed_design"]
 
 # Sums are made again in better columns so many times at most.
 _ROUNDS = 3
@@ -39,10 +40,42 @@ def rows_setting(control: Any) -> tuple[str, Any]:
     ----------
     control : Control, dict or None
     """
-    if not isinstance(control, Mapping) or "rows" not in control:
+    if not isinstance(control, Mapping) or not {"rows", "memory_limit"} & set(control):
         return "auto", control
-    rest = {name: value for name, value in control.items() if name != "rows"}
-    return control["rows"], rest or None
+    memory_setting(control)
+    rest = {name: value for name, value in control.items() if name not in ("rows", "memory_limit")}
+    return control.get("rows", "auto"), rest or None
+
+
+def memory_setting(control: Any) -> float | None:
+    """``control["memory_limit"]`` in bytes; None where it is not given.
+
+    Parameters
+    ----------
+    control : Control, dict or None
+
+    Raises
+    ------
+    OptionError
+        Something that is no size, such as ``"2GB"``.
+
+    Examples
+    --------
+    >>> memory_setting({"memory_limit": "1.5 GiB"})
+    1610612736.0
+    """
+    given = control.get("memory_limit") if isinstance(control, Mapping) else None
+    if given is None:
+        return None
+    read = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kmgt]?)(i?)b?\s*", str(given), re.IGNORECASE)
+    size = 0.0
+    if read is not None and not isinstance(given, bool):
+        size = float(read[1]) * (1024.0 if read[3] else 1000.0) ** " kmgt".index(read[2].lower() or " ")
+    if size < 1e6:
+        raise OptionError(
+            f"control['memory_limit'] is {given!r}; give bytes, or a text such as '2GB', of at least one megabyte."
+        )
+    return size
 
 
 def rows_in_memory(data: Any, control: Any, what: str) -> tuple[Any, Any]:
@@ -57,7 +90,7 @@ def rows_in_memory(data: Any, control: Any, what: str) -> tuple[Any, Any]:
     where, control = rows_setting(control)
     if where == "stream":
         raise OptionError(
-            f"control['rows'] is 'stream', but the rows of {what} are not streamed: every step goes through them. "
+            f"control['rows'] is 'stream', but the rows of {what} are not streamed. "
             "Leave it out, so that they are read into memory."
         )
     return find_source(data, "memory" if where == "auto" else where)[0], control
@@ -106,7 +139,7 @@ def streamed_design(
     """
     before = source.fingerprint()
     plan = plan_stream(formula, source, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
-    passes = _Passes(source, plan, before)
+    passes = Passes(source, plan, before)
     witness = plan.witness
     if witness.y.ndim != 1:
         raise DesignError(
@@ -141,7 +174,7 @@ def streamed_design(
     return StreamedDesign(**everything | {"streamed": report}, problem=problem, of=design.predictors, root=root)
 
 
-class _Passes:
+class Passes:
     """Goes through the rows, and checks that they are the same each time."""
 
     def __init__(self, source: RowSource, plan: StreamPlan, fingerprint: Hashable) -> None:
@@ -207,7 +240,7 @@ def merged_sums(first: tuple[PackedSums, Tally], second: tuple[PackedSums, Tally
     return first[0].merge(second[0]), first[1]
 
 
-def _dependent(passes: _Passes, sums: RowSums, witness: Design, has_constant: bool) -> tuple[list[int], Any]:
+def _dependent(passes: Passes, sums: RowSums, witness: Design, has_constant: bool) -> tuple[list[int], Any]:
     """Columns of X that depend on those before them, and R of a decomposition of X where there may be any."""
     corner = sums.sums.corner
     if corner.shape[0] == 1 or is_clearly_regular(corner[:-1, :-1], has_constant):
@@ -297,7 +330,7 @@ def _term(term: RandomTerm, n: int) -> RandomTerm:
 
 
 def _report(
-    source: RowSource, passes: _Passes, sums: RowSums, witness: Design, factors: tuple[Factor, ...]
+    source: RowSource, passes: Passes, sums: RowSums, witness: Design, factors: tuple[Factor, ...]
 ) -> RowsReport:
     rows = {
         factor.name: (int(own.min()), float(own.mean()), int(own.max()))

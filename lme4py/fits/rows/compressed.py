@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.data.cells import COUNT, Cells, find_cells
-from lme4py.data.sources import find_source
+from lme4py.data.sources import RowSource, find_source
 from lme4py.design.absent import RowsReport, absent
 from lme4py.design.build import model_nodes, read_formula
 from lme4py.design.design import Design, Predictor, RandomTerm
@@ -21,12 +21,17 @@ from lme4py.errors import OptionError
 from lme4py.families.registry import Family
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.linear.streamed import rows_in_memory, rows_setting
+from lme4py.fits.linear.streamed import memory_setting, rows_in_memory, rows_setting
+from lme4py.fits.rows.partitioned import bytes_per_row
 from lme4py.formula.deparse import names_in, walk
 from lme4py.formula.evaluate import LEARNERS
 from lme4py.formula.nodes import Call
+from lme4py.linalg.memory import available_memory
 
 __all__ = ["Compressed", "compressed", "of_all_rows"]
+
+# Of the memory allowed, what the rows of one part may take: modes and the part that is read next need room too.
+_PART = 0.4
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class Compressed:
     cells : Cells or None
     where : str
         Where the rows were.
+    source : RowSource or None
+        Rows that are streamed in parts, see `lme4py.fits.rows.partitioned`.
+    limit : float
+        Bytes for one of these.
     """
 
     data: Any
@@ -50,12 +59,21 @@ class Compressed:
     weights: Any
     cells: Cells | None = None
     where: str = ""
+    source: RowSource | None = None
+    limit: float = np.inf
 
 
 def compressed(
-    data: Any, control: Any, formula: Any, family: Family, weights: Any, arguments: Mapping[str, Any], compress: Any
+    data: Any,
+    control: Any,
+    formula: Any,
+    family: Family,
+    weights: Any,
+    arguments: Mapping[str, Any],
+    compress: Any,
+    others: Mapping[str, Any],
 ) -> Compressed:
-    """The data in memory, as cells where rows repeat.
+    """The data in memory, as cells where rows repeat; or the source of rows that are streamed in parts.
 
     Parameters
     ----------
@@ -66,27 +84,47 @@ def compressed(
         Others that have a value for each row, or see rows: `offset`, `functions`.
     compress : bool or None
         None compresses the rows of sources that are not in memory, where it is worth it.
+    others : mapping of str to object
+        Arguments of which streamed rows know nothing.
 
     Raises
     ------
     OptionError
-        ``compress=True`` where cells are no substitute for rows.
+        ``compress=True`` where cells are no substitute for rows, or ``control={"rows": "stream"}`` where the model
+        needs them in memory.
     """
     if compress is not None and not isinstance(compress, bool):
         raise OptionError(f"`compress` is {compress!r}; give True, False, or None for a choice by the data.")
-    where, _ = rows_setting(control)
-    source = None
-    if compress or (compress is None and where == "auto"):
-        source = find_source(data, "stream" if compress else "auto")[1]
+    where, rest = rows_setting(control)
+    source = find_source(data, "stream" if compress else where)[1] if where != "memory" or compress else None
     if source is None:
         return Compressed(*rows_in_memory(data, control, "generalised models"), weights)
-    hindrance = _hindrance(formula, source.schema().names, family, weights, arguments)
+    names = source.schema().names
+    hindrance = _hindrance(formula, names, family, weights, arguments)
     if hindrance and compress:
         raise OptionError(f"compress=True is not possible: {hindrance}. Leave it out.")
-    cells = None if hindrance else find_cells(source, _columns(formula, source.schema().names), bool(compress))
-    if cells is None:
-        return Compressed(*rows_in_memory(data, control, "generalised models"), weights)
-    return Compressed(cells.frame, rows_setting(control)[1], COUNT, cells, source.place)
+    columns = _columns(formula, names)
+    cells = None if hindrance or compress is False else find_cells(source, columns, bool(compress))
+    if cells is not None:
+        return Compressed(cells.frame, rest, COUNT, cells, source.place)
+    limit = memory_setting(control) or 0.5 * available_memory()
+    # Arrays of the parts and of what is read next to them.
+    known = {**arguments, **others, "offset": None, "na_action": None}
+    if where == "stream" or _is_large(source, len(columns), limit):
+        given = [name for name, value in known.items() if value is not None]
+        if not given:
+            return Compressed(None, rest, weights, where=source.place, source=source, limit=_PART * limit)
+        if where == "stream":
+            raise OptionError(
+                f"{given[0]}= needs the rows in memory, and control['rows'] is 'stream'; leave one of them out."
+            )
+    return Compressed(find_source(data, "memory")[0], rest, weights)
+
+
+def _is_large(source: RowSource, n_columns: int, limit: float) -> bool:
+    """Whether a fit in memory would take more than the limit."""
+    count = source.count()
+    return count is not None and count * bytes_per_row(n_columns) > limit
 
 
 def _columns(formula: str, names: tuple[str, ...]) -> tuple[str, ...]:
