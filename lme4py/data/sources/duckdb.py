@@ -50,7 +50,7 @@ class DuckDBSource(RowSource):
 
     def count(self) -> int | None:
         """By the query."""
-        return int(self.data.aggregate("count(*)").fetchone()[0])
+        return int(self.data.aggregate("count(*)").fetchall()[0][0])
 
     def whole(self) -> Any:
         """A pyarrow Table."""
