@@ -250,7 +250,9 @@ def test_files_above_a_limit_of_memory_are_streamed(capsys, tmp_path):
     pytest.importorskip("pyarrow")
     data = lme4py.load_dataset("Contraception")
     path = tmp_path / "rows.csv"
-    data.loc[data.index.repeat(5), ["use", "age", "district"]].to_csv(path, index=False)
+    rows = data.loc[data.index.repeat(5), ["use", "age", "district"]]
+    # Rows that do not repeat: otherwise their cells would be fitted.
+    rows.assign(age=rows.age + [i % 7919 / 1e4 for i in range(len(rows))]).to_csv(path, index=False)
     command = ["fit", "use ~ age + (1 | district)", str(path), "--family", "binomial"]
     assert main([*command, "--memory-limit", "1MB"]) == 0
     assert "parts by group" in capsys.readouterr().out
