@@ -19,6 +19,7 @@ from lme4py.design.related import refuse_related
 from lme4py.design.residual.none import is_none, residual_of_term
 from lme4py.design.residual.side import residual_design
 from lme4py.design.residual.text import ResidualSides, known_sigma, read_sides
+from lme4py.design.subset import subset_rows
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError
 from lme4py.families.ordinal import make_ordinal
@@ -31,6 +32,7 @@ from lme4py.fits.held import hold, hold_dispersion, read_fix, sigma_of
 from lme4py.fits.linear.iterative import without_factor
 from lme4py.fits.linear.steps import linear_problem, lmm_criterion, make_fit, optimize_criterion
 from lme4py.fits.linear.streamed import refuse_functions, rows_setting, streamed_design
+from lme4py.fits.optimisers import refuse_named
 from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
@@ -67,6 +69,7 @@ def lmer(
     control: Control | Mapping[str, Any] | None = None,
     progress: bool | None = None,
     na_action: NaAction = "omit",
+    subset: str | ArrayLike | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     residual: str | ArrayLike | None = None,
     variance: str | None = None,
@@ -102,12 +105,16 @@ def lmer(
     start : array of shape (n_theta,), optional
         Starting values of theta, the relative covariance parameters.
     control : Control or dict, optional
-        Settings of the optimiser, such as ``{"max_evaluations": 500}``.
+        Settings of the optimiser, such as ``{"max_evaluations": 500}``; ``{"optimizer": "Nelder-Mead"}`` begins with
+        another method; ``{"check": {"singular": "stop", "rank": "ignore"}}`` turns warnings off or into errors.
     progress : bool, optional
         Show a bar of evaluations, or of blocks of rows; None shows one in a terminal or a notebook after a second.
     na_action : {"omit", "exclude", "raise"}
         What to do with rows that have a missing value in a variable of the model: leave them out; leave
         them out but give them NaN in residuals and fitted values; or refuse.
+    subset : str or array of bool of shape (n,), optional
+        Only the rows of the data in which this is true: an expression in the language of formulas, such as
+        ``"Days > 1"``. Values of `weights` and `offset` are cut to the same rows.
     functions : dict, optional
         Functions of your own that the formula may call: name -> callable from arrays to an array.
     residual : str, optional
@@ -180,6 +187,7 @@ def lmer(
     >>> result.converged
     True
     """
+    data, weights, offset = _chosen_rows(data, subset, weights, offset, residual)
     where, control = rows_setting(control)
     data, source = find_source(data, where)
     check_call(formula, data, reml, progress, na_action)
@@ -275,6 +283,7 @@ def glmer(
     control: Control | Mapping[str, Any] | None = None,
     progress: bool | None = None,
     na_action: NaAction = "omit",
+    subset: str | ArrayLike | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     compress: bool | None = None,
     ziformula: str | None = None,
@@ -316,14 +325,19 @@ def glmer(
         Known part of the linear predictor, added to the ``offset()`` terms of the formula.
     contrasts : dict, optional
         Variable name -> name of a contrast, or a matrix with one row per level.
-    start : array of shape (n_theta,), optional
-        Starting values of theta, the covariance parameters.
+    start : array of shape (n_theta,) or dict, optional
+        Starting values of theta, the covariance parameters; or a dict with theta, beta, mu (means of the rows used),
+        dispersion or shape. They change where the search begins, not what is certified.
     control : Control or dict, optional
-        Settings of the optimiser, such as ``{"max_evaluations": 500}``.
+        Settings of the optimiser, such as ``{"max_evaluations": 500}``; ``{"optimizer": "Nelder-Mead"}`` begins with
+        another method; ``{"check": {"singular": "stop", "rank": "ignore"}}`` turns warnings off or into errors.
     progress : bool, optional
         Show a bar of evaluations; None shows one in a terminal or a notebook after a second.
     na_action : {"omit", "exclude", "raise"}
         What to do with rows that have a missing value in a variable of the model.
+    subset : str or array of bool of shape (n,), optional
+        Only the rows of the data in which this is true: an expression in the language of formulas, such as
+        ``"Days > 1"``. Values of `weights` and `offset` are cut to the same rows.
     functions : dict, optional
         Functions of your own that the formula may call.
     compress : bool, optional
@@ -370,6 +384,7 @@ def glmer(
     urban[T.Y]    0.653      0.116
     """
     response_family = make_family(family, link)
+    data, weights, offset = _chosen_rows(data, subset, weights, offset)
     priors, _ = read_priors(cov_prior, fixef_prior)
     request = SurveyRequest.read(level_weights, weights, pwscale, survey)
     if request is not None:
@@ -433,6 +448,7 @@ def glmer_nb(
     control: Control | Mapping[str, Any] | None = None,
     progress: bool | None = None,
     na_action: NaAction = "omit",
+    subset: str | ArrayLike | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     relmat: Mapping[str, Any] | None = None,
     cov_prior: Any = None,
@@ -447,7 +463,7 @@ def glmer_nb(
     ----------
     formula, data, link, nAGQ, hessian, weights, offset, contrasts, start, control, progress, na_action, functions
         As in `glmer`.
-    relmat, cov_prior, fixef_prior
+    relmat, cov_prior, fixef_prior, subset
         As in `glmer`.
 
     Returns
@@ -476,6 +492,7 @@ def glmer_nb(
         control=control,
         progress=progress,
         na_action=na_action,
+        subset=subset,
         functions=functions,
         relmat=relmat,
         cov_prior=cov_prior,
@@ -499,6 +516,7 @@ def clmm(
     control: Control | Mapping[str, Any] | None = None,
     progress: bool | None = None,
     na_action: NaAction = "omit",
+    subset: str | ArrayLike | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     levels: Iterable[Any] | None = None,
     compress: bool | None = None,
@@ -541,14 +559,19 @@ def clmm(
         Known part of the linear predictor, added to the ``offset()`` terms of the formula.
     contrasts : dict, optional
         Variable name -> name of a contrast, or a matrix with one row per level.
-    start : array of shape (n_theta,), optional
-        Starting values of theta, the covariance parameters.
+    start : array of shape (n_theta,) or dict, optional
+        Starting values of theta, the covariance parameters; or a dict with theta, beta, mu (means of the rows used),
+        dispersion or shape. They change where the search begins, not what is certified.
     control : Control or dict, optional
-        Settings of the optimiser, such as ``{"max_evaluations": 500}``.
+        Settings of the optimiser, such as ``{"max_evaluations": 500}``; ``{"optimizer": "Nelder-Mead"}`` begins with
+        another method; ``{"check": {"singular": "stop", "rank": "ignore"}}`` turns warnings off or into errors.
     progress : bool, optional
         Show a bar of evaluations; None shows one in a terminal or a notebook after a second.
     na_action : {"omit", "exclude", "raise"}
         What to do with rows that have a missing value in a variable of the model.
+    subset : str or array of bool of shape (n,), optional
+        Only the rows of the data in which this is true: an expression in the language of formulas, such as
+        ``"Days > 1"``. Values of `weights` and `offset` are cut to the same rows.
     functions : dict, optional
         Functions of your own that the formula may call.
     levels : iterable, optional
@@ -585,6 +608,7 @@ def clmm(
     >>> result.thresholds.round(3).to_dict()
     {'1|2': -1.624, '2|3': 1.513, '3|4': 4.229, '4|5': 6.089}
     """
+    data, weights, offset = _chosen_rows(data, subset, weights, offset)
     priors, _ = read_priors(cov_prior, fixef_prior)
     request = SurveyRequest.read(level_weights, weights, pwscale, survey)
     if request is not None:
@@ -633,6 +657,14 @@ def _refuse_two_residuals(residual: object, variance: object) -> None:
             raise OptionError(f"dispformula='~ 0' leaves no residual, and {name}={given!r} describes it; give one.")
 
 
+def _chosen_rows(data: Any, subset: Any, weights: Any, offset: Any, residual: Any = None) -> tuple[Any, Any, Any]:
+    """The data, weights and offset of the rows that `subset` chooses."""
+    if subset is not None and residual is not None and not isinstance(residual, str):
+        raise OptionError("subset= does not cut a covariance matrix of the rows; cut the data and the matrix yourself.")
+    data, beside = subset_rows(data, subset, {"weights": weights, "offset": offset})
+    return data, beside["weights"], beside["offset"]
+
+
 def _fit_structured(design: Design, read: ResidualSides, reml: bool, start: Any, control: Any) -> ResidualFit:
     """`residual_fit` of a design with names of its own."""
     check_names(design)
@@ -652,6 +684,7 @@ def _fit(design: Design, reml: bool, start: Any, control: Any) -> Fit:
     problem = linear_problem(design, settings)
     found = without_factor(design, problem, reml, start, settings)
     if found is not None:
+        refuse_named(settings, "models whose crossed effects are solved without a factor")
         return found
     criterion = lmm_criterion(design, reml, problem.factored())
     return make_fit(design, criterion, optimize_criterion(criterion, start, replace(settings, block="exact")))

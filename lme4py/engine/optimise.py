@@ -42,6 +42,8 @@ class Control:
         Of the probes.
     criterion_se : float
         Wanted standard error of the criterion where probes estimate it.
+    optimizer : str
+        "trust-region" is the package's own method; another one finds a start from which that proves the minimum.
     """
 
     max_evaluations: int = 200
@@ -50,6 +52,7 @@ class Control:
     block: Block = "auto"
     seed: int = 0
     criterion_se: float = 0.3
+    optimizer: str = "trust-region"
 
 
 @dataclass(frozen=True)

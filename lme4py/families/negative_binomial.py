@@ -16,7 +16,7 @@ from lme4py.families.rows import DispersionLimit, Order, RowNoise
 from lme4py.families.special import log1p_minus, log_coefficient, log_rising, nb1_information
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["NegativeBinomial1", "NegativeBinomial2"]
+__all__ = ["NegativeBinomial1", "NegativeBinomial2", "NegativeBinomialGiven"]
 
 # Starts are kept where the likelihood still has a slope: at little overdispersion it has none.
 _MOMENT_RANGE: Final = (1e-3, 1e3)
@@ -109,6 +109,57 @@ class NegativeBinomial2(CountResponse):
     def _draw(self, mu: FloatArray, lam: Any, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         theta = natural(lam)
         return rng.poisson(rng.gamma(theta, mu / theta)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class NegativeBinomialGiven(NegativeBinomial2):
+    """NB-2 with a shape that is known, as R's ``MASS::negative.binomial(theta)``: there is no dispersion to estimate.
+
+    Attributes
+    ----------
+    shape : float
+        theta of the variance mu + mu^2 / theta.
+    """
+
+    shape: float = 1.0
+
+    n_dispersion = 0
+    parameter = ""
+    stata_inverts = False
+    stata_parameter = ""
+    limit = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"nbinomial({self.shape:.10g})")
+
+    @property
+    def _log_shape(self) -> float:
+        return float(np.log(self.shape))
+
+    def _pieces(self, data: ResponseData, t: FloatArray, lam: float, order: Order, expected: bool) -> Pieces:
+        p = super()._pieces(data, t, self._log_shape, order, expected)
+        return Pieces(p.value, p.d1, p.d2, p.d3, p.info, p.d_info, p.quasi)
+
+    def _cdf(self, y: FloatArray, mu: FloatArray, lam: Any, data: ResponseData) -> FloatArray:
+        return super()._cdf(y, mu, self._log_shape, data)
+
+    def variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
+        return super().variance(mu, self._log_shape)
+
+    def limiting(self) -> Family:
+        return self
+
+    def row_noise(self, data: ResponseData) -> None:
+        """None: what a row varies beside its mean is known, so that an effect of every row is more than that."""
+
+    def start_lambda(self, data: ResponseData, mu: FloatArray) -> float:
+        return 0.0
+
+    def _unit_deviance(self, data: ResponseData, mu: FloatArray, lam: float) -> FloatArray:
+        return super()._unit_deviance(data, mu, self._log_shape)
+
+    def _draw(self, mu: FloatArray, lam: Any, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+        return super()._draw(mu, self._log_shape, data, rng)
 
 
 @dataclass(frozen=True)

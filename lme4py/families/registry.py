@@ -20,6 +20,7 @@ and in ``lmer``; glmmTMB multiplies there too).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -37,8 +38,8 @@ from lme4py.families.distributions import (
     InverseGaussian,
     Poisson,
 )
-from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean, PowerMean
-from lme4py.families.negative_binomial import NegativeBinomial1, NegativeBinomial2
+from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean, MeanLink, PowerMean
+from lme4py.families.negative_binomial import NegativeBinomial1, NegativeBinomial2, NegativeBinomialGiven
 from lme4py.families.ordinal import Ordinal
 from lme4py.families.parts import ZERO_INFLATION, PartsFamily
 
@@ -48,7 +49,7 @@ _POWERS: Final = {"identity": 1.0, "sqrt": 2.0, "inverse": -1.0, "1/mu^2": -0.5}
 
 # Class and links of each family; the first link listed is the default.
 FAMILIES: Final[dict[str, tuple[type[Family], tuple[str, ...]]]] = {
-    "gaussian": (Gaussian, ("identity", "log", "inverse")),
+    "gaussian": (Gaussian, ("identity", "log", "inverse", "sqrt")),
     "binomial": (Binomial, ("logit", "probit", "cloglog", "loglog", "cauchit", "log", "identity")),
     "poisson": (Poisson, ("log", "sqrt", "identity")),
     "gamma": (Gamma, ("log", "inverse", "identity")),
@@ -97,7 +98,7 @@ def make_family(family: str | Family, link: str | None = None) -> Family:
     ----------
     family : str or Family
         gaussian, binomial, poisson, gamma, inverse_gaussian, nbinomial (NB-2; also negbin, nbinom2) or
-        nbinomial1 (NB-1; also nbinom1). Upper and lower case are the same.
+        nbinomial1 (NB-1; also nbinom1). Upper and lower case are the same. "nbinomial(1.5)" is NB-2 with a known shape.
     link : str, optional
         One of the family's links; the default is identity for gaussian, logit for binomial, and log for all
         others. R's own default is inverse for gamma and 1/mu^2 for the inverse Gaussian: name these to have them.
@@ -128,12 +129,33 @@ def make_family(family: str | Family, link: str | None = None) -> Family:
                 f"`family` is the {family.name} family with the {family.link.name} link; leave out `link`."
             )
         family = family.name
+    given = _given_shape(family)
+    if given is not None:
+        own = _link_name("nbinomial", link, FAMILIES["nbinomial"][1])
+        return NegativeBinomialGiven(_make_mean_link("nbinomial", own), given)
     name = _family_name(family)
     if name not in FAMILIES:
         density = make_density(name, _link_name(name, link, density_links(name)))
         return DensityFamily(density) if name in _DENSITIES else PartsFamily(density, ())
     kind, links = FAMILIES[name]
     return kind(_make_link(name, _link_name(name, link, links)))
+
+
+def _given_shape(family: object) -> float | None:
+    """The shape in "nbinomial(1.5)", or in R's "negative.binomial(theta = 1.5)"; None for other names."""
+    if not isinstance(family, str) or "(" not in family:
+        return None
+    found = re.fullmatch(r"\s*([\w.]+)\s*\(\s*(?:(?:shape|theta)\s*=\s*)?([^)=]+?)\s*\)\s*", family)
+    name = "" if found is None else found[1].lower().replace(".", "_")
+    if found is None or _ALIASES.get(name, name) != "nbinomial":
+        return None
+    try:
+        shape = float(found[2])
+    except ValueError:
+        shape = np.nan
+    if not 0.0 < shape < np.inf:
+        raise OptionError(f"family={family!r} gives no shape; write a positive number, as in 'nbinomial(1.5)'.")
+    return shape
 
 
 def response_family(family: str | Family) -> Family:
@@ -181,8 +203,10 @@ def _link_name(family: str, link: object, links: tuple[str, ...]) -> str:
 
 
 def _make_link(family: str, link: str) -> Link:
-    if family == "binomial":
-        return PROBABILITY_LINKS[link]
+    return PROBABILITY_LINKS[link] if family == "binomial" else _make_mean_link(family, link)
+
+
+def _make_mean_link(family: str, link: str) -> MeanLink:
     if link == "log":
         return LogMean()
     if family == "gaussian" or link == "sqrt":

@@ -16,6 +16,7 @@ from lme4py.engine.identification.record import Identification
 from lme4py.engine.optimise import Block, Control
 from lme4py.errors import IdentificationWarning, OptionError, did_you_mean, warn
 from lme4py.families.response import ResponseData
+from lme4py.fits.optimisers import optimizer_name
 from lme4py.linalg.types import FloatArray
 
 __all__ = [
@@ -51,16 +52,19 @@ def read_control(control: Control | Mapping[str, Any] | None) -> Control:
             raise OptionError(
                 f"control has no setting {key!r}; there are {', '.join(known)}.{did_you_mean(str(key), known)}"
             )
+    named: dict[str, str] = {}
     for key, value in control.items():
         if key == "block":
             if value not in get_args(Block):
                 raise OptionError(f"control['block'] must be one of {', '.join(get_args(Block))}, got {value!r}.")
+        elif key == "optimizer":
+            named = {key: optimizer_name(value)}
         elif key == "seed":
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
                 raise OptionError(f"control['seed'] must be a whole number from 0 to 2**32 - 1, got {value!r}.")
         elif isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise OptionError(f"control[{key!r}] must be a positive number, got {value!r}.")
-    return Control(**control)
+    return Control(**{**control, **named})
 
 
 def refuse_iterative(control: Control, what: str) -> None:

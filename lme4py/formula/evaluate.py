@@ -57,6 +57,8 @@ LEARNERS: Final = frozenset(
         "ns",
         "cut",
         "quantile",
+        "between",
+        "within",
         "mean",
         "median",
         "sd",

@@ -125,6 +125,8 @@ _BODIES: Final[dict[str, Body]] = {
     "center": transforms.center,
     "standardize": transforms.standardize,
     "cbind": transforms.cbind,
+    "between": transforms.between,
+    "within": transforms.within,
     "numFactor": transforms.num_factor,
     "dummy": factors.dummy,
     "mean": transforms.summary(np.mean),

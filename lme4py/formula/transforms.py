@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.formula.deparse import deparse
+from lme4py.formula.factors import distinct
 from lme4py.formula.nodes import Name
 from lme4py.formula.operands import CallSite, FloatArray, Items, Operand, list_text, matrix
 from lme4py.formula.values import Value
@@ -105,6 +106,38 @@ def _given(site: CallSite, argument: str, operand: Operand, n_columns: int) -> F
     if numbers.size not in (1, n_columns):
         raise site.error(f"argument '{argument}' has {numbers.size} numbers for {n_columns} columns", argument)
     return np.broadcast_to(numbers, (n_columns,))
+
+
+def between(site: CallSite, x: Operand, g: Operand) -> Operand:
+    """The mean of `x` in the group of each row (Mundlak 1978), beside ``within(x, g)`` the effect between groups.
+
+    Groups of the training data keep their means; those of new groups are the means of their new rows.
+    """
+    return Value("numeric", _group_means(site, x, g))
+
+
+def within(site: CallSite, x: Operand, g: Operand) -> Operand:
+    """`x` minus the mean of the group of each row."""
+    return Value("numeric", site.numbers("x", x) - _group_means(site, x, g))
+
+
+def _group_means(site: CallSite, x: Operand, g: Operand) -> FloatArray:
+    """The mean of the group of each row, (n,); NaN where the group or a new value is missing."""
+    values, groups = site.numbers("x", x), distinct(site.rows("g", g))
+    codes = groups.values
+    # A code of -1 counts at the end, and is taken off.
+    known = (codes >= 0) & ~np.isnan(values)
+    counts = np.bincount(codes[known], minlength=len(groups.levels))
+    with np.errstate(invalid="ignore"):
+        means = np.bincount(codes[known], values[known], minlength=len(groups.levels)) / counts
+    labels = [str(level) for level in groups.levels]
+    learnt = site.learnt()
+    if learnt is None:
+        site.learn({"labels": tuple(labels), "means": tuple(means.tolist())})
+    else:
+        before = dict(zip(learnt["labels"], learnt["means"], strict=True))
+        means = np.array([before.get(label, mean) for label, mean in zip(labels, means.tolist(), strict=True)])
+    return np.asarray(np.append(means, np.nan)[codes], dtype=np.float64)
 
 
 def center(site: CallSite, x: Operand) -> Operand:

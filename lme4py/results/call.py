@@ -19,6 +19,7 @@ from lme4py.formula.nodes import Formula
 from lme4py.formula.update import update_formula
 from lme4py.frozen import freeze
 from lme4py.progress import watching
+from lme4py.results.checks import checked_control, checking
 
 __all__ = ["FitCall", "records_call", "update"]
 
@@ -107,9 +108,13 @@ def records_call(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
         check_arguments(function, known, kwargs)
+        control, actions = checked_control(kwargs.get("control"))
+        given: Any = kwargs | ({"control": control} if actions else {})
         progress: Any = kwargs.get("progress")
-        with watching(function.__name__, progress if progress is None else progress is True, *_STEPS):
-            result: Any = function(*args, **kwargs)
+        watched = watching(function.__name__, progress if progress is None else progress is True, *_STEPS)
+        with checking(actions) as checks, watched:
+            result: Any = function(*args, **given)
+            checks.append(result)
         bound = signature.bind(*args, **kwargs).arguments
         arguments = {name: value for name, value in bound.items() if name != "data"}
         for name, parameter in signature.parameters.items():

@@ -85,12 +85,13 @@ class HypothesisMethods(EstimateMethods):
         component : str, optional
             The terms of one of `components`, or of "all"; the conditional part when not given.
         """
-        others = [one for one in models if isinstance(one, FittedModel)]
-        options = [one for one in models if not isinstance(one, FittedModel)]
+        options = [one for one in models if one is None or isinstance(one, int | str)]
+        others = [one for one in models if not any(one is option for option in options)]
         if (others and options) or len(options) > 2:
             raise OptionError("anova() takes either other models, or the type of the tests and ddf.")
         # Both may be given by position: anova(2), anova(3, "kenward-roger").
-        type, ddf = (*options, *(type, ddf)[len(options) :])
+        given: list[Any] = [*options, *(type, ddf)[len(options) :]]
+        type, ddf = given
         if component is not None and not others:
             return component_anova(self.fit, component, type, ddf)
         return analysis_of_variance(self, *others, type=type, ddf=ddf, names=names)

@@ -61,7 +61,7 @@ def test_methods_that_are_functions_elsewhere():
         (lambda f, g: lme4py.mepoisson(S, "y", [], "g", exposure="x"), "offset="),
         (lambda f, g: lme4py.melogit(S, "y", [], "g", intpoints=7), "nAGQ=7"),
         (lambda f, g: lme4py.meglm(S, "y", [], "g", intpoints=7), "nAGQ=7"),
-        (lambda f, g: lme4py.lmer("y ~ 1 + (1 | g)", S, subset="x > 0"), "data=data["),
+        (lambda f, g: lme4py.mixed(S, "y", ["x"], "g", subset="x > 0"), "data=data["),
         (lambda f, g: lme4py.mixed(S, "y", [], "g", residuals="ar1"), "residual="),
         (lambda f, g: f.predict(newdata=S), "data="),
         (lambda f, g: g.predict(newdata=S), "data="),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from lme4py.engine.generalised.descent import Descents, GlmmOptimum
 from lme4py.engine.generalised.laplace import Laplace
@@ -17,7 +18,7 @@ __all__ = ["solve_glmm"]
 
 def solve_glmm(
     finder: ModeFinder,
-    start: FloatArray | None,
+    start: Mapping[str, Any] | None,
     control: Control,
     refine: Callable[[Laplace], tuple[float, FloatArray]] | None = None,
     profiled: bool = False,
@@ -28,8 +29,8 @@ def solve_glmm(
     Parameters
     ----------
     finder : ModeFinder
-    start : ndarray, shape (m,), or None
-        theta in the engine's columns.
+    start : mapping or None
+        Fields of the start that are given: theta, beta, lam in the engine's columns.
     control : Control
     refine : callable, optional
         For nAGQ > 1.
@@ -39,4 +40,4 @@ def solve_glmm(
         False for one of many fits to similar data, such as those of a bootstrap: fewer other starts.
     """
     search = Search(Descents(finder, control, refine, profiled), thorough)
-    return search.best(search.usual if start is None else replace(search.usual, theta=start))
+    return search.best(search.usual if start is None else replace(search.usual, **start))

@@ -13,9 +13,13 @@ from lme4py.engine.generalised.limit import range_hint
 from lme4py.engine.generalised.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder, make_glmm
 from lme4py.engine.generalised.solve import solve_glmm
+from lme4py.engine.generalised.start import find_start
 from lme4py.engine.identification.one_answer import refuse_one_answer
+from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DesignError, OptionError, did_you_mean
+from lme4py.fits.generalised.given_start import read_start
+from lme4py.fits.optimisers import OWN, start_by_name
 from lme4py.fits.steps import warn_unidentified
 
 if TYPE_CHECKING:
@@ -148,13 +152,30 @@ class GlmmCriterion:
         user = self.problem.structures.user
         return user.to_engine(user.check(theta), self.problem.S)
 
+    def _start_by_name(self, given: dict[str, Any] | None, control: Control) -> dict[str, Any]:
+        """Where a named optimiser ends from the usual start, or from that given."""
+        with limited_threads(self.design):
+            first = replace(find_start(self.problem), **(given or {}))
+        parts = [first.theta, first.beta, np.atleast_1d(first.lam)[: self.problem.n_nuisance]]
+        here = np.concatenate([np.atleast_1d(part) for part in parts])
+        m, p = self.problem.n_theta, self.problem.n_fixed
+        keep = np.arange(here.size) if self.nAGQ else np.r_[:m, m + p : here.size]
+        x = start_by_name(_Inside(self), here[keep], control)
+        found: dict[str, Any] = {"theta": x[:m]}
+        if self.nAGQ:
+            found["beta"] = x[m : m + p]
+        lam = x[m + p :] if self.nAGQ else x[m:]
+        if lam.size:
+            found["lam"] = lam if np.ndim(first.lam) else float(lam[0])
+        return found
+
     def optimise(self, start: Any, control: Control, thorough: bool = True) -> GlmmOptimum:
         """The minimum.
 
         Parameters
         ----------
-        start : array_like, shape (m,), or None
-            theta on the user's scale.
+        start : array_like of shape (m,), dict, or None
+            theta on the user's scale; or parts by name, see `read_start`.
         control : Control
         thorough : bool
             False for one of many fits to similar data.
@@ -163,17 +184,40 @@ class GlmmCriterion:
         -------
         GlmmOptimum
         """
-        inside = None if start is None else self.to_inside(start)
+        given = read_start(self, start)
+        if control.optimizer != OWN:
+            given = self._start_by_name(given, control)
         names = self.design.x_names
         with limited_threads(self.design):
             try:
-                optimum = solve_glmm(self.finder, inside, control, self.refine, self.nAGQ == 0, thorough)
+                optimum = solve_glmm(self.finder, given, control, self.refine, self.nAGQ == 0, thorough)
             except DesignError as error:
                 raise DesignError(f"{error}{range_hint(self.problem, names)}") from None
             hint = "" if optimum.is_minimum else range_hint(self.problem, names)
         if hint:
             raise DesignError(f"the criterion has no minimum.{hint}")
         return optimum
+
+
+class _Inside:
+    """The criterion and its gradient in the engine's columns."""
+
+    def __init__(self, criterion: GlmmCriterion) -> None:
+        self.criterion = criterion
+
+    def _found(self, x: FloatArray) -> tuple[float, FloatArray]:
+        own, m, p = self.criterion, self.criterion.problem.n_theta, self.criterion.problem.n_fixed
+        with limited_threads(own.design), np.errstate(all="ignore"):
+            found = own._joint(x) if own.nAGQ else own._profiled(np.concatenate([x[:m], np.zeros(p), x[m:]]))
+        if found is None:
+            raise OptionError("the criterion has no value there.")
+        return found
+
+    def __call__(self, x: FloatArray) -> float:
+        return self._found(x)[0]
+
+    def gradient(self, x: FloatArray) -> FloatArray:
+        return self._found(x)[1]
 
 
 def glmm_criterion(

@@ -23,6 +23,7 @@ from lme4py.engine.linear.certificate import certify
 from lme4py.engine.linear.criterion import Criterion, Point, Problem, make_problem
 from lme4py.engine.linear.penalised import PenalisedPoint, make_criterion
 from lme4py.engine.linear.solve import solve
+from lme4py.engine.linear.start import moment_start
 from lme4py.engine.optimise import Control, Optimum
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import (
@@ -37,6 +38,7 @@ from lme4py.fits.generalised.criterion import GlmmCriterion
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import fit_at, warn_of
 from lme4py.fits.linear.fit import LinearFit, PenalisedLinearFit
+from lme4py.fits.optimisers import OWN, refuse_named, start_by_name
 from lme4py.fits.steps import read_control, term_names, warn_unidentified
 from lme4py.linalg.types import FloatArray
 
@@ -165,9 +167,24 @@ class LmmCriterion:
                 "this criterion has the exact factor of its crossed random effects; control['block'] is 'iterative' in "
                 "lmer() and lmm_fit() only."
             )
-        inside = None if start is None else self.to_inside(start)
+        inside = None if start is None else self.to_inside(_theta_of(start))
+        if control.optimizer != OWN:
+            first = moment_start(self.inside.problem) if inside is None else inside
+            inside = self.to_inside(start_by_name(self, self.to_user(first), control))
         with limited_threads(self.design):
             return solve(self.inside, inside, control)
+
+
+def _theta_of(start: Any) -> Any:
+    """theta of a start by names, which of a linear model has no other part: the rest follows from it."""
+    if not isinstance(start, Mapping):
+        return start
+    if set(start) - {"theta", "par"} or not start:
+        raise OptionError(
+            f"start has the parts {', '.join(map(repr, start))}; of a linear model give theta, from which the fixed "
+            "effects and sigma follow."
+        )
+    return next(iter(start.values()))
 
 
 def identified(design: Design, problem: Problem) -> Identification:
@@ -541,6 +558,7 @@ def lmm_fit(
 
     found = without_factor(design, problem, reml, start, settings)
     if found is not None:
+        refuse_named(settings, "models whose crossed effects are solved without a factor")
         return found
     criterion = lmm_criterion(design, reml, problem.factored())
     return make_fit(design, criterion, optimize_criterion(criterion, start, replace(settings, block="exact")))

@@ -16,6 +16,7 @@ from lme4py.engine.marginal.solve import MarginalSolution, certify, refuse_unide
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, DesignError, Lme4Warning, OptionError, warn
+from lme4py.fits.optimisers import refuse_named
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.problem import ResidualProblem, make_problem, structure_of
 from lme4py.fits.steps import linear_predictor, read_control, refuse_iterative
@@ -64,6 +65,7 @@ def residual_fit(
     """
     settings = read_control(control)
     refuse_iterative(settings, "models with a residual structure")
+    refuse_named(settings, "models with a residual structure")
     with limited_threads(design):
         if residual.fitted_column is not None:
             return _fixed_point(design, residual, reml, start, settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from lme4py.errors import DesignError, OptionError, did_you_mean
 from lme4py.fits.answers.objective import NOWHERE, Objective
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
+from lme4py.fits.optimisers import OPTIMIZERS, OWN, minimise_by_name
 from lme4py.fits.refuse import refuse_structured
 from lme4py.inference.estimates.limits import known_coefficients
 from lme4py.linalg.types import FloatArray
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AllFitResult", "all_fit"]
 
-# Name -> (method of scipy.optimize.minimize or None for the package's own, uses the gradient, options).
-OPTIMIZERS: dict[str, tuple[str | None, bool, dict[str, float]]] = {
-    "trust-region": (None, True, {}),
-    "L-BFGS-B": ("L-BFGS-B", True, {"ftol": 1e-14, "gtol": 1e-8, "maxcor": 20}),
-    "BFGS": ("BFGS", True, {"gtol": 1e-6}),
-    "Nelder-Mead": ("Nelder-Mead", False, {"xatol": 1e-7, "fatol": 1e-9, "adaptive": True}),
-    "Powell": ("Powell", False, {"xtol": 1e-7, "ftol": 1e-13}),
-    "COBYLA": ("COBYLA", False, {"rhobeg": 0.3, "tol": 1e-8}),
-}
 # On the scale of -2 log-likelihood, standard errors and relative standard deviations: differences below are none.
 _SAME, _NEAR, _CLOSE = 1e-3, 0.01, 0.01
 
@@ -169,36 +160,16 @@ def _label(number: int) -> str:
 
 def _run(task: Objective, name: str, start: FloatArray, most: int) -> tuple[FloatArray, float, int, float]:
     """Parameters, value, evaluations and seconds of one run."""
-    from scipy.optimize import minimize
-
-    method, uses_gradient, options = OPTIMIZERS[name]
-    best: list[Any] = [start, np.inf]
-    count = 0
-
-    def value(x: FloatArray) -> tuple[float, FloatArray]:
-        nonlocal count
-        count += 1
-        here, gradient = task.value(x)
-        if here < best[1]:
-            best[:] = [x.copy(), here]
-        return here, gradient
-
     before = time.perf_counter()
-    if method is None:
+    if name == OWN:
         try:
             optimum = minimise(task.local, start, Control(max_evaluations=min(most, 1000)))
         except DesignError:  # no value at the start
             return start, np.inf, 1, time.perf_counter() - before
         return optimum.theta, float(optimum.value), len(optimum.log), time.perf_counter() - before
-    limit = {"COBYLA": "maxiter", "BFGS": "maxiter"}.get(method, "maxfun" if method == "L-BFGS-B" else "maxfev")
-    objective: Any = value if uses_gradient else lambda x: value(x)[0]
-    settings: Any = {"jac": uses_gradient or None, "method": method, "options": {**options, limit: most}}
-    with warnings.catch_warnings():
-        # Their complaints are what the verdicts say in one scale for all.
-        warnings.simplefilter("ignore")
-        minimize(objective, start, **settings)
-    value_at_best = best[1] if best[1] < NOWHERE else np.inf
-    return best[0], float(value_at_best), count, time.perf_counter() - before
+    found = minimise_by_name(task.value, start, name, most)
+    value = found.value if found.value < NOWHERE else np.inf
+    return found.x, float(value), found.evaluations, time.perf_counter() - before
 
 
 def _random(task: Objective, rng: np.random.Generator, far: bool) -> FloatArray:

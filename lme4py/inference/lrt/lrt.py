@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -478,7 +478,7 @@ def likelihood_table(results: Sequence[Any], refit: bool = True, names: Sequence
     Parameters
     ----------
     results : sequence of results
-        Models of the same data, in any order.
+        Models of the same data, in any order; statsmodels' fits without random effects (OLS, GLM) may be among them.
     refit : bool
         Refit REML fits by maximum likelihood first; ``attrs["note"]`` says so.
     names : sequence of str, optional
@@ -497,36 +497,49 @@ def likelihood_table(results: Sequence[Any], refit: bool = True, names: Sequence
 
     if len(results) < 2:
         raise OptionError("a table of likelihood-ratio tests needs at least two models.")
-    models = [_model(result, "compared") for result in results]
-    labels = list(names) if names is not None else _labels(models)
-    if len(labels) != len(models) or isinstance(names, str):
-        raise OptionError(f"names= has {len(labels)} names for {len(models)} models; give one for each.")
+    plain = [i for i, result in enumerate(results) if result is not None and _is_linear(result)]
+    mixed = {i: _model(result, "compared") for i, result in enumerate(results) if i not in plain}
+    labels = list(names) if names is not None else _labels(results, mixed)
+    if len(labels) != len(results) or isinstance(names, str):
+        raise OptionError(f"names= has {len(labels)} names for {len(results)} models; give one for each.")
+    if not mixed:
+        raise OptionError("none of the models is a fitted mixed model; compare the others in statsmodels.")
     notes = []
-    if refit and any(model.reml for model in models):
-        models = [
-            _model(model_of(model.fit).by_maximum_likelihood(), "compared") if model.reml else model for model in models
-        ]
+    if refit and any(model.reml for model in mixed.values()):
+        mixed = {
+            i: _model(model_of(model.fit).by_maximum_likelihood(), "compared") if model.reml else model
+            for i, model in mixed.items()
+        }
         notes.append("REML fits were refitted with ML.")
+    largest = max(mixed.values(), key=lambda model: model.n_params)
+    mixed |= {i: _without_random(results[i], largest) for i in plain}
+    models = [mixed[i] for i in range(len(results))]
     order = sorted(range(len(models)), key=lambda i: models[i].n_params)
     rows = []
     for position, i in enumerate(order):
         rows.append(_row(models[i]))
         if position:
-            rows[-1] |= _compare(models[order[position - 1]], models[i], labels[i], notes)
+            before = order[position - 1]
+            restricted = models[before].fit if models[before].has_random else results[before]
+            rows[-1] |= _compare(restricted, models[before], models[i], labels[i], notes)
     columns = ["npar", "AIC", "BIC", "logLik", "deviance", "chi2", "df", "p_value", "p_chi2"]
     index = pd.Index([labels[i] for i in order], name="model")
     table = pd.DataFrame(rows, columns=columns, index=index)
     return printed(table, note=" ".join(notes), hidden=["p_chi2"])
 
 
-def _labels(models: Sequence[_Model]) -> list[str]:
-    """Formulas, with the family where models differ in it."""
-    families = [model.fit.family.name for model in models]
-    told = len(set(families)) > 1
-    return [
-        f"{model.design.formula} ({family})" if told and family else model.design.formula
-        for model, family in zip(models, families, strict=True)
-    ]
+def _labels(results: Sequence[Any], mixed: Mapping[int, _Model]) -> list[str]:
+    """Formulas, with the family where models differ in it; of a model without one what it is."""
+    families = {i: model.fit.family.name for i, model in mixed.items()}
+    told = len(set(families.values())) > 1
+
+    def label(i: int) -> str:
+        if i not in mixed:
+            return str(getattr(results[i].model, "formula", "without random effects"))
+        text = mixed[i].design.formula
+        return f"{text} ({families[i]})" if told and families[i] else text
+
+    return [label(i) for i in range(len(results))]
 
 
 def _row(model: _Model) -> dict[str, float]:
@@ -535,15 +548,19 @@ def _row(model: _Model) -> dict[str, float]:
     return {"npar": k, "AIC": deviance + 2.0 * k, "BIC": bic, "logLik": model.logL, "deviance": deviance}
 
 
-def _compare(small: _Model, large: _Model, label: str, notes: list[str]) -> dict[str, float]:
+def _compare(restricted: Any, small: _Model, large: _Model, label: str, notes: list[str]) -> dict[str, float]:
     _check_same_data(small, large)
     _check_same_method(small, large)
     chi2, df = max(2.0 * (large.logL - small.logL), 0.0), large.rank - small.rank
     out = {"chi2": chi2, "df": float(df)}
     if df > 0:
         out["p_chi2"] = float(special.chdtrc(df, chi2))
+    if not large.has_random:
+        # Two models without random effects: a plain test, where they are nested.
+        nested = not small.has_random and df > 0 and spans(large.X, small.X)
+        return out | ({"p_value": out["p_chi2"]} if nested else {})
     try:
-        test = lrtest(small.fit, large.fit)
+        test = lrtest(restricted, large.fit)
     except OptionError as error:
         notes.append(f"{label}: {error}")
         return out

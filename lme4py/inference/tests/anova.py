@@ -261,7 +261,8 @@ def anova(
     Parameters
     ----------
     *results : MixedResult or MEGLMResult
-        One model, or models of the same data in any order.
+        One model, or models of the same data in any order; fits of statsmodels without random effects (OLS, GLM) may be
+        among several.
     type : {1, 2, 3, "sequential", "car-2", "car-3"}
         Of the tests of the terms of one model, linear and generalised ones alike. 1, 2 and 3 are those of SAS and R's
         lmerTest: each term adjusted for those before it, for those that do not contain it, or free of the coding of

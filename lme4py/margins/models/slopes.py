@@ -269,7 +269,19 @@ def _cbind(context: Context, site: CallSite, named: Matched, many: list[Node], n
     return np.hstack(parts)
 
 
+def _within(context: Context, site: CallSite, named: Matched, many: list[Node], name: str) -> FloatArray | None:
+    """A row that moves leaves the mean of its group where it is: the slope of the deviation is that of the value."""
+    return expression_slope(context, named["x"], name)
+
+
+def _between(context: Context, site: CallSite, named: Matched, many: list[Node], name: str) -> FloatArray | None:
+    slope = expression_slope(context, named["x"], name)
+    return None if slope is None else np.zeros_like(slope)
+
+
 _FUNCTIONS: Final[dict[str, Any]] = {
+    "within": _within,
+    "between": _between,
     "log": _log,
     **dict.fromkeys(("scale", "center", "standardize"), _scaled),
     "poly": _poly,
