@@ -10,7 +10,7 @@ import numpy as np
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.priors.covariance import CovariancePrior
-from lme4py.priors.fixed import FixedPrior, Jeffreys, Point, ResidualPrior
+from lme4py.priors.fixed import FixedPrior, Jeffreys, PointPrior, ResidualPrior
 from lme4py.priors.text import read_covariance, read_fixed, read_residual
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ def read_priors(cov_prior: Any, fixef_prior: Any, resid_prior: Any = None) -> tu
     """
     covariance, default = _by_name(cov_prior)
     residual = read_residual(resid_prior)
-    sigma = residual.sigma if isinstance(residual, Point) else None
+    sigma = residual.sigma if isinstance(residual, PointPrior) else None
     given = {"cov_prior": cov_prior, "fixef_prior": fixef_prior, "resid_prior": resid_prior if sigma is None else None}
     text = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
-    own = None if isinstance(residual, Point) else residual
+    own = None if isinstance(residual, PointPrior) else residual
     priors = Priors(covariance, default, read_fixed(fixef_prior), own, text)
     return (None if priors.is_empty else priors), sigma
 

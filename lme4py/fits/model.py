@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lme4py.design.design import Design
-    from lme4py.engine.linear.criterion import Problem
+    from lme4py.engine.linear.problem import Problem
     from lme4py.families.response import ResponseData
     from lme4py.fits.answers.draws import Draws
     from lme4py.fits.answers.holding import HeldModel, Minimum

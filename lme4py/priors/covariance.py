@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from lme4py.errors import OptionError
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["LKJ", "CovariancePrior", "Gamma", "InverseGamma", "InverseWishart", "PriorPoint", "Wishart"]
+__all__ = ["LKJ", "CovariancePrior", "GammaPrior", "InverseGamma", "InverseWishart", "PriorPoint", "Wishart"]
 
 
 class PriorPoint(NamedTuple):
@@ -219,7 +219,7 @@ _NOWHERE = (np.inf, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
-class Gamma(CovariancePrior):
+class GammaPrior(CovariancePrior):
     """Gamma density of a standard deviation or a variance.
 
     Parameters
@@ -234,7 +234,7 @@ class Gamma(CovariancePrior):
 
     Examples
     --------
-    >>> round(float(Gamma().evaluate(np.array([[4.0]])).value), 4)  # -2 (2.5 - 1) log 2
+    >>> round(float(GammaPrior().evaluate(np.array([[4.0]])).value), 4)  # -2 (2.5 - 1) log 2
     -2.0794
     """
 
@@ -386,7 +386,7 @@ class LKJ(CovariancePrior):
         of_correlation = _of_matrix(covariance, power, zero, zero)
         if not np.isfinite(of_correlation.value):
             return of_correlation
-        sds = Gamma(self.shape, self.rate)
+        sds = GammaPrior(self.shape, self.rate)
         # log det R = log det Sigma - sum of log Sigma_ii.
         own = np.array([sds.of_variance(float(v)) for v in covariance.diagonal()])
         v = covariance.diagonal()

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike
 
 from lme4py.errors import OptionError
 from lme4py.linalg.types import FloatArray
-from lme4py.priors.covariance import Gamma, InverseGamma, check_scale
+from lme4py.priors.covariance import GammaPrior, InverseGamma, check_scale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FixedPrior", "Jeffreys", "Normal", "Point", "Quadratic", "ResidualGamma", "ResidualPrior", "StudentT"]
+__all__ = ["FixedPrior", "Jeffreys", "Normal", "PointPrior", "Quadratic", "ResidualGamma", "ResidualPrior", "StudentT"]
 
 
 class Quadratic(NamedTuple):
@@ -205,10 +205,10 @@ class ResidualGamma(ResidualPrior):
 
     Parameters
     ----------
-    density : Gamma or InverseGamma
+    density : GammaPrior or InverseGamma
     """
 
-    density: Gamma | InverseGamma
+    density: GammaPrior | InverseGamma
 
     def of_variance(self, variance: float) -> tuple[float, float]:
         value, first, _ = self.density.of_variance(variance)
@@ -216,7 +216,7 @@ class ResidualGamma(ResidualPrior):
 
 
 @dataclass(frozen=True)
-class Point(ResidualPrior):
+class PointPrior(ResidualPrior):
     """A residual standard deviation or variance that is known.
 
     Parameters

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.priors.covariance import LKJ, CovariancePrior, Gamma, InverseGamma, InverseWishart, Wishart
-from lme4py.priors.fixed import FixedPrior, Jeffreys, Normal, Point, ResidualGamma, ResidualPrior, StudentT
+from lme4py.priors.covariance import LKJ, CovariancePrior, GammaPrior, InverseGamma, InverseWishart, Wishart
+from lme4py.priors.fixed import FixedPrior, Jeffreys, Normal, PointPrior, ResidualGamma, ResidualPrior, StudentT
 
 __all__ = ["read_covariance", "read_fixed", "read_residual"]
 
@@ -19,7 +19,7 @@ _Maker = Callable[..., Any]
 
 
 def _residual_gamma(shape: float = 1.0, rate: float = 0.0, posterior_scale: str = "var") -> ResidualGamma:
-    return ResidualGamma(Gamma(shape, rate, posterior_scale))
+    return ResidualGamma(GammaPrior(shape, rate, posterior_scale))
 
 
 def _residual_invgamma(shape: float = 0.0, scale: float = 0.0, posterior_scale: str = "var") -> ResidualGamma:
@@ -49,12 +49,12 @@ def _only_covariance(name: str, posterior_scale: object) -> None:
 COVARIANCE: Mapping[str, _Maker] = {
     "wishart": _wishart,
     "invwishart": _invwishart,
-    "gamma": Gamma,
+    "gamma": GammaPrior,
     "invgamma": InverseGamma,
     "lkj": LKJ,
 }
 FIXED: Mapping[str, _Maker] = {"normal": Normal, "t": StudentT, "jeffreys": Jeffreys, "firth": Jeffreys}
-RESIDUAL: Mapping[str, _Maker] = {"gamma": _residual_gamma, "invgamma": _residual_invgamma, "point": Point}
+RESIDUAL: Mapping[str, _Maker] = {"gamma": _residual_gamma, "invgamma": _residual_invgamma, "point": PointPrior}
 
 
 def read_covariance(given: object, argument: str = "cov_prior") -> CovariancePrior | None:
@@ -73,7 +73,7 @@ def read_covariance(given: object, argument: str = "cov_prior") -> CovariancePri
     Examples
     --------
     >>> read_covariance("gamma(shape = 2.5, rate = 0)")
-    Gamma(shape=2.5, rate=0, posterior_scale='sd', common_scale=True)
+    GammaPrior(shape=2.5, rate=0, posterior_scale='sd', common_scale=True)
     """
     found: CovariancePrior | None = _read(given, argument, COVARIANCE, CovariancePrior)
     return found
@@ -95,7 +95,7 @@ def read_fixed(given: object) -> FixedPrior | None:
     return found
 
 
-def read_residual(given: object) -> ResidualPrior | Point | None:
+def read_residual(given: object) -> ResidualPrior | PointPrior | None:
     """A prior of the residual variance from text or an object.
 
     Parameters
@@ -107,7 +107,7 @@ def read_residual(given: object) -> ResidualPrior | Point | None:
     >>> read_residual("point(2)").sigma
     2
     """
-    found: ResidualPrior | Point | None = _read(given, "resid_prior", RESIDUAL, (ResidualPrior, Point))
+    found: ResidualPrior | PointPrior | None = _read(given, "resid_prior", RESIDUAL, (ResidualPrior, PointPrior))
     return found
 
 

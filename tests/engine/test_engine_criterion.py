@@ -10,7 +10,8 @@ from dense_models import DESIGNS, changed, dense, make_design, make_term, random
 from scipy import linalg
 
 import lme4py
-from lme4py.engine.linear.criterion import Criterion, group_terms, make_problem
+from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.problem import group_terms, make_problem
 
 CASES = pytest.mark.parametrize("name", DESIGNS)
 METHOD = pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])

@@ -16,7 +16,7 @@ from lme4py.engine.factor.symbolic import analyse
 from lme4py.engine.generalised import products as weighted
 from lme4py.engine.generalised.laplace import laplace
 from lme4py.engine.generalised.problem import ModeFinder, make_glmm
-from lme4py.engine.linear import criterion as lmm
+from lme4py.engine.linear import problem as lmm
 from lme4py.errors import DesignError
 from lme4py.families.registry import make_family
 from lme4py.families.response import ResponseData

@@ -13,7 +13,8 @@ from scipy import linalg
 import lme4py
 from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import ModelBlock, accumulate
-from lme4py.engine.linear.criterion import Criterion, Point, Problem, make_problem
+from lme4py.engine.linear.criterion import Criterion, Point
+from lme4py.engine.linear.problem import Problem, make_problem
 
 CASES = pytest.mark.parametrize("name", DESIGNS)
 

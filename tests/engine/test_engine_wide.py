@@ -10,7 +10,7 @@ from scipy import sparse
 import lme4py
 from lme4py.engine.factor import sweep, wide
 from lme4py.engine.factor.wide import GramPlan, gram_adjoint, gram_traces, subtract_gram
-from lme4py.engine.linear import criterion as lmm
+from lme4py.engine.linear import problem as lmm
 
 J, Q = 40, 30
 

@@ -16,7 +16,7 @@ from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.generalised.quadrature import Quadrature, check_quadrature, product_rule
 from lme4py.engine.generalised.start import find_start
-from lme4py.engine.linear.criterion import group_terms
+from lme4py.engine.linear.problem import group_terms
 from lme4py.errors import OptionError
 from lme4py.families.ordinal import make_ordinal
 from lme4py.families.registry import make_family

@@ -15,7 +15,8 @@ import lme4py
 from lme4py.engine.generalised.identification import identify_glmm
 from lme4py.engine.generalised.problem import make_glmm
 from lme4py.engine.identification.record import Identification
-from lme4py.engine.linear.criterion import Criterion, make_problem
+from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.problem import make_problem
 from lme4py.engine.linear.scaling import scale_columns
 from lme4py.families.registry import make_family
 

@@ -8,7 +8,8 @@ import scipy.linalg
 
 import lme4py
 from lme4py.engine.factor import crossed
-from lme4py.engine.linear.criterion import Criterion, make_problem
+from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.problem import make_problem
 from lme4py.engine.linear.stochastic import StochasticCriterion
 from lme4py.linalg.iterative import conjugate_gradients, random_signs
 

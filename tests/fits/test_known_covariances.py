@@ -14,7 +14,8 @@ from reference_data import REFERENCE, load_reference
 from scipy import linalg
 
 import lme4py
-from lme4py.engine.linear.criterion import Criterion, make_problem
+from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.problem import make_problem
 from lme4py.errors import DataError, OptionError
 
 MODELS = json.loads((REFERENCE / "known.json").read_text(encoding="utf-8"))

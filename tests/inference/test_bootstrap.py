@@ -13,7 +13,8 @@ from reference_data import load_reference
 
 import lme4py
 from lme4py.chunks import TINY
-from lme4py.engine.linear.criterion import Criterion, make_problem
+from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.problem import make_problem
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads

@@ -12,7 +12,7 @@ from scipy import stats
 
 import lme4py
 from lme4py import lrtest
-from lme4py.engine.linear.criterion import make_problem
+from lme4py.engine.linear.problem import make_problem
 from lme4py.errors import OptionError
 from lme4py.inference.lrt import mixture
 from lme4py.inference.lrt.mixture import Mixture

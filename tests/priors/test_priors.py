@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from lme4py.errors import OptionError
-from lme4py.priors.covariance import LKJ, Gamma, InverseGamma, InverseWishart, Wishart
+from lme4py.priors.covariance import LKJ, GammaPrior, InverseGamma, InverseWishart, Wishart
 from lme4py.priors.fixed import Normal, StudentT
 from lme4py.priors.text import read_covariance, read_fixed, read_residual
 
@@ -18,8 +18,8 @@ PRIORS = [
     Wishart(),
     InverseWishart(df=4, scale=OTHER),
     LKJ(eta=1.7, shape=2.0, rate=0.3),
-    Gamma(2.0, 0.4),
-    Gamma(2.0, 0.4, "var"),
+    GammaPrior(2.0, 0.4),
+    GammaPrior(2.0, 0.4, "var"),
     InverseGamma(1.0, 3.0),
     InverseGamma(1.0, 3.0, "var"),
 ]
@@ -27,7 +27,7 @@ PRIORS = [
 
 @pytest.mark.parametrize("prior", PRIORS, ids=repr)
 def test_derivatives_are_those_of_the_value(prior):
-    k = 1 if isinstance(prior, Gamma | InverseGamma) else 2
+    k = 1 if isinstance(prior, GammaPrior | InverseGamma) else 2
     at, change = SIGMA[:k, :k], np.array([OTHER[:k, :k], np.eye(k)])
     h = 1e-4
     here = prior.evaluate(at)
@@ -46,7 +46,7 @@ def test_derivatives_are_those_of_the_value(prior):
     [
         (Wishart(df=5, scale=OTHER), lambda S: stats.wishart.logpdf(S, 5, OTHER)),
         (InverseWishart(df=4, scale=OTHER), lambda S: stats.invwishart.logpdf(S, 4, OTHER)),
-        (Gamma(2.0, 0.4), lambda S: stats.gamma.logpdf(S[0, 0] ** 0.5, 2.0, scale=1 / 0.4)),
+        (GammaPrior(2.0, 0.4), lambda S: stats.gamma.logpdf(S[0, 0] ** 0.5, 2.0, scale=1 / 0.4)),
         (InverseGamma(1.0, 3.0, "var"), lambda S: stats.invgamma.logpdf(S[0, 0], 1.0, scale=3.0)),
     ],
     ids=["wishart", "invwishart", "gamma", "invgamma"],

@@ -27,7 +27,7 @@ from lme4py.engine.generalised.penalty import GlmmPenalty, glmm_penalty
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.generalised.stacking import Stack
 from lme4py.engine.identification.record import Identification
-from lme4py.engine.linear.criterion import group_terms
+from lme4py.engine.linear.problem import group_terms
 from lme4py.engine.linear.scaling import scale_model
 from lme4py.families.nuisance import Nuisance, change
 from lme4py.families.rows import DispersionLimit

@@ -20,7 +20,8 @@ import numpy as np
 import scipy.linalg.lapack as lapack
 from scipy.optimize import brentq
 
-from lme4py.engine.linear.criterion import Criterion, Derivatives, Point, Problem
+from lme4py.engine.linear.criterion import Criterion, Derivatives, Point
+from lme4py.engine.linear.problem import Problem
 from lme4py.engine.penalty import PenaltyPoint, covariance_penalty
 from lme4py.errors import OptionError
 from lme4py.linalg.types import FloatArray

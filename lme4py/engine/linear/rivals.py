@@ -18,8 +18,9 @@ import scipy.linalg
 
 from lme4py.covariance import CovarianceStructures
 from lme4py.engine.certificate import Rival
-from lme4py.engine.linear.criterion import Criterion, Point, Problem
+from lme4py.engine.linear.criterion import Criterion, Point
 from lme4py.engine.linear.hessian import LARGE
+from lme4py.engine.linear.problem import Problem
 from lme4py.engine.linear.start import moment_start
 from lme4py.engine.optimise import Local, Optimum, trust_region_step
 from lme4py.errors import DesignError

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from lme4py.engine.identification.gram import Direction
-from lme4py.engine.linear.criterion import Problem
+from lme4py.engine.linear.problem import Problem
 from lme4py.linalg.types import FloatArray
 
 # Smallest and largest relative standard deviation to start from, in columns of unit size.

@@ -29,7 +29,7 @@ import scipy.linalg.lapack as lapack
 from lme4py.chunks import chunk
 from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
 from lme4py.engine.factor.crossproducts import Factor
-from lme4py.engine.linear.criterion import Problem
+from lme4py.engine.linear.problem import Problem
 from lme4py.linalg import small
 from lme4py.linalg.iterative import Solved, conjugate_gradients, random_signs
 from lme4py.linalg.types import FloatArray

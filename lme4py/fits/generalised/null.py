@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.engine.linear.criterion import Problem, make_problem
+from lme4py.engine.linear.problem import Problem, make_problem
 from lme4py.errors import Lme4Error, OptionError
 from lme4py.families.nuisance import Nuisance
 from lme4py.fits.answers.draws import Draws

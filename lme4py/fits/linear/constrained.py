@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lme4py.covariance import CovarianceStructure
-from lme4py.engine.linear.criterion import Criterion, Point, Problem
+from lme4py.engine.linear.criterion import Criterion, Point
+from lme4py.engine.linear.problem import Problem
 from lme4py.engine.optimise import Control, Local, minimise
 from lme4py.fits.answers.holding import Minimum
 from lme4py.fits.linear.fit import LinearFit

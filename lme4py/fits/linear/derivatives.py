@@ -21,7 +21,8 @@ from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
     from lme4py.covariance.charts import Chart
-    from lme4py.engine.linear.criterion import Point, Problem
+    from lme4py.engine.linear.criterion import Point
+    from lme4py.engine.linear.problem import Problem
     from lme4py.fits.linear.fit import LinearFit
 
 __all__ = [

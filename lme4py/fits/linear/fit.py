@@ -7,9 +7,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from lme4py.engine.linear.criterion import Criterion, Point, Problem
+from lme4py.engine.linear.criterion import Criterion, Point
 from lme4py.engine.linear.hessian import exact_hessian, has_exact_hessian
 from lme4py.engine.linear.penalised import make_criterion
+from lme4py.engine.linear.problem import Problem
 from lme4py.fits.derived import derived
 from lme4py.fits.method import Ddf
 from lme4py.fits.normal import NormalFit

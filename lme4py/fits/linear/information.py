@@ -26,8 +26,9 @@ import numpy as np
 from lme4py.chunks import chunk
 from lme4py.covariance.natural import Adjusted
 from lme4py.engine.factor.symbolic import cross_block
-from lme4py.engine.linear.criterion import Criterion, Point, Problem
+from lme4py.engine.linear.criterion import Criterion, Point
 from lme4py.engine.linear.hessian import inner_products
+from lme4py.engine.linear.problem import Problem
 from lme4py.errors import OptionError
 from lme4py.fits.derived import derived
 from lme4py.fits.linear.derivatives import fixed_in_groups, level_products, symmetric_inverse

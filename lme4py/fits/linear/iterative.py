@@ -11,7 +11,8 @@ import numpy as np
 
 from lme4py.design.design import Design
 from lme4py.engine.certificate import CONVERGED, Certificate, MonteCarlo
-from lme4py.engine.linear.criterion import UNFACTORED, Criterion, Point, Problem
+from lme4py.engine.linear.criterion import Criterion, Point
+from lme4py.engine.linear.problem import UNFACTORED, Problem
 from lme4py.engine.linear.start import moment_start
 from lme4py.engine.linear.stochastic import StochasticCriterion
 from lme4py.engine.linear.stochastic_solve import THETA_PART, NothingProved, StochasticOptimum, solve_stochastic

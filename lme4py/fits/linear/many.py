@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lme4py.design.design import Design
-from lme4py.engine.linear.criterion import Criterion, Problem, make_problem
+from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.penalised import make_criterion
+from lme4py.engine.linear.problem import Problem, make_problem
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control
 from lme4py.fits.answers.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lme4py.design.design import Design
-from lme4py.engine.linear.criterion import Criterion, Problem
+from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.problem import Problem
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads

@@ -10,8 +10,9 @@ import numpy as np
 
 from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import CrossProducts
-from lme4py.engine.linear.criterion import Criterion, Problem, known_variance
+from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.penalised import make_criterion
+from lme4py.engine.linear.problem import Problem, known_variance
 from lme4py.engine.linear.scaling import ScaledColumns, scale_columns
 from lme4py.engine.linear.solve import minima, solve
 from lme4py.engine.optimise import Control

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.engine.linear.criterion import group_terms
+from lme4py.engine.linear.problem import group_terms
 from lme4py.engine.linear.scaling import ScaledColumns, scale_columns
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DesignError

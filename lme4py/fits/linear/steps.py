@@ -20,8 +20,9 @@ from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.identification.identify import identify
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.certificate import certify
-from lme4py.engine.linear.criterion import Criterion, Point, Problem, make_problem
+from lme4py.engine.linear.criterion import Criterion, Point
 from lme4py.engine.linear.penalised import PenalisedPoint, make_criterion
+from lme4py.engine.linear.problem import Problem, make_problem
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.linear.start import moment_start
 from lme4py.engine.optimise import Control, Optimum

@@ -21,7 +21,7 @@ from lme4py.design.streaming.stream import ModelRows, Replay, StreamPlan, plan_s
 from lme4py.design.streaming.survey import Tally
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor
 from lme4py.engine.factor.forecast import check_levels
-from lme4py.engine.linear.criterion import StreamedDesign, assemble, group_terms
+from lme4py.engine.linear.problem import StreamedDesign, assemble, group_terms
 from lme4py.engine.linear.streamed import Columns, PackedSums, RowSums, first_columns, problem_parts, root_of, triangle
 from lme4py.engine.optimise import Block
 from lme4py.errors import DataError, DesignError, OptionError
@@ -126,7 +126,7 @@ def streamed_design(
     contrasts, na_action
         As in `lformula`.
     block : {"auto", "exact", "iterative"}
-        As in `lme4py.engine.linear.criterion.make_problem`.
+        As in `lme4py.engine.linear.problem.make_problem`.
 
     Returns
     -------

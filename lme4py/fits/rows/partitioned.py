@@ -28,7 +28,7 @@ from lme4py.engine.generalised.partitions import PartitionedCriterion, Partition
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.generalised.start import Start
-from lme4py.engine.linear.criterion import group_terms
+from lme4py.engine.linear.problem import group_terms
 from lme4py.errors import ConvergenceWarning, DesignError, Lme4Error, Lme4Warning, OptionError, warn
 from lme4py.families.base import Family
 from lme4py.families.response import ResponseData

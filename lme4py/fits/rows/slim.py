@@ -11,7 +11,7 @@ from typing import Any
 
 from lme4py.design.absent import AbsentRows
 from lme4py.design.design import Design, Predictor, RandomTerm
-from lme4py.engine.linear.criterion import StreamedDesign
+from lme4py.engine.linear.problem import StreamedDesign
 from lme4py.families.response import ResponseData
 from lme4py.fits.conventions import Conventions
 

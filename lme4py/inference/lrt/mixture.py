@@ -15,7 +15,8 @@ import numpy as np
 from scipy import optimize, special
 
 from lme4py.covariance import TangentCone
-from lme4py.engine.linear.criterion import Criterion, Problem
+from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.problem import Problem
 from lme4py.errors import OptionError
 from lme4py.inference.lrt.nesting import Embedding
 from lme4py.linalg.types import FloatArray
