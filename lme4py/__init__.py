@@ -102,6 +102,7 @@ _HOME = {
     "pairwise": "lme4py.margins.population.scenarios",
     "reference": "lme4py.margins.population.scenarios",
     "ResidualFit": "lme4py.fits.residual.fit",
+    "structure_table": "lme4py.inference.overview.structures",
     "trial_table": "lme4py.trial",
 }
 
@@ -196,6 +197,7 @@ __all__ = [
     "sample_size",
     "simulate",
     "step",
+    "structure_table",
     "trial_table",
     "vif",
 ]
@@ -232,6 +234,7 @@ if TYPE_CHECKING:
     from lme4py.inference.lrt.lrt import LRTestResult, lrtest
     from lme4py.inference.overview.conditional import caic
     from lme4py.inference.overview.selection import aicc, pool, vif
+    from lme4py.inference.overview.structures import structure_table
     from lme4py.inference.profile.profile import Profile
     from lme4py.inference.shares.icc import ICCResult, icc
     from lme4py.inference.tests.anova import anova

@@ -38,6 +38,8 @@ class ScaleColumns:
     dispersion : Recipe or None
     places : tuple of int
         Columns of the model matrix of the dispersion formula beside its intercept.
+    dispformula : str
+        "" for none.
     """
 
     names: tuple[str, ...]
@@ -46,6 +48,7 @@ class ScaleColumns:
     groupings: tuple[Grouping | None, ...]
     dispersion: Recipe | None
     places: tuple[int, ...]
+    dispformula: str = ""
 
 
 def scale_columns(design: Design, sides: ResidualSides, read: Reader, n: int) -> tuple[FloatArray, ScaleColumns]:
@@ -82,7 +85,8 @@ def scale_columns(design: Design, sides: ResidualSides, read: Reader, n: int) ->
         blocks.append(columns)
         names += own
     G = np.concatenate([np.zeros((n, 0)), *blocks], axis=1)
-    return G, ScaleColumns(tuple(names), fitted, sides.variance, tuple(groupings), recipe, places)
+    found = ScaleColumns(tuple(names), fitted, sides.variance, tuple(groupings), recipe, places, sides.dispformula)
+    return G, found
 
 
 def _of_groups(part: VarianceText, read: Reader) -> tuple[FloatArray, list[str], Grouping]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -99,6 +100,11 @@ class MarginalCriterion:
         self.model = replace(model, X=model.X @ self.scaling.C, y=inside, random=random, residual=residual)
         self.batches = make_batches(self.model)
         self.n, self.p = model.X.shape
+        self._last: tuple[MarginalPoint, tuple[FloatArray, FloatArray] | None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what the last evaluation left."""
+        return self.__dict__ | {"_last": None}
 
     # --- the user's scale -------------------------------------------------------------------------------------------
 
@@ -127,6 +133,7 @@ class MarginalCriterion:
         M : ndarray, shape (p + 1, q + 1)
         """
         made = copy(self)
+        made._last = None
         made.batches = [replace(batch, data=batch.data @ M) for batch in self.batches]
         whole = np.concatenate([self.model.X, self.model.y[:, None]], axis=1) @ M
         made.model = replace(self.model, X=whole[:, :-1], y=whole[:, -1])
@@ -137,6 +144,15 @@ class MarginalCriterion:
 
     def evaluate(self, par: FloatArray, derivatives: bool = True) -> MarginalPoint | None:
         """The criterion at par, shape (m,); None where V is not positive definite in floating point."""
+        last = self._last
+        if last is not None and np.array_equal(last[0].par, par):
+            return last[0]
+        point = self._evaluated(par, derivatives)
+        if derivatives and point is not None:
+            self._last = (point, None)
+        return point
+
+    def _evaluated(self, par: FloatArray, derivatives: bool) -> MarginalPoint | None:
         blocks, inverses = [], []
         A = np.zeros((self.p + 1, self.p + 1))
         log_det = 0.0
@@ -199,6 +215,14 @@ class MarginalCriterion:
         point : MarginalPoint
             With derivatives.
         """
+        last = self._last
+        if last is None or last[0] is not point:
+            return self._derivatives(point)
+        made = last[1] or self._derivatives(point)
+        self._last = (point, made)
+        return made
+
+    def _derivatives(self, point: MarginalPoint) -> tuple[FloatArray, FloatArray]:
         m, p = self.model.n_par, self.p
         gradient, hessian = np.zeros(m), np.zeros((m, m))
         if not m:
