@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from lme4py.families.base import Family
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["replayed"]
+__all__ = ["replayed", "with_terms"]
 
 
 def replayed(design: Design, frame: Frame, family: Family, keep_levels: bool = False) -> Design:
@@ -41,11 +43,6 @@ def replayed(design: Design, frame: Frame, family: Family, keep_levels: bool = F
     DataError
         No row is complete.
     """
-    if any(predictor.terms for predictor in design.predictors[1:]) or any(term.parts for term in design.terms):
-        raise OptionError(
-            "other rows of a model whose zero or dispersion part has random effects cannot be simulated yet; leave "
-            "these out, or simulate for the rows of the fit."
-        )
     recipe = design.recipe
     X, offset = new_fixed(recipe, frame)
     blocks = [new_random(recipe, frame, t) for t in range(len(design.terms))]
@@ -53,6 +50,9 @@ def replayed(design: Design, frame: Frame, family: Family, keep_levels: bool = F
     keep: BoolArray = np.isfinite(X).all(axis=1) & np.isfinite(offset)
     for (values, _), own in zip(blocks, parts, strict=True):
         keep &= np.isfinite(values).all(axis=1) & np.all([codes >= 0 for codes, _ in own], axis=0)
+    beside = new_parts(design, frame, ResponseData(np.zeros(keep.size))).parts
+    for part in beside:
+        keep &= np.isfinite(part.X).all(axis=1) & (True if part.offset is None else np.isfinite(part.offset))
     weights = None if recipe.weights is None else new_weights(recipe, frame)
     keep &= True if weights is None else np.isfinite(weights)
     if not keep.any():
@@ -62,15 +62,25 @@ def replayed(design: Design, frame: Frame, family: Family, keep_levels: bool = F
         for term, (values, codes), own in zip(design.terms, blocks, parts, strict=True)
     )
     has_offset = design.offset is not None
-    first = replace(design.predictors[0], X=X[keep], terms=terms, offset=offset[keep] if has_offset else None)
+    home = with_terms(design.predictors, terms)
+    first = replace(home[0], X=X[keep], offset=offset[keep] if has_offset else None)
     weights = None if weights is None else weights[keep]
-    data = new_parts(design, frame, _response(recipe, design, frame, family, weights, keep))
-    if data.parts:
-        data = replace(data, parts=tuple(part.take(keep) for part in data.parts))
-    further = tuple(
-        replace(old, X=part.X, offset=part.offset) for old, part in zip(design.predictors[1:], data.parts, strict=True)
-    )
+    data = _response(recipe, design, frame, family, weights, keep)
+    data = replace(data, parts=tuple(part.take(keep) for part in beside))
+    further = tuple(replace(old, X=part.X, offset=part.offset) for old, part in zip(home[1:], data.parts, strict=True))
     return _with_rows(design, frame, (first, *further), data, weights, keep)
+
+
+def with_terms(predictors: Sequence[Predictor], terms: Sequence[RandomTerm]) -> list[Predictor]:
+    """Predictors with other terms, which are those of all predictors in their order.
+
+    Parameters
+    ----------
+    predictors : sequence of Predictor
+    terms : sequence of RandomTerm
+    """
+    left = iter(terms)
+    return [replace(predictor, terms=tuple(islice(left, len(predictor.terms)))) for predictor in predictors]
 
 
 def _with_rows(

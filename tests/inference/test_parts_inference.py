@@ -180,3 +180,31 @@ def test_pearson_residuals_have_the_variance_of_the_response(fits):
         expected = (y - fit.fittedvalues) / np.sqrt(fit.predict(type="variance"))
         np.testing.assert_allclose(fit.residuals("pearson"), expected, rtol=1e-12)
     assert isinstance(fits["zip"].residuals("pearson"), pd.Series)
+
+
+@pytest.mark.parametrize("name", ["zip", "zip random", "joined", "hurdle"])
+def test_groups_that_came_later_have_the_modes_of_the_same_rows_in_the_fit(fits, name):
+    fit = fits[name]
+    data = lme4py.load_dataset("Salamanders")
+    own = data[data["site"] == "R-1"]
+    given = own.assign(site="new")
+    modes, old = fit.ranef(data=given), fit.ranef() if name == "zip" else fit.ranef(component="all")
+    np.testing.assert_allclose(modes.loc["new"], old.loc["R-1"], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(fit.predict(given, given=given), fit.predict(own), rtol=1e-8)
+    np.testing.assert_allclose(
+        fit.predict(given, given=given, type="linear"), fit.predict(own, type="linear"), rtol=1e-8, atol=1e-10
+    )
+    with pytest.raises(OptionError, match="limits of means given other rows"):
+        fit.predict(given, given=given, interval="confidence")
+
+
+@pytest.mark.parametrize("name", ["zip random", "joined", "hurdle"])
+def test_other_rows_of_models_with_random_parts_are_simulated(fits, name):
+    fit, data = fits[name], lme4py.load_dataset("Salamanders")
+    # The rows of the fit as other rows: the same numbers.
+    pd.testing.assert_frame_equal(fit.simulate(2, seed=1, data=data), fit.simulate(2, seed=1))
+    new = pd.concat([data.head(20).assign(site="new"), data.head(1).assign(mined=None)])
+    found = fit.simulate(3, seed=1, data=new)
+    # The incomplete row is left out.
+    assert found.shape == (20, 3)
+    assert found.notna().all().all()

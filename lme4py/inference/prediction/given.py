@@ -22,11 +22,14 @@ from scipy.sparse.linalg import splu
 
 from lme4py.chunks import chunk
 from lme4py.data.frame import Frame, read_frame
-from lme4py.design.design import Design
+from lme4py.design.design import CONDITIONAL, Design
 from lme4py.design.recipe import new_response
-from lme4py.design.replay import replayed
+from lme4py.design.replay import replayed, with_terms
+from lme4py.engine.generalised.stacking import Stack
 from lme4py.errors import DataError, Lme4Error, OptionError
+from lme4py.families.parts import PartsFamily
 from lme4py.families.response import ResponseData
+from lme4py.families.rows import EtaDerivatives
 from lme4py.fits.answers.draws import covariance_roots
 from lme4py.fits.base import Fit
 from lme4py.fits.refuse import refuse_related
@@ -171,10 +174,9 @@ def _joined(fit: Fit, design: Design, data: ResponseData) -> tuple[Design, Respo
     if own.offset is not None and design.offset is not None:
         offset = np.concatenate([own.offset, design.offset])
     n = own.n_obs + design.n_obs
-    first = replace(design.predictors[0], X=np.concatenate([own.X, design.X]), terms=terms, offset=offset)
-    whole = replace(
-        design, predictors=(first, *design.predictors[1:]), y=np.zeros(n), keep=np.ones(n, dtype=bool), columns=None
-    )
+    home = with_terms(design.predictors, terms)
+    first = replace(home[0], X=np.concatenate([own.X, design.X]), offset=offset)
+    whole = replace(design, predictors=(first, *home[1:]), y=np.zeros(n), keep=np.ones(n, dtype=bool), columns=None)
     return whole, _stacked(fit.data, data)
 
 
@@ -210,21 +212,18 @@ def modes_given(fit: Fit, design: Design, data: ResponseData) -> GivenRows:
     Lme4Error
         Responses that the family does not have, or modes that cannot be found.
     """
-    Zt = design.Zt
     root = _root(fit, design)
-    B = (Zt.T @ root).tocsr()
-    fixed = design.X @ fit.beta + (0.0 if design.offset is None else design.offset)
-    u = np.zeros(B.shape[1])
-    value, score, weights = _rows(fit, data, fixed, u, B)
+    rows = _RowsGiven(fit, data, design, root)
+    u = np.zeros(root.shape[1])
+    value, found = rows.at(u)
     if not np.isfinite(value):
         raise DataError("the rows given have a response that is impossible in this model; correct them.")
     for _ in range(_MOST_STEPS):
-        factor = splu((sparse.identity(u.size, format="csc") + (B.T @ B.multiply(weights[:, None]))).tocsc())
-        slope = B.T @ score - u
-        step = factor.solve(slope)
+        slope = rows.B.T @ found.score - u
+        step = rows.system(found)[1](slope)
         if float(slope @ step) < _DONE * max(1.0, float(u @ u)):
             break
-        u, value, score, weights = _moved(fit, data, fixed, u, step, value, B)
+        u, value, found = rows.moved(u, step, value)
     else:
         raise Lme4Error("the conditional modes given these rows could not be found; check their responses.")
     b = root @ u
@@ -233,22 +232,73 @@ def modes_given(fit: Fit, design: Design, data: ResponseData) -> GivenRows:
         size = term.n_levels * term.n_columns
         modes.append(b[first : first + size].reshape(term.n_levels, term.n_columns))
         first += size
-    observed, solve = _curvature(fit, data, fixed, u, B)
-    slopes = root @ solve(np.asarray(B.T @ (observed[:, None] * design.X)))
+    weights, solve = rows.system(found)
+    own = weights[:, : design.n_obs] @ design.X
+    slopes = root @ solve(np.asarray(rows.B.T @ own))
     return GivenRows(design, tuple(modes), solve, root.tocsr(), np.asarray(slopes))
 
 
-def _curvature(
-    fit: Fit, data: ResponseData, fixed: FloatArray, u: FloatArray, B: Any
-) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
-    """The observed weights at the modes and A^-1 times columns; of working weights where A would not be positive."""
-    found = fit.family.derivatives(data, fixed + B @ u, fit.lam, 3, expected=False)
-    for weights in (found.w_obs, found.w_work):
-        A = (sparse.identity(u.size, format="csc") + (B.T @ B.multiply(weights[:, None]))).tocsc()
-        factor = splu(A, diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-        if (factor.U.diagonal() > 0.0).all():
-            break
-    return weights, factor.solve
+class _RowsGiven:
+    """The rows as functions of the spherical effects u; further linear predictors stand below the first.
+
+    Parameters
+    ----------
+    fit : Fit
+    data : ResponseData
+    design : Design
+    root : sparse matrix
+    """
+
+    def __init__(self, fit: Fit, data: ResponseData, design: Design, root: Any) -> None:
+        self.fit, self.data = fit, data
+        self.stack = Stack(design.n_obs, 1 + len(fit.family.stacked))
+        first = design.X @ fit.beta + (0.0 if design.offset is None else design.offset)
+        self.fixed = self.stack.below(first)
+        if self.stack.size == 1:
+            columns = [design.Zt.T]
+        else:
+            columns = [_columns(design, part) for part in (CONDITIONAL, *fit.family.stacked)]
+        self.B = (sparse.vstack(columns, format="csr") @ root).tocsr()
+
+    def at(self, u: FloatArray) -> tuple[float, EtaDerivatives]:
+        """-2 log-likelihood plus u'u, and the derivatives of the rows."""
+        with np.errstate(all="ignore"):
+            found = self.fit.family.derivatives(self.data, self.fixed + self.B @ u, self.fit.lam, 2, expected=False)
+        value = -2.0 * float(np.sum(found.loglik)) + float(u @ u)
+        return (value if np.isfinite(value) else np.inf), found
+
+    def moved(self, u: FloatArray, step: FloatArray, value: float) -> tuple[FloatArray, float, EtaDerivatives]:
+        """A step, shorter where the objective would rise."""
+        for _ in range(_MOST_HALVINGS):
+            trial = u + step
+            new, found = self.at(trial)
+            if new <= value + 1e-10 * max(1.0, abs(value)):
+                return trial, new, found
+            step = 0.5 * step
+        raise Lme4Error("the conditional modes given these rows could not be found; check their responses.")
+
+    def system(self, found: EtaDerivatives) -> tuple[Any, Callable[[FloatArray], FloatArray]]:
+        """The observed weights as a matrix and A^-1 times columns; of working weights where A would not be positive."""
+        for own in (found.w_obs, found.w_work):
+            weights = self._matrix(own)
+            A = (sparse.identity(self.B.shape[1], format="csc") + self.B.T @ weights @ self.B).tocsc()
+            factor = splu(A, diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+            if (factor.U.diagonal() > 0.0).all():
+                break
+        return weights, factor.solve
+
+    def _matrix(self, weights: FloatArray) -> Any:
+        size, blocks = self.stack.size, weights.reshape(len(self.stack.pairs), -1)
+        grid: list[list[Any]] = [[None] * size for _ in range(size)]
+        for (d, e), own in zip(self.stack.pairs, blocks, strict=True):
+            grid[d][e] = grid[e][d] = sparse.diags_array(own)
+        return sparse.block_array(grid, format="csr")
+
+
+def _columns(design: Design, part: str) -> Any:
+    """The rows of Z with the columns of one linear predictor, as `Design.Zt` has them."""
+    own = tuple(replace(term, values=term.values_of(part)) for term in design.terms)
+    return replace(design, predictors=tuple(with_terms(design.predictors, own))).Zt.T
 
 
 def _root(fit: Fit, design: Design) -> Any:
@@ -258,29 +308,6 @@ def _root(fit: Fit, design: Design) -> Any:
         for term, root in zip(design.terms, covariance_roots(fit.covariances), strict=True)
     ]
     return sparse.block_diag(blocks, format="csc")
-
-
-def _rows(
-    fit: Fit, data: ResponseData, fixed: FloatArray, u: FloatArray, B: Any
-) -> tuple[float, FloatArray, FloatArray]:
-    """-2 log-likelihood plus u'u, and score and working weights of the rows."""
-    with np.errstate(all="ignore"):
-        found = fit.family.derivatives(data, fixed + B @ u, fit.lam, 2, expected=False)
-    value = -2.0 * float(np.sum(found.loglik)) + float(u @ u)
-    return (value if np.isfinite(value) else np.inf), found.score, found.w_work
-
-
-def _moved(
-    fit: Fit, data: ResponseData, fixed: FloatArray, u: FloatArray, step: FloatArray, value: float, B: Any
-) -> tuple[FloatArray, float, FloatArray, FloatArray]:
-    """A step, shorter where the objective would rise."""
-    for _ in range(_MOST_HALVINGS):
-        trial = u + step
-        new, score, weights = _rows(fit, data, fixed, trial, B)
-        if new <= value + 1e-10 * max(1.0, abs(value)):
-            return trial, new, score, weights
-        step = 0.5 * step
-    raise Lme4Error("the conditional modes given these rows could not be found; check their responses.")
 
 
 # --- what users see ---------------------------------------------------------------------------------------------
@@ -346,7 +373,10 @@ def predict_given(
     rows = replayed(fit.design, frame, fit.family, keep_levels=True)
     eta = rows.X @ fit.beta + (0.0 if rows.offset is None else rows.offset)
     Z, unknown = _placed(fit, found, rows)
-    eta = eta + Z @ np.concatenate([modes.ravel() for modes in found.modes])
+    modes = np.concatenate([own.ravel() for own in found.modes])
+    eta = eta + Z @ modes
+    if type != "linear" and not fit.family.mean_is_link:
+        return _response_given(fit, found, rows, eta, modes, frame, interval, se)
     variance = found.variance(rows.X, Z, fit.vcov) + unknown
     if interval == "prediction":
         weights = 1.0 if rows.weights is None else rows.weights
@@ -370,7 +400,32 @@ def predict_given(
     return whole if len(columns) > 1 else whole["predicted"]
 
 
-def _placed(fit: Fit, found: GivenRows, rows: Design) -> tuple[Any, FloatArray]:
+def _response_given(
+    fit: Fit,
+    found: GivenRows,
+    rows: Design,
+    eta: FloatArray,
+    modes: FloatArray,
+    frame: Frame,
+    interval: str | None,
+    se: bool,
+) -> pd.Series[float]:
+    """Means of responses with further parts, zeros included."""
+    import pandas as pd
+
+    family = fit.family
+    if not isinstance(family, PartsFamily) or rows.response is None:
+        raise family.lacks("means given other rows; use type='linear'")
+    if interval is not None or se:
+        raise family.lacks("limits of means given other rows; use type='linear'")
+    parts = [part.plus(_placed(fit, found, rows, part.name)[0] @ modes) for part in rows.response.parts]
+    values = family.predicted("response", replace(rows.response, parts=tuple(parts)), eta, fit.lam)
+    whole = pd.Series(np.nan, index=frame.index, name="predicted")
+    whole.loc[rows.keep] = values
+    return whole
+
+
+def _placed(fit: Fit, found: GivenRows, rows: Design, part: str = CONDITIONAL) -> tuple[Any, FloatArray]:
     """Z of rows among the groups of others, and the variance of effects of groups that are not among them."""
     unknown, blocks = np.zeros(rows.n_obs), []
     for term, old, covariance in zip(rows.terms, found.design.terms, fit.covariances, strict=True):
@@ -378,10 +433,11 @@ def _placed(fit: Fit, found: GivenRows, rows: Design) -> tuple[Any, FloatArray]:
         table = np.array([place.get(level, -1) for level in term.levels], dtype=np.intp)
         codes = table[term.codes]
         known = codes >= 0
-        unknown += np.where(known, 0.0, np.einsum("na,ab,nb->n", term.values, covariance, term.values))
+        values = term.values_of(part)
+        unknown += np.where(known, 0.0, np.einsum("na,ab,nb->n", values, covariance, values))
         k = term.n_columns
         at = np.repeat(np.flatnonzero(known), k)
         columns = (codes[known][:, None] * k + np.arange(k)).ravel()
         shape = (rows.n_obs, old.n_levels * k)
-        blocks.append(sparse.coo_array((term.values[known].ravel(), (at, columns)), shape=shape))
+        blocks.append(sparse.coo_array((values[known].ravel(), (at, columns)), shape=shape))
     return sparse.hstack(blocks, format="csr"), unknown
