@@ -22,6 +22,8 @@ __all__ = ["Holding", "NaturalHeld", "PairHeld", "RootHeld"]
 
 # A standard deviation that enters by its root has no slope at zero.
 _LEAST = 1e-8
+# A range or smoothness of this part of a usual one is none.
+_SHORTEST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +117,9 @@ class NaturalHeld(RootHeld):
         values = structure.natural(structure.initial())
         parameter = structure.natural_parameters[self.place]
         wanted = float(np.sin(s)) if self.angle else s
+        if parameter.kind in ("range", "smoothness"):
+            # At zero theta is infinite, and nothing changes on the way there.
+            wanted = max(wanted, _SHORTEST * float(values[self.place]))
         values[self.place] = min(max(wanted, parameter.lower), parameter.upper)
         theta = structure.theta_of_natural(values)
         jet = structure.natural_derivatives(theta)

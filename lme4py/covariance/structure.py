@@ -173,6 +173,20 @@ class CovarianceStructure(CovarianceFunctions):
         places = None if self.positions is None else self.positions[columns]
         return self.build(len(columns), places, **self.option_values)
 
+    def at_places(self, positions: FloatArray) -> CovarianceStructure:
+        """The same process at other positions.
+
+        Parameters
+        ----------
+        positions : ndarray, shape (l,) or (l, d)
+
+        Raises
+        ------
+        DesignError
+            Positions that the structure cannot have.
+        """
+        return self.build(len(positions), positions, **self.option_values)
+
     @property
     def has_correlations(self) -> bool:
         """Are covariances parameters, and not zeros by definition?"""

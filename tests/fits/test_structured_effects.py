@@ -136,8 +136,8 @@ def test_names_say_where_a_structure_is_unknown() -> None:
         lme4py.lmer("Reaction ~ Days + ar11(0 + Days | Subject)", SLEEP)
 
 
-def test_errors_at_new_times_are_refused_and_known_ones_predicted() -> None:
-    fit = lme4py.lmer("Reaction ~ Days + ar1(0 + Days | Subject)", SLEEP)
+def test_a_time_with_a_variance_of_its_own_is_not_known_elsewhere() -> None:
+    fit = lme4py.lmer("Reaction ~ Days + hetar1(0 + Days | Subject)", SLEEP)
     # Rows of the fit: their fitted values.
     np.testing.assert_allclose(fit.predict(SLEEP.head(5)), fit.fittedvalues.head(5), rtol=1e-12)
     with pytest.raises(Lme4Error, match="place"):

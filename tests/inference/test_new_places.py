@@ -1,50 +1,112 @@
-"""Predictions of a process at times and places between those of the fit: its conditional expectation."""
+"""Predictions where no row of the fit was: conditional expectations of a process, and what they leave open."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from reference_data import load_reference
 
 import lme4py
-from lme4py.errors import DataError
-
-IRREGULAR = load_reference("irreg")
+from lme4py.errors import Lme4Warning
 
 
-def test_a_process_at_new_times() -> None:
-    fit = lme4py.lmer("y ~ x + time + ou(time | id)", IRREGULAR)
-    group = IRREGULAR["id"].iloc[0]
-    times = np.sort(IRREGULAR["time"].unique())
-    new = pd.DataFrame({"x": 0.3, "time": [0.77, 1.5, 2.21, times.max() + 3.0], "id": group})
-    reach = fit.variance_components["range(ou)"]
-    modes = fit.ranef().loc[group].to_numpy()
-    gaps = np.abs(np.subtract.outer(times, times))
-    C, c = np.exp(-gaps / reach), np.exp(-np.abs(np.subtract.outer(new["time"].to_numpy(), times)) / reach)
-    expected = fit.predict(new, include_random=False) + c @ np.linalg.solve(C, modes)
-    # Inverses of well-conditioned matrices; the range is printed with all digits.
-    np.testing.assert_allclose(fit.predict(new), expected, atol=1e-8)
+def _rows(family: str = "gaussian") -> pd.DataFrame:
+    rng = np.random.default_rng(4)
+    times = np.array([0.0, 1.0, 2.5, 4.0, 5.0])
+    data = pd.DataFrame({"g": np.repeat(np.arange(20), 10), "t": np.tile(np.repeat(times, 2), 20)})
+    C = np.exp(-np.abs(np.subtract.outer(times, times)) / 2.0)
+    u = rng.multivariate_normal(np.zeros(5), C, 20)[data["g"], np.searchsorted(times, data["t"])]
+    data["x"] = rng.normal(size=len(data))
+    eta = 1.0 + 0.5 * data["x"] + u
+    data["y"] = eta + 0.5 * rng.normal(size=len(data)) if family == "gaussian" else rng.poisson(np.exp(0.5 * eta))
+    return data
 
 
-def test_what_has_no_expectation_between() -> None:
-    sleep = lme4py.load_dataset("sleepstudy")
-    fit = lme4py.lmer("Reaction ~ Days + ar1(0 + Days | Subject)", sleep[sleep["Days"] != 4])
-    with pytest.raises(DataError, match=r"were not in the rows .*4\.5"):
-        fit.predict(sleep.head(1).assign(Days=4.5))
-    process = lme4py.lmer("y ~ x + time + ou(time | id)", IRREGULAR)
-    new = IRREGULAR.head(2).assign(time=0.77)
-    with pytest.raises(DataError, match="were not in the rows"):
-        process.predict(new, interval="confidence")
-    assert process.predict(new).notna().all()
+ROWS = _rows()
+NEW = pd.DataFrame({"g": [0, 3, 3, 99], "t": [1.7, 4.6, 9.0, 1.7], "x": [0.0, 1.0, -1.0, 0.5]})
+TERMS = ["ou(t | g)", "exp(t | g)", "gau(t | g)", "mat(t | g)"]
 
 
-def test_steps_of_an_autoregression_that_were_missed() -> None:
-    sleep = lme4py.load_dataset("sleepstudy")
-    fit = lme4py.lmer("Reaction ~ Days + ar1(0 + Days | Subject)", sleep[sleep["Days"] != 4])
-    row = sleep[(sleep["Days"] == 4) & (sleep["Subject"] == "308")]
-    rho = fit.variance_components["corr(ar1)"]
-    modes = fit.ranef().loc["308"].to_numpy()
-    # Of a first-order autoregression the neighbours say all: rho (b3 + b5) / (1 + rho^2).
-    expected = fit.predict(row, include_random=False).iloc[0] + rho * (modes[3] + modes[4]) / (1.0 + rho**2)
-    assert fit.predict(row).iloc[0] == pytest.approx(expected, abs=1e-8)
+def _dense(fit: Any, row: pd.Series) -> tuple[float, float]:
+    """Prediction and variance of its error from the covariance matrix of all rows."""
+    design, structure = fit.fit.design, fit.fit.design.terms[0].structure
+    known, theta = structure.positions, fit.fit.theta
+    places = np.append(known.ravel(), row["t"])
+    order = np.argsort(places)
+    at = places[order] if known.ndim == 1 else places[order][:, None]
+    C = np.empty((places.size,) * 2)
+    C[np.ix_(order, order)] = fit.sigma**2 * structure.at_places(at).covariance(theta)
+    term = design.terms[0]
+    same = term.codes[:, None] == term.codes
+    Z = term.values
+    V = same * (Z @ C[:-1, :-1] @ Z.T) + fit.sigma**2 * np.eye(len(Z))
+    mine = np.array([term.levels[code] == row["g"] for code in term.codes])
+    c = mine * (Z @ C[:-1, -1])
+    W = np.linalg.inv(V)
+    X, x = design.X, np.array([1.0, row["x"]])
+    A = np.linalg.inv(X.T @ W @ X)
+    beta = A @ X.T @ W @ design.y
+    rest = x - X.T @ W @ c
+    return float(x @ beta + c @ W @ (design.y - X @ beta)), float(C[-1, -1] - c @ W @ c + rest @ A @ rest)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_beside_dense_algebra(term: str) -> None:
+    fit = lme4py.lmer(f"y ~ x + {term}", ROWS)
+    found = fit.predict(NEW.iloc[:3], interval="confidence", se=True)
+    for i, row in NEW.iloc[:3].iterrows():
+        mean, variance = _dense(fit, row)
+        # Matrices of 200 rows in double precision; the covariance of gau() is near to singular.
+        assert found["predicted"][i] == pytest.approx(mean, rel=1e-6)
+        assert found["std_error"][i] == pytest.approx(np.sqrt(variance), rel=1e-5)
+
+
+def test_of_a_new_group_it_is_the_whole_variance() -> None:
+    fit = lme4py.lmer("y ~ x + ou(t | g)", ROWS)
+    here = fit.predict(NEW.iloc[3:], include_random=False, se=True)["std_error"].iloc[0]
+    with pytest.warns(Lme4Warning, match="99"):
+        total = fit.predict(NEW.iloc[3:], se=True, interval="confidence")["std_error"].iloc[0]
+    assert total**2 == pytest.approx(here**2 + fit.variance_components["var(ou)"], rel=1e-8)
+
+
+def test_degrees_of_freedom_beside_a_place_with_a_row_that_says_nothing() -> None:
+    """A row of weight 1e-10 at the new place makes it one of the model's, and changes no estimate."""
+    # A row more counts in the estimate of sigma, which is held.
+    fit = lme4py.lmer("y ~ x + ou(t | g)", ROWS, sigma=0.5)
+    more = pd.concat([ROWS, pd.DataFrame({"g": [5], "t": [1.7], "x": [0.0], "y": [1.0]})], ignore_index=True)
+    more["w"] = np.append(np.ones(len(ROWS)), 1e-10)
+    with_row = lme4py.lmer("y ~ x + ou(t | g)", more, weights="w", sigma=0.5)
+    for interval in ("confidence", "prediction"):
+        a = fit.predict(NEW.iloc[:1], interval=interval)
+        b = with_row.predict(NEW.iloc[:1].assign(w=1.0), interval=interval)
+        # Estimates are good to 1e-6, and the row to 1e-10 / 0.25 of an observation.
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_counts_and_ordered_categories() -> None:
+    fit = lme4py.glmer("y ~ x + ou(t | g)", _rows("poisson"), "poisson")
+    link = fit.predict(NEW.iloc[:2], type="linear", interval="confidence")
+    at = fit.predict(NEW.iloc[:2].assign(t=[1.0, 4.0]), type="linear", interval="confidence")
+    # Between the times nothing was seen: the limits are wider than at them.
+    assert ((link["upper"] - link["lower"]) > (at["upper"] - at["lower"])).all()
+    assert fit.predict(NEW.iloc[:2], interval="prediction").notna().all(axis=None)
+
+
+def test_with_a_parameter_held() -> None:
+    free = lme4py.lmer("y ~ x + ou(t | g)", ROWS)
+    value = float(np.mean(free.conf_int(parm="range(ou | g)").iloc[0]))
+    held = lme4py.lmer("y ~ x + ou(t | g)", ROWS, fix={"range(ou | g)": value})
+    mean, variance = _dense(held, NEW.iloc[0])
+    found = held.predict(NEW.iloc[:1], interval="confidence", se=True)
+    assert found["predicted"].iloc[0] == pytest.approx(mean, rel=1e-8)
+    assert found["std_error"].iloc[0] == pytest.approx(np.sqrt(variance), rel=1e-8)
+
+
+def test_a_profile_reaches_a_range_of_nothing() -> None:
+    """Where the data hardly tell a range from none its profile goes to zero."""
+    data = _rows("poisson").iloc[:60]
+    fit = lme4py.glmer("y ~ x + exp(t | g)", data, "poisson")
+    limits = fit.conf_int(parm="range(exp | g)", method="profile").iloc[0]
+    assert limits["lower"] >= 0.0

@@ -138,6 +138,10 @@ class HeldStructure(CovarianceStructure):
     def has_correlations(self) -> bool:
         return self.kind.has_correlations
 
+    def at_places(self, positions: FloatArray) -> CovarianceStructure:
+        kind, whole = self.kind.at_places(positions), self.whole.at_places(positions)
+        return replace(self, size=whole.size, positions=positions, kind=kind, whole=whole)
+
     def subset(self, columns: IntArray) -> CovarianceStructure:
         own = self.kind.subset(columns)
         number = {int(column): j for j, column in enumerate(columns)}

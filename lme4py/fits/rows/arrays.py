@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,7 +11,30 @@ from lme4py.data.frame import Frame
 from lme4py.design.design import CONDITIONAL, Design
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["RowArrays", "own_rows"]
+__all__ = ["Left", "RowArrays", "own_rows"]
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a process varies at places that the fit did not have, given its effects at those that it had.
+
+    Attributes
+    ----------
+    variance : ndarray, shape (n,)
+        Zero at known places.
+    slopes : ndarray, shape (n, m)
+        Its derivatives in theta.
+    moves : ndarray, shape (n, m, k)
+        Derivatives of the rows of the model matrix in theta.
+    """
+
+    variance: FloatArray
+    slopes: FloatArray
+    moves: FloatArray
+
+    def take(self, rows: BoolArray) -> Left:
+        """Some of the rows."""
+        return Left(self.variance[rows], self.slopes[rows], self.moves[rows])
 
 
 @dataclass(frozen=True)
@@ -29,6 +52,8 @@ class RowArrays:
         Levels of the terms whose conditional modes are added; -1 where a group is missing or unknown.
     frame : Frame or None
         The new data; None for the rows of the fit.
+    left : dict of int to Left
+        Of terms with rows at places that the fit did not have: the variance there that is not that of `values`.
     """
 
     X: FloatArray
@@ -36,6 +61,7 @@ class RowArrays:
     values: dict[int, FloatArray]
     codes: dict[int, IntArray]
     frame: Frame | None
+    left: dict[int, Left] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -53,7 +79,8 @@ class RowArrays:
         """Some of the rows."""
         values = {t: v[rows] for t, v in self.values.items()}
         codes = {t: c[rows] for t, c in self.codes.items()}
-        return RowArrays(self.X[rows], self.offset[rows], values, codes, self.frame)
+        left = {t: one.take(rows) for t, one in self.left.items()}
+        return RowArrays(self.X[rows], self.offset[rows], values, codes, self.frame, left)
 
 
 def own_rows(design: Design, terms: Iterable[int], chosen: Iterable[int]) -> RowArrays:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -11,7 +13,7 @@ from lme4py.design.given import number_column
 from lme4py.errors import OptionError
 from lme4py.families.ordinal import Ordinal
 from lme4py.fits.base import Fit
-from lme4py.fits.rows.arrays import RowArrays
+from lme4py.fits.rows.arrays import Left, RowArrays
 from lme4py.inference.estimates.limits import limit_mean, recession_of, warn_rows
 from lme4py.linalg.types import FloatArray
 
@@ -68,30 +70,42 @@ def linear_predictor(fit: Fit, rows: RowArrays) -> FloatArray:
 
 
 def random_variance(fit: Fit, rows: RowArrays) -> FloatArray:
-    """z'Sigma z summed over the terms without groups in `rows`, and over rows of unknown groups, shape (n,)."""
+    """z'Sigma z summed over the terms without groups in `rows`, and over rows of unknown groups, shape (n,).
+
+    At places that the fit did not have also what an effect there varies given those at known ones.
+    """
     total = np.zeros(rows.n)
     for t, Z in rows.values.items():
         part = fit.design.terms[t].level_variance * np.einsum("na,ab,nb->n", Z, fit.covariances[t], Z)
         total += np.where(rows.codes[t] < 0, part, 0.0) if t in rows.codes else part
+        if t in rows.left:
+            total += fit.design.terms[t].level_variance * rows.left[t].variance
     return total
 
 
 def included_variance(fit: Fit, rows: RowArrays) -> FloatArray:
     """z'Sigma z of the terms whose groups `rows` has, where a group is unknown, shape (n,)."""
     values = {t: Z for t, Z in rows.values.items() if t in rows.codes}
-    return random_variance(fit, RowArrays(rows.X, rows.offset, values, rows.codes, rows.frame))
+    return random_variance(fit, replace(rows, values=values))
 
 
 def variance_slopes(fit: Fit, rows: RowArrays) -> FloatArray:
     """Derivatives of z'Sigma z, summed over all terms, in theta, shape (n, m)."""
     # From the design, which slim results have too.
     structures = fit.design.structures
-    columns = []
+    columns: list[FloatArray] = []
     for t, (structure, theta) in enumerate(zip(structures.each, structures.split(fit.theta), strict=True)):
         # A root of the size of the levels' variance scales both sides.
         Z = np.sqrt(fit.design.terms[t].level_variance) * rows.values[t]
-        columns += [np.einsum("na,ab,nb->n", Z, change, Z) for change in structure.covariance_tangents(theta)]
+        own = [np.einsum("na,ab,nb->n", Z, change, Z) for change in structure.covariance_tangents(theta)]
+        columns += own if t not in rows.left else _with_left(own, Z, fit.covariances[t], rows.left[t])
     return np.column_stack(columns)
+
+
+def _with_left(own: list[FloatArray], Z: FloatArray, covariance: FloatArray, left: Left) -> list[FloatArray]:
+    """Derivatives in theta of z'Sigma z and what is left beside it, z a function of theta."""
+    through = 2.0 * np.einsum("nia,ab,nb->in", left.moves, covariance, Z)
+    return [a + b + c for a, b, c in zip(own, left.slopes.T, through, strict=True)]
 
 
 def family_of(fit: Fit) -> Ordinal:

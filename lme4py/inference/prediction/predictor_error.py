@@ -13,7 +13,7 @@ function of these parameters, as McLean & Sanders (1988, Proc. Stat. Comp. Sect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -122,4 +122,29 @@ def _gradient(fit: Fit, derivatives: VarianceDerivatives, rows: RowArrays, new: 
             known = known + np.where(rows.codes[t][:, None] < 0, part, 0.0)
         elif new:
             known = known + part
+        if t in rows.left and (new or t in rows.codes):
+            known = known + _left_slopes(fit, derivatives, rows, t, new)
     return known
+
+
+def _left_slopes(fit: Fit, derivatives: VarianceDerivatives, rows: RowArrays, t: int, new: bool) -> FloatArray:
+    """What places that the fit did not have add to the derivatives, (n, s): those in theta, by the chain."""
+    structure, theta = fit.design.terms[t].structure, fit.design.structures.split(fit.theta)[t]
+    slopes = fit.design.terms[t].level_variance * rows.left[t].slopes + _through_rows(fit, rows, t, new)
+    moves = derivatives.covariances[t].reshape(len(derivatives.covariances[t]), -1)
+    size = float(np.trace(structure.covariance(theta)))
+    unit = float(np.trace(fit.covariances[t])) / size if size > 0.0 else 1.0
+    own = unit * structure.covariance_tangents(theta).reshape(theta.size, -1)
+    chain = np.linalg.lstsq(own.T, moves.T, rcond=None)[0]
+    found: FloatArray = slopes @ chain
+    return found
+
+
+def _through_rows(fit: Fit, rows: RowArrays, t: int, new: bool) -> FloatArray:
+    """Derivatives in theta by way of the weights of known places, (n, m); a quadratic form has exact differences."""
+    moves = np.moveaxis(rows.left[t].moves, 1, 0)
+
+    def at(step: FloatArray) -> FloatArray:
+        return _variance(fit, replace(rows, values={**rows.values, t: rows.values[t] + step}), new)
+
+    return np.stack([0.5 * (at(move) - at(-move)) for move in moves], axis=1)

@@ -22,7 +22,7 @@ from lme4py.errors import (
     warn,
 )
 from lme4py.fits.rows.arrays import RowArrays, own_rows
-from lme4py.inference.prediction.between import conditional_rows
+from lme4py.inference.prediction.between import interpolation
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -68,17 +68,18 @@ def make_rows(
         return own_rows(design, terms, chosen)
     X, known = new_fixed(design.recipe, frame, offset)
     _report_beyond(fit, np.isnan(X).any(axis=1) & np.isfinite(known))
-    values, codes = {}, {}
+    values, codes, left = {}, {}, {}
     for t in terms:
+        between = interpolation(fit, t)
         if t in chosen:
-            # Errors would need more than the weights of known places.
-            between = None if others else conditional_rows(fit, t)
             values[t], codes[t] = new_random(design.recipe, frame, t, between)
         else:
-            values[t] = new_random_values(design.recipe, frame, t)
+            values[t] = new_random_values(design.recipe, frame, t, between)
+        if between is not None:
+            left[t] = between.left(values[t])
         values[t] = design.terms[t].masked(values[t])
     X[_split_rows(fit, codes, X.shape[0])] = np.nan
-    return RowArrays(X, known, values, codes, frame)
+    return RowArrays(X, known, values, codes, frame, left)
 
 
 def _split_rows(fit: Any, codes: dict[int, IntArray], n: int) -> BoolArray:
