@@ -51,7 +51,7 @@ _HOME = {
     "vif": "lme4py.inference.overview.selection",
     "anova": "lme4py.inference.tests.anova",
     "at_levels": "lme4py.margins.population.scenarios",
-    "clmm": "lme4py.api",
+    "clmm": "lme4py.categories",
     "compare": "lme4py.report.comparison.compare",
     "describe_dataset": "lme4py.data.datasets",
     "did": "lme4py.margins.population.scenarios",
@@ -203,7 +203,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lme4py.api import clmm, glmer, glmer_nb, lmer
+    from lme4py.api import glmer, glmer_nb, lmer
+    from lme4py.categories import clmm
     from lme4py.covariance.relations.known import Precision
     from lme4py.covariance.relations.pedigree import Pedigree
     from lme4py.data.datasets import describe_dataset, list_datasets, load_dataset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from lme4py.design.residual.text import ResidualSides, known_sigma, read_sides
 from lme4py.design.subset import subset_rows
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError
-from lme4py.families.ordinal import make_ordinal
 from lme4py.families.registry import Family, family_with_parts, family_with_zeros, make_family
 from lme4py.fits.base import Fit
 from lme4py.fits.generalised.criterion import check_options
@@ -44,7 +43,7 @@ from lme4py.fits.survey.weights import SurveyRequest
 from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
 
-__all__ = ["clmm", "glmer", "glmer_nb", "lmer"]
+__all__ = ["chosen_rows", "fit_generalised", "glmer", "glmer_nb", "lmer"]
 
 
 class _DefaultFamily(str):
@@ -187,7 +186,7 @@ def lmer(
     >>> result.converged
     True
     """
-    data, weights, offset = _chosen_rows(data, subset, weights, offset, residual)
+    data, weights, offset = chosen_rows(data, subset, weights, offset, residual)
     where, control = rows_setting(control)
     data, source = find_source(data, where)
     check_call(formula, data, reml, progress, na_action)
@@ -295,6 +294,7 @@ def glmer(
     level_weights: Mapping[str, Any] | None = None,
     pwscale: str | None = None,
     survey: Mapping[str, Any] | None = None,
+    fixed_only: bool = False,
 ) -> MEGLMResult:
     """Fit a generalised linear mixed model by maximum likelihood.
 
@@ -362,6 +362,8 @@ def glmer(
         poisson) keeps estimates finite where responses are separated.
     level_weights, pwscale, survey
         Sampling weights, as in `lmer`.
+    fixed_only : bool
+        Let the formula have no random effects; implied by a `ziformula` or `dispformula` that has some.
 
     Returns
     -------
@@ -384,7 +386,7 @@ def glmer(
     urban[T.Y]    0.653      0.116
     """
     response_family = make_family(family, link)
-    data, weights, offset = _chosen_rows(data, subset, weights, offset)
+    data, weights, offset = chosen_rows(data, subset, weights, offset)
     priors, _ = read_priors(cov_prior, fixef_prior)
     request = SurveyRequest.read(level_weights, weights, pwscale, survey)
     if request is not None:
@@ -404,6 +406,8 @@ def glmer(
         given = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
         return MEGLMResult(partitioned_fit(formula, made, response_family, given, nAGQ=nAGQ, hessian=hessian))
     parts = part_formulas(formula, ziformula, dispformula)
+    check_bool("fixed_only", fixed_only)
+    elsewhere = any("|" in text for text in parts.values())
     reader = family_with_zeros(response_family) if "zero_inflation" in parts else response_family
     design = lformula(
         formula,
@@ -413,6 +417,7 @@ def glmer(
         contrasts=contrasts,
         na_action=na_action,
         functions=functions,
+        require_random=not (fixed_only or elsewhere),
         family=reader,
         parts=parts,
         relmat=relmat,
@@ -429,7 +434,7 @@ def glmer(
     given = read_fix(fix)
     design = hold(hold_dispersion(design, given, response_family), given, residual=False).design
     design = with_priors(design, priors)
-    fit = _fit_glmm(design, response_family, nAGQ, hessian, start, made.control)
+    fit = fit_generalised(design, response_family, nAGQ, hessian, start, made.control)
     return MEGLMResult(of_all_rows(fit, made))
 
 
@@ -500,164 +505,13 @@ def glmer_nb(
     )
 
 
-@records_call
-def clmm(
-    formula: str,
-    data: Any,
-    *,
-    link: str = "logit",
-    threshold: str = "flexible",
-    nAGQ: int = 1,
-    hessian: str = "observed",
-    weights: str | ArrayLike | None = None,
-    offset: str | ArrayLike | None = None,
-    contrasts: Mapping[str, Any] | None = None,
-    start: ArrayLike | None = None,
-    control: Control | Mapping[str, Any] | None = None,
-    progress: bool | None = None,
-    na_action: NaAction = "omit",
-    subset: str | ArrayLike | None = None,
-    functions: Mapping[str, Callable[..., Any]] | None = None,
-    levels: Iterable[Any] | None = None,
-    compress: bool | None = None,
-    relmat: Mapping[str, Any] | None = None,
-    fix: Mapping[str, Any] | None = None,
-    cov_prior: Any = None,
-    fixef_prior: Any = None,
-    level_weights: Mapping[str, Any] | None = None,
-    pwscale: str | None = None,
-    survey: Mapping[str, Any] | None = None,
-) -> MEGLMResult:
-    """Fit a cumulative link mixed model to ordered categories by maximum likelihood.
-
-    P(Y <= k) = F(alpha_k - eta), k = 1 .. K - 1, with increasing thresholds alpha_k in the place of the intercept.
-
-    Parameters
-    ----------
-    formula : str
-        A formula as in lme4, such as ``"rating ~ temp + contact + (1 | judge)"``. The response is an ordered
-        categorical, or numbers (in ascending order), or anything whose order `levels` gives. The intercept belongs
-        to the thresholds and cannot be removed; factors are coded as beside an intercept.
-    data : data frame
-        pandas, polars (eager or lazy), pyarrow, a dict of arrays, or anything else that narwhals reads.
-    link : {"logit", "probit", "cloglog", "loglog", "cauchit"}
-        P(Y > k) = G(eta - alpha_k) with the same inverse link G as in `glmer`: F is logistic, normal or Cauchy,
-        exp(-exp(-x)) for cloglog and 1 - exp(-exp(x)) for loglog. R's clmm has the last two so with one random
-        intercept, and the other way round with several random effects (as its clm).
-    threshold : {"flexible", "symmetric", "symmetric2", "equidistant"}
-        Free thresholds; symmetric about their middle; symmetric about zero; or equally spaced.
-    nAGQ : int
-        1 is the Laplace approximation; more are that many points of adaptive Gauss-Hermite quadrature for each
-        random effect (one grouping factor or two nested ones, up to four random effects together); with a minus sign
-        quadrature that is not adaptive (one grouping factor).
-    hessian : {"observed", "expected"}
-        Information in the Laplace approximation: "observed" as R's clmm and Stata. With the cauchit link the observed
-        one of a small group can vanish, and there is no optimum; "expected" always has one.
-    weights : str or array of shape (n,), optional
-        Multiply the log-likelihood of a row, as frequencies do.
-    offset : str or array of shape (n,), optional
-        Known part of the linear predictor, added to the ``offset()`` terms of the formula.
-    contrasts : dict, optional
-        Variable name -> name of a contrast, or a matrix with one row per level.
-    start : array of shape (n_theta,) or dict, optional
-        Starting values of theta, the covariance parameters; or a dict with theta, beta, mu (means of the rows used),
-        dispersion or shape. They change where the search begins, not what is certified.
-    control : Control or dict, optional
-        Settings of the optimiser, such as ``{"max_evaluations": 500}``; ``{"optimizer": "Nelder-Mead"}`` begins with
-        another method; ``{"check": {"singular": "stop", "rank": "ignore"}}`` turns warnings off or into errors.
-    progress : bool, optional
-        Show a bar of evaluations; None shows one in a terminal or a notebook after a second.
-    na_action : {"omit", "exclude", "raise"}
-        What to do with rows that have a missing value in a variable of the model.
-    subset : str or array of bool of shape (n,), optional
-        Only the rows of the data in which this is true: an expression in the language of formulas, such as
-        ``"Days > 1"``. Values of `weights` and `offset` are cut to the same rows.
-    functions : dict, optional
-        Functions of your own that the formula may call.
-    levels : iterable, optional
-        The categories of the response from the lowest to the highest; needed for text.
-    compress : bool, optional
-        Rows that are equal in all columns of the formula become one with their number as weight, which is exact where
-        weights multiply the log-likelihood. None does so for data that are lazy, in files or on other machines, where
-        it is worth it; such a result has no rows.
-    relmat : dict, optional
-        Grouping factor -> the known covariance of its levels; see `lmer`.
-    fix : dict, optional
-        Parameters that are held at given values: coefficients and those of covariance structures; see `lmer`.
-    cov_prior, fixef_prior
-        As in `glmer`, without "jeffreys".
-    level_weights, pwscale, survey
-        Sampling weights, as in `lmer`.
-
-    Returns
-    -------
-    MEGLMResult
-
-    Raises
-    ------
-    Lme4Error
-        Or one of its children, before any fitting: fewer than three categories in use, text without `levels`, or any
-        other fault of the formula, the data or an option.
-
-    Examples
-    --------
-    >>> from lme4py import clmm, load_dataset
-    >>> result = clmm("rating ~ temp + contact + (1 | judge)", load_dataset("wine"))
-    >>> result.params.round(3).to_dict()
-    {'temp[T.warm]': 3.063, 'contact[T.yes]': 1.835}
-    >>> result.thresholds.round(3).to_dict()
-    {'1|2': -1.624, '2|3': 1.513, '3|4': 4.229, '4|5': 6.089}
-    """
-    data, weights, offset = _chosen_rows(data, subset, weights, offset)
-    priors, _ = read_priors(cov_prior, fixef_prior)
-    request = SurveyRequest.read(level_weights, weights, pwscale, survey)
-    if request is not None:
-        options: dict[str, Any] = {"offset": offset, "contrasts": contrasts, "na_action": na_action}
-        options |= {"functions": functions, "family": "ordinal", "levels": levels}
-        way = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control}
-        others = {"relmat": relmat, "fix": fix, "cov_prior": cov_prior, "fixef_prior": fixef_prior}
-        family = make_ordinal(link, threshold)
-        return MEGLMResult(fit_of_call(formula, data, family, request, options, others, **way))
-    beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
-    more: dict[str, Any] = {"relmat": relmat, "fix": fix, "cov_prior": cov_prior, "fixef_prior": fixef_prior}
-    family = make_ordinal(link, threshold)
-    made = compressed(data, control, formula, family, weights, beside, compress, more | {"start": start})
-    check_call(formula, made.data, True, progress, na_action)
-    check_mappings(contrasts, functions)
-    check_options(nAGQ, hessian, fixed_points=True)
-    if made.source is not None:
-        given = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
-        fit = partitioned_fit(formula, made, family, given, levels=levels, nAGQ=nAGQ, hessian=hessian)
-        return MEGLMResult(fit)
-    design = lformula(
-        formula,
-        made.data,
-        weights=made.weights,
-        offset=offset,
-        contrasts=contrasts,
-        na_action=na_action,
-        functions=functions,
-        family="ordinal",
-        levels=levels,
-        relmat=relmat,
-    )
-    if priors is not None and fix:
-        raise OptionError(f"{priors.text} goes with no fix=; leave one of them out.")
-    design = hold(design, read_fix(fix), residual=False).design
-    categories = () if design.response is None else design.response.categories
-    family = make_ordinal(link, threshold, len(categories or ()))
-    design = with_priors(design, priors)
-    fit = _fit_glmm(design, family, nAGQ, hessian, start, made.control)
-    return MEGLMResult(of_all_rows(fit, made))
-
-
 def _refuse_two_residuals(residual: object, variance: object) -> None:
     for name, given in (("residual", residual), ("variance", variance)):
         if given is not None:
             raise OptionError(f"dispformula='~ 0' leaves no residual, and {name}={given!r} describes it; give one.")
 
 
-def _chosen_rows(data: Any, subset: Any, weights: Any, offset: Any, residual: Any = None) -> tuple[Any, Any, Any]:
+def chosen_rows(data: Any, subset: Any, weights: Any, offset: Any, residual: Any = None) -> tuple[Any, Any, Any]:
     """The data, weights and offset of the rows that `subset` chooses."""
     if subset is not None and residual is not None and not isinstance(residual, str):
         raise OptionError("subset= does not cut a covariance matrix of the rows; cut the data and the matrix yourself.")
@@ -671,7 +525,9 @@ def _fit_structured(design: Design, read: ResidualSides, reml: bool, start: Any,
     return residual_fit(design, residual_design(design, read), reml, start, control)
 
 
-def _fit_glmm(design: Design, family: Family, nAGQ: int, hessian: str, start: Any, control: Any) -> GeneralisedFit:
+def fit_generalised(
+    design: Design, family: Family, nAGQ: int, hessian: str, start: Any, control: Any
+) -> GeneralisedFit:
     """`glmm_fit` of a design with names of its own."""
     check_names(design, family)
     return glmm_fit(design, family, nAGQ=nAGQ, hessian=hessian, start=start, control=control)

@@ -198,7 +198,8 @@ def _agg() -> None:
 
 
 def _fitted(arguments: argparse.Namespace, data: pd.DataFrame | str) -> MixedResult | MEGLMResult:
-    from lme4py.api import clmm, glmer, lmer
+    from lme4py.api import glmer, lmer
+    from lme4py.categories import clmm
 
     shared: dict[str, Any] = {"weights": arguments.weights, "offset": arguments.offset}
     if arguments.memory_limit is not None:

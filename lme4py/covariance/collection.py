@@ -112,7 +112,7 @@ class CovarianceStructures:
             theta = np.tile(zero, (len(own), 1))
             theta[:, place] = own
             rows.append(theta)
-        return np.concatenate(rows)
+        return np.concatenate(rows) if rows else np.zeros((0, 0))
 
     def canonical(self, theta: FloatArray) -> FloatArray:
         """The theta of the same covariances that stands for all the others."""
@@ -134,6 +134,8 @@ class CovarianceStructures:
     def to_user_jacobian(self, theta: FloatArray, S: Sequence[FloatArray]) -> FloatArray:
         """Derivative of `to_user`, block diagonal in the terms, shape (m, m)."""
         own = zip(self.each, self.split(theta), S, strict=True)
+        if not self.each:
+            return np.zeros((0, 0))
         return np.asarray(scipy.linalg.block_diag(*(s.to_user_jacobian(theta, c) for s, theta, c in own)))
 
     def check(self, theta: object) -> FloatArray:

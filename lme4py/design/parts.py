@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from lme4py.data.frame import Frame
 from lme4py.design.design import Design, Predictor, RandomTerm
-from lme4py.design.fixed import fixed_part, make_variables, name_of, used_variables
+from lme4py.design.fixed import fixed_part, make_variables, name_of, used_variables, without_intercept
 from lme4py.design.names import ColumnNames
 from lme4py.design.recipe import Recipe, new_fixed, offset_values
 from lme4py.design.related import Relations
 from lme4py.design.rows import UsedRows
 from lme4py.design.terms import random_terms
-from lme4py.errors import OptionError
+from lme4py.errors import FormulaError, OptionError
 from lme4py.families.response import PartRows, ResponseData
 from lme4py.formula.nodes import Formula, Node
 from lme4py.formula.values import Value, check_finite
 
-__all__ = ["new_parts", "part_formulas", "part_text", "with_parts"]
+__all__ = ["new_parts", "ordinal_formulas", "part_formulas", "part_text", "with_parts"]
+
+# Parts that say how rows differ from what other parameters hold: thresholds, and a scale of one.
+_DIFFERENCES: Final = ("nominal", "scale")
 
 
 def part_text(text: Any, argument: str, conditional: str) -> str:
@@ -55,6 +58,48 @@ def part_formulas(formula: Any, ziformula: str | None, dispformula: str | None) 
     """
     given = (("zero_inflation", "ziformula", ziformula), ("dispersion", "dispformula", dispformula))
     return {name: part_text(text, argument, str(formula)) for name, argument, text in given if text is not None}
+
+
+def ordinal_formulas(formula: Any, nominal: str | None, scale: str | None) -> dict[str, str]:
+    """Formulas of the parts of a model of ordered categories by their names.
+
+    Parameters
+    ----------
+    formula : str
+        That of the model.
+    nominal, scale : str or None
+
+    Raises
+    ------
+    FormulaError
+        A part has random effects, an offset beside thresholds, or no intercept.
+    """
+    given = (("nominal", nominal), ("scale", scale))
+    return {name: part_text(text, name, str(formula)) for name, text in given if text is not None}
+
+
+def check_differences(name: str, parsed: Formula) -> None:
+    """Refuse what a part of differences cannot have.
+
+    Parameters
+    ----------
+    name : str
+    parsed : Formula
+    """
+    if name not in _DIFFERENCES:
+        return
+    if parsed.bars:
+        raise FormulaError(
+            f"{name}= has fixed effects only, and {parsed.bars[0].label} is a random effect; put it in the formula of "
+            "the model."
+        )
+    if not parsed.fixed.intercept:
+        held = "thresholds" if name == "nominal" else "thresholds, in units of a scale of one,"
+        raise FormulaError(f"{name}= takes the intercept out, which the {held} hold; write {name}='~ x'.")
+    if not parsed.fixed.terms:
+        raise FormulaError(f"{name}= names no variable; leave it out, or write {name}='~ x'.")
+    if name == "nominal" and parsed.fixed.offsets:
+        raise FormulaError("nominal= cannot hold an offset(): thresholds have no common one; put it in the formula.")
 
 
 def with_parts(
@@ -97,10 +142,13 @@ def _predictor(
     relations: Relations,
 ) -> tuple[Predictor, Recipe]:
     """The predictor of a part, and how to make its columns for new data."""
+    check_differences(name, parsed)
     variables = make_variables(used_variables(parsed.fixed), values, {})
     names = ColumnNames()
     names.add(parsed.fixed, variables, f"the {name} part")
     fixed = fixed_part(parsed.fixed, variables, values, rows.n)
+    if name in _DIFFERENCES:
+        fixed = without_intercept(fixed)
     terms, bars = random_terms(parsed, values, rows, fixed, names, relations)
     offsets = [offset_values(values[node], name_of(node)) for node in parsed.fixed.offsets]
     total = np.sum(offsets, axis=0) if offsets else None

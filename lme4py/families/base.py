@@ -186,6 +186,21 @@ class Family(OtherParameters):
         return ()
 
     @property
+    def is_plain(self) -> bool:
+        """Whether probabilities of categories are differences of means of one linear predictor less thresholds."""
+        return True
+
+    @property
+    def event(self) -> str:
+        """Ordered categories: HTML of what the thresholds are about."""
+        return ""
+
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """Names of the linear predictors with random effects that categories depend on."""
+        return ("conditional",)
+
+    @property
     def enough_starts(self) -> int | None:
         """Other starts after which no more are followed, where all have led to one minimum; None follows them all."""
         return None
@@ -256,6 +271,14 @@ class Family(OtherParameters):
     @property
     def threshold_matrix(self) -> FloatArray | None:
         """Ordered categories: thresholds = A gamma, shape (K - 1, d); else None."""
+        return None
+
+    @property
+    def user_matrix(self) -> FloatArray | None:
+        """Derivative of the parameters beside eta as users know them in lambda; None where they are the same.
+
+        Of ordered categories: the coefficients of further parts, then all thresholds, (d', d).
+        """
         return None
 
     def alpha(self, lam: Nuisance) -> FloatArray | None:

@@ -35,7 +35,7 @@ from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, HalfRows, Order, RowNoise, working_weight
 from lme4py.formula.values import Value
 from lme4py.frozen import computed_once
-from lme4py.linalg.types import FloatArray, IntArray
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["ORDINAL_LINKS", "THRESHOLDS", "Ordinal", "make_ordinal"]
 
@@ -102,6 +102,11 @@ class Ordinal(Family):
     nuisance_order = 1
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the cuts of a row depend on it by its location alone, as differences of P(Y > k)."""
+        return True
+
+    @property
     def log_concave(self) -> bool:
         return self.link.log_concave
 
@@ -109,6 +114,11 @@ class Ordinal(Family):
     def canonical(self) -> bool:
         """False: no link makes the observed and the expected weights the same."""
         return False
+
+    @property
+    def event(self) -> str:
+        """HTML of what the thresholds are about."""
+        return "{y} &le; k"
 
     @property
     def variant(self) -> str:
@@ -143,10 +153,10 @@ class Ordinal(Family):
         if self.threshold == "flexible":
             return tuple(f"{k}|{k + 1}" for k in range(1, count + 1))
         if self.threshold == "equidistant":
-            return ("threshold.1", "spacing")[: self.n_nuisance]
+            return ("threshold.1", "spacing")[: self.A.shape[1]]
         central = {"symmetric": ("central.1", "central.2") if count % 2 == 0 else ("central",), "symmetric2": ()}
         first = central[self.threshold]
-        return (*first, *(f"spacing.{i}" for i in range(1, self.n_nuisance - len(first) + 1)))
+        return (*first, *(f"spacing.{i}" for i in range(1, self.A.shape[1] - len(first) + 1)))
 
     @property
     def n_nuisance(self) -> int:
@@ -162,6 +172,10 @@ class Ordinal(Family):
     def threshold_matrix(self) -> FloatArray | None:
         return self.A
 
+    @property
+    def user_matrix(self) -> FloatArray:
+        return self.A
+
     def alpha(self, lam: Nuisance) -> FloatArray:
         """Thresholds, shape (K - 1,)."""
         thresholds: FloatArray = self.A @ np.atleast_1d(np.asarray(lam, dtype=np.float64))
@@ -174,6 +188,14 @@ class Ordinal(Family):
     def latent_quantile(self, p: FloatArray) -> FloatArray:
         """F^-1, shape of p."""
         return -self.link.eta(1.0 - p)
+
+    def marginal_thresholds(self, share: FloatArray) -> FloatArray:
+        """Thresholds at which the categories have these probabilities in a row with eta = 0, shape (K - 1,)."""
+        return np.asarray(self.latent_quantile(np.cumsum(share)[:-1]))
+
+    def allows(self, alpha: FloatArray) -> bool:
+        """Whether thresholds give every category a probability."""
+        return bool((np.diff(alpha) > 0.0).all())
 
     # --- likelihood
 
@@ -359,7 +381,19 @@ class Ordinal(Family):
 
     # --- probabilities
 
-    def log_probabilities(self, eta: FloatArray, lam: Nuisance) -> FloatArray:
+    def of_category(self, data: ResponseData, k: int) -> ResponseData:
+        """The same rows, all with category number k and weight one."""
+        return ResponseData(np.full(data.n_obs, float(k)), parts=data.parts)
+
+    def crossing(self, lam: Nuisance, data: ResponseData) -> BoolArray:
+        """Rows whose thresholds do not increase, so that some category has no probability there, shape (n,)."""
+        return np.zeros(data.n_obs, dtype=bool)
+
+    def widest(self, lam: Nuisance, data: ResponseData) -> float:
+        """How many times as wide as a random effect what the link sees of it can be."""
+        return 1.0
+
+    def log_probabilities(self, eta: FloatArray, lam: Nuisance, data: ResponseData | None = None) -> FloatArray:
         """log P(Y = k) of all categories, shape (..., n, K)."""
         intervals = self._intervals(lam)
         if intervals is None:
@@ -372,13 +406,21 @@ class Ordinal(Family):
                 out[..., k] = row_parts(self.link.name, self.link.lower_tail, intervals, codes, flat, 0).value
         return out
 
-    def probabilities(self, eta: FloatArray, lam: Nuisance) -> FloatArray:
-        """P(Y = k) of all categories, shape (..., n, K)."""
+    def probabilities(self, eta: FloatArray, lam: Nuisance, data: ResponseData | None = None) -> FloatArray:
+        """P(Y = k) of all categories, shape (..., n, K).
+
+        Parameters
+        ----------
+        eta : ndarray, shape (..., n)
+        lam : ndarray
+        data : ResponseData, optional
+            The rows with their further linear predictors, where the model has these.
+        """
         with np.errstate(under="ignore"):
             p: FloatArray = np.exp(self.log_probabilities(eta, lam))
         return p
 
-    def cumulative(self, eta: FloatArray, lam: Nuisance) -> FloatArray:
+    def cumulative(self, eta: FloatArray, lam: Nuisance, data: ResponseData | None = None) -> FloatArray:
         """P(Y <= k), k = 1 .. K - 1, shape (..., n, K - 1)."""
         with np.errstate(over="ignore", under="ignore"):
             return self.link.complement(np.asarray(eta, dtype=np.float64)[..., None] - self.alpha(lam))

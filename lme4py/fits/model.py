@@ -157,6 +157,23 @@ class Model(ABC):
         """The criterion of a linear model at the estimates, without any Monte-Carlo error."""
         refuse("the exact criterion is", "see log_likelihood, and how the integral was approximated")
 
+    def threshold_test(self, term: int, score: bool) -> tuple[float, int, str]:
+        """Whether a term of the location of ordered categories has the same effect on all thresholds.
+
+        Parameters
+        ----------
+        term : int
+            Its number, from 1.
+        score : bool
+            By the score, without a fit of the larger model.
+
+        Returns
+        -------
+        tuple of (float, int, str)
+            Chi-squared, degrees of freedom, and why there is none, or "".
+        """
+        refuse("tests of effects on thresholds are", "compare models by lrtest()")
+
     @abstractmethod
     def variance_information(self) -> VarianceInformation:
         """Observed information of all parameters at the optimum."""

@@ -18,6 +18,7 @@ __all__ = [
     "refuse_related",
     "refuse_residual",
     "refuse_structured",
+    "refuse_without_random",
 ]
 
 LINEAR, GENERALISED = "linear mixed models", "generalised linear mixed models"
@@ -47,6 +48,23 @@ def refuse(what: str, instead: str, kinds: str = LINEAR) -> NoReturn:
     lme4py.errors.OptionError: test='F' is for linear mixed models; use test='Chisq'.
     """
     raise OptionError(f"{what} for {kinds}; {instead}.")
+
+
+def refuse_without_random(fit: Fit, what: str) -> None:
+    """Refuse what belongs to random effects for a model that has none.
+
+    Parameters
+    ----------
+    fit : Fit
+    what : str
+        With its verb, such as "intraclass correlations are".
+
+    Raises
+    ------
+    OptionError
+    """
+    if not fit.design.terms:
+        raise OptionError(f"{what} about random effects, and this model has none.")
 
 
 def refuse_residual(

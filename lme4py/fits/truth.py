@@ -282,7 +282,15 @@ def _nuisance(family: Family, given: dict[str, Any], old: Any) -> Any:
     if family.has_thresholds:
         thresholds = given.pop("thresholds", None)
         _none_left(family, given)
-        return old if thresholds is None and old is not None else _thresholds(family, thresholds)
+        if thresholds is None and old is not None:
+            return old
+        if old is None and family.n_coefficients:
+            raise OptionError(
+                "models made from parameters alone cannot have effects on thresholds or scale; fit one, and change its "
+                "parameters."
+            )
+        before = np.zeros(0) if old is None else np.atleast_1d(old)[: family.n_coefficients]
+        return np.concatenate([before, _thresholds(family, thresholds)])
     others = _others(family, given, old)
     if not family.n_dispersion:
         _none_left(family, given)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.api import clmm, glmer, lmer
+from lme4py.api import glmer, lmer
+from lme4py.categories import clmm
 from lme4py.chunks import chunk
 from lme4py.data.frame import as_factor_column, read_frame
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError, did_you_mean

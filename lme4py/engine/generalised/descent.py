@@ -193,7 +193,7 @@ def _zeros(problem: GlmmProblem, phi: FloatArray) -> FloatArray | None:
     """Parameters with small singular values of each T set to zero; None if none is small, or all are zero already."""
     structures = problem.structures
     own = zip(structures.each, structures.split(phi[: problem.n_theta]), strict=True)
-    theta = np.concatenate([structure.canonical(structure.truncate(t, _SNAP)) for structure, t in own])
+    theta = np.concatenate([np.zeros(0), *(structure.canonical(structure.truncate(t, _SNAP)) for structure, t in own)])
     if np.allclose(theta, structures.canonical(phi[: problem.n_theta]), rtol=0, atol=1e-14):
         return None
     return np.concatenate([theta, phi[problem.n_theta :]])

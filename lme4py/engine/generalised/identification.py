@@ -44,6 +44,8 @@ def identify_glmm(problem: GlmmProblem, design: Design) -> Identification:
     DesignError
         As `lme4py.engine.identification.identify`.
     """
+    if not problem.factors:
+        return Identification()
     noise = problem.family.row_noise(problem.data)
     weights = None if noise is None else noise.weights
     size = float(problem.n_obs) if noise is None else noise.size

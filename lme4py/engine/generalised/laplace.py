@@ -204,7 +204,7 @@ def outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatA
 
 def theta_gradient(problem: GlmmProblem, theta: FloatArray, by_T: list[FloatArray]) -> FloatArray:
     """Derivative in theta from the one in the T of each factor."""
-    parts: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
+    parts: list[FloatArray] = [np.empty(0)] * (len(problem.structures.each) or 1)
     for factor, derivative in zip(problem.factors, by_T, strict=True):
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             own = theta[problem.structures.slices[term]]

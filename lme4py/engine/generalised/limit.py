@@ -13,7 +13,7 @@ from lme4py.engine.certificate import CONVERGED
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.generalised.hessian import curvature_floor, newton_step
-from lme4py.engine.generalised.nested_quadrature import make_quadrature
+from lme4py.engine.generalised.nested_quadrature import refinement
 from lme4py.engine.generalised.problem import GlmmProblem, Mode, ModeFinder
 from lme4py.engine.identification.recession import Recession, find_recession
 from lme4py.engine.identification.record import Identification
@@ -98,7 +98,7 @@ def find_limit(
     if nAGQ == 0:
         return Limit(optimum, recession, identification, basis)
     basis = scipy.linalg.block_diag(np.eye(problem.n_theta), basis, np.eye(problem.n_nuisance if A is None else 0))
-    criterion = JointCriterion(finder, None if nAGQ == 1 else make_quadrature(finder, nAGQ))
+    criterion = JointCriterion(finder, refinement(finder, nAGQ))
     criterion.base = optimum.found
     far = _further(criterion, optimum, direction, _distance(half, mode, family, moved, direction))
     return Limit(_polished(criterion, far, basis), recession, identification, basis)

@@ -45,6 +45,17 @@ from lme4py.linalg.types import FloatArray, IntArray
 Rule: TypeAlias = Callable[[Laplace], tuple[float, FloatArray]]
 
 
+def refinement(finder: ModeFinder, nAGQ: int) -> Rule | None:
+    """The rule that takes the place of Laplace's approximation; None where that is asked for, or exact.
+
+    Parameters
+    ----------
+    finder : ModeFinder
+    nAGQ : int
+    """
+    return None if nAGQ in (0, 1) or not finder.problem.factors else make_quadrature(finder, nAGQ)
+
+
 def make_quadrature(finder: ModeFinder, n_points: int, most: int = MAX_POINTS) -> Rule:
     """The quadrature rule of a model.
 

@@ -22,14 +22,16 @@ _NEAR = 1e-3
 
 
 def start_thresholds(problem: GlmmProblem) -> tuple[FloatArray, FloatArray]:
-    """Fixed effects, shape (p,), and gamma, shape (d,), by Newton steps with halving.
+    """Fixed effects, shape (p,), and lambda, shape (d,), by Newton steps with halving; parts start at no effect.
 
     Parameters
     ----------
     problem : GlmmProblem
     """
     beta = np.zeros(problem.n_fixed)
-    gamma = _first_gamma(problem.family, problem.data, problem.offset)
+    gamma = np.concatenate(
+        [np.zeros(problem.family.n_coefficients), _first_gamma(problem.family, problem.data, problem.offset)]
+    )
     X = problem.X
 
     def rows_at(beta: FloatArray, gamma: FloatArray, order: int) -> Any:
@@ -77,12 +79,11 @@ def _newton(X: FloatArray, rows: Any, gradient: FloatArray) -> FloatArray:
 def _first_gamma(family: Ordinal, data: ResponseData, offset: FloatArray) -> FloatArray:
     """Thresholds of the marginal shares of the categories, brought into their structure."""
     counts = np.bincount(data.codes, weights=data.weights, minlength=family.n_categories) + 1e-3
-    share = np.cumsum(counts)[:-1] / counts.sum()
     # An offset that varies spreads the latent variable, and its mean moves it.
     spread = np.sqrt(1.0 + float(np.var(offset)) / 3.0)
-    alpha = np.clip(spread * np.asarray(family.latent_quantile(share)), -1e3, 1e3) + float(np.mean(offset))
+    alpha = np.clip(spread * family.marginal_thresholds(counts / counts.sum()), -1e3, 1e3) + float(np.mean(offset))
     gamma: FloatArray = np.linalg.lstsq(family.A, alpha, rcond=None)[0]
-    if (np.diff(family.alpha(gamma)) > 0.0).all():
+    if family.allows(family.A @ gamma):
         return gamma
     # A fit to equally spaced thresholds is in order for every structure.
     even = alpha.mean() + (np.arange(alpha.size) - 0.5 * (alpha.size - 1.0)) * max(float(np.ptp(alpha)), 1.0)

@@ -23,6 +23,7 @@ from lme4py.covariance import CovarianceStructures
 from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.factor.sweep import Swept, SweptBorder
+from lme4py.engine.generalised.no_effects import NoProducts
 from lme4py.engine.generalised.penalty import GlmmPenalty, glmm_penalty
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.generalised.stacking import Stack
@@ -293,7 +294,11 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     structures = design.structures.in_columns(S)
     offset = np.zeros(design.n_obs) if design.offset is None else design.offset
     places = tuple(tuple(p for t in f.terms for p in design.terms[t].predictors(family.stacked)) for f in factors)
-    products = WeightedProducts(codes, columns, factors, places=places)
+    products: Any = (
+        WeightedProducts(codes, columns, factors, places=places)
+        if factors
+        else NoProducts(design.n_obs, 1 + len(family.stacked))
+    )
     X, offset = products.stack.below(X), products.stack.below(offset)
     problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
     return replace(problem, penalty=glmm_penalty(design, family, S), known=design.log_dispersion)

@@ -97,6 +97,9 @@ class Search:
             All of the end.
         """
         problem = self.problem
+        if not problem.factors and (problem.family.single_peaked or problem.family.has_thresholds):
+            # All starts are one.
+            return False
         return (
             not problem.family.single_peaked
             # Few rows can be explained by the random effects, or by the dispersion.

@@ -169,6 +169,8 @@ def _scoring_step(problem: GlmmProblem, beta: FloatArray, lam: float, rows: Any)
 
 def _moment_theta(problem: GlmmProblem, rows: Any) -> FloatArray:
     """Relative standard deviations from E sum_j (Z'_a s)_j^2 = sum_j A_aaj + tau^2 sum_j A_aaj^2."""
+    if not problem.factors:
+        return np.zeros(0)
     products = problem.products
     scores = products.split(products.gather(rows.score))
     # Standard deviations beyond 2 are no start where the predictor has no unit.

@@ -46,4 +46,4 @@ class Objective:
 
 def row_lengths(roots: Sequence[FloatArray]) -> FloatArray:
     """Standard deviations of all effects from roots of their covariances."""
-    return np.concatenate([np.linalg.norm(root, axis=1) for root in roots])
+    return np.concatenate([np.zeros(0), *(np.linalg.norm(root, axis=1) for root in roots)])

@@ -19,7 +19,7 @@ from lme4py.covariance.holding import Holding
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.descent import minimise_scaled, off_limit
 from lme4py.engine.generalised.laplace import Laplace, flat_mode, is_at_pole
-from lme4py.engine.generalised.nested_quadrature import make_quadrature
+from lme4py.engine.generalised.nested_quadrature import refinement
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.optimise import Control, Local, Optimum
@@ -123,7 +123,7 @@ class _Chart:
         elif parameter.kind == "other":
             self.a[p + parameter.first] = 1.0
         else:
-            row = problem.family.A[parameter.first]
+            row = problem.family.user_matrix[problem.family.n_coefficients + parameter.first]
             self.a[p:] = row
             if problem.shift is not None:
                 self.a[:p] = -float(row @ problem.family.constant) * problem.shift
@@ -230,7 +230,7 @@ class GlmmConstrained:
         self.chart = _Chart(fit, parameter)
         self.problem = self.chart.problem
         finder = ModeFinder(self.problem)
-        refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ != 1 else None
+        refine = refinement(finder, fit.nAGQ)
         self.criterion = JointCriterion(finder, refine)
         self._points: list[tuple[FloatArray, Laplace]] = []
         self._correction: FloatArray | None = None

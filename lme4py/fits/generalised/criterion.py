@@ -10,7 +10,7 @@ import numpy as np
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.identification import identify_glmm
 from lme4py.engine.generalised.limit import range_hint
-from lme4py.engine.generalised.nested_quadrature import make_quadrature
+from lme4py.engine.generalised.nested_quadrature import refinement
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder, make_glmm
 from lme4py.engine.generalised.solve import solve_glmm
 from lme4py.engine.generalised.start import find_start
@@ -67,7 +67,7 @@ class GlmmCriterion:
         self.identification = self.problem.identification
         warn_unidentified(self.identification)
         self.finder = ModeFinder(self.problem)
-        self.refine = make_quadrature(self.finder, nAGQ) if nAGQ not in (0, 1) else None
+        self.refine = refinement(self.finder, nAGQ)
 
     @property
     def n_parameters(self) -> int:

@@ -128,7 +128,7 @@ class GeneralisedFit(Fit):
         Always a number to compute with: a dispersion at the end of its range is as near to it as makes no difference.
         """
         if self.thresholds is not None:
-            return self.family.parameters(self.thresholds)
+            return np.concatenate([self.others, self.family.parameters(self.thresholds)])
         own: tuple[float, ...] = ()
         if self.log_dispersion is not None:
             own = (self.log_dispersion if np.isfinite(self.log_dispersion) else self.problem.limit_lambda,)
@@ -195,7 +195,7 @@ class GeneralisedFit(Fit):
         """Covariance of `thresholds`, shape (K - 1, K - 1)."""
         if self.thresholds is None:
             return None
-        place = self.theta.size + self.beta.size
+        place = self.theta.size + self.beta.size + self.family.n_coefficients
         return self.parameter_vcov[place:, place:]
 
     @property
@@ -203,7 +203,8 @@ class GeneralisedFit(Fit):
         """`thresholds` with infinities and NaN as in `beta_estimates`, shape (K - 1,)."""
         if self.recession is None or self.thresholds is None:
             return self.thresholds
-        return self.recession.masked(np.eye(len(self.recession.names))[self.beta.size :], self.thresholds)
+        place = self.beta.size + self.family.n_coefficients
+        return self.recession.masked(np.eye(len(self.recession.names))[place:], self.thresholds)
 
     @property
     def threshold_se(self) -> FloatArray | None:
@@ -214,7 +215,8 @@ class GeneralisedFit(Fit):
         errors = np.sqrt(np.maximum(vcov.diagonal(), 0.0))
         if self.recession is None:
             return errors
-        return np.where(self.recession.limits[self.beta.size :] == 0.0, errors, np.nan)
+        place = self.beta.size + self.family.n_coefficients
+        return np.where(self.recession.limits[place:] == 0.0, errors, np.nan)
 
     @derived
     def point(self) -> Laplace:
@@ -233,6 +235,8 @@ class GeneralisedFit(Fit):
         """The rule for the integral over the random effects, compared with a finer one at the estimates."""
         if self.nAGQ == 0:
             return IntegralCheck(0, None, reason="nAGQ=0 is no likelihood; use nAGQ=1 or more")
+        if not self.design.terms:
+            return IntegralCheck(self.nAGQ, None, reason="the model has no random effects, and no integral")
         try:
             # The rows of this point are not kept: a fit that was only checked stays small.
             found = self.point if GeneralisedFit.point.known(self) else self._at_estimates()
@@ -309,13 +313,13 @@ def user_jacobian(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
         d' = K - 1 for ordered categories, else d. Rows of parameters on the boundary are zero.
     """
     m, p = problem.n_theta, problem.n_fixed
-    A = problem.family.threshold_matrix
-    last = np.eye(problem.n_nuisance) if A is None else A
+    known = problem.family.user_matrix
+    last = np.eye(problem.n_nuisance) if known is None else known
     to_user = np.zeros((m + p + last.shape[0], phi.size))
     to_user[:m, :m] = problem.structures.user.to_user_jacobian(phi[:m], problem.S)
     to_user[m : m + p, m : m + p] = problem.C
     to_user[m + p :, m + p :] = last
     to_user[:, problem.held(phi)] = 0.0
     if problem.shift is not None:
-        to_user[m + p :, m : m + p] = -problem.shift
+        to_user[m + p + problem.family.n_coefficients :, m : m + p] = -problem.shift
     return to_user

@@ -58,10 +58,12 @@ def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
 
 
 def _threshold_scores(fit: GeneralisedFit) -> FloatArray:
-    """Derivatives of each row's score in the thresholds, shape (n, K - 1)."""
+    """Derivatives of each row's score in the thresholds, those in coefficients of further parts first, (n, d)."""
     rows = fit.family.derivatives(fit.data, fit.linear_predictor, fit.lam, 3)
     part = rows.score_lam
-    assert isinstance(part, ThresholdPart)
+    if not isinstance(part, ThresholdPart):
+        back: FloatArray = np.linalg.pinv(np.asarray(fit.family.user_matrix))
+        return np.asarray(as_columns(part) @ back)
     return replace(part, A=np.eye(len(fit.categories) - 1)).columns()
 
 

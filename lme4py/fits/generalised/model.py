@@ -16,6 +16,7 @@ from lme4py.fits.generalised.constrained import GlmmConstrained
 from lme4py.fits.generalised.inferences import inferences
 from lme4py.fits.generalised.null import GeneralisedNull, criteria, null_model, working_problem
 from lme4py.fits.generalised.objective import objective
+from lme4py.fits.generalised.proportional import threshold_test
 from lme4py.fits.generalised.refit import refit_glmm
 from lme4py.fits.generalised.scores import score_covariance
 from lme4py.fits.generalised.simulate import GlmmSimulator
@@ -76,6 +77,9 @@ class GeneralisedModel(Model):
     def working_model(self) -> WorkingModel:
         with limited_threads(self.fit.design):
             return joint.working_model(self.fit)
+
+    def threshold_test(self, term: int, score: bool) -> tuple[float, int, str]:
+        return threshold_test(self.fit, term, score)
 
     def own_vcov(self) -> FloatArray:
         return joint.model_covariance(self.fit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
-from lme4py.engine.generalised.nested_quadrature import make_quadrature
+from lme4py.engine.generalised.nested_quadrature import refinement
 from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.engine.generalised.start import find_start
 from lme4py.engine.optimise import Local
@@ -19,7 +19,7 @@ __all__ = ["objective"]
 def objective(fit: GeneralisedFit) -> Objective:
     problem = fit.problem
     finder = ModeFinder(problem)
-    refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ not in (0, 1) else None
+    refine = refinement(finder, fit.nAGQ)
     first = find_start(problem)
     m, p = problem.n_theta, problem.n_fixed
     profiled = ProfiledCriterion(finder, first.beta)

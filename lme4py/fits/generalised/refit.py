@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lme4py.engine.generalised.descent import Descents, GlmmOptimum
-from lme4py.engine.generalised.nested_quadrature import make_quadrature
+from lme4py.engine.generalised.nested_quadrature import refinement
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.search import Search
 from lme4py.engine.generalised.start import Start
@@ -161,7 +161,7 @@ def other_minima(fit: GeneralisedFit) -> list[GlmmOptimum]:
 
 
 def _search(fit: GeneralisedFit, finder: ModeFinder, thorough: bool) -> Search:
-    refine = make_quadrature(finder, fit.nAGQ) if fit.nAGQ not in (0, 1) else None
+    refine = refinement(finder, fit.nAGQ)
     return Search(Descents(finder, Control(), refine, profiled=fit.nAGQ == 0), thorough)
 
 

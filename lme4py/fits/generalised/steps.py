@@ -181,7 +181,7 @@ def make_glmm_fit(
         covariances.append(root @ root.T)
     modes = user_modes(problem, optimum.found)
     eta = linear_predictor(design, beta, modes)
-    if limit is None:
+    if limit is None and covariances:
         refuse_perfect_groups(design, family, data, beta, lam, covariances[0], eta)
     covariance = _covariance(problem, optimum, limit, profiled=nAGQ == 0)
     m, p = problem.n_theta, problem.n_fixed

@@ -102,6 +102,8 @@ def _factor_name(design: Design, cluster: str | None) -> str:
     try:
         return default_group(design, cluster, required=True)
     except OptionError:
+        if not design.terms:
+            raise OptionError("the model has no grouping factor; say with `cluster=` what the clusters are.") from None
         raise OptionError(
             f"the grouping factors {', '.join(design.n_groups)} are crossed; say with `cluster=` what the clusters are."
         ) from None

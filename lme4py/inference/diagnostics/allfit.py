@@ -186,7 +186,7 @@ def _random(task: Objective, rng: np.random.Generator, far: bool) -> FloatArray:
 
 
 def _own_estimates(fit: Fit) -> tuple[FloatArray, FloatArray]:
-    return fit.beta, np.concatenate([np.sqrt(np.diag(cov)) for cov in fit.covariances])
+    return fit.beta, np.concatenate([np.zeros(0), *(np.sqrt(np.diag(cov)) for cov in fit.covariances)])
 
 
 # --- the table --------------------------------------------------------------------------------------------------

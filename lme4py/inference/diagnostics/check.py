@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lme4py.inference.estimates.random_effects import known_columns
+from lme4py.inference.lrt.proportional import proportional_odds
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
 from lme4py.tables.table import Align, Table
@@ -151,12 +152,47 @@ def check(fit: Any) -> CheckResult:
         _residuals,
         _modes,
         _integral,
+        _proportional,
+        _crossing,
     ]
     if not fit.independent_residuals:
         # The others take residuals as independent with one variance, or need a grouping factor.
         looks = [_convergence, _singularity, _collinearity]
     found = (look(fit) for look in looks)
     return CheckResult(tuple(line for line in found if line is not None))
+
+
+# --- ordered categories ---------------------------------------------------------------------------------------
+
+
+def _proportional(fit: Any) -> CheckLine | None:
+    """Whether terms have the same effect on all thresholds, by score tests."""
+    if not fit.family.has_thresholds or fit.family.constant is None or not fit.beta.size or fit.recession is not None:
+        return None
+    table = proportional_odds(fit, "score")
+    known = table[table["p_value"].notna()]
+    if known.empty:
+        return CheckLine("proportional odds", None, "the score tests of the terms cannot be computed.", None)
+    term, p = known["p_value"].idxmin(), float(known["p_value"].min())
+    if p >= _P_VALUE:
+        message = f"no term clearly has other effects on some thresholds than on others (smallest p = {p:.2g}, {term})."
+        return CheckLine("proportional odds", True, message, p)
+    message = (
+        f"the effect of {term} differs between thresholds (score test, p = {p:.2g}); see proportional_odds(), and "
+        f"nominal='~ {term}'."
+    )
+    return CheckLine("proportional odds", False, message, p)
+
+
+def _crossing(fit: Any) -> CheckLine | None:
+    """Whether the curves of categories cross within the data."""
+    if not fit.family.has_thresholds or "nominal" not in fit.family.components:
+        return None
+    count = int(fit.family.crossing(fit.lam, fit.data).sum())
+    if not count:
+        return CheckLine("thresholds", True, "they increase in every row: all categories have probabilities.", 0.0)
+    message = f"in {count} of {fit.design.n_obs} rows they do not increase: the curves of categories cross there."
+    return CheckLine("thresholds", False, message, float(count))
 
 
 # --- the optimum ------------------------------------------------------------------------------------------------
@@ -255,8 +291,10 @@ def _collinearity(fit: Any) -> CheckLine:
     return CheckLine("collinearity", False, message, condition)
 
 
-def _groups(fit: Any) -> CheckLine:
+def _groups(fit: Any) -> CheckLine | None:
     counts = fit.design.n_groups
+    if not counts:
+        return None
     few = [f"{name} ({count})" for name, count in counts.items() if count < _LEVELS]
     least = float(min(counts.values()))
     if not few:

@@ -70,10 +70,11 @@ def _gradient(fit: Fit, information: VarianceInformation, parameter: Parameter) 
         slope: FloatArray = parameter.reported(fit.dispersion) * information.residual
         return -slope if parameter.inverted else slope
     if parameter.kind == "other":
-        combined: FloatArray = information.thresholds @ fit.family.other_slopes(fit.others)[parameter.first]
+        rest = information.thresholds[:, : len(fit.others)]
+        combined: FloatArray = rest @ fit.family.other_slopes(fit.others)[parameter.first]
         return combined
     if parameter.kind == "threshold":
-        return information.thresholds[:, parameter.first]
+        return information.thresholds[:, fit.family.n_coefficients + parameter.first]
     if parameter.shape is not None:
         return _shape_gradient(fit, information, parameter, parameter.shape)
     cov, d = fit.covariances[parameter.term], information.covariances[parameter.term]

@@ -21,7 +21,7 @@ from lme4py.inference.lrt.by_names import embed_by_names, same_rows
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
 from lme4py.inference.lrt.mixture import Mixture, cone_information, cone_mixture, dispersion_mixture
 from lme4py.inference.lrt.nesting import Embedding, embed
-from lme4py.inference.lrt.parts import lacks_zero_part, zero_part_mixture
+from lme4py.inference.lrt.parts import lacks_zero_part, location_columns, zero_part_mixture
 from lme4py.inference.lrt.residual import check_residuals
 from lme4py.inference.lrt.simulation import bootstrap_ratios
 from lme4py.inference.refits.simulate import check_count, check_seed
@@ -251,7 +251,7 @@ def _model(result: Any, role: str) -> _Model:
         raise OptionError(
             f"the {role} model has sampling weights: a pseudo-likelihood has no likelihood-ratio test; use wald_test()."
         )
-    return _Model(fit.design, fit.design.X, fit.reml, fit.log_likelihood, fit.n_params, fit)
+    return _Model(fit.design, location_columns(fit), fit.reml, fit.log_likelihood, fit.n_params, fit)
 
 
 def _is_linear(result: Any) -> bool:

@@ -72,6 +72,8 @@ def embed(full: Design, restricted: Design | None, covariances: tuple[FloatArray
     covariances : tuple of ndarray
         Estimates of the restricted model.
     """
+    if not full.terms:
+        return None if restricted is not None and restricted.terms else Embedding((), (), True)
     generic = [np.zeros((term.n_columns, term.n_columns)) for term in full.terms]
     values = list(generic)
     unique = _is_unique(_kernels(full.terms, _pairs(full.terms), _directions(full.terms))[0])

@@ -13,7 +13,7 @@ from lme4py.inference.lrt.nesting import Embedding
 from lme4py.linalg.spans import spans
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["check_parts", "lacks_zero_part", "zero_part_mixture"]
+__all__ = ["check_parts", "lacks_zero_part", "location_columns", "zero_part_mixture"]
 
 _ZEROS = "zero_inflation"
 
@@ -39,6 +39,9 @@ def check_parts(restricted: Fit, full: Fit) -> None:
     extra = [part for part in restricted.family.components if part not in full.family.components]
     if extra:
         _refuse(f"the restricted model has a {extra[0]} part, and the full one has none")
+    if full.family.has_thresholds:
+        _check_ordinal(restricted, full)
+        return
     for part in full.family.components[1:]:
         own, other = _columns(full, part), _columns(restricted, part)
         if own is None or other is None:
@@ -52,13 +55,40 @@ def check_parts(restricted: Fit, full: Fit) -> None:
             _refuse(f"the {part} parts have different offsets")
 
 
-def _columns(fit: Fit, part: str) -> tuple[FloatArray, FloatArray] | None:
-    """Columns and offset of a part; a constant where it is one parameter; None without it."""
+def _check_ordinal(restricted: Fit, full: Fit) -> None:
+    """Parts of ordered categories: a part that the restricted model lacks has no effects there."""
+    if restricted.family.event != full.family.event:
+        _refuse("their categories have different structures")
+    for part in full.family.components[1:]:
+        own, other = _columns(full, part), _columns(restricted, part, absent=0)
+        if own is None or other is None:
+            continue
+        if not spans(own[0], other[0]):
+            _refuse(
+                f"the columns of the {part} part of the restricted model are no combinations of those of the full one"
+            )
+        if not np.array_equal(own[1], other[1]):
+            _refuse(f"the {part} parts have different offsets")
+
+
+def _columns(fit: Fit, part: str, absent: int = 1) -> tuple[FloatArray, FloatArray] | None:
+    """Columns and offset of a part; a constant where it is one parameter (or nothing); None without it."""
     n = fit.design.n_obs
     found = next((one for one in fit.design.predictors if one.name == part), None)
     if found is not None:
         return found.X, np.zeros(n) if found.offset is None else found.offset
-    return None if part == _ZEROS else (np.ones((n, 1)), np.zeros(n))
+    return None if part == _ZEROS else (np.ones((n, absent)), np.zeros(n))
+
+
+def location_columns(fit: Fit) -> FloatArray:
+    """Columns whose common effects the model has: those with an effect on each threshold have one on all too.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    nominal = [p.X for p in fit.design.predictors[1:] if p.name == "nominal" and fit.family.constant is not None]
+    return np.hstack([fit.design.X, *nominal]) if nominal else fit.design.X
 
 
 def _refuse(why: str) -> NoReturn:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lme4py.data.frame import read_frame
-from lme4py.errors import OptionError, did_you_mean
+from lme4py.errors import IdentificationWarning, OptionError, did_you_mean, warn
 from lme4py.fits.base import Fit
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.estimates.limits import known_errors, masked, warn_rows
 from lme4py.inference.prediction.averages import average_over
+from lme4py.inference.prediction.categories import category_limits, category_rows, category_table
 from lme4py.inference.prediction.ordinal_intervals import probability_limits
 from lme4py.inference.prediction.predictor import family_of, linear_predictor, offset_column, random_variance
 from lme4py.inference.prediction.rows import (
@@ -24,7 +25,7 @@ from lme4py.inference.prediction.rows import (
     report_unseen,
     without_unseen,
 )
-from lme4py.linalg.types import FloatArray
+from lme4py.linalg.types import BoolArray, FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,17 +114,47 @@ def predict_categories(
     rows = without_unseen(rows, new_levels)
     report_unseen(fit, rows, new_levels, stacklevel=5)
     whole = rows.complete
-    parts = [category_probabilities(fit, rows.take(whole), average, cumulative=type == "cumulative")]
-    if interval is not None:
-        z = float(quantile(level, constant_df(fit, ddf)))
-        parts += probability_limits(fit, rows.take(whole), z, average, cumulative=type == "cumulative")
-    parts = probabilities_at_limits(fit, rows.take(whole), parts, average, cumulative=type == "cumulative")
+    z = None if interval is None else float(quantile(level, constant_df(fit, ddf)))
+    find = _plain_parts if fit.family.is_plain else _general_parts
+    parts = find(fit, rows, whole, average, type == "cumulative", z)
     table = np.full((rows.n, len(fit.categories), len(parts)), np.nan)
     table[whole] = np.stack(parts, axis=-1)
     table, index = padded(fit, table) if frame is None else (table, frame.index)
     if type == "class":
         return _most_probable(fit, table[:, :, 0], index)
     return _by_category(fit, table, index)
+
+
+def _plain_parts(
+    fit: Fit, rows: RowArrays, whole: BoolArray, average: bool, cumulative: bool, z: float | None
+) -> list[FloatArray]:
+    """Probabilities of complete rows, and their limits where `z` is given: differences of P(Y > k)."""
+    own = rows.take(whole)
+    parts = [category_probabilities(fit, own, average, cumulative=cumulative)]
+    if z is not None:
+        parts += probability_limits(fit, own, z, average, cumulative=cumulative)
+    return probabilities_at_limits(fit, own, parts, average, cumulative=cumulative)
+
+
+def _general_parts(
+    fit: Fit, rows: RowArrays, whole: BoolArray, average: bool, cumulative: bool, z: float | None
+) -> list[FloatArray]:
+    """The same of models whose categories depend on a row in several ways."""
+    if z is not None and rows.codes:
+        raise OptionError(
+            "interval='confidence' with conditional modes is not available for models with nominal=, scale= or another "
+            "structure, and for unordered categories; use include_random=False or 'integrate', or bootstrap()."
+        )
+    own = category_rows(fit, rows, average, whole)
+    table = category_table(fit, own, z is not None)
+    if bool(np.isnan(table.p).any()):
+        warn(
+            f"the thresholds of {int(np.isnan(table.p).any(axis=1).sum())} of {own.n} rows do not increase with their "
+            "nominal effects: the curves of categories cross there, and predictions are NaN.",
+            IdentificationWarning,
+        )
+    table = table.cumulative() if cumulative else table
+    return [table.p] if z is None else [table.p, *category_limits(fit, table, z)]
 
 
 def probabilities_at_limits(
@@ -238,7 +269,8 @@ def ordinal_residuals(fit: Fit, type: str = "deviance") -> FloatArray:
     family, eta = family_of(fit), fit.linear_predictor
     if type == "score":
         return family.derivatives(fit.data, eta, fit.lam, 1).score
-    below = np.column_stack([np.zeros(eta.size), family.cumulative(eta, fit.lam), np.ones(eta.size)])
+    inside = family.cumulative(eta, fit.lam, fit.data)
+    below = np.column_stack([np.zeros(eta.size), inside, np.ones(eta.size)])
     rows, codes = np.arange(eta.size), fit.data.codes
     probability: FloatArray = below[rows, codes] - (1.0 - below[rows, codes + 1])
     if type == "probability":
@@ -293,5 +325,8 @@ def threshold_parameters(fit: Fit) -> pd.DataFrame:
     rows = np.hstack([np.zeros((back.shape[0], fit.beta.size)), back])
     joint = np.zeros((rows.shape[1], rows.shape[1]))
     joint[fit.beta.size :, fit.beta.size :] = vcov
-    columns = {"estimate": masked(fit, rows, fit.lam), "std_error": known_errors(fit, rows, joint)}
+    columns = {
+        "estimate": masked(fit, rows, fit.lam[family.n_coefficients :]),
+        "std_error": known_errors(fit, rows, joint),
+    }
     return pd.DataFrame(columns, index=pd.Index(list(names), name="term"))

@@ -6,6 +6,7 @@ for a probability works for every cut, and a category is the difference of two c
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,15 +27,27 @@ from lme4py.margins.models.own import OwnAdapter
 from lme4py.margins.population.labels import RowNames
 from lme4py.margins.population.scenarios import shown
 
-__all__ = ["OrdinalAdapter", "by_category", "chosen_categories", "is_ordinal"]
+__all__ = ["OrdinalAdapter", "SeveralCategories", "by_category", "chosen_categories"]
 
 
-def is_ordinal(fit: Any) -> bool:
-    """Whether a frozen fit is one of ordered categories."""
-    return getattr(fit, "thresholds", None) is not None
+class SeveralCategories(OwnAdapter):
+    """A fit whose responses are categories: estimands are made for each P(Y > k).
+
+    Attributes
+    ----------
+    categories : tuple
+        In the order of the response.
+    """
+
+    categories: tuple[Any, ...]
+
+    @property
+    @abstractmethod
+    def cuts(self) -> Sequence[SeveralCategories]:
+        """One adapter for each P(Y > k), k = 1 .. K - 1."""
 
 
-class OrdinalAdapter(OwnAdapter):
+class OrdinalAdapter(SeveralCategories):
     """An ordinal fit; its linear predictor is that of one combination of cuts.
 
     Parameters
@@ -48,7 +61,7 @@ class OrdinalAdapter(OwnAdapter):
         super().__init__(fit)
         thresholds = np.asarray(fit.thresholds, dtype=np.float64)
         p, d = fit.beta.size, thresholds.size
-        self.categories: tuple[Any, ...] = tuple(fit.categories)
+        self.categories = tuple(fit.categories)
         self.weights_of_cuts = np.full(d, 1.0 / d) if cut is None else np.eye(d)[cut]
         self.names = (*self.names, *fit.threshold_names)
         self.params = np.concatenate([fit.beta, thresholds])
@@ -58,7 +71,7 @@ class OrdinalAdapter(OwnAdapter):
         self.family = "ordinal"
 
     @property
-    def cuts(self) -> list[OrdinalAdapter]:
+    def cuts(self) -> Sequence[OrdinalAdapter]:
         """One adapter for each threshold."""
         return [OrdinalAdapter(self.fit, k) for k in range(len(self.categories) - 1)]
 
@@ -91,7 +104,7 @@ class OrdinalAdapter(OwnAdapter):
         return replace(made, X=(self._wider(C, 1.0), np.hstack([R, ones])))
 
 
-def chosen_categories(adapter: OrdinalAdapter, outcome: Any) -> list[int]:
+def chosen_categories(adapter: SeveralCategories, outcome: Any) -> list[int]:
     """Positions of the categories that are asked for; all without a choice."""
     if outcome is None:
         return list(range(len(adapter.categories)))
@@ -105,13 +118,13 @@ def chosen_categories(adapter: OrdinalAdapter, outcome: Any) -> list[int]:
 
 
 def by_category(
-    adapter: OrdinalAdapter, exceeding: Sequence[Estimand], names: RowNames, certain: FloatArray, outcome: Any
+    adapter: SeveralCategories, exceeding: Sequence[Estimand], names: RowNames, certain: FloatArray, outcome: Any
 ) -> tuple[Estimand, RowNames]:
     """Estimands of the categories from those of the cuts.
 
     Parameters
     ----------
-    adapter : OrdinalAdapter
+    adapter : SeveralCategories
     exceeding : sequence of estimand
         For P(Y > k), k = 1 .. K - 1.
     names : RowNames

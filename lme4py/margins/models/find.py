@@ -8,7 +8,8 @@ from typing import Any
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit, fit_of
 from lme4py.inference.overview.components import ALL, component_names
-from lme4py.margins.estimands.ordinal import OrdinalAdapter, is_ordinal
+from lme4py.margins.estimands.categories import CategoryAdapter
+from lme4py.margins.estimands.ordinal import OrdinalAdapter
 from lme4py.margins.models.adapter import ModelAdapter
 from lme4py.margins.models.own import OwnAdapter
 from lme4py.margins.models.parts import PartAdapter, ZeroPartAdapter, has_zero_part
@@ -52,11 +53,19 @@ def find_adapter(fit: Any, adapter: Any = None, component: str | None = None) ->
 def _own(fit: Fit, component: str | None) -> ModelAdapter:
     if component == ALL:
         raise OptionError("`component` is the name of one part; without it margins are those of the response.")
+    if fit.categories and component not in (None, "scale"):
+        component_names(fit, component)
+        raise OptionError(
+            f"margins of the {component} part alone are not those of a mean; without component= they are the "
+            "probabilities of the categories."
+        )
     if component is not None and component_names(fit, component) and len(fit.family.components) > 1:
         return PartAdapter(fit, component)
     if has_zero_part(fit):
         return ZeroPartAdapter(fit)
-    return OrdinalAdapter(fit) if is_ordinal(fit) else OwnAdapter(fit)
+    if fit.categories:
+        return OrdinalAdapter(fit) if fit.family.is_plain else CategoryAdapter(fit)
+    return OwnAdapter(fit)
 
 
 def _is_statsmodels(fit: Any) -> bool:

@@ -31,8 +31,13 @@ __all__ = ["PartAdapter", "ZeroPartAdapter", "has_zero_part"]
 
 _ZEROS = "zero_inflation"
 # Links of the further parts, as families whose means they lead to.
-_LIKE = {_ZEROS: ("binomial", "logit"), "dispersion": ("gamma", "log")}
-_NAMES = {_ZEROS: "probability of a zero of its own", "dispersion": "dispersion", CONDITIONAL: "conditional mean"}
+_LIKE = {_ZEROS: ("binomial", "logit"), "dispersion": ("gamma", "log"), "scale": ("gamma", "log")}
+_NAMES = {
+    _ZEROS: "probability of a zero of its own",
+    "dispersion": "dispersion",
+    "scale": "scale",
+    CONDITIONAL: "conditional mean",
+}
 
 
 def has_zero_part(fit: Any) -> bool:
@@ -163,7 +168,8 @@ def _view(fit: Any, component: str, vcov: str | None = None, cluster: Any = None
     """The fit with the coefficients and the link of one part."""
     if component != CONDITIONAL:
         view = part_view(fit, component, vcov, cluster)
-        return replace(view, family=make_family(*_LIKE[component]), others=(), log_dispersion=None)
+        own = make_family(*_LIKE[component])
+        return replace(view, family=own, others=(), log_dispersion=None, thresholds=None)
     family = fit.family
     if isinstance(family, PartsFamily) and has_zero_part(fit):
         family = family.of_conditional_mean

@@ -14,8 +14,8 @@ __all__ = ["own_replicates"]
 
 
 def _both(fit: Any) -> FloatArray:
-    """Fixed effects, then the thresholds of ordered categories, then theta."""
-    thresholds = [] if fit.thresholds is None else [fit.thresholds]
+    """Fixed effects, then the thresholds of ordered categories with what stands before them, then theta."""
+    thresholds = [] if fit.thresholds is None else [np.array(fit.others), fit.thresholds]
     return np.concatenate([fit.beta, *thresholds, fit.theta])
 
 

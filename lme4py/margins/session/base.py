@@ -10,10 +10,11 @@ import numpy as np
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.margins.estimands import estimands
+from lme4py.margins.estimands.categories import CategoryAdapter, CategoryGrid
 from lme4py.margins.estimands.draws import Inference
 from lme4py.margins.estimands.estimands import Estimand
 from lme4py.margins.estimands.grids import Grid, ZeroPartGrid
-from lme4py.margins.estimands.ordinal import OrdinalAdapter, by_category
+from lme4py.margins.estimands.ordinal import SeveralCategories, by_category
 from lme4py.margins.estimands.scales import SCALES, Scale, assumption, outcome_curve, working_curve
 from lme4py.margins.models.adapter import ModelAdapter, Random
 from lme4py.margins.models.find import find_adapter
@@ -79,10 +80,15 @@ class SessionBase:
         self.rows = SessionRows(self.adapter, at, weights, random)
         self._weighted = weights is not None
         integrate = random == "integrate"
-        if isinstance(self.adapter, OrdinalAdapter) and scale in ("log", "logit"):
+        if isinstance(self.adapter, SeveralCategories) and scale in ("log", "logit"):
             raise OptionError(
                 f"the {scale} scale has no meaning for the probabilities of several categories; use "
                 "Margins.linear_scale for probabilities, or Margins.link_scale for the latent scale."
+            )
+        if isinstance(self.adapter, CategoryAdapter) and scale == "link":
+            raise OptionError(
+                "the categories of this model follow from several linear predictors; use Margins.response for their "
+                "probabilities, or predict(type='linear')."
             )
         if isinstance(self.adapter, ZeroPartAdapter):
             self._check_zero_part(self.adapter, scale, random)
@@ -157,6 +163,8 @@ class SessionBase:
     def _grid(self, scenarios: Sequence[Scenario], group: RowGroup, also_moving: Sequence[str] = ()) -> Grid:
         moving = {*scenarios[0], *also_moving}
         population, random = self.rows.population(moving, group.rows), self.options.random
+        if isinstance(self.adapter, CategoryAdapter):
+            return CategoryGrid(self.adapter, population, scenarios, random)
         if not isinstance(self.adapter, ZeroPartAdapter):
             return Grid(self.adapter, population, scenarios, random)
         zeros = self.adapter.zeros
@@ -192,7 +200,7 @@ class SessionBase:
             The categories that are asked for.
         """
         adapter = self.adapter
-        if not isinstance(adapter, OrdinalAdapter) or self.scale.name != "linear":
+        if not isinstance(adapter, SeveralCategories) or self.scale.name != "linear":
             if outcome is not None:
                 raise OptionError("`outcome` chooses categories of an ordinal model on the linear scale; leave it out.")
             return build()
@@ -259,7 +267,7 @@ class SessionBase:
         """Where limits of means are made, so that they stay in their range."""
         if title != "Predictions" or self.scale.name != "linear":
             return None
-        several = isinstance(self.adapter, OrdinalAdapter)
+        several = isinstance(self.adapter, SeveralCategories)
         return back_transform(None if several else self.adapter.link, self.adapter.mean_range)
 
     def _session_notes(self) -> list[str]:

@@ -11,8 +11,9 @@ from lme4py.docstrings import carries
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.estimands import estimands
+from lme4py.margins.estimands.categories import CategoryGrid, category_slopes
 from lme4py.margins.estimands.estimands import Estimand
-from lme4py.margins.estimands.ordinal import OrdinalAdapter
+from lme4py.margins.estimands.ordinal import SeveralCategories
 from lme4py.margins.population.groups import RowGroup, groups_of
 from lme4py.margins.population.labels import RowNames, prediction_label
 from lme4py.margins.population.scenarios import Scenario, expand_grid, shown
@@ -144,7 +145,7 @@ class SlopeMethods(SessionBase):
 
     def _slope_notes(self, kind: str, variables: Sequence[str]) -> list[str]:
         """What is no derivative; refuses elasticities that are not defined."""
-        if kind != "dydx" and isinstance(self.adapter, OrdinalAdapter):
+        if kind != "dydx" and isinstance(self.adapter, SeveralCategories):
             raise OptionError(f"{kind} is not available for ordered categories; use dydx.")
         discrete = [variable for variable in variables if self._is_discrete(variable)]
         if discrete and kind in ("eyex", "dyex"):
@@ -168,6 +169,8 @@ class SlopeMethods(SessionBase):
                 own = values if row is None else {**values, "row": row}
                 n_obs = grid.population.n_obs if row is None else 1
                 names.add(variable, kind, prediction_label(values, variable), own, n_obs)
+        if isinstance(grid, CategoryGrid):
+            return [category_slopes(grid, variable, unit_level)]
         return [estimands.slopes(self.adapter, grid, variable, curve, self.options.random, kind, unit_level)]
 
     def _add_changes(

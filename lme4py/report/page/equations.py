@@ -44,7 +44,8 @@ def _left(fit: Fit) -> tuple[str, list[str]]:
         return y, []
     link = escape(fit.family.link.name)
     if fit.family.has_thresholds:
-        return f"{link}(P({y} &le; k))", []
+        event = fit.family.event.format(y=y)
+        return f"{link}(P({event}))", []
     trials = "<var>n</var><sub>i</sub>, " if fit.family.has_trials else ""
     return f"{link}(<var>&mu;</var><sub>i</sub>)", [
         f"{y} ~ {escape(fit.family.name)}({trials}<var>&mu;</var><sub>i</sub>)"
@@ -54,7 +55,12 @@ def _left(fit: Fit) -> tuple[str, list[str]]:
 def _signed(fit: Fit, eta: str) -> str:
     if fit.normal_errors:
         return f"{eta} + <var>&epsilon;</var><sub>i</sub>"
-    return f"<var>&theta;</var><sub>k</sub> &minus; ({eta})" if fit.family.has_thresholds else eta
+    if not fit.family.has_thresholds:
+        return eta
+    further = fit.family.components
+    threshold = "<var>&theta;</var><sub>ki</sub>" if "nominal" in further else "<var>&theta;</var><sub>k</sub>"
+    whole = f"{threshold} &minus; ({eta})"
+    return f"({whole}) / <var>&sigma;</var><sub>i</sub>" if "scale" in further else whole
 
 
 def _fixed(fit: Fit) -> list[str]:

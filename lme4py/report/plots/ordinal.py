@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.errors import OptionError
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.prediction.ordinal import probabilities_at_limits
 from lme4py.inference.prediction.ordinal_intervals import probability_limits
@@ -39,6 +40,11 @@ def category_rows(fit: Fit, table: pd.DataFrame, X: FloatArray, eta: FloatArray,
     """
     import pandas as pd
 
+    if not fit.family.is_plain:
+        raise OptionError(
+            "effect plots of categories are those of cumulative models without further parts; use "
+            "Margins.response(fit).predict(...).plot()."
+        )
     rows = RowArrays(X, eta - X @ fit.beta, {}, {}, None)
     found = [family_of(fit).probabilities(eta, fit.lam), *probability_limits(fit, rows, z)]
     p, lower, upper = probabilities_at_limits(fit, rows, found, average=False, cumulative=False)

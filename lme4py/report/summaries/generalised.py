@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from lme4py.fits.base import Fit
 from lme4py.inference.estimates.dispersion import family_params, shown_dispersion
 from lme4py.inference.overview.components import component_table
@@ -26,7 +28,7 @@ __all__ = ["approximation", "closing", "family_line", "summary_tables"]
 
 def approximation(fit: Fit) -> str:
     """How the integral over the random effects was made, in words; "exact" for a linear mixed model."""
-    if fit.approximation is None:
+    if fit.approximation is None or not fit.design.terms:
         return "exact"
     points, hessian = fit.approximation
     if points == 0:
@@ -66,14 +68,22 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
         _header(fit),
         criterion_table(fit),
         *([] if row_summary(fit).residual_quartiles is None else [residual_table(fit)]),
-        random_effects_table(fit),
-        group_table(fit),
+        *([random_effects_table(fit), group_table(fit)] if fit.design.terms else []),
         coefficient_table(fit, ddf),
         *(_part_table(fit, component) for component in fit.family.components[1:]),
         *([threshold_rows(fit)] if is_ordinal(fit) else []),
         *shares_table(fit),
         closing(fit),
     ]
+
+
+# Titles of the tables of further parts.
+_TITLES: Final = {
+    "zero_inflation": "Zero part (logit)",
+    "dispersion": "Dispersion part (log)",
+    "nominal": "Effects on each threshold (nominal)",
+    "scale": "Scale part (log)",
+}
 
 
 def _part_table(fit: Fit, component: str) -> Table:
@@ -83,8 +93,12 @@ def _part_table(fit: Fit, component: str) -> Table:
     numbers = [[format_value(value, decimals) for value in table[name].tolist()] for name in ("estimate", "std_error")]
     z = [format_value(value, 2, 2, least=1) for value in table["statistic"].tolist()]
     rows = tuple(zip(map(str, table.index), *numbers, z, strict=True))
-    title = {"zero_inflation": "Zero part (logit)", "dispersion": "Dispersion part (log)"}[component]
-    return Table(title, ("", "Estimate", "Std. error", "z value"), rows, ("left", "right", "right", "right"))
+    return Table(
+        _TITLES.get(component, f"{component} part"),
+        ("", "Estimate", "Std. error", "z value"),
+        rows,
+        ("left", "right", "right", "right"),
+    )
 
 
 def threshold_rows(fit: Fit) -> Table:
@@ -99,15 +113,16 @@ def threshold_rows(fit: Fit) -> Table:
 
 def _header(fit: Fit) -> Table:
     table = header_table(fit)
-    rows = (("Family:", family_line(fit)), ("Integral:", approximation(fit)), *table.rows)
-    title = f"Generalised linear mixed model fit by {likelihood_words(fit)}"
-    return Table(title, ("", ""), rows, ("left", "left"), show_header=False)
+    integral = [("Integral:", approximation(fit))] if fit.design.terms else []
+    rows = (("Family:", family_line(fit)), *integral, *table.rows)
+    kind = "Generalised linear mixed model" if fit.design.terms else "Generalised linear model"
+    return Table(f"{kind} fit by {likelihood_words(fit)}", ("", ""), rows, ("left", "left"), show_header=False)
 
 
 def closing(fit: Fit) -> Table:
     """Notes and the verdict; also whether the rule for the integral is poor."""
     table, found = closing_table(fit), fit.integral_check
-    if found is None or fit.approximation is None:
+    if found is None or fit.approximation is None or not fit.design.terms:
         return table
     unchecked = fit.approximation.nAGQ != 0 and found.points is None
     if not found.matters and not unchecked:
