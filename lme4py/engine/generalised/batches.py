@@ -36,7 +36,8 @@ def can_stack(problem: GlmmProblem) -> bool:
     one = len(problem.factors) == 1 and not problem.products.has_related
     scalar = one and problem.factors[0].n_columns == 1 and problem.structures.linear
     small = problem.n_obs <= _MAX_ROWS and problem.n_fixed <= _MAX_FIXED
-    beside = not problem.n_nuisance or problem.has_one_dispersion or problem.family.has_thresholds
+    plain = problem.family.has_thresholds and problem.family.is_plain
+    beside = not problem.n_nuisance or problem.has_one_dispersion or plain
     beside = beside and problem.penalty is None
     return scalar and small and beside and not problem.data.parts and problem.family.log_concave
 

@@ -21,7 +21,7 @@ from lme4py.fits.rows.clusters import check_robust_type
 from lme4py.inference.estimates import coefficients
 from lme4py.inference.estimates.random_effects import one_or_dict
 from lme4py.inference.overview.intervals import intervals
-from lme4py.inference.tests.anova import anova
+from lme4py.inference.tests.anova import anova, own_term_tests
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -230,7 +230,13 @@ def component_anova(fit: Fit, component: str | None, type: Any, ddf: Any) -> pd.
     type, ddf
         As in `lme4py.inference.tests.anova.anova`.
     """
-    return by_component(fit, component, lambda one: anova(one, type=type, ddf=ddf))
+
+    def tests(one: Any) -> pd.DataFrame:
+        # Effects on thresholds have the same columns, one threshold after the other.
+        shared = one is not fit and int(np.linalg.matrix_rank(one.design.X)) < one.design.X.shape[1]
+        return own_term_tests(one) if shared else anova(one, type=type, ddf=ddf)
+
+    return by_component(fit, component, tests)
 
 
 def component_modes(fit: Fit, tables: dict[str, pd.DataFrame], component: str | None) -> Any:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lme4py.fits.rows.clusters import ClusterChoice
 
-__all__ = ["anova", "anova_table", "chi_squared_table", "contest", "drop_each", "term_hypotheses"]
+__all__ = ["anova", "anova_table", "chi_squared_table", "contest", "drop_each", "own_term_tests", "term_hypotheses"]
 
 # Variance of what is infinite, beside those of the rest: the inverse then gives it no weight.
 _INFINITE = 1e6
@@ -223,6 +223,17 @@ def chi_squared_table(fit: Fit, type: int | str = 3, ddf: str | None = None) -> 
     warn_unknown(fit, np.vstack([np.empty((0, fit.beta.size)), *rows.values()]), "a Wald test of a term", stacklevel=4)
     table = _chi_squared(fit, rows)
     return table.rename_axis(index="term")
+
+
+def own_term_tests(fit: Fit) -> pd.DataFrame:
+    """Wald tests of the coefficients of each term, given all others: of effects on thresholds, which share columns.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    rows = dict(zip(fit.design.fixed_labels, hypotheses.own_columns(fit.design), strict=True))
+    return _chi_squared(fit, rows).rename_axis(index="term")
 
 
 def _regular(fit: Fit) -> FloatArray:
