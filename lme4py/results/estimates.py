@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from lme4py.docstrings import carries
 from lme4py.errors import OptionError
 from lme4py.inference.estimates import coefficients
 from lme4py.inference.estimates import random_effects as modes_of_groups
+from lme4py.inference.estimates.posterior import posterior_moments
 from lme4py.inference.estimates.variance_errors import parameter_covariance, variance_table
 from lme4py.inference.overview import components
 from lme4py.inference.overview.intervals import intervals
@@ -199,6 +200,7 @@ class EstimateMethods(FittedModel):
         reliability: bool = False,
         data: Any = None,
         standardised: bool = False,
+        type: Literal["mode", "mean"] = "mode",
     ) -> Any:
         """Conditional modes of the random effects.
 
@@ -220,12 +222,22 @@ class EstimateMethods(FittedModel):
         standardised : bool
             Modes over their own standard deviations, sqrt(Var(b) - PEV): about standard normal where the model is
             right.
+        type : {"mode", "mean"}
+            "mean": posterior means by quadrature (Stata's ``reffects``), in generalised models with one random-effects
+            term; their standard deviations with ``conditional_se=True``. In linear models both are the same.
 
         Returns
         -------
         DataFrame, or dict factor -> DataFrame when there are several grouping factors; or a pair of them
             Rows are levels, columns are random effects.
         """
+        if type not in ("mode", "mean"):
+            raise OptionError(f"type={type!r} is not known; use 'mode' or 'mean'.")
+        if type == "mean":
+            if include_fixed or reliability or standardised or component is not None or data is not None:
+                raise OptionError("type='mean' goes with conditional_se= only; leave the other arguments out.")
+            means, sds = (modes_of_groups.one_or_dict(frames) for frames in posterior_moments(self.fit))
+            return (means, sds) if conditional_se else means
         if data is not None:
             if include_fixed or reliability or standardised or component is not None:
                 raise OptionError("data= goes with conditional_se= only; leave the other arguments out.")

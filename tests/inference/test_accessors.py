@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from reference_data import REFERENCE
+from scipy import integrate, special, stats
 
 import lme4py
 from lme4py import anova, glmer, glmer_nb, icc, lmer, load_dataset
@@ -269,3 +270,70 @@ def test_the_f_test_of_clubsandwich(growth):
     assert found["F"] == pytest.approx(R["htz"]["F"], rel=1e-5)
     assert found["den_df"] == pytest.approx(R["htz"]["df"], rel=1e-5)
     assert found["p_value"] == pytest.approx(R["htz"]["p"], rel=1e-4)
+
+
+@pytest.mark.parametrize("level", [0, 6, 14])
+def test_posterior_means_of_a_generalised_model(herds, level):
+    """Ratios of integrals of the binomial likelihood times the normal density, by SciPy's adaptive rule."""
+    data = load_dataset("cbpp")
+    own = (data["herd"].cat.codes == level).to_numpy()
+    eta = herds.predict(include_random=False, type="linear").to_numpy()[own]
+    y, n = (data.loc[own, name].to_numpy() for name in ("incidence", "size"))
+    sd = float(np.sqrt(herds.fit.covariances[0][0, 0]))
+
+    def moment(power):
+        def integrand(b):
+            return b**power * np.exp(stats.binom.logpmf(y, n, special.expit(eta + b)).sum()) * stats.norm.pdf(b, 0, sd)
+
+        return integrate.quad(integrand, -8 * sd, 8 * sd, epsabs=0.0, epsrel=1e-11, limit=200)[0]
+
+    whole, mean = moment(0), moment(1) / moment(0)
+    means, sds = herds.ranef(type="mean", conditional_se=True)
+    # 31 nodes about the mode.
+    assert means.iloc[level, 0] == pytest.approx(mean, abs=1e-8)
+    assert sds.iloc[level, 0] == pytest.approx(np.sqrt(moment(2) / whole - mean**2), abs=1e-8)
+
+
+def test_posterior_means_of_two_effects_and_of_categories():
+    """A grid over both effects of one group."""
+    data = load_dataset("Contraception")
+    fit = glmer("use ~ age + (urban | district)", data)
+    means = fit.ranef(type="mean")
+    level = "1"
+    own = (data["district"].astype(str) == level).to_numpy()
+    eta = fit.predict(include_random=False, type="linear").to_numpy()[own]
+    y = (data["use"] == "Y").to_numpy()[own]
+    z = np.column_stack([np.ones(own.sum()), (data["urban"] == "Y").to_numpy()[own]])
+    S = fit.fit.covariances[0]
+    grid = np.linspace(-7.0, 7.0, 281)
+    L = np.linalg.cholesky(S)
+    u = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+    b = u @ L.T
+    logs = stats.norm.logpdf(u).sum(axis=1)
+    for i in range(y.size):
+        logs += np.log(special.expit((1 if y[i] else -1) * (eta[i] + b @ z[i])))
+    weight = np.exp(logs - logs.max())
+    # A trapezium rule of 281 x 281 points over seven standard deviations.
+    assert means.loc[level].to_numpy() == pytest.approx(weight @ b / weight.sum(), abs=1e-6)
+    wine = lme4py.clmm("rating ~ temp + (1 | judge)", load_dataset("wine"))
+    assert wine.ranef(type="mean").to_numpy() == pytest.approx(wine.ranef().to_numpy(), abs=0.2)
+
+
+def test_posterior_means_where_they_are_modes_and_where_there_are_none(sleep):
+    pd.testing.assert_frame_equal(sleep.ranef(type="mean"), sleep.ranef())
+    crossed = glmer("TICKS ~ 1 + (1 | BROOD) + (1 | LOCATION)", load_dataset("grouseticks"), "poisson")
+    with pytest.raises(OptionError, match="one random-effects term"):
+        crossed.ranef(type="mean")
+    with pytest.raises(OptionError, match="conditional_se= only"):
+        sleep.ranef(type="mean", include_fixed=True)
+
+
+def test_replicates_are_stored_and_read_again(herds, tmp_path):
+    boot = herds.bootstrap(20, seed=1)
+    again = lme4py.BootstrapResult.load(boot.save(tmp_path / "boot.json"))
+    pd.testing.assert_frame_equal(again.conf_int(), boot.conf_int(), check_names=False)
+    pd.testing.assert_frame_equal(again.summary(), boot.summary(), check_names=False)
+    assert repr(again) == repr(boot)
+    (tmp_path / "other.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(OptionError, match="holds no bootstrap"):
+        lme4py.BootstrapResult.load(tmp_path / "other.json")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +78,61 @@ class BootstrapResult:
     def n_failed(self) -> int:
         """Number of replicates that failed."""
         return len(self.failures)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the replicates to a file, from which `load` makes the same result in another session.
+
+        Parameters
+        ----------
+        path : path
+            Of a JSON file; numbers keep all their digits.
+
+        Returns
+        -------
+        Path
+        """
+        stored = {
+            "kind": self.kind,
+            "names": [str(name) for name in self.estimates.index],
+            "estimates": self.estimates.tolist(),
+            "replicates": self.replicates.to_numpy(dtype=np.float64).tolist(),
+            "failures": [list(one) for one in self.failures],
+            "n_not_converged": self.n_not_converged,
+            "alpha": self.alpha,
+        }
+        target = Path(path)
+        target.write_text(json.dumps(stored), encoding="utf-8")
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> BootstrapResult:
+        """The result of a file that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+
+        Returns
+        -------
+        BootstrapResult
+            Without what "bca" intervals need, which are made from the fit.
+
+        Raises
+        ------
+        OptionError
+            A file that holds something else.
+        """
+        import pandas as pd
+
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            names = found["names"]
+            estimates = pd.Series(found["estimates"], index=names, dtype=np.float64)
+            replicates = pd.DataFrame(found["replicates"], columns=names, dtype=np.float64)
+            failures = tuple((int(number), str(why)) for number, why in found["failures"])
+            return cls(found["kind"], estimates, replicates, failures, found["n_not_converged"], found["alpha"])
+        except (KeyError, TypeError, ValueError):
+            raise OptionError(f"{path} holds no bootstrap; give a file that BootstrapResult.save() wrote.") from None
 
     def summary(self) -> pd.DataFrame:
         """Table estimate, bias, std_error, n_used of each statistic.
