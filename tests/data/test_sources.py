@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,19 @@ def test_partitions_without_rows_and_without_complete_rows(tmp_path: Path) -> No
     # The same optimum from sums in another order.
     assert_allclose(fit.params, whole.params, rtol=1e-9)
     assert (fit.rows.n_rows, fit.n_obs) == (900, 889)
+
+
+def test_files_without_pyarrow(monkeypatch, tmp_path):
+    """Text is read whole; what needs pyarrow says how to install it."""
+    data = lme4py.load_dataset("sleepstudy")
+    data.to_csv(tmp_path / "s.csv", index=False)
+    data.to_csv(tmp_path / "s.tsv", index=False, sep="\t")
+    expected = lme4py.lmer("Reaction ~ Days + (1 | Subject)", data.assign(Subject=data["Subject"].astype(int)))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for name in ("s.csv", "s.tsv"):
+        fit = lme4py.lmer("Reaction ~ Days + (1 | Subject)", tmp_path / name)
+        assert fit.criterion == pytest.approx(expected.criterion, rel=1e-12)  # the digits of the file
+    with pytest.raises(OptionError, match="pip install pyarrow"):
+        lme4py.lmer("Reaction ~ Days + (1 | Subject)", tmp_path / "s.parquet")
+    with pytest.raises(DataError, match="no file"):
+        lme4py.lmer("Reaction ~ Days + (1 | Subject)", tmp_path / "missing.csv")

@@ -205,3 +205,16 @@ def test_random_formulas(data, random, groups, n_theta):
     design = lme4py.lformula(f"y ~ x + {random}", data)
     assert set(design.n_groups) == groups
     assert design.n_theta == n_theta
+
+
+def test_the_conda_recipe_says_what_the_package_says():
+    """Version, dependencies, entry point and licence of the recipe are those of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    recipe = (ROOT / "conda" / "meta.yaml").read_text(encoding="utf-8")
+    assert re.search(r'set version = "([^"]+)"', recipe)[1] == lme4py.__version__
+    run = re.search(r"\n  run:\n((?:    - .*\n)+)", recipe)[1]
+    listed = {line.strip(" -").replace(" ", "") for line in run.splitlines()}
+    assert listed == {*project["dependencies"], f"python{project['requires-python']}"}
+    (name, target) = next(iter(project["scripts"].items()))
+    assert f"- {name} = {target}" in recipe
+    assert f"license: {project['license']}" in recipe

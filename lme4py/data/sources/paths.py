@@ -24,6 +24,7 @@ _STREAMED = {
     ".tsv": "tsv",
 }
 _WHOLE = {".dta": "read_stata", ".xlsx": "read_excel"}
+_TEXT = {".csv": ",", ".tsv": "\t"}
 _NAMES = {"parquet": "Parquet", "feather": "Feather", "csv": "CSV", "tsv": "TSV"}
 
 
@@ -37,18 +38,31 @@ def is_path(data: Any) -> bool:
 
 
 def frame_of_file(data: Any) -> Any:
-    """A file that is read whole (.dta, .xlsx) as a pandas data frame; None for others."""
-    if not isinstance(data, str | os.PathLike) or _ending(os.fspath(data)) not in _WHOLE:
+    """A file that is read whole (.dta, .xlsx; text without pyarrow) as a pandas data frame; None for others."""
+    if not isinstance(data, str | os.PathLike):
+        return None
+    path = os.fspath(data)
+    kind = _ending(path)
+    text = kind in _TEXT and "://" not in path and not glob.has_magic(path) and not _has_arrow()
+    if kind not in _WHOLE and not text:
         return None
     import pandas as pd
 
-    path = os.fspath(data)
     if not os.path.exists(path):
         raise DataError(f"there is no file {path!r}; check the path.")
     try:
-        return getattr(pd, _WHOLE[_ending(path)])(path)
+        return pd.read_csv(path, sep=_TEXT[kind]) if text else getattr(pd, _WHOLE[kind])(path)
     except ImportError as error:
         raise DataError(f"{path!r} cannot be read: {error}") from None
+
+
+def _has_arrow() -> bool:
+    """Whether pyarrow is installed, which reads files block by block."""
+    try:
+        import_module("pyarrow")
+    except ImportError:
+        return False
+    return True
 
 
 def source_of_paths(data: Any) -> RowSource:
@@ -60,6 +74,11 @@ def source_of_paths(data: Any) -> RowSource:
         Names ending in .parquet, .pq, .feather, .arrow, .ipc, .csv or .tsv; a pattern has ``*``, ``?`` or ``[...]``.
         Addresses such as ``s3://bucket/part.parquet`` go through fsspec.
     """
+    if not _has_arrow():
+        raise OptionError(
+            "these files are read by pyarrow, which is not installed; run `python -m pip install pyarrow`, or read "
+            "them yourself and give a data frame. (One .csv or .tsv file is read without it.)"
+        )
     import pyarrow.dataset as ds
 
     given = list(data) if isinstance(data, list | tuple) else [data]

@@ -142,7 +142,10 @@ class SessionBase:
 
     def _scenarios(self, scenarios: Any) -> tuple[list[str] | None, list[Scenario]]:
         if scenarios is None or (not isinstance(scenarios, Mapping) and not hasattr(scenarios, "__iter__")):
-            raise OptionError("give `scenarios`: a list of dicts such as [{'treated': 0}, {'treated': 1}].")
+            raise OptionError(
+                "give `scenarios`: a list of dicts such as [{'treated': 0}, {'treated': 1}], or what "
+                "lme4py.all_pairwise('treated') and lme4py.pairwise('treated', [1, 0]) make."
+            )
         names = None
         if isinstance(scenarios, Mapping):
             names, scenarios = [str(name) for name in scenarios], list(scenarios.values())
