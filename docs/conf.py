@@ -92,6 +92,7 @@ FIRST = (
     "power",
     "growth_curves",
     "animal_model",
+    "too_many_zeros",
 )
 
 

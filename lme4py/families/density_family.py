@@ -96,6 +96,12 @@ class DensityFamily(MeanResponse):
         return super().ratio if self.kind in ("count", "trials") else None
 
     @property
+    def more_variable(self) -> str:  # type: ignore[override]
+        if self.n_dispersion or DISPERSION in self.density.names:
+            return ""
+        return {"count": "a negative binomial", "trials": "a beta-binomial"}.get(self.kind, "")
+
+    @property
     def separates(self) -> str:
         return "successes from failures" if self.has_trials else "zeros from other responses"
 

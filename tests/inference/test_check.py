@@ -144,3 +144,36 @@ def test_lines_are_wrapped_with_an_indent() -> None:
     assert len(lines) > 6
     assert lines[-1] == "ok        x: fine."
     assert CheckLine("x", True, "a < b")._repr_html_() == "<p>ok        x: a &lt; b</p>"
+
+
+def test_zeros_beyond_those_expected_are_told_with_what_to_do():
+    data = lme4py.load_dataset("Salamanders")
+
+    def line(family, **parts):
+        lines = lme4py.glmer("count ~ mined + (1 | site)", data, family=family, **parts).check().lines
+        return next(one for one in lines if one.name == "zeros")
+
+    plain = line("poisson")
+    fit = lme4py.glmer("count ~ mined + (1 | site)", data, family="poisson")
+    p = np.exp(-fit.fittedvalues)
+    # Poisson zeros at the conditional modes.
+    assert plain.value == pytest.approx((387 - p.sum()) / np.sqrt((p * (1 - p)).sum()), rel=1e-8)
+    assert plain.ok is False
+    assert "387 of 644 responses are zero" in plain.message
+    assert "ziformula='~ 1'" in plain.message
+    assert line("poisson", ziformula="~ mined").ok
+    assert line("nbinomial").ok
+    # A hurdle of all zeros at once expects as many as there are.
+    assert line("truncated_poisson", ziformula="~ 1").value == pytest.approx(0.0, abs=1e-4)
+
+
+def test_fewer_zeros_than_expected_ask_for_a_hurdle():
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"g": np.repeat(np.arange(20), 20), "y": rng.binomial(3, 0.5, 400) + 1.0})
+    data.loc[:3, "y"] = 0.0
+    lines = lme4py.glmer("y ~ 1 + (1 | g)", data, family="poisson").check().lines
+    zeros = next(one for one in lines if one.name == "zeros")
+    assert zeros.ok is False
+    assert "hurdle" in zeros.message
+    dispersion = next(one for one in lines if one.name == "dispersion")
+    assert "compois or genpois" in dispersion.message

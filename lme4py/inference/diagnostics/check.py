@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lme4py.families.parts import ZERO_INFLATION
 from lme4py.inference.estimates.random_effects import known_columns
 from lme4py.inference.lrt.proportional import proportional_odds
 from lme4py.linalg.types import FloatArray
@@ -35,6 +36,8 @@ _LEVELS = 6
 _P_VALUE = 0.01
 # Pearson chi-squared over its degrees of freedom.
 _OVER, _UNDER = 1.3, 0.7
+# Zeros away from those expected, in standard deviations, and as a part of the rows.
+_ZEROS, _MANY_ZEROS = 3.0, 0.02
 _MOST_SHAPIRO = 5000
 # Columns of the printed report, and of the mark before each line.
 _WIDTH, _MARK = 88, 10
@@ -149,6 +152,7 @@ def check(fit: Any) -> CheckResult:
         _groups,
         _separation,
         _dispersion,
+        _zeros,
         _residuals,
         _modes,
         _integral,
@@ -332,13 +336,32 @@ def _dispersion(fit: Any) -> CheckLine | None:
             f"{fit.family.more_variable} model."
         )
     elif ratio < _UNDER:
+        less = " or that counts vary less than these: think of compois or genpois" * (fit.family.kind == "count")
         message = (
             f"Pearson chi-squared is {ratio:.2f} times its degrees of freedom; values below 1 are usual when random "
-            "effects are estimated, much smaller ones can mean that the model follows the data too closely."
-        )
+            f"effects are estimated, much smaller ones can mean that the model follows the data too closely,{less}."
+        ).replace(",.", ".")
     else:
         message = f"Pearson chi-squared is {ratio:.2f} times its degrees of freedom."
     return CheckLine("dispersion", ratio <= _OVER, message, ratio)
+
+
+def _zeros(fit: Any) -> CheckLine | None:
+    """Zeros of counts beside those that the model expects at its conditional modes."""
+    family = fit.family
+    if family.kind != "count" or bool((fit.data.y > 0.0).all()):
+        return None
+    p = family.cdf(np.zeros(fit.data.n_obs), fit.linear_predictor, fit.lam, fit.response)
+    observed, expected = int(np.sum(fit.data.y == 0.0)), float(np.sum(p))
+    z = (observed - expected) / max(float(np.sqrt(np.sum(p * (1.0 - p)))), 1e-12)
+    counted = f"{observed} of {fit.data.n_obs} responses are zero, and the model expects {expected:.0f}"
+    if abs(z) < _ZEROS or abs(observed - expected) < _MANY_ZEROS * fit.data.n_obs:
+        return CheckLine("zeros", True, f"{counted}.", z)
+    if z < 0.0:
+        return CheckLine("zeros", False, f"{counted}: think of a hurdle model, a truncated family with ziformula=.", z)
+    wider = f"{family.more_variable} model, or of " if family.more_variable else ""
+    own = "further columns in the zero part" if ZERO_INFLATION in family.components else "a zero part, ziformula='~ 1'"
+    return CheckLine("zeros", False, f"{counted}: think of {wider}{own}.", z)
 
 
 def _residuals(fit: Any) -> CheckLine | None:
