@@ -1,6 +1,7 @@
 """Rows that do not fit: a random slope with a million groups from Parquet files, beside a group-by of the same sums.
 
-    python benchmarks/streamed.py 20 folder     # 20 million rows; the files are made in `folder` if it is empty
+    python benchmarks/streamed.py 20 folder          # 20 million rows; the files are made in `folder` if it is empty
+    python benchmarks/streamed.py 5 folder logit     # a logit with a continuous covariate in parts of at most 2 GB
 
 CPU seconds are those of the process with all its threads; wall seconds depend on what else the machine does.
 """
@@ -43,11 +44,23 @@ def timed(name: str, function: Callable[[], Any]) -> Any:
     return result
 
 
+def logit(files: str) -> None:
+    """Binary responses of the same rows, none of which repeats."""
+    rows = pl.scan_parquet(files).with_columns((pl.col("y") > 1.0).cast(pl.Int8).alias("b"))
+    control = {"rows": "stream", "memory_limit": "2GB"}
+    fit = timed("glmer, b ~ x + (1 | g)", lambda: lme4py.glmer("b ~ x + (1 | g)", rows, "binomial", control=control))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{fit.rows}; peak {peak:.2f} GiB; {fit.params.round(4).to_dict()}")
+
+
 def main() -> None:
     millions, folder = int(sys.argv[1]), Path(sys.argv[2])
     if not any(folder.glob("*.parquet")):
         make_files(millions, folder)
     files = str(folder / "*.parquet")
+    if sys.argv[3:] == ["logit"]:
+        logit(files)
+        return
     lme4py.lmer("Yield ~ 1 + (1 | Batch)", lme4py.load_dataset("Dyestuff"), control={"rows": "stream"})
     fit = timed("lmer, y ~ x + (x | g)", lambda: lme4py.lmer("y ~ x + (x | g)", files))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -402,7 +402,7 @@ def glmer(
     check_call(formula, made.data, True, progress, na_action)
     check_mappings(contrasts, functions)
     check_options(nAGQ, hessian)
-    if made.source is not None:
+    if made.in_parts:
         given = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
         return MEGLMResult(partitioned_fit(formula, made, response_family, given, nAGQ=nAGQ, hessian=hessian))
     parts = part_formulas(formula, ziformula, dispformula)

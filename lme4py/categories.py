@@ -177,7 +177,7 @@ def clmm(
     check_call(formula, made.data, True, progress, na_action)
     check_mappings(contrasts, functions)
     check_options(nAGQ, hessian, fixed_points=True)
-    if made.source is not None:
+    if made.in_parts:
         given = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
         fit = partitioned_fit(formula, made, family, given, levels=levels, nAGQ=nAGQ, hessian=hessian)
         return MEGLMResult(fit)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from lme4py.data.column import Column
     from lme4py.data.frame import Frame
+    from lme4py.data.sources.base import RowSource
     from lme4py.design.priors import Priors
     from lme4py.design.recipe import Recipe
     from lme4py.families.response import ResponseData
@@ -301,6 +302,8 @@ class Design(Frozen):
         Gives the data of the user's, for columns that the fit does not keep; a reference, which is not pickled.
     streamed : RowsReport or None
         How the rows went by, where they are not in memory.
+    lazy : RowSource or None
+        Where rows that were streamed still are; a reference, which is not pickled.
     part_recipes : tuple of Recipe
         As `recipe`, of the predictors after the first.
     sigma : float or None
@@ -326,13 +329,14 @@ class Design(Frozen):
     labelled: bool = True
     source: Callable[[], Frame] | None = None
     streamed: RowsReport | None = None
+    lazy: RowSource | None = None
     part_recipes: tuple[Recipe, ...] = ()
     sigma: float | None = None
     priors: Priors | None = None
     log_dispersion: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"source": None}
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"source": None, "lazy": None}
 
     def with_predictor(self, **changes: Any) -> Design:
         """The same design with another first predictor.

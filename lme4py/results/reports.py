@@ -14,6 +14,7 @@ from lme4py.arguments import speaks_throughout
 from lme4py.data.native import library_of, to_native
 from lme4py.docstrings import carries
 from lme4py.inference.overview.slim import slim_fit
+from lme4py.inference.prediction.lazily import augment_lazily, is_lazy
 from lme4py.report.page.page import write_report
 from lme4py.report.plots.plots import plot, plot_data
 from lme4py.report.summaries import maketables
@@ -142,6 +143,9 @@ class ReportMethods(RefitMethods):
     def augment(
         self, data: Any = None, newdata: Any = None, prefix: str = "", leverage: bool | None = None
     ) -> pd.DataFrame:
+        if data is None and newdata is None and is_lazy(self.fit):
+            lazy: pd.DataFrame = augment_lazily(self.fit, prefix)
+            return lazy
         return augment(self.fit, data, newdata, prefix, leverage)
 
     def to_native(self, table: pd.DataFrame | pd.Series[Any], kind: DataLibrary | None = None) -> Any:

@@ -14,6 +14,7 @@ from lme4py.inference.diagnostics.leverage import hat_series
 from lme4py.inference.diagnostics.quantile_residuals import QuantileResiduals, quantile_residuals
 from lme4py.inference.diagnostics.residuals import row_weights
 from lme4py.inference.prediction import predict as prediction
+from lme4py.inference.prediction.lazily import is_lazy, predict_lazily, residuals_lazily
 from lme4py.inference.refits import simulate as simulation
 from lme4py.results.hypotheses import HypothesisMethods
 
@@ -35,10 +36,16 @@ class RowMethods(HypothesisMethods):
 
         Of ordered categories the probability of the category observed.
         """
+        if is_lazy(self.fit):
+            fitted: pd.Series[float] = self.predict()
+            return fitted
         return residuals.fitted_values(self.fit)
 
     @carries(residuals.residual_series)
     def residuals(self, type: ResidualType = "response", seed: int | None = None) -> pd.Series[float]:
+        if is_lazy(self.fit):
+            found: pd.Series[float] = residuals_lazily(self.fit, type)
+            return found
         return residuals.residual_series(self.fit, type, seed)
 
     @carries(row_weights)
@@ -71,6 +78,18 @@ class RowMethods(HypothesisMethods):
         given: Any = None,
         include_fixed: bool = True,
     ) -> Any:
+        if data is None and is_lazy(self.fit):
+            own: dict[str, Any] = {"include_random": include_random, "type": type, "new_levels": new_levels}
+            own |= {
+                "interval": interval,
+                "alpha": alpha,
+                "weights": weights,
+                "ddf": ddf,
+                "offset": offset,
+                "se": se,
+                "given": given,
+            }
+            return predict_lazily(self.fit, own | {"include_fixed": include_fixed})
         return prediction.predict(
             self.fit,
             data,

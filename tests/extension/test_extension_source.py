@@ -98,9 +98,9 @@ def test_order_of_blocks_plays_no_role(streamed) -> None:
 
 
 # Of the public names of a result those that need rows; the residuals here are independent, which the last three say.
-NEED_ROWS = {"Zt", "augment", "bootstrap", "check", "fittedvalues", "hatvalues", "icc", "icc_table", "influence"} | {
-    *("lrtest_no_random", "model_matrix", "predict", "quantile_residuals", "r_squared", "ranova", "refit"),
-    *("residuals", "simulate", "standardised", "weights"),
+NEED_ROWS = {"Zt", "augment", "bootstrap", "check", "hatvalues", "icc", "icc_table", "influence"} | {
+    *("lrtest_no_random", "model_matrix", "quantile_residuals", "r_squared", "ranova", "refit"),
+    *("simulate", "standardised", "weights"),
 }
 OTHER_REFUSALS = {"heterogeneity", "residual_covariance", "residual_correlation", "residual_table"}
 GIVEN = {
@@ -133,11 +133,14 @@ def numbers(value: object) -> list[float]:
     return [float(value)] if isinstance(value, int | float | np.number) else []
 
 
+# What goes through the rows where they are, when it is asked for.
+LAZY = {"fittedvalues", "predict", "residuals"}
+
 # What no two runs agree in (the path of the optimiser), or what says where the rows were.
 PATHS = {"opt_log", "certificate", "rows", "to_dict", "all_fit"}
 
 
-@pytest.mark.parametrize("name", sorted({*PUBLIC} - NEED_ROWS - OTHER_REFUSALS - {"report", "to_native"}))
+@pytest.mark.parametrize("name", sorted({*PUBLIC} - NEED_ROWS - LAZY - OTHER_REFUSALS - {"report", "to_native"}))
 def test_every_other_public_name_gives_what_the_fit_in_memory_gives(streamed, whole, name) -> None:
     plt.close("all")
     ours, other = outcome(streamed, name), outcome(whole, name)
@@ -145,6 +148,14 @@ def test_every_other_public_name_gives_what_the_fit_in_memory_gives(streamed, wh
     if name not in PATHS:
         # The same optimum of the same function: two sums of the same rows differ by rounding.
         assert_allclose(numbers(ours), numbers(other), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", sorted(LAZY))
+def test_rows_of_the_source_come_lazily(streamed, whole, name) -> None:
+    pytest.importorskip("pyarrow")
+    found = outcome(streamed, name).read_all()
+    # The same optimum of the same function: two sums of the same rows differ by rounding.
+    assert_allclose(found.column(0).to_numpy(), np.asarray(outcome(whole, name)), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(NEED_ROWS))
@@ -191,7 +202,7 @@ def test_read_into_memory_on_demand(whole) -> None:
     assert_allclose(fit.fittedvalues.to_numpy(), whole.fittedvalues.to_numpy(), rtol=1e-9)
 
 
-def test_generalised_models_read_it_into_memory_or_refuse() -> None:
+def test_generalised_models_read_it_into_memory_or_stream_parts() -> None:
     data = lme4py.load_dataset("cbpp")
     source = Shelves(
         *({name: data[name].iloc[part].tolist() for name in data} for part in (slice(0, 30), slice(30, 56)))
@@ -199,8 +210,10 @@ def test_generalised_models_read_it_into_memory_or_refuse() -> None:
     formula = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
     plain = {name: data[name].tolist() for name in data}
     assert_allclose(lme4py.glmer(formula, source).params, lme4py.glmer(formula, plain).params, rtol=1e-9)
-    with pytest.raises(OptionError, match="not streamed"):
-        lme4py.glmer(formula, source, control={"rows": "stream"})
+    streamed = lme4py.glmer(formula, source, control={"rows": "stream"})
+    assert "1 part by group" in streamed.rows.where
+    # Both are certified to 1e-11 of the criterion.
+    assert_allclose(streamed.params, lme4py.glmer(formula, plain).params, rtol=1e-5)
 
 
 class Changing(Shelves):

@@ -122,12 +122,16 @@ def test_where_cells_are_no_substitute(change: dict[str, object], words: str) ->
         lme4py.glmer(**(arguments | change))
 
 
+def test_rows_are_predicted_where_they_are() -> None:
+    fit = lme4py.glmer("y ~ x + (1 | g)", DATA, compress=True)
+    whole = lme4py.glmer("y ~ x + (1 | g)", DATA)
+    # Both are certified to 1e-11 of the criterion.
+    assert_allclose(fit.predict()["predicted"], whole.predict(DATA), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda fit: fit.fittedvalues,
-        lambda fit: fit.residuals(),
-        lambda fit: fit.predict(),
         lambda fit: fit.simulate(1),
         lambda fit: fit.bootstrap(2),
         lambda fit: fit.profile(),

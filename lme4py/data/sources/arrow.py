@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lme4py.chunks import chunk
-from lme4py.data.frame import read_frame
+from lme4py.data.frame import Frame, read_frame
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
 from lme4py.errors import DataError
 
-__all__ = ["ArrowSource", "arrow_blocks"]
+__all__ = ["ArrowSource", "arrow_blocks", "arrow_lazily"]
 
 # Rows of a block; record batches are put together until there are as many.
 _ROWS = chunk(2**20)
@@ -57,6 +57,10 @@ class ArrowSource(RowSource):
                 "column; convert them, or fit them apart."
             ) from None
 
+    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+        """A RecordBatchReader."""
+        return arrow_lazily(self.dataset.to_batches(batch_size=_ROWS), self.dataset.schema, function, names, keep)
+
     def count(self) -> int | None:
         """By the metadata of the files; text is read through."""
         return int(self.dataset.count_rows())
@@ -72,6 +76,33 @@ class ArrowSource(RowSource):
             return None
         found = self.dataset.filesystem.get_file_info(files)
         return tuple((info.path, info.size, info.mtime_ns) for info in found)
+
+
+def arrow_lazily(
+    batches: Any, schema: Any, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool
+) -> Any:
+    """Record batches with columns made of their rows, as a RecordBatchReader.
+
+    Parameters
+    ----------
+    batches : iterable of pyarrow.RecordBatch
+    schema : pyarrow.Schema
+    function, names, keep
+        As in `RowSource.lazily`.
+    """
+    import pyarrow as pa
+
+    own = [pa.field(name, pa.float64()) for name in names]
+    whole = pa.schema([*schema, *own] if keep else own)
+
+    def made() -> Iterator[Any]:
+        for batch in batches:
+            if batch.num_rows:
+                found = function(read_frame(pa.Table.from_batches([batch])))
+                columns = [pa.array(found[name], pa.float64()) for name in names]
+                yield pa.RecordBatch.from_arrays([*batch.columns, *columns] if keep else columns, schema=whole)
+
+    return pa.RecordBatchReader.from_batches(whole, made())
 
 
 def arrow_blocks(batches: Any, place: str) -> Iterator[RowBlock]:

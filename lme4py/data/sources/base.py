@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from lme4py.data.column import Column
 from lme4py.data.concatenate import concatenate
 from lme4py.data.frame import Frame
+from lme4py.errors import OptionError
 
 __all__ = ["RowBlock", "RowSource", "Schema"]
 
@@ -133,6 +134,33 @@ class RowSource(ABC):
             return concatenate(parts)
 
         return Frame(names, sum(sizes), column)
+
+    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+        """Columns made of the rows, in the source's own kind, where possible without going through them yet.
+
+        Parameters
+        ----------
+        function : callable
+            From some rows to columns of numbers; it can be pickled.
+        names : sequence of str
+            Of these columns.
+        keep : bool
+            The columns of the source come first.
+
+        Returns
+        -------
+        pyarrow.RecordBatchReader
+            Sources of other kinds give their own.
+        """
+        import pyarrow as pa
+
+        if keep:
+            raise OptionError(
+                f"rows were streamed from {self.place}, whose columns cannot stand beside new ones; use predict()."
+            )
+        blocks = (function(block.frame) for block in self.blocks() if block.frame.n_rows)
+        schema = pa.schema([(name, pa.float64()) for name in names])
+        return pa.RecordBatchReader.from_batches(schema, (pa.RecordBatch.from_pydict(one, schema) for one in blocks))
 
     def count(self) -> int | None:
         """Number of rows, where that is cheap to know; else None."""

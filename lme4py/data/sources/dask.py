@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from lme4py.chunks import chunk
-from lme4py.data.frame import read_frame
+from lme4py.data.frame import Frame, read_frame
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
 from lme4py.data.sources.cluster import cluster_error
 
@@ -64,6 +64,15 @@ class DaskSource(RowSource):
             parts = [dask.delayed(join)(parts[i : i + _WIDTH]) for i in range(0, len(parts), _WIDTH)]
         return _computed(parts)[0] if parts else None
 
+    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+        """A Dask DataFrame on the same index."""
+        import pandas as pd
+
+        empty = self.data._meta
+        own = {name: pd.Series([], dtype="float64", index=empty.index) for name in names}
+        meta = empty.assign(**own) if keep else pd.DataFrame(own, index=empty.index)
+        return self.data.map_partitions(_Made(function, tuple(names), keep), meta=meta)
+
     def count(self) -> int | None:
         """Where the partitions are."""
         return len(self.data)
@@ -94,6 +103,22 @@ class _Run(Generic[T]):
 
     def __call__(self, part: Any, number: int) -> T:
         return self.function(RowBlock(read_frame(part), f"partition {number}"))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Columns made of the rows of a partition, on its index."""
+
+    function: Callable[[Frame], dict[str, Any]]
+    names: tuple[str, ...]
+    keep: bool
+
+    def __call__(self, part: Any) -> Any:
+        import pandas as pd
+
+        found = self.function(read_frame(part)) if len(part) else {name: [] for name in self.names}
+        own = pd.DataFrame({name: found[name] for name in self.names}, index=part.index, dtype="float64")
+        return pd.concat([part, own], axis=1) if self.keep else own
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lme4py.chunks import chunk
-from lme4py.data.sources.arrow import arrow_blocks
+from lme4py.data.frame import Frame
+from lme4py.data.sources.arrow import arrow_blocks, arrow_lazily
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
 
 __all__ = ["DuckDBSource"]
@@ -33,20 +34,31 @@ class DuckDBSource(RowSource):
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows of the query."""
-        chosen = self.data.columns if columns is None else columns
-        query = self.data.project(", ".join(map(_quoted, chosen)))
-        read = query.to_arrow_reader if hasattr(query, "to_arrow_reader") else query.fetch_arrow_reader
-        reader = read(_ROWS)
-        try:
-            yield from arrow_blocks(reader, self.place)
-        finally:
-            # A connection has one open result at a time.
-            reader.close()
+        return arrow_blocks(self._batches(self.data.columns if columns is None else columns), self.place)
 
     def distinct(self, columns: Sequence[str], count: str) -> Any:
         """By ``GROUP BY``, as a pyarrow Table."""
         names = ", ".join(map(_quoted, columns))
         return self.data.aggregate(f"{names}, count(*) AS {_quoted(count)}", names).to_arrow_table()
+
+    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+        """A relation of a connection of its own, whose rows can be read once."""
+        import duckdb
+
+        schema = self.data.limit(0).to_arrow_table().schema
+        made = arrow_lazily(self._batches(self.data.columns), schema, function, names, keep)
+        # A connection has one open result at a time, and this one reads another.
+        return duckdb.connect().from_arrow(made)
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        query = self.data.project(", ".join(map(_quoted, columns)))
+        read = query.to_arrow_reader if hasattr(query, "to_arrow_reader") else query.fetch_arrow_reader
+        reader = read(_ROWS)
+        try:
+            yield from reader
+        finally:
+            # A connection has one open result at a time.
+            reader.close()
 
     def count(self) -> int | None:
         """By the query."""

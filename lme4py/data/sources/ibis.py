@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lme4py.chunks import chunk
-from lme4py.data.sources.arrow import arrow_blocks
+from lme4py.data.frame import Frame
+from lme4py.data.sources.arrow import arrow_blocks, arrow_lazily
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
 
 __all__ = ["IbisSource"]
@@ -44,6 +45,11 @@ class IbisSource(RowSource):
     def distinct(self, columns: Sequence[str], count: str) -> Any:
         """By ``GROUP BY``, as a pyarrow Table."""
         return self.data.group_by(list(columns)).aggregate(**{count: self.data.count()}).to_pyarrow()
+
+    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+        """A RecordBatchReader, which any of ibis' engines reads."""
+        reader = self.data.to_pyarrow_batches(chunk_size=_ROWS)
+        return arrow_lazily(reader, reader.schema, function, names, keep)
 
     def count(self) -> int | None:
         """By the query."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,15 @@ class MemorySource(RowSource):
         n = self.frame.n_rows
         for start in range(0, n, self.size):
             yield RowBlock(self.frame.take(np.arange(start, min(start + self.size, n))), f"rows from {start} on")
+
+    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+        """A pandas DataFrame on the index of the rows: they are in memory."""
+        import pandas as pd
+
+        if keep:
+            return super().lazily(function, names, keep)
+        parts = [function(block.frame) for block in self.blocks()]
+        return pd.DataFrame({name: np.concatenate([one[name] for one in parts]) for name in names}, self.frame.index)
 
     def count(self) -> int | None:
         """Of the frame."""

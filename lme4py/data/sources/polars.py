@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lme4py.chunks import chunk
-from lme4py.data.frame import read_frame
+from lme4py.data.frame import Frame, read_frame
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
 
 __all__ = ["PolarsSource"]
@@ -55,6 +55,22 @@ class PolarsSource(RowSource):
     def distinct(self, columns: Sequence[str], count: str) -> Any:
         """By ``group_by``, as a polars DataFrame."""
         return self.data.group_by(list(columns)).len(name=count).collect(engine="streaming")
+
+    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+        """A LazyFrame."""
+        import polars as pl
+
+        own = dict.fromkeys(names, pl.Float64())
+        schema = {**self.data.collect_schema(), **own} if keep else own
+
+        def made(part: Any) -> Any:
+            if not part.height:
+                return pl.DataFrame(schema=schema)
+            columns = pl.DataFrame(function(read_frame(part)), schema=own)
+            return part.hstack(columns) if keep else columns
+
+        # Filters and columns asked for afterwards are those of what is made.
+        return self.data.map_batches(made, projection_pushdown=False, predicate_pushdown=False, schema=schema)
 
     def count(self) -> int | None:
         """By the query."""

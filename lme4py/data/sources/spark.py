@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lme4py.data.frame import read_frame
+from lme4py.data.frame import Frame, read_frame
 from lme4py.data.sources.arrow import arrow_blocks
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
 from lme4py.data.sources.cluster import cluster_error
@@ -57,6 +57,14 @@ class SparkSource(RowSource):
                 raise found from None
             raise
 
+    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+        """A Spark DataFrame."""
+        from pyspark.sql.types import DoubleType, StructField, StructType
+
+        own = [StructField(name, DoubleType()) for name in names]
+        schema = StructType([*self.data.schema.fields, *own] if keep else own)
+        return self.data.mapInArrow(_Made(function, tuple(names), keep), schema)
+
     def count(self) -> int | None:
         """By Spark."""
         return int(self.data.count())
@@ -77,3 +85,22 @@ class _Run:
 
         for block in arrow_blocks(batches, "Spark partition"):
             yield pa.RecordBatch.from_pydict({"part": [pickle.dumps(self.function(block))]})
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Columns made of the rows of the record batches of a partition."""
+
+    function: Callable[[Frame], dict[str, Any]]
+    names: tuple[str, ...]
+    keep: bool
+
+    def __call__(self, batches: Any) -> Iterator[Any]:
+        import pyarrow as pa
+
+        for batch in batches:
+            if batch.num_rows:
+                found = self.function(read_frame(pa.Table.from_batches([batch])))
+                own = {name: pa.array(found[name], pa.float64()) for name in self.names}
+                kept = dict(zip(batch.schema.names, batch.columns, strict=True)) if self.keep else {}
+                yield pa.RecordBatch.from_pydict({**kept, **own})

@@ -171,7 +171,9 @@ def streamed_design(
     root = root_of(sums, design.recipe.kept)
     report = _report(source, passes, sums, witness, factors)
     everything = {f.name: getattr(design, f.name) for f in fields(design)}
-    return StreamedDesign(**everything | {"streamed": report}, problem=problem, of=design.predictors, root=root)
+    return StreamedDesign(
+        **everything | {"streamed": report, "lazy": source}, problem=problem, of=design.predictors, root=root
+    )
 
 
 class Passes:

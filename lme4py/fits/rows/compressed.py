@@ -49,7 +49,7 @@ class Compressed:
     where : str
         Where the rows were.
     source : RowSource or None
-        Rows that are streamed in parts, see `lme4py.fits.rows.partitioned`.
+        Of the cells, or of rows that are streamed in parts, see `lme4py.fits.rows.partitioned`.
     limit : float
         Bytes for one of these.
     """
@@ -61,6 +61,11 @@ class Compressed:
     where: str = ""
     source: RowSource | None = None
     limit: float = np.inf
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether there are no data yet: rows are streamed in parts."""
+        return self.source is not None and self.cells is None
 
 
 def compressed(
@@ -106,7 +111,7 @@ def compressed(
     columns = _columns(formula, names)
     cells = None if hindrance or compress is False else find_cells(source, columns, bool(compress))
     if cells is not None:
-        return Compressed(cells.frame, rest, COUNT, cells, source.place)
+        return Compressed(cells.frame, rest, COUNT, cells, source.place, source)
     limit = memory_setting(control) or 0.5 * available_memory()
     # Arrays of the parts and of what is read next to them.
     known = {**arguments, **others, "offset": None, "na_action": None}
@@ -187,6 +192,7 @@ def of_all_rows(full: GeneralisedFit, made: Compressed) -> GeneralisedFit:
             response=data,
             recipe=replace(fit.design.recipe, weights=None),
             streamed=report,
+            lazy=made.source,
         ),
     )
     for number in model.outlives_rows():

@@ -350,6 +350,7 @@ def _design(witness: Design, passes: Passes, criterion: PartitionedCriterion, co
         labelled=False,
         source=None,
         streamed=report,
+        lazy=passes.source,
     )
 
 

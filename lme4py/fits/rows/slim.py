@@ -62,7 +62,7 @@ def slim_design(design: Design) -> Design:
     index: Any = DroppedRows("row labels", (len(design.index),))
     columns: Any = DroppedRows("columns of the data", (design.n_obs,))
     response = None if design.response is None else slim_response(design.response)
-    changes |= {"index": index, "source": None, "columns": columns, "response": response}
+    changes |= {"index": index, "source": None, "lazy": None, "columns": columns, "response": response}
     if isinstance(design, StreamedDesign):
         changes["problem"] = None
     predictors = tuple(_slim_predictor(predictor) for predictor in design.predictors)
