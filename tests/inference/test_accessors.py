@@ -337,3 +337,17 @@ def test_replicates_are_stored_and_read_again(herds, tmp_path):
     (tmp_path / "other.json").write_text("{}", encoding="utf-8")
     with pytest.raises(OptionError, match="holds no bootstrap"):
         lme4py.BootstrapResult.load(tmp_path / "other.json")
+
+
+def test_models_without_random_effects_have_none():
+    fit = glmer("count ~ mined", load_dataset("Salamanders"), "poisson", fixed_only=True)
+    assert fit.ranef(standardised=True) == {}
+    assert fit.ranef(reliability=True) == ({}, {})
+    assert (fit.predict(include_fixed=False, type="linear") == 0.0).all()
+
+
+def test_the_keyword_door_knows_both_names_of_the_intercept():
+    fit = lme4py.mixed(load_dataset("sleepstudy"), "Reaction", ["Days"], "Subject", x_random=["Days"])
+    one, other = (fit.predict(include_random={"Subject": [name]}) for name in ("_cons", "Intercept"))
+    pd.testing.assert_series_equal(one, other)
+    assert (one - fit.predict()).abs().max() > 1.0

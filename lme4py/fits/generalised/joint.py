@@ -101,6 +101,8 @@ def model_covariance(fit: GeneralisedFit) -> FloatArray:
 def conditional_covariances_with_fixed(fit: GeneralisedFit, joint: JointVariance) -> tuple[FloatArray, ...]:
     """The conditional covariances plus what the fixed effects move the modes by."""
     out: list[FloatArray] = [np.empty(0)] * len(fit.design.terms)
+    if not out:
+        return ()
     for factor, P in zip(joint.factors, joint.P, strict=True):
         by_level = P.reshape(factor.n_columns, factor.n_levels, -1)
         for term, columns in zip(factor.terms, factor.columns, strict=True):

@@ -11,6 +11,7 @@ import numpy as np
 
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
+from lme4py.design.names import INTERCEPTS
 from lme4py.design.recipe import new_fixed, new_random, new_random_values, unseen_groups
 from lme4py.errors import (
     DataError,
@@ -181,6 +182,9 @@ def chosen_columns(fit: Any, include_random: Mapping[str, str | Iterable[str]]) 
         names = [given] if isinstance(given, str) else list(given)
         terms = chosen_terms(fit, [group])
         known = [name for t in terms for name in fit.design.terms[t].columns]
+        # Each door understands the other's name of the intercept.
+        own = next((name for name in known if name in INTERCEPTS), "")
+        names = [own if own and name in INTERCEPTS else name for name in names]
         for name in names:
             if name not in known:
                 raise OptionError(
