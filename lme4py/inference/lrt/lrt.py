@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,13 @@ from lme4py.fits.model import Model
 from lme4py.fits.refuse import refuse_penalised, refuse_residual
 from lme4py.inference.lrt.by_names import embed_by_names, same_rows
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
-from lme4py.inference.lrt.mixture import Mixture, cone_information, cone_mixture, dispersion_mixture
+from lme4py.inference.lrt.mixture import (
+    Mixture,
+    UnknownDistribution,
+    cone_information,
+    cone_mixture,
+    dispersion_mixture,
+)
 from lme4py.inference.lrt.nesting import Embedding, embed
 from lme4py.inference.lrt.parts import lacks_zero_part, location_columns, zero_part_mixture
 from lme4py.inference.lrt.residual import check_residuals
@@ -219,12 +226,16 @@ def _has_structure(restricted: Any, large: _Model) -> bool:
 
 
 def _residual_test(restricted: Any, large: _Model, boundary: bool | None, method: str) -> LRTestResult:
-    """Models with a residual structure: a plain chi-squared test, or a refusal."""
-    if method != "asymptotic" or boundary:
-        refuse_residual("simulated tests and mixtures of chi-squared distributions are", "use lrtest() as it is")
-    if _is_linear(restricted):
-        check_residuals(None, large.fit)
-    small = _model(restricted, "restricted")
+    """Models with a residual structure: chi-squared tests, with one variance at the end of its range at most.
+
+    The small model is then on the edge of a half-space, whatever the information is: half of the weight is that of one
+    degree of freedom less (Self & Liang 1987, case 5; Stram & Lee 1994).
+    """
+    if method != "asymptotic":
+        refuse_residual("simulated likelihood ratios are", "use method='asymptotic'")
+    if restricted is not None and _is_linear(restricted):
+        refuse_residual("a test against a linear model of another package is", "fit the smaller model with lmer()")
+    small = _model(_without_terms(large.fit) if restricted is None else restricted, "restricted")
     _check_same_data(small, large)
     _check_same_method(small, large)
     df = _check_sizes(small, large)
@@ -233,10 +244,25 @@ def _residual_test(restricted: Any, large: _Model, boundary: bool | None, method
             "the models are not nested: the fixed effects of the restricted one are no linear combinations of those "
             "of the full one. Compare AIC or BIC."
         )
-    check_residuals(small.fit, large.fit)
+    if boundary is False:
+        at_boundary = False
+        with suppress(UnknownDistribution):
+            check_residuals(small.fit, large.fit)
+    else:
+        at_boundary = check_residuals(small.fit, large.fit)
+    if boundary and not at_boundary:
+        raise OptionError("boundary=True: no variance is at the end of its range in the restricted model.")
     chi2 = _statistic(small, large)
-    p = float(special.chdtrc(df, chi2))
-    return LRTestResult(chi2, df, p, False, small.logL, large.logL, "chi-squared", {df: 1.0})
+    if not at_boundary:
+        p = float(special.chdtrc(df, chi2))
+        return LRTestResult(chi2, df, p, False, small.logL, large.logL, "chi-squared", {df: 1.0})
+    mixture = Mixture({df - 1: 0.5, df: 0.5}, f"0.5 chi2({df - 1}) + 0.5 chi2({df})")
+    return LRTestResult(chi2, df, mixture.p_value(chi2), True, small.logL, large.logL, mixture.note, mixture.weights)
+
+
+def _without_terms(fit: Fit) -> Fit:
+    """The model of the same residuals without random effects."""
+    return model_of(fit).like(fit.design.with_terms(()))
 
 
 def _model(result: Any, role: str) -> _Model:

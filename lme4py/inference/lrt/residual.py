@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lme4py.covariance import CovarianceStructure, make_structure
 from lme4py.covariance.kinds.given import GivenCovariance
+from lme4py.design.design import RandomTerm
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.residual.fit import ResidualFit
+from lme4py.inference.lrt.mixture import UnknownDistribution
 from lme4py.linalg.spans import spans
 from lme4py.linalg.types import FloatArray, IntArray
 
@@ -17,32 +21,25 @@ __all__ = ["check_residuals"]
 _COMPARE = "Compare AIC or BIC."
 
 
-def check_residuals(small: Fit | None, large: Fit) -> None:
-    """Refuse a likelihood-ratio test that is not known to be chi-squared.
+def check_residuals(small: Fit, large: Fit) -> bool:
+    """Refuse a likelihood-ratio test whose distribution is not known.
 
-    The random effects must be the same, and the residuals of the small model a special case of those of the large one
-    that is no edge of its parameter space.
+    The residuals of the small model must be a special case of those of the large one that is no edge of its parameter
+    space, and its random effects the same ones, or without one of them.
 
     Parameters
     ----------
     small, large : Fit
 
+    Returns
+    -------
+    bool
+        Whether a variance of the large model is at the end of its range in the small one.
+
     Raises
     ------
     OptionError
     """
-    if small is None:
-        raise OptionError(
-            "a model with a residual structure has no model 'without random effects' to be compared with by itself; "
-            "fit "
-            "the smaller model and give it."
-        )
-    terms = [[(term.label, term.structure) for term in fit.design.terms] for fit in (small, large)]
-    if terms[0] != terms[1]:
-        raise OptionError(
-            "of models with residual structures only those with the same random effects are tested against each other: "
-            f"a variance at its boundary is not taken into account here. {_COMPARE}"
-        )
     if not isinstance(large, ResidualFit):
         raise OptionError(
             "the models are not nested: the restricted one has a residual structure and the full one has none. "
@@ -51,6 +48,45 @@ def check_residuals(small: Fit | None, large: Fit) -> None:
     _check_scales(small, large)
     if not _same_known(small, large):
         _check_structures(small, large)
+    at_boundary = _leaves_one_out(small.design.terms, large.design.terms)
+    if at_boundary and small.certificate.is_singular:
+        raise UnknownDistribution(
+            f"the restricted model has a variance of zero of its own ({', '.join(small.certificate.singular)}), so "
+            "that two are at the end of their range; use boundary=False for the plain chi-squared distribution, or "
+            "leave the other one out."
+        )
+    return at_boundary
+
+
+def _leaves_one_out(small: Sequence[RandomTerm], large: Sequence[RandomTerm]) -> bool:
+    """Whether the small model lacks one random effect, with its covariances, of those of the large one."""
+    kept = {(term.label, term.structure) for term in small} & {(term.label, term.structure) for term in large}
+    less, more = ([term for term in own if (term.label, term.structure) not in kept] for own in (small, large))
+    if not less and not more:
+        return False
+    if len(more) == 1 and more[0].relation is None:
+        whole = more[0]
+        if not less and whole.n_theta == 1:
+            return True
+        if len(less) == 1 and _is_one_less(less[0], whole):
+            return True
+    raise UnknownDistribution(
+        "of models with residual structures those are tested against each other that have the same random effects, or "
+        f"differ in one effect with its covariances: the distribution is not known otherwise. {_COMPARE}"
+    )
+
+
+def _is_one_less(less: RandomTerm, whole: RandomTerm) -> bool:
+    """Whether a term is another one without one of its columns, all of them with variances of their own."""
+    covariances = {"us": whole.n_columns, "diag": 1}.get(whole.structure.name)
+    return (
+        less.group == whole.group
+        and set(less.columns) < set(whole.columns)
+        and less.n_columns == whole.n_columns - 1
+        and covariances is not None
+        and whole.n_theta - less.n_theta == covariances
+        and (less.n_columns == 1 or less.structure.name == whole.structure.name)
+    )
 
 
 def _same_known(small: Fit, large: ResidualFit) -> bool:
