@@ -237,3 +237,14 @@ def test_clusters_of_a_model_without_groups_have_to_be_named(data):
     with pytest.raises(OptionError, match="no grouping factor"):
         fit.coef_table(vcov="CR2")
     assert np.isfinite(fit.coef_table(vcov="CR2", cluster="id")["std_error"]).all()
+
+
+def test_narrow_inference_is_that_of_lmer_without_an_effect_of_the_dispersion(data):
+    a = lme4py.lmer("y ~ arm + k + base + (k | id)", data, dispformula="~ 1")
+    b = lme4py.lmer("y ~ arm + k + base + (k | id)", data)
+    grid = {"arm": ["a", "b"]}
+    x, z = (lme4py.Margins.linear_scale(f, random="conditional").predict(atexog=grid) for f in (a, b))
+    numbers = [one.to_frame().select_dtypes("number").to_numpy() for one in (x, z)]
+    # Two optimisers of one criterion; the derivatives are by differences in one of them.
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-5, abs=1e-6)
+    assert x.joint_test()["df_denom"] == pytest.approx(z.joint_test()["df_denom"], rel=1e-5)

@@ -12,6 +12,7 @@ from lme4py.design.residual.part import ResidualPart
 from lme4py.design.residual.replay import NewResiduals, new_residuals, widened
 from lme4py.engine.marginal.conditional import Conditional, OtherRows, conditional, row_variances
 from lme4py.engine.marginal.criterion import MarginalCriterion, MarginalPoint
+from lme4py.engine.marginal.effects import inverse_times
 from lme4py.engine.threads import limited_threads
 from lme4py.fits.answers.noise import Noise
 from lme4py.fits.residual.fit import ResidualFit
@@ -19,7 +20,17 @@ from lme4py.fits.residual.problem import marginal_model
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.linalg.types import BoolArray, FloatArray
 
-__all__ = ["Prediction", "joined", "noise", "predicted", "predictor_gradient", "predictor_variance", "vcov_inside"]
+__all__ = [
+    "Prediction",
+    "effects_covariance",
+    "effects_gradient",
+    "joined",
+    "noise",
+    "predicted",
+    "predictor_gradient",
+    "predictor_variance",
+    "vcov_inside",
+]
 
 # Step of the five-point rule, relative to a parameter inside.
 _STEP = 2e-3
@@ -89,6 +100,57 @@ def _slopes(function: Callable[[FloatArray], FloatArray], par: FloatArray) -> Fl
         far = function(par + 2.0 * step) - function(par - 2.0 * step)
         columns.append((8.0 * near - far) / (12.0 * step[i]))
     return np.stack(columns, axis=1) if columns else np.zeros((function(par).size, 0))
+
+
+def effects_covariance(fit: ResidualFit, L: FloatArray, vcov: FloatArray) -> FloatArray:
+    """Covariance of the errors of linear functions of beta and of all random effects, shape (r, r).
+
+    Parameters
+    ----------
+    fit : ResidualFit
+    L : ndarray, shape (r, p + q)
+        One column for each coefficient, then one for each effect: terms, levels, columns.
+    vcov : ndarray, shape (p, p)
+        Of the coefficients.
+    """
+    back = np.linalg.inv(fit.problem.criterion.scaling.C) / fit.problem.criterion.scaling.y_scale
+    with limited_threads(fit.design):
+        return _effects_at(fit, L, fit.point, back @ vcov @ back.T)
+
+
+def effects_gradient(fit: ResidualFit, L: FloatArray) -> FloatArray:
+    """Derivatives of its diagonal in the parameters inside, shape (r, m + 1); the last column is unused.
+
+    Parameters
+    ----------
+    fit : ResidualFit
+    L : ndarray, shape (r, p + q)
+    """
+
+    def at(par: FloatArray) -> FloatArray:
+        point = fit.problem.criterion.evaluate(par, derivatives=False)
+        assert point is not None
+        return np.diagonal(_effects_at(fit, L, point, point.phi))
+
+    with limited_threads(fit.design):
+        return np.column_stack([_slopes(at, fit.par), np.zeros(len(L))])
+
+
+def _effects_at(fit: ResidualFit, L: FloatArray, point: MarginalPoint, vcov: FloatArray) -> FloatArray:
+    criterion, terms = fit.problem.criterion, fit.design.terms
+    model, p = criterion.model, criterion.p
+    c, prior, first = np.zeros((model.y.size, len(L))), np.zeros((len(L), len(L))), p
+    for t, (term, part) in enumerate(zip(terms, model.random, strict=True)):
+        size = term.n_levels * term.n_columns
+        m = L[:, first : first + size].reshape(len(L), term.n_levels, term.n_columns) @ fit.problem.S[t]
+        half = m @ part.structure.covariance(point.par[model.slices[t]])
+        c += np.einsum("rnk,nk->nr", half[:, part.codes], part.values)
+        prior += np.einsum("rjk,sjk->rs", half, m)
+        first += size
+    solved = inverse_times(criterion, point, c)
+    fixed = L[:, :p] @ criterion.scaling.C - solved.T @ model.X
+    covariance = fixed @ vcov @ fixed.T + prior - c.T @ solved
+    return np.asarray(criterion.scaling.y_scale**2 * 0.5 * (covariance + covariance.T))
 
 
 # --- new observations -------------------------------------------------------------------------------------------------

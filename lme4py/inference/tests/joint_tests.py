@@ -21,10 +21,12 @@ from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.method import FTest, check_method, joint_f_test
+from lme4py.fits.residual.fit import ResidualFit
+from lme4py.fits.residual.prediction import effects_covariance, effects_gradient
 from lme4py.inference.estimates.coefficients import check_ddf, coefficient_method, constant_df
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["JointMethod", "effect_places"]
+__all__ = ["JointMethod", "effect_places", "joint_method"]
 
 
 def effect_places(fit: Fit) -> list[slice]:
@@ -84,7 +86,6 @@ class JointMethod:
                 "ddf='satterthwaite', 'residual' or 'normal'."
             )
         self.fit = fit
-        self.joint = model_of(fit).joint_variance()
         usual = "normal" if vcov is not None and fit.default_ddf != "residual" else fit.default_ddf
         chosen = check_ddf(usual if ddf is None else ddf, linear=linear)
         self.by_moments = linear and chosen in ("satterthwaite", "kenward-roger")
@@ -94,6 +95,11 @@ class JointMethod:
             # Refuses where the fit has a robust covariance.
             coefficient_method(fit, "satterthwaite")
         self.df = np.inf if self.by_moments else float(constant_df(fit, chosen))
+        self._prepare(vcov)
+
+    def _prepare(self, vcov: FloatArray | None) -> None:
+        """The covariance of the coefficients, and what the random effects' errors are made of."""
+        self.joint = model_of(self.fit).joint_variance()
         # Columns of the coefficients in the engine; thresholds stand behind beta as they are.
         C = self.joint.C
         self.C = C if C.shape[0] == C.shape[1] else np.eye(C.shape[1])
@@ -172,3 +178,36 @@ class JointMethod:
         covariance = self.covariance(L)
         vectors = np.linalg.eigh(covariance)[1]
         return joint_f_test(covariance, estimate, self.t_df(vectors.T @ L))
+
+
+class ResidualJointMethod(JointMethod):
+    """The same of a model with a residual structure, by the covariances of its units."""
+
+    def _prepare(self, vcov: FloatArray | None) -> None:
+        assert isinstance(self.fit, ResidualFit)
+        self.own: ResidualFit = self.fit
+        self.vcov = self.own.vcov if vcov is None else vcov
+
+    def covariance(self, L: FloatArray) -> FloatArray:
+        """Covariance of the errors of L [beta^ b^], shape (r, r)."""
+        return effects_covariance(self.own, L, self.vcov)
+
+    def t_df(self, L: FloatArray) -> FloatArray:
+        """Degrees of freedom of every row of L."""
+        if not self.by_moments:
+            return np.full(L.shape[0], self.df)
+        derivatives = model_of(self.own).variance_derivatives()
+        variance = np.maximum(np.diag(self.covariance(L)), 0.0)
+        df = derivatives.degrees_of_freedom(variance, effects_gradient(self.own, L))
+        return np.where(np.isnan(df), np.inf, df)
+
+
+def joint_method(fit: Fit, ddf: str | None = None, vcov: FloatArray | None = None) -> JointMethod:
+    """The method of a fit.
+
+    Parameters
+    ----------
+    fit, ddf, vcov
+        As `JointMethod`.
+    """
+    return (ResidualJointMethod if isinstance(fit, ResidualFit) else JointMethod)(fit, ddf, vcov)

@@ -21,7 +21,7 @@ from lme4py.fits.method import Plain
 from lme4py.fits.rows.clusters import check_robust_type
 from lme4py.inference.estimates.coefficients import coefficient_method
 from lme4py.inference.prediction.rows import chosen_terms
-from lme4py.inference.tests.joint_tests import JointMethod, effect_places
+from lme4py.inference.tests.joint_tests import JointMethod, effect_places, joint_method
 from lme4py.inference.uncertainty.df import method
 from lme4py.linalg.types import FloatArray, SparseMatrix, sparse
 from lme4py.margins.models.adapter import DdfMethod, FactoredEffects, FactoredRows, ModelAdapter, Random, Rows, frame_of
@@ -229,7 +229,7 @@ class OwnAdapter(ModelAdapter):
         return sparse.csr_array((np.ones(n), codes, np.arange(n + 1)), shape=(n, self.design.terms[t].n_levels))
 
     def joint_method(self, ddf: str | None, vcov: FloatArray | None) -> JointMethod | None:
-        return JointMethod(self.fit, ddf, vcov)
+        return joint_method(self.fit, ddf, vcov)
 
     def offsets(self, frame: Frame) -> list[tuple[frozenset[str], FloatArray]]:
         return self.formula_rows.offsets(frame)
