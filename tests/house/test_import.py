@@ -78,3 +78,10 @@ def test_submodules_hide_no_public_name_and_need_no_import_of_their_own():
     assert not modules & set(lme4py._HOME)
     assert _python("import lme4py; print(lme4py.adapters.__name__)") == "lme4py.adapters"
     assert {"adapters", "errors"} <= set(dir(lme4py))
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """Rooms of tests are no packages: two files of one name cannot be collected together."""
+    root = Path(__file__).parents[1]
+    names = [path.name for path in root.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
