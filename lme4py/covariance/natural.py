@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from lme4py.covariance.jets import Jet
 from lme4py.errors import OptionError
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Adjusted", "NaturalParameter", "elements_as_natural", "in_other_parameters"]
+__all__ = ["Adjusted", "NaturalParameter", "check_values", "elements_as_natural", "in_other_parameters"]
 
 Kind = Literal["sd", "cor", "range", "smoothness", "nugget", "ar", "ma", "loading", "theta"]
 
@@ -122,6 +123,26 @@ class Adjusted:
 
     sigma: Jet
     along_scale: FloatArray
+
+
+def check_values(known: Sequence[NaturalParameter], values: FloatArray, owner: str) -> None:
+    """Raise for a number of values that is not that of the parameters, or a value out of its range, by name.
+
+    Parameters
+    ----------
+    known : sequence of NaturalParameter
+    values : ndarray, shape (q,)
+    owner : str
+        Whose parameters they are.
+
+    Raises
+    ------
+    OptionError
+    """
+    if len(values) != len(known):
+        raise OptionError(f"{owner} has {len(known)} parameters, and {len(values)} values were given.")
+    for parameter, value in zip(known, values, strict=True):
+        parameter.check(float(value), owner)
 
 
 def elements_as_natural(S: Jet) -> Jet:

@@ -30,7 +30,7 @@ from lme4py.covariance.charts import Chart, ThetaChart
 from lme4py.covariance.functions import CovarianceFunctions
 from lme4py.covariance.holding import Holding, NaturalHeld
 from lme4py.covariance.jets import Jet
-from lme4py.covariance.natural import Adjusted, NaturalParameter, in_other_parameters
+from lme4py.covariance.natural import Adjusted, NaturalParameter, check_values, in_other_parameters
 from lme4py.covariance.spaces import TangentCone, symmetric_basis
 from lme4py.errors import OptionError
 from lme4py.linalg.small import mapped_root
@@ -536,11 +536,7 @@ class CovarianceStructure(CovarianceFunctions):
 
     def check_natural(self, values: FloatArray) -> None:
         """Raise for a natural parameter out of its range, by name."""
-        known = self.natural_parameters
-        if len(values) != len(known):
-            raise OptionError(f"{self.name}() has {len(known)} parameters, and {len(values)} values were given.")
-        for parameter, value in zip(known, values, strict=True):
-            parameter.check(float(value), f"{self.name}()")
+        check_values(self.natural_parameters, values, f"{self.name}()")
 
     @property
     def adjusting(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -22,15 +22,13 @@ from lme4py.families.nuisance import Nuisance
 from lme4py.families.other_parameters import OtherParameters
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import DispersionLimit, EtaDerivatives, HalfRows, Order, RowNoise
+from lme4py.families.shares import VarianceKind, observation_kind
 from lme4py.formula.values import Value
 from lme4py.linalg.types import BoolArray, FloatArray
 
-__all__ = ["SHARES", "Family", "Kind", "VarianceKind", "latent_kind"]
+__all__ = ["Family", "Kind"]
 
 Kind = Literal["count", "trials", "positive", "proportion", "real", "ordered"]
-VarianceKind = Literal["latent", "residual", "lognormal", "trigamma", "delta"]
-# Ways to the variance of one observation on the scale of the link; "theoretical" is the family's own.
-SHARES: Final = ("theoretical", "lognormal", "trigamma", "delta")
 
 
 @dataclass(frozen=True)
@@ -511,17 +509,7 @@ class Family(OtherParameters):
         OptionError
             Where the method is none of the family and its link.
         """
-        logarithmic = self.link.is_log and self.kind in ("count", "positive")
-        if method in ("lognormal", "trigamma"):
-            if not logarithmic:
-                raise OptionError(
-                    f"variance={method!r} is for counts and positive responses with the log link; this model is "
-                    f"{self.name} with the {self.link.name} link. Use variance='theoretical'."
-                )
-            return "lognormal" if method == "lognormal" else "trigamma"
-        if self.has_residual and self.link.is_identity:
-            return "residual"
-        return "lognormal" if method == "theoretical" and logarithmic and self.is_count else "delta"
+        return observation_kind(self, method)
 
     # --- distribution
 
@@ -604,19 +592,3 @@ class Family(OtherParameters):
     def deviance_residuals(self, data: ResponseData, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         """sign(y - mu) sqrt(w d), d the unit deviance as in R's glm, shape (n,)."""
         raise self.lacks("deviance residuals")
-
-
-def latent_kind(family: Family) -> VarianceKind:
-    """That of a response that shows where a latent variable is, which has the variance that the link says.
-
-    Parameters
-    ----------
-    family : Family
-    """
-    if family.link.latent_variance is not None:
-        return "latent"
-    raise OptionError(
-        f"with the {family.link.name} link there is no latent variable that has a variance, so that shares of the "
-        f"variance cannot be had this way; use the logit, probit or cloglog link"
-        f"{'' if family.has_thresholds else ', or variance=' + repr('delta')}."
-    )

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from lme4py.errors import DataError
-from lme4py.families.base import Family, Kind, VarianceKind, latent_kind
+from lme4py.families.base import Family, Kind
 from lme4py.families.coercion import read_binomial
 from lme4py.families.densities.base import DISPERSION, Density, DensityArgument
 from lme4py.families.densities.calculus.jets import Degrees, Index
@@ -25,6 +25,7 @@ from lme4py.families.mean_response import MeanResponse
 from lme4py.families.nuisance import NuisanceColumns, NuisancePart
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import DispersionLimit, EtaDerivatives, Order, RowNoise
+from lme4py.families.shares import VarianceKind, latent_kind
 from lme4py.formula.values import Value
 from lme4py.linalg.types import BoolArray, FloatArray
 

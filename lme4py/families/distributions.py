@@ -12,7 +12,7 @@ from scipy.special import xlogy
 
 from lme4py.data.column import Column
 from lme4py.errors import DataError
-from lme4py.families.base import Kind, VarianceKind, latent_kind
+from lme4py.families.base import Kind
 from lme4py.families.coercion import (
     one_column,
     read_binomial,
@@ -25,6 +25,7 @@ from lme4py.families.mean_family import MeanFamily, Pieces, natural
 from lme4py.families.mean_response import MeanResponse
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import DispersionLimit, EtaDerivatives, Order, RowNoise, working_weight
+from lme4py.families.shares import VarianceKind, latent_kind
 from lme4py.families.special import log1p_minus, log_shape
 from lme4py.formula.values import Value
 from lme4py.linalg.types import BoolArray, FloatArray

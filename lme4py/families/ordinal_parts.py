@@ -18,12 +18,12 @@ from typing import Any, Final
 import numpy as np
 
 from lme4py.errors import DataError, OptionError, did_you_mean
-from lme4py.families.base import VarianceKind
 from lme4py.families.cuts import STRUCTURES, CutParts, cut_parts, cut_probabilities
 from lme4py.families.nuisance import Nuisance, NuisanceColumns
 from lme4py.families.ordinal import Ordinal, make_ordinal
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, HalfRows, Order, working_weight
+from lme4py.families.shares import VarianceKind
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["NOMINAL", "SCALE", "OrdinalParts", "make_ordinal_parts"]

@@ -14,7 +14,6 @@ import numpy as np
 from scipy import special
 
 from lme4py.errors import OptionError
-from lme4py.families.base import VarianceKind
 from lme4py.families.densities.base import DISPERSION, Density, DensityArgument
 from lme4py.families.densities.calculus.jets import Index
 from lme4py.families.densities.truncated import Truncated
@@ -24,6 +23,7 @@ from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean
 from lme4py.families.nuisance import NuisanceColumns
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, Order
+from lme4py.families.shares import VarianceKind
 from lme4py.families.stacked_rows import stacked_derivatives
 from lme4py.linalg.types import BoolArray, FloatArray
 

@@ -21,8 +21,8 @@ import numpy as np
 from scipy import special
 
 from lme4py.errors import ConvergenceWarning, Lme4Error, OptionError, did_you_mean
-from lme4py.families.base import SHARES
 from lme4py.families.parts import PartsFamily
+from lme4py.families.shares import SHARES
 from lme4py.fits.base import Fit
 from lme4py.fits.derived import derived
 from lme4py.fits.kinds import model_of
