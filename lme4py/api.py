@@ -260,6 +260,11 @@ def lmer(
         design = replace(design, sigma=known, notes=(*design.notes, f"sigma is known: {known:g}"))
     if note is not None:
         design = replace(design, notes=(*design.notes, note))
+    if design.smooth_terms and (structured or held.absolute):
+        raise OptionError(
+            "smooths are not there for models with residual=, variance=, dispformula= or fixed standard deviations; "
+            "use ns(x, df = 4) or poly(x, 3)."
+        )
     design = with_priors(design, priors)
     if structured or held.absolute or not design.terms:
         return MixedResult(_fit_structured(design, read, reml, start, control))

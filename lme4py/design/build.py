@@ -27,6 +27,7 @@ from lme4py.design.parts import with_parts
 from lme4py.design.recipe import BarRecipe, Recipe, offset_values
 from lme4py.design.related import Relations, read_relations
 from lme4py.design.rows import NaAction, UsedRows
+from lme4py.design.smooths import has_smooths, is_smooth, refuse_smooths, with_smooths
 from lme4py.design.terms import join_terms, random_terms
 from lme4py.errors import DataError, FormulaError, OptionError, RankWarning, did_you_mean, warn
 from lme4py.families.base import Family
@@ -118,13 +119,16 @@ def lformula(
     _check_na_action(na_action)
     frame = read_frame(data)
     parsed = read_formula(formula, frame.names)
-    response = check_parts(parsed, require_random)
+    response = check_parts(parsed, require_random and not has_smooths(parsed))
     reader = None if family is None else response_family(family)
     if reader is not None and reader.has_thresholds:
         _check_thresholds(parsed)
     further = {name: read_formula(text, frame.names) for name, text in (parts or {}).items()}
     for own in further.values():
         check_groups(own)
+    if further:
+        for own in (parsed, *further.values()):
+            refuse_smooths(own, "models with ziformula= or dispformula=")
     bars = [bar for own in (parsed, *further.values()) for bar in own.bars]
     relations = read_relations(relmat, list(dict.fromkeys(":".join(map(name_of, bar.group)) for bar in bars)))
     nodes = list(
@@ -138,6 +142,7 @@ def lformula(
         response if reader is not None and reader.has_trials else None,
     )
     state: dict[str, Any] = {}
+    parsed = with_smooths(parsed, rows)
     values = evaluate_all(parsed, rows, state, functions or {})
     design = assemble(
         parsed, response, rows, values, state, contrasts, functions or {}, reader, levels, relations=relations
@@ -224,6 +229,9 @@ def evaluate_all(parsed: Formula, rows: UsedRows, state: dict[str, Any], functio
     texts |= {given.node: given.text for given in rows.given.values() if given.node is not None}
     if rows.n < rows.keep.size:
         for node in texts:
+            if is_smooth(node):
+                # As mgcv, whose bases are made of the rows used.
+                continue
             learn(node, rows.frame.column, state, functions=functions)
     getters = {parsed.response: rows.response_column}
     values = {

@@ -67,6 +67,7 @@ class TermPlan:
     parts: tuple[str, ...] = field(default=(), kw_only=True)
     relation: Relation | None = field(default=None, kw_only=True)
     level_variance: float = field(default=1.0, kw_only=True)
+    smooth: bool = field(default=False, kw_only=True)
 
     @property
     def n_levels(self) -> int:
@@ -149,6 +150,7 @@ class RandomTerm(TermPlan):
             parts=self.parts,
             relation=self.relation,
             level_variance=self.level_variance,
+            smooth=self.smooth,
         )
 
 
@@ -458,8 +460,13 @@ class Design(Frozen):
 
     @property
     def n_groups(self) -> dict[str, int]:
-        """Number of levels of each grouping factor, in the order of `terms`."""
-        return {term.group: term.n_levels for term in self.terms}
+        """Number of levels of each grouping factor, in the order of `terms`; smooths have none."""
+        return {term.group: term.n_levels for term in self.terms if not term.smooth}
+
+    @property
+    def smooth_terms(self) -> tuple[int, ...]:
+        """Positions of the terms that are penalised parts of smooths."""
+        return tuple(t for t, term in enumerate(self.terms) if term.smooth)
 
     @property
     def triangle(self) -> FloatArray:

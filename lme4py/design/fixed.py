@@ -13,7 +13,7 @@ from lme4py.design.coding import Variable, make_variable, model_columns, model_m
 from lme4py.design.rank import dependent_columns, null_vectors
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.formula.deparse import deparse
-from lme4py.formula.nodes import Node, Terms
+from lme4py.formula.nodes import Call, Node, Terms, Text
 from lme4py.formula.values import Value, check_finite
 
 __all__ = [
@@ -64,6 +64,8 @@ class FixedPart:
 def name_of(node: Node) -> str:
     """Text of a variable; a column keeps its own name, without backquotes."""
     name = getattr(node, "name", None)
+    if isinstance(node, Call) and node.function == "smooth_group" and isinstance(node.arguments[-1].value, Text):
+        return node.arguments[-1].value.value
     return name if isinstance(name, str) else deparse(node)
 
 

@@ -54,6 +54,8 @@ class Priors:
         ----------
         term : RandomTerm
         """
+        if term.smooth:
+            return None
         for name in (term.label, term.group):
             if name in self.covariance:
                 return self.covariance[name]
@@ -129,7 +131,7 @@ def with_priors(design: Design, priors: Priors | None) -> Design:
 
 
 def _check_names(priors: Priors, terms: Sequence[RandomTerm]) -> None:
-    known = dict.fromkeys(name for term in terms for name in (term.group, term.label))
+    known = dict.fromkeys(name for term in terms if not term.smooth for name in (term.group, term.label))
     for name in priors.covariance:
         if name not in known:
             raise OptionError(

@@ -19,6 +19,7 @@ from lme4py.design.random import Grouping, check_levels, grouping_factor, shared
 from lme4py.design.recipe import BarRecipe
 from lme4py.design.related import Relations, level_variance, related
 from lme4py.design.rows import UsedRows
+from lme4py.design.smooths import is_smooth_group
 from lme4py.errors import DesignError, FormulaError, OptionError
 from lme4py.formula.nodes import Bar, Formula, Node
 from lme4py.formula.values import Value, check_finite
@@ -62,7 +63,7 @@ def random_terms(
     order = term_order([term.n_levels for term, _ in built])
     for term, recipe in (built[i] for i in order):
         # One field of places has correlations to learn from.
-        if recipe.places is None:
+        if recipe.places is None and not is_smooth_group(recipe.group):
             check_levels(recipe.grouping, term.label)
     return tuple(built[i][0] for i in order), tuple(built[i][1] for i in order)
 
@@ -190,6 +191,8 @@ def _random_term(
         block = stack_columns(columns, rows.n, order="C")
         check_finite(block, names, f"column {{name}} of {bar.label}")
     structure = kind.build(len(names), None, **_options(bar, kind))
+    if is_smooth_group(bar.group):
+        names = tuple(f"{bar.label}.{i}" for i in range(1, len(names) + 1))
     term = _made(grouping, names, structure, bar, codes, block)
     return term, BarRecipe(bar.label, bar.terms, variables, bar.group, grouping, len(names), tag=bar.tag)
 
@@ -212,4 +215,5 @@ def _made(
         block,
         relation=grouping.relation,
         level_variance=level_variance(grouping, codes),
+        smooth=is_smooth_group(bar.group),
     )

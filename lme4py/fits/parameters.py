@@ -13,6 +13,7 @@ from lme4py.covariance.charts import Chart
 from lme4py.covariance.naming import is_shape, natural_values, shape_words
 from lme4py.design.design import Design, RandomTerm
 from lme4py.design.names import INTERCEPTS
+from lme4py.design.smooths import smooth_columns
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.families.base import Family
 from lme4py.families.categories import threshold_names
@@ -74,6 +75,8 @@ class Parameter:
         The structure, where the parameter is no standard deviation and no correlation of two columns.
     reciprocal : bool
         One over the parameter of the family is what a profile follows: its range ends at infinity.
+    smooth : bool
+        A coefficient of an unpenalised column of a smooth, which "fixed" does not take.
     """
 
     name: str
@@ -88,6 +91,7 @@ class Parameter:
     reciprocal: bool = False
     natural: int = -1
     shape: CovarianceStructure | None = None
+    smooth: bool = False
 
     @property
     def is_random(self) -> bool:
@@ -124,7 +128,11 @@ def parameters(design: Design, residual: bool = True, stata: bool = False) -> tu
     stata : bool
         Whether they have the names of the keyword door.
     """
-    out = [Parameter(name, "fixed", first=j, alias=_lme4_name(name)) for j, name in enumerate(design.x_names)]
+    smooth = smooth_columns(design).tolist() if design.smooth_terms else [False] * len(design.x_names)
+    out = [
+        Parameter(name, "fixed", first=j, alias=_lme4_name(name), smooth=own)
+        for j, (name, own) in enumerate(zip(design.x_names, smooth, strict=True))
+    ]
     several = len(design.n_groups) > 1
     taken: set[str] = set()
     for t, (term, label) in enumerate(zip(design.terms, term_labels(design.terms), strict=True)):
@@ -349,7 +357,7 @@ def select_parameters(known: Sequence[Parameter], parm: str | Sequence[str] | No
     if parm is None or (isinstance(parm, str) and parm == "all"):
         return list(known)
     if isinstance(parm, str) and parm in ("fixed", "random"):
-        return [p for p in known if (p.kind == "fixed" if parm == "fixed" else p.is_random)]
+        return [p for p in known if (p.kind == "fixed" and not p.smooth if parm == "fixed" else p.is_random)]
     names: Sequence[Any] = [parm] if isinstance(parm, str) else list(parm)
     if not names:
         raise OptionError("`parm` is empty; name a parameter, or use 'fixed', 'random' or 'all'.")

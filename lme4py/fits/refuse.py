@@ -17,6 +17,7 @@ __all__ = [
     "refuse_priors",
     "refuse_related",
     "refuse_residual",
+    "refuse_smooths",
     "refuse_structured",
     "refuse_without_random",
 ]
@@ -160,3 +161,23 @@ def refuse_priors(what: str, instead: str = "fit the model without its priors fo
         f"{what} not there for penalised models (cov_prior=, fixef_prior=, resid_prior=), whose estimates are no "
         f"maxima of a likelihood; {instead}."
     )
+
+
+def refuse_smooths(fit: Fit, what: str, instead: str = "fit the model without s() for that") -> None:
+    """Refuse a fit with smooths where their penalised parts would be taken as random effects of groups.
+
+    Parameters
+    ----------
+    fit : Fit
+    what : str
+        With its verb.
+    instead : str
+        What to do.
+
+    Raises
+    ------
+    OptionError
+    """
+    smooth = [term.label for term in fit.design.terms if term.smooth]
+    if smooth:
+        raise OptionError(f"{what} not there for models with smooths ({', '.join(smooth)}); {instead}.")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.errors import FormulaError, did_you_mean
-from lme4py.formula import factors, splines, transforms
+from lme4py.formula import factors, smooths, splines, transforms
 from lme4py.formula import functions_numeric as numeric
 from lme4py.formula.deparse import deparse
 from lme4py.formula.nodes import Argument, Call, Node
@@ -138,6 +138,9 @@ _BODIES: Final[dict[str, Body]] = {
     "quantile": transforms.quantile,
     "bs": splines.bs,
     "ns": splines.ns,
+    "s": smooths.s,
+    "s_penalised": smooths.s_penalised,
+    "smooth_group": smooths.smooth_group,
     "factor": factors.factor,
     "as.factor": factors.as_factor,
     "ordered": factors.ordered,
@@ -160,7 +163,10 @@ KNOWN_FUNCTIONS: Final[Mapping[str, Function]] = MappingProxyType(
 _ROWS_IN_ORDER = "depends on the order of the rows; make the column in the data before the fit"
 _REFUSED: Final[dict[str, str]] = {
     **dict.fromkeys(("lag", "lead", "diff", "shift", "cumsum", "cumprod", "rank", "rev"), _ROWS_IN_ORDER),
-    **dict.fromkeys(("s", "te", "ti", "t2", "lo"), "smooths are not fitted; use ns(x, df = 4) or bs(x, df = 5)"),
+    **dict.fromkeys(
+        ("te", "ti", "t2"), "smooths of several variables are not fitted; use s(x, by = f), or ns(x, df = 4)"
+    ),
+    "lo": "is not fitted; use s(x)",
     **dict.fromkeys(("cr", "cc"), "is not available; use ns(x, df = 4), a natural cubic spline"),
     "Q": "write a name with blanks between backquotes: `my column`",
     "sum": "gives one number for all rows; use mean(), or make the column in the data before the fit",

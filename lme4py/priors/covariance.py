@@ -139,8 +139,8 @@ class Wishart(CovariancePrior):
 
     Examples
     --------
-    >>> float(Wishart(df=4.5).evaluate(np.eye(2)).value)
-    -0.0
+    >>> round(float(Wishart(df=4.5).evaluate(2.0 * np.eye(1)).value), 4)  # -(4.5 - 2) log 2
+    -1.7329
     """
 
     df: float | None = None

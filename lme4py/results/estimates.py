@@ -14,6 +14,7 @@ from lme4py.docstrings import carries
 from lme4py.errors import OptionError
 from lme4py.inference.estimates import coefficients
 from lme4py.inference.estimates import random_effects as modes_of_groups
+from lme4py.inference.estimates import smooths as smooths_of_fit
 from lme4py.inference.estimates.posterior import posterior_moments
 from lme4py.inference.estimates.variance_errors import parameter_covariance, variance_table
 from lme4py.inference.overview import components
@@ -307,3 +308,37 @@ class EstimateMethods(FittedModel):
     @carries(icc_table)
     def icc_table(self, alpha: float | None = None, **kw: Any) -> pd.DataFrame:
         return icc_table(self.fit, alpha, **kw)
+
+    # --- smooths ------------------------------------------------------------------------------------------------------
+
+    @carries(smooths_of_fit.smooths)
+    def smooths(self) -> pd.DataFrame:
+        return smooths_of_fit.smooths(self.fit)
+
+    @carries(smooths_of_fit.smooth_curves)
+    def smooth_curves(
+        self,
+        term: str | None = None,
+        n: int = 100,
+        derivative: bool = False,
+        simultaneous: bool = False,
+        level: float = 0.95,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        return smooths_of_fit.smooth_curves(self.fit, term, n, derivative, simultaneous, level, seed)
+
+    @carries(smooths_of_fit.smooth_difference)
+    def smooth_difference(
+        self,
+        first: str,
+        second: str,
+        n: int = 100,
+        simultaneous: bool = False,
+        level: float = 0.95,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        return smooths_of_fit.smooth_difference(self.fit, first, second, n, simultaneous, level, seed)
+
+    @carries(smooths_of_fit.concurvity)
+    def concurvity(self) -> pd.DataFrame:
+        return smooths_of_fit.concurvity(self.fit)

@@ -16,7 +16,7 @@ from lme4py.design.replay import replayed
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.groups import default_group, group_codes
-from lme4py.fits.refuse import refuse_penalised, refuse_structured
+from lme4py.fits.refuse import refuse_penalised, refuse_smooths, refuse_structured
 from lme4py.inference.diagnostics.allfit import AllFitResult, all_fit
 from lme4py.inference.refits.simulate import check_count, check_seed
 from lme4py.linalg.types import FloatArray, IntArray
@@ -109,6 +109,7 @@ def step(result: Any, alpha_random: float = 0.1, alpha_fixed: float = 0.05, ddf:
     fit = _fit(result, "step")
     refuse_structured(fit, "step() is", "compare models with anova()")
     refuse_penalised(fit, "step() is")
+    refuse_smooths(fit, "step() is")
     model, rows = result, []
     while True:
         p, label, change = _worst_random(model)

@@ -25,6 +25,7 @@ PAGES = [
     "ordinal",
     "inference",
     "penalties",
+    "smooths",
     "studies",
     "convergence",
     "differences",

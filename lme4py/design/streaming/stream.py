@@ -20,6 +20,7 @@ from lme4py.design.given import Given, column_getter, finite_offset, given_text,
 from lme4py.design.random import as_factor
 from lme4py.design.recipe import Recipe, offset_values, trained_values
 from lme4py.design.rows import UsedRows
+from lme4py.design.smooths import refuse_smooths
 from lme4py.design.streaming.survey import Survey, SurveyPlan, Tally, used_rows
 from lme4py.design.terms import check_structure
 from lme4py.errors import DataError, OptionError
@@ -166,6 +167,7 @@ def plan_stream(
     """
     names = source.schema().names
     parsed = read_formula(formula, names)
+    refuse_smooths(parsed, "models of rows that are streamed (control={'rows': 'memory'} reads them)")
     response = check_parts(parsed, True)
     for bar in parsed.bars:
         check_structure(bar, parsed.text)

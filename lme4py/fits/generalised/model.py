@@ -126,7 +126,8 @@ class GeneralisedModel(Model):
         return self.fit
 
     def simulator(self, kept: Sequence[int] | None = ()) -> Draws:
-        return GlmmSimulator(self.fit, range(len(self.fit.design.terms)) if kept is None else kept)
+        every = range(len(self.fit.design.terms))
+        return GlmmSimulator(self.fit, every if kept is None else sorted({*kept, *self.fit.design.smooth_terms}))
 
     def with_truth(self, truth: Truth) -> GeneralisedFit:
         return with_truth(self.fit, truth)

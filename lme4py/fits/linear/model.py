@@ -27,6 +27,7 @@ from lme4py.fits.linear.steps import lmm_fit
 from lme4py.fits.linear.truth import on_rows, with_truth
 from lme4py.fits.model import ConeProblem, Model
 from lme4py.fits.parameters import KenwardRogerParts, Parameter
+from lme4py.fits.refuse import refuse_smooths
 from lme4py.fits.rows.clusters import ClusterChoice, RobustType, independent_clusters
 from lme4py.fits.rows.slim import DroppedRows, slim_conventions, slim_design
 
@@ -139,9 +140,11 @@ class LinearModel(Model):
     def simulator(self, kept: Sequence[int] | None = ()) -> Draws:
         if kept is None:
             return Simulator(self.fit, "conditional")
+        kept = sorted({*kept, *self.fit.design.smooth_terms})
         return PartialSimulator(self.fit, kept) if kept else Simulator(self.fit)
 
     def resampler(self) -> Draws:
+        refuse_smooths(self.fit, "type='semiparametric' is", "use type='parametric'")
         return Simulator(self.fit, "semiparametric")
 
     def with_truth(self, truth: Truth) -> LinearFit:

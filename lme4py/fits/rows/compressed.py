@@ -17,6 +17,7 @@ from lme4py.data.sources import RowSource, find_source
 from lme4py.design.absent import RowsReport, absent
 from lme4py.design.build import model_nodes, read_formula
 from lme4py.design.design import Design, Predictor, RandomTerm
+from lme4py.design.smooths import has_smooths
 from lme4py.errors import OptionError
 from lme4py.families.registry import Family
 from lme4py.fits.generalised.fit import GeneralisedFit
@@ -139,6 +140,8 @@ def _columns(formula: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _hindrance(formula: Any, names: tuple[str, ...], family: Family, weights: Any, arguments: Mapping[str, Any]) -> str:
     """Why cells are no substitute for rows; "" where they are."""
+    if isinstance(formula, str) and has_smooths(read_formula(formula, names)):
+        return "a smooth is made of all rows, and not of rows that repeat"
     if not family.weights_multiply:
         return f"rows of the {family.name} family that repeat are not one row with a weight"
     if weights is not None:

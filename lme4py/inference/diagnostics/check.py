@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lme4py.families.parts import ZERO_INFLATION
+from lme4py.inference.diagnostics.bases import basis_use
 from lme4py.inference.estimates.random_effects import known_columns
+from lme4py.inference.estimates.smooths import smooths_of
 from lme4py.inference.lrt.proportional import proportional_odds
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
@@ -150,6 +152,7 @@ def check(fit: Any) -> CheckResult:
         _scaling,
         _collinearity,
         _groups,
+        _bases,
         _separation,
         _dispersion,
         _zeros,
@@ -308,6 +311,24 @@ def _groups(fit: Any) -> CheckLine | None:
     return CheckLine("groups", False, message, least)
 
 
+def _bases(fit: Any) -> CheckLine | None:
+    """Whether a smooth uses up its basis, and neighbours in its variable have residuals that go together."""
+    if not fit.design.smooth_terms:
+        return None
+    found = [(one, basis_use(fit, one)) for one in smooths_of(fit)]
+    poor = [
+        f"{one.label} (edf {use.edf:.1f} of {one.size}, p = {use.p_value:.2g})" for one, use in found if use.is_small
+    ]
+    most = max(use.edf / one.size for one, use in found)
+    if not poor:
+        return CheckLine("bases", True, "no smooth needs a larger basis.", most)
+    message = (
+        f"the basis of {', '.join(poor)} may be too small: residuals of neighbours go together; raise k, and see "
+        "whether edf rises."
+    )
+    return CheckLine("bases", False, message, most)
+
+
 def _separation(fit: Any) -> CheckLine | None:
     if fit.normal_errors:
         return None
@@ -384,6 +405,8 @@ def _modes(fit: Any) -> CheckLine:
     """Shapiro-Wilk of the modes of every random effect, with Bonferroni's correction for their number."""
     tests = []
     for term, modes in zip(fit.design.terms, known_columns(fit, fit.modes), strict=True):
+        if term.smooth:
+            continue
         for name, column in zip(term.columns, modes.T, strict=True):
             p = None if np.isnan(column).any() else _shapiro(column)
             if p is not None and term.n_levels >= _LEVELS:

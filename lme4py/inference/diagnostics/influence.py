@@ -27,7 +27,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Warning, OptionError, did_you_mean
 from lme4py.fits.answers.working import WorkingModel
 from lme4py.fits.kinds import model_of
-from lme4py.fits.refuse import refuse, refuse_penalised
+from lme4py.fits.refuse import refuse, refuse_penalised, refuse_smooths
 from lme4py.fits.rows.clusters import ClusterChoice, Clusters, find_clusters
 from lme4py.inference.estimates.limits import coefficient_estimates, known_coefficients
 from lme4py.inference.refits.deletion import Deleted, delete_groups, delete_one_by_one, delete_rows, group_leverage
@@ -232,6 +232,7 @@ def influence(
     """
     check_progress(progress)
     refuse_penalised(fit, "influence is")
+    refuse_smooths(fit, "influence is")
     chosen = _check_method(fit, method)
     units = _rows(fit) if group is None else find_clusters(fit.design, group, "group")
     if units.n_clusters < 2:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg, special
 
+from lme4py.design.smooths import smooth_columns
 from lme4py.errors import DesignError, Lme4Warning, OptionError, did_you_mean, warn
 from lme4py.fits.base import Fit
 from lme4py.fits.method import Ddf, Method, Plain, check_method
@@ -49,14 +50,14 @@ def estimates(fit: Fit) -> pd.Series[float]:
     """Fixed-effects estimates, shape (p,), indexed by the columns of X."""
     import pandas as pd
 
-    return pd.Series(coefficient_estimates(fit), index=_names(fit), name="estimate", copy=True)
+    return parametric(fit, pd.Series(coefficient_estimates(fit), index=_names(fit), name="estimate", copy=True))
 
 
 def standard_errors(fit: Fit) -> pd.Series[float]:
     """Square roots of the diagonal of ``fit.vcov``, shape (p,)."""
     import pandas as pd
 
-    return pd.Series(_std_errors(fit), index=_names(fit), name="std_error")
+    return parametric(fit, pd.Series(_std_errors(fit), index=_names(fit), name="std_error"))
 
 
 def covariance_frame(fit: Fit, type: str | None = None, cluster: ClusterChoice = None) -> pd.DataFrame:
@@ -80,7 +81,7 @@ def covariance_frame(fit: Fit, type: str | None = None, cluster: ClusterChoice =
 
     infinite = unknown(fit, np.eye(fit.beta.size))
     V = np.where(infinite | infinite[:, None], np.nan, covariance(fit, type, cluster))
-    return pd.DataFrame(V, index=_names(fit), columns=_names(fit))
+    return parametric(fit, parametric(fit, pd.DataFrame(V, index=_names(fit), columns=_names(fit))).T).T
 
 
 def covariance(fit: Fit, type: str | None = None, cluster: ClusterChoice = None) -> FloatArray:
@@ -125,7 +126,7 @@ def coef_table(
         "statistic": statistic,
         "p_value": two_sided(statistic, df),
     }
-    return pd.DataFrame(columns, index=_names(fit))
+    return parametric(fit, pd.DataFrame(columns, index=_names(fit)))
 
 
 def confidence_intervals(
@@ -377,12 +378,40 @@ def two_sided(statistic: FloatArray, df: FloatArray) -> FloatArray:
         return np.asarray(2.0 * np.where(np.isinf(df), special.ndtr(x), special.stdtr(df, x)), dtype=np.float64)
 
 
+_T = TypeVar("_T", "pd.Series[Any]", "pd.DataFrame")
+
+
+def parametric_names(fit: Fit) -> list[str]:
+    """Names of the fixed effects that are no unpenalised parts of smooths.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    names = fit.design.x_names
+    if not fit.design.smooth_terms:
+        return list(names)
+    return [name for name, smooth in zip(names, smooth_columns(fit.design), strict=True) if not smooth]
+
+
+def parametric(fit: Fit, table: _T) -> _T:
+    """The rows of a table of the fixed effects without those of smooths.
+
+    Parameters
+    ----------
+    fit : Fit
+    table : Series or DataFrame
+        Indexed by the fixed effects.
+    """
+    return table if not fit.design.smooth_terms else table.loc[parametric_names(fit)]
+
+
 def _wanted_names(fit: Fit, method: str, parm: str | Sequence[str]) -> list[str]:
     if method != "wald":
         raise OptionError(f"method={method!r} is not known; use 'wald'.")
     if isinstance(parm, str):
         if parm == "fixed":
-            return list(fit.design.x_names)
+            return parametric_names(fit)
         if parm in ("random", "all") and parm not in fit.design.x_names:
             raise OptionError(
                 f"parm={parm!r} is not available with method='wald', which covers fixed effects only; "
@@ -411,5 +440,5 @@ def ratios(fit: Fit, alpha: float | None, name: str) -> pd.DataFrame:
         Name of the first column.
     """
     limits = confidence_intervals(fit, alpha).apply(np.exp)
-    limits.insert(0, name, np.exp(coefficient_estimates(fit)))
+    limits.insert(0, name, np.exp(estimates(fit)))
     return limits

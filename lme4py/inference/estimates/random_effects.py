@@ -171,7 +171,8 @@ def _terms_of(design: Design) -> dict[str, list[int]]:
     """Positions of the terms of each grouping factor."""
     positions: dict[str, list[int]] = {}
     for i, term in enumerate(design.terms):
-        positions.setdefault(term.group, []).append(i)
+        if not term.smooth:
+            positions.setdefault(term.group, []).append(i)
     return positions
 
 

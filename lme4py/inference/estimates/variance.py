@@ -82,7 +82,9 @@ def variance_entries(fit: Fit) -> Iterator[VarianceEntry]:
         if not term.structure.linear:
             yield from _natural_entries(i, label, term, thetas[i], cov)
             continue
-        for j, name in enumerate(term.columns):
+        # All effects of a smooth have one variance.
+        named = [(0, term.label)] if term.smooth else enumerate(term.columns)
+        for j, name in named:
             yield VarianceEntry(i, label, name, None, float(cov[j, j]), float(np.sqrt(cov[j, j])))
         if has_correlations(term):
             yield from _covariance_entries(i, label, term.columns, cov)

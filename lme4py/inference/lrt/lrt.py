@@ -17,7 +17,7 @@ from lme4py.fits.answers.null import Null
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
 from lme4py.fits.model import Model
-from lme4py.fits.refuse import refuse_penalised, refuse_residual
+from lme4py.fits.refuse import refuse_penalised, refuse_residual, refuse_smooths
 from lme4py.inference.lrt.by_names import embed_by_names, same_rows
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
 from lme4py.inference.lrt.mixture import (
@@ -277,6 +277,7 @@ def _model(result: Any, role: str) -> _Model:
         raise OptionError(
             f"the {role} model has sampling weights: a pseudo-likelihood has no likelihood-ratio test; use wald_test()."
         )
+    refuse_smooths(fit, "a likelihood ratio test is", "see smooths(), wald_test() and anova()")
     return _Model(fit.design, location_columns(fit), fit.reml, fit.log_likelihood, fit.n_params, fit)
 
 

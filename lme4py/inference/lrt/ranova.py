@@ -12,7 +12,7 @@ from lme4py.design.design import Design, RandomTerm
 from lme4py.design.names import INTERCEPTS
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.refuse import refuse_penalised
+from lme4py.fits.refuse import refuse_penalised, refuse_smooths
 from lme4py.inference.lrt.lrt import lrtest
 from lme4py.inference.lrt.mixture import UnknownDistribution
 
@@ -43,6 +43,7 @@ def ranova(fit: Fit) -> pd.DataFrame:
     from lme4py.tables.frames import printed
 
     refuse_penalised(fit, "a likelihood ratio test is")
+    refuse_smooths(fit, "ranova() is", "see smooths()")
     rows = {"<none>": {"npar": fit.n_params, "logLik": fit.log_likelihood, "AIC": fit.criterion + 2.0 * fit.n_params}}
     for label, terms in _reductions(fit.design):
         reduced = _refitted(fit, terms) if terms else None

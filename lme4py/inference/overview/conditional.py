@@ -21,7 +21,7 @@ from lme4py.errors import OptionError
 from lme4py.fits.answers.working import FactoredModel
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
-from lme4py.fits.refuse import refuse, refuse_penalised, refuse_structured
+from lme4py.fits.refuse import refuse, refuse_penalised, refuse_smooths, refuse_structured
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["ConditionalAIC", "caic"]
@@ -81,6 +81,7 @@ def caic(result: Any) -> ConditionalAIC:
         raise OptionError(f"caic() takes a fitted mixed model; this is of type {type(result).__name__}.")
     refuse_structured(fit, "the conditional AIC is")
     refuse_penalised(fit, "the conditional AIC is")
+    refuse_smooths(fit, "the conditional AIC is", "see smooths() for effective degrees of freedom")
     if fit.design.sigma is not None:
         raise OptionError("the conditional AIC is for an estimated sigma, and this model knows it; use aic.")
     if not fit.normal_errors:

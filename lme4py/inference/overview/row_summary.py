@@ -57,6 +57,8 @@ def row_summary(fit: Fit) -> RowSummary:
         return RowSummary(None, dict(streamed.group_rows), streamed.weight_range)
     rows = {}
     for term in fit.design.terms:
+        if term.smooth:
+            continue
         counts = np.bincount(term.codes, minlength=term.n_levels)
         rows[term.group] = (int(counts.min()), float(counts.mean()), int(counts.max()))
     weights = fit.design.weights

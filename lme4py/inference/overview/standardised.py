@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lme4py.fits.base import Fit
-from lme4py.inference.estimates.coefficients import chosen_alpha, coef_table, quantile
+from lme4py.inference.estimates.coefficients import chosen_alpha, coef_table, parametric_names, quantile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,7 @@ def standardised_coefficients(fit: Fit, ddf: str | None = None, alpha: float | N
     >>> standardised_coefficients(fit)["estimate"].round(4).to_dict()
     {'Days': 0.5352}
     """
-    X = fit.design.X
+    X = fit.design.X[:, [fit.design.x_names.index(name) for name in parametric_names(fit)]]
     spread = X.std(axis=0, ddof=1)
     scale = float(np.std(fit.design.y, ddof=1)) if fit.normal_errors else 1.0
     plain = coef_table(fit, ddf)

@@ -142,10 +142,12 @@ def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[i
             "include_random names effects of a factor, which predictions of means and linear predictors without "
             "further parts take; name whole factors here."
         )
+    # Smooths are functions of variables: no prediction leaves them out.
+    smooth = [t for t in terms if fit.design.terms[t].smooth]
     if isinstance(include_random, bool | np.bool_):
-        return list(terms) if include_random else []
+        return list(terms) if include_random else smooth
     if isinstance(include_random, str) and include_random == "integrate":
-        return []
+        return smooth
     if not isinstance(include_random, Iterable):
         raise OptionError(
             f"include_random={include_random!r} is not known; use True, False, 'integrate' or names of factors."
@@ -158,7 +160,7 @@ def chosen_terms(fit: Any, include_random: bool | str | Iterable[str]) -> list[i
                 f"include_random names {name!r}, which is no grouping factor of the model "
                 f"({', '.join(known)}).{did_you_mean(str(name), known)}"
             )
-    chosen = [t for t in terms if fit.design.terms[t].group in names]
+    chosen = [t for t in terms if fit.design.terms[t].group in names or t in smooth]
     if fit.identification.splits(chosen):
         raise OptionError(
             f"include_random={include_random!r} takes the effects of some terms without those of others that they "

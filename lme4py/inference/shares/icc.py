@@ -22,7 +22,7 @@ from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.groups import group_codes, is_nested
 from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import fit_parameters
-from lme4py.fits.refuse import refuse_structured, refuse_without_random
+from lme4py.fits.refuse import refuse_smooths, refuse_structured, refuse_without_random
 from lme4py.inference.bootstrap.bootstrap import bootstrap
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.profile.side import BetterOptimum, make_sides
@@ -197,6 +197,7 @@ def icc(
     (0.5893, 0.0934, 0.4025, 0.7535)
     """
     fit = _fit(result)
+    refuse_smooths(fit, "intraclass correlations are", "see var_corr()")
     refuse_structured(fit, "intraclass correlations are")
     refuse_without_random(fit, "intraclass correlations are")
     level = chosen_alpha(fit, alpha)
@@ -280,6 +281,7 @@ def icc_table(result: Any, alpha: float | None = None, **kw: Any) -> pd.DataFram
     0   _cons|plate     0.151  0.085     0.046     0.396
     1  _cons|sample     0.785  0.113     0.495     0.932
     """
+    refuse_smooths(getattr(result, "fit", result), "intraclass correlations are", "see var_corr()")
     refuse_structured(getattr(result, "fit", result), "intraclass correlations are")
     import pandas as pd
 

@@ -9,7 +9,7 @@ import numpy as np
 from lme4py.design.design import CONDITIONAL
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
-from lme4py.fits.refuse import refuse, refuse_structured
+from lme4py.fits.refuse import refuse, refuse_smooths, refuse_structured
 from lme4py.inference.estimates.limits import warn_unknown
 from lme4py.inference.shares.observation import Observation, observation_variance
 from lme4py.linalg.types import FloatArray
@@ -105,6 +105,7 @@ def r_squared(fit: Fit, variance: str = "theoretical") -> RSquared:
     >>> round(found.marginal, 3), round(found.conditional, 3)
     (0.085, 0.187)
     """
+    refuse_smooths(fit, "R squared is", "see smooths()")
     fixed = fixed_variance(fit)
     parts = [
         term.level_variance * float(np.sum(cov * K))

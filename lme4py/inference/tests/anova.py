@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special
 
 from lme4py.design.design import Design
+from lme4py.design.smooths import smooth_columns
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.method import FTest, Method
@@ -101,6 +102,11 @@ def term_hypotheses(design: Design, type: int | str, vcov: FloatArray) -> dict[s
     else:
         rows = hypotheses.own_columns(design)
     named = dict(zip(design.fixed_labels, rows, strict=True))
+    if design.smooth_terms:
+        # A smooth is more than its unpenalised columns: see smooths().
+        own = zip(design.assign, smooth_columns(design), strict=True)
+        whole = {design.fixed_labels[place - 1] for place, smooth in own if smooth}
+        named = {label: L for label, L in named.items() if label not in whole}
     if chosen == "car-3" and 0 in design.assign:
         first = np.eye(len(design.assign))[np.array(design.assign) == 0]
         return {design.x_names[design.assign.index(0)]: first, **named}

@@ -9,10 +9,11 @@ import numpy as np
 from scipy import special
 
 from lme4py.design.design import Design
+from lme4py.design.smooths import smooth_columns
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.refuse import refuse, refuse_penalised
+from lme4py.fits.refuse import refuse, refuse_penalised, refuse_smooths
 from lme4py.formula.nodes import Node, Terms
 from lme4py.formula.parse import parse_formula
 from lme4py.inference.tests.anova import drop_each
@@ -70,7 +71,11 @@ def drop1(
 def droppable(design: Design) -> list[int]:
     """Numbers (from 1) of the terms whose variables are not all in another term."""
     sets = [frozenset(term.variables) for term in design.recipe.formula.fixed.terms]
-    return [i for i, own in enumerate(sets, start=1) if not any(own < other for other in sets)]
+    smooth: set[int] = set()
+    if design.smooth_terms:
+        smooth = {place for place, own in zip(design.assign, smooth_columns(design), strict=True) if own}
+    found = (i for i, own in enumerate(sets, start=1) if not any(own < other for other in sets))
+    return [i for i in found if i not in smooth]
 
 
 def scoped(design: Design, scope: str | Sequence[str] | None) -> list[int]:
@@ -111,6 +116,7 @@ def _likelihood_table(fit: Fit, scope: str | Sequence[str] | None) -> pd.DataFra
     import pandas as pd
 
     refuse_penalised(fit, "a likelihood ratio test is", "use anova(), whose tests are Wald's")
+    refuse_smooths(fit, "a likelihood ratio test is", "use anova(), whose tests are Wald's, and smooths()")
     full = model_of(fit).by_maximum_likelihood()
     design = full.design
     none = {"df": np.nan, "logLik": full.log_likelihood, "AIC": full.criterion + 2.0 * full.n_params}

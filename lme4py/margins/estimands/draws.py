@@ -89,7 +89,9 @@ class Inference:
         self.adapter, self.method = adapter, method
         self.n, self.seed, self.n_jobs, self.boot, self.cluster = int(n), seed or 0, n_jobs, boot, cluster
         self.joint: JointMethod | None = None
-        narrow = random not in ("zero", "integrate")
+        narrow = random not in ("zero", "integrate") or adapter.has_smooths
+        if adapter.has_smooths and method == "bootstrap":
+            raise OptionError("method='bootstrap' is not there for models with smooths; use 'delta' or 'simulation'.")
         if narrow and method == "bootstrap":
             raise OptionError(
                 f"method='bootstrap' draws groups anew, and random={random!r} is about those of the data; use "

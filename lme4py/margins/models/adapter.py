@@ -167,6 +167,8 @@ class ModelAdapter(ABC):
         Degrees of freedom where a session is given none, of those that `test_method` knows.
     has_random : bool
         Whether there are random effects.
+    has_smooths : bool
+        Whether there are smooths, whose coefficients every prediction has.
     alpha : float
         One minus the confidence level where a session is given none.
     n_beyond : int
@@ -192,6 +194,7 @@ class ModelAdapter(ABC):
     recession: Recession | None = None
     default_ddf: str = "normal"
     has_random: bool = True
+    has_smooths: bool = False
     alpha: float = 0.05
     n_beyond: int = 0
     cells: NestedCells | None = None

@@ -42,6 +42,8 @@ def make_model(fit: Any) -> Any:
             f"in this fit {adapter.recession.sentence} (separation), which marginaleffects cannot be told; use "
             "lme4py.Margins, which gives limits."
         )
+    if adapter.has_smooths:
+        raise OptionError("models with smooths are not there for marginaleffects; use lme4py.Margins.")
     if adapter.training_offset("zero") is not None:
         raise OptionError(
             "the model has an offset that was given as an array, which marginaleffects cannot know at other values of "

@@ -83,7 +83,8 @@ class OwnAdapter(ModelAdapter):
             self.link = None if fit.family.has_no_link else fit.family.link
             self.mean_range, self.mean_name = fit.family.mean_range, fit.family.mean_name
         self.theta = fit.theta
-        self.has_random = any(predictor.terms for predictor in design.predictors)
+        self.has_smooths = bool(design.smooth_terms)
+        self.has_random = any(not term.smooth for term in design.terms)
         self._pairs = tuple(_Pairs(*np.tril_indices(term.n_columns)) for term in design.terms)
         if not self.is_linear_model:
             self.parameter_vcov = self._in_order(fit.parameter_vcov)
@@ -115,7 +116,7 @@ class OwnAdapter(ModelAdapter):
 
     def needed(self, random: Random) -> tuple[str, ...]:
         names = dict.fromkeys(self.variables)
-        if random != "zero":
+        if random != "zero" or self.design.smooth_terms:
             added = self._added(random)
             for t, bar in enumerate(self.design.recipe.bars):
                 if random == "integrate" or t in added:
@@ -130,9 +131,12 @@ class OwnAdapter(ModelAdapter):
 
     def _added(self, random: Random) -> list[int]:
         """Terms whose modes are added."""
+        smooth = list(self.design.smooth_terms)
         if isinstance(random, tuple):
             return chosen_terms(self.fit, random)
-        return list(range(len(self.design.terms))) if random == "conditional" else []
+        if random == "integrate" and smooth:
+            raise OptionError("random='integrate' is not there for models with smooths; use 'zero' or 'conditional'.")
+        return list(range(len(self.design.terms))) if random == "conditional" else smooth
 
     # --- rows
 
@@ -178,7 +182,7 @@ class OwnAdapter(ModelAdapter):
 
     def slopes(self, frame: Frame, name: str, random: Random) -> Rows:
         X, offset = self.formula_rows.slopes(frame, name)
-        if random == "zero":
+        if random == "zero" and not self.design.smooth_terms:
             return Rows(X, offset)
         recipe = self.design.recipe
         terms = self.design.terms
@@ -196,6 +200,8 @@ class OwnAdapter(ModelAdapter):
         if fixed is None:
             return None
         X, known = fixed
+        if self.design.smooth_terms:
+            return None
         if random == "zero":
             return FactoredRows(X, known)
         recipe = self.design.recipe

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from lme4py.formula import splines
+from lme4py.formula import smooths, splines
 from lme4py.formula.deparse import deparse, names_in
 from lme4py.formula.evaluate import evaluate_node
 from lme4py.formula.functions import KNOWN_FUNCTIONS, match_arguments
-from lme4py.formula.nodes import Binary, Call, Name, Node, Paren, Unary
+from lme4py.formula.nodes import Binary, Call, Name, Node, Paren, Text, Unary
 from lme4py.formula.operands import CallSite, Context
 from lme4py.formula.values import Value
 from lme4py.linalg.types import FloatArray
@@ -212,6 +212,24 @@ def _ns(context: Context, site: CallSite, named: Matched, many: list[Node], name
     return splines.ns_slope(x, learnt["knots"], learnt["boundary"], intercept=full) * inner[:, None]
 
 
+def _smooth(context: Context, site: CallSite, named: Matched, many: list[Node], name: str) -> FloatArray | None:
+    if "by" in named and expression_slope(context, named["by"], name) is not None:
+        raise site.error(
+            f"slopes in {name}, which a smooth is multiplied by, are not there; predict at two values", "by"
+        )
+    inner = expression_slope(context, named["x"], name)
+    if inner is None:
+        return None
+    learnt = site.learnt()
+    null, penalised = smooths.slopes(_value(context, named["x"]), learnt)
+    by = evaluate_node(context, named["by"]) if "by" in named else None
+    at = named.get("level")
+    level = at.value if isinstance(at, Text) else None
+    columns = null if site.function == "s" else penalised
+    weights = smooths.weights(site, by, learnt, level)
+    return np.hstack([columns * np.reshape(w, (-1, 1)) for w in weights]) * inner[:, None]
+
+
 def _distribution(context: Context, site: CallSite, named: Matched, many: list[Node], name: str) -> FloatArray | None:
     argument, centre, width = _LOCATION[site.function]
     inner = expression_slope(context, named[argument], name)
@@ -287,6 +305,8 @@ _FUNCTIONS: Final[dict[str, Any]] = {
     "poly": _poly,
     "bs": _bs,
     "ns": _ns,
+    "s": _smooth,
+    "s_penalised": _smooth,
     **dict.fromkeys(_LOCATION, _distribution),
     **dict.fromkeys(("pmin", "pmax"), _extreme),
     "ifelse": _ifelse,

@@ -208,7 +208,8 @@ class SlopeMethods(SessionBase):
             return known
         chosen = [vars] if isinstance(vars, str) else list(vars)
         # Variables of random slopes move predictions that are averaged, or at the conditional modes.
-        possible = known if self.options.random == "zero" else self.adapter.needed("integrate")
+        fixed = self.options.random == "zero" and not self.adapter.has_smooths
+        possible = known if fixed else self.adapter.needed("zero" if self.adapter.has_smooths else "integrate")
         for name in chosen:
             if name not in possible:
                 self._refuse(str(name), known)

@@ -47,7 +47,8 @@ def check(
     figsize : (float, float), optional
     """
     _nothing(variable)
-    terms = fit.design.terms
+    # Smooths have no levels that could be left out, and models with some no influence.
+    terms = () if fit.design.smooth_terms else fit.design.terms
     axes = panels(4 if terms else 2, ax, figsize, columns=2, size=(4.4, 3.4))
     residuals(fit, ax=axes[0])
     qq(fit, ax=axes[1])

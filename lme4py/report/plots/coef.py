@@ -10,7 +10,7 @@ import numpy as np
 from lme4py.design.names import INTERCEPTS
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
-from lme4py.inference.estimates.coefficients import chosen_alpha, coef_table, confidence_intervals
+from lme4py.inference.estimates.coefficients import chosen_alpha, coef_table, confidence_intervals, parametric_names
 from lme4py.pictures import BLUE, GREY, level_height, ratio_axis, single
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def coef_data(
     """
     import pandas as pd
 
-    names = list(fit.design.x_names)
+    names = parametric_names(fit)
     wanted = [name for name in names if name not in INTERCEPTS] if variable is None else variable
     chosen = [wanted] if isinstance(wanted, str) else list(wanted)
     for name in chosen:

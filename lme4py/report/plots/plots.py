@@ -24,6 +24,7 @@ from lme4py.report.plots.random import caterpillar, caterpillar_data, shrinkage,
 from lme4py.report.plots.residual_panel import residual_panel, residual_panel_data
 from lme4py.report.plots.rows import qq, qq_data, residuals, residuals_data
 from lme4py.report.plots.serial import autocorrelation, autocorrelation_data, variogram, variogram_data
+from lme4py.report.plots.smooth import smooth, smooth_data
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +60,8 @@ __all__ = [
     "residuals_data",
     "shrinkage",
     "shrinkage_data",
+    "smooth",
+    "smooth_data",
     "variogram",
     "variogram_data",
 ]
@@ -78,6 +81,7 @@ _PAIRS: dict[str, tuple[Callable[..., Any], Callable[..., pd.DataFrame]]] = {
     "correlation": (correlation, correlation_data),
     "autocorrelation": (autocorrelation, autocorrelation_data),
     "variogram": (variogram, variogram_data),
+    "smooth": (smooth, smooth_data),
 }
 KINDS = tuple(_PAIRS)
 
@@ -89,12 +93,14 @@ def plot(fit: Fit, kind: str = "caterpillar", variable: Any = None, **kw: Any) -
     ----------
     fit : Fit
     kind : {"caterpillar", "residuals", "qq", "profile", "fitted", "shrinkage", "effect", "coef", "forest",
-        "residual_panel", "check", "correlation", "autocorrelation", "variogram"}
+        "residual_panel", "check", "correlation", "autocorrelation", "variogram",
+        "smooth"}
         Conditional modes with intervals; residuals against fitted values; normal quantiles of residuals or modes;
         profile likelihood; fitted curves by group; estimates without and with pooling; effect of a variable;
         coefficients with their limits; effects with known variances and the pooled one; quantile residuals in several
         panels; what to look at beside `check()`; correlations of the effects of a term, against their distance where
-        they have times or places; correlations of the residuals of a subject by lag, and their variogram.
+        they have times or places; correlations of the residuals of a subject by lag, and their variogram; smooths
+        with their limits.
     variable : str or sequence of str, optional
         What to draw: a random effect ("Days"; with several grouping factors "Intercept|Subject") for caterpillar
         (the random intercept when not given, "all" for every effect), qq and shrinkage; parameters for profile; a

@@ -73,7 +73,7 @@ def _any(fit: Fit) -> Any:
 
 def _asked_for(fit: Fit, variable: str | Sequence[str] | None) -> list[tuple[str, str, str]]:
     """The effects of a caterpillar plot: the first random intercept (or effect) when not given."""
-    if not fit.design.terms:
+    if not fit.design.n_groups:
         raise OptionError("the model has no random effects to draw; see plot('residuals').")
     if variable is None:
         known = chosen_effects(fit, None)

@@ -19,6 +19,7 @@ from lme4py.report.summaries.summary import (
     random_effects_table,
     residual_table,
     shares_table,
+    smooth_tables,
 )
 from lme4py.tables.numbers import column_decimals, format_value
 from lme4py.tables.table import Table
@@ -68,8 +69,10 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
         _header(fit),
         criterion_table(fit),
         *([] if row_summary(fit).residual_quartiles is None else [residual_table(fit)]),
-        *([random_effects_table(fit), group_table(fit)] if fit.design.terms else []),
+        *([random_effects_table(fit)] if fit.design.terms else []),
+        *([group_table(fit)] if fit.design.n_groups else []),
         coefficient_table(fit, ddf),
+        *smooth_tables(fit),
         *(_part_table(fit, component) for component in fit.family.components[1:]),
         *([threshold_rows(fit)] if is_ordinal(fit) else []),
         *shares_table(fit),

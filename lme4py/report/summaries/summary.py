@@ -8,11 +8,13 @@ from itertools import zip_longest
 import numpy as np
 
 from lme4py.design.design import RandomTerm
+from lme4py.errors import Lme4Error
 from lme4py.fits.base import Fit
 from lme4py.fits.method import check_method
 from lme4py.fits.parameters import has_correlations
-from lme4py.inference.estimates.coefficients import coef_table, covariance_frame
+from lme4py.inference.estimates.coefficients import coef_table, covariance_frame, parametric_names
 from lme4py.inference.estimates.likelihood import aic, bic
+from lme4py.inference.estimates.smooths import smooths
 from lme4py.inference.estimates.variance import VarianceEntry, correlations, variance_entries
 from lme4py.inference.overview.row_summary import row_summary
 from lme4py.report.summaries.residual import residual_rows, residual_tables
@@ -50,7 +52,8 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
     if row_summary(fit).residual_quartiles is not None:
         tables.append(residual_table(fit))
     tables += [random_effects_table(fit), *residual_tables(fit)]
-    tables += [*([group_table(fit)] if fit.design.terms else []), coefficient_table(fit, ddf), *shares_table(fit)]
+    tables += [*([group_table(fit)] if fit.design.n_groups else []), coefficient_table(fit, ddf)]
+    tables += [*smooth_tables(fit), *shares_table(fit)]
     return [*tables, closing_table(fit)]
 
 
@@ -71,7 +74,8 @@ def header_table(fit: Fit) -> Table:
         rows.append(("Weights:", f"from {limits[0]:.4g} to {limits[1]:.4g}"))
     rows += residual_rows(fit)
     method = f"penalised {method}" if fit.penalised and fit.reml else method
-    title = f"Linear {'mixed ' if fit.design.terms else ''}model fit by {method}"
+    what = "mixed " if fit.design.n_groups else "additive " if fit.design.terms else ""
+    title = f"Linear {what}model fit by {method}"
     return Table(title, ("", ""), tuple(rows), ("left", "left"), show_header=False)
 
 
@@ -133,7 +137,9 @@ def random_effects_table(fit: Fit) -> Table:
         line
         for term, entries, cov in zip(terms, own, fit.covariance_estimates, strict=True)
         for line in (
-            _lines(term, entries, cov) if term.structure.shown_as_matrix else _natural_lines(term, entries, cov)
+            _lines(term, entries, cov)
+            if term.structure.shown_as_matrix and not term.smooth
+            else _natural_lines(term, entries, cov)
         )
     ]
     rest = [entry for entry in found if entry.term is None]
@@ -234,7 +240,7 @@ def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
     se = table["std_error"].tolist()
     decimals = column_decimals(se)
     columns: dict[str, list[str]] = {
-        "": list(fit.design.x_names),
+        "": [str(name) for name in table.index],
         "Estimate": [format_value(value, decimals) for value in table["estimate"].tolist()],
         "Std. error": [format_value(value, decimals) for value in se],
     }
@@ -245,9 +251,24 @@ def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
     return Table("Fixed effects", tuple(columns), rows, ("left", *right_aligned(len(columns) - 1)), notes)
 
 
+def smooth_tables(fit: Fit) -> list[Table]:
+    """Effective degrees of freedom and tests of smooths, where the model has some and its rows."""
+    if not fit.design.smooth_terms:
+        return []
+    try:
+        table = smooths(fit)
+    except Lme4Error as error:
+        return [Table("Smooths", (), (), (), (str(error),))]
+    name = "F" if fit.normal_errors and fit.has_residual else "Chi2"
+    numbers = [format_column(table[column].tolist()) for column in ("edf", "ref_df", "statistic")]
+    p = [format_p_value(value) for value in table["p_value"].tolist()]
+    rows = tuple(zip(map(str, table.index), *numbers, p, strict=True))
+    return [Table("Smooths", ("", "edf", "Ref. df", name, "p value"), rows, ("left", *right_aligned(4)))]
+
+
 def correlation_table(fit: Fit) -> Table:
     """Correlations of the estimates of the fixed effects, the lower triangle with numbers for the columns."""
-    names = [f"{i} {name}" for i, name in enumerate(fit.design.x_names, start=1)]
+    names = [f"{i} {name}" for i, name in enumerate(parametric_names(fit), start=1)]
     V = covariance_frame(fit).to_numpy(dtype=np.float64)
     sd = np.sqrt(np.diag(V))
     R = V / np.outer(sd, sd)
