@@ -15,6 +15,7 @@ from lme4py.data.frame import Frame, as_factor_column, read_frame
 from lme4py.design.build import NaAction, lformula
 from lme4py.design.residual.side import residual_design
 from lme4py.design.residual.text import ResidualText, read_sides, split_covariance
+from lme4py.design.smooths import refuse_smooth_design
 from lme4py.engine.optimise import Control
 from lme4py.errors import ConvergenceWarning, DesignError, FormulaError, Lme4Warning, OptionError, did_you_mean, warn
 from lme4py.fits.conventions import Conventions
@@ -192,6 +193,7 @@ def _fit(
     assert sides.residual is not None
     own, note = _labelled(frame, sides.residual)
     design = lformula(plain, own, require_random=False, beside=sides.nodes, **options)
+    refuse_smooth_design(design, "mmrm()")
     design = replace(design, notes=(*design.notes, *note))
     check_names(design)
     with warnings.catch_warnings():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lme4py.errors import FormulaError
+from lme4py.errors import FormulaError, OptionError
 from lme4py.formula.deparse import deparse
 from lme4py.formula.nodes import Argument, Bar, Call, FixedTerm, Formula, Name, Node, Terms, Text
 from lme4py.linalg.types import BoolArray
@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from lme4py.design.design import Design
     from lme4py.design.rows import UsedRows
 
-__all__ = ["GROUP", "has_smooths", "is_smooth", "is_smooth_group", "refuse_smooths", "smooth_columns", "with_smooths"]
+__all__ = [
+    "GROUP",
+    "has_smooths",
+    "is_smooth",
+    "is_smooth_group",
+    "refuse_smooth_design",
+    "refuse_smooths",
+    "smooth_columns",
+    "with_smooths",
+]
 
 # The functions that stand for a smooth in a tree: its unpenalised and penalised columns, and the one level of its term.
 FIXED, PENALISED, GROUP = "s", "s_penalised", "smooth_group"
@@ -65,6 +74,23 @@ def refuse_smooths(parsed: Formula, what: str) -> None:
             raise FormulaError(
                 f"smooths are not there for {what}; use ns(x, df = 4) or poly(x, 3)", parsed.text, *node.span
             )
+
+
+def refuse_smooth_design(design: Design, what: str) -> None:
+    """Refuse a design with smooths where a model cannot have them.
+
+    Parameters
+    ----------
+    design : Design
+    what : str
+        Which models.
+
+    Raises
+    ------
+    OptionError
+    """
+    if design.smooth_terms:
+        raise OptionError(f"smooths are not there for {what}; use ns(x, df = 4) or poly(x, 3).")
 
 
 def is_smooth_group(group: tuple[Node, ...]) -> bool:

@@ -12,6 +12,7 @@ from lme4py.data.frame import read_frame
 from lme4py.design.build import lformula, read_formula
 from lme4py.design.design import Design
 from lme4py.design.parts import part_formulas
+from lme4py.design.smooths import refuse_smooth_design
 from lme4py.errors import DataError, FormulaError, OptionError
 from lme4py.families.ordinal import make_ordinal
 from lme4py.families.registry import Family, family_with_parts, make_family, response_family
@@ -188,6 +189,7 @@ def make_model(
     beside = {"offset": offset, "contrasts": contrasts, "functions": functions}
     data = with_columns(data, frame, _placeholders(parsed.response, frame, ordinal, params))
     design = _design(formula, data, {**beside, "weights": weights}, ordinal)
+    refuse_smooth_design(design, "make_model()")
     if ordinal:
         categories = () if design.response is None else design.response.categories
         made: Family = make_ordinal(link or "logit", threshold, len(categories or ()))

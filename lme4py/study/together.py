@@ -161,6 +161,8 @@ def make_together(formula: str, data: Any, options: Mapping[str, Any], ddf: str 
     whole = with_columns(data, frame, {name: np.zeros(frame.n_rows)})
     given = {key: value for key, value in options.items() if key != "reml"}
     design = lformula(f"{name} {formula.strip()}", whole, **given)
+    if design.smooth_terms:
+        return None
     ones = tuple(0.25 * np.eye(term.n_columns) for term in design.terms)
     truth = Truth(np.zeros(design.X.shape[1]), ones, 0.0)
     if not all(term.structure.linear_factor for term in design.terms) or len(design.predictors) > 1:

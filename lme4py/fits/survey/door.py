@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lme4py.data.frame import read_frame
 from lme4py.design.build import lformula
 from lme4py.design.call import check_call, check_mappings
+from lme4py.design.smooths import refuse_smooth_design
 from lme4py.errors import OptionError
 from lme4py.families.registry import make_family
 from lme4py.fits.generalised.criterion import check_options
@@ -62,6 +63,7 @@ def fit_of_call(
     data, control = rows_in_memory(data, way.pop("control", None), "models with sampling weights")
     frame = read_frame(data)
     design = lformula(formula, frame, **({"family": family} | dict(options)), beside=request.nodes(frame.names))
+    refuse_smooth_design(design, "models with sampling weights")
     if family.has_thresholds and design.response is not None:
         family = replace(family, n_categories=len(design.response.categories or ()))  # type: ignore[call-arg]
     check_names(design, family)

@@ -465,9 +465,9 @@ def concurvity(fit: Fit) -> pd.DataFrame:
     for one in system.smooths:
         null = one.places[: one.n_null]
         others = [np.delete(X, null, axis=1), *(o.columns for o in system.smooths if o is not one)]
-        Q, _ = np.linalg.qr(np.hstack(others))
+        Q = linalg.orth(np.hstack(others))
         used = one.columns[:, np.abs(one.columns).max(axis=0) > 0.0]
-        own, _ = np.linalg.qr(used - used.mean(axis=0))
+        own = linalg.orth(used - used.mean(axis=0))
         curve = one.columns @ system.coefficients[one.places]
         curve = curve - curve.mean()
         share = float(np.sum((Q.T @ curve) ** 2) / max(float(curve @ curve), 1e-300))
