@@ -124,6 +124,8 @@ def with_priors(design: Design, priors: Priors | None) -> Design:
         if prior is not None:
             prior.check(term.n_columns, term.label)
             _check_rank(prior, term)
+    if priors.fixed is None and priors.residual is None and all(priors.of_term(term) is None for term in design.terms):
+        raise OptionError(f"{priors.text} has nothing to penalise: the model has no random effects that it is of.")
     if priors.fixed is not None:
         priors.fixed.quadratic(design.x_names)
     note = f"penalised by {priors.text}: estimates are posterior modes, not maxima of the likelihood"

@@ -270,3 +270,22 @@ def test_a_prior_of_ones_own(sleep):
     known = lme4py.lmer(SLOPE, sleep, cov_prior="wishart(df = 3, scale = .1)")
     # A Wishart density with df = k + 1 is this one.
     assert own.theta == pytest.approx(known.theta, rel=1e-8)
+
+
+def test_firth_of_a_model_without_random_effects_is_logistf():
+    """The penalised likelihood of Firth (1993) by a general optimiser."""
+    data = separated()
+    result = lme4py.glmer("y ~ x + t", data, "binomial", fixed_only=True, fixef_prior="firth")
+    X, y = np.column_stack([np.ones(len(data)), data.x, data.t]), data.y.to_numpy()
+
+    def penalised(beta):
+        p = special.expit(X @ beta)
+        return -(
+            special.log_expit((2 * y - 1) * (X @ beta)).sum() + 0.5 * np.linalg.slogdet((X.T * (p * (1 - p))) @ X)[1]
+        )
+
+    found = optimize.minimize(penalised, np.zeros(3), method="BFGS", options={"gtol": 1e-8})
+    # BFGS with differences of values leaves 1e-5.
+    assert result.params.to_numpy() == pytest.approx(found.x, abs=1e-4)
+    with pytest.raises(OptionError, match="nothing to penalise"):
+        lme4py.glmer("y ~ x", data, "binomial", fixed_only=True, cov_prior="wishart")

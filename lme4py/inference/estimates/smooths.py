@@ -290,7 +290,7 @@ def smooths(fit: Fit) -> pd.DataFrame:
 
 def _test(X: FloatArray, beta: FloatArray, V: FloatArray, rank: float, scale_df: float) -> tuple[float, float]:
     """The statistic f'V_f^(r-) f of a real rank r, and its p-value."""
-    R = np.linalg.qr(X, mode="r")
+    R = np.asarray(np.linalg.qr(X, mode="r"), dtype=np.float64)
     values, vectors = np.linalg.eigh(R @ V @ R.T)
     order = np.argsort(-values)
     z = (vectors[:, order].T @ (R @ beta)) / np.sqrt(np.maximum(values[order], 1e-300))
