@@ -99,9 +99,27 @@ class BlockValues:
         """A dense block between the roots of the known covariances of its factors; made once."""
         kept: FloatArray | None = self.__dict__.get("_rooted")
         if kept is None:
-            kept = freeze(in_roots(factors, np.ascontiguousarray(in_roots(factors, self.array()).T)))
+            kept = freeze(self._rooted_diagonal(factors) if self._is_one_diagonal(factors) else self._in_roots(factors))
             self.__dict__["_rooted"] = kept
         return kept
+
+    def _in_roots(self, factors: tuple[Factor, ...]) -> FloatArray:
+        return in_roots(factors, np.ascontiguousarray(in_roots(factors, self.array()).T))
+
+    def _is_one_diagonal(self, factors: tuple[Factor, ...]) -> bool:
+        """Whether the block is the diagonal matrix of one scalar effect of related levels."""
+        related = len(factors) == 1 and factors[0].n_columns == 1 and factors[0].relation is not None
+        return related and bool((self.places % (self.shape[0] + 1) == 0).all())
+
+    def _rooted_diagonal(self, factors: tuple[Factor, ...]) -> FloatArray:
+        """F'DF as the product of a matrix and its transpose."""
+        relation = factors[0].relation
+        assert relation is not None
+        d = np.zeros(self.shape[0])
+        d[self.places // (self.shape[0] + 1)] = self.values
+        # In Fortran order (F' sqrt(D)), whose products with its transpose fill one triangle.
+        half = np.asfortranarray((relation.dense_root * np.sqrt(d)[:, None]).T)
+        return mirror(blas.dsyrk(1.0, half, lower=0).T)
 
 
 def base_block(structure: Structure, factors: tuple[Factor, ...], cross: CrossProducts) -> BlockValues:
@@ -196,6 +214,8 @@ class DenseFactor:
             self.K = mirror(K)
             if rooted is None:
                 S = self._scaled(self._scaled(self.K).T)
+            elif len(factors) == 1 and factors[0].n_columns == 1:
+                S = rooted * float(T[0][0, 0]) ** 2
             else:
                 S = scale_rows(factors, T, scale_rows(factors, T, rooted).T)
         S.reshape(-1)[:: S.shape[0] + 1] += 1.0

@@ -15,12 +15,15 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import nnls
 
+from lme4py.covariance import CovarianceStructure
 from lme4py.engine.identification.gram import Direction
 from lme4py.engine.linear.problem import Problem
 from lme4py.linalg.types import FloatArray
 
 # Smallest and largest relative standard deviation to start from, in columns of unit size.
 _LOWEST, _HIGHEST = 0.05, 30.0
+# What is left to the residuals where correlations by which a process is told from them are not known yet.
+_NOISE = 0.2
 
 
 def moment_start(problem: Problem) -> FloatArray:
@@ -53,16 +56,34 @@ def _solve(
     least = [np.linalg.eigvalsh(covariance)[0] for covariance in covariances]
     if solution[-1] > 0 and min(least) > _LOWEST**2 * solution[-1]:
         return [covariance / solution[-1] for covariance in covariances]
-    # Outside the parameter space: variances alone, none of them negative.
-    use = np.array([direction.diagonal for direction in directions] + [True])
+    # Outside the parameter space: few variances, none of them negative.
+    few = _few_directions(problem, directions)
     try:
-        positive = nnls(scaled[np.ix_(use, use)], right[use])[0] / scale[use]
+        solution = few.T @ nnls(few @ system @ few.T, few @ observed)[0]
     except RuntimeError:  # no solution within the iterations: any start will do
-        positive = np.ones(int(use.sum()))
-    solution = np.zeros(use.size)
-    solution[use] = positive
-    sigma2 = max(float(solution[-1]), 1e-3 * float(observed[-1]) / problem.cross.n_obs)
+        solution = few.sum(axis=0)
+    least_share = 1e-3 if all(map(_is_plain, problem.structures.each)) else _NOISE
+    sigma2 = max(float(solution[-1]), least_share * float(observed[-1]) / problem.cross.n_obs)
     return [covariance / sigma2 for covariance in _assemble(problem, directions, solution)]
+
+
+def _few_directions(problem: Problem, directions: tuple[Direction, ...]) -> FloatArray:
+    """Combinations of the directions and the residual variance that are variances, (r, m + 1).
+
+    Each variance of a linear structure alone, and one for all of any other, with its usual correlations: with one row
+    for each effect the variances of a process alone are those of the residuals.
+    """
+    rows = []
+    for t, structure in enumerate(problem.structures.each):
+        own = [i for i, direction in enumerate(directions) if direction.term == t]
+        chosen = [[i] for i in own if directions[i].diagonal] if _is_plain(structure) else [own]
+        rows += [np.isin(np.arange(len(directions) + 1), places).astype(float) for places in chosen if places]
+    return np.array([*rows, np.eye(len(directions) + 1)[-1]])
+
+
+def _is_plain(structure: CovarianceStructure) -> bool:
+    """Whether variances alone are a start."""
+    return structure.linear or structure.size == 1
 
 
 def _assemble(problem: Problem, directions: tuple[Direction, ...], solution: FloatArray) -> list[FloatArray]:
