@@ -593,11 +593,15 @@ def test_summaries_show_the_shares_of_the_variance(sleep):
     assert numbers == next(
         line.split() for line in str(sleep.slim().summary()).splitlines() if line.split()[:1] == numbers[:1]
     )
-    # A zero part has no such measure, and its summary no such table.
+    # A zero part has the measure of its own; effects of categories have none, and their summary no such table.
     zero = lme4py.glmer(
         "count ~ mined + (1 | site)", lme4py.load_dataset("Salamanders"), "poisson", ziformula="~ mined"
     )
-    assert "R² marginal" not in str(zero.summary())
+    lines = str(zero.summary()).splitlines()
+    place = next(i for i, line in enumerate(lines) if "R² marginal" in line)
+    assert lines[place + 1].split()[0] == f"{zero.r_squared()['marginal']:.3f}"
+    nominal = lme4py.clmm("rating ~ temp + (1 | judge)", lme4py.load_dataset("wine"), nominal="~ contact")
+    assert "R² marginal" not in str(nominal.summary())
     # With several factors it is the share of all of them; icc() gives one at a time, and says which.
     assert "ICC, all effects" not in str(sleep.summary())
     both = lme4py.lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", lme4py.load_dataset("Penicillin"))
