@@ -54,7 +54,8 @@ def _overlaps(axis) -> int:
 # --- dispatch -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [kind for kind in plots.KINDS if kind != "forest"])  # of known variances
+# Forests are of known variances, and smooths of models with some (tests/fits/test_smooths.py).
+@pytest.mark.parametrize("kind", [kind for kind in plots.KINDS if kind not in ("forest", "smooth")])
 def test_every_kind_draws_and_has_its_numbers(sleep, agg, kind):
     variable = "Days" if kind == "effect" else None
     axes = np.atleast_1d(np.asarray(sleep.plot(kind, variable), dtype=object)).ravel()
