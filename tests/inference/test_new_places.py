@@ -110,3 +110,13 @@ def test_a_profile_reaches_a_range_of_nothing() -> None:
     fit = lme4py.glmer("y ~ x + exp(t | g)", data, "poisson")
     limits = fit.conf_int(parm="range(exp | g)", method="profile").iloc[0]
     assert limits["lower"] >= 0.0
+
+
+@pytest.mark.parametrize("term", ["ou(t | g)", "exp(t | g)"])
+def test_the_share_of_a_process(term: str) -> None:
+    """Its variance is the same everywhere."""
+    fit = lme4py.lmer(f"y ~ x + {term}", ROWS)
+    variance = fit.variance_components[f"var({term[: term.index('(')]})"]
+    found = lme4py.icc(fit)
+    assert found.estimate == pytest.approx(variance / (variance + fit.sigma**2), rel=1e-10)
+    assert found.ci_lower < found.estimate < found.ci_upper

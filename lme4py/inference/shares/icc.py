@@ -201,7 +201,7 @@ def icc(
     refuse_structured(fit, "intraclass correlations are")
     refuse_without_random(fit, "intraclass correlations are")
     level = chosen_alpha(fit, alpha)
-    at = "mean" if at is None and component == "all" else at
+    at = "mean" if at is None and (component == "all" or _is_stationary(fit.design, component)) else at
     ratio = _ratio(fit, component, at, adjusted, variance)
     found = _interval(fit, ratio, component, level, n_boot, seed, n_jobs)
     return _of_means(replace(found, at=_where(fit.design, at)), k)
@@ -291,6 +291,12 @@ def icc_table(result: Any, alpha: float | None = None, **kw: Any) -> pd.DataFram
     if found[0].at:
         table.attrs["note"] = f"Variances at: {found[0].at}."
     return table
+
+
+def _is_stationary(design: Design, component: str) -> bool:
+    """Whether what two rows of a group share are processes, whose variance is the same at every time or place."""
+    terms = [design.terms[t] for t in _shared(design, component)]
+    return bool(terms) and all(t.structure.positions is not None and t.structure.shares_variance for t in terms)
 
 
 def _components(design: Design) -> list[str]:
