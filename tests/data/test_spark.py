@@ -27,6 +27,7 @@ def test_spark_data_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     g, h = rng.integers(0, 25, 900), rng.integers(0, 9, 900)
     data = pd.DataFrame({"x": rng.normal(size=900), "f": rng.choice(list("abc"), 900), "g": g})
     data["h"] = [f"h{i}" for i in h]
+    data["b"] = (data.x + rng.normal(size=25)[g] + rng.logistic(size=900) > 0.0).astype(int)
     data["y"] = data.x + rng.normal(size=25)[g] + rng.normal(size=9)[h] + rng.normal(size=900)
     session = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     try:
@@ -37,5 +38,10 @@ def test_spark_data_frame(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_allclose(fit.params, whole.params, rtol=1e-9)
         assert_allclose(fit.criterion, whole.criterion, rtol=1e-11)
         assert (fit.rows.where, fit.rows.passes, fit.n_obs) == ("Spark DataFrame", 2, 900)
+        found = fit.augment().toPandas()
+        assert_allclose(found["fitted"], whole.predict(found[list(data)]), rtol=1e-9)
+        logit = lme4py.glmer("b ~ x + (1 | g)", rows, "binomial", control={"rows": "stream"})
+        # Both are certified to 1e-11 of the criterion.
+        assert_allclose(logit.params, lme4py.glmer("b ~ x + (1 | g)", data, "binomial").params, rtol=1e-5)
     finally:
         session.stop()
