@@ -19,6 +19,7 @@ __all__ = [
     "refuse_residual",
     "refuse_smooths",
     "refuse_structured",
+    "refuse_unequal",
     "refuse_without_random",
 ]
 
@@ -102,6 +103,25 @@ def refuse_structured(fit: Fit, what: str, instead: str = "see residual_covarian
     """
     if not fit.independent_residuals:
         refuse_residual(what, instead)
+
+
+def refuse_unequal(fit: Fit, what: str) -> None:
+    """Refuse a fit whose rows have no residual variance in common.
+
+    Parameters
+    ----------
+    fit : Fit
+    what : str
+        With its verb.
+
+    Raises
+    ------
+    OptionError
+    """
+    if not fit.independent_residuals and not fit.has_residual:
+        raise OptionError(
+            f"{what} not there for this model: its rows have no residual variance in common; see residual_covariance()."
+        )
 
 
 def refuse_related(fit: Fit, what: str, instead: str) -> None:

@@ -248,3 +248,23 @@ def test_narrow_inference_is_that_of_lmer_without_an_effect_of_the_dispersion(da
     # Two optimisers of one criterion; the derivatives are by differences in one of them.
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-5, abs=1e-6)
     assert x.joint_test()["df_denom"] == pytest.approx(z.joint_test()["df_denom"], rel=1e-5)
+
+
+def test_shares_of_one_residual_variance(data):
+    a = lme4py.lmer("y ~ arm + k + base + (1 | id)", data, dispformula="~ 1")
+    b = lme4py.lmer("y ~ arm + k + base + (1 | id)", data)
+    one, two = lme4py.icc(a), lme4py.icc(b)
+    # Two optimisers of one criterion.
+    for name in ("estimate", "se", "ci_lower", "ci_upper"):
+        assert getattr(one, name) == pytest.approx(getattr(two, name), rel=1e-6)
+    assert a.r_squared() == pytest.approx(b.r_squared(), rel=1e-6)
+    ar1 = lme4py.lmer("y ~ arm + k + base + (1 | id)", data, residual="ar1(k | id)")
+    parts = ar1.variance_components
+    share = parts["var(_cons)"] / (parts["var(_cons)"] + parts["var(Residual)"])
+    assert lme4py.icc(ar1).estimate == pytest.approx(share, rel=1e-10)
+    for options in ({"variance": "ident(arm)"}, {"residual": "hetar1(visit | id)"}):
+        fit = lme4py.lmer(BASE + " + (1 | id)", data, **options)
+        with pytest.raises(OptionError, match="no residual variance in common"):
+            lme4py.icc(fit)
+        with pytest.raises(OptionError, match="no residual variance in common"):
+            fit.r_squared()

@@ -22,7 +22,7 @@ from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.groups import group_codes, is_nested
 from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import fit_parameters
-from lme4py.fits.refuse import refuse_smooths, refuse_structured, refuse_without_random
+from lme4py.fits.refuse import refuse_smooths, refuse_unequal, refuse_without_random
 from lme4py.inference.bootstrap.bootstrap import bootstrap
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.profile.side import BetterOptimum, make_sides
@@ -183,6 +183,8 @@ def icc(
     Returns
     -------
     ICCResult
+        Of a model with correlated residuals of one variance: the correlation that the random effects make, of rows so
+        far apart that their residuals have none.
 
     Raises
     ------
@@ -198,7 +200,7 @@ def icc(
     """
     fit = _fit(result)
     refuse_smooths(fit, "intraclass correlations are", "see var_corr()")
-    refuse_structured(fit, "intraclass correlations are")
+    refuse_unequal(fit, "intraclass correlations are")
     refuse_without_random(fit, "intraclass correlations are")
     level = chosen_alpha(fit, alpha)
     at = "mean" if at is None and (component == "all" or _is_stationary(fit.design, component)) else at
@@ -282,7 +284,7 @@ def icc_table(result: Any, alpha: float | None = None, **kw: Any) -> pd.DataFram
     1  _cons|sample     0.785  0.113     0.495     0.932
     """
     refuse_smooths(getattr(result, "fit", result), "intraclass correlations are", "see var_corr()")
-    refuse_structured(getattr(result, "fit", result), "intraclass correlations are")
+    refuse_unequal(getattr(result, "fit", result), "intraclass correlations are")
     import pandas as pd
 
     columns = ["component", "estimate", "se", "ci_lower", "ci_upper"]

@@ -9,7 +9,7 @@ import numpy as np
 from lme4py.design.design import CONDITIONAL
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
-from lme4py.fits.refuse import refuse, refuse_smooths, refuse_structured
+from lme4py.fits.refuse import refuse, refuse_smooths, refuse_unequal
 from lme4py.inference.estimates.limits import warn_unknown
 from lme4py.inference.shares.observation import Observation, observation_variance
 from lme4py.linalg.types import FloatArray
@@ -69,7 +69,7 @@ def rest_variance(fit: Fit, variance: str = "theoretical") -> Observation:
     variance : str
         For generalised models, see `observation_variance`.
     """
-    refuse_structured(fit, "shares of the variance are")
+    refuse_unequal(fit, "shares of the variance are")
     if fit.design.sigma is not None and fit.design.weights is not None:
         raise OptionError(
             "the residual variances are known and differ between the rows, so that there is no one share of them; "
