@@ -160,6 +160,7 @@ OTHER = {
     "all_fit", "bootstrap", "check", "contest", "cov_params", "glance", "influence", "plot",
     "plot_data", "predict", "profile", "ranef_cov", "ranova", "re_pca", "refit", "report", "slim", "summary", "tidy",
     "to_dict", "to_json", "to_latex", "to_markdown", "to_native", "update", "var_corr", "variance_table", "with_call",
+    "proportional_odds", "smooths", "smooth_curves", "smooth_difference", "concurvity",
 }  # fmt: skip
 
 
@@ -257,6 +258,12 @@ def test_effects(fits, name):
 def test_refusals_name_the_family(fits, name):
     with pytest.raises(Lme4Error, match="clicks"):
         getattr(fits[0], name)(**REFUSED[name])
+
+
+@pytest.mark.parametrize("name", ["smooths", "smooth_curves", "concurvity"])
+def test_a_model_without_smooths_says_so(fits, name):
+    with pytest.raises(Lme4Error, match="no smooths"):
+        getattr(fits[0], name)()
 
 
 def test_f_tests_are_for_linear_models(fits):
