@@ -26,6 +26,13 @@ from lme4py.families.registry import Family, family_with_parts, family_with_zero
 from lme4py.fits.base import Fit
 from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.joined import (
+    joined_categories,
+    joint_name,
+    refuse_beside_joint,
+    refuse_separated,
+    with_baseline,
+)
 from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.held import hold, hold_dispersion, read_fix, sigma_of
 from lme4py.fits.linear.iterative import without_factor
@@ -300,6 +307,7 @@ def glmer(
     pwscale: str | None = None,
     survey: Mapping[str, Any] | None = None,
     fixed_only: bool = False,
+    baseline: Any = None,
 ) -> MEGLMResult:
     """Fit a generalised linear mixed model by maximum likelihood.
 
@@ -312,8 +320,8 @@ def glmer(
     data : data frame
         pandas, polars (eager or lazy), pyarrow, a dict of arrays, or anything else that narwhals reads.
     family : str
-        "binomial", "poisson", "nbinomial" (NB-2), "nbinomial1", "gamma", "inverse_gaussian" or "gaussian"; where it is
-        not given, "binomial", which the notes of the summary say.
+        "binomial", "poisson", "nbinomial" (NB-2), "nbinomial1", "gamma", "inverse_gaussian", "gaussian", or
+        "multinomial" for unordered categories; where it is not given, "binomial", which the notes of the summary say.
     link : str, optional
         The default is logit for binomial, identity for gaussian and log for all others.
     nAGQ : int
@@ -369,6 +377,8 @@ def glmer(
         Sampling weights, as in `lmer`.
     fixed_only : bool
         Let the formula have no random effects; implied by a `ziformula` or `dispformula` that has some.
+    baseline : object, optional
+        Of ``family="multinomial"``: the category that the others are compared with; the first one when not given.
 
     Returns
     -------
@@ -390,7 +400,10 @@ def glmer(
     age           0.009      0.005
     urban[T.Y]    0.653      0.116
     """
-    response_family = make_family(family, link)
+    response_family = with_baseline(make_family(family, link), baseline)
+    if response_family.is_joint:
+        given_too = {"level_weights": level_weights, "survey": survey, "fix": fix, "cov_prior": cov_prior}
+        refuse_beside_joint(response_family, {**given_too, "fixef_prior": fixef_prior, "relmat": relmat})
     data, weights, offset = chosen_rows(data, subset, weights, offset)
     priors, _ = read_priors(cov_prior, fixef_prior)
     request = SurveyRequest.read(level_weights, weights, pwscale, survey)
@@ -401,7 +414,7 @@ def glmer(
         way = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control}
         return MEGLMResult(fit_of_call(formula, data, response_family, request, options, others, **way))
     beside = {"offset": offset, "functions": functions, "na_action": None if na_action == "omit" else na_action}
-    beside |= {"ziformula": ziformula, "dispformula": dispformula}
+    beside |= {"ziformula": ziformula, "dispformula": dispformula, "family": joint_name(response_family)}
     more: dict[str, Any] = {"relmat": relmat, "fix": fix, "cov_prior": cov_prior, "fixef_prior": fixef_prior}
     made = compressed(data, control, formula, response_family, weights, beside, compress, more | {"start": start})
     check_call(formula, made.data, True, progress, na_action)
@@ -422,11 +435,12 @@ def glmer(
         contrasts=contrasts,
         na_action=na_action,
         functions=functions,
-        require_random=not (fixed_only or elsewhere),
+        require_random=not (fixed_only or elsewhere or response_family.is_joint),
         family=reader,
         parts=parts,
         relmat=relmat,
     )
+    design, response_family = joined_categories(design, response_family)
     if parts:
         names = [(predictor.name, predictor.names) for predictor in design.predictors[1:]]
         stacked = [part for part in parts if any(part in term.parts for term in design.terms)]
@@ -440,6 +454,7 @@ def glmer(
     design = hold(hold_dispersion(design, given, response_family), given, residual=False).design
     design = with_priors(design, priors)
     fit = fit_generalised(design, response_family, nAGQ, hessian, start, made.control)
+    refuse_separated(fit)
     return MEGLMResult(of_all_rows(fit, made))
 
 

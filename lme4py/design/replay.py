@@ -43,6 +43,11 @@ def replayed(design: Design, frame: Frame, family: Family, keep_levels: bool = F
     DataError
         No row is complete.
     """
+    if design.X.shape[0] != design.n_obs:
+        raise OptionError(
+            "other rows of a model with several linear predictors, a category each, cannot be simulated or extended, "
+            "nor can the modes of their groups be updated; predict() takes other rows."
+        )
     recipe = design.recipe
     X, offset = new_fixed(recipe, frame)
     blocks = [new_random(recipe, frame, t) for t in range(len(design.terms))]

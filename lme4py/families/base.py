@@ -28,7 +28,7 @@ from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["Family", "Kind"]
 
-Kind = Literal["count", "trials", "positive", "proportion", "real", "ordered"]
+Kind = Literal["count", "trials", "positive", "proportion", "real", "ordered", "unordered"]
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,11 @@ class Family(OtherParameters):
         (`lme4py.engine.generalised.stacking`).
         """
         return ()
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the coefficients of all linear predictors stand together in beta, their rows one below the other."""
+        return False
 
     @property
     def is_plain(self) -> bool:

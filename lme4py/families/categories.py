@@ -70,6 +70,34 @@ def ordinal_response(
     return ResponseData(codes.astype(np.float64), None, weights, tuple(kept), notes)
 
 
+def unordered_response(value: Value, name: str, weights: NDArray[np.float64] | None) -> ResponseData:
+    """Categories without an order: `y` holds their positions.
+
+    Parameters
+    ----------
+    value : Value
+    name : str
+    weights : ndarray, shape (n,), optional
+
+    Raises
+    ------
+    DataError
+        Numbers with decimals, one category, or too many.
+    """
+    if value.kind == "matrix":
+        raise DataError(
+            f"the response '{name}' has several columns; give the category of each row, with counts of equal rows as "
+            "weights="
+        )
+    codes, found = _codes(value, name)
+    if len(found) < 2 or len(found) > MAX_CATEGORIES:
+        raise DataError(
+            f"the response '{name}' has {len(found)} distinct values in the rows used; a multinomial model needs 2 to "
+            f"{MAX_CATEGORIES} categories"
+        )
+    return ResponseData(codes.astype(np.float64), None, weights, tuple(found))
+
+
 def category_label(level: Any) -> str:
     """A category as text: whole numbers without a point."""
     if isinstance(level, float | np.floating) and float(level).is_integer():

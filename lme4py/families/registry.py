@@ -39,6 +39,7 @@ from lme4py.families.distributions import (
     Poisson,
 )
 from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean, MeanLink, PowerMean
+from lme4py.families.multinomial import Multinomial
 from lme4py.families.negative_binomial import NegativeBinomial1, NegativeBinomial2, NegativeBinomialGiven
 from lme4py.families.ordinal import Ordinal
 from lme4py.families.parts import ZERO_INFLATION, PartsFamily
@@ -134,6 +135,9 @@ def make_family(family: str | Family, link: str | None = None) -> Family:
         own = _link_name("nbinomial", link, FAMILIES["nbinomial"][1])
         return NegativeBinomialGiven(_make_mean_link("nbinomial", own), given)
     name = _family_name(family)
+    if name == Multinomial.name:
+        _link_name(name, link, ("logit",))
+        return Multinomial()
     if name not in FAMILIES:
         density = make_density(name, _link_name(name, link, density_links(name)))
         return DensityFamily(density) if name in _DENSITIES else PartsFamily(density, ())
@@ -177,11 +181,11 @@ def response_family(family: str | Family) -> Family:
 
 def _family_name(family: object) -> str:
     if not isinstance(family, str):
-        listed = _listed([*FAMILIES, *_DENSITIES, *_BEYOND_LINKS, *_TRUNCATED])
+        listed = _listed([*FAMILIES, *_DENSITIES, *_BEYOND_LINKS, *_TRUNCATED, Multinomial.name])
         raise OptionError(f"`family` is of type {type(family).__name__}; give its name, one of {listed}")
     name = family.strip().lower()
     name = _ALIASES.get(name, name)
-    known = [*FAMILIES, *_DENSITIES, *_BEYOND_LINKS, *_TRUNCATED]
+    known = [*FAMILIES, *_DENSITIES, *_BEYOND_LINKS, *_TRUNCATED, Multinomial.name]
     if name not in known:
         raise OptionError(
             f"there is no family {family!r}.{did_you_mean(name, [*known, *_ALIASES])} Use one of {_listed(known)}"

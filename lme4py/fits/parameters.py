@@ -198,7 +198,8 @@ def check_names(design: Design, family: Family | None = None, stata: bool = Fals
         names.append(DISPERSION)
     if family is not None:
         names += family.nuisance_names
-    names += threshold_names(() if design.response is None else design.response.categories or ())
+    ordered = family is None or family.has_thresholds
+    names += threshold_names(() if design.response is None or not ordered else design.response.categories or ())
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise DataError(

@@ -114,6 +114,8 @@ def linear_predictor(design: Design, beta: FloatArray, modes: tuple[FloatArray, 
     beta : ndarray, shape (p,)
     modes : tuple of ndarray, each (J, k)
     """
+    if design.X.shape[0] != design.n_obs:
+        return _joint_predictor(design, beta, modes)
     fitted = np.empty(design.n_obs)
     for start in range(0, design.n_obs, _ROWS):
         rows = slice(start, start + _ROWS)
@@ -121,6 +123,15 @@ def linear_predictor(design: Design, beta: FloatArray, modes: tuple[FloatArray, 
         _add_modes(own, design, modes, CONDITIONAL, rows)
         fitted[rows] = own if design.offset is None else own + design.offset[rows]
     return fitted
+
+
+def _joint_predictor(design: Design, beta: FloatArray, modes: tuple[FloatArray, ...]) -> FloatArray:
+    """The linear predictors of several categories, one below the other, shape (D n,)."""
+    wide = (design.X @ beta).reshape(-1, design.n_obs)
+    homes = list(dict.fromkeys(part for term in design.terms for part in term.column_parts)) or [CONDITIONAL]
+    for own, home in zip(wide, homes, strict=False):
+        _add_modes(own, design, modes, home, slice(None))
+    return wide.ravel()
 
 
 def random_part(design: Design, modes: Effects, part: str = CONDITIONAL) -> FloatArray:

@@ -186,12 +186,12 @@ class MEGLMResult(ReportMethods):
     @property
     def thresholds(self) -> pd.Series[float] | None:
         """Thresholds of ordered categories, ``1|2``, ``2|3``, ...: P(Y <= k) = F(threshold - eta); None for others."""
-        return ordinal.thresholds(self._glmm) if self.categories else None
+        return ordinal.thresholds(self._glmm) if self._glmm.thresholds is not None else None
 
     @property
     def thresholds_se(self) -> pd.Series[float] | None:
         """Standard errors of `thresholds`; None for models that are not ordinal."""
-        return ordinal.thresholds_se(self._glmm) if self.categories else None
+        return ordinal.thresholds_se(self._glmm) if self._glmm.thresholds is not None else None
 
     def threshold_parameters(self) -> pd.DataFrame:
         """Free parameters of the thresholds with standard errors: central.1, spacing.1 where they have a structure.

@@ -78,6 +78,8 @@ def _row_block(
     place: slice,
 ) -> ModelBlock:
     """Some rows of a predictor, with a response of zeros."""
+    if problem.family.is_joint:
+        return _joint_block(problem, codes, predictor, place)
     widths = [_fixed(problem, slice(0)).shape[1], *(own.shape[1] for own in further)]
     start = sum(widths[:predictor])
     if predictor:
@@ -93,8 +95,19 @@ def _row_block(
     return ModelBlock(XY, tuple(c[place] for c in codes), Z, None if weights is None else weights[place])
 
 
+def _joint_block(problem: GlmmProblem, codes: tuple[IntArray, ...], predictor: int, place: slice) -> ModelBlock:
+    """Some rows of one of several predictors whose coefficients stand together."""
+    n = problem.n_obs
+    X = problem.X[predictor * n : (predictor + 1) * n][place]
+    Z = tuple(block[place] for block in problem.products.blocks)
+    Z = tuple(z * (np.array(own) == predictor) for z, own in zip(Z, problem.products.places, strict=True))
+    return ModelBlock(np.hstack([X, np.zeros((X.shape[0], 1))]), tuple(c[place] for c in codes), Z, None)
+
+
 def _further_columns(problem: GlmmProblem, weights: FloatArray | None, size: float) -> list[FloatArray]:
     """Fixed effects of the further predictors with random effects, orthonormal: X'WX = size I."""
+    if problem.family.is_joint:
+        return []
     by_name = {part.name: part.X for part in problem.data.parts}
     found = [by_name[name] for name in problem.family.stacked]
     one = np.ones(problem.n_obs) if weights is None else weights

@@ -107,6 +107,9 @@ class GlmmProblem:
 
     def fixed_part(self, beta: FloatArray) -> FloatArray:
         """The first linear predictor without random effects, shape (n,)."""
+        if self.family.is_joint:
+            whole: FloatArray = self.offset + self.X @ beta
+            return whole
         n = self.n_obs
         part: FloatArray = self.offset[:n] + self.X[:n] @ beta
         return part
@@ -299,7 +302,10 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
         if factors
         else NoProducts(design.n_obs, 1 + len(family.stacked))
     )
-    X, offset = products.stack.below(X), products.stack.below(offset)
+    if family.is_joint:
+        offset = np.zeros(X.shape[0])
+    else:
+        X, offset = products.stack.below(X), products.stack.below(offset)
     problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
     return replace(problem, penalty=glmm_penalty(design, family, S), known=design.log_dispersion)
 

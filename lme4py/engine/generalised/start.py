@@ -16,6 +16,8 @@ from lme4py.linalg.types import FloatArray
 # Scoring steps for the model without random effects (one, where they need not give a dispersion); the rest is left to
 # the joint steps.
 _GLM_STEPS = 4
+# And those of several categories, up to a Newton decrement that is near enough for a start.
+_JOINT_STEPS, _JOINT_NEAR = 25, 1e-3
 # Random directions in which other maxima of the likelihood without random effects are looked for.
 _AROUND, _AROUND_POLES = 6, 24
 
@@ -52,6 +54,9 @@ def find_start(problem: GlmmProblem) -> Start:
             beta, gamma = start_thresholds(problem)
             rows = family.derivatives(data, problem.fixed_part(beta), gamma, 2, expected=False)
             return Start(_moment_theta(problem, rows), beta, gamma, -2.0 * float(rows.loglik.sum()))
+    if family.is_joint:
+        with np.errstate(all="ignore"):
+            return _joint_start(problem)
     with np.errstate(all="ignore"):
         lam = problem.lambda_without
         if problem.n_nuisance:
@@ -65,6 +70,24 @@ def find_start(problem: GlmmProblem) -> Start:
         rows = _all_rows(problem, beta, lam)
         theta = _moment_theta(problem, rows)
     return Start(theta, beta, lam, -2.0 * float(rows.loglik.sum()))
+
+
+def _joint_start(problem: GlmmProblem) -> Start:
+    """Newton steps with halving for all linear predictors together; the log-likelihood is concave."""
+    beta, X = np.zeros(problem.n_fixed), problem.X
+    for _ in range(_JOINT_STEPS if X.shape[1] else 0):
+        rows = problem.family.derivatives(problem.data, problem.fixed_part(beta), 0.0, 2)
+        gradient = X.T @ rows.score
+        step: Any = np.linalg.lstsq(X.T @ problem.stack.weigh(rows.w_obs, X), gradient, rcond=None)[0]
+        if float(gradient @ step) < _JOINT_NEAR:
+            break
+        for _ in range(20):
+            if _loglik(problem, beta + step, 0.0) >= float(rows.loglik.sum()):
+                break
+            step = 0.5 * step
+        beta = beta + step
+    rows = problem.family.derivatives(problem.data, problem.fixed_part(beta), 0.0, 2)
+    return Start(_moment_theta(problem, rows), beta, 0.0, -2.0 * float(rows.loglik.sum()))
 
 
 def glm_starts(problem: GlmmProblem, usual: Start) -> list[Start]:

@@ -188,7 +188,7 @@ class GeneralisedFit(Fit):
     @property
     def threshold_names(self) -> tuple[str, ...]:
         """``("1|2", "2|3", ...)``; () for other families."""
-        return threshold_names(self.categories)
+        return threshold_names(self.categories) if self.family.has_thresholds else ()
 
     @property
     def threshold_vcov(self) -> FloatArray | None:

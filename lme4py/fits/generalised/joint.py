@@ -35,13 +35,14 @@ def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
         swept = products.factorize(mode.T, w)
     diagonal = products.log_det_derivatives(swept)[2]
     if expected:
-        system = FixedSystem(problem, swept, w, np.zeros(problem.n_obs))
+        system = FixedSystem(problem, swept, w, np.zeros(problem.offset.size))
         P, _ = swept.back_substitute(system.border, np.eye(p + 1, p))
         vcov = np.linalg.inv(system.cross) if p else np.zeros((0, 0))
         return JointVariance(
             fit.design, problem.factors, mode.T, w, problem.C, problem.S, P, vcov, diagonal, 1.0, swept, products.places
         )
-    columns = problem.stack.weigh(w, problem.stack.below(fit.design.X))
+    whole = fit.design.X if fit.family.is_joint else problem.stack.below(fit.design.X)
+    columns = problem.stack.weigh(w, whole)
     vcov = fit.vcov
     if fit.thresholds is not None:
         # The modes move with the thresholds too, and these with the fixed effects.

@@ -107,7 +107,8 @@ def _local_of(problem: GlmmProblem) -> Callable[[FloatArray], Local | None]:
     p = problem.n_fixed
     # Weights for the Newton steps, and the slopes in all parameters.
     order: Any = 3 if problem.n_nuisance else 2
-    X = problem.stack.first(problem.X)
+    joint = problem.family.is_joint
+    X = problem.X if joint else problem.stack.first(problem.X)
 
     def gradient_of(x: FloatArray) -> tuple[Any, FloatArray]:
         eta = problem.fixed_part(x[:p])
@@ -126,7 +127,8 @@ def _local_of(problem: GlmmProblem) -> Callable[[FloatArray], Local | None]:
             if not (np.isfinite(value) and np.isfinite(gradient).all()):
                 return None
             hessian = np.zeros((x.size, x.size))
-            hessian[:p, :p] = 2.0 * (X.T * rows.w_work) @ X
+            weighted = problem.stack.weigh(rows.w_work, X).T if joint else X.T * rows.w_work
+            hessian[:p, :p] = 2.0 * weighted @ X
             for i in range(p, x.size):
                 step = _STEP * np.eye(x.size)[i]
                 up, down = gradient_of(x + step)[1], gradient_of(x - step)[1]

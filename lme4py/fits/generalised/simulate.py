@@ -39,7 +39,7 @@ class GlmmSimulator:
         self.drawn = [t for t in range(len(design.terms)) if t not in kept]
         self.roots = covariance_roots(fit.covariances)
         kept_modes = [None if t in self.drawn else b for t, b in enumerate(fit.modes)]
-        self.mean = design.X @ fit.beta + random_part(design, kept_modes)
+        self.mean = design.X @ fit.beta + self._random(kept_modes)
         if design.offset is not None:
             self.mean = self.mean + design.offset
         self.data = response_with_modes(design, fit.data, kept_modes)
@@ -63,8 +63,13 @@ class GlmmSimulator:
     def response(self, rng: np.random.Generator) -> FloatArray:
         """Counts, successes or measurements with new random effects, or NaN where a row has no mean, shape (n,)."""
         fit, design, effects = self.fit, self.fit.design, self._effects(rng)
-        eta = self.mean + random_part(design, effects)
+        eta = self.mean + self._random(effects)
         return fit.family.simulate(eta, fit.lam, response_with_modes(design, self.data, effects), rng)
+
+    def _random(self, modes: Sequence[FloatArray | None]) -> FloatArray:
+        """Random effects in the first linear predictor, or in those of all categories one below the other."""
+        homes = self.fit.family.homes
+        return np.concatenate([random_part(self.fit.design, modes, home) for home in homes])
 
     def _effects(self, rng: np.random.Generator) -> list[FloatArray | None]:
         """New random effects of the terms that are drawn."""

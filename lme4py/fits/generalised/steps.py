@@ -238,7 +238,7 @@ def _limit(design: Design, finder: ModeFinder, optimum: GlmmOptimum, nAGQ: int) 
     problem = finder.problem
 
     def coefficients() -> tuple[tuple[str, ...], FloatArray]:
-        cuts = threshold_names(problem.data.categories or ())
+        cuts = threshold_names(problem.data.categories or ()) if problem.family.has_thresholds else ()
         rows, columns = problem.n_fixed + len(cuts), problem.n_fixed + (problem.n_nuisance if cuts else 0)
         jacobian = user_jacobian(problem, optimum.phi)[problem.n_theta :, problem.n_theta :]
         return (*design.x_names, *cuts), jacobian[:rows, :columns]
@@ -259,7 +259,7 @@ def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, limit: Limit | None,
     inverse = 2.0 * inverse_hessian(inside.hessian, curvature_floor(optimum.found, problem.unit), m)
     if profiled:
         mode = optimum.found.mode
-        system = FixedSystem(problem, mode.swept, mode.w, np.zeros(problem.n_obs))
+        system = FixedSystem(problem, mode.swept, mode.w, np.zeros(problem.offset.size))
         basis = np.eye(p) if limit is None else limit.basis
         fixed = basis @ np.linalg.inv(basis.T @ system.cross @ basis) @ basis.T if p else np.zeros((0, 0))
         inverse = _with_block(inverse, fixed, m)

@@ -96,4 +96,8 @@ def own_rows(design: Design, terms: Iterable[int], chosen: Iterable[int]) -> Row
     """
     known = np.zeros(design.n_obs) if design.offset is None else design.offset
     values = {t: design.terms[t].values_of(CONDITIONAL) for t in terms}
-    return RowArrays(design.X, known, values, {t: design.terms[t].codes for t in chosen}, None)
+    X = design.X
+    if X.shape[0] != design.n_obs:
+        # The columns of one of several predictors that stand one below the other.
+        X = X[: design.n_obs, : X.shape[1] * design.n_obs // X.shape[0]]
+    return RowArrays(X, known, values, {t: design.terms[t].codes for t in chosen}, None)

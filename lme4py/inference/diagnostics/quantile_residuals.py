@@ -244,7 +244,7 @@ def quantile_residuals(
 
 
 def _is_discrete(fit: Fit) -> bool:
-    return fit.family.is_count or fit.family.has_thresholds
+    return fit.family.is_count or bool(fit.categories)
 
 
 def _observed(fit: Fit) -> FloatArray:

@@ -81,7 +81,7 @@ def _shares(fit: Fit) -> tuple[float, float, float] | None:
 
 
 def _quartiles(fit: Fit) -> tuple[float, ...] | None:
-    if fit.family.has_thresholds or not fit.family.mean_is_link:
+    if fit.categories or not fit.family.mean_is_link:
         return None
     found = np.quantile(residual_values(fit, "scaled"), [0.0, 0.25, 0.5, 0.75, 1.0])
     return tuple(float(value) for value in found)

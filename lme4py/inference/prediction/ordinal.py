@@ -208,7 +208,7 @@ def _most_probable(fit: Fit, table: FloatArray, index: pd.Index[Any]) -> pd.Seri
 
     missing = np.isnan(table).any(axis=1)
     codes = np.where(missing, -1, np.where(np.isnan(table), -1.0, table).argmax(axis=1))
-    kind = pd.CategoricalDtype(list(fit.categories), ordered=True)
+    kind = pd.CategoricalDtype(list(fit.categories), ordered=fit.family.has_thresholds)
     values = pd.Categorical.from_codes(codes.astype(np.int64), dtype=kind)
     return pd.Series(values, index=index, name="predicted")
 
@@ -256,6 +256,8 @@ def ordinal_residuals(fit: Fit, type: str = "deviance") -> FloatArray:
     OptionError
         For "response", "pearson" and "working": ordered categories have no mean to subtract.
     """
+    if fit.family.is_joint:
+        raise fit.family.lacks(f"residuals of type {type!r}; use residuals('quantile')")
     if type not in ORDINAL_RESIDUALS:
         no_mean = ("response", "pearson", "working", "scaled")
         why = (

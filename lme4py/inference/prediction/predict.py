@@ -132,6 +132,8 @@ def predict(
     partly = isinstance(include_random, Mapping)
     if partly or not include_fixed:
         _check_part(fit, include_random, type, interval, include_fixed)
+    if fit.family.is_joint and type == "linear":
+        raise fit.family.lacks("single linear predictor; use type='prob'")
     if fit.categories and type != "linear":
         return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset)
     if needs_parts(fit, type, interval):

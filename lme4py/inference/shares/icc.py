@@ -202,6 +202,8 @@ def icc(
     refuse_smooths(fit, "intraclass correlations are", "see var_corr()")
     refuse_unequal(fit, "intraclass correlations are")
     refuse_without_random(fit, "intraclass correlations are")
+    if fit.family.is_joint:
+        raise fit.family.lacks("intraclass correlation: each category has random effects of its own")
     level = chosen_alpha(fit, alpha)
     at = "mean" if at is None and (component == "all" or _is_stationary(fit.design, component)) else at
     ratio = _ratio(fit, component, at, adjusted, variance)

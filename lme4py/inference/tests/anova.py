@@ -225,6 +225,8 @@ def chi_squared_table(fit: Fit, type: int | str = 3, ddf: str | None = None) -> 
             "chi-squared tests: leave `ddf` out. drop1() has likelihood-ratio tests of the terms, wald_test() tests of "
             "coefficients that you choose."
         )
+    if fit.family.is_joint:
+        return own_term_tests(fit)
     rows = term_hypotheses(fit.design, type, _regular(fit))
     warn_unknown(fit, np.vstack([np.empty((0, fit.beta.size)), *rows.values()]), "a Wald test of a term", stacklevel=4)
     table = _chi_squared(fit, rows)

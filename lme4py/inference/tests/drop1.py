@@ -128,7 +128,7 @@ def _likelihood_table(fit: Fit, scope: str | Sequence[str] | None) -> pd.DataFra
 
 def _restriction(full: Fit, term: int) -> FloatArray:
     """L beta = 0 is the model without a term."""
-    if full.thresholds is None:
+    if full.thresholds is None and not full.family.is_joint:
         return dropped_term(full.design, term)
     # The thresholds stand for the intercept, so that every term has its own columns.
     own = np.array(full.design.assign) == term

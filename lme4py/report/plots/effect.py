@@ -80,6 +80,8 @@ def effect_data(
     """
     import pandas as pd
 
+    if fit.family.is_joint:
+        raise fit.family.lacks("effect plots; use Margins.response(fit).predict(...).plot()")
     level = chosen_alpha(fit, alpha)
     if type not in ("response", "linear"):
         raise OptionError(f"type must be 'response' or 'linear', got {type!r}.")

@@ -66,6 +66,8 @@ def augment(
         if data is not None:
             raise OptionError("give `data` (the training data) or `newdata`, not both.")
         return _beside(_all_columns(newdata), _of_new(fit, newdata), prefix)
+    if fit.family.is_joint:
+        raise fit.family.lacks("augment(); use predict(type='prob') and residuals('quantile')")
     own = _of_rows(fit)
     if leverage is None:
         known = not (is_ordinal(fit) or _has_parts(fit) or fit.pseudo_likelihood)

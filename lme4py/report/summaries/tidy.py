@@ -80,7 +80,8 @@ def tidy(
     Returns
     -------
     pandas.DataFrame
-        Columns effect, group, level (only with `ran_vals` or `ran_coefs`), term, estimate, std_error, statistic,
+        Columns effect, (category, of unordered ones,)
+        group, level (only with `ran_vals` or `ran_coefs`), term, estimate, std_error, statistic,
         p_value, conf_low, conf_high. NaN where a quantity has no standard error, test or limit.
 
     Raises
@@ -108,6 +109,9 @@ def tidy(
 
 def _by_part(fit: Fit, table: pd.DataFrame) -> pd.DataFrame:
     """Random effects of further parts under their own names, their part in the column `component`."""
+    if fit.family.is_joint:
+        table.insert(1, "category", [_category(term) for term in table["term"]])
+        return table
     further = fit.family.components[1:]
     if "component" not in table and any(term.parts for term in fit.design.terms):
         table.insert(1, "component", CONDITIONAL)
@@ -117,6 +121,13 @@ def _by_part(fit: Fit, table: pd.DataFrame) -> pd.DataFrame:
             if term.count(f"{part}: ") == 1 + two:
                 table.loc[row, ["component", "term"]] = [part, term.replace(f"{part}: ", "")]
     return table
+
+
+def _category(term: str) -> str:
+    """The category of a coefficient or a standard deviation, "B" of "sd__B: x"; "" for a correlation of two."""
+    if term.startswith(("cor__", "cov__")) or ": " not in term:
+        return ""
+    return term.split("__", 1)[-1].split(": ", 1)[0]
 
 
 def _of_component(fit: Fit, table: pd.DataFrame, component: str | None) -> pd.DataFrame:

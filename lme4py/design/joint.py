@@ -1,0 +1,78 @@
+"""Designs whose linear predictors stand one below the other: a category each, with coefficients of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from lme4py.covariance import find_structure
+from lme4py.design.design import Design, RandomTerm
+from lme4py.design.recipe import BarRecipe
+from lme4py.errors import FormulaError, OptionError
+
+__all__ = ["joint_design"]
+
+# Structures that hold whatever the columns are called.
+_STRUCTURES = ("us", "diag", "homdiag", "cs", "homcs")
+
+
+def joint_design(design: Design, labels: Sequence[str], homes: Sequence[str]) -> Design:
+    """The design with a copy of every column for each linear predictor.
+
+    Parameters
+    ----------
+    design : Design
+    labels : sequence of str
+        What the predictors are called in names of coefficients: "B: x".
+    homes : sequence of str
+        Their own names.
+
+    Raises
+    ------
+    OptionError
+        An offset, which of the predictors it belongs to is not known.
+    FormulaError
+        A covariance structure that does not hold across them.
+    """
+    if design.offset is not None:
+        raise OptionError(
+            "an offset belongs to one linear predictor, and the categories have several; leave it out, or make it a "
+            "column of the model."
+        )
+    D, p = len(labels), design.X.shape[1]
+    names = tuple(f"{label}: {name}" for label in labels for name in design.x_names)
+    double = set(re.findall(r"\|\|\s*`?([\w.]+)", design.formula))
+    terms = tuple(_term(term, labels, homes, term.group in double) for term in design.terms)
+    bars = tuple(_bar(bar, D) for bar in design.recipe.bars)
+    whole = design.with_predictor(
+        X=np.kron(np.eye(D), design.X) if p else np.zeros((D * design.n_obs, 0)),
+        names=names,
+        assign=design.assign * D,
+        terms=terms,
+        alias=None,
+    )
+    return replace(whole, recipe=replace(design.recipe, bars=bars))
+
+
+def _term(term: RandomTerm, labels: Sequence[str], homes: Sequence[str], independent: bool) -> RandomTerm:
+    structure, D, k = term.structure, len(labels), term.n_columns
+    if structure.name not in _STRUCTURES or term.relation is not None:
+        raise FormulaError(
+            f"{term.label}: effects of several categories have the structures {', '.join(_STRUCTURES)}, with "
+            "independent levels; write (1 | g), (1 || g) or diag(1 | g)."
+        )
+    kind = find_structure("diag") if structure.name == "us" and independent else type(structure)
+    return replace(
+        term,
+        columns=tuple(f"{label}: {name}" for label in labels for name in term.columns),
+        structure=kind.build(D * k, None),
+        values=np.tile(term.values, D),
+        parts=tuple(home for home in homes for _ in range(k)),
+    )
+
+
+def _bar(bar: BarRecipe, D: int) -> BarRecipe:
+    return replace(bar, joined=(bar,) * D, n_columns=D * bar.n_columns) if D > 1 else bar

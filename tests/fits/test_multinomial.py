@@ -1,0 +1,222 @@
+"""Multinomial logits with random effects: other programs' numbers, brute force, and what is asked of the result."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from reference_data import REFERENCE
+
+import lme4py
+from lme4py.errors import DataError, DesignError, FormulaError, OptionError
+from lme4py.families.multinomial import Multinomial
+from lme4py.families.response import ResponseData
+
+R = json.loads((REFERENCE / "multinomial.json").read_text(encoding="utf-8"))
+CONTRACEPTION = lme4py.load_dataset("Contraception")
+RNG = np.random.default_rng(7)
+N = 240
+G = np.repeat(np.arange(24), 10)
+X = RNG.standard_normal(N)
+_U = 1.4 * RNG.standard_normal((24, 2))[G]
+_ETA = np.column_stack([np.zeros(N), 0.4 + 0.6 * X + _U[:, 0], -0.3 - 0.5 * X + 0.8 * _U[:, 1]])
+Y = (_ETA + RNG.gumbel(size=(N, 3))).argmax(axis=1)
+DATA = pd.DataFrame({"y": np.array(["A", "B", "C"])[Y], "x": X, "g": G})
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return lme4py.glmer("y ~ x + (1 | g)", DATA, family="multinomial")
+
+
+def test_derivatives_are_those_of_differences():
+    rng = np.random.default_rng(2)
+    n, h = 30, 1e-5
+    family = Multinomial(categories=("a", "b", "c", "d"))
+    data = ResponseData(rng.integers(0, 4, n).astype(float), weights=rng.uniform(0.5, 2.0, n))
+    eta = rng.standard_normal(3 * n)
+    rows = family.derivatives(data, eta, 0.0, 3)
+    pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
+    for c in range(3):
+        step = np.zeros((3, n))
+        step[c] = h
+        up, down = (family.derivatives(data, eta + s * step.ravel(), 0.0, 2) for s in (1.0, -1.0))
+        # Central differences with steps of 1e-5 of functions of size one.
+        close = {"rtol": 1e-6, "atol": 1e-8}
+        np.testing.assert_allclose(rows.score.reshape(3, n)[c], (up.loglik - down.loglik) / (2 * h), **close)
+        change = -(up.score - down.score).reshape(3, n) / (2 * h)
+        for number, (d, e) in enumerate(pairs):
+            if c in (d, e):
+                other = e if c == d else d
+                np.testing.assert_allclose(rows.w_obs.reshape(6, n)[number], change[other], **close)
+        np.testing.assert_allclose(rows.dw_obs[c], (up.w_obs - down.w_obs) / (2 * h), **close)
+
+
+@pytest.mark.parametrize("points", [2, 3])
+def test_rows_of_several_points_are_rows_of_their_own(points):
+    family = Multinomial(categories=("a", "b"))
+    data = ResponseData(np.array([0.0, 1.0, 1.0]))
+    eta = np.random.default_rng(1).standard_normal((points, 3))
+    together = family.derivatives(data, eta, 0.0, 3)
+    for i in range(points):
+        alone = family.derivatives(data, eta[i], 0.0, 3)
+        for name in ("score", "w_obs", "dw_obs"):
+            np.testing.assert_array_equal(getattr(together, name)[i], getattr(alone, name))
+
+
+def test_without_random_effects_it_is_nnet():
+    wine = lme4py.load_dataset("wine")
+    for name, formula in (("contact", "rating ~ contact"), ("both", "contact ~ temp + response")):
+        want = R[name]
+        fit = lme4py.glmer(formula, wine, family="multinomial") if name == "both" else None
+        if fit is None:
+            data = wine.assign(rating=wine["rating"].astype(str).replace({"4": "3", "5": "3"}))
+            fit = lme4py.glmer(formula, data, family="multinomial")
+        # multinom stops at relative changes of 1e-12 of its deviance, which is good to about 1e-6 of coefficients.
+        assert fit.log_likelihood == pytest.approx(want["log_likelihood"], abs=1e-8)
+        np.testing.assert_allclose(fit.params, want["coefficients"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(fit.bse, want["std_errors"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("points", [1, 7])
+def test_two_categories_are_the_binomial_model(points):
+    a = lme4py.glmer("use ~ age + urban + (1 | district)", CONTRACEPTION, "multinomial", nAGQ=points)
+    b = lme4py.glmer("use ~ age + urban + (1 | district)", CONTRACEPTION, nAGQ=points)
+    # The same likelihood, minimised twice.
+    assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-9)
+    np.testing.assert_allclose(a.params, b.params, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(a.bse, b.bse, rtol=1e-6)
+    np.testing.assert_allclose(a.theta, b.theta, rtol=1e-6)
+
+
+def test_brute_force_of_two_correlated_effects():
+    fit = lme4py.glmer("y ~ x + (1 | g)", DATA, family="multinomial", nAGQ=15)
+    L = np.linalg.cholesky(fit.fit.covariances[0])
+    grid = np.linspace(-7.0, 7.0, 141)
+    weight = np.exp(-0.5 * grid**2) / np.sqrt(2.0 * np.pi) * (grid[1] - grid[0])
+    u = L @ np.stack([a.ravel() for a in np.meshgrid(grid, grid, indexing="ij")])
+    w = np.outer(weight, weight).ravel()
+    b = fit.params.to_numpy().reshape(2, 2)
+    total = 0.0
+    for g in range(24):
+        rows = np.flatnonzero(g == G)
+        fixed = b[:, 0][:, None] + b[:, 1][:, None] * X[rows]
+        scores = np.concatenate([np.zeros((1, rows.size, w.size)), fixed[:, :, None] + u[:, None, :]])
+        logp = scores - np.log(np.exp(scores).sum(axis=0))
+        total += np.log(w @ np.exp(logp[Y[rows], np.arange(rows.size)].sum(axis=0)))
+    # 15 points in two dimensions: to about 1e-6 for groups of ten rows.
+    assert fit.log_likelihood == pytest.approx(total, abs=1e-5)
+
+
+def test_another_baseline_is_the_same_model(fit):
+    other = lme4py.glmer("y ~ x + (1 | g)", DATA, family="multinomial", baseline="B")
+    assert other.log_likelihood == pytest.approx(fit.log_likelihood, abs=1e-8)  # the same maximum from two sides
+    assert other.params["C: x"] == pytest.approx(fit.params["C: x"] - fit.params["B: x"], abs=1e-6)
+    assert "baseline B" in str(other.summary())
+    np.testing.assert_allclose(other.predict(DATA)["A"], fit.predict(DATA)["A"], atol=1e-7)
+
+
+def test_weights_repeat_rows(fit):
+    half = DATA.iloc[:120]
+    twice = lme4py.glmer("y ~ x + (1 | g)", pd.concat([half, half]), family="multinomial")
+    weighted = lme4py.glmer("y ~ x + (1 | g)", half, family="multinomial", weights=np.full(120, 2.0))
+    assert weighted.log_likelihood == pytest.approx(twice.log_likelihood, abs=1e-8)
+    np.testing.assert_allclose(weighted.params, twice.params, atol=1e-6)
+
+
+def test_covariances_of_categories(fit):
+    us = fit.var_corr()
+    assert list(us["name1"]) == ["B: Intercept", "C: Intercept", "B: Intercept"]
+    diag = lme4py.glmer("y ~ x + (1 || g)", DATA, family="multinomial")
+    same = lme4py.glmer("y ~ x + diag(1 | g)", DATA, family="multinomial")
+    one = lme4py.glmer("y ~ x + homdiag(1 | g)", DATA, family="multinomial")
+    assert [f.n_params for f in (fit, diag, same, one)] == [7, 6, 6, 5]
+    assert diag.log_likelihood == pytest.approx(same.log_likelihood, abs=1e-9)
+    assert fit.log_likelihood >= diag.log_likelihood >= one.log_likelihood
+    slopes = lme4py.lformula("y ~ x + (x | g)", DATA, family="multinomial")
+    assert slopes.terms[0].n_columns == 2
+
+
+def test_what_is_asked_of_a_result(fit):
+    p = fit.predict(DATA.head(5))
+    np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-12)
+    assert fit.predict(DATA.head(5), type="class").tolist() == p.idxmax(axis=1).tolist()
+    table = fit.tidy()
+    assert table.loc[table["effect"] == "fixed", "category"].tolist() == ["B", "B", "C", "C"]
+    assert fit.anova()["df"].tolist() == [2]
+    null = lme4py.glmer("y ~ 1 + (1 | g)", DATA, family="multinomial")
+    ratio = lme4py.lrtest(null, fit)
+    assert ratio.df == 2
+    assert fit.drop1().loc["x", "chi2"] == pytest.approx(ratio.chi2, abs=1e-6)
+    plain = lme4py.glmer("y ~ x", DATA, family="multinomial")
+    assert fit.lrtest_no_random().chi2 == pytest.approx(2.0 * (fit.log_likelihood - plain.log_likelihood), abs=1e-6)
+    drawn = fit.simulate(2, seed=1)
+    assert set(drawn["sim_1"]) == {"A", "B", "C"}
+    assert fit.refit(drawn["sim_1"]).converged
+    assert fit.quantile_residuals(50, seed=1).test_uniformity().p_value > 0.01
+    assert fit.thresholds is None
+    again = pickle.loads(pickle.dumps(fit))
+    np.testing.assert_array_equal(again.predict(DATA.head(2)), p.head(2))
+    limits = fit.conf_int(parm=["B: x"], method="profile")
+    assert limits["lower"].iloc[0] < fit.params["B: x"] < limits["upper"].iloc[0]
+
+
+def test_margins_are_means_of_predictions(fit):
+    session = lme4py.Margins.response(fit, random="integrate")
+    table = session.predict().to_frame()
+    averaged = fit.predict(DATA, include_random="integrate").mean()
+    np.testing.assert_allclose(table["estimate"], averaged, rtol=1e-9)
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((200_000, 2)) @ np.linalg.cholesky(fit.fit.covariances[0]).T
+    b = fit.params.to_numpy().reshape(2, 2)
+    scores = np.column_stack([np.zeros(len(z)), z + b[:, 0] + 0.5 * b[:, 1]])
+    drawn = (np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)).mean(axis=0)
+    exact = fit.predict(pd.DataFrame({"x": [0.5]}), include_random="integrate").to_numpy()[0]
+    # 200,000 draws: errors of about 5e-4.
+    np.testing.assert_allclose(exact, drawn, atol=2e-3)
+    slopes = session.dydx("x").estimate
+    assert slopes.sum() == pytest.approx(0.0, abs=1e-9)  # probabilities add up to one
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"baseline": "Z"}, OptionError, "is no category"),
+        ({"offset": np.zeros(N)}, OptionError, "belongs to one linear predictor"),
+        ({"link": "probit"}, OptionError, "no link 'probit'"),
+        ({"hessian": "expected"}, OptionError, "expected weights"),
+        ({"ziformula": "~ 1"}, OptionError, "multinomial family"),
+        ({"relmat": {"g": np.eye(24)}}, OptionError, "relmat="),
+        ({"fix": {"x": 0.0}}, OptionError, "fix="),
+    ],
+)
+def test_refusals_name_what_is_wrong(options, error, words):
+    with pytest.raises(error, match=words):
+        lme4py.glmer("y ~ x + (1 | g)", DATA, family="multinomial", **options)
+
+
+def test_other_refusals(fit):
+    with pytest.raises(OptionError, match="is for family='multinomial'"):
+        lme4py.glmer("use ~ age + (1 | district)", CONTRACEPTION, baseline="Y")
+    with pytest.raises(DataError, match="several columns"):
+        lme4py.glmer("cbind(x, x) ~ 1 + (1 | g)", DATA, family="multinomial")
+    with pytest.raises(FormulaError, match="have the structures"):
+        lme4py.glmer("y ~ x + ar1(0 + factor(k) | g)", DATA.assign(k=np.arange(N) % 3), family="multinomial")
+    separated = DATA.assign(z=(DATA["y"] == "C").astype(float))
+    with pytest.raises(DesignError, match=r"C: z goes to \+inf"):
+        lme4py.glmer("y ~ z + (1 | g)", separated, family="multinomial")
+    for ask in ("icc", "r_squared", "influence", "augment", "residuals"):
+        with pytest.raises(OptionError, match="multinomial family has no"):
+            getattr(fit, ask)()
+    with pytest.raises(OptionError, match="several linear predictors"):
+        fit.simulate(1, seed=1, data=DATA.head(4))
+    with pytest.raises(OptionError, match="no single linear predictor"):
+        fit.predict(type="linear")
+
+
+def test_nothing_is_asked_of_quadrature_that_it_cannot_do(fit):
+    quick = lme4py.glmer("y ~ x + (1 | g)", DATA, family="multinomial", nAGQ=0)
+    np.testing.assert_allclose(quick.params, fit.params, atol=0.3)  # nAGQ = 0 is no likelihood: near, no more
