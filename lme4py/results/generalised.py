@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lme4py.arguments import speaks_throughout
 from lme4py.docstrings import carries
 from lme4py.inference.diagnostics.residuals import residual_series
 from lme4py.inference.estimates.coefficients import ratios
 from lme4py.inference.estimates.dispersion import family_params, shown_dispersion
+from lme4py.inference.lrt.proportional import proportional_odds
 from lme4py.inference.prediction import ordinal
 from lme4py.report.summaries import generalised as report
 from lme4py.results.reports import ReportMethods
@@ -207,6 +208,10 @@ class MEGLMResult(ReportMethods):
     def categories(self) -> tuple[Any, ...]:
         """Ordered categories, lowest first; () for other families."""
         return self._glmm.categories
+
+    @carries(proportional_odds)
+    def proportional_odds(self, test: Literal["lr", "score"] = "lr") -> pd.DataFrame:
+        return proportional_odds(self.fit, test)
 
     # --- rows ----------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from lme4py.docstrings import carries
 from lme4py.errors import OptionError
 from lme4py.inference.estimates import coefficients
 from lme4py.inference.lrt import lrt
-from lme4py.inference.lrt.proportional import proportional_odds
 from lme4py.inference.lrt.ranova import ranova
 from lme4py.inference.overview.components import component_anova
 from lme4py.inference.tests.anova import anova as analysis_of_variance
@@ -105,10 +104,6 @@ class HypothesisMethods(EstimateMethods):
         scope: str | Sequence[str] | None = None,
     ) -> pd.DataFrame:
         return drop1(self.fit, test, ddf, scope)
-
-    @carries(proportional_odds)
-    def proportional_odds(self, test: Literal["lr", "score"] = "lr") -> pd.DataFrame:
-        return proportional_odds(self.fit, test)
 
     @carries(ranova)
     def ranova(self) -> pd.DataFrame:

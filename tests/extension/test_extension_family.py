@@ -155,6 +155,7 @@ REFUSED = {
     "residuals": {"type": "deviance"},
     "augment": {},
     "threshold_parameters": {},
+    "proportional_odds": {},
 }
 OTHER = {
     "all_fit", "bootstrap", "check", "contest", "cov_params", "glance", "influence", "plot",
