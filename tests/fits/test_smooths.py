@@ -249,6 +249,8 @@ def test_other_models_and_methods_refuse_by_name(fits):
         lambda: lme4py.step(result),
         lambda: lme4py.caic(result),
         lambda: result.smooth_curves("s(z)"),
+        lambda: result.ranef(data=DATA.iloc[:20]),
+        lambda: result.predict(NEW, given=DATA.iloc[:20]),
     ]
     for call in calls:
         with pytest.raises(OptionError, match="smooth"):

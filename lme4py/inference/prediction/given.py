@@ -32,7 +32,7 @@ from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives
 from lme4py.fits.answers.draws import covariance_roots
 from lme4py.fits.base import Fit
-from lme4py.fits.refuse import refuse_related, refuse_without_random
+from lme4py.fits.refuse import refuse_related, refuse_smooths, refuse_without_random
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.rows.response import is_proportion, numeric_categories
 from lme4py.inference.estimates.random_effects import level_frames, one_or_dict
@@ -213,6 +213,7 @@ def modes_given(fit: Fit, design: Design, data: ResponseData) -> GivenRows:
         Responses that the family does not have, or modes that cannot be found.
     """
     refuse_without_random(fit, "modes given other rows are")
+    refuse_smooths(fit, "modes given other rows are", "fit the model to all rows")
     root = _root(fit, design)
     rows = _RowsGiven(fit, data, design, root)
     u = np.zeros(root.shape[1])
