@@ -97,12 +97,12 @@ def test_order_of_blocks_plays_no_role(streamed) -> None:
     assert other.ranef().index.tolist() == streamed.ranef().index.tolist()
 
 
-# Of the public names of a result those that need rows; the residuals here are independent, which the last three say.
+# Of the public names of a result those that need rows; then what a model with independent residuals and no thresholds does not have.
 NEED_ROWS = {"Zt", "augment", "bootstrap", "check", "hatvalues", "icc", "icc_table", "influence"} | {
     *("lrtest_no_random", "model_matrix", "quantile_residuals", "r_squared", "ranova", "refit"),
     *("simulate", "standardised", "weights"),
 }
-OTHER_REFUSALS = {"heterogeneity", "residual_covariance", "residual_correlation", "residual_table"}
+OTHER_REFUSALS = {"heterogeneity", "proportional_odds", "residual_covariance", "residual_correlation", "residual_table"}
 GIVEN = {
     "all_fit": {"optimizers": ["trust-region", "L-BFGS-B"], "n_starts": 1},
     "bootstrap": {"n": 3},
@@ -171,9 +171,10 @@ def test_a_report_says_what_it_leaves_out(streamed, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OTHER_REFUSALS))
-def test_what_independent_residuals_do_not_have_is_refused_as_in_memory(streamed, name) -> None:
+def test_what_this_model_does_not_have_is_refused_as_in_memory(streamed, name) -> None:
     with pytest.raises(
-        OptionError, match=r"residuals of this model (are independent|have one parameter)|sampling variances"
+        OptionError,
+        match=r"residuals of this model (are independent|have one parameter)|sampling variances|no thresholds",
     ):
         outcome(streamed, name)
 
