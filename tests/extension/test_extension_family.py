@@ -160,6 +160,7 @@ REFUSED = {
 OTHER = {
     "all_fit", "bootstrap", "check", "contest", "cov_params", "glance", "influence", "plot",
     "plot_data", "predict", "profile", "ranef_cov", "ranova", "re_pca", "refit", "report", "slim", "summary", "tidy",
+    "concurvity", "smooth_curves", "smooth_difference", "smooths",
     "to_dict", "to_json", "to_latex", "to_markdown", "to_native", "update", "var_corr", "variance_table", "with_call",
     "proportional_odds", "smooths", "smooth_curves", "smooth_difference", "concurvity",
 }  # fmt: skip
@@ -253,6 +254,21 @@ def test_methods(fits, name):
 @pytest.mark.parametrize("name", ["coef", "ranef", "standardised"])
 def test_effects(fits, name):
     same(*(getattr(fit, name)() for fit in fits), LOG2)
+
+
+def test_smooths():
+    data = counts().assign(f=lambda frame: pd.Categorical(frame["f"]))
+    z = np.random.default_rng(1).permutation(np.linspace(-2.0, 2.0, 240))
+    data = data.assign(z=z, y=np.random.default_rng(2).poisson(np.exp(1.0 + np.sin(2.0 * z))))
+    formula = "y ~ s(z, k=5, by=f) + f + (1 | g)"
+    toy = lme4py.glmer(formula, data, family=Clicks(Doublings()))
+    known = lme4py.glmer(formula, data, family="poisson")
+    same(toy.smooths(), known.smooths())
+    same(toy.concurvity(), known.concurvity())
+    for ask in ("smooth_curves", "smooth_difference"):
+        given = ["s(z):fa"] if ask == "smooth_curves" else ["s(z):fa", "s(z):fb"]
+        ours, theirs = (getattr(fit, ask)(*given).drop(columns="z") for fit in (toy, known))
+        same(ours, theirs, LOG2)
 
 
 @pytest.mark.parametrize("name", REFUSED)

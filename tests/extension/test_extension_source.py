@@ -97,18 +97,27 @@ def test_order_of_blocks_plays_no_role(streamed) -> None:
     assert other.ranef().index.tolist() == streamed.ranef().index.tolist()
 
 
-# Of the public names of a result those that need rows; then what a model with independent residuals and no thresholds does not have.
+# Of the public names of a result those that need rows; then what this model does not have: other residuals,
+# thresholds, smooths.
 NEED_ROWS = {"Zt", "augment", "bootstrap", "check", "hatvalues", "icc", "icc_table", "influence"} | {
     *("lrtest_no_random", "model_matrix", "quantile_residuals", "r_squared", "ranova", "refit"),
     *("simulate", "standardised", "weights"),
 }
-OTHER_REFUSALS = {"heterogeneity", "proportional_odds", "residual_covariance", "residual_correlation", "residual_table"}
+SMOOTHS = {"concurvity", "smooth_curves", "smooth_difference", "smooths"}
+OTHER_REFUSALS = SMOOTHS | {
+    "heterogeneity",
+    "proportional_odds",
+    "residual_covariance",
+    "residual_correlation",
+    "residual_table",
+}
 GIVEN = {
     "all_fit": {"optimizers": ["trust-region", "L-BFGS-B"], "n_starts": 1},
     "bootstrap": {"n": 3},
     "contest": {"L": "Days"},
     "part": {"name": "Sigma"},
     "refit": {"y": np.zeros(180)},
+    "smooth_difference": {"first": "s(x):a", "second": "s(x):b"},
     "wald_test": {"restrictions": "Days = 10"},
     "with_call": {"call": None},
 }
@@ -174,7 +183,7 @@ def test_a_report_says_what_it_leaves_out(streamed, tmp_path) -> None:
 def test_what_this_model_does_not_have_is_refused_as_in_memory(streamed, name) -> None:
     with pytest.raises(
         OptionError,
-        match=r"residuals of this model (are independent|have one parameter)|sampling variances|no thresholds",
+        match=r"residuals of this model|sampling variances|no (thresholds|smooths)",
     ):
         outcome(streamed, name)
 
