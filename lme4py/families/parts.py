@@ -25,6 +25,7 @@ from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, Order
 from lme4py.families.shares import VarianceKind
 from lme4py.families.stacked_rows import stacked_derivatives
+from lme4py.frozen import computed_once
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["ZERO_INFLATION", "PartsFamily"]
@@ -71,7 +72,7 @@ class PartsFamily(DensityFamily):
     def mean_is_link(self) -> bool:
         return ZERO_INFLATION not in self.components and self.density.mean_is_link
 
-    @property
+    @computed_once
     def components(self) -> tuple[str, ...]:
         return ("conditional", *(name for name, _ in self.parts))
 
@@ -110,7 +111,7 @@ class PartsFamily(DensityFamily):
 
     # --- parameters
 
-    @property
+    @computed_once
     def _scalars(self) -> tuple[DensityArgument, ...]:
         """Variables without a linear predictor, the dispersion last."""
         rest = [v for v in self.density.variables[1:] if v.name not in self.components]
@@ -120,7 +121,7 @@ class PartsFamily(DensityFamily):
     def nuisance(self) -> tuple[DensityArgument, ...]:
         return self._scalars
 
-    @property
+    @computed_once
     def n_coefficients(self) -> int:
         """Coefficients of all further predictors."""
         return sum(len(columns) for _, columns in self.parts)
@@ -228,7 +229,7 @@ class PartsFamily(DensityFamily):
         own: list[tuple[int, FloatArray | None]] = [(names.index(rows.name), rows.X) for rows in data.parts]
         return [*own, *((names.index(v.name), None) for v in self._scalars)]
 
-    @property
+    @computed_once
     def _places(self) -> tuple[int, ...]:
         names = self.density.names
         return tuple(names.index(name) for name in (*self.components[1:], *(v.name for v in self._scalars)))

@@ -232,3 +232,11 @@ def test_missing_values_of_a_part_drop_rows():
     assert fit.n_obs == len(data) - 1
     predicted = fit.predict(data.iloc[:8])
     assert predicted.isna().tolist() == [False] * 5 + [True] + [False] * 2
+
+
+def test_restricted_likelihoods_with_a_dispersion_part():
+    data = lme4py.load_dataset("sleepstudy")
+    fit = lme4py.lmer("Reaction ~ Days + (Days | Subject)", data, dispformula="~ Days")
+    # glmmTMB 1.1.5, REML = TRUE, to the digits that it prints.
+    assert fit.log_likelihood == pytest.approx(-865.8257208, abs=1e-6)
+    np.testing.assert_allclose(fit.params, [252.8619, 10.08418], rtol=1e-6)

@@ -19,6 +19,7 @@ from lme4py.families.densities.base import Density, DensityArgument, End, Kind, 
 from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, compose2
 from lme4py.families.densities.calculus.special import sigmoid, softplus
 from lme4py.families.response import ResponseData
+from lme4py.frozen import computed_once
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["ZERO_INFLATION", "Hurdle", "ZeroInflated"]
@@ -74,7 +75,7 @@ class _WithZeros(Density):
     def without(self) -> str:
         """The model at pi = 0."""
 
-    @property
+    @computed_once
     def variables(self) -> tuple[DensityArgument, ...]:
         first, *rest = self.base.variables
         return (first, DensityArgument(ZERO_INFLATION, "pi", "logit"), *rest)
