@@ -174,6 +174,16 @@ class FittedModel:
     # --- quality of fit -------------------------------------------------------------------------------------
 
     @property
+    def covariances(self) -> dict[str, pd.DataFrame]:
+        """Covariance of the random effects of each term, by its label; (k, k) with names of the columns."""
+        import pandas as pd
+
+        return {
+            term.label: pd.DataFrame(covariance.copy(), index=list(term.columns), columns=list(term.columns))
+            for term, covariance in zip(self.fit.design.terms, self.fit.covariances, strict=True)
+        }
+
+    @property
     def criterion(self) -> float:
         """What was minimised: the REML criterion, or -2 log-likelihood."""
         return self.fit.criterion

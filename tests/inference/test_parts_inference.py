@@ -208,3 +208,26 @@ def test_other_rows_of_models_with_random_parts_are_simulated(fits, name):
     # The incomplete row is left out.
     assert found.shape == (20, 3)
     assert found.notna().all().all()
+
+
+def test_models_without_parts_have_the_types_of_their_one_predictor():
+    data, sleep = lme4py.load_dataset("Salamanders"), lme4py.load_dataset("sleepstudy")
+    counts = lme4py.glmer(FORMULA, data, family="nbinomial")
+    mu, shape = counts.predict(data.head(9)), counts.dispersion
+    np.testing.assert_allclose(counts.predict(data.head(9), type="variance"), mu + mu**2 / shape, rtol=1e-12)
+    assert (counts.predict(type="dispersion") == shape).all()
+    pd.testing.assert_frame_equal(
+        counts.predict(type="conditional", interval="confidence"), counts.predict(interval="confidence")
+    )
+    linear = lme4py.lmer("Reaction ~ Days + (1 | Subject)", sleep)
+    np.testing.assert_allclose(linear.predict(type="dispersion"), linear.sigma, rtol=1e-15)
+    np.testing.assert_allclose(linear.predict(type="variance"), linear.sigma**2, rtol=1e-15)
+    with pytest.raises(OptionError, match="poisson family has no prediction of type 'zprob'"):
+        lme4py.glmer(FORMULA, data, family="poisson").predict(type="zprob")
+
+
+def test_covariances_by_the_labels_of_the_terms(fits):
+    found = fits["zip random"].covariances
+    assert list(found) == ["(1 | site)", "zero_inflation: (1 | site)"]
+    for frame, own in zip(found.values(), fits["zip random"].fit.covariances, strict=True):
+        np.testing.assert_array_equal(frame.to_numpy(), own)

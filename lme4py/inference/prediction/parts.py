@@ -13,9 +13,11 @@ from lme4py.data.frame import read_frame
 from lme4py.design.parts import new_parts
 from lme4py.design.recipe import new_random_values
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.families.mean_response import mean_response
 from lme4py.families.parts import PartsFamily
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
+from lme4py.fits.refuse import refuse_structured
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.fits.steps import response_with_modes
 from lme4py.inference.estimates.coefficients import chosen_alpha
@@ -89,6 +91,8 @@ def predict_parts(
     """
     import pandas as pd
 
+    if not isinstance(fit.family, PartsFamily):
+        return _of_one_predictor(fit, data, include_random, type, new_levels, interval, offset, se, weights)
     _check(fit, type, interval)
     average = isinstance(include_random, str) and include_random == "integrate"
     chosen = chosen_terms(fit, include_random)
@@ -115,6 +119,45 @@ def predict_parts(
     if len(names) == 1:
         return pd.Series(table[:, 0], index=index, name="predicted")
     return pd.DataFrame(table, index=index, columns=names)
+
+
+def _of_one_predictor(
+    fit: Fit,
+    data: Any,
+    include_random: Any,
+    type: str,
+    new_levels: str,
+    interval: str | None,
+    offset: Column | None,
+    se: bool,
+    weights: Any,
+) -> pd.Series[float]:
+    """Dispersions and variances of rows of a model without further parts."""
+    import pandas as pd
+
+    _check(fit, type, None)
+    refuse_structured(fit, f"predictions of type {type!r} are", "use type='response'")
+    average = isinstance(include_random, str) and include_random == "integrate"
+    if interval is not None or se or (average and type == "variance"):
+        raise fit.family.lacks(f"averages, errors and limits of type {type!r} without further parts; use bootstrap()")
+    chosen = chosen_terms(fit, include_random)
+    frame = None if data is None else read_frame(data)
+    rows = without_unseen(make_rows(fit, frame, chosen, False, offset), new_levels)
+    report_unseen(fit, rows, new_levels)
+    whole = rows.complete
+    values = np.full(whole.size, np.nan)
+    if type == "dispersion":
+        values[whole] = fit.sigma if fit.normal_errors else fit.dispersion
+    else:
+        known = row_data(fit, frame, whole, weights)
+        eta = _eta(fit, rows.take(whole))
+        values[whole] = (
+            fit.sigma**2 / known.weight
+            if fit.normal_errors
+            else mean_response(fit.family).row_variance(fit.family.mean(eta), fit.lam, known)
+        )
+    table, index = (values, frame.index) if frame is not None else padded(fit, values)
+    return pd.Series(table, index=index, name="predicted")
 
 
 def _eta(fit: Fit, rows: RowArrays) -> FloatArray:
@@ -182,8 +225,9 @@ def _check(fit: Fit, type: str, interval: str | None) -> None:
         hint = did_you_mean(str(type), [*PART_TYPES, "linear"])
         raise OptionError(f"type must be one of {', '.join(map(repr, (*PART_TYPES, 'linear')))}, got {type!r}.{hint}")
     family = fit.family
-    if not isinstance(family, PartsFamily):
-        raise family.lacks(f"prediction of type {type!r}, which belongs to models with further parts")
+    several = isinstance(family, PartsFamily)
+    if not several and (type == "zprob" or (type == "dispersion" and not (fit.normal_errors or family.n_dispersion))):
+        raise family.lacks(f"prediction of type {type!r}")
     if interval not in (None, "confidence", "prediction"):
         raise OptionError(f"interval must be None, 'confidence' or 'prediction', got {interval!r}.")
     if interval == "prediction" and type != "response":

@@ -136,6 +136,9 @@ def predict(
         raise fit.family.lacks("single linear predictor; use type='prob'")
     if fit.categories and type != "linear":
         return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset)
+    if type == "conditional" and not fit.family.n_coefficients and fit.family.mean_is_link:
+        # All of the mean.
+        type = "response"
     if needs_parts(fit, type, interval):
         own = None if data is None else offset_column(fit, read_frame(data), offset)
         return predict_parts(fit, data, include_random, type, new_levels, interval, own, alpha, se, weights)
