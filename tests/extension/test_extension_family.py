@@ -130,7 +130,7 @@ PROPERTIES = {
     "link": ["blups", "bse", "fixed_effects", "params", "random_effects", "theta"],
     "text": ["certificate", "components", "family", "family_params", "fit", "formula", "integral_check", "link",
         "opt_log", "rows"],
-    "components": ["variance_components"],
+    "components": ["covariances", "variance_components"],
 }  # fmt: skip
 SAME = {
     "anova": {},
@@ -224,6 +224,8 @@ def test_other_properties(fits):
     assert toy.formula == known.formula.replace("(o)", "(o2)")
     assert toy.opt_log.shape[1] == known.opt_log.shape[1]
     same(toy.integral_check.change, known.integral_check.change)
+    for own, other in zip(toy.covariances.values(), known.covariances.values(), strict=True):
+        np.testing.assert_allclose(own * LOG2**2, other, rtol=5e-5)
     components, reference = toy.variance_components, known.variance_components
     for name, value in components.items():
         # Correlations have no unit. Two optimisations agree to 1e-5.
