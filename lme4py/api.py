@@ -476,6 +476,7 @@ def glmer_nb(
     subset: str | ArrayLike | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     relmat: Mapping[str, Any] | None = None,
+    fix: Mapping[str, Any] | None = None,
     cov_prior: Any = None,
     fixef_prior: Any = None,
 ) -> MEGLMResult:
@@ -488,7 +489,7 @@ def glmer_nb(
     ----------
     formula, data, link, nAGQ, hessian, weights, offset, contrasts, start, control, progress, na_action, functions
         As in `glmer`.
-    relmat, cov_prior, fixef_prior, subset
+    relmat, fix, cov_prior, fixef_prior, subset
         As in `glmer`.
 
     Returns
@@ -520,6 +521,7 @@ def glmer_nb(
         subset=subset,
         functions=functions,
         relmat=relmat,
+        fix=fix,
         cov_prior=cov_prior,
         fixef_prior=fixef_prior,
     )

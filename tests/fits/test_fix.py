@@ -158,6 +158,14 @@ def test_a_dispersion_that_is_held(family: str) -> None:
     assert lme4py.lrtest(there, free).df == 1
 
 
+def test_negative_binomial_counts() -> None:
+    fix = {"dispersion": 3.0, "x": 0.25, "sd(Intercept | g)": 0.5}
+    a = lme4py.glmer_nb("c ~ x + (1 | g)", ROWS, fix=fix)
+    b = lme4py.glmer("c ~ x + (1 | g)", ROWS, "nbinomial", fix=fix)
+    assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-9)
+    assert a.n_params == 1
+
+
 def test_the_residual_deviation_of_a_gaussian_glmer() -> None:
     a = lme4py.glmer("Reaction ~ Days + (1 | Subject)", SLEEP, "gaussian", fix={"sigma": 30})
     b = lme4py.lmer("Reaction ~ Days + (1 | Subject)", SLEEP, reml=False, sigma=30)
