@@ -33,10 +33,10 @@ from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.descent import finish, minimise_scaled
 from lme4py.engine.generalised.hessian import curvature_floor, newton_step, scaled_eigen
 from lme4py.engine.generalised.problem import ModeError, ModeFinder, make_glmm
-from lme4py.engine.generalised.start import find_start
+from lme4py.engine.generalised.starts.start import find_start
 from lme4py.engine.optimise import Control
 from lme4py.errors import DesignError
-from lme4py.families.ordinal import make_ordinal
+from lme4py.families.ordered.ordinal import make_ordinal
 from lme4py.families.registry import make_family
 
 FAMILIES = (

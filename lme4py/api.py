@@ -10,29 +10,29 @@ from numpy.typing import ArrayLike
 
 from lme4py.data.frame import read_frame
 from lme4py.data.sources import find_source
+from lme4py.design.beside.priors import read_priors, with_priors
+from lme4py.design.beside.related import refuse_related
+from lme4py.design.beside.subset import subset_rows
 from lme4py.design.build import NaAction, lformula, read_formula
 from lme4py.design.call import check_bool, check_call, check_mappings
 from lme4py.design.design import Design
 from lme4py.design.parts import part_formulas
-from lme4py.design.priors import read_priors, with_priors
-from lme4py.design.related import refuse_related
 from lme4py.design.residual.none import is_none, residual_of_term
 from lme4py.design.residual.side import residual_design
 from lme4py.design.residual.text import ResidualSides, known_sigma, read_sides
-from lme4py.design.subset import subset_rows
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError
 from lme4py.families.registry import Family, family_with_parts, family_with_zeros, make_family
 from lme4py.fits.base import Fit
-from lme4py.fits.generalised.criterion import check_options
-from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.generalised.joined import (
+from lme4py.fits.generalised.categories.joined import (
     joined_categories,
     joint_name,
     refuse_beside_joint,
     refuse_separated,
     with_baseline,
 )
+from lme4py.fits.generalised.criterion import check_options
+from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.held import hold, hold_dispersion, read_fix, sigma_of
 from lme4py.fits.linear.iterative import without_factor

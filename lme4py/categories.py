@@ -10,17 +10,17 @@ from numpy.typing import ArrayLike
 
 from lme4py.api import chosen_rows, fit_generalised
 from lme4py.data.frame import read_frame
+from lme4py.design.beside.priors import read_priors, with_priors
 from lme4py.design.build import NaAction, lformula, read_formula
 from lme4py.design.call import check_bool, check_call, check_mappings
 from lme4py.design.parts import ordinal_formulas
-from lme4py.design.priors import read_priors, with_priors
 from lme4py.design.shared import refuse_shared, without_shared
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError
-from lme4py.families.ordinal import make_ordinal
-from lme4py.families.ordinal_parts import NOMINAL, SCALE, make_ordinal_parts
+from lme4py.families.ordered.ordinal import make_ordinal
+from lme4py.families.ordered.ordinal_parts import NOMINAL, SCALE, make_ordinal_parts
+from lme4py.fits.generalised.categories.thresholds import warn_crossing, with_expanded
 from lme4py.fits.generalised.criterion import check_options
-from lme4py.fits.generalised.thresholds import warn_crossing, with_expanded
 from lme4py.fits.held import hold, read_fix
 from lme4py.fits.rows.compressed import compressed, of_all_rows
 from lme4py.fits.rows.partitioned import partitioned_fit

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.data.frame import read_frame
+from lme4py.design.beside.given import finite_offset, positive_weights
+from lme4py.design.beside.related import Relations, read_relations
 from lme4py.design.coding import drop_unused
 from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.fixed import (
@@ -21,11 +23,9 @@ from lme4py.design.fixed import (
     user_contrasts,
     without_intercept,
 )
-from lme4py.design.given import finite_offset, positive_weights
 from lme4py.design.names import ColumnNames
 from lme4py.design.parts import with_parts
 from lme4py.design.recipe import BarRecipe, Recipe, offset_values
-from lme4py.design.related import Relations, read_relations
 from lme4py.design.rows import NaAction, UsedRows
 from lme4py.design.smooths import has_smooths, is_smooth, refuse_smooths, with_smooths
 from lme4py.design.terms import join_terms, random_terms

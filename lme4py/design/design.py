@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lme4py.data.column import Column
     from lme4py.data.frame import Frame
     from lme4py.data.sources.base import RowSource
-    from lme4py.design.priors import Priors
+    from lme4py.design.beside.priors import Priors
     from lme4py.design.recipe import Recipe
     from lme4py.families.response import ResponseData
 

@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from lme4py.data.frame import Frame
+from lme4py.design.beside.related import Relations
 from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.fixed import fixed_part, make_variables, name_of, used_variables, without_intercept
 from lme4py.design.names import ColumnNames
 from lme4py.design.recipe import Recipe, new_fixed, offset_values
-from lme4py.design.related import Relations
 from lme4py.design.rows import UsedRows
 from lme4py.design.terms import random_terms
 from lme4py.errors import FormulaError, OptionError

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from lme4py.data.column import Column, Kind
 from lme4py.data.frame import Frame, as_factor_column, missing_rows
+from lme4py.design.beside.given import Given, column_getter, finite_offset, numbers_of
 from lme4py.design.coding import Variable, model_matrix
 from lme4py.design.fixed import name_of
-from lme4py.design.given import Given, column_getter, finite_offset, numbers_of
 from lme4py.design.places import Between, Places
 from lme4py.design.random import Grouping, as_factor, group_codes
 from lme4py.errors import DataError, OptionError, did_you_mean

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lme4py.data.beside import beside
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, missing_rows
-from lme4py.design.given import Given, column_of_text, given_text, numbers_of
+from lme4py.design.beside.given import Given, column_of_text, given_text, numbers_of
 from lme4py.errors import DataError
 from lme4py.formula.deparse import names_in
 from lme4py.formula.nodes import Node

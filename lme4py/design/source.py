@@ -6,8 +6,8 @@ import numpy as np
 
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
+from lme4py.design.beside.given import column_of_text, given_text
 from lme4py.design.design import Design
-from lme4py.design.given import column_of_text, given_text
 from lme4py.errors import DataError
 from lme4py.formula.deparse import names_in
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.covariance import CovarianceStructure, find_structure
+from lme4py.design.beside.related import Relations, level_variance, related
 from lme4py.design.coding import Variable, matrix_columns, model_columns, stack_columns
 from lme4py.design.design import Design, FloatArray, RandomTerm
 from lme4py.design.fixed import FixedPart, make_variables, name_of, used_variables
@@ -17,7 +18,6 @@ from lme4py.design.names import ColumnNames
 from lme4py.design.places import learn_places
 from lme4py.design.random import Grouping, check_levels, grouping_factor, shared_columns, term_order
 from lme4py.design.recipe import BarRecipe
-from lme4py.design.related import Relations, level_variance, related
 from lme4py.design.rows import UsedRows
 from lme4py.design.smooths import is_smooth_group
 from lme4py.errors import DesignError, FormulaError, OptionError

@@ -17,9 +17,9 @@ import numpy as np
 from lme4py.data.column import Column
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.families.base import Family, Kind
-from lme4py.families.categories import category_label, unordered_response
 from lme4py.families.coercion import no_zero_weights
 from lme4py.families.links import PROBABILITY_LINKS, Link
+from lme4py.families.ordered.categories import category_label, unordered_response
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, HalfRows, Order, RowNoise
 from lme4py.families.shares import VarianceKind

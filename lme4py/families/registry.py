@@ -41,7 +41,7 @@ from lme4py.families.distributions import (
 from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean, MeanLink, PowerMean
 from lme4py.families.multinomial import Multinomial
 from lme4py.families.negative_binomial import NegativeBinomial1, NegativeBinomial2, NegativeBinomialGiven
-from lme4py.families.ordinal import Ordinal
+from lme4py.families.ordered.ordinal import Ordinal
 from lme4py.families.parts import ZERO_INFLATION, PartsFamily
 
 __all__ = ["FAMILIES", "Family", "family_with_parts", "family_with_zeros", "make_family", "response_family"]

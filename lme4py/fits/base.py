@@ -18,7 +18,7 @@ from lme4py.frozen import Frozen
 if TYPE_CHECKING:
     from lme4py.design.design import Design
     from lme4py.engine.certificate import Certificate, Evaluation
-    from lme4py.engine.generalised.integral import IntegralCheck
+    from lme4py.engine.generalised.integrals.integral import IntegralCheck
     from lme4py.engine.identification.recession import Recession
     from lme4py.engine.identification.record import Identification
     from lme4py.families.base import Family

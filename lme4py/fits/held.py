@@ -9,8 +9,8 @@ from typing import Any
 
 from lme4py.covariance import CovarianceStructure
 from lme4py.covariance.kinds.held import hold_natural, hold_theta
+from lme4py.design.beside.held import hold_columns
 from lme4py.design.design import Design
-from lme4py.design.held import hold_columns
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.base import Family
 from lme4py.fits.parameters import Parameter, natural_names, parameters

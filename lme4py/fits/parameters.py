@@ -16,7 +16,7 @@ from lme4py.design.names import INTERCEPTS
 from lme4py.design.smooths import smooth_columns
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.families.base import Family
-from lme4py.families.categories import threshold_names
+from lme4py.families.ordered.categories import threshold_names
 from lme4py.fits.base import Fit
 from lme4py.linalg.types import FloatArray
 

@@ -12,8 +12,8 @@ import numpy as np
 from lme4py.data.column import Column
 from lme4py.data.frame import read_frame
 from lme4py.errors import Lme4Warning
-from lme4py.families.categories import MAX_CATEGORIES
-from lme4py.families.ordinal import make_ordinal
+from lme4py.families.ordered.categories import MAX_CATEGORIES
+from lme4py.families.ordered.ordinal import make_ordinal
 from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.parameters import check_names

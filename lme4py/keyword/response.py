@@ -10,7 +10,7 @@ import numpy as np
 from lme4py.data.beside import beside
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
-from lme4py.design.given import number_column
+from lme4py.design.beside.given import number_column
 from lme4py.errors import DataError, OptionError
 from lme4py.families.base import Family
 from lme4py.keyword.names import quote, term

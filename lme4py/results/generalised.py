@@ -18,7 +18,7 @@ from lme4py.tables.table import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lme4py.engine.generalised.integral import IntegralCheck
+    from lme4py.engine.generalised.integrals.integral import IntegralCheck
     from lme4py.fits.generalised.fit import GeneralisedFit
     from lme4py.results.options import ResidualType
 

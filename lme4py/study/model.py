@@ -14,7 +14,7 @@ from lme4py.design.design import Design
 from lme4py.design.parts import part_formulas
 from lme4py.design.smooths import refuse_smooth_design
 from lme4py.errors import DataError, FormulaError, OptionError
-from lme4py.families.ordinal import make_ordinal
+from lme4py.families.ordered.ordinal import make_ordinal
 from lme4py.families.registry import Family, family_with_parts, make_family, response_family
 from lme4py.families.response import PartRows, ResponseData
 from lme4py.fits.base import Fit

@@ -648,9 +648,9 @@ CASES = [
     ),
     (
         "control unknown",
-        lambda: lme4py.lmer(F, S, control={"optimizer": "bobyqa"}),
+        lambda: lme4py.lmer(F, S, control={"optimiser": "bobyqa"}),
         OptionError,
-        "control has no setting 'optimizer'; there are max_evaluations,",
+        "control has no setting 'optimiser'; there are max_evaluations,",
     ),
     (
         "control neg",
@@ -919,7 +919,7 @@ CASES = [
         "predict new_levels",
         lambda: sleep_fit().predict(S, new_levels="allow"),
         OptionError,
-        "new_levels must be 'zero' or 'error', got 'allow'.",
+        "new_levels must be 'zero', 'error', 'missing', got 'allow'.",
     ),
     (
         "predict new level error",

@@ -11,14 +11,14 @@ from dense_models import make_design, make_term
 from lme4py.engine.generalised.batches import StackedModel, can_stack
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.hessian import difference_hessian
+from lme4py.engine.generalised.integrals.quadrature import Quadrature, check_quadrature, product_rule
 from lme4py.engine.generalised.laplace import laplace
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder, make_glmm
 from lme4py.engine.generalised.products import WeightedProducts
-from lme4py.engine.generalised.quadrature import Quadrature, check_quadrature, product_rule
-from lme4py.engine.generalised.start import find_start
+from lme4py.engine.generalised.starts.start import find_start
 from lme4py.engine.linear.problem import group_terms
 from lme4py.errors import OptionError
-from lme4py.families.ordinal import make_ordinal
+from lme4py.families.ordered.ordinal import make_ordinal
 from lme4py.families.registry import make_family
 from lme4py.families.response import ResponseData
 
@@ -303,7 +303,7 @@ class TestQuadrature:
         finder = ModeFinder(problem)
         found = at(finder, some_point(problem))
         whole = Quadrature(finder, 4)(found)
-        monkeypatch.setattr("lme4py.engine.generalised.quadrature._CHUNK", 3 * N)
+        monkeypatch.setattr("lme4py.engine.generalised.integrals.quadrature._CHUNK", 3 * N)
         parts = Quadrature(finder, 4)(found)
         assert parts[0] == pytest.approx(whole[0], rel=1e-13)
         # The same sums in another order.

@@ -10,11 +10,11 @@ import pytest
 from dense_models import make_design, make_term
 
 import lme4py
+from lme4py.engine.generalised.integrals.nested_quadrature import NestedQuadrature, find_nesting, make_quadrature
+from lme4py.engine.generalised.integrals.quadrature import Quadrature
 from lme4py.engine.generalised.laplace import laplace
-from lme4py.engine.generalised.nested_quadrature import NestedQuadrature, find_nesting, make_quadrature
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder, make_glmm
-from lme4py.engine.generalised.quadrature import Quadrature
-from lme4py.engine.generalised.start import find_start
+from lme4py.engine.generalised.starts.start import find_start
 from lme4py.errors import OptionError
 from lme4py.families.registry import make_family
 from lme4py.families.response import ResponseData
@@ -124,7 +124,7 @@ def test_rows_in_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     finder = ModeFinder(problem)
     found = at(finder, some_point(problem))
     whole = NestedQuadrature(finder, 4)(found)
-    monkeypatch.setattr("lme4py.engine.generalised.nested_quadrature._CHUNK", 3 * N)
+    monkeypatch.setattr("lme4py.engine.generalised.integrals.nested_quadrature._CHUNK", 3 * N)
     parts = NestedQuadrature(finder, 4)(found)
     assert parts[0] == pytest.approx(whole[0], rel=1e-13)
     # The same sums in another order.

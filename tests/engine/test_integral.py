@@ -11,7 +11,7 @@ import pytest
 from scipy.special import expit, log_expit, logsumexp
 
 import lme4py
-from lme4py.engine.generalised.integral import _other_points
+from lme4py.engine.generalised.integrals.integral import _other_points
 from lme4py.errors import ConvergenceWarning
 
 CLUSTERED = "y ~ x + (1 | g)"

@@ -13,15 +13,15 @@ import lme4py
 from lme4py.covariance import CovarianceStructures, make_structure
 from lme4py.design.build import lformula
 from lme4py.engine.generalised.criteria import JointCriterion
-from lme4py.engine.generalised.nested_quadrature import make_quadrature
+from lme4py.engine.generalised.integrals.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.problem import ModeFinder, make_glmm
 from lme4py.engine.generalised.solve import solve_glmm
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError
-from lme4py.families.interval_rows import RowParts, make_intervals, row_parts
 from lme4py.families.links import PROBABILITY_LINKS
 from lme4py.families.nuisance import ThresholdPart, as_columns, change, total
-from lme4py.families.ordinal import ORDINAL_LINKS, THRESHOLDS, make_ordinal
+from lme4py.families.ordered.interval_rows import RowParts, make_intervals, row_parts
+from lme4py.families.ordered.ordinal import ORDINAL_LINKS, THRESHOLDS, make_ordinal
 from lme4py.families.registry import make_family
 from lme4py.families.response import ResponseData
 

@@ -9,7 +9,7 @@ import pytest
 
 from lme4py.errors import OptionError
 from lme4py.families.nuisance import as_columns
-from lme4py.families.ordinal_parts import OrdinalParts, make_ordinal_parts
+from lme4py.families.ordered.ordinal_parts import OrdinalParts, make_ordinal_parts
 from lme4py.families.response import PartRows, ResponseData
 
 RNG = np.random.default_rng(1)

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 import lme4py
 from lme4py.errors import OptionError
-from lme4py.families.ordinal import make_ordinal
+from lme4py.families.ordered.ordinal import make_ordinal
 from lme4py.families.registry import make_family
 
 CASES: dict[str, tuple[str, str, Any, dict[str, Any]]] = {

@@ -13,7 +13,7 @@ from scipy.special import expit
 
 import lme4py
 from lme4py.errors import DesignError, FormulaError, IdentificationWarning, OptionError
-from lme4py.families.ordinal_parts import OrdinalParts
+from lme4py.families.ordered.ordinal_parts import OrdinalParts
 from lme4py.inference.prediction.categories import category_rows, category_table
 from lme4py.inference.prediction.rows import make_rows
 

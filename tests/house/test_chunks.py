@@ -32,7 +32,7 @@ OTHER = {
     "covariance/kinds/decay.py": {"_SAMPLE": "pairs of columns that a start looks at"},
     "covariance/spaces.py": {"_PAIRED": "beyond it a basis is refused"},
     "data/convert.py": {"_INEXACT": "the largest whole number that is exact"},
-    "families/categories.py": {"MAX_CATEGORIES": "beyond it data are refused"},
+    "families/ordered/categories.py": {"MAX_CATEGORIES": "beyond it data are refused"},
     "design/coding.py": {"MOST_LEVELS": "beyond it data are refused"},
     "design/streaming/survey.py": {"_MOST": "beyond it data are refused"},
     "engine/generalised/problem.py": {"_MAX_STEPS": "iterations"},
@@ -43,7 +43,7 @@ OTHER = {
         "_LITTLE": "factorizations of a search",
         "_FEW_STARTS": "factorizations of a search",
     },
-    "engine/generalised/integral.py": {
+    "engine/generalised/integrals/integral.py": {
         "_MOST_POINTS": "of a rule",
         "_LAPLACE_COST": "nodes times rows beyond which the check of the integral takes a smaller rule, or none",
         "_LADDER_COST": "nodes times rows of the advice",
@@ -78,7 +78,9 @@ OTHER = {
         "_MAX_EDGES": "an ordering is given up as dense: any ordering is right",
         "_SMALL": "an ordering is given up as dense: any ordering is right",
     },
-    "engine/generalised/quadrature.py": dict.fromkeys(("MAX_POINTS", "MAX_NODES"), "beyond it a rule is refused"),
+    "engine/generalised/integrals/quadrature.py": dict.fromkeys(
+        ("MAX_POINTS", "MAX_NODES"), "beyond it a rule is refused"
+    ),
     "engine/factor/symbolic.py": {
         "MAX_PRODUCTS": "what fits in memory; lmm._MAX_LISTED is below it",
         "_SAMPLE": "of a forecast",
@@ -164,7 +166,7 @@ def steps(tree: ast.Module) -> Iterator[int]:
 
 # Modules with such ranges whose steps come from elsewhere.
 STEPS_FROM = {
-    "engine/generalised/nested_quadrature.py": "the chunk of engine/generalised/quadrature.py",
+    "engine/generalised/integrals/nested_quadrature.py": "the chunk of engine/generalised/integrals/quadrature.py",
     "inference/bootstrap/bootstrap.py": "the size of a task, in bootstrap_task.py",
     "engine/linear/scaling.py": "row_blocks, whose callers name the chunk",
     "inference/lrt/simulation.py": "responses_at_once() of the model, by its chunk",

@@ -8,7 +8,7 @@ from scipy import integrate, special
 
 from lme4py import OptionError
 from lme4py.families.links import PROBABILITY_LINKS, LogMean, PowerMean
-from lme4py.families.ordinal import make_ordinal
+from lme4py.families.ordered.ordinal import make_ordinal
 from lme4py.inference.prediction.averages import average_over, averaged_mean, normal_rule
 
 SDS = (0.0, 1e-4, 0.3, 1.0, 3.0, 5.0)

@@ -11,7 +11,7 @@ from scipy import linalg, special, stats
 
 import lme4py
 from lme4py.errors import Lme4Warning
-from lme4py.families.ordinal import make_ordinal
+from lme4py.families.ordered.ordinal import make_ordinal
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.prediction.ordinal import category_probabilities
 from lme4py.inference.prediction.ordinal_intervals import probability_limits

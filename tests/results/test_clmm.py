@@ -172,7 +172,7 @@ class TestFormulaAndOptions:
             lme4py.clmm(FORMULA, wine, threshold="equidist")
 
     def test_the_steps_check_that_they_fit(self, wine: pd.DataFrame) -> None:
-        from lme4py.families.ordinal import make_ordinal
+        from lme4py.families.ordered.ordinal import make_ordinal
         from lme4py.families.registry import make_family
         from lme4py.fits.generalised.steps import glmm_fit
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lme4py.design.beside.given import column_getter
 from lme4py.design.design import Design
-from lme4py.design.given import column_getter
 from lme4py.errors import DataError
 from lme4py.formula.deparse import deparse
 from lme4py.formula.evaluate import evaluate

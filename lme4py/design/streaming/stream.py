@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from lme4py.covariance import find_structure
 from lme4py.data.column import Column
 from lme4py.data.sources.base import RowBlock, RowSource
+from lme4py.design.beside.given import Given, column_getter, finite_offset, given_text, numbers_of, positive_weights
 from lme4py.design.build import assemble, check_parts, evaluate_all, model_nodes, read_formula
 from lme4py.design.coding import model_matrix
 from lme4py.design.design import Design
 from lme4py.design.fixed import name_of
-from lme4py.design.given import Given, column_getter, finite_offset, given_text, numbers_of, positive_weights
 from lme4py.design.random import as_factor
 from lme4py.design.recipe import Recipe, offset_values, trained_values
 from lme4py.design.rows import UsedRows

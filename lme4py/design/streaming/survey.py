@@ -19,7 +19,7 @@ from lme4py.data.column import Column
 from lme4py.data.concatenate import concatenate
 from lme4py.data.frame import Frame, missing_rows
 from lme4py.data.sources.base import RowBlock
-from lme4py.design.given import column_getter
+from lme4py.design.beside.given import column_getter
 from lme4py.errors import DataError
 from lme4py.formula.deparse import deparse
 from lme4py.formula.evaluate import evaluate

@@ -20,7 +20,7 @@ from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
 from lme4py.engine.generalised.laplace import Laplace, flat_mode
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
-from lme4py.engine.generalised.start import Start
+from lme4py.engine.generalised.starts.start import Start
 from lme4py.engine.optimise import Control, Local, Optimum, learn_bounded, minimise
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray

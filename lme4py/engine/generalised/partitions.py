@@ -12,8 +12,8 @@ import numpy as np
 
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.descent import Descents
+from lme4py.engine.generalised.integrals.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.laplace import Laplace, average_information, laplace
-from lme4py.engine.generalised.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.optimise import Control, Local
 from lme4py.linalg.types import FloatArray

@@ -10,7 +10,7 @@ import numpy as np
 
 from lme4py.engine.generalised.descent import Descents
 from lme4py.engine.generalised.problem import GlmmProblem
-from lme4py.engine.generalised.start import Start, glm_starts
+from lme4py.engine.generalised.starts.start import Start, glm_starts
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Candidate", "candidates"]

@@ -17,7 +17,7 @@ from lme4py.engine.generalised.descent import Descents, GlmmOptimum, Way
 from lme4py.engine.generalised.laplace import Laplace
 from lme4py.engine.generalised.problem import FixedSystem, GlmmProblem, ModeError
 from lme4py.engine.generalised.rivals import Candidate, candidates
-from lme4py.engine.generalised.start import Start, find_start
+from lme4py.engine.generalised.starts.start import Start, find_start
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from lme4py.engine.generalised.integrals.quadrature import Quadrature
 from lme4py.engine.generalised.laplace import Laplace
 from lme4py.engine.generalised.problem import ModeFinder
-from lme4py.engine.generalised.quadrature import Quadrature
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["WeightedQuadrature"]

@@ -21,10 +21,10 @@ from lme4py.families.densities.base import (
 )
 from lme4py.families.densities.calculus.jets import Degrees, DensityJet, compose, log
 from lme4py.families.densities.calculus.lattice import deviance
-from lme4py.families.densities.conway_maxwell_curve import curve
-from lme4py.families.densities.conway_maxwell_sums import Curve
 from lme4py.families.densities.counts import CountDensity
 from lme4py.families.densities.geometric import Geometric
+from lme4py.families.densities.series.conway_maxwell_curve import curve
+from lme4py.families.densities.series.conway_maxwell_sums import Curve
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
 

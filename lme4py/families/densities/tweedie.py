@@ -25,7 +25,7 @@ from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, 
 from lme4py.families.densities.calculus.special import LOG_2PI, expm1_minus_slopes
 from lme4py.families.densities.continuous import log_bisection
 from lme4py.families.densities.counts import flat
-from lme4py.families.densities.tweedie_sums import log_sum
+from lme4py.families.densities.series.tweedie_sums import log_sum
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.identification import identify_glmm
+from lme4py.engine.generalised.integrals.nested_quadrature import refinement
 from lme4py.engine.generalised.limit import range_hint
-from lme4py.engine.generalised.nested_quadrature import refinement
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder, make_glmm
 from lme4py.engine.generalised.solve import solve_glmm
-from lme4py.engine.generalised.start import find_start
+from lme4py.engine.generalised.starts.start import find_start
 from lme4py.engine.identification.one_answer import refuse_one_answer
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads

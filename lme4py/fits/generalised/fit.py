@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lme4py.engine.generalised.integral import IntegralCheck, check_integral
+from lme4py.engine.generalised.integrals.integral import IntegralCheck, check_integral
 from lme4py.engine.generalised.laplace import Laplace, laplace
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.identification.recession import Recession
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.threads import limited_threads
-from lme4py.families.categories import threshold_names
+from lme4py.families.ordered.categories import threshold_names
 from lme4py.families.registry import Family
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Approximation, Fit

@@ -12,11 +12,11 @@ from lme4py.chunks import chunk
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, OptionError
 from lme4py.fits.generalised import joint, many
+from lme4py.fits.generalised.categories.proportional import threshold_test
 from lme4py.fits.generalised.constrained import GlmmConstrained
 from lme4py.fits.generalised.inferences import inferences
 from lme4py.fits.generalised.null import GeneralisedNull, criteria, null_model, working_problem
 from lme4py.fits.generalised.objective import objective
-from lme4py.fits.generalised.proportional import threshold_test
 from lme4py.fits.generalised.refit import refit_glmm
 from lme4py.fits.generalised.scores import score_covariance
 from lme4py.fits.generalised.simulate import GlmmSimulator

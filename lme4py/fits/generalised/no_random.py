@@ -10,7 +10,7 @@ import numpy as np
 
 from lme4py.engine.generalised.descent import minimise_scaled
 from lme4py.engine.generalised.problem import GlmmProblem, make_glmm
-from lme4py.engine.generalised.start import Start, find_start, glm_starts
+from lme4py.engine.generalised.starts.start import Start, find_start, glm_starts
 from lme4py.engine.optimise import Control, Local
 from lme4py.engine.threads import limited_threads
 from lme4py.families.nuisance import Nuisance, total

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
-from lme4py.engine.generalised.nested_quadrature import refinement
+from lme4py.engine.generalised.integrals.nested_quadrature import refinement
 from lme4py.engine.generalised.problem import ModeFinder
-from lme4py.engine.generalised.start import find_start
+from lme4py.engine.generalised.starts.start import find_start
 from lme4py.engine.optimise import Local
 from lme4py.fits.answers.objective import NOWHERE, Objective, row_lengths
 from lme4py.fits.generalised.fit import GeneralisedFit

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lme4py.engine.generalised.descent import Descents, GlmmOptimum
-from lme4py.engine.generalised.nested_quadrature import refinement
+from lme4py.engine.generalised.integrals.nested_quadrature import refinement
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.search import Search
-from lme4py.engine.generalised.start import Start
+from lme4py.engine.generalised.starts.start import Start
 from lme4py.engine.identification.one_answer import refuse_one_answer
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads

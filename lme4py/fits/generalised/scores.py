@@ -16,11 +16,11 @@ from dataclasses import replace
 import numpy as np
 
 from lme4py.engine.factor.crossproducts import Factor
+from lme4py.engine.generalised.integrals.nested_quadrature import make_quadrature
+from lme4py.engine.generalised.integrals.quadrature import reordered
 from lme4py.engine.generalised.laplace import Laplace, laplace
-from lme4py.engine.generalised.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.products import WeightedProducts
-from lme4py.engine.generalised.quadrature import reordered
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
 from lme4py.families.nuisance import as_columns

@@ -19,7 +19,7 @@ from lme4py.engine.identification.one_answer import refuse_perfect_groups
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, OptimaWarning, warn
-from lme4py.families.categories import threshold_names
+from lme4py.families.ordered.categories import threshold_names
 from lme4py.families.registry import Family
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.criterion import GlmmCriterion, glmm_criterion

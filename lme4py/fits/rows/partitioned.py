@@ -23,11 +23,11 @@ from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.rank import dependent_columns
 from lme4py.design.streaming.stream import ModelRows, StreamPlan, plan_stream
 from lme4py.engine.generalised.descent import GlmmOptimum
-from lme4py.engine.generalised.integral import IntegralCheck
+from lme4py.engine.generalised.integrals.integral import IntegralCheck
 from lme4py.engine.generalised.partitions import PartitionedCriterion, PartitionedDescents
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.products import WeightedProducts
-from lme4py.engine.generalised.start import Start
+from lme4py.engine.generalised.starts.start import Start
 from lme4py.engine.linear.problem import group_terms
 from lme4py.errors import ConvergenceWarning, DesignError, Lme4Error, Lme4Warning, OptionError, warn
 from lme4py.families.base import Family

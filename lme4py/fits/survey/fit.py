@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
-from lme4py.engine.generalised.integral import IntegralCheck
+from lme4py.engine.generalised.integrals.integral import IntegralCheck
 from lme4py.errors import OptionError
 from lme4py.fits.derived import derived
 from lme4py.fits.generalised.fit import GeneralisedFit

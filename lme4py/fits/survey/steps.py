@@ -11,7 +11,7 @@ import numpy as np
 from lme4py.design.design import Design
 from lme4py.engine.generalised.descent import Descents, GlmmOptimum
 from lme4py.engine.generalised.search import Search
-from lme4py.engine.generalised.start import Start
+from lme4py.engine.generalised.starts.start import Start
 from lme4py.engine.generalised.weighted_groups import WeightedQuadrature
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads

@@ -11,8 +11,8 @@ import numpy as np
 from lme4py.data.beside import column_beside
 from lme4py.data.column import Column
 from lme4py.data.frame import as_factor_column, drop_unused_levels
+from lme4py.design.beside.given import Given, given_text, positive_weights
 from lme4py.design.design import Design
-from lme4py.design.given import Given, given_text, positive_weights
 from lme4py.design.source import column_of_fit
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.fits.rows.clusters import row_sums

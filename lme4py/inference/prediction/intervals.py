@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lme4py.data.frame import Frame
-from lme4py.design.given import Given, number_column, positive_weights
+from lme4py.design.beside.given import Given, number_column, positive_weights
 from lme4py.design.recipe import new_response, new_weights
 from lme4py.errors import DataError, OptionError
 from lme4py.families.response import ResponseData

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import special
 
 from lme4py.chunks import chunk
-from lme4py.families.interval_rows import Intervals, make_intervals, row_parts
+from lme4py.families.ordered.interval_rows import Intervals, make_intervals, row_parts
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.rows.arrays import RowArrays

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
-from lme4py.design.given import number_column
+from lme4py.design.beside.given import number_column
 from lme4py.errors import OptionError
-from lme4py.families.ordinal import Ordinal
+from lme4py.families.ordered.ordinal import Ordinal
 from lme4py.fits.base import Fit
 from lme4py.fits.rows.arrays import Left, RowArrays
 from lme4py.inference.estimates.limits import limit_mean, recession_of, warn_rows

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
+from lme4py.design.beside.given import column_getter
 from lme4py.design.coding import Variable, column_products, full_coding, model_columns, model_matrix
-from lme4py.design.given import column_getter
 from lme4py.design.recipe import (
     BarRecipe,
     Recipe,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lme4py.data.beside import beside
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, read_frame
-from lme4py.design.given import column_of_text
+from lme4py.design.beside.given import column_of_text
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.models.adapter import ModelAdapter, Random, frame_of

@@ -27,10 +27,10 @@ import numpy as np
 from lme4py.data.column import Column
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.families.base import Family
-from lme4py.families.categories import ordinal_response
-from lme4py.families.interval_rows import Intervals, RowParts, make_intervals, row_parts
 from lme4py.families.links import PROBABILITY_LINKS, ProbabilityLink
 from lme4py.families.nuisance import DensePart, Nuisance, ThresholdPart
+from lme4py.families.ordered.categories import ordinal_response
+from lme4py.families.ordered.interval_rows import Intervals, RowParts, make_intervals, row_parts
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, HalfRows, Order, RowNoise, working_weight
 from lme4py.families.shares import VarianceKind, latent_kind

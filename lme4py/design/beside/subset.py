@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lme4py.data.frame import Frame, missing_rows, read_frame
 from lme4py.data.sources import find_source
-from lme4py.design.given import given_text
+from lme4py.design.beside.given import given_text
 from lme4py.errors import DataError, OptionError
 from lme4py.formula.deparse import names_in
 from lme4py.formula.evaluate import evaluate

@@ -10,7 +10,7 @@ import scipy.linalg
 from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.errors import DesignError
 from lme4py.families.nuisance import as_columns, total
-from lme4py.families.ordinal import Ordinal
+from lme4py.families.ordered.ordinal import Ordinal
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
 

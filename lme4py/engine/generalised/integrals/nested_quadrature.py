@@ -24,10 +24,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lme4py.engine.generalised.laplace import Laplace, outer_by_factor, theta_gradient
-from lme4py.engine.generalised.penalty import PenalisedRule
-from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
-from lme4py.engine.generalised.quadrature import (
+from lme4py.engine.generalised.integrals.quadrature import (
     _CHUNK,
     MAX_POINTS,
     FixedQuadrature,
@@ -38,6 +35,9 @@ from lme4py.engine.generalised.quadrature import (
     reordered,
     too_many_factors,
 )
+from lme4py.engine.generalised.laplace import Laplace, outer_by_factor, theta_gradient
+from lme4py.engine.generalised.penalty import PenalisedRule
+from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.families.nuisance import total
 from lme4py.linalg.types import FloatArray, IntArray
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lme4py.engine.generalised.integrals.nested_quadrature import find_nesting, make_quadrature
+from lme4py.engine.generalised.integrals.quadrature import MAX_DIMENSION, MAX_NODES
 from lme4py.engine.generalised.laplace import Laplace, laplace
-from lme4py.engine.generalised.nested_quadrature import find_nesting, make_quadrature
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
-from lme4py.engine.generalised.quadrature import MAX_DIMENSION, MAX_NODES
 from lme4py.linalg.types import FloatArray
 from lme4py.text import Sentence
 

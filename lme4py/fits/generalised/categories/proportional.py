@@ -14,8 +14,8 @@ import numpy as np
 from lme4py.design.design import Design, Predictor
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError
-from lme4py.families.ordinal import Ordinal
-from lme4py.families.ordinal_parts import NOMINAL, OrdinalParts
+from lme4py.families.ordered.ordinal import Ordinal
+from lme4py.families.ordered.ordinal_parts import NOMINAL, OrdinalParts
 from lme4py.families.response import PartRows, ResponseData
 from lme4py.fits.generalised.criterion import GlmmCriterion, glmm_criterion
 from lme4py.fits.generalised.fit import GeneralisedFit

@@ -8,8 +8,8 @@ import numpy as np
 
 from lme4py.design.design import Design, Predictor
 from lme4py.errors import IdentificationWarning, warn
-from lme4py.families.ordinal import Ordinal
-from lme4py.families.ordinal_parts import NOMINAL, OrdinalParts
+from lme4py.families.ordered.ordinal import Ordinal
+from lme4py.families.ordered.ordinal_parts import NOMINAL, OrdinalParts
 from lme4py.fits.generalised.fit import GeneralisedFit
 
 __all__ = ["crossing_rows", "warn_crossing", "with_expanded"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.engine.generalised.ordinal_start import start_thresholds
 from lme4py.engine.generalised.problem import GlmmProblem
+from lme4py.engine.generalised.starts.ordinal_start import start_thresholds
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
 

@@ -4,9 +4,9 @@ With w the nominal and z the scale columns of a row,
 
     t_k = (alpha_k + w'nu_k - eta) / exp(z'zeta),      thresholds alpha_k + w'nu_k = A (gamma + N w)
 
-and P(Y = k) as `lme4py.families.cuts` has it (Peterson & Harrell 1990, J. R. Stat. Soc. C 39:205, partial proportional
-odds; McCullagh 1980 for the scale). Random effects are part of eta, and divided by the scale too. lambda holds the
-coefficients of the parts, N row by row, and then gamma.
+and P(Y = k) as `lme4py.families.ordered.cuts` has it (Peterson & Harrell 1990, J. R. Stat. Soc. C 39:205, partial
+proportional odds; McCullagh 1980 for the scale). Random effects are part of eta, and divided by the scale too. lambda
+has the coefficients of the parts, N row by row, and then gamma.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, Final
 import numpy as np
 
 from lme4py.errors import DataError, OptionError, did_you_mean
-from lme4py.families.cuts import STRUCTURES, CutParts, cut_parts, cut_probabilities
 from lme4py.families.nuisance import Nuisance, NuisanceColumns
-from lme4py.families.ordinal import Ordinal, make_ordinal
+from lme4py.families.ordered.cuts import STRUCTURES, CutParts, cut_parts, cut_probabilities
+from lme4py.families.ordered.ordinal import Ordinal, make_ordinal
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, HalfRows, Order, working_weight
 from lme4py.families.shares import VarianceKind

@@ -13,7 +13,7 @@ import numpy as np
 from lme4py.chunks import from_size
 from lme4py.families.densities.calculus.jets import Degrees, Index
 from lme4py.families.densities.calculus.tables import ChebyshevTable
-from lme4py.families.densities.conway_maxwell_sums import Curve, exact_curve, is_centered
+from lme4py.families.densities.series.conway_maxwell_sums import Curve, exact_curve, is_centered
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["curve"]

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from lme4py.families.interval_rows import Intervals, row_parts
 from lme4py.families.links import ProbabilityLink
+from lme4py.families.ordered.interval_rows import Intervals, row_parts
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["STRUCTURES", "CutParts", "cut_parts", "cut_probabilities"]

@@ -1,0 +1,1 @@
+"""What a user gives beside the formula: known covariances, held parameters, priors, chosen rows."""

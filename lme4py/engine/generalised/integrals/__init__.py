@@ -1,0 +1,1 @@
+"""Quadrature over the random effects, and how good the integral is."""

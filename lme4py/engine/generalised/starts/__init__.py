@@ -1,0 +1,1 @@
+"""Where a descent of a generalised model begins."""

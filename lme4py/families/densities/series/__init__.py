@@ -1,0 +1,1 @@
+"""Normalising sums without a closed form."""

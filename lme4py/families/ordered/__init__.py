@@ -1,0 +1,1 @@
+"""Ordered categories: thresholds, the log-probabilities between them, and effects on them."""

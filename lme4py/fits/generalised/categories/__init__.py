@@ -1,0 +1,1 @@
+"""Models of categories: effects on single thresholds, tests of proportional odds, unordered ones."""
