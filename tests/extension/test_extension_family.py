@@ -162,7 +162,6 @@ OTHER = {
     "plot_data", "predict", "profile", "ranef_cov", "ranova", "re_pca", "refit", "report", "slim", "summary", "tidy",
     "concurvity", "smooth_curves", "smooth_difference", "smooths",
     "to_dict", "to_json", "to_latex", "to_markdown", "to_native", "update", "var_corr", "variance_table", "with_call",
-    "proportional_odds",
 }  # fmt: skip
 
 

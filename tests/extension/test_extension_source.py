@@ -97,8 +97,7 @@ def test_order_of_blocks_plays_no_role(streamed) -> None:
     assert other.ranef().index.tolist() == streamed.ranef().index.tolist()
 
 
-# Of the public names of a result those that need rows; then what this model does not have: other residuals,
-# smooths.
+# Of the public names of a result those that need rows; then what this model does not have: other residuals, smooths.
 NEED_ROWS = {"Zt", "augment", "bootstrap", "check", "hatvalues", "icc", "icc_table", "influence"} | {
     *("lrtest_no_random", "model_matrix", "quantile_residuals", "r_squared", "ranova", "refit"),
     *("simulate", "standardised", "weights"),
@@ -106,7 +105,6 @@ NEED_ROWS = {"Zt", "augment", "bootstrap", "check", "hatvalues", "icc", "icc_tab
 SMOOTHS = {"concurvity", "smooth_curves", "smooth_difference", "smooths"}
 OTHER_REFUSALS = SMOOTHS | {
     "heterogeneity",
-    "proportional_odds",
     "residual_covariance",
     "residual_correlation",
     "residual_table",
