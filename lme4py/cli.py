@@ -44,6 +44,7 @@ _WORDS = {
     "level": "intervals are in the report; in Python result.conf_int(alpha=0.1)",
     "or": "odds ratios are in the report; in Python result.odds_ratios()",
     "irr": "rate ratios are in the report; in Python result.incidence_rate_ratios()",
+    "rrr": "in Python result.relative_risk_ratios()",
     "output": "--json, --latex or --plot; lme4py report ... --out page.html for a page",
     "html": "lme4py report ... --out page.html",
     "subset": "leave the rows out of the file",

@@ -294,6 +294,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, str], ...]] = {
     "nsim": (("n_boot", "n_boot=1000"), ("n_sim", "n_sim=1000"), ("n", "n=1000")),
     "optimizer": (("control", 'control={"optimizer": "Nelder-Mead"}; result.all_fit() compares optimisers'),),
     "or_": (("exponentiate", "exponentiate=True"), ("formula", "result.odds_ratios()"), ("y", "result.odds_ratios()")),
+    "baseoutcome": (("baseline", 'baseline="A"'),),
     "parameters": (("parm", 'parm=["x"]'),),
     "re_form": (("include_random", "include_random=False for the fixed part, include_random=['g'] for some factors"),),
     "re_formula": (
@@ -309,6 +310,11 @@ ARGUMENTS: dict[str, tuple[tuple[str, str], ...]] = {
         ("formula", 'residual="ar1(t | id)" of lmer()'),
     ),
     "random_only": (("include_fixed", "include_fixed=False"),),
+    "rrr": (
+        ("exponentiate", "exponentiate=True"),
+        ("formula", "result.relative_risk_ratios()"),
+        ("y", "result.relative_risk_ratios()"),
+    ),
     "se_fit": (("se", "se=True"), ("interval", 'interval="confidence"')),
     "start_params": (("start", "start= (theta)"),),
     "subset": (("data", 'data=data[data["x"] > 0]'),),

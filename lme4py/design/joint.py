@@ -39,8 +39,8 @@ def joint_design(design: Design, labels: Sequence[str], homes: Sequence[str]) ->
     """
     if design.offset is not None:
         raise OptionError(
-            "an offset belongs to one linear predictor, and the categories have several; leave it out, or make it a "
-            "column of the model."
+            "an offset belongs to one linear predictor, and the categories have several; one column does not say which "
+            "of them it is for. Leave it out, or make it a column of the model."
         )
     D, p = len(labels), design.X.shape[1]
     names = tuple(f"{label}: {name}" for label in labels for name in design.x_names)

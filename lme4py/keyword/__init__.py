@@ -6,6 +6,7 @@ Each function builds a formula (`lme4py.keyword.formula`) and takes the same way
 from lme4py.keyword.generalised import mecloglog, megamma, meglm, melogit, menbreg, mepoisson, meprobit
 from lme4py.keyword.linear import mixed
 from lme4py.keyword.meta import meta
+from lme4py.keyword.multinomial import memlogit
 from lme4py.keyword.ordinal import meologit, meoprobit
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "megamma",
     "meglm",
     "melogit",
+    "memlogit",
     "menbreg",
     "meologit",
     "meoprobit",

@@ -20,6 +20,9 @@ COV_TYPES = {
     "exchangeable": "homcs",
 }
 
+# One variance, of effects of several linear predictors.
+_JOINT = {"id": "homdiag"}
+
 
 def fixed_part(x_fixed: Any, frame: Frame) -> str:
     """The fixed terms: ``"1"`` where there are none.
@@ -33,7 +36,9 @@ def fixed_part(x_fixed: Any, frame: Frame) -> str:
     return " + ".join(dict.fromkeys(terms)) or "1"
 
 
-def random_part(chains: Sequence[Sequence[str]], x_random: Any, cov_type: Any, frame: Frame) -> str:
+def random_part(
+    chains: Sequence[Sequence[str]], x_random: Any, cov_type: Any, frame: Frame, joint: bool = False
+) -> str:
     """The random-effects terms, such as ``"(1 + x | school/class)"``.
 
     Parameters
@@ -44,10 +49,14 @@ def random_part(chains: Sequence[Sequence[str]], x_random: Any, cov_type: Any, f
         Columns with random slopes at every level; a dict gives those of each level.
     cov_type : str
     frame : Frame
+    joint : bool
+        Several linear predictors have each column, so that the effects of one column have a covariance too.
     """
     function = _structure(cov_type)
+    if joint:
+        function = _JOINT.get(function, function)
     slopes = _slopes(x_random, chains, frame)
-    return " + ".join(piece for chain in chains for piece in _chain_terms(chain, slopes, function, frame))
+    return " + ".join(piece for chain in chains for piece in _chain_terms(chain, slopes, function, frame, joint))
 
 
 def _structure(cov_type: Any) -> str:
@@ -108,8 +117,11 @@ def _slopes(x_random: Any, chains: Sequence[Sequence[str]], frame: Frame) -> dic
     return slopes
 
 
-def _chain_terms(chain: Sequence[str], slopes: Mapping[str, list[Any]], function: str, frame: Frame) -> list[str]:
-    lefts = [_columns(slopes[name], function, frame) for name in chain]
+def _chain_terms(
+    chain: Sequence[str], slopes: Mapping[str, list[Any]], function: str, frame: Frame, joint: bool
+) -> list[str]:
+    found = [_columns(slopes[name], function, frame) for name in chain]
+    lefts = [(left, several or joint) for left, several in found]
     quoted = [quote(name) for name in chain]
     if len(set(lefts)) == 1:
         return [_bar(*lefts[0], function, "/".join(quoted))]

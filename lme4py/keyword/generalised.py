@@ -118,6 +118,8 @@ def meglm(
     -92.0263
     """
     response_family = make_family(family, link)
+    if response_family.is_joint:
+        raise OptionError(f"meglm() has one linear predictor; for family={family!r} use memlogit().")
     check_options(nAGQ, hessian)
     settings = control(maxiter, tol)
     model = KeywordModel(

@@ -139,5 +139,6 @@ class KeywordModel:
     def formula(self, family: Family | None, chains: Sequence[Sequence[str]], frame: Frame) -> tuple[str, str, Frame]:
         """The formula up to the fixed effects, its random effects, and the data it is evaluated on."""
         response, data = response_part(self.y, self.trials, family, frame)
-        random = random_part(chains, self.x_random, self.cov_type, frame)
+        joint = family is not None and family.is_joint
+        random = random_part(chains, self.x_random, self.cov_type, frame, joint)
         return f"{response} ~ {fixed_part(self.x_fixed, frame)}", random, data

@@ -159,6 +159,30 @@ class MEGLMResult(ReportMethods):
         self._needs("odds_ratios", given, "binomial family or ordered categories, logit link")
         return ratios(self._glmm, alpha, "odds_ratio")
 
+    def relative_risk_ratios(self, alpha: float | None = None) -> pd.DataFrame:
+        """exp of the coefficients of unordered categories with confidence limits, as Stata's ``mlogit, rrr``.
+
+        A coefficient of category k multiplies P(Y = k) / P(Y = baseline) by its exponential: what `odds_ratios` gives,
+        by Stata's name.
+
+        Parameters
+        ----------
+        alpha : float, optional
+            One minus the confidence level; when not given 0.05, or that of the keyword front door.
+
+        Returns
+        -------
+        DataFrame
+            Columns rrr, lower, upper.
+
+        Raises
+        ------
+        OptionError
+            A model of another family.
+        """
+        self._needs("relative_risk_ratios", self._glmm.family.kind == "unordered", "multinomial family")
+        return ratios(self._glmm, alpha, "rrr")
+
     def incidence_rate_ratios(self, alpha: float | None = None) -> pd.DataFrame:
         """exp of the fixed effects with confidence limits (count families with the log link).
 

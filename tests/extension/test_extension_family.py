@@ -152,6 +152,7 @@ LINK = {"coef": {}, "coef_table": {}, "conf_int": {}, "ranef": {}, "standardised
 REFUSED = {
     "odds_ratios": {},
     "incidence_rate_ratios": {},
+    "relative_risk_ratios": {},
     "residuals": {"type": "deviance"},
     "augment": {},
     "threshold_parameters": {},

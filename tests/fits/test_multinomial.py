@@ -220,3 +220,63 @@ def test_other_refusals(fit):
 def test_nothing_is_asked_of_quadrature_that_it_cannot_do(fit):
     quick = lme4py.glmer("y ~ x + (1 | g)", DATA, family="multinomial", nAGQ=0)
     np.testing.assert_allclose(quick.params, fit.params, atol=0.3)  # nAGQ = 0 is no likelihood: near, no more
+
+
+@pytest.mark.parametrize(
+    ("cov_type", "bar", "n_params"),
+    [
+        ("unstructured", "(1 | g)", 7),
+        ("diagonal", "diag(1 | g)", 6),
+        ("identity", "homdiag(1 | g)", 5),
+        ("exchangeable", "homcs(1 | g)", 6),
+    ],
+)
+def test_the_keyword_door_is_the_formula(cov_type, bar, n_params):
+    keyword = lme4py.memlogit(DATA, "y", ["x"], "g", cov_type=cov_type, baseline="B")
+    formula = lme4py.glmer(f"y ~ x + {bar}", DATA, family="multinomial", baseline="B")
+    assert keyword.formula == formula.formula
+    assert keyword.n_params == n_params
+    np.testing.assert_array_equal(keyword.params, formula.params)
+    np.testing.assert_array_equal(keyword.bse, formula.bse)
+    assert list(keyword.params.index) == ["A: _cons", "A: x", "C: _cons", "C: x"]
+
+
+def test_the_keyword_door_speaks_as_stata():
+    result = lme4py.memlogit(DATA, "y", ["x"], "g")
+    text = result.summary()
+    rows = ["B: x ", "B: _cons ", "C: x ", "C: _cons "]
+    # One equation after the other, the constant last in each.
+    assert [text.index(row) for row in rows] == sorted(text.index(row) for row in rows)
+    assert "baseline A" in text
+    table, limits = result.relative_risk_ratios(alpha=0.1), result.conf_int(alpha=0.1)
+    np.testing.assert_allclose(table["rrr"], np.exp(result.params), rtol=1e-14)  # the same exponentials
+    np.testing.assert_allclose(table[["lower", "upper"]], np.exp(limits[["lower", "upper"]]), rtol=1e-14)
+    np.testing.assert_array_equal(table["rrr"], result.odds_ratios()["odds_ratio"])
+    weighted = lme4py.memlogit(DATA.assign(w=2.0), "y", ["x"], "g", weights="w")
+    formula = lme4py.glmer("y ~ x + (1 | g)", DATA, family="multinomial", weights=np.full(N, 2.0))
+    np.testing.assert_array_equal(weighted.params, formula.params)
+    robust = lme4py.memlogit(DATA, "y", ["x"], "g", vce="robust")
+    np.testing.assert_allclose(robust.bse, result.coef_table(vcov="CR1")["std_error"], rtol=1e-9)
+    slopes = lme4py.memlogit(DATA, "y", ["x"], "g", ["x"], "diagonal", nAGQ=0)
+    assert slopes.formula == "y ~ x + diag(1 + x | g)"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: lme4py.memlogit(DATA, "y", ["x"], "g", baseline="Z"), "is no category"),
+        (lambda: lme4py.memlogit(DATA, "y", ["x"], "g", offset="x"), "no argument 'offset'"),
+        (lambda: lme4py.memlogit(DATA, "y", ["x"], "g", rrr=True), r"relative_risk_ratios\(\)"),
+        (lambda: lme4py.memlogit(DATA, "y", ["x"], "g", baseoutcome="A"), "baseline="),
+        (lambda: lme4py.memlogit(DATA, "y", ["x"], "g", vce="robust", nAGQ=0), "nAGQ=0"),
+        (lambda: lme4py.memlogit(DATA.assign(z=DATA["y"] == "C"), "y", ["z"], "g"), r"C: z.* goes to \+inf"),
+        (lambda: lme4py.meglm(DATA, "y", ["x"], "g", "multinomial"), "use memlogit"),
+        (
+            lambda: lme4py.melogit(CONTRACEPTION, "use", ["age"], "district").relative_risk_ratios(),
+            "multinomial family",
+        ),
+    ],
+)
+def test_refusals_of_the_keyword_door(call, words):
+    with pytest.raises((lme4py.Lme4Error, TypeError), match=words):
+        call()

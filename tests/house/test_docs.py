@@ -23,6 +23,7 @@ PAGES = [
     "formula",
     "generalised",
     "ordinal",
+    "multinomial",
     "inference",
     "penalties",
     "smooths",

@@ -10,6 +10,7 @@ from scipy import special
 
 from lme4py.covariance import find_structure
 from lme4py.design.names import CONSTANT
+from lme4py.families.multinomial import Multinomial
 from lme4py.fits.base import Fit
 from lme4py.fits.method import check_method
 from lme4py.fits.parameters import fit_parameters
@@ -122,9 +123,16 @@ def _coefficients(fit: Fit, ddf: str) -> Table:
     columns[f"P>|{statistic}|"] = [format_p_value(value) for value in table["p_value"].tolist()]
     for heading, side in zip(_limits_heading(fit), ("lower", "upper"), strict=True):
         columns[heading] = [format_value(value, decimals) for value in limits[side].tolist()]
-    rows = tuple(sorted(zip(*columns.values(), strict=True), key=lambda row: row[0] == CONSTANT))
+    rows = tuple(sorted(zip(*columns.values(), strict=True), key=lambda row: _place(row[0], fit)))
     notes = (*DDF_NOTES.get(ddf, ()), *_vce_note(fit)) if rows else ("There are no fixed effects.",)
     return Table("", tuple(columns), rows, ("left", *right_aligned(len(columns) - 1)), notes)
+
+
+def _place(name: str, fit: Fit) -> tuple[int, bool]:
+    """Stata's order of coefficients: an equation after the other, the constant last in each."""
+    labels = [f"{home}: " for home in fit.family.others] if isinstance(fit.family, Multinomial) else []
+    equation = next((k for k, label in enumerate(labels) if name.startswith(label)), 0)
+    return equation, name in (CONSTANT, *(f"{label}{CONSTANT}" for label in labels))
 
 
 def _vce_note(fit: Fit) -> tuple[str, ...]:
