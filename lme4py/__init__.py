@@ -39,6 +39,7 @@ _HOME = {
     "MixedResult": "lme4py.results",
     "Optimum": "lme4py.engine.optimise",
     "OptimaWarning": "lme4py.errors",
+    "PenalisedWarning": "lme4py.errors",
     "OptionError": "lme4py.errors",
     "Pedigree": "lme4py.covariance.relations.pedigree",
     "Precision": "lme4py.covariance.relations.known",
@@ -139,6 +140,7 @@ __all__ = [
     "Optimum",
     "OptionError",
     "Pedigree",
+    "PenalisedWarning",
     "PowerCurve",
     "PowerResult",
     "Precision",
@@ -224,6 +226,7 @@ if TYPE_CHECKING:
         Lme4Warning,
         OptimaWarning,
         OptionError,
+        PenalisedWarning,
         RankWarning,
     )
     from lme4py.fits.base import Fit

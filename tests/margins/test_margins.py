@@ -250,6 +250,13 @@ def test_weights_and_groups_by_columns_that_the_model_does_not_use():
         Margins.linear_scale(changed, weights="w")
 
 
+@pytest.mark.parametrize("given", ["age", ["age"], 3])
+def test_values_of_a_grid_are_a_mapping(given):
+    fit = lmer("score ~ age + treated + (1 | student)", example())
+    with pytest.raises(OptionError, match="give the values of each variable"):
+        Margins.linear_scale(fit).predict(given)
+
+
 def test_variables_of_random_slopes_alone():
     data = binary_data().head(150)
     with warnings.catch_warnings():

@@ -141,6 +141,11 @@ def grid(values: Mapping[str, Any] | None = None, /, **more: Any) -> list[Scenar
 
 def expand_grid(values: Mapping[str, Any]) -> list[Scenario]:
     """Scenarios of all combinations, the first key slowest; single values count as lists of one."""
+    if not isinstance(values, Mapping):
+        raise OptionError(
+            f"give the values of each variable, such as {{'x': [0, 1]}}, got {values!r}; for groups of the rows as "
+            "they are: over='x'."
+        )
     names = list(values)
     lists = [_levels(name, values[name]) for name in names]
     return [dict(zip(names, combination, strict=True)) for combination in product(*lists)]
