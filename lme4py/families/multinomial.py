@@ -213,6 +213,11 @@ class Multinomial(Family):
         return np.zeros(data.n_obs)
 
     def _simulate(self, eta: FloatArray, lam: Any, data: ResponseData, rng: np.random.Generator) -> FloatArray:
+        if np.any(data.weight != 1.0):
+            raise self.lacks(
+                "simulation of rows with weights: one draw for a row that stands for several would spread too far; "
+                "repeat the rows in place of weights="
+            )
         below = np.cumsum(np.exp(self._log_probabilities(eta, data.n_obs)), axis=0)[:-1]
         codes: FloatArray = (rng.random(data.n_obs) > below).sum(axis=0).astype(np.float64)
         return codes

@@ -280,3 +280,32 @@ def test_the_keyword_door_speaks_as_stata():
 def test_refusals_of_the_keyword_door(call, words):
     with pytest.raises((lme4py.Lme4Error, TypeError), match=words):
         call()
+
+
+def test_counts_in_long_form_are_the_repeated_rows():
+    rng = np.random.default_rng(3)
+    g, x = np.repeat(np.arange(12), 6), rng.standard_normal(72)
+    eta = np.column_stack([np.zeros(72), 0.3 + 0.5 * x, np.full(72, -0.2)]) + rng.standard_normal((12, 3))[g]
+    p = np.exp(eta) / np.exp(eta).sum(axis=1, keepdims=True)
+    wide = pd.DataFrame(rng.multinomial(rng.integers(1, 6, 72), p), columns=list("abc")).assign(x=x, g=g)
+    long = wide.melt(id_vars=["x", "g"], var_name="y", value_name="n").query("n > 0").reset_index(drop=True)
+    rows = long.loc[long.index.repeat(long["n"])].reset_index(drop=True)
+    counted = lme4py.glmer("y ~ x + (1 | g)", long, family="multinomial", weights="n")
+    repeated = lme4py.glmer("y ~ x + (1 | g)", rows, family="multinomial")
+    # The same likelihood, summed in another order and minimised twice.
+    assert counted.log_likelihood == pytest.approx(repeated.log_likelihood, abs=1e-8)
+    np.testing.assert_allclose(counted.params, repeated.params, atol=1e-6)
+    np.testing.assert_allclose(counted.bse, repeated.bse, rtol=1e-5)
+    two = wide[wide["a"] + wide["b"] > 0]
+    binomial = lme4py.glmer("cbind(b, a) ~ x + (1 | g)", two)
+    multinomial = lme4py.glmer("y ~ x + (1 | g)", long[long["y"] != "c"], family="multinomial", weights="n")
+    assert multinomial.log_likelihood + binomial.fit.data.log_choose.sum() == pytest.approx(
+        binomial.log_likelihood, abs=1e-8
+    )
+    for draws in (
+        lambda: counted.simulate(1, seed=1),
+        lambda: counted.bootstrap(2, seed=1),
+        lambda: counted.quantile_residuals(20, seed=1),
+    ):
+        with pytest.raises(OptionError, match="rows with weights"):
+            draws()

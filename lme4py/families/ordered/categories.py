@@ -86,8 +86,8 @@ def unordered_response(value: Value, name: str, weights: NDArray[np.float64] | N
     """
     if value.kind == "matrix":
         raise DataError(
-            f"the response '{name}' has several columns; give the category of each row, with counts of equal rows as "
-            "weights="
+            f"the response '{name}' has several columns; give the category of each row in long form, with the "
+            "counts, where they are not 0, as weights="
         )
     codes, found = _codes(value, name)
     if len(found) < 2 or len(found) > MAX_CATEGORIES:
