@@ -457,7 +457,28 @@ class Family(OtherParameters):
         """
         raise self.lacks("account of where its likelihood stays as coefficients go to infinity")
 
-    def rates(self, half: HalfRows, rows: EtaDerivatives) -> FloatArray:
+    def half_columns(self, half: HalfRows, data: ResponseData) -> FloatArray | None:
+        """Ordered categories: derivative of the threshold of each half row in lambda, shape (R, d); else None."""
+        return None
+
+    def tail(self, lam: Nuisance, data: ResponseData) -> float:
+        """Distance between eta and a threshold from which on rows have no digits left."""
+        return self.link.tail
+
+    def silent(self, data: ResponseData, rest: BoolArray) -> FloatArray | None:
+        """Directions of lambda of ordered categories, beside thresholds, that some rows do not move, (d, s); or None.
+
+        Parameters
+        ----------
+        data : ResponseData
+        rest : ndarray of bool, shape (n,)
+            The rows.
+        """
+        return None
+
+    def rates(
+        self, half: HalfRows, rows: EtaDerivatives, data: ResponseData, eta: FloatArray, lam: Nuisance
+    ) -> FloatArray:
         """How much the log-likelihood of each half row still changes: its slope or its curvature, shape (R,).
 
         Parameters
@@ -465,6 +486,10 @@ class Family(OtherParameters):
         half : HalfRows
         rows : EtaDerivatives
             With score and weights; for ordered categories with `d_lam`.
+        data : ResponseData
+        eta : ndarray, shape (n,)
+        lam : float or ndarray
+            Where `rows` is.
         """
         # Where the likelihood need not rise all the way, a slope of zero can also be the top of a row.
         rate: FloatArray = np.maximum(np.abs(rows.score[half.row]), np.abs(rows.w_obs[half.row]))

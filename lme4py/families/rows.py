@@ -120,17 +120,16 @@ class HalfRows:
     sign : ndarray, shape (R,)
         +1 where the likelihood stays while eta rises, -1 where it stays while eta falls, 0 where it does neither.
     threshold : ndarray of int, shape (R,), or None
-        Ordered categories: which threshold.
+        Ordered categories: which threshold, or which mean of neighbouring ones.
     """
 
     row: IntArray
     sign: FloatArray
     threshold: IntArray | None = None
 
-    def values(self, eta: FloatArray, alpha: FloatArray | None) -> FloatArray:
-        """sign times eta less the threshold, shape (R,)."""
-        cut = 0.0 if self.threshold is None or alpha is None else alpha[self.threshold]
-        result: FloatArray = self.sign * (eta[self.row] - cut)
+    def values(self, eta: FloatArray, cut: FloatArray | None) -> FloatArray:
+        """sign times eta less the threshold of each half row, shape (R,)."""
+        result: FloatArray = self.sign * (eta[self.row] - (0.0 if cut is None else cut))
         return result
 
 

@@ -17,7 +17,6 @@ from lme4py.engine.generalised.integrals.nested_quadrature import refinement
 from lme4py.engine.generalised.problem import GlmmProblem, Mode, ModeFinder
 from lme4py.engine.identification.recession import Recession, find_recession
 from lme4py.engine.identification.record import Identification
-from lme4py.families.base import Family
 from lme4py.families.rows import HalfRows
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
@@ -25,6 +24,8 @@ __all__ = ["Limit", "find_limit", "range_hint"]
 
 # Beyond predictors of this size the rows that do not move would lose their digits.
 _FARTHEST = 1e8
+# What `find_recession` gives.
+Directions = tuple[FloatArray, FloatArray, FloatArray, IntArray]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Limit:
 def find_limit(
     finder: ModeFinder,
     optimum: GlmmOptimum,
-    coefficients: Callable[[], tuple[tuple[str, ...], FloatArray]],
+    coefficients: Callable[[], tuple[tuple[str, ...], FloatArray, int]],
     terms: tuple[RandomTerm, ...],
     nAGQ: int,
 ) -> Limit | None:
@@ -73,8 +74,8 @@ def find_limit(
     optimum : GlmmOptimum
         Where the optimiser stopped.
     coefficients : callable
-        Names of the fixed effects, then of the thresholds of ordered categories, and their derivative in the
-        coefficients inside.
+        Names of the fixed effects, then of the effects on thresholds or scale and of the thresholds of ordered
+        categories; their derivative in the coefficients inside; and how many are no thresholds.
     terms : tuple of RandomTerm
     nAGQ : int
         With 0 gradient and Hessian are not those in all parameters.
@@ -83,25 +84,51 @@ def find_limit(
     if problem.penalty is not None and problem.penalty.has_fixed:
         return None
     family = problem.family
-    half = family.half_rows(problem.data, problem.stack.first(mode.eta))
-    rates = family.rates(half, optimum.found.rows) if _stopped(problem, optimum) else None
-    A = problem.family.threshold_matrix
-    found = find_recession(half, rates, problem.stack.first(problem.X), A, problem.unit)
+    eta = problem.stack.first(mode.eta)
+    half = family.half_rows(problem.data, eta)
+    stopped = _stopped(problem, optimum)
+    rates = family.rates(half, optimum.found.rows, problem.data, eta, mode.lam) if stopped else None
+    cuts = family.half_columns(half, problem.data)
+    p = problem.n_fixed
+    size = np.ones(p if cuts is None else p + cuts.shape[1])
+    grows = np.ones(size.size, dtype=bool)
+    if cuts is not None:
+        largest = np.abs(cuts).max(axis=0, initial=0.0)
+        # Logarithms of scales move no threshold.
+        grows[p:] = largest > 0.0
+        size[p:][grows[p:]] = largest[grows[p:]]
+        cuts = (cuts / size[p:])[:, grows[p:]]
+    found = find_recession(half, rates, problem.stack.first(problem.X), cuts, problem.unit)
     if found is None:
         return None
-    null, cone, direction, moved = found
+    rest = _rest(half, found[3], problem.n_obs)
+    null, cone, direction, moved = _whole(found, grows, family.silent(problem.data, rest), p)
+    names, to_user, n_effects = coefficients()
     n_moved = np.unique(half.row[moved]).size
     middle = null.T @ direction
-    recession = Recession(*coefficients(), null, cone, middle, n_moved, problem.n_obs, problem.n_fixed)
-    basis = scipy.linalg.null_space(null.T)
-    identification = _of_rest(finder.problem.identification, terms, _rest(half, moved, problem.n_obs))
+    recession = Recession(names, to_user / size, null, cone, middle, n_moved, problem.n_obs, n_effects)
+    basis = scipy.linalg.null_space((null / size[:, None]).T)
+    identification = _of_rest(finder.problem.identification, terms, rest)
     if nAGQ == 0:
         return Limit(optimum, recession, identification, basis)
-    basis = scipy.linalg.block_diag(np.eye(problem.n_theta), basis, np.eye(problem.n_nuisance if A is None else 0))
+    own = np.eye(problem.n_nuisance if cuts is None else 0)
+    basis = scipy.linalg.block_diag(np.eye(problem.n_theta), basis, own)
     criterion = JointCriterion(finder, refinement(finder, nAGQ))
     criterion.base = optimum.found
-    far = _further(criterion, optimum, direction, _distance(half, mode, family, moved, direction))
+    direction = direction / size
+    far = _further(criterion, optimum, direction, _distance(half, mode, problem, moved, direction))
     return Limit(_polished(criterion, far, basis), recession, identification, basis)
+
+
+def _whole(found: Directions, grows: BoolArray, silent: FloatArray | None, n_fixed: int) -> Directions:
+    """Directions in all coefficients, with those of a scale that the rows which do not move say nothing about."""
+    null, cone, direction, moved = found
+    count = 0 if silent is None else silent.shape[1]
+    wide, along = np.zeros((grows.size, null.shape[1] + count)), np.zeros(grows.size)
+    wide[grows, : null.shape[1]], along[grows] = null, direction
+    if silent is not None:
+        wide[n_fixed:, null.shape[1] :] = silent
+    return wide, np.hstack([cone, np.zeros((cone.shape[0], count))]), along, moved
 
 
 def _rest(half: HalfRows, moved: IntArray, n_obs: int) -> BoolArray:
@@ -139,10 +166,11 @@ def _stopped(problem: GlmmProblem, optimum: GlmmOptimum) -> bool:
     return bound < CONVERGED and not optimum.descends
 
 
-def _distance(half: HalfRows, mode: Mode, family: Family, moved: IntArray, direction: FloatArray) -> float:
+def _distance(half: HalfRows, mode: Mode, problem: GlmmProblem, moved: IntArray, direction: FloatArray) -> float:
     """How far along the direction all rows that move are in their tails; each moves by at least 1 per unit."""
-    alpha = family.alpha(mode.lam)
-    wanted = float((family.link.tail - half.values(mode.eta, alpha)[moved]).max())
+    cuts = problem.family.half_columns(half, problem.data)
+    values = half.values(problem.stack.first(mode.eta), None if cuts is None else cuts @ mode.lam)
+    wanted = float((problem.family.tail(mode.lam, problem.data) - values[moved]).max())
     return float(np.clip(wanted, 0.0, _FARTHEST / max(float(np.abs(direction).max()), 1.0)))
 
 

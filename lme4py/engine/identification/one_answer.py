@@ -28,7 +28,7 @@ from lme4py.errors import DesignError
 from lme4py.families.base import Family
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import HalfRows
-from lme4py.linalg.types import FloatArray, IntArray
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["refuse_one_answer", "refuse_perfect_groups"]
 
@@ -191,12 +191,15 @@ def refuse_perfect_groups(
     if family.answers(data) is None:
         return
     half = family.half_rows(data, np.zeros(data.n_obs))
-    alpha = family.alpha(lam)
-    if not half.row.size or (half.sign == 0.0).any() or (half.values(eta, alpha) <= 0.0).any():
+    cuts = family.half_columns(half, data)
+    cut = None if cuts is None else cuts @ lam
+    if not half.row.size or (half.sign == 0.0).any() or (half.values(eta, cut) <= 0.0).any():
         return
-    limit = _Limit(design, half, effects[0], np.zeros(0) if alpha is None else alpha)
-    highest = limit.maximum(np.concatenate([beta, limit.alpha]) / sd)
-    if highest > _highest_on_ray(design, family, data, effects[0], beta, lam, sd):
+    # Thresholds grow with the coefficients; the logarithm of a scale stays.
+    grows = np.zeros(np.size(lam), dtype=bool) if cuts is None else (cuts != 0.0).any(axis=0)
+    limit = _Limit(design, half, effects[0], None if cuts is None else cuts[:, grows])
+    highest = limit.maximum(np.concatenate([beta, np.atleast_1d(lam)[grows]]) / sd)
+    if highest > _highest_on_ray(design, family, data, effects[0], beta, lam, sd, grows):
         raise DesignError(
             f"{effects[0].term.label}: within every level of {effects[0].term.group} the fixed effects separate "
             f"{family.separates}. The likelihood rises without end as the variance and the coefficients grow together, "
@@ -208,12 +211,11 @@ def refuse_perfect_groups(
 class _Limit:
     """log prod_j [Phi(high_j) - Phi(low_j)] as a function of (b, a): coefficients and thresholds over the deviation."""
 
-    def __init__(self, design: Design, half: HalfRows, effect: _Effect, alpha: FloatArray) -> None:
-        self.alpha = alpha
+    def __init__(self, design: Design, half: HalfRows, effect: _Effect, cuts: FloatArray | None) -> None:
         z = effect.z[half.row]
         columns = design.X[half.row]
-        if half.threshold is not None:
-            columns = np.hstack([columns, -np.eye(alpha.size)[half.threshold]])
+        if cuts is not None:
+            columns = np.hstack([columns, -cuts])
         # s (x'b - a + z u) > 0 is a bound of u: from below where s z > 0. Offsets vanish beside infinite coefficients.
         self.columns = -columns / z[:, None]
         lower = half.sign * z > 0.0
@@ -260,7 +262,14 @@ class _Limit:
 
 
 def _highest_on_ray(
-    design: Design, family: Family, data: ResponseData, effect: _Effect, beta: FloatArray, lam: Any, sd: float
+    design: Design,
+    family: Family,
+    data: ResponseData,
+    effect: _Effect,
+    beta: FloatArray,
+    lam: Any,
+    sd: float,
+    grows: BoolArray,
 ) -> float:
     """Largest log-likelihood at multiples of the estimates, by the trapezoidal rule; infinite where that is long."""
     values = []
@@ -268,7 +277,7 @@ def _highest_on_ray(
         nodes = int(np.clip(8.0 * t * sd * _WIDTH, _NODES, _MOST_NODES))
         if nodes * data.n_obs > _MOST_VALUES:
             return np.inf
-        own = t * lam if family.has_thresholds else lam
+        own = np.where(grows, t * lam, lam) if family.has_thresholds else lam
         values.append(_log_likelihood(design, family, data, effect, t * beta, own, t * sd, nodes))
     return max(values)
 

@@ -12,7 +12,7 @@ rows (with the signs of their sides), -inf if -c is, and none otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Recession:
     Attributes
     ----------
     names : tuple of str
-        Of the P coefficients: fixed effects, then the thresholds of ordered categories.
+        Of the P coefficients: fixed effects, those of further parts, then the thresholds of ordered categories.
     to_user : ndarray, shape (P, P')
         Derivative of the coefficients in those of the engine, whose columns are orthonormal.
     null : ndarray, shape (P', q)
@@ -54,7 +54,7 @@ class Recession:
     n_moved, n_rows : int
         How many rows move, of how many.
     n_fixed : int
-        How many of the names are fixed effects.
+        How many of the names are effects of columns.
     """
 
     names: tuple[str, ...]
@@ -99,6 +99,11 @@ class Recession:
             directions, place = np.unique(np.round(_unit(moved[rest]), 9), axis=0, return_inverse=True)
             out[rest] = np.array([self._limit(v) for v in directions])[place.ravel()]
         return out
+
+    def of_names(self, chosen: IntArray) -> Recession:
+        """What it says of some of the coefficients, all effects of columns."""
+        names = tuple(self.names[k] for k in chosen)
+        return replace(self, names=names, to_user=self.to_user[chosen], n_fixed=len(names))
 
     def masked(self, C: FloatArray, values: FloatArray) -> FloatArray:
         """`values` of C beta, shape (r,), with their limits in the place of what is not finite."""
@@ -151,7 +156,7 @@ class Recession:
 
 
 def find_recession(
-    half: HalfRows, rates: FloatArray | None, X: FloatArray, A: FloatArray | None, unit: float = 1.0
+    half: HalfRows, rates: FloatArray | None, X: FloatArray, cuts: FloatArray | None, unit: float = 1.0
 ) -> tuple[FloatArray, FloatArray, FloatArray, IntArray] | None:
     """Directions of recession of the coefficients inside the engine.
 
@@ -163,8 +168,9 @@ def find_recession(
         is no optimum.
     X : ndarray, shape (n, p)
         In columns of similar size.
-    A : ndarray, shape (K - 1, d), or None
-        Ordered categories: thresholds = A gamma.
+    cuts : ndarray, shape (R, d), or None
+        Ordered categories: derivative of the threshold of each half row in the parameters of the family, in columns of
+        similar size.
     unit : float
         Of the linear predictor.
 
@@ -183,18 +189,18 @@ def find_recession(
         free &= np.abs(rates) <= _STILL / unit
     if not free.any():
         return None
-    rest = _constraints(half, ~free, X, A)
-    null = _null_space(rest, X.shape[1] + (0 if A is None else A.shape[1]))
+    rest = _constraints(half, ~free, X, cuts)
+    null = _null_space(rest, X.shape[1] + (0 if cuts is None else cuts.shape[1]))
     if not null.shape[1]:
         return None
-    return recession_directions(_constraints(half, free, X, A), null, np.flatnonzero(free))
+    return recession_directions(_constraints(half, free, X, cuts), null, np.flatnonzero(free))
 
 
-def _constraints(half: HalfRows, chosen: BoolArray, X: FloatArray, A: FloatArray | None) -> FloatArray:
+def _constraints(half: HalfRows, chosen: BoolArray, X: FloatArray, cuts: FloatArray | None) -> FloatArray:
     """What must not be negative: sign (x'd - a'g), shape (R, p + d)."""
     rows = X[half.row[chosen]]
-    if A is not None and half.threshold is not None:
-        rows = np.hstack([rows, -A[half.threshold[chosen]]])
+    if cuts is not None:
+        rows = np.hstack([rows, -cuts[chosen]])
     sign = half.sign[chosen]
     result: FloatArray = rows * np.where(sign == 0.0, 1.0, sign)[:, None]
     return result

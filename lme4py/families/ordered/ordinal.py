@@ -373,7 +373,13 @@ class Ordinal(Family):
     def answer_name(self, data: ResponseData, answer: float) -> str:
         return f"only {(data.categories or range(self.n_categories))[int(answer)]!r}"
 
-    def rates(self, half: HalfRows, rows: EtaDerivatives) -> FloatArray:
+    def half_columns(self, half: HalfRows, data: ResponseData) -> FloatArray | None:
+        columns: FloatArray = self.A[half.threshold]
+        return columns
+
+    def rates(
+        self, half: HalfRows, rows: EtaDerivatives, data: ResponseData, eta: FloatArray, lam: Nuisance
+    ) -> FloatArray:
         """Slopes in the threshold of each half row."""
         part = rows.d_lam
         assert isinstance(part, ThresholdPart)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
@@ -326,16 +327,76 @@ class OrdinalParts(Ordinal):
 
     # --- infinity
 
-    def half_rows(self, data: ResponseData, eta: FloatArray, beyond: bool = False) -> HalfRows:
-        """As of cumulative models; what effects of thresholds and scale do is told by `trouble`."""
-        if self.structure == "cumulative" and not self.nominal:
-            return super().half_rows(data, eta, beyond)
-        nothing = np.zeros(0, dtype=np.intp)
-        return HalfRows(nothing, np.zeros(0), nothing)
+    @property
+    def contrasts(self) -> FloatArray:
+        """Means of neighbouring thresholds that decide between two categories, shape (C, K - 1).
 
-    def rates(self, half: HalfRows, rows: EtaDerivatives) -> FloatArray:
-        rate: FloatArray = np.maximum(np.abs(rows.score[half.row]), np.abs(rows.w_obs[half.row]))
-        return rate
+        Adjacent categories j < k have log P(j) / P(k) = t_j + .. + t_(k-1); elsewhere each threshold is on its own.
+        """
+        q = self.n_categories - 1
+        if self.structure != "adjacent":
+            return np.eye(q)
+        low, high = np.array(self._pairs).T[:, :, None]
+        between = (np.arange(q) >= low) & (np.arange(q) < high)
+        means: FloatArray = between / (high - low)
+        return means
+
+    @property
+    def _pairs(self) -> list[tuple[int, int]]:
+        return list(combinations(range(self.n_categories), 2))
+
+    def half_rows(self, data: ResponseData, eta: FloatArray, beyond: bool = False) -> HalfRows:
+        """A row stays possible while no step that it took becomes impossible, on a scale that stays where it is.
+
+        A sequential row takes the step over every threshold below it and stops at the one above; adjacent categories
+        have each other one as a neighbour, at the mean of the thresholds between them (`contrasts`).
+        """
+        if self.structure == "cumulative":
+            return super().half_rows(data, eta, beyond)
+        y = data.codes[:, None]
+        if self.structure == "sequential":
+            cuts = np.arange(self.n_categories - 1)
+            sides = np.where(cuts < y, 1.0, np.where(cuts == y, -1.0, 0.0))
+        else:
+            low, high = np.array(self._pairs).T
+            sides = np.where(high == y, 1.0, np.where(low == y, -1.0, 0.0))
+        row, threshold = np.nonzero(sides)
+        return HalfRows(row, sides[row, threshold], threshold)
+
+    def half_columns(self, half: HalfRows, data: ResponseData) -> FloatArray | None:
+        own: FloatArray = (self.contrasts @ self.A)[half.threshold]
+        parts = [np.zeros((own.shape[0], len(self.scale))), own]
+        if self.nominal:
+            columns = self._columns(data, NOMINAL)[half.row]
+            parts.insert(0, (own[:, :, None] * columns[:, None, :]).reshape(own.shape[0], -1))
+        return np.hstack(parts)
+
+    def silent(self, data: ResponseData, rest: BoolArray) -> FloatArray | None:
+        if not self.scale:
+            return None
+        Z = self._columns(data, SCALE)
+        kept = np.linalg.svd(Z[rest] / np.maximum(np.abs(Z).max(axis=0), 1e-300), full_matrices=True)
+        still = kept[2][int((kept[1] > 1e-9 * max(float(kept[1].max(initial=0.0)), 1e-300)).sum()) :].T
+        out = np.zeros((self.n_nuisance, still.shape[1]))
+        out[self.place(SCALE)] = still
+        return out
+
+    def tail(self, lam: Nuisance, data: ResponseData) -> float:
+        return float(self.link.tail * np.exp(self.log_scale_of(lam, data)).max())
+
+    def rates(
+        self, half: HalfRows, rows: EtaDerivatives, data: ResponseData, eta: FloatArray, lam: Nuisance
+    ) -> FloatArray:
+        """Slopes in the cut of each half row; of adjacent categories the probability of the other one."""
+        t = self.cuts(eta, lam, data)
+        if self.structure == "adjacent":
+            low, high = np.array(self._pairs).T[:, half.threshold]
+            slopes = cut_probabilities(self.structure, self.link, t)[half.row, np.where(half.sign > 0.0, low, high)]
+        else:
+            slopes = cut_parts(self.structure, self.link, data.codes, t, 1).first[half.row, half.threshold]
+        size = data.weight * np.exp(-self.log_scale_of(lam, data)) * np.ones(data.n_obs)
+        rates: FloatArray = np.abs(slopes) * size[half.row]
+        return rates
 
     def trouble(self, data: ResponseData, lam: Any) -> str:
         """Why effects on thresholds or scale have no finite estimate, or ""."""

@@ -237,11 +237,13 @@ def _limit(design: Design, finder: ModeFinder, optimum: GlmmOptimum, nAGQ: int) 
     """What the likelihood tends to where it has no maximum."""
     problem = finder.problem
 
-    def coefficients() -> tuple[tuple[str, ...], FloatArray]:
-        cuts = threshold_names(problem.data.categories or ()) if problem.family.has_thresholds else ()
-        rows, columns = problem.n_fixed + len(cuts), problem.n_fixed + (problem.n_nuisance if cuts else 0)
+    def coefficients() -> tuple[tuple[str, ...], FloatArray, int]:
         jacobian = user_jacobian(problem, optimum.phi)[problem.n_theta :, problem.n_theta :]
-        return (*design.x_names, *cuts), jacobian[:rows, :columns]
+        effects, family = design.x_names, problem.family
+        if not family.has_thresholds:
+            return effects, jacobian[: problem.n_fixed, : problem.n_fixed], len(effects)
+        effects = (*effects, *family.nuisance_names[: family.n_coefficients])
+        return (*effects, *threshold_names(problem.data.categories or ())), jacobian, len(effects)
 
     return find_limit(finder, optimum, coefficients, design.terms, nAGQ)
 

@@ -27,6 +27,7 @@ from lme4py.linalg.types import FloatArray
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lme4py.engine.identification.recession import Recession
     from lme4py.fits.generalised.fit import GeneralisedFit
     from lme4py.fits.rows.clusters import ClusterChoice
 
@@ -102,8 +103,16 @@ def part_view(fit: Fit, component: str, vcov: str | None = None, cluster: Cluste
         beta=beta,
         vcov=whole[np.ix_(own, own)],
         parameter_vcov=whole[np.ix_(with_theta, with_theta)],
-        recession=None,
+        recession=_recession_of_part(fit, place),
     )
+
+
+def _recession_of_part(fit: Fit, place: slice) -> Recession | None:
+    """What goes to infinity in one part; None where nothing of it does."""
+    if fit.recession is None or not fit.family.has_thresholds:
+        return None
+    own = fit.recession.of_names(fit.beta.size + np.arange(place.start, place.stop))
+    return own if own.limits.any() else None
 
 
 def _parameters(fit: Fit, vcov: str | None, cluster: ClusterChoice) -> FloatArray:

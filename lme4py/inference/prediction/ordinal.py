@@ -9,13 +9,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lme4py.data.frame import read_frame
+from lme4py.engine.identification.recession import Recession
 from lme4py.errors import IdentificationWarning, OptionError, did_you_mean, warn
 from lme4py.fits.base import Fit
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.estimates.limits import known_errors, masked, warn_rows
 from lme4py.inference.prediction.averages import average_over
-from lme4py.inference.prediction.categories import category_limits, category_rows, category_table
+from lme4py.inference.prediction.categories import (
+    CategoryRows,
+    category_limits,
+    category_rows,
+    category_table,
+    coefficients_of,
+)
 from lme4py.inference.prediction.ordinal_intervals import probability_limits
 from lme4py.inference.prediction.predictor import family_of, linear_predictor, offset_column, random_variance
 from lme4py.inference.prediction.rows import (
@@ -44,6 +51,9 @@ __all__ = [
 
 # Types of predictions that are not numbers on the linear scale.
 PREDICTIONS = ("response", "prob", "cumulative", "class")
+# How many tails away from the fit a probability is at its limit, and how near to it.
+_FAR = 1e3
+_SAME = 1e-6
 ORDINAL_RESIDUALS = ("deviance", "probability", "score")
 NO_OBSERVATION = (
     "interval='prediction' is not available for ordered categories: a new observation is one of the categories, and "
@@ -154,7 +164,31 @@ def _general_parts(
             IdentificationWarning,
         )
     table = table.cumulative() if cumulative else table
-    return [table.p] if z is None else [table.p, *category_limits(fit, table, z)]
+    parts = [table.p] if z is None else [table.p, *category_limits(fit, table, z)]
+    return parts if fit.recession is None else _general_limits(fit, own, fit.recession, parts, cumulative)
+
+
+def _general_limits(
+    fit: Fit, own: CategoryRows, recession: Recession, parts: list[FloatArray], cumulative: bool
+) -> list[FloatArray]:
+    """Probabilities that move along the directions of recession: where all of these lead, or NaN; no intervals."""
+    estimates = coefficients_of(fit)
+    far = _FAR * fit.family.tail(fit.lam, own.data)
+
+    def at(move: FloatArray) -> FloatArray:
+        table = category_table(fit, own, False, estimates + move)
+        return (table.cumulative() if cumulative else table).p
+
+    with np.errstate(all="ignore"):
+        ends = np.array([at(far * direction) for direction in recession.directions])
+        one = np.isclose(ends, ends[0], rtol=0.0, atol=_SAME).all(axis=0)
+        away = ~one | ~np.isclose(at(-far * recession.directions[0]), ends[0], rtol=0.0, atol=_SAME)
+        # Between two ends a category can have zeros at both: it still falls by a factor.
+        step = fit.family.tail(fit.lam, own.data) * recession.directions[0]
+        away |= ~np.isclose(at(step), at(0.0 * step), rtol=_SAME, atol=0.0)
+    end = np.where(one, ends[0], np.nan)
+    warn_rows(recession, np.where(away, np.where(np.isnan(end), np.nan, 1.0), 0.0), len(parts) > 1, stacklevel=6)
+    return [np.where(away, end if i == 0 else np.nan, part) for i, part in enumerate(parts)]
 
 
 def probabilities_at_limits(
@@ -324,9 +358,10 @@ def threshold_parameters(fit: Fit) -> pd.DataFrame:
     names = fit.threshold_names if family.threshold == "flexible" else family.parameter_names
     back = np.linalg.pinv(family.A)
     vcov: Any = fit.threshold_vcov
-    rows = np.hstack([np.zeros((back.shape[0], fit.beta.size)), back])
+    before = fit.beta.size + family.n_coefficients
+    rows = np.hstack([np.zeros((back.shape[0], before)), back])
     joint = np.zeros((rows.shape[1], rows.shape[1]))
-    joint[fit.beta.size :, fit.beta.size :] = vcov
+    joint[before:, before:] = vcov
     columns = {
         "estimate": masked(fit, rows, fit.lam[family.n_coefficients :]),
         "std_error": known_errors(fit, rows, joint),
