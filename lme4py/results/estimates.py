@@ -66,7 +66,7 @@ class EstimateMethods(FittedModel):
     @property
     def components(self) -> tuple[str, ...]:
         """Names of the linear predictors: "conditional", "zero_inflation", "dispersion"."""
-        return self.fit.family.components
+        return components.part_names(self.fit)
 
     @carries(coefficients.covariance_frame)
     def cov_params(

@@ -9,7 +9,7 @@ import numpy as np
 
 from lme4py.data.frame import Frame
 from lme4py.design.build import lformula
-from lme4py.design.design import Design
+from lme4py.design.design import Design, PredictorPlan
 from lme4py.design.fixed import name_of
 from lme4py.design.random import Grouping, group_codes, grouping_factor
 from lme4py.design.recipe import Recipe, columns_of, evaluated, new_fixed, new_group
@@ -40,6 +40,8 @@ class ScaleColumns:
         Columns of the model matrix of the dispersion formula beside its intercept.
     dispformula : str
         "" for none.
+    plan : PredictorPlan or None
+        Names and terms of the model matrix of the dispersion formula.
     """
 
     names: tuple[str, ...]
@@ -49,6 +51,7 @@ class ScaleColumns:
     dispersion: Recipe | None
     places: tuple[int, ...]
     dispformula: str = ""
+    plan: PredictorPlan | None = None
 
 
 def scale_columns(design: Design, sides: ResidualSides, read: Reader, n: int) -> tuple[FloatArray, ScaleColumns]:
@@ -79,13 +82,16 @@ def scale_columns(design: Design, sides: ResidualSides, read: Reader, n: int) ->
         groupings.append(grouping)
         names += own
     recipe: Recipe | None = None
+    plan: PredictorPlan | None = None
     places: tuple[int, ...] = ()
     if sides.dispformula:
-        columns, own, recipe, places = _of_formula(design, sides.dispformula)
+        columns, own, recipe, places, plan = _of_formula(design, sides.dispformula)
         blocks.append(columns)
         names += own
     G = np.concatenate([np.zeros((n, 0)), *blocks], axis=1)
-    found = ScaleColumns(tuple(names), fitted, sides.variance, tuple(groupings), recipe, places, sides.dispformula)
+    found = ScaleColumns(
+        tuple(names), fitted, sides.variance, tuple(groupings), recipe, places, sides.dispformula, plan
+    )
     return G, found
 
 
@@ -143,7 +149,7 @@ def log_size(x: FloatArray, name: str) -> FloatArray:
     return np.asarray(np.log(np.abs(x)))
 
 
-def _of_formula(design: Design, text: str) -> tuple[FloatArray, list[str], Recipe, tuple[int, ...]]:
+def _of_formula(design: Design, text: str) -> tuple[FloatArray, list[str], Recipe, tuple[int, ...], PredictorPlan]:
     """Columns of a dispersion formula beside its intercept, which the standard deviation is."""
     columns = dict(design.columns or {})
     names = tuple(columns)
@@ -161,7 +167,7 @@ def _of_formula(design: Design, text: str) -> tuple[FloatArray, list[str], Recip
             "deviation. (A model without residuals, '~ 0', is not taken.)"
         )
     kept = tuple(j for j, name in enumerate(own.x_names) if name != "Intercept")
-    return own.X[:, kept], [own.x_names[j] for j in kept], own.recipe, kept
+    return own.X[:, kept], [own.x_names[j] for j in kept], own.recipe, kept, own.predictors[0].plan
 
 
 # --- other rows -------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from lme4py.fits.parameters import KenwardRogerParts, VarianceDerivatives
 from lme4py.fits.refuse import refuse_residual
 from lme4py.fits.residual.constrained import ResidualHolding
 from lme4py.fits.residual.fit import ResidualFit
-from lme4py.fits.residual.parameters import par_covariance, variance_information
+from lme4py.fits.residual.parameters import log_sigma_slopes, par_covariance, variance_information
 from lme4py.fits.residual.prediction import noise, predictor_gradient, predictor_variance
 from lme4py.fits.residual.robust import ResidualRobust
 from lme4py.fits.residual.simulate import ResidualDraws
@@ -248,6 +248,8 @@ class ResidualModel(Model):
 
     def outlives_rows(self) -> list[DerivedNumber[Any, Any]]:
         numbers: list[DerivedNumber[Any, Any]] = [variance_information, variance_derivatives, without_fixed, with_fixed]
+        if self.fit.residual.has_one_structure:
+            numbers.append(log_sigma_slopes)
         if self.fit.reml and self.fit.residual.fitted_column is None:
             numbers.append(kenward_roger)
         return numbers

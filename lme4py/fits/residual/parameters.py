@@ -13,7 +13,14 @@ from lme4py.fits.parameters import VarianceInformation
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["ResidualParameter", "par_covariance", "residual_parameters", "variance_information"]
+__all__ = [
+    "ResidualParameter",
+    "deviation_limits",
+    "log_sigma_slopes",
+    "par_covariance",
+    "residual_parameters",
+    "variance_information",
+]
 
 # Step of central differences, relative to a parameter inside; natural parameters are smooth and cheap.
 _STEP = 1e-5
@@ -82,6 +89,24 @@ def residual_parameters(fit: ResidualFit, z: float) -> list[ResidualParameter]:
     return found
 
 
+def deviation_limits(fit: ResidualFit, z: float) -> FloatArray:
+    """Wald limits of `residual_deviations`, on the log scale z errors away; NaN for what is known, shape (k, 2).
+
+    Parameters
+    ----------
+    fit : ResidualFit
+    z : float
+    """
+    side = fit.residual
+    if side.has_one_structure:
+        slopes = log_sigma_slopes(fit) if side.part.structures[0].n_theta else np.zeros(fit.par.size)
+        error = float(np.sqrt(slopes @ par_covariance(fit) @ slopes)) or float("nan")
+        return fit.sigma * np.exp(z * error * np.array([[-1.0, 1.0]]))
+    kinds = [parameter.kind for structure in side.part.structures for parameter in structure.natural_parameters]
+    found = zip(kinds, residual_parameters(fit, z), strict=False)
+    return np.array([(one.lower, one.upper) for kind, one in found if kind == "sd"]).reshape(-1, 2)
+
+
 def _unit(fit: ResidualFit, h: int) -> FloatArray:
     """d theta / d par of the residuals of a stratum: theta outside moves with that inside, element by element, (m,)."""
     structure = fit.residual.part.structures[h]
@@ -103,6 +128,25 @@ def _slopes(function: Callable[[FloatArray], FloatArray], x: FloatArray) -> Floa
 
 
 @derived
+def log_sigma_slopes(fit: ResidualFit) -> FloatArray:
+    """Derivatives of the logarithm of sigma of the first position in the parameters inside, shape (m,).
+
+    Parameters
+    ----------
+    fit : ResidualFit
+    """
+    out = np.zeros(fit.par.size)
+    if not fit.residual.part.structures[0].n_theta:
+        return out
+    model, place = fit.problem.criterion.model, fit.problem.residual_slice(0)
+    points = model.residual.points[:1][:, None]
+    at = points[..., 0] if points.shape[-1] == 1 else points
+    jet = model.residual.structures[0].covariance_derivatives(fit.par[place], at, order=1)
+    out[place] = 0.5 * jet.first[:, 0, 0, 0] / jet.value[0, 0, 0]
+    return out
+
+
+@derived
 def variance_information(fit: ResidualFit) -> VarianceInformation:
     """Covariance of (par, beta): those of the covariance parameters and of the fixed effects are independent."""
     model, problem = fit.problem.criterion.model, fit.problem
@@ -119,10 +163,6 @@ def variance_information(fit: ResidualFit) -> VarianceInformation:
         thetas.append(moved)
     residual = np.zeros(m + p)
     if fit.has_residual:
-        place = problem.residual_slice(0)
-        points = model.residual.points[:1][:, None]
-        at = points[..., 0] if points.shape[-1] == 1 else points
-        jet = model.residual.structures[0].covariance_derivatives(fit.par[place], at, order=1)
-        residual[place] = jet.first[:, 0, 0, 0] / jet.value[0, 0, 0]
+        residual[:m] = 2.0 * log_sigma_slopes(fit)
     fixed = np.concatenate([np.zeros((m, p)), np.eye(p)])
     return VarianceInformation(covariance, tuple(covariances), residual, fixed, np.zeros((m + p, 0)), tuple(thetas))

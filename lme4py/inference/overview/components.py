@@ -21,6 +21,7 @@ from lme4py.fits.rows.clusters import check_robust_type
 from lme4py.inference.estimates import coefficients
 from lme4py.inference.estimates.random_effects import one_or_dict
 from lme4py.inference.overview.intervals import intervals
+from lme4py.inference.overview.residual_part import DISPERSION_PART, dispersion_view, has_dispersion_part, only_wald
 from lme4py.inference.tests.anova import anova, own_term_tests
 from lme4py.linalg.types import FloatArray
 
@@ -40,10 +41,21 @@ __all__ = [
     "component_modes",
     "component_names",
     "component_table",
+    "part_names",
     "part_view",
 ]
 
 ALL = "all"
+
+
+def part_names(fit: Fit) -> tuple[str, ...]:
+    """Names of the linear predictors of a fit.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    return (*fit.family.components, *((DISPERSION_PART,) if has_dispersion_part(fit) else ()))
 
 
 def component_names(fit: Fit, component: str | None) -> tuple[str, ...]:
@@ -60,7 +72,7 @@ def component_names(fit: Fit, component: str | None) -> tuple[str, ...]:
     OptionError
         The model has no such part.
     """
-    known = fit.family.components
+    known = part_names(fit)
     if component is None:
         return (CONDITIONAL,)
     if component == ALL:
@@ -82,6 +94,9 @@ def part_view(fit: Fit, component: str, vcov: str | None = None, cluster: Cluste
         A cluster-robust covariance in the place of the model's own.
     cluster : str, array of shape (n,), or None
     """
+    if has_dispersion_part(fit):
+        only_wald(vcov=vcov)
+        return dispersion_view(fit)
     number = fit.family.components.index(component)
     m, place = fit.theta.size, fit.family.place(component)
     start = m + fit.beta.size
@@ -167,12 +182,15 @@ def component_table(
     component : str, optional
         One of `components`, or "all", which adds a column; None is the conditional part.
     """
-    return by_component(
-        fit,
-        component,
-        lambda one: coefficients.coef_table(one, ddf, vcov if one is fit else None, cluster if one is fit else None),
-        lambda name: part_view(fit, name, vcov, cluster),
-    )
+    if has_dispersion_part(fit) and component == DISPERSION_PART:
+        only_wald(ddf)
+
+    def table(one: Any) -> pd.DataFrame:
+        if one is fit:
+            return coefficients.coef_table(one, ddf, vcov, cluster)
+        return coefficients.coef_table(one, None if has_dispersion_part(fit) else ddf)
+
+    return by_component(fit, component, table, lambda name: part_view(fit, name, vcov, cluster))
 
 
 def component_covariance(
@@ -195,11 +213,45 @@ def component_covariance(
         return coefficients.covariance_frame(fit, type, cluster)
     if component != ALL:
         return coefficients.covariance_frame(part_view(fit, names[0], type, cluster))
+    if has_dispersion_part(fit):
+        return _side_by_side(coefficients.covariance_frame(fit), part_view(fit, DISPERSION_PART, type, cluster))
     whole = _parameters(fit, type, cluster)
     m, count = fit.theta.size, fit.beta.size + fit.family.n_coefficients
     labels = [*fit.design.x_names, *fit.family.nuisance_names[: fit.family.n_coefficients]]
     V: FloatArray = whole[m : m + count, m : m + count]
     return pd.DataFrame(V, index=labels, columns=labels)
+
+
+def _side_by_side(fixed: pd.DataFrame, view: Any) -> pd.DataFrame:
+    """Covariance of fixed effects and coefficients of the dispersion, which are independent in a linear model."""
+    import pandas as pd
+
+    own = coefficients.covariance_frame(view)
+    names = [*fixed.index, *(f"{DISPERSION_PART}: {name}" for name in own.index)]
+    p = len(fixed)
+    V = np.zeros((len(names), len(names)))
+    V[:p, :p], V[p:, p:] = fixed, own
+    return pd.DataFrame(V, index=names, columns=names)
+
+
+def _dispersion_or_both(fit: Fit, component: str | None, parm: str | Sequence[str], **options: Any) -> pd.DataFrame:
+    """Wald limits of coefficients of the dispersion part of a linear model, or of it below the fixed effects."""
+    import pandas as pd
+
+    own = None if component == ALL else options.get("ddf")
+    only_wald(own, options.get("vcov"), options.get("method", "wald"))
+    view = dispersion_view(fit)
+    # Coefficients only: the view keeps the variances of the model beside them.
+    wanted = view.design.x_names if component == ALL or parm == "fixed" else [parm] if isinstance(parm, str) else parm
+    strange = [name for name in wanted if name not in view.design.x_names]
+    if strange:
+        hint = did_you_mean(str(strange[0]), view.design.x_names)
+        raise OptionError(f"the dispersion part has no coefficient {strange[0]!r}.{hint}")
+    found = intervals(view, options.get("alpha"), "wald", list(wanted))
+    if component != ALL:
+        return found
+    both = pd.concat([intervals(fit, parm="fixed", **options), found.rename(index=lambda x: f"{DISPERSION_PART}: {x}")])
+    return both if parm == "fixed" else both.loc[[parm] if isinstance(parm, str) else list(parm)]
 
 
 def component_intervals(fit: Fit, component: str | None, parm: str | Sequence[str], **options: Any) -> pd.DataFrame:
@@ -217,6 +269,8 @@ def component_intervals(fit: Fit, component: str | None, parm: str | Sequence[st
     names = component_names(fit, component)
     if names == (CONDITIONAL,):
         return intervals(fit, parm=parm, **options)
+    if has_dispersion_part(fit):
+        return _dispersion_or_both(fit, component, parm, **options)
     own = fit.family.nuisance_names[: fit.family.n_coefficients]
     if component == ALL:
         found = intervals(fit, parm=[*fit.design.x_names, *own], **options)
@@ -242,6 +296,9 @@ def component_anova(fit: Fit, component: str | None, type: Any, ddf: Any) -> pd.
 
     def tests(one: Any) -> pd.DataFrame:
         # Effects on thresholds have the same columns, one threshold after the other.
+        if one is not fit and has_dispersion_part(fit):
+            only_wald(ddf)
+            return anova(one, type=type)
         shared = one is not fit and int(np.linalg.matrix_rank(one.design.X)) < one.design.X.shape[1]
         return own_term_tests(one) if shared else anova(one, type=type, ddf=ddf)
 

@@ -59,7 +59,12 @@ def _own(fit: Fit, component: str | None) -> ModelAdapter:
             f"margins of the {component} part alone are not those of a mean; without component= they are the "
             "probabilities of the categories."
         )
-    if component is not None and component_names(fit, component) and len(fit.family.components) > 1:
+    if component is not None and component_names(fit, component)[0] not in fit.family.components:
+        raise OptionError(
+            f"margins of the {component} part of a linear model are not there; coef_table(component={component!r}) has "
+            "its coefficients, and predict(type='dispersion') the residual standard deviations."
+        )
+    if component is not None and len(fit.family.components) > 1:
         return PartAdapter(fit, component)
     if has_zero_part(fit):
         return ZeroPartAdapter(fit)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from lme4py.fits.base import Fit
 from lme4py.inference.estimates.dispersion import family_params, shown_dispersion
-from lme4py.inference.overview.components import component_table
 from lme4py.inference.overview.row_summary import row_summary
+from lme4py.report.summaries.part_tables import part_table
 from lme4py.report.summaries.parts import is_ordinal, threshold_table
 from lme4py.report.summaries.summary import (
     closing_table,
@@ -73,35 +71,11 @@ def summary_tables(fit: Fit, ddf: str | None = None) -> list[Table]:
         *([group_table(fit)] if fit.design.n_groups else []),
         coefficient_table(fit, ddf),
         *smooth_tables(fit),
-        *(_part_table(fit, component) for component in fit.family.components[1:]),
+        *(part_table(fit, component) for component in fit.family.components[1:]),
         *([threshold_rows(fit)] if is_ordinal(fit) else []),
         *shares_table(fit),
         closing(fit),
     ]
-
-
-# Titles of the tables of further parts.
-_TITLES: Final = {
-    "zero_inflation": "Zero part (logit)",
-    "dispersion": "Dispersion part (log)",
-    "nominal": "Effects on each threshold (nominal)",
-    "scale": "Scale part (log)",
-}
-
-
-def _part_table(fit: Fit, component: str) -> Table:
-    """Coefficients of a further part."""
-    table = component_table(fit, component=component)
-    decimals = column_decimals(table["std_error"].tolist())
-    numbers = [[format_value(value, decimals) for value in table[name].tolist()] for name in ("estimate", "std_error")]
-    z = [format_value(value, 2, 2, least=1) for value in table["statistic"].tolist()]
-    rows = tuple(zip(map(str, table.index), *numbers, z, strict=True))
-    return Table(
-        _TITLES.get(component, f"{component} part"),
-        ("", "Estimate", "Std. error", "z value"),
-        rows,
-        ("left", "right", "right", "right"),
-    )
 
 
 def threshold_rows(fit: Fit) -> Table:

@@ -6,6 +6,8 @@ import numpy as np
 
 from lme4py.fits.base import Fit
 from lme4py.fits.residual.fit import ResidualFit
+from lme4py.inference.overview.residual_part import DISPERSION_PART, has_dispersion_part
+from lme4py.report.summaries.part_tables import part_table
 from lme4py.tables.numbers import format_column, format_value
 from lme4py.tables.table import Align, Table
 
@@ -38,7 +40,8 @@ def residual_tables(fit: Fit) -> list[Table]:
     """Correlations and other parameters of the residuals, and the matrix of each stratum where it is small."""
     if not isinstance(fit, ResidualFit):
         return []
-    return [*_parameters(fit), *_matrices(fit)]
+    parts = [part_table(fit, DISPERSION_PART)] if has_dispersion_part(fit) else []
+    return [*_parameters(fit), *parts, *_matrices(fit)]
 
 
 def _right(count: int) -> tuple[Align, ...]:
@@ -53,14 +56,16 @@ def _parameters(fit: ResidualFit) -> list[Table]:
         for parameter, value in fit.residual_estimates(h):
             if parameter.kind != "sd" and parameter.columns == ():
                 rows.append((stratum, parameter.label, value))
-    rows += [("", name, value) for name, value in zip(side.scale_names, fit.scale_coefficients.tolist(), strict=True)]
+    # Those of a dispersion formula, the last ones, have a table of their own.
+    functions = side.scale_names[: len(side.scale_names) - len(side.places.scales.places)]
+    rows += [("", name, value) for name, value in zip(functions, fit.scale_coefficients.tolist(), strict=False)]
     if not rows:
         return []
     cells = format_column([value for *_, value in rows])
     note = ("Coefficients of variance functions multiply the logarithm of the standard deviation.",)
     lines = tuple((stratum, label, cell) for (stratum, label, _), cell in zip(rows, cells, strict=True))
     align: tuple[Align, ...] = ("left", "left", "right")
-    return [Table("Residual parameters", ("", "Parameter", "Estimate"), lines, align, note if side.scale_names else ())]
+    return [Table("Residual parameters", ("", "Parameter", "Estimate"), lines, align, note if functions else ())]
 
 
 def _matrices(fit: ResidualFit) -> list[Table]:

@@ -14,6 +14,8 @@ from lme4py.design.design import CONDITIONAL
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.parameters import DISPERSION, Parameter, fit_parameters, fit_values
+from lme4py.fits.residual.fit import ResidualFit
+from lme4py.fits.residual.parameters import deviation_limits
 from lme4py.inference.estimates.coefficients import (
     chosen_alpha,
     coef_table,
@@ -25,8 +27,10 @@ from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.random_effects import coef, conditional_modes, conditional_sds
 from lme4py.inference.estimates.variance import VarianceEntry, var_corr, variance_components
 from lme4py.inference.estimates.variance_errors import standard_errors, wald_limits
-from lme4py.inference.overview.components import ALL, component_names
+from lme4py.inference.overview.components import ALL, component_intervals, component_names, component_table
 from lme4py.inference.overview.intervals import intervals
+from lme4py.inference.overview.residual_part import DISPERSION_PART, has_dispersion_part
+from lme4py.linalg.types import FloatArray
 from lme4py.report.summaries.parts import entries, threshold_table
 
 if TYPE_CHECKING:
@@ -76,6 +80,7 @@ def tidy(
         exp of the fixed effects and their limits; their standard errors by the delta method.
     component : str, optional
         Only the rows of one linear predictor; all when not given, with a column that names it where there are several.
+        Those of the dispersion part of `lmer` have Wald limits only: NaN with another method.
 
     Returns
     -------
@@ -99,6 +104,7 @@ def tidy(
         elif effect == "ran_pars":
             blocks += [_parameter_block(fit, alpha, conf_method, scales), *_dispersion_blocks(fit, alpha, conf_method)]
             blocks += _family_blocks(fit, alpha, conf_method, exponentiate)
+            blocks += _residual_blocks(fit, alpha, conf_method, exponentiate)
         else:
             blocks += _level_blocks(fit, effect, alpha)
     from lme4py.tables.frames import printed
@@ -230,8 +236,19 @@ def _parameter_block(fit: Fit, alpha: float | None, method: str, scales: str) ->
     # The same order: each term's standard deviations, its correlations, and the residual one at the end.
     wanted = [p for p in fit_parameters(fit) if p.is_random]
     if method == "wald":
-        return block | _limit_columns(wald_limits(fit, wanted, alpha))
-    return block | _limit_columns(intervals(fit, alpha, method, [p.name for p in wanted]))
+        limits = wald_limits(fit, wanted, alpha)
+    else:
+        limits = intervals(fit, alpha, method, [p.name for p in wanted]).to_numpy(dtype=np.float64)
+    if len(limits) < len(found):
+        limits = np.concatenate([limits, _deviation_limits(fit, len(found) - len(limits), alpha, method)])
+    return block | _limit_columns(limits)
+
+
+def _deviation_limits(fit: Fit, count: int, alpha: float, method: str) -> FloatArray:
+    """Limits of residual standard deviations that are no parameters by name: of unequal residuals, or known ones."""
+    if method == "wald" and isinstance(fit, ResidualFit):
+        return deviation_limits(fit, float(-special.ndtri(alpha / 2.0)))
+    return np.full((count, 2), _NAN)
 
 
 def _dispersion_blocks(fit: Fit, alpha: float | None, method: str) -> list[dict[str, Any]]:
@@ -270,6 +287,20 @@ def _family_blocks(fit: Fit, alpha: float | None, method: str, exponentiate: boo
             _exponentiate(block)
         blocks.append(block)
     return blocks
+
+
+def _residual_blocks(fit: Fit, alpha: float | None, method: str, exponentiate: bool) -> list[dict[str, Any]]:
+    """Coefficients of the dispersion part of a linear model, which have Wald limits only."""
+    if not has_dispersion_part(fit):
+        return []
+    table = component_table(fit, component=DISPERSION_PART)
+    block: dict[str, Any] = {"effect": "fixed", "component": DISPERSION_PART, "term": list(table.index)}
+    block |= {name: table[name].to_numpy(dtype=np.float64) for name in _COLUMNS[4:]}
+    if alpha is not None and method == "wald":
+        block |= _limit_columns(component_intervals(fit, DISPERSION_PART, "fixed", alpha=alpha))
+    if exponentiate:
+        _exponentiate(block)
+    return [block]
 
 
 def _exponentiate(block: dict[str, Any]) -> None:
