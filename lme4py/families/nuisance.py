@@ -88,7 +88,7 @@ class DensePart:
 
     Attributes
     ----------
-    values : ndarray, shape (n, d)
+    values : ndarray, shape (n, d), or (n, B, d) of B points
     """
 
     values: FloatArray
@@ -96,6 +96,11 @@ class DensePart:
     def total(self, by: FloatArray | None) -> FloatArray:
         """Sum over all rows, each times `by`, shape (d,)."""
         summed: FloatArray = self.values.sum(axis=0) if by is None else by @ self.values
+        return summed
+
+    def totals(self, by: FloatArray | None) -> FloatArray:
+        """Sum over the rows of each of B points, each times `by`, (B, n); shape (B, d)."""
+        summed: FloatArray = (self.values if by is None else self.values * by.T[:, :, None]).sum(axis=0)
         return summed
 
     def change(self, difference: FloatArray) -> FloatArray:
@@ -227,10 +232,10 @@ def totals(part: Any, by: FloatArray | None = None) -> FloatArray:
 
     Parameters
     ----------
-    part : ndarray (B, n), or ThresholdPart of such arrays
+    part : ndarray (B, n), or ThresholdPart or DensePart of such arrays
     by : ndarray, shape (B, n), optional
     """
-    if isinstance(part, ThresholdPart):
+    if isinstance(part, ThresholdPart | DensePart):
         return part.totals(by)
     summed: FloatArray = (part if by is None else part * by).sum(axis=1)[:, None]
     return summed

@@ -360,14 +360,15 @@ def test_stacked_gradients_are_those_of_single_points(family: str, link: str, ex
     _stack_agrees(make("one", family, link, expected))
 
 
+@pytest.mark.parametrize("expected", [False, True])
 @pytest.mark.parametrize("threshold", ["flexible", "equidistant"])
 @pytest.mark.parametrize("link", ["logit", "probit", "cloglog", "loglog"])
-def test_stacked_gradients_of_ordered_categories(link: str, threshold: str) -> None:
+def test_stacked_gradients_of_ordered_categories(link: str, threshold: str, expected: bool) -> None:
     codes = RNG.integers(0, 4, N)
     design = make_design(codes.astype(float), X[:, 1:], TERMS["one"])
     weights = RNG.integers(1, 4, N).astype(float)
     data = ResponseData(codes.astype(float), weights=weights, categories=("a", "b", "c", "d"))
-    _stack_agrees(make_glmm(design, make_ordinal(link, threshold, 4), data, False))
+    _stack_agrees(make_glmm(design, make_ordinal(link, threshold, 4), data, expected))
 
 
 def _stack_agrees(problem: GlmmProblem) -> None:
