@@ -32,7 +32,7 @@ def test_the_engine_has_the_mean_and_contrasts():
 def test_theta_of_the_user_moves_with_that_of_the_engine():
     S = 0.7 * mean_and_contrasts(3)
     user = CovarianceStructures((make_structure("homcs", 3),))
-    inside = user.inside
+    inside = user.in_columns([S])
     theta = np.array([1.2, 0.4])
 
     def mapped(values):

@@ -15,6 +15,7 @@ from test_prediction_intervals import dense_variance
 import lme4py
 from lme4py import Margins
 from lme4py.errors import OptionError
+from lme4py.fits.answers.noise import Noise
 from lme4py.fits.kinds import model_of
 from lme4py.inference.prediction.predictor_error import predictor_error
 from lme4py.inference.prediction.rows import make_rows
@@ -192,7 +193,7 @@ def test_satterthwaite_of_predictions_equals_dense_algebra(name):
     rows = make_rows(fit, None, range(len(fit.design.terms)))
     w = np.ones(rows.n) if fit.design.weights is None else fit.design.weights
     known = predictor_error(fit, rows)
-    new = predictor_error(fit, rows, new=True, noise=fit.sigma**2 / w)
+    new = predictor_error(fit, rows, new=True, noise=Noise(fit.sigma**2 / w))
     # Second-order differences by hand, and another Hessian.
     np.testing.assert_allclose(known.df, dense_df(fit, noise=False), rtol=2e-6)
     np.testing.assert_allclose(new.df, dense_df(fit, noise=True), rtol=2e-6)
