@@ -102,6 +102,8 @@ class Parameter:
         """The value of a parameter of a covariance structure where the covariance matrix of the term is this one."""
         if self.shape is None:
             raise TypeError(f"{self.name} is an element of the covariance matrix")
+        if not np.isfinite(covariance).all():
+            return float("nan")
         values, vectors = np.linalg.eigh(covariance)
         theta = self.shape.theta_of_factor(vectors * np.sqrt(np.maximum(values, 0.0)))
         return float(natural_values(self.shape, theta, covariance)[self.natural])

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lme4py.covariance import CovarianceStructures, find_structure, make_structure, structure_names
+from lme4py.covariance.kinds.matern import matern
 from lme4py.errors import OptionError
 
 ALL = cases((1, 2, 4))
@@ -532,3 +533,14 @@ def test_structures_of_several_terms():
         terms.check("theta")
     assert CovarianceStructures(()).n_theta == 0
     assert CovarianceStructures(()).initial().size == 0
+
+
+@pytest.mark.parametrize("log_nu", [-101.0, -745.0, -1e4])
+@pytest.mark.parametrize("order", [0, 2])
+def test_a_smoothness_next_to_zero_leaves_no_correlation(log_nu: float, order: int) -> None:
+    found = matern(np.array([0.1, 5.0]), log_nu, order)
+    assert found.value.tolist() == [0.0, 0.0]
+    near = matern(np.array([0.1, 5.0]), -99.0, order)
+    # About nu times 2 K0(x).
+    assert 0.0 < near.value[0] < 1e-40
+    assert found.first.shape == near.first.shape

@@ -38,6 +38,8 @@ _SMOOTH = 50.0
 _GAUSSIAN = 25.0
 # Stirling's series with three terms is exact to rounding from here.
 _LARGE = 1e3
+# Correlations at a smoothness below exp of this are below 1e-40, and zero beside the ones on the diagonal.
+_UNRELATED = -100.0
 
 
 def matern(x: FloatArray, log_nu: float, order: int = 2) -> Jet:
@@ -65,6 +67,8 @@ def matern(x: FloatArray, log_nu: float, order: int = 2) -> Jet:
     """
     if log_nu > _GAUSSIAN:
         return _gaussian(x, log_nu, order)
+    if log_nu < _UNRELATED:
+        return Jet.constant(np.zeros(x.shape), 2 if order else 0)
     nu = float(np.exp(log_nu))
     t = _nodes(float(x.min()), nu)
     pieces = np.array_split(x, max(1, x.size * t.size // _TABLE))
