@@ -21,7 +21,7 @@ from lme4py.families.links import Link
 from lme4py.families.nuisance import Nuisance
 from lme4py.families.other_parameters import OtherParameters
 from lme4py.families.response import ResponseData
-from lme4py.families.rows import DispersionLimit, EtaDerivatives, HalfRows, Order, RowNoise
+from lme4py.families.rows import AtInfinity, DispersionLimit, EtaDerivatives, HalfRows, Order, RowNoise
 from lme4py.families.shares import VarianceKind, observation_kind
 from lme4py.formula.values import Value
 from lme4py.linalg.types import BoolArray, FloatArray
@@ -32,7 +32,7 @@ Kind = Literal["count", "trials", "positive", "proportion", "real", "ordered", "
 
 
 @dataclass(frozen=True)
-class Family(OtherParameters):
+class Family(AtInfinity, OtherParameters):
     """A response distribution with its link; `make_family` gives one.
 
     Attributes
@@ -457,55 +457,9 @@ class Family(OtherParameters):
         """
         raise self.lacks("account of where its likelihood stays as coefficients go to infinity")
 
-    def half_columns(self, half: HalfRows, data: ResponseData) -> FloatArray | None:
-        """Ordered categories: derivative of the threshold of each half row in lambda, shape (R, d); else None."""
-        return None
-
     def tail(self, lam: Nuisance, data: ResponseData) -> float:
         """Distance between eta and a threshold from which on rows have no digits left."""
         return self.link.tail
-
-    def silent(self, data: ResponseData, rest: BoolArray) -> FloatArray | None:
-        """Directions of lambda of ordered categories, beside thresholds, that some rows do not move, (d, s); or None.
-
-        Parameters
-        ----------
-        data : ResponseData
-        rest : ndarray of bool, shape (n,)
-            The rows.
-        """
-        return None
-
-    def rates(
-        self, half: HalfRows, rows: EtaDerivatives, data: ResponseData, eta: FloatArray, lam: Nuisance
-    ) -> FloatArray:
-        """How much the log-likelihood of each half row still changes: its slope or its curvature, shape (R,).
-
-        Parameters
-        ----------
-        half : HalfRows
-        rows : EtaDerivatives
-            With score and weights; for ordered categories with `d_lam`.
-        data : ResponseData
-        eta : ndarray, shape (n,)
-        lam : float or ndarray
-            Where `rows` is.
-        """
-        # Where the likelihood need not rise all the way, a slope of zero can also be the top of a row.
-        rate: FloatArray = np.maximum(np.abs(rows.score[half.row]), np.abs(rows.w_obs[half.row]))
-        return rate
-
-    def answers(self, data: ResponseData) -> FloatArray | None:
-        """The answer of each row as a number, shape (n,); None where responses are no answers that can be certain."""
-        return None
-
-    def answer_name(self, data: ResponseData, answer: float) -> str:
-        """What an answer is called in messages."""
-        return f"{answer:g}"
-
-    def says_nothing(self, data: ResponseData) -> BoolArray:
-        """Rows without information, such as those without trials, shape (n,)."""
-        return np.zeros(data.n_obs, dtype=bool)
 
     # --- moments
 

@@ -8,10 +8,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from lme4py.families.nuisance import NuisancePart
+from lme4py.families.nuisance import Nuisance, NuisancePart
+from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["DispersionLimit", "EtaDerivatives", "HalfRows", "Order", "RowNoise", "working_weight"]
+__all__ = ["AtInfinity", "DispersionLimit", "EtaDerivatives", "HalfRows", "Order", "RowNoise", "working_weight"]
 
 Order = Literal[0, 1, 2, 3]
 
@@ -176,3 +177,53 @@ class DispersionLimit:
 def working_weight(observed: FloatArray, scoring: FloatArray) -> FloatArray:
     """`observed` where it is large enough beside the weight of Fisher scoring, else the latter."""
     return np.where(observed > _CURVED * scoring, observed, scoring)
+
+
+class AtInfinity:
+    """What a family says of rows whose coefficients go to infinity; a response with a mean has nothing to add."""
+
+    def half_columns(self, half: HalfRows, data: ResponseData) -> FloatArray | None:
+        """Ordered categories: derivative of the threshold of each half row in lambda, shape (R, d); else None."""
+        return None
+
+    def silent(self, data: ResponseData, rest: BoolArray) -> FloatArray | None:
+        """Directions of lambda of ordered categories, beside thresholds, that some rows do not move, (d, s); or None.
+
+        Parameters
+        ----------
+        data : ResponseData
+        rest : ndarray of bool, shape (n,)
+            The rows.
+        """
+        return None
+
+    def rates(
+        self, half: HalfRows, rows: EtaDerivatives, data: ResponseData, eta: FloatArray, lam: Nuisance
+    ) -> FloatArray:
+        """How much the log-likelihood of each half row still changes: its slope or its curvature, shape (R,).
+
+        Parameters
+        ----------
+        half : HalfRows
+        rows : EtaDerivatives
+            With score and weights; for ordered categories with `d_lam`.
+        data : ResponseData
+        eta : ndarray, shape (n,)
+        lam : float or ndarray
+            Where `rows` is.
+        """
+        # Where the likelihood need not rise all the way, a slope of zero can also be the top of a row.
+        rate: FloatArray = np.maximum(np.abs(rows.score[half.row]), np.abs(rows.w_obs[half.row]))
+        return rate
+
+    def answers(self, data: ResponseData) -> FloatArray | None:
+        """The answer of each row as a number, shape (n,); None where responses are no answers that can be certain."""
+        return None
+
+    def answer_name(self, data: ResponseData, answer: float) -> str:
+        """What an answer is called in messages."""
+        return f"{answer:g}"
+
+    def says_nothing(self, data: ResponseData) -> BoolArray:
+        """Rows without information, such as those without trials, shape (n,)."""
+        return np.zeros(data.n_obs, dtype=bool)
