@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from lme4py.data.frame import read_frame
 from lme4py.data.sources import find_source
-from lme4py.design.beside.priors import read_priors, with_priors
+from lme4py.design.beside.priors import read_priors, refuse_fixed, with_priors
 from lme4py.design.beside.related import refuse_related
 from lme4py.design.beside.subset import subset_rows
 from lme4py.design.build import NaAction, lformula, read_formula
@@ -225,8 +225,7 @@ def lmer(
     known = known_sigma(sigma)
     if known is not None and source is not None:
         raise OptionError("sigma= needs its rows in memory; use control={'rows': 'memory'}.")
-    if priors is not None and set(given) - {"sigma"}:
-        raise OptionError(f"{priors.text} goes with no fix= but that of sigma; leave one of them out.")
+    refuse_fixed(priors, set(given) - {"sigma"}, " but that of sigma")
     if priors is not None and (structured or fixed_only or source is not None):
         raise OptionError(
             f"{priors.text} is for models with random effects, independent residuals and rows in memory; leave it out, "
@@ -448,8 +447,7 @@ def glmer(
     if family is DEFAULT_FAMILY:
         announced = f"the family was not given: {response_family.name} with the {response_family.link.name} link"
         design = replace(design, notes=(*design.notes, announced))
-    if priors is not None and fix:
-        raise OptionError(f"{priors.text} goes with no fix=; leave one of them out.")
+    refuse_fixed(priors, fix or ())
     given = read_fix(fix)
     design = hold(hold_dispersion(design, given, response_family), given, residual=False).design
     design = with_priors(design, priors)

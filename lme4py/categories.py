@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from lme4py.api import chosen_rows, fit_generalised
 from lme4py.data.frame import read_frame
-from lme4py.design.beside.priors import read_priors, with_priors
+from lme4py.design.beside.priors import read_priors, refuse_fixed, with_priors
 from lme4py.design.build import NaAction, lformula, read_formula
 from lme4py.design.call import check_bool, check_call, check_mappings
 from lme4py.design.parts import ordinal_formulas
@@ -198,8 +198,7 @@ def clmm(
         relmat=relmat,
     )
     refuse_shared(design)
-    if priors is not None and fix:
-        raise OptionError(f"{priors.text} goes with no fix=; leave one of them out.")
+    refuse_fixed(priors, fix or ())
     design = hold(design, read_fix(fix), residual=False).design
     columns = {predictor.name: predictor.names for predictor in design.predictors[1:]}
     n_categories = len(() if design.response is None else design.response.categories or ())

@@ -134,6 +134,8 @@ def hold(design: Design, fix: Mapping[str, Any], sigma: float | None = None, res
     OptionError
         A name that is no parameter, or a value that it cannot have.
     """
+    if not fix:
+        return HeldDesign(design, False)
     columns = {_column(name): value for name, value in fix.items() if _column(name) in design.x_names}
     found = {name: _random(design, name) for name in fix if name != _THETA and _column(name) not in design.x_names}
     by_term: dict[int, dict[int, float]] = {}

@@ -18,6 +18,7 @@ from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.families.base import Family
 from lme4py.families.ordered.categories import threshold_names
 from lme4py.fits.base import Fit
+from lme4py.linalg.small import symmetric_root
 from lme4py.linalg.types import FloatArray
 
 __all__ = [
@@ -104,8 +105,7 @@ class Parameter:
             raise TypeError(f"{self.name} is an element of the covariance matrix")
         if not np.isfinite(covariance).all():
             return float("nan")
-        values, vectors = np.linalg.eigh(covariance)
-        theta = self.shape.theta_of_factor(vectors * np.sqrt(np.maximum(values, 0.0)))
+        theta = self.shape.theta_of_factor(symmetric_root(covariance))
         return float(natural_values(self.shape, theta, covariance)[self.natural])
 
     @property

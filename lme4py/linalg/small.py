@@ -160,6 +160,18 @@ def factor_inverse(T: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.inv(T) if np.triu(T, 1).any() else lapack.dtrtri(T, lower=1)[0], dtype=np.float64)
 
 
+def symmetric_root(S: FloatArray) -> FloatArray:
+    """R with R R' = S, from the eigenvectors of a positive semi-definite matrix; rounding below zero is zero.
+
+    Parameters
+    ----------
+    S : ndarray, shape (k, k)
+    """
+    values, vectors = np.linalg.eigh(S)
+    root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
+    return root
+
+
 def mapped_root(S: FloatArray, T: FloatArray) -> FloatArray:
     """S T; rows that are rounding noise, because a variance is zero, are exact zeros.
 

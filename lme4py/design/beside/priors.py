@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from lme4py.priors.text import read_covariance, read_fixed, read_residual
 if TYPE_CHECKING:
     from lme4py.design.design import Design, RandomTerm
 
-__all__ = ["Priors", "read_priors", "with_priors"]
+__all__ = ["Priors", "read_priors", "refuse_fixed", "with_priors"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,25 @@ def _by_name(given: Any) -> tuple[dict[str, CovariancePrior | None], CovarianceP
         else:
             default = read_covariance(one)
     return found, default
+
+
+def refuse_fixed(priors: Priors | None, names: Collection[str], besides: str = "") -> None:
+    """Refuse priors of a model with parameters that the user holds.
+
+    Parameters
+    ----------
+    priors : Priors or None
+    names : collection of str
+        Of what is held.
+    besides : str
+        What may be held, in words.
+
+    Raises
+    ------
+    OptionError
+    """
+    if priors is not None and names:
+        raise OptionError(f"{priors.text} goes with no fix={besides}; leave one of them out.")
 
 
 def with_priors(design: Design, priors: Priors | None) -> Design:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import narwhals.stable.v1 as nw
 import numpy as np
 from numpy.typing import NDArray
 
@@ -81,6 +80,9 @@ def _given_mask(values: Any, n: int) -> NDArray[np.bool_]:
 def _cut(data: Any, mask: NDArray[np.bool_]) -> Any:
     if isinstance(data, Mapping):
         return {name: _cut_values(values, mask) for name, values in data.items()}
+    # Not for those who only import the package.
+    import narwhals.stable.v1 as nw
+
     return nw.to_native(nw.from_native(data, eager_only=True).filter(mask.tolist()))
 
 

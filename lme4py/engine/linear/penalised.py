@@ -97,9 +97,7 @@ class PenalisedCriterion(Criterion):
                 "fixef_prior='t' has no restricted likelihood in closed form; use reml=False, or 'normal'."
             )
         self.priors, scaling = problem.priors, problem.scaling
-        self.covariance = covariance_penalty(
-            self.priors.covariance, [S / np.sqrt(scaling.weight_scale) for S in scaling.S]
-        )
+        self.covariance = covariance_penalty(self.priors.covariance, scaling.column_changes)
         # The residual variance on the user's scale over that of the engine.
         self.unit = scaling.y_scale**2 * scaling.weight_scale
         known = problem.known

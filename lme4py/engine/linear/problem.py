@@ -240,7 +240,7 @@ def assemble(
     probes : Probes, optional
         Where levels are related.
     """
-    structures = design.structures.in_columns([S / np.sqrt(scaling.weight_scale) for S in scaling.S])
+    structures = design.structures.in_columns(scaling.column_changes)
     if block == "iterative":
         refuse_iterative(factors, design)
     if block == "iterative" or (

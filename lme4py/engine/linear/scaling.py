@@ -57,6 +57,11 @@ class Scaling:
     log_det_C: float
     weight_scale: float
 
+    @property
+    def column_changes(self) -> list[FloatArray]:
+        """S of each term, for covariances relative to the residual variance of a row with weight 1."""
+        return [S / np.sqrt(self.weight_scale) for S in self.S]
+
     def factor(self, term: int, T: FloatArray) -> FloatArray:
         """S T of a term; rows that are rounding noise, because a variance is zero, are exact zeros."""
         return mapped_root(self.S[term], T)

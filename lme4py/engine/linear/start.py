@@ -18,6 +18,7 @@ from scipy.optimize import nnls
 from lme4py.covariance import CovarianceStructure
 from lme4py.engine.identification.gram import Direction
 from lme4py.engine.linear.problem import Problem
+from lme4py.linalg.small import symmetric_root
 from lme4py.linalg.types import FloatArray
 
 # Smallest and largest relative standard deviation to start from, in columns of unit size.
@@ -35,7 +36,7 @@ def moment_start(problem: Problem) -> FloatArray:
     """
     gram = problem.moment_gram
     covariances = _solve(problem, gram.directions, gram.projected, _observed(problem, gram.directions))
-    theta = problem.structures.theta_of_factors([_root(covariance) for covariance in covariances])
+    theta = problem.structures.theta_of_factors([symmetric_root(covariance) for covariance in covariances])
     return problem.structures.as_start(theta, _LOWEST, _HIGHEST)
 
 
@@ -91,12 +92,6 @@ def _assemble(problem: Problem, directions: tuple[Direction, ...], solution: Flo
     for direction, value in zip(directions, solution, strict=False):
         out[direction.term] += value * direction.own
     return out
-
-
-def _root(covariance: FloatArray) -> FloatArray:
-    values, vectors = np.linalg.eigh(covariance)
-    root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
-    return root
 
 
 def _observed(problem: Problem, directions: tuple[Direction, ...]) -> FloatArray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from lme4py.linalg.small import lower_factor
+from lme4py.linalg.small import lower_factor, symmetric_root
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -29,11 +29,7 @@ def generators(seeds: Sequence[np.random.SeedSequence]) -> list[np.random.Genera
 
 def covariance_roots(covariances: Iterable[FloatArray]) -> list[FloatArray]:
     """A lower triangular factor of each covariance matrix (k, k); exact zeros stay zeros."""
-    out = []
-    for cov in covariances:
-        values, vectors = np.linalg.eigh(cov)
-        out.append(lower_factor(vectors * np.sqrt(np.maximum(values, 0.0))))
-    return out
+    return [lower_factor(symmetric_root(cov)) for cov in covariances]
 
 
 def drawn_effects(term: TermPlan, z: FloatArray, root: FloatArray) -> FloatArray:

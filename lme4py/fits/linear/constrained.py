@@ -26,6 +26,7 @@ from lme4py.fits.answers.holding import Minimum
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.refit import other_minima
 from lme4py.fits.parameters import Parameter, fit_values, profile_range
+from lme4py.linalg.held_direction import HeldDirection
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["Constrained", "Coordinates", "LinearHolding"]
@@ -197,15 +198,9 @@ class Constrained:
         self.problem = criterion.problem
         self.chart = Coordinates(criterion.problem, parameter)
         if parameter.kind == "fixed":
-            self._turn_columns()
-
-    def _turn_columns(self) -> None:
-        """An orthogonal basis of the coefficients inside whose last element alone moves the one that is held."""
-        scaling = self.problem.scaling
-        a = scaling.y_scale * scaling.C[self.parameter.first]
-        self.length = float(np.linalg.norm(a))
-        basis = np.linalg.qr(np.column_stack([a, np.eye(a.size)]))[0]
-        self.free, self.held = basis[:, 1:], a / self.length
+            scaling = self.problem.scaling
+            a = scaling.y_scale * scaling.C[parameter.first]
+            self.direction = HeldDirection(a, float(scaling.b0[parameter.first]))
 
     def start(self, theta: FloatArray, log_sigma: float) -> FloatArray:
         """Free coordinates of a point inside."""
@@ -215,15 +210,7 @@ class Constrained:
         """The criterion as a function of the variance parameters alone."""
         if self.parameter.kind != "fixed":
             return self.criterion
-        p = self.problem.n_fixed
-        M = np.zeros((p + 1, p))
-        M[:p, : p - 1] = self.free
-        M[:p, -1] = -self._along(v) * self.held
-        M[p, -1] = 1.0
-        return self.criterion.with_columns(M)
-
-    def _along(self, v: float) -> float:
-        return (v - float(self.problem.scaling.b0[self.parameter.first])) / self.length
+        return self.criterion.with_columns(self.direction.columns(v))
 
     def minimum(self, v: float, x: FloatArray, tolerance: float = 1e-9) -> Minimum:
         """Minimise from the coordinates x.
@@ -322,13 +309,13 @@ class Constrained:
 
     def _fixed_slope(self, v: float, point: Point) -> float:
         """Derivative of r2 in the held coefficient: -2 x'V^-1 (y - X beta)."""
-        beta = self.free @ point.beta + self._along(v) * self.held
+        beta, held = self.direction.beta(v, point.beta), self.direction.held
         b, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
         p = self.problem.n_fixed
-        column = self.held @ self.problem.base.corner[:p] @ np.append(-beta, 1.0)
+        column = held @ self.problem.base.corner[:p] @ np.append(-beta, 1.0)
         for border, modes in zip(self.problem.base.border, b, strict=True):
-            column -= float((border[:, :p] @ self.held) @ modes[:, 0])
-        return -2.0 * float(column) / self.length
+            column -= float((border[:, :p] @ held) @ modes[:, 0])
+        return -2.0 * float(column) / self.direction.length
 
 
 class LinearHolding(Constrained):

@@ -72,8 +72,7 @@ def parameter_vcov(fit: LinearFit) -> FloatArray:
     inside, scaling = variance_information(fit).covariance, fit.problem.scaling
     m, p = fit.theta.size, fit.beta.size
     to_user = np.zeros((m + p + 1, inside.shape[0]))
-    changes = [S / np.sqrt(scaling.weight_scale) for S in scaling.S]
-    jacobian = fit.problem.structures.user.to_user_jacobian(fit.theta_inside, changes)
+    jacobian = fit.problem.structures.user.to_user_jacobian(fit.theta_inside, scaling.column_changes)
     to_user[:m, :m] = jacobian
     to_user[m : m + p, m + 1 :] = np.eye(p)
     to_user[-1, m] = 2.0

@@ -230,7 +230,7 @@ def to_inside(problem: Problem, theta: Any) -> FloatArray:
     # Squares of larger numbers are infinite.
     if not all(np.abs(M).max(initial=0.0) <= 1e150 for M in structures.user.factors(given)):
         raise OptionError(_too_large(theta, "their squares are beyond floating point"))
-    return structures.user.to_engine(given, _column_changes(problem))
+    return structures.user.to_engine(given, problem.scaling.column_changes)
 
 
 def to_user(problem: Problem, inside: FloatArray) -> FloatArray:
@@ -242,12 +242,7 @@ def to_user(problem: Problem, inside: FloatArray) -> FloatArray:
     inside : ndarray, shape (m,)
     """
     structures = problem.structures.user
-    return structures.canonical(structures.to_user(inside, _column_changes(problem)))
-
-
-def _column_changes(problem: Problem) -> list[FloatArray]:
-    """S of each term, for covariances relative to the residual variance of a row with weight 1."""
-    return [S / np.sqrt(problem.scaling.weight_scale) for S in problem.scaling.S]
+    return structures.canonical(structures.to_user(inside, problem.scaling.column_changes))
 
 
 def refuse_saturated(design: Design) -> None:

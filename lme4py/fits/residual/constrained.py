@@ -19,6 +19,7 @@ from lme4py.errors import DesignError
 from lme4py.fits.answers.holding import Minimum
 from lme4py.fits.parameters import Parameter, fit_values, profile_range
 from lme4py.fits.residual.fit import ResidualFit
+from lme4py.linalg.held_direction import HeldDirection
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["ResidualHolding"]
@@ -70,7 +71,9 @@ class ResidualHolding:
         self.ends = parameter.kind not in ("sigma", "fixed")
         self.block = None if parameter.kind == "fixed" else self._block()
         if parameter.kind == "fixed":
-            self._turn_columns()
+            scaling = self.criterion.scaling
+            a = scaling.y_scale * scaling.C[parameter.first]
+            self.direction = HeldDirection(a, float(scaling.beta[parameter.first]))
         value = float(fit_values(fit, [parameter])[0])
         v = float(np.arcsin(value)) if parameter.kind == "corr" else value
         self.unit = np.ones(fit.par.size - (self.block is not None))
@@ -130,26 +133,10 @@ class ResidualHolding:
         curves = np.abs(found.hessian.diagonal())
         return np.asarray(1.0 / np.sqrt(np.maximum(curves, 1e-8 * max(float(curves.max()), 1e-300))))
 
-    def _turn_columns(self) -> None:
-        """A basis of the coefficients inside whose last element alone moves the one that is held."""
-        scaling = self.criterion.scaling
-        a = scaling.y_scale * scaling.C[self.parameter.first]
-        self.length = float(np.linalg.norm(a))
-        basis = np.linalg.qr(np.column_stack([a, np.eye(a.size)]))[0]
-        self.free, self.held = basis[:, 1:], a / self.length
-
     def _criterion(self, v: float) -> MarginalCriterion:
         if self.block is not None:
             return self.criterion
-        p = self.criterion.p
-        M = np.zeros((p + 1, p))
-        M[:p, : p - 1] = self.free
-        M[:p, -1] = -self._along(v) * self.held
-        M[p, -1] = 1.0
-        return self.criterion.with_columns(M)
-
-    def _along(self, v: float) -> float:
-        return (v - float(self.criterion.scaling.beta[self.parameter.first])) / self.length
+        return self.criterion.with_columns(self.direction.columns(v))
 
     # --- minima -----------------------------------------------------------------------------------------------------
 
@@ -245,15 +232,15 @@ class ResidualHolding:
 
     def _fixed_slope(self, v: float, par: FloatArray, free: FloatArray) -> float:
         """-2 x'V^-1 (y - X beta), x the direction that is held."""
-        beta = self.free @ free + self._along(v) * self.held
+        beta, held = self.direction.beta(v, free), self.direction.held
         point = self.criterion.evaluate(par, derivatives=False)
         assert point is not None
         total = 0.0
         for batch, inverse in zip(self.criterion.batches, point.inverse, strict=True):
             own = inverse[batch.of_class]
             left = own @ (batch.data[..., -1] - batch.data[..., :-1] @ beta)[..., None]
-            total += float(np.sum((own @ (batch.data[..., :-1] @ self.held)[..., None]) * left))
-        return -2.0 * total / self.length
+            total += float(np.sum((own @ (batch.data[..., :-1] @ held)[..., None]) * left))
+        return -2.0 * total / self.direction.length
 
     # --- what a profile asks ------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from lme4py.formula.deparse import deparse
 from lme4py.formula.evaluate import evaluate
 from lme4py.formula.nodes import Call, Node, Text
 from lme4py.formula.smooths import both_parts, slopes
+from lme4py.linalg.small import symmetric_root
 from lme4py.linalg.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -120,19 +121,11 @@ class System:
         return np.asarray(self.F.diagonal())
 
 
-def _roots(fit: Fit) -> list[FloatArray]:
-    """R with R R' the covariance of each term."""
-    out = []
-    for covariance in fit.covariances:
-        values, vectors = np.linalg.eigh(covariance)
-        out.append(vectors * np.sqrt(np.maximum(values, 0.0)))
-    return out
-
-
 def _spherical(fit: Fit) -> tuple[FloatArray, FloatArray, list[int]]:
     """Z Lambda (n, q), u (q,), and where each term begins."""
     blocks, modes, starts, at = [], [], [], 0
-    for term, root, own in zip(fit.design.terms, _roots(fit), fit.modes, strict=True):
+    for term, covariance, own in zip(fit.design.terms, fit.covariances, fit.modes, strict=True):
+        root = symmetric_root(covariance)
         starts.append(at)
         k, n = term.n_columns, fit.design.n_obs
         block = np.zeros((n, term.n_levels * k))
@@ -359,10 +352,8 @@ def _frame(
     error = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", basis, V, basis), 0.0))
     critical = float(special.ndtri(0.5 + 0.5 * level))
     if draws:
-        values, vectors = np.linalg.eigh(V)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
         normal = np.random.default_rng(seed).standard_normal((V.shape[0], _DRAWS))
-        away = np.abs(basis @ root @ normal)[error > 0.0] / error[error > 0.0][:, None]
+        away = np.abs(basis @ symmetric_root(V) @ normal)[error > 0.0] / error[error > 0.0][:, None]
         critical = float(np.quantile(away.max(axis=0), level))
     half = critical * error
     columns = {name: grid, "estimate": estimate, "std_error": error, "lower": estimate - half, "upper": estimate + half}

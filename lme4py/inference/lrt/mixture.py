@@ -19,6 +19,7 @@ from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.problem import Problem
 from lme4py.errors import OptionError
 from lme4py.inference.lrt.nesting import Embedding
+from lme4py.linalg.small import symmetric_root
 from lme4py.linalg.types import FloatArray
 
 __all__ = [
@@ -250,11 +251,7 @@ def _slope(
 def _traces(criterion: Criterion, inside: list[FloatArray], directions: Sequence[tuple[int, FloatArray]]) -> FloatArray:
     """tr(P V_i) for all directions (tr(V^-1 V_i) for ML)."""
     problem = criterion.problem
-    roots = []
-    for C in inside:
-        values, vectors = np.linalg.eigh(C)
-        roots.append(vectors * np.sqrt(np.maximum(values, 0.0)))
-    point = criterion.evaluate_factors(roots)
+    point = criterion.evaluate_factors([symmetric_root(C) for C in inside])
     p = problem.n_fixed
     corner = np.zeros((p + 1, p + 1))
     if criterion.reml and p:

@@ -16,7 +16,6 @@ import numpy as np
 from scipy import special
 
 from lme4py.design.parts import new_parts
-from lme4py.design.recipe import new_random_values
 from lme4py.errors import OptionError
 from lme4py.families.nuisance import as_columns
 from lme4py.families.response import ResponseData
@@ -25,6 +24,7 @@ from lme4py.fits.kinds import model_of
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.fits.steps import random_part
 from lme4py.inference.prediction.averages import normal_rule
+from lme4py.inference.prediction.rows import part_columns
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["CategoryRows", "CategoryTable", "category_limits", "category_rows", "category_table"]
@@ -120,18 +120,9 @@ def category_rows(fit: Fit, rows: RowArrays, average: bool, keep: BoolArray | No
     for t in rows.codes:
         known += _modes(fit, rows, t)
     terms = tuple(range(len(design.terms))) if average else ()
-    spread = tuple(np.stack([_columns(fit, rows, t, home) for home in homes]) for t in terms)
+    spread = tuple(np.stack([part_columns(fit, t, home, rows) for home in homes]) for t in terms)
     X = tuple(rows.X for _ in homes)
     return CategoryRows(X, known, data, spread, terms).take(whole)
-
-
-def _columns(fit: Fit, rows: RowArrays, t: int, home: str) -> FloatArray:
-    """Columns of a term in one linear predictor, (n, k)."""
-    term = fit.design.terms[t]
-    if rows.frame is None:
-        return term.values_of(home)
-    values: FloatArray = term.masked(new_random_values(fit.design.recipe, rows.frame, t), home)
-    return values
 
 
 def _modes(fit: Fit, rows: RowArrays, t: int) -> FloatArray:
@@ -141,7 +132,7 @@ def _modes(fit: Fit, rows: RowArrays, t: int) -> FloatArray:
         modes = [fit.modes[t] if s == t else None for s in range(len(fit.design.terms))]
         return np.stack([random_part(fit.design, modes, home) for home in homes])
     codes = rows.codes[t]
-    out = np.stack([np.einsum("nk,nk->n", _columns(fit, rows, t, home), fit.modes[t][codes]) for home in homes])
+    out = np.stack([np.einsum("nk,nk->n", part_columns(fit, t, home, rows), fit.modes[t][codes]) for home in homes])
     return np.where(codes >= 0, out, 0.0)
 
 

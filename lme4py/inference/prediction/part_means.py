@@ -21,7 +21,8 @@ from lme4py.fits.kinds import model_of
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.coefficients import constant_df, quantile
 from lme4py.inference.prediction.averages import averaged_mean
-from lme4py.inference.prediction.part_nodes import averaged_by_nodes, part_columns
+from lme4py.inference.prediction.part_nodes import averaged_by_nodes
+from lme4py.inference.prediction.rows import part_columns
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["PartMean", "link_limits", "part_mean"]

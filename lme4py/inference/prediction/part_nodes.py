@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from lme4py.design.recipe import new_random_values
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.rows.arrays import RowArrays
+from lme4py.inference.prediction.rows import part_columns
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["averaged_by_nodes", "part_columns"]
+__all__ = ["averaged_by_nodes"]
 
 # Nodes for each linear predictor with random effects; of a standard deviation of 2 on the logit scale they leave 1e-6.
 _NODES: Final = 32
@@ -22,23 +22,6 @@ _NODES: Final = 32
 _STEP: Final = 1e-3
 _LEAST: Final = 1e-6
 _MOST_PARTS: Final = 3
-
-
-def part_columns(fit: Fit, t: int, part: str, rows: RowArrays) -> FloatArray:
-    """Columns of a term in one part, (n, k).
-
-    Parameters
-    ----------
-    fit : Fit
-    t : int
-    part : str
-    rows : RowArrays
-    """
-    term = fit.design.terms[t]
-    if rows.frame is None:
-        return term.values_of(part)
-    values: FloatArray = term.masked(new_random_values(fit.design.recipe, rows.frame, t), part)
-    return values
 
 
 def averaged_by_nodes(fit: Fit, kind: str, rows: RowArrays, response: ResponseData) -> tuple[FloatArray, FloatArray]:

@@ -22,6 +22,7 @@ from lme4py.errors import (
     did_you_mean,
     warn,
 )
+from lme4py.fits.base import Fit
 from lme4py.fits.rows.arrays import RowArrays, own_rows
 from lme4py.inference.prediction.between import interpolation
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
@@ -37,6 +38,7 @@ __all__ = [
     "masked_columns",
     "on_data_index",
     "padded",
+    "part_columns",
     "report_unseen",
     "without_unseen",
 ]
@@ -293,3 +295,21 @@ def padded(fit: Any, values: FloatArray) -> tuple[FloatArray, pd.Index[Any]]:
         whole[design.keep] = values
         return whole, design.index.copy()
     return values, design.index.copy() if design.keep.all() else design.index[design.keep]
+
+
+def part_columns(fit: Fit, t: int, part: str, rows: RowArrays) -> FloatArray:
+    """Columns of a term in one linear predictor, (n, k).
+
+    Parameters
+    ----------
+    fit : Fit
+    t : int
+    part : str
+        Name of the predictor.
+    rows : RowArrays
+    """
+    term = fit.design.terms[t]
+    if rows.frame is None:
+        return term.values_of(part)
+    values: FloatArray = term.masked(new_random_values(fit.design.recipe, rows.frame, t), part)
+    return values

@@ -32,7 +32,7 @@ from lme4py.inference.tests.joint_tests import JointMethod
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.estimands.curves import ResponseCurve
 from lme4py.margins.estimands.estimands import Estimand, Values
-from lme4py.margins.estimands.grids import Grid, Parameters, moved_frame
+from lme4py.margins.estimands.grids import Parameters, UnitGrid, moved_frame
 from lme4py.margins.estimands.ordinal import SeveralCategories
 from lme4py.margins.models.adapter import DdfMethod, FactoredRows, Random, Rows, frame_of
 from lme4py.margins.models.formula_rows import FormulaRows
@@ -121,7 +121,7 @@ class CategoryAdapter(SeveralCategories):
         return Plain(found[:k, :k], float(constant_df(self.fit, ddf)))
 
 
-class CategoryGrid(Grid):
+class CategoryGrid(UnitGrid):
     """Scenarios of P(Y > k).
 
     Parameters
@@ -150,12 +150,6 @@ class CategoryGrid(Grid):
         return [
             self.adapter.category_rows(self._frame(s), self.random, self.population.offset) for s in range(self.size)
         ]
-
-    def evaluate(self, curve: ResponseCurve, parameters: Parameters, gradient: bool) -> tuple[FloatArray, FloatArray]:
-        parts = list(self.units(curve, parameters, gradient))
-        weights = [self.weights_of(s) for s in range(self.size)]
-        values = np.array([w @ value for w, (value, _) in zip(weights, parts, strict=True)])
-        return values, np.stack([w @ rows for w, (_, rows) in zip(weights, parts, strict=True)])
 
     def units(
         self, curve: ResponseCurve, parameters: Parameters, gradient: bool

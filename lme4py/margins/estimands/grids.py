@@ -21,6 +21,7 @@ from lme4py.margins.population.scenarios import Scenario, scenario_frame
 __all__ = [
     "Grid",
     "Parameters",
+    "UnitGrid",
     "ZeroPartGrid",
     "linear_predictor",
     "moved_frame",
@@ -285,7 +286,17 @@ class Grid:
         return d.f @ w, rows
 
 
-class ZeroPartGrid(Grid):
+class UnitGrid(Grid):
+    """Scenarios whose averages are those of what `units` gives, row by row."""
+
+    def evaluate(self, curve: ResponseCurve, parameters: Parameters, gradient: bool) -> tuple[FloatArray, FloatArray]:
+        parts = list(self.units(curve, parameters, gradient))
+        weights = [self.weights_of(s) for s in range(self.size)]
+        values = np.array([w @ value for w, (value, _) in zip(weights, parts, strict=True)])
+        return values, np.stack([w @ rows for w, (_, rows) in zip(weights, parts, strict=True)])
+
+
+class ZeroPartGrid(UnitGrid):
     """Scenarios whose mean is (1 - pi) mu.
 
     Parameters
@@ -309,12 +320,6 @@ class ZeroPartGrid(Grid):
     ) -> None:
         super().__init__(adapter, population, scenarios, random)
         self.zeros, self.zero_curve = zeros, zero_curve
-
-    def evaluate(self, curve: ResponseCurve, parameters: Parameters, gradient: bool) -> tuple[FloatArray, FloatArray]:
-        parts = list(self.units(curve, parameters, gradient))
-        weights = [self.weights_of(s) for s in range(self.size)]
-        values = np.array([w @ value for w, (value, _) in zip(weights, parts, strict=True)])
-        return values, np.stack([w @ rows for w, (_, rows) in zip(weights, parts, strict=True)])
 
     def units(
         self, curve: ResponseCurve, parameters: Parameters, gradient: bool
