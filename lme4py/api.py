@@ -287,7 +287,7 @@ def glmer(
     nAGQ: int = 1,
     hessian: str = "observed",
     weights: str | ArrayLike | None = None,
-    offset: str | ArrayLike | None = None,
+    offset: str | ArrayLike | Mapping[str, Any] | None = None,
     contrasts: Mapping[str, Any] | None = None,
     start: ArrayLike | None = None,
     control: Control | Mapping[str, Any] | None = None,
@@ -333,8 +333,10 @@ def glmer(
     weights : str or array of shape (n,), optional
         Prior weights, or the numbers of trials of proportions. They multiply the log-likelihood of a row
         (binomial, poisson, negative binomial) or divide its dispersion (all others).
-    offset : str or array of shape (n,), optional
-        Known part of the linear predictor, added to the ``offset()`` terms of the formula.
+    offset : str, array of shape (n,) or dict, optional
+        Known part of the linear predictor, added to the ``offset()`` terms of the formula. Of ``family="multinomial"``
+        it is a part of the predictor of every category beside the baseline; a dict, or a data frame, has one for each
+        category that it names: ``{"car": "log_seats_car", "bus": z}``.
     contrasts : dict, optional
         Variable name -> name of a contrast, or a matrix with one row per level.
     start : array of shape (n_theta,) or dict, optional

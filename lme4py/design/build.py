@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.data.frame import read_frame
+from lme4py.design.beside.by_category import category_offset, given_by_category, offset_arguments
 from lme4py.design.beside.given import finite_offset, positive_weights
 from lme4py.design.beside.related import Relations, read_relations
 from lme4py.design.coding import drop_unused
@@ -80,8 +81,9 @@ def lformula(
     weights : str or array of shape (n_data,), optional
         Prior weights, positive: the residual variance of row i is sigma^2 / weights[i]. A column name, an expression
         in the language of formulas (``"1/vi"``), or values; values with an index are matched with the rows by it.
-    offset : str or array of shape (n_data,), optional
-        Added to the linear predictor, together with any ``offset()`` of the formula; as `weights`.
+    offset : str, array of shape (n_data,) or mapping, optional
+        Added to the linear predictor, together with any ``offset()`` of the formula; as `weights`. Of unordered
+        categories also one for each, see `lme4py.design.beside.by_category`.
     contrasts : dict, optional
         Factor -> "contr.sum", "contr.helmert", "contr.treatment", "contr.SAS", "contr.poly", or a matrix with
         one row per level. For the fixed effects only, as in lme4.
@@ -137,7 +139,7 @@ def lformula(
     rows = UsedRows(
         frame,
         list(dict.fromkeys([*nodes, *beside])),
-        {"weights": weights, "offset": offset},
+        {"weights": weights, **offset_arguments(offset)},
         na_action,
         response if reader is not None and reader.has_trials else None,
     )
@@ -284,6 +286,9 @@ def assemble(
     if offset is not None:
         finite_offset(offset, rows.given["offset"])
     data = None if family is None else _response(response, values, rows, weights, family, levels)
+    own = given_by_category(rows, () if family is None or data is None else family.offset_labels(data))
+    if own:
+        offset = category_offset(rows, values, own)
     y = response_values(values[response], response_name) if data is None else data.table
     variables = make_variables(fixed_nodes, values, chosen)
     names = ColumnNames()
@@ -316,6 +321,7 @@ def assemble(
             dict(functions),
             rows.given.get("weights"),
             fixed.null,
+            own,
         ),
         notes=tuple(notes),
         response=data,
@@ -375,10 +381,10 @@ def _dropped_words(dropped: tuple[str, ...], most: int) -> str:
 
 def _total_offset(parsed: Formula, given: FloatArray | None, values: Mapping[Node, Value]) -> FloatArray | None:
     parts = [offset_values(values[node], name_of(node)) for node in parsed.fixed.offsets]
-    if given is not None:
-        parts.append(given)
-    if not parts:
+    if given is None and not parts:
         return None
     total = np.sum(parts, axis=0)
+    if given is not None:
+        total = given + (total if given.ndim == 1 or not parts else total[:, None])
     check_finite(total, ["offset"], "the {name}")
     return np.asarray(total, dtype=np.float64)

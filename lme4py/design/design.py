@@ -428,8 +428,20 @@ class Design(Frozen):
 
     @property
     def offset(self) -> FloatArray | None:
-        """Sum of the `offset` argument and the formula's ``offset()`` terms, (n,), or None."""
+        """Sum of the `offset` argument and the formula's ``offset()`` terms, (n,), or None.
+
+        Of several categories that of all of their predictors, or (n, D), each its own.
+        """
         return self.predictors[0].offset
+
+    @property
+    def stacked_offset(self) -> FloatArray | None:
+        """`offset` of linear predictors that stand one below the other, as the rows of X do, (D n,), or None."""
+        known = self.offset
+        if known is None or (known.ndim == 1 and known.size == self.X.shape[0]):
+            return known
+        tall: FloatArray = np.tile(known, self.X.shape[0] // known.size) if known.ndim == 1 else known.T.ravel()
+        return tall
 
     @property
     def rows(self) -> RowsReport:

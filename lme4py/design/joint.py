@@ -11,7 +11,7 @@ import numpy as np
 from lme4py.covariance import find_structure
 from lme4py.design.design import Design, RandomTerm
 from lme4py.design.recipe import BarRecipe
-from lme4py.errors import FormulaError, OptionError
+from lme4py.errors import FormulaError
 
 __all__ = ["joint_design"]
 
@@ -32,16 +32,9 @@ def joint_design(design: Design, labels: Sequence[str], homes: Sequence[str]) ->
 
     Raises
     ------
-    OptionError
-        An offset, which of the predictors it belongs to is not known.
     FormulaError
         A covariance structure that does not hold across them.
     """
-    if design.offset is not None:
-        raise OptionError(
-            "an offset belongs to one linear predictor, and the categories have several; one column does not say which "
-            "of them it is for. Leave it out, or make it a column of the model."
-        )
     D, p = len(labels), design.X.shape[1]
     names = tuple(f"{label}: {name}" for label in labels for name in design.x_names)
     double = set(re.findall(r"\|\|\s*`?([\w.]+)", design.formula))
@@ -54,7 +47,19 @@ def joint_design(design: Design, labels: Sequence[str], homes: Sequence[str]) ->
         terms=terms,
         alias=None,
     )
-    return replace(whole, recipe=replace(design.recipe, bars=bars))
+    notes = design.notes if design.offset is None else (*design.notes, _offset_note(design, labels))
+    return replace(whole, recipe=replace(design.recipe, bars=bars), notes=notes)
+
+
+def _offset_note(design: Design, labels: Sequence[str]) -> str:
+    """Which linear predictors the offset is a part of."""
+    own = [one.what for one in design.recipe.by_category if one is not None]
+    if not own:
+        return (
+            f"The offset is a part of the linear predictor of every category beside the baseline: {', '.join(labels)}."
+        )
+    shared = ", beside that of all" if design.recipe.offsets else ""
+    return f"The linear predictors have the {', '.join(own)}{shared}, less that of the baseline."
 
 
 def _term(term: RandomTerm, labels: Sequence[str], homes: Sequence[str], independent: bool) -> RandomTerm:

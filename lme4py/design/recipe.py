@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lme4py.data.column import Column, Kind
 from lme4py.data.frame import Frame, as_factor_column, missing_rows
+from lme4py.design.beside.by_category import beside_baseline
 from lme4py.design.beside.given import Given, column_getter, finite_offset, numbers_of
 from lme4py.design.coding import Variable, model_matrix
 from lme4py.design.fixed import name_of
@@ -121,6 +122,8 @@ class Recipe:
     null : ndarray, shape (number of all columns, d), or None
         Combinations of the columns of the model matrix that are zero in the data of the fit, in units of the size of
         the dropped column; see `beyond`.
+    by_category : tuple of Given or None, length K
+        The `offset` of each of K unordered categories, the baseline first; () without such.
     held : tuple of (int, float)
         Columns of the model matrix whose coefficients are known: they are a part of the offset.
     """
@@ -135,6 +138,7 @@ class Recipe:
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     weights: Given | None = None
     null: FloatArray | None = None
+    by_category: tuple[Given | None, ...] = ()
     held: tuple[tuple[int, float], ...] = ()
 
     def known_part(self, whole: FloatArray) -> FloatArray:
@@ -149,9 +153,15 @@ class Recipe:
         own = () if self.offset is None or self.offset.node is None else (self.offset.node,)
         return (*self.formula.fixed.offsets, *own)
 
+    @property
+    def category_nodes(self) -> tuple[Node, ...]:
+        """What the offsets of single categories are evaluated from."""
+        return tuple(one.node for one in self.by_category if one is not None and one.node is not None)
+
     def text_of(self, node: Node) -> str:
         """The text that an expression stands in: the formula, or an argument."""
-        given = next((one for one in (self.offset, self.weights) if one is not None and one.node is node), None)
+        arguments = (self.offset, self.weights, *self.by_category)
+        given = next((one for one in arguments if one is not None and one.node is node), None)
         return self.formula.text if given is None else given.text
 
 
@@ -172,7 +182,7 @@ def beyond(recipe: Recipe, whole: FloatArray) -> FloatArray:
     return found
 
 
-def new_fixed(recipe: Recipe, frame: Frame, offset: Column | None = None) -> tuple[FloatArray, FloatArray]:
+def new_fixed(recipe: Recipe, frame: Frame, offset: Column | FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
     """The fixed-effects model matrix and the offset of new data.
 
     Parameters
@@ -180,7 +190,7 @@ def new_fixed(recipe: Recipe, frame: Frame, offset: Column | None = None) -> tup
     recipe : Recipe
     frame : Frame
         New data; the response and the grouping factors are not needed.
-    offset : Column, optional
+    offset : Column, or ndarray of shape (n, D), optional
         Takes the place of the `offset` argument of the fit, values of shape (n,).
 
     Returns
@@ -188,7 +198,7 @@ def new_fixed(recipe: Recipe, frame: Frame, offset: Column | None = None) -> tup
     X : ndarray, shape (n, p)
         NaN in rows with a missing value, and in those that cannot be estimated: columns were left out of the fixed
         effects, and in these rows they are not what they were in the data of the fit.
-    offset : ndarray, shape (n,)
+    offset : ndarray, shape (n,), or (n, D) where categories have offsets of their own
         ``offset()`` terms of the formula plus the `offset` argument; zeros without any; NaN exactly in the rows
         with a missing value.
 
@@ -199,14 +209,16 @@ def new_fixed(recipe: Recipe, frame: Frame, offset: Column | None = None) -> tup
     """
     terms = recipe.formula.fixed
     offsets = recipe.offsets if offset is None else terms.offsets
-    if offset is None and recipe.offset is not None and recipe.offset.node is None:
+    arguments = (recipe.offset, *recipe.by_category)
+    if offset is None and any(one is not None and one.node is None for one in arguments):
         raise OptionError(
             "the model has an offset that was given as an array, and predictions of other rows need theirs: give it as "
             "offset=, a column name, an expression or an array; or fit the model with the offset as a column."
         )
-    nodes = [*recipe.variables, *offsets]
+    own = recipe.category_nodes if offset is None else ()
+    nodes = [*recipe.variables, *offsets, *own]
     columns = columns_of(recipe, frame, nodes)
-    extra = [] if offset is None else [offset]
+    extra = [offset] if isinstance(offset, Column) else []
     values, present = evaluated(recipe, nodes, columns, frame.n_rows, extra)
     X = np.full((frame.n_rows, len(recipe.kept)), np.nan)
     known = np.where(present, 0.0, np.nan)
@@ -220,7 +232,19 @@ def new_fixed(recipe: Recipe, frame: Frame, offset: Column | None = None) -> tup
         X[np.flatnonzero(present)[beyond(recipe, whole).any(axis=1)]] = np.nan
     for column in extra:
         known += finite_offset(column.values, Given("offset"))
+    beside = offset if isinstance(offset, np.ndarray) else _category_offsets(recipe, values, present) if own else None
+    if beside is not None:
+        known = beside + (known if beside.ndim == 1 else known[:, None])
     return X, known
+
+
+def _category_offsets(recipe: Recipe, values: Mapping[Node, Value], present: NDArray[np.bool_]) -> FloatArray:
+    """Offsets of single categories beside that of the baseline, (n, D); zeros in rows with a missing value."""
+    columns = [np.zeros(present.size) for _ in recipe.by_category]
+    for column, one in zip(columns, recipe.by_category, strict=True):
+        if one is not None and one.node is not None and present.any():
+            column[present] = finite_offset(numbers_of(values[one.node], one), one)
+    return beside_baseline(columns)
 
 
 def _check_finite(columns: FloatArray, present: NDArray[np.bool_]) -> None:

@@ -188,6 +188,10 @@ class Family(AtInfinity, OtherParameters):
         """Whether the coefficients of all linear predictors stand together in beta, their rows one below the other."""
         return False
 
+    def offset_labels(self, data: ResponseData) -> tuple[str, ...]:
+        """Categories that can have an offset of their own, the baseline first; () where there is one for all."""
+        return ()
+
     @property
     def is_plain(self) -> bool:
         """Whether probabilities of categories are differences of means of one linear predictor less thresholds."""

@@ -29,7 +29,9 @@ def one_column(value: Value, name: str) -> FloatArray:
     """The response as numbers, one for each row."""
     y = response_values(value, name)
     if y.ndim == 2:
-        raise DataError(f"the response '{name}' has two columns, which only the binomial family reads; give one")
+        raise DataError(
+            f"the response '{name}' has two columns, which only the binomial and multinomial families read; give one"
+        )
     return y
 
 

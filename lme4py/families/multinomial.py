@@ -9,7 +9,7 @@ D of them, and their D x D blocks of weights are those of the multinomial covari
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,10 +19,10 @@ from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.families.base import Family, Kind
 from lme4py.families.coercion import no_zero_weights
 from lme4py.families.links import PROBABILITY_LINKS, Link
-from lme4py.families.ordered.categories import category_label, unordered_response
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, HalfRows, Order, RowNoise
 from lme4py.families.shares import VarianceKind
+from lme4py.families.unordered import category_counts, category_label, unordered_response
 from lme4py.formula.values import Value
 from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -104,21 +104,21 @@ class Multinomial(Family):
             raise self.lacks("levels=, the order of categories; name the first one by baseline=")
         no_zero_weights(weights)
         data = unordered_response(value, name, weights)
-        found = data.categories or ()
         if self.baseline is None:
             return data
+        found = data.categories or ()
         labels = [category_label(level) for level in found]
         if category_label(self.baseline) not in labels:
             hint = did_you_mean(str(self.baseline), labels)
             raise OptionError(f"baseline={self.baseline!r} is no category of the response.{hint} They are {found!r}.")
         place = labels.index(category_label(self.baseline))
-        order = [place, *(k for k in range(len(found)) if k != place)]
-        return ResponseData(
-            np.argsort(order)[data.codes].astype(np.float64), None, weights, tuple(found[k] for k in order), data.notes
-        )
+        return _in_order(data, [place, *(k for k in range(len(found)) if k != place)])
 
     def coerce_again(self, values: FloatArray, data: ResponseData, name: str, proportions: bool) -> ResponseData:
         K = len(self.categories)
+        if data.counts is not None:
+            again = category_counts(values, self.categories, "new response", data.weights)
+            return replace(again, parts=data.parts)
         if not np.isin(values, np.arange(K)).all():
             raise DataError(f"the new response holds values that are no positions 0 .. {K - 1} of its categories.")
         absent = [repr(self.categories[k]) for k in range(K) if not (values == k).any()]
@@ -129,6 +129,9 @@ class Multinomial(Family):
     def check_categories(self, data: ResponseData) -> None:
         if tuple(data.categories or ()) != self.categories:
             raise OptionError("the response has other categories than the family.")
+
+    def offset_labels(self, data: ResponseData) -> tuple[str, ...]:
+        return tuple(category_label(level) for level in data.categories or ())
 
     # --- likelihood
 
@@ -154,14 +157,14 @@ class Multinomial(Family):
         n, D = data.n_obs, len(self.categories) - 1
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             log_p = self._log_probabilities(np.asarray(eta, dtype=np.float64), n)
-        w = data.weight
-        loglik = w * log_p[..., data.codes, np.arange(n)]
+        shown = _shown(data, D + 1)
+        loglik = data.weight * (data.log_arrangements + np.einsum("kn,...kn->...n", shown, log_p))
         if order == 0:
             return EtaDerivatives(loglik)
         with np.errstate(under="ignore"):
             p = np.exp(log_p[..., 1:, :])
-        shown = (data.codes == 1 + np.arange(D)[:, None]).astype(np.float64)
-        score = (w * (shown - p)).reshape(eta.shape)
+        w = data.weight * data.totals
+        score = (data.weight * shown[1:] - w * p).reshape(eta.shape)
         if order == 1:
             return EtaDerivatives(loglik, score)
         own = [p[..., d, :] for d in range(D)]
@@ -191,9 +194,14 @@ class Multinomial(Family):
         return 1.0
 
     def fitted(self, data: ResponseData, eta: FloatArray, lam: Any) -> FloatArray:
-        """Probability of the category observed, shape (n,)."""
-        p: FloatArray = np.exp(self._log_probabilities(eta, data.n_obs)[data.codes, np.arange(data.n_obs)])
-        return p
+        """Probability of the category observed; of counts the mean of those of their trials, shape (n,).
+
+        NaN in rows without trials.
+        """
+        p = np.exp(self._log_probabilities(eta, data.n_obs))
+        with np.errstate(invalid="ignore"):
+            mean: FloatArray = (_shown(data, len(self.categories)) * p).sum(axis=0) / data.totals
+        return mean
 
     def observation_kind(self, method: str) -> VarianceKind:
         raise self.lacks("variance of an observation, for shares of the variance")
@@ -216,11 +224,38 @@ class Multinomial(Family):
         if np.any(data.weight != 1.0):
             raise self.lacks(
                 "simulation of rows with weights: one draw for a row that stands for several would spread too far; "
-                "repeat the rows in place of weights="
+                "give counts of the categories as cbind(a, b, c), or repeat the rows, in place of weights="
             )
-        below = np.cumsum(np.exp(self._log_probabilities(eta, data.n_obs)), axis=0)[:-1]
+        log_p = self._log_probabilities(eta, data.n_obs)
+        if data.counts is not None:
+            drawn: FloatArray = rng.multinomial(data.totals.astype(np.int64), _certain(log_p)).astype(np.float64)
+            return drawn
+        below = np.cumsum(np.exp(log_p), axis=0)[:-1]
         codes: FloatArray = (rng.random(data.n_obs) > below).sum(axis=0).astype(np.float64)
         return codes
+
+
+def _shown(data: ResponseData, K: int) -> FloatArray:
+    """How many trials of each row had each category, (K, n)."""
+    if data.counts is not None:
+        return data.counts.T
+    shown: FloatArray = (data.codes == np.arange(K)[:, None]).astype(np.float64)
+    return shown
+
+
+def _certain(log_p: FloatArray) -> FloatArray:
+    """Probabilities that add up to one, (n, K)."""
+    p = np.exp(log_p).T
+    total: FloatArray = p / p.sum(axis=1, keepdims=True)
+    return total
+
+
+def _in_order(data: ResponseData, order: list[int]) -> ResponseData:
+    """The response with its categories in another order."""
+    names = tuple((data.categories or ())[k] for k in order)
+    if data.counts is not None:
+        return category_counts(data.counts[:, order], names, "response", data.weights)
+    return replace(data, y=np.argsort(order)[data.codes].astype(np.float64), categories=names)
 
 
 def _slope(p: list[FloatArray], c: int, d: int, e: int) -> FloatArray:

@@ -66,6 +66,8 @@ class ResponseData:
         What users should know of how the response was read.
     parts : tuple of PartRows
         Further linear predictors.
+    counts : ndarray, shape (n, K), or None
+        Unordered categories of rows that stand for several trials: how many had each; `y` is then their mean position.
     """
 
     y: FloatArray
@@ -74,6 +76,7 @@ class ResponseData:
     categories: tuple[Any, ...] | None = None
     notes: tuple[str, ...] = ()
     parts: tuple[PartRows, ...] = ()
+    counts: FloatArray | None = None
 
     @property
     def n_obs(self) -> int:
@@ -87,14 +90,17 @@ class ResponseData:
 
     @property
     def table(self) -> FloatArray:
-        """`y`, or successes and failures side by side, (n, 2), where rows have several trials."""
+        """`y`, or counts side by side where rows have several trials: of successes and failures, or of categories."""
+        if self.counts is not None:
+            return self.counts
         return self.y if self.trials is None else np.column_stack([self.y, self.failures])
 
     def take(self, rows: IntArray | BoolArray | slice) -> ResponseData:
         """Some of the rows."""
-        trials, weights = (None if part is None else part[rows] for part in (self.trials, self.weights))
+        beside = (None if part is None else part[rows] for part in (self.trials, self.weights, self.counts))
+        trials, weights, counts = beside
         parts = tuple(part.take(rows) for part in self.parts)
-        return ResponseData(self.y[rows], trials, weights, self.categories, (), parts)
+        return ResponseData(self.y[rows], trials, weights, self.categories, (), parts, counts)
 
     def with_y(self, y: FloatArray) -> ResponseData:
         """Other responses of the same rows."""
@@ -168,6 +174,19 @@ class ResponseData:
         if self.trials is None:
             return np.zeros_like(self.y)
         result: FloatArray = gammaln(self.trials + 1.0) - gammaln(self.y + 1.0) - gammaln(self.failures + 1.0)
+        return result
+
+    @computed_once
+    def totals(self) -> FloatArray:
+        """Trials of counts of categories, shape (n,); ones where each row is one."""
+        return np.ones_like(self.y) if self.counts is None else self.counts.sum(axis=1)
+
+    @computed_once
+    def log_arrangements(self) -> FloatArray:
+        """log of the multinomial coefficient of counts, shape (n,)."""
+        if self.counts is None:
+            return np.zeros_like(self.y)
+        result: FloatArray = gammaln(self.totals + 1.0) - gammaln(self.counts + 1.0).sum(axis=1)
         return result
 
     @computed_once

@@ -91,7 +91,7 @@ def _of_rows(design: Design, rows: IntArray, codes: IntArray, draw: IntArray | N
         predictors=tuple(
             replace(
                 predictor,
-                X=predictor.X[rows],
+                X=predictor.X[_tall(rows, design.n_obs, predictor.X)],
                 terms=tuple(_term(term, rows, codes, draw) for term in predictor.terms),
                 offset=take(predictor.offset),
             )
@@ -104,6 +104,11 @@ def _of_rows(design: Design, rows: IntArray, codes: IntArray, draw: IntArray | N
         labelled=False,
         source=None,
     )
+
+
+def _tall(rows: IntArray, n: int, X: FloatArray) -> IntArray:
+    """The same rows of every one of several predictors that stand one below the other."""
+    return (n * np.arange(X.shape[0] // n)[:, None] + rows).ravel() if X.shape[0] > n else rows
 
 
 def _term(term: RandomTerm, rows: IntArray, codes: IntArray, draw: IntArray | None) -> RandomTerm:

@@ -128,6 +128,8 @@ def linear_predictor(design: Design, beta: FloatArray, modes: tuple[FloatArray, 
 def _joint_predictor(design: Design, beta: FloatArray, modes: tuple[FloatArray, ...]) -> FloatArray:
     """The linear predictors of several categories, one below the other, shape (D n,)."""
     wide = (design.X @ beta).reshape(-1, design.n_obs)
+    if design.stacked_offset is not None:
+        wide = wide + design.stacked_offset.reshape(wide.shape)
     homes = list(dict.fromkeys(part for term in design.terms for part in term.column_parts)) or [CONDITIONAL]
     for own, home in zip(wide, homes, strict=False):
         _add_modes(own, design, modes, home, slice(None))

@@ -106,7 +106,7 @@ class KeywordModel:
         request = self.request
         chosen = conventions(self.alpha, self.ddf, self.vce, family is None, frame)
         chains = chains_of(self.group, self.crossed, frame)
-        offset = term(self.offset, frame, "offset") if isinstance(self.offset, str) else self.offset
+        offset = _offset(self.offset, frame)
         left, random, frame = self.formula(None if family is None else response_family(family), chains, frame)
         try:
             design = lformula(
@@ -142,3 +142,10 @@ class KeywordModel:
         joint = family is not None and family.is_joint
         random = random_part(chains, self.x_random, self.cov_type, frame, joint)
         return f"{response} ~ {fixed_part(self.x_fixed, frame)}", random, data
+
+
+def _offset(given: Any, frame: Frame) -> Any:
+    """The offset with names as pieces of a formula; one for each category where it is a mapping."""
+    if isinstance(given, Mapping):
+        return {label: _offset(own, frame) for label, own in given.items()}
+    return term(given, frame, "offset") if isinstance(given, str) else given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lme4py.families.registry import make_family
@@ -24,7 +25,7 @@ __all__ = ["memlogit"]
 @records_call
 def memlogit(
     data: Any,
-    y: str,
+    y: str | Sequence[str],
     x_fixed: Columns,
     group: Group,
     x_random: Slopes = None,
@@ -35,6 +36,7 @@ def memlogit(
     alpha: float = 0.05,
     *,
     baseline: Any = None,
+    offset: Values | Mapping[str, Any] = None,
     crossed: bool = False,
     weights: Values = None,
     vce: str | None = None,
@@ -46,11 +48,12 @@ def memlogit(
     ----------
     data : data frame
         pandas, polars, pyarrow, a dict of arrays, or anything else that narwhals reads.
-    y : str
-        The column of categories, whose order does not matter.
+    y : str, or list of str
+        The column of categories, whose order does not matter; or columns that count the trials of each category.
     x_fixed, group, x_random, nAGQ, maxiter, tol, alpha, crossed, weights, vce, ddf
-        As in `meglm`. Every category beside the baseline has all coefficients and random effects. There is no `offset`:
-        one column of it has no accepted meaning for several linear predictors.
+        As in `meglm`. Every category beside the baseline has all coefficients and random effects.
+    offset : str, array of shape (n,) or dict, optional
+        Of the linear predictor of every category beside the baseline; a dict has one for each category that it names.
     cov_type : str
         Covariance of the random effects of all categories together: "unstructured"; "diagonal" ("independent"), a
         variance each; "identity", one variance; "exchangeable", one variance and one correlation.
@@ -80,7 +83,7 @@ def memlogit(
     check_options(nAGQ, "observed")
     settings = control(maxiter, tol)
     model = KeywordModel(
-        data, y, x_fixed, group, x_random, cov_type, crossed, weights=weights, alpha=alpha, ddf=ddf, vce=vce
+        data, y, x_fixed, group, x_random, cov_type, crossed, offset, weights, alpha=alpha, ddf=ddf, vce=vce
     )
     design, chosen = model.design(family)
     check_robust(chosen.vce, nAGQ)

@@ -23,8 +23,8 @@ def response_part(y: Any, trials: Any, family: Family | None, frame: Frame) -> t
 
     Parameters
     ----------
-    y : str
-        Column or expression; with `trials` the number of successes.
+    y : str, or sequence of str
+        Column or expression; with `trials` the number of successes. Several: counts of unordered categories.
     trials : None, str, number, or array of shape (n_data,)
         A column name, an expression, or values; values with an index are matched with the rows by it.
     family : Family or None
@@ -34,10 +34,12 @@ def response_part(y: Any, trials: Any, family: Family | None, frame: Frame) -> t
     Returns
     -------
     str
-        ``"y"`` or ``"cbind(y, trials - y)"``.
+        ``"y"``, ``"cbind(y, trials - y)"`` or ``"cbind(a, b, c)"``.
     Frame
         With a column more where `trials` is an array.
     """
+    if isinstance(y, list | tuple) and family is not None and family.is_joint:
+        return f"cbind({', '.join(term(own, frame, 'y') for own in y)})", frame
     response = term(y, frame, "y")
     if trials is None:
         return response, frame

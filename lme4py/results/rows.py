@@ -73,7 +73,7 @@ class RowMethods(HypothesisMethods):
         alpha: float | None = None,
         weights: str | ArrayLike | None = None,
         ddf: Ddf | None = None,
-        offset: str | ArrayLike | None = None,
+        offset: str | ArrayLike | Mapping[str, Any] | None = None,
         se: bool = False,
         given: Any = None,
         include_fixed: bool = True,

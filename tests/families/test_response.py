@@ -158,7 +158,7 @@ def test_constant(family):
 
 @pytest.mark.parametrize("family", ["poisson", "gamma", "gaussian"])
 def test_only_the_binomial_family_reads_two_columns_and_factors(family):
-    with pytest.raises(DataError, match="two columns, which only the binomial family reads"):
+    with pytest.raises(DataError, match="two columns, which only the binomial and multinomial"):
         read(columns((1, 2), (2, 3)), "cbind(s, f)", family)
     with pytest.raises(DataError, match="not numeric"):
         read(factor([0, 1], "ab"), "y", family)

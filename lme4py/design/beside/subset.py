@@ -87,7 +87,11 @@ def _cut(data: Any, mask: NDArray[np.bool_]) -> Any:
 
 
 def _cut_values(values: Any, mask: NDArray[np.bool_]) -> Any:
-    """Values of the rows that are kept; a name, or None, stays."""
+    """Values of the rows that are kept; a name, or None, stays; of a mapping or a frame, those of each column."""
+    if isinstance(values, Mapping):
+        return {name: _cut_values(own, mask) for name, own in values.items()}
+    if getattr(values, "columns", None) is not None and not hasattr(values, "loc"):
+        return _cut(values, mask)
     if values is None or isinstance(values, str) or not hasattr(values, "__len__") or len(values) != mask.size:
         return values
     if hasattr(values, "index") and hasattr(values, "loc"):

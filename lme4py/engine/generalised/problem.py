@@ -295,16 +295,14 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
     columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)
     structures = design.structures.in_columns(S)
-    offset = np.zeros(design.n_obs) if design.offset is None else design.offset
+    offset = np.zeros(X.shape[0]) if design.stacked_offset is None else design.stacked_offset
     places = tuple(tuple(p for t in f.terms for p in design.terms[t].predictors(family.stacked)) for f in factors)
     products: Any = (
         WeightedProducts(codes, columns, factors, places=places)
         if factors
         else NoProducts(design.n_obs, 1 + len(family.stacked))
     )
-    if family.is_joint:
-        offset = np.zeros(X.shape[0])
-    else:
+    if not family.is_joint:
         X, offset = products.stack.below(X), products.stack.below(offset)
     problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
     return replace(problem, penalty=glmm_penalty(design, family, S), known=design.log_dispersion)

@@ -14,7 +14,7 @@ from lme4py.errors import DataError, OptionError
 from lme4py.families.response import ResponseData
 from lme4py.formula.values import Value, check_finite
 
-__all__ = ["MAX_CATEGORIES", "category_label", "ordinal_response", "threshold_names"]
+__all__ = ["MAX_CATEGORIES", "category_label", "ordinal_response", "positions", "threshold_names"]
 
 # More distinct values than this are measurements rather than categories.
 MAX_CATEGORIES = 100
@@ -56,7 +56,7 @@ def ordinal_response(
     """
     if value.kind == "matrix":
         raise DataError(f"the response '{name}' has several columns; clmm needs one column of ordered categories")
-    codes, found = _codes(value, name)
+    codes, found = positions(value, name)
     if levels is not None:
         codes, kept, unused = _given_order(codes, found, _listed(levels), name)
     else:
@@ -70,34 +70,6 @@ def ordinal_response(
     return ResponseData(codes.astype(np.float64), None, weights, tuple(kept), notes)
 
 
-def unordered_response(value: Value, name: str, weights: NDArray[np.float64] | None) -> ResponseData:
-    """Categories without an order: `y` holds their positions.
-
-    Parameters
-    ----------
-    value : Value
-    name : str
-    weights : ndarray, shape (n,), optional
-
-    Raises
-    ------
-    DataError
-        Numbers with decimals, one category, or too many.
-    """
-    if value.kind == "matrix":
-        raise DataError(
-            f"the response '{name}' has several columns; give the category of each row in long form, with the "
-            "counts, where they are not 0, as weights="
-        )
-    codes, found = _codes(value, name)
-    if len(found) < 2 or len(found) > MAX_CATEGORIES:
-        raise DataError(
-            f"the response '{name}' has {len(found)} distinct values in the rows used; a multinomial model needs 2 to "
-            f"{MAX_CATEGORIES} categories"
-        )
-    return ResponseData(codes.astype(np.float64), None, weights, tuple(found))
-
-
 def category_label(level: Any) -> str:
     """A category as text: whole numbers without a point."""
     if isinstance(level, float | np.floating) and float(level).is_integer():
@@ -105,7 +77,7 @@ def category_label(level: Any) -> str:
     return str(level)
 
 
-def _codes(value: Value, name: str) -> tuple[NDArray[np.intp], list[Any]]:
+def positions(value: Value, name: str) -> tuple[NDArray[np.intp], list[Any]]:
     """Positions among the distinct values, in their present order."""
     if value.is_factor:
         return np.asarray(value.values, dtype=np.intp), list(value.levels)

@@ -32,8 +32,9 @@ _CURVATURE = 1e-3
 
 
 def can_batch_glmm(fit: GeneralisedFit) -> bool:
-    """True for Laplace fits with one scalar random effect and no dispersion or thresholds."""
-    return fit.nAGQ == 1 and not fit.family.n_nuisance and can_stack(fit.problem)
+    """True for Laplace fits with one scalar random effect and no dispersion, thresholds or unordered categories."""
+    plain = not fit.family.n_nuisance and not fit.family.is_joint
+    return fit.nAGQ == 1 and plain and can_stack(fit.problem)
 
 
 def solve_responses(fit: GeneralisedFit, Y: FloatArray) -> GlmmBatchFits:

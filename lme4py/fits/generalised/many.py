@@ -47,7 +47,7 @@ def estimates(fit: GeneralisedFit, Y: FloatArray) -> Many:
     Parameters
     ----------
     fit : GeneralisedFit
-    Y : ndarray, shape (n, B)
+    Y : ndarray, shape (n, B), or (n, B, K) of counts of categories
     """
     if not can_batch_glmm(fit):
         return _singly(fit, Y)
@@ -72,7 +72,7 @@ def refits(fit: GeneralisedFit, Y: FloatArray) -> Iterator[Callable[[], Generali
     fit : GeneralisedFit
     Y : ndarray, shape (n, B)
     """
-    for y in Y.T:
+    for y in np.moveaxis(Y, 1, 0):
 
         def make(y: FloatArray = y) -> GeneralisedFit:
             _refuse_outside(y)
@@ -110,7 +110,7 @@ def _empty(fit: GeneralisedFit, rows: int) -> Many:
 
 def _singly(fit: GeneralisedFit, Y: FloatArray) -> Many:
     def makers() -> Iterator[Callable[[], Many]]:
-        for y in Y.T:
+        for y in np.moveaxis(Y, 1, 0):
             yield partial(_of_response, fit, y)
 
     return stacked(one_by_one(makers()), _empty(fit, 1))

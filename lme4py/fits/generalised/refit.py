@@ -14,9 +14,16 @@ from lme4py.engine.identification.one_answer import refuse_one_answer
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.families.response import ResponseData
+from lme4py.families.unordered import category_label
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import make_glmm_fit, others_of, warn_of
-from lme4py.fits.rows.response import is_proportion, levels_of_response, numeric_categories, response_numbers
+from lme4py.fits.rows.response import (
+    is_proportion,
+    levels_of_response,
+    numeric_categories,
+    response_numbers,
+    response_table,
+)
 from lme4py.fits.steps import off_boundary
 from lme4py.linalg.types import FloatArray
 
@@ -63,7 +70,8 @@ def new_response(fit: GeneralisedFit, y: Any) -> ResponseData:
         One value per row used, or one per row of the data, also as a data frame with one column; with an index it is
         matched with the rows by it. Binomial models of several trials per row: numbers of
         successes (proportions where the model was given proportions), or successes and failures side by side.
-        Ordinal models: the categories; where these are no numbers, also their positions 0 .. K - 1.
+        Ordinal models: the categories; where these are no numbers, also their positions 0 .. K - 1. Counts of
+        categories: a column for each, by their names or in their order.
 
     Returns
     -------
@@ -77,7 +85,10 @@ def new_response(fit: GeneralisedFit, y: Any) -> ResponseData:
 def _checked(fit: GeneralisedFit, y: Any) -> ResponseData:
     family = fit.family
     levels = levels_of_response(fit.design) if family.has_trials else fit.categories
-    values = response_numbers(fit.design, y, levels, coded=numeric_categories(fit), pairs=family.has_trials)
+    if fit.data.counts is not None:
+        values = response_table(fit.design, y, [category_label(level) for level in fit.categories])
+    else:
+        values = response_numbers(fit.design, y, levels, coded=numeric_categories(fit), pairs=family.has_trials)
     return family.coerce_again(values, fit.data, fit.design.response_name, is_proportion(fit))
 
 

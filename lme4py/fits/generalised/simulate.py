@@ -40,25 +40,30 @@ class GlmmSimulator:
         self.roots = covariance_roots(fit.covariances)
         kept_modes = [None if t in self.drawn else b for t, b in enumerate(fit.modes)]
         self.mean = design.X @ fit.beta + self._random(kept_modes)
-        if design.offset is not None:
-            self.mean = self.mean + design.offset
+        if design.stacked_offset is not None:
+            self.mean = self.mean + design.stacked_offset
         self.data = response_with_modes(design, fit.data, kept_modes)
 
     def draw(self, seeds: Sequence[np.random.SeedSequence]) -> FloatArray:
-        """One response for each seed, shape (n, B), in the form that `refit` reads.
+        """One response for each seed, shape (n, B), or (n, B, K) of counts of categories, in the form `refit` reads.
 
         A column is NaN throughout where the random effects drawn lead to a linear predictor outside the range of
         the link (possible with identity, inverse and similar links only).
         """
-        out = np.empty((len(seeds), self.fit.design.n_obs))
+        out = np.empty((len(seeds), *self._shape))
         for row, seed in zip(out, seeds, strict=True):
             rng = np.random.Generator(np.random.PCG64(seed))
             row[:] = self.response(rng)
         if is_proportion(self.fit):
             out /= np.maximum(self.fit.data.n_trials, 1.0)
-        if numeric_categories(self.fit):
+        if numeric_categories(self.fit) and self.fit.data.counts is None:
             out = np.asarray(self.fit.categories, dtype=np.float64)[out.astype(np.intp)]
-        return out.T
+        return np.moveaxis(out, 0, 1)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        counts = self.fit.data.counts
+        return (self.fit.design.n_obs,) if counts is None else counts.shape
 
     def response(self, rng: np.random.Generator) -> FloatArray:
         """Counts, successes or measurements with new random effects, or NaN where a row has no mean, shape (n,)."""

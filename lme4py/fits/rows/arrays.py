@@ -11,7 +11,7 @@ from lme4py.data.frame import Frame
 from lme4py.design.design import CONDITIONAL, Design
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Left", "RowArrays", "own_rows"]
+__all__ = ["Left", "RowArrays", "finite_rows", "own_rows"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class RowArrays:
     @property
     def complete(self) -> BoolArray:
         """Rows without a missing value in the columns that are needed."""
-        whole = np.isfinite(self.X).all(axis=1) & np.isfinite(self.offset)
+        whole = np.isfinite(self.X).all(axis=1)
+        # Categories can have offsets of their own: (n,) or (n, D).
+        whole &= finite_rows(self.offset)
         for values in self.values.values():
             whole &= np.isfinite(values).all(axis=1)
         return whole
@@ -81,6 +83,12 @@ class RowArrays:
         codes = {t: c[rows] for t, c in self.codes.items()}
         left = {t: one.take(rows) for t, one in self.left.items()}
         return RowArrays(self.X[rows], self.offset[rows], values, codes, self.frame, left)
+
+
+def finite_rows(offset: FloatArray) -> BoolArray:
+    """Rows in which an offset, (n,) or (n, D), is finite."""
+    known = np.isfinite(offset)
+    return known if known.ndim == 1 else np.asarray(known.all(axis=1))
 
 
 def own_rows(design: Design, terms: Iterable[int], chosen: Iterable[int]) -> RowArrays:

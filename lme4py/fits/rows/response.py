@@ -15,7 +15,7 @@ from lme4py.errors import DataError, OptionError
 from lme4py.fits.base import Fit
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["is_proportion", "levels_of_response", "numeric_categories", "response_numbers"]
+__all__ = ["is_proportion", "levels_of_response", "numeric_categories", "response_numbers", "response_table"]
 
 
 def response_numbers(
@@ -48,10 +48,37 @@ def response_numbers(
         Another number of values.
     """
     if pairs and _n_columns(y) == 2:
-        values = _two_columns(design, y)
+        values = _columns(design, y)
     else:
         _check_length(design, y, pairs)
         values = _numbers(column_beside(y, "y", design, design.keep), levels, coded)
+    return _finite(values)
+
+
+def response_table(design: Design, y: Any, labels: Sequence[str]) -> FloatArray:
+    """A new response of several columns on the rows used, shape (n, K).
+
+    Parameters
+    ----------
+    design : Design
+    y : array-like, shape (n, K) or (n_data, K), or a data frame
+        Columns of a frame are found by their names, where they have those.
+    labels : sequence of str, length K
+
+    Raises
+    ------
+    DataError, OptionError
+    """
+    if _n_columns(y) != len(labels):
+        raise OptionError(
+            f"the new response has shape {np.shape(y)}, and needs a column for each of {', '.join(labels)}."
+        )
+    named = [str(name) for name in getattr(y, "columns", ())]
+    values = _columns(design, y)
+    return _finite(values[:, [named.index(label) for label in labels]] if set(named) == set(labels) else values)
+
+
+def _finite(values: FloatArray) -> FloatArray:
     if not np.isfinite(values).all():
         count = int((~np.isfinite(values)).sum())
         raise DataError(f"the new response holds {count} missing or infinite values; refit the model to other rows.")
@@ -82,7 +109,7 @@ def _check_length(design: Design, y: Any, pairs: bool) -> None:
     )
 
 
-def _two_columns(design: Design, y: Any) -> FloatArray:
+def _columns(design: Design, y: Any) -> FloatArray:
     try:
         values = np.asarray(in_row_order(y, "y", design, design.keep), dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -227,7 +227,8 @@ def quantile_residuals(
     count = check_count("n", n, 20)
     sequence = np.random.SeedSequence(check_seed(seed))
     seeds = sequence.spawn(count + 1)
-    simulated = np.ascontiguousarray(make_simulator(fit, include_random).draw(seeds[:-1]))
+    drawn = make_simulator(fit, include_random).draw(seeds[:-1])
+    simulated = np.ascontiguousarray(drawn if drawn.ndim == 2 else _sum_of_positions(drawn))
     if np.isnan(simulated).any():
         raise Lme4Error(
             "some simulated responses have a mean outside the range of the link: the random effects that were drawn "
@@ -243,12 +244,20 @@ def quantile_residuals(
     return QuantileResiduals(series, count, observed, simulated, expected, _is_discrete(fit), trials)
 
 
+def _sum_of_positions(counts: FloatArray) -> FloatArray:
+    """Positions of the categories summed over the trials of a row, from counts (..., K): of one trial its position."""
+    total: FloatArray = counts @ np.arange(counts.shape[-1], dtype=np.float64)
+    return total
+
+
 def _is_discrete(fit: Fit) -> bool:
     return fit.family.is_count or bool(fit.categories)
 
 
 def _observed(fit: Fit) -> FloatArray:
     """Responses in the form of the simulated ones."""
+    if fit.data.counts is not None:
+        return _sum_of_positions(fit.data.counts)
     if numeric_categories(fit):
         labels: FloatArray = np.asarray(fit.categories, dtype=np.float64)[fit.data.codes]
         return labels

@@ -60,14 +60,14 @@ def _listed() -> str:
 
 
 def _response(fit: Fit) -> Any:
-    """The response of the rows used; successes and failures side by side."""
+    """The response of the rows used; successes and failures, or counts of categories, side by side."""
     import pandas as pd
 
     design = fit.design
     if design.y.ndim == 1:
         return _rows(fit, design.y, design.response_name)
     index = design.index[design.keep]
-    return pd.DataFrame(np.array(design.y), index=index, columns=["successes", "failures"])
+    return pd.DataFrame(np.array(design.y), index=index, columns=list(fit.categories) or ["successes", "failures"])
 
 
 def _rows(fit: Fit, values: Any, name: str) -> pd.Series[Any]:

@@ -116,7 +116,7 @@ def category_rows(fit: Fit, rows: RowArrays, average: bool, keep: BoolArray | No
     design, homes = fit.design, fit.family.homes
     whole = np.ones(rows.n, dtype=bool) if keep is None else keep
     data = fit.data if rows.frame is None else new_parts(design, rows.frame, ResponseData(np.zeros(rows.n)))
-    known = np.tile(rows.offset, (len(homes), 1))
+    known = rows.offset.T.copy() if rows.offset.ndim == 2 else np.tile(rows.offset, (len(homes), 1))
     for t in rows.codes:
         known += _modes(fit, rows, t)
     terms = tuple(range(len(design.terms))) if average else ()

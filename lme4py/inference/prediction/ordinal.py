@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +71,7 @@ def predict_categories(
     interval: str | None = None,
     alpha: float | None = None,
     ddf: str | None = None,
-    offset: str | ArrayLike | None = None,
+    offset: str | ArrayLike | Mapping[str, Any] | None = None,
 ) -> pd.DataFrame | pd.Series[Any]:
     """Probabilities of the categories, cumulative probabilities, or the most probable category.
 

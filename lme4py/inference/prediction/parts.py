@@ -59,7 +59,7 @@ def predict_parts(
     type: str,
     new_levels: str,
     interval: str | None,
-    offset: Column | None,
+    offset: Column | FloatArray | None,
     alpha: float | None = None,
     se: bool = False,
     weights: Any = None,
@@ -128,7 +128,7 @@ def _of_one_predictor(
     type: str,
     new_levels: str,
     interval: str | None,
-    offset: Column | None,
+    offset: Column | FloatArray | None,
     se: bool,
     weights: Any,
 ) -> pd.Series[float]:

@@ -48,7 +48,7 @@ def predict(
     alpha: float | None = None,
     weights: str | ArrayLike | None = None,
     ddf: str | None = None,
-    offset: str | ArrayLike | None = None,
+    offset: str | ArrayLike | Mapping[str, Any] | None = None,
     se: bool = False,
     given: Any = None,
     include_fixed: bool = True,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame
+from lme4py.design.beside.by_category import beside_baseline, check_labels, offset_arguments
 from lme4py.design.beside.given import number_column
 from lme4py.errors import OptionError
 from lme4py.families.ordered.ordinal import Ordinal
@@ -28,20 +31,31 @@ __all__ = [
 ]
 
 
-def offset_column(fit: Fit, frame: Frame | None, offset: str | ArrayLike | None) -> Column | None:
+def offset_column(
+    fit: Fit, frame: Frame | None, offset: str | ArrayLike | Mapping[str, Any] | None
+) -> Column | FloatArray | None:
     """The `offset` argument of a prediction on the rows of new data; None where there is none.
+
+    Of unordered categories with offsets of their own it is an array, (n, D).
 
     Parameters
     ----------
     fit : Fit
     frame : Frame or None
-    offset : str, number, array_like or None
+    offset : str, number, array_like, mapping of category to such, or None
     """
     if offset is None:
         return None
     if frame is None:
         raise OptionError("`offset` is for new data; the rows of the fit have its own. Give data=, or leave it out.")
     recipe = fit.design.recipe
+    arguments = offset_arguments(offset)
+    if list(arguments) != ["offset"]:
+        labels = check_labels(arguments, fit.family.offset_labels(fit.data))
+        read = {
+            name: number_column(v, name, frame, recipe.functions, dict(recipe.state)) for name, v in arguments.items()
+        }
+        return beside_baseline([read[name].values if name in read else np.zeros(frame.n_rows) for name in labels])
     return number_column(offset, "offset", frame, recipe.functions, dict(recipe.state))
 
 

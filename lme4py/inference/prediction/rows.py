@@ -23,7 +23,7 @@ from lme4py.errors import (
     warn,
 )
 from lme4py.fits.base import Fit
-from lme4py.fits.rows.arrays import RowArrays, own_rows
+from lme4py.fits.rows.arrays import RowArrays, finite_rows, own_rows
 from lme4py.inference.prediction.between import interpolation
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
@@ -50,7 +50,11 @@ _MOST_LABELS = 10
 
 
 def make_rows(
-    fit: Any, frame: Frame | None, chosen: Sequence[int], others: bool = False, offset: Column | None = None
+    fit: Any,
+    frame: Frame | None,
+    chosen: Sequence[int],
+    others: bool = False,
+    offset: Column | FloatArray | None = None,
 ) -> RowArrays:
     """The rows of the fit (no frame), or of new data.
 
@@ -62,7 +66,7 @@ def make_rows(
         Terms whose modes are added.
     others : bool
         Also the columns of all other terms, whose variances are needed; their groups are not.
-    offset : Column, optional
+    offset : Column, or ndarray of shape (n, D), optional
         Of new data, in the place of the `offset` argument of the fit.
     """
     design = fit.design
@@ -70,7 +74,7 @@ def make_rows(
     if frame is None:
         return own_rows(design, terms, chosen)
     X, known = new_fixed(design.recipe, frame, offset)
-    _report_beyond(fit, np.isnan(X).any(axis=1) & np.isfinite(known))
+    _report_beyond(fit, np.isnan(X).any(axis=1) & finite_rows(known))
     values, codes, left = {}, {}, {}
     for t in terms:
         between = interpolation(fit, t)
@@ -232,6 +236,7 @@ def without_unseen(rows: RowArrays, new_levels: str) -> RowArrays:
     if new_levels != "missing" or not rows.codes:
         return rows
     unseen = np.any([codes < 0 for codes in rows.codes.values()], axis=0)
+    unseen = unseen if rows.offset.ndim == 1 else unseen[:, None]
     return replace(rows, offset=np.where(unseen, np.nan, rows.offset))
 
 

@@ -77,7 +77,7 @@ def simulate_responses(
 
     Returns
     -------
-    ndarray, shape (n_obs, n)
+    ndarray, shape (n_obs, n), or (n_obs, n, K) of counts of categories
         For the rows used. Binomial models of several trials per row: numbers of successes (proportions where the
         model was given proportions). A column is NaN throughout where the random effects that were drawn lead to a
         mean outside the range of the link.
@@ -124,7 +124,7 @@ def simulate(
         Columns sim_1, sim_2, ...; one row for each row used, and with ``na_action="exclude"`` for each row of the
         data, NaN where it was left out (as R's simulate). Each column can be given to `refit`: 0 and 1 for a
         binary response, numbers of successes for ``cbind()``, proportions for a response of proportions, the
-        categories of an ordinal model.
+        categories of an ordinal model. Of counts of categories each is a frame with a column for each category.
 
     Examples
     --------
@@ -139,7 +139,7 @@ def simulate(
     if data is not None and include_random is not False:
         _refuse_new_groups(fit, drawn, chosen_terms(fit, include_random))
     values = simulate_responses(drawn, n, check_seed(seed), include_random)
-    broken = int(np.isnan(values).any(axis=0).sum())
+    broken = int(np.isnan(values.reshape(*values.shape[:2], -1)).any(axis=(0, 2)).sum())
     if broken:
         raise Lme4Error(
             f"{broken} of {values.shape[1]} simulated responses have a mean outside the range of the link: the random "
@@ -147,6 +147,10 @@ def simulate(
         )
     names = [f"sim_{i + 1}" for i in range(values.shape[1])]
     table, index = padded(drawn, values)
+    if table.ndim == 3:
+        columns = pd.MultiIndex.from_product([names, list(fit.categories)], names=[None, fit.design.response_name])
+        whole = np.isfinite(table).all()
+        return pd.DataFrame(table.reshape(len(table), -1), index, columns).astype(np.int64 if whole else np.float64)
     frame = pd.DataFrame(table, index=index, columns=names)
     return _labelled(frame, fit.categories) if fit.categories else frame
 

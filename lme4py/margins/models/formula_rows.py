@@ -57,7 +57,7 @@ class FormulaRows:
         self.n_beyond = 0 if recipe.null is None else recipe.null.shape[1]
         self.columns = columns
         self.fixed = recipe.formula.fixed
-        self.variables = names_of_nodes([*recipe.variables, *recipe.offsets], columns)
+        self.variables = names_of_nodes([*recipe.variables, *recipe.offsets, *recipe.category_nodes], columns)
 
     @computed_once
     def categorical(self) -> frozenset[str]:

@@ -290,5 +290,10 @@ class OwnAdapter(ModelAdapter):
 
 def _replayed(recipe: Recipe) -> Recipe:
     """The recipe without an offset that was given as an array; the same one where there is none."""
+    if any(one is not None and one.node is None for one in recipe.by_category):
+        raise OptionError(
+            "margins need the offsets of categories as columns or expressions, since those given as values belong to "
+            "the rows of the fit alone; fit the model with offset={category: column}."
+        )
     by_values = recipe.offset is not None and recipe.offset.node is None
     return replace(recipe, offset=None) if by_values else recipe

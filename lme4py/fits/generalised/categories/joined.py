@@ -15,7 +15,7 @@ from lme4py.errors import DesignError, OptionError
 from lme4py.families.base import Family
 from lme4py.families.multinomial import Multinomial
 from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.linalg.types import FloatArray
+from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["joined_categories", "joint_name", "refuse_beside_joint", "refuse_separated", "with_baseline"]
 
@@ -117,15 +117,24 @@ def _contrasts(fit: GeneralisedFit, family: Multinomial) -> tuple[FloatArray, An
     p = fit.design.X.shape[1] // (K - 1)
     X = fit.design.X[:n, :p]
     size = np.maximum(np.abs(X).max(axis=0, initial=0.0), 1e-300)
-    codes = fit.data.codes
     probabilities = np.exp(family._log_probabilities(fit.linear_predictor, n))
+    trial, code = _observed(fit)
     out, free = [], []
     for k in range(K):
-        rows = np.flatnonzero(codes != k)
+        chosen = code != k
+        rows, shown = trial[chosen], code[chosen]
         block = np.zeros((rows.size, K - 1, p))
-        for place, sign in ((codes[rows], 1.0), (np.full(rows.size, k), -1.0)):
+        for place, sign in ((shown, 1.0), (np.full(rows.size, k), -1.0)):
             known = place > 0
             block[np.flatnonzero(known), place[known] - 1] += sign * (X / size)[rows[known]]
         out.append(block.reshape(rows.size, -1))
         free.append(probabilities[k, rows] <= _STILL)
     return np.concatenate(out), np.concatenate(free)
+
+
+def _observed(fit: GeneralisedFit) -> tuple[IntArray, IntArray]:
+    """Row and position of every category that some trial of a row had."""
+    if fit.data.counts is not None:
+        rows, codes = np.nonzero(fit.data.counts)
+        return rows, codes
+    return np.arange(fit.design.n_obs), fit.data.codes
