@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import hand_made
 import pytest
@@ -77,6 +78,12 @@ QUICK = {
 }
 # Large data: right in the whole suite.
 SLOW = ("lmm_insteval", "in_its_own_process")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whether a file is left out: those without a quick test are not even imported where only these are asked for."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if config.getoption("markexpr") == "quick" and is_test and collection_path.name not in QUICK else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

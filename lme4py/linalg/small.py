@@ -157,7 +157,8 @@ def symmetrize(A: FloatArray) -> FloatArray:
 
 def factor_inverse(T: FloatArray) -> FloatArray:
     """Inverse of one factor of a covariance matrix, which mostly is lower triangular."""
-    return np.asarray(np.linalg.inv(T) if np.triu(T, 1).any() else lapack.dtrtri(T, lower=1)[0], dtype=np.float64)
+    full = T.shape[0] > 1 and np.triu(T, 1).any()
+    return np.asarray(np.linalg.inv(T) if full else lapack.dtrtri(T, lower=1)[0], dtype=np.float64)
 
 
 def symmetric_root(S: FloatArray) -> FloatArray:
@@ -167,6 +168,8 @@ def symmetric_root(S: FloatArray) -> FloatArray:
     ----------
     S : ndarray, shape (k, k)
     """
+    if S.shape == (1, 1):
+        return np.sqrt(np.maximum(S, 0.0))
     values, vectors = np.linalg.eigh(S)
     root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
     return root
@@ -181,6 +184,8 @@ def mapped_root(S: FloatArray, T: FloatArray) -> FloatArray:
     T : ndarray, shape (k, l)
     """
     root: FloatArray = S @ T
+    if root.shape == (1, 1):  # a single product has no other rounding than its own
+        return root
     noise = 1e-13 * np.linalg.norm(np.abs(S) @ np.abs(T), axis=1)
     root[np.linalg.norm(root, axis=1) <= noise] = 0.0
     return root
@@ -189,6 +194,14 @@ def mapped_root(S: FloatArray, T: FloatArray) -> FloatArray:
 def singular_values(T: FloatArray) -> FloatArray:
     """Singular values of one matrix, decreasing."""
     return np.asarray(np.abs(T[0]) if T.shape == (1, 1) else np.linalg.svd(T, compute_uv=False), dtype=np.float64)
+
+
+def singular_parts(T: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """U, the singular values, decreasing, and V' of one square matrix T = U diag(values) V'."""
+    if T.shape == (1, 1):
+        return np.where(T < 0.0, -1.0, 1.0), np.abs(T[0]), np.ones((1, 1))
+    U, values, V = np.linalg.svd(T)
+    return U, values, V
 
 
 def _is_canonical(M: FloatArray, norms: FloatArray) -> bool:
@@ -209,6 +222,8 @@ def lower_factor(M: FloatArray) -> FloatArray:
         Elements that are rounding noise against their row are exact zeros.
     """
     k = M.shape[0]
+    if M.shape == (1, 1):
+        return np.abs(M)
     L = np.zeros((k, k))
     norms = np.sqrt((M * M).sum(axis=1))
     if M.shape == L.shape and _is_canonical(M, norms):

@@ -174,7 +174,7 @@ def test_a_variance_at_zero_is_no_silent_estimate(monkeypatch):
     exact = lme4py.lmer(formula, frame)
     assert exact.is_singular
     # Chosen by forecast alone, the iterative way gives place to the factor, which proves what is singular.
-    monkeypatch.setattr(symbolic, "available_memory", lambda: 1000.0)
+    monkeypatch.setattr(symbolic, "exceeds_memory", lambda need: need > 1000.0)
     found = lme4py.lmer(formula, frame)
     assert found.is_singular
     assert found.criterion == exact.criterion
@@ -183,7 +183,7 @@ def test_a_variance_at_zero_is_no_silent_estimate(monkeypatch):
 def test_the_choice_is_by_forecast_and_said(data, monkeypatch):
     chosen = lme4py.lmer(SCALAR, data)
     assert chosen.certificate.monte_carlo is None
-    monkeypatch.setattr(symbolic, "available_memory", lambda: 1000.0)
+    monkeypatch.setattr(symbolic, "exceeds_memory", lambda need: need > 1000.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         forced = lme4py.lmer(SCALAR, data)

@@ -21,7 +21,7 @@ from lme4py.covariance.spaces import TangentCone, symmetric_basis
 from lme4py.covariance.structure import AT_EDGE, LEAST_UNIT, ColumnChanges, CovarianceStructure
 from lme4py.errors import OptionError
 from lme4py.frozen import computed_once
-from lme4py.linalg.small import lower_factor, singular_values
+from lme4py.linalg.small import lower_factor, singular_parts, singular_values
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["Loadings", "ReducedRank", "Unstructured"]
@@ -130,7 +130,7 @@ class Loadings(CovarianceStructure):
 
     def truncate(self, theta: FloatArray, least: float) -> FloatArray:
         """Singular values of T below `least` become zero."""
-        vectors, sizes, right = np.linalg.svd(self.factor(theta))
+        vectors, sizes, right = singular_parts(self.factor(theta))
         if not (sizes[: self.rank] < least).any():
             return theta
         return self.theta_of_factor((vectors * np.where(sizes < least, 0.0, sizes)) @ right)
@@ -138,7 +138,7 @@ class Loadings(CovarianceStructure):
     def chart(self, theta: FloatArray) -> Chart:
         """The elements of T where its rank is what it can be, or those of a root of a lower rank."""
         T = self.factor(theta)
-        vectors, sizes, _ = np.linalg.svd(T)
+        vectors, sizes, _ = singular_parts(T)
         rank = int((sizes > AT_EDGE).sum())
         full = rank == self.rank
         R = T[:, :rank] if full else vectors[:, :rank] * sizes[:rank]
@@ -148,14 +148,14 @@ class Loadings(CovarianceStructure):
         return RootChart(self, np.where(used, rows, np.inf).min(axis=1), R, moves)
 
     def as_start(self, theta: FloatArray, lowest: float, highest: float = np.inf) -> FloatArray:
-        vectors, sizes, _ = np.linalg.svd(self.factor(theta))
+        vectors, sizes, _ = singular_parts(self.factor(theta))
         return self.theta_of_factor((vectors * np.clip(sizes, lowest, highest))[:, : self.rank])
 
     def boundary(
         self, theta: FloatArray, label: str, columns: Sequence[str], S: FloatArray | None = None, least: float = 1e-4
     ) -> tuple[str, ...]:
         T = self.factor(theta)
-        lost = self.rank - int((np.linalg.svd(T, compute_uv=False) >= least).sum())
+        lost = self.rank - int((singular_values(T) >= least).sum())
         if not lost:
             return ()
         user = T if S is None else (S @ T) / np.linalg.norm(S, axis=1)[:, None]
@@ -238,7 +238,7 @@ class Unstructured(Loadings):
 
     def _null(self, theta: FloatArray) -> FloatArray:
         """A basis of the directions without variance, (k, r)."""
-        vectors, sizes, _ = np.linalg.svd(self.factor(theta))
+        vectors, sizes, _ = singular_parts(self.factor(theta))
         return vectors[:, sizes < AT_EDGE]
 
     def cone(self, theta: FloatArray) -> TangentCone:
@@ -402,7 +402,7 @@ class ReducedRank(Loadings):
 
     def boundary_derivative(self, theta: FloatArray, G: FloatArray) -> float | None:
         """Smallest eigenvalue of G in the directions without variance, where there is room for one more factor."""
-        vectors, sizes, _ = np.linalg.svd(self.factor(theta))
+        vectors, sizes, _ = singular_parts(self.factor(theta))
         if sizes[self.rank - 1] >= AT_EDGE:
             return None
         N = vectors[:, sizes < AT_EDGE]
@@ -410,7 +410,7 @@ class ReducedRank(Loadings):
 
     def cone(self, theta: FloatArray) -> TangentCone:
         found = self.covariance_tangents(theta)
-        if np.linalg.svd(self.factor(theta), compute_uv=False)[self.rank - 1] >= AT_EDGE:
+        if singular_values(self.factor(theta))[self.rank - 1] >= AT_EDGE:
             return TangentCone((), found[:0], found)
         return TangentCone((), found[:0], found, "matrices of a lower rank are no smooth edge of those of reduced rank")
 

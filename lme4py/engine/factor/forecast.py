@@ -29,6 +29,11 @@ def size_words(count: float) -> str:
     return f"{count / 2**30:,.1f} GB" if count >= 0.95 * 2**30 else f"{count / 2**20:,.1f} MB"
 
 
+def exceeds_memory(need: float) -> bool:
+    """Whether so many bytes are more than what is free; a few are never."""
+    return need >= _SMALL and need > available_memory()
+
+
 def check_memory(need: float, what: str, other: str = "") -> None:
     """Refuse what does not fit.
 

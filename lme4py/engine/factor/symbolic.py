@@ -13,7 +13,7 @@ import numpy as np
 
 from lme4py.chunks import from_size
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor
-from lme4py.engine.factor.forecast import available_memory, check_memory, check_products, size_words
+from lme4py.engine.factor.forecast import check_memory, check_products, exceeds_memory, size_words
 from lme4py.engine.factor.layout import Layout, Stage, Structure
 from lme4py.engine.factor.pattern import (
     Pattern,
@@ -114,15 +114,18 @@ def prefers_iterative(factors: tuple[Factor, ...], cross: CrossProducts, copies:
     """
     if len(factors) < 2 or any(factor.relation is not None for factor in factors):
         return False
+    whole = sum(factor.size for factor in factors)
+    if whole <= _DENSE_AT_MOST and not exceeds_memory(copies * 8.0 * float(whole) ** 2):
+        return False  # what is left to the dense block is no more than the whole
     order, dense, pattern = choose_stages(factors, cross, MAX_PRODUCTS)
     size = sum(factors[f].size for f in dense)
     need = copies * 8.0 * float(size) ** 2
     if size <= _DENSE_AT_MOST:
-        return need > available_memory()
+        return exceeds_memory(need)
     sparse_block, forecast = _plan_block(factors, cross, order, dense, pattern, need, False)
     if sparse_block is None or forecast is None:
         return True
-    return forecast.sparse_bytes > available_memory()
+    return exceeds_memory(forecast.sparse_bytes)
 
 
 def _plan_block(

@@ -116,8 +116,8 @@ def variance_gram(
     for (f, g), A, R in _blocks(cross, p):
         for out, B in ((plain, A), (mixed, R)):
             if B is not None:
-                out[np.ix_(places[f], places[g])] = part = _products_of(stacks[f], A, stacks[g], B)
-                out[np.ix_(places[g], places[f])] = part.T
+                out[places[f][:, None], places[g]] = part = _products_of(stacks[f], A, stacks[g], B)
+                out[places[g][:, None], places[f]] = part.T
     sums = [diagonal.sum(axis=2) for diagonal in cross.diagonal]
     for own, E, total in zip(places, stacks, sums, strict=True):
         plain[own, m] = plain[m, own] = E @ total.ravel()
