@@ -106,7 +106,7 @@ class TestWeightedProducts:
         if wide:
             # No list of products fits: the first stage is eliminated by matrix products.
             monkeypatch.setattr("lme4py.engine.factor.symbolic.MAX_PRODUCTS", 1)
-            monkeypatch.setattr("lme4py.engine.generalised.products._CHUNK", 50)
+            monkeypatch.setattr("lme4py.engine.generalised.elements._CHUNK", 50)
             block = "dense"
         design = make_design(RESPONSES["poisson"], X, TERMS[terms])
         factors = group_terms(design)

@@ -35,7 +35,7 @@ OTHER = {
     "families/ordered/categories.py": {"MAX_CATEGORIES": "beyond it data are refused"},
     "design/coding.py": {"MOST_LEVELS": "beyond it data are refused"},
     "design/streaming/survey.py": {"_MOST": "beyond it data are refused"},
-    "engine/generalised/problem.py": {"_MAX_STEPS": "iterations"},
+    "engine/generalised/problem.py": {"MAX_STEPS": "iterations"},
     "engine/generalised/rivals.py": {"_SMALL": "from it on other starts cost too much"},
     "engine/generalised/search.py": {
         "_FEW": "from it on the dispersion is no reason to look elsewhere",

@@ -18,7 +18,7 @@ from lme4py.linalg.types import FloatArray
 __all__ = ["JointCriterion", "ProfiledCriterion"]
 
 # Newton decrement that is good enough for one point of a central difference.
-_BESIDE = 1e-9
+BESIDE = 1e-9
 
 
 class JointCriterion:
@@ -51,7 +51,7 @@ class JointCriterion:
         theta, beta, lam = problem.split(phi)
         if problem.beyond_limit(lam):
             return None
-        tolerance = _BESIDE if beside else TOLERANCE
+        tolerance = BESIDE if beside else TOLERANCE
         for u in self._starts(phi):
             try:
                 with np.errstate(all="ignore"):

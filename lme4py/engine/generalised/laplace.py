@@ -11,7 +11,7 @@ the observed weights, and r = c - W_obs Z Lambda a,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -47,6 +47,22 @@ def flat_mode(family: Any) -> str:
         "the observed information of a group nearly vanishes at its mode (the likelihood is not log-concave with this "
         f"link), and the Laplace approximation breaks down there; {instead}."
     )
+
+
+class AtMode(Protocol):
+    """What derivatives in theta need to know of a mode: see `lme4py.engine.generalised.problem.Mode`."""
+
+    @property
+    def theta(self) -> FloatArray: ...
+
+    @property
+    def T(self) -> list[FloatArray]: ...
+
+    @property
+    def u(self) -> FloatArray: ...
+
+    @property
+    def score(self) -> FloatArray: ...
 
 
 @dataclass(frozen=True)
@@ -108,10 +124,7 @@ class Laplace:
             a, b_a = products.solve(mode.swept, c)
             moved = products.spread(b_a)
         rest = c - problem.stack.weigh(mode.w, moved)
-        through_mode = outer_by_factor(problem.factors, products.gather(rest) - 2.0 * mode.score, mode.u)
-        through_T = outer_by_factor(problem.factors, mode.score, a)
-        by_T = [x + y + 2.0 * g @ T for x, y, g, T in zip(through_mode, through_T, G, mode.T, strict=True)]
-        parts = [theta_gradient(problem, mode.theta, by_T)]
+        parts = [theta_slope(problem, mode, G, products.gather(rest), a)]
         if not self.profiled:
             parts.append(problem.X.T @ (rest - 2.0 * rows.score))
         if problem.n_nuisance:
@@ -169,12 +182,12 @@ def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
         raise ModeError("the observed information is not positive definite at the mode")
     rows = mode.rows if mode.complete else finder.rows(mode.eta, mode.lam, 3)
     swept = problem.products.factorize(mode.T, rows.w_exp) if problem.uses_expected else mode.swept
-    _check_curvature(problem, swept)
+    check_curvature(problem, swept)
     kind = Laplace if problem.penalty is None else PenalisedLaplace
     return kind(finder, mode, rows, swept, profiled)
 
 
-def _check_curvature(problem: GlmmProblem, swept: Swept) -> None:
+def check_curvature(problem: GlmmProblem, swept: Swept) -> None:
     """Refuse points where a group's curvature nearly vanishes: there the approximation has a pole, not an optimum."""
     if not problem.family.log_concave and swept.largest_inverse > _FLAT:
         raise ModeError(flat_mode(problem.family))
@@ -202,6 +215,27 @@ def outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatA
     return out
 
 
+def theta_slope(
+    problem: GlmmProblem, mode: AtMode, G: list[FloatArray], gathered: FloatArray, a: FloatArray
+) -> FloatArray:
+    """Derivative of the criterion in theta, (m,).
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    mode : AtMode
+    G : list of ndarray
+        Derivative of log|M| in Sigma of each factor.
+    gathered : ndarray, shape (Q,)
+        Z'r.
+    a : ndarray, shape (Q,)
+    """
+    through_mode = outer_by_factor(problem.factors, gathered - 2.0 * mode.score, mode.u)
+    through_T = outer_by_factor(problem.factors, mode.score, a)
+    by_T = [x + y + 2.0 * g @ T for x, y, g, T in zip(through_mode, through_T, G, mode.T, strict=True)]
+    return theta_gradient(problem, mode.theta, by_T)
+
+
 def theta_gradient(problem: GlmmProblem, theta: FloatArray, by_T: list[FloatArray]) -> FloatArray:
     """Derivative in theta from the one in the T of each factor."""
     parts: list[FloatArray] = [np.empty(0)] * (len(problem.structures.each) or 1)
@@ -220,9 +254,9 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
     dispersion has the curvature of the rows at fixed eta.
     """
     problem, mode = finder.problem, found.mode
-    products, structures = problem.products, problem.structures
+    products = problem.products
     m, p = problem.n_theta, problem.n_fixed
-    h = _directions(problem, mode)
+    h = directions(problem, mode)
     columns = np.concatenate([products.rows @ h, problem.X], axis=1)
     weighted = problem.stack.weigh(mode.w, columns)
     corner = columns.T @ weighted
@@ -233,22 +267,46 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
         corner = np.block([[corner, beside], [beside.T, found.rows.curve_lam]])
         weighted = np.concatenate([weighted, crossed], axis=1)
     border = mode.swept.sweep_border(products.project(weighted))
-    hessian: FloatArray = corner - border.cross(border)
-    hessian = 0.5 * (hessian + hessian.T)
+    hessian = working_hessian(problem, mode, found.G, corner - border.cross(border))
+    if isinstance(found, PenalisedLaplace):
+        hessian[: m + p, : m + p] += found.penalty.hessian(problem, mode.theta)
+    return with_dispersion(hessian, dispersion_curvature(finder, found)) if problem.has_one_dispersion else hessian
+
+
+def working_hessian(problem: GlmmProblem, mode: AtMode, G: list[FloatArray], swept: FloatArray) -> FloatArray:
+    """The average information from the products of its columns under V^-1.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    mode : AtMode
+    G : list of ndarray
+        As in `theta_slope`.
+    swept : ndarray, shape (m + p + d, m + p + d)
+        Products of `directions`, X and derivatives of the score in parameters of thresholds.
+    """
+    structures, m = problem.structures, problem.n_theta
+    hessian: FloatArray = 0.5 * (swept + swept.T)
     hessian[m:] *= 2.0
     hessian[:m, m:] *= 2.0
-    score = outer_by_factor(problem.factors, mode.score, products.related(mode.score))
-    for factor, g, s in zip(problem.factors, found.G, score, strict=True):
+    score = outer_by_factor(problem.factors, mode.score, problem.products.related(mode.score))
+    for factor, g, s in zip(problem.factors, G, score, strict=True):
         for term, place in zip(factor.terms, factor.columns, strict=True):
             t = structures.slices[term]
             hessian[t, t] += structures.each[term].curvature(mode.theta[t], (g - s)[place, place])
-    if isinstance(found, PenalisedLaplace):
-        hessian[: m + p, : m + p] += found.penalty.hessian(problem, mode.theta)
-    if not problem.has_one_dispersion:
-        return hessian
-    full = np.zeros((m + p + 1, m + p + 1))
-    full[: m + p, : m + p] = hessian
-    full[-1, -1] = dispersion_curvature(finder, found)
+    return hessian
+
+
+def with_dispersion(hessian: FloatArray, curvature: float) -> FloatArray:
+    """A Hessian in (theta, beta) with that of a log dispersion after it.
+
+    Parameters
+    ----------
+    hessian : ndarray, shape (r, r)
+    curvature : float
+    """
+    full = np.pad(hessian, ((0, 1), (0, 1)))
+    full[-1, -1] = curvature
     return full
 
 
@@ -262,7 +320,7 @@ def dispersion_curvature(finder: ModeFinder, found: Laplace) -> float:
     return max(curvature, 0.1)
 
 
-def _directions(problem: GlmmProblem, mode: Mode) -> FloatArray:
+def directions(problem: GlmmProblem, mode: AtMode) -> FloatArray:
     """(dLambda Lambda' + Lambda dLambda') Z's for each theta, (Q, m); of related levels K (x) dSigma Z's."""
     structures = problem.structures
     scores = problem.products.related(mode.score)

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 # The mode has been found when another Newton step would lower the penalised deviance by less than this.
 TOLERANCE = 1e-15
 _LAST_STEP = 1e-6
-_MAX_STEPS = 100
-_MAX_HALVINGS = 40
+MAX_STEPS = 100
+MAX_HALVINGS = 40
 # Logarithms of parameters beyond this leave nothing of the likelihood in double precision.
 _FARTHEST_NUISANCE = 80.0
 
@@ -468,7 +468,7 @@ class ModeFinder:
         value = self.objective(rows, z)
         if not np.isfinite(value):
             raise ModeError("the likelihood is zero at the starting values")
-        for step in range(_MAX_STEPS):
+        for step in range(MAX_STEPS):
             swept, w = self.factorize(T, rows)
             score = products.gather(rows.score)
             new_beta, new_u = self._newton(T, swept, w, rows, random, fixed, score, joint)
@@ -489,7 +489,7 @@ class ModeFinder:
             order = 3 if decrease < _LAST_STEP else 2
             # Rounding of the rows: log f is a difference of terms of the size of w eta.
             noise = 1e-13 * abs(value) + 1e-15 * float(w[: eta.size] @ np.abs(eta))
-            for _ in range(_MAX_HALVINGS):
+            for _ in range(MAX_HALVINGS):
                 trial_eta = eta + t * eta_change
                 trial_u = u + t * change
                 trial_rows = self.rows(trial_eta, lam, order)
@@ -508,7 +508,7 @@ class ModeFinder:
             if change_beta is not None:
                 beta = beta + t * change_beta
                 fixed = fixed + t * fixed_change
-        raise ModeError(f"no mode after {_MAX_STEPS} Newton steps")
+        raise ModeError(f"no mode after {MAX_STEPS} Newton steps")
 
     def _newton(
         self,

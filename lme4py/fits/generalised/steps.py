@@ -15,6 +15,7 @@ from lme4py.engine.generalised.hessian import curvature_floor, inverse_hessian
 from lme4py.engine.generalised.laplace import Laplace, PenalisedLaplace
 from lme4py.engine.generalised.limit import Limit, find_limit
 from lme4py.engine.generalised.problem import FixedSystem, GlmmProblem, ModeFinder
+from lme4py.engine.generalised.streamed.passes import PassedValue
 from lme4py.engine.identification.one_answer import refuse_perfect_groups
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
@@ -282,7 +283,7 @@ def _with_block(outer: FloatArray, block: FloatArray, place: int) -> FloatArray:
     return full
 
 
-def user_modes(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:
+def user_modes(problem: GlmmProblem, found: Laplace | PassedValue) -> tuple[FloatArray, ...]:
     """Conditional modes of each term, (J, k)."""
     out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
     blocks = problem.products.split(found.mode.b)
@@ -293,7 +294,7 @@ def user_modes(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:
     return tuple(out)
 
 
-def user_conditional(problem: GlmmProblem, found: Laplace) -> tuple[FloatArray, ...]:
+def user_conditional(problem: GlmmProblem, found: Laplace | PassedValue) -> tuple[FloatArray, ...]:
     """Diagonal blocks of Lambda M^-1 Lambda' of each term, (J, k, k)."""
     out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
     for factor, block in zip(problem.factors, found.diagonal, strict=True):

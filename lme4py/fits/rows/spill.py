@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from lme4py.design.streaming.stream import ModelRows
-from lme4py.errors import OptionError
-from lme4py.linalg.types import IntArray
+from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["Nesting", "Spill"]
+
+# Levels for each part from which parts of whole groups are about equal.
+_MANY = 20
 
 
 class Nesting:
@@ -25,30 +27,26 @@ class Nesting:
     sizes : sequence of int
         Levels of each factor.
     names : sequence of str
+
+    Attributes
+    ----------
+    crossed : str
+        A factor of which that is not so; "" where there is none.
     """
 
     def __init__(self, outer: int, sizes: Sequence[int], names: Sequence[str]) -> None:
         self.outer, self.names = outer, names
         self.homes = [np.full(size, -1) for size in sizes]
+        self.crossed = ""
 
     def add(self, codes: Sequence[IntArray]) -> None:
-        """Look at some rows.
-
-        Raises
-        ------
-        OptionError
-            Factors that are crossed.
-        """
+        """Look at some rows; the name of the first factor that is crossed with the outer one is kept."""
         outer = codes[self.outer]
         for f, (home, own) in enumerate(zip(self.homes, codes, strict=True)):
             new = home[own] < 0
             home[own[new]] = outer[new]
-            if (home[own] != outer).any():
-                raise OptionError(
-                    f"the grouping factors {self.names[self.outer]} and {self.names[f]} are crossed, and generalised "
-                    "models stream rows of one factor, or of nested ones; read them into memory with "
-                    "control={'rows': 'memory'}."
-                )
+            if not self.crossed and (home[own] != outer).any():
+                self.crossed = self.names[f]
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,8 @@ class Spill:
         Part of each level of the outer factor.
     n_parts : int
     n_terms : int
+    prefix : str
+        Of the names of the files.
     """
 
     folder: Path
@@ -71,6 +71,7 @@ class Spill:
     part_of: IntArray
     n_parts: int
     n_terms: int
+    prefix: str = ""
 
     def add(self, rows: ModelRows, outer: IntArray) -> None:
         """Write some rows to the files of their groups.
@@ -84,19 +85,66 @@ class Spill:
         y = rows.y.reshape(rows.n, -1)
         beside = [one[:, None] for one in (rows.weights, rows.offset) if one is not None]
         codes = np.column_stack(rows.codes).astype(np.float64)
-        table = np.hstack([rows.X, y, *beside, *rows.Z, codes])
-        part = self.part_of[outer]
+        self._write(np.hstack([rows.X, y, *beside, *rows.Z, codes]), self.part_of[outer])
+
+    def _write(self, table: FloatArray, part: IntArray) -> None:
         order = np.argsort(part, kind="stable")
         ends = np.cumsum(np.bincount(part, minlength=self.n_parts))
         for number, own in enumerate(np.split(table[order], ends[:-1])):
             if own.shape[0]:
-                with (self.folder / f"{number}.bin").open("ab") as file:
+                with self._path(number).open("ab") as file:
                     np.ascontiguousarray(own).tofile(file)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{self.prefix}{number}.bin"
+
+    @property
+    def _width(self) -> int:
+        return sum(self.widths) + self.n_terms
+
+    def n_rows(self, number: int) -> int:
+        """Rows of a part."""
+        path = self._path(number)
+        return path.stat().st_size // (8 * self._width) if path.exists() else 0
+
+    def again(self, term: int, n_levels: int, n_parts: int, at_once: int) -> Spill:
+        """The same rows in other parts; the files of these are removed.
+
+        Parameters
+        ----------
+        term : int
+            Parts hold whole groups of this term where it has many more levels than there are parts, else any rows.
+        n_levels : int
+        n_parts : int
+        at_once : int
+            Rows in memory at one time.
+        """
+        rng = np.random.default_rng(0)
+        other = replace(self, part_of=rng.permutation(n_levels) % n_parts, n_parts=n_parts, prefix=f"{self.prefix}r")
+        whole = n_levels >= _MANY * n_parts
+        for number in range(self.n_parts):
+            if not self.has(number):
+                continue
+            with self._path(number).open("rb") as file:
+                while (table := np.fromfile(file, count=at_once * self._width)).size:
+                    table = table.reshape(-1, self._width)
+                    codes = table[:, term - self.n_terms].astype(np.intp)
+                    other._write(table, other.part_of[codes] if whole else rng.integers(n_parts, size=len(table)))
+            self._path(number).unlink()
+        return other
 
     def read(self, number: int) -> ModelRows:
         """The rows of a part."""
-        width = sum(self.widths) + self.n_terms
-        table = np.fromfile(self.folder / f"{number}.bin").reshape(-1, width)
+        table = np.fromfile(self._path(number)).reshape(-1, self._width)
+        return self.of_table(table)
+
+    def of_table(self, table: FloatArray) -> ModelRows:
+        """Rows out of the numbers of a file.
+
+        Parameters
+        ----------
+        table : ndarray, shape (n, width)
+        """
         ends = np.cumsum(self.widths)
         X, y, weights, offset, *Z = np.split(table[:, : ends[-1]], ends[:-1], axis=1)
         codes = table[:, ends[-1] :].astype(np.intp)
@@ -109,6 +157,21 @@ class Spill:
             np.ascontiguousarray(offset[:, 0]) if offset.size else None,
         )
 
+    def keep(self, number: int, name: str, values: IntArray) -> None:
+        """Write whole numbers of the rows of a part beside them.
+
+        Parameters
+        ----------
+        number : int
+        name : str
+        values : ndarray of int, shape (n,)
+        """
+        values.astype(np.int64).tofile(self.folder / f"{self.prefix}{number}.{name}")
+
+    def kept(self, number: int, name: str) -> IntArray:
+        """What was written so."""
+        return np.fromfile(self.folder / f"{self.prefix}{number}.{name}", dtype=np.int64)
+
     def has(self, number: int) -> bool:
         """Whether a part has rows."""
-        return (self.folder / f"{number}.bin").exists()
+        return self._path(number).exists()

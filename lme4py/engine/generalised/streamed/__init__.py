@@ -1,0 +1,1 @@
+"""Criteria of rows that go by in parts, or pass by pass."""

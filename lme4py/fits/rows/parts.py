@@ -1,0 +1,210 @@
+"""The parts of rows that were written to files: as designs of their own, and as the engine goes through them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lme4py.design.design import Design
+from lme4py.design.streaming.stream import ModelRows, StreamPlan
+from lme4py.engine.generalised.problem import GlmmProblem
+from lme4py.engine.generalised.products import WeightedProducts
+from lme4py.engine.generalised.streamed.table import PassingRows
+from lme4py.errors import DesignError, Lme4Error, Lme4Warning
+from lme4py.families.base import Family
+from lme4py.families.response import ResponseData
+from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.steps import glmm_fit
+from lme4py.fits.rows.spill import Spill
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["EngineRows", "Parts"]
+
+# Parts whose own fit may fail before that is taken as a fault of the model.
+_TRIES = 3
+
+
+@dataclass
+class Parts:
+    """The parts of the rows as designs, and as problems in the columns of the pilot.
+
+    Attributes
+    ----------
+    spill : Spill
+    witness : Design
+    plan : StreamPlan
+    family : Family
+    """
+
+    spill: Spill
+    witness: Design
+    plan: StreamPlan
+    family: Family
+
+    def __post_init__(self) -> None:
+        self.numbers = [number for number in range(self.spill.n_parts) if self.spill.has(number)]
+        self.first: GlmmProblem | None = None
+
+    def pilot(self, nAGQ: int, hessian: str, settings: Any) -> GeneralisedFit:
+        """The fit of the first part that has one; that part comes first from now on."""
+        failure: Lme4Error | None = None
+        for number in self.numbers[:_TRIES]:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", Lme4Warning)
+                    fit = glmm_fit(self.design(number), self.family, nAGQ=nAGQ, hessian=hessian, control=settings)
+            except Lme4Error as error:
+                failure = error
+                continue
+            if fit.recession is None and not fit.identification.sentences:
+                self.numbers.remove(number)
+                self.numbers.insert(0, number)
+                self.first = fit.problem
+                return fit
+            text = fit.recession.describe(self.family.separates) if fit.recession else fit.certificate.verdict
+            failure = DesignError(text)
+        raise DesignError(
+            f"parts of the rows have no fit of their own, so that streaming them proves nothing: {failure} Read the "
+            "rows into memory with control={'rows': 'memory'}, or allow more memory with control={'memory_limit': ...}."
+        )
+
+    def design(self, number: int) -> Design:
+        """A part as a design of its own."""
+        rows = self.spill.read(number)
+        n, terms = rows.n, []
+        for term, codes, Z in zip(self.witness.terms, rows.codes, rows.Z, strict=True):
+            used, own = np.unique(codes, return_inverse=True)
+            levels = tuple(term.levels[i] for i in used)
+            terms.append(replace(term, levels=levels, codes=own.reshape(-1).astype(np.int32), values=Z))
+        old = self.witness.predictors[0]
+        predictor = replace(old, X=np.asfortranarray(rows.X), terms=tuple(terms), offset=rows.offset)
+        data = self.engine_rows.response(rows)
+        return replace(
+            self.witness,
+            y=data.table,
+            predictors=(predictor,),
+            weights=rows.weights,
+            keep=np.ones(n, dtype=bool),
+            index=self.witness.index[:0].reindex(np.arange(n))[0],
+            response=data,
+            columns=None,
+            source=None,
+        )
+
+    @property
+    def engine_rows(self) -> EngineRows:
+        """What makes the engine's rows of the model's, before a pilot is known."""
+        form, known = self.plan.replay.form, self.witness.response
+        if form is None or known is None:
+            raise TypeError("the plan reads no response of a family")
+        return EngineRows(self.family, form, known.categories, self.first)
+
+    @property
+    def loaders(self) -> list[Callable[[], GlmmProblem]]:
+        """What makes the problem of each part, the pilot's first."""
+        first, make = self._like, self.engine_rows
+        return [lambda: first, *(_Load(self.spill, number, make.problem) for number in self.numbers[1:])]
+
+    @property
+    def row_loaders(self) -> list[Callable[[], PassingRows]]:
+        """What makes the rows of each part; one part alone stays in memory."""
+        own = [_Load(self.spill, number, self.engine_rows.rows, self._pairs(number)) for number in self.numbers]
+        if len(own) > 1:
+            return list(own)
+        rows = own[0]()
+        return [lambda: rows]
+
+    def _pairs(self, number: int) -> dict[tuple[int, int], str]:
+        every = range(len(self._like.factors))
+        return {(s, t): f"{s}.{t}" for s in every for t in every[s + 1 :]}
+
+    @property
+    def _like(self) -> GlmmProblem:
+        if self.first is None:
+            raise TypeError("the pilot comes first")
+        return self.first
+
+
+@dataclass(frozen=True)
+class EngineRows:
+    """Makes rows in the engine's columns, those of a pilot; it holds no rows of its own.
+
+    Attributes
+    ----------
+    family : Family
+    form : ResponseForm
+    categories : tuple or None
+    like : GlmmProblem or None
+        Of the pilot.
+    """
+
+    family: Family
+    form: Any
+    categories: Any
+    like: GlmmProblem | None
+
+    def response(self, rows: ModelRows) -> ResponseData:
+        """The response of some rows, as the family reads it."""
+        value = self.form.value(rows.y)
+        return self.family.coerce(value, self.form.name, rows.weights, levels=self.categories, column=None)
+
+    def rows(self, rows: ModelRows, places: dict[tuple[int, int], Any]) -> PassingRows:
+        """Some rows with the levels of all.
+
+        Parameters
+        ----------
+        rows : ModelRows
+        places : dict
+            As in `PassingRows`.
+        """
+        like = self._like
+        codes = tuple(rows.codes[factor.terms[0]] for factor in like.factors)
+        return PassingRows(self._fixed(rows), _offset(rows), self._random(rows), codes, places, self.response(rows))
+
+    def problem(self, rows: ModelRows, places: dict[tuple[int, int], Any]) -> GlmmProblem:
+        """Some whole groups as a problem of their own."""
+        like, codes, factors = self._like, [], []
+        for factor in like.factors:
+            used, own = np.unique(rows.codes[factor.terms[0]], return_inverse=True)
+            codes.append(own.reshape(-1).astype(np.intp))
+            factors.append(replace(factor, n_levels=used.size))
+        products = WeightedProducts(tuple(codes), self._random(rows), tuple(factors), places=like.products.places)
+        offset, data = _offset(rows), self.response(rows)
+        X = self._fixed(rows)
+        return replace(like, factors=tuple(factors), X=X, offset=offset, products=products, data=data)
+
+    def _fixed(self, rows: ModelRows) -> FloatArray:
+        like = self._like
+        return rows.X @ like.C if like.shift is None else rows.X @ like.C + like.shift
+
+    def _random(self, rows: ModelRows) -> tuple[FloatArray, ...]:
+        like = self._like
+        return tuple(np.hstack([rows.Z[t] @ like.S[t] for t in factor.terms]) for factor in like.factors)
+
+    @property
+    def _like(self) -> GlmmProblem:
+        if self.like is None:
+            raise TypeError("the pilot comes first")
+        return self.like
+
+
+def _offset(rows: ModelRows) -> FloatArray:
+    return np.zeros(rows.n) if rows.offset is None else rows.offset
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Reads a part when it is asked for."""
+
+    spill: Spill
+    number: int
+    make: Callable[[ModelRows, dict[tuple[int, int], Any]], Any]
+    kept: Any = None
+
+    def __call__(self) -> Any:
+        places = {pair: self.spill.kept(self.number, name) for pair, name in (self.kept or {}).items()}
+        return self.make(self.spill.read(self.number), places)
