@@ -22,7 +22,7 @@ from lme4py.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LabelledRows", "beside", "column_beside", "in_name_order", "in_row_order", "is_numbered"]
+__all__ = ["LabelledRows", "beside", "column_beside", "in_name_order", "in_row_order", "is_numbered", "with_index"]
 
 BoolArray = NDArray[np.bool_]
 
@@ -149,7 +149,7 @@ def in_row_order(values: Any, name: str, rows: LabelledRows, used: BoolArray | N
     DataError
         The index cannot be matched with the rows.
     """
-    found = _with_index(values)
+    found = with_index(values)
     if found is None:
         return values
     index = rows.index if used is None else rows.index[used]
@@ -210,7 +210,7 @@ def in_name_order(values: Any, names: Sequence[Any], name: str, what: str, rest:
     >>> in_name_order(pd.Series({"b": 2.0, "a": 1.0}), ["a", "b"], "value", "scenarios")
     array([1., 2.])
     """
-    found = _with_index(values)
+    found = with_index(values)
     if found is None or getattr(found, "ndim", 1) != 1 or is_numbered(found.index):
         return values
     labels, wanted = found.index.tolist(), list(names)
@@ -250,7 +250,7 @@ def _same_levels(labels: pd.Index, index: pd.Index) -> pd.Index:
     return labels
 
 
-def _with_index(values: Any) -> Any:
+def with_index(values: Any) -> Any:
     """Values that have row labels as a pandas object; None for all others."""
     pandas = sys.modules.get("pandas")
     narwhals = sys.modules.get("narwhals")
@@ -275,7 +275,7 @@ def _with_index(values: Any) -> Any:
 
 def _one_column(values: Any, name: str) -> Any:
     """The column of a data frame, or of a matrix, that has one; other values as they are."""
-    found = _with_index(values)
+    found = with_index(values)
     values = values if found is None else found
     columns = getattr(values, "columns", None)
     if columns is not None and not isinstance(columns, np.ndarray) and hasattr(values, "shape"):

@@ -69,6 +69,17 @@ def test_what_chooses_no_rows(subset, kind, match):
         lmer(FORMULA, S, subset=subset)
 
 
+def test_labels_of_conditions_and_of_weights_are_matched():
+    own, w = S["Days"] > 1, pd.Series(np.linspace(1.0, 2.0, 180))
+    shuffled = np.random.default_rng(0).permutation(180)
+    expected = lmer(FORMULA, S[own], weights=w[own]).criterion
+    for condition in (own, own.iloc[shuffled], own.tolist()):
+        for weights in (w, w.iloc[shuffled], w[own], w.to_numpy()):
+            assert lmer(FORMULA, S, subset=condition, weights=weights).criterion == expected
+    with pytest.raises(DataError, match="`subset` has no value for 7 of the 180 rows"):
+        lmer(FORMULA, S, subset=own.rename(index=lambda label: label + 7))
+
+
 def test_rows_in_files_are_chosen_there(tmp_path):
     S.to_csv(tmp_path / "s.csv", index=False)
     with pytest.raises(OptionError, match="in memory"):

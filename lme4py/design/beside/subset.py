@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.data.beside import in_row_order, with_index
 from lme4py.data.frame import Frame, missing_rows, read_frame
 from lme4py.data.sources import find_source
 from lme4py.design.beside.given import given_text
@@ -51,10 +52,11 @@ def subset_rows(data: Any, subset: Any, beside: Mapping[str, Any]) -> tuple[Any,
     if source is not None:
         raise OptionError("subset= needs its rows in memory; filter the data where they are, before the fit.")
     frame = read_frame(data)
-    mask = _text_mask(frame, subset) if isinstance(subset, str) else _given_mask(subset, frame.n_rows)
+    mask = _text_mask(frame, subset) if isinstance(subset, str) else _given_mask(subset, frame)
     if not mask.any():
-        raise DataError(f"subset={subset!r} is true in none of the {frame.n_rows} rows.")
-    return _cut(data, mask), {name: _cut_values(value, mask) for name, value in beside.items()}
+        what = f"subset={subset!r}" if isinstance(subset, str) else "`subset`"
+        raise DataError(f"{what} is true in none of the {frame.n_rows} rows.")
+    return _cut(data, mask), {name: _cut_values(value, mask, frame) for name, value in beside.items()}
 
 
 def _text_mask(frame: Frame, text: str) -> NDArray[np.bool_]:
@@ -70,32 +72,43 @@ def _text_mask(frame: Frame, text: str) -> NDArray[np.bool_]:
     return mask
 
 
-def _given_mask(values: Any, n: int) -> NDArray[np.bool_]:
-    mask = np.asarray(values)
-    if mask.dtype != np.bool_ or mask.shape != (n,):
-        raise OptionError(f"`subset` is neither text nor {n} values True or False, one for each row of the data.")
+def _given_mask(values: Any, frame: Frame) -> NDArray[np.bool_]:
+    mask = np.asarray(in_row_order(values, "subset", frame))
+    if mask.dtype != np.bool_ or mask.shape != (frame.n_rows,):
+        raise OptionError(
+            f"`subset` is neither text nor {frame.n_rows} values True or False, one for each row of the data."
+        )
     return mask
 
 
 def _cut(data: Any, mask: NDArray[np.bool_]) -> Any:
     if isinstance(data, Mapping):
-        return {name: _cut_values(values, mask) for name, values in data.items()}
+        return {name: _cut_sequence(values, mask) for name, values in data.items()}
     # Not for those who only import the package.
     import narwhals.stable.v1 as nw
 
     return nw.to_native(nw.from_native(data, eager_only=True).filter(mask.tolist()))
 
 
-def _cut_values(values: Any, mask: NDArray[np.bool_]) -> Any:
+def _cut_values(values: Any, mask: NDArray[np.bool_], frame: Frame) -> Any:
     """Values of the rows that are kept; a name, or None, stays; of a mapping or a frame, those of each column."""
     if isinstance(values, Mapping):
-        return {name: _cut_values(own, mask) for name, own in values.items()}
+        return {name: _cut_values(own, mask, frame) for name, own in values.items()}
     if getattr(values, "columns", None) is not None and not hasattr(values, "loc"):
         return _cut(values, mask)
+    found = with_index(values)
+    if found is None:
+        return _cut_sequence(values, mask)
+    if not found.index.equals(frame.index):
+        return values  # to be matched with the rows that are kept by their labels, or refused
+    return found[mask] if frame.labelled else found.to_numpy()[mask]
+
+
+def _cut_sequence(values: Any, mask: NDArray[np.bool_]) -> Any:
     if values is None or isinstance(values, str) or not hasattr(values, "__len__") or len(values) != mask.size:
         return values
-    if hasattr(values, "index") and hasattr(values, "loc"):
-        return values[mask]
     if isinstance(values, list):
         return [value for value, kept in zip(values, mask.tolist(), strict=True) if kept]
+    if hasattr(values, "index") and hasattr(values, "loc"):
+        return values[mask]
     return np.asarray(values)[mask]
