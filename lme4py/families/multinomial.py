@@ -21,7 +21,7 @@ from lme4py.families.coercion import no_zero_weights
 from lme4py.families.links import PROBABILITY_LINKS, Link
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, HalfRows, Order, RowNoise
-from lme4py.families.shares import VarianceKind
+from lme4py.families.shares import VarianceKind, latent_kind
 from lme4py.families.unordered import category_counts, category_label, unordered_response
 from lme4py.formula.values import Value
 from lme4py.linalg.types import BoolArray, FloatArray
@@ -204,7 +204,9 @@ class Multinomial(Family):
         return mean
 
     def observation_kind(self, method: str) -> VarianceKind:
-        raise self.lacks("variance of an observation, for shares of the variance")
+        if method != "theoretical":
+            raise self.lacks(f"variance={method!r}; use variance='theoretical', that of the latent variable")
+        return latent_kind(self)
 
     # --- infinity and starts
 

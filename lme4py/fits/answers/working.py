@@ -18,7 +18,29 @@ from lme4py.fits.rows.clusters import row_sums
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["FactoredModel", "WorkingModel"]
+__all__ = ["FactoredModel", "RowBlocks", "WorkingModel"]
+
+
+@dataclass(frozen=True)
+class RowBlocks:
+    """What single rows are to the model: numbers, or (D, D) blocks where a row has several linear predictors.
+
+    Attributes
+    ----------
+    P : ndarray, shape (n, D, D)
+        Blocks of P on its diagonal.
+    residual : ndarray, shape (n, D)
+        P z.
+    VX : ndarray, shape (n, D, p)
+        V^-1 X.
+    left : ndarray, shape (n, D, D)
+        P relative to the weights of the row: one less its leverage.
+    """
+
+    P: FloatArray
+    residual: FloatArray
+    VX: FloatArray
+    left: FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +124,13 @@ class WorkingModel(ABC):
     def leverage(self) -> FloatArray:
         """Derivative of the fitted value (random effects included) of each row in its response: 1 - P_ii / w_i."""
         return 1.0 - self.projection_diagonal / self.w
+
+    @computed_once
+    def row_blocks(self) -> RowBlocks:
+        """What is needed to leave out single rows."""
+        P = self.projection_diagonal[:, None, None]
+        left = (1.0 - self.leverage)[:, None, None]
+        return RowBlocks(P, self.residual[:, None], self.inverse_times[0][:, None, :], left)
 
     @computed_once
     def square(self) -> float:

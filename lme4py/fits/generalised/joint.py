@@ -9,7 +9,8 @@ import numpy as np
 from lme4py.engine.generalised.problem import FixedSystem
 from lme4py.families.nuisance import ThresholdPart, as_columns
 from lme4py.fits.answers.joint import JointVariance
-from lme4py.fits.answers.working import FactoredModel
+from lme4py.fits.answers.stacked_working import StackedWorking
+from lme4py.fits.answers.working import FactoredModel, WorkingModel
 from lme4py.fits.derived import derived
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.parameters import VarianceInformation
@@ -68,9 +69,11 @@ def _threshold_scores(fit: GeneralisedFit) -> FloatArray:
     return replace(part, A=np.eye(len(fit.categories) - 1)).columns()
 
 
-def working_model(fit: GeneralisedFit) -> FactoredModel:
+def working_model(fit: GeneralisedFit) -> WorkingModel:
     """Weights are the expected ones, which are positive for every link (the observed ones for canonical links)."""
     mode, problem = fit.point.mode, fit.problem
+    if fit.family.is_joint:
+        return _stacked_model(fit)
     if fit.family.stacked:
         raise fit.family.lacks("influence of rows or groups where further parts have random effects; use bootstrap()")
     products = problem.products
@@ -85,6 +88,25 @@ def working_model(fit: GeneralisedFit) -> FactoredModel:
         T=mode.T,
         products=products,
         swept=products.factorize(mode.T, w),
+        C=problem.C,
+        scale=1.0,
+        df=None,
+        sigma=1.0,
+    )
+
+
+def _stacked_model(fit: GeneralisedFit) -> StackedWorking:
+    """The working model of categories, whose link is canonical: weights are the same, observed or expected."""
+    mode, problem = fit.point.mode, fit.problem
+    eta = problem.X @ mode.beta + problem.products.spread(mode.b)
+    return StackedWorking(
+        X=problem.X,
+        z=eta,
+        Wz=problem.stack.weigh(mode.w, eta) + mode.rows.score,
+        w=mode.w,
+        T=mode.T,
+        products=problem.products,
+        swept=mode.swept,
         C=problem.C,
         scale=1.0,
         df=None,

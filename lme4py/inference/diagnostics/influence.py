@@ -308,6 +308,8 @@ def _result(
     def table(values: FloatArray) -> pd.DataFrame:
         return pd.DataFrame(values, index=index, columns=names)
 
+    # Several predictors of a row have no one residual.
+    single = units.name == "observation" and model.X.shape[0] == leverage.size
     theta = None
     if deleted.theta is not None:
         theta = pd.DataFrame(deleted.theta, index=index, columns=[f"theta{i}" for i in range(1, fit.theta.size + 1)])
@@ -323,7 +325,7 @@ def _result(
         sigma=series(fit.sigma * deleted.sigma, "sigma"),
         fixef=table(coefficient_estimates(fit) + deleted.change),
         theta=theta,
-        rstudent=series(_studentised(model), "rstudent") if units.name == "observation" else None,
+        rstudent=series(_studentised(model), "rstudent") if single else None,
         failed=tuple(label for label, ok in zip(units.labels, deleted.ok, strict=True) if not ok),
     )
 

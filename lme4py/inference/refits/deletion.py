@@ -62,18 +62,22 @@ def delete_rows(model: WorkingModel) -> Deleted:
     ----------
     model : WorkingModel
     """
-    P, residual = model.projection_diagonal, model.residual
-    ok = model.leverage < 1.0 - _LEFT
-    P = np.where(ok, P, np.nan)
-    moves = model.inverse_times[0] @ model.phi
-    ratio = _scale_ratio(model, residual**2 / P, np.ones(P.size))
-    grown = np.einsum("ni,ni->n", moves, model.inverse_times[0]) / P
+    rows = model.row_blocks
+    ok = np.linalg.eigvalsh(rows.left)[:, 0] > _LEFT
+    P = np.where(ok[:, None, None], rows.P, np.eye(rows.P.shape[1]))
+    moves = rows.VX @ model.phi
     user = model.scale * (moves @ model.C.T)
+    # P_ii^-1 times what the row is to beta, to its residual and to the determinant.
+    pull = np.linalg.solve(P, rows.residual[..., None])[..., 0]
+    ratio = _scale_ratio(model, np.einsum("nd,nd->n", rows.residual, pull), np.ones(ok.size))
+    grown = np.linalg.slogdet(np.eye(P.shape[1]) + np.linalg.solve(P, moves @ np.swapaxes(rows.VX, 1, 2)))[1]
+    lost = np.einsum("nda,nda->na", user, np.linalg.solve(P, user))
     plain = model.scale**2 * np.einsum("ai,ij,aj->a", model.C, model.phi, model.C)
+    ratio = np.where(ok, ratio, np.nan)
     return Deleted(
-        change=-user * (residual / P)[:, None],
-        errors=model.sigma * np.sqrt(ratio[:, None] * (plain + user**2 / P[:, None])),
-        log_det=moves.shape[1] * np.log(ratio) + np.log1p(grown),
+        change=-np.einsum("nda,nd->na", user, np.where(ok[:, None], pull, np.nan)),
+        errors=model.sigma * np.sqrt(ratio[:, None] * (plain + lost)),
+        log_det=moves.shape[-1] * np.log(ratio) + grown,
         sigma=np.sqrt(ratio),
         ok=ok,
     )

@@ -116,7 +116,7 @@ def heterogeneity(fit: Fit, alpha: float = 0.05) -> Heterogeneity:
     typical = (n - p) / (whole - lost)
     parts = {
         term.label: term.level_variance * float(np.sum(cov * K))
-        for term, cov, K in zip(design.terms, fit.covariances, random_moments(fit), strict=True)
+        for term, cov, K in zip(design.terms, fit.covariances, random_moments(design), strict=True)
     }
     tau2 = sum(parts.values())
     lower, upper = _prediction(fit, tau2, alpha)

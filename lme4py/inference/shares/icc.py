@@ -27,6 +27,7 @@ from lme4py.inference.bootstrap.bootstrap import bootstrap
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.profile.side import BetterOptimum, make_sides
 from lme4py.inference.refits.simulate import check_count
+from lme4py.inference.shares.categories import category_component, category_design, labels_of, split_category
 from lme4py.inference.shares.r2 import fixed_variance, observation_level, random_moments, rest_variance
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html
@@ -108,12 +109,15 @@ class _Ratio:
         Whether the variance of the fixed part counts in the whole (the unadjusted ICC).
     variance : str
         That of one observation of a generalised model, see `observation_variance`.
+    X : ndarray, shape (n, p), or None
+        Columns of one of several categories, zero where they are those of others.
     """
 
     K: tuple[FloatArray, ...]
     shared: tuple[int, ...]
     fixed: bool
     variance: str
+    X: FloatArray | None = None
 
     @property
     def shared_weights(self) -> list[FloatArray | None]:
@@ -126,7 +130,7 @@ class _Ratio:
         variances = [float(np.sum(K * cov)) for K, cov in zip(self.K, covariances, strict=True)]
         total = sum(variances) + rest_variance(fit, self.variance).variance
         if self.fixed:
-            total += fixed_variance(fit)
+            total += fixed_variance(fit, self.X)
         return sum(variances[t] for t in self.shared), total
 
     def value(self, fit: Fit) -> float:
@@ -157,7 +161,9 @@ def icc(
         "_cons" with one grouping factor; with several "_cons|g", or "g", for the correlation of two rows in one level
         of g (and so in one level of every factor in which g is nested: casks in batches are "cask", "cask|batch" or
         "cask:batch"); "all" for the share of all random effects (without those that have a level for every row:
-        overdispersion).
+        overdispersion). Of unordered categories with the category before it, "B: _cons", "B: _cons|g", "B: all", or "B"
+        alone: of the latent variable that has B in the place of the baseline, whose logistic errors have the variance
+        pi^2 / 3 (Hedeker 2003, Stat. Med. 22:1433).
     alpha : float, optional
         One minus the confidence level; that of the fit (0.05) when not given.
     n_boot : int
@@ -202,13 +208,13 @@ def icc(
     refuse_smooths(fit, "intraclass correlations are", "see var_corr()")
     refuse_unequal(fit, "intraclass correlations are")
     refuse_without_random(fit, "intraclass correlations are")
-    if fit.family.is_joint:
-        raise fit.family.lacks("intraclass correlation: each category has random effects of its own")
     level = chosen_alpha(fit, alpha)
-    at = "mean" if at is None and (component == "all" or _is_stationary(fit.design, component)) else at
-    ratio = _ratio(fit, component, at, adjusted, variance)
+    category, inner = split_category(fit, component)
+    design = category_design(fit, category)
+    at = "mean" if at is None and (inner == "all" or _is_stationary(design, inner)) else at
+    ratio = _ratio(fit, design, inner, at, adjusted, variance)
     found = _interval(fit, ratio, component, level, n_boot, seed, n_jobs)
-    return _of_means(replace(found, at=_where(fit.design, at)), k)
+    return _of_means(replace(found, at=_where(design, at)), k)
 
 
 def _of_means(found: ICCResult, k: float) -> ICCResult:
@@ -290,7 +296,9 @@ def icc_table(result: Any, alpha: float | None = None, **kw: Any) -> pd.DataFram
     import pandas as pd
 
     columns = ["component", "estimate", "se", "ci_lower", "ci_upper"]
-    found = [icc(result, component, alpha, **kw) for component in _components(_fit(result).design)]
+    fit = _fit(result)
+    inner = _components(fit.design)
+    found = [icc(result, category_component(name, label), alpha, **kw) for label in labels_of(fit) for name in inner]
     table = pd.DataFrame([[getattr(one, name) for name in columns] for one in found], columns=columns)
     if found[0].at:
         table.attrs["note"] = f"Variances at: {found[0].at}."
@@ -328,8 +336,9 @@ def _fit(result: Any) -> Fit:
     raise OptionError(f"icc() needs a fitted mixed model, not {type(result).__name__}.")
 
 
-def _ratio(fit: Fit, component: str, at: Mapping[str, float] | str | None, adjusted: bool, variance: str) -> _Ratio:
-    design = fit.design
+def _ratio(
+    fit: Fit, design: Design, component: str, at: Mapping[str, float] | str | None, adjusted: bool, variance: str
+) -> _Ratio:
     shared = _shared(design, component)
     if component == "all":
         shared = tuple(t for t, alone in enumerate(observation_level(fit)) if not alone)
@@ -338,7 +347,7 @@ def _ratio(fit: Fit, component: str, at: Mapping[str, float] | str | None, adjus
     if isinstance(at, str):
         if at != "mean":
             raise OptionError(f'`at` is {at!r}; give "mean", or values such as {{"Days": 5}}.')
-        K = tuple(random_moments(fit))
+        K = tuple(random_moments(design))
     else:
         values = _checked_values(design, at)
         K = tuple(_at_values(term, values) for term in design.terms)
@@ -348,7 +357,7 @@ def _ratio(fit: Fit, component: str, at: Mapping[str, float] | str | None, adjus
             "there is no random intercept, so that nothing is shared where all covariates are 0; give values of "
             f'{names} in `at`, or at="mean".'
         )
-    return _Ratio(K, shared, not adjusted, variance)
+    return _Ratio(K, shared, not adjusted, variance, None if design is fit.design else design.X)
 
 
 def _shared(design: Design, component: str) -> tuple[int, ...]:
@@ -415,6 +424,7 @@ def _checked_values(design: Design, at: Mapping[str, float] | None) -> dict[str,
 
 def _at_values(term: RandomTerm, values: dict[str, float]) -> FloatArray:
     z = np.array([1.0 if name in INTERCEPTS else values.get(name, 0.0) for name in term.columns])
+    z = term.masked(z[None])[0]
     return np.outer(z, z)
 
 
@@ -426,8 +436,9 @@ def _std_error(fit: Fit, ratio: _Ratio) -> float:
     rest = rest_variance(fit, ratio.variance)
     d_below = sum(slopes, rest.slope * information.residual if rest.gradient is None else rest.gradient)
     if ratio.fixed:
-        X = fit.design.X - fit.design.X.mean(axis=0)
-        d_below = d_below + information.fixed @ (2.0 * X.T @ (X @ fit.beta) / (fit.design.n_obs - 1))
+        X = fit.design.X if ratio.X is None else ratio.X
+        X = X - X.mean(axis=0)
+        d_below = d_below + information.fixed @ (2.0 * X.T @ (X @ fit.beta) / (X.shape[0] - 1))
     return information.std_error((d_above - above / below * d_below) / below)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.design.design import CONDITIONAL
+from lme4py.design.design import CONDITIONAL, Design
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.fits.refuse import refuse, refuse_smooths, refuse_unequal
@@ -37,13 +37,13 @@ class RSquared:
     var_residual: float
 
 
-def random_moments(fit: Fit) -> list[FloatArray]:
+def random_moments(design: Design) -> list[FloatArray]:
     """Z'Z / n of each term: the mean variance of its effects over the rows is tr(Sigma Z'Z / n) (Johnson 2014).
 
     Columns of further linear predictors are zero.
     """
-    columns = [term.values_of(CONDITIONAL) for term in fit.design.terms]
-    return [Z.T @ Z / fit.design.n_obs for Z in columns]
+    columns = [term.values_of(CONDITIONAL) for term in design.terms]
+    return [Z.T @ Z / design.n_obs for Z in columns]
 
 
 def observation_level(fit: Fit) -> tuple[bool, ...]:
@@ -51,13 +51,21 @@ def observation_level(fit: Fit) -> tuple[bool, ...]:
     return tuple(term.relation is None and term.n_levels == fit.design.n_obs for term in fit.design.terms)
 
 
-def fixed_variance(fit: Fit) -> float:
-    """Variance of X beta over the rows (offsets left out, denominator n - 1); NaN where X beta is not finite."""
+def fixed_variance(fit: Fit, X: FloatArray | None = None) -> float:
+    """Variance of X beta over the rows (offsets left out, denominator n - 1); NaN where X beta is not finite.
+
+    Parameters
+    ----------
+    fit : Fit
+    X : ndarray, shape (n, p), optional
+        The rows of one of several linear predictors.
+    """
+    X = fit.design.X if X is None else X
     if fit.design.n_obs < 2 or not fit.beta.size:
         return 0.0
-    if warn_unknown(fit, fit.design.X, "the variance of the fixed effects", stacklevel=4):
+    if warn_unknown(fit, X, "the variance of the fixed effects", stacklevel=4):
         return float("nan")
-    return float(np.var(fit.design.X @ fit.beta, ddof=1))
+    return float(np.var(X @ fit.beta, ddof=1))
 
 
 def rest_variance(fit: Fit, variance: str = "theoretical") -> Observation:
@@ -106,10 +114,12 @@ def r_squared(fit: Fit, variance: str = "theoretical") -> RSquared:
     (0.085, 0.187)
     """
     refuse_smooths(fit, "R squared is", "see smooths()")
+    if fit.family.is_joint:
+        raise fit.family.lacks("one R squared: each category has a linear predictor of its own; see icc_table()")
     fixed = fixed_variance(fit)
     parts = [
         term.level_variance * float(np.sum(cov * K))
-        for term, cov, K in zip(fit.design.terms, fit.covariances, random_moments(fit), strict=True)
+        for term, cov, K in zip(fit.design.terms, fit.covariances, random_moments(fit.design), strict=True)
     ]
     own = observation_level(fit)
     random = sum(part for part, alone in zip(parts, own, strict=True) if not alone)
