@@ -28,6 +28,7 @@ import numpy as np
 
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.base import Family
+from lme4py.families.categories.multinomial import Multinomial
 from lme4py.families.densities.base import Density
 from lme4py.families.densities.registry import density_links, make_density, with_zeros
 from lme4py.families.density_family import DensityFamily
@@ -39,7 +40,6 @@ from lme4py.families.distributions import (
     Poisson,
 )
 from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean, MeanLink, PowerMean
-from lme4py.families.multinomial import Multinomial
 from lme4py.families.negative_binomial import NegativeBinomial1, NegativeBinomial2, NegativeBinomialGiven
 from lme4py.families.ordered.ordinal import Ordinal
 from lme4py.families.parts import ZERO_INFLATION, PartsFamily

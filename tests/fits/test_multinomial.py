@@ -12,7 +12,7 @@ from reference_data import REFERENCE
 
 import lme4py
 from lme4py.errors import DataError, DesignError, FormulaError, OptionError
-from lme4py.families.multinomial import Multinomial
+from lme4py.families.categories.multinomial import Multinomial
 from lme4py.families.response import ResponseData
 
 R = json.loads((REFERENCE / "multinomial.json").read_text(encoding="utf-8"))

@@ -13,8 +13,8 @@ from lme4py.engine.generalised.starts.start import Start
 from lme4py.engine.identification.one_answer import refuse_one_answer
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
+from lme4py.families.categories.counts import category_label
 from lme4py.families.response import ResponseData
-from lme4py.families.unordered import category_label
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import make_glmm_fit, others_of, warn_of
 from lme4py.fits.rows.response import (

@@ -10,7 +10,7 @@ from scipy import special
 
 from lme4py.covariance import find_structure
 from lme4py.design.names import CONSTANT
-from lme4py.families.multinomial import Multinomial
+from lme4py.families.categories.multinomial import Multinomial
 from lme4py.fits.base import Fit
 from lme4py.fits.method import check_method
 from lme4py.fits.parameters import fit_parameters

@@ -13,7 +13,7 @@ from lme4py.design.joint import joint_design
 from lme4py.engine.identification.recession import Recession, recession_directions
 from lme4py.errors import DesignError, OptionError
 from lme4py.families.base import Family
-from lme4py.families.multinomial import Multinomial
+from lme4py.families.categories.multinomial import Multinomial
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.linalg.types import FloatArray, IntArray
 

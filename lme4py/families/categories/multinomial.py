@@ -17,12 +17,12 @@ import numpy as np
 from lme4py.data.column import Column
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.families.base import Family, Kind
+from lme4py.families.categories.counts import category_counts, category_label, unordered_response
 from lme4py.families.coercion import no_zero_weights
 from lme4py.families.links import PROBABILITY_LINKS, Link
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, HalfRows, Order, RowNoise
 from lme4py.families.shares import VarianceKind, latent_kind
-from lme4py.families.unordered import category_counts, category_label, unordered_response
 from lme4py.formula.values import Value
 from lme4py.linalg.types import BoolArray, FloatArray
 

@@ -1,0 +1,1 @@
+"""Unordered categories: the multinomial logit, and how its responses are read."""
