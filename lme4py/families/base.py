@@ -183,6 +183,10 @@ class Family(AtInfinity, OtherParameters):
         """
         return ()
 
+    def with_all_stacked(self) -> Family:
+        """The same with a place in the stack for predictors without random effects too, these last."""
+        return self
+
     @property
     def is_joint(self) -> bool:
         """Whether the coefficients of all linear predictors stand together in beta, their rows one below the other."""

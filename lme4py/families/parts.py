@@ -104,6 +104,11 @@ class PartsFamily(DensityFamily):
     def stacked(self) -> tuple[str, ...]:
         return self.random
 
+    def with_all_stacked(self) -> PartsFamily:
+        """The same with a place in the stack for every predictor; those without random effects come last."""
+        rest = tuple(name for name, _ in self.parts if name not in self.random)
+        return PartsFamily(self.density, self.parts, (*self.random, *rest))
+
     @property
     def enough_starts(self) -> int | None:
         """A descent costs more than one in a single predictor, and minima besides the lowest were seen by the first."""

@@ -81,6 +81,17 @@ class Stack:
         total: FloatArray = by_pair.sum(axis=1).ravel()
         return total
 
+    def part(self, w: FloatArray, smaller: Stack) -> FloatArray:
+        """The weights of the first predictors, as another stack has them.
+
+        Parameters
+        ----------
+        w : ndarray, shape (n_pairs n,)
+        smaller : Stack
+        """
+        by_pair = w.reshape(len(self.pairs), self.n)
+        return np.concatenate([by_pair[self.pairs.index(pair)] for pair in smaller.pairs])
+
     def first(self, x: FloatArray) -> FloatArray:
         """The rows of the first predictor."""
         return x[: self.n]

@@ -16,31 +16,34 @@ from lme4py.engine.factor.sweep import Swept
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.fits.rows.clusters import row_sums
 from lme4py.frozen import computed_once
-from lme4py.linalg.types import FloatArray, IntArray
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["FactoredModel", "RowBlocks", "WorkingModel"]
+__all__ = ["FactoredModel", "LeftOut", "WorkingModel"]
 
 
 @dataclass(frozen=True)
-class RowBlocks:
-    """What single rows are to the model: numbers, or (D, D) blocks where a row has several linear predictors.
+class LeftOut:
+    """What leaving out each row changes, the relative variances kept; by C on the user's columns.
 
     Attributes
     ----------
-    P : ndarray, shape (n, D, D)
-        Blocks of P on its diagonal.
-    residual : ndarray, shape (n, D)
-        P z.
-    VX : ndarray, shape (n, D, p)
-        V^-1 X.
-    left : ndarray, shape (n, D, D)
-        P relative to the weights of the row: one less its leverage.
+    change : ndarray, shape (n, p)
+        In beta.
+    variances : ndarray, shape (n, p)
+        Of beta without the row, over the scale.
+    log_det : ndarray, shape (n,)
+        log determinant of the covariance of beta over the scale without the row, minus that with it.
+    lost : ndarray, shape (n,)
+        What the penalised residual sum of squares loses.
+    ok : ndarray of bool, shape (n,)
+        False where a direction of beta cannot be estimated without the row.
     """
 
-    P: FloatArray
-    residual: FloatArray
-    VX: FloatArray
-    left: FloatArray
+    change: FloatArray
+    variances: FloatArray
+    log_det: FloatArray
+    lost: FloatArray
+    ok: BoolArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +57,9 @@ class WorkingModel(ABC):
         The response, or the working response.
     w : ndarray, shape (n,)
         One over the residual variance of each row, relative to the scale.
-    C : ndarray, shape (p, p)
-        Changes of the user's coefficients are C times changes of the inside ones, times `scale`.
+    C : ndarray, shape (k, p)
+        Changes of the user's coefficients are C times changes of the inside ones, times `scale`; k < p where
+        coefficients that are not asked for move along.
     scale : float
     df : float or None
         Degrees of freedom of the scale, n - p (REML) or n; None where the scale is not estimated with beta.
@@ -126,16 +130,38 @@ class WorkingModel(ABC):
         return 1.0 - self.projection_diagonal / self.w
 
     @computed_once
-    def row_blocks(self) -> RowBlocks:
-        """What is needed to leave out single rows."""
-        P = self.projection_diagonal[:, None, None]
-        left = (1.0 - self.leverage)[:, None, None]
-        return RowBlocks(P, self.residual[:, None], self.inverse_times[0][:, None, :], left)
-
-    @computed_once
     def square(self) -> float:
         """z'P z, the penalised residual sum of squares."""
         return float(self.z @ self.residual)
+
+    def studentised(self) -> FloatArray | None:
+        """Pearson residuals over sigma sqrt(1 - h), (n,); None where rows have several linear predictors."""
+        rest = self.projection_diagonal
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out: FloatArray = self.residual / np.sqrt(rest) / self.sigma
+        return np.where(rest > 1e-9 * self.w, out, np.nan)
+
+    def left_out(self, least: float) -> LeftOut:
+        """The model without each row.
+
+        Parameters
+        ----------
+        least : float
+            A row takes a direction of X with it when less than this part of the information is left.
+        """
+        ok = self.leverage < 1.0 - least
+        P = np.where(ok, self.projection_diagonal, np.nan)
+        VX = self.inverse_times[0]
+        moves = VX @ self.phi
+        user = moves @ self.C.T
+        plain = np.einsum("ai,ij,aj->a", self.C, self.phi, self.C)
+        return LeftOut(
+            change=-user * (self.residual / P)[:, None],
+            variances=plain + user**2 / P[:, None],
+            log_det=np.log1p(np.einsum("ni,ni->n", moves, VX) / P),
+            lost=self.residual**2 / P,
+            ok=ok,
+        )
 
     def cluster_products(self, codes: IntArray, size: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         """X_c'V_c^-1X_c (m, p, p), X_c'V_c^-1z_c (m, p), z_c'V_c^-1z_c (m,) where V is block diagonal in the clusters.

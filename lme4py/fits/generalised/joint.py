@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from lme4py.engine.generalised.problem import FixedSystem
+from lme4py.engine.generalised.stacking import Stack
+from lme4py.families.base import Family
 from lme4py.families.nuisance import ThresholdPart, as_columns
 from lme4py.fits.answers.joint import JointVariance
-from lme4py.fits.answers.stacked_working import StackedWorking
-from lme4py.fits.answers.working import FactoredModel, WorkingModel
+from lme4py.fits.answers.stacked import SeveralPredictors
+from lme4py.fits.answers.working import FactoredModel
 from lme4py.fits.derived import derived
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.parameters import VarianceInformation
@@ -69,13 +71,15 @@ def _threshold_scores(fit: GeneralisedFit) -> FloatArray:
     return replace(part, A=np.eye(len(fit.categories) - 1)).columns()
 
 
-def working_model(fit: GeneralisedFit) -> WorkingModel:
-    """Weights are the expected ones, which are positive for every link (the observed ones for canonical links)."""
+def working_model(fit: GeneralisedFit) -> FactoredModel:
+    """Weights are the expected ones, which are positive for every link (the observed ones for canonical links).
+
+    Of several linear predictors they are the observed ones of all, and the fixed effects of all take part.
+    """
     mode, problem = fit.point.mode, fit.problem
-    if fit.family.is_joint:
-        return _stacked_model(fit)
-    if fit.family.stacked:
-        raise fit.family.lacks("influence of rows or groups where further parts have random effects; use bootstrap()")
+    family = problem.family.with_all_stacked()
+    if family.stacked:
+        return _stacked_model(fit, family)
     products = problem.products
     rows = problem.family.derivatives(problem.data, mode.eta, mode.lam, 3, expected=True)
     w = rows.w_exp if rows.w_exp is not None else mode.w
@@ -95,22 +99,36 @@ def working_model(fit: GeneralisedFit) -> WorkingModel:
     )
 
 
-def _stacked_model(fit: GeneralisedFit) -> StackedWorking:
-    """The working model of categories, whose link is canonical: weights are the same, observed or expected."""
+def _stacked_model(fit: GeneralisedFit, family: Family) -> SeveralPredictors:
     mode, problem = fit.point.mode, fit.problem
-    eta = problem.X @ mode.beta + problem.products.spread(mode.b)
-    return StackedWorking(
-        X=problem.X,
-        z=eta,
-        Wz=problem.stack.weigh(mode.w, eta) + mode.rows.score,
-        w=mode.w,
+    products, p = problem.products, problem.n_fixed
+    stack = Stack(products.stack.n, 1 + len(family.stacked))
+    known = np.zeros(stack.size * stack.n)
+    known[: mode.eta.size] = mode.eta
+    rows = family.derivatives(problem.data, known, mode.lam, 2)
+    by_name = {part.name: part.X for part in problem.data.parts}
+    further = [(d, by_name[name]) for d, name in enumerate(family.stacked, 1) if name in by_name]
+    X = np.zeros((stack.size, stack.n, p + sum(own.shape[1] for _, own in further)))
+    X.reshape(-1, X.shape[2])[: mode.eta.size, :p] = problem.X
+    start = p
+    for d, own in further:
+        X[d, :, start : start + own.shape[1]] = own
+        start += own.shape[1]
+    # Without offsets and the further coefficients: from where they are these change as from zero.
+    moved = np.zeros(known.size)
+    moved[: mode.eta.size] = problem.X @ mode.beta + products.spread(mode.b)
+    return SeveralPredictors(
+        X=X.reshape(known.size, -1),
+        z=stack.weigh(rows.w_obs, moved) + rows.score,
+        w=rows.w_obs,
         T=mode.T,
-        products=problem.products,
+        products=products,
         swept=mode.swept,
-        C=problem.C,
+        C=problem.C @ np.eye(p, start),
         scale=1.0,
         df=None,
         sigma=1.0,
+        stack=stack,
     )
 
 

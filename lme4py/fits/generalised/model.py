@@ -78,6 +78,10 @@ class GeneralisedModel(Model):
         with limited_threads(self.fit.design):
             return joint.working_model(self.fit)
 
+    def hat_values(self) -> FloatArray:
+        several = bool(self.fit.family.with_all_stacked().stacked)
+        return self.working_model().leverage if several else super().hat_values()
+
     def threshold_test(self, term: int, score: bool) -> tuple[float, int, str]:
         return threshold_test(self.fit, term, score)
 

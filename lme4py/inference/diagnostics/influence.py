@@ -68,7 +68,8 @@ class InfluenceResult(Shown):
     cooks_distance, cooks_fixed : pandas.Series, shape (U,)
         See `lme4py.inference.diagnostics.influence`.
     leverage : pandas.Series, shape (U,)
-        Diagonal of the hat matrix, random effects included; for groups its sum over their rows.
+        Diagonal of the hat matrix, random effects included; for groups its sum over their rows. Of several linear
+        predictors: what the rows add to the effective number of parameters.
     covratio : pandas.Series, shape (U,)
         det of the covariance of the fixed effects without the unit, over that with it.
     sigma : pandas.Series, shape (U,)
@@ -78,7 +79,8 @@ class InfluenceResult(Shown):
     theta : pandas.DataFrame, shape (U, m), or None
         Relative covariance parameters without the unit, where they were estimated again.
     rstudent : pandas.Series, shape (U,), or None
-        For single rows: Pearson residual over sigma sqrt(1 - h).
+        For single rows: Pearson residual over sigma sqrt(1 - h); None where there are several linear
+        predictors.
     failed : tuple
         Labels of the units without which there are no estimates; their numbers are NaN.
     """
@@ -203,8 +205,8 @@ def influence(
     method : {None, "exact", "one-step", "refit"}
         "exact" (default of linear models): the relative variances are kept, beta and sigma are exact for them.
         "one-step": linear models take one Newton step of the variances too; generalised ones (their default) take one
-        Fisher-scoring step of beta at the modes, weights and variances kept. "refit" fits the model again without
-        each unit.
+        Fisher-scoring step of beta at the modes, weights and variances kept (of several linear predictors: a Newton
+        step of the coefficients and modes of all). "refit" fits the model again without each unit.
     progress : bool, optional
         Show a bar of the units that are left out one by one; None shows one in a terminal or a notebook after a second.
         An interruption (Ctrl-C) keeps the units that are done, with a warning; the others are NaN.
@@ -308,8 +310,7 @@ def _result(
     def table(values: FloatArray) -> pd.DataFrame:
         return pd.DataFrame(values, index=index, columns=names)
 
-    # Several predictors of a row have no one residual.
-    single = units.name == "observation" and model.X.shape[0] == leverage.size
+    studentised = model.studentised() if units.name == "observation" else None
     theta = None
     if deleted.theta is not None:
         theta = pd.DataFrame(deleted.theta, index=index, columns=[f"theta{i}" for i in range(1, fit.theta.size + 1)])
@@ -325,7 +326,7 @@ def _result(
         sigma=series(fit.sigma * deleted.sigma, "sigma"),
         fixef=table(coefficient_estimates(fit) + deleted.change),
         theta=theta,
-        rstudent=series(_studentised(model), "rstudent") if single else None,
+        rstudent=None if studentised is None else series(studentised, "rstudent"),
         failed=tuple(label for label, ok in zip(units.labels, deleted.ok, strict=True) if not ok),
     )
 
@@ -343,14 +344,6 @@ def _cooks_fixed(covariance: FloatArray, change: FloatArray) -> FloatArray:
     factor = 1.0 / p if p >= U else (U - p) / (U * p)
     out: FloatArray = factor * np.einsum("pu,pu->u", half, half)
     return out
-
-
-def _studentised(model: WorkingModel) -> FloatArray:
-    """e / sqrt(1 - h), with e sqrt(w) = P y / sqrt(w) over the scale."""
-    rest = model.projection_diagonal
-    with np.errstate(divide="ignore", invalid="ignore"):
-        out: FloatArray = model.residual / np.sqrt(rest) / model.sigma
-    return np.where(rest > 1e-9 * model.w, out, np.nan)
 
 
 def _cooks_rows(model: WorkingModel) -> FloatArray:

@@ -31,10 +31,9 @@ def hatvalues(fit: Fit) -> FloatArray:
     ndarray
         Diagonal of the matrix that maps the response to the fitted values, random effects included, at the estimated
         covariances (as lme4's `hatvalues`); for generalised models that of the working linear model, with the
-        expected weights of iteratively reweighted least squares. Their sum is the effective number of parameters.
+        expected weights of iteratively reweighted least squares. Of several linear predictors: the trace of the row's
+        block in all of them, with the observed weights. Their sum is the effective number of parameters.
     """
-    if fit.family.stacked:
-        raise fit.family.lacks("leverages where further parts have random effects")
     return model_of(fit).hat_values()
 
 
@@ -45,9 +44,10 @@ def cooks_distance(fit: Fit) -> FloatArray:
     ----------
     fit : Fit
         r are its Pearson residuals over sigma, h its `hatvalues` and p the number of fixed effects (as lme4's
-        `cooks.distance`). Where residuals are correlated: the change of the fixed effects, as `influence` has it.
+        `cooks.distance`). Where residuals are correlated, or there are several linear predictors: the change of the
+        fixed effects, as `influence` has it.
     """
-    if not fit.independent_residuals:
+    if not fit.independent_residuals or fit.family.with_all_stacked().stacked:
         return np.asarray(influence(fit).cooks_distance, dtype=np.float64)
     h, r = hatvalues(fit), residual_values(fit, "pearson")
     scale = fit.sigma if not fit.family.weights_multiply else 1.0

@@ -62,24 +62,15 @@ def delete_rows(model: WorkingModel) -> Deleted:
     ----------
     model : WorkingModel
     """
-    rows = model.row_blocks
-    ok = np.linalg.eigvalsh(rows.left)[:, 0] > _LEFT
-    P = np.where(ok[:, None, None], rows.P, np.eye(rows.P.shape[1]))
-    moves = rows.VX @ model.phi
-    user = model.scale * (moves @ model.C.T)
-    # P_ii^-1 times what the row is to beta, to its residual and to the determinant.
-    pull = np.linalg.solve(P, rows.residual[..., None])[..., 0]
-    ratio = _scale_ratio(model, np.einsum("nd,nd->n", rows.residual, pull), np.ones(ok.size))
-    grown = np.linalg.slogdet(np.eye(P.shape[1]) + np.linalg.solve(P, moves @ np.swapaxes(rows.VX, 1, 2)))[1]
-    lost = np.einsum("nda,nda->na", user, np.linalg.solve(P, user))
-    plain = model.scale**2 * np.einsum("ai,ij,aj->a", model.C, model.phi, model.C)
-    ratio = np.where(ok, ratio, np.nan)
+    rows = model.left_out(_LEFT)
+    ratio = _scale_ratio(model, rows.lost, np.ones(rows.ok.size))
+    hide = np.where(rows.ok, 1.0, np.nan)
     return Deleted(
-        change=-np.einsum("nda,nd->na", user, np.where(ok[:, None], pull, np.nan)),
-        errors=model.sigma * np.sqrt(ratio[:, None] * (plain + lost)),
-        log_det=moves.shape[-1] * np.log(ratio) + grown,
-        sigma=np.sqrt(ratio),
-        ok=ok,
+        change=model.scale * rows.change * hide[:, None],
+        errors=model.sigma * model.scale * np.sqrt(ratio[:, None] * rows.variances) * hide[:, None],
+        log_det=(rows.change.shape[1] * np.log(ratio) + rows.log_det) * hide,
+        sigma=np.sqrt(ratio) * hide,
+        ok=rows.ok,
     )
 
 
@@ -142,14 +133,14 @@ def _scale_ratio(model: WorkingModel, lost: FloatArray, counts: FloatArray) -> F
 
 
 def _deleted(model: WorkingModel, change: FloatArray, phi: FloatArray, ratio: FloatArray, ok: BoolArray) -> Deleted:
-    variances = np.einsum("ai,gij,aj->ga", model.C, phi, model.C)
-    _, log_det = np.linalg.slogdet(phi)
+    own = model.C @ phi @ model.C.T
+    log_det = np.linalg.slogdet(own)[1] - np.linalg.slogdet(model.C @ model.phi @ model.C.T)[1]
     ok = ok & np.isfinite(ratio)
     hide = np.where(ok, 1.0, np.nan)
     return Deleted(
         change=model.scale * (change @ model.C.T) * hide[:, None],
-        errors=model.sigma * model.scale * np.sqrt(ratio[:, None] * variances) * hide[:, None],
-        log_det=(change.shape[1] * np.log(ratio) + log_det - np.linalg.slogdet(model.phi)[1]) * hide,
+        errors=model.sigma * model.scale * np.sqrt(ratio[:, None] * np.einsum("gaa->ga", own)) * hide[:, None],
+        log_det=(model.C.shape[0] * np.log(ratio) + log_det) * hide,
         sigma=np.sqrt(ratio) * hide,
         ok=ok,
     )
