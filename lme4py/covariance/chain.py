@@ -203,6 +203,10 @@ class SharedSteps(Chain):
 
     shared: ClassVar[bool] = True
 
+    @property
+    def steps_in_time(self) -> bool:
+        return True
+
     @abstractmethod
     def gap_steps(self, phi: FloatArray, gaps: FloatArray) -> Steps:
         """The steps over these gaps, of any shape."""

@@ -142,6 +142,14 @@ class CovarianceFunctions(ABC):
         """Does each column depend on the one before it alone, so that the inverse of Sigma is tridiagonal?"""
         return False
 
+    @property
+    def is_chain_in_time(self) -> bool:
+        """Are columns in the order of their times a chain of one variance whose steps depend on the gaps alone?
+
+        Then theta[0] and `gap_steps` are all there is to know of them.
+        """
+        return False
+
     def precision(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, float]:
         """The inverse of Sigma of a chain as its diagonal (k,) and what is below it (k - 1,), and log|Sigma|.
 

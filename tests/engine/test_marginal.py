@@ -23,7 +23,10 @@ def model(word, random=(), strata=1, scales=0, weights=False, seed=1):
     subject, visit = subject[order], visit[order]
     X = np.column_stack([np.ones(N), visit, rng.normal(size=N)])
     y = X @ [1.0, 0.5, -1.0] + rng.normal(size=N) + rng.normal(size=30)[subject]
-    if word in ("us", "ar1", "cs", "homtoep"):
+    if word == "homdiag":
+        points, structures = np.zeros((N, 1)), tuple(make_structure(word, 1) for _ in range(strata))
+        subject = np.arange(N)
+    elif word in ("us", "ar1", "cs", "homtoep"):
         points, structures = visit[:, None], tuple(make_structure(word, VISITS) for _ in range(strata))
     else:
         points = (visit + rng.uniform(0.0, 0.5, N))[:, None]

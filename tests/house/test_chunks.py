@@ -87,7 +87,10 @@ OTHER = {
     },
     "engine/threads.py": {"_LARGE": "from it on BLAS has its own threads"},
     "design/residual/side.py": {"_MOST_COLUMNS": "beyond it a structure is refused"},
-    "engine/marginal/solve.py": {"_SMALL": "up to it more starts are tried"},
+    "engine/marginal/solve.py": {
+        "_SAMPLE": "rows that show that parameters can be told apart",
+        "_SMALL": "up to it more starts are tried",
+    },
     "engine/marginal/units.py": {
         "MOST_ROWS": "beyond it a block is refused",
         "_MANY": "from it on products are summed, to their rounding, where QR would take too long",

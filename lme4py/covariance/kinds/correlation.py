@@ -20,6 +20,7 @@ import scipy.optimize
 from lme4py.covariance.jets import Jet
 from lme4py.covariance.natural import NaturalParameter
 from lme4py.covariance.spaces import symmetric_basis
+from lme4py.covariance.steps import Steps
 from lme4py.errors import DesignError
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray, IntArray
@@ -106,6 +107,15 @@ class Correlation(ABC):
     @abstractmethod
     def derivatives(self, phi: FloatArray, points: FloatArray | None = None, order: int = 2) -> Jet:
         """R and its derivatives in phi, of the columns or at points (..., p) or (..., p, d)."""
+
+    @property
+    def steps_in_time(self) -> bool:
+        """Is it a chain in time whose steps depend on the gaps alone?"""
+        return False
+
+    def gap_steps(self, phi: FloatArray, gaps: FloatArray) -> Steps:
+        """The steps of such a chain over these gaps, of any shape."""
+        raise TypeError(f"{type(self).__name__} is no chain in time")
 
     def pull(self, phi: FloatArray, W: FloatArray) -> FloatArray:
         """<W, dR_p>, shape (n,); W of shape (k, k)."""

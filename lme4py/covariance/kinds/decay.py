@@ -172,6 +172,18 @@ class Decay(Correlation):
         """Of the columns, (k, k)."""
         return self._ratios(self.places)
 
+    @computed_once
+    def _nearest(self) -> float:
+        """The least ratio of two columns."""
+        if self.dimensions == 1:
+            apart = float(np.diff(np.sort(self.places)).min()) / self.unit
+        else:
+            # Not needed by most models, and slow to import.
+            from scipy.spatial import cKDTree
+
+            apart = float(np.asarray(cKDTree(self.places).query(self.places, k=2)[0])[:, 1].min()) / self.unit
+        return apart if self.power == 2 else apart**2
+
     def derivatives(self, phi: FloatArray, points: FloatArray | None = None, order: int = 2) -> Jet:
         ratio = self.ratios if points is None else self._ratios(points)
         found = self._correlations(phi, ratio, order)
@@ -250,7 +262,7 @@ class Decay(Correlation):
 
     def limits(self, phi: FloatArray, label: str) -> tuple[str, ...]:
         out = []
-        nearest = self.ratios[self.ratios > 0.0].min(initial=np.inf)
+        nearest = self._nearest
         if self.profile(phi[: self.n_shape], phi[0] ** 2 * np.array([nearest]), 0).value[0] < _NONE:
             out.append(
                 f"the range of {label} is far shorter than the distances: there is no correlation to estimate it from"
@@ -322,6 +334,22 @@ class ExponentialDecay(Decay):
         value = np.exp(-x)
         return Jet(value, -value[None], value[None, None])
 
+    @property
+    def steps_in_time(self) -> bool:
+        return self.power == ExponentialDecay.power and self.dimensions == 1 and not self.nugget
+
+    def gap_steps(self, phi: FloatArray, gaps: FloatArray) -> Steps:
+        t, g = float(phi[0]), gaps / self.unit
+        x = np.asarray(t**2 * g)
+        s = np.exp(-x)
+        ds, d2s = -2.0 * t * g * s, (4.0 * t**2 * g - 2.0) * g * s
+        # c^2 = 1 - s^2 = x e(x), c = t sqrt(g) h: analytic in t where e is in x.
+        e, slope = _decay_over_x(x)
+        h, root = np.sqrt(e), np.sqrt(g)
+        dh = 0.5 * slope / h * 2.0 * t * g
+        c, dc = t * root * h, 2.0 * root * s**2 / h
+        return Steps(s, c, ds, dc, d2s, 2.0 * root * (2.0 * s * ds / h - s**2 * dh / e))
+
 
 class GaussianDecay(ExponentialDecay):
     """exp(-(|t| distance / unit)^2): the exponential of the squared distance."""
@@ -345,16 +373,7 @@ class ContinuousChain(SharedSteps, ExponentialDecay):
     """exp(-distance / range) of times, which is a Markov chain."""
 
     def gap_steps(self, phi: FloatArray, gaps: FloatArray) -> Steps:
-        t, g = float(phi[0]), gaps / self.unit
-        x = np.asarray(t**2 * g)
-        s = np.exp(-x)
-        ds, d2s = -2.0 * t * g * s, (4.0 * t**2 * g - 2.0) * g * s
-        # c^2 = 1 - s^2 = x e(x), c = t sqrt(g) h: analytic in t where e is in x.
-        e, slope = _decay_over_x(x)
-        h, root = np.sqrt(e), np.sqrt(g)
-        dh = 0.5 * slope / h * 2.0 * t * g
-        c, dc = t * root * h, 2.0 * root * s**2 / h
-        return Steps(s, c, ds, dc, d2s, 2.0 * root * (2.0 * s * ds / h - s**2 * dh / e))
+        return ExponentialDecay.gap_steps(self, phi, gaps)
 
     def of_rows(self, M: FloatArray) -> FloatArray:
         sine, cosine = neighbour_turns(M)

@@ -13,6 +13,7 @@ from lme4py.covariance.holding import Holding, RootHeld
 from lme4py.covariance.jets import Jet
 from lme4py.covariance.natural import NaturalParameter
 from lme4py.covariance.registry import register
+from lme4py.covariance.steps import Steps
 from lme4py.covariance.structure import AT_EDGE, ColumnChanges, CovarianceStructure
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray
@@ -186,6 +187,14 @@ class HomogeneousDiagonal(_Independent):
     @property
     def theta_names(self) -> tuple[str, ...]:
         return ("sd",)
+
+    @property
+    def is_chain_in_time(self) -> bool:
+        return True
+
+    def gap_steps(self, theta: FloatArray, gaps: FloatArray) -> Steps:
+        none = np.zeros(np.shape(gaps))
+        return Steps(none, np.ones(np.shape(gaps)), none, none, none, none)
 
     @computed_once
     def projections(self) -> FloatArray:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.optimize
 
-from lme4py.covariance.chain import Chain, SharedSteps
+from lme4py.covariance.chain import Chain
 from lme4py.covariance.jets import Jet
 from lme4py.covariance.kinds.correlation import Correlation
 from lme4py.covariance.natural import NaturalParameter
@@ -176,7 +176,7 @@ class Scaled(CovarianceStructure):
         return diagonal / d**2, below / (d[1:] * d[:-1]), log_det + 2.0 * float(np.log(d).sum())
 
     def gap_steps(self, theta: FloatArray, gaps: FloatArray) -> Steps:
-        if not isinstance(self.correlation, SharedSteps):
+        if not self.correlation.steps_in_time:
             return super().gap_steps(theta, gaps)
         return self.correlation.gap_steps(self._phi(theta), gaps)
 
@@ -308,6 +308,10 @@ class Homogeneous(Scaled):
     """One standard deviation for all columns: theta = (s, phi)."""
 
     column_changes: ClassVar[ColumnChanges] = "common"
+
+    @property
+    def is_chain_in_time(self) -> bool:
+        return self.correlation.steps_in_time
 
     @property
     def n_sd(self) -> int:

@@ -18,6 +18,8 @@ import numpy as np
 
 from lme4py.covariance import CovarianceStructure, Jet
 from lme4py.engine.marginal.blocks import Blocks, make_blocks, points_for, structure_placed
+from lme4py.engine.marginal.chain import RowChain
+from lme4py.engine.marginal.chain_sums import ChainSums, second_moments
 from lme4py.engine.marginal.criterion import MarginalCriterion, MarginalPoint, residuals
 from lme4py.engine.marginal.units import Batch
 from lme4py.errors import DesignError
@@ -69,6 +71,8 @@ def expected(criterion: MarginalCriterion, point: MarginalPoint, curved: bool = 
     has_curves = curved and (
         model.slices[-1].stop > model.slices[-1].start or not all(s.linear for s in model.structures)
     )
+    if criterion.chain is not None and point.sums is not None and not model.random:
+        return _of_chain(criterion, criterion.chain, point.par, point.sums, point.phi, curved)
     first, second, traces = np.zeros((m, p, p)), np.zeros((m, p, m, p)), np.zeros((m, m))
     R = np.zeros((m, m, p, p)) if has_curves else None
     for batch, inverse in zip(criterion.batches, point.inverse, strict=True):
@@ -83,10 +87,33 @@ def expected(criterion: MarginalCriterion, point: MarginalPoint, curved: bool = 
         traces += (batch.count[:, None, None] * E).reshape(m, -1) @ E.reshape(m, -1).T
         if R is not None:
             _add_curves(criterion, batch, blocks, jets, B, R)
-    Q = np.moveaxis(second, 2, 1)
-    PP = point.phi @ first
-    information = 0.5 * (traces - 2.0 * np.einsum("pq,stqp->st", point.phi, Q) + np.einsum("sab,tba->st", PP, PP))
+    return _expected(traces, first, np.moveaxis(second, 2, 1), R, point.phi)
+
+
+def _expected(traces: FloatArray, first: FloatArray, Q: FloatArray, R: FloatArray | None, phi: FloatArray) -> Expected:
+    PP = phi @ first
+    information = 0.5 * (traces - 2.0 * np.einsum("pq,stqp->st", phi, Q) + np.einsum("sab,tba->st", PP, PP))
     return Expected(information, first, Q, R)
+
+
+def _of_chain(
+    criterion: MarginalCriterion, chain: RowChain, par: FloatArray, sums: ChainSums, phi: FloatArray, curved: bool
+) -> Expected:
+    """The sums of rows that follow a chain: X'V^-1 V_i V^-1 X = -A_i, and so on, first in par and then in psi."""
+    model, p = criterion.model, criterion.p
+    first = -sums.A.first[:, :p, :p]
+    Q, traces = second_moments(chain, par)
+    R = Q + Q.swapaxes(0, 1) - sums.A.second[..., :p, :p]
+    K = np.eye(model.n_par)
+    for structure, place in zip(model.structures, model.slices[:-1], strict=True):
+        K[place, place], H = _change(structure, par[place])
+        own = np.tensordot(K[place, place].T, first[place], 1)
+        R[place, place] -= np.tensordot(np.moveaxis(H, 0, -1), own, 1)
+
+    def changed(values: FloatArray) -> FloatArray:
+        return np.tensordot(K.T, np.moveaxis(np.tensordot(K.T, values, 1), 1, 0), 1).swapaxes(0, 1)
+
+    return _expected(changed(traces), np.tensordot(K.T, first, 1), changed(Q), changed(R) if curved else None, phi)
 
 
 def _jet(criterion: MarginalCriterion, batch: Batch, par: FloatArray, i: int) -> Jet:
@@ -106,6 +133,14 @@ def _jet(criterion: MarginalCriterion, batch: Batch, par: FloatArray, i: int) ->
 
 def _in_natural(structure: CovarianceStructure, theta: FloatArray, S: Jet) -> Jet:
     """Derivatives in variances and the other natural parameters from those in theta."""
+    K, H = _change(structure, theta)
+    first = np.tensordot(K.T, S.first, 1)
+    curved = S.second - np.tensordot(np.moveaxis(H, 0, -1), first, 1)
+    return Jet(S.value, first, np.tensordot(K.T, np.moveaxis(np.tensordot(K.T, curved, 1), 1, 0), 1))
+
+
+def _change(structure: CovarianceStructure, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """d theta / d psi (m, m), and the second derivatives of each psi in theta (m, m, m)."""
     places = structure.adjusting
     psi = structure.natural_derivatives(theta)[np.array(places)]
     square = psi * psi
@@ -117,10 +152,7 @@ def _in_natural(structure: CovarianceStructure, theta: FloatArray, S: Jet) -> Je
             f"Kenward and Roger's adjustment has no parameters to be made in: the estimate of {structure.word}() is on "
             "the boundary of its parameter space; use ddf='satterthwaite', or method='Satterthwaite'."
         )
-    K = np.linalg.inv(J)
-    first = np.tensordot(K.T, S.first, 1)
-    curved = S.second - np.tensordot(np.moveaxis(H, 0, -1), first, 1)
-    return Jet(S.value, first, np.tensordot(K.T, np.moveaxis(np.tensordot(K.T, curved, 1), 1, 0), 1))
+    return np.asarray(np.linalg.inv(J)), H
 
 
 def _add_curves(

@@ -7,21 +7,28 @@ With P = V^-1 - V^-1 X Phi X'V^-1, Phi = (X'V^-1X)^-1, a = P y, B = V^-1 X and t
     d2_jk      = - tr(V^-1 V_j V^-1 V_k) + 2 a'V_j P V_k a + <V^-1 - a a', V_jk>
                  (REML: + 2 tr(Phi B'V_j V^-1 V_k B) - tr(Phi B'V_j B Phi B'V_k B) - <B Phi B', V_jk>)
 
-(Harville 1977, JASA 72:320). All of it is a sum over units, and units with the same V share its factor.
+(Harville 1977, JASA 72:320). All of it is a sum over units, and units with the same V share its factor. Where the rows
+follow a chain in time (`lme4py.engine.marginal.chain`) the derivatives are those of log|V| and of [X y]'V^-1[X y],
+which need no V.
 """
 
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from lme4py.engine.marginal.blocks import Blocks, jets_of, make_blocks, second_sum
-from lme4py.engine.marginal.model import MarginalModel
+from lme4py.engine.marginal.chain import RowChain, chain_of
+from lme4py.engine.marginal.chain_sums import ChainSums, chain_sums
+from lme4py.engine.marginal.model import MarginalModel, RandomPart
 from lme4py.engine.marginal.units import Batch, make_batches
-from lme4py.linalg.types import FloatArray
+from lme4py.errors import DesignError
+from lme4py.frozen import computed_once
+from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["MarginalCriterion", "MarginalPoint", "MarginalScaling"]
 
@@ -46,6 +53,25 @@ class MarginalScaling:
 
 
 @dataclass(frozen=True)
+class Factors:
+    """V of every class of units.
+
+    Attributes
+    ----------
+    blocks : tuple of Blocks
+        By batch.
+    inverse : tuple of ndarray, each (C, s, s)
+        Inverse of the lower Cholesky factor of V.
+    log_det : float
+        log|V| of all units.
+    """
+
+    blocks: tuple[Blocks, ...]
+    inverse: tuple[FloatArray, ...]
+    log_det: float
+
+
+@dataclass(frozen=True)
 class MarginalPoint:
     """The criterion at some parameters, inside.
 
@@ -56,18 +82,37 @@ class MarginalPoint:
     beta : ndarray, shape (p,)
     phi : ndarray, shape (p, p)
         (X'V^-1X)^-1.
-    blocks : tuple of Blocks
-        By batch.
-    inverse : tuple of ndarray, each (C, s, s)
-        Inverse of the lower Cholesky factor of V.
+    criterion : MarginalCriterion
+    factors : Factors or None
+        None where no V was needed: it is made when it is asked for.
+    sums : ChainSums or None
+        Of rows that follow a chain.
     """
 
     par: FloatArray
     value: float
     beta: FloatArray
     phi: FloatArray
-    blocks: tuple[Blocks, ...]
-    inverse: tuple[FloatArray, ...]
+    criterion: MarginalCriterion = field(repr=False, compare=False)
+    factors: Factors | None = field(repr=False)
+    sums: ChainSums | None = field(repr=False)
+
+    @computed_once
+    def _factors(self) -> Factors:
+        made = self.factors or self.criterion.factored(self.par, derivatives=True)
+        if made is None:
+            raise DesignError("the covariance of the rows is singular in floating point.")
+        return made
+
+    @property
+    def blocks(self) -> tuple[Blocks, ...]:
+        """By batch."""
+        return self._factors.blocks
+
+    @property
+    def inverse(self) -> tuple[FloatArray, ...]:
+        """Inverse of the lower Cholesky factor of V, each (C, s, s), by batch."""
+        return self._factors.inverse
 
 
 class MarginalCriterion:
@@ -86,7 +131,8 @@ class MarginalCriterion:
     model : MarginalModel
         In the units of `scaling`.
     scaling : MarginalScaling
-    batches : list of Batch
+    chain : RowChain or None
+        The rows as a chain, where that is what evaluations go by.
     """
 
     def __init__(self, model: MarginalModel, reml: bool = True, scaling: MarginalScaling | None = None) -> None:
@@ -98,13 +144,47 @@ class MarginalCriterion:
         )
         random = tuple(replace(r, structure=r.structure.in_units(self.scaling.y_scale)) for r in model.random)
         self.model = replace(model, X=model.X @ self.scaling.C, y=inside, random=random, residual=residual)
-        self.batches = make_batches(self.model)
         self.n, self.p = model.X.shape
+        self.chain: RowChain | None = chain_of(self.model)
+        if self.chain is None:
+            # Refuses units that are too large before anything is fitted.
+            self.batches = make_batches(self.model)
         self._last: tuple[MarginalPoint, tuple[FloatArray, FloatArray] | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what the last evaluation left."""
         return self.__dict__ | {"_last": None}
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """The units by size and class.
+
+        Raises
+        ------
+        DesignError
+            Units whose covariances are too many numbers.
+        """
+        if self.chain is not None and not self.chain.has_blocks:
+            raise DesignError(
+                f"this needs the covariances of whole units of correlated rows, of up to {int(self.chain.sizes.max())} "
+                f"rows each: {self.chain.block_numbers:.2g} numbers, which are too many. The fit itself, its tables "
+                "with ddf='satterthwaite' or 'normal', predictions of the mean, residuals and simulate() do not need "
+                "them."
+            )
+        return make_batches(self.model)
+
+    def of_rows(self, rows: IntArray) -> MarginalCriterion:
+        """The criterion of some of the rows, whose parameters mean the same.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+        """
+        model = self.model
+        random = tuple(RandomPart(part.structure, part.codes[rows], part.values[rows]) for part in model.random)
+        own = MarginalModel(model.X[rows], model.y[rows], random, model.residual.take(rows))
+        p = self.p
+        return MarginalCriterion(own, self.reml, MarginalScaling(np.eye(p), np.zeros(p), 1.0))
 
     # --- the user's scale -------------------------------------------------------------------------------------------
 
@@ -134,7 +214,11 @@ class MarginalCriterion:
         """
         made = copy(self)
         made._last = None
-        made.batches = [replace(batch, data=batch.data @ M) for batch in self.batches]
+        if self.chain is None:
+            made.batches = [replace(batch, data=batch.data @ M) for batch in self.batches]
+        else:
+            made.__dict__.pop("batches", None)
+            made.chain = self.chain.with_columns(M)
         whole = np.concatenate([self.model.X, self.model.y[:, None]], axis=1) @ M
         made.model = replace(self.model, X=whole[:, :-1], y=whole[:, -1])
         made.p = M.shape[1] - 1
@@ -153,30 +237,41 @@ class MarginalCriterion:
         return point
 
     def _evaluated(self, par: FloatArray, derivatives: bool) -> MarginalPoint | None:
-        blocks, inverses = [], []
+        if self.chain is not None:
+            sums = chain_sums(self.chain, par, 2 * derivatives)
+            return None if sums is None else self._point(par, sums.A.value, float(sums.log_det.value), None, sums)
+        made = self.factored(par, derivatives)
+        if made is None:
+            return None
         A = np.zeros((self.p + 1, self.p + 1))
-        log_det = 0.0
+        for batch, inverse in zip(self.batches, made.inverse, strict=True):
+            U = (inverse[batch.of_class] @ batch.data).reshape(-1, self.p + 1)
+            A += U.T @ U
+        return self._point(par, A, made.log_det, made, None)
+
+    def factored(self, par: FloatArray, derivatives: bool) -> Factors | None:
+        """V of every class of units and its factors; None where one is not positive definite in floating point.
+
+        Parameters
+        ----------
+        par : ndarray, shape (m,)
+        derivatives : bool
+            Those of V as well.
+        """
+        blocks, inverses, log_det = [], [], 0.0
         for batch in self.batches:
             jets = jets_of(self.model, batch, par, int(derivatives))
             made = make_blocks(self.model, batch, jets, par[self.model.slices[-1]])
             factor = _cholesky(made.V)
             if factor is None:
                 return None
-            inverse: FloatArray = np.asarray(np.linalg.inv(factor), dtype=float)
             log_det += 2.0 * float(batch.count @ np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1))
-            U = (inverse[batch.of_class] @ batch.data).reshape(-1, self.p + 1)
-            A += U.T @ U
             blocks.append(made)
-            inverses.append(inverse)
-        return self._point(par, A, log_det, tuple(blocks), tuple(inverses))
+            inverses.append(np.asarray(np.linalg.inv(factor), dtype=float))
+        return Factors(tuple(blocks), tuple(inverses), log_det)
 
     def _point(
-        self,
-        par: FloatArray,
-        A: FloatArray,
-        log_det: float,
-        blocks: tuple[Blocks, ...],
-        inverse: tuple[FloatArray, ...],
+        self, par: FloatArray, A: FloatArray, log_det: float, factors: Factors | None, sums: ChainSums | None
     ) -> MarginalPoint | None:
         p = self.p
         if p and _cholesky(A[:p, :p]) is None:
@@ -187,10 +282,15 @@ class MarginalCriterion:
         value = log_det + square + self.n * _LOG_2_PI
         if self.reml:
             value += float(np.linalg.slogdet(A[:p, :p])[1]) - p * _LOG_2_PI
-        return MarginalPoint(par, value, beta, 0.5 * (phi + phi.T), blocks, inverse) if np.isfinite(value) else None
+        if not np.isfinite(value):
+            return None
+        return MarginalPoint(par, value, beta, 0.5 * (phi + phi.T), self, factors, sums)
 
     def square(self, point: MarginalPoint) -> float:
         """(y - X beta)' V^-1 (y - X beta)."""
+        if point.sums is not None:
+            e = np.append(-point.beta, 1.0)
+            return float(e @ point.sums.A.value @ e)
         total = 0.0
         for batch, inverse in zip(self.batches, point.inverse, strict=True):
             left = inverse[batch.of_class] @ (batch.data[..., -1:] - batch.data[..., :-1] @ point.beta[:, None])
@@ -199,6 +299,8 @@ class MarginalCriterion:
 
     def first_moments(self, point: MarginalPoint) -> FloatArray:
         """X'V^-1 V_j V^-1 X, shape (m, p, p)."""
+        if point.sums is not None:
+            return -point.sums.A.first[:, : self.p, : self.p]
         M = np.zeros((self.model.n_par, self.p, self.p))
         for batch, blocks, inverse in zip(self.batches, point.blocks, point.inverse, strict=True):
             a, B = residuals(batch, inverse, point.beta)
@@ -223,6 +325,8 @@ class MarginalCriterion:
         return made
 
     def _derivatives(self, point: MarginalPoint) -> tuple[FloatArray, FloatArray]:
+        if point.sums is not None:
+            return self._of_sums(point, point.sums)
         m, p = self.model.n_par, self.p
         gradient, hessian = np.zeros(m), np.zeros((m, m))
         if not m:
@@ -250,6 +354,19 @@ class MarginalCriterion:
         if self.reml:
             PM = point.phi @ M
             hessian -= np.einsum("jab,kba->jk", PM, PM)
+        return gradient, 0.5 * (hessian + hessian.T)
+
+    def _of_sums(self, point: MarginalPoint, sums: ChainSums) -> tuple[FloatArray, FloatArray]:
+        """The same from log|V| and A = [X y]'V^-1[X y] with their derivatives: e'A e for e = (-beta, 1)."""
+        p, e = self.p, np.append(-point.beta, 1.0)
+        moved = sums.A.first @ e
+        gradient = sums.log_det.first + moved @ e
+        hessian = sums.log_det.second + sums.A.second @ e @ e - 2.0 * moved[:, :p] @ point.phi @ moved[:, :p].T
+        if self.reml:
+            PM = point.phi @ sums.A.first[:, :p, :p]
+            gradient = gradient + np.einsum("jaa->j", PM)
+            hessian = hessian + np.einsum("jkaa->jk", point.phi @ sums.A.second[..., :p, :p])
+            hessian = hessian - np.einsum("jab,kba->jk", PM, PM)
         return gradient, 0.5 * (hessian + hessian.T)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lme4py.engine.marginal.blocks import jets_of, make_blocks, structure_placed
+from lme4py.engine.marginal.chain_sums import effects_inner, random_factor, solved
 from lme4py.engine.marginal.criterion import MarginalCriterion, MarginalPoint
 from lme4py.linalg.types import FloatArray
 
@@ -15,6 +16,8 @@ __all__ = ["conditional_covariances", "inverse_times", "modes", "residual_roots"
 
 def inverse_times(criterion: MarginalCriterion, point: MarginalPoint, M: FloatArray) -> FloatArray:
     """V^-1 M, M of shape (n, q), with V inside."""
+    if criterion.chain is not None:
+        return solved(criterion.chain, point.par, M)
     out = np.empty_like(M)
     for batch, inverse in zip(criterion.batches, point.inverse, strict=True):
         own = inverse[batch.unit_class]
@@ -25,6 +28,8 @@ def inverse_times(criterion: MarginalCriterion, point: MarginalPoint, M: FloatAr
 def modes(criterion: MarginalCriterion, point: MarginalPoint) -> list[FloatArray]:
     """Conditional modes of each random part inside, (J, k): Sigma Z'V^-1 (y - X beta)."""
     model = criterion.model
+    if not model.random:
+        return []
     weighted = inverse_times(criterion, point, (model.y - model.X @ point.beta)[:, None])
     found = []
     for part, place in zip(model.random, model.slices, strict=False):
@@ -47,11 +52,7 @@ def conditional_covariances(
     for t, (part, place) in enumerate(zip(model.random, model.slices, strict=False)):
         S = part.structure.covariance(point.par[place])
         k, size = S.shape[0], int(part.codes.max()) + 1
-        inner = np.zeros((size, k, k))
-        for batch, inverse in zip(criterion.batches, point.inverse, strict=True):
-            W = batch.same_level[t] * (inverse.swapaxes(1, 2) @ inverse)
-            rows = batch.Z[t][..., :, None] * (W @ batch.Z[t])[..., None, :]
-            np.add.at(inner, part.codes[batch.rows], rows[batch.unit_class])
+        inner = _inner(criterion, point, t, size)
         cov = S - S @ inner @ S
         if include_fixed:
             P = np.zeros((size, k, VX.shape[1]))
@@ -60,6 +61,26 @@ def conditional_covariances(
             cov = cov + P @ point.phi @ P.swapaxes(1, 2)
         found.append(cov)
     return found
+
+
+def _inner(criterion: MarginalCriterion, point: MarginalPoint, t: int, size: int) -> FloatArray:
+    """Z'V^-1 Z of each level of term t, (J, k, k)."""
+    part = criterion.model.random[t]
+    k = part.structure.size
+    inner = np.zeros((size, k, k))
+    if criterion.chain is not None:
+        H, T = effects_inner(criterion.chain, point.par), random_factor(criterion.model, point.par, 0).value
+        M = np.eye(len(T)) + T.T @ H @ T
+        whole = H - H @ T @ np.linalg.solve(M, T.T @ H)
+        first = sum(other.structure.size for other in criterion.model.random[:t])
+        own = slice(first, first + k)
+        np.add.at(inner, part.codes[criterion.chain.order[criterion.chain.starts]], whole[:, own, own])
+        return inner
+    for batch, inverse in zip(criterion.batches, point.inverse, strict=True):
+        W = batch.same_level[t] * (inverse.swapaxes(1, 2) @ inverse)
+        rows = batch.Z[t][..., :, None] * (W @ batch.Z[t])[..., None, :]
+        np.add.at(inner, part.codes[batch.rows], rows[batch.unit_class])
+    return inner
 
 
 def residual_roots(criterion: MarginalCriterion, point: MarginalPoint, parts: Sequence[int] = ()) -> list[FloatArray]:
@@ -76,10 +97,12 @@ def residual_roots(criterion: MarginalCriterion, point: MarginalPoint, parts: Se
     return found
 
 
-def whitened(criterion: MarginalCriterion, roots: Sequence[FloatArray], residual: FloatArray) -> FloatArray:
-    """L^-1 e in the order of the rows, L the lower factors of a covariance of the units."""
+def whitened(criterion: MarginalCriterion, point: MarginalPoint, residual: FloatArray) -> FloatArray:
+    """L^-1 e in the order of the rows, (n,), L the lower factors of the residual part of V."""
+    if criterion.chain is not None:
+        return criterion.chain.whitened(point.par, residual[:, None])[:, 0]
     out = np.empty_like(residual)
-    for batch, root in zip(criterion.batches, roots, strict=True):
+    for batch, root in zip(criterion.batches, residual_roots(criterion, point), strict=True):
         own = np.linalg.inv(root)[batch.unit_class]
         out[batch.rows] = (own @ residual[batch.rows][..., None])[..., 0]
     return out

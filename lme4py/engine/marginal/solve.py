@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lme4py.chunks import from_size
 from lme4py.engine.certificate import Certificate, Rival, verdict
 from lme4py.engine.marginal.adjustment import expected
 from lme4py.engine.marginal.criterion import MarginalCriterion, MarginalPoint
@@ -20,6 +21,8 @@ __all__ = ["MarginalSolution", "certify", "refuse_unidentified", "solve"]
 # Rises between two minima that are the same one.
 _SAME = 1e-6
 _NULL = 1e-9
+# What a sample of rows tells apart all of them do: taken where the covariances of all units have more numbers.
+_NUMBERS, _SAMPLE = from_size(3_000_000), 1_500
 # Starts that are descended from, with random effects (in models of up to so many rows) and without.
 _WITH_RANDOM, _PLAIN, _SMALL = 6, 2, 50_000
 
@@ -146,6 +149,8 @@ def certify(criterion: MarginalCriterion, found: MarginalSolution, singular: Seq
 def refuse_unidentified(criterion: MarginalCriterion, names: Sequence[str]) -> None:
     """Refuse parameters that no data of this design tell apart.
 
+    The covariance of some of the rows is a part of that of all rows, so that a sample may show that they do.
+
     Parameters
     ----------
     criterion : MarginalCriterion
@@ -156,16 +161,11 @@ def refuse_unidentified(criterion: MarginalCriterion, names: Sequence[str]) -> N
     ------
     DesignError
     """
-    model = criterion.model
-    generic = [structure.generic() for structure in model.structures]
-    par = np.concatenate([*generic, np.full(model.slices[-1].stop - model.slices[-1].start, 0.1)])
-    point = criterion.evaluate(par)
-    if point is None:
-        return
-    information = expected(criterion, point, curved=False).information
-    size = np.sqrt(np.maximum(information.diagonal(), 1e-300))
-    values, vectors = np.linalg.eigh(information / np.outer(size, size))
-    lost = vectors[:, values < _NULL]
+    if criterion.chain is not None and criterion.model.random and criterion.chain.block_numbers > _NUMBERS:
+        sample = criterion.of_rows(criterion.chain.sample(_SAMPLE))
+        if not _lost(sample).shape[1] or not criterion.chain.has_blocks:
+            criterion = sample
+    lost = _lost(criterion)
     if lost.shape[1]:
         involved = [name for name, part in zip(names, np.abs(lost).max(axis=1), strict=True) if part > 0.05]
         raise DesignError(
@@ -174,3 +174,17 @@ def refuse_unidentified(criterion: MarginalCriterion, names: Sequence[str]) -> N
             "combination of them leaves the covariance of the rows as it is (or what is left of it beside the fixed "
             "effects); take a random effect out, or choose a simpler residual structure."
         )
+
+
+def _lost(criterion: MarginalCriterion) -> FloatArray:
+    """Directions of the parameters that the covariance of the rows does not depend on, (m, d)."""
+    model = criterion.model
+    generic = [structure.generic() for structure in model.structures]
+    par = np.concatenate([*generic, np.full(model.slices[-1].stop - model.slices[-1].start, 0.1)])
+    point = criterion.evaluate(par)
+    if point is None:
+        return np.zeros((model.n_par, 0))
+    information = expected(criterion, point, curved=False).information
+    size = np.sqrt(np.maximum(information.diagonal(), 1e-300))
+    values, vectors = np.linalg.eigh(information / np.outer(size, size))
+    return np.asarray(vectors[:, values < _NULL])

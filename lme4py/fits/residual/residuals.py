@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lme4py.engine.marginal.effects import residual_roots, whitened
+from lme4py.engine.marginal.effects import whitened
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.residual.fit import ResidualFit
@@ -42,5 +42,5 @@ def structured_residuals(fit: ResidualFit, type: str = "response") -> FloatArray
         return raw / fit.residual_sd
     criterion = fit.problem.criterion
     with limited_threads(fit.design):
-        found = whitened(criterion, residual_roots(criterion, fit.point), raw)
+        found = whitened(criterion, fit.point, raw)
     return found / criterion.scaling.y_scale
