@@ -20,6 +20,7 @@ from lme4py.design.parts import part_formulas
 from lme4py.design.residual.none import is_none, residual_of_term
 from lme4py.design.residual.side import residual_design
 from lme4py.design.residual.text import ResidualSides, known_sigma, read_sides
+from lme4py.design.responses.build import has_several
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError
 from lme4py.families.registry import Family, family_with_parts, family_with_zeros, make_family
@@ -42,6 +43,7 @@ from lme4py.fits.optimisers import refuse_named
 from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
+from lme4py.fits.responses.linear import refuse_beside_several, several_fit
 from lme4py.fits.rows.compressed import compressed, of_all_rows
 from lme4py.fits.rows.partitioned import partitioned_fit
 from lme4py.fits.steps import read_control
@@ -90,13 +92,15 @@ def lmer(
     level_weights: Mapping[str, Any] | None = None,
     pwscale: str | None = None,
     survey: Mapping[str, Any] | None = None,
+    occasion: str | None = None,
 ) -> MixedResult:
     """Fit a linear mixed model.
 
     Parameters
     ----------
     formula : str
-        A formula as in lme4, such as ``"y ~ x + (x | g)"``.
+        A formula as in lme4, such as ``"y ~ x + (x | g)"``; ``"mvbind(y1, y2) ~ x + (1 | g)"`` for several responses,
+        whose random effects and residuals are correlated.
     data : data frame
         pandas, polars (eager or lazy), pyarrow, a dict of arrays, or anything else that narwhals reads.
     reml : bool
@@ -169,6 +173,9 @@ def lmer(
         How weights of rows are scaled within levels.
     survey : dict, optional
         ``strata``, ``psu``, ``fpc``: columns; or ``replicates``: columns, with ``method``, "brr" or "jackknife".
+    occasion : str, optional
+        Of several responses: the column of the units whose residuals are correlated, or factors as in ``"id:visit"``;
+        the row of the data when not given.
 
     Returns
     -------
@@ -199,12 +206,20 @@ def lmer(
     check_call(formula, data, reml, progress, na_action)
     check_mappings(contrasts, functions)
     check_bool("fixed_only", fixed_only)
+    others = {"residual": residual, "variance": variance, "dispformula": dispformula, "sigma": sigma, "relmat": relmat}
+    others |= {"cov_prior": cov_prior, "fixef_prior": fixef_prior, "resid_prior": resid_prior}
+    options: dict[str, Any] = {"contrasts": contrasts, "na_action": na_action, "functions": functions}
+    if has_several(formula):
+        others |= {"offset": offset, "level_weights": level_weights, "pwscale": pwscale, "survey": survey}
+        refuse_beside_several(others, source)
+        options |= {"weights": weights}
+        return MixedResult(several_fit(formula, data, reml, occasion, options, fix, start, control))
+    if occasion is not None:
+        raise OptionError(f"occasion={occasion!r} is for several responses, mvbind(y1, y2) ~ ...; leave it out.")
     request = SurveyRequest.read(level_weights, weights, pwscale, survey)
     if request is not None:
-        others = {"residual": residual, "variance": variance, "dispformula": dispformula, "sigma": sigma, "fix": fix}
-        others |= {"relmat": relmat, "fixed_only": fixed_only or None, "cov_prior": cov_prior}
-        others |= {"fixef_prior": fixef_prior, "resid_prior": resid_prior}
-        options = {"offset": offset, "contrasts": contrasts, "na_action": na_action, "functions": functions}
+        others |= {"fix": fix, "fixed_only": fixed_only or None}
+        options |= {"offset": offset}
         survey_fit = linear_fit_of_call(formula, data, reml, request, options, others, start=start, control=control)
         return MixedResult(survey_fit)
     given = read_fix(fix)

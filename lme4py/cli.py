@@ -154,6 +154,7 @@ def _add_model(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--ddf", metavar="M", help="degrees of freedom: satterthwaite, kenward-roger, residual, normal")
     fit.add_argument("--weights", metavar="C", help="column of prior weights")
     fit.add_argument("--offset", metavar="C", help="column of the offset")
+    fit.add_argument("--occasion", metavar="C", help="units whose residuals correlate (several responses)")
     fit.add_argument(
         "--memory-limit", metavar="SIZE", help="such as 2GB: larger data are streamed (generalised models)"
     )
@@ -206,7 +207,7 @@ def _fitted(arguments: argparse.Namespace, data: pd.DataFrame | str) -> MixedRes
     if arguments.memory_limit is not None:
         shared["control"] = {"memory_limit": arguments.memory_limit}
     if not _is_generalised(arguments):
-        return lmer(arguments.formula, data, reml=not arguments.ml, **shared)
+        return lmer(arguments.formula, data, reml=not arguments.ml, occasion=arguments.occasion, **shared)
     points = 1 if arguments.nagq is None else int(arguments.nagq)
     if arguments.family == "ordinal":
         return clmm(
@@ -244,6 +245,8 @@ def _check_available(arguments: argparse.Namespace) -> None:
         for name in ("nagq", "hessian"):
             if getattr(arguments, name) is not None:
                 raise OptionError(f"--{name} is for generalised models; choose one with --family, such as binomial.")
+    elif arguments.occasion is not None:
+        raise OptionError("--occasion is for linear models of several responses; leave out --family.")
     if arguments.family != "ordinal":
         for name in ("levels", "threshold"):
             if getattr(arguments, name) is not None:

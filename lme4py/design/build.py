@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.data.frame import read_frame
+from lme4py.data.frame import Frame, read_frame
 from lme4py.design.beside.by_category import category_offset, given_by_category, offset_arguments
 from lme4py.design.beside.given import finite_offset, positive_weights
 from lme4py.design.beside.related import Relations, read_relations
@@ -27,6 +27,8 @@ from lme4py.design.fixed import (
 from lme4py.design.names import ColumnNames
 from lme4py.design.parts import with_parts
 from lme4py.design.recipe import BarRecipe, Recipe, offset_values
+from lme4py.design.responses.names import named_parts
+from lme4py.design.responses.responses import BoundResponses
 from lme4py.design.rows import NaAction, UsedRows
 from lme4py.design.smooths import has_smooths, is_smooth, refuse_smooths, with_smooths
 from lme4py.design.terms import join_terms, random_terms
@@ -38,6 +40,7 @@ from lme4py.formula.deparse import deparse, names_in
 from lme4py.formula.evaluate import evaluate, learn
 from lme4py.formula.nodes import Formula, Name, Node
 from lme4py.formula.parse import DOUBLE_BAR_NOTE, parse_formula
+from lme4py.formula.several import refuse_several
 from lme4py.formula.values import Value, check_finite, response_values
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "assemble",
     "check_parts",
     "evaluate_all",
+    "formula_design",
     "lformula",
     "model_nodes",
     "read_formula",
@@ -121,6 +125,56 @@ def lformula(
     _check_na_action(na_action)
     frame = read_frame(data)
     parsed = read_formula(formula, frame.names)
+    refuse_several(parsed.response, parsed.text)
+    return formula_design(
+        parsed,
+        frame,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        na_action=na_action,
+        functions=functions,
+        require_random=require_random,
+        family=family,
+        levels=levels,
+        beside=beside,
+        parts=parts,
+        relmat=relmat,
+    )
+
+
+def formula_design(
+    parsed: Formula,
+    frame: Frame,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Mapping[str, str | NDArray[Any]] | None = None,
+    na_action: NaAction = "omit",
+    functions: Functions | None = None,
+    require_random: bool = True,
+    family: str | Family | None = None,
+    levels: Iterable[Any] | None = None,
+    beside: Sequence[Node] = (),
+    parts: Mapping[str, str] | None = None,
+    relmat: Mapping[str, Any] | None = None,
+    responses: BoundResponses | None = None,
+) -> Design:
+    """The design of a formula that was read.
+
+    Parameters
+    ----------
+    parsed : Formula
+    frame : Frame
+    weights, offset, contrasts, na_action, functions, require_random, family, levels, beside, parts, relmat
+        As in `lformula`.
+    responses : BoundResponses, optional
+        Several, which the rows of the frame have one each of.
+
+    Returns
+    -------
+    Design
+    """
     response = check_parts(parsed, require_random and not has_smooths(parsed))
     reader = None if family is None else response_family(family)
     if reader is not None and reader.has_thresholds:
@@ -147,7 +201,17 @@ def lformula(
     parsed = with_smooths(parsed, rows)
     values = evaluate_all(parsed, rows, state, functions or {})
     design = assemble(
-        parsed, response, rows, values, state, contrasts, functions or {}, reader, levels, relations=relations
+        parsed,
+        response,
+        rows,
+        values,
+        state,
+        contrasts,
+        functions or {},
+        reader,
+        levels,
+        relations=relations,
+        responses=responses,
     )
     learnt = functions or {}
     made = {name: (own, evaluate_all(own, rows, state, learnt)) for name, own in further.items()}
@@ -258,6 +322,7 @@ def assemble(
     levels: Iterable[Any] | None,
     check_rank: bool = True,
     relations: Relations | None = None,
+    responses: BoundResponses | None = None,
 ) -> Design:
     """The design of evaluated variables.
 
@@ -275,6 +340,8 @@ def assemble(
         Leave out columns of X that depend on others.
     relations : Relations, optional
         Known covariances of levels by grouping factor.
+    responses : BoundResponses, optional
+        Several, which the rows have one each of.
     """
     fixed_nodes = used_variables(parsed.fixed)
     others = [node for bar in parsed.bars for node in (*used_variables(bar.terms), *bar.group)]
@@ -297,6 +364,8 @@ def assemble(
     if family is not None and family.has_thresholds:
         fixed = without_intercept(fixed)
     terms, bars = random_terms(parsed, values, rows, fixed, names, relations or {})
+    if responses is not None:
+        fixed, terms = named_parts(responses, fixed, terms)
     columns = {name: (column.kind, column.levels) for name, column in rows.columns.items()}
     notes = [*_formula_notes(parsed, bars), *_dropped_note(fixed.dropped), *(data.notes if data else ()), *notes]
     warn_dropped(fixed.dropped)
@@ -328,6 +397,7 @@ def assemble(
         columns=rows.columns,
         labelled=rows.frame.labelled,
         source=rows.frame.again().again,
+        responses=responses,
     )
 
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from lme4py.data.sources.base import RowSource
     from lme4py.design.beside.priors import Priors
     from lme4py.design.recipe import Recipe
+    from lme4py.design.responses.responses import BoundResponses
     from lme4py.families.response import ResponseData
+    from lme4py.formula.nodes import Formula
 
 __all__ = ["CONDITIONAL", "Design", "DesignPlan", "Predictor", "PredictorPlan", "RandomTerm", "TermPlan"]
 
@@ -314,6 +316,8 @@ class Design(Frozen):
         Densities that penalise the likelihood.
     log_dispersion : float or None
         The logarithm of the dispersion of the family, where it is known.
+    responses : BoundResponses or None
+        Of a model with several responses, whose rows have one each.
     """
 
     formula: str
@@ -336,6 +340,7 @@ class Design(Frozen):
     sigma: float | None = None
     priors: Priors | None = None
     log_dispersion: float | None = None
+    responses: BoundResponses | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"source": None, "lazy": None}
@@ -386,6 +391,11 @@ class Design(Frozen):
             self.n_rows,
             self.n_obs,
         )
+
+    @property
+    def written(self) -> Formula:
+        """The formula as it was written, read."""
+        return self.recipe.formula if self.responses is None else self.responses.formula
 
     # --- the first predictor --------------------------------------------------------------------------------
 

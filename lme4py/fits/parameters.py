@@ -374,6 +374,10 @@ def _find(known: Sequence[Parameter], name: object) -> Parameter:
             if name == getattr(parameter, attribute):
                 return parameter
     names = [parameter.name for parameter in known]
+    for parameter in known:
+        # "y1:x" is the coefficient x of the response y1.
+        if name == parameter.name.replace(": ", ":"):
+            return parameter
     raise OptionError(
         f"There is no parameter {name!r}.{did_you_mean(str(name), names)} The parameters are {', '.join(names)}; "
         "parm may also be 'fixed', 'random' or 'all'."

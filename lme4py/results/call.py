@@ -163,4 +163,4 @@ def update(call: FitCall | None, design: Design, change: str | None, arguments: 
             Lme4Warning,
             stacklevel=4,
         )
-    return call.changed(design.recipe.formula, change, arguments)
+    return call.changed(design.written, change, arguments)

@@ -23,6 +23,7 @@ from lme4py.inference.overview.named import named_part
 from lme4py.inference.overview.selection import information_criteria
 from lme4py.inference.overview.standardised import standardised_coefficients
 from lme4py.inference.prediction.given import given_frames
+from lme4py.inference.responses.correlations import response_correlations
 from lme4py.inference.shares.icc import icc, icc_table
 from lme4py.inference.shares.r2 import r_squared
 from lme4py.results.base import FittedModel
@@ -308,6 +309,12 @@ class EstimateMethods(FittedModel):
     @carries(icc_table)
     def icc_table(self, alpha: float | None = None, **kw: Any) -> pd.DataFrame:
         return icc_table(self.fit, alpha, **kw)
+
+    @carries(response_correlations)
+    def response_correlations(
+        self, alpha: float | None = None, method: IntervalMethod = "wald", **options: Any
+    ) -> pd.DataFrame:
+        return response_correlations(self.fit, alpha, method, **options)
 
     # --- smooths ------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from lme4py.inference.estimates import coefficients
 from lme4py.inference.lrt import lrt
 from lme4py.inference.lrt.ranova import ranova
 from lme4py.inference.overview.components import component_anova
+from lme4py.inference.responses.equal import equal_effects
 from lme4py.inference.tests.anova import anova as analysis_of_variance
 from lme4py.inference.tests.anova import contest
 from lme4py.inference.tests.drop1 import drop1
@@ -104,6 +105,10 @@ class HypothesisMethods(EstimateMethods):
         scope: str | Sequence[str] | None = None,
     ) -> pd.DataFrame:
         return drop1(self.fit, test, ddf, scope)
+
+    @carries(equal_effects)
+    def equal_effects(self, terms: str | Sequence[str] | None = None, ddf: Ddf | None = None) -> pd.DataFrame:
+        return equal_effects(self.fit, terms, ddf)
 
     @carries(ranova)
     def ranova(self) -> pd.DataFrame:

@@ -161,7 +161,7 @@ REFUSED = {
 OTHER = {
     "all_fit", "bootstrap", "check", "contest", "cov_params", "glance", "influence", "plot",
     "plot_data", "predict", "profile", "ranef_cov", "ranova", "re_pca", "refit", "report", "slim", "summary", "tidy",
-    "concurvity", "smooth_curves", "smooth_difference", "smooths",
+    "concurvity", "smooth_curves", "smooth_difference", "smooths", "equal_effects", "response_correlations",
     "to_dict", "to_json", "to_latex", "to_markdown", "to_native", "update", "var_corr", "variance_table", "with_call",
 }  # fmt: skip
 
@@ -282,6 +282,12 @@ def test_refusals_name_the_family(fits, name):
 @pytest.mark.parametrize("name", ["smooths", "smooth_curves", "concurvity"])
 def test_a_model_without_smooths_says_so(fits, name):
     with pytest.raises(Lme4Error, match="no smooths"):
+        getattr(fits[0], name)()
+
+
+@pytest.mark.parametrize("name", ["equal_effects", "response_correlations"])
+def test_a_model_of_one_response_says_so(fits, name):
+    with pytest.raises(Lme4Error, match="several responses"):
         getattr(fits[0], name)()
 
 

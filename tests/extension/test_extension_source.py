@@ -97,13 +97,16 @@ def test_order_of_blocks_plays_no_role(streamed) -> None:
     assert other.ranef().index.tolist() == streamed.ranef().index.tolist()
 
 
-# Of the public names of a result those that need rows; then what this model does not have: other residuals, smooths.
+# Of the public names of a result those that need rows; then what this model does not have: other residuals,
+# smooths, several responses.
 NEED_ROWS = {"Zt", "augment", "bootstrap", "check", "hatvalues", "icc", "icc_table", "influence"} | {
     *("lrtest_no_random", "model_matrix", "quantile_residuals", "r_squared", "ranova", "refit"),
     *("simulate", "standardised", "weights"),
 }
 SMOOTHS = {"concurvity", "smooth_curves", "smooth_difference", "smooths"}
 OTHER_REFUSALS = SMOOTHS | {
+    "equal_effects",
+    "response_correlations",
     "heterogeneity",
     "residual_covariance",
     "residual_correlation",
@@ -181,7 +184,7 @@ def test_a_report_says_what_it_leaves_out(streamed, tmp_path) -> None:
 def test_what_this_model_does_not_have_is_refused_as_in_memory(streamed, name) -> None:
     with pytest.raises(
         OptionError,
-        match=r"residuals of this model|sampling variances|no smooths",
+        match=r"residuals of this model|sampling variances|no smooths|several responses",
     ):
         outcome(streamed, name)
 

@@ -24,6 +24,7 @@ PAGES = [
     "generalised",
     "ordinal",
     "multinomial",
+    "several",
     "inference",
     "penalties",
     "smooths",

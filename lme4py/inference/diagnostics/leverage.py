@@ -10,7 +10,7 @@ from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.inference.diagnostics.influence import influence
 from lme4py.inference.diagnostics.residuals import residual_values
-from lme4py.inference.prediction.rows import on_data_index
+from lme4py.inference.prediction.rows import by_row
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -69,4 +69,5 @@ def hat_series(fit: Fit) -> pd.Series[float]:
     -------
     Series, shape (n,)
     """
-    return on_data_index(fit, hatvalues(fit), "hat")
+    found: pd.Series[float] = by_row(fit, hatvalues(fit), "hat")
+    return found

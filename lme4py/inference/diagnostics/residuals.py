@@ -13,7 +13,7 @@ from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.residuals import structured_residuals
 from lme4py.inference.diagnostics.quantile_residuals import quantile_residuals
 from lme4py.inference.prediction.ordinal import ordinal_residuals
-from lme4py.inference.prediction.rows import on_data_index
+from lme4py.inference.prediction.rows import by_row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,15 +79,26 @@ def residual_series(fit: Fit, type: str = "response", seed: int | None = None) -
     Returns
     -------
     Series, shape (n,)
+        Of several responses a DataFrame with a column for each, NaN where one is missing.
     """
     if type == "quantile":
-        return quantile_residuals(fit, seed=seed).residuals
-    return on_data_index(fit, residual_values(fit, type), "residual")
+        values = quantile_residuals(fit, seed=seed).residuals
+        if fit.design.responses is None:
+            return values
+        numbers: FloatArray = np.asarray(values, dtype=np.float64)
+    else:
+        numbers = residual_values(fit, type)
+    found: pd.Series[float] = by_row(fit, numbers, "residual")
+    return found
 
 
 def fitted_values(fit: Fit) -> pd.Series[float]:
-    """Fitted values (offset and conditional modes included) as a Series on the user's own index."""
-    return on_data_index(fit, fit.fitted, "fitted")
+    """Fitted values (offset and conditional modes included) as a Series on the user's own index.
+
+    Of several responses a DataFrame with a column for each, NaN where one is missing.
+    """
+    found: pd.Series[float] = by_row(fit, fit.fitted, "fitted")
+    return found
 
 
 def row_weights(fit: Fit, type: str = "prior") -> pd.Series[float]:
@@ -109,14 +120,17 @@ def row_weights(fit: Fit, type: str = "prior") -> pd.Series[float]:
         hint = did_you_mean(str(type), ("prior", "working"))
         raise OptionError(f"type={type!r} is no kind of weights.{hint} Use 'prior' or 'working'.")
     design, data = fit.design, fit.response
+    found: pd.Series[float]
     prior = np.ones(design.n_obs) if data.weights is None else np.asarray(data.weights)
     if data.trials is not None:
         prior = prior * data.trials
     if type == "prior" or (fit.normal_errors and fit.independent_residuals):
-        return on_data_index(fit, prior, "weights")
+        found = by_row(fit, prior, "weights")
+        return found
     if not fit.independent_residuals:
         raise OptionError("correlated or unequal residuals have no working weights; see residual_covariance().")
     if not fit.family.has_expected:
         raise fit.family.lacks("expected weights")
-    found = fit.family.derivatives(data, fit.linear_predictor, fit.lam, 2, expected=True)
-    return on_data_index(fit, found.w_exp, "weights")
+    rows = fit.family.derivatives(data, fit.linear_predictor, fit.lam, 2, expected=True)
+    found = by_row(fit, rows.w_exp, "weights")
+    return found

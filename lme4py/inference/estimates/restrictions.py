@@ -233,13 +233,14 @@ def _equation(names: Sequence[str], text: str) -> tuple[FloatArray, float | None
 
 def _tokens(names: Sequence[str], text: str) -> Iterator[tuple[str, str]]:
     """Pairs (kind, text): "name", "number", " ", or one of the signs ``+ - * / = , ( )``."""
-    longest = sorted(names, key=len, reverse=True)
+    spelt = _spellings(names)
+    longest = sorted(spelt, key=len, reverse=True)
     at = 0
     while at < len(text):
         found = _name_at(longest, text, at)
         number = _NUMBER.match(text, at)
         if found is not None:
-            yield "name", found[0]
+            yield "name", spelt[found[0]]
             at = found[1]
         elif text[at].isspace():
             yield " ", text[at]
@@ -254,6 +255,12 @@ def _tokens(names: Sequence[str], text: str) -> Iterator[tuple[str, str]]:
             word = _WORD.match(text, at)
             unknown = text[at:] if word is None else word.group()
             raise _no_effect(names, unknown)
+
+
+def _spellings(names: Sequence[str]) -> dict[str, str]:
+    """Names as they may be written: "y1:x" is "y1: x" too, where no coefficient has that name."""
+    short = {name.replace(": ", ":"): name for name in names}
+    return short | {name: name for name in names}
 
 
 def _name_at(names: Sequence[str], text: str, at: int) -> tuple[str, int] | None:

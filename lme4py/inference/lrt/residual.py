@@ -70,10 +70,18 @@ def _leaves_one_out(small: Sequence[RandomTerm], large: Sequence[RandomTerm]) ->
             return True
         if len(less) == 1 and _is_one_less(less[0], whole):
             return True
+        if len(less) == 1 and _is_case(less[0], whole):
+            return False
     raise UnknownDistribution(
         "of models with residual structures those are tested against each other that have the same random effects, or "
         f"differ in one effect with its covariances: the distribution is not known otherwise. {_COMPARE}"
     )
+
+
+def _is_case(less: RandomTerm, whole: RandomTerm) -> bool:
+    """Whether a term has the same effects with a covariance that is a special case, inside of the other's range."""
+    same = less.group == whole.group and less.columns == whole.columns and less.relation is None
+    return same and less.structure.nested_in(whole.structure)
 
 
 def _is_one_less(less: RandomTerm, whole: RandomTerm) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from lme4py.errors import DesignError, OptionError
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.refuse import refuse_penalised
+from lme4py.formula.several import RESPONSE
 from lme4py.inference.estimates.coefficients import check_alpha, quantile, two_sided
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.limits import unknown
@@ -124,7 +125,8 @@ def vif(result: Any) -> pd.DataFrame:
 
     fit = _fit(result, "vif")
     assign, labels = np.array(fit.design.assign), fit.design.fixed_labels
-    own = np.flatnonzero(assign > 0)
+    intercepts = labels.index(RESPONSE) + 1 if fit.design.responses is not None and RESPONSE in labels else 0
+    own = np.flatnonzero((assign > 0) & (assign != intercepts))
     if np.unique(assign[own]).size < 2:
         raise OptionError("variance inflation is about two terms or more; the model has fewer.")
     if unknown(fit, np.eye(fit.beta.size)).any():

@@ -21,10 +21,11 @@ from scipy import sparse, special
 from scipy.sparse.linalg import splu
 
 from lme4py.chunks import chunk
-from lme4py.data.frame import Frame, read_frame
+from lme4py.data.frame import Frame
 from lme4py.design.design import CONDITIONAL, Design
 from lme4py.design.recipe import new_response
 from lme4py.design.replay import replayed, with_terms
+from lme4py.design.responses.responses import observed_rows_of
 from lme4py.engine.generalised.stacking import Stack
 from lme4py.errors import DataError, Lme4Error, OptionError
 from lme4py.families.parts import PartsFamily
@@ -325,7 +326,7 @@ def given_frames(fit: Fit, data: Any, conditional_se: bool = False) -> Any:
         With the response.
     conditional_se : bool
     """
-    design, own, covariances = _modes_of(fit, read_frame(data))
+    design, own, covariances = _modes_of(fit, observed_rows_of(fit.design, data))
     modes = one_or_dict(level_frames(design, own))
     if not conditional_se:
         return modes

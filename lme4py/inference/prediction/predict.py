@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lme4py.data.frame import read_frame
+from lme4py.design.responses.responses import beside_each_other, is_long, rows_of
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.rows.arrays import RowArrays
@@ -106,7 +107,9 @@ def predict(
     Series, or DataFrame predicted, lower, upper where an interval is asked for
         Probabilities of ordered categories with an interval have a MultiIndex of columns, (category, predicted),
         (category, lower), (category, upper), so that ``table[category]`` is the frame of one category. NaN in
-        rows of new data with a missing value.
+        rows of new data with a missing value. Of several responses a DataFrame with a column for each, or a
+        MultiIndex (response, predicted), ...; rows of data with a column "response" are taken as they are, a row for
+        one response.
 
     Raises
     ------
@@ -117,13 +120,55 @@ def predict(
     ConvergenceWarning
         Rows whose linear predictor goes to infinity (separation): they have the limit of the mean, and no interval.
     """
+    if weights is not None and not isinstance(weights, str) and fit.design.responses is not None:
+        weights = np.repeat(np.asarray(weights, dtype=np.float64), len(fit.design.responses.labels))
+    asked = (include_random, type, new_levels, interval, alpha, weights, ddf, offset, se, given, include_fixed)
+    found = _predicted_rows(fit, data if data is None else rows_of(fit.design, data), *asked)
+    responses = fit.design.responses
+    if responses is None or (data is not None and is_long(responses, read_frame(data))):
+        return found
+    return beside_each_other(found if data is not None else _all_long(fit, found), responses.labels)
+
+
+def _all_long(fit: Fit, found: pd.Series[float] | pd.DataFrame) -> pd.Series[float] | pd.DataFrame:
+    """Predictions of the long rows used among those of all wide rows that have one."""
+    design = fit.design
+    if design.na_action == "exclude":
+        return found
+    import pandas as pd
+
+    D = len(design.responses.labels) if design.responses else 1
+    table = pd.DataFrame(found)
+    whole = np.full((design.keep.size, table.shape[1]), np.nan)
+    whole[design.keep] = table.to_numpy()
+    kept = np.repeat(design.keep.reshape(-1, D).any(axis=1), D)
+    made = pd.DataFrame(whole[kept], index=design.index[kept], columns=table.columns)
+    return made.iloc[:, 0] if isinstance(found, pd.Series) else made
+
+
+def _predicted_rows(
+    fit: Fit,
+    data: Any,
+    include_random: Any,
+    type: str,
+    new_levels: str,
+    interval: str | None,
+    alpha: float | None,
+    weights: Any,
+    ddf: str | None,
+    offset: Any,
+    se: bool,
+    given: Any,
+    include_fixed: bool,
+) -> pd.Series[float] | pd.DataFrame:
+    """`predict` with rows as the model has them."""
     import pandas as pd
 
     if given is not None:
         _check_given(fit, data, include_random, type, interval, weights, ddf, offset, include_fixed)
         level = chosen_alpha(fit, alpha)
         return predict_given(
-            fit, read_frame(data), None if given is True else read_frame(given), type, interval, level, se
+            fit, read_frame(data), None if given is True else rows_of(fit.design, given), type, interval, level, se
         )
     if se and fit.categories and type != "linear":
         raise OptionError(

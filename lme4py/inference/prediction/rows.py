@@ -13,6 +13,7 @@ from lme4py.data.column import Column
 from lme4py.data.frame import Frame
 from lme4py.design.names import INTERCEPTS
 from lme4py.design.recipe import new_fixed, new_random, new_random_values, unseen_groups
+from lme4py.design.responses.responses import wide_table
 from lme4py.errors import (
     DataError,
     IdentificationWarning,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RowArrays",
+    "by_row",
     "chosen_columns",
     "chosen_terms",
     "make_rows",
@@ -279,6 +281,20 @@ def _unseen(fit: Any, rows: RowArrays, term: int) -> str:
     shown = ", ".join(map(repr, labels[:_MOST_LABELS])) + f", ... {len(labels)} in all" * (len(labels) > _MOST_LABELS)
     parts = [shown] * bool(shown) + [f"{missing} missing"] * bool(missing)
     return f"{count} ({'; '.join(parts)})"
+
+
+def by_row(fit: Fit, values: FloatArray, name: str) -> Any:
+    """Values of the rows used as users see them: `on_data_index`, of several responses a frame with a column for each.
+
+    Parameters
+    ----------
+    fit : Fit
+    values : ndarray, shape (n,)
+    name : str
+    """
+    if fit.design.responses is None:
+        return on_data_index(fit, values, name)
+    return wide_table(fit.design, values)
 
 
 def on_data_index(fit: Any, values: FloatArray, name: str) -> pd.Series[float]:

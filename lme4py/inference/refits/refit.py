@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lme4py.design.responses.responses import long_values
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 
@@ -19,11 +20,12 @@ def refit(fit: Fit, y: Any) -> Fit:
     y : array_like, shape (n,), or (n, 2) for binomial models
         New response of the rows used (or one value for each row of the data), also as a data frame with one column;
         with an index it is matched with the rows by it. For the forms of a binomial response see
-        `lme4py.fits.generalised.refit.new_response`.
+        `lme4py.fits.generalised.refit.new_response`. Of several responses also a data frame with a column for each, on
+        the rows of the data.
 
     Returns
     -------
     Fit
         A new fit; the old one is unchanged.
     """
-    return model_of(fit).refit(y)
+    return model_of(fit).refit(long_values(fit.design, y))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from lme4py.data.frame import read_frame
 from lme4py.design.replay import replayed
+from lme4py.design.responses.responses import rows_of
 from lme4py.errors import Lme4Error, OptionError
 from lme4py.fits.answers.draws import Draws
 from lme4py.fits.base import Fit
@@ -168,7 +168,7 @@ def drawn_from(fit: Fit, data: Any = None, params: Mapping[str, Any] | None = No
         truth = read_truth(fit.design, fit.family, params, truth_of(fit))
         fit = model_of(fit).with_truth(truth)
     if data is not None:
-        frame = read_frame(data)
+        frame = rows_of(fit.design, data)
         fit = model_of(fit).on_rows(replayed(fit.design, frame, fit.family, keep_levels=True))
     return fit
 

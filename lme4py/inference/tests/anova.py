@@ -14,6 +14,7 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.method import FTest, Method
 from lme4py.fits.refuse import refuse
+from lme4py.formula.several import RESPONSE
 from lme4py.inference.estimates.coefficients import coefficient_method, two_sided
 from lme4py.inference.estimates.limits import known_errors, masked, unknown, warn_unknown
 from lme4py.inference.estimates.restrictions import linear_hypotheses
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
 
     from lme4py.fits.rows.clusters import ClusterChoice
 
-__all__ = ["anova", "anova_table", "chi_squared_table", "contest", "drop_each", "own_term_tests", "term_hypotheses"]
+__all__ = [
+    "anova",
+    "anova_table",
+    "chi_squared_table",
+    "contest",
+    "drop_each",
+    "hypotheses_table",
+    "own_term_tests",
+    "term_hypotheses",
+]
 
 # Variance of what is infinite, beside those of the rest: the inverse then gives it no weight.
 _INFINITE = 1e6
@@ -102,6 +112,9 @@ def term_hypotheses(design: Design, type: int | str, vcov: FloatArray) -> dict[s
     else:
         rows = hypotheses.own_columns(design)
     named = dict(zip(design.fixed_labels, rows, strict=True))
+    if design.responses is not None:
+        # The intercepts, which are no term.
+        named.pop(RESPONSE, None)
     if design.smooth_terms:
         # A smooth is more than its unpenalised columns: see smooths().
         own = zip(design.assign, smooth_columns(design), strict=True)
@@ -231,6 +244,23 @@ def chi_squared_table(fit: Fit, type: int | str = 3, ddf: str | None = None) -> 
     warn_unknown(fit, np.vstack([np.empty((0, fit.beta.size)), *rows.values()]), "a Wald test of a term", stacklevel=4)
     table = _chi_squared(fit, rows)
     return table.rename_axis(index="term")
+
+
+def hypotheses_table(fit: Fit, rows: dict[str, FloatArray], ddf: str | None = None) -> pd.DataFrame:
+    """Tests of L beta = 0: F tests of a linear model, Wald tests of a generalised one.
+
+    Parameters
+    ----------
+    fit : Fit
+    rows : dict of str to ndarray, each (r, p)
+    ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
+        Of linear models.
+    """
+    if fit.has_f_tests:
+        return _table(fit, rows, linear_method(fit, ddf))
+    if ddf not in (None, "normal"):
+        refuse(f"ddf={ddf!r} is", "leave it out")
+    return _chi_squared(fit, rows).rename_axis(index="term")
 
 
 def own_term_tests(fit: Fit) -> pd.DataFrame:

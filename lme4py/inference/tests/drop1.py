@@ -14,8 +14,9 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.refuse import refuse, refuse_penalised, refuse_smooths
-from lme4py.formula.nodes import Node, Terms
+from lme4py.formula.nodes import Name, Node, Terms
 from lme4py.formula.parse import parse_formula
+from lme4py.formula.several import RESPONSE
 from lme4py.inference.tests.anova import drop_each
 from lme4py.inference.tests.hypotheses import dropped_term
 from lme4py.linalg.types import FloatArray
@@ -75,7 +76,9 @@ def droppable(design: Design) -> list[int]:
     if design.smooth_terms:
         smooth = {place for place, own in zip(design.assign, smooth_columns(design), strict=True) if own}
     found = (i for i, own in enumerate(sets, start=1) if not any(own < other for other in sets))
-    return [i for i in found if i not in smooth]
+    # The first variable of several responses tells these apart; a term that it is alone holds the intercepts.
+    intercepts = {i for i, own in enumerate(sets, start=1) if design.responses is not None and own == {0}}
+    return [i for i in found if i not in smooth | intercepts]
 
 
 def scoped(design: Design, scope: str | Sequence[str] | None) -> list[int]:
@@ -90,6 +93,8 @@ def scoped(design: Design, scope: str | Sequence[str] | None) -> list[int]:
         return droppable(design)
     if isinstance(scope, str) and scope.lstrip().startswith("~"):
         wanted, own = _variables(parse_formula(f"y {scope}").fixed), _variables(design.recipe.formula.fixed)
+        if design.responses is not None:
+            wanted = [term | {Name(RESPONSE)} for term in wanted]
         places = [own.index(term) + 1 if term in own else 0 for term in wanted]
     else:
         names = [scope] if isinstance(scope, str) else list(scope)

@@ -126,9 +126,18 @@ def _containment(design: Design, by_columns: bool = False) -> BoolArray:
         numeric -= {v for v, node in enumerate(terms.variables) if _is_matrix(design, node)}
     continuous = [numeric & set(term.variables) for term in terms.terms]
     same = np.array([[a == b for b in continuous] for a in continuous], dtype=bool)
-    complete = np.array([all(coding) for coding in terms.coding], dtype=bool)
+    complete = np.array([all(coding) for coding in _own_coding(design)], dtype=bool)
     contained: BoolArray = _margins(design) & same.reshape(len(continuous), -1) & complete
     return contained
+
+
+def _own_coding(design: Design) -> list[list[bool]]:
+    """Whether the factors of each term have contrasts; what tells several responses apart has none in any term."""
+    terms = design.recipe.formula.fixed
+    whole = zip(terms.terms, terms.coding, strict=True)
+    if design.responses is None:
+        return [list(flags) for _, flags in whole]
+    return [[flag for v, flag in zip(term.variables, flags, strict=True) if v] for term, flags in whole]
 
 
 def _is_matrix(design: Design, node: Node) -> bool:

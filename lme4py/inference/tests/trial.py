@@ -16,6 +16,7 @@ from lme4py.design.source import is_unchanged
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError, did_you_mean, warn
 from lme4py.fits.base import Fit, fit_of
 from lme4py.formula.deparse import names_in
+from lme4py.formula.several import RESPONSE
 from lme4py.inference.estimates.coefficients import coefficient_method, quantile, two_sided
 from lme4py.linalg.types import FloatArray, IntArray
 
@@ -55,6 +56,11 @@ def trial_frame(
     """
     if fit_of(fit) is None or not fit.normal_errors:
         raise OptionError("trial_table() takes the result of mmrm(), or of another linear model.")
+    if fit.design.responses is not None and RESPONSE not in (arm, visit):
+        raise OptionError(
+            "trial_table() of several responses has them in the place of the visits, visit='response'; use Margins for "
+            "means by visit."
+        )
     if weights not in ("equal", "proportional"):
         raise OptionError(f"weights={weights!r} is not known; use 'equal' or 'proportional'.")
     if isinstance(level, bool) or not isinstance(level, int | float) or not 0.0 < level < 1.0:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lme4py.data.beside import beside
 from lme4py.data.column import Column
-from lme4py.data.frame import Frame
+from lme4py.data.frame import Frame, read_frame
 from lme4py.engine.identification.recession import Recession
 from lme4py.errors import OptionError
 from lme4py.families.links import Link
@@ -148,6 +148,8 @@ class ModelAdapter(ABC):
         The data that the model was fitted to, rows used only, complete.
     variables : tuple of str
         The columns on which predictions depend; all are in `columns`.
+    apart : str
+        Variable over whose values nothing is averaged: what tells several responses apart; "" for none.
     family : str
         "gaussian" for a linear model.
     link : Link or None
@@ -183,6 +185,7 @@ class ModelAdapter(ABC):
     vcov: FloatArray
     columns: Mapping[str, Column]
     variables: tuple[str, ...]
+    apart: str = ""
     family: str = "gaussian"
     link: Link | None = None
     mean_range: tuple[float, float] = (-np.inf, np.inf)
@@ -330,6 +333,15 @@ class ModelAdapter(ABC):
             None where there is no such column, or the data are not at hand.
         """
         return None
+
+    def rows_given(self, data: Any) -> Frame:
+        """Rows that a user gives, as the model has them.
+
+        Parameters
+        ----------
+        data : data frame
+        """
+        return read_frame(data)
 
     def beside(self, values: Any, what: str, *, as_labels: bool = False) -> Column:
         """An argument with a value for each row of the fit; with an index it is matched by it.

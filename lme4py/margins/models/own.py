@@ -14,11 +14,13 @@ from lme4py.data.column import Column
 from lme4py.data.frame import Frame
 from lme4py.design.design import Design
 from lme4py.design.recipe import Recipe, new_random
+from lme4py.design.responses.responses import rows_of
 from lme4py.design.source import column_of_fit
 from lme4py.errors import OptionError
 from lme4py.fits.kinds import model_of
 from lme4py.fits.method import Plain
 from lme4py.fits.rows.clusters import check_robust_type
+from lme4py.formula.several import RESPONSE
 from lme4py.inference.estimates.coefficients import coefficient_method
 from lme4py.inference.prediction.rows import chosen_terms
 from lme4py.inference.tests.joint_tests import JointMethod, effect_places, joint_method
@@ -67,6 +69,7 @@ class OwnAdapter(ModelAdapter):
         if not fit.family.mean_is_link:
             raise fit.family.lacks("margins: its means do not follow from the conditional part alone; use predict()")
         self.fit, self.design = fit, design
+        self.apart = RESPONSE if design.responses is not None else ""
         self.columns = design.columns
         self.formula_rows = FormulaRows(_replayed(design.recipe), self.columns)
         self.n_beyond = self.formula_rows.n_beyond
@@ -100,6 +103,9 @@ class OwnAdapter(ModelAdapter):
     @property
     def n_rows(self) -> int:
         return self.design.n_obs
+
+    def rows_given(self, data: Any) -> Frame:
+        return rows_of(self.design, data)
 
     @property
     def row_labels(self) -> Any:

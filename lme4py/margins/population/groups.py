@@ -46,7 +46,7 @@ class RowGroup:
         return names
 
 
-def groups_of(session: SessionRows, over: Any) -> list[RowGroup]:
+def groups_of(session: SessionRows, over: Any, set_names: Collection[str] = ()) -> list[RowGroup]:
     """The groups, in the order of the values; one of all rows without `over`.
 
     Parameters
@@ -54,10 +54,16 @@ def groups_of(session: SessionRows, over: Any) -> list[RowGroup]:
     session : SessionRows
     over : None, str, list of str, or values of shape (n,)
         Values with an index are matched with the rows by it.
+    set_names : collection of str
+        Variables that scenarios set. Rows of several responses are not averaged over these: each is a group, where
+        no scenario sets which one is meant.
     """
-    if over is None:
+    apart = session.adapter.apart
+    own = [apart] if apart and apart not in {*set_names, *session.fixed} else []
+    if over is None and not own:
         return [RowGroup({}, None)]
-    columns = _columns(session, over)
+    columns = [] if over is None else _columns(session, over)
+    columns = [*(_named(session, name) for name in own if name not in [c.name for c in columns]), *columns]
     codes = np.zeros(session.n_rows, dtype=np.int64)
     decoded = []
     for column in columns:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lme4py.data.beside import beside
 from lme4py.data.column import Column
-from lme4py.data.frame import Frame, read_frame
+from lme4py.data.frame import Frame
 from lme4py.design.beside.given import column_of_text
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.linalg.types import FloatArray
@@ -83,7 +83,7 @@ class SessionRows:
             for name in self.fixed:
                 self.check_name(name)
         else:
-            self.given = read_frame(at)
+            self.given = adapter.rows_given(at)
         if random not in ("zero", "integrate") and self.kind != "overall":
             raise OptionError(
                 f"random={random!r} needs rows with groups, and at={self.kind!r} has none; use at='overall'."

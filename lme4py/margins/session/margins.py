@@ -91,7 +91,7 @@ class Margins(ScaleMethods):
 
         def build() -> tuple[Estimand, RowNames]:
             grids, names = [], RowNames()
-            for group in groups_of(self.rows, over):
+            for group in groups_of(self.rows, over, scenarios[0]):
                 grids.append(self._grid(scenarios, group))
                 self._name_predictions(names, scenarios, group, grids[-1].population, unit_level)
             return make(grids, self._working), names
@@ -143,7 +143,7 @@ class Margins(ScaleMethods):
         weights, given = contrast_matrix(contrasts, names_of, listed)
         labels = contrast_labels(given, weights, names_of, listed)
         variable = spec.variable if isinstance(spec, ContrastSpec) else _joined(listed)
-        groups = groups_of(self.rows, over)
+        groups = groups_of(self.rows, over, _set_in_all(listed))
 
         def build() -> tuple[Estimand, RowNames]:
             parts, names = [], RowNames()
@@ -197,6 +197,10 @@ class Margins(ScaleMethods):
         if isinstance(scenarios, ContrastSpec):
             scenarios = self._resolved(scenarios).scenarios
         names_of, listed = self._scenarios(scenarios)
+        if len(groups_of(self.rows, None, _set_in_all(listed))) > 1:
+            raise OptionError(
+                f"evaluate() takes predictions of one response each: set {self.adapter.apart!r} in every scenario."
+            )
 
         def build() -> tuple[Estimand, RowNames]:
             made, n_obs = self._predictions(listed, RowGroup({}, None))
@@ -216,6 +220,11 @@ class Margins(ScaleMethods):
         for label in function.labels(size):
             names.add(label, "evaluate", label, {}, n_obs)
         return self._finish(estimand, names, "identity", "Functions of predictions", curved=True)
+
+
+def _set_in_all(scenarios: Sequence[Scenario]) -> set[str]:
+    """Variables that every scenario sets."""
+    return set.intersection(*(set(scenario) for scenario in scenarios))
 
 
 def _joined(scenarios: Sequence[Scenario]) -> str:

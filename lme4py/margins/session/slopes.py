@@ -134,7 +134,7 @@ class SlopeMethods(SessionBase):
             names = RowNames()
             for variable in variables:
                 add = self._add_changes if self._is_discrete(variable) else self._add_slope
-                for group in groups_of(self.rows, over):
+                for group in groups_of(self.rows, over, {*scenarios[0], variable}):
                     parts += add(names, kind, variable, scenarios, group, unit_level)
             return estimands.stacked(parts), names
 
@@ -203,6 +203,7 @@ class SlopeMethods(SessionBase):
     def _variables(self, vars: Any) -> list[str]:
         known = list(self.adapter.variables)
         if vars is None or (isinstance(vars, str) and vars in ("*", "all") and vars not in known):
+            known = [name for name in known if name != self.adapter.apart]
             if not known:
                 raise OptionError("the fixed effects of this model hold no variable; there are no slopes.")
             return known

@@ -9,6 +9,7 @@ import numpy as np
 
 from lme4py.design.names import INTERCEPTS
 from lme4py.fits.base import Fit
+from lme4py.formula.several import RESPONSE
 from lme4py.inference.estimates.coefficients import chosen_alpha, coef_table, confidence_intervals
 from lme4py.report.summaries.parts import method_label
 from lme4py.report.summaries.summary import rows_used
@@ -55,17 +56,27 @@ def question(fit: Fit) -> str:
     """
     response, design = fit.design.response_name, fit.design
     fixed = [label for label in design.predictors[0].labels if label]
+    if design.responses is not None:
+        response = listed(design.responses.labels)
+        fixed = [label for label in fixed if label != RESPONSE]
     groups = list(design.n_groups)
     if fixed:
         plain = [label for label in fixed if ":" not in label]
         joint = [f"on how {listed(label.split(':'))} act together" for label in fixed if ":" in label]
-        first = f"How does {response} depend {listed([*([f'on {listed(plain)}'] if plain else []), *joint])}?"
+        verb = "does" if design.responses is None else "do"
+        first = f"How {verb} {response} depend {listed([*([f'on {listed(plain)}'] if plain else []), *joint])}?"
     elif groups:
         first = f"How much do the levels of {listed(groups)} differ in {response}?"
     else:
         first = f"What is the mean of {response}?"
-    second = [_differ(term.group, term.columns) for term in design.terms]
+    second = [_differ(term.group, _columns(fit, term.columns)) for term in design.terms]
     return f"{first} {' '.join(second)}".strip()
+
+
+def _columns(fit: Fit, names: Sequence[str]) -> list[str]:
+    """Names of effects; of several responses each once."""
+    responses = fit.design.responses
+    return list(dict.fromkeys(names if responses is None else (responses.split(name)[1] for name in names)))
 
 
 def _differ(group: str, columns: Sequence[str]) -> str:
@@ -86,19 +97,32 @@ def findings(fit: Fit, ddf: str | None = None) -> list[str]:
     """
     table = coef_table(fit, ddf).join(confidence_intervals(fit, ddf=ddf))
     level = f"{100.0 * (1.0 - chosen_alpha(fit, None)):g} %"
-    names = [name for name in map(str, table.index) if name not in INTERCEPTS]
     numbers = table[["estimate", "lower", "upper", "p_value"]].to_numpy(dtype=np.float64)
-    rows = [row for name, row in zip(map(str, table.index), numbers.tolist(), strict=True) if name not in INTERCEPTS]
+    targets, plain = _targets(fit, list(map(str, table.index)))
+    kept = [j for j, name in enumerate(plain) if name not in INTERCEPTS]
+    names = [plain[j] for j in kept]
     out = [
-        f"{_sentence(fit, name, row, level)}{_caution(name, names)}"
-        for name, row in zip(names[:_MOST], rows[:_MOST], strict=True)
+        f"{_sentence(fit, plain[j], numbers[j].tolist(), level, targets[j])}{_caution(plain[j], names)}"
+        for j in kept[:_MOST]
     ]
     if len(names) > _MOST:
         out.append(f"{len(names) - _MOST} more coefficients stand in the table of estimates.")
     return out
 
 
-def _sentence(fit: Fit, name: str, row: Sequence[float], level: str) -> str:
+def _targets(fit: Fit, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What coefficients are about, and their names without it, where there are several responses."""
+    responses = fit.design.responses
+    if responses is None:
+        own = fit.design.response_name if fit.normal_errors else f"the linear predictor ({fit.family.link.name})"
+        return [own] * len(names), list(names)
+    found = [responses.split(name) for name in names]
+    return [label if fit.normal_errors else f"the linear predictor of {label}" for label, _ in found], [
+        name for _, name in found
+    ]
+
+
+def _sentence(fit: Fit, name: str, row: Sequence[float], level: str, target: str) -> str:
     estimate, lower, upper, p = row
     if np.isinf(estimate):
         return f"{_what(name)}: the estimate is infinite; see the notes on the model."
@@ -109,14 +133,16 @@ def _sentence(fit: Fit, name: str, row: Sequence[float], level: str) -> str:
     # exp(beta) means something for a mean whatever the family, and for ordered categories with the logit link.
     ratio = fit.family.ratio if fit.family.has_thresholds else fit.family.link.ratio
     if ":" in name:
-        return f"{_what(name)}: coefficient {estimate:.4g} ({level} interval {lower:.4g} to {upper:.4g}; {tail})."
+        where = "" if fit.design.responses is None else f" for {target}"
+        return (
+            f"{_what(name)}: coefficient {estimate:.4g}{where} ({level} interval {lower:.4g} to {upper:.4g}; {tail})."
+        )
     if ratio in _MULTIPLIED:
         a, b, c = np.exp([estimate, lower, upper])
         scale = _MULTIPLIED[ratio]
         if fit.family.has_thresholds:
             scale = "the odds of a higher category are"
         return f"{_what(name)}: {scale} multiplied by {a:.3g} ({level} interval {b:.3g} to {c:.3g}; {tail})."
-    target = fit.design.response_name if fit.normal_errors else f"the linear predictor ({fit.family.link.name})"
     change = "higher" if estimate >= 0 else "lower"
     size = f"{abs(estimate):.4g}"
     return f"{_what(name)}: {target} is {size} {change} ({level} interval {lower:.4g} to {upper:.4g}; {tail})."

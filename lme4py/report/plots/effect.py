@@ -13,6 +13,7 @@ from lme4py.data.column import Column
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.rows.arrays import RowArrays
+from lme4py.formula.several import RESPONSE
 from lme4py.inference.estimates.coefficients import chosen_alpha, constant_df, quantile
 from lme4py.inference.estimates.limits import masked, unknown
 from lme4py.inference.prediction.predictor import at_limits
@@ -82,7 +83,7 @@ def effect_data(
 
     if fit.family.is_joint:
         raise fit.family.lacks("effect plots; use Margins.response(fit).predict(...).plot()")
-    level = chosen_alpha(fit, alpha)
+    level, by = chosen_alpha(fit, alpha), _own_by(fit, variable, by, at)
     if type not in ("response", "linear"):
         raise OptionError(f"type must be 'response' or 'linear', got {type!r}.")
     names = fixed_names(fit.design.recipe)
@@ -112,6 +113,15 @@ def effect_data(
     parts = dict(zip(("predicted", "lower", "upper"), at_limits(fit, rows, found, type), strict=True))
     known = np.where(unknown(fit, X), np.nan, error)
     return table.assign(**parts, linear=masked(fit, X, eta), std_error=known)
+
+
+def _own_by(fit: Fit, variable: str | None, by: str | None, at: Mapping[str, Any] | None) -> str | None:
+    """`by`; where there are several responses and none is chosen, these."""
+    if fit.design.responses is None or RESPONSE in (variable, by) or RESPONSE in (at or {}):
+        return by
+    if by is None:
+        return RESPONSE
+    raise OptionError(f"by={by!r} is for one of several responses: choose it, as in at={{{RESPONSE!r}: ...}}.")
 
 
 def _known(names: list[str], name: object, what: str) -> str:
@@ -234,7 +244,7 @@ def effect(
     by, at, type, alpha, n_points
         As in `effect_data`.
     """
-    alpha = chosen_alpha(fit, alpha)
+    alpha, by = chosen_alpha(fit, alpha), _own_by(fit, variable, by, at)
     table = effect_data(fit, variable, by=by, at=at, type=type, alpha=alpha, n_points=n_points)
     name, lines = str(variable), _line_column(table, by)
     groups = [None] if lines is None else list(dict.fromkeys(table[lines]))

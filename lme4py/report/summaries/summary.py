@@ -90,6 +90,11 @@ def rows_used(fit: Fit) -> str:
     """How many rows of the data the fit used, in words."""
     total = int(fit.design.keep.size)
     dropped = total - fit.design.n_obs
+    responses = fit.design.responses
+    if responses is not None:
+        D = len(responses.labels)
+        missing = f", {dropped} missing" if dropped else ""
+        return f"{total // D} rows with {D} responses each, {fit.design.n_obs} used{missing}"
     if dropped == 0:
         return f"{total} rows, all used"
     return f"{fit.design.n_obs} of {total} rows used, {dropped} dropped (missing values)"

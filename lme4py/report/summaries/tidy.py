@@ -30,6 +30,7 @@ from lme4py.inference.estimates.variance_errors import standard_errors, wald_lim
 from lme4py.inference.overview.components import ALL, component_intervals, component_names, component_table
 from lme4py.inference.overview.intervals import intervals
 from lme4py.inference.overview.residual_part import DISPERSION_PART, has_dispersion_part
+from lme4py.inference.responses.correlations import residual_correlations
 from lme4py.linalg.types import FloatArray
 from lme4py.report.summaries.parts import entries, threshold_table
 
@@ -85,7 +86,7 @@ def tidy(
     Returns
     -------
     pandas.DataFrame
-        Columns effect, (category, of unordered ones,)
+        Columns effect, (category, of unordered ones; response, of several,)
         group, level (only with `ran_vals` or `ran_coefs`), term, estimate, std_error, statistic,
         p_value, conf_low, conf_high. NaN where a quantity has no standard error, test or limit.
 
@@ -105,6 +106,7 @@ def tidy(
             blocks += [_parameter_block(fit, alpha, conf_method, scales), *_dispersion_blocks(fit, alpha, conf_method)]
             blocks += _family_blocks(fit, alpha, conf_method, exponentiate)
             blocks += _residual_blocks(fit, alpha, conf_method, exponentiate)
+            blocks += _between_blocks(fit, alpha, conf_method, scales)
         else:
             blocks += _level_blocks(fit, effect, alpha)
     from lme4py.tables.frames import printed
@@ -115,6 +117,9 @@ def tidy(
 
 def _by_part(fit: Fit, table: pd.DataFrame) -> pd.DataFrame:
     """Random effects of further parts under their own names, their part in the column `component`."""
+    if fit.design.responses is not None:
+        table.insert(1, "response", [_response(fit, row) for row in table.itertuples()])
+        return table
     if fit.family.is_joint:
         table.insert(1, "category", [_category(term) for term in table["term"]])
         return table
@@ -127,6 +132,15 @@ def _by_part(fit: Fit, table: pd.DataFrame) -> pd.DataFrame:
             if term.count(f"{part}: ") == 1 + two:
                 table.loc[row, ["component", "term"]] = [part, term.replace(f"{part}: ", "")]
     return table
+
+
+def _response(fit: Fit, row: Any) -> str:
+    """The response of a coefficient, a standard deviation or a mode; "" for a correlation of two."""
+    labels = fit.design.responses.labels if fit.design.responses else ()
+    if row.term.startswith(("cor__", "cov__")):
+        return ""
+    name = row.term.split("__", 1)[-1]
+    return next((label for label in labels if name == label or name.startswith(f"{label}: ")), "")
 
 
 def _category(term: str) -> str:
@@ -301,6 +315,24 @@ def _residual_blocks(fit: Fit, alpha: float | None, method: str, exponentiate: b
     if exponentiate:
         _exponentiate(block)
     return [block]
+
+
+def _between_blocks(fit: Fit, alpha: float | None, method: str, scales: str) -> list[dict[str, Any]]:
+    """Correlations of the residuals of several responses."""
+    if fit.design.responses is None:
+        return []
+    found = residual_correlations(fit, 0.5 if alpha is None else alpha, method == "wald")
+    if not found:
+        return []
+    sds = dict(fit.residual_deviations)
+    cor = scales == "sdcor"
+    block: dict[str, Any] = {
+        "effect": "ran_pars",
+        "group": [row[0] for row in found],
+        "term": [f"{'cor' if cor else 'cov'}__{row[1]}.{row[2]}" for row in found],
+        "estimate": np.array([row[3] * (1.0 if cor else sds[row[1]] * sds[row[2]]) for row in found]),
+    }
+    return [block | _limit_columns([row[5:] for row in found])] if alpha is not None and cor else [block]
 
 
 def _exponentiate(block: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""Several responses in a row of the data: designs of long rows with one response each."""

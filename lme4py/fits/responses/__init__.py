@@ -1,0 +1,1 @@
+"""Models of several responses in a row of the data."""

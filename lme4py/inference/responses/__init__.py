@@ -1,0 +1,1 @@
+"""Several responses: their correlations, and whether effects are the same."""
