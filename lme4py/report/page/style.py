@@ -33,6 +33,6 @@ figure { margin: 1.4rem 0; overflow-x: auto; } figure svg { display: block; widt
 figure svg text { fill: currentColor; }
 footer { margin-top: 3rem; font-size: 0.9rem; border-top: 1px solid var(--rule); padding-top: 0.6rem; }
 @media (max-width: 30rem) { .lme4py td:first-child { white-space: normal !important; }
-  ul.checks li { padding-left: 4.2rem; text-indent: -4.2rem; } ul.checks .mark { width: 4.2rem; } }
+  ul.checks li { padding-left: 5.6rem; text-indent: -5.6rem; } ul.checks .mark { width: 5.6rem; } }
 @media print { nav { display: none; } figure, table { break-inside: avoid; } }
 """.strip()
