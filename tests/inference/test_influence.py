@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +24,10 @@ from reference_data import load_reference
 
 import lme4py
 from lme4py.errors import DataError, Lme4Warning, OptionError
+from lme4py.fits.answers import working
 from lme4py.fits.linear.steps import lmm_fit
 from lme4py.inference.diagnostics.influence import influence
+from lme4py.inference.refits import deletion
 
 MEASURES = {"hatvalues": "leverage", "cooks_distance": "cooks_distance", "rstudent": "rstudent"}
 
@@ -38,6 +41,27 @@ def test_rows_as_lme4(name: str, block: str) -> None:
 
 
 GROUPS = [(name, key) for name in having("influence") for key in MODELS[name]["influence"] if key.startswith("delete_")]
+
+
+@pytest.mark.parametrize("group", ["plate", "sample", "day"])
+def test_updates_and_factorisations_are_one(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = lme4py.load_dataset("Penicillin")
+    data["day"] = np.arange(len(data)) % 37
+    # Without day 36 there is no "late"; without any other group everything can be estimated.
+    data["late"] = (data["day"] == 36).astype(float)
+    result = lme4py.lmer("diameter ~ late + (1 | plate) + (1 | sample)", data)
+    label = data["day"].to_numpy() if group == "day" else group
+    found = {}
+    for few, columns in ((0, 256), (10**6, 256), (10**6, 5)):
+        monkeypatch.setattr(working, "_FEW_ROWS", few)
+        monkeypatch.setattr(deletion, "_COLUMNS", columns)
+        with pytest.warns(Lme4Warning, match="36") if group == "day" else nullcontext():
+            found[few, columns] = result.influence(label)
+    expected = found.pop((0, 256))
+    for other in found.values():
+        # Two ways through a factor whose condition is about 100.
+        assert_allclose(other.to_frame(), expected.to_frame(), rtol=1e-9, atol=1e-11)
+        assert other.failed == expected.failed
 
 
 @pytest.mark.parametrize(("name", "key"), GROUPS)

@@ -39,6 +39,11 @@ class SeveralPredictors(FactoredModel):
     stack: Stack
 
     @property
+    def most_rows(self) -> int:
+        """None: the weights join the predictors of a row."""
+        return 0
+
+    @property
     def independent_rows(self) -> bool:
         """A row of the data is D rows here."""
         return False

@@ -8,10 +8,12 @@ Everything is n x p arrays and diagonals, never an n x n matrix.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lme4py.chunks import from_size
 from lme4py.engine.factor.sweep import Swept
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.fits.rows.clusters import row_sums
@@ -19,6 +21,8 @@ from lme4py.frozen import computed_once
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["FactoredModel", "LeftOut", "WorkingModel"]
+
+_FEW_ROWS = from_size(16, 3)
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,11 @@ class FactoredModel(WorkingModel):
     products: WeightedProducts
     swept: Swept
 
+    @property
+    def most_rows(self) -> int:
+        """Clusters of more rows are left out by a factorisation, which costs about as much as so many columns."""
+        return max(_FEW_ROWS, self.swept.sweeper.structure.dense_size // 8)
+
     @computed_once
     def inverse_times(self) -> tuple[FloatArray, FloatArray]:
         """V^-1 X (n, p) and V^-1 z (n,)."""
@@ -210,6 +219,22 @@ class FactoredModel(WorkingModel):
         """Diagonal of V^-1, (n,)."""
         h = self.products.log_det_derivatives(self.swept)[0]
         return self.w * (1.0 - self.w * h)
+
+    def inverse_blocks(self, clusters: Sequence[IntArray]) -> list[FloatArray]:
+        """Blocks of V^-1 at the rows of clusters, (n_c, n_c) each.
+
+        V^-1 = W - W Z Lambda M^-1 Lambda'Z'W, where M is the matrix that is factored.
+
+        Parameters
+        ----------
+        clusters : sequence of ndarray of int, each (n_c,)
+        """
+        rows = np.concatenate(clusters)
+        columns = (self.products.rows[rows].T * self.w[rows]).toarray()
+        swept = self.swept.sweep_border(self.products.split(columns))
+        inverse = np.diag(self.w[rows]) - swept.cross(swept)
+        ends = np.cumsum([own.size for own in clusters]).tolist()
+        return [inverse[end - own.size : end, end - own.size : end] for end, own in zip(ends, clusters, strict=True)]
 
     def without(self, codes: IntArray, level: int) -> FactoredModel:
         """The model without the rows of one cluster, by weights of zero."""

@@ -30,7 +30,7 @@ from lme4py.fits.kinds import model_of
 from lme4py.fits.refuse import refuse, refuse_penalised, refuse_smooths
 from lme4py.fits.rows.clusters import ClusterChoice, Clusters, find_clusters
 from lme4py.inference.estimates.limits import coefficient_estimates, known_coefficients
-from lme4py.inference.refits.deletion import Deleted, delete_groups, delete_one_by_one, delete_rows, group_leverage
+from lme4py.inference.refits.deletion import Deleted, delete_crossed, delete_groups, delete_rows, group_leverage
 from lme4py.inference.refits.deletion_refit import refit_without, step_without
 from lme4py.linalg.types import FloatArray
 from lme4py.pictures import ORANGE, spikes
@@ -287,7 +287,7 @@ def _whole_levels(fit: Any, units: Clusters, single: bool) -> bool | None:
 def _kept_variances(fit: Any, model: WorkingModel, units: Clusters, single: bool) -> Deleted:
     if single:
         return delete_rows(model)
-    delete = delete_groups if model_of(fit).independent_units(units) else delete_one_by_one
+    delete = delete_groups if model_of(fit).independent_units(units) else delete_crossed
     return delete(model, units.codes, units.n_clusters)
 
 

@@ -7,8 +7,9 @@ With P = V^-1 - V^-1 X Phi X'V^-1, Phi = (X'V^-1X)^-1 and V the covariance over 
     Phi_(i)           = Phi + Phi X'V^-1 1_i 1_i'V^-1 X Phi / P_ii,
     r2_(i)            = r2 - (P y)_i^2 / P_ii.
 
-For groups between which V has no correlation the sums X_g'V_g^-1X_g and X_g'V_g^-1y_g are subtracted; other groups
-get weights of zero, one factorisation each.
+and the same with the block P_gg in the place of P_ii for the rows of a group. For groups between which V has no
+correlation the sums X_g'V_g^-1X_g and X_g'V_g^-1y_g are subtracted; of the others those with many rows get weights of
+zero, one factorisation each.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
-from lme4py.fits.answers.working import WorkingModel
+from lme4py.chunks import chunk
+from lme4py.fits.answers.working import FactoredModel, WorkingModel
 from lme4py.fits.rows.clusters import row_sums
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Deleted", "delete_groups", "delete_one_by_one", "delete_rows", "group_leverage"]
+__all__ = ["Deleted", "delete_crossed", "delete_groups", "delete_rows", "group_leverage"]
 
 # A row or group takes a direction of X with it when less than this part of the information is left.
 _LEFT = 1e-9
+# Columns that are carried through the elimination at a time.
+_COLUMNS = chunk(256)
 
 
 @dataclass(frozen=True)
@@ -100,8 +105,8 @@ def delete_groups(model: WorkingModel, codes: IntArray, size: int) -> Deleted:
     return _deleted(model, change, phi, _scale_ratio(model, lost, counts), ok)
 
 
-def delete_one_by_one(model: WorkingModel, codes: IntArray, size: int) -> Deleted:
-    """Each group left out, one factorisation for each.
+def delete_crossed(model: WorkingModel, codes: IntArray, size: int) -> Deleted:
+    """Each group left out, where V joins groups: small ones by updates of the fit, others by a factorisation each.
 
     Parameters
     ----------
@@ -109,17 +114,81 @@ def delete_one_by_one(model: WorkingModel, codes: IntArray, size: int) -> Delete
     codes : ndarray of int, shape (n,)
     size : int
     """
-    counts = np.bincount(codes, minlength=size).astype(float)
-    p = model.X.shape[1]
-    change, phi = np.zeros((size, p)), np.tile(model.phi, (size, 1, 1))
-    lost, ok = np.zeros(size), np.zeros(size, dtype=bool)
-    root = np.linalg.cholesky(model.phi)
-    for g in range(size):
-        rest = model.without(codes, g)
-        ok[g] = np.linalg.eigvalsh(root.T @ rest.cross[0] @ root).min(initial=1.0) > _LEFT
-        if ok[g]:
-            change[g], phi[g], lost[g] = rest.beta - model.beta, rest.phi, model.square - rest.square
-    return _deleted(model, change, phi, _scale_ratio(model, lost, counts), ok)
+    counts = np.bincount(codes, minlength=size)
+    out = _Without(model, size)
+    most = model.most_rows if isinstance(model, FactoredModel) else 0
+    for group in np.flatnonzero(counts > most):
+        out.refactor(codes, int(group))
+    if isinstance(model, FactoredModel):
+        rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
+        for together in _batches(np.flatnonzero(counts <= most), counts):
+            blocks = model.inverse_blocks([rows[group] for group in together])
+            for group, block in zip(together, blocks, strict=True):
+                out.update(int(group), rows[group], block)
+    return _deleted(model, out.change, out.phi, _scale_ratio(model, out.lost, counts.astype(float)), out.ok)
+
+
+def _batches(groups: IntArray, counts: IntArray) -> list[IntArray]:
+    """Groups of about `_COLUMNS` rows together."""
+    return np.split(groups, np.flatnonzero(np.diff(np.cumsum(counts[groups]) // _COLUMNS)) + 1) if groups.size else []
+
+
+class _Without:
+    """Estimates without each of U groups, the relative variances kept, in the engine's columns.
+
+    Parameters
+    ----------
+    model : WorkingModel
+    size : int
+        U.
+
+    Attributes
+    ----------
+    change : ndarray, shape (U, p)
+    phi : ndarray, shape (U, p, p)
+    lost : ndarray, shape (U,)
+        What the penalised residual sum of squares loses.
+    ok : ndarray of bool, shape (U,)
+    """
+
+    def __init__(self, model: WorkingModel, size: int) -> None:
+        self.model = model
+        self.root = np.linalg.cholesky(model.phi)
+        self.change, self.phi = np.zeros((size, model.X.shape[1])), np.tile(model.phi, (size, 1, 1))
+        self.lost, self.ok = np.zeros(size), np.zeros(size, dtype=bool)
+
+    def refactor(self, codes: IntArray, group: int) -> None:
+        """A group left out by weights of zero."""
+        rest = self.model.without(codes, group)
+        self.ok[group] = np.linalg.eigvalsh(self.root.T @ rest.cross[0] @ self.root).min(initial=1.0) > _LEFT
+        if self.ok[group]:
+            self.change[group], self.phi[group] = rest.beta - self.model.beta, rest.phi
+            self.lost[group] = self.model.square - rest.square
+
+    def update(self, group: int, rows: IntArray, block: FloatArray) -> None:
+        """A group left out by the equations for a row, P_ii the block of P at its rows.
+
+        Parameters
+        ----------
+        group : int
+        rows : ndarray of int, shape (n_g,)
+        block : ndarray, shape (n_g, n_g)
+            Of V^-1 at the rows.
+        """
+        half = self.model.inverse_times[0][rows] @ self.root
+        residual = self.model.residual[rows]
+        try:
+            L = np.linalg.cholesky(block - half @ half.T)
+        except np.linalg.LinAlgError:
+            return
+        columns = solve_triangular(L, np.column_stack([half, residual]), lower=True)
+        half, residual = columns[:, :-1], columns[:, -1]
+        grown = half.T @ half
+        self.ok[group] = 1.0 / (1.0 + np.linalg.eigvalsh(grown).max(initial=0.0)) > _LEFT
+        if self.ok[group]:
+            self.change[group] = -self.root @ (half.T @ residual)
+            self.phi[group] += self.root @ grown @ self.root.T
+            self.lost[group] = residual @ residual
 
 
 def _scale_ratio(model: WorkingModel, lost: FloatArray, counts: FloatArray) -> FloatArray:
