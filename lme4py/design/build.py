@@ -363,7 +363,7 @@ def assemble(
     fixed = fixed_part(parsed.fixed, variables, values, rows.n, check_rank)
     if family is not None and family.has_thresholds:
         fixed = without_intercept(fixed)
-    terms, bars = random_terms(parsed, values, rows, fixed, names, relations or {})
+    terms, bars = random_terms(parsed, values, rows, fixed, names, relations or {}, state)
     if responses is not None:
         fixed, terms = named_parts(responses, fixed, terms)
     columns = {name: (column.kind, column.levels) for name, column in rows.columns.items()}

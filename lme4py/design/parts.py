@@ -149,7 +149,7 @@ def _predictor(
     fixed = fixed_part(parsed.fixed, variables, values, rows.n)
     if name in _DIFFERENCES:
         fixed = without_intercept(fixed)
-    terms, bars = random_terms(parsed, values, rows, fixed, names, relations)
+    terms, bars = random_terms(parsed, values, rows, fixed, names, relations, recipe.state)
     offsets = [offset_values(values[node], name_of(node)) for node in parsed.fixed.offsets]
     total = np.sum(offsets, axis=0) if offsets else None
     if total is not None:

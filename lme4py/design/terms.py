@@ -19,7 +19,7 @@ from lme4py.design.places import learn_places
 from lme4py.design.random import Grouping, check_levels, grouping_factor, shared_columns, term_order
 from lme4py.design.recipe import BarRecipe
 from lme4py.design.rows import UsedRows
-from lme4py.design.smooths import is_smooth_group
+from lme4py.design.smooths import is_smooth_bar, is_smooth_group, smooth_structure
 from lme4py.errors import DesignError, FormulaError, OptionError
 from lme4py.formula.nodes import Bar, Formula, Node
 from lme4py.formula.values import Value, check_finite
@@ -34,6 +34,7 @@ def random_terms(
     fixed: FixedPart,
     names: ColumnNames,
     relations: Relations,
+    state: dict[str, Any],
 ) -> tuple[tuple[RandomTerm, ...], tuple[BarRecipe, ...]]:
     """The terms in lme4's order, checked, and how to replay them.
 
@@ -47,6 +48,8 @@ def random_terms(
     names : ColumnNames
     relations : Relations
         Known covariances of levels by grouping factor.
+    state : dict
+        What functions learnt from the training data.
     """
     groups: dict[tuple[Node, ...], tuple[Grouping, NDArray[np.intp]]] = {}
     built = []
@@ -56,7 +59,7 @@ def random_terms(
         if bar.group not in groups:
             found = grouping_factor([name_of(v) for v in bar.group], [values[v] for v in bar.group])
             groups[bar.group] = related(*found, relations)
-        term, recipe = _random_term(bar, *groups[bar.group], values, rows, fixed)
+        term, recipe = _random_term(bar, *groups[bar.group], values, rows, fixed, state)
         if recipe.places is None:
             names.add(recipe.terms, recipe.variables, bar.label)
         built.append((term, recipe))
@@ -176,6 +179,7 @@ def _random_term(
     values: Mapping[Node, Value],
     rows: UsedRows,
     fixed: FixedPart,
+    state: dict[str, Any],
 ) -> tuple[RandomTerm, BarRecipe]:
     kind = find_structure(bar.structure)
     if kind.takes_positions != "nothing":
@@ -190,8 +194,9 @@ def _random_term(
     if block is None:
         block = stack_columns(columns, rows.n, order="C")
         check_finite(block, names, f"column {{name}} of {bar.label}")
-    structure = kind.build(len(names), None, **_options(bar, kind))
-    if is_smooth_group(bar.group):
+    made = smooth_structure(bar, state, len(names)) if is_smooth_bar(bar) else None
+    structure = made or kind.build(len(names), None, **_options(bar, kind))
+    if is_smooth_bar(bar):
         names = tuple(f"{bar.label}.{i}" for i in range(1, len(names) + 1))
     term = _made(grouping, names, structure, bar, codes, block)
     return term, BarRecipe(bar.label, bar.terms, variables, bar.group, grouping, len(names), tag=bar.tag)
@@ -215,5 +220,5 @@ def _made(
         block,
         relation=grouping.relation,
         level_variance=level_variance(grouping, codes),
-        smooth=is_smooth_group(bar.group),
+        smooth=is_smooth_bar(bar),
     )

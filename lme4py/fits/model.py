@@ -110,6 +110,21 @@ class Model(ABC):
         """
         refuse("a residual variance is", "there is none in generalised models")
 
+    def information(self, columns: FloatArray) -> FloatArray:
+        """Information of coefficients of any columns, and of thresholds or coefficients of further parts behind them.
+
+        Parameters
+        ----------
+        columns : ndarray, shape (D n, c)
+            Of the rows used, linear predictors with random effects below each other.
+
+        Returns
+        -------
+        ndarray, shape (c + d, c + d)
+            At the modes of the fit.
+        """
+        refuse("the information of all coefficients is", "fit the model with independent residuals")
+
     @abstractmethod
     def working_model(self) -> WorkingModel:
         """The linear model with the variances of the fit.

@@ -271,6 +271,8 @@ def profile_range(design: Design, parameter: Parameter) -> tuple[float, float]:
 def _of_term(design: Design, t: int, suffix: str, group: str, label: str) -> list[Parameter]:
     """Standard deviations and correlations of a term: `suffix` of Stata's names, `group` of the plain ones."""
     term = design.terms[t]
+    if term.smooth:
+        return _of_smooth(term, t)
     names = [_stata_name(name) for name in term.columns]
     plain = [_plain_name(name) for name in term.columns]
     long = [_lme4_name(name) for name in term.columns]
@@ -302,8 +304,24 @@ def natural_names(design: Design) -> list[Parameter]:
     return [own for t, (term, label) in labels for own in _of_structure(term, t, "", term.group, label)]
 
 
+def _of_smooth(term: RandomTerm, t: int) -> list[Parameter]:
+    """The standard deviations of the penalised coefficients of a smooth: one for each penalty."""
+    out = []
+    for i, natural in enumerate(term.structure.natural_parameters):
+        _, _, detail = natural.label.partition("(")
+        name = f"sd({term.label}{', ' if detail else ''}{detail.removesuffix(')')})"
+        shape = term.structure if is_shape(term.structure, natural) else None
+        alias = f"sd_{name.removeprefix('sd(').removesuffix(')')}"
+        out.append(
+            Parameter(name, "sd" if shape is None else "theta", t, 0, 0, alias, name, name, natural=i, shape=shape)
+        )
+    return out
+
+
 def _of_structure(term: RandomTerm, t: int, suffix: str, group: str, label: str) -> list[Parameter]:
     """The parameters of a covariance structure that is no linear space, each once."""
+    if term.smooth:
+        return _of_smooth(term, t)
     structure, out = term.structure, []
     for i, natural in enumerate(structure.natural_parameters):
         if natural.held:

@@ -138,9 +138,21 @@ _BODIES: Final[dict[str, Body]] = {
     "quantile": transforms.quantile,
     "bs": splines.bs,
     "ns": splines.ns,
-    "s": smooths.s,
-    "s_penalised": smooths.s_penalised,
-    "smooth_group": smooths.smooth_group,
+    **{
+        body.__name__: body
+        for body in (
+            smooths.s,
+            smooths.s_penalised,
+            smooths.s_level,
+            smooths.smooth_group,
+            smooths.te,
+            smooths.te_penalised,
+            smooths.ti,
+            smooths.ti_penalised,
+            smooths.t2,
+            smooths.t2_penalised,
+        )
+    },
     "factor": factors.factor,
     "as.factor": factors.as_factor,
     "ordered": factors.ordered,
@@ -163,9 +175,6 @@ KNOWN_FUNCTIONS: Final[Mapping[str, Function]] = MappingProxyType(
 _ROWS_IN_ORDER = "depends on the order of the rows; make the column in the data before the fit"
 _REFUSED: Final[dict[str, str]] = {
     **dict.fromkeys(("lag", "lead", "diff", "shift", "cumsum", "cumprod", "rank", "rev"), _ROWS_IN_ORDER),
-    **dict.fromkeys(
-        ("te", "ti", "t2"), "smooths of several variables are not fitted; use s(x, by = f), or ns(x, df = 4)"
-    ),
     "lo": "is not fitted; use s(x)",
     **dict.fromkeys(("cr", "cc"), "is not available; use ns(x, df = 4), a natural cubic spline"),
     "Q": "write a name with blanks between backquotes: `my column`",

@@ -1,34 +1,65 @@
-"""Penalised splines of one variable: bases with their penalties, and their form as a mixed model.
+"""Smooths of a formula: the columns of their unpenalised and penalised parts, as a mixed model has them.
 
 A smooth is B beta with the penalty beta'S beta. The constraint that it sums to zero over the rows is absorbed. With
 the eigenvalues and vectors S = U D U' the columns B U_0 of the null space are fixed effects, and B U_1 D_1^-1/2 random
-effects with one variance (Wood 2017, *Generalized Additive Models*, sections 5.3 to 5.8).
+effects with one variance (Wood 2017, *Generalized Additive Models*, sections 5.3 to 5.8). Smooths of several variables
+are in `lme4py.formula.tensors`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
 
 import numpy as np
 
+from lme4py.formula.bases import BASES, Learnt, basis_slopes, basis_values, eigen_basis, learn_basis, lines
+from lme4py.formula.deparse import deparse
+from lme4py.formula.nodes import Call
 from lme4py.formula.operands import CallSite, FloatArray, Operand, matrix
+from lme4py.formula.tensors import fixed_products, learn_tensor, penalised_products
 from lme4py.formula.values import Value
 
-if TYPE_CHECKING:
-    from scipy.interpolate import CubicSpline
+__all__ = [
+    "FACTOR_PARTS",
+    "SMOOTH_FUNCTIONS",
+    "fixed_columns",
+    "penalised_columns",
+    "plain_call",
+    "s",
+    "s_level",
+    "s_penalised",
+    "smooth_group",
+    "t2",
+    "t2_penalised",
+    "te",
+    "te_penalised",
+    "ti",
+    "ti_penalised",
+    "weights",
+]
 
-__all__ = ["BASES", "both_parts", "s", "s_penalised", "slopes", "smooth_group", "weights"]
+_K, _K_MARGIN = 10, 5
+# Arguments of the penalised columns that the smooth itself does not have.
+_OWN_ARGUMENTS = ("level", "part")
+_FIXED = ("s", "te", "ti", "t2")
+# What stands for smooths in a tree: unpenalised columns, penalised ones, and all columns of levels of a factor.
+SMOOTH_FUNCTIONS = (*_FIXED, *(f"{name}_penalised" for name in _FIXED), "s_level")
+# The parts of a smooth of each level of a factor: all penalised, the constants and slopes too.
+FACTOR_PARTS = ("curved", "constant", "line")
 
-_K = 10
-# Eigenvalues of a penalty below this part of the largest are zero.
-_NULL = 1e-9
-# Distinct values that a thin plate basis is made of at most; others are left out evenly.
-_DISTINCT = 2000
-# P-splines begin this part of the range before the smallest value, and end as far behind the largest.
-_MARGIN = 1e-3
 
-Learnt = dict[str, Any]
+def plain_call(node: Call) -> Call:
+    """The smooth that the call of its penalised columns belongs to.
+
+    Parameters
+    ----------
+    node : Call
+        ``s_penalised(x, level = "a")`` gives ``s(x)``.
+    """
+    kept = tuple(a for a in node.arguments if a.name not in _OWN_ARGUMENTS)
+    return Call(node.function.removesuffix("_penalised"), kept, span=node.span)
 
 
 def s(
@@ -40,9 +71,8 @@ def s(
     by: Operand = None,
 ) -> Operand:
     """The unpenalised columns of a smooth; of each level of a factor `by`."""
-    values, learnt = _learnt(site, x, k, bs, m, by)
-    null, _ = both_parts(values, learnt)
-    return matrix(np.hstack([null * weight[:, None] for weight in weights(site, by, learnt, None)]))
+    values, learnt = _of_one(site, x, k, bs, m, by)
+    return _by_levels(site, fixed_columns([values], learnt), by, learnt)
 
 
 def s_penalised(
@@ -53,12 +83,22 @@ def s_penalised(
     m: Operand = None,
     by: Operand = None,
     level: Operand = None,
+    part: Operand = None,
 ) -> Operand:
     """The penalised columns of a smooth, each with unit variance; of one level of a factor `by`."""
-    values, learnt = _learnt(site, x, k, bs, m, by)
-    _, penalised = both_parts(values, learnt)
-    weight = weights(site, by, learnt, None if level is None else str(level))[0]
-    return matrix(penalised * weight[:, None])
+    values, learnt = _of_one(site, x, k, bs, m, by)
+    return _of_level(site, penalised_columns([values], learnt, str(part)), by, learnt, level)
+
+
+def s_level(
+    site: CallSite, x: Operand, k: Operand = None, bs: Operand = "tp", m: Operand = None, part: Operand = None
+) -> Operand:
+    """The columns of a smooth of each level of a factor, all of which are penalised: one of `FACTOR_PARTS`."""
+    site = _shared(site)
+    values = site.numbers("x", x)
+    if site.learnt() is None:
+        site.learn(_learn_level(site, values, k, bs, m))
+    return matrix(penalised_columns([values], site.learnt(), str(part)))
 
 
 def smooth_group(site: CallSite, x: Operand, label: Operand) -> Operand:
@@ -66,29 +106,118 @@ def smooth_group(site: CallSite, x: Operand, label: Operand) -> Operand:
     return Value("factor", np.zeros(site.numbers("x", x).size, dtype=np.intp), levels=(str(label),))
 
 
-def both_parts(x: FloatArray, learnt: Learnt) -> tuple[FloatArray, FloatArray]:
-    """Unpenalised and penalised columns of a smooth at x, shapes (n, d) and (n, r).
+def te(
+    site: CallSite,
+    *x: Operand,
+    k: Operand = None,
+    bs: Operand = "cr",
+    m: Operand = None,
+    by: Operand = None,
+) -> Operand:
+    """The unpenalised columns of a tensor product smooth."""
+    return _tensor(site, x, k, bs, m, by)
+
+
+def te_penalised(
+    site: CallSite,
+    *x: Operand,
+    k: Operand = None,
+    bs: Operand = "cr",
+    m: Operand = None,
+    by: Operand = None,
+    level: Operand = None,
+    part: Operand = None,
+) -> Operand:
+    """The penalised columns of a tensor product smooth."""
+    return _tensor_penalised(site, x, k, bs, m, by, level, part)
+
+
+def ti(
+    site: CallSite,
+    *x: Operand,
+    k: Operand = None,
+    bs: Operand = "cr",
+    m: Operand = None,
+    by: Operand = None,
+) -> Operand:
+    """The unpenalised columns of an interaction of smooths, without their main effects."""
+    return _tensor(site, x, k, bs, m, by)
+
+
+def ti_penalised(
+    site: CallSite,
+    *x: Operand,
+    k: Operand = None,
+    bs: Operand = "cr",
+    m: Operand = None,
+    by: Operand = None,
+    level: Operand = None,
+    part: Operand = None,
+) -> Operand:
+    """The penalised columns of an interaction of smooths, without their main effects."""
+    return _tensor_penalised(site, x, k, bs, m, by, level, part)
+
+
+def t2(
+    site: CallSite,
+    *x: Operand,
+    k: Operand = None,
+    bs: Operand = "cr",
+    m: Operand = None,
+    by: Operand = None,
+) -> Operand:
+    """The unpenalised columns of a tensor product smooth with separate penalties."""
+    return _tensor(site, x, k, bs, m, by)
+
+
+def t2_penalised(
+    site: CallSite,
+    *x: Operand,
+    k: Operand = None,
+    bs: Operand = "cr",
+    m: Operand = None,
+    by: Operand = None,
+    level: Operand = None,
+    part: Operand = None,
+) -> Operand:
+    """The penalised columns of a tensor product smooth with separate penalties: those of one of them."""
+    return _tensor_penalised(site, x, k, bs, m, by, level, part)
+
+
+# --- columns at values of the variables ----------------------------------------------------------------------------
+
+
+def fixed_columns(at: Sequence[FloatArray], learnt: Learnt, slope: int | None = None) -> FloatArray:
+    """Unpenalised columns of a smooth at values of its variables, (n, d).
 
     Parameters
     ----------
-    x : ndarray, shape (n,)
+    at : sequence of ndarray, each (n,)
     learnt : dict
         What the training call stored.
+    slope : int, optional
+        Which variable the derivative is in: of splines exact, of thin plates of third powers.
     """
-    basis = BASES[learnt["bs"]][1](x, learnt)
-    return basis @ learnt["null"], basis @ learnt["penalised"]
+    if "margins" in learnt:
+        return fixed_products(at, learnt, slope)
+    columns: FloatArray = (basis_values if slope is None else basis_slopes)(at[0], learnt) @ learnt["null"]
+    return columns
 
 
-def slopes(x: FloatArray, learnt: Learnt) -> tuple[FloatArray, FloatArray]:
-    """Derivatives of `both_parts` in x: of splines exact, of thin plates of third powers.
+def penalised_columns(at: Sequence[FloatArray], learnt: Learnt, part: str, slope: int | None = None) -> FloatArray:
+    """Columns of one penalty of a smooth at values of its variables, (n, r).
 
     Parameters
     ----------
-    x : ndarray, shape (n,)
-    learnt : dict
+    at, learnt, slope
+        As in `fixed_columns`.
+    part : str
+        A key of ``learnt["parts"]``.
     """
-    basis = _SLOPES[learnt["bs"]](x, learnt)
-    return basis @ learnt["null"], basis @ learnt["penalised"]
+    if "margins" in learnt:
+        return penalised_products(at, learnt, part, slope)
+    columns: FloatArray = (basis_values if slope is None else basis_slopes)(at[0], learnt) @ learnt["parts"][part]
+    return columns
 
 
 def weights(site: CallSite, by: Operand, learnt: Learnt, level: str | None) -> list[FloatArray]:
@@ -111,164 +240,149 @@ def weights(site: CallSite, by: Operand, learnt: Learnt, level: str | None) -> l
     return [(own == name).astype(np.float64) for name in (learnt["levels"] if level is None else [level])]
 
 
-def _learnt(site: CallSite, x: Operand, k: Operand, bs: Operand, m: Operand, by: Operand) -> tuple[FloatArray, Learnt]:
-    values = site.numbers("x", x)
-    learnt = site.learnt()
+def _by_levels(site: CallSite, columns: FloatArray, by: Operand, learnt: Learnt) -> Operand:
+    return matrix(np.hstack([columns * weight[:, None] for weight in weights(site, by, learnt, None)]))
+
+
+def _of_level(site: CallSite, columns: FloatArray, by: Operand, learnt: Learnt, level: Operand) -> Operand:
+    weight = weights(site, by, learnt, None if level is None else str(level))[0]
+    return matrix(columns * weight[:, None])
+
+
+# --- what is learnt ------------------------------------------------------------------------------------------------
+
+
+def _shared(site: CallSite) -> CallSite:
+    """The call under the text of its smooth, so that all its columns are made of one basis."""
+    node = site.node
+    return replace(site, text=deparse(plain_call(node))) if isinstance(node, Call) else site
+
+
+def _of_one(site: CallSite, x: Operand, k: Operand, bs: Operand, m: Operand, by: Operand) -> tuple[FloatArray, Learnt]:
+    site, values = _shared(site), site.numbers("x", x)
+    learnt: Learnt | None = site.learnt()
     if learnt is None:
-        learnt = _learn(site, values, k, bs, by)
-        if m is not None:
-            raise site.error("only the usual penalty is there (second derivatives or differences); leave m out", "m")
+        kind = _kind(site, bs)
+        learnt = _learn(site, values, kind, _size(site, k, _K, values, "x"), by)
+        _refuse_orders(site, m)
         site.learn(learnt)
     return values, learnt
 
 
-def _learn(site: CallSite, x: FloatArray, k: Operand, bs: Operand, by: Operand) -> Learnt:
+def _kind(site: CallSite, bs: object) -> str:
     if not isinstance(bs, str) or bs not in BASES:
         raise site.error(f"bs = {bs!r} is not known; use one of {', '.join(map(repr, BASES))}", "bs")
-    size = _K if k is None else site.whole("k", k, 4)
-    distinct = np.unique(x)
-    if distinct.size < size:
+    return bs
+
+
+def _size(site: CallSite, k: Operand, usual: int, x: FloatArray, argument: str) -> int:
+    size = usual if k is None else site.whole("k", k, 4)
+    distinct = np.unique(x).size
+    if distinct < size:
         raise site.error(
-            f"k = {size} needs as many distinct values, but {site.what('x')} has {distinct.size}; lower k", "k"
+            f"k = {size} needs as many distinct values, but {site.what(argument)} has {distinct}; lower k", "k"
         )
-    learnt: Learnt = {"bs": bs, "k": size}
-    S = BASES[bs][0](x, distinct, size, learnt)
-    is_factor = isinstance(by, Value) and by.is_factor
-    if is_factor and isinstance(by, Value):
+    return size
+
+
+def _refuse_orders(site: CallSite, m: Operand) -> None:
+    if m is not None:
+        raise site.error("only the usual penalty is there (second derivatives or differences); leave m out", "m")
+
+
+def _levels(site: CallSite, by: Operand) -> tuple[list[str] | None, bool]:
+    """Levels of a factor `by`, and whether the smooth sums to zero: times numbers that vary it is not confounded."""
+    if isinstance(by, Value) and by.is_factor:
         used = np.unique(np.asarray(by.values, dtype=np.intp))
-        learnt["levels"] = [str(by.levels[i]) for i in used if i >= 0]
+        names = [str(by.levels[i]) for i in used if i >= 0]
+        # Smooths of ordered levels are differences to the first of them.
+        return names[1:] if by.kind == "ordered" else names, True
+    return None, by is None or bool(np.ptp(site.numbers("by", by)) == 0.0)
+
+
+def _learn(site: CallSite, x: FloatArray, kind: str, size: int, by: Operand) -> Learnt:
+    learnt, S = learn_basis(kind, x, size)
+    levels, sums_to_zero = _levels(site, by)
+    if levels is not None:
+        learnt["levels"] = levels
     constrained = np.eye(S.shape[0])
-    # A smooth times numbers that vary is not confounded with the intercept.
-    if by is None or is_factor or np.ptp(site.numbers("by", by)) == 0.0:
-        sums = BASES[bs][1](x, learnt).sum(axis=0)
+    if sums_to_zero:
+        sums = basis_values(x, learnt).sum(axis=0)
         constrained = np.linalg.qr(sums[:, None], mode="complete").Q[:, 1:]
-    values, vectors = np.linalg.eigh(constrained.T @ S @ constrained)
-    free = values <= _NULL * values[-1]
+    values, vectors = eigen_basis(constrained.T @ S @ constrained)
+    free = values == 0.0
     learnt["null"] = constrained @ vectors[:, free]
-    learnt["penalised"] = constrained @ (vectors[:, ~free] / np.sqrt(values[~free]))
+    learnt["parts"] = {"all": constrained @ (vectors[:, ~free] / np.sqrt(values[~free]))}
     return learnt
 
 
-# --- bases: what is learnt with the penalty, and the values --------------------------------------------------------
+def _learn_level(site: CallSite, x: FloatArray, k: Operand, bs: Operand, m: Operand) -> Learnt:
+    """A basis whose curved columns are orthogonal to constants and lines, over the rows of all levels together."""
+    _refuse_orders(site, m)
+    learnt, S = learn_basis(_kind(site, bs), x, _size(site, k, _K, x, "x"))
+    values, vectors = eigen_basis(S)
+    B, free = basis_values(x, learnt), values == 0.0
+    null = vectors[:, free] @ lines(B @ vectors[:, free], x)
+    curved = vectors[:, ~free] / np.sqrt(values[~free])
+    curved = curved - null @ np.linalg.lstsq(B @ null, B @ curved, rcond=None)[0]
+    learnt["null"] = null[:, :0]
+    learnt["parts"] = {"curved": curved}
+    # Of a cyclic basis there is no line.
+    learnt["parts"] |= {name: own[:, None] for name, own in zip(FACTOR_PARTS[1:], null.T, strict=False)}
+    return learnt
 
 
-def _curvature(spline: CubicSpline, knots: FloatArray) -> FloatArray:
-    """Integral of the products of second derivatives, which are linear between the knots."""
-    left, right = spline(knots[:-1], nu=2), spline(knots[1:], nu=2)
-    width = np.diff(knots)[:, None]
-    square = left.T @ (width * left) + right.T @ (width * right)
-    cross = left.T @ (width * right)
-    out: FloatArray = square / 3.0 + (cross + cross.T) / 6.0
-    return out
+def _tensor(site: CallSite, x: Sequence[Operand], k: Operand, bs: Operand, m: Operand, by: Operand) -> Operand:
+    values, learnt = _of_several(site, x, k, bs, m, by)
+    return _by_levels(site, fixed_columns(values, learnt), by, learnt)
 
 
-def _cubic(learnt: Learnt) -> CubicSpline:
-    """Natural cubic splines that are 1 at one knot and 0 at all others; periodic ones where the ends are one knot."""
-    from scipy.interpolate import CubicSpline
-
-    knots = learnt["knots"]
-    if learnt["bs"] == "cr":
-        return CubicSpline(knots, np.eye(knots.size), bc_type="natural")
-    each = np.eye(knots.size - 1)
-    return CubicSpline(knots, np.vstack([each, each[:1]]), bc_type="periodic")
-
-
-def _learn_cubic(x: FloatArray, distinct: FloatArray, k: int, learnt: Learnt) -> FloatArray:
-    learnt["knots"] = np.quantile(distinct, np.linspace(0.0, 1.0, k))
-    return _curvature(_cubic(learnt), learnt["knots"])
+def _tensor_penalised(
+    site: CallSite,
+    x: Sequence[Operand],
+    k: Operand,
+    bs: Operand,
+    m: Operand,
+    by: Operand,
+    level: Operand,
+    part: Operand,
+) -> Operand:
+    values, learnt = _of_several(site, x, k, bs, m, by)
+    return _of_level(site, penalised_columns(values, learnt, str(part)), by, learnt, level)
 
 
-def _cubic_values(x: FloatArray, learnt: Learnt) -> FloatArray:
-    spline, knots = _cubic(learnt), learnt["knots"]
-    low, high = knots[0], knots[-1]
-    if learnt["bs"] == "cc":
-        return np.asarray(spline(low + np.mod(x - low, high - low)), dtype=np.float64)
-    return _straight_beyond(spline, x, low, high)
+def _of_several(
+    site: CallSite, x: Sequence[Operand], k: Operand, bs: Operand, m: Operand, by: Operand
+) -> tuple[list[FloatArray], Learnt]:
+    site = _shared(site)
+    names = [f"..{i}" for i in range(1, len(x) + 1)]
+    values = [site.numbers(name, own) for name, own in zip(names, x, strict=True)]
+    learnt: Learnt | None = site.learnt()
+    if learnt is None:
+        _refuse_orders(site, m)
+        kinds = [_kind(site, kind) for kind in _each(site, "bs", bs, len(x))]
+        asked = _each(site, "k", k, len(x))
+        sizes = [_size(site, *own) for own in zip(asked, [_K_MARGIN] * len(x), values, names, strict=True)]
+        if prod(sizes) > values[0].size:
+            raise site.error(
+                f"the product of bases of {', '.join(map(str, sizes))} functions has {prod(sizes)}, and there are "
+                f"{values[0].size} rows; lower k",
+                "k",
+            )
+        levels, sums_to_zero = _levels(site, by)
+        way = site.text.partition("(")[0]
+        learnt = learn_tensor(way, values, kinds, sizes, sums_to_zero)
+        if levels is not None:
+            learnt["levels"] = levels
+        site.learn(learnt)
+    return values, learnt
 
 
-def _straight_beyond(spline: Callable[..., Any], x: FloatArray, low: float, high: float) -> FloatArray:
-    """Splines that continue as straight lines."""
-    near = np.clip(x, low, high)
-    values, beyond = spline(near), x - near
-    return np.asarray(values + beyond[:, None] * spline(near, nu=1) if beyond.any() else values, dtype=np.float64)
-
-
-def _learn_p_spline(x: FloatArray, distinct: FloatArray, k: int, learnt: Learnt) -> FloatArray:
-    low, high = float(distinct[0]), float(distinct[-1])
-    margin = _MARGIN * (high - low)
-    low, high = low - margin, high + margin
-    step = (high - low) / (k - 3)
-    learnt["knots"] = np.linspace(low - 3.0 * step, high + 3.0 * step, k + 4)
-    differences = np.diff(np.eye(k), n=2, axis=0)
-    return np.asarray(differences.T @ differences, dtype=np.float64)
-
-
-def _p_spline_values(x: FloatArray, learnt: Learnt) -> FloatArray:
-    from scipy.interpolate import BSpline
-
-    knots = learnt["knots"]
-    return _straight_beyond(BSpline(knots, np.eye(learnt["k"]), 3), x, knots[3], knots[-4])
-
-
-def _learn_thin_plate(x: FloatArray, distinct: FloatArray, k: int, learnt: Learnt) -> FloatArray:
-    if distinct.size > _DISTINCT:
-        distinct = distinct[np.linspace(0, distinct.size - 1, _DISTINCT).round().astype(np.intp)]
-    centre = float(x.mean())
-    learnt["centre"], learnt["size"] = centre, float(x.std())
-    points = (distinct - centre) / learnt["size"]
-    E = np.abs(points[:, None] - points) ** 3 / 12.0
-    values, vectors = np.linalg.eigh(E)
-    chosen = np.argsort(-np.abs(values))[:k]
-    U = vectors[:, chosen]
-    T = np.column_stack([np.ones(points.size), points])
-    free = np.linalg.qr(U.T @ T, mode="complete").Q[:, 2:]
-    learnt["points"], learnt["map"] = points, U @ free
-    rest = _thin_plate_values(x, learnt | {"scales": np.ones(k)})
-    learnt["scales"] = 1.0 / np.sqrt(np.mean(rest**2, axis=0))
-    S = np.zeros((k, k))
-    S[: k - 2, : k - 2] = free.T @ (values[chosen, None] * free)
-    scaled: FloatArray = S * np.outer(learnt["scales"], learnt["scales"])
-    return scaled
-
-
-def _thin_plate_values(x: FloatArray, learnt: Learnt) -> FloatArray:
-    at = (x - learnt["centre"]) / learnt["size"]
-    wiggly = np.abs(at[:, None] - learnt["points"]) ** 3 / 12.0 @ learnt["map"]
-    out: FloatArray = np.column_stack([wiggly, np.ones(at.size), at]) * learnt["scales"]
-    return out
-
-
-BASES: Mapping[str, tuple[Callable[..., FloatArray], Callable[[FloatArray, Learnt], FloatArray]]] = {
-    "tp": (_learn_thin_plate, _thin_plate_values),
-    "cr": (_learn_cubic, _cubic_values),
-    "cc": (_learn_cubic, _cubic_values),
-    "ps": (_learn_p_spline, _p_spline_values),
-}
-
-
-def _spline_slopes(x: FloatArray, learnt: Learnt) -> FloatArray:
-    from scipy.interpolate import BSpline
-
-    knots = learnt["knots"]
-    if learnt["bs"] == "ps":
-        near = np.clip(x, knots[3], knots[-4])
-        return np.asarray(BSpline(knots, np.eye(learnt["k"]), 3)(near, nu=1), dtype=np.float64)
-    low, high = knots[0], knots[-1]
-    near = low + np.mod(x - low, high - low) if learnt["bs"] == "cc" else np.clip(x, low, high)
-    return np.asarray(_cubic(learnt)(near, nu=1), dtype=np.float64)
-
-
-def _thin_plate_slopes(x: FloatArray, learnt: Learnt) -> FloatArray:
-    at = (x - learnt["centre"]) / learnt["size"]
-    away = at[:, None] - learnt["points"]
-    wiggly = np.abs(away) * away / 4.0 @ learnt["map"]
-    out: FloatArray = np.column_stack([wiggly, np.zeros(at.size), np.ones(at.size)]) * learnt["scales"]
-    return np.asarray(out / learnt["size"], dtype=np.float64)
-
-
-_SLOPES: Mapping[str, Callable[[FloatArray, Learnt], FloatArray]] = {
-    "tp": _thin_plate_slopes,
-    "cr": _spline_slopes,
-    "cc": _spline_slopes,
-    "ps": _spline_slopes,
-}
+def _each(site: CallSite, argument: str, operand: Operand, n: int) -> list[Operand]:
+    """An argument with one value for all variables, or one for each."""
+    given = [None] if operand is None else list(site.items(argument, operand))
+    if len(given) == 1:
+        return given * n
+    if len(given) != n:
+        raise site.error(f"argument '{argument}' has {len(given)} values for {n} variables; give one, or {n}", argument)
+    return given

@@ -20,6 +20,7 @@ from lme4py.linalg.types import FloatArray
 
 __all__ = [
     "conditional_covariances_with_fixed",
+    "information",
     "joint_variance",
     "model_covariance",
     "variance_information",
@@ -59,6 +60,22 @@ def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
     C = np.eye(p, columns.shape[1])
     places = products.places
     return JointVariance(fit.design, problem.factors, mode.T, w, C, problem.S, P, vcov, diagonal, 1.0, swept, places)
+
+
+def information(fit: GeneralisedFit, columns: FloatArray) -> FloatArray:
+    """Information of the coefficients of columns, (D n, c), then of thresholds and of coefficients of further parts."""
+    stacked = columns.shape[0] > fit.design.n_obs
+    eta = fit.point.mode.eta if stacked else fit.linear_predictor
+    rows = fit.family.derivatives(fit.problem.data if stacked else fit.response, eta, fit.lam, 3, expected=not stacked)
+    w = rows.w_work if rows.w_exp is None else rows.w_exp
+    if stacked:
+        w = fit.point.mode.w
+    J = columns.T @ fit.problem.stack.weigh(w, columns)
+    beside = slice(0, None if fit.thresholds is not None else fit.family.n_coefficients)
+    if fit.thresholds is None and not fit.family.n_coefficients:
+        return np.asarray(J)
+    across = -columns.T @ as_columns(rows.score_lam)[:, beside]
+    return np.block([[J, across], [across.T, rows.curve_lam[beside, beside]]])
 
 
 def _threshold_scores(fit: GeneralisedFit) -> FloatArray:

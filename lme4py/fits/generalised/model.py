@@ -74,6 +74,9 @@ class GeneralisedModel(Model):
         with limited_threads(self.fit.design):
             return joint.joint_variance(self.fit, expected)
 
+    def information(self, columns: FloatArray) -> FloatArray:
+        return joint.information(self.fit, columns)
+
     def working_model(self) -> WorkingModel:
         with limited_threads(self.fit.design):
             return joint.working_model(self.fit)

@@ -79,6 +79,11 @@ class LinearModel(Model):
         with limited_threads(self.fit.design):
             return joint.joint_variance(self.fit, expected)
 
+    def information(self, columns: FloatArray) -> FloatArray:
+        weights = self.fit.design.weights
+        own = columns if weights is None else weights[:, None] * columns
+        return np.asarray(columns.T @ own / self.fit.sigma**2)
+
     def noise(self, rows: RowArrays, whole: BoolArray, weights: FloatArray | None, eta: FloatArray) -> Noise:
         return Noise(self.fit.sigma**2 / (1.0 if weights is None else weights) * np.ones(rows.n))
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lme4py.inference.diagnostics.residuals import residual_values
-from lme4py.inference.estimates.smooths import Smooth, smooth_system
+from lme4py.inference.estimates.smooth_system import Smooth, smooth_system
+from lme4py.linalg.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from lme4py.fits.base import Fit
@@ -17,6 +18,8 @@ __all__ = ["BasisUse", "basis_use"]
 
 # Random orders of the residuals, the p-value that asks for attention, and the part of the basis that is used then.
 _PERMUTATIONS, _POOR, _USED = 400, 0.01, 0.7
+# Neighbours of a row in several variables.
+_NEAREST = 3
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,24 @@ def basis_use(fit: Fit, one: Smooth) -> BasisUse:
     kept = np.abs(one.columns).max(axis=1) > 0.0
     residual = np.asarray(residual_values(fit, "score" if fit.categories else "pearson"), dtype=np.float64)[kept]
     rng = np.random.default_rng(0)
-    order = np.lexsort((rng.random(residual.size), one.x[kept]))
-    observed = float(np.sum(np.diff(residual[order]) ** 2))
-    random = [float(np.sum(np.diff(rng.permutation(residual)) ** 2)) for _ in range(_PERMUTATIONS)]
+    neighbours = _neighbours(one.x[kept], rng)
+    observed = _differences(residual, neighbours)
+    random = [_differences(rng.permutation(residual), neighbours) for _ in range(_PERMUTATIONS)]
     p = (1.0 + sum(value <= observed for value in random)) / (1.0 + _PERMUTATIONS)
     return BasisUse(edf, p, p < _POOR and edf > _USED * one.size)
+
+
+def _neighbours(x: FloatArray, rng: np.random.Generator) -> IntArray:
+    """Pairs of rows that are next to each other, (2, m): in order of one variable, the nearest ones in several."""
+    if x.shape[1] == 1:
+        order = np.lexsort(np.stack([rng.random(x.shape[0]), x[:, 0]]))
+        return np.stack([order[:-1], order[1:]])
+    from scipy.spatial import cKDTree
+
+    standard = x / x.std(axis=0)
+    near = np.asarray(cKDTree(standard).query(standard, k=min(_NEAREST + 1, x.shape[0]))[1], dtype=np.intp)
+    return np.stack([np.repeat(near[:, 0], near.shape[1] - 1), near[:, 1:].ravel()])
+
+
+def _differences(residual: FloatArray, pairs: IntArray) -> float:
+    return float(np.sum((residual[pairs[0]] - residual[pairs[1]]) ** 2))

@@ -16,7 +16,7 @@ import numpy as np
 from lme4py.families.parts import ZERO_INFLATION
 from lme4py.inference.diagnostics.bases import basis_use
 from lme4py.inference.estimates.random_effects import known_columns
-from lme4py.inference.estimates.smooths import smooths_of
+from lme4py.inference.estimates.smooth_system import smooths_of
 from lme4py.inference.lrt.proportional import proportional_odds
 from lme4py.linalg.types import FloatArray
 from lme4py.tables.html import render_html

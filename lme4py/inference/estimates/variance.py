@@ -79,17 +79,27 @@ def variance_entries(fit: Fit) -> Iterator[VarianceEntry]:
     terms = fit.design.terms
     thetas = fit.design.structures.split(fit.theta)
     for i, (term, label, cov) in enumerate(zip(terms, term_labels(terms), fit.covariance_estimates, strict=True)):
+        if term.smooth:
+            yield from _smooth_entries(i, term, thetas[i], cov)
+            continue
         if not term.structure.linear:
             yield from _natural_entries(i, label, term, thetas[i], cov)
             continue
-        # All effects of a smooth have one variance.
-        named = [(0, term.label)] if term.smooth else enumerate(term.columns)
-        for j, name in named:
+        for j, name in enumerate(term.columns):
             yield VarianceEntry(i, label, name, None, float(cov[j, j]), float(np.sqrt(cov[j, j])))
         if has_correlations(term):
             yield from _covariance_entries(i, label, term.columns, cov)
     for label_of_sd, sd in fit.residual_deviations:
         yield VarianceEntry(None, "Residual", label_of_sd, None, sd**2, sd)
+
+
+def _smooth_entries(t: int, term: RandomTerm, theta: FloatArray, cov: FloatArray) -> Iterator[VarianceEntry]:
+    """One variance for each penalty of a smooth: all its effects share them."""
+    natural = term.structure.natural_parameters
+    for parameter, value in zip(natural, natural_values(term.structure, theta, cov).tolist(), strict=True):
+        _, _, detail = parameter.label.partition("(")
+        name = f"{term.label}, {detail[:-1]}" if detail else term.label
+        yield VarianceEntry(t, term.group, name, None, value**2, value)
 
 
 def _natural_entries(

@@ -217,17 +217,29 @@ def _smooth(context: Context, site: CallSite, named: Matched, many: list[Node], 
         raise site.error(
             f"slopes in {name}, which a smooth is multiplied by, are not there; predict at two values", "by"
         )
-    inner = expression_slope(context, named["x"], name)
-    if inner is None:
+    nodes = [named["x"]] if "x" in named else many
+    inner = [expression_slope(context, node, name) for node in nodes]
+    if all(slope is None for slope in inner) or not isinstance(site.node, Call):
         return None
-    learnt = site.learnt()
-    null, penalised = smooths.slopes(_value(context, named["x"]), learnt)
+    plain = smooths.plain_call(site.node)
+    learnt = context.state[deparse(plain)]
+    at = [_value(context, node) for node in nodes]
+    part = _text(named, "part")
+    total: FloatArray = np.zeros((1, 1))
+    for j, slope in enumerate(inner):
+        if slope is not None:
+            own = (
+                smooths.fixed_columns(at, learnt, j) if part is None else smooths.penalised_columns(at, learnt, part, j)
+            )
+            total = total + own * slope[:, None]
     by = evaluate_node(context, named["by"]) if "by" in named else None
-    at = named.get("level")
-    level = at.value if isinstance(at, Text) else None
-    columns = null if site.function == "s" else penalised
-    weights = smooths.weights(site, by, learnt, level)
-    return np.hstack([columns * np.reshape(w, (-1, 1)) for w in weights]) * inner[:, None]
+    weights = smooths.weights(site, by, learnt, _text(named, "level"))
+    return np.hstack([total * np.reshape(w, (-1, 1)) for w in weights])
+
+
+def _text(named: Matched, argument: str) -> str | None:
+    at = named.get(argument)
+    return at.value if isinstance(at, Text) else None
 
 
 def _distribution(context: Context, site: CallSite, named: Matched, many: list[Node], name: str) -> FloatArray | None:
@@ -305,8 +317,7 @@ _FUNCTIONS: Final[dict[str, Any]] = {
     "poly": _poly,
     "bs": _bs,
     "ns": _ns,
-    "s": _smooth,
-    "s_penalised": _smooth,
+    **dict.fromkeys(smooths.SMOOTH_FUNCTIONS, _smooth),
     **dict.fromkeys(_LOCATION, _distribution),
     **dict.fromkeys(("pmin", "pmax"), _extreme),
     "ifelse": _ifelse,

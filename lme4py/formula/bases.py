@@ -1,0 +1,251 @@
+"""Bases of splines of one variable with their penalties: what is learnt from the data, values, and derivatives.
+
+A basis is a dict of plain data ("bs", "k" and what it learnt), so that it can be stored with a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lme4py.formula.operands import FloatArray
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
+
+__all__ = [
+    "BASES",
+    "POINT_VALUED",
+    "Learnt",
+    "basis_slopes",
+    "basis_values",
+    "eigen_basis",
+    "learn_basis",
+    "lines",
+    "lines_by_knots",
+]
+
+# Eigenvalues of a penalty below this part of the largest are zero.
+_NULL = 1e-9
+# Distinct values that a thin plate basis is made of at most; others are left out evenly.
+_DISTINCT = 2000
+# P-splines begin this part of the range before the smallest value, and end as far behind the largest.
+_MARGIN = 1e-3
+
+Learnt = dict[str, Any]
+
+# Bases whose coefficients are values of the curve at its knots.
+POINT_VALUED = ("cr", "cc")
+
+
+def learn_basis(kind: str, x: FloatArray, size: int) -> tuple[Learnt, FloatArray]:
+    """What a basis learns from data, and its penalty matrix (k, k).
+
+    Parameters
+    ----------
+    kind : str
+        A key of `BASES`.
+    x : ndarray, shape (n,)
+        With at least `size` distinct values.
+    size : int
+    """
+    learnt: Learnt = {"bs": kind, "k": size}
+    return learnt, BASES[kind][0](x, np.unique(x), size, learnt)
+
+
+def basis_values(x: FloatArray, learnt: Learnt) -> FloatArray:
+    """The functions of a basis at x, (n, k).
+
+    Parameters
+    ----------
+    x : ndarray, shape (n,)
+    learnt : dict
+    """
+    return BASES[learnt["bs"]][1](x, learnt)
+
+
+def basis_slopes(x: FloatArray, learnt: Learnt) -> FloatArray:
+    """Derivatives of `basis_values` in x, (n, k).
+
+    Parameters
+    ----------
+    x : ndarray, shape (n,)
+    learnt : dict
+    """
+    return _SLOPES[learnt["bs"]](x, learnt)
+
+
+def eigen_basis(S: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Eigenvalues of a penalty, zeros first, and its orthonormal eigenvectors, (k,) and (k, k).
+
+    Parameters
+    ----------
+    S : ndarray, shape (k, k)
+    """
+    values, vectors = np.linalg.eigh(S)
+    return np.where(values <= _NULL * values[-1], 0.0, values), vectors
+
+
+def lines(null: FloatArray, x: FloatArray) -> FloatArray:
+    """Combinations of unpenalised functions that are 1 (where there is a constant) and (x - mean) / sd, (d, d).
+
+    Parameters
+    ----------
+    null : ndarray, shape (n, d)
+        Values of the unpenalised functions, which are constants and straight lines.
+    x : ndarray, shape (n,)
+    """
+    if not null.shape[1]:
+        return np.zeros((0, 0))
+    standard = np.column_stack([np.ones(x.size), (x - x.mean()) / x.std()])
+    # Of centred functions there is the line only, of cyclic ones the constant.
+    found = np.linalg.lstsq(null, standard, rcond=None)[0]
+    made = np.abs(null @ found - standard).max(axis=0) < 1e-6
+    kept: FloatArray = found[:, made]
+    return kept
+
+
+def lines_by_knots(B: FloatArray, knots: FloatArray) -> FloatArray:
+    """Constant and line that mgcv's ``t2`` takes of a natural cubic basis, whose coefficients are values, (k, 2).
+
+    The line that is zero at the first knot and the one whose values at the knots are orthogonal to its own, both of
+    length one over the rows, are turned so that the first is a constant.
+
+    Parameters
+    ----------
+    B : ndarray, shape (n, k)
+    knots : ndarray, shape (k,)
+    """
+    first = knots - knots[0]
+    one = np.ones(knots.size)
+    second = one - first * (first @ one) / (first @ first)
+    W = np.column_stack([first, second])
+    W = W / np.sqrt(np.mean((B @ W) ** 2, axis=0))
+    turn = np.linalg.lstsq(W, one, rcond=None)[0]
+    turn /= np.sqrt(turn @ turn)
+    made: FloatArray = W @ np.array([[turn[0], -turn[1]], [turn[1], turn[0]]])
+    return made
+
+
+def _curvature(spline: CubicSpline, knots: FloatArray) -> FloatArray:
+    """Integral of the products of second derivatives, which are linear between the knots."""
+    left, right = spline(knots[:-1], nu=2), spline(knots[1:], nu=2)
+    width = np.diff(knots)[:, None]
+    square = left.T @ (width * left) + right.T @ (width * right)
+    cross = left.T @ (width * right)
+    out: FloatArray = square / 3.0 + (cross + cross.T) / 6.0
+    return out
+
+
+def _cubic(learnt: Learnt) -> CubicSpline:
+    """Natural cubic splines that are 1 at one knot and 0 at all others; periodic ones where the ends are one knot."""
+    from scipy.interpolate import CubicSpline
+
+    knots = learnt["knots"]
+    if learnt["bs"] == "cr":
+        return CubicSpline(knots, np.eye(knots.size), bc_type="natural")
+    each = np.eye(knots.size - 1)
+    return CubicSpline(knots, np.vstack([each, each[:1]]), bc_type="periodic")
+
+
+def _learn_cubic(x: FloatArray, distinct: FloatArray, k: int, learnt: Learnt) -> FloatArray:
+    learnt["knots"] = np.quantile(distinct, np.linspace(0.0, 1.0, k))
+    return _curvature(_cubic(learnt), learnt["knots"])
+
+
+def _cubic_values(x: FloatArray, learnt: Learnt) -> FloatArray:
+    spline, knots = _cubic(learnt), learnt["knots"]
+    low, high = knots[0], knots[-1]
+    if learnt["bs"] == "cc":
+        return np.asarray(spline(low + np.mod(x - low, high - low)), dtype=np.float64)
+    return _straight_beyond(spline, x, low, high)
+
+
+def _straight_beyond(spline: Callable[..., Any], x: FloatArray, low: float, high: float) -> FloatArray:
+    """Splines that continue as straight lines."""
+    near = np.clip(x, low, high)
+    values, beyond = spline(near), x - near
+    return np.asarray(values + beyond[:, None] * spline(near, nu=1) if beyond.any() else values, dtype=np.float64)
+
+
+def _learn_p_spline(x: FloatArray, distinct: FloatArray, k: int, learnt: Learnt) -> FloatArray:
+    low, high = float(distinct[0]), float(distinct[-1])
+    margin = _MARGIN * (high - low)
+    low, high = low - margin, high + margin
+    step = (high - low) / (k - 3)
+    learnt["knots"] = np.linspace(low - 3.0 * step, high + 3.0 * step, k + 4)
+    differences = np.diff(np.eye(k), n=2, axis=0)
+    return np.asarray(differences.T @ differences, dtype=np.float64)
+
+
+def _p_spline_values(x: FloatArray, learnt: Learnt) -> FloatArray:
+    from scipy.interpolate import BSpline
+
+    knots = learnt["knots"]
+    return _straight_beyond(BSpline(knots, np.eye(learnt["k"]), 3), x, knots[3], knots[-4])
+
+
+def _learn_thin_plate(x: FloatArray, distinct: FloatArray, k: int, learnt: Learnt) -> FloatArray:
+    if distinct.size > _DISTINCT:
+        distinct = distinct[np.linspace(0, distinct.size - 1, _DISTINCT).round().astype(np.intp)]
+    centre = float(x.mean())
+    learnt["centre"], learnt["size"] = centre, float(x.std())
+    points = (distinct - centre) / learnt["size"]
+    E = np.abs(points[:, None] - points) ** 3 / 12.0
+    values, vectors = np.linalg.eigh(E)
+    chosen = np.argsort(-np.abs(values))[:k]
+    U = vectors[:, chosen]
+    T = np.column_stack([np.ones(points.size), points])
+    free = np.linalg.qr(U.T @ T, mode="complete").Q[:, 2:]
+    learnt["points"], learnt["map"] = points, U @ free
+    rest = _thin_plate_values(x, learnt | {"scales": np.ones(k)})
+    learnt["scales"] = 1.0 / np.sqrt(np.mean(rest**2, axis=0))
+    S = np.zeros((k, k))
+    S[: k - 2, : k - 2] = free.T @ (values[chosen, None] * free)
+    scaled: FloatArray = S * np.outer(learnt["scales"], learnt["scales"])
+    return scaled
+
+
+def _thin_plate_values(x: FloatArray, learnt: Learnt) -> FloatArray:
+    at = (x - learnt["centre"]) / learnt["size"]
+    wiggly = np.abs(at[:, None] - learnt["points"]) ** 3 / 12.0 @ learnt["map"]
+    out: FloatArray = np.column_stack([wiggly, np.ones(at.size), at]) * learnt["scales"]
+    return out
+
+
+BASES: Mapping[str, tuple[Callable[..., FloatArray], Callable[[FloatArray, Learnt], FloatArray]]] = {
+    "tp": (_learn_thin_plate, _thin_plate_values),
+    "cr": (_learn_cubic, _cubic_values),
+    "cc": (_learn_cubic, _cubic_values),
+    "ps": (_learn_p_spline, _p_spline_values),
+}
+
+
+def _spline_slopes(x: FloatArray, learnt: Learnt) -> FloatArray:
+    from scipy.interpolate import BSpline
+
+    knots = learnt["knots"]
+    if learnt["bs"] == "ps":
+        near = np.clip(x, knots[3], knots[-4])
+        return np.asarray(BSpline(knots, np.eye(learnt["k"]), 3)(near, nu=1), dtype=np.float64)
+    low, high = knots[0], knots[-1]
+    near = low + np.mod(x - low, high - low) if learnt["bs"] == "cc" else np.clip(x, low, high)
+    return np.asarray(_cubic(learnt)(near, nu=1), dtype=np.float64)
+
+
+def _thin_plate_slopes(x: FloatArray, learnt: Learnt) -> FloatArray:
+    at = (x - learnt["centre"]) / learnt["size"]
+    away = at[:, None] - learnt["points"]
+    wiggly = np.abs(away) * away / 4.0 @ learnt["map"]
+    out: FloatArray = np.column_stack([wiggly, np.zeros(at.size), np.ones(at.size)]) * learnt["scales"]
+    return np.asarray(out / learnt["size"], dtype=np.float64)
+
+
+_SLOPES: Mapping[str, Callable[[FloatArray, Learnt], FloatArray]] = {
+    "tp": _thin_plate_slopes,
+    "cr": _spline_slopes,
+    "cc": _spline_slopes,
+    "ps": _spline_slopes,
+}
