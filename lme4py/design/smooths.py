@@ -231,6 +231,8 @@ def _bars(node: Call, rows: UsedRows, text: str) -> tuple[list[Bar], bool]:
     bases = _bases(node, text, len(variables))
     if not variables:
         raise FormulaError(f"{node.function}() needs a variable, as {node.function}(x)", text, *node.span)
+    if len(set(variables)) < len(variables):
+        raise FormulaError(f"{deparse(node)} has a variable twice", text, *node.span)
     if bases == ["fs"]:
         return _factor_bars(node, rows, text), False
     _refuse_bases(node, bases, variables, text)

@@ -249,6 +249,7 @@ def test_margins_of_a_basis_are_learnt_from_all_rows():
         ("y ~ s(x, g, bs = 'fs', by = f)", "no by"),
         ("y ~ te(x, z, k = c(5, 5, 5))", "3 values for 2"),
         ("y ~ te(x, z, bs = c('cr', 'ad'))", "is not known"),
+        ("y ~ te(x, x)", "twice"),
         ("y ~ te()", "needs a variable"),
         ("y ~ te(x, g)", "numbers"),
         ("y ~ te(x, z, m = 1)", "usual penalty"),

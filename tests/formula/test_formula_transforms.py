@@ -344,7 +344,6 @@ def test_contrasts(expression, kind):
         ("ifelse(x > 3, f, 0)", "both numbers"),
         ("pmin()", "at least one column"),
         ("lag(x)", "order of the rows"),
-        ("te(x, x)", "use s"),
         ("cbind()", "needs columns"),
     ],
 )

@@ -66,13 +66,11 @@ OTHER = {
         "_MOST_PROBES": "beyond it the error stays what it is, and is said",
     },
     "engine/linear/penalised.py": {"_ROUNDS": "iterations"},
-    "formula/smooths.py": {"_DISTINCT": "points that a basis is made of"},
+    "formula/bases.py": {"_DISTINCT": "points that a basis is made of"},
     "inference/diagnostics/bases.py": {"_PERMUTATIONS": "of a test"},
-    "inference/estimates/smooths.py": {
-        "_DRAWS": "of a simultaneous band",
-        "_LARGEST": "beyond it tests and curves are refused",
-        "_TERMS": "of a sum",
-    },
+    "inference/estimates/smooth_system.py": {"_LARGEST": "beyond it tests and curves are refused"},
+    "inference/estimates/smooth_tests.py": {"_TERMS": "of a sum"},
+    "inference/estimates/smooths.py": {"_DRAWS": "of a simultaneous band", "_POINTS": "of a curve"},
     "engine/linear/rivals.py": {"_DENSE": "from it on an evaluation costs too much for a search"},
     "linalg/ordering.py": {
         "_MAX_EDGES": "an ordering is given up as dense: any ordering is right",
