@@ -17,7 +17,7 @@ from lme4py.covariance.kinds.penalties import Penalties
 from lme4py.errors import FormulaError, OptionError
 from lme4py.formula.deparse import deparse
 from lme4py.formula.nodes import Argument, Bar, Call, FixedTerm, Formula, Name, Node, Number, Terms, Text
-from lme4py.formula.smooths import FACTOR_PARTS, SMOOTH_FUNCTIONS, plain_call
+from lme4py.formula.smooth.columns import FACTOR_PARTS, SMOOTH_FUNCTIONS, plain_call
 from lme4py.linalg.types import BoolArray
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.errors import FormulaError, did_you_mean
-from lme4py.formula import factors, smooths, splines, transforms
+from lme4py.formula import factors, splines, transforms
 from lme4py.formula import functions_numeric as numeric
 from lme4py.formula.deparse import deparse
 from lme4py.formula.nodes import Argument, Call, Node
 from lme4py.formula.operands import CallSite, Context, Items, Operand, boolean, matrix
+from lme4py.formula.smooth import columns as smooths
 from lme4py.formula.values import Value
 
 Body = Callable[..., Operand]

@@ -14,8 +14,8 @@ from reference_data import REFERENCE
 import lme4py
 from lme4py.covariance.kinds.penalties import Penalties
 from lme4py.errors import Lme4Error, OptionError
-from lme4py.formula.smooths import penalised_columns
-from lme4py.formula.tensors import learn_tensor
+from lme4py.formula.smooth.columns import penalised_columns
+from lme4py.formula.smooth.tensors import learn_tensor
 from lme4py.inference.estimates.smooth_system import smooth_system
 
 mpl.use("Agg")
@@ -89,7 +89,7 @@ def test_a_tensor_product_is_the_penalised_least_squares_fit(fits):
     fit = result.fit
     theta = fit.theta * fit.sigma
     x, z = DATA["x"].to_numpy(), DATA["z"].to_numpy()
-    from lme4py.formula.bases import basis_values, learn_basis
+    from lme4py.formula.smooth.bases import basis_values, learn_basis
 
     (bx, Sx), (bz, Sz) = learn_basis("cr", x, 5), learn_basis("cr", z, 5)
     B = np.einsum("ni,nj->nij", basis_values(x, bx), basis_values(z, bz)).reshape(len(x), -1)
@@ -233,7 +233,7 @@ def test_margins_of_a_basis_are_learnt_from_all_rows():
     rng = np.random.default_rng(0)
     x, z = rng.uniform(size=40), rng.exponential(size=40)
     learnt = learn_tensor("te", [x, z], ["cr", "tp"], [5, 4], True)
-    from lme4py.formula.tensors import fixed_products, penalised_products
+    from lme4py.formula.smooth.tensors import fixed_products, penalised_products
 
     assert fixed_products([x, z], learnt).mean(axis=0) == pytest.approx(np.zeros(3), abs=1e-12)
     assert penalised_products([x, z], learnt, "all").mean(axis=0) == pytest.approx(np.zeros(16), abs=1e-10)

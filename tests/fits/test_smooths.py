@@ -15,7 +15,7 @@ from scipy import integrate
 
 import lme4py
 from lme4py.errors import FormulaError, Lme4Error, OptionError
-from lme4py.formula.bases import BASES, basis_slopes, basis_values
+from lme4py.formula.smooth.bases import BASES, basis_slopes, basis_values
 from lme4py.inference.estimates.smooth_system import smooth_system
 from lme4py.inference.estimates.smooth_tests import mixture_tail
 

@@ -66,7 +66,7 @@ OTHER = {
         "_MOST_PROBES": "beyond it the error stays what it is, and is said",
     },
     "engine/linear/penalised.py": {"_ROUNDS": "iterations"},
-    "formula/bases.py": {"_DISTINCT": "points that a basis is made of"},
+    "formula/smooth/bases.py": {"_DISTINCT": "points that a basis is made of"},
     "inference/diagnostics/bases.py": {"_PERMUTATIONS": "of a test"},
     "inference/estimates/smooth_system.py": {"_LARGEST": "beyond it tests and curves are refused"},
     "inference/estimates/smooth_tests.py": {"_TERMS": "of a sum"},

@@ -22,7 +22,7 @@ from lme4py.fits.kinds import model_of
 from lme4py.formula.deparse import deparse
 from lme4py.formula.evaluate import evaluate
 from lme4py.formula.nodes import Call
-from lme4py.formula.smooths import fixed_columns, penalised_columns, plain_call
+from lme4py.formula.smooth.columns import fixed_columns, penalised_columns, plain_call
 from lme4py.linalg.small import symmetric_root
 from lme4py.linalg.types import FloatArray, IntArray
 

@@ -11,12 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from lme4py.formula import smooths, splines
+from lme4py.formula import splines
 from lme4py.formula.deparse import deparse, names_in
 from lme4py.formula.evaluate import evaluate_node
 from lme4py.formula.functions import KNOWN_FUNCTIONS, match_arguments
 from lme4py.formula.nodes import Binary, Call, Name, Node, Paren, Text, Unary
 from lme4py.formula.operands import CallSite, Context
+from lme4py.formula.smooth import columns as smooths
 from lme4py.formula.values import Value
 from lme4py.linalg.types import FloatArray
 

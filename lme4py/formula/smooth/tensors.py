@@ -6,7 +6,7 @@ in this basis the effects are independent, with variances 1 / sum_m d_m / theta_
 62:1025). The coefficients of a margin are the values of its curve at points. ``ti`` has margins that
 sum to zero. In ``t2`` each product of penalised and unpenalised margins has a variance of its own (Wood, Scheipl &
 Faraway 2013, Stat. Comput. 23:341); that depends on what its unpenalised functions are: 1 and (x - mean) / sd, but of
-"cr" those of `lme4py.formula.bases.lines_by_knots`.
+"cr" those of `lme4py.formula.smooth.bases.lines_by_knots`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.formula.bases import (
+from lme4py.formula.operands import FloatArray, IntArray
+from lme4py.formula.smooth.bases import (
     POINT_VALUED,
     Learnt,
     basis_slopes,
@@ -27,7 +28,6 @@ from lme4py.formula.bases import (
     lines,
     lines_by_knots,
 )
-from lme4py.formula.operands import FloatArray, IntArray
 
 __all__ = ["fixed_products", "learn_tensor", "penalised_products"]
 
@@ -134,14 +134,14 @@ def _products(
 
 
 def fixed_products(at: Sequence[FloatArray], learnt: Learnt, slope: int | None = None) -> FloatArray:
-    """Unpenalised columns, (n, d); as `lme4py.formula.smooths.fixed_columns`."""
+    """Unpenalised columns, (n, d); as `lme4py.formula.smooth.columns.fixed_columns`."""
     found = _products(at, learnt, "lines", learnt["fixed"], slope)
     centred: FloatArray = found if slope is not None else found - learnt["centre"]
     return centred
 
 
 def penalised_products(at: Sequence[FloatArray], learnt: Learnt, part: str, slope: int | None = None) -> FloatArray:
-    """Columns of one penalty, (n, r); as `lme4py.formula.smooths.penalised_columns`."""
+    """Columns of one penalty, (n, r); as `lme4py.formula.smooth.columns.penalised_columns`."""
     found = _products(at, learnt, "functions", learnt["parts"][part], slope)
     if "means" not in learnt:
         return found

@@ -3,7 +3,7 @@
 A smooth is B beta with the penalty beta'S beta. The constraint that it sums to zero over the rows is absorbed. With
 the eigenvalues and vectors S = U D U' the columns B U_0 of the null space are fixed effects, and B U_1 D_1^-1/2 random
 effects with one variance (Wood 2017, *Generalized Additive Models*, sections 5.3 to 5.8). Smooths of several variables
-are in `lme4py.formula.tensors`.
+are in `lme4py.formula.smooth.tensors`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from math import prod
 
 import numpy as np
 
-from lme4py.formula.bases import BASES, Learnt, basis_slopes, basis_values, eigen_basis, learn_basis, lines
 from lme4py.formula.deparse import deparse
 from lme4py.formula.nodes import Call
 from lme4py.formula.operands import CallSite, FloatArray, Operand, matrix
-from lme4py.formula.tensors import fixed_products, learn_tensor, penalised_products
+from lme4py.formula.smooth.bases import BASES, Learnt, basis_slopes, basis_values, eigen_basis, learn_basis, lines
+from lme4py.formula.smooth.tensors import fixed_products, learn_tensor, penalised_products
 from lme4py.formula.values import Value
 
 __all__ = [
