@@ -242,6 +242,11 @@ class Fit(Frozen):
         return [(None, self.sigma)] if self.has_residual else []
 
     @property
+    def residual_values(self) -> FloatArray:
+        """Parameters of a residual structure and of variance functions; none where residuals have one variance."""
+        return np.zeros(0)
+
+    @property
     def categories(self) -> tuple[Any, ...]:
         """Ordered categories: their labels, lowest first, as the user's own objects; () for other responses."""
         return self.data.categories or ()

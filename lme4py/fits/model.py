@@ -396,6 +396,19 @@ class Model(ABC):
 
     # --- the profile ------------------------------------------------------------------------------------------------
 
+    def residual_parameters(self) -> tuple[Parameter, ...]:
+        """Parameters of a residual structure and of variance functions; none where residuals have one variance."""
+        return ()
+
+    def residual_limits(self, z: float) -> list[tuple[float, float, float]]:
+        """Standard errors and Wald limits, z errors away, of `Fit.residual_values`.
+
+        Parameters
+        ----------
+        z : float
+        """
+        return []
+
     @property
     def limit_model(self) -> str:
         """What the model is where its dispersion is at the end of its range; "" without such an end."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.covariance import CovarianceStructure
+from lme4py.covariance import CovarianceStructure, NaturalParameter
 from lme4py.covariance.charts import Chart
 from lme4py.covariance.naming import is_shape, natural_values, shape_words
 from lme4py.design.design import Design, RandomTerm
@@ -78,6 +78,9 @@ class Parameter:
         One over the parameter of the family is what a profile follows: its range ends at infinity.
     smooth : bool
         A coefficient of an unpenalised column of a smooth, which "fixed" does not take.
+    natural_parameter : NaturalParameter or None
+        Of a parameter of the residuals ("residual" is its kind, `natural` its place among all of them, `first` its
+        stratum and `second` its place in the structure of it); None for coefficients of their standard deviation.
     """
 
     name: str
@@ -93,6 +96,13 @@ class Parameter:
     natural: int = -1
     shape: CovarianceStructure | None = None
     smooth: bool = False
+    natural_parameter: NaturalParameter | None = None
+
+    @property
+    def is_angle(self) -> bool:
+        """A correlation: a profile follows its arc sine."""
+        own = self.natural_parameter
+        return self.kind == "corr" or (own is not None and own.kind == "cor")
 
     @property
     def is_random(self) -> bool:
@@ -231,6 +241,8 @@ def fit_values(fit: Fit, wanted: Sequence[Parameter]) -> FloatArray:
         if p.kind == "dispersion"
         else float(fit.family.other_values(fit.others)[p.first])
         if p.kind == "other"
+        else float(fit.residual_values[p.natural])
+        if p.kind == "residual"
         else _value(p, beta, covariances, fit.sigma)
         for p in wanted
     ]
@@ -372,13 +384,16 @@ def select_parameters(known: Sequence[Parameter], parm: str | Sequence[str] | No
     ----------
     known : sequence of Parameter
     parm : str, sequence of str, or None
-        "fixed", "random" (standard deviations, correlations and the residual one), "all" (also None), or names; those
-        of the other door and lme4's are understood too. Thresholds and the dispersion belong to "all".
+        "fixed", "random" (standard deviations, correlations and the residual one), "residual" (of a residual structure
+        and variance functions), "all" (also None), or names; those of the other door and lme4's are understood too.
+        Thresholds and the dispersion belong to "all".
     """
     if parm is None or (isinstance(parm, str) and parm == "all"):
         return list(known)
     if isinstance(parm, str) and parm in ("fixed", "random"):
         return [p for p in known if (p.kind == "fixed" and not p.smooth if parm == "fixed" else p.is_random)]
+    if isinstance(parm, str) and parm == "residual" and any(p.kind == "residual" for p in known):
+        return [p for p in known if p.kind == "residual"]
     names: Sequence[Any] = [parm] if isinstance(parm, str) else list(parm)
     if not names:
         raise OptionError("`parm` is empty; name a parameter, or use 'fixed', 'random' or 'all'.")

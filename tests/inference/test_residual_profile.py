@@ -9,6 +9,7 @@ from scipy import optimize
 
 import lme4py
 from lme4py.errors import OptionError
+from lme4py.fits.kinds import model_of
 
 
 def test_a_dispersion_without_effect_leaves_the_profile_as_it_is():
@@ -91,3 +92,98 @@ def test_other_structures_and_what_has_no_likelihood():
     power = lme4py.lmer("distance ~ age + (1 | Subject)", lme4py.load_dataset("Orthodont"), variance="power(fitted)")
     with pytest.raises(OptionError, match="no likelihood"):
         power.profile()
+
+
+def held_deviance(fit, name: str, value: float) -> float:
+    """The least deviance at a value of a parameter of the residuals, by a general optimiser under a constraint."""
+    own = next(p for p in residual_parameters_of(fit) if p.name == name)
+    criterion, part = fit.fit.problem.criterion, fit.fit.problem.residual_slice(max(own.first, 0))
+    structure, unit = criterion.model.residual.structures[max(own.first, 0)], criterion.scaling.y_scale
+
+    def held(par):
+        if own.natural_parameter is None:
+            return par[criterion.model.slices[-1].start + own.second] - value
+        size = unit if own.natural_parameter.kind == "sd" else 1.0
+        return size * structure.natural(par[part])[own.second] - value
+
+    def both(par):
+        point = criterion.evaluate(par)
+        return (1e10, 0.0 * par) if point is None else (point.value, criterion.derivatives(point)[0])
+
+    # The constraint is reached by steps that SLSQP makes itself.
+    best = optimize.minimize(
+        both, fit.fit.par, jac=True, method="SLSQP", constraints={"type": "eq", "fun": held}, options={"ftol": 1e-12}
+    )
+    return criterion.value_outside(best.fun)
+
+
+def residual_parameters_of(fit):
+    return model_of(fit.fit).residual_parameters()
+
+
+RESIDUALS = {
+    "us": {"residual": "us(visit | id)"},
+    "cs": {"residual": "cs(visit | id)"},
+    "toep": {"residual": "toep(visit | id)"},
+    "hetar1": {"residual": "hetar1(visit | id)"},
+    "by arm": {"residual": "homcs(visit | arm / id)"},
+    "ar1 ident": {"residual": "ar1(visit | id)", "variance": "ident(arm)"},
+}
+
+
+@pytest.mark.parametrize("name", RESIDUALS)
+def test_limits_of_residual_parameters_are_where_the_deviance_is_the_quantile(name):
+    data = load_reference("mmrm200")
+    few = data[data["id"].isin(data["id"].cat.categories[:40])]
+    fit = lme4py.lmer("y ~ base + arm", few, reml=False, **RESIDUALS[name])
+    known = [own.name for own in residual_parameters_of(fit)]
+    table = fit.conf_int(method="profile", parm="residual")
+    assert table.index.tolist() == known
+    # First and last: each costs some hundred evaluations of another optimiser.
+    for row in (known[0], known[-1]):
+        for value in table.loc[row]:
+            # SLSQP ends some 1e-6 above the minimum at most.
+            assert held_deviance(fit, row, value) - fit.criterion == pytest.approx(3.841458820694124, abs=1e-4)
+
+
+def test_limits_of_a_correlation_are_those_of_nlme_like_likelihoods():
+    """AR(1) by hand: beta and the variance are closed forms at each correlation."""
+    data = lme4py.load_dataset("Orthodont")
+    fit = lme4py.lmer("distance ~ age * Sex", data, residual="ar1(1 | Subject)", reml=False)
+    X, y = fit.fit.design.X.reshape(-1, 4, 4), fit.fit.design.y.reshape(-1, 4)
+    lags = np.abs(np.subtract.outer(range(4), range(4)))
+
+    def deviance(rho: float) -> float:
+        R = np.linalg.inv(rho**lags)
+        A, b = np.einsum("gia,ij,gjb->ab", X, R, X), np.einsum("gia,ij,gj->a", X, R, y)
+        left = np.einsum("gi,ij,gj->", y, R, y) - b @ np.linalg.solve(A, b)
+        return y.size * (np.log(2.0 * np.pi * left / y.size) + 1.0) - len(y) * np.linalg.slogdet(R)[1]
+
+    low, high = fit.conf_int(method="profile", parm="residual").loc["residual cor"]
+    for rho in (low, high):
+        # Roots are found to 1e-7 of the signed root.
+        assert deviance(rho) - fit.criterion == pytest.approx(3.841458820694124, abs=1e-5)
+
+
+def test_wald_limits_are_those_of_the_table_of_residuals():
+    data = lme4py.load_dataset("Orthodont")
+    fit = lme4py.lmer("distance ~ age * Sex + (1 | Subject)", data, variance="ident(Sex)")
+    table = fit.residual_table().set_index("parameter")
+    own = fit.conf_int(parm="residual")
+    assert own.index.tolist() == ["residual sd", "residual ident(Sex)[Female]"]
+    # The same numbers; the table of residuals is the other way to them.
+    assert own.to_numpy() == pytest.approx(table[["lower", "upper"]].to_numpy(), rel=1e-12)
+    assert fit.conf_int(parm=["sigma"]).to_numpy() == pytest.approx(own.to_numpy()[:1], rel=1e-12)
+    assert "residual sd" in fit.conf_int(parm="all").index
+    assert "residual sd" in fit.profile(alpha=0.2).conf_int(0.2).index
+    assert "residual sd" not in fit.bootstrap(n=2, seed=1).replicates.columns
+    with pytest.raises(OptionError, match="residual"):
+        lme4py.lmer("distance ~ age + (1 | Subject)", data).conf_int(parm="residual")
+
+
+def test_a_nugget_of_zero_is_the_end_of_its_range():
+    data = load_reference("irreg")
+    fit = lme4py.lmer("y ~ x + time", data, residual="exp(time | id, nugget=TRUE)", reml=False)
+    table = fit.conf_int(method="profile", parm="residual")
+    low, high = table.loc["residual nugget"]
+    assert 0.0 <= low < fit.fit.residual_values[2] + 1e-9 < high < 1.0

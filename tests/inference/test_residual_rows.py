@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import lme4py
-from lme4py.errors import DataError, OptionError
+from lme4py.errors import DataError, DesignError, OptionError
 
 BASE = "y ~ arm * visit + base"
 
@@ -268,3 +268,31 @@ def test_shares_of_one_residual_variance(data):
             lme4py.icc(fit)
         with pytest.raises(OptionError, match="no residual variance in common"):
             fit.r_squared()
+
+
+def test_what_is_left_where_the_residual_part_alone_is_singular():
+    """A correlation at its end beside a random intercept: V has an inverse, the residual part of it has none."""
+    rng = np.random.default_rng(5)
+    n, k = 20, 4
+    y = 5.0 + 2.0 * rng.normal(size=n)[:, None] + rng.normal(size=(n, k)) * [1.0, 1.5, 1.0, 2.0]
+    y[:, 1] -= 0.5 * (y[:, 2] - 5.0)
+    data = pd.DataFrame(
+        {"id": np.repeat([f"s{i}" for i in range(n)], k), "v": np.tile(list("abcd"), n), "y": y.ravel()}
+    )
+    fit = lme4py.lmer("y ~ v + (1 | id)", data, residual="cs(v | id)")
+    assert fit.is_singular
+    with pytest.raises(DesignError, match="it is singular at the estimates"):
+        fit.residuals("normalized")
+    R, S = fit.residual_covariance().to_numpy(), float(fit.covariances["(1 | id)"].iloc[0, 0])
+    draws = fit.simulate(4_000, seed=1).to_numpy().reshape(n, k, -1)
+    left = draws - draws.mean(axis=2, keepdims=True)
+    # 80,000 products: correlations to about .005.
+    assert np.einsum("iab,icb->ac", left, left) / (n * 4_000) == pytest.approx(R + S, abs=0.05 * np.max(R + S))
+    # The second visit from the others of a subject, by the partitioned covariance.
+    rest, V = [0, 2, 3], R + S
+    new = data.assign(id="new " + data["id"])
+    given = fit.predict(new[new["v"] == "b"].drop(columns="y"), given=new[new["v"] != "b"])
+    mean = fit.predict(data.head(k), include_random=False).to_numpy()
+    own = mean[1] + (y[:, rest] - mean[rest]) @ np.linalg.solve(V[np.ix_(rest, rest)], V[rest, 1])
+    # The same linear predictors by matrices of 3 rows.
+    assert given.to_numpy() == pytest.approx(own, rel=1e-8)

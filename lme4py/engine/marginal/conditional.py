@@ -19,7 +19,7 @@ import numpy as np
 from lme4py.chunks import chunk
 from lme4py.design.residual.part import ResidualPart
 from lme4py.engine.marginal.criterion import MarginalCriterion, MarginalPoint
-from lme4py.engine.marginal.effects import residual_roots
+from lme4py.engine.marginal.effects import inverse_root, residual_roots
 from lme4py.engine.marginal.model import MarginalModel
 from lme4py.engine.marginal.units import Batch
 from lme4py.linalg.types import FloatArray, IntArray
@@ -92,7 +92,7 @@ def conditional(criterion: MarginalCriterion, point: MarginalPoint, rows: OtherR
         left, prior = variance.copy(), prior + variance
     out = Conditional(np.zeros(n), np.zeros((n, model.X.shape[1])), prior, left)
     error = model.y - model.X @ point.beta
-    roots = [] if rows.residual is None else residual_roots(criterion, point)
+    whitening = [] if rows.residual is None else [inverse_root(root) for root in residual_roots(criterion, point)]
     for b, batch, row, unit in _pairs(criterion, rows, n):
         places = batch.rows[unit]
         c = _of_effects(model, rows, half, row, places)
@@ -100,7 +100,7 @@ def conditional(criterion: MarginalCriterion, point: MarginalPoint, rows: OtherR
         if rows.residual is not None:
             e = _of_residuals(model, rows.residual, par, scale, row, places)
             c += e
-            solved = np.linalg.solve(roots[b][batch.unit_class[unit]], e[..., None])[..., 0]
+            solved = np.einsum("mab,mb->ma", whitening[b][batch.unit_class[unit]], e)
             np.subtract.at(out.residual, row, np.sum(solved**2, axis=1))
         white = np.einsum("mab,mb->ma", inverse, c)
         weights = np.einsum("mba,mb->ma", inverse, white)

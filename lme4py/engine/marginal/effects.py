@@ -9,9 +9,13 @@ import numpy as np
 from lme4py.engine.marginal.blocks import jets_of, make_blocks, structure_placed
 from lme4py.engine.marginal.chain_sums import effects_inner, random_factor, solved
 from lme4py.engine.marginal.criterion import MarginalCriterion, MarginalPoint
+from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["conditional_covariances", "inverse_times", "modes", "residual_roots", "whitened"]
+__all__ = ["conditional_covariances", "inverse_root", "inverse_times", "modes", "residual_roots", "whitened"]
+
+# A row whose residual varies less than this part of its standard deviation given the others is determined by them.
+_SINGULAR = 1e-7
 
 
 def inverse_times(criterion: MarginalCriterion, point: MarginalPoint, M: FloatArray) -> FloatArray:
@@ -84,7 +88,10 @@ def _inner(criterion: MarginalCriterion, point: MarginalPoint, t: int, size: int
 
 
 def residual_roots(criterion: MarginalCriterion, point: MarginalPoint, parts: Sequence[int] = ()) -> list[FloatArray]:
-    """Lower factors, (C, s, s) by batch, of the residual part of V and of some random parts beside it."""
+    """Factors, (C, s, s) by batch, of the residual part of V and of some random parts beside it.
+
+    Lower triangular; of a part that is singular, which V need not be, the eigenvectors times the roots of their values.
+    """
     model = criterion.model
     found = []
     for batch in criterion.batches:
@@ -93,16 +100,53 @@ def residual_roots(criterion: MarginalCriterion, point: MarginalPoint, parts: Se
         V = blocks.residual
         for t in parts:
             V = V + structure_placed(model, batch, blocks, jets[t].value, t)
-        found.append(np.asarray(np.linalg.cholesky(V), dtype=float))
+        found.append(_root(V))
     return found
 
 
+def _root(V: FloatArray) -> FloatArray:
+    try:
+        L = np.asarray(np.linalg.cholesky(V), dtype=float)
+        sizes = np.diagonal(L, axis1=1, axis2=2) / np.sqrt(np.diagonal(V, axis1=1, axis2=2))
+        if sizes.min() > _SINGULAR:
+            return L
+    except np.linalg.LinAlgError:
+        pass
+    values, vectors = np.linalg.eigh(V)
+    kept = values > _SINGULAR**2 * values[:, -1:]
+    return np.asarray(vectors * np.sqrt(np.where(kept, values, 0.0))[:, None, :])
+
+
+def is_singular(root: FloatArray) -> bool:
+    """Whether a factor of `residual_roots` is one of a singular covariance."""
+    return bool(np.triu(root, 1).any())
+
+
+def inverse_root(root: FloatArray) -> FloatArray:
+    """W with W'W the inverse of the covariance that a factor of `residual_roots` belongs to, (C, s, s); where it is
+    singular, the generalised inverse."""
+    inverse = np.linalg.pinv(root, rcond=_SINGULAR) if is_singular(root) else np.linalg.inv(root)
+    return np.asarray(inverse)
+
+
 def whitened(criterion: MarginalCriterion, point: MarginalPoint, residual: FloatArray) -> FloatArray:
-    """L^-1 e in the order of the rows, (n,), L the lower factors of the residual part of V."""
+    """L^-1 e in the order of the rows, (n,), L the lower factors of the residual part of V.
+
+    Raises
+    ------
+    DesignError
+        The residual part is singular.
+    """
     if criterion.chain is not None:
         return criterion.chain.whitened(point.par, residual[:, None])[:, 0]
     out = np.empty_like(residual)
     for batch, root in zip(criterion.batches, residual_roots(criterion, point), strict=True):
-        own = np.linalg.inv(root)[batch.unit_class]
+        if is_singular(root):
+            raise DesignError(
+                "residuals that are whitened by the covariance of the residuals are not there: it is singular at the "
+                "estimates, and rows of a subject determine each other. Use residuals('pearson'), or choose a simpler "
+                "residual structure."
+            )
+        own = inverse_root(root)[batch.unit_class]
         out[batch.rows] = (own @ residual[batch.rows][..., None])[..., 0]
     return out

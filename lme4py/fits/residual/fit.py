@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from lme4py.fits.derived import derived
 from lme4py.fits.normal import NormalFit
 from lme4py.fits.residual.problem import ResidualProblem
@@ -152,6 +154,12 @@ class ResidualFit(NormalFit):
             names = [": ".join(part for part in (stratum, label) if part) for label in labels]
             found += list(zip(names, own, strict=True))
         return found
+
+    @property
+    def residual_values(self) -> FloatArray:
+        """Standard deviations, correlations, ranges of all strata, then `scale_coefficients`."""
+        own = [value for h in range(len(self.residual.strata)) for _, value in self.residual_estimates(h)]
+        return np.array([*own, *self.scale_coefficients.tolist()])
 
     @property
     def scale_coefficients(self) -> FloatArray:

@@ -21,7 +21,15 @@ from lme4py.fits.parameters import KenwardRogerParts, VarianceDerivatives
 from lme4py.fits.refuse import refuse_residual
 from lme4py.fits.residual.constrained import ResidualHolding
 from lme4py.fits.residual.fit import ResidualFit
-from lme4py.fits.residual.parameters import log_sigma_slopes, par_covariance, variance_information
+from lme4py.fits.residual.held_parameter import ParameterHolding
+from lme4py.fits.residual.parameters import (
+    log_sigma_slopes,
+    par_covariance,
+    profiled_parameters,
+    residual_errors,
+    residual_parameters,
+    variance_information,
+)
 from lme4py.fits.residual.prediction import noise, predictor_gradient, predictor_variance
 from lme4py.fits.residual.robust import ResidualRobust
 from lme4py.fits.residual.simulate import ResidualDraws
@@ -248,6 +256,7 @@ class ResidualModel(Model):
 
     def outlives_rows(self) -> list[DerivedNumber[Any, Any]]:
         numbers: list[DerivedNumber[Any, Any]] = [variance_information, variance_derivatives, without_fixed, with_fixed]
+        numbers.append(residual_errors)
         if self.fit.residual.has_one_structure:
             numbers.append(log_sigma_slopes)
         if self.fit.reml and self.fit.residual.fitted_column is None:
@@ -255,6 +264,12 @@ class ResidualModel(Model):
         return numbers
 
     # --- the profile ------------------------------------------------------------------------------------------------
+
+    def residual_parameters(self) -> tuple[Parameter, ...]:
+        return profiled_parameters(self.fit)
+
+    def residual_limits(self, z: float) -> list[tuple[float, float, float]]:
+        return [(one.std_error, one.lower, one.upper) for one in residual_parameters(self.fit, z)]
 
     def with_likelihood(self) -> ResidualFit:
         return self.fit
@@ -265,7 +280,8 @@ class ResidualModel(Model):
         return self.by_maximum_likelihood()
 
     def holding(self, parameter: Parameter, own: bool = False) -> HeldModel:
-        return ResidualHolding(self.fit, parameter, self.fit.reml if own else False)
+        held = ParameterHolding if parameter.kind == "residual" else ResidualHolding
+        return held(self.fit, parameter, self.fit.reml if own else False)
 
     def from_minimum(self, holding: HeldModel, minimum: Minimum) -> ResidualFit:
         fit = self.fit

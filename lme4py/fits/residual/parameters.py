@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from lme4py.covariance import NaturalParameter
 from lme4py.fits.derived import derived
-from lme4py.fits.parameters import VarianceInformation
+from lme4py.fits.parameters import Parameter, VarianceInformation
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.linalg.types import FloatArray
 
@@ -18,6 +19,9 @@ __all__ = [
     "deviation_limits",
     "log_sigma_slopes",
     "par_covariance",
+    "parameter_label",
+    "profiled_parameters",
+    "residual_errors",
     "residual_parameters",
     "variance_information",
 ]
@@ -54,6 +58,37 @@ class ResidualParameter:
     upper: float
 
 
+def profiled_parameters(fit: ResidualFit) -> tuple[Parameter, ...]:
+    """The parameters of the residuals beside `sigma`, with names: what profiles and intervals are made of.
+
+    Parameters
+    ----------
+    fit : ResidualFit
+    """
+    side, found, count = fit.residual, [], 0
+    for h, (stratum, structure) in enumerate(zip(side.strata, side.part.structures, strict=True)):
+        for i, own in enumerate(structure.natural_parameters):
+            is_sigma = fit.has_residual and own.kind == "sd"
+            if not (own.held or is_sigma):
+                name = f"residual {parameter_label(own, side.columns)}" + (f" in {stratum}" if stratum else "")
+                # With variance functions `sigma` is the standard deviation where they are 1.
+                alias = "sigma" if own.kind == "sd" and side.has_one_structure else name
+                found.append(
+                    Parameter(name, "residual", -1, h, i, alias, name, name, natural=count, natural_parameter=own)
+                )
+            count += 1
+    for j, scale in enumerate(side.scale_names):
+        name = f"residual {scale}"
+        found.append(Parameter(name, "residual", -1, -1, j, name, name, name, natural=count + j))
+    return tuple(found)
+
+
+def parameter_label(parameter: NaturalParameter, columns: Sequence[str]) -> str:
+    """``"cor(V1, V2)"``, ``"range"``."""
+    own = ", ".join(columns[j] for j in parameter.columns) if columns else ""
+    return f"{parameter.label}({own})" if own else parameter.label
+
+
 def residual_parameters(fit: ResidualFit, z: float) -> list[ResidualParameter]:
     """Standard deviations, correlations, ranges and coefficients of the residuals with limits z errors away.
 
@@ -62,19 +97,12 @@ def residual_parameters(fit: ResidualFit, z: float) -> list[ResidualParameter]:
     fit : ResidualFit
     z : float
     """
-    A = par_covariance(fit)
-    found = []
-    side = fit.residual
+    found: list[ResidualParameter] = []
+    side, errors = fit.residual, residual_errors(fit).tolist()
     for h, (stratum, structure) in enumerate(zip(side.strata, side.part.structures, strict=True)):
-        theta = fit.residual_theta(h)
-        place = fit.residual_place(h)
-        J = _slopes(structure.natural, theta) * _unit(fit, h)
-        errors = np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", J, A[place, place], J), 0.0))
-        for parameter, value, error in zip(
-            structure.natural_parameters, structure.natural(theta).tolist(), errors.tolist(), strict=True
-        ):
-            columns = ", ".join(side.columns[j] for j in parameter.columns) if side.columns else ""
-            label = f"{parameter.label}({columns})" if columns else parameter.label
+        values = structure.natural(fit.residual_theta(h)).tolist()
+        for parameter, value in zip(structure.natural_parameters, values, strict=True):
+            label, error = parameter_label(parameter, side.columns), errors[len(found)]
             slope = parameter.slope(value)
             if not (np.isfinite(slope) and error > 0.0):
                 found.append(ResidualParameter(stratum, label, value, np.nan, parameter.lower, parameter.upper))
@@ -82,11 +110,23 @@ def residual_parameters(fit: ResidualFit, z: float) -> list[ResidualParameter]:
             centre = parameter.unbounded(value)
             ends = [parameter.bounded(centre + sign * z * slope * error) for sign in (-1.0, 1.0)]
             found.append(ResidualParameter(stratum, label, value, error, min(ends), max(ends)))
-    r = len(side.scale_names)
-    own = np.sqrt(A.diagonal()[A.shape[0] - r :])
-    for name, value, error in zip(side.scale_names, fit.scale_coefficients.tolist(), own.tolist(), strict=True):
+    for name, value in zip(side.scale_names, fit.scale_coefficients.tolist(), strict=True):
+        error = errors[len(found)]
         found.append(ResidualParameter("", name, value, error, value - z * error, value + z * error))
     return found
+
+
+@derived
+def residual_errors(fit: ResidualFit) -> FloatArray:
+    """Standard errors of `ResidualFit.residual_values` by the delta method, (r,)."""
+    A = par_covariance(fit)
+    found: list[FloatArray] = []
+    for h, structure in enumerate(fit.residual.part.structures):
+        place = fit.residual_place(h)
+        J = _slopes(structure.natural, fit.residual_theta(h)) * _unit(fit, h)
+        found.append(np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", J, A[place, place], J), 0.0)))
+    own = np.sqrt(A.diagonal()[A.shape[0] - len(fit.residual.scale_names) :])
+    return np.concatenate([*found, own])
 
 
 def deviation_limits(fit: ResidualFit, z: float) -> FloatArray:

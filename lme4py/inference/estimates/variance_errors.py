@@ -45,11 +45,19 @@ def standard_errors(fit: Fit, wanted: Sequence[Parameter]) -> FloatArray:
     fixed = known_errors(fit, np.eye(fit.beta.size), fit.vcov)
     known: dict[str, FloatArray | None] = {"fixed": fixed, "threshold": fit.threshold_se}
 
+    residual = np.array([one[0] for one in model_of(fit).residual_limits(1.0)] if _of_residuals(wanted) else [])
+
     def error(parameter: Parameter) -> float:
+        if parameter.kind == "residual":
+            return float(residual[parameter.natural])
         own = known.get(parameter.kind)
         return _std_error(fit, parameter) if own is None else float(own[parameter.first])
 
     return np.array([error(parameter) for parameter in wanted])
+
+
+def _of_residuals(wanted: Sequence[Parameter]) -> bool:
+    return any(parameter.kind == "residual" for parameter in wanted)
 
 
 def _std_error(fit: Fit, parameter: Parameter) -> float:
@@ -152,9 +160,12 @@ def wald_limits(fit: Fit, wanted: Sequence[Parameter], alpha: float) -> FloatArr
     z = -special.ndtri(alpha / 2.0)
     values = fit_values(fit, wanted)
     out = np.empty((len(wanted), 2))
+    residual = model_of(fit).residual_limits(float(z)) if _of_residuals(wanted) else []
     for row, parameter, value, error in zip(out, wanted, values, standard_errors(fit, wanted), strict=True):
         known = is_determined(fit, parameter)
-        if parameter.kind == "other":
+        if parameter.kind == "residual":
+            row[:] = residual[parameter.natural][1:]
+        elif parameter.kind == "other":
             row[:] = fit.family.other_limits(parameter.first, float(value), z * float(error))
         else:
             row[:] = _own_limits(parameter, float(value), z * float(error)) if known else np.nan

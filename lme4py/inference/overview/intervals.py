@@ -55,7 +55,7 @@ def intervals(
         Estimate plus and minus a quantile times the standard error (of standard deviations on the log scale, of
         correlations on that of Fisher's z, both normal); profile likelihood (REML fits by ML, as lme4); parametric
         bootstrap.
-    parm : "fixed", "random", "all", or names
+    parm : "fixed", "random", "residual" (of a residual structure and variance functions), "all", or names
         Names as in `profile`: "Days", "sd(Intercept | Subject)", "cor(Intercept, Days | Subject)", "sigma"; of
         the keyword door "sd(_cons)", "corr(_cons,Days)", "sd(Residual)". Each door understands the other's.
     ddf : {None, "satterthwaite", "kenward-roger", "residual", "normal"}
@@ -87,7 +87,8 @@ def intervals(
         raise OptionError(f"vcov={vcov!r} is for method='wald' only; leave it and `cluster` out.")
     if method != "boot":
         _no_bootstrap(method, n_boot=n_boot, seed=seed, type=type, n_jobs=None if n_jobs == 1 else n_jobs)
-    wanted = select_parameters(fit_parameters(fit), parm)
+    more = () if method == "boot" else model_of(fit).residual_parameters()
+    wanted = select_parameters((*fit_parameters(fit), *more), parm)
     names = [parameter.name for parameter in wanted]
     if method == "profile":
         return profile(fit, names, level, step=_JUMP).conf_int(level)

@@ -124,7 +124,7 @@ class Profile:
             elif not (np.isfinite(lower) and np.isfinite(upper)):
                 which = "lower" if not np.isfinite(lower) else "upper"
                 notes.append(f"{parameter.name}: the profile stays below the quantile, there is no {which} limit.")
-            elif parameter.kind in ("sd", "corr", "dispersion") and {lower, upper} & {0.0, -1.0, 1.0}:
+            elif parameter.kind in ("sd", "corr", "dispersion", "residual") and {lower, upper} & {0.0, -1.0, 1.0}:
                 notes.append(
                     f"{parameter.name}: one limit is the end of the range, which the profile does not exclude."
                 )
@@ -188,7 +188,7 @@ def _value(fit: Fit, parameter: Parameter, v: float) -> float:
         return fit.family.other_natural(parameter.first, v)
     if parameter.flipped:
         return 1.0 / v if v else float("inf")
-    return float(np.sin(v)) if parameter.kind == "corr" else float(v)
+    return float(np.sin(v)) if parameter.is_angle else float(v)
 
 
 def variances_of(
@@ -234,7 +234,7 @@ def profile(
     ----------
     fit : Fit
         A generalised model needs nAGQ >= 1.
-    parm : "all", "fixed", "random", or names
+    parm : "all", "fixed", "random", "residual" (of a residual structure and variance functions), or names
     alpha : float or None
         The profiles reach the limits of intervals of level 1 - alpha; None grows them only when intervals are asked
         for.
@@ -254,7 +254,7 @@ def profile(
         The fit is not the optimum, or a profile cannot be followed far enough.
     """
     check_progress(progress)
-    wanted = select_parameters(fit_parameters(fit), parm)
+    wanted = select_parameters((*fit_parameters(fit), *model_of(fit).residual_parameters()), parm)
     best = model_of(fit).with_profile()
     note = "The REML fit was refitted and profiled by maximum likelihood." if fit.reml else ""
     for _ in range(5):

@@ -127,7 +127,7 @@ class Side:
         moved = v + self.direction * length
         if (moved - self.bound) * self.direction < 0.0:
             return moved, False
-        return (self.bound, True) if self.constrained.ends else (0.5 * v, False)
+        return (self.bound, True) if self.constrained.ends else (0.5 * (v + self.bound), False)
 
     def _evaluate(self, v: float) -> ProfilePoint:
         found = self.constrained.minimum(v, self._predict(v))
@@ -210,7 +210,7 @@ def make_sides(holding: HeldModel, error: float) -> tuple[Side, Side]:
         Standard error; one that is zero or not finite (boundary) is replaced by a guess.
     """
     start = holding.estimate
-    scale = float(np.cos(start.v)) if holding.parameter.kind == "corr" else 1.0
+    scale = float(np.cos(start.v)) if holding.parameter.is_angle else 1.0
     error = error / scale if scale > 1e-6 else 0.0
     if not np.isfinite(error) or error <= 1e-6 * max(abs(start.v), 1e-300):
         error = holding.guess
