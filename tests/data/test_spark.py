@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from streamed_fits import same
 
 import lme4py
 
@@ -16,6 +18,22 @@ pytestmark = [
     pytest.mark.skipif("LME4PY_SPARK" not in os.environ, reason="set LME4PY_SPARK=1; needs Java and pyspark"),
     pytest.mark.filterwarnings("default"),
 ]
+
+
+def interrupt_the_third_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while cached partitions are gone through."""
+    from lme4py.data.sources.spark import SparkTables
+
+    left, run = [3], SparkTables._run
+
+    def interrupted(self: SparkTables, *arguments: Any) -> Any:
+        left[0] -= 1
+        with self.interrupted():
+            if not left[0]:
+                raise KeyboardInterrupt
+        return run(self, *arguments)
+
+    monkeypatch.setattr(SparkTables, "_run", interrupted)
 
 
 def test_spark_data_frame(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +59,13 @@ def test_spark_data_frame(monkeypatch: pytest.MonkeyPatch) -> None:
         found = fit.augment().toPandas()
         assert_allclose(found["fitted"], whole.predict(found[list(data)]), rtol=1e-9)
         logit = lme4py.glmer("b ~ x + (1 | g)", rows, "binomial", control={"rows": "stream"})
-        # Both are certified to 1e-11 of the criterion.
-        assert_allclose(logit.params, lme4py.glmer("b ~ x + (1 | g)", data, "binomial").params, rtol=1e-5)
+        same(logit, lme4py.glmer("b ~ x + (1 | g)", data, "binomial"))
+        assert "by group where they are" in logit.rows.where
+        interrupt_the_third_job(monkeypatch)
+        with pytest.raises(KeyboardInterrupt):
+            lme4py.glmer("b ~ x + (1 | g)", rows, "binomial", control={"rows": "stream"})
+        monkeypatch.undo()
+        assert not session.sparkContext.statusTracker().getActiveJobsIds()
+        assert not session.sparkContext._jsc.getPersistentRDDs()
     finally:
         session.stop()

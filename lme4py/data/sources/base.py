@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from lme4py.data.column import Column
 from lme4py.data.concatenate import concatenate
 from lme4py.data.frame import Frame
+from lme4py.data.sources.held import HeldTables, TablesOfBlocks
 from lme4py.errors import OptionError
 
 __all__ = ["RowBlock", "RowSource", "Schema"]
@@ -107,6 +108,19 @@ class RowSource(ABC):
         for part in self.map_blocks(function, columns):
             total = part if total is None else merge(total, part)
         return total
+
+    def hold(self, what: TablesOfBlocks[T]) -> tuple[HeldTables, T] | None:
+        """Tables that a function makes of blocks, kept where the rows are, equal whole numbers of one column together.
+
+        Parameters
+        ----------
+        what : TablesOfBlocks
+
+        Returns
+        -------
+        (HeldTables, object), or None where rows are not on other machines
+        """
+        return None
 
     def distinct(self, columns: Sequence[str], count: str) -> Any:
         """The distinct rows by the source's own GROUP BY, as something that `lme4py.data.frame.read_frame` reads.

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from lme4py.chunks import chunk
 from lme4py.data.frame import Frame, read_frame
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
 from lme4py.data.sources.cluster import cluster_error
+from lme4py.data.sources.held import FloatArray, HeldTables, RunTable, TableFunction, TablesOfBlocks
 
-__all__ = ["DaskSource"]
+__all__ = ["DaskSource", "DaskTables"]
 
 T = TypeVar("T")
 # Values that are merged by one task.
@@ -58,11 +64,26 @@ class DaskSource(RowSource):
     ) -> T | None:
         """What a function makes of all partitions together, merged in a tree."""
         dask: Any = import_module("dask")
-        run, join = _Run(function), _Join(merge)
+        run = _Run(function)
         parts = [dask.delayed(run)(part, number) for number, part in enumerate(self._partitions(columns))]
-        while len(parts) > 1:
-            parts = [dask.delayed(join)(parts[i : i + _WIDTH]) for i in range(0, len(parts), _WIDTH)]
-        return _computed(parts)[0] if parts else None
+        return _computed(_merged(parts, merge))[0] if parts else None
+
+    def hold(self, what: TablesOfBlocks[T]) -> tuple[HeldTables, T] | None:
+        """Tables on the workers, after a shuffle by Dask."""
+        dask: Any = import_module("dask")
+        frames: Any = import_module("dask.dataframe")
+        run, names = _Run(what.function), [str(j) for j in range(what.width)]
+        made = dask.persist(*[dask.delayed(run)(part, i) for i, part in enumerate(self._partitions(what.columns))])
+        if not made:
+            return None
+        with _let_go(made):
+            beside = _computed(_merged([dask.delayed(_SECOND)(one) for one in made], what.merge))[0]
+            tables = frames.from_delayed(
+                [dask.delayed(_Framed(names))(one) for one in made], meta=_Framed(names).meta, verify_meta=False
+            )
+            tables = tables.shuffle(on=names[what.key], npartitions=max(what.n_parts, len(made)))
+            held = DaskTables([dask.delayed(_array)(part) for part in tables.to_delayed()])
+        return held, beside
 
     def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
         """A Dask DataFrame on the same index."""
@@ -82,17 +103,126 @@ class DaskSource(RowSource):
         return self.data.compute()
 
 
-def _computed(parts: Sequence[Any]) -> Sequence[Any]:
-    """Values of delayed ones, by Dask's own scheduler, which tries tasks of lost workers again."""
+class DaskTables(HeldTables):
+    """Tables on Dask's workers.
+
+    Parameters
+    ----------
+    parts : list of delayed ndarray
+    """
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        dask: Any = import_module("dask")
+        self.parts = dask.persist(*parts)
+        self.kept: list[Any] = [None] * len(parts)
+        self.n_parts = len(parts)
+        with _let_go(self.parts):
+            # So that nothing of what they are made from is needed any more.
+            _computed([dask.delayed(len)(part) for part in self.parts])
+
+    def table(self, number: int) -> FloatArray:
+        """A part, brought here."""
+        found: FloatArray = _computed([self.parts[number]])[0]
+        return found
+
+    def map(self, function: TableFunction[T], without: Iterable[int] = ()) -> dict[int, T]:
+        """One task for each part; what it keeps is a future on its worker."""
+        dask: Any = import_module("dask")
+        run: Any = dask.delayed(RunTable(function), pure=False)
+        left_out = set(without)
+        numbers = [number for number in range(self.n_parts) if number not in left_out]
+        made = [run(self.parts[number], self.kept[number]) for number in numbers]
+        both = dask.persist(*[dask.delayed(place)(one) for place in (_FIRST, _SECOND) for one in made])
+        with _let_go(both):
+            values = _computed(both[: len(made)], held=True)
+        for number, own in zip(numbers, both[len(made) :], strict=True):
+            self.kept[number] = own
+        return {number: value for number, value in zip(numbers, values, strict=True) if value is not None}
+
+    def release(self) -> None:
+        """Give up the futures."""
+        _give_up([*self.parts, *(one for one in self.kept if one is not None)])
+        self.parts, self.kept = (), []
+
+
+def _merged(parts: Sequence[Any], merge: Callable[[Any, Any], Any]) -> Sequence[Any]:
+    """Delayed values merged in a tree to one."""
+    dask: Any = import_module("dask")
+    join = _Join(merge)
+    while len(parts) > 1:
+        parts = [dask.delayed(join)(parts[i : i + _WIDTH]) for i in range(0, len(parts), _WIDTH)]
+    return parts
+
+
+@contextmanager
+def _let_go(parts: Sequence[Any]) -> Iterator[None]:
+    """Futures that are given up when something goes wrong, or is interrupted: no work is left to the cluster."""
+    try:
+        yield
+    except BaseException:
+        _give_up(parts)
+        raise
+
+
+def _give_up(parts: Sequence[Any]) -> None:
+    """Tell the scheduler that nobody waits for them, whatever still refers to them, such as a traceback."""
+    module = sys.modules.get("distributed")
+    for future in [] if module is None else module.futures_of(list(parts)):
+        future.release()
+
+
+def _computed(parts: Sequence[Any], held: bool = False) -> Sequence[Any]:
+    """Values of delayed ones, which are futures if they are held.
+
+    Dask's own scheduler tries tasks of lost workers again.
+    """
     dask: Any = import_module("dask")
     try:
-        values: Sequence[Any] = dask.compute(*parts)
+        if _is_distributed() and not held:
+            # Futures with names, so that an interrupt can cancel them.
+            parts = dask.persist(*parts)
+        with _let_go(parts):
+            values: Sequence[Any] = dask.compute(*parts)
     except Exception as error:
         found = cluster_error(error, "Dask", ", as with client.register_plugin(PipInstall(['lme4py']))")
         if found is not None:
             raise found from None
         raise
     return values
+
+
+def _is_distributed() -> bool:
+    """Whether a client of a cluster is active."""
+    module = sys.modules.get("distributed")
+    try:
+        return module is not None and module.default_client() is not None
+    except ValueError:
+        return False
+
+
+_FIRST, _SECOND = itemgetter(0), itemgetter(1)
+
+
+def _array(frame: Any) -> FloatArray:
+    """The numbers of a data frame in rows."""
+    return np.ascontiguousarray(frame.to_numpy(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class _Framed:
+    """A table as a data frame."""
+
+    names: list[str]
+
+    def __call__(self, made: tuple[FloatArray, Any]) -> Any:
+        import pandas as pd
+
+        return pd.DataFrame(made[0], columns=self.names)
+
+    @property
+    def meta(self) -> Any:
+        """One without rows."""
+        return self((np.zeros((0, len(self.names))), None))
 
 
 @dataclass(frozen=True)

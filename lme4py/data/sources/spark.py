@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import numpy as np
 
 from lme4py.data.frame import Frame, read_frame
 from lme4py.data.sources.arrow import arrow_blocks
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
 from lme4py.data.sources.cluster import cluster_error
+from lme4py.data.sources.held import FloatArray, HeldTables, RunTable, TableFunction, TablesOfBlocks
 
-__all__ = ["SparkSource"]
+__all__ = ["SparkSource", "SparkTables"]
 
 T = TypeVar("T")
 _INSTALL = (
@@ -41,21 +46,37 @@ class SparkSource(RowSource):
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows, which are brought here."""
-        chosen = self.data if columns is None else self.data.select([f"`{name}`" for name in columns])
+        chosen = self._columns(columns)
         yield RowBlock(read_frame(chosen.toArrow()), self.place)
 
     def map_blocks(self, function: Callable[[RowBlock], T], columns: Sequence[str] | None = None) -> Iterator[T]:
         """What a function makes of each block, where it is."""
-        chosen = self.data if columns is None else self.data.select([f"`{name}`" for name in columns])
-        try:
+        chosen = self._columns(columns)
+        with _in_words():
             made = chosen.mapInArrow(_Run(function), "part binary")
             for row in made.toLocalIterator(prefetchPartitions=True):
                 yield pickle.loads(row["part"])
-        except Exception as error:
-            found = cluster_error(error, "Spark", _INSTALL)
-            if found is not None:
-                raise found from None
-            raise
+
+    def hold(self, what: TablesOfBlocks[T]) -> tuple[HeldTables, T] | None:
+        """Tables in cached partitions, after a shuffle by Spark."""
+        chosen = self._columns(what.columns)
+        names = [f"c{j}" for j in range(what.width)]
+        schema = ", ".join([f"{name} double" for name in names] + ["beside binary"])
+        made = chosen.mapInArrow(_Packed(what.function, tuple(names)), schema)
+        parts = max(what.n_parts, chosen.rdd.getNumPartitions())
+        held = SparkTables(made.repartition(parts, names[what.key]).persist(), names, parts)
+        total: Any = None
+        with held.interrupted():
+            for row in held.frame.where("beside IS NOT NULL").select("beside").toLocalIterator():
+                own = pickle.loads(row["beside"])
+                total = own if total is None else what.merge(total, own)
+        if total is None:
+            held.release()
+            return None
+        return held, total
+
+    def _columns(self, columns: Sequence[str] | None) -> Any:
+        return self.data if columns is None else self.data.select([f"`{name}`" for name in columns])
 
     def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
         """A Spark DataFrame."""
@@ -72,6 +93,135 @@ class SparkSource(RowSource):
     def whole(self) -> Any:
         """A pandas DataFrame."""
         return self.data.toPandas()
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Errors of a cluster say what to do."""
+    try:
+        yield
+    except Exception as error:
+        found = cluster_error(error, "Spark", _INSTALL)
+        if found is not None:
+            raise found from None
+        raise
+
+
+class SparkTables(HeldTables):
+    """Tables in the cached partitions of a Spark DataFrame; what a function keeps is with the worker that ran it.
+
+    Parameters
+    ----------
+    frame : pyspark.sql.DataFrame
+        Columns of numbers, and one beside them.
+    names : sequence of str
+        Of the columns of numbers.
+    n_parts : int
+    """
+
+    def __init__(self, frame: Any, names: Sequence[str], n_parts: int) -> None:
+        self.frame, self.names, self.n_parts = frame, tuple(names), n_parts
+        self.token = uuid.uuid4().hex
+
+    def table(self, number: int) -> FloatArray:
+        """A part, brought here."""
+        found = self._run(_Given(), frozenset(range(self.n_parts)) - {number})
+        table: FloatArray = found.get(number, np.zeros((0, len(self.names))))
+        return table
+
+    def map(self, function: TableFunction[T], without: Iterable[int] = ()) -> dict[int, T]:
+        """One job; partitions are where they were cached."""
+        return self._run(function, frozenset(without))
+
+    def _run(self, function: TableFunction[T], without: frozenset[int]) -> dict[int, T]:
+        run = _RunPart(RunTable(function), self.names, self.token, without)
+        with self.interrupted():
+            rows = self.frame.mapInArrow(run, "number int, value binary").collect()
+        return {row["number"]: pickle.loads(row["value"]) for row in rows}
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """Jobs of a group, which are cancelled when something goes wrong here, or is interrupted."""
+        context = self.frame.sparkSession.sparkContext
+        context.setJobGroup(self.token, "lme4py", interruptOnCancel=True)
+        try:
+            with _in_words():
+                yield
+        except BaseException:
+            context.cancelJobGroup(self.token)
+            self.release()
+            raise
+        finally:
+            context.setLocalProperty("spark.jobGroup.id", None)
+
+    def release(self) -> None:
+        """Give up the cached partitions."""
+        self.frame.unpersist()
+
+
+# What functions of tables kept, by fit and part, in a worker that Spark uses again.
+_KEPT: dict[tuple[str, int], Any] = {}
+_MOST_KEPT = 64
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The table itself."""
+
+    def __call__(self, table: FloatArray, kept: Any) -> tuple[FloatArray, Any]:
+        return table, kept
+
+
+@dataclass(frozen=True)
+class _RunPart:
+    """A function of tables as one of the record batches of a cached partition."""
+
+    run: RunTable[Any]
+    names: tuple[str, ...]
+    token: str
+    without: frozenset[int]
+
+    def __call__(self, batches: Any) -> Iterator[Any]:
+        import pyarrow as pa
+        from pyspark import TaskContext
+
+        context = TaskContext.get()
+        number = -1 if context is None else int(context.partitionId())
+        if number in self.without:
+            return
+        table = np.concatenate([np.zeros((0, len(self.names))), *map(self._numbers, batches)])
+        value, kept = self.run(table, _KEPT.get((self.token, number)))
+        while len(_KEPT) >= _MOST_KEPT:
+            _KEPT.pop(next(iter(_KEPT)))
+        _KEPT[self.token, number] = kept
+        if value is not None:
+            yield pa.RecordBatch.from_pydict(
+                {"number": pa.array([number], pa.int32()), "value": pa.array([pickle.dumps(value)], pa.binary())}
+            )
+
+    def _numbers(self, batch: Any) -> FloatArray:
+        """Its rows, but those that only carry what stands beside them."""
+        columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in self.names]
+        table = np.column_stack(columns) if columns else np.zeros((0, 0))
+        return table[~np.isnan(table).any(axis=1)]
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Tables of blocks as record batches; what stands beside a table is in a row of its own."""
+
+    function: Callable[[RowBlock], tuple[FloatArray, Any]]
+    names: tuple[str, ...]
+
+    def __call__(self, batches: Any) -> Iterator[Any]:
+        import pyarrow as pa
+
+        for block in arrow_blocks(batches, "Spark partition"):
+            table, beside = self.function(block)
+            note = [None] * len(table) + [pickle.dumps(beside)]
+            rows = np.vstack([table, np.full((1, len(self.names)), np.nan)])
+            columns = {name: pa.array(own, pa.float64()) for name, own in zip(self.names, rows.T, strict=True)}
+            yield pa.RecordBatch.from_pydict({**columns, "beside": pa.array(note, pa.binary())})
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -25,9 +26,10 @@ from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.generalised.integrals.integral import IntegralCheck
 from lme4py.engine.generalised.problem import ModeError, ModeFinder
 from lme4py.engine.generalised.starts.start import Start
-from lme4py.engine.generalised.streamed.partitions import PartitionedCriterion, PartitionedDescents
-from lme4py.engine.generalised.streamed.passes import PassedCriterion, PassedDescents
+from lme4py.engine.generalised.streamed.partitions import PartitionedDescents
+from lme4py.engine.generalised.streamed.passes import PassedDescents
 from lme4py.engine.linear.problem import group_terms
+from lme4py.engine.optimise import Control
 from lme4py.errors import ConvergenceWarning, DesignError, OptionError, warn
 from lme4py.families.base import Family
 from lme4py.fits.generalised.fit import GeneralisedFit
@@ -35,9 +37,10 @@ from lme4py.fits.generalised.steps import make_glmm_fit, user_conditional, user_
 from lme4py.fits.kinds import model_of
 from lme4py.fits.linear.streamed import Passes
 from lme4py.fits.parameters import check_names
+from lme4py.fits.rows.clustered import ClusterParts, HeldRows, LevelsOfPart, held_rows, levels_of_part
 from lme4py.fits.rows.parts import Parts
 from lme4py.fits.rows.passed import level_counts, passed_criterion
-from lme4py.fits.rows.spill import Nesting, Spill
+from lme4py.fits.rows.spill import Nesting, RowTable, Spill
 from lme4py.fits.steps import read_control, refuse_iterative
 from lme4py.linalg.types import FloatArray, IntArray
 
@@ -135,23 +138,21 @@ def partitioned_fit(
         family = replace(family, n_categories=len(witness.response.categories or ()))  # type: ignore[call-arg]
     check_names(witness, family)
     passes = Passes(source, plan, before)
-    with tempfile.TemporaryDirectory(prefix="lme4py-") as folder:
-        spill, hindrance = _spilled(passes, plan, Path(folder), streamed.limit)
-        if hindrance and nAGQ > 1:
-            raise OptionError(f"nAGQ={nAGQ} takes quadrature over the groups one by one, but {hindrance}; use nAGQ=1.")
-        parts = Parts(spill, witness, plan, family)
-        pilot = parts.pilot(nAGQ, hessian, settings)
-        theta, beta, lam = pilot.problem.split(pilot.phi)
-        start = Start(theta, beta, lam)
-        if hindrance:
-            criterion = passed_criterion(parts, pilot, passes.tally.n_obs, _TABLES * streamed.limit)
-            optimum = PassedDescents(criterion, settings).beside(start).finish()
-            known = _by_passes(parts, criterion, optimum)
+    ask = _Asked(family, nAGQ, hessian, settings, streamed.limit)
+    row = bytes_per_row(len(witness.x_names) + sum(term.n_columns for term in witness.terms))
+    with tempfile.TemporaryDirectory(prefix="lme4py-") as folder, ExitStack() as stack:
+        held = held_rows(passes, plan, row, streamed.limit)
+        if held is not None:
+            stack.callback(held.held.release)
+            fit, pilot = _on_cluster(held, passes, plan, ask)
         else:
-            descents = PartitionedDescents(ModeFinder(pilot.problem), settings, parts.loaders, nAGQ)
-            optimum = descents.beside(start).finish()
-            known = _by_parts(parts, descents.whole, optimum)
-        fit = _whole(pilot, optimum, known, parts.witness, passes)
+            spill, hindrance = _spilled(passes, plan, Path(folder), row, streamed.limit)
+            go = _by_passes if hindrance else _by_parts
+            if hindrance and nAGQ > 1:
+                raise OptionError(
+                    f"nAGQ={nAGQ} takes quadrature over the groups one by one, but {hindrance}; use nAGQ=1."
+                )
+            fit, pilot = go(spill, passes, plan, ask)
         poor = nAGQ > 1 and pilot.integral_check.matters
     passes.check_source()
     warn_of(fit, True, stacklevel=4)
@@ -170,7 +171,7 @@ def _refuse_dependent(witness: Design) -> None:
         )
 
 
-def _spilled(passes: Passes, plan: StreamPlan, folder: Path, limit: float) -> tuple[Spill, str]:
+def _spilled(passes: Passes, plan: StreamPlan, folder: Path, row: float, limit: float) -> tuple[Spill, str]:
     """The second pass: rows in files by group; and why groups cannot be evaluated one by one, "" where they can."""
     witness = plan.witness
     factors = group_terms(witness)
@@ -178,7 +179,6 @@ def _spilled(passes: Passes, plan: StreamPlan, folder: Path, limit: float) -> tu
     nesting = Nesting(outer, [f.n_levels for f in factors], [f.name for f in factors])
     firsts = [factor.terms[0] for factor in factors]
     widths = tuple(term.n_columns for term in witness.terms)
-    row = bytes_per_row(len(witness.x_names) + sum(widths))
     J = factors[outer].n_levels
     n_parts = int(max(1, np.ceil(passes.tally.n_obs * row / limit)))
     part_of: IntArray = np.random.default_rng(0).permutation(J) % min(J, n_parts)
@@ -189,7 +189,8 @@ def _spilled(passes: Passes, plan: StreamPlan, folder: Path, limit: float) -> tu
         nesting.add(own)
         if spill is None:
             beside = (1 if rows.y.ndim == 1 else rows.y.shape[1], rows.weights is not None, rows.offset is not None)
-            spill = Spill(folder, (rows.X.shape[1], *map(int, beside), *widths), part_of, min(J, n_parts), len(widths))
+            layout = RowTable((rows.X.shape[1], *map(int, beside), *widths))
+            spill = Spill(folder, layout, part_of, min(J, n_parts))
         spill.add(rows, own[outer])
     if spill is None:
         raise DesignError("no rows are left.")
@@ -206,39 +207,88 @@ def _spilled(passes: Passes, plan: StreamPlan, folder: Path, limit: float) -> tu
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """What the user asked for."""
+
+    family: Family
+    nAGQ: int
+    hessian: str
+    settings: Control
+    limit: float
+
+    def pilot(self, parts: Parts) -> GeneralisedFit:
+        """The fit of one part."""
+        return parts.pilot(self.nAGQ, self.hessian, self.settings)
+
+
+@dataclass(frozen=True)
 class _Known:
     """What the end of a fit knows of its levels, by term, and in words of how the rows went by."""
 
     modes: tuple[FloatArray, ...]
     spreads: tuple[FloatArray, ...]
-    counts: list[FloatArray]
+    counts: tuple[FloatArray, ...]
     how: str
 
 
-def _by_parts(parts: Parts, criterion: PartitionedCriterion, optimum: GlmmOptimum) -> _Known:
-    """Levels by the parts that hold them."""
-    terms = parts.witness.terms
-    modes = [np.zeros((term.n_levels, term.n_columns)) for term in terms]
-    spreads = [np.zeros((term.n_levels, term.n_columns, term.n_columns)) for term in terms]
-    counts = [np.zeros(term.n_levels) for term in terms]
-    for number, found in zip(parts.numbers, criterion.each(optimum.phi), strict=True):
-        rows, problem = parts.spill.read(number).codes, found.finder.problem
-        own = zip(rows, user_modes(problem, found), user_conditional(problem, found), strict=True)
-        for t, (codes, b, V) in enumerate(own):
-            used, sizes = np.unique(codes, return_counts=True)
-            modes[t][used], spreads[t][used], counts[t][used] = b, V, sizes
-    how = f"{_parts(len(parts.numbers))} by group ({criterion.passes} evaluations)"
-    return _Known(tuple(modes), tuple(spreads), counts, how)
+Fitted: TypeAlias = tuple[GeneralisedFit, GeneralisedFit]
 
 
-def _by_passes(parts: Parts, criterion: PassedCriterion, optimum: GlmmOptimum) -> _Known:
-    """Levels of all rows together."""
+def _by_parts(spill: Spill, passes: Passes, plan: StreamPlan, ask: _Asked) -> Fitted:
+    """The fit of all rows, and that of a part, by a map over files of whole groups."""
+    parts = Parts(spill, plan.witness, plan, ask.family)
+    pilot = ask.pilot(parts)
+    descents = PartitionedDescents(ModeFinder(pilot.problem), ask.settings, parts.loaders, ask.nAGQ)
+    optimum = descents.beside(_start(pilot)).finish()
+    each = zip(parts.numbers, descents.whole.each(optimum.phi), strict=True)
+    levels = (levels_of_part(spill.read(number).codes, found) for number, found in each)
+    how = f"{_parts(len(parts.numbers))} by group ({descents.whole.passes} evaluations)"
+    return _whole(pilot, optimum, _known(plan.witness, levels, how), plan.witness, passes), pilot
+
+
+def _on_cluster(held: HeldRows, passes: Passes, plan: StreamPlan, ask: _Asked) -> Fitted:
+    """The same by a map over the parts of a cluster; the part that has a fit of its own is here."""
+    parts = Parts(held, plan.witness, plan, ask.family)
+    pilot = ask.pilot(parts)
+    here = parts.numbers[0]
+    others = ClusterParts(held, parts.engine_rows, here)
+    descents = PartitionedDescents(ModeFinder(pilot.problem), ask.settings, parts.loaders[:1], ask.nAGQ, others)
+    optimum = descents.beside(_start(pilot)).finish()
+    first = next(descents.whole.each(optimum.phi))
+    levels = [levels_of_part(held.read(here).codes, first), *others.levels(optimum.phi)]
+    how = f"{_parts(len(parts.numbers))} by group where they are ({descents.whole.passes} evaluations)"
+    return _whole(pilot, optimum, _known(plan.witness, levels, how), plan.witness, passes), pilot
+
+
+def _by_passes(spill: Spill, passes: Passes, plan: StreamPlan, ask: _Asked) -> Fitted:
+    """The same by passes over files, whatever the factors are."""
+    parts = Parts(spill, plan.witness, plan, ask.family)
+    pilot = ask.pilot(parts)
+    criterion = passed_criterion(parts, spill, pilot, passes.tally.n_obs, _TABLES * ask.limit)
+    optimum = PassedDescents(criterion, ask.settings).beside(_start(pilot)).finish()
     found = criterion.at(optimum.phi)
     if found is None:
         raise ModeError("there is no conditional mode at the estimates")
-    problem = criterion.problem
+    modes, spreads = user_modes(criterion.problem, found), user_conditional(criterion.problem, found)
     how = f"{_parts(len(parts.numbers))} ({criterion.passes} passes over files)"
-    return _Known(user_modes(problem, found), user_conditional(problem, found), level_counts(parts), how)
+    known = _Known(modes, spreads, tuple(level_counts(parts)), how)
+    return _whole(pilot, optimum, known, plan.witness, passes), pilot
+
+
+def _start(pilot: GeneralisedFit) -> Start:
+    return Start(*pilot.problem.split(pilot.phi))
+
+
+def _known(witness: Design, parts: Iterable[LevelsOfPart], how: str) -> _Known:
+    """Levels by the parts that hold them."""
+    terms = witness.terms
+    modes = tuple(np.zeros((term.n_levels, term.n_columns)) for term in terms)
+    spreads = tuple(np.zeros((term.n_levels, term.n_columns, term.n_columns)) for term in terms)
+    counts = tuple(np.zeros(term.n_levels) for term in terms)
+    for part in parts:
+        for t, own in enumerate(part.levels):
+            modes[t][own], spreads[t][own], counts[t][own] = part.modes[t], part.spreads[t], part.counts[t]
+    return _Known(modes, spreads, counts, how)
 
 
 def _parts(count: int) -> str:

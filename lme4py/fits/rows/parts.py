@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,12 +20,32 @@ from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.rows.spill import Spill
-from lme4py.linalg.types import FloatArray
+from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["EngineRows", "Parts"]
+__all__ = ["EngineRows", "Parts", "Stored"]
 
 # Parts whose own fit may fail before that is taken as a fault of the model.
 _TRIES = 3
+
+
+class Stored(Protocol):
+    """Rows of a model in parts.
+
+    Attributes
+    ----------
+    n_parts : int
+    """
+
+    @property
+    def n_parts(self) -> int: ...
+
+    def has(self, number: int) -> bool:
+        """Whether a part has rows."""
+        ...
+
+    def read(self, number: int) -> ModelRows:
+        """The rows of a part."""
+        ...
 
 
 @dataclass
@@ -34,19 +54,19 @@ class Parts:
 
     Attributes
     ----------
-    spill : Spill
+    stored : Stored
     witness : Design
     plan : StreamPlan
     family : Family
     """
 
-    spill: Spill
+    stored: Stored
     witness: Design
     plan: StreamPlan
     family: Family
 
     def __post_init__(self) -> None:
-        self.numbers = [number for number in range(self.spill.n_parts) if self.spill.has(number)]
+        self.numbers = [number for number in range(self.stored.n_parts) if self.stored.has(number)]
         self.first: GlmmProblem | None = None
 
     def pilot(self, nAGQ: int, hessian: str, settings: Any) -> GeneralisedFit:
@@ -74,7 +94,7 @@ class Parts:
 
     def design(self, number: int) -> Design:
         """A part as a design of its own."""
-        rows = self.spill.read(number)
+        rows = self.stored.read(number)
         n, terms = rows.n, []
         for term, codes, Z in zip(self.witness.terms, rows.codes, rows.Z, strict=True):
             used, own = np.unique(codes, return_inverse=True)
@@ -107,20 +127,27 @@ class Parts:
     def loaders(self) -> list[Callable[[], GlmmProblem]]:
         """What makes the problem of each part, the pilot's first."""
         first, make = self._like, self.engine_rows
-        return [lambda: first, *(_Load(self.spill, number, make.problem) for number in self.numbers[1:])]
+        return [lambda: first, *(_Load(self.stored, number, make.problem) for number in self.numbers[1:])]
 
-    @property
-    def row_loaders(self) -> list[Callable[[], PassingRows]]:
-        """What makes the rows of each part; one part alone stays in memory."""
-        own = [_Load(self.spill, number, self.engine_rows.rows, self._pairs(number)) for number in self.numbers]
-        if len(own) > 1:
-            return list(own)
-        rows = own[0]()
-        return [lambda: rows]
+    def row_loaders(self, spill: Spill) -> list[Callable[[], PassingRows]]:
+        """What makes the rows of each part; one part alone stays in memory.
 
-    def _pairs(self, number: int) -> dict[tuple[int, int], str]:
+        Parameters
+        ----------
+        spill : Spill
+            Of these parts, with the pairs of levels of each row.
+        """
         every = range(len(self._like.factors))
-        return {(s, t): f"{s}.{t}" for s in every for t in every[s + 1 :]}
+        pairs = {(s, t): f"{s}.{t}" for s in every for t in every[s + 1 :]}
+        make = self.engine_rows.rows
+
+        def places(number: int) -> dict[tuple[int, int], IntArray]:
+            return {pair: spill.kept(number, name) for pair, name in pairs.items()}
+
+        if len(self.numbers) > 1:
+            return [lambda n=n: make(spill.read(n), places(n)) for n in self.numbers]  # type: ignore[misc]
+        rows = make(spill.read(self.numbers[0]), places(self.numbers[0]))
+        return [lambda: rows]
 
     @property
     def _like(self) -> GlmmProblem:
@@ -147,12 +174,19 @@ class EngineRows:
     categories: Any
     like: GlmmProblem | None
 
+    def light(self) -> EngineRows:
+        """The same without the rows of the pilot."""
+        like = self._like
+        products: Any = _Places(like.products.places)
+        own = replace(like, X=like.X[:0], offset=like.offset[:0], products=products, data=None)
+        return replace(self, like=own)
+
     def response(self, rows: ModelRows) -> ResponseData:
         """The response of some rows, as the family reads it."""
         value = self.form.value(rows.y)
         return self.family.coerce(value, self.form.name, rows.weights, levels=self.categories, column=None)
 
-    def rows(self, rows: ModelRows, places: dict[tuple[int, int], Any]) -> PassingRows:
+    def rows(self, rows: ModelRows, places: dict[tuple[int, int], IntArray]) -> PassingRows:
         """Some rows with the levels of all.
 
         Parameters
@@ -165,7 +199,7 @@ class EngineRows:
         codes = tuple(rows.codes[factor.terms[0]] for factor in like.factors)
         return PassingRows(self._fixed(rows), _offset(rows), self._random(rows), codes, places, self.response(rows))
 
-    def problem(self, rows: ModelRows, places: dict[tuple[int, int], Any]) -> GlmmProblem:
+    def problem(self, rows: ModelRows) -> GlmmProblem:
         """Some whole groups as a problem of their own."""
         like, codes, factors = self._like, [], []
         for factor in like.factors:
@@ -192,6 +226,13 @@ class EngineRows:
         return self.like
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Of the products of a pilot, what a part needs."""
+
+    places: tuple[tuple[int, ...], ...]
+
+
 def _offset(rows: ModelRows) -> FloatArray:
     return np.zeros(rows.n) if rows.offset is None else rows.offset
 
@@ -200,11 +241,9 @@ def _offset(rows: ModelRows) -> FloatArray:
 class _Load:
     """Reads a part when it is asked for."""
 
-    spill: Spill
+    stored: Stored
     number: int
-    make: Callable[[ModelRows, dict[tuple[int, int], Any]], Any]
-    kept: Any = None
+    make: Callable[[ModelRows], GlmmProblem]
 
-    def __call__(self) -> Any:
-        places = {pair: self.spill.kept(self.number, name) for pair, name in (self.kept or {}).items()}
-        return self.make(self.spill.read(self.number), places)
+    def __call__(self) -> GlmmProblem:
+        return self.make(self.stored.read(self.number))

@@ -19,6 +19,7 @@ from lme4py.engine.generalised.streamed.table import SummedElements
 from lme4py.errors import OptionError
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.rows.parts import Parts
+from lme4py.fits.rows.spill import Spill
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["level_counts", "passed_criterion"]
@@ -29,13 +30,15 @@ _ELEMENT = 100.0
 _DENSE = 3
 
 
-def passed_criterion(parts: Parts, pilot: GeneralisedFit, n: int, limit: float) -> PassedCriterion:
+def passed_criterion(parts: Parts, spill: Spill, pilot: GeneralisedFit, n: int, limit: float) -> PassedCriterion:
     """The criterion of all rows by passes over their files.
 
     Parameters
     ----------
     parts : Parts
         With a pilot.
+    spill : Spill
+        Where these are.
     pilot : GeneralisedFit
     n : int
         Number of rows.
@@ -54,13 +57,13 @@ def passed_criterion(parts: Parts, pilot: GeneralisedFit, n: int, limit: float) 
             "where factors are crossed; read the rows into memory with control={'rows': 'memory'}."
         )
     factors = tuple(replace(factor, n_levels=witness.terms[factor.terms[0]].n_levels) for factor in like.factors)
-    table: Any = SummedElements(factors, _pairs(parts, factors, limit), n)
+    table: Any = SummedElements(factors, _pairs(parts, spill, factors, limit), n)
     dense = 8.0 * _DENSE * table.structure.dense_size**2 if table.structure.sparse is None else 0.0
     if dense > limit:
         raise _too_large(f"the dense block of {_names(factors)} takes {size_words(dense)}", limit)
     p = like.n_fixed
     whole = replace(like, factors=factors, X=np.zeros((0, p)), offset=np.zeros(0), products=table)
-    return PassedCriterion(ModeFinder(like), whole, table, parts.row_loaders)
+    return PassedCriterion(ModeFinder(like), whole, table, parts.row_loaders(spill))
 
 
 def level_counts(parts: Parts) -> list[FloatArray]:
@@ -72,12 +75,12 @@ def level_counts(parts: Parts) -> list[FloatArray]:
     """
     counts = [np.zeros(term.n_levels) for term in parts.witness.terms]
     for number in parts.numbers:
-        for own, codes in zip(counts, parts.spill.read(number).codes, strict=True):
+        for own, codes in zip(counts, parts.stored.read(number).codes, strict=True):
             own += np.bincount(codes, minlength=own.size)
     return counts
 
 
-def _pairs(parts: Parts, factors: tuple[Factor, ...], limit: float) -> dict[tuple[int, int], IntArray]:
+def _pairs(parts: Parts, spill: Spill, factors: tuple[Factor, ...], limit: float) -> dict[tuple[int, int], IntArray]:
     """The pairs of levels that occur together; where each row has its own is written beside the rows."""
     every = list(combinations(range(len(factors)), 2))
     found: dict[tuple[int, int], IntArray] = {pair: np.zeros(0, dtype=np.int64) for pair in every}
@@ -94,14 +97,14 @@ def _pairs(parts: Parts, factors: tuple[Factor, ...], limit: float) -> dict[tupl
             )
     for number in parts.numbers:
         for (s, t), keys in _keys(parts, number, factors, every):
-            parts.spill.keep(number, f"{s}.{t}", np.searchsorted(found[s, t], keys))
+            spill.keep(number, f"{s}.{t}", np.searchsorted(found[s, t], keys))
     return found
 
 
 def _keys(
     parts: Parts, number: int, factors: tuple[Factor, ...], every: list[tuple[int, int]]
 ) -> list[tuple[tuple[int, int], IntArray]]:
-    codes = parts.spill.read(number).codes
+    codes = parts.stored.read(number).codes
     own = [codes[factor.terms[0]].astype(np.int64) for factor in factors]
     return [((s, t), own[s] * factors[t].n_levels + own[t]) for s, t in every]
 

@@ -11,7 +11,7 @@ import numpy as np
 from lme4py.design.streaming.stream import ModelRows
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["Nesting", "Spill"]
+__all__ = ["Nesting", "RowTable", "Spill"]
 
 # Levels for each part from which parts of whole groups are about equal.
 _MANY = 20
@@ -50,27 +50,72 @@ class Nesting:
 
 
 @dataclass(frozen=True)
+class RowTable:
+    """Rows of a model as a table of numbers.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Columns of X, of the response, of the weights and of the offset (0 or 1), and of Z of each term; the codes of
+        each term come last.
+    """
+
+    widths: tuple[int, ...]
+
+    @property
+    def n_terms(self) -> int:
+        """Number of random terms."""
+        return len(self.widths) - 4
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return sum(self.widths) + self.n_terms
+
+    def code(self, term: int) -> int:
+        """The column of the codes of a term."""
+        return sum(self.widths) + term
+
+    def of_rows(self, rows: ModelRows) -> FloatArray:
+        """The table of some rows, (n, width)."""
+        y = rows.y.reshape(rows.n, -1)
+        beside = [one[:, None] for one in (rows.weights, rows.offset) if one is not None]
+        return np.hstack([rows.X, y, *beside, *rows.Z, np.column_stack(rows.codes).astype(np.float64)])
+
+    def rows(self, table: FloatArray) -> ModelRows:
+        """The rows of a table, (n, width)."""
+        ends = np.cumsum(self.widths)
+        X, y, weights, offset, *Z = np.split(table[:, : ends[-1]], ends[:-1], axis=1)
+        codes = table[:, ends[-1] :].astype(np.intp)
+        return ModelRows(
+            np.ascontiguousarray(X),
+            np.ascontiguousarray(y[:, 0] if self.widths[1] == 1 else y),
+            tuple(np.ascontiguousarray(own) for own in Z),
+            tuple(np.ascontiguousarray(own) for own in codes.T),
+            np.ascontiguousarray(weights[:, 0]) if weights.size else None,
+            np.ascontiguousarray(offset[:, 0]) if offset.size else None,
+        )
+
+
+@dataclass(frozen=True)
 class Spill:
     """Files of rows, each with whole groups of the outer factor.
 
     Attributes
     ----------
     folder : Path
-    widths : tuple of int
-        Columns of X, of the response, of the weights and of the offset (0 or 1), and of Z of each term.
+    layout : RowTable
     part_of : ndarray of int, shape (J,)
         Part of each level of the outer factor.
     n_parts : int
-    n_terms : int
     prefix : str
         Of the names of the files.
     """
 
     folder: Path
-    widths: tuple[int, ...]
+    layout: RowTable
     part_of: IntArray
     n_parts: int
-    n_terms: int
     prefix: str = ""
 
     def add(self, rows: ModelRows, outer: IntArray) -> None:
@@ -82,10 +127,7 @@ class Spill:
         outer : ndarray of int, shape (n,)
             Their levels of the outer factor.
         """
-        y = rows.y.reshape(rows.n, -1)
-        beside = [one[:, None] for one in (rows.weights, rows.offset) if one is not None]
-        codes = np.column_stack(rows.codes).astype(np.float64)
-        self._write(np.hstack([rows.X, y, *beside, *rows.Z, codes]), self.part_of[outer])
+        self._write(self.layout.of_rows(rows), self.part_of[outer])
 
     def _write(self, table: FloatArray, part: IntArray) -> None:
         order = np.argsort(part, kind="stable")
@@ -98,14 +140,10 @@ class Spill:
     def _path(self, number: int) -> Path:
         return self.folder / f"{self.prefix}{number}.bin"
 
-    @property
-    def _width(self) -> int:
-        return sum(self.widths) + self.n_terms
-
     def n_rows(self, number: int) -> int:
         """Rows of a part."""
         path = self._path(number)
-        return path.stat().st_size // (8 * self._width) if path.exists() else 0
+        return path.stat().st_size // (8 * self.layout.width) if path.exists() else 0
 
     def again(self, term: int, n_levels: int, n_parts: int, at_once: int) -> Spill:
         """The same rows in other parts; the files of these are removed.
@@ -126,36 +164,16 @@ class Spill:
             if not self.has(number):
                 continue
             with self._path(number).open("rb") as file:
-                while (table := np.fromfile(file, count=at_once * self._width)).size:
-                    table = table.reshape(-1, self._width)
-                    codes = table[:, term - self.n_terms].astype(np.intp)
+                while (table := np.fromfile(file, count=at_once * self.layout.width)).size:
+                    table = table.reshape(-1, self.layout.width)
+                    codes = table[:, self.layout.code(term)].astype(np.intp)
                     other._write(table, other.part_of[codes] if whole else rng.integers(n_parts, size=len(table)))
             self._path(number).unlink()
         return other
 
     def read(self, number: int) -> ModelRows:
         """The rows of a part."""
-        table = np.fromfile(self._path(number)).reshape(-1, self._width)
-        return self.of_table(table)
-
-    def of_table(self, table: FloatArray) -> ModelRows:
-        """Rows out of the numbers of a file.
-
-        Parameters
-        ----------
-        table : ndarray, shape (n, width)
-        """
-        ends = np.cumsum(self.widths)
-        X, y, weights, offset, *Z = np.split(table[:, : ends[-1]], ends[:-1], axis=1)
-        codes = table[:, ends[-1] :].astype(np.intp)
-        return ModelRows(
-            np.ascontiguousarray(X),
-            np.ascontiguousarray(y[:, 0] if self.widths[1] == 1 else y),
-            tuple(np.ascontiguousarray(own) for own in Z),
-            tuple(np.ascontiguousarray(own) for own in codes.T),
-            np.ascontiguousarray(weights[:, 0]) if weights.size else None,
-            np.ascontiguousarray(offset[:, 0]) if offset.size else None,
-        )
+        return self.layout.rows(np.fromfile(self._path(number)).reshape(-1, self.layout.width))
 
     def keep(self, number: int, name: str, values: IntArray) -> None:
         """Write whole numbers of the rows of a part beside them.

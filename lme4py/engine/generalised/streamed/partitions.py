@@ -1,12 +1,15 @@
 """The criterion of a model whose rows are in parts, each with whole groups: a sum over parts.
 
 Groups of different parts are independent, so that value, gradient and information of the parts add up; modes stay with
-their part, as the start of the next evaluation. A part is made when it is needed, and need not stay in memory.
+their part, as the start of the next evaluation. A part is made when it is needed, and need not stay in memory; others
+may be on other machines, which send their sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -19,9 +22,68 @@ from lme4py.engine.optimise import Control, Local
 from lme4py.linalg.types import FloatArray
 from lme4py.progress import tick
 
-__all__ = ["PartitionedCriterion", "PartitionedDescents"]
+__all__ = ["Elsewhere", "PartSums", "PartitionedCriterion", "PartitionedDescents", "evaluate_part"]
 
 Parts = Sequence[Callable[[], GlmmProblem]]
+
+
+@dataclass(frozen=True)
+class PartSums:
+    """What a part adds to the criterion.
+
+    Attributes
+    ----------
+    value : float
+    gradient : ndarray, shape (r,)
+    information : ndarray, shape (r, r)
+        Zero beside a point.
+    """
+
+    value: float
+    gradient: FloatArray
+    information: FloatArray
+
+
+class Elsewhere(Protocol):
+    """Parts on other machines."""
+
+    def evaluate(self, phi: FloatArray, nAGQ: int, beside: bool) -> Iterable[PartSums | None]:
+        """Sums of each part; None of one that has no mode."""
+        ...
+
+
+def evaluate_part(
+    problem: GlmmProblem, nAGQ: int, phi: FloatArray, modes: FloatArray | None, beside: bool = False
+) -> tuple[PartSums, Laplace] | None:
+    """A part at some parameters; None where it has no mode.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    nAGQ : int
+    phi : ndarray, shape (r,)
+    modes : ndarray, shape (Q,), or None
+        Start.
+    beside : bool
+        Without information.
+    """
+    finder = ModeFinder(problem)
+    refine = None if nAGQ == 1 else make_quadrature(finder, nAGQ)
+    theta, beta, lam = problem.split(phi)
+    zero = np.zeros(sum(factor.size for factor in problem.factors))
+    for u in (zero,) if modes is None or modes.shape != zero.shape else (modes, zero):
+        try:
+            with np.errstate(all="ignore"):
+                found = laplace(finder, finder.find(theta, beta, lam, u, order=2))
+                value, gradient = (found.value, found.gradient) if refine is None else refine(found)
+        except (ModeError, np.linalg.LinAlgError):
+            continue
+        information = np.zeros((phi.size, phi.size))
+        if not beside:
+            with np.errstate(all="ignore"):
+                information = average_information(finder, found)
+        return PartSums(value, gradient, information), found
+    return None
 
 
 class PartitionedCriterion(JointCriterion):
@@ -35,12 +97,14 @@ class PartitionedCriterion(JointCriterion):
         Each makes the problem of a part, in the columns of the first.
     nAGQ : int
         1 or more points.
+    elsewhere : Elsewhere, optional
+        Further parts.
     """
 
-    def __init__(self, finder: ModeFinder, parts: Parts, nAGQ: int) -> None:
+    def __init__(self, finder: ModeFinder, parts: Parts, nAGQ: int, elsewhere: Elsewhere | None = None) -> None:
         # Something in the place of `refine`: the first part alone cannot answer for all.
         super().__init__(finder, lambda found: (found.value, found.gradient))
-        self.parts, self.nAGQ = parts, nAGQ
+        self.parts, self.nAGQ, self.elsewhere = parts, nAGQ, elsewhere
         self.passes = 0
         self._modes: list[FloatArray | None] = [None] * len(parts)
         self._information: FloatArray | None = None
@@ -56,46 +120,34 @@ class PartitionedCriterion(JointCriterion):
         """
         if self.finder.problem.beyond_limit(self.finder.problem.split(phi)[2]):
             return None
-        value, gradient, information = 0.0, np.zeros(phi.size), np.zeros((phi.size, phi.size))
-        modes: list[FloatArray | None] = []
-        first: Laplace | None = None
         self.passes += 1
+        modes: list[FloatArray | None] = []
+        every: list[PartSums] = []
+        first: Laplace | None = None
         for number in range(len(self.parts)):
             tick("parts of rows")
-            here = self._one(number, phi)
+            here = self._one(number, phi, beside)
             if here is None:
                 return None
-            found, own, slope = here
-            value += own
-            gradient += slope
-            if not beside:
-                with np.errstate(all="ignore"):
-                    information += average_information(found.finder, found)
-            modes.append(found.mode.u)
-            first = found if first is None else first
+            every.append(here[0])
+            modes.append(here[1].mode.u)
+            first = here[1] if first is None else first
+        for sums in () if self.elsewhere is None else self.elsewhere.evaluate(phi, self.nAGQ, beside):
+            if sums is None:
+                return None
+            every.append(sums)
+        value = sum(one.value for one in every)
+        gradient: FloatArray = np.sum([one.gradient for one in every], axis=0)
         if first is None or not (np.isfinite(value) and np.isfinite(gradient).all()):
             return None
         if not beside:
-            self._information = information
+            self._information = np.sum([one.information for one in every], axis=0)
             if value < self.best:
                 self.base, self.best, self._modes = first, value, modes
         return first, value, gradient
 
-    def _one(self, number: int, phi: FloatArray) -> tuple[Laplace, float, FloatArray] | None:
-        finder = ModeFinder(self.parts[number]())
-        refine = None if self.nAGQ == 1 else make_quadrature(finder, self.nAGQ)
-        theta, beta, lam = finder.problem.split(phi)
-        zero = np.zeros(sum(factor.size for factor in finder.problem.factors))
-        known = self._modes[number]
-        for u in (zero,) if known is None else (known, zero):
-            try:
-                with np.errstate(all="ignore"):
-                    found = laplace(finder, finder.find(theta, beta, lam, u, order=2))
-                    value, gradient = (found.value, found.gradient) if refine is None else refine(found)
-            except (ModeError, np.linalg.LinAlgError):
-                continue
-            return found, value, gradient
-        return None
+    def _one(self, number: int, phi: FloatArray, beside: bool = False) -> tuple[PartSums, Laplace] | None:
+        return evaluate_part(self.parts[number](), self.nAGQ, phi, self._modes[number], beside)
 
     def local(self, phi: FloatArray) -> Local | None:
         """For `minimise`."""
@@ -114,10 +166,10 @@ class PartitionedCriterion(JointCriterion):
             A part has no mode there.
         """
         for number in range(len(self.parts)):
-            here = self._one(number, phi)
+            here = self._one(number, phi, beside=True)
             if here is None:
                 raise ModeError("a part of the rows has no conditional mode at the estimates")
-            yield here[0]
+            yield here[1]
 
 
 class PartitionedDescents(Descents):
@@ -128,13 +180,15 @@ class PartitionedDescents(Descents):
     finder : ModeFinder
         Of the first part.
     control : Control
-    parts, nAGQ
+    parts, nAGQ, elsewhere
         As in `PartitionedCriterion`.
     """
 
-    def __init__(self, finder: ModeFinder, control: Control, parts: Parts, nAGQ: int) -> None:
+    def __init__(
+        self, finder: ModeFinder, control: Control, parts: Parts, nAGQ: int, elsewhere: Elsewhere | None = None
+    ) -> None:
         super().__init__(finder, control, lambda found: (found.value, found.gradient))
-        self.whole = PartitionedCriterion(finder, parts, nAGQ)
+        self.whole = PartitionedCriterion(finder, parts, nAGQ, elsewhere)
 
     def criterion(self) -> PartitionedCriterion:
         return self.whole
