@@ -44,7 +44,7 @@ from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
 from lme4py.fits.responses.linear import refuse_beside_several, several_fit
-from lme4py.fits.rows.compressed import compressed, of_all_rows
+from lme4py.fits.rows.compressed import compressed, linear_source, of_all_rows
 from lme4py.fits.rows.partitioned import partitioned_fit
 from lme4py.fits.steps import read_control
 from lme4py.fits.survey.door import fit_of_call, linear_fit_of_call
@@ -93,6 +93,7 @@ def lmer(
     pwscale: str | None = None,
     survey: Mapping[str, Any] | None = None,
     occasion: str | None = None,
+    compress: bool | None = None,
 ) -> MixedResult:
     """Fit a linear mixed model.
 
@@ -176,6 +177,9 @@ def lmer(
     occasion : str, optional
         Of several responses: the column of the units whose residuals are correlated, or factors as in ``"id:visit"``;
         the row of the data when not given.
+    compress : bool, optional
+        Rows that agree in all columns but the response are one cell, with their number, its mean and its sum of
+        squares: the same estimates to rounding. None does it where a query of the source finds ten rows a cell or more.
 
     Returns
     -------
@@ -202,7 +206,7 @@ def lmer(
     """
     data, weights, offset = chosen_rows(data, subset, weights, offset, residual)
     where, control = rows_setting(control)
-    data, source = find_source(data, where)
+    data, source = find_source(data, "stream" if compress else where)
     check_call(formula, data, reml, progress, na_action)
     check_mappings(contrasts, functions)
     check_bool("fixed_only", fixed_only)
@@ -258,6 +262,7 @@ def lmer(
                 "control={'rows': 'memory'}."
             )
         refuse_functions(functions)
+        source = linear_source(source, compress, formula, weights)
         block = read_control(control).block
         streamed = streamed_design(
             formula, source, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action, block=block

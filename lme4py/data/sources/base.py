@@ -10,17 +10,36 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from lme4py.data.column import Column
 from lme4py.data.concatenate import concatenate
 from lme4py.data.frame import Frame
-from lme4py.data.sources.held import HeldTables, TablesOfBlocks
+from lme4py.data.sources.held import FloatArray, HeldTables, TablesOfBlocks
 from lme4py.errors import OptionError
 
 __all__ = ["RowBlock", "RowSource", "Schema"]
 
 T = TypeVar("T")
+
+
+class CountedRows(Protocol):
+    """Rows that stand for several, see `lme4py.data.cells.Cells`."""
+
+    @property
+    def counts(self) -> FloatArray: ...
+
+    @property
+    def within(self) -> FloatArray | None: ...
+
+    @property
+    def n_rows(self) -> int: ...
+
+    @property
+    def n_blocks(self) -> int: ...
+
+    @property
+    def response(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -33,10 +52,13 @@ class RowBlock:
         Their columns; only those that were asked for need be there.
     where : str
         What messages call the block, such as the name of a file.
+    cells : CountedRows or None
+        Where each row stands for several.
     """
 
     frame: Frame
     where: str = ""
+    cells: CountedRows | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +83,13 @@ class RowSource(ABC):
         Where the rows are, in words: "3 Parquet files".
     travels : bool
         True where functions are sent to the rows, and only what they return comes here.
+    groups : bool
+        True where `distinct` is made by a GROUP BY of its own.
     """
 
     place: str
     travels: ClassVar[bool] = False
+    groups: ClassVar[bool] = False
 
     @abstractmethod
     def schema(self) -> Schema:
@@ -122,7 +147,7 @@ class RowSource(ABC):
         """
         return None
 
-    def distinct(self, columns: Sequence[str], count: str) -> Any:
+    def distinct(self, columns: Sequence[str], count: str, response: tuple[str, str] | None = None) -> Any:
         """The distinct rows by the source's own GROUP BY, as something that `lme4py.data.frame.read_frame` reads.
 
         Parameters
@@ -130,6 +155,9 @@ class RowSource(ABC):
         columns : sequence of str
         count : str
             Name of a further column, for the number of rows.
+        response : (str, str), optional
+            One of the columns, which makes no rows distinct but those in which it is missing from others: its mean
+            instead, and under the second name its variance, with the number of rows as divisor.
 
         Returns
         -------

@@ -24,6 +24,7 @@ class DuckDBSource(RowSource):
     """
 
     place = "DuckDB relation"
+    groups = True
 
     def __init__(self, data: Any) -> None:
         self.data = data
@@ -36,10 +37,16 @@ class DuckDBSource(RowSource):
         """The rows of the query."""
         return arrow_blocks(self._batches(self.data.columns if columns is None else columns), self.place)
 
-    def distinct(self, columns: Sequence[str], count: str) -> Any:
+    def distinct(self, columns: Sequence[str], count: str, response: tuple[str, str] | None = None) -> Any:
         """By ``GROUP BY``, as a pyarrow Table."""
-        names = ", ".join(map(_quoted, columns))
-        return self.data.aggregate(f"{names}, count(*) AS {_quoted(count)}", names).to_arrow_table()
+        keys = [_quoted(name) for name in columns if response is None or name != response[0]]
+        made = [*keys, f"count(*) AS {_quoted(count)}"]
+        if response is not None:
+            y, number = _quoted(response[0]), f"{_quoted(response[0])}::DOUBLE"
+            made.append(f"avg({number}) AS {y}")
+            made.append(f"var_pop(CASE WHEN isfinite({number}) THEN {number} END) AS {_quoted(response[1])}")
+            keys.append(f"({y} IS NULL OR isnan({number}))")
+        return self.data.aggregate(", ".join(made), ", ".join(keys)).to_arrow_table()
 
     def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
         """A relation of a connection of its own, whose rows can be read once."""

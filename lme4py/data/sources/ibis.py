@@ -24,6 +24,7 @@ class IbisSource(RowSource):
     """
 
     place = "ibis table"
+    groups = True
 
     def __init__(self, data: Any) -> None:
         self.data = data
@@ -42,9 +43,16 @@ class IbisSource(RowSource):
             # A connection has one open result at a time.
             reader.close()
 
-    def distinct(self, columns: Sequence[str], count: str) -> Any:
+    def distinct(self, columns: Sequence[str], count: str, response: tuple[str, str] | None = None) -> Any:
         """By ``GROUP BY``, as a pyarrow Table."""
-        return self.data.group_by(list(columns)).aggregate(**{count: self.data.count()}).to_pyarrow()
+        made = {count: self.data.count()}
+        if response is None:
+            return self.data.group_by(list(columns)).aggregate(**made).to_pyarrow()
+        y = self.data[response[0]].cast("float64")
+        missing = (y.isnull() | y.isnan().fill_null(True)).name("(missing)")
+        keys = [*(name for name in columns if name != response[0]), missing]
+        made |= {response[0]: y.mean(), response[1]: y.var(how="pop")}
+        return self.data.group_by(keys).aggregate(**made).to_pyarrow().drop_columns(["(missing)"])
 
     def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
         """A RecordBatchReader, which any of ibis' engines reads."""

@@ -23,6 +23,7 @@ class PolarsSource(RowSource):
     """
 
     place = "polars LazyFrame"
+    groups = True
 
     def __init__(self, data: Any) -> None:
         self.data = data
@@ -52,9 +53,17 @@ class PolarsSource(RowSource):
         if size:
             yield RowBlock(read_frame(pl.concat(kept)))
 
-    def distinct(self, columns: Sequence[str], count: str) -> Any:
+    def distinct(self, columns: Sequence[str], count: str, response: tuple[str, str] | None = None) -> Any:
         """By ``group_by``, as a polars DataFrame."""
-        return self.data.group_by(list(columns)).len(name=count).collect(engine="streaming")
+        import polars as pl
+
+        if response is None:
+            return self.data.group_by(list(columns)).len(name=count).collect(engine="streaming")
+        keys: list[Any] = [name for name in columns if name != response[0]]
+        y = pl.col(response[0]).cast(pl.Float64)
+        made = [pl.len().alias(count), y.mean(), y.var(ddof=0).alias(response[1])]
+        keys.append((y.is_null() | y.is_nan().fill_null(True)).alias("(missing)"))
+        return self.data.group_by(keys).agg(made).collect(engine="streaming").drop("(missing)")
 
     def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
         """A LazyFrame."""

@@ -21,7 +21,7 @@ from lme4py.design.random import as_factor
 from lme4py.design.recipe import Recipe, offset_values, trained_values
 from lme4py.design.rows import UsedRows
 from lme4py.design.smooths import refuse_smooths
-from lme4py.design.streaming.survey import Survey, SurveyPlan, Tally, used_rows
+from lme4py.design.streaming.survey import CellRows, Survey, SurveyPlan, Tally, used_rows
 from lme4py.design.terms import check_structure
 from lme4py.errors import DataError, OptionError
 from lme4py.families.base import Family
@@ -68,6 +68,8 @@ class ModelRows:
     codes : tuple of ndarray of int, each (n,)
         By term.
     weights, offset : ndarray, shape (n,), or None
+    cells : CellRows or None
+        Where each of them stands for several rows.
     """
 
     X: FloatArray
@@ -76,6 +78,7 @@ class ModelRows:
     codes: tuple[IntArray, ...]
     weights: FloatArray | None
     offset: FloatArray | None
+    cells: CellRows | None = None
 
     @property
     def n(self) -> int:
@@ -342,14 +345,18 @@ class Replay:
             return None
         raw, keep = used_rows(block, self.columns)
         n = int(np.count_nonzero(keep))
-        tally.add(block.frame.n_rows, raw.values(), n)
+        cells = CellRows.of(block, keep)
+        if cells is None:
+            tally.add(block.frame.n_rows, raw.values(), n)
+        else:
+            tally.add_cells(raw.values(), cells)
         if n == 0:
             return None
         columns = {name: self._as_trained(column) for name, column in raw.items()}
         get = column_getter(columns)
         recipe = self.recipe
         values = {node: evaluate(node, get, recipe.state, formula=recipe.text_of(node)) for node in self.nodes}
-        return self._assembled(columns, values, n)
+        return replace(self._assembled(columns, values, n), cells=cells)
 
     def _as_trained(self, column: Column) -> Column:
         kind, levels = self.recipe.columns[column.name]

@@ -29,6 +29,7 @@ __all__ = ["Survey", "SurveyPlan", "Tally", "used_rows"]
 
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
 
 # Of each block this many rows are kept beside, evenly spaced: they tell about how large numbers are.
 _SAMPLE = chunk(1000)
@@ -89,6 +90,17 @@ class Tally:
             if not column.is_factor:
                 self._sum(column.name, float(column.values.sum()), float(column.values @ column.values))
 
+    def add_cells(self, columns: Iterable[Column], cells: CellRows) -> None:
+        """Count the rows that the complete cells of a block stand for."""
+        self.n_rows += cells.n_rows
+        self.n_obs += int(cells.counts.sum())
+        self.n_blocks += cells.n_blocks
+        for column in columns:
+            if not column.is_factor:
+                squares = float(cells.counts @ column.values**2)
+                squares += float(cells.within.sum()) if column.name == cells.response else 0.0
+                self._sum(column.name, float(cells.counts @ column.values), squares)
+
     def merge(self, other: Tally) -> None:
         """Count the blocks of another tally too."""
         self.n_rows += other.n_rows
@@ -115,6 +127,34 @@ class Tally:
                 f"a later one {now.n_rows} ({now.n_obs} complete) or other values. Fit the model when nothing "
                 "writes to it."
             )
+
+
+@dataclass(frozen=True)
+class CellRows:
+    """What the complete cells of a block stand for.
+
+    Attributes
+    ----------
+    counts, within : ndarray, shape (n,)
+        Rows of each cell, and the sum of squares of the response in it.
+    n_rows, n_blocks : int
+        Of all cells.
+    response : str
+    """
+
+    counts: FloatArray
+    within: FloatArray
+    n_rows: int
+    n_blocks: int
+    response: str
+
+    @classmethod
+    def of(cls, block: RowBlock, keep: BoolArray) -> CellRows | None:
+        """Those of a block; None where its rows are rows."""
+        found = block.cells
+        if found is None or found.within is None:
+            return None
+        return cls(found.counts[keep], found.within[keep], found.n_rows, found.n_blocks, found.response)
 
 
 def used_rows(block: RowBlock, names: Sequence[str]) -> tuple[dict[str, Column], BoolArray]:
@@ -153,9 +193,13 @@ class Survey:
         columns, keep = used_rows(block, self.plan.columns)
         self._check_kinds(columns, block.where)
         for name in self.plan.columns:
-            self.missing[name] += int(np.count_nonzero(block.frame.column(name).missing())) if not keep.all() else 0
+            self.missing[name] += 0 if keep.all() else _rows_where(block, block.frame.column(name).missing())
         n = int(np.count_nonzero(keep))
-        self.tally.add(block.frame.n_rows, columns.values(), n)
+        cells = CellRows.of(block, keep)
+        if cells is None:
+            self.tally.add(block.frame.n_rows, columns.values(), n)
+        else:
+            self.tally.add_cells(columns.values(), cells)
         if self.plan.learnt:
             # Rows that the fit leaves out count too, as in R.
             self.learnt.append({name: block.frame.column(name).own() for name in self.plan.learnt})
@@ -225,6 +269,11 @@ class Survey:
     def used_of_learnt(self) -> Frame:
         """The same on the complete rows."""
         return self.all_of_learnt().take(np.concatenate(self.used))
+
+
+def _rows_where(block: RowBlock, chosen: BoolArray) -> int:
+    """How many rows some rows of a block stand for."""
+    return int(np.count_nonzero(chosen) if block.cells is None else block.cells.counts[chosen].sum())
 
 
 def _union(parts: Sequence[IntArray]) -> IntArray:

@@ -244,8 +244,15 @@ class Sums:
         self.n_obs = 0
         self.sum_log_weights = 0.0
 
-    def add(self, block: ModelBlock) -> None:
-        """Add the products of some rows."""
+    def add(self, block: ModelBlock, counted: bool = False) -> None:
+        """Add the products of some rows.
+
+        Parameters
+        ----------
+        block : ModelBlock
+        counted : bool
+            Weights say how many rows each of them stands for.
+        """
         w = block.weights
         weighted_XY = block.XY if w is None else block.XY * w[:, None]
         weighted_Z = [Z if w is None else Z * w[:, None] for Z in block.Z]
@@ -260,8 +267,8 @@ class Sums:
             parts.append(_edges(block, weighted_Z, s, t, self.factors))
             self._shorten(s, t)
         self.corner += block.XY.T @ weighted_XY
-        self.n_obs += block.XY.shape[0]
-        self.sum_log_weights += 0.0 if w is None else float(np.log(w).sum())
+        self.n_obs += int(w.sum()) if counted and w is not None else block.XY.shape[0]
+        self.sum_log_weights += 0.0 if w is None or counted else float(np.log(w).sum())
 
     def _shorten(self, s: int, t: int) -> None:
         """Merge the parts of the edges of a pair where the later ones are as long as the first, which is merged."""

@@ -71,7 +71,8 @@ class Columns:
             Z[factor.terms[0]] if len(factor.terms) == 1 else np.hstack([Z[t] for t in factor.terms])
             for factor in factors
         )
-        return ModelBlock(XY, tuple(rows.codes[factor.terms[0]] for factor in factors), by_factor, rows.weights)
+        weights = rows.weights if rows.cells is None else rows.cells.counts
+        return ModelBlock(XY, tuple(rows.codes[factor.terms[0]] for factor in factors), by_factor, weights)
 
 
 def _mapped(X: FloatArray, C: FloatArray, has_constant: bool) -> FloatArray:
@@ -176,14 +177,21 @@ class RowSums:
     def add(self, rows: ModelRows) -> None:
         """Add the rows of a block."""
         block = self.columns.block(rows, self.factors)
-        self.sums.add(block)
+        repeats = None if rows.cells is None else rows.cells.counts
+        self.sums.add(block, counted=repeats is not None)
         for own, codes in zip(self.counts, block.codes, strict=True):
-            own += np.bincount(codes, minlength=own.size)
+            own += np.bincount(codes, weights=repeats, minlength=own.size)
         y = rows.y if rows.offset is None else rows.y - rows.offset
-        self.squares += float(y @ y)
         self.size = max(self.size, float(np.abs(y).max()))
         X = block.XY[:, :-1]
-        self.plain += X.T @ X
+        if repeats is None or rows.cells is None:
+            self.squares += float(y @ y)
+            self.plain += X.T @ X
+        else:
+            within = float(rows.cells.within.sum())
+            self.squares += float(repeats @ y**2) + within
+            self.plain += X.T @ (repeats[:, None] * X)
+            self.sums.corner[-1, -1] += within / self.columns.y_scale**2
         if rows.weights is not None:
             self.sum_weights += float(rows.weights.sum())
             self.low_weight = min(self.low_weight, float(rows.weights.min()))
@@ -463,5 +471,7 @@ def triangle(blocks: Iterable[ModelRows], columns: Columns) -> FloatArray:
     R = np.zeros((0, own.size))
     for rows in blocks:
         X = rows.X / sizes if columns.has_constant else np.column_stack([np.ones(rows.n), rows.X / sizes])
+        if rows.cells is not None:
+            X = X * np.sqrt(rows.cells.counts)[:, None]
         R = scipy.linalg.qr(np.concatenate([R, X]), mode="r", check_finite=False)[0][: own.size]
     return R * own

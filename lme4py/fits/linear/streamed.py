@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.data.cells import CellSource
 from lme4py.data.sources import find_source
 from lme4py.data.sources.base import RowBlock, RowSource
 from lme4py.design.absent import AbsentRows, RowsReport, absent
@@ -27,7 +28,15 @@ from lme4py.engine.optimise import Block
 from lme4py.errors import DataError, DesignError, OptionError
 from lme4py.progress import tick
 
-__all__ = ["Passes", "memory_setting", "refuse_functions", "rows_in_memory", "rows_setting", "streamed_design"]
+__all__ = [
+    "Passes",
+    "memory_setting",
+    "refuse_functions",
+    "rows_in_memory",
+    "rows_of",
+    "rows_setting",
+    "streamed_design",
+]
 
 # Sums are made again in better columns so many times at most.
 _ROUNDS = 3
@@ -94,6 +103,11 @@ def rows_in_memory(data: Any, control: Any, what: str) -> tuple[Any, Any]:
             "Leave it out, so that they are read into memory."
         )
     return find_source(data, "memory" if where == "auto" else where)[0], control
+
+
+def rows_of(source: RowSource) -> RowSource:
+    """Where the rows are that cells stand for; the source itself without cells."""
+    return source.rows if isinstance(source, CellSource) else source
 
 
 def refuse_functions(functions: object) -> None:
@@ -172,7 +186,7 @@ def streamed_design(
     report = _report(source, passes, sums, witness, factors)
     everything = {f.name: getattr(design, f.name) for f in fields(design)}
     return StreamedDesign(
-        **everything | {"streamed": report, "lazy": source}, problem=problem, of=design.predictors, root=root
+        **everything | {"streamed": report, "lazy": rows_of(source)}, problem=problem, of=design.predictors, root=root
     )
 
 
@@ -341,4 +355,6 @@ def _report(
     limits = None if witness.weights is None else (sums.low_weight, sums.high_weight)
     tally = passes.tally
     totals = {name: (total, tally.squares[name]) for name, total in tally.sums.items()}
-    return RowsReport(source.place, passes.count, tally.n_blocks, tally.n_rows, tally.n_obs, rows, limits, totals)
+    # Cells took one pass, and none is made over them.
+    count = passes.count if rows_of(source) is source else 1
+    return RowsReport(source.place, count, tally.n_blocks, tally.n_rows, tally.n_obs, rows, limits, totals)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.data.cells import COUNT, Cells, find_cells
+from lme4py.data.cells import COUNT, Cells, CellSource, find_cells
 from lme4py.data.sources import RowSource, find_source
 from lme4py.design.absent import RowsReport, absent
 from lme4py.design.build import model_nodes, read_formula
@@ -26,11 +26,13 @@ from lme4py.fits.linear.streamed import memory_setting, rows_in_memory, rows_set
 from lme4py.fits.rows.partitioned import bytes_per_row
 from lme4py.formula.deparse import names_in, walk
 from lme4py.formula.evaluate import LEARNERS
-from lme4py.formula.nodes import Call
+from lme4py.formula.nodes import Call, Formula, Name
 from lme4py.linalg.memory import available_memory
 
-__all__ = ["Compressed", "compressed", "of_all_rows"]
+__all__ = ["Compressed", "compressed", "linear_source", "of_all_rows"]
 
+# Cells are worth it for a linear model, which goes through its rows twice, where they are this part of the rows.
+_TENTH = 0.1
 # Of the memory allowed, what the rows of one part may take: modes and the part that is read next need room too.
 _PART = 0.4
 
@@ -99,8 +101,7 @@ def compressed(
         ``compress=True`` where cells are no substitute for rows, or ``control={"rows": "stream"}`` where the model
         needs them in memory.
     """
-    if compress is not None and not isinstance(compress, bool):
-        raise OptionError(f"`compress` is {compress!r}; give True, False, or None for a choice by the data.")
+    _check_compress(compress)
     where, rest = rows_setting(control)
     source = find_source(data, "stream" if compress else where)[1] if where != "memory" or compress else None
     if source is None:
@@ -127,6 +128,61 @@ def compressed(
     return Compressed(find_source(data, "memory")[0], rest, weights)
 
 
+def linear_source(source: RowSource, compress: Any, formula: Any, weights: Any) -> RowSource:
+    """Where the rows of a linear model are, as cells where they repeat in all columns but the response.
+
+    Parameters
+    ----------
+    source : RowSource
+    compress : bool or None
+        None compresses where the source has a GROUP BY of its own, and rows repeat ten times and more.
+    formula, weights : object
+        As the user gave them.
+
+    Raises
+    ------
+    OptionError
+        ``compress=True`` where cells are no substitute for rows.
+    """
+    _check_compress(compress)
+    if compress is False or not (compress or source.groups):
+        return source
+    names = source.schema().names
+    response, hindrance = _mean_of_cells(formula, names, weights)
+    if hindrance and compress:
+        raise OptionError(f"compress=True is not possible: {hindrance}. Leave it out.")
+    cells = None if hindrance else find_cells(source, _columns(formula, names), bool(compress), response, _TENTH)
+    return source if cells is None else CellSource(cells, source)
+
+
+def _check_compress(compress: Any) -> None:
+    if compress is not None and not isinstance(compress, bool):
+        raise OptionError(f"`compress` is {compress!r}; give True, False, or None for a choice by the data.")
+
+
+def _mean_of_cells(formula: Any, names: tuple[str, ...], weights: Any) -> tuple[str, str]:
+    """The response of which cells have the mean; and why there are none, "" where there are."""
+    parsed = read_formula(formula, names)
+    response = parsed.response
+    if not isinstance(response, Name) or response.name not in names:
+        return "", "the response is no column of the data, of which a cell could have the mean"
+    others = [node for node in model_nodes(parsed) if node is not response]
+    if any(response.name in names_in(node, names) for node in others):
+        return "", f"the response {response.name} is in other terms too"
+    return response.name, _whole_rows(parsed, names, weights)
+
+
+def _whole_rows(parsed: Formula, names: tuple[str, ...], weights: Any) -> str:
+    """What in a formula, or beside it, takes all rows; "" for nothing."""
+    if has_smooths(parsed):
+        return "a smooth is made of all rows, and not of rows that repeat"
+    if weights is not None:
+        return "the rows have weights"
+    calls = [part for node in model_nodes(parsed) for part in walk(node) if isinstance(part, Call)]
+    learners = [call.function for call in calls if call.function in LEARNERS]
+    return f"{learners[0]}() learns from how often a value occurs" if learners else ""
+
+
 def _is_large(source: RowSource, n_columns: int, limit: float) -> bool:
     """Whether a fit in memory would take more than the limit."""
     count = source.count()
@@ -140,19 +196,10 @@ def _columns(formula: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _hindrance(formula: Any, names: tuple[str, ...], family: Family, weights: Any, arguments: Mapping[str, Any]) -> str:
     """Why cells are no substitute for rows; "" where they are."""
-    if isinstance(formula, str) and has_smooths(read_formula(formula, names)):
-        return "a smooth is made of all rows, and not of rows that repeat"
     if not family.weights_multiply:
         return f"rows of the {family.name} family that repeat are not one row with a weight"
-    if weights is not None:
-        return "the rows have weights"
     given = [name for name, value in arguments.items() if value is not None]
-    if given:
-        return f"`{given[0]}` is given"
-    parsed = read_formula(formula, names)
-    calls = [part for node in model_nodes(parsed) for part in walk(node) if isinstance(part, Call)]
-    learners = [call.function for call in calls if call.function in LEARNERS]
-    return f"{learners[0]}() learns from how often a value occurs" if learners else ""
+    return f"`{given[0]}` is given" if given else _whole_rows(read_formula(formula, names), names, weights)
 
 
 def of_all_rows(full: GeneralisedFit, made: Compressed) -> GeneralisedFit:
