@@ -43,6 +43,7 @@ from lme4py.fits.optimisers import refuse_named
 from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
+from lme4py.fits.responses.generalised import mixed_fit
 from lme4py.fits.responses.linear import refuse_beside_several, several_fit
 from lme4py.fits.rows.compressed import compressed, linear_source, of_all_rows
 from lme4py.fits.rows.partitioned import partitioned_fit
@@ -338,7 +339,7 @@ def glmer(
         with `weights` the numbers of trials.
     data : data frame
         pandas, polars (eager or lazy), pyarrow, a dict of arrays, or anything else that narwhals reads.
-    family : str
+    family : str, or one for each of several responses in a list or a dict
         "binomial", "poisson", "nbinomial" (NB-2), "nbinomial1", "gamma", "inverse_gaussian", "gaussian", or
         "multinomial" for unordered categories; where it is not given, "binomial", which the notes of the summary say.
     link : str, optional
@@ -421,6 +422,19 @@ def glmer(
     age           0.009      0.005
     urban[T.Y]    0.653      0.116
     """
+    if has_several(formula):
+        others = {"offset": offset, "ziformula": ziformula, "dispformula": dispformula, "relmat": relmat}
+        others |= {"cov_prior": cov_prior, "fixef_prior": fixef_prior, "level_weights": level_weights}
+        others |= {"pwscale": pwscale, "survey": survey, "compress": compress, "baseline": baseline}
+        refuse_beside_several(others)
+        if family is DEFAULT_FAMILY:
+            raise OptionError("several responses need their families: family={'y1': 'gaussian', 'y2': 'binomial'}.")
+        data, weights, _ = chosen_rows(data, subset, weights, None)
+        check_call(formula, data, True, progress, na_action)
+        check_mappings(contrasts, functions)
+        beside = {"weights": weights, "contrasts": contrasts, "na_action": na_action, "functions": functions}
+        how = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control}
+        return MEGLMResult(mixed_fit(formula, data, family, link, beside, fix, **how))
     response_family = with_baseline(make_family(family, link), baseline)
     if response_family.is_joint:
         given_too = {"level_weights": level_weights, "survey": survey, "fix": fix, "cov_prior": cov_prior}

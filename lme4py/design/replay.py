@@ -15,6 +15,7 @@ from lme4py.design.recipe import Recipe, group_parts, new_fixed, new_random, new
 from lme4py.errors import DataError, OptionError
 from lme4py.families.base import Family
 from lme4py.families.response import ResponseData
+from lme4py.formula.several import RESPONSE
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["replayed", "with_terms"]
@@ -121,12 +122,22 @@ def _response(
     old = design.response
     zeros = np.zeros(int(keep.sum()))
     categories = None if old is None else old.categories
+    if old is not None and old.responses is not None:
+        return ResponseData(zeros, None, weights, responses=_response_codes(design, frame)[keep])
     if old is None or not family.has_trials or old.trials is None:
         return ResponseData(zeros, None, weights, categories)
     if weights is not None and old.weights is None:
         # Proportions, with the numbers of trials as weights.
         return ResponseData(zeros, weights)
     return ResponseData(zeros, _trials(recipe, frame, keep), weights)
+
+
+def _response_codes(design: Design, frame: Frame) -> IntArray:
+    """Which of several responses long rows are for."""
+    column = frame.column(RESPONSE)
+    labels = design.responses.labels if design.responses else ()
+    table = np.array([labels.index(str(level)) for level in column.levels], dtype=np.intp)
+    return np.asarray(table[column.values])
 
 
 def _trials(recipe: Recipe, frame: Frame, keep: BoolArray) -> FloatArray:

@@ -22,6 +22,7 @@ from lme4py.families.nuisance import Nuisance
 from lme4py.families.other_parameters import OtherParameters
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import AtInfinity, DispersionLimit, EtaDerivatives, HalfRows, Order, RowNoise
+from lme4py.families.several.facts import OneResponse
 from lme4py.families.shares import VarianceKind, observation_kind
 from lme4py.formula.values import Value
 from lme4py.linalg.types import BoolArray, FloatArray
@@ -32,7 +33,7 @@ Kind = Literal["count", "trials", "positive", "proportion", "real", "ordered", "
 
 
 @dataclass(frozen=True)
-class Family(AtInfinity, OtherParameters):
+class Family(AtInfinity, OtherParameters, OneResponse):
     """A response distribution with its link; `make_family` gives one.
 
     Attributes
@@ -545,6 +546,12 @@ class Family(AtInfinity, OtherParameters):
     def start_eta(self, data: ResponseData) -> FloatArray:
         """Linear predictor to start from, shape (n,): of means near the responses, inside the range."""
         raise self.lacks("linear predictor to start from")
+
+    def middle_eta(self, data: ResponseData) -> FloatArray:
+        """Linear predictor of the mean of all means near the responses, shape (n,)."""
+        mean = float(np.mean(self.fitted(data, self.start_eta(data), 0.0)))
+        middle: FloatArray = self.link.eta(np.full(data.n_obs, mean))
+        return middle
 
     def start_nuisance(self, data: ResponseData, eta: FloatArray) -> Any:
         """lambda to start from given linear predictors, shape (n,)."""

@@ -124,6 +124,9 @@ class MeanResponse(Family):
     def start_eta(self, data: ResponseData) -> FloatArray:
         return self.eta_of(self.start_mean(data))
 
+    def middle_eta(self, data: ResponseData) -> FloatArray:
+        return self.link.eta(np.full(data.n_obs, float(np.mean(self.start_mean(data)))))
+
     # --- residuals
 
     def pearson(self, data: ResponseData, mu: FloatArray, lam: float = 0.0) -> FloatArray:

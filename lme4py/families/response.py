@@ -68,6 +68,8 @@ class ResponseData:
         Further linear predictors.
     counts : ndarray, shape (n, K), or None
         Unordered categories of rows that stand for several trials: how many had each; `y` is then their mean position.
+    responses : ndarray of int, shape (n,), or None
+        Which of several responses each row is for.
     """
 
     y: FloatArray
@@ -77,6 +79,7 @@ class ResponseData:
     notes: tuple[str, ...] = ()
     parts: tuple[PartRows, ...] = ()
     counts: FloatArray | None = None
+    responses: IntArray | None = None
 
     @property
     def n_obs(self) -> int:
@@ -100,11 +103,12 @@ class ResponseData:
         beside = (None if part is None else part[rows] for part in (self.trials, self.weights, self.counts))
         trials, weights, counts = beside
         parts = tuple(part.take(rows) for part in self.parts)
-        return ResponseData(self.y[rows], trials, weights, self.categories, (), parts, counts)
+        responses = None if self.responses is None else self.responses[rows]
+        return ResponseData(self.y[rows], trials, weights, self.categories, (), parts, counts, responses)
 
     def with_y(self, y: FloatArray) -> ResponseData:
         """Other responses of the same rows."""
-        return ResponseData(y, self.trials, self.weights, parts=self.parts)
+        return ResponseData(y, self.trials, self.weights, parts=self.parts, responses=self.responses)
 
     def remember(self, key: object, make: Callable[[], Any]) -> Any:
         """The value of `make()`, computed once for each key.

@@ -17,6 +17,7 @@ __all__ = [
     "refuse_priors",
     "refuse_related",
     "refuse_residual",
+    "refuse_several_responses",
     "refuse_smooths",
     "refuse_structured",
     "refuse_unequal",
@@ -201,3 +202,22 @@ def refuse_smooths(fit: Fit, what: str, instead: str = "fit the model without s(
     smooth = [term.label for term in fit.design.terms if term.smooth]
     if smooth:
         raise OptionError(f"{what} not there for models with smooths ({', '.join(smooth)}); {instead}.")
+
+
+def refuse_several_responses(fit: Fit, what: str) -> None:
+    """Refuse what models of several responses do not have.
+
+    Parameters
+    ----------
+    fit : Fit
+    what : str
+        With its verb.
+
+    Raises
+    ------
+    OptionError
+    """
+    if fit.design.responses is not None:
+        raise OptionError(
+            f"{what} not there for models of several responses; see var_corr(), or fit a model to each response."
+        )

@@ -16,7 +16,12 @@ from lme4py.design.replay import replayed
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.groups import default_group, group_codes
-from lme4py.fits.refuse import refuse_penalised, refuse_smooths, refuse_structured
+from lme4py.fits.refuse import (
+    refuse_penalised,
+    refuse_several_responses,
+    refuse_smooths,
+    refuse_structured,
+)
 from lme4py.inference.diagnostics.allfit import AllFitResult, all_fit
 from lme4py.inference.refits.simulate import check_count, check_seed
 from lme4py.linalg.types import FloatArray, IntArray
@@ -215,6 +220,7 @@ def cross_validate(result: Any, groups: str | None = None, k: int = 5, seed: int
 
     fit = _fit(result, "cross_validate")
     refuse_structured(fit, "cross_validate() is", "compare models with anova()")
+    refuse_several_responses(fit, "cross_validate() is")
     if fit.categories:
         raise OptionError("cross_validate() predicts means, which ordered categories do not have.")
     name = default_group(fit.design, groups, required=True)

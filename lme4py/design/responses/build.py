@@ -23,7 +23,6 @@ from lme4py.design.responses.responses import UNIT, BoundResponses
 from lme4py.design.rows import NaAction
 from lme4py.design.smooths import has_smooths
 from lme4py.errors import DataError, FormulaError, OptionError, did_you_mean
-from lme4py.families.base import Family
 from lme4py.formula.deparse import deparse, names_in
 from lme4py.formula.evaluate import evaluate
 from lme4py.formula.nodes import Binary, Formula, Name, Node, Paren
@@ -119,7 +118,7 @@ def several_design(
     contrasts: Mapping[str, Any] | None = None,
     na_action: NaAction = "omit",
     functions: Mapping[str, Callable[..., Any]] | None = None,
-    family: Family | None = None,
+    binary: Sequence[str] = (),
 ) -> tuple[Design, Occasion]:
     """The design of a formula with several responses, and their unit.
 
@@ -132,8 +131,8 @@ def several_design(
         See `read_occasion`.
     weights, contrasts, na_action, functions
         As in `lformula`.
-    family : Family, optional
-        Of generalised models.
+    binary : sequence of str
+        Responses that may have two levels, the second of which is 1.
 
     Raises
     ------
@@ -148,7 +147,7 @@ def several_design(
     unit = read_occasion(occasion, frame.names)
     own = functions or {}
     name = name_of(unit.nodes[0]) if unit.counted else ""
-    responses = BoundResponses(several, parsed, frame.names, name, dict(own), {})
+    responses = BoundResponses(several, parsed, frame.names, name, dict(own), {}, frozenset(binary))
     whole = long_formula(parsed, several, lambda node: _is_factor(node, frame, own))
     _refuse_empty(responses, frame)
     if weights is not None and not isinstance(weights, str):
@@ -161,7 +160,6 @@ def several_design(
         na_action=na_action,
         functions=functions,
         require_random=False,
-        family=family,
         beside=unit.nodes,
         responses=responses,
     )

@@ -18,7 +18,7 @@ from lme4py.formula.evaluate import evaluate
 from lme4py.formula.nodes import Formula
 from lme4py.formula.several import RESPONSE, SeveralResponses
 from lme4py.formula.tokens import CONSTANTS
-from lme4py.formula.values import response_values
+from lme4py.formula.values import Value, response_values
 from lme4py.frozen import Frozen
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class BoundResponses(Frozen):
         The user's own.
     state : dict
         What functions learnt in the responses.
+    binary : frozenset of str
+        Labels of responses that may have two levels, the second of which is 1.
     """
 
     several: SeveralResponses
@@ -69,6 +71,7 @@ class BoundResponses(Frozen):
     unit: str
     functions: Mapping[str, Callable[..., Any]]
     state: dict[str, Any]
+    binary: frozenset[str] = frozenset()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -112,11 +115,19 @@ class BoundResponses(Frozen):
         found = evaluate(node, get, self.state, functions=self.functions, formula=self.formula.text)
         if found.refusal:
             raise DataError(found.refusal)
-        numbers = response_values(found, label)
+        numbers = self._coded(found, label) if found.is_factor else response_values(found, label)
         if numbers.ndim != 1:
             raise DataError(f"the response '{label}' has {numbers.shape[1]} columns; give one for each response")
         values[present] = numbers
         return values
+
+    def _coded(self, value: Value, label: str) -> FloatArray:
+        """A response of two levels as 0 and 1, by the levels of the fit."""
+        known = self.state.setdefault(f"levels of {label}", value.levels)
+        if label not in self.binary or len(known) != 2 or not set(value.levels) <= set(known):
+            return response_values(value, label)
+        table = np.array([float(known.index(level)) for level in value.levels])
+        return np.asarray(table[value.values])
 
     # --- names
 

@@ -43,7 +43,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
         A known reason why there is no optimum, such as separation; the fit is then not certified.
     """
     theta = optimum.phi[: problem.n_theta]
-    floor = curvature_floor(optimum.found, problem.unit)
+    floor = curvature_floor(optimum.found, problem.units)
     trouble = trouble or _unbounded(problem, optimum)
     trouble = trouble or problem.family.trouble(problem.data, problem.split(optimum.phi)[2])
     _, bound = newton_step(optimum.hessian, optimum.gradient, floor)

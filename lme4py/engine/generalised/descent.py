@@ -83,7 +83,7 @@ class GlmmOptimum:
     @property
     def is_minimum(self) -> bool:
         """Whether this is a local minimum as far as gradient and Hessian tell."""
-        floor = curvature_floor(self.found, self.found.finder.problem.unit)
+        floor = curvature_floor(self.found, self.found.finder.problem.units)
         return not self.descends and newton_step(self.hessian, self.gradient, floor)[1] < CONVERGED
 
 
@@ -263,7 +263,7 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
     criterion.base, criterion.best = found, value
     held = problem.held(phi)
     hessian = difference_hessian(slopes, phi, optimum.hessian, held)
-    floor = curvature_floor(found, problem.unit)
+    floor = curvature_floor(found, problem.units)
     for _ in range(2):
         step, bound = newton_step(hessian, gradient, floor)
         # A zero on the boundary stays one: its gradient is rounding.
@@ -302,7 +302,7 @@ def _finish_profiled(criterion: ProfiledCriterion, optimum: Optimum) -> GlmmOpti
         there = criterion.evaluate(point)
         return np.inf if there is None else there.value
 
-    lower = _downhill(value_at, x, found.value, hessian, curvature_floor(found, problem.unit))
+    lower = _downhill(value_at, x, found.value, hessian, curvature_floor(found, problem.units))
     return GlmmOptimum(phi, found, found.value, found.gradient, hessian, optimum.log, descends=lower is not None)
 
 
@@ -509,7 +509,7 @@ def _below(criterion: JointCriterion, optimum: GlmmOptimum) -> FloatArray | None
         found = criterion.evaluate(phi, beside=True)
         return np.inf if found is None else found[1]
 
-    floor = curvature_floor(optimum.found, criterion.finder.problem.unit)
+    floor = curvature_floor(optimum.found, criterion.finder.problem.units)
     return _downhill(value_at, optimum.phi, optimum.value, optimum.hessian, floor)
 
 

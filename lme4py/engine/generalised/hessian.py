@@ -49,17 +49,18 @@ def difference_hessian(
     return symmetric
 
 
-def curvature_floor(found: Laplace, unit: float = 1.0) -> float:
+def curvature_floor(found: Laplace, unit: float | FloatArray = 1.0) -> float:
     """Curvatures below this are rounding beside that of a predictor with the weights of the data.
 
     Parameters
     ----------
     found : Laplace
-    unit : float
-        That of the problem's linear predictor.
+    unit : float, or ndarray of shape (n,)
+        That of the problem's linear predictor, or of its rows.
     """
     w = np.abs(found.mode.w)
-    return max(1e-3 * unit**2 * float(w.mean()), 1e-300)
+    size = unit**2 * w if isinstance(unit, float) else unit**2 * w[: unit.size]
+    return max(1e-3 * float(size.mean()), 1e-300)
 
 
 def scaled_eigen(hessian: FloatArray, floor: float) -> tuple[FloatArray, FloatArray, FloatArray]:

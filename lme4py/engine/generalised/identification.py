@@ -90,6 +90,10 @@ def _row_block(
     XY = np.zeros((own.shape[0], sum(widths) + 1))
     XY[:, start : start + own.shape[1]] = own
     Z = tuple(block[place] for block in problem.products.blocks)
+    units = problem.row_units
+    if units is not None:
+        # Columns without the units of several responses.
+        XY, Z = XY / units[place, None], tuple(z / units[place, None] for z in Z)
     if problem.stack.size > 1:
         Z = tuple(z * (np.array(own) == predictor) for z, own in zip(Z, problem.products.places, strict=True))
     return ModelBlock(XY, tuple(c[place] for c in codes), Z, None if weights is None else weights[place])

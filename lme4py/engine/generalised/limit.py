@@ -162,7 +162,7 @@ def _of_rest(identification: Identification, terms: tuple[RandomTerm, ...], rest
 
 def _stopped(problem: GlmmProblem, optimum: GlmmOptimum) -> bool:
     """Whether the point is an optimum as far as the gradient says."""
-    _, bound = newton_step(optimum.hessian, optimum.gradient, curvature_floor(optimum.found, problem.unit))
+    _, bound = newton_step(optimum.hessian, optimum.gradient, curvature_floor(optimum.found, problem.units))
     return bound < CONVERGED and not optimum.descends
 
 
@@ -189,7 +189,7 @@ def _further(criterion: JointCriterion, optimum: GlmmOptimum, direction: FloatAr
 def _polished(criterion: JointCriterion, optimum: GlmmOptimum, basis: FloatArray) -> GlmmOptimum:
     """Newton steps in the directions that have an optimum."""
     problem = criterion.finder.problem
-    floor = curvature_floor(optimum.found, problem.unit)
+    floor = curvature_floor(optimum.found, problem.units)
     hessian = basis.T @ optimum.hessian @ basis
     for _ in range(3):
         step, bound = newton_step(hessian, basis.T @ optimum.gradient, floor)

@@ -100,6 +100,17 @@ class GlmmProblem:
     def n_obs(self) -> int:
         return self.stack.n
 
+    @cached_property
+    def row_units(self) -> FloatArray | None:
+        """Units of rows of several responses, by which their columns are multiplied; None for one response."""
+        units: FloatArray | None = self.family.row_units(self.data)
+        return units
+
+    @property
+    def units(self) -> float | FloatArray:
+        """`unit`, or those of the rows of several responses."""
+        return self.unit if self.row_units is None else self.row_units
+
     @property
     def stack(self) -> Stack:
         """How the linear predictors stand in one column."""
@@ -291,6 +302,13 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     unit = predictor_unit(family, data)
     if unit != 1.0:
         X, C, Z, S = X * unit, C * unit, tuple(z * unit for z in Z), tuple(s * unit for s in S)
+    units = family.row_units(data)
+    if units is not None:
+        fixed = _column_units(X, units)
+        X, C = X * fixed, C * fixed
+        free = [term.structure.column_changes != "common" and term.structure.basis is None for term in design.terms]
+        sizes = [_column_units(z, units) if own else np.ones(z.shape[1]) for z, own in zip(Z, free, strict=True)]
+        Z, S = tuple(z * o for z, o in zip(Z, sizes, strict=True)), tuple(s * o for s, o in zip(S, sizes, strict=True))
     factors = group_terms(design)
     codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
     columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)
@@ -306,6 +324,11 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
         X, offset = products.stack.below(X), products.stack.below(offset)
     problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
     return replace(problem, penalty=glmm_penalty(design, family, S), known=design.log_dispersion)
+
+
+def _column_units(columns: FloatArray, units: FloatArray) -> FloatArray:
+    """Units of the rows in which columns are not zero, which are those of one response, shape (k,)."""
+    return units[np.argmax(np.abs(columns), axis=0)] if columns.shape[1] else np.ones(0)
 
 
 def predictor_unit(family: Any, data: Any) -> float:

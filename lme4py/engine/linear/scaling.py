@@ -362,15 +362,15 @@ def _centre_response(scaler: RowScaler, w: FloatArray | None) -> tuple[float, tu
     return scale, tuple(steps)
 
 
-def _scale_random(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, ColumnMap]:
-    """S, and the map to Z S, for one term."""
+def _scale_random(term: RandomTerm, w: FloatArray | None, apart: tuple[str, ...] = ()) -> tuple[FloatArray, ColumnMap]:
+    """S, and the map to Z S, for one term; columns with another value of `apart` are not mixed."""
     Z = term.values
     k = Z.shape[1]
     if k == 1 and Z[0, 0] == 1.0 and (Z == 1.0).all():
         return np.eye(1), ColumnMap()
     structure = term.structure
-    if len(set(term.parts)) > 1:
-        return _scale_by_part(term, w)
+    if len(set(apart or term.parts)) > 1:
+        return _scale_by_part(term, w, apart or term.parts)
     if structure.column_changes != "any":
         S = structured_columns(structure, _sizes(Z, ColumnMap(), w, term.columns)[1])
         is_scale = structure.basis is None
@@ -387,11 +387,11 @@ def _scale_random(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, C
     return S @ whiten, replace(own, mix=whiten)
 
 
-def _scale_by_part(term: RandomTerm, w: FloatArray | None) -> tuple[FloatArray, ColumnMap]:
-    """S of a term of several linear predictors, whose columns cannot be mixed."""
+def _scale_by_part(term: RandomTerm, w: FloatArray | None, parts: tuple[str, ...]) -> tuple[FloatArray, ColumnMap]:
+    """S of a term of several linear predictors, or responses, whose columns cannot be mixed."""
     S = np.zeros((term.n_columns, term.n_columns))
-    for part in dict.fromkeys(term.parts):
-        own = [j for j, other in enumerate(term.parts) if other == part]
+    for part in dict.fromkeys(parts):
+        own = [j for j, other in enumerate(parts) if other == part]
         S[np.ix_(own, own)] = _scale_random(term.subset(own), w)[0]
     return S, ColumnMap(mix=S)
 
@@ -434,6 +434,13 @@ def scale_model(
     else:
         C, own = _scale_fixed(design.X, None, design.x_names)
         X = own(design.X)
-    scaled = [_scale_random(term, None) for term in design.terms]
+    scaled = [_scale_random(term, None, _responses(design, term)) for term in design.terms]
     Z = tuple(own(term.values) for (_, own), term in zip(scaled, design.terms, strict=True))
     return X, C, Z, tuple(S for S, _ in scaled), shift
+
+
+def _responses(design: Design, term: RandomTerm) -> tuple[str, ...]:
+    """The response of each column, where there are several: columns of others are not mixed with them."""
+    if design.responses is None or term.structure.column_changes != "any":
+        return ()
+    return tuple(design.responses.split(name)[0] for name in term.columns)

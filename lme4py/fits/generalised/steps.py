@@ -259,7 +259,7 @@ def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, limit: Limit | None,
     """Covariance of (theta, beta, log dispersion or all thresholds) on the user's scale."""
     m, p = problem.n_theta, problem.n_fixed
     inside = optimum if limit is None else limit.inside
-    inverse = 2.0 * inverse_hessian(inside.hessian, curvature_floor(optimum.found, problem.unit), m)
+    inverse = 2.0 * inverse_hessian(inside.hessian, curvature_floor(optimum.found, problem.units), m)
     if profiled:
         mode = optimum.found.mode
         system = FixedSystem(problem, mode.swept, mode.w, np.zeros(problem.offset.size))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lme4py.data.frame import read_frame
+from lme4py.data.frame import Frame, read_frame
 from lme4py.design.responses.responses import beside_each_other, is_long, rows_of
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
@@ -22,6 +22,7 @@ from lme4py.inference.prediction.ordinal import NO_OBSERVATION, predict_categori
 from lme4py.inference.prediction.parts import needs_parts, predict_parts
 from lme4py.inference.prediction.predictor import at_limits, linear_predictor, offset_column, random_variance
 from lme4py.inference.prediction.predictor_error import predictor_error
+from lme4py.inference.prediction.responses import predicted_by_family
 from lme4py.inference.prediction.rows import (
     chosen_columns,
     chosen_terms,
@@ -123,8 +124,19 @@ def predict(
     if weights is not None and not isinstance(weights, str) and fit.design.responses is not None:
         weights = np.repeat(np.asarray(weights, dtype=np.float64), len(fit.design.responses.labels))
     asked = (include_random, type, new_levels, interval, alpha, weights, ddf, offset, se, given, include_fixed)
-    found = _predicted_rows(fit, data if data is None else rows_of(fit.design, data), *asked)
-    responses = fit.design.responses
+    responses, rows = fit.design.responses, data if data is None else rows_of(fit.design, data)
+    if responses is not None and fit.family.has_rows_of_several:
+        if given is not None:
+            raise fit.family.lacks("predictions given other rows; use ranef() and predict()")
+
+        def one(view: Fit, part: Frame) -> pd.Series[float] | pd.DataFrame:
+            return _predicted_rows(view, part, *asked)
+
+        found = predicted_by_family(fit, responses, rows, one)
+        if rows is None and fit.design.na_action == "exclude":
+            found = found.reindex(fit.design.index)
+    else:
+        found = _predicted_rows(fit, rows, *asked)
     if responses is None or (data is not None and is_long(responses, read_frame(data))):
         return found
     return beside_each_other(found if data is not None else _all_long(fit, found), responses.labels)

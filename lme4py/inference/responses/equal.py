@@ -56,6 +56,8 @@ def equal_effects(fit: Fit, terms: str | Sequence[str] | None = None, ddf: str |
     [1.0, 25.0, 5.52]
     """
     responses = responses_of(fit, "tests of equal effects are")
+    if not fit.family.has_one_link:
+        raise fit.family.lacks("scale in common on which effects could be equal; test them with wald_test() or anova()")
     known = ["Intercept" if label == RESPONSE else label for label in fit.design.fixed_labels]
     wanted = [name for name in known if name != "Intercept"] if terms is None else terms
     chosen = [wanted] if isinstance(wanted, str) else list(wanted)

@@ -22,7 +22,7 @@ from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.groups import group_codes, is_nested
 from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import fit_parameters
-from lme4py.fits.refuse import refuse_smooths, refuse_unequal, refuse_without_random
+from lme4py.fits.refuse import refuse_several_responses, refuse_smooths, refuse_unequal, refuse_without_random
 from lme4py.inference.bootstrap.bootstrap import bootstrap
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.profile.side import BetterOptimum, make_sides
@@ -207,6 +207,7 @@ def icc(
     fit = _fit(result)
     refuse_smooths(fit, "intraclass correlations are", "see var_corr()")
     refuse_unequal(fit, "intraclass correlations are")
+    refuse_several_responses(fit, "intraclass correlations are")
     refuse_without_random(fit, "intraclass correlations are")
     level = chosen_alpha(fit, alpha)
     category, inner = split_category(fit, component)

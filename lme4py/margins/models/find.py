@@ -13,6 +13,7 @@ from lme4py.margins.estimands.ordinal import OrdinalAdapter
 from lme4py.margins.models.adapter import ModelAdapter
 from lme4py.margins.models.own import OwnAdapter
 from lme4py.margins.models.parts import PartAdapter, ZeroPartAdapter, has_zero_part
+from lme4py.margins.models.responses import ResponseAdapter
 
 __all__ = ["find_adapter"]
 
@@ -59,6 +60,8 @@ def _own(fit: Fit, component: str | None) -> ModelAdapter:
             f"margins of the {component} part alone are not those of a mean; without component= they are the "
             "probabilities of the categories."
         )
+    if fit.family.has_rows_of_several:
+        return ResponseAdapter(fit, component)
     if component is not None and component_names(fit, component)[0] not in fit.family.components:
         raise OptionError(
             f"margins of the {component} part of a linear model are not there; coef_table(component={component!r}) has "

@@ -60,8 +60,7 @@ def find_start(problem: GlmmProblem) -> Start:
     with np.errstate(all="ignore"):
         lam = problem.lambda_without
         if problem.n_nuisance:
-            middle = family.link.eta(np.full(problem.n_obs, float(np.mean(family.start_mean(data)))))
-            lam = _start_nuisance(problem, middle)
+            lam = _start_nuisance(problem, family.middle_eta(data))
         beta = _first_beta(problem, lam)
         for _ in range(_GLM_STEPS if problem.n_nuisance else 1):
             rows = family.derivatives(data, problem.fixed_part(beta), lam, 2)

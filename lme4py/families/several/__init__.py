@@ -1,0 +1,1 @@
+"""A family for each of several responses."""
