@@ -19,7 +19,7 @@ from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError
 from lme4py.families.ordered.ordinal import make_ordinal
 from lme4py.families.ordered.ordinal_parts import NOMINAL, SCALE, make_ordinal_parts
-from lme4py.fits.generalised.categories.thresholds import warn_crossing, with_expanded
+from lme4py.fits.generalised.categories.thresholds import refuse_absent, warn_crossing, with_expanded
 from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.held import hold, read_fix
 from lme4py.fits.rows.compressed import compressed, of_all_rows
@@ -206,6 +206,7 @@ def clmm(
     family = make_ordinal_parts(link, threshold, n_categories, structure, *own)
     design = replace(with_expanded(with_priors(design, priors), family), notes=(*design.notes, *notes))
     fit = fit_generalised(design, family, nAGQ, hessian, start, made.control)
+    refuse_absent(fit)
     warn_crossing(fit)
     return MEGLMResult(of_all_rows(fit, made))
 

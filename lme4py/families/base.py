@@ -226,6 +226,10 @@ class Family(AtInfinity, OtherParameters, OneResponse):
         """
         return self.link.room(eta, change)
 
+    def scale_columns(self, data: ResponseData) -> tuple[slice, FloatArray] | None:
+        """Where the effects on the log scale of ordered categories are in lambda, and their columns, (n, q)."""
+        return None
+
     def trouble(self, data: ResponseData, lam: Any) -> str:
         """Why parameters beside eta have no finite estimate, or ""."""
         return ""

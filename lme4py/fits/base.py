@@ -278,6 +278,15 @@ class Fit(Frozen):
             return self.beta
         return self.recession.masked(np.eye(len(self.recession.names))[: self.beta.size], self.beta)
 
+    @property
+    def other_limits(self) -> FloatArray:
+        """Of each of `others` +inf, -inf or NaN where it has no finite estimate, and 0 where it has one."""
+        limits = np.zeros(len(self.others))
+        p, q = self.beta.size, self.family.n_coefficients
+        if self.recession is not None and len(self.recession.names) > p + q:
+            limits[:q] = self.recession.limits[p : p + q]
+        return limits
+
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 

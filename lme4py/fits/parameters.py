@@ -232,6 +232,7 @@ def fit_values(fit: Fit, wanted: Sequence[Parameter]) -> FloatArray:
     covariances = fit.covariance_estimates
     beta, thresholds = fit.beta_estimates, fit.threshold_estimates
     thetas = fit.design.structures.split(fit.theta)
+    limits = fit.other_limits
     values = [
         float(natural_values(p.shape, thetas[p.term], covariances[p.term])[p.natural])
         if p.shape is not None
@@ -239,7 +240,7 @@ def fit_values(fit: Fit, wanted: Sequence[Parameter]) -> FloatArray:
         if p.kind == "threshold" and thresholds is not None
         else p.reported(fit.dispersion)
         if p.kind == "dispersion"
-        else float(fit.family.other_values(fit.others)[p.first])
+        else float(limits[p.first] or fit.family.other_values(fit.others)[p.first])
         if p.kind == "other"
         else float(fit.residual_values[p.natural])
         if p.kind == "residual"

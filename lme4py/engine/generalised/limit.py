@@ -20,7 +20,7 @@ from lme4py.engine.identification.record import Identification
 from lme4py.families.rows import HalfRows
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Limit", "find_limit", "range_hint"]
+__all__ = ["Limit", "find_limit", "polished", "range_hint"]
 
 # Beyond predictors of this size the rows that do not move would lose their digits.
 _FARTHEST = 1e8
@@ -43,12 +43,15 @@ class Limit:
     basis : ndarray, shape (r, r - q)
         Orthonormal directions of the engine's parameters in which the limit has a maximum; with nAGQ = 0 those of the
         fixed effects alone.
+    held : bool
+        Whether rows that move still hold everything else: then nothing has a standard error.
     """
 
     optimum: GlmmOptimum
     recession: Recession
     identification: Identification
     basis: FloatArray
+    held: bool = False
 
     @property
     def inside(self) -> GlmmOptimum:
@@ -117,7 +120,7 @@ def find_limit(
     criterion.base = optimum.found
     direction = direction / size
     far = _further(criterion, optimum, direction, _distance(half, mode, problem, moved, direction))
-    return Limit(_polished(criterion, far, basis), recession, identification, basis)
+    return Limit(polished(criterion, far, basis), recession, identification, basis)
 
 
 def _whole(found: Directions, grows: BoolArray, silent: FloatArray | None, n_fixed: int) -> Directions:
@@ -186,8 +189,15 @@ def _further(criterion: JointCriterion, optimum: GlmmOptimum, direction: FloatAr
     return replace(optimum, phi=phi, found=found, value=value, gradient=gradient)
 
 
-def _polished(criterion: JointCriterion, optimum: GlmmOptimum, basis: FloatArray) -> GlmmOptimum:
-    """Newton steps in the directions that have an optimum."""
+def polished(criterion: JointCriterion, optimum: GlmmOptimum, basis: FloatArray) -> GlmmOptimum:
+    """Newton steps in the directions that have an optimum.
+
+    Parameters
+    ----------
+    criterion : JointCriterion
+    optimum : GlmmOptimum
+    basis : ndarray, shape (r, r - q)
+    """
     problem = criterion.finder.problem
     floor = curvature_floor(optimum.found, problem.units)
     hessian = basis.T @ optimum.hessian @ basis

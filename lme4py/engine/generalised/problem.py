@@ -44,6 +44,8 @@ MAX_STEPS = 100
 MAX_HALVINGS = 40
 # Logarithms of parameters beyond this leave nothing of the likelihood in double precision.
 _FARTHEST_NUISANCE = 80.0
+# And those of scales of ordered categories: rows are steps or constants long before.
+_FARTHEST_SCALE = 100.0
 
 
 @dataclass(frozen=True)
@@ -224,8 +226,10 @@ class GlmmProblem:
 
     def beyond_limit(self, lam: Any) -> bool:
         """Whether lambda lies where the likelihood would have no digits left."""
-        if not self.n_nuisance or self.family.has_thresholds:
+        if not self.n_nuisance:
             return False
+        if self.family.has_thresholds:
+            return self.scale_depth(lam) > _FARTHEST_SCALE
         own = np.atleast_1d(lam)[sum(part.X.shape[1] for part in self.data.parts) :]
         if not self.has_one_dispersion and float(np.abs(own).max(initial=0.0)) > _FARTHEST_NUISANCE:
             return True
@@ -233,6 +237,11 @@ class GlmmProblem:
             return bool(self.n_dispersion) and abs(_last(lam) - self._lambda_unit) > _FARTHEST_NUISANCE
         beyond = _last(lam) - self.limit_lambda
         return beyond > 1e-6 if self._limit.stand_in > 0.0 else beyond < -1e-6
+
+    def scale_depth(self, lam: Any) -> float:
+        """Largest logarithm of a scale of ordered categories, of either sign; 0 where all have one scale."""
+        own = self.family.scale_columns(self.data)
+        return 0.0 if own is None else float(np.abs(own[1] @ np.atleast_1d(lam)[own[0]]).max(initial=0.0))
 
     def in_tail(self, lam: Any) -> bool:
         """Whether the likelihood hardly changes any more between the dispersion and its limit."""

@@ -37,6 +37,8 @@ _BUDGET, _LITTLE = 3000, 1000
 _FEW_STARTS = 500
 # Differences of the criterion that are worth a closer look.
 _BARELY = 1e-3
+# Logarithms of scales beyond this are those of scales that are zero or infinite.
+_COLLAPSED = 10.0
 # Loose descents end this near to their minima.
 _LOOSELY = 0.1
 
@@ -211,6 +213,9 @@ class Search:
         """
         way = self.begin(start, beside)
         best = None if way is None else way.finish()
+        if best is not None and self.problem.scale_depth(best.found.mode.lam) > _COLLAPSED:
+            # Every other way to a scale of zero or infinity is as long.
+            return best
         if best is None or not best.is_minimum or self.is_open(best.phi, best.found, best.value):
             self.look_elsewhere()
             best = self._lowest_minimum(best)

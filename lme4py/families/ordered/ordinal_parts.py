@@ -33,8 +33,8 @@ NOMINAL: Final = "nominal"
 SCALE: Final = "scale"
 # A cut of this size is an end of the range for all that rows can tell.
 _FAR: Final = 16.0
-# Logarithms of scales beyond this are no scales.
-_FARTHEST: Final = 80.0
+# Logarithms of scales end here: beyond what rows can tell.
+_FARTHEST: Final = 16.0
 _NONE: Final[Any] = None
 
 
@@ -208,7 +208,7 @@ class OrdinalParts(Ordinal):
         values = np.atleast_1d(np.asarray(lam, dtype=np.float64))
         parts = () if data is None else data.parts
         part = next(part for part in parts if part.name == SCALE)
-        return part.predictor(values[self.place(SCALE)])
+        return np.clip(part.predictor(values[self.place(SCALE)]), -_FARTHEST, _FARTHEST)
 
     def cuts(self, eta: FloatArray, lam: Nuisance, data: ResponseData | None) -> FloatArray:
         """t of rows, shape (..., n, K - 1)."""
@@ -229,7 +229,7 @@ class OrdinalParts(Ordinal):
     ) -> EtaDerivatives:
         """As `Ordinal.derivatives`; there are no expected weights."""
         eta = np.asarray(eta, dtype=np.float64)
-        if not np.isfinite(np.atleast_1d(lam)).all() or np.abs(self.log_scale_of(lam, data)).max() > _FARTHEST:
+        if not np.isfinite(np.atleast_1d(lam)).all():
             nothing = np.full(eta.shape, np.nan)
             return EtaDerivatives(np.full(eta.shape, -np.inf), *[nothing] * 6)
         t = self.cuts(eta, lam, data)
@@ -397,6 +397,9 @@ class OrdinalParts(Ordinal):
         size = data.weight * np.exp(-self.log_scale_of(lam, data)) * np.ones(data.n_obs)
         rates: FloatArray = np.abs(slopes) * size[half.row]
         return rates
+
+    def scale_columns(self, data: ResponseData) -> tuple[slice, FloatArray] | None:
+        return (self.place(SCALE), self._columns(data, SCALE)) if self.scale else None
 
     def trouble(self, data: ResponseData, lam: Any) -> str:
         """Why effects on thresholds or scale have no finite estimate, or ""."""

@@ -15,6 +15,7 @@ from lme4py.engine.generalised.hessian import curvature_floor, inverse_hessian
 from lme4py.engine.generalised.laplace import Laplace, PenalisedLaplace
 from lme4py.engine.generalised.limit import Limit, find_limit
 from lme4py.engine.generalised.problem import FixedSystem, GlmmProblem, ModeFinder
+from lme4py.engine.generalised.scale_limit import find_scale_limit
 from lme4py.engine.generalised.streamed.passes import PassedValue
 from lme4py.engine.identification.one_answer import refuse_perfect_groups
 from lme4py.engine.optimise import Control
@@ -230,6 +231,8 @@ def others_of(family: Family, lam: Any) -> tuple[float, ...]:
 def _no_maximum(limit: Limit, family: Family) -> str:
     """Why there is no maximum, and what is not determined in the limit."""
     text = limit.recession.describe(family.separates)
+    if limit.held:
+        text += " Single rows at the ends of their categories hold the other estimates: there are no standard errors."
     open_ones = limit.identification.sentences
     return f"{text} Not every variance is identified: {'; '.join(open_ones)}." if open_ones else text
 
@@ -246,7 +249,8 @@ def _limit(design: Design, finder: ModeFinder, optimum: GlmmOptimum, nAGQ: int) 
         effects = (*effects, *family.nuisance_names[: family.n_coefficients])
         return (*effects, *threshold_names(problem.data.categories or ())), jacobian, len(effects)
 
-    return find_limit(finder, optimum, coefficients, design.terms, nAGQ)
+    found = find_limit(finder, optimum, coefficients, design.terms, nAGQ)
+    return find_scale_limit(finder, optimum, coefficients, nAGQ) if found is None else found
 
 
 def _dispersion_error(problem: GlmmProblem, lam: Any, covariance: FloatArray) -> float | None:
@@ -269,6 +273,8 @@ def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, limit: Limit | None,
     elif limit is not None:
         inverse = limit.basis @ inverse @ limit.basis.T
     to_user = user_jacobian(problem, optimum.phi)
+    if limit is not None and limit.held:
+        return np.full(to_user.shape, np.nan)
     covariance: FloatArray = to_user @ inverse @ to_user.T
     return 0.5 * (covariance + covariance.T)
 

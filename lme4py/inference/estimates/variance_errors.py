@@ -44,12 +44,15 @@ def standard_errors(fit: Fit, wanted: Sequence[Parameter]) -> FloatArray:
     """
     fixed = known_errors(fit, np.eye(fit.beta.size), fit.vcov)
     known: dict[str, FloatArray | None] = {"fixed": fixed, "threshold": fit.threshold_se}
+    infinite = fit.other_limits != 0.0
 
     residual = np.array([one[0] for one in model_of(fit).residual_limits(1.0)] if _of_residuals(wanted) else [])
 
     def error(parameter: Parameter) -> float:
         if parameter.kind == "residual":
             return float(residual[parameter.natural])
+        if parameter.kind == "other" and infinite[parameter.first]:
+            return float("nan")
         own = known.get(parameter.kind)
         return _std_error(fit, parameter) if own is None else float(own[parameter.first])
 

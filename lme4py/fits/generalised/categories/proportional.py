@@ -17,6 +17,7 @@ from lme4py.errors import Lme4Error, Lme4Warning, OptionError
 from lme4py.families.ordered.ordinal import Ordinal
 from lme4py.families.ordered.ordinal_parts import NOMINAL, OrdinalParts
 from lme4py.families.response import PartRows, ResponseData
+from lme4py.fits.generalised.categories.thresholds import refuse_absent
 from lme4py.fits.generalised.criterion import GlmmCriterion, glmm_criterion
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import fit_at
@@ -97,6 +98,7 @@ def _ratio(fit: GeneralisedFit, criterion: GlmmCriterion, design: Design) -> tup
     """The likelihood ratio, and what is to be said of it: effects that are infinite give that of a limit."""
     optimum = criterion.optimise(None, read_control(None), thorough=False)
     found = fit_at(design, criterion, optimum)
+    refuse_absent(found)
     certificate = found.certificate
     if not certificate.converged and certificate.bound > _LIMIT:
         raise OptionError(f"the model with effects on each threshold has no proved optimum: {certificate.verdict}")
