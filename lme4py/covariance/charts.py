@@ -48,6 +48,14 @@ class Chart(ABC):
     def tangents(self, x: FloatArray | None = None) -> FloatArray:
         """dSigma / dx_i, shape (d, k, k), at x or at zero."""
 
+    def pulled(self, G: FloatArray, x: FloatArray | None = None) -> FloatArray:
+        """Derivative in x from the one in Sigma, <G, dSigma_i>, shape (d,), at x or at zero."""
+        return np.asarray(np.einsum("ab,iab->i", G, self.tangents(x)))
+
+    def whole_tangents(self, S: FloatArray) -> FloatArray:
+        """dSigma / dx_i of the user's columns, shape (d, k, k), at zero."""
+        return np.asarray(S @ self.tangents() @ S.T)
+
 
 @dataclass(frozen=True, eq=False)
 class ThetaChart(Chart):
@@ -69,6 +77,12 @@ class ThetaChart(Chart):
 
     def tangents(self, x: FloatArray | None = None) -> FloatArray:
         return self.structure.covariance_tangents(self.origin if x is None else self.theta(x))[self.free]
+
+    def pulled(self, G: FloatArray, x: FloatArray | None = None) -> FloatArray:
+        return self.structure.covariance_pullback(self.origin if x is None else self.theta(x), G)[self.free]
+
+    def whole_tangents(self, S: FloatArray) -> FloatArray:
+        return self.structure.whole_tangents(self.origin, S)[self.free]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ import numpy as np
 from lme4py.covariance.jets import Jet
 from lme4py.covariance.steps import Steps
 from lme4py.errors import DesignError, OptionError
+from lme4py.linalg.small import mapped_root
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["CovarianceFunctions"]
@@ -134,6 +135,37 @@ class CovarianceFunctions(ABC):
         dT = self.tangents(theta)
         both = np.einsum("iab,jab->ij", dT, G @ dT)
         return np.asarray(2.0 * (both + self.second(theta, G @ self.factor(theta))))
+
+    # --- the user's columns, from those of the engine ---------------------------------------------------------------
+
+    def whole_covariance(self, theta: FloatArray, S: FloatArray) -> FloatArray:
+        """Covariance of the user's columns from theta inside, S T T' S', shape (k, k)."""
+        root = mapped_root(S, self.factor(theta))
+        return np.asarray(root @ root.T)
+
+    def whole_tangents(self, theta: FloatArray, S: FloatArray) -> FloatArray:
+        """Its derivatives in theta inside, shape (m, k, k)."""
+        return np.asarray(S @ self.covariance_tangents(theta) @ S.T)
+
+    def whole_effects(self, theta: FloatArray, S: FloatArray, b: FloatArray) -> FloatArray:
+        """Effects of the user's columns, shape (k, J), from those of the engine's."""
+        return np.asarray(S @ b)
+
+    def user_gradient(
+        self, user: CovarianceFunctions, theta: FloatArray, given: FloatArray, S: FloatArray, G: FloatArray
+    ) -> FloatArray:
+        """Derivative in theta of the user's columns from the one in Sigma inside, shape (m,).
+
+        Parameters
+        ----------
+        user : CovarianceFunctions
+            The structure in the user's columns.
+        theta, given : ndarray, shape (m,)
+            Of the covariance inside, and of the user's columns.
+        S, G : ndarray, shape (k, k)
+        """
+        inverse = np.linalg.inv(S)
+        return user.covariance_pullback(given, inverse.T @ G @ inverse)
 
     # --- chains -----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+import pandas as pd
 import pytest
 from inference_models import MODELS, grouped, having, lmm, reference_fit
 from scipy import optimize, stats
@@ -169,3 +172,16 @@ def test_wald_limits_of_variances(sleep):
     assert np.arctanh(table.loc["cor(Intercept, Days | Subject)"]).mean() == pytest.approx(
         np.arctanh(sleep.variance_components["corr(_cons,Days)"]), rel=1e-9
     )
+
+
+def test_flat_profiles_of_a_parameter_without_scale_end_at_the_range_of_the_parameter() -> None:
+    """A smoothness that ran to 1e45: steps of a usual size are nothing beside it."""
+    rng = np.random.default_rng(3)
+    u, v, s = rng.normal(size=8), rng.normal(size=8), np.repeat(np.arange(8), 3)
+    y, x = rng.integers(0, 3, 24), rng.normal(size=24)
+    data = pd.DataFrame({"y": y, "x": x, "u": u[s], "v": v[s], "g": 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = lme4py.clmm("y ~ x + mat(numFactor(u, v) + 0 | g)", data)
+        limits = fit.profile("smoothness(mat | g)").conf_int()
+    assert limits.to_numpy().tolist() == [[0.0, np.inf]]

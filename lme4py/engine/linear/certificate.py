@@ -81,7 +81,9 @@ def _hessian(criterion: Criterion, optimum: Optimum) -> FloatArray:
         return exact_hessian(criterion, point, G, forms)
     # On a large model m more gradients would cost as much as the fit; the optimiser's Hessian has learnt from those
     # that it saw.
-    return optimum.hessian if n_effects > LARGE else difference_hessian(criterion, optimum.theta, gradient)
+    if n_effects > LARGE and not criterion.is_fast:
+        return optimum.hessian
+    return difference_hessian(criterion, optimum.theta, gradient)
 
 
 def difference_hessian(criterion: Criterion, theta: FloatArray, gradient: FloatArray) -> FloatArray:

@@ -14,6 +14,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import log, pi
+from typing import ClassVar
 
 import numpy as np
 import scipy.linalg.lapack as lapack
@@ -22,7 +23,7 @@ from lme4py.engine.factor.crossproducts import Edges, Factor, SortedEdges
 from lme4py.engine.factor.sweep import Sweeper, Swept, SweptBorder
 from lme4py.engine.linear.problem import Problem
 from lme4py.linalg import small
-from lme4py.linalg.types import FloatArray, LinearOperator, SparseMatrix, sparse
+from lme4py.linalg.types import FloatArray, IntArray, LinearOperator, SparseMatrix, sparse
 
 # Where less than this is left of a sum of squares, most of its digits are gone: the value would be rounding.
 _DIGITS = 1e-13
@@ -74,6 +75,10 @@ class Criterion:
     problem : Problem
     reml : bool
     """
+
+    # What a Hessian is made of: second derivatives, and gradients whose cost grows with the number of effects only.
+    has_traces: ClassVar[bool] = True
+    is_fast: ClassVar[bool] = False
 
     def __init__(self, problem: Problem, reml: bool) -> None:
         self.problem = problem
@@ -211,7 +216,7 @@ class Criterion:
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Quadratic forms in V^-1 of the directions S_i g, their products with g, and with X and y."""
         problem = self.problem
-        directions = self._directions(g, changes)
+        directions = self._directions(point, g, changes)
         slope = np.zeros(directions[0].shape[1])
         XY = np.zeros((problem.n_fixed + 1, slope.size))
         for f, h in enumerate(directions):
@@ -231,7 +236,7 @@ class Criterion:
         q, slope, XY = np.zeros((m, m)), np.zeros(m), np.zeros((border.shape[2], m))
         for levels, stage in point.swept.stages[0].pieces():
             own = small.apply(stage.residual_map, border[:, levels] @ combination).reshape(-1, 1)
-            h = self._directions([own], changes)[0]
+            h = self._directions(point, [own], changes)[0]
             products = small.apply(stage.A, h.reshape(k, -1, m)).reshape(-1, m)
             rest = h - stage.apply_E(products)
             q += products.T @ rest
@@ -239,18 +244,26 @@ class Criterion:
             XY += border[:, levels].reshape(-1, border.shape[2]).T @ rest
         return q, slope, XY
 
-    def _directions(self, g: list[FloatArray], changes: Sequence[FloatArray]) -> list[FloatArray]:
+    def _directions(self, point: Point, g: list[FloatArray], changes: Sequence[FloatArray]) -> list[FloatArray]:
         """(K (x) dSigma) g for each change, by grouping factor: (k J, m), or for the levels whose g are given."""
-        ends = np.cumsum([len(own) for own in changes])
-        out = []
-        for f, factor in enumerate(self.problem.factors):
-            values = g[f].reshape(factor.n_columns, -1)
-            h = np.zeros((*values.shape, int(ends[-1])))
-            for term, columns in zip(factor.terms, factor.columns, strict=True):
-                for i, change in enumerate(changes[term], start=int(ends[term]) - len(changes[term])):
-                    h[columns, :, i] = change @ values[columns]
-            out.append(factor.along(h).reshape(values.size, -1))
-        return out
+        starts = np.cumsum([0, *(len(own) for own in changes)])
+        return [self._directions_of(point, f, own, changes, starts) for f, own in enumerate(g)]
+
+    def _directions_of(
+        self, point: Point, f: int, g: FloatArray, changes: Sequence[FloatArray], starts: IntArray
+    ) -> FloatArray:
+        """Those of one grouping factor; the changes of term t are at starts[t] : starts[t + 1]."""
+        factor = self.problem.factors[f]
+        values = g.reshape(factor.n_columns, -1)
+        h = np.zeros((*values.shape, int(starts[-1])))
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            for i, change in enumerate(changes[term], start=int(starts[term])):
+                h[columns, :, i] = change @ values[columns]
+        return factor.along(h).reshape(values.size, -1)
+
+    def refined(self, theta: FloatArray) -> FloatArray:
+        """A start that is no worse than the one given, shape (m,)."""
+        return theta
 
     def with_columns(self, M: FloatArray) -> Criterion:
         """The criterion of the model whose columns are [X y] M, with the same random effects.

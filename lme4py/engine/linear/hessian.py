@@ -42,7 +42,7 @@ def has_exact_hessian(criterion: Criterion, point: Point) -> bool:
     point : Point
     """
     factors = criterion.problem.factors
-    if criterion.problem.priors is not None:
+    if criterion.problem.priors is not None or not criterion.has_traces:
         return False
     if _is_one(criterion):
         return factors[0].n_columns <= _COLUMNS

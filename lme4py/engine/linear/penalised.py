@@ -20,6 +20,7 @@ import numpy as np
 import scipy.linalg.lapack as lapack
 from scipy.optimize import brentq
 
+from lme4py.engine.linear.chained import ChainCriterion, ChainProblem
 from lme4py.engine.linear.criterion import Criterion, Derivatives, Point
 from lme4py.engine.linear.problem import Problem
 from lme4py.engine.penalty import PenaltyPoint, covariance_penalty
@@ -269,11 +270,13 @@ def _mode_of_beta(least: _Least, P: FloatArray, target: FloatArray, fixed: Quadr
 
 
 def make_criterion(problem: Problem, reml: bool) -> Criterion:
-    """The criterion of a problem, with its priors where it has some.
+    """The criterion of a problem, with its priors where it has some, by the sparse inverse where it has a chain.
 
     Parameters
     ----------
     problem : Problem
     reml : bool
     """
+    if isinstance(problem, ChainProblem):
+        return ChainCriterion(problem, reml)
     return Criterion(problem, reml) if problem.priors is None else PenalisedCriterion(problem, reml)

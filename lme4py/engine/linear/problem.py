@@ -80,6 +80,11 @@ class Problem:
         """The residual variance in the engine's columns: the one that is known, or its estimate."""
         return r2 / (self.cross.n_obs - (self.n_fixed if reml else 0)) if self.known is None else self.known
 
+    @property
+    def at_start(self) -> Problem:
+        """The problem with the relations of levels that a search starts from: itself, where these are known."""
+        return self
+
     def factored(self) -> Problem:
         """The same with the symbolic step for an exact factor.
 

@@ -319,17 +319,28 @@ def _sizes(X: FloatArray, own: ColumnMap, w: FloatArray | None, names: Sequence[
     """
     with np.errstate(over="ignore", invalid="ignore"):
         gram = _gram(X, own, w)
-        sizes = np.sqrt(gram.diagonal())
-        if not (sizes > 0.0).all():
-            largest = np.abs(X).max(axis=0, initial=0.0)
-            sizes = np.where(sizes > 0.0, sizes, np.where(largest > 0.0, largest, 1.0))
+        return gram, _checked_sizes(X, gram.diagonal(), names)
+
+
+def _own_sizes(X: FloatArray, w: FloatArray | None, names: Sequence[str]) -> FloatArray:
+    """Root mean squares of columns that are only scaled, as of `_sizes`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("nk,nk->k", X, X) if w is None else np.einsum("nk,n,nk->k", X, w, X)
+        return _checked_sizes(X, squares / X.shape[0], names)
+
+
+def _checked_sizes(X: FloatArray, squares: FloatArray, names: Sequence[str]) -> FloatArray:
+    sizes = np.sqrt(squares)
+    if not (sizes > 0.0).all():
+        largest = np.abs(X).max(axis=0, initial=0.0)
+        sizes = np.where(sizes > 0.0, sizes, np.where(largest > 0.0, largest, 1.0))
     for name, size, column in zip(names, sizes, X.T, strict=True):
         if not 1e-140 < size < 1e140:
             raise DataError(
                 f"the values of {name} are up to {float(np.abs(column).max()):.3g} in size, and their squares are "
                 "beyond floating point; use other units."
             )
-    return gram, sizes
+    return np.asarray(sizes)
 
 
 def _centre_response(scaler: RowScaler, w: FloatArray | None) -> tuple[float, tuple[FloatArray, ...]]:
@@ -372,7 +383,7 @@ def _scale_random(term: RandomTerm, w: FloatArray | None, apart: tuple[str, ...]
     if len(set(apart or term.parts)) > 1:
         return _scale_by_part(term, w, apart or term.parts)
     if structure.column_changes != "any":
-        S = structured_columns(structure, _sizes(Z, ColumnMap(), w, term.columns)[1])
+        S = structured_columns(structure, _own_sizes(Z, w, term.columns))
         is_scale = structure.basis is None
         return S, ColumnMap(sizes=1.0 / S.diagonal()) if is_scale else ColumnMap(mix=S)
     S, own, gram = _centre_and_scale(Z, w, term.columns)

@@ -44,7 +44,8 @@ def solve(criterion: Criterion, start: FloatArray | None, control: Control) -> O
     def descend(theta: FloatArray) -> Optimum:
         return _descend(criterion, local, theta, control)
 
-    first = moment_start(criterion.problem) if start is None else _within_reach(criterion.problem.structures, start)
+    structures = criterion.problem.structures
+    first = criterion.refined(moment_start(criterion.problem)) if start is None else _within_reach(structures, start)
     optimum = descend(first)
     if len(optimum.log) >= control.max_evaluations:
         return optimum

@@ -34,6 +34,7 @@ def moment_start(problem: Problem) -> FloatArray:
     ----------
     problem : Problem
     """
+    problem = problem.at_start
     gram = problem.moment_gram
     covariances = _solve(problem, gram.directions, gram.projected, _observed(problem, gram.directions))
     theta = problem.structures.theta_of_factors([symmetric_root(covariance) for covariance in covariances])

@@ -14,12 +14,15 @@ of 0, a correlation of -1 or 1) are ordinary points.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lme4py.covariance import CovarianceStructure
+from lme4py.covariance.chain_levels import ChainLevels
+from lme4py.engine.factor.chain import as_chain
 from lme4py.engine.linear.criterion import Criterion, Point
+from lme4py.engine.linear.penalised import make_criterion
 from lme4py.engine.linear.problem import Problem
 from lme4py.engine.optimise import Control, Local, minimise
 from lme4py.fits.answers.holding import Minimum
@@ -79,6 +82,36 @@ class _Local:
     def _own(self, G: FloatArray) -> FloatArray:
         own: FloatArray = G if self.R is None else self.R.T @ G @ self.R
         return own
+
+
+@dataclass(frozen=True)
+class _ChainLocal(_Local):
+    """A chain of many times: what changes is known in (s, phi), and so are derivatives.
+
+    Attributes
+    ----------
+    slope : ndarray, shape (2,)
+        Derivatives of (s, phi) in the engine's columns in theta.
+    """
+
+    slope: FloatArray = field(default_factory=lambda: np.ones(2))
+
+    @property
+    def _inside(self) -> FloatArray:
+        return self.theta * self.slope
+
+    def changes(self) -> FloatArray:
+        return np.diag(self.slope) if self.first is None else self.first * self.slope
+
+    def slopes(self, G: FloatArray) -> FloatArray:
+        return self.structure.covariance_pullback(self._inside, G) * self.slope
+
+    def curvature(self, G: FloatArray) -> FloatArray:
+        inner = self.structure.curvature(self._inside, G) * np.outer(self.slope, self.slope)
+        if self.first is None or self.second is None:
+            return inner
+        out: FloatArray = self.first @ inner @ self.first.T + self.second @ self.slopes(G)
+        return out
 
 
 @dataclass(frozen=True)
@@ -150,13 +183,22 @@ class Coordinates:
             own, coordinates = x[position : position + d], np.arange(position, position + d)
             if held:
                 local = self._held(own, coordinates, x.size - 1, v, log_sigma)
+                if isinstance(structure, ChainLevels):
+                    local = self._of_chain(structure, local)
                 parts.append(structure.user.to_engine(local.theta, self.to_engine))
             else:
-                local = _Local(structure, own, None, None, coordinates)
+                kind = _ChainLocal if isinstance(structure, ChainLevels) else _Local
+                local = kind(structure, own, None, None, coordinates)
                 parts.append(own)
             terms.append(local)
             position += d
         return _Place(terms, np.concatenate([np.zeros(0), *parts]), log_sigma)
+
+    def _of_chain(self, structure: ChainLevels, local: _Local) -> _Local:
+        """The same of a chain, whose theta on the user's scale is that inside with another unit of s."""
+        slope = np.array([1.0 / self.to_engine[0, 0], 1.0])
+        own = (local.theta, local.first, local.second, local.coordinates, None, local.along)
+        return _ChainLocal(structure, *own, slope)
 
     def _held(self, x: FloatArray, coordinates: IntArray, last: int, v: float, log_sigma: float) -> _Local:
         """The term whose parameter is held; on the user's scale it is sigma times what the structure knows."""
@@ -283,7 +325,12 @@ class Constrained:
         if change == 0.0 or criterion.problem.known is not None:
             return G
         _, g = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
+        chained = as_chain(point.swept)
         for f, factor in enumerate(self.problem.factors):
+            if chained is not None and f == chained.sweeper.chain:
+                term = factor.terms[0]
+                G[term] = G[term] + change * chained.forms(g[f])
+                continue
             values = g[f].reshape(factor.n_columns, factor.n_levels)
             gram = factor.gram(values)
             for term, columns in zip(factor.terms, factor.columns, strict=True):
@@ -332,7 +379,7 @@ class LinearHolding(Constrained):
     def __init__(self, fit: LinearFit, parameter: Parameter, reml: bool) -> None:
         self.reml = reml
         minima = other_minima(fit)
-        super().__init__(Criterion(fit.problem, reml), parameter, [other.theta_inside for other in minima])
+        super().__init__(make_criterion(fit.problem, reml), parameter, [other.theta_inside for other in minima])
         self.fit = fit
         self.estimate = self._at(fit)
         self.others = [self._at(other) for other in minima]

@@ -13,19 +13,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lme4py.covariance.charts import ThetaChart
+from lme4py.engine.factor.chain import as_chain
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.hessian import has_exact_hessian, hessian_along
+from lme4py.engine.linear.penalised import make_criterion
 from lme4py.fits.derived import derived
 from lme4py.fits.parameters import VarianceDerivatives
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
     from lme4py.covariance.charts import Chart
+    from lme4py.engine.factor.crossproducts import Factor
     from lme4py.engine.linear.criterion import Point
     from lme4py.engine.linear.problem import Problem
     from lme4py.fits.linear.fit import LinearFit
 
 __all__ = [
+    "changed_products",
     "charts",
     "fixed_in_groups",
     "level_products",
@@ -49,7 +54,7 @@ def variance_derivatives(fit: LinearFit) -> VarianceDerivatives:
     ----------
     fit : LinearFit
     """
-    criterion = Criterion(fit.problem, fit.reml)
+    criterion = make_criterion(fit.problem, fit.reml)
     point = fit.point
     parts = charts(fit.problem, point.theta)
     slope = _slope(fit.problem, point, parts)
@@ -114,7 +119,7 @@ def _profiled_hessian(criterion: Criterion, point: Point, parts: tuple[Chart, ..
 
 def _along(G: FloatArray, chart: Chart, change: FloatArray | None) -> FloatArray:
     """Derivative in the coordinates of a term from the one in its covariance, shape (d,)."""
-    return np.asarray(np.einsum("ab,iab->i", G, chart.tangents(change)))
+    return chart.pulled(G, change)
 
 
 def _differences(chart: Chart, s: int, gradient: Callable[[FloatArray], FloatArray]) -> FloatArray:
@@ -147,10 +152,7 @@ def _slope(problem: Problem, point: Point, parts: tuple[Chart, ...]) -> FloatArr
     """y'P Z dSigma Z'P y for each direction: minus the derivative of the penalised residual sum of squares."""
     combination = np.append(-point.beta, 1.0)[:, None]
     _, g = point.swept.back_substitute(point.border, combination)
-    products = level_products(problem, g)
-    return np.array(
-        [float(np.sum(dS * P[..., 0, 0])) for chart, P in zip(parts, products, strict=True) for dS in chart.tangents()]
-    )
+    return changed_products(problem, point, parts, g)[:, 0, 0]
 
 
 def _covariance_slopes(fit: LinearFit, parts: tuple[Chart, ...]) -> tuple[FloatArray, ...]:
@@ -159,7 +161,7 @@ def _covariance_slopes(fit: LinearFit, parts: tuple[Chart, ...]) -> tuple[FloatA
     s, first, out = sum(chart.size for chart in parts) + 1, 0, []
     for S, chart, covariance in zip(scaling.S, parts, fit.covariances, strict=True):
         d = np.zeros((s, *covariance.shape))
-        d[first : first + chart.size] = fit.sigma**2 / scaling.weight_scale * (S @ chart.tangents() @ S.T)
+        d[first : first + chart.size] = fit.sigma**2 / scaling.weight_scale * chart.whole_tangents(S)
         d[-1] = covariance
         first += chart.size
         out.append(d)
@@ -186,18 +188,46 @@ def level_products(problem: Problem, U: list[FloatArray]) -> list[FloatArray]:
         blocks = rows.reshape(factor.n_columns, factor.n_levels, -1)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             own = blocks[columns]
-            out[term] = np.matmul(own.transpose(0, 2, 1)[:, None], factor.along(own)[None])
+            out[term] = _level_products(factor, own)
     return out
+
+
+def changed_products(problem: Problem, point: Point, parts: tuple[Chart, ...], U: list[FloatArray]) -> FloatArray:
+    """U'Z dSigma Z'U along every coordinate of the terms, shape (s, c, c).
+
+    Parameters
+    ----------
+    problem : Problem
+    point : Point
+    parts : tuple of Chart
+        One for each term.
+    U : list of ndarray, each (k J, c)
+        Rows of each grouping factor.
+    """
+    c = U[0].shape[1]
+    found: list[FloatArray] = [np.zeros((0, c, c))] * len(parts)
+    chained = as_chain(point.swept)
+    for f, factor in enumerate(problem.factors):
+        if chained is not None and f == chained.sweeper.chain:
+            chart = parts[factor.terms[0]]
+            assert isinstance(chart, ThetaChart)
+            found[factor.terms[0]] = chained.changed_products(U[f])[chart.free]
+            continue
+        blocks = U[f].reshape(factor.n_columns, factor.n_levels, -1)
+        for t, columns in zip(factor.terms, factor.columns, strict=True):
+            found[t] = np.einsum("iab,abcd->icd", parts[t].tangents(), _level_products(factor, blocks[columns]))
+    return np.concatenate([np.zeros((0, c, c)), *found])
+
+
+def _level_products(factor: Factor, own: FloatArray) -> FloatArray:
+    return np.asarray(np.matmul(own.transpose(0, 2, 1)[:, None], factor.along(own)[None]))
 
 
 def _jacobian(fit: LinearFit, parts: tuple[Chart, ...]) -> FloatArray:
     """d vcov = sigma^2 Phi (X'V^-1 Z dSigma Z'V^-1 X) Phi, with Phi = (X'V^-1X)^-1; shape (s, p, p)."""
     problem, C = fit.problem, fit.problem.scaling.C
     p = fit.beta.size
-    products = level_products(problem, fixed_in_groups(fit.point))
-    changes = [
-        np.einsum("ab,abij->ij", dS, P) for chart, P in zip(parts, products, strict=True) for dS in chart.tangents()
-    ]
+    changes = changed_products(problem, fit.point, parts, fixed_in_groups(fit.point))
     inverse = np.linalg.inv(fit.point.RX)
     spread = fit.sigma / np.sqrt(problem.scaling.weight_scale)
     half = spread * (C @ (inverse @ inverse.T))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from lme4py.covariance.chain_levels import ChainLevels
 from lme4py.covariance.charts import Chart
+from lme4py.engine.factor.chain import ChainSwept, as_chain
 from lme4py.engine.generalised.products import WeightedProducts
+from lme4py.engine.linear.criterion import Point
 from lme4py.engine.linear.scaling import Scaling, scale_columns
 from lme4py.engine.threads import limited_threads
+from lme4py.fits.answers.chain_joint import ChainJoint
 from lme4py.fits.answers.joint import JointVariance
 from lme4py.fits.answers.working import FactoredModel
 from lme4py.fits.derived import derived
@@ -31,18 +36,21 @@ __all__ = [
 
 def joint_variance(fit: LinearFit, expected: bool) -> JointVariance:
     problem, point = fit.problem, fit.point
+    chained = _completed(point)
+    swept: Any = point.swept if chained is None else chained
+    border = point.border if chained is None else chained.sweep_border(chained.base.border)
     p, scaling = problem.n_fixed, problem.scaling
     weights = fit.design.weights
     w = np.ones(fit.design.n_obs) if weights is None else weights / scaling.weight_scale
     inverse = np.linalg.inv(point.RX) if p else np.zeros((0, 0))
-    P, _ = point.swept.back_substitute(point.border, np.eye(p + 1, p))
-    diagonal = point.swept.adjoint(point.border, np.zeros((p + 1, p + 1))).diagonal
+    P, _ = swept.back_substitute(border, np.eye(p + 1, p))
+    diagonal = [] if chained else swept.adjoint(border, np.zeros((p + 1, p + 1))).diagonal
     scale = fit.sigma**2 / scaling.weight_scale
     vcov = inverse @ inverse.T
     if fit.conventions.vce is not None and not expected:
         back = np.linalg.inv(scaling.C)
         vcov = back @ fit.vcov @ back.T / scale
-    return JointVariance(
+    own = (
         fit.design,
         problem.factors,
         problem.factor_T(point.T),
@@ -53,8 +61,9 @@ def joint_variance(fit: LinearFit, expected: bool) -> JointVariance:
         vcov,
         diagonal,
         scale,
-        point.swept,
+        swept,
     )
+    return JointVariance(*own) if chained is None else ChainJoint(*own, chained=chained)
 
 
 def joint_gradient(fit: LinearFit, derivatives: VarianceDerivatives, rows: RowArrays) -> FloatArray:
@@ -121,6 +130,24 @@ def conditional_covariances_with_fixed(fit: LinearFit) -> tuple[FloatArray, ...]
     return _conditional(fit, include_fixed=True)
 
 
+def _completed(point: Point) -> ChainSwept | None:
+    """The factor of a chain with all its times; None of another model."""
+    chained = as_chain(point.swept)
+    return None if chained is None else chained.completed()
+
+
+def _of_chain(swept: ChainSwept, corner: FloatArray) -> FloatArray:
+    """Covariances of the effects of each group at all times of a chain, (J, k, k), in the engine's columns."""
+    blocks = swept.group_blocks()
+    if not corner.any():
+        return blocks
+    J, k = blocks.shape[:2]
+    modes, _ = swept.back_substitute(swept.sweep_border(swept.base.border), np.eye(corner.shape[0]))
+    moved = modes[swept.sweeper.chain].reshape(J, k, -1)
+    out: FloatArray = blocks + moved @ corner @ moved.swapaxes(1, 2)
+    return out
+
+
 def _conditional(fit: LinearFit, include_fixed: bool) -> tuple[FloatArray, ...]:
     point, problem = fit.point, fit.problem
     p = problem.n_fixed
@@ -131,9 +158,14 @@ def _conditional(fit: LinearFit, include_fixed: bool) -> tuple[FloatArray, ...]:
     blocks = point.swept.adjoint(point.border, corner).diagonal
     scaling = problem.scaling
     scale = fit.sigma**2 / scaling.weight_scale
+    chained = _completed(point)
+    of_chain = None if chained is None else _of_chain(chained, corner)
     out: list[FloatArray] = [np.empty(0)] * len(fit.design.terms)
     for factor, block in zip(problem.factors, blocks, strict=True):
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             S = scaling.S[term]
+            if of_chain is not None and isinstance(problem.structures.each[term], ChainLevels):
+                out[term] = scale * S[0, 0] ** 2 * of_chain
+                continue
             out[term] = scale * np.einsum("ab,bcj,dc->jad", S, block[columns, columns], S)
     return tuple(out)

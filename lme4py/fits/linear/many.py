@@ -8,10 +8,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from lme4py.covariance.chain_levels import ChainLevels
 from lme4py.design.design import Design
+from lme4py.engine.linear.chained import linear_problem
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.penalised import make_criterion
-from lme4py.engine.linear.problem import Problem, make_problem
+from lme4py.engine.linear.problem import Problem
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control
 from lme4py.fits.answers.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
@@ -99,7 +101,7 @@ def estimates_of_design(fit: LinearFit, design: Design) -> Many:
     fit : LinearFit
     design : Design
     """
-    return _solved(fit, make_problem(design), None)
+    return _solved(fit, linear_problem(design), None)
 
 
 def _empty(fit: LinearFit) -> Many:
@@ -165,7 +167,16 @@ def _solved(fit: LinearFit, problem: Problem, start: FloatArray | None) -> Many:
     criterion = make_criterion(problem, fit.reml)
     point = solve(criterion, start, Control()).source[0]
     T = [t[None] for t in point.T]
-    return on_user_scale(problem, T, point.beta[None], np.array([criterion.variance(point.r2)]))
+    found = on_user_scale(problem, T, point.beta[None], np.array([criterion.variance(point.r2)]))
+    chain = next((t for t, s in enumerate(problem.structures.each) if isinstance(s, ChainLevels)), None)
+    if chain is None:
+        return found
+    # T of a chain of many times is that of its levels: the covariance of all times is the structure's to make.
+    scaling, structure, place = problem.scaling, problem.structures.each[chain], problem.structures.slices[chain]
+    scale = scaling.y_scale**2 * criterion.variance(point.r2)
+    covariances = list(found.covariances)
+    covariances[chain] = scale * structure.whole_covariance(point.theta[place], scaling.S[chain])[None]
+    return replace(found, covariances=covariances)
 
 
 def on_user_scale(problem: Problem, T: list[FloatArray], beta: FloatArray, sigma2: FloatArray) -> Many:
@@ -182,7 +193,7 @@ def on_user_scale(problem: Problem, T: list[FloatArray], beta: FloatArray, sigma
     scaling = problem.scaling
     covariances = []
     for S, t in zip(scaling.S, T, strict=True):
-        root = S @ t
+        root = (S if t.shape[1] == S.shape[1] else np.eye(t.shape[1])) @ t
         covariances.append((scaling.y_scale**2 * sigma2)[:, None, None] * (root @ root.transpose(0, 2, 1)))
     sigma = scaling.y_scale * np.sqrt(scaling.weight_scale * sigma2)
     return Many(scaling.b0 + scaling.y_scale * (beta @ scaling.C.T), covariances, sigma)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.design.design import Design
-from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.penalised import make_criterion
 from lme4py.engine.linear.problem import Problem
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.optimise import Control
@@ -82,7 +82,7 @@ def null_model(fit: LinearFit, result: Any = None) -> LinearNull:
         X = exog
     if same_span(design.X, X):
         with limited_threads(design):
-            value = Criterion(fit.problem, fit.reml)(np.zeros(fit.theta_inside.size))
+            value = make_criterion(fit.problem, fit.reml)(np.zeros(fit.theta_inside.size))
         return LinearNull(fit, X, -0.5 * value, design.X.shape[1] + int(fit.has_residual))
     if not fit.has_residual:
         raise OptionError("a model with a known sigma= is compared with models of the same fixed effects only.")
@@ -125,14 +125,14 @@ def criteria(fit: LinearFit, Y: FloatArray) -> FloatArray:
         values = np.where(found.converged, found.value, np.nan)
     for b in np.flatnonzero(np.isnan(values)):
         problem = responses.problem([z[:, b] for z in Zy], Xy[:, b], float(yy[b]))
-        values[b] = solve(Criterion(problem, fit.reml), start, Control()).value
+        values[b] = solve(make_criterion(problem, fit.reml), start, Control()).value
     return values
 
 
 def _ols_criteria(full: LinearFit, X: FloatArray, Y: FloatArray) -> FloatArray:
     """Criteria of the linear model for responses (n, B)."""
     design, problem = full.design, full.problem
-    criterion = Criterion(problem, full.reml)
+    criterion = make_criterion(problem, full.reml)
     root = np.ones(design.n_obs) if design.weights is None else np.sqrt(design.weights / problem.scaling.weight_scale)
     y = Y if design.offset is None else Y - design.offset[:, None]
     Q = np.linalg.qr(root[:, None] * X)[0]

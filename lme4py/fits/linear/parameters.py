@@ -26,8 +26,8 @@ def variance_information(fit: LinearFit) -> VarianceInformation:
     root = np.sqrt(scaling.weight_scale)
     for t, (structure, place) in enumerate(zip(structures.each, structures.slices, strict=True)):
         S = scaling.S[t]
-        d = np.zeros((s, structure.size, structure.size))
-        d[place] = scale * (S @ structure.covariance_tangents(fit.theta_inside[place]) @ S.T)
+        d = np.zeros((s, *fit.covariances[t].shape))
+        d[place] = scale * structure.whole_tangents(fit.theta_inside[place], S)
         d[m] = 2.0 * fit.covariances[t]
         out.append(d)
         moved = np.zeros((s, structure.n_theta))

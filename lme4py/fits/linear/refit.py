@@ -10,6 +10,7 @@ import numpy as np
 
 from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import CrossProducts
+from lme4py.engine.linear.chained import factor_rows
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.penalised import make_criterion
 from lme4py.engine.linear.problem import Problem, known_variance
@@ -131,9 +132,7 @@ def _factor_rows(fit: LinearFit, columns: ScaledColumns) -> list[sparse.csr_arra
     design = fit.design
     n = design.n_obs
     out = []
-    for factor in fit.problem.factors:
-        codes = design.terms[factor.terms[0]].codes
-        Z = np.hstack([columns.Z[t] for t in factor.terms])
+    for factor, (codes, Z) in zip(fit.problem.factors, factor_rows(fit.problem, design, columns), strict=True):
         rows = (np.arange(factor.n_columns)[None, :] * factor.n_levels + codes[:, None]).ravel()
         where = np.repeat(np.arange(n), factor.n_columns)
         out.append(sparse.coo_array((Z.ravel(), (rows, where)), shape=(factor.size, n)).tocsr())

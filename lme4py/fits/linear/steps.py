@@ -20,9 +20,10 @@ from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.identification.identify import identify
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.certificate import certify
+from lme4py.engine.linear.chained import linear_problem as engine_problem
 from lme4py.engine.linear.criterion import Criterion, Point
 from lme4py.engine.linear.penalised import PenalisedPoint, make_criterion
-from lme4py.engine.linear.problem import Problem, make_problem
+from lme4py.engine.linear.problem import Problem
 from lme4py.engine.linear.solve import solve
 from lme4py.engine.linear.start import moment_start
 from lme4py.engine.optimise import Control, Optimum
@@ -75,7 +76,7 @@ class LmmCriterion:
 
     def __init__(self, design: Design, reml: bool = True, problem: Problem | None = None) -> None:
         refuse_saturated(design)
-        self._set(design, make_criterion(make_problem(design) if problem is None else problem, reml))
+        self._set(design, make_criterion(engine_problem(design) if problem is None else problem, reml))
         warn_unidentified(self.identification)
 
     def _set(self, design: Design, inside: Criterion) -> None:
@@ -110,11 +111,14 @@ class LmmCriterion:
         -------
         ndarray, shape (m,)
         """
-        structures, scaling = self.inside.problem.structures.user, self.inside.problem.scaling
-        G = self.inside.sigma_gradient(self._evaluate(theta))
-        inverse = [np.linalg.inv(S) for S in scaling.S]
-        user = [scaling.weight_scale * s.T @ g @ s for s, g in zip(inverse, G, strict=True)]
-        return structures.covariance_pullback(structures.check(theta), user)
+        problem = self.inside.problem
+        structures, scaling = problem.structures, problem.scaling
+        point = self._evaluate(theta)
+        inside = self.inside.sigma_gradient(point)
+        given = structures.user.split(structures.user.check(theta))
+        own = zip(structures.each, structures.split(point.theta), given, scaling.column_changes, inside, strict=True)
+        parts = [s.user_gradient(s.user, here, user, S, G) for s, here, user, S, G in own]
+        return np.concatenate([np.zeros(0), *parts])
 
     def _evaluate(self, theta: Any) -> Point:
         try:
@@ -214,7 +218,7 @@ def linear_problem(design: Design, control: Control) -> Problem:
     """
     refuse_saturated(design)
     with limited_threads(design):
-        return make_problem(design, control.block)
+        return engine_problem(design, control.block)
 
 
 def to_inside(problem: Problem, theta: Any) -> FloatArray:
@@ -487,7 +491,8 @@ def linear_fit(
     scaling = problem.scaling
     sigma_inside = float(np.sqrt(problem.variance(found.r2, reml)))
     spread = scaling.y_scale * sigma_inside
-    roots = [spread * scaling.factor(i, T) for i, T in enumerate(found.T)]
+    structures = problem.structures
+    own = zip(structures.each, structures.split(found.theta), scaling.S, strict=True)
     return kind(
         design=design,
         reml=reml,
@@ -496,8 +501,8 @@ def linear_fit(
         vcov=scaling.vcov(sigma_inside**2 * _inverse_cross(found.RX)),
         sigma=spread * float(np.sqrt(scaling.weight_scale)) if design.sigma is None else design.sigma,
         theta=to_user(problem, found.theta),
-        covariances=tuple(root @ root.T for root in roots),
-        modes=_user_modes(problem, found.modes),
+        covariances=tuple(spread**2 * structure.whole_covariance(theta, S) for structure, theta, S in own),
+        modes=_user_modes(problem, found.modes, found.theta),
         certificate=certificate,
         opt_log=log,
         problem=problem,
@@ -515,13 +520,16 @@ def _inverse_cross(R: FloatArray) -> FloatArray:
     return inverse @ inverse.T
 
 
-def _user_modes(problem: Problem, inside: list[FloatArray]) -> tuple[FloatArray, ...]:
+def _user_modes(problem: Problem, inside: list[FloatArray], theta: FloatArray) -> tuple[FloatArray, ...]:
     """Conditional modes of each term, (J, k), from those of each factor in the engine's columns."""
-    out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
+    structures, scaling = problem.structures, problem.scaling
+    parts = structures.split(theta)
+    out: list[FloatArray] = [np.empty(0)] * len(structures.each)
     for factor, b in zip(problem.factors, inside, strict=True):
         values = b.reshape(factor.n_columns, factor.n_levels)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
-            out[term] = problem.scaling.y_scale * (problem.scaling.S[term] @ values[columns]).T
+            effects = structures.each[term].whole_effects(parts[term], scaling.S[term], values[columns])
+            out[term] = scaling.y_scale * effects.T
     return tuple(out)
 
 

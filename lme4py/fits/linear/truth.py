@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from lme4py.design.design import Design
-from lme4py.engine.linear.criterion import Criterion
+from lme4py.engine.linear.penalised import make_criterion
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.refit import shared_criterion
 from lme4py.fits.truth import Truth, padded_modes, theta_of
@@ -26,7 +26,7 @@ def with_truth(fit: LinearFit, truth: Truth) -> LinearFit:
     sigma = fit.sigma if truth.lam == fit.lam else float(np.exp(0.5 * truth.lam))
     thetas = [theta_of(term, C, sigma) for term, C in zip(fit.design.terms, truth.covariances, strict=True)]
     theta = np.concatenate(thetas) if thetas else np.zeros(0)
-    criterion = shared_criterion(fit.design, Criterion(fit.problem, fit.reml))
+    criterion = shared_criterion(fit.design, make_criterion(fit.problem, fit.reml))
     return replace(
         fit,
         beta=truth.beta,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 
@@ -19,6 +20,8 @@ _LOWER = 1e-6
 _MAX_STEPS = 80
 # A profile that rises less than this part of what is missing, this often, while the distance doubles, has no limit.
 _FLAT, _FLAT_STEPS = 0.01, 8
+# Steps are no smaller than this part of the coordinate, of which nothing is left in rounding below 1e-16.
+_LEAST_STEP = 1e-9
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,7 @@ class Side:
     points : list of ProfilePoint
         From the estimate outwards.
     ended : bool
-        The profile has reached the end of its range.
-    unbounded : bool
-        The profile stays below what was asked for, however far it is followed: there is no limit.
+        The profile has reached the end of its range, or stays below what was asked for however far it is followed.
     evaluations : int
     islands : tuple of ProfilePoint
         Other local minima of the criterion. One that is below what a limit asks for belongs to the interval, which ends
@@ -76,7 +77,6 @@ class Side:
     bound: float
     points: list[ProfilePoint]
     ended: bool = False
-    unbounded: bool = False
     evaluations: int = field(default=0)
     islands: tuple[ProfilePoint, ...] = ()
     joined: bool = False
@@ -91,7 +91,7 @@ class Side:
             self._grow(min(target * 1.01 + 1e-3, before + step), doubled=flat > 0)
             flat = flat + 1 if self.points[-1].zeta - before < _FLAT * (target - before) else 0
             if flat >= _FLAT_STEPS and not self.ended:
-                self.ended = self.unbounded = True
+                self.ended = True
                 return
         raise Lme4Error(
             f"the profile of {self.constrained.parameter.name} did not reach the level that is asked for within "
@@ -100,10 +100,13 @@ class Side:
 
     def _grow(self, goal: float, doubled: bool) -> None:
         last = self.points[-1]
-        length = (goal - last.zeta) / last.slope
+        least = _LEAST_STEP * abs(last.v)
+        length = max((goal - last.zeta) / last.slope, least)
         if doubled:
             length = max(length, abs(last.v - self.points[0].v))
         for _ in range(30):
+            if length < least:
+                self._refuse_to_follow()
             v, at_bound = self._inside(last.v, length)
             try:
                 point = self._evaluate(v)
@@ -116,12 +119,16 @@ class Side:
                 break
             length *= max(0.1, 0.9 * (goal - last.zeta) / (point.zeta - last.zeta))
         else:
-            raise Lme4Error(
-                f"the profile of {self.constrained.parameter.name} cannot be followed beyond {last.v:.6g}, where the "
-                f"signed root is {last.zeta:.3f}: the criterion has no value there. Use method='wald' or 'boot'."
-            )
+            self._refuse_to_follow()
         self.points.append(point)
         self.ended = at_bound
+
+    def _refuse_to_follow(self) -> NoReturn:
+        last = self.points[-1]
+        raise Lme4Error(
+            f"the profile of {self.constrained.parameter.name} cannot be followed beyond {last.v:.6g}, where the "
+            f"signed root is {last.zeta:.3f}: the criterion has no value there. Use method='wald' or 'boot'."
+        )
 
     def _inside(self, v: float, length: float) -> tuple[float, bool]:
         moved = v + self.direction * length
@@ -140,7 +147,8 @@ class Side:
 
     def _predict(self, v: float) -> FloatArray:
         """Coordinates of everything else, extrapolated from the nearest points."""
-        near = sorted(self.points, key=lambda point: abs(point.v - v))[:3]
+        # A polynomial has one value at a coordinate: of points that rounding has made one, the last is taken.
+        near = sorted({point.v: point for point in self.points}.values(), key=lambda point: abs(point.v - v))[:3]
         if abs(v - near[0].v) > 3.0 * abs(near[0].v - near[-1].v):
             # Too far for a polynomial through these points.
             near = near[:1]
@@ -166,7 +174,7 @@ class Side:
         """Coordinate where the signed root is `target`, going outwards from the first point."""
         self.reach(target, step=target)
         if self.points[-1].zeta < target:
-            return self.direction * np.inf if self.unbounded else self.bound
+            return self.bound
         high = next(i for i, point in enumerate(self.points) if point.zeta >= target)
         if high == 0:
             return self.points[0].v
