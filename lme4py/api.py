@@ -289,8 +289,8 @@ def lmer(
         design = replace(design, notes=(*design.notes, note))
     if design.smooth_terms and (structured or held.absolute):
         raise OptionError(
-            "smooths are not there for models with residual=, variance=, dispformula= or fixed standard deviations; "
-            "use ns(x, df = 4) or poly(x, 3)."
+            "residual=, variance=, dispformula= and fixed standard deviations take no smooths in lmer(); use ns(x, df = 4), "
+            "or glmer(..., family='gaussian', dispformula=...), which is fitted by ML."
         )
     design = with_priors(design, priors)
     if structured or held.absolute or not design.terms:

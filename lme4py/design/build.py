@@ -25,7 +25,7 @@ from lme4py.design.fixed import (
     without_intercept,
 )
 from lme4py.design.names import ColumnNames
-from lme4py.design.parts import with_parts
+from lme4py.design.parts import DIFFERENCES, with_parts
 from lme4py.design.recipe import BarRecipe, Recipe, offset_values
 from lme4py.design.responses.names import named_parts
 from lme4py.design.responses.responses import BoundResponses
@@ -175,16 +175,17 @@ def formula_design(
     -------
     Design
     """
-    response = check_parts(parsed, require_random and not has_smooths(parsed))
+    further = {name: read_formula(text, frame.names) for name, text in (parts or {}).items()}
+    response = check_parts(parsed, require_random and not any(map(has_smooths, (parsed, *further.values()))))
     reader = None if family is None else response_family(family)
     if reader is not None and reader.has_thresholds:
         _check_thresholds(parsed)
-    further = {name: read_formula(text, frame.names) for name, text in (parts or {}).items()}
     for own in further.values():
         check_groups(own)
-    if further:
-        for own in (parsed, *further.values()):
-            refuse_smooths(own, "models with ziformula= or dispformula=")
+    if reader is not None and reader.is_joint:
+        refuse_smooths(parsed, f"the {reader.name} family")
+    for name in DIFFERENCES & further.keys():
+        refuse_smooths(further[name], f"{name}=")
     bars = [bar for own in (parsed, *further.values()) for bar in own.bars]
     relations = read_relations(relmat, list(dict.fromkeys(":".join(map(name_of, bar.group)) for bar in bars)))
     nodes = list(
@@ -199,6 +200,7 @@ def formula_design(
     )
     state: dict[str, Any] = {}
     parsed = with_smooths(parsed, rows)
+    further = {name: with_smooths(own, rows) for name, own in further.items()}
     values = evaluate_all(parsed, rows, state, functions or {})
     design = assemble(
         parsed,

@@ -21,10 +21,10 @@ from lme4py.families.response import PartRows, ResponseData
 from lme4py.formula.nodes import Formula, Node
 from lme4py.formula.values import Value, check_finite
 
-__all__ = ["new_parts", "ordinal_formulas", "part_formulas", "part_text", "with_parts"]
+__all__ = ["DIFFERENCES", "new_parts", "ordinal_formulas", "part_formulas", "part_text", "with_parts"]
 
 # Parts that say how rows differ from what other parameters hold: thresholds, and a scale of one.
-_DIFFERENCES: Final = ("nominal", "scale")
+DIFFERENCES: Final = frozenset({"nominal", "scale"})
 
 
 def part_text(text: Any, argument: str, conditional: str) -> str:
@@ -86,7 +86,7 @@ def check_differences(name: str, parsed: Formula) -> None:
     name : str
     parsed : Formula
     """
-    if name not in _DIFFERENCES:
+    if name not in DIFFERENCES:
         return
     if parsed.bars:
         raise FormulaError(
@@ -147,7 +147,7 @@ def _predictor(
     names = ColumnNames()
     names.add(parsed.fixed, variables, f"the {name} part")
     fixed = fixed_part(parsed.fixed, variables, values, rows.n)
-    if name in _DIFFERENCES:
+    if name in DIFFERENCES:
         fixed = without_intercept(fixed)
     terms, bars = random_terms(parsed, values, rows, fixed, names, relations, recipe.state)
     offsets = [offset_values(values[node], name_of(node)) for node in parsed.fixed.offsets]

@@ -234,8 +234,10 @@ def test_what_is_not_there_is_refused(formula, options, message):
 
 
 def test_other_models_and_methods_refuse_by_name(fits):
-    with pytest.raises(FormulaError, match="ziformula"):
-        lme4py.glmer("count ~ s(x) + (1 | g)", DATA, "poisson", ziformula="~ 1")
+    with pytest.raises(FormulaError, match="nominal"):
+        lme4py.clmm("rating ~ x + (1 | g)", DATA.assign(rating=DATA.f), nominal="~ s(z)")
+    with pytest.raises(FormulaError, match="multinomial"):
+        lme4py.glmer("g ~ s(x)", DATA, "multinomial")
     with pytest.raises(Lme4Error, match="streamed"):
         lme4py.lmer("y ~ s(x) + (1 | g)", DATA, control={"rows": "stream"})
     result = fits["ml"]
