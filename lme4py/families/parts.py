@@ -16,7 +16,6 @@ from scipy import special
 from lme4py.errors import OptionError
 from lme4py.families.densities.base import DISPERSION, Density, DensityArgument
 from lme4py.families.densities.calculus.jets import Index
-from lme4py.families.densities.truncated import Truncated
 from lme4py.families.densities.zeros import ZERO_INFLATION, Hurdle, ZeroInflated
 from lme4py.families.density_family import DensityFamily
 from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean
@@ -90,8 +89,7 @@ class PartsFamily(DensityFamily):
     @property
     def of_conditional_mean(self) -> DensityFamily:
         """The family whose mean is that of the conditional part: the untruncated one where counts are truncated."""
-        plain = self.without_parts.density
-        return DensityFamily(plain.base if isinstance(plain, Truncated) else plain)
+        return DensityFamily(self.density.conditional)
 
     def without_parts_variance(self, x: Sequence[FloatArray], data: ResponseData) -> FloatArray:
         """Variance of a response that is not a zero of the zero part, from the arguments of all, shape (n,)."""

@@ -308,6 +308,27 @@ class Density(ABC):
         with np.errstate(over="ignore", under="ignore"):
             return self.link.mean(x[0])
 
+    def mean_jet(self, x: Values, degrees: Degrees, data: ResponseData | None = None) -> DensityJet:
+        """`mean` with its derivatives in the variables.
+
+        Parameters
+        ----------
+        x : sequence of ndarray
+            As in `jet`.
+        degrees : Degrees
+        data : ResponseData, optional
+        """
+        if not self.mean_is_link:
+            raise OptionError(f"the {self.name} family has no derivatives of a mean that is none of one predictor.")
+        with np.errstate(over="ignore", under="ignore"):
+            chain = self.link.derivatives(np.asarray(x[0]))
+        return DensityJet.kept(degrees, {(0,) * k: part for k, part in enumerate(chain)})
+
+    @property
+    def conditional(self) -> Density:
+        """The distribution whose mean is that of the conditional predictor: the untruncated one of truncated counts."""
+        return self
+
     @abstractmethod
     def variance(self, x: Values, data: ResponseData | None = None) -> FloatArray:
         """Var(y) of a row of weight 1 (or of the weights of `data`), shape (..., n); for trials of the count."""

@@ -9,6 +9,7 @@ from scipy import special
 
 from lme4py.families.densities.base import (
     DISPERSION,
+    Density,
     DensityArgument,
     End,
     ScaledDensity,
@@ -229,6 +230,20 @@ class OrderedBeta(_ProportionDensity):
         _, between, one = self.parts(x)
         return between * self.link.mean(np.asarray(x[0])) + one
 
+    def mean_jet(self, x: Values, degrees: Degrees, data: ResponseData | None = None) -> DensityJet:
+        """F(eta - c1) mu + F(eta - c2) (1 - mu)."""
+        eta, low, width = np.asarray(x[0]), np.asarray(x[2]), np.exp(np.asarray(x[3]))
+        mu = self.conditional.mean_jet(x, degrees)
+        above = DensityJet.kept(degrees, {(): eta - low, (0,): 1.0, (2,): -1.0})
+        less = {(3,) * k: -width for k in (1, 2, 3)}
+        one = DensityJet.kept(degrees, {(): eta - low - width, (0,): 1.0, (2,): -1.0, **less})
+        return _logistic(above) * mu + _logistic(one) * (1.0 - mu)
+
+    @property
+    def conditional(self) -> Density:
+        """Between 0 and 1."""
+        return Beta(self.link)
+
     def variance(self, x: Values, data: ResponseData | None = None) -> FloatArray:
         """Var(y), zeros and ones included."""
         zero, between, one = self.parts(x)
@@ -276,6 +291,13 @@ class OrderedBeta(_ProportionDensity):
         center = float(np.median(eta))
         low, high = (center + float(special.logit(share)) for share in (zeros / (n + 1.0), 1.0 - ones / (n + 1.0)))
         return (phi, low, float(np.log(max(high - low, 0.1))))
+
+
+def _logistic(z: DensityJet) -> DensityJet:
+    """F(z)."""
+    p, q = sigmoid(z.value)
+    v = p * q
+    return compose((p, v, v * (q - p), v * (1.0 - 6.0 * v)), z)
 
 
 def _log_logistic(z: DensityJet, sign: FloatArray) -> DensityJet:

@@ -97,6 +97,22 @@ class Truncated(CountDensity):
         """E(Y | Y > 0)."""
         return self.base.mean(x, data) / self._positive(x, data)
 
+    def mean_jet(self, x: Values, degrees: Degrees, data: ResponseData | None = None) -> DensityJet:
+        """mu over P(Y > 0) = 1 - exp(-m) with m = -log P(0)."""
+        if data is None:
+            data = ResponseData(np.zeros(np.broadcast_shapes(*(np.shape(part) for part in x))[-1:]))
+        with np.errstate(over="ignore", under="ignore"):
+            M = self.base.log_log_zero(data, x, degrees)
+            # Beyond this the probability of a zero is none in double precision.
+            m = np.exp(np.minimum(M.value, 30.0))
+            r = m * np.exp(-m)
+            positive = compose((-np.expm1(-m), r, r * (1.0 - m), r * (1.0 - 3.0 * m + m * m)), M)
+        return self.base.mean_jet(x, degrees, data) / positive
+
+    @property
+    def conditional(self) -> Density:
+        return self.base
+
     def variance(self, x: Values, data: ResponseData | None = None) -> FloatArray:
         """Var(Y | Y > 0)."""
         mu, positive = self.base.mean(x, data), self._positive(x, data)

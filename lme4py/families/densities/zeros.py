@@ -121,6 +121,18 @@ class _WithZeros(Density):
         """E(y), zeros included."""
         return self._probability(x)[1] * self.base.mean(self._base(x), data)
 
+    def mean_jet(self, x: Values, degrees: Degrees, data: ResponseData | None = None) -> DensityJet:
+        base_degrees, names = self._base_degrees(degrees)
+        p, rest = self._probability(x)
+        v = p * rest
+        chain = (rest, -v, v * (p - rest), -v * (1.0 - 6.0 * v))
+        left = DensityJet.kept(degrees, {(1,) * k: part for k, part in enumerate(chain)})
+        return self.base.mean_jet(self._base(x), base_degrees, data).shifted(names, degrees) * left
+
+    @property
+    def conditional(self) -> Density:
+        return self.base.conditional
+
     def variance(self, x: Values, data: ResponseData | None = None) -> FloatArray:
         """Var(y), zeros included: (1 - pi) (V + pi m^2), m and V those of the rest."""
         pi, rest = self._probability(x)

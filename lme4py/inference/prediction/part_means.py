@@ -86,7 +86,7 @@ def link_limits(fit: Fit, link: Link, value: FloatArray, error: FloatArray, alph
     return [ends.min(axis=0), ends.max(axis=0)]
 
 
-def part_mean(fit: Fit, kind: str, rows: RowArrays, response: ResponseData) -> PartMean:
+def part_mean(fit: Fit, kind: str, rows: RowArrays, response: ResponseData, slopes: bool = True) -> PartMean:
     """Means over the random effects; the variance is that of a response of a new group.
 
     Parameters
@@ -97,13 +97,15 @@ def part_mean(fit: Fit, kind: str, rows: RowArrays, response: ResponseData) -> P
         Complete rows.
     response : ResponseData
         Of these rows, with their parts.
+    slopes : bool
+        Whether the gradients are needed.
     """
     family: Any = fit.family
     if kind in _PARTS and _PARTS[kind] in family.components:
         return _one(fit, _PARTS[kind], rows, response)
     joined = any(len(set(term.parts)) > 1 for term in fit.design.terms)
     if kind != "response" or ZERO_INFLATION not in family.components or not family.without_parts.mean_is_link or joined:
-        return PartMean(*averaged_by_nodes(fit, kind, rows, response), family.moment_link(kind))
+        return PartMean(*averaged_by_nodes(fit, kind, rows, response, slopes), family.moment_link(kind))
     mu = _one(fit, CONDITIONAL, rows, response)
     pi = _one(fit, ZERO_INFLATION, rows, response)
     value = (1.0 - pi.value) * mu.value

@@ -24,7 +24,9 @@ _LEAST: Final = 1e-6
 _MOST_PARTS: Final = 3
 
 
-def averaged_by_nodes(fit: Fit, kind: str, rows: RowArrays, response: ResponseData) -> tuple[FloatArray, FloatArray]:
+def averaged_by_nodes(
+    fit: Fit, kind: str, rows: RowArrays, response: ResponseData, slopes: bool = True
+) -> tuple[FloatArray, FloatArray]:
     """A moment over the random effects, (n,), and its derivatives in (theta, beta, lambda), (n, q).
 
     Parameters
@@ -35,9 +37,13 @@ def averaged_by_nodes(fit: Fit, kind: str, rows: RowArrays, response: ResponseDa
         Complete rows.
     response : ResponseData
         Of these rows, with their parts.
+    slopes : bool
+        False leaves the derivatives out, (n, 0).
     """
     average = _Average(fit, kind, rows, response)
     phi = np.concatenate([fit.theta, fit.beta, np.atleast_1d(fit.lam) if fit.family.n_nuisance else []])
+    if not slopes:
+        return average(phi), np.zeros((rows.n, 0))
     se = np.sqrt(np.maximum(np.diag(model_of(fit).parameter_vcov()), 0.0))
     jacobian = np.zeros((rows.n, phi.size))
     for i, size in enumerate(np.clip(np.nan_to_num(_STEP * se), _LEAST, 1e-2)):

@@ -169,7 +169,7 @@ def _eta(fit: Fit, rows: RowArrays) -> FloatArray:
 def _with_average(
     fit: Fit, type: str, rows: RowArrays, response: ResponseData, limits: bool, level: float, se: bool
 ) -> list[FloatArray]:
-    found = part_mean(fit, type, rows, response)
+    found = part_mean(fit, type, rows, response, slopes=limits or se)
     columns = [found.value, *([found.errors(fit)] if se else [])]
     return [*columns, *(found.limits(fit, level) if limits else [])]
 

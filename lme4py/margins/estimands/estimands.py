@@ -17,12 +17,12 @@ from lme4py.margins.estimands.curves import Composed, Identity, Outer, ResponseC
 from lme4py.margins.estimands.grids import (
     Grid,
     Parameters,
-    ZeroPartGrid,
     linear_predictor,
     row_derivatives,
     row_gradients,
     variance_of,
 )
+from lme4py.margins.estimands.means import MeanGrid
 from lme4py.margins.estimands.scales import transform
 from lme4py.margins.models.adapter import ModelAdapter, Random, Rows
 from lme4py.margins.models.gradients import RowGradients
@@ -92,21 +92,21 @@ def slopes(
     unit_level : bool
         Every row instead of the mean.
     """
-    prepared = [_prepare(adapter, grid, s, variable, random) for s in range(grid.size)]
-    others: list[Any] = [None] * grid.size
-    if isinstance(grid, ZeroPartGrid):
-        zeros = grid.zeros
-        others = [_prepare(zeros.adapter, zeros, s, variable, random)[:2] for s in range(grid.size)]
+    grids = grid.grids if isinstance(grid, MeanGrid) else [grid]
+    prepared = [[_prepare(one.adapter, one, s, variable, random) for one in grids] for s in range(grid.size)]
     averages = [grid.weights_of(s) for s in range(grid.size)]
 
     def evaluate(parameters: Parameters, gradient: bool) -> Values:
         variance = variance_of(adapter, curve, parameters.theta)
         parts = []
-        for (rows, moves, x), zero_rows, weights in zip(prepared, others, averages, strict=True):
-            value, jac = _row_slopes(rows, moves, curve, parameters, variance)
-            level = _row_levels(rows, curve, parameters, variance) if kind != "dydx" or zero_rows else None
-            if level is not None and isinstance(grid, ZeroPartGrid):
-                value, jac, level = _beside_zeros(grid, zero_rows, parameters, value, jac, level)
+        for own, weights in zip(prepared, averages, strict=True):
+            rows, moves, x = own[0]
+            level: tuple[FloatArray, RowGradients] | None
+            if isinstance(grid, MeanGrid):
+                (value, jac), level = grid.row_slopes([(one, move) for one, move, _ in own], parameters)
+            else:
+                value, jac = _row_slopes(rows, moves, curve, parameters, variance)
+                level = _row_levels(rows, curve, parameters, variance) if kind != "dydx" else None
             if level is not None and kind != "dydx":
                 value, jac = elasticity(kind, x, *level, value, jac)
             if unit_level:
@@ -126,25 +126,6 @@ def _row_levels(
     """The curve of every row with its gradient."""
     d = row_derivatives(rows, curve, parameters, variance, 1)
     return d.f, row_gradients(rows, d.e, d.v, variance)
-
-
-def _beside_zeros(
-    grid: ZeroPartGrid,
-    zero_rows: tuple[Rows, Rows],
-    parameters: Parameters,
-    slope: FloatArray,
-    slope_jac: RowGradients,
-    level: tuple[FloatArray, RowGradients],
-) -> tuple[FloatArray, RowGradients, tuple[FloatArray, RowGradients]]:
-    """Slopes and levels of (1 - pi) mu from those of mu: (1 - pi) mu' - pi' mu, and the gradients of both."""
-    curve = grid.zero_curve
-    variance = variance_of(grid.zeros.adapter, curve, parameters.theta)
-    pi, by_pi = _row_levels(zero_rows[0], curve, parameters, variance)
-    rise, by_rise = _row_slopes(*zero_rows, curve, parameters, variance)
-    mu, by_mu = level
-    value = (1.0 - pi) * slope - rise * mu
-    jac = slope_jac.times(1.0 - pi).plus(by_pi.times(-slope)).plus(by_rise.times(-mu)).plus(by_mu.times(-rise))
-    return value, jac, ((1.0 - pi) * mu, by_mu.times(1.0 - pi).plus(by_pi.times(-mu)))
 
 
 def _prepare(adapter: ModelAdapter, grid: Grid, s: int, variable: str, random: Random) -> tuple[Rows, Rows, FloatArray]:

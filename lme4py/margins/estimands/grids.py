@@ -22,7 +22,6 @@ __all__ = [
     "Grid",
     "Parameters",
     "UnitGrid",
-    "ZeroPartGrid",
     "linear_predictor",
     "moved_frame",
     "row_derivatives",
@@ -294,39 +293,6 @@ class UnitGrid(Grid):
         weights = [self.weights_of(s) for s in range(self.size)]
         values = np.array([w @ value for w, (value, _) in zip(weights, parts, strict=True)])
         return values, np.stack([w @ rows for w, (_, rows) in zip(weights, parts, strict=True)])
-
-
-class ZeroPartGrid(UnitGrid):
-    """Scenarios whose mean is (1 - pi) mu.
-
-    Parameters
-    ----------
-    adapter, population, scenarios, random
-        As in `Grid`; of mu.
-    zeros : Grid
-        Of pi.
-    zero_curve : ResponseCurve
-        From its linear predictor to pi.
-    """
-
-    def __init__(
-        self,
-        adapter: ModelAdapter,
-        population: Population,
-        scenarios: Sequence[Scenario],
-        random: Random,
-        zeros: Grid,
-        zero_curve: ResponseCurve,
-    ) -> None:
-        super().__init__(adapter, population, scenarios, random)
-        self.zeros, self.zero_curve = zeros, zero_curve
-
-    def units(
-        self, curve: ResponseCurve, parameters: Parameters, gradient: bool
-    ) -> Iterator[tuple[FloatArray, FloatArray]]:
-        others = self.zeros.units(self.zero_curve, parameters, gradient)
-        for (mu, by_mu), (pi, by_pi) in zip(super().units(curve, parameters, gradient), others, strict=True):
-            yield (1.0 - pi) * mu, (1.0 - pi)[:, None] * by_mu - mu[:, None] * by_pi
 
 
 @dataclass(frozen=True, slots=True)

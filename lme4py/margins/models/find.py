@@ -12,7 +12,7 @@ from lme4py.margins.estimands.categories import CategoryAdapter
 from lme4py.margins.estimands.ordinal import OrdinalAdapter
 from lme4py.margins.models.adapter import ModelAdapter
 from lme4py.margins.models.own import OwnAdapter
-from lme4py.margins.models.parts import PartAdapter, ZeroPartAdapter, has_zero_part
+from lme4py.margins.models.parts import MeanAdapter, PartAdapter, has_mean_of_several
 from lme4py.margins.models.responses import ResponseAdapter
 
 __all__ = ["find_adapter"]
@@ -67,10 +67,10 @@ def _own(fit: Fit, component: str | None) -> ModelAdapter:
             f"margins of the {component} part of a linear model are not there; coef_table(component={component!r}) has "
             "its coefficients, and predict(type='dispersion') the residual standard deviations."
         )
-    if component is not None and len(fit.family.components) > 1:
+    if component is not None and (len(fit.family.components) > 1 or has_mean_of_several(fit)):
         return PartAdapter(fit, component)
-    if has_zero_part(fit):
-        return ZeroPartAdapter(fit)
+    if has_mean_of_several(fit):
+        return MeanAdapter(fit)
     if fit.categories:
         return OrdinalAdapter(fit) if fit.family.is_plain else CategoryAdapter(fit)
     return OwnAdapter(fit)

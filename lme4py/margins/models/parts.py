@@ -1,8 +1,9 @@
-"""Models with further parts as a session sees them: one part at a time, or the mean of zero-inflated responses.
+"""Models with further parts as a session sees them: one part at a time, or the mean of the response.
 
 A part is a model of its own: its linear predictor leads by its own link to a probability or a dispersion. The mean of a
-zero-inflated or hurdle response is (1 - pi) mu, row by row the product of two such models, whose coefficients stand
-one behind the other.
+zero-inflated or hurdle response is (1 - pi) m, row by row a function of several such models (and m, where counts are
+truncated, of the dispersion too), whose coefficients stand one behind the other
+(`lme4py.margins.estimands.means`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from lme4py.linalg.types import FloatArray
 from lme4py.margins.models.adapter import DdfMethod, FactoredRows, Random, Rows
 from lme4py.margins.models.own import OwnAdapter
 
-__all__ = ["PartAdapter", "ZeroPartAdapter", "has_zero_part"]
+__all__ = ["MeanAdapter", "PartAdapter", "has_mean_of_several"]
 
 _ZEROS = "zero_inflation"
 # Links of the further parts, as families whose means they lead to.
@@ -40,9 +41,9 @@ _NAMES = {
 }
 
 
-def has_zero_part(fit: Any) -> bool:
-    """Whether means follow from a conditional and a zero part."""
-    return _ZEROS in fit.family.components
+def has_mean_of_several(fit: Any) -> bool:
+    """Whether means follow from more than the conditional predictor: from a zero part, from other parameters."""
+    return isinstance(fit.family, PartsFamily) and not fit.family.mean_is_link
 
 
 class PartAdapter(OwnAdapter):
@@ -97,8 +98,10 @@ class PartAdapter(OwnAdapter):
         raise OptionError("method='bootstrap' is for models without further parts; use method='delta' or 'simulation'.")
 
 
-class ZeroPartAdapter(PartAdapter):
-    """The mean of a response with a zero part.
+class MeanAdapter(PartAdapter):
+    """The mean of a response that several linear predictors or parameters have a part in.
+
+    Its coefficients are all of the model: the conditional ones, those of further parts, then what has no predictor.
 
     Parameters
     ----------
@@ -106,43 +109,66 @@ class ZeroPartAdapter(PartAdapter):
 
     Attributes
     ----------
-    zeros : PartAdapter
+    zeros : PartAdapter or None
         The zero part.
+    density : Density
+        The distribution of what is not a zero of the zero part.
+    by_link : bool
+        Whether its mean follows from the conditional predictor alone.
+    others : tuple of PartAdapter
+        Further predictors of that mean.
+    shared : tuple of int
+        Places of its other parameters among the coefficients.
+    argument_names : tuple of str
+        What the density calls the conditional predictor, `others` and `shared`.
     """
 
     def __init__(self, fit: Any) -> None:
-        if not fit.family.without_parts.mean_is_link:
-            raise fit.family.lacks(
-                "margins of its mean, which is that of truncated counts; use predict(type='response'), or "
-                "component='conditional' (before truncation) or 'zero_inflation'"
-            )
-        p = fit.beta.size
-        place = fit.family.place(_ZEROS)
-        q = place.stop - place.start
+        family: PartsFamily = fit.family
+        p, q = fit.beta.size, family.n_nuisance
         super().__init__(fit, CONDITIONAL, behind=q)
-        self.zeros = PartAdapter(fit, _ZEROS, before=p)
-        self.mean_name = "mean of the response, zeros included"
-        self.variables = tuple(dict.fromkeys([*self.variables, *self.zeros.variables]))
-        self.names = (*self.names, *(f"{_ZEROS}: {name}" for name in self.zeros.names))
-        self.params = np.concatenate([self.params, self.zeros.params])
-        self._places = np.concatenate([np.arange(p), p + np.arange(place.start, place.stop)])
+        self.density = family.without_parts.density
+        self.by_link = self.density.mean_is_link
+        places = {name: family.place(name) for name in family.components[1:]}
+        parts = {name: PartAdapter(fit, name, p + at.start, q - at.stop) for name, at in places.items()}
+        self.zeros = parts.pop(_ZEROS, None)
+        chosen = {} if self.by_link else parts
+        known = [v.name for v in family.nuisance if v.name in self.density.names and not self.by_link]
+        behind = p + family.n_coefficients
+        self.others = tuple(chosen.values())
+        self.shared = tuple(behind + [v.name for v in family.nuisance].index(name) for name in known)
+        self.argument_names = (CONDITIONAL, *chosen, *known)
+        self.mean_name = "mean of the response" + (", zeros included" if self.zeros is not None else "")
+        for part in self._further:
+            self.variables = tuple(dict.fromkeys([*self.variables, *part.variables]))
+        others = [*family.nuisance_names, *(["log dispersion"] if len(family.nuisance_names) < q else [])]
+        self.names = (*self.names, *others)
+        self.params = np.concatenate([self.params, np.atleast_1d(np.asarray(fit.lam, dtype=np.float64))[:q]])
         self.parameter_vcov = self._in_order(fit.parameter_vcov)
         self.vcov = self.parameter_vcov[: p + q, : p + q]
 
+    @property
+    def component_hint(self) -> str:
+        """The parts that have margins of their own, for messages."""
+        return " or ".join(map(repr, self.whole.family.components))
+
+    @property
+    def _further(self) -> tuple[PartAdapter, ...]:
+        return self.others if self.zeros is None else (*self.others, self.zeros)
+
     def _in_order(self, covariance: FloatArray) -> FloatArray:
-        """Covariance of (coefficients of both parts, theta)."""
-        m = self.whole.theta.size
-        # Before the second part is known the first stands alone.
-        places = getattr(self, "_places", np.arange(self.whole.beta.size))
-        order = np.concatenate([m + places, np.arange(m)])
+        """Covariance of (coefficients, theta) from that of (theta, coefficients)."""
+        m, size = self.whole.theta.size, len(covariance)
+        order = np.r_[m:size, :m]
         moved: FloatArray = np.asarray(covariance, dtype=np.float64)[np.ix_(order, order)]
         return moved
 
     def is_categorical(self, name: str) -> bool:
-        return super().is_categorical(name) or self.zeros.is_categorical(name)
+        return super().is_categorical(name) or any(part.is_categorical(name) for part in self._further)
 
     def needed(self, random: Random) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([*super().needed(random), *self.zeros.needed(random)]))
+        names = [*super().needed(random), *(name for part in self._further for name in part.needed(random))]
+        return tuple(dict.fromkeys(names))
 
     def robust(self, kind: str, cluster: Any, ddf: str | None = None) -> DdfMethod:
         k = self.params.size
@@ -155,7 +181,7 @@ class ZeroPartAdapter(PartAdapter):
         return self._in_order(model_of(self.whole).robust_parameters(check_robust_type(kind), cluster))
 
     def check_independent(self) -> None:
-        """Refuse averages over random effects that both parts share."""
+        """Refuse averages over random effects that several parts share."""
         for term in self.whole.design.terms:
             if len(set(term.column_parts)) > 1:
                 raise OptionError(
@@ -171,6 +197,6 @@ def _view(fit: Any, component: str, vcov: str | None = None, cluster: Any = None
         own = make_family(*_LIKE[component])
         return replace(view, family=own, others=(), log_dispersion=None, thresholds=None)
     family = fit.family
-    if isinstance(family, PartsFamily) and has_zero_part(fit):
+    if has_mean_of_several(fit):
         family = family.of_conditional_mean
     return replace(fit, family=family)

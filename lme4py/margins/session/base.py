@@ -13,12 +13,13 @@ from lme4py.margins.estimands import estimands
 from lme4py.margins.estimands.categories import CategoryAdapter, CategoryGrid
 from lme4py.margins.estimands.draws import Inference
 from lme4py.margins.estimands.estimands import Estimand
-from lme4py.margins.estimands.grids import Grid, ZeroPartGrid
+from lme4py.margins.estimands.grids import Grid
+from lme4py.margins.estimands.means import MeanGrid
 from lme4py.margins.estimands.ordinal import SeveralCategories, by_category
 from lme4py.margins.estimands.scales import SCALES, Scale, assumption, outcome_curve, working_curve
 from lme4py.margins.models.adapter import ModelAdapter, Random
 from lme4py.margins.models.find import find_adapter
-from lme4py.margins.models.parts import ZeroPartAdapter
+from lme4py.margins.models.parts import MeanAdapter
 from lme4py.margins.population.groups import RowGroup
 from lme4py.margins.population.labels import RowNames
 from lme4py.margins.population.population import SessionRows
@@ -90,8 +91,8 @@ class SessionBase:
                 "the categories of this model follow from several linear predictors; use Margins.response for their "
                 "probabilities, or predict(type='linear')."
             )
-        if isinstance(self.adapter, ZeroPartAdapter):
-            self._check_zero_part(self.adapter, scale, random)
+        if isinstance(self.adapter, MeanAdapter):
+            self._check_mean(self.adapter, scale, random)
         self._working = working_curve(self.scale, self.adapter.link, integrate)
         self._outcome = outcome_curve(self.scale, self.adapter.link, integrate)
         self._inference = Inference(
@@ -108,11 +109,11 @@ class SessionBase:
         )
 
     @staticmethod
-    def _check_zero_part(adapter: ZeroPartAdapter, scale: str, random: Random) -> None:
+    def _check_mean(adapter: MeanAdapter, scale: str, random: Random) -> None:
         if scale != "linear":
             raise OptionError(
-                f"the {scale} scale belongs to one linear predictor, and the mean of this response has two; use "
-                "Margins.response, or component='conditional' or 'zero_inflation'."
+                f"the {scale} scale belongs to one linear predictor, and the mean of this response follows from more "
+                f"than one; use Margins.response, or component={adapter.component_hint}."
             )
         if random == "integrate":
             adapter.check_independent()
@@ -168,13 +169,13 @@ class SessionBase:
         population, random = self.rows.population(moving, group.rows), self.options.random
         if isinstance(self.adapter, CategoryAdapter):
             return CategoryGrid(self.adapter, population, scenarios, random)
-        if not isinstance(self.adapter, ZeroPartAdapter):
+        if not isinstance(self.adapter, MeanAdapter):
             return Grid(self.adapter, population, scenarios, random)
-        zeros = self.adapter.zeros
-        curve = working_curve(self.scale, zeros.link, random == "integrate")
-        return ZeroPartGrid(
-            self.adapter, population, scenarios, random, Grid(zeros, population, scenarios, random), curve
-        )
+        curves = [
+            working_curve(self.scale, None if one is None else one.link, random == "integrate")
+            for one in (self.adapter.zeros, self.adapter)
+        ]
+        return MeanGrid(self.adapter, population, scenarios, random, *curves)
 
     def _predictions(self, scenarios: Sequence[Scenario], group: RowGroup) -> tuple[Estimand, int]:
         """Predictions of scenarios that may set different variables, in their order."""
