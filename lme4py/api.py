@@ -21,6 +21,7 @@ from lme4py.design.residual.none import is_none, residual_of_term
 from lme4py.design.residual.side import residual_design
 from lme4py.design.residual.text import ResidualSides, known_sigma, read_sides
 from lme4py.design.responses.build import has_several
+from lme4py.design.smooths import refuse_smooth_design
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError
 from lme4py.families.registry import Family, family_with_parts, family_with_zeros, make_family
@@ -63,6 +64,7 @@ class _DefaultFamily(str):
 
 
 DEFAULT_FAMILY = _DefaultFamily("binomial")
+_NO_SMOOTHS = "lmer() with residual=, variance=, dispformula= (glmer() has it) or fixed standard deviations"
 
 
 @records_call
@@ -287,11 +289,6 @@ def lmer(
         design = replace(design, sigma=known, notes=(*design.notes, f"sigma is known: {known:g}"))
     if note is not None:
         design = replace(design, notes=(*design.notes, note))
-    if design.smooth_terms and (structured or held.absolute):
-        raise OptionError(
-            "residual=, variance=, dispformula= and fixed standard deviations take no smooths in lmer(); use ns(x, df = 4), "
-            "or glmer(..., family='gaussian', dispformula=...), which is fitted by ML."
-        )
     design = with_priors(design, priors)
     if structured or held.absolute or not design.terms:
         return MixedResult(_fit_structured(design, read, reml, start, control))
@@ -577,6 +574,7 @@ def chosen_rows(data: Any, subset: Any, weights: Any, offset: Any, residual: Any
 
 def _fit_structured(design: Design, read: ResidualSides, reml: bool, start: Any, control: Any) -> ResidualFit:
     """`residual_fit` of a design with names of its own."""
+    refuse_smooth_design(design, _NO_SMOOTHS)
     check_names(design)
     return residual_fit(design, residual_design(design, read), reml, start, control)
 
