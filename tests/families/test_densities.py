@@ -150,6 +150,17 @@ def test_simulated_responses_have_the_moments(name):
     assert y.var() == pytest.approx(variance, rel=0.1)
 
 
+@pytest.mark.parametrize("dispersion", [-0.5, 0.4, 1.5])
+@pytest.mark.parametrize("name", ["poisson", "nbinomial", "nbinomial1", "compois", "genpois", "truncated_compois"])
+def test_draws_are_quantiles(name, dispersion):
+    """Those of the first counts, of blocks after them, and of counts that are looked for from the mean."""
+    density, n = make_density(name), 60
+    data = ResponseData(np.ones(n))
+    x = [np.log(np.resize([0.02, 1.0, 9.0, 60.0, 400.0], n)), *[np.array(dispersion)] * (len(density.variables) - 1)]
+    u = np.random.default_rng(2).uniform(0.0005, 0.9995, n)
+    np.testing.assert_array_equal(density.inverse(u, x, data), density.quantile(u, x, data))
+
+
 @pytest.mark.parametrize("name", ["compois", "truncated_compois"])
 def test_conway_maxwell_counts_tend_to_geometric_ones(name):
     y = np.array([1.0, 2.0, 5.0, 30.0, 100.0])

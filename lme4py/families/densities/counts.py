@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special
 
+from lme4py.chunks import chunk
 from lme4py.errors import OptionError
 from lme4py.families.densities.base import Density, Values
 from lme4py.families.densities.calculus.jets import Degrees, DensityJet
@@ -18,6 +19,8 @@ __all__ = ["CountDensity", "discrete_quantile", "flat"]
 # A probability counts as reached when it is this near: quantile(cdf(k)) is then k.
 _FUZZ = 64.0 * float(np.finfo(np.float64).eps)
 _FIRST, _MOST = 32, 4096
+# Draws look at so many counts at a time, and at so many in all; so many draws are made together.
+_STEP, _SEARCHED, _DRAWS = 8, 128, chunk(2**15)
 
 
 class CountDensity(Density):
@@ -104,8 +107,43 @@ class CountDensity(Density):
         return discrete_quantile(p, center, spread, cdf, self.lowest).reshape(shape)
 
     def simulate(self, x: Values, data: ResponseData, rng: np.random.Generator) -> FloatArray:
-        """By inversion of the distribution function."""
-        return self.quantile(rng.random(data.n_obs), x, data)
+        return self.inverse(rng.random(data.n_obs), x, data)
+
+    def inverse(self, u: FloatArray, x: Values, data: ResponseData) -> FloatArray:
+        """Draws from uniform ones: probabilities are added up from the smallest count on, and far counts sought.
+
+        Parameters
+        ----------
+        u : ndarray, shape (n,)
+        x, data
+            As for `simulate`.
+        """
+        u, parts, _ = flat(u, x)
+        near = self.mean(parts, data) + 4.0 * np.sqrt(self.variance(parts, data)) < _SEARCHED
+        y = np.empty(u.shape)
+        for start in range(0, u.size, _DRAWS):
+            rows = start + np.flatnonzero(near[start : start + _DRAWS])
+            y[rows] = self._search(u[rows], [part[rows] for part in parts], data.take(rows))
+        rest = np.flatnonzero(~near | np.isnan(y))
+        if rest.size:
+            y[rest] = self.quantile(u[rest], [part[rest] for part in parts], data.take(rest))
+        return y
+
+    def _search(self, u: FloatArray, x: list[FloatArray], data: ResponseData) -> FloatArray:
+        """The smallest count whose distribution function is at least u; NaN where it is none of the smallest ones."""
+        y, total = np.full(u.shape, np.nan), np.zeros(u.shape)
+        active: IntArray = np.arange(u.size)
+        for first in range(self.lowest, self.lowest + _SEARCHED, _STEP):
+            if not active.size:
+                break
+            k = np.broadcast_to(np.arange(first, first + _STEP, dtype=np.float64), (active.size, _STEP))
+            p = self._probabilities(k, [part[active] for part in x], data.take(active))
+            reached = total[active, None] + np.cumsum(p, axis=1)
+            below, found = reached < u[active, None], reached[:, -1] >= u[active]
+            y[active[found]] = first + below[found].sum(axis=1)
+            total[active] = reached[:, -1]
+            active = active[~found]
+        return y
 
 
 def flat(y: FloatArray, x: Values) -> tuple[FloatArray, list[FloatArray], tuple[int, ...]]:

@@ -137,8 +137,11 @@ class Truncated(CountDensity):
         return np.where(k < 1.0, 1.0, np.minimum(self.base.sf(k, x, data) / self._positive(x, data), 1.0))
 
     def simulate(self, x: Values, data: ResponseData, rng: np.random.Generator) -> FloatArray:
-        """From the untruncated distribution until the count is not zero; by inversion where that is rare."""
+        """From the untruncated distribution until the count is not zero; by inversion where that is rare or slow."""
         positive = np.broadcast_to(self._positive(x, data), data.y.shape)
+        if type(self.base).simulate is CountDensity.simulate and (positive > 0.2).all():
+            above_zero = 1.0 - positive * (1.0 - rng.random(data.n_obs))
+            return np.maximum(self.base.inverse(above_zero, x, data), 1.0)
         y = np.where(positive > 0.2, self.base.simulate(x, data, rng), 0.0)
         again = np.flatnonzero((y == 0.0) & (positive > 0.2))
         while again.size:
