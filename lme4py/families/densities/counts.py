@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special
 
-from lme4py.chunks import chunk
+from lme4py.chunks import chunk, from_size
 from lme4py.errors import OptionError
 from lme4py.families.densities.base import Density, Values
 from lme4py.families.densities.calculus.jets import Degrees, DensityJet
@@ -20,7 +20,7 @@ __all__ = ["CountDensity", "discrete_quantile", "flat"]
 _FUZZ = 64.0 * float(np.finfo(np.float64).eps)
 _FIRST, _MOST = 32, 4096
 # Draws look at so many counts at a time, and at so many in all; so many draws are made together.
-_STEP, _SEARCHED, _DRAWS = 8, 128, chunk(2**15)
+_STEP, _SEARCHED, _DRAWS = chunk(8, 3), from_size(128, 5), chunk(2**15)
 
 
 class CountDensity(Density):
