@@ -71,7 +71,10 @@ def one(n: int, seed: int) -> dict[str, tuple[bool, bool, bool]] | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=2000)
-    count = parser.parse_args().n
+    parser.add_argument("--first", type=int, default=0, help="seed of the first trial")
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    chosen = parser.parse_args()
+    count, first = chosen.n, chosen.first
     lines = [
         f"# Intervals and tests of a trial by MMRM, {VISITS} visits, dropout at random given the last value",
         "",
@@ -81,14 +84,14 @@ def main() -> None:
         "| subjects | degrees of freedom | coverage, last visit % | size, last visit % | size, all visits % | trials |",
         "| ---: | --- | ---: | ---: | ---: | ---: |",
     ]
-    for n in SIZES:
-        found = [result for result in (one(n, seed) for seed in range(count)) if result is not None]
+    for n in chosen.sizes:
+        found = [result for result in (one(n, seed) for seed in range(first, first + count)) if result is not None]
         for method in METHODS:
             rates = 100.0 * np.mean([result[method] for result in found], axis=0)
             lines.append(f"| {n} | {method} | {rates[0]:.1f} | {rates[1]:.1f} | {rates[2]:.1f} | {len(found)} |")
     text = "\n".join(lines) + "\n"
     print(text)
-    if count >= 1000:
+    if count >= 1000 and not first:
         OUT.write_text(text, encoding="utf-8")
 
 

@@ -27,7 +27,7 @@ from lme4py.formula.nodes import Name
 from lme4py.formula.parse import parse_formula
 from lme4py.inference.tests.trial import trial_frame
 from lme4py.results import MixedResult
-from lme4py.results.call import records_call
+from lme4py.results.call import completes, records_call
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,6 +143,12 @@ def mmrm(
         fit = replace(fit, design=replace(fit.design, notes=(*fit.design.notes, note)))
     design = replace(fit.design, formula=formula)
     return MixedResult(replace(fit, design=design, second_order=second_order, conventions=Conventions(ddf=ddf)))
+
+
+@completes("mmrm")
+def _with_covariance(old: str, new: str) -> str:
+    """A changed formula with the covariance term of the old one, unless the change brought another."""
+    return new if parse_formula(new).bars else f"{new} + {_split(old)[1]}"
 
 
 def _method(method: object, reml: object) -> tuple[str, bool]:

@@ -13,6 +13,7 @@ from lme4py.fits.rows.clusters import home_of_levels
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from lme4py.data.frame import Frame
     from lme4py.design.design import Design
     from lme4py.engine.linear.problem import Problem
     from lme4py.families.response import ResponseData
@@ -317,15 +318,17 @@ class Model(ABC):
         """
         refuse_residual("simulation with other parameters is", "simulate from the fit as it is")
 
-    def on_rows(self, design: Design) -> Fit:
+    @abstractmethod
+    def on_rows(self, design: Design, frame: Frame) -> Fit:
         """The fit with other rows, as what responses are simulated from.
 
         Parameters
         ----------
         design : Design
             As `lme4py.design.replay.replayed` makes it, with all levels kept.
+        frame : Frame
+            The data that it is made of.
         """
-        refuse_residual("simulation for other rows is", "simulate for the rows of the fit")
 
     # --- without rows -----------------------------------------------------------------------------------------------
 

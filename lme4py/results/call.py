@@ -21,12 +21,31 @@ from lme4py.frozen import freeze
 from lme4py.progress import watching
 from lme4py.results.checks import checked_control, checking
 
-__all__ = ["FitCall", "records_call", "update"]
+__all__ = ["FitCall", "completes", "records_call", "update"]
 
 # What fits count while they work.
 _STEPS = ("blocks of rows", "evaluations")
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# Function that fits -> what a changed formula keeps of the old text that is no part of its terms.
+_COMPLETIONS: dict[str, Callable[[str, str], str]] = {}
+
+
+def completes(name: str) -> Callable[[Callable[[str, str], str]], Callable[[str, str], str]]:
+    """Say how a function that fits models completes a changed formula: from the old text and the new one.
+
+    Parameters
+    ----------
+    name : str
+        Of the function.
+    """
+
+    def register(completion: Callable[[str, str], str]) -> Callable[[str, str], str]:
+        _COMPLETIONS[name] = completion
+        return completion
+
+    return register
 
 
 @dataclass(frozen=True)
@@ -97,7 +116,8 @@ class FitCall:
         text, notes = update_formula(formula, change)
         for note in notes:
             warnings.warn(note, Lme4Warning, stacklevel=5)
-        return text
+        completion = _COMPLETIONS.get(self.function.__name__)
+        return text if completion is None else completion(self.arguments["formula"], text)
 
 
 def records_call(function: Callable[P, R]) -> Callable[P, R]:

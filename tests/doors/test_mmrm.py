@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
-from reference_data import load_reference
+from reference_data import REFERENCE, load_reference
 
 import lme4py
 from lme4py.errors import DataError, DesignError, FormulaError, Lme4Error, Lme4Warning, OptionError
@@ -46,6 +48,36 @@ def test_means_are_those_of_margins(fit):
         # The same linear function of the same numbers.
         for a, b in (("estimate",) * 2, ("std_error",) * 2, ("lower", "ci_lower"), ("upper", "ci_upper")):
             assert own[a] == pytest.approx(row[b], rel=1e-10)
+
+
+MEANS = json.loads((REFERENCE / "trial_means.json").read_text(encoding="utf-8"))
+MODELS = {
+    "us": "y ~ base * visit + arm * visit + sex + us(visit | id)",
+    "ar1": "y ~ base + arm * visit * sex + ar1(visit | id)",
+}
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_means_and_differences_are_those_of_emmeans(name, trial):
+    """nlme::gls and emmeans; see tests/reference/make/trial_means.R."""
+    data = trial.assign(sex=np.where((trial["id"].cat.codes + 1) % 3 == 0, "f", "m"))
+    structure, weights = name.split("_")
+    fit = lme4py.mmrm(MODELS[structure], data, method="Satterthwaite")
+    table = lme4py.trial_table(fit, "arm", "visit", weights=weights)
+    # gls stops some 1e-5 standard errors short of the optimum of the ten parameters of us.
+    tolerance = 1e-5 if structure == "us" else 1e-7
+    means = pd.DataFrame(MEANS[name]["means"]).set_index(["arm", "visit"])
+    own = table[table["kind"] == "mean"].set_index(["arm", "visit"]).loc[means.index]
+    assert own[["estimate", "std_error"]].to_numpy() == pytest.approx(means.to_numpy(), rel=tolerance)
+    pairs = pd.DataFrame(MEANS[name]["differences"]).set_index("visit")
+    own = table[table["kind"] == "difference"].set_index("visit").loc[pairs.index]
+    assert own[["estimate", "std_error"]].to_numpy() == pytest.approx(pairs.to_numpy(), rel=tolerance)
+    if weights == "equal":
+        # Equal weights are the average of the predictions of both sexes.
+        base = float(fit.fit.design.columns["base"].values.mean())
+        grid = {"arm": ["active"], "visit": ["V3"], "base": [base], "sex": ["f", "m"]}
+        both = lme4py.Margins.linear_scale(fit).predict(atexog=grid).to_frame()["estimate"]
+        assert both.mean() == pytest.approx(means.loc[("active", "V3"), "emmean"], rel=tolerance)
 
 
 def test_differences_and_counts(fit, trial):
@@ -92,6 +124,47 @@ def test_robust_by_subject(fit):
     assert table["std_error"].to_numpy() == pytest.approx(plain["std_error"].to_numpy(), rel=0.35)
     with pytest.raises(OptionError, match="kenward-roger"):
         fit.coef_table(ddf="kenward-roger", vcov="CR2")
+
+
+def test_update_keeps_the_covariance_term(fit):
+    other = fit.update(". ~ . - base:visit")
+    assert other.formula == "y ~ base + visit + arm + visit:arm + us(visit | id)"
+    assert other.update(". ~ . + cs(visit | id)").fit.residual.text == "cs(visit | id)"
+    assert fit.update(method="Satterthwaite").criterion == pytest.approx(fit.criterion, abs=1e-10)
+
+
+def test_responses_of_other_subjects(fit, trial):
+    """Draws for new subjects have the fitted means and covariances."""
+    new = trial.head(8).assign(id=[f"new {i}" for i in trial["id"].head(8)], y=np.nan).iloc[::-1]
+    draws = fit.simulate(4_000, seed=3, data=new).to_numpy().reshape(2, 4, -1)
+    left = draws - draws.mean(axis=2, keepdims=True)
+    R = fit.residual_covariance().to_numpy()[::-1, ::-1]
+    for subject in range(2):
+        # 4,000 draws: covariances to 1.6 % of the variances or so, each.
+        assert left[subject] @ left[subject].T / 4_000 == pytest.approx(R, abs=0.08 * R.max())
+    assert draws.mean(axis=2).ravel() == pytest.approx(fit.predict(new).to_numpy(), abs=0.08 * np.sqrt(R.max()))
+    with pytest.raises(DataError, match="twice at one position"):
+        fit.simulate(1, data=pd.concat([new, new]))
+    counted = lme4py.lmer("y ~ base", trial, residual="ar1(1 | id)")
+    with pytest.raises(OptionError, match="counts the rows of a subject"):
+        counted.simulate(1, data=new)
+
+
+def test_variances_of_rows(fit, trial, mixed):
+    rows = trial.dropna().sample(20, random_state=1)
+    R = dict(zip(fit.residual_covariance().index, np.diag(fit.residual_covariance()), strict=True))
+    own = [R[visit] for visit in rows["visit"]]
+    # The same elements of the same matrix.
+    assert fit.predict(rows, type="variance").to_numpy() == pytest.approx(own, rel=1e-10)
+    assert fit.predict(rows, type="dispersion").to_numpy() == pytest.approx(np.sqrt(own), rel=1e-10)
+    weights = np.linspace(1.0, 3.0, mixed.n_obs)
+    other = lme4py.lmer(
+        "distance ~ age * Sex + (1 | Subject)", lme4py.load_dataset("Orthodont"), variance="exp(age)", weights=weights
+    )
+    sd = other.predict(type="dispersion").to_numpy()
+    age = lme4py.load_dataset("Orthodont")["age"].to_numpy()
+    assert sd == pytest.approx(other.sigma * np.exp(age * other.fit.scale_coefficients[0]), rel=1e-10)
+    assert other.predict(type="variance").to_numpy() == pytest.approx(sd**2 / weights, rel=1e-10)
 
 
 # --- the door ---------------------------------------------------------------------------------------------------------

@@ -105,6 +105,21 @@ def test_derivatives_are_those_of_differences(name, reml):
     assert hessian == pytest.approx(np.array(slopes), abs=1e-6 * np.abs(hessian).max())
 
 
+@pytest.mark.parametrize("stretch", [1.0, 1e6])
+def test_columns_of_many_rows_are_scaled_by_their_products(stretch, monkeypatch):
+    """The value is that of dense algebra, whatever columns the model is solved in, nearly collinear ones too."""
+    m = CASES["us"]
+    nearly = np.column_stack([m.X, m.X[:, 2] + m.X[:, 1] ** 2 / stretch])
+    m = MarginalModel(nearly, m.y, (), m.residual)
+    monkeypatch.setattr("lme4py.engine.marginal.criterion._MANY", 0)
+    criterion = MarginalCriterion(m, True)
+    par = parameters(criterion)
+    outside = criterion.model.scaled(par, criterion.scaling.y_scale)
+    found = criterion.value_outside(criterion.evaluate(par).value)
+    # X'V^-1X of the dense form has the condition of the columns squared.
+    assert found == pytest.approx(dense_value(m, outside, True), abs=1e-9 if stretch == 1.0 else 1e-3)
+
+
 def test_units_join_what_shares_a_subject_or_a_level():
     m = CASES["nested terms"]
     assert np.unique(unit_codes(m)).size == 10

@@ -92,7 +92,7 @@ def conditional(criterion: MarginalCriterion, point: MarginalPoint, rows: OtherR
         left, prior = variance.copy(), prior + variance
     out = Conditional(np.zeros(n), np.zeros((n, model.X.shape[1])), prior, left)
     error = model.y - model.X @ point.beta
-    whitening = [] if rows.residual is None else [inverse_root(root) for root in residual_roots(criterion, point)]
+    whitening = [] if rows.residual is None else [inverse_root(root) for root in residual_roots(criterion, point.par)]
     for b, batch, row, unit in _pairs(criterion, rows, n):
         places = batch.rows[unit]
         c = _of_effects(model, rows, half, row, places)

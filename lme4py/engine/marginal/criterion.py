@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.chunks import from_size
 from lme4py.engine.marginal.blocks import Blocks, jets_of, make_blocks, second_sum
 from lme4py.engine.marginal.chain import RowChain, chain_of
 from lme4py.engine.marginal.chain_sums import ChainSums, chain_sums
@@ -33,6 +34,8 @@ from lme4py.linalg.types import FloatArray, IntArray
 __all__ = ["MarginalCriterion", "MarginalPoint", "MarginalScaling"]
 
 _LOG_2_PI = float(np.log(2.0 * np.pi))
+# From so many rows on columns are made orthogonal by their products, if the least eigenvalue of these leaves digits.
+_MANY, _DIGITS = from_size(20_000), 1e-8
 
 
 @dataclass(frozen=True)
@@ -400,9 +403,25 @@ def _scaling(model: MarginalModel) -> MarginalScaling:
     if not p:
         size = float(np.sqrt(np.mean(model.y**2)))
         return MarginalScaling(np.zeros((0, 0)), np.zeros(0), size or 1.0)
-    norm = np.linalg.norm(model.X, axis=0)
-    C = np.linalg.inv(np.linalg.qr(model.X / norm, mode="r")) * np.sqrt(n) / norm[:, None]
-    beta = C @ (model.X @ C).T @ model.y / n
-    beta = beta + C @ (model.X @ C).T @ (model.y - model.X @ beta) / n
-    left = model.y - model.X @ beta
+    C = _orthogonal(model.X)
+    beta, left = np.zeros(p), model.y
+    for _ in range(2):
+        beta = beta + C @ (C.T @ (model.X.T @ left)) / n
+        left = model.y - model.X @ beta
     return MarginalScaling(C, beta, float(np.sqrt(left @ left / max(n - p, 1))) or 1.0)
+
+
+def _orthogonal(X: FloatArray) -> FloatArray:
+    """C, (p, p), with orthogonal columns X C of length sqrt(n).
+
+    Of many rows by the products of the columns, where these leave digits enough; C need not be exact, as all that is
+    reported is mapped back by it.
+    """
+    n = len(X)
+    norm = np.linalg.norm(X, axis=0)
+    if n >= _MANY:
+        products = (X.T @ X) / np.outer(norm, norm)
+        values, vectors = np.linalg.eigh(products)
+        if values[0] > _DIGITS:
+            return np.asarray(vectors / np.sqrt(values) * np.sqrt(n) / norm[:, None])
+    return np.asarray(np.linalg.inv(np.linalg.qr(X / norm, mode="r")) * np.sqrt(n) / norm[:, None])

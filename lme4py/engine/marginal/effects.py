@@ -87,7 +87,7 @@ def _inner(criterion: MarginalCriterion, point: MarginalPoint, t: int, size: int
     return inner
 
 
-def residual_roots(criterion: MarginalCriterion, point: MarginalPoint, parts: Sequence[int] = ()) -> list[FloatArray]:
+def residual_roots(criterion: MarginalCriterion, par: FloatArray, parts: Sequence[int] = ()) -> list[FloatArray]:
     """Factors, (C, s, s) by batch, of the residual part of V and of some random parts beside it.
 
     Lower triangular; of a part that is singular, which V need not be, the eigenvectors times the roots of their values.
@@ -95,8 +95,8 @@ def residual_roots(criterion: MarginalCriterion, point: MarginalPoint, parts: Se
     model = criterion.model
     found = []
     for batch in criterion.batches:
-        jets = jets_of(model, batch, point.par, 0)
-        blocks = make_blocks(model, batch, jets, point.par[model.slices[-1]])
+        jets = jets_of(model, batch, par, 0)
+        blocks = make_blocks(model, batch, jets, par[model.slices[-1]])
         V = blocks.residual
         for t in parts:
             V = V + structure_placed(model, batch, blocks, jets[t].value, t)
@@ -140,7 +140,7 @@ def whitened(criterion: MarginalCriterion, point: MarginalPoint, residual: Float
     if criterion.chain is not None:
         return criterion.chain.whitened(point.par, residual[:, None])[:, 0]
     out = np.empty_like(residual)
-    for batch, root in zip(criterion.batches, residual_roots(criterion, point), strict=True):
+    for batch, root in zip(criterion.batches, residual_roots(criterion, point.par), strict=True):
         if is_singular(root):
             raise DesignError(
                 "residuals that are whitened by the covariance of the residuals are not there: it is singular at the "

@@ -31,6 +31,7 @@ from lme4py.fits.rows.slim import DroppedRows, dropped, slim_conventions, slim_d
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from lme4py.data.frame import Frame
     from lme4py.design.design import Design
     from lme4py.families.response import ResponseData
     from lme4py.fits.answers.draws import Draws
@@ -139,7 +140,7 @@ class GeneralisedModel(Model):
     def with_truth(self, truth: Truth) -> GeneralisedFit:
         return with_truth(self.fit, truth)
 
-    def on_rows(self, design: Design) -> GeneralisedFit:
+    def on_rows(self, design: Design, frame: Frame) -> GeneralisedFit:
         return on_rows(self.fit, design)
 
     def without_rows(self) -> GeneralisedFit:

@@ -34,6 +34,7 @@ from lme4py.fits.rows.slim import DroppedRows, slim_conventions, slim_design
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from lme4py.data.frame import Frame
     from lme4py.design.design import Design
     from lme4py.families.response import ResponseData
     from lme4py.fits.answers.draws import Draws
@@ -155,7 +156,7 @@ class LinearModel(Model):
     def with_truth(self, truth: Truth) -> LinearFit:
         return with_truth(self.fit, truth)
 
-    def on_rows(self, design: Design) -> LinearFit:
+    def on_rows(self, design: Design, frame: Frame) -> LinearFit:
         return on_rows(self.fit, design)
 
     def without_rows(self) -> LinearFit:

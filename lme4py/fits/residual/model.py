@@ -32,7 +32,7 @@ from lme4py.fits.residual.parameters import (
 )
 from lme4py.fits.residual.prediction import noise, predictor_gradient, predictor_variance
 from lme4py.fits.residual.robust import ResidualRobust
-from lme4py.fits.residual.simulate import ResidualDraws
+from lme4py.fits.residual.simulate import ResidualDraws, on_rows
 from lme4py.fits.residual.steps import residual_fit
 from lme4py.fits.residual.working import ResidualWorking, residual_working
 from lme4py.fits.rows.clusters import Clusters, independent_clusters
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lme4py.covariance import CovarianceStructures
+    from lme4py.data.frame import Frame
     from lme4py.design.design import Design
     from lme4py.families.response import ResponseData
     from lme4py.fits.answers.draws import Draws
@@ -160,6 +161,9 @@ class ResidualModel(Model):
     def simulator(self, kept: Sequence[int] | None = ()) -> Draws:
         every = range(len(self.fit.design.terms))
         return ResidualDraws(self.fit, tuple(every if kept is None else kept))
+
+    def on_rows(self, design: Design, frame: Frame) -> ResidualFit:
+        return on_rows(self.fit, design, frame)
 
     def resampler(self) -> Draws:
         refuse_residual("type='semiparametric' is", "use type='parametric'")

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from lme4py.data.frame import Frame
+from lme4py.design.design import Design
+from lme4py.design.residual.part import ResidualPart
+from lme4py.design.residual.replay import new_residuals, widened
+from lme4py.engine.marginal.criterion import MarginalCriterion
 from lme4py.engine.marginal.effects import residual_roots
+from lme4py.errors import DataError
 from lme4py.fits.answers.draws import generators
+from lme4py.fits.refuse import refuse_residual
 from lme4py.fits.residual.fit import ResidualFit
+from lme4py.fits.residual.problem import ResidualProblem, marginal_model
+from lme4py.fits.truth import padded_modes
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["ResidualDraws"]
+__all__ = ["ResidualDraws", "on_rows"]
 
 
 class ResidualDraws:
@@ -35,7 +45,7 @@ class ResidualDraws:
         self.criterion, self.par, self.scale = problem.criterion, fit.par, problem.criterion.scaling.y_scale
         self.new = [t for t in range(len(design.terms)) if t not in kept]
         chained = self.criterion.chain is not None
-        self.roots = [] if chained else residual_roots(self.criterion, fit.point, self.new)
+        self.roots = [] if chained else residual_roots(self.criterion, fit.par, self.new)
 
     def draw(self, seeds: Sequence[np.random.SeedSequence]) -> FloatArray:
         """One response for each seed, shape (n, B)."""
@@ -59,3 +69,54 @@ class ResidualDraws:
         shape = int(part.codes.max()) + 1, part.values.shape[1]
         drawn = [rng.standard_normal(shape) @ T.T for rng in rngs]
         return np.stack([np.einsum("nk,nk->n", part.values, b[part.codes]) for b in drawn], axis=1)
+
+
+def on_rows(fit: ResidualFit, design: Design, frame: Frame) -> ResidualFit:
+    """The fit with other rows, as what responses are drawn from; its subjects may be new.
+
+    Parameters
+    ----------
+    fit : ResidualFit
+    design : Design
+    frame : Frame
+        Its data.
+
+    Raises
+    ------
+    DataError
+        A row without a position or a subject, or two of a subject at one position.
+    OptionError
+        Positions that are the order of the rows, variances that depend on fitted values.
+    """
+    if fit.residual.fitted_column is not None:
+        refuse_residual("simulation for other rows, whose variances depend on their fitted values, is")
+    design = replace(design, y=np.zeros(design.n_obs))
+    part = widened(fit.residual.part, _part_of(fit, design, frame))[1]
+    old = fit.problem.criterion
+    model = marginal_model(design, part, fit.problem.S)
+    problem = ResidualProblem(MarginalCriterion(model, old.reml, old.scaling), fit.problem.S)
+    residual = replace(fit.residual, part=part)
+    return replace(fit, design=design, residual=residual, problem=problem, modes=padded_modes(fit.modes, design))
+
+
+def _part_of(fit: ResidualFit, design: Design, frame: Frame) -> ResidualPart:
+    """The residual side of the rows."""
+    side = fit.residual
+    found = new_residuals(side, fit.design.recipe, frame, None, subjects=bool(side.text)).take(design.keep)
+    if not found.placed:
+        refuse_residual(
+            f"simulation for other rows with residual={side.text!r}, which counts the rows of a subject, is",
+            "fit the model with an index, such as ar1(visit | id)",
+        )
+    part = replace(found.part, weights=design.weights)
+    if not side.text:
+        # Each row is a subject.
+        return replace(part, subject=np.arange(design.n_obs))
+    lost = int((~found.present | (part.subject < 0)).sum())
+    if lost:
+        raise DataError(f"{lost} rows of the new data lack an index or a subject of {side.text}; remove these rows")
+    if len(np.unique(np.column_stack([part.subject, part.points]), axis=0)) < design.n_obs:
+        raise DataError(
+            f"the new data have a subject of {side.text} twice at one position; an index may occur once in a subject"
+        )
+    return part

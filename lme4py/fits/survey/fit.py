@@ -142,7 +142,7 @@ class SurveyModel(GeneralisedModel):
     def with_truth(self, truth: Any) -> NoReturn:
         refuse_pseudo("studies planned from a fit are", "make a model of its parameters with make_model()")
 
-    def on_rows(self, design: Any) -> NoReturn:
+    def on_rows(self, design: Any, frame: Any) -> NoReturn:
         self.with_truth(None)
 
 

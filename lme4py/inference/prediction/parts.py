@@ -17,7 +17,7 @@ from lme4py.families.mean_response import mean_response
 from lme4py.families.parts import PartsFamily
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
-from lme4py.fits.refuse import refuse_structured
+from lme4py.fits.kinds import model_of
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.fits.steps import response_with_modes
 from lme4py.inference.estimates.coefficients import chosen_alpha
@@ -27,7 +27,7 @@ from lme4py.inference.prediction.part_means import link_limits, part_mean
 from lme4py.inference.prediction.part_quantiles import part_quantiles
 from lme4py.inference.prediction.predictor import linear_predictor
 from lme4py.inference.prediction.rows import chosen_terms, make_rows, padded, report_unseen, without_unseen
-from lme4py.linalg.types import FloatArray
+from lme4py.linalg.types import BoolArray, FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,6 @@ def _of_one_predictor(
     import pandas as pd
 
     _check(fit, type, None)
-    refuse_structured(fit, f"predictions of type {type!r} are", "use type='response'")
     average = isinstance(include_random, str) and include_random == "integrate"
     if interval is not None or se or (average and type == "variance"):
         raise fit.family.lacks(f"averages, errors and limits of type {type!r} without further parts; use bootstrap()")
@@ -146,7 +145,9 @@ def _of_one_predictor(
     report_unseen(fit, rows, new_levels)
     whole = rows.complete
     values = np.full(whole.size, np.nan)
-    if type == "dispersion":
+    if not fit.independent_residuals:
+        values[whole] = _of_residuals(fit, type, rows, whole, row_data(fit, frame, whole, weights).weight)
+    elif type == "dispersion":
         values[whole] = fit.sigma if fit.normal_errors else fit.dispersion
     else:
         known = row_data(fit, frame, whole, weights)
@@ -158,6 +159,13 @@ def _of_one_predictor(
         )
     table, index = (values, frame.index) if frame is not None else padded(fit, values)
     return pd.Series(table, index=index, name="predicted")
+
+
+def _of_residuals(fit: Fit, type: str, rows: RowArrays, whole: BoolArray, weight: Any) -> FloatArray:
+    """Residual variances of rows of a model with a residual structure, or their standard deviations at weight 1."""
+    own = rows.take(whole)
+    variance = model_of(fit).noise(own, whole, None if rows.frame is None else weight, _eta(fit, own)).variance
+    return np.asarray(variance if type == "variance" else np.sqrt(variance * weight))
 
 
 def _eta(fit: Fit, rows: RowArrays) -> FloatArray:

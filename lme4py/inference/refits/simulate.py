@@ -169,7 +169,7 @@ def drawn_from(fit: Fit, data: Any = None, params: Mapping[str, Any] | None = No
         fit = model_of(fit).with_truth(truth)
     if data is not None:
         frame = rows_of(fit.design, data)
-        fit = model_of(fit).on_rows(replayed(fit.design, frame, fit.family, keep_levels=True))
+        fit = model_of(fit).on_rows(replayed(fit.design, frame, fit.family, keep_levels=True), frame)
     return fit
 
 
