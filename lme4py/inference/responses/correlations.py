@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["residual_correlations", "response_correlations", "responses_of"]
 
 _METHODS = ("wald", "profile", "boot")
+# A smaller standard error is rounding at the end of the range.
+_NOTHING = 1e-9
 
 
 def responses_of(fit: Fit, what: str) -> BoundResponses:
@@ -64,7 +66,7 @@ def response_correlations(fit: Fit, alpha: float | None = None, method: str = "w
     -------
     DataFrame
         Columns group ("Residual" for residuals), name1, name2, estimate, std_error, lower, upper: a row for each pair
-        of effects of different responses.
+        of effects of different responses. A correlation at the end of its range has no standard error.
 
     Raises
     ------
@@ -91,7 +93,8 @@ def response_correlations(fit: Fit, alpha: float | None = None, method: str = "w
     level = chosen_alpha(fit, alpha)
     wanted = [own for own in fit_parameters(fit) if own.kind == "corr" and _is_between(fit, responses, own)]
     rows = [
-        (fit.design.terms[own.term].group, *_names(fit, own), value, error, *limits)
+        # At the end of its range the curvature says nothing of a correlation.
+        (fit.design.terms[own.term].group, *_names(fit, own), value, error if error > _NOTHING else np.nan, *limits)
         for own, value, error, limits in zip(
             wanted,
             fit_values(fit, wanted),
