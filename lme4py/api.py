@@ -430,8 +430,8 @@ def glmer(
         check_call(formula, data, True, progress, na_action)
         check_mappings(contrasts, functions)
         beside = {"weights": weights, "contrasts": contrasts, "na_action": na_action, "functions": functions}
-        how = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control}
-        return MEGLMResult(mixed_fit(formula, data, family, link, beside, fix, **how))
+        way = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control, "fixed_only": fixed_only}
+        return MEGLMResult(mixed_fit(formula, data, family, link, beside, fix, **way))
     response_family = with_baseline(make_family(family, link), baseline)
     if response_family.is_joint:
         given_too = {"level_weights": level_weights, "survey": survey, "fix": fix, "cov_prior": cov_prior}

@@ -14,7 +14,7 @@ import lme4py
 from lme4py import Margins
 from lme4py.engine.generalised.laplace import laplace
 from lme4py.engine.generalised.problem import ModeFinder
-from lme4py.errors import DataError, DesignError, Lme4Error, OptionError
+from lme4py.errors import DataError, DesignError, FormulaError, Lme4Error, OptionError
 from lme4py.families.registry import make_family
 
 MIXED = {"y": "gaussian", "event": "binomial"}
@@ -338,6 +338,16 @@ def test_bad_input_is_refused_by_name(data, case):
     options, kind, words = BAD[case]
     with pytest.raises(kind, match=words):
         lme4py.glmer("mvbind(y, event) ~ x + (1 | person)", data, **options)
+
+
+def test_without_random_effects_only_where_asked_for(data):
+    with pytest.raises(FormulaError, match="no random-effects term"):
+        lme4py.glmer("mvbind(y, event) ~ x", data, family=MIXED)
+    fit = lme4py.glmer("mvbind(y, event) ~ x", data, family=MIXED, fixed_only=True)
+    y = lme4py.glmer("y ~ x", data, family="gaussian", fixed_only=True)
+    event = lme4py.glmer("event ~ x", data, family="binomial", fixed_only=True)
+    # A sum of two.
+    assert fit.log_likelihood == pytest.approx(y.log_likelihood + event.log_likelihood, abs=1e-8)
 
 
 def test_effects_of_every_row(data):

@@ -119,6 +119,7 @@ def several_design(
     na_action: NaAction = "omit",
     functions: Mapping[str, Callable[..., Any]] | None = None,
     binary: Sequence[str] = (),
+    require_random: bool = False,
 ) -> tuple[Design, Occasion]:
     """The design of a formula with several responses, and their unit.
 
@@ -133,6 +134,8 @@ def several_design(
         As in `lformula`.
     binary : sequence of str
         Responses that may have two levels, the second of which is 1.
+    require_random : bool
+        Refuse a formula without a random-effects term.
 
     Raises
     ------
@@ -159,7 +162,7 @@ def several_design(
         contrasts=contrasts,
         na_action=na_action,
         functions=functions,
-        require_random=False,
+        require_random=require_random,
         beside=unit.nodes,
         responses=responses,
     )

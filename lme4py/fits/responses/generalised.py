@@ -73,6 +73,7 @@ def mixed_fit(
     link: Any,
     options: Mapping[str, Any],
     fix: Mapping[str, Any] | None = None,
+    fixed_only: bool = False,
     **how: Any,
 ) -> GeneralisedFit:
     """Fit a generalised model of several responses.
@@ -88,6 +89,8 @@ def mixed_fit(
     options : mapping
         weights, contrasts, na_action, functions.
     fix : mapping, optional
+    fixed_only : bool
+        Let the formula have no random effects.
     **how
         nAGQ, hessian, start, control.
 
@@ -101,7 +104,7 @@ def mixed_fit(
     labels = () if several is None else several.labels
     joined = ByResponse.of(labels, read_families(labels, family, link))
     binary = [label for label, own in zip(labels, joined.families, strict=True) if own.has_trials]
-    design, _ = several_design(formula, data, None, binary=binary, **options)
+    design, _ = several_design(formula, data, None, binary=binary, require_random=not fixed_only, **options)
     responses = design.responses
     assert responses is not None
     design = replace(design, response=_response(design, responses, joined))
