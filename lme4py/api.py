@@ -103,8 +103,7 @@ def lmer(
     Parameters
     ----------
     formula : str
-        A formula as in lme4, such as ``"y ~ x + (x | g)"``; ``"mvbind(y1, y2) ~ x + (1 | g)"`` for several responses,
-        whose random effects and residuals are correlated.
+        A formula as in lme4, such as ``"y ~ x + (x | g)"``; of several responses ``"mvbind(y1, y2) ~ x + (1 | g)"``.
     data : data frame
         pandas, polars (eager or lazy), pyarrow, a dict of arrays, or anything else that narwhals reads.
     reml : bool
@@ -178,8 +177,7 @@ def lmer(
     survey : dict, optional
         ``strata``, ``psu``, ``fpc``: columns; or ``replicates``: columns, with ``method``, "brr" or "jackknife".
     occasion : str, optional
-        Of several responses: the column of the units whose residuals are correlated, or factors as in ``"id:visit"``;
-        the row of the data when not given.
+        Of several responses: units whose residuals are correlated, such as ``"id:visit"``; the rows when not given.
     compress : bool, optional
         Rows that agree in all columns but the response are one cell, with their number, its mean and its sum of
         squares: the same estimates to rounding. None does it where a query of the source finds ten rows a cell or more.
@@ -219,16 +217,16 @@ def lmer(
     if has_several(formula):
         others |= {"offset": offset, "level_weights": level_weights, "pwscale": pwscale, "survey": survey}
         refuse_beside_several(others, source)
-        options |= {"weights": weights}
+        options["weights"] = weights
         return MixedResult(several_fit(formula, data, reml, occasion, options, fix, start, control))
     if occasion is not None:
         raise OptionError(f"occasion={occasion!r} is for several responses, mvbind(y1, y2) ~ ...; leave it out.")
     request = SurveyRequest.read(level_weights, weights, pwscale, survey)
     if request is not None:
         others |= {"fix": fix, "fixed_only": fixed_only or None}
-        options |= {"offset": offset}
-        survey_fit = linear_fit_of_call(formula, data, reml, request, options, others, start=start, control=control)
-        return MixedResult(survey_fit)
+        options["offset"] = offset
+        way: dict[str, Any] = {"start": start, "control": control}
+        return MixedResult(linear_fit_of_call(formula, data, reml, request, options, others, **way))
     given = read_fix(fix)
     if sigma is None:
         sigma = sigma_of(given)
@@ -422,16 +420,16 @@ def glmer(
     if has_several(formula):
         others = {"offset": offset, "ziformula": ziformula, "dispformula": dispformula, "relmat": relmat}
         others |= {"cov_prior": cov_prior, "fixef_prior": fixef_prior, "level_weights": level_weights}
-        others |= {"pwscale": pwscale, "survey": survey, "compress": compress, "baseline": baseline}
-        refuse_beside_several(others)
-        if family is DEFAULT_FAMILY:
-            raise OptionError("several responses need their families: family={'y1': 'gaussian', 'y2': 'binomial'}.")
+        refuse_beside_several(
+            others | {"pwscale": pwscale, "survey": survey, "compress": compress, "baseline": baseline}
+        )
         data, weights, _ = chosen_rows(data, subset, weights, None)
         check_call(formula, data, True, progress, na_action)
         check_mappings(contrasts, functions)
         beside = {"weights": weights, "contrasts": contrasts, "na_action": na_action, "functions": functions}
-        way = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control, "fixed_only": fixed_only}
-        return MEGLMResult(mixed_fit(formula, data, family, link, beside, fix, **way))
+        way = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control}
+        named = None if family is DEFAULT_FAMILY else family
+        return MEGLMResult(mixed_fit(formula, data, named, link, beside, fix, fixed_only, **way))
     response_family = with_baseline(make_family(family, link), baseline)
     if response_family.is_joint:
         given_too = {"level_weights": level_weights, "survey": survey, "fix": fix, "cov_prior": cov_prior}

@@ -27,6 +27,7 @@ from lme4py.engine.generalised.no_effects import NoProducts
 from lme4py.engine.generalised.penalty import GlmmPenalty, glmm_penalty
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.generalised.stacking import Stack
+from lme4py.engine.generalised.units import in_row_units, predictor_unit
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.problem import group_terms
 from lme4py.engine.linear.scaling import scale_model
@@ -311,13 +312,7 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     unit = predictor_unit(family, data)
     if unit != 1.0:
         X, C, Z, S = X * unit, C * unit, tuple(z * unit for z in Z), tuple(s * unit for s in S)
-    units = family.row_units(data)
-    if units is not None:
-        fixed = _column_units(X, units)
-        X, C = X * fixed, C * fixed
-        free = [term.structure.column_changes != "common" and term.structure.basis is None for term in design.terms]
-        sizes = [_column_units(z, units) if own else np.ones(z.shape[1]) for z, own in zip(Z, free, strict=True)]
-        Z, S = tuple(z * o for z, o in zip(Z, sizes, strict=True)), tuple(s * o for s, o in zip(S, sizes, strict=True))
+    X, C, Z, S = in_row_units(design, family.row_units(data), X, C, Z, S)
     factors = group_terms(design)
     codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
     columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)
@@ -333,28 +328,6 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
         X, offset = products.stack.below(X), products.stack.below(offset)
     problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
     return replace(problem, penalty=glmm_penalty(design, family, S), known=design.log_dispersion)
-
-
-def _column_units(columns: FloatArray, units: FloatArray) -> FloatArray:
-    """Units of the rows in which columns are not zero, which are those of one response, shape (k,)."""
-    return units[np.argmax(np.abs(columns), axis=0)] if columns.shape[1] else np.ones(0)
-
-
-def predictor_unit(family: Any, data: Any) -> float:
-    """Spread of the linear predictor to the nearest power of two; 1 for links that take the unit away.
-
-    Parameters
-    ----------
-    family : Family
-    data : object
-    """
-    if not (family.link.has_unit and family.has_unit):
-        return 1.0
-    with np.errstate(all="ignore"):
-        eta = np.asarray(family.start_eta(data), dtype=np.float64)
-        # Quartiles, since the reciprocal of a small response can be anything.
-        spread = float(np.subtract(*np.percentile(eta, [75.0, 25.0]))) / 1.349 or float(np.std(eta))
-    return float(2.0 ** np.round(np.log2(spread))) if np.isfinite(spread) and spread > 0.0 else 1.0
 
 
 @dataclass(frozen=True)

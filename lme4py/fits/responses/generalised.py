@@ -43,6 +43,8 @@ def read_families(labels: Sequence[str], family: Any, link: Any) -> tuple[Family
     ------
     OptionError
     """
+    if family is None:
+        raise OptionError("several responses need their families: family={'y1': 'gaussian', 'y2': 'binomial'}.")
     families, links = _each(labels, family, "family"), _each(labels, link, "link")
     for label, own in zip(labels, families, strict=True):
         if own is None:
