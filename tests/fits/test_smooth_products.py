@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from reference_data import REFERENCE
+from scipy import optimize
 
 import lme4py
 from lme4py.covariance.kinds.penalties import Penalties
@@ -264,3 +265,30 @@ def test_margins_of_a_basis_are_learnt_from_all_rows():
 def test_what_is_not_there_is_refused(formula, message):
     with pytest.raises(Lme4Error, match=message):
         lme4py.lmer(formula, DATA)
+
+
+def test_profiles_of_standard_deviations_are_those_of_a_dense_likelihood():
+    result = lme4py.lmer("y ~ f + te(x, z)", DATA, reml=False)
+    lower = result.conf_int(method="profile", parm=["sd(te(x,z), x)"])["lower"].iloc[0]
+    design = result.fit.design
+    X, Z, y = design.X, design.terms[0].values, DATA["y"].to_numpy()
+    structure = design.terms[0].structure
+
+    def deviance(sd):
+        V = Z @ structure.covariance(np.abs(sd[:2])) @ Z.T + sd[2] ** 2 * np.eye(len(y))
+        beta = np.linalg.solve(X.T @ np.linalg.solve(V, X), X.T @ np.linalg.solve(V, y))
+        rest = y - X @ beta
+        return np.linalg.slogdet(V)[1] + rest @ np.linalg.solve(V, rest) + len(y) * np.log(2 * np.pi)
+
+    best = np.array([*(result.theta * result.sigma), result.sigma])
+    assert deviance(best) == pytest.approx(result.fit.criterion, abs=1e-8)
+    held = optimize.minimize(lambda rest: deviance([lower, *rest]), best[1:], method="Nelder-Mead", tol=1e-6)
+    # The end of the interval is found to 1e-4 of a square.
+    assert held.fun - result.fit.criterion == pytest.approx(3.8415, abs=2e-3)
+
+
+def test_cyclic_curves_times_numbers_have_a_constant():
+    """mgcv 1.8-41: edf 4.29654, scale .9745002."""
+    result = lme4py.lmer("y ~ s(x, by = v, bs = 'cc', k = 6)", DATA.assign(v=DATA.w + 3.0))
+    assert result.smooths()["edf"].iloc[0] == pytest.approx(4.296538, abs=1e-5)
+    assert result.sigma == pytest.approx(0.9745002, rel=1e-6)

@@ -44,6 +44,7 @@ class Penalties(CovarianceStructure):
     name: ClassVar[str] = "penalties"
     title: ClassVar[str] = "Several penalties"
     sides: ClassVar[tuple[str, ...]] = ("random",)
+    separable: ClassVar[bool] = True
 
     @property
     def d(self) -> FloatArray:
@@ -210,6 +211,10 @@ class Penalties(CovarianceStructure):
     @property
     def natural_parameters(self) -> tuple[NaturalParameter, ...]:
         return tuple(NaturalParameter("theta", f"sd({name})", (), 0.0, np.inf, relative=True) for name in self.names)
+
+    def theta_of_natural(self, values: FloatArray) -> FloatArray:
+        self.check_natural(values)
+        return np.array(values, dtype=np.float64)
 
     def natural_derivatives(self, theta: FloatArray, order: int = 2) -> Jet:
         m = theta.size
