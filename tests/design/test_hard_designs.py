@@ -10,7 +10,7 @@ from scipy.special import gammaln
 
 import lme4py
 from lme4py.engine.generalised.problem import ModeFinder, make_glmm
-from lme4py.engine.generalised.solve import solve_glmm
+from lme4py.engine.generalised.search import solve_glmm
 from lme4py.engine.optimise import Control
 from lme4py.families.registry import make_family
 from lme4py.families.special import log_coefficient, log_rising

@@ -15,7 +15,7 @@ from lme4py.design.build import lformula
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.integrals.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.problem import ModeFinder, make_glmm
-from lme4py.engine.generalised.solve import solve_glmm
+from lme4py.engine.generalised.search import solve_glmm
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError
 from lme4py.families.links import PROBABILITY_LINKS

@@ -17,7 +17,8 @@ import numpy as np
 
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.factor.sweep import Swept
-from lme4py.engine.generalised.problem import FixedSystem, GlmmProblem, Mode, ModeError, ModeFinder
+from lme4py.engine.generalised.fixed_system import FixedSystem
+from lme4py.engine.generalised.problem import GlmmProblem, Mode, ModeError, ModeFinder
 from lme4py.families.nuisance import as_columns, total
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray

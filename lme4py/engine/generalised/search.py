@@ -8,20 +8,24 @@ other starts are compared.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from lme4py.engine.certificate import EXCLUDED, Rival, second_minimum
 from lme4py.engine.generalised.descent import Descents, GlmmOptimum, Way
+from lme4py.engine.generalised.fixed_system import FixedSystem
 from lme4py.engine.generalised.laplace import Laplace
-from lme4py.engine.generalised.problem import FixedSystem, GlmmProblem, ModeError
+from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.generalised.rivals import Candidate, candidates
 from lme4py.engine.generalised.starts.start import Start, find_start
+from lme4py.engine.optimise import Control
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Search"]
+__all__ = ["Search", "solve_glmm"]
 
 # Up to this many rows a dispersion and random effects are looked at together.
 _FEW = 200
@@ -305,3 +309,30 @@ def _predicted(found: Laplace, system: FixedSystem) -> float:
     prior = products.penalty(u) - products.penalty(mode.u)
     fit = square - 2.0 * float(mode.rows.score @ moved) + prior
     return fit + system.swept.log_det - found.swept.log_det
+
+
+def solve_glmm(
+    finder: ModeFinder,
+    start: Mapping[str, Any] | None,
+    control: Control,
+    refine: Callable[[Laplace], tuple[float, FloatArray]] | None = None,
+    profiled: bool = False,
+    thorough: bool = True,
+) -> GlmmOptimum:
+    """Minimise the criterion: descend from the start, and from others where there is reason to.
+
+    Parameters
+    ----------
+    finder : ModeFinder
+    start : mapping or None
+        Fields of the start that are given: theta, beta, lam in the engine's columns.
+    control : Control
+    refine : callable, optional
+        For nAGQ > 1.
+    profiled : bool
+        nAGQ = 0.
+    thorough : bool
+        False for one of many fits to similar data, such as those of a bootstrap: fewer other starts.
+    """
+    search = Search(Descents(finder, control, refine, profiled), thorough)
+    return search.best(search.usual if start is None else replace(search.usual, **start))

@@ -12,7 +12,7 @@ from lme4py.engine.generalised.identification import identify_glmm
 from lme4py.engine.generalised.integrals.nested_quadrature import refinement
 from lme4py.engine.generalised.limit import range_hint
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder, make_glmm
-from lme4py.engine.generalised.solve import solve_glmm
+from lme4py.engine.generalised.search import solve_glmm
 from lme4py.engine.generalised.starts.start import find_start
 from lme4py.engine.identification.one_answer import refuse_one_answer
 from lme4py.engine.optimise import Control

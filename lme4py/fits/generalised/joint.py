@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lme4py.engine.generalised.problem import FixedSystem
+from lme4py.engine.generalised.fixed_system import FixedSystem
 from lme4py.engine.generalised.stacking import Stack
 from lme4py.families.base import Family
 from lme4py.families.nuisance import ThresholdPart, as_columns

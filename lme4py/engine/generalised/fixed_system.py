@@ -1,0 +1,46 @@
+"""Fixed effects and modes of the working linear model of one step, given its weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lme4py.engine.factor.sweep import Swept, SweptBorder
+from lme4py.linalg.types import FloatArray
+
+if TYPE_CHECKING:
+    from lme4py.engine.generalised.problem import GlmmProblem
+
+__all__ = ["FixedSystem"]
+
+
+class FixedSystem:
+    """Generalised least squares of working columns on X under V = W^-1 + Z Sigma Z'.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    swept : Swept
+    w : ndarray, shape (n,), or (n_pairs n,)
+    column : ndarray, shape (D n,)
+        W times the working response.
+    """
+
+    def __init__(self, problem: GlmmProblem, swept: Swept, w: FloatArray, column: FloatArray) -> None:
+        X = problem.X
+        p = problem.n_fixed
+        wX = problem.stack.weigh(w, X)
+        right = np.concatenate([wX, column[:, None]], axis=1)
+        self.problem = problem
+        self.swept = swept
+        self.border: SweptBorder = swept.sweep_border(problem.products.project(right))
+        corner = X.T @ right - self.border.cross(self.border)[:p]
+        self.cross = 0.5 * (corner[:, :p] + corner[:, :p].T)  # X'V^-1X
+        self.solution: FloatArray = np.linalg.solve(self.cross, corner[:, p]) if p else np.empty(0)
+        self.wX = wX
+
+    def residual_modes(self) -> tuple[FloatArray, FloatArray]:
+        """u = M^-1 Lambda'Z'W r and Lambda u of the residuals r from X."""
+        weights = np.append(-self.solution, 1.0)[:, None]
+        return self.problem.products.spherical(self.swept, self.border, weights)
