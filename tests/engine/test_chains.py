@@ -9,6 +9,8 @@ import pytest
 import lme4py
 from lme4py.engine.factor import chain_terms
 from lme4py.engine.factor.chain import ChainSwept
+from lme4py.engine.factor.crossproducts import Factor
+from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.linear.chained import ChainProblem
 from lme4py.errors import DesignError, OptionError
 
@@ -188,3 +190,20 @@ def test_many_times_take_no_blocks_of_their_square() -> None:
     value = -0.5 * (len(data) * np.log(2 * np.pi) + rest @ rest) - np.log(L.diagonal()).sum()
     # Rounding of a sum of 1,000 terms of size one.
     assert fit.log_likelihood == pytest.approx(value, abs=1e-7)
+
+
+def test_generalised_models_keep_no_products_of_times_that_never_meet() -> None:
+    """One product for each row: those of two times are zero in every row."""
+    data = series(12, seed=3)
+    design = lme4py.lformula("count ~ x + ar1(0 + factor(t) | g)", data)
+    term = design.terms[0]
+    factor = Factor("g", term.n_levels, term.n_columns, (0,), (slice(0, term.n_columns),))
+    products = WeightedProducts((term.codes,), (term.values,), (factor,))
+    w = np.linspace(0.5, 1.5, len(data))
+    diagonal = products.base(w).diagonal[0]
+    assert products._P.nnz == len(data)
+    Z = term.values
+    for j in range(term.n_levels):
+        rows = term.codes == j
+        # Sums of a few numbers of size one.
+        np.testing.assert_allclose(diagonal[:, :, j], Z[rows].T @ (w[rows, None] * Z[rows]), atol=1e-14)

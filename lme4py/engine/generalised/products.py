@@ -89,9 +89,12 @@ class WeightedProducts(Elements):
 
     def _diagonal(self, codes: IntArray, Z: FloatArray, factor: int) -> FloatArray:
         k, n_levels, own = Z.shape[1], self.factors[factor].n_levels, self.places[factor]
-        out = np.empty((k, k, n_levels))
+        # Columns that are never different from zero together, such as those of many times, have the number of a zero.
+        out = np.zeros((k, k, n_levels))
+        used = (Z != 0.0).astype(float)
+        meet = used.T @ used > 0.0
         for a in range(k):
-            for b in range(a + 1):
+            for b in np.flatnonzero(meet[a, : a + 1]).tolist():
                 numbers = self._reserve(codes, Z[:, a] * Z[:, b], n_levels, (own[a], own[b]))
                 out[a, b] = out[b, a] = numbers
         return out
@@ -116,6 +119,10 @@ class WeightedProducts(Elements):
         values = np.concatenate([part[1] for part in self._P_parts])
         rows = np.concatenate([np.arange(number * self.n, (number + 1) * self.n) for *_, number in self._P_parts])
         self._P_parts = []
+        if not values.all():
+            # Of many times each row has one.
+            kept = np.flatnonzero(values)
+            places, values, rows = places[kept], values[kept], rows[kept]
         P = sparse.coo_array((values, (places, rows)), shape=(self._next, len(self.stack.pairs) * self.n)).tocsr()
         return P, P.T.tocsr()
 

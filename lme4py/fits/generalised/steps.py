@@ -28,6 +28,7 @@ from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.criterion import GlmmCriterion, glmm_criterion
 from lme4py.fits.generalised.fit import GeneralisedFit, penalised_fit, user_jacobian
 from lme4py.fits.steps import linear_predictor, read_control, refuse_iterative, term_names
+from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["fit_at", "fit_like", "glmm_fit", "make_glmm_fit", "user_conditional", "user_modes", "warn_of"]
@@ -307,5 +308,5 @@ def user_conditional(problem: GlmmProblem, found: Laplace | PassedValue) -> tupl
     for factor, block in zip(problem.factors, found.diagonal, strict=True):
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             S = problem.S[term]
-            out[term] = np.einsum("ab,bcj,dc->jad", S, block[columns, columns], S)
+            out[term] = small.right(small.left(S, block[columns, columns]), S.T).transpose(2, 0, 1)
     return tuple(out)

@@ -22,6 +22,7 @@ from lme4py.fits.linear.derivatives import steps
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.parameters import VarianceDerivatives
 from lme4py.fits.rows.arrays import RowArrays
+from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray
 
 __all__ = [
@@ -167,5 +168,5 @@ def _conditional(fit: LinearFit, include_fixed: bool) -> tuple[FloatArray, ...]:
             if of_chain is not None and isinstance(problem.structures.each[term], ChainLevels):
                 out[term] = scale * S[0, 0] ** 2 * of_chain
                 continue
-            out[term] = scale * np.einsum("ab,bcj,dc->jad", S, block[columns, columns], S)
+            out[term] = scale * small.right(small.left(S, block[columns, columns]), S.T).transpose(2, 0, 1)
     return tuple(out)
