@@ -245,7 +245,6 @@ def lmer(
     known = known_sigma(sigma)
     if known is not None and source is not None:
         raise OptionError("sigma= needs its rows in memory; use control={'rows': 'memory'}.")
-    refuse_fixed(priors, set(given) - {"sigma"}, " but that of sigma")
     if priors is not None and (structured or fixed_only or source is not None):
         raise OptionError(
             f"{priors.text} is for models with random effects, independent residuals and rows in memory; leave it out, "
@@ -281,6 +280,7 @@ def lmer(
         beside=read.nodes,
         relmat=relmat,
     )
+    refuse_fixed(priors, given, design.x_names)
     held = hold(design, given, known if not structured else None)
     design = held.design
     if known is not None and design.terms and not structured:
@@ -478,8 +478,8 @@ def glmer(
     if family is DEFAULT_FAMILY:
         announced = f"the family was not given: {response_family.name} with the {response_family.link.name} link"
         design = replace(design, notes=(*design.notes, announced))
-    refuse_fixed(priors, fix or ())
     given = read_fix(fix)
+    refuse_fixed(priors, given, design.x_names)
     design = hold(hold_dispersion(design, given, response_family), given, residual=False).design
     design = with_priors(design, priors)
     fit = fit_generalised(design, response_family, nAGQ, hessian, start, made.control)

@@ -198,7 +198,7 @@ def clmm(
         relmat=relmat,
     )
     refuse_shared(design)
-    refuse_fixed(priors, fix or ())
+    refuse_fixed(priors, fix or (), design.x_names)
     design = hold(design, read_fix(fix), residual=False).design
     columns = {predictor.name: predictor.names for predictor in design.predictors[1:]}
     n_categories = len(() if design.response is None else design.response.categories or ())

@@ -289,3 +289,20 @@ def test_firth_of_a_model_without_random_effects_is_logistf():
     assert result.params.to_numpy() == pytest.approx(found.x, abs=1e-4)
     with pytest.raises(OptionError, match="nothing to penalise"):
         lme4py.glmer("y ~ x", data, "binomial", fixed_only=True, cov_prior="wishart")
+
+
+def test_coefficients_are_held_beside_priors_of_variances():
+    """As the same coefficient in an offset, which blme's priors go with."""
+    data = lme4py.load_dataset("sleepstudy")
+    held = lme4py.lmer("Reaction ~ Days + (Days | Subject)", data, fix={"Days": 10.0}, cov_prior="wishart")
+    moved = lme4py.lmer("Reaction ~ 1 + offset(10 * Days) + (Days | Subject)", data, cov_prior="wishart")
+    assert held.criterion == pytest.approx(moved.criterion, abs=1e-9)
+    assert list(held.params.index) == ["Intercept"]
+    cbpp = lme4py.load_dataset("cbpp")
+    formula = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+    glm = lme4py.glmer(formula, cbpp, "binomial", fix={"period[T.2]": -1.0}, cov_prior="gamma")
+    assert glm.converged
+    assert "period[T.2]" not in glm.params.index
+    for more in ({"fixef_prior": "normal"}, {"cov_prior": "wishart", "fix": {"sd(Days | Subject)": 5.0}}):
+        with pytest.raises(OptionError, match="not defined"):
+            lme4py.lmer("Reaction ~ Days + (Days | Subject)", data, **{"fix": {"Days": 10.0}, **more})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lme4py.design.names import INTERCEPTS
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.priors.covariance import CovariancePrior
 from lme4py.priors.fixed import FixedPrior, Jeffreys, PointPrior, ResidualPrior
@@ -99,23 +100,31 @@ def _by_name(given: Any) -> tuple[dict[str, CovariancePrior | None], CovarianceP
     return found, default
 
 
-def refuse_fixed(priors: Priors | None, names: Collection[str], besides: str = "") -> None:
-    """Refuse priors of a model with parameters that the user holds.
+def refuse_fixed(priors: Priors | None, names: Collection[str], coefficients: Collection[str]) -> None:
+    """Refuse priors of parameters that the user holds; coefficients may be held beside priors of variances.
 
     Parameters
     ----------
     priors : Priors or None
     names : collection of str
         Of what is held.
-    besides : str
-        What may be held, in words.
+    coefficients : collection of str
+        Names of the fixed effects.
 
     Raises
     ------
     OptionError
     """
-    if priors is not None and names:
-        raise OptionError(f"{priors.text} goes with no fix={besides}; leave one of them out.")
+    if priors is None:
+        return
+    free = {"sigma"} | (set() if priors.fixed is not None else {*coefficients, *INTERCEPTS})
+    held = [name for name in names if name not in free]
+    if held:
+        what = "sigma" if priors.fixed is not None else "sigma and coefficients"
+        raise OptionError(
+            f"{priors.text} goes with no fix= of {', '.join(held)}, only with that of {what}: what a prior says of a "
+            "parameter that is held, or of those beside it, is not defined; leave one of them out."
+        )
 
 
 def with_priors(design: Design, priors: Priors | None) -> Design:
