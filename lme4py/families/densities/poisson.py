@@ -9,7 +9,6 @@ from scipy import special
 
 from lme4py.families.densities.base import CONDITIONAL, DensityArgument, End, Values, log_mean, through_log_mean
 from lme4py.families.densities.calculus.jets import Degrees, DensityJet
-from lme4py.families.densities.calculus.special import expm1_minus
 from lme4py.families.densities.counts import CountDensity
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
@@ -63,12 +62,14 @@ def poisson_jet(data: ResponseData, L: FloatArray, degrees: Degrees) -> DensityJ
     some = y > 0.0
     mu = np.exp(L)
     q = np.where(some, L - data.log_y, 0.0)
-    value = np.where(some, -y * expm1_minus(q) - data.factorial_remainder, -mu)
+    rise = np.expm1(q)
+    # What cancels in rise - q near zero is below y q eps, which is less than sqrt(y) eps where a count is likely.
+    value = np.where(some, -y * (rise - q) - data.factorial_remainder, -mu)
     return DensityJet.of(
         degrees,
         {
             (): lambda: value,
-            (0,): lambda: np.where(some, -y * np.expm1(q), -mu),
+            (0,): lambda: np.where(some, -y * rise, -mu),
             (0, 0): lambda: -mu,
             (0, 0, 0): lambda: -mu,
         },

@@ -161,8 +161,10 @@ class _WithZeros(Density):
         return np.where(rng.random(data.n_obs) < self._probability(x)[0], 0.0, y)
 
 
-def _loglogistic(z: FloatArray, sign: float) -> list[FloatArray]:
-    """log F(sign z) of the logistic distribution with three derivatives in z."""
+def _loglogistic(z: FloatArray, sign: float, slopes: bool = True) -> list[FloatArray]:
+    """log F(sign z) of the logistic distribution, and its three derivatives in z where they are wanted."""
+    if not slopes:
+        return [-softplus(-sign * z)]
     p, q = sigmoid(sign * z)
     v = p * q
     return [-softplus(-sign * z), sign * q, -v, sign * v * (p - q)]
@@ -198,7 +200,7 @@ class ZeroInflated(_WithZeros):
         base_degrees, names = self._base_degrees(degrees)
         inner = self.base.jet(data, self._base(x), base_degrees).shifted(names, degrees)
         shape = self._shape(data, x)
-        rest = _loglogistic(np.asarray(x[1]), -1.0)
+        rest = _loglogistic(np.asarray(x[1]), -1.0, degrees.keeps((1,)))
         parts: dict[Index, Part] = {}
         for index in degrees.indices():
             part = np.array(np.broadcast_to(inner.parts.get(index, 0.0), shape))
@@ -228,28 +230,27 @@ def _mixed(f: DensityJet, z: FloatArray) -> DensityJet:
     """log(pi + (1 - pi) e^f)."""
     p0 = np.minimum(f.value, 0.0)
     pi, rest = sigmoid(z)
-    w, miss = sigmoid(z - p0)
     positive = -np.expm1(p0)
-    # w - pi without cancellation as P(0) goes to 1.
-    more = w * rest * positive
-    v = w * miss
     # log1p((1 - pi) (e^f - 1)) keeps a log-likelihood near zero, the other form one far from it.
     near = rest * positive
-    value = np.where(near < 0.5, np.log1p(-np.where(near < 0.5, near, 0.0)), softplus(p0 - z) - softplus(-z))
-    third = v * (miss - w)
-    in_z = more * (1.0 - w - pi)
-    outer: dict[Index, Part] = {
-        (): value,
-        (0,): miss,
-        (1,): more,
-        (0, 0): v,
-        (0, 1): -v,
-        (1, 1): in_z,
-        (0, 0, 0): -third,
-        (0, 0, 1): third,
-        (0, 1, 1): -third,
-        (1, 1, 1): in_z * (1.0 - w - pi) - more * (v + pi * rest),
-    }
+    value = np.log1p(-np.minimum(near, 0.5))
+    far = np.flatnonzero(near >= 0.5)
+    if far.size:
+        z_far = np.broadcast_to(z, value.shape).ravel()[far]
+        value.reshape(-1)[far] = softplus(np.broadcast_to(p0, value.shape).ravel()[far] - z_far) - softplus(-z_far)
+    outer: dict[Index, Part] = {(): value}
+    if f.degrees.total:
+        w, miss = sigmoid(z - p0)
+        v = w * miss
+        outer |= {(0,): miss, (0, 0): v}
+        third = v * (miss - w) if f.degrees.total > 2 else 0.0
+        outer[0, 0, 0] = -third
+        if f.degrees.keeps((1,)):
+            # w - pi without cancellation as P(0) goes to 1.
+            more = w * near
+            in_z = more * (1.0 - w - pi)
+            outer |= {(1,): more, (0, 1): -v, (1, 1): in_z, (0, 0, 1): third, (0, 1, 1): -third}
+            outer[1, 1, 1] = in_z * (1.0 - w - pi) - more * (v + pi * rest)
     return compose2(outer, f, DensityJet.kept(f.degrees, {(): z, (1,): 1.0}))
 
 
@@ -300,7 +301,8 @@ class Hurdle(_WithZeros):
         rows, some = data.positive
         inner = self.base.jet(some, at(self._base(x), rows), base_degrees).shifted(names, degrees)
         z = np.asarray(x[1])
-        above, below = _loglogistic(z, -1.0), _loglogistic(z, 1.0)
+        slopes = degrees.keeps((1,))
+        above, below = _loglogistic(z, -1.0, slopes), _loglogistic(z, 1.0, slopes)
         zero = data.y == 0.0
         parts: dict[Index, Part] = {}
         for index in degrees.indices():
