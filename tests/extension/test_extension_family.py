@@ -285,6 +285,16 @@ def test_a_model_without_smooths_says_so(fits, name):
         getattr(fits[0], name)()
 
 
+def test_it_can_be_the_family_of_one_of_several_responses(fits):
+    data = counts()
+    both = data.assign(other=data["y"].to_numpy()[::-1])
+    toy = lme4py.glmer("mvbind(y, other) ~ x + (1 | g)", both, family=[Clicks(Doublings()), "poisson"])
+    known = lme4py.glmer("mvbind(y, other) ~ x + (1 | g)", both, family="poisson")
+    # The same model: two optima.
+    assert toy.log_likelihood == pytest.approx(known.log_likelihood, abs=1e-7)
+    assert toy.predict(both.iloc[:3]).to_numpy() == pytest.approx(known.predict(both.iloc[:3]).to_numpy(), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["equal_effects", "response_correlations"])
 def test_a_model_of_one_response_says_so(fits, name):
     with pytest.raises(Lme4Error, match="several responses"):

@@ -195,6 +195,14 @@ def test_new_responses_come_wide_or_long(data, fit):
     assert "y1: x" in boot.conf_int(0.5, "percentile", ["y1: x"]).index
 
 
+def test_new_rows_are_drawn_with_both_correlations(fit, new):
+    drawn = fit.simulate(4000, seed=3, data=new.iloc[:1]).to_numpy()
+    expected = fit.fit.covariances[0] + fit.residual_covariance().to_numpy()
+    # Standard errors of variances and covariances of 4000 draws are near 0.05; four of them.
+    assert np.cov(drawn) == pytest.approx(expected, abs=0.22)
+    assert drawn.mean(axis=1) == pytest.approx(fit.predict(new.iloc[:1], include_random=False).iloc[0], abs=0.1)
+
+
 def test_missing_rows(data):
     holes = data.copy()
     holes.loc[3, "x"] = np.nan
@@ -288,7 +296,6 @@ def test_every_method_answers_or_refuses_by_name(data, fit, new):
         "r_squared": fit.r_squared,
         "quantile": lambda: fit.residuals("quantile"),
         "all_fit": fit.all_fit,
-        "simulate(data)": lambda: fit.simulate(1, data=new),
         "effect by": lambda: fit.plot("effect", variable="x", by="arm"),
         "trial_table": lambda: lme4py.trial_table(fit, arm="arm", visit="x"),
         "cross_validate": lambda: lme4py.cross_validate(fit, groups="id", k=3),
