@@ -39,7 +39,7 @@ from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.held import hold, hold_dispersion, read_fix, sigma_of
 from lme4py.fits.linear.iterative import without_factor
 from lme4py.fits.linear.steps import linear_problem, lmm_criterion, make_fit, optimize_criterion
-from lme4py.fits.linear.streamed import refuse_functions, rows_setting, streamed_design
+from lme4py.fits.linear.streamed import memory_setting, refuse_functions, rows_setting, streamed_design
 from lme4py.fits.optimisers import refuse_named
 from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
@@ -206,6 +206,7 @@ def lmer(
     True
     """
     data, weights, offset = chosen_rows(data, subset, weights, offset, residual)
+    limit = memory_setting(control)
     where, control = rows_setting(control)
     data, source = find_source(data, "stream" if compress else where)
     check_call(formula, data, reml, progress, na_action)
@@ -265,7 +266,14 @@ def lmer(
         source = linear_source(source, compress, formula, weights)
         block = read_control(control).block
         streamed = streamed_design(
-            formula, source, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action, block=block
+            formula,
+            source,
+            weights=weights,
+            offset=offset,
+            contrasts=contrasts,
+            na_action=na_action,
+            block=block,
+            limit=limit,
         )
         return MixedResult(_fit(streamed, reml, start, control))
     design = lformula(

@@ -155,9 +155,7 @@ def _add_model(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--weights", metavar="C", help="column of prior weights")
     fit.add_argument("--offset", metavar="C", help="column of the offset")
     fit.add_argument("--occasion", metavar="C", help="units whose residuals correlate (several responses)")
-    fit.add_argument(
-        "--memory-limit", metavar="SIZE", help="such as 2GB: larger data are streamed (generalised models)"
-    )
+    fit.add_argument("--memory-limit", metavar="SIZE", help="such as 2GB: larger data are streamed, in blocks that fit")
 
 
 class _Version(argparse.Action):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -246,3 +248,39 @@ def test_cross_products_merge(part: list[int], seed: int) -> None:
         for ours, theirs in zip(numbers(merged), expected, strict=True):
             # 40 terms of size one: rounding.
             assert_allclose(ours, theirs, rtol=0, atol=1e-13)
+
+
+def test_a_limit_of_memory_makes_blocks_smaller(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    g, x = rng.integers(20, size=30_000), rng.normal(size=30_000)
+    data = pd.DataFrame({"y": x + rng.normal(size=20)[g] + rng.normal(size=30_000), "x": x, "g": g})
+    data.to_parquet(tmp_path / "rows.parquet")
+    path, formula = str(tmp_path / "rows.parquet"), "y ~ x + (1 | g)"
+    usual, small = lme4py.lmer(formula, path), lme4py.lmer(formula, path, control={"memory_limit": "2MB"})
+    assert small.rows.blocks > usual.rows.blocks
+    # Sums in another order.
+    assert_allclose(small.params, usual.params, rtol=1e-10)
+    stream = {"rows": "stream"}
+    assert lme4py.lmer(formula, data, control=stream | {"memory_limit": "2MB"}).rows.blocks > usual.rows.blocks
+
+
+@pytest.mark.parametrize(
+    ("formula", "n", "words"),
+    [
+        (
+            "y ~ x + (x | many)",
+            12_000,
+            r"sums for the levels of many \(6,000\) take about 2.7 MB",
+        ),
+        ("y ~ 0 + x + (1 | few) + (1 | g)", 40_000, r"pairs of levels of few \(2,000\), g \(900\) that occur together"),
+        ("y ~ poly(x, 2) + (1 | g)", 120_000, r"x inside functions that learn from all rows \(120,000 of them\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(formula: str, n: int, words: str) -> None:
+    rng = np.random.default_rng(3)
+    row = np.arange(n)
+    data = pd.DataFrame(
+        {"x": rng.normal(size=n), "many": row % 6000, "few": row % 2000, "g": rng.integers(900, size=n)}
+    )
+    with pytest.raises(OptionError, match=words):
+        lme4py.lmer(formula, data.assign(y=data.x), control={"rows": "stream", "memory_limit": "1MB"})

@@ -12,8 +12,8 @@ from lme4py.errors import DataError
 
 __all__ = ["ArrowSource", "arrow_blocks", "arrow_lazily"]
 
-# Rows of a block; record batches are put together until there are as many.
-_ROWS = chunk(2**20)
+# Record batches of a block, which are read ahead.
+_BATCHES = chunk(8, tiny=1)
 
 
 class ArrowSource(RowSource):
@@ -45,8 +45,11 @@ class ArrowSource(RowSource):
                 raise DataError(f"the file {self.partial[name]!r} has no column {name!r}, but other files have it.")
         wanted = None if columns is None else [name for name in self.dataset.schema.names if name in set(columns)]
         try:
-            batches = self.dataset.to_batches(columns=wanted, batch_size=2**17, batch_readahead=8, fragment_readahead=2)
-            yield from arrow_blocks(batches, self.place)
+            size = max(1, self.rows_at_once // _BATCHES)
+            batches = self.dataset.to_batches(
+                columns=wanted, batch_size=size, batch_readahead=_BATCHES, fragment_readahead=2
+            )
+            yield from arrow_blocks(batches, self.place, self.rows_at_once)
         except OSError as error:
             raise DataError(
                 f"{self.place} cannot be read to the end; perhaps the source changed while it was read: {error}"
@@ -59,7 +62,9 @@ class ArrowSource(RowSource):
 
     def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
         """A RecordBatchReader."""
-        return arrow_lazily(self.dataset.to_batches(batch_size=_ROWS), self.dataset.schema, function, names, keep)
+        return arrow_lazily(
+            self.dataset.to_batches(batch_size=self.rows_at_once), self.dataset.schema, function, names, keep
+        )
 
     def count(self) -> int | None:
         """By the metadata of the files; text is read through."""
@@ -105,7 +110,7 @@ def arrow_lazily(
     return pa.RecordBatchReader.from_batches(whole, made())
 
 
-def arrow_blocks(batches: Any, place: str) -> Iterator[RowBlock]:
+def arrow_blocks(batches: Any, place: str, rows_at_once: int = RowSource.rows_at_once) -> Iterator[RowBlock]:
     """Record batches put together to blocks.
 
     Parameters
@@ -113,6 +118,8 @@ def arrow_blocks(batches: Any, place: str) -> Iterator[RowBlock]:
     batches : iterable of pyarrow.RecordBatch
     place : str
         For messages.
+    rows_at_once : int
+        Record batches are put together until there are as many rows.
     """
     import pyarrow as pa
 
@@ -121,7 +128,7 @@ def arrow_blocks(batches: Any, place: str) -> Iterator[RowBlock]:
     for batch in batches:
         kept.append(batch)
         size += batch.num_rows
-        if size >= _ROWS:
+        if size >= rows_at_once:
             yield RowBlock(read_frame(pa.Table.from_batches(kept)), place)
             kept, size = [], 0
     if size:

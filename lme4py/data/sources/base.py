@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
+from lme4py.chunks import chunk
 from lme4py.data.column import Column
 from lme4py.data.concatenate import concatenate
 from lme4py.data.frame import Frame
@@ -85,9 +87,12 @@ class RowSource(ABC):
         True where functions are sent to the rows, and only what they return comes here.
     groups : bool
         True where `distinct` is made by a GROUP BY of its own.
+    rows_at_once : int
+        Of a block, where the source can choose.
     """
 
     place: str
+    rows_at_once: int = chunk(2**20)
     travels: ClassVar[bool] = False
     groups: ClassVar[bool] = False
 
@@ -104,6 +109,17 @@ class RowSource(ABC):
         columns : sequence of str, optional
             Those that are needed; all without it.
         """
+
+    def in_blocks(self, rows: int) -> Self:
+        """The same source in smaller blocks.
+
+        Parameters
+        ----------
+        rows : int
+        """
+        other = copy(self)
+        other.rows_at_once = min(rows, self.rows_at_once)
+        return other
 
     def map_blocks(self, function: Callable[[RowBlock], T], columns: Sequence[str] | None = None) -> Iterator[T]:
         """What a function makes of each block, in any order.

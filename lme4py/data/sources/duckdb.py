@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from lme4py.chunks import chunk
 from lme4py.data.frame import Frame
 from lme4py.data.sources.arrow import arrow_blocks, arrow_lazily
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
 
 __all__ = ["DuckDBSource"]
-
-_ROWS = chunk(2**20)
 
 
 class DuckDBSource(RowSource):
@@ -35,7 +32,9 @@ class DuckDBSource(RowSource):
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows of the query."""
-        return arrow_blocks(self._batches(self.data.columns if columns is None else columns), self.place)
+        return arrow_blocks(
+            self._batches(self.data.columns if columns is None else columns), self.place, self.rows_at_once
+        )
 
     def distinct(self, columns: Sequence[str], count: str, response: tuple[str, str] | None = None) -> Any:
         """By ``GROUP BY``, as a pyarrow Table."""
@@ -60,7 +59,7 @@ class DuckDBSource(RowSource):
     def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
         query = self.data.project(", ".join(map(_quoted, columns)))
         read = query.to_arrow_reader if hasattr(query, "to_arrow_reader") else query.fetch_arrow_reader
-        reader = read(_ROWS)
+        reader = read(self.rows_at_once)
         try:
             yield from reader
         finally:

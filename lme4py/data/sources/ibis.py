@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from lme4py.chunks import chunk
 from lme4py.data.frame import Frame
 from lme4py.data.sources.arrow import arrow_blocks, arrow_lazily
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
 
 __all__ = ["IbisSource"]
-
-_ROWS = chunk(2**20)
 
 
 class IbisSource(RowSource):
@@ -36,9 +33,9 @@ class IbisSource(RowSource):
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows of the query."""
         query = self.data if columns is None else self.data.select(*columns)
-        reader = query.to_pyarrow_batches(chunk_size=_ROWS)
+        reader = query.to_pyarrow_batches(chunk_size=self.rows_at_once)
         try:
-            yield from arrow_blocks(reader, self.place)
+            yield from arrow_blocks(reader, self.place, self.rows_at_once)
         finally:
             # A connection has one open result at a time.
             reader.close()
@@ -56,7 +53,7 @@ class IbisSource(RowSource):
 
     def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
         """A RecordBatchReader, which any of ibis' engines reads."""
-        reader = self.data.to_pyarrow_batches(chunk_size=_ROWS)
+        reader = self.data.to_pyarrow_batches(chunk_size=self.rows_at_once)
         return arrow_lazily(reader, reader.schema, function, names, keep)
 
     def count(self) -> int | None:

@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.chunks import chunk
 from lme4py.data.frame import Frame
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
 
 __all__ = ["MemorySource"]
-
-_ROWS = chunk(2**20)
 
 
 class MemorySource(RowSource):
@@ -35,9 +32,10 @@ class MemorySource(RowSource):
 
     place = "memory"
 
-    def __init__(self, frame: Frame, size: int = _ROWS) -> None:
+    def __init__(self, frame: Frame, size: int | None = None) -> None:
         self.frame = frame
-        self.size = size
+        if size is not None:
+            self.rows_at_once = size
 
     def schema(self) -> Schema:
         """Names of the columns."""
@@ -46,8 +44,9 @@ class MemorySource(RowSource):
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows in their order."""
         n = self.frame.n_rows
-        for start in range(0, n, self.size):
-            yield RowBlock(self.frame.take(np.arange(start, min(start + self.size, n))), f"rows from {start} on")
+        for start in range(0, n, self.rows_at_once):
+            own = np.arange(start, min(start + self.rows_at_once, n))
+            yield RowBlock(self.frame.take(own), f"rows from {start} on")
 
     def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
         """A pandas DataFrame on the index of the rows: they are in memory."""

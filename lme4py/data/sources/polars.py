@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from lme4py.chunks import chunk
 from lme4py.data.frame import Frame, read_frame
 from lme4py.data.sources.base import RowBlock, RowSource, Schema
 
 __all__ = ["PolarsSource"]
-
-_ROWS = chunk(2**20)
 
 
 class PolarsSource(RowSource):
@@ -40,14 +37,14 @@ class PolarsSource(RowSource):
         if not hasattr(query, "collect_batches"):
             # Versions of polars before 1.34 have no batches.
             query = query.collect(engine="streaming")
-            yield from (RowBlock(read_frame(part)) for part in query.iter_slices(_ROWS))
+            yield from (RowBlock(read_frame(part)) for part in query.iter_slices(self.rows_at_once))
             return
         kept: list[Any] = []
         size = 0
-        for batch in query.collect_batches(chunk_size=_ROWS, engine="streaming"):
+        for batch in query.collect_batches(chunk_size=self.rows_at_once, engine="streaming"):
             kept.append(batch)
             size += batch.height
-            if size >= _ROWS:
+            if size >= self.rows_at_once:
                 yield RowBlock(read_frame(pl.concat(kept)))
                 kept, size = [], 0
         if size:

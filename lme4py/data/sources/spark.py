@@ -45,9 +45,13 @@ class SparkSource(RowSource):
         return Schema(tuple(self.data.columns))
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
-        """The rows, which are brought here."""
-        chosen = self._columns(columns)
-        yield RowBlock(read_frame(chosen.toArrow()), self.place)
+        """The rows, which are brought here batch by batch."""
+        import pyarrow as pa
+
+        with _in_words():
+            sent = self._columns(columns).mapInArrow(_sent, "part binary")
+            for row in sent.toLocalIterator():
+                yield RowBlock(read_frame(pa.ipc.open_stream(row["part"]).read_all()), self.place)
 
     def map_blocks(self, function: Callable[[RowBlock], T], columns: Sequence[str] | None = None) -> Iterator[T]:
         """What a function makes of each block, where it is."""
@@ -93,6 +97,18 @@ class SparkSource(RowSource):
     def whole(self) -> Any:
         """A pandas DataFrame."""
         return self.data.toPandas()
+
+
+def _sent(batches: Any) -> Iterator[Any]:
+    """Record batches as bytes."""
+    import pyarrow as pa
+
+    for batch in batches:
+        if batch.num_rows:
+            buffer = pa.BufferOutputStream()
+            with pa.ipc.new_stream(buffer, batch.schema) as writer:
+                writer.write_batch(batch)
+            yield pa.RecordBatch.from_pydict({"part": pa.array([buffer.getvalue().to_pybytes()], pa.binary())})
 
 
 @contextmanager

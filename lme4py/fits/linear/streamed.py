@@ -26,6 +26,7 @@ from lme4py.engine.linear.problem import StreamedDesign, assemble, group_terms
 from lme4py.engine.linear.streamed import Columns, PackedSums, RowSums, first_columns, problem_parts, root_of, triangle
 from lme4py.engine.optimise import Block
 from lme4py.errors import DataError, DesignError, OptionError
+from lme4py.fits.rows.room import Room
 from lme4py.progress import tick
 
 __all__ = [
@@ -128,6 +129,7 @@ def streamed_design(
     contrasts: Mapping[str, str | NDArray[Any]] | None = None,
     na_action: str = "omit",
     block: Block = "exact",
+    limit: float | None = None,
 ) -> StreamedDesign:
     """The design and the equations of a linear mixed model whose rows are streamed.
 
@@ -141,6 +143,8 @@ def streamed_design(
         As in `lformula`.
     block : {"auto", "exact", "iterative"}
         As in `lme4py.engine.linear.problem.make_problem`.
+    limit : float, optional
+        Bytes that the fit may take: blocks are smaller, and levels or columns that do not fit are refused.
 
     Returns
     -------
@@ -150,8 +154,12 @@ def streamed_design(
     ------
     DataError
         The source changed between passes, or its parts do not fit together.
+    OptionError
+        What stays in memory takes more than the limit.
     """
     before = source.fingerprint()
+    room = Room(limit)
+    source = room.blocks_of(source, formula)
     plan = plan_stream(formula, source, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
     passes = Passes(source, plan, before)
     witness = plan.witness
@@ -161,6 +169,7 @@ def streamed_design(
         )
     factors = group_terms(witness)
     check_levels(factors)
+    room.check_levels(factors, len(witness.x_names))
     has_constant = witness.recipe.formula.fixed.intercept
     centred = [
         bar.terms.intercept and term.structure.column_changes == "any"
@@ -168,6 +177,7 @@ def streamed_design(
     ]
     columns = first_columns(sample_of(plan), has_constant, tuple(centred))
     sums = passes.sums(columns, factors)
+    room.check_pairs(factors, sums.sums.result())
     dropped, null = _dependent(passes, sums, witness, has_constant)
     if sums.columns.b0[dropped].any():
         # y inside must be a residual from the columns that stay.
