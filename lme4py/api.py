@@ -262,20 +262,10 @@ def lmer(
                 "correlated or unequal residuals, and models without random effects, need their rows in memory; use "
                 "control={'rows': 'memory'}."
             )
-        refuse_functions(functions)
+        refuse_functions(options.pop("functions"))
         source = linear_source(source, compress, formula, weights)
-        block = read_control(control).block
-        streamed = streamed_design(
-            formula,
-            source,
-            weights=weights,
-            offset=offset,
-            contrasts=contrasts,
-            na_action=na_action,
-            block=block,
-            limit=limit,
-        )
-        return MixedResult(_fit(streamed, reml, start, control))
+        options |= {"weights": weights, "offset": offset, "block": read_control(control).block, "limit": limit}
+        return MixedResult(_fit(streamed_design(formula, source, **options), reml, start, control))
     design = lformula(
         formula,
         data,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from lme4py.data.column import Column
 from lme4py.errors import DataError
 
-__all__ = ["concatenate"]
+__all__ = ["common_order", "concatenate"]
 
 
 def concatenate(parts: Sequence[Column]) -> Column:
@@ -49,13 +49,51 @@ def concatenate(parts: Sequence[Column]) -> Column:
     return replace(first, values=np.concatenate(codes), levels=levels)
 
 
+def common_order(parts: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
+    """The levels of all parts in an order that does not depend on that of the parts.
+
+    Parameters
+    ----------
+    parts : sequence of sequences
+        Levels in the order of each part.
+
+    Returns
+    -------
+    tuple
+        In the order of a part that has them all and with which the others agree; else ascending.
+
+    Examples
+    --------
+    >>> common_order([("low", "high"), ("low", "middle", "high")])
+    ('low', 'middle', 'high')
+    >>> common_order([("b", "a"), ("a", "c")])
+    ('a', 'b', 'c')
+    """
+    distinct = dict.fromkeys(map(tuple, parts))
+    if len(distinct) == 1:
+        return next(iter(distinct))
+    longest = max(distinct, key=len)
+    place = {level: i for i, level in enumerate(longest)}
+    for part in distinct:
+        own = [place.get(level, -1) for level in part]
+        if own != sorted(own) or min(own, default=0) < 0:
+            return _sorted(dict.fromkeys(level for levels in distinct for level in levels))
+    return longest
+
+
+def _sorted(levels: Iterable[Any]) -> tuple[Any, ...]:
+    try:
+        return tuple(sorted(levels))
+    except TypeError:
+        return tuple(sorted(levels, key=str))
+
+
 def _all_levels(parts: Sequence[Column]) -> tuple[Any, ...]:
     found = dict.fromkeys(level for levels in dict.fromkeys(part.levels for part in parts) for level in levels)
     if parts[0].kind in ("text", "label"):
-        try:
-            return tuple(sorted(found))
-        except TypeError:
-            return tuple(sorted(found, key=str))
+        return _sorted(found)
+    if parts[0].kind == "factor":
+        return common_order([part.levels for part in parts])
     levels = tuple(found)
     if parts[0].kind == "ordered":
         place = {level: i for i, level in enumerate(levels)}

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.data.column import Column, Kind
+from lme4py.data.concatenate import common_order
 from lme4py.data.label_codes import label_codes
 from lme4py.errors import DataError
 
@@ -371,9 +372,12 @@ def _arrow_floats(values: Any, pa: Any) -> NDArray[np.float64]:
 
 
 def _from_dictionary(values: Any, pa: Any) -> Encoded:
-    """A dictionary (categorical) column; levels in the order of the dictionary."""
+    """A dictionary (categorical) column; levels in the order of the dictionary, if chunks agree about it."""
     chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
     level_codes: dict[Any, int] = {}
+    if not values.type.ordered:
+        own = [[x for x in chunk.dictionary.to_pylist() if x is not None and x == x] for chunk in chunks]
+        level_codes = {level: i for i, level in enumerate(common_order(own))} if own else {}
     # Each chunk may have a dictionary of its own.
     codes = [np.empty(0, dtype=np.int32), *(_chunk_codes(chunk, level_codes, pa) for chunk in chunks)]
     kind: Kind = "ordered" if values.type.ordered else "factor"

@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import lme4py
-from lme4py.errors import DataError, OptionError
+from lme4py.errors import DataError, Lme4Error, OptionError
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -246,3 +246,51 @@ def test_files_without_pyarrow(monkeypatch, tmp_path):
         lme4py.lmer("Reaction ~ Days + (1 | Subject)", tmp_path / "s.parquet")
     with pytest.raises(DataError, match="no file"):
         lme4py.lmer("Reaction ~ Days + (1 | Subject)", tmp_path / "missing.csv")
+
+
+def test_addresses_that_cannot_be_opened_show_no_password() -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("fsspec")
+    for path, words in (
+        ("memory://no-such-place/*.parquet", "nothing is there"),
+        ("memory://no-such-place/one.parquet", "nothing is there"),
+        ("foo://user:SECRET@bucket/x.parquet", "Protocol not known: foo"),
+    ):
+        with pytest.raises(Lme4Error, match=words) as caught:
+            lme4py.lmer("y ~ x + (1 | g)", path)
+        assert "SECRET" not in str(caught.value)
+
+
+def test_levels_do_not_depend_on_the_order_of_files(tmp_path: Path) -> None:
+    """Levels are those of all files, in an order that does not depend on that of the files or of the rows."""
+    rng = np.random.default_rng(7)
+    data = pd.DataFrame({"g": rng.integers(9, size=300), "f": rng.choice(list("cab"), 300), "y": rng.normal(size=300)})
+    for i, part in enumerate((data.iloc[:90], data.iloc[90:90], data.iloc[90:])):
+        dictionary = pa.array(part["f"].astype(str).tolist(), pa.string()).dictionary_encode()
+        table = pa.table({"y": part["y"].to_numpy(), "g": part["g"].to_numpy(), "f": dictionary})
+        pq.write_table(table, tmp_path / f"{i}.parquet")
+    # Rows that are all missing, in a column without a type.
+    empty = pa.table({"y": pa.array([None, None], pa.float64()), "g": [1, 2], "f": pa.array([None, None], pa.null())})
+    pq.write_table(empty, tmp_path / "3.parquet")
+    whole = lme4py.lmer("y ~ f + (1 | g)", data)
+    files = [str(tmp_path / f"{i}.parquet") for i in range(4)]
+    for given, control in ((files, {}), (files[::-1], {}), (files, {"rows": "memory"})):
+        ours = lme4py.lmer("y ~ f + (1 | g)", given, control=control)
+        assert list(ours.params.index) == list(whole.params.index)
+        # Sums in another order.
+        assert_allclose(ours.params, whole.params, rtol=1e-9)
+        assert ours.n_obs == 300
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_whole_numbers_in_one_file_and_others_in_the_next(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("pyarrow")
+    rng = np.random.default_rng(8)
+    data = pd.DataFrame({"g": rng.integers(9, size=300), "x": rng.integers(5, size=300), "y": rng.normal(size=300)})
+    for i, part in enumerate((data.iloc[:100], data.iloc[100:].assign(g=data.g.astype(float), x=data.x + 0.5))):
+        path = tmp_path / f"{i}.{kind}"
+        part.to_csv(path, index=False) if kind == "csv" else part.to_parquet(path)
+    both = data.assign(x=np.where(data.index < 100, data.x, data.x + 0.5))
+    ours = lme4py.lmer("y ~ x + (1 | g)", str(tmp_path / f"*.{kind}"))
+    # Text has 16 digits or more.
+    assert_allclose(ours.params, lme4py.lmer("y ~ x + (1 | g)", both).params, rtol=1e-9)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from lme4py.data.sources.arrow import ArrowSource
 from lme4py.data.sources.base import RowSource
-from lme4py.errors import DataError, OptionError
+from lme4py.errors import DataError, Lme4Error, OptionError
 
 __all__ = ["frame_of_file", "is_path", "source_of_paths"]
 
@@ -95,11 +97,29 @@ def source_of_paths(data: Any) -> RowSource:
         import pyarrow.csv as pc
 
         form = ds.CsvFileFormat(pc.ParseOptions(delimiter="\t" if kind == "tsv" else ","))
-    system, names = _filesystem(files)
-    dataset = ds.dataset(names, format=form, filesystem=system)
-    schema, partial = _one_schema(dataset, kind)
-    place = f"{len(files)} {_NAMES[kind]} file{'s' * (len(files) != 1)}"
-    return ArrowSource(dataset.replace_schema(schema), place, partial)
+    with _in_words(files[0]):
+        system, names = _filesystem(files)
+        dataset = ds.dataset(names, format=form, filesystem=system)
+        schema, partial = _one_schema(dataset)
+        dataset = ds.dataset(names, schema=schema, format=form, filesystem=system)
+    return ArrowSource(dataset, f"{len(files)} {_NAMES[kind]} file{'s' * (len(files) != 1)}", partial)
+
+
+@contextmanager
+def _in_words(path: str) -> Iterator[None]:
+    """What fsspec says of an address, without what may be a password in it."""
+    shown = re.sub(r"://[^/@]*@", "://***@", path)
+    try:
+        yield
+    except ImportError as error:
+        if "://" not in path:
+            raise
+        raise OptionError(f"{shown!r} cannot be opened: {error}; install it.") from None
+    except (OSError, ValueError, KeyError) as error:
+        if "://" not in path or isinstance(error, Lme4Error):
+            raise
+        what = "nothing is there" if isinstance(error, KeyError | FileNotFoundError) else str(error)
+        raise DataError(f"{shown!r} cannot be opened: {what.replace(path, shown)}; check the address.") from None
 
 
 def _ending(path: str) -> str:
@@ -108,9 +128,12 @@ def _ending(path: str) -> str:
 
 def _files(path: str) -> Sequence[str]:
     if "://" in path:
-        fsspec: Any = import_module("fsspec")
-        system, _, found = fsspec.get_fs_token_paths(path)
-        return [system.unstrip_protocol(one) for one in found]
+        with _in_words(path):
+            fsspec: Any = import_module("fsspec")
+            system, _, found = fsspec.get_fs_token_paths(path)
+            if not found or not all(map(system.exists, found)):
+                raise FileNotFoundError
+            return [system.unstrip_protocol(one) for one in sorted(found)]
     if os.path.exists(path):
         return [path]
     found = sorted(glob.glob(path, recursive=True))
@@ -131,12 +154,10 @@ def _filesystem(files: Sequence[str]) -> tuple[Any, list[str]]:
     return PyFileSystem(FSSpecHandler(found[0][0])), [name for _, name in found]
 
 
-def _one_schema(dataset: Any, kind: str) -> tuple[Any, dict[str, str]]:
+def _one_schema(dataset: Any) -> tuple[Any, dict[str, str]]:
     """The columns of all files, and those that a file lacks; an empty column does not decide a type."""
     import pyarrow as pa
 
-    if kind not in ("parquet", "feather"):
-        return dataset.schema, {}
     fragments = list(dataset.get_fragments())
     try:
         schemas = [fragment.physical_schema for fragment in fragments]
