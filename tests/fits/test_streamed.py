@@ -257,11 +257,12 @@ def test_a_limit_of_memory_makes_blocks_smaller(tmp_path: Path) -> None:
     data.to_parquet(tmp_path / "rows.parquet")
     path, formula = str(tmp_path / "rows.parquet"), "y ~ x + (1 | g)"
     usual, small = lme4py.lmer(formula, path), lme4py.lmer(formula, path, control={"memory_limit": "2MB"})
-    assert small.rows.blocks > usual.rows.blocks
+    # 4,096 rows at a time.
+    assert small.rows.blocks >= 8
     # Sums in another order.
     assert_allclose(small.params, usual.params, rtol=1e-10)
     stream = {"rows": "stream"}
-    assert lme4py.lmer(formula, data, control=stream | {"memory_limit": "2MB"}).rows.blocks > usual.rows.blocks
+    assert lme4py.lmer(formula, data, control=stream | {"memory_limit": "2MB"}).rows.blocks >= 8
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lme4py.chunks import chunk
 from lme4py.data.sources.base import RowSource
 from lme4py.design.build import model_nodes, read_formula
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor
@@ -23,7 +24,7 @@ _ARRAYS = 12
 # Copies of the sums of levels, and of pairs of them, from the first sums to the equations.
 _COPIES = 6
 # Fewer rows at a time cost more than they spare.
-_FEWEST = 4096
+_FEWEST = chunk(4096)
 
 
 @dataclass(frozen=True)
