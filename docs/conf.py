@@ -93,6 +93,7 @@ FIRST = (
     "growth_curves",
     "animal_model",
     "too_many_zeros",
+    "choices",
     "meta_analysis",
 )
 
