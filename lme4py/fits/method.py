@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from scipy import special
 
-from lme4py.errors import OptionError, did_you_mean
+from lme4py.errors import DesignError, OptionError, did_you_mean
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["METHODS", "Ddf", "FTest", "Method", "Plain", "check_method", "f_test_of", "joint_f_test", "wald"]
@@ -108,8 +108,22 @@ def _joint_df(df: FloatArray) -> float:
 
 
 def wald(covariance: FloatArray, estimate: FloatArray) -> float:
-    """estimate' covariance^-1 estimate / rank."""
-    half = np.linalg.solve(np.linalg.cholesky(covariance), estimate)
+    """estimate' covariance^-1 estimate / rank.
+
+    Raises
+    ------
+    DesignError
+        The covariance has no inverse: that of a fit that has not converged, or is at the end of its parameters.
+    """
+    try:
+        root = np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        raise DesignError(
+            "there is no F test of these estimates: their covariance is not positive definite. See whether the fit has "
+            "converged (certificate.verdict), and whether its covariances are singular; where they are, choose a "
+            "simpler structure, or ddf='satterthwaite' in the place of Kenward and Roger's adjustment."
+        ) from None
+    half = np.linalg.solve(root, estimate)
     return float(half @ half) / estimate.size
 
 

@@ -13,6 +13,7 @@ from reference_data import REFERENCE, load_reference
 
 import lme4py
 from lme4py.errors import DataError, DesignError, FormulaError, Lme4Error, Lme4Warning, OptionError
+from lme4py.fits.method import wald
 
 FORMULA = "y ~ base * visit + arm * visit + us(visit | id)"
 
@@ -124,6 +125,14 @@ def test_robust_by_subject(fit):
     assert table["std_error"].to_numpy() == pytest.approx(plain["std_error"].to_numpy(), rel=0.35)
     with pytest.raises(OptionError, match="kenward-roger"):
         fit.coef_table(ddf="kenward-roger", vcov="CR2")
+
+
+def test_an_f_test_without_an_inverse_is_refused_by_name():
+    """A covariance of rank one of two estimates."""
+    with pytest.raises(DesignError, match="not positive definite"):
+        wald(np.array([[1.0, 2.0], [2.0, 1.0]]), np.array([1.0, 1.0]))
+    # 1 + 4 / 2 over two: the plain case.
+    assert wald(np.diag([1.0, 2.0]), np.array([1.0, 2.0])) == pytest.approx(1.5, rel=1e-14)
 
 
 def test_update_keeps_the_covariance_term(fit):
