@@ -125,6 +125,7 @@ NUMBERS = {
     "another response": lambda f: f.refit(np.roll(f.fit.design.y, 3) + f.fit.design.y).params,
     "bootstrap": lambda f: f.bootstrap(n=2, seed=1).conf_int(),
     "profile": lambda f: f.profile("sd(ou | g)").conf_int(),
+    "limits of a share": lambda f: [getattr(lme4py.icc(f, "item"), name) for name in ("ci_lower", "ci_upper")],
     "shares": lambda f: list(f.r_squared().values()),
     "slim": lambda f: f.slim().ranef()["g"],
     "margins": lambda f: lme4py.Margins.linear_scale(f).dydx(["x"]).to_frame()[["estimate", "std_error"]],

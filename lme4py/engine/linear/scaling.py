@@ -20,7 +20,6 @@ from lme4py.covariance import CovarianceStructure
 from lme4py.design.design import Design, RandomTerm
 from lme4py.design.rank import dependent_columns
 from lme4py.errors import DataError
-from lme4py.linalg.small import mapped_root
 from lme4py.linalg.types import FloatArray
 
 # Beyond this condition number a cross-product loses too many digits and X is orthogonalised row by row.
@@ -61,10 +60,6 @@ class Scaling:
     def column_changes(self) -> list[FloatArray]:
         """S of each term, for covariances relative to the residual variance of a row with weight 1."""
         return [S / np.sqrt(self.weight_scale) for S in self.S]
-
-    def factor(self, term: int, T: FloatArray) -> FloatArray:
-        """S T of a term; rows that are rounding noise, because a variance is zero, are exact zeros."""
-        return mapped_root(self.S[term], T)
 
     def beta(self, inside: FloatArray) -> FloatArray:
         """Fixed effects on the user's scale."""

@@ -420,9 +420,9 @@ class LinearHolding(Constrained):
 
     def covariances(self, minimum: Minimum) -> list[FloatArray]:
         """Covariances of all terms at a minimum, on the user's scale."""
-        factors = self.problem.structures.factors(minimum.theta)
-        roots = [self._sigma(minimum) * S @ T for S, T in zip(self.problem.scaling.S, factors, strict=True)]
-        return [root @ root.T for root in roots]
+        structures, size = self.problem.structures, self._sigma(minimum) ** 2
+        own = zip(structures.each, structures.split(minimum.theta), self.problem.scaling.S, strict=True)
+        return [size * structure.whole_covariance(theta, S) for structure, theta, S in own]
 
     def residual_change(self, minimum: Minimum) -> float:
         """Residual variance there less that of the fit."""

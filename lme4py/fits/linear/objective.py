@@ -7,7 +7,7 @@ import numpy as np
 from lme4py.engine.linear.penalised import make_criterion
 from lme4py.engine.linear.start import moment_start
 from lme4py.engine.optimise import Local
-from lme4py.fits.answers.objective import NOWHERE, Objective, row_lengths
+from lme4py.fits.answers.objective import NOWHERE, Objective
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.linalg.types import FloatArray
 
@@ -36,7 +36,8 @@ def objective(fit: LinearFit) -> Objective:
     def estimates(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         point = criterion.evaluate(theta)
         spread = scaling.y_scale * float(np.sqrt(criterion.variance(point.r2)))
-        roots = [spread * scaling.factor(i, T) for i, T in enumerate(point.T)]
-        return scaling.beta(point.beta), row_lengths(roots)
+        own = zip(structures.each, structures.split(theta), scaling.S, strict=True)
+        variances = [structure.whole_covariance(part, S).diagonal() for structure, part, S in own]
+        return scaling.beta(point.beta), spread * np.sqrt(np.concatenate([np.zeros(0), *variances]))
 
     return Objective(value, estimates, local, moment_start(criterion.problem), structures, (10.0, 100.0))
