@@ -217,6 +217,10 @@ class CovarianceStructure(CovarianceFunctions):
         """theta of size^2 Sigma."""
         return self.theta_of_factor(size * self.factor(theta))
 
+    def other_starts(self, theta: FloatArray) -> list[FloatArray]:
+        """theta of other correlations, where the criterion may have other minima; none where it is even or convex."""
+        return []
+
     def in_units(self, size: float) -> CovarianceStructure:
         """The structure of effects that are counted in `size`: itself, where theta takes any unit."""
         return self

@@ -66,6 +66,8 @@ def compare(
         A whole descent from a start; value and derivatives at one point.
     """
     search = _Search(criterion, optimum, what, descend, local)
+    if not is_large(criterion.problem):
+        search.correlations()
     label, theta = next(outer_points(criterion.problem))
     point = search.look(label, theta)
     if point is not None and not _suspicious(criterion, optimum, point):
@@ -269,6 +271,14 @@ class _Search:
             self.start("correlations reversed", self._reversed())
         if outer is not None:
             self.scan(outer)
+
+    def correlations(self) -> None:
+        """Starts with other correlations, for structures in which the criterion need not have one minimum."""
+        own = self.structures.split(self.best.theta)
+        for place, structure in enumerate(self.structures.each):
+            for number, theta in enumerate(structure.other_starts(own[place]), start=1):
+                moved = [theta if place == i else other for i, other in enumerate(own)]
+                self.start(f"correlation {number} of a {structure.name} term", np.concatenate(moved))
 
     def start(self, what: str, theta: FloatArray) -> None:
         """Descend from a start unless it belongs to a minimum that is known."""

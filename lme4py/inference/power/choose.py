@@ -20,7 +20,7 @@ from lme4py.inference.estimates.restrictions import linear_hypotheses
 from lme4py.inference.lrt.lrt import lrtest
 from lme4py.inference.lrt.mixture import Mixture
 from lme4py.inference.power.tests import Alternative, FunctionTest, LinearTest, PowerTest, RatioTest
-from lme4py.inference.tests.anova import term_hypotheses
+from lme4py.inference.tests.anova import own_term_rows, term_hypotheses
 from lme4py.linalg.spans import same_span
 
 __all__ = ["choose_test"]
@@ -83,7 +83,7 @@ def _linear(fit: Fit, test: Any, ddf: str, alternative: Alternative) -> LinearTe
     if isinstance(test, str) and test in _INTERCEPTS:
         test = "Intercept"
     if isinstance(test, str) and test not in names and test in fit.design.fixed_labels:
-        L = term_hypotheses(fit.design, 3, fit.vcov)[test]
+        L = (own_term_rows(fit) if fit.family.is_joint else term_hypotheses(fit.design, 3, fit.vcov))[test]
         target, label = np.zeros(L.shape[0]), test
         if not L.shape[0]:
             raise OptionError(f"the term {test!r} has no columns of its own: those before it determine them.")

@@ -36,6 +36,7 @@ __all__ = [
     "contest",
     "drop_each",
     "hypotheses_table",
+    "own_term_rows",
     "own_term_tests",
     "term_hypotheses",
 ]
@@ -270,8 +271,17 @@ def own_term_tests(fit: Fit) -> pd.DataFrame:
     ----------
     fit : Fit
     """
-    rows = dict(zip(fit.design.fixed_labels, hypotheses.own_columns(fit.design), strict=True))
-    return _chi_squared(fit, rows).rename_axis(index="term")
+    return _chi_squared(fit, own_term_rows(fit)).rename_axis(index="term")
+
+
+def own_term_rows(fit: Fit) -> dict[str, FloatArray]:
+    """L of the coefficients of each term.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    return dict(zip(fit.design.fixed_labels, hypotheses.own_columns(fit.design), strict=True))
 
 
 def _regular(fit: Fit) -> FloatArray:

@@ -87,6 +87,8 @@ class _Lattice:
     ) -> None:
         if is_ordinal(fit):
             raise OptionError("fitted curves need a mean, which ordinal models do not have; use kind='effect'.")
+        if fit.family.is_joint:
+            raise fit.family.lacks("fitted curves; use Margins.response(fit).predict(...).plot()")
         design = fit.design
         self.fit = fit
         self.group = _checked_group(fit, group)
