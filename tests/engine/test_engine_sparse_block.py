@@ -13,7 +13,7 @@ from lme4py.engine.factor import forecast
 from lme4py.engine.factor import symbolic as structure
 from lme4py.engine.factor.sparse_block import SparseFactor
 from lme4py.engine.factor.symbolic import analyse
-from lme4py.engine.generalised import products as weighted
+from lme4py.engine.generalised import elements as weighted
 from lme4py.engine.generalised.laplace import laplace
 from lme4py.engine.generalised.problem import ModeFinder, make_glmm
 from lme4py.engine.linear import problem as lmm

@@ -233,11 +233,11 @@ def _mixed(f: DensityJet, z: FloatArray) -> DensityJet:
     positive = -np.expm1(p0)
     # log1p((1 - pi) (e^f - 1)) keeps a log-likelihood near zero, the other form one far from it.
     near = rest * positive
-    value = np.log1p(-np.minimum(near, 0.5))
-    far = np.flatnonzero(near >= 0.5)
-    if far.size:
-        z_far = np.broadcast_to(z, value.shape).ravel()[far]
-        value.reshape(-1)[far] = softplus(np.broadcast_to(p0, value.shape).ravel()[far] - z_far) - softplus(-z_far)
+    value = np.asarray(np.log1p(-np.minimum(near, 0.5)))
+    far = np.broadcast_to(near >= 0.5, value.shape)
+    if far.any():
+        z_far, p_far = np.broadcast_to(z, value.shape)[far], np.broadcast_to(p0, value.shape)[far]
+        value[far] = softplus(p_far - z_far) - softplus(-z_far)
     outer: dict[Index, Part] = {(): value}
     if f.degrees.total:
         w, miss = sigmoid(z - p0)

@@ -79,8 +79,8 @@ def response_correlations(fit: Fit, alpha: float | None = None, method: str = "w
     >>> data = lme4py.load_dataset("Orthodont").pivot(index=["Subject", "Sex"], columns="age", values="distance")
     >>> data.columns = ["a8", "a10", "a12", "a14"]
     >>> fit = lme4py.lmer("mvbind(a8, a14) ~ Sex", data.reset_index())
-    >>> response_correlations(fit.fit)[["group", "name1", "name2", "estimate"]].round(3).iloc[0].tolist()
-    ['Residual', 'a8', 'a14', 0.522]
+    >>> round(float(response_correlations(fit.fit)["estimate"][0]), 3)
+    0.522
     """
     import pandas as pd
 

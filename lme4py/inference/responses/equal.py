@@ -53,7 +53,7 @@ def equal_effects(fit: Fit, terms: str | Sequence[str] | None = None, ddf: str |
     >>> data.columns = ["a8", "a10", "a12", "a14"]
     >>> fit = lme4py.lmer("mvbind(a8, a14) ~ Sex", data.reset_index())
     >>> equal_effects(fit.fit)[["num_df", "den_df", "F"]].round(2).loc["Sex"].tolist()
-    [1.0, 25.0, 5.52]
+    [1.0, 25.0, 3.71]
     """
     responses = responses_of(fit, "tests of equal effects are")
     if not fit.family.has_one_link:
