@@ -261,10 +261,7 @@ class CovarianceStructure(CovarianceFunctions):
         return self.initial() + 0.1 * np.cos(np.arange(self.n_theta))
 
     def redundant(self) -> tuple[str, ...]:
-        """Names of theta that could not be told apart even if Sigma were known: too few columns or distances for them.
-
-        The last ones in the order of theta that add nothing to those before them.
-        """
+        """Names of the last theta that add nothing to those before them: too few columns or distances for them."""
         known = independent(self.covariance_tangents(self.generic()))
         return tuple(name for i, name in enumerate(self.theta_names) if i not in known)
 
