@@ -152,7 +152,10 @@ class SessionBase:
             names, scenarios = [str(name) for name in scenarios], list(scenarios.values())
         listed = [dict(scenario) if isinstance(scenario, Mapping) else scenario for scenario in scenarios]
         if not listed or not all(isinstance(scenario, dict) for scenario in listed):
-            raise OptionError("`scenarios` must be a list of dicts, or a dict of dicts.")
+            raise OptionError(
+                "`scenarios` must be a list of dicts, or a dict of dicts; for all pairs of values of a factor give "
+                "all_pairwise('the factor'), a function of lme4py."
+            )
         self._check_scenarios(listed)
         return names, listed
 
