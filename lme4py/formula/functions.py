@@ -139,21 +139,12 @@ _BODIES: Final[dict[str, Body]] = {
     "quantile": transforms.quantile,
     "bs": splines.bs,
     "ns": splines.ns,
-    **{
-        body.__name__: body
-        for body in (
-            smooths.s,
-            smooths.s_penalised,
-            smooths.s_level,
-            smooths.smooth_group,
-            smooths.te,
-            smooths.te_penalised,
-            smooths.ti,
-            smooths.ti_penalised,
-            smooths.t2,
-            smooths.t2_penalised,
-        )
-    },
+    "s": smooths.s,
+    "s_penalised": smooths.s_penalised,
+    "s_level": smooths.s_level,
+    "smooth_group": smooths.smooth_group,
+    **dict.fromkeys(smooths.TENSORS, smooths.tensor),
+    **dict.fromkeys((f"{name}_penalised" for name in smooths.TENSORS), smooths.tensor_penalised),
     "factor": factors.factor,
     "as.factor": factors.as_factor,
     "ordered": factors.ordered,

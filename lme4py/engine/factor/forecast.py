@@ -50,13 +50,9 @@ def check_memory(need: float, what: str, other: str = "") -> None:
     ------
     DesignError
     """
-    if need < _SMALL:
-        return
-    free = available_memory()
-    if need > free:
-        raise DesignError(
-            f"{what}, about {size_words(need)}, and {size_words(free)} of memory are free.{other} {_ALTERNATIVES}"
-        )
+    if exceeds_memory(need):
+        free = size_words(available_memory())
+        raise DesignError(f"{what}, about {size_words(need)}, and {free} of memory are free.{other} {_ALTERNATIVES}")
 
 
 def check_levels(factors: tuple[Factor, ...]) -> None:

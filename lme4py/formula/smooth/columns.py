@@ -24,6 +24,7 @@ from lme4py.formula.values import Value
 __all__ = [
     "FACTOR_PARTS",
     "SMOOTH_FUNCTIONS",
+    "TENSORS",
     "fixed_columns",
     "penalised_columns",
     "plain_call",
@@ -31,19 +32,17 @@ __all__ = [
     "s_level",
     "s_penalised",
     "smooth_group",
-    "t2",
-    "t2_penalised",
-    "te",
-    "te_penalised",
-    "ti",
-    "ti_penalised",
+    "tensor",
+    "tensor_penalised",
     "weights",
 ]
 
 _K, _K_MARGIN = 10, 5
 # Arguments of the penalised columns that the smooth itself does not have.
 _OWN_ARGUMENTS = ("level", "part")
-_FIXED = ("s", "te", "ti", "t2")
+# Products of smooths, which differ in what is learnt.
+TENSORS = ("te", "ti", "t2")
+_FIXED = ("s", *TENSORS)
 # What stands for smooths in a tree: unpenalised columns, penalised ones, and all columns of levels of a factor.
 SMOOTH_FUNCTIONS = (*_FIXED, *(f"{name}_penalised" for name in _FIXED), "s_level")
 # The parts of a smooth of each level of a factor: all penalised, the constants and slopes too.
@@ -106,7 +105,7 @@ def smooth_group(site: CallSite, x: Operand, label: Operand) -> Operand:
     return Value("factor", np.zeros(site.numbers("x", x).size, dtype=np.intp), levels=(str(label),))
 
 
-def te(
+def tensor(
     site: CallSite,
     *x: Operand,
     k: Operand = None,
@@ -114,37 +113,12 @@ def te(
     m: Operand = None,
     by: Operand = None,
 ) -> Operand:
-    """The unpenalised columns of a tensor product smooth."""
-    return _tensor(site, x, k, bs, m, by)
+    """The unpenalised columns of a product of smooths: te; ti, without main effects; t2, with separate penalties."""
+    values, learnt = _of_several(site, x, k, bs, m, by)
+    return _by_levels(site, fixed_columns(values, learnt), by, learnt)
 
 
-def te_penalised(
-    site: CallSite,
-    *x: Operand,
-    k: Operand = None,
-    bs: Operand = "cr",
-    m: Operand = None,
-    by: Operand = None,
-    level: Operand = None,
-    part: Operand = None,
-) -> Operand:
-    """The penalised columns of a tensor product smooth."""
-    return _tensor_penalised(site, x, k, bs, m, by, level, part)
-
-
-def ti(
-    site: CallSite,
-    *x: Operand,
-    k: Operand = None,
-    bs: Operand = "cr",
-    m: Operand = None,
-    by: Operand = None,
-) -> Operand:
-    """The unpenalised columns of an interaction of smooths, without their main effects."""
-    return _tensor(site, x, k, bs, m, by)
-
-
-def ti_penalised(
+def tensor_penalised(
     site: CallSite,
     *x: Operand,
     k: Operand = None,
@@ -154,34 +128,9 @@ def ti_penalised(
     level: Operand = None,
     part: Operand = None,
 ) -> Operand:
-    """The penalised columns of an interaction of smooths, without their main effects."""
-    return _tensor_penalised(site, x, k, bs, m, by, level, part)
-
-
-def t2(
-    site: CallSite,
-    *x: Operand,
-    k: Operand = None,
-    bs: Operand = "cr",
-    m: Operand = None,
-    by: Operand = None,
-) -> Operand:
-    """The unpenalised columns of a tensor product smooth with separate penalties."""
-    return _tensor(site, x, k, bs, m, by)
-
-
-def t2_penalised(
-    site: CallSite,
-    *x: Operand,
-    k: Operand = None,
-    bs: Operand = "cr",
-    m: Operand = None,
-    by: Operand = None,
-    level: Operand = None,
-    part: Operand = None,
-) -> Operand:
-    """The penalised columns of a tensor product smooth with separate penalties: those of one of them."""
-    return _tensor_penalised(site, x, k, bs, m, by, level, part)
+    """Their penalised columns; of t2 those of one penalty."""
+    values, learnt = _of_several(site, x, k, bs, m, by)
+    return _of_level(site, penalised_columns(values, learnt, str(part)), by, learnt, level)
 
 
 # --- columns at values of the variables ----------------------------------------------------------------------------
@@ -330,25 +279,6 @@ def _learn_level(site: CallSite, x: FloatArray, k: Operand, bs: Operand, m: Oper
     # Of a cyclic basis there is no line.
     learnt["parts"] |= {name: own[:, None] for name, own in zip(FACTOR_PARTS[1:], null.T, strict=False)}
     return learnt
-
-
-def _tensor(site: CallSite, x: Sequence[Operand], k: Operand, bs: Operand, m: Operand, by: Operand) -> Operand:
-    values, learnt = _of_several(site, x, k, bs, m, by)
-    return _by_levels(site, fixed_columns(values, learnt), by, learnt)
-
-
-def _tensor_penalised(
-    site: CallSite,
-    x: Sequence[Operand],
-    k: Operand,
-    bs: Operand,
-    m: Operand,
-    by: Operand,
-    level: Operand,
-    part: Operand,
-) -> Operand:
-    values, learnt = _of_several(site, x, k, bs, m, by)
-    return _of_level(site, penalised_columns(values, learnt, str(part)), by, learnt, level)
 
 
 def _of_several(
