@@ -11,7 +11,7 @@ import numpy as np
 from lme4py.design.names import INTERCEPTS
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.priors.covariance import CovariancePrior
-from lme4py.priors.fixed import FixedPrior, Jeffreys, PointPrior, ResidualPrior
+from lme4py.priors.fixed import FixedPrior, PointPrior, ResidualPrior
 from lme4py.priors.text import read_covariance, read_fixed, read_residual
 
 if TYPE_CHECKING:
@@ -179,13 +179,3 @@ def _check_rank(prior: CovariancePrior, term: RandomTerm) -> None:
             f"the prior of {term.label} has no density where its covariance matrix has less than full rank, and that "
             f"of the structure {structure.name!r} never has it; leave the term out of cov_prior."
         )
-
-
-def is_jeffreys(priors: Priors | None) -> bool:
-    """Whether the fixed effects have Jeffreys' prior.
-
-    Parameters
-    ----------
-    priors : Priors or None
-    """
-    return priors is not None and isinstance(priors.fixed, Jeffreys)
