@@ -144,5 +144,11 @@ class ProfiledCriterion:
         if not p:
             return inside
         cross = full[m : m + p, outer]
-        rest: FloatArray = inside - cross.T @ np.linalg.solve(full[m : m + p, m : m + p], cross)
+        of_beta = full[m : m + p, m : m + p]
+        try:
+            solved = np.linalg.solve(of_beta, cross)
+        except np.linalg.LinAlgError:
+            # Of a coefficient that has run away (separated rows) nothing is left but zeros: it takes no part.
+            solved = np.linalg.pinv(of_beta, hermitian=True) @ cross
+        rest: FloatArray = inside - cross.T @ solved
         return rest

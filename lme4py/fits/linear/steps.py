@@ -397,15 +397,7 @@ def _linear_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Li
     with limited_threads(design):
         point: Point = optimum.source[0]
         refuse_exact_fit(point.r2, inside.problem)
-        try:
-            certificate = certify(inside, optimum, term_names(design), criterion.identification)
-        except np.linalg.LinAlgError:
-            if design.priors is None:
-                raise
-            raise DesignError(
-                f"the criterion has no minimum with {design.priors.text}: an improper prior outweighs the data as "
-                "variances grow; give it a scale or a rate, or a smaller shape."
-            ) from None
+        certificate = _certificate(design, criterion, optimum)
         modes, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
     if not certificate.converged:
         warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=4)
@@ -416,6 +408,32 @@ def _linear_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Li
     if isinstance(point, PenalisedPoint):
         return linear_fit(PenalisedLinearFit, *own, prior=point.prior, likelihood=point.likelihood)
     return linear_fit(LinearFit, *own)
+
+
+# Beyond this relative standard deviation a descent that has not converged has no end.
+_LOST = 1e5
+
+
+def _certificate(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Certificate:
+    """What is proved about the optimum; refused where an improper prior drives the variances to infinity.
+
+    Raises
+    ------
+    DesignError
+    """
+    priors, certificate = design.priors, None
+    try:
+        certificate = certify(criterion.inside, optimum, term_names(design), criterion.identification)
+    except np.linalg.LinAlgError:
+        if priors is None:
+            raise
+    # Where a descent without end stops, at a point without a value or short of one, is a matter of rounding.
+    if certificate is not None and (priors is None or certificate.converged or np.abs(optimum.theta).max() < _LOST):
+        return certificate
+    raise DesignError(
+        f"the criterion has no minimum with {'' if priors is None else priors.text}: an improper prior outweighs the "
+        "data as variances grow; give it a scale or a rate, or a smaller shape."
+    )
 
 
 def refuse_exact_fit(r2: float, problem: Problem) -> None:
