@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from lme4py.errors import foreign_attribute, unknown_argument
+from lme4py.errors import foreign_attribute, misplaced_argument, unknown_argument
 
-__all__ = ["accepted", "check_arguments", "no_attribute", "speaks", "speaks_throughout"]
+__all__ = ["accepted", "bind", "check_arguments", "no_attribute", "speaks", "speaks_throughout"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +47,29 @@ def check_arguments(function: Callable[..., Any], known: frozenset[str] | None, 
             raise unknown_argument(function.__name__, name, list(inspect.signature(function).parameters))
 
 
+def bind(function: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> inspect.BoundArguments:
+    """The arguments of a call by name.
+
+    Parameters
+    ----------
+    function : callable
+    args : tuple
+    given : dict
+        Arguments by name.
+
+    Raises
+    ------
+    UnknownArgumentError
+        The two do not make a call of the function.
+    """
+    signature = inspect.signature(function)
+    try:
+        return signature.bind(*args, **given)
+    except TypeError as error:
+        names = [name for name in signature.parameters if name != "self"]
+        raise misplaced_argument(function.__name__, str(error), names) from None
+
+
 def speaks(function: Callable[P, R]) -> Callable[P, R]:
     """The same function, whose errors about unknown arguments name the argument that is meant."""
     known = accepted(function)
@@ -56,7 +79,12 @@ def speaks(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def speaking(*args: P.args, **kwargs: P.kwargs) -> R:
         check_arguments(function, known, kwargs)
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            # Asked only now: it costs more than many of these functions do.
+            bind(function, args, kwargs)
+            raise
 
     return speaking
 

@@ -25,6 +25,7 @@ __all__ = [
     "did_you_mean",
     "foreign_attribute",
     "foreign_function",
+    "misplaced_argument",
     "unknown_argument",
     "warn",
 ]
@@ -158,6 +159,10 @@ ATTRIBUTES: dict[str, str] = {
     "cov_re": "var_corr()",
     "deviance_residuals": 'residuals("deviance")',
     "df_residual": "df_resid",
+    "contrast": 'contrasts(all_pairwise("x")) of lme4py.Margins.response(result, at="balanced")',
+    "contrasts": 'contrasts(all_pairwise("x")) of lme4py.Margins.response(result, at="balanced")',
+    "pairs": 'contrasts(all_pairwise("x")) of lme4py.Margins.response(result, at="balanced")',
+    "pairwise": 'contrasts(all_pairwise("x")) of lme4py.Margins.response(result, at="balanced")',
     "difflsmeans": 'contrasts(all_pairwise("x")) of lme4py.Margins.response(result, at="balanced")',
     "emmeans": 'predict(atexog={"x": [...]}) of lme4py.Margins.response(result, at="balanced")',
     "emtrends": "dydx() of lme4py.Margins.response(result)",
@@ -252,6 +257,8 @@ FUNCTIONS: dict[str, str] = {
 
 # Name -> the pairs (argument of lme4py, how it is written); the first pair whose argument the function has counts.
 ARGUMENTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "ziformula": (("formula", "one of glmer(formula, data, family, ziformula='~ x')"),),
+    "dispformula": (("formula", "one of lmer() and glmer(formula, data, family, dispformula='~ x')"),),
     "zi": (("ziformula", 'ziformula="~ x"'),),
     "zi_formula": (("ziformula", 'ziformula="~ x"'),),
     "disp": (("dispformula", 'dispformula="~ x"'),),
@@ -449,6 +456,26 @@ def unknown_argument(door: str, name: str, known: Iterable[str]) -> UnknownArgum
             return UnknownArgumentError(f"{door}() has no argument {name!r}; in lme4py it is {spelled}.")
     hint = did_you_mean(name, words)
     return UnknownArgumentError(f"{door}() has no argument {name!r}.{hint} Its arguments are {', '.join(words)}.")
+
+
+def misplaced_argument(door: str, error: str, known: Iterable[str]) -> UnknownArgumentError:
+    """The error for arguments that are given twice, are too many, or lack one that is needed.
+
+    Parameters
+    ----------
+    door : str
+        Name of the function.
+    error : str
+        What Python says of the call.
+    known : iterable of str
+        Arguments in their order.
+
+    Examples
+    --------
+    >>> print(misplaced_argument("mixed", "multiple values for argument 'data'", ["data", "y", "group"]))
+    mixed(): multiple values for argument 'data'. Its arguments, in this order, are data, y, group.
+    """
+    return UnknownArgumentError(f"{door}(): {error}. Its arguments, in this order, are {', '.join(known)}.")
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:

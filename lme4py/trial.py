@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
+from lme4py.arguments import speaks
 from lme4py.covariance import find_structure
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, as_factor_column, read_frame
@@ -227,6 +228,7 @@ def _labelled(frame: Frame, residual: ResidualText) -> tuple[Frame, tuple[str, .
     return labelled, (note,)
 
 
+@speaks
 def trial_table(
     fit: Any,
     arm: str,

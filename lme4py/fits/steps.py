@@ -88,8 +88,11 @@ def refuse_iterative(control: Control, what: str) -> None:
 
 
 def term_names(design: Design) -> list[tuple[str, tuple[str, ...]]]:
-    """Label and columns of each random-effects term, for the words of a certificate."""
-    return [(term.label, term.columns) for term in design.terms]
+    """Label and columns of each random-effects term, for the words of a certificate.
+
+    Of a smooth the random effects are only what its penalty shrinks: without them a straight line or the like is left.
+    """
+    return [(f"the penalised part of {t.label}" if t.smooth else t.label, t.columns) for t in design.terms]
 
 
 def warn_unidentified(identification: Identification) -> None:

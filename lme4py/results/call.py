@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from lme4py.arguments import accepted, check_arguments
+from lme4py.arguments import accepted, bind, check_arguments
 from lme4py.design.design import Design
 from lme4py.design.source import is_unchanged
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError, unknown_argument
@@ -128,6 +128,7 @@ def records_call(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
         check_arguments(function, known, kwargs)
+        bound = bind(function, args, kwargs).arguments
         control, actions = checked_control(kwargs.get("control"))
         given: Any = kwargs | ({"control": control} if actions else {})
         progress: Any = kwargs.get("progress")
@@ -135,7 +136,6 @@ def records_call(function: Callable[P, R]) -> Callable[P, R]:
         with checking(actions) as checks, watched:
             result: Any = function(*args, **given)
             checks.append(result)
-        bound = signature.bind(*args, **kwargs).arguments
         arguments = {name: value for name, value in bound.items() if name != "data"}
         for name, parameter in signature.parameters.items():
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lme4py.arguments import speaks
 from lme4py.data.frame import read_frame
 from lme4py.design.design import Design
 from lme4py.design.replay import replayed
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["extend"]
 
 
+@speaks
 def extend(
     model: Any,
     along: str | None = None,

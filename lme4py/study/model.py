@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lme4py.arguments import speaks
 from lme4py.data.frame import read_frame
 from lme4py.design.build import lformula, read_formula
 from lme4py.design.design import Design
@@ -121,6 +122,7 @@ def params_of(fit: Fit) -> dict[str, Any]:
     return out
 
 
+@speaks
 def make_model(
     formula: str,
     data: Any,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lme4py.arguments import speaks
 from lme4py.errors import Lme4Error, OptionError
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
@@ -155,6 +156,7 @@ class PowerCurve(PrintedFrame):
         return axis
 
 
+@speaks
 def power(
     model: Any,
     test: Any,

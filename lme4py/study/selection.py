@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from lme4py.arguments import speaks
 from lme4py.data.frame import read_frame
 from lme4py.design.names import INTERCEPTS
 from lme4py.design.replay import replayed
@@ -86,6 +87,7 @@ class StepResult:
         return f"{self.steps!r}\nModel: {self.model.formula}"
 
 
+@speaks
 def step(result: Any, alpha_random: float = 0.1, alpha_fixed: float = 0.05, ddf: str | None = None) -> StepResult:
     """Backward elimination: of random effects by likelihood ratios, then of fixed terms, as lmerTest's ``step``.
 
@@ -188,6 +190,7 @@ class CrossValidation:
         return f"<CrossValidation: {len(self.folds)} folds of whole groups; {told}>"
 
 
+@speaks
 def cross_validate(result: Any, groups: str | None = None, k: int = 5, seed: int | None = 0) -> CrossValidation:
     """Cross-validation that leaves out whole groups, with proper scores.
 

@@ -78,6 +78,8 @@ def test_methods_that_are_functions_elsewhere():
         (lambda f, g: f.tidy(level=0.9), "conf_level=0.9"),
         (lambda f, g: f.update(REML=False), "reml=False"),
         (lambda f, g: lme4py.melogit(S, "y", [], "g", irr=True), r"incidence_rate_ratios\(\)"),
+        (lambda f, g: lme4py.glmer_nb("y ~ 1 + (1 | g)", S, ziformula="~ 1"), "glmer(formula, data, family, ziformula"),
+        (lambda f, g: lme4py.power(f, "Days", nsim=10), "n_sim=1000"),
     ],
 )
 def test_arguments_of_other_programs(fit, logit, call, advice):
@@ -85,6 +87,20 @@ def test_arguments_of_other_programs(fit, logit, call, advice):
         call(fit, logit)
     assert isinstance(found.value, TypeError)
     assert isinstance(found.value, lme4py.Lme4Error)
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        (lambda f, g: lme4py.mixed("y", ["x"], "g", data=S), r"mixed\(\): multiple values for argument 'data'.* data, y,"),
+        (lambda f, g: lme4py.lmer("y ~ 1 + (1 | g)"), r"lmer\(\): missing a required argument: 'data'"),
+        (lambda f, g: lme4py.aicc(f, g, g), r"aicc\(\): too many positional arguments\. .* result\."),
+        (lambda f, g: f.contest("Days", 0, 0, 0, 0, 0, 0, 0, 0, 0), r"contest\(\): too many .* in this order, are"),
+    ],
+)
+def test_arguments_in_the_wrong_place(fit, logit, call, why):
+    with pytest.raises(UnknownArgumentError, match=why):
+        call(fit, logit)
 
 
 @pytest.mark.parametrize(

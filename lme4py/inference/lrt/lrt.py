@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
+from lme4py.arguments import speaks
 from lme4py.design.design import Design
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
@@ -132,6 +133,7 @@ class _Model:
         return self.n_params - self.n_redundant
 
 
+@speaks
 def lrtest(
     restricted: Any,
     full: Any,

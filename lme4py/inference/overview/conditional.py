@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.arguments import speaks
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.errors import OptionError
 from lme4py.fits.answers.working import FactoredModel
@@ -50,6 +51,7 @@ class ConditionalAIC(float):
         return self.df, self.log_likelihood
 
 
+@speaks
 def caic(result: Any) -> ConditionalAIC:
     """Conditional AIC of a linear mixed model, with the uncertainty of the variances in its degrees of freedom.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lme4py.arguments import speaks
 from lme4py.errors import DesignError, OptionError
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.refuse import refuse_penalised
@@ -34,6 +35,7 @@ def _fit(result: object, function: str) -> Fit:
     return fit
 
 
+@speaks
 def aicc(result: Any) -> float:
     """Akaike's criterion corrected for small samples: AIC + 2 k (k + 1) / (n - k - 1).
 
@@ -94,6 +96,7 @@ def information_criteria(fit: Fit) -> pd.Series[float]:
     return pd.Series(values, name="value")
 
 
+@speaks
 def vif(result: Any) -> pd.DataFrame:
     """Variance inflation of each term of the fixed effects, as R's ``car::vif``.
 
@@ -151,6 +154,7 @@ def _inflation(R: FloatArray, own: Any) -> tuple[float, float, float]:
     return value, df, value ** (1.0 / (2.0 * df))
 
 
+@speaks
 def pool(results: Sequence[Any], alpha: float = 0.05) -> pd.DataFrame:
     """Fixed effects of fits to imputed data, joined by Rubin's rules, as R's ``mice::pool``.
 

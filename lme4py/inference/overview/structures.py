@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lme4py.arguments import speaks
 from lme4py.covariance import find_structure
 from lme4py.design.design import Design
 from lme4py.design.residual.side import residual_design
@@ -27,6 +28,7 @@ __all__ = ["structure_table"]
 _USUAL = ("us", "toep", "ad", "hetar1", "cs", "homtoep", "ar1", "homcs")
 
 
+@speaks
 def structure_table(result: Any, structures: Sequence[str] = _USUAL) -> pd.DataFrame:
     """The same model with other residual structures: parameters, log-likelihood, AIC and BIC.
 

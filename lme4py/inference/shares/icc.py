@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
+from lme4py.arguments import speaks
 from lme4py.design.design import CONDITIONAL, Design, RandomTerm
 from lme4py.design.names import INTERCEPTS
 from lme4py.engine.threads import limited_threads
@@ -139,6 +140,7 @@ class _Ratio:
         return above / below
 
 
+@speaks
 def icc(
     result: Any,
     component: str = "_cons",
@@ -369,9 +371,14 @@ def _shared(design: Design, component: str) -> tuple[int, ...]:
     choices = _components(design)
     head, group = _split(component, known)
     if head not in INTERCEPTS or (group and group not in known) or (not group and len(known) > 1):
-        hint = did_you_mean(str(component), choices)
+        several = not group and head in INTERCEPTS
+        why = (
+            f"this model has several grouping factors ({', '.join(known)}); component= says whose share is meant."
+            if several
+            else f"component={component!r} is no level of this model.{did_you_mean(str(component), choices)}"
+        )
         raise OptionError(
-            f"component={component!r} is no level of this model.{hint} Use {' or '.join(map(repr, choices))}, or "
+            f"{why} Use {' or '.join(map(repr, choices))}, or "
             "'all' for the share of all random effects; result.icc_table() has a row for each."
         )
     chosen = group or known[0]

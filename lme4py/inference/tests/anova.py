@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
+from lme4py.arguments import speaks
 from lme4py.design.design import Design
 from lme4py.design.smooths import smooth_columns
 from lme4py.errors import OptionError, did_you_mean
@@ -308,6 +309,7 @@ def _chi_squared(fit: Fit, rows: dict[str, FloatArray]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(cells, orient="index", columns=["chi2", "df", "p_value"])
 
 
+@speaks
 def anova(
     *results: Any,
     type: int | str = 3,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lme4py.arguments import speaks
 from lme4py.errors import OptionError
 from lme4py.fits.base import fit_of
 from lme4py.inference.estimates.coefficients import check_alpha
@@ -232,6 +233,7 @@ def _stars(entry: Entry) -> str:
     return next((mark for limit, mark in _STARS if entry.p_value < limit), "")
 
 
+@speaks
 def compare(
     *models: Any,
     names: Sequence[str] | None = None,
