@@ -92,7 +92,7 @@ def test_arguments_of_other_programs(fit, logit, call, advice):
 @pytest.mark.parametrize(
     ("call", "why"),
     [
-        (lambda f, g: lme4py.mixed("y", ["x"], "g", data=S), r"mixed\(\): multiple values for argument 'data'.* data, "),
+        (lambda f, g: lme4py.mixed("y", ["x"], "g", data=S), r"mixed\(\): multiple values for argument 'data'"),
         (lambda f, g: lme4py.lmer("y ~ 1 + (1 | g)"), r"lmer\(\): missing a required argument: 'data'"),
         (lambda f, g: lme4py.aicc(f, g, g), r"aicc\(\): too many positional arguments\. .* result\."),
         (lambda f, g: f.contest("Days", 0, 0, 0, 0, 0, 0, 0, 0, 0), r"contest\(\): too many .* in this order, are"),
