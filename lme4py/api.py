@@ -14,7 +14,7 @@ from lme4py.design.beside.priors import read_priors, refuse_fixed, with_priors
 from lme4py.design.beside.related import refuse_related
 from lme4py.design.beside.subset import subset_rows
 from lme4py.design.build import NaAction, lformula, read_formula
-from lme4py.design.call import check_bool, check_call, check_mappings
+from lme4py.design.call import check_call, check_mappings
 from lme4py.design.design import Design
 from lme4py.design.parts import part_formulas
 from lme4py.design.residual.none import is_none, residual_of_term
@@ -211,7 +211,6 @@ def lmer(
     data, source = find_source(data, "stream" if compress else where)
     check_call(formula, data, reml, progress, na_action)
     check_mappings(contrasts, functions)
-    check_bool("fixed_only", fixed_only)
     others = {"residual": residual, "variance": variance, "dispformula": dispformula, "sigma": sigma, "relmat": relmat}
     others |= {"cov_prior": cov_prior, "fixef_prior": fixef_prior, "resid_prior": resid_prior}
     options: dict[str, Any] = {"contrasts": contrasts, "na_action": na_action, "functions": functions}
@@ -452,7 +451,6 @@ def glmer(
         given = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
         return MEGLMResult(partitioned_fit(formula, made, response_family, given, nAGQ=nAGQ, hessian=hessian))
     parts = part_formulas(formula, ziformula, dispformula)
-    check_bool("fixed_only", fixed_only)
     elsewhere = any("|" in text for text in parts.values())
     reader = family_with_zeros(response_family) if "zero_inflation" in parts else response_family
     design = lformula(

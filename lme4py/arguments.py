@@ -7,9 +7,21 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from lme4py.errors import foreign_attribute, misplaced_argument, unknown_argument
+import numpy as np
 
-__all__ = ["accepted", "bind", "check_arguments", "no_attribute", "speaks", "speaks_throughout"]
+from lme4py.errors import OptionError, foreign_attribute, misplaced_argument, unknown_argument
+
+__all__ = [
+    "accepted",
+    "bind",
+    "check_arguments",
+    "check_bool",
+    "check_switches",
+    "no_attribute",
+    "speaks",
+    "speaks_throughout",
+    "switches",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +59,48 @@ def check_arguments(function: Callable[..., Any], known: frozenset[str] | None, 
             raise unknown_argument(function.__name__, name, list(inspect.signature(function).parameters))
 
 
+def switches(function: Callable[..., Any]) -> dict[str, int]:
+    """Arguments of a function that are True or False, and their positions.
+
+    Parameters
+    ----------
+    function : callable
+    """
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: place for place, p in enumerate(parameters) if p.annotation in ("bool", bool)}
+
+
+def check_bool(name: str, value: object) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises
+    ------
+    OptionError
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise OptionError(f"`{name}` is {value!r}; give True or False.")
+
+
+def check_switches(flags: dict[str, int], args: tuple[Any, ...], given: dict[str, Any]) -> None:
+    """Refuse what is neither true nor false where a function takes nothing else: any text would count as true.
+
+    Parameters
+    ----------
+    flags : dict of str to int
+        As `switches` gives them.
+    args : tuple
+    given : dict
+        Arguments by name.
+
+    Raises
+    ------
+    OptionError
+    """
+    for name, place in flags.items():
+        value = args[place] if place < len(args) else given.get(name, False)
+        check_bool(name, value)
+
+
 def bind(function: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> inspect.BoundArguments:
     """The arguments of a call by name.
 
@@ -72,13 +126,12 @@ def bind(function: Callable[..., Any], args: tuple[Any, ...], given: dict[str, A
 
 def speaks(function: Callable[P, R]) -> Callable[P, R]:
     """The same function, whose errors about unknown arguments name the argument that is meant."""
-    known = accepted(function)
-    if known is None:
-        return function
+    known, flags = accepted(function), switches(function)
 
     @wraps(function)
     def speaking(*args: P.args, **kwargs: P.kwargs) -> R:
         check_arguments(function, known, kwargs)
+        check_switches(flags, args, kwargs)
         try:
             return function(*args, **kwargs)
         except TypeError:

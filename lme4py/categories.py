@@ -12,7 +12,7 @@ from lme4py.api import chosen_rows, fit_generalised
 from lme4py.data.frame import read_frame
 from lme4py.design.beside.priors import read_priors, refuse_fixed, with_priors
 from lme4py.design.build import NaAction, lformula, read_formula
-from lme4py.design.call import check_bool, check_call, check_mappings
+from lme4py.design.call import check_call, check_mappings
 from lme4py.design.parts import ordinal_formulas
 from lme4py.design.shared import refuse_shared, without_shared
 from lme4py.engine.optimise import Control
@@ -215,7 +215,6 @@ def _check_parts(nominal: object, scale: object, fixed_only: object) -> None:
     for name, value in (("nominal", nominal), ("scale", scale)):
         if value is not None and not isinstance(value, str):
             raise OptionError(f"{name}={value!r} is no formula without a response; write it as in {name}='~ x'.")
-    check_bool("fixed_only", fixed_only)
 
 
 def _location(formula: str, data: Any, nominal: str | None) -> tuple[str, tuple[str, ...]]:

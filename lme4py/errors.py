@@ -166,6 +166,7 @@ ATTRIBUTES: dict[str, str] = {
     "difflsmeans": 'contrasts(all_pairwise("x")) of lme4py.Margins.response(result, at="balanced")',
     "emmeans": 'predict(atexog={"x": [...]}) of lme4py.Margins.response(result, at="balanced")',
     "emtrends": "dydx() of lme4py.Margins.response(result)",
+    "estat": "icc(), vif() of lme4py, and others by name",
     "estat_icc": "icc()",
     "exp_coef": "tidy(exponentiate=True)",
     "f_test": "contest()",
@@ -324,6 +325,11 @@ ARGUMENTS: dict[str, tuple[tuple[str, str], ...]] = {
         ("y", 'residual="ar1(t | id)" of lmer()'),
         ("formula", 'residual="ar1(t | id)" of lmer()'),
     ),
+    "exponentiate": (
+        ("formula", "result.tidy(exponentiate=True)"),
+        ("y", "result.odds_ratios(), or result.tidy(exponentiate=True)"),
+    ),
+    "reffects": (("include_random", 'result.ranef(), or ranef(type="mean")'),),
     "random_only": (("include_fixed", "include_fixed=False"),),
     "rrr": (
         ("exponentiate", "exponentiate=True"),

@@ -152,9 +152,7 @@ def _with_covariance(old: str, new: str) -> str:
     return new if parse_formula(new).bars else f"{new} + {_split(old)[1]}"
 
 
-def _method(method: object, reml: object) -> tuple[str, bool]:
-    if not isinstance(reml, bool):
-        raise OptionError(f"`reml` is {reml!r}; give True or False.")
+def _method(method: object, reml: bool) -> tuple[str, bool]:
     if not isinstance(method, str) or method not in _METHODS:
         hint = did_you_mean(str(method), list(_METHODS))
         raise OptionError(f"method={method!r} is not known.{hint} Use one of {', '.join(map(repr, _METHODS))}.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from lme4py.arguments import check_bool
 from lme4py.data.hints import data_from_text
 from lme4py.data.sources import is_path
 from lme4py.design.build import NaAction
 from lme4py.errors import OptionError, did_you_mean
 
-__all__ = ["check_bool", "check_call", "check_mappings"]
+__all__ = ["check_call", "check_mappings"]
 
 
 def check_call(formula: object, data: object, reml: object, progress: object, na_action: object) -> None:
@@ -27,12 +28,6 @@ def check_call(formula: object, data: object, reml: object, progress: object, na
     if na_action not in allowed:
         hint = did_you_mean(str(na_action), allowed)
         raise OptionError(f"na_action={na_action!r} is not known.{hint} Use one of {', '.join(allowed)}.")
-
-
-def check_bool(name: str, value: object) -> None:
-    """Refuse what is neither True nor False."""
-    if not isinstance(value, bool):
-        raise OptionError(f"`{name}` is {value!r}; give True or False.")
 
 
 def check_mappings(contrasts: object, functions: object) -> None:

@@ -80,8 +80,6 @@ def chains_of(group: Any, crossed: Any, frame: Frame) -> list[list[str]]:
     crossed : bool
     frame : Frame
     """
-    if not isinstance(crossed, bool):
-        raise OptionError(f"`crossed` is {crossed!r}; give True or False.")
     entries = as_list(group, "group")
     if not entries:
         raise OptionError("`group` is empty; name the column whose levels are the groups.")

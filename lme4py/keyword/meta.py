@@ -293,8 +293,6 @@ def _from_columns(frame: Frame, names: Sequence[str], cluster: Any) -> FloatArra
 
 
 def _fixed(frame: Frame, mods: Any, intercept: Any) -> str:
-    if not isinstance(intercept, bool):
-        raise OptionError(f"`intercept` is {intercept!r}; give True or False.")
     if isinstance(mods, str) and mods.strip().startswith("~"):
         return f"{'' if intercept else '0 + '}{mods.strip()[1:].strip()}"
     terms = [term(entry, frame, "mods") for entry in as_list(mods, "mods")]

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from lme4py.arguments import accepted, bind, check_arguments
+from lme4py.arguments import accepted, bind, check_arguments, check_switches, switches
 from lme4py.design.design import Design
 from lme4py.design.source import is_unchanged
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError, unknown_argument
@@ -123,12 +123,13 @@ class FitCall:
 def records_call(function: Callable[P, R]) -> Callable[P, R]:
     """Give the results of a function the call that made them, for their `update` method."""
     signature = inspect.signature(function)
-    known = accepted(function)
+    known, flags = accepted(function), switches(function)
 
     @wraps(function)
     def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
         check_arguments(function, known, kwargs)
         bound = bind(function, args, kwargs).arguments
+        check_switches(flags, args, kwargs)
         control, actions = checked_control(kwargs.get("control"))
         given: Any = kwargs | ({"control": control} if actions else {})
         progress: Any = kwargs.get("progress")

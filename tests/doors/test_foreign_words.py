@@ -95,12 +95,17 @@ def test_arguments_of_other_programs(fit, logit, call, advice):
         (lambda f, g: lme4py.mixed("y", ["x"], "g", data=S), r"mixed\(\): multiple values for argument 'data'"),
         (lambda f, g: lme4py.lmer("y ~ 1 + (1 | g)"), r"lmer\(\): missing a required argument: 'data'"),
         (lambda f, g: lme4py.aicc(f, g, g), r"aicc\(\): too many positional arguments\. .* result\."),
-        (lambda f, g: f.contest("Days", 0, 0, 0, 0, 0, 0, 0, 0, 0), r"contest\(\): too many .* in this order, are"),
+        (lambda f, g: f.contest("Days", *[False] * 9), r"contest\(\): too many .* in this order, are"),
     ],
 )
 def test_arguments_in_the_wrong_place(fit, logit, call, why):
     with pytest.raises(UnknownArgumentError, match=why):
         call(fit, logit)
+
+
+def test_no_text_counts_as_true(fit):
+    with pytest.raises(lme4py.OptionError, match="`conditional_se` is 'Subject'; give True or False"):
+        fit.ranef("Subject")
 
 
 @pytest.mark.parametrize(

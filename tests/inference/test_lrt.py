@@ -212,6 +212,13 @@ def test_weights_of_the_matrix_cones():
     assert product.sum() == pytest.approx(1.0)
 
 
+def test_weights_do_not_depend_on_the_origin_of_a_column(sleepstudy):
+    """An unstructured covariance is the same model from any origin; from 2,000 the columns are parallel to 1e-3."""
+    moved = sleepstudy.assign(Days=sleepstudy.Days + 2000.0)
+    tests = [lme4py.lmer("Reaction ~ 1 + (Days | Subject)", data).lrtest_no_random() for data in (sleepstudy, moved)]
+    assert tests[1].weights == pytest.approx(tests[0].weights, abs=1e-9)  # the same draws
+
+
 @pytest.mark.parametrize("reml", [True, False])
 def test_expected_information_is_that_of_dense_algebra(reml):
     rng = np.random.default_rng(2)

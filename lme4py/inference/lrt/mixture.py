@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-from lme4py.covariance import TangentCone
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.problem import Problem
 from lme4py.errors import OptionError
@@ -152,7 +151,11 @@ def cone_information(problem: Problem, embedding: Embedding, reml: bool, scale_i
     scale_is_known : bool
         sigma^2 is 1 and no parameter.
     """
-    held, free = _directions(problem, embedding, lambda cone: cone.held), _directions(problem, embedding, _free)
+    held, free = [], []
+    for t, (S, cone) in enumerate(zip(problem.scaling.S, embedding.cones, strict=True)):
+        inverse = np.linalg.inv(S)
+        held += [(t, E) for E in _upright(inverse @ cone.held @ inverse.T, cone.blocks)]
+        free += [(t, E) for E in _apart(inverse @ cone.free @ inverse.T)]
     J = expected_information(problem, embedding.covariances, reml, [*held, *free])
     if scale_is_known:
         J = J[:-1, :-1]
@@ -161,19 +164,36 @@ def cone_information(problem: Problem, embedding: Embedding, reml: bool, scale_i
     return J[:h, :h] - J[:h, h:] @ np.linalg.pinv(rest, rcond=1e-10, hermitian=True) @ J[h:, :h]
 
 
-def _free(cone: TangentCone) -> FloatArray:
-    return cone.free
+def _upright(held: FloatArray, blocks: Sequence[int]) -> FloatArray:
+    """The same cones, of matrices W C W' with C positive semi-definite, with orthonormal columns in W.
+
+    W = QR makes Q (R C R') Q' of them, where R C R' is positive semi-definite too. Columns far from zero, such as
+    years, are nearly parallel to the constant, and the information in the elements of C would be lost in rounding.
+    """
+    out, start = [], 0
+    for r in blocks:
+        if r == 1:
+            # One variance, perhaps of several columns.
+            out.append(held[start])
+            start += 1
+            continue
+        # The diagonal elements stand at 0, 2, 5, ... of the columns of the upper triangle: E = w w'.
+        own = [held[start + a * (a + 3) // 2] for a in range(r)]
+        W = np.column_stack([E[:, E.diagonal().argmax()] / np.sqrt(E.diagonal().max()) for E in own])
+        Q = np.linalg.qr(W)[0]
+        for b in range(r):
+            out += [np.outer(Q[:, a], Q[:, b]) + (np.outer(Q[:, b], Q[:, a]) if a < b else 0.0) for a in range(b + 1)]
+        start += r * (r + 1) // 2
+    return np.array(out).reshape(held.shape)
 
 
-def _directions(
-    problem: Problem, embedding: Embedding, part: Callable[[TangentCone], FloatArray]
-) -> list[tuple[int, FloatArray]]:
-    """A part of the cones of all terms as directions (term, E) in the engine's columns."""
-    out = []
-    for t, (S, cone) in enumerate(zip(problem.scaling.S, embedding.cones, strict=True)):
-        inverse = np.linalg.inv(S)
-        out += [(t, inverse @ E @ inverse.T) for E in part(cone)]
-    return out
+def _apart(free: FloatArray) -> FloatArray:
+    """An orthonormal basis of the same space of matrices."""
+    if not len(free):
+        return free
+    flat = free.reshape(len(free), -1)
+    unit = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.linalg.qr(unit.T)[0].T.reshape(free.shape)
 
 
 def expected_information(

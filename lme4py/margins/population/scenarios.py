@@ -142,14 +142,18 @@ def grid(values: Mapping[str, Any] | None = None, /, **more: Any) -> list[Scenar
 def expand_grid(values: Mapping[str, Any]) -> list[Scenario]:
     """Scenarios of all combinations, the first key slowest; single values count as lists of one."""
     if not isinstance(values, Mapping):
-        name = values if isinstance(values, str) else "x"
-        raise OptionError(
-            f"give the values of each variable, such as {{{name!r}: [0, 1]}}, got {values!r}; for groups of the rows "
-            f"as they are: over={name!r}; for all pairs of values of a factor: contrasts(all_pairwise({name!r}))."
-        )
+        raise OptionError(_no_grid(values))
     names = list(values)
     lists = [_levels(name, values[name]) for name in names]
     return [dict(zip(names, combination, strict=True)) for combination in product(*lists)]
+
+
+def _no_grid(values: Any) -> str:
+    name = values if isinstance(values, str) else "x"
+    return (
+        f"give the values of each variable, such as {{{name!r}: [0, 1]}}, got {values!r}; for groups of the rows as "
+        f"they are: over={name!r}; for all pairs of values of a factor: contrasts(all_pairwise({name!r}))."
+    )
 
 
 def pairwise(var: str, levels: Sequence[Any] | None = None) -> ContrastSpec:
