@@ -170,10 +170,11 @@ def lmer(
     resid_prior : str, optional
         Penalise the residual variance: "gamma", "invgamma"; ``"point(1)"`` is ``sigma=1``.
     level_weights : dict, optional
-        Sampling weights of the levels of the grouping factor, ``{"school": "w2"}``, for weighted pseudo-maximum
-        likelihood (``reml=False``); `weights` are those of the rows within levels then, and count them.
+        Sampling weights of the levels of the grouping factor, ``{"school": "w2"}``, or of two nested ones,
+        ``{"school": "w3", "class": "w2"}``, for weighted pseudo-maximum likelihood (``reml=False``); `weights` are
+        those of the rows within levels then, and count them.
     pwscale : {None, "size", "effective", "gk"}
-        How weights of rows are scaled within levels.
+        How weights of rows, and of inner groups, are scaled within the unit above.
     survey : dict, optional
         ``strata``, ``psu``, ``fpc``: columns; or ``replicates``: columns, with ``method``, "brr" or "jackknife".
     occasion : str, optional

@@ -93,9 +93,10 @@ def meglm(
     ddf : {None, "normal", "residual"}
         Degrees of freedom of tests and intervals.
     pweights : dict, optional
-        Sampling weights, ``{"school": "w2", None: "w1"}``: of the levels of the group, and of rows under the key None.
+        Sampling weights, ``{"school": "w2", None: "w1"}``: of the levels of the group (or of both of
+        two nested ones), and of rows under the key None.
     pwscale, survey
-        As in `lmer`: how weights of rows are scaled within groups; strata, units and replicate weights.
+        As in `lmer`: how weights are scaled within the unit above; strata, units and replicate weights.
 
     Returns
     -------

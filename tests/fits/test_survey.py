@@ -104,6 +104,125 @@ def test_equal_weights_and_duplicates(kind: str, nAGQ: int) -> None:
             assert_allclose(ours.fit.model_vcov, theirs.fit.parameter_vcov, rtol=1e-3, atol=1e-6)
 
 
+# --- two nested factors ----------------------------------------------------------------------------------------------
+
+CLASSES = DATA[DATA.psu.isin(list(ORDER)[:10])].reset_index(drop=True)
+CLASSES["cl"] = CLASSES.groupby("psu").cumcount() % 3
+CLASSES["class_"] = CLASSES.psu.astype(str) + CLASSES.cl.astype(str)
+CLASSES["w3"] = np.where(CLASSES.psu.isin(list(ORDER)[:3]), 2.0, 1.0)
+CLASSES["w2c"] = np.where(CLASSES.cl == 1, 2.0, 1.0)
+CLASSES["part"] = 1.0 + 0.3 * CLASSES.cl
+
+
+def nested(kind: str, data: pd.DataFrame, **options: Any) -> Any:
+    right = "x + (1 | psu) + (1 | class_)"
+    if kind == "gaussian":
+        options.pop("nAGQ", None)
+        return lme4py.lmer(f"y ~ {right}", data, reml=False, **options)
+    if kind == "ordinal":
+        return lme4py.clmm(f"o ~ {right}", data, **options)
+    return lme4py.glmer({"binomial": "yb", "poisson": "n"}[kind] + f" ~ {right}", data, kind, **options)
+
+
+@pytest.mark.filterwarnings("ignore:the weights of rows")
+@pytest.mark.parametrize(("kind", "nAGQ"), [("gaussian", 1), ("binomial", 5), ("poisson", 1), ("ordinal", 1)])
+def test_duplicates_at_two_levels(kind: str, nAGQ: int) -> None:
+    """Classes of weight 2 stand for two classes of their school, schools of weight 2 for two schools."""
+    more = CLASSES[CLASSES.cl == 1].assign(class_=lambda d: d.class_ + "b")
+    twice = pd.concat([CLASSES, more])
+    again = twice[twice.w3 == 2.0].assign(psu=lambda d: d.psu + "again", class_=lambda d: d.class_ + "again")
+    theirs = nested(kind, pd.concat([twice, again]).reset_index(drop=True), nAGQ=nAGQ)
+    ours = nested(kind, CLASSES, level_weights={"psu": "w3", "class_": "w2c"}, nAGQ=nAGQ)
+    # Both optima are within 1e-7 of their criterion.
+    assert_allclose(ours.log_likelihood, theirs.log_likelihood, rtol=1e-9)
+    assert_allclose(ours.params, theirs.params, atol=1e-6)
+    modes, errors = ours.ranef(conditional_se=True)
+    others, their_errors = theirs.ranef(conditional_se=True)
+    for name, own in modes.items():
+        assert_allclose(own, others[name].loc[own.index], atol=1e-5)
+        assert_allclose(errors[name], their_errors[name].loc[own.index], rtol=1e-4)
+    if kind != "gaussian":
+        classes = nested(kind, CLASSES, level_weights={"class_": "w2c"}, nAGQ=nAGQ)
+        robust = nested(kind, twice.reset_index(drop=True), nAGQ=nAGQ).cov_params("CR1")
+        # Hessians are differences of gradients.
+        assert_allclose(classes.cov_params(), robust, rtol=1e-3)
+
+
+def by_school(par: np.ndarray, data: pd.DataFrame) -> np.ndarray:
+    """Log pseudo-likelihoods of the schools of a linear model by two nested quadratures that are not adaptive."""
+    t, w = np.polynomial.hermite_e.hermegauss(60)
+    log_w = np.log(w / np.sqrt(2.0 * np.pi))
+    b0, b1, log_s, log_c, log_e = par
+    out = []
+    for _, school in data.groupby("psu", sort=False):
+        inner = np.zeros(t.size)
+        for _, own in school.groupby("class_", sort=False):
+            mean = b0 + b1 * own.x.to_numpy() + np.exp(log_s) * t[:, None, None] + np.exp(log_c) * t[None, :, None]
+            logf = -0.5 * ((own.y.to_numpy() - mean) / np.exp(log_e)) ** 2 - log_e - 0.5 * np.log(2.0 * np.pi)
+            each = logf @ own.w.to_numpy() + log_w
+            inner += own.part.iloc[0] * np.logaddexp.reduce(each, axis=1)
+        out.append(np.logaddexp.reduce(inner + log_w))
+    return np.array(out)
+
+
+def test_fractional_weights_and_their_sandwich_by_brute_force() -> None:
+    data = CLASSES[CLASSES.psu.isin(list(ORDER)[:6])].groupby(["psu", "cl"], sort=False).head(3).reset_index(drop=True)
+    classes = np.unique(data.class_, return_inverse=True)[1]
+    data["y"] += 1.5 * np.sin(3.0 * classes) + 1.5 * np.cos(2.0 * data.psu.map(ORDER))
+    data["w"] = 0.3 + 0.2 * (np.arange(len(data)) % 3)
+    data["ws"] = 1.0 + 0.25 * (data.psu.map(ORDER) % 3)
+    with pytest.warns(Lme4Warning, match="inner groups"):
+        ours = nested("gaussian", data, weights="w", level_weights={"psu": "ws", "class_": "part"})
+    sd = {group: float(np.sqrt(ours.covariances[f"(1 | {group})"].iloc[0, 0])) for group in ("psu", "class_")}
+    par = np.array([*ours.params, np.log(sd["psu"]), np.log(sd["class_"]), np.log(ours.sigma)])
+    ws = data.groupby("psu", sort=False).ws.first().to_numpy()
+    # Sixty fixed nodes leave 1e-6 of integrands as narrow as these.
+    assert_allclose(ours.log_likelihood, ws @ by_school(par, data), atol=1e-5)
+    h = 1e-3
+    steps = np.eye(5) * h
+
+    def scores(at: np.ndarray) -> np.ndarray:
+        moves = [(by_school(at + s, data) - by_school(at - s, data)) / (2.0 * h) for s in steps]
+        return ws[:, None] * np.array(moves).T
+
+    S = scores(par)
+    A = np.array([(scores(par + s).sum(0) - scores(par - s).sum(0)) / (2.0 * h) for s in steps])
+    moves = S @ np.linalg.inv(A)
+    expected = 6.0 / 5.0 * (moves.T @ moves)[:2, :2]
+    # Differences of differences with steps of 1e-3.
+    assert_allclose(ours.cov_params(), expected, rtol=1e-3)
+
+
+def test_weights_of_two_levels_are_scaled_within_the_level_above() -> None:
+    data = CLASSES.assign(w=0.5 + (CLASSES.index % 4) / 3.0)
+    options: dict[str, Any] = {"weights": "w", "level_weights": {"psu": "w3", "class_": "part"}}
+    sizes = data.groupby("class_").w
+    first = data.groupby(["psu", "class_"], sort=False).part.first()
+    by_psu = first.groupby("psu", sort=False)
+    scaled = {
+        "size": (data.w * sizes.transform("size") / sizes.transform("sum"), first / by_psu.transform("mean")),
+        "effective": (
+            data.w * sizes.transform("sum") / data.w.pow(2).groupby(data.class_).transform("sum"),
+            first * by_psu.transform("sum") / first.pow(2).groupby("psu", sort=False).transform("sum"),
+        ),
+    }
+    for pwscale, (rows, classes) in scaled.items():
+        by_hand = data.assign(a=rows, b=classes.droplevel(0).reindex(data.class_).to_numpy())
+        ours = nested("binomial", data, **options, pwscale=pwscale)
+        theirs = nested("binomial", by_hand, weights="a", level_weights={"psu": "w3", "class_": "b"})
+        assert_allclose(ours.params, theirs.params, rtol=1e-8)
+        assert f"class_ 'part' scaled to the {pwscale} of groups" in " ".join(str(ours.summary()).split())
+    mean = (first * sizes.mean().reindex(first.index.get_level_values(1)).to_numpy()).groupby("psu").mean()
+    by_hand = data.assign(b=data.psu.map(mean) * data.w3)
+    ours = nested("binomial", data, **options, pwscale="gk")
+    theirs = nested("binomial", by_hand, level_weights={"psu": "b"})
+    assert_allclose(ours.params, theirs.params, rtol=1e-8)
+    slashed = lme4py.glmer(
+        "yb ~ x + (1 | psu/cl)", data, "binomial", weights="w", level_weights={"psu": "w3", "cl": "part"}, pwscale="gk"
+    )
+    assert_allclose(slashed.params, ours.params, rtol=1e-8)
+
+
 def test_the_sandwich_of_equal_weights_is_the_robust_one() -> None:
     one = fit("binomial", DATA.assign(one=1.0), level_weights={"psu": "one"}, nAGQ=1)
     plain = fit("binomial", nAGQ=1)
@@ -184,7 +303,8 @@ def test_raw_weights_of_rows_warn_in_linear_models() -> None:
         ({"survey": {"replicates": ["w2", "w2"]}}, OptionError, "'brr' or 'jackknife'"),
         ({"survey": {"fpc": "few"}}, DataError, "fewer units"),
         ({"sigma": 1.0}, OptionError, "sigma= is not there beside"),
-        ({"formula": "y ~ x + (1 | psu) + (1 | yb)"}, OptionError, "one grouping factor"),
+        ({"formula": "y ~ x + (1 | psu) + (1 | yb)"}, OptionError, "psu and yb are crossed"),
+        ({"formula": "y ~ x + (1 | psu) + (1 | yb) + (1 | w1)"}, OptionError, "of two nested ones"),
     ],
 )
 def test_bad_input(change: dict[str, Any], error: type[Lme4Error], words: str) -> None:

@@ -82,6 +82,10 @@ class GlmmProblem:
         Of a model with priors.
     known : float or None
         Log dispersion, where it is no parameter.
+    copies : tuple of ndarray, each (J,), or None
+        How many levels of a grouping factor each of its levels stands for, where these are not one; () where all are.
+        The columns inside are divided by the root, so that u inside is the root times u (see
+        `lme4py.engine.generalised.weighted_groups`).
     """
 
     factors: tuple[Factor, ...]
@@ -99,6 +103,7 @@ class GlmmProblem:
     identification: Identification = field(default_factory=Identification)
     penalty: GlmmPenalty | None = None
     known: float | None = None
+    copies: tuple[FloatArray | None, ...] = ()
 
     @property
     def n_obs(self) -> int:
@@ -298,7 +303,9 @@ def _last(lam: Any) -> float:
     return float(lam[-1]) if isinstance(lam, np.ndarray) and lam.ndim else float(lam)
 
 
-def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) -> GlmmProblem:
+def make_glmm(
+    design: Design, family: Any, data: Any, expected: bool = False, copies: tuple[FloatArray | None, ...] = ()
+) -> GlmmProblem:
     """Scale the columns and do the symbolic step.
 
     Parameters
@@ -308,6 +315,8 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     data : object
         The response, as the family prepared it.
     expected : bool
+    copies : tuple of ndarray, each (J,), or None
+        As in `GlmmProblem`.
     """
     X, C, Z, S, shift = scale_model(design, constant=family.constant is not None)
     unit = predictor_unit(family, data)
@@ -317,6 +326,10 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     factors = group_terms(design)
     codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
     columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)
+    columns = tuple(
+        z if own is None else z / np.sqrt(own)[code][:, None]
+        for z, code, own in zip(columns, codes, copies or (None,) * len(codes), strict=True)
+    )
     structures = design.structures.in_columns(S)
     offset = np.zeros(X.shape[0]) if design.stacked_offset is None else design.stacked_offset
     places = tuple(tuple(p for t in f.terms for p in design.terms[t].predictors(family.stacked)) for f in factors)
@@ -328,7 +341,7 @@ def make_glmm(design: Design, family: Any, data: Any, expected: bool = False) ->
     if not family.is_joint:
         X, offset = products.stack.below(X), products.stack.below(offset)
     problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
-    return replace(problem, penalty=glmm_penalty(design, family, S), known=design.log_dispersion)
+    return replace(problem, penalty=glmm_penalty(design, family, S), known=design.log_dispersion, copies=copies)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ class GlmmCriterion:
     data : ResponseData
     nAGQ : int
     hessian : str
+    copies : tuple of ndarray, each (J,), or None
+        How many levels each level of a grouping factor stands for.
 
     Attributes
     ----------
@@ -56,11 +58,19 @@ class GlmmCriterion:
     n_parameters : int
     """
 
-    def __init__(self, design: Design, family: Family, data: ResponseData, nAGQ: int = 1, hessian: str = "observed"):
+    def __init__(
+        self,
+        design: Design,
+        family: Family,
+        data: ResponseData,
+        nAGQ: int = 1,
+        hessian: str = "observed",
+        copies: tuple[FloatArray | None, ...] = (),
+    ):
         refuse_one_answer(design, family, data)
         self.design, self.family, self.data = design, family, data
         self.nAGQ, self.hessian = nAGQ, hessian
-        problem = make_glmm(design, family, data, expected=hessian == "expected")
+        problem = make_glmm(design, family, data, expected=hessian == "expected", copies=copies)
         if problem.penalty is not None and problem.penalty.has_fixed and nAGQ == 0:
             raise OptionError("fixef_prior needs nAGQ=1 or more: with nAGQ=0 the fixed effects are no parameters.")
         self.problem: GlmmProblem = replace(problem, identification=identify_glmm(problem, design))
@@ -221,7 +231,13 @@ class _Inside:
 
 
 def glmm_criterion(
-    design: Design, family: Family, data: ResponseData | None = None, *, nAGQ: int = 1, hessian: str = "observed"
+    design: Design,
+    family: Family,
+    data: ResponseData | None = None,
+    *,
+    nAGQ: int = 1,
+    hessian: str = "observed",
+    copies: tuple[FloatArray | None, ...] = (),
 ) -> GlmmCriterion:
     """Second modular step of a generalised or ordinal model: the function that is minimised.
 
@@ -235,6 +251,8 @@ def glmm_criterion(
     nAGQ : int
         0, 1 (Laplace) or a number of quadrature points.
     hessian : {"observed", "expected"}
+    copies : tuple of ndarray, each (J,), or None
+        How many levels each level of a grouping factor stands for; () where that is one.
 
     Returns
     -------
@@ -273,7 +291,7 @@ def glmm_criterion(
         raise OptionError("the design holds no response of a family; make it with lformula(..., family=...).")
     family.check_categories(data)
     with limited_threads(design):
-        return GlmmCriterion(design, family, data, nAGQ, hessian)
+        return GlmmCriterion(design, family, data, nAGQ, hessian, copies)
 
 
 def check_options(nAGQ: object, hessian: object, fixed_points: bool = False) -> None:

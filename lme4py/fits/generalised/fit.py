@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lme4py.engine.generalised.integrals.integral import IntegralCheck, check_integral
+from lme4py.engine.generalised.integrals.nested_quadrature import Rule, refinement
 from lme4py.engine.generalised.laplace import Laplace, laplace
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.identification.recession import Recession
@@ -248,6 +249,20 @@ class GeneralisedFit(Fit):
             return check_integral(
                 found.finder, found, self.nAGQ, self.criterion, back @ self.own_parameter_vcov @ back.T, to_user
             )
+
+    def cluster_rule(self, finder: ModeFinder) -> Rule | None:
+        """What takes the place of Laplace's approximation in the likelihood of one cluster; None for nothing.
+
+        Parameters
+        ----------
+        finder : ModeFinder
+            Of the rows of the cluster.
+
+        Returns
+        -------
+        callable or None
+        """
+        return refinement(finder, self.nAGQ)
 
     @property
     def laplace_error(self) -> float | None:

@@ -16,7 +16,6 @@ from dataclasses import replace
 import numpy as np
 
 from lme4py.engine.factor.crossproducts import Factor
-from lme4py.engine.generalised.integrals.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.integrals.quadrature import reordered
 from lme4py.engine.generalised.laplace import Laplace, laplace
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
@@ -65,7 +64,7 @@ def cluster_scores(fit: GeneralisedFit, cluster: ClusterChoice = None) -> FloatA
     if fit.nAGQ == 0:
         raise OptionError("scores need a likelihood in all parameters; refit the model with nAGQ=1 or more.")
     with limited_threads(fit.design), np.errstate(all="ignore"):
-        by_level = _by_level(fit.point) if fit.nAGQ == 1 else None
+        by_level = _by_level(fit.point) if fit.nAGQ == 1 and not fit.problem.copies else None
         gradient = _one_by_one(fit, clusters) if by_level is None else _together(fit, clusters, by_level)
     return _on_user_scale(fit, -0.5 * gradient)
 
@@ -207,18 +206,23 @@ def _gradient(fit: GeneralisedFit, rows: IntArray) -> FloatArray:
     finder = ModeFinder(problem)
     theta, beta, lam = problem.split(fit.phi)
     found = laplace(finder, finder.find(theta, beta, lam, fit.point.mode.u[place]))
-    return found.gradient if fit.nAGQ == 1 else make_quadrature(finder, fit.nAGQ)(found)[1]
+    rule = fit.cluster_rule(finder)
+    return found.gradient if rule is None else rule(found)[1]
 
 
 def _restricted(problem: GlmmProblem, rows: IntArray) -> tuple[GlmmProblem, IntArray]:
     """The problem of some rows in the same columns, and the places of its random effects among all of them."""
     products, D = problem.products, problem.stack.size
-    codes, Z, factors, places = [], [], [], []
+    codes, Z, factors, places, copies = [], [], [], [], []
     start = 0
-    for factor, levels, block in zip(problem.factors, products.codes, products.blocks, strict=True):
+    every_copies = problem.copies or (None,) * len(problem.factors)
+    for factor, levels, block, count in zip(
+        problem.factors, products.codes, products.blocks, every_copies, strict=True
+    ):
         used, own = np.unique(levels[rows], return_inverse=True)
         codes.append(own.reshape(-1).astype(np.intp))
         Z.append(np.ascontiguousarray(block[rows]))
+        copies.append(None if count is None else count[used])
         factors.append(replace(factor, n_levels=used.size))
         places.append((start + np.arange(factor.n_columns)[:, None] * factor.n_levels + used).ravel())
         start += factor.size
@@ -238,5 +242,6 @@ def _restricted(problem: GlmmProblem, rows: IntArray) -> tuple[GlmmProblem, IntA
             places=tuple(products.places[f] for f in order),
         ),
         data=reordered(problem.data, rows),
+        copies=tuple(copies[f] for f in order) if problem.copies else (),
     )
     return smaller, np.concatenate([places[f] for f in order])

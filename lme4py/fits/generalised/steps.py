@@ -18,6 +18,7 @@ from lme4py.engine.generalised.limit import Limit, find_limit
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.scale_limit import find_scale_limit
 from lme4py.engine.generalised.streamed.passes import PassedValue
+from lme4py.engine.generalised.weighted_groups import conditional_of_copies, modes_of_copies
 from lme4py.engine.identification.one_answer import refuse_perfect_groups
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
@@ -294,7 +295,7 @@ def _with_block(outer: FloatArray, block: FloatArray, place: int) -> FloatArray:
 def user_modes(problem: GlmmProblem, found: Laplace | PassedValue) -> tuple[FloatArray, ...]:
     """Conditional modes of each term, (J, k)."""
     out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
-    blocks = problem.products.split(found.mode.b)
+    blocks = problem.products.split(modes_of_copies(problem, found.mode.b) if problem.copies else found.mode.b)
     for factor, b in zip(problem.factors, blocks, strict=True):
         values = b.reshape(factor.n_columns, factor.n_levels)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
@@ -305,7 +306,8 @@ def user_modes(problem: GlmmProblem, found: Laplace | PassedValue) -> tuple[Floa
 def user_conditional(problem: GlmmProblem, found: Laplace | PassedValue) -> tuple[FloatArray, ...]:
     """Diagonal blocks of Lambda M^-1 Lambda' of each term, (J, k, k)."""
     out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
-    for factor, block in zip(problem.factors, found.diagonal, strict=True):
+    whole = conditional_of_copies(found) if isinstance(found, Laplace) and problem.copies else found.diagonal
+    for factor, block in zip(problem.factors, whole, strict=True):
         for term, columns in zip(factor.terms, factor.columns, strict=True):
             S = problem.S[term]
             out[term] = small.right(small.left(S, block[columns, columns]), S.T).transpose(2, 0, 1)

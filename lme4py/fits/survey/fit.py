@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 
 from lme4py.engine.generalised.integrals.integral import IntegralCheck
+from lme4py.engine.generalised.integrals.nested_quadrature import Rule, find_nesting
+from lme4py.engine.generalised.problem import ModeFinder
+from lme4py.engine.generalised.weighted_groups import weighted_rule
 from lme4py.errors import OptionError
 from lme4py.fits.derived import derived
 from lme4py.fits.generalised.fit import GeneralisedFit
@@ -15,7 +18,7 @@ from lme4py.fits.generalised.model import GeneralisedModel
 from lme4py.fits.generalised.scores import cluster_scores
 from lme4py.fits.kinds import register
 from lme4py.fits.rows.clusters import independent_clusters, row_sums
-from lme4py.linalg.types import FloatArray
+from lme4py.linalg.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from lme4py.fits.rows.clusters import ClusterChoice, RobustType
@@ -53,6 +56,9 @@ class SurveyFit(GeneralisedFit):
     Attributes
     ----------
     level_weights : ndarray, shape (J,)
+        Of the groups, of two nested factors of the outer ones.
+    level_codes : ndarray of int, shape (n,)
+        The group of each row.
     units : Units or None
         Primary sampling units; None with replicate weights.
     """
@@ -61,7 +67,16 @@ class SurveyFit(GeneralisedFit):
     pseudo_likelihood: ClassVar[bool] = True
 
     level_weights: FloatArray
+    level_codes: IntArray
     units: Units | None = None
+
+    def cluster_rule(self, finder: ModeFinder) -> Rule | None:
+        """As in `GeneralisedFit`; of two nested factors inner groups count as many times as they stand for."""
+        if not self.problem.copies:
+            return super().cluster_rule(finder)
+        factor = find_nesting(finder.problem)
+        outer = 0 if factor is None else factor[0]
+        return weighted_rule(finder, self.nAGQ, np.ones(finder.problem.factors[outer].n_levels))
 
     @derived
     def integral_check(self) -> IntegralCheck:
@@ -81,14 +96,13 @@ class SurveyModel(GeneralisedModel):
 
     def robust_parameters(self, type: RobustType, cluster: ClusterChoice) -> FloatArray:
         fit = self.fit
-        scores = fit.level_weights[:, None] * cluster_scores(fit)
-        clusters = independent_clusters(fit.design, cluster)
-        home = np.zeros(fit.level_weights.size, dtype=np.intp)
-        home[fit.design.terms[0].codes] = clusters.codes
-        own = row_sums(scores, home, clusters.n_clusters)
-        count = clusters.n_clusters
         if type not in ("CR0", "CR1"):
             refuse_pseudo(f"type={type!r} is", "use 'CR0' or 'CR1'")
+        clusters = independent_clusters(fit.design, cluster)
+        home = np.zeros(fit.level_weights.size, dtype=np.intp)
+        home[fit.level_codes] = clusters.codes
+        own = row_sums(_weighted_scores(fit), home, clusters.n_clusters)
+        count = clusters.n_clusters
         factor = count / (count - 1.0) if type == "CR1" else 1.0
         moves = own @ fit.own_parameter_vcov
         covariance: FloatArray = factor * moves.T @ moves
@@ -149,6 +163,15 @@ class SurveyModel(GeneralisedModel):
 register(SurveyFit, SurveyModel)
 
 
+def _weighted_scores(fit: SurveyFit) -> FloatArray:
+    """Scores of the groups times their weights, (J, n_parameters)."""
+    clusters = independent_clusters(fit.design, None)
+    level = np.zeros(clusters.n_clusters, dtype=np.intp)
+    level[clusters.codes] = fit.level_codes
+    scores: FloatArray = fit.level_weights[:, None] * row_sums(cluster_scores(fit), level, fit.level_weights.size)
+    return scores
+
+
 def survey_covariance(fit: SurveyFit) -> FloatArray:
     """The linearised (sandwich) covariance of all parameters: A^-1 B A^-1.
 
@@ -163,7 +186,7 @@ def survey_covariance(fit: SurveyFit) -> FloatArray:
     units = fit.units
     if units is None:
         refuse_pseudo("linearised standard errors are", "the replicate weights have their own")
-    scores = row_sums(fit.level_weights[:, None] * cluster_scores(fit), units.psu, units.strata.size)
+    scores = row_sums(_weighted_scores(fit), units.psu, units.strata.size)
     counts = np.bincount(units.strata).astype(np.float64)
     centred = scores - (row_sums(scores, units.strata, counts.size) / counts[:, None])[units.strata]
     factor = np.sqrt((1.0 - units.sampled) * counts / (counts - 1.0))[units.strata]

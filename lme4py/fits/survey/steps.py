@@ -12,7 +12,7 @@ from lme4py.design.design import Design
 from lme4py.engine.generalised.descent import Descents, GlmmOptimum
 from lme4py.engine.generalised.search import Search
 from lme4py.engine.generalised.starts.start import Start
-from lme4py.engine.generalised.weighted_groups import WeightedQuadrature
+from lme4py.engine.generalised.weighted_groups import weighted_rule
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DesignError, Lme4Warning, OptionError, warn
@@ -39,7 +39,7 @@ def survey_fit(
     start: Any = None,
     control: Control | Mapping[str, Any] | None = None,
 ) -> SurveyFit:
-    """Fit a model of one grouping factor by weighted pseudo-maximum likelihood.
+    """Fit a model of one grouping factor, or of two nested ones, by weighted pseudo-maximum likelihood.
 
     Parameters
     ----------
@@ -79,13 +79,13 @@ def survey_fit(
     errors = f"{units.text}, linearised" if units else f"{len(weights.replicates)} replicates"
     notes = (*design.notes, f"pseudo-likelihood with sampling weights: {weights.text}; standard errors: {errors}")
     design = replace(design, weights=weights.rows, response=data, notes=notes)
-    criterion = glmm_criterion(design, own, data, nAGQ=nAGQ, hessian=hessian)
+    criterion = glmm_criterion(design, own, data, nAGQ=nAGQ, hessian=hessian, copies=weights.copies)
     mean = float(weights.levels.mean())
-    optimum = _optimum(criterion, weights.levels / mean, settings, start)
+    optimum = _optimum(criterion, weights, settings, start)
     plain = fit_at(design, criterion, optimum)
     if plain.recession is not None:
         raise DesignError(f"{plain.recession.describe(own.separates)} Sampling weights need finite estimates.")
-    fit = _of_survey(plain, weights.levels, units, mean)
+    fit = _of_survey(plain, weights, units, mean)
     covariance = _replicated(fit, criterion, weights, request) if units is None else survey_covariance(fit)
     fit = _with_covariance(fit, covariance)
     warn_of(fit, True, stacklevel=4)
@@ -94,39 +94,40 @@ def survey_fit(
 
 def _warn_of_raw(request: SurveyRequest, family: Family, weights: SurveyWeights) -> None:
     if request.scale is None and family.has_residual and not np.allclose(weights.rows, 1.0):
+        inner = " and of inner groups" * bool(weights.copies)
         warn(
-            "the weights of rows are taken as they are: in linear models their size within groups moves the variances; "
-            "pwscale='size' or 'effective' scales them.",
+            f"the weights of rows{inner} are taken as they are: in linear models their size within groups "
+            "moves the variances; pwscale='size' or 'effective' scales them.",
             Lme4Warning,
         )
 
 
-def _optimum(criterion: GlmmCriterion, levels: FloatArray, control: Control, start: Any) -> GlmmOptimum:
+def _optimum(criterion: GlmmCriterion, weights: SurveyWeights, control: Control, start: Any) -> GlmmOptimum:
     """The minimum of -2 pseudo-log-likelihood."""
-    finder = criterion.finder
+    finder, levels = criterion.finder, weights.levels / weights.levels.mean()
     with limited_threads(criterion.design):
-        refine = WeightedQuadrature(finder, criterion.nAGQ, levels)
+        refine = weighted_rule(finder, criterion.nAGQ, levels)
         search = Search(Descents(finder, control, refine))
         usual = search.usual
-        usual = replace(usual, value=_without_random(criterion, usual, levels))
+        usual = replace(usual, value=_without_random(criterion, usual, levels[weights.codes]))
         search.usual = usual
         first = usual if start is None else replace(usual, theta=criterion.to_inside(start))
         return search.best(first, beside=True)
 
 
-def _without_random(criterion: GlmmCriterion, start: Start, levels: FloatArray) -> float:
+def _without_random(criterion: GlmmCriterion, start: Start, by_row: FloatArray) -> float:
     problem = criterion.problem
     rows = problem.family.derivatives(problem.data, problem.fixed_part(start.beta), start.lam, 0)
-    return -2.0 * float(levels[criterion.design.terms[0].codes] @ rows.loglik)
+    return -2.0 * float(by_row @ rows.loglik)
 
 
-def _of_survey(plain: GeneralisedFit, levels: FloatArray, units: Any, mean: float) -> SurveyFit:
+def _of_survey(plain: GeneralisedFit, weights: SurveyWeights, units: Any, mean: float) -> SurveyFit:
     """The same numbers for weights whose mean is not one."""
     own = {f.name: getattr(plain, f.name) for f in fields(plain) if f.init}
     own["criterion"] = mean * plain.criterion
     information = plain.parameter_vcov / mean
     own |= {"parameter_vcov": information, "model_vcov": information}
-    return SurveyFit(**own, level_weights=levels, units=units)
+    return SurveyFit(**own, level_weights=weights.levels, level_codes=weights.codes, units=units)
 
 
 def _with_covariance(fit: SurveyFit, covariance: FloatArray) -> SurveyFit:
@@ -148,7 +149,7 @@ def _replicated(fit: SurveyFit, criterion: GlmmCriterion, weights: SurveyWeights
     moves = []
     with limited_threads(criterion.design):
         for own in weights.replicates:
-            refine = WeightedQuadrature(criterion.finder, criterion.nAGQ, own / own.mean())
+            refine = weighted_rule(criterion.finder, criterion.nAGQ, own / own.mean())
             end = Descents(criterion.finder, Control(), refine).beside(begin).finish()
             moves.append(_user(criterion, end) - _user(criterion, fit))
     moved = np.array(moves)

@@ -15,6 +15,7 @@ from lme4py.design.beside.given import Given, given_text, positive_weights
 from lme4py.design.design import Design
 from lme4py.design.source import column_of_fit
 from lme4py.errors import DataError, OptionError, did_you_mean
+from lme4py.fits.groups import is_nested
 from lme4py.fits.rows.clusters import row_sums
 from lme4py.formula.nodes import Node
 from lme4py.linalg.types import FloatArray, IntArray
@@ -71,7 +72,7 @@ class SurveyRequest:
                 f"pwscale={scale!r} is not known.{did_you_mean(str(scale), SCALES)} Use one of {', '.join(SCALES)}, or "
                 "None for weights as they are."
             )
-        if scale is not None and rows is None:
+        if scale is not None and rows is None and len(levels) == 1:
             raise OptionError(f"pwscale={scale!r} scales weights of rows within groups, and none are given.")
         return cls(levels, rows, scale, _survey(survey), word)
 
@@ -130,17 +131,23 @@ class SurveyWeights:
 
     Attributes
     ----------
-    group : str
     rows : ndarray, shape (n,)
+        Of the rows, times those of the inner groups of two nested factors.
     levels : ndarray, shape (J,)
+        Of the groups; of two nested factors of the outer ones.
+    codes : ndarray of int, shape (n,)
+        The group of each row.
+    copies : tuple of ndarray, each (J,), or None
+        Weights of the inner groups, by grouping factor; () where there is one factor.
     replicates : ndarray, shape (R, J)
     text : str
         What they are, in words.
     """
 
-    group: str
     rows: FloatArray
     levels: FloatArray
+    codes: IntArray
+    copies: tuple[FloatArray | None, ...]
     replicates: FloatArray
     text: str
 
@@ -156,45 +163,110 @@ def make_weights(design: Design, request: SurveyRequest) -> SurveyWeights:
     Raises
     ------
     OptionError
-        Weights of something that is not the only grouping factor.
+        Weights of something that is no grouping factor, or of factors that are not nested.
     DataError
         Weights that are not positive, or that vary within a level.
     """
-    group = _group(design, request)
-    term = design.terms[0]
-    codes, J = term.codes.astype(np.intp), term.n_levels
-    given = request.levels[group]
-    levels = _by_level(_numbers(design, given, f"weights of {group}"), codes, J, group, term.levels)
+    levels = _levels_of(design, request)
+    given = _by_factor(request, [own.name for own in levels])
+    outer = levels[-1]
     raw = np.ones(design.n_obs) if request.rows is None else _numbers(design, request.rows, "weights")
+    weights = [
+        np.ones(own.size) if name is None else own.weights(design, request.levels[name], name)
+        for own, name in zip(levels, given, strict=True)
+    ]
+    rows, weights = _scaled(raw, weights, [own.codes for own in levels], request.scale)
     names = request.survey.get("replicates", ())
-    replicates = [_by_level(_numbers(design, name, name, True), codes, J, name, term.levels) for name in names]
-    rows, levels = _scaled(raw, levels, codes, request.scale)
+    replicates = [outer.weights(design, name, name, zero=True) for name in names]
+    copies: tuple[FloatArray | None, ...] = ()
+    if len(levels) == 2:
+        rows = rows * weights[0][levels[0].codes]
+        copies = tuple(weights[0] if name == levels[0].name else None for name in design.n_groups)
+    text = _in_words(request, levels, given)
+    return SurveyWeights(rows, weights[-1], outer.codes, copies, np.array(replicates).reshape(-1, outer.size), text)
+
+
+def _in_words(request: SurveyRequest, levels: Sequence[_Level], given: Sequence[str | None]) -> str:
     scaled = {None: "as they are", "gk": "1 (gk)"}.get(request.scale, f"scaled to the {request.scale} of groups")
-    own = "1" if request.rows is None else f"{_name(request.rows)} {scaled}"
-    text = f"{group} {_name(given)}{' times the mean of its rows' * (request.scale == 'gk')}, rows {own}"
-    return SurveyWeights(group, rows, levels, np.array(replicates).reshape(-1, J), text)
+    mean = " times the mean of its rows" * (request.scale == "gk")
+    texts = []
+    for place in reversed(range(len(levels))):
+        name = given[place]
+        own = "1" if name is None else _name(request.levels[name])
+        if place < len(levels) - 1 and request.scale is not None:
+            own += " " + scaled
+        texts.append(f"{levels[place].name} {own}{mean if place == len(levels) - 1 else ''}")
+    texts.append("rows " + ("1" if request.rows is None else f"{_name(request.rows)} {scaled}"))
+    return ", ".join(texts)
 
 
 def _name(given: Any) -> str:
     return repr(given) if isinstance(given, str) else "given"
 
 
-def _group(design: Design, request: SurveyRequest) -> str:
-    word, known = request.word, list(design.n_groups)
-    for name in request.levels:
-        if name not in known:
-            raise OptionError(
-                f"{word} names {name!r}, which is no grouping factor of the model.{did_you_mean(str(name), known)} "
-                f"It has {', '.join(known)}."
-            )
-    if len(known) > 1:
-        raise OptionError(
-            f"{word} is there for models of one grouping factor; this one has {' and '.join(known)}. Leave out those "
-            "in between, and take their part into the standard errors by survey={'psu': ...}."
-        )
+@dataclass(frozen=True)
+class _Level:
+    """A grouping factor of the model.
+
+    Attributes
+    ----------
+    name : str
+    codes : ndarray of int, shape (n,)
+    levels : sequence
+    """
+
+    name: str
+    codes: IntArray
+    levels: Sequence[Any]
+
+    @property
+    def size(self) -> int:
+        return len(self.levels)
+
+    def weights(self, design: Design, given: Any, name: str, zero: bool = False) -> FloatArray:
+        """Weights of the levels, (J,), out of a value for each row."""
+        what = name if zero else f"weights of {name}"
+        return _by_level(_numbers(design, given, what, zero), self.codes, self.size, name, self.levels)
+
+
+def _levels_of(design: Design, request: SurveyRequest) -> list[_Level]:
+    """One grouping factor, or two nested ones, the inner one first."""
+    word, names = request.word, list(design.n_groups)
     if any(term.relation is not None for term in design.terms):
         raise OptionError(f"{word} needs independent levels, and relmat= relates them; leave one of them out.")
-    return known[0]
+    first = {term.group: term for term in reversed(design.terms)}
+    found = [_Level(name, first[name].codes.astype(np.intp), first[name].levels) for name in names]
+    if len(found) > 2:
+        raise OptionError(
+            f"{word} is there for models of one grouping factor, or of two nested ones; this one has "
+            f"{', '.join(names[:-1])} and {names[-1]}. Leave out those in between, and take their part into the "
+            "standard errors by survey={'psu': ...}."
+        )
+    if len(found) == 2:
+        if is_nested(found[1].codes, found[0].codes):
+            found.reverse()
+        if not is_nested(found[0].codes, found[1].codes):
+            raise OptionError(
+                f"{word} needs grouping factors of which one is nested in the other, whose integrals are one inside "
+                f"the other; {names[0]} and {names[1]} are crossed. Leave one of them out."
+            )
+    return found
+
+
+def _by_factor(request: SurveyRequest, known: Sequence[str]) -> list[str | None]:
+    """What the user calls each factor that has weights: ``class:school`` is ``class`` too."""
+    called = {name: {name, name.replace(":", "|")} for name in known}
+    for name in known:
+        head, _, rest = name.partition(":")
+        if rest in known:
+            called[name].add(head)
+    for name in request.levels:
+        if not any(name in own for own in called.values()):
+            raise OptionError(
+                f"{request.word} names {name!r}, which is no grouping factor of the model."
+                f"{did_you_mean(str(name), list(known))} It has {', '.join(known)}."
+            )
+    return [next((name for name in request.levels if name in called[own]), None) for own in known]
 
 
 def _numbers(design: Design, given: Any, what: str, zero: bool = False) -> FloatArray:
@@ -228,17 +300,35 @@ def _by_level(values: FloatArray, codes: IntArray, J: int, what: str, levels: Se
     return own
 
 
-def _scaled(rows: FloatArray, levels: FloatArray, codes: IntArray, scale: str | None) -> tuple[FloatArray, FloatArray]:
-    """Rabe-Hesketh & Skrondal (2006), methods 2 ("size") and 1 ("effective"); Graubard & Korn (1996, "gk")."""
+def _scaled(
+    rows: FloatArray, weights: list[FloatArray], codes: Sequence[IntArray], scale: str | None
+) -> tuple[FloatArray, list[FloatArray]]:
+    """Rabe-Hesketh & Skrondal (2006), methods 2 ("size") and 1 ("effective"); Graubard & Korn (1996, "gk").
+
+    All weights but those of the outermost groups are scaled within the unit above: those of rows within inner groups,
+    those of inner groups within outer ones.
+    """
+    rows, weights[0] = _scaled_within(rows, weights[0], codes[0], scale)
+    if len(weights) == 2:
+        home = np.zeros(weights[0].size, dtype=np.intp)
+        home[codes[0]] = codes[1]
+        weights[0], weights[1] = _scaled_within(weights[0], weights[1], home, scale)
+    return rows, weights
+
+
+def _scaled_within(
+    inner: FloatArray, outer: FloatArray, home: IntArray, scale: str | None
+) -> tuple[FloatArray, FloatArray]:
+    """Weights of the units of one level, and of the one above."""
     if scale is None:
-        return rows, levels
-    J = levels.size
-    counts, total, squares = (row_sums(v, codes, J) for v in (np.ones(rows.size), rows, rows**2))
+        return inner, outer
+    J = outer.size
+    counts, total, squares = (row_sums(v, home, J) for v in (np.ones(inner.size), inner, inner**2))
     if scale == "size":
-        return rows * (counts / total)[codes], levels
+        return inner * (counts / total)[home], outer
     if scale == "effective":
-        return rows * (total / squares)[codes], levels
-    return np.ones(rows.size), levels * total / counts
+        return inner * (total / squares)[home], outer
+    return np.ones(inner.size), outer * total / counts
 
 
 @dataclass(frozen=True)
@@ -273,9 +363,9 @@ def make_units(design: Design, request: SurveyRequest) -> Units:
     DataError
         Units that split levels, strata that split units, or a stratum of one unit.
     """
-    term, asked = design.terms[0], request.survey
-    codes = term.codes.astype(np.intp)
-    own, name = (np.arange(term.n_levels), term.group) if "psu" not in asked else _units(design, asked["psu"], codes)
+    level, asked = _levels_of(design, request)[-1], request.survey
+    codes = level.codes
+    own, name = (np.arange(level.size), level.name) if "psu" not in asked else _units(design, asked["psu"], level)
     M = int(own.max()) + 1
     if "strata" not in asked:
         strata, sampled = np.zeros(M, dtype=np.intp), _sampled(design, asked, own[codes], np.zeros(M, dtype=np.intp))
@@ -293,10 +383,9 @@ def make_units(design: Design, request: SurveyRequest) -> Units:
     return Units(own, strata, sampled, text)
 
 
-def _units(design: Design, given: Any, codes: IntArray) -> tuple[IntArray, str]:
+def _units(design: Design, given: Any, level: _Level) -> tuple[IntArray, str]:
     name = given if isinstance(given, str) else "psu"
-    J = design.terms[0].n_levels
-    return _nested(_codes(design, given, "psu"), codes, J, "psu", design.terms[0].group), name
+    return _nested(_codes(design, given, "psu"), level.codes, level.size, "psu", level.name), name
 
 
 def _codes(design: Design, given: Any, what: str) -> IntArray:

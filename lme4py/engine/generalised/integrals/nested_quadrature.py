@@ -175,6 +175,11 @@ class NestedQuadrature:
         Most points per dimension.
     """
 
+    # What the integrals of an outer and an inner group count for, and how many inner groups one stands for.
+    count_a: float | FloatArray = 1.0
+    count_b: float | FloatArray = 1.0
+    copies: float | FloatArray = 1.0
+
     def __init__(self, finder: ModeFinder, n_points: int, most: int = MAX_POINTS) -> None:
         problem = finder.problem
         refuse_related_levels(problem, n_points)
@@ -384,10 +389,14 @@ class NestedQuadrature:
         C, D, K = scales.C, scales.D, scales.K
         in_C = prior_ux + _sums_of(sums.ux - _transpose(K) @ sums.vx, self.outer_starts)
         in_K = scales.inverse @ (-sums.vx @ _transpose(C)[self.parent])
-        G_aa = _through_root(C, in_C)
+        G_aa = _through_root(C, in_C, self.count_a)
         KG = K @ G_aa[self.parent]
         through_K = in_K @ _transpose(K)
-        G_bb = _through_root(D, sums.vz) + KG @ _transpose(K) - 0.5 * (through_K + _transpose(through_K))
+        G_bb = (
+            _through_root(D, sums.vz, self.count_b, self.copies)
+            + KG @ _transpose(K)
+            - 0.5 * (through_K + _transpose(through_K))
+        )
         return G_aa, G_bb, in_K - 2.0 * KG
 
     def _in_weights(self, B_aa: FloatArray, B_bb: FloatArray, B_ba: FloatArray) -> FloatArray:
@@ -420,14 +429,18 @@ def _inverse_root(M: FloatArray) -> FloatArray:
     return _transpose(np.linalg.inv(np.linalg.cholesky(M)))
 
 
-def _through_root(C: FloatArray, in_C: FloatArray) -> FloatArray:
-    """Derivative in M of log|M| and of a function of C = L^-T, given its derivative in C."""
+def _through_root(
+    C: FloatArray, in_C: FloatArray, count: float | FloatArray, copies: float | FloatArray = 1.0
+) -> FloatArray:
+    """Derivative in M of count log|M| / copies and of a function of C = copies^1/2 L^-T, given its derivative in C."""
     k = C.shape[1]
     B = _transpose(C) @ in_C
     upper = np.triu(B)
     half = 0.5 * (upper + _transpose(upper))
     half[:, range(k), range(k)] = 0.5 * B[:, range(k), range(k)]
-    return C @ (np.eye(k) - half) @ _transpose(C)
+    own = np.eye(k) * np.reshape(count, (-1, 1, 1)) - half / np.reshape(copies, (-1, 1, 1))
+    out: FloatArray = C @ own @ _transpose(C)
+    return out
 
 
 def _normalise(exponent: FloatArray, axis: int) -> tuple[FloatArray, FloatArray]:
