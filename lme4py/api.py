@@ -127,7 +127,8 @@ def lmer(
         them out but give them NaN in residuals and fitted values; or refuse.
     subset : str or array of bool of shape (n,), optional
         Only the rows of the data in which this is true: an expression in the language of formulas, such as
-        ``"Days > 1"``. Values of `weights` and `offset` are cut to the same rows.
+        ``"Days > 1"``. Values of `weights` and `offset` are cut to the same rows. Of
+        streamed rows an expression, which is evaluated where they are.
     functions : dict, optional
         Functions of your own that the formula may call: name -> callable from arrays to an array.
     residual : str, optional
@@ -365,7 +366,8 @@ def glmer(
         What to do with rows that have a missing value in a variable of the model.
     subset : str or array of bool of shape (n,), optional
         Only the rows of the data in which this is true: an expression in the language of formulas, such as
-        ``"Days > 1"``. Values of `weights` and `offset` are cut to the same rows.
+        ``"Days > 1"``. Values of `weights` and `offset` are cut to the same rows. Of
+        streamed rows an expression, which is evaluated where they are.
     functions : dict, optional
         Functions of your own that the formula may call.
     compress : bool, optional

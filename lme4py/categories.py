@@ -118,7 +118,8 @@ def clmm(
         What to do with rows that have a missing value in a variable of the model.
     subset : str or array of bool of shape (n,), optional
         Only the rows of the data in which this is true: an expression in the language of formulas, such as
-        ``"Days > 1"``. Values of `weights` and `offset` are cut to the same rows.
+        ``"Days > 1"``. Values of `weights` and `offset` are cut to the same rows. Of
+        streamed rows an expression, which is evaluated where they are.
     functions : dict, optional
         Functions of your own that the formula may call.
     levels : iterable, optional

@@ -58,6 +58,11 @@ def test_spark_data_frame(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (fit.rows.where, fit.rows.passes, fit.n_obs) == ("Spark DataFrame", 2, 900)
         found = fit.augment().toPandas()
         assert_allclose(found["fitted"], whole.predict(found[list(data)]), rtol=1e-9)
+        # The first part by Spark's filter, the second one in its workers.
+        condition = "x < 1.5 & h != 'h3' & (f == 'a' | x > 0)"
+        some = lme4py.lmer("y ~ x + (1 | g)", rows, subset=condition)
+        assert_allclose(some.params, lme4py.lmer("y ~ x + (1 | g)", data, subset=condition).params, rtol=1e-9)
+        assert some.predict().count() == some.n_obs
         logit = lme4py.glmer("b ~ x + (1 | g)", rows, "binomial", control={"rows": "stream"})
         same(logit, lme4py.glmer("b ~ x + (1 | g)", data, "binomial"))
         assert "by group where they are" in logit.rows.where

@@ -80,12 +80,6 @@ def test_labels_of_conditions_and_of_weights_are_matched():
         lmer(FORMULA, S, subset=own.rename(index=lambda label: label + 7))
 
 
-def test_rows_in_files_are_chosen_there(tmp_path):
-    S.to_csv(tmp_path / "s.csv", index=False)
-    with pytest.raises(OptionError, match="in memory"):
-        lmer(FORMULA, tmp_path / "s.csv", subset="Days > 1")
-
-
 # --- starts
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lme4py.chunks import chunk
-from lme4py.data.frame import Frame, read_frame
-from lme4py.data.sources.base import RowBlock, RowSource, Schema
+from lme4py.data.frame import read_frame
+from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, RowsWhere, Schema
+from lme4py.data.sources.comparison import ColumnType, Comparison, expression_of
 from lme4py.errors import DataError
 
-__all__ = ["ArrowSource", "arrow_blocks", "arrow_lazily"]
+__all__ = ["ArrowSource", "arrow_blocks", "arrow_lazily", "batch_where"]
 
 # Record batches of a block, which are read ahead.
 _BATCHES = chunk(8, tiny=1)
@@ -25,16 +26,33 @@ class ArrowSource(RowSource):
     place : str, optional
     partial : mapping of str to str, optional
         Columns that a file lacks, with the name of the file.
+    filter : pyarrow.dataset.Expression, optional
+        Of the rows.
     """
 
-    def __init__(self, dataset: Any, place: str = "pyarrow dataset", partial: Mapping[str, str] | None = None) -> None:
-        self.dataset = dataset
+    def __init__(
+        self,
+        dataset: Any,
+        place: str = "pyarrow dataset",
+        partial: Mapping[str, str] | None = None,
+        filter: Any = None,
+    ) -> None:
+        self.dataset, self.filter = dataset, filter
         self.place = place
         self.partial = dict(partial or {})
 
     def schema(self) -> Schema:
         """Names of the columns."""
-        return Schema(tuple(self.dataset.schema.names))
+        schema = self.dataset.schema
+        found = zip(schema.names, map(_type_of, schema.types), strict=True)
+        return Schema(tuple(schema.names), {name: type for name, type in found if type is not None})
+
+    def where(self, tests: Sequence[Comparison]) -> ArrowSource:
+        """By a filter of the dataset, which leaves out groups of rows by their statistics."""
+        import pyarrow.dataset as ds
+
+        own = expression_of(tests, ds.field, lambda column: column.is_nan())
+        return ArrowSource(self.dataset, self.place, self.partial, own if self.filter is None else self.filter & own)
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows file by file; only the columns asked for are read."""
@@ -47,7 +65,7 @@ class ArrowSource(RowSource):
         try:
             size = max(1, self.rows_at_once // _BATCHES)
             batches = self.dataset.to_batches(
-                columns=wanted, batch_size=size, batch_readahead=_BATCHES, fragment_readahead=2
+                columns=wanted, filter=self.filter, batch_size=size, batch_readahead=_BATCHES, fragment_readahead=2
             )
             yield from arrow_blocks(batches, self.place, self.rows_at_once)
         except OSError as error:
@@ -60,19 +78,18 @@ class ArrowSource(RowSource):
                 "column; convert them, or fit them apart."
             ) from None
 
-    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+    def lazily(self, made: MadeColumns) -> Any:
         """A RecordBatchReader."""
-        return arrow_lazily(
-            self.dataset.to_batches(batch_size=self.rows_at_once), self.dataset.schema, function, names, keep
-        )
+        batches = self.dataset.to_batches(filter=self.filter, batch_size=self.rows_at_once)
+        return arrow_lazily(batches, self.dataset.schema, made)
 
     def count(self) -> int | None:
         """By the metadata of the files; text is read through."""
-        return int(self.dataset.count_rows())
+        return int(self.dataset.count_rows(filter=self.filter))
 
     def whole(self) -> Any:
         """A pyarrow Table."""
-        return self.dataset.to_table()
+        return self.dataset.to_table(filter=self.filter)
 
     def fingerprint(self) -> Hashable:
         """Sizes and times of the files."""
@@ -83,31 +100,48 @@ class ArrowSource(RowSource):
         return tuple((info.path, info.size, info.mtime_ns) for info in found)
 
 
-def arrow_lazily(
-    batches: Any, schema: Any, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool
-) -> Any:
+def _type_of(type: Any) -> ColumnType | None:
+    import pyarrow as pa
+
+    if pa.types.is_float64(type):
+        return "float"
+    if pa.types.is_integer(type):
+        return "integer"
+    return "text" if pa.types.is_string(type) or pa.types.is_large_string(type) else None
+
+
+def arrow_lazily(batches: Any, schema: Any, made: MadeColumns) -> Any:
     """Record batches with columns made of their rows, as a RecordBatchReader.
 
     Parameters
     ----------
     batches : iterable of pyarrow.RecordBatch
     schema : pyarrow.Schema
-    function, names, keep
-        As in `RowSource.lazily`.
+    made : MadeColumns
     """
     import pyarrow as pa
 
-    own = [pa.field(name, pa.float64()) for name in names]
-    whole = pa.schema([*schema, *own] if keep else own)
+    own = [pa.field(name, pa.float64()) for name in made.names]
+    whole = pa.schema([*schema, *own] if made.keep else own)
 
-    def made() -> Iterator[Any]:
-        for batch in batches:
+    def all_batches() -> Iterator[Any]:
+        for each in batches:
+            batch = batch_where(each, made.where)
             if batch.num_rows:
-                found = function(read_frame(pa.Table.from_batches([batch])))
-                columns = [pa.array(found[name], pa.float64()) for name in names]
-                yield pa.RecordBatch.from_arrays([*batch.columns, *columns] if keep else columns, schema=whole)
+                found = made.function(read_frame(pa.Table.from_batches([batch])))
+                columns = [pa.array(found[name], pa.float64()) for name in made.names]
+                yield pa.RecordBatch.from_arrays([*batch.columns, *columns] if made.keep else columns, schema=whole)
 
-    return pa.RecordBatchReader.from_batches(whole, made())
+    return pa.RecordBatchReader.from_batches(whole, all_batches())
+
+
+def batch_where(batch: Any, where: RowsWhere | None) -> Any:
+    """The rows of a record batch that are wanted; all without a condition."""
+    import pyarrow as pa
+
+    if where is None or not batch.num_rows:
+        return batch
+    return batch.filter(pa.array(where(read_frame(pa.Table.from_batches([batch])))))
 
 
 def arrow_blocks(batches: Any, place: str, rows_at_once: int = RowSource.rows_at_once) -> Iterator[RowBlock]:

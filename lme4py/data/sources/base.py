@@ -8,21 +8,27 @@ sends the function to them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lme4py.chunks import chunk
 from lme4py.data.column import Column
 from lme4py.data.concatenate import concatenate
 from lme4py.data.frame import Frame
+from lme4py.data.sources.comparison import ColumnType, Comparison
 from lme4py.data.sources.held import FloatArray, HeldTables, TablesOfBlocks
 from lme4py.errors import OptionError
 
-__all__ = ["RowBlock", "RowSource", "Schema"]
+__all__ = ["MadeColumns", "RowBlock", "RowSource", "RowsWhere", "Schema"]
 
 T = TypeVar("T")
+# Which rows of a frame are wanted, shape (n,).
+RowsWhere: TypeAlias = Callable[[Frame], NDArray[np.bool_]]
 
 
 class CountedRows(Protocol):
@@ -71,9 +77,34 @@ class Schema:
     ----------
     names : tuple of str
         Of the columns.
+    types : dict of str to str
+        Of those that `RowSource.where` takes.
     """
 
     names: tuple[str, ...]
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MadeColumns:
+    """Columns that are made of rows; all of it can be pickled.
+
+    Attributes
+    ----------
+    function : callable
+        From some rows to columns of numbers.
+    names : tuple of str
+        Of these columns.
+    keep : bool
+        The columns of the source come first.
+    where : callable, optional
+        Of which rows; of all without it.
+    """
+
+    function: Callable[[Frame], dict[str, Any]]
+    names: tuple[str, ...]
+    keep: bool
+    where: RowsWhere | None = None
 
 
 class RowSource(ABC):
@@ -89,12 +120,15 @@ class RowSource(ABC):
         True where `distinct` is made by a GROUP BY of its own.
     rows_at_once : int
         Of a block, where the source can choose.
+    passes : int
+        Over the rows, that were made to choose them.
     """
 
     place: str
     rows_at_once: int = chunk(2**20)
-    travels: ClassVar[bool] = False
-    groups: ClassVar[bool] = False
+    travels: bool = False
+    groups: bool = False
+    passes: int = 0
 
     @abstractmethod
     def schema(self) -> Schema:
@@ -109,6 +143,20 @@ class RowSource(ABC):
         columns : sequence of str, optional
             Those that are needed; all without it.
         """
+
+    def where(self, tests: Sequence[Comparison]) -> RowSource | None:
+        """The rows in which all comparisons are true, by the source's own filter.
+
+        Parameters
+        ----------
+        tests : sequence of Comparison
+            Of columns in `Schema.types`.
+
+        Returns
+        -------
+        RowSource, or None where the source has no filter
+        """
+        return None
 
     def in_blocks(self, rows: int) -> Self:
         """The same source in smaller blocks.
@@ -193,17 +241,12 @@ class RowSource(ABC):
 
         return Frame(names, sum(sizes), column)
 
-    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+    def lazily(self, made: MadeColumns) -> Any:
         """Columns made of the rows, in the source's own kind, where possible without going through them yet.
 
         Parameters
         ----------
-        function : callable
-            From some rows to columns of numbers; it can be pickled.
-        names : sequence of str
-            Of these columns.
-        keep : bool
-            The columns of the source come first.
+        made : MadeColumns
 
         Returns
         -------
@@ -212,12 +255,14 @@ class RowSource(ABC):
         """
         import pyarrow as pa
 
-        if keep:
+        if made.keep:
             raise OptionError(
                 f"rows were streamed from {self.place}, whose columns cannot stand beside new ones; use predict()."
             )
-        blocks = (function(block.frame) for block in self.blocks() if block.frame.n_rows)
-        schema = pa.schema([(name, pa.float64()) for name in names])
+        where = made.where
+        frames = (block.frame if where is None else block.frame.take(where(block.frame)) for block in self.blocks())
+        blocks = (made.function(frame) for frame in frames if frame.n_rows)
+        schema = pa.schema([(name, pa.float64()) for name in made.names])
         return pa.RecordBatchReader.from_batches(schema, (pa.RecordBatch.from_pydict(one, schema) for one in blocks))
 
     def count(self) -> int | None:

@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from lme4py.chunks import chunk
-from lme4py.data.frame import Frame, read_frame
-from lme4py.data.sources.base import RowBlock, RowSource, Schema
+from lme4py.data.frame import read_frame
+from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
 from lme4py.data.sources.cluster import cluster_error
 from lme4py.data.sources.held import FloatArray, HeldTables, RunTable, TableFunction, TablesOfBlocks
 
@@ -85,14 +85,14 @@ class DaskSource(RowSource):
             held = DaskTables([dask.delayed(_array)(part) for part in tables.to_delayed()])
         return held, beside
 
-    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+    def lazily(self, made: MadeColumns) -> Any:
         """A Dask DataFrame on the same index."""
         import pandas as pd
 
         empty = self.data._meta
-        own = {name: pd.Series([], dtype="float64", index=empty.index) for name in names}
-        meta = empty.assign(**own) if keep else pd.DataFrame(own, index=empty.index)
-        return self.data.map_partitions(_Made(function, tuple(names), keep), meta=meta)
+        own = {name: pd.Series([], dtype="float64", index=empty.index) for name in made.names}
+        meta = empty.assign(**own) if made.keep else pd.DataFrame(own, index=empty.index)
+        return self.data.map_partitions(_Made(made), meta=meta)
 
     def count(self) -> int | None:
         """Where the partitions are."""
@@ -239,16 +239,17 @@ class _Run(Generic[T]):
 class _Made:
     """Columns made of the rows of a partition, on its index."""
 
-    function: Callable[[Frame], dict[str, Any]]
-    names: tuple[str, ...]
-    keep: bool
+    made: MadeColumns
 
     def __call__(self, part: Any) -> Any:
         import pandas as pd
 
-        found = self.function(read_frame(part)) if len(part) else {name: [] for name in self.names}
-        own = pd.DataFrame({name: found[name] for name in self.names}, index=part.index, dtype="float64")
-        return pd.concat([part, own], axis=1) if self.keep else own
+        made = self.made
+        if made.where is not None and len(part):
+            part = part[made.where(read_frame(part))]
+        found = made.function(read_frame(part)) if len(part) else {name: [] for name in made.names}
+        own = pd.DataFrame({name: found[name] for name in made.names}, index=part.index, dtype="float64")
+        return pd.concat([part, own], axis=1) if made.keep else own
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lme4py.data.frame import Frame
 from lme4py.data.sources.arrow import arrow_blocks, arrow_lazily
-from lme4py.data.sources.base import RowBlock, RowSource, Schema
+from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
+from lme4py.data.sources.comparison import ColumnType, Comparison
 
 __all__ = ["DuckDBSource"]
+
+_SQL = {"==": "=", "!=": "<>"}
+_TYPES: dict[str, ColumnType] = {"DOUBLE": "float", "VARCHAR": "text"}
+_SIZES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
+_TYPES |= dict.fromkeys([sign + size for sign in ("", "U") for size in _SIZES], "integer")
 
 
 class DuckDBSource(RowSource):
@@ -28,7 +33,12 @@ class DuckDBSource(RowSource):
 
     def schema(self) -> Schema:
         """Names of the columns."""
-        return Schema(tuple(self.data.columns))
+        found = zip(self.data.columns, map(str, self.data.types), strict=True)
+        return Schema(tuple(self.data.columns), {name: _TYPES[type] for name, type in found if type in _TYPES})
+
+    def where(self, tests: Sequence[Comparison]) -> DuckDBSource:
+        """By ``WHERE``."""
+        return DuckDBSource(self.data.filter(" AND ".join(map(_sql, tests))))
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows of the query."""
@@ -47,14 +57,14 @@ class DuckDBSource(RowSource):
             keys.append(f"({y} IS NULL OR isnan({number}))")
         return self.data.aggregate(", ".join(made), ", ".join(keys)).to_arrow_table()
 
-    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+    def lazily(self, made: MadeColumns) -> Any:
         """A relation of a connection of its own, whose rows can be read once."""
         import duckdb
 
         schema = self.data.limit(0).to_arrow_table().schema
-        made = arrow_lazily(self._batches(self.data.columns), schema, function, names, keep)
+        reader = arrow_lazily(self._batches(self.data.columns), schema, made)
         # A connection has one open result at a time, and this one reads another.
-        return duckdb.connect().from_arrow(made)
+        return duckdb.connect().from_arrow(reader)
 
     def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
         query = self.data.project(", ".join(map(_quoted, columns)))
@@ -73,6 +83,18 @@ class DuckDBSource(RowSource):
     def whole(self) -> Any:
         """A pyarrow Table."""
         return self.data.project("*").to_arrow_table()
+
+
+def _sql(test: Comparison) -> str:
+    own = _quoted(test.column)
+    compare = " OR ".join(f"{own} {_SQL.get(test.operator, test.operator)} {_literal(value)}" for value in test.values)
+    return f"({compare})" + (f" AND NOT isnan({own})" if test.type == "float" else "")
+
+
+def _literal(value: float | str) -> str:
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return f"'{value!r}'::DOUBLE"
 
 
 def _quoted(name: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lme4py.data.frame import Frame
 from lme4py.data.sources.arrow import arrow_blocks, arrow_lazily
-from lme4py.data.sources.base import RowBlock, RowSource, Schema
+from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
+from lme4py.data.sources.comparison import ColumnType, Comparison, expression_of
 
 __all__ = ["IbisSource"]
 
@@ -28,7 +28,17 @@ class IbisSource(RowSource):
 
     def schema(self) -> Schema:
         """Names of the columns."""
-        return Schema(tuple(self.data.columns))
+        types: dict[str, ColumnType] = {}
+        for name, type in self.data.schema().items():
+            # Text is compared by the rules of the engine, such as its collation.
+            if type.is_float64() or type.is_integer():
+                types[name] = "float" if type.is_float64() else "integer"
+        return Schema(tuple(self.data.columns), types)
+
+    def where(self, tests: Sequence[Comparison]) -> IbisSource:
+        """By the filter of its engine."""
+        own = expression_of(tests, self.data.__getitem__, self._is_nan)
+        return IbisSource(self.data.filter(own))
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows of the query."""
@@ -46,15 +56,22 @@ class IbisSource(RowSource):
         if response is None:
             return self.data.group_by(list(columns)).aggregate(**made).to_pyarrow()
         y = self.data[response[0]].cast("float64")
-        missing = (y.isnull() | y.isnan().fill_null(True)).name("(missing)")
+        missing = (y.isnull() | self._is_nan(y)).name("(missing)")
         keys = [*(name for name in columns if name != response[0]), missing]
         made |= {response[0]: y.mean(), response[1]: y.var(how="pop")}
         return self.data.group_by(keys).aggregate(**made).to_pyarrow().drop_columns(["(missing)"])
 
-    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+    def _is_nan(self, column: Any) -> Any:
+        """Where a column of floating-point numbers is NaN, which engines without such a number store as null."""
+        import ibis
+
+        known = self.data.get_backend().has_operation(ibis.expr.operations.IsNan)
+        return column.isnan().fill_null(False) if known else ibis.literal(False)
+
+    def lazily(self, made: MadeColumns) -> Any:
         """A RecordBatchReader, which any of ibis' engines reads."""
         reader = self.data.to_pyarrow_batches(chunk_size=self.rows_at_once)
-        return arrow_lazily(reader, reader.schema, function, names, keep)
+        return arrow_lazily(reader, reader.schema, made)
 
     def count(self) -> int | None:
         """By the query."""

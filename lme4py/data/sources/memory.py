@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from lme4py.data.frame import Frame
-from lme4py.data.sources.base import RowBlock, RowSource, Schema
+from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
 
 __all__ = ["MemorySource"]
 
@@ -48,14 +48,15 @@ class MemorySource(RowSource):
             own = np.arange(start, min(start + self.rows_at_once, n))
             yield RowBlock(self.frame.take(own), f"rows from {start} on")
 
-    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+    def lazily(self, made: MadeColumns) -> Any:
         """A pandas DataFrame on the index of the rows: they are in memory."""
         import pandas as pd
 
-        if keep:
-            return super().lazily(function, names, keep)
-        parts = [function(block.frame) for block in self.blocks()]
-        return pd.DataFrame({name: np.concatenate([one[name] for one in parts]) for name in names}, self.frame.index)
+        if made.keep or made.where is not None:
+            return super().lazily(made)
+        parts = [made.function(block.frame) for block in self.blocks()]
+        columns = {name: np.concatenate([one[name] for one in parts]) for name in made.names}
+        return pd.DataFrame(columns, self.frame.index)
 
     def count(self) -> int | None:
         """Of the frame."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lme4py.data.frame import Frame, read_frame
-from lme4py.data.sources.base import RowBlock, RowSource, Schema
+from lme4py.data.frame import read_frame
+from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
+from lme4py.data.sources.comparison import ColumnType, Comparison, expression_of
 
 __all__ = ["PolarsSource"]
 
@@ -27,7 +28,21 @@ class PolarsSource(RowSource):
 
     def schema(self) -> Schema:
         """Names of the columns."""
-        return Schema(tuple(self.data.collect_schema().names()))
+        import polars as pl
+
+        types: dict[str, ColumnType] = {}
+        for name, type in self.data.collect_schema().items():
+            if type in (pl.Float64, pl.String):
+                types[name] = "float" if type == pl.Float64 else "text"
+            elif type.is_integer():
+                types[name] = "integer"
+        return Schema(tuple(self.data.collect_schema().names()), types)
+
+    def where(self, tests: Sequence[Comparison]) -> PolarsSource:
+        """By its filter, which goes down to the files."""
+        import polars as pl
+
+        return PolarsSource(self.data.filter(expression_of(tests, pl.col, lambda column: column.is_nan())))
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows of the query."""
@@ -62,21 +77,23 @@ class PolarsSource(RowSource):
         keys.append((y.is_null() | y.is_nan().fill_null(True)).alias("(missing)"))
         return self.data.group_by(keys).agg(made).collect(engine="streaming").drop("(missing)")
 
-    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+    def lazily(self, made: MadeColumns) -> Any:
         """A LazyFrame."""
         import polars as pl
 
-        own = dict.fromkeys(names, pl.Float64())
-        schema = {**self.data.collect_schema(), **own} if keep else own
+        own = dict.fromkeys(made.names, pl.Float64())
+        schema = {**self.data.collect_schema(), **own} if made.keep else own
 
-        def made(part: Any) -> Any:
+        def of_part(part: Any) -> Any:
+            if made.where is not None and part.height:
+                part = part.filter(pl.Series(made.where(read_frame(part)), dtype=pl.Boolean))
             if not part.height:
                 return pl.DataFrame(schema=schema)
-            columns = pl.DataFrame(function(read_frame(part)), schema=own)
-            return part.hstack(columns) if keep else columns
+            columns = pl.DataFrame(made.function(read_frame(part)), schema=own)
+            return part.hstack(columns) if made.keep else columns
 
         # Filters and columns asked for afterwards are those of what is made.
-        return self.data.map_batches(made, projection_pushdown=False, predicate_pushdown=False, schema=schema)
+        return self.data.map_batches(of_part, projection_pushdown=False, predicate_pushdown=False, schema=schema)
 
     def count(self) -> int | None:
         """By the query."""

@@ -11,15 +11,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lme4py.data.frame import Frame, read_frame
-from lme4py.data.sources.arrow import arrow_blocks
-from lme4py.data.sources.base import RowBlock, RowSource, Schema
+from lme4py.data.frame import read_frame
+from lme4py.data.sources.arrow import arrow_blocks, batch_where
+from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
 from lme4py.data.sources.cluster import cluster_error
+from lme4py.data.sources.comparison import ColumnType, Comparison, expression_of
 from lme4py.data.sources.held import FloatArray, HeldTables, RunTable, TableFunction, TablesOfBlocks
 
 __all__ = ["SparkSource", "SparkTables"]
 
 T = TypeVar("T")
+_TYPES: dict[str, ColumnType] = {"double": "float", "string": "text"}
+_TYPES |= dict.fromkeys(["tinyint", "smallint", "int", "bigint"], "integer")
 _INSTALL = (
     " (the environment variable PYSPARK_PYTHON names their Python), or send it with spark.sparkContext.addPyFile or "
     "--py-files"
@@ -42,7 +45,15 @@ class SparkSource(RowSource):
 
     def schema(self) -> Schema:
         """Names of the columns."""
-        return Schema(tuple(self.data.columns))
+        types = {name: _TYPES[type] for name, type in self.data.dtypes if type in _TYPES}
+        return Schema(tuple(self.data.columns), types)
+
+    def where(self, tests: Sequence[Comparison]) -> SparkSource:
+        """By its filter, which goes down to the files."""
+        from pyspark.sql import functions
+
+        own = expression_of(tests, lambda name: functions.col(f"`{name}`"), functions.isnan)
+        return SparkSource(self.data.where(own))
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows, which are brought here batch by batch."""
@@ -82,13 +93,13 @@ class SparkSource(RowSource):
     def _columns(self, columns: Sequence[str] | None) -> Any:
         return self.data if columns is None else self.data.select([f"`{name}`" for name in columns])
 
-    def lazily(self, function: Callable[[Frame], dict[str, Any]], names: Sequence[str], keep: bool) -> Any:
+    def lazily(self, made: MadeColumns) -> Any:
         """A Spark DataFrame."""
         from pyspark.sql.types import DoubleType, StructField, StructType
 
-        own = [StructField(name, DoubleType()) for name in names]
-        schema = StructType([*self.data.schema.fields, *own] if keep else own)
-        return self.data.mapInArrow(_Made(function, tuple(names), keep), schema)
+        own = [StructField(name, DoubleType()) for name in made.names]
+        schema = StructType([*self.data.schema.fields, *own] if made.keep else own)
+        return self.data.mapInArrow(_Made(made), schema)
 
     def count(self) -> int | None:
         """By Spark."""
@@ -257,16 +268,16 @@ class _Run:
 class _Made:
     """Columns made of the rows of the record batches of a partition."""
 
-    function: Callable[[Frame], dict[str, Any]]
-    names: tuple[str, ...]
-    keep: bool
+    made: MadeColumns
 
     def __call__(self, batches: Any) -> Iterator[Any]:
         import pyarrow as pa
 
-        for batch in batches:
+        made = self.made
+        for each in batches:
+            batch = batch_where(each, made.where)
             if batch.num_rows:
-                found = self.function(read_frame(pa.Table.from_batches([batch])))
-                own = {name: pa.array(found[name], pa.float64()) for name in self.names}
-                kept = dict(zip(batch.schema.names, batch.columns, strict=True)) if self.keep else {}
+                found = made.function(read_frame(pa.Table.from_batches([batch])))
+                own = {name: pa.array(found[name], pa.float64()) for name in made.names}
+                kept = dict(zip(batch.schema.names, batch.columns, strict=True)) if made.keep else {}
                 yield pa.RecordBatch.from_pydict({**kept, **own})

@@ -64,7 +64,7 @@ class Given:
         return "are" if self.what.endswith("s") else "is"
 
 
-def given_text(text: str, what: str, names: tuple[str, ...]) -> Given:
+def given_text(text: str, what: str, names: tuple[str, ...], condition: bool = False) -> Given:
     """Read a column name or an expression; a column of that very name comes first.
 
     Parameters
@@ -75,6 +75,8 @@ def given_text(text: str, what: str, names: tuple[str, ...]) -> Given:
         Name of the argument, for messages.
     names : tuple of str
         Of the columns.
+    condition : bool
+        ``|`` is "or", and not the bar of a term.
 
     Raises
     ------
@@ -99,7 +101,8 @@ def given_text(text: str, what: str, names: tuple[str, ...]) -> Given:
     except FormulaError as error:
         message = f"`{what}` is {text!r}, which is neither a column nor an expression: {error.message}"
         raise FormulaError(message, error.formula, error.start, error.end) from None
-    if any(isinstance(part, Binary) and part.operator in ("~", "|", "||") for part in walk(node)):
+    no_value = ("~",) if condition else ("~", "|", "||")
+    if any(isinstance(part, Binary) and part.operator in no_value for part in walk(node)):
         raise OptionError(f"`{what}` is {text!r}; give a column name or an expression of columns.")
     for name in names_in(node, names):
         if name not in names:

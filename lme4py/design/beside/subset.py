@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.data.beside import in_row_order, with_index
-from lme4py.data.frame import Frame, missing_rows, read_frame
+from lme4py.data.frame import Frame, read_frame
 from lme4py.data.sources import find_source
-from lme4py.design.beside.given import given_text
+from lme4py.design.streaming.chosen import choose_rows, read_condition
 from lme4py.errors import DataError, OptionError
-from lme4py.formula.deparse import names_in
-from lme4py.formula.evaluate import evaluate
 
 __all__ = ["subset_rows"]
 
@@ -24,7 +22,7 @@ def subset_rows(data: Any, subset: Any, beside: Mapping[str, Any]) -> tuple[Any,
 
     Parameters
     ----------
-    data : data frame
+    data : data frame, or rows that are streamed
     subset : str, or array of bool of shape (n,), or None
         An expression in the language of formulas, such as ``"Days > 1"``; a row in which it is missing is left out.
     beside : dict of str to object
@@ -32,14 +30,14 @@ def subset_rows(data: Any, subset: Any, beside: Mapping[str, Any]) -> tuple[Any,
 
     Returns
     -------
-    data : data frame
-        Of the same library.
+    data : data frame or RowSource
+        A frame of the same library; the rows of a source where they are.
     beside : dict
 
     Raises
     ------
     OptionError, DataError, FormulaError
-        What is no condition of the columns, that is true in no row, or data that are not in memory.
+        What is no condition of the columns or true in no row, and values for rows that are streamed.
 
     Examples
     --------
@@ -50,26 +48,18 @@ def subset_rows(data: Any, subset: Any, beside: Mapping[str, Any]) -> tuple[Any,
         return data, dict(beside)
     data, source = find_source(data)
     if source is not None:
-        raise OptionError("subset= needs its rows in memory; filter the data where they are, before the fit.")
+        if not isinstance(subset, str):
+            raise OptionError(
+                f"`subset` is of type {type(subset).__name__}, but the rows are streamed, in an order of their own; "
+                "give a condition of columns, such as 'x > 1'."
+            )
+        return choose_rows(source, subset), dict(beside)
     frame = read_frame(data)
-    mask = _text_mask(frame, subset) if isinstance(subset, str) else _given_mask(subset, frame)
+    mask = read_condition(subset, frame.names)(frame) if isinstance(subset, str) else _given_mask(subset, frame)
     if not mask.any():
         what = f"subset={subset!r}" if isinstance(subset, str) else "`subset`"
         raise DataError(f"{what} is true in none of the {frame.n_rows} rows.")
     return _cut(data, mask), {name: _cut_values(value, mask, frame) for name, value in beside.items()}
-
-
-def _text_mask(frame: Frame, text: str) -> NDArray[np.bool_]:
-    given = given_text(text, "subset", frame.names)
-    assert given.node is not None
-    # A condition is not known where a value in it is missing.
-    known = ~missing_rows([frame.column(name) for name in names_in(given.node, frame.names)], frame.n_rows)
-    value = evaluate(given.node, lambda name: frame.column(name).take(known), {})
-    if value.kind != "boolean":
-        raise OptionError(f"subset={text!r} is no condition; write a comparison, such as 'x > 1' or 'g == \"a\"'.")
-    mask = np.zeros(frame.n_rows, dtype=bool)
-    mask[known] = value.values != 0.0
-    return mask
 
 
 def _given_mask(values: Any, frame: Frame) -> NDArray[np.bool_]:

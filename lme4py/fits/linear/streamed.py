@@ -208,7 +208,7 @@ class Passes:
         self.fingerprint = fingerprint
         self.replay = plan.replay
         self.tally = plan.tally
-        self.count = 1
+        self.count = 1 + source.passes
 
     def sums(self, columns: Columns, factors: tuple[Factor, ...]) -> RowSums:
         """Cross-products in the columns."""
@@ -366,5 +366,5 @@ def _report(
     tally = passes.tally
     totals = {name: (total, tally.squares[name]) for name, total in tally.sums.items()}
     # Cells took one pass, and none is made over them.
-    count = passes.count if rows_of(source) is source else 1
+    count = passes.count if rows_of(source) is source else 1 + rows_of(source).passes
     return RowsReport(source.place, count, tally.n_blocks, tally.n_rows, tally.n_obs, rows, limits, totals)

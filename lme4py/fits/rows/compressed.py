@@ -125,7 +125,7 @@ def compressed(
             raise OptionError(
                 f"{given[0]}= needs the rows in memory, and control['rows'] is 'stream'; leave one of them out."
             )
-    return Compressed(find_source(data, "memory")[0], rest, weights)
+    return Compressed(source.whole(), rest, weights)
 
 
 def linear_source(source: RowSource, compress: Any, formula: Any, weights: Any) -> RowSource:
@@ -224,7 +224,8 @@ def of_all_rows(full: GeneralisedFit, made: Compressed) -> GeneralisedFit:
     where = f"{made.where}, compressed to {design.n_obs} cells"
     numbers = {name: column.values[design.keep] for name, column in cells.columns.items() if not column.is_factor}
     sums = {name: (float(used @ own), float(used @ own**2)) for name, own in numbers.items()}
-    report = RowsReport(where, 1, cells.n_blocks, cells.n_rows, n, groups, sums=sums)
+    count = 1 if made.source is None else 1 + made.source.passes
+    report = RowsReport(where, count, cells.n_blocks, cells.n_rows, n, groups, sums=sums)
     data, eta = _response(fit.design, n), absent("linear predictor", (n,))
     found: GeneralisedFit = replace(
         full,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.data.frame import Frame
+from lme4py.data.sources.base import MadeColumns
 from lme4py.design.absent import STREAMED
 from lme4py.design.recipe import new_response
 from lme4py.errors import Lme4Error, OptionError
@@ -103,7 +104,8 @@ def _lazily(fit: Fit, function: Any, keep: bool) -> Any:
     first = next((block.frame for block in source.blocks() if block.frame.n_rows), None)
     if first is None:
         raise Lme4Error("the source has no rows any more.")
-    return source.lazily(function, tuple(function(first.take(np.arange(min(5, first.n_rows))))), keep)
+    names = tuple(function(first.take(np.arange(min(5, first.n_rows)))))
+    return source.lazily(MadeColumns(function, names, keep))
 
 
 @dataclass(frozen=True)
