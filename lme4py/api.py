@@ -34,8 +34,7 @@ from lme4py.fits.generalised.categories.joined import (
     with_baseline,
 )
 from lme4py.fits.generalised.criterion import check_options
-from lme4py.fits.generalised.fit import GeneralisedFit
-from lme4py.fits.generalised.steps import glmm_fit
+from lme4py.fits.generalised.steps import named_fit
 from lme4py.fits.held import hold, hold_dispersion, read_fix, sigma_of
 from lme4py.fits.linear.iterative import without_factor
 from lme4py.fits.linear.steps import linear_problem, lmm_criterion, make_fit, optimize_criterion
@@ -54,7 +53,7 @@ from lme4py.fits.survey.weights import SurveyRequest
 from lme4py.results import MEGLMResult, MixedResult
 from lme4py.results.call import records_call
 
-__all__ = ["chosen_rows", "fit_generalised", "glmer", "glmer_nb", "lmer"]
+__all__ = ["chosen_rows", "glmer", "glmer_nb", "lmer"]
 
 
 class _DefaultFamily(str):
@@ -298,6 +297,7 @@ def glmer(
     data: Any,
     family: str | Family = DEFAULT_FAMILY,
     *,
+    reml: bool = False,
     link: str | None = None,
     nAGQ: int = 1,
     hessian: str = "observed",
@@ -338,6 +338,9 @@ def glmer(
         "multinomial" for unordered categories; where it is not given, "binomial", which the notes of the summary say.
     link : str, optional
         The default is logit for binomial, identity for gaussian and log for all others.
+    reml : bool
+        Integrate the likelihood over the fixed effects too, by Laplace's approximation (mgcv's ``method = "REML"``,
+        glmmTMB's ``REML = TRUE``): variances, and how smooth a smooth is, are less biased with many fixed effects.
     nAGQ : int
         1 is the Laplace approximation; more are that many points of adaptive Gauss-Hermite quadrature for each
         random effect (one grouping factor or two nested ones, up to four random effects together); 0 is fast and
@@ -420,6 +423,7 @@ def glmer(
     if has_several(formula):
         others = {"offset": offset, "ziformula": ziformula, "dispformula": dispformula, "relmat": relmat}
         others |= {"cov_prior": cov_prior, "fixef_prior": fixef_prior, "level_weights": level_weights}
+        others["reml"] = reml or None
         refuse_beside_several(
             others | {"pwscale": pwscale, "survey": survey, "compress": compress, "baseline": baseline}
         )
@@ -439,7 +443,7 @@ def glmer(
     request = SurveyRequest.read(level_weights, weights, pwscale, survey)
     if request is not None:
         others = {"ziformula": ziformula, "dispformula": dispformula, "relmat": relmat, "fix": fix}
-        others |= {"cov_prior": cov_prior, "fixef_prior": fixef_prior}
+        others |= {"cov_prior": cov_prior, "fixef_prior": fixef_prior, "reml": reml or None}
         options = {"offset": offset, "contrasts": contrasts, "na_action": na_action, "functions": functions}
         way = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control}
         return MEGLMResult(fit_of_call(formula, data, response_family, request, options, others, **way))
@@ -451,6 +455,8 @@ def glmer(
     check_mappings(contrasts, functions)
     check_options(nAGQ, hessian)
     if made.in_parts:
+        if reml:
+            raise OptionError("reml=True is not there for rows in parts; control={'rows': 'memory'} reads them all.")
         given = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
         return MEGLMResult(partitioned_fit(formula, made, response_family, given, nAGQ=nAGQ, hessian=hessian))
     parts = part_formulas(formula, ziformula, dispformula)
@@ -481,7 +487,7 @@ def glmer(
     refuse_fixed(priors, given, design.x_names)
     design = hold(hold_dispersion(design, given, response_family), given, residual=False).design
     design = with_priors(design, priors)
-    fit = fit_generalised(design, response_family, nAGQ, hessian, start, made.control)
+    fit = named_fit(design, response_family, nAGQ, hessian, start, made.control, reml)
     refuse_separated(fit)
     return MEGLMResult(of_all_rows(fit, made))
 
@@ -491,6 +497,7 @@ def glmer_nb(
     formula: str,
     data: Any,
     *,
+    reml: bool = False,
     link: str | None = None,
     nAGQ: int = 1,
     hessian: str = "observed",
@@ -515,7 +522,7 @@ def glmer_nb(
 
     Parameters
     ----------
-    formula, data, link, nAGQ, hessian, weights, offset, contrasts, start, control, progress, na_action, functions
+    formula, data, reml, link, nAGQ, hessian, weights, offset, contrasts, start, control, progress, na_action, functions
         As in `glmer`.
     relmat, fix, cov_prior, fixef_prior, subset
         As in `glmer`.
@@ -536,6 +543,7 @@ def glmer_nb(
         formula,
         data,
         "nbinomial",
+        reml=reml,
         link=link,
         nAGQ=nAGQ,
         hessian=hessian,
@@ -574,14 +582,6 @@ def _fit_structured(design: Design, read: ResidualSides, reml: bool, start: Any,
     refuse_smooth_design(design, _NO_SMOOTHS)
     check_names(design)
     return residual_fit(design, residual_design(design, read), reml, start, control)
-
-
-def fit_generalised(
-    design: Design, family: Family, nAGQ: int, hessian: str, start: Any, control: Any
-) -> GeneralisedFit:
-    """`glmm_fit` of a design with names of its own."""
-    check_names(design, family)
-    return glmm_fit(design, family, nAGQ=nAGQ, hessian=hessian, start=start, control=control)
 
 
 def _fit(design: Design, reml: bool, start: Any, control: Any) -> Fit:

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from lme4py.api import chosen_rows, fit_generalised
+from lme4py.api import chosen_rows
 from lme4py.data.frame import read_frame
 from lme4py.design.beside.priors import read_priors, refuse_fixed, with_priors
 from lme4py.design.build import NaAction, lformula, read_formula
@@ -21,6 +21,7 @@ from lme4py.families.ordered.ordinal import make_ordinal
 from lme4py.families.ordered.ordinal_parts import NOMINAL, SCALE, make_ordinal_parts
 from lme4py.fits.generalised.categories.thresholds import refuse_absent, warn_crossing, with_expanded
 from lme4py.fits.generalised.criterion import check_options
+from lme4py.fits.generalised.steps import named_fit
 from lme4py.fits.held import hold, read_fix
 from lme4py.fits.rows.compressed import compressed, of_all_rows
 from lme4py.fits.rows.partitioned import partitioned_fit
@@ -206,7 +207,7 @@ def clmm(
     own = columns.get(NOMINAL, ()), columns.get(SCALE, ())
     family = make_ordinal_parts(link, threshold, n_categories, structure, *own)
     design = replace(with_expanded(with_priors(design, priors), family), notes=(*design.notes, *notes))
-    fit = fit_generalised(design, family, nAGQ, hessian, start, made.control)
+    fit = named_fit(design, family, nAGQ, hessian, start, made.control)
     refuse_absent(fit)
     warn_crossing(fit)
     return MEGLMResult(of_all_rows(fit, made))

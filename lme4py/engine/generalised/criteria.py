@@ -117,9 +117,10 @@ class ProfiledCriterion:
                 with np.errstate(all="ignore"):
                     mode = self.finder.find(x[:m], beta, lam, u, joint=True, tolerance=tolerance)
                     found = laplace(self.finder, mode, profiled=True)
+                    possible = np.isfinite(found.value) and np.isfinite(found.gradient).all()
             except (ModeError, np.linalg.LinAlgError):
                 continue
-            if not (np.isfinite(found.value) and np.isfinite(found.gradient).all()):
+            if not possible:
                 continue
             if self.base is None or found.value < self.base.value:
                 self.base = found

@@ -6,6 +6,14 @@ the observed weights, and r = c - W_obs Z Lambda a,
     d / d beta   = X'(r - 2 s)
     d / d theta  = (r - 2 s)'Z dLambda u + a'dLambda'Z's + 2 tr(M^-1 Lambda'Z'WZ dLambda)
     d / d lambda = -2 dlogf/dlambda + h'dW/dlambda + (Z Lambda a)'ds/dlambda     (each element)
+
+The restricted criterion integrates over beta too, with a flat density, by Laplace's approximation around the joint mode
+of (beta, u), whose Hessian has log|M| + log|X'V^-1X|, V = W^-1 + Z Sigma Z':
+
+    -2 log L_R = -2 log f + |u|^2 + log|M| + log|X'V^-1X| - p log(2 pi)
+
+(Wood 2011, JRSS B 73:3; glmmTMB's REML = TRUE). With Xr = X - Z Lambda M^-1 Lambda'Z'WX the diagonal h grows by that of
+Xr (X'V^-1X)^-1 Xr', and the derivative in Sigma by -Z'V^-1X (X'V^-1X)^-1 X'V^-1Z.
 """
 
 from __future__ import annotations
@@ -168,6 +176,58 @@ class PenalisedLaplace(Laplace):
         return self.with_penalty(super()._gradient())
 
 
+@dataclass(frozen=True)
+class RestrictedLaplace(Laplace):
+    """The Laplace approximation of the likelihood integrated over beta too, at the joint mode of (beta, u)."""
+
+    @property
+    def value(self) -> float:
+        """-2 restricted log-likelihood."""
+        system = self._fixed
+        return super().value + restricted_part(self.finder.problem, system.cross)
+
+    @computed_once
+    def _fixed(self) -> FixedSystem:
+        """X'V^-1X with the weights of the determinant."""
+        problem = self.finder.problem
+        w = self.rows.w_exp if problem.uses_expected else self.mode.w
+        return FixedSystem(problem, self.swept, w, np.zeros(problem.offset.size))
+
+    @computed_once
+    def _log_det(self) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
+        problem, system = self.finder.problem, self._fixed
+        products, p = problem.products, problem.n_fixed
+        h, sigma, diagonal = products.log_det_derivatives(self.swept)
+        if not p:
+            return h, sigma, diagonal
+        B, G = self.swept.back_substitute(system.border, np.eye(p + 1, p))
+        L = np.linalg.cholesky(system.cross)
+        half = np.linalg.solve(L, (problem.X - products.rows @ np.concatenate(B)).T)
+        by_predictor = half.reshape(p, problem.stack.size, problem.n_obs)
+        more = [
+            (1.0 if d == e else 2.0) * np.einsum("an,an->n", by_predictor[:, d], by_predictor[:, e])
+            for d, e in problem.stack.pairs
+        ]
+        sigma = list(sigma)
+        for column in np.linalg.solve(L, np.concatenate(G).T):
+            taken = outer_by_factor(problem.factors, column, products.related(column))
+            sigma = [whole - own for whole, own in zip(sigma, taken, strict=True)]
+        return h + np.concatenate(more), sigma, diagonal
+
+
+def restricted_part(problem: GlmmProblem, cross: FloatArray) -> float:
+    """log|X'V^-1X| - p log(2 pi) in the user's columns.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    cross : ndarray, shape (p, p)
+        X'V^-1X in the engine's columns.
+    """
+    inside, scale = (float(np.linalg.slogdet(matrix)[1]) for matrix in (cross, problem.C))
+    return inside - 2.0 * scale - problem.n_fixed * float(np.log(2.0 * np.pi))
+
+
 def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
     """The Laplace criterion at a mode.
 
@@ -185,6 +245,8 @@ def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
     swept = problem.products.factorize(mode.T, rows.w_exp) if problem.uses_expected else mode.swept
     check_curvature(problem, swept)
     kind = Laplace if problem.penalty is None else PenalisedLaplace
+    if problem.restricted:
+        kind = RestrictedLaplace
     return kind(finder, mode, rows, swept, profiled)
 
 

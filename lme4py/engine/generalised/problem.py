@@ -82,6 +82,8 @@ class GlmmProblem:
         Of a model with priors.
     known : float or None
         Log dispersion, where it is no parameter.
+    restricted : bool
+        The criterion integrates over the fixed effects too, whose estimates are then those of the joint mode.
     copies : tuple of ndarray, each (J,), or None
         How many levels of a grouping factor each of its levels stands for, where these are not one; () where all are.
         The columns inside are divided by the root, so that u inside is the root times u (see
@@ -103,6 +105,7 @@ class GlmmProblem:
     identification: Identification = field(default_factory=Identification)
     penalty: GlmmPenalty | None = None
     known: float | None = None
+    restricted: bool = False
     copies: tuple[FloatArray | None, ...] = ()
 
     @property

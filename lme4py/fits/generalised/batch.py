@@ -34,7 +34,7 @@ _CURVATURE = 1e-3
 def can_batch_glmm(fit: GeneralisedFit) -> bool:
     """True for Laplace fits with one scalar random effect and no dispersion, thresholds or unordered categories."""
     plain = not fit.family.n_nuisance and not fit.family.is_joint
-    return fit.nAGQ == 1 and plain and can_stack(fit.problem)
+    return fit.nAGQ == 1 and not fit.restricted and plain and can_stack(fit.problem)
 
 
 def solve_responses(fit: GeneralisedFit, Y: FloatArray) -> GlmmBatchFits:

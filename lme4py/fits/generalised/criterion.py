@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GlmmCriterion", "check_options", "glmm_criterion"]
 
+# What is said of fits with reml=True that have no value anywhere.
+_FINITE = " With reml=True all fixed effects need finite estimates: see what reml=False says of them."
+
 HESSIANS = ("observed", "expected")
 
 
@@ -39,7 +42,7 @@ class GlmmCriterion:
     """-2 log-likelihood of a generalised model as a function of its parameters on the user's scale.
 
     They stand in one vector: theta (m), beta (p), and what the family has beside them: the log dispersion, or the free
-    parameters of the thresholds. With ``nAGQ=0`` beta is part of the mode, and not of the vector.
+    parameters of the thresholds. With ``nAGQ=0`` or ``reml`` beta is part of the mode, and not of the vector.
 
     Parameters
     ----------
@@ -50,6 +53,8 @@ class GlmmCriterion:
     hessian : str
     copies : tuple of ndarray, each (J,), or None
         How many levels each level of a grouping factor stands for.
+    reml : bool
+        Integrate over the fixed effects too.
 
     Attributes
     ----------
@@ -66,6 +71,7 @@ class GlmmCriterion:
         nAGQ: int = 1,
         hessian: str = "observed",
         copies: tuple[FloatArray | None, ...] = (),
+        reml: bool = False,
     ):
         refuse_one_answer(design, family, data)
         self.design, self.family, self.data = design, family, data
@@ -73,7 +79,10 @@ class GlmmCriterion:
         problem = make_glmm(design, family, data, expected=hessian == "expected", copies=copies)
         if problem.penalty is not None and problem.penalty.has_fixed and nAGQ == 0:
             raise OptionError("fixef_prior needs nAGQ=1 or more: with nAGQ=0 the fixed effects are no parameters.")
-        self.problem: GlmmProblem = replace(problem, identification=identify_glmm(problem, design))
+        if reml:
+            refuse_restricted(problem, nAGQ)
+        self.profiled = nAGQ == 0 or reml
+        self.problem: GlmmProblem = replace(problem, identification=identify_glmm(problem, design), restricted=reml)
         self.identification = self.problem.identification
         warn_unidentified(self.identification)
         self.finder = ModeFinder(self.problem)
@@ -82,7 +91,7 @@ class GlmmCriterion:
     @property
     def n_parameters(self) -> int:
         """Length of the vector of parameters."""
-        return self.problem.n_theta + (self.problem.n_fixed if self.nAGQ else 0) + self.problem.n_nuisance
+        return self.problem.n_theta + (0 if self.profiled else self.problem.n_fixed) + self.problem.n_nuisance
 
     def __call__(self, parameters: Any) -> float:
         """Value at a vector of parameters, shape (n_parameters,).
@@ -100,7 +109,7 @@ class GlmmCriterion:
         problem, m, p = self.problem, self.problem.n_theta, self.problem.n_fixed
         jacobian = np.eye(phi.size)
         jacobian[:m, :m] = problem.structures.user.to_user_jacobian(phi[:m], problem.S)
-        if self.nAGQ == 0:
+        if self.profiled:
             keep = np.r_[:m, m + p : phi.size]
             jacobian = jacobian[np.ix_(keep, keep)]
         else:
@@ -116,7 +125,7 @@ class GlmmCriterion:
         if given.shape != (self.n_parameters,):
             problem = self.problem
             parts = f"{problem.n_theta} of theta"
-            parts += f", {problem.n_fixed} fixed effects" if self.nAGQ else ""
+            parts += f", {problem.n_fixed} fixed effects" if not self.profiled else ""
             parts += f", {problem.n_nuisance} of the family" if problem.n_nuisance else ""
             raise OptionError(
                 f"the criterion takes {self.n_parameters} parameters ({parts}), and got an array of shape "
@@ -124,7 +133,7 @@ class GlmmCriterion:
             )
         phi = self._inside(given)
         with limited_threads(self.design), np.errstate(all="ignore"):
-            found = self._profiled(phi) if self.nAGQ == 0 else self._joint(phi)
+            found = self._profiled(phi) if self.profiled else self._joint(phi)
         if found is None:
             raise OptionError(
                 f"the criterion cannot be evaluated at {given.tolist()}: there are no modes of the random effects, or "
@@ -145,8 +154,8 @@ class GlmmCriterion:
         """The parameters in the engine's columns; beta is 0 where it is part of the mode."""
         problem, m, p = self.problem, self.problem.n_theta, self.problem.n_fixed
         theta = self.to_inside(given[:m])
-        beta = np.linalg.solve(problem.C, given[m : m + p]) if self.nAGQ else np.zeros(p)
-        lam = given[m + p :] if self.nAGQ else given[m:]
+        beta = np.linalg.solve(problem.C, given[m : m + p]) if not self.profiled else np.zeros(p)
+        lam = given[m:] if self.profiled else given[m + p :]
         constant = self.family.constant
         if problem.shift is not None and constant is not None:
             lam = lam + constant * float(problem.shift @ beta)
@@ -169,12 +178,12 @@ class GlmmCriterion:
         parts = [first.theta, first.beta, np.atleast_1d(first.lam)[: self.problem.n_nuisance]]
         here = np.concatenate([np.atleast_1d(part) for part in parts])
         m, p = self.problem.n_theta, self.problem.n_fixed
-        keep = np.arange(here.size) if self.nAGQ else np.r_[:m, m + p : here.size]
+        keep = np.r_[:m, m + p : here.size] if self.profiled else np.arange(here.size)
         x = start_by_name(_Inside(self), here[keep], control)
         found: dict[str, Any] = {"theta": x[:m]}
-        if self.nAGQ:
+        if not self.profiled:
             found["beta"] = x[m : m + p]
-        lam = x[m + p :] if self.nAGQ else x[m:]
+        lam = x[m:] if self.profiled else x[m + p :]
         if lam.size:
             found["lam"] = lam if np.ndim(first.lam) else float(lam[0])
         return found
@@ -200,9 +209,10 @@ class GlmmCriterion:
         names = self.design.x_names
         with limited_threads(self.design):
             try:
-                optimum = solve_glmm(self.finder, given, control, self.refine, self.nAGQ == 0, thorough)
+                optimum = solve_glmm(self.finder, given, control, self.refine, self.profiled, thorough)
             except DesignError as error:
-                raise DesignError(f"{error}{range_hint(self.problem, names)}") from None
+                finite = _FINITE * self.problem.restricted
+                raise DesignError(f"{error}{finite}{range_hint(self.problem, names)}") from None
             hint = "" if optimum.is_minimum else range_hint(self.problem, names)
         if hint:
             raise DesignError(f"the criterion has no minimum.{hint}")
@@ -218,7 +228,7 @@ class _Inside:
     def _found(self, x: FloatArray) -> tuple[float, FloatArray]:
         own, m, p = self.criterion, self.criterion.problem.n_theta, self.criterion.problem.n_fixed
         with limited_threads(own.design), np.errstate(all="ignore"):
-            found = own._joint(x) if own.nAGQ else own._profiled(np.concatenate([x[:m], np.zeros(p), x[m:]]))
+            found = own._joint(x) if not own.profiled else own._profiled(np.concatenate([x[:m], np.zeros(p), x[m:]]))
         if found is None:
             raise OptionError("the criterion has no value there.")
         return found
@@ -238,6 +248,7 @@ def glmm_criterion(
     nAGQ: int = 1,
     hessian: str = "observed",
     copies: tuple[FloatArray | None, ...] = (),
+    reml: bool = False,
 ) -> GlmmCriterion:
     """Second modular step of a generalised or ordinal model: the function that is minimised.
 
@@ -253,6 +264,8 @@ def glmm_criterion(
     hessian : {"observed", "expected"}
     copies : tuple of ndarray, each (J,), or None
         How many levels each level of a grouping factor stands for; () where that is one.
+    reml : bool
+        Integrate over the fixed effects too, as REML does (Laplace's approximation only).
 
     Returns
     -------
@@ -291,7 +304,32 @@ def glmm_criterion(
         raise OptionError("the design holds no response of a family; make it with lformula(..., family=...).")
     family.check_categories(data)
     with limited_threads(design):
-        return GlmmCriterion(design, family, data, nAGQ, hessian, copies)
+        return GlmmCriterion(design, family, data, nAGQ, hessian, copies, reml)
+
+
+def refuse_restricted(problem: GlmmProblem, nAGQ: int) -> None:
+    """Refuse what has no restricted likelihood.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    nAGQ : int
+
+    Raises
+    ------
+    OptionError
+    """
+    why = ""
+    if nAGQ != 1:
+        why = f"nAGQ={nAGQ} beside reml=True, whose integral over the fixed effects is Laplace's; use nAGQ=1"
+    elif problem.penalty is not None:
+        why = "priors beside reml=True are not there for generalised models; leave one of them out"
+    elif problem.family.is_joint or problem.family.has_thresholds:
+        why = f"reml=True is not there for the {problem.family.name} family; use maximum likelihood, reml=False"
+    elif not problem.factors:
+        why = "reml=True needs random effects or smooths; leave it out"
+    if why:
+        raise OptionError(f"{why}.")
 
 
 def check_options(nAGQ: object, hessian: object, fixed_points: bool = False) -> None:

@@ -70,6 +70,9 @@ class GeneralisedFit(Fit):
         Where the likelihood has no maximum: which coefficients go to infinity. `beta` and `thresholds` are then finite
         numbers far out, where means and probabilities have their limits; `vcov` and `parameter_vcov` hold the
         covariances of what has a finite estimate, and nothing of the rest.
+    restricted : bool
+        The criterion is -2 log-likelihood integrated over the fixed effects too; `beta` is the mode then, and its
+        covariance (X'V^-1X)^-1 + J Var(theta, log dispersion) J', with J the derivative of the mode.
     others : tuple of float
         The parameters of the family that are neither a dispersion nor thresholds (`Family.nuisance_names`), on scales
         without bounds.
@@ -96,6 +99,7 @@ class GeneralisedFit(Fit):
     model_vcov: FloatArray | None = None
     recession: Recession | None = None
     others: tuple[float, ...] = ()
+    restricted: bool = False
 
     @property
     def own_parameter_vcov(self) -> FloatArray:
@@ -104,8 +108,8 @@ class GeneralisedFit(Fit):
 
     @property
     def reml(self) -> bool:
-        """False: generalised models are fitted by maximum likelihood."""
-        return False
+        """Whether the criterion integrates over the fixed effects too."""
+        return self.restricted
 
     @property
     def n_params(self) -> int:
@@ -229,13 +233,16 @@ class GeneralisedFit(Fit):
         theta, beta, lam = self.problem.split(self.phi)
         zero = np.zeros(sum(factor.size for factor in self.problem.factors))
         with limited_threads(self.design), np.errstate(all="ignore"):
-            return laplace(finder, finder.find(theta, beta, lam, zero))
+            mode = finder.find(theta, beta, lam, zero, joint=self.restricted)
+            return laplace(finder, mode, profiled=self.restricted)
 
     @derived
     def integral_check(self) -> IntegralCheck:
         """The rule for the integral over the random effects, compared with a finer one at the estimates."""
         if self.nAGQ == 0:
             return IntegralCheck(0, None, reason="nAGQ=0 is no likelihood; use nAGQ=1 or more")
+        if self.restricted:
+            return IntegralCheck(1, None, reason="it is one over the fixed effects too")
         if not self.design.terms:
             return IntegralCheck(self.nAGQ, None, reason="the model has no random effects, and no integral")
         try:

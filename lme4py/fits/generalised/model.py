@@ -131,7 +131,12 @@ class GeneralisedModel(Model):
         return fit_like(self.fit, design, data, start, thorough)
 
     def by_maximum_likelihood(self) -> GeneralisedFit:
-        return self.fit
+        fit = self.fit
+        if not fit.restricted:
+            return fit
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return fit_like(replace(fit, restricted=False), fit.design)
 
     def simulator(self, kept: Sequence[int] | None = ()) -> Draws:
         every = range(len(self.fit.design.terms))
@@ -176,9 +181,11 @@ class GeneralisedModel(Model):
                 "a fit with nAGQ=0 does not maximise its likelihood over the fixed effects, so that there is no profile"
                 "; refit the model with nAGQ=1, or use method='wald' or 'boot'."
             )
-        return self.fit
+        return self.by_maximum_likelihood()
 
     def holding(self, parameter: Parameter, own: bool = False) -> GlmmConstrained:
+        if self.fit.restricted:
+            raise OptionError("a fit with reml=True has no likelihood of its parameters; refit it with reml=False.")
         return GlmmConstrained(self.fit, parameter)
 
     def from_minimum(self, holding: HeldModel, minimum: Minimum) -> GeneralisedFit:
@@ -196,6 +203,11 @@ class GeneralisedModel(Model):
         return Parameter("sd", "sd", term, column, column, natural=place)
 
     def without_random(self, result: Any = None) -> GeneralisedNull:
+        if self.fit.restricted:
+            raise OptionError(
+                "a model without random effects has no restricted likelihood to compare with; refit the mixed model "
+                "with reml=False."
+            )
         return null_model(self.fit, result)
 
     def cone_problem(self, restricted: Fit | Null) -> ConeProblem:

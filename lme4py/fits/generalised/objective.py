@@ -25,20 +25,21 @@ def objective(fit: GeneralisedFit) -> Objective:
     profiled = ProfiledCriterion(finder, first.beta)
     joint = JointCriterion(finder, refine)
     start = problem.join(first.theta, first.beta, first.lam)
-    if fit.nAGQ == 0:
+    is_profiled = fit.nAGQ == 0 or fit.restricted
+    if is_profiled:
         start = np.delete(start, np.s_[m : m + p])
     # Steps are counted in units of the curvature at the fit.
     unit = _units(fit, start.size)
 
     def at(x: FloatArray) -> tuple[float, FloatArray] | None:
-        if fit.nAGQ == 0:
+        if is_profiled:
             found = profiled.evaluate(x * unit)
             return None if found is None else (found.value, found.gradient * unit)
         result = joint.evaluate(x * unit)
         return None if result is None else (result[1], result[2] * unit)
 
     def local(x: FloatArray) -> Local | None:
-        found = (profiled if fit.nAGQ == 0 else joint).local(x * unit)
+        found = (profiled if is_profiled else joint).local(x * unit)
         if found is None:
             return None
         return Local(x, found.value, found.gradient * unit, found.hessian * np.outer(unit, unit), None)
@@ -50,7 +51,7 @@ def objective(fit: GeneralisedFit) -> Objective:
     def estimates(x: FloatArray) -> tuple[FloatArray, FloatArray]:
         phi = x * unit
         beta = phi[m : m + p]
-        if fit.nAGQ == 0:
+        if is_profiled:
             found = profiled.evaluate(phi)
             beta = np.full(p, np.nan) if found is None else found.mode.beta
         T = problem.structures.factors(phi[:m])
@@ -64,7 +65,7 @@ def _units(fit: GeneralisedFit, size: int) -> FloatArray:
     m, p = fit.problem.n_theta, fit.problem.n_fixed
     unit = np.ones(size)
     unit[:m] = 0.3
-    if fit.nAGQ > 0 and p:
+    if fit.nAGQ > 0 and not fit.restricted and p:
         inverse = np.linalg.inv(fit.problem.C)
         unit[m : m + p] = np.sqrt(np.maximum(np.diag(inverse @ fit.vcov @ inverse.T), 1e-12))
     return unit

@@ -173,7 +173,7 @@ def other_minima(fit: GeneralisedFit) -> list[GlmmOptimum]:
 
 def _search(fit: GeneralisedFit, finder: ModeFinder, thorough: bool) -> Search:
     refine = refinement(finder, fit.nAGQ)
-    return Search(Descents(finder, Control(), refine, profiled=fit.nAGQ == 0), thorough)
+    return Search(Descents(finder, Control(), refine, profiled=fit.nAGQ == 0 or fit.restricted), thorough)
 
 
 def _old(fit: GeneralisedFit, problem: GlmmProblem, usual: Start) -> Start:

@@ -61,6 +61,8 @@ def cluster_scores(fit: GeneralisedFit, cluster: ClusterChoice = None) -> FloatA
     ((15, 5), True)
     """
     clusters = independent_clusters(fit.design, cluster)
+    if fit.restricted:
+        raise OptionError("scores are those of a likelihood of the fixed effects too; refit the model with reml=False.")
     if fit.nAGQ == 0:
         raise OptionError("scores need a likelihood in all parameters; refit the model with nAGQ=1 or more.")
     with limited_threads(fit.design), np.errstate(all="ignore"):

@@ -10,6 +10,7 @@ import numpy as np
 
 from lme4py.design.design import Design
 from lme4py.engine.generalised.certificate import certify_glmm
+from lme4py.engine.generalised.criteria import ProfiledCriterion
 from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.generalised.fixed_system import FixedSystem
 from lme4py.engine.generalised.hessian import curvature_floor, inverse_hessian
@@ -22,17 +23,21 @@ from lme4py.engine.generalised.weighted_groups import conditional_of_copies, mod
 from lme4py.engine.identification.one_answer import refuse_perfect_groups
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
-from lme4py.errors import ConvergenceWarning, OptimaWarning, warn
+from lme4py.errors import ConvergenceWarning, DesignError, OptimaWarning, warn
 from lme4py.families.ordered.categories import threshold_names
 from lme4py.families.registry import Family
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.criterion import GlmmCriterion, glmm_criterion
 from lme4py.fits.generalised.fit import GeneralisedFit, penalised_fit, user_jacobian
+from lme4py.fits.parameters import check_names
 from lme4py.fits.steps import linear_predictor, read_control, refuse_iterative, term_names
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["fit_at", "fit_like", "glmm_fit", "make_glmm_fit", "user_conditional", "user_modes", "warn_of"]
+# Step of the differences of the mode of the fixed effects, in standard errors.
+_MODE_STEP = 1e-3
+
+__all__ = ["fit_at", "fit_like", "glmm_fit", "make_glmm_fit", "named_fit", "user_conditional", "user_modes", "warn_of"]
 
 
 def glmm_fit(
@@ -46,6 +51,7 @@ def glmm_fit(
     control: Control | Mapping[str, Any] | None = None,
     compare: bool = True,
     thorough: bool = True,
+    reml: bool = False,
 ) -> GeneralisedFit:
     """Fit the model of a design.
 
@@ -64,6 +70,8 @@ def glmm_fit(
         With more than one quadrature point, compare the integral with one of more points and warn where that matters.
     thorough : bool
         False for one of many fits to similar data: where another minimum is in sight, fewer other starts.
+    reml : bool
+        Integrate over the fixed effects too.
 
     Returns
     -------
@@ -97,10 +105,24 @@ def glmm_fit(
     """
     settings = read_control(control)
     refuse_iterative(settings, "generalised models")
-    criterion = glmm_criterion(design, family, data, nAGQ=nAGQ, hessian=hessian)
+    criterion = glmm_criterion(design, family, data, nAGQ=nAGQ, hessian=hessian, reml=reml)
     fit = fit_at(design, criterion, criterion.optimise(start, settings, thorough))
     warn_of(fit, compare, stacklevel=4)
     return fit
+
+
+def named_fit(
+    design: Design, family: Family, nAGQ: int, hessian: str, start: Any, control: Any, reml: bool = False
+) -> GeneralisedFit:
+    """`glmm_fit` of a design whose names are checked.
+
+    Parameters
+    ----------
+    design, family, nAGQ, hessian, start, control, reml
+        As in `glmm_fit`.
+    """
+    check_names(design, family)
+    return glmm_fit(design, family, nAGQ=nAGQ, hessian=hessian, start=start, control=control, reml=reml)
 
 
 def warn_of(fit: GeneralisedFit, compare: bool, stacklevel: int) -> None:
@@ -147,6 +169,7 @@ def fit_like(
         start=start,
         compare=False,
         thorough=thorough,
+        reml=fit.restricted,
     )
     return again.speaking(fit.conventions)
 
@@ -188,7 +211,7 @@ def make_glmm_fit(
     eta = linear_predictor(design, beta, modes)
     if limit is None and covariances:
         refuse_perfect_groups(design, family, data, beta, lam, covariances[0], eta)
-    covariance = _covariance(problem, optimum, limit, profiled=nAGQ == 0)
+    covariance = _covariance(finder, optimum, limit, profiled=nAGQ == 0 or problem.restricted)
     m, p = problem.n_theta, problem.n_fixed
     vcov = covariance[m : m + p, m : m + p].copy()
     fit = GeneralisedFit(
@@ -219,6 +242,7 @@ def make_glmm_fit(
         phi=optimum.phi,
         thresholds=family.alpha(lam),
         others=others_of(family, lam),
+        restricted=problem.restricted,
         identification=problem.identification if limit is None else limit.identification,
         recession=None if limit is None else limit.recession,
     )
@@ -252,7 +276,12 @@ def _limit(design: Design, finder: ModeFinder, optimum: GlmmOptimum, nAGQ: int) 
         effects = (*effects, *family.nuisance_names[: family.n_coefficients])
         return (*effects, *threshold_names(problem.data.categories or ())), jacobian, len(effects)
 
-    found = find_limit(finder, optimum, coefficients, design.terms, nAGQ)
+    found = find_limit(finder, optimum, coefficients, design.terms, 0 if problem.restricted else nAGQ)
+    if found is not None and problem.restricted:
+        raise DesignError(
+            f"{found.recession.describe(problem.family.separates)} A likelihood integrated over the fixed effects "
+            "needs finite estimates; leave reml=True out."
+        )
     return find_scale_limit(finder, optimum, coefficients, nAGQ) if found is None else found
 
 
@@ -262,8 +291,9 @@ def _dispersion_error(problem: GlmmProblem, lam: Any, covariance: FloatArray) ->
     return float("nan") if problem.at_limit(lam) else float(np.sqrt(covariance[-1, -1]))
 
 
-def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, limit: Limit | None, profiled: bool) -> FloatArray:
+def _covariance(finder: ModeFinder, optimum: GlmmOptimum, limit: Limit | None, profiled: bool) -> FloatArray:
     """Covariance of (theta, beta, log dispersion or all thresholds) on the user's scale."""
+    problem = finder.problem
     m, p = problem.n_theta, problem.n_fixed
     inside = optimum if limit is None else limit.inside
     inverse = 2.0 * inverse_hessian(inside.hessian, curvature_floor(optimum.found, problem.units), m)
@@ -272,7 +302,10 @@ def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, limit: Limit | None,
         system = FixedSystem(problem, mode.swept, mode.w, np.zeros(problem.offset.size))
         basis = np.eye(p) if limit is None else limit.basis
         fixed = basis @ np.linalg.inv(basis.T @ system.cross @ basis) @ basis.T if p else np.zeros((0, 0))
+        outer = inverse
         inverse = _with_block(inverse, fixed, m)
+        if problem.restricted:
+            inverse = inverse + _moved_with(finder, optimum, outer)
     elif limit is not None:
         inverse = limit.basis @ inverse @ limit.basis.T
     to_user = user_jacobian(problem, optimum.phi)
@@ -280,6 +313,29 @@ def _covariance(problem: GlmmProblem, optimum: GlmmOptimum, limit: Limit | None,
         return np.full(to_user.shape, np.nan)
     covariance: FloatArray = to_user @ inverse @ to_user.T
     return 0.5 * (covariance + covariance.T)
+
+
+def _moved_with(finder: ModeFinder, optimum: GlmmOptimum, outer: FloatArray) -> FloatArray:
+    """What the covariance of (theta, lambda) adds to that of (theta, beta, lambda): the mode of beta moves along."""
+    problem, mode = finder.problem, optimum.found.mode
+    m, p = problem.n_theta, problem.n_fixed
+    places = np.r_[:m, m + p : optimum.phi.size]
+    x = optimum.phi[places]
+    criterion = ProfiledCriterion(finder, mode.beta)
+    criterion.base = optimum.found
+    J = np.zeros((p, x.size))
+    for i in np.flatnonzero(outer.diagonal() > 0.0):
+        step = np.zeros(x.size)
+        step[i] = _MODE_STEP * np.sqrt(outer[i, i])
+        ends = [criterion.evaluate(x + sign * step) for sign in (1.0, -1.0)]
+        if ends[0] is not None and ends[1] is not None:
+            J[:, i] = (ends[0].mode.beta - ends[1].mode.beta) / (2.0 * step[i])
+    wide = np.zeros((optimum.phi.size, x.size))
+    wide[m : m + p] = J
+    across = np.zeros((x.size, optimum.phi.size))
+    across[np.arange(x.size), places] = 1.0
+    cross = wide @ outer @ across
+    return np.asarray(wide @ outer @ wide.T + cross + cross.T, dtype=np.float64)
 
 
 def _with_block(outer: FloatArray, block: FloatArray, place: int) -> FloatArray:

@@ -80,7 +80,9 @@ def header_table(fit: Fit) -> Table:
 
 
 def likelihood_words(fit: Fit) -> str:
-    """How a fit that is none of REML was fitted."""
+    """How a generalised fit, or a linear one that is none of REML, was fitted."""
+    if fit.reml:
+        return "restricted maximum likelihood"
     if fit.pseudo_likelihood:
         return "weighted pseudo-maximum likelihood"
     return "penalised maximum likelihood" if fit.penalised else "maximum likelihood"

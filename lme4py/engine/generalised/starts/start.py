@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.engine.generalised.laplace import restricted_part
 from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.engine.generalised.starts.ordinal_start import start_thresholds
 from lme4py.errors import DesignError
@@ -68,7 +69,10 @@ def find_start(problem: GlmmProblem) -> Start:
             lam = _start_nuisance(problem, problem.fixed_part(beta))
         rows = _all_rows(problem, beta, lam)
         theta = _moment_theta(problem, rows)
-    return Start(theta, beta, lam, -2.0 * float(rows.loglik.sum()))
+        value = -2.0 * float(rows.loglik.sum())
+        if problem.restricted:
+            value += restricted_part(problem, problem.X.T @ problem.stack.weigh(rows.w_work, problem.X))
+    return Start(theta, beta, lam, value)
 
 
 def _joint_start(problem: GlmmProblem) -> Start:
