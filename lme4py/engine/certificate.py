@@ -189,7 +189,7 @@ CONVERGED = 1e-6
 # Relative standard deviations below this make a fit singular (the tolerance users know from lme4).
 SINGULAR = 1e-4
 # Minima closer than the first are one; one further above than the second is outside every interval of 99 %.
-_SAME, EXCLUDED = 1e-4, 6.64
+SAME, EXCLUDED = 1e-4, 6.64
 
 
 def with_estimate(
@@ -328,4 +328,4 @@ def second_minimum(compared: Sequence[Rival], value: float) -> float | None:
         The criterion at the minimum.
     """
     rises = [one.reached - value for one in compared if one.reached is not None and one.is_minimum]
-    return min((rise for rise in rises if _SAME < rise < EXCLUDED), default=None)
+    return min((rise for rise in rises if SAME < rise < EXCLUDED), default=None)

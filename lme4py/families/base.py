@@ -68,6 +68,8 @@ class Family(AtInfinity, OtherParameters, OneResponse):
         What coefficients that go to infinity tell apart.
     has_expected : bool
         Whether the expected weights are known; they are asked for by ``hessian="expected"`` only.
+    many_dispersions : bool
+        `derivatives` takes a log dispersion for each of B responses, (B, 1), beside predictors (B, n).
     instead : str
         For messages: where to look for what a family does not have.
     """
@@ -81,6 +83,7 @@ class Family(AtInfinity, OtherParameters, OneResponse):
     concave_links: ClassVar[frozenset[str]] = frozenset()
     more_variable: ClassVar[str] = ""
     instead: ClassVar[str] = ""
+    many_dispersions: ClassVar[bool] = False
 
     has_expected: ClassVar[bool] = True
 

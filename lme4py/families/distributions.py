@@ -312,6 +312,7 @@ class Gamma(_PhiFamily):
 
     name = "gamma"
     kind = "positive"
+    many_dispersions = True
     default_link = "log"
     canonical_link = "inverse"
     concave_links = frozenset({"log", "inverse"})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +41,7 @@ class NegativeBinomial2(CountResponse):
     parameter = "theta"
     stata_inverts = True
     stata_parameter = "alpha"
+    many_dispersions = True
     limit = DispersionLimit(np.inf, "the Poisson model", stand_in=30.0, tail=4.0, start=2.0)
 
     def lambda_unit(self, data: ResponseData) -> float:
@@ -51,9 +54,7 @@ class NegativeBinomial2(CountResponse):
         p_, q = _expit_pair(u)
         excess = _softplus(u)
         total = y + theta
-        # Gamma functions once per distinct count.
-        counts, index = data.distinct
-        rising = [part[index] for part in log_rising(counts, np.asarray(lam), 1 if order == 3 else 0)]
+        rising = _of_counts(data, lam, partial(log_rising, order=1 if order == 3 else 0))
         p = Pieces(rising[0] + y * t - total * excess - data.log_factorial)
         if order >= 1:
             p.d1 = y * q - theta * p_
@@ -72,11 +73,11 @@ class NegativeBinomial2(CountResponse):
             p.info_lam = theta * p_ * p_
         large = (y > _LARGE_COUNT) & (theta < y) & (u > 0.0)
         if large.any():
-            of_counts, slope = log_coefficient(np.maximum(counts, _LARGE_COUNT), np.broadcast_to(lam, counts.shape))
-            exact = of_counts[index] - y * np.log1p(np.exp(-np.abs(u))) - theta * excess
+            coefficient, slope = _of_counts(data, lam, _large_coefficient)
+            exact = coefficient - y * np.log1p(np.exp(-np.abs(u))) - theta * excess
             p.value = np.where(large, exact, p.value)
             if order >= 3:
-                slope_lam = slope[index] - y * q - theta * _softplus_minus_slope(u, p_, excess)
+                slope_lam = slope - y * q - theta * _softplus_minus_slope(u, p_, excess)
                 p.d_lam = np.where(large, slope_lam, p.d_lam)
         return p
 
@@ -125,6 +126,7 @@ class NegativeBinomialGiven(NegativeBinomial2):
 
     n_dispersion = 0
     parameter = ""
+    many_dispersions = False
     stata_inverts = False
     stata_parameter = ""
     limit = None  # type: ignore[assignment]
@@ -236,6 +238,26 @@ class NegativeBinomial1(CountResponse):
     def _draw(self, mu: FloatArray, lam: Any, data: ResponseData, rng: np.random.Generator) -> FloatArray:
         alpha = natural(lam)
         return rng.poisson(rng.gamma(mu / alpha, alpha)).astype(np.float64)
+
+
+def _of_counts(
+    data: ResponseData, lam: Any, function: Callable[[FloatArray, FloatArray], tuple[FloatArray, ...]]
+) -> list[FloatArray]:
+    """Functions of the counts and lambda, row by row; gamma functions are computed once per distinct count.
+
+    `lam` is one number, or (B, 1) for B responses (B, n), or B points of one response (n,).
+    """
+    if np.ndim(lam) and data.y.ndim > 1:
+        counts, whose, index = data.distinct_of_each
+        return [part[index] for part in function(counts, lam[whose, 0])]
+    counts, index = data.distinct
+    return [part[..., index] for part in function(counts, np.asarray(lam))]
+
+
+def _large_coefficient(counts: FloatArray, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """`log_coefficient` of the large counts; of the others it is not asked for."""
+    large, log_s = np.broadcast_arrays(np.maximum(counts, _LARGE_COUNT), lam)
+    return log_coefficient(large, log_s)
 
 
 def _expit_pair(u: FloatArray) -> tuple[FloatArray, FloatArray]:

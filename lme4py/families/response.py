@@ -16,6 +16,9 @@ from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["PartRows", "ResponseData"]
 
+# A table of all counts up to the largest may have this many places for each value.
+_SPARSE = 4.0
+
 
 @dataclass(frozen=True)
 class PartRows:
@@ -204,6 +207,25 @@ class ResponseData:
         """The distinct responses, and for each row the position of its own among them: counts repeat."""
         values, index = np.unique(self.y, return_inverse=True)
         return values, index
+
+    @computed_once
+    def distinct_of_each(self) -> tuple[FloatArray, IntArray, IntArray]:
+        """The distinct values of each of B responses (B, n): the values (K,), whose they are (K,), and where (B, n)."""
+        B = self.y.shape[0]
+        top = float(self.y.max(initial=0.0)) + 1.0
+        if B * top > _SPARSE * self.y.size or self.y.min(initial=0.0) < 0.0 or (self.y != np.rint(self.y)).any():
+            parts = [np.unique(row, return_inverse=True) for row in self.y]
+            sizes = np.array([values.size for values, _ in parts])
+            first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+            index = np.array([place + start for (_, place), start in zip(parts, first, strict=True)])
+            return np.concatenate([values for values, _ in parts]), np.repeat(np.arange(B), sizes), index
+        # Small counts are places of a table, which needs no sorting.
+        width = int(top)
+        place = self.y.astype(np.intp) + width * np.arange(B)[:, None]
+        found = np.bincount(place.ravel(), minlength=B * width) > 0
+        taken = np.flatnonzero(found)
+        number = np.cumsum(found) - 1
+        return (taken % width).astype(np.float64), taken // width, number[place]
 
     @computed_once
     def has_large_counts(self) -> bool:

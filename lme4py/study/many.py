@@ -23,9 +23,11 @@ from lme4py.inference.estimates.variance import var_corr
 from lme4py.linalg.types import FloatArray, IntArray
 from lme4py.margins.results.multiplicity import adjusted, check_adjustment
 from lme4py.progress import check_progress, tick, watching
+from lme4py.study.block import BlockOfFits, FitsTogether
 from lme4py.study.columns import pandas_column, with_columns
 from lme4py.study.responses import read_responses
-from lme4py.study.together import BlockOfFits, Together, fits_together, make_together
+from lme4py.study.together import linear_together
+from lme4py.study.together_generalised import generalised_fits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +37,6 @@ __all__ = ["ManyFits", "fit_by", "fit_many"]
 _COLUMNS = ["estimate", "std_error", "df", "statistic", "p_value"]
 # Responses of a task where they are fitted one by one.
 _FEW = chunk(20, 3)
-# Numbers of the responses that are in memory at a time, and the most responses of a block.
-_NUMBERS, _MOST = chunk(4_000_000, 4000), chunk(1000)
 
 
 @dataclass(frozen=True, repr=False)
@@ -191,8 +191,10 @@ def fit_many(
     """Fit one model to each of many responses of the same rows.
 
     Gaussian responses are fitted together from shared cross-products, where the model allows it (one grouping factor
-    with up to four random effects, or several factors with few levels in all); all others one after the other, in
-    `n_jobs` processes. What fails in one response stays there.
+    with up to four random effects, or several factors with few levels in all); binomial, Poisson, negative binomial and
+    gamma ones with one random intercept or slope (Laplace approximation) together too, each from its own start. All
+    others are fitted one after the other. Blocks of responses are spread over `n_jobs` processes. What fails in one
+    response stays there.
 
     Parameters
     ----------
@@ -241,11 +243,12 @@ def fit_many(
     def make(name: Any, values: FloatArray) -> Any:
         return _single(formula, data, name, values, fitter)
 
-    together = None
+    together: FitsTogether | None = None
     if fitter[0] is lmer and method != "kenward-roger":
-        together = make_together(formula, data, options, method)
-    most = _MOST if together is not None else _FEW
-    size = max(1, min(most, _NUMBERS // max(frame.n_rows, 1)))
+        together = linear_together(formula, data, options, method)
+    elif fitter[0] is glmer:
+        together = generalised_fits(formula, data, read, fitter[1], method)
+    size = _FEW if together is None else together.size(frame.n_rows)
     blocks = [read.names[i : i + size] for i in range(0, len(read.names), size)]
     tasks = ((names, read.columns(names)) for names in blocks)
     check_progress(progress)
@@ -364,15 +367,16 @@ class _Work:
     """What makes the numbers of some responses, or of some groups of rows."""
 
     make: Callable[[Any, Any], Any]
-    together: Together | None
+    together: FitsTogether | None
     ddf: str | None
 
     def __call__(self, names: Names, values: NDArray[Any]) -> list[BlockOfFits]:
         """The fits of some names; `values` has a column for each: its response, or its rows."""
         if self.together is None:
             return [self._of_one(name, values[:, i]) for i, name in enumerate(names)]
-        block, rest = fits_together(self.together, names, values)
-        return [block, *(self._of_one(names[i], values[:, i]) for i in rest)]
+        block, rest = self.together.fits(names, values)
+        made = [] if block is None else [block]
+        return [*made, *(self._of_one(names[i], values[:, i]) for i in rest)]
 
     def _of_one(self, name: Any, values: NDArray[Any]) -> BlockOfFits:
         """The numbers of one fit, or why there is none."""

@@ -9,18 +9,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from scipy import special
 
+from lme4py.chunks import chunk
 from lme4py.design.build import lformula
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Warning
 from lme4py.families.registry import make_family
 from lme4py.families.response import ResponseData
 from lme4py.fits.answers.many import Inferences
-from lme4py.fits.base import Fit
 from lme4py.fits.linear.fit import LinearFit
 from lme4py.fits.linear.inferences import of_batch
 from lme4py.fits.linear.many import batch_solver
@@ -29,14 +28,14 @@ from lme4py.fits.linear.steps import lmm_fit
 from lme4py.fits.pilot import carrier
 from lme4py.fits.truth import Truth
 from lme4py.linalg.types import FloatArray
+from lme4py.study.block import BlockOfFits, FitNumbers, VarianceColumn
 from lme4py.study.columns import with_columns
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["BlockOfFits", "Together", "fits_together", "make_together"]
+__all__ = ["LinearTogether", "linear_together"]
 
 _NAME = "response"
+# Numbers of the responses that are in memory at a time, and the most responses of a block.
+_NUMBERS, _MOST = chunk(4_000_000, 4000), chunk(1000)
 # A response whose residuals are this part of it is determined by the fixed effects.
 _DETERMINED = 1e-10
 # The criterion can fall by less than this at the end.
@@ -47,79 +46,7 @@ _OPTIONS = frozenset(("reml", "weights", "offset", "contrasts", "functions", "na
 
 
 @dataclass(frozen=True)
-class BlockOfFits:
-    """Numbers of some fits as long tables, see `lme4py.study.many.ManyFits`."""
-
-    coefficients: pd.DataFrame
-    variances: pd.DataFrame
-    fits: pd.DataFrame
-
-    @classmethod
-    def failed(cls, names: Sequence[Any], why: str) -> BlockOfFits:
-        """No fit for some responses.
-
-        Parameters
-        ----------
-        names : sequence
-        why : str
-        """
-        import pandas as pd
-
-        nan, count = float("nan"), len(names)
-        fits = pd.DataFrame(
-            {
-                "response": list(names),
-                "n_obs": pd.array([0] * count, dtype="int64"),
-                "criterion": nan,
-                "log_likelihood": nan,
-                "sigma": nan,
-                "gradient_norm": nan,
-                "converged": False,
-                "singular": False,
-                "message": why,
-            }
-        )
-        return cls(pd.DataFrame(), pd.DataFrame(), fits)
-
-    @classmethod
-    def of_fit(cls, name: Any, fit: Fit, table: pd.DataFrame, variances: pd.DataFrame, message: str) -> BlockOfFits:
-        """The numbers of one fit.
-
-        Parameters
-        ----------
-        name : object
-        fit : Fit
-        table : DataFrame
-            Its coefficients.
-        variances : DataFrame
-            Its `var_corr`.
-        message : str
-        """
-        import pandas as pd
-
-        columns = ["estimate", "std_error", "df", "statistic", "p_value"]
-        coefficients = table.rename_axis("term").reset_index().reindex(columns=["term", *columns])
-        fits = pd.DataFrame(
-            {
-                "response": [name],
-                "n_obs": fit.design.n_obs,
-                "criterion": fit.criterion,
-                "log_likelihood": fit.log_likelihood,
-                "sigma": fit.sigma,
-                "gradient_norm": fit.certificate.gradient_norm,
-                "converged": fit.certificate.converged,
-                "singular": fit.certificate.is_singular,
-                "message": message,
-            }
-        )
-        coefficients.insert(0, "response", [name] * len(coefficients))
-        variances = variances.reset_index(drop=True)
-        variances.insert(0, "response", [name] * len(variances))
-        return cls(coefficients, variances, fits)
-
-
-@dataclass(frozen=True)
-class Together:
+class LinearTogether:
     """What all responses of a linear mixed model share.
 
     Attributes
@@ -139,8 +66,47 @@ class Together:
     Q: FloatArray
     R: FloatArray
 
+    def size(self, n_rows: int) -> int:
+        """Responses of one block."""
+        return max(1, min(_MOST, _NUMBERS // max(n_rows, 1)))
 
-def make_together(formula: str, data: Any, options: Mapping[str, Any], ddf: str | None) -> Together | None:
+    def fits(self, names: Sequence[Any], Y: FloatArray) -> tuple[BlockOfFits | None, list[int]]:
+        """The fits to some responses, and the places of those that have to be fitted by themselves.
+
+        Parameters
+        ----------
+        names : sequence
+        Y : ndarray, shape (n_data, B)
+        """
+        fit, design = self.fit, self.fit.design
+        own = Y[design.keep]
+        whole = np.isfinite(own).all(axis=0)
+        y = own[:, whole] if design.offset is None else own[:, whole] - design.offset[:, None]
+        root = np.ones(design.n_obs) if design.weights is None else np.sqrt(design.weights)
+        weighted = root[:, None] * y
+        part = self.Q.T @ weighted
+        rest = weighted - self.Q @ part
+        # Once more: the first pass leaves rounding of the size of the response.
+        again = self.Q.T @ rest
+        rest -= self.Q @ again
+        scale = np.sqrt(np.einsum("nb,nb->b", rest, rest) / design.n_obs)
+        varies = scale > _DETERMINED * np.sqrt(np.einsum("nb,nb->b", weighted, weighted) / design.n_obs)
+        places = np.flatnonzero(whole)[varies]
+        ols: FloatArray = np.zeros((0, places.size))
+        if self.R.size:
+            ols = np.asarray(np.linalg.solve(self.R, (part + again)[:, varies]), dtype=np.float64)
+        standard = rest[:, varies] / scale[varies] / root[:, None]
+        if design.offset is not None:
+            standard = standard + design.offset[:, None]
+        found, gradient = _solved(fit, standard)
+        good = found.converged
+        kept = [names[i] for i in places[good]]
+        block = BlockOfFits.of_numbers(_numbers(self, kept, found, gradient, good, ols, scale[varies]))
+        done = set(places[good].tolist())
+        return block, [i for i in range(len(names)) if i not in done]
+
+
+def linear_together(formula: str, data: Any, options: Mapping[str, Any], ddf: str | None) -> LinearTogether | None:
     """What all responses share; None where each has to be fitted by itself.
 
     Parameters
@@ -175,43 +141,7 @@ def make_together(formula: str, data: Any, options: Mapping[str, Any], ddf: str 
         return None
     root = np.ones(design.n_obs) if design.weights is None else np.sqrt(design.weights)
     Q, R = np.linalg.qr(root[:, None] * design.X)
-    return Together(fit, fit.default_ddf if ddf is None else ddf, Q, R)
-
-
-def fits_together(together: Together, names: Sequence[Any], Y: FloatArray) -> tuple[BlockOfFits, list[int]]:
-    """The fits to some responses, and the places of those that have to be fitted by themselves.
-
-    Parameters
-    ----------
-    together : Together
-    names : sequence
-    Y : ndarray, shape (n_data, B)
-    """
-    fit, design = together.fit, together.fit.design
-    own = Y[design.keep]
-    whole = np.isfinite(own).all(axis=0)
-    y = own[:, whole] if design.offset is None else own[:, whole] - design.offset[:, None]
-    root = np.ones(design.n_obs) if design.weights is None else np.sqrt(design.weights)
-    weighted = root[:, None] * y
-    part = together.Q.T @ weighted
-    rest = weighted - together.Q @ part
-    # Once more: the first pass leaves rounding of the size of the response.
-    again = together.Q.T @ rest
-    rest -= together.Q @ again
-    scale = np.sqrt(np.einsum("nb,nb->b", rest, rest) / design.n_obs)
-    varies = scale > _DETERMINED * np.sqrt(np.einsum("nb,nb->b", weighted, weighted) / design.n_obs)
-    places = np.flatnonzero(whole)[varies]
-    ols: FloatArray = np.zeros((0, places.size))
-    if together.R.size:
-        ols = np.asarray(np.linalg.solve(together.R, (part + again)[:, varies]), dtype=np.float64)
-    standard = rest[:, varies] / scale[varies] / root[:, None]
-    if design.offset is not None:
-        standard = standard + design.offset[:, None]
-    found, gradient = _solved(fit, standard)
-    good = found.converged
-    block = _block(together, [names[i] for i in places[good]], found, gradient, good, ols, scale[varies])
-    done = set(places[good].tolist())
-    return block, [i for i in range(len(names)) if i not in done]
+    return LinearTogether(fit, fit.default_ddf if ddf is None else ddf, Q, R)
 
 
 def _solved(fit: LinearFit, Y: FloatArray) -> tuple[Inferences, FloatArray]:
@@ -231,94 +161,57 @@ def _solved(fit: LinearFit, Y: FloatArray) -> tuple[Inferences, FloatArray]:
     return replace(inferences, converged=certified), norm
 
 
-def _block(
-    together: Together,
+def _numbers(
+    together: LinearTogether,
     names: list[Any],
     found: Inferences,
     gradient: FloatArray,
     good: Any,
     ols: FloatArray,
     scale: FloatArray,
-) -> BlockOfFits:
-    """The tables of the fits that are good."""
-    import pandas as pd
-
+) -> FitNumbers:
+    """The numbers of the fits that are good."""
     fit = together.fit
     s = scale[good]
     beta = ols.T[good] + s[:, None] * found.many.beta[good]
-    p, count = beta.shape[1], len(names)
     error = s[:, None] * np.sqrt(np.einsum("bii->bi", found.vcov[good]))
-    df = _degrees(together, found, p)[good]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        statistic = beta / error
-    endless = np.isinf(df)
-    tail = np.where(
-        endless, special.ndtr(-np.abs(statistic)), special.stdtr(np.where(endless, 1.0, df), -np.abs(statistic))
-    )
-    coefficients = pd.DataFrame(
-        {
-            "response": np.repeat(np.array(names, dtype=object), p),
-            "term": np.tile(np.array(fit.design.x_names, dtype=object), count),
-            "estimate": beta.ravel(),
-            "std_error": error.ravel(),
-            "df": df.ravel(),
-            "statistic": statistic.ravel(),
-            "p_value": (2.0 * tail).ravel(),
-        }
-    )
-    size = fit.design.n_obs - (p if fit.reml else 0)
+    size = fit.design.n_obs - (beta.shape[1] if fit.reml else 0)
     criterion = found.criterion[good] + 2.0 * size * np.log(s)
     sigma = s * found.many.sigma[good]
-    fits = pd.DataFrame(
-        {
-            "response": names,
-            "n_obs": fit.design.n_obs,
-            "criterion": criterion,
-            "log_likelihood": -0.5 * criterion,
-            "sigma": sigma,
-            "gradient_norm": gradient[good],
-            "converged": True,
-            "singular": found.singular[good],
-            "message": "",
-        }
-    )
     covariances = [s[:, None, None] ** 2 * cov[good] for cov in found.many.covariances]
-    return BlockOfFits(coefficients, _variances(fit, names, covariances, sigma), fits)
+    return FitNumbers(
+        names,
+        fit.design.x_names,
+        fit.design.n_obs,
+        beta,
+        error,
+        _degrees(together, found, beta.shape[1])[good],
+        _variances(fit, covariances, sigma),
+        sigma,
+        criterion,
+        -0.5 * criterion,
+        gradient[good],
+        found.singular[good],
+    )
 
 
-def _degrees(together: Together, found: Inferences, p: int) -> FloatArray:
+def _degrees(together: LinearTogether, found: Inferences, p: int) -> FloatArray:
     if together.ddf == "satterthwaite":
         return found.t_df(np.eye(p))
     df = np.inf if together.ddf == "normal" else float(together.fit.design.n_obs - p)
     return np.full((found.vcov.shape[0], p), df)
 
 
-def _variances(fit: LinearFit, names: list[Any], covariances: list[FloatArray], sigma: FloatArray) -> pd.DataFrame:
-    """As `var_corr` of each response."""
-    import pandas as pd
-
-    count = len(names)
-    tables: list[tuple[str, str | None, str | None, FloatArray, FloatArray]] = []
+def _variances(fit: LinearFit, covariances: list[FloatArray], sigma: FloatArray) -> list[VarianceColumn]:
+    out: list[VarianceColumn] = []
     for term, cov in zip(fit.design.terms, covariances, strict=True):
         sd = np.sqrt(np.einsum("bii->bi", cov))
         k = term.n_columns
-        pairs = [(i, i) for i in range(k)]
-        pairs += [(i, j) for i in range(k) for j in range(i + 1, k)] if term.structure.has_correlations else []
+        out += [VarianceColumn(term.group, name, None, cov[:, i, i], sd[:, i]) for i, name in enumerate(term.columns)]
+        pairs = [(i, j) for i in range(k) for j in range(i + 1, k)] if term.structure.has_correlations else []
         for i, j in pairs:
+            size = sd[:, i] * sd[:, j]
             with np.errstate(divide="ignore", invalid="ignore"):
-                shown = (
-                    sd[:, i]
-                    if i == j
-                    else np.where(sd[:, i] * sd[:, j] > 0, cov[:, i, j] / (sd[:, i] * sd[:, j]), np.nan)
-                )
-            other = None if i == j else term.columns[j]
-            tables.append((term.group, term.columns[i], other, cov[:, i, j], shown))
-    tables.append(("Residual", None, None, sigma**2, sigma))
-    order = np.arange(count)
-    parts = [
-        pd.DataFrame({"order": order, "group": g, "name1": a, "name2": b, "vcov": v, "sdcor": c})
-        for g, a, b, v, c in tables
-    ]
-    whole = pd.concat(parts, ignore_index=True).sort_values("order", kind="stable", ignore_index=True)
-    whole.insert(0, "response", np.array(names, dtype=object)[whole.pop("order").to_numpy()])
-    return whole
+                shown = np.where(size > 0, cov[:, i, j] / size, np.nan)
+            out.append(VarianceColumn(term.group, term.columns[i], term.columns[j], cov[:, i, j], shown))
+    return [*out, VarianceColumn("Residual", None, None, sigma**2, sigma)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dense_models import make_design, make_term
 
-from lme4py.engine.generalised.batches import StackedModel, can_stack
+from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack, has_dispersions
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.hessian import difference_hessian
 from lme4py.engine.generalised.integrals.quadrature import Quadrature, check_quadrature, product_rule
@@ -375,7 +375,8 @@ def _stack_agrees(problem: GlmmProblem) -> None:
     """Points beside one with its dispersion or thresholds, as the difference Hessian asks for them."""
     assert can_stack(problem)
     finder, phi = ModeFinder(problem), some_point(problem)
-    steps = 1e-3 * np.eye(phi.size)[: 1 + problem.n_fixed]
+    # Dispersions may differ between the points where the family takes one for each.
+    steps = 1e-3 * np.eye(phi.size)[: phi.size if has_dispersions(problem) else 1 + problem.n_fixed]
     points = phi + np.vstack([steps, -steps])
     found = StackedModel(problem).gradients(points, at(finder, phi).mode)
     single = np.array([at(finder, point).gradient for point in points])

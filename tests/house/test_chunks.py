@@ -38,7 +38,7 @@ OTHER = {
     "engine/generalised/problem.py": {"MAX_STEPS": "iterations"},
     "engine/generalised/rivals.py": {"_SMALL": "from it on other starts cost too much"},
     "engine/generalised/search.py": {
-        "_FEW": "from it on the dispersion is no reason to look elsewhere",
+        "FEW": "from it on the dispersion is no reason to look elsewhere",
         "_BUDGET": "factorizations of a search",
         "_LITTLE": "factorizations of a search",
         "_FEW_STARTS": "factorizations of a search",
@@ -48,7 +48,7 @@ OTHER = {
         "_LAPLACE_COST": "nodes times rows beyond which the check of the integral takes a smaller rule, or none",
         "_LADDER_COST": "nodes times rows of the advice",
     },
-    "engine/generalised/batches.py": {
+    "engine/generalised/batches/stacked.py": {
         "_MAX_ROWS": "beyond it points are evaluated one by one; both ways are tested side by side"
     },
     "engine/identification/one_answer.py": {

@@ -12,7 +12,7 @@ from joblib import parallel_config
 
 import lme4py
 from lme4py.errors import OptionError
-from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses, user_estimates
+from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses, user_dispersion, user_estimates
 from lme4py.fits.generalised.refit import refit_estimates
 from lme4py.fits.generalised.simulate import GlmmSimulator
 from lme4py.fits.parameters import fit_parameters
@@ -69,20 +69,26 @@ def test_separated_replicates_are_counted():
     assert 0 < boot.n_not_converged == (boot.replicates["x"] > 10).sum()
 
 
-@pytest.mark.parametrize("name", ["glmm_cbpp_sum", "glmm_bin_cll", "glmm_epil", "glmm_bin_w_off", "glmm_pois_w"])
+@pytest.mark.parametrize(
+    "name", ["glmm_cbpp_sum", "glmm_bin_cll", "glmm_epil", "glmm_bin_w_off", "glmm_pois_w", "nb_salam"]
+)
 def test_batch_finds_the_optima_of_the_engine(name):
     result = fit(name).fit
     assert can_batch_glmm(result)
     Y = GlmmSimulator(result).draw(np.random.SeedSequence(2).spawn(12))
     found = solve_responses(result, Y)
     assert found.converged.mean() > 0.7
-    beta, sd = user_estimates(result, found.phi)
+    beta, sd = user_estimates(result.problem, found.phi)
     for b in np.flatnonzero(found.converged):
         alone = refit_estimates(result, Y[:, b])
         # Both stop where the criterion can fall by 1e-9, near 4e-5 standard errors.
         assert found.value[b] == pytest.approx(alone.criterion, abs=1e-7)
         assert sd[b] == pytest.approx(alone.theta[0], abs=1e-4)
         assert beta[b] == pytest.approx(alone.beta, abs=2e-4)
+        if alone.log_dispersion is not None:
+            assert user_dispersion(result.problem, found.phi, found.held)[b] == pytest.approx(
+                alone.log_dispersion, abs=2e-4
+            )
 
 
 def test_batch_knows_zeros():
@@ -100,6 +106,5 @@ def test_batch_knows_zeros():
 
 def test_batch_is_for_one_scalar_effect():
     assert not can_batch_glmm(fit("glmm_bin_rs").fit)
-    assert not can_batch_glmm(fit("nb_salam").fit)
     assert not can_batch_glmm(fit("glmm_3level_b").fit)
     assert not can_batch_glmm(cbpp(nAGQ=9).fit)

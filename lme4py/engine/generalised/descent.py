@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lme4py.engine.certificate import CONVERGED, Evaluation, Rival
-from lme4py.engine.generalised.batches import StackedModel, can_stack
+from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack, has_dispersions
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
 from lme4py.engine.generalised.laplace import Laplace, flat_mode
@@ -39,7 +39,7 @@ _SHRINK = (1.0, 0.3, 0.1, 0.03)
 _BESIDE_SADDLE = (0.01, 0.1, 0.3, 1.0)
 _ESCAPES = 2
 # Parts of the unit of the dispersion at which its slope is taken beside its limit.
-_INWARDS = (1e-4, 1e-2)
+INWARDS = (1e-4, 1e-2)
 # Tolerance of the second stage.
 _FINE = 1e-9
 # Ends of the first stage that are nearer than this, in units of the curvature, are the same.
@@ -251,7 +251,9 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
         if criterion.refine is not None or not can_stack(problem):
             return np.array([slope(point) for point in points])
         first = problem.n_theta + problem.n_fixed
-        beside = (points[:, first:] == phi[first:]).all(axis=1)
+        beside = np.ones(points.shape[0], dtype=bool)
+        if not has_dispersions(problem):
+            beside = (points[:, first:] == phi[first:]).all(axis=1)
         together = StackedModel(problem).gradients(points[beside], found.mode)
         if together is None:
             return np.array([slope(point) for point in points])
@@ -531,18 +533,18 @@ def off_limit(criterion: JointCriterion, phi: FloatArray) -> FloatArray | None:
     if not problem.at_limit(float(phi[-1])):
         return None
     slopes = []
-    for share in _INWARDS:
+    for share in INWARDS:
         lam = problem.lambda_inwards(share)
         there = criterion.evaluate(np.append(phi[:-1], lam))
         if there is None:
             return None
         slopes.append(-float(np.sign(problem.limit_lambda - lam)) * float(there[2][-1]) / share)
-    curvature = (slopes[1] - slopes[0]) / (_INWARDS[1] - _INWARDS[0])
-    at_limit = slopes[0] - curvature * _INWARDS[0]
+    curvature = (slopes[1] - slopes[0]) / (INWARDS[1] - INWARDS[0])
+    at_limit = slopes[0] - curvature * INWARDS[0]
     if at_limit >= 0.0 or (curvature > 0.0 and 0.5 * at_limit**2 / curvature < CONVERGED):
         return None
     best = -at_limit / curvature if curvature > 0.0 else np.inf
-    return np.append(phi[:-1], problem.lambda_inwards(float(np.clip(best, _INWARDS[0], 0.3))))
+    return np.append(phi[:-1], problem.lambda_inwards(float(np.clip(best, INWARDS[0], 0.3))))
 
 
 def _downhill(

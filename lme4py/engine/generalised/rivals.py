@@ -18,11 +18,11 @@ __all__ = ["Candidate", "candidates"]
 # Up to this many numbers in X and Z a descent takes milliseconds, and all starts are followed.
 _SMALL = 20_000
 # Starts near and far from zero, as multiples of the moment estimates of the standard deviations.
-_NEAR, _FAR, _FARTHER = 0.05, 5.0, 25.0
+NEAR, FAR, _FARTHER = 0.05, 5.0, 25.0
 # Standard deviations at which groups stand for themselves; the second where a link has no room for the first.
 _WIDE = (100.0, 10.0)
 # lambda moves by this much for a start that leaves more of the variation to the random effects.
-_LESS = 2.0
+LESS = 2.0
 # Other maxima of the likelihood without random effects that are followed: of a link with a pole there are many.
 _MOST_GLM, _MOST_OF_POLES = 3, 8
 
@@ -79,21 +79,21 @@ def candidates(descents: Descents, usual: Start, start: Start, least: float, tho
         label = f", fixed effects {i + 2}"
         theta = problem.structures.uncorrelated(other.theta)
         yield Candidate(f"moments{label}", other, beside=True)
-        yield Candidate(f"far from zero{label}", replace(other, theta=problem.structures.scaled(theta, _FAR)))
-        yield Candidate(f"near zero{label}", replace(other, theta=problem.structures.scaled(theta, _NEAR)), beside=True)
+        yield Candidate(f"far from zero{label}", replace(other, theta=problem.structures.scaled(theta, FAR)))
+        yield Candidate(f"near zero{label}", replace(other, theta=problem.structures.scaled(theta, NEAR)), beside=True)
 
 
 def _around(problem: GlmmProblem, base: Start) -> Iterator[Candidate]:
     """Starts with other variances and dispersions than those of `base`."""
     structures = problem.structures
     theta = structures.uncorrelated(base.theta)
-    far = structures.scaled(theta, _FAR)
+    far = structures.scaled(theta, FAR)
     yield Candidate("far from zero", replace(base, theta=far))
     yield Candidate("farther from zero", replace(base, theta=structures.scaled(theta, _FARTHER)))
     if problem.has_limit:
-        less = problem.less_dispersed(base.lam, _LESS)
+        less = problem.less_dispersed(base.lam, LESS)
         yield Candidate("less dispersion", replace(base, theta=far, lam=less))
-    yield Candidate("near zero", replace(base, theta=structures.scaled(theta, _NEAR)), beside=True)
+    yield Candidate("near zero", replace(base, theta=structures.scaled(theta, NEAR)), beside=True)
     if not problem.family.single_peaked:
         yield Candidate("moments in one stage", replace(base, theta=theta), beside=True)
         yield Candidate("far from zero in one stage", replace(base, theta=far), beside=True)
@@ -103,7 +103,7 @@ def _around(problem: GlmmProblem, base: Start) -> Iterator[Candidate]:
 
 def _one_alone(problem: GlmmProblem, base: Start, theta: FloatArray) -> Iterator[Candidate]:
     """Each standard deviation far from zero, and the others near it."""
-    near, far = problem.structures.scaled(theta, 0.1), problem.structures.scaled(theta, _FAR)
+    near, far = problem.structures.scaled(theta, 0.1), problem.structures.scaled(theta, FAR)
     for number, axis in enumerate(problem.structures.axes()):
         alone = np.where(axis != 0.0, far, near)
         yield Candidate(

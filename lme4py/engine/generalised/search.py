@@ -25,14 +25,14 @@ from lme4py.engine.optimise import Control
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Search", "solve_glmm"]
+__all__ = ["Search", "far_aside", "solve_glmm"]
 
 # Up to this many rows a dispersion and random effects are looked at together.
-_FEW = 200
+FEW = 200
 # Relative standard deviations below this are near zero.
-_NEAR_ZERO = 0.1
+NEAR_ZERO = 0.1
 # Where the working linear model is asked for the regression within groups, as a multiple of the estimates.
-_FAR = 25.0
+ASIDE = 25.0
 # Descents from other starts need not be exact, nor long.
 _LOOSE, _PATIENCE = 1e-4, 60
 # Factorizations of all other descents of a fit, and of one of many fits.
@@ -40,7 +40,7 @@ _BUDGET, _LITTLE = 3000, 1000
 # And where a few starts that agree are enough.
 _FEW_STARTS = 500
 # Differences of the criterion that are worth a closer look.
-_BARELY = 1e-3
+BARELY = 1e-3
 # Logarithms of scales beyond this are those of scales that are zero or infinite.
 _COLLAPSED = 10.0
 # Loose descents end this near to their minima.
@@ -109,9 +109,9 @@ class Search:
         return (
             not problem.family.single_peaked
             # Few rows can be explained by the random effects, or by the dispersion.
-            or bool(problem.n_nuisance and problem.n_obs <= _FEW and not problem.family.has_thresholds)
+            or bool(problem.n_nuisance and problem.n_obs <= FEW and not problem.family.has_thresholds)
             # Without random effects the criterion would be as low.
-            or self.usual.value < value + _BARELY
+            or self.usual.value < value + BARELY
             or _near_zero(problem, phi)
             or bool(problem.held(phi).any())
             or self._disagree(found, value)
@@ -131,7 +131,7 @@ class Search:
         mode = found.mode
         w = mode.rows.w_work
         try:
-            swept = problem.products.factorize([_FAR * T for T in mode.T], w)
+            swept = problem.products.factorize([ASIDE * T for T in mode.T], w)
             working = problem.stack.weigh(w, mode.eta - problem.offset) + mode.rows.score
             system = FixedSystem(problem, swept, w, working)
         except np.linalg.LinAlgError:
@@ -139,7 +139,7 @@ class Search:
         change = system.solution - mode.beta
         predicted = value + _predicted(found, system)
         self.compared.append(Rival("far from zero", predicted, points=0))
-        return predicted < value or float(change @ system.cross @ change) > p + 3.0 * np.sqrt(2.0 * p) + 4.0
+        return predicted < value or bool(far_aside(float(change @ system.cross @ change), p))
 
     def _usual_is_lower(self, value: float) -> bool:
         """Whether the descent began somewhere else than usual, and the usual start alone is lower than its end."""
@@ -177,7 +177,7 @@ class Search:
         if enough is None or len(self.compared) < enough:
             return False
         least = min(way.value for way in self.ways)
-        return all(one.reached is not None and abs(one.reached - least) < _BARELY for one in self.compared)
+        return all(one.reached is not None and abs(one.reached - least) < BARELY for one in self.compared)
 
     def _followed(self, descents: Descents, candidate: Candidate) -> Way | None:
         """Where a candidate leads; None where the criterion has no value."""
@@ -225,7 +225,7 @@ class Search:
             best = self._lowest_minimum(best)
         best, ends = self._told_apart(best)
         fine = [one for one in ends if one.reached is None or one.reached >= best.value]
-        lower = any(way.value < best.value - _BARELY for way in self.ways)
+        lower = any(way.value < best.value - BARELY for way in self.ways)
         return replace(best, compared=tuple(fine), falls=lower or len(fine) < len(ends))
 
     def _told_apart(self, best: GlmmOptimum) -> tuple[GlmmOptimum, list[Rival]]:
@@ -251,10 +251,10 @@ class Search:
         found: list[GlmmOptimum] = []
         for way in sorted(self.ways, key=lambda one: one.value):
             known = [best.value, *(other.value for other in found)]
-            if not 0.0 <= way.value - best.value < within or min(abs(way.value - value) for value in known) < _BARELY:
+            if not 0.0 <= way.value - best.value < within or min(abs(way.value - value) for value in known) < BARELY:
                 continue
             end = self._finished(way)
-            if end is not None and end.is_minimum and min(abs(end.value - value) for value in known) > _BARELY:
+            if end is not None and end.is_minimum and min(abs(end.value - value) for value in known) > BARELY:
                 found.append(end)
         return found
 
@@ -268,7 +268,7 @@ class Search:
 
     def _lowest_minimum(self, best: GlmmOptimum | None) -> GlmmOptimum:
         for way in sorted(self.ways, key=lambda one: one.value):
-            if best is not None and best.is_minimum and way.value > best.value - _BARELY:
+            if best is not None and best.is_minimum and way.value > best.value - BARELY:
                 break
             end = self._finished(way)
             if end is not None and (best is None or (end.is_minimum, -end.value) > (best.is_minimum, -best.value)):
@@ -280,13 +280,13 @@ class Search:
 
 def _levelled(rival: Rival, value: float) -> Rival:
     """A loose descent that has ended at the minimum itself, at its value."""
-    same = rival.reached is not None and abs(rival.reached - value) < _BARELY
+    same = rival.reached is not None and abs(rival.reached - value) < BARELY
     return replace(rival, reached=value) if same else rival
 
 
 def _judged(rival: Rival, value: float, minima: list[float]) -> Rival:
     """Whether an end a little above `value` is one of the minima."""
-    if rival.reached is None or not _BARELY <= rival.reached - value < EXCLUDED:
+    if rival.reached is None or not BARELY <= rival.reached - value < EXCLUDED:
         return rival
     return replace(rival, is_minimum=min((abs(rival.reached - one) for one in minima), default=np.inf) < _LOOSELY)
 
@@ -294,8 +294,19 @@ def _judged(rival: Rival, value: float, minima: list[float]) -> Rival:
 # -- reasons to look elsewhere -----------------------------------------------------------------------------------
 
 
+def far_aside(distance: Any, p: int) -> Any:
+    """Whether a quadratic form that is chi-squared with at most p degrees of freedom is too large for chance.
+
+    Parameters
+    ----------
+    distance : float or ndarray
+    p : int
+    """
+    return distance > p + 3.0 * np.sqrt(2.0 * p) + 4.0
+
+
 def _near_zero(problem: GlmmProblem, phi: FloatArray) -> bool:
-    return problem.structures.depth(phi[: problem.n_theta]) < _NEAR_ZERO
+    return problem.structures.depth(phi[: problem.n_theta]) < NEAR_ZERO
 
 
 def _predicted(found: Laplace, system: FixedSystem) -> float:

@@ -13,14 +13,22 @@ from lme4py.chunks import chunk
 from lme4py.design.design import Design
 from lme4py.errors import ConvergenceWarning, Lme4Error
 from lme4py.fits.answers.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
-from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses, user_estimates
+from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses, user_dispersion, user_estimates
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.joint import model_covariance
 from lme4py.fits.generalised.refit import RefitEstimates, refit_estimates, refit_glmm
 from lme4py.fits.generalised.steps import fit_like
 from lme4py.linalg.types import BoolArray, FloatArray
 
-__all__ = ["estimates", "estimates_of_design", "far_from", "fit_of_design", "known_finite", "refits", "together"]
+__all__ = [
+    "batch_estimates",
+    "estimates",
+    "estimates_of_design",
+    "far_from",
+    "fit_of_design",
+    "refits",
+    "together",
+]
 
 # Rows times responses of one batch: arrays of this size stay in the cache.
 _BATCH_NUMBERS = chunk(200_000, 4000)
@@ -55,13 +63,28 @@ def estimates(fit: GeneralisedFit, Y: FloatArray) -> Many:
     possible = np.flatnonzero(~np.isnan(Y).any(axis=0))
     found = solve_responses(fit, Y[:, possible])
     sure = possible[found.converged]
-    beta, sd = user_estimates(fit, found.phi[found.converged])
-    far = far_from(fit, beta, sd)
-    sure, beta, sd = sure[~far], known_finite(fit, beta[~far]), sd[~far]
-    ones = np.ones(sure.size)
-    values = values.with_rows(sure, Many(beta, [(sd**2)[:, None, None]], ones, ones))
+    own = found.take(np.flatnonzero(found.converged))
+    far = far_from(fit, *user_estimates(fit.problem, own.phi))
+    values = values.with_rows(sure[~far], batch_estimates(fit, own.phi[~far], own.held[~far]))
+    sure = sure[~far]
     open_ones = np.setdiff1d(np.arange(Y.shape[1]), sure)
     return values.with_rows(open_ones, _singly(fit, Y[:, open_ones])) if open_ones.size else values
+
+
+def batch_estimates(fit: GeneralisedFit, phi: FloatArray, held: BoolArray) -> Many:
+    """Estimates of a batch on the user's scale.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    phi : ndarray, shape (B, 1 + p + d)
+    held : ndarray of bool, same shape
+        Parameters at the end of their range.
+    """
+    beta, sd = user_estimates(fit.problem, phi)
+    lam = user_dispersion(fit.problem, phi, held).tolist()
+    sigma, dispersion = (np.array([of(one) for one in lam]) for of in (fit.family.sigma, fit.family.dispersion))
+    return Many(_known_finite(fit, beta), [(sd**2)[:, None, None]], sigma, dispersion)
 
 
 def refits(fit: GeneralisedFit, Y: FloatArray) -> Iterator[Callable[[], GeneralisedFit]]:
@@ -120,7 +143,7 @@ def _of_response(fit: GeneralisedFit, y: FloatArray) -> Many:
     _refuse_outside(y)
     found = refit_estimates(fit, y)
     if not _far(fit, found.beta):
-        return _of_estimates(fit, replace(found, beta=known_finite(fit, found.beta)))
+        return _of_estimates(fit, replace(found, beta=_known_finite(fit, found.beta)))
     # Far away means infinite, mostly; the fit itself knows.
     return _of_fit(_counted(refit_glmm(fit, y, compare=False)))
 
@@ -157,7 +180,7 @@ def far_from(fit: GeneralisedFit, beta: FloatArray, sd: FloatArray) -> BoolArray
     return _far(fit, beta) | (sd > _FAR * own)
 
 
-def known_finite(fit: GeneralisedFit, beta: FloatArray) -> FloatArray:
+def _known_finite(fit: GeneralisedFit, beta: FloatArray) -> FloatArray:
     """Coefficients of replicates; those that are infinite in the fit are so in all that come from it.
 
     Parameters

@@ -7,7 +7,7 @@ without a loop.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,25 @@ import numpy as np
 from lme4py.engine.generalised.problem import GlmmProblem, Mode
 from lme4py.families.nuisance import totals
 from lme4py.families.response import ResponseData
-from lme4py.linalg.types import FloatArray, IntArray
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["StackedModel", "StackedPoints", "can_stack"]
+__all__ = ["StackedModel", "StackedPoints", "can_stack", "has_dispersions"]
 
 # Larger models gain nothing: their arrays alone fill the cache.
 _MAX_ROWS, _MAX_FIXED = 20_000, 12
 _MAX_NEWTON, _MAX_HALVINGS = 60, 30
 # Newton decrement of a group's mode.
 _MODE = 1e-14
+
+
+def has_dispersions(problem: GlmmProblem) -> bool:
+    """Whether the points of a model may each have a dispersion of their own.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    """
+    return problem.has_one_dispersion and bool(problem.family.many_dispersions)
 
 
 def can_stack(problem: GlmmProblem) -> bool:
@@ -44,7 +54,7 @@ def can_stack(problem: GlmmProblem) -> bool:
 
 @dataclass
 class StackedPoints:
-    """B points: parameters (B, m), spherical modes (B, J), value (B,), gradient (B, m).
+    """B points: parameters (B, m), spherical modes (B, J), value (B,), gradient (B, m), mean weight of the rows (B,).
 
     Without a mode the value is infinite.
     """
@@ -53,6 +63,27 @@ class StackedPoints:
     u: FloatArray
     value: FloatArray
     gradient: FloatArray
+    weight: FloatArray
+
+    def take(self, rows: IntArray) -> StackedPoints:
+        """Some of the points.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+        """
+        return StackedPoints(self.phi[rows], self.u[rows], self.value[rows], self.gradient[rows], self.weight[rows])
+
+    def put(self, rows: IntArray, other: StackedPoints) -> None:
+        """Other points in the places of some, in place.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+        other : StackedPoints
+        """
+        for one in fields(self):
+            getattr(self, one.name)[rows] = getattr(other, one.name)
 
 
 class StackedModel:
@@ -85,6 +116,7 @@ class StackedModel:
         self.offset = problem.offset[self.order]
         self.data = self._ordered(problem.data)
         self.expected = problem.uses_expected
+        self.has_dispersions = has_dispersions(problem)
 
     def _ordered(self, data: ResponseData) -> ResponseData:
         parts = {
@@ -100,7 +132,7 @@ class StackedModel:
         Parameters
         ----------
         phi : ndarray, shape (B, m)
-            With one dispersion, or thresholds, of all points.
+            With thresholds, or one dispersion, of all points; with one of each where the family takes them.
         centre : Mode
             Near by. The predictor is that of the centre and a change, so that the rounding of a large one is the same
             at all points.
@@ -175,6 +207,65 @@ class StackedModel:
         """
         return self._at(phi, self.offset + self._fixed(phi[:, 1 : 1 + self.X.shape[1]]), u, data)
 
+    def within_groups(self, points: StackedPoints, data: ResponseData, far: float) -> tuple[FloatArray, FloatArray]:
+        """The regression within groups in the working linear models at some points, and how far it is from theirs.
+
+        Parameters
+        ----------
+        points : StackedPoints
+        data : ResponseData
+        far : float
+            Standard deviations are multiplied by it, so that between groups next to nothing is left.
+
+        Returns
+        -------
+        beta : ndarray, shape (B, p)
+        distance : ndarray, shape (B,)
+            Quadratic form of its difference from the estimates; infinite where there is no regression.
+        """
+        phi, p = points.phi, self.X.shape[1]
+        theta, lam = phi[:, 0], self._lambda(phi)
+        with np.errstate(all="ignore"):
+            eta = self.offset + self._fixed(phi[:, 1 : 1 + p]) + theta[:, None] * self.z * points.u[:, self.codes]
+            rows = self._rows(eta, data, lam, 2)
+            w = rows.w_work
+            square = (far * theta[:, None]) ** 2
+            shrunken = square / (1.0 + square * self._sum(self.z * self.z * w))
+            columns = [w * column for column in self.X.T] + [w * (eta - self.offset) + rows.score]
+            sums = [self._sum(self.z * column) for column in columns]
+            cross = np.empty((phi.shape[0], p, p + 1))
+            for i, j in np.ndindex(p, p + 1):
+                whole = (columns[j] * self.X[:, i]).sum(axis=1)
+                cross[:, i, j] = whole - (sums[i] * sums[j] * shrunken).sum(axis=1)
+        usable = np.isfinite(cross).all(axis=(1, 2))
+        cross[~usable, :, :p] = np.eye(p)
+        usable &= np.linalg.eigvalsh(cross[:, :, :p]).min(axis=1, initial=np.inf) > 0.0
+        cross[~usable, :, :p] = np.eye(p)
+        beta = np.linalg.solve(cross[:, :, :p], cross[:, :, p:])[:, :, 0]
+        change = beta - phi[:, 1 : 1 + p]
+        distance = np.einsum("bi,bij,bj->b", change, cross[:, :, :p], change)
+        return np.where(usable[:, None], beta, phi[:, 1 : 1 + p]), np.where(usable, distance, np.inf)
+
+    def predicts_all(self, points: StackedPoints, data: ResponseData) -> BoolArray:
+        """Where every row of a response that is an answer has that which its predictor is for, (B,).
+
+        Parameters
+        ----------
+        points : StackedPoints
+        data : ResponseData
+        """
+        answers = self.family.answers(data)
+        if answers is None:
+            return np.zeros(points.value.size, dtype=bool)
+        theta, beta = points.phi[:, :1], points.phi[:, 1 : 1 + self.X.shape[1]]
+        eta = self.offset + self._fixed(beta) + theta * self.z * points.u[:, self.codes]
+        right: BoolArray = (answers * eta > 0.0).all(axis=1)
+        return right
+
+    def _lambda(self, phi: FloatArray) -> Any:
+        """What the family has beside the predictor: one for each point where the family takes them."""
+        return phi[:, -1:] if self.has_dispersions else self.problem.split(phi[0])[2]
+
     def _fixed(self, beta: FloatArray) -> FloatArray:
         """X beta of B points, (B, n); no matrix product, which would round differently in batches of other sizes."""
         out = np.zeros((beta.shape[0], self.X.shape[0]))
@@ -184,7 +275,7 @@ class StackedModel:
 
     def _at(self, phi: FloatArray, fixed: FloatArray, u: FloatArray, data: ResponseData) -> StackedPoints:
         with np.errstate(all="ignore"):
-            theta, lam = phi[:, 0], self.problem.split(phi[0])[2]
+            theta, lam = phi[:, 0], self._lambda(phi)
             u, rows = self._modes(fixed, theta, u, data, lam)
             scale = theta[:, None] * self.z
             w, dw = (rows.w_exp, rows.dw_exp) if self.expected else (rows.w_obs, rows.dw_obs)
@@ -207,4 +298,4 @@ class StackedModel:
                 by_lam = totals(w_lam, h) - 2.0 * totals(rows.d_lam) + totals(rows.score_lam, moved)
                 gradient = np.hstack([gradient, by_lam])
         usable = np.isfinite(value) & np.isfinite(gradient).all(axis=1)
-        return StackedPoints(phi, u, np.where(usable, value, np.inf), gradient)
+        return StackedPoints(phi, u, np.where(usable, value, np.inf), gradient, np.abs(w).mean(axis=1))
