@@ -44,6 +44,7 @@ _HOME = {
     "Pedigree": "lme4py.covariance.relations.pedigree",
     "Precision": "lme4py.covariance.relations.known",
     "RankWarning": "lme4py.errors",
+    "SpellingWarning": "lme4py.errors",
     "Profile": "lme4py.inference.profile.profile",
     "adjust": "lme4py.margins.results.result",
     "all_pairwise": "lme4py.margins.population.scenarios",
@@ -147,6 +148,7 @@ __all__ = [
     "Profile",
     "RankWarning",
     "ResidualFit",
+    "SpellingWarning",
     "__version__",
     "adjust",
     "aicc",
@@ -228,6 +230,7 @@ if TYPE_CHECKING:
         OptionError,
         PenalisedWarning,
         RankWarning,
+        SpellingWarning,
     )
     from lme4py.fits.base import Fit
     from lme4py.fits.generalised.criterion import glmm_criterion

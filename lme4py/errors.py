@@ -99,6 +99,10 @@ class RankWarning(Lme4Warning):
     """Columns of the fixed effects were left out, because others determine them."""
 
 
+class SpellingWarning(Lme4Warning):
+    """Levels of a factor look like two spellings of one."""
+
+
 class IdentificationWarning(Lme4Warning):
     """Some variances cannot be told apart by any data of this design: they are not given."""
 

@@ -9,7 +9,10 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.data.cells import COUNT
+from lme4py.data.column import Column
 from lme4py.data.frame import Frame, read_frame
+from lme4py.data.spellings import warn_of_spellings
 from lme4py.design.beside.by_category import category_offset, given_by_category, offset_arguments
 from lme4py.design.beside.given import finite_offset, positive_weights
 from lme4py.design.beside.related import Relations, read_relations
@@ -198,6 +201,7 @@ def formula_design(
         na_action,
         response if reader is not None and reader.has_trials else None,
     )
+    warn_of_spellings(rows.columns.values(), lambda column, levels: _rows_of_levels(column, levels, rows.columns))
     state: dict[str, Any] = {}
     parsed = with_smooths(parsed, rows)
     further = {name: with_smooths(own, rows) for name, own in further.items()}
@@ -218,6 +222,13 @@ def formula_design(
     learnt = functions or {}
     made = {name: (own, evaluate_all(own, rows, state, learnt)) for name, own in further.items()}
     return join_terms(with_parts(design, made, rows, relations))
+
+
+def _rows_of_levels(column: Column, levels: Sequence[Any], columns: Mapping[str, Column]) -> list[int]:
+    """How many rows have each level."""
+    times = columns[COUNT].values if COUNT in columns else None
+    rows = np.bincount(column.values[column.values >= 0], times, len(column.levels))
+    return [int(rows[column.levels.index(level)]) for level in levels]
 
 
 @lru_cache(maxsize=256)

@@ -15,6 +15,7 @@ from lme4py.errors import (
     OptimaWarning,
     OptionError,
     RankWarning,
+    SpellingWarning,
     did_you_mean,
     warn,
 )
@@ -28,6 +29,7 @@ CHECKS: Final[dict[str, type[Lme4Warning] | None]] = {
     "optima": OptimaWarning,
     "rank": RankWarning,
     "singular": None,
+    "spelling": SpellingWarning,
 }
 # The names of lmerControl; the gradient and the Hessian are both in the certificate.
 _LME4: Final = {

@@ -168,11 +168,28 @@ def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
     table = pa.table({"y": [1.0, 2.0], "g": ["a", "b"], "x": [1.0, 0.0]})
     pq.write_table(table, tmp_path / "1.parquet")
     pq.write_table(pa.table({"y": [1.0, 2.0], "g": [1, 2], "x": [1.0, 0.0]}), tmp_path / "2.parquet")
-    with pytest.raises(DataError, match="different columns"):
-        lme4py.lmer("y ~ x + (1 | g)", str(tmp_path / "*.parquet"))
+    files = str(tmp_path / "*.parquet")
+    for control in ({}, {"rows": "memory"}):
+        with pytest.raises(DataError, match=r"'g' is string in the file '.*1.parquet' and int64 in '.*2.parquet'"):
+            lme4py.lmer("y ~ x + (1 | g)", files, control=control)
     pq.write_table(table.drop_columns("x"), tmp_path / "2.parquet")
-    with pytest.raises(DataError, match="no column 'x'"):
-        lme4py.lmer("y ~ x + (1 | g)", str(tmp_path / "*.parquet"))
+    for control in ({}, {"rows": "memory"}):
+        with pytest.raises(DataError, match="no column 'x'"):
+            lme4py.lmer("y ~ x + (1 | g)", files, control=control)
+
+
+def test_columns_that_are_not_used_need_not_fit_together(tmp_path: Path, whole: Any) -> None:
+    """Text is text, as codes or not, and numbers are numbers."""
+    first, second = (pa.Table.from_pandas(part, preserve_index=False) for part in (DATA.iloc[:400], DATA.iloc[400:]))
+    at = first.schema.get_field_index
+    first = first.set_column(at("f"), "f", first["f"].dictionary_encode()).drop_columns("unused")
+    first = first.set_column(at("g"), "g", first["g"].cast(pa.decimal128(25, 2))).append_column("odd", first["x"])
+    second = second.append_column("odd", second["f"])
+    pq.write_table(first, tmp_path / "1.parquet")
+    pq.write_table(second, tmp_path / "2.parquet")
+    fit = lme4py.lmer(FORMULA, str(tmp_path / "*.parquet"))
+    same(fit, whole)
+    assert set(fit.augment().schema.names) == {"x", "f", "g", "h", "y", "fitted", "fixed", "mu", "resid"}
 
 
 def test_missing_files_and_mixed_kinds(folder: Path) -> None:

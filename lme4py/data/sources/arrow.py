@@ -6,7 +6,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lme4py.chunks import chunk
-from lme4py.data.frame import read_frame
+from lme4py.data.column import Column
+from lme4py.data.frame import Frame, read_frame
 from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, RowsWhere, Schema
 from lme4py.data.sources.comparison import ColumnType, Comparison, expression_of
 from lme4py.errors import DataError
@@ -24,8 +25,8 @@ class ArrowSource(RowSource):
     ----------
     dataset : pyarrow.dataset.Dataset
     place : str, optional
-    partial : mapping of str to str, optional
-        Columns that a file lacks, with the name of the file.
+    faults : mapping of str to str, optional
+        Columns that cannot be read, and why.
     filter : pyarrow.dataset.Expression, optional
         Of the rows.
     """
@@ -34,12 +35,12 @@ class ArrowSource(RowSource):
         self,
         dataset: Any,
         place: str = "pyarrow dataset",
-        partial: Mapping[str, str] | None = None,
+        faults: Mapping[str, str] | None = None,
         filter: Any = None,
     ) -> None:
         self.dataset, self.filter = dataset, filter
         self.place = place
-        self.partial = dict(partial or {})
+        self.faults = dict(faults or {})
 
     def schema(self) -> Schema:
         """Names of the columns."""
@@ -52,16 +53,15 @@ class ArrowSource(RowSource):
         import pyarrow.dataset as ds
 
         own = expression_of(tests, ds.field, lambda column: column.is_nan())
-        return ArrowSource(self.dataset, self.place, self.partial, own if self.filter is None else self.filter & own)
+        return ArrowSource(self.dataset, self.place, self.faults, own if self.filter is None else self.filter & own)
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows file by file; only the columns asked for are read."""
         import pyarrow as pa
 
         for name in columns or ():
-            if name in self.partial:
-                raise DataError(f"the file {self.partial[name]!r} has no column {name!r}, but other files have it.")
-        wanted = None if columns is None else [name for name in self.dataset.schema.names if name in set(columns)]
+            self._refuse(name)
+        wanted = [name for name in self._sound() if columns is None or name in set(columns)]
         try:
             size = max(1, self.rows_at_once // _BATCHES)
             batches = self.dataset.to_batches(
@@ -79,17 +79,37 @@ class ArrowSource(RowSource):
             ) from None
 
     def lazily(self, made: MadeColumns) -> Any:
-        """A RecordBatchReader."""
-        batches = self.dataset.to_batches(filter=self.filter, batch_size=self.rows_at_once)
-        return arrow_lazily(batches, self.dataset.schema, made)
+        """A RecordBatchReader, without columns that cannot be read."""
+        import pyarrow as pa
+
+        schema = pa.schema([self.dataset.schema.field(name) for name in self._sound()])
+        batches = self.dataset.to_batches(columns=schema.names, filter=self.filter, batch_size=self.rows_at_once)
+        return arrow_lazily(batches, schema, made)
 
     def count(self) -> int | None:
         """By the metadata of the files; text is read through."""
         return int(self.dataset.count_rows(filter=self.filter))
 
     def whole(self) -> Any:
-        """A pyarrow Table."""
-        return self.dataset.to_table(filter=self.filter)
+        """A pyarrow Table, or a frame that refuses columns which cannot be read."""
+        names = self.dataset.schema.names
+        table = self.dataset.to_table(columns=self._sound(), filter=self.filter)
+        if not self.faults:
+            return table
+        frame = read_frame(table)
+
+        def column(position: int) -> Column:
+            self._refuse(names[position])
+            return frame.column(names[position])
+
+        return Frame(names, frame.n_rows, column)
+
+    def _sound(self) -> list[str]:
+        return [name for name in self.dataset.schema.names if name not in self.faults]
+
+    def _refuse(self, name: str) -> None:
+        if name in self.faults:
+            raise DataError(self.faults[name])
 
     def fingerprint(self) -> Hashable:
         """Sizes and times of the files."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -100,9 +100,9 @@ def source_of_paths(data: Any) -> RowSource:
     with _in_words(files[0]):
         system, names = _filesystem(files)
         dataset = ds.dataset(names, format=form, filesystem=system)
-        schema, partial = _one_schema(dataset)
+        schema, faults = _one_schema(dataset)
         dataset = ds.dataset(names, schema=schema, format=form, filesystem=system)
-    return ArrowSource(dataset, f"{len(files)} {_NAMES[kind]} file{'s' * (len(files) != 1)}", partial)
+    return ArrowSource(dataset, f"{len(files)} {_NAMES[kind]} file{'s' * (len(files) != 1)}", faults)
 
 
 @contextmanager
@@ -155,17 +155,56 @@ def _filesystem(files: Sequence[str]) -> tuple[Any, list[str]]:
 
 
 def _one_schema(dataset: Any) -> tuple[Any, dict[str, str]]:
-    """The columns of all files, and those that a file lacks; an empty column does not decide a type."""
+    """The columns of all files, and what is wrong with those that do not fit together."""
     import pyarrow as pa
 
-    fragments = list(dataset.get_fragments())
+    parts = [(fragment.path, fragment.physical_schema) for fragment in dataset.get_fragments()]
+    names = dict.fromkeys(name for _, schema in parts for name in schema.names)
+    fields, faults = [], {}
+    for name in names:
+        types = {path: schema.field(name).type for path, schema in parts if name in schema.names}
+        common = _common_type(list(types.values()))
+        fields.append(pa.field(name, next(iter(types.values())) if common is None else common))
+        lacking = [path for path, _ in parts if path not in types]
+        if lacking:
+            faults[name] = f"the file {lacking[0]!r} has no column {name!r}, but other files have it."
+        elif common is None:
+            faults[name] = _different(name, types)
+    return pa.schema(fields), faults
+
+
+def _common_type(types: Sequence[Any]) -> Any:
+    """The type that all files of a column are read as; None where there is none. Empty columns do not decide it."""
+    import pyarrow as pa
+
+    known = [one for one in dict.fromkeys(types) if not pa.types.is_null(one)]
+    if len(known) < 2:
+        return known[0] if known else pa.null()
+    if all(map(_is_text, known)) and not all(map(pa.types.is_dictionary, known)):
+        return pa.large_string()
+    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    if any(map(pa.types.is_decimal, known)) and all(any(test(one) for test in numbers) for one in known):
+        return pa.float64()
     try:
-        schemas = [fragment.physical_schema for fragment in fragments]
-        schema = pa.unify_schemas(schemas, promote_options="permissive").remove_metadata()
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(
-            f"the files have different columns: {error}. Files of one source need the same type for a column; convert "
-            "them, or fit them apart."
-        ) from None
-    own = zip(fragments, schemas, strict=True)
-    return schema, {name: fragment.path for fragment, one in own for name in {*schema.names} - {*one.names}}
+        found = pa.unify_schemas([pa.schema([("", one)]) for one in known], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return None
+    return found.types[0]
+
+
+def _is_text(type: Any) -> bool:
+    """Whether values are text, or codes into text without an order."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(type):
+        return not type.ordered and _is_text(type.value_type)
+    return str(type) in ("string", "large_string", "string_view")
+
+
+def _different(name: str, types: Mapping[str, Any]) -> str:
+    (first, one), *others = types.items()
+    other, two = next((path, own) for path, own in others if _common_type([one, own]) is None)
+    return (
+        f"column {name!r} is {one} in the file {first!r} and {two} in {other!r}; a column has one type in all files of "
+        "a source: convert one of them, or fit them apart."
+    )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lme4py.covariance import find_structure
 from lme4py.data.column import Column
 from lme4py.data.sources.base import RowBlock, RowSource
+from lme4py.data.spellings import warn_of_spellings
 from lme4py.design.beside.given import Given, column_getter, finite_offset, given_text, numbers_of, positive_weights
 from lme4py.design.build import assemble, check_parts, evaluate_all, model_nodes, read_formula
 from lme4py.design.coding import model_matrix
@@ -134,12 +135,15 @@ class StreamPlan:
     replay : Replay
         Makes the model's rows of any block.
     tally : Tally
+    passes : int
+        Over the rows, so far.
     """
 
     witness: Design
     n_sample: int
     replay: Replay
     tally: Tally
+    passes: int
 
 
 def plan_stream(
@@ -194,11 +198,13 @@ def plan_stream(
     _check_missing(survey, na_action)
     state = _learnt(parsed, given, survey)
     frame, n_sample = survey.witness()
+    count = _LevelCounts(source)
+    warn_of_spellings(map(frame.column, asked.columns), count)
     rows = UsedRows(frame, model_nodes(parsed), arguments, "omit")
     values = evaluate_all(parsed, rows, state, {})
     witness = assemble(parsed, response, rows, values, state, contrasts, {}, family, levels, check_rank=False)
     form = None if family is None else ResponseForm.of(name_of(response), values[response])
-    return StreamPlan(witness, n_sample, Replay(witness.recipe, asked.columns, form), survey.tally)
+    return StreamPlan(witness, n_sample, Replay(witness.recipe, asked.columns, form), survey.tally, 1 + count.passes)
 
 
 def _given(argument: Any, what: str, names: tuple[str, ...]) -> Given:
@@ -263,6 +269,40 @@ def merged_surveys(first: Survey, second: Survey) -> Survey:
     """What two surveys found."""
     first.merge(second)
     return first
+
+
+class _LevelCounts:
+    """Rows of levels, by a pass over their column.
+
+    Parameters
+    ----------
+    source : RowSource
+    """
+
+    def __init__(self, source: RowSource) -> None:
+        self.source = source
+        self.passes = 0
+
+    def __call__(self, column: Column, levels: Sequence[str]) -> list[int]:
+        self.passes += 1
+        found = self.source.reduce_blocks(_CountLevels(column.name, tuple(levels)), np.add, [column.name])
+        return [0] * len(levels) if found is None else found.astype(int).tolist()
+
+
+@dataclass(frozen=True)
+class _CountLevels:
+    """Rows of levels in one block."""
+
+    name: str
+    levels: tuple[str, ...]
+
+    def __call__(self, block: RowBlock) -> FloatArray:
+        column = block.frame.column(self.name)
+        known = column.values >= 0
+        times = None if block.cells is None else block.cells.counts[known]
+        rows = np.bincount(column.values[known], times, len(column.levels))
+        place = {level: i for i, level in enumerate(column.levels)}
+        return np.array([rows[place[level]] if level in place else 0 for level in self.levels], dtype=np.float64)
 
 
 def _check_missing(survey: Survey, na_action: str) -> None:

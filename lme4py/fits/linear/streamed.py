@@ -208,7 +208,7 @@ class Passes:
         self.fingerprint = fingerprint
         self.replay = plan.replay
         self.tally = plan.tally
-        self.count = 1 + source.passes
+        self.count = plan.passes + source.passes
 
     def sums(self, columns: Columns, factors: tuple[Factor, ...]) -> RowSums:
         """Cross-products in the columns."""
