@@ -395,7 +395,8 @@ class Design(Frozen):
     @property
     def written(self) -> Formula:
         """The formula as it was written, read."""
-        return self.recipe.formula if self.responses is None else self.responses.formula
+        formula = self.recipe.formula if self.responses is None else self.responses.formula
+        return formula if formula.before is None else formula.before
 
     # --- the first predictor --------------------------------------------------------------------------------
 

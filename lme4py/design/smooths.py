@@ -204,6 +204,7 @@ def with_smooths(parsed: Formula, rows: UsedRows) -> Formula:
         return parsed
     bars: list[Bar] = []
     empty: list[int] = []
+    random: list[Bar] = []
     for place, node in enumerate(parsed.fixed.variables):
         if not is_smooth(node) or not isinstance(node, Call):
             continue
@@ -214,6 +215,10 @@ def with_smooths(parsed: Formula, rows: UsedRows) -> Formula:
                     parsed.text,
                     *node.span,
                 )
+        if node.function == "s" and _bases(node, parsed.text, 1) == ["re"]:
+            random.append(_random_bar(node, rows, parsed.text))
+            empty.append(place)
+            continue
         made, has_fixed = _bars(node, rows, parsed.text)
         bars += made
         if not has_fixed:
@@ -222,7 +227,27 @@ def with_smooths(parsed: Formula, rows: UsedRows) -> Formula:
     twice = next((label for i, label in enumerate(labels) if label in labels[:i]), None)
     if twice is not None:
         raise FormulaError(f"the formula has {twice} twice; one smooth of a variable is enough", parsed.text)
-    return replace(parsed, fixed=_without(parsed.fixed, empty), bars=(*parsed.bars, *bars))
+    return replace(parsed, fixed=_without(parsed.fixed, empty), bars=(*parsed.bars, *random, *bars), before=parsed)
+
+
+def _random_bar(node: Call, rows: UsedRows, text: str) -> Bar:
+    """``s(g, bs = "re")`` is (1 | g), ``s(g, x, bs = "re")`` is (0 + x | g), ``s(g, h, bs = "re")`` is (1 | g:h)."""
+    variables = variables_of(node)
+    factors = [v for v in variables if isinstance(v, Name) and rows.column(v.name).is_factor]
+    numbers = [v for v in variables if v not in factors]
+    if not factors or len(numbers) > 1 or any(a.name not in (None, "x", "bs") for a in node.arguments):
+        names = ", ".join(deparse(v) for v in variables)
+        raise FormulaError(
+            f'{deparse(node)}: bs = "re" takes factors, and one number for a slope, and no further arguments; store '
+            f"numbers that name groups as text or a category, or write (1 | g) (got {names})",
+            text,
+            *node.span,
+        )
+    label = " : ".join(deparse(v) for v in factors).replace(" ", "")
+    if numbers:
+        terms = Terms((numbers[0],), (FixedTerm((0,)),), ((True,),), False)
+        return Bar(terms, tuple(factors), "us", f"(0 + {deparse(numbers[0])} | {label})", span=node.span)
+    return Bar(Terms((), (), (), True), tuple(factors), "us", f"(1 | {label})", span=node.span)
 
 
 def _bars(node: Call, rows: UsedRows, text: str) -> tuple[list[Bar], bool]:
@@ -287,14 +312,14 @@ def _bases(node: Call, text: str, n: int) -> list[str]:
 def _refuse_bases(node: Call, bases: list[str], variables: tuple[Node, ...], text: str) -> None:
     """Refuse what mgcv has and this package not, with what to write."""
     names = ", ".join(deparse(v) for v in variables)
-    advice = {"re": "write (1 | g) for random effects", "sz": 'write s(x, by = f), or s(x, g, bs = "fs")'}
+    advice = {"re": "random effects are s(g, bs = 're'), or (1 | g)", "sz": 'write s(x, by = f), or s(x, g, bs = "fs")'}
     for kind, words in advice.items():
         if kind in bases:
             raise FormulaError(f'bs = "{kind}" is not there; {words}', text, *node.span)
-    if node.function == "s" and len(variables) > 1:
+    if node.function == "s" and len(variables) > 2:
         raise FormulaError(
-            f"s({names}) of several variables is not there; write te({names}), whose smoothness may differ between "
-            "them",
+            f"s({names}) of more than two variables is not there; write te({names}), whose smoothness may differ "
+            "between them",
             text,
             *node.span,
         )

@@ -148,3 +148,5 @@ class Formula:
     fixed: Terms
     bars: tuple[Bar, ...]
     notes: tuple[str, ...] = ()
+    # Before smooths were taken apart, where there are some.
+    before: Formula | None = None

@@ -38,12 +38,20 @@ FORMULAS = {
     "t2_tp": "y ~ t2(x, z, bs = 'tp')",
     "ordered": "y ~ o + s(w, bs = 'cr') + s(w, by = o, bs = 'cr')",
     "fs_cyclic": "y ~ s(x, bs = 'cr') + s(x, g, bs = 'fs', k = 6, xt = 'cc')",
+    "plate": "y ~ s(x, z)",
+    "plate_small": "y ~ s(x, z, k = 12) + s(w, k = 6)",
+    "plate_by": "y ~ f + s(x, z, by = f, k = 15)",
+    "plate_ml": "y ~ s(x, w, k = 20)",
+    "te_least": "y ~ te(x, z, k = 3)",
+    "ti_least": "y ~ ti(x, k = 3, bs = 'tp') + ti(z, k = 3, bs = 'tp') + ti(x, z, bs = 'tp', k = 3)",
+    "least": "y ~ s(x, k = 3) + s(w, bs = 'cr', k = 3)",
+    "random": "y ~ s(w, bs = 'cr') + s(g, bs = 're') + s(g, x, bs = 're') + s(f, g, bs = 're')",
 }
 
 
 @pytest.fixture(scope="module")
 def fits():
-    return {name: lme4py.lmer(formula, DATA, reml=name != "te_ml") for name, formula in FORMULAS.items()}
+    return {name: lme4py.lmer(formula, DATA, reml=not name.endswith("_ml")) for name, formula in FORMULAS.items()}
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -52,15 +60,51 @@ def test_fits_are_those_of_mgcv(fits, name):
     assert result.converged
     # mgcv's Newton steps end 1e-7 of a standard deviation short at most.
     assert result.fittedvalues.to_numpy() == pytest.approx(expected["fitted"], abs=2e-6)
-    assert result.smooths()["edf"].to_numpy() == pytest.approx(expected["edf"], abs=2e-5)
+    edf = result.smooths()["edf"].to_numpy()
+    # Random effects that are written as smooths are none here.
+    assert edf == pytest.approx(expected["edf"][: edf.size], abs=2e-5)
     found = result.predict(NEW, interval="confidence")
     # Outside the data too.
     assert found["predicted"].to_numpy() == pytest.approx(expected["predicted"], abs=5e-6)
-    if name == "te_ml":
+    if name.startswith("plate") or name == "random":
+        # Of thin plates and random effects the unpenalised columns have mgcv's sizes.
+        assert -result.log_likelihood == pytest.approx(expected["criterion"], abs=1e-7)
+    if name.endswith("_ml"):
         # mgcv's scale of ML fits is not the ML estimate; the criterion does not depend on the basis.
         assert -result.log_likelihood == pytest.approx(expected["criterion"], abs=1e-8)
     else:
         assert result.sigma == pytest.approx(expected["sigma"], rel=1e-6)
+
+
+def test_random_effects_may_be_written_as_smooths():
+    ours = lme4py.lmer("y ~ w + s(g, bs = 're') + s(g, x, bs = 're')", DATA)
+    theirs = lme4py.lmer("y ~ w + (1 | g) + (0 + x | g)", DATA)
+    assert ours.log_likelihood == theirs.log_likelihood
+    assert list(ours.covariances) == list(theirs.covariances)
+
+
+@pytest.mark.parametrize(
+    "term", ["s(x)", "s(x, bs = 'cc')", "s(x, g, bs = 'fs', k = 5)", "s(g, bs = 're')", "ti(x, z)"]
+)
+def test_update_keeps_every_smooth(term):
+    """Those without fixed columns too."""
+    changed = lme4py.lmer(f"y ~ z + {term} + (1 | f)", DATA).update("~ . + w")
+    written = lme4py.lmer(f"y ~ z + w + {term} + (1 | f)", DATA)
+    assert list(changed.covariances) == list(written.covariances)
+    assert changed.log_likelihood == pytest.approx(written.log_likelihood, rel=1e-10)
+
+
+def test_slopes_of_a_plate(fits):
+    fit = fits["plate"]
+    for variable in ("x", "z"):
+        curve = fit.smooth_curves(n=4, derivative=variable)
+        ends = [
+            fit.predict(curve[["x", "z"]].assign(**{variable: curve[variable] + step})).to_numpy()
+            for step in (1e-5, -1e-5)
+        ]
+        # Central differences with steps of 1e-5.
+        assert curve["estimate"].to_numpy() == pytest.approx((ends[0] - ends[1]) / 2e-5, abs=1e-6)
+    fit.plot("smooth")
 
 
 def test_errors_of_curves_are_those_of_mgcv(fits):
@@ -243,8 +287,7 @@ def test_margins_of_a_basis_are_learnt_from_all_rows():
 @pytest.mark.parametrize(
     ("formula", "message"),
     [
-        ("y ~ s(x, z)", r"te\(x, z\)"),
-        ("y ~ s(g, bs = 're')", r"\(1 \| g\)"),
+        ("y ~ s(x, z, w)", r"te\(x, z, w\)"),
         ("y ~ s(x, f, bs = 'sz')", "by = f"),
         ("y ~ s(x, z, bs = 'fs')", "a number and a factor"),
         ("y ~ s(x, g, bs = 'fs', by = f)", "no by"),

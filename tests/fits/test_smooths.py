@@ -216,7 +216,7 @@ def test_ordered_categories_have_smooths():
 @pytest.mark.parametrize(
     ("formula", "options", "message"),
     [
-        ("y ~ s(x, z)", {}, "several variables"),
+        ("y ~ s(x, z, bs = 'cr')", {}, "one penalty"),
         ("y ~ f * s(x)", {}, "by = f"),
         ("y ~ x + (s(z) | g)", {}, "random effects"),
         ("y ~ s(x) + s(x, k = 5)", {}, "twice"),

@@ -1,4 +1,7 @@
-"""Bases of splines of one variable with their penalties: what is learnt from the data, values, and derivatives.
+"""Bases of splines with their penalties: what is learnt from the data, values, and derivatives.
+
+Splines are of one variable; thin plates of one or two, with the penalty of second derivatives that is the same in all
+directions (Wood 2003, JRSS B 65:95).
 
 A basis is a dict of plain data ("bs", "k" and what it learnt), so that it can be stored with a model.
 """
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BASES",
+    "LEAST",
     "POINT_VALUED",
     "Learnt",
     "basis_slopes",
@@ -36,6 +40,9 @@ _MARGIN = 1e-3
 
 Learnt = dict[str, Any]
 
+# Smallest sizes: with one function fewer nothing would be penalised, or cubic pieces have no knots.
+LEAST = {"tp": 3, "cr": 3, "cc": 4, "ps": 4}
+
 # Bases whose coefficients are values of the curve at its knots.
 POINT_VALUED = ("cr", "cc")
 
@@ -47,12 +54,12 @@ def learn_basis(kind: str, x: FloatArray, size: int) -> tuple[Learnt, FloatArray
     ----------
     kind : str
         A key of `BASES`.
-    x : ndarray, shape (n,)
-        With at least `size` distinct values.
+    x : ndarray, shape (n,), or (n, 2)
+        With at least `size` distinct values, or points.
     size : int
     """
     learnt: Learnt = {"bs": kind, "k": size}
-    return learnt, BASES[kind][0](x, np.unique(x), size, learnt)
+    return learnt, BASES[kind][0](x, np.unique(x, axis=0), size, learnt)
 
 
 def basis_values(x: FloatArray, learnt: Learnt) -> FloatArray:
@@ -60,21 +67,23 @@ def basis_values(x: FloatArray, learnt: Learnt) -> FloatArray:
 
     Parameters
     ----------
-    x : ndarray, shape (n,)
+    x : ndarray, shape (n,), or (n, 2)
     learnt : dict
     """
     return BASES[learnt["bs"]][1](x, learnt)
 
 
-def basis_slopes(x: FloatArray, learnt: Learnt) -> FloatArray:
+def basis_slopes(x: FloatArray, learnt: Learnt, variable: int = 0) -> FloatArray:
     """Derivatives of `basis_values` in x, (n, k).
 
     Parameters
     ----------
-    x : ndarray, shape (n,)
+    x : ndarray, shape (n,), or (n, 2)
     learnt : dict
+    variable : int
+        Of two.
     """
-    return _SLOPES[learnt["bs"]](x, learnt)
+    return _thin_plate_slopes(x, learnt, variable) if learnt["bs"] == "tp" else _spline_slopes(x, learnt)
 
 
 def eigen_basis(S: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -188,30 +197,45 @@ def _p_spline_values(x: FloatArray, learnt: Learnt) -> FloatArray:
 
 
 def _learn_thin_plate(x: FloatArray, distinct: FloatArray, k: int, learnt: Learnt) -> FloatArray:
-    if distinct.size > _DISTINCT:
-        distinct = distinct[np.linspace(0, distinct.size - 1, _DISTINCT).round().astype(np.intp)]
-    centre = float(x.mean())
-    learnt["centre"], learnt["size"] = centre, float(x.std())
-    points = (distinct - centre) / learnt["size"]
-    E = np.abs(points[:, None] - points) ** 3 / 12.0
+    if len(distinct) > _DISTINCT:
+        distinct = distinct[np.linspace(0, len(distinct) - 1, _DISTINCT).round().astype(np.intp)]
+    # Of two variables the functions that are kept depend on the unit, which is that of the data, as in mgcv.
+    learnt["centre"], learnt["size"] = x.mean(axis=0), float(x.std()) if x.ndim == 1 else 1.0
+    points = _standard(distinct, learnt)
+    E = _plates(points, points)
     values, vectors = np.linalg.eigh(E)
     chosen = np.argsort(-np.abs(values))[:k]
     U = vectors[:, chosen]
-    T = np.column_stack([np.ones(points.size), points])
-    free = np.linalg.qr(U.T @ T, mode="complete").Q[:, 2:]
+    T = np.column_stack([np.ones(len(points)), points])
+    M = T.shape[1]
+    free = np.linalg.qr(U.T @ T, mode="complete").Q[:, M:]
     learnt["points"], learnt["map"] = points, U @ free
     rest = _thin_plate_values(x, learnt | {"scales": np.ones(k)})
     learnt["scales"] = 1.0 / np.sqrt(np.mean(rest**2, axis=0))
     S = np.zeros((k, k))
-    S[: k - 2, : k - 2] = free.T @ (values[chosen, None] * free)
+    S[: k - M, : k - M] = free.T @ (values[chosen, None] * free)
     scaled: FloatArray = S * np.outer(learnt["scales"], learnt["scales"])
     return scaled
 
 
+def _standard(x: FloatArray, learnt: Learnt) -> FloatArray:
+    """Points around their mean in one unit, (n, d)."""
+    points: FloatArray = ((x - learnt["centre"]) / learnt["size"]).reshape(len(x), -1)
+    return points
+
+
+def _plates(at: FloatArray, points: FloatArray) -> FloatArray:
+    """|r|^3 / 12 of one variable, r^2 log r / (8 pi) of two, of the distances r between points, (n, m)."""
+    if at.shape[1] == 1:
+        return np.asarray(np.abs(at - points.T) ** 3 / 12.0, dtype=np.float64)
+    square = ((at[:, None, :] - points) ** 2).sum(axis=2)
+    return np.asarray(square * np.log(np.where(square > 0.0, square, 1.0)) / (16.0 * np.pi), dtype=np.float64)
+
+
 def _thin_plate_values(x: FloatArray, learnt: Learnt) -> FloatArray:
-    at = (x - learnt["centre"]) / learnt["size"]
-    wiggly = np.abs(at[:, None] - learnt["points"]) ** 3 / 12.0 @ learnt["map"]
-    out: FloatArray = np.column_stack([wiggly, np.ones(at.size), at]) * learnt["scales"]
+    at = _standard(x, learnt)
+    wiggly = _plates(at, learnt["points"]) @ learnt["map"]
+    out: FloatArray = np.column_stack([wiggly, np.ones(len(at)), at]) * learnt["scales"]
     return out
 
 
@@ -235,17 +259,15 @@ def _spline_slopes(x: FloatArray, learnt: Learnt) -> FloatArray:
     return np.asarray(_cubic(learnt)(near, nu=1), dtype=np.float64)
 
 
-def _thin_plate_slopes(x: FloatArray, learnt: Learnt) -> FloatArray:
-    at = (x - learnt["centre"]) / learnt["size"]
-    away = at[:, None] - learnt["points"]
-    wiggly = np.abs(away) * away / 4.0 @ learnt["map"]
-    out: FloatArray = np.column_stack([wiggly, np.zeros(at.size), np.ones(at.size)]) * learnt["scales"]
+def _thin_plate_slopes(x: FloatArray, learnt: Learnt, variable: int) -> FloatArray:
+    at, points = _standard(x, learnt), learnt["points"]
+    away = at[:, None, variable] - points[:, variable]
+    if at.shape[1] == 1:
+        plates = np.abs(away) * away / 4.0
+    else:
+        square = ((at[:, None, :] - points) ** 2).sum(axis=2)
+        plates = away * (np.log(np.where(square > 0.0, square, 1.0)) + 1.0) / (8.0 * np.pi)
+    lines = np.zeros((len(at), at.shape[1]))
+    lines[:, variable] = 1.0
+    out: FloatArray = np.column_stack([plates @ learnt["map"], np.zeros(len(at)), lines]) * learnt["scales"]
     return np.asarray(out / learnt["size"], dtype=np.float64)
-
-
-_SLOPES: Mapping[str, Callable[[FloatArray, Learnt], FloatArray]] = {
-    "tp": _thin_plate_slopes,
-    "cr": _spline_slopes,
-    "cc": _spline_slopes,
-    "ps": _spline_slopes,
-}

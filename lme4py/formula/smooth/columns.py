@@ -17,7 +17,16 @@ import numpy as np
 from lme4py.formula.deparse import deparse
 from lme4py.formula.nodes import Call
 from lme4py.formula.operands import CallSite, FloatArray, Operand, matrix
-from lme4py.formula.smooth.bases import BASES, Learnt, basis_slopes, basis_values, eigen_basis, learn_basis, lines
+from lme4py.formula.smooth.bases import (
+    BASES,
+    LEAST,
+    Learnt,
+    basis_slopes,
+    basis_values,
+    eigen_basis,
+    learn_basis,
+    lines,
+)
 from lme4py.formula.smooth.tensors import fixed_products, learn_tensor, penalised_products
 from lme4py.formula.values import Value
 
@@ -37,7 +46,8 @@ __all__ = [
     "weights",
 ]
 
-_K, _K_MARGIN = 10, 5
+# Usual sizes: of a curve, of a surface with one penalty (as mgcv), and of a margin.
+_K, _K_SURFACE, _K_MARGIN = 10, 30, 5
 # Arguments of the penalised columns that the smooth itself does not have.
 _OWN_ARGUMENTS = ("level", "part")
 # Products of smooths, which differ in what is learnt.
@@ -63,7 +73,7 @@ def plain_call(node: Call) -> Call:
 
 def s(
     site: CallSite,
-    x: Operand,
+    *x: Operand,
     k: Operand = None,
     bs: Operand = "tp",
     m: Operand = None,
@@ -71,12 +81,12 @@ def s(
 ) -> Operand:
     """The unpenalised columns of a smooth; of each level of a factor `by`."""
     values, learnt = _of_one(site, x, k, bs, m, by)
-    return _by_levels(site, fixed_columns([values], learnt), by, learnt)
+    return _by_levels(site, fixed_columns(values, learnt), by, learnt)
 
 
 def s_penalised(
     site: CallSite,
-    x: Operand,
+    *x: Operand,
     k: Operand = None,
     bs: Operand = "tp",
     m: Operand = None,
@@ -86,7 +96,7 @@ def s_penalised(
 ) -> Operand:
     """The penalised columns of a smooth, each with unit variance; of one level of a factor `by`."""
     values, learnt = _of_one(site, x, k, bs, m, by)
-    return _of_level(site, penalised_columns([values], learnt, str(part)), by, learnt, level)
+    return _of_level(site, penalised_columns(values, learnt, str(part)), by, learnt, level)
 
 
 def s_level(
@@ -149,7 +159,7 @@ def fixed_columns(at: Sequence[FloatArray], learnt: Learnt, slope: int | None = 
     """
     if "margins" in learnt:
         return fixed_products(at, learnt, slope)
-    columns: FloatArray = (basis_values if slope is None else basis_slopes)(at[0], learnt) @ learnt["null"]
+    columns: FloatArray = _basis(at, learnt, slope) @ learnt["null"]
     return columns
 
 
@@ -165,8 +175,18 @@ def penalised_columns(at: Sequence[FloatArray], learnt: Learnt, part: str, slope
     """
     if "margins" in learnt:
         return penalised_products(at, learnt, part, slope)
-    columns: FloatArray = (basis_values if slope is None else basis_slopes)(at[0], learnt) @ learnt["parts"][part]
+    columns: FloatArray = _basis(at, learnt, slope) @ learnt["parts"][part]
     return columns
+
+
+def _basis(at: Sequence[FloatArray], learnt: Learnt, slope: int | None) -> FloatArray:
+    x = _together(at)
+    return basis_values(x, learnt) if slope is None else basis_slopes(x, learnt, slope)
+
+
+def _together(at: Sequence[FloatArray]) -> FloatArray:
+    """Values of one variable, (n,), or of two, (n, 2)."""
+    return at[0] if len(at) == 1 else np.column_stack(at)
 
 
 def weights(site: CallSite, by: Operand, learnt: Learnt, level: str | None) -> list[FloatArray]:
@@ -207,15 +227,29 @@ def _shared(site: CallSite) -> CallSite:
     return replace(site, text=deparse(plain_call(node))) if isinstance(node, Call) else site
 
 
-def _of_one(site: CallSite, x: Operand, k: Operand, bs: Operand, m: Operand, by: Operand) -> tuple[FloatArray, Learnt]:
-    site, values = _shared(site), site.numbers("x", x)
+def _of_one(
+    site: CallSite, x: Sequence[Operand], k: Operand, bs: Operand, m: Operand, by: Operand
+) -> tuple[list[FloatArray], Learnt]:
+    site = _shared(site)
+    values = [site.numbers(name, own) for name, own in zip(_names(x), x, strict=True)]
     learnt: Learnt | None = site.learnt()
     if learnt is None:
         kind = _kind(site, bs)
-        learnt = _learn(site, values, kind, _size(site, k, _K, values, "x"), by)
+        if len(values) > 2 or (len(values) == 2 and kind != "tp"):
+            raise site.error(
+                "a smooth with one penalty is of one variable, or of two with bs = 'tp'; te() has a penalty for each "
+                "of several variables",
+                "bs",
+            )
+        usual = _K if len(values) == 1 else _K_SURFACE
+        learnt = _learn(site, _together(values), kind, _size(site, k, usual, values, kind, "..1"), by)
         _refuse_orders(site, m)
         site.learn(learnt)
     return values, learnt
+
+
+def _names(x: Sequence[Operand]) -> list[str]:
+    return [f"..{i}" for i in range(1, len(x) + 1)]
 
 
 def _kind(site: CallSite, bs: object) -> str:
@@ -224,13 +258,13 @@ def _kind(site: CallSite, bs: object) -> str:
     return bs
 
 
-def _size(site: CallSite, k: Operand, usual: int, x: FloatArray, argument: str) -> int:
-    size = usual if k is None else site.whole("k", k, 4)
-    distinct = np.unique(x).size
+def _size(site: CallSite, k: Operand, usual: int, x: Sequence[FloatArray], kind: str, argument: str) -> int:
+    least = LEAST[kind] + len(x) - 1
+    size = usual if k is None else site.whole("k", k, least)
+    distinct = len(np.unique(_together(x), axis=0))
     if distinct < size:
-        raise site.error(
-            f"k = {size} needs as many distinct values, but {site.what(argument)} has {distinct}; lower k", "k"
-        )
+        what = site.what(argument) if len(x) == 1 else "the pair of variables"
+        raise site.error(f"k = {size} needs as many distinct values, but {what} has {distinct}; lower k", "k")
     return size
 
 
@@ -268,7 +302,8 @@ def _learn(site: CallSite, x: FloatArray, kind: str, size: int, by: Operand) -> 
 def _learn_level(site: CallSite, x: FloatArray, k: Operand, bs: Operand, m: Operand) -> Learnt:
     """A basis whose curved columns are orthogonal to constants and lines, over the rows of all levels together."""
     _refuse_orders(site, m)
-    learnt, S = learn_basis(_kind(site, bs), x, _size(site, k, _K, x, "x"))
+    kind = _kind(site, bs)
+    learnt, S = learn_basis(kind, x, _size(site, k, _K, [x], kind, "x"))
     values, vectors = eigen_basis(S)
     B, free = basis_values(x, learnt), values == 0.0
     null = vectors[:, free] @ lines(B @ vectors[:, free], x)
@@ -285,14 +320,17 @@ def _of_several(
     site: CallSite, x: Sequence[Operand], k: Operand, bs: Operand, m: Operand, by: Operand
 ) -> tuple[list[FloatArray], Learnt]:
     site = _shared(site)
-    names = [f"..{i}" for i in range(1, len(x) + 1)]
+    names = _names(x)
     values = [site.numbers(name, own) for name, own in zip(names, x, strict=True)]
     learnt: Learnt | None = site.learnt()
     if learnt is None:
         _refuse_orders(site, m)
         kinds = [_kind(site, kind) for kind in _each(site, "bs", bs, len(x))]
         asked = _each(site, "k", k, len(x))
-        sizes = [_size(site, *own) for own in zip(asked, [_K_MARGIN] * len(x), values, names, strict=True)]
+        sizes = [
+            _size(site, own, _K_MARGIN, [x], kind, name)
+            for own, x, kind, name in zip(asked, values, kinds, names, strict=True)
+        ]
         if prod(sizes) > values[0].size:
             raise site.error(
                 f"the product of bases of {', '.join(map(str, sizes))} functions has {prod(sizes)}, and there are "

@@ -35,5 +35,13 @@ write_reference("smooth_products.json", list(
     t2_tp = by_gam(y ~ t2(x, z, bs = "tp"), method = "REML"),
     ordered = by_gam(y ~ o + s(w, bs = "cr") + s(w, by = o, bs = "cr"), method = "REML"),
     fs_cyclic = by_gam(y ~ s(x, bs = "cr") + s(x, g, bs = "fs", k = 6, xt = "cc"), method = "REML"),
+    plate = by_gam(y ~ s(x, z), method = "REML"),
+    plate_small = by_gam(y ~ s(x, z, k = 12) + s(w, k = 6), method = "REML"),
+    plate_by = by_gam(y ~ f + s(x, z, by = f, k = 15), method = "REML"),
+    plate_ml = by_gam(y ~ s(x, w, k = 20), method = "ML"),
+    te_least = by_gam(y ~ te(x, z, k = 3), method = "REML"),
+    ti_least = by_gam(y ~ ti(x, k = 3, bs = "tp") + ti(z, k = 3, bs = "tp") + ti(x, z, bs = "tp", k = 3), method = "REML"),
+    least = by_gam(y ~ s(x, k = 3) + s(w, bs = "cr", k = 3), method = "REML"),
+    random = by_gam(y ~ s(w, bs = "cr") + s(g, bs = "re") + s(g, x, bs = "re") + s(f, g, bs = "re"), method = "REML"),
     poisson = list(edf = vec(pen.edf(poisson$gam)), fitted = vec(fitted(poisson$mer)), logLik = as.numeric(logLik(poisson$mer)))
   )))
