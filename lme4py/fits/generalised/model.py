@@ -83,8 +83,10 @@ class GeneralisedModel(Model):
             return joint.working_model(self.fit)
 
     def hat_values(self) -> FloatArray:
-        several = bool(self.fit.family.with_all_stacked().stacked)
-        return self.working_model().leverage if several else super().hat_values()
+        # Thresholds stand in the place of a constant: the variance of a row's predictor without them depends on the
+        # origin of its columns, which are centred in the working model.
+        beside = self.fit.family.has_thresholds or bool(self.fit.family.with_all_stacked().stacked)
+        return self.working_model().leverage if beside else super().hat_values()
 
     def threshold_test(self, term: int, score: bool) -> tuple[float, int, str]:
         return threshold_test(self.fit, term, score)

@@ -32,7 +32,8 @@ def hatvalues(fit: Fit) -> FloatArray:
         Diagonal of the matrix that maps the response to the fitted values, random effects included, at the estimated
         covariances (as lme4's `hatvalues`); for generalised models that of the working linear model, with the
         expected weights of iteratively reweighted least squares. Of several linear predictors: the trace of the row's
-        block in all of them, with the observed weights. Their sum is the effective number of parameters.
+        block in all of them, with the observed weights. Their sum is the effective number of parameters. Of ordered
+        categories: given the thresholds, with columns around their means.
     """
     return model_of(fit).hat_values()
 
