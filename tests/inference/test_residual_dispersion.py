@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import lme4py
@@ -81,3 +82,35 @@ def test_limits_of_unequal_residual_deviations():
     np.testing.assert_allclose(np.log([row["conf_low"], row["conf_high"]]), own, rtol=1e-6)
     with pytest.raises(lme4py.OptionError, match="no part 'dispersion'"):
         plain.coef_table(component="dispersion")
+
+
+def test_origins_and_units_of_the_covariates_of_the_variance_do_not_matter():
+    """The same model from 50 away and in units of a million: the constant is another number, and nothing else."""
+    rng = np.random.default_rng(3)
+    g, x = np.repeat(np.arange(15), 8), rng.normal(size=120)
+    y = 0.4 * x + 0.6 * rng.normal(size=15)[g] + np.exp(0.3 * x) * rng.normal(size=120)
+    data = pd.DataFrame({"y": y, "x": x, "g": g})
+    here = lme4py.lmer("y ~ x + (1 | g)", data, dispformula="~ x")
+    for origin, unit in ((50.0, 1.0), (0.0, 1e6)):
+        there = lme4py.lmer("y ~ x + (1 | g)", data.assign(x=origin + unit * x), dispformula="~ x")
+        # REML counts the determinant of X.
+        assert there.criterion == pytest.approx(here.criterion + 2.0 * np.log(unit), abs=1e-8)
+        old, new = here.coef_table(component="dispersion"), there.coef_table(component="dispersion")
+        # Two searches that stop where the criterion can fall by 1e-12; errors by differences of 1e-5.
+        assert unit * new.iloc[1, 0] == pytest.approx(old.iloc[1, 0], rel=1e-5)
+        assert unit * new.iloc[1, 1] == pytest.approx(old.iloc[1, 1], rel=1e-5)
+        assert np.log(there.sigma) == pytest.approx(np.log(here.sigma) - origin / unit * old.iloc[1, 0], abs=1e-4)
+        np.testing.assert_allclose(there.fittedvalues, here.fittedvalues, rtol=1e-4)
+        limits = there.conf_int(method="profile", parm=["sigma", "residual x"]).to_numpy()
+        old_limits = here.conf_int(method="profile", parm=["sigma", "residual x"]).to_numpy()
+        np.testing.assert_allclose(unit * limits[1], old_limits[1], rtol=1e-4)
+
+
+def test_a_standard_deviation_that_has_no_number_is_refused():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=200)
+    data = pd.DataFrame(
+        {"y": np.exp(0.5 * x) * rng.normal(size=200), "x": x + 2000.0, "g": np.repeat(np.arange(20), 10)}
+    )
+    with pytest.raises(lme4py.errors.DesignError, match="take the mean of its covariates off"):
+        lme4py.lmer("y ~ 1 + (1 | g)", data, dispformula="~ x")

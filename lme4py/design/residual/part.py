@@ -29,8 +29,10 @@ class ResidualPart:
     points : ndarray, shape (n, d)
         Positions of the rows, as `CovarianceStructure.covariance` takes points.
     log_scale : ndarray, shape (n, r)
-        G: columns of the logarithm of the standard deviation.
+        G: columns of the logarithm of the standard deviation, centred and of unit size where they are numbers.
     weights : ndarray, shape (n,), or None
+    centre, unit : ndarray, shape (r,), or None
+        The user's columns are centre + unit * G; None for G itself.
     """
 
     structures: tuple[CovarianceStructure, ...]
@@ -39,6 +41,23 @@ class ResidualPart:
     points: FloatArray
     log_scale: FloatArray
     weights: FloatArray | None = None
+    centre: FloatArray | None = None
+    unit: FloatArray | None = None
+
+    @property
+    def units(self) -> FloatArray:
+        """`unit`, with its ones, shape (r,)."""
+        return np.ones(self.log_scale.shape[1]) if self.unit is None else self.unit
+
+    @property
+    def shifts(self) -> FloatArray:
+        """centre / unit, (r,): coefficients take so much off the logarithm of the standard deviation at the origin."""
+        return np.zeros(self.log_scale.shape[1]) if self.centre is None else self.centre / self.units
+
+    @property
+    def user_columns(self) -> FloatArray:
+        """The columns of the logarithm of the standard deviation as the user has them, shape (n, r)."""
+        return self.log_scale if self.centre is None else self.log_scale * self.units + self.centre
 
     @property
     def on_grid(self) -> bool:

@@ -90,7 +90,9 @@ def new_residuals(
     present = np.isfinite(points).all(axis=1) & np.isfinite(G).all(axis=1) & (stratum >= 0)
     if weights is not None:
         present &= np.isfinite(weights)
-    part = ResidualPart(side.part.structures, subject, stratum, points, G, weights)
+    part = ResidualPart(
+        side.part.structures, subject, stratum, points, G, weights, places.scales.centre, places.scales.unit
+    )
     return NewResiduals(part, places.residual is None or bool(places.residual.index), present, labels)
 
 

@@ -42,6 +42,8 @@ class ScaleColumns:
         "" for none.
     plan : PredictorPlan or None
         Names and terms of the model matrix of the dispersion formula.
+    centre, unit : ndarray, shape (r,), or None
+        The columns are (x - centre) / unit, so that neither origins nor units of x matter.
     """
 
     names: tuple[str, ...]
@@ -52,6 +54,12 @@ class ScaleColumns:
     places: tuple[int, ...]
     dispformula: str = ""
     plan: PredictorPlan | None = None
+    centre: FloatArray | None = None
+    unit: FloatArray | None = None
+
+    def placed(self, G: FloatArray) -> FloatArray:
+        """The columns of the user's, shape (n, r)."""
+        return G if self.centre is None or self.unit is None else (G - self.centre) / self.unit
 
 
 def scale_columns(design: Design, sides: ResidualSides, read: Reader, n: int) -> tuple[FloatArray, ScaleColumns]:
@@ -90,9 +98,18 @@ def scale_columns(design: Design, sides: ResidualSides, read: Reader, n: int) ->
         names += own
     G = np.concatenate([np.zeros((n, 0)), *blocks], axis=1)
     found = ScaleColumns(
-        tuple(names), fitted, sides.variance, tuple(groupings), recipe, places, sides.dispformula, plan
+        tuple(names), fitted, sides.variance, tuple(groupings), recipe, places, sides.dispformula, plan, *_standards(G)
     )
-    return G, found
+    return found.placed(G), found
+
+
+def _standards(G: FloatArray) -> tuple[FloatArray | None, FloatArray | None]:
+    """Means and standard deviations of the columns; 0 and 1 for indicators and what is the same for all rows."""
+    centre, unit = np.mean(G, axis=0), np.std(G, axis=0)
+    as_they_are = ((G == 0.0) | (G == 1.0)).all(axis=0) | (unit <= 1e-12 * np.abs(centre))
+    if as_they_are.all():
+        return None, None
+    return np.where(as_they_are, 0.0, centre), np.where(as_they_are, 1.0, unit)
 
 
 def _of_groups(part: VarianceText, read: Reader) -> tuple[FloatArray, list[str], Grouping]:
@@ -199,7 +216,7 @@ def new_scales(scales: ScaleColumns, recipe: Recipe, frame: Frame) -> FloatArray
             blocks.append(_new_numbers(part, recipe, frame))
     if scales.dispersion is not None:
         blocks.append(new_fixed(scales.dispersion, frame)[0][:, scales.places])
-    return np.concatenate(blocks, axis=1)
+    return scales.placed(np.concatenate(blocks, axis=1))
 
 
 def _new_groups(part: VarianceText, grouping: Grouping, recipe: Recipe, frame: Frame) -> FloatArray:

@@ -129,7 +129,9 @@ class ResidualDesign:
         if self.fitted_column is None:
             return self
         kept = [j for j in range(len(self.scale_names)) if j != self.fitted_column]
-        part = replace(self.part, log_scale=self.part.log_scale[:, kept])
+        own = self.part
+        centre, unit = (None if one is None else one[kept] for one in (own.centre, own.unit))
+        part = replace(own, log_scale=own.log_scale[:, kept], centre=centre, unit=unit)
         names = tuple(self.scale_names[j] for j in kept)
         return replace(self, part=part, scale_names=names, fitted_column=None)
 
@@ -165,7 +167,7 @@ def residual_design(design: Design, sides: ResidualSides) -> ResidualDesign:
         structures = tuple(make() for _ in strata.labels)
         _refuse_never_together(residual, subject, strata.codes, placed.points, placed.columns, strata.labels)
     G, scales = scale_columns(design, sides, read, n)
-    part = ResidualPart(structures, subject, strata.codes, placed.points, G, design.weights)
+    part = ResidualPart(structures, subject, strata.codes, placed.points, G, design.weights, scales.centre, scales.unit)
     texts = [own.text for own in sides.variance] + ([sides.dispformula] if sides.dispformula else [])
     words = residual.text if residual else "V" if sides.matrix is not None else ""
     places = ResidualPlaces(

@@ -7,7 +7,7 @@ taken by differences, which cost no evaluation of the likelihood, whose own ones
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from lme4py.errors import DesignError
 from lme4py.fits.answers.holding import Minimum
 from lme4py.fits.parameters import Parameter, fit_values, profile_range
 from lme4py.fits.residual.fit import ResidualFit
+from lme4py.fits.residual.problem import make_problem
 from lme4py.linalg.held_direction import HeldDirection
 from lme4py.linalg.types import FloatArray
 
@@ -53,6 +54,25 @@ class _Block:
         return new.theta_of_factor(old.factor(theta)[order])
 
 
+def _in_user_columns(fit: ResidualFit) -> ResidualFit:
+    """The same fit, whose parameters inside belong to the columns of the variance as they are.
+
+    There sigma, the standard deviation at their origin, is a parameter of the residual structure alone.
+    """
+    part = replace(fit.residual.part, log_scale=fit.residual.part.user_columns, centre=None, unit=None)
+    residual = replace(fit.residual, part=part)
+    problem = make_problem(fit.design, residual, fit.reml)
+    par = problem.to_inside(fit.theta)
+    point = problem.criterion.evaluate(par)
+    if point is None:
+        raise DesignError(
+            "the likelihood cannot be evaluated with the residual standard deviation at the origin of the covariates "
+            "of the variance as a parameter; take their means off them for a profile of sigma."
+        )
+    hessian = problem.criterion.derivatives(point)[1]
+    return replace(fit, residual=residual, problem=problem, par=par, hessian=hessian)
+
+
 class ResidualHolding:
     """The likelihood of a fit with one parameter held.
 
@@ -66,6 +86,8 @@ class ResidualHolding:
     """
 
     def __init__(self, fit: ResidualFit, parameter: Parameter, reml: bool) -> None:
+        if parameter.kind == "sigma" and fit.residual.part.centre is not None:
+            fit = _in_user_columns(fit)
         self.fit, self.parameter, self.reml = fit, parameter, reml
         self.criterion = fit.problem.criterion
         self.ends = parameter.kind not in ("sigma", "fixed")

@@ -61,16 +61,24 @@ class ParameterHolding:
         """The parameter in the user's units, with derivatives in all m parameters inside."""
         m, own = par.size, self.parameter
         value, first, second = 0.0, np.zeros(m), np.zeros((m, m))
+        at, sides = self.criterion.model.slices[-1], self.criterion.model.residual
         if own.natural_parameter is None:
-            place = self.criterion.model.slices[-1].start + own.second
-            first[place] = 1.0
-            return Jet(par[place], first, second)
+            place = at.start + own.second
+            first[place] = 1.0 / sides.units[own.second]
+            return Jet(par[place] * first[place], first, second)
         part = self.fit.problem.residual_slice(own.first)
         structure = self.criterion.model.residual.structures[own.first]
         jet = structure.natural_derivatives(par[part])
-        unit = self.criterion.scaling.y_scale if own.natural_parameter.kind == "sd" else 1.0
+        is_size = own.natural_parameter.kind == "sd"
+        unit = self.fit.problem.residual_size(par) if is_size else 1.0
         value = unit * float(jet.value[own.second])
         first[part], second[part, part] = unit * jet.first[:, own.second], unit * jet.second[..., own.second]
+        if is_size:
+            # `unit` is the exponential of a sum over the coefficients of the variance.
+            a = -sides.shifts
+            first[at], second[at, at] = value * a, value * np.outer(a, a)
+            second[part, at] = np.outer(first[part], a)
+            second[at, part] = second[part, at].T
         return Jet(np.asarray(value), first, second)
 
     def _wanted(self, v: float) -> float:

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from lme4py.covariance import NaturalParameter
+from lme4py.covariance import CovarianceStructure, NaturalParameter
 from lme4py.fits.derived import derived
 from lme4py.fits.parameters import Parameter, VarianceInformation
 from lme4py.fits.residual.fit import ResidualFit
@@ -121,12 +121,21 @@ def residual_errors(fit: ResidualFit) -> FloatArray:
     """Standard errors of `ResidualFit.residual_values` by the delta method, (r,)."""
     A = par_covariance(fit)
     found: list[FloatArray] = []
-    for h, structure in enumerate(fit.residual.part.structures):
-        place = fit.residual_place(h)
-        J = _slopes(structure.natural, fit.residual_theta(h)) * _unit(fit, h)
-        found.append(np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", J, A[place, place], J), 0.0)))
-    own = np.sqrt(A.diagonal()[A.shape[0] - len(fit.residual.scale_names) :])
-    return np.concatenate([*found, own])
+    at = fit.problem.criterion.model.slices[-1]
+    part = fit.problem.criterion.model.residual
+    for h, structure in enumerate(part.structures):
+        J = np.zeros((structure.natural(fit.residual_theta(h)).size, A.shape[0]))
+        slopes = _slopes(structure.natural, fit.residual_theta(h))
+        J[:, fit.residual_place(h)] = slopes * _unit(fit, h)
+        # Standard deviations at the origin of the columns of the variance move with their coefficients.
+        J[:, at] = -np.outer(slopes @ _growth(structure, fit.residual_theta(h)), part.shifts)
+        found.append(np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", J, A, J), 0.0)))
+    return np.concatenate([*found, np.sqrt(A.diagonal()[at]) / part.units])
+
+
+def _growth(structure: CovarianceStructure, theta: FloatArray) -> FloatArray:
+    """d theta / d log(size) of parameters of size^2 times the covariance, (m,)."""
+    return (structure.scaled(theta, np.exp(_STEP)) - structure.scaled(theta, np.exp(-_STEP))) / (2.0 * _STEP)
 
 
 def deviation_limits(fit: ResidualFit, z: float) -> FloatArray:
@@ -150,7 +159,7 @@ def deviation_limits(fit: ResidualFit, z: float) -> FloatArray:
 def _unit(fit: ResidualFit, h: int) -> FloatArray:
     """d theta / d par of the residuals of a stratum: theta outside moves with that inside, element by element, (m,)."""
     structure = fit.residual.part.structures[h]
-    size = fit.problem.criterion.scaling.y_scale
+    size = fit.problem.residual_size(fit.par)
     inside = fit.par[fit.residual_place(h)]
     return np.diagonal(_slopes(lambda par: structure.scaled(par, size), inside)).copy()
 
@@ -183,6 +192,7 @@ def log_sigma_slopes(fit: ResidualFit) -> FloatArray:
     at = points[..., 0] if points.shape[-1] == 1 else points
     jet = model.residual.structures[0].covariance_derivatives(fit.par[place], at, order=1)
     out[place] = 0.5 * jet.first[:, 0, 0, 0] / jet.value[0, 0, 0]
+    out[model.slices[-1]] = -model.residual.shifts
     return out
 
 

@@ -12,9 +12,13 @@ from lme4py.design.residual.part import ResidualPart
 from lme4py.design.residual.side import ResidualDesign
 from lme4py.engine.marginal.criterion import MarginalCriterion
 from lme4py.engine.marginal.model import MarginalModel, RandomPart
+from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["ResidualProblem", "make_problem", "marginal_model", "structure_of"]
+
+# Largest logarithm of a standard deviation whose square has a number.
+_FARTHEST = 300.0
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,28 @@ class ResidualProblem:
         ----------
         par : ndarray, shape (m,)
         """
-        model, size = self.criterion.model, self.criterion.scaling.y_scale
+        model, size = self.criterion.model, self.residual_size(par)
         parts = [self.theta_of_term(t, par[model.slices[t]]) for t in range(len(self.S))]
         own = zip(model.residual.structures, model.slices[len(self.S) :], strict=False)
         parts += [structure.scaled(par[place], size) for structure, place in own]
-        return np.concatenate([*parts, par[model.slices[-1]]])
+        return np.concatenate([*parts, par[model.slices[-1]] / model.residual.units])
+
+    def residual_size(self, par: FloatArray) -> float:
+        """The residual standard deviations of the user over those inside: these are where the columns have their means.
+
+        Raises
+        ------
+        DesignError
+            Zero or infinite in floating point where the user's columns are zero.
+        """
+        model = self.criterion.model
+        log_size = -float(model.residual.shifts @ par[model.slices[-1]])
+        if abs(log_size) > _FARTHEST:
+            raise DesignError(
+                f"the residual standard deviation where the columns of the variance are zero would be about "
+                f"exp({log_size:.3g}), which has no number; take the mean of its covariates off them."
+            )
+        return self.criterion.scaling.y_scale * float(np.exp(log_size))
 
     def theta_of_term(self, t: int, par: FloatArray) -> FloatArray:
         """theta of a term on the user's scale from its parameters inside."""
@@ -66,11 +87,13 @@ class ResidualProblem:
         theta : ndarray, shape (m,)
             On the user's scale.
         """
-        model, size = self.criterion.model, self.criterion.scaling.y_scale
+        model = self.criterion.model
         parts = [self.par_of_term(t, theta[model.slices[t]]) for t in range(len(self.S))]
+        inside = theta[model.slices[-1]] * model.residual.units
+        size = self.criterion.scaling.y_scale * float(np.exp(-(model.residual.shifts @ inside)))
         own = zip(model.residual.structures, model.slices[len(self.S) :], strict=False)
         parts += [structure.scaled(theta[place], 1.0 / size) for structure, place in own]
-        return np.concatenate([*parts, theta[model.slices[-1]]])
+        return np.concatenate([*parts, inside])
 
     def covariances(self, par: FloatArray) -> tuple[FloatArray, ...]:
         """Covariance matrix of each term on the user's scale."""

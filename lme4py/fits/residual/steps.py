@@ -164,7 +164,7 @@ def _make(design: Design, residual: ResidualDesign, problem: ResidualProblem, fo
         criterion=criterion.value_outside(point.value),
         beta=beta,
         vcov=criterion.vcov_outside(point.phi),
-        sigma=scaling.y_scale * sd,
+        sigma=problem.residual_size(point.par) * sd,
         theta=theta,
         covariances=problem.covariances(point.par),
         modes=own,

@@ -77,7 +77,7 @@ def dispersion_view(fit: Fit) -> Any:
     assert scales.dispersion is not None
     r, m = len(places), fit.par.size
     J = np.zeros((r, m))
-    J[:, m - r :] = np.eye(r)
+    J[:, m - r :] = np.eye(r) if scales.unit is None else np.diag(1.0 / scales.unit[-r:])
     beta, kept = fit.theta[fit.theta.size - r :], places
     if _has_level(fit):
         J = np.concatenate([log_sigma_slopes(fit)[None], J])
@@ -100,6 +100,7 @@ def _columns(fit: ResidualFit, r: int, kept: IntArray) -> Any:
     G: Any = fit.residual.part.log_scale
     if not isinstance(G, np.ndarray):
         return G
+    G = fit.residual.part.user_columns
     own = G[:, G.shape[1] - r :]
     return own if len(kept) == r else np.concatenate([np.ones((len(own), 1)), own], axis=1)
 
