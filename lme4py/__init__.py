@@ -74,6 +74,7 @@ _HOME = {
     "MadeModel": "lme4py.study.model",
     "extend": "lme4py.study.extend",
     "make_model": "lme4py.study.model",
+    "all_subsets": "lme4py.study.subsets",
     "allfit": "lme4py.study.selection",
     "caic": "lme4py.inference.overview.conditional",
     "cross_validate": "lme4py.study.selection",
@@ -153,6 +154,7 @@ __all__ = [
     "adjust",
     "aicc",
     "all_pairwise",
+    "all_subsets",
     "allfit",
     "anova",
     "at_levels",
@@ -271,6 +273,7 @@ if TYPE_CHECKING:
     from lme4py.study.model import MadeModel, make_model, simulate
     from lme4py.study.power import PowerCurve, PowerResult, minimum_effect, power, power_curve, sample_size
     from lme4py.study.selection import allfit, cross_validate, step
+    from lme4py.study.subsets import all_subsets
     from lme4py.trial import mmrm, trial_table
 else:
 

@@ -234,6 +234,7 @@ ATTRIBUTES: dict[str, str] = {
 """What other programs call something of a result, and the lme4py call."""
 
 FUNCTIONS: dict[str, str] = {
+    "dredge": "all_subsets(result)",
     "Lmer": "lmer(formula, data), or glmer(formula, data, family)",
     "MixedLM": "mixed(data, y, x_fixed, group), or lmer(formula, data)",
     "glmmTMB": "glmer(formula, data, family)",

@@ -62,8 +62,6 @@ class Fit(Frozen):
         Whether the criterion holds priors beside the likelihood.
     pseudo_likelihood : bool
         Whether `criterion` is one of sampling weights, which no likelihood-ratio test or information criterion has.
-    independent_residuals : bool
-        Whether residuals (rows, given the random effects) are independent with one variance for each weight.
     design : Design
     criterion : float
         What was minimised: -2 log-likelihood, with all constants, or the REML criterion.
@@ -91,7 +89,6 @@ class Fit(Frozen):
     ddf_methods: ClassVar[tuple[Ddf, ...]]
     normal_errors: ClassVar[bool]
     robust_variances: ClassVar[bool]
-    independent_residuals: ClassVar[bool] = True
     penalised: ClassVar[bool] = False
     pseudo_likelihood: ClassVar[bool] = False
 
@@ -107,6 +104,11 @@ class Fit(Frozen):
     identification: Identification
     conventions: Conventions = FORMULA
     derived: Derived = field(default_factory=Derived, init=False, repr=False, compare=False)
+
+    @property
+    def independent_residuals(self) -> bool:
+        """Whether residuals (rows, given the random effects) are independent with one variance for each weight."""
+        return True
 
     if TYPE_CHECKING:
         # What every kind of fit has, some as a field and some as a property; all of it can only be read.

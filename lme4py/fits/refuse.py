@@ -86,7 +86,9 @@ def refuse_residual(
     ------
     OptionError
     """
-    raise OptionError(f"{what} not there for models with correlated or unequal residuals; {instead}.")
+    raise OptionError(
+        f"{what} not there for models with correlated or unequal residuals, or without random effects; {instead}."
+    )
 
 
 def refuse_structured(fit: Fit, what: str, instead: str = "see residual_covariance()") -> None:

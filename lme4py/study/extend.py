@@ -110,6 +110,11 @@ def _source(model: Any) -> tuple[Fit, Any]:
     if fit is None:
         raise OptionError(f"`model` is of type {type(model).__name__}; give a fitted or a made model.")
     refuse_structured(fit, "extend() is", "make the larger data and fit the model to simulated responses")
+    if fit.normal_errors and not fit.design.terms:
+        raise OptionError(
+            "extend() is not there for linear models without random effects; make the larger data and fit the model to "
+            "simulated responses."
+        )
     return fit, model.result if isinstance(model, MadeModel) else type(model)
 
 

@@ -16,13 +16,13 @@ from lme4py.design.names import INTERCEPTS
 from lme4py.design.replay import replayed
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError
 from lme4py.fits.base import Fit, fit_of
-from lme4py.fits.groups import default_group, group_codes
 from lme4py.fits.refuse import (
     refuse_penalised,
     refuse_several_responses,
     refuse_smooths,
     refuse_structured,
 )
+from lme4py.fits.rows.clusters import find_clusters
 from lme4py.inference.diagnostics.allfit import AllFitResult, all_fit
 from lme4py.inference.refits.simulate import check_count, check_seed
 from lme4py.linalg.types import FloatArray, IntArray
@@ -118,7 +118,7 @@ def step(result: Any, alpha_random: float = 0.1, alpha_fixed: float = 0.05, ddf:
     refuse_penalised(fit, "step() is")
     refuse_smooths(fit, "step() is")
     model, rows = result, []
-    while True:
+    while fit.design.terms:
         p, label, change = _worst_random(model)
         if change is None or not p > alpha_random:
             break
@@ -199,7 +199,8 @@ def cross_validate(result: Any, groups: str | None = None, k: int = 5, seed: int
     result : MixedResult or MEGLMResult
         Made by a formula; `weights` and `offset` as columns or expressions.
     groups : str, optional
-        The grouping factor whose levels are left out together; the outermost one when factors are nested.
+        The grouping factor, or column of the data, whose levels are left out together; the outermost factor when they
+        are nested.
     k : int
         Folds, at most the number of groups.
     seed : int or None
@@ -226,8 +227,7 @@ def cross_validate(result: Any, groups: str | None = None, k: int = 5, seed: int
     refuse_several_responses(fit, "cross_validate() is")
     if fit.categories:
         raise OptionError("cross_validate() predicts means, which ordered categories do not have.")
-    name = default_group(fit.design, groups, required=True)
-    codes = group_codes(fit.design, name).astype(np.intp)
+    codes = find_clusters(fit.design, groups, "groups").codes
     folds = _folds(int(codes.max()) + 1, check_count("k", k, 2), check_seed(seed))
     table = table_of(fit.design)
     rows, parts = [], []

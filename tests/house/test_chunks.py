@@ -118,6 +118,7 @@ OTHER = {
     "report/page/figures.py": {"_MOST_POINTS": "beyond it points are drawn as an image"},
     "report/summaries/augment.py": {"_MOST_ROWS": "beyond it leverages are left out"},
     "study/responses.py": {"_LOOKED_AT": "names in a message"},
+    "study/subsets.py": {"_MOST": "beyond it models are refused"},
 }
 
 

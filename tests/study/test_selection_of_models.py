@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lme4py import allfit, caic, clmm, cross_validate, glmer, lmer, load_dataset, step
+from lme4py import allfit, caic, clmm, cross_validate, extend, glmer, lmer, load_dataset, step
 from lme4py.errors import Lme4Warning, OptionError
 
 
@@ -46,6 +46,8 @@ def test_degrees_of_freedom_are_the_derivative_of_the_fitted_values(formula, dat
 def test_conditional_aic_is_refused_by_name():
     with pytest.raises(OptionError, match="linear mixed models"):
         caic(glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", load_dataset("cbpp")))
+    with pytest.raises(OptionError, match="this model has none"):
+        caic(lmer("Yield ~ 1", load_dataset("Dyestuff"), fixed_only=True))
 
 
 def test_elimination_follows_its_tests():
@@ -96,8 +98,36 @@ def test_cross_validation_leaves_out_whole_groups():
     assert set(cows.folds) == {"n_groups", "n_obs", "rmse", "mae"}
     with pytest.raises(OptionError, match="at most"):
         cross_validate(fit, k=40)
+    crossed = lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", load_dataset("Penicillin"))
+    with pytest.raises(OptionError, match="crossed; say with `groups=`"):
+        cross_validate(crossed)
     with pytest.raises(OptionError, match="categories"):
         cross_validate(clmm("rating ~ temp + (1 | judge)", load_dataset("wine")))
+
+
+def test_models_without_random_effects():
+    """Least squares has steps, folds of any column, plain weights and sums of squares as other linear models have."""
+    data = load_dataset("sleepstudy").assign(z=np.sin(np.arange(180)))
+    fit = lmer("Reaction ~ Days + z", data, fixed_only=True)
+    assert step(fit).model.formula == "Reaction ~ Days"
+    assert (fit.weights("working") == 1.0).all()
+    X = fit.fit.design.X
+    rest = fit.fit.design.y - X @ np.linalg.lstsq(X, fit.fit.design.y, rcond=None)[0]
+    table = fit.drop1()
+    assert table.loc["z", "sum_sq"] == pytest.approx(table.loc["z", "F"] * (rest @ rest) / 177)
+    with pytest.raises(OptionError, match="no grouping factor; say with `groups=`"):
+        cross_validate(fit)
+    found = cross_validate(fit, groups="Subject", k=18)
+    out = data["Subject"] == "308"
+    beta = np.linalg.lstsq(X[~out], data["Reaction"][~out], rcond=None)[0]
+    np.testing.assert_allclose(found.predictions["predicted"][out], X[out] @ beta, rtol=1e-9)
+    with pytest.raises(OptionError, match="without random effects"):
+        extend(fit, within="Days", n=3)
+    counts = glmer("count ~ mined + cover", load_dataset("Salamanders"), family="poisson", fixed_only=True)
+    root = np.sqrt(counts.fittedvalues.to_numpy())[:, None] * counts.fit.design.X
+    hat = (root @ np.linalg.pinv(root)).diagonal()
+    np.testing.assert_allclose(counts.hatvalues(), hat, rtol=1e-6)
+    assert len(counts.augment()) == 644
 
 
 def test_allfit_is_the_method():

@@ -83,6 +83,8 @@ class JointVariance:
         Z = [self._columns(rows, factor) for factor in self.factors]
         codes = [self._codes(rows, factor) for factor in self.factors]
         moved = rows.X @ self.C
+        if not self.factors:
+            return moved, np.zeros(rows.n)
         for factor, P, z, c in zip(self.factors, self.P, Z, codes, strict=True):
             if z.any():
                 by_level = P.reshape(factor.n_columns, factor.n_levels, -1)

@@ -47,14 +47,17 @@ class ResidualFit(NormalFit):
     """
 
     kind: ClassVar[str] = "linear model with a residual structure"
-    independent_residuals: ClassVar[bool] = False
-
     fitted: FloatArray
     residual: ResidualDesign
     problem: ResidualProblem
     par: FloatArray
     hessian: FloatArray
     second_order: bool = True
+
+    @property
+    def independent_residuals(self) -> bool:
+        """False but for a linear model without random effects, which is fitted here too."""
+        return not self.residual.text and not self.residual.variance_text
 
     @property
     def default_ddf(self) -> str:

@@ -27,6 +27,8 @@ __all__ = ["residual_fit"]
 _ROUNDS = 50
 _SETTLED = 1e-9
 _FREE_ROUNDS = 4
+# For messages.
+_KIND = "models with a residual structure, and linear ones without random effects,"
 
 
 def residual_fit(
@@ -64,8 +66,8 @@ def residual_fit(
     ConvergenceWarning
     """
     settings = read_control(control)
-    refuse_iterative(settings, "models with a residual structure")
-    refuse_named(settings, "models with a residual structure")
+    refuse_iterative(settings, _KIND)
+    refuse_named(settings, _KIND)
     with limited_threads(design):
         if residual.fitted_column is not None:
             return _fixed_point(design, residual, reml, start, settings)

@@ -86,7 +86,7 @@ def find_clusters(design: Design, cluster: ClusterChoice = None, what: str = "cl
     if isinstance(cluster, str) and cluster not in design.n_groups:
         return _of_column(_named(design, cluster, what), cluster, what)
     if cluster is None or isinstance(cluster, str):
-        name = _factor_name(design, cluster)
+        name = _factor_name(design, cluster, what)
         levels = next(term.levels for term in design.terms if term.group == name)
         # Levels of a known covariance may have no rows.
         used, codes = np.unique(group_codes(design, name), return_inverse=True)
@@ -96,17 +96,16 @@ def find_clusters(design: Design, cluster: ClusterChoice = None, what: str = "cl
     return _of_column(column, what if given is None else str(given), what)
 
 
-def _factor_name(design: Design, cluster: str | None) -> str:
+def _factor_name(design: Design, cluster: str | None, what: str) -> str:
+    end = f"say with `{what}=` what the {what.removesuffix('s')}s are."
     if not design.n_groups and cluster is None:
-        raise OptionError("the model has no grouping factor; say with `cluster=` what the clusters are.")
+        raise OptionError(f"the model has no grouping factor; {end}")
     try:
         return default_group(design, cluster, required=True)
     except OptionError:
         if not design.terms:
-            raise OptionError("the model has no grouping factor; say with `cluster=` what the clusters are.") from None
-        raise OptionError(
-            f"the grouping factors {', '.join(design.n_groups)} are crossed; say with `cluster=` what the clusters are."
-        ) from None
+            raise OptionError(f"the model has no grouping factor; {end}") from None
+        raise OptionError(f"the grouping factors {', '.join(design.n_groups)} are crossed; {end}") from None
 
 
 def _named(design: Design, cluster: str, what: str) -> Column:

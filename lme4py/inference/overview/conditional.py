@@ -88,6 +88,10 @@ def caic(result: Any) -> ConditionalAIC:
         raise OptionError("the conditional AIC is for an estimated sigma, and this model knows it; use aic.")
     if not fit.normal_errors:
         refuse("the conditional AIC is", "compare aic of generalised models")
+    if not fit.design.terms:
+        raise OptionError(
+            "the conditional AIC is that of models with random effects, and this model has none; use aic."
+        )
     design, sigma2 = fit.design, fit.sigma**2
     w = np.ones(design.n_obs) if design.weights is None else design.weights
     residual = design.y - fit.fitted
