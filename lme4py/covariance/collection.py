@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +102,29 @@ class CovarianceStructures:
     def uncorrelated(self, theta: FloatArray) -> FloatArray:
         """theta without the covariances that are parameters of their own."""
         return _joined([s.uncorrelated(own) for s, own in zip(self.each, self.split(theta), strict=True)])
+
+    def other_correlations(
+        self, theta: FloatArray, sizes: Sequence[tuple[float, float]]
+    ) -> Iterator[tuple[str, FloatArray]]:
+        """theta with other correlations of one term, for structures whose criterion need not have one minimum.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,)
+        sizes : sequence of (lowest, highest)
+            Between what its standard deviations lie.
+
+        Yields
+        ------
+        what : str
+            In words.
+        theta : ndarray, shape (m,)
+        """
+        for place, structure in zip(self.slices, self.each, strict=True):
+            for number, own in enumerate(structure.other_starts(theta[place], sizes), start=1):
+                moved = theta.copy()
+                moved[place] = own
+                yield f"correlation {number} of a {structure.name} term", moved
 
     def axes(self) -> FloatArray:
         """theta of one effect alone (see `CovarianceStructure.axes`), those of all terms in turn, shape (a, m)."""

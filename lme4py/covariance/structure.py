@@ -217,8 +217,15 @@ class CovarianceStructure(CovarianceFunctions):
         """theta of size^2 Sigma."""
         return self.theta_of_factor(size * self.factor(theta))
 
-    def other_starts(self, theta: FloatArray) -> list[FloatArray]:
-        """theta of other correlations, where the criterion may have other minima; none where it is even or convex."""
+    def other_starts(self, theta: FloatArray, sizes: Sequence[tuple[float, float]]) -> list[FloatArray]:
+        """theta of other correlations, where the criterion may have other minima; none where it is even or convex.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,)
+        sizes : sequence of (lowest, highest)
+            Between what the standard deviations lie.
+        """
         return []
 
     def in_units(self, size: float) -> CovarianceStructure:

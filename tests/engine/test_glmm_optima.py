@@ -101,6 +101,19 @@ class TestSeveralMinima:
         # The criterion is known to six digits, and a fit may end 1e-5 above.
         assert -2.0 * fit.log_likelihood < case["best"] + 1.1e-5
 
+    def test_correlations_of_a_structure_are_compared(self) -> None:
+        # From moments a descent ends at a correlation of -.73, 1.07 above the minimum at a correlation of 1.
+        rng = np.random.default_rng(16)
+        g, visit = np.repeat(np.arange(12), 4), pd.Categorical(np.tile(np.arange(4), 12))
+        x = rng.normal(size=48)
+        effects = 0.3 * rng.normal(size=(4, 12)).T.ravel()
+        data = pd.DataFrame({"g": g, "visit": visit, "x": x, "y": rng.poisson(np.exp(0.3 + 0.4 * x + effects))})
+        fit = lme4py.glmer("y ~ x + ar1(0 + visit | g)", data, family="poisson")
+        alike = lme4py.glmer("y ~ x + (1 | g)", data, family="poisson")
+        # Effects that are all alike are one of each group; 1e-6 is the tolerance of both searches.
+        assert fit.criterion == pytest.approx(alike.criterion, abs=1e-6)
+        assert any(rival.reached > fit.criterion + 1.0 for rival in fit.certificate.compared)
+
     def test_a_predictor_on_both_sides_of_a_zero_of_the_link_warns(self) -> None:
         rng = np.random.default_rng(1)
         x, g = np.repeat([-2.0, 2.0], 20), np.tile(np.arange(5), 8)

@@ -185,3 +185,25 @@ def test_flat_profiles_of_a_parameter_without_scale_end_at_the_range_of_the_para
         fit = lme4py.clmm("y ~ x + mat(numFactor(u, v) + 0 | g)", data)
         limits = fit.profile("smoothness(mat | g)").conf_int()
     assert limits.to_numpy().tolist() == [[0.0, np.inf]]
+
+
+def test_a_profile_along_which_sigma_goes_to_zero() -> None:
+    """Minima beside each other are far apart in the other parameters there: they are no polynomial."""
+    rng = np.random.default_rng(11)
+    visit, g = np.tile(np.arange(4), 30), np.repeat(np.arange(30), 4)
+    x = rng.normal(size=120)
+    effects = np.linalg.cholesky(0.6 ** abs(np.subtract.outer(range(4), range(4)))) @ rng.normal(size=(4, 30))
+    shift, place = 0.5 * rng.normal(size=6), rng.integers(0, 6, 120)
+    y = 0.4 + 0.5 * x + 0.8 * effects.T.ravel() + shift[place] + 0.7 * rng.normal(size=120)
+    data = pd.DataFrame({"y": y, "x": x, "visit": pd.Categorical(visit), "g": g})
+    fit = lme4py.lmer("y ~ x + ar1(0 + visit | g)", data, reml=False)
+    lower = float(fit.conf_int(method="profile", parm=["cor(ar1 | g)"])["lower"].iloc[0])
+    # There sigma is 1e-3 and the rest is rho^lag alone, by dense algebra.
+    V = np.kron(np.eye(30), lower ** abs(np.subtract.outer(range(4), range(4))))
+    X = np.column_stack([np.ones(120), x])
+    W = np.linalg.solve(V, X)
+    beta = np.linalg.solve(X.T @ W, W.T @ y)
+    r2 = float((y - X @ beta) @ np.linalg.solve(V, y - X @ beta))
+    held = 120 * (1.0 + np.log(2.0 * np.pi * r2 / 120)) + np.linalg.slogdet(V)[1]
+    # What is left of sigma is of this order.
+    assert held - fit.criterion == pytest.approx(CUT, abs=1e-3)

@@ -217,15 +217,15 @@ class Scaled(CovarianceStructure):
         sd = np.clip(np.abs(self._sd(theta)), lowest, highest)
         return np.concatenate([self._of_deviations(sd), self.correlation.as_start(self._phi(theta))])
 
-    def other_starts(self, theta: FloatArray) -> list[FloatArray]:
-        """Correlations from within their range, at small, moderate and very large standard deviations."""
+    def other_starts(self, theta: FloatArray, sizes: Sequence[tuple[float, float]]) -> list[FloatArray]:
+        """Correlations from within their range, at standard deviations of each size."""
         grid = [phi for phi in self.correlation.grid() if (self.correlation.edge_sizes(phi) > _OFF_EDGES).all()]
         if not grid:
             return []
         places = [round(share * (len(grid) - 1)) for share in _SHARES]
         chosen = [grid[place] for place in dict.fromkeys(places)]
-        sizes = [self.as_start(theta, *limits)[: self.n_sd] for limits in _SIZES]
-        return [np.concatenate([sd, phi]) for sd in sizes for phi in chosen]
+        deviations = [self.as_start(theta, *limits)[: self.n_sd] for limits in sizes]
+        return [np.concatenate([sd, phi]) for sd in deviations for phi in chosen]
 
     @abstractmethod
     def _sd_sizes(self, theta: FloatArray) -> FloatArray:
@@ -454,10 +454,8 @@ class Heterogeneous(Scaled):
 
 # From so many of the best starts the least derivative at zero is looked for.
 _STARTS = 5
-# Correlations that other minima are sought from, off the edges by so much: where they stand in a grid over the range,
-# and between what the relative standard deviations lie.
+# Correlations that other minima are sought from, off the edges by so much: where they stand in a grid over the range.
 _OFF_EDGES, _SHARES = 0.2, (0.15, 0.4, 0.6, 0.85)
-_SIZES = ((0.05, 0.15), (0.5, 1.5), (30.0, 100.0))
 # With more columns than this the start has one variance for all.
 _OWN_VARIANCES = 30
 

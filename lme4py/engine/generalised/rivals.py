@@ -13,7 +13,7 @@ from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.engine.generalised.starts.start import Start, glm_starts
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Candidate", "candidates"]
+__all__ = ["Candidate", "candidates", "other_correlations"]
 
 # Up to this many numbers in X and Z a descent takes milliseconds, and all starts are followed.
 _SMALL = 20_000
@@ -21,6 +21,8 @@ _SMALL = 20_000
 NEAR, FAR, _FARTHER = 0.05, 5.0, 25.0
 # Standard deviations at which groups stand for themselves; the second where a link has no room for the first.
 _WIDE = (100.0, 10.0)
+# Between what the standard deviations lie from which other correlations are tried.
+_SIZES = ((0.1, 0.3), (0.5, 1.5))
 # lambda moves by this much for a start that leaves more of the variation to the random effects.
 LESS = 2.0
 # Other maxima of the likelihood without random effects that are followed: of a link with a pole there are many.
@@ -64,7 +66,7 @@ def candidates(descents: Descents, usual: Start, start: Start, least: float, tho
     if start is not usual:
         yield Candidate("moments", usual)
     wide = _within_groups(descents, usual)
-    if problem.n_obs * (problem.n_fixed + sum(f.n_columns for f in problem.factors)) > _SMALL:
+    if _is_large(problem):
         there = None if wide is None else descents.glance(wide)
         if wide is not None and there is not None and there.value < least:
             yield Candidate("within groups", wide)
@@ -81,6 +83,26 @@ def candidates(descents: Descents, usual: Start, start: Start, least: float, tho
         yield Candidate(f"moments{label}", other, beside=True)
         yield Candidate(f"far from zero{label}", replace(other, theta=problem.structures.scaled(theta, FAR)))
         yield Candidate(f"near zero{label}", replace(other, theta=problem.structures.scaled(theta, NEAR)), beside=True)
+
+
+def _is_large(problem: GlmmProblem) -> bool:
+    return problem.n_obs * (problem.n_fixed + sum(f.n_columns for f in problem.factors)) > _SMALL
+
+
+def other_correlations(problem: GlmmProblem, base: Start, phi: FloatArray) -> Iterator[Candidate]:
+    """Starts with other correlations than those of an end, of small models.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    base : Start
+        What is not theta.
+    phi : ndarray
+        All parameters of the end.
+    """
+    if not _is_large(problem):
+        for what, theta in problem.structures.other_correlations(phi[: problem.n_theta], _SIZES):
+            yield Candidate(what, replace(base, theta=theta))
 
 
 def _around(problem: GlmmProblem, base: Start) -> Iterator[Candidate]:

@@ -8,7 +8,7 @@ other starts are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from lme4py.engine.generalised.descent import Descents, GlmmOptimum, Way
 from lme4py.engine.generalised.fixed_system import FixedSystem
 from lme4py.engine.generalised.laplace import Laplace
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
-from lme4py.engine.generalised.rivals import Candidate, candidates
+from lme4py.engine.generalised.rivals import Candidate, candidates, other_correlations
 from lme4py.engine.generalised.starts.start import Start, find_start
 from lme4py.engine.optimise import Control
 from lme4py.errors import DesignError
@@ -150,13 +150,17 @@ class Search:
 
     def look_elsewhere(self) -> None:
         """Follow the other starts."""
-        self.compared = []
+        self.compared = [one for one in self.compared if one.reached is not None]
         quick = self.descents.hasty(_PATIENCE)
-        finder = quick.finder
-        finder.most = finder.factorizations + self._budget()
         least = min((way.value for way in self.ways), default=np.inf)
-        for candidate in candidates(quick, self.usual, self._began, least, self.thorough):
-            way = self._followed(quick, candidate)
+        self._follow(quick, candidates(quick, self.usual, self._began, least, self.thorough))
+
+    def _follow(self, descents: Descents, starts: Iterator[Candidate]) -> None:
+        """Descend from starts, as long as not too much has been tried."""
+        finder = descents.finder
+        finder.most = finder.factorizations + self._budget()
+        for candidate in starts:
+            way = self._followed(descents, candidate)
             if way is not None:
                 self.compared.append(Rival(candidate.what, way.first, way.value))
                 if all(way is not other for other in self.ways):
@@ -220,6 +224,9 @@ class Search:
         if best is not None and self.problem.scale_depth(best.found.mode.lam) > _COLLAPSED:
             # Every other way to a scale of zero or infinity is as long.
             return best
+        if best is not None and self.thorough:
+            self._follow(self.descents.hasty(_PATIENCE), other_correlations(self.problem, self.usual, best.phi))
+            best = self._lowest_minimum(best)
         if best is None or not best.is_minimum or self.is_open(best.phi, best.found, best.value):
             self.look_elsewhere()
             best = self._lowest_minimum(best)

@@ -31,6 +31,8 @@ from lme4py.linalg.types import FloatArray
 _FAR = 1e3
 # A smaller relative standard deviation is near zero.
 _NEAR = 0.02
+# Between what the relative standard deviations lie from which other correlations are tried.
+_SIZES = ((0.05, 0.15), (0.5, 1.5), (30.0, 100.0))
 # Standard deviations to start from, in columns of unit size.
 _LOWEST, _HIGHEST = 0.05, 1e5
 # Two starts whose standard deviations differ by less than this factor, in every direction, lead to the same minimum;
@@ -274,11 +276,8 @@ class _Search:
 
     def correlations(self) -> None:
         """Starts with other correlations, for structures in which the criterion need not have one minimum."""
-        own = self.structures.split(self.best.theta)
-        for place, structure in enumerate(self.structures.each):
-            for number, theta in enumerate(structure.other_starts(own[place]), start=1):
-                moved = [theta if place == i else other for i, other in enumerate(own)]
-                self.start(f"correlation {number} of a {structure.name} term", np.concatenate(moved))
+        for what, theta in self.structures.other_correlations(self.best.theta, _SIZES):
+            self.start(what, theta)
 
     def start(self, what: str, theta: FloatArray) -> None:
         """Descend from a start unless it belongs to a minimum that is known."""

@@ -22,6 +22,8 @@ _MAX_STEPS = 80
 _FLAT, _FLAT_STEPS = 0.01, 8
 # Steps are no smaller than this part of the coordinate, of which nothing is left in rounding below 1e-16.
 _LEAST_STEP = 1e-9
+# Minima are extrapolated from points that are apart by more than this part of the way.
+_APART = 0.1
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,12 @@ class Side:
 
     def _predict(self, v: float) -> FloatArray:
         """Coordinates of everything else, extrapolated from the nearest points."""
-        # A polynomial has one value at a coordinate: of points that rounding has made one, the last is taken.
-        near = sorted({point.v: point for point in self.points}.values(), key=lambda point: abs(point.v - v))[:3]
+        near: list[ProfilePoint] = []
+        for point in sorted(self.points, key=lambda point: abs(point.v - v)):
+            # Where the minima beside each other differ by more than rounding, a polynomial through them explodes.
+            if all(abs(point.v - other.v) > _APART * abs(point.v - v) for other in near):
+                near.append(point)
+        near = near[:3]
         if abs(v - near[0].v) > 3.0 * abs(near[0].v - near[-1].v):
             # Too far for a polynomial through these points.
             near = near[:1]
