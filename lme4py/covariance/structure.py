@@ -218,14 +218,7 @@ class CovarianceStructure(CovarianceFunctions):
         return self.theta_of_factor(size * self.factor(theta))
 
     def other_starts(self, theta: FloatArray, sizes: Sequence[tuple[float, float]]) -> list[FloatArray]:
-        """theta of other correlations, where the criterion may have other minima; none where it is even or convex.
-
-        Parameters
-        ----------
-        theta : ndarray, shape (m,)
-        sizes : sequence of (lowest, highest)
-            Between what the standard deviations lie.
-        """
+        """theta of other correlations, at standard deviations of each size (lowest, highest); none for one minimum."""
         return []
 
     def in_units(self, size: float) -> CovarianceStructure:
@@ -397,8 +390,8 @@ class CovarianceStructure(CovarianceFunctions):
         held = 0.5 * found.second[np.flatnonzero(at), np.flatnonzero(at)]
         names = [p.label for p in self.natural_parameters] if self.separable else self.theta_names
         lost = [n for n, D in zip(np.array(names)[~at], free, strict=True) if not np.abs(D).max() > 0.0]
-        unknown = f"{' and '.join(lost)} has no meaning there" if lost and at.any() else ""
-        return TangentCone((1,) * int(at.sum()), held, free, unknown)
+        words = f"{' and '.join(dict.fromkeys(lost))} {'has' if len(lost) == 1 else 'have'} no meaning there"
+        return TangentCone((1,) * int(at.sum()), held, free, words if lost and at.any() else "")
 
     # --- changes of columns -----------------------------------------------------------------------------------------
 

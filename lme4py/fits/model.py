@@ -136,6 +136,10 @@ class Model(ABC):
             For a generalised model that of the working response at the conditional modes.
         """
 
+    def in_blocks(self) -> Fit:
+        """The same fit by covariances of whole groups where the engine has something sparser; else the fit itself."""
+        return self.fit
+
     @abstractmethod
     def own_vcov(self) -> FloatArray:
         """Covariance of beta by the model, also where the fit was asked for a robust one, shape (p, p)."""

@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from dense_models import make_design, make_term
 
@@ -135,3 +136,25 @@ def test_a_fit_is_refused_before_it_begins(monkeypatch, generalised):
     message = str(caught.value)
     for part in ("item (600)", "600 x 600", "4.0 MB of memory are free", "Leave one of these terms out"):
         assert part in message
+
+
+@pytest.mark.parametrize("generalised", [False, True])
+def test_structures_of_too_many_parameters_are_refused_by_name(monkeypatch, generalised):
+    rng = np.random.default_rng(0)
+    data = {
+        "y": rng.integers(0, 5, 120),
+        "g": np.repeat(np.arange(2), 60),
+        "v": [str(i) for i in np.tile(range(30), 4)],
+    }
+    design = lme4py.lformula("y ~ 1 + us(0 + v | g)", pd.DataFrame(data))
+    set_free(monkeypatch, 4.0)
+    # 465 parameters: 8 x 465 x (4 x 900 + 465) bytes.
+    size = r"us\(0 \+ v \| g\) has 30 columns and 465 parameters.*about 14\.4 MB, and 4\.0 MB"
+
+    def fit() -> None:
+        if generalised:
+            make_glmm(design, make_family("poisson", None), ResponseData(np.ones(120)))
+        lme4py.lmm_criterion(design)
+
+    with pytest.raises(DesignError, match=size + r".*fewer parameters than us\(\)"):
+        fit()

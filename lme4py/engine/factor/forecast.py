@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.errors import DesignError
 from lme4py.linalg.memory import available_memory as available_memory
+
+if TYPE_CHECKING:
+    from lme4py.design.design import RandomTerm
 
 # Needs below this are not worth the question.
 _SMALL = 2.0**20
 # Arrays with a block for every level that are alive at one time.
 _LEVEL_ARRAYS = 10
+# Arrays of the derivatives of a covariance in all its parameters that are alive at one time.
+_TANGENTS = 4
 # Bytes of a listed product, with those of the arrays that it is made from.
 _PRODUCT = 100.0
 
@@ -65,6 +73,27 @@ def check_levels(factors: tuple[Factor, ...]) -> None:
     sizes = [8.0 * _LEVEL_ARRAYS * factor.n_levels * factor.n_columns**2 for factor in factors]
     names = ", ".join(_blocks(factors[f]) for f in sorted(range(len(factors)), key=lambda f: -sizes[f]))
     check_memory(sum(sizes), f"the random effects need blocks of numbers for {names}")
+
+
+def check_structures(terms: Sequence[RandomTerm]) -> None:
+    """Refuse terms whose covariance has more parameters than there is memory for its derivatives.
+
+    Parameters
+    ----------
+    terms : sequence of RandomTerm
+
+    Raises
+    ------
+    DesignError
+    """
+    for term in terms:
+        k, m = term.n_columns, term.structure.n_theta
+        check_memory(
+            8.0 * m * (_TANGENTS * k**2 + m),
+            f"the covariance of {term.label} has {k:,} columns and {m:,} parameters, whose derivatives need memory",
+            f" A structure of fewer parameters than {term.structure.word}() (homcs, ar1, ou, rr with few factors) or "
+            "fewer columns (means of neighbours) need less.",
+        )
 
 
 def _blocks(factor: Factor) -> str:

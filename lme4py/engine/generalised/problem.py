@@ -22,6 +22,7 @@ import scipy.linalg
 from lme4py.covariance import CovarianceStructures
 from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import Factor
+from lme4py.engine.factor.forecast import check_structures
 from lme4py.engine.factor.sweep import Swept
 from lme4py.engine.generalised.fixed_system import FixedSystem
 from lme4py.engine.generalised.no_effects import NoProducts
@@ -321,6 +322,7 @@ def make_glmm(
     copies : tuple of ndarray, each (J,), or None
         As in `GlmmProblem`.
     """
+    check_structures(design.terms)
     X, C, Z, S, shift = scale_model(design, constant=family.constant is not None)
     unit = predictor_unit(family, data)
     if unit != 1.0:

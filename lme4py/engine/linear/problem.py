@@ -14,7 +14,7 @@ from lme4py.covariance import CovarianceStructures
 from lme4py.design.absent import AbsentRows
 from lme4py.design.design import Design, Predictor
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor, ModelBlock, accumulate
-from lme4py.engine.factor.forecast import check_levels
+from lme4py.engine.factor.forecast import check_levels, check_structures
 from lme4py.engine.factor.sweep import BaseValues, base_values
 from lme4py.engine.factor.symbolic import Structure, analyse, prefers_iterative
 from lme4py.engine.identification.gram import VarianceGram
@@ -208,6 +208,7 @@ def make_problem(design: Design, block: Block = "exact") -> Problem:
         )
     factors = group_terms(design)
     check_levels(factors)
+    check_structures(design.terms)
     scaling, scaler = plan_scaling(design)
     n = design.n_obs
     # With more levels than rows of a block, adding the sums of blocks would cost more than the sums.

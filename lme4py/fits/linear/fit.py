@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from lme4py.engine.linear.chained import ChainProblem
 from lme4py.engine.linear.criterion import Criterion, Point
 from lme4py.engine.linear.hessian import exact_hessian, has_exact_hessian
 from lme4py.engine.linear.penalised import make_criterion
-from lme4py.engine.linear.problem import Problem
+from lme4py.engine.linear.problem import Problem, make_problem
 from lme4py.fits.derived import derived
 from lme4py.fits.method import Ddf
 from lme4py.fits.normal import NormalFit
@@ -90,6 +91,19 @@ class LinearFit(NormalFit):
     def point(self) -> Point:
         """The factor at the optimum."""
         return make_criterion(self.problem, self.reml).evaluate(self.theta_inside)
+
+    @derived
+    def in_blocks(self) -> LinearFit:
+        """The same fit with a block of all times for each group where it has their sparse inverse; else itself.
+
+        Raises
+        ------
+        DesignError
+            The blocks do not fit into memory.
+        """
+        if not isinstance(self.problem, ChainProblem):
+            return self
+        return replace(self, problem=make_problem(self.design))
 
     @derived
     def curvature(self) -> Curvature:

@@ -90,7 +90,10 @@ class LinearModel(Model):
 
     def working_model(self) -> WorkingModel:
         with limited_threads(self.fit.design):
-            return joint.working_model(self.fit)
+            return joint.working_model(self.fit.in_blocks)
+
+    def in_blocks(self) -> LinearFit:
+        return self.fit.in_blocks
 
     def mean_square(self) -> float:
         fit = self.fit
@@ -118,7 +121,7 @@ class LinearModel(Model):
         return variance_derivatives(self.fit)
 
     def kenward_roger(self) -> KenwardRogerParts:
-        return kenward_roger(self.fit)
+        return kenward_roger(self.fit.in_blocks)
 
     def predictor_gradient(self, derivatives: VarianceDerivatives, rows: RowArrays) -> FloatArray:
         return joint.joint_gradient(self.fit, derivatives, rows)
@@ -197,7 +200,7 @@ class LinearModel(Model):
     def deletions(
         self, ok: BoolArray, whole_levels: bool, full: bool
     ) -> tuple[dict[str, FloatArray], BoolArray] | None:
-        return deletions(self.fit, ok, whole_levels, full)
+        return deletions(self.fit.in_blocks, ok, whole_levels, full)
 
     def newton_step(self, design: Design) -> UnitEstimate:
         return newton_step(self.fit, design)

@@ -92,6 +92,7 @@ def caic(result: Any) -> ConditionalAIC:
         raise OptionError(
             "the conditional AIC is that of models with random effects, and this model has none; use aic."
         )
+    fit = model_of(fit).in_blocks()
     design, sigma2 = fit.design, fit.sigma**2
     w = np.ones(design.n_obs) if design.weights is None else design.weights
     residual = design.y - fit.fitted
