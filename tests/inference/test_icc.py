@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from inference_models import MODELS, having, lmm, reference_fit
 from scipy import stats
 from test_r2 import _comparable
 
-from lme4py import icc
+from lme4py import icc, lmer
 from lme4py.errors import OptionError
 
 
@@ -149,3 +150,16 @@ def test_table_of_all_factors(sleep):
     assert single["estimate"][0] == icc(sleep, at="mean").estimate
     with pytest.raises(OptionError, match="icc_table"):
         icc(sleep, "each")
+
+
+@pytest.mark.parametrize("term", ["ar1(0 + visit | g)", "cs(0 + visit | g)", "rr(0 + visit | g, d=1)"])
+def test_bootstrap_of_structures_counts_their_correlations(term: str) -> None:
+    """Replicates are those of refits: the share of each from its covariance matrix."""
+    rng = np.random.default_rng(3)
+    g, visit = np.repeat(np.arange(20), 6), np.tile(["a", "b", "c"], 40)
+    y = rng.normal(size=20)[g] + 0.7 * rng.normal(size=(20, 3))[g, np.tile([0, 1, 2], 40)] + rng.normal(size=120)
+    result = lmer(f"y ~ 1 + {term}", pd.DataFrame({"y": y, "visit": visit, "g": g}))
+    found = icc(result, n_boot=4, seed=1, at="mean")
+    shares = result.bootstrap(4, lambda fit: icc(fit, at="mean").estimate, seed=1).replicates.to_numpy()[:, 0]
+    # The same refits, and one formula.
+    assert found.se == pytest.approx(shares.std(ddof=1), rel=1e-9)

@@ -454,7 +454,9 @@ def _bootstrapped(
     fit: Fit, ratio: _Ratio, component: str, alpha: float, n_boot: int, seed: int | None, n_jobs: int | None
 ) -> ICCResult:
     rest = rest_variance(fit, ratio.variance)
-    if ratio.fixed or rest.kind not in ("residual", "latent") or not fit.identification.complete:
+    # Replicates hold the elements of covariance matrices only where these are what tables show.
+    of_elements = all(term.structure.shown_as_matrix for term in fit.design.terms)
+    if not of_elements or ratio.fixed or rest.kind not in ("residual", "latent") or not fit.identification.complete:
         boot = bootstrap(fit, n_boot, ratio.value, seed, n_jobs, progress=False)
         values = boot.replicates.to_numpy()[:, 0]
     else:
