@@ -390,7 +390,7 @@ class CovarianceStructure(CovarianceFunctions):
         held = 0.5 * found.second[np.flatnonzero(at), np.flatnonzero(at)]
         names = [p.label for p in self.natural_parameters] if self.separable else self.theta_names
         lost = [n for n, D in zip(np.array(names)[~at], free, strict=True) if not np.abs(D).max() > 0.0]
-        words = f"{' and '.join(dict.fromkeys(lost))} {'has' if len(lost) == 1 else 'have'} no meaning there"
+        words = f"{' and '.join(dict.fromkeys(lost))} {'has' if len(set(lost)) == 1 else 'have'} no meaning there"
         return TangentCone((1,) * int(at.sum()), held, free, words if lost and at.any() else "")
 
     # --- changes of columns -----------------------------------------------------------------------------------------

@@ -550,3 +550,14 @@ def test_axes_of_predictions_say_what_they_show(contraception, cbpp, wine, sleep
     margins = lme4py.Margins.response(cbpp)
     assert margins.predict(atexog={"period": ["1", "2"]}).plot().get_xlabel() == "probability"
     assert margins.dydx("period").plot().get_xlabel() == "slope of the probability"
+
+
+def test_fitted_curves_of_a_process_go_between_its_places() -> None:
+    rng = np.random.default_rng(4)
+    t, g = np.tile([0.0, 0.7, 1.9, 3.2], 40), np.repeat(np.arange(20), 8)
+    data = pd.DataFrame({"g": g, "t": t, "y": 0.3 * t + rng.normal(size=20)[g] + rng.normal(size=160)})
+    fit = lme4py.lmer("y ~ t + ou(t | g)", data)
+    table = fit.plot_data("fitted", variable="t")
+    own = table[(table["part"] == "fitted") & (table["level"] == "3")]
+    # One linear predictor by two ways.
+    np.testing.assert_allclose(own["value"], fit.predict(own[["t"]].assign(g=3)), rtol=1e-10)

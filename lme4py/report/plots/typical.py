@@ -14,6 +14,7 @@ from lme4py.data.frame import Frame, read_frame
 from lme4py.design.recipe import Recipe, new_fixed, new_random_values
 from lme4py.fits.base import Fit
 from lme4py.formula.deparse import names_in
+from lme4py.inference.prediction.between import interpolation
 
 __all__ = ["cells", "discrete_names", "fixed_columns", "fixed_names", "frame_of", "random_columns", "random_names"]
 
@@ -85,6 +86,6 @@ def fixed_columns(fit: Fit, frame: Frame) -> FloatArray:
 
 
 def random_columns(fit: Fit, frame: Frame, term: int) -> FloatArray:
-    """Columns of one random-effects term of new data, shape (n, k)."""
-    values: FloatArray = new_random_values(fit.design.recipe, frame, term)
+    """Columns of one random-effects term of new data, shape (n, k); of processes also between the places of the fit."""
+    values: FloatArray = new_random_values(fit.design.recipe, frame, term, interpolation(fit, term))
     return values
