@@ -446,6 +446,11 @@ class Design(Frozen):
         return self.predictors[0].offset
 
     @property
+    def n_stacked(self) -> int:
+        """Linear predictors that stand one below the other in X: categories beside the baseline; 1 for all others."""
+        return self.X.shape[0] // self.n_obs if self.n_obs else 1
+
+    @property
     def stacked_offset(self) -> FloatArray | None:
         """`offset` of linear predictors that stand one below the other, as the rows of X do, (D n,), or None."""
         known = self.offset

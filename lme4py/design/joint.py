@@ -12,8 +12,9 @@ from lme4py.covariance import find_structure
 from lme4py.design.design import Design, RandomTerm
 from lme4py.design.recipe import BarRecipe
 from lme4py.errors import FormulaError
+from lme4py.linalg.types import FloatArray
 
-__all__ = ["joint_design"]
+__all__ = ["joint_design", "own_columns", "stacked_columns"]
 
 # Structures that hold whatever the columns are called.
 _STRUCTURES = ("us", "diag", "homdiag", "cs", "homcs")
@@ -35,13 +36,13 @@ def joint_design(design: Design, labels: Sequence[str], homes: Sequence[str]) ->
     FormulaError
         A covariance structure that does not hold across them.
     """
-    D, p = len(labels), design.X.shape[1]
+    D = len(labels)
     names = tuple(f"{label}: {name}" for label in labels for name in design.x_names)
     double = set(re.findall(r"\|\|\s*`?([\w.]+)", design.formula))
     terms = tuple(_term(term, labels, homes, term.group in double) for term in design.terms)
     bars = tuple(_bar(bar, D) for bar in design.recipe.bars)
     whole = design.with_predictor(
-        X=np.kron(np.eye(D), design.X) if p else np.zeros((D * design.n_obs, 0)),
+        X=stacked_columns(design.X, D),
         names=names,
         assign=design.assign * D,
         terms=terms,
@@ -49,6 +50,32 @@ def joint_design(design: Design, labels: Sequence[str], homes: Sequence[str]) ->
     )
     notes = design.notes if design.offset is None else (*design.notes, _offset_note(design, labels))
     return replace(whole, recipe=replace(design.recipe, bars=bars), notes=notes)
+
+
+def stacked_columns(X: FloatArray, D: int) -> FloatArray:
+    """Columns of D linear predictors that stand one below the other, (D n, D p), each with columns of its own.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p)
+    D : int
+    """
+    if D == 1:
+        return X
+    wide: FloatArray = np.zeros((D * X.shape[0], D * X.shape[1]))
+    for d in range(D):
+        wide[d * X.shape[0] : (d + 1) * X.shape[0], d * X.shape[1] : (d + 1) * X.shape[1]] = X
+    return wide
+
+
+def own_columns(design: Design) -> FloatArray:
+    """Columns that every one of the stacked linear predictors has, (n, p); X where there is one.
+
+    Parameters
+    ----------
+    design : Design
+    """
+    return design.X[: design.n_obs, : design.X.shape[1] // design.n_stacked]
 
 
 def _offset_note(design: Design, labels: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from lme4py.design.fixed import name_of
 from lme4py.design.places import Between, Places
 from lme4py.design.random import Grouping, as_factor, group_codes
 from lme4py.errors import DataError, OptionError, did_you_mean
+from lme4py.families.categories.counts import column_labels
 from lme4py.formula.deparse import names_in
 from lme4py.formula.evaluate import evaluate
 from lme4py.formula.nodes import Formula, Name, Node, Terms
@@ -397,6 +398,26 @@ def new_response(recipe: Recipe, frame: Frame) -> tuple[FloatArray, NDArray[np.b
     values = np.full((frame.n_rows, found.shape[1]), np.nan)
     values[present] = found
     return values, present
+
+
+def new_response_labels(recipe: Recipe, frame: Frame) -> tuple[Any, ...]:
+    """What the codes of a response that is a factor mean, or the columns of one that has several; () for numbers.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    frame : Frame
+    """
+    response = recipe.formula.response
+    if response is None:
+        return ()
+    columns = {name: frame.column(name) for name in names_in(response, recipe.columns)}
+    value = evaluated(recipe, [response], columns, frame.n_rows)[0].get(response)
+    if value is None:
+        return ()
+    if value.kind == "boolean":
+        return False, True
+    return tuple(value.levels) if value.is_factor else column_labels(value) if value.kind == "matrix" else ()
 
 
 def offset_values(value: Value, name: str) -> FloatArray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lme4py.data.frame import Frame
 from lme4py.design.design import Design, Predictor, RandomTerm
+from lme4py.design.joint import stacked_columns
 from lme4py.design.parts import new_parts
 from lme4py.design.recipe import Recipe, group_parts, new_fixed, new_random, new_response, new_weights
 from lme4py.errors import DataError, OptionError
@@ -44,16 +45,11 @@ def replayed(design: Design, frame: Frame, family: Family, keep_levels: bool = F
     DataError
         No row is complete.
     """
-    if design.X.shape[0] != design.n_obs:
-        raise OptionError(
-            "other rows of a model with several linear predictors, a category each, cannot be simulated or extended, "
-            "nor can the modes of their groups be updated; predict() takes other rows."
-        )
     recipe = design.recipe
     X, offset = new_fixed(recipe, frame)
     blocks = [new_random(recipe, frame, t) for t in range(len(design.terms))]
     parts = [group_parts(recipe, frame, t) for t in range(len(design.terms))]
-    keep: BoolArray = np.isfinite(X).all(axis=1) & np.isfinite(offset)
+    keep: BoolArray = np.asarray(np.isfinite(np.column_stack([X, offset])).all(axis=1))
     for (values, _), own in zip(blocks, parts, strict=True):
         keep &= np.isfinite(values).all(axis=1) & np.all([codes >= 0 for codes, _ in own], axis=0)
     beside = new_parts(design, frame, ResponseData(np.zeros(keep.size))).parts
@@ -69,7 +65,7 @@ def replayed(design: Design, frame: Frame, family: Family, keep_levels: bool = F
     )
     has_offset = design.offset is not None
     home = with_terms(design.predictors, terms)
-    first = replace(home[0], X=X[keep], offset=offset[keep] if has_offset else None)
+    first = replace(home[0], X=stacked_columns(X[keep], design.n_stacked), offset=offset[keep] if has_offset else None)
     weights = None if weights is None else weights[keep]
     data = _response(recipe, design, frame, family, weights, keep)
     data = replace(data, parts=tuple(part.take(keep) for part in beside))
@@ -124,12 +120,17 @@ def _response(
     categories = None if old is None else old.categories
     if old is not None and old.responses is not None:
         return ResponseData(zeros, None, weights, responses=_response_codes(design, frame)[keep])
+    if old is not None and old.counts is not None:
+        # All trials in the first category stand for no response.
+        counts = np.zeros((zeros.size, old.counts.shape[1]))
+        counts[:, 0] = _trials(recipe, frame, keep, counts.shape[1])
+        return ResponseData(zeros, None, weights, categories, counts=counts)
     if old is None or not family.has_trials or old.trials is None:
         return ResponseData(zeros, None, weights, categories)
     if weights is not None and old.weights is None:
         # Proportions, with the numbers of trials as weights.
         return ResponseData(zeros, weights)
-    return ResponseData(zeros, _trials(recipe, frame, keep), weights)
+    return ResponseData(zeros, _trials(recipe, frame, keep, 2), weights)
 
 
 def _response_codes(design: Design, frame: Frame) -> IntArray:
@@ -140,13 +141,14 @@ def _response_codes(design: Design, frame: Frame) -> IntArray:
     return np.asarray(table[column.values])
 
 
-def _trials(recipe: Recipe, frame: Frame, keep: BoolArray) -> FloatArray:
+def _trials(recipe: Recipe, frame: Frame, keep: BoolArray, columns: int) -> FloatArray:
     try:
         values, present = new_response(recipe, frame)
     except DataError as error:
         raise DataError(f"the numbers of trials of the new rows come from the response: {error}") from None
-    if values.shape[1] != 2 or not present[keep].all():
-        raise OptionError("the new data need both columns of the response, whose sums are the numbers of trials.")
+    if values.shape[1] != columns or not present[keep].all():
+        which = "both" if columns == 2 else f"all {columns}"
+        raise OptionError(f"the new data need {which} columns of the response, whose sums are the numbers of trials.")
     trials: FloatArray = values[keep].sum(axis=1)
     return trials
 

@@ -37,6 +37,8 @@ def default_group(design: Design, group: str | None, required: bool) -> str:
         Refuse crossed factors without a choice; False takes the factor with the most levels.
     """
     known = list(design.n_groups)
+    if not known:
+        raise OptionError("the model has no grouping factor, whose levels this would be about.")
     if group is not None:
         if group not in known:
             hint = did_you_mean(str(group), known)

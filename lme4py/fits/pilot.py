@@ -11,11 +11,12 @@ import numpy as np
 from lme4py.design.design import Design
 from lme4py.errors import Lme4Error, Lme4Warning
 from lme4py.families.base import Family
+from lme4py.families.categories.counts import with_counts
 from lme4py.families.response import ResponseData
 from lme4py.fits.answers.draws import covariance_roots, drawn_effects, generators
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.steps import random_part, response_with_modes
+from lme4py.fits.steps import linear_predictor, response_with_modes
 from lme4py.fits.truth import Truth
 from lme4py.linalg.types import FloatArray
 
@@ -42,10 +43,9 @@ def draw_response(design: Design, family: Family, truth: Truth, data: ResponseDa
         drawn_effects(term, rng.standard_normal((1, term.n_levels, term.n_columns)), root)[0]
         for term, root in zip(design.terms, covariance_roots(truth.covariances), strict=True)
     ]
-    eta = design.X @ truth.beta + random_part(design, effects)
-    if design.offset is not None:
-        eta = eta + design.offset
-    return replace(data, y=family.simulate(eta, truth.lam, response_with_modes(design, data, effects), rng))
+    eta = linear_predictor(design, truth.beta, effects)
+    drawn = family.simulate(eta, truth.lam, response_with_modes(design, data, effects), rng)
+    return replace(data, y=drawn) if data.counts is None else with_counts(data, drawn)
 
 
 def with_response(design: Design, data: ResponseData) -> Design:

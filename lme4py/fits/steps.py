@@ -108,16 +108,19 @@ def warn_unidentified(identification: Identification) -> None:
         warn(f"{sentence}.", IdentificationWarning)
 
 
-def linear_predictor(design: Design, beta: FloatArray, modes: tuple[FloatArray, ...]) -> FloatArray:
+def linear_predictor(design: Design, beta: FloatArray, modes: Effects) -> FloatArray:
     """Fixed effects, conditional modes and offset of the rows in the first linear predictor, shape (n,).
+
+    Of categories beside a baseline those of all, one below the other, (D n,).
 
     Parameters
     ----------
     design : Design
     beta : ndarray, shape (p,)
-    modes : tuple of ndarray, each (J, k)
+    modes : sequence of ndarray, each (J, k), or None
+        None for a term that adds nothing.
     """
-    if design.X.shape[0] != design.n_obs:
+    if design.n_stacked > 1:
         return _joint_predictor(design, beta, modes)
     fitted = np.empty(design.n_obs)
     for start in range(0, design.n_obs, _ROWS):
@@ -128,7 +131,7 @@ def linear_predictor(design: Design, beta: FloatArray, modes: tuple[FloatArray, 
     return fitted
 
 
-def _joint_predictor(design: Design, beta: FloatArray, modes: tuple[FloatArray, ...]) -> FloatArray:
+def _joint_predictor(design: Design, beta: FloatArray, modes: Effects) -> FloatArray:
     """The linear predictors of several categories, one below the other, shape (D n,)."""
     wide = (design.X @ beta).reshape(-1, design.n_obs)
     if design.stacked_offset is not None:

@@ -54,9 +54,13 @@ class RowMethods(HypothesisMethods):
 
     @carries(quantile_residuals)
     def quantile_residuals(
-        self, n: int = 250, seed: int | None = None, include_random: bool | str | Sequence[str] = False
+        self,
+        n: int = 250,
+        seed: int | None = None,
+        include_random: bool | str | Sequence[str] = False,
+        category: Any = None,
     ) -> QuantileResiduals:
-        return quantile_residuals(self.fit, n, seed, include_random)
+        return quantile_residuals(self.fit, n, seed, include_random, category)
 
     @carries(hat_series)
     def hatvalues(self) -> pd.Series[float]:

@@ -15,6 +15,7 @@ from lme4py.data.frame import read_frame
 from lme4py.design.names import INTERCEPTS
 from lme4py.design.replay import replayed
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError
+from lme4py.families.categories.counts import category_label, category_shares
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.refuse import (
     refuse_penalised,
@@ -25,7 +26,7 @@ from lme4py.fits.refuse import (
 from lme4py.fits.rows.clusters import find_clusters
 from lme4py.inference.diagnostics.allfit import AllFitResult, all_fit
 from lme4py.inference.refits.simulate import check_count, check_seed
-from lme4py.linalg.types import FloatArray, IntArray
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 from lme4py.study.columns import table_of
 from lme4py.tables.frames import printed
 
@@ -168,9 +169,12 @@ class CrossValidation:
     Attributes
     ----------
     folds : DataFrame
-        One row per fold: n_groups, n_obs, rmse, mae, and for linear models log_score (mean log density) and crps.
+        One row per fold: n_groups, n_obs, rmse, mae, and for linear models log_score (mean log density) and crps. Of
+        categories n_groups, n_obs, log_score (mean log probability of the one observed), brier and accuracy, and rps
+        (ranked probability score) of ordered ones.
     predictions : DataFrame
-        Columns fold, observed, predicted of every row used, and std_dev of linear models.
+        Columns fold, observed, predicted of every row used, and std_dev of linear models. Of categories fold, predicted
+        (the most probable one), and the probability of each.
     """
 
     folds: pd.DataFrame
@@ -178,11 +182,12 @@ class CrossValidation:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Means over the rows: rmse, mae, log_score, crps."""
+        """Means over the rows: rmse, mae, log_score, crps; of categories log_score, brier, accuracy, rps."""
         w = self.folds["n_obs"] / self.folds["n_obs"].sum()
         names = [str(name) for name in self.folds if name not in ("n_groups", "n_obs")]
         out = {name: float((w * self.folds[name]).sum()) for name in names}
-        out["rmse"] = float(np.sqrt((w * self.folds["rmse"] ** 2).sum()))
+        if "rmse" in out:
+            out["rmse"] = float(np.sqrt((w * self.folds["rmse"] ** 2).sum()))
         return out
 
     def __repr__(self) -> str:
@@ -211,7 +216,9 @@ def cross_validate(result: Any, groups: str | None = None, k: int = 5, seed: int
     CrossValidation
         Rows of groups left out are predicted without random effects of theirs: averaged over the distribution of these.
         The log score and the continuous ranked probability score (Gneiting & Raftery 2007) of linear models are those
-        of the normal distribution with the variance of a new group and a new row.
+        of the normal distribution with the variance of a new group and a new row. The Brier score of categories is the
+        sum of the squared differences of shares and probabilities, the ranked probability score that of cumulative
+        ones (Epstein 1969, J. Appl. Meteorol. 8:985).
 
     Examples
     --------
@@ -225,8 +232,6 @@ def cross_validate(result: Any, groups: str | None = None, k: int = 5, seed: int
     fit = _fit(result, "cross_validate")
     refuse_structured(fit, "cross_validate() is", "compare models with anova()")
     refuse_several_responses(fit, "cross_validate() is")
-    if fit.categories:
-        raise OptionError("cross_validate() predicts means, which ordered categories do not have.")
     codes = find_clusters(fit.design, groups, "groups").codes
     folds = _folds(int(codes.max()) + 1, check_count("k", k, 2), check_seed(seed))
     table = table_of(fit.design)
@@ -234,13 +239,15 @@ def cross_validate(result: Any, groups: str | None = None, k: int = 5, seed: int
     for number in range(int(folds.max()) + 1):
         out = folds[codes] == number
         again = _refitted(result, table[~out], number)
-        mean, spread = _predicted(again.fit, table[out])
-        observed = _observed(fit)[out]
-        rows.append(
-            {"n_groups": int((folds == number).sum()), "n_obs": int(out.sum()), **_scores(observed, mean, spread)}
-        )
-        part = {"fold": number, "observed": observed, "predicted": mean}
-        parts.append(pd.DataFrame(part if spread is None else {**part, "std_dev": spread}, index=table.index[out]))
+        if fit.categories:
+            scores, part = _categories_scored(fit, again.fit, table[out], out, number)
+        else:
+            mean, spread = _predicted(again.fit, table[out])
+            observed = _observed(fit)[out]
+            scores, part = _scores(observed, mean, spread), {"observed": observed, "predicted": mean}
+            part |= {} if spread is None else {"std_dev": spread}
+        rows.append({"n_groups": int((folds == number).sum()), "n_obs": int(out.sum()), **scores})
+        parts.append(pd.DataFrame({"fold": number, **part}, index=table.index[out]))
     predictions = pd.concat(parts).sort_index()
     predictions.index = fit.design.index[fit.design.keep]
     return CrossValidation(pd.DataFrame(rows), predictions)
@@ -281,6 +288,41 @@ def _predicted(fit: Fit, table: pd.DataFrame) -> tuple[FloatArray, FloatArray | 
         variance = variance + own * np.einsum("na,ab,nb->n", term.values, covariance, term.values)
     variance = variance + np.einsum("np,pq,nq->n", rows.X, fit.vcov, rows.X)
     return mean, np.sqrt(variance)
+
+
+def _categories_scored(
+    fit: Fit, again: Fit, table: pd.DataFrame, out: BoolArray, number: int
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Scores of the probabilities of categories of rows of new groups, and what was predicted."""
+    from lme4py.inference.prediction.predict import predict
+
+    absent = [category_label(level) for level in fit.categories if level not in again.categories]
+    if absent:
+        raise Lme4Error(
+            f"the category {absent[0]} occurs in the groups of fold {number} only, so that the model of the others "
+            "has no probability of it; merge categories, or give another seed= or fewer folds."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Lme4Warning)
+        asked = (predict(again, table, include_random="integrate", type=type) for type in ("prob", "class"))
+        probabilities, classes = asked
+    p = np.asarray(probabilities[list(fit.categories)], dtype=np.float64)
+    share = category_shares(fit.data)[out]
+    # Rows of counts without trials say nothing.
+    known = np.isfinite(share).all(axis=1)
+    right = np.equal(p, p.max(axis=1, keepdims=True))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_p = np.where(share > 0.0, share * np.log(p), 0.0).sum(axis=1)
+    by_row = {
+        "log_score": log_p,
+        "brier": ((share - p) ** 2).sum(axis=1),
+        "accuracy": (share * right).sum(axis=1) / right.sum(axis=1),
+    }
+    if fit.family.has_thresholds:
+        by_row["rps"] = (np.cumsum(share - p, axis=1) ** 2).sum(axis=1)
+    scores = {name: float(np.mean(values[known])) for name, values in by_row.items()}
+    columns = {category_label(level): own for level, own in zip(fit.categories, p.T, strict=True)}
+    return scores, {"predicted": np.asarray(classes), **columns}
 
 
 def _observed(fit: Fit) -> FloatArray:

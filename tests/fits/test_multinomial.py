@@ -209,13 +209,12 @@ def test_other_refusals(fit):
     separated = DATA.assign(z=(DATA["y"] == "C").astype(float))
     with pytest.raises(DesignError, match=r"C: z goes to \+inf"):
         lme4py.glmer("y ~ z + (1 | g)", separated, family="multinomial")
-    for ask in ("r_squared", "augment", "residuals"):
-        with pytest.raises(OptionError, match="multinomial family has no"):
-            getattr(fit, ask)()
-    with pytest.raises(OptionError, match="several linear predictors"):
-        fit.simulate(1, seed=1, data=DATA.head(4))
-    with pytest.raises(OptionError, match="no single linear predictor"):
-        fit.predict(type="linear")
+    with pytest.raises(OptionError, match="multinomial family has no"):
+        fit.r_squared()
+    with pytest.raises(OptionError, match="about random effects"):
+        lme4py.glmer("y ~ x", DATA, family="multinomial").icc_table()
+    with pytest.raises(OptionError, match="about random effects"):
+        lme4py.glmer("y ~ x", DATA, family="multinomial").lrtest_no_random()
 
 
 def test_nothing_is_asked_of_quadrature_that_it_cannot_do(fit):

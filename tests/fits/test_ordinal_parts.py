@@ -181,7 +181,7 @@ def test_predictions_of_a_model_without_parts_are_those_of_the_cumulative_one():
     general = replace(plain.fit, family=OrdinalParts(plain.fit.family.link, 5))
     from lme4py.inference.prediction.predict import predict
 
-    for how, interval in ((False, "confidence"), ("integrate", "confidence"), (True, None)):
+    for how, interval in ((False, "confidence"), ("integrate", "confidence"), (True, "confidence")):
         a = predict(plain.fit, WINE.head(20), include_random=how, type="prob", interval=interval)
         b = predict(general, WINE.head(20), include_random=how, type="prob", interval=interval)
         # Both rules are exact to rounding; limits on the logit scale by two ways to the same derivatives.
@@ -211,8 +211,6 @@ def test_everything_that_is_asked_of_a_result(both):
     p = both.predict(WINE.head(6), type="prob", include_random=False)
     np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-12)
     assert both.predict(WINE.head(6), type="class").tolist() == both.predict(type="class").head(6).tolist()
-    with pytest.raises(OptionError, match="with conditional modes is not available"):
-        both.predict(WINE.head(6), interval="confidence")
     drawn = both.simulate(3, seed=1)
     assert both.refit(drawn["sim_1"]).converged
     assert both.quantile_residuals(50, seed=1).test_uniformity().p_value > 0.01

@@ -114,6 +114,7 @@ OTHER = {
     "margins/results/multiplicity.py": dict.fromkeys(("_POINTS", "_FEWEST", "_MOST_DIMENSIONS"), "of an integration"),
     "margins/population/population.py": {"_MOST_ROWS": "beyond it a grid is refused"},
     "covariance/relations/pedigree.py": {"_WHOLE": "beyond it a dense relationship is refused"},
+    "inference/diagnostics/quantile_residuals.py": {"_SIMULATIONS": "responses that residuals stand among"},
     "inference/prediction/given.py": {"_MOST_STEPS": "iterations"},
     "report/page/figures.py": {"_MOST_POINTS": "beyond it points are drawn as an image"},
     "report/summaries/augment.py": {"_MOST_ROWS": "beyond it leverages are left out"},

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from lme4py import allfit, caic, clmm, cross_validate, extend, glmer, lmer, load_dataset, step
-from lme4py.errors import Lme4Warning, OptionError
+from lme4py.errors import Lme4Error, Lme4Warning, OptionError
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,29 @@ def test_cross_validation_leaves_out_whole_groups():
     crossed = lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", load_dataset("Penicillin"))
     with pytest.raises(OptionError, match="crossed; say with `groups=`"):
         cross_validate(crossed)
-    with pytest.raises(OptionError, match="categories"):
-        cross_validate(clmm("rating ~ temp + (1 | judge)", load_dataset("wine")))
+
+
+def test_categories_have_scores_of_their_probabilities():
+    wine = load_dataset("wine")
+    found = cross_validate(clmm("rating ~ temp + (1 | judge)", wine), k=3)
+    fold = int(found.predictions["fold"].iloc[0])
+    out = found.predictions["fold"] == fold
+    alone = clmm("rating ~ temp + (1 | judge)", wine[~out])
+    p = alone.predict(wine[out], include_random="integrate", type="prob").to_numpy()
+    np.testing.assert_allclose(found.predictions.loc[out, ["1", "2", "3", "4", "5"]], p, rtol=1e-8)
+    codes = wine["rating"].cat.codes[out].to_numpy()
+    shown = (codes[:, None] == np.arange(5)).astype(float)
+    want = {
+        "log_score": np.log(p[np.arange(len(codes)), codes]).mean(),
+        "brier": ((shown - p) ** 2).sum(axis=1).mean(),
+        "accuracy": (p.argmax(axis=1) == codes).mean(),
+        "rps": ((shown - p).cumsum(axis=1) ** 2).sum(axis=1).mean(),
+    }
+    assert found.folds.loc[fold, list(want)].to_dict() == pytest.approx(want)
+    one = wine.loc[wine["rating"] == "5", "judge"].iloc[0]
+    rare = clmm("rating ~ temp + (1 | judge)", wine[(wine["rating"] != "5") | (wine["judge"] == one)])
+    with pytest.raises(Lme4Error, match="in the groups of fold"):
+        cross_validate(rare, k=3)
 
 
 def test_models_without_random_effects():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,15 @@ from lme4py.families.response import ResponseData
 from lme4py.formula.values import Value
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["category_counts", "category_label", "unordered_response"]
+__all__ = [
+    "category_counts",
+    "category_label",
+    "category_shares",
+    "category_trials",
+    "column_labels",
+    "unordered_response",
+    "with_counts",
+]
 
 
 def unordered_response(value: Value, name: str, weights: FloatArray | None) -> ResponseData:
@@ -33,7 +42,7 @@ def unordered_response(value: Value, name: str, weights: FloatArray | None) -> R
         Numbers with decimals, one category, too many, or one that never occurs.
     """
     if value.kind == "matrix":
-        return category_counts(value.values, _column_labels(value), f"response '{name}'", weights)
+        return category_counts(value.values, column_labels(value), f"response '{name}'", weights)
     codes, found = positions(value, name)
     _check_number(len(found), f"the response '{name}' has {len(found)} distinct values in the rows used")
     return ResponseData(codes.astype(np.float64), None, weights, tuple(found))
@@ -77,11 +86,55 @@ def category_counts(
             f"the {name} never has {', '.join(absent)} in the {len(counts)} rows used, whose coefficients are then "
             "infinite; leave out these columns"
         )
-    mean = counts @ np.arange(len(labels)) / np.maximum(counts.sum(axis=1), 1.0)
-    return ResponseData(mean, None, weights, tuple(categories), counts=counts)
+    return with_counts(ResponseData(np.zeros(len(counts)), None, weights, tuple(categories)), counts)
 
 
-def _column_labels(value: Value) -> tuple[str, ...]:
+def with_counts(data: ResponseData, counts: FloatArray) -> ResponseData:
+    """Rows whose trials had the categories so often.
+
+    Parameters
+    ----------
+    data : ResponseData
+    counts : ndarray, shape (n, K)
+    """
+    mean = counts @ np.arange(counts.shape[1]) / np.maximum(counts.sum(axis=1), 1.0)
+    return replace(data, y=mean, counts=counts)
+
+
+def category_shares(data: ResponseData) -> FloatArray:
+    """Which part of the trials of each row had each category, (n, K); NaN in rows without trials.
+
+    Parameters
+    ----------
+    data : ResponseData
+        With its categories.
+    """
+    with np.errstate(invalid="ignore"):
+        shares: FloatArray = category_trials(data, len(data.categories or ())) / data.totals[:, None]
+    return shares
+
+
+def category_trials(data: ResponseData, K: int) -> FloatArray:
+    """How many trials of each row had each category, (n, K).
+
+    Parameters
+    ----------
+    data : ResponseData
+    K : int
+    """
+    if data.counts is not None:
+        return data.counts
+    shown: FloatArray = (data.codes[:, None] == np.arange(K)).astype(np.float64)
+    return shown
+
+
+def column_labels(value: Value) -> tuple[str, ...]:
+    """Names of the columns of ``cbind(a, b, c)``.
+
+    Parameters
+    ----------
+    value : Value
+    """
     return tuple(suffix.removeprefix("[").removesuffix("]") for suffix in value.suffixes)
 
 

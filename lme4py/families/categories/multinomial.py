@@ -17,7 +17,7 @@ import numpy as np
 from lme4py.data.column import Column
 from lme4py.errors import DataError, OptionError, did_you_mean
 from lme4py.families.base import Family, Kind
-from lme4py.families.categories.counts import category_counts, category_label, unordered_response
+from lme4py.families.categories.counts import category_counts, category_label, category_trials, unordered_response
 from lme4py.families.coercion import no_zero_weights
 from lme4py.families.links import PROBABILITY_LINKS, Link
 from lme4py.families.response import ResponseData
@@ -157,7 +157,7 @@ class Multinomial(Family):
         n, D = data.n_obs, len(self.categories) - 1
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             log_p = self._log_probabilities(np.asarray(eta, dtype=np.float64), n)
-        shown = _shown(data, D + 1)
+        shown = category_trials(data, D + 1).T
         loglik = data.weight * (data.log_arrangements + np.einsum("kn,...kn->...n", shown, log_p))
         if order == 0:
             return EtaDerivatives(loglik)
@@ -198,10 +198,31 @@ class Multinomial(Family):
 
         NaN in rows without trials.
         """
-        p = np.exp(self._log_probabilities(eta, data.n_obs))
+        p = self.probabilities(data, eta).T
         with np.errstate(invalid="ignore"):
-            mean: FloatArray = (_shown(data, len(self.categories)) * p).sum(axis=0) / data.totals
+            mean: FloatArray = (category_trials(data, len(self.categories)).T * p).sum(axis=0) / data.totals
         return mean
+
+    def probabilities(self, data: ResponseData, eta: FloatArray) -> FloatArray:
+        """Of all categories, the baseline first, (n, K).
+
+        Parameters
+        ----------
+        data : ResponseData
+        eta : ndarray, shape (D n,)
+        """
+        p: FloatArray = np.exp(self._log_probabilities(eta, data.n_obs)).T
+        return p
+
+    def against_others(self, data: ResponseData) -> list[ResponseData]:
+        """Each category against all others: binomial rows, of the trials that a row has.
+
+        Parameters
+        ----------
+        data : ResponseData
+        """
+        trials = None if data.counts is None else data.totals
+        return [ResponseData(own, trials, data.weights) for own in category_trials(data, len(self.categories)).T]
 
     def observation_kind(self, method: str) -> VarianceKind:
         if method != "theoretical":
@@ -235,14 +256,6 @@ class Multinomial(Family):
         below = np.cumsum(np.exp(log_p), axis=0)[:-1]
         codes: FloatArray = (rng.random(data.n_obs) > below).sum(axis=0).astype(np.float64)
         return codes
-
-
-def _shown(data: ResponseData, K: int) -> FloatArray:
-    """How many trials of each row had each category, (K, n)."""
-    if data.counts is not None:
-        return data.counts.T
-    shown: FloatArray = (data.codes == np.arange(K)[:, None]).astype(np.float64)
-    return shown
 
 
 def _certain(log_p: FloatArray) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from lme4py.engine.generalised.fixed_system import FixedSystem
 from lme4py.engine.generalised.stacking import Stack
 from lme4py.families.base import Family
 from lme4py.families.nuisance import ThresholdPart, as_columns
+from lme4py.families.response import ResponseData
 from lme4py.fits.answers.joint import JointVariance
 from lme4py.fits.answers.stacked import SeveralPredictors
 from lme4py.fits.answers.working import FactoredModel
@@ -19,6 +21,8 @@ from lme4py.fits.parameters import VarianceInformation
 from lme4py.linalg.types import FloatArray
 
 __all__ = [
+    "coefficient_scores",
+    "coefficient_vcov",
     "conditional_covariances_with_fixed",
     "information",
     "joint_variance",
@@ -47,15 +51,9 @@ def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
         )
     whole = fit.design.X if fit.family.is_joint else problem.stack.below(fit.design.X)
     columns = problem.stack.weigh(w, whole)
-    vcov = fit.vcov
-    if fit.thresholds is not None:
-        # The modes move with the thresholds too, and these with the fixed effects.
-        columns = np.column_stack([columns, -_threshold_scores(fit)])
-        vcov = fit.parameter_vcov[fit.theta.size :, fit.theta.size :]
-    elif fit.family.n_coefficients:
-        # And with the coefficients of the further predictors.
-        columns = np.column_stack([columns, -as_columns(fit.point.rows.score_lam)])
-        vcov = fit.parameter_vcov[fit.theta.size :, fit.theta.size :]
+    # The modes move with thresholds and with the coefficients of further predictors too, and these with the fixed ones.
+    columns = np.column_stack([columns, *coefficient_scores(fit.family, problem.data, mode.eta, mode.lam)])
+    vcov = coefficient_vcov(fit)
     P, _ = swept.back_substitute(swept.sweep_border(products.project(columns)), np.eye(columns.shape[1]))
     C = np.eye(p, columns.shape[1])
     places = products.places
@@ -78,14 +76,42 @@ def information(fit: GeneralisedFit, columns: FloatArray) -> FloatArray:
     return np.block([[J, across], [across.T, rows.curve_lam[beside, beside]]])
 
 
-def _threshold_scores(fit: GeneralisedFit) -> FloatArray:
-    """Derivatives of each row's score in the thresholds, those in coefficients of further parts first, (n, d)."""
-    rows = fit.family.derivatives(fit.data, fit.linear_predictor, fit.lam, 3)
-    part = rows.score_lam
-    if not isinstance(part, ThresholdPart):
-        back: FloatArray = np.linalg.pinv(np.asarray(fit.family.user_matrix))
-        return np.asarray(as_columns(part) @ back)
-    return replace(part, A=np.eye(len(fit.categories) - 1)).columns()
+def _moves_beside(family: Family) -> bool:
+    """Whether modes move with more than the fixed effects: with thresholds, or coefficients of further parts."""
+    return family.has_thresholds or family.n_coefficients > 0
+
+
+def coefficient_vcov(fit: Any) -> FloatArray:
+    """Covariance of all that modes move with.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    m = fit.theta.size
+    known: FloatArray = fit.parameter_vcov[m:, m:] if _moves_beside(fit.family) else fit.vcov
+    return known
+
+
+def coefficient_scores(family: Family, data: ResponseData, eta: FloatArray, lam: Any) -> tuple[FloatArray, ...]:
+    """Less the derivatives of each row's score in what modes move with beside the fixed effects, (D n, d), or nothing.
+
+    Parameters
+    ----------
+    family : Family
+    data : ResponseData
+    eta : ndarray, shape (D n,)
+    lam : float or ndarray
+    """
+    if not _moves_beside(family):
+        return ()
+    part = family.derivatives(data, eta, lam, 3, expected=False).score_lam
+    if not family.has_thresholds:
+        return (-as_columns(part),)
+    if isinstance(part, ThresholdPart):
+        return (-replace(part, A=np.eye(part.A.shape[0])).columns(),)
+    # In thresholds as users know them, those in coefficients of further parts first.
+    return (-as_columns(part) @ np.linalg.pinv(np.asarray(family.user_matrix)),)
 
 
 def working_model(fit: GeneralisedFit) -> FactoredModel:

@@ -14,6 +14,7 @@ from lme4py.design.design import Design
 from lme4py.errors import ConvergenceWarning, Lme4Error
 from lme4py.fits.answers.many import TASK_NUMBERS, TASK_REPLICATES, Many, nothing, one_by_one, stacked
 from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses, user_dispersion, user_estimates
+from lme4py.fits.generalised.categories.thresholds import refuse_crossing
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.joint import model_covariance
 from lme4py.fits.generalised.refit import RefitEstimates, refit_estimates, refit_glmm
@@ -123,7 +124,9 @@ def estimates_of_design(fit: GeneralisedFit, design: Design) -> Many:
     fit : GeneralisedFit
     design : Design
     """
-    return _of_fit(fit_of_design(fit, design))
+    again = fit_of_design(fit, design)
+    refuse_crossing(again.family, again.lam, again.data)
+    return _of_fit(again)
 
 
 def _empty(fit: GeneralisedFit, rows: int) -> Many:

@@ -15,6 +15,7 @@ from lme4py.fits.answers.draws import Draws
 from lme4py.fits.answers.null import Null
 from lme4py.fits.base import Fit
 from lme4py.fits.generalised.batch import can_batch_glmm, solve_responses
+from lme4py.fits.generalised.categories.thresholds import refuse_crossing
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.no_random import PlainFit, fit_plain, plain_fit
 from lme4py.fits.generalised.refit import new_response, refit_estimates
@@ -140,7 +141,10 @@ def criteria(fit: GeneralisedFit, Y: FloatArray, why: list[str]) -> FloatArray:
 
 def _plain(full: GeneralisedFit, plain: PlainFit, Y: FloatArray, why: list[str]) -> FloatArray:
     def criterion(y: FloatArray) -> float:
-        return fit_plain(replace(plain.problem, data=new_response(full, y)), plain.x).criterion
+        problem = replace(plain.problem, data=new_response(full, y))
+        found = fit_plain(problem, plain.x)
+        refuse_crossing(problem.family, found.lam, problem.data)
+        return found.criterion
 
     return _one_by_one(np.full(Y.shape[1], np.nan), Y, criterion, why)
 

@@ -15,6 +15,7 @@ from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.families.categories.counts import category_label
 from lme4py.families.response import ResponseData
+from lme4py.fits.generalised.categories.thresholds import refuse_absent, refuse_crossing, warn_crossing
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import make_glmm_fit, others_of, warn_of
 from lme4py.fits.rows.response import (
@@ -115,6 +116,11 @@ def refit_glmm(fit: GeneralisedFit, y: Any, compare: bool = True) -> Generalised
         optimum = search.best(_old(fit, finder.problem, search.usual), beside=True)
         again = make_glmm_fit(design, fit.family, data, fit.nAGQ, fit.hessian, finder, optimum)
     again = again.speaking(fit.conventions)
+    refuse_absent(again)
+    if compare:
+        warn_crossing(again)
+    else:
+        refuse_crossing(again.family, again.lam, data)
     warn_of(again, compare, stacklevel=4)
     return again
 
@@ -141,6 +147,7 @@ def refit_estimates(fit: GeneralisedFit, y: Any) -> RefitEstimates:
 def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> RefitEstimates:
     theta, beta, inside = problem.split(phi)
     lam = problem.user_nuisance(beta, inside)
+    refuse_crossing(problem.family, lam, problem.data)
     roots = (S @ T for S, T in zip(problem.S, problem.structures.factors(theta), strict=True))
     return RefitEstimates(
         problem.C @ beta,

@@ -9,6 +9,7 @@ import numpy as np
 
 from lme4py.data.frame import Frame
 from lme4py.design.design import CONDITIONAL, Design
+from lme4py.design.joint import own_columns
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["Left", "RowArrays", "finite_rows", "own_rows"]
@@ -104,8 +105,4 @@ def own_rows(design: Design, terms: Iterable[int], chosen: Iterable[int]) -> Row
     """
     known = np.zeros(design.n_obs) if design.offset is None else design.offset
     values = {t: design.terms[t].values_of(CONDITIONAL) for t in terms}
-    X = design.X
-    if X.shape[0] != design.n_obs:
-        # The columns of one of several predictors that stand one below the other.
-        X = X[: design.n_obs, : X.shape[1] * design.n_obs // X.shape[0]]
-    return RowArrays(X, known, values, {t: design.terms[t].codes for t in chosen}, None)
+    return RowArrays(own_columns(design), known, values, {t: design.terms[t].codes for t in chosen}, None)

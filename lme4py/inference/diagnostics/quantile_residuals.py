@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
-from lme4py.errors import Lme4Error, OptionError
+from lme4py.errors import Lme4Error, OptionError, did_you_mean
+from lme4py.families.ordered.categories import category_label
 from lme4py.fits.base import Fit
 from lme4py.fits.refuse import refuse_structured
 from lme4py.fits.rows.response import is_proportion, numeric_categories
@@ -31,8 +32,9 @@ from lme4py.tables.table import Align, Table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["QuantileResiduals", "SimulationTest", "quantile_residuals"]
+__all__ = ["QuantileResiduals", "SimulationTest", "category_quantiles", "quantile_residuals"]
 
+_SIMULATIONS = 250
 ALTERNATIVES = ("two-sided", "greater", "less")
 
 
@@ -192,9 +194,10 @@ class QuantileResiduals(Shown):
 
 def quantile_residuals(
     fit: Fit,
-    n: int = 250,
+    n: int = _SIMULATIONS,
     seed: int | None = None,
     include_random: bool | str | Iterable[str] = False,
+    category: Any = None,
 ) -> QuantileResiduals:
     """Where the responses stand among simulated ones (uniform on 0 .. 1 if the model is right), with tests.
 
@@ -207,6 +210,9 @@ def quantile_residuals(
     include_random : bool, str or iterable of str
         False draws new random effects for every simulated response, so that residuals of one group are correlated and
         the whole model is checked; True keeps the conditional modes; names of grouping factors keep the modes of these.
+    category : object, optional
+        Of unordered categories: how often this one occurs, against all others. Without it the residuals are those of
+        the positions of the categories in the order of the model, the baseline first.
 
     Returns
     -------
@@ -224,24 +230,81 @@ def quantile_residuals(
     refuse_structured(
         fit, "quantile residuals, whose tests take the rows as independent, are", "use residuals('normalized')"
     )
-    count = check_count("n", n, 20)
-    sequence = np.random.SeedSequence(check_seed(seed))
-    seeds = sequence.spawn(count + 1)
+    place = None if category is None else _place(fit, category)
+    drawn, last = _draws(fit, check_count("n", n, 20), seed, include_random)
+    return _standing(fit, drawn, last, include_random, place)
+
+
+def category_quantiles(fit: Fit, seed: int | None = None) -> FloatArray:
+    """Quantile residuals of each category against all others, from the same simulated responses, (n, K).
+
+    Parameters
+    ----------
+    fit : Fit
+        Of unordered categories.
+    seed : int, optional
+    """
+    drawn, last = _draws(fit, _SIMULATIONS, seed, False)
+    parts = [_standing(fit, drawn, last, False, k).residuals.to_numpy() for k in range(len(fit.categories))]
+    table: FloatArray = np.column_stack(parts)
+    return table if len(table) == fit.design.n_obs else table[fit.design.keep]
+
+
+def _draws(
+    fit: Fit, count: int, seed: int | None, include_random: bool | str | Iterable[str]
+) -> tuple[FloatArray, np.random.SeedSequence]:
+    """Simulated responses, and what ties are broken with."""
+    seeds = np.random.SeedSequence(check_seed(seed)).spawn(count + 1)
     drawn = make_simulator(fit, include_random).draw(seeds[:-1])
-    simulated = np.ascontiguousarray(drawn if drawn.ndim == 2 else _sum_of_positions(drawn))
-    if np.isnan(simulated).any():
+    if np.isnan(drawn).any():
         raise Lme4Error(
             "some simulated responses have a mean outside the range of the link: the random effects that were drawn "
             "are too large for it. Use include_random=True, or a model with a log link."
         )
-    observed = _observed(fit)
+    return drawn, seeds[-1]
+
+
+def _standing(
+    fit: Fit,
+    drawn: FloatArray,
+    last: np.random.SeedSequence,
+    include_random: bool | str | Iterable[str],
+    place: int | None,
+) -> QuantileResiduals:
+    """Where responses stand among simulated ones; of one category how often it occurred."""
+    if place is None:
+        simulated = np.ascontiguousarray(drawn if drawn.ndim == 2 else _sum_of_positions(drawn))
+        observed = _observed(fit)
+    else:
+        simulated, observed = _occurrences(fit, drawn, place)
     below = np.mean(simulated < observed[:, None], axis=1)
     ties = np.mean(simulated == observed[:, None], axis=1)
-    uniform = np.random.Generator(np.random.PCG64(seeds[-1])).random(observed.size)
+    uniform = np.random.Generator(np.random.PCG64(last)).random(observed.size)
     series = on_data_index(fit, below + uniform * ties, "residual")
     expected = _expected(fit, include_random, simulated)
     trials = fit.data.n_trials if is_proportion(fit) else None
+    count = simulated.shape[1]
     return QuantileResiduals(series, count, observed, simulated, expected, _is_discrete(fit), trials)
+
+
+def _place(fit: Fit, category: Any) -> int:
+    """Position of a category of an unordered response."""
+    if not fit.family.is_joint:
+        raise fit.family.lacks("unordered categories, one of which category= would choose; leave it out")
+    known = [category_label(level) for level in fit.categories]
+    label = category_label(category)
+    if label not in known:
+        hint = did_you_mean(label, known)
+        raise OptionError(f"category={category!r} is no category of the response.{hint} They are {', '.join(known)}.")
+    return known.index(label)
+
+
+def _occurrences(fit: Fit, drawn: FloatArray, place: int) -> tuple[FloatArray, FloatArray]:
+    """How often a category occurred in the rows of simulated responses, (n, B), and of the observed one, (n,)."""
+    if fit.data.counts is not None:
+        return np.ascontiguousarray(drawn[..., place]), fit.data.counts[:, place]
+    mark = float(fit.categories[place]) if numeric_categories(fit) else float(place)
+    return (drawn == mark).astype(np.float64), (fit.data.codes == place).astype(np.float64)
 
 
 def _sum_of_positions(counts: FloatArray) -> FloatArray:

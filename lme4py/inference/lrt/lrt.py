@@ -18,7 +18,7 @@ from lme4py.fits.answers.null import Null
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
 from lme4py.fits.model import Model
-from lme4py.fits.refuse import refuse_penalised, refuse_residual, refuse_smooths
+from lme4py.fits.refuse import refuse_penalised, refuse_residual, refuse_smooths, refuse_without_random
 from lme4py.inference.lrt.by_names import embed_by_names, same_rows
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
 from lme4py.inference.lrt.mixture import (
@@ -185,6 +185,8 @@ def lrtest(
     large = _model(full, "full")
     if _has_structure(restricted, large):
         return _residual_test(restricted, large, boundary, method)
+    if restricted is None:
+        refuse_without_random(large.fit, "a test of the model without its random effects is")
     small = _without_random(restricted, large) if _is_linear(restricted) else _model(restricted, "restricted")
     _check_same_data(small, large)
     _check_same_method(small, large)

@@ -8,8 +8,9 @@ effects are sums over a rule for their normal distribution in the D linear predi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 from typing import Any, Final, cast
 
 import numpy as np
@@ -18,16 +19,28 @@ from scipy import special
 from lme4py.design.parts import new_parts
 from lme4py.errors import OptionError
 from lme4py.families.nuisance import as_columns
+from lme4py.families.ordered.ordinal import Ordinal
+from lme4py.families.ordered.ordinal_parts import OrdinalParts
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.fits.steps import random_part
 from lme4py.inference.prediction.averages import normal_rule
+from lme4py.inference.prediction.predictor import included_variance
 from lme4py.inference.prediction.rows import part_columns
 from lme4py.linalg.types import BoolArray, FloatArray
 
-__all__ = ["CategoryRows", "CategoryTable", "category_limits", "category_rows", "category_table"]
+__all__ = [
+    "CategoryRows",
+    "CategoryTable",
+    "ModeErrors",
+    "category_limits",
+    "category_rows",
+    "category_table",
+    "home_rows",
+    "mode_errors",
+]
 
 # Points of a product rule in each of D = 2, 3, ... dimensions; the error is far below that of any estimate.
 _POINTS: Final = {2: 21, 3: 13, 4: 9}
@@ -89,15 +102,34 @@ class CategoryTable:
     p : ndarray, shape (n, K)
     jacobian : ndarray, shape (n, K, q), or None
         In the coefficients (fixed effects, then what the family has beside them, as users know it), then theta.
+    slopes : ndarray, shape (n, K, D), or None
+        In the linear predictors.
     """
 
     p: FloatArray
     jacobian: FloatArray | None = None
+    slopes: FloatArray | None = None
 
     def cumulative(self) -> CategoryTable:
         """P(Y <= k)."""
-        jacobian = None if self.jacobian is None else np.cumsum(self.jacobian, axis=1)
-        return CategoryTable(np.cumsum(self.p, axis=1), jacobian)
+        sums = (None if part is None else np.cumsum(part, axis=1) for part in (self.jacobian, self.slopes))
+        return CategoryTable(np.cumsum(self.p, axis=1), *sums)
+
+
+@dataclass(frozen=True)
+class ModeErrors:
+    """What the errors of linear predictors with conditional modes are made of.
+
+    Attributes
+    ----------
+    moved : tuple of ndarray, each (n, P)
+        Of the D linear predictors: derivatives in the coefficients, with which the modes move.
+    random : ndarray, shape (n, D, D)
+        Covariance of what is left.
+    """
+
+    moved: tuple[FloatArray, ...]
+    random: FloatArray
 
 
 def category_rows(fit: Fit, rows: RowArrays, average: bool, keep: BoolArray | None = None) -> CategoryRows:
@@ -136,6 +168,65 @@ def _modes(fit: Fit, rows: RowArrays, t: int) -> FloatArray:
     return np.where(codes >= 0, out, 0.0)
 
 
+def home_rows(fit: Fit, rows: RowArrays) -> list[RowArrays]:
+    """The rows once for each linear predictor, with all coefficients and the columns of its random effects.
+
+    Parameters
+    ----------
+    fit : Fit
+    rows : RowArrays
+        All rows, as `make_rows` has them.
+    """
+    homes, out = fit.family.homes, []
+    for d, home in enumerate(homes):
+        X = np.kron(np.eye(len(homes))[d], rows.X)
+        offset = rows.offset[:, d] if rows.offset.ndim == 2 else rows.offset
+        values = {t: part_columns(fit, t, home, rows) for t in rows.values}
+        out.append(replace(rows, X=X, offset=offset, values=values))
+    return out
+
+
+def mode_errors(fit: Fit, each: Sequence[RowArrays]) -> ModeErrors:
+    """Errors of the linear predictors of complete rows with conditional modes.
+
+    Parameters
+    ----------
+    fit : Fit
+    each : sequence of RowArrays, length D
+    """
+    joint = model_of(fit).joint_variance()
+
+    def spread(own: RowArrays) -> tuple[FloatArray, FloatArray]:
+        moved, random = joint.parts(own)
+        return moved, random + included_variance(fit, own)
+
+    found = [spread(own) for own in each]
+    D = len(each)
+    R = np.zeros((each[0].n, D, D))
+    for d, e in combinations_with_replacement(range(D), 2):
+        if d == e:
+            R[:, d, d] = found[d][1]
+            continue
+        # 2 z'Kx = (z + x)'K(z + x) - z'Kz - x'Kx.
+        both = replace(each[d], values={t: z + each[e].values[t] for t, z in each[d].values.items()})
+        R[:, d, e] = R[:, e, d] = 0.5 * (spread(both)[1] - found[d][1] - found[e][1])
+    return ModeErrors(tuple(moved for moved, _ in found), R)
+
+
+def with_general_family(fit: Fit) -> Any:
+    """The fit whose categories are computed as those of models with parts are, where its own are differences of means.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    family = fit.family
+    if not isinstance(family, Ordinal) or isinstance(family, OrdinalParts):
+        return fit
+    general = OrdinalParts(family.link, family.n_categories, family.threshold)
+    return replace(cast("Any", fit), family=general)
+
+
 def coefficients_of(fit: Fit) -> FloatArray:
     """Fixed effects and what the family has beside them, as users know it, (P,)."""
     cuts = np.zeros(0) if fit.thresholds is None else fit.thresholds
@@ -148,6 +239,7 @@ def category_table(
     gradient: bool = False,
     coefficients: FloatArray | None = None,
     theta: FloatArray | None = None,
+    moved: Sequence[FloatArray] | None = None,
 ) -> CategoryTable:
     """P(Y = k) of rows; NaN where thresholds cross.
 
@@ -159,6 +251,8 @@ def category_table(
     coefficients : ndarray, shape (P,), optional
         Others than the estimates.
     theta : ndarray, shape (m,), optional
+    moved : sequence of ndarray, each (n, P), optional
+        Derivatives of the linear predictors in the coefficients, where modes move with these.
     """
     family: Any = fit.family
     P = coefficients_of(fit) if coefficients is None else coefficients
@@ -170,17 +264,20 @@ def category_table(
     m = fit.theta.size
     total = np.zeros((rows.n, K))
     slopes = np.zeros((rows.n, K, P.size + m)) if gradient else None
+    by_eta = np.zeros((rows.n, K, len(rows.X))) if gradient else None
+    each = home_columns(rows.X, P.size) if moved is None else moved
     back = _back(family, P.size - p)
-    for weight, moved, by_theta in _nodes(fit, rows, fit.theta if theta is None else theta, gradient):
+    for weight, shift, by_theta in _nodes(fit, rows, fit.theta if theta is None else theta, gradient):
         for k in range(K):
-            own = family.derivatives(family.of_category(rows.data, k), (eta + moved).ravel(), lam, int(gradient))
+            own = family.derivatives(family.of_category(rows.data, k), (eta + shift).ravel(), lam, int(gradient))
             probability = weight * np.exp(own.loglik)
             total[:, k] += probability
-            if slopes is None:
+            if slopes is None or by_eta is None:
                 continue
             score = np.where(probability > 0.0, own.score.reshape(eta.shape), 0.0) * probability
-            for d, X in enumerate(rows.X):
-                slopes[:, k, d * width : (d + 1) * width] += score[d][:, None] * X
+            by_eta[:, k] += score.T
+            for d, columns in enumerate(each):
+                slopes[:, k, : P.size] += score[d][:, None] * columns
             if back is not None:
                 inside = np.where((probability > 0.0)[:, None], as_columns(own.d_lam), 0.0)
                 slopes[:, k, p : P.size] += probability[:, None] * (inside @ back)
@@ -189,7 +286,24 @@ def category_table(
     crossing = family.crossing(lam, rows.data)
     if crossing.any():
         total[crossing] = np.nan
-    return CategoryTable(total, slopes)
+    return CategoryTable(total, slopes, by_eta)
+
+
+def home_columns(X: Sequence[FloatArray], size: int) -> list[FloatArray]:
+    """Derivatives of each linear predictor in all coefficients, (n, P) each.
+
+    Parameters
+    ----------
+    X : sequence of ndarray, each (n, p)
+    size : int
+        P.
+    """
+    out = []
+    for d, own in enumerate(X):
+        whole = np.zeros((own.shape[0], size))
+        whole[:, d * own.shape[1] : (d + 1) * own.shape[1]] = own
+        out.append(whole)
+    return out
 
 
 def _lam(family: Any, values: FloatArray) -> Any:
@@ -259,7 +373,9 @@ def _rule(fit: Fit, rows: CategoryRows, L: FloatArray) -> tuple[FloatArray, Floa
     return np.stack([g.ravel() for g in grids], axis=1), np.prod([w.ravel() for w in products], axis=0)
 
 
-def category_limits(fit: Fit, table: CategoryTable, z: float) -> tuple[FloatArray, FloatArray]:
+def category_limits(
+    fit: Fit, table: CategoryTable, z: float, random: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
     """Limits of probabilities, normal on the logit scale, each (n, K).
 
     Parameters
@@ -269,11 +385,16 @@ def category_limits(fit: Fit, table: CategoryTable, z: float) -> tuple[FloatArra
         With gradients.
     z : float
         Normal quantile.
+    random : ndarray, shape (n, D, D), optional
+        Covariance of the linear predictors beside what the coefficients move.
     """
-    if table.jacobian is None:
+    if table.jacobian is None or table.slopes is None:
         raise OptionError("limits need gradients.")
     V = coefficient_covariance(fit)
-    error = np.sqrt(np.maximum(np.einsum("nki,ij,nkj->nk", table.jacobian, V, table.jacobian), 0.0))
+    variance = np.einsum("nki,ij,nkj->nk", table.jacobian, V, table.jacobian)
+    if random is not None:
+        variance = variance + np.einsum("nkd,nde,nke->nk", table.slopes, random, table.slopes)
+    error = np.sqrt(np.maximum(variance, 0.0))
     p = np.clip(table.p, 0.0, 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         half = z * error / (p * (1.0 - p))

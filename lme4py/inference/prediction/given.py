@@ -12,7 +12,7 @@ the modes move with the estimates of beta.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,23 +22,36 @@ from scipy.sparse.linalg import splu
 
 from lme4py.chunks import chunk
 from lme4py.data.frame import Frame
-from lme4py.design.design import CONDITIONAL, Design
-from lme4py.design.recipe import new_response
+from lme4py.design.design import CONDITIONAL, Design, RandomTerm
+from lme4py.design.joint import own_columns, stacked_columns
+from lme4py.design.recipe import new_response, new_response_labels
 from lme4py.design.replay import replayed, with_terms
 from lme4py.design.responses.responses import observed_rows_of
 from lme4py.engine.generalised.stacking import Stack
 from lme4py.errors import DataError, Lme4Error, OptionError
+from lme4py.families.categories.counts import category_label, with_counts
 from lme4py.families.parts import PartsFamily
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives
 from lme4py.fits.answers.draws import covariance_roots
 from lme4py.fits.base import Fit
+from lme4py.fits.generalised.joint import coefficient_scores, coefficient_vcov
 from lme4py.fits.refuse import refuse_related, refuse_smooths, refuse_without_random
 from lme4py.fits.residual.fit import ResidualFit
-from lme4py.fits.rows.response import is_proportion, numeric_categories
+from lme4py.fits.rows.response import is_proportion
 from lme4py.inference.estimates.random_effects import level_frames, one_or_dict
+from lme4py.inference.prediction.categories import (
+    CategoryRows,
+    category_limits,
+    category_table,
+    coefficients_of,
+    home_columns,
+    with_general_family,
+)
+from lme4py.inference.prediction.categories_shown import by_predictor, categories_shown
 from lme4py.inference.prediction.given_residual import frame_of, given_modes, predict_rows
-from lme4py.linalg.types import FloatArray
+from lme4py.inference.prediction.ordinal import asked_errors
+from lme4py.linalg.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,8 +78,8 @@ class GivenRows:
         A^-1 times columns (q, c).
     root : sparse matrix, shape (q, q)
         Lambda, on the user's scale; rows run over terms, then levels, then columns.
-    slopes : ndarray, shape (q, p)
-        D = C Z'WX.
+    slopes : ndarray, shape (q, P)
+        D = C Z'WX: what the effects lose as a coefficient rises, those of further parts and thresholds included.
     """
 
     design: Design
@@ -103,15 +116,26 @@ class GivenRows:
         ----------
         X : ndarray, shape (n, p)
         Z : sparse matrix, shape (n, q)
-        vcov : ndarray, shape (p, p)
-            Of the fixed effects.
+        vcov : ndarray, shape (P, P)
+            Of all coefficients.
         """
-        out = np.empty(X.shape[0])
+        left = self.moved(X, Z)
+        fixed: FloatArray = np.einsum("np,pq,nq->n", left, vcov, left)
+        return self.spread(Z, Z) + fixed
+
+    def moved(self, X: FloatArray, Z: Any) -> FloatArray:
+        """x - D'z of rows, (n, P)."""
+        left: FloatArray = -(Z @ self.slopes)
+        left[:, : X.shape[1]] += X
+        return left
+
+    def spread(self, Z: Any, other: Any) -> FloatArray:
+        """z'Cx of rows z and x, shape (n,)."""
+        out = np.empty(Z.shape[0])
         for start in range(0, out.size, _COLUMNS):
             rows = slice(start, start + _COLUMNS)
-            part = (Z[rows] @ self.root).toarray().T
-            left = X[rows] - Z[rows] @ self.slopes
-            out[rows] = np.einsum("qn,qn->n", part, self.solve(part)) + np.einsum("np,pq,nq->n", left, vcov, left)
+            left, right = ((own[rows] @ self.root).toarray().T for own in (Z, other))
+            out[rows] = np.einsum("qn,qn->n", left, self.solve(right))
         return out
 
 
@@ -139,25 +163,38 @@ def rows_given(fit: Fit, frame: Frame, with_own: bool = False) -> tuple[Design, 
         raise DataError(
             f"{int((~complete).sum())} of {complete.size} of the rows given have no response; leave these rows out."
         )
-    data = _read(fit, whole, values[whole.keep])
+    data = _read(fit, frame, whole, values[whole.keep])
     if not with_own:
         return whole, data
     return _joined(fit, whole, data)
 
 
-def _read(fit: Fit, design: Design, values: FloatArray) -> ResponseData:
+def _read(fit: Fit, frame: Frame, design: Design, values: FloatArray) -> ResponseData:
     """The responses as the family works on them."""
     rows = design.response or ResponseData(np.zeros(design.n_obs), None, design.weights)
+    if fit.categories:
+        return _read_categories(fit, rows, new_response_labels(fit.design.recipe, frame), values)
     y = values[:, 0]
     if is_proportion(fit):
         y = np.rint(y * rows.n_trials)
-    if numeric_categories(fit):
-        places = {float(level): float(i) for i, level in enumerate(fit.categories)}
-        unknown = sorted(set(y.tolist()) - set(places))
-        if unknown:
-            raise DataError(f"the rows given have {unknown[0]:g}, which is no category of the fit; correct them.")
-        y = np.array([places[value] for value in y.tolist()])
     return replace(rows, y=y)
+
+
+def _read_categories(fit: Fit, rows: ResponseData, labels: Sequence[Any], values: FloatArray) -> ResponseData:
+    """Positions of the categories of rows, or how often these had each, in the order of the fit."""
+    known = [category_label(level) for level in fit.categories]
+    if rows.counts is not None:
+        return with_counts(rows, values[:, [labels.index(label) for label in known]])
+    y = values[:, 0]
+    found = [category_label(level) for level in labels] or [category_label(number) for number in np.unique(y).tolist()]
+    codes = y.astype(np.intp) if labels else np.unique(y, return_inverse=True)[1]
+    strangers = [found[code] for code in np.unique(codes).tolist() if found[code] not in known]
+    if strangers:
+        raise DataError(
+            f"the rows given have {strangers[0]}, which is no category of the fit ({', '.join(known)}); correct them."
+        )
+    table = np.array([known.index(label) if label in known else -1 for label in found])
+    return replace(rows, y=table[codes].astype(np.float64))
 
 
 def _joined(fit: Fit, design: Design, data: ResponseData) -> tuple[Design, ResponseData]:
@@ -176,7 +213,8 @@ def _joined(fit: Fit, design: Design, data: ResponseData) -> tuple[Design, Respo
         offset = np.concatenate([own.offset, design.offset])
     n = own.n_obs + design.n_obs
     home = with_terms(design.predictors, terms)
-    first = replace(home[0], X=np.concatenate([own.X, design.X]), offset=offset)
+    X = np.concatenate([own_columns(own), own_columns(design)])
+    first = replace(home[0], X=stacked_columns(X, own.n_stacked), offset=offset)
     whole = replace(design, predictors=(first, *home[1:]), y=np.zeros(n), keep=np.ones(n, dtype=bool), columns=None)
     return whole, _stacked(fit.data, data)
 
@@ -193,9 +231,8 @@ def _stacked(a: ResponseData, b: ResponseData) -> ResponseData:
         )
         for p, q in zip(a.parts, b.parts, strict=True)
     )
-    return ResponseData(
-        np.concatenate([a.y, b.y]), both(a.trials, b.trials), both(a.weights, b.weights), a.categories, (), parts
-    )
+    trials, weights, counts = both(a.trials, b.trials), both(a.weights, b.weights), both(a.counts, b.counts)
+    return ResponseData(np.concatenate([a.y, b.y]), trials, weights, a.categories, (), parts, counts)
 
 
 def modes_given(fit: Fit, design: Design, data: ResponseData) -> GivenRows:
@@ -236,8 +273,10 @@ def modes_given(fit: Fit, design: Design, data: ResponseData) -> GivenRows:
         modes.append(b[first : first + size].reshape(term.n_levels, term.n_columns))
         first += size
     weights, solve = rows.system(found)
-    own = weights[:, : design.n_obs] @ design.X
-    slopes = root @ solve(np.asarray(rows.B.T @ own))
+    own = weights[:, : design.X.shape[0]] @ design.X
+    eta = rows.fixed + rows.B @ u
+    columns = np.column_stack([own, *coefficient_scores(fit.family, data, eta, fit.lam)])
+    slopes = root @ solve(np.asarray(rows.B.T @ columns))
     return GivenRows(design, tuple(modes), solve, root.tocsr(), np.asarray(slopes))
 
 
@@ -255,8 +294,8 @@ class _RowsGiven:
     def __init__(self, fit: Fit, data: ResponseData, design: Design, root: Any) -> None:
         self.fit, self.data = fit, data
         self.stack = Stack(design.n_obs, 1 + len(fit.family.stacked))
-        first = design.X @ fit.beta + (0.0 if design.offset is None else design.offset)
-        self.fixed = self.stack.below(first)
+        first = design.X @ fit.beta + (0.0 if design.stacked_offset is None else design.stacked_offset)
+        self.fixed = first if design.n_stacked > 1 else self.stack.below(first)
         if self.stack.size == 1:
             columns = [design.Zt.T]
         else:
@@ -345,7 +384,7 @@ def _modes_of(fit: Fit, frame: Frame) -> tuple[Design, tuple[FloatArray, ...], C
 
 def predict_given(
     fit: Fit, frame: Frame, given: Frame | None, type: str, interval: str | None, alpha: float, se: bool
-) -> pd.Series[float] | pd.DataFrame:
+) -> pd.Series[Any] | pd.DataFrame:
     """Predictions of rows whose groups have modes that are updated by the responses of other rows.
 
     Parameters
@@ -356,12 +395,12 @@ def predict_given(
     given : Frame or None
         None for the rows of the fit alone, which say more than its modes do where residuals are correlated.
     type : {"response", "linear"}
+        Of categories also "prob", "cumulative" and "class".
     interval : {None, "confidence", "prediction"}
-        Normal limits; "prediction" in linear mixed models.
+        Normal limits; "prediction" in linear mixed models. Those of probabilities are normal on the logit scale.
     alpha : float
     se : bool
     """
-    import pandas as pd
 
     if isinstance(fit, ResidualFit):
         quantile = float(-special.ndtri(alpha / 2.0))
@@ -374,33 +413,101 @@ def predict_given(
         raise OptionError("interval='prediction' with given= is for linear mixed models; use interval='confidence'.")
     found = modes_given(fit, *rows_given(fit, given, with_own=True))
     rows = replayed(fit.design, frame, fit.family, keep_levels=True)
-    eta = rows.X @ fit.beta + (0.0 if rows.offset is None else rows.offset)
-    Z, unknown = _placed(fit, found, rows)
+    z = float(-special.ndtri(alpha / 2.0))
+    if fit.categories and type != "linear":
+        z = 1.0 if interval is None else z
+        parts = _probabilities_given(fit, found, rows, type, None if interval is None and not se else z)
+        parts = parts if len(parts) == 1 else asked_errors(parts, z, se, interval is not None)
+        table = np.full((frame.n_rows, len(fit.categories), len(parts)), np.nan)
+        table[rows.keep] = np.stack(parts, -1)
+        return categories_shown(fit, table, frame.index, type)
+    if fit.family.is_joint:
+        each = [_linear_given(fit, found, rows, d, interval, z, se) for d in range(rows.n_stacked)]
+        return by_predictor(fit, [_on_index(part, rows, frame) for part in each])
+    Z, _ = _placed(fit, found, rows)
     modes = np.concatenate([own.ravel() for own in found.modes])
-    eta = eta + Z @ modes
     if type != "linear" and not fit.family.mean_is_link:
+        eta = rows.X @ fit.beta + (0.0 if rows.offset is None else rows.offset) + Z @ modes
         return _response_given(fit, found, rows, eta, modes, frame, interval, se)
-    variance = found.variance(rows.X, Z, fit.vcov) + unknown
-    if interval == "prediction":
-        weights = 1.0 if rows.weights is None else rows.weights
-        spread = variance + fit.sigma**2 / weights
-    else:
-        spread = variance
-    link, is_plain = fit.family.link, fit.family.link.is_identity or type == "linear"
-    columns = {"predicted": eta if is_plain else fit.family.mean(eta)}
-    if se:
-        slope = 1.0 if is_plain else np.abs(link.derivatives(eta)[1])
-        columns["std_error"] = slope * np.sqrt(variance)
-    if interval is not None:
-        half = -special.ndtri(alpha / 2.0) * np.sqrt(spread)
-        ends = [eta - half, eta + half]
-        if not is_plain:
-            means = np.sort(np.stack([link.edge_mean(end) for end in ends]), axis=0)
-            ends = [means[0], means[1]]
-        columns |= {"lower": ends[0], "upper": ends[1]}
+    columns = _linear_given(fit, found, rows, 0, interval, z, se)
+    if not (fit.family.link.is_identity or type == "linear"):
+        columns = _means(fit, columns)
+    whole = _on_index(columns, rows, frame)
+    return whole if len(columns) > 1 else whole["predicted"]
+
+
+def _on_index(columns: Mapping[str, FloatArray], rows: Design, frame: Frame) -> pd.DataFrame:
+    """Columns of the complete rows on the index of all."""
+    import pandas as pd
+
     whole = pd.DataFrame(np.nan, index=frame.index, columns=list(columns))
     whole.loc[rows.keep] = np.column_stack(list(columns.values()))
-    return whole if len(columns) > 1 else whole["predicted"]
+    return whole
+
+
+def _linear_given(
+    fit: Fit, found: GivenRows, rows: Design, d: int, interval: str | None, z: float, se: bool
+) -> dict[str, FloatArray]:
+    """Linear predictor number d of rows, and what is asked for beside it."""
+    n = rows.n_obs
+    X = rows.X[d * n : (d + 1) * n]
+    known = 0.0 if rows.stacked_offset is None else rows.stacked_offset[d * n : (d + 1) * n]
+    Z, unknown = _placed(fit, found, rows, fit.family.homes[d] if fit.family.is_joint else CONDITIONAL)
+    eta = X @ fit.beta + known + Z @ np.concatenate([own.ravel() for own in found.modes])
+    columns = {"predicted": eta}
+    if not se and interval is None:
+        return columns
+    variance = found.variance(X, Z, coefficient_vcov(fit)) + unknown
+    if se:
+        columns["std_error"] = np.sqrt(variance)
+    if interval is not None:
+        weights = 1.0 if rows.weights is None else rows.weights
+        half = z * np.sqrt(variance + (fit.sigma**2 / weights if interval == "prediction" else 0.0))
+        columns |= {"lower": eta - half, "upper": eta + half}
+    return columns
+
+
+def _means(fit: Fit, columns: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Means, with errors by the delta method and limits through the link."""
+    link, eta = fit.family.link, columns["predicted"]
+    out = {"predicted": fit.family.mean(eta)}
+    if "std_error" in columns:
+        out["std_error"] = np.abs(link.derivatives(eta)[1]) * columns["std_error"]
+    if "lower" in columns:
+        means = np.sort(np.stack([link.edge_mean(columns[end]) for end in ("lower", "upper")]), axis=0)
+        out |= {"lower": means[0], "upper": means[1]}
+    return out
+
+
+def _probabilities_given(fit: Fit, found: GivenRows, rows: Design, type: str, z: float | None) -> list[FloatArray]:
+    """Probabilities of the categories of complete rows, and their limits where `z` is given, each (n, K)."""
+    general, homes, n = with_general_family(fit), fit.family.homes, rows.n_obs
+    modes = np.concatenate([own.ravel() for own in found.modes])
+    placed = [_placed(fit, found, rows, home) for home in homes]
+    known = np.zeros(len(homes) * n) if rows.stacked_offset is None else rows.stacked_offset
+    known = known.reshape(len(homes), n) + np.stack([Z @ modes for Z, _ in placed])
+    X = (own_columns(rows),) * len(homes)
+    own = CategoryRows(X, known, rows.response or ResponseData(np.zeros(n)))
+    moved, random = None, None
+    if z is not None:
+        whole = home_columns(X, coefficients_of(fit).size)
+        moved = [found.moved(columns, Z) for columns, (Z, _) in zip(whole, placed, strict=True)]
+        random = np.stack([[found.spread(Z, other) for other, _ in placed] for Z, _ in placed]).transpose(2, 0, 1)
+        random = random + _unknown(fit, found, rows)
+    table = category_table(general, own, z is not None, moved=moved)
+    table = table.cumulative() if type == "cumulative" else table
+    return [table.p] if z is None else [table.p, *category_limits(general, table, z, random)]
+
+
+def _unknown(fit: Fit, found: GivenRows, rows: Design) -> FloatArray:
+    """Covariance of the linear predictors by effects of groups that are not among those given, (n, D, D)."""
+    homes = fit.family.homes
+    out = np.zeros((rows.n_obs, len(homes), len(homes)))
+    for term, old, covariance in zip(rows.terms, found.design.terms, fit.covariances, strict=True):
+        values = np.stack([term.values_of(home) for home in homes])
+        own = np.einsum("dna,ab,enb->nde", values, covariance, values)
+        out += np.where((_codes_among(term, old) < 0)[:, None, None], own, 0.0)
+    return out
 
 
 def _response_given(
@@ -432,9 +539,7 @@ def _placed(fit: Fit, found: GivenRows, rows: Design, part: str = CONDITIONAL) -
     """Z of rows among the groups of others, and the variance of effects of groups that are not among them."""
     unknown, blocks = np.zeros(rows.n_obs), []
     for term, old, covariance in zip(rows.terms, found.design.terms, fit.covariances, strict=True):
-        place = {level: j for j, level in enumerate(old.levels)}
-        table = np.array([place.get(level, -1) for level in term.levels], dtype=np.intp)
-        codes = table[term.codes]
+        codes = _codes_among(term, old)
         known = codes >= 0
         values = term.values_of(part)
         unknown += np.where(known, 0.0, np.einsum("na,ab,nb->n", values, covariance, values))
@@ -444,3 +549,11 @@ def _placed(fit: Fit, found: GivenRows, rows: Design, part: str = CONDITIONAL) -
         shape = (rows.n_obs, old.n_levels * k)
         blocks.append(sparse.coo_array((values[known].ravel(), (at, columns)), shape=shape))
     return sparse.hstack(blocks, format="csr"), unknown
+
+
+def _codes_among(term: RandomTerm, old: RandomTerm) -> IntArray:
+    """Places of the groups of rows among those of others; -1 for new ones, (n,)."""
+    place = {level: j for j, level in enumerate(old.levels)}
+    table = np.array([place.get(level, -1) for level in term.levels], dtype=np.intp)
+    codes: IntArray = table[term.codes]
+    return codes

@@ -1,4 +1,4 @@
-"""Predictions and residuals of models for ordered categories."""
+"""Predictions and residuals of models for categories."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from lme4py.data.frame import read_frame
 from lme4py.engine.identification.recession import Recession
@@ -18,11 +19,15 @@ from lme4py.inference.estimates.limits import known_errors, masked, warn_rows
 from lme4py.inference.prediction.averages import average_over
 from lme4py.inference.prediction.categories import (
     CategoryRows,
+    ModeErrors,
     category_limits,
     category_rows,
     category_table,
     coefficients_of,
+    home_rows,
+    mode_errors,
 )
+from lme4py.inference.prediction.categories_shown import categories_shown
 from lme4py.inference.prediction.ordinal_intervals import probability_limits
 from lme4py.inference.prediction.predictor import family_of, linear_predictor, offset_column, random_variance
 from lme4py.inference.prediction.rows import (
@@ -32,16 +37,19 @@ from lme4py.inference.prediction.rows import (
     report_unseen,
     without_unseen,
 )
-from lme4py.linalg.types import BoolArray, FloatArray
+from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "CATEGORY_TYPES",
     "ORDINAL_RESIDUALS",
-    "PREDICTIONS",
+    "asked_errors",
     "category_probabilities",
+    "general_parts",
     "ordinal_residuals",
+    "plain_parts",
     "predict_categories",
     "probabilities_at_limits",
     "threshold_parameters",
@@ -50,13 +58,14 @@ __all__ = [
 ]
 
 # Types of predictions that are not numbers on the linear scale.
-PREDICTIONS = ("response", "prob", "cumulative", "class")
+CATEGORY_TYPES = ("response", "prob", "cumulative", "class")
 # How many tails away from the fit a probability is at its limit, and how near to it.
 _FAR = 1e3
 _SAME = 1e-6
 ORDINAL_RESIDUALS = ("deviance", "probability", "score")
+NO_CLASS_LIMITS = "the most probable category has no limits; use type='prob' with interval='confidence'."
 NO_OBSERVATION = (
-    "interval='prediction' is not available for ordered categories: a new observation is one of the categories, and "
+    "interval='prediction' is not available for categories: a new observation is one of the categories, and "
     "its distribution is predict(type='prob') itself (include_random='integrate' for a new group); use "
     "interval='confidence' for limits of these probabilities."
 )
@@ -72,6 +81,7 @@ def predict_categories(
     alpha: float | None = None,
     ddf: str | None = None,
     offset: str | ArrayLike | Mapping[str, Any] | None = None,
+    se: bool = False,
 ) -> pd.DataFrame | pd.Series[Any]:
     """Probabilities of the categories, cumulative probabilities, or the most probable category.
 
@@ -97,6 +107,8 @@ def predict_categories(
         Degrees of freedom of the limits; `default_ddf` of the fit when not given.
     offset : str, number or array_like, shape (n,), optional
         As in `lme4py.inference.prediction.predict.predict`.
+    se : bool
+        Also the standard error of each probability, by the delta method.
 
     Returns
     -------
@@ -105,17 +117,20 @@ def predict_categories(
         a missing value. With an interval each category has three columns, predicted, lower and upper: the columns are
         a MultiIndex, and ``table[category]`` is the frame of one category.
     pandas.Series
-        For "class": an ordered categorical.
+        For "class": a categorical, ordered where the categories are. Where several are equally probable the first of
+        them, with a warning.
 
     Raises
     ------
     OptionError, DataError
     """
-    if type not in PREDICTIONS:
-        hint = did_you_mean(str(type), (*PREDICTIONS, "linear"))
-        allowed = ", ".join(map(repr, ("linear", *PREDICTIONS)))
-        raise OptionError(f"type={type!r} is not known for ordered categories.{hint} Use one of {allowed}.")
+    if type not in CATEGORY_TYPES:
+        hint = did_you_mean(str(type), (*CATEGORY_TYPES, "linear"))
+        allowed = ", ".join(map(repr, ("linear", *CATEGORY_TYPES)))
+        raise OptionError(f"type={type!r} is not known for categories.{hint} Use one of {allowed}.")
     _check_interval(interval, type)
+    if se and type == "class":
+        raise OptionError(NO_CLASS_LIMITS)
     level = chosen_alpha(fit, alpha)
     chosen = chosen_terms(fit, include_random)
     average = isinstance(include_random, str) and include_random == "integrate"
@@ -125,47 +140,83 @@ def predict_categories(
     report_unseen(fit, rows, new_levels, stacklevel=5)
     whole = rows.complete
     z = None if interval is None else float(quantile(level, constant_df(fit, ddf)))
-    find = _plain_parts if fit.family.is_plain else _general_parts
-    parts = find(fit, rows, whole, average, type == "cumulative", z)
+    z = 1.0 if se and z is None else z
+    if fit.family.is_plain:
+        parts = plain_parts(fit, rows.take(whole), average, type == "cumulative", z)
+    else:
+        errors = None
+        if z is not None and rows.codes:
+            errors = mode_errors(fit, [one.take(whole) for one in home_rows(fit, rows)])
+        parts = general_parts(fit, category_rows(fit, rows, average, whole), type == "cumulative", z, errors)
+    parts = parts if z is None else asked_errors(parts, z, se, interval is not None)
     table = np.full((rows.n, len(fit.categories), len(parts)), np.nan)
     table[whole] = np.stack(parts, axis=-1)
     table, index = padded(fit, table) if frame is None else (table, frame.index)
-    if type == "class":
-        return _most_probable(fit, table[:, :, 0], index)
-    return _by_category(fit, table, index)
+    return categories_shown(fit, table, index, type)
 
 
-def _plain_parts(
-    fit: Fit, rows: RowArrays, whole: BoolArray, average: bool, cumulative: bool, z: float | None
-) -> list[FloatArray]:
-    """Probabilities of complete rows, and their limits where `z` is given: differences of P(Y > k)."""
-    own = rows.take(whole)
-    parts = [category_probabilities(fit, own, average, cumulative=cumulative)]
+def asked_errors(parts: list[FloatArray], z: float, se: bool, interval: bool) -> list[FloatArray]:
+    """Of probabilities with limits that are normal on the logit scale: errors and limits where these are asked for.
+
+    Parameters
+    ----------
+    parts : list of ndarray
+        Probabilities, lower and upper limits.
+    z : float
+        Normal quantile of the limits.
+    se, interval : bool
+    """
+    p, lower, upper = parts
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = p * (1.0 - p) * (special.logit(upper) - special.logit(p)) / z
+    # What is certain has no error.
+    error = np.where(np.isnan(error) & ~np.isnan(upper), 0.0, error)
+    return [p, *([error] if se else []), *([lower, upper] if interval else [])]
+
+
+def plain_parts(fit: Fit, rows: RowArrays, average: bool, cumulative: bool, z: float | None) -> list[FloatArray]:
+    """Probabilities of complete rows, and their limits where `z` is given: differences of P(Y > k).
+
+    Parameters
+    ----------
+    fit : Fit
+    rows : RowArrays
+    average, cumulative : bool
+    z : float or None
+        Normal quantile.
+    """
+    parts = [category_probabilities(fit, rows, average, cumulative=cumulative)]
     if z is not None:
-        parts += probability_limits(fit, own, z, average, cumulative=cumulative)
-    return probabilities_at_limits(fit, own, parts, average, cumulative=cumulative)
+        parts += probability_limits(fit, rows, z, average, cumulative=cumulative)
+    return probabilities_at_limits(fit, rows, parts, average, cumulative=cumulative)
 
 
-def _general_parts(
-    fit: Fit, rows: RowArrays, whole: BoolArray, average: bool, cumulative: bool, z: float | None
+def general_parts(
+    fit: Fit, rows: CategoryRows, cumulative: bool, z: float | None, errors: ModeErrors | None = None
 ) -> list[FloatArray]:
-    """The same of models whose categories depend on a row in several ways."""
-    if z is not None and rows.codes:
-        raise OptionError(
-            "interval='confidence' with conditional modes is not available for models with nominal=, scale= or another "
-            "structure, and for unordered categories; use include_random=False or 'integrate', or bootstrap()."
-        )
-    own = category_rows(fit, rows, average, whole)
-    table = category_table(fit, own, z is not None)
+    """The same of models whose categories depend on a row in several ways.
+
+    Parameters
+    ----------
+    fit : Fit
+    rows : CategoryRows
+    cumulative : bool
+    z : float or None
+    errors : ModeErrors, optional
+        Of conditional modes that the rows have.
+    """
+    table = category_table(fit, rows, z is not None, moved=None if errors is None else errors.moved)
     if bool(np.isnan(table.p).any()):
         warn(
-            f"the thresholds of {int(np.isnan(table.p).any(axis=1).sum())} of {own.n} rows do not increase with their "
+            f"the thresholds of {int(np.isnan(table.p).any(axis=1).sum())} of {rows.n} rows do not increase with their "
             "nominal effects: the curves of categories cross there, and predictions are NaN.",
             IdentificationWarning,
         )
     table = table.cumulative() if cumulative else table
-    parts = [table.p] if z is None else [table.p, *category_limits(fit, table, z)]
-    return parts if fit.recession is None else _general_limits(fit, own, fit.recession, parts, cumulative)
+    parts = [table.p]
+    if z is not None:
+        parts += category_limits(fit, table, z, None if errors is None else errors.random)
+    return parts if fit.recession is None else _general_limits(fit, rows, fit.recession, parts, cumulative)
 
 
 def _general_limits(
@@ -219,32 +270,11 @@ def probabilities_at_limits(
 def _check_interval(interval: object, type: str) -> None:
     if interval not in (None, "confidence", "prediction"):
         hint = did_you_mean(str(interval), ("confidence",))
-        raise OptionError(f"interval must be None or 'confidence' for ordered categories, got {interval!r}.{hint}")
+        raise OptionError(f"interval must be None or 'confidence' for categories, got {interval!r}.{hint}")
     if interval == "prediction":
         raise OptionError(NO_OBSERVATION)
     if interval is not None and type == "class":
-        raise OptionError("the most probable category has no limits; use type='prob' with interval='confidence'.")
-
-
-def _by_category(fit: Fit, table: FloatArray, index: pd.Index[Any]) -> pd.DataFrame:
-    """A column for each category; of three numbers each, (n, K, 3), a pair of levels (category, number)."""
-    import pandas as pd
-
-    columns: pd.Index[Any] = pd.Index(list(fit.categories), name=fit.design.response_name)
-    if table.shape[2] > 1:
-        numbers = ["predicted", "lower", "upper"]
-        columns = pd.MultiIndex.from_product([columns, numbers], names=[columns.name, None])
-    return pd.DataFrame(table.reshape(len(table), -1), index=index, columns=columns)
-
-
-def _most_probable(fit: Fit, table: FloatArray, index: pd.Index[Any]) -> pd.Series[Any]:
-    import pandas as pd
-
-    missing = np.isnan(table).any(axis=1)
-    codes = np.where(missing, -1, np.where(np.isnan(table), -1.0, table).argmax(axis=1))
-    kind = pd.CategoricalDtype(list(fit.categories), ordered=fit.family.has_thresholds)
-    values = pd.Categorical.from_codes(codes.astype(np.int64), dtype=kind)
-    return pd.Series(values, index=index, name="predicted")
+        raise OptionError(NO_CLASS_LIMITS)
 
 
 def category_probabilities(fit: Fit, rows: Any, average: bool = False, cumulative: bool = False) -> FloatArray:
@@ -290,8 +320,6 @@ def ordinal_residuals(fit: Fit, type: str = "deviance") -> FloatArray:
     OptionError
         For "response", "pearson" and "working": ordered categories have no mean to subtract.
     """
-    if fit.family.is_joint:
-        raise fit.family.lacks(f"residuals of type {type!r}; use residuals('quantile')")
     if type not in ORDINAL_RESIDUALS:
         no_mean = ("response", "pearson", "working", "scaled")
         why = (

@@ -16,9 +16,16 @@ from lme4py.fits.base import Fit
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.prediction.averages import averaged_mean
+from lme4py.inference.prediction.categories import home_rows
+from lme4py.inference.prediction.categories_shown import by_predictor
 from lme4py.inference.prediction.given import predict_given
 from lme4py.inference.prediction.intervals import limits
-from lme4py.inference.prediction.ordinal import NO_OBSERVATION, predict_categories
+from lme4py.inference.prediction.ordinal import (
+    CATEGORY_TYPES,
+    NO_CLASS_LIMITS,
+    NO_OBSERVATION,
+    predict_categories,
+)
 from lme4py.inference.prediction.parts import needs_parts, predict_parts
 from lme4py.inference.prediction.predictor import at_limits, linear_predictor, offset_column, random_variance
 from lme4py.inference.prediction.predictor_error import predictor_error
@@ -54,7 +61,7 @@ def predict(
     se: bool = False,
     given: Any = None,
     include_fixed: bool = True,
-) -> pd.Series[float] | pd.DataFrame:
+) -> pd.Series[Any] | pd.DataFrame:
     """Predictions on the index of `data`: means or linear predictors, with intervals where these are asked for.
 
     Parameters
@@ -69,15 +76,16 @@ def predict(
     type : {"response", "linear", "conditional", "zprob", "dispersion", "variance"}
         Means (probabilities for the binomial family) or linear predictors; of a model with further parts also the mean
         of its conditional part, the probability of its zero part, the dispersion, and the variance of a response.
-        Ordered categories: "response" or "prob" gives a DataFrame with the probability of each category, "cumulative"
-        P(Y <= k), and "class" the most probable category.
+        Categories: "response" or "prob" gives a DataFrame with the probability of each category, "cumulative"
+        P(Y <= k), and "class" the most probable category. Unordered ones have a linear predictor for each category
+        beside the baseline, and "linear" a column for each.
     new_levels : {"zero", "error", "missing"}
         Levels that were not in the fit contribute nothing, with one warning, or are refused, or their rows are NaN.
     interval : {None, "confidence", "prediction"}
         "confidence": limits of the mean; the uncertainty of the conditional modes counts where random effects are
         included, by their joint covariance with the fixed effects, and z'Sigma z for groups that were not in the
         fit. "prediction": limits of one new observation, of a known group where its random effects are included,
-        else of a new group; the residual variance is that of the row's weight. Ordered categories have
+        else of a new group; the residual variance is that of the row's weight. Categories have
         "confidence" only: limits of each probability, which stay between 0 and 1.
     alpha : float, optional
         One minus the level of the interval; when not given 0.05, or that of the keyword front door.
@@ -106,7 +114,7 @@ def predict(
     Returns
     -------
     Series, or DataFrame predicted, lower, upper where an interval is asked for
-        Probabilities of ordered categories with an interval have a MultiIndex of columns, (category, predicted),
+        Probabilities of categories with an interval have a MultiIndex of columns, (category, predicted),
         (category, lower), (category, upper), so that ``table[category]`` is the frame of one category. NaN in
         rows of new data with a missing value. Of several responses a DataFrame with a column for each, or a
         MultiIndex (response, predicted), ...; rows of data with a column "response" are taken as they are, a row for
@@ -129,7 +137,7 @@ def predict(
         if given is not None:
             raise fit.family.lacks("predictions given other rows; use ranef() and predict()")
 
-        def one(view: Fit, part: Frame) -> pd.Series[float] | pd.DataFrame:
+        def one(view: Fit, part: Frame) -> pd.Series[Any] | pd.DataFrame:
             return _predicted_rows(view, part, *asked)
 
         found = predicted_by_family(fit, responses, rows, one)
@@ -142,7 +150,7 @@ def predict(
     return beside_each_other(found if data is not None else _all_long(fit, found), responses.labels)
 
 
-def _all_long(fit: Fit, found: pd.Series[float] | pd.DataFrame) -> pd.Series[float] | pd.DataFrame:
+def _all_long(fit: Fit, found: pd.Series[float] | pd.DataFrame) -> pd.Series[Any] | pd.DataFrame:
     """Predictions of the long rows used among those of all wide rows that have one."""
     design = fit.design
     if design.na_action == "exclude":
@@ -172,27 +180,21 @@ def _predicted_rows(
     se: bool,
     given: Any,
     include_fixed: bool,
-) -> pd.Series[float] | pd.DataFrame:
+) -> pd.Series[Any] | pd.DataFrame:
     """`predict` with rows as the model has them."""
     import pandas as pd
 
     if given is not None:
-        _check_given(fit, data, include_random, type, interval, weights, ddf, offset, include_fixed)
+        _check_given(fit, data, include_random, type, interval, weights, ddf, offset, include_fixed, se)
         level = chosen_alpha(fit, alpha)
         return predict_given(
             fit, read_frame(data), None if given is True else rows_of(fit.design, given), type, interval, level, se
         )
-    if se and fit.categories and type != "linear":
-        raise OptionError(
-            "se=True is for means and linear predictors; use type='linear', or bootstrap() the prediction."
-        )
     partly = isinstance(include_random, Mapping)
     if partly or not include_fixed:
         _check_part(fit, include_random, type, interval, include_fixed)
-    if fit.family.is_joint and type == "linear":
-        raise fit.family.lacks("single linear predictor; use type='prob'")
     if fit.categories and type != "linear":
-        return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset)
+        return predict_categories(fit, data, include_random, type, new_levels, interval, alpha, ddf, offset, se)
     if type == "conditional" and not fit.family.n_coefficients and fit.family.mean_is_link:
         # All of the mean.
         type = "response"
@@ -210,27 +212,31 @@ def _predicted_rows(
     if frame is None and weights is not None:
         raise OptionError("`weights` is for new data; the rows of the fit have its own. Give data=, or leave it out.")
     rows = make_rows(fit, frame, chosen, interval is not None or average or se, offset_column(fit, frame, offset))
-    rows = masked_columns(without_unseen(rows, new_levels), masks)
+    rows = without_unseen(rows, new_levels)
     report_unseen(fit, rows, new_levels)
-    if not include_fixed:
-        rows = replace(rows, X=np.zeros_like(rows.X), offset=np.where(np.isfinite(rows.offset), 0.0, np.nan))
-    whole = rows.complete
-    own_terms = len(chosen) if data is None and include_fixed and not partly else None
-    parts = [_predicted(fit, rows.take(whole), own_terms, average, type)]
-    names = ["predicted"]
-    if se:
-        parts.append(_standard_errors(fit, rows.take(whole), type, average, ddf))
-        names.append("std_error")
-    if interval is not None:
-        parts += limits(fit, rows.take(whole), whole, interval, type, average, level, weights, ddf)
-        names += ["lower", "upper"]
-    parts = at_limits(fit, rows.take(whole), parts, type)
-    table = np.full((rows.n, len(parts)), np.nan)
-    table[whole] = np.column_stack(parts)
-    table, index = padded(fit, table) if frame is None else (table, frame.index)
-    if len(names) == 1:
-        return pd.Series(table[:, 0], index=index, name="predicted")
-    return pd.DataFrame(table, index=index, columns=names)
+    # Categories have a linear predictor each.
+    each = home_rows(fit, rows) if fit.family.is_joint else [rows]
+    own_terms = len(chosen) if data is None and include_fixed and not partly and len(each) == 1 else None
+    tables = []
+    for home in each:
+        part = masked_columns(home, masks)
+        if not include_fixed:
+            part = replace(part, X=np.zeros_like(part.X), offset=np.where(np.isfinite(part.offset), 0.0, np.nan))
+        whole = part.complete
+        numbers = {"predicted": _predicted(fit, part.take(whole), own_terms, average, type)}
+        if se:
+            numbers["std_error"] = _standard_errors(fit, part.take(whole), type, average, ddf)
+        if interval is not None:
+            ends = limits(fit, part.take(whole), whole, interval, type, average, level, weights, ddf)
+            numbers |= dict(zip(("lower", "upper"), ends, strict=True))
+        parts = at_limits(fit, part.take(whole), list(numbers.values()), type)
+        table = np.full((part.n, len(parts)), np.nan)
+        table[whole] = np.column_stack(parts)
+        table, index = padded(fit, table) if frame is None else (table, frame.index)
+        tables.append(pd.DataFrame(table, index=index, columns=list(numbers)))
+    if fit.family.is_joint:
+        return by_predictor(fit, tables)
+    return tables[0] if len(tables[0].columns) > 1 else tables[0]["predicted"]
 
 
 def _standard_errors(fit: Fit, rows: RowArrays, type: str, average: bool, ddf: str | None) -> FloatArray:
@@ -270,13 +276,16 @@ def _check_given(
     ddf: Any,
     offset: Any,
     include_fixed: bool,
+    se: bool,
 ) -> None:
     """What predictions given other rows cannot have."""
-    _check(type, interval)
+    _check(type, interval, ("response", *CATEGORY_TYPES, "linear") if fit.categories else ("response", "linear"))
+    if fit.categories and interval == "prediction":
+        raise OptionError(NO_OBSERVATION)
+    if (se or interval is not None) and type == "class":
+        raise OptionError(NO_CLASS_LIMITS)
     if data is None:
         raise OptionError("given= needs data=: the rows to predict.")
-    if fit.categories and type != "linear":
-        raise OptionError("given= predicts the linear predictor of ordered categories; use type='linear'.")
     others = {"weights": weights, "ddf": ddf, "offset": offset}
     others |= {"include_random": include_random, "include_fixed": include_fixed}
     for name, value in others.items():
@@ -294,9 +303,9 @@ def _check_observation(fit: Fit, type: object) -> None:
         )
 
 
-def _check(type: object, interval: object) -> None:
+def _check(type: object, interval: object, types: tuple[str, ...] = ("response", "linear")) -> None:
     for name, value, allowed in (
-        ("type", type, ("response", "linear")),
+        ("type", type, types),
         ("interval", interval, (None, "confidence", "prediction")),
     ):
         if value not in allowed:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RowArrays",
+    "by_category",
     "by_row",
     "chosen_columns",
     "chosen_terms",
@@ -289,12 +290,30 @@ def by_row(fit: Fit, values: FloatArray, name: str) -> Any:
     Parameters
     ----------
     fit : Fit
-    values : ndarray, shape (n,)
+    values : ndarray, shape (n,), or (n, K)
+        Of K categories, which get a column each.
     name : str
     """
+    if values.ndim == 2:
+        return by_category(fit, values)
     if fit.design.responses is None:
         return on_data_index(fit, values, name)
     return wide_table(fit.design, values)
+
+
+def by_category(fit: Any, values: FloatArray) -> pd.DataFrame:
+    """Values of the rows used and of all categories on the data's own index, a column for each category.
+
+    Parameters
+    ----------
+    fit : Fit
+    values : ndarray, shape (n, K)
+    """
+    import pandas as pd
+
+    values, index = padded(fit, values)
+    columns = pd.Index(list(fit.categories), name=fit.design.response_name)
+    return pd.DataFrame(values, index=index, columns=columns)
 
 
 def on_data_index(fit: Any, values: FloatArray, name: str) -> pd.Series[float]:

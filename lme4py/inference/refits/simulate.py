@@ -114,7 +114,7 @@ def simulate(
         True keeps the random effects at their conditional modes; False draws new ones; names of grouping factors keep
         the modes of these and draw all others.
     data : data frame, optional
-        Other rows, whose groups may be new; for numbers of trials both columns of the response are needed.
+        Other rows, whose groups may be new; for numbers of trials all columns of the response are needed.
     params : mapping, optional
         Other parameters, by name as `lme4py.make_model` takes them; those that are not named stay estimates.
 
@@ -152,7 +152,7 @@ def simulate(
         whole = np.isfinite(table).all()
         return pd.DataFrame(table.reshape(len(table), -1), index, columns).astype(np.int64 if whole else np.float64)
     frame = pd.DataFrame(table, index=index, columns=names)
-    return _labelled(frame, fit.categories) if fit.categories else frame
+    return _labelled(frame, fit.categories, fit.family.has_thresholds) if fit.categories else frame
 
 
 def drawn_from(fit: Fit, data: Any = None, params: Mapping[str, Any] | None = None) -> Fit:
@@ -184,14 +184,14 @@ def _refuse_new_groups(fit: Fit, drawn: Fit, kept: Iterable[int]) -> None:
             )
 
 
-def _labelled(frame: pd.DataFrame, categories: tuple[Any, ...]) -> pd.DataFrame:
-    """Categories as the user has them: numbers stay numbers, labels become ordered categoricals."""
+def _labelled(frame: pd.DataFrame, categories: tuple[Any, ...], ordered: bool) -> pd.DataFrame:
+    """Categories as the user has them: numbers stay numbers, labels become categoricals."""
     import pandas as pd
 
     if all(isinstance(level, int | float | np.number) for level in categories):
         whole = all(float(level).is_integer() for level in categories)
         return frame.astype(np.int64) if whole and not frame.isna().any(axis=None) else frame
-    kind = pd.CategoricalDtype(list(categories), ordered=True)
+    kind = pd.CategoricalDtype(list(categories), ordered=ordered)
     codes = frame.fillna(-1)
     columns = {name: pd.Categorical.from_codes(codes[name].to_numpy(dtype=np.intp), dtype=kind) for name in codes}
     return pd.DataFrame(columns, index=frame.index)

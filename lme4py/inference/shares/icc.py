@@ -300,6 +300,7 @@ def icc_table(result: Any, alpha: float | None = None, **kw: Any) -> pd.DataFram
 
     columns = ["component", "estimate", "se", "ci_lower", "ci_upper"]
     fit = _fit(result)
+    refuse_without_random(fit, "intraclass correlations are")
     inner = _components(fit.design)
     found = [icc(result, category_component(name, label), alpha, **kw) for label in labels_of(fit) for name in inner]
     table = pd.DataFrame([[getattr(one, name) for name in columns] for one in found], columns=columns)

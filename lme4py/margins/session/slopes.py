@@ -146,7 +146,7 @@ class SlopeMethods(SessionBase):
     def _slope_notes(self, kind: str, variables: Sequence[str]) -> list[str]:
         """What is no derivative; refuses elasticities that are not defined."""
         if kind != "dydx" and isinstance(self.adapter, SeveralCategories):
-            raise OptionError(f"{kind} is not available for ordered categories; use dydx.")
+            raise OptionError(f"{kind} is not available for categories; use dydx.")
         discrete = [variable for variable in variables if self._is_discrete(variable)]
         if discrete and kind in ("eyex", "dyex"):
             raise OptionError(f"{kind} of {discrete[0]!r} is not defined: it has levels; use dydx or eydx.")

@@ -21,7 +21,7 @@ from lme4py.report.page.figures import figure
 from lme4py.report.page.style import STYLE
 from lme4py.report.page.words import findings, headline, listed, question
 from lme4py.report.plots.plots import plot
-from lme4py.report.plots.typical import fixed_names
+from lme4py.report.plots.typical import effect_names
 from lme4py.tables.html import render_html
 from lme4py.tables.table import Table
 
@@ -196,7 +196,7 @@ def _wanted(fit: Fit, ddf: str | None) -> Iterator[tuple[str, str | None, str, d
     response = fit.design.response_name
     if any(name not in INTERCEPTS for name in fit.design.x_names):
         yield "coef", None, "Coefficients with their confidence limits.", {"ddf": ddf}
-    names = fixed_names(fit.design.recipe)
+    names = effect_names(fit)
     several = len(names) > 1
     for name in names[:_MOST_EFFECTS]:
         others = ", other variables at typical values" if several else ""

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from lme4py.chunks import chunk
 from lme4py.data.column import Column
+from lme4py.design.parts import new_parts
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.families.response import PartRows, ResponseData
 from lme4py.fits.base import Fit
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.formula.several import RESPONSE
@@ -19,11 +21,10 @@ from lme4py.inference.estimates.limits import masked, unknown
 from lme4py.inference.prediction.predictor import at_limits
 from lme4py.inference.prediction.predictor_error import predictor_error
 from lme4py.pictures import GREY, PALETTE, outside, short, single, title
+from lme4py.report.plots.categories import category_effects
 from lme4py.report.plots.labels import mean_label
-from lme4py.report.plots.ordinal import category_rows
 from lme4py.report.plots.training import columns_of
-from lme4py.report.plots.typical import discrete_names, fixed_columns, fixed_names, frame_of
-from lme4py.report.summaries.parts import is_ordinal
+from lme4py.report.plots.typical import discrete_effects, effect_names, fixed_columns, frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,8 @@ def effect_data(
     at : mapping, optional
         Values of other variables instead of typical ones.
     type : {"response", "linear"}
-        Means (of an ordinal model: the probability of each category), or linear predictors.
+        Means (of categories: the probability of each), or linear predictors (of unordered categories those beside the
+        baseline).
     alpha : float, optional
         One minus the level of the band; that of the fit when not given.
     n_points : int
@@ -73,7 +75,7 @@ def effect_data(
     -------
     pandas.DataFrame
         Columns `variable`, `by`, (category,) predicted, lower, upper, linear, std_error (the last two on the scale of
-        the linear predictor).
+        the linear predictor; NaN for the baseline of unordered categories).
 
     Raises
     ------
@@ -81,38 +83,41 @@ def effect_data(
     """
     import pandas as pd
 
-    if fit.family.is_joint:
-        raise fit.family.lacks("effect plots; use Margins.response(fit).predict(...).plot()")
     level, by = chosen_alpha(fit, alpha), _own_by(fit, variable, by, at)
     if type not in ("response", "linear"):
         raise OptionError(f"type must be 'response' or 'linear', got {type!r}.")
-    names = fixed_names(fit.design.recipe)
+    names = effect_names(fit)
     focus = [_known(names, variable, "variable")] + ([] if by is None else [_known(names, by, "by")])
     if len(set(focus)) < len(focus):
         raise OptionError(f"`variable` and `by` are both {by!r}; give two different variables.")
     columns = columns_of(fit, names)
-    discrete = discrete_names(fit.design.recipe, columns)
+    discrete = discrete_effects(fit, columns)
     grids = [_grid(columns[name], name in discrete, n_points, first=i == 0) for i, name in enumerate(focus)]
     # The first variable varies fastest, so that each line is one block.
     points = [mesh.T.ravel() for mesh in np.meshgrid(*grids, indexing="ij")]
     held, weights = _typical(columns, focus, at or {}, discrete)
-    X = _averaged(fit, columns, dict(zip(focus, points, strict=True)), held, weights)
-    offset = 0.0 if fit.design.offset is None else float(np.mean(fit.design.offset))
-    eta = X @ fit.beta + offset
-    rows = RowArrays(X, np.full(len(X), offset), {}, {}, None)
-    spread = predictor_error(fit, rows)
-    error, half = np.sqrt(spread.variance), spread.half(level)
+    X, parts = _averaged(fit, columns, dict(zip(focus, points, strict=True)), held, weights)
+    offset = np.zeros(1) if fit.design.offset is None else np.atleast_1d(fit.design.offset.mean(axis=0))
+    known = np.tile(offset, (len(X), 1))
+    rows = RowArrays(X, known if offset.size > 1 else known[:, 0], {}, {}, None)
     table = pd.DataFrame({name: _shown(columns[name], value) for name, value in zip(focus, points, strict=True)})
-    if is_ordinal(fit) and type == "response":
+    if fit.family.is_joint or (fit.categories and type == "response"):
         z = float(quantile(level, constant_df(fit, None)))
-        return category_rows(fit, table.assign(linear=eta, std_error=error), X, eta, z)
+        return category_effects(fit, table, rows, parts, type, z)
+    return table.assign(**_of_one(fit, rows, type, level))
+
+
+def _of_one(fit: Fit, rows: RowArrays, type: str, level: float) -> dict[str, FloatArray]:
+    """Predictions of rows with one linear predictor, and their limits."""
+    X, eta, spread = rows.X, rows.X @ fit.beta + rows.offset, predictor_error(fit, rows)
+    half = spread.half(level)
     mean: Any = _inverse_link(fit, type)
     low, high = mean(eta - half), mean(eta + half)
     # A decreasing inverse link turns the limits round.
     found = [mean(eta), np.minimum(low, high), np.maximum(low, high)]
-    parts = dict(zip(("predicted", "lower", "upper"), at_limits(fit, rows, found, type), strict=True))
-    known = np.where(unknown(fit, X), np.nan, error)
-    return table.assign(**parts, linear=masked(fit, X, eta), std_error=known)
+    shown = dict(zip(("predicted", "lower", "upper"), at_limits(fit, rows, found, type), strict=True))
+    known = np.where(unknown(fit, X), np.nan, np.sqrt(spread.variance))
+    return shown | {"linear": masked(fit, X, eta), "std_error": known}
 
 
 def _own_by(fit: Fit, variable: str | None, by: str | None, at: Mapping[str, Any] | None) -> str | None:
@@ -194,18 +199,23 @@ def _averaged(
     points: Mapping[str, NDArray[Any]],
     held: Mapping[str, NDArray[Any]],
     weights: FloatArray,
-) -> FloatArray:
-    """Rows of X at each point, averaged over the combinations, shape (points, p)."""
+) -> tuple[FloatArray, list[PartRows]]:
+    """Rows of X at each point, averaged over the combinations, (points, p), and so those of the parts of categories."""
     n, c = next(iter(points.values())).size, weights.size
     step = max(1, _CHUNK // c)
-    parts = []
+    blocks: list[list[FloatArray]] = []
+    names: list[str] = []
     for start in range(0, n, step):
         size = min(step, n - start)
         values = {name: np.repeat(point[start : start + size], c) for name, point in points.items()}
         values |= {name: np.tile(value, size) for name, value in held.items()}
-        X = fixed_columns(fit, frame_of(columns, values, size * c))
-        parts.append(np.einsum("scp,c->sp", X.reshape(size, c, -1), weights))
-    return np.concatenate(parts)
+        frame = frame_of(columns, values, size * c)
+        beside = new_parts(fit.design, frame, ResponseData(np.zeros(0))).parts if fit.categories else ()
+        names = [part.name for part in beside]
+        whole = [fixed_columns(fit, frame), *(part.X for part in beside)]
+        blocks.append([np.einsum("scp,c->sp", own.reshape(size, c, -1), weights) for own in whole])
+    X, *others = (np.concatenate(own) for own in zip(*blocks, strict=True))
+    return X, [PartRows(name, own) for name, own in zip(names, others, strict=True)]
 
 
 def _shown(column: Column, values: NDArray[Any]) -> Any:
@@ -255,7 +265,7 @@ def effect(
         )
     axis = single(ax, figsize)
     column = columns_of(fit, [name])[name]
-    numeric = name not in discrete_names(fit.design.recipe, {name: column})
+    numeric = name not in discrete_effects(fit, {name: column})
     for i, group in enumerate(groups):
         own = table if group is None else table[table[lines] == group]
         label = None if group is None else (f"{group:.4g}" if isinstance(group, float) else short(group))

@@ -9,20 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.data.column import Column
+from lme4py.design.design import CONDITIONAL
+from lme4py.design.parts import new_parts
 from lme4py.errors import OptionError, did_you_mean
+from lme4py.families.categories.counts import category_shares
+from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
-from lme4py.pictures import BLUE, GREY, ORANGE, panels, short
+from lme4py.inference.prediction.categories import CategoryRows, category_table, with_general_family
+from lme4py.linalg.types import BoolArray
+from lme4py.pictures import BLUE, GREY, ORANGE, PALETTE, panels, short
 from lme4py.report.plots.labels import mean_label
 from lme4py.report.plots.training import columns_of, observed_response, training_columns
 from lme4py.report.plots.typical import (
-    discrete_names,
+    discrete_effects,
+    effect_names,
     fixed_columns,
-    fixed_names,
     frame_of,
     random_columns,
     random_names,
 )
-from lme4py.report.summaries.parts import is_ordinal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +69,7 @@ def fitted_data(
     -------
     pandas.DataFrame
         Columns level, part ("observed", "fitted" or "population": random effects zero), `variable`, value (on the
-        scale of the mean).
+        scale of the mean). Of categories also the category, whose probability or share is the value.
 
     Raises
     ------
@@ -85,10 +90,6 @@ class _Lattice:
         n_points: int,
         max_panels: int,
     ) -> None:
-        if is_ordinal(fit):
-            raise OptionError("fitted curves need a mean, which ordinal models do not have; use kind='effect'.")
-        if fit.family.is_joint:
-            raise fit.family.lacks("fitted curves; use Margins.response(fit).predict(...).plot()")
         design = fit.design
         self.fit = fit
         self.group = _checked_group(fit, group)
@@ -96,10 +97,10 @@ class _Lattice:
         self.all_levels = list(self.term.levels)
         self.codes = _chosen_levels(self.all_levels, levels, max_panels)
         recipe = design.recipe
-        names = [*fixed_names(recipe), *(n for t in range(len(design.terms)) for n in random_names(recipe, t))]
+        names = [*effect_names(fit), *(n for t in range(len(design.terms)) for n in random_names(recipe, t))]
         self.name = _checked_variable(fit, variable, list(dict.fromkeys(names)))
         self.columns = columns_of(fit, dict.fromkeys(names))
-        self.discrete = discrete_names(recipe, self.columns)
+        self.discrete = discrete_effects(fit, self.columns)
         self.n_points = n_points
 
     @property
@@ -115,17 +116,30 @@ class _Lattice:
 
         fit, x = self.fit, self.axis_column.values
         keep = np.isin(self.term.codes, self.codes)
-        blocks = [self._block(self.term.codes[keep], "observed", x[keep], observed_response(fit)[keep])]
         codes, points = self._points()
-        population, own = self._curves(codes, points)
-        blocks += [self._block(codes, "fitted", points, own), self._block(codes, "population", points, population)]
+        observed, curves = self._observed(keep), self._curves(codes, points)
+        blocks = []
+        for k, label in enumerate(fit.categories or (None,)):
+            blocks += [
+                self._block(self.term.codes[keep], "observed", x[keep], observed[:, k], label),
+                self._block(codes, "fitted", points, curves[1][:, k], label),
+                self._block(codes, "population", points, curves[0][:, k], label),
+            ]
         return pd.concat(blocks, ignore_index=True)
 
-    def _block(self, codes: Any, part: str, x: FloatArray, value: FloatArray) -> pd.DataFrame:
+    def _block(self, codes: Any, part: str, x: FloatArray, value: FloatArray, category: Any) -> pd.DataFrame:
         import pandas as pd
 
         level = pd.Series([self.all_levels[code] for code in codes], dtype=object)
-        return pd.DataFrame({"level": level, "part": part, self.name: x, "value": value})
+        block = pd.DataFrame({"level": level, "part": part, self.name: x, "value": value})
+        return block if not self.fit.categories else block.assign(category=[category] * len(block))
+
+    def _observed(self, keep: BoolArray) -> FloatArray:
+        """Responses of rows, (n, 1), or the share of each category, (n, K)."""
+        fit = self.fit
+        if not fit.categories:
+            return observed_response(fit)[keep][:, None]
+        return category_shares(fit.data)[keep]
 
     def _points(self) -> tuple[Any, FloatArray]:
         """Level and value of the variable of each point, over the range of each level."""
@@ -139,7 +153,7 @@ class _Lattice:
         return np.concatenate(codes), np.concatenate(points)
 
     def _curves(self, codes: Any, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Means without and with random effects."""
+        """Means, or probabilities of the categories, without and with random effects, (n, 1 or K) each."""
         fit = self.fit
         J = len(self.all_levels)
         values = {
@@ -148,17 +162,35 @@ class _Lattice:
         }
         values[self.name] = points
         frame = frame_of(self.columns, values, points.size)
-        eta = fixed_columns(fit, frame) @ fit.beta
-        if fit.design.offset is not None:
-            eta = eta + _means(fit.design.offset, self.term.codes, J)[codes]
-        own = eta.copy()
+        X, known = fixed_columns(fit, frame), self._offset(codes)
+        homes = fit.family.homes if fit.categories else (CONDITIONAL,)
+        random = np.zeros((points.size, len(homes)))
         for t, term in enumerate(fit.design.terms):
             inside = _containing(term.codes, self.term.codes, J)[codes]
             b = np.where(inside[:, None] >= 0, fit.modes[t][np.maximum(inside, 0)], 0.0)
-            own = own + np.einsum("nk,nk->n", random_columns(fit, frame, t), b)
+            columns = random_columns(fit, frame, t)
+            for d, home in enumerate(homes):
+                random[:, d] += np.einsum("nk,nk->n", term.masked(columns, home), b)
+        if fit.categories:
+            data = new_parts(fit.design, frame, ResponseData(np.zeros(points.size)))
+            fixed, own = (
+                CategoryRows((X,) * len(homes), np.broadcast_to(known + part, random.shape).T, data)
+                for part in (0.0, random)
+            )
+            general = with_general_family(fit)
+            return category_table(general, fixed).p, category_table(general, own).p
+        eta = (X @ fit.beta)[:, None] + known
         if fit.normal_errors:
-            return eta, own
-        return fit.family.mean(eta), fit.family.mean(own)
+            return eta, eta + random
+        return fit.family.mean(eta), fit.family.mean(eta + random)
+
+    def _offset(self, codes: Any) -> FloatArray:
+        """Offsets of points: the mean in their level, (n, 1), or (n, D) where categories have their own."""
+        offset = self.fit.design.offset
+        if offset is None:
+            return np.zeros((codes.size, 1))
+        wide = offset.reshape(offset.shape[0], -1)
+        return np.stack([_means(own, self.term.codes, len(self.all_levels))[codes] for own in wide.T], axis=1)
 
 
 def _checked_group(fit: Fit, group: str | None) -> str:
@@ -282,11 +314,27 @@ def fitted(
 def _draw(axis: Any, own: pd.DataFrame, name: str, marker: str) -> None:
     seen, curve = own[own["part"] == "observed"], own[own["part"] == "fitted"]
     population = own[own["part"] == "population"]
+    if "category" in own:
+        _draw_categories(axis, seen, curve, population, name, marker)
+        return
     axis.plot(population[name], population["value"], color=ORANGE, linewidth=1.2, linestyle="--", label="population")
     # A level may have a single value of a factor, and a line through one point is no line.
     points = {"marker": marker, "markersize": 3.5}
     axis.plot(curve[name], curve["value"], color=BLUE, linewidth=1.6, label="fitted", **points)
     axis.plot(seen[name], seen["value"], "o", markersize=3, mfc="white", mec=GREY, mew=0.8, label="observed")
+
+
+def _draw_categories(axis: Any, seen: Any, curve: Any, population: Any, name: str, marker: str) -> None:
+    """Curves of the categories, and above them a row of ticks for each: the rows that had it."""
+    for i, label in enumerate(dict.fromkeys(curve["category"])):
+        colour = PALETTE[i % len(PALETTE)]
+        own, mean, had = (part[part["category"] == label] for part in (curve, population, seen))
+        axis.plot(mean[name], mean["value"], color=colour, linewidth=0.9, linestyle="--")
+        axis.plot(
+            own[name], own["value"], color=colour, linewidth=1.6, label=short(label), marker=marker, markersize=3.5
+        )
+        x = had[name][had["value"] > 0.0]
+        axis.plot(x, np.full(len(x), 1.05 + 0.06 * i), "|", color=colour, markersize=4)
 
 
 def _name_values(axis: Any, column: Column) -> None:

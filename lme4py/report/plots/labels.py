@@ -6,7 +6,6 @@ import numpy as np
 
 from lme4py.fits.base import Fit
 from lme4py.pictures import short
-from lme4py.report.summaries.parts import is_ordinal
 
 __all__ = ["mean_label"]
 
@@ -24,7 +23,7 @@ def mean_label(fit: Fit, type: str = "response") -> str:
         return short(name)
     if type == "linear":
         return f"linear predictor ({fit.family.link.name})"
-    if is_ordinal(fit):
+    if fit.categories:
         return f"P({short(name)} = category)"
     if fit.family.has_trials:
         return _probability_label(fit)

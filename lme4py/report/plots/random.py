@@ -12,12 +12,11 @@ from scipy import special
 from lme4py.design.names import INTERCEPTS
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
-from lme4py.fits.refuse import refuse_structured
+from lme4py.fits.refuse import refuse_structured, refuse_without_random
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.random_effects import conditional_modes, conditional_sds, known_columns
 from lme4py.pictures import BLUE, GREY, LIGHT, ORANGE, level_axis, level_height, panels, single, title
-from lme4py.report.summaries.parts import is_ordinal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -233,6 +232,11 @@ def shrinkage_data(fit: Fit, variable: str | Sequence[str] | None = None) -> pd.
 
 
 def _one_factor(fit: Fit, variable: str | Sequence[str] | None) -> tuple[str, list[str]]:
+    refuse_without_random(fit, "a shrinkage plot is")
+    if fit.categories:
+        raise OptionError(
+            "a shrinkage plot needs residuals of one mean, which categories do not have; use 'caterpillar'."
+        )
     effects = chosen_effects(fit, variable if variable is not None else fit.design.terms[0].group)
     groups = list(dict.fromkeys(group for _, group, _ in effects))
     if len(groups) > 1:
@@ -240,8 +244,6 @@ def _one_factor(fit: Fit, variable: str | Sequence[str] | None) -> tuple[str, li
             f"a shrinkage plot is about one grouping factor, but `variable` names effects of {', '.join(groups)}; "
             f"give one such as {effects[0][1]!r}."
         )
-    if is_ordinal(fit):
-        raise OptionError("a shrinkage plot needs residuals, which ordinal models do not have; use kind='caterpillar'.")
     return groups[0], [column for _, _, column in effects]
 
 

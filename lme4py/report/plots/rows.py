@@ -10,12 +10,13 @@ from scipy import special
 
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
-from lme4py.inference.diagnostics.quantile_residuals import quantile_residuals
+from lme4py.inference.diagnostics.quantile_residuals import category_quantiles, quantile_residuals
 from lme4py.inference.diagnostics.residuals import residual_values
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.estimates.random_effects import conditional_modes
 from lme4py.inference.prediction.predict import predict
-from lme4py.pictures import BLUE, GREY, LIGHT, ORANGE, single, strength, title
+from lme4py.inference.prediction.rows import by_category
+from lme4py.pictures import BLUE, GREY, LIGHT, ORANGE, PALETTE, short, single, strength, title
 from lme4py.report.plots.random import chosen_effects
 from lme4py.report.summaries.parts import is_ordinal
 
@@ -37,6 +38,8 @@ _NAMES = {
 }
 # Quantile residuals are simulated; a plot and its numbers are the same each time.
 _SEED = 1
+# Half of one in 250 simulations.
+_EDGE = 0.002
 
 
 def _kind(fit: Fit, type: str | None, normal: bool = False) -> str:
@@ -62,7 +65,7 @@ def _residual_values(fit: Fit, type: str, include_random: bool = False) -> tuple
 
 
 def residuals_data(fit: Fit, variable: None = None, *, type: str | None = None) -> pd.DataFrame:
-    """One row per row used, on the data's own index: fitted, residual.
+    """One row per row used, on the data's own index: fitted, residual; of unordered categories one for each of these.
 
     Parameters
     ----------
@@ -78,11 +81,30 @@ def residuals_data(fit: Fit, variable: None = None, *, type: str | None = None) 
     if variable is not None:
         raise OptionError("kind='residuals' takes no `variable`; it draws all scaled residuals.")
     kind = _kind(fit, type)
+    if fit.family.is_joint:
+        return _by_category(fit, kind)
     values, _ = _residual_values(fit, kind)
     design = fit.design
     index = design.index if design.keep.all() else design.index[design.keep]
     fitted = _fixed_part(fit) if kind == "quantile" else fit.fitted
     return pd.DataFrame({"fitted": fitted, "residual": values}, index=index)
+
+
+def _by_category(fit: Fit, kind: str) -> pd.DataFrame:
+    """Rows once for each unordered category: category, fitted (its probability), residual."""
+    import pandas as pd
+
+    if kind == "quantile":
+        uniform = np.clip(category_quantiles(fit, _SEED), _EDGE, 1.0 - _EDGE)
+        residual = by_category(fit, special.ndtri(uniform))
+    else:
+        residual = by_category(fit, residual_values(fit, kind))
+    mean = predict(fit, include_random=kind != "quantile", type="prob")
+    table = pd.DataFrame(mean)
+    parts = [
+        pd.DataFrame({"category": label, "fitted": table[label], "residual": residual[label]}) for label in residual
+    ]
+    return pd.concat(parts).dropna()
 
 
 def _fixed_part(fit: Fit) -> FloatArray:
@@ -115,17 +137,24 @@ def residuals(
     """
     table = residuals_data(fit, variable, type=type)
     axis = single(ax, figsize)
-    x, y = table["fitted"].to_numpy(), table["residual"].to_numpy()
-    axis.plot(x, y, "o", markersize=4, color=BLUE, alpha=strength(x.size), markeredgewidth=0)
+    lines: dict[str | None, pd.DataFrame] = {None: table}
+    if fit.family.is_joint:
+        lines = {short(label): own for label, own in table.groupby("category", sort=False)}
+    for i, (label, own) in enumerate(lines.items()):
+        colour, mean = (BLUE, ORANGE) if label is None else (PALETTE[i % len(PALETTE)],) * 2
+        x, y = own["fitted"].to_numpy(), own["residual"].to_numpy()
+        axis.plot(x, y, "o", markersize=4, color=colour, alpha=strength(x.size), markeredgewidth=0)
+        if smooth and x.size >= 20:
+            axis.plot(*_binned(x, y), color=mean, linewidth=1.8, label="mean in bins" if label is None else label)
     axis.axhline(0.0, color=GREY, linewidth=0.9, zorder=0)
-    if smooth and x.size >= 20:
-        axis.plot(*_binned(x, y), color=ORANGE, linewidth=1.8, label="mean in bins")
-        axis.legend(fontsize="small", frameon=False)
+    if smooth and axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize="small", frameon=False, title=None if None in lines else "mean in bins")
     what = "linear predictor" if is_ordinal(fit) else f"fitted {'value' if fit.normal_errors else 'mean'}"
+    what = "probability of a category" if fit.family.is_joint else what
     kind = _kind(fit, type)
     part = ", random effects zero" if kind == "quantile" else ""
     axis.set_xlabel(f"{what} of {fit.design.response_name}{part}")
-    axis.set_ylabel(_residual_values(fit, kind)[1])
+    axis.set_ylabel(_NAMES.get(kind, f"{kind} residual"))
     title(axis, "Residuals against fitted values")
     return axis
 

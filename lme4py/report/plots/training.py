@@ -26,6 +26,7 @@ def training_columns(fit: Fit) -> dict[str, Column]:
     formula = fit.design.recipe.formula
     nodes = [] if formula.response is None else [formula.response]
     nodes += [*formula.fixed.variables, *formula.fixed.offsets]
+    nodes += [node for recipe in fit.design.part_recipes for node in recipe.formula.fixed.variables]
     for bar in formula.bars:
         nodes += [*bar.terms.variables, *bar.group]
     names = {name for node in nodes for name in names_in(node, columns)}

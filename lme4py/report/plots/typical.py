@@ -16,7 +16,17 @@ from lme4py.fits.base import Fit
 from lme4py.formula.deparse import names_in
 from lme4py.inference.prediction.between import interpolation
 
-__all__ = ["cells", "discrete_names", "fixed_columns", "fixed_names", "frame_of", "random_columns", "random_names"]
+__all__ = [
+    "cells",
+    "discrete_effects",
+    "discrete_names",
+    "effect_names",
+    "fixed_columns",
+    "fixed_names",
+    "frame_of",
+    "random_columns",
+    "random_names",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -24,6 +34,18 @@ FloatArray = NDArray[np.float64]
 def fixed_names(recipe: Recipe) -> list[str]:
     """Columns of the data that the fixed effects use, offsets left out."""
     return _names(recipe, recipe.variables)
+
+
+def effect_names(fit: Fit) -> list[str]:
+    """Columns of the data that predictions of the fixed effects depend on: of categories those of all parts too."""
+    recipes = [fit.design.recipe, *(fit.design.part_recipes if fit.categories else ())]
+    return list(dict.fromkeys(name for recipe in recipes for name in fixed_names(recipe)))
+
+
+def discrete_effects(fit: Fit, columns: Mapping[str, Column]) -> set[str]:
+    """`discrete_names` of the formula and of the parts of categories."""
+    recipes = [fit.design.recipe, *(fit.design.part_recipes if fit.categories else ())]
+    return set().union(*(discrete_names(recipe, columns) for recipe in recipes))
 
 
 def random_names(recipe: Recipe, term: int) -> list[str]:
@@ -82,7 +104,7 @@ def fixed_columns(fit: Fit, frame: Frame) -> FloatArray:
     """Fixed-effects model matrix of new data, shape (n, p); the offsets of the model are not evaluated."""
     recipe = fit.design.recipe
     formula = replace(recipe.formula, fixed=replace(recipe.formula.fixed, offsets=()))
-    return new_fixed(replace(recipe, formula=formula, offset=None), frame)[0]
+    return new_fixed(replace(recipe, formula=formula, offset=None, by_category=()), frame)[0]
 
 
 def random_columns(fit: Fit, frame: Frame, term: int) -> FloatArray:

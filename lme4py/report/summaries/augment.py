@@ -55,7 +55,9 @@ def augment(
         generalised ones; `hat`, `cooksd`:
         leverages and Cook's distances (see `leverage`); `fixed`: linear predictor without random effects; `mu`, `eta`:
         mean, and for generalised models the linear predictor; `offset`, `weights`; `sqrt_xwt`, `sqrt_rwt`: square
-        roots of the weights of the rows of X and of the residuals; `wtres`: weighted residuals sqrt_rwt (y - mu).
+        roots of the weights of the rows of X and of the residuals; `wtres`: weighted residuals sqrt_rwt (y - mu). Of
+        unordered categories `fitted`, `resid`, `fixed`, `mu` and `offset` have a column for each category that they are
+        known of, such as ``mu_A``: linear predictors those beside the baseline, probabilities and residuals all.
 
     Raises
     ------
@@ -66,12 +68,12 @@ def augment(
         if data is not None:
             raise OptionError("give `data` (the training data) or `newdata`, not both.")
         return _beside(_all_columns(newdata), _of_new(fit, newdata), prefix)
-    if fit.family.is_joint:
-        raise fit.family.lacks("augment(); use predict(type='prob') and residuals('quantile')")
-    own = _of_rows(fit)
+    own = _of_categories(fit) if fit.family.is_joint else _of_rows(fit)
     if leverage is None:
-        known = not (is_ordinal(fit) or _has_parts(fit) or fit.pseudo_likelihood)
+        known = not (fit.categories or _has_parts(fit) or fit.pseudo_likelihood)
         leverage = known and fit.design.n_obs <= _MOST_ROWS
+    if leverage and fit.categories:
+        raise fit.family.lacks("leverages of rows in augment(); leave leverage= out, and see influence()")
     if leverage:
         own = _with_leverage(fit, own)
     frame = _plain_columns(fit) if data is None else _used_rows(fit, data)
@@ -131,8 +133,7 @@ def _plain_columns(fit: Fit) -> pd.DataFrame:
 
     design = fit.design
     columns = {name: cells(column, column.values) for name, column in training_columns(fit).items()}
-    trials = getattr(_any(fit), "data", None) is not None and _any(fit).data.trials is not None
-    if design.response_name not in columns and not trials:
+    if design.response_name not in columns and design.y.ndim == 1:
         # A response that is an expression, as log(y).
         columns = {design.response_name: observed_response(fit), **columns}
     table = pd.DataFrame(columns)
@@ -146,6 +147,10 @@ def _plain_columns(fit: Fit) -> pd.DataFrame:
 def _of_new(fit: Fit, newdata: Any) -> dict[str, Any]:
 
     same = _any(fit)
+    if fit.family.is_joint:
+        linear = {"fitted": True, "fixed": False}
+        own = {name: predict(same, newdata, random, "linear") for name, random in linear.items()}
+        return _by_category(own | {"mu": predict(same, newdata, True, "prob")})
     columns = {
         "fitted": predict(same, newdata, True, "linear"),
         "fixed": predict(same, newdata, False, "linear"),
@@ -153,6 +158,33 @@ def _of_new(fit: Fit, newdata: Any) -> dict[str, Any]:
     if not is_ordinal(fit):
         columns["mu"] = predict(same, newdata, True, "response")
     return columns
+
+
+def _by_category(tables: dict[str, Any]) -> dict[str, Any]:
+    """Columns ``fitted_B``, ``mu_A``, ...: a quantity and the category that it belongs to."""
+    return {f"{name}_{label}": table[label] for name, table in tables.items() for label in table}
+
+
+def _of_categories(fit: Fit) -> dict[str, FloatArray]:
+    """What is known of each row used and each unordered category, shape (n,) each."""
+    design, same = fit.design, _any(fit)
+    n = design.n_obs
+    labels, others = list(fit.categories), list(fit.categories[1:])
+    known = np.zeros((n, len(others))) if design.stacked_offset is None else design.stacked_offset.reshape(-1, n).T
+    fixed = (design.X @ fit.beta).reshape(-1, n).T + known
+    tables = {
+        "fitted": (others, same.linear_predictor.reshape(-1, n).T),
+        "resid": (labels, residual_values(fit, "deviance")),
+        "fixed": (others, fixed),
+        "mu": (labels, same.family.probabilities(same.data, same.linear_predictor)),
+        "offset": (others, known),
+    }
+    out = {
+        f"{name}_{label}": column
+        for name, (of, table) in tables.items()
+        for label, column in zip(of, table.T, strict=True)
+    }
+    return out | {"weights": np.asarray(np.ones(n) if design.weights is None else design.weights)}
 
 
 def _has_parts(fit: Fit) -> bool:

@@ -117,7 +117,7 @@ def _contrasts(fit: GeneralisedFit, family: Multinomial) -> tuple[FloatArray, An
     p = fit.design.X.shape[1] // (K - 1)
     X = fit.design.X[:n, :p]
     size = np.maximum(np.abs(X).max(axis=0, initial=0.0), 1e-300)
-    probabilities = np.exp(family._log_probabilities(fit.linear_predictor, n))
+    probabilities = family.probabilities(fit.data, fit.linear_predictor).T
     trial, code = _observed(fit)
     out, free = [], []
     for k in range(K):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from lme4py.design.design import Design, Predictor
 from lme4py.errors import DesignError, IdentificationWarning, warn
+from lme4py.families.base import Family
 from lme4py.families.ordered.categories import category_label
 from lme4py.families.ordered.ordinal import Ordinal
 from lme4py.families.ordered.ordinal_parts import NOMINAL, OrdinalParts
+from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.linalg.types import BoolArray, FloatArray
 
-__all__ = ["crossing_rows", "refuse_absent", "warn_crossing", "with_expanded"]
+__all__ = ["crossing_rows", "refuse_absent", "refuse_crossing", "warn_crossing", "with_expanded"]
 
 
 def with_expanded(design: Design, family: Ordinal) -> Design:
@@ -96,6 +99,31 @@ def _absent(fit: GeneralisedFit, family: OrdinalParts, gaps: BoolArray, N: Float
         "effects have no maximum inside what increasing thresholds allow. Merge the categories, leave these columns "
         "out of nominal=, or use structure='sequential' or 'adjacent'."
     )
+
+
+def refuse_crossing(family: Family, lam: Any, data: ResponseData) -> None:
+    """Refuse the optimum of a response that was drawn where thresholds pass each other: its criterion is of no model.
+
+    Parameters
+    ----------
+    family : Family
+    lam : ndarray
+        At the optimum, as users know it.
+    data : ResponseData
+
+    Raises
+    ------
+    DesignError
+    """
+    if not isinstance(family, OrdinalParts):
+        return
+    count = int(family.crossing(lam, data).sum())
+    if count:
+        raise DesignError(
+            f"with the nominal effects of {', '.join(family.nominal)} the thresholds of {count} of {data.n_obs} rows "
+            "do not increase at the optimum for this response, in which a category between others does not occur "
+            "there: its likelihood is that of no model."
+        )
 
 
 def warn_crossing(fit: GeneralisedFit) -> None:
