@@ -265,14 +265,15 @@ class Family(AtInfinity, OtherParameters, OneResponse):
     @property
     def mean_range(self) -> tuple[float, float]:
         """The ends of what a mean can be."""
-        if self.kind in ("trials", "proportion", "ordered"):
+        if self.kind in ("trials", "proportion", "ordered", "unordered"):
             return 0.0, 1.0
         return (-np.inf if self.kind == "real" else 0.0), np.inf
 
     @property
     def mean_name(self) -> str:
         """What a mean is, in words."""
-        words = {"trials": "probability", "ordered": "probability", "proportion": "mean proportion"}
+        words = {"trials": "probability", "ordered": "probability", "unordered": "probability"}
+        words |= {"proportion": "mean proportion"}
         return words.get(self.kind, "mean count" if self.kind == "count" else "mean")
 
     @property

@@ -14,6 +14,7 @@ import lme4py
 from lme4py.errors import DataError, DesignError, FormulaError, OptionError
 from lme4py.families.categories.multinomial import Multinomial
 from lme4py.families.response import ResponseData
+from lme4py.fits.generalised.criterion import glmm_criterion
 
 R = json.loads((REFERENCE / "multinomial.json").read_text(encoding="utf-8"))
 CONTRACEPTION = lme4py.load_dataset("Contraception")
@@ -90,6 +91,22 @@ def test_two_categories_are_the_binomial_model(points):
     np.testing.assert_allclose(a.params, b.params, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(a.bse, b.bse, rtol=1e-6)
     np.testing.assert_allclose(a.theta, b.theta, rtol=1e-6)
+
+
+def test_two_categories_have_the_criterion_of_the_binomial_model():
+    a = lme4py.glmer("use ~ age + urban + (1 | district)", CONTRACEPTION, "multinomial")
+    b = lme4py.glmer("use ~ age + urban + (1 | district)", CONTRACEPTION)
+    one, two = (glmm_criterion(m.fit.design, m.fit.family, m.fit.data) for m in (a, b))
+    for size in (1.0, 1.1):
+        at = size * np.concatenate([b.theta, b.params])
+        # One function by two ways: rounding of sums over 1,934 rows.
+        assert one(at) == pytest.approx(two(at), abs=1e-10)
+        np.testing.assert_allclose(one.gradient(at), two.gradient(at), atol=1e-10)
+    # Estimates stop where the criterion can fall by 1e-12; limits of a probability are those of its logit.
+    for random in ("zero", "integrate", "conditional"):
+        own, other = (lme4py.Margins.response(m, random=random).predict(atexog={"urban": ["N", "Y"]}) for m in (a, b))
+        columns = ["estimate", "std_error", "ci_lower", "ci_upper"]
+        np.testing.assert_allclose(own.to_frame().iloc[2:][columns], other.to_frame()[columns], rtol=1e-6)
 
 
 def test_brute_force_of_two_correlated_effects():

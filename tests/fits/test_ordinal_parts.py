@@ -194,7 +194,7 @@ def test_margins_of_a_model_without_parts_are_those_of_the_cumulative_one():
     from dataclasses import replace
 
     general = replace(plain.fit, family=OrdinalParts(plain.fit.family.link, 5))
-    for random in ("zero", "integrate"):
+    for random in ("zero", "integrate", "conditional"):
         one, two = (lme4py.Margins.response(fit, random=random) for fit in (plain.fit, general))
         for ask in (
             lambda m: m.predict(atexog={"contact": ["no", "yes"]}),

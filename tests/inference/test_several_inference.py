@@ -268,6 +268,18 @@ def test_fits_without_rows_and_pickled_ones(fit, new):
     assert pickle.loads(pickle.dumps(fit)).response_correlations().equals(fit.response_correlations())
 
 
+def test_augment_takes_wide_rows(data, fit, new):
+    own, again = fit.augment(), fit.augment(data, prefix=".")
+    np.testing.assert_allclose(again[".fitted"], own["fitted"])
+    table = fit.augment(newdata=new, prefix=".")
+    for name, how in (("fitted", True), ("fixed", False)):
+        labels = fit.fit.design.responses.labels
+        want = fit.predict(new, include_random=how, type="linear")
+        np.testing.assert_allclose(table[[f".{name}_{label}" for label in labels]], want[list(labels)])
+    with pytest.raises(OptionError, match="was fitted to data of"):
+        fit.augment(data.iloc[:-1])
+
+
 def test_every_method_answers_or_refuses_by_name(data, fit, new):
     """No method falls over: what a model of several responses does not have is said in words."""
     import matplotlib as mpl

@@ -80,7 +80,7 @@ def test_kinds_of_an_ordinal_model(wine, agg):
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["1", "2", "3", "4", "5"]
     with pytest.raises(OptionError, match="every category"):
         wine.plot("effect", "temp", by="contact")
-    with pytest.raises(OptionError, match="ordinal"):
+    with pytest.raises(OptionError, match="categories do not have"):
         wine.plot("shrinkage")
     for kind in ("residuals", "qq"):
         pd.testing.assert_frame_equal(wine.plot_data(kind), wine.plot_data(kind, type="quantile"))

@@ -29,7 +29,7 @@ from lme4py.fits.steps import random_part
 from lme4py.inference.prediction.averages import normal_rule
 from lme4py.inference.prediction.predictor import included_variance
 from lme4py.inference.prediction.rows import part_columns
-from lme4py.linalg.types import BoolArray, FloatArray
+from lme4py.linalg.types import BoolArray, FloatArray, SparseMatrix
 
 __all__ = [
     "CategoryRows",
@@ -64,6 +64,9 @@ class CategoryRows:
     spread : tuple of ndarray, each (D, n, k)
         Columns of the terms that are averaged over, predictor by predictor; their order is that of `terms`.
     terms : tuple of int
+    effects : tuple of sparse matrix, each (n, Q)
+        Of the D linear predictors: columns of the random effects whose conditional modes are added, where gradients in
+        these are asked for.
     """
 
     X: tuple[FloatArray, ...]
@@ -71,6 +74,7 @@ class CategoryRows:
     data: ResponseData
     spread: tuple[FloatArray, ...] = ()
     terms: tuple[int, ...] = ()
+    effects: tuple[SparseMatrix, ...] = ()
 
     @property
     def n(self) -> int:
@@ -90,7 +94,14 @@ class CategoryRows:
             self.data.take(rows),
             tuple(z[:, rows] for z in self.spread),
             self.terms,
+            tuple(z[rows] for z in self.effects),
         )
+
+    def moved(self, effects: FloatArray | None) -> CategoryRows:
+        """The rows with random effects that differ from their modes by `effects`, (Q,)."""
+        if effects is None or not self.effects or not effects.any():
+            return self
+        return replace(self, known=self.known + np.stack([z @ effects for z in self.effects]))
 
 
 @dataclass(frozen=True)

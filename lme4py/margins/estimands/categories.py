@@ -7,6 +7,7 @@ whole table of probabilities (`lme4py.inference.prediction.categories`). Slopes 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -28,7 +29,7 @@ from lme4py.inference.prediction.categories import (
     coefficient_covariance,
     coefficients_of,
 )
-from lme4py.inference.tests.joint_tests import JointMethod
+from lme4py.inference.prediction.rows import part_columns
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.estimands.curves import ResponseCurve
 from lme4py.margins.estimands.estimands import Estimand, Values
@@ -78,6 +79,7 @@ class CategoryAdapter(SeveralCategories):
 
     def table(self, rows: CategoryRows, parameters: Parameters, gradient: bool) -> CategoryTable:
         """The probabilities of all categories; those of the last few requests are kept, for the next cut."""
+        rows = rows.moved(parameters.effects)
         key = (rows.mark, parameters.beta.tobytes(), parameters.theta.tobytes(), gradient)
         if key not in self.known:
             if len(self.known) >= _KEPT:
@@ -95,8 +97,15 @@ class CategoryAdapter(SeveralCategories):
         """Rows of data whose categories are predicted."""
         X, known = self.formula_rows.design(frame)
         X = X[:, : X.shape[1] - self.n_beyond]
-        own = RowArrays(X, known if offset is None else known + offset, {}, {}, frame)
-        return category_rows(self.fit, own, random == "integrate")
+        parts = {t: self._conditional(frame, t) for t in self._added(random)}
+        codes = {t: own for t, (_, own) in parts.items()}
+        rows = RowArrays(X, known if offset is None else known + offset, {}, codes, frame)
+        found = category_rows(self.fit, rows, random == "integrate")
+        if not parts:
+            return found
+        homes = self.fit.family.homes
+        by_home = [{t: (part_columns(self.fit, t, home, rows), codes[t]) for t in parts} for home in homes]
+        return replace(found, effects=tuple(self._effects(own, frame.n_rows) for own in by_home))
 
     def rows(self, frame: Frame, random: Random) -> Rows:
         raise OptionError(
@@ -109,11 +118,6 @@ class CategoryAdapter(SeveralCategories):
 
     def factored(self, rows: Frame, scenarios: Frame, random: Random) -> FactoredRows | None:
         return None
-
-    def joint_method(self, ddf: str | None, vcov: FloatArray | None) -> JointMethod | None:
-        raise OptionError(
-            "margins at the conditional modes are not available for these categories; use random='zero' or 'integrate'."
-        )
 
     def robust(self, kind: str, cluster: Any, ddf: str | None = None) -> DdfMethod:
         k = self.params.size
@@ -163,8 +167,16 @@ class CategoryGrid(UnitGrid):
         value = table.p[:, self.adapter.cut + 1 :].sum(axis=1)
         if table.jacobian is None:
             return value, np.empty((value.size, 0))
-        slopes = table.jacobian[:, self.adapter.cut + 1 :].sum(axis=1)
-        return value, slopes if rows.terms else slopes[:, : parameters.beta.size]
+        above = slice(self.adapter.cut + 1, None)
+        slopes = table.jacobian[:, above].sum(axis=1)
+        if rows.terms:
+            return value, slopes
+        slopes = slopes[:, : parameters.beta.size]
+        if not rows.effects or table.slopes is None:
+            return value, slopes
+        by_eta = table.slopes[:, above].sum(axis=1)
+        effects = sum(z.multiply(own[:, None]) for z, own in zip(rows.effects, by_eta.T, strict=True))
+        return value, np.hstack([slopes, effects.toarray()])
 
     def slopes(self, variable: str, parameters: Parameters, gradient: bool) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Derivatives of P(Y > k) of rows in a numeric variable with their gradients, one scenario after the other.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lme4py.data.beside import in_row_order
 from lme4py.data.frame import read_frame
+from lme4py.design.responses.responses import is_long
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
 from lme4py.inference.diagnostics.leverage import cooks_distance, hatvalues
@@ -57,7 +58,8 @@ def augment(
         mean, and for generalised models the linear predictor; `offset`, `weights`; `sqrt_xwt`, `sqrt_rwt`: square
         roots of the weights of the rows of X and of the residuals; `wtres`: weighted residuals sqrt_rwt (y - mu). Of
         unordered categories `fitted`, `resid`, `fixed`, `mu` and `offset` have a column for each category that they are
-        known of, such as ``mu_A``: linear predictors those beside the baseline, probabilities and residuals all.
+        known of, such as ``mu_A``: linear predictors those beside the baseline, probabilities and residuals all. Of
+        several responses a row for each, and `newdata` the columns of each, such as ``mu_y1``.
 
     Raises
     ------
@@ -116,6 +118,15 @@ def _used_rows(fit: Fit, data: Any) -> pd.DataFrame:
     """The data of the fit, their rows in its order."""
     design, frame = fit.design, _all_columns(data)
     whole = design.na_action == "exclude"
+    if design.responses is not None and not is_long(design.responses, read_frame(data)):
+        D = len(design.responses.labels)
+        if len(frame) * D != design.keep.size:
+            raise OptionError(
+                f"`data` has {len(frame)} rows but the model was fitted to data of {design.keep.size // D}; give the "
+                "data of the fit, or other data as `newdata`."
+            )
+        tall = frame.iloc[np.repeat(np.arange(len(frame)), D)].set_axis(design.index, axis=0)
+        return tall if whole else tall.loc[design.keep]
     if read_frame(data).labelled and len(frame) in (design.n_rows, design.n_obs):
         frame = in_row_order(frame, "data", design, None if whole else design.keep)
     if len(frame) == design.keep.size:
@@ -157,11 +168,13 @@ def _of_new(fit: Fit, newdata: Any) -> dict[str, Any]:
     }
     if not is_ordinal(fit):
         columns["mu"] = predict(same, newdata, True, "response")
-    return columns
+    # Rows with several responses have a column for each.
+    wide = any(table.ndim == 2 for table in columns.values())
+    return _by_category(columns) if wide else columns
 
 
 def _by_category(tables: dict[str, Any]) -> dict[str, Any]:
-    """Columns ``fitted_B``, ``mu_A``, ...: a quantity and the category that it belongs to."""
+    """Columns ``fitted_B``, ``mu_A``, ...: a quantity and the category, or response, that it belongs to."""
     return {f"{name}_{label}": table[label] for name, table in tables.items() for label in table}
 
 
