@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -60,14 +61,18 @@ def check_arguments(function: Callable[..., Any], known: frozenset[str] | None, 
 
 
 def switches(function: Callable[..., Any]) -> dict[str, int]:
-    """Arguments of a function that are True or False, and their positions.
+    """Arguments of a function that are True or False, and their positions; one beyond all for those by name only.
 
     Parameters
     ----------
     function : callable
     """
     parameters = inspect.signature(function).parameters.values()
-    return {p.name: place for place, p in enumerate(parameters) if p.annotation in ("bool", bool)}
+    return {
+        p.name: sys.maxsize if p.kind is p.KEYWORD_ONLY else place
+        for place, p in enumerate(parameters)
+        if p.annotation in ("bool", bool)
+    }
 
 
 def check_bool(name: str, value: object) -> None:
