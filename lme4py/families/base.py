@@ -272,8 +272,7 @@ class Family(AtInfinity, OtherParameters, OneResponse):
     @property
     def mean_name(self) -> str:
         """What a mean is, in words."""
-        words = {"trials": "probability", "ordered": "probability", "unordered": "probability"}
-        words |= {"proportion": "mean proportion"}
+        words = dict.fromkeys(("trials", "ordered", "unordered"), "probability") | {"proportion": "mean proportion"}
         return words.get(self.kind, "mean count" if self.kind == "count" else "mean")
 
     @property

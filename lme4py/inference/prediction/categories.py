@@ -19,7 +19,6 @@ from scipy import special
 from lme4py.design.parts import new_parts
 from lme4py.errors import OptionError
 from lme4py.families.nuisance import as_columns
-from lme4py.families.ordered.ordinal import Ordinal
 from lme4py.families.ordered.ordinal_parts import OrdinalParts
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
@@ -231,8 +230,8 @@ def with_general_family(fit: Fit) -> Any:
     ----------
     fit : Fit
     """
-    family = fit.family
-    if not isinstance(family, Ordinal) or isinstance(family, OrdinalParts):
+    family: Any = fit.family
+    if not family.is_plain:
         return fit
     general = OrdinalParts(family.link, family.n_categories, family.threshold)
     return replace(cast("Any", fit), family=general)

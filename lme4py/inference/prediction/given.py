@@ -48,9 +48,8 @@ from lme4py.inference.prediction.categories import (
     home_columns,
     with_general_family,
 )
-from lme4py.inference.prediction.categories_shown import by_predictor, categories_shown
 from lme4py.inference.prediction.given_residual import frame_of, given_modes, predict_rows
-from lme4py.inference.prediction.ordinal import asked_errors
+from lme4py.inference.prediction.ordinal import asked_errors, by_predictor, categories_shown
 from lme4py.linalg.types import FloatArray, IntArray
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from lme4py.fits.rows.arrays import RowArrays
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.prediction.averages import averaged_mean
 from lme4py.inference.prediction.categories import home_rows
-from lme4py.inference.prediction.categories_shown import by_predictor
 from lme4py.inference.prediction.given import predict_given
 from lme4py.inference.prediction.intervals import limits
 from lme4py.inference.prediction.ordinal import (
     CATEGORY_TYPES,
     NO_CLASS_LIMITS,
     NO_OBSERVATION,
+    by_predictor,
     predict_categories,
 )
 from lme4py.inference.prediction.parts import needs_parts, predict_parts
