@@ -19,6 +19,7 @@ from lme4py.families.ordered.ordinal import make_ordinal
 from lme4py.families.registry import Family, family_with_parts, make_family, response_family
 from lme4py.families.response import PartRows, ResponseData
 from lme4py.fits.base import Fit
+from lme4py.fits.generalised.categories.joined import joined_categories
 from lme4py.fits.generalised.steps import glmm_fit
 from lme4py.fits.linear.steps import lmm_fit
 from lme4py.fits.pilot import carrier
@@ -157,7 +158,9 @@ def make_model(
         ``"thresholds"`` (ordinal); ``"zi"`` and ``"disp"``: coefficients of these parts; ``"family"``: other
         parameters of the family, such as the power of tweedie.
     family : str or Family
-        "gaussian" with the identity link is a linear mixed model; "ordinal" a cumulative link model.
+        "gaussian" with the identity link is a linear mixed model; "ordinal" a cumulative link model; "multinomial" has
+        the names of `glmer`, such as "B: x", and needs the response in the data, whose values say which categories
+        there are.
     link, weights, offset, contrasts, functions, ziformula, dispformula, threshold
         As for `glmer` and `clmm`.
     reml, nAGQ, hessian
@@ -187,16 +190,22 @@ def make_model(
     parsed = read_formula(formula, frame.names)
     if parsed.response is None:
         raise FormulaError("the formula has no response; write it left of '~', as in 'y ~ x + (1 | group)'")
-    ordinal = response_family(family).has_thresholds
+    reader = response_family(family)
+    ordinal = reader.has_thresholds
     beside = {"offset": offset, "contrasts": contrasts, "functions": functions}
-    data = with_columns(data, frame, _placeholders(parsed.response, frame, ordinal, params))
-    design = _design(formula, data, {**beside, "weights": weights}, ordinal)
+    if reader.is_joint:
+        _check_categories(parsed.response, frame)
+    beside_response = {} if reader.is_joint else _placeholders(parsed.response, frame, ordinal, params)
+    data = with_columns(data, frame, beside_response)
+    read = "ordinal" if ordinal else reader if reader.is_joint else None
+    design = _design(formula, data, {**beside, "weights": weights}, read)
     refuse_smooth_design(design, "make_model()")
     if ordinal:
         categories = () if design.response is None else design.response.categories
         made: Family = make_ordinal(link or "logit", threshold, len(categories or ()))
     else:
         made = make_family(family, link)
+    design, made = joined_categories(design, made)
     rows = _response_rows(design, made, parsed.response)
     parts = part_formulas(formula, ziformula, dispformula)
     if parts:
@@ -233,9 +242,19 @@ def _placeholders(response: Any, frame: Any, ordinal: bool, params: Mapping[str,
     return {name: np.ones(n) for name in names_in(response) if name not in frame.names}
 
 
-def _design(formula: str, data: Any, beside: Mapping[str, Any], ordinal: bool) -> Design:
+def _check_categories(response: Any, frame: Any) -> None:
+    """Refuse data without the response of unordered categories, whose values say which these are."""
+    missing = [name for name in names_in(response) if name not in frame.names]
+    if missing:
+        raise OptionError(
+            f"the data have no column {missing[0]!r}, and the values of an unordered response say which categories "
+            "there are (for counts, how many trials a row has); add it with any values, the baseline sorting first."
+        )
+
+
+def _design(formula: str, data: Any, beside: Mapping[str, Any], family: Any) -> Design:
     try:
-        return lformula(formula, data, family="ordinal" if ordinal else None, na_action="raise", **beside)
+        return lformula(formula, data, family=family, na_action="raise", **beside)
     except DataError as error:
         if "missing" in str(error):
             raise DataError(f"the rows of a study cannot have missing values: {error}") from None
@@ -245,6 +264,8 @@ def _design(formula: str, data: Any, beside: Mapping[str, Any], ordinal: bool) -
 def _response_rows(design: Design, family: Family, response: Any) -> ResponseData:
     """The response of a family without its values: trials, weights, categories."""
     zeros = np.zeros(design.n_obs)
+    if family.is_joint and design.response is not None:
+        return design.response
     if not family.has_trials:
         if design.y.ndim == 2:
             raise FormulaError(f"a response of two columns is for trials, not for the {family.name} family")

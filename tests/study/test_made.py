@@ -92,6 +92,23 @@ def test_trials(formula, kw):
     assert one.params["beta"] == pytest.approx({"Intercept": 0.2, "x": 0.5})
 
 
+def test_unordered_categories():
+    rows = pd.DataFrame({"y": list("ABC") * 1200, "x": np.tile([-1.0, 1.0], 1800), "g": np.repeat(np.arange(400), 9)})
+    beta = {"B: Intercept": 0.2, "B: x": 0.5, "C: Intercept": 0.0, "C: x": -0.4}
+    params = {"beta": beta, "sd": {"g": [0.5, 0.8]}, "corr": {"g": 0.4}}
+    model = make_model("y ~ x + (1 | g)", rows, params, family="multinomial")
+    drawn = model.simulate(1, seed=1)["sim_1"].to_numpy()
+    again = glmer("y ~ x + (1 | g)", rows.assign(y=drawn), family="multinomial")
+    # Estimates of 3,600 rows: within three and a half of their standard errors.
+    assert (np.abs(again.params - pd.Series(beta)) < 3.5 * again.bse).all()
+    sd = again.var_corr().set_index("name1")["sdcor"]
+    assert sd.iloc[:2].tolist() == pytest.approx([0.5, 0.8], abs=0.2)
+    with pytest.raises(OptionError, match="say which categories there"):
+        make_model("y ~ x + (1 | g)", rows.drop(columns="y"), params, family="multinomial")
+    with pytest.raises(OptionError, match="Did you mean 'B: x'"):
+        make_model("y ~ x + (1 | g)", rows, {**params, "beta": {"B: xx": 1.0}}, family="multinomial")
+
+
 def test_simulation_of_a_fit_with_other_rows_and_parameters():
     data = load_dataset("sleepstudy")
     fit = lmer("Reaction ~ poly(Days, 2) + (Days | Subject)", data)
