@@ -4,8 +4,9 @@
     python benchmarks/parts_robust.py --seeds 5       # a short one
 
 Small and weak data (n from 30), parts without a signal, zero parts in which a cell has no zeros. A fit is compared with
-the best of refits from other standard deviations. A fit is wrong when it is called converged and is higher by more
-than 1e-4; an exception is wrong when it is no error of the package. The last line of each model says how many of each
+the best of refits from other standard deviations, and of L-BFGS-B from random points in all parameters. A fit is wrong
+when it is called converged, without a word about something lower, and is higher by more than 1e-4 in log-likelihood; an
+exception is wrong when it is no error of the package. The last line of each model says how many of each
 there are; the process ends with 1 if any is wrong.
 """
 
@@ -15,12 +16,15 @@ import argparse
 import sys
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import lme4py
 from lme4py.errors import Lme4Error
+from lme4py.fits.kinds import model_of
+from lme4py.fits.optimisers import minimise_by_name
 
 # Family, parts, and the shape of the response.
 MODELS = {
@@ -47,8 +51,9 @@ MODELS = {
     "gaussian": ("gaussian", {"dispformula": "~ x + (1 | g)"}, "real"),
     "compois": ("compois", {}, "count"),
 }
-# Other starts, as sizes of all standard deviations.
-SIZES = (0.1, 0.5, 2.0)
+# Other starts, as sizes of all standard deviations; and random ones in all parameters, this far from the usual one.
+SIZES = (0.1, 2.0)
+SPREADS = (1.0, 2.5)
 
 
 @dataclass
@@ -94,6 +99,23 @@ def left(kind: str) -> str:
     return "cbind(y, 8 - y)" if kind == "trials" else "y"
 
 
+def from_elsewhere(fit: Any, seed: int) -> float:
+    """The largest log-likelihood that another optimiser finds from random points.
+
+    Each run has a criterion of its own, and its end counts by the value of another one: the modes of the random effects
+    are searched from those of the points before.
+    """
+    rng = np.random.default_rng(seed)
+    best = -np.inf
+    with np.errstate(all="ignore"):
+        for spread in SPREADS:
+            task, judge = (model_of(fit.fit).objective() for _ in range(2))
+            start = task.start + spread * rng.standard_normal(task.start.size)
+            found = minimise_by_name(task.value, start, "L-BFGS-B", 500)
+            best = max(best, -0.5 * judge.value(found.x)[0])
+    return best
+
+
 def one(seed: int, family: str, parts: dict[str, str], kind: str, counts: Counts) -> None:
     """Fit, and compare with fits from other starts."""
     data = data_of(seed, kind)
@@ -115,10 +137,11 @@ def one(seed: int, family: str, parts: dict[str, str], kind: str, counts: Counts
         print(f"  seed {seed}: {type(error).__name__}: {error}")
         counts.raised += 1
         return
-    best = max(other.log_likelihood for other in others)
-    if best > fit.log_likelihood + 1e-4:
-        print(f"  seed {seed}: {fit.log_likelihood:.6f}, but {best:.6f} from another start")
-        counts.wrong += 1
+    for best, where in ((max(o.log_likelihood for o in others), "start"), (from_elsewhere(fit, seed), "optimiser")):
+        if best > fit.log_likelihood + 1e-4 and not fit.certificate.caution:
+            print(f"  seed {seed}: {fit.log_likelihood:.6f}, but {best:.6f} from another {where}")
+            counts.wrong += 1
+            return
 
 
 def main() -> int:

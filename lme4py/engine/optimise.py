@@ -111,7 +111,11 @@ Learn = Callable[["_State", Local, FloatArray], None]
 
 
 def minimise(
-    local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control, learn: Learn | None = None
+    local: Callable[[FloatArray], Local | None],
+    start: FloatArray,
+    control: Control,
+    learn: Learn | None = None,
+    until: Callable[[Local], bool] | None = None,
 ) -> Optimum:
     """Minimise a smooth function of theta.
 
@@ -123,6 +127,8 @@ def minimise(
     control : Control
     learn : callable, optional
         How a step corrects the Hessian model; the default is the symmetric rank-one formula.
+    until : callable, optional
+        Whether to stop at a point because it is known where the descent leads from there.
     """
     first = local(start)
     if first is None:
@@ -137,6 +143,9 @@ def minimise(
     if not start.size:
         message = "there are no parameters"
     while start.size and len(state.log) + failed < control.max_evaluations:
+        if until is not None and not stalled and until(state.here):
+            message = "it is known where this leads"
+            break
         step, predicted = trust_region_step(state.here.gradient, state.hessian, state.radius)
         if predicted <= control.tolerance or _is_negligible(step, state.here, predicted):
             message = "predicted decrease below tolerance"

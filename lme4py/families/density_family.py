@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -71,6 +72,10 @@ class DensityFamily(MeanResponse):
     @property
     def default_link(self) -> str:
         return self.density.default_link
+
+    @property
+    def log_concave(self) -> bool:
+        return self.density.log_concave
 
     @property
     def mean_is_link(self) -> bool:
@@ -226,7 +231,7 @@ class DensityFamily(MeanResponse):
         """As `Family.derivatives`; `d_lam` comes with orders 1 and 3, and no expected weights at all."""
         places = self._places if order in (1, 3) else ()
         together = 2 if order == 3 and places and eta.ndim == 1 else 1
-        degrees = Degrees(order, tuple(sorted((0, *places))), tuple(sorted(places)), together)
+        degrees = Degrees(order, tuple(sorted((0, *places))), tuple(sorted(places)), together, 1)
         x = self._x(eta, lam, data)
         found = partials(self.density, data, x, degrees)
         if order == 0:
@@ -235,13 +240,13 @@ class DensityFamily(MeanResponse):
         if order == 1:
             return EtaDerivatives(found[()], found[0,], **nuisance)
         w_obs = -found[0, 0]
-        w_work = self._working(data, x, w_obs)
+        working = partial(self._working, data, x, w_obs)
         if order == 2:
-            return EtaDerivatives(found[()], found[0,], w_obs, w_work=w_work)
+            return EtaDerivatives(found[()], found[0,], w_obs, working=working)
         result: dict[str, Any] = {
             "score": found[0,],
             "w_obs": w_obs,
-            "w_work": w_work,
+            "working": working,
             "dw_obs": -found[0, 0, 0],
             **nuisance,
         }

@@ -126,6 +126,21 @@ class ResponseData:
             kept[key] = make()
         return kept[key]
 
+    def remember_last(self, name: str, key: object, make: Callable[[], Any]) -> Any:
+        """The value of `make()` for the key asked for last.
+
+        Parameters
+        ----------
+        name : str
+        key : hashable
+        make : callable
+        """
+        kept = self.__dict__.setdefault("_remembered", {})
+        last = kept.get(name)
+        if last is None or last[0] != key:
+            last = kept[name] = (key, make())
+        return last[1]
+
     def block(self, start: int, stop: int) -> ResponseData:
         """Rows start .. stop; the same object each time, with what it remembers."""
         if start == 0 and stop >= self.n_obs:
@@ -164,6 +179,16 @@ class ResponseData:
         """Rows with a response other than 0."""
         rows = np.flatnonzero(self.y != 0.0)
         return rows, self.take(rows)
+
+    @computed_once
+    def zero_rows(self) -> tuple[IntArray, ResponseData]:
+        """Rows with a response of 0."""
+        return self.zeros, self.take(self.zeros)
+
+    @computed_once
+    def by_sign(self) -> IntArray:
+        """Where each row is when those of `positive` stand before those of `zero_rows`."""
+        return np.argsort(np.concatenate([self.positive[0], self.zeros]))
 
     @computed_once
     def log_rest(self) -> FloatArray:

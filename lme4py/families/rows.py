@@ -39,9 +39,8 @@ class EtaDerivatives:
         -d2l/deta2 (order 2).
     w_exp : ndarray
         E(-d2l/deta2); the same array as `w_obs` for a canonical link (order 2).
-    w_work : ndarray
-        A weight for Newton steps, never negative: `w_obs`, but where that is negative or far below the weight
-        of Fisher scoring, (dmu/deta)^2 / Var(y), the latter (order 2).
+    working : ndarray or callable
+        `w_work`, or what makes it: few steps need it (order 2).
     dw_obs, dw_exp : ndarray
         Derivatives of the weights with respect to eta (order 3).
     d_lam, score_lam, w_obs_lam, w_exp_lam : ndarray
@@ -55,7 +54,7 @@ class EtaDerivatives:
     score: FloatArray = _ABSENT
     w_obs: FloatArray = _ABSENT
     w_exp: FloatArray = _ABSENT
-    w_work: FloatArray = _ABSENT
+    working: FloatArray | Callable[[], FloatArray] = _ABSENT
     dw_obs: FloatArray = _ABSENT
     dw_exp: FloatArray = _ABSENT
     d_lam: NuisancePart = _ABSENT
@@ -63,6 +62,14 @@ class EtaDerivatives:
     w_obs_lam: NuisancePart = _ABSENT
     w_exp_lam: NuisancePart = _ABSENT
     curve_lam: FloatArray = _ABSENT
+
+    @property
+    def w_work(self) -> FloatArray:
+        """A weight for Newton steps, never negative.
+
+        `w_obs`, but where that is negative or far below the weight of Fisher scoring, (dmu/deta)^2 / Var(y), that one.
+        """
+        return self.working() if callable(self.working) else self.working
 
     def scaled(self, weights: FloatArray) -> EtaDerivatives:
         """Every part times `weights`."""
@@ -78,6 +85,8 @@ class EtaDerivatives:
         parts = {}
         for field in fields(self):
             part = getattr(self, field.name)
+            if callable(part):
+                part = part()
             if part is not None:
                 # An array that two names share is changed once and stays shared.
                 if id(part) not in done:

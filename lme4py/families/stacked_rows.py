@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, Order
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["positive_blocks", "stacked_derivatives"]
+__all__ = ["curve_of_pieces", "positive_blocks", "stacked_derivatives"]
 
 # Curvatures of a row count with their size, and at least with this part of the largest of the row.
 _LEAST: Final = 0.05
@@ -61,7 +62,7 @@ def stacked_derivatives(
         return EtaDerivatives(found[()], score, **nuisance)
     pairs = [*((d, d) for d in own), *((d, e) for k, d in enumerate(own) for e in own[k + 1 :])]
     w_obs = -np.concatenate([at(d, e) for d, e in pairs])
-    rows: dict[str, Any] = {"score": score, "w_obs": w_obs, "w_work": positive_blocks(w_obs, len(own))}
+    rows: dict[str, Any] = {"score": score, "w_obs": w_obs, "working": partial(positive_blocks, w_obs, len(own))}
     if order == 2:
         return EtaDerivatives(found[()], **rows)
     rows["dw_obs"] = -np.array([np.concatenate([at(c, d, e) for d, e in pairs]) for c in own])
@@ -72,16 +73,36 @@ def stacked_derivatives(
             **nuisance,
             "score_lam": StackedColumns(score_lam, columns),
             "w_obs_lam": StackedColumns(w_lam, columns),
-            "curve_lam": _curve(found, pieces, data.n_obs),
+            "curve_lam": curve_of_pieces(found, pieces),
         }
     return EtaDerivatives(found[()], **rows)
 
 
-def _curve(found: dict[Index, FloatArray], pieces: Pieces, n: int) -> FloatArray:
-    """-d2l / dlambda2 summed over the rows."""
-    wide = [(i, np.ones((n, 1)) if X is None else X) for i, X in pieces]
-    blocks = [[-(X.T * found[tuple(sorted((i, j)))]) @ Y for j, Y in wide] for i, X in wide]
-    return np.block(blocks)
+def curve_of_pieces(found: dict[Index, FloatArray], pieces: Pieces) -> FloatArray:
+    """-d2l / dlambda2 summed over the rows, shape (d, d).
+
+    Parameters
+    ----------
+    found : dict of tuple of int to ndarray
+        Derivatives of rows.
+    pieces : list of (int, ndarray or None)
+        Variable and columns of each block of lambda; None for a parameter that all rows share.
+    """
+    ends = np.cumsum([0, *(1 if X is None else X.shape[1] for _, X in pieces)])
+    out = np.empty((int(ends[-1]), int(ends[-1])))
+    for a, (i, X) in enumerate(pieces):
+        for b, (j, Y) in enumerate(pieces[: a + 1]):
+            rows, columns = slice(ends[a], ends[a + 1]), slice(ends[b], ends[b + 1])
+            out[rows, columns] = -_summed(found[tuple(sorted((i, j)))], X, Y)
+            out[columns, rows] = out[rows, columns].T
+    return out
+
+
+def _summed(part: FloatArray, X: FloatArray | None, Y: FloatArray | None) -> FloatArray:
+    """X' diag(part) Y; None is a column of ones."""
+    weighted = part[:, None] if Y is None else part[:, None] * Y
+    summed: FloatArray = weighted.sum(axis=0, keepdims=True) if X is None else X.T @ weighted
+    return summed
 
 
 def positive_blocks(w: FloatArray, size: int) -> FloatArray:

@@ -71,6 +71,28 @@ def test_derivatives_against_differences(density):
         assert np.isfinite(value).all()
 
 
+@pytest.mark.parametrize("name", ["poisson", "nbinomial"])
+@pytest.mark.parametrize("eta", [-40.0, -3.0, 0.3, 12.0])
+def test_zeros_alone_are_zeros_among_others(name, eta):
+    density = make_density(name)
+    data, degrees = ResponseData(np.zeros(3)), Degrees(3, tuple(range(len(density.variables))))
+    x = [np.full(3, eta), np.array(0.4)][: len(density.variables)]
+    own, among = density.zero_jet(data, x, degrees), density.jet(data, x, degrees)
+    for index in degrees.indices():
+        # Two formulas of the same number; the general one rounds in the size of log mu.
+        np.testing.assert_allclose(own.d(*index), among.d(*index), rtol=1e-12, atol=1e-300)
+
+
+@pytest.mark.parametrize("density", [d for d in all_densities() if d.log_concave], ids=lambda d: d.name)
+def test_log_concave_families_are(density):
+    x = [RNG.normal(0.0, 2.0, 200) for _ in density.variables]
+    data = response(density, 200)
+    found = partials(density, data, x, Degrees(2, tuple(range(len(x)))))
+    H = np.array([[found[tuple(sorted((i, j)))] for j in range(len(x))] for i in range(len(x))])
+    # Zeros of a hurdle model say nothing of the counts: a curvature of zero.
+    assert (np.linalg.eigvalsh(np.moveaxis(H, 2, 0)) < 1e-12).all()
+
+
 def reference(name, y, mu, d, rest):
     """Log-densities in SciPy's words; d is the dispersion on its natural scale."""
     return {

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lme4py.engine.certificate import CONVERGED, Evaluation, Rival
+from lme4py.engine.generalised.basins import Basin
 from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack, has_dispersions
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
@@ -42,8 +43,6 @@ _ESCAPES = 2
 INWARDS = (1e-4, 1e-2)
 # Tolerance of the second stage.
 _FINE = 1e-9
-# Ends of the first stage that are nearer than this, in units of the curvature, are the same.
-_MERGED = 0.3
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,11 @@ def first_point(local: Callable[[FloatArray], Local | None], x: FloatArray, prob
 
 
 def minimise_scaled(
-    local: Callable[[FloatArray], Local | None], start: FloatArray, control: Control, first: Local | None = None
+    local: Callable[[FloatArray], Local | None],
+    start: FloatArray,
+    control: Control,
+    first: Local | None = None,
+    known: Sequence[Basin] = (),
 ) -> Optimum:
     """`minimise` in units of 1 / sqrt(curvature at the start), about standard errors.
 
@@ -126,6 +129,8 @@ def minimise_scaled(
         Its radius counts in these units times `_RADIUS`.
     first : Local, optional
         What `local` gives at the start, where that is known.
+    known : sequence of Basin
+        The descent ends where it comes into one of them.
     """
     first = local(start) if first is None else first
     if first is None:
@@ -139,7 +144,12 @@ def minimise_scaled(
             return None
         return Local(point, here.value, here.gradient * unit, here.hessian * np.outer(unit, unit), here.source)
 
-    optimum = minimise(scaled, start / unit, replace(control, radius=_RADIUS * control.radius), learn_bounded)
+    def arrived(point: Local) -> bool:
+        plain = Local(point.theta * unit, point.value, point.gradient / unit, point.hessian)
+        return any(basin.holds(plain) for basin in known)
+
+    settings = replace(control, radius=_RADIUS * control.radius)
+    optimum = minimise(scaled, start / unit, settings, learn_bounded, arrived if known else None)
     log = tuple(replace(e, theta=tuple((np.array(e.theta) * unit).tolist())) for e in optimum.log)
     hessian = optimum.hessian / np.outer(unit, unit)
     return replace(optimum, theta=optimum.theta * unit, log=log, hessian=hessian)
@@ -151,6 +161,7 @@ def with_snaps(
     control: Control,
     problem: GlmmProblem,
     first: Local | None = None,
+    known: Sequence[Basin] = (),
 ) -> Optimum:
     """`minimise`, and again from the boundary: exact zeros of small standard deviations, the limit of the dispersion.
 
@@ -163,8 +174,10 @@ def with_snaps(
     problem : GlmmProblem
     first : Local, optional
         What `local` gives at the start, where that is known.
+    known : sequence of Basin
+        The descent ends where it comes into one of them.
     """
-    optimum = minimise_scaled(local, start, control, first)
+    optimum = minimise_scaled(local, start, control, first, known)
     for snap in (_zeros, _limit):
         for _ in range(3):
             before = optimum
@@ -319,8 +332,10 @@ class Way:
     ----------
     first : float
         The criterion at the start: the one with nAGQ = 0, unless the descent began in all parameters.
-    near : ndarray
+    near : Basin
         Where the first stage ended, in theta and what else is free there.
+    basin : Basin
+        The end, in all parameters.
     value : float
     phi : ndarray
     found : Laplace
@@ -330,11 +345,23 @@ class Way:
     """
 
     first: float
-    near: FloatArray
+    near: Basin
+    basin: Basin
     value: float
     phi: FloatArray
     found: Laplace
     finish: Callable[[], GlmmOptimum]
+
+    def known_better(self, end: GlmmOptimum) -> Way:
+        """The same with the difference Hessian at its certified end.
+
+        Parameters
+        ----------
+        end : GlmmOptimum
+        """
+        problem, whole = end.found.finder.problem, Basin(end.phi, end.value, end.gradient, end.hessian)
+        near = self.near.with_hessian(end.hessian, problem.n_theta, problem.n_fixed)
+        return replace(self, near=near, basin=whole if end.gradient.size == end.phi.size else self.basin)
 
 
 class Descents:
@@ -387,7 +414,7 @@ class Descents:
         ----------
         start : Start
         known : sequence of Way
-            Where the first stage ends at the end of one of theirs, that way itself is returned.
+            Where a stage comes into the basin of one of theirs, that way itself is returned.
         tolerance : float
             Of the second stage.
 
@@ -401,7 +428,7 @@ class Descents:
             return self._profiled(start)
         if problem.penalty is not None and problem.penalty.has_fixed:
             # Without their prior the fixed effects may have no finite mode.
-            return self.beside(start, tolerance)
+            return self.beside(start, known, tolerance)
         rough = ProfiledCriterion(self.finder, start.beta)
         x = np.append(start.theta, start.lam) if problem.n_nuisance else start.theta
 
@@ -409,19 +436,23 @@ class Descents:
             return rough.local(x, 1e-6)
 
         here = first_point(loosely, x, problem)
-        stage = minimise_scaled(loosely, here.theta, replace(self.control, tolerance=_ROUGH), here)
+        basins = [other.near for other in known]
+        stage = minimise_scaled(loosely, here.theta, replace(self.control, tolerance=_ROUGH), here, basins)
+        end = Local(stage.theta, stage.value, stage.source.gradient, stage.hessian)
         for other in known:
-            if _same(other.near, stage):
+            if other.near.ends(end.theta, end.hessian) or other.near.holds(end):
                 return other
         mode = stage.source.mode
-        return self._joint(problem.join(mode.theta, mode.beta, mode.lam), tolerance, here.value, stage)
+        return self._joint(problem.join(mode.theta, mode.beta, mode.lam), known, tolerance, here.value, stage)
 
-    def beside(self, start: Start, tolerance: float = _FINE) -> Way:
+    def beside(self, start: Start, known: Sequence[Way] = (), tolerance: float = _FINE) -> Way:
         """The criterion itself, in all parameters at once.
 
         Parameters
         ----------
         start : Start
+        known : sequence of Way
+            As for `down`.
         tolerance : float
 
         Raises
@@ -430,7 +461,7 @@ class Descents:
         """
         if self.profiled:
             return self._profiled(start)
-        return self._joint(self.problem.join(start.theta, start.beta, start.lam), tolerance)
+        return self._joint(self.problem.join(start.theta, start.beta, start.lam), known, tolerance)
 
     def criterion(self) -> JointCriterion:
         """The criterion in all parameters."""
@@ -443,9 +474,11 @@ class Descents:
         found = with_snaps(rough.local, here.theta, self.control, self.problem, here)
         mode = found.source.mode
         phi = self.problem.join(mode.theta, mode.beta, mode.lam)
+        basin = Basin(found.theta, found.value, found.source.gradient, found.hessian)
         return Way(
             here.value,
-            found.theta,
+            basin,
+            basin,
             found.value,
             phi,
             found.source,
@@ -453,21 +486,30 @@ class Descents:
         )
 
     def _joint(
-        self, phi: FloatArray, tolerance: float, first: float | None = None, stage: Optimum | None = None
+        self,
+        phi: FloatArray,
+        known: Sequence[Way],
+        tolerance: float,
+        first: float | None = None,
+        stage: Optimum | None = None,
     ) -> Way:
         criterion = self.criterion()
         criterion.base = None if stage is None else stage.source
         here = first_point(criterion.local, phi, self.problem)
-        optimum = with_snaps(
-            criterion.local, here.theta, replace(self.control, tolerance=tolerance), self.problem, here
-        )
+        settings = replace(self.control, tolerance=tolerance)
+        optimum = with_snaps(criterion.local, here.theta, settings, self.problem, here, [w.basin for w in known])
+        basin = Basin(optimum.theta, optimum.value, optimum.source[2], optimum.hessian)
+        for other in known:
+            if other.basin.holds(Local(basin.centre, basin.value, basin.gradient, basin.hessian)):
+                return other
         log = optimum.log if stage is None else joined(stage.log, optimum.log)
         optimum = replace(optimum, log=log)
-        near = optimum.theta if stage is None else stage.theta
+        near = basin if stage is None else Basin(stage.theta, stage.value, stage.source.gradient, stage.hessian)
         value = here.value if first is None else first
         return Way(
             value,
             near,
+            basin,
             optimum.value,
             optimum.theta,
             optimum.source[0],
@@ -488,14 +530,6 @@ class Descents:
             optimum = with_snaps(criterion.local, lower, settings, self.problem)
             result = finish(criterion, replace(optimum, log=joined(result.log, optimum.log)))
         return replace(result, descends=_below(criterion, result) is not None)
-
-
-def _same(near: FloatArray, stage: Optimum) -> bool:
-    """Whether the first stage ended where another one did, in units of the curvature."""
-    if near.shape != stage.theta.shape:
-        return False
-    unit = np.sqrt(np.maximum(np.abs(stage.hessian.diagonal()), 1e-6))
-    return bool((np.abs(near - stage.theta) * unit < _MERGED).all())
 
 
 # -- off a point that is no minimum ---------------------------------------------------------------------------------

@@ -492,6 +492,7 @@ class ModeFinder:
         value = self.objective(rows, z)
         if not np.isfinite(value):
             raise ModeError("the likelihood is zero at the starting values")
+        last = max(_LAST_STEP, np.sqrt(tolerance))
         for step in range(MAX_STEPS):
             swept, w = self.factorize(T, rows)
             score = products.gather(rows.score)
@@ -509,8 +510,8 @@ class ModeFinder:
             fixed_change = problem.X @ change_beta if change_beta is not None else 0.0
             eta_change = random_change + fixed_change
             t = problem.family.room(eta, eta_change)
-            # After a step this small the next point is the mode.
-            order = 3 if decrease < _LAST_STEP else 2
+            # After a step this small the next point is the mode: decreases go down by their squares.
+            order = 3 if decrease < last else 2
             # Rounding of the rows: log f is a difference of terms of the size of w eta.
             noise = 1e-13 * abs(value) + 1e-15 * float(w[: eta.size] @ np.abs(eta))
             for _ in range(MAX_HALVINGS):

@@ -10,7 +10,7 @@ import numpy as np
 
 from lme4py.engine.generalised.descent import Descents
 from lme4py.engine.generalised.problem import GlmmProblem
-from lme4py.engine.generalised.starts.start import Start, glm_starts
+from lme4py.engine.generalised.starts.start import Start, find_start, glm_starts
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Candidate", "candidates", "other_correlations"]
@@ -65,15 +65,16 @@ def candidates(descents: Descents, usual: Start, start: Start, least: float, tho
     problem = descents.problem
     if start is not usual:
         yield Candidate("moments", usual)
-    wide = _within_groups(descents, usual)
     if _is_large(problem):
+        wide = _within_groups(descents, usual)
         there = None if wide is None else descents.glance(wide)
         if wide is not None and there is not None and there.value < least:
             yield Candidate("within groups", wide)
         return
+    yield from _around(problem, usual)
+    wide = _within_groups(descents, usual)
     if wide is not None:
         yield Candidate("within groups", wide)
-    yield from _around(problem, usual)
     if not thorough or problem.family.single_peaked:
         return
     most = _MOST_OF_POLES if problem.family.link.has_pole else _MOST_GLM
@@ -110,12 +111,16 @@ def _around(problem: GlmmProblem, base: Start) -> Iterator[Candidate]:
     structures = problem.structures
     theta = structures.uncorrelated(base.theta)
     far = structures.scaled(theta, FAR)
+    # Of models with parts not that maximum without random effects: it need not be the only one.
+    plain = find_start(problem, climb=False) if problem.data.parts else base
     yield Candidate("far from zero", replace(base, theta=far))
-    yield Candidate("farther from zero", replace(base, theta=structures.scaled(theta, _FARTHER)))
     if problem.has_limit:
-        less = problem.less_dispersed(base.lam, LESS)
-        yield Candidate("less dispersion", replace(base, theta=far, lam=less))
+        less = problem.less_dispersed(plain.lam, LESS)
+        yield Candidate("less dispersion", Start(far, plain.beta, less))
     yield Candidate("near zero", replace(base, theta=structures.scaled(theta, NEAR)), beside=True)
+    if plain is not base:
+        yield Candidate("parts without effects", plain, beside=True)
+    yield Candidate("farther from zero", replace(base, theta=structures.scaled(theta, _FARTHER)))
     if not problem.family.single_peaked:
         yield Candidate("moments in one stage", replace(base, theta=theta), beside=True)
         yield Candidate("far from zero in one stage", replace(base, theta=far), beside=True)

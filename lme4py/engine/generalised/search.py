@@ -178,7 +178,7 @@ class Search:
     def _agree(self) -> bool:
         """Whether as many starts as the family asks for have all led to the lowest end so far, and none to another."""
         enough = self.problem.family.enough_starts
-        if enough is None or len(self.compared) < enough:
+        if enough is None or len(self.compared) < (enough if self.problem.n_obs > FEW else 2 * enough):
             return False
         least = min(way.value for way in self.ways)
         return all(one.reached is not None and abs(one.reached - least) < BARELY for one in self.compared)
@@ -187,7 +187,7 @@ class Search:
         """Where a candidate leads; None where the criterion has no value."""
         try:
             if candidate.beside:
-                return descents.beside(candidate.start, _LOOSE)
+                return descents.beside(candidate.start, self.ways, _LOOSE)
             return descents.down(candidate.start, self.ways, _LOOSE)
         except (DesignError, ModeError, np.linalg.LinAlgError):
             return None
@@ -221,6 +221,8 @@ class Search:
         """
         way = self.begin(start, beside)
         best = None if way is None else way.finish()
+        if way is not None and best is not None:
+            self.ways = [way.known_better(best)]
         if best is not None and self.problem.scale_depth(best.found.mode.lam) > _COLLAPSED:
             # Every other way to a scale of zero or infinity is as long.
             return best

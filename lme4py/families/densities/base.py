@@ -205,6 +205,11 @@ class Density(ABC):
         return True
 
     @property
+    def log_concave(self) -> bool:
+        """Whether the log-likelihood of every response is concave in all variables together."""
+        return False
+
+    @property
     def has_zeros(self) -> bool:
         """Whether a response of 0 has a probability of its own."""
         return self.kind in ("count", "trials")
@@ -250,6 +255,10 @@ class Density(ABC):
         DensityJet
             In the variables 0, 1, ...
         """
+
+    def zero_jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
+        """`jet` of rows whose responses are all 0."""
+        return self.jet(data, x, degrees)
 
     def valid(self, x: Values) -> BoolArray:
         """Where the conditional predictor is finite and inside the range of the link."""

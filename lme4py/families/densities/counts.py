@@ -33,6 +33,11 @@ class CountDensity(Density):
     # Whether the mean and the smallest counts go to zero and one each at its own pace.
     overdisperses: bool = True
 
+    @property
+    def truncated_is_concave(self) -> bool:
+        """Whether the log-likelihood of the zero-truncated distribution is known to be concave in its variables."""
+        return False
+
     def outside(self, data: ResponseData) -> BoolArray:
         return np.asarray((data.y < self.lowest) | (data.y != np.rint(data.y)))
 

@@ -10,6 +10,7 @@ functions is small, and the Poisson limit s -> infinity is exact.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import special
@@ -37,7 +38,7 @@ from lme4py.families.densities.calculus.special import (
 from lme4py.families.densities.counts import CountDensity
 from lme4py.families.densities.poisson import PoissonDensity
 from lme4py.families.response import ResponseData
-from lme4py.linalg.types import FloatArray
+from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["NegativeBinomial1Density", "NegativeBinomial2Density"]
 
@@ -100,6 +101,11 @@ class NegativeBinomial2Density(_NegativeBinomial):
         L = log_mean(self.link, x[0])
         return through_log_mean(_quadratic(data, L, np.asarray(x[1]), degrees), self.link, x[0])
 
+    def zero_jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
+        """-theta log(1 + mu/theta)."""
+        L, T = log_mean(self.link, x[0]), np.asarray(x[1])
+        return through_log_mean(_quadratic_zero(L, T, degrees), self.link, x[0])
+
     def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         """log(theta log(1 + mu/theta))."""
         L, T = log_mean(self.link, x[0]), np.asarray(x[1])
@@ -159,7 +165,9 @@ def _beyond_poisson(data: ResponseData, t: FloatArray, order: int) -> list[Float
     if np.size(t) > 1:
         return _remainder(data.y, t, order)
     counts, index = data.distinct
-    return [part[index] for part in _remainder(counts, t, order)]
+    # Where modes are sought, at one s many times.
+    parts = data.remember_last("remainder", (float(np.reshape(t, ())), order), lambda: _remainder(counts, t, order))
+    return [part[index] for part in parts]
 
 
 def _remainder(y: FloatArray, t: FloatArray, order: int) -> list[FloatArray]:
@@ -178,16 +186,19 @@ def _remainder(y: FloatArray, t: FloatArray, order: int) -> list[FloatArray]:
     return [np.where(y == 0.0, 0.0, part) for part in out]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Common:
-    """What both kinds need of mu and s: y - mu, r, c, v, w, G, log(1 + v), and q = log(mu/y)."""
+    """What both kinds need of y, L = log mu and t = log s: y - mu, r, c, v, log(1 + v), q = log(mu/y), and w and G."""
 
+    y: FloatArray
+    L: FloatArray
+    t: FloatArray
+    s: FloatArray
     less: FloatArray
     r: FloatArray
     c: FloatArray
     v: FloatArray
-    w: FloatArray
-    G: FloatArray
+    near: BoolArray
     length: FloatArray
     q: FloatArray
 
@@ -202,11 +213,24 @@ class _Common:
         v = -less / total
         # Far from 0, where 1 + v would lose its digits or overflow, by its two parts.
         near = np.abs(v) < 0.5
-        z = np.where(near, v, 0.0)
-        w = np.where(v < 1e10, -less / (mu + s), sigmoid(L - t)[0] - y * np.exp(-L))
-        length = np.where(near, np.log1p(z), softplus(L - t) + t - np.log(total))
-        G = np.where(near, log1p_minus_slope(z), length - w)
-        return cls(less, s / total, y / total, v, w, G, length, q)
+        length = np.where(near, np.log1p(np.where(near, v, 0.0)), softplus(L - t) + t - np.log(total))
+        return cls(y, L, t, s, less, s / total, y / total, v, near, length, q)
+
+    # Derivatives in s only.
+
+    @cached_property
+    def w(self) -> FloatArray:
+        fine = self.v < 1e10
+        mu = np.exp(np.minimum(self.L, 700.0))
+        plain = -self.less / (mu + self.s)
+        if fine.all():
+            return plain
+        return np.where(fine, plain, sigmoid(self.L - self.t)[0] - self.y * np.exp(-self.L))
+
+    @cached_property
+    def G(self) -> FloatArray:
+        small = log1p_minus_slope(np.where(self.near, self.v, 0.0))
+        return np.where(self.near, small, self.length - self.w)
 
     def value(self, data: ResponseData, s: FloatArray, rest: FloatArray) -> FloatArray:
         y = data.y
@@ -223,7 +247,7 @@ def _quadratic(data: ResponseData, L: FloatArray, T: FloatArray, degrees: Degree
     E = _beyond_poisson(data, T, max(i.count(1) for i in degrees.indices()) if in_shape else 0)
     less_q = np.where(k.v < 1e10, k.less * q, y * q - s * p)
     curve = (y + s) * p * q
-    rw = k.r * k.w * k.w
+    rw = k.r * k.w * k.w if in_shape else k.r
     return DensityJet.of(
         degrees,
         {
@@ -238,6 +262,32 @@ def _quadratic(data: ResponseData, L: FloatArray, T: FloatArray, degrees: Degree
             (0, 0, 1): lambda: np.where(p < 0.5, p * q * (k.less * (q - p) - s * p / q), curve * (q - p) - s * p * q),
             (0, 1, 1): lambda: less_q * p * (p - q),
             (1, 1, 1): lambda: E[3] - s * (k.G - rw * (3.0 - k.r - 2.0 * q)),
+        },
+    )
+
+
+def _quadratic_zero(L: FloatArray, T: FloatArray, degrees: Degrees) -> DensityJet:
+    """`_quadratic` of counts of 0, where no gamma functions are left."""
+    s, t = np.exp(T), L - T
+    p, q = sigmoid(t)
+    hit, length = s * p, softplus(t)
+    G = length
+    if degrees.keeps((1,)):
+        G = np.where(t < -1.0, log1p_minus_slope(np.exp(np.minimum(t, -1.0))), length - p)
+    curve = hit * q
+    return DensityJet.of(
+        degrees,
+        {
+            (): lambda: -s * length,
+            (0,): lambda: -hit,
+            (1,): lambda: -s * G,
+            (0, 0): lambda: -curve,
+            (0, 1): lambda: -hit * p,
+            (1, 1): lambda: -s * (G - p * p),
+            (0, 0, 0): lambda: curve * (p - q),
+            (0, 0, 1): lambda: -2.0 * curve * p,
+            (0, 1, 1): lambda: hit * p * (q - p),
+            (1, 1, 1): lambda: -s * (G - 2.0 * p * p * p),
         },
     )
 

@@ -10,6 +10,7 @@ from scipy import special
 from lme4py.families.densities.base import CONDITIONAL, DensityArgument, End, Values, log_mean, through_log_mean
 from lme4py.families.densities.calculus.jets import Degrees, DensityJet
 from lme4py.families.densities.counts import CountDensity
+from lme4py.families.links import LogMean
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
 
@@ -29,12 +30,27 @@ class PoissonDensity(CountDensity):
     limits = (End(CONDITIONAL, -1, "a mean of zero"),)
 
     @property
+    def log_concave(self) -> bool:
+        return True
+
+    @property
+    def truncated_is_concave(self) -> bool:
+        """The zero-truncated distribution is an exponential family in log mu."""
+        return isinstance(self.link, LogMean)
+
+    @property
     def variables(self) -> tuple[DensityArgument, ...]:
         return (DensityArgument(CONDITIONAL, "mu", "log"),)
 
     def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         L = log_mean(self.link, x[0])
         jet = poisson_jet(data, L, degrees)
+        return through_log_mean(jet, self.link, x[0])
+
+    def zero_jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
+        """-mu."""
+        f = -np.exp(log_mean(self.link, x[0]))
+        jet = DensityJet.kept(degrees, {(0,) * k: f for k in range(4)})
         return through_log_mean(jet, self.link, x[0])
 
     def log_log_zero(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:

@@ -56,6 +56,10 @@ class Truncated(CountDensity):
         return f"{self.base.dispersion_means}, before truncation" if self.base.dispersion_means else ""
 
     @property
+    def log_concave(self) -> bool:
+        return self.base.truncated_is_concave
+
+    @property
     def limits(self) -> tuple[End, ...]:
         others = tuple(limit for limit in self.base.limits if limit.variable != CONDITIONAL)
         return (*others, End(CONDITIONAL, -1, "a mean of zero before truncation: the smallest counts"))

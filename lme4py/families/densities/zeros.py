@@ -92,7 +92,7 @@ class _WithZeros(Density):
         names = {0: 0, **{i: i + 1 for i in range(1, len(self.base.variables))}}
         back = {ours: base for base, ours in names.items()}
         active, nuisance = (tuple(back[i] for i in of if i in back) for of in (degrees.active, degrees.nuisance))
-        return Degrees(degrees.total, active, nuisance, degrees.nuisance_total), names
+        return Degrees(degrees.total, active, nuisance, degrees.nuisance_total, degrees.nuisance_third), names
 
     def _shape(self, data: ResponseData, x: Values) -> tuple[int, ...]:
         return np.broadcast_shapes(data.y.shape, *(np.shape(part) for part in x))
@@ -198,24 +198,22 @@ class ZeroInflated(_WithZeros):
 
     def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         base_degrees, names = self._base_degrees(degrees)
-        inner = self.base.jet(data, self._base(x), base_degrees).shifted(names, degrees)
-        shape = self._shape(data, x)
-        rest = _loglogistic(np.asarray(x[1]), -1.0, degrees.keeps((1,)))
-        parts: dict[Index, Part] = {}
-        for index in degrees.indices():
-            part = np.array(np.broadcast_to(inner.parts.get(index, 0.0), shape))
-            if set(index) <= {1}:
-                part += rest[len(index)]
-            parts[index] = part
-        rows = data.zeros
-        if rows.size:
-            zero = {k: np.asarray(p) for k, p in inner.parts.items()}
-            at_zero = {k: p if p.ndim == 0 else p[..., rows] for k, p in zero.items()}
-            z = np.asarray(x[1])
-            mixed = _mixed(DensityJet(dict(at_zero), degrees), z if z.ndim == 0 else z[..., rows])
-            for index in parts:
-                parts[index][..., rows] = mixed.parts.get(index, 0.0)  # type: ignore[index]
-        return DensityJet(parts, degrees)
+        (rows, some), (zero_rows, zeros) = data.positive, data.zero_rows
+        z = np.asarray(x[1])
+        inner = self.base.jet(some, at(self._base(x), rows), base_degrees).shifted(names, degrees)
+        rest = _loglogistic(at([z], rows)[0], -1.0, degrees.keeps((1,)))
+        others = {index: inner.parts.get(index, 0.0) for index in degrees.indices()}
+        others |= {(1,) * k: others[(1,) * k] + part for k, part in enumerate(rest) if (1,) * k in others}
+        if not zero_rows.size:
+            return DensityJet(others, degrees)
+        f = self.base.zero_jet(zeros, at(self._base(x), zero_rows), base_degrees).shifted(names, degrees)
+        mixed = _mixed(f, at([z], zero_rows)[0]).parts
+        shape, n = self._shape(data, x), rows.size
+        sides = np.empty((len(others), *shape))
+        for side, (index, part) in zip(sides, others.items(), strict=True):
+            side[..., :n] = part
+            side[..., n:] = mixed.get(index, 0.0)
+        return DensityJet(dict(zip(others, sides[..., data.by_sign], strict=True)), degrees)
 
     def start_eta(self, data: ResponseData) -> FloatArray:
         """Zeros may be of either kind: they start at a small mean beside that of the others."""
@@ -281,6 +279,11 @@ class Hurdle(_WithZeros):
 
     without = "no zeros"
     is_hurdle = True
+
+    @property
+    def log_concave(self) -> bool:
+        """As the rest: what says whether a response is zero is logistic, and side by side with it."""
+        return self.base.log_concave
 
     @property
     def name(self) -> str:

@@ -247,8 +247,8 @@ class OrdinalParts(Ordinal):
             w_obs = -w * m * m * found.curvature
             w_work = w_obs if self.log_concave else working_weight(w_obs, w * m * m * self._size(found))
             if order == 2:
-                return EtaDerivatives(loglik, score, w_obs, w_work=w_work, d_lam=d_lam)
-            return self._third(data, t, found, m, EtaDerivatives(loglik, score, w_obs, w_work=w_work, d_lam=d_lam))
+                return EtaDerivatives(loglik, score, w_obs, working=w_work, d_lam=d_lam)
+            return self._third(data, t, found, m, EtaDerivatives(loglik, score, w_obs, working=w_work, d_lam=d_lam))
 
     @staticmethod
     def _size(found: CutParts) -> FloatArray:

@@ -315,7 +315,7 @@ class ByResponse(Family):
         for name in _BY_ROW:
             pieces = [(rows, getattr(own, name)) for _, rows, own in found]
             if all(piece is not None for _, piece in pieces):
-                parts[name] = _placed(eta.shape, pieces)
+                parts["working" if name == "w_work" else name] = _placed(eta.shape, pieces)
         for name in _BY_LAMBDA if self.n_nuisance else ():
             columns = [self._columns(eta.shape, k, rows, getattr(own, name)) for k, rows, own in found]
             if all(own is not None for own in columns):

@@ -14,7 +14,7 @@ from lme4py.families.ordered.ordinal import Ordinal
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["start_thresholds"]
+__all__ = ["newton_direction", "start_thresholds"]
 
 _STEPS = 30
 # Newton decrement that is near enough for a start.
@@ -47,7 +47,7 @@ def start_thresholds(problem: GlmmProblem) -> tuple[FloatArray, FloatArray]:
     p = beta.size
     for _ in range(_STEPS):
         gradient = np.concatenate([X.T @ rows.score, total(rows.d_lam)])
-        step = _newton(X, rows, gradient)
+        step = newton_direction(X, rows, gradient)
         decrease = float(gradient @ step)
         if not np.isfinite(decrease) or decrease < _NEAR:
             break
@@ -64,7 +64,7 @@ def start_thresholds(problem: GlmmProblem) -> tuple[FloatArray, FloatArray]:
     return beta, gamma
 
 
-def _newton(X: FloatArray, rows: Any, gradient: FloatArray) -> FloatArray:
+def newton_direction(X: FloatArray, rows: Any, gradient: FloatArray) -> FloatArray:
     """Newton step; where the likelihood is not concave (cauchit), curvatures count with their size."""
     beside = -X.T @ as_columns(rows.score_lam)
     hessian = np.block([[(X.T * rows.w_obs) @ X, beside], [beside.T, rows.curve_lam]])

@@ -10,8 +10,9 @@ import numpy as np
 
 from lme4py.engine.generalised.laplace import restricted_part
 from lme4py.engine.generalised.problem import GlmmProblem
-from lme4py.engine.generalised.starts.ordinal_start import start_thresholds
+from lme4py.engine.generalised.starts.ordinal_start import newton_direction, start_thresholds
 from lme4py.errors import DesignError
+from lme4py.families.nuisance import total
 from lme4py.linalg.types import FloatArray
 
 # Scoring steps for the model without random effects (one, where they need not give a dispersion); the rest is left to
@@ -19,6 +20,10 @@ from lme4py.linalg.types import FloatArray
 _GLM_STEPS = 4
 # And those of several categories, up to a Newton decrement that is near enough for a start.
 _JOINT_STEPS, _JOINT_NEAR = 25, 1e-3
+# Of models with parts, how often each is halved, and how far from zero the predictor of a part may go.
+_CLIMBED, _HALVED, _FARTHEST = 8, 5, 5.0
+# And the rise of the log-likelihood that is not worth another one.
+_CLIMB_NEAR = 0.02
 # Random directions in which other maxima of the likelihood without random effects are looked for.
 _AROUND, _AROUND_POLES = 6, 24
 
@@ -42,13 +47,16 @@ class Start:
     value: float = np.inf
 
 
-def find_start(problem: GlmmProblem) -> Start:
+def find_start(problem: GlmmProblem, climb: bool = True) -> Start:
     """Scoring steps for the fixed effects alone; variances from the squares of Z's, as in a score test.
 
     Parameters
     ----------
     problem : GlmmProblem
+    climb : bool
+        Models with parts go on to the maximum without random effects; False leaves parts without effects.
     """
+    parts = bool(problem.data.parts)
     family, data = problem.family, problem.data
     if family.has_thresholds:
         with np.errstate(all="ignore"):
@@ -59,20 +67,78 @@ def find_start(problem: GlmmProblem) -> Start:
         with np.errstate(all="ignore"):
             return _joint_start(problem)
     with np.errstate(all="ignore"):
-        lam = problem.lambda_without
+        lam: Any = problem.lambda_without
         if problem.n_nuisance:
             lam = _start_nuisance(problem, family.middle_eta(data))
         beta = _first_beta(problem, lam)
-        for _ in range(_GLM_STEPS if problem.n_nuisance else 1):
+        for _ in range(1 if not problem.n_nuisance or (parts and climb) else _GLM_STEPS):
             rows = family.derivatives(data, problem.fixed_part(beta), lam, 2)
             beta = _scoring_step(problem, beta, lam, rows)
             lam = _start_nuisance(problem, problem.fixed_part(beta))
-        rows = _all_rows(problem, beta, lam)
-        theta = _moment_theta(problem, rows)
-        value = -2.0 * float(rows.loglik.sum())
-        if problem.restricted:
-            value += restricted_part(problem, problem.X.T @ problem.stack.weigh(rows.w_work, problem.X))
-    return Start(theta, beta, lam, value)
+        if parts and climb:
+            beta, lam = climbed(problem, beta, np.atleast_1d(lam))
+        return start_at(problem, beta, lam)
+
+
+def start_at(problem: GlmmProblem, beta: FloatArray, lam: Any) -> Start:
+    """A start with these fixed effects and nuisance parameters, and standard deviations by moments.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    beta : ndarray, shape (p,)
+    lam : float or ndarray
+    """
+    rows = _all_rows(problem, beta, lam)
+    value = -2.0 * float(rows.loglik.sum())
+    if problem.restricted:
+        value += restricted_part(problem, problem.X.T @ problem.stack.weigh(rows.w_work, problem.X))
+    return Start(_moment_theta(problem, rows), beta, lam, value)
+
+
+def climbed(problem: GlmmProblem, beta: FloatArray, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Newton steps with halving for all coefficients and parameters, without random effects: near enough for a start.
+
+    Predictors of the parts stay where their likelihoods have a slope.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    beta : ndarray, shape (p,)
+    lam : ndarray, shape (d,)
+    """
+    X, p = problem.stack.first(problem.X), beta.size
+    for _ in range(_CLIMBED):
+        rows = problem.family.derivatives(problem.data, problem.fixed_part(beta), lam, 3)
+        gradient = np.concatenate([X.T @ rows.score, total(rows.d_lam)])
+        step = newton_direction(X, rows, gradient)
+        decrease = float(gradient @ step)
+        if not np.isfinite(decrease) or decrease < _CLIMB_NEAR:
+            break
+        before = float(rows.loglik.sum())
+        for _ in range(_HALVED):
+            trial = beta + step[:p], _sloped(problem, lam, step[p:])
+            if _loglik(problem, *trial) >= before:
+                beta, lam = trial
+                break
+            step = 0.5 * step
+        else:
+            break
+    return beta, lam
+
+
+def _sloped(problem: GlmmProblem, lam: FloatArray, step: FloatArray) -> FloatArray:
+    """lambda after a step that is cut where a predictor of a part would go farther out than `_FARTHEST`."""
+    start = 0
+    for part in problem.data.parts:
+        place = slice(start, start + part.X.shape[1])
+        eta, change = part.predictor(lam[place]), part.X @ step[place]
+        room = np.maximum(_FARTHEST - np.sign(change) * eta, 0.0)
+        with np.errstate(divide="ignore"):
+            step = step * min(1.0, float((room / np.abs(change)).min(initial=1.0)))
+        start = place.stop
+    moved: FloatArray = np.atleast_1d(problem.sloped_lambda(lam + step))
+    return moved
 
 
 def _joint_start(problem: GlmmProblem) -> Start:
@@ -130,7 +196,7 @@ def _all_rows(problem: GlmmProblem, beta: FloatArray, lam: Any) -> Any:
     return problem.family.derivatives(problem.data, eta, lam, 2)
 
 
-def _loglik(problem: GlmmProblem, beta: FloatArray, lam: float) -> float:
+def _loglik(problem: GlmmProblem, beta: FloatArray, lam: Any) -> float:
     return float(problem.family.derivatives(problem.data, problem.fixed_part(beta), lam, 0).loglik.sum())
 
 

@@ -66,12 +66,15 @@ class Degrees:
     nuisance : tuple of int
         Variables of which at most `nuisance_total` may come together in one derivative.
     nuisance_total : int
+    nuisance_third : int
+        And so many in a derivative of third degree.
     """
 
     total: int = 3
     active: tuple[int, ...] = (0,)
     nuisance: tuple[int, ...] = ()
     nuisance_total: int = 3
+    nuisance_third: int = 3
 
     def keeps(self, index: Index) -> bool:
         """Whether a derivative is wanted."""
@@ -85,7 +88,8 @@ class Degrees:
 @lru_cache(maxsize=4096)
 def _keeps(degrees: Degrees, index: Index) -> bool:
     inside = len(index) <= degrees.total and all(i in degrees.active for i in index)
-    return inside and sum(i in degrees.nuisance for i in index) <= degrees.nuisance_total
+    most = degrees.nuisance_total if len(index) < 3 else min(degrees.nuisance_total, degrees.nuisance_third)
+    return inside and sum(i in degrees.nuisance for i in index) <= most
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lme4py.chunks import chunk
 from lme4py.families.densities.base import Density
-from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
 
@@ -37,9 +37,13 @@ def partials(density: Density, data: ResponseData, x: list[FloatArray], degrees:
         Each of shape (..., n). A row whose predictor is outside the range of the link has the log-likelihood -inf and
         NaN for everything else.
     """
-    n = x[0].shape[-1]
-    out = {index: np.zeros(x[0].shape) for index in degrees.indices()}
+    n, shape = x[0].shape[-1], x[0].shape
     step = max(_BLOCK // max(x[0].size // max(n, 1), 1), _FEWEST)
+    if n <= step:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            parts = _weighted(density, data, x, degrees).parts
+        return {index: _full(parts.get(index, 0.0), shape) for index in degrees.indices()}
+    out = {index: np.zeros(x[0].shape) for index in degrees.indices()}
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         for start in range(0, n, step):
             rows = slice(start, min(start + step, n))
@@ -49,6 +53,11 @@ def partials(density: Density, data: ResponseData, x: list[FloatArray], degrees:
                 if index in out:
                     out[index][..., rows] = part
     return out
+
+
+def _full(part: Part, shape: tuple[int, ...]) -> FloatArray:
+    """A derivative as an array of its own shape."""
+    return part if isinstance(part, np.ndarray) and part.shape == shape else np.full(shape, part)
 
 
 def _weighted(density: Density, data: ResponseData, x: list[FloatArray], degrees: Degrees) -> DensityJet:

@@ -1,0 +1,91 @@
+"""Whether a descent is on its way to a minimum that is known already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.linalg
+
+from lme4py.engine.optimise import Local
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["Basin"]
+
+# Ends that are nearer than this, in units of the curvature, are the same.
+_MERGED = 0.3
+# A point is in a basin up to this rise of -2 log-likelihood above its minimum,
+_HIGHEST = 4.0
+# and where value and gradient are those of the parabola around the minimum but for this part, and a little.
+_PART, _LITTLE = 0.3, 0.01
+
+
+@dataclass(frozen=True)
+class Basin:
+    """The surroundings of a point in which a descent has ended.
+
+    Attributes
+    ----------
+    centre : ndarray, shape (r,)
+    value : float
+    gradient : ndarray, shape (r,)
+    hessian : ndarray, shape (r, r)
+        Of the criterion, or a model of it.
+    """
+
+    centre: FloatArray
+    value: float
+    gradient: FloatArray
+    hessian: FloatArray
+
+    def with_hessian(self, whole: FloatArray, m: int, p: int) -> Basin:
+        """The same with the Hessian of a criterion in which fixed effects are profiled out; itself where it has them.
+
+        Parameters
+        ----------
+        whole : ndarray
+            In theta (m of them), fixed effects (p) and the rest.
+        m, p : int
+        """
+        outer = np.r_[:m, m + p : whole.shape[0]]
+        if self.centre.size != outer.size:
+            return self
+        inner, beside = whole[m : m + p, m : m + p], whole[m : m + p, outer]
+        profiled = whole[np.ix_(outer, outer)] - beside.T @ np.linalg.lstsq(inner, beside, rcond=None)[0]
+        return replace(self, hessian=profiled)
+
+    def holds(self, here: Local) -> bool:
+        """Whether the criterion between a point and the centre is, by its value and gradient, one parabola.
+
+        Parameters
+        ----------
+        here : Local
+            Of the same criterion.
+        """
+        if here.theta.shape != self.centre.shape or here.value > self.value + _HIGHEST:
+            return False
+        move = here.theta - self.centre
+        turned = self.hessian @ move
+        square = float(move @ turned)
+        rise = here.value - self.value - float(self.gradient @ move)
+        if abs(rise - 0.5 * square) > 0.5 * _PART * square + _LITTLE:
+            return False
+        miss = here.gradient - self.gradient - turned
+        try:
+            solved = scipy.linalg.cho_solve(scipy.linalg.cho_factor(self.hessian), miss)
+        except np.linalg.LinAlgError:
+            return False
+        return float(miss @ solved) <= _PART**2 * square + _LITTLE
+
+    def ends(self, point: FloatArray, hessian: FloatArray) -> bool:
+        """Whether the end of another descent is the centre, in units of the curvature there.
+
+        Parameters
+        ----------
+        point : ndarray, shape (r,)
+        hessian : ndarray, shape (r, r)
+        """
+        if point.shape != self.centre.shape:
+            return False
+        unit = np.sqrt(np.maximum(np.abs(hessian.diagonal()), 1e-6))
+        return bool((np.abs(point - self.centre) * unit < _MERGED).all())

@@ -1,0 +1,49 @@
+"""Points on the way to a minimum that is known."""
+
+import numpy as np
+
+from lme4py.engine.generalised.basins import Basin
+from lme4py.engine.optimise import Control, Local, minimise
+
+HESSIAN = np.array([[4.0, 1.0], [1.0, 2.0]])
+CENTRE = np.array([1.0, -0.5])
+BASIN = Basin(CENTRE, 10.0, np.zeros(2), HESSIAN)
+
+
+def parabola(x, bend=0.0):
+    """A parabola around the centre, with a cubic term."""
+    move = x - CENTRE
+    value = 10.0 + 0.5 * float(move @ HESSIAN @ move) + bend * float(move[0]) ** 3
+    slope = HESSIAN @ move + np.array([3.0 * bend * float(move[0]) ** 2, 0.0])
+    return Local(x, value, slope, HESSIAN)
+
+
+def test_points_of_the_same_parabola_are_inside():
+    assert BASIN.holds(parabola(CENTRE + np.array([0.5, -0.5])))
+    assert BASIN.holds(parabola(CENTRE + np.array([0.5, -0.5]), bend=0.1))
+
+
+def test_points_of_another_shape_or_far_up_are_not():
+    # Too high; a value that is another one; a slope that points elsewhere; other parameters.
+    assert not BASIN.holds(parabola(CENTRE + np.array([2.0, 2.0])))
+    assert not BASIN.holds(parabola(CENTRE + np.array([0.8, 0.0]), bend=-2.0))
+    near = parabola(CENTRE + np.array([0.6, 0.2]))
+    assert not BASIN.holds(Local(near.theta, near.value, -near.gradient, HESSIAN))
+    assert not BASIN.holds(Local(np.zeros(1), 10.0, np.zeros(1), np.eye(1)))
+
+
+def test_a_centre_that_is_no_minimum_holds_nothing():
+    saddle = Basin(CENTRE, 10.0, np.zeros(2), np.diag([1.0, -1.0]))
+    assert not saddle.holds(Local(CENTRE + np.array([0.2, 0.0]), 10.02, np.array([0.2, 0.5]), np.eye(2)))
+
+
+def test_ends_are_compared_in_units_of_the_curvature():
+    assert BASIN.ends(CENTRE + 0.1, HESSIAN)
+    assert not BASIN.ends(CENTRE + 0.1, 100.0 * HESSIAN)
+
+
+def test_a_descent_stops_where_it_is_known_where_it_leads():
+    short = minimise(parabola, CENTRE + np.array([5.0, 3.0]), Control(radius=0.3), until=BASIN.holds)
+    assert short.message == "it is known where this leads"
+    assert BASIN.holds(parabola(short.theta))
+    assert short.value > 10.0
