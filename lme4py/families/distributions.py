@@ -39,6 +39,8 @@ __all__ = [
     "Poisson",
 ]
 
+# Means to start from stay this part of their range away from its ends.
+_INSIDE: Final = 0.05
 _TINY: Final = float(np.finfo(np.float64).eps)
 # With phi 1e-10 of its unit the rows stand at their means; a smaller one would leave the modes few digits.
 _NO_DISPERSION: Final = DispersionLimit(
@@ -454,8 +456,8 @@ class Gaussian(_PhiFamily):
     separates = "responses around zero from others"
 
     def stays_likely(self, data: ResponseData, mean: float) -> BoolArray:
-        """With a mean of zero, which log and inverse links only approach, every response is possible."""
-        return np.full(data.n_obs, mean == 0.0)
+        """With a finite mean, which log, inverse and logit links only approach, every response is possible."""
+        return np.full(data.n_obs, bool(np.isfinite(mean)))
 
     def unit_variance(self, mu: FloatArray, lam: float = 0.0) -> FloatArray:
         return np.ones_like(mu)
@@ -465,6 +467,9 @@ class Gaussian(_PhiFamily):
         if self.link.name == "identity":
             return data.y
         scale = float(np.mean(np.abs(data.y))) or 1.0
+        low, high = self.link.extremes
+        if np.isfinite(low) and np.isfinite(high) and low < high:
+            return np.clip(data.y, low + _INSIDE * (high - low), high - _INSIDE * (high - low))
         if self.link.name == "inverse" and np.mean(data.y) < 0:
             return np.minimum(data.y, -0.1 * scale)
         return np.maximum(data.y, 0.1 * scale)

@@ -50,7 +50,7 @@ _POWERS: Final = {"identity": 1.0, "sqrt": 2.0, "inverse": -1.0, "1/mu^2": -0.5}
 
 # Class and links of each family; the first link listed is the default.
 FAMILIES: Final[dict[str, tuple[type[Family], tuple[str, ...]]]] = {
-    "gaussian": (Gaussian, ("identity", "log", "inverse", "sqrt")),
+    "gaussian": (Gaussian, ("identity", "log", "inverse", "sqrt", "logit")),
     "binomial": (Binomial, ("logit", "probit", "cloglog", "loglog", "cauchit", "log", "identity")),
     "poisson": (Poisson, ("log", "sqrt", "identity")),
     "gamma": (Gamma, ("log", "inverse", "identity")),
@@ -207,7 +207,8 @@ def _link_name(family: str, link: object, links: tuple[str, ...]) -> str:
 
 
 def _make_link(family: str, link: str) -> Link:
-    return PROBABILITY_LINKS[link] if family == "binomial" else _make_mean_link(family, link)
+    of_probability = family == "binomial" or link == "logit"
+    return PROBABILITY_LINKS[link] if of_probability else _make_mean_link(family, link)
 
 
 def _make_mean_link(family: str, link: str) -> MeanLink:

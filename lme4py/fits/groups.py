@@ -38,7 +38,10 @@ def default_group(design: Design, group: str | None, required: bool) -> str:
     """
     known = list(design.n_groups)
     if not known:
-        raise OptionError("the model has no grouping factor, whose levels this would be about.")
+        raise OptionError(
+            "the model has no grouping factor, and so no groups to draw or to leave out; of a bootstrap use "
+            "type='parametric', and limits of type='percentile'."
+        )
     if group is not None:
         if group not in known:
             hint = did_you_mean(str(group), known)

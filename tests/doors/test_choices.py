@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from reference_data import REFERENCE
 
 import lme4py
 from lme4py import clmm, glmer, glmer_nb, lmer, load_dataset
@@ -227,6 +229,21 @@ def test_the_square_root_link_of_gaussian_responses():
     # glmmTMB stops at a gradient of 1e-3 or so.
     assert fit.params.to_numpy() == pytest.approx([15.8182323045, 0.3111709844], rel=1e-6)
     assert fit.sigma == pytest.approx(30.0433737417, rel=1e-6)
+
+
+def test_the_logit_link_of_gaussian_responses():
+    """glmmTMB's optimum is good to 1e-7; its standard errors are those of a Hessian by differences."""
+    wanted = json.loads((REFERENCE / "gaussian_logit.json").read_text(encoding="utf-8"))
+    data = S.assign(p=(S["Reaction"] - 150.0) / 400.0)
+    fit = glmer("p ~ Days + (1 | Subject)", data, "gaussian", link="logit")
+    assert fit.log_likelihood == pytest.approx(wanted["log_likelihood"], abs=1e-8)
+    assert fit.params.to_numpy() == pytest.approx(wanted["beta"], rel=1e-6)
+    assert fit.bse.to_numpy() == pytest.approx(wanted["std_error"], rel=1e-5)
+    assert [fit.theta[0], fit.sigma] == pytest.approx([wanted["sd"], wanted["sigma"]], rel=1e-6)
+    # Means outside 0 .. 1 do not exist: rows near and beyond the ends are met as far as they can be.
+    wide = glmer("y ~ Days + (1 | Subject)", data.assign(y=2.0 * data["p"] - 0.3), "gaussian", link="logit")
+    assert wide.converged
+    assert wide.fittedvalues.between(0.0, 1.0).all()
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,21 @@ ORDERS = {0: ("loglik",), 1: ("score",), 2: ("w_obs", "w_exp", "w_work"), 3: ("d
 LAMBDA_PARTS = ("d_lam", "score_lam", "w_obs_lam", "w_exp_lam")
 
 
-def rows(name, n=60, weighted=True, seed=0):
+def inside(name, link):
+    """Whether means are between 0 and 1."""
+    return name == "binomial" or link == "logit"
+
+
+def rows(name, link="", n=60, weighted=True, seed=0):
     """Responses that vary around a mean, and that mean; both in the inside of every link's range."""
     rng = np.random.default_rng(seed)
     weights = rng.uniform(0.5, 2.0, n) if weighted else None
     if name == "binomial":
         mu, trials = rng.uniform(0.05, 0.95, n), rng.integers(0, 8, n)
         return ResponseData(rng.binomial(trials, mu).astype(float), trials.astype(float), weights), mu
+    if inside(name, link):
+        mu = rng.uniform(0.05, 0.95, n)
+        return ResponseData(rng.normal(mu, 0.5), None, weights), mu
     mu = rng.uniform(0.3, 6.0, n)
     y = rng.poisson(mu).astype(float) if name in COUNTS else rng.gamma(3.0, mu / 3.0)
     return ResponseData(y, None, weights), mu
@@ -61,7 +69,7 @@ def reference_logpdf(name, data, mu, lam):
 @EVERY
 def test_log_likelihood_is_the_log_density(name, link):
     family = make_family(name, link)
-    data, mu = rows(name)
+    data, mu = rows(name, link)
     eta = family.eta_of(mu)
     # A link and its inverse lose a few units in the last place.
     np.testing.assert_allclose(family.mean(eta), mu, rtol=1e-13)
@@ -75,7 +83,7 @@ def test_log_likelihood_is_the_log_density(name, link):
 @EVERY
 def test_derivatives_in_eta(name, link):
     family = make_family(name, link)
-    data, mu = rows(name)
+    data, mu = rows(name, link)
     eta = family.eta_of(mu)
     # Near a bound the functions bend on the scale of the distance to it: the step stays well inside.
     h = np.minimum(1e-3, 0.02 * np.minimum(np.abs(eta), np.abs(family.link.high - eta)))
@@ -97,7 +105,7 @@ def test_derivatives_in_eta(name, link):
 @pytest.mark.parametrize(("name", "link"), [p for p in PAIRS if make_family(*p).n_dispersion])
 def test_derivatives_in_lambda(name, link):
     family = make_family(name, link)
-    data, mu = rows(name)
+    data, mu = rows(name, link)
     eta = family.eta_of(mu)
     for lam in LAMBDAS:
         full = family.derivatives(data, eta, lam)
@@ -110,7 +118,7 @@ def test_derivatives_in_lambda(name, link):
 @EVERY
 def test_expected_weight_is_the_mean_of_the_observed_one(name, link):
     family = make_family(name, link)
-    mu = 0.7 if name == "binomial" else 1.6
+    mu = 0.7 if inside(name, link) else 1.6
     for lam in (-1.0, 0.5) if family.n_dispersion else (0.0,):
         y, volume, trials = support(family, mu, lam)
         data = ResponseData(y, trials)
@@ -139,7 +147,7 @@ def support(family, mu, lam):
 @EVERY
 def test_orders_agree_and_leave_out_the_rest(name, link):
     family = make_family(name, link)
-    data, mu = rows(name)
+    data, mu = rows(name, link)
     eta = family.eta_of(mu)
     full = family.derivatives(data, eta, 0.3)
     for order in range(3):
@@ -157,7 +165,7 @@ def test_orders_agree_and_leave_out_the_rest(name, link):
 @EVERY
 def test_several_points_at_once(name, link):
     family = make_family(name, link)
-    data, mu = rows(name, n=20)
+    data, mu = rows(name, link, n=20)
     eta = family.eta_of(mu) * np.array([[1.0], [0.9], [0.8]])
     together = family.derivatives(data, eta, 0.3)
     for k in range(3):
@@ -174,7 +182,7 @@ def test_canonical_links_have_one_weight(name, link):
     canonical = {"gaussian": "identity", "binomial": "logit", "poisson": "log", "gamma": "inverse"}
     canonical["inverse_gaussian"] = "1/mu^2"
     assert family.canonical == (canonical.get(name) == link)
-    data, mu = rows(name)
+    data, mu = rows(name, link)
     d = family.derivatives(data, family.eta_of(mu), 0.3)
     assert (d.w_obs is d.w_exp) == family.canonical
     assert (d.dw_obs is d.dw_exp) == family.canonical
@@ -184,10 +192,10 @@ def test_canonical_links_have_one_weight(name, link):
 def test_log_concave_and_working_weights(name, link):
     family = make_family(name, link)
     rng = np.random.default_rng(3)
-    data, _ = rows(name, 4000, weighted=False)
+    data, _ = rows(name, link, 4000, weighted=False)
     if name in COUNTS:
         data = ResponseData(rng.poisson(np.exp(rng.normal(2.0, 2.0, 4000))).astype(float))
-    mu = rng.uniform(0.01, 0.99, 4000) if name == "binomial" else np.exp(rng.normal(0.0, 2.0, 4000))
+    mu = rng.uniform(0.01, 0.99, 4000) if inside(name, link) else np.exp(rng.normal(0.0, 2.0, 4000))
     weights = [family.derivatives(data, family.eta_of(mu), lam, 2) for lam in lambdas(family)]
     lowest = min(float(d.w_obs.min()) for d in weights)
     # Rounding of a curvature that is 0 may come out on either side.
@@ -217,7 +225,7 @@ def test_extreme_eta(name, link):
 @EVERY
 def test_rows_out_of_range(name, link):
     family = make_family(name, link)
-    data, mu = rows(name, n=3)
+    data, mu = rows(name, link, n=3)
     good = family.eta_of(mu)
     eta = np.array([np.nan, np.inf, good[2]])
     d = family.derivatives(data, eta, 0.3)
@@ -232,7 +240,7 @@ def test_rows_out_of_range(name, link):
 def test_weights(name, link):
     """Twice a row is weight 2 where weights multiply; elsewhere weight 2 halves the dispersion."""
     family = make_family(name, link)
-    plain, mu = rows(name, weighted=False)
+    plain, mu = rows(name, link, weighted=False)
     eta = family.eta_of(mu)
     doubled = ResponseData(plain.y, plain.trials, np.full(mu.size, 2.0))
     got = family.loglik(doubled, eta, 0.3)
@@ -248,7 +256,7 @@ def test_weights(name, link):
 def test_simulated_responses_have_the_mean_and_variance(name, link):
     family = make_family(name, link)
     n = 100_000
-    mu = np.full(n, 0.3 if name == "binomial" else 2.0)
+    mu = np.full(n, 0.3 if inside(name, link) else 2.0)
     weights = None if family.weights_multiply else np.full(n, 4.0)
     trials = np.full(n, 5.0) if name == "binomial" else None
     data = ResponseData(mu, trials, weights)
@@ -263,7 +271,7 @@ def test_simulated_responses_have_the_mean_and_variance(name, link):
 @EVERY
 def test_starts_are_valid(name, link):
     family = make_family(name, link)
-    data, _ = rows(name)
+    data, _ = rows(name, link)
     eta = family.start_eta(data)
     assert family.valid(eta).all()
     assert np.isfinite(family.loglik(data, eta, 0.0)).all()

@@ -144,6 +144,8 @@ def test_models_without_random_effects():
     np.testing.assert_allclose(found.predictions["predicted"][out], X[out] @ beta, rtol=1e-9)
     with pytest.raises(OptionError, match="without random effects"):
         extend(fit, within="Days", n=3)
+    with pytest.raises(OptionError, match="no groups to draw"):
+        fit.bootstrap(2, seed=1).conf_int(type="bca")
     counts = glmer("count ~ mined + cover", load_dataset("Salamanders"), family="poisson", fixed_only=True)
     root = np.sqrt(counts.fittedvalues.to_numpy())[:, None] * counts.fit.design.X
     hat = (root @ np.linalg.pinv(root)).diagonal()
