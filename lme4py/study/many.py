@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ManyFits", "fit_by", "fit_many"]
 
+_VARIANCES = ["group", "name1", "name2", "vcov", "sdcor"]
 _COLUMNS = ["estimate", "std_error", "df", "statistic", "p_value"]
 # Responses of a task where they are fitted one by one.
 _FEW = chunk(20, 3)
@@ -421,9 +422,12 @@ def _collected(
         whole = whole.sort_values("response", key=lambda c: c.map(order), kind="stable", ignore_index=True)
         return whole.rename(columns={"response": what})
 
+    some = any(len(block.variances) for block in blocks)
     fits = joined([block.fits for block in blocks]).set_index(what)
     coefficients = joined([block.coefficients for block in blocks] + [_nothing(blocks)])
-    variances = joined([block.variances for block in blocks])
+    # Counts without random effects have no variances.
+    none = pd.DataFrame(columns=["response", *_VARIANCES])
+    variances = joined([block.variances for block in blocks]) if some else none.rename(columns={"response": what})
     return ManyFits(tuple(order), coefficients, variances, fits, single, what)
 
 

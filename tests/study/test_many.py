@@ -158,6 +158,10 @@ def test_models_that_are_fitted_one_by_one():
     many = fit_many("~ x + (x | g)", data, Y, family="poisson")
     single = glmer("y ~ x + (x | g)", data.assign(y=Y[:, 1]), family="poisson")
     assert many.criterion["y2"] == single.criterion
+    plain = fit_many("~ x", data, Y, family="poisson", fixed_only=True)
+    assert plain.converged.all()
+    assert plain.variances.empty
+    assert plain.tidy()["term"].tolist() == ["Intercept", "x"] * 2
     ordered = pd.DataFrame({"u": Y[:, 0].clip(0, 2), "v": Y[:, 1].clip(0, 2)})
     assert fit_many("~ x + (1 | g)", data, ordered, family="ordinal").converged.all()
 
