@@ -107,6 +107,9 @@ def test_two_categories_have_the_criterion_of_the_binomial_model():
         own, other = (lme4py.Margins.response(m, random=random).predict(atexog={"urban": ["N", "Y"]}) for m in (a, b))
         columns = ["estimate", "std_error", "ci_lower", "ci_upper"]
         np.testing.assert_allclose(own.to_frame().iloc[2:][columns], other.to_frame()[columns], rtol=1e-6)
+        for kind in ("eyex", "eydx", "dyex"):
+            own, other = (getattr(lme4py.Margins.response(m, random=random), kind)("age") for m in (a, b))
+            np.testing.assert_allclose(own.to_frame().iloc[1:][columns], other.to_frame()[columns], rtol=1e-6)
 
 
 def test_brute_force_of_two_correlated_effects():

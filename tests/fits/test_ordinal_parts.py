@@ -289,3 +289,17 @@ def test_curves_that_cross_within_the_data_are_named():
         p = fit.predict(pd.DataFrame({"x": [0.0, 6.0]}), type="prob")
     assert np.isfinite(p.iloc[0]).all()
     assert p.iloc[1].isna().all()
+
+
+def test_elasticities_are_means_of_ratios():
+    data = WINE.assign(x=np.sin(np.arange(72.0)) + 2.0)
+    for options in ({}, {"scale": "~ temp"}):
+        fit = lme4py.clmm("rating ~ x + contact + (1 | judge)", data, **options)
+        p, up, down = (
+            fit.predict(data.assign(x=data["x"] + h), include_random=False, type="prob") for h in (0.0, 1e-5, -1e-5)
+        )
+        want = ((up - down) / 2e-5 / p).mul(data["x"], axis=0).mean()
+        # Central differences with steps of 1e-5 of functions of size one.
+        np.testing.assert_allclose(lme4py.Margins.response(fit).eyex("x").estimate, want, rtol=1e-6)
+    with pytest.raises(OptionError, match="it has levels"):
+        lme4py.Margins.response(fit).eydx("contact")

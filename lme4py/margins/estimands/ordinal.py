@@ -155,3 +155,36 @@ def by_category(
             text = prefix if label == "prediction" else f"{prefix}, {label}"
             out.add(term, kind, text, {"category": category, **values}, n_obs)
     return evaluate, out
+
+
+def category_elasticities(
+    kind: str, slopes: Estimand, levels: Estimand, x: FloatArray, weights: FloatArray | None
+) -> Estimand:
+    """Relative changes of the probabilities of categories, averaged over the rows.
+
+    Parameters
+    ----------
+    kind : {"eyex", "eydx", "dyex"}
+    slopes, levels : estimand
+        Derivatives and probabilities: categories, then scenarios, then rows.
+    x : ndarray, shape (S, n)
+        Values of the variable under each scenario.
+    weights : ndarray, shape (S, n), or None
+        Of the rows; None for every row.
+    """
+
+    def evaluate(parameters: Parameters, gradient: bool) -> Values:
+        (value, by), (p, p_by) = slopes(parameters, gradient), levels(parameters, gradient)
+        if kind != "dyex":
+            by = by / p[:, None] - (value / p**2)[:, None] * p_by
+            value = value / p
+        if kind != "eydx":
+            repeated = np.tile(x.ravel(), value.size // x.size)
+            value, by = value * repeated, by * repeated[:, None]
+        if weights is None:
+            return value, by
+        values = np.einsum("ksn,sn->ks", value.reshape(-1, *x.shape), weights)
+        rows = np.einsum("ksnq,sn->ksq", by.reshape(-1, *x.shape, by.shape[1]), weights)
+        return values.ravel(), rows.reshape(values.size, -1)
+
+    return evaluate

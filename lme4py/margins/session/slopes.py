@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from lme4py.linalg.types import FloatArray
 from lme4py.margins.estimands import estimands
 from lme4py.margins.estimands.categories import CategoryGrid, category_slopes
 from lme4py.margins.estimands.estimands import Estimand
-from lme4py.margins.estimands.ordinal import SeveralCategories
+from lme4py.margins.estimands.grids import moved_frame
+from lme4py.margins.estimands.ordinal import SeveralCategories, by_category, category_elasticities
 from lme4py.margins.population.groups import RowGroup, groups_of
 from lme4py.margins.population.labels import RowNames, prediction_label
 from lme4py.margins.population.scenarios import Scenario, expand_grid, shown
@@ -129,6 +131,9 @@ class SlopeMethods(SessionBase):
         self._check_units(unit_level)
         notes = self._slope_notes(kind, variables)
 
+        if kind != "dydx" and isinstance(self.adapter, SeveralCategories):
+            return self._category_elasticities(kind, variables, scenarios, over, unit_level, outcome)
+
         def build() -> tuple[Estimand, RowNames]:
             parts: list[Estimand] = []
             names = RowNames()
@@ -145,12 +150,67 @@ class SlopeMethods(SessionBase):
 
     def _slope_notes(self, kind: str, variables: Sequence[str]) -> list[str]:
         """What is no derivative; refuses elasticities that are not defined."""
-        if kind != "dydx" and isinstance(self.adapter, SeveralCategories):
-            raise OptionError(f"{kind} is not available for categories; use dydx.")
         discrete = [variable for variable in variables if self._is_discrete(variable)]
+        if discrete and kind != "dydx" and isinstance(self.adapter, SeveralCategories):
+            raise OptionError(f"{kind} of {discrete[0]!r} is not there for categories: it has levels; use dydx.")
+        if kind != "dydx" and isinstance(self.adapter, SeveralCategories) and self.scale.name != "linear":
+            raise OptionError(f"{kind} of categories is that of their probabilities; use Margins.response.")
         if discrete and kind in ("eyex", "dyex"):
             raise OptionError(f"{kind} of {discrete[0]!r} is not defined: it has levels; use dydx or eydx.")
         return [f"{', '.join(discrete)}: differences from the first level, not derivatives."] if discrete else []
+
+    def _category_elasticities(
+        self,
+        kind: str,
+        variables: Sequence[str],
+        scenarios: Sequence[Scenario],
+        over: Any,
+        unit_level: bool,
+        outcome: Any,
+    ) -> MarginsResult:
+        """Relative changes of the probabilities of categories: ratios of slopes and levels, row by row."""
+        parts, names = [], RowNames()
+        for variable in variables:
+            for group in groups_of(self.rows, over, {*scenarios[0], variable}):
+                estimand, own = self._category_elasticity(kind, variable, scenarios, group, unit_level, outcome)
+                parts.append(estimand)
+                for entry in zip(own.terms, own.kinds, own.labels, own.values, own.n_obs, strict=True):
+                    names.add(*entry)
+        title = "Elasticities" if kind == "eyex" else "Semi-elasticities"
+        return self._finish(estimands.stacked(parts), names, "identity", title, [], curved=True)
+
+    def _category_elasticity(
+        self,
+        kind: str,
+        variable: str,
+        scenarios: Sequence[Scenario],
+        group: RowGroup,
+        unit_level: bool,
+        outcome: Any,
+    ) -> tuple[Estimand, RowNames]:
+        """Those in one variable within one group."""
+        grid = self._grid(scenarios, group, also_moving=())
+
+        def slopes() -> tuple[Estimand, RowNames]:
+            own = RowNames()
+            return estimands.stacked(self._add_slope(own, "dydx", variable, scenarios, group, True)), own
+
+        def levels() -> tuple[Estimand, RowNames]:
+            cut = self._grid(scenarios, group, also_moving=())
+            return estimands.unit_predictions([cut], self._outcome), slopes()[1]
+
+        by, by_names = self._categories(slopes, 0.0, outcome)
+        level, _ = self._categories(levels, 1.0, outcome)
+        frames = [moved_frame(grid.population, grid.frame, s) for s in range(grid.size)]
+        x = np.stack([frame.column(variable).values for frame in frames])
+        if unit_level:
+            kinds = [kind] * len(by_names.kinds)
+            return category_elasticities(kind, by, level, x, None), replace(by_names, kinds=kinds)
+        own = RowNames()
+        self._add_slope(own, kind, variable, scenarios, group, False)
+        names = by_category(self.adapter, (), own, np.zeros(len(own.labels)), outcome)[1]
+        weights = np.stack([grid.weights_of(s) for s in range(grid.size)])
+        return category_elasticities(kind, by, level, x, weights), names
 
     def _add_slope(
         self,
