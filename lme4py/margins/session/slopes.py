@@ -131,8 +131,9 @@ class SlopeMethods(SessionBase):
         self._check_units(unit_level)
         notes = self._slope_notes(kind, variables)
 
-        if kind != "dydx" and isinstance(self.adapter, SeveralCategories):
-            return self._category_elasticities(kind, variables, scenarios, over, unit_level, outcome)
+        adapter = self.adapter
+        if kind != "dydx" and isinstance(adapter, SeveralCategories):
+            return self._category_elasticities(adapter, kind, variables, scenarios, over, unit_level, outcome)
 
         def build() -> tuple[Estimand, RowNames]:
             parts: list[Estimand] = []
@@ -161,6 +162,7 @@ class SlopeMethods(SessionBase):
 
     def _category_elasticities(
         self,
+        adapter: SeveralCategories,
         kind: str,
         variables: Sequence[str],
         scenarios: Sequence[Scenario],
@@ -172,7 +174,9 @@ class SlopeMethods(SessionBase):
         parts, names = [], RowNames()
         for variable in variables:
             for group in groups_of(self.rows, over, {*scenarios[0], variable}):
-                estimand, own = self._category_elasticity(kind, variable, scenarios, group, unit_level, outcome)
+                estimand, own = self._category_elasticity(
+                    adapter, kind, variable, scenarios, group, unit_level, outcome
+                )
                 parts.append(estimand)
                 for entry in zip(own.terms, own.kinds, own.labels, own.values, own.n_obs, strict=True):
                     names.add(*entry)
@@ -181,6 +185,7 @@ class SlopeMethods(SessionBase):
 
     def _category_elasticity(
         self,
+        adapter: SeveralCategories,
         kind: str,
         variable: str,
         scenarios: Sequence[Scenario],
@@ -208,7 +213,7 @@ class SlopeMethods(SessionBase):
             return category_elasticities(kind, by, level, x, None), replace(by_names, kinds=kinds)
         own = RowNames()
         self._add_slope(own, kind, variable, scenarios, group, False)
-        names = by_category(self.adapter, (), own, np.zeros(len(own.labels)), outcome)[1]
+        names = by_category(adapter, (), own, np.zeros(len(own.labels)), outcome)[1]
         weights = np.stack([grid.weights_of(s) for s in range(grid.size)])
         return category_elasticities(kind, by, level, x, weights), names
 
