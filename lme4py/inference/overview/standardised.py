@@ -60,6 +60,11 @@ def standardised_coefficients(fit: Fit, ddf: str | None = None, alpha: float | N
 def _spreads(fit: Fit, X: FloatArray) -> tuple[FloatArray, Any]:
     """Standard deviations of the columns, and of the response of each."""
     design = fit.design
+    if fit.family.is_joint:
+        # Rows of all linear predictors, one below the other: a coefficient belongs to some, which have the same columns.
+        blocks = X.reshape(-1, design.n_obs, X.shape[1])
+        first = np.abs(blocks).max(axis=1, initial=0.0).argmax(axis=0)
+        return blocks[first, :, np.arange(X.shape[1])].std(axis=1, ddof=1), 1.0
     if design.responses is None:
         return X.std(axis=0, ddof=1), float(np.std(design.y, ddof=1)) if fit.normal_errors else 1.0
     codes = (design.columns or {})[RESPONSE].values
