@@ -7,6 +7,7 @@ import pickle
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from reference_data import REFERENCE
 from scipy.special import expit
@@ -74,8 +75,6 @@ def test_a_sequential_model_is_a_binomial_one_of_its_steps():
     for i, own in enumerate(y):
         for k in range(min(own, 3) + 1):
             steps.append({**WINE.iloc[i].to_dict(), "stopped": int(k == own), "k": str(k)})
-    import pandas as pd
-
     binomial = lme4py.glmer("stopped ~ 0 + k + temp + contact + (1 | judge)", pd.DataFrame(steps), link="probit")
     own = lme4py.clmm("rating ~ temp + contact + (1 | judge)", WINE, structure="sequential", link="probit")
     # Two ways to one likelihood: both stop at the same point up to rounding.
@@ -252,8 +251,6 @@ def test_the_score_test_is_near_the_ratio_and_check_runs_it():
     noise = rng.logistic(size=n)
     # x moves the second threshold twice as much as the first.
     y = (noise + u + 1.0 * x > -1.0).astype(int) + ((noise + u + 0.2 * x > 0.8) & (noise + u + 1.0 * x > -1.0))
-    import pandas as pd
-
     data = pd.DataFrame({"y": y, "x": x, "z": rng.standard_normal(n), "g": g})
     fit = lme4py.clmm("y ~ x + z + (1 | g)", data)
     ratio, score = fit.proportional_odds(), fit.proportional_odds("score")
@@ -277,8 +274,6 @@ def test_a_response_without_order_has_no_proportional_odds():
 
 
 def test_curves_that_cross_within_the_data_are_named():
-    import pandas as pd
-
     # Far out the middle category is not observed: the line of its upper threshold falls below that of its lower one.
     x = np.repeat([0.0, 1.0, 6.0], 60)
     y = np.concatenate([np.tile([0, 1, 2], 20), np.tile([0, 0, 1, 2, 2, 2], 10), np.tile([0, 2], 30)])
@@ -303,3 +298,16 @@ def test_elasticities_are_means_of_ratios():
         np.testing.assert_allclose(lme4py.Margins.response(fit).eyex("x").estimate, want, rtol=1e-6)
     with pytest.raises(OptionError, match="it has levels"):
         lme4py.Margins.response(fit).eydx("contact")
+
+
+def test_effects_on_thresholds_do_not_depend_on_the_origin_of_their_column():
+    """From 2,000 away they and the thresholds are one parameter to 1e-7; errors come from differences along axes."""
+    rng = np.random.default_rng(11)
+    g, x = np.repeat(np.arange(20), 8), rng.normal(size=160)
+    latent = 0.4 * x + 0.6 * rng.normal(size=20)[g] + rng.logistic(size=160) + 2.0
+    data = pd.DataFrame({"y": np.clip(np.round(latent), 1, 4).astype(int), "x": x, "g": g})
+    here = lme4py.clmm("y ~ 1 + (1 | g)", data, nominal="~ x").coef_table(component="nominal")
+    there = lme4py.clmm("y ~ 1 + (1 | g)", data.assign(x=x + 2000.0), nominal="~ x").coef_table(component="nominal")
+    # The search stops where the deviance can fall by 1e-12.
+    np.testing.assert_allclose(there["estimate"], here["estimate"], rtol=1e-4)
+    np.testing.assert_allclose(there["std_error"], here["std_error"], rtol=1e-4)

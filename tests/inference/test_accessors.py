@@ -250,6 +250,18 @@ def test_standardised_coefficients(sleep, herds):
     assert herds.standardised().loc["period[T.2]", "estimate"] == pytest.approx(herds.params["period[T.2]"] * x)
 
 
+def test_standardised_coefficients_of_categories_are_those_of_their_own_rows():
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame(
+        {"y": rng.choice(["a", "b", "c"], 90), "x": 2000.0 + rng.normal(size=90), "g": np.arange(90) % 9}
+    )
+    found = lme4py.glmer("y ~ x + (1 | g)", data, "multinomial")
+    table = found.standardised()
+    assert list(table.index) == ["b: x", "c: x"]
+    # Exact: the coefficient times the standard deviation of the column.
+    assert table.loc["b: x", "estimate"] == pytest.approx(found.params["b: x"] * data.x.std(), rel=1e-9)
+
+
 def test_parts_by_name(sleep, herds):
     assert sleep.part("response").tolist() == load_dataset("sleepstudy")["Reaction"].tolist()
     assert herds.part("response").sum(axis=1).tolist() == load_dataset("cbpp")["size"].tolist()

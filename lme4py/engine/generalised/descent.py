@@ -267,6 +267,8 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
         beside = np.ones(points.shape[0], dtype=bool)
         if not has_dispersions(problem):
             beside = (points[:, first:] == phi[first:]).all(axis=1)
+        if not beside.any():
+            return np.array([slope(point) for point in points])
         together = StackedModel(problem).gradients(points[beside], found.mode)
         if together is None:
             return np.array([slope(point) for point in points])

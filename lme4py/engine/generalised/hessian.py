@@ -7,12 +7,16 @@ from collections.abc import Callable
 import numpy as np
 
 from lme4py.engine.generalised.laplace import Laplace
-from lme4py.linalg.types import BoolArray, FloatArray
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 # Difference steps in units of 1 / sqrt(curvature): the error of a central difference is about its square.
 _DIFFERENCE = 1e-3
-# Scaled curvatures below this are none.
-_FLAT = 1e-7
+# The same along axes that hold several parameters, where it is about its fourth power.
+_SHORT = 2e-4
+# Scaled curvatures below this are none; of coefficients alone, which columns far from zero make nearly parallel.
+_FLAT, _PARALLEL = 1e-7, 1e-11
+# Differences go along the principal axes of a model whose scaled curvatures differ by more than this.
+_UNEVEN = 1e-4
 
 
 def difference_hessian(
@@ -35,18 +39,51 @@ def difference_hessian(
     """
     free = np.arange(phi.size) if held is None else np.flatnonzero(~held)
     size = np.sqrt(np.maximum(np.abs(rough.diagonal()), 1e-6))
-    steps = np.diag(np.minimum(_DIFFERENCE / size, 0.01))[free]
     hessian = np.zeros((phi.size, phi.size))
-    if free.size:
-        above, below = phi + steps, phi - steps
-        up, down = np.split(slopes(np.concatenate([above, below])), 2)
-        # The distance as it is after rounding: a parameter may be large beside its step.
-        width = (above - below)[np.arange(free.size), free]
-        hessian[free] = (up - down) / width[:, None]
+    if not free.size:
+        return hessian
+    axes = _axes(rough[np.ix_(free, free)] / np.outer(size[free], size[free]))
+    if axes is not None:
+        hessian[np.ix_(free, free)] = _along_axes(slopes, phi, free, axes / size[free, None])
+        return hessian
+    steps = np.diag(np.minimum(_DIFFERENCE / size, 0.01))[free]
+    above, below = phi + steps, phi - steps
+    up, down = np.split(slopes(np.concatenate([above, below])), 2)
+    # The distance as it is after rounding: a parameter may be large beside its step.
+    width = (above - below)[np.arange(free.size), free]
+    hessian[free] = (up - down) / width[:, None]
     if held is not None:
         hessian[:, held] = 0.0
     symmetric: FloatArray = 0.5 * (hessian + hessian.T)
     return symmetric
+
+
+def _axes(scaled: FloatArray) -> FloatArray | None:
+    """Directions (columns) in which the model has the curvature 1; None where the parameters themselves will do.
+
+    Where columns are far from zero beside their spread, their coefficients and the constant are nearly one parameter:
+    differences along each alone lose what tells them apart.
+    """
+    values, vectors = np.linalg.eigh(scaled)
+    # A coefficient without a curvature of its own has run away, and no step along it is short.
+    lost = scaled.diagonal().min() < 0.5
+    if lost or not _PARALLEL < values[0] < _UNEVEN * values[-1]:
+        return None
+    return np.asarray(vectors / np.sqrt(values))
+
+
+def _along_axes(
+    slopes: Callable[[FloatArray], FloatArray], phi: FloatArray, free: IntArray, axes: FloatArray
+) -> FloatArray:
+    """The Hessian in the free parameters from differences along axes of about unit curvature."""
+    steps = np.zeros((free.size, phi.size))
+    steps[:, free] = _SHORT * axes.T
+    points = [phi + steps, phi - steps, phi + 2.0 * steps, phi - 2.0 * steps]
+    near, below, far, far_below = np.split(slopes(np.concatenate(points))[:, free] @ axes, 4)
+    # A scale is an exponential of its coefficients: far from the origin two steps are needed for the fourth order.
+    inside = (8.0 * (near - below) - (far - far_below)) / (12.0 * _SHORT)
+    back = np.linalg.inv(axes)
+    return np.asarray(back.T @ (0.5 * (inside + inside.T)) @ back)
 
 
 def curvature_floor(found: Laplace, unit: float | FloatArray = 1.0) -> float:
@@ -94,6 +131,7 @@ def inverse_hessian(hessian: FloatArray, floor: float, n_theta: int) -> FloatArr
     """
     d, values, vectors = scaled_eigen(hessian, floor)
     of_theta = (vectors[:n_theta] ** 2).sum(axis=0) > 0.5
-    used = np.where(values > _FLAT, 1.0 / np.maximum(values, _FLAT), np.where(of_theta, 0.0, 1.0 / _FLAT))
+    least = np.where((vectors[:n_theta] ** 2).sum(axis=0) > 1e-3, _FLAT, _PARALLEL)
+    used = np.where(values > least, 1.0 / np.maximum(values, least), np.where(of_theta, 0.0, 1.0 / least))
     out: FloatArray = (vectors * used) @ vectors.T / np.outer(d, d)
     return out

@@ -61,7 +61,7 @@ def _spreads(fit: Fit, X: FloatArray) -> tuple[FloatArray, Any]:
     """Standard deviations of the columns, and of the response of each."""
     design = fit.design
     if fit.family.is_joint:
-        # Rows of all linear predictors, one below the other: a coefficient belongs to some, which have the same columns.
+        # Rows of all predictors, one below the other: a coefficient belongs to some of them, with the same columns.
         blocks = X.reshape(-1, design.n_obs, X.shape[1])
         first = np.abs(blocks).max(axis=1, initial=0.0).argmax(axis=0)
         return blocks[first, :, np.arange(X.shape[1])].std(axis=1, ddof=1), 1.0
