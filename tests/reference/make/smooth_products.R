@@ -10,11 +10,19 @@ d$y <- round(sin(5 * d$x) * exp(-d$z) * 2 + .3 * d$w^2 * (d$f == "a") + rnorm(8)
 d$count <- rpois(n, exp(.6 + sin(5 * d$x) * exp(-d$z) * .8))
 d$f <- factor(d$f); d$g <- factor(d$g)
 new <- data.frame(x = c(-.1, .25, .6, 1.1), z = c(.5, 5, .9, .4), w = c(0, -1, 2.2, 1), f = factor(c("a", "b", "a", "b")), g = factor(c("a", "b", "c", "a"), levels(d$g)))
+# Wood's (2013) statistic of the first smooth, the mean over both signs, from the model matrix, coefficients and covariance. What
+# summary() prints of t2 is another one: its m$R is no root of X'X there.
+wood <- function(m) {
+  s <- m$smooth[[1]]; i <- s$first.para:s$last.para; rank <- summary(m)$s.table[1, "Ref.df"]
+  R <- qr.R(qr(predict(m, type = "lpmatrix")[, i], tol = 0)); e <- eigen(R %*% m$Vp[i, i] %*% t(R), symmetric = TRUE)
+  z <- drop(t(e$vectors) %*% (R %*% coef(m)[i])) / sqrt(pmax(e$values, 1e-300)); k <- floor(rank)
+  (sum(z[seq_len(k)]^2) + (rank - k) * z[k + 1]^2) / rank
+}
 by_gam <- function(formula, ...) {
   m <- gam(formula, data = d, control = gam.control(epsilon = 1e-10, newton = list(conv.tol = 1e-12)), ...)
   p <- predict(m, new, se.fit = TRUE)
   list(sigma = sqrt(m$sig2), edf = vec(summary(m)$s.table[, "edf"]), fitted = vec(fitted(m)), predicted = vec(p$fit), se = vec(p$se.fit),
-       criterion = as.numeric(m$gcv.ubre))
+       criterion = as.numeric(m$gcv.ubre), wood = if (attr(terms(formula), "term.labels")[1] == "f") NULL else wood(m))
 }
 d$o <- factor(d$f, ordered = TRUE); new$o <- factor(new$f, ordered = TRUE)
 poisson <- gamm4(count ~ t2(x, z, k = 5), family = poisson, data = d)
