@@ -128,6 +128,11 @@ class RandomTerm(TermPlan):
     codes: IntArray
     values: FloatArray
 
+    @property
+    def is_curve(self) -> bool:
+        """Whether the term is the penalised part of one smooth for all rows, and no random effect of groups."""
+        return self.smooth and self.n_levels == 1
+
     def subset(self, columns: Sequence[int]) -> RandomTerm:
         """The term with some of its columns."""
         kept = np.asarray(columns, dtype=np.intp)

@@ -156,3 +156,13 @@ def test_a_refit_knows_sigma_in_the_units_of_the_new_response() -> None:
     # The same model by another way in.
     assert again.log_likelihood == pytest.approx(same.log_likelihood, abs=1e-8)
     assert again.variance_components["var(Days)"] == pytest.approx(same.variance_components["var(Days)"], rel=1e-6)
+
+
+def test_shares_of_common_effects_follow_from_q() -> None:
+    """As metafor's method = "EE": no variance is estimated that they could be shares of."""
+    data = {"yi": [0.1, 0.6, -0.4, 0.9, 0.2], "vi": [0.02, 0.03, 0.05, 0.02, 0.04]}
+    found = lme4py.meta(data, "yi", "vi", method="EE").heterogeneity()
+    np.testing.assert_allclose(
+        [found.I2, found.H2], [100.0 * (1.0 - found.df / found.Q), found.Q / found.df], rtol=1e-12
+    )
+    assert found.tau2 == 0.0

@@ -233,6 +233,37 @@ def test_what_is_not_there_is_refused(formula, options, message):
         lme4py.lmer(formula, DATA, **options)
 
 
+def test_shares_of_the_variance():
+    """Smooths count in the fixed part: that of the predictions without random effects."""
+    for fit in (lme4py.lmer("y ~ z + s(x) + (1 | g)", DATA), lme4py.glmer("count ~ s(x) + (1 | g)", DATA, "poisson")):
+        found = fit.r_squared()
+        mean = fit.predict(DATA, include_random=False, type="linear")
+        assert found["var_fixed"] == pytest.approx(mean.var(), rel=1e-10)
+        random, rest = float(fit.covariances["(1 | g)"].iloc[0, 0]), found["var_residual"]
+        assert found["var_random"] == pytest.approx(random, rel=1e-12)
+        assert fit.icc().estimate == pytest.approx(random / (random + rest), rel=1e-10)
+        assert fit.icc_table()["estimate"].tolist() == [fit.icc().estimate]
+        assert "ICC" in str(fit.summary())
+
+
+def test_likelihood_ratios_of_models_with_the_same_smooths():
+    fits = [lme4py.lmer(f"y ~ s(x) + {right}", DATA, reml=False) for right in ("1", "(1 | g)", "z + (1 | g)")]
+    for small, large in ((fits[0], fits[1]), (fits[1], fits[2])):
+        test = lme4py.lrtest(small, large)
+        assert test.chi2 == pytest.approx(2.0 * (large.log_likelihood - small.log_likelihood), rel=1e-12)
+        assert test.df == 1
+    assert lme4py.lrtest(fits[0], fits[1]).boundary_corrected
+    assert fits[1].ranova().index.tolist() == ["<none>", "(1 | g)"]
+    assert fits[1].ranova()["logLik"].iloc[1] == pytest.approx(fits[0].log_likelihood, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The column te")
+def test_check_says_what_could_not_be_checked():
+    """s(x, by = f) and te(x, z) share a line, which is left out of the second."""
+    fit = lme4py.lmer("y ~ f + s(x, by = f, k = 4) + te(x, z, k = 4)", DATA)
+    assert "could not be checked" in str(fit.check())
+
+
 def test_other_models_and_methods_refuse_by_name(fits):
     with pytest.raises(FormulaError, match="nominal"):
         lme4py.clmm("rating ~ x + (1 | g)", DATA.assign(rating=DATA.f), nominal="~ s(z)")
@@ -243,11 +274,12 @@ def test_other_models_and_methods_refuse_by_name(fits):
     result = fits["ml"]
     calls = [
         result.influence,
-        result.icc,
-        result.r_squared,
-        result.ranova,
         result.lrtest_no_random,
-        lambda: lme4py.lrtest(fits["ml"], fits["ml"]),
+        lambda: lme4py.lrtest(None, result),
+        lambda: lme4py.lrtest(lme4py.lmer("y ~ (1 | g)", DATA, reml=False), result),
+        lambda: lme4py.icc(lme4py.lmer("y ~ s(x)", DATA)),
+        lambda: lme4py.lmer("y ~ s(x)", DATA).ranova(),
+        lambda: result.icc(adjusted=False),
         lambda: lme4py.step(result),
         lambda: lme4py.caic(result),
         lambda: result.smooth_curves("s(z)"),

@@ -170,6 +170,8 @@ class GeneralisedModel(Model):
 
     def with_likelihood(self) -> GeneralisedFit:
         fit = self.fit
+        if fit.restricted:
+            return self.by_maximum_likelihood()
         if fit.nAGQ:
             return fit
         with warnings.catch_warnings():

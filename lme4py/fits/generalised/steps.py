@@ -169,7 +169,7 @@ def fit_like(
         start=start,
         compare=False,
         thorough=thorough,
-        reml=fit.restricted,
+        reml=fit.restricted and bool(design.terms),
     )
     return again.speaking(fit.conventions)
 

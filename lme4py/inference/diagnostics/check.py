@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lme4py.errors import Lme4Error
 from lme4py.families.parts import ZERO_INFLATION
 from lme4py.inference.diagnostics.bases import basis_use
 from lme4py.inference.estimates.random_effects import known_columns
@@ -315,7 +316,10 @@ def _bases(fit: Any) -> CheckLine | None:
     """Whether a smooth uses up its basis, and neighbours in its variable have residuals that go together."""
     if not fit.design.smooth_terms:
         return None
-    found = [(one, basis_use(fit, one)) for one in smooths_of(fit)]
+    try:
+        found = [(one, basis_use(fit, one)) for one in smooths_of(fit)]
+    except Lme4Error as error:
+        return CheckLine("bases", False, f"they could not be checked: {error}", float("nan"))
     poor = [
         f"{one.label} (edf {use.edf:.1f} of {one.size}, p = {use.p_value:.2g})" for one, use in found if use.is_small
     ]

@@ -18,7 +18,7 @@ from lme4py.fits.answers.null import Null
 from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.kinds import model_of
 from lme4py.fits.model import Model
-from lme4py.fits.refuse import refuse_penalised, refuse_residual, refuse_smooths, refuse_without_random
+from lme4py.fits.refuse import refuse_penalised, refuse_residual, refuse_without_random
 from lme4py.inference.lrt.by_names import embed_by_names, same_rows
 from lme4py.inference.lrt.families import check_families, differ_in_dispersion
 from lme4py.inference.lrt.mixture import (
@@ -28,7 +28,7 @@ from lme4py.inference.lrt.mixture import (
     cone_mixture,
     dispersion_mixture,
 )
-from lme4py.inference.lrt.nesting import Embedding, embed
+from lme4py.inference.lrt.nesting import Embedding, check_same_smooths, embed, refuse_null_of_smooths
 from lme4py.inference.lrt.parts import lacks_zero_part, location_columns, zero_part_mixture
 from lme4py.inference.lrt.residual import check_residuals
 from lme4py.inference.lrt.simulation import bootstrap_ratios
@@ -266,6 +266,7 @@ def _residual_test(restricted: Any, large: _Model, boundary: bool | None, method
 
 def _without_terms(fit: Fit) -> Fit:
     """The model of the same residuals without random effects."""
+    refuse_null_of_smooths(fit)
     return model_of(fit).like(fit.design.with_terms(()))
 
 
@@ -281,7 +282,6 @@ def _model(result: Any, role: str) -> _Model:
         raise OptionError(
             f"the {role} model has sampling weights: a pseudo-likelihood has no likelihood-ratio test; use wald_test()."
         )
-    refuse_smooths(fit, "a likelihood ratio test is", "see smooths(), wald_test() and anova()")
     return _Model(fit.design, location_columns(fit), fit.reml, fit.log_likelihood, fit.n_params, fit)
 
 
@@ -291,12 +291,14 @@ def _is_linear(result: Any) -> bool:
 
 def _without_random(result: Any, large: _Model) -> _Model:
     """The model without random effects, by the method of the full model."""
+    refuse_null_of_smooths(large.fit)
     null = model_of(large.fit).without_random(result)
     return _Model(large.design, null.X, large.reml, null.log_likelihood, null.n_params, None, null)
 
 
 def _check_same_data(small: _Model, large: _Model) -> None:
     a, b = small.design, large.design
+    check_same_smooths(a, b)
     if a.n_obs != b.n_obs:
         raise OptionError(
             f"the restricted model was fitted to {a.n_obs} rows and the full one to {b.n_obs}: their likelihoods "

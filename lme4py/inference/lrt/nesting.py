@@ -14,9 +14,12 @@ import numpy as np
 
 from lme4py.covariance import TangentCone
 from lme4py.design.design import Design, RandomTerm
+from lme4py.errors import OptionError
+from lme4py.fits.base import Fit
+from lme4py.fits.refuse import refuse_smooths
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["Embedding", "embed"]
+__all__ = ["Embedding", "check_same_smooths", "embed", "refuse_null_of_smooths"]
 
 _TOLERANCE = 1e-6
 # Rows whose covariances with any others are looked at where levels are related.
@@ -257,3 +260,37 @@ def _assemble(
 
 def _is_unique(A: FloatArray) -> bool:
     return bool(np.linalg.matrix_rank(A, tol=1e-9 * np.linalg.norm(A, 2)) == A.shape[1])
+
+
+def check_same_smooths(a: Design, b: Design) -> None:
+    """Refuse a likelihood ratio of models whose smooths differ: these have tests of their own.
+
+    Parameters
+    ----------
+    a, b : Design
+
+    Raises
+    ------
+    OptionError
+    """
+    own = [{term.label: term.values for term in design.terms if term.smooth} for design in (a, b)]
+    if own[0].keys() != own[1].keys() or not all(np.array_equal(own[0][label], own[1][label]) for label in own[0]):
+        names = " and ".join(", ".join(one) or "none" for one in own)
+        raise OptionError(
+            f"the models have different smooths ({names}): a likelihood ratio test is there for models whose smooths "
+            "are the same; a smooth is tested by smooths(), and AIC compares such models."
+        )
+
+
+def refuse_null_of_smooths(fit: Fit) -> None:
+    """Refuse a test against the model without random effects where the smooths would go with them.
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Raises
+    ------
+    OptionError
+    """
+    refuse_smooths(fit, "a test against a model without random effects is", "see ranova() and smooths()")

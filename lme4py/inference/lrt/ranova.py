@@ -43,7 +43,8 @@ def ranova(fit: Fit) -> pd.DataFrame:
     from lme4py.tables.frames import printed
 
     refuse_penalised(fit, "a likelihood ratio test is")
-    refuse_smooths(fit, "ranova() is", "see smooths()")
+    if all(term.smooth for term in fit.design.terms):
+        refuse_smooths(fit, "ranova() is", "a model of smooths alone has no random effects; see smooths()")
     rows = {"<none>": {"npar": fit.n_params, "logLik": fit.log_likelihood, "AIC": fit.criterion + 2.0 * fit.n_params}}
     for label, terms in _reductions(fit.design):
         reduced = _refitted(fit, terms) if terms else None
@@ -89,6 +90,9 @@ def _rank(fit: Fit) -> int:
 def _reductions(design: Design) -> Iterator[tuple[str, tuple[RandomTerm, ...]]]:
     """Each random effect by name, with the terms that are left without it."""
     for t, term in enumerate(design.terms):
+        if term.smooth:
+            # Those have tests of their own.
+            continue
         before, after = design.terms[:t], design.terms[t + 1 :]
         variables = [re.sub(r"\[[^\]]*\]", "", name) for name in term.columns]
         slopes = [name for name in dict.fromkeys(variables) if name not in INTERCEPTS]

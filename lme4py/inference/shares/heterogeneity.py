@@ -121,14 +121,18 @@ def heterogeneity(fit: Fit, alpha: float = 0.05) -> Heterogeneity:
     tau2 = sum(parts.values())
     lower, upper = _prediction(fit, tau2, alpha)
     statistic = float(rest @ rest)
+    H2 = (tau2 + typical) / typical
+    if not parts:
+        # No variance is estimated that a share could be of: those of Q (Higgins & Thompson 2002), as metafor's "EE".
+        H2 = max(1.0, statistic / (n - p)) if n > p else 1.0
     return Heterogeneity(
         Q=statistic,
         df=n - p,
         p_value=float(special.chdtrc(n - p, statistic)),
         tau2=tau2,
         typical_variance=typical,
-        I2=100.0 * tau2 / (tau2 + typical),
-        H2=(tau2 + typical) / typical,
+        I2=100.0 * (1.0 - 1.0 / H2),
+        H2=H2,
         I2_by_term={label: 100.0 * part / (tau2 + typical) for label, part in parts.items()},
         lower=lower,
         upper=upper,

@@ -23,7 +23,7 @@ from lme4py.fits.base import Fit, fit_of
 from lme4py.fits.groups import group_codes, is_nested
 from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import fit_parameters
-from lme4py.fits.refuse import refuse_several_responses, refuse_smooths, refuse_unequal, refuse_without_random
+from lme4py.fits.refuse import refuse_several_responses, refuse_unequal, refuse_without_random
 from lme4py.inference.bootstrap.bootstrap import bootstrap
 from lme4py.inference.estimates.coefficients import chosen_alpha
 from lme4py.inference.profile.side import BetterOptimum, make_sides
@@ -207,17 +207,26 @@ def icc(
     (0.5893, 0.0934, 0.4025, 0.7535)
     """
     fit = _fit(result)
-    refuse_smooths(fit, "intraclass correlations are", "see var_corr()")
     refuse_unequal(fit, "intraclass correlations are")
     refuse_several_responses(fit, "intraclass correlations are")
     refuse_without_random(fit, "intraclass correlations are")
     level = chosen_alpha(fit, alpha)
     category, inner = split_category(fit, component)
     design = category_design(fit, category)
-    at = "mean" if at is None and (inner == "all" or _is_stationary(design, inner)) else at
+    _refuse_curves(fit, adjusted)
+    mean = inner == "all" or any(term.smooth and not term.is_curve for term in design.terms)
+    at = "mean" if at is None and (mean or _is_stationary(design, inner)) else at
     ratio = _ratio(fit, design, inner, at, adjusted, variance)
     found = _interval(fit, ratio, component, level, n_boot, seed, n_jobs)
     return _of_means(replace(found, at=_where(design, at)), k)
+
+
+def _refuse_curves(fit: Fit, adjusted: bool) -> None:
+    """Smooths are part of the mean; without groups nothing is shared, and their share has no standard error."""
+    if fit.design.smooth_terms and not adjusted:
+        raise OptionError("adjusted=False has no standard error beside smooths; leave it out, or see r_squared().")
+    if all(term.is_curve for term in fit.design.terms):
+        raise OptionError("intraclass correlations are about random effects, and this model has smooths only.")
 
 
 def _of_means(found: ICCResult, k: float) -> ICCResult:
@@ -294,13 +303,13 @@ def icc_table(result: Any, alpha: float | None = None, **kw: Any) -> pd.DataFram
     0   _cons|plate     0.151  0.085     0.046     0.396
     1  _cons|sample     0.785  0.113     0.495     0.932
     """
-    refuse_smooths(getattr(result, "fit", result), "intraclass correlations are", "see var_corr()")
     refuse_unequal(getattr(result, "fit", result), "intraclass correlations are")
     import pandas as pd
 
     columns = ["component", "estimate", "se", "ci_lower", "ci_upper"]
     fit = _fit(result)
     refuse_without_random(fit, "intraclass correlations are")
+    _refuse_curves(fit, bool(kw.get("adjusted", True)))
     inner = _components(fit.design)
     found = [icc(result, category_component(name, label), alpha, **kw) for label in labels_of(fit) for name in inner]
     table = pd.DataFrame([[getattr(one, name) for name in columns] for one in found], columns=columns)
@@ -323,12 +332,14 @@ def _components(design: Design) -> list[str]:
 
 def _groups(design: Design) -> list[str]:
     """Grouping factors of the conditional part."""
-    return list(dict.fromkeys(term.group for term in design.terms if CONDITIONAL in term.column_parts))
+    return list(
+        dict.fromkeys(term.group for term in design.terms if CONDITIONAL in term.column_parts and not term.is_curve)
+    )
 
 
 def _slopes(design: Design) -> list[str]:
     """Columns of random slopes of the conditional part."""
-    columns = [zip(term.columns, term.column_parts, strict=True) for term in design.terms]
+    columns = [zip(term.columns, term.column_parts, strict=True) for term in design.terms if not term.smooth]
     names = (name for own in columns for name, part in own if part == CONDITIONAL and name not in INTERCEPTS)
     return list(dict.fromkeys(names))
 
@@ -345,7 +356,7 @@ def _ratio(
 ) -> _Ratio:
     shared = _shared(design, component)
     if component == "all":
-        shared = tuple(t for t, alone in enumerate(observation_level(fit)) if not alone)
+        shared = tuple(t for t, alone in enumerate(observation_level(fit)) if not alone and t in shared)
         if not shared:
             raise OptionError("every random effect has a level for each row, so that no two rows share anything.")
     if isinstance(at, str):
@@ -367,7 +378,7 @@ def _ratio(
 def _shared(design: Design, component: str) -> tuple[int, ...]:
     """Terms shared by two rows of one group."""
     if component == "all":
-        return tuple(range(len(design.terms)))
+        return tuple(t for t, term in enumerate(design.terms) if not term.is_curve)
     known = _groups(design)
     choices = _components(design)
     head, group = _split(component, known)
@@ -387,7 +398,7 @@ def _shared(design: Design, component: str) -> tuple[int, ...]:
         # Heritability: the share of the related effects alone, though rows of one level share others too.
         return tuple(t for t, term in enumerate(design.terms) if term.group == chosen)
     codes = group_codes(design, chosen)
-    return tuple(t for t, term in enumerate(design.terms) if is_nested(codes, term.codes))
+    return tuple(t for t, term in enumerate(design.terms) if not term.is_curve and is_nested(codes, term.codes))
 
 
 def _split(component: Any, known: Sequence[str]) -> tuple[str, str]:
@@ -433,7 +444,7 @@ def _checked_values(design: Design, at: Mapping[str, float] | None) -> dict[str,
 
 def _at_values(term: RandomTerm, values: dict[str, float]) -> FloatArray:
     z = np.array([1.0 if name in INTERCEPTS else values.get(name, 0.0) for name in term.columns])
-    z = term.masked(z[None])[0]
+    z = term.masked(z[None])[0] * (not term.is_curve)
     return np.outer(z, z)
 
 
@@ -455,8 +466,8 @@ def _bootstrapped(
     fit: Fit, ratio: _Ratio, component: str, alpha: float, n_boot: int, seed: int | None, n_jobs: int | None
 ) -> ICCResult:
     rest = rest_variance(fit, ratio.variance)
-    # Replicates hold the elements of covariance matrices only where these are what tables show.
-    of_elements = all(term.structure.shown_as_matrix for term in fit.design.terms)
+    # Replicates hold the elements of covariance matrices only where these are what tables show; smooths have none.
+    of_elements = all(term.structure.shown_as_matrix and not term.smooth for term in fit.design.terms)
     if not of_elements or ratio.fixed or rest.kind not in ("residual", "latent") or not fit.identification.complete:
         boot = bootstrap(fit, n_boot, ratio.value, seed, n_jobs, progress=False)
         values = boot.replicates.to_numpy()[:, 0]

@@ -123,7 +123,7 @@ def _approximate(fit: Fit, kind: str, mu: float, lam: float) -> float:
 
 @derived
 def null_mean(fit: Fit) -> float:
-    """Mean of a row (offset and random effects zero) in the model with the intercept as its only fixed effect.
+    """Mean of a row (offset and random effects zero) in the model with an intercept in the place of all fixed effects.
 
     Parameters
     ----------
@@ -140,6 +140,7 @@ def null_mean(fit: Fit) -> float:
         beta: FloatArray = fit.beta
     else:
         plain = replace(design, notes=())
+        plain = plain.with_terms([term for term in plain.terms if not term.is_curve])
         null = plain.with_predictor(X=one, names=("Intercept",), assign=(0,), labels=(), dropped=(), alias=None)
         try:
             with warnings.catch_warnings():

@@ -9,7 +9,7 @@ import numpy as np
 from lme4py.design.design import CONDITIONAL, Design
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
-from lme4py.fits.refuse import refuse, refuse_smooths, refuse_unequal
+from lme4py.fits.refuse import refuse, refuse_unequal
 from lme4py.inference.estimates.limits import warn_unknown
 from lme4py.inference.shares.observation import Observation, observation_variance
 from lme4py.linalg.types import FloatArray
@@ -40,9 +40,10 @@ class RSquared:
 def random_moments(design: Design) -> list[FloatArray]:
     """Z'Z / n of each term: the mean variance of its effects over the rows is tr(Sigma Z'Z / n) (Johnson 2014).
 
-    Columns of further linear predictors are zero.
+    Columns of further linear predictors are zero, and so are those of curves, which are no random effects but part of
+    the mean of a row.
     """
-    columns = [term.values_of(CONDITIONAL) for term in design.terms]
+    columns = [term.values_of(CONDITIONAL) * (not term.is_curve) for term in design.terms]
     return [Z.T @ Z / design.n_obs for Z in columns]
 
 
@@ -52,7 +53,7 @@ def observation_level(fit: Fit) -> tuple[bool, ...]:
 
 
 def fixed_variance(fit: Fit, X: FloatArray | None = None) -> float:
-    """Variance of X beta over the rows (offsets left out, denominator n - 1); NaN where X beta is not finite.
+    """Variance of X beta and smooths over the rows (offsets left out, denominator n - 1); NaN where it is not finite.
 
     Parameters
     ----------
@@ -61,11 +62,16 @@ def fixed_variance(fit: Fit, X: FloatArray | None = None) -> float:
         The rows of one of several linear predictors.
     """
     X = fit.design.X if X is None else X
-    if fit.design.n_obs < 2 or not fit.beta.size:
+    curves = [
+        term.values_of(CONDITIONAL) @ own[0]
+        for term, own in zip(fit.design.terms, fit.modes, strict=True)
+        if term.is_curve
+    ]
+    if fit.design.n_obs < 2 or not (fit.beta.size or curves):
         return 0.0
     if warn_unknown(fit, X, "the variance of the fixed effects", stacklevel=4):
         return float("nan")
-    return float(np.var(X @ fit.beta, ddof=1))
+    return float(np.var(sum(curves, X @ fit.beta), ddof=1))
 
 
 def rest_variance(fit: Fit, variance: str = "theoretical") -> Observation:
@@ -100,10 +106,10 @@ def r_squared(fit: Fit, variance: str = "theoretical") -> RSquared:
     Returns
     -------
     RSquared (`result.r_squared()` gives the same as a dict)
-        marginal, conditional, and var_fixed: the variance of X beta over the rows (offsets left out, denominator n - 1,
-        as R's performance), var_random: the mean over the rows of the variance of Z b, var_residual: sigma^2 or the
-        variance of one observation on the link scale. Random effects with a level for every row (overdispersion) count
-        in var_residual.
+        marginal, conditional, and var_fixed: the variance of X beta and of smooths over the rows (offsets left out,
+        denominator n - 1, as R's performance), var_random: the mean over the rows of the variance of Z b, var_residual:
+        sigma^2 or the variance of one observation on the link scale. Random effects with a level for every row
+        (overdispersion) count in var_residual.
 
     Examples
     --------
@@ -113,7 +119,6 @@ def r_squared(fit: Fit, variance: str = "theoretical") -> RSquared:
     >>> round(found.marginal, 3), round(found.conditional, 3)
     (0.085, 0.187)
     """
-    refuse_smooths(fit, "R squared is", "see smooths()")
     if fit.family.is_joint:
         raise fit.family.lacks("one R squared: each category has a linear predictor of its own; see icc_table()")
     fixed = fixed_variance(fit)

@@ -233,11 +233,12 @@ def shares_table(fit: Fit) -> list[Table]:
     shares = row_summary(fit).shares
     if shares is None:
         return []
-    terms = fit.design.terms
+    terms = [term for term in fit.design.terms if not term.is_curve]
     # With one factor of independent levels it is that of icc(); else the share of all, which icc() takes one by one.
     alone = len(terms) == 1 and terms[0].level_variance == 1.0
-    columns = ("R² marginal", "R² conditional", "ICC" if alone else "ICC, all effects")
-    return [Table("Shares of the variance", columns, (tuple(f"{share:.3f}" for share in shares),), right_aligned(3))]
+    columns = ("R² marginal", "R² conditional", "ICC" if alone else "ICC, all effects")[: 3 if terms else 1]
+    cells = tuple(f"{share:.3f}" for share in shares[: len(columns)])
+    return [Table("Shares of the variance", columns, (cells,), right_aligned(len(columns)))]
 
 
 def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
