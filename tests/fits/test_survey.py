@@ -339,6 +339,8 @@ def test_rows_with_missing_weights_are_left_out() -> None:
 )
 def test_what_a_pseudo_likelihood_does_not_have(ask: Any) -> None:
     ours = fit("binomial", weights="w1", level_weights={"psu": "w2"}, pwscale="size", nAGQ=1)
+    with pytest.raises(OptionError, match="sampling weights"):
+        ours.predict(DATA.head(2), given=DATA.head(9))
     assert np.isnan(ours.aic)
     assert np.isnan(ours.bic)
     with pytest.raises(OptionError, match="pseudo-likelihood"):

@@ -251,6 +251,8 @@ def modes_given(fit: Fit, design: Design, data: ResponseData) -> GivenRows:
     """
     refuse_without_random(fit, "modes given other rows are")
     refuse_smooths(fit, "modes given other rows are", "fit the model to all rows")
+    if fit.pseudo_likelihood:
+        raise OptionError("modes given other rows are not there for models with sampling weights; fit it to all rows.")
     root = _root(fit, design)
     rows = _RowsGiven(fit, data, design, root)
     u = np.zeros(root.shape[1])
