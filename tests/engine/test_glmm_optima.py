@@ -13,7 +13,7 @@ import pytest
 from reference_data import REFERENCE
 
 import lme4py
-from lme4py.errors import OptimaWarning
+from lme4py.errors import DesignError, OptimaWarning
 from lme4py.fits.generalised.refit import refit_estimates
 
 # Hard random models, each with the lowest of twenty wide starts, by benchmarks/glmm_optima.py --write.
@@ -123,3 +123,14 @@ class TestSeveralMinima:
         # A proved minimum all the same: |x| gives the same means with one sign, and random effects of the other.
         assert fit.converged
         assert "both signs" in fit.certificate.verdict
+
+
+def test_parameters_that_are_too_far_out_for_differences_have_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps beside them are rounding, and a Hessian of differences would not be finite."""
+
+    def nowhere(slopes: Any, phi: Any, *_: Any) -> Any:
+        return np.full((phi.size, phi.size), np.nan)
+
+    monkeypatch.setattr("lme4py.engine.generalised.descent.difference_hessian", nowhere)
+    with pytest.raises(DesignError, match="cannot be evaluated"):
+        lme4py.glmer("incidence ~ 1 + (1 | herd)", lme4py.load_dataset("cbpp"), "poisson")

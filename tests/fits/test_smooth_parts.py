@@ -141,3 +141,12 @@ def test_ordered_categories_with_a_scale_have_smooths():
         result = lme4py.clmm("r ~ s(x, k = 5) + (1 | g)", data, **more)
         assert list(result.smooths().index) == ["s(x)"]
         assert 1.0 < result.smooths()["edf"].iloc[0] < 4.01
+
+
+def test_margins_where_the_dispersion_has_a_smooth(spread):
+    """No coefficient of the dispersion moves the mean: standard errors are those of predictions."""
+    found = lme4py.Margins.linear_scale(spread).predict(atexog={"x": [0.2, 0.5]}).to_frame()
+    rows = pd.DataFrame({"x": [0.2, 0.5], "z": 0.5, "g": "a"})
+    predicted = spread.predict(rows, include_random=False, se=True)
+    assert found["estimate"].to_numpy() == pytest.approx(predicted["predicted"].to_numpy(), rel=1e-10)
+    assert found["std_error"].to_numpy() == pytest.approx(predicted["std_error"].to_numpy(), rel=1e-8)

@@ -280,6 +280,9 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
     criterion.base, criterion.best = found, value
     held = problem.held(phi)
     hessian = difference_hessian(slopes, phi, optimum.hessian, held)
+    if not np.isfinite(hessian).all():
+        # Parameters so far out that steps beside them are rounding.
+        raise no_value(problem)
     floor = curvature_floor(found, problem.units)
     for _ in range(2):
         step, bound = newton_step(hessian, gradient, floor)
@@ -529,8 +532,12 @@ class Descents:
             lower = _below(criterion, result)
             if lower is None:
                 return result
-            optimum = with_snaps(criterion.local, lower, settings, self.problem)
-            result = finish(criterion, replace(optimum, log=joined(result.log, optimum.log)))
+            try:
+                optimum = with_snaps(criterion.local, lower, settings, self.problem)
+                result = finish(criterion, replace(optimum, log=joined(result.log, optimum.log)))
+            except DesignError:
+                # The criterion falls to where it has no value.
+                return replace(result, descends=True)
         return replace(result, descends=_below(criterion, result) is not None)
 
 

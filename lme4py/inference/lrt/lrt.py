@@ -28,7 +28,7 @@ from lme4py.inference.lrt.mixture import (
     cone_mixture,
     dispersion_mixture,
 )
-from lme4py.inference.lrt.nesting import Embedding, check_same_smooths, embed, refuse_null_of_smooths
+from lme4py.inference.lrt.nesting import Embedding, check_same_smooths, embed, refuse_null_of_smooths, without_terms
 from lme4py.inference.lrt.parts import lacks_zero_part, location_columns, zero_part_mixture
 from lme4py.inference.lrt.residual import check_residuals
 from lme4py.inference.lrt.simulation import bootstrap_ratios
@@ -239,7 +239,7 @@ def _residual_test(restricted: Any, large: _Model, boundary: bool | None, method
         refuse_residual("simulated likelihood ratios are", "use method='asymptotic'")
     if restricted is not None and _is_linear(restricted):
         refuse_residual("a test against a linear model of another package is", "fit the smaller model with lmer()")
-    small = _model(_without_terms(large.fit) if restricted is None else restricted, "restricted")
+    small = _model(without_terms(large.fit) if restricted is None else restricted, "restricted")
     _check_same_data(small, large)
     _check_same_method(small, large)
     df = _check_sizes(small, large)
@@ -262,12 +262,6 @@ def _residual_test(restricted: Any, large: _Model, boundary: bool | None, method
         return LRTestResult(chi2, df, p, False, small.logL, large.logL, "chi-squared", {df: 1.0})
     mixture = Mixture({df - 1: 0.5, df: 0.5}, f"0.5 chi2({df - 1}) + 0.5 chi2({df})")
     return LRTestResult(chi2, df, mixture.p_value(chi2), True, small.logL, large.logL, mixture.note, mixture.weights)
-
-
-def _without_terms(fit: Fit) -> Fit:
-    """The model of the same residuals without random effects."""
-    refuse_null_of_smooths(fit)
-    return model_of(fit).like(fit.design.with_terms(()))
 
 
 def _model(result: Any, role: str) -> _Model:

@@ -16,10 +16,11 @@ from lme4py.covariance import TangentCone
 from lme4py.design.design import Design, RandomTerm
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit
+from lme4py.fits.kinds import model_of
 from lme4py.fits.refuse import refuse_smooths
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["Embedding", "check_same_smooths", "embed", "refuse_null_of_smooths"]
+__all__ = ["Embedding", "check_same_smooths", "embed", "refuse_null_of_smooths", "without_terms"]
 
 _TOLERANCE = 1e-6
 # Rows whose covariances with any others are looked at where levels are related.
@@ -294,3 +295,14 @@ def refuse_null_of_smooths(fit: Fit) -> None:
     OptionError
     """
     refuse_smooths(fit, "a test against a model without random effects is", "see ranova() and smooths()")
+
+
+def without_terms(fit: Fit) -> Fit:
+    """The model of the same residuals without random effects.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    refuse_null_of_smooths(fit)
+    return model_of(fit).like(fit.design.with_terms(()))

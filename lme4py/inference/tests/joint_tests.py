@@ -116,6 +116,9 @@ class JointMethod:
     def _solve(self, L: FloatArray) -> _Solved:
         joint, terms = self.joint, self.fit.design.terms
         p = self.C.shape[0]
+        # Means that no coefficient of a further part moves, as those of gaussian responses with a dispersion part.
+        beyond = np.zeros((len(L), p + self.n_effects - L.shape[1]))
+        L = np.hstack([L[:, : p - beyond.shape[1]], beyond, L[:, p - beyond.shape[1] :]])
         effects = L[:, p:]
         own = [
             effects[:, place].reshape(len(L), term.n_levels, term.n_columns)
