@@ -47,7 +47,6 @@ _WORDS = {
     "rrr": "in Python result.relative_risk_ratios()",
     "output": "--json, --latex or --plot; lme4py report ... --out page.html for a page",
     "html": "lme4py report ... --out page.html",
-    "subset": "leave the rows out of the file",
 }
 _EPILOG = """\
 examples:
@@ -142,7 +141,8 @@ def _add_model(fit: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "data",
         metavar="DATA",
-        help="a CSV, TSV, Parquet, .dta or .xlsx file, a pattern such as 'rows/*.parquet', or a shipped data set",
+        help="a CSV, TSV, Parquet, Feather, .dta or .xlsx file, a pattern such as 'rows/*.parquet', an address that fsspec "
+        "opens, or a shipped data set",
     )
     fit.add_argument("--family", metavar="F", default="gaussian", help="response distribution (gaussian), or ordinal")
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
@@ -154,6 +154,9 @@ def _add_model(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--ddf", metavar="M", help="degrees of freedom: satterthwaite, kenward-roger, residual, normal")
     fit.add_argument("--weights", metavar="C", help="column of prior weights")
     fit.add_argument("--offset", metavar="C", help="column of the offset")
+    fit.add_argument(
+        "--subset", metavar="S", help="rows in which this is true, such as 'age > 17 & region != \"north\"'"
+    )
     fit.add_argument("--occasion", metavar="C", help="units whose residuals correlate (several responses)")
     fit.add_argument("--memory-limit", metavar="SIZE", help="such as 2GB: larger data are streamed, in blocks that fit")
 
@@ -201,7 +204,7 @@ def _fitted(arguments: argparse.Namespace, data: pd.DataFrame | str) -> MixedRes
     from lme4py.api import glmer, lmer
     from lme4py.categories import clmm
 
-    shared: dict[str, Any] = {"weights": arguments.weights, "offset": arguments.offset}
+    shared: dict[str, Any] = {"weights": arguments.weights, "offset": arguments.offset, "subset": arguments.subset}
     if arguments.memory_limit is not None:
         shared["control"] = {"memory_limit": arguments.memory_limit}
     if not _is_generalised(arguments):
@@ -314,16 +317,19 @@ def _datasets(arguments: argparse.Namespace) -> None:
 def _read(name: str, limited: bool = False) -> pd.DataFrame | str:
     """Read the file `name`, or load the shipped data set of that name.
 
-    Files of a pattern, and all that can be under a limit of memory, are left to the fit, which may stream them.
+    Files of a pattern, addresses, files that only the fit reads, and all files under a limit of memory are left to the
+    fit, which may stream them.
     """
     from lme4py.data.datasets import dataset_names, load_dataset
+    from lme4py.data.sources import is_path
 
     path = Path(name)
     if has_magic(name) and not path.exists():
         return name
-    if limited and path.exists() and path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+    own = name.lower().endswith(_SUFFIXES)
+    if is_path(name) and ("://" in name or (path.exists() and (limited or not own))):
         return name
-    if name.lower().endswith(_SUFFIXES):
+    if own:
         return _read_file(path)
     if path.exists():
         raise DataError(f"{name} is no file that can be read; its name must end in {', '.join(_SUFFIXES)}.")

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from lme4py.arguments import check_bool
 from lme4py.data.hints import data_from_text
 from lme4py.data.sources import is_path
+from lme4py.data.sources.address import shown_address
 from lme4py.design.build import NaAction
 from lme4py.errors import OptionError, did_you_mean
 
@@ -20,7 +21,8 @@ def check_call(formula: object, data: object, reml: object, progress: object, na
         hint = " The formula comes first, then the data." if isinstance(data, str) else ""
         raise OptionError(f'`formula` is of type {type(formula).__name__}; give text such as "y ~ x + (x | g)".{hint}')
     if isinstance(data, str) and not is_path(data):
-        raise OptionError(f"`data` is the text {data!r}; give a data frame, such as {data_from_text(data)}.")
+        shown = shown_address(data)
+        raise OptionError(f"`data` is the text {shown!r}; give a data frame, such as {data_from_text(shown)}.")
     check_bool("reml", reml)
     if progress is not None:
         check_bool("progress", progress)

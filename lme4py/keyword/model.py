@@ -9,6 +9,7 @@ from typing import Any
 from lme4py.data.frame import Frame, read_frame
 from lme4py.data.hints import data_from_text
 from lme4py.data.sources import find_source, is_path
+from lme4py.data.sources.address import shown_address
 from lme4py.design.build import lformula
 from lme4py.design.design import Design
 from lme4py.design.names import with_stata_names
@@ -99,8 +100,8 @@ class KeywordModel:
         """
         if isinstance(self.data, str) and not is_path(self.data):
             raise OptionError(
-                f"`data` is the text {self.data!r}; the data come first, as a data frame, such as "
-                f"{data_from_text(self.data)}."
+                f"`data` is the text {shown_address(self.data)!r}; the data come first, as a data frame, such as "
+                f"{data_from_text(shown_address(self.data))}."
             )
         frame = read_frame(find_source(self.data, "memory")[0])
         request = self.request

@@ -88,7 +88,20 @@ def test_crossed_factors_come_here() -> None:
     formula = "b ~ x + (1 | g) + (1 | m)"
     ours = lme4py.glmer(formula, dd.from_pandas(DATA, npartitions=2), "binomial", control=STREAM)
     assert_allclose(ours.criterion, lme4py.glmer(formula, DATA, "binomial").criterion, rtol=1e-10)
-    assert "passes over files" in ours.rows.where
+    assert "passes over files of this machine, to which the rows came" in ours.rows.where
+
+
+def test_a_partition_without_complete_rows_of_crossed_factors() -> None:
+    """Nor with rows that a condition chooses."""
+    formula = "y ~ x + (x | g) + (1 | m)"
+    missing = DATA.iloc[250:300].assign(x=np.nan)
+    parts = [dd.from_pandas(part, npartitions=1) for part in (DATA.iloc[:250], missing, DATA.iloc[300:])]
+    own = pd.concat([DATA.iloc[:250], missing, DATA.iloc[300:]])
+    for condition, n in ((None, 600), ("abs(x) < 9", 550)):
+        ours = lme4py.lmer(formula, dd.concat(parts), subset=condition)
+        # Sums in another order.
+        assert_allclose(ours.params, lme4py.lmer(formula, own, subset=condition).params, rtol=1e-9)
+        assert (ours.rows.n_rows, ours.n_obs) == (n, 550)
 
 
 def test_workers_that_lack_the_package() -> None:

@@ -319,4 +319,8 @@ def test_files_of_a_pattern_are_streamed(capsys, tmp_path):
     text = capsys.readouterr().out
     assert "1743.6" in text
     assert "2 Parquet files" in text
+    rows.to_feather(tmp_path / "part.feather")
+    command = ["fit", FORMULA, str(tmp_path / "part.feather"), "--subset", "Days > 1"]
+    assert main([*command, "--memory-limit", "1MB"]) == 0
+    assert "rows where Days > 1" in capsys.readouterr().out
     assert "no file matches the pattern" in _refused(capsys, "fit", FORMULA, tmp_path / "none*.parquet")

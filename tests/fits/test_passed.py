@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,12 @@ def test_what_is_refused(options: dict[str, Any], words: str) -> None:
     arguments = {"formula": "b ~ x + (1 | g) + (1 | h)", "data": DATA, "family": "binomial", "control": CONTROL}
     with pytest.raises(OptionError, match=words):
         lme4py.glmer(**(arguments | options))  # type: ignore[arg-type]
+
+
+def test_rows_for_which_the_disk_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
+    with pytest.raises(OptionError, match=r"3,998 rows of memory take .* in files of this machine, .* set .* TMPDIR"):
+        lme4py.glmer("b ~ x + (1 | g) + (1 | h)", DATA, "binomial", control=CONTROL)
 
 
 def test_elements_of_parts_are_those_of_all_rows() -> None:

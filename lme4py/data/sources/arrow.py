@@ -8,6 +8,7 @@ from typing import Any
 from lme4py.chunks import chunk
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, read_frame
+from lme4py.data.sources.address import shown_address
 from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, RowsWhere, Schema
 from lme4py.data.sources.comparison import ColumnType, Comparison, expression_of
 from lme4py.errors import DataError
@@ -69,8 +70,9 @@ class ArrowSource(RowSource):
             )
             yield from arrow_blocks(batches, self.place, self.rows_at_once)
         except OSError as error:
+            what = shown_address(str(error))
             raise DataError(
-                f"{self.place} cannot be read to the end; perhaps the source changed while it was read: {error}"
+                f"{self.place} cannot be read to the end; perhaps the source changed while it was read: {what}"
             ) from None
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise DataError(
@@ -109,7 +111,7 @@ class ArrowSource(RowSource):
 
     def _refuse(self, name: str) -> None:
         if name in self.faults:
-            raise DataError(self.faults[name])
+            raise DataError(shown_address(self.faults[name]))
 
     def fingerprint(self) -> Hashable:
         """Sizes and times of the files."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from lme4py.data.sources.address import shown_address
 from lme4py.data.sources.arrow import ArrowSource
 from lme4py.data.sources.base import RowSource
 from lme4py.errors import DataError, Lme4Error, OptionError
@@ -108,22 +108,26 @@ def source_of_paths(data: Any) -> RowSource:
 @contextmanager
 def _in_words(path: str) -> Iterator[None]:
     """What fsspec says of an address, without what may be a password in it."""
-    shown = re.sub(r"://[^/@]*@", "://***@", path)
+    shown = shown_address(path)
     try:
         yield
     except ImportError as error:
         if "://" not in path:
             raise
-        raise OptionError(f"{shown!r} cannot be opened: {error}; install it.") from None
+        raise OptionError(f"{shown!r} cannot be opened: {shown_address(str(error))}; install it.") from None
     except (OSError, ValueError, KeyError) as error:
         if "://" not in path or isinstance(error, Lme4Error):
             raise
         what = "nothing is there" if isinstance(error, KeyError | FileNotFoundError) else str(error)
-        raise DataError(f"{shown!r} cannot be opened: {what.replace(path, shown)}; check the address.") from None
+        raise DataError(f"{shown!r} cannot be opened: {shown_address(what)}; check the address.") from None
 
 
 def _ending(path: str) -> str:
-    return os.path.splitext(path.lower())[1]
+    found = os.path.splitext(path.lower())[1]
+    if "://" in path and found not in _STREAMED:
+        # A query, as signed addresses have it.
+        found = os.path.splitext(path.lower().partition("?")[0])[1]
+    return found
 
 
 def _files(path: str) -> Sequence[str]:

@@ -276,6 +276,11 @@ class Sums:
         if len(parts) > _PARTS and sum(part.values.shape[2] for part in parts[1:]) > parts[0].values.shape[2]:
             self.edges[s, t] = [_merge_edges(parts, (self.factors[s].n_levels, self.factors[t].n_levels))]
 
+    def _no_edges(self, s: int, t: int) -> Edges:
+        """Of no rows at all."""
+        none = np.zeros(0, dtype=np.intp)
+        return Edges(none, none, np.zeros((self.factors[s].n_columns, self.factors[t].n_columns, 0)))
+
     def result(self) -> CrossProducts:
         """The sums."""
         edges: dict[tuple[int, int], Edges | SortedEdges] = {}
@@ -283,7 +288,7 @@ class Sums:
             shape = (self.factors[pair[0]].n_levels, self.factors[pair[1]].n_levels)
             if len(parts) > 1:
                 self.edges[pair] = [_merge_edges(parts, shape)]
-            edges[pair] = self.edges[pair][0]
+            edges[pair] = self.edges[pair][0] if parts else self._no_edges(*pair)
         return CrossProducts(self.diagonal, edges, self.border, self.corner, self.n_obs, self.sum_log_weights)
 
 

@@ -8,6 +8,7 @@ evaluation is one map over the parts. Where factors are crossed, or groups do no
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from lme4py.design.absent import RowsReport, absent
 from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.rank import dependent_columns
 from lme4py.design.streaming.stream import StreamPlan, plan_stream
+from lme4py.engine.factor.forecast import size_words
 from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.generalised.integrals.integral import IntegralCheck
 from lme4py.engine.generalised.problem import ModeError, ModeFinder
@@ -50,6 +52,8 @@ __all__ = ["bytes_per_row", "partitioned_fit"]
 _ARRAYS = 40
 # Of the bytes for the rows of a part, what one with large groups may take.
 _UNEVEN = 2.0
+# Of the free disk, what files of rows may take.
+_DISK = 0.9
 # Beside them, what stays in memory while rows of crossed factors go by.
 _TABLES = 1.5
 
@@ -183,6 +187,7 @@ def _spilled(passes: Passes, plan: StreamPlan, folder: Path, row: float, limit: 
     n_parts = int(max(1, np.ceil(passes.tally.n_obs * row / limit)))
     part_of: IntArray = np.random.default_rng(0).permutation(J) % min(J, n_parts)
     spill: Spill | None = None
+    _check_disk(folder, passes, _bytes_on_disk(witness))
     for rows in passes.rows():
         rows = replace(rows, X=rows.X[:, list(witness.recipe.kept)])
         own = [rows.codes[t] for t in firsts]
@@ -204,6 +209,25 @@ def _spilled(passes: Passes, plan: StreamPlan, folder: Path, row: float, limit: 
         most = max(range(len(factors)), key=lambda f: factors[f].n_levels)
         spill = spill.again(firsts[most], factors[most].n_levels, n_parts, max(1, int(limit // row)))
     return spill, hindrance
+
+
+def _bytes_on_disk(witness: Design) -> float:
+    """Of a row of a model: its numbers, its groups, and where it stands among the pairs of these."""
+    terms = witness.terms
+    y = 1 if witness.y.ndim == 1 else witness.y.shape[1]
+    numbers = len(witness.x_names) + y + 2 + sum(term.n_columns + 1 for term in terms)
+    return 8.0 * (numbers + len(terms) * (len(terms) - 1) / 2)
+
+
+def _check_disk(folder: Path, passes: Passes, row: float) -> None:
+    """Refuse rows for which the disk has no room."""
+    need, free = passes.tally.n_obs * row, float(shutil.disk_usage(folder).free)
+    if need > _DISK * free:
+        raise OptionError(
+            f"the {passes.tally.n_obs:,} rows of {passes.source.place} take {size_words(need)} in files of this "
+            f"machine, and {folder.parent} has {size_words(free)}; set the environment variable TMPDIR to a folder of "
+            "a larger disk, or read fewer rows with subset=."
+        )
 
 
 @dataclass(frozen=True)
@@ -270,7 +294,8 @@ def _by_passes(spill: Spill, passes: Passes, plan: StreamPlan, ask: _Asked) -> F
     if found is None:
         raise ModeError("there is no conditional mode at the estimates")
     modes, spreads = user_modes(criterion.problem, found), user_conditional(criterion.problem, found)
-    how = f"{_parts(len(parts.numbers))} ({criterion.passes} passes over files)"
+    here = " of this machine, to which the rows came" if passes.source.travels else ""
+    how = f"{_parts(len(parts.numbers))} ({criterion.passes} passes over files{here})"
     known = _Known(modes, spreads, tuple(level_counts(parts)), how)
     return _whole(pilot, optimum, known, plan.witness, passes), pilot
 
