@@ -141,8 +141,8 @@ def _add_model(fit: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "data",
         metavar="DATA",
-        help="a CSV, TSV, Parquet, Feather, .dta or .xlsx file, a pattern such as 'rows/*.parquet', an address that fsspec "
-        "opens, or a shipped data set",
+        help="a CSV, TSV, Parquet, Feather, .dta or .xlsx file, a pattern such as 'rows/*.parquet', an address such as "
+        "s3://bucket/rows.parquet, or a shipped data set",
     )
     fit.add_argument("--family", metavar="F", default="gaussian", help="response distribution (gaussian), or ordinal")
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")

@@ -113,20 +113,20 @@ def find_cells(
     one = _CellsOfBlock(tuple(columns), few, response)
     if source.travels:
         found = source.reduce_blocks(one, _Merge(few), columns)
-        return found if isinstance(found, Cells) and few(found, every=True) else None
+        return _checked(found, few, source)
     with closing(_filled(source, columns)) as blocks:
         first = next(map(one, blocks), None)
     if not isinstance(first, Cells):
         return None
     table = source.distinct(columns, COUNT, (response, WITHIN) if response else None)
     if table is not None:
-        return _checked(_of_table(table, columns, response), few)
+        return _checked(_of_table(table, columns, response), few, source)
     total: Cells | _Many | None = None
     for own in map(one, _filled(source, columns)):
         total = own if total is None else _Merge(few)(total, own)
         if isinstance(total, _Many):
             return None
-    return _checked(total, few)
+    return _checked(total, few, source)
 
 
 def _filled(source: RowSource, columns: Sequence[str]) -> Generator[RowBlock, None, None]:
@@ -136,8 +136,11 @@ def _filled(source: RowSource, columns: Sequence[str]) -> Generator[RowBlock, No
             yield block
 
 
-def _checked(cells: Cells | _Many | None, few: _Few) -> Cells | None:
-    return cells if isinstance(cells, Cells) and few(cells, every=True) else None
+def _checked(cells: Cells | _Many | None, few: _Few, source: RowSource) -> Cells | None:
+    if not isinstance(cells, Cells) or not few(cells, every=True):
+        return None
+    source.check_chosen(cells.n_rows)
+    return cells
 
 
 def _of_table(table: Any, columns: Sequence[str], response: str) -> Cells:

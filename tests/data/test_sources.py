@@ -193,6 +193,18 @@ def test_columns_that_are_not_used_need_not_fit_together(tmp_path: Path, whole: 
     assert set(fit.augment().schema.names) == {"x", "f", "g", "h", "y", "fitted", "fixed", "mu", "resid"}
 
 
+@pytest.mark.parametrize(
+    "formula", ["y ~ x + (1 | gg)", "y ~ xx + (1 | g)", "yy ~ x + (1 | g)", "y ~ log(xx) + (1 | g / h)"]
+)
+def test_columns_that_are_not_there(formula: str, folder: Path) -> None:
+    """In the words of fits in memory, with the place in the formula, before rows are read."""
+    with pytest.raises(DataError) as expected:
+        lme4py.lmer(formula, DATA)
+    with pytest.raises(DataError) as found:
+        lme4py.lmer(formula, folder / "p2.parquet")
+    assert str(found.value) == str(expected.value)
+
+
 def test_missing_files_and_mixed_kinds(folder: Path) -> None:
     for path in ("nowhere.parquet", str(folder / "nothing*.csv"), "none.dta"):
         with pytest.raises(DataError, match=r"there is no file|no file matches the pattern '.*\*\.csv'"):

@@ -117,6 +117,22 @@ def test_what_cannot_choose_streamed_rows(tmp_path: Path) -> None:
             lme4py.lmer(FORMULA, source, subset=subset)
 
 
+@pytest.mark.parametrize("options", [{}, {"compress": True}])
+def test_rows_that_change_after_they_were_chosen(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = files(tmp_path)
+
+    def changed(rows: Any, text: str) -> Any:
+        chosen = choose_rows(rows, text)
+        DATA.iloc[:7].to_parquet(tmp_path / "1.parquet", index=False)
+        return chosen
+
+    monkeypatch.setattr("lme4py.design.beside.subset.choose_rows", changed)
+    with pytest.raises(DataError, match="the source changed while it was read: 190 rows were chosen"):
+        lme4py.lmer("y ~ f + (1 | g)", source, subset="x > 0", **options)
+
+
 def test_what_a_source_compares_itself(tmp_path: Path) -> None:
     from lme4py.data.sources import find_source
 

@@ -22,7 +22,7 @@ from lme4py.data.concatenate import concatenate
 from lme4py.data.frame import Frame
 from lme4py.data.sources.comparison import ColumnType, Comparison
 from lme4py.data.sources.held import FloatArray, HeldTables, TablesOfBlocks
-from lme4py.errors import OptionError
+from lme4py.errors import DataError, OptionError
 
 __all__ = ["MadeColumns", "RowBlock", "RowSource", "RowsWhere", "Schema"]
 
@@ -122,6 +122,8 @@ class RowSource(ABC):
         Of a block, where the source can choose.
     passes : int
         Over the rows, that were made to choose them.
+    chosen : (int, Hashable) or None
+        How many were chosen then, and the fingerprint before it.
     """
 
     place: str
@@ -129,6 +131,7 @@ class RowSource(ABC):
     travels: bool = False
     groups: bool = False
     passes: int = 0
+    chosen: tuple[int, Hashable] | None = None
 
     @abstractmethod
     def schema(self) -> Schema:
@@ -240,6 +243,20 @@ class RowSource(ABC):
             return concatenate(parts)
 
         return Frame(names, sum(sizes), column)
+
+    def check_chosen(self, n: int) -> None:
+        """Refuse other rows than were chosen.
+
+        Parameters
+        ----------
+        n : int
+            Found by a later pass.
+        """
+        if self.chosen is not None and self.chosen != (n, self.fingerprint()):
+            raise DataError(
+                f"the source changed while it was read: {self.chosen[0]} rows were chosen from {self.place}, and a "
+                f"later pass found {n}, or other files. Fit the model when nothing writes to it."
+            )
 
     def lazily(self, made: MadeColumns) -> Any:
         """Columns made of the rows, in the source's own kind, where possible without going through them yet.

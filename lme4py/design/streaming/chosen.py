@@ -125,6 +125,7 @@ def choose_rows(source: RowSource, text: str) -> RowSource:
                 f"subset={text!r} learns from all rows by {part.function}(), and these are streamed; write the number "
                 "itself, or make a column of it in the source."
             )
+    before = source.fingerprint()
     found = source.reduce_blocks(_Count(condition), _merged, condition.columns)
     if found is not None and found.n_rows:
         condition = replace(condition, state=found.state(condition))
@@ -136,7 +137,7 @@ def choose_rows(source: RowSource, text: str) -> RowSource:
         native, rest = source, condition
     chosen = copy(native) if rest is None else ChosenRows(native, rest)
     chosen.place = f"{source.place} (rows where {text}: {found.kept} of {found.n_rows})"
-    chosen.passes = source.passes + 1
+    chosen.passes, chosen.chosen = source.passes + 1, (found.kept, before)
     return chosen
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lme4py.covariance import find_structure
 from lme4py.data.column import Column
+from lme4py.data.frame import Frame
 from lme4py.data.sources.base import RowBlock, RowSource
 from lme4py.data.spellings import warn_of_spellings
 from lme4py.design.beside.given import Given, column_getter, finite_offset, given_text, numbers_of, positive_weights
@@ -174,6 +175,7 @@ def plan_stream(
     """
     names = source.schema().names
     parsed = read_formula(formula, names)
+    _check_columns(parsed, names)
     refuse_smooths(parsed, "models of rows that are streamed (control={'rows': 'memory'} reads them)")
     response = check_parts(parsed, True)
     for bar in parsed.bars:
@@ -205,6 +207,16 @@ def plan_stream(
     witness = assemble(parsed, response, rows, values, state, contrasts, {}, family, levels, check_rank=False)
     form = None if family is None else ResponseForm.of(name_of(response), values[response])
     return StreamPlan(witness, n_sample, Replay(witness.recipe, asked.columns, form), survey.tally, 1 + count.passes)
+
+
+def _check_columns(parsed: Formula, names: tuple[str, ...]) -> None:
+    """Refuse names that are no columns before any rows are read, in the words of fits in memory."""
+    frame = Frame(names, 0, lambda i: Column(names[i], "numeric", np.zeros(0)))
+    for node in model_nodes(parsed):
+        unknown = set(names_in(node, names)) - set(names)
+        for part in walk(node, contrasts=False):
+            if isinstance(part, Name) and part.name in unknown:
+                evaluate(part, frame.column, {}, formula=parsed.text)
 
 
 def _given(argument: Any, what: str, names: tuple[str, ...]) -> Given:
@@ -250,6 +262,7 @@ def _survey(source: RowSource, asked: SurveyPlan) -> Survey:
             whole.add(block)
     if whole.tally.n_rows == 0:
         raise DataError("the data have no rows; give at least one row per parameter")
+    source.check_chosen(whole.tally.n_rows)
     return whole
 
 
