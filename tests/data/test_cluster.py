@@ -89,6 +89,7 @@ def test_crossed_factors_come_here() -> None:
     ours = lme4py.glmer(formula, dd.from_pandas(DATA, npartitions=2), "binomial", control=STREAM)
     assert_allclose(ours.criterion, lme4py.glmer(formula, DATA, "binomial").criterion, rtol=1e-10)
     assert "passes over files of this machine, to which the rows came" in ours.rows.where
+    assert ours.rows.passes == 2
 
 
 def test_a_partition_without_complete_rows_of_crossed_factors() -> None:

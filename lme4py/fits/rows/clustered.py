@@ -93,6 +93,11 @@ def held_rows(passes: Passes, plan: StreamPlan, row: float, limit: float) -> Hel
     factors = group_terms(witness)
     outer = min(range(len(factors)), key=lambda f: factors[f].n_levels)
     firsts = [factor.terms[0] for factor in factors]
+    known = Nesting(outer, [factor.n_levels for factor in factors], [factor.name for factor in factors])
+    known.add([witness.terms[t].codes for t in firsts])
+    if known.crossed:
+        # The rows that stand for all show it: nothing needs to be shuffled.
+        return None
     n_parts = int(max(1, np.ceil(passes.tally.n_obs * row / limit)))
     pack = _Pack(plan.replay, tuple(witness.recipe.kept), layout)
     key = layout.code(firsts[outer])
