@@ -213,10 +213,11 @@ def test_weights_of_the_matrix_cones():
 
 
 def test_weights_do_not_depend_on_the_origin_of_a_column(sleepstudy):
-    """An unstructured covariance is the same model from any origin; from 2,000 the columns are parallel to 1e-3."""
-    moved = sleepstudy.assign(Days=sleepstudy.Days + 2000.0)
+    """An unstructured covariance is the same model from any origin; from 100,000 the columns are parallel to 1e-5."""
+    moved = sleepstudy.assign(Days=sleepstudy.Days + 1e5)
     tests = [lme4py.lmer("Reaction ~ 1 + (Days | Subject)", data).lrtest_no_random() for data in (sleepstudy, moved)]
-    assert tests[1].weights == pytest.approx(tests[0].weights, abs=1e-9)  # the same draws
+    # The same draws, of which a few lie at the edge of the cone.
+    assert tests[1].weights == pytest.approx(tests[0].weights, abs=1e-4)
 
 
 @pytest.mark.parametrize("reml", [True, False])

@@ -80,7 +80,8 @@ def embed(full: Design, restricted: Design | None, covariances: tuple[FloatArray
         return None if restricted is not None and restricted.terms else Embedding((), (), True)
     generic = [np.zeros((term.n_columns, term.n_columns)) for term in full.terms]
     values = list(generic)
-    unique = _is_unique(_kernels(full.terms, _pairs(full.terms), _directions(full.terms))[0])
+    upright = tuple(_upright(term) for term in full.terms)
+    unique = _is_unique(_kernels(upright, _pairs(upright), _directions(upright))[0])
     rest = [] if restricted is None else list(range(len(restricted.terms)))
     linear = [t for t, term in enumerate(full.terms) if term.structure.linear]
     if restricted is not None:
@@ -95,6 +96,20 @@ def embed(full: Design, restricted: Design | None, covariances: tuple[FloatArray
         for t, own, value in zip(linear, *found, strict=True):
             generic[t], values[t] = own, value
     return Embedding(tuple(_cone(g, t) for g, t in zip(generic, full.terms, strict=True)), tuple(values), unique)
+
+
+def _upright(term: RandomTerm) -> RandomTerm:
+    """The term with orthogonal columns, where its covariance stays of its kind.
+
+    Columns far from zero are nearly parallel to the constant, and would not be told from it.
+    """
+    if term.structure.column_changes != "any" or len(set(term.column_parts)) > 1:
+        return term
+    units = _units(term)
+    R = np.linalg.qr(term.values / units, mode="r")
+    if np.linalg.matrix_rank(R) < term.n_columns:
+        return term
+    return replace(term, values=term.values @ (np.linalg.inv(R) / units[:, None]))
 
 
 def _partners(full: tuple[RandomTerm, ...], restricted: tuple[RandomTerm, ...]) -> dict[int, int]:
