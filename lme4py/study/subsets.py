@@ -67,7 +67,7 @@ def all_subsets(
     >>> from lme4py import all_subsets, lmer, load_dataset
     >>> table = all_subsets(lmer("Reaction ~ Days + I(Days^2) + (1 | Subject)", load_dataset("sleepstudy")))
     >>> table["delta"].round(1).to_dict()
-    {'Days': 0.0, 'Days + I(Days^2)': 1.8, 'I(Days^2)': 11.4, '1': 114.4}
+    {'Days': 0.0, 'Days + I(Days^2)': 1.0, 'I(Days^2)': 5.1, '1': 114.4}
     """
     import pandas as pd
 
