@@ -286,6 +286,13 @@ def test_curves_that_cross_within_the_data_are_named():
     assert p.iloc[1].isna().all()
 
 
+def test_without_random_effects_there_is_nothing_to_average():
+    fit = lme4py.clmm("rating ~ temp + contact", WINE, fixed_only=True)
+    for interval in (None, "confidence"):
+        a, b = (fit.predict(WINE.head(9), include_random=how, interval=interval) for how in ("integrate", False))
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
 def test_elasticities_are_means_of_ratios():
     data = WINE.assign(x=np.sin(np.arange(72.0)) + 2.0)
     for options in ({}, {"scale": "~ temp"}):

@@ -113,7 +113,7 @@ def variance_slopes(fit: Fit, rows: RowArrays) -> FloatArray:
         Z = np.sqrt(fit.design.terms[t].level_variance) * rows.values[t]
         own = [np.einsum("na,ab,nb->n", Z, change, Z) for change in structure.covariance_tangents(theta)]
         columns += own if t not in rows.left else _with_left(own, Z, fit.covariances[t], rows.left[t])
-    return np.column_stack(columns)
+    return np.column_stack(columns) if columns else np.zeros((rows.n, 0))
 
 
 def _with_left(own: list[FloatArray], Z: FloatArray, covariance: FloatArray, left: Left) -> list[FloatArray]:
