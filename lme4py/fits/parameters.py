@@ -105,6 +105,11 @@ class Parameter:
         return self.kind == "corr" or (own is not None and own.kind == "cor")
 
     @property
+    def is_residual_sd(self) -> bool:
+        """A standard deviation of the residuals of a structure."""
+        return self.natural_parameter is not None and self.natural_parameter.kind == "sd"
+
+    @property
     def is_random(self) -> bool:
         """Belongs to the random effects, or is the residual standard deviation."""
         return self.term >= 0 or self.kind == "sigma"
@@ -532,6 +537,8 @@ class KenwardRogerParts:
         Its derivatives Phi K_i Phi.
     inverse_traces : ndarray, shape (s, s)
         Half the asymptotic covariance of the parameters.
+    missing : str
+        Why the adjustment does not exist at the estimates, all of the above is then NaN; "" where it does.
     """
 
     vcov: FloatArray
@@ -539,3 +546,4 @@ class KenwardRogerParts:
     phi: FloatArray
     changes: FloatArray
     inverse_traces: FloatArray
+    missing: str = ""

@@ -34,6 +34,33 @@ def mixed():
     return lme4py.lmer("distance ~ age * Sex + (age | Subject)", data, variance="ident(Sex)")
 
 
+def test_where_kenward_and_roger_have_no_adjustment_there_are_no_numbers():
+    """Seven subjects of four visits: the unstructured covariance becomes singular, and REML has no minimum."""
+    g = np.random.default_rng(7)
+    rows = [(f"s{i}", f"v{j}", "AB"[i % 2], g.normal()) for i in range(7) for j in range(4)]
+    data = pd.DataFrame(rows, columns=["id", "v", "arm", "y"])
+    data["y"] += data.groupby("id")["y"].transform("first")
+    data = data[g.uniform(size=len(data)) > 0.25]
+    with pytest.warns(Lme4Warning, match="Not converged"):
+        fit = lme4py.mmrm("y ~ arm * v + us(v | id)", data)
+    for ask in (fit.coef_table, fit.anova, lambda: lme4py.trial_table(fit, "arm", "v")):
+        with pytest.warns(Lme4Warning, match="adjustment does not exist here"):
+            assert ask()["p_value"].isna().all()
+    assert np.isfinite(fit.coef_table(ddf="satterthwaite")["p_value"]).all()
+    with pytest.warns(Lme4Warning, match="adjustment does not exist here"):
+        assert "n/a" in str(fit.summary())
+
+
+def test_random_effects_that_are_not_there_are_not_tested(fit):
+    for ask in (fit.lrtest_no_random, fit.icc_table):
+        with pytest.raises(OptionError, match=r"this model has none|no residual variance in common"):
+            ask()
+    plain = lme4py.lmer("distance ~ age", lme4py.load_dataset("Orthodont"), fixed_only=True)
+    for ask in (plain.lrtest_no_random, plain.icc_table):
+        with pytest.raises(OptionError, match="this model has none"):
+            ask()
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 

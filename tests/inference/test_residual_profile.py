@@ -165,6 +165,39 @@ def test_limits_of_a_correlation_are_those_of_nlme_like_likelihoods():
         assert deviance(rho) - fit.criterion == pytest.approx(3.841458820694124, abs=1e-5)
 
 
+def test_bootstrap_has_the_parameters_of_the_residuals():
+    data = lme4py.load_dataset("Orthodont")
+    fit = lme4py.lmer("distance ~ age", data, residual="ar1(1 | Subject)", variance="ident(Sex)")
+    replicates = fit.bootstrap(n=3, seed=1).replicates
+    again = [fit.refit(fit.simulate(3, seed=1).iloc[:, j]).residual_table().estimate.to_numpy() for j in range(3)]
+    # The same responses and starts; the names leave out "residual" in the table.
+    assert replicates.iloc[:, 2:].to_numpy() == pytest.approx(np.array(again), rel=1e-9)
+    limits = fit.conf_int(method="boot", parm="residual", n_boot=3, seed=1)
+    assert limits.lower.tolist() == pytest.approx(np.quantile(again, 0.025, axis=0).tolist(), rel=1e-9)
+
+
+def test_sigma_of_a_toeplitz_matrix_has_a_profile():
+    """The deviance at the limits, by brute force over the correlations at both lags."""
+    data = lme4py.load_dataset("Orthodont").query("age < 14")
+    fit = lme4py.lmer("distance ~ age", data, residual="homtoep(1 | Subject)", reml=False)
+    y = data.distance.to_numpy().reshape(-1, 3)
+    X = np.stack([np.ones(y.shape), data.age.to_numpy().reshape(-1, 3)], axis=2)
+
+    def deviance(lags: np.ndarray, sigma: float) -> float:
+        V = sigma**2 * np.array([[1.0, *lags], [lags[0], 1.0, lags[0]], [lags[1], lags[0], 1.0]])
+        if np.linalg.eigvalsh(V)[0] <= 0.0:
+            return 1e9
+        W = np.linalg.inv(V)
+        A, b = np.einsum("gia,ij,gjb->ab", X, W, X), np.einsum("gia,ij,gj->a", X, W, y)
+        left = np.einsum("gi,ij,gj->", y, W, y) - b @ np.linalg.solve(A, b)
+        return left + len(y) * np.linalg.slogdet(V)[1] + y.size * np.log(2.0 * np.pi)
+
+    for sigma in fit.conf_int(method="profile", parm="sigma").loc["sigma"]:
+        found = optimize.minimize(deviance, [0.5, 0.5], (sigma,), "Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9})
+        # Roots are found to 1e-7 of the signed root, and the simplex ends within 1e-9 of the minimum.
+        assert found.fun - fit.criterion == pytest.approx(3.841458820694124, abs=1e-5)
+
+
 def test_wald_limits_are_those_of_the_table_of_residuals():
     data = lme4py.load_dataset("Orthodont")
     fit = lme4py.lmer("distance ~ age * Sex + (1 | Subject)", data, variance="ident(Sex)")
@@ -176,7 +209,9 @@ def test_wald_limits_are_those_of_the_table_of_residuals():
     assert fit.conf_int(parm=["sigma"]).to_numpy() == pytest.approx(own.to_numpy()[:1], rel=1e-12)
     assert "residual sd" in fit.conf_int(parm="all").index
     assert "residual sd" in fit.profile(alpha=0.2).conf_int(0.2).index
-    assert "residual sd" not in fit.bootstrap(n=2, seed=1).replicates.columns
+    tidy = fit.tidy(conf_int=True).set_index("term").loc["ident(Sex)[Female]"]
+    assert [tidy.conf_low, tidy.conf_high] == own.loc["residual ident(Sex)[Female]"].tolist()
+    assert fit.to_dict()["residual_parameters"][1]["estimate"] == tidy.estimate
     with pytest.raises(OptionError, match="residual"):
         lme4py.lmer("distance ~ age + (1 | Subject)", data).conf_int(parm="residual")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lme4py
-from lme4py.errors import OptionError
+from lme4py.errors import DesignError, OptionError
 
 FORMULA = "CHG ~ BASE + TRT01P * AVISIT"
 
@@ -54,3 +54,27 @@ def test_what_cannot_be_fitted_says_why(data):
         lme4py.structure_table(lme4py.lmer(f"{FORMULA} + (1 | USUBJID)", data))
     with pytest.raises(OptionError, match="list"):
         lme4py.structure_table(fit, "us")
+
+
+def test_what_would_take_minutes_is_forecast():
+    g = np.random.default_rng(1)
+    kept = g.uniform(size=1800) < 0.9
+    rows = {
+        "id": np.repeat(np.arange(45), 40)[kept],
+        "v": np.tile(np.arange(40), 45)[kept],
+        "y": g.normal(size=1800)[kept],
+    }
+    fit = lme4py.lmer("y ~ 1", rows, residual="ar1(v | id)")
+    table = lme4py.structure_table(fit, ["ar1", "us"])
+    assert "820 covariance parameters would take about" in table.loc["us(v | id)", "note"]
+    assert table["converged"].tolist() == [True, False]
+
+
+def test_a_structure_of_more_positions_than_the_data_determine_is_refused_in_time():
+    # 90 times that hardly repeat: the second derivatives of ad() in 179 parameters would be 2 GB.
+    g = np.random.default_rng(2)
+    rows = {"id": np.repeat(np.arange(30), 3), "t": np.round(g.uniform(0, 9, 90), 9), "y": g.normal(size=90)}
+    with pytest.raises(DesignError, match=r"do not tell .* more\. Whatever"):
+        lme4py.lmer("y ~ 1", rows, residual="ad(t | id)")
+    fit = lme4py.lmer("y ~ 1", rows, residual="exp(t | id)")
+    assert "minutes" in lme4py.structure_table(fit, ["ad"]).loc["ad(t | id)", "note"]

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.optimize
 
 from lme4py.covariance.chain import Chain
+from lme4py.covariance.holding import Holding, NaturalHeld
 from lme4py.covariance.jets import Jet
 from lme4py.covariance.kinds.correlation import Correlation
 from lme4py.covariance.natural import NaturalParameter
@@ -302,6 +303,12 @@ class Scaled(CovarianceStructure):
     @abstractmethod
     def _of_sd(self, sd: FloatArray) -> FloatArray:
         """theta of printed standard deviations."""
+
+    def hold(self, place: int) -> Holding:
+        """A standard deviation is a function of one theta, whatever the correlations are."""
+        if place < self.n_sd:
+            return NaturalHeld(self, np.arange(self.size), place, angle=False)
+        return super().hold(place)
 
     def holding(self, values: Mapping[int, float]) -> dict[int, float]:
         s = self.n_sd

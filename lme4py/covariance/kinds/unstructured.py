@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lme4py.covariance.charts import Chart, RootChart, moves_of_root
-from lme4py.covariance.holding import Holding, NaturalHeld, PairHeld, RootHeld
+from lme4py.covariance.holding import Holding, PairHeld, RootHeld
 from lme4py.covariance.jets import Jet
 from lme4py.covariance.kinds.angles import SphericalAngles, order_for
 from lme4py.covariance.kinds.correlation import Correlation
@@ -308,7 +308,7 @@ class ByAngles(Heterogeneous):
     def hold(self, place: int) -> Holding:
         """Standard deviations, and correlations with the first column in the order of the angles."""
         if place < self.size:
-            return NaturalHeld(self, np.arange(self.size), place, angle=False)
+            return super().hold(place)
         theta = self.size + np.flatnonzero(
             self.correlation.natural(self.correlation.typical(), 1).first[:, place - self.size]
         )

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lme4py.covariance import CovarianceStructure, Jet
+from lme4py.engine.factor.forecast import check_memory
 from lme4py.engine.marginal.blocks import Blocks, make_blocks, points_for, structure_placed
 from lme4py.engine.marginal.chain import RowChain
 from lme4py.engine.marginal.chain_sums import ChainSums, second_moments
@@ -25,7 +26,11 @@ from lme4py.engine.marginal.units import Batch
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Expected", "expected"]
+__all__ = ["Expected", "NoAdjustment", "expected"]
+
+
+class NoAdjustment(DesignError):
+    """The adjustment does not exist at the estimates; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,10 @@ def expected(criterion: MarginalCriterion, point: MarginalPoint, curved: bool = 
 
     Raises
     ------
-    DesignError
+    NoAdjustment
         The parameters have no meaning at the estimates: a correlation with what has no variance.
+    DesignError
+        The second derivatives do not fit into memory.
     """
     model, m, p = criterion.model, criterion.model.n_par, criterion.p
     if not m:
@@ -75,8 +82,18 @@ def expected(criterion: MarginalCriterion, point: MarginalPoint, curved: bool = 
         return _of_chain(criterion, criterion.chain, point.par, point.sums, point.phi, curved)
     first, second, traces = np.zeros((m, p, p)), np.zeros((m, p, m, p)), np.zeros((m, m))
     R = np.zeros((m, m, p, p)) if has_curves else None
+    # On a grid the covariances are the same for all batches.
+    shared = [
+        _jet(structure, point.par[place], None, has_curves)
+        if points_for(model, criterion.batches[0], i) is None
+        else None
+        for i, (structure, place) in enumerate(zip(model.structures, model.slices[:-1], strict=True))
+    ]
     for batch, inverse in zip(criterion.batches, point.inverse, strict=True):
-        jets = [_jet(criterion, batch, point.par, i) for i in range(len(model.structures))]
+        jets = [
+            jet or _jet(model.structures[i], point.par[model.slices[i]], points_for(model, batch, i), has_curves)
+            for i, jet in enumerate(shared)
+        ]
         blocks = make_blocks(model, batch, jets, point.par[model.slices[-1]])
         B = residuals(batch, inverse, point.beta)[1]
         D = blocks.first[:, batch.of_class] @ B
@@ -116,11 +133,8 @@ def _of_chain(
     return _expected(changed(traces), np.tensordot(K.T, first, 1), changed(Q), changed(R) if curved else None, phi)
 
 
-def _jet(criterion: MarginalCriterion, batch: Batch, par: FloatArray, i: int) -> Jet:
-    """Covariance i with derivatives in its psi."""
-    model = criterion.model
-    structure, theta = model.structures[i], par[model.slices[i]]
-    points = points_for(model, batch, i)
+def _jet(structure: CovarianceStructure, theta: FloatArray, points: FloatArray | None, curved: bool) -> Jet:
+    """Covariance with derivatives in its psi, the second ones where they are asked for."""
     if not structure.n_theta:
         return structure.covariance_derivatives(theta, points)
     if structure.linear:
@@ -128,15 +142,16 @@ def _jet(criterion: MarginalCriterion, batch: Batch, par: FloatArray, i: int) ->
             structure.refuse("a position that is no column")
         basis = structure.span_basis()
         return Jet(structure.covariance(theta), basis, np.zeros((len(basis), len(basis), 1, 1)))
-    return _in_natural(structure, theta, structure.covariance_derivatives(theta, points))
-
-
-def _in_natural(structure: CovarianceStructure, theta: FloatArray, S: Jet) -> Jet:
-    """Derivatives in variances and the other natural parameters from those in theta."""
+    if curved:
+        need = 16.0 * structure.n_theta**2 * structure.size**2
+        check_memory(need, f"second derivatives of {structure.word}() of {structure.size} positions need memory")
+    S = structure.covariance_derivatives(theta, points, 1 + curved)
     K, H = _change(structure, theta)
     first = np.tensordot(K.T, S.first, 1)
-    curved = S.second - np.tensordot(np.moveaxis(H, 0, -1), first, 1)
-    return Jet(S.value, first, np.tensordot(K.T, np.moveaxis(np.tensordot(K.T, curved, 1), 1, 0), 1))
+    if not curved:
+        return Jet(S.value, first, S.second)
+    second = S.second - np.tensordot(np.moveaxis(H, 0, -1), first, 1)
+    return Jet(S.value, first, np.tensordot(K.T, np.moveaxis(np.tensordot(K.T, second, 1), 1, 0), 1))
 
 
 def _change(structure: CovarianceStructure, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -148,10 +163,7 @@ def _change(structure: CovarianceStructure, theta: FloatArray) -> tuple[FloatArr
     J = np.where(is_sd, square.first, psi.first).T
     H = np.moveaxis(np.where(is_sd, square.second, psi.second), -1, 0)
     if not (np.isfinite(J).all() and np.isfinite(H).all() and np.linalg.cond(J) < 1e12):
-        raise DesignError(
-            f"Kenward and Roger's adjustment has no parameters to be made in: the estimate of {structure.word}() is on "
-            "the boundary of its parameter space; use ddf='satterthwaite', or method='Satterthwaite'."
-        )
+        raise NoAdjustment(f"the estimate of {structure.word}() is on the boundary of its parameter space")
     return np.asarray(np.linalg.inv(J)), H
 
 

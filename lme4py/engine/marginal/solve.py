@@ -20,6 +20,8 @@ __all__ = ["MarginalSolution", "certify", "refuse_unidentified", "solve"]
 
 # Rises between two minima that are the same one.
 _SAME = 1e-6
+# Parameters that a message names.
+_SHOWN = 8
 _NULL = 1e-9
 # What a sample of rows tells apart all of them do: taken where the covariances of all units have more numbers.
 _NUMBERS, _SAMPLE = from_size(3_000_000), 1_500
@@ -169,11 +171,17 @@ def refuse_unidentified(criterion: MarginalCriterion, names: Sequence[str]) -> N
     if lost.shape[1]:
         involved = [name for name, part in zip(names, np.abs(lost).max(axis=1), strict=True) if part > 0.05]
         raise DesignError(
-            f"the data do not tell these covariance parameters apart: {', '.join(involved)}. Whatever their values, "
+            f"the data do not tell these covariance parameters apart: {_listed(involved)}. Whatever their values, "
             "some "
             "combination of them leaves the covariance of the rows as it is (or what is left of it beside the fixed "
             "effects); take a random effect out, or choose a simpler residual structure."
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:_SHOWN])} and {more} more"
 
 
 def _lost(criterion: MarginalCriterion) -> FloatArray:

@@ -49,6 +49,8 @@ class Many:
     thresholds : ndarray, shape (B, K - 1), or None
     others : ndarray, shape (B, k), or None
         Parameters of the family that are neither, as they are reported.
+    residual : ndarray, shape (B, r), or None
+        Of a residual structure, as `ResidualFit.residual_values`.
     failures : tuple of (int, str)
         Responses without estimates, and why.
     n_not_converged : int
@@ -60,6 +62,7 @@ class Many:
     dispersion: FloatArray | None = None
     thresholds: FloatArray | None = None
     others: FloatArray | None = None
+    residual: FloatArray | None = None
     failures: tuple[tuple[int, str], ...] = ()
     n_not_converged: int = 0
 
@@ -85,6 +88,7 @@ class Many:
             put(self.dispersion, other.dispersion),
             put(self.thresholds, other.thresholds),
             put(self.others, other.others),
+            put(self.residual, other.residual),
             (*self.failures, *((int(rows[i]), why) for i, why in other.failures)),
             self.n_not_converged + other.n_not_converged,
         )
@@ -201,12 +205,15 @@ def stacked(made: Made[Many], empty: Many) -> Many:
         joined("dispersion"),
         joined("thresholds"),
         joined("others"),
+        joined("residual"),
         made.failures,
         made.n_not_converged,
     )
 
 
-def nothing(rows: int, p: int, sizes: list[int], thresholds: int | None, dispersion: bool, others: int = 0) -> Many:
+def nothing(
+    rows: int, p: int, sizes: list[int], thresholds: int | None, dispersion: bool, others: int = 0, residual: int = 0
+) -> Many:
     """No estimates for some responses.
 
     Parameters
@@ -216,7 +223,7 @@ def nothing(rows: int, p: int, sizes: list[int], thresholds: int | None, dispers
         Columns of the random effects of each term.
     thresholds : int or None
     dispersion : bool
-    others : int
+    others, residual : int
     """
     return Many(
         np.full((rows, p), np.nan),
@@ -225,6 +232,7 @@ def nothing(rows: int, p: int, sizes: list[int], thresholds: int | None, dispers
         np.full(rows, np.nan) if dispersion else None,
         None if thresholds is None else np.full((rows, thresholds), np.nan),
         np.full((rows, others), np.nan) if others else None,
+        np.full((rows, residual), np.nan) if residual else None,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lme4py.engine.marginal import effects
-from lme4py.engine.marginal.adjustment import expected
+from lme4py.engine.marginal.adjustment import NoAdjustment, expected
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import OptionError
 from lme4py.fits.answers.inferences import inferences_of
@@ -61,6 +61,9 @@ if TYPE_CHECKING:
     from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["ResidualModel"]
+
+# Least eigenvalue of the adjusted covariance in units of the plain one: it is .9 to 2 where the fit has converged.
+_POSITIVE = 1e-6
 
 
 class ResidualModel(Model):
@@ -180,7 +183,8 @@ class ResidualModel(Model):
         fit = self.fit
         makers = (partial(_estimates, make) for make in self.refits(Y))
         sizes = [cov.shape[0] for cov in fit.covariances]
-        return stacked(one_by_one(makers), nothing(1, fit.beta.size, sizes, None, False))
+        empty = nothing(1, fit.beta.size, sizes, None, False, residual=fit.residual_values.size)
+        return stacked(one_by_one(makers), empty)
 
     def inferences(self, Y: FloatArray) -> Inferences:
         def derivatives(one: Any) -> tuple[FloatArray, FloatArray]:
@@ -299,7 +303,8 @@ class ResidualModel(Model):
 def _estimates(make: Callable[[], ResidualFit]) -> Many:
     """Estimates of one fit."""
     fit = make()
-    return Many(fit.beta[None], [cov[None] for cov in fit.covariances], np.array([fit.sigma]))
+    covariances = [cov[None] for cov in fit.covariances]
+    return Many(fit.beta[None], covariances, np.array([fit.sigma]), residual=fit.residual_values[None])
 
 
 @derived
@@ -362,15 +367,36 @@ def kenward_roger(fit: ResidualFit) -> KenwardRogerParts:
             "ddf='satterthwaite'."
         )
     criterion, point = fit.problem.criterion, fit.point
-    with limited_threads(fit.design):
-        found = expected(criterion, point, fit.second_order)
+    try:
+        with limited_threads(fit.design):
+            found = expected(criterion, point, fit.second_order)
+        weights = np.asarray(0.5 * np.linalg.inv(found.information), dtype=float)
+    except NoAdjustment as error:
+        return _no_adjustment(fit, str(error))
+    except np.linalg.LinAlgError:
+        return _no_adjustment(fit, "the information on its covariance parameters is singular")
     phi = point.phi
-    weights = np.asarray(0.5 * np.linalg.inv(found.information), dtype=float)
     changes = phi @ found.first @ phi
     between = np.einsum("st,stij->ij", weights, found.second)
     between -= np.einsum("st,sij,jk,tkl->il", weights, found.first, phi, found.first, optimize=True)
     if found.curved is not None:
         between -= 0.25 * np.einsum("st,stij->ij", weights, found.curved)
     added = 4.0 * phi @ (0.5 * (between + between.T)) @ phi
+    if not _is_positive(phi, phi + added):
+        return _no_adjustment(fit, "the adjusted covariance of the fixed effects is not positive definite")
     C = criterion.scaling.y_scale * criterion.scaling.C
     return KenwardRogerParts(fit.vcov + C @ added @ C.T, C, phi, changes, weights)
+
+
+def _is_positive(plain: FloatArray, adjusted: FloatArray) -> bool:
+    """Whether a covariance is positive definite, in units in which another one is the identity."""
+    half = np.linalg.inv(np.linalg.cholesky(plain))
+    return bool(np.isfinite(adjusted).all()) and float(np.linalg.eigvalsh(half @ adjusted @ half.T)[0]) > _POSITIVE
+
+
+def _no_adjustment(fit: ResidualFit, why: str) -> KenwardRogerParts:
+    """Parts of an adjustment that does not exist at the estimates."""
+    p, s = fit.beta.size, fit.par.size
+    converged = "" if fit.certificate.converged else ", and the fit has not converged (see certificate.verdict)"
+    square, changes, weights = (np.full(shape, np.nan) for shape in ((p, p), (s, p, p), (s, s)))
+    return KenwardRogerParts(square, square, square, changes, weights, f"{why}{converged}")

@@ -13,7 +13,7 @@ import numpy as np
 from lme4py.errors import Lme4Error, OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.groups import default_group
-from lme4py.fits.parameters import fit_parameters, is_determined
+from lme4py.fits.parameters import is_determined
 from lme4py.fits.refuse import refuse_related, refuse_structured
 from lme4py.inference.bootstrap.result import BootstrapResult
 from lme4py.inference.bootstrap.task import Part, Seeds, Statistic, Task, Wrap
@@ -47,8 +47,8 @@ def bootstrap(
         Number of replicates.
     func : callable, optional
         From a result to a number, an array, a dict or a Series; None takes all parameters (fixed effects, standard
-        deviations, correlations, dispersion, thresholds) and is much faster: no standard errors and certificates are
-        made.
+        deviations, correlations, dispersion, thresholds, those of residuals) and is much faster: no standard errors and
+        certificates are made.
     seed : int, optional
         The same seed gives the same numbers for every `n_jobs`.
     n_jobs : int or None
@@ -128,7 +128,7 @@ def _collect(task: Task, parts: list[Part], count: int) -> BootstrapResult:
     if len(failures) == count:
         raise Lme4Error(f"all {count} replicates failed; the first one: {failures[0][1]}")
     if task.func is None:
-        values[:, [not is_determined(task.fit, parameter) for parameter in fit_parameters(task.fit)]] = np.nan
+        values[:, [not is_determined(task.fit, parameter) for parameter in task.parameters]] = np.nan
     return BootstrapResult(
         task.kind,
         pd.Series(task.estimates(), index=names, name="estimate"),

@@ -57,16 +57,21 @@ class Task:
     wrap: Wrap | None
 
     @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """All parameters of the model, those of a residual structure last."""
+        return (*fit_parameters(self.fit), *model_of(self.fit).residual_parameters())
+
+    @property
     def names(self) -> list[str]:
         """Names of the statistics."""
         if self.func is None:
-            return [parameter.name for parameter in fit_parameters(self.fit)]
+            return [parameter.name for parameter in self.parameters]
         return list(self._call(self.fit))
 
     def estimates(self) -> FloatArray:
         """The statistics of the fit itself."""
         if self.func is None:
-            return fit_values(self.fit, fit_parameters(self.fit))
+            return fit_values(self.fit, self.parameters)
         return self._values(self.fit)
 
     def _call(self, fit: Any) -> dict[str, float]:
@@ -104,15 +109,7 @@ class Task:
 
     def _stacked(self, found: Many) -> FloatArray:
         """Values of all parameters, (B, s)."""
-        return stack_values(
-            fit_parameters(self.fit),
-            found.beta,
-            found.covariances,
-            found.sigma,
-            found.dispersion,
-            found.thresholds,
-            found.others,
-        )
+        return stack_values(self.parameters, found)
 
     def _of_design(self, design: Design) -> FloatArray:
         """The statistics of the model of another design."""
@@ -159,52 +156,41 @@ class Task:
         return Part(values, made.failures, made.n_not_converged)
 
 
-def stack_values(
-    wanted: Sequence[Parameter],
-    beta: FloatArray,
-    covariances: list[FloatArray],
-    sigma: FloatArray,
-    dispersion: FloatArray | None = None,
-    thresholds: FloatArray | None = None,
-    others: FloatArray | None = None,
-) -> FloatArray:
+def stack_values(wanted: Sequence[Parameter], found: Many) -> FloatArray:
     """Values of parameters of B fits, (B, s); a correlation with an effect that has no variance is NaN.
 
     Parameters
     ----------
     wanted : sequence of Parameter
-    beta : ndarray, shape (B, p)
-    covariances : list of ndarray, each (B, k, k)
-    sigma : ndarray, shape (B,)
-    dispersion : ndarray, shape (B,), optional
-    thresholds : ndarray, shape (B, K - 1), optional
-    others : ndarray, shape (B, k), optional
-        Parameters of the family that are neither, as they are reported.
+    found : Many
     """
+    by_place = {"fixed": found.beta, "threshold": found.thresholds, "other": found.others}
     columns = []
     for parameter in wanted:
-        if parameter.kind == "fixed":
-            columns.append(beta[:, parameter.first])
-        elif parameter.kind == "dispersion" and dispersion is not None:
-            columns.append(parameter.reported(dispersion))
-        elif parameter.kind == "threshold" and thresholds is not None:
-            columns.append(thresholds[:, parameter.first])
-        elif parameter.kind == "other" and others is not None:
-            columns.append(others[:, parameter.first])
+        own = by_place.get(parameter.kind)
+        if own is not None:
+            columns.append(own[:, parameter.first])
+        elif parameter.kind == "residual" and found.residual is not None:
+            columns.append(found.residual[:, parameter.natural])
+        elif parameter.kind == "dispersion" and found.dispersion is not None:
+            columns.append(parameter.reported(found.dispersion))
         elif parameter.kind == "sigma":
-            columns.append(sigma)
+            columns.append(found.sigma)
         else:
-            cov, i, j = covariances[parameter.term], parameter.first, parameter.second
-            if parameter.shape is not None:
-                columns.append(np.array([parameter.of_covariance(one) for one in cov]))
-                continue
-            if parameter.kind == "sd":
-                columns.append(np.sqrt(cov[:, i, i]))
-                continue
-            size = np.sqrt(cov[:, i, i] * cov[:, j, j])
-            with np.errstate(divide="ignore", invalid="ignore"):
-                columns.append(np.where(size > 0, np.clip(cov[:, i, j] / size, -1.0, 1.0), np.nan))
+            columns.append(_of_covariances(parameter, found.covariances[parameter.term]))
     return np.column_stack(columns)
+
+
+def _of_covariances(parameter: Parameter, covariances: FloatArray) -> FloatArray:
+    """A standard deviation, correlation or other parameter of the covariance matrices of a term, (B,)."""
+    i, j = parameter.first, parameter.second
+    if parameter.shape is not None:
+        return np.array([parameter.of_covariance(one) for one in covariances])
+    if parameter.kind == "sd":
+        return np.asarray(np.sqrt(covariances[:, i, i]))
+    size = np.sqrt(covariances[:, i, i] * covariances[:, j, j])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(size > 0, np.clip(covariances[:, i, j] / size, -1.0, 1.0), np.nan)
 
 
 def _as_numbers(value: Any, func: Statistic) -> dict[str, float]:

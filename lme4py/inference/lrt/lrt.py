@@ -183,6 +183,8 @@ def lrtest(
     if boundary is not None and not isinstance(boundary, bool):
         raise OptionError(f"`boundary` is {boundary!r}; give None, True or False.")
     large = _model(full, "full")
+    if restricted is None:
+        refuse_without_random(large.fit, "the test against the model without them is")
     if _has_structure(restricted, large):
         return _residual_test(restricted, large, boundary, method)
     if restricted is None:

@@ -87,8 +87,7 @@ def intervals(
         raise OptionError(f"vcov={vcov!r} is for method='wald' only; leave it and `cluster` out.")
     if method != "boot":
         _no_bootstrap(method, n_boot=n_boot, seed=seed, type=type, n_jobs=None if n_jobs == 1 else n_jobs)
-    more = () if method == "boot" else model_of(fit).residual_parameters()
-    wanted = select_parameters((*fit_parameters(fit), *more), parm)
+    wanted = select_parameters((*fit_parameters(fit), *model_of(fit).residual_parameters()), parm)
     names = [parameter.name for parameter in wanted]
     if method == "profile":
         return profile(fit, names, level, step=_JUMP).conf_int(level)

@@ -13,9 +13,11 @@ from lme4py.design.design import Design
 from lme4py.design.residual.side import residual_design
 from lme4py.design.residual.text import ResidualSides, read_residual
 from lme4py.design.source import column_of_fit
+from lme4py.engine.marginal.criterion import MarginalCriterion
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError
 from lme4py.fits.base import fit_of
 from lme4py.fits.residual.fit import ResidualFit
+from lme4py.fits.residual.problem import make_problem
 from lme4py.fits.residual.steps import residual_fit
 from lme4py.formula.deparse import names_in
 from lme4py.inference.estimates.likelihood import aic, bic
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["structure_table"]
 
+# Operations of one evaluation from which on a structure is not fitted in passing: a fit needs some thirty, at some 1e10
+# in a second.
+_LONG, _EVALUATIONS, _SPEED = 2e10, 30.0, 1e10
 _USUAL = ("us", "toep", "ad", "hetar1", "cs", "homtoep", "ar1", "homcs")
 
 
@@ -44,7 +49,8 @@ def structure_table(result: Any, structures: Sequence[str] = _USUAL) -> pd.DataF
     -------
     DataFrame
         One row for each, in the order given: parameters (all of the model), log_likelihood, aic, bic, delta_aic (to the
-        lowest of those that converged), converged, and a note that says why a row has no numbers.
+        lowest of those that converged), converged, and a note that says why a row has no numbers: a structure that the
+        data do not determine, or whose fit would take more than a minute (us() of 30 positions and more).
 
     Examples
     --------
@@ -106,8 +112,20 @@ def _with(fit: ResidualFit, text: str) -> ResidualFit:
     design = _with_columns(fit.design, [name for node in residual.nodes for name in names_in(node)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Lme4Warning)
-        made = residual_fit(design, residual_design(design, sides), fit.reml)
+        own = residual_design(design, sides)
+        _refuse_long(make_problem(design, own, fit.reml).criterion, residual.text)
+        made = residual_fit(design, own, fit.reml)
     return replace(made, conventions=fit.conventions)
+
+
+def _refuse_long(criterion: MarginalCriterion, text: str) -> None:
+    """Refuse what would take minutes, with a forecast."""
+    if criterion.work > _LONG:
+        minutes = criterion.work * _EVALUATIONS / _SPEED / 60.0
+        raise OptionError(
+            f"not fitted: {criterion.model.n_par} covariance parameters would take about {minutes:.0f} minutes; fit "
+            f"this one by itself, lmer(..., residual={text!r}), if it is wanted."
+        )
 
 
 def _with_columns(design: Design, names: Sequence[str]) -> Design:

@@ -9,11 +9,9 @@ the F statistic; notation of Halekoh & Hojsgaard (2014, JSS 59(9)).
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-from lme4py.errors import Lme4Warning, OptionError
+from lme4py.errors import Lme4Warning, OptionError, warn
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
 from lme4py.fits.method import FTest, Method, Plain, check_method, f_test_of, joint_f_test, wald
@@ -89,6 +87,11 @@ class KenwardRoger:
     """Kenward and Roger's adjusted covariance, degrees of freedom and scale.
 
     All variance parameters take part, those that are estimated as zero too.
+
+    Warns
+    -----
+    Lme4Warning
+        It does not exist at the estimates: standard errors, degrees of freedom and tests are NaN.
     """
 
     def __init__(self, fit: Fit) -> None:
@@ -99,7 +102,12 @@ class KenwardRoger:
         self.parts = model_of(fit).kenward_roger()
         self.C = self.parts.C
         self.vcov = self.parts.vcov
-        self.plain = fit.vcov
+        if self.parts.missing:
+            warn(
+                f"Kenward and Roger's adjustment does not exist here, its standard errors and tests are NaN: "
+                f"{self.parts.missing}. Choose a simpler structure, or ddf='satterthwaite' (method='Satterthwaite').",
+                Lme4Warning,
+            )
 
     def t_df(self, L: FloatArray) -> FloatArray:
         parts, rows = self.parts, L @ self.C
@@ -112,12 +120,14 @@ class KenwardRoger:
 
     def f_test(self, L: FloatArray, estimate: FloatArray) -> FTest:
         rank = L.shape[0]
+        if self.parts.missing:
+            return FTest(np.nan, float(rank), np.nan, np.nan)
         F = wald(L @ self.vcov @ L.T, estimate)
         if rank == 1:
             return f_test_of(F, 1, float(self.t_df(L)[0]))
         found = self._scale(L @ self.C)
         if not found.is_sound:
-            warnings.warn(_unsound(rank, found), Lme4Warning, stacklevel=2)
+            warn(_unsound(rank, found), Lme4Warning)
         return f_test_of(F, rank, found.den_df, found.scale)
 
     def _scale(self, rows: FloatArray) -> FScale:

@@ -13,6 +13,7 @@ from scipy import special
 from lme4py.design.design import CONDITIONAL
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
+from lme4py.fits.kinds import model_of
 from lme4py.fits.parameters import DISPERSION, Parameter, fit_parameters, fit_values
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.parameters import deviation_limits
@@ -25,6 +26,7 @@ from lme4py.inference.estimates.coefficients import (
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.random_effects import coef, conditional_modes, conditional_sds
+from lme4py.inference.estimates.residuals import residual_table
 from lme4py.inference.estimates.variance import VarianceEntry, var_corr, variance_components
 from lme4py.inference.estimates.variance_errors import standard_errors, wald_limits
 from lme4py.inference.overview.components import ALL, component_intervals, component_names, component_table
@@ -66,7 +68,8 @@ def tidy(
         Degrees of freedom of the tests (and the Wald limits) of the fixed effects; `default_ddf` of the fit when not
         given.
     effects : str or sequence of {"fixed", "ran_pars", "ran_vals", "ran_coefs"}
-        Fixed effects (and thresholds), standard deviations and correlations of the random effects (and the dispersion),
+        Fixed effects (and thresholds), standard deviations and correlations of the random effects (and the dispersion,
+        and the parameters of a residual structure: group "Residual", ``cor__v1.v2``, ``range__Observation``),
         conditional modes, and coefficients of each level. Rows come in the order asked for.
     conf_int : bool
         Add the columns conf_low and conf_high.
@@ -105,6 +108,7 @@ def tidy(
         elif effect == "ran_pars":
             blocks += [_parameter_block(fit, alpha, conf_method, scales), *_dispersion_blocks(fit, alpha, conf_method)]
             blocks += _family_blocks(fit, alpha, conf_method, exponentiate)
+            blocks += _structure_blocks(fit, alpha, conf_method)
             blocks += _residual_blocks(fit, alpha, conf_method, exponentiate)
             blocks += _between_blocks(fit, alpha, conf_method, scales)
         else:
@@ -303,6 +307,36 @@ def _family_blocks(fit: Fit, alpha: float | None, method: str, exponentiate: boo
     return blocks
 
 
+def _structure_blocks(fit: Fit, alpha: float | None, method: str) -> list[dict[str, Any]]:
+    """Correlations, ranges and variance functions of the residuals, on their own scale whatever `scales` is."""
+    wanted = [] if fit.design.responses else [p for p in model_of(fit).residual_parameters() if not p.is_residual_sd]
+    if has_dispersion_part(fit):
+        wanted = [p for p in wanted if p.natural_parameter is not None]
+    if not wanted:
+        return []
+    block: dict[str, Any] = {
+        "effect": "ran_pars",
+        "group": ["Residual"] * len(wanted),
+        "term": [_residual_term(parameter) for parameter in wanted],
+        "estimate": fit_values(fit, wanted),
+    }
+    if alpha is None:
+        return [block]
+    limits = wald_limits(fit, wanted, alpha) if method == "wald" else intervals(fit, alpha, method, _names(wanted))
+    return [block | _limit_columns(limits)]
+
+
+def _residual_term(parameter: Parameter) -> str:
+    """ "cor__v1.v2" of "residual cor(v1, v2)"; the name of a coefficient of a variance function stays as it is."""
+    name = parameter.name.removeprefix("residual ")
+    if parameter.natural_parameter is None:
+        return name
+    label, _, stratum = name.partition(" in ")
+    word, _, rest = label.removesuffix(")").partition("(")
+    own = rest.replace(", ", ".") or "Observation"
+    return f"{word}__{stratum}: {own}" if stratum else f"{word}__{own}"
+
+
 def _residual_blocks(fit: Fit, alpha: float | None, method: str, exponentiate: bool) -> list[dict[str, Any]]:
     """Coefficients of the dispersion part of a linear model, which have Wald limits only."""
     if not has_dispersion_part(fit):
@@ -475,6 +509,7 @@ def to_dict(fit: Fit, random_effects: bool = False) -> dict[str, Any]:
         "variance_components": variance_components(same),
         "var_corr": var_corr(same).to_dict("records"),
         "theta": fit.theta.tolist(),
+        **_residual_records(fit),
         "dropped": list(fit.design.dropped),
         "notes": list(fit.design.notes),
         "certificate": asdict(certificate),
@@ -487,6 +522,13 @@ def to_dict(fit: Fit, random_effects: bool = False) -> dict[str, Any]:
         parts["random_effects"] = {g: _level_records(f) for g, f in conditional_modes(same).items()}
     plain: dict[str, Any] = _plain(parts)
     return plain
+
+
+def _residual_records(fit: Fit) -> dict[str, Any]:
+    """The residual structure and its parameters."""
+    if not isinstance(fit, ResidualFit):
+        return {}
+    return {"residual": fit.residual.text, "residual_parameters": residual_table(fit).to_dict("records")}
 
 
 def _table_records(table: pd.DataFrame) -> list[dict[Any, Any]]:
