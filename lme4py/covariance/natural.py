@@ -14,6 +14,9 @@ from lme4py.linalg.types import FloatArray
 
 __all__ = ["Adjusted", "NaturalParameter", "check_values", "elements_as_natural", "in_other_parameters"]
 
+# Part of a range that is its end: the arc sines of correlations come so near where the criterion is flat in them.
+_END = 1e-9
+
 Kind = Literal["sd", "cor", "range", "smoothness", "nugget", "ar", "ma", "loading", "theta"]
 
 
@@ -85,6 +88,11 @@ class NaturalParameter:
                 middle, half = self._half()
                 return float(np.divide(half, half**2 - (value - middle) ** 2))
             return float(np.divide(1.0, value - self.lower)) if np.isfinite(self.lower) else 1.0
+
+    def at_end(self, value: float) -> bool:
+        """Is the value next to an end of a range that has two, where Wald's method says nothing?"""
+        width = self.upper - self.lower
+        return bool(np.isfinite(width) and min(value - self.lower, self.upper - value) < _END * width)
 
     def allows(self, value: float) -> bool:
         """Is the value in the range, ends included?"""

@@ -104,7 +104,7 @@ def residual_parameters(fit: ResidualFit, z: float) -> list[ResidualParameter]:
         for parameter, value in zip(structure.natural_parameters, values, strict=True):
             label, error = parameter_label(parameter, side.columns), errors[len(found)]
             slope = parameter.slope(value)
-            if not (np.isfinite(slope) and error > 0.0):
+            if not (np.isfinite(slope) and error > 0.0) or parameter.at_end(value):
                 found.append(ResidualParameter(stratum, label, value, np.nan, parameter.lower, parameter.upper))
                 continue
             centre = parameter.unbounded(value)
