@@ -28,13 +28,20 @@ __all__ = [
 
 # Step of central differences, relative to a parameter inside; natural parameters are smooth and cheap.
 _STEP = 1e-5
+# Least unit of a parameter inside, where it is next to zero.
+_UNIT = 1e-3
 
 
 def par_covariance(fit: ResidualFit) -> FloatArray:
-    """Covariance of the parameters inside, shape (m, m): twice the inverse of the Hessian, without flat directions."""
-    values, vectors = np.linalg.eigh(fit.hessian)
+    """Covariance of the parameters inside, shape (m, m): twice the inverse of the Hessian, without flat directions.
+
+    What is flat is told in units of the parameters: a standard deviation beside a power of large values is small.
+    """
+    units = np.maximum(np.abs(fit.par), _UNIT)
+    values, vectors = np.linalg.eigh(fit.hessian * np.outer(units, units))
     kept = values > 1e-10 * max(1.0, float(values.max(initial=0.0)))
-    return np.asarray(2.0 * (vectors[:, kept] / values[kept]) @ vectors[:, kept].T)
+    half = units[:, None] * vectors[:, kept]
+    return np.asarray(2.0 * (half / values[kept]) @ half.T)
 
 
 @dataclass(frozen=True)
