@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lme4py.docstrings import carries
 from lme4py.fits.kinds import model_of
@@ -67,13 +67,13 @@ class MixedResult(ReportMethods):
         return model_of(self.fit).exact_criterion()
 
     @carries(residuals.residual_matrix)
-    def residual_covariance(self, stratum: str | None = None) -> pd.DataFrame:
-        return residuals.residual_matrix(self.fit, stratum)
+    def residual_covariance(self, stratum: str | None = None, *, subject: Any = None) -> pd.DataFrame:
+        return residuals.residual_matrix(self.fit, stratum, subject=subject)
 
     @carries(residuals.residual_matrix)
-    def residual_correlation(self, stratum: str | None = None) -> pd.DataFrame:
+    def residual_correlation(self, stratum: str | None = None, *, subject: Any = None) -> pd.DataFrame:
         """Correlations of the residuals of a subject by visit."""
-        return residuals.residual_matrix(self.fit, stratum, correlation=True)
+        return residuals.residual_matrix(self.fit, stratum, True, subject)
 
     @carries(residuals.residual_table)
     def residual_table(self, alpha: float | None = None) -> pd.DataFrame:

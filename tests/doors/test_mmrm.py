@@ -300,7 +300,11 @@ def test_bad_options_are_refused_by_name(trial):
 def test_the_fit_has_what_every_fit_has():
     """What inference reads of a linear mixed model, it may read of this one."""
     names = [set(dir(kind)) | set(kind.__dataclass_fields__) for kind in (lme4py.LinearFit, lme4py.ResidualFit)]
-    own = {"theta_inside", "curvature"}  # of the engine of linear models, which its own side of a fit reads
+    own = {
+        "theta_inside",
+        "curvature",
+        "in_blocks",
+    }  # of the engine of linear models, which its own side of a fit reads
     assert {name for name in names[0] - names[1] if not name.startswith("_")} <= own
 
 

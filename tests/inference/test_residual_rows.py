@@ -296,3 +296,22 @@ def test_what_is_left_where_the_residual_part_alone_is_singular():
     own = mean[1] + (y[:, rest] - mean[rest]) @ np.linalg.solve(V[np.ix_(rest, rest)], V[rest, 1])
     # The same linear predictors by matrices of 3 rows.
     assert given.to_numpy() == pytest.approx(own, rel=1e-8)
+
+
+def test_the_covariance_of_one_subject_has_its_own_times_scales_and_weights():
+    data = lme4py.load_dataset("Orthodont")
+    data = data.assign(t=data.age + 0.1 * np.arange(len(data)) % 0.7, w=1.0 + np.arange(len(data)) % 3)
+    fit = lme4py.lmer("distance ~ age", data, residual="exp(t | Subject)", variance="ident(Sex)", weights="w")
+    own = data[data.Subject == "F02"].sort_values("t")
+    table = fit.residual_table().set_index("parameter")["estimate"]
+    sd = table["sd"] * np.exp(table["ident(Sex)[Female]"]) / np.sqrt(own.w.to_numpy())
+    R = np.exp(-np.abs(np.subtract.outer(own.t.to_numpy(), own.t.to_numpy())) / table["range"])
+    found = fit.residual_covariance(subject="F02")
+    # The same formula.
+    assert found.to_numpy() == pytest.approx(sd[:, None] * R * sd, rel=1e-10)
+    assert found.index.tolist() == own.index.tolist()
+    assert fit.residual_correlation(subject="F02").to_numpy() == pytest.approx(R, rel=1e-10)
+    with pytest.raises(OptionError, match="Give a subject="):
+        fit.residual_covariance()
+    with pytest.raises(OptionError, match="no subject of exp"):
+        fit.residual_covariance(subject="F2")

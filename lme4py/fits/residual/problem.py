@@ -13,7 +13,7 @@ from lme4py.design.residual.side import ResidualDesign
 from lme4py.engine.marginal.criterion import MarginalCriterion
 from lme4py.engine.marginal.model import MarginalModel, RandomPart
 from lme4py.errors import DesignError
-from lme4py.linalg.types import FloatArray
+from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["ResidualProblem", "make_problem", "marginal_model", "structure_of"]
 
@@ -119,6 +119,32 @@ class ResidualProblem:
         scale = np.exp(part.log_scale @ par[model.slices[-1]])
         weights = 1.0 if part.weights is None else part.weights
         return np.asarray(self.criterion.scaling.y_scale * scale * np.sqrt(out / weights))
+
+    def residual_block(self, par: FloatArray, rows: IntArray) -> FloatArray:
+        """Covariance of the residuals of rows of one subject, variance functions and weights included, (s, s).
+
+        Parameters
+        ----------
+        par : ndarray, shape (m,)
+        rows : ndarray of int, shape (s,)
+
+        Returns
+        -------
+        ndarray, shape (s, s)
+            On the user's scale.
+        """
+        part, h = self.criterion.model.residual, int(self.criterion.model.residual.stratum[rows[0]])
+        structure, theta = part.structures[h], par[self.residual_slice(h)]
+        if part.on_grid:
+            columns = part.points[rows, 0].astype(np.intp)
+            R = structure.covariance(theta)[np.ix_(columns, columns)]
+        else:
+            points = part.points[rows][None]
+            R = structure.covariance(theta, points[..., 0] if points.shape[-1] == 1 else points)[0]
+        scale = self.criterion.scaling.y_scale * np.exp(part.log_scale[rows] @ par[self.criterion.model.slices[-1]])
+        if part.weights is not None:
+            scale = scale / np.sqrt(part.weights[rows])
+        return np.asarray(scale[:, None] * R * scale)
 
 
 def make_problem(design: Design, residual: ResidualDesign, reml: bool) -> ResidualProblem:

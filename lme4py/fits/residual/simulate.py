@@ -89,7 +89,10 @@ def on_rows(fit: ResidualFit, design: Design, frame: Frame) -> ResidualFit:
         Positions that are the order of the rows, variances that depend on fitted values.
     """
     if fit.residual.fitted_column is not None:
-        refuse_residual("simulation for other rows, whose variances depend on their fitted values, is")
+        refuse_residual(
+            "simulation for other rows, whose variances depend on their fitted values, is",
+            "leave data= out for draws of the rows of the fit, or take power() of a column",
+        )
     design = replace(design, y=np.zeros(design.n_obs))
     part = widened(fit.residual.part, _part_of(fit, design, frame))[1]
     old = fit.problem.criterion

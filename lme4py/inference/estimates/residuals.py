@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from scipy import special
 
 from lme4py.errors import OptionError, did_you_mean
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["residual_matrix", "residual_table"]
 
 
-def residual_matrix(fit: Fit, stratum: str | None = None, correlation: bool = False) -> pd.DataFrame:
+def residual_matrix(
+    fit: Fit, stratum: str | None = None, correlation: bool = False, subject: Any = None
+) -> pd.DataFrame:
     """Covariance of the residuals of a subject by visit, where the variance function is 1 and weights are 1.
 
     Parameters
@@ -30,10 +33,14 @@ def residual_matrix(fit: Fit, stratum: str | None = None, correlation: bool = Fa
         Of ``us(visit | arm / id)`` the arm that is meant.
     correlation : bool
         Their correlations instead.
+    subject : optional
+        One of the subjects: the covariance of its own rows, in the order of their positions, with variance functions
+        and weights. What structures of times or coordinates have, whose matrix is another one for each subject.
 
     Returns
     -------
     DataFrame, shape (k, k)
+        By visit, or by the index of the subject's rows in the data.
 
     Raises
     ------
@@ -45,14 +52,36 @@ def residual_matrix(fit: Fit, stratum: str | None = None, correlation: bool = Fa
     if not isinstance(fit, ResidualFit) or not fit.residual.text:
         raise OptionError("the residuals of this model are independent; their standard deviation is `sigma`.")
     side = fit.residual
+    if subject is not None:
+        return _of_subject(fit, subject, stratum, correlation)
     if not side.columns:
         raise OptionError(
-            f"{side.text} has no list of positions: the correlation of two residuals depends on their distance, see "
-            "summary()."
+            f"{side.text} has no list of positions: the correlation of two residuals depends on their distance. Give a "
+            "subject=, whose matrix is wanted; the parameters are in residual_table()."
         )
     R = fit.residual_covariance(_place(side.strata, stratum))
     values = correlations(R) if correlation else R
     return pd.DataFrame(values, index=list(side.columns), columns=list(side.columns))
+
+
+def _of_subject(fit: ResidualFit, subject: Any, stratum: str | None, correlation: bool) -> pd.DataFrame:
+    """The matrix of the rows of one subject."""
+    import pandas as pd
+
+    if stratum is not None:
+        raise OptionError(f"stratum={stratum!r} is that of the subject already; leave it out.")
+    known = [str(label) for label in fit.residual.subjects]
+    if str(subject) not in known:
+        hint = did_you_mean(str(subject), known)
+        raise OptionError(
+            f"subject={subject!r} is no subject of {fit.residual.text}.{hint} There are {', '.join(known[:5])}, ..."
+        )
+    part = fit.residual.part
+    rows = np.flatnonzero(part.subject == known.index(str(subject)))
+    rows = rows[np.lexsort(part.points[rows].T[::-1])]
+    R = fit.problem.residual_block(fit.par, rows)
+    index = rows if fit.design.responses else fit.design.index[fit.design.keep][rows]
+    return pd.DataFrame(correlations(R) if correlation else R, index=index, columns=index)
 
 
 def residual_table(fit: Fit, alpha: float | None = None) -> pd.DataFrame:
