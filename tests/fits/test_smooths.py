@@ -246,6 +246,11 @@ def test_shares_of_the_variance():
         assert "ICC" in str(fit.summary())
 
 
+def test_the_report_has_the_shares_of_curves_of_levels(tmp_path):
+    path = lme4py.lmer("y ~ s(x, g, bs = 'fs', k = 5)", DATA).report(tmp_path / "fit.html")
+    assert "Intraclass correlation, g" in path.read_text(encoding="utf-8")
+
+
 def test_likelihood_ratios_of_models_with_the_same_smooths():
     fits = [lme4py.lmer(f"y ~ s(x) + {right}", DATA, reml=False) for right in ("1", "(1 | g)", "z + (1 | g)")]
     for small, large in ((fits[0], fits[1]), (fits[1], fits[2])):

@@ -161,10 +161,12 @@ def _shares(fit: Fit) -> str:
         ("Fixed effects (marginal R²)", found.marginal),
         ("Fixed and random effects (conditional R²)", found.conditional),
     ]
-    if fit.design.terms:
+    # Curves of the levels of a factor are random effects too.
+    groups = [term.group for term in fit.design.terms if not term.is_curve]
+    if groups:
         table = icc_table(fit)
         rows += [
-            (f"Intraclass correlation, {component.partition('|')[2] or next(iter(fit.design.n_groups))}", float(value))
+            (f"Intraclass correlation, {component.partition('|')[2] or groups[0]}", float(value))
             for component, value in zip(table["component"], table["estimate"], strict=True)
         ]
     cells = tuple((name, f"{value:.3f}") for name, value in rows)
