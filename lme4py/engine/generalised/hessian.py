@@ -51,7 +51,9 @@ def difference_hessian(
     up, down = np.split(slopes(np.concatenate([above, below])), 2)
     # The distance as it is after rounding: a parameter may be large beside its step.
     width = (above - below)[np.arange(free.size), free]
-    hessian[free] = (up - down) / width[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A width of zero, far out: not finite, which the caller sees.
+        hessian[free] = (up - down) / width[:, None]
     if held is not None:
         hessian[:, held] = 0.0
     symmetric: FloatArray = 0.5 * (hessian + hessian.T)
