@@ -112,7 +112,7 @@ class CovarianceStructures:
         ----------
         theta : ndarray, shape (m,)
         sizes : sequence of (lowest, highest)
-            Between what its standard deviations lie.
+            Between what its standard deviations lie: small ones, moderate ones, and any others.
 
         Yields
         ------

@@ -114,6 +114,19 @@ class TestSeveralMinima:
         assert fit.criterion == pytest.approx(alike.criterion, abs=1e-6)
         assert any(rival.reached > fit.criterion + 1.0 for rival in fit.certificate.compared)
 
+    def test_two_columns_of_a_structure_alone(self) -> None:
+        # With all variances a descent of toep ends .2 above hetar1, which it holds.
+        rng = np.random.default_rng(1002)
+        g, visit = np.repeat(np.arange(8), 12), np.tile(np.repeat(np.arange(4), 3), 8)
+        x = rng.normal(size=96)
+        rng.normal(size=(4, 8))
+        rng.normal(size=96), rng.poisson(np.exp(0.3 + 0.4 * x))
+        y = (rng.random(96) < 1 / (1 + np.exp(-0.3 - 0.4 * x))).astype(int)
+        data = pd.DataFrame({"g": g, "visit": pd.Categorical(visit), "x": x, "y": y})
+        outer, inner = (lme4py.glmer(f"y ~ x + {word}(0 + visit | g)", data) for word in ("toep", "hetar1"))
+        # The tolerance of both searches.
+        assert outer.criterion < inner.criterion + 1e-6
+
     def test_a_predictor_on_both_sides_of_a_zero_of_the_link_warns(self) -> None:
         rng = np.random.default_rng(1)
         x, g = np.repeat([-2.0, 2.0], 20), np.tile(np.arange(5), 8)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, ClassVar
 
 import numpy as np
@@ -220,13 +221,15 @@ class Scaled(CovarianceStructure):
 
     def other_starts(self, theta: FloatArray, sizes: Sequence[tuple[float, float]]) -> list[FloatArray]:
         """Correlations from within their range, at standard deviations of each size."""
-        grid = [phi for phi in self.correlation.grid() if (self.correlation.edge_sizes(phi) > _OFF_EDGES).all()]
-        if not grid:
-            return []
-        places = [round(share * (len(grid) - 1)) for share in _SHARES]
-        chosen = [grid[place] for place in dict.fromkeys(places)]
+        chosen = self._other_phi()
         deviations = [self.as_start(theta, *limits)[: self.n_sd] for limits in sizes]
         return [np.concatenate([sd, phi]) for sd in deviations for phi in chosen]
+
+    def _other_phi(self) -> list[FloatArray]:
+        """A few correlations from within their range; none where there is no range."""
+        grid = [phi for phi in self.correlation.grid() if (self.correlation.edge_sizes(phi) > _OFF_EDGES).all()]
+        places = [round(share * (len(grid) - 1)) for share in _SHARES] if grid else []
+        return [grid[place] for place in dict.fromkeys(places)]
 
     @abstractmethod
     def _sd_sizes(self, theta: FloatArray) -> FloatArray:
@@ -427,6 +430,18 @@ class Heterogeneous(Scaled):
     def _sd_sizes(self, theta: FloatArray) -> FloatArray:
         return theta[: self.size] ** 2
 
+    def other_starts(self, theta: FloatArray, sizes: Sequence[tuple[float, float]]) -> list[FloatArray]:
+        """Also two columns alone, where several correlations leave room for minima without the variances of others."""
+        found = super().other_starts(theta, sizes)
+        if self.correlation.n_phi < 2 or not 2 < self.size <= _PAIRED:
+            return found
+        ends = self._other_phi()[:: len(_SHARES) - 1]
+        for pair in combinations(range(self.size), 2):
+            sd = np.full(self.size, sizes[0][0])
+            sd[list(pair)] = np.prod(sizes[1]) ** 0.5
+            found += [np.concatenate([self._of_deviations(sd), phi]) for phi in ends]
+        return found
+
     def _sd_starts(self, G: FloatArray, phi: FloatArray) -> FloatArray:
         # Each alone, neighbours in pairs, and the eigenvector that would be best if deviations could have any sign.
         vector = np.linalg.eigh(G * self.correlation.derivatives(phi, order=0).value)[1][:, :1].T
@@ -463,6 +478,8 @@ class Heterogeneous(Scaled):
 _STARTS = 5
 # Correlations that other minima are sought from, off the edges by so much: where they stand in a grid over the range.
 _OFF_EDGES, _SHARES = 0.2, (0.15, 0.4, 0.6, 0.85)
+# With more columns than this their pairs are too many for a start each.
+_PAIRED = 4
 # With more columns than this the start has one variance for all.
 _OWN_VARIANCES = 30
 
