@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, TypeVar
 
 import numpy as np
@@ -71,6 +72,18 @@ class SparkSource(RowSource):
             made = chosen.mapInArrow(_Run(function), "part binary")
             for row in made.toLocalIterator(prefetchPartitions=True):
                 yield pickle.loads(row["part"])
+
+    def reduce_blocks(
+        self, function: Callable[[RowBlock], T], merge: Callable[[T, T], T], columns: Sequence[str] | None = None
+    ) -> T | None:
+        """What a function makes of all blocks together: those of a partition are merged where they are."""
+        chosen = self._columns(columns)
+        total: T | None = None
+        with _in_words():
+            for row in chosen.mapInArrow(_Merged(function, merge), "part binary").toLocalIterator():
+                own: T = pickle.loads(row["part"])
+                total = own if total is None else merge(total, own)
+        return total
 
     def hold(self, what: TablesOfBlocks[T]) -> tuple[HeldTables, T] | None:
         """Tables in cached partitions, after a shuffle by Spark."""
@@ -262,6 +275,22 @@ class _Run:
 
         for block in arrow_blocks(batches, "Spark partition"):
             yield pa.RecordBatch.from_pydict({"part": [pickle.dumps(self.function(block))]})
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """The same, as one value of a partition: what goes through Java is no larger than that."""
+
+    function: Callable[[RowBlock], Any]
+    merge: Callable[[Any, Any], Any]
+
+    def __call__(self, batches: Any) -> Iterator[Any]:
+        import pyarrow as pa
+
+        found = map(self.function, arrow_blocks(batches, "Spark partition"))
+        first = next(found, None)
+        if first is not None:
+            yield pa.RecordBatch.from_pydict({"part": [pickle.dumps(reduce(self.merge, found, first))]})
 
 
 @dataclass(frozen=True)
