@@ -129,7 +129,7 @@ def mmrm(
     for candidate in candidates:
         last = candidate == candidates[-1]
         try:
-            fit = _fit(plain, candidate, frame, options, reml, start, control, warned=last)
+            fit = _fit(plain, candidate, frame, options, reml, start, control, warned=last, again=bool(tried))
         except DesignError as error:
             if last:
                 raise
@@ -193,11 +193,16 @@ def _fit(
     start: Any,
     control: Any,
     warned: bool,
+    again: bool,
 ) -> ResidualFit:
     sides = read_sides(term, None, None)
     assert sides.residual is not None
     own, note = _labelled(frame, sides.residual)
-    design = lformula(plain, own, require_random=False, beside=sides.nodes, **options)
+    with warnings.catch_warnings():
+        if again:
+            # The design of another structure has said what there is to say.
+            warnings.simplefilter("ignore", Lme4Warning)
+        design = lformula(plain, own, require_random=False, beside=sides.nodes, **options)
     refuse_smooth_design(design, "mmrm()")
     design = replace(design, notes=(*design.notes, *note))
     check_names(design)
