@@ -70,8 +70,9 @@ class RefitMethods(RowMethods):
         group: ClusterChoice = None,
         method: Literal["exact", "one-step", "refit"] | None = None,
         progress: bool | None = None,
+        component: str | None = None,
     ) -> InfluenceResult:
-        return influence(self.fit, group, method, progress)
+        return influence(self.fit, group, method, progress, component)
 
     @carries(all_fit)
     def all_fit(

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import lme4py
+from lme4py.errors import Lme4Error, OptionError
 from lme4py.fits.groups import without_level
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -77,7 +78,7 @@ def dense(name: str) -> tuple[Any, ...]:
     return M, W, score, penalty, fit
 
 
-def newton(name: str, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def newton(name: str, kept: np.ndarray, place: slice | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients after a step from the mode on the kept rows, less the mode's, and their covariance."""
     M, W, score, penalty, fit = dense(name)
     A = np.einsum("nda,nde,neb->ab", M[kept], W[kept], M[kept]) + penalty
@@ -85,7 +86,8 @@ def newton(name: str, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     u_score = np.einsum("nda,nd->a", M, score)
     u_score[: A.shape[0] - np.count_nonzero(np.diag(penalty))] = 0.0
     step = np.linalg.solve(A, np.einsum("nda,nd->a", M[kept], score[kept]) - u_score)
-    return step[: fit.beta.size], np.linalg.inv(A)[: fit.beta.size, : fit.beta.size]
+    place = slice(0, fit.beta.size) if place is None else place
+    return step[place], np.linalg.inv(A)[place, place]
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -105,6 +107,33 @@ def test_a_step_without_a_unit_is_that_of_dense_algebra(name: str, group: str | 
         )
         ratio = np.linalg.det(V_without) / np.linalg.det(V)
         assert found.covratio.loc[unit] == pytest.approx(ratio, rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "component"),
+    [("zero part with effects", "zero_inflation"), ("zero part without effects", "zero_inflation"),
+     ("three predictors", "dispersion"), ("three predictors", "zero_inflation")],
+)  # fmt: skip
+def test_a_part_moves_with_the_same_step(name: str, component: str) -> None:
+    fit, found = fitted(name).fit, fitted(name).influence("g", component=component)
+    stacked = fit.problem.family.with_all_stacked().stacked
+    sizes = {part.name: part.X.shape[1] for part in fit.data.parts}
+    start = fit.beta.size + sum(sizes[other] for other in stacked[: stacked.index(component)])
+    place = slice(start, start + sizes[component])
+    before, after = (newton(name, np.asarray(rows()["g"] != without), place)[0] for without in ("", "4"))
+    # Two orders of the same sums.
+    assert found.dfbeta.loc["4"].to_numpy() == pytest.approx(after - before, abs=1e-8)
+    assert list(found.dfbeta.columns) == list(fitted(name).coef_table(component=component).index)
+
+
+def test_what_components_of_influence_cannot_be_is_said() -> None:
+    fit = fitted("zero part without effects")
+    with pytest.raises(OptionError, match="name one of 'conditional', 'zero_inflation'"):
+        fit.influence(component="all")
+    with pytest.raises(Lme4Error, match="one-step"):
+        fit.influence("g", "refit", component="zero_inflation")
+    with pytest.raises(OptionError, match="no part 'scale'"):
+        fit.influence(component="scale")
 
 
 @pytest.mark.parametrize("name", FORMS)

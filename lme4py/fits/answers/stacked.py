@@ -11,12 +11,12 @@ by W_i, which need be neither positive nor invertible.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lme4py.engine.generalised.stacking import Stack
-from lme4py.fits.answers.working import FactoredModel, LeftOut
+from lme4py.fits.answers.working import FactoredModel, LeftOut, WorkingModel
 from lme4py.fits.rows.clusters import row_sums
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray, IntArray
@@ -34,9 +34,17 @@ class SeveralPredictors(FactoredModel):
     ----------
     stack : Stack
         Of the D predictors; those that `products` knows come first, the others have no random effects.
+    parts : dict of str to slice
+        Columns of the further predictors that have a name.
     """
 
     stack: Stack
+    parts: dict[str, slice] = field(default_factory=dict)
+
+    def of_part(self, component: str) -> WorkingModel:
+        if component not in self.parts:
+            return super().of_part(component)
+        return replace(self, C=np.eye(self.X.shape[1])[self.parts[component]])
 
     @property
     def most_rows(self) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from lme4py.chunks import from_size
 from lme4py.engine.factor.sweep import Swept
 from lme4py.engine.generalised.products import WeightedProducts
+from lme4py.errors import OptionError
 from lme4py.fits.rows.clusters import row_sums
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
@@ -92,6 +93,18 @@ class WorkingModel(ABC):
     @abstractmethod
     def without(self, codes: IntArray, level: int) -> WorkingModel:
         """The model without the rows of one cluster; variances are kept."""
+
+    def of_part(self, component: str) -> WorkingModel:
+        """The same with the coefficients of a further linear predictor as those that are asked for.
+
+        Raises
+        ------
+        OptionError
+            They do not take part in the steps of this model.
+        """
+        raise OptionError(
+            f"what units do to the {component} part is not available for this kind of model; leave component= out."
+        )
 
     @property
     def independent_rows(self) -> bool:

@@ -153,10 +153,12 @@ def _stacked_model(fit: GeneralisedFit, family: Family) -> SeveralPredictors:
     further = [(d, by_name[name]) for d, name in enumerate(family.stacked, 1) if name in by_name]
     X = np.zeros((stack.size, stack.n, p + sum(own.shape[1] for _, own in further)))
     X.reshape(-1, X.shape[2])[: mode.eta.size, :p] = problem.X
-    start = p
+    start, parts = p, {}
     for d, own in further:
-        X[d, :, start : start + own.shape[1]] = own
-        start += own.shape[1]
+        place = slice(start, start + own.shape[1])
+        X[d, :, place] = own
+        parts[family.stacked[d - 1]] = place
+        start = place.stop
     # Without offsets and the further coefficients: from where they are these change as from zero.
     moved = np.zeros(known.size)
     moved[: mode.eta.size] = problem.X @ mode.beta + products.spread(mode.b)
@@ -172,6 +174,7 @@ def _stacked_model(fit: GeneralisedFit, family: Family) -> SeveralPredictors:
         df=None,
         sigma=1.0,
         stack=stack,
+        parts=parts,
     )
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lme4py.design.design import CONDITIONAL
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import Lme4Warning, OptionError, did_you_mean
 from lme4py.fits.answers.working import WorkingModel
@@ -30,9 +31,10 @@ from lme4py.fits.kinds import model_of
 from lme4py.fits.refuse import refuse, refuse_penalised, refuse_smooths
 from lme4py.fits.rows.clusters import ClusterChoice, Clusters, find_clusters
 from lme4py.inference.estimates.limits import coefficient_estimates, known_coefficients
+from lme4py.inference.overview.components import component_names, part_view
 from lme4py.inference.refits.deletion import Deleted, delete_crossed, delete_groups, delete_rows, group_leverage
 from lme4py.inference.refits.deletion_refit import refit_without, step_without
-from lme4py.linalg.types import FloatArray
+from lme4py.linalg.types import BoolArray, FloatArray
 from lme4py.pictures import ORANGE, spikes
 from lme4py.progress import check_progress, watching
 from lme4py.tables.shown import Shown, Summary
@@ -50,6 +52,8 @@ _MEASURES = {
     "covratio": "ratio of covariance determinants",
     "sigma": "residual standard deviation without the unit",
 }
+# Units that a warning names.
+_SHOWN = 5
 METHODS = ("exact", "one-step", "refit")
 
 
@@ -193,7 +197,11 @@ class InfluenceResult(Shown):
 
 
 def influence(
-    fit: Any, group: ClusterChoice = None, method: str | None = None, progress: bool | None = None
+    fit: Any,
+    group: ClusterChoice = None,
+    method: str | None = None,
+    progress: bool | None = None,
+    component: str | None = None,
 ) -> InfluenceResult:
     """Cook's distances, dfbeta, dfbetas and leverage: what each row, or each group, does to the fixed effects.
 
@@ -210,6 +218,8 @@ def influence(
     progress : bool, optional
         Show a bar of the units that are left out one by one; None shows one in a terminal or a notebook after a second.
         An interruption (Ctrl-C) keeps the units that are done, with a warning; the others are NaN.
+    component : str, optional
+        "zero_inflation" or "dispersion": what units do to the coefficients of that part, by one step.
 
     Returns
     -------
@@ -218,7 +228,7 @@ def influence(
     Raises
     ------
     OptionError
-        Unknown group or method.
+        Unknown group, method or component.
 
     Warns
     -----
@@ -235,31 +245,60 @@ def influence(
     check_progress(progress)
     refuse_penalised(fit, "influence is")
     refuse_smooths(fit, "influence is")
-    chosen = _check_method(fit, method)
+    part = _part(fit, component)
+    chosen = _check_method(fit, method, part)
     units = _rows(fit) if group is None else find_clusters(fit.design, group, "group")
     if units.n_clusters < 2:
         raise OptionError(f"{units.name!r} is one group only; nothing is left without it.")
     with limited_threads(fit.design):
         model = model_of(fit).working_model()
+        model = model if part == CONDITIONAL else model.of_part(part)
         deleted = _kept_variances(fit, model, units, single=group is None)
+    alone = ~deleted.ok
     if chosen != model_of(fit).influence_methods[0]:
         again = refit_without if chosen == "refit" else step_without
         with watching("influence", progress, "units", total=units.n_clusters):
             deleted = again(fit, units.codes, deleted.ok, _whole_levels(fit, units, single=group is None))
     rows_kept = group is None and deleted.theta is None and model.independent_rows
-    result = _result(fit, model, units, deleted, chosen, rows_kept)
+    view = fit if part == CONDITIONAL else part_view(fit, part)
+    covariance = None if part == CONDITIONAL else view.vcov
+    result = _result(view, model, units, deleted, chosen, rows_kept, covariance)
     if result.failed:
-        warnings.warn(
-            f"there are no estimates without {len(result.failed)} of the {units.n_clusters} units (such as "
-            f"{result.failed[0]!r}): they alone determine a fixed effect, or the refit failed. Their numbers are NaN.",
-            Lme4Warning,
-            stacklevel=3,
-        )
+        warnings.warn(_without_estimates(units, deleted.ok, alone), Lme4Warning, stacklevel=3)
     return result
 
 
-def _check_method(fit: Any, method: str | None) -> str:
+def _without_estimates(units: Clusters, ok: BoolArray, alone: BoolArray) -> str:
+    """Which units have no numbers, and why."""
+    why = [
+        (alone, "without {names} a coefficient cannot be told from the other units"),
+        (~ok & ~alone, "without {names} the fit does not converge to finite estimates, or was interrupted"),
+    ]
+    parts = [text.format(names=_some(units, which)) for which, text in why if which.any()]
+    count = int((~ok).sum())
+    return f"no estimates without {count} of the {units.n_clusters} units, whose numbers are NaN: {'; '.join(parts)}."
+
+
+def _some(units: Clusters, which: BoolArray) -> str:
+    """Labels of the first units."""
+    labels = [repr(units.labels[i]) for i in np.flatnonzero(which)]
+    return ", ".join(labels[:_SHOWN]) + (f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else "")
+
+
+def _part(fit: Any, component: str | None) -> str:
+    """The one part whose coefficients are looked at."""
+    names = component_names(fit, component)
+    if len(names) > 1:
+        raise OptionError(f"component='all' is not for influence; name one of {', '.join(map(repr, names))}.")
+    return names[0]
+
+
+def _check_method(fit: Any, method: str | None, part: str) -> str:
     known = model_of(fit).influence_methods
+    if part != CONDITIONAL:
+        known = tuple(name for name in known if name == "one-step")
+        if not known:
+            refuse(f"influence on the {part} part is", "leave component= out")
     if method is None:
         return known[0]
     if method not in METHODS:
@@ -292,7 +331,13 @@ def _kept_variances(fit: Any, model: WorkingModel, units: Clusters, single: bool
 
 
 def _result(
-    fit: Any, model: WorkingModel, units: Clusters, deleted: Deleted, method: str, rows_kept: bool
+    fit: Any,
+    model: WorkingModel,
+    units: Clusters,
+    deleted: Deleted,
+    method: str,
+    rows_kept: bool,
+    covariance: FloatArray | None = None,
 ) -> InfluenceResult:
     import pandas as pd
 
@@ -302,7 +347,8 @@ def _result(
     # What has no finite estimate cannot change.
     known = known_coefficients(fit)
     hide = np.where(known, 1.0, np.nan)
-    fixed = _cooks_fixed(model_of(fit).own_vcov()[np.ix_(known, known)], deleted.change[:, known])
+    own = model_of(fit).own_vcov() if covariance is None else covariance
+    fixed = _cooks_fixed(own[np.ix_(known, known)], deleted.change[:, known])
 
     def series(values: FloatArray, name: str) -> pd.Series[float]:
         return pd.Series(values, index=index, name=name)
