@@ -123,3 +123,9 @@ def test_margins_of_a_dispersion(data):
     # The mean of the response has one predictor, as without the part.
     mean = Margins.response(fit).predict()
     assert mean.estimate[0] == pytest.approx(fit.predict(include_random=False).mean(), rel=1e-12)
+
+
+def test_modes_beside_a_dispersion_part_are_refused_by_name(data):
+    fit = lme4py.glmer("count ~ mined + (1 | site)", data, family="nbinomial", dispformula="~ mined")
+    with pytest.raises(OptionError, match="models without further parts"):
+        Margins.response(fit, random="conditional").predict(atexog={"mined": ["yes", "no"]})
