@@ -112,7 +112,7 @@ class PartsFamily(DensityFamily):
     def enough_starts(self) -> int | None:
         """A descent costs more than one in a single predictor, and minima besides the lowest were seen by the first.
 
-        Far from zero, near it, and with less dispersion or parts without effects; of few rows twice as many. Of 60
+        Far from zero, near it, and with less dispersion or parts without effects; of few rows all are followed. Of 60
         random data sets of models with random effects in parts (``benchmarks/parts_robust.py``) three had a minimum
         that these did not find.
         """

@@ -71,8 +71,10 @@ def candidates(descents: Descents, usual: Start, start: Start, least: float, tho
         if wide is not None and there is not None and there.value < least:
             yield Candidate("within groups", wide)
         return
-    yield from _around(problem, usual)
-    wide = _within_groups(descents, usual)
+    # Of models with parts not the maximum without random effects: it need not be the only one.
+    plain = find_start(problem, climb=False) if problem.data.parts else usual
+    yield from _around(problem, usual, plain)
+    wide = _within_groups(descents, plain)
     if wide is not None:
         yield Candidate("within groups", wide)
     if not thorough or problem.family.single_peaked:
@@ -106,13 +108,11 @@ def other_correlations(problem: GlmmProblem, base: Start, phi: FloatArray) -> It
             yield Candidate(what, replace(base, theta=theta))
 
 
-def _around(problem: GlmmProblem, base: Start) -> Iterator[Candidate]:
-    """Starts with other variances and dispersions than those of `base`."""
+def _around(problem: GlmmProblem, base: Start, plain: Start) -> Iterator[Candidate]:
+    """Starts with other variances and dispersions than those of `base`; `plain` has parts without effects."""
     structures = problem.structures
     theta = structures.uncorrelated(base.theta)
     far = structures.scaled(theta, FAR)
-    # Of models with parts not that maximum without random effects: it need not be the only one.
-    plain = find_start(problem, climb=False) if problem.data.parts else base
     yield Candidate("far from zero", replace(base, theta=far))
     if problem.has_limit:
         less = problem.less_dispersed(plain.lam, LESS)

@@ -171,14 +171,19 @@ class Search:
 
     def _budget(self) -> int:
         """Factorizations of all other descents: fewer where the family says how many starts are enough."""
-        if self.problem.family.enough_starts is not None:
+        if self._enough is not None:
             return _FEW_STARTS
         return _BUDGET if self.thorough else _LITTLE
 
+    @property
+    def _enough(self) -> int | None:
+        """Starts that are enough where they agree; few rows have minima that only some of many starts lead to."""
+        return None if self.thorough and self.problem.n_obs <= FEW else self.problem.family.enough_starts
+
     def _agree(self) -> bool:
         """Whether as many starts as the family asks for have all led to the lowest end so far, and none to another."""
-        enough = self.problem.family.enough_starts
-        if enough is None or len(self.compared) < (enough if self.problem.n_obs > FEW else 2 * enough):
+        enough = self._enough
+        if enough is None or len(self.compared) < enough:
             return False
         least = min(way.value for way in self.ways)
         return all(one.reached is not None and abs(one.reached - least) < BARELY for one in self.compared)
