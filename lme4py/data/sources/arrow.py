@@ -10,7 +10,7 @@ from lme4py.data.column import Column
 from lme4py.data.frame import Frame, read_frame
 from lme4py.data.sources.address import shown_address
 from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, RowsWhere, Schema
-from lme4py.data.sources.comparison import ColumnType, Comparison, expression_of
+from lme4py.data.sources.column_test import ColumnTest, ColumnType, expression_of
 from lme4py.errors import DataError
 
 __all__ = ["ArrowSource", "arrow_blocks", "arrow_lazily", "batch_where"]
@@ -49,7 +49,7 @@ class ArrowSource(RowSource):
         found = zip(schema.names, map(_type_of, schema.types), strict=True)
         return Schema(tuple(schema.names), {name: type for name, type in found if type is not None})
 
-    def where(self, tests: Sequence[Comparison]) -> ArrowSource:
+    def where(self, tests: Sequence[ColumnTest]) -> ArrowSource:
         """By a filter of the dataset, which leaves out groups of rows by their statistics."""
         import pyarrow.dataset as ds
 

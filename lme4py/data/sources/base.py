@@ -20,7 +20,7 @@ from lme4py.chunks import chunk
 from lme4py.data.column import Column
 from lme4py.data.concatenate import concatenate
 from lme4py.data.frame import Frame
-from lme4py.data.sources.comparison import ColumnType, Comparison
+from lme4py.data.sources.column_test import ColumnTest, ColumnType
 from lme4py.data.sources.held import FloatArray, HeldTables, TablesOfBlocks
 from lme4py.errors import DataError, OptionError
 
@@ -147,12 +147,12 @@ class RowSource(ABC):
             Those that are needed; all without it.
         """
 
-    def where(self, tests: Sequence[Comparison]) -> RowSource | None:
+    def where(self, tests: Sequence[ColumnTest]) -> RowSource | None:
         """The rows in which all comparisons are true, by the source's own filter.
 
         Parameters
         ----------
-        tests : sequence of Comparison
+        tests : sequence of ColumnTest
             Of columns in `Schema.types`.
 
         Returns

@@ -7,7 +7,7 @@ from typing import Any
 
 from lme4py.data.sources.arrow import arrow_blocks, arrow_lazily
 from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
-from lme4py.data.sources.comparison import ColumnType, Comparison
+from lme4py.data.sources.column_test import ColumnTest, ColumnType
 
 __all__ = ["DuckDBSource"]
 
@@ -36,7 +36,7 @@ class DuckDBSource(RowSource):
         found = zip(self.data.columns, map(str, self.data.types), strict=True)
         return Schema(tuple(self.data.columns), {name: _TYPES[type] for name, type in found if type in _TYPES})
 
-    def where(self, tests: Sequence[Comparison]) -> DuckDBSource:
+    def where(self, tests: Sequence[ColumnTest]) -> DuckDBSource:
         """By ``WHERE``."""
         return DuckDBSource(self.data.filter(" AND ".join(map(_sql, tests))))
 
@@ -85,7 +85,7 @@ class DuckDBSource(RowSource):
         return self.data.project("*").to_arrow_table()
 
 
-def _sql(test: Comparison) -> str:
+def _sql(test: ColumnTest) -> str:
     own = _quoted(test.column)
     compare = " OR ".join(f"{own} {_SQL.get(test.operator, test.operator)} {_literal(value)}" for value in test.values)
     return f"({compare})" + (f" AND NOT isnan({own})" if test.type == "float" else "")

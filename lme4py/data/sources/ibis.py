@@ -7,7 +7,7 @@ from typing import Any
 
 from lme4py.data.sources.arrow import arrow_blocks, arrow_lazily
 from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
-from lme4py.data.sources.comparison import ColumnType, Comparison, expression_of
+from lme4py.data.sources.column_test import ColumnTest, ColumnType, expression_of
 
 __all__ = ["IbisSource"]
 
@@ -35,7 +35,7 @@ class IbisSource(RowSource):
                 types[name] = "float" if type.is_float64() else "integer"
         return Schema(tuple(self.data.columns), types)
 
-    def where(self, tests: Sequence[Comparison]) -> IbisSource:
+    def where(self, tests: Sequence[ColumnTest]) -> IbisSource:
         """By the filter of its engine."""
         own = expression_of(tests, self.data.__getitem__, self._is_nan)
         return IbisSource(self.data.filter(own))

@@ -7,7 +7,7 @@ from typing import Any
 
 from lme4py.data.frame import read_frame
 from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
-from lme4py.data.sources.comparison import ColumnType, Comparison, expression_of
+from lme4py.data.sources.column_test import ColumnTest, ColumnType, expression_of
 
 __all__ = ["PolarsSource"]
 
@@ -38,7 +38,7 @@ class PolarsSource(RowSource):
                 types[name] = "integer"
         return Schema(tuple(self.data.collect_schema().names()), types)
 
-    def where(self, tests: Sequence[Comparison]) -> PolarsSource:
+    def where(self, tests: Sequence[ColumnTest]) -> PolarsSource:
         """By its filter, which goes down to the files."""
         import polars as pl
 

@@ -16,7 +16,7 @@ from lme4py.data.frame import read_frame
 from lme4py.data.sources.arrow import arrow_blocks, batch_where
 from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
 from lme4py.data.sources.cluster import cluster_error
-from lme4py.data.sources.comparison import ColumnType, Comparison, expression_of
+from lme4py.data.sources.column_test import ColumnTest, ColumnType, expression_of
 from lme4py.data.sources.held import FloatArray, HeldTables, RunTable, TableFunction, TablesOfBlocks
 
 __all__ = ["SparkSource", "SparkTables"]
@@ -49,7 +49,7 @@ class SparkSource(RowSource):
         types = {name: _TYPES[type] for name, type in self.data.dtypes if type in _TYPES}
         return Schema(tuple(self.data.columns), types)
 
-    def where(self, tests: Sequence[Comparison]) -> SparkSource:
+    def where(self, tests: Sequence[ColumnTest]) -> SparkSource:
         """By its filter, which goes down to the files."""
         from pyspark.sql import functions
 

@@ -19,7 +19,7 @@ from lme4py.data.column import Column
 from lme4py.data.concatenate import concatenate
 from lme4py.data.frame import Frame, missing_rows, read_frame
 from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
-from lme4py.data.sources.comparison import ColumnType, Comparison
+from lme4py.data.sources.column_test import ColumnTest, ColumnType
 from lme4py.data.sources.held import HeldTables, TablesOfBlocks
 from lme4py.design.beside.given import given_text
 from lme4py.errors import DataError, OptionError
@@ -284,9 +284,9 @@ def _merged(first: _Found, second: _Found) -> _Found:
     return _Found(first.n_rows + second.n_rows, first.kept + second.kept, columns)
 
 
-def _split(condition: Condition, types: Mapping[str, ColumnType]) -> tuple[list[Comparison], Condition | None]:
+def _split(condition: Condition, types: Mapping[str, ColumnType]) -> tuple[list[ColumnTest], Condition | None]:
     """What a source can compare itself, and a condition of what is left; None where nothing is."""
-    tests: list[Comparison] = []
+    tests: list[ColumnTest] = []
     rest: list[Node] = []
     for part in _conjuncts(condition.node):
         test = _comparison(part, types)
@@ -310,7 +310,7 @@ def _conjuncts(node: Node) -> list[Node]:
     return [node]
 
 
-def _comparison(node: Node, types: Mapping[str, ColumnType]) -> Comparison | None:
+def _comparison(node: Node, types: Mapping[str, ColumnType]) -> ColumnTest | None:
     if not isinstance(node, Binary):
         return None
     left, right, operator = node.left, node.right, node.operator
@@ -329,7 +329,7 @@ def _comparison(node: Node, types: Mapping[str, ColumnType]) -> Comparison | Non
         return None
     if kind == "text" and operator not in ("==", "!="):
         return None
-    return Comparison(left.name, operator, tuple(value for value in values if value is not None), kind)
+    return ColumnTest(left.name, operator, tuple(value for value in values if value is not None), kind)
 
 
 def _constant(node: Node) -> float | str | None:

@@ -14,8 +14,8 @@ from lme4py.engine.certificate import (
     verdict,
     with_estimate,
 )
-from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.generalised.hessian import curvature_floor, newton_step, scaled_eigen
+from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.linalg.types import FloatArray
 

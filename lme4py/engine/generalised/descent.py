@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lme4py.engine.certificate import CONVERGED, Evaluation, Rival
-from lme4py.engine.generalised.basins import Basin
+from lme4py.engine.certificate import CONVERGED
 from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack, has_dispersions
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
 from lme4py.engine.generalised.laplace import Laplace, flat_mode
+from lme4py.engine.generalised.optimum import Basin, GlmmOptimum, joined
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.starts.start import Start
 from lme4py.engine.optimise import Control, Local, Optimum, learn_bounded, minimise
@@ -43,57 +43,6 @@ _ESCAPES = 2
 INWARDS = (1e-4, 1e-2)
 # Tolerance of the second stage.
 _FINE = 1e-9
-
-
-@dataclass(frozen=True)
-class GlmmOptimum:
-    """Where the optimiser stopped; everything in the engine's columns.
-
-    Attributes
-    ----------
-    phi : ndarray, shape (m + p + d,)
-        theta, beta and log dispersion.
-    found : Laplace
-        Value and gradient there; for nAGQ > 1 those of the Laplace criterion at the same point.
-    value : float
-        -2 log-likelihood.
-    gradient : ndarray, shape (m + p + d,), or (m + d,) for nAGQ = 0
-    hessian : ndarray
-        Of the same size, from differences of analytic gradients.
-    log : tuple of Evaluation
-    descends : bool
-        The criterion is lower beside this point.
-    compared : tuple of Rival
-        Other starts, none of which led to a lower minimum.
-    falls : bool
-        From another start the criterion fell lower, but to no minimum.
-    """
-
-    phi: FloatArray
-    found: Laplace
-    value: float
-    gradient: FloatArray
-    hessian: FloatArray
-    log: tuple[Evaluation, ...]
-    descends: bool = False
-    compared: tuple[Rival, ...] = ()
-    falls: bool = False
-
-    @property
-    def is_minimum(self) -> bool:
-        """Whether this is a local minimum as far as gradient and Hessian tell."""
-        floor = curvature_floor(self.found, self.found.finder.problem.units)
-        return not self.descends and newton_step(self.hessian, self.gradient, floor)[1] < CONVERGED
-
-
-def joined(first: tuple[Evaluation, ...], second: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:
-    """One log after another.
-
-    Parameters
-    ----------
-    first, second : tuple of Evaluation
-    """
-    return first + tuple(replace(e, number=e.number + len(first)) for e in second)
 
 
 def first_point(local: Callable[[FloatArray], Local | None], x: FloatArray, problem: GlmmProblem) -> Local:

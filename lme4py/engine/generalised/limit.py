@@ -11,9 +11,9 @@ import scipy.linalg
 from lme4py.design.design import RandomTerm
 from lme4py.engine.certificate import CONVERGED
 from lme4py.engine.generalised.criteria import JointCriterion
-from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.generalised.hessian import curvature_floor, newton_step
 from lme4py.engine.generalised.integrals.nested_quadrature import refinement
+from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import GlmmProblem, Mode, ModeFinder
 from lme4py.engine.identification.recession import Recession, find_recession
 from lme4py.engine.identification.record import Identification

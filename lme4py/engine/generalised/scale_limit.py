@@ -15,9 +15,9 @@ import numpy as np
 import scipy.linalg
 
 from lme4py.engine.generalised.criteria import JointCriterion
-from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.generalised.integrals.nested_quadrature import refinement
 from lme4py.engine.generalised.limit import Limit, polished
+from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.engine.identification.recession import Recession
 from lme4py.linalg.types import FloatArray, IntArray

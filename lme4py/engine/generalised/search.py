@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from lme4py.engine.certificate import EXCLUDED, Rival, second_minimum
-from lme4py.engine.generalised.descent import Descents, GlmmOptimum, Way
+from lme4py.engine.generalised.descent import Descents, Way
 from lme4py.engine.generalised.fixed_system import FixedSystem
 from lme4py.engine.generalised.laplace import Laplace
+from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.generalised.rivals import Candidate, candidates, other_correlations
 from lme4py.engine.generalised.starts.start import Start, find_start

@@ -24,7 +24,7 @@ from lme4py.fits.steps import warn_unidentified
 
 if TYPE_CHECKING:
     from lme4py.design.design import Design
-    from lme4py.engine.generalised.descent import GlmmOptimum
+    from lme4py.engine.generalised.optimum import GlmmOptimum
     from lme4py.engine.optimise import Control
     from lme4py.families.registry import Family
     from lme4py.families.response import ResponseData

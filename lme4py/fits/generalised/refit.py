@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lme4py.engine.generalised.descent import Descents, GlmmOptimum
+from lme4py.engine.generalised.descent import Descents
 from lme4py.engine.generalised.integrals.nested_quadrature import refinement
+from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.search import Search
 from lme4py.engine.generalised.starts.start import Start

@@ -11,11 +11,11 @@ import numpy as np
 from lme4py.design.design import Design
 from lme4py.engine.generalised.certificate import certify_glmm
 from lme4py.engine.generalised.criteria import ProfiledCriterion
-from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.generalised.fixed_system import FixedSystem
 from lme4py.engine.generalised.hessian import curvature_floor, inverse_hessian
 from lme4py.engine.generalised.laplace import Laplace, PenalisedLaplace
 from lme4py.engine.generalised.limit import Limit, find_limit
+from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.scale_limit import find_scale_limit
 from lme4py.engine.generalised.streamed.passes import PassedValue

@@ -16,7 +16,7 @@ import numpy as np
 
 from lme4py.design.design import Design
 from lme4py.engine.certificate import Certificate, Evaluation
-from lme4py.engine.generalised.descent import GlmmOptimum
+from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.identification.identify import identify
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.certificate import certify

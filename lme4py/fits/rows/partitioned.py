@@ -24,8 +24,8 @@ from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.rank import dependent_columns
 from lme4py.design.streaming.stream import StreamPlan, plan_stream
 from lme4py.engine.factor.forecast import size_words
-from lme4py.engine.generalised.descent import GlmmOptimum
 from lme4py.engine.generalised.integrals.integral import IntegralCheck
+from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import ModeError, ModeFinder
 from lme4py.engine.generalised.starts.start import Start
 from lme4py.engine.generalised.streamed.partitions import PartitionedDescents

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from lme4py.design.design import Design
-from lme4py.engine.generalised.descent import Descents, GlmmOptimum
+from lme4py.engine.generalised.descent import Descents
+from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.search import Search
 from lme4py.engine.generalised.starts.start import Start
 from lme4py.engine.generalised.weighted_groups import weighted_rule

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Final, Literal
 
-__all__ = ["ColumnType", "Comparison", "expression_of"]
+__all__ = ["ColumnTest", "ColumnType", "expression_of"]
 
 ColumnType = Literal["float", "integer", "text"]
 """Of columns that an engine compares as this package does: numbers of 64 bits, whole numbers, text by its bytes."""
@@ -24,7 +24,7 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ColumnTest:
     """A column compared with a constant, or with several of which one has to fit; not true where it is missing.
 
     Attributes
@@ -43,12 +43,12 @@ class Comparison:
     type: ColumnType
 
 
-def expression_of(tests: Iterable[Comparison], column: Callable[[str], Any], is_nan: Callable[[Any], Any]) -> Any:
+def expression_of(tests: Iterable[ColumnTest], column: Callable[[str], Any], is_nan: Callable[[Any], Any]) -> Any:
     """All comparisons together in the expressions of an engine, whose operators are those of Python.
 
     Parameters
     ----------
-    tests : iterable of Comparison
+    tests : iterable of ColumnTest
     column : callable
         From a name to an expression.
     is_nan : callable
@@ -57,7 +57,7 @@ def expression_of(tests: Iterable[Comparison], column: Callable[[str], Any], is_
     return reduce(operator.and_, [_expression(test, column(test.column), is_nan) for test in tests])
 
 
-def _expression(test: Comparison, own: Any, is_nan: Callable[[Any], Any]) -> Any:
+def _expression(test: ColumnTest, own: Any, is_nan: Callable[[Any], Any]) -> Any:
     compare = _OPERATORS[test.operator]
     found = reduce(operator.or_, [compare(own, value) for value in test.values])
     return found & ~is_nan(own) if test.type == "float" else found

@@ -1,4 +1,4 @@
-"""Whether a descent is on its way to a minimum that is known already."""
+"""Where descents to the minimum of a generalised linear mixed model end, and whether another is on its way there."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.linalg
 
+from lme4py.engine.certificate import CONVERGED, Evaluation, Rival
+from lme4py.engine.generalised.hessian import curvature_floor, newton_step
+from lme4py.engine.generalised.laplace import Laplace
 from lme4py.engine.optimise import Local
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Basin"]
+__all__ = ["Basin", "GlmmOptimum", "joined"]
 
 # Ends that are nearer than this, in units of the curvature, are the same.
 _MERGED = 0.3
@@ -18,6 +21,57 @@ _MERGED = 0.3
 _HIGHEST = 4.0
 # and where value and gradient are those of the parabola around the minimum but for this part, and a little.
 _PART, _LITTLE = 0.3, 0.01
+
+
+@dataclass(frozen=True)
+class GlmmOptimum:
+    """Where the optimiser stopped; everything in the engine's columns.
+
+    Attributes
+    ----------
+    phi : ndarray, shape (m + p + d,)
+        theta, beta and log dispersion.
+    found : Laplace
+        Value and gradient there; for nAGQ > 1 those of the Laplace criterion at the same point.
+    value : float
+        -2 log-likelihood.
+    gradient : ndarray, shape (m + p + d,), or (m + d,) for nAGQ = 0
+    hessian : ndarray
+        Of the same size, from differences of analytic gradients.
+    log : tuple of Evaluation
+    descends : bool
+        The criterion is lower beside this point.
+    compared : tuple of Rival
+        Other starts, none of which led to a lower minimum.
+    falls : bool
+        From another start the criterion fell lower, but to no minimum.
+    """
+
+    phi: FloatArray
+    found: Laplace
+    value: float
+    gradient: FloatArray
+    hessian: FloatArray
+    log: tuple[Evaluation, ...]
+    descends: bool = False
+    compared: tuple[Rival, ...] = ()
+    falls: bool = False
+
+    @property
+    def is_minimum(self) -> bool:
+        """Whether this is a local minimum as far as gradient and Hessian tell."""
+        floor = curvature_floor(self.found, self.found.finder.problem.units)
+        return not self.descends and newton_step(self.hessian, self.gradient, floor)[1] < CONVERGED
+
+
+def joined(first: tuple[Evaluation, ...], second: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:
+    """One log after another.
+
+    Parameters
+    ----------
+    first, second : tuple of Evaluation
+    """
+    return first + tuple(replace(e, number=e.number + len(first)) for e in second)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lme4py.engine.generalised.basins import Basin
+from lme4py.engine.generalised.optimum import Basin
 from lme4py.engine.optimise import Control, Local, minimise
 
 HESSIAN = np.array([[4.0, 1.0], [1.0, 2.0]])
