@@ -76,11 +76,6 @@ def information(fit: GeneralisedFit, columns: FloatArray) -> FloatArray:
     return np.block([[J, across], [across.T, rows.curve_lam[beside, beside]]])
 
 
-def _moves_beside(family: Family) -> bool:
-    """Whether modes move with more than the fixed effects: with thresholds, or coefficients of further parts."""
-    return family.has_thresholds or family.n_coefficients > 0
-
-
 def coefficient_vcov(fit: Any) -> FloatArray:
     """Covariance of all that modes move with.
 
@@ -89,7 +84,7 @@ def coefficient_vcov(fit: Any) -> FloatArray:
     fit : Fit
     """
     m = fit.theta.size
-    known: FloatArray = fit.parameter_vcov[m:, m:] if _moves_beside(fit.family) else fit.vcov
+    known: FloatArray = fit.parameter_vcov[m:, m:] if fit.family.modes_move_beside else fit.vcov
     return known
 
 
@@ -103,7 +98,7 @@ def coefficient_scores(family: Family, data: ResponseData, eta: FloatArray, lam:
     eta : ndarray, shape (D n,)
     lam : float or ndarray
     """
-    if not _moves_beside(family):
+    if not family.modes_move_beside:
         return ()
     part = family.derivatives(data, eta, lam, 3, expected=False).score_lam
     if not family.has_thresholds:
