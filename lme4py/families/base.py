@@ -160,11 +160,6 @@ class Family(AtInfinity, OtherParameters, OneResponse):
         return ("conditional",)
 
     @property
-    def modes_move_beside(self) -> bool:
-        """Whether predictions ask how modes move with more than the fixed effects: thresholds, further coefficients."""
-        return self.has_thresholds or self.n_coefficients > 0
-
-    @property
     def n_coefficients(self) -> int:
         """Coefficients of the linear predictors after the first, which come first in lambda."""
         return 0

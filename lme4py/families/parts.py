@@ -136,11 +136,6 @@ class PartsFamily(DensityFamily):
         return sum(len(columns) for _, columns in self.parts)
 
     @property
-    def modes_move_beside(self) -> bool:
-        """With the dispersion too, where the mean of the response depends on it."""
-        return self.n_coefficients > 0 or (self.n_nuisance > 0 and not self.mean_is_link)
-
-    @property
     def nuisance_names(self) -> tuple[str, ...]:
         own = tuple(f"{name}: {column}" for name, columns in self.parts for column in columns)
         return (*own, *(v.parameter for v in self._scalars if v.name != DISPERSION))

@@ -76,6 +76,14 @@ def information(fit: GeneralisedFit, columns: FloatArray) -> FloatArray:
     return np.block([[J, across], [across.T, rows.curve_lam[beside, beside]]])
 
 
+def _moves_beside(family: Family) -> bool:
+    """Whether predictions ask how modes move with more than the fixed effects.
+
+    With thresholds, coefficients of further parts, or the dispersion where the mean of the response depends on it.
+    """
+    return family.has_thresholds or family.n_coefficients > 0 or (family.n_nuisance > 0 and not family.mean_is_link)
+
+
 def coefficient_vcov(fit: Any) -> FloatArray:
     """Covariance of all that modes move with.
 
@@ -84,7 +92,7 @@ def coefficient_vcov(fit: Any) -> FloatArray:
     fit : Fit
     """
     m = fit.theta.size
-    known: FloatArray = fit.parameter_vcov[m:, m:] if fit.family.modes_move_beside else fit.vcov
+    known: FloatArray = fit.parameter_vcov[m:, m:] if _moves_beside(fit.family) else fit.vcov
     return known
 
 
@@ -98,7 +106,7 @@ def coefficient_scores(family: Family, data: ResponseData, eta: FloatArray, lam:
     eta : ndarray, shape (D n,)
     lam : float or ndarray
     """
-    if not family.modes_move_beside:
+    if not _moves_beside(family):
         return ()
     part = family.derivatives(data, eta, lam, 3, expected=False).score_lam
     if not family.has_thresholds:
