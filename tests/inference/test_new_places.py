@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import lme4py
-from lme4py.errors import Lme4Warning
+from lme4py.errors import Lme4Warning, OptimaWarning
 
 
 def _rows(family: str = "gaussian") -> pd.DataFrame:
@@ -86,7 +86,8 @@ def test_degrees_of_freedom_beside_a_place_with_a_row_that_says_nothing() -> Non
 
 
 def test_counts_and_ordered_categories() -> None:
-    fit = lme4py.glmer("y ~ x + ou(t | g)", _rows("poisson"), "poisson")
+    with pytest.warns(OptimaWarning, match="another minimum"):
+        fit = lme4py.glmer("y ~ x + ou(t | g)", _rows("poisson"), "poisson")
     link = fit.predict(NEW.iloc[:2], type="linear", interval="confidence")
     at = fit.predict(NEW.iloc[:2].assign(t=[1.0, 4.0]), type="linear", interval="confidence")
     # Between the times nothing was seen: the limits are wider than at them.
@@ -107,7 +108,8 @@ def test_with_a_parameter_held() -> None:
 def test_a_profile_reaches_a_range_of_nothing() -> None:
     """Where the data hardly tell a range from none its profile goes to zero."""
     data = _rows("poisson").iloc[:60]
-    fit = lme4py.glmer("y ~ x + exp(t | g)", data, "poisson")
+    with pytest.warns(OptimaWarning, match="another minimum"):
+        fit = lme4py.glmer("y ~ x + exp(t | g)", data, "poisson")
     limits = fit.conf_int(parm="range(exp | g)", method="profile").iloc[0]
     assert limits["lower"] >= 0.0
 

@@ -125,7 +125,9 @@ def test_margins_of_a_dispersion(data):
     assert mean.estimate[0] == pytest.approx(fit.predict(include_random=False).mean(), rel=1e-12)
 
 
-def test_modes_beside_a_dispersion_part_are_refused_by_name(data):
+def test_margins_at_the_modes_beside_a_dispersion_part_are_predictions(data):
     fit = lme4py.glmer("count ~ mined + (1 | site)", data, family="nbinomial", dispformula="~ mined")
-    with pytest.raises(OptionError, match="models without further parts"):
-        Margins.response(fit, random="conditional").predict(atexog={"mined": ["yes", "no"]})
+    found = Margins.response(fit, random="conditional").predict(unit_level=True).to_frame()
+    rows = fit.predict(data, se=True)
+    # One formula for each row; no coefficient of the dispersion moves the mean.
+    np.testing.assert_allclose(found[["estimate", "std_error"]], rows, rtol=1e-10)

@@ -241,12 +241,6 @@ class OwnAdapter(ModelAdapter):
         return sparse.csr_array((np.ones(n), codes, np.arange(n + 1)), shape=(n, self.design.terms[t].n_levels))
 
     def joint_method(self, ddf: str | None, vcov: FloatArray | None) -> JointMethod | None:
-        family = self.fit.family
-        if len(family.components) > 1 and not family.has_thresholds:
-            raise OptionError(
-                "margins at the conditional modes are for models without further parts; use random='zero' or "
-                "'integrate', or predict()."
-            )
         return joint_method(self.fit, ddf, vcov)
 
     def offsets(self, frame: Frame) -> list[tuple[frozenset[str], FloatArray]]:
