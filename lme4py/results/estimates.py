@@ -15,6 +15,7 @@ from lme4py.errors import OptionError
 from lme4py.inference.estimates import coefficients
 from lme4py.inference.estimates import random_effects as modes_of_groups
 from lme4py.inference.estimates import smooths as smooths_of_fit
+from lme4py.inference.estimates.part_views import part_names
 from lme4py.inference.estimates.posterior import posterior_moments
 from lme4py.inference.estimates.variance_errors import parameter_covariance, variance_table
 from lme4py.inference.overview import components
@@ -67,7 +68,7 @@ class EstimateMethods(FittedModel):
     @property
     def components(self) -> tuple[str, ...]:
         """Names of the linear predictors: "conditional", "zero_inflation", "dispersion"."""
-        return components.part_names(self.fit)
+        return part_names(self.fit)
 
     @carries(coefficients.covariance_frame)
     def cov_params(

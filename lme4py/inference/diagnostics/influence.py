@@ -31,7 +31,7 @@ from lme4py.fits.kinds import model_of
 from lme4py.fits.refuse import refuse, refuse_penalised, refuse_smooths
 from lme4py.fits.rows.clusters import ClusterChoice, Clusters, find_clusters
 from lme4py.inference.estimates.limits import coefficient_estimates, known_coefficients
-from lme4py.inference.overview.components import component_names, part_view
+from lme4py.inference.estimates.part_views import component_names, part_view
 from lme4py.inference.refits.deletion import Deleted, delete_crossed, delete_groups, delete_rows, group_leverage
 from lme4py.inference.refits.deletion_refit import refit_without, step_without
 from lme4py.linalg.types import BoolArray, FloatArray

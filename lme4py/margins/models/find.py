@@ -7,7 +7,7 @@ from typing import Any
 
 from lme4py.errors import OptionError
 from lme4py.fits.base import Fit, fit_of
-from lme4py.inference.overview.components import ALL, component_names
+from lme4py.inference.estimates.part_views import ALL, component_names
 from lme4py.margins.estimands.categories import CategoryAdapter
 from lme4py.margins.estimands.ordinal import OrdinalAdapter
 from lme4py.margins.models.adapter import ModelAdapter

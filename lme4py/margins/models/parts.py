@@ -22,7 +22,7 @@ from lme4py.fits.kinds import model_of
 from lme4py.fits.method import Plain
 from lme4py.fits.rows.clusters import check_robust_type
 from lme4py.inference.estimates.coefficients import constant_df
-from lme4py.inference.overview.components import component_names, part_view
+from lme4py.inference.estimates.part_views import component_names, part_view
 from lme4py.inference.tests.joint_tests import JointMethod
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.models.adapter import DdfMethod, FactoredRows, Random, Rows

@@ -6,7 +6,7 @@ import numpy as np
 
 from lme4py.fits.base import Fit
 from lme4py.fits.residual.fit import ResidualFit
-from lme4py.inference.overview.residual_part import DISPERSION_PART, has_dispersion_part
+from lme4py.inference.estimates.residual_part import DISPERSION_PART, has_dispersion_part
 from lme4py.report.summaries.part_tables import part_table
 from lme4py.tables.numbers import format_column, format_value
 from lme4py.tables.table import Align, Table

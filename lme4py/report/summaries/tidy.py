@@ -25,13 +25,14 @@ from lme4py.inference.estimates.coefficients import (
 )
 from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.estimates.likelihood import aic, bic
+from lme4py.inference.estimates.part_views import ALL, component_names
 from lme4py.inference.estimates.random_effects import coef, conditional_modes, conditional_sds
+from lme4py.inference.estimates.residual_part import DISPERSION_PART, has_dispersion_part
 from lme4py.inference.estimates.residuals import residual_table
 from lme4py.inference.estimates.variance import VarianceEntry, var_corr, variance_components
 from lme4py.inference.estimates.variance_errors import standard_errors, wald_limits
-from lme4py.inference.overview.components import ALL, component_intervals, component_names, component_table
+from lme4py.inference.overview.components import component_intervals, component_table
 from lme4py.inference.overview.intervals import intervals
-from lme4py.inference.overview.residual_part import DISPERSION_PART, has_dispersion_part
 from lme4py.inference.responses.correlations import residual_correlations
 from lme4py.linalg.types import FloatArray
 from lme4py.report.summaries.parts import entries, threshold_table
