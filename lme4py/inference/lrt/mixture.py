@@ -180,7 +180,9 @@ def _upright(held: FloatArray, blocks: Sequence[int]) -> FloatArray:
         # The diagonal elements stand at 0, 2, 5, ... of the columns of the upper triangle: E = w w'.
         own = [held[start + a * (a + 3) // 2] for a in range(r)]
         W = np.column_stack([E[:, E.diagonal().argmax()] / np.sqrt(E.diagonal().max()) for E in own])
-        Q = np.linalg.qr(W)[0]
+        Q, R = np.linalg.qr(W)
+        # One sign for each column: the draws of simulated weights are the same whatever LAPACK chooses.
+        Q *= np.where(R.diagonal() < 0.0, -1.0, 1.0)
         for b in range(r):
             out += [np.outer(Q[:, a], Q[:, b]) + (np.outer(Q[:, b], Q[:, a]) if a < b else 0.0) for a in range(b + 1)]
         start += r * (r + 1) // 2
