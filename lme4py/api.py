@@ -210,7 +210,7 @@ def lmer(
     limit = memory_setting(control)
     where, control = rows_setting(control)
     data, source = find_source(data, "stream" if compress else where)
-    check_call(formula, data, reml, progress, na_action)
+    check_call(formula, data, progress, na_action)
     check_mappings(contrasts, functions)
     others = {"residual": residual, "variance": variance, "dispformula": dispformula, "sigma": sigma, "relmat": relmat}
     others |= {"cov_prior": cov_prior, "fixef_prior": fixef_prior, "resid_prior": resid_prior}
@@ -428,7 +428,7 @@ def glmer(
             others | {"pwscale": pwscale, "survey": survey, "compress": compress, "baseline": baseline}
         )
         data, weights, _ = chosen_rows(data, subset, weights, None)
-        check_call(formula, data, True, progress, na_action)
+        check_call(formula, data, progress, na_action)
         check_mappings(contrasts, functions)
         beside = {"weights": weights, "contrasts": contrasts, "na_action": na_action, "functions": functions}
         way = {"nAGQ": nAGQ, "hessian": hessian, "start": start, "control": control}
@@ -451,7 +451,7 @@ def glmer(
     beside |= {"ziformula": ziformula, "dispformula": dispformula, "family": joint_name(response_family)}
     more: dict[str, Any] = {"relmat": relmat, "fix": fix, "cov_prior": cov_prior, "fixef_prior": fixef_prior}
     made = compressed(data, control, formula, response_family, weights, beside, compress, more | {"start": start})
-    check_call(formula, made.data, True, progress, na_action)
+    check_call(formula, made.data, progress, na_action)
     check_mappings(contrasts, functions)
     check_options(nAGQ, hessian)
     if made.in_parts:

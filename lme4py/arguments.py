@@ -106,12 +106,16 @@ def check_switches(flags: dict[str, int], args: tuple[Any, ...], given: dict[str
         check_bool(name, value)
 
 
-def bind(function: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> inspect.BoundArguments:
+def bind(
+    function: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], given: dict[str, Any]
+) -> inspect.BoundArguments:
     """The arguments of a call by name.
 
     Parameters
     ----------
     function : callable
+    signature : Signature
+        Its own; made once, since making it costs more than binding.
     args : tuple
     given : dict
         Arguments by name.
@@ -121,7 +125,6 @@ def bind(function: Callable[..., Any], args: tuple[Any, ...], given: dict[str, A
     UnknownArgumentError
         The two do not make a call of the function.
     """
-    signature = inspect.signature(function)
     try:
         return signature.bind(*args, **given)
     except TypeError as error:
@@ -141,7 +144,7 @@ def speaks(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except TypeError:
             # Asked only now: it costs more than many of these functions do.
-            bind(function, args, kwargs)
+            bind(function, inspect.signature(function), args, kwargs)
             raise
 
     return speaking

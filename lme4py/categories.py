@@ -176,7 +176,7 @@ def clmm(
     more: dict[str, Any] = {"relmat": relmat, "fix": fix, "cov_prior": cov_prior, "fixef_prior": fixef_prior}
     family = make_ordinal(link, threshold)
     made = compressed(data, control, formula, family, weights, beside, compress, more | {"start": start})
-    check_call(formula, made.data, True, progress, na_action)
+    check_call(formula, made.data, progress, na_action)
     check_mappings(contrasts, functions)
     check_options(nAGQ, hessian, fixed_points=True)
     if made.in_parts:

@@ -15,7 +15,7 @@ from lme4py.errors import OptionError, did_you_mean
 __all__ = ["check_call", "check_mappings"]
 
 
-def check_call(formula: object, data: object, reml: object, progress: object, na_action: object) -> None:
+def check_call(formula: object, data: object, progress: object, na_action: object) -> None:
     """Refuse what is no formula, no data or no option."""
     if not isinstance(formula, str):
         hint = " The formula comes first, then the data." if isinstance(data, str) else ""
@@ -23,7 +23,6 @@ def check_call(formula: object, data: object, reml: object, progress: object, na
     if isinstance(data, str) and not is_path(data):
         shown = shown_address(data)
         raise OptionError(f"`data` is the text {shown!r}; give a data frame, such as {data_from_text(shown)}.")
-    check_bool("reml", reml)
     if progress is not None:
         check_bool("progress", progress)
     allowed = get_args(NaAction)

@@ -128,7 +128,7 @@ def records_call(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
         check_arguments(function, known, kwargs)
-        bound = bind(function, args, kwargs).arguments
+        bound = bind(function, signature, args, kwargs).arguments
         check_switches(flags, args, kwargs)
         control, actions = checked_control(kwargs.get("control"))
         given: Any = kwargs | ({"control": control} if actions else {})

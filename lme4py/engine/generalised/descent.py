@@ -210,15 +210,11 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
         return result[2]
 
     def slopes(points: FloatArray) -> FloatArray:
-        if criterion.refine is not None or not can_stack(problem):
-            return np.array([slope(point) for point in points])
         first = problem.n_theta + problem.n_fixed
-        beside = np.ones(points.shape[0], dtype=bool)
+        beside = np.full(points.shape[0], criterion.refine is None and can_stack(problem))
         if not has_dispersions(problem):
-            beside = (points[:, first:] == phi[first:]).all(axis=1)
-        if not beside.any():
-            return np.array([slope(point) for point in points])
-        together = StackedModel(problem).gradients(points[beside], found.mode)
+            beside &= (points[:, first:] == phi[first:]).all(axis=1)
+        together = StackedModel(problem).gradients(points[beside], found.mode) if beside.any() else None
         if together is None:
             return np.array([slope(point) for point in points])
         out = np.empty(points.shape)

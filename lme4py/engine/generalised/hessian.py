@@ -132,8 +132,8 @@ def inverse_hessian(hessian: FloatArray, floor: float, n_theta: int) -> FloatArr
         theta come first.
     """
     d, values, vectors = scaled_eigen(hessian, floor)
-    of_theta = (vectors[:n_theta] ** 2).sum(axis=0) > 0.5
-    least = np.where((vectors[:n_theta] ** 2).sum(axis=0) > 1e-3, _FLAT, _PARALLEL)
-    used = np.where(values > least, 1.0 / np.maximum(values, least), np.where(of_theta, 0.0, 1.0 / least))
+    share = (vectors[:n_theta] ** 2).sum(axis=0)
+    least = np.where(share > 1e-3, _FLAT, _PARALLEL)
+    used = np.where(values > least, 1.0 / np.maximum(values, least), np.where(share > 0.5, 0.0, 1.0 / least))
     out: FloatArray = (vectors * used) @ vectors.T / np.outer(d, d)
     return out

@@ -89,11 +89,12 @@ class ResidualProblem:
         """
         model = self.criterion.model
         parts = [self.par_of_term(t, theta[model.slices[t]]) for t in range(len(self.S))]
-        inside = theta[model.slices[-1]] * model.residual.units
-        size = self.criterion.scaling.y_scale * float(np.exp(-(model.residual.shifts @ inside)))
+        par = theta.copy()
+        par[model.slices[-1]] *= model.residual.units
+        size = self.residual_size(par)
         own = zip(model.residual.structures, model.slices[len(self.S) :], strict=False)
         parts += [structure.scaled(theta[place], 1.0 / size) for structure, place in own]
-        return np.concatenate([*parts, inside])
+        return np.concatenate([*parts, par[model.slices[-1]]])
 
     def covariances(self, par: FloatArray) -> tuple[FloatArray, ...]:
         """Covariance matrix of each term on the user's scale."""

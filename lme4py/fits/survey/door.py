@@ -57,7 +57,7 @@ def fit_of_call(
     for name, value in refused.items():
         if value is not None:
             raise OptionError(f"{name}= is not there beside level_weights=; leave one of them out.")
-    check_call(formula, data, True, None, options["na_action"])
+    check_call(formula, data, None, options["na_action"])
     check_mappings(options["contrasts"], options["functions"])
     check_options(way.get("nAGQ", 1), way.get("hessian", "observed"), fixed_points=family.has_thresholds)
     data, control = rows_in_memory(data, way.pop("control", None), "models with sampling weights")
