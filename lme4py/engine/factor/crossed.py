@@ -10,9 +10,10 @@ itself, so that the number of threads changes no digit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,12 @@ class _Table:
         place = self.places[part]
         return sparse.csr_array((data[place], self.indices[place], self.pointers[part]), shape=(b - a, self.shape[1]))
 
+    def with_values(self, values: FloatArray) -> _Table:
+        """Other values of the same pattern."""
+        other = copy(self)
+        other.values = values
+        return other
+
     def times(self, data: FloatArray, x: FloatArray, run: Callable[..., list[FloatArray]]) -> FloatArray:
         """(rows, c) from (columns, c)."""
         found = run(lambda part: self.matrix(part, data) @ x, range(len(self.rows)))
@@ -73,6 +80,8 @@ class CrossedTables:
     factors : tuple of Factor
     cross : CrossProducts
     threads : int
+    keep : bool
+        Whether other values of the same pattern will follow.
 
     Attributes
     ----------
@@ -86,7 +95,7 @@ class CrossedTables:
         Rows of S.
     """
 
-    def __init__(self, factors: tuple[Factor, ...], cross: CrossProducts, threads: int = 1) -> None:
+    def __init__(self, factors: tuple[Factor, ...], cross: CrossProducts, threads: int = 1, keep: bool = False) -> None:
         self.factors, self.cross = factors, cross
         self.first = int(np.argmax([factor.size for factor in factors]))
         self.rest = [f for f in range(len(factors)) if f != self.first]
@@ -96,8 +105,31 @@ class CrossedTables:
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self.tables: dict[tuple[int, int], _Table] = {}
+        self._orders: dict[tuple[int, int], IntArray] | None = {} if keep else None
         for (s, t), edges in cross.edges.items():
             self._add(s, t, edges)
+
+    def with_values(
+        self, diagonal: tuple[FloatArray, ...], edges: Mapping[tuple[int, int], FloatArray]
+    ) -> CrossedTables:
+        """Other values of the same pattern.
+
+        Parameters
+        ----------
+        diagonal : tuple of ndarray, each (k, k, J)
+        edges : mapping of (int, int) to ndarray, each (k_s, k_t, E)
+        """
+        other = copy(self)
+        other.cross = replace(self.cross, diagonal=diagonal)
+        other.tables = {(s, t): table.with_values(self.oriented(edges, s, t)) for (s, t), table in self.tables.items()}
+        return other
+
+    def oriented(self, edges: Mapping[tuple[int, int], FloatArray], s: int, t: int) -> FloatArray:
+        """Values of the pattern in the order of the table of two factors, (k_s, k_t, E)."""
+        if (s, t) in edges:
+            return edges[s, t]
+        assert self._orders is not None
+        return edges[t, s].transpose(1, 0, 2)[:, :, self._orders[s, t]]
 
     def close(self) -> None:
         """End the threads."""
@@ -124,13 +156,21 @@ class CrossedTables:
         back = np.concatenate([[0], np.cumsum(np.bincount(indices, minlength=shape[1]))])
         values = edges.values.transpose(1, 0, 2)[:, :, order]
         self.tables[t, s] = _Table(back, rows, values, shape[::-1], parts)
+        if self._orders is not None:
+            self._orders[t, s] = order
 
-    def off(self, s: int, t: int, x: FloatArray) -> FloatArray:
-        """Z_s'W Z_t x for rows (k_t J_t, c)."""
+    def by_factor(self, first: FloatArray, rest: FloatArray) -> list[FloatArray]:
+        """Rows of the first factor and of S, in the order of the factors."""
+        return [first if f == self.first else rest[self.slices[f]] for f in range(len(self.factors))]
+
+    def off(self, s: int, t: int, x: FloatArray, values: FloatArray | None = None) -> FloatArray:
+        """Z_s'W Z_t x for rows (k_t J_t, c), or with other values of the pattern."""
         table = self.tables.get((s, t))
         k, m = self.factors[s].n_columns, self.factors[t].n_columns
         if table is None:
             return np.zeros((self.factors[s].size, x.shape[1]))
+        if values is not None:
+            table = table.with_values(values)
         rows = x.reshape(m, self.factors[t].n_levels, -1)
         out = []
         for a in range(k):
@@ -161,14 +201,16 @@ class CrossedTables:
             out.append(total)
         return np.concatenate(out)
 
-    def blocks(self, s: int, t: int, inner: FloatArray) -> FloatArray:
-        """Sum over levels l of V_jl N_l V_jl' for each level j of s, (k_s, k_s, J_s), V the blocks of Z_s'W Z_t.
+    def blocks(self, s: int, t: int, inner: FloatArray, other: FloatArray | None = None) -> FloatArray:
+        """Sum over levels l of V_jl N_l U_jl' for each level j of s, (k_s, k_s, J_s), V the blocks of Z_s'W Z_t.
 
         Parameters
         ----------
         s, t : int
         inner : ndarray, shape (k_t, k_t, J_t)
             N.
+        other : ndarray, shape (k_s, k_t, E), optional
+            U; V when not given.
         """
         k, m = self.factors[s].n_columns, self.factors[t].n_columns
         out = np.zeros((k, k, self.factors[s].n_levels))
@@ -176,11 +218,13 @@ class CrossedTables:
         if table is None:
             return out
         V = table.values
+        U = V if other is None else other
         for a in range(k):
-            for b in range(a + 1):
+            for b in range(a + 1 if other is None else k):
                 for c, d in np.ndindex(m, m):
-                    out[a, b] += table.times(V[a, c] * V[b, d], inner[c, d][:, None], self._run)[:, 0]
-                out[b, a] = out[a, b]
+                    out[a, b] += table.times(V[a, c] * U[b, d], inner[c, d][:, None], self._run)[:, 0]
+                if other is None:
+                    out[b, a] = out[a, b]
         return out
 
 

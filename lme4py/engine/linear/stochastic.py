@@ -1,19 +1,9 @@
 """The criterion of crossed effects without a factor of them: conjugate gradients and random probes.
 
 What is a quadratic form (r^2, beta, X'V^-1X, the average information) comes from systems that are solved exactly;
-log|M| and its derivatives are means over probes z of random signs. With S = I + Lambda'K Lambda of
-`lme4py.engine.factor.crossed`, P = L L' its blocks of one level each, and for each probe
-
-    w = L'^-1 z,      x = S^-1 L z,      E[w w'] = P^-1,      E[x w'] = S^-1,
-
-log|S| = log|P| + E[z'(log(A) - A + I)z], A = L^-1 S L'^-1 with a diagonal of ones, and the derivatives are linear in
-the blocks of one level of S^-1,
-
-    of other factors:     T^-T (J I - Q) T^-1,       Q = sum over levels of [P^-1] + E[(x - x0) w'],
-    of the first factor:  sum of [R A_11] - [F P^-1 F'] - E[F (x - w) (F w)'],      F = R A_12 Lambda,
-
-with x0 = 2 w - P^-1 S w, whose mean is known. The probes stay the same during a search, so that value and gradient are
-smooth functions of theta; the gradient is not that of the value, but both have the right mean.
+log|M| and its derivatives are means over probes (`lme4py.engine.factor.crossed_probes`). The probes stay the same
+during a search, so that value and gradient are smooth functions of theta; the gradient is not that of the value, but
+both have the right mean.
 """
 
 from __future__ import annotations
@@ -26,24 +16,19 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg.lapack as lapack
 
-from lme4py.chunks import chunk
 from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
+from lme4py.engine.factor.crossed_probes import MOST_ITERATIONS, CrossedProbes
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.linear.problem import Problem
+from lme4py.engine.linear.stochastic_solve import ProbedPoint
 from lme4py.linalg import small
-from lme4py.linalg.iterative import Solved, conjugate_gradients, random_signs
+from lme4py.linalg.iterative import Solved, conjugate_gradients
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["Probed", "StochasticCriterion", "StochasticPoint"]
+__all__ = ["StochasticCriterion", "StochasticPoint"]
 
-# Residuals of systems that estimates are made from, of those of the probes, and of the average information.
-_EXACT, _PROBE, _ROUGH = 1e-11, 1e-5, 1e-4
-# Probes that are solved together.
-_TOGETHER = chunk(24, 3)
-# Steps towards the farthest directions.
-_POWERS = 3
-# Iterations after which a system counts as unsolvable.
-MOST_ITERATIONS = 2000
+# Residuals of systems that estimates are made from, and of the average information.
+_EXACT, _ROUGH = 1e-11, 1e-4
 
 
 class Solution(NamedTuple):
@@ -72,38 +57,15 @@ class Solution(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Probed:
-    """What single probes say: the mean estimates, the scatter tells how well.
-
-    Attributes
-    ----------
-    log_det : ndarray, shape (B,)
-        log|M|.
-    G : list of ndarray, each (B, k, k)
-        Its derivative in the covariance of each grouping factor.
-    iterations : int
-    """
-
-    log_det: FloatArray
-    G: list[FloatArray]
-    iterations: int
-
-
-@dataclass(frozen=True)
-class StochasticPoint:
+class StochasticPoint(ProbedPoint):
     """The criterion at one theta.
 
+    Beside those of `ProbedPoint`, with `h` of `Solution` as what the next point begins with:
+
     Attributes
     ----------
-    theta : ndarray, shape (m,)
-    value : float
-    gradient : ndarray, shape (m,)
-    information : ndarray, shape (m, m)
-        Average information, as second derivatives of the criterion.
     slope : ndarray, shape (m,)
         y'P V_i P y.
-    values, gradients : ndarray, shape (B,) and (B, m)
-        Of single probes.
     r2 : float
     RX : ndarray, shape (p, p)
     beta : ndarray, shape (p,)
@@ -111,41 +73,14 @@ class StochasticPoint:
         By term.
     modes : list of ndarray, each (k J, 1)
         Lambda u of each grouping factor.
-    h : ndarray
-        For the next point.
-    iterations : int
-        Largest number of steps of conjugate gradients.
     """
 
-    theta: FloatArray
-    value: float
-    gradient: FloatArray
-    information: FloatArray
     slope: FloatArray
-    values: FloatArray
-    gradients: FloatArray
     r2: float
     RX: FloatArray
     beta: FloatArray
     T: list[FloatArray]
     modes: list[FloatArray]
-    h: FloatArray
-    iterations: int
-
-    @property
-    def value_se(self) -> float:
-        """Standard error of the value."""
-        return _standard_error(self.values)
-
-    @property
-    def gradient_vcov(self) -> FloatArray:
-        """Covariance of the gradient's Monte-Carlo error, (m, m)."""
-        count, m = self.gradients.shape
-        return np.cov(self.gradients.T).reshape(m, m) / count if count > 1 else np.full((m, m), np.inf)
-
-
-def _standard_error(values: FloatArray) -> float:
-    return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else np.inf
 
 
 class StochasticCriterion:
@@ -171,7 +106,7 @@ class StochasticCriterion:
         self.first = border[self.tables.first]
         self.rest = np.concatenate([border[t] for t in self.tables.rest])
         self.border = border
-        self.directions = np.zeros((self.tables.size, 0))
+        self.probes = CrossedProbes(self.tables.size, seed)
         self.evaluations = 0
 
     # -- exact systems -------------------------------------------------------------------------------------------
@@ -191,80 +126,25 @@ class StochasticCriterion:
         residual = float(found.residual.max(initial=0.0))
         return Solution(0.5 * (corner + corner.T), found.x, right, swept, found.iterations, residual)
 
-    # -- probes --------------------------------------------------------------------------------------------------
+    @property
+    def size(self) -> int:
+        """Rows of the system that is left: the most directions that there are."""
+        return self.tables.size
+
+    def depth(self, theta: FloatArray) -> float:
+        """The smallest standard deviation."""
+        return self.problem.structures.depth(theta)
 
     def learn_directions(self, theta: FloatArray, count: int) -> None:
-        """Directions in which the preconditioned matrix is farthest from the identity: probes leave them out.
-
-        What they add is then computed exactly (Meyer, Musco, Musco & Woodruff 2021, Hutch++). They need not be exact
-        eigenvectors, so that those of one theta serve at others.
+        """Directions that probes leave out, those at one theta.
 
         Parameters
         ----------
         theta : ndarray, shape (m,)
         count : int
         """
-        at = CrossedAt.of(self.tables, self.problem.factor_T(self.problem.structures.factors(theta)))
-        # Seeds of the directions and of the probes are apart: given the directions the probes are independent.
-        V = random_signs(self.tables.size, min(count, self.tables.size), self.seed + 2**32)
-        for _ in range(_POWERS):
-            V = np.linalg.qr(V)[0]
-            V = V - at.whitened(V)
-        self.directions = np.linalg.qr(V)[0]
-
-    def probe(self, at: CrossedAt, count: int) -> Probed:
-        """What the first probes say."""
-        total, own = self._known(at)
-        r = self.directions.shape[1]
-        parts = [
-            self._columns(at, self._together(start, min(start + _TOGETHER, r + count)))
-            for start in range(0, r + count, _TOGETHER)
-        ]
-        log_det = np.concatenate([part.log_det for part in parts])
-        G = [np.concatenate([part.G[f] for part in parts]) for f in range(len(own))]
-        # Directions are added to what every probe says.
-        G = [a + g[:r].sum(axis=0) + g[r:] for a, g in zip(own, G, strict=True)]
-        return Probed(total + log_det[:r].sum() + log_det[r:], G, max(part.iterations for part in parts))
-
-    def _together(self, start: int, stop: int) -> FloatArray:
-        """Directions, and after the last of them random signs without these directions."""
-        V = self.directions
-        r = V.shape[1]
-        first = max(start - r, 0)
-        z = random_signs(self.tables.size, max(stop - r - first, 0), self.seed, first)
-        return np.hstack([V[:, start:stop], z - V @ (V.T @ z)])
-
-    def _known(self, at: CrossedAt) -> tuple[float, list[FloatArray]]:
-        """What log|M| and its derivatives would be if the blocks of one level each were all of S."""
-        tables = self.tables
-        G: list[FloatArray] = [np.empty(0)] * len(tables.factors)
-        for t in tables.rest:
-            factor, inverse = tables.factors[t], np.linalg.inv(at.T[t])
-            Q = at.inverses[t].sum(axis=2)
-            G[t] = inverse.T @ (factor.n_levels * np.eye(factor.n_columns) - Q) @ inverse
-        R = at.residual_map
-        blocks = small.product(R, tables.cross.diagonal[tables.first])
-        for t in tables.rest:
-            inner = tables.blocks(tables.first, t, at.diagonal_inverse(t))
-            blocks = blocks - small.product(small.product(R, inner), small.transpose(R))
-        total = blocks.sum(axis=2)
-        G[tables.first] = 0.5 * (total + total.T)
-        return at.log_det, G
-
-    def _columns(self, at: CrossedAt, z: FloatArray) -> Probed:
-        """What is to be added for single columns z."""
-        tables, count = self.tables, z.shape[1]
-        left, w = at.rooted(z)
-        found = conjugate_gradients(at.apply, at.precondition, left, _PROBE, None, MOST_ITERATIONS)
-        change = found.x - 2.0 * w + at.precondition(found.first)
-        G: list[FloatArray] = [np.empty(0)] * len(tables.factors)
-        for t in tables.rest:
-            inverse = np.linalg.inv(at.T[t])
-            moved = _products(change[tables.slices[t]], w[tables.slices[t]], tables.factors[t])
-            G[t] = -inverse.T @ moved @ inverse
-        one, two = np.split(at.swept(tables.into_first(at.to_effects(np.hstack([found.x - w, w])))), 2, axis=1)
-        G[tables.first] = -_products(one, two, tables.factors[tables.first])
-        return Probed(found.log_moments[:count], G, found.iterations)
+        factors = self.problem.structures.factors(theta)
+        self.probes.learn_directions(CrossedAt.of(self.tables, self.problem.factor_T(factors)), count)
 
     # -- a point -------------------------------------------------------------------------------------------------
 
@@ -294,7 +174,7 @@ class StochasticCriterion:
         RX = R[:p, :p]
         beta = lapack.dtrtrs(RX, R[:p, p])[0] if p else np.zeros(0)
         r2 = float(R[p, p]) ** 2
-        probed = self.probe(at, probes)
+        probed = self.probes.probe(at, probes)
         exact = self.df * log(r2) + self.constant
         if self.reml:
             exact += 2.0 * float(np.log(RX.diagonal()).sum())
@@ -307,20 +187,20 @@ class StochasticCriterion:
         information, slope = self._information(at, solution, g, theta, r2, RX, [each.mean(axis=0) for each in G])
         values = exact + probed.log_det
         return StochasticPoint(
-            theta,
-            float(values.mean()),
-            gradients.mean(axis=0),
-            information,
-            slope,
-            values,
-            gradients,
-            r2,
-            RX,
-            beta,
-            T,
-            modes,
-            solution.h,
-            max(solution.iterations, probed.iterations),
+            theta=theta,
+            value=float(values.mean()),
+            gradient=gradients.mean(axis=0),
+            information=information,
+            values=values,
+            gradients=gradients,
+            h=solution.h,
+            iterations=max(solution.iterations, probed.iterations),
+            slope=slope,
+            r2=r2,
+            RX=RX,
+            beta=beta,
+            T=T,
+            modes=modes,
         )
 
     def _in_groups(
@@ -404,13 +284,6 @@ class StochasticCriterion:
                     h[columns, :, i] = change @ values[columns]
             out.append(h.reshape(values.size, -1))
         return out
-
-
-def _products(a: FloatArray, b: FloatArray, factor: Factor) -> FloatArray:
-    """Sum over levels of the symmetric part of a_j b_j' for each column, (c, k, k)."""
-    shape = (factor.n_columns, factor.n_levels, a.shape[1])
-    out = np.einsum("ajc,bjc->cab", a.reshape(shape), b.reshape(shape))
-    return np.asarray(0.5 * (out + out.transpose(0, 2, 1)))
 
 
 def _gram(a: FloatArray, b: FloatArray, factor: Factor) -> FloatArray:

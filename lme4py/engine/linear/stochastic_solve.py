@@ -8,16 +8,24 @@ are taken at the end only, until value and theta are known well enough.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from lme4py.engine.certificate import Evaluation, MonteCarlo
-from lme4py.engine.linear.stochastic import StochasticCriterion, StochasticPoint
+from lme4py.engine.factor.crossed_probes import standard_error
 from lme4py.engine.optimise import Control, trust_region_step
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["THETA_PART", "NothingProved", "StochasticOptimum", "solve_stochastic"]
+__all__ = [
+    "THETA_PART",
+    "NothingProved",
+    "ProbedCriterion",
+    "ProbedPoint",
+    "StochasticOptimum",
+    "solve_stochastic",
+]
 
 # Directions and probes of the search, of the end where that is not enough, and the most of both.
 _SEARCH = (8, 8)
@@ -36,12 +44,82 @@ class NothingProved(DesignError):
 
 
 @dataclass(frozen=True)
-class StochasticOptimum:
+class ProbedPoint:
+    """A criterion at one value of its parameters.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (m,)
+        All that the search moves: theta, and of generalised models the other parameters after it.
+    value : float
+    gradient : ndarray, shape (m,)
+    information : ndarray, shape (m, m)
+        Average information, as second derivatives of the criterion.
+    values, gradients : ndarray, shape (B,) and (B, m)
+        Of single probes.
+    h : object
+        What the next point begins with.
+    iterations : int
+        Largest number of steps of conjugate gradients.
+    """
+
+    theta: FloatArray
+    value: float
+    gradient: FloatArray
+    information: FloatArray
+    values: FloatArray
+    gradients: FloatArray
+    h: Any
+    iterations: int
+
+    @property
+    def value_se(self) -> float:
+        """Standard error of the value."""
+        return standard_error(self.values)
+
+    @property
+    def gradient_vcov(self) -> FloatArray:
+        """Covariance of the gradient's Monte-Carlo error, (m, m)."""
+        count, m = self.gradients.shape
+        return np.cov(self.gradients.T).reshape(m, m) / count if count > 1 else np.full((m, m), np.inf)
+
+
+P = TypeVar("P", bound=ProbedPoint)
+# Of a result that is only handed on.
+P_co = TypeVar("P_co", bound=ProbedPoint, covariant=True)
+
+
+class ProbedCriterion(Protocol[P_co]):
+    """What the search needs to know of a criterion."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def size(self) -> int:
+        """The most directions that there are."""
+        ...
+
+    def depth(self, theta: FloatArray) -> float:
+        """The smallest standard deviation."""
+        ...
+
+    def learn_directions(self, theta: FloatArray, count: int) -> None:
+        """Directions that probes leave out."""
+        ...
+
+    def evaluate(self, theta: FloatArray, probes: int, start: Any = None) -> P_co:
+        """Value, gradient and information; LinAlgError where there are none."""
+        ...
+
+
+@dataclass(frozen=True)
+class StochasticOptimum(Generic[P]):
     """Where the search ended.
 
     Attributes
     ----------
-    point : StochasticPoint
+    point : ProbedPoint
     fall : float
         How far the criterion is predicted to fall still.
     log : tuple of Evaluation
@@ -50,7 +128,7 @@ class StochasticOptimum:
         The average information with what the steps taught.
     """
 
-    point: StochasticPoint
+    point: P
     fall: float
     log: tuple[Evaluation, ...]
     monte_carlo: MonteCarlo
@@ -58,13 +136,13 @@ class StochasticOptimum:
 
 
 def solve_stochastic(
-    criterion: StochasticCriterion, start: FloatArray, control: Control, error: float
-) -> StochasticOptimum:
+    criterion: ProbedCriterion[P], start: FloatArray, control: Control, error: float
+) -> StochasticOptimum[P]:
     """Search from a start.
 
     Parameters
     ----------
-    criterion : StochasticCriterion
+    criterion : ProbedCriterion
     start : ndarray, shape (m,)
         In the engine's columns.
     control : Control
@@ -83,8 +161,8 @@ def solve_stochastic(
     return search.finish(error)
 
 
-class _Search:
-    def __init__(self, criterion: StochasticCriterion, start: FloatArray, control: Control) -> None:
+class _Search(Generic[P]):
+    def __init__(self, criterion: ProbedCriterion[P], start: FloatArray, control: Control) -> None:
         self.criterion, self.control = criterion, control
         self.log: list[Evaluation] = []
         self.radius = control.radius
@@ -99,7 +177,7 @@ class _Search:
             )
         self.here = found
 
-    def _evaluate(self, theta: FloatArray, start: FloatArray | None) -> StochasticPoint | None:
+    def _evaluate(self, theta: FloatArray, start: Any) -> P | None:
         try:
             with np.errstate(all="ignore"):
                 point = self.criterion.evaluate(theta, self.probes, start)
@@ -108,7 +186,7 @@ class _Search:
         usable = np.isfinite(point.value) and np.isfinite(point.information).all() and np.isfinite(point.gradient).all()
         return point if usable else None
 
-    def _record(self, point: StochasticPoint, accepted: bool) -> None:
+    def _record(self, point: P, accepted: bool) -> None:
         largest = float(np.abs(point.gradient).max(initial=0.0))
         theta = tuple(float(t) for t in point.theta)
         self.log.append(Evaluation(len(self.log) + 1, point.value, largest, self.radius, accepted, theta))
@@ -142,13 +220,13 @@ class _Search:
             if accepted:
                 self.here = trial
 
-    def _is_better(self, trial: StochasticPoint, fall: float) -> bool:
+    def _is_better(self, trial: P, fall: float) -> bool:
         if fall > _FLAT:
             return self.here.value - trial.value > 1e-2 * fall
         metric = self._hessian
         return _size(trial.gradient, metric) < _size(self.here.gradient, metric)
 
-    def _learn(self, trial: StochasticPoint, step: FloatArray, fall: float) -> None:
+    def _learn(self, trial: P, step: FloatArray, fall: float) -> None:
         """Symmetric rank one, near the minimum."""
         if fall > _FLAT:
             return
@@ -158,16 +236,16 @@ class _Search:
         if abs(along) > 1e-8 * float(np.linalg.norm(miss) * np.linalg.norm(step)):
             self.correction = self.correction + np.outer(miss, miss) / along
 
-    def _refuse_zero(self, point: StochasticPoint) -> None:
-        if self.criterion.problem.structures.depth(point.theta) < _LEAST:
+    def _refuse_zero(self, point: P) -> None:
+        if self.criterion.depth(point.theta) < _LEAST:
             raise NothingProved(
                 "a variance of the random effects is at or near zero, where the iterative block proves nothing: take "
                 "the term out, or use control={'block': 'exact'}."
             )
 
-    def finish(self, error: float) -> StochasticOptimum:
+    def finish(self, error: float) -> StochasticOptimum[P]:
         """More directions and probes, and the steps that they ask for."""
-        directions, fall, most = _SEARCH[0], np.inf, min(_MOST_DIRECTIONS, self.criterion.tables.size)
+        directions, fall, most = _SEARCH[0], np.inf, min(_MOST_DIRECTIONS, self.criterion.size)
         # Few probes know little of their own scatter.
         short = 2.0 * self._part(error, directions)
         while short > 1.0:
@@ -212,7 +290,7 @@ class _Search:
             tuple(float(t) for t in theta_se),
             float((theta_se / own).max(initial=0.0)),
             self.probes,
-            min(directions, self.criterion.tables.size),
+            min(directions, self.criterion.size),
             here.iterations,
             self.criterion.seed,
         )

@@ -14,7 +14,7 @@ from lme4py.engine.certificate import CONVERGED, Certificate, MonteCarlo
 from lme4py.engine.linear.criterion import Criterion, Point
 from lme4py.engine.linear.problem import UNFACTORED, Problem
 from lme4py.engine.linear.start import moment_start
-from lme4py.engine.linear.stochastic import StochasticCriterion
+from lme4py.engine.linear.stochastic import StochasticCriterion, StochasticPoint
 from lme4py.engine.linear.stochastic_solve import THETA_PART, NothingProved, StochasticOptimum, solve_stochastic
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
@@ -130,7 +130,7 @@ def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, cont
     )
 
 
-def _certificate(optimum: StochasticOptimum, reml: bool, wanted: float) -> Certificate:
+def _certificate(optimum: StochasticOptimum[StochasticPoint], reml: bool, wanted: float) -> Certificate:
     point = optimum.point
     units = np.maximum(1.0, np.abs(point.theta))
     lowest = float(np.linalg.eigvalsh(units[:, None] * point.information * units)[0])
