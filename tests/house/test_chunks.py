@@ -60,7 +60,7 @@ OTHER = {
         "LARGE": "from it on the Hessian of several factors is an approximation, as docs/convergence.md says",
         "_SMALL": "from it on the Hessian of several factors is made of differences",
     },
-    "engine/linear/stochastic.py": {"MOST_ITERATIONS": "of conjugate gradients"},
+    "engine/factor/crossed_probes.py": {"MOST_ITERATIONS": "of conjugate gradients"},
     "engine/linear/stochastic_solve.py": {
         "_MOST_DIRECTIONS": "beyond it the error is made smaller by probes",
         "_MOST_PROBES": "beyond it the error stays what it is, and is said",
