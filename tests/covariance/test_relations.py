@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse
 
 import lme4py
+from lme4py.covariance.relations import descent
 from lme4py.covariance.relations.known import find_relation, match_labels
 from lme4py.covariance.relations.relation import DenseRelation, relation_of_precision
 from lme4py.errors import DataError, OptionError
@@ -48,6 +49,22 @@ def test_a_pedigree_has_the_relationships_of_the_tabular_method(seed: int) -> No
     # Of an inverse whose condition number is below 1e3.
     np.testing.assert_allclose(pedigree.relation.precision.toarray() @ A[np.ix_(place, place)], np.eye(60), atol=1e-11)
     assert pedigree.relation.log_det == pytest.approx(np.linalg.slogdet(A)[1], abs=1e-11)
+
+
+@pytest.mark.parametrize("way", ["traced", "passed"])
+@pytest.mark.parametrize("known", [0.5, 1.0])
+def test_inbreeding_is_the_same_by_common_ancestors_and_by_passes(way: str, known: float, monkeypatch) -> None:
+    """The way is otherwise chosen by what it would take: few animals with many mates, or many with few."""
+    monkeypatch.setattr(descent, "_TRACED", np.inf if way == "passed" else 0.0)
+    own, sire, dam = random_pedigree(150, 11, known)
+    # The last animals have one sire with many mates, himself among them.
+    sire[100:] = [7] * 50
+    dam[120] = 7
+    A = tabular(sire, dam)
+    order = np.random.default_rng(5).permutation(150)
+    pedigree = lme4py.Pedigree([own[i] for i in order], [sire[i] for i in order], [dam[i] for i in order])
+    # Sums of products of halves: rounding only.
+    np.testing.assert_allclose(pedigree.inbreeding()[own], A.diagonal() - 1.0, atol=1e-13)
 
 
 def test_a_pedigree_reads_labels_of_any_kind_and_parents_without_rows() -> None:

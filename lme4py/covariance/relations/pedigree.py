@@ -9,7 +9,7 @@ variance D, so that
 
 (Henderson 1976, Biometrics 32:69; Quaas 1976, Biometrics 32:949). Inbreeding is F_i = A(s, d) / 2 = sum over common
 ancestors j of T_sj T_dj D_j / 2, with T = (I - P)^-1 (Meuwissen & Luo 1992, Genet. Sel. Evol. 24:305): generation by
-generation, the ancestors of many parents at one time.
+generation, all mates of one at a time (`lme4py.covariance.relations.descent`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.chunks import chunk
+from lme4py.covariance.relations.descent import Descent
 from lme4py.covariance.relations.relation import SparseRelation
 from lme4py.errors import DataError, did_you_mean
 from lme4py.frozen import computed_once, freeze
-from lme4py.linalg.types import BoolArray, FloatArray, IntArray, SparseMatrix, sparse
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray, sparse
 
 __all__ = ["Pedigree"]
 
-# Parents whose ancestors are traced at one time.
-_PARENTS = chunk(2000)
 # Animals of which the whole relationship matrix is made; 5000 of them take 200 MB.
 _WHOLE = 20_000
 # Animals of a loop that a message names.
@@ -145,75 +143,58 @@ class Pedigree:
             if label not in place:
                 hint = did_you_mean(str(label), [str(known) for known in self.labels])
                 raise DataError(f"the pedigree has no animal {label!r}.{hint}")
-        rows = self._ancestry(np.array([place[label] for label in chosen], dtype=np.intp))
-        A = (rows @ sparse.diags_array(self._mendelian) @ rows.T).toarray()
+        rows = self._descent.ancestry(np.array([place[label] for label in chosen], dtype=np.intp))
+        mendelian = self._descent.mendelian(self._inbreeding)
+        A = (rows @ sparse.diags_array(mendelian) @ rows.T).toarray()
         index = pd.Index(chosen, tupleize_cols=False)
         return pd.DataFrame(0.5 * (A + A.T), index=index, columns=index)
 
     # -- numbers -------------------------------------------------------------------------------------------------
 
     @computed_once
-    def relation(self) -> SparseRelation:
+    def relation(self) -> PedigreeRelation:
         """The covariance of the animals' effects, in the order of `labels`."""
-        n = len(self)
-        own = sparse.eye_array(n, format="csr") - self._share
-        H = (sparse.diags_array(1.0 / np.sqrt(self._mendelian)) @ own).tocsr()
-        log_det = float(np.log(self._mendelian).sum())
-        return SparseRelation((H.T @ H).tocsc(), H, log_det, 1.0 + self._inbreeding)
+        return PedigreeRelation(self._descent, self._inbreeding)
 
     @computed_once
-    def _share(self) -> SparseMatrix:
-        """P, with 1/2 for each known parent."""
-        n = len(self)
-        rows, column = np.nonzero(self._parents >= 0)
-        halves = np.full(rows.size, 0.5)
-        return sparse.coo_array((halves, (rows, self._parents[rows, column])), shape=(n, n)).tocsr()
-
-    @computed_once
-    def _mendelian(self) -> FloatArray:
-        """D: the part of the variance of each animal that its parents do not give."""
-        return _mendelian(self._parents, self._inbreeding)
+    def _descent(self) -> Descent:
+        return Descent(self._parents, self._generation)
 
     @computed_once
     def _inbreeding(self) -> FloatArray:
-        """F, shape (n,), generation by generation."""
-        F = np.zeros(len(self))
-        both = (self._parents >= 0).all(axis=1)
-        for g in range(1, int(self._generation.max(initial=0)) + 1):
-            animals = np.flatnonzero(both & (self._generation == g))
-            if animals.size:
-                F[animals] = 0.5 * self._between_parents(animals, _mendelian(self._parents, F))
-        return F
-
-    def _between_parents(self, animals: IntArray, mendelian: FloatArray) -> FloatArray:
-        """A(sire, dam) of some animals; the Mendelian parts of their ancestors are known."""
-        pairs, of = np.unique(self._parents[animals], axis=0, return_inverse=True)
-        out = np.empty(len(pairs))
-        root = sparse.diags_array(np.sqrt(mendelian))
-        for start in range(0, len(pairs), _PARENTS):
-            own = pairs[start : start + _PARENTS]
-            parents, place = np.unique(own, return_inverse=True)
-            rows = (self._ancestry(parents) @ root).tocsr()
-            first, second = place.reshape(-1, 2).T
-            out[start : start + _PARENTS] = rows[first].multiply(rows[second]).sum(axis=1)
-        return out[of.reshape(-1)]
-
-    def _ancestry(self, animals: IntArray) -> SparseMatrix:
-        """Rows of (I - P)^-1: what part of every ancestor's Mendelian part an animal carries."""
-        unit = np.ones(animals.size)
-        step = sparse.csr_array((unit, animals, np.arange(animals.size + 1)), shape=(animals.size, len(self)))
-        total = step
-        while step.nnz:
-            step = step @ self._share
-            total = total + step
-        return total
+        """F, shape (n,)."""
+        return self._descent.inbreeding()
 
 
-def _mendelian(parents: IntArray, F: FloatArray) -> FloatArray:
-    known = parents >= 0
-    inbred = np.where(known, F[parents], 0.0).sum(axis=1)
-    out: FloatArray = 1.0 - 0.25 * known.sum(axis=1) - 0.25 * inbred
-    return out
+class PedigreeRelation(SparseRelation):
+    """Additive relationships A of animals.
+
+    Parameters
+    ----------
+    descent : Descent
+    inbreeding : ndarray, shape (n,)
+    """
+
+    _kept: tuple[str, ...] = (*SparseRelation._kept, "descent", "_sd")
+
+    def __init__(self, descent: Descent, inbreeding: FloatArray) -> None:
+        mendelian = descent.mendelian(inbreeding)
+        self.descent = descent
+        self._sd = np.sqrt(mendelian)[:, None]
+        own = sparse.eye_array(inbreeding.size, format="csr") - descent.share
+        H = (sparse.diags_array(1.0 / self._sd[:, 0]) @ own).tocsr()
+        super().__init__((H.T @ H).tocsc(), H, float(np.log(mendelian).sum()), 1.0 + inbreeding)
+
+    # H^-1 = (I - P)^-1 D^1/2 needs no factor: it goes through the generations.
+
+    def times(self, x: FloatArray) -> FloatArray:
+        return self.root(self.root_transposed(x))
+
+    def root(self, z: FloatArray) -> FloatArray:
+        return self.descent.down(self._sd * z)
+
+    def root_transposed(self, x: FloatArray) -> FloatArray:
+        return self._sd * self.descent.up(x)
 
 
 def _labels(values: Iterable[Any]) -> list[Any]:

@@ -209,7 +209,7 @@ class SparseRelation(Relation):
     array([1.  , 0.25])
     """
 
-    _kept = ("n_levels", "precision", "half", "_log_det", "_variances")
+    _kept: tuple[str, ...] = ("n_levels", "precision", "half", "_log_det", "_variances")
 
     def __init__(
         self, precision: SparseMatrix, half: SparseMatrix, log_det: float, variances: FloatArray | None = None
