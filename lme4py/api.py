@@ -510,6 +510,7 @@ def glmer_nb(
     na_action: NaAction = "omit",
     subset: str | ArrayLike | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
+    fixed_only: bool = False,
     relmat: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
     cov_prior: Any = None,
@@ -524,7 +525,7 @@ def glmer_nb(
     ----------
     formula, data, reml, link, nAGQ, hessian, weights, offset, contrasts, start, control, progress, na_action, functions
         As in `glmer`.
-    relmat, fix, cov_prior, fixef_prior, subset
+    fixed_only, relmat, fix, cov_prior, fixef_prior, subset
         As in `glmer`.
 
     Returns
@@ -556,6 +557,7 @@ def glmer_nb(
         na_action=na_action,
         subset=subset,
         functions=functions,
+        fixed_only=fixed_only,
         relmat=relmat,
         fix=fix,
         cov_prior=cov_prior,

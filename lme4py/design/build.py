@@ -256,7 +256,10 @@ def check_parts(parsed: Formula, require_random: bool) -> Node:
     if parsed.response is None:
         raise FormulaError("the formula has no response; write it left of '~', as in 'y ~ x + (1 | group)'")
     if require_random and not parsed.bars:
-        raise FormulaError(f"the formula '{parsed.text}' has no random-effects term; add one in brackets: (1 | group)")
+        raise FormulaError(
+            f"the formula '{parsed.text}' has no random-effects term; add one in brackets: (1 | group); one without "
+            "any is fitted with fixed_only=True"
+        )
     check_groups(parsed)
     return parsed.response
 

@@ -435,3 +435,31 @@ class TestRefusals:
     def test_unknown_interval(self, sleep):
         with pytest.raises(OptionError, match="Did you mean 'confidence'"):
             sleep.predict(interval="confidense")
+
+
+def test_a_variance_that_is_hardly_estimated_has_no_limits(exact_process):
+    # An ar1 process of unit variance without noise of measurement: predictions at the modes are the data, and the
+    # variance of their error is a residual variance of nearly zero, with about .003 degrees of freedom.
+    with pytest.warns(Lme4Warning, match="The residual variance goes to zero"):
+        result = lme4py.lmer("y ~ x + ar1(0 + t | g)", exact_process)
+    without = lme4py.lmer("y ~ x + ar1(0 + t | g)", exact_process, dispformula="~ 0")
+    assert result.converged
+    # The criterion is within 1e-4 of its limit, which the warning says.
+    np.testing.assert_allclose(result.log_likelihood, without.log_likelihood, atol=1e-4)
+    with pytest.warns(Lme4Warning, match=r"90 of 90 intervals have no limits .* degrees of freedom"):
+        found = result.predict(interval="confidence")
+    assert found["predicted"].notna().all()
+    assert found[["lower", "upper"]].isna().all(axis=None)
+    assert result.predict(interval="confidence", ddf="normal").notna().all(axis=None)
+
+
+@pytest.fixture
+def exact_process():
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(15, 6))
+    process = noise.copy()
+    for k in range(1, 6):
+        process[:, k] = 0.7 * process[:, k - 1] + np.sqrt(0.51) * noise[:, k]
+    x = rng.normal(size=90)
+    columns = {"x": x, "y": 1.0 + 0.3 * x + process.ravel(), "g": np.repeat(np.arange(15), 6)}
+    return pd.DataFrame(columns | {"t": np.tile(np.arange(6), 15).astype(str)})

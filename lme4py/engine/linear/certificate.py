@@ -24,6 +24,14 @@ from lme4py.linalg.types import FloatArray
 
 __all__ = ["certify", "difference_hessian"]
 
+# A residual sum of squares below this part of that of the response is looked at: is its way to zero the minimum?
+_HARDLY = 1e-4
+# The covariances are enlarged by this, which divides the residual variance by its square, and the criterion may rise
+# by so much: with one degree of freedom left for the residual variance it would rise by more than 1.
+_ENLARGED, _FLAT = 3.0, 1e-3
+# How far the criterion may be from its limit: what it costs in likelihood shows in no estimate.
+_AT_LIMIT = 1e-4
+
 
 def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identification: Identification) -> Certificate:
     """Test the first- and second-order conditions of a local minimum.
@@ -53,7 +61,9 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
     # Without a parameter nothing curves, and nothing descends.
     lowest = float(values[0]) if values.size else np.inf
     descends = lowest < -1e-5 * largest or (boundary is not None and boundary < -1e-5 * largest)
-    converged = bound < CONVERGED and not descends
+    vanishes = _residual_vanishes(criterion, optimum)
+    converged = bound < (_AT_LIMIT if vanishes else CONVERGED) and not descends
+    caution = _without_residual(criterion, optimum) if vanishes and converged else ""
     what = "the REML criterion" if criterion.reml else "the deviance"
     what = what if problem.priors is None else f"{what} penalised by the priors"
     return Certificate(
@@ -66,10 +76,34 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
         singular=shown,
         verdict=verdict(
             what, converged, bound, descends, shown, optimum.compared, identification.sentences, optimum.value
-        ),
+        )
+        + caution,
         compared=optimum.compared,
         unidentified=identification.sentences,
         second=second_minimum(optimum.compared, optimum.value),
+        caution=caution.strip(),
+    )
+
+
+def _residual_vanishes(criterion: Criterion, optimum: Optimum) -> bool:
+    """Whether the criterion does not rise as the residual variance goes to zero beside the same random effects."""
+    problem = criterion.problem
+    if problem.known is not None or problem.priors is not None:
+        return False
+    if optimum.source[0].r2 > _HARDLY * problem.cross.n_obs:
+        return False
+    try:
+        return criterion(problem.structures.scaled(optimum.theta, _ENLARGED)) - optimum.value < _FLAT
+    except np.linalg.LinAlgError:  # nothing is left of the residuals in floating point: not known
+        return False
+
+
+def _without_residual(criterion: Criterion, optimum: Optimum) -> str:
+    part = optimum.source[0].r2 / criterion.problem.cross.n_obs
+    return (
+        f" The residual variance goes to zero (here about {part:.0e} of the variance of the response, and the "
+        "likelihood is the same without it): the random effects explain every observation, and sigma has no estimate. "
+        "`lmer(..., dispformula='~ 0')` fits the model without it."
     )
 
 

@@ -31,6 +31,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import (
     ConvergenceWarning,
     DesignError,
+    Lme4Warning,
     OptimaWarning,
     OptionError,
     warn,
@@ -403,6 +404,8 @@ def _linear_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Li
         warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=4)
     elif certificate.second is not None:
         warn(certificate.verdict, OptimaWarning)
+    elif certificate.caution:
+        warn(certificate.caution, Lme4Warning)
     found = Estimates(point.value, point.beta, point.RX, point.r2, point.T, modes, optimum.theta)
     own = (design, inside.problem, criterion.reml, found, criterion.identification, certificate, optimum.log)
     if isinstance(point, PenalisedPoint):

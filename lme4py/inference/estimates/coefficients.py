@@ -45,6 +45,9 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 Restrictions: TypeAlias = str | Sequence[str] | Mapping[str, float] | ArrayLike
 
+# Upper quantiles of t with fewer degrees of freedom pass 1e12 at the 95 % level: no number of use in any unit.
+_FEWEST_DF = 0.1
+
 
 def estimates(fit: Fit) -> pd.Series[float]:
     """Fixed-effects estimates, shape (p,), indexed by the columns of X."""
@@ -252,10 +255,29 @@ def quantile(alpha: float, df: FloatArray) -> FloatArray:
     alpha : float
         One minus the level of the intervals.
     df : ndarray
+
+    Returns
+    -------
+    ndarray
+        NaN where there are fewer than a tenth of a degree of freedom: such limits have no number of use.
+
+    Warns
+    -----
+    Lme4Warning
+        Some are NaN for that reason.
     """
     tail = alpha / 2.0
-    student = special.stdtrit(np.where(np.isinf(df), 1.0, df), tail)
-    return np.asarray(-np.where(np.isinf(df), special.ndtri(tail), student), dtype=np.float64)
+    hardly = np.asarray(df < _FEWEST_DF)
+    if hardly.any():
+        warn(
+            f"{int(hardly.sum())} of {hardly.size} intervals have no limits (NaN): the variance behind them is so "
+            f"uncertain that it has {float(np.nanmin(df)):.2g} degrees of freedom. An example is the variance of "
+            "a conditional prediction where the residual variance is nearly zero. Choose a simpler structure, or "
+            "ddf='normal' or 'residual'.",
+            Lme4Warning,
+        )
+    student = special.stdtrit(np.where(np.isinf(df) | hardly, 1.0, df), tail)
+    return np.asarray(-np.where(np.isinf(df), special.ndtri(tail), np.where(hardly, np.nan, student)), dtype=np.float64)
 
 
 def chosen_alpha(fit: Any, alpha: float | None) -> float:
