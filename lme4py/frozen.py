@@ -84,12 +84,14 @@ def _find_reader(kind: type) -> _Reader | None:
         return _freeze_array
     if issubclass(kind, list | tuple):
         return _items
-    if issubclass(kind, Mapping):
+    if issubclass(kind, dict):
         return _values
     if kind.__module__.startswith(_OWN) and kind.__module__ != _TREES:
         slots = [one.__dict__.get("__slots__", ()) for one in kind.__mro__]
         names = chain.from_iterable((name,) if isinstance(name, str) else name for name in slots)
         return partial(_slots, tuple(names)) if any(slots) else _fields
+    if issubclass(kind, Mapping):
+        return _values
     return _index_arrays if kind.__module__.startswith("pandas.") else None
 
 

@@ -30,6 +30,8 @@ class Column:
         Whether the user listed the levels of a "factor" in their order (a polars Enum).
     refusal : str
         Of a "label" column: what is wrong with it where it is not a grouping factor, and what to do.
+    fresh : bool
+        Whether the values were certainly made here: no change of the user's data reaches them.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Column:
     levels: tuple[Any, ...] = ()
     declared: bool = False
     refusal: str = ""
+    fresh: bool = False
 
     @property
     def is_factor(self) -> bool:
@@ -53,8 +56,8 @@ class Column:
 
     def take(self, rows: NDArray[Any]) -> Column:
         """The same column at `rows` (a boolean mask or positions); levels are kept."""
-        return replace(self, values=self.values[rows])
+        return replace(self, values=self.values[rows], fresh=False)
 
     def own(self) -> Column:
         """The same column with values of its own, which no change of the user's data reaches."""
-        return replace(self, values=self.values.copy())
+        return self if self.fresh else replace(self, values=self.values.copy(), fresh=True)

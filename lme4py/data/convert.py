@@ -87,7 +87,9 @@ def to_column(name: str, values: Any, subject: str | None = None) -> Column:
             raise DataError(text) from None
         codes, levels = found
         return Column(name, "label", codes, levels, refusal=text)
-    return Column(name, *encoded)
+    # Whole numbers and truth values were converted: 64-bit floats may be the user's own.
+    fresh = getattr(getattr(values, "dtype", None), "kind", "f") in "iub"
+    return Column(name, *encoded, fresh=fresh)
 
 
 def _encode(values: Any) -> Encoded:

@@ -32,7 +32,7 @@ from lme4py.design.parts import DIFFERENCES, with_parts
 from lme4py.design.recipe import BarRecipe, Recipe, offset_values
 from lme4py.design.responses.names import named_parts
 from lme4py.design.responses.responses import BoundResponses
-from lme4py.design.rows import NaAction, UsedRows
+from lme4py.design.rows import NaAction, UsedRows, kept_columns
 from lme4py.design.smooths import has_smooths, is_smooth, refuse_smooths, with_smooths
 from lme4py.design.terms import join_terms, random_terms
 from lme4py.errors import DataError, FormulaError, OptionError, RankWarning, did_you_mean, warn
@@ -410,7 +410,7 @@ def assemble(
         ),
         notes=tuple(notes),
         response=data,
-        columns=rows.columns,
+        columns=kept_columns(rows.columns, fixed.X, fixed.names, terms),
         labelled=rows.frame.labelled,
         source=rows.frame.again().again,
         responses=responses,

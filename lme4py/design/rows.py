@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lme4py.chunks import chunk, from_size
 from lme4py.data.beside import beside
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, missing_rows
 from lme4py.design.beside.given import Given, column_of_text, given_text, numbers_of
+from lme4py.design.design import RandomTerm
 from lme4py.errors import DataError
 from lme4py.formula.deparse import names_in
 from lme4py.formula.nodes import Node
 from lme4py.formula.values import Value
 
-__all__ = ["NaAction", "UsedRows"]
+__all__ = ["NaAction", "UsedRows", "kept_columns"]
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 NaAction = Literal["omit", "exclude", "raise"]
+
+# Rows from which on a fit holds nothing twice.
+_LARGE = from_size(1_000_000)
+# Rows that are compared at one time.
+_ROWS = chunk(2**18)
 
 
 class UsedRows:
@@ -119,6 +127,69 @@ class UsedRows:
         if given is None:
             return None
         return self._values[what].values if given.node is None else numbers_of(values[given.node], given)
+
+
+class KeptColumns(Mapping[str, Column]):
+    """Columns of many rows, some of them made anew from codes whenever they are asked for.
+
+    Parameters
+    ----------
+    columns : mapping of str to Column
+        Those that are made anew without values.
+    coded : mapping of str to (ndarray, shape (J,), ndarray of int, shape (n,))
+        The distinct numbers, and each row's place among them.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, Column], coded: Mapping[str, tuple[FloatArray, NDArray[np.integer[Any]]]]
+    ) -> None:
+        self._columns, self._coded = columns, coded
+
+    def __getitem__(self, name: str) -> Column:
+        column = self._columns[name]
+        if name not in self._coded:
+            return column
+        numbers, codes = self._coded[name]
+        return replace(column, values=numbers[codes])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+def kept_columns(
+    columns: Mapping[str, Column], fixed: FloatArray, names: Sequence[str], terms: Sequence[RandomTerm]
+) -> Mapping[str, Column]:
+    """Columns for as long as a fit lives, without what its design holds anyway.
+
+    Parameters
+    ----------
+    columns : mapping of str to Column
+    fixed : ndarray, shape (n, p)
+        X.
+    names : sequence of str
+        Of its columns.
+    terms : sequence of RandomTerm
+    """
+    if fixed.shape[0] < _LARGE:
+        return columns
+    kept, coded = dict(columns), {}
+    groups = {term.group: term for term in terms if term.relation is None}
+    for name, column in columns.items():
+        if column.kind != "numeric":
+            continue
+        if name in names:
+            own = fixed[:, names.index(name)]
+            if own.flags.c_contiguous and np.array_equal(own, column.values):
+                kept[name] = replace(column, values=own)
+        elif name in groups:
+            numbers, codes = np.asarray(groups[name].levels, dtype=np.float64), groups[name].codes
+            places = [slice(start, start + _ROWS) for start in range(0, codes.size, _ROWS)]
+            if all(np.array_equal(numbers[codes[place]], column.values[place]) for place in places):
+                kept[name], coded[name] = replace(column, values=numbers[:0]), (numbers, codes)
+    return KeptColumns(kept, coded) if coded else kept
 
 
 def _of_response(response: Node, nodes: Sequence[Node], names: tuple[str, ...]) -> set[str]:

@@ -52,7 +52,7 @@ def test_derivatives_along_weights(name):
     # Elements of the pattern by chance: the identity is one of linear algebra.
     diagonal = [own + own.transpose(1, 0, 2) for own in (rng.standard_normal(d.shape) for d in cross.diagonal)]
     edges = {pair: rng.standard_normal(own.values.shape) for pair, own in cross.edges.items()}
-    tables = CrossedTables(factors, cross, keep=True)
+    tables = CrossedTables(factors, cross)
     moved = tables.with_values(tuple(diagonal), edges)
     changed = CrossProducts(
         tuple(diagonal),
@@ -86,7 +86,7 @@ def _rows(factors, f: int) -> slice:
 def test_probes_of_changes_are_right_within_their_standard_errors():
     problem, T = made(FORMULAS["scalar"])
     cross = problem.cross
-    tables = CrossedTables(problem.factors, cross, keep=True)
+    tables = CrossedTables(problem.factors, cross)
     at = CrossedAt.of(tables, T)
     change = WeightChange(cross.diagonal, {pair: own.values for pair, own in cross.edges.items()})
     exact = CrossedProbes(tables.size, 0)

@@ -198,3 +198,28 @@ def test_an_error_that_is_larger_than_wanted_is_said(data, monkeypatch):
         found = lme4py.lmer(SCALAR, data, control={**ITERATIVE, "criterion_se": 1e-9})
     assert found.converged
     assert found.certificate.caution
+
+
+def test_steps_that_teach_a_wrong_curvature_are_not_believed():
+    # A secant between the points of few probes made the Hessian of this chain indefinite, and the search stopped.
+    rng = np.random.default_rng([7, 7])
+    a = rng.integers(0, 900, 12000)
+    b = np.clip(np.rint(a / 900 * 400 + rng.normal(0, 4, a.size)), 0, 399).astype(int)
+    x = rng.standard_normal(a.size)
+    y = 0.5 * x + 0.6 * rng.standard_normal(900)[a] + 0.8 * rng.standard_normal(b.max() + 1)[b]
+    frame = pd.DataFrame({"y": y + rng.standard_normal(a.size), "x": x, "a": a, "b": b})
+    found = lme4py.lmer(SCALAR, frame, control={**ITERATIVE, "seed": 7})
+    assert found.converged
+    assert np.linalg.eigvalsh(found.fit.curvature.hessian)[0] > 0.0
+    assert found.certificate.monte_carlo.theta_part < 0.02
+
+
+def test_a_poor_start_by_moments_is_replaced():
+    # Few large hubs: moments say that both standard deviations are beyond 10.
+    rng = np.random.default_rng([14, 7])
+    a, b = (900 * rng.random(12000) ** 2).astype(int), (400 * rng.random(12000) ** 3.2).astype(int)
+    x = rng.standard_normal(a.size)
+    y = 0.5 * x + 0.6 * rng.standard_normal(900)[a] + 0.8 * rng.standard_normal(400)[b] + rng.standard_normal(a.size)
+    found = lme4py.lmer(SCALAR, pd.DataFrame({"y": y, "x": x, "a": a, "b": b}), control=ITERATIVE)
+    assert found.converged
+    assert len(found.opt_log) < 10

@@ -25,12 +25,18 @@ from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
 
 __all__ = ["CrossedAt", "CrossedTables"]
 
+Run = Callable[[Callable[[int], FloatArray], range], list[FloatArray]]
+Times = Callable[..., FloatArray]
+
 # Products of fewer numbers than this are made by one thread.
 _SHARED = from_size(500_000)
 
 
 class _Table:
     """Blocks of Z_s'W Z_t that are not zero, (k_s, k_t) for each pair of levels that meet, and products with them.
+
+    Products with the transposed table are sums over blocks of rows: of large data a second table, sorted by its
+    columns, would be as large as the first.
 
     Parameters
     ----------
@@ -41,24 +47,32 @@ class _Table:
         Numbers of levels.
     parts : int
         Blocks of rows.
+    run : callable
+        Calls a function for each block of rows.
     """
 
     def __init__(
-        self, pointer: IntArray, indices: NDArray[np.int32], values: FloatArray, shape: tuple[int, int], parts: int
+        self,
+        pointer: IntArray,
+        indices: NDArray[np.int32],
+        values: FloatArray,
+        shape: tuple[int, int],
+        parts: int,
+        run: Run,
     ) -> None:
-        self.values, self.shape = values, shape
-        cuts = np.searchsorted(pointer, np.linspace(0, pointer[-1], parts + 1)[1:-1])
-        self.cuts = np.unique([0, *cuts, shape[0]]).tolist()
-        self.rows = [(self.cuts[i], self.cuts[i + 1]) for i in range(len(self.cuts) - 1)]
-        self.pointers = [pointer[a : b + 1] - pointer[a] for a, b in self.rows]
-        self.places = [slice(int(pointer[a]), int(pointer[b])) for a, b in self.rows]
-        self.indices = indices
+        self.values, self.indices, self.shape, self.run = values, indices, shape, run
+        inner = np.searchsorted(pointer, np.linspace(0, pointer[-1], parts + 1)[1:-1])
+        cuts = np.unique([0, *inner, shape[0]]).tolist()
+        self.rows = [slice(cuts[i], cuts[i + 1]) for i in range(len(cuts) - 1)]
+        self.pointers = [pointer[rows.start : rows.stop + 1] - pointer[rows.start] for rows in self.rows]
+        self.places = [slice(int(pointer[rows.start]), int(pointer[rows.stop])) for rows in self.rows]
 
-    def matrix(self, part: int, data: FloatArray) -> SparseMatrix:
-        """Some rows, with values of the pattern."""
-        a, b = self.rows[part]
-        place = self.places[part]
-        return sparse.csr_array((data[place], self.indices[place], self.pointers[part]), shape=(b - a, self.shape[1]))
+    def _matrix(self, part: int, data: Sequence[FloatArray]) -> SparseMatrix:
+        """Some rows, with products of values of the pattern."""
+        rows, place = self.rows[part], self.places[part]
+        shape = (rows.stop - rows.start, self.shape[1])
+        values = data[0][place] if len(data) == 1 else data[0][place] * data[1][place]
+        return sparse.csr_array((values, self.indices[place], self.pointers[part]), shape=shape)
 
     def with_values(self, values: FloatArray) -> _Table:
         """Other values of the same pattern."""
@@ -66,10 +80,16 @@ class _Table:
         other.values = values
         return other
 
-    def times(self, data: FloatArray, x: FloatArray, run: Callable[..., list[FloatArray]]) -> FloatArray:
+    def times(self, x: FloatArray, *data: FloatArray) -> FloatArray:
         """(rows, c) from (columns, c)."""
-        found = run(lambda part: self.matrix(part, data) @ x, range(len(self.rows)))
+        found = self.run(lambda part: self._matrix(part, data) @ x, range(len(self.rows)))
         return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def transposed_times(self, x: FloatArray, *data: FloatArray) -> FloatArray:
+        """(columns, c) from (rows, c)."""
+        found = self.run(lambda part: self._matrix(part, data).T @ x[self.rows[part]], range(len(self.rows)))
+        # In the order of the blocks, whichever thread was first.
+        return sum(found[1:], found[0])
 
 
 class CrossedTables:
@@ -80,8 +100,6 @@ class CrossedTables:
     factors : tuple of Factor
     cross : CrossProducts
     threads : int
-    keep : bool
-        Whether other values of the same pattern will follow.
 
     Attributes
     ----------
@@ -95,7 +113,7 @@ class CrossedTables:
         Rows of S.
     """
 
-    def __init__(self, factors: tuple[Factor, ...], cross: CrossProducts, threads: int = 1, keep: bool = False) -> None:
+    def __init__(self, factors: tuple[Factor, ...], cross: CrossProducts, threads: int = 1) -> None:
         self.factors, self.cross = factors, cross
         self.first = int(np.argmax([factor.size for factor in factors]))
         self.rest = [f for f in range(len(factors)) if f != self.first]
@@ -105,7 +123,6 @@ class CrossedTables:
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self.tables: dict[tuple[int, int], _Table] = {}
-        self._orders: dict[tuple[int, int], IntArray] | None = {} if keep else None
         for (s, t), edges in cross.edges.items():
             self._add(s, t, edges)
 
@@ -121,15 +138,13 @@ class CrossedTables:
         """
         other = copy(self)
         other.cross = replace(self.cross, diagonal=diagonal)
-        other.tables = {(s, t): table.with_values(self.oriented(edges, s, t)) for (s, t), table in self.tables.items()}
+        other.tables = {pair: table.with_values(edges[pair]) for pair, table in self.tables.items()}
         return other
 
-    def oriented(self, edges: Mapping[tuple[int, int], FloatArray], s: int, t: int) -> FloatArray:
-        """Values of the pattern in the order of the table of two factors, (k_s, k_t, E)."""
-        if (s, t) in edges:
-            return edges[s, t]
-        assert self._orders is not None
-        return edges[t, s].transpose(1, 0, 2)[:, :, self._orders[s, t]]
+    @staticmethod
+    def oriented(edges: Mapping[tuple[int, int], FloatArray], s: int, t: int) -> FloatArray:
+        """Values of the pattern as blocks of Z_s'W Z_t, (k_s, k_t, E)."""
+        return edges[s, t] if (s, t) in edges else edges[t, s].transpose(1, 0, 2)
 
     def close(self) -> None:
         """End the threads."""
@@ -149,36 +164,36 @@ class CrossedTables:
             pointer, indices = edges.pointer, edges.indices
         else:
             pointer, indices = np.searchsorted(edges.rows, np.arange(shape[0] + 1)), edges.columns
-        places = indices.astype(np.int32, copy=False)
-        self.tables[s, t] = _Table(pointer.astype(np.int64), places, edges.values, shape, parts)
-        order = np.argsort(indices, kind="stable")
-        rows = np.repeat(np.arange(shape[0], dtype=np.int32), np.diff(pointer))[order]
-        back = np.concatenate([[0], np.cumsum(np.bincount(indices, minlength=shape[1]))])
-        values = edges.values.transpose(1, 0, 2)[:, :, order]
-        self.tables[t, s] = _Table(back, rows, values, shape[::-1], parts)
-        if self._orders is not None:
-            self._orders[t, s] = order
+        narrow = indices.astype(np.int32, copy=False)
+        self.tables[s, t] = _Table(pointer.astype(np.int64), narrow, edges.values, shape, parts, self._run)
 
     def by_factor(self, first: FloatArray, rest: FloatArray) -> list[FloatArray]:
         """Rows of the first factor and of S, in the order of the factors."""
         return [first if f == self.first else rest[self.slices[f]] for f in range(len(self.factors))]
 
     def off(self, s: int, t: int, x: FloatArray, values: FloatArray | None = None) -> FloatArray:
-        """Z_s'W Z_t x for rows (k_t J_t, c), or with other values of the pattern."""
-        table = self.tables.get((s, t))
+        """Z_s'W Z_t x for rows (k_t J_t, c), or with other values of the pattern; zeros where no levels meet."""
         k, m = self.factors[s].n_columns, self.factors[t].n_columns
-        if table is None:
+        times, own = self._product(s, t)
+        if times is None:
             return np.zeros((self.factors[s].size, x.shape[1]))
-        if values is not None:
-            table = table.with_values(values)
+        V = own if values is None else values
         rows = x.reshape(m, self.factors[t].n_levels, -1)
         out = []
         for a in range(k):
-            total = table.times(table.values[a, 0], rows[0], self._run)
+            total = times(rows[0], V[a, 0])
             for b in range(1, m):
-                total += table.times(table.values[a, b], rows[b], self._run)
+                total += times(rows[b], V[a, b])
             out.append(total)
         return out[0] if k == 1 else np.concatenate(out)
+
+    def _product(self, s: int, t: int) -> tuple[Times | None, FloatArray]:
+        """Products with Z_s'W Z_t for values of its pattern, and its own values, (k_s, k_t, E)."""
+        table = self.tables.get((s, t))
+        if table is not None:
+            return table.times, table.values
+        table = self.tables.get((t, s))
+        return (None, np.empty(0)) if table is None else (table.transposed_times, table.values.transpose(1, 0, 2))
 
     def into_first(self, x: FloatArray) -> FloatArray:
         """A_12 x for the rows of S."""
@@ -196,7 +211,7 @@ class CrossedTables:
             own = x[self.slices[t]].reshape(factor.n_columns, factor.n_levels, -1)
             total = small.apply(self.cross.diagonal[t], own).reshape(factor.size, -1)
             for other in self.rest:
-                if (t, other) in self.tables:
+                if other != t:
                     total += self.off(t, other, x[self.slices[other]])
             out.append(total)
         return np.concatenate(out)
@@ -214,15 +229,14 @@ class CrossedTables:
         """
         k, m = self.factors[s].n_columns, self.factors[t].n_columns
         out = np.zeros((k, k, self.factors[s].n_levels))
-        table = self.tables.get((s, t))
-        if table is None:
+        times, V = self._product(s, t)
+        if times is None:
             return out
-        V = table.values
         U = V if other is None else other
         for a in range(k):
             for b in range(a + 1 if other is None else k):
                 for c, d in np.ndindex(m, m):
-                    out[a, b] += table.times(V[a, c] * U[b, d], inner[c, d][:, None], self._run)[:, 0]
+                    out[a, b] += times(inner[c, d][:, None], V[a, c], U[b, d])[:, 0]
                 if other is None:
                     out[b, a] = out[a, b]
         return out

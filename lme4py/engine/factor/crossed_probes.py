@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from lme4py.chunks import chunk
 from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
@@ -33,7 +34,7 @@ from lme4py.linalg import small
 from lme4py.linalg.iterative import conjugate_gradients, random_signs
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["MOST_ITERATIONS", "CrossedProbes", "Probed", "WeightChange", "standard_error"]
+__all__ = ["MOST_ITERATIONS", "CrossedProbes", "Probed", "WeightChange", "small_sample", "standard_error"]
 
 # Residuals of the systems of the probes.
 _PROBE = 1e-5
@@ -197,13 +198,12 @@ def _columns(at: CrossedAt, z: FloatArray, changes: Sequence[WeightChange]) -> P
         inverse = np.linalg.inv(at.T[t])
         moved = _products(change[tables.slices[t]], w[tables.slices[t]], tables.factors[t])
         G[t] = -inverse.T @ moved @ inverse
-    effects = at.to_effects(np.hstack([found.x - w, w]))
-    into = tables.into_first(effects)
-    one, two = np.split(at.swept(into), 2, axis=1)
-    G[tables.first] = -_products(one, two, tables.factors[tables.first])
+    effects = [at.to_effects(own) for own in (found.x - w, w)]
+    into = [tables.into_first(own) for own in effects]
+    G[tables.first] = -_products(at.swept(into[0]), at.swept(into[1]), tables.factors[tables.first])
     along = np.zeros((count, len(changes)))
     if changes:
-        whole = tables.by_factor(-at.eliminate(into), effects)
+        whole = tables.by_factor(-at.eliminate(np.hstack(into)), np.hstack(effects))
         for i, own in enumerate(changes):
             along[:, i] = _form(tables, own, whole, count)
     return Probed(found.log_moments[:count], G, along, found.iterations)
@@ -230,5 +230,11 @@ def _products(a: FloatArray, b: FloatArray, factor: Factor) -> FloatArray:
 
 
 def standard_error(values: FloatArray) -> float:
-    """Of the mean of independent values."""
-    return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else np.inf
+    """Of the mean of independent values, the scatter of few of them enlarged by `small_sample`."""
+    count = values.size
+    return float(values.std(ddof=1) * small_sample(count) / np.sqrt(count)) if count > 1 else np.inf
+
+
+def small_sample(count: int) -> float:
+    """How much longer the interval of a mean of few values is: a user takes twice the standard error for 95 %."""
+    return float(stdtrit(count - 1, 0.975) / stdtrit(np.inf, 0.975))

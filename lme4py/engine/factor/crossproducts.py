@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from lme4py.linalg.types import FloatArray, IntArray, sparse
 _FEW = from_size(20_000)
 # Rows that are summed at one time.
 _ROWS = chunk(2**17)
+# Edges that are merged at one time.
+_MERGED = chunk(2**20)
 # Parts of edges that are kept apart.
 _PARTS = chunk(4)
 # Columns from which a matrix product for each level is faster, where there are fewer levels.
@@ -92,6 +95,10 @@ class Edges:
     columns: IntArray
     values: FloatArray
 
+    def levels(self, place: slice) -> tuple[IntArray, IntArray]:
+        """Levels of s and t of some of the pairs."""
+        return self.rows[place], self.columns[place]
+
 
 @dataclass(frozen=True)
 class SortedEdges:
@@ -109,6 +116,13 @@ class SortedEdges:
     pointer: NDArray[Any]
     indices: NDArray[Any]
     values: FloatArray
+
+    def levels(self, place: slice) -> tuple[IntArray, IntArray]:
+        """Levels of s and t of some of the pairs."""
+        first = np.searchsorted(self.pointer, place.start, side="right") - 1
+        last = np.searchsorted(self.pointer, place.stop)
+        counts = np.diff(np.clip(self.pointer[first : last + 1], place.start, place.stop))
+        return np.repeat(np.arange(first, first + counts.size), counts), self.indices[place].astype(np.intp)
 
     @property
     def rows(self) -> IntArray:
@@ -274,7 +288,7 @@ class Sums:
         """Merge the parts of the edges of a pair where the later ones are as long as the first, which is merged."""
         parts = self.edges[s, t]
         if len(parts) > _PARTS and sum(part.values.shape[2] for part in parts[1:]) > parts[0].values.shape[2]:
-            self.edges[s, t] = [_merge_edges(parts, (self.factors[s].n_levels, self.factors[t].n_levels))]
+            parts.append(_merge_edges(parts, (self.factors[s].n_levels, self.factors[t].n_levels)))
 
     def _no_edges(self, s: int, t: int) -> Edges:
         """Of no rows at all."""
@@ -287,8 +301,8 @@ class Sums:
         for pair, parts in self.edges.items():
             shape = (self.factors[pair[0]].n_levels, self.factors[pair[1]].n_levels)
             if len(parts) > 1:
-                self.edges[pair] = [_merge_edges(parts, shape)]
-            edges[pair] = self.edges[pair][0] if parts else self._no_edges(*pair)
+                parts.append(_merge_edges(parts, shape))
+            edges[pair] = parts[0] if parts else self._no_edges(*pair)
         return CrossProducts(self.diagonal, edges, self.border, self.corner, self.n_obs, self.sum_log_weights)
 
 
@@ -410,8 +424,34 @@ def _sorted_edges(
 
 
 def _merge_edges(parts: list[Edges | SortedEdges], shape: tuple[int, int]) -> SortedEdges:
+    """The sum of parts, by blocks of rows: little more is in memory than the parts or the sum. `parts` is emptied."""
+    pointers = [_pointer(part, shape[0]) for part in parts]
+    whole = np.sum(pointers, axis=0)
+    cuts = np.unique([0, *np.searchsorted(whole, np.arange(_MERGED, whole[-1], _MERGED)), shape[0]])
     small = np.int32 if max(shape) < 2**31 else np.intp
-    rows = np.concatenate([part.rows.astype(small) for part in parts])
-    columns = np.concatenate([part.columns.astype(small) for part in parts])
-    values = np.concatenate([part.values for part in parts], axis=2)
-    return _sorted_edges(rows, columns, [list(line) for line in values], shape)
+    blocks = []
+    for a, b in pairwise(cuts.tolist()):
+        places = [slice(int(pointer[a]), int(pointer[b])) for pointer in pointers]
+        levels = np.arange(b - a, dtype=small)
+        rows = np.concatenate([np.repeat(levels, np.diff(pointer[a : b + 1])) for pointer in pointers])
+        columns = np.concatenate([_indices(part)[place] for part, place in zip(parts, places, strict=True)])
+        values = np.concatenate([part.values[..., place] for part, place in zip(parts, places, strict=True)], axis=2)
+        tables = [list(line) for line in values]
+        blocks.append(_sorted_edges(rows, columns.astype(small, copy=False), tables, (b - a, shape[1])))
+    parts.clear()
+    if len(blocks) == 1:
+        return blocks[0]
+    ends = np.cumsum([0, *(block.indices.size for block in blocks)])
+    pointer = np.concatenate([[0], *(block.pointer[1:] + end for block, end in zip(blocks, ends[:-1], strict=True))])
+    indices = np.concatenate([block.indices for block in blocks])
+    return SortedEdges(pointer, indices, np.concatenate([block.values for block in blocks], axis=2))
+
+
+def _pointer(edges: Edges | SortedEdges, n_rows: int) -> NDArray[Any]:
+    """Where the pairs of each level of s begin."""
+    return edges.pointer if isinstance(edges, SortedEdges) else np.searchsorted(edges.rows, np.arange(n_rows + 1))
+
+
+def _indices(edges: Edges | SortedEdges) -> NDArray[Any]:
+    """Levels of t, not copied."""
+    return edges.indices if isinstance(edges, SortedEdges) else edges.columns

@@ -22,7 +22,7 @@ import numpy as np
 from lme4py.chunks import chunk, from_size
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor
 from lme4py.linalg import small
-from lme4py.linalg.types import FloatArray, IntArray
+from lme4py.linalg.types import FloatArray
 
 # Numbers of rows of Z'WX that are gathered at one time.
 _CHUNK = chunk(2**18)
@@ -116,8 +116,10 @@ def variance_gram(
     for (f, g), A, R in _blocks(cross, p):
         for out, B in ((plain, A), (mixed, R)):
             if B is not None:
-                out[places[f][:, None], places[g]] = part = _products_of(stacks[f], A, stacks[g], B)
-                out[places[g][:, None], places[f]] = part.T
+                part = _products_of(stacks[f], A, stacks[g], B)
+                out[places[f][:, None], places[g]] += part
+                if f != g:
+                    out[places[g][:, None], places[f]] += part.T
     sums = [diagonal.sum(axis=2) for diagonal in cross.diagonal]
     for own, E, total in zip(places, stacks, sums, strict=True):
         plain[own, m] = plain[m, own] = E @ total.ravel()
@@ -147,24 +149,17 @@ def _projected(
 
 
 def _blocks(cross: CrossProducts, p: int) -> Iterator[tuple[tuple[int, int], FloatArray, FloatArray | None]]:
-    """Blocks of Z'WZ, and of Z'WX X'WZ at the same places, each (k, l, number of blocks)."""
+    """Blocks of Z'WZ, and of Z'WX X'WZ at the same places, each (k, l, number of blocks), some at a time."""
     for f, A in enumerate(cross.diagonal):
         own = cross.border[f][:, :, :p]
         yield (f, f), A, np.einsum("ajp,bjp->abj", own, own) if p else None
     for (s, t), edges in cross.edges.items():
-        yield (s, t), edges.values, _products(cross.border[s], cross.border[t], edges.rows, edges.columns, p)
-
-
-def _products(left: FloatArray, right: FloatArray, rows: IntArray, columns: IntArray, p: int) -> FloatArray | None:
-    if not p:
-        return None
-    out = np.empty((left.shape[0], right.shape[0], rows.size))
-    step = max(1, _CHUNK // p)
-    for start in range(0, rows.size, step):
-        place = slice(start, start + step)
-        own, other = left[:, rows[place], :p], right[:, columns[place], :p]
-        out[:, :, place] = np.einsum("ajp,bjp->abj", own, other)
-    return out
+        step = max(1, _CHUNK // max(p, 1))
+        for start in range(0, edges.values.shape[2], step):
+            place = slice(start, start + step)
+            rows, columns = edges.levels(place)
+            own, other = cross.border[s][:, rows, :p], cross.border[t][:, columns, :p]
+            yield (s, t), edges.values[:, :, place], np.einsum("ajp,bjp->abj", own, other) if p else None
 
 
 def _products_of(left: FloatArray, A: FloatArray, right: FloatArray, B: FloatArray) -> FloatArray:

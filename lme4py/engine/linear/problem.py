@@ -24,6 +24,7 @@ from lme4py.engine.linear.scaling import ScaledColumns, Scaling, constant_column
 from lme4py.engine.optimise import Block
 from lme4py.errors import DesignError, Lme4Error, OptionError
 from lme4py.frozen import computed_once
+from lme4py.linalg.memory import give_back_freed
 from lme4py.linalg.types import FloatArray
 
 # With more products than this, the change of the dense block is made by matrix products.
@@ -255,6 +256,8 @@ def assemble(
         and design.priors is None
         and prefers_iterative(factors, cross, _copies(factors))
     ):
+        # What the sums left in the heap: the solver's arrays would stand beside it.
+        give_back_freed()
         nothing: Any = Unfactored()
         return Problem(factors, structures, scaling, cross, nothing, nothing, constants)
     symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=_copies(factors))

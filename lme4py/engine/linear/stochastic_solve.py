@@ -1,8 +1,9 @@
 """The minimum of a criterion whose log-determinant is known by probes only.
 
 With fixed probes the gradient is a smooth function, but not quite that of the value: steps are judged by the value
-while a fall is large, and by the gradient in the metric of the information near the minimum. More directions and probes
-are taken at the end only, until value and theta are known well enough.
+while a fall is large, and by the gradient in the metric of the information near the minimum. Directions are learned
+when the search is near it, since those of a poor start leave rare large errors to the probes; more directions and
+probes are taken at the end only, until value and theta are known well enough.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+import scipy.linalg
 
 from lme4py.engine.certificate import Evaluation, MonteCarlo
-from lme4py.engine.factor.crossed_probes import standard_error
+from lme4py.engine.factor.crossed_probes import small_sample, standard_error
 from lme4py.engine.optimise import Control, trust_region_step
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
@@ -27,14 +29,17 @@ __all__ = [
     "solve_stochastic",
 ]
 
-# Directions and probes of the search, of the end where that is not enough, and the most of both.
-_SEARCH = (8, 8)
+# Probes far from the minimum; directions and probes near it, where these are not enough, and the most of both.
+_FAR = 4
+_NEAR = (8, 8)
 _DIRECTIONS, _PROBES, _MOST_DIRECTIONS, _MOST_PROBES = 32, 16, 256, 2048
 # Largest Monte-Carlo error of theta, in its standard errors.
 THETA_PART = 0.02
 # The search has ended when the criterion is predicted to fall by less than the first; below the second the value says
 # less than the gradient.
 _DONE, _FLAT = 1e-8, 0.5
+# What steps teach may change a curvature of the average information by this factor.
+_TAUGHT = 5.0
 # Standard deviations (relative, in columns of unit size) below this are at zero.
 _LEAST = 1e-3
 
@@ -81,7 +86,10 @@ class ProbedPoint:
     def gradient_vcov(self) -> FloatArray:
         """Covariance of the gradient's Monte-Carlo error, (m, m)."""
         count, m = self.gradients.shape
-        return np.cov(self.gradients.T).reshape(m, m) / count if count > 1 else np.full((m, m), np.inf)
+        if count < 2:
+            return np.full((m, m), np.inf)
+        scatter: FloatArray = np.cov(self.gradients.T).reshape(m, m)
+        return np.asarray(scatter * (small_sample(count) ** 2 / count))
 
 
 P = TypeVar("P", bound=ProbedPoint)
@@ -157,7 +165,9 @@ def solve_stochastic(
         Systems that are not solved.
     """
     search = _Search(criterion, start, control)
-    search.descend()
+    search.descend(_FLAT)
+    search.sharpen(*_NEAR)
+    search.descend(_DONE)
     return search.finish(error)
 
 
@@ -167,8 +177,7 @@ class _Search(Generic[P]):
         self.log: list[Evaluation] = []
         self.radius = control.radius
         self.correction = np.zeros((start.size, start.size))
-        self.probes = _SEARCH[1]
-        criterion.learn_directions(start, _SEARCH[0])
+        self.probes, self.directions = _FAR, 0
         found = self._evaluate(start, None)
         if found is None:
             raise DesignError(
@@ -176,6 +185,19 @@ class _Search(Generic[P]):
                 "(`start=`), or use control={'block': 'exact'}."
             )
         self.here = found
+        self._record(found, True)
+
+    def sharpen(self, directions: int, probes: int) -> bool:
+        """Learn directions where the search is, and evaluate there again; whether that could be done."""
+        self.probes = probes
+        if directions != self.directions:
+            self.directions = directions
+            self.criterion.learn_directions(self.here.theta, directions)
+        found = self._evaluate(self.here.theta, self.here.h)
+        if found is not None:
+            self.here = found
+            self._record(found, True)
+        return found is not None
 
     def _evaluate(self, theta: FloatArray, start: Any) -> P | None:
         try:
@@ -198,12 +220,11 @@ class _Search(Generic[P]):
     def _step(self) -> tuple[FloatArray, float]:
         return trust_region_step(self.here.gradient, self._hessian, self.radius)
 
-    def descend(self) -> None:
-        """Steps until the gradient vanishes."""
-        self._record(self.here, True)
+    def descend(self, until: float) -> None:
+        """Steps until a fall of no more than `until` is predicted."""
         while len(self.log) < self.control.max_evaluations:
             step, fall = self._step()
-            if fall < _DONE:
+            if fall < until:
                 return
             trial = self._evaluate(self.here.theta + step, self.here.h)
             if trial is None:
@@ -227,14 +248,15 @@ class _Search(Generic[P]):
         return _size(trial.gradient, metric) < _size(self.here.gradient, metric)
 
     def _learn(self, trial: P, step: FloatArray, fall: float) -> None:
-        """Symmetric rank one, near the minimum."""
+        """Symmetric rank one, near the minimum, where the Hessian stays like the average information."""
         if fall > _FLAT:
             return
         base = trial.information + self.correction
         miss = trial.gradient - self.here.gradient - base @ step
         along = float(miss @ step)
         if abs(along) > 1e-8 * float(np.linalg.norm(miss) * np.linalg.norm(step)):
-            self.correction = self.correction + np.outer(miss, miss) / along
+            taught = self.correction + np.outer(miss, miss) / along
+            self.correction = taught if _is_alike(trial.information + taught, trial.information) else 0.0 * taught
 
     def _refuse_zero(self, point: P) -> None:
         if self.criterion.depth(point.theta) < _LEAST:
@@ -245,24 +267,19 @@ class _Search(Generic[P]):
 
     def finish(self, error: float) -> StochasticOptimum[P]:
         """More directions and probes, and the steps that they ask for."""
-        directions, fall, most = _SEARCH[0], np.inf, min(_MOST_DIRECTIONS, self.criterion.size)
+        most, fall = min(_MOST_DIRECTIONS, self.criterion.size), np.inf
         # Few probes know little of their own scatter.
-        short = 2.0 * self._part(error, directions)
+        short = 2.0 * self._part(error)
         while short > 1.0:
-            if directions < most:
-                directions = min(max(2 * directions, _DIRECTIONS), most)
-                self.probes = _PROBES
-                self.criterion.learn_directions(self.here.theta, directions)
+            if self.directions < most:
+                reached = self.sharpen(min(max(2 * self.directions, _DIRECTIONS), most), _PROBES)
             elif self.probes < _MOST_PROBES:
-                self.probes = min(_MOST_PROBES, int(np.ceil(1.1 * self.probes * short**2)))
+                reached = self.sharpen(most, min(_MOST_PROBES, int(np.ceil(1.1 * self.probes * short**2))))
             else:
                 break
-            point = self._evaluate(self.here.theta, self.here.h)
-            if point is None:
+            if not reached:
                 break
-            self.here = point
-            self._record(point, True)
-            short = self._part(error, directions)
+            short = self._part(error)
         for _ in range(4):
             step, fall = self._step()
             if fall < _DONE:
@@ -273,14 +290,14 @@ class _Search(Generic[P]):
             self._learn(trial, step, fall)
             self.here = trial
             self._record(trial, True)
-        return StochasticOptimum(self.here, fall, tuple(self.log), self._errors(directions), self._hessian)
+        return StochasticOptimum(self.here, fall, tuple(self.log), self._errors(), self._hessian)
 
-    def _part(self, error: float, directions: int) -> float:
+    def _part(self, error: float) -> float:
         """The largest error as a part of what is wanted."""
-        found = self._errors(directions)
+        found = self._errors()
         return max(found.criterion_se / error, found.theta_part / THETA_PART)
 
-    def _errors(self, directions: int) -> MonteCarlo:
+    def _errors(self) -> MonteCarlo:
         here, hessian = self.here, self._hessian
         inverse = np.linalg.pinv(hessian)
         theta_se = np.sqrt(np.maximum(np.diag(inverse @ here.gradient_vcov @ inverse), 0.0))
@@ -290,10 +307,19 @@ class _Search(Generic[P]):
             tuple(float(t) for t in theta_se),
             float((theta_se / own).max(initial=0.0)),
             self.probes,
-            min(directions, self.criterion.size),
+            min(self.directions, self.criterion.size),
             here.iterations,
             self.criterion.seed,
         )
+
+
+def _is_alike(hessian: FloatArray, information: FloatArray) -> bool:
+    """Whether no curvature differs by more than is usual."""
+    try:
+        ratios = scipy.linalg.eigvalsh(hessian, information)
+    except np.linalg.LinAlgError:  # the information has no full rank here
+        return False
+    return bool(ratios[0] > 1.0 / _TAUGHT and ratios[-1] < _TAUGHT)
 
 
 def _size(gradient: FloatArray, hessian: FloatArray) -> float:

@@ -28,6 +28,10 @@ from lme4py.fits.linear.steps import (
     refuse_exact_fit,
     to_inside,
 )
+from lme4py.linalg.types import FloatArray
+
+# Relative standard deviations above this are more often a failure of moments than true.
+_MOST_MOMENT = 3.0
 
 __all__ = ["IterativeFit", "exact_criterion", "iterative_fit", "without_factor"]
 
@@ -112,7 +116,7 @@ def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, cont
     criterion = StochasticCriterion(problem, reml, control.seed, min(os.cpu_count() or 1, 2))
     try:
         with limited_threads(design):
-            inside = moment_start(problem) if start is None else to_inside(problem, start)
+            inside = _start(problem) if start is None else to_inside(problem, start)
             optimum = solve_stochastic(criterion, inside, control, control.criterion_se)
     finally:
         criterion.tables.close()
@@ -128,6 +132,12 @@ def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, cont
     return linear_fit(
         IterativeFit, design, problem, reml, found, identification, certificate, optimum.log, information=curvature
     )
+
+
+def _start(problem: Problem) -> FloatArray:
+    """Moments; where they say nothing, as of groups whose sizes differ by orders of magnitude, equal variances."""
+    moments = moment_start(problem)
+    return moments if np.abs(moments).max() < _MOST_MOMENT else problem.structures.initial()
 
 
 def _certificate(optimum: StochasticOptimum[StochasticPoint], reml: bool, wanted: float) -> Certificate:
