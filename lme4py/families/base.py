@@ -21,7 +21,7 @@ from lme4py.families.links import Link
 from lme4py.families.nuisance import Nuisance
 from lme4py.families.other_parameters import OtherParameters
 from lme4py.families.response import ResponseData
-from lme4py.families.rows import AtInfinity, DispersionLimit, EtaDerivatives, HalfRows, Order, RowNoise
+from lme4py.families.rows import AtInfinity, AtPoints, DispersionLimit, EtaDerivatives, HalfRows, Order, RowNoise
 from lme4py.families.several.facts import OneResponse
 from lme4py.families.shares import VarianceKind, observation_kind
 from lme4py.formula.values import Value
@@ -33,7 +33,7 @@ Kind = Literal["count", "trials", "positive", "proportion", "real", "ordered", "
 
 
 @dataclass(frozen=True)
-class Family(AtInfinity, OtherParameters, OneResponse):
+class Family(AtInfinity, AtPoints, OtherParameters, OneResponse):
     """A response distribution with its link; `make_family` gives one.
 
     Attributes

@@ -18,12 +18,12 @@ from lme4py.errors import DataError
 from lme4py.families.base import Family, Kind
 from lme4py.families.coercion import read_binomial
 from lme4py.families.densities.base import DISPERSION, Density, DensityArgument
-from lme4py.families.densities.calculus.jets import Degrees, Index
+from lme4py.families.densities.calculus.jets import Index, degrees_of
 from lme4py.families.densities.calculus.rows import partials
 from lme4py.families.distributions import Binomial
 from lme4py.families.links import PROBABILITY_LINKS, ProbabilityLink
 from lme4py.families.mean_response import MeanResponse
-from lme4py.families.nuisance import NuisanceColumns, NuisancePart
+from lme4py.families.nuisance import NuisanceColumns, NuisancePart, elements_of
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import DispersionLimit, EtaDerivatives, Order, RowNoise
 from lme4py.families.shares import VarianceKind, latent_kind
@@ -207,8 +207,7 @@ class DensityFamily(MeanResponse):
 
     def _x(self, eta: FloatArray, lam: Any, data: ResponseData | None = None) -> list[FloatArray]:
         """The variables of the density, in its own order."""
-        values = np.atleast_1d(np.asarray(lam, dtype=np.float64))
-        known = {v.name: np.asarray(value) for v, value in zip(self.nuisance, values, strict=False)}
+        known = {v.name: value for v, value in zip(self.nuisance, elements_of(lam), strict=False)}
         return [np.asarray(eta, dtype=np.float64), *(known[v.name] for v in self.density.variables[1:])]
 
     @property
@@ -218,6 +217,14 @@ class DensityFamily(MeanResponse):
         return tuple(names.index(v.name) for v in self.nuisance)
 
     # --- log-likelihood
+
+    @property
+    def takes_points(self) -> bool:
+        return self.density.takes_points
+
+    def of_points(self, data: ResponseData, eta: FloatArray, lam: Any) -> list[EtaDerivatives]:
+        whole = self.derivatives(data, eta, lam)
+        return [whole.point(b) for b in range(eta.shape[0])]
 
     def derivatives(
         self,
@@ -231,7 +238,7 @@ class DensityFamily(MeanResponse):
         """As `Family.derivatives`; `d_lam` comes with orders 1 and 3, and no expected weights at all."""
         places = self._places if order in (1, 3) else ()
         together = 2 if order == 3 and places and eta.ndim == 1 else 1
-        degrees = Degrees(order, tuple(sorted((0, *places))), tuple(sorted(places)), together, 1)
+        degrees = degrees_of(order, tuple(sorted((0, *places))), tuple(sorted(places)), together, 1)
         x = self._x(eta, lam, data)
         found = partials(self.density, data, x, degrees)
         if order == 0:

@@ -6,7 +6,7 @@ each row depends on two thresholds only, however many there are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +21,9 @@ __all__ = [
     "StackedColumns",
     "ThresholdPart",
     "as_columns",
+    "at_point",
     "change",
+    "elements_of",
     "total",
     "totals",
 ]
@@ -253,6 +255,25 @@ def change(part: Any, difference: Nuisance) -> FloatArray:
         return part.change(np.atleast_1d(difference))
     moved: FloatArray = difference * part
     return moved
+
+
+def elements_of(lam: Nuisance) -> list[FloatArray]:
+    """The elements of lambda, each a number; of lambda at B points, (B, d), each of shape (B, 1)."""
+    values = np.atleast_1d(np.asarray(lam, dtype=np.float64))
+    return [values[i, ...] if values.ndim == 1 else values[:, i, None] for i in range(values.shape[-1])]
+
+
+def at_point(part: Any, number: int) -> Any:
+    """A derivative at one of B points.
+
+    Parameters
+    ----------
+    part : ndarray (..., B, n), or NuisanceColumns or StackedColumns of such arrays
+    number : int
+    """
+    if isinstance(part, NuisanceColumns | StackedColumns):
+        return replace(part, parts=tuple(own[..., number, :] for own in part.parts))
+    return part[..., number, :]
 
 
 def as_columns(part: Any) -> FloatArray:

@@ -19,7 +19,7 @@ from lme4py.families.densities.calculus.jets import Index
 from lme4py.families.densities.zeros import ZERO_INFLATION, Hurdle, ZeroInflated
 from lme4py.families.density_family import DensityFamily
 from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean
-from lme4py.families.nuisance import NuisanceColumns
+from lme4py.families.nuisance import NuisanceColumns, elements_of
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, Order
 from lme4py.families.shares import VarianceKind
@@ -200,9 +200,9 @@ class PartsFamily(DensityFamily):
         if data is None or len(data.parts) != len(self.parts):
             raise self.lacks("numbers for rows without the columns of its further linear predictors")
         values = np.atleast_1d(np.asarray(lam, dtype=np.float64))
-        known = {rows.name: rows.predictor(values[self.place(rows.name)]) for rows in data.parts}
-        rest = zip(self._scalars, values[self.n_coefficients :], strict=False)
-        known |= {v.name: np.asarray(value) for v, value in rest}
+        known = {rows.name: rows.predictor(values[..., self.place(rows.name)]) for rows in data.parts}
+        rest = zip(self._scalars, elements_of(values[..., self.n_coefficients :]), strict=False)
+        known |= {v.name: value for v, value in rest}
         return [np.asarray(eta, dtype=np.float64), *(known[v.name] for v in self.density.variables[1:])]
 
     # --- derivatives

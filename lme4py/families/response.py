@@ -37,8 +37,8 @@ class PartRows:
     offset: FloatArray | None = None
 
     def predictor(self, coefficients: FloatArray) -> FloatArray:
-        """The linear predictor, shape (n,)."""
-        eta: FloatArray = self.X @ coefficients
+        """The linear predictor, shape (n,); (B, n) where coefficients of B points are given, (B, p)."""
+        eta: FloatArray = self.X @ coefficients if coefficients.ndim == 1 else coefficients @ self.X.T
         return eta if self.offset is None else eta + self.offset
 
     def plus(self, known: FloatArray) -> PartRows:

@@ -8,11 +8,20 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from lme4py.families.nuisance import Nuisance, NuisancePart
+from lme4py.families.nuisance import Nuisance, NuisancePart, at_point
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["AtInfinity", "DispersionLimit", "EtaDerivatives", "HalfRows", "Order", "RowNoise", "working_weight"]
+__all__ = [
+    "AtInfinity",
+    "AtPoints",
+    "DispersionLimit",
+    "EtaDerivatives",
+    "HalfRows",
+    "Order",
+    "RowNoise",
+    "working_weight",
+]
 
 Order = Literal[0, 1, 2, 3]
 
@@ -79,6 +88,17 @@ class EtaDerivatives:
         """Rows that are not `valid` as loglik -inf and NaN."""
         marked = self._map(lambda part: np.where(valid, part, np.nan))
         return replace(marked, loglik=np.where(valid, self.loglik, -np.inf))
+
+    def point(self, number: int) -> EtaDerivatives:
+        """The rows at one of B points, of derivatives of shape (..., B, n)."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        working = parts.pop("working")
+        kept: dict[str, Any] = {
+            name: at_point(part, number) for name, part in parts.items() if part is not None and name != "curve_lam"
+        }
+        if working is not None:
+            kept["working"] = lambda: (working() if callable(working) else working)[number]
+        return EtaDerivatives(**kept)
 
     def _map(self, change: Callable[[FloatArray], FloatArray]) -> EtaDerivatives:
         done: dict[int, FloatArray] = {}
@@ -186,6 +206,27 @@ class DispersionLimit:
 def working_weight(observed: FloatArray, scoring: FloatArray) -> FloatArray:
     """`observed` where it is large enough beside the weight of Fisher scoring, else the latter."""
     return np.where(observed > _CURVED * scoring, observed, scoring)
+
+
+class AtPoints:
+    """What a family says of rows at several points at once; one that has not been told how is asked at each."""
+
+    @property
+    def takes_points(self) -> bool:
+        """Whether there is `of_points`."""
+        return False
+
+    def of_points(self, data: ResponseData, eta: FloatArray, lam: Any) -> list[EtaDerivatives]:
+        """As `derivatives`, of order 3, at B points.
+
+        Parameters
+        ----------
+        data : ResponseData
+            n rows.
+        eta : ndarray, shape (B, n), or (B, D n) of D predictors one below the other
+        lam : ndarray, shape (B, d), or a number where the family has no parameters beside eta
+        """
+        raise NotImplementedError("this family is asked at one point at a time")
 
 
 class AtInfinity:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from lme4py.families.densities.base import Density
-from lme4py.families.densities.calculus.jets import Degrees, Index
+from lme4py.families.densities.calculus.jets import Index, degrees_of
 from lme4py.families.densities.calculus.rows import partials
 from lme4py.families.nuisance import NuisanceColumns, StackedColumns
 from lme4py.families.response import ResponseData
@@ -48,7 +48,7 @@ def stacked_derivatives(
     """
     lam = tuple(dict.fromkeys(i for i, _ in pieces)) if order in (1, 3) else ()
     active = tuple(sorted({*own, *lam}))
-    found = partials(density, data, x, Degrees(order, active))
+    found = partials(density, data, x, degrees_of(order, active))
     if order == 0:
         return EtaDerivatives(found[()])
     columns = tuple(X for _, X in pieces)
@@ -61,11 +61,11 @@ def stacked_derivatives(
     if order == 1:
         return EtaDerivatives(found[()], score, **nuisance)
     pairs = [*((d, d) for d in own), *((d, e) for k, d in enumerate(own) for e in own[k + 1 :])]
-    w_obs = -np.concatenate([at(d, e) for d, e in pairs])
+    w_obs = -np.concatenate([at(d, e) for d, e in pairs], axis=-1)
     rows: dict[str, Any] = {"score": score, "w_obs": w_obs, "working": partial(positive_blocks, w_obs, len(own))}
     if order == 2:
         return EtaDerivatives(found[()], **rows)
-    rows["dw_obs"] = -np.array([np.concatenate([at(c, d, e) for d, e in pairs]) for c in own])
+    rows["dw_obs"] = -np.array([np.concatenate([at(c, d, e) for d, e in pairs], axis=-1) for c in own])
     if pieces:
         score_lam = tuple(np.array([at(d, i) for d in own]) for i, _ in pieces)
         w_lam = tuple(-np.array([at(d, e, i) for d, e in pairs]) for i, _ in pieces)
@@ -73,7 +73,7 @@ def stacked_derivatives(
             **nuisance,
             "score_lam": StackedColumns(score_lam, columns),
             "w_obs_lam": StackedColumns(w_lam, columns),
-            "curve_lam": curve_of_pieces(found, pieces),
+            "curve_lam": curve_of_pieces(found, pieces) if x[0].ndim == 1 else None,
         }
     return EtaDerivatives(found[()], **rows)
 
@@ -110,11 +110,13 @@ def positive_blocks(w: FloatArray, size: int) -> FloatArray:
 
     Parameters
     ----------
-    w : ndarray, shape (n_pairs n,)
+    w : ndarray, shape (n_pairs n,), or (B, n_pairs n) of B points
         Elements of the blocks: the diagonals, then what stands above them.
     size : int
         D.
     """
+    if w.ndim > 1:
+        return np.array([positive_blocks(own, size) for own in w])
     parts = np.nan_to_num(w.reshape(size * (size + 1) // 2, -1), nan=0.0, posinf=0.0, neginf=0.0)
     if size == 2:
         return _positive_pairs(*parts)

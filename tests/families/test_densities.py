@@ -71,6 +71,29 @@ def test_derivatives_against_differences(density):
         assert np.isfinite(value).all()
 
 
+@pytest.mark.parametrize("density", [d for d in all_densities() if d.takes_points], ids=lambda d: d.name)
+def test_several_points_at_once_are_those_one_by_one(density):
+    data, x = response(density), variables(density)
+    if density.name.startswith("hurdle") or density.name.startswith("zero_inflated"):
+        data = data.with_y(np.where(np.arange(24) < 6, 0.0, data.y))
+    moves = np.array([[0.0], [0.05], [-0.1]])
+    # What rows share is one number for each point.
+    together = [part + moves for part in x]
+    places = tuple(range(len(x)))
+    for degrees in (Degrees(0, ()), Degrees(3, places), Degrees(3, places, places[1:], 1, 1)):
+        found = partials(density, data, together, degrees)
+        for b, move in enumerate(moves[:, 0]):
+            own = partials(density, data, [part + move for part in x], degrees)
+            for index, part in own.items():
+                # The same operations on the same numbers.
+                np.testing.assert_allclose(found[index][b], part, rtol=1e-13, atol=1e-300)
+
+
+def test_densities_that_are_asked_at_one_point_at_a_time():
+    # Their sums are tables for one value of a parameter.
+    assert {d.name for d in all_densities() if not d.takes_points} == {"tweedie", "compois", "truncated_compois"}
+
+
 @pytest.mark.parametrize("name", ["poisson", "nbinomial"])
 @pytest.mark.parametrize("eta", [-40.0, -3.0, 0.3, 12.0])
 def test_zeros_alone_are_zeros_among_others(name, eta):

@@ -13,6 +13,8 @@ from scipy import special
 
 import lme4py
 from lme4py.design.parts import part_formulas
+from lme4py.engine.generalised.criteria import JointCriterion
+from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.errors import DesignError, FormulaError, OptionError
 from lme4py.families.registry import family_with_parts, family_with_zeros, make_family
 from lme4py.fits.generalised.criterion import glmm_criterion
@@ -45,6 +47,25 @@ def criterion(formula, family, ziformula=None, dispformula=None, nAGQ=1):
     start = 0.3 * np.random.default_rng(0).standard_normal(size)
     start[: design.n_theta] = np.abs(start[: design.n_theta]) + 0.3
     return found, start, data
+
+
+@pytest.mark.parametrize(
+    ("family", "zi", "disp"),
+    [
+        ("nbinomial", "~ x", None),
+        ("nbinomial", "~ x + (1 | g)", "~ x"),
+        ("truncated_poisson", "~ 1 + (1 | h)", None),
+        ("tweedie", "~ 1", None),
+    ],
+)
+def test_gradients_at_several_points_are_those_one_by_one(family, zi, disp):
+    problem, start, _ = criterion("y ~ x + (1 | g)", family, zi, disp)
+    joint = JointCriterion(ModeFinder(problem.problem))
+    joint.evaluate(start)
+    points = start + 1e-3 * np.vstack([np.eye(start.size), -np.eye(start.size)])
+    one_by_one = [joint.evaluate(point, beside=True)[2] for point in points]
+    # The same operations on the same numbers, summed in another order.
+    np.testing.assert_allclose(joint.gradients(points), one_by_one, rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture(scope="module")

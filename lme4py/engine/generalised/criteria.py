@@ -7,9 +7,11 @@ nAGQ = 0, has beta in the mode together with u.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.engine.generalised.laplace import Laplace, average_information, laplace
 from lme4py.engine.generalised.problem import TOLERANCE, ModeError, ModeFinder
 from lme4py.engine.optimise import Local
@@ -19,6 +21,10 @@ __all__ = ["JointCriterion", "ProfiledCriterion"]
 
 # Newton decrement that is good enough for one point of a central difference.
 BESIDE = 1e-9
+# Rows of points beside each other that are evaluated together: arrays of these stay in the processor's cache.
+_TOGETHER = chunk(2**13, 3)
+# A mode from which Newton steps begin, and the rows there where they are known.
+Begin: TypeAlias = tuple[FloatArray, Any]
 
 
 class JointCriterion:
@@ -47,15 +53,51 @@ class JointCriterion:
             A point right beside the best one, for a central difference: the first-order prediction of the mode is so
             good that the errors of two opposite points cancel.
         """
+        return self._found(phi, beside, None)
+
+    def gradients(self, points: FloatArray) -> list[FloatArray | None]:
+        """Gradients at points right beside the best one, as `evaluate` has them; None where there is no mode.
+
+        Parameters
+        ----------
+        points : ndarray, shape (B, r)
+            Rows in memory, if not many, are evaluated at several points at once.
+        """
+        problem, together = self.finder.problem, 1
+        if self.refine is None and self.base is not None and problem.family.takes_points:
+            together = max(_TOGETHER // problem.offset.size, 1)
+        out: list[FloatArray | None] = []
+        for first in range(0, points.shape[0], together):
+            some = points[first : first + together]
+            if together == 1 or self.base is None:
+                found = [self.evaluate(phi, beside=True) for phi in some]
+            else:
+                begun = self._begun(some, self.base)
+                found = [self._found(phi, True, own) for phi, own in zip(some, begun, strict=True)]
+            out += [None if one is None else one[2] for one in found]
+        return out
+
+    def _begun(self, points: FloatArray, base: Laplace) -> list[Begin]:
+        """The predicted modes at points beside the best one, and the rows there."""
+        finder, problem = self.finder, self.finder.problem
+        with np.errstate(all="ignore"):
+            modes = [finder.predict(base, phi) for phi in points]
+            etas = [finder.predictor(*problem.split(phi)[:2], u) for phi, u in zip(points, modes, strict=True)]
+            lam = points[:, problem.n_theta + problem.n_fixed :] if problem.n_nuisance else problem.lambda_without
+            rows = problem.family.of_points(problem.data, np.array(etas), lam)
+        return list(zip(modes, rows, strict=True))
+
+    def _found(self, phi: FloatArray, beside: bool, begin: Begin | None) -> tuple[Laplace, float, FloatArray] | None:
+        """As `evaluate`, from what is known of the mode."""
         problem = self.finder.problem
         theta, beta, lam = problem.split(phi)
         if problem.beyond_limit(lam):
             return None
-        tolerance = BESIDE if beside else TOLERANCE
-        for u in self._starts(phi):
+        tolerance, order = (BESIDE, 3) if beside else (TOLERANCE, 2)
+        for u, rows in self._starts(phi, begin):
             try:
                 with np.errstate(all="ignore"):
-                    mode = self.finder.find(theta, beta, lam, u, tolerance=tolerance, order=3 if beside else 2)
+                    mode = self.finder.find(theta, beta, lam, u, tolerance=tolerance, order=order, rows=rows)
                     found = laplace(self.finder, mode)
                     value, gradient = (found.value, found.gradient) if self.refine is None else self.refine(found)
             except (ModeError, np.linalg.LinAlgError):
@@ -67,14 +109,16 @@ class JointCriterion:
             return found, value, gradient
         return None
 
-    def _starts(self, phi: FloatArray) -> list[FloatArray]:
+    def _starts(self, phi: FloatArray, begin: Begin | None) -> list[Begin]:
+        """Where the search for the mode may begin."""
         zero = np.zeros(sum(factor.size for factor in self.finder.problem.factors))
         if self.base is None:
-            return [zero]
-        with np.errstate(all="ignore"):
-            predicted = self.finder.predict(self.base, phi)
-        candidates = [predicted] if np.isfinite(predicted).all() else []
-        return [*candidates, self.base.mode.u, zero]
+            return [(zero, None)]
+        if begin is None:
+            with np.errstate(all="ignore"):
+                begin = self.finder.predict(self.base, phi), None
+        candidates = [begin] if np.isfinite(begin[0]).all() else []
+        return [*candidates, (self.base.mode.u, None), (zero, None)]
 
     def local(self, phi: FloatArray) -> Local | None:
         """For `minimise`."""

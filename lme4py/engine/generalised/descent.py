@@ -203,11 +203,11 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
         raise no_value(problem)
     found, value, gradient = here
 
-    def slope(point: FloatArray) -> FloatArray:
-        result = criterion.evaluate(point, beside=True)
-        if result is None:
+    def each(points: FloatArray) -> FloatArray:
+        found = [gradient for gradient in criterion.gradients(points) if gradient is not None]
+        if len(found) < points.shape[0]:
             raise no_value(problem)
-        return result[2]
+        return np.reshape(found, points.shape)
 
     def slopes(points: FloatArray) -> FloatArray:
         first = problem.n_theta + problem.n_fixed
@@ -216,10 +216,10 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
             beside &= (points[:, first:] == phi[first:]).all(axis=1)
         together = StackedModel(problem).gradients(points[beside], found.mode) if beside.any() else None
         if together is None:
-            return np.array([slope(point) for point in points])
+            return each(points)
         out = np.empty(points.shape)
         out[beside] = together
-        out[~beside] = np.reshape([slope(point) for point in points[~beside]], (-1, points.shape[1]))
+        out[~beside] = each(points[~beside])
         return out
 
     criterion.base, criterion.best = found, value

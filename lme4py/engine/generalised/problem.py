@@ -431,6 +431,13 @@ class ModeFinder:
             start = stop
         return out
 
+    def predictor(self, theta: FloatArray, beta: FloatArray, u: FloatArray) -> FloatArray:
+        """The linear predictors, (D n,)."""
+        problem = self.problem
+        random = problem.products.spread(self.spread(problem.factor_T(theta), u))
+        eta: FloatArray = problem.offset + problem.X @ beta + random
+        return eta
+
     def rows(self, eta: FloatArray, lam: Nuisance, order: int) -> Any:
         """Log-likelihood of each row with derivatives; expected weights only where they are needed (order 3)."""
         expected = order == 3 and self.problem.expected
@@ -459,6 +466,7 @@ class ModeFinder:
         joint: bool = False,
         tolerance: float = TOLERANCE,
         order: int = 2,
+        rows: Any = None,
     ) -> Mode:
         """The mode of u (and of beta when `joint`) from the starting values given.
 
@@ -472,6 +480,8 @@ class ModeFinder:
         tolerance : float
         order : int
             3 when the start is expected to be the mode: the rows then come with all derivatives.
+        rows : EtaDerivatives, optional
+            Those at the start, of this order, where they are known.
 
         Raises
         ------
@@ -486,7 +496,7 @@ class ModeFinder:
         fixed = problem.X @ beta
         random = products.spread(b)
         eta = problem.offset + fixed + random
-        rows = self.rows(eta, lam, order)
+        rows = self.rows(eta, lam, order) if rows is None else rows
         complete = order == 3
         z = products.whitened(u)
         value = self.objective(rows, z)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lme4py.engine.generalised.descent import Descents
 from lme4py.engine.generalised.problem import GlmmProblem
-from lme4py.engine.generalised.starts.start import Start, find_start, glm_starts
+from lme4py.engine.generalised.starts.start import Start, glm_starts, plain_start
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Candidate", "candidates", "other_correlations"]
@@ -72,7 +72,7 @@ def candidates(descents: Descents, usual: Start, start: Start, least: float, tho
             yield Candidate("within groups", wide)
         return
     # Of models with parts not the maximum without random effects: it need not be the only one.
-    plain = find_start(problem, climb=False) if problem.data.parts else usual
+    plain = plain_start(problem, usual)
     yield from _around(problem, usual, plain)
     wide = _within_groups(descents, plain)
     if wide is not None:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import special
 
 from lme4py.errors import OptionError
-from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, degrees_of
 from lme4py.families.links import Derivatives, Link, LogMean, MeanLink, PowerMean, ProbabilityLink
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
@@ -210,6 +210,11 @@ class Density(ABC):
         return False
 
     @property
+    def takes_points(self) -> bool:
+        """Whether `jet` takes the variables of several points at once: (B, n), and (B, 1) of those that rows share."""
+        return False
+
+    @property
     def has_zeros(self) -> bool:
         """Whether a response of 0 has a probability of its own."""
         return self.kind in ("count", "trials")
@@ -275,7 +280,7 @@ class Density(ABC):
     def loglik(self, data: ResponseData, x: Values) -> FloatArray:
         """Log-likelihood of each row without weights that multiply, shape (..., n)."""
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-            return self.jet(data, x, Degrees(0, ())).value
+            return self.jet(data, x, degrees_of(0, ())).value
 
     # --- the response
 
@@ -453,8 +458,8 @@ def probability_link(link: Link) -> ProbabilityLink:
     return link
 
 
-def at(x: Values, rows: IntArray) -> list[FloatArray]:
-    """The variables of some rows; a variable that is one number for all rows stays it."""
+def at(x: Values, rows: IntArray | slice) -> list[FloatArray]:
+    """The variables of some rows; a variable that is one number for all rows (of each point) stays it."""
     return [part if part.ndim == 0 or part.shape[-1] == 1 else part[..., rows] for part in map(np.asarray, x)]
 
 

@@ -28,6 +28,7 @@ _LINKS = ("logit", "probit", "cloglog", "loglog", "cauchit")
 
 
 class _ProportionDensity(ScaledDensity):
+    takes_points = True
     kind = "proportion"
     default_link = "logit"
     ratio = "odds ratio of the mean"

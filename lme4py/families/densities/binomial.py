@@ -35,6 +35,7 @@ _LINKS = ("logit", "probit", "cloglog", "loglog", "cauchit", "log", "identity")
 
 
 class _TrialsDensity(Density):
+    takes_points = True
     kind = "trials"
     default_link = "logit"
     support = "whole numbers of successes, from 0 to the trials of the row"

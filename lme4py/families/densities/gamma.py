@@ -24,6 +24,7 @@ class GammaDensity(PositiveDensity):
     With z = log(y / mu): l = -a (e^z - 1 - z) + log(a / 2 pi)/2 - delta(a) - log y.
     """
 
+    takes_points = True
     name = "gamma"
     default_link = "log"
     links = ("log", "inverse", "identity")
@@ -91,6 +92,7 @@ class InverseGaussianDensity(PositiveDensity):
     l = -b (e^z - 1)^2 / (2 y) + [log(b / 2 pi) - 3 log y]/2 with z = log(y / mu).
     """
 
+    takes_points = True
     name = "inverse_gaussian"
     default_link = "log"
     links = ("log", "1/mu^2", "inverse", "identity")

@@ -24,6 +24,7 @@ class GaussianDensity(RealDensity):
     With z = (y - mu) sqrt(w) / sigma: l = [log(w / 2 pi) - z^2]/2 - log sigma.
     """
 
+    takes_points = True
     name = "gaussian"
     default_link = "identity"
     links = ("identity", "log", "inverse")

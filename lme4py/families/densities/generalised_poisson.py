@@ -35,6 +35,7 @@ class GeneralisedPoisson(ScaledDensity, CountDensity):
     l = -log(1 + y (1 - r) / (mu r)) + y log(v / y) - (v - y) - [log y! - (y log y - y)]: the Poisson limit is exact.
     """
 
+    takes_points = True
     name = "genpois"
     default_link = "log"
     links = ("log", "identity", "sqrt")

@@ -33,6 +33,7 @@ class Lognormal(PositiveDensity):
     """
 
     response_sd: bool = False
+    takes_points = True
     name = "lognormal"
     default_link = "log"
     links = ("log", "identity", "inverse")

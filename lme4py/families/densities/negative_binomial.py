@@ -32,6 +32,7 @@ from lme4py.families.densities.calculus.special import (
     log_log1p,
     log_log1p_rest,
     sigmoid,
+    sigmoid_softplus,
     softplus,
     stirling,
 )
@@ -44,6 +45,7 @@ __all__ = ["NegativeBinomial1Density", "NegativeBinomial2Density"]
 
 
 class _NegativeBinomial(ScaledDensity, CountDensity):
+    takes_points = True
     default_link = "log"
     links = ("log", "identity", "sqrt")
     sources = "Hardin & Hilbe (2007)"
@@ -160,14 +162,17 @@ class NegativeBinomial1Density(_NegativeBinomial):
 def _beyond_poisson(data: ResponseData, t: FloatArray, order: int) -> list[FloatArray]:
     """-log(1 + y/s)/2 + delta(y + s) - delta(s) and its derivatives with respect to t = log s.
 
-    One number s for all rows needs the gamma functions of the distinct counts only.
+    One number s for all rows, or (B, 1) for those of B points, needs the gamma functions of the distinct counts only.
     """
-    if np.size(t) > 1:
+    if np.ndim(t) and t.shape[-1] > 1:
         return _remainder(data.y, t, order)
     counts, index = data.distinct
-    # Where modes are sought, at one s many times.
-    parts = data.remember_last("remainder", (float(np.reshape(t, ())), order), lambda: _remainder(counts, t, order))
-    return [part[index] for part in parts]
+    if np.size(t) > 1:
+        return [part[:, index] for part in _remainder(counts, t, order)]
+    # Where modes are sought, at one s many times, without derivatives in s and with them.
+    most = max(order, 2)
+    parts = data.remember_last("remainder", (float(np.reshape(t, ())), most), lambda: _remainder(counts, t, most))
+    return [part[index] for part in parts[: order + 1]]
 
 
 def _remainder(y: FloatArray, t: FloatArray, order: int) -> list[FloatArray]:
@@ -229,8 +234,9 @@ class _Common:
 
     @cached_property
     def G(self) -> FloatArray:
-        small = log1p_minus_slope(np.where(self.near, self.v, 0.0))
-        return np.where(self.near, small, self.length - self.w)
+        G = self.length - self.w
+        G[self.near] = log1p_minus_slope(self.v[self.near])
+        return G
 
     def value(self, data: ResponseData, s: FloatArray, rest: FloatArray) -> FloatArray:
         y = data.y
@@ -269,11 +275,13 @@ def _quadratic(data: ResponseData, L: FloatArray, T: FloatArray, degrees: Degree
 def _quadratic_zero(L: FloatArray, T: FloatArray, degrees: Degrees) -> DensityJet:
     """`_quadratic` of counts of 0, where no gamma functions are left."""
     s, t = np.exp(T), L - T
-    p, q = sigmoid(t)
-    hit, length = s * p, softplus(t)
-    G = length
+    p, q, length = sigmoid_softplus(t)
+    hit, G = s * p, length
     if degrees.keeps((1,)):
-        G = np.where(t < -1.0, log1p_minus_slope(np.exp(np.minimum(t, -1.0))), length - p)
+        G = length - p
+        small = t < -1.0
+        if small.any():
+            G[small] = log1p_minus_slope(np.exp(t[small]))
     curve = hit * q
     return DensityJet.of(
         degrees,

@@ -24,6 +24,7 @@ class PoissonDensity(CountDensity):
     The first term is half the deviance of the row: nothing of the size of y log y is left to cancel.
     """
 
+    takes_points = True
     name = "poisson"
     default_link = "log"
     links = ("log", "identity", "sqrt")

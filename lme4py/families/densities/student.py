@@ -26,6 +26,7 @@ class Student(RealDensity):
     nu grows: the Gaussian limit is exact. Lange, Little & Taylor (1989, *JASA* 84:881).
     """
 
+    takes_points = True
     name = "t"
     default_link = "identity"
     links = ("identity", "log", "inverse")

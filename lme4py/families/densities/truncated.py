@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lme4py.families.densities.base import CONDITIONAL, Density, DensityArgument, End, Values, at
-from lme4py.families.densities.calculus.jets import Degrees, DensityJet, compose
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, compose, degrees_of
 from lme4py.families.densities.calculus.special import log_expm1_ratio
 from lme4py.families.densities.counts import CountDensity
 from lme4py.families.response import ResponseData
@@ -60,6 +60,10 @@ class Truncated(CountDensity):
         return self.base.truncated_is_concave
 
     @property
+    def takes_points(self) -> bool:
+        return self.base.takes_points
+
+    @property
     def limits(self) -> tuple[End, ...]:
         others = tuple(limit for limit in self.base.limits if limit.variable != CONDITIONAL)
         return (*others, End(CONDITIONAL, -1, "a mean of zero before truncation: the smallest counts"))
@@ -93,7 +97,7 @@ class Truncated(CountDensity):
         if data is None:
             data = ResponseData(np.zeros(np.broadcast_shapes(*(np.shape(part) for part in x))[-1:]))
         with np.errstate(over="ignore", under="ignore"):
-            M = self.base.log_log_zero(data, x, Degrees(0, ())).value
+            M = self.base.log_log_zero(data, x, degrees_of(0, ())).value
             positive: FloatArray = -np.expm1(-np.exp(M))
         return positive
 

@@ -16,8 +16,8 @@ from scipy import special
 
 from lme4py.errors import OptionError
 from lme4py.families.densities.base import Density, DensityArgument, End, Kind, Values, at
-from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, compose2
-from lme4py.families.densities.calculus.special import sigmoid, softplus
+from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, compose2, degrees_of
+from lme4py.families.densities.calculus.special import sigmoid, sigmoid_softplus, softplus
 from lme4py.families.response import ResponseData
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import BoolArray, FloatArray
@@ -55,6 +55,10 @@ class _WithZeros(Density):
         return self.base.dispersion_means
 
     @property
+    def takes_points(self) -> bool:
+        return self.base.takes_points
+
+    @property
     def ratio(self) -> str | None:
         return self.base.ratio
 
@@ -89,10 +93,17 @@ class _WithZeros(Density):
 
     def _base_degrees(self, degrees: Degrees) -> tuple[Degrees, dict[int, int]]:
         """Degrees in the variables of the base, and where these are among our own."""
-        names = {0: 0, **{i: i + 1 for i in range(1, len(self.base.variables))}}
-        back = {ours: base for base, ours in names.items()}
-        active, nuisance = (tuple(back[i] for i in of if i in back) for of in (degrees.active, degrees.nuisance))
-        return Degrees(degrees.total, active, nuisance, degrees.nuisance_total, degrees.nuisance_third), names
+        names = self._names
+        active, nuisance = (
+            tuple(base for base, ours in names.items() if ours in of) for of in (degrees.active, degrees.nuisance)
+        )
+        base = degrees_of(degrees.total, active, nuisance, degrees.nuisance_total, degrees.nuisance_third)
+        return base, names
+
+    @computed_once
+    def _names(self) -> dict[int, int]:
+        """Where the variables of the base are among our own."""
+        return {0: 0, **{i: i + 1 for i in range(1, len(self.base.variables))}}
 
     def _shape(self, data: ResponseData, x: Values) -> tuple[int, ...]:
         return np.broadcast_shapes(data.y.shape, *(np.shape(part) for part in x))
@@ -165,9 +176,9 @@ def _loglogistic(z: FloatArray, sign: float, slopes: bool = True) -> list[FloatA
     """log F(sign z) of the logistic distribution, and its three derivatives in z where they are wanted."""
     if not slopes:
         return [-softplus(-sign * z)]
-    p, q = sigmoid(sign * z)
+    q, p, length = sigmoid_softplus(-sign * z)
     v = p * q
-    return [-softplus(-sign * z), sign * q, -v, sign * v * (p - q)]
+    return [-length, sign * q, -v, sign * v * (p - q)]
 
 
 class ZeroInflated(_WithZeros):
@@ -199,21 +210,22 @@ class ZeroInflated(_WithZeros):
     def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         base_degrees, names = self._base_degrees(degrees)
         (rows, some), (zero_rows, zeros) = data.positive, data.zero_rows
-        z = np.asarray(x[1])
-        inner = self.base.jet(some, at(self._base(x), rows), base_degrees).shifted(names, degrees)
+        z, own = np.asarray(x[1]), self._base(x)
+        inner = self.base.jet(some, at(own, rows), base_degrees).shifted(names, degrees).parts
         rest = _loglogistic(at([z], rows)[0], -1.0, degrees.keeps((1,)))
-        others = {index: inner.parts.get(index, 0.0) for index in degrees.indices()}
+        others = {index: inner.get(index, 0.0) for index in degrees.indices()}
         others |= {(1,) * k: others[(1,) * k] + part for k, part in enumerate(rest) if (1,) * k in others}
         if not zero_rows.size:
             return DensityJet(others, degrees)
-        f = self.base.zero_jet(zeros, at(self._base(x), zero_rows), base_degrees).shifted(names, degrees)
+        f = self.base.zero_jet(zeros, at(own, zero_rows), base_degrees).shifted(names, degrees)
         mixed = _mixed(f, at([z], zero_rows)[0]).parts
-        shape, n = self._shape(data, x), rows.size
-        sides = np.empty((len(others), *shape))
-        for side, (index, part) in zip(sides, others.items(), strict=True):
-            side[..., :n] = part
-            side[..., n:] = mixed.get(index, 0.0)
-        return DensityJet(dict(zip(others, sides[..., data.by_sign], strict=True)), degrees)
+        shape = self._shape(data, x)
+        parts: dict[Index, Part] = {}
+        for index, part in others.items():
+            parts[index] = whole = np.empty(shape)
+            whole[..., rows] = part
+            whole[..., zero_rows] = mixed.get(index, 0.0)
+        return DensityJet(parts, degrees)
 
     def start_eta(self, data: ResponseData) -> FloatArray:
         """Zeros may be of either kind: they start at a small mean beside that of the others."""

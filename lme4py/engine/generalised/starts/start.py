@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,24 +39,26 @@ class Start:
     lam : float or ndarray
     value : float
         -2 log-likelihood of beta and lam without random effects.
+    stepped : tuple of ndarray and float or ndarray, or None
+        Of models with parts beta and lam after the first scoring step, from which they climbed.
     """
 
     theta: FloatArray
     beta: FloatArray
     lam: Any
     value: float = np.inf
+    stepped: tuple[FloatArray, Any] | None = None
 
 
-def find_start(problem: GlmmProblem, climb: bool = True) -> Start:
+def find_start(problem: GlmmProblem) -> Start:
     """Scoring steps for the fixed effects alone; variances from the squares of Z's, as in a score test.
+
+    Models with parts go on to the maximum without random effects.
 
     Parameters
     ----------
     problem : GlmmProblem
-    climb : bool
-        Models with parts go on to the maximum without random effects; False leaves parts without effects.
     """
-    parts = bool(problem.data.parts)
     family, data = problem.family, problem.data
     if family.has_thresholds:
         with np.errstate(all="ignore"):
@@ -71,16 +73,38 @@ def find_start(problem: GlmmProblem, climb: bool = True) -> Start:
         if problem.n_nuisance:
             lam = _start_nuisance(problem, family.middle_eta(data))
         beta = _first_beta(problem, lam)
-        for _ in range(1 if not problem.n_nuisance or (parts and climb) else _GLM_STEPS):
-            rows = family.derivatives(data, problem.fixed_part(beta), lam, 2)
-            beta = _scoring_step(problem, beta, lam, rows)
-            lam = _start_nuisance(problem, problem.fixed_part(beta))
-        if parts and climb:
-            beta, lam = climbed(problem, beta, np.atleast_1d(lam))
-        return start_at(problem, beta, lam)
+        if not data.parts:
+            return start_at(problem, *_stepped(problem, beta, lam, _GLM_STEPS if problem.n_nuisance else 1))
+        beta, lam = _stepped(problem, beta, lam, 1)
+        top, at_top, rows = climbed(problem, beta, np.atleast_1d(lam))
+        return replace(start_at(problem, top, at_top, rows), stepped=(beta, lam))
 
 
-def start_at(problem: GlmmProblem, beta: FloatArray, lam: Any) -> Start:
+def plain_start(problem: GlmmProblem, usual: Start) -> Start:
+    """The start without the climb of models with parts: their parts have no effects.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    usual : Start
+        What `find_start` gives; itself for models without parts.
+    """
+    if usual.stepped is None:
+        return usual
+    with np.errstate(all="ignore"):
+        return start_at(problem, *_stepped(problem, *usual.stepped, _GLM_STEPS - 1))
+
+
+def _stepped(problem: GlmmProblem, beta: FloatArray, lam: Any, steps: int) -> tuple[FloatArray, Any]:
+    """Fixed effects and nuisance parameters after some scoring steps."""
+    for _ in range(steps):
+        rows = problem.family.derivatives(problem.data, problem.fixed_part(beta), lam, 2)
+        beta = _scoring_step(problem, beta, lam, rows)
+        lam = _start_nuisance(problem, problem.fixed_part(beta))
+    return beta, lam
+
+
+def start_at(problem: GlmmProblem, beta: FloatArray, lam: Any, rows: Any = None) -> Start:
     """A start with these fixed effects and nuisance parameters, and standard deviations by moments.
 
     Parameters
@@ -88,15 +112,18 @@ def start_at(problem: GlmmProblem, beta: FloatArray, lam: Any) -> Start:
     problem : GlmmProblem
     beta : ndarray, shape (p,)
     lam : float or ndarray
+    rows : EtaDerivatives, optional
+        Those of the first predictor there, where they are known.
     """
-    rows = _all_rows(problem, beta, lam)
+    if rows is None or problem.stack.size > 1:
+        rows = _all_rows(problem, beta, lam)
     value = -2.0 * float(rows.loglik.sum())
     if problem.restricted:
         value += restricted_part(problem, problem.X.T @ problem.stack.weigh(rows.w_work, problem.X))
     return Start(_moment_theta(problem, rows), beta, lam, value)
 
 
-def climbed(problem: GlmmProblem, beta: FloatArray, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
+def climbed(problem: GlmmProblem, beta: FloatArray, lam: FloatArray) -> tuple[FloatArray, FloatArray, Any]:
     """Newton steps with halving for all coefficients and parameters, without random effects: near enough for a start.
 
     Predictors of the parts stay where their likelihoods have a slope.
@@ -106,10 +133,21 @@ def climbed(problem: GlmmProblem, beta: FloatArray, lam: FloatArray) -> tuple[Fl
     problem : GlmmProblem
     beta : ndarray, shape (p,)
     lam : ndarray, shape (d,)
+
+    Returns
+    -------
+    beta : ndarray, shape (p,)
+    lam : ndarray, shape (d,)
+    rows : EtaDerivatives
+        Those there, of order 3.
     """
     X, p = problem.stack.first(problem.X), beta.size
+
+    def rows_at(beta: FloatArray, lam: FloatArray) -> Any:
+        return problem.family.derivatives(problem.data, problem.fixed_part(beta), lam, 3)
+
+    rows = rows_at(beta, lam)
     for _ in range(_CLIMBED):
-        rows = problem.family.derivatives(problem.data, problem.fixed_part(beta), lam, 3)
         gradient = np.concatenate([X.T @ rows.score, total(rows.d_lam)])
         step = newton_direction(X, rows, gradient)
         decrease = float(gradient @ step)
@@ -118,13 +156,14 @@ def climbed(problem: GlmmProblem, beta: FloatArray, lam: FloatArray) -> tuple[Fl
         before = float(rows.loglik.sum())
         for _ in range(_HALVED):
             trial = beta + step[:p], _sloped(problem, lam, step[p:])
-            if _loglik(problem, *trial) >= before:
-                beta, lam = trial
+            there = rows_at(*trial)
+            if float(there.loglik.sum()) >= before:
+                (beta, lam), rows = trial, there
                 break
             step = 0.5 * step
         else:
             break
-    return beta, lam
+    return beta, lam, rows
 
 
 def _sloped(problem: GlmmProblem, lam: FloatArray, step: FloatArray) -> FloatArray:

@@ -16,6 +16,7 @@ from typing import ClassVar, Final
 import numpy as np
 from scipy import special
 
+from lme4py.frozen import computed_once
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "compose",
     "compose2",
     "constant",
+    "degrees_of",
     "exp",
     "expm1",
     "gammaln",
@@ -78,25 +80,34 @@ class Degrees:
 
     def keeps(self, index: Index) -> bool:
         """Whether a derivative is wanted."""
-        return _keeps(self, index)
+        return index in self._wanted
 
     def indices(self) -> tuple[Index, ...]:
         """All derivatives wanted, the value first."""
-        return _indices(self)
+        return tuple(self._wanted)
+
+    @computed_once
+    def _wanted(self) -> dict[Index, None]:
+        """The derivatives wanted, in their order."""
+        sizes = range(self.total + 1)
+        every = (index for size in sizes for index in combinations_with_replacement(sorted(set(self.active)), size))
+        return dict.fromkeys(index for index in every if self._allows(index))
+
+    def _allows(self, index: Index) -> bool:
+        most = self.nuisance_total if len(index) < 3 else min(self.nuisance_total, self.nuisance_third)
+        return sum(i in self.nuisance for i in index) <= most
 
 
-@lru_cache(maxsize=4096)
-def _keeps(degrees: Degrees, index: Index) -> bool:
-    inside = len(index) <= degrees.total and all(i in degrees.active for i in index)
-    most = degrees.nuisance_total if len(index) < 3 else min(degrees.nuisance_total, degrees.nuisance_third)
-    return inside and sum(i in degrees.nuisance for i in index) <= most
-
-
-@lru_cache(maxsize=256)
-def _indices(degrees: Degrees) -> tuple[Index, ...]:
-    sizes = range(degrees.total + 1)
-    every = (index for size in sizes for index in combinations_with_replacement(sorted(degrees.active), size))
-    return tuple(index for index in every if degrees.keeps(index))
+@lru_cache(maxsize=1024)
+def degrees_of(
+    total: int,
+    active: tuple[int, ...],
+    nuisance: tuple[int, ...] = (),
+    nuisance_total: int = 3,
+    nuisance_third: int = 3,
+) -> Degrees:
+    """The same object for the same `Degrees`: what it knows of itself is found once."""
+    return Degrees(total, active, nuisance, nuisance_total, nuisance_third)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +129,12 @@ class DensityJet:
     @classmethod
     def of(cls, degrees: Degrees, parts: Mapping[Index, Callable[[], Part]]) -> DensityJet:
         """A jet from functions that give its parts; only those of `degrees` are called."""
-        return cls({index: make() for index, make in parts.items() if _keeps(degrees, index)}, degrees)
+        return cls({index: make() for index, make in parts.items() if degrees.keeps(index)}, degrees)
 
     @classmethod
     def kept(cls, degrees: Degrees, parts: Mapping[Index, Part]) -> DensityJet:
         """A jet from its parts, without those that are not of `degrees`."""
-        return cls({index: part for index, part in parts.items() if not index or _keeps(degrees, index)}, degrees)
+        return cls({index: part for index, part in parts.items() if not index or degrees.keeps(index)}, degrees)
 
     @property
     def value(self) -> FloatArray:
@@ -185,8 +196,15 @@ class DensityJet:
 
     def shifted(self, names: Mapping[int, int], degrees: Degrees) -> DensityJet:
         """The same function with its variables renumbered."""
-        renamed = {tuple(sorted(names[i] for i in index)): part for index, part in self.parts.items()}
-        return DensityJet(renamed, degrees)
+        renamed = _renamed(tuple(self.parts), tuple(names.items()))
+        return DensityJet(dict(zip(renamed, self.parts.values(), strict=True)), degrees)
+
+
+@lru_cache(maxsize=256)
+def _renamed(indices: tuple[Index, ...], names: tuple[tuple[int, int], ...]) -> tuple[Index, ...]:
+    """Derivatives in variables with other numbers."""
+    new = dict(names)
+    return tuple(tuple(sorted(new[i] for i in index)) for index in indices)
 
 
 class _Sum:

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from lme4py.chunks import chunk
-from lme4py.families.densities.base import Density
+from lme4py.families.densities.base import Density, at
 from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
@@ -47,7 +47,7 @@ def partials(density: Density, data: ResponseData, x: list[FloatArray], degrees:
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         for start in range(0, n, step):
             rows = slice(start, min(start + step, n))
-            block = [part if part.ndim == 0 else part[..., rows] for part in x]
+            block = at(x, rows)
             jet = _weighted(density, data.block(rows.start, rows.stop), block, degrees)
             for index, part in jet.parts.items():
                 if index in out:

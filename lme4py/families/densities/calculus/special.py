@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from scipy import special
 
+from lme4py.chunks import from_size
 from lme4py.linalg.types import FloatArray
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "log_log1p_rest",
     "rising",
     "sigmoid",
+    "sigmoid_softplus",
     "softplus",
     "stirling",
 ]
@@ -51,6 +53,11 @@ _STIRLING: Final = (
 # From here on eight terms of the series leave less than 1e-16, also in the third derivative.
 _LARGE: Final = 15.0
 _SHIFT: Final = 15
+_STEPS: Final = np.arange(1.0, _SHIFT)
+# Of x^-(2 m + 1), a column for each m, in the k-th derivative with respect to log x, a row for each k.
+_COEFFICIENTS: Final = np.array([[c * (-(2.0 * m + 1.0)) ** k for m, c in enumerate(_STIRLING)] for k in range(4)])
+# Up to so many numbers are summed over a table.
+_FEW: Final = from_size(512)
 # log x outside of these is taken at them: x is no number of double precision there.
 _RANGE: Final = (-700.0, 700.0)
 
@@ -66,7 +73,8 @@ def log1p_minus(x: FloatArray) -> FloatArray:
     w = v * v
     series = np.full_like(w, 1 / 21)
     for k in (19, 17, 15, 13, 11, 9, 7, 5, 3):
-        series = series * w + 1 / k
+        series *= w
+        series += 1 / k
     result: FloatArray = np.where(near, 2.0 * v * w * series - z * v, np.log1p(x) - x)
     return result
 
@@ -125,10 +133,21 @@ def softplus(x: FloatArray) -> FloatArray:
 
 def sigmoid(x: FloatArray) -> tuple[FloatArray, FloatArray]:
     """1 / (1 + e^-x) and 1 / (1 + e^x), both to full relative accuracy."""
+    return _sides(x, np.exp(-np.abs(x)))
+
+
+def sigmoid_softplus(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """`sigmoid` and `softplus` of the same numbers."""
     small = np.exp(-np.abs(x))
+    return *_sides(x, small), np.maximum(x, 0.0) + np.log1p(small)
+
+
+def _sides(x: FloatArray, small: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The values of `sigmoid` from e^-|x|."""
     larger = 1.0 / (1.0 + small)
     smaller = small * larger
-    return np.where(x > 0.0, larger, smaller), np.where(x > 0.0, smaller, larger)
+    right = x > 0.0
+    return np.where(right, larger, smaller), np.where(right, smaller, larger)
 
 
 def log1mexp(x: FloatArray) -> FloatArray:
@@ -215,20 +234,31 @@ def stirling(t: FloatArray, order: int = 3) -> list[FloatArray]:
 
 
 def _series(r: FloatArray, order: int) -> list[FloatArray]:
-    """By Stirling's series in r = 1/x."""
+    """By Stirling's series in r = 1/x, all derivatives together."""
     w = r * r
-    out = []
-    for k in range(order + 1):
-        total = np.full_like(w, _coefficient(7, k))
-        for m in range(6, -1, -1):
-            total = total * w + _coefficient(m, k)
-        out.append(total * r)
-    return out
+    coefficients = _COEFFICIENTS[: order + 1].reshape(order + 1, -1, *(1,) * r.ndim)
+    total = coefficients[:, -1] * np.ones_like(w)
+    for m in range(len(_STIRLING) - 2, -1, -1):
+        total *= w
+        total += coefficients[:, m]
+    total *= r
+    return list(total)
 
 
-def _coefficient(m: int, k: int) -> float:
-    """Of x^-(2 m + 1) in the k-th derivative with respect to log x."""
-    return float(_STIRLING[m] * (-(2 * m + 1)) ** k)
+def _falling(x: FloatArray, cubed: bool = False) -> FloatArray:
+    """Sum of (x / (x + k))^2, or of the cubes, over k = 1 .. 14."""
+    if x.size <= _FEW:
+        ratios = x[..., None] / (x[..., None] + _STEPS)
+        square = ratios * ratios
+        summed: FloatArray = (square * ratios if cubed else square).sum(axis=-1)
+        return summed
+    # A table of many numbers does not fit into the processor's cache.
+    total = np.zeros_like(x)
+    for k in _STEPS.tolist():
+        ratio = x / (x + k)
+        square = ratio * ratio
+        total += square * ratio if cubed else square
+    return total
 
 
 def _shifted(t: FloatArray, order: int) -> list[FloatArray]:
@@ -248,17 +278,12 @@ def _shifted(t: FloatArray, order: int) -> list[FloatArray]:
     w = r * r
     # From psi' = 1/x + 1/(2 x^2) + B_2/x^3 + ... at x + 15.
     tri = r * (1.0 + r * (0.5 + r * (1 / 6 - w * (1 / 30 - w * (1 / 42 - w * (1 / 30 - w * (5 / 66 - w * 0.2531)))))))
-    squares = x * x * tri
-    ratios = [x / (x + k) for k in range(1, _SHIFT)]
-    for ratio in ratios:
-        squares = squares + ratio * ratio
+    squares = x * x * tri + _falling(x)
     out.append(slope + squares - log_part - x)
     if order == 2:
         return out
     tet = -w * (1.0 + r * (1.0 + r * (0.5 - w * (1 / 6 - w * (1 / 6 - w * (3 / 10 - w * (5 / 6 - w * 3.29)))))))
-    cubes = x**3 * tet
-    for ratio in ratios:
-        cubes = cubes - 2.0 * ratio**3
+    cubes = x**3 * tet - 2.0 * _falling(x, cubed=True)
     out.append(slope + 3.0 * squares + cubes - log_part - 2.0 * x)
     return out
 

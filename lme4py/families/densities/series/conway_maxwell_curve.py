@@ -11,14 +11,14 @@ from typing import Final
 import numpy as np
 
 from lme4py.chunks import from_size
-from lme4py.families.densities.calculus.jets import Degrees, Index
+from lme4py.families.densities.calculus.jets import Index, degrees_of
 from lme4py.families.densities.calculus.tables import ChebyshevTable
 from lme4py.families.densities.series.conway_maxwell_sums import Curve, exact_curve, is_centered
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["curve"]
 
-_KEYS: Final[tuple[Index, ...]] = Degrees(3, (0, 1)).indices()
+_KEYS: Final[tuple[Index, ...]] = degrees_of(3, (0, 1)).indices()
 # By the number of derivatives: those of third order carry the rounding of the sums.
 _TOLERANCE: Final = np.array([(4e-13, 4e-13, 4e-12, 3e-11)[len(key)] for key in _KEYS] * 2 + [1e-12])
 # Rows that share a nu pay for a table from here on; beyond this nu the counts are so regular that pieces are short.
@@ -71,7 +71,7 @@ def _curve(L: FloatArray, N: FloatArray, order: int) -> Curve:
 def _by_value(L: FloatArray, N: FloatArray, order: int) -> Curve:
     """Rows with the same nu by its table; where almost every row has its own, each by itself."""
     values, index, count = np.unique(N, return_inverse=True, return_counts=True)
-    keys = Degrees(order, (0, 1)).indices()
+    keys = degrees_of(order, (0, 1)).indices()
     found = Curve({k: np.empty(L.size) for k in keys}, {k: np.empty(L.size) for k in keys}, np.empty(L.size, bool))
     for k in np.flatnonzero(count >= _SHARED):
         rows = np.flatnonzero(index == k)

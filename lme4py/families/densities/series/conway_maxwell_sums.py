@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, compose2
+from lme4py.families.densities.calculus.jets import DensityJet, Index, Part, compose2, degrees_of
 from lme4py.families.densities.calculus.lattice import deviance, node_blocks, window
 from lme4py.families.densities.calculus.special import log_factorial_remainder
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
@@ -79,13 +79,13 @@ def exact_curve(L: FloatArray, N: FloatArray, order: int, centered: BoolArray | 
     slope = M[0,] if order else np.ones_like(A)
     # Order by order: what the known derivatives of A give, and what is missing.
     for k in range(1, order + 1):
-        degrees = Degrees(k, (0, 1))
+        degrees = degrees_of(k, (0, 1))
         known = compose2(M, DensityJet(dict(rate), degrees), DensityJet({(): N, (1,): 1.0}, degrees))
         for index in degrees.indices():
             if len(index) == k:
                 target = 0.0 if 1 in index else mu
                 rate[index] = (target - known.parts.get(index, 0.0)) / slope
-    degrees = Degrees(order, (0, 1))
+    degrees = degrees_of(order, (0, 1))
     total = compose2(R, DensityJet(rate, degrees), DensityJet({(): N, (1,): 1.0}, degrees))
     return Curve(rate, dict(total.parts), centered)
 
@@ -153,7 +153,7 @@ def _mean_and_total(A: FloatArray, N: FloatArray, centered: BoolArray, order: in
 def _from_series(A: FloatArray, N: FloatArray, order: int) -> tuple[Table, Table]:
     """R = -(nu - 1)/2 log(2 pi alpha) - N/2 + series, and M = alpha + (dR/dA) / nu."""
     alpha, nu = np.exp(A), np.exp(N)
-    wanted = Degrees(order, (0, 1)).indices()
+    wanted = degrees_of(order, (0, 1)).indices()
     M = {key: np.zeros(A.shape) for key in wanted}
     R = {key: np.zeros(A.shape) for key in wanted}
     inverse, square = 1.0 / (alpha * nu), nu * nu

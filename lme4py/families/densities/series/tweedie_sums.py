@@ -18,7 +18,7 @@ import numpy as np
 
 from lme4py.chunks import from_size
 from lme4py.families.densities.calculus import jets
-from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, compose2
+from lme4py.families.densities.calculus.jets import DensityJet, Index, Part, compose2, degrees_of
 from lme4py.families.densities.calculus.lattice import deviance, node_blocks, window
 from lme4py.families.densities.calculus.special import LOG_2PI, stirling
 from lme4py.families.densities.calculus.tables import ChebyshevTable
@@ -51,7 +51,7 @@ _SERIES: Final[tuple[tuple[tuple[int, int, int, float], ...], ...]] = (
         (3, 0, 0, -25 / 5184),
     ),
 )
-_KEYS: Final[tuple[Index, ...]] = Degrees(3, (0, 1)).indices()
+_KEYS: Final[tuple[Index, ...]] = degrees_of(3, (0, 1)).indices()
 # By the number of derivatives: those of higher order carry the rounding of the sums.
 _TOLERANCE: Final = np.array([(4e-13, 4e-13, 4e-12, 3e-11)[len(key)] for key in _KEYS])
 # Rows from which on a table is worth its pieces.
@@ -117,7 +117,7 @@ def _from_series(Lam: FloatArray, q: float, order: int) -> dict[Index, FloatArra
     """T = [log(2 pi) + log lambda - log(1 + tau)]/2 + sum over k of B_k(q) lambda^-k."""
     keys = [key for key in _KEYS if len(key) <= order]
     out = {key: np.zeros(Lam.shape) for key in keys}
-    tau = jets.exp(jets.variable(np.array(q), 0, Degrees(order, (0,))))
+    tau = jets.exp(jets.variable(np.array(q), 0, degrees_of(order, (0,))))
     v = 1.0 / (tau + 1.0)
     w = [1.0 + jets.reciprocal(tau) ** m for m in (1, 3, 5)]
     inverse = np.exp(-Lam)
