@@ -7,23 +7,33 @@ and any other parameter at s. Everything else stays free, in coordinates x.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from lme4py.covariance.jets import Jet
+from lme4py.errors import DesignError
+from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from lme4py.covariance.structure import CovarianceStructure
 
-__all__ = ["Holding", "NaturalHeld", "PairHeld", "RootHeld"]
+__all__ = ["Holding", "NaturalHeld", "PairHeld", "RootHeld", "SurfaceHeld"]
 
 # A standard deviation that enters by its root has no slope at zero.
 _LEAST = 1e-8
 # A range or smoothness of this part of a usual one is none.
 _SHORTEST = 1e-6
+# Correlations on a surface are held at this distance from -1 and 1, where all matrices with them are singular.
+_SHORT_OF_ONE = 1e-6
+# Newton steps to the surface, and how closely it is met.
+_ROUNDS, _MET = 60, 1e-13
+# Cosine between the normal of a surface and that in the middle of the coordinates, beyond which these are not used.
+_TURNED = 0.2
+# A slope of a minimum in such coordinates that is none.
+_STEEP = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +45,29 @@ class Holding(ABC):
     structure : CovarianceStructure
         In the user's columns, taken in this `order`.
     order : ndarray of int, shape (k,)
+    has_end : bool
+        There are theta beyond the coordinates.
     """
 
     structure: CovarianceStructure
     order: IntArray
+
+    has_end: ClassVar[bool] = False
+
+    def check_slope(self, steepest: float) -> None:
+        """Refuse what is no minimum because the coordinates end there.
+
+        Parameters
+        ----------
+        steepest : float
+            The largest derivative in the coordinates.
+
+        Raises
+        ------
+        DesignError
+        """
+        if self.has_end and steepest > _STEEP:
+            raise DesignError("the minimum is where the coordinates about the estimate end.")
 
     @property
     @abstractmethod
@@ -56,6 +85,15 @@ class Holding(ABC):
     @abstractmethod
     def theta(self, x: FloatArray, s: float) -> Jet:
         """theta, (m,), with its derivatives in (x, s)."""
+
+    def about(self, theta: FloatArray) -> Holding:
+        """Coordinates that are good about theta, shape (m,): where they are good everywhere, these.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,)
+        """
+        return self
 
     def _jet(self, size: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         d = self.size + 1
@@ -180,3 +218,117 @@ class PairHeld(Holding):
         first[np.ix_(moves, pair)] = own.first
         second[np.ix_(moves, moves, pair)] = own.second
         return Jet(value, first, second)
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceHeld(Holding):
+    """A natural parameter that is a function of several theta: they move on the surface where it has its value.
+
+    About a point, theta = point + N y + g n with n the unit normal of the surface there, N an orthogonal basis beside
+    it, and g(y, s) the solution of natural(theta) = s or sin(s). Theta that are angles go through the end of the range
+    of a partial correlation as through any other point, so that the surface has no edge there.
+
+    Attributes
+    ----------
+    place : int
+        Of the natural parameter.
+    angle : bool
+        It is a correlation, sin(s).
+    middle : ndarray, shape (m,), or None
+        The point; None for one without a meaning.
+    fixed : tuple of int
+        theta that are coordinates by themselves, and do not move with the held value.
+    """
+
+    place: int
+    angle: bool
+    middle: FloatArray | None = None
+    fixed: tuple[int, ...] = ()
+
+    has_end: ClassVar[bool] = True
+
+    @property
+    def size(self) -> int:
+        return self.structure.n_theta - 1
+
+    def about(self, theta: FloatArray) -> Holding:
+        return replace(self, middle=theta)
+
+    @computed_once
+    def _point(self) -> FloatArray:
+        """The middle, off edges, where the parameter does not move to first order."""
+        structure = self.structure
+        middle = structure.generic() if self.middle is None else self.middle
+        slope = np.delete(structure.natural_derivatives(middle, 1).first[:, self.place], self.fixed)
+        return middle if np.linalg.norm(slope) > 0.05 else structure.as_start(middle, 0.0)
+
+    @computed_once
+    def _frame(self) -> tuple[FloatArray, FloatArray]:
+        """n (m,) and N (m, m - 1)."""
+        slope = self.structure.natural_derivatives(self._point, 1).first[:, self.place].copy()
+        slope[list(self.fixed)] = 0.0
+        own = np.flatnonzero(slope)
+        n = np.zeros(slope.size)
+        n[own] = slope[own] / np.linalg.norm(slope[own])
+        N = np.delete(np.eye(slope.size), own[-1], axis=1)
+        # The others that the parameter depends on: an orthogonal basis beside n.
+        beside = np.linalg.svd(n[own][None])[2][1:].T
+        N[np.ix_(own, own[:-1])] = beside
+        return n, N
+
+    def value(self, theta: FloatArray) -> float:
+        natural = float(self.structure.natural(theta)[self.place])
+        return float(np.arcsin(natural)) if self.angle else natural
+
+    def start(self, theta: FloatArray) -> FloatArray:
+        return np.asarray(self._frame[1].T @ (theta - self._point))
+
+    def _wanted(self, s: float) -> tuple[float, float, float]:
+        """The value of the parameter with two derivatives in s."""
+        if not self.angle:
+            return s, 1.0, 0.0
+        s = float(np.clip(s, -0.5 * np.pi, 0.5 * np.pi))
+        value, most = float(np.sin(s)), 1.0 - _SHORT_OF_ONE
+        value = min(max(value, -most), most)
+        return value, float(np.sqrt(1.0 - value**2)), -value
+
+    def _met(self, theta: FloatArray, wanted: float) -> FloatArray:
+        """The point along n where the parameter has its value, or the last one where there is none."""
+        n = self._frame[0]
+
+        def miss(g: float) -> tuple[float, float]:
+            jet = self.structure.natural_derivatives(theta + g * n, 1)
+            return float(jet.value[self.place]) - wanted, float(jet.first[:, self.place] @ n)
+
+        g, (off, slope) = 0.0, miss(0.0)
+        for _ in range(_ROUNDS):
+            if abs(off) <= _MET:
+                break
+            step = -off / slope if slope != 0.0 else np.inf
+            step = float(np.clip(step, -0.5, 0.5))
+            for _ in range(_ROUNDS):
+                after = miss(g + step)
+                if abs(after[0]) < abs(off):
+                    break
+                step *= 0.5
+            else:
+                break
+            g, (off, slope) = g + step, after
+        return theta + g * n
+
+    def theta(self, x: FloatArray, s: float) -> Jet:
+        n, N = self._frame
+        wanted, rises, bends = self._wanted(s)
+        theta = self._met(self._point + N @ x, wanted)
+        jet = self.structure.natural_derivatives(theta)
+        slope, curve = jet.first[:, self.place], jet.second[:, :, self.place]
+        across = float(slope @ n)
+        missed = abs(float(jet.value[self.place]) - wanted) > 1e3 * _MET
+        if missed or not across > _TURNED * np.linalg.norm(np.delete(slope, self.fixed)):
+            nothing = np.full((n.size, n.size, n.size), np.nan)
+            return Jet(nothing[0, 0], nothing[0], nothing)
+        moves = np.append(-(N.T @ slope), rises) / across
+        first = np.append(N, np.zeros((n.size, 1)), axis=1).T + moves[:, None] * n
+        second = -(first @ curve @ first.T)
+        second[-1, -1] += bends
+        return Jet(theta, first, second[:, :, None] * n / across)

@@ -28,7 +28,7 @@ import numpy as np
 from lme4py.covariance.by_numbers import independent, nearest
 from lme4py.covariance.charts import Chart, ThetaChart
 from lme4py.covariance.functions import CovarianceFunctions
-from lme4py.covariance.holding import Holding, NaturalHeld
+from lme4py.covariance.holding import Holding, NaturalHeld, SurfaceHeld
 from lme4py.covariance.jets import Jet
 from lme4py.covariance.natural import Adjusted, NaturalParameter, check_values, in_other_parameters
 from lme4py.covariance.spaces import TangentCone, symmetric_basis
@@ -489,16 +489,9 @@ class CovarianceStructure(CovarianceFunctions):
         ----------
         place : int
             Of `natural_parameters`.
-
-        Raises
-        ------
-        OptionError
-            The structure knows no such coordinates.
         """
-        parameter = self.natural_parameters[place]
-        if not self.separable:
-            self.refuse(f"a profile of {parameter.label}")
-        return NaturalHeld(self, np.arange(self.size), place, parameter.kind == "cor")
+        held = NaturalHeld if self.separable else SurfaceHeld
+        return held(self, np.arange(self.size), place, self.natural_parameters[place].kind == "cor")
 
     def apart(self, places: frozenset[int]) -> CovarianceStructure:
         """The same covariances with other theta: those natural parameters are functions of as many of them.

@@ -224,6 +224,24 @@ def describe_singular(
     return {term: texts for term, texts in enumerate(found) if texts}
 
 
+def describe_limits(
+    structures: CovarianceStructures, theta: FloatArray, names: TermNames, singular: Mapping[int, object]
+) -> str:
+    """Sentences about parameters that have run to where they no longer matter, such as a smoothness without bound.
+
+    Parameters
+    ----------
+    structures : CovarianceStructures
+    theta : ndarray, shape (m,)
+    names : sequence of (label, column names), one per term
+    singular : mapping
+        Terms on the boundary, of which that has been said.
+    """
+    own = enumerate(zip(structures.each, structures.split(theta), names, strict=True))
+    found = [text for t, (each, part, name) in own if t not in singular for text in each.limits(part, name[0])]
+    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in found)
+
+
 def verdict(
     what: str,
     converged: bool,

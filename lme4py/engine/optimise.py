@@ -94,6 +94,11 @@ class Optimum:
     source: Any = None
     compared: tuple[Rival, ...] = ()
 
+    @property
+    def steepest(self) -> float:
+        """The largest derivative at the point."""
+        return next(entry.gradient_norm for entry in reversed(self.log) if entry.accepted)
+
 
 @dataclass
 class _State:

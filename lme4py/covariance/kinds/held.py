@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lme4py.covariance.holding import Holding
+from lme4py.covariance.holding import Holding, SurfaceHeld
 from lme4py.covariance.jets import Jet
 from lme4py.covariance.natural import NaturalParameter
 from lme4py.covariance.structure import ColumnChanges, CovarianceStructure
@@ -287,6 +287,8 @@ class HeldStructure(CovarianceStructure):
                 f"{self.natural_parameters[place].label} of {self.word}() is held at a value: no profile."
             )
         inner = self.whole.hold(place)
+        if isinstance(inner, SurfaceHeld):
+            inner = replace(inner, fixed=tuple(place for place, _ in self.at))
         if (np.diff(inner.order) < 0).any():
             self.refuse(f"a profile of {self.natural_parameters[place].label} beside parameters that are held")
         return _Beside(self, inner.order, inner)
@@ -343,15 +345,18 @@ class _Beside(Holding):
     def size(self) -> int:
         return self.structure.n_theta - 1
 
+    def about(self, theta: FloatArray) -> Holding:
+        return replace(self, inner=self.inner.about(self._own.full(theta)))
+
     def value(self, theta: FloatArray) -> float:
         return self.inner.value(self._own.full(theta))
 
     @property
     def _coordinates(self) -> IntArray:
-        """Coordinates of the whole structure that are free: those that move a free theta."""
+        """Coordinates of the whole structure that are free: those that move free theta and no others."""
         start = self.inner.start(self._own.full(self._own.generic()))
-        moved = self.inner.theta(start, self.value(self._own.generic())).first[:-1]
-        return np.flatnonzero(np.abs(moved[:, self._own.free]).max(axis=1, initial=0.0) > 0.0)
+        moved = self.inner.theta(start, self.value(self._own.generic())).first[:-1] != 0.0
+        return np.flatnonzero(moved[:, self._own.free].any(axis=1) & ~np.delete(moved, self._own.free, 1).any(axis=1))
 
     def start(self, theta: FloatArray) -> FloatArray:
         return self.inner.start(self._own.full(theta))[self._coordinates]

@@ -239,6 +239,12 @@ class HomToep(Homogeneous):
     def correlation_of(cls, size: int, positions: FloatArray | None, **options: Any) -> Correlation:
         return _toeplitz(cls, size, positions, options)
 
+    def natural_place(self, kind: str, columns: tuple[int, ...]) -> int:
+        if kind != "cor":
+            return super().natural_place(kind, columns)
+        first, second = self.correlation.places[list(columns)]
+        return self.n_sd + int(abs(second - first)) - 1
+
 
 @register
 class Arma11(Homogeneous):

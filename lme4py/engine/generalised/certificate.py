@@ -9,6 +9,7 @@ from lme4py.engine.certificate import (
     SINGULAR,
     Certificate,
     TermNames,
+    describe_limits,
     describe_singular,
     second_minimum,
     verdict,
@@ -52,6 +53,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
         free[-1] = not problem.at_limit(optimum.phi[-1])
     _, values, _ = scaled_eigen(optimum.hessian[np.ix_(free, free)], floor)
     singular = describe_singular(problem.structures, problem.S, theta, names)
+    limits = describe_limits(problem.structures, theta, names, singular)
     shown = with_estimate(singular, problem.identification, problem.structures.factors(theta), problem.S)
     boundary = _boundary_derivative(problem, theta, optimum.hessian)
     lowest = float(values[0]) if values.size else 0.0
@@ -80,7 +82,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
             value=optimum.value,
         )
         + _limit(problem, optimum)
-        + (f" {caution}" if caution else ""),
+        + "".join(f" {more}" for more in (limits, caution) if more),
         unidentified=problem.identification.sentences,
         compared=optimum.compared,
         caution=caution,

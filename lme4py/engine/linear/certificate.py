@@ -11,6 +11,7 @@ from lme4py.engine.certificate import (
     CONVERGED,
     Certificate,
     TermNames,
+    describe_limits,
     describe_singular,
     second_minimum,
     verdict,
@@ -57,6 +58,7 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
     problem = criterion.problem
     boundary = _boundary_derivative(problem.structures, theta, G)
     singular = describe_singular(problem.structures, problem.scaling.S, theta, names)
+    limits = describe_limits(problem.structures, theta, names, singular)
     shown = with_estimate(singular, identification, optimum.source[0].T, problem.scaling.S)
     # Without a parameter nothing curves, and nothing descends.
     lowest = float(values[0]) if values.size else np.inf
@@ -77,7 +79,11 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
         verdict=verdict(
             what, converged, bound, descends, shown, optimum.compared, identification.sentences, optimum.value
         )
+<<<<<<< HEAD
         + caution,
+=======
+        + (f" {limits}" if limits else ""),
+>>>>>>> dea5df3 (Correlations of Toeplitz structures have profiles: they are held on the surface where they have their value)
         compared=optimum.compared,
         unidentified=identification.sentences,
         second=second_minimum(optimum.compared, optimum.value),

@@ -91,8 +91,8 @@ class _Chart:
             self.problem = _with_columns(fit, t, holding)
             self.moved = True
             self.phi = self.inside(fit, fit.phi)
-        self.holding = holding
         self.own = self.problem.structures.slices[t]
+        self.holding = holding.about(self.phi[self.own])
         if natural.relative:
             # The rows of S are those of the user's columns.
             self.unit = float(np.linalg.norm(self.problem.S[t][natural.columns[0] if natural.columns else 0]))
@@ -327,6 +327,8 @@ class GlmmConstrained:
         found = minimise_scaled(self._local(v), x, control)
         if is_at_pole(found.source[0][0]):
             raise DesignError(flat_mode(self.problem.family))
+        if self.chart.holding is not None:
+            self.chart.holding.check_slope(found.steepest)
         if self.parameter.kind in ("sigma", "dispersion"):
             return found
         inside = off_limit(self.criterion, found.source[2].phi)
@@ -342,7 +344,7 @@ class GlmmConstrained:
     def _local(self, v: float) -> Callable[[FloatArray], Local | None]:
         def local(x: FloatArray) -> Local | None:
             place = self.chart.place(x, v)
-            here = self.criterion.local(place.phi)
+            here = self.criterion.local(place.phi) if np.isfinite(place.phi).all() else None
             if here is None:
                 return None
             plain = place.A.T @ here.hessian @ place.A

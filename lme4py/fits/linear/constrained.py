@@ -161,14 +161,22 @@ class Coordinates:
         if natural.relative:
             self.unit = float(np.linalg.norm(S[natural.columns[0] if natural.columns else 0]))
 
+    def about(self, theta: FloatArray) -> None:
+        """Take coordinates that are good about theta inside, shape (m,)."""
+        if self.parameter.term >= 0:
+            self.holding = self.holding.about(self._held_theta(self.problem.structures.split(theta)))
+
+    def _held_theta(self, parts: list[FloatArray]) -> FloatArray:
+        """theta of the held term in the columns of its coordinates, from those of all terms inside."""
+        t = self.parameter.term
+        return self.problem.structures.each[t].user.to_user(parts[t], self.to_engine)
+
     def start(self, theta: FloatArray, log_sigma: float) -> FloatArray:
         """Free coordinates of a point given inside."""
-        structures = self.problem.structures
-        parts = structures.split(theta)
+        parts = self.problem.structures.split(theta)
         t = self.parameter.term
         if t >= 0:
-            user = structures.each[t].user.to_user(parts[t], self.to_engine)
-            parts[t] = self.holding.start(user)
+            parts[t] = self.holding.start(self._held_theta(parts))
         if self.free_sigma:
             parts.append(np.array([log_sigma]))
         return np.concatenate(parts) if parts else np.zeros(0)
@@ -276,12 +284,16 @@ class Constrained:
             point = criterion.evaluate(theta)
             other = minimise(local, self.start(theta, 0.5 * float(np.log(criterion.variance(point.r2)))), control)
             found = other if other.value < found.value - 10.0 * tolerance else found
+        if self.parameter.term >= 0:
+            self.chart.holding.check_slope(found.steepest)
         point, placed, G, sigma2 = found.source
         slope = self._slope(criterion, v, point, placed, G, sigma2)
         return Minimum(v, found.theta, found.value, slope, point.theta, placed.log_sigma, len(found.log))
 
     def _local(self, criterion: Criterion, x: FloatArray, v: float) -> Local | None:
         placed = self.chart.place(x, v)
+        if not np.isfinite(placed.theta).all():
+            return None
         T = self.problem.structures.factors(placed.theta)
         # Out of this range the exponential or the factor leaves floating point.
         if abs(placed.log_sigma) > 40.0 or not max(float(np.abs(M).max()) for M in T) <= 1e8:
@@ -381,6 +393,7 @@ class LinearHolding(Constrained):
         minima = other_minima(fit)
         super().__init__(make_criterion(fit.problem, reml), parameter, [other.theta_inside for other in minima])
         self.fit = fit
+        self.chart.about(fit.theta_inside)
         self.estimate = self._at(fit)
         self.others = [self._at(other) for other in minima]
 

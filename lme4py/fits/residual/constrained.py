@@ -38,6 +38,11 @@ class _Block:
     place: slice
     term: int
 
+    def about(self, theta: FloatArray) -> _Block:
+        """The same with coordinates that are good about theta on the user's scale."""
+        turned = self._turned(self.structure, theta, self.holding.structure, self.holding.order)
+        return replace(self, holding=self.holding.about(turned))
+
     def start(self, theta: FloatArray) -> FloatArray:
         """Free coordinates from theta on the user's scale."""
         return self.holding.start(self._turned(self.structure, theta, self.holding.structure, self.holding.order))
@@ -124,8 +129,9 @@ class ResidualHolding:
         par = self.fit.par
         if self.block is None:
             return par
-        place = self.block.place
-        own = self.block.start(self._to_user(par[place]))
+        place, theta = self.block.place, self._to_user(par[self.block.place])
+        self.block = self.block.about(theta)
+        own = self.block.start(theta)
         return np.concatenate([par[: place.start], own, par[place.stop :]])
 
     def _to_user(self, par: FloatArray) -> FloatArray:

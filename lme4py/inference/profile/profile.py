@@ -34,10 +34,12 @@ from lme4py.tables.html import render_html
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Profile", "profile", "variances_of"]
+__all__ = ["Profile", "profile", "variances_of", "why_never"]
 
 # Steps along a profile aim at this much of the signed root.
 _STEP = 0.75
+# Better optima that are found on the way before a profile is given up.
+_FITS = 5
 
 
 @dataclass(frozen=True)
@@ -257,14 +259,31 @@ def profile(
     wanted = select_parameters((*fit_parameters(fit), *model_of(fit).residual_parameters()), parm)
     best = model_of(fit).with_profile()
     note = "The REML fit was refitted and profiled by maximum likelihood." if fit.reml else ""
-    for _ in range(5):
+    for _ in range(_FITS):
         try:
             with watching("profile", progress, "parameters", total=len(wanted)):
                 return _profile(best, wanted, alpha, note, step)
         except BetterOptimum as better:
             best = model_of(best).from_minimum(better.holding, better.minimum)
             note = (note + " A better optimum was found on the way, and the profile is about that one.").strip()
-    raise Lme4Error(
+    raise Lme4Error(why_never(best))
+
+
+def why_never(fit: Fit) -> str:
+    """Why a profile leads from one better optimum to the next, in words.
+
+    Parameters
+    ----------
+    fit : Fit
+    """
+    own = zip(fit.design.terms, fit.design.structures.split(fit.theta), strict=True)
+    limits = [text for term, theta in own for text in term.structure.limits(theta, term.label)]
+    if limits:
+        return (
+            f"the profile finds ever better optima, each by next to nothing, for the likelihood has no maximum: "
+            f"{'; '.join(limits)}. Use the simpler structure, hold the parameter with fix=, or name others in parm=."
+        )
+    return (
         "the profile finds ever better optima: the fit has not converged. Scale the covariates, or simplify the random "
         "effects."
     )

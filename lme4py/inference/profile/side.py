@@ -108,7 +108,7 @@ class Side:
             length = max(length, abs(last.v - self.points[0].v))
         for _ in range(30):
             if length < least:
-                self._refuse_to_follow()
+                self._refuse_to_follow(last)
             v, at_bound = self._inside(last.v, length)
             try:
                 point = self._evaluate(v)
@@ -121,12 +121,11 @@ class Side:
                 break
             length *= max(0.1, 0.9 * (goal - last.zeta) / (point.zeta - last.zeta))
         else:
-            self._refuse_to_follow()
+            self._refuse_to_follow(last)
         self.points.append(point)
         self.ended = at_bound
 
-    def _refuse_to_follow(self) -> NoReturn:
-        last = self.points[-1]
+    def _refuse_to_follow(self, last: ProfilePoint) -> NoReturn:
         raise Lme4Error(
             f"the profile of {self.constrained.parameter.name} cannot be followed beyond {last.v:.6g}, where the "
             f"signed root is {last.zeta:.3f}: the criterion has no value there. Use method='wald' or 'boot'."
@@ -193,7 +192,10 @@ class Side:
                 return a.v
             if abs(b.v - a.v) <= 1e-12 * max(abs(a.v), abs(b.v)):
                 break
-            point = self._evaluate(_between(a, b, target, count))
+            try:
+                point = self._evaluate(_between(a, b, target, count))
+            except DesignError:
+                self._refuse_to_follow(a)
             self.points.insert(low + 1, point)
             if point.zeta < target:
                 low += 1
