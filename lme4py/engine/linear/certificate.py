@@ -79,11 +79,8 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
         verdict=verdict(
             what, converged, bound, descends, shown, optimum.compared, identification.sentences, optimum.value
         )
-<<<<<<< HEAD
-        + caution,
-=======
+        + caution
         + (f" {limits}" if limits else ""),
->>>>>>> dea5df3 (Correlations of Toeplitz structures have profiles: they are held on the surface where they have their value)
         compared=optimum.compared,
         unidentified=identification.sentences,
         second=second_minimum(optimum.compared, optimum.value),
