@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import nullcontext
+
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.linalg import block_diag
 
 import lme4py
 from lme4py import Margins, pairwise
-from lme4py.errors import OptionError
+from lme4py.errors import Lme4Warning, OptionError
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +90,6 @@ def test_each_part_has_margins_of_its_own(fit, data):
         Margins.response(fit, component="zi")
     with pytest.raises(OptionError, match="one linear predictor"):
         Margins.log_scale(fit)
-    with pytest.raises(OptionError, match="conditional modes"):
-        Margins.response(fit, random="conditional")
 
 
 def test_limits_of_predictions_are_those_of_margins_of_rows(fit, data):
@@ -105,15 +108,112 @@ def test_limits_of_predictions_are_those_of_margins_of_rows(fit, data):
     assert ((modes["lower"] < modes["predicted"]) & (modes["predicted"] < modes["upper"])).all()
 
 
-def test_a_correlation_of_the_parts_is_no_product(data):
-    joined = lme4py.glmer(
-        "count ~ mined + (1 | s | site)", data, family="poisson", ziformula="~ mined + (1 | s | site)"
-    )
-    with pytest.raises(OptionError, match="correlate"):
-        Margins.response(joined, random="integrate")
-    zero = joined.predict(type="zprob", include_random="integrate")
-    m = Margins.response(joined, component="zero_inflation", random="integrate").predict()
-    assert m.estimate[0] == pytest.approx(zero.mean(), rel=1e-9)
+# Formula, family, parts: a mean that is exp of its predictor, one that is another function of it, one of counts that
+# are not zero, with slopes in parts and with a dispersion that is joined too; `y` are counts, `h` counts with a hurdle.
+JOINED = {
+    "poisson": ("y ~ x + (1 | s | g)", "~ 1 + (1 | s | g)", None),
+    "binomial": ("cbind(k, 9 - k) ~ x + (x | s | g)", "~ 1 + (1 | s | g)", None),
+    "truncated_poisson": ("h ~ x + (1 | s | g)", "~ x + (1 | s | g)", None),
+    "truncated_nbinomial": ("h ~ x + (1 | s | g)", "~ 1", "~ 1 + (1 | s | g)"),
+}
+
+
+@pytest.fixture(scope="module")
+def joined_rows():
+    rng = np.random.default_rng(11)
+    g, x = np.repeat(np.arange(24), 8), rng.normal(size=192)
+    b = rng.multivariate_normal([0.0, 0.0], [[0.4, 0.3], [0.3, 0.5]], size=24)
+    counts = rng.negative_binomial(4.0, 4.0 / (4.0 + np.exp(0.8 + (0.3 + 0.3 * rng.normal(size=24)[g]) * x + b[g, 0])))
+    zero = rng.random(192) < 1.0 / (1.0 + np.exp(0.5 - 0.4 * x - b[g, 1]))
+    successes = rng.binomial(9, 1.0 / (1.0 + np.exp(-0.5 * x - b[g, 0])))
+    there = {"y": counts, "h": np.maximum(counts, 1), "k": successes}
+    return pd.DataFrame({"g": g, "x": x, **{name: np.where(zero, 0, own) for name, own in there.items()}})
+
+
+@pytest.fixture(scope="module", params=list(JOINED))
+def joined(request, joined_rows):
+    formula, zeros, dispersion = JOINED[request.param]
+    parts = {"ziformula": zeros} | ({} if dispersion is None else {"dispformula": dispersion})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Lme4Warning)
+        return lme4py.glmer(formula, joined_rows, family=request.param, **parts)
+
+
+def brute(fit, phi, x):
+    """The mean of a row with this x, by a product of Gauss-Hermite rules over all random effects of a group."""
+    own, m = fit.fit, fit.fit.theta.size
+    sizes = [len(part.names) for part in own.design.predictors]
+    coefficients = np.split(phi[m:], np.cumsum(sizes))
+    b, w = nodes_of(own.design.structures.factors(phi[:m]))
+    effects = [pair for term in own.design.terms for pair in zip(term.columns, term.column_parts, strict=True)]
+    at = {}
+    for part, values in zip(own.design.predictors, coefficients, strict=False):
+        moved = [
+            e * (x if name.endswith("x") else 1.0)
+            for e, (name, home) in zip(b, effects, strict=True)
+            if home == part.name
+        ]
+        at[part.name] = values[0] + (values[1] * x if values.size > 1 else 0.0) + sum(moved)
+    eta, zero = at["conditional"], 1.0 / (1.0 + np.exp(-at["zero_inflation"]))
+    return float(w @ ((1.0 - zero) * CONDITIONAL[own.family.base_name](eta, at.get("dispersion"))))
+
+
+CONDITIONAL = {
+    "poisson": lambda eta, d: np.exp(eta),
+    "binomial": lambda eta, d: 1.0 / (1.0 + np.exp(-eta)),
+    "truncated_poisson": lambda eta, d: np.exp(eta) / -np.expm1(-np.exp(eta)),
+    "truncated_nbinomial": lambda eta, d: np.exp(eta) / -np.expm1(-np.exp(d) * np.log1p(np.exp(eta - d))),
+}
+
+
+def nodes_of(factors):
+    """Random effects (E, N) of all terms, and weights (N,)."""
+    root = block_diag(*factors)
+    z, w = np.polynomial.hermite_e.hermegauss({2: 60, 3: 26}[len(root)])
+    every = np.stack(np.meshgrid(*[z] * len(root), indexing="ij")).reshape(len(root), -1)
+    weights = np.prod(np.meshgrid(*[w / w.sum()] * len(root), indexing="ij"), axis=0).ravel()
+    return root @ every, weights
+
+
+def test_means_over_joined_random_effects_and_their_errors_are_those_of_brute_force(joined, joined_rows):
+    own, rows = joined.fit, joined_rows.iloc[[3, 77]]
+    phi = np.concatenate([own.theta, own.beta, np.atleast_1d(own.lam)])
+
+    def means(phi, h=0.0):
+        return np.array([brute(joined, phi, x + h) for x in rows["x"]])
+
+    def slopes(phi):
+        # A step whose errors by either side are 1e-8.
+        return (means(phi, 1e-3) - means(phi, -1e-3)) / 2e-3
+
+    m = Margins.response(joined, at=rows, random="integrate")
+    predicted = joined.predict(rows, include_random="integrate", se=True)
+    for found, function in ((m.predict(unit_level=True), means), (m.dydx("x", unit_level=True), slopes)):
+        steps = 1e-4 * np.eye(phi.size)
+        jacobian = np.stack([(function(phi + h) - function(phi - h)) / 2e-4 for h in steps], axis=1)
+        errors = np.sqrt(np.diag(jacobian @ own.parameter_vcov @ jacobian.T))
+        # The rules leave 1e-8, differences of parameters 1e-6.
+        np.testing.assert_allclose(found.estimate, function(phi), rtol=2e-6)
+        np.testing.assert_allclose(found.std_error, errors, rtol=2e-5)
+        if function is means:
+            np.testing.assert_allclose(predicted["predicted"], found.estimate, rtol=1e-8)
+            np.testing.assert_allclose(predicted["std_error"], found.std_error, rtol=1e-6)
+
+
+def test_margins_at_the_modes_are_predictions_of_every_part(joined, joined_rows):
+    for component, kind in ((None, "response"), ("zero_inflation", "zprob"), ("conditional", "conditional")):
+        m = Margins.response(joined, random="conditional", component=component)
+        found = m.predict(unit_level=True)
+        rows = joined.predict(joined_rows, type=kind, se=True)
+        np.testing.assert_allclose(found.estimate, rows["predicted"], rtol=1e-12)
+        # Slopes of the mean are differences there, which have ten digits.
+        np.testing.assert_allclose(found.std_error, rows["std_error"], rtol=1e-8)
+        with pytest.raises(OptionError, match="all coefficients") if component else nullcontext():
+            assert np.isfinite(
+                Margins.response(joined, random="conditional", component=component, vcov="CR0").predict().std_error
+            ).all()
+    groups = Margins.response(joined, random=["g"]).predict(over="g")
+    assert len(groups.estimate) == 24
 
 
 def test_margins_of_a_dispersion(data):

@@ -69,6 +69,8 @@ class JointMethod:
     vcov : ndarray, shape (p, p), optional
         Another covariance of the coefficients (beta, then thresholds); its tests are normal, or have residual degrees
         of freedom.
+    before : int
+        Coefficients before those of L, which take no part.
 
     Notes
     -----
@@ -77,7 +79,7 @@ class JointMethod:
     the modes, with the covariance of the coefficients that the fit reports.
     """
 
-    def __init__(self, fit: Fit, ddf: str | None = None, vcov: FloatArray | None = None) -> None:
+    def __init__(self, fit: Fit, ddf: str | None = None, vcov: FloatArray | None = None, before: int = 0) -> None:
         linear = fit.has_f_tests
         ddf = None if ddf is None else check_method(ddf)
         if ddf == "kenward-roger":
@@ -85,7 +87,7 @@ class JointMethod:
                 "ddf='kenward-roger' is about fixed effects; with random effects at their modes use "
                 "ddf='satterthwaite', 'residual' or 'normal'."
             )
-        self.fit = fit
+        self.fit, self.before = fit, before
         usual = "normal" if vcov is not None and fit.default_ddf != "residual" else fit.default_ddf
         chosen = check_ddf(usual if ddf is None else ddf, linear=linear)
         self.by_moments = linear and chosen in ("satterthwaite", "kenward-roger")
@@ -116,11 +118,12 @@ class JointMethod:
     def _solve(self, L: FloatArray) -> _Solved:
         joint, terms = self.joint, self.fit.design.terms
         p = self.C.shape[0]
-        # Means that no coefficient of a further part moves, as those of gaussian responses with a dispersion part.
-        beyond = np.zeros((len(L), p + self.n_effects - L.shape[1]))
-        L = np.hstack([L[:, : p - beyond.shape[1]], beyond, L[:, p - beyond.shape[1] :]])
-        effects = L[:, p:]
-        own = [
+        # Coefficients of other parts take no part, as those of a dispersion in the mean of a gaussian response.
+        own_p = L.shape[1] - self.n_effects
+        fixed = np.zeros((len(L), p))
+        fixed[:, self.before : self.before + own_p] = L[:, :own_p]
+        effects = L[:, own_p:]
+        by_term = [
             effects[:, place].reshape(len(L), term.n_levels, term.n_columns)
             for place, term in zip(self._places, terms, strict=True)
         ]
@@ -128,12 +131,12 @@ class JointMethod:
         for factor in joint.factors:
             m = np.zeros((factor.n_columns, factor.n_levels, len(L)))
             for t, place in zip(factor.terms, factor.columns, strict=True):
-                m[place] = np.einsum("rja,ab->bjr", own[t], joint.S[t])
+                m[place] = np.einsum("rja,ab->bjr", by_term[t], joint.S[t])
             columns.append(m.reshape(-1, len(L)))
         with limited_threads(self.fit.design):
             swept = joint.swept
             K, rest = swept.back_substitute(swept.sweep_border(columns), np.eye(len(L)))
-        moved = L[:, :p] @ self.C
+        moved = fixed @ self.C
         random = np.zeros((len(L), len(L)))
         for column, b, P in zip(columns, K, joint.P, strict=True):
             moved = moved - column.T @ P
@@ -205,12 +208,12 @@ class ResidualJointMethod(JointMethod):
         return np.where(np.isnan(df), np.inf, df)
 
 
-def joint_method(fit: Fit, ddf: str | None = None, vcov: FloatArray | None = None) -> JointMethod:
+def joint_method(fit: Fit, ddf: str | None = None, vcov: FloatArray | None = None, before: int = 0) -> JointMethod:
     """The method of a fit.
 
     Parameters
     ----------
-    fit, ddf, vcov
+    fit, ddf, vcov, before
         As `JointMethod`.
     """
-    return (ResidualJointMethod if isinstance(fit, ResidualFit) else JointMethod)(fit, ddf, vcov)
+    return (ResidualJointMethod if isinstance(fit, ResidualFit) else JointMethod)(fit, ddf, vcov, before)

@@ -1,28 +1,31 @@
 """Means that follow from several linear predictors: zero parts, truncated counts, ordered beta.
 
-A mean is a function f of arguments a_1, a_2, ... of each row: linear predictors, variances of their random effects, and
-parameters that all rows share. With G_k the gradient of an argument in the parameters and dots for derivatives in a
-variable of the data,
+A mean is a function f of arguments a_1, a_2, ... of each row: linear predictors, variances and covariances of their
+random effects, and parameters that all rows share. With G_k the gradient of an argument in the parameters and dots for
+derivatives in a variable of the data,
 
     gradient of f = sum_k f_k G_k,    f. = sum_k f_k a_k.,    gradient of f. = sum_kl f_kl a_k. G_l + sum_k f_k G_k. .
 
-A zero part is a factor 1 - pi of the mean, whose random effects are independent of the others'. Where the rest is no
-inverse link, averages over random effects are sums over nodes, and derivatives in a variance v follow from
-d/dv E f(eta + sqrt(v) z) = E f''(eta + sqrt(v) z) / 2.
+A zero part is a factor 1 - pi of the mean. Where its random effects are independent of the others' the mean is a
+product of means. Where they are joined and the rest is exp(eta), E exp(x) h(z) = E exp(x) E h(z + cov(x, z)) for x, z
+normal: a product too, with another predictor of zeros. Other means are sums over nodes
+(`lme4py.inference.prediction.joint_averages`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Final
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
-from lme4py.chunks import chunk
+from lme4py.design.design import CONDITIONAL
 from lme4py.families.densities.base import Density
-from lme4py.families.densities.calculus.jets import Degrees, Index
+from lme4py.families.densities.zeros import ZERO_INFLATION
+from lme4py.families.links import LogMean
+from lme4py.inference.prediction.joint_averages import Index, averaged
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.estimands.curves import ResponseCurve
 from lme4py.margins.estimands.grids import Grid, Parameters, UnitGrid, linear_predictor
@@ -34,13 +37,6 @@ from lme4py.margins.population.scenarios import Scenario
 
 __all__ = ["MeanGrid"]
 
-# Nodes for one predictor with random effects, and for each of several.
-_NODES, _FEWER = 64, 24
-# Numbers in one part of a jet that are held at a time.
-_CHUNK = chunk(200_000)
-# Square roots of variances that are divided by.
-_LEAST: Final = 1e-4
-
 
 @dataclass(frozen=True)
 class _Argument:
@@ -49,12 +45,15 @@ class _Argument:
     Attributes
     ----------
     value : ndarray, shape (n,)
-    gradient : ndarray, shape (n, q)
-        In (beta, theta).
+    gradient : RowGradients
+        In (beta, theta), or in (beta, random effects).
+    of : tuple of int
+        Whose it is: (i,) the predictor or shared parameter i, (i, i) the variance of a predictor, (i, j) a covariance.
     """
 
     value: FloatArray
-    gradient: FloatArray
+    gradient: RowGradients
+    of: Index
 
 
 @dataclass(frozen=True)
@@ -66,16 +65,23 @@ class _Mean:
     second: FloatArray
 
     def times(self, other: _Mean) -> _Mean:
-        """The product with a function of other arguments, those of the latter behind."""
-        k, n = self.first.shape
-        m = other.first.shape[0]
-        first = np.concatenate([self.first * other.value, self.value * other.first])
-        second = np.zeros((k + m, k + m, n)) if self.second.size else np.zeros((0, 0, n))
-        if self.second.size:
-            second[:k, :k], second[k:, k:] = self.second * other.value, self.value * other.second
-            second[:k, k:] = self.first[:, None] * other.first[None]
-            second[k:, :k] = second[:k, k:].swapaxes(0, 1)
+        """The product with another function of the same arguments."""
+        first = self.first * other.value + self.value * other.first
+        second = self.second
+        if second.size:
+            crossed = self.first[:, None] * other.first[None]
+            second = second * other.value + self.value * other.second + crossed + crossed.swapaxes(0, 1)
         return _Mean(self.value * other.value, first, second)
+
+    def among(self, places: Sequence[Sequence[int]], size: int) -> _Mean:
+        """The same as a function of `size` arguments, from the places of those that each of its own is a sum of."""
+        if not self.first.size:
+            return self
+        where = np.zeros((size, len(places)))
+        for k, own in enumerate(places):
+            where[list(own), k] = 1.0
+        second = np.einsum("ak,kln,bl->abn", where, self.second, where) if self.second.size else self.second
+        return _Mean(self.value, where @ self.first, second)
 
 
 class MeanGrid(UnitGrid):
@@ -104,25 +110,42 @@ class MeanGrid(UnitGrid):
         super().__init__(adapter, population, scenarios, random)
         self.mean, self.zero_curve, self.mean_curve = adapter, zero_curve, mean_curve
         self.integrated = random == "integrate"
-        self.rest = [self, *(Grid(part, population, scenarios, random) for part in adapter.others)]
-        self.zeros = [] if adapter.zeros is None else [Grid(adapter.zeros, population, scenarios, random)]
+
+        def grid(part: Any) -> Grid:
+            return Grid(part, population, scenarios, random)
+
+        self.predictors: list[Grid] = [self, *map(grid, adapter.further)]
+        self.names = [CONDITIONAL, *(part.component for part in adapter.further)]
+        joined = adapter.pairs if self.integrated else {}
+        self.covariances = [grid(part) for part in joined.values()]
+        self.pairs: list[Index] = [(self.names.index(one), self.names.index(two)) for one, two in joined]
+        self.has_zeros = ZERO_INFLATION in self.names
 
     @property
     def grids(self) -> list[Grid]:
-        """One for each predictor, the zero part last."""
-        return [*self.rest, *self.zeros]
+        """One for each predictor, the zero part last, and for each covariance of two."""
+        return [*self.predictors, *self.covariances]
+
+    def evaluate(self, curve: ResponseCurve, parameters: Parameters, gradient: bool) -> tuple[FloatArray, FloatArray]:
+        found = [self._rows_of(s, parameters, gradient) for s in range(self.size)]
+        weights = [self.weights_of(s) for s in range(self.size)]
+        values = np.array([w @ value for w, (value, _) in zip(weights, found, strict=True)])
+        if not gradient:
+            return values, np.empty((self.size, 0))
+        return values, np.stack([slopes.mean(w) for w, (_, slopes) in zip(weights, found, strict=True)])
 
     def units(
         self, curve: ResponseCurve, parameters: Parameters, gradient: bool
     ) -> Iterator[tuple[FloatArray, FloatArray]]:
         for s in range(self.size):
-            rows = [grid.rows(s) for grid in self.grids]
-            arguments = self._arguments(rows, parameters)
-            d = self._mean(arguments, int(gradient))
-            if not gradient:
-                yield d.value, np.empty((d.value.size, 0))
-                continue
-            yield d.value, sum(f[:, None] * a.gradient for f, a in zip(d.first, arguments, strict=True))
+            value, slopes = self._rows_of(s, parameters, gradient)
+            yield value, slopes.whole() if gradient else np.empty((value.size, 0))
+
+    def _rows_of(self, s: int, parameters: Parameters, gradient: bool) -> tuple[FloatArray, RowGradients]:
+        """Means of the rows under scenario s, and their gradients."""
+        arguments = self._arguments([grid.rows(s) for grid in self.grids], parameters)
+        d = self._mean(arguments, int(gradient))
+        return d.value, _summed(d.first, [a.gradient for a in arguments]) if gradient else arguments[0].gradient
 
     def row_slopes(
         self, prepared: Sequence[tuple[Rows, Rows]], parameters: Parameters
@@ -137,27 +160,31 @@ class MeanGrid(UnitGrid):
         """
         arguments = self._arguments([rows for rows, _ in prepared], parameters)
         moves = self._arguments([move for _, move in prepared], parameters, moving=True)
-        d = self._mean(arguments, 2)
-        slope = np.asarray(sum(f * move.value for f, move in zip(d.first, moves, strict=True)))
-        level = sum(f[:, None] * a.gradient for f, a in zip(d.first, arguments, strict=True))
-        jac = sum(f[:, None] * move.gradient for f, move in zip(d.first, moves, strict=True))
-        for row, move in zip(d.second, moves, strict=True):
-            for f, a in zip(row, arguments, strict=True):
-                jac = jac + (f * move.value)[:, None] * a.gradient
-        return (slope, RowGradients(np.asarray(jac))), (d.value, RowGradients(np.asarray(level)))
+        # Second derivatives in two (co)variances are fourth ones in predictors: only where a (co)variance moves.
+        d = self._mean(arguments, 2, any(len(move.of) > 1 and bool(move.value.any()) for move in moves))
+        by_move = np.stack([move.value for move in moves])
+        slope = np.einsum("kn,kn->n", d.first, by_move)
+        own = [a.gradient for a in arguments]
+        jac = _summed(d.first, [move.gradient for move in moves]).plus(
+            _summed(np.einsum("kln,kn->ln", d.second, by_move), own)
+        )
+        return (slope, jac), (d.value, _summed(d.first, own))
 
     # --- arguments
 
     def _arguments(self, rows: Sequence[Rows], parameters: Parameters, moving: bool = False) -> list[_Argument]:
-        """Predictors and variances, what all rows share behind those of the rest; `moving`: derivatives of rows."""
+        """Predictors with their variances, covariances, what all rows share; `moving`: derivatives of rows."""
         out = []
-        for number, (grid, own) in enumerate(zip(self.grids, rows, strict=True)):
-            if number == len(self.rest):
-                out += self._shared(own, parameters, moving)
-            out.append(_Argument(linear_predictor(own, parameters), self._behind(own.X, parameters)))
+        for i, (grid, own) in enumerate(zip(self.predictors, rows, strict=False)):
+            effects = own.effects if parameters.effects is not None else None
+            gradient = RowGradients(self._behind(own.X, parameters), effects)
+            out.append(_Argument(linear_predictor(own, parameters), gradient, (i,)))
             if self.integrated:
-                out.append(self._variance(grid, own, parameters))
-        return out if self.zeros else [*out, *self._shared(rows[0], parameters, moving)]
+                out.append(self._variance(grid, own, parameters, (i, i)))
+        covariances = rows[len(self.predictors) :]
+        for pair, grid, own in zip(self.pairs, self.covariances, covariances, strict=True):
+            out.append(self._variance(grid, own, parameters, pair))
+        return [*out, *self._shared(rows[0], parameters, moving)]
 
     def _behind(self, X: FloatArray, parameters: Parameters) -> FloatArray:
         """Gradients in beta as those in (beta, theta) where theta takes part."""
@@ -166,125 +193,75 @@ class MeanGrid(UnitGrid):
     def _shared(self, rows: Rows, parameters: Parameters, moving: bool) -> list[_Argument]:
         """Parameters of the rest that are no predictors."""
         n, p = rows.X.shape
-        by_place = np.zeros((len(self.mean.shared), n, p))
-        if not moving:
-            by_place[np.arange(len(self.mean.shared)), :, list(self.mean.shared)] = 1.0
-        values = [np.full(n, 0.0 if moving else parameters.beta[place]) for place in self.mean.shared]
-        return [_Argument(v, self._behind(own, parameters)) for v, own in zip(values, by_place, strict=True)]
+        out = []
+        for number, place in enumerate(self.mean.shared):
+            column = np.zeros((n, p))
+            column[:, place] = 0.0 if moving else 1.0
+            gradient = RowGradients(self._behind(column, parameters))
+            value = np.full(n, 0.0 if moving else parameters.beta[place])
+            out.append(_Argument(value, gradient, (len(self.predictors) + number,)))
+        return out
 
-    def _variance(self, grid: Grid, rows: Rows, parameters: Parameters) -> _Argument:
-        n, p = rows.X.shape
-        found = grid.adapter.spread_coefficients(parameters.theta)
+    def _variance(self, grid: Grid, rows: Rows, parameters: Parameters, of: Index) -> _Argument:
+        n, p = rows.X.shape[0], parameters.beta.size
         if rows.spread is None:
-            return _Argument(np.zeros(n), np.zeros((n, p + parameters.theta.size)))
-        return _Argument(rows.spread @ found[0], np.hstack([np.zeros((n, p)), rows.spread @ found[1]]))
+            return _Argument(np.zeros(n), RowGradients(np.zeros((n, p + parameters.theta.size))), of)
+        found = grid.adapter.spread_coefficients(parameters.theta)
+        slopes = np.hstack([np.zeros((n, p)), rows.spread @ found[1]])
+        return _Argument(rows.spread @ found[0], RowGradients(slopes), of)
 
     # --- the mean
 
-    def _mean(self, arguments: Sequence[_Argument], order: int) -> _Mean:
+    def _mean(self, arguments: Sequence[_Argument], order: int, fourth: bool = False) -> _Mean:
         """The mean of every row with derivatives in the arguments."""
-        a = [one.value for one in arguments]
-        width = 2 if self.integrated else 1
-        parts = [a[width * i : width * (i + 1)] for i in range(len(self.rest))]
-        ends = width * len(self.rest)
-        shared = a[ends : ends + len(self.mean.shared)]
-        rest = self._by_curve(self.mean_curve, parts[0], order) if self.mean.by_link else None
-        rest = self._by_nodes(parts, shared, order) if rest is None else rest
-        if not self.zeros:
+        by_link = self.mean.by_link
+        zero = len(self.predictors) - 1 if self.has_zeros else -1
+        joined = [pair for pair in self.pairs if zero in pair]
+        if joined and not (by_link and isinstance(self.mean.link, LogMean)):
+            return self._by_nodes(self.mean.whole.family.density, arguments, range(len(arguments)), order, fourth)
+        if by_link:
+            rest = self._by_curve(self.mean_curve, arguments, 0, order)
+        else:
+            own = [k for k, a in enumerate(arguments) if zero not in a.of]
+            rest = self._by_nodes(self.mean.density, arguments, own, order, fourth)
+        if not self.has_zeros:
             return rest
-        pi = self._by_curve(self.zero_curve, a[-width:], order)
+        pi = self._by_curve(self.zero_curve, arguments, zero, order, joined)
         return rest.times(_Mean(1.0 - pi.value, -pi.first, -pi.second))
 
-    def _by_curve(self, curve: ResponseCurve, part: Sequence[FloatArray], order: int) -> _Mean:
-        """A mean of one predictor."""
-        n = part[0].size
-        d = curve(part[0], part[1] if self.integrated else None, order)
-        none = np.zeros((0, n)), np.zeros((0, 0, n))
-        if order == 0:
-            return _Mean(d.f, *none)
-        if not self.integrated:
-            return _Mean(d.f, d.e[None], d.ee[None, None] if order > 1 else none[1])
-        first = np.stack([d.e, d.v])
-        return _Mean(d.f, first, np.array([[d.ee, d.ev], [d.ev, d.vv]]) if order > 1 else none[1])
-
-    def _by_nodes(self, parts: Sequence[Sequence[FloatArray]], shared: Sequence[FloatArray], order: int) -> _Mean:
-        """A mean of several arguments, averaged over the random effects of its predictors."""
-        random = [i for i in range(len(parts)) if self.integrated and bool(np.any(parts[i][1] > 0.0))]
-        z, w = _grid_of_nodes(len(random))
-        n = parts[0][0].size
-        step = max(1, _CHUNK // w.size)
-        pieces = []
-        for start in range(0, n, step):
-            rows = slice(start, start + step)
-            own = [[x[rows] for x in part] for part in parts]
-            pieces.append(self._some_rows(own, [x[rows] for x in shared], random, z, w, order))
-        return _Mean(
-            np.concatenate([p.value for p in pieces]),
-            np.concatenate([p.first for p in pieces], axis=-1),
-            np.concatenate([p.second for p in pieces], axis=-1),
-        )
-
-    def _some_rows(
+    def _by_curve(
         self,
-        parts: Sequence[Sequence[FloatArray]],
-        shared: Sequence[FloatArray],
-        random: Sequence[int],
-        z: FloatArray,
-        w: FloatArray,
+        curve: ResponseCurve,
+        arguments: Sequence[_Argument],
+        number: int,
         order: int,
+        moved_by: Sequence[Index] = (),
     ) -> _Mean:
-        D, n = len(parts), parts[0][0].size
-        roots = {i: np.sqrt(np.maximum(parts[i][1], 0.0)) for i in random}
-        x = [part[0][None] + (z[:, random.index(i)][:, None] * roots[i] if i in roots else 0.0)
-             for i, part in enumerate(parts)]  # fmt: skip
-        x = [*x, *(own[None] for own in shared)]
-        deeper = min(order + 1, 3) if order and random else order
-        found = _jet(self.mean.density, self.mean.argument_names, x, deeper)
-        shape = (w.size, n)
+        """A mean of one predictor and its variance; covariances `moved_by` move the predictor."""
+        places = {a.of: k for k, a in enumerate(arguments)}
+        eta = [places[number,], *(places[pair] for pair in moved_by)]
+        at = np.asarray(sum(arguments[k].value for k in eta))
+        if not self.integrated:
+            d = curve(at, None, order)
+            first, second, own = [d.e], [[d.ee]], [eta]
+        else:
+            spread = places[number, number]
+            d = curve(at, arguments[spread].value, order)
+            first, second, own = [d.e, d.v], [[d.ee, d.ev], [d.ev, d.vv]], [eta, [spread]]
+        none = np.zeros((0, at.size)), np.zeros((0, 0, at.size))
+        mean = _Mean(d.f, np.array(first) if order else none[0], np.array(second) if order > 1 else none[1])
+        return mean.among(own, len(arguments))
 
-        def average(*index: int, by: FloatArray | None = None) -> FloatArray:
-            part = np.broadcast_to(found.get(tuple(sorted(index)), 0.0), shape)
-            out: FloatArray = (w if by is None else w * by) @ part
-            return out
-
-        if order == 0:
-            return _Mean(average(), np.zeros((0, n)), np.zeros((0, 0, n)))
-        # Arguments by place: (variable, whether it is the variance of its random effects).
-        own = [(i, False) for i in range(D + len(shared))]
-        if self.integrated:
-            own = [(i, kind) for i in range(D) for kind in (False, True)] + own[D:]
-        first = np.array([average(*self._twice(i, v)) * (0.5 if v else 1.0) * (i in random or not v) for i, v in own])
-        if order == 1:
-            return _Mean(average(), first, np.zeros((0, 0, n)))
-        second = np.zeros((len(own), len(own), n))
-        for k, (i, v) in enumerate(own):
-            for m, (j, u) in enumerate(own[: k + 1]):
-                if (v and i not in random) or (u and j not in random):
-                    continue
-                if v and u:
-                    # A fourth derivative, by parts: E f_iij z_j / sqrt(v_j).
-                    by = z[:, random.index(j)]
-                    value = 0.25 * average(i, i, j, by=by) / np.maximum(roots[j], _LEAST)
-                else:
-                    value = average(*self._twice(i, v), *self._twice(j, u)) * (0.5 if v or u else 1.0)
-                second[k, m] = second[m, k] = value
-        return _Mean(average(), first, second)
-
-    @staticmethod
-    def _twice(i: int, variance: bool) -> tuple[int, ...]:
-        return (i, i) if variance else (i,)
+    def _by_nodes(
+        self, density: Density, arguments: Sequence[_Argument], own: Sequence[int], order: int, fourth: bool
+    ) -> _Mean:
+        """A mean of several arguments, averaged over the random effects of its predictors."""
+        names = [*self.names, *self.mean.shared_names]
+        found = averaged(density, names, {arguments[k].of: arguments[k].value for k in own}, order, fourth)
+        return _Mean(*found).among([[k] for k in own], len(arguments))
 
 
-def _grid_of_nodes(size: int) -> tuple[FloatArray, FloatArray]:
-    """Gauss-Hermite nodes (N, size) and weights (N,) of independent standard normal variables."""
-    z, w = np.polynomial.hermite_e.hermegauss(_NODES if size < 2 else _FEWER)
-    weights = np.array([np.prod(own) for own in product(w / w.sum(), repeat=size)])
-    return np.array(list(product(z, repeat=size))).reshape(weights.size, size), weights
-
-
-def _jet(density: Density, names: Sequence[str], x: Sequence[FloatArray], order: int) -> dict[Index, FloatArray]:
-    """Derivatives of the mean in arguments of these names, by their places."""
-    places = [names.index(name) for name in density.names]
-    degrees = Degrees(order, tuple(range(len(places))))
-    jet = density.mean_jet([x[i] for i in places], degrees)
-    return {tuple(sorted(places[i] for i in index)): np.asarray(part) for index, part in jet.parts.items()}
+def _summed(slopes: FloatArray, gradients: Sequence[RowGradients]) -> RowGradients:
+    """Sum of gradients of rows times numbers, (k, n)."""
+    parts = [gradient.times(f) for f, gradient in zip(slopes, gradients, strict=True)]
+    return reduce(RowGradients.plus, parts)

@@ -32,7 +32,8 @@ class RowGradients:
 
     def plus(self, other: RowGradients) -> RowGradients:
         """The sum with other gradients of the same rows."""
-        effects: SparseMatrix = None if self.effects is None else self.effects + other.effects
+        known = [own for own in (self.effects, other.effects) if own is not None]
+        effects: SparseMatrix = sum(known[1:], start=known[0]) if known else None
         return RowGradients(self.dense + other.dense, effects)
 
     def beside(self, columns: FloatArray) -> RowGradients:

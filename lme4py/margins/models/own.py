@@ -46,7 +46,11 @@ class _Pairs:
 
     def slopes(self, z: FloatArray, dz: FloatArray) -> FloatArray:
         """Derivatives of `products` from those of z."""
-        return dz[:, self.rows] * z[:, self.columns] + z[:, self.rows] * dz[:, self.columns]
+        return 2.0 * self.between(z, dz)
+
+    def between(self, z: FloatArray, w: FloatArray) -> FloatArray:
+        """The same for z' matrix w: means of the products of either order, (n, k(k+1)/2)."""
+        return 0.5 * (z[:, self.rows] * w[:, self.columns] + z[:, self.columns] * w[:, self.rows])
 
     def entries(self, matrix: FloatArray) -> FloatArray:
         """Coefficients of the products in z' matrix z."""

@@ -3,12 +3,14 @@
 A part is a model of its own: its linear predictor leads by its own link to a probability or a dispersion. The mean of a
 zero-inflated or hurdle response is (1 - pi) m, row by row a function of several such models (and m, where counts are
 truncated, of the dispersion too), whose coefficients stand one behind the other
-(`lme4py.margins.estimands.means`).
+(`lme4py.margins.estimands.means`). Terms that an id joins give the predictors of a row a covariance.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,13 @@ from lme4py.fits.method import Plain
 from lme4py.fits.rows.clusters import check_robust_type
 from lme4py.inference.estimates.coefficients import constant_df
 from lme4py.inference.estimates.part_views import component_names, part_view
-from lme4py.inference.tests.joint_tests import JointMethod
+from lme4py.inference.tests.joint_tests import JointMethod, joint_method
 from lme4py.linalg.types import FloatArray
 from lme4py.margins.models.adapter import DdfMethod, FactoredRows, Random, Rows
+from lme4py.margins.models.formula_rows import bar_matrix, bar_slope
 from lme4py.margins.models.own import OwnAdapter
 
-__all__ = ["MeanAdapter", "PartAdapter", "has_mean_of_several"]
+__all__ = ["MeanAdapter", "PairAdapter", "PartAdapter", "has_mean_of_several"]
 
 _ZEROS = "zero_inflation"
 # Links of the further parts, as families whose means they lead to.
@@ -82,10 +85,15 @@ class PartAdapter(OwnAdapter):
         return super().factored(rows, scenarios, random) if self.around == (0, 0) else None
 
     def joint_method(self, ddf: str | None, vcov: FloatArray | None) -> JointMethod | None:
-        raise OptionError(
-            "margins at the conditional modes are for models without further parts, or without random effects in "
-            "them; use random='zero' or 'integrate', or predict()."
-        )
+        if vcov is not None:
+            raise OptionError(
+                "another covariance with the conditional modes of one part needs that of all coefficients; leave out "
+                "vcov= or component=, or use random='zero' or 'integrate'."
+            )
+        family = self.whole.family
+        behind = self.whole.beta.size if self.component != CONDITIONAL else 0
+        before = behind + (family.place(self.component).start if behind else 0)
+        return joint_method(self.whole, ddf, before=before)
 
     def robust(self, kind: str, cluster: Any, ddf: str | None = None) -> DdfMethod:
         view = _view(self.whole, self.component, kind, cluster)
@@ -96,6 +104,43 @@ class PartAdapter(OwnAdapter):
 
     def replicates(self, n: int, kind: str, group: Any, seed: int, n_jobs: int) -> FloatArray:
         raise OptionError("method='bootstrap' is for models without further parts; use method='delta' or 'simulation'.")
+
+
+class PairAdapter(PartAdapter):
+    """The covariance of two linear predictors over the random effects, in the place of a variance.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+    component, other : str
+    before, behind : int
+        As in `PartAdapter`.
+    """
+
+    def __init__(self, fit: Any, component: str, other: str, before: int = 0, behind: int = 0) -> None:
+        super().__init__(fit, component, before, behind)
+        self.both = (self.component, other)
+
+    def _columns(self, values: Sequence[FloatArray]) -> list[tuple[FloatArray, FloatArray]]:
+        """Columns of every term in either predictor."""
+        first, second = self.both
+        terms = self.whole.design.terms
+        return [(term.masked(z, first), term.masked(z, second)) for term, z in zip(terms, values, strict=True)]
+
+    def _spread(self, frame: Frame) -> list[FloatArray]:
+        recipe = self.design.recipe
+        columns = self._columns([bar_matrix(recipe, bar, frame) for bar in recipe.bars])
+        return [pairs.between(*own) for pairs, own in zip(self._pairs, columns, strict=True)]
+
+    def slopes(self, frame: Frame, name: str, random: Random) -> Rows:
+        recipe = self.design.recipe
+        columns = self._columns([bar_matrix(recipe, bar, frame) for bar in recipe.bars])
+        moves = self._columns([bar_slope(recipe, bar, frame, name) for bar in recipe.bars])
+        spread = [
+            pairs.between(dz, w) + pairs.between(z, dw)
+            for pairs, (z, w), (dz, dw) in zip(self._pairs, columns, moves, strict=True)
+        ]
+        return replace(super().slopes(frame, name, random), spread=np.hstack(spread))
 
 
 class MeanAdapter(PartAdapter):
@@ -119,8 +164,10 @@ class MeanAdapter(PartAdapter):
         Further predictors of that mean.
     shared : tuple of int
         Places of its other parameters among the coefficients.
-    argument_names : tuple of str
-        What the density calls the conditional predictor, `others` and `shared`.
+    shared_names : tuple of str
+        What the density calls `shared`.
+    pairs : dict of (str, str) to PairAdapter
+        Predictors whose random effects an id joins.
     """
 
     def __init__(self, fit: Any) -> None:
@@ -137,9 +184,16 @@ class MeanAdapter(PartAdapter):
         behind = p + family.n_coefficients
         self.others = tuple(chosen.values())
         self.shared = tuple(behind + [v.name for v in family.nuisance].index(name) for name in known)
-        self.argument_names = (CONDITIONAL, *chosen, *known)
+        self.shared_names = tuple(known)
+        further = () if self.zeros is None else (_ZEROS,)
+        joined = [set(term.column_parts) for term in fit.design.terms]
+        self.pairs = {
+            (one, other): PairAdapter(fit, one, other, 0, 0)
+            for one, other in combinations((CONDITIONAL, *chosen, *further), 2)
+            if any({one, other} <= parts for parts in joined)
+        }
         self.mean_name = "mean of the response" + (", zeros included" if self.zeros is not None else "")
-        for part in self._further:
+        for part in self.further:
             self.variables = tuple(dict.fromkeys([*self.variables, *part.variables]))
         others = [*family.nuisance_names, *(["log dispersion"] if len(family.nuisance_names) < q else [])]
         self.names = (*self.names, *others)
@@ -152,8 +206,12 @@ class MeanAdapter(PartAdapter):
         """The parts that have margins of their own, for messages."""
         return " or ".join(map(repr, self.whole.family.components))
 
+    def joint_method(self, ddf: str | None, vcov: FloatArray | None) -> JointMethod | None:
+        return joint_method(self.whole, ddf, vcov)
+
     @property
-    def _further(self) -> tuple[PartAdapter, ...]:
+    def further(self) -> tuple[PartAdapter, ...]:
+        """Predictors of the mean after the conditional one, that of the zero part last."""
         return self.others if self.zeros is None else (*self.others, self.zeros)
 
     def _in_order(self, covariance: FloatArray) -> FloatArray:
@@ -164,10 +222,10 @@ class MeanAdapter(PartAdapter):
         return moved
 
     def is_categorical(self, name: str) -> bool:
-        return super().is_categorical(name) or any(part.is_categorical(name) for part in self._further)
+        return super().is_categorical(name) or any(part.is_categorical(name) for part in self.further)
 
     def needed(self, random: Random) -> tuple[str, ...]:
-        names = [*super().needed(random), *(name for part in self._further for name in part.needed(random))]
+        names = [*super().needed(random), *(name for part in self.further for name in part.needed(random))]
         return tuple(dict.fromkeys(names))
 
     def robust(self, kind: str, cluster: Any, ddf: str | None = None) -> DdfMethod:
@@ -179,15 +237,6 @@ class MeanAdapter(PartAdapter):
 
     def _robust(self, kind: str, cluster: Any) -> FloatArray:
         return self._in_order(model_of(self.whole).robust_parameters(check_robust_type(kind), cluster))
-
-    def check_independent(self) -> None:
-        """Refuse averages over random effects that several parts share."""
-        for term in self.whole.design.terms:
-            if len(set(term.column_parts)) > 1:
-                raise OptionError(
-                    f"{term.label} correlates random effects of two parts, so that the mean over them is no product "
-                    "of means; use random='zero', or component= for one part."
-                )
 
 
 def _view(fit: Any, component: str, vcov: str | None = None, cluster: Any = None) -> Any:

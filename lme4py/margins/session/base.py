@@ -92,7 +92,7 @@ class SessionBase:
                 "probabilities, or predict(type='linear')."
             )
         if isinstance(self.adapter, MeanAdapter):
-            self._check_mean(self.adapter, scale, random)
+            self._check_mean(self.adapter, scale)
         self._working = working_curve(self.scale, self.adapter.link, integrate)
         self._outcome = outcome_curve(self.scale, self.adapter.link, integrate)
         self._inference = Inference(
@@ -109,14 +109,12 @@ class SessionBase:
         )
 
     @staticmethod
-    def _check_mean(adapter: MeanAdapter, scale: str, random: Random) -> None:
+    def _check_mean(adapter: MeanAdapter, scale: str) -> None:
         if scale != "linear":
             raise OptionError(
                 f"the {scale} scale belongs to one linear predictor, and the mean of this response follows from more "
                 f"than one; use Margins.response, or component={adapter.component_hint}."
             )
-        if random == "integrate":
-            adapter.check_independent()
 
     def levels(self, name: str) -> list[Any]:
         """The values of a variable that occur in the data of the fit, in order.
