@@ -43,6 +43,7 @@ OTHER = {
         "_LITTLE": "factorizations of a search",
         "_FEW_STARTS": "factorizations of a search",
     },
+    "inference/prediction/joint_averages.py": {"_MOST_NODES": "beyond it a mean is refused"},
     "engine/generalised/integrals/integral.py": {
         "_MOST_POINTS": "of a rule",
         "_LAPLACE_COST": "nodes times rows beyond which the check of the integral takes a smaller rule, or none",
