@@ -1,6 +1,7 @@
 """Crossed random effects too large for a factor: how long, how much memory, how sure.
 
-    python benchmarks/giants.py random clusters chain three slope exact [movielens movielens-slope]
+    python benchmarks/giants.py random clusters chain three slope exact
+    python benchmarks/giants.py movielens movielens-slope pedigree pedigree-two
 
 Each case runs in a process of its own, so that its peak of memory is its own. The graphs are those that make such
 models hard: a random one, closed clusters, a chain of eras, and the shape of MovieLens 25M (users and films of very
@@ -17,6 +18,7 @@ import time
 
 import numpy as np
 import pandas as pd
+from pedigrees import HERDS, herd_case
 
 Columns = dict[str, np.ndarray]
 
@@ -111,6 +113,6 @@ def main(names: list[str]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(one(sys.argv[2])))
+        print(json.dumps(herd_case(sys.argv[2]) if sys.argv[2] in HERDS else one(sys.argv[2])))
     else:
         main(sys.argv[1:] or list(CASES)[:6])

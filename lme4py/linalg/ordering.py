@@ -10,8 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
+from lme4py.chunks import from_size
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray, SparseMatrix, sparse
 
+# Nodes with at most so many neighbours are eliminated first, in one round that makes no edges to speak of.
+_LEAF = 2
+# Nodes with so many times the neighbours of most are hubs; fewer nodes than the second number are ordered in any case.
+_HUB, _HUBS_FROM = 4.0, from_size(2000, 20)
 # A graph that has grown beyond this many edges, or this part of all pairs, is taken as dense.
 _MAX_EDGES, _MAX_DENSITY, _SMALL = 4_000_000, 0.4, 200
 
@@ -27,13 +32,16 @@ class Ordering:
     n_open : int
         Nodes at the end that were not ordered because the graph had become too dense; their columns are
         taken as full.
+    n_leaves : int
+        Nodes at the beginning that have at most two neighbours, and none among each other.
     """
 
     order: IntArray
     n_open: int
+    n_leaves: int = 0
 
 
-def minimum_degree(graph: SparseMatrix, weights: IntArray, max_degree: float) -> Ordering:
+def minimum_degree(graph: SparseMatrix, weights: IntArray, max_degree: float, hubs: bool = False) -> Ordering:
     """Order the nodes of a graph.
 
     Parameters
@@ -44,13 +52,34 @@ def minimum_degree(graph: SparseMatrix, weights: IntArray, max_degree: float) ->
         Number of columns that each node stands for.
     max_degree : float
         Stop when every node that is left has more neighbours than this: a dense factor would be cheaper.
+    hubs : bool
+        Nodes with many more neighbours than others come last without more ado, where it is known that few of them are
+        linked by nearly all others (sires of many offspring): the edges among them would be most of those that
+        elimination makes.
     """
-    n = graph.shape[0]
-    rng = np.random.default_rng(0)
     G = sparse.csr_array((np.ones(graph.nnz, dtype=np.int8), graph.indices, graph.indptr), shape=graph.shape)
-    members = _Members(n)
-    nodes = np.arange(n)
-    size = weights.astype(float)
+    rng = np.random.default_rng(0)
+    nodes = np.arange(graph.shape[0])
+    leaf = _independent(G, np.diff(G.indptr).astype(float), _LEAF, rng)
+    G = _eliminate(G, leaf)
+    leaves, nodes = nodes[leaf], nodes[~leaf]
+    degree = np.diff(G.indptr)
+    late = np.zeros(nodes.size, dtype=bool)
+    if hubs and nodes.size >= _HUBS_FROM:
+        late = degree > _HUB * degree.mean()
+    last = nodes[late][np.argsort(degree[late], kind="stable")]
+    early = np.flatnonzero(~late)
+    parts, n_open = _rounds(G[early][:, early].tocsr(), nodes[early], weights, max_degree, rng)
+    n_open += last.size if n_open else 0
+    return Ordering(np.concatenate([leaves, *parts, last]), n_open, leaves.size)
+
+
+def _rounds(
+    G: SparseMatrix, nodes: IntArray, weights: IntArray, max_degree: float, rng: np.random.Generator
+) -> tuple[list[IntArray], int]:
+    """Nodes in their order, and how many of them, at the end, are left open."""
+    members = _Members(weights.size)
+    size = weights[nodes].astype(float)
     parts: list[IntArray] = []
     while nodes.size:
         G, nodes, size = _merge(G, nodes, size, members, rng)
@@ -63,8 +92,7 @@ def minimum_degree(graph: SparseMatrix, weights: IntArray, max_degree: float) ->
         G = _eliminate(G, chosen)
         nodes, size = nodes[~chosen], size[~chosen]
     rest = members.of(nodes)
-    n_open = sum(part.size for part in rest)
-    return Ordering(np.concatenate([*parts, *rest]) if n else np.zeros(0, dtype=np.intp), n_open)
+    return [*parts, *rest], sum(part.size for part in rest)
 
 
 def _is_full(G: SparseMatrix) -> bool:
@@ -116,19 +144,19 @@ def _merge(
     return G[keep][:, keep], nodes[keep], np.asarray(total[keep], dtype=float)
 
 
-def _independent(G: SparseMatrix, degree: FloatArray, least: float, rng: np.random.Generator) -> np.ndarray:
-    """Nodes of the least degree, no two of them neighbours."""
+def _independent(G: SparseMatrix, degree: FloatArray, least: float, rng: np.random.Generator) -> BoolArray:
+    """Nodes of at most this degree, no two of them neighbours."""
     n = degree.size
     key = np.where(degree <= least, rng.permutation(n).astype(float), np.inf)
     lowest = np.full(n, np.inf)
     filled = np.diff(G.indptr) > 0
     if G.nnz:
         lowest[filled] = np.minimum.reduceat(key[G.indices], G.indptr[:-1][filled])
-    chosen: np.ndarray = key < lowest
+    chosen: BoolArray = key < lowest
     return chosen
 
 
-def _eliminate(G: SparseMatrix, chosen: np.ndarray) -> SparseMatrix:
+def _eliminate(G: SparseMatrix, chosen: BoolArray) -> SparseMatrix:
     """What is left of the graph: the neighbours of an eliminated node become neighbours of each other."""
     keep = np.flatnonzero(~chosen)
     C = G[np.flatnonzero(chosen)][:, keep]

@@ -1,9 +1,11 @@
 """Sparse Cholesky factor of a fixed pattern by supernodes: factorise, solve, and elements of the inverse.
 
 Columns of L with (nearly) the same pattern form a supernode, whose work is done on one small dense matrix, the
-front (multifrontal method; Duff & Reid 1983, ACM Trans. Math. Softw. 9:302). The elements of the inverse on the
-pattern of L follow from the last supernode to the first (Takahashi, Fagan & Chin 1973). Order and pattern do not
-depend on the values, since a positive definite matrix needs no pivots; all positions are found once.
+front (multifrontal method; Duff & Reid 1983, ACM Trans. Math. Softw. 9:302). Small ones without large descendants,
+which are most of the factor of a pedigree, are worked on many at a time (`lme4py.linalg.supernode_batches`). The
+elements of the inverse on the pattern of L follow from the last supernode to the first (Takahashi, Fagan & Chin 1973).
+Order and pattern do not depend on the values, since a positive definite matrix needs no pivots; all positions are
+found once.
 """
 
 from __future__ import annotations
@@ -14,12 +16,19 @@ import numpy as np
 import scipy.linalg.blas as blas
 import scipy.linalg.lapack as lapack
 
+from lme4py.chunks import chunk, from_size
+from lme4py.frozen import computed_once
 from lme4py.linalg.cholesky import mirror, upper_cholesky
 from lme4py.linalg.ordering import Ordering
-from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
+from lme4py.linalg.supernode_batches import Batch
+from lme4py.linalg.types import BoolArray, FloatArray, IntArray, SparseMatrix, sparse
 
 # Subtrees of up to this many columns become one supernode: stored zeros cost less than another round of the loop.
 _RELAX = 24
+# Columns and rows of supernodes that are worked on many at a time; positions that may be listed for it.
+_BATCH_WIDTH, _BATCH_ROWS, _LISTED = 32, 96, from_size(40_000_000, 2000)
+# Elements of right-hand sides that are solved at one time.
+_SOLVED = chunk(16_000_000, 50)
 # Part of stored zeros that joining a supernode with the next node may bring, for wide and for narrow ones.
 _ZEROS, _ZEROS_NARROW = 0.2, 0.5
 
@@ -31,13 +40,13 @@ class Supernode:
     Attributes
     ----------
     parent : int
-        Supernode that takes its update; -1 for a root.
+        Supernode of the same list that takes its update; -1 for a root.
     relative : ndarray of int
         Places of `rows` in the front of the parent.
     offset : int
         Where its panel, (width + rows.size, width) in C order, begins in the vector of all panels.
     first_child : int
-        Its child that comes first; -1 for a leaf.
+        Its child that comes first; -1 where none is in the list.
     """
 
     start: int
@@ -50,6 +59,62 @@ class Supernode:
 
 
 @dataclass(frozen=True)
+class Shapes:
+    """All supernodes, in the order of their columns.
+
+    Attributes
+    ----------
+    starts, widths, counts : ndarray of int, shape (s,)
+        First column, columns and rows below them.
+    rows : ndarray of int
+        Rows of all of them, one after the other.
+    parents : ndarray of int, shape (s,)
+        -1 for a root.
+    """
+
+    starts: IntArray
+    widths: IntArray
+    counts: IntArray
+    rows: IntArray
+    parents: IntArray
+
+    @computed_once
+    def ends(self) -> IntArray:
+        """Where the rows of each end."""
+        return np.cumsum(self.counts)
+
+    @property
+    def n_columns(self) -> int:
+        """Of all of them."""
+        return int(self.widths.sum())
+
+    @computed_once
+    def keys(self) -> IntArray:
+        """Rows with the number of their supernode, which increase throughout."""
+        return np.repeat(np.arange(self.starts.size), self.counts) * self.n_columns + self.rows
+
+    @property
+    def sizes(self) -> IntArray:
+        """Stored elements of each."""
+        return self.widths * (self.widths + self.counts)
+
+    @property
+    def heights(self) -> IntArray:
+        """0 for leaves, else one more than the highest child."""
+        out = np.zeros(self.starts.size, dtype=np.intp)
+        for s, parent in enumerate(self.parents.tolist()):
+            if parent >= 0:
+                out[parent] = max(out[parent], out[s] + 1)
+        return out
+
+    @property
+    def flops(self) -> float:
+        """Multiplications and additions of one factorisation."""
+        w, r = self.widths.astype(float), self.counts.astype(float)
+        return float((w**3 / 3 + w * w * r + w * r * r).sum())
+
+
+@dataclass(frozen=True)
 class Symbolic:
     """Order and pattern of the factor.
 
@@ -59,49 +124,60 @@ class Symbolic:
         Column of the matrix at each place of the order.
     places : ndarray of int, shape (q,)
         Its inverse.
+    shapes : Shapes
+    offsets : ndarray of int
+        Where the panel of each supernode begins.
+    batches : tuple of Batch
+        Supernodes that are worked on first, many at a time, children before their parents.
     nodes : tuple of Supernode
-        Children before their parents.
-    panel_size : int
-        Stored elements.
-    flops : float
-        Multiplications and additions of one factorisation.
+        All others, children before their parents.
     peak_updates : int
         Elements of all fronts and updates that are alive at one time.
     """
 
     columns: IntArray
     places: IntArray
+    shapes: Shapes
+    offsets: IntArray
+    batches: tuple[Batch, ...]
     nodes: tuple[Supernode, ...]
-    panel_size: int
-    flops: float
     peak_updates: int
+
+    @property
+    def panel_size(self) -> int:
+        """Stored elements."""
+        return int(self.shapes.sizes.sum())
+
+    @property
+    def listed(self) -> int:
+        """Positions that batches list."""
+        return sum(batch.targets.size for batch in self.batches)
 
     @property
     def largest_front(self) -> int:
         """Rows of the largest front."""
-        return max(node.width + node.rows.size for node in self.nodes)
+        return int((self.shapes.widths + self.shapes.counts).max())
 
     def panel_positions(self, rows: IntArray, columns: IntArray) -> IntArray:
         """Where elements of the matrix stand in the vector of panels; (i, j) and (j, i) are the same element."""
-        q = self.columns.size
         a, b = self.places[rows], self.places[columns]
-        low, high = np.minimum(a, b), np.maximum(a, b)
-        starts = np.array([node.start for node in self.nodes])
-        widths = np.array([node.width for node in self.nodes])
-        offsets = np.array([node.offset for node in self.nodes])
-        counts = np.array([node.rows.size for node in self.nodes])
-        owner = np.searchsorted(starts, low, side="right") - 1
-        local = high - starts[owner]
-        below = np.flatnonzero(local >= widths[owner])
-        keys = np.concatenate([s * q + node.rows for s, node in enumerate(self.nodes)])
-        first = np.cumsum(counts) - counts
-        of = owner[below]
-        local[below] = widths[of] + np.searchsorted(keys, of * q + high[below]) - first[of]
-        out: IntArray = offsets[owner] + local * widths[owner] + low - starts[owner]
-        return out
+        return _positions(self.shapes, self.offsets, np.minimum(a, b), np.maximum(a, b))
 
 
-def analyse_pattern(graph: SparseMatrix, ordering: Ordering, node_columns: list[IntArray]) -> Symbolic:
+def _positions(shapes: Shapes, offsets: IntArray, low: IntArray, high: IntArray) -> IntArray:
+    """Where elements (high, low) of L stand in the vector of panels, by places in the order."""
+    owner = np.searchsorted(shapes.starts, low, side="right") - 1
+    widths = shapes.widths[owner]
+    local = high - shapes.starts[owner]
+    below = local >= widths
+    of = owner[below]
+    place = np.searchsorted(shapes.keys, of * shapes.n_columns + high[below]) - (shapes.ends - shapes.counts)[of]
+    local[below] = widths[below] + place
+    out: IntArray = offsets[owner] + local * widths + low - shapes.starts[owner]
+    return out
+
+
+def analyse_pattern(graph: SparseMatrix, ordering: Ordering, node_columns: NodeColumns) -> Symbolic:
     """Supernodes of the factor in a given order.
 
     Parameters
@@ -109,39 +185,57 @@ def analyse_pattern(graph: SparseMatrix, ordering: Ordering, node_columns: list[
     graph : csr_array, shape (N, N)
         Symmetric pattern of the nodes, without a diagonal.
     ordering : Ordering
-    node_columns : list of ndarray of int
-        Columns of the matrix that each node stands for.
+    node_columns : NodeColumns
     """
-    tree = _Tree(graph, ordering)
+    leaves, rest = np.split(ordering.order, [ordering.n_leaves])
+    met = graph[leaves][:, rest]
+    met = sparse.csr_array((np.ones(met.nnz, dtype=np.int32), met.indices, met.indptr), shape=met.shape)
+    tree = _Tree(graph[rest][:, rest] + met.T @ met, ordering.n_open)
     order = tree.postorder()
     label = np.empty(order.size, dtype=np.intp)
     label[order] = np.arange(order.size)
-    weights = np.array([columns.size for columns in node_columns])
-    weights = weights[ordering.order[order]]
+    weights = node_columns.counts[rest[order]]
     below = [np.sort(label[tree.below(int(node))]) for node in order]
-    parent = np.array([rows[0] if rows.size else -1 for rows in below])
-    ends = _supernode_ends(parent, below, weights)
-    columns = np.concatenate([node_columns[v] for v in ordering.order[order]])
-    return _layout(ends, parent, below, weights, columns)
+    parent = np.array([rows[0] if rows.size else -1 for rows in below], dtype=np.intp)
+    columns = node_columns.of(np.concatenate([leaves, rest[order]]))
+    first = np.concatenate([[0], np.cumsum(weights)]) + int(node_columns.counts[leaves].sum())
+    above = _shapes(_supernode_ends(parent, below, weights), below, first, weights)
+    met = sparse.csr_array((met.data, label[met.indices], met.indptr), shape=met.shape)
+    shapes = _with_leaves(met, node_columns.counts[leaves], first, weights, above)
+    places = np.empty(columns.size, dtype=np.intp)
+    places[columns] = np.arange(columns.size)
+    return _layout(columns, places, shapes)
+
+
+@dataclass(frozen=True)
+class NodeColumns:
+    """Columns of the matrix that each node of a graph stands for.
+
+    Attributes
+    ----------
+    counts : ndarray of int, shape (N,)
+    columns : ndarray of int
+        Of all nodes, one after the other.
+    """
+
+    counts: IntArray
+    columns: IntArray
+
+    def of(self, nodes: IntArray) -> IntArray:
+        """Columns of some nodes, one after the other."""
+        return self.columns[_expand(nodes, np.cumsum(self.counts) - self.counts, self.counts)]
 
 
 class _Tree:
-    """Patterns of the columns of L and the elimination tree, in the given order of the nodes."""
+    """Patterns of the columns of L and the elimination tree; nodes are eliminated as they are numbered."""
 
-    def __init__(self, graph: SparseMatrix, ordering: Ordering) -> None:
-        self.n = n = ordering.order.size
-        place = np.empty(n, dtype=np.int32)
-        place[ordering.order] = np.arange(n, dtype=np.int32)
-        G = graph.tocoo()
-        rows, columns = place[G.row], place[G.col]
-        upper = columns > rows
-        U: SparseMatrix = sparse.coo_array(
-            (np.ones(int(upper.sum()), dtype=np.int8), (rows[upper], columns[upper])), shape=(n, n)
-        )
-        U = U.tocsr()
+    def __init__(self, graph: SparseMatrix, n_open: int) -> None:
+        self.n = n = int(graph.shape[0])
+        U: SparseMatrix = sparse.triu(graph, 1).tocsr()
+        U.sort_indices()
         self.patterns: list[IntArray] = []
         # From the first full column on all columns are full.
-        self.n_sparse = n - ordering.n_open
+        self.n_sparse = n - n_open
         children: list[list[int]] = [[] for _ in range(n)]
         for j in range(self.n_sparse):
             own = U.indices[U.indptr[j] : U.indptr[j + 1]]
@@ -225,32 +319,95 @@ def _trapezoid(width: int, below: int) -> int:
     return width * (width + 1) // 2 + width * below
 
 
-def _layout(ends: list[int], parent: IntArray, below: list[IntArray], weights: IntArray, columns: IntArray) -> Symbolic:
-    """Supernodes in terms of columns of the matrix."""
-    first_column = np.concatenate([[0], np.cumsum(weights)])
-    last = np.array(ends)
-    owner = np.searchsorted(last, np.arange(weights.size))
-    first_child = np.full(last.size, -1)
-    rows = [_expand(below[end], first_column, weights) for end in ends]
-    starts = [int(first_column[end + 1]) for end in [-1, *ends[:-1]]]
-    widths = [int(first_column[end + 1]) - start for end, start in zip(ends, starts, strict=True)]
+def _shapes(ends: list[int], below: list[IntArray], first: IntArray, weights: IntArray) -> Shapes:
+    """Supernodes in terms of columns of the matrix, from the last node of each."""
+    last = np.array(ends, dtype=np.intp)
+    rows = [_expand(below[end], first, weights) for end in ends]
+    starts = first[np.concatenate([[0], last[:-1] + 1])] if ends else np.zeros(0, dtype=np.intp)
+    counts = np.array([one.size for one in rows], dtype=np.intp)
+    upward = np.array([one[0] if one.size else -1 for one in rows], dtype=np.intp)
+    parents = np.where(upward >= 0, np.searchsorted(starts, upward, side="right") - 1, -1)
+    flat = np.concatenate(rows) if rows else np.zeros(0, dtype=np.intp)
+    return Shapes(starts, first[last + 1] - starts, counts, flat, parents)
+
+
+def _with_leaves(met: SparseMatrix, widths: IntArray, first: IntArray, weights: IntArray, above: Shapes) -> Shapes:
+    """The supernodes with those of leaves before them, each of which is one node."""
+    met.sort_indices()
+    starts = np.cumsum(widths) - widths
+    rows = _expand(met.indices, first, weights)
+    own = np.repeat(np.arange(widths.size), np.diff(met.indptr))
+    counts = np.bincount(own, weights=weights[met.indices], minlength=widths.size).astype(np.intp)
+    parents = np.full(widths.size, -1)
+    some = np.flatnonzero(counts)
+    least = rows[(np.cumsum(counts) - counts)[some]]
+    parents[some] = widths.size + np.searchsorted(above.starts, least, side="right") - 1
+    moved = np.where(above.parents >= 0, above.parents + widths.size, -1)
+    parts = zip((starts, widths, counts, rows, parents), (*_arrays(above)[:4], moved), strict=True)
+    return Shapes(*(np.concatenate(pair).astype(np.intp) for pair in parts))
+
+
+def _arrays(shapes: Shapes) -> tuple[IntArray, ...]:
+    return shapes.starts, shapes.widths, shapes.counts, shapes.rows, shapes.parents
+
+
+def _layout(columns: IntArray, places: IntArray, shapes: Shapes) -> Symbolic:
+    """Where panels stand, and which supernodes are worked on together."""
+    heights = shapes.heights
+    batched = _batched(shapes, heights)
+    # Panels of one batch stand one after the other.
+    kind = np.stack([batched * shapes.counts, batched * shapes.widths, np.where(batched, heights, heights.size)])
+    order = np.lexsort((np.arange(heights.size), *kind))
+    sizes = shapes.sizes[order]
+    offsets = np.empty(order.size, dtype=np.intp)
+    offsets[order] = np.cumsum(sizes) - sizes
+    together = order[: int(batched.sum())]
+    changes = np.flatnonzero(np.diff(kind[:, together], axis=1).any(axis=0)) + 1
+    batches = [_batch(shapes, offsets, own) for own in np.split(together, changes) if own.size]
+    nodes = _alone(shapes, offsets, np.flatnonzero(~batched))
+    return Symbolic(columns, places, shapes, offsets, tuple(batches), tuple(nodes), _peak_updates(nodes))
+
+
+def _batched(shapes: Shapes, heights: IntArray) -> BoolArray:
+    """Small supernodes without large descendants, up to a height where the list of positions is long enough."""
+    small = (shapes.widths <= _BATCH_WIDTH) & (shapes.counts <= _BATCH_ROWS)
+    for s, parent in enumerate(shapes.parents.tolist()):
+        if parent >= 0 and not small[s]:
+            small[parent] = False
+    listed = np.where(small, shapes.counts * (shapes.counts + 1) // 2, 0)
+    whole = np.cumsum(np.bincount(heights, weights=listed))
+    found: BoolArray = small & (whole[heights] <= _LISTED)
+    return found
+
+
+def _batch(shapes: Shapes, offsets: IntArray, own: IntArray) -> Batch:
+    r = int(shapes.counts[own[0]])
+    rows = shapes.rows[(shapes.ends - shapes.counts)[own][:, None] + np.arange(r)]
+    i, j = np.tril_indices(r)
+    targets = _positions(shapes, offsets, rows[:, j], rows[:, i]) if r else np.zeros((own.size, 0), dtype=np.intp)
+    return Batch(shapes.starts[own], int(shapes.widths[own[0]]), rows, targets, int(offsets[own[0]]))
+
+
+def _alone(shapes: Shapes, offsets: IntArray, chosen: IntArray) -> list[Supernode]:
+    """Supernodes that are worked on one by one; with each all its ancestors are among them."""
+    place = np.full(shapes.starts.size + 1, -1)
+    place[chosen] = np.arange(chosen.size)
+    first_child = np.full(chosen.size + 1, -1)
+    for s in range(chosen.size - 1, -1, -1):
+        first_child[place[shapes.parents[chosen[s]]]] = s
+    ends = shapes.ends
+    rows = [shapes.rows[ends[s] - shapes.counts[s] : ends[s]] for s in chosen]
     nodes = []
-    offset, flops = 0, 0.0
-    for s, end in enumerate(ends):
-        up = int(owner[parent[end]]) if parent[end] >= 0 else -1
+    for s, own in enumerate(chosen):
+        up = int(place[shapes.parents[own]])
         relative = np.zeros(0, dtype=np.intp)
         if up >= 0:
-            if first_child[up] < 0:
-                first_child[up] = s
-            inside = rows[s] < starts[up] + widths[up]
-            relative = np.where(inside, rows[s] - starts[up], widths[up] + np.searchsorted(rows[up], rows[s]))
-        w, r = widths[s], rows[s].size
-        nodes.append(Supernode(starts[s], w, rows[s], up, relative, offset, int(first_child[s])))
-        offset += w * (w + r)
-        flops += w**3 / 3 + w * w * r + w * r * r
-    places = np.empty(columns.size, dtype=np.intp)
-    places[columns] = np.arange(columns.size)
-    return Symbolic(columns, places, tuple(nodes), offset, flops, _peak_updates(nodes))
+            start, width = int(shapes.starts[chosen[up]]), int(shapes.widths[chosen[up]])
+            inside = rows[s] < start + width
+            relative = np.where(inside, rows[s] - start, width + np.searchsorted(rows[up], rows[s]))
+        start, width = int(shapes.starts[own]), int(shapes.widths[own])
+        nodes.append(Supernode(start, width, rows[s], up, relative, int(offsets[own]), int(first_child[s])))
+    return nodes
 
 
 def _peak_updates(nodes: list[Supernode]) -> int:
@@ -298,7 +455,7 @@ class SparseCholesky:
         panels[positions] = values
         self.panels = panels
         updates: dict[int, list[tuple[IntArray, FloatArray]]] = {}
-        log_det = 0.0
+        log_det = sum(batch.factorize(panels) for batch in symbolic.batches)
         for s, node in enumerate(symbolic.nodes):
             L, R = self._panel(panels, node)
             F22 = _gather(updates.pop(s, []), L, R)
@@ -323,7 +480,17 @@ class SparseCholesky:
 
     def solve(self, right: FloatArray) -> FloatArray:
         """S^-1 right, shape (q, c)."""
-        x = right[self.symbolic.columns]
+        out = np.empty(right.shape)
+        step = max(1, _SOLVED // max(1, right.shape[0]))
+        for start in range(0, right.shape[1], step):
+            own = slice(start, start + step)
+            out[self.symbolic.columns, own] = self._solved(right[self.symbolic.columns, own])
+        return out
+
+    def _solved(self, x: FloatArray) -> FloatArray:
+        """The same in the order of the factor, in place."""
+        for batch in self.symbolic.batches:
+            batch.forward(self.panels, x)
         for node in self.symbolic.nodes:
             L, R = self._panel(self.panels, node)
             own = slice(node.start, node.start + node.width)
@@ -335,9 +502,9 @@ class SparseCholesky:
             own = slice(node.start, node.start + node.width)
             rest = x[own] - R.T @ x[node.rows] if node.rows.size else x[own]
             x[own] = blas.dtrsm(1.0, L.T, rest, lower=0)
-        out = np.empty_like(x)
-        out[self.symbolic.columns] = x
-        return out
+        for batch in reversed(self.symbolic.batches):
+            batch.backward(self.panels, x)
+        return x
 
     def inverse(self) -> FloatArray:
         """Elements of S^-1 on the pattern of the factor, in the layout of the panels."""
@@ -363,6 +530,8 @@ class SparseCholesky:
             if node.first_child >= 0:
                 fronts[s] = _front(own, below, rest)
             self._drop(fronts, s)
+        for batch in reversed(self.symbolic.batches):
+            batch.invert(self.panels, out)
         return out
 
     def _drop(self, fronts: dict[int, FloatArray], s: int) -> None:

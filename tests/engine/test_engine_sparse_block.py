@@ -21,9 +21,9 @@ from lme4py.errors import DesignError
 from lme4py.families.registry import make_family
 from lme4py.families.response import ResponseData
 from lme4py.fits.kinds import model_of
-from lme4py.linalg import cholesky
+from lme4py.linalg import cholesky, ordering, supernodes
 from lme4py.linalg.ordering import minimum_degree
-from lme4py.linalg.supernodes import SparseCholesky, Symbolic, analyse_pattern
+from lme4py.linalg.supernodes import NodeColumns, SparseCholesky, Symbolic, analyse_pattern
 
 CROSSED = [
     "crossed",
@@ -80,7 +80,7 @@ def symbolic_of(graph: sparse.csr_array, k: int, max_degree: float = np.inf) -> 
     n = graph.shape[0]
     ordering = minimum_degree(graph, np.full(n, k), max_degree)
     assert sorted(ordering.order.tolist()) == list(range(n))
-    return analyse_pattern(graph, ordering, list(np.arange(n * k).reshape(n, k)))
+    return analyse_pattern(graph, ordering, NodeColumns(np.full(n, k), np.arange(n * k)))
 
 
 def matrix_on(graph: sparse.csr_array, k: int) -> np.ndarray:
@@ -111,6 +111,64 @@ def test_factor_solve_and_inverse_are_those_of_the_dense_matrix(name, k, max_deg
     np.testing.assert_allclose(
         factor.inverse()[positions], inverse[rows, columns], rtol=0, atol=1e-11 * np.abs(inverse).max()
     )
+
+
+def family_graph(sires: int, dams: int, offspring: int, generations: int, seed: int) -> sparse.csr_array:
+    """Animals, their parents and mates: a few sires in every generation, whose offspring have dams of their own."""
+    rng = np.random.default_rng(seed)
+    per = sires + dams + offspring
+    own, sire, dam = [], [], []
+    for g in range(1, generations):
+        own.append(g * per + np.arange(per))
+        sire.append((g - 1) * per + rng.integers(0, sires, per))
+        dam.append((g - 1) * per + sires + rng.integers(0, dams, per))
+    i, s, d = (np.concatenate(part) for part in (own, sire, dam))
+    return graph_of(generations * per, np.concatenate([i, i, s]), np.concatenate([s, d, d]))
+
+
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("batches", [True, False])
+def test_families_are_factored_many_animals_at_a_time(batches, k, monkeypatch):
+    if not batches:
+        monkeypatch.setattr(supernodes, "_LISTED", -1)
+    monkeypatch.setattr(ordering, "_HUBS_FROM", 20)
+    graph = family_graph(2, 12, 20, 4, 3)
+    n = graph.shape[0]
+    order = minimum_degree(graph, np.full(n, k), np.inf, hubs=True)
+    assert sorted(order.order.tolist()) == list(range(n))
+    assert order.n_open == 0
+    # Sires of the second and third generation, who have mates, offspring and parents, come last.
+    assert {34, 35, 68, 69} <= set(order.order[-6:].tolist())
+    assert order.n_leaves > 60
+    symbolic = analyse_pattern(graph, order, NodeColumns(np.full(n, k), np.arange(n * k)))
+    assert bool(symbolic.batches) == batches
+    S = matrix_on(graph, k)
+    rows, columns = np.nonzero(S)
+    positions = symbolic.panel_positions(rows, columns)
+    factor = SparseCholesky(symbolic, positions, S[rows, columns])
+    right = np.random.default_rng(1).normal(size=(n * k, 4))
+    inverse = np.linalg.inv(S)
+    # As above.
+    assert factor.log_det == pytest.approx(np.linalg.slogdet(S)[1], rel=1e-12)
+    np.testing.assert_allclose(S @ factor.solve(right), right, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(
+        factor.inverse()[positions], inverse[rows, columns], rtol=0, atol=1e-11 * np.abs(inverse).max()
+    )
+    for animal in (0, n - 1):
+        worse = S.copy()
+        worse[animal * k, animal * k] = -1.0
+        with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+            SparseCholesky(symbolic, positions, worse[rows, columns])
+
+
+def test_few_sires_cost_few_elements():
+    """Dams under 20 sires a generation: a pattern that grows with the animals, and a small full block of sires."""
+    graph = family_graph(20, 500, 500, 5, 4)
+    n = graph.shape[0]
+    order = minimum_degree(graph, np.full(n, 1), np.inf, hubs=True)
+    symbolic = analyse_pattern(graph, order, NodeColumns(np.full(n, 1), np.arange(n)))
+    # Measured 8 an animal; the lower triangle has 2,550.
+    assert symbolic.panel_size < 20 * n
 
 
 def test_order_keeps_the_fill_small():

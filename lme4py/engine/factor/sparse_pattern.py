@@ -15,7 +15,7 @@ from lme4py.engine.factor import forecast as guard
 from lme4py.engine.factor.crossproducts import Edges, Factor, SortedEdges
 from lme4py.linalg import small
 from lme4py.linalg.ordering import minimum_degree
-from lme4py.linalg.supernodes import Symbolic, analyse_pattern
+from lme4py.linalg.supernodes import NodeColumns, Symbolic, analyse_pattern
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray, SparseMatrix, sparse
 
 # Floating-point operations per second with one large matrix, and with many small fronts; seconds per supernode.
@@ -306,7 +306,7 @@ def plan_sparse(
     weights = np.concatenate([np.full(f.n_levels, f.n_columns) for f in factors])
     # The factor cannot cost less than a clique of this size.
     limit = size if forced else (dense_seconds * _RATE_FRONTS) ** (1 / 3)
-    found = minimum_degree(graph, weights, float(limit))
+    found = minimum_degree(graph, weights, float(limit), hubs=forced)
     open_size = int(weights[found.order[found.order.size - found.n_open :]].sum())
     # What was left open is one dense front, in the factor and in the inverse.
     core_seconds, least = float(open_size) ** 3 / _RATE_DENSE, 2.0 * 8.0 * float(open_size) ** 2
@@ -319,7 +319,7 @@ def plan_sparse(
         float(symbolic.panel_size),
         _seconds(symbolic),
         dense_seconds,
-        8.0 * (2.0 * symbolic.panel_size + symbolic.peak_updates + 12.0 * n_elements),
+        8.0 * (2.0 * symbolic.panel_size + symbolic.peak_updates + symbolic.listed + 12.0 * n_elements),
         dense_bytes,
     )
     wanted = forecast.sparse_is_better or (dense_bytes > memory > forecast.sparse_bytes)
@@ -328,17 +328,19 @@ def plan_sparse(
 
 def _seconds(symbolic: Symbolic) -> float:
     """Forecast for a gradient: the factor, and twice as much for the elements of its inverse."""
-    core = min(float(max(node.width for node in symbolic.nodes)) ** 3, 3.0 * symbolic.flops)
-    others = 3.0 * symbolic.flops - core
-    return core / _RATE_DENSE + others / _RATE_FRONTS + _PER_SUPERNODE * len(symbolic.nodes)
+    flops = 3.0 * symbolic.shapes.flops
+    core = min(float(symbolic.shapes.widths.max()) ** 3, flops)
+    alone = len(symbolic.nodes) + len(symbolic.batches)
+    return core / _RATE_DENSE + (flops - core) / _RATE_FRONTS + _PER_SUPERNODE * alone
 
 
-def _node_columns(factors: tuple[Factor, ...]) -> list[IntArray]:
+def _node_columns(factors: tuple[Factor, ...]) -> NodeColumns:
     """Rows of the block that belong to each level."""
-    out: list[IntArray] = []
+    counts, columns = [], []
     start = 0
     for factor in factors:
         J, k = factor.n_levels, factor.n_columns
-        out.extend(start + np.arange(J)[:, None] + J * np.arange(k)[None])
+        counts.append(np.full(J, k))
+        columns.append((start + np.arange(J)[:, None] + J * np.arange(k)).ravel())
         start += factor.size
-    return out
+    return NodeColumns(np.concatenate(counts), np.concatenate(columns))
