@@ -1,8 +1,10 @@
 """Points on the way to a minimum that is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from lme4py.engine.generalised.optimum import Basin
+from lme4py.engine.generalised.optimum import Basin, GlmmOptimum
 from lme4py.engine.optimise import Control, Local, minimise
 
 HESSIAN = np.array([[4.0, 1.0], [1.0, 2.0]])
@@ -47,3 +49,19 @@ def test_a_descent_stops_where_it_is_known_where_it_leads():
     assert short.message == "it is known where this leads"
     assert BASIN.holds(parabola(short.theta))
     assert short.value > 10.0
+
+
+def test_a_curvature_that_is_clearly_negative_proves_no_minimum():
+    found = SimpleNamespace(
+        mode=SimpleNamespace(w=np.ones(3)), finder=SimpleNamespace(problem=SimpleNamespace(units=1.0))
+    )
+
+    def end(hessian, gradient):
+        return GlmmOptimum(np.zeros(2), found, 10.0, np.array(gradient), np.array(hessian), ())
+
+    assert end([[4.0, 1.0], [1.0, 2.0]], [1e-4, 0.0]).is_minimum
+    # Rounding of a curvature of zero.
+    assert end([[4.0, 0.0], [0.0, -1e-5]], [1e-4, 0.0]).is_minimum
+    # Across a jump differences are immense: a Newton step promises less than 1e-6, and the gradient is 1e5.
+    assert not end([[-2e16, 0.0], [0.0, 2.0]], [1e5, 0.0]).is_minimum
+    assert not end([[4.0, 6.0], [6.0, 4.0]], [0.0, 0.0]).is_minimum

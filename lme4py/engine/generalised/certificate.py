@@ -15,7 +15,7 @@ from lme4py.engine.certificate import (
     verdict,
     with_estimate,
 )
-from lme4py.engine.generalised.hessian import curvature_floor, newton_step, scaled_eigen
+from lme4py.engine.generalised.hessian import bends_down, curvature_floor, newton_step, scaled_eigen
 from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.linalg.types import FloatArray
@@ -57,8 +57,9 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
     shown = with_estimate(singular, problem.identification, problem.structures.factors(theta), problem.S)
     boundary = _boundary_derivative(problem, theta, optimum.hessian)
     lowest = float(values[0]) if values.size else 0.0
-    # What counts is the criterion beside the point: differences can make a curvature of zero negative.
-    descends = optimum.descends
+    # What counts is the criterion beside the point, unless a curvature is clearly negative: differences can make one of
+    # zero a little so.
+    descends = optimum.descends or bends_down(optimum.hessian, floor)
     converged = bound < CONVERGED and not descends and not trouble
     caution = "" if trouble or not converged else _caution(problem, optimum)
     return Certificate(

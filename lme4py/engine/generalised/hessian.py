@@ -15,6 +15,8 @@ _DIFFERENCE = 1e-3
 _SHORT = 2e-4
 # Scaled curvatures below this are none; of coefficients alone, which columns far from zero make nearly parallel.
 _FLAT, _PARALLEL = 1e-7, 1e-11
+# A scaled curvature below this is no rounding of zero.
+_BENT = -0.1
 # Differences go along the principal axes of a model whose scaled curvatures differ by more than this.
 _UNEVEN = 1e-4
 
@@ -107,6 +109,22 @@ def scaled_eigen(hessian: FloatArray, floor: float) -> tuple[FloatArray, FloatAr
     d = np.sqrt(np.maximum(np.abs(hessian.diagonal()), floor))
     values, vectors = np.linalg.eigh(hessian / np.outer(d, d))
     return d, values, vectors
+
+
+def bends_down(hessian: FloatArray, floor: float) -> bool:
+    """Whether a curvature is clearly negative, as differences do not make one of zero.
+
+    Far outside of what the difference steps can resolve, such as across a jump, curvatures are immense: a Newton step
+    then promises nothing, whatever the gradient is.
+
+    Parameters
+    ----------
+    hessian : ndarray, shape (r, r)
+    floor : float
+        Of `curvature_floor`.
+    """
+    values = scaled_eigen(hessian, floor)[1]
+    return bool(values.size) and float(values[0]) < _BENT
 
 
 def newton_step(hessian: FloatArray, gradient: FloatArray, floor: float) -> tuple[FloatArray, float]:

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 
 from lme4py.engine.certificate import CONVERGED, Evaluation, Rival
-from lme4py.engine.generalised.hessian import curvature_floor, newton_step
+from lme4py.engine.generalised.hessian import bends_down, curvature_floor, newton_step
 from lme4py.engine.generalised.laplace import Laplace
 from lme4py.engine.optimise import Local
 from lme4py.linalg.types import FloatArray
@@ -61,7 +61,8 @@ class GlmmOptimum:
     def is_minimum(self) -> bool:
         """Whether this is a local minimum as far as gradient and Hessian tell."""
         floor = curvature_floor(self.found, self.found.finder.problem.units)
-        return not self.descends and newton_step(self.hessian, self.gradient, floor)[1] < CONVERGED
+        flat = newton_step(self.hessian, self.gradient, floor)[1] < CONVERGED
+        return flat and not self.descends and not bends_down(self.hessian, floor)
 
 
 def joined(first: tuple[Evaluation, ...], second: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:
