@@ -186,9 +186,19 @@ class ResponseData:
         return self.zeros, self.take(self.zeros)
 
     @computed_once
-    def by_sign(self) -> IntArray:
-        """Where each row is when those of `positive` stand before those of `zero_rows`."""
-        return np.argsort(np.concatenate([self.positive[0], self.zeros]))
+    def has_zeros(self) -> bool:
+        """Whether a response is not above 0."""
+        return not bool((self.y > 0.0).all())
+
+    def unless_zero(self, values: FloatArray, instead: Callable[[], FloatArray | float]) -> FloatArray:
+        """Numbers of rows, and others where the response is 0: asked for only where there is one.
+
+        Parameters
+        ----------
+        values : ndarray, shape (..., n)
+        instead : callable
+        """
+        return np.where(self.y > 0.0, values, instead()) if self.has_zeros else values
 
     @computed_once
     def log_rest(self) -> FloatArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from lme4py.families.densities.calculus.jets import Degrees
 from lme4py.families.densities.calculus.rows import partials
@@ -104,6 +104,19 @@ def test_zeros_alone_are_zeros_among_others(name, eta):
     for index in degrees.indices():
         # Two formulas of the same number; the general one rounds in the size of log mu.
         np.testing.assert_allclose(own.d(*index), among.d(*index), rtol=1e-12, atol=1e-300)
+
+
+def test_zeros_of_two_kinds_from_one_end_to_the_other():
+    mu, z = (part.ravel() for part in np.meshgrid([1e-12, 1e-3, 0.5, 3.0, 30.0, 600.0, 800.0, 5e3],
+                                                  [-800.0, -690.0, -30.0, -2.0, 0.3, 4.0, 40.0]))  # fmt: skip
+    density = with_zeros(make_density("poisson"))
+    found = density.loglik(ResponseData(np.zeros(mu.size)), [np.log(mu), z])
+    near = special.expit(-z) * -np.expm1(-mu)
+    # log1p where little is taken from one, and the sum of two probabilities where much is.
+    few = np.log1p(-np.minimum(near, 0.5))
+    expected = np.where(near < 0.5, few, np.logaddexp(special.log_expit(z), special.log_expit(-z) - mu))
+    # A sum of positive numbers loses no digits; a logarithm near -0.69 keeps them.
+    np.testing.assert_allclose(found, expected, rtol=1e-14, atol=0.0)
 
 
 @pytest.mark.parametrize("density", [d for d in all_densities() if d.log_concave], ids=lambda d: d.name)

@@ -188,7 +188,7 @@ def _remainder(y: FloatArray, t: FloatArray, order: int) -> list[FloatArray]:
         out.append(rc * (top[1] - 0.5) + r * r * top[2] - low[2])
     if order >= 3:
         out.append(rc * (c - r) * (top[1] - 0.5) + 3.0 * r * rc * top[2] + r**3 * top[3] - low[3])
-    return [np.where(y == 0.0, 0.0, part) for part in out]
+    return out if y.all() else [np.where(y == 0.0, 0.0, part) for part in out]
 
 
 @dataclass(frozen=True)
@@ -209,11 +209,9 @@ class _Common:
 
     @classmethod
     def of(cls, data: ResponseData, L: FloatArray, t: FloatArray) -> _Common:
-        y = data.y
-        some = y > 0.0
-        mu, s = np.exp(np.minimum(L, 700.0)), np.exp(t)
-        q = np.where(some, L - data.log_y, 0.0)
-        less = np.where(some, -y * np.expm1(np.minimum(q, 700.0)), -mu)
+        y, s = data.y, np.exp(t)
+        q = data.unless_zero(L - data.log_y, lambda: 0.0)
+        less = data.unless_zero(-y * np.expm1(np.minimum(q, 700.0)), lambda: -np.exp(np.minimum(L, 700.0)))
         total = y + s
         v = -less / total
         # Far from 0, where 1 + v would lose its digits or overflow, by its two parts.
@@ -241,7 +239,7 @@ class _Common:
     def value(self, data: ResponseData, s: FloatArray, rest: FloatArray) -> FloatArray:
         y = data.y
         main = -(y + s) * self.length + y * self.q
-        return np.where(y > 0.0, main + rest - data.factorial_remainder, -s * self.length)
+        return data.unless_zero(main + rest - data.factorial_remainder, lambda: -s * self.length)
 
 
 def _quadratic(data: ResponseData, L: FloatArray, T: FloatArray, degrees: Degrees) -> DensityJet:

@@ -76,17 +76,16 @@ class PoissonDensity(CountDensity):
 def poisson_jet(data: ResponseData, L: FloatArray, degrees: Degrees) -> DensityJet:
     """In L = log mu."""
     y = data.y
-    some = y > 0.0
     mu = np.exp(L)
-    q = np.where(some, L - data.log_y, 0.0)
+    q = data.unless_zero(L - data.log_y, lambda: 0.0)
     rise = np.expm1(q)
     # What cancels in rise - q near zero is below y q eps, which is less than sqrt(y) eps where a count is likely.
-    value = np.where(some, -y * (rise - q) - data.factorial_remainder, -mu)
+    value = data.unless_zero(-y * (rise - q) - data.factorial_remainder, lambda: -mu)
     return DensityJet.of(
         degrees,
         {
             (): lambda: value,
-            (0,): lambda: np.where(some, -y * rise, -mu),
+            (0,): lambda: data.unless_zero(-y * rise, lambda: -mu),
             (0, 0): lambda: -mu,
             (0, 0, 0): lambda: -mu,
         },

@@ -25,6 +25,8 @@ from lme4py.linalg.types import BoolArray, FloatArray
 __all__ = ["ZERO_INFLATION", "Hurdle", "ZeroInflated"]
 
 ZERO_INFLATION: Final = "zero_inflation"
+# Sums of probabilities below this have lost digits.
+_TINY: Final = 1e-290
 
 
 @dataclass(frozen=True, init=False)
@@ -241,13 +243,15 @@ def _mixed(f: DensityJet, z: FloatArray) -> DensityJet:
     p0 = np.minimum(f.value, 0.0)
     pi, rest = sigmoid(z)
     positive = -np.expm1(p0)
-    # log1p((1 - pi) (e^f - 1)) keeps a log-likelihood near zero, the other form one far from it.
+    # log1p((1 - pi) (e^f - 1)) keeps a log-likelihood near zero, the sum one far from it, softplus one at its end.
     near = rest * positive
-    value = np.asarray(np.log1p(-np.minimum(near, 0.5)))
-    far = np.broadcast_to(near >= 0.5, value.shape)
+    far = near >= 0.5
+    value = np.asarray(np.log1p(-np.where(far, 0.0, near)))
     if far.any():
-        z_far, p_far = np.broadcast_to(z, value.shape)[far], np.broadcast_to(p0, value.shape)[far]
-        value[far] = softplus(p_far - z_far) - softplus(-z_far)
+        sums = pi + rest * np.exp(p0)
+        value = np.where(far, np.log(sums), value)
+        if sums.min() < _TINY:
+            value = np.where(sums < _TINY, softplus(p0 - z) - softplus(-z), value)
     outer: dict[Index, Part] = {(): value}
     if f.degrees.total:
         w, miss = sigmoid(z - p0)
