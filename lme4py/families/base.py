@@ -237,6 +237,10 @@ class Family(AtInfinity, AtPoints, OtherParameters, OneResponse):
         """Why parameters beside eta have no finite estimate, or ""."""
         return ""
 
+    def no_maximum(self, data: ResponseData) -> str:
+        """Why parameters beside eta may have no maximum inside their ranges, where none was found; or ""."""
+        return ""
+
     @property
     def is_count(self) -> bool:
         """Whether responses are whole numbers."""
@@ -572,13 +576,9 @@ class Family(AtInfinity, AtPoints, OtherParameters, OneResponse):
         """lambda at which the dispersion is as large as the rest of the variation: what `limit` counts from."""
         return 0.0
 
-    # --- what random effects can be told from
-
     @abstractmethod
     def row_noise(self, data: ResponseData) -> RowNoise | None:
         """The noise that an effect of every row cannot be told from; None where the data can tell the two apart."""
-
-    # --- residuals
 
     def pearson_at(self, data: ResponseData, mu: FloatArray, eta: FloatArray, lam: Any) -> FloatArray:
         """Pearson residuals of rows with these means and conditional linear predictors, shape (n,).

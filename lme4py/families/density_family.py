@@ -157,6 +157,9 @@ class DensityFamily(MeanResponse):
     def trouble(self, data: ResponseData, lam: Any) -> str:
         return self.density.trouble(data, float(np.atleast_1d(lam)[-1])) if self.n_dispersion else ""
 
+    def no_maximum(self, data: ResponseData) -> str:
+        return self.density.no_maximum(data)
+
     def lambda_unit(self, data: ResponseData) -> float:
         return self.density.dispersion_unit(data)
 

@@ -10,7 +10,7 @@ import pytest
 from reference_data import REFERENCE
 
 import lme4py
-from lme4py.errors import ConvergenceWarning, DataError, OptionError
+from lme4py.errors import ConvergenceWarning, DataError, DesignError, OptionError
 from lme4py.families.registry import make_family
 
 MODELS = json.loads((REFERENCE / "families.json").read_text(encoding="utf-8"))["models"]
@@ -189,3 +189,11 @@ def test_quadrature_agrees_with_laplace_where_that_is_good(fits):
 def test_names_of_other_programs():
     assert make_family("beta_family").name == "beta"
     assert make_family("t_family").name == "t"
+
+
+def test_a_tweedie_model_of_responses_without_zeros_names_the_gamma_model():
+    rng = np.random.default_rng(3)
+    x, g = rng.normal(size=200), np.repeat(np.arange(20), 10)
+    data = pd.DataFrame({"x": x, "g": g, "y": np.exp(0.3 * x + 0.4 * rng.normal(size=200))})
+    with pytest.raises(DesignError, match=r"no response is zero, and the power goes to 2.*family='gamma'"):
+        lme4py.glmer("y ~ x + (1 | g)", data, "tweedie")

@@ -212,7 +212,7 @@ def polished(criterion: JointCriterion, optimum: GlmmOptimum, basis: FloatArray)
 
 
 def range_hint(problem: GlmmProblem, names: tuple[str, ...]) -> str:
-    """Why a fit whose link has a bounded range may have no maximum inside it; "" where nothing speaks for that.
+    """Why a fit may have no maximum inside the range of its family or link; "" where nothing speaks for that.
 
     Parameters
     ----------
@@ -220,6 +220,9 @@ def range_hint(problem: GlmmProblem, names: tuple[str, ...]) -> str:
     names : tuple of str
         Of the fixed effects.
     """
+    own = problem.family.no_maximum(problem.data)
+    if own:
+        return f" Here {own}."
     link = problem.family.link
     if link.low == -np.inf and link.high == np.inf:
         return ""

@@ -302,6 +302,10 @@ class Density(ABC):
         """Why an estimate of the log dispersion is none, where `limits` do not say it; or ""."""
         return ""
 
+    def no_maximum(self, data: ResponseData) -> str:
+        """As in `lme4py.families.base.Family`."""
+        return ""
+
     def dispersion_unit(self, data: ResponseData) -> float:
         """Log dispersion at which it is as large as the rest of the variation."""
         return 0.0

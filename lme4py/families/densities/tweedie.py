@@ -100,6 +100,14 @@ class Tweedie(ScaledDensity):
         rho, k = special.expit(np.asarray(x[2])), special.expit(-np.asarray(x[2]))
         return mu**k / (phi * k), k / rho, phi * rho * mu**rho
 
+    def no_maximum(self, data: ResponseData) -> str:
+        if data.zeros.size:
+            return ""
+        return (
+            "no response is zero, and the power goes to 2, where it is the gamma model: use family='gamma' with the "
+            "same link, or 'lognormal'"
+        )
+
     def dispersion_unit(self, data: ResponseData) -> float:
         """phi mu^(power - 2) has no unit; at a power of 3/2."""
         return 0.5 * float(np.log(max(float(np.mean(data.y)), 1e-300)))
