@@ -16,7 +16,7 @@ from lme4py.linalg.types import BoolArray, FloatArray, IntArray, SparseMatrix, s
 # Nodes with at most so many neighbours are eliminated first, in one round that makes no edges to speak of.
 _LEAF = 2
 # Nodes with so many times the neighbours of most are hubs; fewer nodes than the second number are ordered in any case.
-_HUB, _HUBS_FROM = 4.0, from_size(2000, 20)
+_HUB, _HUBS_FROM = 2.5, from_size(2000, 20)
 # A graph that has grown beyond this many edges, or this part of all pairs, is taken as dense.
 _MAX_EDGES, _MAX_DENSITY, _SMALL = 4_000_000, 0.4, 200
 

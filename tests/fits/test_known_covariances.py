@@ -393,3 +393,40 @@ def test_the_conditional_aic_counts_how_fitted_values_move() -> None:
     assert lme4py.caic(fit).df == pytest.approx(moved + 1.0, abs=1e-3)
     with pytest.raises(OptionError, match="estimated sigma"):
         lme4py.caic(lme4py.lmer("y ~ x + (1 | animal)", data, sigma=1))
+
+
+def test_two_traits_with_any_residual_covariance() -> None:
+    """A loading for each trait beside the residual variance is a covariance of two traits without restriction."""
+    rng = np.random.default_rng(8)
+    n = 160
+    sire = [int(rng.integers(4)) if i > 19 else None for i in range(n)]
+    dam = [4 + int(rng.integers(16)) if i > 19 else None for i in range(n)]
+    family = lme4py.Pedigree(range(n), sire, dam)
+    A = family.relationship().to_numpy()
+    effects = np.linalg.cholesky(A) @ rng.standard_normal((n, 2)) @ np.array([[1.0, 0.6], [0.0, 0.8]])
+    y = effects + rng.standard_normal((n, 2)) @ np.array([[1.5, -0.6], [0.0, 1.0]])
+    columns = {"animal": np.tile(np.arange(n), 2), "trait": np.repeat(["a", "b"], n), "y": y.T.ravel()}
+    data = pd.DataFrame({**columns, "own": columns["animal"]})
+    formula = "y ~ 0 + trait + (0 + trait | animal) + rr(0 + trait | own, 1)"
+    fit = lme4py.lmer(formula, data, relmat={"animal": family})
+    assert fit.converged
+    X = np.kron(np.eye(2), np.ones((n, 1)))
+
+    def criterion(x: np.ndarray) -> float:
+        """-2 REML log-likelihood at the genetic and the residual covariance, each by its lower triangle."""
+        G, R = (np.array([[v[0], v[1]], [v[1], v[2]]]) for v in (x[:3], x[3:]))
+        V = np.kron(G, A) + np.kron(R, np.eye(n))
+        VX = np.linalg.solve(V, X)
+        rest = data["y"].to_numpy() - X @ np.linalg.solve(X.T @ VX, VX.T @ data["y"].to_numpy())
+        dets = np.linalg.slogdet(V)[1] + np.linalg.slogdet(X.T @ VX)[1]
+        return float(dets + rest @ np.linalg.solve(V, rest) + (2 * n - 2) * np.log(2 * np.pi))
+
+    G, own = fit.fit.covariances
+    R = own + fit.sigma**2 * np.eye(2)
+    at = np.concatenate([G[np.tril_indices(2)], R[np.tril_indices(2)]])
+    assert R[0, 1] < 0.0
+    # Sums over 320 rows of a well-conditioned matrix.
+    assert criterion(at) == pytest.approx(fit.criterion, abs=1e-8)
+    slopes = covariance_cases.slopes(lambda x: np.array(criterion(x)), at)
+    # The optimiser stops where the criterion could fall by 1e-12 at most: slopes of 1e-5 under curvatures of a hundred.
+    np.testing.assert_allclose(slopes, 0.0, atol=2e-4)
