@@ -21,6 +21,8 @@ __all__ = ["Descent"]
 _TABLE = chunk(4_000_000)
 # Pairs of animals whose ancestors are traced at one time.
 _PAIRS = chunk(2000)
+# Generations of mates whose parts are summed for each of them, so that passes through the pedigree stop above them.
+_STEPS = 4
 # Ancestors of animals are counted from so many.
 _SAMPLE = 64
 # Time of an element of a sparse row of ancestors, where that of an operation on a table is 1.
@@ -179,11 +181,17 @@ class Descent:
     def _passed(
         self, family: IntArray, mates: IntArray, pivots: IntArray, pivot: IntArray, mendelian: FloatArray
     ) -> FloatArray:
-        """Columns T D T'e of the relationships of some pivots, T = (I - P)^-1, in the family of all ancestors."""
+        """Columns v = T D T'e of the relationships of some pivots, T = (I - P)^-1, in the family of all ancestors.
+
+        v = P v + w with w = D T'e, so that v = w + P w + ... + P^(s - 1) w + P^s v: where a pivot has few of the mates,
+        their last generations cost less by these sums, and v is needed above them only.
+        """
         place = np.full(self.parents.shape[0], -1)
         place[family] = np.arange(family.size)
         inside = self.share[family][:, family].tocsr()
-        ends = np.cumsum(np.bincount(self.generation[family]))
+        near, far = _unrolled(inside, place[mates])
+        generation = self.generation[family]
+        ends = np.cumsum(np.bincount(generation))[: int(generation[far.indices].max(initial=0)) + 1]
         levels = [(slice(a, b), inside[a:b]) for a, b in pairwise(ends) if b > a]
         order = np.argsort(pivot, kind="stable")
         bounds = np.searchsorted(pivot[order], np.arange(pivots.size + 1))
@@ -194,11 +202,34 @@ class Descent:
             table = np.zeros((family.size, stop - start))
             rows = self.ancestry(pivots[start:stop]).tocoo()
             table[place[rows.col], rows.row] = rows.data * mendelian[rows.col]
+            own = order[bounds[start] : bounds[stop]]
+            out[own] = _at(near, own, table, pivot[own] - start)
             for level, share in levels:
                 table[level] += share @ table
-            own = order[bounds[start] : bounds[stop]]
-            out[own] = table[place[mates[own]], pivot[own] - start]
+            out[own] += _at(far, own, table, pivot[own] - start)
         return out
+
+
+def _unrolled(share: SparseMatrix, animals: IntArray) -> tuple[SparseMatrix, SparseMatrix]:
+    """Rows of I + P + ... + P^(s - 1), and of P^s, for some animals."""
+    distinct, of = np.unique(animals, return_inverse=True)
+    unit = np.ones(distinct.size)
+    step = sparse.csr_array((unit, distinct, np.arange(distinct.size + 1)), shape=(distinct.size, share.shape[0]))
+    total = step
+    for _ in range(_STEPS - 1):
+        step = step @ share
+        total = total + step
+    return total[of], (step @ share)[of]
+
+
+def _at(rows: SparseMatrix, own: IntArray, table: FloatArray, columns: IntArray) -> FloatArray:
+    """Rows of a sparse matrix times one column of a table each."""
+    starts, counts = rows.indptr[own], np.diff(rows.indptr)[own]
+    of = np.repeat(np.arange(own.size), counts)
+    element = np.arange(of.size) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    products = rows.data[element] * table[rows.indices[element], columns[of]]
+    out: FloatArray = np.bincount(of, weights=products, minlength=own.size).astype(float, copy=False)
+    return out
 
 
 def _level(share: SparseMatrix, own: slice) -> _Level:
