@@ -1,7 +1,7 @@
 """Crossed random effects too large for a factor: how long, how much memory, how sure.
 
-    python benchmarks/giants.py random clusters chain three slope exact
-    python benchmarks/giants.py movielens movielens-slope pedigree pedigree-two
+    python benchmarks/giants.py random clusters chain three slope exact logit
+    python benchmarks/giants.py logit-giant movielens movielens-slope pedigree pedigree-two
 
 Each case runs in a process of its own, so that its peak of memory is its own. The graphs are those that make such
 models hard: a random one, closed clusters, a chain of eras, and the shape of MovieLens 25M (users and films of very
@@ -50,6 +50,14 @@ def movielens(rng: np.random.Generator) -> Columns:
     return {"a": users, "b": films}
 
 
+def logit(rng: np.random.Generator) -> Columns:
+    return {"a": rng.integers(0, 20_000, 1_000_000), "b": rng.integers(0, 4000, 1_000_000)}
+
+
+def logit_giant(rng: np.random.Generator) -> Columns:
+    return {name: rng.integers(0, size, 10_000_000, dtype=np.int32) for name, size in (("a", 100_000), ("b", 20_000))}
+
+
 CASES = {
     "random": (random_graph, "y ~ x + (1 | a) + (1 | b)", {}),
     "clusters": (clusters, "y ~ x + (1 | a) + (1 | b)", {}),
@@ -57,9 +65,14 @@ CASES = {
     "three": (three, "y ~ x + (1 | a) + (1 | b) + (1 | c)", {}),
     "slope": (random_graph, "y ~ x + (x | a) + (1 | b)", {}),
     "exact": (random_graph, "y ~ x + (1 | a) + (1 | b)", {"block": "exact"}),
+    "logit": (logit, "y ~ x + (1 | a) + (1 | b)", {}),
+    "logit-giant": (logit_giant, "y ~ x + (1 | a) + (1 | b)", {}),
     "movielens": (movielens, "y ~ x + (1 | a) + (1 | b)", {}),
     "movielens-slope": (movielens, "y ~ x + (x | a) + (1 | b)", {}),
 }
+
+# Cases whose response is 0 or 1.
+LOGIT = {"logit", "logit-giant"}
 
 
 def simulated(name: str) -> pd.DataFrame:
@@ -68,11 +81,13 @@ def simulated(name: str) -> pd.DataFrame:
     columns = make(rng)
     n = columns["a"].size
     x = rng.standard_normal(n)
-    y = 0.5 * x + rng.standard_normal(n)
+    y = 0.5 * x + (0.0 if name in LOGIT else rng.standard_normal(n))
     for codes, sd in zip(columns.values(), (0.6, 0.8, 0.5), strict=False):
         y += sd * rng.standard_normal(codes.max() + 1)[codes]
     if "(x | a)" in formula:
         y += 0.3 * rng.standard_normal(columns["a"].max() + 1)[columns["a"]] * x
+    if name in LOGIT:
+        y = (rng.random(n) < 1.0 / (1.0 + np.exp(-y))).astype(np.float64)
     return pd.DataFrame({"y": y, "x": x, **columns})
 
 
@@ -85,7 +100,11 @@ def one(name: str) -> dict[str, object]:
     data = simulated(name)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()
-    fit = lme4py.lmer(CASES[name][1], data, control={"block": "iterative", **CASES[name][2]})
+    control = {"block": "iterative", **CASES[name][2]}
+    if name in LOGIT:
+        fit = lme4py.glmer(CASES[name][1], data, "binomial", control=control)
+    else:
+        fit = lme4py.lmer(CASES[name][1], data, control=control)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     error = fit.certificate.monte_carlo
     return {
@@ -115,4 +134,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         print(json.dumps(herd_case(sys.argv[2]) if sys.argv[2] in HERDS else one(sys.argv[2])))
     else:
-        main(sys.argv[1:] or list(CASES)[:6])
+        main(sys.argv[1:] or list(CASES)[:7])

@@ -72,6 +72,8 @@ class MonteCarlo:
     iterations : int
         Most steps of conjugate gradients for one system.
     seed : int
+    parameters : str
+        What stands in `theta_se`: all parameters of generalised models, in the order of their search.
     """
 
     criterion_se: float
@@ -81,13 +83,15 @@ class MonteCarlo:
     directions: int
     iterations: int
     seed: int
+    parameters: str = "theta"
 
     def __str__(self) -> str:
+        exact = "; fixed effects given theta are exact" if self.parameters == "theta" else ""
         return (
             f"The log-determinant is a mean over {self.probes} random probes (seed {self.seed}) beside "
             f"{self.directions} exact directions: the criterion is known with a standard error of "
-            f"{self.criterion_se:.2g}, theta with {100.0 * self.theta_part:.2g} % of its standard errors; fixed "
-            "effects given theta are exact"
+            f"{self.criterion_se:.2g}, {self.parameters} with {100.0 * self.theta_part:.2g} % of "
+            f"{'its' if self.parameters == 'theta' else 'their'} standard errors{exact}"
         )
 
 

@@ -36,8 +36,8 @@ class Control:
     radius : float
         First trust-region radius in theta (scaled columns).
     block : {"auto", "exact", "iterative"}
-        How `lmer` treats crossed random effects: by an exact factor, or by conjugate gradients and random probes;
-        "auto" takes the second only where the first is forecast not to fit into memory or to take minutes.
+        How `lmer` and `glmer` treat crossed random effects: by an exact factor, or by conjugate gradients and random
+        probes; "auto" takes the second only where the first is forecast not to fit into memory or to take minutes.
     seed : int
         Of the probes.
     criterion_se : float

@@ -68,13 +68,13 @@ def read_control(control: Control | Mapping[str, Any] | None) -> Control:
 
 
 def refuse_iterative(control: Control, what: str) -> None:
-    """Refuse a setting that only linear mixed models have.
+    """Refuse a setting that models with crossed effects have where rows are in memory and independent.
 
     Parameters
     ----------
     control : Control
     what : str
-        The models that are fitted, as in "generalised models".
+        The models that are fitted, as in "models with sampling weights".
 
     Raises
     ------

@@ -11,6 +11,7 @@ from scipy import sparse
 from lme4py.arguments import no_attribute, speaks_throughout
 from lme4py.docstrings import carries
 from lme4py.engine.certificate import Certificate
+from lme4py.fits.kinds import model_of
 from lme4py.inference.estimates import likelihood, variance
 from lme4py.report.summaries import tidy as tidy_report
 from lme4py.results.call import FitCall, update
@@ -148,6 +149,22 @@ class FittedModel:
         return self.fit.design.Zt
 
     # --- variances ------------------------------------------------------------------------------------------
+
+    def exact_criterion(self) -> float:
+        """The criterion at the estimates by an exact factor of the crossed effects.
+
+        Of a fit with ``control={"block": "iterative"}`` it has no Monte-Carlo error; of others it is `criterion`.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        DesignError
+            The factor would not fit into memory.
+        """
+        return model_of(self.fit).exact_criterion()
 
     @property
     def theta(self) -> FloatArray:

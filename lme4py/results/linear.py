@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lme4py.docstrings import carries
-from lme4py.fits.kinds import model_of
 from lme4py.inference.estimates import residuals
 from lme4py.inference.shares import heterogeneity
 from lme4py.results.reports import ReportMethods
@@ -49,22 +48,6 @@ class MixedResult(ReportMethods):
     def reml(self) -> bool:
         """True when fitted by restricted maximum likelihood."""
         return self.fit.reml
-
-    def exact_criterion(self) -> float:
-        """The criterion at the estimates by an exact factor of the crossed effects.
-
-        Of a fit with ``control={"block": "iterative"}`` it has no Monte-Carlo error; of others it is `criterion`.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        DesignError
-            The factor would not fit into memory.
-        """
-        return model_of(self.fit).exact_criterion()
 
     @carries(residuals.residual_matrix)
     def residual_covariance(self, stratum: str | None = None, *, subject: Any = None) -> pd.DataFrame:

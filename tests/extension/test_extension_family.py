@@ -135,6 +135,7 @@ PROPERTIES = {
 SAME = {
     "anova": {},
     "drop1": {},
+    "exact_criterion": {},
     "hatvalues": {},
     "lrtest_no_random": {},
     "quantile_residuals": {"n": 50, "seed": 1},

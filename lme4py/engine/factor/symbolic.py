@@ -102,6 +102,22 @@ def analyse(
     )
 
 
+def may_be_iterative(factors: tuple[Factor, ...], copies: int) -> bool:
+    """Whether `prefers_iterative` can be true, whatever the cross-products are.
+
+    Parameters
+    ----------
+    factors : tuple of Factor
+    copies : int
+        As in `analyse`.
+    """
+    if len(factors) < 2 or any(factor.relation is not None for factor in factors):
+        return False
+    whole = sum(factor.size for factor in factors)
+    # What is left to the dense block is no more than the whole.
+    return whole > _DENSE_AT_MOST or exceeds_memory(copies * 8.0 * float(whole) ** 2)
+
+
 def prefers_iterative(factors: tuple[Factor, ...], cross: CrossProducts, copies: int) -> bool:
     """Whether an exact factor of crossed effects is forecast to take too much memory, or too long.
 
@@ -112,11 +128,8 @@ def prefers_iterative(factors: tuple[Factor, ...], cross: CrossProducts, copies:
     copies : int
         As in `analyse`.
     """
-    if len(factors) < 2 or any(factor.relation is not None for factor in factors):
+    if not may_be_iterative(factors, copies):
         return False
-    whole = sum(factor.size for factor in factors)
-    if whole <= _DENSE_AT_MOST and not exceeds_memory(copies * 8.0 * float(whole) ** 2):
-        return False  # what is left to the dense block is no more than the whole
     order, dense, pattern = choose_stages(factors, cross, MAX_PRODUCTS)
     size = sum(factors[f].size for f in dense)
     need = copies * 8.0 * float(size) ** 2

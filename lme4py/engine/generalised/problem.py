@@ -25,6 +25,7 @@ from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.factor.forecast import check_structures
 from lme4py.engine.factor.sweep import Swept
 from lme4py.engine.generalised.fixed_system import FixedSystem
+from lme4py.engine.generalised.iterative.cells import CellProducts, cells_of
 from lme4py.engine.generalised.no_effects import NoProducts
 from lme4py.engine.generalised.penalty import GlmmPenalty, glmm_penalty
 from lme4py.engine.generalised.products import WeightedProducts
@@ -33,6 +34,7 @@ from lme4py.engine.generalised.units import in_row_units, predictor_unit
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.problem import group_terms
 from lme4py.engine.linear.scaling import scale_model
+from lme4py.engine.optimise import Block
 from lme4py.families.nuisance import Nuisance, change
 from lme4py.families.rows import DispersionLimit
 from lme4py.linalg.types import BoolArray, FloatArray
@@ -112,6 +114,11 @@ class GlmmProblem:
     @property
     def n_obs(self) -> int:
         return self.stack.n
+
+    @property
+    def is_iterative(self) -> bool:
+        """Whether crossed effects are solved iteratively: there is no factor of them."""
+        return isinstance(self.products, CellProducts)
 
     @cached_property
     def row_units(self) -> FloatArray | None:
@@ -308,7 +315,12 @@ def _last(lam: Any) -> float:
 
 
 def make_glmm(
-    design: Design, family: Any, data: Any, expected: bool = False, copies: tuple[FloatArray | None, ...] = ()
+    design: Design,
+    family: Any,
+    data: Any,
+    expected: bool = False,
+    copies: tuple[FloatArray | None, ...] = (),
+    block: Block = "exact",
 ) -> GlmmProblem:
     """Scale the columns and do the symbolic step.
 
@@ -321,6 +333,9 @@ def make_glmm(
     expected : bool
     copies : tuple of ndarray, each (J,), or None
         As in `GlmmProblem`.
+    block : {"auto", "exact", "iterative"}
+        What is made of crossed effects: a factor, or nothing, for conjugate gradients; "auto" takes what is forecast to
+        be better.
     """
     check_structures(design.terms)
     X, C, Z, S, shift = scale_model(design, constant=family.constant is not None)
@@ -338,11 +353,13 @@ def make_glmm(
     structures = design.structures.in_columns(S)
     offset = np.zeros(X.shape[0]) if design.stacked_offset is None else design.stacked_offset
     places = tuple(tuple(p for t in f.terms for p in design.terms[t].predictors(family.stacked)) for f in factors)
-    products: Any = (
-        WeightedProducts(codes, columns, factors, places=places)
-        if factors
-        else NoProducts(design.n_obs, 1 + len(family.stacked))
-    )
+    products: Any = None if block == "exact" else cells_of(codes, columns, factors, block)
+    if products is None:
+        products = (
+            WeightedProducts(codes, columns, factors, places=places)
+            if factors
+            else NoProducts(design.n_obs, 1 + len(family.stacked))
+        )
     if not family.is_joint:
         X, offset = products.stack.below(X), products.stack.below(offset)
     problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)

@@ -129,6 +129,15 @@ class Unfactored:
             raise AttributeError(name)
         raise Lme4Error(UNFACTORED)
 
+    def __getitem__(self, place: Any) -> Any:
+        raise Lme4Error(UNFACTORED)
+
+    def __iter__(self) -> Iterator[Any]:
+        raise Lme4Error(UNFACTORED)
+
+    def __len__(self) -> int:
+        raise Lme4Error(UNFACTORED)
+
 
 UNFACTORED = (
     "the crossed random effects of this fit were solved iteratively (control={'block': 'iterative'}), and this needs "

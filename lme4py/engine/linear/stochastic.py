@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg.lapack as lapack
 
+from lme4py.covariance import CovarianceStructures
 from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
 from lme4py.engine.factor.crossed_probes import MOST_ITERATIONS, CrossedProbes
 from lme4py.engine.factor.crossproducts import Factor
@@ -25,7 +26,7 @@ from lme4py.linalg import small
 from lme4py.linalg.iterative import Solved, conjugate_gradients
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["StochasticCriterion", "StochasticPoint"]
+__all__ = ["StochasticCriterion", "StochasticPoint", "gradients_of"]
 
 # Residuals of systems that estimates are made from, and of the average information.
 _EXACT, _ROUGH = 1e-11, 1e-4
@@ -93,6 +94,8 @@ class StochasticCriterion:
     seed : int
     threads : int
     """
+
+    parameters = "theta"
 
     def __init__(self, problem: Problem, reml: bool, seed: int = 0, threads: int = 1) -> None:
         self.problem, self.reml, self.seed = problem, reml, seed
@@ -182,9 +185,10 @@ class StochasticCriterion:
         fixed = [-(self.df / r2) * _gram(own, own, f) for own, f in zip(g, problem.factors, strict=True)]
         if self.reml and p:
             fixed = [a - _gram(own, own, f) for a, own, f in zip(fixed, U, problem.factors, strict=True)]
-        G = self._by_term([a + b for a, b in zip(fixed, probed.G, strict=True)])
-        gradients = self._gradients(theta, G)
-        information, slope = self._information(at, solution, g, theta, r2, RX, [each.mean(axis=0) for each in G])
+        G = [a + b for a, b in zip(fixed, probed.G, strict=True)]
+        gradients = gradients_of(problem.structures, problem.factors, theta, G)
+        by_term = _by_term(problem.factors, [each.mean(axis=0) for each in G])
+        information, slope = self._information(at, solution, g, theta, r2, RX, by_term)
         values = exact + probed.log_det
         return StochasticPoint(
             theta=theta,
@@ -225,19 +229,6 @@ class StochasticCriterion:
         for t in self.tables.rest:
             g[t], modes[t] = rest[self.tables.slices[t]], b[self.tables.slices[t], :1]
         return [own[:, :1] for own in g], [own[:, 1:] for own in g], modes
-
-    def _by_term(self, by_factor: Sequence[FloatArray]) -> list[FloatArray]:
-        out: list[FloatArray] = [np.empty(0)] * len(self.problem.structures.each)
-        for factor, G in zip(self.problem.factors, by_factor, strict=True):
-            for term, columns in zip(factor.terms, factor.columns, strict=True):
-                out[term] = G[..., columns, columns]
-        return out
-
-    def _gradients(self, theta: FloatArray, G: Sequence[FloatArray]) -> FloatArray:
-        structures = self.problem.structures
-        own = zip(structures.each, structures.split(theta), G, strict=True)
-        parts = [np.einsum("cab,iab->ci", g, s.covariance_tangents(each)) for s, each, g in own]
-        return np.concatenate(parts, axis=1)
 
     def _information(
         self,
@@ -284,6 +275,31 @@ class StochasticCriterion:
                     h[columns, :, i] = change @ values[columns]
             out.append(h.reshape(values.size, -1))
         return out
+
+
+def _by_term(factors: tuple[Factor, ...], by_factor: Sequence[FloatArray]) -> list[FloatArray]:
+    out: dict[int, FloatArray] = {}
+    for factor, G in zip(factors, by_factor, strict=True):
+        for term, columns in zip(factor.terms, factor.columns, strict=True):
+            out[term] = G[..., columns, columns]
+    return [out[term] for term in sorted(out)]
+
+
+def gradients_of(
+    structures: CovarianceStructures, factors: tuple[Factor, ...], theta: FloatArray, by_factor: Sequence[FloatArray]
+) -> FloatArray:
+    """Derivatives in theta from those in the covariances of the factors, (B, m).
+
+    Parameters
+    ----------
+    structures : CovarianceStructures
+    factors : tuple of Factor
+    theta : ndarray, shape (m,)
+    by_factor : sequence of ndarray, each (B, k, k)
+    """
+    own = zip(structures.each, structures.split(theta), _by_term(factors, by_factor), strict=True)
+    parts = [np.einsum("cab,iab->ci", g, s.covariance_tangents(each)) for s, each, g in own]
+    return np.concatenate(parts, axis=1)
 
 
 def _gram(a: FloatArray, b: FloatArray, factor: Factor) -> FloatArray:

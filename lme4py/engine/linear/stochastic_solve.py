@@ -104,6 +104,11 @@ class ProbedCriterion(Protocol[P_co]):
     def seed(self) -> int: ...
 
     @property
+    def parameters(self) -> str:
+        """What the search moves: "theta", or more."""
+        ...
+
+    @property
     def size(self) -> int:
         """The most directions that there are."""
         ...
@@ -310,6 +315,7 @@ class _Search(Generic[P]):
             min(self.directions, self.criterion.size),
             here.iterations,
             self.criterion.seed,
+            self.criterion.parameters,
         )
 
 

@@ -15,7 +15,7 @@ from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder, make_glmm
 from lme4py.engine.generalised.search import solve_glmm
 from lme4py.engine.generalised.starts.start import find_start
 from lme4py.engine.identification.one_answer import refuse_one_answer
-from lme4py.engine.optimise import Control
+from lme4py.engine.optimise import Block, Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import DesignError, OptionError, did_you_mean
 from lme4py.fits.generalised.given_start import read_start
@@ -55,6 +55,8 @@ class GlmmCriterion:
         How many levels each level of a grouping factor stands for.
     reml : bool
         Integrate over the fixed effects too.
+    block : {"auto", "exact", "iterative"}
+        As in `make_glmm`.
 
     Attributes
     ----------
@@ -72,11 +74,12 @@ class GlmmCriterion:
         hessian: str = "observed",
         copies: tuple[FloatArray | None, ...] = (),
         reml: bool = False,
+        block: Block = "exact",
     ):
         refuse_one_answer(design, family, data)
         self.design, self.family, self.data = design, family, data
         self.nAGQ, self.hessian = nAGQ, hessian
-        problem = make_glmm(design, family, data, expected=hessian == "expected", copies=copies)
+        problem = make_glmm(design, family, data, expected=hessian == "expected", copies=copies, block=block)
         if problem.penalty is not None and problem.penalty.has_fixed and nAGQ == 0:
             raise OptionError("fixef_prior needs nAGQ=1 or more: with nAGQ=0 the fixed effects are no parameters.")
         if reml:
@@ -203,6 +206,11 @@ class GlmmCriterion:
         -------
         GlmmOptimum
         """
+        if control.block == "iterative":
+            raise OptionError(
+                "this criterion has the exact factor of its crossed random effects; control['block'] is 'iterative' in "
+                "glmer() and glmm_fit() only."
+            )
         given = read_start(self, start)
         if control.optimizer != OWN:
             given = self._start_by_name(given, control)
@@ -249,6 +257,7 @@ def glmm_criterion(
     hessian: str = "observed",
     copies: tuple[FloatArray | None, ...] = (),
     reml: bool = False,
+    block: Block = "exact",
 ) -> GlmmCriterion:
     """Second modular step of a generalised or ordinal model: the function that is minimised.
 
@@ -266,6 +275,8 @@ def glmm_criterion(
         How many levels each level of a grouping factor stands for; () where that is one.
     reml : bool
         Integrate over the fixed effects too, as REML does (Laplace's approximation only).
+    block : {"auto", "exact", "iterative"}
+        What is made of crossed effects: a factor, or nothing, as `glmm_fit` asks for.
 
     Returns
     -------
@@ -304,7 +315,7 @@ def glmm_criterion(
         raise OptionError("the design holds no response of a family; make it with lformula(..., family=...).")
     family.check_categories(data)
     with limited_threads(design):
-        return GlmmCriterion(design, family, data, nAGQ, hessian, copies, reml)
+        return GlmmCriterion(design, family, data, nAGQ, hessian, copies, reml, block)
 
 
 def refuse_restricted(problem: GlmmProblem, nAGQ: int) -> None:

@@ -15,6 +15,7 @@ from lme4py.fits.generalised import joint, many
 from lme4py.fits.generalised.categories.proportional import threshold_test
 from lme4py.fits.generalised.constrained import GlmmConstrained
 from lme4py.fits.generalised.inferences import inferences
+from lme4py.fits.generalised.iterative import exact_criterion
 from lme4py.fits.generalised.null import GeneralisedNull, criteria, null_model, working_problem
 from lme4py.fits.generalised.objective import objective
 from lme4py.fits.generalised.refit import refit_glmm
@@ -87,6 +88,9 @@ class GeneralisedModel(Model):
         # origin of its columns, which are centred in the working model.
         beside = self.fit.family.has_thresholds or bool(self.fit.family.with_all_stacked().stacked)
         return self.working_model().leverage if beside else super().hat_values()
+
+    def exact_criterion(self) -> float:
+        return exact_criterion(self.fit)
 
     def threshold_test(self, term: int, score: bool) -> tuple[float, int, str]:
         return threshold_test(self.fit, term, score)

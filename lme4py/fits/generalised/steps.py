@@ -21,16 +21,17 @@ from lme4py.engine.generalised.scale_limit import find_scale_limit
 from lme4py.engine.generalised.streamed.passes import PassedValue
 from lme4py.engine.generalised.weighted_groups import conditional_of_copies, modes_of_copies
 from lme4py.engine.identification.one_answer import refuse_perfect_groups
+from lme4py.engine.linear.problem import UNFACTORED
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
-from lme4py.errors import ConvergenceWarning, DesignError, OptimaWarning, warn
+from lme4py.errors import ConvergenceWarning, DesignError, Lme4Error, OptimaWarning, warn
 from lme4py.families.ordered.categories import threshold_names
 from lme4py.families.registry import Family
 from lme4py.families.response import ResponseData
-from lme4py.fits.generalised.criterion import GlmmCriterion, glmm_criterion
+from lme4py.fits.generalised.criterion import GlmmCriterion
 from lme4py.fits.generalised.fit import GeneralisedFit, penalised_fit, user_jacobian
 from lme4py.fits.parameters import check_names
-from lme4py.fits.steps import linear_predictor, read_control, refuse_iterative, term_names
+from lme4py.fits.steps import linear_predictor, read_control, term_names
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray
 
@@ -103,9 +104,12 @@ def glmm_fit(
     >>> fit.theta.round(4), fit.certificate.converged
     (array([0.6475]), True)
     """
+    from lme4py.fits.generalised.iterative import fit_or_criterion
+
     settings = read_control(control)
-    refuse_iterative(settings, "generalised models")
-    criterion = glmm_criterion(design, family, data, nAGQ=nAGQ, hessian=hessian, reml=reml)
+    criterion = fit_or_criterion(design, family, data, nAGQ, hessian, reml, start, settings)
+    if isinstance(criterion, GeneralisedFit):
+        return criterion
     fit = fit_at(design, criterion, criterion.optimise(start, settings, thorough))
     warn_of(fit, compare, stacklevel=4)
     return fit
@@ -159,6 +163,7 @@ def fit_like(
     thorough : bool
         As in `glmm_fit`.
     """
+    refuse_unfactored(fit)
     response = fit.data if data is None else data
     again = glmm_fit(
         design,
@@ -172,6 +177,21 @@ def fit_like(
         reml=fit.restricted and bool(design.terms),
     )
     return again.speaking(fit.conventions)
+
+
+def refuse_unfactored(fit: GeneralisedFit) -> None:
+    """Refuse to fit again what was solved iteratively: by a factor it would be another approximation.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+
+    Raises
+    ------
+    Lme4Error
+    """
+    if fit.problem.is_iterative:
+        raise Lme4Error(UNFACTORED)
 
 
 def fit_at(design: Design, criterion: GlmmCriterion, optimum: GlmmOptimum) -> GeneralisedFit:
@@ -207,7 +227,7 @@ def make_glmm_fit(
     for T, S in zip(problem.structures.factors(theta), problem.S, strict=True):
         root = S @ T
         covariances.append(root @ root.T)
-    modes = user_modes(problem, optimum.found)
+    modes = user_modes(problem, optimum.found.mode.b)
     eta = linear_predictor(design, beta, modes)
     if limit is None and covariances:
         refuse_perfect_groups(design, family, data, beta, lam, covariances[0], eta)
@@ -348,10 +368,10 @@ def _with_block(outer: FloatArray, block: FloatArray, place: int) -> FloatArray:
     return full
 
 
-def user_modes(problem: GlmmProblem, found: Laplace | PassedValue) -> tuple[FloatArray, ...]:
-    """Conditional modes of each term, (J, k)."""
+def user_modes(problem: GlmmProblem, modes: FloatArray) -> tuple[FloatArray, ...]:
+    """Conditional modes of each term, (J, k), from those of the engine, (Q,)."""
     out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
-    blocks = problem.products.split(modes_of_copies(problem, found.mode.b) if problem.copies else found.mode.b)
+    blocks = problem.products.split(modes_of_copies(problem, modes) if problem.copies else modes)
     for factor, b in zip(problem.factors, blocks, strict=True):
         values = b.reshape(factor.n_columns, factor.n_levels)
         for term, columns in zip(factor.terms, factor.columns, strict=True):

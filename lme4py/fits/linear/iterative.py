@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from lme4py.design.design import Design
-from lme4py.engine.certificate import CONVERGED, Certificate, MonteCarlo
 from lme4py.engine.linear.criterion import Criterion, Point
 from lme4py.engine.linear.problem import UNFACTORED, Problem
 from lme4py.engine.linear.start import moment_start
-from lme4py.engine.linear.stochastic import StochasticCriterion, StochasticPoint
-from lme4py.engine.linear.stochastic_solve import THETA_PART, NothingProved, StochasticOptimum, solve_stochastic
+from lme4py.engine.linear.stochastic import StochasticCriterion
+from lme4py.engine.linear.stochastic_certificate import certify_stochastic, need_all
+from lme4py.engine.linear.stochastic_solve import NothingProved, solve_stochastic
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, Lme4Error, Lme4Warning, warn
@@ -108,11 +108,7 @@ def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, cont
         Variances at zero, or that no data tell apart.
     """
     identification = identified(design, problem)
-    if not identification.complete:
-        raise NothingProved(
-            f"not every variance is identified: {'; '.join(identification.sentences)}; the iterative block needs all "
-            "of them. Take a term out, or use control={'block': 'exact'}."
-        )
+    need_all(identification)
     criterion = StochasticCriterion(problem, reml, control.seed, min(os.cpu_count() or 1, 2))
     try:
         with limited_threads(design):
@@ -122,7 +118,8 @@ def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, cont
         criterion.tables.close()
     point = optimum.point
     refuse_exact_fit(point.r2, problem)
-    certificate = _certificate(optimum, reml, control.criterion_se)
+    what = "the REML criterion" if reml else "the deviance"
+    certificate = certify_stochastic(optimum, what, problem.structures.n_theta, control.criterion_se)
     if not certificate.converged:
         warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=5)
     elif certificate.caution:
@@ -138,47 +135,6 @@ def _start(problem: Problem) -> FloatArray:
     """Moments; where they say nothing, as of groups whose sizes differ by orders of magnitude, equal variances."""
     moments = moment_start(problem)
     return moments if np.abs(moments).max() < _MOST_MOMENT else problem.structures.initial()
-
-
-def _certificate(optimum: StochasticOptimum[StochasticPoint], reml: bool, wanted: float) -> Certificate:
-    point = optimum.point
-    units = np.maximum(1.0, np.abs(point.theta))
-    lowest = float(np.linalg.eigvalsh(units[:, None] * point.information * units)[0])
-    converged = optimum.fall < CONVERGED and lowest > 0.0
-    what = "the REML criterion" if reml else "the deviance"
-    if converged:
-        first = (
-            f"Converged: the gradient of {what} vanishes (it could fall by {max(optimum.fall, 1e-12):.0e}) where its "
-            "average information is positive definite; no other start was compared."
-        )
-    else:
-        first = (
-            f"Not converged: {what} is not at its minimum (it could still fall by about {optimum.fall:.1g}); do not "
-            "use these estimates. Give other starting values (`start=`), or use control={'block': 'exact'}."
-        )
-    return Certificate(
-        gradient_norm=float(np.sqrt(2.0 * optimum.fall)),
-        min_eigenvalue=lowest,
-        bound=optimum.fall,
-        boundary_derivative=None,
-        converged=converged,
-        is_singular=False,
-        singular=(),
-        verdict=f"{first} Crossed effects were solved iteratively. {optimum.monte_carlo}.",
-        monte_carlo=optimum.monte_carlo,
-        caution=_caution(optimum.monte_carlo, wanted),
-    )
-
-
-def _caution(found: MonteCarlo, wanted: float) -> str:
-    """That the most directions and probes were not enough."""
-    if found.criterion_se <= wanted and found.theta_part <= THETA_PART:
-        return ""
-    return (
-        f"{found.directions} directions and {found.probes} probes leave the criterion a standard error of "
-        f"{found.criterion_se:.2g} ({wanted:g} was wanted) and theta one of {100.0 * found.theta_part:.2g} % of its "
-        "own; exact_criterion() gives the criterion where a factor fits into memory."
-    )
 
 
 def exact_criterion(fit: LinearFit) -> float:

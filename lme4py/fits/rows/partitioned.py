@@ -133,7 +133,7 @@ def partitioned_fit(
     if source is None:
         raise TypeError("there is nothing to stream")
     settings = read_control(streamed.control)
-    refuse_iterative(settings, "generalised models")
+    refuse_iterative(settings, "generalised models of streamed rows")
     before = source.fingerprint()
     plan = plan_stream(formula, source, **given, family=family, levels=levels)
     witness = plan.witness
@@ -293,7 +293,7 @@ def _by_passes(spill: Spill, passes: Passes, plan: StreamPlan, ask: _Asked) -> F
     found = criterion.at(optimum.phi)
     if found is None:
         raise ModeError("there is no conditional mode at the estimates")
-    modes, spreads = user_modes(criterion.problem, found), user_conditional(criterion.problem, found)
+    modes, spreads = user_modes(criterion.problem, found.mode.b), user_conditional(criterion.problem, found)
     here = " of this machine, to which the rows came" if passes.source.travels else ""
     how = f"{_parts(len(parts.numbers))} ({criterion.passes} passes over files{here})"
     known = _Known(modes, spreads, tuple(level_counts(parts)), how)

@@ -1,0 +1,274 @@
+"""Generalised models with crossed effects too large for a factor: conjugate gradients and random probes."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lme4py.design.design import Design
+from lme4py.engine.certificate import Certificate
+from lme4py.engine.generalised.integrals.integral import IntegralCheck
+from lme4py.engine.generalised.iterative.cells import CellProducts
+from lme4py.engine.generalised.iterative.criterion import IterativeLaplace, LaplacePoint
+from lme4py.engine.generalised.iterative.mode import predictor_of
+from lme4py.engine.generalised.laplace import Laplace, laplace
+from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder, make_glmm
+from lme4py.engine.generalised.starts.start import find_start
+from lme4py.engine.identification.one_answer import refuse_perfect_groups
+from lme4py.engine.identification.recession import find_recession
+from lme4py.engine.linear.problem import UNFACTORED, Unfactored, group_terms, refuse_iterative
+from lme4py.engine.linear.stochastic_certificate import certify_stochastic, need_all
+from lme4py.engine.linear.stochastic_solve import NothingProved, StochasticOptimum, solve_stochastic
+from lme4py.engine.optimise import Block, Control
+from lme4py.engine.threads import limited_threads
+from lme4py.errors import ConvergenceWarning, Lme4Error, Lme4Warning, OptionError, warn
+from lme4py.families.registry import Family
+from lme4py.families.response import ResponseData
+from lme4py.fits.derived import derived
+from lme4py.fits.generalised.criterion import GlmmCriterion, glmm_criterion
+from lme4py.fits.generalised.fit import GeneralisedFit, user_jacobian
+from lme4py.fits.generalised.given_start import read_start
+from lme4py.fits.generalised.steps import user_modes
+from lme4py.fits.optimisers import refuse_named
+from lme4py.fits.steps import linear_predictor
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["IterativeGeneralisedFit", "exact_criterion", "fit_or_criterion", "iterative_fit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterativeGeneralisedFit(GeneralisedFit):
+    """A generalised linear mixed model whose crossed effects were solved iteratively.
+
+    There is no factor of them: what needs one is refused. Covariances of the parameters follow from differences of
+    gradients; of more than ten fixed effects along theta and the dispersion only, beside X'V^-1X of the working linear
+    model.
+    """
+
+    @derived
+    def point(self) -> Laplace:
+        """Refused: it is a factor."""
+        raise Lme4Error(UNFACTORED)
+
+    @derived
+    def integral_check(self) -> IntegralCheck:
+        """Nothing is compared: quadrature beside the modes of crossed effects needs their factor."""
+        return IntegralCheck(1, None, reason="the crossed random effects were solved iteratively")
+
+
+def fit_or_criterion(
+    design: Design,
+    family: Family,
+    data: ResponseData | None,
+    nAGQ: int,
+    hessian: str,
+    reml: bool,
+    start: Any,
+    control: Control,
+) -> IterativeGeneralisedFit | GlmmCriterion:
+    """The fit without a factor of its crossed effects; where there is to be one, the criterion that has it.
+
+    That is where the model asks for it, where it is forecast to be better, and where it was left out by forecast only
+    and the minimum is no regular one.
+
+    Parameters
+    ----------
+    design, family, data, nAGQ, hessian, reml, start
+        As in `glmm_fit`.
+    control : Control
+    """
+    block = _block_of(control, design, family, design.response if data is None else data, nAGQ, hessian, reml)
+    criterion = glmm_criterion(design, family, data, nAGQ=nAGQ, hessian=hessian, reml=reml, block=block)
+    if not criterion.problem.is_iterative:
+        return criterion
+    try:
+        return iterative_fit(criterion, start, control)
+    except NothingProved:
+        if control.block == "iterative":
+            raise
+    return glmm_criterion(design, family, data, nAGQ=nAGQ, hessian=hessian, reml=reml)
+
+
+def _block_of(
+    control: Control, design: Design, family: Family, data: ResponseData | None, nAGQ: int, hessian: str, reml: bool
+) -> Block:
+    """What is to be made of crossed effects.
+
+    Raises
+    ------
+    OptionError
+        "iterative" is asked for, but not there for such a model.
+    """
+    if control.block == "exact" or data is None:
+        return "exact"
+    if control.block == "iterative":
+        refuse_iterative(group_terms(design), design)
+    why = _unsuited(design, family, data, nAGQ, hessian, reml)
+    if control.block == "iterative" and why:
+        raise OptionError(
+            f"control['block'] is 'iterative', but {why}; such models have an exact factor: leave it out."
+        )
+    return "exact" if why else control.block
+
+
+def _unsuited(design: Design, family: Family, data: ResponseData, nAGQ: int, hessian: str, reml: bool) -> str:
+    """Why a model has an exact factor only, or ""."""
+    if family.has_thresholds or family.is_joint or family.stacked or data.parts or data.responses is not None:
+        return f"the {family.name} family has more than one linear predictor, or thresholds"
+    if not family.log_concave:
+        return (
+            f"the log-likelihood of the {family.name} family is not concave with the {family.link.name} link, and its "
+            "weights can be negative"
+        )
+    if family.n_nuisance != family.n_dispersion:
+        return f"the {family.name} family has parameters beside the mean and the dispersion"
+    if nAGQ != 1:
+        return f"nAGQ={nAGQ} is no Laplace approximation"
+    if hessian == "expected" and not family.canonical:
+        return f"hessian='expected' has other weights than the Newton steps with the {family.link.name} link"
+    if reml:
+        return "reml=True integrates over the fixed effects too"
+    if design.smooth_terms:
+        return "the model has smooths"
+    return ""
+
+
+def iterative_fit(criterion: GlmmCriterion, start: Any, control: Control) -> IterativeGeneralisedFit:
+    """Fit the model without a factor of its crossed effects.
+
+    Parameters
+    ----------
+    criterion : GlmmCriterion
+        Of a problem that `is_iterative`.
+    start : array_like, shape (m,), dict, or None
+        As in `glmm_fit`.
+    control : Control
+
+    Raises
+    ------
+    NothingProved
+        Variances at zero, or that no data tell apart; a dispersion at the end of its range; coefficients that have no
+        finite estimate.
+    """
+    refuse_named(control, "models whose crossed effects are solved without a factor")
+    problem, design = criterion.problem, criterion.design
+    need_all(problem.identification)
+    given = read_start(criterion, start)
+    with limited_threads(design):
+        first = replace(find_start(problem), **(given or {}))
+        laplace_of = IterativeLaplace(problem, control.seed)
+        phi = problem.join(first.theta, first.beta, first.lam)
+        optimum = solve_stochastic(laplace_of, phi, control, control.criterion_se)
+        _refuse_separated(problem, optimum.point, design.x_names)
+        hessian = _hessian(laplace_of, optimum)
+    certificate = certify_stochastic(optimum, "-2 log-likelihood", problem.n_theta, control.criterion_se)
+    if not certificate.converged:
+        warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=5)
+    elif certificate.caution:
+        warn(certificate.caution, Lme4Warning)
+    return _fit_of(criterion, optimum, hessian, certificate)
+
+
+def _hessian(criterion: IterativeLaplace, optimum: StochasticOptimum[LaplacePoint]) -> FloatArray:
+    """Second derivatives at the end, or what the steps taught of them where there are none beside it."""
+    try:
+        with np.errstate(all="ignore"):
+            return criterion.hessian(optimum.point)
+    except (np.linalg.LinAlgError, NothingProved):
+        return optimum.hessian
+
+
+def _fit_of(
+    criterion: GlmmCriterion, optimum: StochasticOptimum[LaplacePoint], hessian: FloatArray, certificate: Certificate
+) -> IterativeGeneralisedFit:
+    """Numbers on the user's scale."""
+    design, family, point = criterion.design, criterion.family, optimum.point
+    problem: GlmmProblem = replace(criterion.problem, products=_emptied(criterion.problem))
+    theta, inside_beta, lam = problem.split(point.theta)
+    beta = problem.C @ inside_beta
+    roots = [S @ T for T, S in zip(problem.structures.factors(theta), problem.S, strict=True)]
+    covariances = tuple(root @ root.T for root in roots)
+    modes = user_modes(problem, point.b)
+    eta = linear_predictor(design, beta, modes)
+    refuse_perfect_groups(design, family, criterion.data, beta, lam, covariances[0], eta)
+    to_user = user_jacobian(problem, point.theta)
+    vcov = to_user @ (2.0 * np.linalg.inv(hessian)) @ to_user.T
+    vcov = 0.5 * (vcov + vcov.T)
+    m, p = problem.n_theta, problem.n_fixed
+    nothing: Any = Unfactored()
+    return IterativeGeneralisedFit(
+        design=design,
+        family=family,
+        data=criterion.data,
+        nAGQ=criterion.nAGQ,
+        hessian=criterion.hessian,
+        criterion=point.value,
+        beta=beta,
+        vcov=vcov[m : m + p, m : m + p].copy(),
+        parameter_vcov=vcov,
+        log_dispersion=float(lam) if problem.n_dispersion else problem.known,
+        log_dispersion_se=float(np.sqrt(vcov[-1, -1])) if problem.n_dispersion else None,
+        theta=problem.structures.user.to_user(theta, problem.S),
+        covariances=covariances,
+        modes=modes,
+        conditional_covariances=nothing,
+        linear_predictor=eta,
+        certificate=certificate,
+        opt_log=optimum.log,
+        problem=problem,
+        phi=point.theta,
+        identification=problem.identification,
+    )
+
+
+def _emptied(problem: GlmmProblem) -> Any:
+    products: Any = problem.products
+    return products.emptied() if isinstance(products, CellProducts) else products
+
+
+def _refuse_separated(problem: GlmmProblem, point: LaplacePoint, names: tuple[str, ...]) -> None:
+    """Refuse coefficients along which the likelihood rises for ever.
+
+    Raises
+    ------
+    NothingProved
+    """
+    family = problem.family
+    _, beta, lam = problem.split(point.theta)
+    eta = predictor_of(problem, beta, point.b)
+    half = family.half_rows(problem.data, eta)
+    rows = family.derivatives(problem.data, eta, lam, 2, expected=False)
+    found = find_recession(half, family.rates(half, rows, problem.data, eta, lam), problem.X, None, problem.unit)
+    if found is None:
+        return
+    along = np.abs(problem.C @ found[2])
+    moved = [name for name, size in zip(names, along, strict=True) if size > 1e-9 * along.max()]
+    raise NothingProved(
+        f"{', '.join(moved)} {'separates' if len(moved) == 1 else 'separate'} {family.separates}: the likelihood rises "
+        "for ever as they go to infinity, where the iterative block proves nothing. Leave these columns out, merge "
+        "sparse categories, or use control={'block': 'exact'}."
+    )
+
+
+def exact_criterion(fit: GeneralisedFit) -> float:
+    """The Laplace criterion at the estimates by an exact factor.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+
+    Raises
+    ------
+    DesignError
+        The factor does not fit into memory.
+    """
+    if not fit.problem.is_iterative:
+        return fit.criterion
+    problem = make_glmm(fit.design, fit.family, fit.data, expected=fit.hessian == "expected")
+    finder = ModeFinder(problem)
+    with limited_threads(fit.design), np.errstate(all="ignore"):
+        mode = finder.find(*problem.split(fit.phi), np.zeros(sum(factor.size for factor in problem.factors)))
+        return laplace(finder, mode).value
