@@ -101,6 +101,15 @@ def logit_one_factor(n: int = 200_000, groups: int = 20_000) -> Columns:
     return {"y": (rng.random(n) < 1.0 / (1.0 + np.exp(-eta))).astype(np.float64), "x": x, "g": Factor(g, groups)}
 
 
+def poisson_one_factor(n: int = 1_000_000, groups: int = 100_000) -> Columns:
+    """Counts with log link and a random intercept, rows in random order, every group present."""
+    rng = np.random.default_rng(8)
+    g = rng.permutation(np.concatenate([np.arange(groups), rng.integers(groups, size=n - groups)])).astype(np.int32)
+    x = rng.standard_normal(n)
+    eta = 0.5 + 0.3 * x + 0.5 * rng.standard_normal(groups)[g]
+    return {"y": rng.poisson(np.exp(eta)).astype(np.float64), "x": x, "g": Factor(g, groups)}
+
+
 def ordered_one_factor(n: int = 50_000, judges: int = 2_000) -> Columns:
     """A rating in five ordered categories, logit link and a random intercept of the judge, every judge present."""
     rng = np.random.default_rng(7)
@@ -165,6 +174,7 @@ SIMULATED: dict[str, Callable[[], Columns]] = {
     "firms": workers_and_firms,
     "gamma_300": gamma_one_factor,
     "logit_200k": logit_one_factor,
+    "poisson_1m": poisson_one_factor,
     "judges_50k": ordered_one_factor,
     "scores_400": scores_of_students,
     "cbpp_counts": cbpp_counts,

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from lme4py.data.column import Column
 from lme4py.errors import SpellingWarning, warn
 
@@ -30,6 +32,8 @@ def alike_levels(levels: Iterable[Any]) -> list[tuple[str, ...]]:
     [('north', 'North '), ('7', '7.0')]
     """
     texts = [level for level in levels if isinstance(level, str)]
+    if _is_plain(texts):
+        return []
     keys = list(map(_key, texts))
     if len(set(keys)) == len(texts):
         return []
@@ -37,6 +41,16 @@ def alike_levels(levels: Iterable[Any]) -> list[tuple[str, ...]]:
     for key, text in zip(keys, texts, strict=True):
         found.setdefault(key, []).append(text)
     return [tuple(group) for group in found.values() if len(group) > 1]
+
+
+def _is_plain(texts: list[str]) -> bool:
+    """Whether all keys are the texts themselves, seen in all texts together: lower case, no space, no decimal point."""
+    together = "\n".join(texts)
+    if not together.isascii() or together != together.casefold() or f"{together}\n".find(".0\n") >= 0:
+        return False
+    # The spaces and control characters of ASCII stand before "!".
+    low = np.frombuffer(together.encode("ascii"), dtype=np.uint8) <= ord(" ")
+    return int(np.count_nonzero(low)) <= max(len(texts) - 1, 0)
 
 
 def _key(level: str) -> str:

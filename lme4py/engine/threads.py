@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from lme4py.linalg.memory import keep_freed
+
 if TYPE_CHECKING:
     from lme4py.design.design import Design
 
@@ -98,6 +100,7 @@ def limited_threads(design: Design) -> Any:
     ----------
     design : Design
     """
+    keep_freed()
     sizes = sorted({term.group: term.n_levels * term.n_columns for term in design.terms}.values())
     if sum(sizes[:-1]) >= _LARGE or design.X.shape[1] >= _LARGE:
         return nullcontext()

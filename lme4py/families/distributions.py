@@ -21,6 +21,7 @@ from lme4py.families.coercion import (
     whole_numbers,
 )
 from lme4py.families.links import ProbabilityLink
+from lme4py.families.logit_rows import logit_rows
 from lme4py.families.mean_family import MeanFamily, Pieces, natural
 from lme4py.families.mean_response import MeanResponse
 from lme4py.families.response import ResponseData
@@ -67,6 +68,8 @@ class Binomial(MeanResponse):
     def _derivatives(
         self, data: ResponseData, eta: FloatArray, lam: float, order: Order, expected: bool
     ) -> EtaDerivatives:
+        if self.canonical:
+            return logit_rows(data, eta, order)
         A, B = self.link.tails(eta)
         y, f, m = data.y, data.failures, data.n_trials
         loglik = data.log_choose + _times(y, A[0]) + _times(f, B[0])
@@ -75,19 +78,13 @@ class Binomial(MeanResponse):
         score = _times(y, A[1]) + _times(f, B[1])
         if order == 1:
             return EtaDerivatives(loglik, score)
-        if self.canonical:
-            w_exp = w_obs = w_work = -m * A[2]
-        else:
-            w_exp = -m * (A[1] * B[1])
-            w_obs = -(_times(y, A[2]) + _times(f, B[2]))
-            w_work = w_obs if self.log_concave else working_weight(w_obs, w_exp)
+        w_exp = -m * (A[1] * B[1])
+        w_obs = -(_times(y, A[2]) + _times(f, B[2]))
+        w_work = w_obs if self.log_concave else working_weight(w_obs, w_exp)
         if order == 2:
             return EtaDerivatives(loglik, score, w_obs, w_exp, w_work)
-        if self.canonical:
-            dw_exp = dw_obs = -m * A[3]
-        else:
-            dw_exp = -m * (A[2] * B[1] + A[1] * B[2])
-            dw_obs = -(_times(y, A[3]) + _times(f, B[3]))
+        dw_exp = -m * (A[2] * B[1] + A[1] * B[2])
+        dw_obs = -(_times(y, A[3]) + _times(f, B[3]))
         return EtaDerivatives(loglik, score, w_obs, w_exp, w_work, dw_obs, dw_exp)
 
     separates = "successes from failures"
@@ -220,13 +217,16 @@ class Poisson(CountResponse):
             value, d1, mu = _large_counts(data, t)
         else:
             mu = np.exp(t)
-            value, d1 = y * t - mu - data.log_factorial, y - mu
+            value, d1 = y * t, y - mu
+            value -= mu
+            value -= data.log_factorial
         p = Pieces(value)
         if order >= 1:
             p.d1 = d1
         if order >= 2:
-            p.d2 = p.d3 = -mu
             p.info = p.d_info = p.quasi = mu
+            if not self.canonical:
+                p.d2 = p.d3 = -mu
         return p
 
     def _cdf(self, y: FloatArray, mu: FloatArray, lam: Any, data: ResponseData) -> FloatArray:

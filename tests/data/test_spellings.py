@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import lme4py
+from lme4py.data import spellings
 from lme4py.data.spellings import alike_levels
 from lme4py.errors import SpellingWarning
 
@@ -60,3 +61,26 @@ def test_levels_in_memory_and_in_files(tmp_path: Path) -> None:
     quiet = {"check": {"spelling": "ignore"}}
     assert not told(lambda: lme4py.lmer(FORMULA, files, control=quiet))
     assert not told(lambda: lme4py.lmer(FORMULA, DATA, subset="f != 'north '"))
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        ["1", "2", "30"],
+        ["a", "b c"],
+        ["a", "B"],
+        ["x", "x\t"],
+        ["7", "7.0"],
+        ["7.05", "7.0e1"],
+        ["é", "e"],
+        ["", "a"],
+        [],
+        ["a", "b\n"],
+        ["ab", "aB"],
+    ],
+)
+def test_levels_that_are_seen_at_a_glance(levels: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # All levels in one text tell the same as each by itself.
+    found = alike_levels(levels)
+    monkeypatch.setattr(spellings, "_is_plain", lambda texts: False)
+    assert alike_levels(levels) == found

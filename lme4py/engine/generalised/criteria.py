@@ -17,7 +17,10 @@ from lme4py.engine.generalised.problem import TOLERANCE, ModeError, ModeFinder
 from lme4py.engine.optimise import Local
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["JointCriterion", "ProfiledCriterion"]
+__all__ = ["AtPoint", "JointCriterion", "ProfiledCriterion"]
+
+# The approximation at a point, the value of the criterion and its gradient.
+AtPoint: TypeAlias = tuple[Laplace, float, FloatArray]
 
 # Newton decrement that is good enough for one point of a central difference.
 BESIDE = 1e-9
@@ -43,7 +46,7 @@ class JointCriterion:
         self.base: Laplace | None = None
         self.best = np.inf
 
-    def evaluate(self, phi: FloatArray, beside: bool = False) -> tuple[Laplace, float, FloatArray] | None:
+    def evaluate(self, phi: FloatArray, beside: bool = False) -> AtPoint | None:
         """Laplace, value and gradient; None where there is no mode.
 
         Parameters
@@ -53,7 +56,18 @@ class JointCriterion:
             A point right beside the best one, for a central difference: the first-order prediction of the mode is so
             good that the errors of two opposite points cancel.
         """
-        return self._found(phi, beside, None)
+        return self._found(phi, beside)
+
+    def reported(self, phi: FloatArray, known: AtPoint | None = None) -> AtPoint | None:
+        """The same with the last step of the modes, as `ModeFinder.find` has it.
+
+        Parameters
+        ----------
+        phi : ndarray
+        known : tuple, optional
+            What `evaluate` gave there.
+        """
+        return self._found(phi, False, exact=True) or known
 
     def gradients(self, points: FloatArray) -> list[FloatArray | None]:
         """Gradients at points right beside the best one, as `evaluate` has them; None where there is no mode.
@@ -73,7 +87,7 @@ class JointCriterion:
                 found = [self.evaluate(phi, beside=True) for phi in some]
             else:
                 begun = self._begun(some, self.base)
-                found = [self._found(phi, True, own) for phi, own in zip(some, begun, strict=True)]
+                found = [self._found(phi, True, begin=own) for phi, own in zip(some, begun, strict=True)]
             out += [None if one is None else one[2] for one in found]
         return out
 
@@ -87,7 +101,7 @@ class JointCriterion:
             rows = problem.family.of_points(problem.data, np.array(etas), lam)
         return list(zip(modes, rows, strict=True))
 
-    def _found(self, phi: FloatArray, beside: bool, begin: Begin | None) -> tuple[Laplace, float, FloatArray] | None:
+    def _found(self, phi: FloatArray, beside: bool, begin: Begin | None = None, exact: bool = False) -> AtPoint | None:
         """As `evaluate`, from what is known of the mode."""
         problem = self.finder.problem
         theta, beta, lam = problem.split(phi)
@@ -97,7 +111,9 @@ class JointCriterion:
         for u, rows in self._starts(phi, begin):
             try:
                 with np.errstate(all="ignore"):
-                    mode = self.finder.find(theta, beta, lam, u, tolerance=tolerance, order=order, rows=rows)
+                    mode = self.finder.find(
+                        theta, beta, lam, u, tolerance=tolerance, order=order, rows=rows, exact=exact
+                    )
                     found = laplace(self.finder, mode)
                     value, gradient = (found.value, found.gradient) if self.refine is None else self.refine(found)
             except (ModeError, np.linalg.LinAlgError):

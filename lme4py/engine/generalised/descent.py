@@ -30,10 +30,12 @@ from lme4py.linalg.types import FloatArray
 _SNAP = 0.02
 # Below this the random effects do not change a single digit of the criterion.
 _NO_VARIANCE = 1e-9
-# The first stage only has to come near the optimum of the second.
-_ROUGH = 1e-2
-# First trust-region radius in units of standard errors.
-_RADIUS = 4.0
+# The first stage only has to come near the optimum of the second: the second number is for likelihoods with a single
+# maximum, where any point that the two criteria hardly differ at will do.
+_ROUGH, _ROUGHER = 1e-2, 1.0
+# First trust-region radius in units of standard errors, and, for these likelihoods, in those of the predictor: of many
+# rows standard errors are far shorter than the way along which the criterion is nearly quadratic.
+_RADIUS, _RADIUS_IN_ETA = 4.0, 0.3
 # Parts of the first standard deviations that are tried.
 _SHRINK = (1.0, 0.3, 0.1, 0.03)
 # Steps off a point with negative curvature, in units of 1 / sqrt(curvature), and how often they are tried.
@@ -67,8 +69,9 @@ def minimise_scaled(
     control: Control,
     first: Local | None = None,
     known: Sequence[Basin] = (),
+    least_unit: float = 0.0,
 ) -> Optimum:
-    """`minimise` in units of 1 / sqrt(curvature at the start), about standard errors.
+    """`minimise` in units of 1 / sqrt(curvature at the start), about standard errors, or of a part of the predictor.
 
     Parameters
     ----------
@@ -80,11 +83,13 @@ def minimise_scaled(
         What `local` gives at the start, where that is known.
     known : sequence of Basin
         The descent ends where it comes into one of them.
+    least_unit : float
+        No unit is smaller.
     """
     first = local(start) if first is None else first
     if first is None:
         return minimise(local, start, control)
-    unit = 1.0 / np.sqrt(np.maximum(np.abs(first.hessian.diagonal()), 1e-6))
+    unit = np.maximum(1.0 / np.sqrt(np.maximum(np.abs(first.hessian.diagonal()), 1e-6)), least_unit)
     waiting = [first]
 
     def scaled(point: FloatArray) -> Local | None:
@@ -126,7 +131,7 @@ def with_snaps(
     known : sequence of Basin
         The descent ends where it comes into one of them.
     """
-    optimum = minimise_scaled(local, start, control, first, known)
+    optimum = minimise_scaled(local, start, control, first, known, _least_unit(problem))
     for snap in (_zeros, _limit):
         for _ in range(3):
             before = optimum
@@ -134,6 +139,11 @@ def with_snaps(
             if not optimum.value < before.value - 1e-9 * max(1.0, abs(optimum.value)):
                 break
     return optimum
+
+
+def _least_unit(problem: GlmmProblem) -> float:
+    """The least unit of a descent's steps."""
+    return _RADIUS_IN_ETA / _RADIUS if problem.family.single_peaked else 0.0
 
 
 def _snapped(
@@ -198,7 +208,7 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
     """
     problem = criterion.finder.problem
     phi = canonical(problem, optimum.theta)
-    here = optimum.source if (phi == optimum.theta).all() else criterion.evaluate(phi)
+    here = criterion.reported(phi, optimum.source if (phi == optimum.theta).all() else None)
     if here is None:
         raise no_value(problem)
     found, value, gradient = here
@@ -235,7 +245,7 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
         step[held | ((phi == 0.0) & (np.abs(step) < 1e-8))] = 0.0
         if bound < 1e-13:
             break
-        trial = criterion.evaluate(phi + step)
+        trial = criterion.reported(phi + step)
         if trial is None or trial[1] > value + 1e-11 * max(1.0, abs(value)):
             break
         if newton_step(hessian, trial[2], floor)[1] > bound:
@@ -387,7 +397,9 @@ class Descents:
 
         here = first_point(loosely, x, problem)
         basins = [other.near for other in known]
-        stage = minimise_scaled(loosely, here.theta, replace(self.control, tolerance=_ROUGH), here, basins)
+        rough_enough = _ROUGHER if problem.family.single_peaked else _ROUGH
+        settings = replace(self.control, tolerance=rough_enough)
+        stage = minimise_scaled(loosely, here.theta, settings, here, basins, _least_unit(problem))
         end = Local(stage.theta, stage.value, stage.source.gradient, stage.hessian)
         for other in known:
             if other.near.ends(end.theta, end.hessian) or other.near.holds(end):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,15 +30,15 @@ class FixedSystem:
     def __init__(self, problem: GlmmProblem, swept: Swept, w: FloatArray, column: FloatArray) -> None:
         X = problem.X
         p = problem.n_fixed
-        wX = problem.stack.weigh(w, X)
-        right = np.concatenate([wX, column[:, None]], axis=1)
+        right = np.empty((X.shape[0], p + 1), order="F")
+        problem.stack.weigh(w, X, out=right[:, :p])
+        right[:, p] = column
         self.problem = problem
         self.swept = swept
         self.border: SweptBorder = swept.sweep_border(problem.products.project(right))
-        corner = X.T @ right - self.border.cross(self.border)[:p]
+        corner: Any = X.T @ right - self.border.cross(self.border)[:p]
         self.cross = 0.5 * (corner[:, :p] + corner[:, :p].T)  # X'V^-1X
         self.solution: FloatArray = np.linalg.solve(self.cross, corner[:, p]) if p else np.empty(0)
-        self.wX = wX
 
     def residual_modes(self) -> tuple[FloatArray, FloatArray]:
         """u = M^-1 Lambda'Z'W r and Lambda u of the residuals r from X."""

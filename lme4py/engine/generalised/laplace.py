@@ -128,14 +128,17 @@ class Laplace:
         if self.profiled and problem.n_fixed:
             system = FixedSystem(problem, mode.swept, mode.w, c)
             a, b_a = system.residual_modes()
-            moved = products.spread(b_a) + problem.X @ system.solution
+            moved = products.spread(b_a)
+            moved += problem.X @ system.solution
         else:
             a, b_a = products.solve(mode.swept, c)
             moved = products.spread(b_a)
-        rest = c - problem.stack.weigh(mode.w, moved)
+        rest = problem.stack.weigh(mode.w, moved)
+        np.subtract(c, rest, out=rest)
         parts = [theta_slope(problem, mode, G, products.gather(rest), a)]
         if not self.profiled:
-            parts.append(problem.X.T @ (rest - 2.0 * rows.score))
+            rest -= 2.0 * rows.score
+            parts.append(problem.X.T @ rest)
         if problem.n_nuisance:
             lam_w = rows.w_exp_lam if expected else rows.w_obs_lam
             parts.append(-2.0 * total(rows.d_lam) + total(lam_w, h) + total(rows.score_lam, moved))
@@ -320,7 +323,7 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
     products = problem.products
     m, p = problem.n_theta, problem.n_fixed
     h = directions(problem, mode)
-    columns = np.concatenate([products.rows @ h, problem.X], axis=1)
+    columns = np.concatenate([products.spread(h), problem.X], axis=1)
     weighted = problem.stack.weigh(mode.w, columns)
     corner = columns.T @ weighted
     if problem.n_nuisance and not problem.has_one_dispersion:

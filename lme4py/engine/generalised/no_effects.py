@@ -82,8 +82,12 @@ class NoProducts:
         return _NoFactor()
 
     def spread(self, b: FloatArray) -> FloatArray:
-        """Z b, (D n,)."""
-        return np.zeros(self.n * self.stack.size)
+        """Z b, (D n,), or (D n, c)."""
+        return np.zeros((self.n * self.stack.size, *b.shape[1:]))
+
+    def normal(self, w: FloatArray, b: FloatArray) -> FloatArray:
+        """Z'WZ b, (0,)."""
+        return _NONE
 
     def gather(self, x: FloatArray) -> FloatArray:
         """Z' x, (0,)."""

@@ -362,6 +362,8 @@ def make_glmm(
         )
     if not family.is_joint:
         X, offset = products.stack.below(X), products.stack.below(offset)
+    # Column after column: every product of the steps goes along them.
+    X = np.asfortranarray(X)
     problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
     return replace(problem, penalty=glmm_penalty(design, family, S), known=design.log_dispersion, copies=copies)
 
@@ -451,8 +453,8 @@ class ModeFinder:
     def predictor(self, theta: FloatArray, beta: FloatArray, u: FloatArray) -> FloatArray:
         """The linear predictors, (D n,)."""
         problem = self.problem
-        random = problem.products.spread(self.spread(problem.factor_T(theta), u))
-        eta: FloatArray = problem.offset + problem.X @ beta + random
+        eta: FloatArray = problem.offset + problem.X @ beta
+        eta += problem.products.spread(self.spread(problem.factor_T(theta), u))
         return eta
 
     def rows(self, eta: FloatArray, lam: Nuisance, order: int) -> Any:
@@ -484,6 +486,7 @@ class ModeFinder:
         tolerance: float = TOLERANCE,
         order: int = 2,
         rows: Any = None,
+        exact: bool = False,
     ) -> Mode:
         """The mode of u (and of beta when `joint`) from the starting values given.
 
@@ -499,6 +502,9 @@ class ModeFinder:
             3 when the start is expected to be the mode: the rows then come with all derivatives.
         rows : EtaDerivatives, optional
             Those at the start, of this order, where they are known.
+        exact : bool
+            Take the last step too, whose decrease is below the tolerance. Without it the modes are off by the root of
+            the decrease, and so is log|M|.
 
         Raises
         ------
@@ -510,9 +516,8 @@ class ModeFinder:
         products = problem.products
         T = problem.factor_T(theta)
         b = self.spread(T, u)
-        fixed = problem.X @ beta
-        random = products.spread(b)
-        eta = problem.offset + fixed + random
+        eta = problem.offset + problem.X @ beta
+        eta += products.spread(b)
         rows = self.rows(eta, lam, order) if rows is None else rows
         complete = order == 3
         z = products.whitened(u)
@@ -520,66 +525,63 @@ class ModeFinder:
         if not np.isfinite(value):
             raise ModeError("the likelihood is zero at the starting values")
         last = max(_LAST_STEP, np.sqrt(tolerance))
+        at_end = not exact
         for step in range(MAX_STEPS):
             swept, w = self.factorize(T, rows)
             score = products.gather(rows.score)
-            new_beta, new_u = self._newton(T, swept, w, rows, random, fixed, score, joint)
+            new_beta, new_u = self._newton(swept, w, rows, beta, b, score, joint)
             change, change_beta = new_u - u, new_beta - beta if joint else None
             z_change = products.whitened(change)
             gradient = products.pulled_back(self.spread(T, score, transpose=True)) - z
             decrease = float(gradient @ z_change)
             if joint and change_beta is not None:
                 decrease += float((problem.X.T @ rows.score) @ change_beta)
-            if decrease <= tolerance:
+            if at_end and decrease <= tolerance:
                 return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step, complete)
             b_change = self.spread(T, change)
-            random_change = products.spread(b_change)
-            fixed_change = problem.X @ change_beta if change_beta is not None else 0.0
-            eta_change = random_change + fixed_change
+            eta_change = products.spread(b_change)
+            if change_beta is not None:
+                eta_change += problem.X @ change_beta
             t = problem.family.room(eta, eta_change)
             # After a step this small the next point is the mode: decreases go down by their squares.
             order = 3 if decrease < last else 2
-            # Rounding of the rows: log f is a difference of terms of the size of w eta.
-            noise = 1e-13 * abs(value) + 1e-15 * float(w[: eta.size] @ np.abs(eta))
+            at_end = at_end or decrease <= tolerance
+            noise = None
             for _ in range(MAX_HALVINGS):
-                trial_eta = eta + t * eta_change
+                trial_eta = eta + eta_change if t == 1.0 else eta + t * eta_change
                 trial_u = u + t * change
                 trial_rows = self.rows(trial_eta, lam, order)
                 trial_z = z + t * z_change
                 trial = self.objective(trial_rows, trial_z)
+                if trial <= value - 1e-4 * t * decrease:
+                    break
+                if noise is None:
+                    # Rounding of the rows: log f is a difference of terms of the size of w eta.
+                    noise = 1e-13 * abs(value) + 1e-15 * float(w[: eta.size] @ np.abs(eta))
                 if trial <= value - 1e-4 * t * decrease + noise:
                     break
                 t *= 0.5
             else:
-                if decrease < max(1e-8, noise):
+                if decrease < max(1e-8, noise or 0.0):
                     return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step, complete)
                 raise ModeError("the penalised likelihood does not rise along the Newton direction")
             u, z, eta, rows, value, complete = trial_u, trial_z, trial_eta, trial_rows, trial, order == 3
             b = b + t * b_change
-            random = random + t * random_change
             if change_beta is not None:
                 beta = beta + t * change_beta
-                fixed = fixed + t * fixed_change
         raise ModeError(f"no mode after {MAX_STEPS} Newton steps")
 
     def _newton(
-        self,
-        T: list[FloatArray],
-        swept: Swept,
-        w: FloatArray,
-        rows: Any,
-        random: FloatArray,
-        fixed: FloatArray,
-        score: FloatArray,
-        joint: bool,
+        self, swept: Swept, w: FloatArray, rows: Any, beta: FloatArray, b: FloatArray, score: FloatArray, joint: bool
     ) -> tuple[FloatArray, FloatArray]:
         """Where the quadratic approximation has its minimum: beta (only when `joint`) and u."""
         products = self.problem.products
         if not joint:
-            pulled = products.gather(products.stack.weigh(w, random))
-            border = swept.sweep_border(products.split((pulled + score)[:, None]))
-            return np.empty(0), products.spherical(swept, border, np.ones((1, 1)))[0]
-        working = products.stack.weigh(w, random + fixed) + rows.score
+            return np.empty(0), products.solve_gathered(swept, products.normal(w, b) + score)[0]
+        without_offset = products.spread(b)
+        without_offset += self.problem.X @ beta
+        working = products.stack.weigh(w, without_offset)
+        working += rows.score
         system = FixedSystem(self.problem, swept, w, working)
         return system.solution, system.residual_modes()[0]
 
@@ -590,8 +592,10 @@ class ModeFinder:
         dT = [new - old for new, old in zip(problem.factor_T(theta), mode.T, strict=True)]
         extra = problem.products.related(self.spread(dT, mode.score, transpose=True))
         moved = self.spread(dT, mode.u) + self.spread(mode.T, extra)
-        moved_eta = problem.X @ (beta - mode.beta) + problem.products.spread(moved)
-        column = -problem.stack.weigh(mode.w, moved_eta)
+        moved_eta = problem.products.spread(moved)
+        moved_eta += problem.X @ (beta - mode.beta)
+        column = problem.stack.weigh(mode.w, moved_eta)
+        column *= -1.0
         if problem.n_nuisance and np.any(lam != mode.lam):
             column += change(found.rows.score_lam, lam - mode.lam)
         return mode.u + extra + problem.products.solve(mode.swept, column)[0]

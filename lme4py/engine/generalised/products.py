@@ -64,7 +64,8 @@ class WeightedProducts(Elements):
         self.stack = Stack(self.n, 1 + max(max(own) for own in self.places))
         self._P_parts: list[tuple[IntArray, FloatArray, int]] = []
         cross = self._numbered(codes, Z)
-        self._codes = codes[0] if _is_indicator(Z) and self.stack.size == 1 else None
+        # As an index of arrays: any other type is converted in every sum.
+        self._codes = codes[0].astype(np.intp) if _is_indicator(Z) and self.stack.size == 1 else None
         self._P, self._Pt = self._matrix()
         self._analysed(cross, block)
         self.rows, self.columns = self._stacked_columns(codes, Z)
@@ -173,11 +174,17 @@ class WeightedProducts(Elements):
         return self.factor_of(T, self.base(w))
 
     def spread(self, b: FloatArray) -> FloatArray:
-        """Z b, (D n,)."""
-        if self._codes is not None:
-            return b[self._codes]
-        out: FloatArray = self.rows @ b
-        return out
+        """Z b, (D n,), or (D n, c) of columns b (Q, c)."""
+        if self._codes is None:
+            out: FloatArray = self.rows @ b
+            return out
+        if b.ndim == 1:
+            return b.take(self._codes)
+        columns = np.empty((self.n, b.shape[1]), order="F")
+        for own, column in zip(columns.T, b.T, strict=True):
+            # Codes are places of b: "clip" leaves out the buffer that a check would need.
+            column.take(self._codes, out=own, mode="clip")
+        return columns
 
     def gather(self, x: FloatArray) -> FloatArray:
         """Z' x, (Q,)."""
@@ -187,8 +194,17 @@ class WeightedProducts(Elements):
         out: FloatArray = self.columns @ x
         return out
 
+    def normal(self, w: FloatArray, b: FloatArray) -> FloatArray:
+        """Z'WZ b, (Q,)."""
+        return self.gather(w) * b if self._codes is not None else self.gather(self.stack.weigh(w, self.spread(b)))
+
     def project(self, columns: FloatArray) -> list[FloatArray]:
         """Z' columns, (k J, c) for each grouping factor."""
+        if self._codes is not None:
+            out = np.empty((self.factors[0].n_levels, columns.shape[1]))
+            for own, column in zip(out.T, columns.T, strict=True):
+                own[:] = self.gather(column)
+            return [out]
         return self.split(self.columns @ columns)
 
     def solve(self, swept: Swept, column: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -45,25 +45,30 @@ class Stack:
         places = range(self.size)
         return (*((d, d) for d in places), *((d, e) for d in places for e in places if d < e))
 
-    def weigh(self, w: FloatArray, x: FloatArray) -> FloatArray:
+    def weigh(self, w: FloatArray, x: FloatArray, out: FloatArray | None = None) -> FloatArray:
         """W x.
 
         Parameters
         ----------
         w : ndarray, shape (n_pairs n,)
         x : ndarray, shape (D n,) or (D n, c)
+        out : ndarray, of the shape of x, optional
+            Where the product goes.
         """
-        tall = x.ndim > 1
         if self.size == 1:
-            return w[:, None] * x if tall else w * x
+            return np.multiply(w[:, None] if x.ndim > 1 else w, x, out=out)
         weights = w.reshape(len(self.pairs), self.n)
         parts = x.reshape(self.size, self.n, -1)
-        out = np.zeros(parts.shape)
+        total = np.zeros(parts.shape)
         for own, (d, e) in zip(weights, self.pairs, strict=True):
-            out[d] += own[:, None] * parts[e]
+            total[d] += own[:, None] * parts[e]
             if d != e:
-                out[e] += own[:, None] * parts[d]
-        return out.reshape(x.shape)
+                total[e] += own[:, None] * parts[d]
+        whole = total.reshape(x.shape)
+        if out is None:
+            return whole
+        out[:] = whole
+        return out
 
     def gradient(self, h: FloatArray, dw: FloatArray) -> FloatArray:
         """Derivative in eta of a function of the weights, shape (D n,).

@@ -233,7 +233,7 @@ class GeneralisedFit(Fit):
         theta, beta, lam = self.problem.split(self.phi)
         zero = np.zeros(sum(factor.size for factor in self.problem.factors))
         with limited_threads(self.design), np.errstate(all="ignore"):
-            mode = finder.find(theta, beta, lam, zero, joint=self.restricted)
+            mode = finder.find(theta, beta, lam, zero, joint=self.restricted, exact=True)
             return laplace(finder, mode, profiled=self.restricted)
 
     @derived

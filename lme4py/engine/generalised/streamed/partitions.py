@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lme4py.engine.generalised.criteria import JointCriterion
+from lme4py.engine.generalised.criteria import AtPoint, JointCriterion
 from lme4py.engine.generalised.descent import Descents
 from lme4py.engine.generalised.integrals.nested_quadrature import make_quadrature
 from lme4py.engine.generalised.laplace import Laplace, average_information, laplace
@@ -108,6 +108,10 @@ class PartitionedCriterion(JointCriterion):
         self.passes = 0
         self._modes: list[FloatArray | None] = [None] * len(parts)
         self._information: FloatArray | None = None
+
+    def reported(self, phi: FloatArray, known: AtPoint | None = None) -> AtPoint | None:
+        """What is known: the last step of the modes is not worth a pass over the rows."""
+        return known or self.evaluate(phi)
 
     def evaluate(self, phi: FloatArray, beside: bool = False) -> tuple[Laplace, float, FloatArray] | None:
         """The first part, value and gradient; None where a part has no mode.

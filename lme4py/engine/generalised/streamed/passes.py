@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.engine.factor.sweep import Swept
-from lme4py.engine.generalised.criteria import BESIDE, JointCriterion
+from lme4py.engine.generalised.criteria import BESIDE, AtPoint, JointCriterion
 from lme4py.engine.generalised.descent import Descents
 from lme4py.engine.generalised.laplace import (
     Laplace,
@@ -137,6 +137,10 @@ class PassedCriterion(JointCriterion):
         self.passes = 0
         self._known: PassedValue | None = None
         self._lowest = np.inf
+
+    def reported(self, phi: FloatArray, known: AtPoint | None = None) -> AtPoint | None:
+        """What is known: the last step of the modes is not worth a pass over the rows."""
+        return known or self.evaluate(phi)
 
     def evaluate(self, phi: FloatArray, beside: bool = False) -> tuple[Laplace, float, FloatArray] | None:
         """The pilot, value and gradient; None where there is no mode.
