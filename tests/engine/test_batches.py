@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import lme4py
 from lme4py import lformula
+from lme4py.engine.generalised import descent as single_descent
 from lme4py.engine.generalised.batches.descent import StackedDescent
 from lme4py.engine.generalised.batches.ends import certified_ends
 from lme4py.engine.generalised.batches.stacked import StackedModel
@@ -105,3 +107,15 @@ def test_zero_variance_and_no_overdispersion_are_found():
         inside = ends.phi[b] - np.array([0.0, 0.0, 0.0, 27.0])
         there = descent.model.evaluate(inside[None], np.zeros((1, 6)), descent.rows_of(np.array([b])))
         assert there.value[0] > ends.value[b]
+
+
+@pytest.mark.parametrize("name", ["poisson", "nbinomial"])
+def test_hessian_with_many_fixed_effects(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # All points beside the optimum together, or one after the other.
+    data = ROWS.assign(y=RESPONSES[name][:, 0], f=[f"level {i % 14}" for i in range(N)])
+    together = lme4py.glmer("y ~ f + x + (1 | g)", data, name).fit
+    monkeypatch.setattr(single_descent, "can_stack", lambda problem: False)
+    alone = lme4py.glmer("y ~ f + x + (1 | g)", data, name).fit
+    assert together.beta.size == 15
+    # Differences of gradients that are known to 1e-9, over steps of 1e-3 standard errors.
+    np.testing.assert_allclose(together.vcov, alone.vcov, rtol=1e-5, atol=1e-6 * np.abs(alone.vcov).max())

@@ -27,6 +27,7 @@ PACKAGE = Path(lme4py.__file__).parent
 # Module constants of 100 and more that name neither a chunk nor a size from which another way is taken, and why.
 OTHER = {
     "frozen.py": {"_LINE": "characters of a printed record"},
+    "linalg/memory.py": {"_LARGEST_KEPT": "a limit of the C library"},
     "covariance/kinds/angles.py": {"_ORDERS": "orders of columns that are looked at"},
     "covariance/kinds/correlation.py": {"_PAIRS": "pairs of columns that phi is fitted to at most"},
     "covariance/kinds/decay.py": {"_SAMPLE": "pairs of columns that a start looks at"},
@@ -50,7 +51,8 @@ OTHER = {
         "_LADDER_COST": "nodes times rows of the advice",
     },
     "engine/generalised/batches/stacked.py": {
-        "_MAX_ROWS": "beyond it points are evaluated one by one; both ways are tested side by side"
+        "_MAX_ROWS": "beyond it points are evaluated one by one; both ways are tested side by side",
+        "_MAX_CELLS": "the same, of rows times fixed effects",
     },
     "engine/identification/one_answer.py": {
         "_NODES": "nodes of a rule",

@@ -20,7 +20,7 @@ from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 __all__ = ["StackedModel", "StackedPoints", "can_stack", "has_dispersions"]
 
 # Larger models gain nothing: their arrays alone fill the cache.
-_MAX_ROWS, _MAX_FIXED = 20_000, 12
+_MAX_ROWS, _MAX_FIXED, _MAX_CELLS = 20_000, 40, 240_000
 _MAX_NEWTON, _MAX_HALVINGS = 60, 30
 # Newton decrement of a group's mode.
 _MODE = 1e-14
@@ -46,6 +46,7 @@ def can_stack(problem: GlmmProblem) -> bool:
     one = len(problem.factors) == 1 and not problem.products.has_related
     scalar = one and problem.factors[0].n_columns == 1 and problem.structures.linear
     small = problem.n_obs <= _MAX_ROWS and problem.n_fixed <= _MAX_FIXED
+    small = small and problem.n_obs * problem.n_fixed <= _MAX_CELLS
     plain = problem.family.has_thresholds and problem.family.is_plain
     beside = not problem.n_nuisance or problem.has_one_dispersion or plain
     beside = beside and problem.penalty is None
