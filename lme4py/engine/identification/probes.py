@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor, ModelBlock, accumulate
 from lme4py.engine.identification.gram import Direction, VarianceGram, variance_directions, variance_gram
 from lme4py.linalg import small
@@ -21,6 +22,8 @@ from lme4py.linalg.types import FloatArray, sparse
 __all__ = ["Probes", "gram_of", "make_probes"]
 
 _COUNT, _SEED = 40, 0
+# Effects times probes that are worked on at one time: there are several such tables for each pair of directions.
+_ELEMENTS = chunk(4_000_000)
 
 
 @dataclass(frozen=True)
@@ -112,19 +115,38 @@ def _products(
     size: float,
 ) -> FloatArray:
     """(V_p z)'(V_q z) averaged over the probes, z itself last; without X where its products with Z are given."""
+    r, m = own.shape[0], len(directions)
+    step = max(1, _ELEMENTS // max(factor.size for factor in factors))
+    out = np.zeros((m + 1, m + 1))
+    for start in range(0, r, step):
+        some = [np.ascontiguousarray(values[:, :, start : start + step]) for values in g]
+        out += _sums(factors, directions, cross, some, border, size)
+    out[m, m] = np.trace(own)
+    average: FloatArray = out / r
+    return average
+
+
+def _sums(
+    factors: tuple[Factor, ...],
+    directions: tuple[Direction, ...],
+    cross: CrossProducts,
+    g: list[FloatArray],
+    border: list[FloatArray] | None,
+    size: float,
+) -> FloatArray:
+    """The same sums of some probes, without that of z itself."""
     moved = [_moved(factors, direction, g) for direction in directions]
-    applied = [_applied(factors, cross, direction.factor, h) for direction, h in zip(directions, moved, strict=True)]
-    m, r = len(directions), own.shape[0]
-    out = np.empty((m + 1, m + 1))
+    m = len(directions)
+    out = np.zeros((m + 1, m + 1))
     XZ = [] if border is None else [_onto(border[d.factor], h) for d, h in zip(directions, moved, strict=True)]
-    for i, (direction, h) in enumerate(zip(directions, moved, strict=True)):
-        for j in range(i + 1):
-            value = np.vdot(h, applied[j][direction.factor])
+    for j, direction in enumerate(directions):
+        applied = _applied(factors, cross, direction.factor, moved[j])
+        for i in range(j, m):
+            value = np.vdot(moved[i], applied[directions[i].factor])
             if border is not None:
                 value -= np.vdot(XZ[i], XZ[j]) / size
-            out[i, j] = out[j, i] = value / r
-        out[i, m] = out[m, i] = np.vdot(h, g[direction.factor]) / r
-    out[m, m] = np.trace(own) / r
+            out[i, j] = out[j, i] = value
+        out[j, m] = out[m, j] = np.vdot(moved[j], g[direction.factor])
     return out
 
 
