@@ -238,3 +238,13 @@ def test_conway_maxwell_counts_tend_to_geometric_ones(name):
         np.testing.assert_allclose(limit.cdf(y, [eta], data), stats.nbinom.cdf(y, 1, 1 / 151.0), rtol=1e-12)
         np.testing.assert_allclose(limit.sf(y, [eta], data), stats.nbinom.sf(y, 1, 1 / 151.0), rtol=1e-12)
         np.testing.assert_allclose(limit.variance([eta]), 150.0 * 151.0, rtol=1e-12)
+
+
+def test_rows_of_one_point_are_those_without_points():
+    """The points of a Hessian come together; the last may be alone, and ended in an error of negative binomials."""
+    density, y = make_density("nbinomial"), np.array([0.0, 3.0, 1.0, 7.0])
+    data, eta, degrees = ResponseData(y), np.array([0.1, 0.9, -0.3, 1.2]), Degrees(3, (0, 1))
+    together = density.jet(data, [eta[None], np.array([[0.4]])], degrees)
+    alone = density.jet(data, [eta, np.array(0.4)], degrees)
+    for index in degrees.indices():
+        np.testing.assert_array_equal(np.broadcast_to(together.parts[index], (1, 4))[0], alone.d(*index))

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from reference_data import REFERENCE
+from scipy.optimize import minimize
 
 import lme4py
-from lme4py.errors import ConvergenceWarning, DataError, DesignError, OptionError
+from lme4py.errors import ConvergenceWarning, DataError, DesignError, Lme4Error, OptionError
 from lme4py.families.registry import make_family
 
 MODELS = json.loads((REFERENCE / "families.json").read_text(encoding="utf-8"))["models"]
@@ -103,6 +104,24 @@ def test_counts_of_which_only_two_occur_have_no_phi():
     with pytest.warns(ConvergenceWarning, match="phi goes to zero"):
         fit = lme4py.glmer("y ~ 1 + (1 | g)", data, family="compois")
     assert not fit.converged
+
+
+def test_logarithmic_counts_have_no_truncated_negative_binomial():
+    """Shape and mean go to zero together; beta and the shape were printed as numbers with errors of thousands."""
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"g": np.arange(200) % 12, "x": rng.normal(size=200), "y": rng.logseries(0.6, 200)})
+    with pytest.warns(ConvergenceWarning, match="the shape and the means before truncation go to zero together"):
+        fit = lme4py.glmer("y ~ x + (1 | g)", data, family="truncated_nbinomial")
+    assert not fit.converged
+
+    # The limit itself: log P(y) = y log(q) - log(y) - log(-log(1 - q)) with odds q / (1 - q) = exp(a + b x).
+    def minus(ab):
+        q = 1.0 / (1.0 + np.exp(-ab[0] - ab[1] * data["x"]))
+        return -(data["y"] * np.log(q) - np.log(data["y"]) - np.log(-np.log1p(-q))).sum()
+
+    assert fit.log_likelihood == pytest.approx(-minimize(minus, [0.0, 0.0]).fun, abs=1e-5)
+    with pytest.raises(Lme4Error, match="go to zero together"):
+        fit.r_squared()
 
 
 def test_a_lognormal_model_is_the_linear_one_of_the_logarithms():

@@ -38,6 +38,10 @@ class CountDensity(Density):
         """Whether the log-likelihood of the zero-truncated distribution is known to be concave in its variables."""
         return False
 
+    def trouble_above_zero(self, data: ResponseData, dispersion: float) -> str:
+        """Why the zero-truncated distribution has no finite estimates at this log dispersion, or ""."""
+        return ""
+
     def outside(self, data: ResponseData) -> BoolArray:
         return np.asarray((data.y < self.lowest) | (data.y != np.rint(data.y)))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from scipy import special
@@ -42,6 +43,9 @@ from lme4py.families.response import ResponseData
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["NegativeBinomial1Density", "NegativeBinomial2Density"]
+
+# Log shapes less their unit below which truncated counts are logarithmic for all that rows can tell.
+_LOGARITHMIC: Final = -10.0
 
 
 class _NegativeBinomial(ScaledDensity, CountDensity):
@@ -98,6 +102,16 @@ class NegativeBinomial2Density(_NegativeBinomial):
     def dispersion_unit(self, data: ResponseData) -> float:
         """The shape as large as the mean: both parts of the variance are the same."""
         return float(np.log(max(float(np.mean(data.y)), 1e-300)))
+
+    def trouble_above_zero(self, data: ResponseData, dispersion: float) -> str:
+        """As the shape goes to zero with a fixed ratio of mean and shape, counts above zero become logarithmic."""
+        if dispersion - self.dispersion_unit(data) > _LOGARITHMIC:
+            return ""
+        return (
+            "the shape and the means before truncation go to zero together, and neither has an estimate: counts above "
+            "zero vary as those of the logarithmic distribution, more than any truncated negative binomial. Only "
+            "slopes are determined; more columns or random effects for the mean may explain a part of it"
+        )
 
     def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         L = log_mean(self.link, x[0])
@@ -171,7 +185,8 @@ def _beyond_poisson(data: ResponseData, t: FloatArray, order: int) -> list[Float
         return [part[:, index] for part in _remainder(counts, t, order)]
     # Where modes are sought, at one s many times, without derivatives in s and with them.
     most = max(order, 2)
-    parts = data.remember_last("remainder", (float(np.reshape(t, ())), most), lambda: _remainder(counts, t, most))
+    one = np.reshape(t, ())
+    parts = data.remember_last("remainder", (float(one), most), lambda: _remainder(counts, one, most))
     return [part[index] for part in parts[: order + 1]]
 
 

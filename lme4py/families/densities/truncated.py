@@ -86,7 +86,7 @@ class Truncated(CountDensity):
         return self.base.inner()
 
     def trouble(self, data: ResponseData, dispersion: float) -> str:
-        return self.base.trouble(data, dispersion)
+        return self.base.trouble(data, dispersion) or self.base.trouble_above_zero(data, dispersion)
 
     def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         M = self.base.log_log_zero(data, x, degrees)

@@ -145,10 +145,16 @@ def null_mean(fit: Fit) -> float:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                beta = model_of(fit).like(null).beta
+                found = model_of(fit).like(null)
         except (Lme4Error, ArithmeticError) as error:
             raise Lme4Error(
                 f"the variance of an observation needs the model with an intercept alone, which cannot be fitted: "
                 f"{error}"
             ) from error
+        if not found.certificate.converged:
+            raise Lme4Error(
+                "the variance of an observation needs the model with an intercept alone, which has no estimates: "
+                f"{found.certificate.verdict}"
+            )
+        beta = found.beta
     return float(fit.family.link.mean(beta)[0])
