@@ -1,7 +1,7 @@
 """Crossed random effects too large for a factor: how long, how much memory, how sure.
 
     python benchmarks/giants.py random clusters chain three slope exact logit
-    python benchmarks/giants.py logit-giant movielens movielens-slope pedigree pedigree-two
+    python benchmarks/giants.py logit-clusters logit-chain logit-giant movielens movielens-slope pedigree pedigree-two
 
 Each case runs in a process of its own, so that its peak of memory is its own. The graphs are those that make such
 models hard: a random one, closed clusters, a chain of eras, and the shape of MovieLens 25M (users and films of very
@@ -66,13 +66,15 @@ CASES = {
     "slope": (random_graph, "y ~ x + (x | a) + (1 | b)", {}),
     "exact": (random_graph, "y ~ x + (1 | a) + (1 | b)", {"block": "exact"}),
     "logit": (logit, "y ~ x + (1 | a) + (1 | b)", {}),
+    "logit-clusters": (clusters, "y ~ x + (1 | a) + (1 | b)", {}),
+    "logit-chain": (chain, "y ~ x + (1 | a) + (1 | b)", {}),
     "logit-giant": (logit_giant, "y ~ x + (1 | a) + (1 | b)", {}),
     "movielens": (movielens, "y ~ x + (1 | a) + (1 | b)", {}),
     "movielens-slope": (movielens, "y ~ x + (x | a) + (1 | b)", {}),
 }
 
 # Cases whose response is 0 or 1.
-LOGIT = {"logit", "logit-giant"}
+LOGIT = {"logit", "logit-clusters", "logit-chain", "logit-giant"}
 
 
 def simulated(name: str) -> pd.DataFrame:
