@@ -16,6 +16,7 @@ import numpy as np
 from lme4py.covariance.chain import SharedSteps
 from lme4py.covariance.charts import ThetaChart
 from lme4py.covariance.functions import CovarianceFunctions
+from lme4py.covariance.kinds.correlation import Latest
 from lme4py.covariance.natural import Adjusted
 from lme4py.covariance.relations.chains import ChainLayout, ChainRelation
 from lme4py.covariance.structure import AT_EDGE, CovarianceStructure
@@ -86,7 +87,14 @@ class ChainLevels(CovarianceStructure):
         row : ndarray, shape (2,)
             (s, phi), as in `factor`.
         """
-        phi, correlation = row[1:], self.steps
+        return self._last.get(row[1:], self._new_relation)
+
+    @computed_once
+    def _last(self) -> Latest[ChainRelation]:
+        return Latest()
+
+    def _new_relation(self, phi: FloatArray) -> ChainRelation:
+        correlation = self.steps
         edge = correlation.edges(phi)[0]
         distance = float(phi[0] - edge)
         if correlation.edge_sizes(phi)[0] >= _NEAREST:

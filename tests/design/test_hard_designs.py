@@ -9,7 +9,8 @@ import pytest
 from scipy.special import gammaln
 
 import lme4py
-from lme4py.engine.generalised.problem import ModeFinder, make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
+from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.engine.generalised.search import solve_glmm
 from lme4py.engine.optimise import Control
 from lme4py.families.registry import make_family

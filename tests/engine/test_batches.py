@@ -16,7 +16,8 @@ from lme4py.engine.generalised.batches.ends import certified_ends
 from lme4py.engine.generalised.batches.stacked import StackedModel
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.fixed_system import FixedSystem
-from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder, make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
+from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.families.registry import make_family
 from lme4py.families.response import ResponseData
 

@@ -13,7 +13,7 @@ from dense_models import make_design, make_term
 import lme4py
 from lme4py.engine.factor import forecast
 from lme4py.engine.factor.forecast import check_levels, check_memory, check_products, size_words
-from lme4py.engine.generalised.problem import make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
 from lme4py.engine.linear import problem as lmm
 from lme4py.errors import DesignError
 from lme4py.families.registry import make_family

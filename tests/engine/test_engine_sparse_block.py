@@ -15,7 +15,8 @@ from lme4py.engine.factor.sparse_block import SparseFactor
 from lme4py.engine.factor.symbolic import analyse
 from lme4py.engine.generalised import elements as weighted
 from lme4py.engine.generalised.laplace import laplace
-from lme4py.engine.generalised.problem import ModeFinder, make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
+from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.engine.linear import problem as lmm
 from lme4py.errors import DesignError
 from lme4py.families.registry import make_family

@@ -13,7 +13,8 @@ from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.hessian import difference_hessian
 from lme4py.engine.generalised.integrals.quadrature import Quadrature, check_quadrature, product_rule
 from lme4py.engine.generalised.laplace import laplace
-from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder, make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
+from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.generalised.starts.start import find_start
 from lme4py.engine.linear.problem import group_terms

@@ -13,7 +13,8 @@ import lme4py
 from lme4py.engine.generalised.integrals.nested_quadrature import NestedQuadrature, find_nesting, make_quadrature
 from lme4py.engine.generalised.integrals.quadrature import Quadrature
 from lme4py.engine.generalised.laplace import laplace
-from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder, make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
+from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.starts.start import find_start
 from lme4py.errors import OptionError
 from lme4py.families.registry import make_family

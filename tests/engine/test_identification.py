@@ -13,7 +13,7 @@ import pytest
 
 import lme4py
 from lme4py.engine.generalised.identification import identify_glmm
-from lme4py.engine.generalised.problem import make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
 from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.problem import make_problem

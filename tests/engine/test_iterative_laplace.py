@@ -9,7 +9,8 @@ import lme4py
 from lme4py.engine.generalised.iterative import cells
 from lme4py.engine.generalised.iterative.criterion import IterativeLaplace
 from lme4py.engine.generalised.laplace import average_information, laplace
-from lme4py.engine.generalised.problem import ModeFinder, make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
+from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.errors import Lme4Error
 from lme4py.families.registry import make_family
 

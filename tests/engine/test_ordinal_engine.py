@@ -14,7 +14,8 @@ from lme4py.covariance import CovarianceStructures, make_structure
 from lme4py.design.build import lformula
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.integrals.nested_quadrature import make_quadrature
-from lme4py.engine.generalised.problem import ModeFinder, make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
+from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.engine.generalised.search import solve_glmm
 from lme4py.engine.optimise import Control
 from lme4py.errors import OptionError

@@ -61,6 +61,12 @@ class ChainLayout:
         gaps = np.where(linked, np.diff(places[columns]), 1.0)
         return cls(groups, columns, gaps, linked, n_groups, places.size)
 
+    @computed_once
+    def distinct_gaps(self) -> tuple[FloatArray, IntArray]:
+        """The gaps that occur, and which of them each is."""
+        found, place = np.unique(self.gaps, return_inverse=True)
+        return found, place
+
     @property
     def size(self) -> int:
         """m."""
@@ -113,11 +119,16 @@ class ChainRelation(Relation):
         self.correlation = correlation
         self.phi = phi
         self.share = share
-        found = correlation.gap_steps(phi, layout.gaps)
-        one, zero = np.where(layout.linked, 1.0, 0.0), layout.linked.astype(float)
+        gaps, place = layout.distinct_gaps
+        found, zero = correlation.gap_steps(phi, gaps), layout.linked.astype(float)
         # A level without one before it has the correlation 0 with it, whatever phi is.
         self.steps = Steps(
-            found.s * zero, np.where(one > 0.0, found.c, 1.0), found.ds * zero, found.dc * zero, zero, zero
+            found.s[place] * zero,
+            np.where(layout.linked, found.c[place], 1.0),
+            found.ds[place] * zero,
+            found.dc[place] * zero,
+            zero,
+            zero,
         )
 
     _kept = ("n_levels", "layout", "correlation", "phi", "share", "steps")
@@ -134,8 +145,9 @@ class ChainRelation(Relation):
         """d R^-1 / d phi: its diagonal and what is below it."""
         s, c, ds, dc = self.steps.s, self.steps.c, self.steps.ds, self.steps.dc
         # s^2 / c^2 and 1 / c^2 differ by 1, and have one derivative.
-        own = -2.0 * self.share * dc / c**3
-        below = -self.share * (ds / c**2 - 2.0 * s * dc / c**3)
+        square = c * c
+        own = -2.0 * self.share * dc / (c * square)
+        below = -self.share * ds / square - s * own
         return np.append(own, 0.0) + np.append(0.0, own), below
 
     @property
@@ -164,6 +176,12 @@ class ChainRelation(Relation):
 
     def root(self, z: FloatArray) -> FloatArray:
         return bidiagonal_solve(-self.steps.s, self._innovations * z)
+
+    def moved_root(self, z: FloatArray) -> FloatArray:
+        """(dC / d phi) z of the root C, shape (m, c)."""
+        change = np.zeros_like(z)
+        change[1:] = self.share * (self.steps.ds[:, None] * self.root(z)[:-1] + self.steps.dc[:, None] * z[1:])
+        return bidiagonal_solve(-self.steps.s, change)
 
     def root_transposed(self, x: FloatArray) -> FloatArray:
         return self._innovations * bidiagonal_solve(-self.steps.s, x, transpose=True)

@@ -177,6 +177,16 @@ class ChainSwept:
 
     def back_substitute(self, border: SweptBorder, weights: FloatArray) -> tuple[list[FloatArray], list[FloatArray]]:
         """Conditional modes b and g = Z'V^-1 r of the combination ``columns @ weights``, by grouping factor."""
+        b, g, h = self.solved(border, weights)
+        chain = self.sweeper.chain
+        b[chain], g[chain] = self.s**2 * h, self.relation.solve(h)
+        order = range(len(self.sweeper.factors))
+        return [b[f] for f in order], [g[f] for f in order]
+
+    def solved(
+        self, border: SweptBorder, weights: FloatArray
+    ) -> tuple[dict[int, FloatArray], dict[int, FloatArray], FloatArray]:
+        """b and g of all factors but the chain, and h = R Z'V^-1 r of the chain, of ``columns @ weights``."""
         b: dict[int, FloatArray] = {}
         g: dict[int, FloatArray] = {}
         right = border.before[0] @ weights
@@ -186,11 +196,7 @@ class ChainSwept:
             for f, rows in self._places():
                 b[f], g[f] = all_b[rows], all_g[rows]
             right = right - self.C @ all_b
-        h = self.tridiagonal.solve(right)
-        chain = self.sweeper.chain
-        b[chain], g[chain] = self.s**2 * h, self.relation.solve(h)
-        order = range(len(self.sweeper.factors))
-        return [b[f] for f in order], [g[f] for f in order]
+        return b, g, self.tridiagonal.solve(right)
 
     def _places(self) -> list[tuple[int, slice]]:
         """The rows of the dense block of each factor."""
@@ -198,17 +204,18 @@ class ChainSwept:
         pairs = zip(structure.dense, structure.dense_offsets, strict=True)
         return [(f, slice(start, start + self.sweeper.factors[f].size)) for f, start in pairs]
 
+    def at_all_times(self, rows: FloatArray) -> FloatArray:
+        """Rows of the levels among those of every group at every time, with zeros for the others."""
+        layout = self.sweeper.levels.layout
+        out = np.zeros((layout.n_groups * layout.n_columns, *rows.shape[1:]))
+        out[layout.flat] = rows
+        return out
+
     def completed(self) -> ChainSwept:
         """The same with a level for every group at every time: what is known of times without rows too."""
         sweeper, base, chain = self.sweeper, self.base, self.sweeper.chain
         levels = sweeper.levels.everywhere
-        place, size = sweeper.levels.layout.flat, levels.layout.size
-
-        def spread(rows: FloatArray) -> FloatArray:
-            out = np.zeros((size, *rows.shape[1:]))
-            out[place] = rows
-            return out
-
+        place, size, spread = sweeper.levels.layout.flat, levels.layout.size, self.at_all_times
         factors = tuple(replace(own, n_levels=size) if f == chain else own for f, own in enumerate(sweeper.factors))
         diagonal = tuple(spread(own[0, 0])[None, None] if f == chain else own for f, own in enumerate(base.diagonal))
         border = tuple(spread(own) if f == chain else own for f, own in enumerate(base.border))
@@ -267,6 +274,13 @@ class ChainSwept:
         own: FloatArray = self.s**2 * self.prior_derivative[0]
         return own
 
+    def log_det_sigma(self) -> list[FloatArray]:
+        """Derivatives of log|M| in Sigma of each factor, (k, k); of the chain in s^2 and phi, (1, 2)."""
+        sigma = {self.sweeper.chain: self.log_det_row()}
+        if self.dense is not None:
+            sigma |= {f: self.dense.sigma_gradient(position) for position, (f, _) in enumerate(self._places())}
+        return [sigma[f] for f in range(len(self.sweeper.factors))]
+
     def log_det_row(self) -> FloatArray:
         """Derivatives of log|M| in s^2 and in phi, shape (1, 2)."""
         own, below = self.prior_derivative
@@ -281,21 +295,20 @@ class ChainSwept:
         self, border: SweptBorder, corner: FloatArray, blocks: bool = False, only_sigma: bool = False
     ) -> Adjoint:
         """Derivatives of log|M| + F in the covariances: see `lme4py.engine.factor.adjoint.adjoint`."""
-        chain = self.sweeper.chain
-        sigma: dict[int, FloatArray] = {}
+        sigma = self.log_det_sigma()
         right = border.before[0]
         if self.dense is not None and border.dense is not None and border.dense_scaled is not None:
             NB = self.dense.residual(border.dense, border.dense_scaled)
-            for position, (f, rows) in enumerate(self._places()):
+            for f, rows in self._places():
                 factor = self.sweeper.factors[f]
                 own = block_products(NB[rows] @ corner, NB[rows], factor.n_columns, factor.n_levels).sum(axis=2)
-                sigma[f] = self.dense.sigma_gradient(position) - own
+                sigma[f] = sigma[f] - own
             right = right - self.C @ border.dense_scaled
         H = self.tridiagonal.solve(right)
-        sigma[chain] = self.log_det_row() + self._quadratic_row(H, corner)
+        chain = self.sweeper.chain
+        sigma[chain] = sigma[chain] + self._quadratic_row(H, corner)
         order = range(len(self.sweeper.factors))
-        diagonal = [] if only_sigma else [self._diagonal(f, border, H, corner) for f in order]
-        return Adjoint([sigma[f] for f in order], diagonal)
+        return Adjoint(sigma, [] if only_sigma else [self._diagonal(f, border, H, corner) for f in order])
 
     def _diagonal(self, f: int, border: SweptBorder, H: FloatArray, corner: FloatArray) -> FloatArray:
         """Derivatives in the diagonal blocks of Z'WZ of a factor, (k, k, J)."""

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from lme4py.chunks import from_size
 from lme4py.covariance.chain import SharedSteps
 from lme4py.covariance.chain_levels import ChainLevels
 from lme4py.covariance.kinds.scaled import Homogeneous
@@ -15,12 +14,13 @@ from lme4py.covariance.relations.chains import ChainLayout
 from lme4py.covariance.relations.relation import Relation
 from lme4py.design.design import Design, RandomTerm
 from lme4py.engine.factor.crossproducts import Factor
+from lme4py.engine.factor.forecast import LONG_TERM
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["LONG", "ChainTerm", "Varying", "find_chain", "levels_of"]
 
 # Terms of so many times are fitted by their sparse inverse.
-LONG = from_size(150, 150)
+LONG = LONG_TERM
 # Times of one group from which correlation, variance and noise of the rows are told apart.
 _LEAST = 3
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lme4py.chunks import from_size
 from lme4py.engine.factor.crossproducts import Factor
-from lme4py.errors import DesignError
+from lme4py.errors import DesignError, Lme4Warning, warn
 from lme4py.linalg.memory import available_memory as available_memory
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ _LEVEL_ARRAYS = 10
 _TANGENTS = 4
 # Bytes of a listed product, with those of the arrays that it is made from.
 _PRODUCT = 100.0
+# Seconds of a fit of a generalised model for each block, over the cube of its size, and what is worth telling.
+_CUBED, _MINUTE = 3e-8, 60.0
+# Terms of so many times are fitted by their sparse inverse.
+LONG_TERM = from_size(150, 150)
 
 _ALTERNATIVES = (
     "Leave one of these terms out, fit a part of the data with fewer levels, or use a machine with more memory."
@@ -73,6 +78,30 @@ def check_levels(factors: tuple[Factor, ...]) -> None:
     sizes = [8.0 * _LEVEL_ARRAYS * factor.n_levels * factor.n_columns**2 for factor in factors]
     names = ", ".join(_blocks(factors[f]) for f in sorted(range(len(factors)), key=lambda f: -sizes[f]))
     check_memory(sum(sizes), f"the random effects need blocks of numbers for {names}")
+
+
+def tell_blocks(factors: tuple[Factor, ...]) -> None:
+    """Warn of a generalised model whose blocks of one level each are forecast to take minutes.
+
+    Parameters
+    ----------
+    factors : tuple of Factor
+
+    Warns
+    -----
+    Lme4Warning
+    """
+    seconds = [_CUBED * factor.n_levels * float(factor.n_columns) ** 3 for factor in factors]
+    if sum(seconds) <= _MINUTE:
+        return
+    largest = factors[seconds.index(max(seconds))]
+    warn(
+        f"the random effects of {largest.name} take {largest.n_levels:,} blocks of {largest.n_columns:,} x "
+        f"{largest.n_columns:,} numbers at every step, and the fit is forecast to take about "
+        f"{sum(seconds) / 60.0:,.0f} minutes. One ar1() or ou() beside few other effects needs no such blocks from "
+        f"{LONG_TERM} times on; fewer times (means of neighbours) take less.",
+        Lme4Warning,
+    )
 
 
 def check_structures(terms: Sequence[RandomTerm]) -> None:

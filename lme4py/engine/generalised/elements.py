@@ -59,12 +59,16 @@ class Elements:
     def _analysed(self, cross: CrossProducts, block: str) -> None:
         """The symbolic step for cross-products whose values are positions in v."""
         factors = self.factors
-        self.structure: Structure = analyse(factors, cross, block)
-        self.sweeper = Sweeper(self.structure, factors)
-        self._numbers(base_values(self.structure, factors, cross))
+        self._numbers(self._symbolic(cross, block))
         self.splits = np.cumsum([factor.size for factor in factors])[:-1]
         self._border = tuple(np.zeros((factor.size, 0)) for factor in factors)
         self._zero_border = self._make_zero_border()
+
+    def _symbolic(self, cross: CrossProducts, block: str) -> BaseValues:
+        """Choose the order of elimination, and lay the elements out in it."""
+        self.structure: Structure = analyse(self.factors, cross, block)
+        self.sweeper = Sweeper(self.structure, self.factors)
+        return base_values(self.structure, self.factors, cross)
 
     def _numbers(self, base: BaseValues) -> None:
         """Keep the positions that the arrays of the elimination are gathered from."""

@@ -49,7 +49,7 @@ def identify_glmm(problem: GlmmProblem, design: Design) -> Identification:
     noise = problem.family.row_noise(problem.data)
     weights = None if noise is None else noise.weights
     size = float(problem.n_obs) if noise is None else noise.size
-    codes = tuple(design.terms[factor.terms[0]].codes for factor in problem.factors)
+    codes, factors = problem.products.codes, problem.factors_at_start
     mix = None if weights is None else _orthonormal(_fixed(problem, slice(None)), weights, size)
     further = _further_columns(problem, weights, size)
 
@@ -61,8 +61,8 @@ def identify_glmm(problem: GlmmProblem, design: Design) -> Identification:
         )
 
     bases = [structure.directions() for structure in problem.structures.each]
-    cross = accumulate(blocks(), problem.factors)
-    gram = gram_of(problem.factors, bases, cross, make_probes(problem.factors, blocks), size)
+    cross = accumulate(blocks(), factors)
+    gram = gram_of(factors, bases, cross, make_probes(factors, blocks), size)
     if problem.stack.size > 1 and noise is not None:
         gram = _noise_of_first(problem, gram)
     return identify(gram, problem.S, design.terms, noise)

@@ -213,7 +213,7 @@ class RestrictedLaplace(Laplace):
         ]
         sigma = list(sigma)
         for column in np.linalg.solve(L, np.concatenate(G).T):
-            taken = outer_by_factor(problem.factors, column, products.related(column))
+            taken = forms(problem, self.mode.T, column)
             sigma = [whole - own for whole, own in zip(sigma, taken, strict=True)]
         return h + np.concatenate(more), sigma, diagonal
 
@@ -281,6 +281,14 @@ def outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatA
     return out
 
 
+def forms(problem: GlmmProblem, T: list[FloatArray], g: FloatArray) -> list[FloatArray]:
+    """Derivatives of g'Sigma g in Sigma of each factor, (k, k), for g of all effects, (Q,)."""
+    out = outer_by_factor(problem.factors, g, problem.products.related(g))
+    if problem.chain is not None:
+        out[problem.chain.factor] = problem.chain.forms(T, g)
+    return out
+
+
 def theta_slope(
     problem: GlmmProblem, mode: AtMode, G: list[FloatArray], gathered: FloatArray, a: FloatArray
 ) -> FloatArray:
@@ -298,7 +306,12 @@ def theta_slope(
     """
     through_mode = outer_by_factor(problem.factors, gathered - 2.0 * mode.score, mode.u)
     through_T = outer_by_factor(problem.factors, mode.score, a)
-    by_T = [x + y + 2.0 * g @ T for x, y, g, T in zip(through_mode, through_T, G, mode.T, strict=True)]
+    chain = problem.chain
+    pairs = ((gathered - 2.0 * mode.score, mode.u), (mode.score, a))
+    by_T = [
+        chain.slopes(mode.T, pairs, g) if chain is not None and f == chain.factor else x + y + 2.0 * g @ T
+        for f, (x, y, g, T) in enumerate(zip(through_mode, through_T, G, mode.T, strict=True))
+    ]
     return theta_gradient(problem, mode.theta, by_T)
 
 
@@ -355,7 +368,7 @@ def working_hessian(problem: GlmmProblem, mode: AtMode, G: list[FloatArray], swe
     hessian: FloatArray = 0.5 * (swept + swept.T)
     hessian[m:] *= 2.0
     hessian[:m, m:] *= 2.0
-    score = outer_by_factor(problem.factors, mode.score, problem.products.related(mode.score))
+    score = forms(problem, mode.T, mode.score)
     for factor, g, s in zip(problem.factors, G, score, strict=True):
         for term, place in zip(factor.terms, factor.columns, strict=True):
             t = structures.slices[term]
@@ -392,7 +405,12 @@ def directions(problem: GlmmProblem, mode: AtMode) -> FloatArray:
     scores = problem.products.related(mode.score)
     h = np.zeros((mode.u.size, structures.n_theta))
     start = 0
-    for factor in problem.factors:
+    for f, factor in enumerate(problem.factors):
+        if problem.chain is not None and f == problem.chain.factor:
+            own = structures.slices[problem.chain.term]
+            h[problem.chain.place, own] = problem.chain.directions(mode.T, mode.score)
+            start += factor.size
+            continue
         J = factor.n_levels
         values = scores[start : start + factor.size].reshape(factor.n_columns, J)
         block = h[start : start + factor.size].reshape(factor.n_columns, J, -1)

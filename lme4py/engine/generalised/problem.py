@@ -20,27 +20,21 @@ import numpy as np
 import scipy.linalg
 
 from lme4py.covariance import CovarianceStructures
-from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import Factor
-from lme4py.engine.factor.forecast import check_structures
 from lme4py.engine.factor.sweep import Swept
 from lme4py.engine.generalised.fixed_system import FixedSystem
-from lme4py.engine.generalised.iterative.cells import CellProducts, cells_of
-from lme4py.engine.generalised.no_effects import NoProducts
-from lme4py.engine.generalised.penalty import GlmmPenalty, glmm_penalty
+from lme4py.engine.generalised.iterative.cells import CellProducts
+from lme4py.engine.generalised.penalty import GlmmPenalty
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.generalised.stacking import Stack
-from lme4py.engine.generalised.units import in_row_units, predictor_unit
 from lme4py.engine.identification.record import Identification
-from lme4py.engine.linear.problem import group_terms
-from lme4py.engine.linear.scaling import scale_model
-from lme4py.engine.optimise import Block
 from lme4py.families.nuisance import Nuisance, change
 from lme4py.families.rows import DispersionLimit
 from lme4py.linalg.types import BoolArray, FloatArray
 
 if TYPE_CHECKING:
     from lme4py.engine.generalised.laplace import Laplace
+    from lme4py.engine.generalised.making.chained import ChainPart
 
 # The mode has been found when another Newton step would lower the penalised deviance by less than this.
 TOLERANCE = 1e-15
@@ -91,6 +85,8 @@ class GlmmProblem:
         How many levels of a grouping factor each of its levels stands for, where these are not one; () where all are.
         The columns inside are divided by the root, so that u inside is the root times u (see
         `lme4py.engine.generalised.weighted_groups`).
+    chain : ChainPart or None
+        The term of many times that is fitted by its sparse inverse.
     """
 
     factors: tuple[Factor, ...]
@@ -110,6 +106,7 @@ class GlmmProblem:
     known: float | None = None
     restricted: bool = False
     copies: tuple[FloatArray | None, ...] = ()
+    chain: ChainPart | None = None
 
     @property
     def n_obs(self) -> int:
@@ -135,6 +132,43 @@ class GlmmProblem:
     def stack(self) -> Stack:
         """How the linear predictors stand in one column."""
         return self.products.stack
+
+    @property
+    def factors_at_start(self) -> tuple[Factor, ...]:
+        """The factors with the correlations of a chain that a search starts from."""
+        if self.chain is None:
+            return self.factors
+        typical = self.chain.levels.relation(self.chain.levels.typical())
+        f = self.chain.factor
+        return (*self.factors[:f], replace(self.factors[f], relation=typical), *self.factors[f + 1 :])
+
+    def effects(self, T: list[FloatArray], u: FloatArray, transpose: bool = False) -> FloatArray:
+        """Lambda u (or Lambda' u) for stacked columns u, shape (Q,)."""
+        factors, chain = self.factors, self.chain
+        if len(factors) == 1 and T[0].shape == (1, 1):
+            scaled: FloatArray = u * T[0][0, 0]
+            return scaled
+        out = np.empty_like(u)
+        start = 0
+        for f, (factor, t) in enumerate(zip(factors, T, strict=True)):
+            stop = start + factor.size
+            if chain is not None and f == chain.factor:
+                out[start:stop] = chain.effects(T, u[start:stop], transpose)
+            elif factor.n_columns == 1:
+                np.multiply(u[start:stop], t[0, 0], out=out[start:stop])
+            else:
+                part = u[start:stop].reshape(factor.n_columns, -1)
+                out[start:stop] = ((t.T if transpose else t) @ part).ravel()
+            start = stop
+        return out
+
+    def scaled(self, T: list[FloatArray], size: float) -> list[FloatArray]:
+        """T of Lambda times a number."""
+        out = [size * own for own in T]
+        if self.chain is not None:
+            # Of (s, phi) the scale alone.
+            out[self.chain.factor] = T[self.chain.factor] * np.array([[size, 1.0]])
+        return out
 
     def fixed_part(self, beta: FloatArray) -> FloatArray:
         """The first linear predictor without random effects, shape (n,)."""
@@ -314,60 +348,6 @@ def _last(lam: Any) -> float:
     return float(lam[-1]) if isinstance(lam, np.ndarray) and lam.ndim else float(lam)
 
 
-def make_glmm(
-    design: Design,
-    family: Any,
-    data: Any,
-    expected: bool = False,
-    copies: tuple[FloatArray | None, ...] = (),
-    block: Block = "exact",
-) -> GlmmProblem:
-    """Scale the columns and do the symbolic step.
-
-    Parameters
-    ----------
-    design : Design
-    family : Family
-    data : object
-        The response, as the family prepared it.
-    expected : bool
-    copies : tuple of ndarray, each (J,), or None
-        As in `GlmmProblem`.
-    block : {"auto", "exact", "iterative"}
-        What is made of crossed effects: a factor, or nothing, for conjugate gradients; "auto" takes what is forecast to
-        be better.
-    """
-    check_structures(design.terms)
-    X, C, Z, S, shift = scale_model(design, constant=family.constant is not None)
-    unit = predictor_unit(family, data)
-    if unit != 1.0:
-        X, C, Z, S = X * unit, C * unit, tuple(z * unit for z in Z), tuple(s * unit for s in S)
-    X, C, Z, S = in_row_units(design, family.row_units(data), X, C, Z, S)
-    factors = group_terms(design)
-    codes = tuple(design.terms[factor.terms[0]].codes for factor in factors)
-    columns = tuple(Z[f.terms[0]] if len(f.terms) == 1 else np.hstack([Z[t] for t in f.terms]) for f in factors)
-    columns = tuple(
-        z if own is None else z / np.sqrt(own)[code][:, None]
-        for z, code, own in zip(columns, codes, copies or (None,) * len(codes), strict=True)
-    )
-    structures = design.structures.in_columns(S)
-    offset = np.zeros(X.shape[0]) if design.stacked_offset is None else design.stacked_offset
-    places = tuple(tuple(p for t in f.terms for p in design.terms[t].predictors(family.stacked)) for f in factors)
-    products: Any = None if block == "exact" else cells_of(codes, columns, factors, block)
-    if products is None:
-        products = (
-            WeightedProducts(codes, columns, factors, places=places)
-            if factors
-            else NoProducts(design.n_obs, 1 + len(family.stacked))
-        )
-    if not family.is_joint:
-        X, offset = products.stack.below(X), products.stack.below(offset)
-    # Column after column: every product of the steps goes along them.
-    X = np.asfortranarray(X)
-    problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
-    return replace(problem, penalty=glmm_penalty(design, family, S), known=design.log_dispersion, copies=copies)
-
-
 @dataclass(frozen=True)
 class Mode:
     """The conditional mode at one value of the parameters.
@@ -434,21 +414,7 @@ class ModeFinder:
 
     def spread(self, T: list[FloatArray], u: FloatArray, transpose: bool = False) -> FloatArray:
         """Lambda u (or Lambda' u) for stacked columns u, shape (Q,)."""
-        factors = self.problem.factors
-        if len(factors) == 1 and T[0].shape[0] == 1:
-            scaled: FloatArray = u * T[0][0, 0]
-            return scaled
-        out = np.empty_like(u)
-        start = 0
-        for factor, t in zip(factors, T, strict=True):
-            stop = start + factor.size
-            if factor.n_columns == 1:
-                np.multiply(u[start:stop], t[0, 0], out=out[start:stop])
-            else:
-                part = u[start:stop].reshape(factor.n_columns, -1)
-                out[start:stop] = ((t.T if transpose else t) @ part).ravel()
-            start = stop
-        return out
+        return self.problem.effects(T, u, transpose)
 
     def predictor(self, theta: FloatArray, beta: FloatArray, u: FloatArray) -> FloatArray:
         """The linear predictors, (D n,)."""
@@ -589,9 +555,7 @@ class ModeFinder:
         """First-order prediction of the mode at other parameters, shape (Q,): H du = Lambda'Z'ds + dLambda'Z's."""
         problem, mode = self.problem, found.mode
         theta, beta, lam = problem.split(phi)
-        dT = [new - old for new, old in zip(problem.factor_T(theta), mode.T, strict=True)]
-        extra = problem.products.related(self.spread(dT, mode.score, transpose=True))
-        moved = self.spread(dT, mode.u) + self.spread(mode.T, extra)
+        extra, moved = self._moved(problem.factor_T(theta), mode)
         moved_eta = problem.products.spread(moved)
         moved_eta += problem.X @ (beta - mode.beta)
         column = problem.stack.weigh(mode.w, moved_eta)
@@ -599,3 +563,16 @@ class ModeFinder:
         if problem.n_nuisance and np.any(lam != mode.lam):
             column += change(found.rows.score_lam, lam - mode.lam)
         return mode.u + extra + problem.products.solve(mode.swept, column)[0]
+
+    def _moved(self, T: list[FloatArray], mode: Mode) -> tuple[FloatArray, FloatArray]:
+        """dLambda'Z's, and dLambda u + Lambda times it, where T is another one."""
+        problem = self.problem
+        if problem.chain is None:
+            dT = [new - old for new, old in zip(T, mode.T, strict=True)]
+            score, moved = self.spread(dT, mode.score, transpose=True), self.spread(dT, mode.u)
+        else:
+            # Lambda is not linear in T.
+            score = self.spread(T, mode.score, transpose=True) - self.spread(mode.T, mode.score, transpose=True)
+            moved = self.spread(T, mode.u) - mode.b
+        extra = problem.products.related(score)
+        return extra, moved + self.spread(mode.T, extra)

@@ -132,7 +132,7 @@ class Search:
         mode = found.mode
         w = mode.rows.w_work
         try:
-            swept = problem.products.factorize([ASIDE * T for T in mode.T], w)
+            swept = problem.products.factorize(problem.scaled(mode.T, ASIDE), w)
             working = problem.stack.weigh(w, mode.eta - problem.offset) + mode.rows.score
             system = FixedSystem(problem, swept, w, working)
         except np.linalg.LinAlgError:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
 
 from lme4py.covariance import CovarianceStructures
 from lme4py.engine.optimise import Local
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["NOWHERE", "Objective", "row_lengths"]
+__all__ = ["NOWHERE", "Objective"]
 
 # What an optimiser is told where the criterion does not exist.
 NOWHERE = 1e100
@@ -42,8 +40,3 @@ class Objective:
     start: FloatArray
     structures: CovarianceStructures
     reach: tuple[float, float]
-
-
-def row_lengths(roots: Sequence[FloatArray]) -> FloatArray:
-    """Standard deviations of all effects from roots of their covariances."""
-    return np.concatenate([np.zeros(0), *(np.linalg.norm(root, axis=1) for root in roots)])

@@ -25,12 +25,12 @@ from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.optimise import Control, Local, Optimum
 from lme4py.errors import DesignError, OptionError
 from lme4py.fits.answers.holding import Minimum
-from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.fit import GeneralisedFit, covariances_of
 from lme4py.fits.generalised.refit import other_minima
 from lme4py.fits.parameters import Parameter, profile_range
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["GlmmConstrained", "covariances_of"]
+__all__ = ["GlmmConstrained"]
 
 # A minimum is good to this; the signed root of a limit (about 2) then to a quarter of it.
 _TOLERANCE = 1e-7
@@ -38,13 +38,6 @@ _TOLERANCE = 1e-7
 _GUESS = 0.3
 # Points whose modes are kept as starts.
 _KEPT = 8
-
-
-def covariances_of(problem: GlmmProblem, phi: FloatArray) -> list[FloatArray]:
-    """Covariances of all terms on the user's scale."""
-    T = problem.structures.factors(phi[: problem.n_theta])
-    roots = [S @ t for S, t in zip(problem.S, T, strict=True)]
-    return [root @ root.T for root in roots]
 
 
 @dataclass(frozen=True)

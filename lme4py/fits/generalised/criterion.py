@@ -11,7 +11,8 @@ from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.identification import identify_glmm
 from lme4py.engine.generalised.integrals.nested_quadrature import refinement
 from lme4py.engine.generalised.limit import range_hint
-from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder, make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
+from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.search import solve_glmm
 from lme4py.engine.generalised.starts.start import find_start
 from lme4py.engine.identification.one_answer import refuse_one_answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from lme4py.engine.generalised.integrals.integral import IntegralCheck, check_integral
 from lme4py.engine.generalised.integrals.nested_quadrature import Rule, refinement
 from lme4py.engine.generalised.laplace import Laplace, laplace
+from lme4py.engine.generalised.making.make import make_glmm
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.identification.recession import Recession
 from lme4py.engine.identification.record import Identification
@@ -237,6 +238,20 @@ class GeneralisedFit(Fit):
             return laplace(finder, mode, profiled=self.restricted)
 
     @derived
+    def in_blocks(self) -> GeneralisedFit:
+        """The same fit with a block of all times for each group where it has their sparse inverse; else itself.
+
+        Raises
+        ------
+        DesignError
+            The blocks do not fit into memory.
+        """
+        if self.problem.chain is None:
+            return self
+        problem = make_glmm(self.design, self.family, self.data, self.problem.expected, chains=False)
+        return replace(self, problem=replace(problem, restricted=self.problem.restricted))
+
+    @derived
     def integral_check(self) -> IntegralCheck:
         """The rule for the integral over the random effects, compared with a finer one at the estimates."""
         if self.nAGQ == 0:
@@ -318,6 +333,19 @@ def penalised_fit(fit: GeneralisedFit, prior: float) -> PenalisedGeneralisedFit:
         -2 log density of the priors at the mode.
     """
     return PenalisedGeneralisedFit(**{f.name: getattr(fit, f.name) for f in fields(fit) if f.init}, prior=prior)
+
+
+def covariances_of(problem: GlmmProblem, phi: FloatArray) -> list[FloatArray]:
+    """Covariances of all terms on the user's scale.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    phi : ndarray, shape (m + p + d,)
+    """
+    parts = problem.structures.split(phi[: problem.n_theta])
+    own = zip(problem.structures.each, parts, problem.S, strict=True)
+    return [structure.whole_covariance(theta, S) for structure, theta, S in own]
 
 
 def user_jacobian(problem: GlmmProblem, phi: FloatArray) -> FloatArray:

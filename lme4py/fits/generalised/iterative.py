@@ -15,7 +15,8 @@ from lme4py.engine.generalised.iterative.cells import CellProducts
 from lme4py.engine.generalised.iterative.criterion import IterativeLaplace, LaplacePoint
 from lme4py.engine.generalised.iterative.mode import predictor_of
 from lme4py.engine.generalised.laplace import Laplace, laplace
-from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder, make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
+from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.starts.start import find_start
 from lme4py.engine.identification.one_answer import refuse_perfect_groups
 from lme4py.engine.identification.recession import find_recession
@@ -191,7 +192,7 @@ def _fit_of(
     beta = problem.C @ inside_beta
     roots = [S @ T for T, S in zip(problem.structures.factors(theta), problem.S, strict=True)]
     covariances = tuple(root @ root.T for root in roots)
-    modes = user_modes(problem, point.b)
+    modes = user_modes(problem, theta, point.b)
     eta = linear_predictor(design, beta, modes)
     refuse_perfect_groups(design, family, criterion.data, beta, lam, covariances[0], eta)
     to_user = user_jacobian(problem, point.theta)

@@ -7,22 +7,26 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.engine.factor.chain import as_chain
 from lme4py.engine.generalised.fixed_system import FixedSystem
 from lme4py.engine.generalised.stacking import Stack
 from lme4py.families.base import Family
 from lme4py.families.nuisance import ThresholdPart, as_columns
 from lme4py.families.response import ResponseData
+from lme4py.fits.answers.chain_joint import ChainJoint
 from lme4py.fits.answers.joint import JointVariance
 from lme4py.fits.answers.stacked import SeveralPredictors
 from lme4py.fits.answers.working import FactoredModel
 from lme4py.fits.derived import derived
 from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.steps import user_conditional
 from lme4py.fits.parameters import VarianceInformation
 from lme4py.linalg.types import FloatArray
 
 __all__ = [
     "coefficient_scores",
     "coefficient_vcov",
+    "conditional_covariances",
     "conditional_covariances_with_fixed",
     "information",
     "joint_variance",
@@ -41,23 +45,34 @@ def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
         # Where the expected weights are not known, those of the Newton steps stand for them.
         w = known.w_work if known.w_exp is None else known.w_exp
         swept = products.factorize(mode.T, w)
-    diagonal = products.log_det_derivatives(swept)[2]
     if expected:
         system = FixedSystem(problem, swept, w, np.zeros(problem.offset.size))
-        P, _ = swept.back_substitute(system.border, np.eye(p + 1, p))
         vcov = np.linalg.inv(system.cross) if p else np.zeros((0, 0))
-        return JointVariance(
-            fit.design, problem.factors, mode.T, w, problem.C, problem.S, P, vcov, diagonal, 1.0, swept, products.places
-        )
+        return _joint(fit, swept, w, problem.stack.weigh(w, problem.X), problem.C, vcov)
     whole = fit.design.X if fit.family.is_joint else problem.stack.below(fit.design.X)
     columns = problem.stack.weigh(w, whole)
     # The modes move with thresholds and with the coefficients of further predictors too, and these with the fixed ones.
     columns = np.column_stack([columns, *coefficient_scores(fit.family, problem.data, mode.eta, mode.lam)])
     vcov = coefficient_vcov(fit)
-    P, _ = swept.back_substitute(swept.sweep_border(products.project(columns)), np.eye(columns.shape[1]))
-    C = np.eye(p, columns.shape[1])
-    places = products.places
-    return JointVariance(fit.design, problem.factors, mode.T, w, C, problem.S, P, vcov, diagonal, 1.0, swept, places)
+    return _joint(fit, swept, w, columns, np.eye(p, columns.shape[1]), vcov)
+
+
+def _joint(
+    fit: GeneralisedFit, swept: Any, w: FloatArray, columns: FloatArray, C: FloatArray, vcov: FloatArray
+) -> JointVariance:
+    """From the columns that the modes move with, times W."""
+    problem, products = fit.problem, fit.problem.products
+    border = products.project(columns)
+    chained = as_chain(swept)
+    diagonal = products.log_det_derivatives(swept)[2] if chained is None else []
+    if chained is not None:
+        chain = chained.sweeper.chain
+        border[chain] = chained.at_all_times(border[chain])
+        swept = chained = chained.completed()
+    P, _ = swept.back_substitute(swept.sweep_border(border), np.eye(columns.shape[1]))
+    T = fit.point.mode.T
+    own = (fit.design, problem.factors, T, w, C, problem.S, P, vcov, diagonal, 1.0, swept, products.places)
+    return JointVariance(*own) if chained is None else ChainJoint(*own, chained=chained)
 
 
 def information(fit: GeneralisedFit, columns: FloatArray) -> FloatArray:
@@ -188,17 +203,30 @@ def model_covariance(fit: GeneralisedFit) -> FloatArray:
     return covariance
 
 
+@derived
+def conditional_covariances(fit: GeneralisedFit) -> tuple[FloatArray, ...]:
+    """Covariances of the random effects of every level given the data and the fixed effects, each (J, k, k)."""
+    chain = fit.problem.chain
+    if chain is None:
+        return fit.conditional_covariances or user_conditional(fit.problem, fit.point)
+    completed: Any = as_chain(fit.point.swept)
+    out = list(user_conditional(fit.problem, fit.point))
+    out[chain.term] = fit.problem.S[chain.term][0, 0] ** 2 * completed.completed().group_blocks()
+    return tuple(out)
+
+
 def conditional_covariances_with_fixed(fit: GeneralisedFit, joint: JointVariance) -> tuple[FloatArray, ...]:
     """The conditional covariances plus what the fixed effects move the modes by."""
-    out: list[FloatArray] = [np.empty(0)] * len(fit.design.terms)
-    if not out:
-        return ()
-    for factor, P in zip(joint.factors, joint.P, strict=True):
-        by_level = P.reshape(factor.n_columns, factor.n_levels, -1)
+    out = list(conditional_covariances(fit)) if fit.design.terms else []
+    for factor, P in zip(joint.factors if out else (), joint.P, strict=False):
         for term, columns in zip(factor.terms, factor.columns, strict=True):
-            moved = np.einsum("ab,bjp->jap", joint.S[term], by_level[columns])
-            extra = np.einsum("jap,pq,jbq->jab", moved, joint.vcov, moved)
-            out[term] = fit.conditional_covariances[term] + extra
+            J, k = out[term].shape[:2]
+            if fit.problem.chain is not None and term == fit.problem.chain.term:
+                moved = joint.S[term][0, 0] * P.reshape(J, k, -1)
+            else:
+                by_level = P.reshape(factor.n_columns, factor.n_levels, -1)
+                moved = np.einsum("ab,bjp->jap", joint.S[term], by_level[columns])
+            out[term] = out[term] + np.einsum("jap,pq,jbq->jab", moved, joint.vcov, moved)
     return tuple(out)
 
 

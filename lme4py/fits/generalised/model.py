@@ -101,7 +101,10 @@ class GeneralisedModel(Model):
     def conditional_covariances(self, include_fixed: bool = False) -> tuple[FloatArray, ...]:
         if include_fixed:
             return joint.conditional_covariances_with_fixed(self.fit, self.joint_variance())
-        return self.fit.conditional_covariances
+        return joint.conditional_covariances(self.fit)
+
+    def in_blocks(self) -> GeneralisedFit:
+        return self.fit.in_blocks
 
     def variance_information(self) -> VarianceInformation:
         return joint.variance_information(self.fit)
@@ -126,7 +129,7 @@ class GeneralisedModel(Model):
         )
 
     def robust_parameters(self, type: RobustType, cluster: ClusterChoice) -> FloatArray:
-        return score_covariance(self.fit, type, cluster)
+        return score_covariance(self.fit.in_blocks, type, cluster)
 
     def refit(self, y: Any, compare: bool = True) -> GeneralisedFit:
         return refit_glmm(self.fit, y, compare)
@@ -166,7 +169,8 @@ class GeneralisedModel(Model):
         )
 
     def outlives_rows(self) -> list[DerivedNumber[Any, Any]]:
-        return [joint.variance_information, type(self.fit).integral_check]
+        own: list[DerivedNumber[Any, Any]] = [joint.variance_information, type(self.fit).integral_check]
+        return own if self.fit.problem.chain is None else [*own, joint.conditional_covariances]
 
     @property
     def limit_model(self) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from lme4py.engine.generalised.descent import minimise_scaled
-from lme4py.engine.generalised.problem import GlmmProblem, make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
+from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.engine.generalised.starts.start import Start, find_start, glm_starts
 from lme4py.engine.optimise import Control, Local
 from lme4py.engine.threads import limited_threads

@@ -9,8 +9,8 @@ from lme4py.engine.generalised.integrals.nested_quadrature import refinement
 from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.engine.generalised.starts.start import find_start
 from lme4py.engine.optimise import Local
-from lme4py.fits.answers.objective import NOWHERE, Objective, row_lengths
-from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.answers.objective import NOWHERE, Objective
+from lme4py.fits.generalised.fit import GeneralisedFit, covariances_of
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["objective"]
@@ -54,8 +54,8 @@ def objective(fit: GeneralisedFit) -> Objective:
         if is_profiled:
             found = profiled.evaluate(phi)
             beta = np.full(p, np.nan) if found is None else found.mode.beta
-        T = problem.structures.factors(phi[:m])
-        return problem.C @ beta, row_lengths([S @ t for S, t in zip(problem.S, T, strict=True)])
+        variances = [covariance.diagonal() for covariance in covariances_of(problem, phi)]
+        return problem.C @ beta, np.sqrt(np.concatenate([np.zeros(0), *variances]))
 
     return Objective(value, estimates, local, start / unit, problem.structures, (3.0, 20.0))
 

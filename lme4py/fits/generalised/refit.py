@@ -17,7 +17,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.families.categories.counts import category_label
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.categories.thresholds import refuse_absent, refuse_crossing, warn_crossing
-from lme4py.fits.generalised.fit import GeneralisedFit
+from lme4py.fits.generalised.fit import GeneralisedFit, covariances_of
 from lme4py.fits.generalised.steps import make_glmm_fit, others_of, warn_of
 from lme4py.fits.rows.response import (
     is_proportion,
@@ -149,11 +149,10 @@ def _estimates(problem: GlmmProblem, phi: FloatArray, value: float) -> RefitEsti
     theta, beta, inside = problem.split(phi)
     lam = problem.user_nuisance(beta, inside)
     refuse_crossing(problem.family, lam, problem.data)
-    roots = (S @ T for S, T in zip(problem.S, problem.structures.factors(theta), strict=True))
     return RefitEstimates(
         problem.C @ beta,
         problem.structures.user.to_user(theta, problem.S),
-        tuple(root @ root.T for root in roots),
+        tuple(covariances_of(problem, phi)),
         problem.reported_lambda(lam) if problem.n_dispersion else problem.known,
         value,
         problem.family.alpha(lam),

@@ -29,7 +29,7 @@ from lme4py.families.ordered.categories import threshold_names
 from lme4py.families.registry import Family
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.criterion import GlmmCriterion
-from lme4py.fits.generalised.fit import GeneralisedFit, penalised_fit, user_jacobian
+from lme4py.fits.generalised.fit import GeneralisedFit, covariances_of, penalised_fit, user_jacobian
 from lme4py.fits.parameters import check_names
 from lme4py.fits.steps import linear_predictor, read_control, term_names
 from lme4py.linalg import small
@@ -223,11 +223,8 @@ def make_glmm_fit(
         optimum = limit.optimum
     theta, inside_beta, inside_lam = problem.split(optimum.phi)
     beta, lam = problem.C @ inside_beta, problem.user_nuisance(inside_beta, inside_lam)
-    covariances = []
-    for T, S in zip(problem.structures.factors(theta), problem.S, strict=True):
-        root = S @ T
-        covariances.append(root @ root.T)
-    modes = user_modes(problem, optimum.found.mode.b)
+    covariances = covariances_of(problem, optimum.phi)
+    modes = user_modes(problem, theta, optimum.found.mode.b)
     eta = linear_predictor(design, beta, modes)
     if limit is None and covariances:
         refuse_perfect_groups(design, family, data, beta, lam, covariances[0], eta)
@@ -249,7 +246,7 @@ def make_glmm_fit(
         theta=problem.structures.user.to_user(theta, problem.S),
         covariances=tuple(covariances),
         modes=modes,
-        conditional_covariances=user_conditional(problem, optimum.found),
+        conditional_covariances=() if problem.chain is not None else user_conditional(problem, optimum.found),
         linear_predictor=eta,
         certificate=certify_glmm(
             problem,
@@ -368,23 +365,27 @@ def _with_block(outer: FloatArray, block: FloatArray, place: int) -> FloatArray:
     return full
 
 
-def user_modes(problem: GlmmProblem, modes: FloatArray) -> tuple[FloatArray, ...]:
-    """Conditional modes of each term, (J, k), from those of the engine, (Q,)."""
-    out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
+def user_modes(problem: GlmmProblem, theta: FloatArray, modes: FloatArray) -> tuple[FloatArray, ...]:
+    """Conditional modes of each term, (J, k), from those of the engine, (Q,), and theta inside, (m,)."""
+    structures = problem.structures
+    parts = structures.split(theta)
+    out: list[FloatArray] = [np.empty(0)] * len(structures.each)
     blocks = problem.products.split(modes_of_copies(problem, modes) if problem.copies else modes)
     for factor, b in zip(problem.factors, blocks, strict=True):
         values = b.reshape(factor.n_columns, factor.n_levels)
         for term, columns in zip(factor.terms, factor.columns, strict=True):
-            out[term] = (problem.S[term] @ values[columns]).T
+            out[term] = structures.each[term].whole_effects(parts[term], problem.S[term], values[columns]).T
     return tuple(out)
 
 
 def user_conditional(problem: GlmmProblem, found: Laplace | PassedValue) -> tuple[FloatArray, ...]:
-    """Diagonal blocks of Lambda M^-1 Lambda' of each term, (J, k, k)."""
+    """Diagonal blocks of Lambda M^-1 Lambda' of each term, (J, k, k); empty for a chain of many times."""
     out: list[FloatArray] = [np.empty(0)] * len(problem.structures.each)
     whole = conditional_of_copies(found) if isinstance(found, Laplace) and problem.copies else found.diagonal
     for factor, block in zip(problem.factors, whole, strict=True):
         for term, columns in zip(factor.terms, factor.columns, strict=True):
+            if problem.chain is not None and term == problem.chain.term:
+                continue
             S = problem.S[term]
             out[term] = small.right(small.left(S, block[columns, columns]), S.T).transpose(2, 0, 1)
     return tuple(out)

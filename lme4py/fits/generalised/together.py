@@ -19,7 +19,8 @@ from lme4py.engine.generalised.batches.descent import Descent, StackedDescent
 from lme4py.engine.generalised.batches.ends import StackedEnds, certified_ends
 from lme4py.engine.generalised.batches.stacked import StackedModel
 from lme4py.engine.generalised.identification import identify_glmm
-from lme4py.engine.generalised.problem import GlmmProblem, make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
+from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.engine.generalised.rivals import FAR, LESS, NEAR
 from lme4py.engine.generalised.search import ASIDE, BARELY, FEW, NEAR_ZERO, far_aside
 from lme4py.engine.generalised.starts.start import Start, find_start

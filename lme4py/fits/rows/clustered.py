@@ -256,5 +256,5 @@ def levels_of_part(codes: tuple[IntArray, ...], found: Any) -> LevelsOfPart:
     """
     problem = found.finder.problem
     used = [np.unique(own, return_counts=True) for own in codes]
-    modes, spreads = user_modes(problem, found.mode.b), user_conditional(problem, found)
+    modes, spreads = user_modes(problem, found.mode.theta, found.mode.b), user_conditional(problem, found)
     return LevelsOfPart(tuple(one for one, _ in used), tuple(n for _, n in used), modes, spreads)

@@ -293,7 +293,10 @@ def _by_passes(spill: Spill, passes: Passes, plan: StreamPlan, ask: _Asked) -> F
     found = criterion.at(optimum.phi)
     if found is None:
         raise ModeError("there is no conditional mode at the estimates")
-    modes, spreads = user_modes(criterion.problem, found.mode.b), user_conditional(criterion.problem, found)
+    modes, spreads = (
+        user_modes(criterion.problem, found.mode.theta, found.mode.b),
+        user_conditional(criterion.problem, found),
+    )
     here = " of this machine, to which the rows came" if passes.source.travels else ""
     how = f"{_parts(len(parts.numbers))} ({criterion.passes} passes over files{here})"
     known = _Known(modes, spreads, tuple(level_counts(parts)), how)

@@ -66,9 +66,17 @@ class Interpolation:
         place = np.argsort(order)
         found = wider.covariance_derivatives(self.theta, order=1)
         C, dC = found.value[np.ix_(place, place)], found.first[:, place[:, None], place]
-        inverse = np.asarray(np.linalg.pinv(C[:k, :k], rcond=_ROUNDING, hermitian=True), dtype=np.float64)
-        rows: FloatArray = C[k:, :k] @ inverse
+        chain = self.structure.is_chain
+        inverse = np.zeros((k, k)) if chain else _inverse(C[:k, :k])
+        rows = np.empty((len(C) - k, k))
         for z, own in zip(rows, range(k, len(C)), strict=True):
+            if chain:
+                # Beside its neighbours in time the others say nothing.
+                near = np.clip(np.searchsorted(known, both[own]) + np.array([-1, 0]), 0, k - 1)
+                near = np.unique(near)
+                inverse = np.zeros((k, k))
+                inverse[np.ix_(near, near)] = _inverse(C[np.ix_(near, near)])
+            z[:] = C[own, :k] @ inverse
             self._left[z.tobytes()] = _left_at(z, C, dC, inverse, own)
         return rows
 
@@ -87,6 +95,11 @@ class Interpolation:
             if found is not None:
                 out.variance[i], out.slopes[i], out.moves[i] = found[0] * self.unit, found[1] * self.unit, found[2]
         return out
+
+
+def _inverse(C: FloatArray) -> FloatArray:
+    """The inverse of covariances, which may be singular."""
+    return np.asarray(np.linalg.pinv(C, rcond=_ROUNDING, hermitian=True), dtype=np.float64)
 
 
 def _left_at(

@@ -74,7 +74,16 @@ def check_quadrature(problem: GlmmProblem, n_points: int, most: int = MAX_POINTS
 
 
 def refuse_related_levels(problem: GlmmProblem, n_points: int) -> None:
-    """Refuse quadrature of random effects that are related, whose integral does not split into groups."""
+    """Refuse quadrature of random effects that are related, whose integral does not split into groups or is large."""
+    if problem.chain is not None:
+        whole = problem.chain.levels.whole
+        what, instead = f"nAGQ={n_points} integrates", "use nAGQ=1, the Laplace approximation."
+        if n_points == 1:
+            what, instead = "the likelihood of each group by itself is integrated", "take fewer times."
+        raise OptionError(
+            f"{what} over a few random effects of a group at a time, and {whole.word}() has one for each of "
+            f"{whole.size:,} times; {instead}"
+        )
     related = [factor.name for factor in problem.factors if factor.relation is not None]
     if related:
         raise OptionError(
