@@ -206,9 +206,11 @@ def model_covariance(fit: GeneralisedFit) -> FloatArray:
 @derived
 def conditional_covariances(fit: GeneralisedFit) -> tuple[FloatArray, ...]:
     """Covariances of the random effects of every level given the data and the fixed effects, each (J, k, k)."""
+    if fit.conditional_covariances or not fit.design.terms:
+        return fit.conditional_covariances
     chain = fit.problem.chain
     if chain is None:
-        return fit.conditional_covariances or user_conditional(fit.problem, fit.point)
+        return user_conditional(fit.problem, fit.point)
     completed: Any = as_chain(fit.point.swept)
     out = list(user_conditional(fit.problem, fit.point))
     out[chain.term] = fit.problem.S[chain.term][0, 0] ** 2 * completed.completed().group_blocks()
