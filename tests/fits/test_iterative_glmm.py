@@ -183,10 +183,9 @@ def test_separation_is_no_silent_estimate(data):
         lme4py.glmer("y ~ z + (1 | a) + (1 | b)", apart, family="binomial", control=ITERATIVE)
 
 
-def test_a_variance_or_a_dispersion_at_its_end_is_no_silent_estimate(data, monkeypatch):
-    rng = np.random.default_rng(5)
-    # Hardly any row differs from the mean of the groups of b.
-    flat = data.assign(y=(np.arange(900) % 2), b=np.arange(900) // 4 % 30, poisson=rng.poisson(3.0 + data["x"] ** 2))
+def test_a_variance_at_zero_is_no_silent_estimate(data, monkeypatch):
+    # Every group has as many ones as zeros.
+    flat = data.assign(y=(np.arange(900) % 2), b=np.arange(900) // 4 % 30)
     with pytest.raises(NothingProved, match="at or near zero"):
         lme4py.glmer("y ~ 1 + (1 | a) + (1 | b)", flat, family="binomial", control=ITERATIVE)
     # Chosen by forecast alone, the iterative way gives place to the factor, which proves what is singular.
@@ -194,6 +193,16 @@ def test_a_variance_or_a_dispersion_at_its_end_is_no_silent_estimate(data, monke
     found = lme4py.glmer("y ~ 1 + (1 | a) + (1 | b)", flat, family="binomial")
     assert found.is_singular
     assert found.certificate.monte_carlo is None
+
+
+def test_a_dispersion_at_the_end_of_its_range_is_no_silent_estimate(data):
+    rng = np.random.default_rng(5)
+    a, b = 0.7 * rng.standard_normal(60)[data["a"]], 0.6 * rng.standard_normal(40)[data["b"]]
+    trials = np.maximum(1.0, np.rint(3.0 * np.exp(0.5 * data["x"] + a + b))).astype(int)
+    # Less variation than a Poisson model has.
+    few = data.assign(less=rng.binomial(trials, 0.33))
+    with pytest.raises(NothingProved, match="take the Poisson model, or use"):
+        lme4py.glmer("less ~ x + (1 | a) + (1 | b)", few, family="nbinomial", control=ITERATIVE)
 
 
 def test_the_choice_is_by_forecast_and_said(data, fits, monkeypatch):

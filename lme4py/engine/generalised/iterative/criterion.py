@@ -193,7 +193,7 @@ class IterativeLaplace:
         if self._known is not None and np.array_equal(self._known.phi, phi):
             return self._known
         problem = self.problem
-        if problem.at_limit(phi[-1]) or problem.beyond_limit(problem.split(phi)[2]):
+        if problem.in_tail(phi[-1]) or problem.beyond_limit(problem.split(phi)[2]):
             instead = problem.limit_model if problem.has_limit else "another family"
             raise NothingProved(
                 "the dispersion goes to the end of its range, where the iterative block proves nothing: take "
