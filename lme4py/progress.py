@@ -17,9 +17,11 @@ from typing import Any, Self
 
 from lme4py.errors import Lme4Warning, OptionError
 
-__all__ = ["check_progress", "keeping", "tick", "watching"]
+__all__ = ["announce", "check_progress", "keeping", "tick", "watching"]
 
 _DELAY = 1.0
+# Seconds from which on work is announced.
+_LONG = 60.0
 
 
 class _Watch:
@@ -51,6 +53,22 @@ class _Watch:
 _current: ContextVar[_Watch | None] = ContextVar("_current", default=None)
 
 
+_silent: ContextVar[bool] = ContextVar("_silent", default=False)
+
+
+def announce(what: str, seconds: float) -> None:
+    """Say on standard error how long work will take, where that is more than a minute; not with ``progress=False``.
+
+    Parameters
+    ----------
+    what : str
+    seconds : float
+        As forecast.
+    """
+    if seconds > _LONG and not _silent.get():
+        print(f"lme4py: {what}: about {seconds / 60.0:,.0f} min (forecast; Ctrl-C interrupts).", file=sys.stderr)
+
+
 def tick(unit: str, n: int = 1) -> None:
     """Some steps are done.
 
@@ -80,7 +98,14 @@ def watching(what: str, progress: bool | None, *units: str, total: int | None = 
     total : int, optional
         How many there are.
     """
-    if _current.get() is not None or progress is False or not (progress or _is_seen()):
+    if progress is False:
+        silence = _silent.set(True)
+        try:
+            yield
+        finally:
+            _silent.reset(silence)
+        return
+    if _current.get() is not None or not (progress or _is_seen()):
         yield
         return
     watch = _Watch(what, units, total, bool(progress))

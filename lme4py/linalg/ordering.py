@@ -41,7 +41,9 @@ class Ordering:
     n_leaves: int = 0
 
 
-def minimum_degree(graph: SparseMatrix, weights: IntArray, max_degree: float, hubs: bool = False) -> Ordering:
+def minimum_degree(
+    graph: SparseMatrix, weights: IntArray, max_degree: float, hubs: bool = False, max_work: float = np.inf
+) -> Ordering:
     """Order the nodes of a graph.
 
     Parameters
@@ -56,6 +58,8 @@ def minimum_degree(graph: SparseMatrix, weights: IntArray, max_degree: float, hu
         Nodes with many more neighbours than others come last without more ado, where it is known that few of them are
         linked by nearly all others (sires of many offspring): the edges among them would be most of those that
         elimination makes.
+    max_work : float
+        Stop when so many edges have been looked at, each of them in every round that it was there.
     """
     G = sparse.csr_array((np.ones(graph.nnz, dtype=np.int8), graph.indices, graph.indptr), shape=graph.shape)
     rng = np.random.default_rng(0)
@@ -69,19 +73,26 @@ def minimum_degree(graph: SparseMatrix, weights: IntArray, max_degree: float, hu
         late = degree > _HUB * degree.mean()
     last = nodes[late][np.argsort(degree[late], kind="stable")]
     early = np.flatnonzero(~late)
-    parts, n_open = _rounds(G[early][:, early].tocsr(), nodes[early], weights, max_degree, rng)
+    parts, n_open = _rounds(G[early][:, early].tocsr(), nodes[early], weights, max_degree, max_work, rng)
     n_open += last.size if n_open else 0
     return Ordering(np.concatenate([leaves, *parts, last]), n_open, leaves.size)
 
 
 def _rounds(
-    G: SparseMatrix, nodes: IntArray, weights: IntArray, max_degree: float, rng: np.random.Generator
+    G: SparseMatrix,
+    nodes: IntArray,
+    weights: IntArray,
+    max_degree: float,
+    max_work: float,
+    rng: np.random.Generator,
 ) -> tuple[list[IntArray], int]:
     """Nodes in their order, and how many of them, at the end, are left open."""
     members = _Members(weights.size)
     size = weights[nodes].astype(float)
     parts: list[IntArray] = []
-    while nodes.size:
+    work = 0
+    while nodes.size and work <= max_work:
+        work += int(G.nnz) + nodes.size
         G, nodes, size = _merge(G, nodes, size, members, rng)
         degree = _sum_rows(G, size[G.indices]) + size - 1.0
         least = float(degree.min())

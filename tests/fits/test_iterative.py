@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 import lme4py
+from lme4py import progress
 from lme4py.engine.factor import symbolic
 from lme4py.engine.linear import stochastic_solve
+from lme4py.engine.linear.stochastic import StochasticCriterion
 from lme4py.errors import DesignError, Lme4Error, OptionError
 
 ITERATIVE = {"block": "iterative"}
@@ -221,3 +223,66 @@ def test_a_poor_start_by_moments_is_replaced():
     found = lme4py.lmer(SCALAR, pd.DataFrame({"y": y, "x": x, "a": a, "b": b}), control=ITERATIVE)
     assert found.converged
     assert len(found.opt_log) < 10
+
+
+def test_a_fit_of_many_seconds_is_left_to_the_iterative_block(data, monkeypatch):
+    monkeypatch.setattr(symbolic, "_PATIENCE", 0.0)
+    # The iterative fit is forecast to take next to nothing too.
+    monkeypatch.setattr(symbolic, "_PER_PAIR", 0.0)
+    assert lme4py.lmer(SCALAR, data).certificate.monte_carlo is not None
+    monkeypatch.setattr(symbolic, "_PER_PAIR", 1.0)
+    assert lme4py.lmer(SCALAR, data).certificate.monte_carlo is None
+
+
+def test_the_search_for_an_order_ends_where_it_is_not_worth_it(data, monkeypatch):
+    # Closed clusters of levels: a sparse factor, which an order has to be found for.
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 600, 4000)
+    b = a % 60 + 60 * rng.integers(0, 6, a.size)
+    frame = data.sample(4000, replace=True, random_state=1).assign(a=a, b=b)
+    frame["y"] = rng.standard_normal(600)[a] + rng.standard_normal(360)[b] + rng.standard_normal(4000)
+    monkeypatch.setattr(symbolic, "_PATIENCE", 1e-4)
+    monkeypatch.setattr(symbolic, "_PER_PAIR", 0.0)
+    problem = lme4py.lmer(SCALAR, frame).fit.problem
+    assert problem.is_iterative
+    monkeypatch.setattr(symbolic, "_PATIENCE", 5.0)
+    assert not lme4py.lmer(SCALAR, frame).fit.problem.is_iterative
+
+
+def test_an_interrupted_search_is_the_state_that_was_reached(data, monkeypatch):
+    evaluate, calls = StochasticCriterion.evaluate, []
+
+    def interrupted(self, *given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(self, *given)
+
+    monkeypatch.setattr(StochasticCriterion, "evaluate", interrupted)
+    with pytest.warns(lme4py.errors.ConvergenceWarning, match="interrupted after 2 evaluations"):
+        found = lme4py.lmer(SCALAR, data, control=ITERATIVE)
+    assert not found.converged
+    assert len(found.opt_log) == 2
+    assert np.isfinite(found.params).all()
+
+
+def test_long_work_is_announced_unless_progress_is_off(data, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_LONG", 0.0)
+    for control, text in [(ITERATIVE, "crossed random effects without a factor"), ({"block": "exact"}, "exact factor")]:
+        lme4py.lmer(SCALAR, data, control=control)
+        assert text in capsys.readouterr().err
+        lme4py.lmer(SCALAR, data, control=control, progress=False)
+        assert capsys.readouterr().err == ""
+    monkeypatch.undo()
+    lme4py.lmer(SCALAR, data, control=ITERATIVE)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_long_step_through_zero_is_no_variance_at_zero(data):
+    # Effects a thousand times the residuals: steps towards them bring the other factor near zero on the way.
+    rng = np.random.default_rng(5)
+    frame = data.assign(y=data["y"] + 1e3 * rng.standard_normal(90)[data["b"]])
+    found = lme4py.lmer(SCALAR, frame, control=ITERATIVE)
+    exact = lme4py.lmer(SCALAR, frame, control={"block": "exact"})
+    assert found.converged
+    assert found.exact_criterion() == pytest.approx(exact.criterion, abs=1e-3)

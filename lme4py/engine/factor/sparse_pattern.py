@@ -20,6 +20,10 @@ from lme4py.linalg.types import BoolArray, FloatArray, IntArray, SparseMatrix, s
 
 # Floating-point operations per second with one large matrix, and with many small fronts; seconds per supernode.
 _RATE_DENSE, _RATE_FRONTS, _PER_SUPERNODE = 6e10, 3e10, 1e-4
+# Edges that are looked at in a second while an order is sought.
+_RATE_ORDER = 1e7
+# Gradients that a fit is counted as.
+EVALUATIONS = 6
 # A sparse block must be expected to take less than this part of the time of a dense one.
 _WORTH = 0.7
 
@@ -324,6 +328,29 @@ def plan_sparse(
     )
     wanted = forecast.sparse_is_better or (dense_bytes > memory > forecast.sparse_bytes)
     return (SparseBlock(factors, graph, symbolic) if forced or wanted else None), forecast
+
+
+def dense_fit(size: int) -> float:
+    """Seconds of a fit with a dense block of so many rows."""
+    return EVALUATIONS * float(size) ** 3 / _RATE_DENSE
+
+
+def least_fit(factors: tuple[Factor, ...], graph: SparseMatrix, worth: float) -> float:
+    """Seconds that a fit with a factor takes at least, found out up to those that it may be worth.
+
+    Parameters
+    ----------
+    factors : tuple of Factor
+        Those of the block.
+    graph : csr_array, shape (N, N)
+        From `level_graph`.
+    worth : float
+    """
+    weights = np.concatenate([np.full(f.n_levels, f.n_columns) for f in factors])
+    # Larger fronts cost more than that, and the search for them would take longer than an iterative fit.
+    largest = (worth / EVALUATIONS * _RATE_DENSE) ** (1 / 3)
+    found = minimum_degree(graph, weights, largest, max_work=worth * _RATE_ORDER)
+    return dense_fit(int(weights[found.order[found.order.size - found.n_open :]].sum()))
 
 
 def _seconds(symbolic: Symbolic) -> float:

@@ -23,10 +23,27 @@ from lme4py.engine.factor.pattern import (
     elimination_order,
     level_pairs,
 )
-from lme4py.engine.factor.sparse_pattern import Forecast, SparseBlock, level_graph, plan_sparse
+from lme4py.engine.factor.sparse_pattern import (
+    EVALUATIONS,
+    Forecast,
+    SparseBlock,
+    dense_fit,
+    least_fit,
+    level_graph,
+    plan_sparse,
+)
 from lme4py.linalg.types import SparseMatrix, sparse
 
-__all__ = ["Stage", "Structure", "analyse", "choose_stages", "cross_block", "elimination_order", "prefers_iterative"]
+__all__ = [
+    "Stage",
+    "Structure",
+    "analyse",
+    "choose_stages",
+    "cross_block",
+    "elimination_order",
+    "fit_seconds",
+    "prefers_iterative",
+]
 
 # Above this many products per evaluation the prepared list would not fit into memory.
 MAX_PRODUCTS = 60_000_000
@@ -36,8 +53,10 @@ _RELATED = 2.0
 SPARSE_FROM = from_size(3000)
 # Blocks of which more than this part meets are dense without further questions.
 _MAX_DENSITY = 0.25
-# A fit with a dense block of so many rows takes about a minute of one processor.
-_DENSE_AT_MOST = from_size(5000, 5000)
+# A fit with an exact factor is preferred to one with a Monte-Carlo error where it is forecast to take so many seconds.
+_PATIENCE = 5.0
+# Seconds of an iterative fit for each product of columns of two levels that meet.
+_PER_PAIR = 1.5e-6
 # Levels whose neighbours are counted before all pairs are listed.
 _SAMPLE = 200
 
@@ -115,7 +134,7 @@ def may_be_iterative(factors: tuple[Factor, ...], copies: int) -> bool:
         return False
     whole = sum(factor.size for factor in factors)
     # What is left to the dense block is no more than the whole.
-    return whole > _DENSE_AT_MOST or exceeds_memory(copies * 8.0 * float(whole) ** 2)
+    return dense_fit(whole) > _PATIENCE or exceeds_memory(copies * 8.0 * float(whole) ** 2)
 
 
 def prefers_iterative(factors: tuple[Factor, ...], cross: CrossProducts, copies: int) -> bool:
@@ -133,12 +152,33 @@ def prefers_iterative(factors: tuple[Factor, ...], cross: CrossProducts, copies:
     order, dense, pattern = choose_stages(factors, cross, MAX_PRODUCTS)
     size = sum(factors[f].size for f in dense)
     need = copies * 8.0 * float(size) ** 2
-    if size <= _DENSE_AT_MOST:
+    if dense_fit(size) <= _PATIENCE:
         return exceeds_memory(need)
-    sparse_block, forecast = _plan_block(factors, cross, order, dense, pattern, need, False)
-    if sparse_block is None or forecast is None:
+    iterative = _PER_PAIR * sum(edges.values.size for edges in cross.edges.values())
+    worth = max(_PATIENCE, iterative)
+    graph = _block_graph(factors, cross, order, dense, pattern, False)
+    if graph is None:
+        return dense_fit(size) > worth or exceeds_memory(need)
+    own = tuple(factors[f] for f in dense)
+    if least_fit(own, graph, worth) > worth:
         return True
-    return exceeds_memory(forecast.sparse_bytes)
+    sparse_block, forecast = plan_sparse(own, graph, need)
+    if sparse_block is None:
+        return dense_fit(size) > worth or exceeds_memory(need)
+    return EVALUATIONS * forecast.sparse_seconds > worth or exceeds_memory(forecast.sparse_bytes)
+
+
+def fit_seconds(structure: Structure) -> float:
+    """Forecast for a fit with this factor, from what remains after the stages.
+
+    Parameters
+    ----------
+    structure : Structure
+    """
+    forecast = structure.forecast
+    if structure.sparse is None or forecast is None:
+        return dense_fit(structure.dense_size)
+    return EVALUATIONS * forecast.sparse_seconds
 
 
 def _plan_block(
@@ -151,8 +191,21 @@ def _plan_block(
     forced: bool,
 ) -> tuple[SparseBlock | None, Forecast | None]:
     """The sparse block, or None where a dense one is better; and the forecast, if one was needed."""
+    graph = _block_graph(factors, cross, order, dense, pattern, forced)
+    return (None, None) if graph is None else plan_sparse(tuple(factors[f] for f in dense), graph, need, forced)
+
+
+def _block_graph(
+    factors: tuple[Factor, ...],
+    cross: CrossProducts,
+    order: list[int],
+    dense: list[int],
+    pattern: Pattern,
+    forced: bool,
+) -> SparseMatrix | None:
+    """Which levels of the block meet; None where so many do that it is dense without further questions."""
     if order and count_meetings(factors, pattern, order[0]) > MAX_PRODUCTS:
-        return None, None
+        return None
     starts = dict(zip(dense, np.cumsum([0] + [factors[f].n_levels for f in dense]), strict=False))
     n_levels = sum(factors[f].n_levels for f in dense)
     incidences = []
@@ -163,7 +216,7 @@ def _plan_block(
         ones = np.ones(rows.size, dtype=np.int32)
         incidences.append(sparse.coo_array((ones, (rows, columns)), shape=(factors[s].n_levels, n_levels)).tocsr())
     if not forced and _density(incidences) > _MAX_DENSITY:
-        return None, None
+        return None
     pairs = []
     for i, s in enumerate(dense):
         for t in dense[:i]:
@@ -175,9 +228,7 @@ def _plan_block(
             below = sparse.tril(relation.precision, -1).tocoo()
             pairs.append((starts[t] + below.row, starts[t] + below.col))
     graph = level_graph(n_levels, incidences, pairs)
-    if graph.nnz > _MAX_DENSITY * n_levels**2 and not forced:
-        return None, None
-    return plan_sparse(tuple(factors[f] for f in dense), graph, need, forced)
+    return None if graph.nnz > _MAX_DENSITY * n_levels**2 and not forced else graph
 
 
 def _density(incidences: list[SparseMatrix]) -> float:

@@ -16,7 +16,7 @@ from lme4py.design.design import Design, Predictor
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor, ModelBlock, accumulate
 from lme4py.engine.factor.forecast import check_levels, check_structures
 from lme4py.engine.factor.sweep import BaseValues, base_values
-from lme4py.engine.factor.symbolic import Structure, analyse, prefers_iterative
+from lme4py.engine.factor.symbolic import Structure, analyse, fit_seconds, prefers_iterative
 from lme4py.engine.identification.gram import VarianceGram
 from lme4py.engine.identification.probes import Probes, gram_of, make_probes
 from lme4py.engine.linear.priors import LinearPriors, linear_priors
@@ -26,6 +26,7 @@ from lme4py.errors import DesignError, Lme4Error, OptionError
 from lme4py.frozen import computed_once
 from lme4py.linalg.memory import give_back_freed
 from lme4py.linalg.types import FloatArray
+from lme4py.progress import announce
 
 # With more products than this, the change of the dense block is made by matrix products.
 _MAX_LISTED = from_size(3_000_000)
@@ -269,7 +270,7 @@ def assemble(
         give_back_freed()
         nothing: Any = Unfactored()
         return Problem(factors, structures, scaling, cross, nothing, nothing, constants)
-    symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=_copies(factors))
+    symbolic = _analysed(factors, cross)
     base = base_values(symbolic, factors, cross)
     known = known_variance(design, scaling)
     return Problem(factors, structures, scaling, cross, symbolic, base, constants, probes, known, linear_priors(design))
@@ -292,9 +293,15 @@ def _copies(factors: tuple[Factor, ...]) -> int:
     return 2 if all(factor.n_columns == 1 for factor in factors) else 4
 
 
+def _analysed(factors: tuple[Factor, ...], cross: CrossProducts) -> Structure:
+    symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=_copies(factors))
+    announce("an exact factor of the crossed random effects", fit_seconds(symbolic))
+    return symbolic
+
+
 def _factored(problem: Problem) -> Problem:
     factors, cross = problem.factors, problem.cross
-    symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=_copies(factors))
+    symbolic = _analysed(factors, cross)
     return replace(problem, symbolic=symbolic, base=base_values(symbolic, factors, cross))
 
 

@@ -48,11 +48,16 @@ def certify_stochastic(optimum: StochasticOptimum[Any], what: str, n_theta: int,
     units = np.ones(parameters.size)
     units[:n_theta] = np.maximum(1.0, np.abs(parameters[:n_theta]))
     lowest = float(np.linalg.eigvalsh(units[:, None] * point.information * units)[0])
-    converged = optimum.fall < CONVERGED and lowest > 0.0
+    converged = optimum.fall < CONVERGED and lowest > 0.0 and not optimum.interrupted
     if converged:
         first = (
             f"Converged: the gradient of {what} vanishes (it could fall by {max(optimum.fall, 1e-12):.0e}) where its "
             "average information is positive definite; no other start was compared."
+        )
+    elif optimum.interrupted:
+        first = (
+            f"Not converged: the search was interrupted after {len(optimum.log)} evaluations, where {what} could still "
+            f"fall by about {optimum.fall:.1g}; do not use these estimates."
         )
     else:
         first = (

@@ -8,7 +8,9 @@ probes are taken at the end only, until value and theta are known well enough.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -19,6 +21,7 @@ from lme4py.engine.factor.crossed_probes import small_sample, standard_error
 from lme4py.engine.optimise import Control, trust_region_step
 from lme4py.errors import DesignError
 from lme4py.linalg.types import FloatArray
+from lme4py.progress import announce, tick
 
 __all__ = [
     "THETA_PART",
@@ -33,11 +36,15 @@ __all__ = [
 _FAR = 4
 _NEAR = (8, 8)
 _DIRECTIONS, _PROBES, _MOST_DIRECTIONS, _MOST_PROBES = 32, 16, 256, 2048
+# A search takes as long as so many of its first evaluations.
+_LIKE_FIRST = 8.0
 # Largest Monte-Carlo error of theta, in its standard errors.
 THETA_PART = 0.02
 # The search has ended when the criterion is predicted to fall by less than the first; below the second the value says
 # less than the gradient.
 _DONE, _FLAT = 1e-8, 0.5
+# A variance at zero is no accident of a long step where so little is to be gained.
+_SETTLED = 1.0
 # What steps teach may change a curvature of the average information by this factor.
 _TAUGHT = 5.0
 # Standard deviations (relative, in columns of unit size) below this are at zero.
@@ -139,6 +146,8 @@ class StochasticOptimum(Generic[P]):
     monte_carlo : MonteCarlo
     hessian : ndarray, shape (m, m)
         The average information with what the steps taught.
+    interrupted : bool
+        Whether Ctrl-C ended the search.
     """
 
     point: P
@@ -146,10 +155,15 @@ class StochasticOptimum(Generic[P]):
     log: tuple[Evaluation, ...]
     monte_carlo: MonteCarlo
     hessian: FloatArray
+    interrupted: bool = False
 
 
 def solve_stochastic(
-    criterion: ProbedCriterion[P], start: FloatArray, control: Control, error: float
+    criterion: ProbedCriterion[P],
+    start: FloatArray,
+    control: Control,
+    error: float,
+    others: Sequence[FloatArray] = (),
 ) -> StochasticOptimum[P]:
     """Search from a start.
 
@@ -161,6 +175,8 @@ def solve_stochastic(
     control : Control
     error : float
         Wanted standard error of the value.
+    others : sequence of ndarray
+        Starts that may be better: the search begins at the lowest.
 
     Raises
     ------
@@ -169,28 +185,34 @@ def solve_stochastic(
     DesignError
         Systems that are not solved.
     """
-    search = _Search(criterion, start, control)
-    search.descend(_FLAT)
-    search.sharpen(*_NEAR)
-    search.descend(_DONE)
-    return search.finish(error)
+    search = _Search(criterion, [start, *others], control)
+    try:
+        search.descend(_FLAT)
+        search.sharpen(*_NEAR)
+        search.descend(_DONE)
+        return search.finish(error)
+    except KeyboardInterrupt:
+        return search.reached(interrupted=True)
 
 
 class _Search(Generic[P]):
-    def __init__(self, criterion: ProbedCriterion[P], start: FloatArray, control: Control) -> None:
+    def __init__(self, criterion: ProbedCriterion[P], starts: Sequence[FloatArray], control: Control) -> None:
         self.criterion, self.control = criterion, control
         self.log: list[Evaluation] = []
         self.radius = control.radius
-        self.correction = np.zeros((start.size, start.size))
+        self.correction = np.zeros((starts[0].size, starts[0].size))
         self.probes, self.directions = _FAR, 0
-        found = self._evaluate(start, None)
-        if found is None:
+        began = perf_counter()
+        found = [point for point in (self._evaluate(start, None) for start in starts) if point is not None]
+        if not found:
             raise DesignError(
                 "the systems of the crossed random effects are not solved at the start; give other starting values "
                 "(`start=`), or use control={'block': 'exact'}."
             )
-        self.here = found
-        self._record(found, True)
+        self.here = min(found, key=lambda point: point.value)
+        self._record(self.here, True)
+        one = (perf_counter() - began) / len(starts)
+        announce("crossed random effects without a factor, longer where many directions are needed", _LIKE_FIRST * one)
 
     def sharpen(self, directions: int, probes: int) -> bool:
         """Learn directions where the search is, and evaluate there again; whether that could be done."""
@@ -214,6 +236,7 @@ class _Search(Generic[P]):
         return point if usable else None
 
     def _record(self, point: P, accepted: bool) -> None:
+        tick("evaluations")
         largest = float(np.abs(point.gradient).max(initial=0.0))
         theta = tuple(float(t) for t in point.theta)
         self.log.append(Evaluation(len(self.log) + 1, point.value, largest, self.radius, accepted, theta))
@@ -229,6 +252,8 @@ class _Search(Generic[P]):
         """Steps until a fall of no more than `until` is predicted."""
         while len(self.log) < self.control.max_evaluations:
             step, fall = self._step()
+            if fall < _SETTLED:
+                self._refuse_zero(self.here)
             if fall < until:
                 return
             trial = self._evaluate(self.here.theta + step, self.here.h)
@@ -237,7 +262,6 @@ class _Search(Generic[P]):
                 if self.radius < 1e-8:
                     return
                 continue
-            self._refuse_zero(trial)
             accepted = self._is_better(trial, fall)
             self._record(trial, accepted)
             self._learn(trial, step, fall)
@@ -272,7 +296,7 @@ class _Search(Generic[P]):
 
     def finish(self, error: float) -> StochasticOptimum[P]:
         """More directions and probes, and the steps that they ask for."""
-        most, fall = min(_MOST_DIRECTIONS, self.criterion.size), np.inf
+        most = min(_MOST_DIRECTIONS, self.criterion.size)
         # Few probes know little of their own scatter.
         short = 2.0 * self._part(error)
         while short > 1.0:
@@ -295,7 +319,12 @@ class _Search(Generic[P]):
             self._learn(trial, step, fall)
             self.here = trial
             self._record(trial, True)
-        return StochasticOptimum(self.here, fall, tuple(self.log), self._errors(), self._hessian)
+        return self.reached()
+
+    def reached(self, interrupted: bool = False) -> StochasticOptimum[P]:
+        """Where the search is."""
+        fall = self._step()[1]
+        return StochasticOptimum(self.here, fall, tuple(self.log), self._errors(), self._hessian, interrupted)
 
     def _part(self, error: float) -> float:
         """The largest error as a part of what is wanted."""

@@ -112,8 +112,8 @@ def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, cont
     criterion = StochasticCriterion(problem, reml, control.seed, min(os.cpu_count() or 1, 2))
     try:
         with limited_threads(design):
-            inside = _start(problem) if start is None else to_inside(problem, start)
-            optimum = solve_stochastic(criterion, inside, control, control.criterion_se)
+            inside = _starts(problem) if start is None else [to_inside(problem, start)]
+            optimum = solve_stochastic(criterion, inside[0], control, control.criterion_se, inside[1:])
     finally:
         criterion.tables.close()
     point = optimum.point
@@ -131,10 +131,10 @@ def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, cont
     )
 
 
-def _start(problem: Problem) -> FloatArray:
-    """Moments; where they say nothing, as of groups whose sizes differ by orders of magnitude, equal variances."""
+def _starts(problem: Problem) -> list[FloatArray]:
+    """Moments, and equal variances where moments may say nothing, as of groups of very different sizes."""
     moments = moment_start(problem)
-    return moments if np.abs(moments).max() < _MOST_MOMENT else problem.structures.initial()
+    return [moments] if np.abs(moments).max() < _MOST_MOMENT else [moments, problem.structures.initial()]
 
 
 def exact_criterion(fit: LinearFit) -> float:
