@@ -15,6 +15,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -126,9 +127,23 @@ def one(name: str) -> dict[str, object]:
     }
 
 
-def main(names: list[str]) -> None:
-    for name in names:
-        run = subprocess.run([sys.executable, __file__, "--one", name], capture_output=True, text=True, check=False)
+def main(names: Sequence[str], cap: float | None = None) -> None:
+    """Each case in a process of its own; all of them where none is named.
+
+    Parameters
+    ----------
+    names : sequence of str
+    cap : float, optional
+        Seconds that one case may take.
+    """
+    for name in names or [*CASES, *HERDS]:
+        try:
+            run = subprocess.run(
+                [sys.executable, __file__, "--one", name], capture_output=True, text=True, check=False, timeout=cap
+            )
+        except subprocess.TimeoutExpired:
+            print(json.dumps({"case": name, "stopped_after_s": cap}), flush=True)
+            continue
         print(run.stdout.strip() or run.stderr.strip().splitlines()[-1], flush=True)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 import bench_report as report
+import giants
 from bench_lines import Line, seconds, verdicts
 from bench_machine import Machine
 from bench_models import Store
@@ -30,6 +31,7 @@ from bench_run import Bench
 from bench_suites import SUITES, Plan, Suite
 
 Text = dict[str, str]
+GIANTS = "giants"
 HERE = Path(__file__).resolve().parent
 
 PAIRED = (
@@ -87,7 +89,8 @@ def fit_parts(lines: Sequence[Line], names: Sequence[str]) -> list[str]:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Time lme4py beside other programs.")
-    parser.add_argument("--suite", nargs="+", choices=list(SUITES), default=list(SUITES), help="default: all")
+    text = "default: all but 'giants', which has hours of its own (benchmarks/giants.py; seconds a case: --cap)"
+    parser.add_argument("--suite", nargs="+", choices=[*SUITES, GIANTS], default=list(SUITES), help=text)
     names = "; ".join(f"{name}: {', '.join(m.name for m in suite.models)}" for name, suite in SUITES.items())
     parser.add_argument("--models", nargs="+", default=[], metavar="NAME", help=names)
     parser.add_argument("--preset", choices=list(SUITES["lmm"].plans), default="standard")
@@ -101,7 +104,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--data", type=Path, help="folder for the data (default: a temporary one)")
     parser.add_argument("--readme", action="store_true", help="run nothing; write the table of README.md from results/")
     options = parser.parse_args(arguments)
-    suites = [SUITES[name] for name in options.suite]
+    suites = [SUITES[name] for name in options.suite if name != GIANTS]
     options.rivals = None if options.rivals is None else [r for r in options.rivals.split(",") if r and r != "none"]
     known = {"models": [m.name for s in suites for m in s.models], "rivals": [r for s in suites for r in s.rivals]}
     for what, names_known in known.items():
@@ -213,6 +216,9 @@ def main() -> None:
         return
     start = time.monotonic()
     for name in options.suite:
+        if name == GIANTS:
+            giants.main([], options.cap)
+            continue
         if options.data is not None:
             (options.data / name).mkdir(parents=True, exist_ok=True)
             run(options, name, options.data / name)
