@@ -89,7 +89,7 @@ def fit_parts(lines: Sequence[Line], names: Sequence[str]) -> list[str]:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Time lme4py beside other programs.")
-    text = "default: all but 'giants', which has hours of its own (benchmarks/giants.py; seconds a case: --cap)"
+    text = "default: all but 'giants', which takes half an hour (benchmarks/giants.py; seconds a case: --cap)"
     parser.add_argument("--suite", nargs="+", choices=[*SUITES, GIANTS], default=list(SUITES), help=text)
     names = "; ".join(f"{name}: {', '.join(m.name for m in suite.models)}" for name, suite in SUITES.items())
     parser.add_argument("--models", nargs="+", default=[], metavar="NAME", help=names)
