@@ -10,7 +10,7 @@ import numpy as np
 
 from lme4py.errors import Lme4Error
 
-__all__ = ["STREAMED", "AbsentRows", "RowsReport", "absent"]
+__all__ = ["STREAMED", "AbsentRows", "PassCost", "RowsReport", "absent"]
 
 STREAMED = (
     "the rows of this model were streamed and are not in memory, and this needs them ({name}). Estimates, tests, "
@@ -98,6 +98,25 @@ for _operator in ("add", "sub", "mul", "matmul", "truediv", "pow"):
 
 
 @dataclass(frozen=True)
+class PassCost:
+    """What an evaluation, or a pass, of a generalised model over its streamed rows takes on average.
+
+    Attributes
+    ----------
+    seconds : float
+        On the clock, with the arithmetic between passes.
+    traffic : float
+        Bytes that come to this process: rows out of files, or sums of workers.
+    """
+
+    seconds: float
+    traffic: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.2g} s and {self.traffic / 1e6:.3g} MB each"
+
+
+@dataclass(frozen=True)
 class RowsReport:
     """Where the rows of a fit were, and how often they were gone through.
 
@@ -116,6 +135,8 @@ class RowsReport:
     weight_range : (float, float), or None
     sums : dict of str to (float, float)
         Sum, and sum of squares, of each numeric column of the model on the rows used.
+    cost : PassCost or None
+        Of those evaluations, or passes over files or workers, that `where` counts.
     """
 
     where: str
@@ -126,6 +147,7 @@ class RowsReport:
     group_rows: Mapping[str, tuple[int, float, int]] = field(default_factory=dict)
     weight_range: tuple[float, float] | None = None
     sums: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    cost: PassCost | None = None
 
     @property
     def summary(self) -> str:
@@ -134,4 +156,5 @@ class RowsReport:
         return f"{self.where}, {times} over {self.blocks} block{'s' * (self.blocks != 1)}"
 
     def __str__(self) -> str:
-        return f"{self.n_rows} rows in {self.summary}"
+        cost = "" if self.cost is None else f"; those of the fit take {self.cost}"
+        return f"{self.n_rows} rows in {self.summary}{cost}"

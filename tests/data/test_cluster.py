@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from streamed_fits import same
 
 import lme4py
 from lme4py.data.sources.cluster import cluster_error
-from lme4py.errors import DataError, Lme4Error
+from lme4py.errors import DataError, Lme4Error, OptionError
+from lme4py.fits.rows.loose import WayOnWorkers
 
 dask = pytest.importorskip("dask")
 dd = pytest.importorskip("dask.dataframe")
@@ -26,6 +28,7 @@ distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("default")
 
 FORMULA = "y ~ x + (x | g)"
+CROSSED = "b ~ x + (1 | g) + (1 | m)"
 
 
 def rows() -> pd.DataFrame:
@@ -34,6 +37,7 @@ def rows() -> pd.DataFrame:
     data = pd.DataFrame({"y": 1.0 + x + rng.normal(size=25)[g] + rng.normal(size=600), "x": x, "g": g})
     data["b"], data["s"] = (data.y + rng.logistic(size=600) > 1.0) * 1, g % 5
     data["m"] = rng.integers(1, 4, 600)
+    data["p"], data["w"] = np.exp(0.3 * data.y) * rng.gamma(4.0, 0.25, 600), rng.integers(1, 4, 600)
     data["k"] = rng.binomial(data.m, 1.0 / (1.0 + np.exp(-0.5 * data.y)))
     return data
 
@@ -84,12 +88,95 @@ def test_evaluations_where_the_partitions_are(formula: str, options: dict[str, A
     assert len(ours.opt_log) <= 30
 
 
-def test_crossed_factors_come_here() -> None:
-    formula = "b ~ x + (1 | g) + (1 | m)"
-    ours = lme4py.glmer(formula, dd.from_pandas(DATA, npartitions=2), "binomial", control=STREAM)
-    assert_allclose(ours.criterion, lme4py.glmer(formula, DATA, "binomial").criterion, rtol=1e-10)
-    assert "passes over files of this machine, to which the rows came" in ours.rows.where
-    assert ours.rows.passes == 2
+def nested_but_for_a_row(data: pd.DataFrame) -> pd.DataFrame:
+    """A factor u in which g is nested, but for a row that is not the first one of its levels."""
+    return data.assign(u=np.where(np.arange(len(data)) == 300, (data.g // 5 + 1) % 5, data.g // 5))
+
+
+@pytest.mark.parametrize(
+    ("formula", "family", "options"),
+    [
+        ("b ~ x + (x | g) + (1 | m)", "binomial", {}),
+        ("b ~ x + (1 | g) + (1 | u)", "binomial", {"link": "cloglog", "hessian": "expected"}),
+        ("m ~ offset(0.1 * y) + (1 | g) + (1 | s) + (1 | k)", "poisson", {"weights": "w", "subset": "x > -2"}),
+        ("p ~ x + (1 | g) + (1 | m)", "gamma", {"link": "log"}),
+    ],
+)
+def test_crossed_factors_where_the_partitions_are(formula: str, family: str, options: dict[str, Any]) -> None:
+    """Every step of PIRLS is a pass; rows without complete ones, and partitions without rows, say nothing."""
+    data = nested_but_for_a_row(DATA)
+    rows = dd.concat([dd.from_pandas(part, npartitions=2) for part in (data.iloc[:250], data.iloc[250:])])
+    rows = rows.map_partitions(without_some, meta=data.iloc[:0])
+    own = rows.compute()
+    assert (own.shape[0], int(own.x.isna().sum())) == (475, 175)
+    whole = lme4py.glmer(formula, own, family, **options)
+    ours = lme4py.glmer(formula, rows, family, control=STREAM, **options)
+    same(ours, whole, 2 + ("subset" in options))
+    # What is asked of fits where the rows are.
+    assert_allclose(ours.criterion, whole.criterion, rtol=1e-9)
+    assert_allclose((ours.params - whole.params) / whole.bse, 0.0, atol=1e-6)
+    assert "parts where they are (" in ours.rows.where
+    assert ours.rows.cost.traffic > 0.0
+    assert "MB each" in str(ours.rows)
+
+
+def without_some(part: pd.DataFrame) -> pd.DataFrame:
+    """The second partition without rows, the last one with missing ones only."""
+    if len(part) == 0 or part.index[0] == 125:
+        return part.iloc[:0]
+    return part.assign(x=np.nan, y=np.nan) if part.index[-1] == 599 else part
+
+
+def test_groups_that_do_not_fit_where_the_partitions_are() -> None:
+    """A group has nearly all rows; and quadrature is refused."""
+    data = pd.concat([DATA.assign(x=DATA.x * i) for i in range(1, 8)], ignore_index=True)
+    data = data.assign(g=np.where(np.arange(len(data)) % 12, 0, 1 + data.index % 7))
+    rows, control = dd.from_pandas(data, npartitions=3), {"rows": "stream", "memory_limit": "1MB"}
+    ours = lme4py.glmer("m ~ x + (1 | g)", rows, "poisson", control=control)
+    same(ours, lme4py.glmer("m ~ x + (1 | g)", data, "poisson"))
+    assert "parts where they are (" in ours.rows.where
+    with pytest.raises(OptionError, match="nAGQ=5 takes quadrature over the groups one by one, but a group of g alone"):
+        lme4py.glmer("m ~ x + (1 | g)", rows, "poisson", nAGQ=5, control=control)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: rows[1:], "a later pass found 599 of them"),
+        (lambda rows: rows + np.eye(rows.shape[1])[1], "a later pass found others"),
+    ],
+)
+def test_rows_that_are_made_again_and_are_others(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any], words: str
+) -> None:
+    def changed(way: WayOnWorkers) -> None:
+        first, *others = way.held.parts  # type: ignore[attr-defined]
+        way.held.parts = [dask.delayed(change)(first), *others]  # type: ignore[attr-defined]
+
+    at_call(monkeypatch, 4, changed)
+    with pytest.raises(DataError, match=f"the source changed .* 600 rows were held by the workers, and {words}"):
+        lme4py.glmer(CROSSED, dd.from_pandas(DATA, npartitions=4), "binomial", control=STREAM)
+
+
+def at_call(monkeypatch: pytest.MonkeyPatch, number: int, what: Callable[[WayOnWorkers], Any]) -> None:
+    """Do something before a pass."""
+    left, total = [number], WayOnWorkers.total
+
+    def own(self: WayOnWorkers, function: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            what(self)
+        return total(self, function)
+
+    monkeypatch.setattr(WayOnWorkers, "total", own)
+
+
+def test_ordered_categories_where_the_partitions_are() -> None:
+    formula = "o ~ x + (1 | g) + (1 | m)"
+    data = DATA.assign(o=pd.cut(DATA.y, [-9.0, 0.0, 1.0, 2.0, 9.0], labels=list("abcd")))
+    # Partitions of other categories.
+    parts = [dd.from_pandas(part, npartitions=1) for _, part in data.assign(o=data.o.astype(str)).groupby("o")]
+    same(lme4py.clmm(formula, dd.concat(parts), levels=list("abcd"), control=STREAM), lme4py.clmm(formula, data))
 
 
 def test_a_partition_without_complete_rows_of_crossed_factors() -> None:
@@ -144,8 +231,8 @@ def test_evaluations_on_workers(client: Any) -> None:
     assert nothing_is_left(client)
 
 
-@pytest.mark.parametrize("calls", [2, 7])
-def test_an_interrupt_leaves_no_job(client: Any, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+@pytest.mark.parametrize(("formula", "calls"), [("b ~ x + (1 | g)", 2), ("b ~ x + (1 | g)", 7), (CROSSED, 12)])
+def test_an_interrupt_leaves_no_job(client: Any, monkeypatch: pytest.MonkeyPatch, formula: str, calls: int) -> None:
     """Even where a traceback still refers to everything."""
     left = [calls]
 
@@ -158,7 +245,7 @@ def test_an_interrupt_leaves_no_job(client: Any, monkeypatch: pytest.MonkeyPatch
     compute = dask.compute
     monkeypatch.setattr(dask, "compute", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
-        lme4py.glmer("b ~ x + (1 | g)", dd.from_pandas(DATA, npartitions=3), "binomial", control=STREAM)
+        lme4py.glmer(formula, dd.from_pandas(DATA, npartitions=3), "binomial", control=STREAM)
     monkeypatch.undo()
     assert caught.tb is not None
     assert nothing_is_left(client)
@@ -182,3 +269,11 @@ def test_a_worker_is_killed(client: Any, tmp_path: Path) -> None:
     # Sums in another order.
     assert_allclose(fit.params, whole.params, rtol=1e-10)
     assert_allclose(fit.criterion, whole.criterion, rtol=1e-11)
+
+
+def test_a_worker_is_killed_between_passes(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows are made again."""
+    at_call(monkeypatch, 4, lambda way: os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL))
+    ours = lme4py.glmer(CROSSED, dd.from_pandas(DATA, npartitions=2), "binomial", control=STREAM)
+    same(ours, lme4py.glmer(CROSSED, DATA, "binomial"))
+    assert nothing_is_left(client)

@@ -24,16 +24,20 @@ def interrupt_the_third_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while cached partitions are gone through."""
     from lme4py.data.sources.spark import SparkTables
 
-    left, run = [3], SparkTables._run
+    left = [3]
 
-    def interrupted(self: SparkTables, *arguments: Any) -> Any:
-        left[0] -= 1
-        with self.interrupted():
-            if not left[0]:
-                raise KeyboardInterrupt
-        return run(self, *arguments)
+    def interrupted(run: Any) -> Any:
+        def own(self: SparkTables, *arguments: Any) -> Any:
+            left[0] -= 1
+            with self.interrupted():
+                if not left[0]:
+                    raise KeyboardInterrupt
+            return run(self, *arguments)
 
-    monkeypatch.setattr(SparkTables, "_run", interrupted)
+        return own
+
+    for name in ("_run", "reduce"):
+        monkeypatch.setattr(SparkTables, name, interrupted(getattr(SparkTables, name)))
 
 
 def test_spark_data_frame(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,10 +70,18 @@ def test_spark_data_frame(monkeypatch: pytest.MonkeyPatch) -> None:
         logit = lme4py.glmer("b ~ x + (1 | g)", rows, "binomial", control={"rows": "stream"})
         same(logit, lme4py.glmer("b ~ x + (1 | g)", data, "binomial"))
         assert "by group where they are" in logit.rows.where
-        interrupt_the_third_job(monkeypatch)
-        with pytest.raises(KeyboardInterrupt):
-            lme4py.glmer("b ~ x + (1 | g)", rows, "binomial", control={"rows": "stream"})
-        monkeypatch.undo()
+        # A partition without rows, and one whose rows are all missing.
+        missing = session.createDataFrame(data.head(9).assign(x=np.nan)).repartition(1)
+        every = rows.union(missing).union(missing.where("b > 1"))
+        crossed = "b ~ x + (1 | g) + (1 | h)"
+        logit = lme4py.glmer(crossed, every, "binomial", control={"rows": "stream"})
+        same(logit, lme4py.glmer(crossed, data, "binomial"))
+        assert "parts where they are (" in logit.rows.where
+        for formula in ("b ~ x + (1 | g)", crossed):
+            interrupt_the_third_job(monkeypatch)
+            with pytest.raises(KeyboardInterrupt):
+                lme4py.glmer(formula, rows, "binomial", control={"rows": "stream"})
+            monkeypatch.undo()
         assert not session.sparkContext.statusTracker().getActiveJobsIds()
         assert not session.sparkContext._jsc.getPersistentRDDs()
     finally:

@@ -121,7 +121,7 @@ def test_elements_of_parts_are_those_of_all_rows() -> None:
     pairs, place = np.unique(keys, return_inverse=True)
     table, whole = SummedElements(factors, {(0, 1): pairs}, n), WeightedProducts(codes, Z, factors)
     w, b = rng.uniform(0.5, 2.0, n), rng.normal(size=sum(f.size for f in factors))
-    v, gathered, spread, h = np.zeros(table.size), np.zeros(b.size), np.zeros(n), np.zeros(n)
+    v, gathered, spread, h = np.zeros(table.rows.size), np.zeros(b.size), np.zeros(n), np.zeros(n)
     T = [np.array([[0.7, 0.0], [0.2, 0.4]]), np.array([[0.9]])]
     halves = [slice(0, 31), slice(31, n)]
     parts = [
@@ -131,9 +131,9 @@ def test_elements_of_parts_are_those_of_all_rows() -> None:
         for s in halves
     ]
     for s, part in zip(halves, parts, strict=True):
-        table.take_in(part, w[s], v)
-        table.gather(part, w[s], gathered)
-        spread[s] = table.random_part(part, b)
+        table.rows.take_in(part, w[s], v)
+        table.rows.gather(part, w[s], gathered)
+        spread[s] = table.rows.random_part(part, b)
     # Sums in another order.
     assert_allclose(gathered, whole.gather(w), rtol=1e-13)
     assert_allclose(spread, whole.spread(b), rtol=1e-12)
@@ -142,5 +142,5 @@ def test_elements_of_parts_are_those_of_all_rows() -> None:
     assert_allclose(swept.log_det, theirs.log_det, rtol=1e-13)
     dv, _, _ = table.element_derivatives(swept)
     for s, part in zip(halves, parts, strict=True):
-        h[s] = table.row_derivative(part, dv)
+        h[s] = table.rows.row_derivative(part, dv)
     assert_allclose(h, whole.log_det_derivatives(theirs)[0], rtol=1e-10)

@@ -202,7 +202,7 @@ class RowSource(ABC):
         return total
 
     def hold(self, what: TablesOfBlocks[T]) -> tuple[HeldTables, T] | None:
-        """Tables that a function makes of blocks, kept where the rows are, equal whole numbers of one column together.
+        """Tables that a function makes of blocks, kept where the rows are.
 
         Parameters
         ----------

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-from lme4py.errors import Lme4Error
+from lme4py.errors import DataError, DesignError, Lme4Error, OptionError
 
 __all__ = ["cluster_error"]
+
+_KINDS: dict[str, type[Lme4Error]] = {kind.__name__: kind for kind in (DataError, DesignError, OptionError)}
 
 
 def cluster_error(error: Exception, engine: str, install: str) -> Lme4Error | None:
@@ -31,7 +33,7 @@ def cluster_error(error: Exception, engine: str, install: str) -> Lme4Error | No
     # The text of an error of a worker, as it travels through a cluster.
     own = re.search(r"lme4py\.errors\.(\w+): (.*)", text)
     if own is not None:
-        return Lme4Error(own[2])
+        return _KINDS.get(own[1], Lme4Error)(own[2])
     if type(error).__name__ in ("KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError"):
         return Lme4Error(
             f"workers of {engine} died while they went through the rows ({type(error).__name__}), often for want of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +17,23 @@ from lme4py.chunks import chunk
 from lme4py.data.frame import read_frame
 from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
 from lme4py.data.sources.cluster import cluster_error
-from lme4py.data.sources.held import FloatArray, HeldTables, RunTable, TableFunction, TablesOfBlocks
+from lme4py.data.sources.held import (
+    FloatArray,
+    HeldTables,
+    MergeTables,
+    ReduceTable,
+    RunTable,
+    TableFunction,
+    TablesOfBlocks,
+)
 
 __all__ = ["DaskSource", "DaskTables"]
 
 T = TypeVar("T")
 # Values that are merged by one task.
 _WIDTH = chunk(8, tiny=2)
+# Tasks for each thread, up to which partitions are left as they are.
+_TASKS = chunk(4, tiny=1)
 
 
 class DaskSource(RowSource):
@@ -69,7 +80,7 @@ class DaskSource(RowSource):
         return _computed(_merged(parts, merge))[0] if parts else None
 
     def hold(self, what: TablesOfBlocks[T]) -> tuple[HeldTables, T] | None:
-        """Tables on the workers, after a shuffle by Dask."""
+        """Tables on the workers, after a shuffle by Dask where there is a key."""
         dask: Any = import_module("dask")
         frames: Any = import_module("dask.dataframe")
         run, names = _Run(what.function), [str(j) for j in range(what.width)]
@@ -78,6 +89,8 @@ class DaskSource(RowSource):
             return None
         with _let_go(made):
             beside = _computed(_merged([dask.delayed(_SECOND)(one) for one in made], what.merge))[0]
+            if what.key is None:
+                return DaskTables(_fewer([dask.delayed(_FIRST)(one) for one in made])), beside
             tables = frames.from_delayed(
                 [dask.delayed(_Framed(names))(one) for one in made], meta=_Framed(names).meta, verify_meta=False
             )
@@ -139,10 +152,44 @@ class DaskTables(HeldTables):
             self.kept[number] = own
         return {number: value for number, value in zip(numbers, values, strict=True) if value is not None}
 
+    def reduce(self, function: Callable[[FloatArray], T], merge: Callable[[T, T], T]) -> T | None:
+        """One task for each part, whose values are merged in a tree."""
+        dask: Any = import_module("dask")
+        run: Any = dask.delayed(ReduceTable(function), pure=False, traverse=False)
+        with _large_graphs():
+            found: T | None = _computed(_merged([run(part) for part in self.parts], MergeTables(merge)))[0]
+        return found
+
+    def with_columns(self, function: Callable[[FloatArray], FloatArray], width: int) -> HeldTables:
+        """Where the parts are."""
+        dask: Any = import_module("dask")
+        run: Any = dask.delayed(_Widened(function), pure=False, traverse=False)
+        with _large_graphs():
+            wider = DaskTables([run(part) for part in self.parts])
+        self.release()
+        return wider
+
     def release(self) -> None:
         """Give up the futures."""
         _give_up([*self.parts, *(one for one in self.kept if one is not None)])
         self.parts, self.kept = (), []
+
+
+def _fewer(tables: Sequence[Any]) -> Sequence[Any]:
+    """Delayed tables, neighbours together where there are many more than threads."""
+    dask: Any = import_module("dask")
+    size = max(1, len(tables) // (_TASKS * _n_threads()))
+    if size == 1:
+        return tables
+    return [dask.delayed(np.concatenate)(tables[i : i + size]) for i in range(0, len(tables), size)]
+
+
+def _n_threads() -> int:
+    """Of the active cluster, or of this machine."""
+    if not _is_distributed():
+        return os.cpu_count() or 1
+    client: Any = sys.modules["distributed"].default_client()
+    return max(1, sum(map(int, client.nthreads().values())))
 
 
 def _merged(parts: Sequence[Any], merge: Callable[[Any, Any], Any]) -> Sequence[Any]:
@@ -152,6 +199,12 @@ def _merged(parts: Sequence[Any], merge: Callable[[Any, Any], Any]) -> Sequence[
     while len(parts) > 1:
         parts = [dask.delayed(join)(parts[i : i + _WIDTH]) for i in range(0, len(parts), _WIDTH)]
     return parts
+
+
+def _large_graphs() -> Any:
+    """Without Dask's warning of large functions: what is known of levels and pairs of them is sent in each pass."""
+    dask: Any = import_module("dask")
+    return dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})
 
 
 @contextmanager
@@ -206,6 +259,16 @@ _FIRST, _SECOND = itemgetter(0), itemgetter(1)
 def _array(frame: Any) -> FloatArray:
     """The numbers of a data frame in rows."""
     return np.ascontiguousarray(frame.to_numpy(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class _Widened:
+    """A table with what a function makes of it beside it."""
+
+    function: Callable[[FloatArray], FloatArray]
+
+    def __call__(self, table: FloatArray) -> FloatArray:
+        return np.hstack([table, self.function(table)])
 
 
 @dataclass(frozen=True)

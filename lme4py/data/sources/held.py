@@ -1,4 +1,4 @@
-"""Tables of numbers that stay where rows are, some whole groups in each, for functions that are called often."""
+"""Tables of numbers that stay where rows are, for functions that are called often."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FloatArray", "HeldTables", "RunTable", "TableFunction", "TablesOfBlocks"]
+__all__ = [
+    "FloatArray",
+    "HeldTables",
+    "MergeTables",
+    "ReduceTable",
+    "RunTable",
+    "TableFunction",
+    "TablesOfBlocks",
+]
 
 T = TypeVar("T")
 FloatArray = NDArray[np.float64]
@@ -45,13 +53,36 @@ class HeldTables(ABC):
         """
 
     @abstractmethod
+    def reduce(self, function: Callable[[FloatArray], T], merge: Callable[[T, T], T]) -> T | None:
+        """What a function makes of all parts together, merged where they are; None of no rows.
+
+        Parameters
+        ----------
+        function : callable
+            It can be pickled, and keeps nothing.
+        merge : callable
+            Joins two of its values, in any order and grouping, and changes neither; it can be pickled.
+        """
+
+    @abstractmethod
+    def with_columns(self, function: Callable[[FloatArray], FloatArray], width: int) -> HeldTables:
+        """The same tables with further columns, in the place of these, which are given back.
+
+        Parameters
+        ----------
+        function : callable
+            From a table to its further columns, (n, width); it can be pickled.
+        width : int
+        """
+
+    @abstractmethod
     def release(self) -> None:
         """Give back what is held, and stop what still runs."""
 
 
 @dataclass(frozen=True)
 class TablesOfBlocks(Generic[T]):
-    """Tables that are made of blocks, equal whole numbers of one column together.
+    """Tables that are made of blocks.
 
     Attributes
     ----------
@@ -63,17 +94,17 @@ class TablesOfBlocks(Generic[T]):
         That the function needs.
     width : int
         Columns of the table.
-    key : int
-        Which of them.
+    key : int or None
+        The column of which equal whole numbers come together; without one the rows stay in the partition they are in.
     n_parts : int
-        At least; more where that keeps all workers busy.
+        At least, where partitions are made anew; more where that keeps all workers busy.
     """
 
     function: Callable[[Any], tuple[FloatArray, T]]
     merge: Callable[[T, T], T]
     columns: Sequence[str]
     width: int
-    key: int
+    key: int | None
     n_parts: int
 
 
@@ -85,3 +116,25 @@ class RunTable(Generic[T]):
 
     def __call__(self, table: FloatArray, kept: Any) -> tuple[T | None, Any]:
         return self.function(table, kept) if table.shape[0] else (None, None)
+
+
+@dataclass(frozen=True)
+class ReduceTable(Generic[T]):
+    """The same of a function that keeps nothing."""
+
+    function: Callable[[FloatArray], T]
+
+    def __call__(self, table: FloatArray) -> T | None:
+        return self.function(table) if table.shape[0] else None
+
+
+@dataclass(frozen=True)
+class MergeTables(Generic[T]):
+    """Merges two values of which either may be missing."""
+
+    merge: Callable[[T, T], T]
+
+    def __call__(self, first: T | None, second: T | None) -> T | None:
+        if first is None or second is None:
+            return second if first is None else first
+        return self.merge(first, second)

@@ -12,18 +12,29 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.data.frame import read_frame
 from lme4py.data.sources.arrow import arrow_blocks, batch_where
 from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, Schema
 from lme4py.data.sources.cluster import cluster_error
 from lme4py.data.sources.column_test import ColumnTest, ColumnType, expression_of
-from lme4py.data.sources.held import FloatArray, HeldTables, RunTable, TableFunction, TablesOfBlocks
+from lme4py.data.sources.held import (
+    FloatArray,
+    HeldTables,
+    MergeTables,
+    ReduceTable,
+    RunTable,
+    TableFunction,
+    TablesOfBlocks,
+)
 
 __all__ = ["SparkSource", "SparkTables"]
 
 T = TypeVar("T")
 _TYPES: dict[str, ColumnType] = {"double": "float", "string": "text"}
 _TYPES |= dict.fromkeys(["tinyint", "smallint", "int", "bigint"], "integer")
+# Tasks for each core, up to which partitions are left as they are.
+_TASKS = chunk(4, tiny=1)
 _INSTALL = (
     " (the environment variable PYSPARK_PYTHON names their Python), or send it with spark.sparkContext.addPyFile or "
     "--py-files"
@@ -86,13 +97,19 @@ class SparkSource(RowSource):
         return total
 
     def hold(self, what: TablesOfBlocks[T]) -> tuple[HeldTables, T] | None:
-        """Tables in cached partitions, after a shuffle by Spark."""
+        """Tables in cached partitions, after a shuffle by Spark where there is a key."""
         chosen = self._columns(what.columns)
         names = [f"c{j}" for j in range(what.width)]
         schema = ", ".join([f"{name} double" for name in names] + ["beside binary"])
         made = chosen.mapInArrow(_Packed(what.function, tuple(names)), schema)
-        parts = max(what.n_parts, chosen.rdd.getNumPartitions())
-        held = SparkTables(made.repartition(parts, names[what.key]).persist(), names, parts)
+        parts = chosen.rdd.getNumPartitions()
+        if what.key is None:
+            parts = min(parts, max(what.n_parts, _TASKS * self.data.sparkSession.sparkContext.defaultParallelism))
+            made = made.coalesce(parts)
+        else:
+            parts = max(what.n_parts, parts)
+            made = made.repartition(parts, names[what.key])
+        held = SparkTables(made.persist(), names, parts)
         total: Any = None
         with held.interrupted():
             for row in held.frame.where("beside IS NOT NULL").select("beside").toLocalIterator():
@@ -173,6 +190,25 @@ class SparkTables(HeldTables):
         """One job; partitions are where they were cached."""
         return self._run(function, frozenset(without))
 
+    def reduce(self, function: Callable[[FloatArray], T], merge: Callable[[T, T], T]) -> T | None:
+        """One job, whose values are merged in a tree by Spark."""
+        made = self.frame.mapInArrow(_ReducePart(ReduceTable(function), self.names), "value binary")
+        join = MergeTables(merge)
+        with self.interrupted():
+            found: T | None = made.rdd.map(_value).treeAggregate(None, join, join)
+        return found
+
+    def with_columns(self, function: Callable[[FloatArray], FloatArray], width: int) -> HeldTables:
+        """In cached partitions again."""
+        names = [f"c{j}" for j in range(len(self.names) + width)]
+        schema = ", ".join([f"{name} double" for name in names] + ["beside binary"])
+        made = self.frame.mapInArrow(_WidenPart(function, self.names, tuple(names)), schema)
+        wider = SparkTables(made.persist(), names, self.n_parts)
+        with wider.interrupted():
+            wider.frame.count()
+        self.release()
+        return wider
+
     def _run(self, function: TableFunction[T], without: frozenset[int]) -> dict[int, T]:
         run = _RunPart(RunTable(function), self.names, self.token, without)
         with self.interrupted():
@@ -229,7 +265,7 @@ class _RunPart:
         number = -1 if context is None else int(context.partitionId())
         if number in self.without:
             return
-        table = np.concatenate([np.zeros((0, len(self.names))), *map(self._numbers, batches)])
+        table = _table(batches, self.names)
         value, kept = self.run(table, _KEPT.get((self.token, number)))
         while len(_KEPT) >= _MOST_KEPT:
             _KEPT.pop(next(iter(_KEPT)))
@@ -239,11 +275,52 @@ class _RunPart:
                 {"number": pa.array([number], pa.int32()), "value": pa.array([pickle.dumps(value)], pa.binary())}
             )
 
-    def _numbers(self, batch: Any) -> FloatArray:
-        """Its rows, but those that only carry what stands beside them."""
-        columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in self.names]
+
+def _table(batches: Any, names: Sequence[str]) -> FloatArray:
+    """The numbers of a cached partition, without rows that only carry what stands beside them."""
+
+    def numbers(batch: Any) -> FloatArray:
+        columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
         table = np.column_stack(columns) if columns else np.zeros((0, 0))
         return table[~np.isnan(table).any(axis=1)]
+
+    return np.concatenate([np.zeros((0, len(names))), *map(numbers, batches)])
+
+
+@dataclass(frozen=True)
+class _ReducePart:
+    """A function of tables as one of the record batches of a cached partition."""
+
+    function: ReduceTable[Any]
+    names: tuple[str, ...]
+
+    def __call__(self, batches: Any) -> Iterator[Any]:
+        import pyarrow as pa
+
+        value = pickle.dumps(self.function(_table(batches, self.names)))
+        yield pa.RecordBatch.from_pydict({"value": pa.array([value], pa.binary())})
+
+
+def _value(row: Any) -> Any:
+    return pickle.loads(row["value"])
+
+
+@dataclass(frozen=True)
+class _WidenPart:
+    """The record batches of a cached partition with further columns."""
+
+    function: Callable[[FloatArray], FloatArray]
+    names: tuple[str, ...]
+    wider: tuple[str, ...]
+
+    def __call__(self, batches: Any) -> Iterator[Any]:
+        import pyarrow as pa
+
+        for batch in batches:
+            table = _table([batch], self.names)
+            every = np.hstack([table, self.function(table)])
+            columns = {name: pa.array(own, pa.float64()) for name, own in zip(self.wider, every.T, strict=True)}
+            yield pa.RecordBatch.from_pydict({**columns, "beside": pa.nulls(len(every), pa.binary())})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Rows of a model on the workers of a cluster: whole groups in each part, evaluated where they are."""
+"""Rows of a model on the workers of a cluster; whole groups in each part are evaluated where they are."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from lme4py.engine.linear.problem import group_terms
 from lme4py.errors import DataError
 from lme4py.fits.generalised.steps import user_conditional, user_modes
 from lme4py.fits.linear.streamed import Passes
+from lme4py.fits.rows.loose import LooseRows
 from lme4py.fits.rows.parts import EngineRows
 from lme4py.fits.rows.spill import Nesting, RowTable
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["ClusterParts", "HeldRows", "LevelsOfPart", "held_rows", "levels_of_part"]
+__all__ = ["ClusterParts", "HeldRows", "LevelsOfPart", "crossed_words", "held_rows", "levels_of_part"]
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,13 @@ class HeldRows:
         """The rows of a part, brought here."""
         return self.layout.rows(self.held.table(number))
 
+    def release(self) -> None:
+        """Give back what is held."""
+        self.held.release()
 
-def held_rows(passes: Passes, plan: StreamPlan, row: float, limit: float) -> HeldRows | None:
-    """The second pass: rows of whole groups together on the workers.
+
+def held_rows(passes: Passes, plan: StreamPlan, row: float, limit: float) -> HeldRows | LooseRows | None:
+    """The second pass: rows on the workers, those of whole groups together where factors are not crossed.
 
     Parameters
     ----------
@@ -83,8 +88,8 @@ def held_rows(passes: Passes, plan: StreamPlan, row: float, limit: float) -> Hel
 
     Returns
     -------
-    HeldRows, or None
-        None where the source has no workers, groups do not fit, or factors are crossed.
+    HeldRows, LooseRows or None
+        None where the source has no workers that hold tables.
     """
     witness, source = plan.witness, passes.source
     if not source.travels:
@@ -95,12 +100,10 @@ def held_rows(passes: Passes, plan: StreamPlan, row: float, limit: float) -> Hel
     firsts = [factor.terms[0] for factor in factors]
     known = Nesting(outer, [factor.n_levels for factor in factors], [factor.name for factor in factors])
     known.add([witness.terms[t].codes for t in firsts])
-    if known.crossed:
-        # The rows that stand for all show it: nothing needs to be shuffled.
-        return None
     n_parts = int(max(1, np.ceil(passes.tally.n_obs * row / limit)))
     pack = _Pack(plan.replay, tuple(witness.recipe.kept), layout)
-    key = layout.code(firsts[outer])
+    # Where the rows that stand for all show that factors are crossed, nothing needs to be shuffled.
+    key = None if known.crossed else layout.code(firsts[outer])
     found = source.hold(TablesOfBlocks(pack, _merged, plan.replay.columns, layout.width, key, n_parts))
     if found is None:
         return None
@@ -108,16 +111,40 @@ def held_rows(passes: Passes, plan: StreamPlan, row: float, limit: float) -> Hel
     try:
         passes.count += 1
         passes.tally.refuse_other(tally)
-        seen = held.map(_Seen(layout, outer, tuple(firsts), tuple(factor.n_levels for factor in factors)))
+        hindrance, sizes = crossed_words(factors[outer].name, known.crossed), {}
+        if not hindrance:
+            seen = held.map(_Seen(layout, outer, tuple(firsts), tuple((f.name, f.n_levels) for f in factors)))
+            sizes = {number: one.n_rows for number, one in seen.items()}
+            hindrance = _hindrance(list(seen.values()), factors[outer].name, row * max(sizes.values()) > 2.0 * limit)
     except BaseException:
         held.release()
         raise
-    sizes = {number: one.n_rows for number, one in seen.items()}
-    nested = all(one.nested for one in seen.values()) and _apart([one.levels for one in seen.values()])
-    if not nested or row * max(sizes.values()) > 2.0 * limit:
-        held.release()
-        return None
-    return HeldRows(held, layout, sizes)
+    if not hindrance:
+        return HeldRows(held, layout, sizes)
+    most = max(range(len(factors)), key=lambda f: factors[f].n_levels)
+    return LooseRows(held, layout, tally.n_obs, n_parts, firsts[most], factors[most].n_levels, hindrance)
+
+
+def crossed_words(outer: str, crossed: str) -> str:
+    """Why groups are not evaluated one by one; "" where no factor is crossed."""
+    return f"the grouping factors {outer} and {crossed} are crossed" if crossed else ""
+
+
+def _hindrance(parts: list[_SeenPart], outer: str, large: bool) -> str:
+    """The same of whole groups in parts."""
+    crossed = next((one.crossed for one in parts if one.crossed), "") or _in_two(parts)
+    if crossed:
+        return crossed_words(outer, crossed)
+    return f"a group of {outer} alone takes more than the memory that is allowed" if large else ""
+
+
+def _in_two(parts: list[_SeenPart]) -> str:
+    """A factor with a level that has rows in two parts; "" where there is none."""
+    for name in parts[0].levels:
+        every = np.concatenate([one.levels[name] for one in parts])
+        if np.unique(every).size < every.size:
+            return name
+    return ""
 
 
 def _layout(plan: StreamPlan) -> RowTable:
@@ -130,15 +157,6 @@ def _layout(plan: StreamPlan) -> RowTable:
 def _merged(first: Tally, second: Tally) -> Tally:
     first.merge(second)
     return first
-
-
-def _apart(parts: list[tuple[IntArray, ...]]) -> bool:
-    """Whether no level has rows in two parts."""
-    for levels in zip(*parts, strict=True):
-        every = np.concatenate(levels)
-        if np.unique(every).size < every.size:
-            return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -163,24 +181,26 @@ class _Pack:
 @dataclass(frozen=True)
 class _SeenPart:
     n_rows: int
-    nested: bool
-    levels: tuple[IntArray, ...]
+    crossed: str
+    levels: dict[str, IntArray]
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """Rows of a part, whether factors are nested in it, and the levels of each."""
+    """Rows of a part, a factor that is not nested in it, and the levels of each."""
 
     layout: RowTable
     outer: int
     firsts: tuple[int, ...]
-    sizes: tuple[int, ...]
+    factors: tuple[tuple[str, int], ...]
 
     def __call__(self, table: FloatArray, kept: Any) -> tuple[_SeenPart, None]:
         codes = [table[:, self.layout.code(t)].astype(np.intp) for t in self.firsts]
-        nesting = Nesting(self.outer, self.sizes, ["factor"] * len(codes))
+        names = [name for name, _ in self.factors]
+        nesting = Nesting(self.outer, [size for _, size in self.factors], names)
         nesting.add(codes)
-        return _SeenPart(len(table), not nesting.crossed, tuple(np.unique(own) for own in codes)), None
+        levels = {name: np.unique(own) for name, own in zip(names, codes, strict=True)}
+        return _SeenPart(len(table), nesting.crossed, levels), None
 
 
 class ClusterParts:
@@ -192,15 +212,23 @@ class ClusterParts:
     make : EngineRows
     pilot : int
         The part that is here.
+
+    Attributes
+    ----------
+    traffic : int
+        Bytes of sums that came here.
     """
 
     def __init__(self, rows: HeldRows, make: EngineRows, pilot: int) -> None:
         self.rows, self.make, self.pilot = rows, make.light(), pilot
+        self.traffic = 0
 
     def evaluate(self, phi: FloatArray, nAGQ: int, beside: bool) -> Iterable[PartSums | None]:
         """Sums of each part; modes stay where it is."""
         found = self.rows.held.map(_Evaluate(self.rows.layout, self.make, phi, nAGQ, beside), [self.pilot])
-        return [one.sums for one in found.values()]
+        sums = [one.sums for one in found.values()]
+        self.traffic += sum(8 * (1 + one.gradient.size + one.information.size) for one in sums if one is not None)
+        return sums
 
     def levels(self, phi: FloatArray) -> Iterable[LevelsOfPart]:
         """Modes and their covariances at some parameters."""

@@ -1,15 +1,17 @@
-"""Generalised models of rows that do not fit into memory: parts of whole groups on this machine's disk.
+"""Generalised models of rows that do not fit into memory: parts on this machine's disk, or where the rows are.
 
-One pass finds levels and what functions learn; a second one writes the model's rows to files by group. A fit of one
-part says where to begin, that the likelihood has a maximum and that the variances are identified: a direction in which
-the likelihood of all rows rises for ever is one for every part, and what a part tells apart, all rows do. Then every
-evaluation is one map over the parts. Where factors are crossed, or groups do not fit, see `lme4py.fits.rows.passed`.
+One pass finds levels and what functions learn; a second one brings the model's rows into parts of whole groups. A fit
+of one part says where to begin, that the likelihood has a maximum and that the variances are identified: a direction
+in which the likelihood of all rows rises for ever is one for every part, and what a part tells apart, all rows do. Then
+every evaluation is one map over the parts. Where factors are crossed, or groups do not fit, see
+`lme4py.fits.rows.passed`.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from lme4py.data.sources.base import RowSource
-from lme4py.design.absent import RowsReport, absent
+from lme4py.design.absent import PassCost, RowsReport, absent
 from lme4py.design.design import Design, Predictor, RandomTerm
 from lme4py.design.rank import dependent_columns
 from lme4py.design.streaming.stream import StreamPlan, plan_stream
@@ -39,9 +41,17 @@ from lme4py.fits.generalised.steps import make_glmm_fit, user_conditional, user_
 from lme4py.fits.kinds import model_of
 from lme4py.fits.linear.streamed import Passes
 from lme4py.fits.parameters import check_names
-from lme4py.fits.rows.clustered import ClusterParts, HeldRows, LevelsOfPart, held_rows, levels_of_part
+from lme4py.fits.rows.clustered import (
+    ClusterParts,
+    HeldRows,
+    LevelsOfPart,
+    crossed_words,
+    held_rows,
+    levels_of_part,
+)
+from lme4py.fits.rows.loose import LooseRows
 from lme4py.fits.rows.parts import Parts
-from lme4py.fits.rows.passed import level_counts, passed_criterion
+from lme4py.fits.rows.passed import FiledRows, PassedRows, passed_criterion
 from lme4py.fits.rows.spill import Nesting, RowTable, Spill
 from lme4py.fits.steps import read_control, refuse_iterative
 from lme4py.linalg.types import FloatArray, IntArray
@@ -147,16 +157,16 @@ def partitioned_fit(
     with tempfile.TemporaryDirectory(prefix="lme4py-") as folder, ExitStack() as stack:
         held = held_rows(passes, plan, row, streamed.limit)
         if held is not None:
-            stack.callback(held.held.release)
+            stack.callback(held.release)
+        if isinstance(held, HeldRows):
             fit, pilot = _on_cluster(held, passes, plan, ask)
+        elif held is not None:
+            ask.refuse_quadrature(held.hindrance)
+            fit, pilot = _by_passes_elsewhere(held, passes, plan, ask)
         else:
             spill, hindrance = _spilled(passes, plan, Path(folder), row, streamed.limit)
-            go = _by_passes if hindrance else _by_parts
-            if hindrance and nAGQ > 1:
-                raise OptionError(
-                    f"nAGQ={nAGQ} takes quadrature over the groups one by one, but {hindrance}; use nAGQ=1."
-                )
-            fit, pilot = go(spill, passes, plan, ask)
+            ask.refuse_quadrature(hindrance)
+            fit, pilot = (_by_passes if hindrance else _by_parts)(spill, passes, plan, ask)
         poor = nAGQ > 1 and pilot.integral_check.matters
     passes.check_source()
     warn_of(fit, True, stacklevel=4)
@@ -202,7 +212,7 @@ def _spilled(passes: Passes, plan: StreamPlan, folder: Path, row: float, limit: 
     hindrance = ""
     largest = row * max(spill.n_rows(number) for number in range(spill.n_parts))
     if nesting.crossed:
-        hindrance = f"the grouping factors {factors[outer].name} and {nesting.crossed} are crossed"
+        hindrance = crossed_words(factors[outer].name, nesting.crossed)
     elif largest > _UNEVEN * limit:
         hindrance = f"a group of {factors[outer].name} alone takes more than the memory that is allowed"
     if hindrance:
@@ -240,6 +250,13 @@ class _Asked:
     settings: Control
     limit: float
 
+    def refuse_quadrature(self, hindrance: str) -> None:
+        """Where groups are not evaluated one by one."""
+        if hindrance and self.nAGQ > 1:
+            raise OptionError(
+                f"nAGQ={self.nAGQ} takes quadrature over the groups one by one, but {hindrance}; use nAGQ=1."
+            )
+
     def pilot(self, parts: Parts) -> GeneralisedFit:
         """The fit of one part."""
         return parts.pilot(self.nAGQ, self.hessian, self.settings)
@@ -247,12 +264,13 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Known:
-    """What the end of a fit knows of its levels, by term, and in words of how the rows went by."""
+    """What the end of a fit knows of its levels, by term, and of how the rows went by."""
 
     modes: tuple[FloatArray, ...]
     spreads: tuple[FloatArray, ...]
     counts: tuple[FloatArray, ...]
     how: str
+    cost: PassCost
 
 
 Fitted: TypeAlias = tuple[GeneralisedFit, GeneralisedFit]
@@ -263,11 +281,13 @@ def _by_parts(spill: Spill, passes: Passes, plan: StreamPlan, ask: _Asked) -> Fi
     parts = Parts(spill, plan.witness, plan, ask.family)
     pilot = ask.pilot(parts)
     descents = PartitionedDescents(ModeFinder(pilot.problem), ask.settings, parts.loaders, ask.nAGQ)
+    clock = _Clock()
     optimum = descents.beside(_start(pilot)).finish()
+    cost = clock.cost(descents.whole.passes, descents.whole.passes * sum(map(spill.n_bytes, parts.numbers[1:])))
     each = zip(parts.numbers, descents.whole.each(optimum.phi), strict=True)
     levels = (levels_of_part(spill.read(number).codes, found) for number, found in each)
     how = f"{_parts(len(parts.numbers))} by group ({descents.whole.passes} evaluations)"
-    return _whole(pilot, optimum, _known(plan.witness, levels, how), plan.witness, passes), pilot
+    return _whole(pilot, optimum, _known(plan.witness, levels, how, cost), plan.witness, passes), pilot
 
 
 def _on_cluster(held: HeldRows, passes: Passes, plan: StreamPlan, ask: _Asked) -> Fitted:
@@ -277,29 +297,46 @@ def _on_cluster(held: HeldRows, passes: Passes, plan: StreamPlan, ask: _Asked) -
     here = parts.numbers[0]
     others = ClusterParts(held, parts.engine_rows, here)
     descents = PartitionedDescents(ModeFinder(pilot.problem), ask.settings, parts.loaders[:1], ask.nAGQ, others)
+    clock = _Clock()
     optimum = descents.beside(_start(pilot)).finish()
+    cost = clock.cost(descents.whole.passes, others.traffic)
     first = next(descents.whole.each(optimum.phi))
     levels = [levels_of_part(held.read(here).codes, first), *others.levels(optimum.phi)]
     how = f"{_parts(len(parts.numbers))} by group where they are ({descents.whole.passes} evaluations)"
-    return _whole(pilot, optimum, _known(plan.witness, levels, how), plan.witness, passes), pilot
+    return _whole(pilot, optimum, _known(plan.witness, levels, how, cost), plan.witness, passes), pilot
 
 
 def _by_passes(spill: Spill, passes: Passes, plan: StreamPlan, ask: _Asked) -> Fitted:
     """The same by passes over files, whatever the factors are."""
     parts = Parts(spill, plan.witness, plan, ask.family)
+    here = " of this machine, to which the rows came" if passes.source.travels else ""
+    how = f"{_parts(len(parts.numbers))} ({{passes}} passes over files{here})"
+    return _passed(FiledRows(parts, spill), parts, how, passes, plan, ask)
+
+
+def _by_passes_elsewhere(loose: LooseRows, passes: Passes, plan: StreamPlan, ask: _Asked) -> Fitted:
+    """The same by passes that are sent to the rows."""
+    parts = Parts(loose, plan.witness, plan, ask.family)
+    how = f"{_parts(loose.held.n_parts)} where they are ({{passes}} passes)"
+    return _passed(loose, parts, how, passes, plan, ask)
+
+
+def _passed(rows: PassedRows, parts: Parts, how: str, passes: Passes, plan: StreamPlan, ask: _Asked) -> Fitted:
     pilot = ask.pilot(parts)
-    criterion = passed_criterion(parts, spill, pilot, passes.tally.n_obs, _TABLES * ask.limit)
+    criterion, seen = passed_criterion(rows, parts, pilot, passes.tally.n_obs, _TABLES * ask.limit)
+    clock = _Clock()
     optimum = PassedDescents(criterion, ask.settings).beside(_start(pilot)).finish()
     found = criterion.at(optimum.phi)
     if found is None:
         raise ModeError("there is no conditional mode at the estimates")
+    cost = clock.cost(criterion.passes, criterion.way.traffic)
     modes, spreads = (
         user_modes(criterion.problem, found.mode.theta, found.mode.b),
         user_conditional(criterion.problem, found),
     )
-    here = " of this machine, to which the rows came" if passes.source.travels else ""
-    how = f"{_parts(len(parts.numbers))} ({criterion.passes} passes over files{here})"
-    known = _Known(modes, spreads, tuple(level_counts(parts)), how)
+    factors = criterion.problem.factors
+    counts = {t: own.astype(np.float64) for f, own in zip(factors, seen.counts, strict=True) for t in f.terms}
+    known = _Known(modes, spreads, tuple(counts[t] for t in sorted(counts)), how.format(passes=criterion.passes), cost)
     return _whole(pilot, optimum, known, plan.witness, passes), pilot
 
 
@@ -307,7 +344,25 @@ def _start(pilot: GeneralisedFit) -> Start:
     return Start(*pilot.problem.split(pilot.phi))
 
 
-def _known(witness: Design, parts: Iterable[LevelsOfPart], how: str) -> _Known:
+class _Clock:
+    """The time that evaluations take."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    def cost(self, count: int, traffic: float) -> PassCost:
+        """Of each, from the start until now.
+
+        Parameters
+        ----------
+        count : int
+        traffic : float
+            Bytes of all.
+        """
+        return PassCost((time.perf_counter() - self.start) / count, traffic / count)
+
+
+def _known(witness: Design, parts: Iterable[LevelsOfPart], how: str, cost: PassCost) -> _Known:
     """Levels by the parts that hold them."""
     terms = witness.terms
     modes = tuple(np.zeros((term.n_levels, term.n_columns)) for term in terms)
@@ -316,7 +371,7 @@ def _known(witness: Design, parts: Iterable[LevelsOfPart], how: str) -> _Known:
     for part in parts:
         for t, own in enumerate(part.levels):
             modes[t][own], spreads[t][own], counts[t][own] = part.modes[t], part.spreads[t], part.counts[t]
-    return _Known(modes, spreads, counts, how)
+    return _Known(modes, spreads, counts, how, cost)
 
 
 def _parts(count: int) -> str:
@@ -356,7 +411,7 @@ def _design(witness: Design, passes: Passes, known: _Known) -> Design:
     }
     sums = {name: (total, tally.squares[name]) for name, total in tally.sums.items()}
     where = f"{passes.source.place}, {known.how}"
-    report = RowsReport(where, passes.count, tally.n_blocks, tally.n_rows, n, groups, sums=sums)
+    report = RowsReport(where, passes.count, tally.n_blocks, tally.n_rows, n, groups, sums=sums, cost=known.cost)
     data = witness.response
     if data is not None:
         trials = None if data.trials is None else absent("numbers of trials", (n,))

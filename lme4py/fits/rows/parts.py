@@ -1,4 +1,4 @@
-"""The parts of rows that were written to files: as designs of their own, and as the engine goes through them."""
+"""The parts of rows, in files or on a cluster: as designs of their own, and as the engine goes through them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from lme4py.families.base import Family
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.steps import glmm_fit
-from lme4py.fits.rows.spill import Spill
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["EngineRows", "Parts", "Stored"]
@@ -128,26 +127,6 @@ class Parts:
         """What makes the problem of each part, the pilot's first."""
         first, make = self._like, self.engine_rows
         return [lambda: first, *(_Load(self.stored, number, make.problem) for number in self.numbers[1:])]
-
-    def row_loaders(self, spill: Spill) -> list[Callable[[], PassingRows]]:
-        """What makes the rows of each part; one part alone stays in memory.
-
-        Parameters
-        ----------
-        spill : Spill
-            Of these parts, with the pairs of levels of each row.
-        """
-        every = range(len(self._like.factors))
-        pairs = {(s, t): f"{s}.{t}" for s in every for t in every[s + 1 :]}
-        make = self.engine_rows.rows
-
-        def places(number: int) -> dict[tuple[int, int], IntArray]:
-            return {pair: spill.kept(number, name) for pair, name in pairs.items()}
-
-        if len(self.numbers) > 1:
-            return [lambda n=n: make(spill.read(n), places(n)) for n in self.numbers]  # type: ignore[misc]
-        rows = make(spill.read(self.numbers[0]), places(self.numbers[0]))
-        return [lambda: rows]
 
     @property
     def _like(self) -> GlmmProblem:

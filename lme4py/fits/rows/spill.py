@@ -11,10 +11,15 @@ import numpy as np
 from lme4py.design.streaming.stream import ModelRows
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["Nesting", "RowTable", "Spill"]
+__all__ = ["Nesting", "RowTable", "Spill", "is_many"]
 
 # Levels for each part from which parts of whole groups are about equal.
 _MANY = 20
+
+
+def is_many(n_levels: int, n_parts: int) -> bool:
+    """Whether parts of whole groups are about equal."""
+    return n_levels >= _MANY * n_parts
 
 
 class Nesting:
@@ -76,6 +81,10 @@ class RowTable:
         """The column of the codes of a term."""
         return sum(self.widths) + term
 
+    def codes(self, table: FloatArray) -> tuple[IntArray, ...]:
+        """The codes of each term, (n,)."""
+        return tuple(table[:, self.code(term)].astype(np.intp) for term in range(self.n_terms))
+
     def of_rows(self, rows: ModelRows) -> FloatArray:
         """The table of some rows, (n, width)."""
         y = rows.y.reshape(rows.n, -1)
@@ -86,12 +95,11 @@ class RowTable:
         """The rows of a table, (n, width)."""
         ends = np.cumsum(self.widths)
         X, y, weights, offset, *Z = np.split(table[:, : ends[-1]], ends[:-1], axis=1)
-        codes = table[:, ends[-1] :].astype(np.intp)
         return ModelRows(
             np.ascontiguousarray(X),
             np.ascontiguousarray(y[:, 0] if self.widths[1] == 1 else y),
             tuple(np.ascontiguousarray(own) for own in Z),
-            tuple(np.ascontiguousarray(own) for own in codes.T),
+            self.codes(table),
             np.ascontiguousarray(weights[:, 0]) if weights.size else None,
             np.ascontiguousarray(offset[:, 0]) if offset.size else None,
         )
@@ -145,6 +153,17 @@ class Spill:
         path = self._path(number)
         return path.stat().st_size // (8 * self.layout.width) if path.exists() else 0
 
+    def n_bytes(self, number: int, beside: int = 0) -> int:
+        """Of a part.
+
+        Parameters
+        ----------
+        number : int
+        beside : int
+            Numbers that are kept beside each row.
+        """
+        return 8 * self.n_rows(number) * (self.layout.width + beside)
+
     def again(self, term: int, n_levels: int, n_parts: int, at_once: int) -> Spill:
         """The same rows in other parts; the files of these are removed.
 
@@ -159,7 +178,7 @@ class Spill:
         """
         rng = np.random.default_rng(0)
         other = replace(self, part_of=rng.permutation(n_levels) % n_parts, n_parts=n_parts, prefix=f"{self.prefix}r")
-        whole = n_levels >= _MANY * n_parts
+        whole = is_many(n_levels, n_parts)
         for number in range(self.n_parts):
             if not self.has(number):
                 continue

@@ -1,7 +1,7 @@
-"""The Laplace criterion of a model whose rows go by in parts, whatever its grouping factors are.
+"""The Laplace criterion of a model whose rows go by, here or elsewhere, whatever its grouping factors are.
 
 A Newton step of the conditional modes needs the rows only in sums: log-likelihood, Z's and the elements of Z'WZ. So
-every step of PIRLS is one pass over the parts, and a last one gives the derivatives, of which products with W and the
+every step of PIRLS is one pass over the rows, and a last one gives the derivatives, of which products with W and the
 modes' own derivatives follow from sums as well. With h, c, a and r as in `lme4py.engine.generalised.laplace`,
 
     Z'r = Z'c - Z'WZ Lambda a,      X'r = X'c - (Z'WX)'Lambda a
@@ -9,7 +9,7 @@ modes' own derivatives follow from sums as well. With h, c, a and r as in `lme4p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,17 +27,20 @@ from lme4py.engine.generalised.laplace import (
     working_hessian,
 )
 from lme4py.engine.generalised.problem import MAX_HALVINGS, MAX_STEPS, TOLERANCE, GlmmProblem, ModeError, ModeFinder
-from lme4py.engine.generalised.streamed.table import PassingRows, SummedElements
+from lme4py.engine.generalised.streamed.sums import (
+    DerivativePass,
+    ElementPass,
+    PassingSums,
+    PassingWay,
+    RowPass,
+    StepPass,
+)
+from lme4py.engine.generalised.streamed.table import SummedElements
 from lme4py.engine.optimise import Control, Local
-from lme4py.families.nuisance import as_columns, total
 from lme4py.linalg.types import FloatArray
-from lme4py.progress import tick
 
 __all__ = ["PassedCriterion", "PassedDescents", "PassedValue", "StreamedMode"]
 
-Parts = Sequence[Callable[[], PassingRows]]
-# Step of the difference for the curvature in a log dispersion.
-_STEP = 1e-4
 # Decrements above rounding below which a step that does not lower the objective is the last.
 _LAST = 1e-8
 
@@ -83,20 +86,6 @@ class StreamedMode:
     objective: float
 
 
-@dataclass
-class _Sums:
-    """What the last pass adds up: (Q,), (Q, p), (Q, d), (p,), (p, p), (p, d) and (d, d)."""
-
-    Zc: FloatArray
-    ZWX: FloatArray
-    Zl: FloatArray
-    Xc: FloatArray
-    XWX: FloatArray
-    Xl: FloatArray
-    lam: FloatArray
-    curve: FloatArray
-
-
 @dataclass(frozen=True)
 class PassedValue:
     """The criterion at a mode, with all that follows from sums."""
@@ -104,7 +93,7 @@ class PassedValue:
     mode: StreamedMode
     value: float
     gradient: FloatArray
-    sums: _Sums
+    sums: PassingSums
     G: list[FloatArray]
     diagonal: list[FloatArray]
 
@@ -120,8 +109,8 @@ class PassedCriterion(JointCriterion):
         Without rows, of all levels.
     table : SummedElements
         Its products.
-    parts : sequence of callable
-        Each makes some of the rows.
+    way : PassingWay
+        How the rows go by.
 
     Attributes
     ----------
@@ -129,10 +118,10 @@ class PassedCriterion(JointCriterion):
         How often all rows have gone by.
     """
 
-    def __init__(self, pilot: ModeFinder, problem: GlmmProblem, table: SummedElements, parts: Parts) -> None:
+    def __init__(self, pilot: ModeFinder, problem: GlmmProblem, table: SummedElements, way: PassingWay) -> None:
         # Something in the place of `refine`: the pilot alone cannot answer for all.
         super().__init__(pilot, lambda found: (found.value, found.gradient))
-        self.problem, self.table, self.parts = problem, table, parts
+        self.problem, self.table, self.way = problem, table, way
         self.whole, self.pilot = ModeFinder(problem), JointCriterion(pilot)
         self.passes = 0
         self._known: PassedValue | None = None
@@ -204,7 +193,7 @@ class PassedCriterion(JointCriterion):
             if np.isfinite(predicted).all():
                 yield predicted
             yield self._known.mode.u
-        yield np.zeros(int(self.table.offsets[-1]))
+        yield np.zeros(self.table.rows.n_effects)
 
     # -- the mode ------------------------------------------------------------------------------------------------
 
@@ -264,96 +253,45 @@ class PassedCriterion(JointCriterion):
         try:
             return table.factor_of(T, table.base_of(here.v)), here.v
         except np.linalg.LinAlgError:
-            v = self._elements(beta, lam, here.b, 2, "w_work")
+            v = self._total(ElementPass, beta, lam, here.b, 2, "w_work")["v"]
             return table.factor_of(T, table.base_of(v)), v
 
     # -- passes --------------------------------------------------------------------------------------------------
 
-    def _rows(
-        self, beta: FloatArray, lam: Any, b: FloatArray, order: int
-    ) -> Iterator[tuple[PassingRows, FloatArray, Any]]:
-        """All rows: a part, its linear predictor and what the family makes of it."""
+    def _total(self, kind: type[RowPass], beta: FloatArray, lam: Any, b: FloatArray, *more: Any) -> PassingSums:
+        """A pass over the rows."""
         problem = self.problem
         self.passes += 1
-        for load in self.parts:
-            tick("parts of rows")
-            part = load()
-            eta = part.offset + part.X @ beta + self.table.random_part(part, b)
-            expected = order == 3 and problem.expected
-            yield part, eta, problem.family.derivatives(part.data, eta, lam, order, expected=expected)
+        return self.way.total(
+            kind(self.table.rows, problem.family, problem.expected, problem.n_nuisance, beta, lam, b, *more)
+        )
 
     def _sums(self, T: list[FloatArray], beta: FloatArray, lam: Any, u: FloatArray) -> _Point:
         """What a Newton step needs to know."""
-        table = self.table
         b = self.whole.spread(T, u)
-        objective, noise = float(u @ u), 0.0
-        score, v = np.zeros(u.size), np.zeros(table.size)
-        for part, eta, rows in self._rows(beta, lam, b, 2):
-            objective -= 2.0 * float(rows.loglik.sum())
-            if not np.isfinite(objective):
-                return _Point(u, b, np.inf, score, v, noise)
-            table.gather(part, rows.score, score)
-            table.take_in(part, rows.w_obs, v)
-            noise += float(np.abs(rows.w_obs) @ np.abs(eta))
-        return _Point(u, b, objective, score, v, noise)
-
-    def _elements(self, beta: FloatArray, lam: Any, b: FloatArray, order: int, weights: str) -> FloatArray:
-        """Elements of Z'WZ with other weights than the observed ones."""
-        v = np.zeros(self.table.size)
-        for part, _, rows in self._rows(beta, lam, b, order):
-            self.table.take_in(part, getattr(rows, weights), v)
-        return v
+        sums = self._total(StepPass, beta, lam, b)
+        objective = float(u @ u) - 2.0 * float(sums["loglik"][0])
+        objective = objective if np.isfinite(objective) else np.inf
+        return _Point(u, b, objective, sums["score"], sums["v"], float(sums["noise"][0]))
 
     def _value(self, mode: StreamedMode) -> PassedValue:
         """Value and gradient at a mode, by a last pass."""
         problem, table = self.problem, self.table
-        swept = mode.swept
+        swept, place = mode.swept, (mode.beta, mode.lam, mode.b)
         if problem.uses_expected:
-            v = self._elements(mode.beta, mode.lam, mode.b, 3, "w_exp")
+            v = self._total(ElementPass, *place, 3, "w_exp")["v"]
             swept = table.factor_of(mode.T, table.base_of(v))
         check_curvature(problem, swept)
         dv, G, diagonal = table.element_derivatives(swept)
-        sums = self._last_pass(mode, dv)
-        a, b_a = table.solve_gathered(mode.swept, sums.Zc)
+        sums = self._total(DerivativePass, *place, dv)
+        a, b_a = table.solve_gathered(mode.swept, sums["Zc"])
         parts = [
-            theta_slope(problem, mode, G, sums.Zc - table.times(mode.v, b_a), a),
-            sums.Xc - sums.ZWX.T @ b_a,
+            theta_slope(problem, mode, G, sums["Zc"] - table.times(mode.v, b_a), a),
+            sums["Xc"] - sums["ZWX"].T @ b_a,
         ]
         if problem.n_nuisance:
-            parts.append(sums.lam + sums.Zl.T @ b_a)
+            parts.append(sums["lam"] + sums["Zl"].T @ b_a)
         return PassedValue(mode, mode.objective + swept.log_det, np.concatenate(parts), sums, G, diagonal)
-
-    def _last_pass(self, mode: StreamedMode, dv: FloatArray) -> _Sums:
-        problem, table = self.problem, self.table
-        Q, p, d = mode.u.size, problem.n_fixed, problem.n_nuisance
-        shapes = ((Q,), (Q, p), (Q, d), (p,), (p, p), (p, d), (d,), (d, d))
-        sums = _Sums(*(np.zeros(shape, order="F") for shape in shapes))
-        expected = problem.uses_expected
-        for part, eta, rows in self._rows(mode.beta, mode.lam, mode.b, 3):
-            h = table.row_derivative(part, dv)
-            c = h * (rows.dw_exp if expected else rows.dw_obs)
-            wX = rows.w_obs[:, None] * part.X
-            table.gather(part, c, sums.Zc)
-            for own, column in zip(sums.ZWX.T, wX.T, strict=True):
-                table.gather(part, column, own)
-            sums.Xc += part.X.T @ (c - 2.0 * rows.score)
-            sums.XWX += part.X.T @ wX
-            if d:
-                beside = as_columns(rows.score_lam)
-                for own, column in zip(sums.Zl.T, beside.T, strict=True):
-                    table.gather(part, column, own)
-                sums.Xl += part.X.T @ beside
-                sums.lam += total(rows.w_exp_lam if expected else rows.w_obs_lam, h) - 2.0 * total(rows.d_lam)
-                sums.curve += self._curve(part, eta, rows, mode.lam)
-        return sums
-
-    def _curve(self, part: PassingRows, eta: FloatArray, rows: Any, lam: Any) -> Any:
-        """-d2 log f / dlambda2 at fixed eta: of the family, or by one difference for one log dispersion."""
-        problem = self.problem
-        if rows.curve_lam is not None:
-            return rows.curve_lam
-        moved = problem.family.derivatives(part.data, eta, lam + _STEP, 3, expected=problem.expected)
-        return -float((moved.d_lam - rows.d_lam).sum()) / _STEP
 
     # -- what sums tell ------------------------------------------------------------------------------------------
 
@@ -362,18 +300,19 @@ class PassedCriterion(JointCriterion):
         problem, table, mode, sums = self.problem, self.table, found.mode, found.sums
         h = directions(problem, mode)
         crossed = problem.n_nuisance > 0 and not problem.has_one_dispersion
-        beside = [sums.ZWX, -sums.Zl] if crossed else [sums.ZWX]
+        ZWX, XWX, Xl, curve = sums["ZWX"], sums["XWX"], sums["Xl"], sums["curve"]
+        beside = [ZWX, -sums["Zl"]] if crossed else [ZWX]
         products = np.concatenate([table.times(mode.v, h), *beside], axis=1)
         m = problem.n_theta
         corner = np.empty((products.shape[1], products.shape[1]))
         corner[:m] = h.T @ products
         corner[:, :m] = corner[:m].T
-        corner[m:, m:] = np.block([[sums.XWX, -sums.Xl], [-sums.Xl.T, sums.curve]]) if crossed else sums.XWX
+        corner[m:, m:] = np.block([[XWX, -Xl], [-Xl.T, curve]]) if crossed else XWX
         border = mode.swept.sweep_border(table.split(products))
         hessian = working_hessian(problem, mode, found.G, corner - border.cross(border))
         if not problem.has_one_dispersion:
             return hessian
-        return with_dispersion(hessian, max(2.0 * float(sums.curve[0, 0]), 0.1))
+        return with_dispersion(hessian, max(2.0 * float(curve[0, 0]), 0.1))
 
     def _predicted(self, known: PassedValue, phi: FloatArray) -> FloatArray:
         """First-order prediction of the modes, as `lme4py.engine.generalised.problem.ModeFinder.predict`."""
@@ -382,9 +321,9 @@ class PassedCriterion(JointCriterion):
         dT = [new - old for new, old in zip(problem.factor_T(theta), mode.T, strict=True)]
         extra = self.whole.spread(dT, mode.score, transpose=True)
         moved = self.whole.spread(dT, mode.u) + self.whole.spread(mode.T, extra)
-        gathered = -table.times(mode.v, moved) - known.sums.ZWX @ (beta - mode.beta)
+        gathered = -table.times(mode.v, moved) - known.sums["ZWX"] @ (beta - mode.beta)
         if problem.n_nuisance:
-            gathered += known.sums.Zl @ np.atleast_1d(lam - mode.lam)
+            gathered += known.sums["Zl"] @ np.atleast_1d(lam - mode.lam)
         return mode.u + extra + table.solve_gathered(mode.swept, gathered)[0]
 
 
