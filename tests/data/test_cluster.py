@@ -127,6 +127,14 @@ def without_some(part: pd.DataFrame) -> pd.DataFrame:
     return part.assign(x=np.nan, y=np.nan) if part.index[-1] == 599 else part
 
 
+@pytest.mark.parametrize("formula", [CROSSED, "b ~ x + (1 | g)", "cbind(b, 1 - b) ~ x + (1 | g) + (1 | m)"])
+def test_partitions_with_one_response_only(formula: str) -> None:
+    """Sorted rows, and many groups with failures only."""
+    data = DATA.assign(b=DATA.b * (DATA.g % 6 == 0)).sort_values("b", ignore_index=True)
+    ours = lme4py.glmer(formula, dd.from_pandas(data, npartitions=8), "binomial", control=STREAM)
+    same(ours, lme4py.glmer(formula, data, "binomial"))
+
+
 def test_groups_that_do_not_fit_where_the_partitions_are() -> None:
     """A group has nearly all rows; and quadrature is refused."""
     data = pd.concat([DATA.assign(x=DATA.x * i) for i in range(1, 8)], ignore_index=True)

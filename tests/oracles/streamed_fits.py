@@ -19,7 +19,7 @@ def same(ours: Any, theirs: Any, passes: int = 2) -> None:
     for name in ("modes", "conditional_covariances"):
         for a, b in zip(getattr(ours.fit, name), getattr(theirs.fit, name), strict=True):
             # Modes follow the covariances.
-            assert_allclose(a, b, atol=1e-5)
+            assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     assert (ours.n_obs, ours.n_groups) == (theirs.n_obs, theirs.n_groups)
     assert ours.certificate.converged
     assert ours.rows.passes == passes

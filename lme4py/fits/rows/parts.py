@@ -14,7 +14,7 @@ from lme4py.design.streaming.stream import ModelRows, StreamPlan
 from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.generalised.streamed.table import PassingRows
-from lme4py.errors import DesignError, Lme4Error, Lme4Warning
+from lme4py.errors import DataError, DesignError, Lme4Error, Lme4Warning
 from lme4py.families.base import Family
 from lme4py.families.response import ResponseData
 from lme4py.fits.generalised.fit import GeneralisedFit
@@ -67,22 +67,34 @@ class Parts:
     def __post_init__(self) -> None:
         self.numbers = [number for number in range(self.stored.n_parts) if self.stored.has(number)]
         self.first: GlmmProblem | None = None
+        self.ends: ResponseEnds | None = None
 
     def pilot(self, nAGQ: int, hessian: str, settings: Any) -> GeneralisedFit:
         """The fit of the first part that has one; that part comes first from now on."""
         failure: Lme4Error | None = None
-        for number in self.numbers[:_TRIES]:
+        tries = 0
+        for number in list(self.numbers):
+            if tries == _TRIES:
+                break
+            rows = self.stored.read(number)
+            try:
+                design = self.design(rows)
+            except DataError as error:
+                # A response without information, such as failures only.
+                failure = error
+                continue
+            tries += 1
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", Lme4Warning)
-                    fit = glmm_fit(self.design(number), self.family, nAGQ=nAGQ, hessian=hessian, control=settings)
+                    fit = glmm_fit(design, self.family, nAGQ=nAGQ, hessian=hessian, control=settings)
             except Lme4Error as error:
                 failure = error
                 continue
             if fit.recession is None and not fit.identification.sentences:
                 self.numbers.remove(number)
                 self.numbers.insert(0, number)
-                self.first = fit.problem
+                self.first, self.ends = fit.problem, ResponseEnds.of(rows)
                 return fit
             text = fit.recession.describe(self.family.separates) if fit.recession else fit.certificate.verdict
             failure = DesignError(text)
@@ -91,9 +103,8 @@ class Parts:
             "rows into memory with control={'rows': 'memory'}, or allow more memory with control={'memory_limit': ...}."
         )
 
-    def design(self, number: int) -> Design:
+    def design(self, rows: ModelRows) -> Design:
         """A part as a design of its own."""
-        rows = self.stored.read(number)
         n, terms = rows.n, []
         for term, codes, Z in zip(self.witness.terms, rows.codes, rows.Z, strict=True):
             used, own = np.unique(codes, return_inverse=True)
@@ -120,7 +131,7 @@ class Parts:
         form, known = self.plan.replay.form, self.witness.response
         if form is None or known is None:
             raise TypeError("the plan reads no response of a family")
-        return EngineRows(self.family, form, known.categories, self.first)
+        return EngineRows(self.family, form, known.categories, self.first, self.ends)
 
     @property
     def loaders(self) -> list[Callable[[], GlmmProblem]]:
@@ -136,6 +147,27 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class ResponseEnds:
+    """Rows with the smallest and largest responses of a part.
+
+    Attributes
+    ----------
+    y : ndarray, shape (2 k,), or (2 k, k) where the response has k columns
+    weights : ndarray, shape (2 k,), or None
+    """
+
+    y: FloatArray
+    weights: FloatArray | None
+
+    @classmethod
+    def of(cls, rows: ModelRows) -> ResponseEnds:
+        """Of the rows of a part."""
+        table = rows.y.reshape(rows.n, -1)
+        ends = np.concatenate([table.argmin(axis=0), table.argmax(axis=0)])
+        return cls(rows.y[ends], None if rows.weights is None else rows.weights[ends])
+
+
+@dataclass(frozen=True)
 class EngineRows:
     """Makes rows in the engine's columns, those of a pilot; it holds no rows of its own.
 
@@ -146,12 +178,15 @@ class EngineRows:
     categories : tuple or None
     like : GlmmProblem or None
         Of the pilot.
+    ends : ResponseEnds or None
+        Of the pilot: with them no rows are without information, whatever their responses are.
     """
 
     family: Family
     form: Any
     categories: Any
     like: GlmmProblem | None
+    ends: ResponseEnds | None = None
 
     def light(self) -> EngineRows:
         """The same without the rows of the pilot."""
@@ -162,8 +197,13 @@ class EngineRows:
 
     def response(self, rows: ModelRows) -> ResponseData:
         """The response of some rows, as the family reads it."""
-        value = self.form.value(rows.y)
-        return self.family.coerce(value, self.form.name, rows.weights, levels=self.categories, column=None)
+        y, weights = rows.y, rows.weights
+        if self.ends is not None:
+            y = np.concatenate([y, self.ends.y])
+            weights = None if weights is None or self.ends.weights is None else np.append(weights, self.ends.weights)
+        value = self.form.value(y)
+        data = self.family.coerce(value, self.form.name, weights, levels=self.categories, column=None)
+        return data if self.ends is None else data.take(slice(rows.n))
 
     def rows(self, rows: ModelRows, places: dict[tuple[int, int], IntArray]) -> PassingRows:
         """Some rows with the levels of all.
