@@ -185,6 +185,10 @@ def test_ordered_categories_where_the_partitions_are() -> None:
     # Partitions of other categories.
     parts = [dd.from_pandas(part, npartitions=1) for _, part in data.assign(o=data.o.astype(str)).groupby("o")]
     same(lme4py.clmm(formula, dd.concat(parts), levels=list("abcd"), control=STREAM), lme4py.clmm(formula, data))
+    # Numbers, and a partition of one row.
+    data = data.assign(o=data.o.cat.codes)
+    parts = [dd.from_pandas(part, npartitions=1) for part in (data.iloc[:1], data.iloc[1:])]
+    same(lme4py.clmm(formula, dd.concat(parts), control=STREAM), lme4py.clmm(formula, data))
 
 
 def test_a_partition_without_complete_rows_of_crossed_factors() -> None:
@@ -209,6 +213,13 @@ def test_workers_that_lack_the_package() -> None:
 def test_partitions_of_other_types() -> None:
     rows = dd.from_pandas(DATA, npartitions=3).map_partitions(text_in_the_last, meta=DATA.iloc[:0])
     with pytest.raises(DataError, match="column 'x' is numeric in some blocks of the source and text in others"):
+        lme4py.lmer(FORMULA, rows)
+
+
+def test_partitions_that_lack_a_column() -> None:
+    parts = [dask.delayed(part) for part in (DATA.iloc[:300], DATA.iloc[300:].drop(columns="x"))]
+    rows = dd.from_delayed(parts, meta=DATA.iloc[:0], verify_meta=False)
+    with pytest.raises(DataError, match="a partition has other columns than the Dask DataFrame says"):
         lme4py.lmer(FORMULA, rows)
 
 

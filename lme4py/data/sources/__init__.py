@@ -18,6 +18,7 @@ _KINDS = {
     ("duckdb", "DuckDBPyRelation"): ("duckdb", "DuckDBSource"),
     ("_duckdb", "DuckDBPyRelation"): ("duckdb", "DuckDBSource"),
     ("pyarrow", "Dataset"): ("arrow", "ArrowSource"),
+    ("deltalake", "DeltaTable"): ("delta", "DeltaSource"),
     ("ibis", "Table"): ("ibis", "IbisSource"),
     ("dask", "DataFrame"): ("dask", "DaskSource"),
     ("pyspark", "DataFrame"): ("spark", "SparkSource"),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from lme4py.chunks import chunk
 from lme4py.data.column import Column
 from lme4py.data.frame import Frame, read_frame
-from lme4py.data.sources.address import shown_address
+from lme4py.data.sources.address import address_fault, file_stamps, file_system_of, shown_address
 from lme4py.data.sources.base import MadeColumns, RowBlock, RowSource, RowsWhere, Schema
 from lme4py.data.sources.column_test import ColumnTest, ColumnType, expression_of
-from lme4py.errors import DataError
+from lme4py.errors import DataError, Lme4Error
 
 __all__ = ["ArrowSource", "arrow_blocks", "arrow_lazily", "batch_where"]
 
@@ -58,26 +59,38 @@ class ArrowSource(RowSource):
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[RowBlock]:
         """The rows file by file; only the columns asked for are read."""
-        import pyarrow as pa
-
         for name in columns or ():
             self._refuse(name)
         wanted = [name for name in self._sound() if columns is None or name in set(columns)]
-        try:
-            size = max(1, self.rows_at_once // _BATCHES)
+        size = max(1, self.rows_at_once // _BATCHES)
+        with self._readable():
             batches = self.dataset.to_batches(
                 columns=wanted, filter=self.filter, batch_size=size, batch_readahead=_BATCHES, fragment_readahead=2
             )
             yield from arrow_blocks(batches, self.place, self.rows_at_once)
-        except OSError as error:
-            what = shown_address(str(error))
-            raise DataError(
-                f"{self.place} cannot be read to the end; perhaps the source changed while it was read: {what}"
-            ) from None
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """What goes wrong while files are read, in words, and without credentials."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except Lme4Error:
+            raise
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise DataError(
-                f"{self.place} cannot be read as one table: {error}. Files of one source need the same type for a "
-                "column; convert them, or fit them apart."
+                f"{self.place} cannot be read as one table: {shown_address(str(error))}. Files of one source need the "
+                "same type for a column; convert them, or fit them apart."
+            ) from None
+        except Exception as error:
+            if file_system_of(self.dataset) is not None and not isinstance(error, FileNotFoundError):
+                raise DataError(f"{self.place} cannot be read: {address_fault(error)}") from None
+            if not isinstance(error, OSError):
+                raise
+            raise DataError(
+                f"{self.place} cannot be read to the end; perhaps the source changed while it was read: "
+                f"{shown_address(str(error))}"
             ) from None
 
     def lazily(self, made: MadeColumns) -> Any:
@@ -86,16 +99,22 @@ class ArrowSource(RowSource):
 
         schema = pa.schema([self.dataset.schema.field(name) for name in self._sound()])
         batches = self.dataset.to_batches(columns=schema.names, filter=self.filter, batch_size=self.rows_at_once)
-        return arrow_lazily(batches, schema, made)
+        return arrow_lazily(self._said(batches), schema, made)
+
+    def _said(self, batches: Iterable[Any]) -> Iterator[Any]:
+        with self._readable():
+            yield from batches
 
     def count(self) -> int | None:
         """By the metadata of the files; text is read through."""
-        return int(self.dataset.count_rows(filter=self.filter))
+        with self._readable():
+            return int(self.dataset.count_rows(filter=self.filter))
 
     def whole(self) -> Any:
         """A pyarrow Table, or a frame that refuses columns which cannot be read."""
         names = self.dataset.schema.names
-        table = self.dataset.to_table(columns=self._sound(), filter=self.filter)
+        with self._readable():
+            table = self.dataset.to_table(columns=self._sound(), filter=self.filter)
         if not self.faults:
             return table
         frame = read_frame(table)
@@ -114,10 +133,14 @@ class ArrowSource(RowSource):
             raise DataError(shown_address(self.faults[name]))
 
     def fingerprint(self) -> Hashable:
-        """Sizes and times of the files."""
+        """Sizes and times of the files, and what else a server says of them (ETag, version)."""
         files = getattr(self.dataset, "files", None)
         if not files:
             return None
+        system = file_system_of(self.dataset)
+        if system is not None:
+            with self._readable():
+                return file_stamps(system, files)
         found = self.dataset.filesystem.get_file_info(files)
         return tuple((info.path, info.size, info.mtime_ns) for info in found)
 

@@ -26,6 +26,7 @@ from lme4py.data.sources.held import (
     TableFunction,
     TablesOfBlocks,
 )
+from lme4py.errors import DataError
 
 __all__ = ["DaskSource", "DaskTables"]
 
@@ -237,6 +238,12 @@ def _computed(parts: Sequence[Any], held: bool = False) -> Sequence[Any]:
         with _let_go(parts):
             values: Sequence[Any] = dask.compute(*parts)
     except Exception as error:
+        # Of Dask's check of partitions against their description, or of pandas where that was not made.
+        if "provided metadata" in str(error) or (isinstance(error, KeyError) and "not in index" in str(error)):
+            raise DataError(
+                "a partition has other columns than the Dask DataFrame says; give all partitions the same: "
+                f"{error.args[0]}"
+            ) from None
         found = cluster_error(error, "Dask", ", as with client.register_plugin(PipInstall(['lme4py']))")
         if found is not None:
             raise found from None

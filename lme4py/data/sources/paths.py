@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from lme4py.data.sources.address import shown_address
+from lme4py.data.sources.address import address_fault, shown_address
 from lme4py.data.sources.arrow import ArrowSource
 from lme4py.data.sources.base import RowSource
 from lme4py.errors import DataError, Lme4Error, OptionError
@@ -115,11 +115,11 @@ def _in_words(path: str) -> Iterator[None]:
         if "://" not in path:
             raise
         raise OptionError(f"{shown!r} cannot be opened: {shown_address(str(error))}; install it.") from None
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        # Each file system of fsspec has exceptions of its own.
         if "://" not in path or isinstance(error, Lme4Error):
             raise
-        what = "nothing is there" if isinstance(error, KeyError | FileNotFoundError) else str(error)
-        raise DataError(f"{shown!r} cannot be opened: {shown_address(what)}; check the address.") from None
+        raise DataError(f"{shown!r} cannot be opened: {address_fault(error)}") from None
 
 
 def _ending(path: str) -> str:

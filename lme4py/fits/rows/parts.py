@@ -94,7 +94,7 @@ class Parts:
             if fit.recession is None and not fit.identification.sentences:
                 self.numbers.remove(number)
                 self.numbers.insert(0, number)
-                self.first, self.ends = fit.problem, ResponseEnds.of(rows)
+                self.first, self.ends = fit.problem, ResponseEnds.of(rows, self.engine_rows.categories is not None)
                 return fit
             text = fit.recession.describe(self.family.separates) if fit.recession else fit.certificate.verdict
             failure = DesignError(text)
@@ -148,22 +148,32 @@ class Parts:
 
 @dataclass(frozen=True)
 class ResponseEnds:
-    """Rows with the smallest and largest responses of a part.
+    """Rows with the smallest and largest responses of a part, or with each category.
 
     Attributes
     ----------
-    y : ndarray, shape (2 k,), or (2 k, k) where the response has k columns
-    weights : ndarray, shape (2 k,), or None
+    y : ndarray, shape (m,), or (m, k) where the response has k columns
+    weights : ndarray, shape (m,), or None
     """
 
     y: FloatArray
     weights: FloatArray | None
 
     @classmethod
-    def of(cls, rows: ModelRows) -> ResponseEnds:
-        """Of the rows of a part."""
+    def of(cls, rows: ModelRows, categories: bool) -> ResponseEnds:
+        """Of the rows of a part.
+
+        Parameters
+        ----------
+        rows : ModelRows
+        categories : bool
+            Whether responses are categories.
+        """
         table = rows.y.reshape(rows.n, -1)
-        ends = np.concatenate([table.argmin(axis=0), table.argmax(axis=0)])
+        if categories:
+            ends = np.unique(table, axis=0, return_index=True)[1]
+        else:
+            ends = np.concatenate([table.argmin(axis=0), table.argmax(axis=0)])
         return cls(rows.y[ends], None if rows.weights is None else rows.weights[ends])
 
 
