@@ -11,7 +11,7 @@ from reference_data import REFERENCE
 from scipy.optimize import minimize
 
 import lme4py
-from lme4py.errors import ConvergenceWarning, DataError, DesignError, Lme4Error, OptionError
+from lme4py.errors import ConvergenceWarning, DataError, DesignError, Lme4Error, OptimaWarning, OptionError
 from lme4py.families.registry import make_family
 
 MODELS = json.loads((REFERENCE / "families.json").read_text(encoding="utf-8"))["models"]
@@ -122,6 +122,24 @@ def test_logarithmic_counts_have_no_truncated_negative_binomial():
     assert fit.log_likelihood == pytest.approx(-minimize(minus, [0.0, 0.0]).fun, abs=1e-5)
     with pytest.raises(Lme4Error, match="go to zero together"):
         fit.r_squared()
+
+
+def test_a_way_that_ends_where_the_criterion_has_no_value_is_no_reason_to_refuse():
+    """The first descent ends where a group has no proper mode; others lead to the minimum that glmmTMB finds."""
+    rng = np.random.default_rng([1, 7, 0])
+    g, h, f = rng.integers(0, 16, 240), rng.integers(0, 6, 240), rng.choice(["a", "b", "c"], 240)
+    x, _ = rng.normal(size=240), rng.normal(size=240)
+    eta = 0.5 + 0.4 * x + 0.4 * (f == "b") + 0.5 * rng.normal(size=16)[g] + 0.3 * rng.normal(size=16)[g] * x
+    eta += 0.3 * rng.normal(size=6)[h]
+    zero = rng.random(240) < 1.0 / (1.0 + np.exp(1.0 - 0.5 * x - 0.7 * rng.normal(size=16)[g]))
+    rng.integers(1, 3, 240), rng.beta(5.0 / (1.0 + np.exp(-eta)) + 0.1, 5.0 / (1.0 + np.exp(eta)) + 0.1)
+    y = np.where(zero, 0, np.maximum(rng.poisson(np.exp(eta) * rng.gamma(2.0, 0.5, 240)), 1))
+    data = pd.DataFrame({"g": g, "x": x, "f": f, "y": y})
+    with pytest.warns(OptimaWarning, match="the Laplace approximation breaks down"):
+        fit = lme4py.glmer("y ~ x + f + (1 | g)", data, family="truncated_nbinomial1", ziformula="~ x + (1 | g)")
+    assert fit.converged
+    # glmmTMB 1.1.5 stops 4e-9 beside the maximum.
+    assert fit.log_likelihood == pytest.approx(-397.327400117, abs=1e-7)
 
 
 def test_a_lognormal_model_is_the_linear_one_of_the_logarithms():

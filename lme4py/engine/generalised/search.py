@@ -226,7 +226,9 @@ class Search:
         DesignError
         """
         way = self.begin(start, beside)
-        best = None if way is None else way.finish()
+        best = None if way is None else self._finished(way)
+        # Beside its end the criterion may have no value, while another way leads to a proper minimum.
+        broken = way is not None and best is None
         if way is not None and best is not None:
             self.ways = [way.known_better(best)]
         if best is not None and self.problem.scale_depth(best.found.mode.lam) > _COLLAPSED:
@@ -238,6 +240,8 @@ class Search:
         if best is None or not best.is_minimum or self.is_open(best.phi, best.found, best.value):
             self.look_elsewhere()
             best = self._lowest_minimum(best)
+        if broken and not best.is_minimum:
+            raise self._failure
         best, ends = self._told_apart(best)
         fine = [one for one in ends if one.reached is None or one.reached >= best.value]
         lower = any(way.value < best.value - BARELY for way in self.ways)
