@@ -69,7 +69,7 @@ def minimise_scaled(
     control: Control,
     first: Local | None = None,
     known: Sequence[Basin] = (),
-    least_unit: float = 0.0,
+    least_unit: float | FloatArray = 0.0,
 ) -> Optimum:
     """`minimise` in units of 1 / sqrt(curvature at the start), about standard errors, or of a part of the predictor.
 
@@ -83,7 +83,7 @@ def minimise_scaled(
         What `local` gives at the start, where that is known.
     known : sequence of Basin
         The descent ends where it comes into one of them.
-    least_unit : float
+    least_unit : float or ndarray, shape (m,)
         No unit is smaller.
     """
     first = local(start) if first is None else first
@@ -131,7 +131,8 @@ def with_snaps(
     known : sequence of Basin
         The descent ends where it comes into one of them.
     """
-    optimum = minimise_scaled(local, start, control, first, known, _least_unit(problem))
+    least = _least_unit(problem, start.size)
+    optimum = minimise_scaled(local, start, control, first, known, least)
     for snap in (_zeros, _limit):
         for _ in range(3):
             before = optimum
@@ -141,9 +142,14 @@ def with_snaps(
     return optimum
 
 
-def _least_unit(problem: GlmmProblem) -> float:
-    """The least unit of a descent's steps."""
-    return _RADIUS_IN_ETA / _RADIUS if problem.family.single_peaked else 0.0
+def _least_unit(problem: GlmmProblem, size: int) -> float | FloatArray:
+    """The least unit of a descent's steps: a part of the predictor, in the parameters that move it.
+
+    What is beside eta stands last and has units of its own, those of the columns of further predictors as they are.
+    """
+    if not problem.family.single_peaked:
+        return 0.0
+    return np.where(np.arange(size) < size - problem.n_nuisance, _RADIUS_IN_ETA / _RADIUS, 0.0)
 
 
 def _snapped(
@@ -399,7 +405,8 @@ class Descents:
         basins = [other.near for other in known]
         rough_enough = _ROUGHER if problem.family.single_peaked else _ROUGH
         settings = replace(self.control, tolerance=rough_enough)
-        stage = minimise_scaled(loosely, here.theta, settings, here, basins, _least_unit(problem))
+        least = _least_unit(problem, x.size)
+        stage = minimise_scaled(loosely, here.theta, settings, here, basins, least)
         end = Local(stage.theta, stage.value, stage.source.gradient, stage.hessian)
         for other in known:
             if other.near.ends(end.theta, end.hessian) or other.near.holds(end):

@@ -116,6 +116,9 @@ class NoProducts:
     def solve(self, swept: _NoFactor, column: FloatArray) -> tuple[FloatArray, FloatArray]:
         return _NONE, _NONE
 
+    def solve_gathered(self, swept: _NoFactor, gathered: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return _NONE, _NONE
+
     def spherical(self, swept: _NoFactor, border: _NoBorder, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         return _NONE, _NONE
 
