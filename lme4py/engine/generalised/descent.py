@@ -31,7 +31,7 @@ _SNAP = 0.02
 # Below this the random effects do not change a single digit of the criterion.
 _NO_VARIANCE = 1e-9
 # The first stage only has to come near the optimum of the second: the second number is for likelihoods with a single
-# maximum, where any point that the two criteria hardly differ at will do.
+# maximum and nothing beside the predictor, where any point that the two criteria hardly differ at will do.
 _ROUGH, _ROUGHER = 1e-2, 1.0
 # First trust-region radius in units of standard errors, and, for these likelihoods, in those of the predictor: of many
 # rows standard errors are far shorter than the way along which the criterion is nearly quadratic.
@@ -69,7 +69,7 @@ def minimise_scaled(
     control: Control,
     first: Local | None = None,
     known: Sequence[Basin] = (),
-    least_unit: float | FloatArray = 0.0,
+    least_unit: float = 0.0,
 ) -> Optimum:
     """`minimise` in units of 1 / sqrt(curvature at the start), about standard errors, or of a part of the predictor.
 
@@ -83,7 +83,7 @@ def minimise_scaled(
         What `local` gives at the start, where that is known.
     known : sequence of Basin
         The descent ends where it comes into one of them.
-    least_unit : float or ndarray, shape (m,)
+    least_unit : float
         No unit is smaller.
     """
     first = local(start) if first is None else first
@@ -131,8 +131,7 @@ def with_snaps(
     known : sequence of Basin
         The descent ends where it comes into one of them.
     """
-    least = _least_unit(problem, start.size)
-    optimum = minimise_scaled(local, start, control, first, known, least)
+    optimum = minimise_scaled(local, start, control, first, known, _least_unit(problem))
     for snap in (_zeros, _limit):
         for _ in range(3):
             before = optimum
@@ -142,14 +141,17 @@ def with_snaps(
     return optimum
 
 
-def _least_unit(problem: GlmmProblem, size: int) -> float | FloatArray:
-    """The least unit of a descent's steps: a part of the predictor, in the parameters that move it.
+def _steps_in_eta(problem: GlmmProblem) -> bool:
+    """Whether the likelihood has a single maximum and all parameters move the predictor alone.
 
-    What is beside eta stands last and has units of its own, those of the columns of further predictors as they are.
+    Thresholds, and coefficients of further predictors, have the units of their columns.
     """
-    if not problem.family.single_peaked:
-        return 0.0
-    return np.where(np.arange(size) < size - problem.n_nuisance, _RADIUS_IN_ETA / _RADIUS, 0.0)
+    return problem.family.single_peaked and not problem.n_nuisance
+
+
+def _least_unit(problem: GlmmProblem) -> float:
+    """The least unit of a descent's steps."""
+    return _RADIUS_IN_ETA / _RADIUS if _steps_in_eta(problem) else 0.0
 
 
 def _snapped(
@@ -403,10 +405,9 @@ class Descents:
 
         here = first_point(loosely, x, problem)
         basins = [other.near for other in known]
-        rough_enough = _ROUGHER if problem.family.single_peaked else _ROUGH
+        rough_enough = _ROUGHER if _steps_in_eta(problem) else _ROUGH
         settings = replace(self.control, tolerance=rough_enough)
-        least = _least_unit(problem, x.size)
-        stage = minimise_scaled(loosely, here.theta, settings, here, basins, least)
+        stage = minimise_scaled(loosely, here.theta, settings, here, basins, _least_unit(problem))
         end = Local(stage.theta, stage.value, stage.source.gradient, stage.hessian)
         for other in known:
             if other.near.ends(end.theta, end.hessian) or other.near.holds(end):
