@@ -226,8 +226,9 @@ def test_weights_of_two_levels_are_scaled_within_the_level_above() -> None:
 def test_the_sandwich_of_equal_weights_is_the_robust_one() -> None:
     one = fit("binomial", DATA.assign(one=1.0), level_weights={"psu": "one"}, nAGQ=1)
     plain = fit("binomial", nAGQ=1)
-    # Hessians are differences of gradients.
-    assert_allclose(one.cov_params(), plain.cov_params("CR1"), rtol=1e-4)
+    # Hessians are differences of gradients, good to 1e-5 of the variances; one covariance is nearly zero beside them.
+    scale = np.sqrt(np.outer(*[np.diag(plain.cov_params("CR1"))] * 2))
+    assert_allclose(one.cov_params() / scale, plain.cov_params("CR1") / scale, atol=3e-5)
     assert_allclose(one.cov_params(), one.cov_params("CR1"), rtol=1e-10)
 
 

@@ -36,6 +36,8 @@ _ROUGH, _ROUGHER = 1e-2, 1.0
 # First trust-region radius in units of standard errors, and, for these likelihoods, in those of the predictor: of many
 # rows standard errors are far shorter than the way along which the criterion is nearly quadratic.
 _RADIUS, _RADIUS_IN_ETA = 4.0, 0.3
+# By less than this the criterion need not fall: estimates are then good to a part in 1e8 of their standard errors.
+_EXACT = 1e-16
 # Parts of the first standard deviations that are tried.
 _SHRINK = (1.0, 0.3, 0.1, 0.03)
 # Steps off a point with negative curvature, in units of 1 / sqrt(curvature), and how often they are tried.
@@ -251,7 +253,7 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
         step, bound = newton_step(hessian, gradient, floor)
         # A zero on the boundary stays one: its gradient is rounding.
         step[held | ((phi == 0.0) & (np.abs(step) < 1e-8))] = 0.0
-        if bound < 1e-13:
+        if bound < _EXACT:
             break
         trial = criterion.reported(phi + step)
         if trial is None or trial[1] > value + 1e-11 * max(1.0, abs(value)):
