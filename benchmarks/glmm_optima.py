@@ -32,7 +32,8 @@ import lme4py
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.descent import finish, minimise_scaled
 from lme4py.engine.generalised.hessian import curvature_floor, newton_step, scaled_eigen
-from lme4py.engine.generalised.problem import ModeError, ModeFinder, make_glmm
+from lme4py.engine.generalised.making.make import make_glmm
+from lme4py.engine.generalised.problem import ModeError, ModeFinder
 from lme4py.engine.generalised.starts.start import find_start
 from lme4py.engine.optimise import Control
 from lme4py.errors import DesignError
