@@ -15,14 +15,14 @@ from lme4py.chunks import chunk
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["Batch"]
+__all__ = ["SupernodeBatch"]
 
 # Elements of fronts that are in memory at one time.
 _ELEMENTS = chunk(2_000_000, 50)
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class SupernodeBatch:
     """Supernodes of one width and one number of rows, none of them an ancestor of another.
 
     Attributes

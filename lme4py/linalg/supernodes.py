@@ -20,7 +20,7 @@ from lme4py.chunks import chunk, from_size
 from lme4py.frozen import computed_once
 from lme4py.linalg.cholesky import mirror, upper_cholesky
 from lme4py.linalg.ordering import Ordering
-from lme4py.linalg.supernode_batches import Batch
+from lme4py.linalg.supernode_batches import SupernodeBatch
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray, SparseMatrix, sparse
 
 # Subtrees of up to this many columns become one supernode: stored zeros cost less than another round of the loop.
@@ -127,7 +127,7 @@ class Symbolic:
     shapes : Shapes
     offsets : ndarray of int
         Where the panel of each supernode begins.
-    batches : tuple of Batch
+    batches : tuple of SupernodeBatch
         Supernodes that are worked on first, many at a time, children before their parents.
     nodes : tuple of Supernode
         All others, children before their parents.
@@ -139,7 +139,7 @@ class Symbolic:
     places: IntArray
     shapes: Shapes
     offsets: IntArray
-    batches: tuple[Batch, ...]
+    batches: tuple[SupernodeBatch, ...]
     nodes: tuple[Supernode, ...]
     peak_updates: int
 
@@ -380,12 +380,12 @@ def _batched(shapes: Shapes, heights: IntArray) -> BoolArray:
     return found
 
 
-def _batch(shapes: Shapes, offsets: IntArray, own: IntArray) -> Batch:
+def _batch(shapes: Shapes, offsets: IntArray, own: IntArray) -> SupernodeBatch:
     r = int(shapes.counts[own[0]])
     rows = shapes.rows[(shapes.ends - shapes.counts)[own][:, None] + np.arange(r)]
     i, j = np.tril_indices(r)
     targets = _positions(shapes, offsets, rows[:, j], rows[:, i]) if r else np.zeros((own.size, 0), dtype=np.intp)
-    return Batch(shapes.starts[own], int(shapes.widths[own[0]]), rows, targets, int(offsets[own[0]]))
+    return SupernodeBatch(shapes.starts[own], int(shapes.widths[own[0]]), rows, targets, int(offsets[own[0]]))
 
 
 def _alone(shapes: Shapes, offsets: IntArray, chosen: IntArray) -> list[Supernode]:

@@ -15,7 +15,7 @@ from lme4py.chunks import chunk
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
 
-__all__ = ["Descent"]
+__all__ = ["Ancestry"]
 
 # Elements of a table of ancestors and mates that are in memory at one time.
 _TABLE = chunk(4_000_000)
@@ -39,7 +39,7 @@ class _Level:
     given: SparseMatrix  # (parents, own)
 
 
-class Descent:
+class Ancestry:
     """Descent of n animals.
 
     Parameters
@@ -51,7 +51,7 @@ class Descent:
 
     Examples
     --------
-    >>> line = Descent(np.array([[-1, -1], [0, -1], [1, -1]]), np.arange(3))
+    >>> line = Ancestry(np.array([[-1, -1], [0, -1], [1, -1]]), np.arange(3))
     >>> line.down(np.array([[1.0], [0.0], [0.0]])).ravel()
     array([1.  , 0.5 , 0.25])
     """
@@ -60,8 +60,8 @@ class Descent:
         self.parents = parents
         self.generation = generation
 
-    def __reduce__(self) -> tuple[type[Descent], tuple[IntArray, IntArray]]:
-        return Descent, (self.parents, self.generation)
+    def __reduce__(self) -> tuple[type[Ancestry], tuple[IntArray, IntArray]]:
+        return Ancestry, (self.parents, self.generation)
 
     @computed_once
     def share(self) -> SparseMatrix:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.covariance.relations.descent import Descent
+from lme4py.covariance.relations.descent import Ancestry
 from lme4py.covariance.relations.relation import SparseRelation
 from lme4py.errors import DataError, did_you_mean
 from lme4py.frozen import computed_once, freeze
@@ -157,8 +157,8 @@ class Pedigree:
         return PedigreeRelation(self._descent, self._inbreeding)
 
     @computed_once
-    def _descent(self) -> Descent:
-        return Descent(self._parents, self._generation)
+    def _descent(self) -> Ancestry:
+        return Ancestry(self._parents, self._generation)
 
     @computed_once
     def _inbreeding(self) -> FloatArray:
@@ -171,13 +171,13 @@ class PedigreeRelation(SparseRelation):
 
     Parameters
     ----------
-    descent : Descent
+    descent : Ancestry
     inbreeding : ndarray, shape (n,)
     """
 
     _kept: tuple[str, ...] = (*SparseRelation._kept, "descent", "_sd")
 
-    def __init__(self, descent: Descent, inbreeding: FloatArray) -> None:
+    def __init__(self, descent: Ancestry, inbreeding: FloatArray) -> None:
         mendelian = descent.mendelian(inbreeding)
         self.descent = descent
         self._sd = np.sqrt(mendelian)[:, None]

@@ -307,7 +307,7 @@ def plan_sparse(
     size = sum(factor.size for factor in factors)
     dense_seconds = float(size) ** 3 / _RATE_DENSE
     memory = guard.available_memory()
-    weights = np.concatenate([np.full(f.n_levels, f.n_columns) for f in factors])
+    weights = _level_sizes(factors)
     # The factor cannot cost less than a clique of this size.
     limit = size if forced else (dense_seconds * _RATE_FRONTS) ** (1 / 3)
     found = minimum_degree(graph, weights, float(limit), hubs=forced)
@@ -346,11 +346,16 @@ def least_fit(factors: tuple[Factor, ...], graph: SparseMatrix, worth: float) ->
         From `level_graph`.
     worth : float
     """
-    weights = np.concatenate([np.full(f.n_levels, f.n_columns) for f in factors])
+    weights = _level_sizes(factors)
     # Larger fronts cost more than that, and the search for them would take longer than an iterative fit.
     largest = (worth / EVALUATIONS * _RATE_DENSE) ** (1 / 3)
     found = minimum_degree(graph, weights, largest, max_work=worth * _RATE_ORDER)
     return dense_fit(int(weights[found.order[found.order.size - found.n_open :]].sum()))
+
+
+def _level_sizes(factors: tuple[Factor, ...]) -> IntArray:
+    """Rows of the block that each level has."""
+    return np.concatenate([np.full(f.n_levels, f.n_columns) for f in factors])
 
 
 def _seconds(symbolic: Symbolic) -> float:

@@ -20,7 +20,7 @@ from lme4py.engine.identification.record import Identification
 from lme4py.families.rows import HalfRows
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Limit", "find_limit", "polished", "range_hint"]
+__all__ = ["Limit", "find_limit", "moving", "polished", "range_hint"]
 
 # Beyond predictors of this size the rows that do not move would lose their digits.
 _FARTHEST = 1e8
@@ -211,6 +211,12 @@ def polished(criterion: JointCriterion, optimum: GlmmOptimum, basis: FloatArray)
     return optimum
 
 
+def moving(problem: GlmmProblem, direction: FloatArray, names: tuple[str, ...]) -> list[str]:
+    """Names of the fixed effects that move along a direction of the engine's coefficients."""
+    along = np.abs(problem.C @ direction)
+    return [name for name, size in zip(names, along, strict=True) if size > 1e-9 * along.max()]
+
+
 def range_hint(problem: GlmmProblem, names: tuple[str, ...]) -> str:
     """Why a fit may have no maximum inside the range of its family or link; "" where nothing speaks for that.
 
@@ -231,8 +237,7 @@ def range_hint(problem: GlmmProblem, names: tuple[str, ...]) -> str:
     if found is None:
         return ""
     _, _, direction, moved = found
-    along = np.abs(problem.C @ direction)
-    columns = [name for name, size in zip(names, along, strict=True) if size > 1e-9 * along.max()]
+    columns = moving(problem, direction, names)
     return (
         f" Here {', '.join(columns)} {'separates' if len(columns) == 1 else 'separate'} {problem.family.separates} "
         f"({np.unique(half.row[moved]).size} of {problem.n_obs} rows): their means go to an end of the range of the "

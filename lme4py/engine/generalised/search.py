@@ -226,9 +226,11 @@ class Search:
         DesignError
         """
         way = self.begin(start, beside)
-        best = None if way is None else way.finish() if self.problem.family.has_expected else self._finished(way)
-        # Beside its end the criterion may have no value, while another way leads to a proper minimum. Where the
-        # expected information is there instead, the refusal says so.
+        best = None
+        if way is not None:
+            # Beside its end the criterion may have no value, while another way leads to a proper minimum. Where the
+            # expected information is there instead, the refusal says so.
+            best = way.finish() if self.problem.family.has_expected else self._finished(way)
         broken = way is not None and best is None
         if way is not None and best is not None:
             self.ways = [way.known_better(best)]

@@ -15,6 +15,7 @@ from lme4py.engine.generalised.iterative.cells import CellProducts
 from lme4py.engine.generalised.iterative.criterion import IterativeLaplace, LaplacePoint
 from lme4py.engine.generalised.iterative.mode import predictor_of
 from lme4py.engine.generalised.laplace import Laplace, laplace
+from lme4py.engine.generalised.limit import moving
 from lme4py.engine.generalised.making.make import make_glmm
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
 from lme4py.engine.generalised.starts.start import find_start
@@ -37,7 +38,7 @@ from lme4py.fits.optimisers import refuse_named
 from lme4py.fits.steps import linear_predictor
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["IterativeGeneralisedFit", "exact_criterion", "fit_or_criterion", "iterative_fit"]
+__all__ = ["IterativeGeneralisedFit", "criterion_or_fit", "exact_criterion", "iterative_fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class IterativeGeneralisedFit(GeneralisedFit):
         return IntegralCheck(1, None, reason="the crossed random effects were solved iteratively")
 
 
-def fit_or_criterion(
+def criterion_or_fit(
     design: Design,
     family: Family,
     data: ResponseData | None,
@@ -69,8 +70,8 @@ def fit_or_criterion(
     reml: bool,
     start: Any,
     control: Control,
-) -> IterativeGeneralisedFit | GlmmCriterion:
-    """The fit without a factor of its crossed effects; where there is to be one, the criterion that has it.
+) -> tuple[GlmmCriterion, IterativeGeneralisedFit | None]:
+    """The criterion, and the fit without a factor of its crossed effects; None where there is to be one.
 
     That is where the model asks for it, where it is forecast to be better, and where it was left out by forecast only
     and the minimum is no regular one.
@@ -84,13 +85,13 @@ def fit_or_criterion(
     block = _block_of(control, design, family, design.response if data is None else data, nAGQ, hessian, reml)
     criterion = glmm_criterion(design, family, data, nAGQ=nAGQ, hessian=hessian, reml=reml, block=block)
     if not criterion.problem.is_iterative:
-        return criterion
+        return criterion, None
     try:
-        return iterative_fit(criterion, start, control)
+        return criterion, iterative_fit(criterion, start, control)
     except NothingProved:
         if control.block == "iterative":
             raise
-    return glmm_criterion(design, family, data, nAGQ=nAGQ, hessian=hessian, reml=reml)
+    return glmm_criterion(design, family, data, nAGQ=nAGQ, hessian=hessian, reml=reml), None
 
 
 def _block_of(
@@ -245,8 +246,7 @@ def _refuse_separated(problem: GlmmProblem, point: LaplacePoint, names: tuple[st
     found = find_recession(half, family.rates(half, rows, problem.data, eta, lam), problem.X, None, problem.unit)
     if found is None:
         return
-    along = np.abs(problem.C @ found[2])
-    moved = [name for name, size in zip(names, along, strict=True) if size > 1e-9 * along.max()]
+    moved = moving(problem, found[2], names)
     raise NothingProved(
         f"{', '.join(moved)} {'separates' if len(moved) == 1 else 'separate'} {family.separates}: the likelihood rises "
         "for ever as they go to infinity, where the iterative block proves nothing. Leave these columns out, merge "

@@ -104,12 +104,12 @@ def glmm_fit(
     >>> fit.theta.round(4), fit.certificate.converged
     (array([0.6475]), True)
     """
-    from lme4py.fits.generalised.iterative import fit_or_criterion
+    from lme4py.fits.generalised.iterative import criterion_or_fit
 
     settings = read_control(control)
-    criterion = fit_or_criterion(design, family, data, nAGQ, hessian, reml, start, settings)
-    if isinstance(criterion, GeneralisedFit):
-        return criterion
+    criterion, without_factor = criterion_or_fit(design, family, data, nAGQ, hessian, reml, start, settings)
+    if without_factor is not None:
+        return without_factor
     fit = fit_at(design, criterion, criterion.optimise(start, settings, thorough))
     warn_of(fit, compare, stacklevel=4)
     return fit
