@@ -7,6 +7,8 @@ of a process at many times, are multiplied and inverted one by one instead.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import scipy.linalg.lapack as lapack
 
@@ -62,10 +64,38 @@ def spd_inverse(M: FloatArray) -> tuple[float, FloatArray]:
         return _inverse_of_large(M)
     inverse = M.copy()
     log_det = 0.0
-    # Gauss-Jordan sweeps; no pivoting is needed for positive definite matrices.
-    for i in range(k):
-        pivot = inverse[i, i].copy()
+    for pivot in _sweeps(inverse):
         log_det += float(np.log(pivot).sum())
+    return log_det, inverse
+
+
+def log_dets_and_inverse(M: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The log-determinant of each of a batch of symmetric positive definite matrices, and its inverse.
+
+    Parameters
+    ----------
+    M : ndarray, shape (k, k, J)
+        J may be several axes.
+
+    Returns
+    -------
+    log_det : ndarray, shape (J,)
+    inverse : ndarray, shape (k, k, J)
+    """
+    if M.shape[0] == 1:
+        return np.log(M[0, 0]), 1.0 / M
+    inverse = M.copy()
+    log_det = np.zeros(M.shape[2:])
+    for pivot in _sweeps(inverse):
+        log_det += np.log(pivot)
+    return log_det, inverse
+
+
+def _sweeps(inverse: FloatArray) -> Iterator[FloatArray]:
+    """Gauss-Jordan sweeps in place, with their pivots; none are exchanged in positive definite matrices."""
+    for i in range(inverse.shape[0]):
+        pivot = inverse[i, i].copy()
+        yield pivot
         row = inverse[i] / pivot
         column = inverse[:, i].copy()
         column[i] = 0.0
@@ -73,7 +103,6 @@ def spd_inverse(M: FloatArray) -> tuple[float, FloatArray]:
         inverse[:, i] = -column / pivot
         inverse[i] = row
         inverse[i, i] = 1.0 / pivot
-    return log_det, inverse
 
 
 def _spd_inverse_2(M: FloatArray) -> tuple[float, FloatArray]:

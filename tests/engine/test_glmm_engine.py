@@ -357,16 +357,31 @@ def test_difference_hessian() -> None:
         ("gaussian", "identity"),
     ],
 )
-def test_stacked_gradients_are_those_of_single_points(family: str, link: str, expected: bool) -> None:
-    _stack_agrees(make("one", family, link, expected))
+@pytest.mark.parametrize("terms", ["one", "slope", "three", "two terms"])
+def test_stacked_gradients_are_those_of_single_points(family: str, link: str, expected: bool, terms: str) -> None:
+    if (terms, family) == ("slope", "nbinomial1"):
+        # No predictor of the steps to the mode gives every row a mean above zero.
+        terms = "diagonal"
+    _stack_agrees(make(terms, family, link, expected))
+
+
+@pytest.mark.parametrize("terms", ["diagonal", "identity"])
+def test_stacked_gradients_of_structures(terms: str) -> None:
+    _stack_agrees(make(terms, "poisson"))
+
+
+@pytest.mark.parametrize("terms", ["crossed", "nested"])
+def test_several_factors_are_not_stacked(terms: str) -> None:
+    assert not can_stack(make(terms, "poisson"))
 
 
 @pytest.mark.parametrize("expected", [False, True])
 @pytest.mark.parametrize("threshold", ["flexible", "equidistant"])
 @pytest.mark.parametrize("link", ["logit", "probit", "cloglog", "loglog"])
-def test_stacked_gradients_of_ordered_categories(link: str, threshold: str, expected: bool) -> None:
+@pytest.mark.parametrize("terms", ["one", "slope"])
+def test_stacked_gradients_of_ordered_categories(link: str, threshold: str, expected: bool, terms: str) -> None:
     codes = RNG.integers(0, 4, N)
-    design = make_design(codes.astype(float), X[:, 1:], TERMS["one"])
+    design = make_design(codes.astype(float), X[:, 1:], TERMS[terms])
     weights = RNG.integers(1, 4, N).astype(float)
     data = ResponseData(codes.astype(float), weights=weights, categories=("a", "b", "c", "d"))
     _stack_agrees(make_glmm(design, make_ordinal(link, threshold, 4), data, expected))
@@ -377,9 +392,9 @@ def _stack_agrees(problem: GlmmProblem) -> None:
     assert can_stack(problem)
     finder, phi = ModeFinder(problem), some_point(problem)
     # Dispersions may differ between the points where the family takes one for each.
-    steps = 1e-3 * np.eye(phi.size)[: phi.size if has_dispersions(problem) else 1 + problem.n_fixed]
+    steps = 1e-3 * np.eye(phi.size)[: phi.size if has_dispersions(problem) else problem.n_theta + problem.n_fixed]
     points = phi + np.vstack([steps, -steps])
-    found = StackedModel(problem).gradients(points, at(finder, phi).mode)
+    found = StackedModel(problem).gradients(points, at(finder, phi))
     single = np.array([at(finder, point).gradient for point in points])
-    # Both modes are found to a decrement of 1e-14.
+    # Both modes are found to a decrement of 1e-15.
     np.testing.assert_allclose(found, single, atol=1e-9 * np.abs(single).max())

@@ -234,7 +234,7 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
         beside = np.full(points.shape[0], criterion.refine is None and can_stack(problem))
         if not has_dispersions(problem):
             beside &= (points[:, first:] == phi[first:]).all(axis=1)
-        together = StackedModel(problem).gradients(points[beside], found.mode) if beside.any() else None
+        together = StackedModel(problem).gradients(points[beside], found) if beside.any() else None
         if together is None:
             return each(points)
         out = np.empty(points.shape)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lme4py.engine.generalised.batches.descent import Descent, StackedDescent
 from lme4py.engine.generalised.batches.ends import StackedEnds, certified_ends
-from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack, has_dispersions
+from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack, has_dispersions, is_scalar
 from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.generalised.refit import start_theta
@@ -38,7 +38,7 @@ def can_batch(problem: GlmmProblem) -> bool:
     problem : GlmmProblem
     """
     plain = not problem.n_nuisance or has_dispersions(problem)
-    return plain and not problem.family.is_joint and can_stack(problem)
+    return plain and not problem.family.is_joint and is_scalar(problem) and can_stack(problem)
 
 
 def can_batch_glmm(fit: GeneralisedFit) -> bool:
