@@ -59,7 +59,8 @@ def spd_inverse(M: FloatArray) -> tuple[float, FloatArray]:
     if k == 1:
         return float(np.log(M).sum()), 1.0 / M
     if k == 2:
-        return _spd_inverse_2(M)
+        log_dets, inverse = _spd_inverse_2(M)
+        return float(log_dets.sum()), inverse
     if k >= _LARGE and np.isfinite(M).all():
         return _inverse_of_large(M)
     inverse = M.copy()
@@ -84,6 +85,8 @@ def log_dets_and_inverse(M: FloatArray) -> tuple[FloatArray, FloatArray]:
     """
     if M.shape[0] == 1:
         return np.log(M[0, 0]), 1.0 / M
+    if M.shape[0] == 2:
+        return _spd_inverse_2(M)
     inverse = M.copy()
     log_det = np.zeros(M.shape[2:])
     for pivot in _sweeps(inverse):
@@ -105,7 +108,8 @@ def _sweeps(inverse: FloatArray) -> Iterator[FloatArray]:
         inverse[i, i] = 1.0 / pivot
 
 
-def _spd_inverse_2(M: FloatArray) -> tuple[float, FloatArray]:
+def _spd_inverse_2(M: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """`log_dets_and_inverse` of 2 x 2 matrices."""
     a, b, c = M[0, 0], M[0, 1], M[1, 1]
     inverse = np.empty_like(M)
     ratio = b / a
@@ -113,7 +117,7 @@ def _spd_inverse_2(M: FloatArray) -> tuple[float, FloatArray]:
     inverse[1, 1] = 1.0 / schur
     inverse[0, 1] = inverse[1, 0] = -ratio * inverse[1, 1]
     inverse[0, 0] = 1.0 / a - ratio * inverse[0, 1]
-    return float(np.log(a * schur).sum()), inverse
+    return np.log(a * schur), inverse
 
 
 def congruence(T: FloatArray, A: FloatArray) -> FloatArray:

@@ -38,6 +38,15 @@ def test_spd_inverse(k):
 
 
 @SIZES
+def test_log_determinant_of_each(k):
+    M = definite(k)
+    log_dets, inverse = small.log_dets_and_inverse(M[:, :, None])
+    # As above.
+    np.testing.assert_allclose(inverse[:, :, 0], each(np.linalg.inv, M), rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(log_dets[0], [np.linalg.slogdet(M[:, :, j])[1] for j in range(J)], rtol=1e-12)
+
+
+@SIZES
 def test_spd_inverse_of_identity_is_exact(k):
     log_det, inverse = small.spd_inverse(np.repeat(np.eye(k)[:, :, None], J, axis=2))
     assert log_det == 0.0

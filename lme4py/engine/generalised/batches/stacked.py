@@ -191,7 +191,7 @@ class StackedModel:
         if self.has_dispersions:
             score += (phi[:, -1:] - mode.lam) * np.reshape(centre.rows.score_lam, -1)[order]
         M = self._blocks(T, self._products(w[None]))
-        predicted = u + self._step(small.spd_inverse(M)[1], self._slope(T, self._sums(score), u))
+        predicted = u + self._step(small.log_dets_and_inverse(M)[1], self._slope(T, self._sums(score), u))
         return np.where(np.isfinite(predicted), predicted, u)
 
     # -- sums over the rows of groups ----------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ class StackedModel:
         objective = -2.0 * self._sum(rows.loglik) + (u * u).sum(axis=0)
         for _ in range(_MAX_NEWTON):
             slope = self._slope(T, self._sums(rows.score), u)
-            step = self._step(small.spd_inverse(self._blocks(T, self._products(rows.w_work)))[1], slope)
+            step = self._step(small.log_dets_and_inverse(self._blocks(T, self._products(rows.w_work)))[1], slope)
             done = (slope * step).sum(axis=0).max(axis=1) < _MODE
             if done.all():
                 # The last step costs nothing, and squares what is left of the error.
@@ -414,7 +414,7 @@ class StackedModel:
             A_obs, inverse_obs = A, inverse
             if self.expected:
                 A_obs = self._products(rows.w_obs)
-                inverse_obs = small.spd_inverse(self._blocks(T, A_obs))[1]
+                inverse_obs = small.log_dets_and_inverse(self._blocks(T, A_obs))[1]
             value = -2.0 * rows.loglik.sum(axis=1) + (u * u).sum(axis=0).sum(axis=1) + log_det.sum(axis=1)
             half = small.product(T, inverse)
             h = self._diagonal(small.product(half, small.transpose(T)))
@@ -440,7 +440,8 @@ class StackedModel:
     def _by_theta(self, phi: FloatArray, by_T: FloatArray) -> FloatArray:
         """Derivatives in theta, (B, m), from those in T, (k, k, B)."""
         if self.is_scalar:
-            return by_T[0, 0][:, None]
+            scalar: FloatArray = by_T[0, 0][:, None]
+            return scalar
         points = zip(phi[:, : self.m], np.moveaxis(by_T, 2, 0), strict=True)
         return np.array([theta_gradient(self.problem, theta, [own]) for theta, own in points])
 
