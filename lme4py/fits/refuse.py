@@ -13,6 +13,7 @@ __all__ = [
     "GENERALISED",
     "LINEAR",
     "refuse",
+    "refuse_iterative",
     "refuse_penalised",
     "refuse_priors",
     "refuse_related",
@@ -145,6 +146,26 @@ def refuse_related(fit: Fit, what: str, instead: str) -> None:
     related = dict.fromkeys(term.group for term in fit.design.terms if term.relation is not None)
     if related:
         raise OptionError(f"{what} not there for models with related levels ({', '.join(related)}); {instead}.")
+
+
+def refuse_iterative(fit: Fit, what: str) -> None:
+    """Refuse a fit whose crossed effects were solved iteratively where every refit needs their factor.
+
+    Parameters
+    ----------
+    fit : Fit
+    what : str
+        With its verb.
+
+    Raises
+    ------
+    OptionError
+    """
+    if fit.certificate.monte_carlo is not None:
+        raise OptionError(
+            f"{what} not there for models whose crossed effects were solved iteratively; fit the model with "
+            "control={'block': 'exact'}, where the factor fits into memory."
+        )
 
 
 def refuse_penalised(fit: Fit, what: str, instead: str = "fit the model without its priors for that") -> None:

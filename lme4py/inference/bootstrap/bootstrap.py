@@ -14,7 +14,7 @@ from lme4py.errors import Lme4Error, OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.groups import default_group
 from lme4py.fits.parameters import is_determined
-from lme4py.fits.refuse import refuse_related, refuse_structured
+from lme4py.fits.refuse import refuse_iterative, refuse_related, refuse_structured
 from lme4py.inference.bootstrap.result import BootstrapResult
 from lme4py.inference.bootstrap.task import Part, Seeds, Statistic, Task, Wrap
 from lme4py.inference.bootstrap.workers import run_chunks
@@ -79,6 +79,7 @@ def bootstrap(
         raise OptionError(f"`func` is {func!r}; give a function of the result, or None for all parameters.")
     if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs == 0):
         raise OptionError(f"`n_jobs` is {n_jobs!r}; give a number of processes, -1 for all, or None.")
+    refuse_iterative(fit, "a bootstrap is")
     if type == "semiparametric" and not fit.normal_errors:
         raise OptionError(
             "type='semiparametric' resamples residuals, which have no common distribution in a generalised model; use "
