@@ -188,6 +188,11 @@ def test_other_boundaries_in_words():
     assert both.limits(np.array([1.0, 1.0, 0.0]), "e") == ("the nugget of e is zero",)
     assert both.limits(np.array([1.0, 1.0, np.pi / 2]), "e") == ("the nugget of e is all of its variance",)
     assert "far shorter" in exp.limits(np.array([1.0, 9.0]), "e")[0]
+    # A correlation of exp(-2 r^2) at the ends, times the unit: .999 is between the two.
+    assert "far longer than the distances (no correlation is below 0.9999" in exp.limits(np.array([1.0, 1e-3]), "e")[0]
+    assert exp.limits(np.array([1.0, 0.1]), "e") == ()
+    plane = make_structure("gau", 4, np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+    assert "far longer" in plane.limits(np.array([1.0, 1e-3]), "p")[0]
     mat = make_structure("mat", 3, np.arange(3.0))
     assert "without bound" in mat.limits(np.array([1.0, 1.0, np.log(60.0)]), "m")[0]
     arma = make_structure("arma11", 4)

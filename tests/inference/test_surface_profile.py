@@ -119,3 +119,18 @@ def test_a_smoothness_without_bound_is_said():
     term = SimpleNamespace(structure=mat, label="mat(t | g)")
     fit = SimpleNamespace(design=SimpleNamespace(terms=(term,), structures=structures), theta=theta)
     assert said in why_never(fit)
+
+
+def test_an_infinite_range_leaves_the_profiles_of_the_others():
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"t": np.tile(np.arange(5.0), 40), "g": np.repeat(np.arange(40), 5)})
+    frame["y"] = 1.0 + rng.normal(size=200) + rng.normal(size=40)[frame["g"]]
+    fit = lme4py.lmer("y ~ 1 + exp(0 + numFactor(t) | g)", frame, reml=False)
+    assert "is infinite" in str(fit)
+    limits = fit.profile().conf_int()
+    np.testing.assert_array_equal(limits.loc["range(exp | g)"], [np.nan, np.inf])
+    assert "range(exp | g): the estimate is infinite" in limits.attrs["note"]
+    # With all effects of a group equal, it is the model of an intercept; limits are found to 1e-7 of the signed root.
+    plain = lme4py.lmer("y ~ 1 + (1 | g)", frame, reml=False).profile().conf_int()
+    rows = ["Intercept", "sigma"]
+    np.testing.assert_allclose(limits.loc[rows, "lower"], plain.loc[rows, "lower"], rtol=1e-5)

@@ -41,6 +41,8 @@ __all__ = [
 _SAMPLE = 500
 # Correlations of all points below this leave the range without a meaning.
 _NONE = 1e-8
+# And where one of the farthest is above this, the range is too long to be told from a longer one.
+_ALL = 0.999
 
 
 def distances(points: FloatArray, dimensions: int) -> FloatArray:
@@ -182,6 +184,14 @@ class Decay(Correlation):
             from scipy.spatial import cKDTree
 
             apart = float(np.asarray(cKDTree(self.places).query(self.places, k=2)[0])[:, 1].min()) / self.unit
+        return self._ratio(apart)
+
+    @computed_once
+    def _farthest(self) -> float:
+        """No two columns have a larger ratio: that of the diagonal of the box around all places."""
+        return self._ratio(float(np.linalg.norm(np.ptp(self.places, axis=0))) / self.unit)
+
+    def _ratio(self, apart: float) -> float:
         return apart if self.power == 2 else apart**2
 
     def derivatives(self, phi: FloatArray, points: FloatArray | None = None, order: int = 2) -> Jet:
@@ -262,10 +272,17 @@ class Decay(Correlation):
 
     def limits(self, phi: FloatArray, label: str) -> tuple[str, ...]:
         out = []
-        nearest = self._nearest
-        if self.profile(phi[: self.n_shape], phi[0] ** 2 * np.array([nearest]), 0).value[0] < _NONE:
+        nearest, farthest = self.profile(
+            phi[: self.n_shape], phi[0] ** 2 * np.array([self._nearest, self._farthest]), 0
+        ).value
+        if nearest < _NONE:
             out.append(
                 f"the range of {label} is far shorter than the distances: there is no correlation to estimate it from"
+            )
+        if farthest > _ALL:
+            out.append(
+                f"the range of {label} is far longer than the distances (no correlation is below {farthest:.6f}): it "
+                "hardly matters how long, and the variance can grow with it"
             )
         if self.nugget and self.edge_sizes(phi)[-1] < 1e-4:
             out.append(f"the nugget of {label} is {'zero' if abs(np.sin(phi[-1])) < 0.5 else 'all of its variance'}")

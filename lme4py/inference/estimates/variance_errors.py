@@ -106,7 +106,11 @@ def _shape_gradient(
     """Derivative of a parameter of a covariance structure in phi."""
     t, i = parameter.term, parameter.natural
     theta = fit.design.structures.split(fit.theta)[t]
-    slopes = information.thetas[t] @ structure.natural_jacobian(theta)[i]
+    jacobian = structure.natural_jacobian(theta)[i]
+    if not np.isfinite(jacobian).all():
+        # An infinite range has no standard error.
+        return np.full(information.thetas[t].shape[0], np.nan)
+    slopes = information.thetas[t] @ jacobian
     if not structure.natural_parameters[i].relative:
         return np.asarray(slopes)
     value = float(natural_values(structure, theta, fit.covariances[t])[i])

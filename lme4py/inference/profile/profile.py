@@ -90,7 +90,8 @@ class Profile:
         pandas.DataFrame
             One row per parameter. Where the profile reaches the end of the range (a standard deviation of 0, a
             correlation of -1 or 1) first, that is the limit; where it stays below the quantile however far it is
-            followed (separated responses, say), the limit is infinite; what the design does not determine is NaN.
+            followed (separated responses, say), the limit is infinite; what the design does not determine is NaN, and
+            so is the lower limit of a range whose estimate is infinite.
             ``attrs["note"]`` says so.
         """
         import pandas as pd
@@ -117,6 +118,11 @@ class Profile:
             lower, upper = table.loc[parameter.name].to_numpy(dtype=np.float64).tolist()
             if not is_determined(self.fit, parameter):
                 notes.append(f"{parameter.name}: the design does not determine it.")
+            elif parameter.name not in self._sides and upper == np.inf:
+                notes.append(
+                    f"{parameter.name}: the estimate is infinite, from where the profile cannot be followed; compare "
+                    "the fit with others that hold this parameter (fix=)."
+                )
             elif parameter.name not in self._sides:
                 notes.append(f"{parameter.name}: a variance is zero, so that the data say nothing about it.")
             elif parameter.flipped and upper == np.inf:
@@ -139,6 +145,8 @@ class Profile:
 
     def _limits(self, parameter: Parameter, target: float) -> tuple[float, float]:
         if parameter.name not in self._sides:
+            if _is_infinite(parameter, float(fit_values(self.fit, [parameter])[0])):
+                return np.nan, np.inf
             return (-1.0, 1.0) if is_determined(self.fit, parameter) else (np.nan, np.nan)
         lower, upper = (_value(self.fit, parameter, side.limit(target)) for side in self._sides[parameter.name])
         return (upper, lower) if parameter.flipped else (lower, upper)
@@ -183,6 +191,11 @@ class Profile:
 
         table = frame_table(self.conf_int())
         return render_html([replace(table, title="Intervals of the profile likelihood")])
+
+
+def _is_infinite(parameter: Parameter, value: float) -> bool:
+    """Whether a profile has nowhere to start: the estimate is infinite on the scale that the profile moves on."""
+    return bool(np.isinf(value)) and not parameter.flipped
 
 
 def _value(fit: Fit, parameter: Parameter, v: float) -> float:
@@ -308,7 +321,7 @@ def _sides_of(
     fit: Fit, parameter: Parameter, value: float, error: float, alpha: float | None, step: float
 ) -> tuple[Side, Side] | None:
     """Both sides of the profile of one parameter."""
-    if np.isnan(value) or not is_determined(fit, parameter):
+    if np.isnan(value) or _is_infinite(parameter, value) or not is_determined(fit, parameter):
         # The other effect has no variance, or nothing in the design tells the variance from another one: the
         # likelihood is flat.
         return None
