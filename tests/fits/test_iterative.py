@@ -115,7 +115,7 @@ def test_what_needs_a_factor_is_refused_by_name(fits, call):
 
 @pytest.mark.parametrize("call", [lambda m: m.bootstrap(10, seed=1), lambda m: m.conf_int(method="boot")])
 def test_a_bootstrap_is_refused_before_its_first_replicate(fits, call):
-    with pytest.raises(OptionError, match="^a bootstrap is not there for models whose crossed effects"):
+    with pytest.raises(OptionError, match=r"^a bootstrap is not there for models whose crossed effects"):
         call(fits[SCALAR, True][1])
 
 
