@@ -31,7 +31,9 @@ def alike_levels(levels: Iterable[Any]) -> list[tuple[str, ...]]:
     >>> alike_levels(["north", "south", "North ", "a", "A", "7", "7.0"])
     [('north', 'North '), ('7', '7.0')]
     """
-    texts = [level for level in levels if isinstance(level, str)]
+    whole = list(levels)
+    # One pass over the types is a fraction of asking each of a million labels.
+    texts = whole if set(map(type, whole)) == {str} else [level for level in whole if isinstance(level, str)]
     if _is_plain(texts):
         return []
     keys = list(map(_key, texts))

@@ -11,7 +11,7 @@ terms that stay finite when T is singular. The same sweeps backwards give deriva
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,8 @@ _SPEND_FROM = from_size(1000)
 _ROOM_FROM = from_size(3000)
 # Levels that are worked on at one time where each is on its own.
 _LEVELS = chunk(8192, 3)
+# Elements of all blocks that are kept at one point: each of three arrays of them takes 32 MiB.
+_KEPT = from_size(2**22, 40)
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ class SweptStage:
 class LoneStage:
     """The only eliminated factor of a model, with many levels: its blocks are made when they are needed.
 
-    They would be most of the memory of a fit, and some thousand of them are made faster than they are read.
+    They would be most of the memory of a fit with millions of levels; up to a size they are kept until `forget`, as
+    half of the time of a fit is their making.
 
     Parameters
     ----------
@@ -161,11 +164,27 @@ class LoneStage:
     def __init__(self, stage: Stage, A: FloatArray, C: SparseMatrix, T: FloatArray) -> None:
         self.stage, self.A, self.coupling, self.T = stage, A, C, T
         self.invertible = is_invertible(T)
+        self._kept: list[tuple[slice, SweptStage, float]] = []
+
+    def forget(self) -> None:
+        """Free the memory of the blocks: they are made again when they are asked for."""
+        self._kept = []
 
     @computed_once
     def whole(self) -> SweptStage:
         """All blocks at once."""
         return _sweep(self.stage, self.A, self.coupling, self.T)[0]
+
+    def _made(self) -> Iterable[tuple[slice, SweptStage, float]]:
+        """The blocks of some thousand levels at a time, and their log-determinants."""
+        if self._kept:
+            return self._kept
+        slices = level_slices(self.A.shape[2])
+        made = ((levels, *_sweep(self.stage, self.A[:, :, levels], self.coupling, self.T)) for levels in slices)
+        if self.A.size > _KEPT:
+            return made
+        self._kept = list(made)
+        return self._kept
 
     @property
     def inverse(self) -> FloatArray:
@@ -182,20 +201,13 @@ class LoneStage:
         """As in `SweptStage`."""
         return self.whole.residual_map
 
-    def take(self, levels: slice) -> SweptStage:
-        """The blocks of some levels."""
-        return _sweep(self.stage, self.A[:, :, levels], self.coupling, self.T)[0]
-
     def pieces(self) -> Iterator[tuple[slice, SweptStage]]:
         """Some thousand levels at a time."""
-        return ((levels, self.take(levels)) for levels in level_slices(self.A.shape[2]))
+        return ((levels, part) for levels, part, _ in self._made())
 
     def log_det(self) -> float:
         """log|I + T'A_j T|, summed over the levels."""
-        return sum(
-            _sweep(self.stage, self.A[:, :, levels], self.coupling, self.T)[1]
-            for levels in level_slices(self.A.shape[2])
-        )
+        return sum(own for *_, own in self._made())
 
     def residual(self, B: FloatArray) -> FloatArray:
         """(I + A Sigma)^-1 B for rows B of shape (k J, c)."""
@@ -500,6 +512,9 @@ class Swept:
         if self.dense is not None and self._is_large:
             self.dense.discard()
             self.is_complete = False
+        for stage in self.stages:
+            if isinstance(stage, LoneStage):
+                stage.forget()
         self.release()
 
     @property

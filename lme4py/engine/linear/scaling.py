@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.linalg
 
-from lme4py.chunks import chunk
+from lme4py.chunks import chunk, from_size
 from lme4py.covariance import CovarianceStructure
 from lme4py.design.design import Design, RandomTerm
 from lme4py.design.rank import dependent_columns
@@ -28,6 +28,8 @@ _SAFE_CONDITION = 1e3
 _FAR = 100.0
 # Rows that are worked on at one time: what is made of them stays in the cache of the processor.
 _ROWS = chunk(2**14)
+# Up to this many columns each is worked on by itself: along rows there would be a loop over few numbers for each.
+_FEW = from_size(8, 1)
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,38 @@ class ColumnMap:
     sizes: FloatArray | None = None
     mix: FloatArray | None = None
 
-    def __call__(self, X: FloatArray) -> FloatArray:
-        """The columns of some rows, shape (n, k); the same array where nothing changes."""
-        out = X if self.shift is None else X - self.shift
-        if self.sizes is not None:
-            out = out / self.sizes if out is X else np.divide(out, self.sizes, out=out)
-        return out if self.mix is None else out @ self.mix
+    def __call__(self, X: FloatArray, out: FloatArray | None = None) -> FloatArray:
+        """The columns of some rows, shape (n, k); the same array where nothing changes.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n, k)
+        out : ndarray, shape (n, k), optional
+            Where they go.
+        """
+        moved = self._moved(X)
+        if self.mix is not None:
+            return np.matmul(moved, self.mix, out=out)
+        if out is None:
+            return moved
+        out[:] = moved
+        return out
+
+    def _moved(self, X: FloatArray) -> FloatArray:
+        """(X - shift) / sizes; a few columns one after the other, each in one piece."""
+        if self.shift is None and self.sizes is None:
+            return X
+        few = X.shape[1] <= _FEW
+        moved = np.empty(X.shape, order="F" if few else "C")
+        columns = range(X.shape[1]) if few else [slice(None)]
+        for j in columns:
+            own = moved[:, j]
+            source = X[:, j]
+            if self.shift is not None:
+                source = np.subtract(source, self.shift[j], out=own)
+            if self.sizes is not None:
+                source = np.divide(source, self.sizes[j], out=own)
+        return moved
 
 
 @dataclass(frozen=True)
@@ -135,9 +163,10 @@ class RowScaler:
 
     def fixed(self, place: slice) -> FloatArray:
         """[X y] of the rows `place`, (n, p + 1)."""
-        X = self.X(self.design.X[place])
-        XY = np.empty((X.shape[0], X.shape[1] + 1))
-        XY[:, :-1] = X
+        rows = self.design.X[place]
+        # Sums over the rows go along columns.
+        XY = np.empty((rows.shape[0], rows.shape[1] + 1), order="F")
+        X = self.X(rows, out=XY[:, :-1])
         y = _response(self.design, place, self.magnitude, self.origin)
         for step in self.steps:
             y -= X @ step
