@@ -74,6 +74,8 @@ class MonteCarlo:
     seed : int
     parameters : str
         What stands in `theta_se`: all parameters of generalised models, in the order of their search.
+    by_factor : bool
+        Whether the criterion at the estimates is that of a factor in tiles: `criterion_se` is then what rounding left.
     """
 
     criterion_se: float
@@ -84,9 +86,18 @@ class MonteCarlo:
     iterations: int
     seed: int
     parameters: str = "theta"
+    by_factor: bool = False
 
     def __str__(self) -> str:
         exact = "; fixed effects given theta are exact" if self.parameters == "theta" else ""
+        if self.by_factor:
+            return (
+                "The criterion at the estimates is that of an exact factor, known with a standard error of "
+                f"{self.criterion_se:.1g} by rounding; {self.parameters} "
+                f"{'was' if self.parameters == 'theta' else 'were'} found with {self.probes} random probes (seed "
+                f"{self.seed}) beside {self.directions} exact directions, with {100.0 * self.theta_part:.2g} % of "
+                f"{'its' if self.parameters == 'theta' else 'their'} standard errors{exact}"
+            )
         return (
             f"The log-determinant is a mean over {self.probes} random probes (seed {self.seed}) beside "
             f"{self.directions} exact directions: the criterion is known with a standard error of "

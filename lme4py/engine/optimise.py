@@ -42,6 +42,8 @@ class Control:
         Of the probes.
     criterion_se : float
         Wanted standard error of the criterion where probes estimate it.
+    exact : bool
+        Whether the criterion at estimates that were found iteratively is that of an exact factor, made once in tiles.
     optimizer : str
         "trust-region" is the package's own method; another one finds a start from which that proves the minimum.
     """
@@ -52,6 +54,7 @@ class Control:
     block: Block = "auto"
     seed: int = 0
     criterion_se: float = 0.3
+    exact: bool = False
     optimizer: str = "trust-region"
 
 

@@ -62,6 +62,9 @@ def read_control(control: Control | Mapping[str, Any] | None) -> Control:
         elif key == "seed":
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
                 raise OptionError(f"control['seed'] must be a whole number from 0 to 2**32 - 1, got {value!r}.")
+        elif key == "exact":
+            if not isinstance(value, bool):
+                raise OptionError(f"control['exact'] must be True or False, got {value!r}.")
         elif isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise OptionError(f"control[{key!r}] must be a positive number, got {value!r}.")
     return Control(**{**control, **named})

@@ -74,6 +74,11 @@ class _Table:
         values = data[0][place] if len(data) == 1 else data[0][place] * data[1][place]
         return sparse.csr_array((values, self.indices[place], self.pointers[part]), shape=shape)
 
+    def levels(self) -> tuple[IntArray, NDArray[np.int32]]:
+        """Row and column of every block."""
+        counts = np.concatenate([np.diff(pointer) for pointer in self.pointers])
+        return np.repeat(np.arange(self.shape[0]), counts), self.indices
+
     def with_values(self, values: FloatArray) -> _Table:
         """Other values of the same pattern."""
         other = copy(self)
@@ -82,14 +87,28 @@ class _Table:
 
     def times(self, x: FloatArray, *data: FloatArray) -> FloatArray:
         """(rows, c) from (columns, c)."""
-        found = self.run(lambda part: self._matrix(part, data) @ x, range(len(self.rows)))
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        out = np.empty((self.shape[0], x.shape[1]))
+
+        def fill(part: int) -> FloatArray:
+            out[self.rows[part]] = self._matrix(part, data) @ x
+            return out
+
+        self.run(fill, range(len(self.rows)))
+        return out
 
     def transposed_times(self, x: FloatArray, *data: FloatArray) -> FloatArray:
         """(columns, c) from (rows, c)."""
-        found = self.run(lambda part: self._matrix(part, data).T @ x[self.rows[part]], range(len(self.rows)))
+
+        def product(part: int) -> FloatArray:
+            found: FloatArray = self._matrix(part, data).T @ x[self.rows[part]]
+            return found
+
+        found = self.run(product, range(len(self.rows)))
         # In the order of the blocks, whichever thread was first.
-        return sum(found[1:], found[0])
+        total = found[0]
+        for own in found[1:]:
+            total += own
+        return total
 
 
 class CrossedTables:
@@ -194,6 +213,22 @@ class CrossedTables:
             return table.times, table.values
         table = self.tables.get((t, s))
         return (None, np.empty(0)) if table is None else (table.transposed_times, table.values.transpose(1, 0, 2))
+
+    def blocks_of(self, s: int, t: int) -> tuple[IntArray, IntArray, FloatArray]:
+        """Levels of both factors that meet, and the blocks of Z_s'W Z_t, (k_s, k_t, E)."""
+        table = self.tables.get((s, t))
+        if table is not None:
+            return (*table.levels(), table.values)
+        table = self.tables.get((t, s))
+        if table is None:
+            nothing = np.zeros(0, dtype=np.intp)
+            return nothing, nothing, np.zeros((self.factors[s].n_columns, self.factors[t].n_columns, 0))
+        columns, rows = table.levels()
+        return rows, columns, table.values.transpose(1, 0, 2)
+
+    def counts(self, s: int, t: int) -> FloatArray:
+        """How many levels of the second factor each level of the first meets, (J_s,)."""
+        return np.bincount(self.blocks_of(s, t)[0], minlength=self.factors[s].n_levels).astype(np.float64)
 
     def into_first(self, x: FloatArray) -> FloatArray:
         """A_12 x for the rows of S."""

@@ -39,7 +39,7 @@ __all__ = ["MOST_ITERATIONS", "CrossedProbes", "Probed", "WeightChange", "small_
 # Residuals of the systems of the probes.
 _PROBE = 1e-5
 # Probes that are solved together.
-_TOGETHER = chunk(24, 3)
+_TOGETHER = chunk(16, 3)
 # Steps towards the farthest directions.
 _POWERS = 3
 # Iterations after which a system counts as unsolvable.

@@ -18,6 +18,7 @@ import scipy.linalg.lapack as lapack
 
 from lme4py.covariance import CovarianceStructures
 from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
+from lme4py.engine.factor.crossed_factor import CrossedFactor, ExactValue
 from lme4py.engine.factor.crossed_probes import MOST_ITERATIONS, CrossedProbes
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.linear.problem import Problem
@@ -170,17 +171,11 @@ class StochasticCriterion:
         problem, p = self.problem, self.problem.n_fixed
         T = problem.structures.factors(theta)
         at = CrossedAt.of(self.tables, problem.factor_T(T))
-        solution = self._exact(at, start)
-        R, info = lapack.dpotrf(solution.corner, lower=0, clean=1)
-        if info != 0 or solution.residual > 1e3 * _EXACT:
-            raise np.linalg.LinAlgError("the systems of the random effects cannot be solved at this point")
+        solution, R, exact = self._solved(at, start)
         RX = R[:p, :p]
         beta = lapack.dtrtrs(RX, R[:p, p])[0] if p else np.zeros(0)
         r2 = float(R[p, p]) ** 2
         probed = self.probes.probe(at, probes)
-        exact = self.df * log(r2) + self.constant
-        if self.reml:
-            exact += 2.0 * float(np.log(RX.diagonal()).sum())
         g, U, modes = self._in_groups(at, solution, beta, RX)
         fixed = [-(self.df / r2) * _gram(own, own, f) for own, f in zip(g, problem.factors, strict=True)]
         if self.reml and p:
@@ -206,6 +201,36 @@ class StochasticCriterion:
             T=T,
             modes=modes,
         )
+
+    def _solved(self, at: CrossedAt, start: FloatArray | None) -> tuple[Solution, FloatArray, float]:
+        """Solution, root of its corner, and the criterion without log|M|."""
+        solution, p = self._exact(at, start), self.problem.n_fixed
+        R, info = lapack.dpotrf(solution.corner, lower=0, clean=1)
+        if info != 0 or solution.residual > 1e3 * _EXACT:
+            raise np.linalg.LinAlgError("the systems of the random effects cannot be solved at this point")
+        exact = self.df * log(float(R[p, p]) ** 2) + self.constant
+        if self.reml:
+            exact += 2.0 * float(np.log(R[:p, :p].diagonal()).sum())
+        return solution, R, exact
+
+    def by_factor(self, theta: FloatArray) -> ExactValue:
+        """The value by a factor in tiles, without probes' error.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,)
+
+        Raises
+        ------
+        DesignError
+            The tiles do not fit into memory.
+        numpy.linalg.LinAlgError
+            The matrix is not positive definite in their precision.
+        """
+        at = CrossedAt.of(self.tables, self.problem.factor_T(self.problem.structures.factors(theta)))
+        known = self._solved(at, None)[2]
+        found = CrossedFactor(at).log_det(self.seed)
+        return ExactValue(known + found.value, found.error)
 
     def _in_groups(
         self, at: CrossedAt, solution: Solution, beta: FloatArray, RX: FloatArray

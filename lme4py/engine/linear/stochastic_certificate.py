@@ -31,7 +31,9 @@ def need_all(identification: Identification) -> None:
         )
 
 
-def certify_stochastic(optimum: StochasticOptimum[Any], what: str, n_theta: int, wanted: float) -> Certificate:
+def certify_stochastic(
+    optimum: StochasticOptimum[Any], what: str, n_theta: int, wanted: float, beside: str = ""
+) -> Certificate:
     """The certificate of a fit whose crossed effects were solved iteratively.
 
     Parameters
@@ -43,6 +45,8 @@ def certify_stochastic(optimum: StochasticOptimum[Any], what: str, n_theta: int,
         How many of the parameters are covariance parameters.
     wanted : float
         Standard error of the criterion.
+    beside : str
+        A sentence of caution, or "".
     """
     point, parameters = optimum.point, optimum.point.theta.copy()
     units = np.ones(parameters.size)
@@ -74,7 +78,7 @@ def certify_stochastic(optimum: StochasticOptimum[Any], what: str, n_theta: int,
         singular=(),
         verdict=f"{first} Crossed effects were solved iteratively. {optimum.monte_carlo}.",
         monte_carlo=optimum.monte_carlo,
-        caution=_caution(optimum.monte_carlo, wanted),
+        caution=" ".join(filter(None, [beside, _caution(optimum.monte_carlo, wanted)])),
     )
 
 

@@ -8,8 +8,8 @@ probes are taken at the end only, until value and theta are known well enough.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ import numpy as np
 import scipy.linalg
 
 from lme4py.engine.certificate import Evaluation, MonteCarlo
+from lme4py.engine.factor.crossed_factor import ExactValue
 from lme4py.engine.factor.crossed_probes import small_sample, standard_error
 from lme4py.engine.optimise import Control, trust_region_step
 from lme4py.errors import DesignError
@@ -30,6 +31,7 @@ __all__ = [
     "ProbedPoint",
     "StochasticOptimum",
     "solve_stochastic",
+    "with_factor",
 ]
 
 # Probes far from the minimum; directions and probes near it, where these are not enough, and the most of both.
@@ -156,6 +158,33 @@ class StochasticOptimum(Generic[P]):
     monte_carlo: MonteCarlo
     hessian: FloatArray
     interrupted: bool = False
+
+
+def with_factor(
+    optimum: StochasticOptimum[P], exact: Callable[[FloatArray], ExactValue]
+) -> tuple[StochasticOptimum[P], str]:
+    """The optimum with the criterion by an exact factor; and why it has the probes' criterion still, or "".
+
+    Parameters
+    ----------
+    optimum : StochasticOptimum
+    exact : callable
+        The value at the parameters.
+
+    Raises
+    ------
+    DesignError
+        The factor does not fit into memory.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            found = exact(optimum.point.theta)
+    except KeyboardInterrupt:
+        return optimum, "The exact factor was interrupted: the criterion is the probes'."
+    except np.linalg.LinAlgError as error:
+        return optimum, f"The exact factor failed ({error}): the criterion is the probes'."
+    known = replace(optimum.monte_carlo, criterion_se=found.error, by_factor=True)
+    return replace(optimum, point=replace(optimum.point, value=found.value), monte_carlo=known), ""
 
 
 def solve_stochastic(

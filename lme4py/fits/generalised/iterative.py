@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from lme4py.design.design import Design
 from lme4py.engine.certificate import Certificate
+from lme4py.engine.factor.crossed_factor import forecast_tiles
 from lme4py.engine.generalised.integrals.integral import IntegralCheck
 from lme4py.engine.generalised.iterative.cells import CellProducts
 from lme4py.engine.generalised.iterative.criterion import IterativeLaplace, LaplacePoint
@@ -23,7 +25,7 @@ from lme4py.engine.identification.one_answer import refuse_perfect_groups
 from lme4py.engine.identification.recession import find_recession
 from lme4py.engine.linear.problem import UNFACTORED, Unfactored, group_terms, refuse_iterative
 from lme4py.engine.linear.stochastic_certificate import certify_stochastic, need_all
-from lme4py.engine.linear.stochastic_solve import NothingProved, StochasticOptimum, solve_stochastic
+from lme4py.engine.linear.stochastic_solve import NothingProved, StochasticOptimum, solve_stochastic, with_factor
 from lme4py.engine.optimise import Block, Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, Lme4Error, Lme4Warning, OptionError, warn
@@ -162,11 +164,16 @@ def iterative_fit(criterion: GlmmCriterion, start: Any, control: Control) -> Ite
     with limited_threads(design):
         first = replace(find_start(problem), **(given or {}))
         laplace_of = IterativeLaplace(problem, control.seed)
+        if control.exact:
+            forecast_tiles(laplace_of.products.tables).check()
         phi = problem.join(first.theta, first.beta, first.lam)
-        optimum = solve_stochastic(laplace_of, phi, control, control.criterion_se)
+        # The value of the probes is not wanted where there is an exact one.
+        optimum = solve_stochastic(laplace_of, phi, control, np.inf if control.exact else control.criterion_se)
         _refuse_separated(problem, optimum.point, design.x_names)
-        hessian = _hessian(laplace_of, optimum)
-    certificate = certify_stochastic(optimum, "-2 log-likelihood", problem.n_theta, control.criterion_se)
+        hessian, failed = _hessian(laplace_of, optimum), ""
+        if control.exact and not optimum.interrupted:
+            optimum, failed = with_factor(optimum, laplace_of.by_factor)
+    certificate = certify_stochastic(optimum, "-2 log-likelihood", problem.n_theta, control.criterion_se, failed)
     if not certificate.converged:
         warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=5)
     elif certificate.caution:
@@ -255,7 +262,7 @@ def _refuse_separated(problem: GlmmProblem, point: LaplacePoint, names: tuple[st
 
 
 def exact_criterion(fit: GeneralisedFit) -> float:
-    """The Laplace criterion at the estimates by an exact factor.
+    """The Laplace criterion at the estimates by an exact factor: in tiles, or where these do not fit the ordinary one.
 
     Parameters
     ----------
@@ -264,10 +271,15 @@ def exact_criterion(fit: GeneralisedFit) -> float:
     Raises
     ------
     DesignError
-        The factor does not fit into memory.
+        No factor fits into memory.
     """
     if not fit.problem.is_iterative:
         return fit.criterion
+    criterion = IterativeLaplace(fit.problem)
+    with limited_threads(fit.design), np.errstate(all="ignore"):
+        if forecast_tiles(criterion.products.tables).fits:
+            with suppress(np.linalg.LinAlgError):
+                return criterion.by_factor(fit.phi).value
     problem = make_glmm(fit.design, fit.family, fit.data, expected=fit.hessian == "expected")
     finder = ModeFinder(problem)
     with limited_threads(fit.design), np.errstate(all="ignore"):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lme4py.design.design import Design
+from lme4py.engine.factor.crossed_factor import forecast_tiles
 from lme4py.engine.linear.criterion import Criterion, Point
 from lme4py.engine.linear.problem import UNFACTORED, Problem
 from lme4py.engine.linear.start import moment_start
 from lme4py.engine.linear.stochastic import StochasticCriterion
 from lme4py.engine.linear.stochastic_certificate import certify_stochastic, need_all
-from lme4py.engine.linear.stochastic_solve import NothingProved, solve_stochastic
+from lme4py.engine.linear.stochastic_solve import NothingProved, solve_stochastic, with_factor
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, Lme4Error, Lme4Warning, warn
@@ -110,16 +112,22 @@ def iterative_fit(design: Design, problem: Problem, reml: bool, start: Any, cont
     identification = identified(design, problem)
     need_all(identification)
     criterion = StochasticCriterion(problem, reml, control.seed, min(os.cpu_count() or 1, 2))
+    if control.exact:
+        forecast_tiles(criterion.tables).check()
+    # The value of the probes is not wanted where there is an exact one.
+    wanted, failed = np.inf if control.exact else control.criterion_se, ""
     try:
         with limited_threads(design):
             inside = _starts(problem) if start is None else [to_inside(problem, start)]
-            optimum = solve_stochastic(criterion, inside[0], control, control.criterion_se, inside[1:])
+            optimum = solve_stochastic(criterion, inside[0], control, wanted, inside[1:])
+            if control.exact and not optimum.interrupted:
+                optimum, failed = with_factor(optimum, criterion.by_factor)
     finally:
         criterion.tables.close()
     point = optimum.point
     refuse_exact_fit(point.r2, problem)
     what = "the REML criterion" if reml else "the deviance"
-    certificate = certify_stochastic(optimum, what, problem.structures.n_theta, control.criterion_se)
+    certificate = certify_stochastic(optimum, what, problem.structures.n_theta, control.criterion_se, failed)
     if not certificate.converged:
         warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=5)
     elif certificate.caution:
@@ -138,7 +146,7 @@ def _starts(problem: Problem) -> list[FloatArray]:
 
 
 def exact_criterion(fit: LinearFit) -> float:
-    """The criterion at the estimates by an exact factor.
+    """The criterion at the estimates by an exact factor: in tiles, or where these do not fit the ordinary one.
 
     Parameters
     ----------
@@ -147,9 +155,13 @@ def exact_criterion(fit: LinearFit) -> float:
     Raises
     ------
     DesignError
-        The factor does not fit into memory.
+        No factor fits into memory.
     """
     if not fit.problem.is_iterative:
         return fit.criterion
+    criterion = StochasticCriterion(fit.problem, fit.reml)
     with limited_threads(fit.design):
+        if forecast_tiles(criterion.tables).fits:
+            with suppress(np.linalg.LinAlgError):
+                return criterion.by_factor(fit.theta_inside).value
         return Criterion(fit.problem.factored(), fit.reml)(fit.theta_inside)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lme4py.engine.factor.crossed_factor import CrossedFactor, ExactValue
 from lme4py.engine.factor.crossed_probes import CrossedProbes, WeightChange
 from lme4py.engine.generalised.iterative.cells import CellProducts, effects_of, times
 from lme4py.engine.generalised.iterative.mode import CellMode, LastPass, last_pass, mode_of
@@ -155,6 +156,29 @@ class IterativeLaplace:
             iterations=max(known.iterations, probed.iterations),
             b=mode.b,
         )
+
+    def by_factor(self, phi: FloatArray) -> ExactValue:
+        """The value by a factor in tiles, without probes' error.
+
+        Parameters
+        ----------
+        phi : ndarray
+
+        Raises
+        ------
+        DesignError
+            The tiles do not fit into memory.
+        numpy.linalg.LinAlgError
+            There is no mode, or the matrix is not positive definite in their precision.
+        """
+        known, start = self._known, np.zeros(self.products.size)
+        if known is not None and np.array_equal(known.phi, phi):
+            start = known.mode.b
+        # What derivatives were made of would stand beside the factor.
+        self._known = known = None
+        mode = mode_of(self.problem, phi, start)
+        found = CrossedFactor(mode.at).log_det(self.seed)
+        return ExactValue(mode.objective + found.value, found.error)
 
     def hessian(self, point: LaplacePoint) -> FloatArray:
         """Second derivatives at a minimum: differences of gradients.
