@@ -84,7 +84,10 @@ def _narrow(codes: NDArray[Any]) -> IntArray:
 
 def _compact(codes: IntArray, levels: Sequence[Any]) -> tuple[IntArray, tuple[Any, ...]]:
     """Drop the levels that do not occur; the codes are renumbered only if there are any."""
-    used = np.bincount(codes, minlength=len(levels)) > 0
+    used = np.zeros(len(levels), dtype=bool)
+    # Some rows at a time: what counts or picks makes 64-bit numbers of all codes that it is given.
+    for start in range(0, codes.size, _ROWS):
+        used[codes[start : start + _ROWS]] = True
     if used.all():
         return codes, tuple(levels)
     position = _narrow(np.cumsum(used) - 1)

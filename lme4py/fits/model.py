@@ -173,6 +173,17 @@ class Model(ABC):
             eq. 58). With the fixed effects P_j V_beta P_j' more, P = Lambda M^-1 Lambda'Z'WX.
         """
 
+    def level_covariances(self, include_fixed: bool, exact: bool) -> tuple[tuple[FloatArray, ...], str]:
+        """The same where probes may stand for a factor, and a sentence on how well they are known, or "".
+
+        Parameters
+        ----------
+        include_fixed : bool
+        exact : bool
+            Of crossed effects that were solved iteratively: by a factor in tiles.
+        """
+        return self.conditional_covariances(include_fixed=include_fixed), ""
+
     def exact_criterion(self) -> float:
         """The criterion of a linear model at the estimates, without any Monte-Carlo error."""
         refuse("the exact criterion is", "see log_likelihood, and how the integral was approximated")

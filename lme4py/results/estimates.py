@@ -180,20 +180,22 @@ class EstimateMethods(FittedModel):
     def part(self, name: str) -> Any:
         return named_part(self.fit, name)
 
-    def ranef_cov(self, include_fixed: bool = False) -> dict[str, NDArray[np.float64]]:
+    def ranef_cov(self, include_fixed: bool = False, exact: bool = False) -> dict[str, NDArray[np.float64]]:
         """Conditional covariances of the random effects of every level given the data.
 
         Parameters
         ----------
         include_fixed : bool
             Count the uncertainty of the fixed effects; False takes them as known (lme4's ``condVar``).
+        exact : bool
+            As in `ranef`.
 
         Returns
         -------
         dict factor -> ndarray of shape (J, k, k)
             Levels and effects in the order of `ranef`; NaN between effects of different terms of one factor.
         """
-        return modes_of_groups.mode_covariances(self.fit, include_fixed)
+        return modes_of_groups.mode_covariances(self.fit, include_fixed, exact)
 
     def ranef(
         self,
@@ -204,6 +206,7 @@ class EstimateMethods(FittedModel):
         data: Any = None,
         standardised: bool = False,
         type: Literal["mode", "mean"] = "mode",
+        exact: bool = False,
     ) -> Any:
         """Conditional modes of the random effects.
 
@@ -228,6 +231,10 @@ class EstimateMethods(FittedModel):
         type : {"mode", "mean"}
             "mean": posterior means by quadrature (Stata's ``reffects``), in generalised models with one random-effects
             term; their standard deviations with ``conditional_se=True``. In linear models both are the same.
+        exact : bool
+            Of crossed effects that were solved iteratively (``control={"block": "iterative"}``): standard deviations
+            and reliabilities by an exact factor in tiles, whose time is forecast. Otherwise they are means over random
+            probes, and ``attrs["note"]`` of their frames says with which error. Other fits are exact anyway.
 
         Returns
         -------
@@ -248,15 +255,15 @@ class EstimateMethods(FittedModel):
         if standardised:
             if conditional_se or reliability:
                 raise OptionError("standardised modes have a standard deviation of one; leave the other argument out.")
-            return components.component_modes(self.fit, modes_of_groups.standardised(self.fit), component)
+            return components.component_modes(self.fit, modes_of_groups.standardised(self.fit, exact), component)
         modes = components.component_modes(self.fit, modes_of_groups.conditional_modes(self.fit), component)
         if reliability:
             if conditional_se:
                 raise OptionError("give one of conditional_se=True and reliability=True; each returns a pair.")
-            return modes, components.component_modes(self.fit, modes_of_groups.reliabilities(self.fit), component)
+            return modes, components.component_modes(self.fit, modes_of_groups.reliabilities(self.fit, exact), component)
         if not conditional_se:
             return modes
-        errors = modes_of_groups.conditional_sds(self.fit, include_fixed)
+        errors = modes_of_groups.conditional_sds(self.fit, include_fixed, exact)
         return modes, components.component_modes(self.fit, errors, component)
 
     @property

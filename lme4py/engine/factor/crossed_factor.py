@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lme4py.chunks import from_size
+from lme4py.chunks import chunk, from_size
 from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
 from lme4py.engine.factor.crossed_probes import MOST_ITERATIONS, standard_error
 from lme4py.engine.factor.forecast import check_memory, exceeds_memory
@@ -31,7 +31,7 @@ from lme4py.linalg import small
 from lme4py.linalg.iterative import conjugate_gradients, random_signs
 from lme4py.linalg.tiles import TiledCholesky, tiled_bytes
 from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
-from lme4py.progress import announce
+from lme4py.progress import announce, tick
 
 __all__ = ["CrossedFactor", "ExactValue", "TileForecast", "forecast_tiles"]
 
@@ -42,6 +42,8 @@ _PAIRS = 1e8
 # Rows up to which double precision takes seconds.
 _DOUBLE = from_size(8_000, 40)
 _THREADS = 2
+# Columns of right-hand sides at one time.
+_COLUMNS = chunk(512, 6)
 # Bytes of an element of F: its value and its column, by rows and by columns of tiles.
 _HELD = 24.0
 # Probes of what rounding did, and the residual of their systems.
@@ -191,6 +193,46 @@ class CrossedFactor:
         change = np.einsum("ij,ij->j", moved, found.first) - np.einsum("ij,ij->j", z, z) + found.log_moments
         total = at.log_det + tiles.log_det
         return ExactValue(total + float(change.mean()), standard_error(change))
+
+
+    def level_blocks(self) -> list[FloatArray]:
+        """Blocks of one level each of Lambda M^-1 Lambda', (k, k, J) by factor."""
+        at, tables = self.at, self.at.tables
+        out: list[FloatArray] = [np.empty(0)] * len(tables.factors)
+        with single_thread(0):
+            for t in tables.rest:
+                start, factor = tables.slices[t].start, tables.factors[t]
+                places = start + np.arange(factor.size).reshape(factor.n_columns, -1)
+                inner = self._squares(places, None)
+                scale = _scaled_columns(at, t)
+                out[t] = small.product(small.product(scale, inner), small.transpose(scale))
+            first = tables.factors[tables.first]
+            places = np.arange(first.size).reshape(first.n_columns, -1)
+            inner = self._squares(places, self.across.tocsc())
+        # E = T'C'^-1 C^-1 T of the first factor.
+        outer = small.transpose(first_scale(at))
+        moved = small.product(small.product(outer, inner), small.transpose(outer))
+        out[tables.first] = at.E + moved
+        return out
+
+    def _squares(self, places: IntArray, columns: SparseMatrix | None) -> FloatArray:
+        """X'X of each level, X = R^-1 times its columns of a matrix, or of the identity: (k, k, J)."""
+        k, J = places.shape
+        out = np.empty((k, k, J))
+        step = max(1, _COLUMNS // k)
+        for start in range(0, J, step):
+            own = places[:, start : start + step]
+            flat, first = own.ravel(), 0
+            if columns is None:
+                right = np.zeros((self.tiles.size, flat.size))
+                right[flat, np.arange(flat.size)] = 1.0
+                first = int(flat.min())
+            else:
+                right = columns[:, flat].toarray()
+            X = self.tiles.forward(right, first).reshape(self.tiles.size, k, -1)
+            out[:, :, start : start + step] = np.einsum("qaj,qbj->abj", X, X)
+            tick("columns", flat.size)
+        return out
 
 
 def _lower_times(tiles: TiledCholesky, x: FloatArray) -> FloatArray:

@@ -20,7 +20,7 @@ with x and w continued to the first factor by -E A_12 Lambda; the mean of w'Q w 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,10 +31,10 @@ from lme4py.chunks import chunk
 from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.linalg import small
-from lme4py.linalg.iterative import conjugate_gradients, random_signs
+from lme4py.linalg.iterative import Solved, conjugate_gradients, random_signs
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["MOST_ITERATIONS", "CrossedProbes", "Probed", "WeightChange", "small_sample", "standard_error"]
+__all__ = ["MOST_ITERATIONS", "CrossedProbes", "Probed", "WeightChange", "probe_systems", "small_sample", "standard_error"]
 
 # Residuals of the systems of the probes.
 _PROBE = 1e-5
@@ -115,7 +115,8 @@ class CrossedProbes:
         V = random_signs(self.size, min(count, self.size), self.seed + 2**32)
         for _ in range(_POWERS):
             V = np.linalg.qr(V)[0]
-            V = V - at.whitened(V)
+            for start in range(0, V.shape[1], _TOGETHER):
+                V[:, start : start + _TOGETHER] -= at.whitened(V[:, start : start + _TOGETHER])
         self.directions = np.linalg.qr(V)[0]
 
     def probe(self, at: CrossedAt, count: int, changes: Sequence[WeightChange] = ()) -> Probed:
@@ -130,10 +131,7 @@ class CrossedProbes:
         """
         total, own, along = _known(at, changes)
         r = self.directions.shape[1]
-        parts = [
-            _columns(at, self._together(start, min(start + _TOGETHER, r + count)), changes)
-            for start in range(0, r + count, _TOGETHER)
-        ]
+        parts = [_columns(at, z, changes) for z in self.batches(0, r + count)]
         log_det = np.concatenate([part.log_det for part in parts])
         G = [np.concatenate([part.G[f] for part in parts]) for f in range(len(own))]
         # Directions are added to what every probe says.
@@ -142,8 +140,18 @@ class CrossedProbes:
         moved = along + moved[:r].sum(axis=0) + moved[r:]
         return Probed(total + log_det[:r].sum() + log_det[r:], G, moved, max(part.iterations for part in parts))
 
+    def batches(self, start: int, stop: int) -> Iterator[FloatArray]:
+        """Directions, and after the last of them random signs without these directions, some at a time.
+
+        Parameters
+        ----------
+        start, stop : int
+            Numbers of the columns.
+        """
+        for own in range(start, stop, _TOGETHER):
+            yield self._together(own, min(own + _TOGETHER, stop))
+
     def _together(self, start: int, stop: int) -> FloatArray:
-        """Directions, and after the last of them random signs without these directions."""
         V = self.directions
         r = V.shape[1]
         first = max(start - r, 0)
@@ -187,18 +195,30 @@ def _trace(a: FloatArray, b: FloatArray) -> float:
     return float(np.einsum("abj,abj->", a, b))
 
 
+def probe_systems(at: CrossedAt, z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, Solved]:
+    """x, w and x0 for columns z, and the solution that x is.
+
+    Parameters
+    ----------
+    at : CrossedAt
+    z : ndarray, shape (q, c)
+    """
+    left, w = at.rooted(z)
+    found = conjugate_gradients(at.apply, at.precondition, left, _PROBE, None, MOST_ITERATIONS)
+    return found.x, w, 2.0 * w - at.precondition(found.first), found
+
+
 def _columns(at: CrossedAt, z: FloatArray, changes: Sequence[WeightChange]) -> Probed:
     """What is to be added for single columns z."""
     tables, count = at.tables, z.shape[1]
-    left, w = at.rooted(z)
-    found = conjugate_gradients(at.apply, at.precondition, left, _PROBE, None, MOST_ITERATIONS)
-    change = found.x - 2.0 * w + at.precondition(found.first)
+    x, w, x0, found = probe_systems(at, z)
+    change = x - x0
     G: list[FloatArray] = [np.empty(0)] * len(tables.factors)
     for t in tables.rest:
         inverse = np.linalg.inv(at.T[t])
         moved = _products(change[tables.slices[t]], w[tables.slices[t]], tables.factors[t])
         G[t] = -inverse.T @ moved @ inverse
-    effects = [at.to_effects(own) for own in (found.x - w, w)]
+    effects = [at.to_effects(own) for own in (x - w, w)]
     into = [tables.into_first(own) for own in effects]
     G[tables.first] = -_products(at.swept(into[0]), at.swept(into[1]), tables.factors[tables.first])
     along = np.zeros((count, len(changes)))

@@ -19,6 +19,7 @@ import scipy.linalg.lapack as lapack
 from lme4py.covariance import CovarianceStructures
 from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
 from lme4py.engine.factor.crossed_factor import CrossedFactor, ExactValue
+from lme4py.engine.factor.crossed_inverse import LevelBlocks, exact_blocks, probed_blocks
 from lme4py.engine.factor.crossed_probes import MOST_ITERATIONS, CrossedProbes
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.linear.problem import Problem
@@ -231,6 +232,36 @@ class StochasticCriterion:
         known = self._solved(at, None)[2]
         found = CrossedFactor(at).log_det(self.seed)
         return ExactValue(known + found.value, found.error)
+
+    def level_blocks(self, theta: FloatArray, include_fixed: bool, exact: bool) -> LevelBlocks:
+        """What the data leave of the effects of each level, over sigma^2 and in the engine's columns.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,)
+        include_fixed : bool
+            Count the uncertainty of the fixed effects.
+        exact : bool
+            By a factor in tiles, not by probes.
+
+        Raises
+        ------
+        DesignError
+            The tiles do not fit into memory.
+        numpy.linalg.LinAlgError
+            The matrix is not positive definite in their precision.
+        """
+        at = CrossedAt.of(self.tables, self.problem.factor_T(self.problem.structures.factors(theta)))
+        found = exact_blocks(at) if exact else probed_blocks(at, self.seed)
+        p = self.problem.n_fixed
+        if not include_fixed or not p:
+            return found
+        solution, R, _ = self._solved(at, None)
+        inverse = lapack.dtrtri(R[:p, :p])[0]
+        b = at.to_effects(solution.h[:, :p] @ inverse)
+        own = at.eliminate(self.first[:, :p] @ inverse - self.tables.into_first(b))
+        rows = zip(self.tables.by_factor(own, b), self.problem.factors, strict=True)
+        return found.plus([each.reshape(factor.n_columns, factor.n_levels, -1) for each, factor in rows])
 
     def _in_groups(
         self, at: CrossedAt, solution: Solution, beta: FloatArray, RX: FloatArray

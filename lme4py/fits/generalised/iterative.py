@@ -36,11 +36,12 @@ from lme4py.fits.generalised.criterion import GlmmCriterion, glmm_criterion
 from lme4py.fits.generalised.fit import GeneralisedFit, user_jacobian
 from lme4py.fits.generalised.given_start import read_start
 from lme4py.fits.generalised.steps import user_modes
+from lme4py.fits.levels import in_tiles, seed_of, told, user_blocks
 from lme4py.fits.optimisers import refuse_named
 from lme4py.fits.steps import linear_predictor
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["IterativeGeneralisedFit", "criterion_or_fit", "exact_criterion", "iterative_fit"]
+__all__ = ["IterativeGeneralisedFit", "criterion_or_fit", "exact_criterion", "iterative_fit", "level_covariances"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,3 +286,30 @@ def exact_criterion(fit: GeneralisedFit) -> float:
     with limited_threads(fit.design), np.errstate(all="ignore"):
         mode = finder.find(*problem.split(fit.phi), np.zeros(sum(factor.size for factor in problem.factors)))
         return laplace(finder, mode).value
+
+
+def level_covariances(fit: GeneralisedFit, include_fixed: bool, exact: bool) -> tuple[tuple[FloatArray, ...], str]:
+    """Covariances of the effects of every level given the data, each (J, k, k), and how well they are known.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+        One whose problem `is_iterative`.
+    include_fixed : bool
+        Count the uncertainty of the fixed effects.
+    exact : bool
+        By a factor in tiles.
+
+    Raises
+    ------
+    DesignError
+        The tiles do not fit into memory, or their precision is not enough.
+    """
+    problem, fixed = fit.problem, None
+    if include_fixed and fit.beta.size:
+        back = np.linalg.inv(problem.C)
+        fixed = back @ np.linalg.cholesky(fit.vcov)
+    criterion = IterativeLaplace(problem, seed_of(fit.certificate))
+    with limited_threads(fit.design), np.errstate(all="ignore"), in_tiles():
+        found = criterion.level_blocks(fit.phi, fixed, exact)
+    return user_blocks(problem.factors, problem.S, found.blocks, 1.0), told(found)

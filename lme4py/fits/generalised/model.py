@@ -15,7 +15,7 @@ from lme4py.fits.generalised import joint, many
 from lme4py.fits.generalised.categories.proportional import threshold_test
 from lme4py.fits.generalised.constrained import GlmmConstrained
 from lme4py.fits.generalised.inferences import inferences
-from lme4py.fits.generalised.iterative import exact_criterion
+from lme4py.fits.generalised.iterative import exact_criterion, level_covariances
 from lme4py.fits.generalised.null import GeneralisedNull, criteria, null_model, working_problem
 from lme4py.fits.generalised.objective import objective
 from lme4py.fits.generalised.refit import refit_glmm
@@ -91,6 +91,11 @@ class GeneralisedModel(Model):
 
     def exact_criterion(self) -> float:
         return exact_criterion(self.fit)
+
+    def level_covariances(self, include_fixed: bool, exact: bool) -> tuple[tuple[FloatArray, ...], str]:
+        if self.fit.problem.is_iterative:
+            return level_covariances(self.fit, include_fixed, exact)
+        return super().level_covariances(include_fixed, exact)
 
     def threshold_test(self, term: int, score: bool) -> tuple[float, int, str]:
         return threshold_test(self.fit, term, score)

@@ -23,6 +23,7 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, Lme4Error, Lme4Warning, warn
 from lme4py.fits.derived import derived
 from lme4py.fits.linear.fit import Curvature, LinearFit
+from lme4py.fits.levels import in_tiles, seed_of, told, user_blocks
 from lme4py.fits.linear.steps import (
     Estimates,
     identified,
@@ -35,7 +36,7 @@ from lme4py.linalg.types import FloatArray
 # Relative standard deviations above this are more often a failure of moments than true.
 _MOST_MOMENT = 3.0
 
-__all__ = ["IterativeFit", "exact_criterion", "iterative_fit", "without_factor"]
+__all__ = ["IterativeFit", "exact_criterion", "iterative_fit", "level_covariances", "without_factor"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,3 +166,28 @@ def exact_criterion(fit: LinearFit) -> float:
             with suppress(np.linalg.LinAlgError):
                 return criterion.by_factor(fit.theta_inside).value
         return Criterion(fit.problem.factored(), fit.reml)(fit.theta_inside)
+
+
+def level_covariances(fit: LinearFit, include_fixed: bool, exact: bool) -> tuple[tuple[FloatArray, ...], str]:
+    """Covariances of the effects of every level given the data, each (J, k, k), and how well they are known.
+
+    Parameters
+    ----------
+    fit : LinearFit
+        One whose problem `is_iterative`.
+    include_fixed : bool
+        Count the uncertainty of the fixed effects.
+    exact : bool
+        By a factor in tiles.
+
+    Raises
+    ------
+    DesignError
+        The tiles do not fit into memory, or their precision is not enough.
+    """
+    problem, scaling = fit.problem, fit.problem.scaling
+    criterion = StochasticCriterion(problem, fit.reml, seed_of(fit.certificate))
+    with limited_threads(fit.design), in_tiles():
+        found = criterion.level_blocks(fit.theta_inside, include_fixed, exact)
+    scale = fit.sigma**2 / scaling.weight_scale
+    return user_blocks(problem.factors, scaling.S, found.blocks, scale), told(found)

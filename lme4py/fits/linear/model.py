@@ -16,7 +16,7 @@ from lme4py.fits.linear.constrained import LinearHolding
 from lme4py.fits.linear.derivatives import fixed_in_groups, variance_derivatives
 from lme4py.fits.linear.inferences import inferences
 from lme4py.fits.linear.information import kenward_roger
-from lme4py.fits.linear.iterative import exact_criterion
+from lme4py.fits.linear.iterative import exact_criterion, level_covariances
 from lme4py.fits.linear.null import LinearNull, criteria, exact_ratios, null_model
 from lme4py.fits.linear.objective import objective
 from lme4py.fits.linear.parameters import parameter_vcov, variance_information
@@ -110,6 +110,11 @@ class LinearModel(Model):
 
     def exact_criterion(self) -> float:
         return exact_criterion(self.fit)
+
+    def level_covariances(self, include_fixed: bool, exact: bool) -> tuple[tuple[FloatArray, ...], str]:
+        if self.fit.problem.is_iterative:
+            return level_covariances(self.fit, include_fixed, exact)
+        return super().level_covariances(include_fixed, exact)
 
     def variance_information(self) -> VarianceInformation:
         return variance_information(self.fit)

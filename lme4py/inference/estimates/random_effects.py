@@ -54,7 +54,7 @@ def known_columns(fit: Fit, blocks: tuple[FloatArray, ...]) -> tuple[FloatArray,
     return tuple(np.where(own, block, np.nan) for own, block in zip(known, blocks, strict=True))
 
 
-def conditional_sds(fit: Fit, include_fixed: bool = False) -> Frames:
+def conditional_sds(fit: Fit, include_fixed: bool = False, exact: bool = False) -> Frames:
     """Conditional standard deviations of the random effects given the data, shaped as `conditional_modes`.
 
     Parameters
@@ -62,15 +62,26 @@ def conditional_sds(fit: Fit, include_fixed: bool = False) -> Frames:
     fit : Fit
     include_fixed : bool
         Count the uncertainty of the fixed effects too.
+    exact : bool
+        By an exact factor also where crossed effects were solved iteratively. What probes leave open says the ``note``
+        in ``attrs`` of the frames.
     """
     from lme4py.fits.kinds import model_of
 
-    blocks = model_of(fit).conditional_covariances(include_fixed=include_fixed)
+    blocks, note = model_of(fit).level_covariances(include_fixed, exact)
     sds = tuple(np.sqrt(np.diagonal(block, axis1=1, axis2=2)) for block in blocks)
-    return level_frames(fit.design, known_columns(fit, sds))
+    return _noted(level_frames(fit.design, known_columns(fit, sds)), note)
 
 
-def reliabilities(fit: Fit) -> Frames:
+def _noted(frames: Frames, note: str) -> Frames:
+    """With what is to be said of their numbers."""
+    for frame in frames.values():
+        if note:
+            frame.attrs["note"] = note
+    return frames
+
+
+def reliabilities(fit: Fit, exact: bool = False) -> Frames:
     """1 - PEV / Var(b): how much of the variance of each random effect the data tell, shaped as `conditional_modes`.
 
     PEV is the variance of the prediction error with the fixed effects estimated (Henderson 1975, Biometrics 31:423). An
@@ -79,19 +90,21 @@ def reliabilities(fit: Fit) -> Frames:
     Parameters
     ----------
     fit : Fit
+    exact : bool
+        As in `conditional_sds`.
     """
     from lme4py.fits.kinds import model_of
 
-    blocks = model_of(fit).conditional_covariances(include_fixed=True)
+    blocks, note = model_of(fit).level_covariances(True, exact)
     out = []
     for t, block in enumerate(blocks):
         variances = _own_sds(fit, t) ** 2
         with np.errstate(divide="ignore", invalid="ignore"):
             out.append(np.where(variances > 0.0, 1.0 - np.einsum("jaa->ja", block) / variances, np.nan))
-    return level_frames(fit.design, known_columns(fit, tuple(out)))
+    return _noted(level_frames(fit.design, known_columns(fit, tuple(out))), note)
 
 
-def standardised(fit: Fit) -> Frames:
+def standardised(fit: Fit, exact: bool = False) -> Frames:
     """Modes over their own standard deviations, shaped as `conditional_modes`: about standard normal in a right model.
 
     The variance of a mode over repeated samples is that of the effect less that of the prediction error, Var(b) - PEV
@@ -100,13 +113,16 @@ def standardised(fit: Fit) -> Frames:
     Parameters
     ----------
     fit : Fit
+    exact : bool
+        As in `conditional_sds`.
     """
-    known = reliabilities(fit)
+    known = reliabilities(fit, exact)
     out: Frames = {}
     for group, modes in conditional_modes(fit).items():
         sds = np.hstack([_own_sds(fit, t) for t in _terms_of(fit.design)[group]])
         with np.errstate(divide="ignore", invalid="ignore"):
             out[group] = modes.div(sds * np.sqrt(known[group].to_numpy(dtype=np.float64)))
+        out[group].attrs.update(known[group].attrs)
     return out
 
 
@@ -136,7 +152,7 @@ def coef(fit: Fit) -> Frames:
     return {group: _coef_of(fit, modes, group, rows) for group, rows in _terms_of(fit.design).items()}
 
 
-def mode_covariances(fit: Fit, include_fixed: bool = False) -> dict[str, FloatArray]:
+def mode_covariances(fit: Fit, include_fixed: bool = False, exact: bool = False) -> dict[str, FloatArray]:
     """Conditional covariances of the random effects of every level, by grouping factor, each (J, k, k).
 
     Terms of one factor stand side by side as in `conditional_modes`; covariances between them are NaN, because the
@@ -147,10 +163,12 @@ def mode_covariances(fit: Fit, include_fixed: bool = False) -> dict[str, FloatAr
     fit : Fit
     include_fixed : bool
         Count the uncertainty of the fixed effects too.
+    exact : bool
+        As in `conditional_sds`.
     """
     from lme4py.fits.kinds import model_of
 
-    blocks = model_of(fit).conditional_covariances(include_fixed=include_fixed)
+    blocks, _ = model_of(fit).level_covariances(include_fixed, exact)
     out = {}
     for group, positions in _terms_of(fit.design).items():
         sizes = [fit.design.terms[i].n_columns for i in positions]

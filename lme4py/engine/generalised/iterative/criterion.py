@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lme4py.engine.factor.crossed_factor import CrossedFactor, ExactValue
+from lme4py.engine.factor.crossed_inverse import LevelBlocks, exact_blocks, probed_blocks
 from lme4py.engine.factor.crossed_probes import CrossedProbes, WeightChange
 from lme4py.engine.generalised.iterative.cells import CellProducts, effects_of, times
 from lme4py.engine.generalised.iterative.mode import CellMode, LastPass, last_pass, mode_of
@@ -171,14 +172,44 @@ class IterativeLaplace:
         numpy.linalg.LinAlgError
             There is no mode, or the matrix is not positive definite in their precision.
         """
+        mode = self._mode(phi)
+        found = CrossedFactor(mode.at).log_det(self.seed)
+        return ExactValue(mode.objective + found.value, found.error)
+
+    def level_blocks(self, phi: FloatArray, fixed: FloatArray | None, exact: bool) -> LevelBlocks:
+        """What the data leave of the effects of each level, in the engine's columns.
+
+        Parameters
+        ----------
+        phi : ndarray
+        fixed : ndarray, shape (p, p), or None
+            A root of the covariance of the fixed effects, where their uncertainty counts.
+        exact : bool
+            By a factor in tiles, not by probes.
+
+        Raises
+        ------
+        DesignError
+            The tiles do not fit into memory.
+        numpy.linalg.LinAlgError
+            There is no mode, or the matrix is not positive definite in their precision.
+        """
+        mode, factors = self._mode(phi), self.problem.factors
+        found = exact_blocks(mode.at) if exact else probed_blocks(mode.at, self.seed)
+        if fixed is None:
+            return found
+        own = effects_of(mode.at, last_pass(self.problem, mode).ZWX @ fixed, _EXACT)[0]
+        parts = zip(self.products.split(own), factors, strict=True)
+        return found.plus([each.reshape(factor.n_columns, factor.n_levels, -1) for each, factor in parts])
+
+    def _mode(self, phi: FloatArray) -> CellMode:
+        """The mode, with nothing beside it."""
         known, start = self._known, np.zeros(self.products.size)
         if known is not None and np.array_equal(known.phi, phi):
             start = known.mode.b
         # What derivatives were made of would stand beside the factor.
         self._known = known = None
-        mode = mode_of(self.problem, phi, start)
-        found = CrossedFactor(mode.at).log_det(self.seed)
-        return ExactValue(mode.objective + found.value, found.error)
+        return mode_of(self.problem, phi, start)
 
     def hessian(self, point: LaplacePoint) -> FloatArray:
         """Second derivatives at a minimum: differences of gradients.

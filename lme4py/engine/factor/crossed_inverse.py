@@ -1,0 +1,184 @@
+"""Blocks of one level each of Lambda M^-1 Lambda', what the data leave of the effects: by probes, or by an exact factor.
+
+With x and w of `lme4py.engine.factor.crossed_probes`, E[x w'] = S^-1. Of other factors the block of a level is
+
+    Lambda P^-1 Lambda' + E[Lambda (x - x0) w'Lambda'],
+
+and of the first E + F P^-1 F' + E[F (x - w) (F w)'], F = E A_12 Lambda. Since the inverse of a positive definite matrix
+is never smaller than that of its blocks, what is added to Lambda P^-1 Lambda' and to E is never negative, and where
+probes say so they err.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lme4py.engine.factor.crossed import CrossedAt
+from lme4py.engine.factor.crossed_factor import CrossedFactor
+from lme4py.engine.factor.crossed_probes import CrossedProbes, probe_systems, small_sample
+from lme4py.linalg import small
+from lme4py.linalg.types import FloatArray
+
+__all__ = ["LevelBlocks", "exact_blocks", "probed_blocks"]
+
+# Wanted relative error of a standard deviation (root mean square over the effects); probes that are asked for it.
+_WANTED, _FIRST, _MOST = 0.005, 32, 1024
+# Directions that are computed exactly.
+_DIRECTIONS = 64
+
+
+@dataclass(frozen=True)
+class LevelBlocks:
+    """Blocks of one level each.
+
+    Attributes
+    ----------
+    blocks : tuple of ndarray, each (k, k, J)
+        By factor.
+    errors : tuple of ndarray, each (k, J)
+        Standard errors of the standard deviations, relative; zeros of an exact factor.
+    probes, directions : int
+        How they were found; zeros of an exact factor.
+    """
+
+    blocks: tuple[FloatArray, ...]
+    errors: tuple[FloatArray, ...]
+    probes: int
+    directions: int
+
+    def plus(self, moved: list[FloatArray]) -> LevelBlocks:
+        """The same with the outer products of rows (k, J, p) more.
+
+        Parameters
+        ----------
+        moved : list of ndarray, each (k, J, p)
+            Exact, so that errors become smaller.
+        """
+        blocks = tuple(
+            own + np.einsum("ajp,bjp->abj", rows, rows) for own, rows in zip(self.blocks, moved, strict=True)
+        )
+        errors = tuple(
+            error * np.einsum("aaj->aj", own) / np.maximum(np.einsum("aaj->aj", more), np.finfo(float).tiny)
+            for error, own, more in zip(self.errors, self.blocks, blocks, strict=True)
+        )
+        return LevelBlocks(blocks, errors, self.probes, self.directions)
+
+    @property
+    def error(self) -> float:
+        """Root mean square of the relative errors, of the factor where it is largest."""
+        return max(float(np.sqrt(np.mean(own**2))) for own in self.errors)
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether the most probes leave a larger error than is wanted."""
+        return self.error > _WANTED
+
+    def __str__(self) -> str:
+        if not self.probes:
+            return "Standard deviations are those of an exact factor."
+        largest = max(float(own.max()) for own in self.errors)
+        return (
+            f"Standard deviations are means over {self.probes} random probes beside {self.directions} exact "
+            f"directions: their Monte-Carlo standard error is {100.0 * self.error:.2g} % (root mean square), at most "
+            f"{100.0 * largest:.2g} %."
+        )
+
+
+def probed_blocks(at: CrossedAt, seed: int = 0) -> LevelBlocks:
+    """By probes, until a standard deviation is known to half a per cent or there are a thousand.
+
+    Parameters
+    ----------
+    at : CrossedAt
+    seed : int
+    """
+    tables = at.tables
+    probes = CrossedProbes(tables.size, seed)
+    probes.learn_directions(at, _DIRECTIONS)
+    r = probes.directions.shape[1]
+    lowest, known = _known(at)
+    sums = [np.zeros_like(own) for own in known]
+    squares = [np.zeros(own.shape[1:]) for own in known]
+    for z in probes.batches(0, r):
+        for total, own in zip(known, _products(at, z), strict=True):
+            total += own.sum(axis=3)
+    count, wanted = 0, _FIRST
+    while True:
+        for z in probes.batches(r + count, r + wanted):
+            for f, own in enumerate(_products(at, z)):
+                sums[f] += own.sum(axis=3)
+                squares[f] += np.einsum("aajc,aajc->aj", own, own)
+        count = wanted
+        blocks = tuple(low + _positive(a + b / count - low) for low, a, b in zip(lowest, known, sums, strict=True))
+        errors = tuple(_errors(own, s, q, count) for own, s, q in zip(blocks, sums, squares, strict=True))
+        found = LevelBlocks(blocks, errors, count, r)
+        if not found.is_rough or count >= _MOST or r >= tables.size:
+            return found
+        # Few probes know little of their own scatter: not many times as many at once.
+        wanted = min(_MOST, max(2 * count, int(np.ceil(1.1 * count * min(found.error / _WANTED, 8.0) ** 2))))
+
+
+def exact_blocks(at: CrossedAt) -> LevelBlocks:
+    """By a factor in tiles.
+
+    Parameters
+    ----------
+    at : CrossedAt
+
+    Raises
+    ------
+    DesignError
+        It does not fit into memory.
+    numpy.linalg.LinAlgError
+        The matrix is not positive definite in the precision of the tiles.
+    """
+    blocks = tuple(CrossedFactor(at).level_blocks())
+    return LevelBlocks(blocks, tuple(np.zeros(own.shape[1:]) for own in blocks), 0, 0)
+
+
+def _known(at: CrossedAt) -> tuple[list[FloatArray], list[FloatArray]]:
+    """What the blocks are at least, and what they would be if S were its blocks of one level each."""
+    tables, first = at.tables, at.tables.first
+    lowest = [at.E if f == first else at.diagonal_inverse(f) for f in range(len(tables.factors))]
+    known = [own.copy() for own in lowest]
+    through: FloatArray = np.sum([tables.blocks(first, t, lowest[t]) for t in tables.rest], axis=0)
+    known[first] += small.product(small.product(at.E, through), at.E)
+    return lowest, known
+
+
+def _products(at: CrossedAt, z: FloatArray) -> list[FloatArray]:
+    """What each column of z adds to the blocks, (k, k, J, c)."""
+    tables, count = at.tables, z.shape[1]
+    x, w, x0, _ = probe_systems(at, z)
+    change, other, b = at.to_effects(x - x0), at.to_effects(x - w), at.to_effects(w)
+    out: list[FloatArray] = [np.empty(0)] * len(tables.factors)
+    for t in tables.rest:
+        out[t] = _outer(change[tables.slices[t]], b[tables.slices[t]], tables.factors[t].n_columns, count)
+    left, right = (at.eliminate(tables.into_first(own)) for own in (other, b))
+    out[tables.first] = _outer(left, right, tables.factors[tables.first].n_columns, count)
+    return out
+
+
+def _outer(a: FloatArray, b: FloatArray, k: int, count: int) -> FloatArray:
+    a, b = a.reshape(k, -1, count), b.reshape(k, -1, count)
+    out = np.einsum("ajc,bjc->abjc", a, b)
+    return np.asarray(0.5 * (out + out.transpose(1, 0, 2, 3)))
+
+
+def _positive(blocks: FloatArray) -> FloatArray:
+    """The nearest blocks without negative eigenvalues."""
+    if blocks.shape[0] == 1:
+        return np.maximum(blocks, 0.0)
+    values, vectors = np.linalg.eigh(small.symmetrize(blocks).transpose(2, 0, 1))
+    found = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.transpose(0, 2, 1)
+    return np.ascontiguousarray(found.transpose(1, 2, 0))
+
+
+def _errors(blocks: FloatArray, sums: FloatArray, squares: FloatArray, count: int) -> FloatArray:
+    """Relative standard errors of the standard deviations, (k, J)."""
+    mean = np.einsum("aaj->aj", sums) / count
+    spread = np.maximum(squares / count - mean**2, 0.0) / max(count - 1, 1)
+    variances = np.maximum(np.einsum("aaj->aj", blocks), np.finfo(float).tiny)
+    return np.asarray(0.5 * small_sample(count) * np.sqrt(spread) / variances)
