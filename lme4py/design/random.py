@@ -92,7 +92,10 @@ def _compact(codes: IntArray, levels: Sequence[Any]) -> tuple[IntArray, tuple[An
         return codes, tuple(levels)
     position = _narrow(np.cumsum(used) - 1)
     kept = tuple(level for level, keep in zip(levels, used.tolist(), strict=True) if keep)
-    return position[codes], kept
+    out: NDArray[Any] = np.empty(codes.size, dtype=np.int32)
+    for start in range(0, codes.size, _ROWS):
+        out[start : start + _ROWS] = position[codes[start : start + _ROWS]]
+    return out, kept
 
 
 def _number_codes(values: NDArray[np.float64], name: str) -> tuple[IntArray, tuple[Any, ...]]:

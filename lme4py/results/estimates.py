@@ -260,7 +260,9 @@ class EstimateMethods(FittedModel):
         if reliability:
             if conditional_se:
                 raise OptionError("give one of conditional_se=True and reliability=True; each returns a pair.")
-            return modes, components.component_modes(self.fit, modes_of_groups.reliabilities(self.fit, exact), component)
+            return modes, components.component_modes(
+                self.fit, modes_of_groups.reliabilities(self.fit, exact), component
+            )
         if not conditional_se:
             return modes
         errors = modes_of_groups.conditional_sds(self.fit, include_fixed, exact)

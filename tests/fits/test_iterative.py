@@ -11,10 +11,11 @@ import pytest
 
 import lme4py
 from lme4py import progress
-from lme4py.engine.factor import symbolic
+from lme4py.engine.factor import crossed_factor, crossed_inverse, forecast, symbolic
 from lme4py.engine.linear import stochastic_solve
 from lme4py.engine.linear.stochastic import StochasticCriterion
 from lme4py.errors import DesignError, Lme4Error, OptionError
+from lme4py.linalg import tiles
 
 ITERATIVE = {"block": "iterative"}
 SCALAR = "y ~ x + (1 | a) + (1 | b)"
@@ -103,7 +104,7 @@ def test_a_smaller_error_on_request(data):
         lambda m: m.influence(),
         lambda m: m.predict(interval="confidence"),
         lambda m: m.refit(m.fit.design.y),
-        lambda m: m.ranef(conditional_se=True),
+        lambda m: m.fit.point,
         lambda m: m.conf_int(method="profile"),
         lambda m: m.all_fit(),
     ],
@@ -143,6 +144,94 @@ def test_likelihood_ratios_carry_the_error(data, fits):
     assert abs(test.chi2 - wanted.chi2) < 4.0 * error + 1e-5
     assert "Monte-Carlo standard error of chi2" in test.note
     assert "Monte-Carlo" not in wanted.note
+
+
+def test_an_exact_criterion_on_request(data, fits):
+    exact, _ = fits[SCALAR, True]
+    found = lme4py.lmer(SCALAR, data, control={**ITERATIVE, "exact": True})
+    error = found.certificate.monte_carlo
+    # The tiles are in double precision.
+    assert error.by_factor
+    assert error.criterion_se < 1e-10
+    assert 0.0 <= found.criterion - exact.criterion + 1e-9 < 1e-5
+    text = " ".join(str(found.summary()).split())
+    assert "The criterion at the estimates is that of an exact factor" in text
+    small = lme4py.lmer("y ~ 1 + (1 | a) + (1 | b)", data, reml=False, control={**ITERATIVE, "exact": True})
+    large = lme4py.lmer(SCALAR, data, reml=False, control={**ITERATIVE, "exact": True})
+    exact_small = lme4py.lmer("y ~ 1 + (1 | a) + (1 | b)", data, reml=False)
+    # Nothing is left of the probes' error but that of theta, squared.
+    wanted = lme4py.lrtest(exact_small, fits[SCALAR, False][0]).chi2
+    assert lme4py.lrtest(small, large).chi2 == pytest.approx(wanted, abs=1e-5)
+
+
+def test_an_exact_criterion_in_single_precision(data, fits, monkeypatch):
+    monkeypatch.setattr(crossed_factor, "_DOUBLE", 0)
+    found = lme4py.lmer(SLOPE, data, control={**ITERATIVE, "exact": True})
+    error = found.certificate.monte_carlo.criterion_se
+    assert 1e-12 < error < 1e-6
+    assert found.criterion == pytest.approx(fits[SLOPE, True][0].criterion, abs=1e-5)
+    assert lme4py.lmer(SLOPE, data, control={"exact": True}).criterion == fits[SLOPE, True][0].criterion
+    with pytest.raises(OptionError, match=r"control\['exact'\] must be True or False"):
+        lme4py.lmer(SLOPE, data, control={**ITERATIVE, "exact": "yes"})
+
+
+def test_an_exact_criterion_that_is_not_reached_is_said(data, monkeypatch):
+    for error, text in [
+        (KeyboardInterrupt(), "was interrupted: the criterion is the probes'"),
+        (np.linalg.LinAlgError("not positive definite"), "failed .not positive definite.: the criterion is the"),
+    ]:
+
+        def failing(self, at, error=error):
+            raise error
+
+        monkeypatch.setattr(crossed_factor.CrossedFactor, "__init__", failing)
+        with pytest.warns(lme4py.Lme4Warning, match=text):
+            found = lme4py.lmer(SCALAR, data, control={**ITERATIVE, "exact": True})
+        assert found.converged
+        assert not found.certificate.monte_carlo.by_factor
+    # Afterwards the ordinary factor does it.
+    assert found.exact_criterion() == pytest.approx(lme4py.lmer(SCALAR, data).criterion, abs=1e-5)
+    with pytest.raises(DesignError, match="leave exact=True out"):
+        found.ranef(conditional_se=True, exact=True)
+    # Some ten megabytes are tiles and what they are made of.
+    monkeypatch.setattr(forecast, "exceeds_memory", lambda need: need > 1e7)
+    monkeypatch.setattr(tiles, "_TILE", 1024)
+    with pytest.raises(DesignError, match=r"in tiles .* needs memory"):
+        lme4py.lmer(SCALAR, data, control={**ITERATIVE, "exact": True})
+
+
+@pytest.mark.parametrize("key", [(SCALAR, True), (SLOPE, True)])
+@pytest.mark.parametrize("include_fixed", [False, True])
+def test_conditional_standard_deviations(fits, key, include_fixed):
+    exact, found = fits[key]
+    wanted = exact.ranef(conditional_se=True, include_fixed=include_fixed)[1]
+    for by_factor in (False, True):
+        sds = found.ranef(conditional_se=True, include_fixed=include_fixed, exact=by_factor)[1]
+        for name, frame in sds.items():
+            # theta differs by parts in 1e5; 64 of the 90 directions are exact, which leaves 3e-5 to the probes.
+            np.testing.assert_allclose(frame, wanted[name], rtol=2e-4)
+            assert ("exact factor" if by_factor else "random probes") in frame.attrs["note"]
+    assert "note" not in wanted["a"].attrs
+
+
+def test_reliabilities_and_covariances_of_modes(fits):
+    exact, found = fits[SLOPE, True]
+    for name, frame in found.ranef(reliability=True)[1].items():
+        # As above.
+        np.testing.assert_allclose(frame, exact.ranef(reliability=True)[1][name], atol=1e-3)
+        assert "random probes" in frame.attrs["note"]
+    for name, frame in found.ranef(standardised=True, exact=True).items():
+        np.testing.assert_allclose(frame, exact.ranef(standardised=True)[name], atol=1e-2)
+    for name, blocks in found.ranef_cov().items():
+        np.testing.assert_allclose(blocks, exact.ranef_cov()[name], atol=1e-4)
+
+
+def test_rough_standard_deviations_are_said(fits, monkeypatch):
+    monkeypatch.setattr(crossed_inverse, "_DIRECTIONS", 1)
+    monkeypatch.setattr(crossed_inverse, "_WANTED", 1e-6)
+    monkeypatch.setattr(crossed_inverse, "_MOST", 40)
+    with pytest.warns(lme4py.Lme4Warning, match="means over 40 random probes .* exact=True makes"):
+        fits[SCALAR, True][1].ranef(conditional_se=True)
 
 
 def test_streamed_rows(data, tmp_path, fits):

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 import lme4py
+from lme4py import progress
 from lme4py.engine.factor import symbolic
+from lme4py.engine.generalised.iterative.criterion import IterativeLaplace
 from lme4py.engine.linear.stochastic_solve import NothingProved
 from lme4py.errors import Lme4Error, OptionError
 from lme4py.families.registry import make_family
@@ -108,7 +110,7 @@ def test_a_seed_gives_the_same_numbers(data):
         lambda m: m.influence(),
         lambda m: m.predict(interval="confidence"),
         lambda m: m.refit(m.fit.design.y),
-        lambda m: m.ranef(conditional_se=True),
+        lambda m: m.fit.point,
         lambda m: m.conf_int(method="profile"),
         lambda m: m.all_fit(),
         lambda m: m.augment(),
@@ -132,6 +134,49 @@ def test_what_needs_no_factor_works(fits, data):
     assert str(again.summary()) == str(found.summary())
     assert again.exact_criterion() == pytest.approx(found.exact_criterion(), abs=1e-9)
     pd.testing.assert_frame_equal(found.slim().coef_table(), found.coef_table())
+
+
+@pytest.mark.parametrize("name", ["slope", "dispersion"])
+def test_conditional_standard_deviations(fits, name):
+    exact, found = fits[name]
+    for include_fixed in (False, True):
+        wanted = exact.ranef(conditional_se=True, include_fixed=include_fixed)[1]
+        for by_factor in (False, True):
+            sds = found.ranef(conditional_se=True, include_fixed=include_fixed, exact=by_factor)[1]
+            for group, frame in sds.items():
+                # Estimates differ by parts of their standard errors, as the probes leave them.
+                np.testing.assert_allclose(frame, wanted[group], rtol=2e-3)
+                assert ("exact factor" if by_factor else "random probes") in frame.attrs["note"]
+
+
+def test_an_exact_criterion_on_request(data, fits):
+    formula, family = MODELS["logit"]
+    found = lme4py.glmer(formula, data, family=family, control={**ITERATIVE, "exact": True})
+    assert found.certificate.monte_carlo.by_factor
+    assert fits["logit"][0].criterion - 1e-6 <= found.criterion < fits["logit"][0].criterion + 1e-4
+    # Modes are found to 1e-10 from other starts.
+    assert found.criterion == pytest.approx(found.exact_criterion(), abs=1e-7)
+    assert "the estimates were found with" in " ".join(str(found.summary()).split())
+
+
+def test_long_work_is_announced_before_the_search(data, monkeypatch, capsys):
+    formula, family = MODELS["logit"]
+    monkeypatch.setattr(progress, "_LONG", 0.0)
+    evaluate, said = IterativeLaplace.evaluate, []
+
+    def listening(self, *given):
+        said.append(capsys.readouterr().err)
+        return evaluate(self, *given)
+
+    monkeypatch.setattr(IterativeLaplace, "evaluate", listening)
+    lme4py.glmer(formula, data, family=family, control=ITERATIVE)
+    # After one evaluation it is known how long they take.
+    assert said[0] == ""
+    assert "crossed random effects without a factor" in said[1]
+    assert "(forecast; Ctrl-C interrupts)" in said[1]
+    assert len(said) > 3
+    lme4py.glmer(formula, data, family=family, control=ITERATIVE, progress=False)
+    assert "".join(said[said.index(said[1]) + 1 :]) == ""
 
 
 def test_likelihood_ratios_carry_the_error(data, fits):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lme4py.chunks import from_size
+from lme4py.chunks import chunk, from_size
 from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor, SortedEdges
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
@@ -30,6 +30,8 @@ Times = Callable[..., FloatArray]
 
 # Products of fewer numbers than this are made by one thread.
 _SHARED = from_size(500_000)
+# Numbers of a table that are multiplied by others at one time.
+_PART = chunk(2**22, 50)
 
 
 class _Table:
@@ -178,7 +180,7 @@ class CrossedTables:
 
     def _add(self, s: int, t: int, edges: Edges | SortedEdges) -> None:
         shape = (self.factors[s].n_levels, self.factors[t].n_levels)
-        parts = 2 if edges.values.size > _SHARED else 1
+        parts = max(2, -(-edges.values.size // _PART)) if edges.values.size > _SHARED else 1
         if isinstance(edges, SortedEdges):
             pointer, indices = edges.pointer, edges.indices
         else:

@@ -1,6 +1,6 @@
 """An exact factor of what conjugate gradients solve, in tiles, where the estimates are known: one value, one inverse.
 
-With C C' = I + T'A_11 T of the first factor, L L' the blocks of one level each of S (`lme4py.engine.factor.crossed`) and
+With C C' = I + T'A_11 T of the first factor, L L' the blocks of one level each of S (see `crossed`) and
 
     F = C^-1 T'A_12 Lambda L'^-1,      A = L^-1 S L'^-1 = I + (what other factors share) - (F'F without its own blocks),
 
@@ -193,7 +193,6 @@ class CrossedFactor:
         change = np.einsum("ij,ij->j", moved, found.first) - np.einsum("ij,ij->j", z, z) + found.log_moments
         total = at.log_det + tiles.log_det
         return ExactValue(total + float(change.mean()), standard_error(change))
-
 
     def level_blocks(self) -> list[FloatArray]:
         """Blocks of one level each of Lambda M^-1 Lambda', (k, k, J) by factor."""

@@ -1,4 +1,4 @@
-"""Blocks of one level each of Lambda M^-1 Lambda', what the data leave of the effects: by probes, or by an exact factor.
+"""What the data leave of the effects of each level, by probes or by an exact factor: blocks of Lambda M^-1 Lambda'.
 
 With x and w of `lme4py.engine.factor.crossed_probes`, E[x w'] = S^-1. Of other factors the block of a level is
 
@@ -101,12 +101,12 @@ def probed_blocks(at: CrossedAt, seed: int = 0) -> LevelBlocks:
     lowest, known = _known(at)
     sums = [np.zeros_like(own) for own in known]
     squares = [np.zeros(own.shape[1:]) for own in known]
-    for z in probes.batches(0, r):
+    for z in probes.batches(at, 0, r):
         for total, own in zip(known, _products(at, z), strict=True):
             total += own.sum(axis=3)
     count, wanted = 0, _FIRST
     while True:
-        for z in probes.batches(r + count, r + wanted):
+        for z in probes.batches(at, r + count, r + wanted):
             for f, own in enumerate(_products(at, z)):
                 sums[f] += own.sum(axis=3)
                 squares[f] += np.einsum("aajc,aajc->aj", own, own)

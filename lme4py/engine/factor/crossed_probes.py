@@ -34,12 +34,20 @@ from lme4py.linalg import small
 from lme4py.linalg.iterative import Solved, conjugate_gradients, random_signs
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["MOST_ITERATIONS", "CrossedProbes", "Probed", "WeightChange", "probe_systems", "small_sample", "standard_error"]
+__all__ = [
+    "MOST_ITERATIONS",
+    "CrossedProbes",
+    "Probed",
+    "WeightChange",
+    "probe_systems",
+    "small_sample",
+    "standard_error",
+]
 
 # Residuals of the systems of the probes.
 _PROBE = 1e-5
-# Probes that are solved together.
-_TOGETHER = chunk(16, 3)
+# Probes that are solved together, and the numbers of rows of the first factor that they may have.
+_TOGETHER, _NUMBERS = chunk(24, 3), chunk(1_400_000, 120)
 # Steps towards the farthest directions.
 _POWERS = 3
 # Iterations after which a system counts as unsolvable.
@@ -113,10 +121,11 @@ class CrossedProbes:
         """
         # Seeds of the directions and of the probes are apart: given the directions the probes are independent.
         V = random_signs(self.size, min(count, self.size), self.seed + 2**32)
+        step = _together(at)
         for _ in range(_POWERS):
             V = np.linalg.qr(V)[0]
-            for start in range(0, V.shape[1], _TOGETHER):
-                V[:, start : start + _TOGETHER] -= at.whitened(V[:, start : start + _TOGETHER])
+            for start in range(0, V.shape[1], step):
+                V[:, start : start + step] -= at.whitened(V[:, start : start + step])
         self.directions = np.linalg.qr(V)[0]
 
     def probe(self, at: CrossedAt, count: int, changes: Sequence[WeightChange] = ()) -> Probed:
@@ -131,7 +140,7 @@ class CrossedProbes:
         """
         total, own, along = _known(at, changes)
         r = self.directions.shape[1]
-        parts = [_columns(at, z, changes) for z in self.batches(0, r + count)]
+        parts = [_columns(at, z, changes) for z in self.batches(at, 0, r + count)]
         log_det = np.concatenate([part.log_det for part in parts])
         G = [np.concatenate([part.G[f] for part in parts]) for f in range(len(own))]
         # Directions are added to what every probe says.
@@ -140,23 +149,30 @@ class CrossedProbes:
         moved = along + moved[:r].sum(axis=0) + moved[r:]
         return Probed(total + log_det[:r].sum() + log_det[r:], G, moved, max(part.iterations for part in parts))
 
-    def batches(self, start: int, stop: int) -> Iterator[FloatArray]:
+    def batches(self, at: CrossedAt, start: int, stop: int) -> Iterator[FloatArray]:
         """Directions, and after the last of them random signs without these directions, some at a time.
 
         Parameters
         ----------
+        at : CrossedAt
         start, stop : int
             Numbers of the columns.
         """
-        for own in range(start, stop, _TOGETHER):
-            yield self._together(own, min(own + _TOGETHER, stop))
+        step = _together(at)
+        for own in range(start, stop, step):
+            yield self._columns(own, min(own + step, stop))
 
-    def _together(self, start: int, stop: int) -> FloatArray:
+    def _columns(self, start: int, stop: int) -> FloatArray:
         V = self.directions
         r = V.shape[1]
         first = max(start - r, 0)
         z = random_signs(self.size, max(stop - r - first, 0), self.seed, first)
         return np.hstack([V[:, start:stop], z - V @ (V.T @ z)])
+
+
+def _together(at: CrossedAt) -> int:
+    """Columns at one time: rows of the first factor are the largest arrays."""
+    return min(_TOGETHER, max(4, _NUMBERS // at.tables.factors[at.tables.first].size))
 
 
 def _known(at: CrossedAt, changes: Sequence[WeightChange]) -> tuple[float, list[FloatArray], FloatArray]:

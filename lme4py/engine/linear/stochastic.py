@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg.lapack as lapack
 
+from lme4py.chunks import from_size
 from lme4py.covariance import CovarianceStructures
 from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
 from lme4py.engine.factor.crossed_factor import CrossedFactor, ExactValue
@@ -26,12 +27,15 @@ from lme4py.engine.linear.problem import Problem
 from lme4py.engine.linear.stochastic_solve import ProbedPoint
 from lme4py.linalg import small
 from lme4py.linalg.iterative import Solved, conjugate_gradients
+from lme4py.linalg.memory import give_back_freed
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["StochasticCriterion", "StochasticPoint", "gradients_of"]
 
 # Residuals of systems that estimates are made from, and of the average information.
 _EXACT, _ROUGH = 1e-11, 1e-4
+# Rows from which on memory that was freed is given back.
+_LARGE = from_size(2_000_000)
 
 
 class Solution(NamedTuple):
@@ -177,6 +181,9 @@ class StochasticCriterion:
         beta = lapack.dtrtrs(RX, R[:p, p])[0] if p else np.zeros(0)
         r2 = float(R[p, p]) ** 2
         probed = self.probes.probe(at, probes)
+        if self.problem.cross.n_obs > _LARGE:
+            # Columns of the probes leave holes in the heap that the next arrays do not fit into.
+            give_back_freed()
         g, U, modes = self._in_groups(at, solution, beta, RX)
         fixed = [-(self.df / r2) * _gram(own, own, f) for own, f in zip(g, problem.factors, strict=True)]
         if self.reml and p:

@@ -22,8 +22,8 @@ from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, Lme4Error, Lme4Warning, warn
 from lme4py.fits.derived import derived
-from lme4py.fits.linear.fit import Curvature, LinearFit
 from lme4py.fits.levels import in_tiles, seed_of, told, user_blocks
+from lme4py.fits.linear.fit import Curvature, LinearFit
 from lme4py.fits.linear.steps import (
     Estimates,
     identified,
