@@ -41,9 +41,9 @@ def tiled_bytes(size: int, dtype: Any, threads: int) -> float:
     >>> round(tiled_bytes(40_000, np.float32, 2) / 2**30, 1)
     3.2
     """
-    held = np.dtype(dtype).itemsize * 0.5 * float(size) * float(size + min(_TILE, size))
+    held = float(np.dtype(dtype).itemsize) * 0.5 * float(size) * float(size + min(_TILE, size))
     # A tile with its sum, its right-hand side and a product, and rows of the factor in double precision.
-    return held + 8.0 * threads * (4.0 * _TILE**2 + _TILE * _DEPTH)
+    return held + 8.0 * threads * float(4 * _TILE**2 + _TILE * _DEPTH)
 
 
 class TiledCholesky:

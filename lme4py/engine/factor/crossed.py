@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ class _Table:
         values = data[0][place] if len(data) == 1 else data[0][place] * data[1][place]
         return sparse.csr_array((values, self.indices[place], self.pointers[part]), shape=shape)
 
-    def levels(self) -> tuple[IntArray, NDArray[np.int32]]:
+    def levels(self) -> tuple[IntArray, NDArray[Any]]:
         """Row and column of every block."""
         counts = np.concatenate([np.diff(pointer) for pointer in self.pointers])
         return np.repeat(np.arange(self.shape[0]), counts), self.indices
@@ -216,7 +217,7 @@ class CrossedTables:
         table = self.tables.get((t, s))
         return (None, np.empty(0)) if table is None else (table.transposed_times, table.values.transpose(1, 0, 2))
 
-    def blocks_of(self, s: int, t: int) -> tuple[IntArray, IntArray, FloatArray]:
+    def blocks_of(self, s: int, t: int) -> tuple[NDArray[Any], NDArray[Any], FloatArray]:
         """Levels of both factors that meet, and the blocks of Z_s'W Z_t, (k_s, k_t, E)."""
         table = self.tables.get((s, t))
         if table is not None:

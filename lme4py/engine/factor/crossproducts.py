@@ -429,22 +429,25 @@ def _merge_edges(parts: list[Edges | SortedEdges], shape: tuple[int, int]) -> So
     whole = np.sum(pointers, axis=0)
     cuts = np.unique([0, *np.searchsorted(whole, np.arange(_MERGED, whole[-1], _MERGED)), shape[0]])
     small = np.int32 if max(shape) < 2**31 else np.intp
-    blocks = []
+    # The sum has no more pairs than its parts: pages beyond its end are never touched, and take no memory.
+    indices = np.empty(whole[-1], dtype=small)
+    values = np.empty((*parts[0].values.shape[:2], whole[-1]))
+    ends, counts = [0], []
     for a, b in pairwise(cuts.tolist()):
         places = [slice(int(pointer[a]), int(pointer[b])) for pointer in pointers]
         levels = np.arange(b - a, dtype=small)
         rows = np.concatenate([np.repeat(levels, np.diff(pointer[a : b + 1])) for pointer in pointers])
         columns = np.concatenate([_indices(part)[place] for part, place in zip(parts, places, strict=True)])
-        values = np.concatenate([part.values[..., place] for part, place in zip(parts, places, strict=True)], axis=2)
-        tables = [list(line) for line in values]
-        blocks.append(_sorted_edges(rows, columns.astype(small, copy=False), tables, (b - a, shape[1])))
+        own = np.concatenate([part.values[..., place] for part, place in zip(parts, places, strict=True)], axis=2)
+        tables = [list(line) for line in own]
+        block = _sorted_edges(rows, columns.astype(small, copy=False), tables, (b - a, shape[1]))
+        place = slice(ends[-1], ends[-1] + block.indices.size)
+        indices[place], values[..., place] = block.indices, block.values
+        counts.append(np.diff(block.pointer))
+        ends.append(place.stop)
     parts.clear()
-    if len(blocks) == 1:
-        return blocks[0]
-    ends = np.cumsum([0, *(block.indices.size for block in blocks)])
-    pointer = np.concatenate([[0], *(block.pointer[1:] + end for block, end in zip(blocks, ends[:-1], strict=True))])
-    indices = np.concatenate([block.indices for block in blocks])
-    return SortedEdges(pointer, indices, np.concatenate([block.values for block in blocks], axis=2))
+    pointer = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    return SortedEdges(pointer, indices[: ends[-1]], values[..., : ends[-1]])
 
 
 def _pointer(edges: Edges | SortedEdges, n_rows: int) -> NDArray[Any]:
