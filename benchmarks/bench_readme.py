@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench_lines import seconds
+from giants import RIVAL, kept
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 R_PROGRAMS = ("lme4", "ordinal", "pbkrtest", "emmeans")
@@ -38,6 +39,20 @@ SHOWN = {
 }
 
 
+# What README shows of benchmarks/giants.py: case -> words.
+GIANTS = {
+    "random": "20,000 x 4,226 levels, random",
+    "clusters": "20,000 x 4,200 levels, 50 closed clusters",
+    "chain": "20,000 x 4,200 levels, a chain of eras",
+    "slope": "20,000 x 4,226 levels, random slope",
+    "three": "20,000 x 5,000 x 2,000 levels",
+    "movielens": "162,541 x 59,000 levels, heavy tails",
+    "logit": "0/1 response, 20,000 x 4,000 levels",
+    "logit-giant": "0/1 response, 100,000 x 20,000 levels",
+    "pedigree": "a million animals with their pedigree",
+}
+
+
 def write_readme(readme: Path, results: Path) -> None:
     """Put the table between the two marks of README.
 
@@ -62,7 +77,28 @@ def readme_table(results: Path) -> str:
         for model, words in models.items():
             if rows := [row for row in found[suite] if row["model"] == model]:
                 lines.append("| " + " | ".join(_cells(words, rows)) + " |")
-    return _heading([row for rows in found.values() for row in rows]) + "\n".join(lines) + "\n"
+    return _heading([row for rows in found.values() for row in rows]) + "\n".join(lines) + "\n" + _giants(results)
+
+
+def _giants(results: Path) -> str:
+    """The table of crossed effects and pedigrees that no other program has a factor for; "" without results."""
+    rows = kept(results / "giants.jsonl")
+    shown = [(case, words) for case, words in GIANTS.items() if case in rows]
+    if not shown:
+        return ""
+    machines = sorted({f"{rows[case]['machine']}, {rows[case]['date']}" for case, _ in shown})
+    lines = [
+        f"Giants (seconds of the processor, as `benchmarks/giants.py` has them; {'; '.join(machines)}):\n",
+        "| | rows | CPU | standard error of -2 log-likelihood | peak of memory, with the data | GPBoost: CPU |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for case, words in shown:
+        row, other = rows[case], rows.get(f"{RIVAL}{case}")
+        error = row.get("criterion_se")
+        cells = [words, f"{row['rows']:,}", seconds(row["cpu_s"]), "exact" if error is None else f"{error:.1g}"]
+        cells += [f"{row['peak_gib']:.1f} GiB", "" if other is None else seconds(other["cpu_s"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n" + "\n".join(lines) + "\n"
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -2,23 +2,32 @@
 
     python benchmarks/giants.py random clusters chain three slope exact logit
     python benchmarks/giants.py logit-clusters logit-chain logit-giant movielens movielens-slope pedigree pedigree-two
+    python benchmarks/giants.py tiles
+    GPBOOST_PYTHON=.../bin/python python benchmarks/giants.py gpboost-random gpboost-clusters gpboost-chain
 
 Each case runs in a process of its own, so that its peak of memory is its own. The graphs are those that make such
 models hard: a random one, closed clusters, a chain of eras, and the shape of MovieLens 25M (users and films of very
-different activity).
+different activity). "tiles" is a fit with one exact value at the end. Names that begin with "gpboost-" are fits of the
+same data by GPBoost, with an interpreter that has it. Rows are kept in `results/giants.jsonl`, which README's table is
+made of.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from bench_machine import Machine
 from pedigrees import HERDS, herd_case
 
 Columns = dict[str, np.ndarray]
@@ -51,6 +60,11 @@ def movielens(rng: np.random.Generator) -> Columns:
     return {"a": users, "b": films}
 
 
+def many_left(rng: np.random.Generator) -> Columns:
+    """40,000 levels that are left when the largest factor has been eliminated."""
+    return {"a": rng.integers(0, 100_000, 4_000_000), "b": rng.integers(0, 40_000, 4_000_000)}
+
+
 def logit(rng: np.random.Generator) -> Columns:
     return {"a": rng.integers(0, 20_000, 1_000_000), "b": rng.integers(0, 4000, 1_000_000)}
 
@@ -66,6 +80,7 @@ CASES = {
     "three": (three, "y ~ x + (1 | a) + (1 | b) + (1 | c)", {}),
     "slope": (random_graph, "y ~ x + (x | a) + (1 | b)", {}),
     "exact": (random_graph, "y ~ x + (1 | a) + (1 | b)", {"block": "exact"}),
+    "tiles": (many_left, "y ~ x + (1 | a) + (1 | b)", {"exact": True}),
     "logit": (logit, "y ~ x + (1 | a) + (1 | b)", {}),
     "logit-clusters": (clusters, "y ~ x + (1 | a) + (1 | b)", {}),
     "logit-chain": (chain, "y ~ x + (1 | a) + (1 | b)", {}),
@@ -73,6 +88,10 @@ CASES = {
     "movielens": (movielens, "y ~ x + (1 | a) + (1 | b)", {}),
     "movielens-slope": (movielens, "y ~ x + (x | a) + (1 | b)", {}),
 }
+
+RIVAL = "gpboost-"
+HERE = Path(__file__).resolve().parent
+KEPT = HERE / "results" / "giants.jsonl"
 
 # Cases whose response is 0 or 1.
 LOGIT = {"logit", "logit-clusters", "logit-chain", "logit-giant"}
@@ -127,6 +146,53 @@ def one(name: str) -> dict[str, object]:
     }
 
 
+def rival(name: str, cap: float | None) -> dict[str, Any]:
+    """The same data by GPBoost, in a process of an interpreter that has it."""
+    data = simulated(name.removeprefix(RIVAL))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.npz"
+        np.savez(path, **{column: data[column].to_numpy() for column in data})
+        del data
+        command = [
+            os.environ.get("GPBOOST_PYTHON", sys.executable),
+            str(HERE / "workers" / "giant_gpboost.py"),
+            str(path),
+        ]
+        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=cap)
+    return {"case": name, **_answer(run)}
+
+
+def ours(name: str, cap: float | None) -> dict[str, Any]:
+    """One case in a process of its own."""
+    command = [sys.executable, __file__, "--one", name]
+    return _answer(subprocess.run(command, capture_output=True, text=True, check=False, timeout=cap))
+
+
+def _answer(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The last line that is an object: programs print beside it."""
+    lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
+    found: dict[str, Any] = (
+        json.loads(lines[-1]) if lines else {"failure": (run.stderr.strip() or "?").splitlines()[-1]}
+    )
+    return found
+
+
+def keep(row: dict[str, Any], path: Path = KEPT) -> None:
+    """Put a row in the place of an older one of its case."""
+    rows = kept(path)
+    machine = Machine({})
+    rows[row["case"]] = {**row, "machine": machine.processor, "date": machine.day}
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in rows.values()), encoding="utf-8")
+
+
+def kept(path: Path = KEPT) -> dict[str, dict[str, Any]]:
+    """Rows by case."""
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {row["case"]: row for row in rows}
+
+
 def main(names: Sequence[str], cap: float | None = None) -> None:
     """Each case in a process of its own; all of them where none is named.
 
@@ -138,13 +204,13 @@ def main(names: Sequence[str], cap: float | None = None) -> None:
     """
     for name in names or [*CASES, *HERDS]:
         try:
-            run = subprocess.run(
-                [sys.executable, __file__, "--one", name], capture_output=True, text=True, check=False, timeout=cap
-            )
+            row = rival(name, cap) if name.startswith(RIVAL) else ours(name, cap)
         except subprocess.TimeoutExpired:
-            print(json.dumps({"case": name, "stopped_after_s": cap}), flush=True)
-            continue
-        print(run.stdout.strip() or run.stderr.strip().splitlines()[-1], flush=True)
+            row = {"case": name, "failure": f"stopped after {cap:g} s"}
+        row.setdefault("case", name)
+        print(json.dumps(row), flush=True)
+        if "failure" not in row:
+            keep(row)
 
 
 if __name__ == "__main__":

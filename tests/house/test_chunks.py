@@ -63,6 +63,8 @@ OTHER = {
         "LARGE": "from it on the Hessian of several factors is an approximation, as docs/convergence.md says",
         "_SMALL": "from it on the Hessian of several factors is made of differences",
     },
+    "engine/factor/crossed_factor.py": {"_SEED": "of random numbers"},
+    "engine/factor/crossed_inverse.py": {"_MOST": "probes, beyond which the error is said"},
     "engine/factor/crossed_probes.py": {"MOST_ITERATIONS": "of conjugate gradients"},
     "engine/linear/stochastic_solve.py": {
         "_MOST_DIRECTIONS": "beyond it the error is made smaller by probes",
