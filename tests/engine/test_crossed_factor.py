@@ -10,7 +10,7 @@ import scipy.linalg
 from test_crossed_probes import FORMULAS, dense, made
 
 from lme4py import progress
-from lme4py.engine.factor import crossed_factor, forecast
+from lme4py.engine.factor import crossed_factor, crossed_inverse, forecast
 from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
 from lme4py.engine.factor.crossed_factor import CrossedFactor, forecast_tiles
 from lme4py.engine.factor.crossed_inverse import LevelBlocks, exact_blocks, probed_blocks
@@ -153,9 +153,8 @@ def test_giants_fit_into_sixteen_gigabytes(size):
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_probes_err_as_they_say(name, monkeypatch):
-    from lme4py.engine.factor import crossed_inverse
-
     monkeypatch.setattr(crossed_inverse, "_DIRECTIONS", 4)
+    monkeypatch.setattr(crossed_inverse, "_WANTED", 0.02)
     at, _, whole = at_start(name)
     found = probed_blocks(at, 1)
     assert found.probes >= 32

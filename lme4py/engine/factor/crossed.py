@@ -32,7 +32,7 @@ Times = Callable[..., FloatArray]
 # Products of fewer numbers than this are made by one thread.
 _SHARED = from_size(500_000)
 # Numbers of a table that are multiplied by others at one time.
-_PART = chunk(2**22, 50)
+_PART = chunk(2**22, 201)
 
 
 class _Table:
