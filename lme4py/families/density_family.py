@@ -36,6 +36,8 @@ __all__ = ["DensityFamily"]
 _CURVED: Final = 0.25
 # Steps towards the linear predictor under which a response is most likely, and the largest of them.
 _SATURATED, _LONGEST = 40, 4.0
+# The least curvature in the parameters beside the linear predictor.
+_LEAST_CURVATURE: Final = 1e-3
 # A variable that stands for infinity.
 _END: Final = 800.0
 
@@ -268,6 +270,28 @@ class DensityFamily(MeanResponse):
             }
         return EtaDerivatives(found[()], **result)
 
+    def curvatures(self, data: ResponseData, eta: FloatArray, lam: Any) -> EtaDerivatives:
+        """What a Newton step in eta and lambda together needs: order 2, and `d_lam`, `score_lam` and `curve_lam`.
+
+        Parameters
+        ----------
+        data : ResponseData
+        eta : ndarray, shape (n,)
+        lam : ndarray
+        """
+        places, x = self._places, self._x(eta, lam, data)
+        found = partials(self.density, data, x, degrees_of(2, tuple(sorted((0, *places))), tuple(sorted(places)), 2))
+        w_obs = -found[0, 0]
+        return EtaDerivatives(
+            found[()],
+            found[0,],
+            w_obs,
+            working=partial(self._working, data, x, w_obs),
+            d_lam=self._part(found, (), data),
+            score_lam=self._part(found, (0,), data),
+            curve_lam=self._curve(found, data),
+        )
+
     def _part(self, found: dict[Index, FloatArray], of: Index, data: ResponseData, sign: float = 1.0) -> NuisancePart:
         """Derivatives in lambda of a derivative in eta: an array for one parameter, else `NuisanceColumns`."""
         columns = [sign * found[tuple(sorted((*of, i)))] for i in self._places]
@@ -281,9 +305,11 @@ class DensityFamily(MeanResponse):
 
     @staticmethod
     def _sized(curve: FloatArray) -> FloatArray:
-        """A positive definite matrix near a symmetric one."""
+        """A positive definite matrix near a symmetric one; itself where it is one."""
+        if _is_curved(curve):
+            return curve
         values, vectors = np.linalg.eigh(np.where(np.isfinite(curve), curve, 0.0))
-        size = np.maximum(np.abs(values), 1e-3)
+        size = np.maximum(np.abs(values), _LEAST_CURVATURE)
         result: FloatArray = (vectors * size) @ vectors.T
         return result
 
@@ -421,3 +447,14 @@ class DensityFamily(MeanResponse):
             at = np.where(self.valid(at + step), at + step, at)
             best = np.fmax(best, self.loglik(data, at, lam))
         return best
+
+
+def _is_curved(curve: FloatArray) -> bool:
+    """Whether no curvature is below the least one."""
+    if not np.isfinite(curve).all():
+        return False
+    try:
+        np.linalg.cholesky(curve - _LEAST_CURVATURE * np.eye(curve.shape[0]))
+    except np.linalg.LinAlgError:
+        return False
+    return True

@@ -145,6 +145,14 @@ class NuisanceColumns:
             sums.append(np.array([weighted.sum()]) if X is None else X.T @ weighted)
         return np.concatenate(sums)
 
+    def totals(self, by: FloatArray | None) -> FloatArray:
+        """Sum over the rows of each of B points, each times `by`, (B, n); shape (B, d)."""
+        sums = []
+        for part, X in self._pairs():
+            weighted = part if by is None else part * by
+            sums.append(weighted.sum(axis=1)[:, None] if X is None else weighted @ X)
+        return np.concatenate(sums, axis=1)
+
     def change(self, difference: FloatArray) -> FloatArray:
         """First-order change of each row, shape (n,)."""
         moved: FloatArray = np.zeros(self.parts[0].shape)
@@ -234,10 +242,10 @@ def totals(part: Any, by: FloatArray | None = None) -> FloatArray:
 
     Parameters
     ----------
-    part : ndarray (B, n), or ThresholdPart or DensePart of such arrays
+    part : ndarray (B, n), or ThresholdPart, DensePart or NuisanceColumns of such arrays
     by : ndarray, shape (B, n), optional
     """
-    if isinstance(part, ThresholdPart | DensePart):
+    if isinstance(part, ThresholdPart | DensePart | NuisanceColumns):
         return part.totals(by)
     summed: FloatArray = (part if by is None else part * by).sum(axis=1)[:, None]
     return summed

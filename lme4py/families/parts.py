@@ -234,9 +234,8 @@ class PartsFamily(DensityFamily):
 
     def _pieces(self, data: ResponseData) -> list[tuple[int, FloatArray | None]]:
         """Variable of the density and columns of each block of lambda."""
-        names = self.density.names
-        own: list[tuple[int, FloatArray | None]] = [(names.index(rows.name), rows.X) for rows in data.parts]
-        return [*own, *((names.index(v.name), None) for v in self._scalars)]
+        columns = (*(rows.X for rows in data.parts), *(None,) * len(self._scalars))
+        return list(zip(self._places, columns, strict=True))
 
     @computed_once
     def _places(self) -> tuple[int, ...]:

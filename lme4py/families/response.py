@@ -186,6 +186,11 @@ class ResponseData:
         return self.zeros, self.take(self.zeros)
 
     @computed_once
+    def from_zeros_last(self) -> IntArray:
+        """Where each row stands when those of `positive` come first, and those of `zero_rows` after them."""
+        return np.argsort(np.concatenate([self.positive[0], self.zeros]))
+
+    @computed_once
     def has_zeros(self) -> bool:
         """Whether a response is not above 0."""
         return not bool((self.y > 0.0).all())

@@ -100,8 +100,9 @@ def curve_of_pieces(found: dict[Index, FloatArray], pieces: Pieces) -> FloatArra
 
 def _summed(part: FloatArray, X: FloatArray | None, Y: FloatArray | None) -> FloatArray:
     """X' diag(part) Y; None is a column of ones."""
-    weighted = part[:, None] if Y is None else part[:, None] * Y
-    summed: FloatArray = weighted.sum(axis=0, keepdims=True) if X is None else X.T @ weighted
+    if X is None:
+        return np.reshape(part.sum() if Y is None else part @ Y, (1, -1))
+    summed: FloatArray = X.T @ (part[:, None] if Y is None else part[:, None] * Y)
     return summed
 
 

@@ -13,6 +13,8 @@ from scipy import special
 
 import lme4py
 from lme4py.design.parts import part_formulas
+from lme4py.engine.generalised.batches import stacked
+from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack
 from lme4py.engine.generalised.criteria import JointCriterion
 from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.errors import DesignError, FormulaError, OptionError
@@ -66,6 +68,38 @@ def test_gradients_at_several_points_are_those_one_by_one(family, zi, disp):
     one_by_one = [joint.evaluate(point, beside=True)[2] for point in points]
     # The same operations on the same numbers, summed in another order.
     np.testing.assert_allclose(joint.gradients(points), one_by_one, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("formula", "family", "zi", "disp"),
+    [
+        ("y ~ x + (1 | g)", "nbinomial", "~ x", None),
+        ("y ~ x + (1 | g)", "nbinomial", "~ 1", "~ x"),
+        ("y ~ x + (1 | g)", "truncated_poisson", "~ x", None),
+        ("share ~ x + (1 | g)", "beta", None, "~ x"),
+    ],
+)
+def test_gradients_of_stacked_points_are_those_one_by_one(formula, family, zi, disp):
+    found, start, _ = criterion(formula, family, zi, disp)
+    assert can_stack(found.problem)
+    joint = JointCriterion(ModeFinder(found.problem))
+    joint.evaluate(start)
+    points = start + 1e-3 * np.vstack([np.eye(start.size), -np.eye(start.size)])
+    one_by_one = [joint.evaluate(point, beside=True)[2] for point in points]
+    # The same predicted modes; what is done at them is summed in another order.
+    together = StackedModel(found.problem).gradients(points, joint.base)
+    np.testing.assert_allclose(together, one_by_one, rtol=1e-9, atol=1e-9)
+
+
+def test_stacked_points_have_no_value_where_a_groups_curvature_vanishes(monkeypatch):
+    found, start, _ = criterion("y ~ x + (1 | g)", "nbinomial", "~ x")
+    joint = JointCriterion(ModeFinder(found.problem))
+    joint.evaluate(start)
+    model = StackedModel(found.problem)
+    assert model.gradients(start[None], joint.base) is not None
+    # Curvatures of all groups count as none.
+    monkeypatch.setattr(stacked, "FLAT", 0.0)
+    assert model.gradients(start[None], joint.base) is None
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from lme4py.engine.generalised.problem import TOLERANCE, ModeError, ModeFinder
 from lme4py.engine.optimise import Local
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["AtPoint", "JointCriterion", "ProfiledCriterion"]
+__all__ = ["BESIDE", "AtPoint", "JointCriterion", "ProfiledCriterion"]
 
 # The approximation at a point, the value of the criterion and its gradient.
 AtPoint: TypeAlias = tuple[Laplace, float, FloatArray]
@@ -67,7 +67,8 @@ class JointCriterion:
         known : tuple, optional
             What `evaluate` gave there.
         """
-        return self._found(phi, False, exact=True) or known
+        begin = None if known is None else (known[0].mode.u, known[0].rows)
+        return self._found(phi, False, begin, exact=True) or known
 
     def gradients(self, points: FloatArray) -> list[FloatArray | None]:
         """Gradients at points right beside the best one, as `evaluate` has them; None where there is no mode.
@@ -111,8 +112,9 @@ class JointCriterion:
         for u, rows in self._starts(phi, begin):
             try:
                 with np.errstate(all="ignore"):
+                    # Rows that are known are of order 3.
                     mode = self.finder.find(
-                        theta, beta, lam, u, tolerance=tolerance, order=order, rows=rows, exact=exact
+                        theta, beta, lam, u, tolerance=tolerance, order=order if rows is None else 3, rows=rows, exact=exact
                     )
                     found = laplace(self.finder, mode)
                     value, gradient = (found.value, found.gradient) if self.refine is None else self.refine(found)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lme4py.engine.certificate import CONVERGED
-from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack, has_dispersions
+from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack, has_own_nuisance
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
 from lme4py.engine.generalised.laplace import Laplace, flat_mode
@@ -232,7 +232,7 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
     def slopes(points: FloatArray) -> FloatArray:
         first = problem.n_theta + problem.n_fixed
         beside = np.full(points.shape[0], criterion.refine is None and can_stack(problem))
-        if not has_dispersions(problem):
+        if not has_own_nuisance(problem):
             beside &= (points[:, first:] == phi[first:]).all(axis=1)
         together = StackedModel(problem).gradients(points[beside], found) if beside.any() else None
         if together is None:

@@ -34,8 +34,8 @@ from lme4py.linalg.types import FloatArray
 if TYPE_CHECKING:
     from lme4py.engine.generalised.penalty import GlmmPenaltyPoint
 
-# The prior alone has curvature 1; below 1 / _FLAT of it the likelihood of a group has no proper mode.
-_FLAT = 50.0
+# The prior alone has curvature 1; below 1 / FLAT of it the likelihood of a group has no proper mode.
+FLAT = 50.0
 # Points with more than this part of it lie at the edge.
 _EDGE = 0.8
 
@@ -255,7 +255,7 @@ def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
 
 def check_curvature(problem: GlmmProblem, swept: Swept) -> None:
     """Refuse points where a group's curvature nearly vanishes: there the approximation has a pole, not an optimum."""
-    if not problem.family.log_concave and swept.largest_inverse > _FLAT:
+    if not problem.family.log_concave and swept.largest_inverse > FLAT:
         raise ModeError(flat_mode(problem.family))
 
 
@@ -267,7 +267,7 @@ def is_at_pole(found: Laplace) -> bool:
     found : Laplace
     """
     concave = found.finder.problem.family.log_concave
-    return not concave and found.swept.largest_inverse > _EDGE * _FLAT
+    return not concave and found.swept.largest_inverse > _EDGE * FLAT
 
 
 def outer_by_factor(factors: tuple[Factor, ...], left: FloatArray, right: FloatArray) -> list[FloatArray]:

@@ -194,7 +194,7 @@ def _remainder(y: FloatArray, t: FloatArray, order: int) -> list[FloatArray]:
     s = np.exp(t)
     total = y + s
     c, r = y / total, s / total
-    top, low = stirling(np.log(total), order), stirling(t, order)
+    top, low = _stirling_of_both(np.log(total), t, order)
     out = [-0.5 * np.log1p(y / s) + top[0] - low[0]]
     if order >= 1:
         out.append(0.5 * c + r * top[1] - low[1])
@@ -204,6 +204,14 @@ def _remainder(y: FloatArray, t: FloatArray, order: int) -> list[FloatArray]:
     if order >= 3:
         out.append(rc * (c - r) * (top[1] - 0.5) + 3.0 * r * rc * top[2] + r**3 * top[3] - low[3])
     return out if y.all() else [np.where(y == 0.0, 0.0, part) for part in out]
+
+
+def _stirling_of_both(top: FloatArray, low: FloatArray, order: int) -> tuple[list[FloatArray], list[FloatArray]]:
+    """`stirling` of two arrays; of one that is a number for all others together with them."""
+    if low.ndim and low.shape[-1] > 1:
+        return stirling(top, order), stirling(low, order)
+    both = stirling(np.concatenate([top, low[..., None] if low.ndim == 0 else low], axis=-1), order)
+    return [part[..., :-1] for part in both], [part[..., -1:] for part in both]
 
 
 @dataclass(frozen=True)

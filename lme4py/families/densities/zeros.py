@@ -108,7 +108,7 @@ class _WithZeros(Density):
         return {0: 0, **{i: i + 1 for i in range(1, len(self.base.variables))}}
 
     def _shape(self, data: ResponseData, x: Values) -> tuple[int, ...]:
-        return np.broadcast_shapes(data.y.shape, *(np.shape(part) for part in x))
+        return np.broadcast(data.y, *x).shape
 
     def valid(self, x: Values) -> BoolArray:
         inside: BoolArray = self.base.valid(self._base(x)) & np.isfinite(x[1])
@@ -214,20 +214,18 @@ class ZeroInflated(_WithZeros):
         (rows, some), (zero_rows, zeros) = data.positive, data.zero_rows
         z, own = np.asarray(x[1]), self._base(x)
         inner = self.base.jet(some, at(own, rows), base_degrees).shifted(names, degrees).parts
-        rest = _loglogistic(at([z], rows)[0], -1.0, degrees.keeps((1,)))
+        above = _loglogistic(at([z], rows)[0], -1.0, degrees.keeps((1,)))
         others = {index: inner.get(index, 0.0) for index in degrees.indices()}
-        others |= {(1,) * k: others[(1,) * k] + part for k, part in enumerate(rest) if (1,) * k in others}
+        others |= {(1,) * k: others[(1,) * k] + part for k, part in enumerate(above) if (1,) * k in others}
         if not zero_rows.size:
             return DensityJet(others, degrees)
         f = self.base.zero_jet(zeros, at(own, zero_rows), base_degrees).shifted(names, degrees)
         mixed = _mixed(f, at([z], zero_rows)[0]).parts
-        shape = self._shape(data, x)
-        parts: dict[Index, Part] = {}
-        for index, part in others.items():
-            parts[index] = whole = np.empty(shape)
-            whole[..., rows] = part
-            whole[..., zero_rows] = mixed.get(index, 0.0)
-        return DensityJet(parts, degrees)
+        sorted_rows = np.empty((len(others), *self._shape(data, x)))
+        for row, (index, part) in zip(sorted_rows, others.items(), strict=True):
+            row[..., : rows.size] = part
+            row[..., rows.size :] = mixed.get(index, 0.0)
+        return DensityJet(dict(zip(others, sorted_rows.take(data.from_zeros_last, axis=-1), strict=True)), degrees)
 
     def start_eta(self, data: ResponseData) -> FloatArray:
         """Zeros may be of either kind: they start at a small mean beside that of the others."""

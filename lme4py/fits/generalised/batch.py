@@ -38,7 +38,8 @@ def can_batch(problem: GlmmProblem) -> bool:
     problem : GlmmProblem
     """
     plain = not problem.n_nuisance or has_dispersions(problem)
-    return plain and not problem.family.is_joint and is_scalar(problem) and can_stack(problem)
+    known = problem.family.log_concave and not problem.family.is_joint
+    return plain and known and is_scalar(problem) and can_stack(problem)
 
 
 def can_batch_glmm(fit: GeneralisedFit) -> bool:

@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 
 from lme4py.chunks import chunk
-from lme4py.engine.generalised.laplace import Laplace, theta_gradient
+from lme4py.engine.generalised.criteria import BESIDE
+from lme4py.engine.generalised.laplace import FLAT, Laplace, theta_gradient
 from lme4py.engine.generalised.problem import GlmmProblem
-from lme4py.families.nuisance import totals
+from lme4py.families.nuisance import as_columns, totals
 from lme4py.families.response import ResponseData
 from lme4py.linalg import small
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["StackedModel", "StackedPoints", "can_stack", "has_dispersions", "is_scalar"]
+__all__ = ["StackedModel", "StackedPoints", "can_stack", "has_dispersions", "has_own_nuisance", "is_scalar"]
 
 # Larger models gain nothing: their arrays alone fill the cache.
 _MAX_ROWS, _MAX_FIXED, _MAX_CELLS = 20_000, 40, 240_000
@@ -34,6 +35,8 @@ _MAX_EFFECTS = 6
 # Elements of the rows of points beside each other that are worked on at a time.
 _TOGETHER = chunk(2**16)
 _MAX_NEWTON, _MAX_HALVINGS = 60, 30
+# Full steps from predicted modes: points from which more are needed are no neighbours.
+_NEAR_STEPS = 4
 # Newton decrement of a group's mode, before the last step squares what is left.
 _MODE = 1e-12
 
@@ -48,6 +51,16 @@ def has_dispersions(problem: GlmmProblem) -> bool:
     return problem.has_one_dispersion and bool(problem.family.many_dispersions)
 
 
+def has_own_nuisance(problem: GlmmProblem) -> bool:
+    """Whether the points of a model may each have parameters beside the predictor of their own.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    """
+    return bool(problem.n_nuisance) and (has_dispersions(problem) or bool(problem.family.takes_points))
+
+
 def is_scalar(problem: GlmmProblem) -> bool:
     """Whether there is one scalar random effect of independent levels, whose standard deviation is theta.
 
@@ -60,21 +73,25 @@ def is_scalar(problem: GlmmProblem) -> bool:
 
 
 def can_stack(problem: GlmmProblem) -> bool:
-    """True for models with one grouping factor of independent levels, of one predictor, without priors.
+    """True for models with one grouping factor of independent levels, of the first predictor, without priors.
+
+    Families that are not log-concave, and further predictors, are there for points beside a mode alone.
 
     Parameters
     ----------
     problem : GlmmProblem
     """
     one = len(problem.factors) == 1 and not problem.products.has_related and problem.chain is None
-    one = one and problem.products.stack.size == 1 and not problem.data.parts and not problem.restricted
+    one = one and problem.products.stack.size == 1 and not problem.restricted
     few = one and (is_scalar(problem) or 1 < problem.factors[0].n_columns <= _MAX_EFFECTS)
     small_enough = problem.n_obs <= _MAX_ROWS and problem.n_fixed <= _MAX_FIXED
     small_enough = small_enough and problem.n_obs * problem.n_fixed <= _MAX_CELLS
-    plain = problem.family.has_thresholds and problem.family.is_plain
-    beside = not problem.n_nuisance or problem.has_one_dispersion or plain
+    family, points = problem.family, bool(problem.family.takes_points)
+    plain = family.has_thresholds and family.is_plain
+    beside = not problem.n_nuisance or problem.has_one_dispersion or plain or points
     beside = beside and problem.penalty is None
-    return bool(few and small_enough and beside and problem.family.log_concave)
+    known = points or (family.log_concave and not problem.data.parts)
+    return bool(few and small_enough and beside and known)
 
 
 @dataclass
@@ -141,19 +158,11 @@ class StackedModel:
         self.ZZ = {(a, b): _column(Z[:, a] * Z[:, b]) for a in range(self.k) for b in range(a + 1)}
         self.X = problem.X[self.order]
         self.offset = problem.offset[self.order]
-        self.data = self._ordered(problem.data)
+        self.data = problem.data.take(self.order)
         self.expected = problem.uses_expected
         self.has_dispersions = has_dispersions(problem)
         self.is_scalar = is_scalar(problem)
         self.m = problem.n_theta
-
-    def _ordered(self, data: ResponseData) -> ResponseData:
-        parts = {
-            name: getattr(data, name)[self.order]
-            for name in ("y", "trials", "weights")
-            if getattr(data, name) is not None
-        }
-        return replace(data, **parts)
 
     def gradients(self, phi: FloatArray, centre: Laplace) -> FloatArray | None:
         """Gradients at several points beside each other, shape (B, r); None where one of them has no value.
@@ -161,7 +170,7 @@ class StackedModel:
         Parameters
         ----------
         phi : ndarray, shape (B, r)
-            With thresholds, or one dispersion, of all points; with one of each where the family takes them.
+            With the parameters beside the predictor of all points, or those of each where the family takes them.
         centre : Laplace
             Near by. The predictor is that of the centre and a change, so that the rounding of a large one is the same
             at all points, and the modes start from those that its rows predict.
@@ -176,7 +185,7 @@ class StackedModel:
             with np.errstate(all="ignore"):
                 T = self._factors(some)
                 begin = self._predicted(some, fixed, T, centre)
-                found = self._at(some, fixed, T, begin, self.data)
+                found = self._at(some, fixed, T, begin, self.data, beside=True)
             if not np.isfinite(found.value).all():
                 return None
             out[start : start + size] = found.gradient
@@ -188,8 +197,8 @@ class StackedModel:
         u = np.repeat(mode.u.reshape(self.k, 1, -1), phi.shape[0], axis=1)
         w, score = centre.rows.w_obs[order], centre.rows.score[order]
         score = score - w * (self._predictor(fixed, T, u) - mode.eta[order])
-        if self.has_dispersions:
-            score += (phi[:, -1:] - mode.lam) * np.reshape(centre.rows.score_lam, -1)[order]
+        if has_own_nuisance(self.problem):
+            score += (self._lambda(phi) - mode.lam) @ as_columns(centre.rows.score_lam)[order].T
         M = self._blocks(T, self._products(w[None]))
         predicted = u + self._step(small.log_dets_and_inverse(M)[1], self._slope(T, self._sums(score), u))
         return np.where(np.isfinite(predicted), predicted, u)
@@ -285,6 +294,23 @@ class StackedModel:
             slack = 1e-12 * np.abs(objective) + 1e-12 + 1e-15 * self._sum(rows.w_work * np.abs(eta))
             u, rows, objective = self._moved(fixed, T, u, step, objective + slack, data, lam)
         return u, self._rows(self._predictor(fixed, T, u), data, lam, 3)
+
+    def _modes_beside(
+        self, fixed: FloatArray, T: FloatArray, u: FloatArray, data: ResponseData, lam: Any
+    ) -> tuple[FloatArray, Any, BoolArray]:
+        """The same by full steps from predicted modes, and at which points that leads to modes, (B,)."""
+        done: BoolArray = np.zeros(u.shape[1], dtype=bool)
+        for _ in range(_NEAR_STEPS):
+            rows = self._rows(self._predictor(fixed, T, u), data, lam, 2)
+            slope = self._slope(T, self._sums(rows.score), u)
+            step = self._step(small.log_dets_and_inverse(self._blocks(T, self._products(rows.w_obs)))[1], slope)
+            decrease = (slope * step).sum(axis=0)
+            # The last step costs nothing, as above.
+            u = np.where(done[:, None], u, u + step)
+            done = done | ((decrease >= 0.0).all(axis=1) & (decrease.sum(axis=1) < BESIDE))
+            if done.all():
+                break
+        return u, self._rows(self._predictor(fixed, T, u), data, lam, 3), done
 
     def _moved(
         self,
@@ -392,8 +418,10 @@ class StackedModel:
         return right
 
     def _lambda(self, phi: FloatArray) -> Any:
-        """What the family has beside the predictor: one for each point where the family takes them."""
-        return phi[:, -1:] if self.has_dispersions else self.problem.split(phi[0])[2]
+        """What the family has beside the predictor: that of each point where the family takes them."""
+        if has_own_nuisance(self.problem):
+            return phi[:, self.m + self.X.shape[1] :]
+        return self.problem.split(phi[0])[2]
 
     def _fixed(self, beta: FloatArray) -> FloatArray:
         """X beta of B points, (B, n); no matrix product, which would round differently in batches of other sizes."""
@@ -403,11 +431,21 @@ class StackedModel:
         return out
 
     def _at(
-        self, phi: FloatArray, fixed: FloatArray, T: FloatArray, u: FloatArray, data: ResponseData
+        self,
+        phi: FloatArray,
+        fixed: FloatArray,
+        T: FloatArray,
+        u: FloatArray,
+        data: ResponseData,
+        beside: bool = False,
     ) -> StackedPoints:
-        """The criterion at the modes, to which the way begins at u, (k, B, J)."""
+        """The criterion at the modes, to which the way begins at u, (k, B, J); `beside` them, it is short."""
+        usable: BoolArray = np.ones(phi.shape[0], dtype=bool)
         with np.errstate(all="ignore"):
-            u, rows = self._modes(fixed, T, u, data, self._lambda(phi))
+            if beside:
+                u, rows, usable = self._modes_beside(fixed, T, u, data, self._lambda(phi))
+            else:
+                u, rows = self._modes(fixed, T, u, data, self._lambda(phi))
             w, dw = (rows.w_exp, rows.dw_exp) if self.expected else (rows.w_obs, rows.dw_obs)
             A = self._products(w)
             log_det, inverse = small.log_dets_and_inverse(self._blocks(T, A))
@@ -433,7 +471,10 @@ class StackedModel:
                 w_lam = rows.w_exp_lam if self.expected else rows.w_obs_lam
                 by_lam = totals(w_lam, h) - 2.0 * totals(rows.d_lam) + totals(rows.score_lam, moved)
                 gradient = np.hstack([gradient, by_lam])
-        usable = np.isfinite(value) & np.isfinite(gradient).all(axis=1)
+        usable = usable & np.isfinite(value) & np.isfinite(gradient).all(axis=1)
+        if not self.family.log_concave:
+            # As of single points: where a group's curvature nearly vanishes there is no value.
+            usable &= inverse.max(axis=(0, 1, 3)) <= FLAT
         modes = u.swapaxes(0, 1).reshape(phi.shape[0], -1)
         return StackedPoints(phi, modes, np.where(usable, value, np.inf), gradient, np.abs(w).mean(axis=1))
 

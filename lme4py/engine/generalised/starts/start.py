@@ -139,12 +139,12 @@ def climbed(problem: GlmmProblem, beta: FloatArray, lam: FloatArray) -> tuple[Fl
     beta : ndarray, shape (p,)
     lam : ndarray, shape (d,)
     rows : EtaDerivatives
-        Those there, of order 3.
+        Those there, as `DensityFamily.curvatures` gives them.
     """
     X, p = problem.stack.first(problem.X), beta.size
 
     def rows_at(beta: FloatArray, lam: FloatArray) -> Any:
-        return problem.family.derivatives(problem.data, problem.fixed_part(beta), lam, 3)
+        return problem.family.curvatures(problem.data, problem.fixed_part(beta), lam)
 
     rows = rows_at(beta, lam)
     for _ in range(_CLIMBED):

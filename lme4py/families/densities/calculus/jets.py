@@ -7,10 +7,11 @@ chapter 13). The log-density of a new family can be written once, and its deriva
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 from typing import ClassVar, Final
 
 import numpy as np
@@ -286,30 +287,7 @@ def compose(derivatives: Sequence[Part], inner: DensityJet) -> DensityJet:
         g, g', g'', g''' as far as the degrees of `inner` need them.
     inner : DensityJet
     """
-    f, g = inner.parts, derivatives
-    total = _Sum()
-    total.add((), g[0])
-    for index, blocks in _compositions(tuple(f), inner.degrees):
-        total.add(index, _chain(g[len(blocks)], [f[block] for block in blocks]))
-    return DensityJet(total.parts, inner.degrees)
-
-
-def _chain(outer: Part, factors: list[Part]) -> Part:
-    product = factors[0]
-    for factor in factors[1:]:
-        product = _times(product, factor)
-    return _times(outer, product)
-
-
-@lru_cache(maxsize=4096)
-def _compositions(known: tuple[Index, ...], degrees: Degrees) -> tuple[tuple[Index, tuple[Index, ...]], ...]:
-    """Every derivative of g(f) with every way to split it into derivatives of f that are not zero."""
-    used = tuple(sorted({i for index in known for i in index}))
-    wanted = (index for index in Degrees(degrees.total, used).indices() if index and degrees.keeps(index))
-    have = set(known)
-    return tuple(
-        (index, blocks) for index in wanted for blocks in _partitions(index) if all(block in have for block in blocks)
-    )
+    return compose2({(0,) * k: part for k, part in enumerate(derivatives)}, inner, DensityJet({}, inner.degrees))
 
 
 @lru_cache(maxsize=256)
@@ -334,35 +312,52 @@ def compose2(outer: Mapping[Index, Part], first: DensityJet, second: DensityJet)
         f and h.
     """
     inner = (first.parts, second.parts)
-    total = _Sum()
-    total.add((), outer[()])
-    for index, wrt, blocks in _double(tuple(first.parts), tuple(second.parts), first.degrees):
-        if wrt in outer:
-            factors = [inner[i][block] for i, block in blocks]
-            total.add(index, _chain(outer[wrt], factors))
-    return DensityJet(total.parts, first.degrees)
+    ones = tuple((i, b) for i in (0, 1) for b, part in inner[i].items() if isinstance(part, float) and part == 1.0)
+    known: dict[Blocks, Part] = {}
+    parts: dict[Index, Part] = {(): outer[()]}
+    for index, wrt, blocks, count in _double(tuple(inner[0]), tuple(inner[1]), ones, first.degrees):
+        if wrt not in outer:
+            continue
+        term = outer[wrt]
+        if blocks:
+            term = term * _product(blocks, inner, known)
+        if count > 1:
+            term = count * term
+        parts[index] = parts[index] + term if index in parts else term
+    return DensityJet(parts, first.degrees)
 
 
 Blocks = tuple[tuple[int, Index], ...]
 
 
+def _product(blocks: Blocks, inner: tuple[Mapping[Index, Part], ...], known: dict[Blocks, Part]) -> Part:
+    """The product of some derivatives of f and h; several terms share one."""
+    if blocks not in known:
+        (i, block), rest = blocks[-1], blocks[:-1]
+        known[blocks] = _product(rest, inner, known) * inner[i][block] if rest else inner[i][block]
+    return known[blocks]
+
+
 @lru_cache(maxsize=1024)
 def _double(
-    first: tuple[Index, ...], second: tuple[Index, ...], degrees: Degrees
-) -> tuple[tuple[Index, Index, Blocks], ...]:
-    """Derivatives of g(f, h): every split into blocks, and every choice of f or h for each block."""
+    first: tuple[Index, ...], second: tuple[Index, ...], ones: Blocks, degrees: Degrees
+) -> tuple[tuple[Index, Index, Blocks, int], ...]:
+    """Derivatives of g(f, h): every split into blocks with every choice of f or h for each, and how often it is there.
+
+    Factors that are `ones` are left out.
+    """
     have = (set(first), set(second))
     used = tuple(sorted({i for index in first + second for i in index}))
-    found = []
+    found: Counter[tuple[Index, Index, Blocks]] = Counter()
     for index in Degrees(degrees.total, used).indices():
         if not index or not degrees.keeps(index):
             continue
         for blocks in _partitions(index):
-            for number in range(2 ** len(blocks)):
-                choice = [(number >> k) & 1 for k in range(len(blocks))]
-                if all(block in have[c] for c, block in zip(choice, blocks, strict=True)):
-                    found.append((index, tuple(sorted(choice)), tuple(zip(choice, blocks, strict=True))))
-    return tuple(found)
+            for choice in product((0, 1), repeat=len(blocks)):
+                chosen = tuple(sorted(zip(choice, blocks, strict=True)))
+                if all(block in have[c] for c, block in chosen):
+                    found[index, tuple(sorted(choice)), tuple(one for one in chosen if one not in ones)] += 1
+    return tuple((*split, count) for split, count in found.items())
 
 
 def select(where: BoolArray, yes: DensityJet, no: DensityJet) -> DensityJet:
