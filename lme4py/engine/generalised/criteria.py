@@ -110,11 +110,12 @@ class JointCriterion:
             return None
         tolerance, order = (BESIDE, 3) if beside else (TOLERANCE, 2)
         for u, rows in self._starts(phi, begin):
+            # Rows that are known are of order 3.
+            first = order if rows is None else 3
             try:
                 with np.errstate(all="ignore"):
-                    # Rows that are known are of order 3.
                     mode = self.finder.find(
-                        theta, beta, lam, u, tolerance=tolerance, order=order if rows is None else 3, rows=rows, exact=exact
+                        theta, beta, lam, u, tolerance=tolerance, order=first, rows=rows, exact=exact
                     )
                     found = laplace(self.finder, mode)
                     value, gradient = (found.value, found.gradient) if self.refine is None else self.refine(found)

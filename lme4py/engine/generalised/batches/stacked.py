@@ -12,7 +12,7 @@ in arrays (k, k, B, J), and with vectors of the effects in arrays (k, B, J).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
