@@ -158,7 +158,7 @@ class StackedModel:
         self.ZZ = {(a, b): _column(Z[:, a] * Z[:, b]) for a in range(self.k) for b in range(a + 1)}
         self.X = problem.X[self.order]
         self.offset = problem.offset[self.order]
-        self.data = problem.data.take(self.order)
+        self.data: ResponseData = problem.data.take(self.order)
         self.expected = problem.uses_expected
         self.has_dispersions = has_dispersions(problem)
         self.is_scalar = is_scalar(problem)
