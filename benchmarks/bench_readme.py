@@ -87,8 +87,10 @@ def _giants(results: Path) -> str:
     if not shown:
         return ""
     machines = sorted({f"{rows[case]['machine']}, {rows[case]['date']}" for case, _ in shown})
+    load = max(rows[case].get("load") or 0.0 for case, _ in shown)
     lines = [
-        f"Giants (seconds of the processor, as `benchmarks/giants.py` has them; {'; '.join(machines)}):\n",
+        f"Giants (seconds of the processor, as `benchmarks/giants.py` has them; {'; '.join(machines)}; load average up "
+        f"to {load:.0f}):\n",
         "| | rows | CPU | standard error of -2 log-likelihood | peak of memory, with the data | GPBoost: CPU |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]

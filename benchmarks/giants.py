@@ -181,7 +181,9 @@ def keep(row: dict[str, Any], path: Path = KEPT) -> None:
     """Put a row in the place of an older one of its case."""
     rows = kept(path)
     machine = Machine({})
-    rows[row["case"]] = {**row, "machine": machine.processor, "date": machine.day}
+    # CPU seconds too are longer on a machine that does other work.
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+    rows[row["case"]] = {**row, "machine": machine.processor, "date": machine.day, "load": load}
     path.write_text("".join(f"{json.dumps(each)}\n" for each in rows.values()), encoding="utf-8")
 
 
