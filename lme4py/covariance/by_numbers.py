@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.optimize
 
 from lme4py.linalg.types import FloatArray
 
@@ -35,9 +34,11 @@ def nearest(structure: CovarianceStructure, M: FloatArray) -> FloatArray:
     def slopes(theta: FloatArray) -> FloatArray:
         return structure.covariance_tangents(theta)[:, rows, columns].T
 
+    from scipy.optimize import least_squares
+
     first = structure.initial()
     start = np.sqrt(np.trace(C) / structure.size) * first if np.trace(C) > 0.0 else 0.0 * first
-    found = scipy.optimize.least_squares(misfit, start, slopes, xtol=1e-15, ftol=1e-15, gtol=1e-15)
+    found = least_squares(misfit, start, slopes, xtol=1e-15, ftol=1e-15, gtol=1e-15)
     return np.asarray(found.x)
 
 

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
 from lme4py.design.design import Design, RandomTerm
 from lme4py.errors import OptionError, did_you_mean
@@ -372,8 +371,10 @@ def _inverse(function: Callable[[float], float], value: float, name: str) -> flo
         return value
     if not np.isfinite(values).all() or values[0] * values[1] > 0.0:
         raise OptionError(f"params: {name} = {value:g} is outside its range.")
+    from scipy.optimize import brentq
+
     with np.errstate(all="ignore"):
-        found, _ = optimize.brentq(
+        found, _ = brentq(
             lambda v: function(float(v)) - value, -_END, _END, xtol=1e-14, rtol=1e-15, maxiter=500, full_output=True
         )
     return float(found)

@@ -15,7 +15,6 @@ from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-import scipy.optimize
 
 from lme4py.covariance.jets import Jet
 from lme4py.covariance.natural import NaturalParameter
@@ -231,11 +230,13 @@ class Correlation(ABC):
         def slopes(phi: FloatArray) -> FloatArray:
             return self.at_pairs(phi, i, j, 1).first.T
 
+        from scipy.optimize import least_squares
+
         starts = sorted(self.grid(), key=lambda phi: float(np.sum(misfit(phi) ** 2)))
         # Where all slopes are zero no search leads on.
         some_starts = islice((phi for phi in starts if slopes(phi).any()), _STARTS)
         found = [
-            scipy.optimize.least_squares(misfit, start, slopes, xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=100)
+            least_squares(misfit, start, slopes, xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=100)
             for start in (*some_starts, self.initial())
         ]
         return self.canonical(np.asarray(min(found, key=lambda one: float(one.cost)).x))

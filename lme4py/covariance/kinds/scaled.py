@@ -14,7 +14,6 @@ from itertools import combinations
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.optimize
 
 from lme4py.covariance.chain import Chain
 from lme4py.covariance.holding import Holding, NaturalHeld
@@ -259,14 +258,13 @@ class Scaled(CovarianceStructure):
             moves = self.covariance_pullback(theta, G) - along * self.covariance_pullback(theta, np.eye(self.size))
             return along, moves / total
 
+        from scipy.optimize import minimize
+
         # Off the edges, where there is no slope that leads away.
         grid = [phi + 0.05 * np.cos(np.arange(phi.size)) for phi in self.correlation.grid()]
         starts = [np.concatenate([sd, phi]) for phi in grid for sd in self._sd_starts(G, phi)]
         best = sorted(starts, key=lambda start: slope(start)[0])[:_STARTS]
-        found = [
-            scipy.optimize.minimize(slope, start, jac=True, method="L-BFGS-B", options={"maxiter": 50})
-            for start in best
-        ]
+        found = [minimize(slope, start, jac=True, method="L-BFGS-B", options={"maxiter": 50}) for start in best]
         return min(float(one.fun) for one in found)
 
     @abstractmethod

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy.linalg.lapack as lapack
-from scipy.optimize import brentq
 
 from lme4py.engine.linear.chained import ChainCriterion, ChainProblem
 from lme4py.engine.linear.criterion import Criterion, Derivatives, Point
@@ -234,6 +233,8 @@ class PenalisedCriterion(Criterion):
             out = self.df - inner.r2 * exp(-w) + inner.slope + self._rest(T, w)[1]
             # log|X'V^-1X + sigma^2 P|
             return out + (float(np.trace(np.linalg.solve(least.K + inner.precision, inner.precision))) if of_det else 0)
+
+        from scipy.optimize import brentq
 
         if not np.isfinite(slope(start)):
             raise np.linalg.LinAlgError("the density of a prior is zero")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import scipy.optimize
 
 from lme4py.covariance import CovarianceStructures
 from lme4py.engine.linear.criterion import Criterion
@@ -139,7 +138,9 @@ def _fall_back(criterion: Criterion, theta: FloatArray) -> FloatArray:
             return np.inf, np.zeros_like(theta)
         return point.value, criterion.theta_gradient(point, criterion.sigma_gradient(point))
 
-    found = scipy.optimize.minimize(value_and_gradient, theta, jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    from scipy.optimize import minimize as minimise_by_scipy
+
+    found = minimise_by_scipy(value_and_gradient, theta, jac=True, method="L-BFGS-B", options={"maxiter": 500})
     best: FloatArray = found.x if np.isfinite(found.fun) else theta
     return best
 

@@ -13,7 +13,6 @@ left to do.
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import nnls
 
 from lme4py.covariance import CovarianceStructure
 from lme4py.engine.identification.gram import Direction
@@ -58,6 +57,8 @@ def _solve(
     least = [np.linalg.eigvalsh(covariance)[0] for covariance in covariances]
     if solution[-1] > 0 and min(least) > _LOWEST**2 * solution[-1]:
         return [covariance / solution[-1] for covariance in covariances]
+    from scipy.optimize import nnls
+
     # Outside the parameter space: few variances, none of them negative.
     few = _few_directions(problem, directions)
     try:

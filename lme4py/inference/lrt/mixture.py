@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.problem import Problem
@@ -403,6 +403,8 @@ def _project(x: FloatArray, blocks: list[tuple[slice, int]], root: FloatArray) -
 def _fit_weights(lengths: FloatArray, d: int, first: float, last: float) -> FloatArray:
     """Weights whose mixture has the simulated distribution; the ends and the sums over even and odd degrees are
     known."""
+    from scipy.optimize import nnls
+
     grid = np.quantile(lengths[lengths > 1e-9], np.linspace(0.02, 0.98, 49))
     table = np.array([special.chdtrc(j, grid) if j else np.zeros(grid.size) for j in range(d + 1)]).T
     observed = np.array([np.mean(lengths > g) for g in grid])
@@ -410,6 +412,6 @@ def _fit_weights(lengths: FloatArray, d: int, first: float, last: float) -> Floa
     ends = np.eye(d + 1)[[0, d]]
     rows = np.vstack([table, 1e3 * parity, 1e3 * ends])
     right = np.concatenate([observed, 1e3 * np.array([0.5, 0.5]), 1e3 * np.array([first, last])])
-    weights = optimize.nnls(rows, right)[0]
+    weights = nnls(rows, right)[0]
     total: FloatArray = weights / weights.sum()
     return total
