@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, overload
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -23,8 +24,7 @@ T = TypeVar("T")
 
 # Levels and labels can be a million long, and hold no arrays.
 _LABELS = (str, int, float, bool, bytes, type(None), np.generic)
-# Kinds that hold no arrays at all, told by one look.
-_PLAIN: tuple[type, ...] = (str, int, float, bool, bytes, type(None), np.float64, np.int64, np.bool_, slice)
+_LONG = 16
 # Characters of a printed record, and of one value in it.
 _LINE, _WORD = 160, 60
 # Whose objects are looked into: the package's own, and the sparse matrices it holds.
@@ -32,9 +32,11 @@ _OWN = ("lme4py.", "scipy.sparse.")
 # Trees of formulas hold names and numbers.
 _TREES = "lme4py.formula.nodes"
 
-# From an object to what it holds; None for kinds that hold nothing. Kinds are few, and fits meet them again.
+# From an object to what it holds. Kinds are few, and fits meet them again.
 _Reader = Callable[[Any], Iterable[Any]]
-_READERS: dict[type, _Reader | None] = dict.fromkeys(_PLAIN)
+_READERS: dict[type, _Reader] = {}
+# Kinds that are not looked into inside of others: they hold no arrays, or have frozen themselves.
+_DONE: set[type] = {str, int, float, bool, bytes, type(None), np.float64, np.int64, np.bool_, slice}
 
 
 def freeze(value: T) -> T:
@@ -57,65 +59,78 @@ def freeze(value: T) -> T:
     >>> numbers.flags.writeable
     False
     """
-    waiting, seen = [value], set()
+    waiting: list[Any] = [value]
+    seen = set()
     while waiting:
-        held: Any = waiting.pop()
-        kind = type(held)
-        if kind is np.ndarray:
-            held.flags.writeable = False
-            continue
-        reader = _READERS[kind] if kind in _READERS else _new_reader(kind)
-        # A record within another one has frozen itself.
-        if reader is None or id(held) in seen or (issubclass(kind, Frozen) and held is not value):
+        held = waiting.pop()
+        if id(held) in seen:
             continue
         seen.add(id(held))
-        waiting += reader(held)
+        kind = type(held)
+        for one in (_READERS[kind] if kind in _READERS else _new_reader(kind))(held):
+            inner = type(one)
+            if inner is np.ndarray:
+                one.flags.writeable = False
+            elif inner not in _DONE:
+                waiting.append(one)
     return value
 
 
-def _new_reader(kind: type) -> _Reader | None:
+def _new_reader(kind: type) -> _Reader:
     """How objects of a class are looked into, found once."""
     reader = _READERS[kind] = _find_reader(kind)
+    if reader is _nothing or issubclass(kind, Frozen):
+        _DONE.add(kind)
     return reader
 
 
-def _find_reader(kind: type) -> _Reader | None:
+def _find_reader(kind: type) -> _Reader:
     if issubclass(kind, np.ndarray):
         return _freeze_array
     if issubclass(kind, list | tuple):
         return _items
     if issubclass(kind, dict):
-        return _values
+        return dict.values
     if kind.__module__.startswith(_OWN) and kind.__module__ != _TREES:
         slots = [one.__dict__.get("__slots__", ()) for one in kind.__mro__]
-        names = chain.from_iterable((name,) if isinstance(name, str) else name for name in slots)
-        return partial(_slots, tuple(names)) if any(slots) else _fields
+        names = tuple(chain.from_iterable((name,) if isinstance(name, str) else name for name in slots))
+        return partial(_slots, names, attrgetter(*names, "__class__")) if names else _fields
     if issubclass(kind, Mapping):
         return _values
-    return _index_arrays if kind.__module__.startswith("pandas.") else None
+    return _index_arrays if kind.__module__.startswith("pandas.") else _nothing
+
+
+def _nothing(_: Any) -> Iterable[Any]:
+    """What objects hold whose kinds hold no arrays."""
+    return ()
 
 
 def _freeze_array(array: Any) -> Iterable[Any]:
-    """An array of a class derived from NumPy's."""
+    """An array."""
     array.flags.writeable = False
     return ()
 
 
 def _items(value: Any) -> Iterable[Any]:
-    """What a sequence holds; nothing for labels."""
-    return () if value and isinstance(value[0], _LABELS) and isinstance(value[-1], _LABELS) else value
+    """What a sequence holds; nothing for many labels."""
+    many = len(value) > _LONG
+    return () if many and isinstance(value[0], _LABELS) and isinstance(value[-1], _LABELS) else value
 
 
-def _values(value: Any) -> Iterable[Any]:
-    return cast(Iterable[Any], value.values())
+def _values(value: Mapping[Any, Any]) -> Iterable[Any]:
+    return value.values()
 
 
 def _fields(value: Any) -> Iterable[Any]:
     return getattr(value, "__dict__", {}).values()
 
 
-def _slots(names: tuple[str, ...], value: Any) -> Iterable[Any]:
-    return [*_fields(value), *(getattr(value, name) for name in names if hasattr(value, name))]
+def _slots(names: tuple[str, ...], getter: Callable[[Any], tuple[Any, ...]], value: Any) -> Iterable[Any]:
+    try:
+        held: Iterable[Any] = getter(value)
+    except AttributeError:  # some have no value
+        held = [getattr(value, name) for name in names if hasattr(value, name)]
+    return [*_fields(value), *held]
 
 
 def _index_arrays(value: Any) -> Iterable[Any]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from lme4py.engine.certificate import Evaluation, Rival
 from lme4py.errors import DesignError
+from lme4py.linalg.small import eigen
 from lme4py.linalg.types import FloatArray
 from lme4py.progress import tick
 
@@ -206,7 +207,7 @@ def trust_region_step(gradient: FloatArray, hessian: FloatArray, radius: float) 
     """
     if not gradient.size:
         return gradient, 0.0
-    values, vectors = np.linalg.eigh(hessian)
+    values, vectors = eigen(hessian)
     g = vectors.T @ gradient
     floor = 1e-10 * max(1.0, float(np.abs(values).max()))
     flat = np.abs(values) <= floor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lme4py.linalg.small import eigen
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["INDEPENDENT", "echelon", "independent_rows", "null_space"]
@@ -26,7 +27,7 @@ def null_space(gram: FloatArray) -> FloatArray:
     if not left.any():
         return gone
     root = np.sqrt(own[left])
-    values, vectors = np.linalg.eigh(gram[np.ix_(left, left)] / np.outer(root, root))
+    values, vectors = eigen(gram[left][:, left] / (root[:, None] * root))
     # What the projection leaves of a direction has lost digits.
     null = values < max(INDEPENDENT, _ROUNDING / float(own[left].min()))
     if not null.any():

@@ -8,6 +8,8 @@ of a process at many times, are multiplied and inverted one by one instead.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import sqrt
+from operator import mul
 
 import numpy as np
 import scipy.linalg.lapack as lapack
@@ -190,8 +192,41 @@ def symmetrize(A: FloatArray) -> FloatArray:
 
 def factor_inverse(T: FloatArray) -> FloatArray:
     """Inverse of one factor of a covariance matrix, which mostly is lower triangular."""
-    full = T.shape[0] > 1 and np.triu(T, 1).any()
-    return np.asarray(np.linalg.inv(T) if full else lapack.dtrtri(T, lower=1)[0], dtype=np.float64)
+    return np.asarray(lapack.dtrtri(T, lower=1)[0] if is_lower(T) else np.linalg.inv(T), dtype=np.float64)
+
+
+def is_lower(T: FloatArray) -> bool:
+    """Whether all elements above the diagonal are zero."""
+    if T.shape[0] >= _LARGE:
+        return not np.triu(T, 1).any()
+    return not any(any(row[i + 1 :]) for i, row in enumerate(T.tolist()))
+
+
+def eigen(S: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Eigenvalues, increasing, and eigenvectors of one symmetric matrix, of which the lower triangle is read.
+
+    What `numpy.linalg.eigh` gives, without its preparations, which take longer than the work on a small matrix.
+
+    Parameters
+    ----------
+    S : ndarray, shape (k, k)
+
+    Raises
+    ------
+    LinAlgError
+        The algorithm does not converge.
+    """
+    if not S.size:
+        return np.zeros(0), np.zeros((0, 0))
+    values, vectors, info = lapack.dsyevd(S, lower=1)
+    if info:
+        raise np.linalg.LinAlgError("eigenvalues did not converge")
+    return values, vectors
+
+
+def least_eigenvalue(S: FloatArray) -> float:
+    """The smallest eigenvalue of one symmetric matrix that is not empty."""
+    return float(S[0, 0]) if S.shape == (1, 1) else float(eigen(S)[0][0])
 
 
 def symmetric_root(S: FloatArray) -> FloatArray:
@@ -203,7 +238,7 @@ def symmetric_root(S: FloatArray) -> FloatArray:
     """
     if S.shape == (1, 1):
         return np.sqrt(np.maximum(S, 0.0))
-    values, vectors = np.linalg.eigh(S)
+    values, vectors = eigen(S)
     root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
     return root
 
@@ -219,27 +254,34 @@ def mapped_root(S: FloatArray, T: FloatArray) -> FloatArray:
     root: FloatArray = S @ T
     if root.shape == (1, 1):  # a single product has no other rounding than its own
         return root
-    noise = 1e-13 * np.linalg.norm(np.abs(S) @ np.abs(T), axis=1)
-    root[np.linalg.norm(root, axis=1) <= noise] = 0.0
+    largest = np.abs(S) @ np.abs(T)
+    lost = (root * root).sum(axis=1) <= 1e-26 * (largest * largest).sum(axis=1)
+    if lost.any():
+        root[lost] = 0.0
     return root
 
 
 def singular_values(T: FloatArray) -> FloatArray:
     """Singular values of one matrix, decreasing."""
-    return np.asarray(np.abs(T[0]) if T.shape == (1, 1) else np.linalg.svd(T, compute_uv=False), dtype=np.float64)
+    return np.abs(T[0]) if T.shape == (1, 1) else _singular(T, vectors=False)[1]
 
 
 def singular_parts(T: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """U, the singular values, decreasing, and V' of one square matrix T = U diag(values) V'."""
     if T.shape == (1, 1):
         return np.where(T < 0.0, -1.0, 1.0), np.abs(T[0]), np.ones((1, 1))
-    U, values, V = np.linalg.svd(T)
+    return _singular(T, vectors=True)
+
+
+def _singular(T: FloatArray, vectors: bool) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """As `numpy.linalg.svd`, without its preparations."""
+    if not T.size:
+        U, values, V = np.linalg.svd(T)
+        return U, values, V
+    U, values, V, info = lapack.dgesdd(T, compute_uv=int(vectors))
+    if info:
+        raise np.linalg.LinAlgError("singular values did not converge")
     return U, values, V
-
-
-def _is_canonical(M: FloatArray, norms: FloatArray) -> bool:
-    """Lower triangular, with a diagonal that is positive beyond rounding."""
-    return not np.triu(M, 1).any() and bool((M.diagonal() > 1e-9 * norms).all())
 
 
 def lower_factor(M: FloatArray) -> FloatArray:
@@ -254,28 +296,37 @@ def lower_factor(M: FloatArray) -> FloatArray:
     ndarray, shape (k, k)
         Elements that are rounding noise against their row are exact zeros.
     """
-    k = M.shape[0]
     if M.shape == (1, 1):
         return np.abs(M)
-    L = np.zeros((k, k))
-    norms = np.sqrt((M * M).sum(axis=1))
-    if M.shape == L.shape and _is_canonical(M, norms):
-        return np.where(np.abs(M) < 1e-15 * norms[:, None], 0.0, M)
-    # Rows of M are orthonormalised one by one; a row inside the span of the ones before it gets a zero diagonal,
-    # which a QR of M' would replace by noise in the diagonal and arbitrary elements below it.
-    basis: list[FloatArray] = []
-    places: list[int] = []
-    for i in range(k):
-        rest = M[i].astype(float)
+    # Of a few columns, Python's own numbers are faster than arrays.
+    rows: list[list[float]] = M.tolist()
+    norms = [sqrt(sum(x * x for x in row)) for row in rows]
+    canonical = M.shape[0] == M.shape[1] and all(
+        row[i] > 1e-9 * norm and not any(row[i + 1 :]) for i, (row, norm) in enumerate(zip(rows, norms, strict=True))
+    )
+    L = rows if canonical else _orthogonalised(rows, norms)
+    kept = [0.0 if abs(x) < 1e-15 * norm else x for row, norm in zip(L, norms, strict=True) for x in row]
+    return np.array(kept, dtype=np.float64).reshape(M.shape[0], M.shape[0])
+
+
+def _orthogonalised(rows: list[list[float]], norms: list[float]) -> list[list[float]]:
+    """The triangle of `lower_factor`.
+
+    Rows are orthonormalised one by one; a row inside the span of the ones before it gets a zero diagonal, which a QR
+    of M' would replace by noise in the diagonal and arbitrary elements below it.
+    """
+    out: list[list[float]] = []
+    basis: list[tuple[int, list[float]]] = []
+    for i, row in enumerate(rows):
+        rest, own = row, [0.0] * len(rows)
         for _ in range(2):
-            for q, place in zip(basis, places, strict=True):
-                amount = float(q @ rest)
-                L[i, place] += amount
-                rest = rest - amount * q
-        size = float(np.sqrt(rest @ rest))
+            for place, q in basis:
+                amount = sum(map(mul, q, rest))
+                own[place] += amount
+                rest = [x - amount * z for x, z in zip(rest, q, strict=True)]
+        size = sqrt(sum(x * x for x in rest))
         if size > 1e-9 * norms[i] and size > 0.0:
-            L[i, i] = size
-            basis.append(rest / size)
-            places.append(i)
-    L[np.abs(L) < 1e-15 * norms[:, None]] = 0.0
-    return L
+            own[i] = size
+            basis.append((i, [x / size for x in rest]))
+        out.append(own)
+    return out

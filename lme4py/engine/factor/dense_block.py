@@ -410,8 +410,8 @@ def is_invertible(T: FloatArray) -> bool:
     if T.shape[0] == 1:
         size = abs(float(T[0, 0]))
         return size > _INVERTIBLE * max(1.0, size)
-    smallest = small.singular_values(T)[-1] if np.triu(T, 1).any() else np.abs(T.diagonal()).min()
-    return bool(smallest > _INVERTIBLE * max(1.0, float(np.abs(T).max())))
+    smallest = float(np.abs(T.diagonal()).min()) if small.is_lower(T) else float(small.singular_values(T)[-1])
+    return smallest > _INVERTIBLE * max(1.0, float(np.abs(T).max()))
 
 
 def _diagonal_blocks(M: FloatArray, k: int, J: int) -> FloatArray:

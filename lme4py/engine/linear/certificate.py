@@ -21,6 +21,7 @@ from lme4py.engine.identification.record import Identification
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.hessian import LARGE, exact_hessian, has_exact_hessian
 from lme4py.engine.optimise import Optimum
+from lme4py.linalg.small import eigen
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["certify", "difference_hessian"]
@@ -50,7 +51,7 @@ def certify(criterion: Criterion, optimum: Optimum, names: TermNames, identifica
     _, G, gradient, _ = optimum.source
     # Far out the criterion falls with the logarithm of theta: flat in theta, but not on the way back.
     units = np.maximum(1.0, np.abs(theta))
-    values, vectors = np.linalg.eigh(units[:, None] * _hessian(criterion, optimum) * units)
+    values, vectors = eigen(units[:, None] * _hessian(criterion, optimum) * units)
     largest = max(float(np.abs(values).max(initial=0.0)), 1.0)
     along = vectors.T @ (units * gradient)
     # A direction that the model does not identify has no curvature; its gradient is rounding.

@@ -20,6 +20,7 @@ from lme4py.covariance import CovarianceStructure
 from lme4py.design.design import Design, RandomTerm
 from lme4py.design.rank import dependent_columns
 from lme4py.errors import DataError
+from lme4py.linalg.small import eigen
 from lme4py.linalg.types import FloatArray
 
 # Beyond this condition number a cross-product loses too many digits and X is orthogonalised row by row.
@@ -283,7 +284,7 @@ def _scale_fixed(X: FloatArray, w: FloatArray | None, names: Sequence[str]) -> t
     C, own, gram = _centre_and_scale(X, w, names)
     if p == 1:
         return C, own
-    spread = np.linalg.eigvalsh(gram)
+    spread = eigen(gram)[0]
     if spread[-1] > _SAFE_CONDITION**2 * spread[0]:
         return _by_triangle(X, C, own, w)
     mix = np.linalg.inv(np.linalg.cholesky(gram)).T
@@ -411,9 +412,9 @@ def _scale_random(term: RandomTerm, w: FloatArray | None, apart: tuple[str, ...]
         is_scale = structure.basis is None
         return S, ColumnMap(sizes=1.0 / S.diagonal()) if is_scale else ColumnMap(mix=S)
     S, own, gram = _centre_and_scale(Z, w, term.columns)
-    values, vectors = np.linalg.eigh(gram)
     if k == 1:
         return S, own
+    values, vectors = eigen(gram)
     if values[0] < 1e-8 * values[-1]:
         # Dependent columns are refused later, by what they do to the covariances.
         depends = dependent_columns(Z, bool((Z[:, 0] == 1.0).all()))

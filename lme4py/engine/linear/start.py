@@ -17,7 +17,7 @@ import numpy as np
 from lme4py.covariance import CovarianceStructure
 from lme4py.engine.identification.gram import Direction
 from lme4py.engine.linear.problem import Problem
-from lme4py.linalg.small import symmetric_root
+from lme4py.linalg.small import least_eigenvalue, symmetric_root
 from lme4py.linalg.types import FloatArray
 
 # Smallest and largest relative standard deviation to start from, in columns of unit size.
@@ -54,7 +54,7 @@ def _solve(
     scaled, right = system / np.outer(scale, scale), observed / scale
     solution = np.linalg.lstsq(scaled, right, rcond=1e-10)[0] / scale
     covariances = _assemble(problem, directions, solution)
-    least = [np.linalg.eigvalsh(covariance)[0] for covariance in covariances]
+    least = [least_eigenvalue(covariance) for covariance in covariances]
     if solution[-1] > 0 and min(least) > _LOWEST**2 * solution[-1]:
         return [covariance / solution[-1] for covariance in covariances]
     from scipy.optimize import nnls
