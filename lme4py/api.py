@@ -36,10 +36,8 @@ from lme4py.fits.generalised.categories.joined import (
 from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.steps import named_fit
 from lme4py.fits.held import hold, hold_dispersion, read_fix, sigma_of
-from lme4py.fits.linear.iterative import without_factor
-from lme4py.fits.linear.steps import linear_problem, lmm_criterion, make_fit, optimize_criterion
+from lme4py.fits.linear.steps import lmm_fit
 from lme4py.fits.linear.streamed import memory_setting, refuse_functions, rows_setting, streamed_design
-from lme4py.fits.optimisers import refuse_named
 from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
@@ -589,11 +587,4 @@ def _fit_structured(design: Design, read: ResidualSides, reml: bool, start: Any,
 def _fit(design: Design, reml: bool, start: Any, control: Any) -> Fit:
     """The modular steps after the first one."""
     check_names(design)
-    settings = read_control(control)
-    problem = linear_problem(design, settings)
-    found = without_factor(design, problem, reml, start, settings)
-    if found is not None:
-        refuse_named(settings, "models whose crossed effects are solved without a factor")
-        return found
-    criterion = lmm_criterion(design, reml, problem.factored())
-    return make_fit(design, criterion, optimize_criterion(criterion, start, replace(settings, block="exact")))
+    return lmm_fit(design, reml, start, control)

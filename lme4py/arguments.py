@@ -106,6 +106,35 @@ def check_switches(flags: dict[str, int], args: tuple[Any, ...], given: dict[str
         check_bool(name, value)
 
 
+def binder(function: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]:
+    """What binds the arguments of a function: from those of a call, by position and by name, to all by name.
+
+    What the function takes beyond its own arguments (``**more``) stands among them. Errors are those of `bind`.
+
+    Parameters
+    ----------
+    function : callable
+    """
+    signature = inspect.signature(function)
+    own = signature.parameters.values()
+    places = [one.name for one in own if one.kind is one.POSITIONAL_OR_KEYWORD]
+    named = {one.name for one in own if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    needed = {one.name for one in own if one.name in named and one.default is one.empty}
+    more = [one.name for one in own if one.kind is one.VAR_KEYWORD]
+
+    def bound(args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
+        found = dict(zip(places, args, strict=False))
+        plain = len(args) <= len(places) and found.keys().isdisjoint(given) and (more or named.issuperset(given))
+        if plain and needed <= found.keys() | given.keys():
+            return found | given
+        arguments = bind(function, signature, args, given).arguments
+        for name in more:
+            arguments.update(arguments.pop(name, {}))
+        return arguments
+
+    return bound
+
+
 def bind(
     function: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], given: dict[str, Any]
 ) -> inspect.BoundArguments:

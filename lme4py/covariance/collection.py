@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from operator import is_
 
 import numpy as np
 import scipy.linalg
@@ -37,9 +39,8 @@ class CovarianceStructures:
     @computed_once
     def slices(self) -> tuple[slice, ...]:
         """Where the theta of each term are."""
-        ends = np.cumsum([structure.n_theta for structure in self.each], dtype=np.intp)
-        starts = np.concatenate([[0], ends])[: ends.size]
-        return tuple(slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True))
+        ends = [0, *accumulate(structure.n_theta for structure in self.each)]
+        return tuple(slice(start, end) for start, end in pairwise(ends))
 
     @computed_once
     def n_theta(self) -> int:
@@ -48,13 +49,15 @@ class CovarianceStructures:
 
     def in_columns(self, S: Sequence[FloatArray]) -> CovarianceStructures:
         """The same in the engine's columns Z S, S for each term."""
-        moved = (structure.in_columns(own) for structure, own in zip(self.each, S, strict=True))
-        return CovarianceStructures(tuple(structure.inside for structure in moved))
+        moved = tuple(structure.in_columns(own).inside for structure, own in zip(self.each, S, strict=True))
+        # Most take any columns, and what is known of them stays.
+        return self if all(map(is_, moved, self.each)) else CovarianceStructures(moved)
 
     @computed_once
     def user(self) -> CovarianceStructures:
         """The structures in the user's columns that these are the `inside` of."""
-        return CovarianceStructures(tuple(structure.user for structure in self.each))
+        own = tuple(structure.user for structure in self.each)
+        return self if all(map(is_, own, self.each)) else CovarianceStructures(own)
 
     @property
     def linear(self) -> bool:
@@ -181,4 +184,4 @@ class CovarianceStructures:
 
 
 def _joined(parts: Sequence[FloatArray]) -> FloatArray:
-    return np.concatenate([np.zeros(0), *parts])
+    return np.concatenate(parts, dtype=np.float64) if parts else np.zeros(0)

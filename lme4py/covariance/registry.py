@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from lme4py.covariance.structure import CovarianceStructure
 from lme4py.errors import DesignError, OptionError, did_you_mean
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["find_structure", "make_structure", "nested", "register", "structure_names"]
+__all__ = ["find_structure", "make_structure", "nested", "plain_structure", "register", "structure_names"]
 
 _Kind = TypeVar("_Kind", bound=type[CovarianceStructure])
+# Columns of the largest structure that is kept: tables of a larger one have their weight.
+_SHARED = 8
 _KNOWN: dict[str, type[CovarianceStructure]] = {}
 _ALIASES: dict[str, str] = {}
 # Of two columns these have the same covariances.
@@ -83,6 +86,24 @@ def make_structure(word: str, size: int, positions: FloatArray | None = None, **
     if positions is not None and len(positions) != size:
         raise DesignError(f"{word}() has {size} columns, and {len(positions)} positions were given.")
     return find_structure(word).build(size, positions, **options)
+
+
+def plain_structure(kind: type[CovarianceStructure], size: int) -> CovarianceStructure:
+    """The structure of `size` columns of a kind that takes neither positions nor options.
+
+    A small one is made once: what it has found out about itself serves all fits.
+
+    Parameters
+    ----------
+    kind : type
+    size : int
+    """
+    return _shared(kind, size) if size <= _SHARED else kind.build(size, None)
+
+
+@lru_cache(maxsize=64)
+def _shared(kind: type[CovarianceStructure], size: int) -> CovarianceStructure:
+    return kind.build(size, None)
 
 
 def nested(inner: CovarianceStructure, outer: CovarianceStructure) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lme4py.covariance import CovarianceStructure, find_structure
+from lme4py.covariance.registry import plain_structure
 from lme4py.design.beside.related import Relations, level_variance, related
 from lme4py.design.coding import Variable, matrix_columns, model_columns, stack_columns
 from lme4py.design.design import Design, FloatArray, RandomTerm
@@ -195,7 +196,8 @@ def _random_term(
         block = stack_columns(columns, rows.n, order="C")
         check_finite(block, names, f"column {{name}} of {bar.label}")
     made = smooth_structure(bar, state, len(names)) if is_smooth_bar(bar) else None
-    structure = made or kind.build(len(names), None, **_options(bar, kind))
+    options = _options(bar, kind)
+    structure = made or (kind.build(len(names), None, **options) if options else plain_structure(kind, len(names)))
     if is_smooth_bar(bar):
         names = tuple(f"{bar.label}.{i}" for i in range(1, len(names) + 1))
     term = _made(grouping, names, structure, bar, codes, block)

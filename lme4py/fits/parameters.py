@@ -145,6 +145,11 @@ def parameters(design: Design, residual: bool = True, stata: bool = False) -> tu
     stata : bool
         Whether they have the names of the keyword door.
     """
+    return tuple(_spoken(parameter, design, stata) for parameter in _parameters(design, residual))
+
+
+def _parameters(design: Design, residual: bool) -> list[Parameter]:
+    """The same under the names that they are made with."""
     smooth = smooth_columns(design).tolist() if design.smooth_terms else [False] * len(design.x_names)
     out = [
         Parameter(name, "fixed", first=j, alias=_lme4_name(name), smooth=own)
@@ -160,7 +165,7 @@ def parameters(design: Design, residual: bool = True, stata: bool = False) -> tu
         out.extend(own)
     if residual:
         out.append(Parameter(RESIDUAL, "sigma", alias="sigma", stata=RESIDUAL, plain="sigma"))
-    return tuple(_spoken(parameter, design, stata) for parameter in out)
+    return out
 
 
 def _spoken(parameter: Parameter, design: Design, stata: bool) -> Parameter:
@@ -168,8 +173,13 @@ def _spoken(parameter: Parameter, design: Design, stata: bool) -> Parameter:
 
     A fixed effect that is called "sigma" leaves the residual standard deviation its longer name.
     """
+    name = _spoken_name(parameter, design, stata)
+    return parameter if name == parameter.name else replace(parameter, name=name)
+
+
+def _spoken_name(parameter: Parameter, design: Design, stata: bool) -> str:
     name = parameter.stata if stata or parameter.plain in design.x_names else parameter.plain
-    return replace(parameter, name=name) if name and name != parameter.name else parameter
+    return name or parameter.name
 
 
 def fit_parameters(fit: Fit) -> tuple[Parameter, ...]:
@@ -210,15 +220,15 @@ def check_names(design: Design, family: Family | None = None, stata: bool = Fals
     DataError
     """
     residual = family is None or family.has_residual
-    names = [parameter.name for parameter in parameters(design, residual, stata)]
+    names = [_spoken_name(parameter, design, stata) for parameter in _parameters(design, residual)]
     if family is not None and family.n_dispersion and not residual:
         names.append(DISPERSION)
     if family is not None:
         names += family.nuisance_names
     ordered = family is None or family.has_thresholds
     names += threshold_names(() if design.response is None or not ordered else design.response.categories or ())
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise DataError(
             f"two parameters of the model would be called {twice!r} (results give the dispersion, the thresholds of "
             "ordered categories and the standard deviations such names); rename the column of the data, or the levels"

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from lme4py.arguments import accepted, bind, check_arguments, check_switches, switches
+from lme4py.arguments import accepted, binder, check_arguments, check_switches, switches
 from lme4py.design.design import Design
 from lme4py.design.source import is_unchanged
 from lme4py.errors import Lme4Error, Lme4Warning, OptionError, unknown_argument
@@ -122,13 +122,12 @@ class FitCall:
 
 def records_call(function: Callable[P, R]) -> Callable[P, R]:
     """Give the results of a function the call that made them, for their `update` method."""
-    signature = inspect.signature(function)
-    known, flags = accepted(function), switches(function)
+    bound, known, flags = binder(function), accepted(function), switches(function)
 
     @wraps(function)
     def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
         check_arguments(function, known, kwargs)
-        bound = bind(function, signature, args, kwargs).arguments
+        arguments = bound(args, kwargs)
         check_switches(flags, args, kwargs)
         control, actions = checked_control(kwargs.get("control"))
         given: Any = kwargs | ({"control": control} if actions else {})
@@ -137,11 +136,7 @@ def records_call(function: Callable[P, R]) -> Callable[P, R]:
         with checking(actions) as checks, watched:
             result: Any = function(*args, **given)
             checks.append(result)
-        arguments = {name: value for name, value in bound.items() if name != "data"}
-        for name, parameter in signature.parameters.items():
-            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                arguments.update(arguments.pop(name, {}))
-        data = _snapshot(bound.get("data"))
+        data = _snapshot(arguments.pop("data", None))
         made: R = result.with_call(FitCall(recorded, _own(arguments), None if data is None else lambda: data))
         return made
 

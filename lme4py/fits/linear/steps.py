@@ -577,13 +577,16 @@ def lmm_fit(
     >>> fit.theta.round(4), round(fit.criterion, 4)
     (array([0.7526]), 327.3271)
     """
-    settings = read_control(control)
-    problem = linear_problem(design, settings)
     from lme4py.fits.linear.iterative import without_factor
 
-    found = without_factor(design, problem, reml, start, settings)
-    if found is not None:
-        refuse_named(settings, "models whose crossed effects are solved without a factor")
-        return found
-    criterion = lmm_criterion(design, reml, problem.factored())
-    return make_fit(design, criterion, optimize_criterion(criterion, start, replace(settings, block="exact")))
+    settings = read_control(control)
+    # One limit for all steps, which have theirs where they are called alone.
+    with limited_threads(design):
+        problem = linear_problem(design, settings)
+        found = without_factor(design, problem, reml, start, settings)
+        if found is not None:
+            refuse_named(settings, "models whose crossed effects are solved without a factor")
+            return found
+        criterion = lmm_criterion(design, reml, problem.factored())
+        settings = settings if settings.block == "exact" else replace(settings, block="exact")
+        return make_fit(design, criterion, optimize_criterion(criterion, start, settings))
