@@ -21,7 +21,9 @@ import scipy.linalg.lapack as lapack
 
 from lme4py.engine.factor.crossproducts import Edges, Factor, SortedEdges
 from lme4py.engine.factor.sweep import Sweeper, Swept, SweptBorder
+from lme4py.engine.linear.hessian import traces
 from lme4py.engine.linear.problem import Problem
+from lme4py.frozen import computed_once
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, IntArray, LinearOperator, SparseMatrix, sparse
 
@@ -53,8 +55,49 @@ class Point:
     r2: float
     RX: FloatArray
     beta: FloatArray
-    swept: Swept
-    border: SweptBorder
+
+    @property
+    def factored(self) -> tuple[Swept, SweptBorder]:
+        """The factor, and the columns X and y carried through it."""
+        raise NotImplementedError
+
+    @property
+    def swept(self) -> Swept:
+        """The factor."""
+        return self.factored[0]
+
+    @property
+    def border(self) -> SweptBorder:
+        """The columns X and y carried through the elimination."""
+        return self.factored[1]
+
+    def modes(self) -> list[FloatArray]:
+        """Conditional modes of each grouping factor, (k J, 1)."""
+        return self.swept.back_substitute(self.border, np.append(-self.beta, 1.0)[:, None])[0]
+
+    def spend(self) -> None:
+        """Of large dense blocks no more than one is to be in memory."""
+        self.swept.spend()
+
+    def discard(self) -> None:
+        """Forget what is large."""
+        self.swept.discard()
+
+
+@dataclass(frozen=True)
+class SweptPoint(Point):
+    """A point with the factor that made it.
+
+    Attributes
+    ----------
+    made : tuple of (Swept, SweptBorder)
+    """
+
+    made: tuple[Swept, SweptBorder]
+
+    @property
+    def factored(self) -> tuple[Swept, SweptBorder]:
+        return self.made
 
 
 @dataclass(frozen=True)
@@ -93,7 +136,11 @@ class Criterion:
         self.constant -= problem.cross.sum_log_weights
         if reml:
             self.constant -= 2.0 * scaling.log_det_C
-        self.ZZ = _ZZ(problem)
+
+    @computed_once
+    def ZZ(self) -> _ZZ:
+        """Products with Z'WZ."""
+        return _ZZ(self.problem)
 
     def __call__(self, theta: FloatArray) -> float:
         """Value at theta (engine's columns)."""
@@ -113,10 +160,33 @@ class Criterion:
         theta : ndarray, shape (m,), optional
             To which they belong; without it the point has no derivatives in theta.
         """
+        swept, border = self.eliminate(T)
+        corner = self.problem.base.corner - border.cross(border)
+        return SweptPoint(*self.solved(theta, T, corner, swept.log_det), (swept, border))
+
+    def eliminate(self, T: list[FloatArray]) -> tuple[Swept, SweptBorder]:
+        """The factor where the terms have these relative covariances T T', and X and y carried through it."""
+        swept = self.sweeper.factorize(self.problem.factor_T(T), self.problem.base)
+        return swept, swept.sweep_border(self.problem.base.border)
+
+    def solved(
+        self, theta: FloatArray | None, T: list[FloatArray], corner: FloatArray, log_det: float
+    ) -> tuple[FloatArray, list[FloatArray], float, float, FloatArray, FloatArray]:
+        """What a `Point` holds, from the products of X and y after the elimination.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,), or None
+        T : list of ndarray, each (k, k)
+        corner : ndarray, shape (p + 1, p + 1)
+        log_det : float
+            log|M|.
+
+        Raises
+        ------
+        LinAlgError
+        """
         problem = self.problem
-        swept = self.sweeper.factorize(problem.factor_T(T), problem.base)
-        border = swept.sweep_border(problem.base.border)
-        corner = problem.base.corner - border.cross(border)
         p = problem.n_fixed
         # The factor of the bordered matrix holds RX, the right-hand side and r in its last column.
         R, info = lapack.dpotrf(corner, lower=0, clean=1)
@@ -126,10 +196,10 @@ class Criterion:
         beta = lapack.dtrtrs(RX, R[:p, p])[0] if p else np.zeros(0)
         r2 = float(R[p, p]) ** 2
         known = problem.known
-        value = swept.log_det + self.constant + (self.df * log(r2) if known is None else r2 / known)
+        value = log_det + self.constant + (self.df * log(r2) if known is None else r2 / known)
         if self.reml:
             value += 2.0 * float(np.log(RX.diagonal()).sum())
-        return Point(np.zeros(0) if theta is None else theta, T, value, r2, RX, beta, swept, border)
+        return np.zeros(0) if theta is None else theta, T, value, r2, RX, beta
 
     def variance(self, r2: float) -> float:
         """The residual variance in the engine's columns: the one that is known, or its estimate."""
@@ -194,10 +264,7 @@ class Criterion:
             Of the covariance of each term, in the order of rows of the result.
         """
         problem = self.problem
-        if changes is None:
-            structures = problem.structures
-            own = zip(structures.each, structures.split(point.theta), strict=True)
-            changes = [structure.covariance_tangents(theta) for structure, theta in own]
+        changes = self.changes_at(point) if changes is None else changes
         combination = np.append(-point.beta, 1.0)[:, None]
         if not any(map(len, changes)):
             return np.zeros((0, 0)), np.zeros(0)
@@ -210,6 +277,16 @@ class Criterion:
             half = lapack.dtrtrs(point.RX, XY[:p], trans=1)[0]
             q -= half.T @ half
         return q, slope
+
+    def changes_at(self, point: Point) -> list[FloatArray]:
+        """Derivatives of the covariance of each term in its theta, each (m, k, k)."""
+        structures = self.problem.structures
+        own = zip(structures.each, structures.split(point.theta), strict=True)
+        return [structure.covariance_tangents(theta) for structure, theta in own]
+
+    def traces(self, point: Point, changes: Sequence[FloatArray]) -> FloatArray:
+        """tr(W S_i W S_j) for all pairs of changes, as of `lme4py.engine.linear.hessian.traces`."""
+        return traces(self, point, changes)
 
     def _forms(
         self, point: Point, g: list[FloatArray], changes: Sequence[FloatArray]

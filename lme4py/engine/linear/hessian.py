@@ -98,8 +98,19 @@ def hessian_along(
     """
     q, slope = criterion.average_information(point, changes) if forms is None else forms
     hessian: FloatArray = criterion.quadratic(point, 2.0 * q, slope)
-    one = _is_one(criterion)
-    return hessian - (_traces_of_one if one else _traces)(criterion, point, changes)
+    return hessian - criterion.traces(point, changes)
+
+
+def traces(criterion: Criterion, point: Point, changes: Sequence[FloatArray]) -> FloatArray:
+    """tr(W S_i W S_j) for all pairs of changes, from the factor at a point, shape (d, d).
+
+    Parameters
+    ----------
+    criterion : Criterion
+    point : Point
+    changes : sequence of ndarray, each (d_t, k, k)
+    """
+    return (_traces_of_one if _is_one(criterion) else _traces_of_all)(criterion, point, changes)
 
 
 def _changes_by_factor(criterion: Criterion, changes: Sequence[FloatArray]) -> list[tuple[int, FloatArray]]:
@@ -140,7 +151,7 @@ def _traces_of_one(criterion: Criterion, point: Point, changes: Sequence[FloatAr
     return 0.5 * (out + out.T)
 
 
-def _traces(criterion: Criterion, point: Point, changes: Sequence[FloatArray]) -> FloatArray:
+def _traces_of_all(criterion: Criterion, point: Point, changes: Sequence[FloatArray]) -> FloatArray:
     """tr(W S_i W S_j) for all pairs of changes."""
     problem = criterion.problem
     W = inner_products(criterion, point)

@@ -20,7 +20,8 @@ import numpy as np
 import scipy.linalg.lapack as lapack
 
 from lme4py.engine.linear.chained import ChainCriterion, ChainProblem
-from lme4py.engine.linear.criterion import Criterion, Derivatives, Point
+from lme4py.engine.linear.criterion import Criterion, Derivatives, Point, SweptPoint
+from lme4py.engine.linear.one_factor import OneFactorCriterion, has_tables
 from lme4py.engine.linear.problem import Problem
 from lme4py.engine.penalty import PenaltyPoint, covariance_penalty
 from lme4py.errors import OptionError
@@ -62,7 +63,7 @@ class _Inner(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PenalisedPoint(Point):
+class PenalisedPoint(SweptPoint):
     """The penalised criterion at one theta.
 
     Attributes
@@ -111,10 +112,8 @@ class PenalisedCriterion(Criterion):
             return np.inf
 
     def evaluate_factors(self, T: list[FloatArray], theta: FloatArray | None = None) -> PenalisedPoint:
-        problem = self.problem
-        swept = self.sweeper.factorize(problem.factor_T(T), problem.base)
-        border = swept.sweep_border(problem.base.border)
-        least = self._least(problem.base.corner - border.cross(border))
+        swept, border = self.eliminate(T)
+        least = self._least(self.problem.base.corner - border.cross(border))
         w = self._log_variance(least, T)
         inner = self._beta(least, w)
         prior = inner.value + self._rest(T, w)[0]
@@ -130,7 +129,7 @@ class PenalisedCriterion(Criterion):
         none = np.zeros(0) if theta is None else theta
         r2 = self.df * exp(w)
         return PenalisedPoint(
-            none, T, start + value + prior, r2, RX, inner.beta, swept, border, start + likelihood, prior
+            none, T, start + value + prior, r2, RX, inner.beta, (swept, border), start + likelihood, prior
         )
 
     def _least(self, corner: FloatArray) -> _Least:
@@ -271,7 +270,7 @@ def _mode_of_beta(least: _Least, P: FloatArray, target: FloatArray, fixed: Quadr
 
 
 def make_criterion(problem: Problem, reml: bool) -> Criterion:
-    """The criterion of a problem, with its priors where it has some, by the sparse inverse where it has a chain.
+    """The criterion of a problem: with its priors where it has some, by the way that it can be computed.
 
     Parameters
     ----------
@@ -280,4 +279,6 @@ def make_criterion(problem: Problem, reml: bool) -> Criterion:
     """
     if isinstance(problem, ChainProblem):
         return ChainCriterion(problem, reml)
-    return Criterion(problem, reml) if problem.priors is None else PenalisedCriterion(problem, reml)
+    if problem.priors is not None:
+        return PenalisedCriterion(problem, reml)
+    return (OneFactorCriterion if has_tables(problem) else Criterion)(problem, reml)

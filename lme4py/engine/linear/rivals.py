@@ -167,7 +167,7 @@ def outer_start(criterion: Criterion, point: Point) -> FloatArray:
     n, p = problem.cross.n_obs, problem.n_fixed
     # Columns that are constant within groups are hardly informed there.
     within = int((np.linalg.eigvalsh(point.RX.T @ point.RX) > 1e-5 * n).sum()) if p else 0
-    modes, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
+    modes = point.modes()
     free = sum(int(np.count_nonzero(b)) for b in modes)
     sigma2 = point.r2 / max(n - free - within, 1) if problem.known is None else problem.known
     roots = [np.zeros((0, 0))] * len(point.T)
@@ -200,7 +200,7 @@ def _evaluate(criterion: Criterion, theta: FloatArray) -> Point | None:
         point = criterion.evaluate(theta)
     except np.linalg.LinAlgError:
         return None
-    point.swept.discard()
+    point.discard()
     return point
 
 

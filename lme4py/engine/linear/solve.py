@@ -74,12 +74,11 @@ def _local(criterion: Criterion) -> Callable[[FloatArray], Local | None]:
     def local(theta: FloatArray) -> Local | None:
         try:
             point = criterion.evaluate(theta)
-            # Of large dense blocks no more than one is in memory at any time.
-            point.swept.spend()
+            point.spend()
             found = criterion.derivatives(point)
         except np.linalg.LinAlgError:
             return None
-        point.swept.discard()
+        point.discard()
         return Local(theta, point.value, found.gradient, found.hessian, (point, found.G, found.gradient, found.forms))
 
     return local

@@ -369,7 +369,7 @@ class Constrained:
     def _fixed_slope(self, v: float, point: Point) -> float:
         """Derivative of r2 in the held coefficient: -2 x'V^-1 (y - X beta)."""
         beta, held = self.direction.beta(v, point.beta), self.direction.held
-        b, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
+        b = point.modes()
         p = self.problem.n_fixed
         column = held @ self.problem.base.corner[:p] @ np.append(-beta, 1.0)
         for border, modes in zip(self.problem.base.border, b, strict=True):

@@ -399,7 +399,7 @@ def _linear_fit(design: Design, criterion: LmmCriterion, optimum: Optimum) -> Li
         point: Point = optimum.source[0]
         refuse_exact_fit(point.r2, inside.problem)
         certificate = _certificate(design, criterion, optimum)
-        modes, _ = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
+        modes = point.modes()
     if not certificate.converged:
         warnings.warn(certificate.verdict, ConvergenceWarning, stacklevel=4)
     elif certificate.second is not None:
