@@ -52,6 +52,10 @@ class Chart(ABC):
         """Derivative in x from the one in Sigma, <G, dSigma_i>, shape (d,), at x or at zero."""
         return np.asarray(np.einsum("ab,iab->i", G, self.tangents(x)))
 
+    @abstractmethod
+    def curvature(self, G: FloatArray) -> FloatArray:
+        """Second derivatives in x of tr(G Sigma) at zero, G symmetric, shape (d, d)."""
+
     def whole_tangents(self, S: FloatArray) -> FloatArray:
         """dSigma / dx_i of the user's columns, shape (d, k, k), at zero."""
         return np.asarray(S @ self.tangents() @ S.T)
@@ -81,6 +85,9 @@ class ThetaChart(Chart):
     def pulled(self, G: FloatArray, x: FloatArray | None = None) -> FloatArray:
         return self.structure.covariance_pullback(self.origin if x is None else self.theta(x), G)[self.free]
 
+    def curvature(self, G: FloatArray) -> FloatArray:
+        return self.structure.curvature(self.origin, G)[self.free][:, self.free]
+
     def whole_tangents(self, S: FloatArray) -> FloatArray:
         return self.structure.whole_tangents(self.origin, S)[self.free]
 
@@ -107,6 +114,11 @@ class RootChart(Chart):
     def tangents(self, x: FloatArray | None = None) -> FloatArray:
         half = self.moves @ self._at(x).T
         return np.asarray(half + half.swapaxes(1, 2))
+
+    def curvature(self, G: FloatArray) -> FloatArray:
+        # Sigma has x_i x_j (M_i M_j' + M_j M_i') / 2 for all i and j, and no higher powers.
+        rows = self.moves.reshape(self.size, -1)
+        return np.asarray(2.0 * (rows @ (G @ self.moves).reshape(self.size, -1).T))
 
 
 def moves_of_root(R: FloatArray) -> FloatArray:

@@ -30,13 +30,11 @@ def _table_lines(table: Table, width: int | None) -> list[str]:
     lines = [table.title] if table.title else []
     body = ([table.columns] if table.show_header else []) + list(table.rows)
     if table.rows:
-        widths = [max(display_width(row[j]) for row in body) for j in range(len(table.columns))]
+        widths = [max(map(display_width, column)) for column in zip(*body, strict=True)]
         for i, part in enumerate(_parts(widths, width)):
             lines += [""] * (i > 0)
-            lines += [
-                _row_line([row[j] for j in part], [widths[j] for j in part], [table.align[j] for j in part])
-                for row in body
-            ]
+            columns = [_padded([row[j] for row in body], widths[j], table.align[j]) for j in part]
+            lines += [f"  {'  '.join(cells)}".rstrip() for cells in zip(*columns, strict=True)]
     return lines + [line for note in table.notes for line in _wrapped(note)]
 
 
@@ -54,14 +52,11 @@ def _parts(widths: Sequence[int], width: int | None) -> list[list[int]]:
     return parts
 
 
-def _row_line(row: Sequence[str], widths: Sequence[int], align: Sequence[Align]) -> str:
-    cells = [_padded(cell, width, side) for cell, width, side in zip(row, widths, align, strict=True)]
-    return ("  " + "  ".join(cells)).rstrip()
-
-
-def _padded(cell: str, width: int, side: Align) -> str:
-    space = " " * (width - display_width(cell))
-    return cell + space if side == "left" else space + cell
+def _padded(cells: Sequence[str], width: int, side: Align) -> list[str]:
+    """The cells of a column, as wide as the widest."""
+    pad = str.ljust if side == "left" else str.rjust
+    # Python counts characters.
+    return [pad(cell, width if cell.isascii() else width + len(cell) - display_width(cell)) for cell in cells]
 
 
 def _wrapped(note: str) -> list[str]:

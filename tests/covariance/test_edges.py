@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lme4py.covariance import CovarianceStructures, find_structure, make_structure, structure_names
 from lme4py.covariance.kinds.matern import matern
+from lme4py.covariance.registry import plain_structure
 from lme4py.errors import OptionError
 
 ALL = cases((1, 2, 4))
@@ -549,3 +550,27 @@ def test_a_smoothness_next_to_zero_leaves_no_correlation(log_nu: float, order: i
     # About nu times 2 K0(x).
     assert 0.0 < near.value[0] < 1e-40
     assert found.first.shape == near.first.shape
+
+
+@pytest.mark.parametrize(
+    ("word", "theta"),
+    [
+        ("us", [1.0, 0.3, -0.2, 0.8, 0.1, 0.5]),
+        ("us", [1.0, 0.3, -0.2, 0.8, 0.1, 0.0]),  # a root of rank two
+        ("ar1", [1.5, 0.4]),
+        ("cs", [1.0, 0.7, 1.2, 0.3]),
+    ],
+)
+def test_curvature_in_the_coordinates_of_a_chart(word, theta):
+    chart = make_structure(word, 3).chart(np.array(theta))
+    G = np.array([[2.0, 0.3, -0.4], [0.3, 1.0, 0.2], [-0.4, 0.2, 3.0]])
+    step = 1e-4
+    rows = [(chart.pulled(G, step * e) - chart.pulled(G, -step * e)) / (2.0 * step) for e in np.eye(chart.size)]
+    # Central differences: their error goes with the square of the step.
+    np.testing.assert_allclose(chart.curvature(G), np.array(rows), rtol=1e-6, atol=1e-6)
+
+
+def test_small_structures_of_a_kind_are_one():
+    kind = find_structure("us")
+    assert plain_structure(kind, 2) is plain_structure(kind, 2)
+    assert plain_structure(kind, 20) is not plain_structure(kind, 20)

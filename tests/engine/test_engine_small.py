@@ -177,3 +177,28 @@ def test_products_of_batches_of_several_axes(k):
     wide = [np.broadcast_to(M, (*M.shape[:2], 3, 4)) for M in (A, B)]
     # Sums of k products in another order.
     np.testing.assert_allclose(small.product(A, B), np.einsum("abij,bcij->acij", *wide), atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 40])
+def test_eigen(k):
+    S = definite(k)[:, :, 0]
+    values, vectors = small.eigen(S)
+    # The same algorithm as NumPy's: rounding.
+    np.testing.assert_allclose(values, np.linalg.eigvalsh(S), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose((vectors * values) @ vectors.T, S, atol=1e-11)
+    assert small.least_eigenvalue(S) == pytest.approx(values[0], rel=1e-12)
+
+
+def test_eigen_of_nothing():
+    values, vectors = small.eigen(np.zeros((0, 0)))
+    assert values.shape == (0,) and vectors.shape == (0, 0)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 40])
+def test_is_lower(k):
+    L = np.tril(np.ones((k, k)))
+    assert small.is_lower(L)
+    for i in range(k - 1):
+        full = L.copy()
+        full[i, -1] = np.nan
+        assert not small.is_lower(full)

@@ -8,6 +8,7 @@ import pickle
 import pytest
 
 import lme4py
+from lme4py.arguments import binder
 from lme4py.errors import FormulaError, Lme4Error, Lme4Warning, OptionError
 from lme4py.formula.parse import parse_formula
 from lme4py.formula.update import update_formula
@@ -103,3 +104,20 @@ def test_copies_and_pickles(sleep, sleepstudy):
     with pytest.raises(OptionError, match="as data="):
         loaded.update("~ . - Days")
     assert loaded.update("~ . - Days", data=sleepstudy).params.size == 1
+
+
+def test_arguments_are_bound_by_name():
+    def function(first, second=2, *, third=3):
+        return first, second, third
+
+    def open_ended(first, **more):
+        return first, more
+
+    bound = binder(function)
+    assert bound((1,), {}) == {"first": 1}
+    assert bound((1, 5), {"third": 4}) == {"first": 1, "second": 5, "third": 4}
+    assert bound((), {"first": 1}) == {"first": 1}
+    assert binder(open_ended)((1,), {"other": 2}) == {"first": 1, "other": 2}
+    for args, given in [((1, 2, 3), {}), ((1,), {"first": 1}), ((), {"second": 1}), ((1,), {"fourth": 1})]:
+        with pytest.raises(Lme4Error):
+            bound(args, given)

@@ -19,6 +19,7 @@ from typing import ClassVar
 import numpy as np
 import scipy.linalg.lapack as lapack
 
+from lme4py.engine.factor.chain import ChainSwept, as_chain
 from lme4py.engine.factor.crossproducts import Edges, Factor, SortedEdges
 from lme4py.engine.factor.sweep import Sweeper, Swept, SweptBorder
 from lme4py.engine.linear.hessian import traces
@@ -74,6 +75,15 @@ class Point:
     def modes(self) -> list[FloatArray]:
         """Conditional modes of each grouping factor, (k J, 1)."""
         return self.swept.back_substitute(self.border, np.append(-self.beta, 1.0)[:, None])[0]
+
+    def solved(self, weights: FloatArray) -> list[FloatArray]:
+        """Z'V^-1 [X y] weights by grouping factor, (k J, d)."""
+        return self.swept.back_substitute(self.border, weights)[1]
+
+    @property
+    def chain(self) -> ChainSwept | None:
+        """The factor where it is that of a chain."""
+        return as_chain(self.swept)
 
     def spend(self) -> None:
         """Of large dense blocks no more than one is to be in memory."""

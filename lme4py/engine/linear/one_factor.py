@@ -54,6 +54,8 @@ class _Sums(NamedTuple):
 
     Attributes
     ----------
+    rows : ndarray, shape (k, J, c)
+        H_j B_j, of each level.
     W : ndarray, shape (k, k)
     pairs : ndarray, shape (3, k k, 3, k k)
         Of the elements of W, g g' and U U' with each other.
@@ -61,6 +63,7 @@ class _Sums(NamedTuple):
         Of the elements of (U, g) with each other.
     """
 
+    rows: FloatArray
     W: FloatArray
     pairs: FloatArray
     columns: FloatArray
@@ -89,6 +92,14 @@ class OneFactorPoint(Point):
         rest = self.criterion.B @ np.append(-self.beta, 1.0)[:, None]
         return [small.apply(self.E, rest).reshape(-1, 1)]
 
+    def solved(self, weights: FloatArray) -> list[FloatArray]:
+        rows = self.sums.rows @ weights
+        return [rows.reshape(-1, weights.shape[1])]
+
+    @property
+    def chain(self) -> None:
+        return None
+
     def spend(self) -> None:
         """There is nothing large."""
 
@@ -112,12 +123,14 @@ class OneFactorPoint(Point):
         weights[:-1, -1], weights[-1, -1] = -self.beta, 1.0
         if c > 1:
             weights[:-1, :-1] = lapack.dtrtri(self.RX)[0]
-        columns = (small.apply(H, B) @ weights).swapaxes(1, 2)  # (k, c, J)
+        rows = small.apply(H, B)
+        columns = (rows @ weights).swapaxes(1, 2)  # (k, c, J)
         U, g = columns[:, :-1], columns[:, -1]
         W = small.product(H, A)
         stack = np.array([W, g[:, None] * g, (U[:, None] * U).sum(axis=2)]).reshape(3 * k * k, J)
         flat = columns.reshape(k * c, J)
-        return _Sums(W.sum(axis=2), (stack @ stack.T).reshape(3, k * k, 3, k * k), (flat @ flat.T).reshape(k, c, k, c))
+        pairs, products = (stack @ stack.T).reshape(3, k * k, 3, k * k), (flat @ flat.T).reshape(k, c, k, c)
+        return _Sums(rows, W.sum(axis=2), pairs, products)
 
 
 def _both(left: FloatArray, right: FloatArray) -> FloatArray:

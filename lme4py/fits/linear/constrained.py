@@ -20,7 +20,6 @@ import numpy as np
 
 from lme4py.covariance import CovarianceStructure
 from lme4py.covariance.chain_levels import ChainLevels
-from lme4py.engine.factor.chain import as_chain
 from lme4py.engine.linear.criterion import Criterion, Point
 from lme4py.engine.linear.penalised import make_criterion
 from lme4py.engine.linear.problem import Problem
@@ -337,7 +336,7 @@ class Constrained:
         if change == 0.0 or criterion.problem.known is not None:
             return G
         _, g = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
-        chained = as_chain(point.swept)
+        chained = point.chain
         for f, factor in enumerate(self.problem.factors):
             if chained is not None and f == chained.sweeper.chain:
                 term = factor.terms[0]

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lme4py.covariance.charts import ThetaChart
-from lme4py.engine.factor.chain import as_chain
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.hessian import has_exact_hessian, hessian_along
 from lme4py.engine.linear.penalised import make_criterion
 from lme4py.fits.derived import derived
 from lme4py.fits.parameters import VarianceDerivatives
+from lme4py.linalg.small import eigen
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ def variance_derivatives(fit: LinearFit) -> VarianceDerivatives:
     criterion = make_criterion(fit.problem, fit.reml)
     point = fit.point
     parts = charts(fit.problem, point.theta)
-    slope = _slope(fit.problem, point, parts)
+    profiled, slope = _profiled_hessian(criterion, point, parts)
     m = slope.size
     hessian = np.zeros((m + 1, m + 1))
-    hessian[:m, :m] = _profiled_hessian(criterion, point, parts)
+    hessian[:m, :m] = profiled
     if fit.problem.known is None:
         sigma2 = criterion.variance(point.r2)
         hessian[:m, :m] += np.outer(slope, slope) / (criterion.df * sigma2**2)
@@ -75,7 +75,7 @@ def symmetric_inverse(H: FloatArray) -> FloatArray:
     """Inverse of a positive semi-definite matrix without its null space, shape (s, s)."""
     scale = 1.0 / np.sqrt(np.maximum(H.diagonal(), np.finfo(float).tiny))
     scale[H.diagonal() <= 0.0] = 0.0
-    values, vectors = np.linalg.eigh(H * scale * scale[:, None])
+    values, vectors = eigen(H * scale * scale[:, None])
     keep = values > _FLAT
     half = scale[:, None] * vectors[:, keep] / np.sqrt(values[keep])
     inverse: FloatArray = half @ half.T
@@ -98,23 +98,24 @@ def charts(problem: Problem, theta: FloatArray) -> tuple[Chart, ...]:
 # --- the Hessian ------------------------------------------------------------------------------------------------
 
 
-def _profiled_hessian(criterion: Criterion, point: Point, parts: tuple[Chart, ...]) -> FloatArray:
-    """Second derivatives in the coordinates of the criterion profiled over sigma.
+def _profiled_hessian(criterion: Criterion, point: Point, parts: tuple[Chart, ...]) -> tuple[FloatArray, FloatArray]:
+    """Second derivatives in the coordinates of the criterion profiled over sigma, and the slopes of `_slope`.
 
-    Exact but for the curvature of Sigma in the coordinates, where `has_exact_hessian`; else from four analytic
-    gradients for each parameter.
+    Exact, where `has_exact_hessian`; else from four analytic gradients for each parameter.
     """
     if has_exact_hessian(criterion, point):
-        hessian = hessian_along(criterion, point, [chart.tangents() for chart in parts])
+        changes = [chart.tangents() for chart in parts]
+        forms = criterion.average_information(point, changes)
+        hessian = hessian_along(criterion, point, changes, forms)
         first = 0
         for chart, G in zip(parts, criterion.sigma_gradient(point), strict=True):
             place = slice(first, first := first + chart.size)
-            hessian[place, place] += _differences(chart, chart.size, partial(_along, G, chart))
-        return 0.5 * (hessian + hessian.T)
+            hessian[place, place] += chart.curvature(G)
+        return 0.5 * (hessian + hessian.T), forms[1]
     s = sum(chart.size for chart in parts)
     rows = [_differences(c, s, partial(_gradient, criterion, point, parts, term)) for term, c in enumerate(parts)]
     hessian = np.concatenate([np.zeros((0, s)), *rows])
-    return 0.5 * (hessian + hessian.T)
+    return 0.5 * (hessian + hessian.T), _slope(criterion.problem, point, parts)
 
 
 def _along(G: FloatArray, chart: Chart, change: FloatArray | None) -> FloatArray:
@@ -150,8 +151,7 @@ def _gradient(
 
 def _slope(problem: Problem, point: Point, parts: tuple[Chart, ...]) -> FloatArray:
     """y'P Z dSigma Z'P y for each direction: minus the derivative of the penalised residual sum of squares."""
-    combination = np.append(-point.beta, 1.0)[:, None]
-    _, g = point.swept.back_substitute(point.border, combination)
+    g = point.solved(np.append(-point.beta, 1.0)[:, None])
     return changed_products(problem, point, parts, g)[:, 0, 0]
 
 
@@ -175,7 +175,7 @@ def fixed_in_groups(point: Point) -> list[FloatArray]:
     """Z'V^-1X by grouping factor, each (k J, p), where V is the covariance of y divided by sigma^2."""
     p = point.beta.size
     weights = np.eye(p + 1)[:, :p]
-    return point.swept.back_substitute(point.border, weights)[1]
+    return point.solved(weights)
 
 
 def level_products(problem: Problem, U: list[FloatArray]) -> list[FloatArray]:
@@ -206,7 +206,7 @@ def changed_products(problem: Problem, point: Point, parts: tuple[Chart, ...], U
     """
     c = U[0].shape[1]
     found: list[FloatArray] = [np.zeros((0, c, c))] * len(parts)
-    chained = as_chain(point.swept)
+    chained = point.chain
     for f, factor in enumerate(problem.factors):
         if chained is not None and f == chained.sweeper.chain:
             chart = parts[factor.terms[0]]

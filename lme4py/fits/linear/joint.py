@@ -9,7 +9,7 @@ import numpy as np
 
 from lme4py.covariance.chain_levels import ChainLevels
 from lme4py.covariance.charts import Chart
-from lme4py.engine.factor.chain import ChainSwept, as_chain
+from lme4py.engine.factor.chain import ChainSwept
 from lme4py.engine.generalised.products import WeightedProducts
 from lme4py.engine.linear.criterion import Point
 from lme4py.engine.linear.scaling import Scaling, scale_columns
@@ -133,7 +133,7 @@ def conditional_covariances_with_fixed(fit: LinearFit) -> tuple[FloatArray, ...]
 
 def _completed(point: Point) -> ChainSwept | None:
     """The factor of a chain with all its times; None of another model."""
-    chained = as_chain(point.swept)
+    chained = point.chain
     return None if chained is None else chained.completed()
 
 
