@@ -60,4 +60,6 @@ class Column:
 
     def own(self) -> Column:
         """The same column with values of its own, which no change of the user's data reaches."""
-        return self if self.fresh else replace(self, values=self.values.copy(), fresh=True)
+        if self.fresh:
+            return self
+        return Column(self.name, self.kind, self.values.copy(), self.levels, self.declared, self.refusal, fresh=True)

@@ -34,7 +34,7 @@ def alike_levels(levels: Iterable[Any]) -> list[tuple[str, ...]]:
     whole = list(levels)
     # One pass over the types is a fraction of asking each of a million labels.
     texts = whole if set(map(type, whole)) == {str} else [level for level in whole if isinstance(level, str)]
-    if _is_plain(texts):
+    if not texts or _is_plain(texts):
         return []
     keys = list(map(_key, texts))
     if len(set(keys)) == len(texts):

@@ -191,7 +191,8 @@ def test_eigen(k):
 
 def test_eigen_of_nothing():
     values, vectors = small.eigen(np.zeros((0, 0)))
-    assert values.shape == (0,) and vectors.shape == (0, 0)
+    assert values.shape == (0,)
+    assert vectors.shape == (0, 0)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 40])

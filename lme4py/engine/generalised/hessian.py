@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lme4py.engine.generalised.laplace import Laplace
+from lme4py.linalg.small import eigen
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
 # Difference steps in units of 1 / sqrt(curvature): the error of a central difference is about its square.
@@ -68,7 +69,7 @@ def _axes(scaled: FloatArray) -> FloatArray | None:
     Where columns are far from zero beside their spread, their coefficients and the constant are nearly one parameter:
     differences along each alone lose what tells them apart.
     """
-    values, vectors = np.linalg.eigh(scaled)
+    values, vectors = eigen(scaled)
     # A coefficient without a curvature of its own has run away, and no step along it is short.
     lost = scaled.diagonal().min() < 0.5
     if lost or not _PARALLEL < values[0] < _UNEVEN * values[-1]:
@@ -107,7 +108,7 @@ def curvature_floor(found: Laplace, unit: float | FloatArray = 1.0) -> float:
 def scaled_eigen(hessian: FloatArray, floor: float) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Scales d, and eigenvalues and vectors of the Hessian divided by d d'."""
     d = np.sqrt(np.maximum(np.abs(hessian.diagonal()), floor))
-    values, vectors = np.linalg.eigh(hessian / np.outer(d, d))
+    values, vectors = eigen(hessian / (d[:, None] * d))
     return d, values, vectors
 
 

@@ -85,7 +85,7 @@ def variance_directions(factors: tuple[Factor, ...], bases: Sequence[FloatArray]
             for own in bases[term]:
                 E = np.zeros((factor.n_columns, factor.n_columns))
                 E[columns, columns] = own
-                out.append(Direction(term, f, E, own, bool(np.trace(own) > 0)))
+                out.append(Direction(term, f, E, own, bool(own.trace() > 0)))
     return tuple(out)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
+import scipy.linalg.lapack as lapack
 
 from lme4py.chunks import chunk, from_size
 from lme4py.covariance import CovarianceStructure
@@ -162,14 +163,14 @@ class RowScaler:
         weights = None if design.weights is None else design.weights[place] / self.weight_scale
         return ScaledColumns(self.fixed(place), Z, weights)
 
-    def fixed(self, place: slice) -> FloatArray:
-        """[X y] of the rows `place`, (n, p + 1)."""
+    def fixed(self, place: slice, steps: Sequence[FloatArray] | None = None) -> FloatArray:
+        """[X y] of the rows `place`, (n, p + 1); with the residuals of other steps where these are given."""
         rows = self.design.X[place]
         # Sums over the rows go along columns.
         XY = np.empty((rows.shape[0], rows.shape[1] + 1), order="F")
         X = self.X(rows, out=XY[:, :-1])
         y = _response(self.design, place, self.magnitude, self.origin)
-        for step in self.steps:
+        for step in self.steps if steps is None else steps:
             y -= X @ step
         np.divide(y, self.spread, out=XY[:, -1])
         return XY
@@ -247,7 +248,7 @@ def _range(design: Design, has_constant: bool) -> tuple[float, float]:
 def _means(X: FloatArray, w: FloatArray | None) -> FloatArray:
     """Weighted means of the columns."""
     if w is None:
-        means: FloatArray = X.mean(axis=0)
+        means: FloatArray = np.add.reduce(X, axis=0) / X.shape[0]
         return means
     weighted: FloatArray = (w / X.shape[0]) @ X
     return weighted
@@ -287,8 +288,16 @@ def _scale_fixed(X: FloatArray, w: FloatArray | None, names: Sequence[str]) -> t
     spread = eigen(gram)[0]
     if spread[-1] > _SAFE_CONDITION**2 * spread[0]:
         return _by_triangle(X, C, own, w)
-    mix = np.linalg.inv(np.linalg.cholesky(gram)).T
-    return C @ mix, replace(own, mix=mix)
+    mix = _orthonormal(gram)
+    return C @ mix, ColumnMap(own.shift, own.sizes, mix)
+
+
+def _orthonormal(gram: FloatArray) -> FloatArray:
+    """R^-1 of R'R = gram, upper triangular."""
+    R, info = lapack.dpotrf(gram, lower=0, clean=1)
+    if info:
+        raise np.linalg.LinAlgError("the mean products of columns are not positive definite")
+    return np.asarray(lapack.dtrtri(R, lower=0)[0])
 
 
 def _by_triangle(X: FloatArray, C: FloatArray, own: ColumnMap, w: FloatArray | None) -> tuple[FloatArray, ColumnMap]:
@@ -296,7 +305,7 @@ def _by_triangle(X: FloatArray, C: FloatArray, own: ColumnMap, w: FloatArray | N
     n, p = X.shape
     mix = scipy.linalg.solve_triangular(_triangle(X, own, w) / np.sqrt(n), np.eye(p), check_finite=False)
     gram = _gram(X, replace(own, mix=mix), w)
-    mix = mix @ np.linalg.inv(np.linalg.cholesky(gram)).T
+    mix = mix @ _orthonormal(gram)
     return C @ mix, replace(own, mix=mix)
 
 
@@ -377,9 +386,8 @@ def _centre_response(scaler: RowScaler, w: FloatArray | None) -> tuple[float, tu
     # Twice, because the first residuals of a response far from zero still hold rounding of its mean.
     for _ in range(2 if p else 1):
         step, squares = np.zeros(p), 0.0
-        now = replace(scaler, steps=tuple(steps))
         for place in row_blocks(n, _ROWS):
-            XY = now.fixed(place)
+            XY = scaler.fixed(place, steps)
             X, y = XY[:, :p], XY[:, p]
             weighted = y if w is None else y * w[place]
             step += X.T @ weighted
@@ -420,7 +428,7 @@ def _scale_random(term: RandomTerm, w: FloatArray | None, apart: tuple[str, ...]
         depends = dependent_columns(Z, bool((Z[:, 0] == 1.0).all()))
         return (S, own) if depends else _by_triangle(Z, S, own, w)
     whiten = (vectors / np.sqrt(values)) @ vectors.T
-    return S @ whiten, replace(own, mix=whiten)
+    return S @ whiten, ColumnMap(own.shift, own.sizes, whiten)
 
 
 def _scale_by_part(term: RandomTerm, w: FloatArray | None, parts: tuple[str, ...]) -> tuple[FloatArray, ColumnMap]:

@@ -17,7 +17,7 @@ import numpy as np
 from lme4py.covariance import CovarianceStructure
 from lme4py.engine.identification.gram import Direction
 from lme4py.engine.linear.problem import Problem
-from lme4py.linalg.small import least_eigenvalue, symmetric_root
+from lme4py.linalg.small import eigen, least_eigenvalue, symmetric_root
 from lme4py.linalg.types import FloatArray
 
 # Smallest and largest relative standard deviation to start from, in columns of unit size.
@@ -51,8 +51,12 @@ def _solve(
         system = system.copy()
         system[-1], system[:, -1], system[-1, -1] = 0.0, 0.0, 1.0
     scale = np.sqrt(np.maximum(system.diagonal(), 1e-300))
-    scaled, right = system / np.outer(scale, scale), observed / scale
-    solution = np.linalg.lstsq(scaled, right, rcond=1e-10)[0] / scale
+    values, vectors = eigen(system / (scale[:, None] * scale))
+    sizes = np.abs(values)
+    used = sizes > 1e-10 * sizes.max()
+    # The shortest solution, where there are several.
+    along = (vectors.T @ (observed / scale))[used] / values[used]
+    solution = vectors[:, used] @ along / scale
     covariances = _assemble(problem, directions, solution)
     least = [least_eigenvalue(covariance) for covariance in covariances]
     if solution[-1] > 0 and min(least) > _LOWEST**2 * solution[-1]:
