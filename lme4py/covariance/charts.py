@@ -117,8 +117,8 @@ class RootChart(Chart):
 
     def curvature(self, G: FloatArray) -> FloatArray:
         # Sigma has x_i x_j (M_i M_j' + M_j M_i') / 2 for all i and j, and no higher powers.
-        rows = self.moves.reshape(self.size, -1)
-        return np.asarray(2.0 * (rows @ (G @ self.moves).reshape(self.size, -1).T))
+        shape = (self.size, self.root.size)
+        return np.asarray(2.0 * (self.moves.reshape(shape) @ (G @ self.moves).reshape(shape).T))
 
 
 def moves_of_root(R: FloatArray) -> FloatArray:

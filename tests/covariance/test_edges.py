@@ -557,6 +557,7 @@ def test_a_smoothness_next_to_zero_leaves_no_correlation(log_nu: float, order: i
     [
         ("us", [1.0, 0.3, -0.2, 0.8, 0.1, 0.5]),
         ("us", [1.0, 0.3, -0.2, 0.8, 0.1, 0.0]),  # a root of rank two
+        ("us", [0.0] * 6),  # nothing moves
         ("ar1", [1.5, 0.4]),
         ("cs", [1.0, 0.7, 1.2, 0.3]),
     ],
@@ -567,7 +568,9 @@ def test_curvature_in_the_coordinates_of_a_chart(word, theta):
     step = 1e-4
     rows = [(chart.pulled(G, step * e) - chart.pulled(G, -step * e)) / (2.0 * step) for e in np.eye(chart.size)]
     # Central differences: their error goes with the square of the step.
-    np.testing.assert_allclose(chart.curvature(G), np.array(rows), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        chart.curvature(G), np.reshape(rows, (chart.size, chart.size)), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_small_structures_of_a_kind_are_one():
