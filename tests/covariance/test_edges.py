@@ -568,9 +568,7 @@ def test_curvature_in_the_coordinates_of_a_chart(word, theta):
     step = 1e-4
     rows = [(chart.pulled(G, step * e) - chart.pulled(G, -step * e)) / (2.0 * step) for e in np.eye(chart.size)]
     # Central differences: their error goes with the square of the step.
-    np.testing.assert_allclose(
-        chart.curvature(G), np.reshape(rows, (chart.size, chart.size)), rtol=1e-6, atol=1e-6
-    )
+    np.testing.assert_allclose(chart.curvature(G), np.reshape(rows, (chart.size, chart.size)), rtol=1e-6, atol=1e-6)
 
 
 def test_small_structures_of_a_kind_are_one():
