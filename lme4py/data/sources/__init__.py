@@ -69,7 +69,7 @@ def find_source(data: Any, rows: str = "auto") -> tuple[Any, RowSource | None]:
     return data, source
 
 
-def _lazy_source(data: Any) -> RowSource | None:
+def _lazy_source(data: object) -> RowSource | None:
     if is_path(data):
         return source_of_paths(data)
     found = _found(type(data))
