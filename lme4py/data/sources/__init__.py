@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -69,18 +68,13 @@ def find_source(data: Any, rows: str = "auto") -> tuple[Any, RowSource | None]:
     return data, source
 
 
-def _lazy_source(data: object) -> RowSource | None:
+def _lazy_source(data: Any) -> RowSource | None:
     if is_path(data):
         return source_of_paths(data)
-    found = _found(type(data))
+    names = ((kind.__module__.split(".")[0], kind.__name__) for kind in type(data).__mro__)
+    found = next((_KINDS[name] for name in names if name in _KINDS), None)
     if found is None:
         return None
     make: Callable[[Any], RowSource] = getattr(import_module(f"lme4py.data.sources.{found[0]}"), found[1])
     return make(data)
 
-
-@lru_cache(maxsize=64)
-def _found(kind: type) -> tuple[str, str] | None:
-    """Module and class of the source of such data."""
-    names = ((base.__module__.split(".")[0], base.__name__) for base in kind.__mro__)
-    return next((_KINDS[name] for name in names if name in _KINDS), None)
