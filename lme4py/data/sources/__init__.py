@@ -77,4 +77,3 @@ def _lazy_source(data: Any) -> RowSource | None:
         return None
     make: Callable[[Any], RowSource] = getattr(import_module(f"lme4py.data.sources.{found[0]}"), found[1])
     return make(data)
-
