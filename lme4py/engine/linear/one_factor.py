@@ -94,7 +94,7 @@ class OneFactorPoint(Point):
 
     def solved(self, weights: FloatArray) -> list[FloatArray]:
         rows = self.sums.rows @ weights
-        return [rows.reshape(-1, weights.shape[1])]
+        return [rows.reshape(rows.shape[0] * rows.shape[1], weights.shape[1])]
 
     @property
     def chain(self) -> None:
