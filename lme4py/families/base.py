@@ -233,8 +233,8 @@ class Family(AtInfinity, AtPoints, OtherParameters, OneResponse):
         """Where the effects on the log scale of ordered categories are in lambda, and their columns, (n, q)."""
         return None
 
-    def trouble(self, data: ResponseData, lam: Any) -> str:
-        """Why parameters beside eta have no finite estimate, or ""."""
+    def trouble(self, data: ResponseData, eta: FloatArray, lam: Any) -> str:
+        """Why parameters have no finite estimate, though neither eta alone nor `limits` say it; or ""."""
         return ""
 
     def no_maximum(self, data: ResponseData) -> str:

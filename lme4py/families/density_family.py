@@ -156,8 +156,8 @@ class DensityFamily(MeanResponse):
         far *= sign
         return DispersionLimit(np.inf if sign > 0 else 0.0, end.model, 23.0 * far, 9.0 * far, 8.0 * far)
 
-    def trouble(self, data: ResponseData, lam: Any) -> str:
-        return self.density.trouble(data, float(np.atleast_1d(lam)[-1])) if self.n_dispersion else ""
+    def trouble(self, data: ResponseData, eta: FloatArray, lam: Any) -> str:
+        return self.density.trouble(data, self._x(eta, lam, data))
 
     def no_maximum(self, data: ResponseData) -> str:
         return self.density.no_maximum(data)

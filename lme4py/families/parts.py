@@ -176,14 +176,14 @@ class PartsFamily(DensityFamily):
         q = self.n_coefficients
         return (value - half, value + half) if number < q else super().other_limits(number - q, value, half)
 
-    def trouble(self, data: ResponseData, lam: Any) -> str:
-        """Why coefficients of a part have no finite estimate, or ""."""
+    def trouble(self, data: ResponseData, eta: FloatArray, lam: Any) -> str:
+        """Why coefficients of a part, or of several together, have no finite estimate, or ""."""
         values = np.atleast_1d(np.asarray(lam, dtype=np.float64))
         for rows in data.parts:
             why = self._at_end(rows.name, rows.predictor(values[self.place(rows.name)]), data)
             if why:
                 return why
-        return super().trouble(data, lam) if self.n_dispersion else ""
+        return self.density.trouble(data, self._stacked_x(data, eta, lam))
 
     def _at_end(self, name: str, eta: FloatArray, data: ResponseData) -> str:
         """Why the predictor of a part is at an end of its range, or ""."""
@@ -220,13 +220,21 @@ class PartsFamily(DensityFamily):
         size = 1 + len(self.stacked)
         if size == 1 or eta.shape[-1] != size * data.n_obs:
             return super().derivatives(data, eta, lam, order, expected=expected)
-        names = self.density.names
-        first, *further = np.split(eta, size, axis=-1)
+        x = self._stacked_x(data, eta, lam)
+        return stacked_derivatives(self.density, data, x, self._own, self._pieces(data), order)
+
+    @computed_once
+    def _own(self) -> tuple[int, ...]:
+        """Which variables of the density have a predictor of their own in the stack."""
+        return (0, *(self.density.names.index(name) for name in self.stacked))
+
+    def _stacked_x(self, data: ResponseData, eta: FloatArray, lam: Any) -> list[FloatArray]:
+        """The variables of the density where predictors stand one below the other, or there is one."""
+        first, *further = np.split(eta, eta.shape[-1] // data.n_obs, axis=-1)
         x = self._x(first, lam, data)
-        own = (0, *(names.index(name) for name in self.stacked))
-        for place, more in zip(own[1:], further, strict=True):
+        for place, more in zip(self._own[1:], further, strict=False):
             x[place] = x[place] + more
-        return stacked_derivatives(self.density, data, x, own, self._pieces(data), order)
+        return x
 
     def room(self, eta: FloatArray, change: FloatArray) -> float:
         n = eta.size // (1 + len(self.stacked))

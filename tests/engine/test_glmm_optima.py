@@ -13,6 +13,11 @@ import pytest
 from reference_data import REFERENCE
 
 import lme4py
+from lme4py.engine.generalised.descent import Descents
+from lme4py.engine.generalised.problem import ModeFinder
+from lme4py.engine.generalised.rivals import Candidate
+from lme4py.engine.generalised.search import Search
+from lme4py.engine.optimise import Control
 from lme4py.errors import DesignError, OptimaWarning
 from lme4py.fits.generalised.refit import refit_estimates
 
@@ -143,6 +148,24 @@ class TestSeveralMinima:
         # A proved minimum all the same: |x| gives the same means with one sign, and random effects of the other.
         assert fit.converged
         assert "both signs" in fit.certificate.verdict
+
+
+def test_a_start_that_runs_away_leaves_others_their_turn() -> None:
+    """Truncated counts that are nearly logarithmic: one start took everything, and the maximum was never reached."""
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"g": np.repeat(np.arange(6), 4), "y": rng.poisson(2.0, 24)})
+    glmm = lme4py.glmer("y ~ 1 + (1 | g)", data, family="nbinomial").fit
+    turns: list[str] = []
+
+    class Runaway(Search):
+        def _followed(self, descents: Descents, candidate: Candidate) -> None:
+            turns.append(candidate.what)
+            # All it may take, and the one evaluation that tells it so.
+            descents.finder.factorizations = descents.finder.most + 1
+
+    search = Runaway(Descents(ModeFinder(glmm.problem), Control()))
+    search.look_elsewhere()
+    assert len(turns) == 4
 
 
 def test_parameters_that_are_too_far_out_for_differences_have_no_value(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from reference_data import REFERENCE
+from scipy import stats
 from scipy.optimize import minimize
 
 import lme4py
@@ -122,6 +123,26 @@ def test_logarithmic_counts_have_no_truncated_negative_binomial():
     assert fit.log_likelihood == pytest.approx(-minimize(minus, [0.0, 0.0]).fun, abs=1e-5)
     with pytest.raises(Lme4Error, match="go to zero together"):
         fit.r_squared()
+
+
+@pytest.mark.parametrize("zeros", [0, 40])
+def test_logarithmic_counts_have_no_truncated_negative_binomial_of_either_kind(zeros):
+    """The mean alone goes to zero, phi has an estimate: the means were called converged at exp(-21)."""
+    rng = np.random.default_rng(3)
+    y = np.r_[rng.logseries(0.6, 200), np.zeros(zeros, dtype=int)]
+    parts = {"ziformula": "~ 1"} if zeros else {}
+    with pytest.warns(ConvergenceWarning, match="only phi does: counts above zero vary as those of the logarithmic"):
+        fit = lme4py.glmer("y ~ 1", {"y": y}, family="truncated_nbinomial1", fixed_only=True, **parts)
+    assert not fit.converged
+
+    # The limit itself, with p = phi / (1 + phi); and the zeros of their own part.
+    def minus(a):
+        p = 1.0 / (1.0 + np.exp(-a[0]))
+        return -stats.logser.logpmf(y[y > 0], p).sum()
+
+    share = zeros / y.size
+    alone = zeros * np.log(share) + (y.size - zeros) * np.log(1.0 - share) if zeros else 0.0
+    assert fit.log_likelihood == pytest.approx(alone - minimize(minus, [0.0]).fun, abs=1e-5)
 
 
 def test_a_way_that_ends_where_the_criterion_has_no_value_is_no_reason_to_refuse():

@@ -92,6 +92,15 @@ def test_each_part_has_margins_of_its_own(fit, data):
         Margins.log_scale(fit)
 
 
+def test_what_a_part_does_not_have_is_said_of_the_part(data):
+    fit = lme4py.glmer("count ~ mined + DOY + (1 | site)", data, family="poisson", ziformula="~ 1")
+    zero = Margins.response(fit, component="zero_inflation")
+    with pytest.raises(OptionError, match=r"not a predictor of the zero_inflation part.*predictors are: none"):
+        zero.predict(atexog={"mined": ["no"]})
+    with pytest.raises(OptionError, match="not in the fixed effects of the zero_inflation part"):
+        zero.dydx("DOY")
+
+
 def test_limits_of_predictions_are_those_of_margins_of_rows(fit, data):
     rows = data.iloc[[0, 100, 300]]
     for include, random in ((False, "zero"), ("integrate", "integrate")):

@@ -46,7 +46,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
     theta = optimum.phi[: problem.n_theta]
     floor = curvature_floor(optimum.found, problem.units)
     trouble = trouble or _unbounded(problem, optimum)
-    trouble = trouble or problem.family.trouble(problem.data, problem.split(optimum.phi)[2])
+    trouble = trouble or problem.family.trouble(problem.data, optimum.found.mode.eta, problem.split(optimum.phi)[2])
     _, bound = newton_step(optimum.hessian, optimum.gradient, floor)
     free = np.ones(optimum.gradient.size, dtype=bool)
     if problem.has_limit:

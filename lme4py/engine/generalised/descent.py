@@ -98,7 +98,12 @@ def minimise_scaled(
         here = waiting.pop() if waiting else local(point * unit)
         if here is None:
             return None
-        return Local(point, here.value, here.gradient * unit, here.hessian * np.outer(unit, unit), here.source)
+        with np.errstate(over="ignore"):
+            gradient = here.gradient * unit
+        if not np.isfinite(gradient).all():
+            # So far out that slopes have no numbers.
+            return None
+        return Local(point, here.value, gradient, here.hessian * np.outer(unit, unit), here.source)
 
     def arrived(point: Local) -> bool:
         plain = Local(point.theta * unit, point.value, point.gradient / unit, point.hessian)

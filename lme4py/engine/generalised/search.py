@@ -40,6 +40,8 @@ _LOOSE, _PATIENCE = 1e-4, 60
 _BUDGET, _LITTLE = 3000, 1000
 # And where a few starts that agree are enough.
 _FEW_STARTS = 500
+# What one start may take of it: one that runs away leaves others their turn.
+_TURN = 750
 # Differences of the criterion that are worth a closer look.
 BARELY = 1e-3
 # Logarithms of scales beyond this are those of scales that are zero or infinite.
@@ -159,14 +161,15 @@ class Search:
     def _follow(self, descents: Descents, starts: Iterator[Candidate]) -> None:
         """Descend from starts, as long as not too much has been tried."""
         finder = descents.finder
-        finder.most = finder.factorizations + self._budget()
+        last = finder.factorizations + self._budget()
         for candidate in starts:
+            finder.most = min(last, finder.factorizations + _TURN)
             way = self._followed(descents, candidate)
             if way is not None:
                 self.compared.append(Rival(candidate.what, way.first, way.value))
                 if all(way is not other for other in self.ways):
                     self.ways.append(way)
-            if finder.factorizations > finder.most or self._agree():
+            if finder.factorizations > last or self._agree():
                 break
         finder.most = np.inf
 

@@ -298,8 +298,8 @@ class Density(ABC):
             return np.asarray((data.failures if mean else data.y) == 0.0)
         return np.asarray((data.y == 0.0) & (mean == 0.0))
 
-    def trouble(self, data: ResponseData, dispersion: float) -> str:
-        """Why an estimate of the log dispersion is none, where `limits` do not say it; or ""."""
+    def trouble(self, data: ResponseData, x: Values) -> str:
+        """Why variables have no finite estimates, where `limits` do not say it; or ""."""
         return ""
 
     def no_maximum(self, data: ResponseData) -> str:

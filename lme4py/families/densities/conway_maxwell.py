@@ -85,10 +85,10 @@ class ConwayMaxwellPoisson(ScaledDensity, CountDensity):
             # d log(lambda) / d log(mu) = mu / V.
             return np.exp(L - N) / curve(L, N, 1).rate[0,]
 
-    def trouble(self, data: ResponseData, dispersion: float) -> str:
+    def trouble(self, data: ResponseData, x: Values) -> str:
         """As phi goes to zero only the two counts beside the mean are left."""
         rise = float(np.log1p(1.0 / max(float(np.max(data.y)), 1.0)))
-        if np.exp(-dispersion) * rise < _ALONE:
+        if np.exp(-float(np.max(x[1]))) * rise < _ALONE:
             return ""
         return "phi goes to zero: no row has other counts than the two beside its mean; use a binomial model of these"
 

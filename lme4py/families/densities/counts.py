@@ -38,8 +38,8 @@ class CountDensity(Density):
         """Whether the log-likelihood of the zero-truncated distribution is known to be concave in its variables."""
         return False
 
-    def trouble_above_zero(self, data: ResponseData, dispersion: float) -> str:
-        """Why the zero-truncated distribution has no finite estimates at this log dispersion, or ""."""
+    def trouble_above_zero(self, data: ResponseData, x: Values) -> str:
+        """Why the zero-truncated distribution has no finite estimates here, or ""."""
         return ""
 
     def outside(self, data: ResponseData) -> BoolArray:

@@ -44,7 +44,7 @@ from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["NegativeBinomial1Density", "NegativeBinomial2Density"]
 
-# Log shapes less their unit below which truncated counts are logarithmic for all that rows can tell.
+# Logarithms of s over the counts below which truncated counts are logarithmic for all that rows can tell.
 _LOGARITHMIC: Final = -10.0
 
 
@@ -53,6 +53,8 @@ class _NegativeBinomial(ScaledDensity, CountDensity):
     default_link = "log"
     links = ("log", "identity", "sqrt")
     sources = "Hardin & Hilbe (2007)"
+    # Which parameters have no estimates where s goes to zero in all rows with a count.
+    logarithmic = ""
 
     def size(self, x: Values) -> FloatArray:
         """s, in terms of which the variance is mu + mu^2 / s."""
@@ -65,6 +67,17 @@ class _NegativeBinomial(ScaledDensity, CountDensity):
     @property
     def without_dispersion(self) -> Density | None:
         return PoissonDensity(self.link)
+
+    def trouble_above_zero(self, data: ResponseData, x: Values) -> str:
+        """As s goes to zero with a fixed ratio of mean and s, counts above zero become logarithmic."""
+        with np.errstate(under="ignore"):
+            s = np.broadcast_to(self.size(x), data.y.shape)
+        if float(np.log(np.maximum(s, 1e-300))[data.y > 0.0].max()) - _log_mean(data) > _LOGARITHMIC:
+            return ""
+        return (
+            f"{self.logarithmic}: counts above zero vary as those of the logarithmic distribution, more than any "
+            "truncated negative binomial. More columns or random effects for the mean may explain a part of it"
+        )
 
     def cdf(self, y: FloatArray, x: Values, data: ResponseData) -> FloatArray:
         k, (miss, _) = np.floor(y), self._odds(x)
@@ -94,6 +107,9 @@ class NegativeBinomial2Density(_NegativeBinomial):
     name = "nbinomial"
     parameter = "shape"
     dispersion_means = "shape: the variance is mu + mu^2 / shape"
+    logarithmic = (
+        "the shape and the means before truncation go to zero together, and neither has an estimate, only slopes do"
+    )
     limits = (End(DISPERSION, 1, "the Poisson model", simpler=True), End(CONDITIONAL, -1, "a mean of zero"))
 
     def size(self, x: Values) -> FloatArray:
@@ -101,17 +117,7 @@ class NegativeBinomial2Density(_NegativeBinomial):
 
     def dispersion_unit(self, data: ResponseData) -> float:
         """The shape as large as the mean: both parts of the variance are the same."""
-        return float(np.log(max(float(np.mean(data.y)), 1e-300)))
-
-    def trouble_above_zero(self, data: ResponseData, dispersion: float) -> str:
-        """As the shape goes to zero with a fixed ratio of mean and shape, counts above zero become logarithmic."""
-        if dispersion - self.dispersion_unit(data) > _LOGARITHMIC:
-            return ""
-        return (
-            "the shape and the means before truncation go to zero together, and neither has an estimate: counts above "
-            "zero vary as those of the logarithmic distribution, more than any truncated negative binomial. Only "
-            "slopes are determined; more columns or random effects for the mean may explain a part of it"
-        )
+        return _log_mean(data)
 
     def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         L = log_mean(self.link, x[0])
@@ -146,6 +152,7 @@ class NegativeBinomial1Density(_NegativeBinomial):
 
     name = "nbinomial1"
     dispersion_means = "phi: the variance is mu (1 + phi)"
+    logarithmic = "the means before truncation go to zero, and have no estimates, only phi does"
     limits = (End(DISPERSION, -1, "the Poisson model", simpler=True), End(CONDITIONAL, -1, "a mean of zero"))
 
     def size(self, x: Values) -> FloatArray:
@@ -171,6 +178,10 @@ class NegativeBinomial1Density(_NegativeBinomial):
         mu = self.mean((eta,))
         ratio = float(np.sum(data.weight * (data.y - mu) ** 2) / np.sum(data.weight * mu))
         return (clipped_log(ratio - 1.0, 1e-3, 1e12),)
+
+
+def _log_mean(data: ResponseData) -> float:
+    return float(np.log(max(float(np.mean(data.y)), 1e-300)))
 
 
 def _beyond_poisson(data: ResponseData, t: FloatArray, order: int) -> list[FloatArray]:

@@ -85,8 +85,8 @@ class Truncated(CountDensity):
     def inner(self) -> float:
         return self.base.inner()
 
-    def trouble(self, data: ResponseData, dispersion: float) -> str:
-        return self.base.trouble(data, dispersion) or self.base.trouble_above_zero(data, dispersion)
+    def trouble(self, data: ResponseData, x: Values) -> str:
+        return self.base.trouble(data, x) or self.base.trouble_above_zero(data, x)
 
     def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         M = self.base.log_log_zero(data, x, degrees)

@@ -117,8 +117,8 @@ class _WithZeros(Density):
     def inner(self) -> float:
         return self.base.inner()
 
-    def trouble(self, data: ResponseData, dispersion: float) -> str:
-        return self.base.trouble(data, dispersion)
+    def trouble(self, data: ResponseData, x: Values) -> str:
+        return self.base.trouble(data, self._base(x))
 
     def outside(self, data: ResponseData) -> BoolArray:
         positive = data.y != 0.0

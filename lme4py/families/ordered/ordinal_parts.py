@@ -401,7 +401,7 @@ class OrdinalParts(Ordinal):
     def scale_columns(self, data: ResponseData) -> tuple[slice, FloatArray] | None:
         return (self.place(SCALE), self._columns(data, SCALE)) if self.scale else None
 
-    def trouble(self, data: ResponseData, lam: Any) -> str:
+    def trouble(self, data: ResponseData, eta: FloatArray, lam: Any) -> str:
         """Why effects on thresholds or scale have no finite estimate, or ""."""
         thresholds = self.thresholds_of(lam, data)
         if float(np.abs(thresholds - np.median(thresholds)).max()) > 2.0 * _FAR and self.structure != "cumulative":

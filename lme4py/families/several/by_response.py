@@ -239,7 +239,7 @@ class ByResponse(Family):
         with np.errstate(over="ignore"):
             return float(value * np.exp(-half / value)), float(value * np.exp(half / value))
 
-    def trouble(self, data: ResponseData, lam: Any) -> str:
+    def trouble(self, data: ResponseData, eta: FloatArray, lam: Any) -> str:
         """A dispersion at the end of its range, by the response."""
         for k, (label, family) in enumerate(zip(self.labels, self.families, strict=True)):
             own, part = self.lam_of(lam, k), self.data_of(data, k)
@@ -247,7 +247,7 @@ class ByResponse(Family):
                 distance = float(np.atleast_1d(own)[-1]) - family.lambda_unit(part)
                 if family.limit.in_tail(distance):
                     return f"the dispersion of {label} is at the end of its range ({family.limit.model})"
-            why = family.trouble(part, own)
+            why = family.trouble(part, eta[self.rows_of(data, k)], own)
             if why:
                 return f"{label}: {why}"
         return ""

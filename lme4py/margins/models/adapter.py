@@ -158,6 +158,8 @@ class ModelAdapter(ABC):
         The ends of what a mean can be.
     mean_name : str
         What a mean is, in words.
+    model_name : str
+        What the means are of, in words: the model, or one part of it.
     theta : ndarray, shape (m,)
         Covariance parameters of the random effects, for averages over these.
     parameter_vcov : ndarray, shape (p + m, p + m), or None
@@ -190,6 +192,7 @@ class ModelAdapter(ABC):
     link: Link | None = None
     mean_range: tuple[float, float] = (-np.inf, np.inf)
     mean_name: str = "mean"
+    model_name: str = "this model"
     theta: FloatArray = np.zeros(0)
     parameter_vcov: FloatArray | None = None
     group: str | None = None

@@ -65,6 +65,7 @@ class PartAdapter(OwnAdapter):
         self.whole = fit
         super().__init__(_view(fit, self.component))
         self.mean_name = _NAMES[self.component]
+        self.model_name = f"the {self.component} part"
         self.around = (before, behind)
 
     def _wider(self, X: FloatArray) -> FloatArray:

@@ -122,8 +122,8 @@ class SessionRows:
         if name not in self.names:
             if name in self.adapter.columns:
                 raise OptionError(
-                    f"{name!r} is not a predictor of this model: predictions do not depend on it. The predictors are "
-                    f"{', '.join(self.names)}."
+                    f"{name!r} is not a predictor of {self.adapter.model_name}: predictions do not depend on it. The "
+                    f"predictors are: {', '.join(self.names) or 'none'}."
                 )
             hint = did_you_mean(name, self.names)
             raise OptionError(f"there is no variable {name!r} in the model.{hint} It has {', '.join(self.names)}.")

@@ -288,7 +288,8 @@ class SlopeMethods(SessionBase):
                 "it; use random='integrate' or random='conditional'."
             )
         uses = f"They use {', '.join(known)}." if known else "They hold no variable."
-        raise OptionError(f"{name!r} is not in the fixed effects.{did_you_mean(name, known)} {uses}")
+        of = self.adapter.model_name
+        raise OptionError(f"{name!r} is not in the fixed effects of {of}.{did_you_mean(name, known)} {uses}")
 
     def _is_discrete(self, name: str) -> bool:
         if self.adapter.is_categorical(name):
