@@ -1367,7 +1367,7 @@ CASES = [
         "margins var",
         lambda: lme4py.Margins.linear_scale(sleep_fit()).dydx("Dayz"),
         OptionError,
-        "'Dayz' is not in the fixed effects. Did you mean 'Days'? They use",
+        "'Dayz' is not in the fixed effects of this model. Did you mean 'Days'? They use",
     ),
     (
         "margins at",

@@ -43,6 +43,7 @@ OTHER = {
         "_BUDGET": "factorizations of a search",
         "_LITTLE": "factorizations of a search",
         "_FEW_STARTS": "factorizations of a search",
+        "_TURN": "factorizations of one start of a search",
     },
     "inference/prediction/joint_averages.py": {"_MOST_NODES": "beyond it a mean is refused"},
     "engine/generalised/integrals/integral.py": {
