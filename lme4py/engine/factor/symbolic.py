@@ -45,6 +45,8 @@ __all__ = [
     "prefers_iterative",
 ]
 
+Plan = tuple[SparseBlock | None, Forecast]
+
 # Above this many products per evaluation the prepared list would not fit into memory.
 MAX_PRODUCTS = 60_000_000
 # Dense matrices of its size that a block with a known covariance needs beside those of other blocks, as a factor.
@@ -67,6 +69,7 @@ def analyse(
     block: str = "auto",
     max_listed: int | None = None,
     copies: int = 4,
+    plan: Plan | None = None,
 ) -> Structure:
     """The symbolic step.
 
@@ -80,6 +83,8 @@ def analyse(
         With more products the only stage before a dense block is eliminated by matrix products.
     copies : int
         Dense matrices of the size of the block that will be in memory at one time.
+    plan : tuple, optional
+        The sparse block and its forecast, where `prefers_iterative` has made them.
 
     Raises
     ------
@@ -96,7 +101,9 @@ def analyse(
         block, need = "dense", need * _RELATED
     elif relations:
         block = "sparse"
-    if dense and (block == "sparse" or (block == "auto" and dense_size > SPARSE_FROM)):
+    if plan is not None and block == "auto":
+        sparse_block, forecast = plan
+    elif dense and (block == "sparse" or (block == "auto" and dense_size > SPARSE_FROM)):
         sparse_block, forecast = _plan_block(factors, cross, order, dense, pattern, need, block == "sparse")
     names = ", ".join(f"{factors[f].name} ({factors[f].size:,})" for f in dense)
     _check_block(names, dense_size, need, forecast, sparse_block)
@@ -137,7 +144,7 @@ def may_be_iterative(factors: tuple[Factor, ...], copies: int) -> bool:
     return dense_fit(whole) > _PATIENCE or exceeds_memory(copies * 8.0 * float(whole) ** 2)
 
 
-def prefers_iterative(factors: tuple[Factor, ...], cross: CrossProducts, copies: int) -> bool:
+def prefers_iterative(factors: tuple[Factor, ...], cross: CrossProducts, copies: int) -> tuple[bool, Plan | None]:
     """Whether an exact factor of crossed effects is forecast to take too much memory, or too long.
 
     Parameters
@@ -146,26 +153,33 @@ def prefers_iterative(factors: tuple[Factor, ...], cross: CrossProducts, copies:
     cross : CrossProducts
     copies : int
         As in `analyse`.
+
+    Returns
+    -------
+    bool
+    tuple or None
+        The sparse block and its forecast, which `analyse` need not make again; None where they were not needed.
     """
     if not may_be_iterative(factors, copies):
-        return False
+        return False, None
     order, dense, pattern = choose_stages(factors, cross, MAX_PRODUCTS)
     size = sum(factors[f].size for f in dense)
     need = copies * 8.0 * float(size) ** 2
     if dense_fit(size) <= _PATIENCE:
-        return exceeds_memory(need)
+        return exceeds_memory(need), None
     iterative = _PER_PAIR * sum(edges.values.size for edges in cross.edges.values())
     worth = max(_PATIENCE, iterative)
     graph = _block_graph(factors, cross, order, dense, pattern, False)
     if graph is None:
-        return dense_fit(size) > worth or exceeds_memory(need)
+        return dense_fit(size) > worth or exceeds_memory(need), None
     own = tuple(factors[f] for f in dense)
     if least_fit(own, graph, worth) > worth:
-        return True
-    sparse_block, forecast = plan_sparse(own, graph, need)
+        return True, None
+    plan = plan_sparse(own, graph, need)
+    sparse_block, forecast = plan
     if sparse_block is None:
-        return dense_fit(size) > worth or exceeds_memory(need)
-    return EVALUATIONS * forecast.sparse_seconds > worth or exceeds_memory(forecast.sparse_bytes)
+        return dense_fit(size) > worth or exceeds_memory(need), plan
+    return EVALUATIONS * forecast.sparse_seconds > worth or exceeds_memory(forecast.sparse_bytes), plan
 
 
 def fit_seconds(structure: Structure) -> float:

@@ -16,7 +16,7 @@ from lme4py.design.design import Design, Predictor
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor, ModelBlock, accumulate
 from lme4py.engine.factor.forecast import check_levels, check_structures
 from lme4py.engine.factor.sweep import BaseValues, base_values
-from lme4py.engine.factor.symbolic import Structure, analyse, fit_seconds, prefers_iterative
+from lme4py.engine.factor.symbolic import Plan, Structure, analyse, fit_seconds, prefers_iterative
 from lme4py.engine.identification.gram import VarianceGram
 from lme4py.engine.identification.probes import Probes, gram_of, make_probes
 from lme4py.engine.linear.priors import LinearPriors, linear_priors
@@ -260,17 +260,15 @@ def assemble(
     structures = design.structures.in_columns(scaling.column_changes)
     if block == "iterative":
         refuse_iterative(factors, design)
-    if block == "iterative" or (
-        block == "auto"
-        and design.sigma is None
-        and design.priors is None
-        and prefers_iterative(factors, cross, _copies(factors))
-    ):
+    iterative, plan = block == "iterative", None
+    if block == "auto" and design.sigma is None and design.priors is None:
+        iterative, plan = prefers_iterative(factors, cross, _copies(factors))
+    if iterative:
         # What the sums left in the heap: the solver's arrays would stand beside it.
         give_back_freed()
         nothing: Any = Unfactored()
         return Problem(factors, structures, scaling, cross, nothing, nothing, constants)
-    symbolic = _analysed(factors, cross)
+    symbolic = _analysed(factors, cross, plan)
     base = base_values(symbolic, factors, cross)
     known = known_variance(design, scaling)
     return Problem(factors, structures, scaling, cross, symbolic, base, constants, probes, known, linear_priors(design))
@@ -293,8 +291,8 @@ def _copies(factors: tuple[Factor, ...]) -> int:
     return 2 if all(factor.n_columns == 1 for factor in factors) else 4
 
 
-def _analysed(factors: tuple[Factor, ...], cross: CrossProducts) -> Structure:
-    symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=_copies(factors))
+def _analysed(factors: tuple[Factor, ...], cross: CrossProducts, plan: Plan | None = None) -> Structure:
+    symbolic = analyse(factors, cross, max_listed=_MAX_LISTED, copies=_copies(factors), plan=plan)
     announce("an exact factor of the crossed random effects", fit_seconds(symbolic))
     return symbolic
 

@@ -225,7 +225,7 @@ def cells_of(
     if not may_be_iterative(factors, _COPIES):
         return None
     found = CellProducts(codes, Z, factors)
-    return found if prefers_iterative(factors, found.pattern, _COPIES) else None
+    return found if prefers_iterative(factors, found.pattern, _COPIES)[0] else None
 
 
 def _product(parts: tuple[FloatArray | None, ...]) -> FloatArray:
