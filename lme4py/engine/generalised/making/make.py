@@ -85,6 +85,8 @@ def make_glmm(
         products = NoProducts(design.n_obs, 1 + len(family.stacked))
     if not family.is_joint:
         X, offset = products.stack.below(X), products.stack.below(offset)
+    # Whoever goes over rows goes over one column after the other.
+    X = np.asfortranarray(X)
     problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
     penalty = glmm_penalty(design, family, S)
     return replace(problem, penalty=penalty, known=design.log_dispersion, copies=copies, chain=chain)
