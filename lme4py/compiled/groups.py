@@ -40,7 +40,9 @@ def group_sum(codes: IntArray, x: FloatArray, n_levels: int) -> FloatArray:
     return np.asarray(counted, dtype=np.float64)
 
 
-def _weighted_cross(codes: IntArray, w: FloatArray, columns: FloatArray, n_levels: int) -> tuple[FloatArray, FloatArray]:
+def _weighted_cross(
+    codes: IntArray, w: FloatArray, columns: FloatArray, n_levels: int
+) -> tuple[FloatArray, FloatArray]:
     p, n = columns.shape
     sums, cross = np.zeros((p, n_levels)), np.zeros((p, p))
     values = np.empty(_BLOCK)

@@ -180,7 +180,7 @@ class Twin(Generic[P, R]):
 
     def __reduce__(self) -> str:
         # By name, as functions are.
-        return str(self.__qualname__)
+        return self.plain.__qualname__
 
 
 def with_loops(loops: Callable[P, R], signature: str) -> Callable[[Callable[P, R]], Twin[P, R]]:

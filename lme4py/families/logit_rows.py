@@ -1,7 +1,7 @@
 """Rows of binomial responses with the logit link: log-likelihood and derivatives without branches, a block at a time.
 
-With e = exp(-|eta|), of the probabilities of success F and failure S the larger 1 / (1 + e) and the smaller e / (1 + e),
-m = y + f trials and C the binomial coefficient,
+With e = exp(-|eta|), 1 / (1 + e) and e / (1 + e) as the larger and the smaller of the probabilities of success F and
+failure S, m = y + f trials and C the binomial coefficient,
 
     log f = log C - m log(1 + e) - y max(-eta, 0) - f max(eta, 0)
     score = y S - f F,      w = m F S,      dw / deta = w (S - F).

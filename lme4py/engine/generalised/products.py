@@ -7,8 +7,6 @@ df/dw = P' df/dv. For f = log|M| this is h, the diagonal of Z Lambda M^-1 Lambda
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from lme4py.compiled.groups import group_sum, predictor, weighted_cross, weighted_sums
@@ -265,9 +263,7 @@ def as_rows(X: FloatArray) -> FloatArray:
     return np.ascontiguousarray(X.T)
 
 
-def predicted(
-    random: FloatArray, X: FloatArray, beta: FloatArray, start: FloatArray | None = None
-) -> FloatArray:
+def predicted(random: FloatArray, X: FloatArray, beta: FloatArray, start: FloatArray | None = None) -> FloatArray:
     """start + X beta + what the random effects add, (D n,), in the place of the latter.
 
     Parameters
