@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.compiled.twins import with_loops
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["group_sum", "predictor", "weighted_cross", "weighted_sums"]
+__all__ = ["AT_ONCE", "group_sum", "predictor", "weighted_cross", "weighted_sums"]
 
-# Rows whose products are added up before they are added to those of others.
-_BLOCK = 512
+# Rows whose products are added up before they are added to those of others: an argument, since numba keeps machine code
+# with the constants that it was made with.
+AT_ONCE = chunk(512)
 
 
 def _group_sum(codes: IntArray, x: FloatArray, n_levels: int) -> FloatArray:
@@ -41,13 +43,13 @@ def group_sum(codes: IntArray, x: FloatArray, n_levels: int) -> FloatArray:
 
 
 def _weighted_cross(
-    codes: IntArray, w: FloatArray, columns: FloatArray, n_levels: int
+    codes: IntArray, w: FloatArray, columns: FloatArray, n_levels: int, size: int
 ) -> tuple[FloatArray, FloatArray]:
     p, n = columns.shape
     sums, cross = np.zeros((p, n_levels)), np.zeros((p, p))
-    values = np.empty(_BLOCK)
-    for begin in range(0, n, _BLOCK):
-        end = min(begin + _BLOCK, n)
+    values = np.empty(size)
+    for begin in range(0, n, size):
+        end = min(begin + size, n)
         own_codes, own_w, changed = codes[begin:end], w[begin:end], values[: end - begin]
         for a in range(p):
             column, total = columns[a][begin:end], sums[a]
@@ -63,8 +65,10 @@ def _weighted_cross(
     return sums.T, cross
 
 
-@with_loops(_weighted_cross, "i1 f1 f2 i")
-def weighted_cross(codes: IntArray, w: FloatArray, columns: FloatArray, n_levels: int) -> tuple[FloatArray, FloatArray]:
+@with_loops(_weighted_cross, "i1 f1 f2 i i")
+def weighted_cross(
+    codes: IntArray, w: FloatArray, columns: FloatArray, n_levels: int, size: int
+) -> tuple[FloatArray, FloatArray]:
     """Sums of W X over the rows of each group, (J, p), and X'W X, (p, p).
 
     Parameters
@@ -74,6 +78,8 @@ def weighted_cross(codes: IntArray, w: FloatArray, columns: FloatArray, n_levels
     columns : ndarray, shape (p, n)
         X'.
     n_levels : int
+    size : int
+        Rows that loops work on at a time: `AT_ONCE`.
     """
     weighted, sums = columns * w, np.empty((columns.shape[0], n_levels))
     for own, total in zip(weighted, sums, strict=True):
@@ -82,10 +88,10 @@ def weighted_cross(codes: IntArray, w: FloatArray, columns: FloatArray, n_levels
 
 
 def _predictor(
-    codes: IntArray, b: FloatArray, columns: FloatArray, beta: FloatArray, start: FloatArray, out: FloatArray
+    codes: IntArray, b: FloatArray, columns: FloatArray, beta: FloatArray, start: FloatArray, out: FloatArray, size: int
 ) -> None:
-    for begin in range(0, codes.size, _BLOCK):
-        end = min(begin + _BLOCK, codes.size)
+    for begin in range(0, codes.size, size):
+        end = min(begin + size, codes.size)
         own_codes, own_start, own = codes[begin:end], start[begin:end], out[begin:end]
         for i in range(own.size):
             own[i] = own_start[i] + b[np.uintp(own_codes[i])]
@@ -95,9 +101,9 @@ def _predictor(
                 own[i] += column[i] * factor
 
 
-@with_loops(_predictor, "i1 f1 f2 f1 f1 F1")
+@with_loops(_predictor, "i1 f1 f2 f1 f1 F1 i")
 def predictor(
-    codes: IntArray, b: FloatArray, columns: FloatArray, beta: FloatArray, start: FloatArray, out: FloatArray
+    codes: IntArray, b: FloatArray, columns: FloatArray, beta: FloatArray, start: FloatArray, out: FloatArray, size: int
 ) -> None:
     """Fill with start + X beta + Z b, (n,).
 
@@ -110,6 +116,8 @@ def predictor(
         X'.
     beta : ndarray, shape (p,), or empty
     start, out : ndarray, shape (n,)
+    size : int
+        Rows that loops work on at a time: `AT_ONCE`.
     """
     # Codes are places of b: "clip" leaves out the buffer that a check would need.
     b.take(codes, out=out, mode="clip")
@@ -119,13 +127,13 @@ def predictor(
 
 
 def _weighted_sums(
-    codes: IntArray, b: FloatArray, columns: FloatArray, beta: FloatArray, w: FloatArray, start: FloatArray
+    codes: IntArray, b: FloatArray, columns: FloatArray, beta: FloatArray, w: FloatArray, start: FloatArray, size: int
 ) -> tuple[FloatArray, FloatArray]:
     p, n = columns.shape
     sums, products = np.zeros(b.size), np.zeros(p)
-    values = np.empty(_BLOCK)
-    for begin in range(0, n, _BLOCK):
-        end = min(begin + _BLOCK, n)
+    values = np.empty(size)
+    for begin in range(0, n, size):
+        end = min(begin + size, n)
         own_codes, own_w, own_start, x = codes[begin:end], w[begin:end], start[begin:end], values[: end - begin]
         for i in range(x.size):
             x[i] = b[np.uintp(own_codes[i])]
@@ -142,9 +150,9 @@ def _weighted_sums(
     return sums, products
 
 
-@with_loops(_weighted_sums, "i1 f1 f2 f1 f1 f1")
+@with_loops(_weighted_sums, "i1 f1 f2 f1 f1 f1 i")
 def weighted_sums(
-    codes: IntArray, b: FloatArray, columns: FloatArray, beta: FloatArray, w: FloatArray, start: FloatArray
+    codes: IntArray, b: FloatArray, columns: FloatArray, beta: FloatArray, w: FloatArray, start: FloatArray, size: int
 ) -> tuple[FloatArray, FloatArray]:
     """Sums of x = start + W (X beta + Z b) over the rows of each group, (J,), and X'x, (p,).
 
@@ -157,6 +165,8 @@ def weighted_sums(
         X'.
     beta : ndarray, shape (p,), or empty
     w, start : ndarray, shape (n,)
+    size : int
+        Rows that loops work on at a time: `AT_ONCE`.
     """
     x = b.take(codes)
     if beta.size:

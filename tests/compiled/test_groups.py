@@ -56,7 +56,7 @@ def test_group_sum(rows, form):
 
 
 def test_weighted_cross(rows, form):
-    sums, cross = form(groups.weighted_cross)(rows.codes, rows.w, rows.columns, 7)
+    sums, cross = form(groups.weighted_cross)(rows.codes, rows.w, rows.columns, 7, 512)
     weighted = rows.w[:, None] * rows.X
     np.testing.assert_allclose(sums, rows.Z.T @ weighted, **CLOSE)
     np.testing.assert_allclose(cross, rows.X.T @ weighted, **CLOSE)
@@ -66,7 +66,7 @@ def test_weighted_cross(rows, form):
 def test_predictor(rows, form, with_beta):
     beta = rows.beta if with_beta else np.empty(0)
     out = np.full(rows.codes.size, np.nan)
-    form(groups.predictor)(rows.codes, rows.b, rows.columns, beta, rows.start, out)
+    form(groups.predictor)(rows.codes, rows.b, rows.columns, beta, rows.start, out, 512)
     fixed = rows.X @ rows.beta if with_beta else 0.0
     np.testing.assert_allclose(out, rows.start + fixed + rows.Z @ rows.b, **CLOSE)
 
@@ -74,7 +74,7 @@ def test_predictor(rows, form, with_beta):
 @pytest.mark.parametrize("with_beta", [True, False])
 def test_weighted_sums(rows, form, with_beta):
     beta = rows.beta if with_beta else np.empty(0)
-    sums, products = form(groups.weighted_sums)(rows.codes, rows.b, rows.columns, beta, rows.w, rows.start)
+    sums, products = form(groups.weighted_sums)(rows.codes, rows.b, rows.columns, beta, rows.w, rows.start, 512)
     x = rows.start + rows.w * ((rows.X @ rows.beta if with_beta else 0.0) + rows.Z @ rows.b)
     np.testing.assert_allclose(sums, rows.Z.T @ x, **CLOSE)
     np.testing.assert_allclose(products, rows.X.T @ x, **CLOSE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lme4py.compiled.groups import group_sum, predictor, weighted_cross, weighted_sums
+from lme4py.compiled.groups import AT_ONCE, group_sum, predictor, weighted_cross, weighted_sums
 from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor
 from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.factor.sweep import BaseValues, Swept
@@ -196,7 +196,7 @@ class WeightedProducts(Elements):
         """start + X beta + Z b, (D n,)."""
         if self._codes is not None:
             out = np.empty(self.n)
-            predictor(self._codes, b, as_rows(X), beta, start, out)
+            predictor(self._codes, b, as_rows(X), beta, start, out, AT_ONCE)
             return out
         return predicted(self.rows @ b, X, beta, start)
 
@@ -205,7 +205,7 @@ class WeightedProducts(Elements):
     ) -> tuple[FloatArray, FloatArray]:
         """Z'x, (Q,), and X'x, (p,), of x = start + W (X beta + Z b); beta may be empty."""
         if self._codes is not None:
-            return weighted_sums(self._codes, b, as_rows(X), beta, w, start)
+            return weighted_sums(self._codes, b, as_rows(X), beta, w, start, AT_ONCE)
         x = self.stack.weigh(w, predicted(self.rows @ b, X, beta))
         x += start
         return self.columns @ x, X.T @ x
@@ -213,7 +213,7 @@ class WeightedProducts(Elements):
     def weighted_cross(self, w: FloatArray, X: FloatArray) -> tuple[list[FloatArray], FloatArray]:
         """Z'W X, (k J, p) for each grouping factor, and X'W X, (p, p)."""
         if self._codes is not None:
-            sums, cross = weighted_cross(self._codes, w, as_rows(X), self.factors[0].n_levels)
+            sums, cross = weighted_cross(self._codes, w, as_rows(X), self.factors[0].n_levels, AT_ONCE)
             return [sums], cross
         weighted = self.stack.weigh(w, X)
         return self.project(weighted), X.T @ weighted
