@@ -33,8 +33,6 @@ import pandas as pd  # noqa: E402
 from bench_data import Factor, columns_of  # noqa: E402
 from python_lme4py import forget  # noqa: E402
 
-# numba asks for modules that have the name of a worker.
-sys.path.remove(str(_HERE / "workers"))
 import lme4py  # noqa: E402
 from lme4py.compiled.twins import choice  # noqa: E402
 
