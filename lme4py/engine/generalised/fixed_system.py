@@ -23,10 +23,8 @@ class FixedSystem:
     problem : GlmmProblem
     swept : Swept
     w : ndarray, shape (n,), or (n_pairs n,)
-    gathered : ndarray, shape (Q,), optional
-        Z' column, of W times the working response; without it there is no solution worth the name.
-    beside : ndarray, shape (p,), optional
-        X' column.
+    sums : tuple of ndarray, shapes (Q,) and (p,), or None
+        Products of Z and X with W times the working response; None where that is zero.
     """
 
     def __init__(
@@ -34,12 +32,12 @@ class FixedSystem:
         problem: GlmmProblem,
         swept: Swept,
         w: FloatArray,
-        gathered: FloatArray | None = None,
-        beside: FloatArray | None = None,
+        sums: tuple[FloatArray, FloatArray] | None,
     ) -> None:
         products, p = problem.products, problem.n_fixed
-        if gathered is None or beside is None:
-            gathered, beside = np.zeros(sum(factor.size for factor in problem.factors)), np.zeros(p)
+        if sums is None:
+            sums = np.zeros(sum(factor.size for factor in problem.factors)), np.zeros(p)
+        gathered, beside = sums
         projected, cross = products.weighted_cross(w, problem.X)
         self.problem = problem
         self.swept = swept

@@ -127,7 +127,7 @@ class Laplace:
         expected = problem.uses_expected
         c = problem.stack.gradient(h, rows.dw_exp if expected else rows.dw_obs)
         if self.profiled and problem.n_fixed:
-            system = FixedSystem(problem, mode.swept, mode.w, products.gather(c), problem.X.T @ c)
+            system = FixedSystem(problem, mode.swept, mode.w, (products.gather(c), problem.X.T @ c))
             (a, b_a), beta = system.residual_modes(), system.solution
         else:
             (a, b_a), beta = products.solve(mode.swept, c), np.empty(0)
@@ -191,7 +191,7 @@ class RestrictedLaplace(Laplace):
         """X'V^-1X with the weights of the determinant."""
         problem = self.finder.problem
         w = self.rows.w_exp if problem.uses_expected else self.mode.w
-        return FixedSystem(problem, self.swept, w)
+        return FixedSystem(problem, self.swept, w, None)
 
     @computed_once
     def _log_det(self) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:

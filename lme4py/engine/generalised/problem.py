@@ -543,7 +543,7 @@ class ModeFinder:
         products = self.problem.products
         if not joint:
             return np.empty(0), products.solve_gathered(swept, products.normal(w, b) + score)[0]
-        system = FixedSystem(self.problem, swept, w, *products.weighted_sums(b, self.problem.X, beta, w, rows.score))
+        system = FixedSystem(self.problem, swept, w, products.weighted_sums(b, self.problem.X, beta, w, rows.score))
         return system.solution, system.residual_modes()[0]
 
     def predict(self, found: Laplace, phi: FloatArray) -> FloatArray:

@@ -134,7 +134,7 @@ class Search:
         try:
             swept = problem.products.factorize(problem.scaled(mode.T, ASIDE), w)
             sums = problem.products.weighted_sums(mode.b, problem.X, mode.beta, w, mode.rows.score)
-            system = FixedSystem(problem, swept, w, *sums)
+            system = FixedSystem(problem, swept, w, sums)
         except np.linalg.LinAlgError:
             return True
         change = system.solution - mode.beta
