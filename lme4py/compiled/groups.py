@@ -121,9 +121,7 @@ def predictor(
     """
     # Codes are places of b: "clip" leaves out the buffer that a check would need.
     b.take(codes, out=out, mode="clip")
-    out += start
-    if beta.size:
-        out += beta @ columns
+    out += start + beta @ columns if beta.size else start
 
 
 def _weighted_sums(
