@@ -42,7 +42,7 @@ class FixedSystem:
         self.problem = problem
         self.swept = swept
         self.border: SweptBorder = swept.sweep_border(
-            [np.column_stack(both) for both in zip(projected, products.split(gathered), strict=True)]
+            [np.column_stack(both) for both in zip(projected, products.split(gathered) or [gathered], strict=True)]
         )
         corner: Any = np.column_stack([cross, beside]) - self.border.cross(self.border)[:p]
         self.cross = 0.5 * (corner[:, :p] + corner[:, :p].T)  # X'V^-1X

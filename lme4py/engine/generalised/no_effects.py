@@ -114,8 +114,8 @@ class NoProducts:
         return [np.zeros((0, columns.shape[1]))]
 
     def split(self, values: FloatArray) -> list[FloatArray]:
-        """Rows of each grouping factor: there are none of the only one."""
-        return [values]
+        """Rows of each grouping factor: there are none."""
+        return []
 
     def related(self, values: FloatArray) -> FloatArray:
         return values
