@@ -3,6 +3,7 @@
     python benchmarks/milliseconds.py                      # all of it: two minutes
     python benchmarks/milliseconds.py --models sleepstudy cbpp
     python benchmarks/milliseconds.py --save before.json   # and later --against before.json
+    python benchmarks/milliseconds.py --compiled 1         # with numba for all sizes; 0 without; auto as users have it
 
 Every number is the least of many, in CPU time of one thread (small fits hold the linear algebra to one; set
 OPENBLAS_NUM_THREADS=1 for the rest), so that other work on the machine changes it little. Fits go through `lmer()` and
@@ -33,6 +34,7 @@ from bench_data import Factor, columns_of  # noqa: E402
 from python_lme4py import forget  # noqa: E402
 
 import lme4py  # noqa: E402
+from lme4py.compiled.twins import choice  # noqa: E402
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
 CONTRACEPTION = "use ~ age + I(age^2) + urban + livch + (urban | district)"
@@ -154,7 +156,15 @@ def main() -> None:
     parser.add_argument("--forget", action="store_true", help="parse the formula in every fit")
     parser.add_argument("--save", type=Path, help="JSON file for times and numbers")
     parser.add_argument("--against", type=Path, help="compare with such a file")
+    parser.add_argument("--compiled", choices=("auto", "0", "1"), default="auto", help="loops that numba compiles")
     options = parser.parse_args()
+    with choice(options.compiled):
+        run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """What the command line asks for."""
+    others = ("summary", "command")
     wanted = options.models or [line.name for line in LINES] + list(others)
     before = json.loads(options.against.read_text()) if options.against else {}
     found: dict[str, dict[str, Any]] = {}

@@ -24,6 +24,7 @@ from lme4py.families.links import ProbabilityLink
 from lme4py.families.logit_rows import logit_rows
 from lme4py.families.mean_family import MeanFamily, Pieces, natural
 from lme4py.families.mean_response import MeanResponse
+from lme4py.families.poisson_rows import poisson_rows
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import DispersionLimit, EtaDerivatives, Order, RowNoise, working_weight
 from lme4py.families.shares import VarianceKind, latent_kind
@@ -212,14 +213,10 @@ class Poisson(CountResponse):
     more_variable = "a negative binomial"
 
     def _pieces(self, data: ResponseData, t: FloatArray, lam: float, order: Order, expected: bool) -> Pieces:
-        y = data.y
         if data.has_large_counts:
             value, d1, mu = _large_counts(data, t)
         else:
-            mu = np.exp(t)
-            value, d1 = y * t, y - mu
-            value -= mu
-            value -= data.log_factorial
+            value, d1, mu = poisson_rows(data, t)
         p = Pieces(value)
         if order >= 1:
             p.d1 = d1

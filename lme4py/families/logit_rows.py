@@ -1,7 +1,7 @@
 """Rows of binomial responses with the logit link: log-likelihood and derivatives without branches, a block at a time.
 
-With e = exp(-|eta|), F = exp(min(eta, 0)) / (1 + e) and S = exp(-max(eta, 0)) / (1 + e) the probabilities of success
-and failure, m = y + f trials and C the binomial coefficient,
+With e = exp(-|eta|), 1 / (1 + e) and e / (1 + e) as the larger and the smaller of the probabilities of success F and
+failure S, m = y + f trials and C the binomial coefficient,
 
     log f = log C - m log(1 + e) - y max(-eta, 0) - f max(eta, 0)
     score = y S - f F,      w = m F S,      dw / deta = w (S - F).
@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from lme4py.chunks import chunk
+from lme4py.compiled.twins import with_loops
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, Order
 from lme4py.linalg.types import FloatArray
@@ -22,6 +23,7 @@ __all__ = ["logit_rows"]
 
 # Elements that are worked on at a time.
 _BLOCK = chunk(16_384)
+_NONE = np.zeros(0)
 
 
 def logit_rows(data: ResponseData, eta: FloatArray, order: Order) -> EtaDerivatives:
@@ -35,12 +37,18 @@ def logit_rows(data: ResponseData, eta: FloatArray, order: Order) -> EtaDerivati
     order : {0, 1, 2, 3}
     """
     out = [np.empty(eta.shape) for _ in range(order + 1)]
+    # What is not asked for has no room.
+    absent = [_NONE] * (3 - order)
     n = eta.shape[-1]
+    fill = _fill.of(n) if eta.ndim == 1 else _fill.plain
     size = max(1, _BLOCK * n // max(eta.size, 1))
     for start in range(0, n, size):
         rows = ..., slice(start, start + size)
-        trials = None if data.trials is None else data.trials[rows]
-        _fill([part[rows] for part in out], data.y[rows], data.failures[rows], trials, eta[rows])
+        trials = _NONE if data.trials is None else data.trials[rows]
+        x = eta[rows]
+        e = np.abs(x)
+        np.exp(np.multiply(e, -1.0, out=e), out=e)
+        fill(x, e, np.log1p(e), data.y[rows], data.failures[rows], trials, *[part[rows] for part in out], *absent)
     if data.trials is not None:
         out[0] += data.log_choose
     loglik, rest = out[0], out[1:]
@@ -51,15 +59,62 @@ def logit_rows(data: ResponseData, eta: FloatArray, order: Order) -> EtaDerivati
     return EtaDerivatives(loglik, score, w, w, w, *slopes)
 
 
-def _fill(out: list[FloatArray], y: FloatArray, f: FloatArray, trials: FloatArray | None, eta: FloatArray) -> None:
-    """Log-likelihood without its constant, score, weight and its derivative of one block, as many as there is room."""
+def _fill_loops(
+    eta: FloatArray,
+    e: FloatArray,
+    log_e: FloatArray,
+    y: FloatArray,
+    f: FloatArray,
+    trials: FloatArray,
+    loglik: FloatArray,
+    score: FloatArray,
+    w: FloatArray,
+    dw: FloatArray,
+) -> None:
+    for i in range(eta.size):
+        above = max(eta[i], 0.0)
+        whole = 1.0 + e[i]
+        larger, smaller = 1.0 / whole, e[i] / whole
+        F = larger if eta[i] > 0.0 else smaller
+        S = smaller if eta[i] > 0.0 else larger
+        m = trials[i] if trials.size else 1.0
+        loglik[i] = -(m * log_e[i] + above * f[i] + (above - eta[i]) * y[i])
+        if score.size:
+            score[i] = y[i] * S - f[i] * F
+        if w.size:
+            w[i] = F * S * m
+        if dw.size:
+            dw[i] = (S - F) * (F * S * m)
+
+
+@with_loops(_fill_loops, "f1 f1 f1 f1 f1 f1 F1 F1 F1 F1")
+def _fill(
+    eta: FloatArray,
+    e: FloatArray,
+    log_e: FloatArray,
+    y: FloatArray,
+    f: FloatArray,
+    trials: FloatArray,
+    loglik: FloatArray,
+    score: FloatArray,
+    w: FloatArray,
+    dw: FloatArray,
+) -> None:
+    """Log-likelihood without its constant, score, weight and its derivative of one block, where there is room for them.
+
+    Parameters
+    ----------
+    eta, e, log_e, y, f : ndarray
+        The predictor, e = exp(-abs(eta)) and log(1 + e), successes and failures; e and log_e are worked in.
+    trials : ndarray
+        Empty where each row has one.
+    loglik, score, w, dw : ndarray
+        Filled; empty where they are not asked for.
+    """
     above = np.maximum(eta, 0.0)
     below = above - eta
-    up, down = np.exp(-below), np.exp(-above)
-    e = up * down
-    loglik = out[0]
-    np.log1p(e, out=loglik)
-    if trials is not None:
+    np.copyto(loglik, log_e)
+    if trials.size:
         loglik *= trials
     above *= f
     below *= y
@@ -67,16 +122,19 @@ def _fill(out: list[FloatArray], y: FloatArray, f: FloatArray, trials: FloatArra
     loglik += below
     # Not np.negative(): NumPy 2.4 has it wrong in place where elements are 64 bytes apart.
     loglik *= -1.0
-    if len(out) == 1:
+    if not score.size:
         return
-    e += 1.0
-    F, S = np.divide(up, e, out=up), np.divide(down, e, out=down)
-    np.multiply(y, S, out=out[1])
-    out[1] -= np.multiply(f, F, out=above)
-    if len(out) == 2:
+    # 1 on one side, e on the other: a mask is slower.
+    F, S = np.maximum(eta > 0.0, e), np.maximum(eta <= 0.0, e)
+    whole = np.add(e, 1.0, out=e)
+    F /= whole
+    S /= whole
+    np.multiply(y, S, out=score)
+    score -= np.multiply(f, F, out=above)
+    if not w.size:
         return
-    np.multiply(F, S, out=out[2])
-    if trials is not None:
-        out[2] *= trials
-    if len(out) > 3:
-        np.multiply(np.subtract(S, F, out=e), out[2], out=out[3])
+    np.multiply(F, S, out=w)
+    if trials.size:
+        w *= trials
+    if dw.size:
+        np.multiply(np.subtract(S, F, out=S), w, out=dw)

@@ -61,7 +61,8 @@ def test_points_are_those_of_single_criteria(name, expected):
         mode = laplace.mode
         w = mode.rows.w_work
         swept = single.products.factorize([25.0 * T for T in mode.T], w)
-        system = FixedSystem(single, swept, w, w * (mode.eta - single.offset) + mode.rows.score)
+        column = w * (mode.eta - single.offset) + mode.rows.score
+        system = FixedSystem(single, swept, w, (single.products.gather(column), single.X.T @ column))
         np.testing.assert_allclose(beta[b], system.solution, atol=1e-6)
         change = system.solution - mode.beta
         assert distance[b] == pytest.approx(float(change @ system.cross @ change), rel=1e-5, abs=1e-8)

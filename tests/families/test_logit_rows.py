@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 
+from lme4py.compiled.twins import Twin
 from lme4py.families.logit_rows import logit_rows
 from lme4py.families.response import ResponseData
 
@@ -21,6 +24,14 @@ def exact(y: np.ndarray, m: np.ndarray, eta: np.ndarray) -> list[np.ndarray]:
     return [y * log_F + (m - y) * log_S, y * S - (m - y) * F, m * F * S, m * F * S * (S - F)]
 
 
+@pytest.fixture(params=["plain", "loops", "compiled"])
+def form(request, monkeypatch):
+    if request.param == "compiled" and importlib.util.find_spec("numba") is None:
+        pytest.skip("numba is not installed")
+    monkeypatch.setattr(Twin, "of", lambda self, n_rows: getattr(self, request.param))
+
+
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("points", [1, 9, 3000])
 @pytest.mark.parametrize("with_trials", [False, True])
 def test_against_extended_precision(with_trials: bool, points: int) -> None:

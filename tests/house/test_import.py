@@ -14,7 +14,7 @@ import pytest
 import lme4py
 
 ROOT = Path(lme4py.__file__).parent
-HEAVY = ("numpy", "scipy", "pandas", "formulaic", "narwhals", "matplotlib", "polars", "pyarrow", "tqdm")
+HEAVY = ("numpy", "scipy", "pandas", "formulaic", "narwhals", "matplotlib", "polars", "pyarrow", "tqdm", "numba")
 
 
 def _python(code: str) -> str:

@@ -23,20 +23,28 @@ class FixedSystem:
     problem : GlmmProblem
     swept : Swept
     w : ndarray, shape (n,), or (n_pairs n,)
-    column : ndarray, shape (D n,)
-        W times the working response.
+    sums : tuple of ndarray, shapes (Q,) and (p,), or None
+        Products of Z and X with W times the working response; None where that is zero.
     """
 
-    def __init__(self, problem: GlmmProblem, swept: Swept, w: FloatArray, column: FloatArray) -> None:
-        X = problem.X
-        p = problem.n_fixed
-        right = np.empty((X.shape[0], p + 1), order="F")
-        problem.stack.weigh(w, X, out=right[:, :p])
-        right[:, p] = column
+    def __init__(
+        self,
+        problem: GlmmProblem,
+        swept: Swept,
+        w: FloatArray,
+        sums: tuple[FloatArray, FloatArray] | None,
+    ) -> None:
+        products, p = problem.products, problem.n_fixed
+        if sums is None:
+            sums = np.zeros(sum(factor.size for factor in problem.factors)), np.zeros(p)
+        gathered, beside = sums
+        projected, cross = products.weighted_cross(w, problem.X)
         self.problem = problem
         self.swept = swept
-        self.border: SweptBorder = swept.sweep_border(problem.products.project(right))
-        corner: Any = X.T @ right - self.border.cross(self.border)[:p]
+        self.border: SweptBorder = swept.sweep_border(
+            [np.column_stack(both) for both in zip(projected, products.split(gathered) or [gathered], strict=True)]
+        )
+        corner: Any = np.column_stack([cross, beside]) - self.border.cross(self.border)[:p]
         self.cross = 0.5 * (corner[:, :p] + corner[:, :p].T)  # X'V^-1X
         self.solution: FloatArray = np.linalg.solve(self.cross, corner[:, p]) if p else np.empty(0)
 

@@ -27,6 +27,7 @@ from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.factor.sweep import Swept
 from lme4py.engine.generalised.fixed_system import FixedSystem
 from lme4py.engine.generalised.problem import GlmmProblem, Mode, ModeError, ModeFinder
+from lme4py.engine.generalised.products import predicted
 from lme4py.families.nuisance import as_columns, total
 from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray
@@ -126,20 +127,16 @@ class Laplace:
         expected = problem.uses_expected
         c = problem.stack.gradient(h, rows.dw_exp if expected else rows.dw_obs)
         if self.profiled and problem.n_fixed:
-            system = FixedSystem(problem, mode.swept, mode.w, c)
-            a, b_a = system.residual_modes()
-            moved = products.spread(b_a)
-            moved += problem.X @ system.solution
+            system = FixedSystem(problem, mode.swept, mode.w, (products.gather(c), problem.X.T @ c))
+            (a, b_a), beta = system.residual_modes(), system.solution
         else:
-            a, b_a = products.solve(mode.swept, c)
-            moved = products.spread(b_a)
-        rest = problem.stack.weigh(mode.w, moved)
-        np.subtract(c, rest, out=rest)
-        parts = [theta_slope(problem, mode, G, products.gather(rest), a)]
+            (a, b_a), beta = products.solve(mode.swept, c), np.empty(0)
+        gathered, beside = products.weighted_sums(-b_a, problem.X, -beta, mode.w, c)
+        parts = [theta_slope(problem, mode, G, gathered, a)]
         if not self.profiled:
-            rest -= 2.0 * rows.score
-            parts.append(problem.X.T @ rest)
+            parts.append(beside - 2.0 * (problem.X.T @ rows.score))
         if problem.n_nuisance:
+            moved = predicted(products.spread(b_a), problem.X, beta)
             lam_w = rows.w_exp_lam if expected else rows.w_obs_lam
             parts.append(-2.0 * total(rows.d_lam) + total(lam_w, h) + total(rows.score_lam, moved))
         return np.concatenate(parts)
@@ -194,7 +191,7 @@ class RestrictedLaplace(Laplace):
         """X'V^-1X with the weights of the determinant."""
         problem = self.finder.problem
         w = self.rows.w_exp if problem.uses_expected else self.mode.w
-        return FixedSystem(problem, self.swept, w, np.zeros(problem.offset.size))
+        return FixedSystem(problem, self.swept, w, None)
 
     @computed_once
     def _log_det(self) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
@@ -336,16 +333,15 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
     products = problem.products
     m, p = problem.n_theta, problem.n_fixed
     h = directions(problem, mode)
-    columns = np.concatenate([products.spread(h), problem.X], axis=1)
-    weighted = problem.stack.weigh(mode.w, columns)
-    corner = columns.T @ weighted
+    columns = np.concatenate([products.spread(h).T, problem.X.T]).T
+    projected, corner = products.weighted_cross(mode.w, columns)
     if problem.n_nuisance and not problem.has_one_dispersion:
         # -d2l / (deta dgamma) stands for W times a column.
         crossed = -as_columns(found.rows.score_lam)
         beside = columns.T @ crossed
         corner = np.block([[corner, beside], [beside.T, found.rows.curve_lam]])
-        weighted = np.concatenate([weighted, crossed], axis=1)
-    border = mode.swept.sweep_border(products.project(weighted))
+        projected = [np.hstack(both) for both in zip(projected, products.project(crossed), strict=True)]
+    border = mode.swept.sweep_border(projected)
     hessian = working_hessian(problem, mode, found.G, corner - border.cross(border))
     if isinstance(found, PenalisedLaplace):
         hessian[: m + p, : m + p] += found.penalty.hessian(problem, mode.theta)

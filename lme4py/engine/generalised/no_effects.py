@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from lme4py.engine.generalised.products import predicted
 from lme4py.engine.generalised.stacking import Stack
 from lme4py.linalg.types import FloatArray, IntArray
 
@@ -84,6 +85,21 @@ class NoProducts:
     def spread(self, b: FloatArray) -> FloatArray:
         """Z b, (D n,), or (D n, c)."""
         return np.zeros((self.n * self.stack.size, *b.shape[1:]))
+
+    def predictor(self, b: FloatArray, X: FloatArray, beta: FloatArray, start: FloatArray) -> FloatArray:
+        """start + X beta, (D n,)."""
+        return predicted(self.spread(b), X, beta, start)
+
+    def weighted_sums(
+        self, b: FloatArray, X: FloatArray, beta: FloatArray, w: FloatArray, start: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Z'x, (0,), and X'x, (p,), of x = start + W X beta; beta may be empty."""
+        return _NONE, X.T @ (start + self.stack.weigh(w, predicted(self.spread(b), X, beta)))
+
+    def weighted_cross(self, w: FloatArray, X: FloatArray) -> tuple[list[FloatArray], FloatArray]:
+        """Z'W X, (0, p), and X'W X, (p, p)."""
+        weighted = self.stack.weigh(w, X)
+        return self.project(weighted), X.T @ weighted
 
     def normal(self, w: FloatArray, b: FloatArray) -> FloatArray:
         """Z'WZ b, (0,)."""

@@ -419,8 +419,8 @@ class ModeFinder:
     def predictor(self, theta: FloatArray, beta: FloatArray, u: FloatArray) -> FloatArray:
         """The linear predictors, (D n,)."""
         problem = self.problem
-        eta: FloatArray = problem.offset + problem.X @ beta
-        eta += problem.products.spread(self.spread(problem.factor_T(theta), u))
+        b = self.spread(problem.factor_T(theta), u)
+        eta: FloatArray = problem.products.predictor(b, problem.X, beta, problem.offset)
         return eta
 
     def rows(self, eta: FloatArray, lam: Nuisance, order: int) -> Any:
@@ -482,8 +482,7 @@ class ModeFinder:
         products = problem.products
         T = problem.factor_T(theta)
         b = self.spread(T, u)
-        eta = problem.offset + problem.X @ beta
-        eta += products.spread(b)
+        eta = products.predictor(b, problem.X, beta, problem.offset)
         rows = self.rows(eta, lam, order) if rows is None else rows
         complete = order == 3
         z = products.whitened(u)
@@ -544,11 +543,7 @@ class ModeFinder:
         products = self.problem.products
         if not joint:
             return np.empty(0), products.solve_gathered(swept, products.normal(w, b) + score)[0]
-        without_offset = products.spread(b)
-        without_offset += self.problem.X @ beta
-        working = products.stack.weigh(w, without_offset)
-        working += rows.score
-        system = FixedSystem(self.problem, swept, w, working)
+        system = FixedSystem(self.problem, swept, w, products.weighted_sums(b, self.problem.X, beta, w, rows.score))
         return system.solution, system.residual_modes()[0]
 
     def predict(self, found: Laplace, phi: FloatArray) -> FloatArray:
@@ -556,13 +551,12 @@ class ModeFinder:
         problem, mode = self.problem, found.mode
         theta, beta, lam = problem.split(phi)
         extra, moved = self._moved(problem.factor_T(theta), mode)
-        moved_eta = problem.products.spread(moved)
-        moved_eta += problem.X @ (beta - mode.beta)
-        column = problem.stack.weigh(mode.w, moved_eta)
-        column *= -1.0
         if problem.n_nuisance and np.any(lam != mode.lam):
-            column += change(found.rows.score_lam, lam - mode.lam)
-        return mode.u + extra + problem.products.solve(mode.swept, column)[0]
+            start = change(found.rows.score_lam, lam - mode.lam)
+        else:
+            start = np.zeros(mode.eta.size)
+        gathered = problem.products.weighted_sums(-moved, problem.X, mode.beta - beta, mode.w, start)[0]
+        return mode.u + extra + problem.products.solve_gathered(mode.swept, gathered)[0]
 
     def _moved(self, T: list[FloatArray], mode: Mode) -> tuple[FloatArray, FloatArray]:
         """dLambda'Z's, and dLambda u + Lambda times it, where T is another one."""

@@ -7,10 +7,9 @@ df/dw = P' df/dv. For f = log|M| this is h, the diagonal of Z Lambda M^-1 Lambda
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from lme4py.compiled.groups import AT_ONCE, group_sum, predictor, weighted_cross, weighted_sums
 from lme4py.engine.factor.crossproducts import CrossProducts, Edges, Factor
 from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.factor.sweep import BaseValues, Swept
@@ -166,7 +165,7 @@ class WeightedProducts(Elements):
         else:
             v = np.empty(self._next)
             v[0] = 0.0
-            v[1:] = np.bincount(self._codes, weights=w, minlength=v.size - 1)
+            v[1:] = group_sum(self._codes, w, v.size - 1)
         return self.base_of(v)
 
     def factorize(self, T: list[FloatArray], w: FloatArray) -> Swept:
@@ -189,10 +188,35 @@ class WeightedProducts(Elements):
     def gather(self, x: FloatArray) -> FloatArray:
         """Z' x, (Q,)."""
         if self._codes is not None:
-            counted: Any = np.bincount(self._codes, weights=x, minlength=self.factors[0].n_levels)
-            return np.asarray(counted, dtype=np.float64)
+            return group_sum(self._codes, x, self.factors[0].n_levels)
         out: FloatArray = self.columns @ x
         return out
+
+    def predictor(self, b: FloatArray, X: FloatArray, beta: FloatArray, start: FloatArray) -> FloatArray:
+        """start + X beta + Z b, (D n,)."""
+        if self._codes is not None:
+            out = np.empty(self.n)
+            predictor(self._codes, b, as_rows(X), beta, start, out, AT_ONCE)
+            return out
+        return predicted(self.rows @ b, X, beta, start)
+
+    def weighted_sums(
+        self, b: FloatArray, X: FloatArray, beta: FloatArray, w: FloatArray, start: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Z'x, (Q,), and X'x, (p,), of x = start + W (X beta + Z b); beta may be empty."""
+        if self._codes is not None:
+            return weighted_sums(self._codes, b, as_rows(X), beta, w, start, AT_ONCE)
+        x = self.stack.weigh(w, predicted(self.rows @ b, X, beta))
+        x += start
+        return self.columns @ x, X.T @ x
+
+    def weighted_cross(self, w: FloatArray, X: FloatArray) -> tuple[list[FloatArray], FloatArray]:
+        """Z'W X, (k J, p) for each grouping factor, and X'W X, (p, p)."""
+        if self._codes is not None:
+            sums, cross = weighted_cross(self._codes, w, as_rows(X), self.factors[0].n_levels, AT_ONCE)
+            return [sums], cross
+        weighted = self.stack.weigh(w, X)
+        return self.project(weighted), X.T @ weighted
 
     def normal(self, w: FloatArray, b: FloatArray) -> FloatArray:
         """Z'WZ b, (Q,)."""
@@ -226,6 +250,34 @@ class WeightedProducts(Elements):
         dv, sigma, diagonal = self.element_derivatives(swept)
         h: FloatArray = dv[1:][self._codes] if self._codes is not None else self._Pt @ dv
         return h, sigma, diagonal
+
+
+def as_rows(X: FloatArray) -> FloatArray:
+    """X', (p, n), each column of X in one piece.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p)
+        Copied, unless its columns are in one piece.
+    """
+    return np.ascontiguousarray(X.T)
+
+
+def predicted(random: FloatArray, X: FloatArray, beta: FloatArray, start: FloatArray | None = None) -> FloatArray:
+    """start + X beta + what the random effects add, (D n,), in the place of the latter.
+
+    Parameters
+    ----------
+    random : ndarray, shape (D n,)
+    X : ndarray, shape (D n, p)
+    beta : ndarray, shape (p,)
+    start : ndarray, shape (D n,), optional
+    """
+    if beta.size:
+        random += X @ beta
+    if start is not None:
+        random += start
+    return random
 
 
 def _is_indicator(Z: tuple[FloatArray, ...]) -> bool:

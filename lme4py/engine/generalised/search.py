@@ -135,8 +135,8 @@ class Search:
         w = mode.rows.w_work
         try:
             swept = problem.products.factorize(problem.scaled(mode.T, ASIDE), w)
-            working = problem.stack.weigh(w, mode.eta - problem.offset) + mode.rows.score
-            system = FixedSystem(problem, swept, w, working)
+            sums = problem.products.weighted_sums(mode.b, problem.X, mode.beta, w, mode.rows.score)
+            system = FixedSystem(problem, swept, w, sums)
         except np.linalg.LinAlgError:
             return True
         change = system.solution - mode.beta

@@ -45,18 +45,16 @@ class Stack:
         places = range(self.size)
         return (*((d, d) for d in places), *((d, e) for d in places for e in places if d < e))
 
-    def weigh(self, w: FloatArray, x: FloatArray, out: FloatArray | None = None) -> FloatArray:
+    def weigh(self, w: FloatArray, x: FloatArray) -> FloatArray:
         """W x.
 
         Parameters
         ----------
         w : ndarray, shape (n_pairs n,)
         x : ndarray, shape (D n,) or (D n, c)
-        out : ndarray, of the shape of x, optional
-            Where the product goes.
         """
         if self.size == 1:
-            return np.multiply(w[:, None] if x.ndim > 1 else w, x, out=out)
+            return (w[:, None] if x.ndim > 1 else w) * x
         weights = w.reshape(len(self.pairs), self.n)
         parts = x.reshape(self.size, self.n, -1)
         total = np.zeros(parts.shape)
@@ -64,11 +62,7 @@ class Stack:
             total[d] += own[:, None] * parts[e]
             if d != e:
                 total[e] += own[:, None] * parts[d]
-        whole = total.reshape(x.shape)
-        if out is None:
-            return whole
-        out[:] = whole
-        return out
+        return total.reshape(x.shape)
 
     def gradient(self, h: FloatArray, dw: FloatArray) -> FloatArray:
         """Derivative in eta of a function of the weights, shape (D n,).

@@ -46,7 +46,7 @@ def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
         w = known.w_work if known.w_exp is None else known.w_exp
         swept = products.factorize(mode.T, w)
     if expected:
-        system = FixedSystem(problem, swept, w, np.zeros(problem.offset.size))
+        system = FixedSystem(problem, swept, w, None)
         vcov = np.linalg.inv(system.cross) if p else np.zeros((0, 0))
         return _joint(fit, swept, w, problem.stack.weigh(w, problem.X), problem.C, vcov)
     whole = fit.design.X if fit.family.is_joint else problem.stack.below(fit.design.X)

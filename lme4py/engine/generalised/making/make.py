@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.chunks import from_size
 from lme4py.design.design import Design
 from lme4py.engine.factor.chain_terms import ChainTerm, find_chain
 from lme4py.engine.factor.crossproducts import Factor
@@ -28,6 +29,8 @@ __all__ = ["make_glmm"]
 
 # Operations for each level of a chain and each other effect, and those of blocks of all times over the cubes of sizes.
 _SOLVED, _BLOCKS = 20.0, 4.0
+# Of so many rows each column is in one piece: passes go over one column after the other.
+_COLUMNS_FROM = from_size(20_000)
 
 
 def make_glmm(
@@ -85,6 +88,8 @@ def make_glmm(
         products = NoProducts(design.n_obs, 1 + len(family.stacked))
     if not family.is_joint:
         X, offset = products.stack.below(X), products.stack.below(offset)
+    if X.shape[0] >= _COLUMNS_FROM:
+        X = np.asfortranarray(X)
     problem = GlmmProblem(factors, structures, C, S, X, offset, products, family, data, expected, shift, unit)
     penalty = glmm_penalty(design, family, S)
     return replace(problem, penalty=penalty, known=design.log_dispersion, copies=copies, chain=chain)

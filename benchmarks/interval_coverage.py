@@ -3,7 +3,7 @@
 Data are simulated from a known model, fitted, and the intervals of `predict` are compared with the true means and with
 new observations, for groups that are in the data and for new ones.
 
-    python benchmarks/coverage.py [--replicates 500] [--out benchmarks/results/coverage.md]
+    python benchmarks/interval_coverage.py [--replicates 500] [--out benchmarks/results/coverage.md]
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def main() -> None:
     lines = [
         f"# Coverage of 95 % intervals, {GROUPS} groups of {ROWS - 1} rows on average, random intercept and slope",
         "",
-        f"{options.replicates} simulated data sets each; `python benchmarks/coverage.py`.",
+        f"{options.replicates} simulated data sets each; `python benchmarks/interval_coverage.py`.",
         "",
         "| model | interval | coverage % | s.e. | mean width |",
         "| --- | --- | ---: | ---: | ---: |",
