@@ -13,7 +13,7 @@ import numpy as np
 
 from lme4py.chunks import chunk
 from lme4py.engine.generalised.laplace import Laplace, average_information, laplace
-from lme4py.engine.generalised.problem import TOLERANCE, ModeError, ModeFinder
+from lme4py.engine.generalised.problem import TOLERANCE, Mode, ModeError, ModeFinder
 from lme4py.engine.optimise import Local
 from lme4py.linalg.types import FloatArray
 
@@ -158,11 +158,14 @@ class ProfiledCriterion:
     finder : ModeFinder
     beta : ndarray, shape (p,)
         Start.
+    near : Mode, optional
+        Of other parameters: the search for the first mode begins at its fixed and random effects.
     """
 
-    def __init__(self, finder: ModeFinder, beta: FloatArray) -> None:
+    def __init__(self, finder: ModeFinder, beta: FloatArray, near: Mode | None = None) -> None:
         self.finder = finder
         self.start_beta = beta
+        self.near = near
         self.base: Laplace | None = None
 
     def evaluate(self, x: FloatArray, tolerance: float = 1e-15) -> Laplace | None:
@@ -175,6 +178,9 @@ class ProfiledCriterion:
         starts = [(self.start_beta, zero)]
         if self.base is not None:
             starts.insert(0, (self.base.mode.beta, self.base.mode.u))
+        elif self.near is not None:
+            u = problem.spherical_effects(problem.factor_T(x[:m]), self.near.b)
+            starts = starts if u is None else [(self.near.beta, u), *starts]
         for beta, u in starts:
             try:
                 with np.errstate(all="ignore"):

@@ -20,7 +20,7 @@ from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
 from lme4py.engine.generalised.laplace import Laplace, flat_mode
 from lme4py.engine.generalised.optimum import Basin, GlmmOptimum, joined
-from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder
+from lme4py.engine.generalised.problem import GlmmProblem, Mode, ModeFinder
 from lme4py.engine.generalised.starts.start import Start
 from lme4py.engine.optimise import Control, Local, Optimum, learn_bounded, minimise
 from lme4py.errors import DesignError
@@ -372,15 +372,20 @@ class Descents:
         control = replace(self.control, max_evaluations=min(max_evaluations, self.control.max_evaluations))
         return Descents(self.finder, control, self.refine, self.profiled)
 
-    def glance(self, start: Start) -> Laplace | None:
+    def glance(self, start: Start, near: Mode | None = None, tolerance: float = 1e-6) -> Laplace | None:
         """The criterion with nAGQ = 0 at a start; None where it has no value.
 
         Parameters
         ----------
         start : Start
+        near : Mode, optional
+            Where the log-likelihood is concave, so that there is one mode, the search for it begins there.
+        tolerance : float
+            Of the Newton decrement.
         """
         x = np.append(start.theta, start.lam) if self.problem.n_nuisance else start.theta
-        return ProfiledCriterion(self.finder, start.beta).evaluate(x, 1e-6)
+        near = near if self.problem.family.log_concave else None
+        return ProfiledCriterion(self.finder, start.beta, near).evaluate(x, tolerance)
 
     def down(self, start: Start, known: Sequence[Way] = (), tolerance: float = _FINE) -> Way:
         """First nAGQ = 0, then the criterion itself.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,27 @@ from lme4py.linalg.types import FloatArray
 if TYPE_CHECKING:
     from lme4py.engine.generalised.problem import GlmmProblem
 
-__all__ = ["FixedSystem"]
+__all__ = ["FixedSystem", "WeightedFixed"]
+
+
+class WeightedFixed(NamedTuple):
+    """Products of W X: all that a step needs of the rows of the fixed effects.
+
+    Attributes
+    ----------
+    projected : list of ndarray, each (k J, p)
+        Z'WX, for each grouping factor.
+    gram : ndarray, shape (p, p)
+        X'WX.
+    """
+
+    projected: list[FloatArray]
+    gram: FloatArray
+
+    @property
+    def whole(self) -> FloatArray:
+        """Z'WX of all grouping factors, (Q, p)."""
+        return self.projected[0] if len(self.projected) == 1 else np.concatenate(self.projected)
 
 
 class FixedSystem:
@@ -25,6 +45,8 @@ class FixedSystem:
     w : ndarray, shape (n,), or (n_pairs n,)
     sums : tuple of ndarray, shapes (Q,) and (p,), or None
         Products of Z and X with W times the working response; None where that is zero.
+    fixed : WeightedFixed, optional
+        Of these weights, where it is known.
     """
 
     def __init__(
@@ -33,12 +55,13 @@ class FixedSystem:
         swept: Swept,
         w: FloatArray,
         sums: tuple[FloatArray, FloatArray] | None,
+        fixed: WeightedFixed | None = None,
     ) -> None:
         products, p = problem.products, problem.n_fixed
         if sums is None:
             sums = np.zeros(sum(factor.size for factor in problem.factors)), np.zeros(p)
         gathered, beside = sums
-        projected, cross = products.weighted_cross(w, problem.X)
+        projected, cross = products.weighted_cross(w, problem.X) if fixed is None else fixed
         self.problem = problem
         self.swept = swept
         self.border: SweptBorder = swept.sweep_border(

@@ -127,7 +127,7 @@ class Laplace:
         expected = problem.uses_expected
         c = problem.stack.gradient(h, rows.dw_exp if expected else rows.dw_obs)
         if self.profiled and problem.n_fixed:
-            system = FixedSystem(problem, mode.swept, mode.w, (products.gather(c), problem.X.T @ c))
+            system = FixedSystem(problem, mode.swept, mode.w, (products.gather(c), problem.X.T @ c), mode.fixed)
             (a, b_a), beta = system.residual_modes(), system.solution
         else:
             (a, b_a), beta = products.solve(mode.swept, c), np.empty(0)
@@ -333,15 +333,19 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
     products = problem.products
     m, p = problem.n_theta, problem.n_fixed
     h = directions(problem, mode)
-    columns = np.concatenate([products.spread(h).T, problem.X.T]).T
-    projected, corner = products.weighted_cross(mode.w, columns)
+    fixed = mode.weighted_fixed(problem)
+    # Columns Z h and X by their products with the weights: Z'WZ h and Z'WX.
+    projected = np.concatenate([products.normal(mode.swept, mode.w, h), fixed.whole], axis=1)
+    by_h = h.T @ projected
+    corner = np.block([[by_h], [by_h[:, m:].T, fixed.gram]])
     if problem.n_nuisance and not problem.has_one_dispersion:
         # -d2l / (deta dgamma) stands for W times a column.
         crossed = -as_columns(found.rows.score_lam)
-        beside = columns.T @ crossed
+        gathered = np.concatenate(products.project(crossed))
+        beside = np.concatenate([h.T @ gathered, problem.X.T @ crossed])
         corner = np.block([[corner, beside], [beside.T, found.rows.curve_lam]])
-        projected = [np.hstack(both) for both in zip(projected, products.project(crossed), strict=True)]
-    border = mode.swept.sweep_border(projected)
+        projected = np.concatenate([projected, gathered], axis=1)
+    border = mode.swept.sweep_border(products.split(projected) or [projected])
     hessian = working_hessian(problem, mode, found.G, corner - border.cross(border))
     if isinstance(found, PenalisedLaplace):
         hessian[: m + p, : m + p] += found.penalty.hessian(problem, mode.theta)

@@ -101,9 +101,9 @@ class NoProducts:
         weighted = self.stack.weigh(w, X)
         return self.project(weighted), X.T @ weighted
 
-    def normal(self, w: FloatArray, b: FloatArray) -> FloatArray:
-        """Z'WZ b, (0,)."""
-        return _NONE
+    def normal(self, swept: _NoFactor, w: FloatArray, b: FloatArray) -> FloatArray:
+        """Z'WZ b, (0,), or (0, c)."""
+        return b
 
     def gather(self, x: FloatArray) -> FloatArray:
         """Z' x, (0,)."""

@@ -22,7 +22,7 @@ import scipy.linalg
 from lme4py.covariance import CovarianceStructures
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.factor.sweep import Swept
-from lme4py.engine.generalised.fixed_system import FixedSystem
+from lme4py.engine.generalised.fixed_system import FixedSystem, WeightedFixed
 from lme4py.engine.generalised.iterative.cells import CellProducts
 from lme4py.engine.generalised.penalty import GlmmPenalty
 from lme4py.engine.generalised.products import WeightedProducts
@@ -161,6 +161,19 @@ class GlmmProblem:
                 out[start:stop] = ((t.T if transpose else t) @ part).ravel()
             start = stop
         return out
+
+    def spherical_effects(self, T: list[FloatArray], b: FloatArray) -> FloatArray | None:
+        """u with Lambda u = b, shape (Q,); None where Lambda is singular, or not made of one T for each factor."""
+        if self.chain is not None or not self.factors:
+            return None
+        parts = []
+        for factor, t, own in zip(self.factors, T, self.products.split(b), strict=True):
+            try:
+                u = np.linalg.solve(t, own.reshape(factor.n_columns, -1))
+            except np.linalg.LinAlgError:
+                return None
+            parts.append(u.ravel())
+        return np.concatenate(parts) if np.isfinite(b).all() else None
 
     def scaled(self, T: list[FloatArray], size: float) -> list[FloatArray]:
         """T of Lambda times a number."""
@@ -374,6 +387,8 @@ class Mode:
     steps : int
     complete : bool
         Whether `rows` are of order 3.
+    fixed : WeightedFixed or None
+        Products of W X, where the search for the mode has needed them.
     """
 
     theta: FloatArray
@@ -390,6 +405,11 @@ class Mode:
     objective: float
     steps: int
     complete: bool
+    fixed: WeightedFixed | None = None
+
+    def weighted_fixed(self, problem: GlmmProblem) -> WeightedFixed:
+        """Products of W X."""
+        return WeightedFixed(*problem.products.weighted_cross(self.w, problem.X)) if self.fixed is None else self.fixed
 
 
 class ModeError(ArithmeticError):
@@ -494,15 +514,16 @@ class ModeFinder:
         for step in range(MAX_STEPS):
             swept, w = self.factorize(T, rows)
             score = products.gather(rows.score)
-            new_beta, new_u = self._newton(swept, w, rows, beta, b, score, joint)
-            change, change_beta = new_u - u, new_beta - beta if joint else None
+            slope = problem.X.T @ rows.score if joint else None
+            new_u, change_beta, fixed = self._newton(swept, w, b, score, slope)
+            change = new_u - u
             z_change = products.whitened(change)
             gradient = products.pulled_back(self.spread(T, score, transpose=True)) - z
             decrease = float(gradient @ z_change)
-            if joint and change_beta is not None:
-                decrease += float((problem.X.T @ rows.score) @ change_beta)
+            if slope is not None and change_beta is not None:
+                decrease += float(slope @ change_beta)
             if at_end and decrease <= tolerance:
-                return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step, complete)
+                return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step, complete, fixed)
             b_change = self.spread(T, change)
             eta_change = products.spread(b_change)
             if change_beta is not None:
@@ -528,7 +549,7 @@ class ModeFinder:
                 t *= 0.5
             else:
                 if decrease < max(1e-8, noise or 0.0):
-                    return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step, complete)
+                    return Mode(theta, beta, lam, T, u, b, eta, rows, score, w, swept, value, step, complete, fixed)
                 raise ModeError("the penalised likelihood does not rise along the Newton direction")
             u, z, eta, rows, value, complete = trial_u, trial_z, trial_eta, trial_rows, trial, order == 3
             b = b + t * b_change
@@ -537,14 +558,17 @@ class ModeFinder:
         raise ModeError(f"no mode after {MAX_STEPS} Newton steps")
 
     def _newton(
-        self, swept: Swept, w: FloatArray, rows: Any, beta: FloatArray, b: FloatArray, score: FloatArray, joint: bool
-    ) -> tuple[FloatArray, FloatArray]:
-        """Where the quadratic approximation has its minimum: beta (only when `joint`) and u."""
+        self, swept: Swept, w: FloatArray, b: FloatArray, score: FloatArray, slope: FloatArray | None
+    ) -> tuple[FloatArray, FloatArray | None, WeightedFixed | None]:
+        """Where the quadratic approximation has its minimum: u, and with a slope in beta the change of beta."""
         products = self.problem.products
-        if not joint:
-            return np.empty(0), products.solve_gathered(swept, products.normal(w, b) + score)[0]
-        system = FixedSystem(self.problem, swept, w, products.weighted_sums(b, self.problem.X, beta, w, rows.score))
-        return system.solution, system.residual_modes()[0]
+        gathered = products.normal(swept, w, b) + score
+        if slope is None:
+            return products.solve_gathered(swept, gathered)[0], None, None
+        # Of the column W Z b + s, without W X beta: the fixed effects solved for are their change.
+        fixed = WeightedFixed(*products.weighted_cross(w, self.problem.X))
+        system = FixedSystem(self.problem, swept, w, (gathered, fixed.whole.T @ b + slope), fixed)
+        return system.residual_modes()[0], system.solution, fixed
 
     def predict(self, found: Laplace, phi: FloatArray) -> FloatArray:
         """First-order prediction of the mode at other parameters, shape (Q,): H du = Lambda'Z'ds + dLambda'Z's."""

@@ -15,7 +15,11 @@ from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.factor.sweep import BaseValues, Swept
 from lme4py.engine.generalised.elements import Elements
 from lme4py.engine.generalised.stacking import Stack
+from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
+
+# Up to this many columns of the only grouping factor Z'WZ b is made of the diagonal blocks.
+_FEW = 8
 
 
 class WeightedProducts(Elements):
@@ -218,9 +222,16 @@ class WeightedProducts(Elements):
         weighted = self.stack.weigh(w, X)
         return self.project(weighted), X.T @ weighted
 
-    def normal(self, w: FloatArray, b: FloatArray) -> FloatArray:
-        """Z'WZ b, (Q,)."""
-        return self.gather(w) * b if self._codes is not None else self.gather(self.stack.weigh(w, self.spread(b)))
+    def normal(self, swept: Swept, w: FloatArray, b: FloatArray) -> FloatArray:
+        """Z'WZ b, (Q,), or (Q, c) of columns b; the factor is of these weights."""
+        if len(self.factors) == 1 and self.factors[0].n_columns <= _FEW:
+            A = swept.base.diagonal[0]
+            k, J = A.shape[1:]
+            if b.ndim == 1:
+                return np.asarray(small.product(A, b.reshape(k, 1, J))).ravel()
+            return small.apply(A, b.reshape(k, J, -1)).reshape(k * J, -1)
+        weighted = self.stack.weigh(w, self.spread(b))
+        return self.gather(weighted) if b.ndim == 1 else np.concatenate(self.project(weighted))
 
     def project(self, columns: FloatArray) -> list[FloatArray]:
         """Z' columns, (k J, c) for each grouping factor."""

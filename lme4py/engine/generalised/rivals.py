@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lme4py.engine.generalised.descent import Descents
-from lme4py.engine.generalised.problem import GlmmProblem
+from lme4py.engine.generalised.problem import GlmmProblem, Mode
 from lme4py.engine.generalised.starts.start import Start, glm_starts, plain_start
 from lme4py.linalg.types import FloatArray
 
@@ -25,6 +25,8 @@ _WIDE = (100.0, 10.0)
 _SIZES = ((0.1, 0.3), (0.5, 1.5))
 # lambda moves by this much for a start that leaves more of the variation to the random effects.
 LESS = 2.0
+# Newton decrements of modes: as usual, and where they only give a start of a large model.
+_NEAR_MODE, _NEARLY = 1e-6, 1e-2
 # Other maxima of the likelihood without random effects that are followed: of a link with a pole there are many.
 _MOST_GLM, _MOST_OF_POLES = 3, 8
 
@@ -47,7 +49,9 @@ class Candidate:
     beside: bool = False
 
 
-def candidates(descents: Descents, usual: Start, start: Start, least: float, thorough: bool) -> Iterator[Candidate]:
+def candidates(
+    descents: Descents, usual: Start, start: Start, least: float, thorough: bool, near: Mode | None = None
+) -> Iterator[Candidate]:
     """Other starts, the promising ones first.
 
     Parameters
@@ -61,14 +65,17 @@ def candidates(descents: Descents, usual: Start, start: Start, least: float, tho
         The lowest criterion so far: large models follow no start that is not lower itself.
     thorough : bool
         Other maxima of the likelihood without random effects too.
+    near : Mode, optional
+        That of the lowest criterion so far, from which those of large models are looked for.
     """
     problem = descents.problem
     if start is not usual:
         yield Candidate("moments", usual)
     if _is_large(problem):
-        wide = _within_groups(descents, usual)
-        there = None if wide is None else descents.glance(wide)
-        if wide is not None and there is not None and there.value < least:
+        wide = _within_groups(descents, usual, near, _NEARLY)
+        there = None if wide is None else descents.glance(wide, near, _NEARLY)
+        # The value is above that of the mode by about the decrement at the most.
+        if wide is not None and there is not None and there.value < least + _NEARLY:
             yield Candidate("within groups", wide)
         return
     # Of models with parts not the maximum without random effects: it need not be the only one.
@@ -140,7 +147,9 @@ def _one_alone(problem: GlmmProblem, base: Start, theta: FloatArray) -> Iterator
         )
 
 
-def _within_groups(descents: Descents, usual: Start) -> Start | None:
+def _within_groups(
+    descents: Descents, usual: Start, near: Mode | None = None, tolerance: float = _NEAR_MODE
+) -> Start | None:
     """A start from the regression within groups and the spread of the groups about it; None where there is none.
 
     One evaluation far from zero, where the modes are the groups' own estimates.
@@ -148,7 +157,7 @@ def _within_groups(descents: Descents, usual: Start) -> Start | None:
     problem = descents.problem
     structures = problem.structures
     for wide in _WIDE:
-        far = descents.glance(replace(usual, theta=structures.scaled(structures.initial(), wide)))
+        far = descents.glance(replace(usual, theta=structures.scaled(structures.initial(), wide)), near, tolerance)
         if far is not None:
             break
     else:

@@ -155,8 +155,9 @@ class Search:
         """Follow the other starts."""
         self.compared = [one for one in self.compared if one.reached is not None]
         quick = self.descents.hasty(_PATIENCE)
-        least = min((way.value for way in self.ways), default=np.inf)
-        self._follow(quick, candidates(quick, self.usual, self._began, least, self.thorough))
+        best = min(self.ways, key=lambda way: way.value, default=None)
+        least, near = (np.inf, None) if best is None else (best.value, best.found.mode)
+        self._follow(quick, candidates(quick, self.usual, self._began, least, self.thorough, near))
 
     def _follow(self, descents: Descents, starts: Iterator[Candidate]) -> None:
         """Descend from starts, as long as not too much has been tried."""
