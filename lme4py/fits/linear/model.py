@@ -112,7 +112,7 @@ class LinearModel(Model):
         return exact_criterion(self.fit)
 
     def level_covariances(self, include_fixed: bool, exact: bool) -> tuple[tuple[FloatArray, ...], str]:
-        if self.fit.problem.is_iterative:
+        if self.fit.certificate.monte_carlo is not None:
             return level_covariances(self.fit, include_fixed, exact)
         return super().level_covariances(include_fixed, exact)
 

@@ -194,8 +194,9 @@ class Profile:
 
 
 def _is_infinite(parameter: Parameter, value: float) -> bool:
-    """Whether a profile has nowhere to start: the estimate is infinite on the scale that the profile moves on."""
-    return bool(np.isinf(value)) and not parameter.flipped
+    """Whether a profile has nowhere to start: a range or the like is infinite on the scale that the profile moves on."""
+    of_structure = parameter.shape is not None or parameter.natural_parameter is not None
+    return of_structure and bool(np.isinf(value)) and not parameter.flipped
 
 
 def _value(fit: Fit, parameter: Parameter, v: float) -> float:
