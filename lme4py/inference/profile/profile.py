@@ -194,7 +194,7 @@ class Profile:
 
 
 def _is_infinite(parameter: Parameter, value: float) -> bool:
-    """Whether a profile has nowhere to start: a range or the like is infinite on the scale that the profile moves on."""
+    """Whether a profile has nowhere to start: a range or the like is infinite on the scale of the profile."""
     of_structure = parameter.shape is not None or parameter.natural_parameter is not None
     return of_structure and bool(np.isinf(value)) and not parameter.flipped
 
