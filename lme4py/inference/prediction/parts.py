@@ -15,6 +15,7 @@ from lme4py.design.recipe import new_random_values
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.mean_response import mean_response
 from lme4py.families.parts import PartsFamily
+from lme4py.families.registry import family_with_parts
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
@@ -138,7 +139,7 @@ def _of_one_predictor(
     _check(fit, type, None)
     average = isinstance(include_random, str) and include_random == "integrate"
     if interval is not None or se or (average and type == "variance"):
-        raise fit.family.lacks(f"averages, errors and limits of type {type!r} without further parts; use bootstrap()")
+        raise fit.family.lacks(f"averages, errors and limits of type {type!r} without further parts; {_instead(fit)}")
     chosen = chosen_terms(fit, include_random)
     frame = None if data is None else read_frame(data)
     rows = without_unseen(make_rows(fit, frame, chosen, False, offset), new_levels)
@@ -159,6 +160,17 @@ def _of_one_predictor(
         )
     table, index = (values, frame.index) if frame is not None else padded(fit, values)
     return pd.Series(table, index=index, name="predicted")
+
+
+def _instead(fit: Fit) -> str:
+    """What has limits of dispersions and variances where a model without parts has none."""
+    if fit.normal_errors:
+        return "conf_int(parm='sigma') has those of the residual standard deviation"
+    try:
+        family_with_parts(fit.family, [("dispersion", ("Intercept",))])
+    except OptionError:
+        return "use bootstrap()"
+    return 'fit it with dispformula="~ 1", which is the same model, or use bootstrap()'
 
 
 def _of_residuals(fit: Fit, type: str, rows: RowArrays, whole: BoolArray, weight: Any) -> FloatArray:
