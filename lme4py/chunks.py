@@ -3,15 +3,16 @@
 Large arrays are worked on in chunks of rows, levels, nodes or replicates, and large problems by other algorithms than
 small ones. Numbers must depend on neither. With the environment variable ``LME4PY_TINY_CHUNKS=1``, set before lme4py is
 imported, every chunk has a few elements and every other way is taken from the smallest size on: what otherwise happens
-with a hundred thousand rows happens in every test. Constants of these kinds are made by the two functions of this
-module and by nothing else (tests/house/test_chunks.py).
+with a hundred thousand rows happens in every test. Constants of these kinds are made by the first two functions of
+this module and by nothing else (tests/house/test_chunks.py).
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
-__all__ = ["TINY", "VARIABLE", "chunk", "from_size"]
+__all__ = ["TINY", "VARIABLE", "chunk", "from_size", "row_blocks"]
 
 VARIABLE = "LME4PY_TINY_CHUNKS"
 TINY = os.environ.get(VARIABLE, "") not in ("", "0")
@@ -51,3 +52,20 @@ def from_size(size: int, tiny: int = 0) -> int:
     True
     """
     return tiny if TINY else size
+
+
+def row_blocks(n: int, size: int) -> Iterator[slice]:
+    """Places of at most `size` rows at a time.
+
+    Parameters
+    ----------
+    n : int
+        Rows.
+    size : int
+
+    Examples
+    --------
+    >>> list(row_blocks(5, 3))
+    [slice(0, 3, None), slice(3, 5, None)]
+    """
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

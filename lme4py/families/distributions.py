@@ -13,6 +13,8 @@ from scipy.special import xlogy
 from lme4py.data.column import Column
 from lme4py.errors import DataError
 from lme4py.families.base import Kind
+from lme4py.families.blocks.logit_rows import logit_rows
+from lme4py.families.blocks.poisson_rows import poisson_rows
 from lme4py.families.coercion import (
     one_column,
     read_binomial,
@@ -21,10 +23,8 @@ from lme4py.families.coercion import (
     whole_numbers,
 )
 from lme4py.families.links import ProbabilityLink
-from lme4py.families.logit_rows import logit_rows
 from lme4py.families.mean_family import MeanFamily, Pieces, natural
 from lme4py.families.mean_response import MeanResponse
-from lme4py.families.poisson_rows import poisson_rows
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import DispersionLimit, EtaDerivatives, Order, RowNoise, working_weight
 from lme4py.families.shares import VarianceKind, latent_kind

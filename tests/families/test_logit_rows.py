@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lme4py.compiled.twins import Twin
-from lme4py.families.logit_rows import logit_rows
+from lme4py.families.blocks.logit_rows import logit_rows
 from lme4py.families.response import ResponseData
 
 ETA = np.array([0.0, -1e-8, 0.3, -2.0, 5.0, -30.0, 30.0, -45.0, 45.0, -200.0, 200.0, -700.0, 700.0, 3.0, -3.0, 1.0])

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from lme4py.compiled.twins import Twin
-from lme4py.families.poisson_rows import poisson_rows
+from lme4py.families.blocks.poisson_rows import poisson_rows
 from lme4py.families.response import ResponseData
 
 

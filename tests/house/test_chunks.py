@@ -177,7 +177,7 @@ def steps(tree: ast.Module) -> Iterator[int]:
 STEPS_FROM = {
     "engine/generalised/integrals/nested_quadrature.py": "the chunk of engine/generalised/integrals/quadrature.py",
     "inference/bootstrap/bootstrap.py": "the size of a task, in bootstrap_task.py",
-    "engine/linear/scaling.py": "row_blocks, whose callers name the chunk",
+    "chunks.py": "row_blocks, whose callers name the chunk",
     "data/sources/memory.py": "the rows of a block, in data/sources/base.py",
     "inference/lrt/simulation.py": "responses_at_once() of the model, by its chunk",
 }

@@ -11,6 +11,7 @@ probes say so they err.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,17 +49,16 @@ class LevelBlocks:
     probes: int
     directions: int
 
-    def plus(self, moved: list[FloatArray]) -> LevelBlocks:
-        """The same with the outer products of rows (k, J, p) more.
+    def plus(self, moved: Sequence[FloatArray]) -> LevelBlocks:
+        """The same with the outer products of the rows of each level more.
 
         Parameters
         ----------
-        moved : list of ndarray, each (k, J, p)
+        moved : sequence of ndarray, each (k J, p)
             Exact, so that errors become smaller.
         """
-        blocks = tuple(
-            own + np.einsum("ajp,bjp->abj", rows, rows) for own, rows in zip(self.blocks, moved, strict=True)
-        )
+        rows = [own.reshape(*blocks.shape[1:], -1) for own, blocks in zip(moved, self.blocks, strict=True)]
+        blocks = tuple(own + np.einsum("ajp,bjp->abj", r, r) for own, r in zip(self.blocks, rows, strict=True))
         errors = tuple(
             error * np.einsum("aaj->aj", own) / np.maximum(np.einsum("aaj->aj", more), np.finfo(float).tiny)
             for error, own, more in zip(self.errors, self.blocks, blocks, strict=True)

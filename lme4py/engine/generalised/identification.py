@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lme4py.chunks import chunk
+from lme4py.chunks import chunk, row_blocks
 from lme4py.design.design import Design
 from lme4py.engine.factor.crossproducts import ModelBlock, accumulate
 from lme4py.engine.generalised.problem import GlmmProblem
@@ -21,7 +21,6 @@ from lme4py.engine.identification.gram import VarianceGram
 from lme4py.engine.identification.identify import identify
 from lme4py.engine.identification.probes import gram_of, make_probes
 from lme4py.engine.identification.record import Identification
-from lme4py.engine.linear.scaling import row_blocks
 from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["identify_glmm"]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lme4py.chunks import chunk
+from lme4py.chunks import chunk, row_blocks
 from lme4py.covariance import CovarianceStructures
 from lme4py.covariance.chain_levels import ChainLevels
 from lme4py.design.design import Design
@@ -20,7 +20,7 @@ from lme4py.engine.identification.gram import VarianceGram
 from lme4py.engine.identification.probes import gram_of, make_probes
 from lme4py.engine.linear.criterion import Criterion, Point
 from lme4py.engine.linear.problem import Problem, StreamedDesign, group_terms, known_variance, make_problem
-from lme4py.engine.linear.scaling import ScaledColumns, constant_column, plan_scaling, row_blocks
+from lme4py.engine.linear.scaling import ScaledColumns, constant_column, plan_scaling
 from lme4py.engine.optimise import Block
 from lme4py.linalg.null_space import null_space
 from lme4py.linalg.types import FloatArray, IntArray

@@ -281,7 +281,7 @@ class Criterion:
         if len(problem.factors) == 1 and problem.factors[0].relation is None:
             q, slope, XY = self._forms_of_one(point, combination, changes)
         else:
-            q, slope, XY = self._forms(point, point.swept.back_substitute(point.border, combination)[1], changes)
+            q, slope, XY = self._forms(point, point.solved(combination), changes)
         p = problem.n_fixed
         if p:
             half = lapack.dtrtrs(point.RX, XY[:p], trans=1)[0]

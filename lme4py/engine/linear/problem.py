@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from lme4py.chunks import chunk, from_size
+from lme4py.chunks import chunk, from_size, row_blocks
 from lme4py.covariance import CovarianceStructures
 from lme4py.design.absent import AbsentRows
 from lme4py.design.design import Design, Predictor
@@ -20,7 +20,7 @@ from lme4py.engine.factor.symbolic import Plan, Structure, analyse, fit_seconds,
 from lme4py.engine.identification.gram import VarianceGram
 from lme4py.engine.identification.probes import Probes, gram_of, make_probes
 from lme4py.engine.linear.priors import LinearPriors, linear_priors
-from lme4py.engine.linear.scaling import ScaledColumns, Scaling, constant_column, plan_scaling, row_blocks
+from lme4py.engine.linear.scaling import ScaledColumns, Scaling, constant_column, plan_scaling
 from lme4py.engine.optimise import Block
 from lme4py.errors import DesignError, Lme4Error, OptionError
 from lme4py.frozen import computed_once

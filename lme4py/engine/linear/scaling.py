@@ -9,14 +9,14 @@ but `Days + 2000` or micrograms no longer cost digits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
 import scipy.linalg.lapack as lapack
 
-from lme4py.chunks import chunk, from_size
+from lme4py.chunks import chunk, from_size, row_blocks
 from lme4py.covariance import CovarianceStructure
 from lme4py.design.design import Design, RandomTerm
 from lme4py.design.rank import dependent_columns
@@ -210,11 +210,6 @@ def plan_scaling(design: Design) -> tuple[Scaling, RowScaler]:
     if constant is not None:
         b0[constant] += origin / design.X[0, constant]
     return Scaling(C, magnitude * spread, b0, tuple(S for S, _ in random), log_det, weight_scale), scaler
-
-
-def row_blocks(n: int, size: int) -> Iterator[slice]:
-    """Places of at most `size` rows at a time."""
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def _response(design: Design, place: slice, magnitude: float, origin: float) -> FloatArray:

@@ -210,6 +210,9 @@ class StochasticCriterion:
             modes=modes,
         )
 
+    def _at(self, theta: FloatArray) -> CrossedAt:
+        return CrossedAt.of(self.tables, self.problem.factor_T(self.problem.structures.factors(theta)))
+
     def _solved(self, at: CrossedAt, start: FloatArray | None) -> tuple[Solution, FloatArray, float]:
         """Solution, root of its corner, and the criterion without log|M|."""
         solution, p = self._exact(at, start), self.problem.n_fixed
@@ -235,7 +238,7 @@ class StochasticCriterion:
         numpy.linalg.LinAlgError
             The matrix is not positive definite in their precision.
         """
-        at = CrossedAt.of(self.tables, self.problem.factor_T(self.problem.structures.factors(theta)))
+        at = self._at(theta)
         known = self._solved(at, None)[2]
         found = CrossedFactor(at).log_det(self.seed)
         return ExactValue(known + found.value, found.error)
@@ -258,7 +261,7 @@ class StochasticCriterion:
         numpy.linalg.LinAlgError
             The matrix is not positive definite in their precision.
         """
-        at = CrossedAt.of(self.tables, self.problem.factor_T(self.problem.structures.factors(theta)))
+        at = self._at(theta)
         found = exact_blocks(at) if exact else probed_blocks(at, self.seed)
         p = self.problem.n_fixed
         if not include_fixed or not p:
@@ -267,8 +270,7 @@ class StochasticCriterion:
         inverse = lapack.dtrtri(R[:p, :p])[0]
         b = at.to_effects(solution.h[:, :p] @ inverse)
         own = at.eliminate(self.first[:, :p] @ inverse - self.tables.into_first(b))
-        rows = zip(self.tables.by_factor(own, b), self.problem.factors, strict=True)
-        return found.plus([each.reshape(factor.n_columns, factor.n_levels, -1) for each, factor in rows])
+        return found.plus(self.tables.by_factor(own, b))
 
     def _in_groups(
         self, at: CrossedAt, solution: Solution, beta: FloatArray, RX: FloatArray

@@ -316,7 +316,7 @@ def _covariance(finder: ModeFinder, optimum: GlmmOptimum, limit: Limit | None, p
     inverse = 2.0 * inverse_hessian(inside.hessian, curvature_floor(optimum.found, problem.units), m)
     if profiled:
         mode = optimum.found.mode
-        system = FixedSystem(problem, mode.swept, mode.w, None)
+        system = FixedSystem(problem, mode.swept, mode.w, None, mode.fixed)
         basis = np.eye(p) if limit is None else limit.basis
         fixed = basis @ np.linalg.inv(basis.T @ system.cross @ basis) @ basis.T if p else np.zeros((0, 0))
         outer = inverse

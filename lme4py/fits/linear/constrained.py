@@ -335,7 +335,7 @@ class Constrained:
         change = 1.0 / criterion.variance(point.r2) - 1.0 / sigma2
         if change == 0.0 or criterion.problem.known is not None:
             return G
-        _, g = point.swept.back_substitute(point.border, np.append(-point.beta, 1.0)[:, None])
+        g = point.solved(np.append(-point.beta, 1.0)[:, None])
         chained = point.chain
         for f, factor in enumerate(self.problem.factors):
             if chained is not None and f == chained.sweeper.chain:

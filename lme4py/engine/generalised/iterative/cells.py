@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from lme4py.chunks import chunk
+from lme4py.chunks import chunk, row_blocks
 from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
 from lme4py.engine.factor.crossed_probes import MOST_ITERATIONS, WeightChange
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor, SortedEdges
 from lme4py.engine.factor.symbolic import may_be_iterative, prefers_iterative
 from lme4py.engine.generalised.stacking import Stack
 from lme4py.engine.linear.problem import UNFACTORED
-from lme4py.engine.linear.scaling import row_blocks
 from lme4py.engine.optimise import Block
 from lme4py.errors import Lme4Error
 from lme4py.linalg.iterative import conjugate_gradients

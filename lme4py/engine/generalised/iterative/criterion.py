@@ -194,13 +194,12 @@ class IterativeLaplace:
         numpy.linalg.LinAlgError
             There is no mode, or the matrix is not positive definite in their precision.
         """
-        mode, factors = self._mode(phi), self.problem.factors
+        mode = self._mode(phi)
         found = exact_blocks(mode.at) if exact else probed_blocks(mode.at, self.seed)
         if fixed is None:
             return found
         own = effects_of(mode.at, last_pass(self.problem, mode).ZWX @ fixed, _EXACT)[0]
-        parts = zip(self.products.split(own), factors, strict=True)
-        return found.plus([each.reshape(factor.n_columns, factor.n_levels, -1) for each, factor in parts])
+        return found.plus(self.products.split(own))
 
     def _mode(self, phi: FloatArray) -> CellMode:
         """The mode, with nothing beside it."""

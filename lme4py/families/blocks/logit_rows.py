@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from lme4py.chunks import chunk
 from lme4py.compiled.twins import with_loops
+from lme4py.families.blocks.places import block_places
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import EtaDerivatives, Order
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["logit_rows"]
 
-# Elements that are worked on at a time.
-_BLOCK = chunk(16_384)
 _NONE = np.zeros(0)
 
 
@@ -39,11 +37,8 @@ def logit_rows(data: ResponseData, eta: FloatArray, order: Order) -> EtaDerivati
     out = [np.empty(eta.shape) for _ in range(order + 1)]
     # What is not asked for has no room.
     absent = [_NONE] * (3 - order)
-    n = eta.shape[-1]
-    fill = _fill.of(n) if eta.ndim == 1 else _fill.plain
-    size = max(1, _BLOCK * n // max(eta.size, 1))
-    for start in range(0, n, size):
-        rows = ..., slice(start, start + size)
+    fill = _fill.of(eta.size) if eta.ndim == 1 else _fill.plain
+    for rows in block_places(eta.shape):
         trials = _NONE if data.trials is None else data.trials[rows]
         x = eta[rows]
         e = np.abs(x)

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from lme4py.chunks import chunk
 from lme4py.compiled.twins import with_loops
+from lme4py.families.blocks.places import block_places
 from lme4py.families.response import ResponseData
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["poisson_rows"]
-
-# Elements that are worked on at a time.
-_BLOCK = chunk(16_384)
 
 
 def poisson_rows(data: ResponseData, t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -28,11 +25,8 @@ def poisson_rows(data: ResponseData, t: FloatArray) -> tuple[FloatArray, FloatAr
     t : ndarray, shape (..., n)
     """
     value, slope, mu = np.empty(t.shape), np.empty(t.shape), np.empty(t.shape)
-    n = t.shape[-1]
-    fill = _fill.of(n) if t.ndim == 1 else _fill.plain
-    size = max(1, _BLOCK * n // max(t.size, 1))
-    for start in range(0, n, size):
-        rows = ..., slice(start, start + size)
+    fill = _fill.of(t.size) if t.ndim == 1 else _fill.plain
+    for rows in block_places(t.shape):
         # NumPy's exponentials are those of the widest registers that the processor has.
         np.exp(t[rows], out=mu[rows])
         fill(t[rows], mu[rows], data.y[rows], data.log_factorial[rows], value[rows], slope[rows])
