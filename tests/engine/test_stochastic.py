@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 
 import lme4py
-from lme4py.engine.factor import crossed
+from lme4py.engine.factor import crossed, crossed_inverse
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.engine.linear.problem import make_problem
 from lme4py.engine.linear.stochastic import StochasticCriterion
@@ -75,6 +75,28 @@ def test_probes_are_right_within_their_standard_errors(name, directions):
     # Four standard errors: one chance in 16,000 for one number, and the seed is fixed.
     assert abs(point.value - other.value) < 4.0 * point.value_se
     assert (np.abs(point.gradient - gradient) < 4.0 * np.sqrt(np.diag(point.gradient_vcov))).all()
+
+
+@pytest.mark.parametrize("together", [1, 1000])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_variances_of_rows_are_those_of_dense_algebra(name, together, monkeypatch):
+    monkeypatch.setattr(crossed_inverse, "together", lambda at: together)
+    _, probed, theta = both(name, True)
+    at = probed.moves(theta)[0]
+    factors, rng = probed.problem.factors, np.random.default_rng(3)
+    codes = [rng.integers(0, factor.n_levels, 8) for factor in factors]
+    Z = [rng.standard_normal((8, factor.n_columns)) * rng.integers(0, 2, (8, 1)) for factor in factors]
+    # Rows of Z as a matrix, and Lambda M^-1 Lambda' by its columns.
+    dense, start = np.zeros((8, sum(factor.size for factor in factors))), 0
+    for factor, own, level in zip(factors, Z, codes, strict=True):
+        for a in range(factor.n_columns):
+            dense[np.arange(8), start + a * factor.n_levels + level] += own[:, a]
+        start += factor.size
+    K = crossed_inverse.effects_of(at, np.eye(dense.shape[1]), 1e-12)[0]
+    np.testing.assert_allclose(K, K.T, atol=1e-10)
+    found = crossed_inverse.row_variances(at, codes, Z, 1e-11)
+    # Both by systems that are solved to 1e-11.
+    np.testing.assert_allclose(found, np.einsum("nq,qr,nr->n", dense, K, dense), atol=1e-9)
 
 
 def test_directions_make_the_probes_better():

@@ -102,7 +102,8 @@ def test_a_smaller_error_on_request(data):
         lambda m: m.coef_table(ddf="satterthwaite"),
         lambda m: m.bootstrap(10, seed=1),
         lambda m: m.influence(),
-        lambda m: m.predict(interval="confidence"),
+        lambda m: m.predict(interval="confidence", ddf="satterthwaite"),
+        lambda m: m.hatvalues(),
         lambda m: m.refit(m.fit.design.y),
         lambda m: m.fit.point,
         lambda m: m.conf_int(method="profile"),
@@ -212,6 +213,32 @@ def test_conditional_standard_deviations(fits, key, include_fixed):
             np.testing.assert_allclose(frame, wanted[name], rtol=2e-4)
             assert ("exact factor" if by_factor else "random probes") in frame.attrs["note"]
     assert "note" not in wanted["a"].attrs
+
+
+@pytest.mark.filterwarnings("ignore:groups that are missing")
+@pytest.mark.parametrize("key", [(SCALAR, True), (SLOPE, True)])
+def test_intervals_of_predictions(fits, data, key):
+    exact, found = fits[key]
+    new = data.head(6).reset_index(drop=True).assign(x=[-3.0, 0.0, 1.0, 2.0, 5.0, 1.0])
+    new.loc[1, "a"] = 999
+    for options in (
+        {"interval": "confidence"},
+        {"interval": "prediction"},
+        {"interval": "confidence", "include_random": ["b"]},
+        {"se": True},
+    ):
+        wanted = exact.predict(new, ddf="normal", **options)
+        # theta differs by parts in 1e5.
+        np.testing.assert_allclose(found.predict(new, **options), wanted, atol=3e-4)
+    np.testing.assert_allclose(
+        found.predict(interval="confidence"), exact.predict(interval="confidence", ddf="normal"), atol=3e-4
+    )
+
+
+def test_long_work_on_intervals_is_announced(fits, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_LONG", 0.0)
+    fits[SCALAR, True][1].predict(interval="confidence")
+    assert "lme4py: errors of predictions: about" in capsys.readouterr().err
 
 
 def test_reliabilities_and_covariances_of_modes(fits):

@@ -108,7 +108,7 @@ def test_a_seed_gives_the_same_numbers(data):
         lambda m: m.profile(),
         lambda m: m.bootstrap(10, seed=1),
         lambda m: m.influence(),
-        lambda m: m.predict(interval="confidence"),
+        lambda m: m.hatvalues(),
         lambda m: m.refit(m.fit.design.y),
         lambda m: m.fit.point,
         lambda m: m.conf_int(method="profile"),
@@ -134,6 +134,17 @@ def test_what_needs_no_factor_works(fits, data):
     assert str(again.summary()) == str(found.summary())
     assert again.exact_criterion() == pytest.approx(found.exact_criterion(), abs=1e-9)
     pd.testing.assert_frame_equal(found.slim().coef_table(), found.coef_table())
+
+
+@pytest.mark.filterwarnings("ignore:groups that are missing")
+@pytest.mark.parametrize("name", MODELS)
+def test_intervals_of_predictions(fits, data, name):
+    exact, found = fits[name]
+    new = data.head(4).reset_index(drop=True).assign(x=[-3.0, 0.0, 1.0, 2.0])
+    new.loc[1, "b"] = 999
+    for options in ({"interval": "confidence", "type": "linear"}, {"interval": "confidence"}, {"se": True}):
+        # Estimates differ by up to 1e-3 of their standard errors.
+        np.testing.assert_allclose(found.predict(new, **options), exact.predict(new, **options), rtol=3e-3)
 
 
 @pytest.mark.parametrize("name", ["slope", "dispersion"])

@@ -11,6 +11,7 @@ probes say so they err.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,11 +19,19 @@ import numpy as np
 
 from lme4py.engine.factor.crossed import CrossedAt
 from lme4py.engine.factor.crossed_factor import CrossedFactor
-from lme4py.engine.factor.crossed_probes import CrossedProbes, probe_systems, small_sample
+from lme4py.engine.factor.crossed_probes import (
+    MOST_ITERATIONS,
+    CrossedProbes,
+    probe_systems,
+    small_sample,
+    together,
+)
 from lme4py.linalg import small
-from lme4py.linalg.types import FloatArray
+from lme4py.linalg.iterative import conjugate_gradients
+from lme4py.linalg.types import FloatArray, IntArray
+from lme4py.progress import announce, tick
 
-__all__ = ["LevelBlocks", "exact_blocks", "probed_blocks"]
+__all__ = ["LevelBlocks", "effects_of", "exact_blocks", "probed_blocks", "row_variances"]
 
 # Wanted relative error of a standard deviation (root mean square over the effects); probes that are asked for it.
 _WANTED, _FIRST, _MOST = 0.005, 32, 1024
@@ -118,6 +127,83 @@ def probed_blocks(at: CrossedAt, seed: int = 0) -> LevelBlocks:
             return found
         # Few probes know little of their own scatter: not many times as many at once.
         wanted = min(_MOST, max(2 * count, int(np.ceil(1.1 * count * min(found.error / _WANTED, 8.0) ** 2))))
+
+
+def effects_of(at: CrossedAt, gathered: FloatArray, tolerance: float) -> tuple[FloatArray, int]:
+    """Lambda M^-1 Lambda' times columns, and the steps that it took.
+
+    Parameters
+    ----------
+    at : CrossedAt
+    gathered : ndarray, shape (Q, c)
+        Rows over factors, then columns of the factor, then levels.
+    tolerance : float
+        Of the residuals, relative.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        The systems are not solved.
+    """
+    tables = at.tables
+    parts = np.split(gathered, np.cumsum([factor.size for factor in tables.factors])[:-1])
+    first = parts[tables.first]
+    rest = np.concatenate([parts[t] for t in tables.rest])
+    right = at.to_spherical(rest - tables.from_first(at.eliminate(first)))
+    found = conjugate_gradients(at.apply, at.precondition, right, tolerance, None, MOST_ITERATIONS)
+    if not float(found.residual.max(initial=0.0)) <= 1e3 * tolerance:
+        raise np.linalg.LinAlgError("the systems of the random effects cannot be solved at this point")
+    b = at.to_effects(found.x)
+    own = at.eliminate(first - tables.into_first(b))
+    return np.concatenate(tables.by_factor(own, b)), found.iterations
+
+
+def row_variances(at: CrossedAt, codes: Sequence[IntArray], Z: Sequence[FloatArray], tolerance: float) -> FloatArray:
+    """z'Lambda M^-1 Lambda'z of rows, shape (n,): a system for each level and column that a row has, some at a time.
+
+    Parameters
+    ----------
+    at : CrossedAt
+    codes : sequence of ndarray of int, each (n,)
+        By factor.
+    Z : sequence of ndarray, each (n, k)
+        In the engine's columns.
+    tolerance : float
+        Of the residuals, relative.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        The systems are not solved.
+    """
+    factors = at.tables.factors
+    starts = np.cumsum([0, *(factor.size for factor in factors)])
+    # Places in Z of the rows' columns, and these columns.
+    places, values = [], []
+    for factor, start, own_codes, own in zip(factors, starts, codes, Z, strict=False):
+        for a, column in enumerate(own.T):
+            places.append(start + a * factor.n_levels + own_codes.astype(np.int64))
+            values.append(column)
+    place, value = np.array(places), np.array(values)
+    which, row = np.nonzero(value)
+    order = np.argsort(place[which, row], kind="stable")
+    which, row = which[order], row[order]
+    units, first = np.unique(place[which, row], return_index=True)
+    ends, step, began = np.append(first, row.size), together(at), time.monotonic()
+    out = np.zeros(value.shape[1])
+    for begin in range(0, units.size, step):
+        own_units = units[begin : begin + step]
+        columns = np.zeros((int(starts[-1]), own_units.size))
+        columns[own_units, np.arange(own_units.size)] = 1.0
+        found = effects_of(at, columns, tolerance)[0]
+        part = slice(int(ends[begin]), int(ends[begin + own_units.size]))
+        j, rows = which[part], row[part]
+        across = found[place[:, rows], np.searchsorted(own_units, place[j, rows])]
+        np.add.at(out, rows, value[j, rows] * np.einsum("cn,cn->n", value[:, rows], across))
+        tick("systems", own_units.size)
+        if begin == 0:
+            announce("errors of predictions", (time.monotonic() - began) * (units.size / own_units.size - 1.0))
+    return out
 
 
 def exact_blocks(at: CrossedAt) -> LevelBlocks:

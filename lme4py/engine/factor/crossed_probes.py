@@ -42,6 +42,7 @@ __all__ = [
     "probe_systems",
     "small_sample",
     "standard_error",
+    "together",
 ]
 
 # Residuals of the systems of the probes.
@@ -121,7 +122,7 @@ class CrossedProbes:
         """
         # Seeds of the directions and of the probes are apart: given the directions the probes are independent.
         V = random_signs(self.size, min(count, self.size), self.seed + 2**32)
-        step = _together(at)
+        step = together(at)
         for _ in range(_POWERS):
             V = np.linalg.qr(V)[0]
             for start in range(0, V.shape[1], step):
@@ -158,7 +159,7 @@ class CrossedProbes:
         start, stop : int
             Numbers of the columns.
         """
-        step = _together(at)
+        step = together(at)
         for own in range(start, stop, step):
             yield self._columns(own, min(own + step, stop))
 
@@ -170,8 +171,13 @@ class CrossedProbes:
         return np.hstack([V[:, start:stop], z - V @ (V.T @ z)])
 
 
-def _together(at: CrossedAt) -> int:
-    """Columns at one time: rows of the first factor are the largest arrays."""
+def together(at: CrossedAt) -> int:
+    """Columns at one time: rows of the first factor are the largest arrays.
+
+    Parameters
+    ----------
+    at : CrossedAt
+    """
     return min(_TOGETHER, max(4, _NUMBERS // at.tables.factors[at.tables.first].size))
 
 

@@ -20,7 +20,7 @@ from lme4py.chunks import from_size
 from lme4py.covariance import CovarianceStructures
 from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
 from lme4py.engine.factor.crossed_factor import CrossedFactor, ExactValue
-from lme4py.engine.factor.crossed_inverse import LevelBlocks, exact_blocks, probed_blocks
+from lme4py.engine.factor.crossed_inverse import LevelBlocks, effects_of, exact_blocks, probed_blocks
 from lme4py.engine.factor.crossed_probes import MOST_ITERATIONS, CrossedProbes
 from lme4py.engine.factor.crossproducts import Factor
 from lme4py.engine.linear.problem import Problem
@@ -271,6 +271,21 @@ class StochasticCriterion:
         b = at.to_effects(solution.h[:, :p] @ inverse)
         own = at.eliminate(self.first[:, :p] @ inverse - self.tables.into_first(b))
         return found.plus(self.tables.by_factor(own, b))
+
+    def moves(self, theta: FloatArray) -> tuple[CrossedAt, FloatArray]:
+        """The products at theta, and what the modes lose when a fixed effect rises by one, (Q, p) by factor.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m,)
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            The systems are not solved.
+        """
+        at, p = self._at(theta), self.problem.n_fixed
+        return at, effects_of(at, np.concatenate([own[:, :p] for own in self.border]), _EXACT)[0]
 
     def _in_groups(
         self, at: CrossedAt, solution: Solution, beta: FloatArray, RX: FloatArray

@@ -31,17 +31,26 @@ from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, Lme4Error, Lme4Warning, OptionError, warn
 from lme4py.families.registry import Family
 from lme4py.families.response import ResponseData
+from lme4py.fits.answers.solved_joint import SolvedJoint, solved_joint
 from lme4py.fits.derived import derived
 from lme4py.fits.generalised.criterion import GlmmCriterion, glmm_criterion
 from lme4py.fits.generalised.fit import GeneralisedFit, user_jacobian
 from lme4py.fits.generalised.given_start import read_start
+from lme4py.fits.generalised.joint import coefficient_vcov
 from lme4py.fits.generalised.steps import user_modes
 from lme4py.fits.levels import in_tiles, seed_of, told, user_blocks
 from lme4py.fits.optimisers import refuse_named
 from lme4py.fits.steps import linear_predictor
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["IterativeGeneralisedFit", "criterion_or_fit", "exact_criterion", "iterative_fit", "level_covariances"]
+__all__ = [
+    "IterativeGeneralisedFit",
+    "criterion_or_fit",
+    "exact_criterion",
+    "iterative_fit",
+    "level_covariances",
+    "predictor_errors",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,3 +322,18 @@ def level_covariances(fit: GeneralisedFit, include_fixed: bool, exact: bool) -> 
     with limited_threads(fit.design), np.errstate(all="ignore"), in_tiles():
         found = criterion.level_blocks(fit.phi, fixed, exact)
     return user_blocks(problem.factors, problem.S, found.blocks, 1.0), told(found)
+
+
+def predictor_errors(fit: GeneralisedFit) -> SolvedJoint:
+    """The joint covariance of the errors of coefficients and conditional modes, by systems that are solved.
+
+    Parameters
+    ----------
+    fit : GeneralisedFit
+        One whose problem `is_iterative`.
+    """
+    problem = fit.problem
+    with limited_threads(fit.design), np.errstate(all="ignore"):
+        mode, moves = IterativeLaplace(problem, seed_of(fit.certificate)).moves(fit.phi)
+    vcov = coefficient_vcov(fit)
+    return solved_joint(fit, mode.at, mode.T, (problem.C, problem.S), moves[:, : len(vcov)], vcov, 1.0)

@@ -15,7 +15,7 @@ from lme4py.fits.generalised import joint, many
 from lme4py.fits.generalised.categories.proportional import threshold_test
 from lme4py.fits.generalised.constrained import GlmmConstrained
 from lme4py.fits.generalised.inferences import inferences
-from lme4py.fits.generalised.iterative import exact_criterion, level_covariances
+from lme4py.fits.generalised.iterative import exact_criterion, level_covariances, predictor_errors
 from lme4py.fits.generalised.null import GeneralisedNull, criteria, null_model, working_problem
 from lme4py.fits.generalised.objective import objective
 from lme4py.fits.generalised.refit import refit_glmm
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from lme4py.fits.derived import DerivedNumber
     from lme4py.fits.generalised.fit import GeneralisedFit
     from lme4py.fits.parameters import VarianceInformation
+    from lme4py.fits.rows.arrays import RowArrays
     from lme4py.fits.truth import Truth
     from lme4py.linalg.types import FloatArray
 
@@ -75,6 +76,11 @@ class GeneralisedModel(Model):
     def joint_variance(self, expected: bool = False) -> JointVariance:
         with limited_threads(self.fit.design):
             return joint.joint_variance(self.fit, expected)
+
+    def predictor_variance(self, rows: RowArrays) -> FloatArray:
+        if self.fit.certificate.monte_carlo is not None:
+            return predictor_errors(self.fit).variance(rows)
+        return super().predictor_variance(rows)
 
     def information(self, columns: FloatArray) -> FloatArray:
         return joint.information(self.fit, columns)

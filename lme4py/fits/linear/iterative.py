@@ -21,6 +21,7 @@ from lme4py.engine.linear.stochastic_solve import NothingProved, solve_stochasti
 from lme4py.engine.optimise import Control
 from lme4py.engine.threads import limited_threads
 from lme4py.errors import ConvergenceWarning, Lme4Error, Lme4Warning, warn
+from lme4py.fits.answers.solved_joint import SolvedJoint, solved_joint
 from lme4py.fits.derived import derived
 from lme4py.fits.levels import in_tiles, seed_of, told, user_blocks
 from lme4py.fits.linear.fit import Curvature, LinearFit
@@ -36,7 +37,14 @@ from lme4py.linalg.types import FloatArray
 # Relative standard deviations above this are more often a failure of moments than true.
 _MOST_MOMENT = 3.0
 
-__all__ = ["IterativeFit", "exact_criterion", "iterative_fit", "level_covariances", "without_factor"]
+__all__ = [
+    "IterativeFit",
+    "exact_criterion",
+    "iterative_fit",
+    "level_covariances",
+    "predictor_errors",
+    "without_factor",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,3 +199,19 @@ def level_covariances(fit: LinearFit, include_fixed: bool, exact: bool) -> tuple
         found = criterion.level_blocks(fit.theta_inside, include_fixed, exact)
     scale = fit.sigma**2 / scaling.weight_scale
     return user_blocks(problem.factors, scaling.S, found.blocks, scale), told(found)
+
+
+def predictor_errors(fit: LinearFit) -> SolvedJoint:
+    """The joint covariance of the errors of coefficients and conditional modes, by systems that are solved.
+
+    Parameters
+    ----------
+    fit : LinearFit
+        One whose problem `is_iterative`.
+    """
+    problem, scaling = fit.problem, fit.problem.scaling
+    criterion = StochasticCriterion(problem, fit.reml, seed_of(fit.certificate))
+    with limited_threads(fit.design):
+        at, moves = criterion.moves(fit.theta_inside)
+    scale = fit.sigma**2 / scaling.weight_scale
+    return solved_joint(fit, at, at.T, (scaling.C, scaling.S), moves, fit.vcov, scale)

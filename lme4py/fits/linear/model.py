@@ -16,7 +16,7 @@ from lme4py.fits.linear.constrained import LinearHolding
 from lme4py.fits.linear.derivatives import fixed_in_groups, variance_derivatives
 from lme4py.fits.linear.inferences import inferences
 from lme4py.fits.linear.information import kenward_roger
-from lme4py.fits.linear.iterative import exact_criterion, level_covariances
+from lme4py.fits.linear.iterative import exact_criterion, level_covariances, predictor_errors
 from lme4py.fits.linear.null import LinearNull, criteria, exact_ratios, null_model
 from lme4py.fits.linear.objective import objective
 from lme4py.fits.linear.parameters import parameter_vcov, variance_information
@@ -79,6 +79,11 @@ class LinearModel(Model):
     def joint_variance(self, expected: bool = False) -> JointVariance:
         with limited_threads(self.fit.design):
             return joint.joint_variance(self.fit, expected)
+
+    def predictor_variance(self, rows: RowArrays) -> FloatArray:
+        if self.fit.certificate.monte_carlo is not None:
+            return predictor_errors(self.fit).variance(rows)
+        return super().predictor_variance(rows)
 
     def information(self, columns: FloatArray) -> FloatArray:
         weights = self.fit.design.weights

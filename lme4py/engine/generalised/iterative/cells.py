@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 
 from lme4py.chunks import chunk, row_blocks
-from lme4py.engine.factor.crossed import CrossedAt, CrossedTables
-from lme4py.engine.factor.crossed_probes import MOST_ITERATIONS, WeightChange
+from lme4py.engine.factor.crossed import CrossedTables
+from lme4py.engine.factor.crossed_probes import WeightChange
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor, SortedEdges
 from lme4py.engine.factor.symbolic import may_be_iterative, prefers_iterative
 from lme4py.engine.generalised.stacking import Stack
 from lme4py.engine.linear.problem import UNFACTORED
 from lme4py.engine.optimise import Block
 from lme4py.errors import Lme4Error
-from lme4py.linalg.iterative import conjugate_gradients
 from lme4py.linalg.types import FloatArray, IntArray
 
-__all__ = ["CellProducts", "cells_of", "effects_of", "times"]
+__all__ = ["CellProducts", "cells_of", "times"]
 
 # Rows that are worked on at one time: sums by level are added once for each.
 _ROWS = chunk(2**19, 201)
@@ -249,32 +248,3 @@ def times(tables: CrossedTables, x: FloatArray) -> FloatArray:
                 total = total + tables.off(s, t, other)
         out.append(total)
     return np.concatenate(out)
-
-
-def effects_of(at: CrossedAt, gathered: FloatArray, tolerance: float) -> tuple[FloatArray, int]:
-    """Lambda M^-1 Lambda' times columns, and the steps that it took.
-
-    Parameters
-    ----------
-    at : CrossedAt
-    gathered : ndarray, shape (Q, c)
-        Rows over factors, then columns of the factor, then levels.
-    tolerance : float
-        Of the residuals, relative.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        The systems are not solved.
-    """
-    tables = at.tables
-    parts = np.split(gathered, np.cumsum([factor.size for factor in tables.factors])[:-1])
-    first = parts[tables.first]
-    rest = np.concatenate([parts[t] for t in tables.rest])
-    right = at.to_spherical(rest - tables.from_first(at.eliminate(first)))
-    found = conjugate_gradients(at.apply, at.precondition, right, tolerance, None, MOST_ITERATIONS)
-    if not float(found.residual.max(initial=0.0)) <= 1e3 * tolerance:
-        raise np.linalg.LinAlgError("the systems of the random effects cannot be solved at this point")
-    b = at.to_effects(found.x)
-    own = at.eliminate(first - tables.into_first(b))
-    return np.concatenate(tables.by_factor(own, b)), found.iterations

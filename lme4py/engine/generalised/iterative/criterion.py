@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lme4py.engine.factor.crossed_factor import CrossedFactor, ExactValue
-from lme4py.engine.factor.crossed_inverse import LevelBlocks, exact_blocks, probed_blocks
+from lme4py.engine.factor.crossed_inverse import LevelBlocks, effects_of, exact_blocks, probed_blocks
 from lme4py.engine.factor.crossed_probes import CrossedProbes, WeightChange
-from lme4py.engine.generalised.iterative.cells import CellProducts, effects_of, times
+from lme4py.engine.generalised.iterative.cells import CellProducts, times
 from lme4py.engine.generalised.iterative.mode import CellMode, LastPass, last_pass, mode_of
 from lme4py.engine.generalised.laplace import directions, outer_by_factor, with_dispersion, working_hessian
 from lme4py.engine.generalised.problem import GlmmProblem
@@ -200,6 +200,22 @@ class IterativeLaplace:
             return found
         own = effects_of(mode.at, last_pass(self.problem, mode).ZWX @ fixed, _EXACT)[0]
         return found.plus(self.products.split(own))
+
+    def moves(self, phi: FloatArray) -> tuple[CellMode, FloatArray]:
+        """The mode, and what it loses when a fixed effect or the log dispersion rises by one, (Q, p + d) by factor.
+
+        Parameters
+        ----------
+        phi : ndarray
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            There is no mode, or the systems are not solved.
+        """
+        mode = self._mode(phi)
+        last = last_pass(self.problem, mode)
+        return mode, effects_of(mode.at, np.hstack([last.ZWX, -last.Z_lam]), _EXACT)[0]
 
     def _mode(self, phi: FloatArray) -> CellMode:
         """The mode, with nothing beside it."""

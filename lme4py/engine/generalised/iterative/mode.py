@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lme4py.engine.factor.crossed import CrossedAt
-from lme4py.engine.generalised.iterative.cells import CellProducts, effects_of
+from lme4py.engine.factor.crossed_inverse import effects_of
+from lme4py.engine.generalised.iterative.cells import CellProducts
 from lme4py.engine.generalised.problem import MAX_HALVINGS, MAX_STEPS, GlmmProblem
 from lme4py.families.nuisance import total
 from lme4py.linalg.types import FloatArray
