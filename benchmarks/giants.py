@@ -2,12 +2,13 @@
 
     python benchmarks/giants.py random clusters chain three slope exact logit
     python benchmarks/giants.py logit-clusters logit-chain logit-giant movielens movielens-slope pedigree pedigree-two
-    python benchmarks/giants.py tiles
+    python benchmarks/giants.py tiles movielens-tiles
     GPBOOST_PYTHON=.../bin/python python benchmarks/giants.py gpboost-random gpboost-clusters gpboost-chain
 
 Each case runs in a process of its own, so that its peak of memory is its own. The graphs are those that make such
 models hard: a random one, closed clusters, a chain of eras, and the shape of MovieLens 25M (users and films of very
-different activity). "tiles" is a fit with one exact value at the end. Names that begin with "gpboost-" are fits of the
+different activity). "tiles" and "movielens-tiles" are fits with one exact
+value at the end. Names that begin with "gpboost-" are fits of the
 same data by GPBoost, with an interpreter that has it. Rows are kept in `results/giants.jsonl`, which README's table is
 made of.
 """
@@ -86,6 +87,7 @@ CASES = {
     "logit-chain": (chain, "y ~ x + (1 | a) + (1 | b)", {}),
     "logit-giant": (logit_giant, "y ~ x + (1 | a) + (1 | b)", {}),
     "movielens": (movielens, "y ~ x + (1 | a) + (1 | b)", {}),
+    "movielens-tiles": (movielens, "y ~ x + (1 | a) + (1 | b)", {"exact": True}),
     "movielens-slope": (movielens, "y ~ x + (x | a) + (1 | b)", {}),
 }
 

@@ -147,7 +147,8 @@ def test_likelihood_ratios_carry_the_error(data, fits):
     assert "Monte-Carlo" not in wanted.note
 
 
-def test_an_exact_criterion_on_request(data, fits):
+def test_an_exact_criterion_on_request(data, fits, monkeypatch):
+    monkeypatch.setattr(crossed_factor, "_DOUBLE", 8_000)
     exact, _ = fits[SCALAR, True]
     found = lme4py.lmer(SCALAR, data, control={**ITERATIVE, "exact": True})
     error = found.certificate.monte_carlo
