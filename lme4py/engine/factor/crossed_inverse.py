@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lme4py.chunks import row_blocks
 from lme4py.engine.factor.crossed import CrossedAt
 from lme4py.engine.factor.crossed_factor import CrossedFactor
 from lme4py.engine.factor.crossed_probes import (
@@ -189,19 +190,19 @@ def row_variances(at: CrossedAt, codes: Sequence[IntArray], Z: Sequence[FloatArr
     order = np.argsort(place[which, row], kind="stable")
     which, row = which[order], row[order]
     units, first = np.unique(place[which, row], return_index=True)
-    ends, step, began = np.append(first, row.size), together(at), time.monotonic()
+    ends, began = np.append(first, row.size), time.monotonic()
     out = np.zeros(value.shape[1])
-    for begin in range(0, units.size, step):
-        own_units = units[begin : begin + step]
+    for some in row_blocks(units.size, together(at)):
+        own_units = units[some]
         columns = np.zeros((int(starts[-1]), own_units.size))
         columns[own_units, np.arange(own_units.size)] = 1.0
         found = effects_of(at, columns, tolerance)[0]
-        part = slice(int(ends[begin]), int(ends[begin + own_units.size]))
+        part = slice(int(ends[some.start]), int(ends[some.stop]))
         j, rows = which[part], row[part]
         across = found[place[:, rows], np.searchsorted(own_units, place[j, rows])]
         np.add.at(out, rows, value[j, rows] * np.einsum("cn,cn->n", value[:, rows], across))
         tick("systems", own_units.size)
-        if begin == 0:
+        if some.start == 0:
             announce("errors of predictions", (time.monotonic() - began) * (units.size / own_units.size - 1.0))
     return out
 
