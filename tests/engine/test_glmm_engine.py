@@ -144,6 +144,12 @@ class TestWeightedProducts:
         # Sums of 13 numbers in another order.
         np.testing.assert_allclose(problem.products.gather(x), dense_Z(problem).T @ x, rtol=1e-12)
 
+    def test_one_intercept_is_fitted_without_sparse_matrices(self) -> None:
+        problem = make("one", "poisson")
+        found = at(ModeFinder(problem), some_point(problem))
+        assert np.isfinite(found.gradient).all()
+        assert not {"rows", "columns"} & set(vars(problem.products))
+
 
 class TestMode:
     @pytest.mark.parametrize(("family", "link"), [("binomial", "logit"), ("poisson", "log"), ("gamma", "log")])

@@ -15,6 +15,7 @@ from lme4py.engine.factor.forecast import check_levels
 from lme4py.engine.factor.sweep import BaseValues, Swept
 from lme4py.engine.generalised.elements import Elements
 from lme4py.engine.generalised.stacking import Stack
+from lme4py.frozen import computed_once
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
 
@@ -43,12 +44,8 @@ class WeightedProducts(Elements):
         As given.
     stack : Stack
         How the predictors stand in one column.
-    rows : csr_array, shape (D n, Q)
-        Z; its columns run over factors, then columns of the factor, then levels.
-    columns : csr_array, shape (Q, D n)
-        Z'.
     blocks : tuple of ndarray, each (n, k)
-        Columns of each grouping factor.
+        Columns of each grouping factor, as given.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class WeightedProducts(Elements):
         check_levels(factors)
         super().__init__(factors)
         self.n = int(codes[0].size)
-        self.codes = codes
+        self.codes, self.blocks = codes, Z
         self.places = tuple((0,) * z.shape[1] for z in Z) if places is None else places
         self.stack = Stack(self.n, 1 + max(max(own) for own in self.places))
         self._P_parts: list[tuple[IntArray, FloatArray, int]] = []
@@ -71,7 +68,6 @@ class WeightedProducts(Elements):
         self._codes = codes[0].astype(np.intp) if _is_indicator(Z) and self.stack.size == 1 else None
         self._P, self._Pt = self._matrix()
         self._analysed(cross, block)
-        self.rows, self.columns = self._stacked_columns(codes, Z)
 
     # -- preparation ---------------------------------------------------------------------------------------------
 
@@ -130,30 +126,20 @@ class WeightedProducts(Elements):
         P = sparse.coo_array((values, (places, rows)), shape=(self._next, len(self.stack.pairs) * self.n)).tocsr()
         return P, P.T.tocsr()
 
-    def _stacked_columns(self, codes: tuple[IntArray, ...], Z: tuple[FloatArray, ...]) -> tuple[SparseMatrix, ...]:
-        """Z and Z' as CSR, the predictors one below the other."""
-        kept = range(self.stack.size)
-        parts = [_matrix_of_columns(codes, Z, self.factors, self.places, d) for d in kept]
-        rows = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
-        return rows, rows.T.tocsr()
+    @computed_once
+    def rows(self) -> SparseMatrix:
+        """Z as CSR, (D n, Q), the predictors one below the other; columns run over factors, their columns, levels.
 
-    @property
-    def blocks(self) -> tuple[FloatArray, ...]:
-        """Columns of each grouping factor, (n, k), as views of `rows` where there is one predictor."""
-        ends = np.cumsum([factor.n_columns for factor in self.factors]).tolist()
-        whole = self.rows.data.reshape(self.n, -1) if self.stack.size == 1 else self._together()
-        return tuple(whole[:, end - f.n_columns : end] for end, f in zip(ends, self.factors, strict=True))
+        A random intercept alone hardly needs it.
+        """
+        own = range(self.stack.size)
+        parts = [_matrix_of_columns(self.codes, self.blocks, self.factors, self.places, d) for d in own]
+        return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
 
-    def _together(self) -> FloatArray:
-        """All columns side by side, (n, k)."""
-        order = np.concatenate(self.places)
-        out = np.empty((self.n, order.size))
-        start = 0
-        for d in range(self.stack.size):
-            own = np.flatnonzero(order == d)
-            out[:, own] = self.rows.data[start : start + self.n * own.size].reshape(self.n, own.size)
-            start += self.n * own.size
-        return out
+    @computed_once
+    def columns(self) -> SparseMatrix:
+        """Z' as CSR, (Q, D n)."""
+        return self.rows.T.tocsr()
 
     # -- every set of weights ------------------------------------------------------------------------------------
 
