@@ -19,6 +19,7 @@ from lme4py.errors import DataError, Lme4Error, OptionError, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lme4py.data.frame import Frame
     from lme4py.results import MEGLMResult, MixedResult
 
 __all__ = ["main"]
@@ -202,7 +203,7 @@ def _agg() -> None:
     mpl.use("agg")
 
 
-def _fitted(arguments: argparse.Namespace, data: pd.DataFrame | str) -> MixedResult | MEGLMResult:
+def _fitted(arguments: argparse.Namespace, data: pd.DataFrame | Frame | str) -> MixedResult | MEGLMResult:
     with _importing():
         from lme4py.api import glmer, lmer
         from lme4py.categories import clmm
@@ -331,16 +332,14 @@ def _datasets(arguments: argparse.Namespace) -> None:
     print(render_text([Table("", ("name", "rows", "columns", "title"), rows, ("left", "right", "right", "left"))]))
 
 
-def _read(name: str, limited: bool = False) -> pd.DataFrame | str:
+def _read(name: str, limited: bool = False) -> pd.DataFrame | Frame | str:
     """Read the file `name`, or load the shipped data set of that name.
 
     Files of a pattern, addresses, files that only the fit reads, and all files under a limit of memory are left to the
     fit, which may stream them.
     """
     with _importing():
-        import pandas as pd  # noqa: F401 - which the data need in any case
-
-        from lme4py.data.datasets import dataset_names, load_dataset
+        from lme4py.data.datasets import dataset_frame, dataset_names
         from lme4py.data.sources import is_path
 
     path = Path(name)
@@ -355,7 +354,7 @@ def _read(name: str, limited: bool = False) -> pd.DataFrame | str:
         raise DataError(f"{name} is no file that can be read; its name must end in {', '.join(_SUFFIXES)}.")
     known = dataset_names()
     if name in known:
-        return load_dataset(name)
+        return dataset_frame(name)
     raise DataError(
         f"There is no file and no shipped data set {name!r}.{did_you_mean(name, known)} "
         "`lme4py datasets` lists the data sets."
@@ -391,7 +390,8 @@ def _read_whole(path: Path) -> pd.DataFrame:
 
 
 def _read_text(path: Path) -> pd.DataFrame:
-    import pandas as pd
+    with _importing():
+        import pandas as pd
 
     separator = "\t" if ".tsv" in path.name.lower() else ","
     return pd.read_csv(path, sep=separator)

@@ -23,6 +23,7 @@ __all__ = [
     "as_factor_column",
     "drop_unused_levels",
     "missing_rows",
+    "range_index",
     "read_frame",
 ]
 
@@ -74,8 +75,14 @@ class Frame:
     def index(self) -> pd.Index:
         """Row labels: those of pandas data or Series, otherwise 0, 1, ..., n_rows - 1."""
         if self._index is None:
-            self._index = self._make_index() if self._make_index else _range_index(self.n_rows)
+            self._index = self._make_index() if self._make_index else range_index(self.n_rows)
         return self._index
+
+    @property
+    def row_labels(self) -> pd.Index | None:
+        """As `index`, copied (names of an index can be changed in place); None where it would count the rows, which
+        needs no pandas."""
+        return None if self._make_index is None else self.index.copy(deep=True)
 
     def column(self, name: str) -> Column:
         """The column `name` as numbers or codes, values of shape (n_rows,).
@@ -125,7 +132,8 @@ class Frame:
         def column_at(position: int) -> Column:
             return added if position == last else self.column(self.names[position])
 
-        wider = Frame((*self.names, added.name), self.n_rows, column_at, lambda: self.index)
+        make_index = None if self._make_index is None else lambda: self.index
+        wider = Frame((*self.names, added.name), self.n_rows, column_at, make_index)
         wider.labelled = self.labelled
         return wider
 
@@ -145,7 +153,8 @@ class Frame:
         return self._positions[name]
 
 
-def _range_index(n_rows: int) -> pd.Index:
+def range_index(n_rows: int) -> pd.Index:
+    """Row labels of data that have none."""
     import pandas as pd
 
     return pd.RangeIndex(n_rows)
@@ -337,8 +346,6 @@ def as_factor_column(column: Column) -> Column:
     >>> as_factor_column(Column("g", "numeric", np.array([309.0, 308.0, np.nan])))
     Column(name='g', kind='factor', values=array([ 1,  0, -1], dtype=int32), levels=(308, 309), ...)
     """
-    import pandas as pd
-
     if column.is_factor:
         return column
     if column.kind == "boolean":
@@ -350,6 +357,8 @@ def as_factor_column(column: Column) -> Column:
             f"column {column.name!r} is used as a factor and has {_counted(infinite, 'infinite value')}; "
             "replace them by a label or by a missing value."
         )
+    import pandas as pd
+
     # Much faster than numpy.unique, which sorts all values.
     places, distinct = pd.factorize(column.values)
     whole = bool(np.all(distinct == np.floor(distinct)) and np.all(np.abs(distinct) < 2**53))

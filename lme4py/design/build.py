@@ -392,8 +392,7 @@ def assemble(
         predictors=(_predictor(fixed, terms, _total_offset(parsed, offset, values)),),
         weights=weights,
         keep=rows.keep,
-        # Names of an index can be changed in place.
-        index=rows.frame.index.copy(deep=True),
+        row_labels=rows.frame.row_labels,
         na_action=rows.na_action,
         recipe=Recipe(
             parsed,

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from lme4py.covariance import CovarianceStructure, CovarianceStructures
 from lme4py.covariance.relations.relation import Relation
+from lme4py.data.frame import range_index
 from lme4py.design.absent import RowsReport
 from lme4py.frozen import Frozen, computed_once
 
@@ -293,8 +294,8 @@ class Design(Frozen):
         Prior weights, positive.
     keep : ndarray of bool, shape (n_data,)
         Rows of the user's data that are used.
-    index : pandas.Index
-        Labels of all n_data rows of the user's data.
+    row_labels : pandas.Index or None
+        Labels of all n_data rows of the user's data; None where they are counted. `index` has them in any case.
     na_action : str
         "omit" | "exclude" | "raise".
     recipe : Recipe
@@ -331,7 +332,7 @@ class Design(Frozen):
     predictors: tuple[Predictor, ...]
     weights: FloatArray | None
     keep: NDArray[np.bool_]
-    index: pd.Index
+    row_labels: pd.Index | None
     na_action: str
     recipe: Recipe
     notes: tuple[str, ...] = ()
@@ -382,6 +383,11 @@ class Design(Frozen):
             for one in self.predictors
         )
         return replace(self, predictors=predictors)
+
+    @computed_once
+    def index(self) -> pd.Index:
+        """Labels of all rows of the user's data."""
+        return range_index(self.n_rows) if self.row_labels is None else self.row_labels
 
     @property
     def plan(self) -> DesignPlan:

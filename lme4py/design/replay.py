@@ -103,7 +103,7 @@ def _with_rows(
         predictors=predictors,
         weights=weights,
         keep=keep,
-        index=frame.index.copy(deep=True),
+        row_labels=frame.row_labels,
         response=data if design.response is not None else None,
         columns=columns,
         labelled=frame.labelled,

@@ -85,8 +85,6 @@ def without_level(design: Design, codes: IntArray, level: int) -> Design:
 
 
 def _of_rows(design: Design, rows: IntArray, codes: IntArray, draw: IntArray | None) -> Design:
-    import pandas as pd
-
     def take(values: FloatArray | None) -> FloatArray | None:
         return None if values is None else values[rows]
 
@@ -105,7 +103,7 @@ def _of_rows(design: Design, rows: IntArray, codes: IntArray, draw: IntArray | N
         weights=take(design.weights),
         response=None if design.response is None else replace(design.response.take(rows), notes=design.response.notes),
         keep=np.ones(rows.size, dtype=bool),
-        index=pd.RangeIndex(rows.size),
+        row_labels=None,
         labelled=False,
         source=None,
     )

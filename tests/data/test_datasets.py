@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from lme4py.data import dataset_names, list_datasets, load_dataset, read_frame
+from lme4py.data.datasets import dataset_frame
 from lme4py.errors import DataError
 
 REFERENCE: dict[str, Any] = json.loads(
@@ -55,6 +56,16 @@ def check_numbers(column: pd.Series, facts: dict[str, Any]) -> None:
     # Sums in another order than R's differ by rounding only; R's are written with 15 digits.
     assert abs(column.sum() - facts["sum"]) <= 1e-12 * max(facts["abs_sum"], 1)
     assert column.abs().sum() == pytest.approx(facts["abs_sum"], rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["sleepstudy", "cake", "trial", "VerbAgg"])
+def test_the_command_reads_what_a_fit_makes_of_the_data_frame(name: str) -> None:
+    own, given = dataset_frame(name), read_frame(load_dataset(name))
+    assert (own.names, own.n_rows) == (given.names, given.n_rows)
+    for column in own.names:
+        a, b = own.column(column), given.column(column)
+        assert (a.kind, a.levels, a.values.dtype) == (b.kind, b.levels, b.values.dtype)
+        np.testing.assert_array_equal(a.values, b.values)
 
 
 def test_all_promised_names_exist() -> None:

@@ -220,6 +220,16 @@ def test_command_in_its_own_process(sleep):
     assert (done.returncode, done.stdout, done.stderr) == (0, sleep.summary() + "\n", "")
 
 
+def test_a_summary_of_shipped_data_needs_no_pandas():
+    # Its import takes longer than everything else that the command does.
+    code = "import sys; from lme4py.cli import main; main(sys.argv[1:]); print({'pandas', 'pyarrow'} & {*sys.modules})"
+    arguments = ("fit", "diameter ~ 1 + (1 | plate) + (1 | sample)", "Penicillin")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
 def test_closed_pipe_is_no_error():
     environment = {**os.environ, "PYTHONPATH": str(README.parent)}

@@ -273,7 +273,12 @@ def test_a_limit_of_memory_makes_blocks_smaller(tmp_path: Path) -> None:
             12_000,
             r"sums for the levels of many \(6,000\) take about 2.7 MB",
         ),
-        ("y ~ 0 + x + (1 | few) + (1 | g)", 40_000, r"pairs of levels of few \(2,000\), g \(900\) that occur together"),
+        # Nine products for each pair: few rows suffice, which tiny chunks read seven at a time.
+        (
+            "y ~ 0 + x + (x + z | few) + (x + z | g)",
+            2500,
+            r"pairs of levels of few \(400\), g \(150\) that occur together",
+        ),
         ("y ~ poly(x, 2) + (1 | g)", 120_000, r"x inside functions that learn from all rows \(120,000 of them\)"),
     ],
 )
@@ -281,7 +286,7 @@ def test_what_does_not_fit_is_refused(formula: str, n: int, words: str) -> None:
     rng = np.random.default_rng(3)
     row = np.arange(n)
     data = pd.DataFrame(
-        {"x": rng.normal(size=n), "many": row % 6000, "few": row % 2000, "g": rng.integers(900, size=n)}
-    )
+        {"x": rng.normal(size=n), "many": row % 6000, "few": row % 400, "g": rng.integers(150, size=n)}
+    ).assign(z=rng.normal(size=n))
     with pytest.raises(OptionError, match=words):
         lme4py.lmer(formula, data.assign(y=data.x), control={"rows": "stream", "memory_limit": "1MB"})

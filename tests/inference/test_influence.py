@@ -138,7 +138,7 @@ def refitted(fit: Any, rows: np.ndarray) -> Any:
         weights=cut(design.weights),
         offset=cut(design.offset),
         keep=np.ones(keep.size, dtype=bool),
-        index=pd.RangeIndex(keep.size),
+        row_labels=pd.RangeIndex(keep.size),
     )
     return lmm_fit(smaller, fit.reml)
 

@@ -45,7 +45,7 @@ def make_design(y: np.ndarray, X: np.ndarray, terms: list[RandomTerm], **changes
         predictors=(Predictor(X, tuple(f"x{i}" for i in range(p)), tuple(range(p)), terms=tuple(terms)),),
         weights=None,
         keep=np.ones(n, dtype=bool),
-        index=pd.RangeIndex(n),
+        row_labels=pd.RangeIndex(n),
         na_action="omit",
         recipe=SimpleNamespace(),  # type: ignore[arg-type]
     )

@@ -55,7 +55,7 @@ def design(y: np.ndarray, X: dict[str, np.ndarray], terms: tuple[RandomTerm, ...
         ),
         weights=None,
         keep=np.ones(n, dtype=bool),
-        index=pd.Index([f"r{i}" for i in range(n)], name="row"),
+        row_labels=pd.Index([f"r{i}" for i in range(n)], name="row"),
         na_action="omit",
         recipe=SimpleNamespace(),  # type: ignore[arg-type]
         notes=(),

@@ -268,7 +268,7 @@ def _with_hole(na_action: str) -> MixedResult:
     keep = np.ones(25, dtype=bool)
     keep[3] = False
     index = pd.Index([f"r{i}" for i in range(25)])
-    made = replace(full, keep=keep, index=index, na_action=na_action)
+    made = replace(full, keep=keep, row_labels=index, na_action=na_action)
     return MixedResult(hand_made.dense_fit(made, np.array([1.2, 0.1, 0.3])))
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
@@ -15,6 +14,9 @@ from lme4py.design.design import Design
 from lme4py.design.residual.text import ResidualSides
 from lme4py.errors import DataError
 from lme4py.linalg.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["given_residuals"]
 
@@ -49,6 +51,8 @@ def given_residuals(
 
 def _of_rows_used(matrix: Any, design: Design) -> FloatArray:
     """The matrix of the rows used, (n, n), in their order."""
+    import pandas as pd
+
     n, n_rows = design.n_obs, design.keep.size
     if isinstance(matrix, pd.DataFrame):
         return _by_labels(matrix, design)

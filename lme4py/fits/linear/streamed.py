@@ -340,7 +340,7 @@ def _without_rows(witness: Design, dropped: list[int], R: Any, sums: RowSums, ta
         predictors=(predictor,),
         weights=None if witness.weights is None else absent("weights", (n,)),
         keep=absent("rows used", (tally.n_rows,)),
-        index=absent("row labels", (tally.n_rows,)),
+        row_labels=absent("row labels", (tally.n_rows,)),
         recipe=recipe,
         notes=notes,
         columns=absent("columns of the data", (n,)),

@@ -238,7 +238,7 @@ def of_all_rows(full: GeneralisedFit, made: Compressed) -> GeneralisedFit:
             predictors=tuple(_predictor(predictor, n) for predictor in fit.design.predictors),
             weights=None,
             keep=absent("rows used", (cells.n_rows,)),
-            index=absent("row labels", (cells.n_rows,)),
+            row_labels=absent("row labels", (cells.n_rows,)),
             columns=absent("columns of the data", (n,)),
             response=data,
             recipe=replace(fit.design.recipe, weights=None),

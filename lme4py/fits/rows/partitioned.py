@@ -423,7 +423,7 @@ def _design(witness: Design, passes: Passes, known: _Known) -> Design:
         predictors=tuple(_predictor(predictor, n) for predictor in witness.predictors),
         weights=None if witness.weights is None else absent("weights", (n,)),
         keep=absent("rows used", (tally.n_rows,)),
-        index=absent("row labels", (tally.n_rows,)),
+        row_labels=absent("row labels", (tally.n_rows,)),
         columns=absent("columns of the data", (n,)),
         response=data,
         labelled=False,

@@ -119,7 +119,7 @@ class Parts:
             predictors=(predictor,),
             weights=rows.weights,
             keep=np.ones(n, dtype=bool),
-            index=self.witness.index[:0].reindex(np.arange(n))[0],
+            row_labels=None,
             response=data,
             columns=None,
             source=None,

@@ -59,10 +59,10 @@ def slim_design(design: Design) -> Design:
     """
     names = {"y": "response", "weights": "weights", "keep": "rows used"}
     changes: dict[str, Any] = {name: dropped(what, getattr(design, name)) for name, what in names.items()}
-    index: Any = DroppedRows("row labels", (len(design.index),))
+    labels: Any = DroppedRows("row labels", (len(design.index),))
     columns: Any = DroppedRows("columns of the data", (design.n_obs,))
     response = None if design.response is None else slim_response(design.response)
-    changes |= {"index": index, "source": None, "lazy": None, "columns": columns, "response": response}
+    changes |= {"row_labels": labels, "source": None, "lazy": None, "columns": columns, "response": response}
     if isinstance(design, StreamedDesign):
         changes["problem"] = None
     predictors = tuple(_slim_predictor(predictor) for predictor in design.predictors)

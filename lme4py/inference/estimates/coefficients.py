@@ -29,6 +29,7 @@ __all__ = [
     "chosen_alpha",
     "coef_table",
     "coefficient_method",
+    "coefficient_tests",
     "confidence_intervals",
     "constant_df",
     "covariance",
@@ -120,6 +121,21 @@ def coef_table(
     """
     import pandas as pd
 
+    names = pd.Index(parametric_names(fit), name="term")
+    return pd.DataFrame(coefficient_tests(fit, ddf, vcov, cluster), index=names)
+
+
+def coefficient_tests(
+    fit: Fit, ddf: str | None = None, vcov: str | None = None, cluster: ClusterChoice = None
+) -> dict[str, FloatArray]:
+    """The columns of `coef_table` as arrays, one number for each of `parametric_names`.
+
+    Parameters
+    ----------
+    fit : Fit
+    ddf, vcov, cluster
+        As in `coef_table`.
+    """
     se, df = _errors_and_df(fit, ddf, vcov, cluster)
     statistic = fit.beta / se
     columns = {
@@ -129,7 +145,10 @@ def coef_table(
         "statistic": statistic,
         "p_value": two_sided(statistic, df),
     }
-    return parametric(fit, pd.DataFrame(columns, index=_names(fit)))
+    if not fit.design.smooth_terms:
+        return columns
+    own = ~np.array(smooth_columns(fit.design))
+    return {name: values[own] for name, values in columns.items()}
 
 
 def confidence_intervals(

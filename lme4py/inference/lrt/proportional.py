@@ -10,7 +10,6 @@ from scipy import special
 from lme4py.errors import OptionError, did_you_mean
 from lme4py.fits.base import Fit
 from lme4py.fits.kinds import model_of
-from lme4py.tables.frames import printed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +49,8 @@ def proportional_odds(fit: Fit, test: str = "lr") -> pd.DataFrame:
     {'chi2': 0.555, 'df': 3.0, 'p_value': 0.907}
     """
     import pandas as pd
+
+    from lme4py.tables.frames import printed
 
     if test not in _TESTS:
         raise OptionError(f"test={test!r} is not known.{did_you_mean(str(test), _TESTS)} Use 'lr' or 'score'.")

@@ -12,7 +12,7 @@ from lme4py.errors import Lme4Error
 from lme4py.fits.base import Fit
 from lme4py.fits.method import check_method
 from lme4py.fits.parameters import has_correlations
-from lme4py.inference.estimates.coefficients import coef_table, covariance_frame, parametric_names
+from lme4py.inference.estimates.coefficients import coefficient_tests, covariance_frame, parametric_names
 from lme4py.inference.estimates.likelihood import aic, bic
 from lme4py.inference.estimates.smooths import smooths
 from lme4py.inference.estimates.variance import VarianceEntry, correlations, variance_entries
@@ -244,16 +244,15 @@ def shares_table(fit: Fit) -> list[Table]:
 def coefficient_table(fit: Fit, ddf: str | None = None) -> Table:
     """Estimates, standard errors and tests, with the degrees of freedom of the fit where `ddf` is not given."""
     chosen = check_method(fit.default_ddf if ddf is None else ddf)
-    table = coef_table(fit, chosen)
-    se = table["std_error"].tolist()
-    decimals = column_decimals(se)
+    table = {name: values.tolist() for name, values in coefficient_tests(fit, chosen).items()}
+    decimals = column_decimals(table["std_error"])
     columns: dict[str, list[str]] = {
-        "": [str(name) for name in table.index],
-        "Estimate": [format_value(value, decimals) for value in table["estimate"].tolist()],
-        "Std. error": [format_value(value, decimals) for value in se],
+        "": [str(name) for name in parametric_names(fit)],
+        "Estimate": [format_value(value, decimals) for value in table["estimate"]],
+        "Std. error": [format_value(value, decimals) for value in table["std_error"]],
     }
-    statistics = [format_value(value, 2, 2, least=1) for value in table["statistic"].tolist()]
-    columns |= _test_columns(chosen, statistics, table["df"].tolist(), table["p_value"].tolist())
+    statistics = [format_value(value, 2, 2, least=1) for value in table["statistic"]]
+    columns |= _test_columns(chosen, statistics, table["df"], table["p_value"])
     rows = tuple(zip(*columns.values(), strict=True))
     notes = DDF_NOTES.get(chosen, ()) if rows else ("There are no fixed effects.",)
     return Table("Fixed effects", tuple(columns), rows, ("left", *right_aligned(len(columns) - 1)), notes)
