@@ -58,7 +58,8 @@ for (job in jobs) {
   d <- read.csv(file.path(args[1], job$data), stringsAsFactors = FALSE)
   for (name in c("f", "g", "h")) d[[name]] <- factor(d[[name]])
   started <- proc.time()[["user.self"]]
-  family <- eval(parse(text = job$family))
+  family <- try(eval(parse(text = job$family)), silent = TRUE)
+  if (inherits(family, "try-error")) { out[[job$name]] <- list(error = "no such family"); next }
   fit <- try(suppressWarnings(suppressMessages(glmmTMB(as.formula(job$formula), d, family = family,
     ziformula = as.formula(job$zi), dispformula = as.formula(job$disp)))), silent = TRUE)
   seconds <- proc.time()[["user.self"]] - started

@@ -16,6 +16,7 @@ from lme4py.engine.certificate import (
     with_estimate,
 )
 from lme4py.engine.generalised.hessian import bends_down, curvature_floor, newton_step, scaled_eigen
+from lme4py.engine.generalised.laplace import FINE_RULE, flat_mode, splits_into_groups
 from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.linalg.types import FloatArray
@@ -26,6 +27,7 @@ _FALLS = (
     "From another start the criterion falls below this minimum, but to none: rows are met exactly there, or the "
     "Laplace approximation breaks down. The estimates are a local maximum of a likelihood that is larger elsewhere."
 )
+_BETTER = f" Compare with {FINE_RULE}, which integrates by quadrature."
 _BOTH_SIGNS = (
     "The linear predictor has both signs, and the {link} link has a pole or a zero between them: every way to give "
     "rows a sign has minima of its own, many more than were compared. Use another link if the signs make no sense."
@@ -47,6 +49,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
     floor = curvature_floor(optimum.found, problem.units)
     trouble = trouble or _unbounded(problem, optimum)
     trouble = trouble or problem.family.trouble(problem.data, optimum.found.mode.eta, problem.split(optimum.phi)[2])
+    trouble = trouble or _broken_down(problem, optimum)
     _, bound = newton_step(optimum.hessian, optimum.gradient, floor)
     free = np.ones(optimum.gradient.size, dtype=bool)
     if problem.has_limit:
@@ -95,8 +98,16 @@ def _caution(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
     """What stands beside a proved minimum, or ""."""
     link, eta = problem.family.link, optimum.found.mode.eta
     split = link.has_pole and bool((eta > 0.0).any() and (eta < 0.0).any())
-    parts = (_FALLS if optimum.falls else "", _BOTH_SIGNS.format(link=link.name) if split else "")
+    falls = _FALLS + (_BETTER if optimum.at_pole and splits_into_groups(problem) else "")
+    parts = (falls if optimum.falls else "", _BOTH_SIGNS.format(link=link.name) if split else "")
     return " ".join(part for part in parts if part)
+
+
+def _broken_down(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
+    """Why there is no minimum where all starts lead to a pole of the approximation, or ""."""
+    if not optimum.at_pole or optimum.is_minimum:
+        return ""
+    return flat_mode(problem)
 
 
 def _limit(problem: GlmmProblem, optimum: GlmmOptimum) -> str:

@@ -61,7 +61,7 @@ def first_point(local: Callable[[FloatArray], Local | None], x: FloatArray, prob
         "the criterion cannot be evaluated at the starting values; give other ones (`start=`), or take columns out of "
         "the random effects."
         if problem.family.log_concave
-        else flat_mode(problem.family)
+        else flat_mode(problem)
     )
 
 
@@ -205,7 +205,7 @@ def canonical(problem: GlmmProblem, phi: FloatArray) -> FloatArray:
 
 def no_value(problem: GlmmProblem) -> DesignError:
     if not problem.family.log_concave:
-        return DesignError(flat_mode(problem.family))
+        return DesignError(flat_mode(problem))
     return DesignError(
         "the criterion cannot be evaluated around the point where it is smallest; simplify the random effects, or give "
         "other starting values (`start=`)."

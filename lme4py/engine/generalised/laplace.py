@@ -39,24 +39,41 @@ if TYPE_CHECKING:
 FLAT = 50.0
 # Points with more than this part of it lie at the edge.
 _EDGE = 0.8
+# Points of a rule that is close to the integral where Laplace's approximation has its pole, and how many random effects
+# it integrates together.
+FINE_RULE, _MOST_TOGETHER = "nAGQ=15 or more", 3
 
 
-def flat_mode(family: Any) -> str:
+def flat_mode(problem: GlmmProblem) -> str:
     """Why the approximation breaks down where a family is not log-concave, and what to do.
 
     Parameters
     ----------
-    family : Family
+    problem : GlmmProblem
     """
-    instead = (
-        "use hessian='expected', or another link"
-        if family.has_expected
-        else "simplify the random effects, or use another link or family"
-    )
+    if problem.family.has_expected:
+        instead = "use hessian='expected', or another link"
+    elif splits_into_groups(problem):
+        instead = f"integrate by quadrature ({FINE_RULE}), or simplify the random effects"
+    else:
+        instead = "simplify the random effects, or use another link or family"
     return (
         "the observed information of a group nearly vanishes at its mode (the likelihood is not log-concave with this "
         f"link), and the Laplace approximation breaks down there; {instead}."
     )
+
+
+def splits_into_groups(problem: GlmmProblem) -> bool:
+    """Whether a rule of `FINE_RULE` integrates the likelihood: a few random effects of independent groups at a time.
+
+    Parameters
+    ----------
+    problem : GlmmProblem
+    """
+    if problem.chain is not None or problem.restricted or len(problem.factors) != 1:
+        return False
+    factor = problem.factors[0]
+    return factor.relation is None and factor.n_columns <= _MOST_TOGETHER
 
 
 class AtMode(Protocol):
@@ -253,7 +270,7 @@ def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
 def check_curvature(problem: GlmmProblem, swept: Swept) -> None:
     """Refuse points where a group's curvature nearly vanishes: there the approximation has a pole, not an optimum."""
     if not problem.family.log_concave and swept.largest_inverse > FLAT:
-        raise ModeError(flat_mode(problem.family))
+        raise ModeError(flat_mode(problem))
 
 
 def is_at_pole(found: Laplace) -> bool:

@@ -45,6 +45,8 @@ class GlmmOptimum:
         Other starts, none of which led to a lower minimum.
     falls : bool
         From another start the criterion fell lower, but to no minimum.
+    at_pole : bool
+        The lowest point that any start led to is at the edge of where the approximation exists.
     """
 
     phi: FloatArray
@@ -56,6 +58,7 @@ class GlmmOptimum:
     descends: bool = False
     compared: tuple[Rival, ...] = ()
     falls: bool = False
+    at_pole: bool = False
 
     @property
     def is_minimum(self) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from lme4py.engine.certificate import EXCLUDED, Rival, second_minimum
 from lme4py.engine.generalised.descent import Descents, Way
 from lme4py.engine.generalised.fixed_system import FixedSystem
-from lme4py.engine.generalised.laplace import Laplace
+from lme4py.engine.generalised.laplace import Laplace, is_at_pole
 from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.generalised.rivals import Candidate, candidates, other_correlations
@@ -251,8 +251,11 @@ class Search:
             raise self._failure
         best, ends = self._told_apart(best)
         fine = [one for one in ends if one.reached is None or one.reached >= best.value]
-        lower = any(way.value < best.value - BARELY for way in self.ways)
-        return replace(best, compared=tuple(fine), falls=lower or len(fine) < len(ends))
+        lowest = self.lowest()
+        lower = lowest.value < best.value - BARELY
+        return replace(
+            best, compared=tuple(fine), falls=lower or len(fine) < len(ends), at_pole=is_at_pole(lowest.found)
+        )
 
     def _told_apart(self, best: GlmmOptimum) -> tuple[GlmmOptimum, list[Rival]]:
         """The lowest minimum, and the other starts; ends a little above are followed until they are minima or not."""

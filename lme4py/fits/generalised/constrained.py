@@ -319,7 +319,7 @@ class GlmmConstrained:
         control = Control(max_evaluations=60, tolerance=_TOLERANCE)
         found = minimise_scaled(self._local(v), x, control)
         if is_at_pole(found.source[0][0]):
-            raise DesignError(flat_mode(self.problem.family))
+            raise DesignError(flat_mode(self.problem))
         if self.chart.holding is not None:
             self.chart.holding.check_slope(found.steepest)
         if self.parameter.kind in ("sigma", "dispersion"):
